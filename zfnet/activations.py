@@ -1,0 +1,257 @@
+"""One forward pass kept: the activations of every layer, the pooling switches, and receptive-field arithmetic.
+
+The deconvnet needs a network that is a chain of modules. `chain` finds that chain in ZFNet, in any `nn.Sequential`, and
+in networks such as torchvision's AlexNet and VGG, and refuses a network whose forward pass is anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zfnet.model import LocalResponseNorm, Network, PaperInput
+
+NORMS = (LocalResponseNorm, nn.LocalResponseNorm)
+PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)  # change nothing in evaluation
+KNOWN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, nn.Linear, nn.Flatten, nn.AdaptiveAvgPool2d, PaperInput)
+
+
+class UnsupportedNetwork(TypeError):
+    """A network that is not a chain of modules that a deconvnet can invert. The message says which part is not."""
+
+
+class UnknownLayer(KeyError):
+    """A layer that the network does not have. The message lists those that it has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Step:
+    """A module of the chain with its name (conv1, relu1, pool1, norm1, ..., fc8) and the layer that it completes.
+
+    `layer` is set on the last module of a layer's activation: the ReLU of conv1, or conv1 itself where no ReLU follows.
+    """
+
+    name: str
+    module: nn.Module
+    layer: str | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass left behind.
+
+    `trace["conv3"]` is the rectified map (N, C, H, W) before pooling, `trace["fc7"]` the rectified vector (N, C), and
+    `trace["pool5"]` what any other step put out. `switches["pool1"]` (N, C, h, w) int64 holds, as PyTorch does, the flat index
+    of each window's maximum in the H x W map below. `logits` (N, classes) is None where the pass stopped earlier.
+    """
+
+    steps: tuple[Step, ...]
+    outputs: dict[str, Tensor]
+    switches: dict[str, Tensor]
+    inputs: dict[str, torch.Size]  # step -> shape of what came in, for the way down
+    x: Tensor
+    logits: Tensor | None
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.outputs:
+            raise UnknownLayer(f"no layer {name!r} in this trace; it has {', '.join(self.layers)}")
+        return self.outputs[name]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers with weights, in order: conv1 ... fc8."""
+        return tuple(step.layer for step in self.steps if step.layer)
+
+
+def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
+    """Pass x (N, 3, H, W) through the network once, in evaluation mode, and keep every activation and switch.
+
+    `until` names the last layer that is wanted; nothing above it is computed. For torchvision's networks the layers are
+    conv1 ... convN, then fc(N+1) and so on. The network's mode and gradients are left as they were.
+    Raises UnsupportedNetwork, UnknownLayer, or ValueError for an x of another shape. Zeiler & Fergus, section 2.1.
+    """
+    with evaluating(model), torch.no_grad():
+        check_input(model, x)
+        steps = chain(model, x[:1])
+        if until is not None:
+            ends = [i for i, step in enumerate(steps) if step.layer == until or step.name == until]
+            if not ends:
+                raise UnknownLayer(unknown_layer(until, steps))
+            steps = steps[: ends[-1] + 1]
+        outputs, switches, inputs = {}, {}, {}
+        signal = x
+        for step in steps:
+            inputs[step.name] = signal.shape
+            if isinstance(step.module, nn.MaxPool2d):
+                signal, switches[step.name] = max_pool(step.module, signal)
+            else:
+                signal = apply(step.module, signal)
+            outputs[step.name] = signal
+            if step.layer:
+                outputs[step.layer] = signal
+        logits = signal if until is None else None
+    return Trace(tuple(steps), outputs, switches, inputs, x, logits)
+
+
+def chain(model: nn.Module, x: Tensor) -> list[Step]:
+    """List the modules that the network applies in order, named by layer. Raises UnsupportedNetwork, saying why.
+
+    For a network that is not an `nn.Sequential`, x (1, 3, H, W) is passed through the modules in order of registration (with
+    a flattening before the first dense layer), and the result compared with the network's own.
+    """
+    leaves = _leaves(model)
+    for path, module in leaves:
+        if not isinstance(module, (*KNOWN, *NORMS, *PASSED)):
+            raise UnsupportedNetwork(
+                f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; it needs a "
+                f"chain of convolutions, ReLU modules, max pooling, normalisation and dense layers, as in ZFNet, AlexNet or VGG"
+            )
+    if isinstance(model, Network):
+        named = [(name, module) for name, module in leaves]
+    else:
+        named = _name(leaves)
+    if not isinstance(model, nn.Sequential):
+        _verify(model, named, x)
+    steps = []
+    for i, (name, module) in enumerate(named):
+        layer = None
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            owner = name
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU)):
+            following = named[i + 1][1] if i + 1 < len(named) else None
+            if isinstance(module, nn.ReLU) or not isinstance(following, (nn.ReLU, nn.BatchNorm2d)):
+                layer = owner  # pyright: ignore[reportPossiblyUnboundVariable]
+        steps.append(Step(name, module, layer))
+    return steps
+
+
+def conv_layers(steps: list[Step] | tuple[Step, ...]) -> list[str]:
+    """The names of the convolutional layers of a chain, in order."""
+    return [step.name for step in steps if isinstance(step.module, nn.Conv2d)]
+
+
+def apply(module: nn.Module, x: Tensor) -> Tensor:
+    """One module's output, never in place: torchvision's ReLUs would overwrite the activation that is being kept."""
+    return F.relu(x) if isinstance(module, nn.ReLU) else module(x)
+
+
+def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Max pooling and its switches: (N, C, h, w) twice, the second the flat index of each maximum in its H x W map."""
+    return F.max_pool2d(
+        x, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, return_indices=True
+    )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each of its modules back into its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check_input(model: nn.Module, x: Tensor) -> None:
+    """Raise ValueError where x is not a float batch (N, C, H, W) with the channels that the first convolution takes."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+        found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"expected a float batch (N, C, H, W), as zfnet.preprocess makes, got {found}")
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and x.shape[1] != first.in_channels:
+        raise ValueError(f"the network takes {first.in_channels} channels, x has {x.shape[1]}: {tuple(x.shape)}")
+
+
+def unknown_layer(name: str, steps: list[Step]) -> str:
+    return f"no layer {name!r}; the network has {', '.join(step.layer for step in steps if step.layer)}"
+
+
+def _leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(path, m) for path, m in model.named_modules() if not any(True for _ in m.children()) and path]
+
+
+def _name(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """Give the modules of another library's network the names of the paper, and flatten before the first dense layer."""
+    kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"}
+    kinds |= dict.fromkeys(NORMS, "norm")
+    named: list[tuple[str, nn.Module]] = []
+    number, flat, taken = 0, False, set()
+    for path, module in leaves:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            number += 1
+        if isinstance(module, nn.Linear) and not flat and not any(isinstance(m, nn.Flatten) for _, m in named):
+            named.append(("flatten", nn.Flatten()))
+        flat = flat or isinstance(module, nn.Linear)
+        name = f"{kinds[type(module)]}{number}" if type(module) in kinds else path
+        name = path if name in taken else name  # a second dropout of one layer, say
+        taken.add(name)
+        named.append((name, module))
+    return named
+
+
+def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> None:
+    reason = (
+        f"{type(model).__name__} cannot be inverted: its forward pass is not its modules one after the other "
+        "(residual connections, or functional ReLU or pooling, which leave no switch to follow)"
+    )
+    expected = model(x)
+    signal = x
+    try:
+        for _, module in named:
+            signal = apply(module, signal)
+    except RuntimeError as error:
+        raise UnsupportedNetwork(f"{reason}: {str(error).splitlines()[0]}") from None
+    if not isinstance(expected, Tensor) or signal.shape != expected.shape or not torch.allclose(signal, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        raise UnsupportedNetwork(reason)
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The input pixels that a unit of a layer sees: the unit at (r, c) sees `size` pixels from `offset` + r * `stride`."""
+
+    size: int
+    stride: int
+    offset: int  # of the first unit; negative where padding reaches outside the image
+
+    def box(self, position: Tensor, height: int, width: int) -> Tensor:
+        """Boxes (..., 4) as (top, left, bottom, right), clipped to the image, of units at position (..., 2)."""
+        start = self.offset + position * self.stride
+        limits = torch.tensor([height, width], device=position.device)
+        return torch.cat([start.clamp_min(0).minimum(limits), (start + self.size).clamp_min(0).minimum(limits)], -1)
+
+
+def receptive_field(steps: list[Step] | tuple[Step, ...], layer: str) -> ReceptiveField:
+    """Compute a convolutional layer's receptive field from the geometry of the steps below it.
+
+    A step with kernel k, stride s and padding p turns (size, stride, offset) into (size + (k - 1) stride, stride s,
+    offset - p stride). ZFNet's are 7, 27, 75, 107 and 139 pixels. Raises UnknownLayer.
+    """
+    size, jump, offset = 1, 1, 0
+    for step in steps:
+        module = step.module
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+            kernel, stride, padding, dilation = (_square(getattr(module, a)) for a in ("kernel_size", "stride", "padding", "dilation"))
+            size += dilation * (kernel - 1) * jump
+            offset -= padding * jump
+            jump *= stride
+        if step.name == layer:
+            return ReceptiveField(size, jump, offset)
+    raise UnknownLayer(unknown_layer(layer, list(steps)))
+
+
+def _square(value: int | tuple[int, int] | str) -> int:
+    if isinstance(value, tuple) and value[0] == value[1]:
+        value = value[0]
+    if not isinstance(value, int):
+        raise UnsupportedNetwork(f"a window of {value}: only square ones with numeric padding have a receptive field here")
+    return value

@@ -1,0 +1,159 @@
+"""Checkpoints: safetensors with metadata, verified when read, replaced atomically; and the trainer's resume state.
+
+A checkpoint holds what builds the network again (architecture, options, class names) beside its weights, so that
+`zfnet.load(path)` needs nothing else. Weights are float32, float16, or int8 with one scale per output channel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zfnet.model import ARCHITECTURES, Network, fold
+
+BUNDLED = Path(__file__).parent / "weights"
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used. The message names the file, says what is wrong, and what would be right."""
+
+
+def load(name: str | Path, *, folded: bool = True) -> Network:
+    """Load a bundled network by name, or a checkpoint by path: eval mode, float32, CPU, gradients off.
+
+    BatchNorm is folded into the convolutions, so that the layers are exactly the paper's; `folded=False` keeps it, for
+    training on. `model.classes` and `model.wnids` name the outputs; `model.info` is the recorded recipe and accuracy.
+    Raises CheckpointError where there is no such file or name, or where the file is damaged.
+    """
+    path = Path(name)
+    if path.suffix != ".safetensors" and not path.exists():
+        path = BUNDLED / f"{name}.safetensors"
+        if not path.exists():
+            names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
+            raise CheckpointError(f"no bundled network {str(name)!r} (there are: {names}), nor a file of that name")
+    tensors, meta = read_tensors(path)
+    if "arch" not in meta or meta["arch"] not in ARCHITECTURES:
+        raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
+    model = ARCHITECTURES[meta["arch"]](**meta["options"])
+    _assign(model, unpack(tensors), str(path))
+    model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
+    model.info["sha256"] = meta["sha256"]
+    model = (fold(model) if folded else model).eval()
+    return model.requires_grad_(False) if folded else model
+
+
+def save(model: Network, path: str | Path, *, precision: str = "float32") -> None:
+    """Write a network atomically. `precision` is "float32", "float16" or "int8" (weights, one scale an output channel).
+
+    int8 rounds w / s to -127..127 with s = max |w| / 127 over an output channel; biases and BatchNorm stay float32.
+    """
+    state = {name: t.detach().float().cpu().contiguous() for name, t in model.state_dict().items()}
+    meta = {
+        "arch": model.arch,
+        "options": model.options,
+        "classes": list(model.classes),
+        "wnids": list(model.wnids),
+        "info": {k: v for k, v in model.info.items() if k != "sha256"},
+    }
+    write_tensors(path, pack(state, precision), meta)
+
+
+def pack(state: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
+    """Store the matrices and filters of a state dict at a lower precision; `unpack` inverts it up to rounding."""
+    if precision not in ("float32", "float16", "int8"):
+        raise ValueError(f"precision must be float32, float16 or int8, got {precision!r}")
+    packed = {}
+    for name, tensor in state.items():
+        if tensor.ndim < 2 or name.startswith("input.") or precision == "float32":
+            packed[name] = tensor
+        elif precision == "float16":
+            packed[name] = tensor.half()
+        else:
+            scale = tensor.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+            shape = (-1,) + (1,) * (tensor.ndim - 1)
+            packed[name] = (tensor / scale.view(shape)).round().to(torch.int8)
+            packed[f"{name}.scale"] = scale
+    return packed
+
+
+def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn packed tensors back into a float32 state dict."""
+    state = {}
+    for name, tensor in packed.items():
+        if tensor.dtype == torch.int8:
+            state[name] = tensor.float() * packed[f"{name}.scale"].view((-1,) + (1,) * (tensor.ndim - 1))
+        elif not name.endswith(".weight.scale"):
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return state
+
+
+def initialise(model: Network, path: str | Path) -> None:
+    """Copy a checkpoint's weights into a network of the same architecture: `zfnet train --init`."""
+    tensors, _ = read_tensors(path)
+    _assign(model, unpack(tensors), str(path))
+
+
+def _assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    own = model.state_dict()
+    for name in dict.fromkeys([*own, *state]):
+        if name not in own or name not in state:
+            where = "the checkpoint" if name not in state else "the network"
+            raise CheckpointError(f"{source}: of another architecture: {name} is missing in {where}")
+        if own[name].shape != state[name].shape:
+            raise CheckpointError(
+                f"{source}: of another architecture: {name} is {tuple(state[name].shape)} in the checkpoint, "
+                f"{tuple(own[name].shape)} in the network"
+            )
+    model.load_state_dict(state)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> None:
+    """Write tensors and JSON metadata so that a reader finds the old file or the new one, never a part of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = meta | {"format": FORMAT, "sha256": _hash(tensors)}
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file(tensors, partial, metadata={"zfnet": json.dumps(meta)})
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read a file of `write_tensors` and verify its hash. Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("zfnet")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, safe_open is no dict
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    if text is None:
+        raise CheckpointError(f"{path}: a safetensors file, but not written by zfnet")
+    meta = json.loads(text)
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}")
+    if meta["sha256"] != _hash(tensors):
+        raise CheckpointError(f"{path}: damaged: its tensors do not have the recorded hash")
+    return tensors, meta
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return sha.hexdigest()

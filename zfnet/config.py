@@ -1,0 +1,174 @@
+"""YAML to frozen dataclasses. Unknown keys and wrong types are errors that name the key.
+
+A run is one YAML file (`configs/*.yaml`) whose keys are the fields below; `--set optim.lr=0.02` changes one of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. The message names the key."""
+
+
+@dataclass(frozen=True)
+class Model:
+    arch: str = "zfnet"  # zfnet or alexnet
+    norm: str = "lrn"  # lrn (the paper), batch or none
+    fc: int = 4096  # maps of layers 6 and 7
+    maps: tuple[int, ...] = ()  # of layers 3-5, or of all five; empty: the paper's
+    without: tuple[int, ...] = ()  # layers left out: Table 3
+    groups: int = 1
+    dropout: float = 0.5
+    input: str = "standard"  # standard, or paper: the range [-128, 128] minus the mean image
+    size: int = 224  # side of the input
+
+
+@dataclass(frozen=True)
+class Data:
+    kind: str = "folders"  # folders (an ImageNet-like tree with train/ and val/) or scenes (drawn)
+    path: str = ""
+    per_class: int = 0  # images a class and epoch, sampled anew each epoch; 0: all, as they are
+    skip_unreadable: bool = False
+    scenes: int = 4000  # scenes only: how many to draw for training
+
+
+@dataclass(frozen=True)
+class Augment:
+    crops: str = "paper"  # paper: a corner or the centre, flipped or not; resized: a random part of the square
+    scale: tuple[float, ...] = (0.55, 1.0)  # resized only: side of the crop over side of the image
+    aspect: float = 1.0  # resized only: the crop's width over height is within 1/aspect .. aspect
+    colour: float = 0.0  # strength of random brightness, contrast and saturation
+
+
+@dataclass(frozen=True)
+class Optim:
+    batch: int = 128
+    lr: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4  # not in the paper, which follows Krizhevsky's recipe; not applied to biases and BatchNorm
+    schedule: str = "plateau"  # plateau (annealed when validation error stops falling) or one_cycle
+    patience: int = 3  # plateau: epochs without a lower error before lr is divided by 10
+    warmup: float = 0.2  # one_cycle: the share of all steps in which lr rises
+    clip_rms: float = 0.1  # conv filters whose RMS exceeds this are scaled back to it; 0: never
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # decay per step of the averaged weights that are evaluated and released; 0: none
+
+
+@dataclass(frozen=True)
+class Stage:
+    epochs: int = 70
+    size: int = 224  # side of the crops; below the model's, pool5 is an adaptive pooling onto the same 6 x 6
+    side: int = 256  # side at which the images are kept
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "run"
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    optim: Optim = field(default_factory=Optim)
+    stages: tuple[Stage, ...] = (Stage(),)
+    snapshots: tuple[int, ...] = ()  # epochs whose weights are kept (Fig. 4)
+    validate: int = 0  # validation images looked at after each epoch, evenly spaced; 0: all. The last epoch uses all
+    precision: str = "bfloat16"  # bfloat16 (autocast) or float32
+    compile: bool = False  # torch.compile
+
+
+CHOICES = {
+    "model.arch": ("zfnet", "alexnet"),
+    "model.norm": ("lrn", "batch", "none"),
+    "model.input": ("standard", "paper"),
+    "data.kind": ("folders", "scenes"),
+    "augment.crops": ("paper", "resized"),
+    "optim.schedule": ("plateau", "one_cycle"),
+    "precision": ("bfloat16", "float32"),
+}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `key=value` overrides with dotted keys. Raises ConfigError, naming file and key."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}: expected key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+        target = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--set {override}: {parent} has no keys")
+        target[last] = value
+    return parse(values, str(path))
+
+
+def parse(values: Any, source: str = "config") -> Config:
+    """Turn nested dicts into a Config. Raises ConfigError, naming the key."""
+    config = _convert(values, Config, "", source)
+    for key, allowed in CHOICES.items():
+        value = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value not in allowed:
+            raise ConfigError(f"{source}: {key}: {value!r} is not one of {', '.join(allowed)}")
+    if not config.stages:
+        raise ConfigError(f"{source}: stages: at least one is needed")
+    return config
+
+
+def to_dict(config: Config) -> dict:
+    """The config as plain dicts and lists, for JSON; `parse` inverts it."""
+    return dataclasses.asdict(config)
+
+
+def _convert(value: Any, kind: Any, key: str, source: str) -> Any:
+    """Convert a YAML value to the type of a field; `key` is its dotted name."""
+    where = f"{source}: {key}" if key else source
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected keys and values, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        for name in value:
+            if name not in hints:
+                raise ConfigError(
+                    f"{source}: unknown key {f'{key}.{name}' if key else name}; known: {', '.join(hints)}"
+                )
+        converted = {n: _convert(v, hints[n], f"{key}.{n}" if key else n, source) for n, v in value.items()}
+        return typing.cast(Any, kind)(**converted)
+    if isinstance(kind, types.GenericAlias):  # tuple[T, ...]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(v, kind.__args__[0], f"{key}[{i}]", source) for i, v in enumerate(value))
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,88 @@
+"""Decoded once, kept as uint8: the one form in which images reach the trainer, the search and the figures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from zfnet.data.images import centre_crop, standardise
+
+
+def cache_dir() -> Path:
+    """The folder for decoded images: $ZFNET_CACHE, else zfnet under $XDG_CACHE_HOME or ~/.cache."""
+    root = os.environ.get("ZFNET_CACHE")
+    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zfnet"
+
+
+@dataclass(frozen=True)
+class Images(Dataset):
+    """Decoded images with their labels; also a torch Dataset of (preprocessed (3, size, size) tensor, label).
+
+    `pixels` (N, side, side, 3) uint8, perhaps mapped from disk; `labels` (N,) int64, -1 where there is none; `classes` and
+    `wnids` name the labels; `names` are the files relative to the tree's root; `digest` identifies the data. An item is the
+    central size x size of its image, in the network's input convention: the same as `zfnet.preprocess` of its file.
+    `groups` (N,) says which items come from one photograph.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[str]
+    wnids: Sequence[str]
+    names: Sequence[str]
+    digest: str
+    size: int = 224
+    groups: np.ndarray | None = None
+    skipped: Sequence[str] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.batch([i])[0], int(self.labels[i])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        return list(zip(self.batch(indices), self.labels[np.asarray(indices)].tolist(), strict=True))
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Items as one input batch: (len(indices), 3, size, size) float32."""
+        return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size))
+
+    def raw(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Whole squares as kept: (len(indices), side, side, 3) uint8."""
+        return torch.from_numpy(self.pixels[np.asarray(indices)])
+
+
+def digest(*parts: object) -> str:
+    """A sha256 over the text of the parts, for naming caches and recording what a result was made from."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(str(part).encode() + b"\0")
+    return sha.hexdigest()
+
+
+def mapped(name: str, shape: tuple[int, ...], fill) -> np.ndarray:
+    """Return a read-only uint8 array mapped from the cache, filling it with `fill(array)` the first time.
+
+    The file appears under its name only when it is whole, so an interrupted decoding is never mistaken for data.
+    """
+    path = cache_dir() / f"{name}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            fill(array)
+            array.flush()
+            del array
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")

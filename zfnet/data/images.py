@@ -1,0 +1,119 @@
+"""One photograph: read it whatever its format, and turn it into the network's input by the paper's protocol."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from zfnet.model import MEAN, STD
+
+MAX_PIXELS = 100_000_000  # larger than any photograph of a data set; a 30,000 x 30,000 bomb is nine times this
+
+
+class ImageError(ValueError):
+    """A file that is not a readable image. The message names the file and says what is wrong with it."""
+
+
+def read_image(path: str | Path, side: int | None = None) -> Image.Image:
+    """Read a file as an upright RGB image, whatever it holds: grey, CMYK, palette, 16 bit, transparent (on white).
+
+    With `side` a JPEG is decoded at the smallest of its built-in scales at which both sides are at least that long.
+    Raises ImageError, naming the file, where it is missing, truncated, no image, or over 100 million pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(f"{path}: {image.width} x {image.height} is over {MAX_PIXELS:,} pixels")
+                if side:
+                    image.draft("RGB", (side, side))
+                return to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: is a folder, not an image") from None
+    except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error
+        raise ImageError(f"{path}: not a readable image ({str(error).splitlines()[0] if str(error) else error!r})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a Pillow image of any mode to RGB; transparency is laid on white, 16 bit and float are scaled to 8."""
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535 if image.mode.startswith("I") and values.max() > 255 else 255 if values.max() > 1 else 1
+        image = Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def centre(image: Image.Image, side: int = 256) -> Image.Image:
+    """Resize the smallest side to `side` (bicubic, antialiased) and cut the central square: the paper's section 3."""
+    scale = side / min(image.size)
+    width, height = (max(side, round(n * scale)) for n in image.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    # Resample only what the square needs: a one-pixel-high panorama would otherwise grow to side x width.
+    box = (left / scale, top / scale, (left + side) / scale, (top + side) / scale)
+    box = (max(0.0, box[0]), max(0.0, box[1]), min(float(image.width), box[2]), min(float(image.height), box[3]))
+    return image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+
+
+def standardise(pixels: Tensor) -> Tensor:
+    """Map uint8 pixels (..., 3, H, W) to the network's input: RGB in [0, 1] minus MEAN, over STD."""
+    mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
+    return (pixels.float() / 255 - mean) / std
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """Invert `standardise`: (..., 3, H, W) in the network's convention to RGB in [0, 1], clipped."""
+    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (MEAN, STD))
+    return (x.float() * std + mean).clamp(0, 1)
+
+
+def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) -> Tensor:
+    """Turn one photograph into the network's input: smallest side to 256, centre, 224 x 224, standardised.
+
+    Takes a path, a Pillow image, or an array: (H, W), (H, W, 3) or (H, W, 4) of uint8, or of floats in [0, 1].
+    Returns (1, 3, size, size) float32, RGB in [0, 1] minus ImageNet's channel means over its deviations: 0 is mean grey.
+    For another size than 224 the side before cropping is size * 256 / 224, rounded.
+    Raises ImageError for a file that cannot be read, TypeError or ValueError for another kind of input. Zeiler & Fergus, section 3.
+    """
+    if isinstance(image, (str, Path)):
+        image = read_image(image, round(size * 256 / 224))
+    elif isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif not isinstance(image, Image.Image):
+        raise TypeError(f"preprocess takes a path, a Pillow image or a numpy array, not {type(image).__name__}")
+    square = np.array(centre(to_rgb(image), round(size * 256 / 224)))
+    return standardise(centre_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size))
+
+
+def centre_crop(pixels: Tensor, size: int) -> Tensor:
+    """Cut the central size x size of (..., H, W)."""
+    top, left = (pixels.shape[-2] - size) // 2, (pixels.shape[-1] - size) // 2
+    return pixels[..., top : top + size, left : left + size]
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+        raise ValueError(f"an image array is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    if array.dtype == bool:
+        array = array.astype(np.float32)
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ValueError("an image array of floats must lie in [0, 1]")
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype == np.uint16:
+        array = (array / 257).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ValueError(f"an image array holds uint8, or floats in [0, 1], not {array.dtype}")
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -1,0 +1,222 @@
+"""The explicit deconvnet: from one activation down to pixels, by unpooling, rectifying and filtering (section 2.1).
+
+The way down through one layer of the paper's Fig. 1, in the order of the code below:
+
+    unpool at the switches (summing where windows share one)  ->  rectify  ->  transposed filters, no bias
+
+Contrast normalisation is skipped, and the last filtering, into pixels, is not rectified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zfnet.activations import (
+    NORMS,
+    PASSED,
+    Step,
+    Trace,
+    UnknownLayer,
+    UnsupportedNetwork,
+    conv_layers,
+    receptive_field,
+    trace,
+)
+from zfnet.model import PaperInput
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Activations projected to pixels.
+
+    `pixels` (N, 3, H, W) is signed, in units of the activation per unit of input; with `crop` it holds receptive-field patches
+    (N, 3, R, R), zero where the field reaches outside the image. `activation` (N,), `position` (N, 2) as (row, column) in the
+    map, `channel` (N,), and `box` (N, 4) as (top, left, bottom, right) in input pixels, clipped to the image.
+    """
+
+    pixels: Tensor
+    activation: Tensor
+    position: Tensor
+    channel: Tensor
+    box: Tensor
+
+
+def project(
+    model: nn.Module,
+    x: Tensor,
+    layer: str,
+    channel: int | Tensor,
+    position: tuple[int, int] | Tensor | None = None,
+    *,
+    crop: bool = False,
+    collision: str = "sum",
+    batch: int = 64,
+) -> Projection:
+    """Project one activation of each image in x (N, 3, H, W) to pixels, all others of its layer set to zero.
+
+    `channel` is one feature map or N of them; `position` is (row, column), (N, 2) of them, or None: each map's strongest, the
+    first in reading order where several are equal. One image with many channels gives as many projections. `crop` cuts the
+    receptive field out. `collision` says what unpooling does where overlapping windows share a maximum: "sum", as
+    back-propagation does, or "overwrite", as `max_unpool2d` does: the last window wins, which is wrong.
+    Raises UnknownLayer, UnsupportedNetwork, IndexError for a channel or position outside the layer, or ValueError.
+    """
+    if collision not in ("sum", "overwrite"):
+        raise ValueError(f"collision must be 'sum' or 'overwrite', got {collision!r}")
+    t = trace(model, x, until=layer)
+    if layer not in t.layers:
+        raise UnknownLayer(f"{layer!r} has no features of its own to project; choose one of {', '.join(t.layers)}")
+    maps = t[layer] if t[layer].ndim == 4 else t[layer][:, :, None, None]
+    image, channel, position = _select(maps, channel, position, layer)
+    pixels = []
+    activation = maps[image, channel, position[:, 0], position[:, 1]]
+    for chosen in torch.arange(len(image), device=x.device).split(batch):
+        signal = torch.zeros(len(chosen), *maps.shape[1:], dtype=maps.dtype, device=maps.device)
+        here = torch.arange(len(chosen), device=x.device)
+        signal[here, channel[chosen], position[chosen, 0], position[chosen, 1]] = activation[chosen]
+        down = backproject(t, signal.reshape(len(chosen), *t[layer].shape[1:]), image=image[chosen], collision=collision)
+        pixels.append(down)
+    pixels = torch.cat(pixels)
+
+    height, width = x.shape[-2:]
+    if layer not in conv_layers(t.steps):  # a unit of a dense layer sees the whole image
+        return Projection(pixels, activation, position, channel, torch.tensor([[0, 0, height, width]] * len(image)))
+    field = receptive_field(t.steps, layer)
+    if crop:
+        pixels = cut(pixels, field.offset + position * field.stride, field.size)
+    return Projection(pixels, activation, position, channel, field.box(position, height, width))
+
+
+@torch.no_grad()
+def backproject(t: Trace, signal: Tensor, *, image: Tensor | None = None, collision: str = "sum") -> Tensor:
+    """Carry a signal in the trace's last layer down to pixels: (M, C, H, W) or (M, C) -> (M, 3, H, W), signed.
+
+    `image` (M,) says which traced image each row of the signal belongs to; by default they are the same in number and
+    order. This is the deconvnet itself; `project` seeds it with single activations.
+    """
+    for step in reversed(t.steps):
+        signal = _down(step, signal, t, image, collision)
+    return signal
+
+
+def _down(step: Step, signal: Tensor, t: Trace, image: Tensor | None, collision: str) -> Tensor:
+    """Invert one step: (M, ...) of its output's shape to (M, ...) of its input's."""
+    module, size = step.module, t.inputs[step.name]
+    match module:
+        case nn.MaxPool2d():
+            switches = t.switches[step.name] if image is None else t.switches[step.name][image]
+            return unpool(signal, switches, size[-2:], module, collision)
+        case nn.ReLU():
+            return F.relu(signal)
+        case nn.Conv2d():
+            return filter_down(module, signal, size[-2:])
+        case nn.Linear():
+            return signal @ module.weight
+        case nn.Flatten():
+            return signal.reshape(len(signal), *size[1:])
+        case nn.BatchNorm2d() if module.running_var is not None:
+            # Part of the filter, as if folded into it: w' = w g / sqrt(v + eps).
+            gain = torch.rsqrt(module.running_var + module.eps)
+            gain = gain if module.weight is None else gain * module.weight
+            return signal * gain.view(-1, 1, 1)
+        case PaperInput():
+            return signal * module.scale
+        case nn.AdaptiveAvgPool2d():
+            if signal.shape[-2:] == size[-2:]:
+                return signal
+            with torch.enable_grad():
+                below = torch.zeros(len(signal), *size[1:], dtype=signal.dtype, device=signal.device, requires_grad=True)
+                return torch.autograd.grad(module(below), below, signal)[0]  # linear: its transpose
+    if isinstance(module, (*NORMS, *PASSED)):
+        return signal  # normalisation is skipped on the way down
+    raise UnsupportedNetwork(f"{step.name} is a {type(module).__name__}, which the deconvnet cannot invert")
+
+
+def filter_down(conv: nn.Conv2d, signal: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Filter with the transposed filters, without bias: (M, C, h, w) -> (M, C', H, W), with `size` (H, W) as traced.
+
+    The output padding is what makes the transpose land on the traced size: conv1 maps 224 to 110, whose plain transpose
+    would be 223.
+    """
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        raise UnsupportedNetwork(f"a convolution with padding {conv.padding!r}, mode {conv.padding_mode!r}, has no plain transpose")
+    geometry = zip(size, signal.shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
+    extra = [full - ((n - 1) * s - 2 * int(p) + d * (k - 1) + 1) for full, n, k, s, p, d in geometry]
+    return F.conv_transpose2d(signal, conv.weight, None, conv.stride, conv.padding, extra, conv.groups, conv.dilation)
+
+
+def unpool(
+    signal: Tensor, switches: Tensor, size: torch.Size | tuple[int, int], pool: nn.MaxPool2d, collision: str = "sum"
+) -> Tensor:
+    """Put each pooled value back at its switch: (M, C, h, w) -> (M, C, H, W), with `size` (H, W) and zeros elsewhere.
+
+    3 x 3 windows at stride 2 overlap, so up to four share one maximum: "sum" adds their values, as the transpose of max pooling
+    does; "overwrite" keeps the last window's in reading order. Both are deterministic on every device: a CUDA scatter is not,
+    so there each cell gathers from the windows that cover it.
+    """
+    height, width = size
+    if collision == "sum" and signal.device.type == "cpu":
+        flat = torch.zeros(*signal.shape[:2], height * width, dtype=signal.dtype)
+        return flat.scatter_add_(2, switches.flatten(2), signal.flatten(2)).unflatten(2, (height, width))
+    return gather_unpool(signal, switches, (height, width), pool, collision)
+
+
+def gather_unpool(signal: Tensor, switches: Tensor, size: tuple[int, int], pool: nn.MaxPool2d, collision: str = "sum") -> Tensor:
+    """`unpool` without a scatter: visit, for all cells at once, each of the few windows that cover a cell."""
+    (height, width), (h, w) = size, signal.shape[-2:]
+    kernel, stride, padding, dilation = (
+        v if isinstance(v, int) else v[0] for v in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    )
+    reach = -(-(dilation * (kernel - 1) + 1) // stride)  # windows that can cover a cell, along one side
+    rows, columns = (torch.arange(n, device=signal.device) for n in size)
+    cell = rows[:, None] * width + columns
+    result = torch.zeros(*signal.shape[:2], height, width, dtype=signal.dtype, device=signal.device)
+    for back_r in reversed(range(reach)):  # first to last window in reading order, so the last overwrites
+        for back_c in reversed(range(reach)):
+            r, c = (rows + padding) // stride - back_r, (columns + padding) // stride - back_c
+            inside = ((r >= 0) & (r < h))[:, None] & ((c >= 0) & (c < w))
+            r, c = r.clamp(0, h - 1), c.clamp(0, w - 1)
+            hit = inside & (switches[:, :, r][..., c] == cell)
+            value = signal[:, :, r][..., c]
+            if collision == "sum":
+                result += torch.where(hit, value, torch.zeros_like(value))
+            else:
+                result = torch.where(hit, value, result)
+    return result
+
+
+def cut(pixels: Tensor, corner: Tensor, size: int) -> Tensor:
+    """Cut a size x size patch from each image (N, C, H, W) at corner (N, 2), zero outside: (N, C, size, size)."""
+    padded = F.pad(pixels, (size, size, size, size))
+    patches = [
+        image[:, r + size : r + 2 * size, c + size : c + 2 * size]
+        for image, (r, c) in zip(padded, corner.tolist(), strict=True)
+    ]
+    return torch.stack(patches)
+
+
+def _select(maps: Tensor, channel: int | Tensor, position, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Resolve channel and position to (image, channel, position) of M projections: (M,), (M,), (M, 2), all int64."""
+    n, channels, height, width = maps.shape
+    channel = torch.as_tensor(channel, dtype=torch.int64, device=maps.device).reshape(-1)
+    if position is not None:
+        position = torch.as_tensor(position, dtype=torch.int64, device=maps.device).reshape(-1, 2)
+    lengths = {n, len(channel), 1 if position is None else len(position)}
+    count = max(lengths)
+    if not lengths <= {1, count}:
+        given = f"{len(channel)} channels" + ("" if position is None else f", {len(position)} positions")
+        raise ValueError(f"{n} images and {given} do not fit together: give one for all, or one for each")
+    if ((channel < 0) | (channel >= channels)).any():
+        raise IndexError(f"{layer} has channels 0 to {channels - 1}, got {channel[(channel < 0) | (channel >= channels)][0]}")
+    image = torch.arange(n, device=maps.device).expand(count) if n == 1 else torch.arange(n, device=maps.device)
+    channel = channel.expand(count)
+    if position is None:
+        best = maps[image, channel].flatten(1).argmax(1)
+        position = torch.stack([best // width, best % width], 1)
+    limit = torch.tensor([height, width], device=maps.device)
+    if ((position < 0) | (position >= limit)).any():
+        raise IndexError(f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {position.tolist()}")
+    return image, channel, position.expand(count, 2)

@@ -1,0 +1,319 @@
+"""ZFNet, the AlexNet replica, and every ablation of Table 3, as tables of layers.
+
+Lay `ZFNET` beside Fig. 3 of the paper: one row per convolutional layer. A network is an `nn.Sequential` with named
+children (`conv1, relu1, pool1, norm1, conv2, ... fc8`), so `model.conv3.weight` is what it says.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+# The input convention of the whole project, as in torchvision: RGB in [0, 1], minus the mean, over the deviation.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of Fig. 3: a convolution, always followed by ReLU, then perhaps by 3x3/2 max pooling and normalisation."""
+
+    number: int
+    maps: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    pool: bool = False
+    norm: bool = False
+    groups: int = 1
+
+
+# Zeiler & Fergus, Fig. 3. Padding 1 in layer 1 gives the figure's 110 x 110.
+ZFNET = (
+    Layer(1, maps=96, kernel=7, stride=2, padding=1, pool=True, norm=True),
+    Layer(2, maps=256, kernel=5, stride=2, padding=0, pool=True, norm=True),
+    Layer(3, maps=384, kernel=3, padding=1),
+    Layer(4, maps=384, kernel=3, padding=1),
+    Layer(5, maps=256, kernel=3, padding=1, pool=True),
+)
+
+# The paper's replica of Krizhevsky et al. 2012; theirs has groups=2 on layers 2, 4 and 5.
+ALEXNET = (
+    Layer(1, maps=96, kernel=11, stride=4, padding=2, pool=True, norm=True),
+    Layer(2, maps=256, kernel=5, padding=2, pool=True, norm=True),
+    *ZFNET[2:],
+)
+
+
+class LocalResponseNorm(nn.Module):
+    r"""Krizhevsky's normalisation across feature maps, without the cost of PyTorch's.
+
+    $y_c = x_c \, (k + \frac{\alpha}{n} \sum_{|j-c| \le n/2} x_j^2)^{-\beta}$ (Krizhevsky et al. 2012, section 3.3;
+    their alpha of 1e-4 is not divided by n, which is 5e-4 here). Shapes: (N, C, H, W) to the same.
+
+    Equal to `nn.LocalResponseNorm` to 1e-6 forward and backward; beta is fixed at 0.75, so that the power is two square
+    roots.
+    """
+
+    def __init__(self, size: int = 5, alpha: float = 5e-4, k: float = 2.0):
+        super().__init__()
+        if size % 2 == 0:
+            raise ValueError(f"LocalResponseNorm: size must be odd, got {size}")
+        self.size, self.alpha, self.k = size, alpha, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _LRN.apply(x, self.size, self.alpha, self.k)  # pyright: ignore[reportReturnType]
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, alpha={self.alpha}, k={self.k}"
+
+
+def _sum_over_neighbours(x: Tensor, size: int) -> Tensor:
+    """Sum each channel with its neighbours: (N, C, H, W) to the same."""
+    channels, half = x.shape[1], size // 2
+    total = x.clone()
+    for shift in range(1, min(half, channels - 1) + 1):
+        total[:, shift:] += x[:, :-shift]
+        total[:, :-shift] += x[:, shift:]
+    return total
+
+
+class _LRN(torch.autograd.Function):
+    """LRN with its own backward pass: it keeps the input and one denominator instead of five intermediate arrays."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, size: int, alpha: float, k: float) -> Tensor:
+        root = _sum_over_neighbours(x * x, size).mul_(alpha / size).add_(k).rsqrt_()  # s^-1/2
+        ctx.save_for_backward(x, root)
+        ctx.size, ctx.alpha = size, alpha
+        return x * root * root.sqrt()
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        x, root = ctx.saved_tensors
+        scale = root * root.sqrt()  # s^-3/4
+        cross = _sum_over_neighbours(grad * x * scale * root * root, ctx.size)
+        return grad * scale - (2 * 0.75 * ctx.alpha / ctx.size) * x * cross, None, None, None
+
+
+class PaperInput(nn.Module):
+    """The paper's input, as a fixed first layer: from this project's convention to [-128, 128] minus a mean image.
+
+    `forward` maps x (N, 3, H, W) to 255 (x * STD + MEAN) - `mean`, with `mean` (3, H, W) or (3, 1, 1) in [0, 255]. It is
+    affine; the deconvnet projects through its linear part, `scale`.
+    """
+
+    scale: Tensor
+    mean: Tensor
+    centre: Tensor
+
+    def __init__(self, mean: Tensor | None = None, size: int = 224):
+        super().__init__()
+        self.register_buffer("scale", 255 * torch.tensor(STD).view(3, 1, 1))
+        self.register_buffer("centre", 255 * torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("mean", self.centre.expand(3, size, size).clone() if mean is None else mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + (self.centre - self.mean)
+
+
+class Network(nn.Sequential):
+    """A convolutional network built from a table of layers, with what is needed to build it again.
+
+    Attributes: `table` (the rows), `options` (keyword arguments of the function named by `arch`), `size` (side of the
+    square input in pixels), `classes` and `wnids` (names and WordNet ids of the outputs, in order), `info` (the recipe,
+    data and accuracy recorded with a checkpoint).
+    """
+
+    def __init__(self, arch: str, table: Sequence[Layer], options: dict, children: dict[str, nn.Module]):
+        super().__init__()
+        self.arch, self.table, self.options = arch, tuple(table), dict(options)
+        self.size: int = options["size"]
+        self.classes: list[str] = [str(i) for i in range(options["classes"])]
+        self.wnids: list[str] = list(self.classes)
+        self.info: dict = {}
+        for name, module in children.items():
+            self.add_module(name, module)
+
+
+def zfnet(classes: int = 1000, **options) -> Network:
+    """ZFNet (Zeiler & Fergus 2014, Fig. 3), or with options any ZFNet row of Table 3. Random weights, training mode.
+
+    Options: `fc` (maps of layers 6 and 7, 4096); `maps` (three for layers 3-5, or five for all); `without` (layers to
+    leave out, of 3, 4, 5, 6, 7); `norm` ("lrn", "batch" or "none"; BatchNorm stands between convolution and ReLU); `groups`
+    (of layers 2, 4 and 5); `dropout` (0.5); `input` ("standard", or "paper" for the range [-128, 128]); `size` (side of the
+    input in pixels, 224); `in_channels` (3).
+
+    Weights have deviation 0.01 and biases are 0, as in section 3; with `norm="batch"` the deviation is He's.
+    Raises ValueError for an unknown option or value, naming it.
+    """
+    return _build("zfnet", ZFNET, classes, **options)
+
+
+def alexnet(classes: int = 1000, **options) -> Network:
+    """The paper's dense replica of AlexNet (Krizhevsky et al. 2012); `groups=2` is Krizhevsky's own.
+
+    Conv1 has 96 filters of 11 x 11 at stride 4; layers 3-7 are ZFNet's. Options as for `zfnet`.
+    """
+    return _build("alexnet", ALEXNET, classes, **options)
+
+
+ARCHITECTURES = {"zfnet": zfnet, "alexnet": alexnet}
+
+
+def _build(
+    arch: str,
+    table: Sequence[Layer],
+    classes: int,
+    *,
+    fc: int = 4096,
+    maps: Sequence[int] = (),
+    without: Sequence[int] = (),
+    norm: str = "lrn",
+    groups: int = 1,
+    dropout: float = 0.5,
+    input: str = "standard",
+    size: int = 224,
+    in_channels: int = 3,
+) -> Network:
+    if norm not in ("lrn", "batch", "none"):
+        raise ValueError(f"{arch}: norm must be 'lrn', 'batch' or 'none', got {norm!r}")
+    if input not in ("standard", "paper"):
+        raise ValueError(f"{arch}: input must be 'standard' or 'paper', got {input!r}")
+    if len(maps) not in (0, 3, 5):
+        raise ValueError(f"{arch}: maps must have 3 numbers (layers 3-5) or 5 (all), got {tuple(maps)}")
+    if not set(without) <= {3, 4, 5, 6, 7}:
+        raise ValueError(f"{arch}: without can hold 3, 4, 5, 6 and 7, got {tuple(without)}")
+    options = dict(
+        classes=classes, fc=fc, maps=tuple(maps), without=tuple(without), norm=norm, groups=groups,
+        dropout=dropout, input=input, size=size, in_channels=in_channels,
+    )  # fmt: skip
+
+    first = 6 - len(maps)
+    widths = {first + i: width for i, width in enumerate(maps)}
+    rows = [
+        replace(row, maps=widths.get(row.number, row.maps), groups=groups if row.number in (2, 4, 5) else 1)
+        for row in table
+        if row.number not in without
+    ]
+    children: dict[str, nn.Module] = {}
+    if input == "paper":
+        children["input"] = PaperInput(size=size)
+    channels, side = in_channels, size
+    for row in rows:
+        n = row.number
+        children[f"conv{n}"] = nn.Conv2d(
+            channels, row.maps, row.kernel, row.stride, row.padding, groups=row.groups, bias=norm != "batch"
+        )
+        if norm == "batch":
+            children[f"bn{n}"] = nn.BatchNorm2d(row.maps)
+        children[f"relu{n}"] = nn.ReLU()
+        side = (side + 2 * row.padding - row.kernel) // row.stride + 1
+        if row.pool:
+            children[f"pool{n}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+            side = -(-(side - 3) // 2) + 1
+        if row.norm and norm == "lrn":
+            children[f"norm{n}"] = LocalResponseNorm()
+        channels = row.maps
+        if side < 1:
+            raise ValueError(f"{arch}: an input of {size} pixels leaves nothing after layer {n}")
+    children["flatten"] = nn.Flatten()
+    features = channels * side * side
+    for n in (6, 7):
+        if n not in without:
+            children[f"fc{n}"] = nn.Linear(features, fc)
+            children[f"relu{n}"] = nn.ReLU()
+            children[f"drop{n}"] = nn.Dropout(dropout)
+            features = fc
+    children["fc8"] = nn.Linear(features, classes)
+
+    model = Network(arch, rows, options, children)
+    for module in model:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if norm == "batch":
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            else:
+                nn.init.normal_(module.weight, std=1e-2)  # section 3: "initialized to 10^-2 and biases to 0"
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if norm == "batch":
+        nn.init.normal_(children["fc8"].weight, std=1e-2)  # pyright: ignore[reportArgumentType]
+    return model
+
+
+def fold(model: Network) -> Network:
+    """Return a copy of the network with every BatchNorm folded into the convolution before it, in eval mode.
+
+    w' = w g / sqrt(v + eps), b' = beta + (b - m) g / sqrt(v + eps): the same function, and exactly the layers of the
+    paper, so that a deconvnet has no BatchNorm to invert.
+    """
+    options = model.options | {"norm": "none" if model.options["norm"] == "batch" else model.options["norm"]}
+    children: dict[str, nn.Module] = {}
+    conv = None
+    for name, module in copy.deepcopy(model).eval().named_children():
+        if isinstance(module, nn.BatchNorm2d):
+            assert conv is not None and module.running_var is not None and module.running_mean is not None
+            gain = module.weight / torch.sqrt(module.running_var + module.eps)
+            bias = torch.zeros_like(gain) if conv.bias is None else conv.bias
+            conv.weight = nn.Parameter((conv.weight * gain.view(-1, 1, 1, 1)).detach())
+            conv.bias = nn.Parameter((module.bias + (bias - module.running_mean) * gain).detach())
+        else:
+            children[name] = module
+            conv = module if isinstance(module, nn.Conv2d) else conv
+    folded = Network(model.arch, model.table, options, children).eval()
+    folded.classes, folded.wnids, folded.info = list(model.classes), list(model.wnids), dict(model.info)
+    return folded
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `describe`: a layer, its output shape (C, H, W) or (C,), its parameters and multiply-adds."""
+
+    name: str
+    operation: str
+    shape: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+@torch.no_grad()
+def describe(model: Network) -> Iterator[Row]:
+    """Yield one `Row` per module, measured by passing one zero image through the network on its own device."""
+    weight = next(model.parameters())
+    x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device, dtype=weight.dtype)
+    for name, module in copy.deepcopy(model).eval().named_children():
+        x = module(x)
+        shape = tuple(x.shape[1:])
+        parameters = sum(p.numel() for p in module.parameters())
+        macs = 0
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            macs = module.weight.numel() * (x[0, 0].numel() if x.ndim == 4 else 1)
+        yield Row(name, _operation(module), shape, parameters, macs)
+
+
+def _operation(module: nn.Module) -> str:
+    match module:
+        case nn.Conv2d():
+            kernel, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
+            text = f"conv {kernel}x{kernel}"
+            text += f", stride {stride}" if stride != 1 else ""
+            text += f", pad {padding}" if padding else ""
+            return text + (f", {module.groups} groups" if module.groups != 1 else "")
+        case nn.MaxPool2d():
+            return f"max pool {module.kernel_size}x{module.kernel_size}, stride {module.stride}"
+        case LocalResponseNorm():
+            return f"contrast normalisation over {module.size} maps"
+        case nn.BatchNorm2d():
+            return "batch normalisation"
+        case nn.Linear():
+            return f"fully connected, {module.in_features} inputs"
+        case nn.Dropout():
+            return f"dropout {module.p}"
+        case PaperInput():
+            return "to [-128, 128], minus the mean image"
+    return type(module).__name__

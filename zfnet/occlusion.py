@@ -1,0 +1,145 @@
+"""Occlusion maps: what happens to an activation, a probability, the decision, when a part of the image is covered (Fig. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zfnet.activations import Step, UnsupportedNetwork, apply, chain, check_input, conv_layers, evaluating
+from zfnet.data import silent
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The unoccluded image: the numbers of `Occlusion`, each (N,), or without that axis for one image."""
+
+    activation: Tensor | None
+    probability: Tensor
+    logit: Tensor
+    label: Tensor
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """What the network says for each position of the occluder; every map is (rows, cols), or (N, rows, cols) for N images.
+
+    `activation` is the sum over positions of the feature map of the last convolutional layer whose maximum is the largest in the
+    unoccluded image, `channel` that map's number; both are None for a network without named convolutional layers. `probability`
+    and `logit` are the target's, `label` the most probable class. `boxes` (rows, cols, 4) are the occluder's (top, left, bottom,
+    right) in input pixels, clipped to the image. `target` is the class, or (N,) classes.
+    """
+
+    activation: Tensor | None
+    probability: Tensor
+    logit: Tensor
+    label: Tensor
+    channel: Tensor | None
+    target: Tensor
+    boxes: Tensor
+    baseline: Baseline
+
+
+def windows(height: int, width: int, size: int, stride: int) -> Tensor:
+    """The occluder's boxes (rows, cols, 4): every `stride` pixels until the border is reached, the last one clipped.
+
+    Raises ValueError for a size or stride below 1, or a stride above the size, which would leave pixels never covered.
+    """
+    if size < 1 or stride < 1:
+        raise ValueError(f"size and stride must be at least 1, got {size} and {stride}")
+    if stride > size:
+        raise ValueError(f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size")
+    tops, lefts = (torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width))
+    top, left = torch.meshgrid(tops, lefts, indexing="ij")
+    return torch.stack([top, left, (top + size).clamp_max(height), (left + size).clamp_max(width)], -1)
+
+
+def occlude(
+    model: nn.Module,
+    x: Tensor,
+    target: int | Sequence[int] | Tensor | None = None,
+    *,
+    size: int = 32,
+    stride: int = 8,
+    fill: float | Tensor = 0.0,
+    batch: int = 64,
+    progress: Callable = silent,
+) -> Occlusion:
+    """Cover a square of x (N, 3, H, W) at every position in turn, and record the network's response.
+
+    `target` is a class, one for each image, or None: the class predicted without occluder. `size` and `stride` are in pixels.
+    `fill` is what the square holds, in the network's input convention (0 is mean grey): a number, or a tensor that broadcasts to
+    x, such as a blurred copy. `batch` positions go through the network at once. Any `nn.Module` that returns logits will do.
+    Raises ValueError for a bad x, size, stride or target. Zeiler & Fergus, section 4.2.
+    """
+    with evaluating(model), torch.no_grad():
+        check_input(model, x)
+        boxes = windows(*x.shape[-2:], size, stride)
+        respond = _responder(model, x)
+        maps, logits = respond(x)
+        channel = None if maps is None else maps.amax((2, 3)).argmax(1)  # (N,) the strongest map
+        target = _targets(target, logits)
+        fill = torch.as_tensor(fill, dtype=x.dtype, device=x.device).expand_as(x)
+
+        def measure(maps: Tensor | None, logits: Tensor, n: int | Tensor) -> tuple[Tensor, ...]:
+            rows = torch.arange(len(logits), device=x.device)
+            activation = logits.new_zeros(len(logits)) if maps is None or channel is None else maps[rows, channel[n]].sum((1, 2))
+            return activation, logits.softmax(1)[rows, target[n]], logits[rows, target[n]], logits.argmax(1)
+
+        images = torch.arange(len(x), device=x.device)
+        base = measure(maps, logits, images)
+        flat = boxes.view(-1, 4).to(x.device)
+        jobs = [(n, chunk) for n in range(len(x)) for chunk in flat.split(batch)]
+        parts = []
+        for n, chunk in progress(jobs, total=len(jobs), desc="occluding"):
+            parts.append(measure(*respond(cover(x[n], chunk, fill[n])), images[n].expand(len(chunk))))
+
+    shape = (len(x), *boxes.shape[:2])
+    activation, probability, logit, label = (torch.cat(column).view(shape) for column in zip(*parts, strict=True))
+    if len(x) == 1:
+        activation, probability, logit, label = activation[0], probability[0], logit[0], label[0]
+        base, target = tuple(b[0] for b in base), target[0]
+        channel = None if channel is None else channel[0]
+    baseline = Baseline(None if channel is None else base[0], *base[1:])
+    return Occlusion(None if channel is None else activation, probability, logit, label, channel, target, boxes, baseline)
+
+
+def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
+    """Copies of one image (3, H, W), each with one box (M, 4) filled from `fill` (3, H, W): (M, 3, H, W)."""
+    row, column = (torch.arange(n, device=image.device) for n in image.shape[-2:])
+    top, left, bottom, right = (edge[:, None] for edge in boxes.T)
+    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
+    return torch.where(inside[:, None], fill, image)
+
+
+def _responder(model: nn.Module, x: Tensor) -> Callable[[Tensor], tuple[Tensor | None, Tensor]]:
+    """A function from a batch to (maps of the last convolutional layer or None, logits)."""
+    try:
+        steps: list[Step] = chain(model, x[:1])
+        last = conv_layers(steps)[-1]
+    except (UnsupportedNetwork, IndexError):
+        return lambda batch: (None, model(batch))
+
+    def respond(batch: Tensor) -> tuple[Tensor | None, Tensor]:
+        maps = None
+        for step in steps:
+            batch = apply(step.module, batch)
+            maps = batch if step.layer == last else maps
+        return maps, batch
+
+    return respond
+
+
+def _targets(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
+    """Resolve the target to (N,) int64. Raises ValueError."""
+    n, classes = logits.shape
+    if target is None:
+        return logits.argmax(1)
+    target = torch.as_tensor(target, dtype=torch.int64, device=logits.device).reshape(-1)
+    if len(target) not in (1, n):
+        raise ValueError(f"{len(target)} targets for {n} images: give one for all, or one for each")
+    if ((target < 0) | (target >= classes)).any():
+        raise ValueError(f"target must be a class from 0 to {classes - 1}, got {target.tolist()}")
+    return target.expand(n)

@@ -1,0 +1,400 @@
+"""The training loop: the paper's recipe (section 3) or a modern one, by configuration. Read it top to bottom.
+
+All randomness comes from (seed, epoch, step), so a run that was killed continues from its last checkpoint bit for bit
+as the uninterrupted run would have, on CPU. `zfnet train configs/imagenet.yaml` is the command.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zfnet.checkpoint import CheckpointError, initialise, read_tensors, save, write_tensors
+from zfnet.config import Augment, Config, Optim, to_dict
+from zfnet.data.cache import Images
+from zfnet.data.images import centre_crop, standardise
+from zfnet.model import ARCHITECTURES, Network, PaperInput
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, or cannot start. The message says why, and which checkpoint is good."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands, reported every few steps: `loss` and `accuracy` are means over the epoch so far."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Classification errors in percent over `n` images, and the protocol: views per image."""
+
+    top1: float
+    top5: float
+    n: int
+    views: int
+
+
+Loader = Callable[[str, int], Images]  # (split, side at which images are kept) -> images
+
+
+def train(
+    config: Config,
+    load_images: Loader,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    init: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    report: Callable[[Status], None] = lambda status: None,
+) -> Network:
+    """Train a network and return it, in eval mode, with its recipe and accuracy in `info`.
+
+    `load_images("train" or "val", side)` gives the data. `out` receives `log.jsonl` (a line an epoch), `state.safetensors`
+    (to resume from), `snapshots/epoch-NNN.safetensors`, and at the end `model.safetensors`. `resume` continues from the
+    last finished epoch; `init` starts from a checkpoint's weights. Raises TrainingError when the loss is not finite: the
+    state of the last finished epoch stays good.
+    """
+    out, device = Path(out), torch.device(device)
+    state_path, log_path = out / "state.safetensors", out / "log.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume and state_path.exists():
+        raise TrainingError(f"{out} holds a run already: continue it with --resume, or choose another --out")
+
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(config.seed)
+        images = load_images("train", config.stages[0].side)
+        model = _new_model(config, images)
+        if init is not None:
+            initialise(model, init)
+        model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
+        optimizer = _optimizer(model, config.optim)
+        scaled_forward = torch.compile(forward) if config.compile else forward
+
+        per_epoch = len(epoch_order(images.labels, config.data.per_class, torch.Generator())) // config.optim.batch
+        if per_epoch == 0:
+            raise TrainingError(f"a batch of {config.optim.batch} is more than the {len(images)} training images")
+        epochs = sum(stage.epochs for stage in config.stages)
+        steps = per_epoch * epochs
+        progress = {"epoch": 0, "lr": config.optim.lr, "best": math.inf, "bad_epochs": 0, "seconds": 0.0, "log": []}
+        if resume:
+            progress = _restore(state_path, config, model, optimizer, average)
+        log_path.write_text("".join(json.dumps(line) + "\n" for line in progress["log"]))
+
+        for epoch in range(progress["epoch"], epochs):
+            stage = _stage(config, epoch)
+            images, val = load_images("train", stage.side), load_images("val", stage.side)
+            order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
+            began, total_loss, total_right = time.perf_counter(), torch.zeros((), device=device), torch.zeros((), device=device)
+            lr = progress["lr"]
+            model.train()
+            for i in range(per_epoch):
+                step = epoch * per_epoch + i
+                if config.optim.schedule == "one_cycle":
+                    lr = one_cycle(step / steps, config.optim.lr, config.optim.warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                torch.manual_seed(config.seed + 1_000_003 * (step + 1))  # dropout masks
+                chosen = order[i * config.optim.batch : (i + 1) * config.optim.batch]
+                x = augment(images.raw(np.sort(chosen)).to(device), stage.size, config.augment, _generator(config.seed, step, 1))
+                y = torch.from_numpy(images.labels[np.sort(chosen)]).to(device)
+
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                    logits = scaled_forward(model, x).float()
+                loss = F.cross_entropy(logits, y, label_smoothing=config.optim.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                if config.optim.clip_rms:
+                    clip_filters(model, config.optim.clip_rms)
+                if average is not None:
+                    _update_average(average, model, min(config.optim.ema, (1 + step) / (10 + step)))
+
+                total_loss += loss.detach()
+                total_right += (logits.argmax(1) == y).sum()
+                if i % 10 == 9 or i == per_epoch - 1:  # reading a number waits for the device, so not at every step
+                    mean_loss, seen = total_loss.item() / (i + 1), (i + 1) * config.optim.batch
+                    if not math.isfinite(mean_loss):
+                        good = f"the last good state is {state_path}" if epoch else "no epoch was finished"
+                        raise TrainingError(f"the loss is {mean_loss} at epoch {epoch + 1}, step {i + 1}; {good}")
+                    speed = seen / (time.perf_counter() - began)
+                    report(Status(epoch + 1, epochs, step + 1, steps, mean_loss, total_right.item() / seen, speed))
+
+            seconds = time.perf_counter() - began
+            evaluated = _averaged(model, average)
+            last = epoch == epochs - 1
+            scores = evaluate(evaluated, val, size=stage.size, limit=0 if last else config.validate, precision=config.precision)
+            if config.optim.schedule == "plateau":
+                _anneal(progress, scores.top1, config.optim)
+            seen = per_epoch * config.optim.batch
+            line = {
+                "epoch": epoch + 1, "size": stage.size, "lr": lr, "loss": total_loss.item() / per_epoch,
+                "train_top1_error": 100 - 100 * total_right.item() / seen, "val_top1_error": scores.top1,
+                "val_top5_error": scores.top5, "val_n": scores.n, "images_per_second": seen / seconds,
+            }  # fmt: skip
+            progress["log"].append(line)
+            progress["epoch"] = epoch + 1
+            progress["seconds"] += time.perf_counter() - began
+            if epoch + 1 in config.snapshots:
+                save(evaluated, out / "snapshots" / f"epoch-{epoch + 1:03d}.safetensors")
+            _store(state_path, config, progress, model, optimizer, average)
+            with log_path.open("a") as log:
+                log.write(json.dumps(line) + "\n")
+
+        final = _averaged(model, average).cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        final.info = {
+            "config": to_dict(config), "data": images.digest, "training_images": len(images),
+            "seconds": progress["seconds"], "epochs": epochs, "log": progress["log"],
+        }  # fmt: skip
+        save(final, out / "model.safetensors")
+    return final.eval()
+
+
+def forward(model: Network, x: Tensor) -> Tensor:
+    """Logits of a batch, which may be smaller than the network's input: then the last pooling is an adaptive one.
+
+    Its grid is the one that layer 6 was built for (6 x 6 at 224), so one set of weights serves every resolution. Where a
+    pooling follows a ReLU, it is done first: the maximum of the rectified is the rectified maximum, on a quarter of the
+    memory, with the same gradient.
+    """
+    small = x.shape[-1] != model.size
+    first_dense = next(m for m in model if isinstance(m, nn.Linear))
+    grid = math.isqrt(first_dense.in_features // model.table[-1].maps)
+    modules = list(model)
+    for before, module, after in zip([None, *modules], modules, [*modules[1:], None], strict=False):
+        if isinstance(module, nn.ReLU) and isinstance(after, nn.MaxPool2d):
+            continue
+        if module is model.get_submodule(f"pool{model.table[-1].number}") and small:
+            x = F.adaptive_max_pool2d(x, grid)
+        else:
+            x = module(x)
+        if isinstance(before, nn.ReLU) and isinstance(module, nn.MaxPool2d):
+            x = before(x)
+    return x
+
+
+def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator) -> Tensor:
+    """Random crops, flips and colour for a batch on its device: (N, S, S, 3) uint8 -> (N, 3, size, size) standardised."""
+    n, side = len(raw), raw.shape[1]
+    flip = torch.rand(n, generator=generator) < 0.5
+    if options.crops == "paper":  # section 3: corners and centre, with and without flip
+        far = side - size
+        corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
+        places = corners[torch.randint(5, (n,), generator=generator)].tolist()
+        x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
+        x = standardise(x.permute(0, 3, 1, 2))
+        x = torch.where(flip.to(x.device).view(n, 1, 1, 1), x.flip(3), x)
+    else:
+        low, high = options.scale
+        scale = torch.empty(n).uniform_(low, high, generator=generator)
+        stretch = torch.empty(n).uniform_(-1, 1, generator=generator).mul(math.log(options.aspect) / 2).exp()
+        width, height = (scale * stretch).clamp_max(1), (scale / stretch).clamp_max(1)
+        shift = torch.rand(2, n, generator=generator) * 2 - 1
+        zero = torch.zeros(n)
+        theta = torch.stack(  # (N, 2, 3): where in the image, from -1 to 1, each pixel of the crop lies
+            [torch.stack([torch.where(flip, -width, width), zero, shift[0] * (1 - width)], 1),
+             torch.stack([zero, height, shift[1] * (1 - height)], 1)], 1
+        )  # fmt: skip
+        grid = F.affine_grid(theta.to(raw.device), [n, 3, size, size], align_corners=False)
+        x = F.grid_sample(raw.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
+        x = standardise(x)
+    if options.colour:
+        amount = options.colour * (torch.rand(3, n, 1, 1, 1, generator=generator) * 2 - 1).to(x.device)
+        tint = options.colour * (torch.rand(n, 3, 1, 1, generator=generator) - 0.5).to(x.device)
+        grey = x.mean(1, keepdim=True)
+        x = grey + (x - grey) * (1 + amount[0])  # saturation
+        x = x * (1 + amount[1]) + amount[2] + tint  # contrast, brightness, colour shift
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) -> np.ndarray:
+    """The training images of one epoch, shuffled: all, or at most `per_class` of each class, drawn anew."""
+    shuffled = torch.randperm(len(labels), generator=generator).numpy()
+    if not per_class:
+        return shuffled
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # random within each class
+    sorted_labels = labels[by_class]
+    rank = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
+    kept = by_class[rank < per_class]
+    return kept[torch.randperm(len(kept), generator=generator).numpy()]
+
+
+@torch.no_grad()
+def clip_filters(model: nn.Module, limit: float) -> None:
+    """Scale each convolution filter whose RMS exceeds `limit` back to it (section 3: "crucial")."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            rms = module.weight.pow(2).mean((1, 2, 3), keepdim=True).sqrt()
+            module.weight.mul_((limit / rms.clamp_min(1e-12)).clamp_max(1))
+
+
+def one_cycle(share: float, peak: float, warmup: float) -> float:
+    """Learning rate at a share of the run: a linear rise from a tenth, then a cosine to zero."""
+    if share < warmup:
+        return peak * (0.1 + 0.9 * share / warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Network,
+    images: Images,
+    *,
+    size: int | None = None,
+    views: int = 1,
+    limit: int = 0,
+    batch: int = 100,
+    precision: str = "float32",
+    progress: Callable = lambda batches: batches,
+) -> Scores:
+    """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
+
+    `views=10` is the paper's: corners and centre, with and without flip. `limit` looks at that many images, evenly spaced.
+    """
+    size = size or model.size
+    device = next(model.parameters()).device
+    model.eval()
+    chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
+    first = five = 0
+    for start in progress(range(0, len(chosen), batch)):
+        indices = chosen[start : start + batch]
+        squares = standardise(images.raw(indices).to(device).permute(0, 3, 1, 2))
+        side = squares.shape[-1]
+        cut = round(side * 7 / 8)  # 224 of 256
+        if views == 10:
+            far = side - cut
+            crops = [squares[..., t : t + cut, l : l + cut] for t, l in ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))]
+            crops += [crop.flip(3) for crop in crops]
+        else:
+            crops = [centre_crop(squares, cut)]
+        probability = torch.zeros((), device=device)
+        for crop in crops:
+            if cut != size:
+                crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+            crop = crop.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                probability = probability + forward(model, crop).float().softmax(1)
+        labels = torch.from_numpy(images.labels[indices]).to(device)
+        hits = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
+        first += int(hits[:, 0].sum())
+        five += int(hits.any(1).sum())
+    n = len(chosen)
+    return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
+
+
+def _new_model(config: Config, images: Images) -> Network:
+    options = {k: v for k, v in vars(config.model).items() if k != "arch"}
+    model = ARCHITECTURES[config.model.arch](classes=len(images.classes), **options)
+    model.classes, model.wnids = list(images.classes), list(images.wnids)
+    if config.model.input == "paper":  # the per-pixel mean image, over at most 10,000 training images
+        chosen = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(int)
+        mean = torch.stack([images.raw(part).double().mean(0) * len(part) for part in np.array_split(chosen, 100) if len(part)])
+        mean = centre_crop((mean.sum(0) / len(chosen)).permute(2, 0, 1).float(), model.size)
+        layer = model.input
+        assert isinstance(layer, PaperInput)
+        layer.mean.copy_(mean)
+    return model
+
+
+def _optimizer(model: Network, options: Optim) -> torch.optim.SGD:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
+
+
+def _stage(config: Config, epoch: int):
+    for stage in config.stages:
+        if epoch < stage.epochs:
+            return stage
+        epoch -= stage.epochs
+    raise AssertionError("epoch is past the last stage")
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _anneal(progress: dict, error: float, options: Optim) -> None:
+    """Divide the rate by 10 when validation error has not fallen for `patience` epochs: the paper did so by hand."""
+    if error < progress["best"]:
+        progress["best"], progress["bad_epochs"] = error, 0
+        return
+    progress["bad_epochs"] += 1
+    if progress["bad_epochs"] >= options.patience:
+        progress["lr"], progress["bad_epochs"] = progress["lr"] / 10, 0
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)
+
+
+def _averaged(model: Network, average: dict[str, Tensor] | None) -> Network:
+    """The network that is evaluated and released: a copy with the averaged weights."""
+    options = dict(model.options)
+    copy = ARCHITECTURES[model.arch](**options)
+    copy.load_state_dict(average if average is not None else model.state_dict())
+    copy.classes, copy.wnids = list(model.classes), list(model.wnids)
+    weight = next(model.parameters())
+    return copy.to(weight.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _store(path: Path, config: Config, progress: dict, model: Network, optimizer: torch.optim.SGD, average) -> None:
+    tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{name}"] = momentum.detach().cpu().contiguous()
+    for name, value in (average or {}).items():
+        tensors[f"average.{name}"] = value.detach().cpu().contiguous()
+    write_tensors(path, tensors, {"config": to_dict(config), "progress": progress | {"best": _finite(progress["best"])}})
+
+
+def _restore(path: Path, config: Config, model: Network, optimizer: torch.optim.SGD, average) -> dict:
+    if not path.exists():  # killed before the first epoch was finished: start again
+        return {"epoch": 0, "lr": config.optim.lr, "best": math.inf, "bad_epochs": 0, "seconds": 0.0, "log": []}
+    tensors, meta = read_tensors(path)
+    now, then = json.loads(json.dumps(to_dict(config))), meta["config"]
+    changed = [key for key in now if now[key] != then.get(key)]
+    if changed:
+        raise TrainingError(f"{path}: made with another config ({', '.join(changed)} differ); resume with the same one")
+    try:
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    for name, parameter in model.named_parameters():
+        if f"momentum.{name}" in tensors:
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+    for name in average or {}:
+        average[name].copy_(tensors[f"average.{name}"])
+    progress = meta["progress"]
+    return progress | {"best": math.inf if progress["best"] is None else progress["best"]}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
