@@ -18,7 +18,8 @@ from zfnet.model import LocalResponseNorm, Network, PaperInput
 
 NORMS = (LocalResponseNorm, nn.LocalResponseNorm)
 PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)  # change nothing in evaluation
-KNOWN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, nn.Linear, nn.Flatten, nn.AdaptiveAvgPool2d, PaperInput)
+BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+KNOWN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *BATCHNORMS, nn.Linear, nn.Flatten, nn.AdaptiveAvgPool2d, PaperInput)
 
 
 class UnsupportedNetwork(TypeError):
@@ -125,9 +126,9 @@ def chain(model: nn.Module, x: Tensor) -> list[Step]:
         layer = None
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             owner = name
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU)):
+        if isinstance(module, (nn.Conv2d, nn.Linear, *BATCHNORMS, nn.ReLU)):
             following = named[i + 1][1] if i + 1 < len(named) else None
-            if isinstance(module, nn.ReLU) or not isinstance(following, (nn.ReLU, nn.BatchNorm2d)):
+            if isinstance(module, nn.ReLU) or not isinstance(following, (nn.ReLU, *BATCHNORMS)):
                 layer = owner  # pyright: ignore[reportPossiblyUnboundVariable]
         steps.append(Step(name, module, layer))
     return steps
@@ -182,7 +183,7 @@ def _leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _name(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
     """Give the modules of another library's network the names of the paper, and flatten before the first dense layer."""
-    kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"}
+    kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn", nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"}
     kinds |= dict.fromkeys(NORMS, "norm")
     named: list[tuple[str, nn.Module]] = []
     number, flat, taken = 0, False, set()

@@ -35,7 +35,8 @@ class Projection:
 
     `pixels` (N, 3, H, W) is signed, in units of the activation per unit of input; with `crop` it holds receptive-field patches
     (N, 3, R, R), zero where the field reaches outside the image. `activation` (N,), `position` (N, 2) as (row, column) in the
-    map, `channel` (N,), and `box` (N, 4) as (top, left, bottom, right) in input pixels, clipped to the image.
+    map, `channel` (N,), and `box` (N, 4) as (top, left, bottom, right) in input pixels, clipped to the image. `corner` (N, 2) is
+    the top left of the unclipped receptive field: `cut(x, p.corner, R)` gives the image patches beside `pixels`.
     """
 
     pixels: Tensor
@@ -43,6 +44,7 @@ class Projection:
     position: Tensor
     channel: Tensor
     box: Tensor
+    corner: Tensor
 
 
 def project(
@@ -82,12 +84,14 @@ def project(
     pixels = torch.cat(pixels)
 
     height, width = x.shape[-2:]
-    if layer not in conv_layers(t.steps):  # a unit of a dense layer sees the whole image
-        return Projection(pixels, activation, position, channel, torch.tensor([[0, 0, height, width]] * len(image)))
-    field = receptive_field(t.steps, layer)
-    if crop:
-        pixels = cut(pixels, field.offset + position * field.stride, field.size)
-    return Projection(pixels, activation, position, channel, field.box(position, height, width))
+    if layer in conv_layers(t.steps):
+        field = receptive_field(t.steps, layer)
+        corner, box = field.offset + position * field.stride, field.box(position, height, width)
+        pixels = cut(pixels, corner, field.size) if crop else pixels
+    else:  # a unit of a dense layer sees the whole image
+        corner = torch.zeros_like(position)
+        box = torch.tensor([0, 0, height, width], device=x.device).expand(len(image), 4)
+    return Projection(pixels, activation, position, channel, box, corner)
 
 
 @torch.no_grad()
@@ -117,11 +121,11 @@ def _down(step: Step, signal: Tensor, t: Trace, image: Tensor | None, collision:
             return signal @ module.weight
         case nn.Flatten():
             return signal.reshape(len(signal), *size[1:])
-        case nn.BatchNorm2d() if module.running_var is not None:
+        case nn.BatchNorm1d() | nn.BatchNorm2d() if module.running_var is not None:
             # Part of the filter, as if folded into it: w' = w g / sqrt(v + eps).
             gain = torch.rsqrt(module.running_var + module.eps)
             gain = gain if module.weight is None else gain * module.weight
-            return signal * gain.view(-1, 1, 1)
+            return signal * gain.view(-1, *[1] * (signal.ndim - 2))
         case PaperInput():
             return signal * module.scale
         case nn.AdaptiveAvgPool2d():

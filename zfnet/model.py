@@ -7,6 +7,7 @@ children (`conv1, relu1, pool1, norm1, conv2, ... fc8`), so `model.conv3.weight`
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -140,12 +141,32 @@ class Network(nn.Sequential):
         for name, module in children.items():
             self.add_module(name, module)
 
+    def class_index(self, name: str | int) -> int:
+        """The output of a class given by number, WordNet id, or name in any case ("Afghan hound").
+
+        Raises ValueError with the nearest names, or with the WordNet ids where two classes share a name (crane, maillot).
+        """
+        text = str(name).strip()
+        if text in self.wnids:
+            return self.wnids.index(text)
+        found = [i for i, c in enumerate(self.classes) if c.lower() == text.lower()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{text!r} names {len(found)} classes; use a WordNet id: {', '.join(self.wnids[i] for i in found)}")
+        if text.isdigit() and int(text) < len(self.classes):
+            return int(text)
+        lower = {c.lower(): c for c in self.classes}
+        near = [lower[n] for n in difflib.get_close_matches(text.lower(), lower, 3, 0.5)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {len(self.classes)}, such as {self.classes[0]}"
+        raise ValueError(f"no class {text!r}{hint}")
+
 
 def zfnet(classes: int = 1000, **options) -> Network:
     """ZFNet (Zeiler & Fergus 2014, Fig. 3), or with options any ZFNet row of Table 3. Random weights, training mode.
 
     Options: `fc` (maps of layers 6 and 7, 4096); `maps` (three for layers 3-5, or five for all); `without` (layers to
-    leave out, of 3, 4, 5, 6, 7); `norm` ("lrn", "batch" or "none"; BatchNorm stands between convolution and ReLU); `groups`
+    leave out, of 3, 4, 5, 6, 7); `norm` ("lrn", "batch" or "none"; BatchNorm stands between convolution or dense layer and ReLU); `groups`
     (of layers 2, 4 and 5); `dropout` (0.5); `input` ("standard", or "paper" for the range [-128, 128]); `size` (side of the
     input in pixels, 224); `in_channels` (3).
 
@@ -226,7 +247,9 @@ def _build(
     features = channels * side * side
     for n in (6, 7):
         if n not in without:
-            children[f"fc{n}"] = nn.Linear(features, fc)
+            children[f"fc{n}"] = nn.Linear(features, fc, bias=norm != "batch")
+            if norm == "batch":
+                children[f"bn{n}"] = nn.BatchNorm1d(fc)
             children[f"relu{n}"] = nn.ReLU()
             children[f"drop{n}"] = nn.Dropout(dropout)
             features = fc
@@ -247,24 +270,25 @@ def _build(
 
 
 def fold(model: Network) -> Network:
-    """Return a copy of the network with every BatchNorm folded into the convolution before it, in eval mode.
+    """Return a copy of the network with every BatchNorm folded into the layer before it, in eval mode.
 
     w' = w g / sqrt(v + eps), b' = beta + (b - m) g / sqrt(v + eps): the same function, and exactly the layers of the
     paper, so that a deconvnet has no BatchNorm to invert.
     """
     options = model.options | {"norm": "none" if model.options["norm"] == "batch" else model.options["norm"]}
     children: dict[str, nn.Module] = {}
-    conv = None
+    filters = None
     for name, module in copy.deepcopy(model).eval().named_children():
-        if isinstance(module, nn.BatchNorm2d):
-            assert conv is not None and module.running_var is not None and module.running_mean is not None
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            assert filters is not None and module.running_var is not None and module.running_mean is not None
             gain = module.weight / torch.sqrt(module.running_var + module.eps)
-            bias = torch.zeros_like(gain) if conv.bias is None else conv.bias
-            conv.weight = nn.Parameter((conv.weight * gain.view(-1, 1, 1, 1)).detach())
-            conv.bias = nn.Parameter((module.bias + (bias - module.running_mean) * gain).detach())
+            bias = torch.zeros_like(gain) if filters.bias is None else filters.bias
+            shape = (-1,) + (1,) * (filters.weight.ndim - 1)
+            filters.weight = nn.Parameter((filters.weight * gain.view(shape)).detach())
+            filters.bias = nn.Parameter((module.bias + (bias - module.running_mean) * gain).detach())
         else:
             children[name] = module
-            conv = module if isinstance(module, nn.Conv2d) else conv
+            filters = module if isinstance(module, (nn.Conv2d, nn.Linear)) else filters
     folded = Network(model.arch, model.table, options, children).eval()
     folded.classes, folded.wnids, folded.info = list(model.classes), list(model.wnids), dict(model.info)
     return folded
@@ -308,7 +332,7 @@ def _operation(module: nn.Module) -> str:
             return f"max pool {module.kernel_size}x{module.kernel_size}, stride {module.stride}"
         case LocalResponseNorm():
             return f"contrast normalisation over {module.size} maps"
-        case nn.BatchNorm2d():
+        case nn.BatchNorm2d() | nn.BatchNorm1d():
             return "batch normalisation"
         case nn.Linear():
             return f"fully connected, {module.in_features} inputs"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from zfnet.activations import trace
+from zfnet.activations import UnknownLayer, chain, evaluating, trace, unknown_layer
 from zfnet.checkpoint import read_tensors, write_tensors
 from zfnet.data import silent
 
@@ -106,8 +106,6 @@ def top_activations(
 
 def _last(model: nn.Module, x: Tensor, layers: Sequence[str]) -> str:
     """The highest of the layers, so that nothing above it is computed."""
-    from zfnet.activations import UnknownLayer, chain, evaluating, unknown_layer
-
     with evaluating(model), torch.no_grad():
         steps = chain(model, x[:1])
     order = [step.layer for step in steps if step.layer]

@@ -103,7 +103,8 @@ def train(
 
         for epoch in range(progress["epoch"], epochs):
             stage = _stage(config, epoch)
-            images, val = load_images("train", stage.side), load_images("val", stage.side)
+            images = load_images("train", stage.side)
+            val = load_images("val", stage.side).aligned(model.wnids, model.classes)
             order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
             began, total_loss, total_right = time.perf_counter(), torch.zeros((), device=device), torch.zeros((), device=device)
             lr = progress["lr"]

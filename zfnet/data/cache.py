@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zfnet.data.images import centre_crop, standardise
+
+
+class DataError(ValueError):
+    """Data that cannot be used. The message names the folder or the files and says what to do."""
 
 
 def cache_dir() -> Path:
@@ -29,7 +33,7 @@ class Images(Dataset):
     `pixels` (N, side, side, 3) uint8, perhaps mapped from disk; `labels` (N,) int64, -1 where there is none; `classes` and
     `wnids` name the labels; `names` are the files relative to the tree's root; `digest` identifies the data. An item is the
     central size x size of its image, in the network's input convention: the same as `zfnet.preprocess` of its file.
-    `groups` (N,) says which items come from one photograph.
+    `groups` (N,) says which items come from one photograph; `masks` (N, side, side) bool mark the object of a drawn scene.
     """
 
     pixels: np.ndarray
@@ -40,7 +44,8 @@ class Images(Dataset):
     digest: str
     size: int = 224
     groups: np.ndarray | None = None
-    skipped: Sequence[str] = field(default=())
+    masks: np.ndarray | None = None
+    skipped: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -54,6 +59,19 @@ class Images(Dataset):
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Items as one input batch: (len(indices), 3, size, size) float32."""
         return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size))
+
+    def aligned(self, wnids: Sequence[str], classes: Sequence[str]) -> Images:
+        """The same images, labelled by a network's outputs: a folder maps to an output through its name, never its place.
+
+        Raises DataError for folders that the network has no output for, naming them.
+        """
+        missing = [w for w in self.wnids if w not in set(wnids)]
+        if missing:
+            raise DataError(f"{len(missing)} class folders have no output in the network: {', '.join(missing[:10])}")
+        place = {wnid: i for i, wnid in enumerate(wnids)}
+        table = np.array([place[w] for w in self.wnids], dtype=np.int64)
+        labels = np.where(self.labels < 0, -1, table[self.labels])
+        return replace(self, labels=labels, wnids=wnids, classes=classes)
 
     def raw(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Whole squares as kept: (len(indices), side, side, 3) uint8."""

@@ -11,14 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from zfnet.data import silent
-from zfnet.data.cache import Images, digest, mapped
+from zfnet.data.cache import DataError, Images, digest, mapped
 from zfnet.data.images import ImageError, centre, read_image
 
 EXTENSIONS = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-
-
-class DataError(ValueError):
-    """A tree of images that cannot be used. The message names the folder or the files and says what to do."""
 
 
 def load_folder(

@@ -1,0 +1,80 @@
+"""python -m reproduce list | run ID... | all | gallery"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from reproduce import gallery
+from reproduce.figure import FIGURES, Context, Outcome, discover, run
+from zfnet.activations import UnsupportedNetwork
+from zfnet.checkpoint import CheckpointError
+from zfnet.data.cache import DataError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m reproduce", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what can be regenerated")
+    page = commands.add_parser("gallery", help="write the pages and RESULTS.md from the recorded results")
+    page.add_argument("--out", type=Path, default=FIGURES)
+    for name, text in (("run", "make some figures"), ("all", "make every figure that needs no training")):
+        sub = commands.add_parser(name, help=text)
+        if name == "run":
+            sub.add_argument("ids", nargs="+", metavar="ID")
+        sub.add_argument("--data", default=os.environ.get("ZFNET_DATA"), help="an ImageNet-like tree, or imagenette")
+        sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
+        sub.add_argument("--device", default="cpu")
+        sub.add_argument("--out", type=Path, default=FIGURES)
+        sub.add_argument("--force", action="store_true", help="make them again, whatever is there")
+    options = parser.parse_args()
+
+    scripts = discover()
+    if options.command == "list":
+        for script in scripts.values():
+            print(f"{script.FIGURE.id:<8}{script.FIGURE.title}")
+        return 0
+    if options.command == "gallery":
+        for path in gallery.write(options.out):
+            print(f"wrote {path}")
+        return 0
+    chosen = list(scripts) if options.command == "all" else options.ids
+    unknown = [name for name in chosen if name not in scripts]
+    if unknown:
+        print(f"reproduce: no figure {', '.join(unknown)}; there are {', '.join(scripts)}", file=sys.stderr)
+        return 2
+    try:
+        make(chosen, scripts, options)
+    except (CheckpointError, DataError, UnsupportedNetwork) as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> None:
+    """Make the figures one after the other, with a progress bar, then the page and the closing table."""
+    began = time.perf_counter()
+    inner = functools.partial(tqdm, leave=False, dynamic_ncols=True, position=1)
+    context = Context(options.model, options.data, options.device, progress=inner)
+    outcomes: list[Outcome] = []
+    with tqdm(chosen, unit="figure", dynamic_ncols=True, position=0) as bar:
+        for name in bar:
+            bar.set_description(name)
+            outcomes.append(run(scripts[name], context, options.out, options.force))
+    pages = gallery.write(options.out, only=context.corpus)
+    print(f"\n{'figure':<9}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
+    for outcome in outcomes:
+        record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
+        spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
+        print(f"{record.id:<9}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
+    print(f"{len(outcomes)} figures in {time.perf_counter() - began:.0f} s. Open {pages[0]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What a figure is: declared inputs, a slow `compute` that is cached, a fast `draw` that knows no model, a record.
+
+A script in `reproduce/paper/` holds `FIGURE = Figure(...)`, `compute(ctx) -> Result` and `draw(result) -> pictures`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import torch
+
+import reproduce.paper
+import zfnet
+from zfnet.data import silent
+from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.data.folders import load_folder
+from zfnet.data.samples import load_samples
+from zfnet.model import Network
+from zfnet.record import Record, environment, read_record, write_figure, write_record
+from zfnet.top import TopActivations, top_activations
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FIGURES = REPOSITORY / "figures"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure or table of the paper. `inputs` are of "model", "images" and "top"; `budget` is seconds at sample scale."""
+
+    id: str
+    title: str
+    claim: str
+    inputs: tuple[str, ...]
+    seed: int
+    budget: float
+    paper: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `compute` returns: arrays to draw from, numbers for the record, a verdict on the claim, and n."""
+
+    arrays: dict[str, np.ndarray]
+    measured: dict[str, Any]
+    verdict: str
+    n: int
+    note: str = ""
+
+
+class UndeclaredInput(RuntimeError):
+    """A script used an input that its FIGURE does not declare, so its cache key would be wrong."""
+
+
+class Context:
+    """The inputs of a run: a network, a corpus of images, and the search that several figures share.
+
+    `corpus` names the images: "samples", or the folder's name. `for_figure` restricts it to what a figure declares.
+    """
+
+    def __init__(self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent):
+        self.model_name, self.device, self.progress = model, device, progress
+        self.data = data
+        self.corpus = "samples" if data is None else Path(data).resolve().name.lower()
+        self.declared: tuple[str, ...] | None = None
+
+    def for_figure(self, figure: Figure) -> Context:
+        limited = Context.__new__(Context)
+        limited.__dict__ = self.__dict__ | {"declared": figure.inputs, "_whole": self}
+        return limited
+
+    def _use(self, name: str) -> Any:
+        if self.declared is not None and name not in self.declared:
+            raise UndeclaredInput(f"the figure uses {name!r}, but declares only {self.declared}")
+        return getattr(self.__dict__.get("_whole", self), f"_{name}")
+
+    @property
+    def model(self) -> Network:
+        """The network under analysis, folded, in eval mode."""
+        return self._use("model")
+
+    @property
+    def images(self) -> Images:
+        """The corpus, labelled by the network's outputs; labels are -1 for the sample photographs."""
+        return self._use("images")
+
+    @property
+    def top(self) -> TopActivations:
+        """The nine strongest activations of every feature of layers 1-5 over the corpus."""
+        return self._use("top")
+
+    @functools.cached_property
+    def _model(self) -> Network:
+        return zfnet.load(self.model_name).to(self.device)
+
+    @functools.cached_property
+    def _images(self) -> Images:
+        if self.data is None:
+            return load_samples()
+        root = imagenette() if self.data == "imagenette" else Path(self.data)
+        root = root / "val" if (root / "val").is_dir() else root
+        images = load_folder(root, progress=self.progress)
+        return images.aligned(self._model.wnids, self._model.classes)
+
+    @functools.cached_property
+    def _top(self) -> TopActivations:
+        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, _source('zfnet'))[:20]}.safetensors"
+        if path.exists():
+            return TopActivations.load(path)
+        found = top_activations(self._model, self._images, groups=self._images.groups, progress=self.progress)
+        found.save(path)
+        return found
+
+    @property
+    def scale(self) -> str:
+        """The scale of a result that uses the images: the paper's, a subset, or the sample photographs."""
+        if self.data is None:
+            return "samples"
+        return "paper" if len(self._images) >= 50_000 and len(self._model.classes) == 1000 else "subset"
+
+    def identity(self, figure: Figure) -> dict[str, str]:
+        """The hashes of a figure's declared inputs, for its cache key and its record."""
+        identity = {"corpus": self.corpus}
+        if {"model", "top"} & set(figure.inputs):
+            identity["checkpoint"] = self._model.info["sha256"]
+        if {"images", "top"} & set(figure.inputs):
+            identity["data"] = self._images.digest
+        return identity
+
+
+def imagenette() -> Path:
+    """Imagenette's validation images, downloaded by torchvision into the cache the first time."""
+    from torchvision.datasets import Imagenette
+
+    root = cache_dir() / "imagenette"
+    extracted = root / "imagenette2-320"
+    if not extracted.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            Imagenette(str(root), split="val", size="320px", download=True)
+        except OSError as error:
+            raise DataError(f"Imagenette could not be downloaded ({error}); give DATA=/path/to/imagenet instead") from None
+    return extracted
+
+
+def discover() -> dict[str, ModuleType]:
+    """Every script with a FIGURE, by id, in the paper's order of file names."""
+    scripts = {}
+    for info in pkgutil.iter_modules(reproduce.paper.__path__):
+        module = importlib.import_module(f"reproduce.paper.{info.name}")
+        if hasattr(module, "FIGURE"):
+            scripts[module.FIGURE.id] = module
+    return scripts
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A line of the closing table."""
+
+    record: Record
+    seconds: float
+    cached: bool
+
+
+def run(script: ModuleType, context: Context, out: Path, force: bool = False) -> Outcome:
+    """Make one figure in `out/<corpus>/<id>/`, unless it is there, made from the same inputs by the same source."""
+    figure: Figure = script.FIGURE
+    began = time.perf_counter()
+    folder = out / context.corpus / figure.id
+    inputs = context.identity(figure)
+    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), _source("zfnet"), inspect.getsource(Context))
+    prior = read_record(folder)
+    if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
+        return Outcome(prior, time.perf_counter() - began, cached=True)
+
+    arrays = folder / "arrays.npz"
+    result = None if force else _load(arrays, key)
+    if result is None:
+        torch.manual_seed(figure.seed)
+        result = script.compute(context.for_figure(figure))
+        _save(arrays, key, result)
+    pictures: dict[str, matplotlib.figure.Figure] = script.draw(result)
+    for name, picture in pictures.items():
+        write_figure(picture, folder / name)
+    for stale in folder.glob("*.*g"):  # .png and .jpg of an earlier version
+        if stale.name not in pictures:
+            stale.unlink()
+    record = Record(
+        id=figure.id, title=figure.title, claim=figure.claim,
+        scale=context.scale if {"images", "top"} & set(figure.inputs) else "paper",
+        verdict=result.verdict, measured=result.measured, paper=figure.paper, n=result.n, seed=figure.seed,
+        note=result.note, inputs=inputs, config=figure.config, key=key, files=list(pictures),
+        seconds=round(time.perf_counter() - began, 1), environment=environment(context.device),
+    )  # fmt: skip
+    write_record(record, folder)
+    return Outcome(record, time.perf_counter() - began, cached=False)
+
+
+def _save(path: Path, key: str, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = json.dumps({"key": key, "measured": result.measured, "verdict": result.verdict, "n": result.n, "note": result.note})
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez_compressed(partial, __about__=np.array(about), **result.arrays)  # pyright: ignore[reportArgumentType]
+    os.replace(partial, path)
+
+
+def _load(path: Path, key: str) -> Result | None:
+    """The cached result, or None where it is missing, damaged, or of another key."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["__about__"]))
+            if about.pop("key") != key:
+                return None
+            return Result(arrays={name: file[name] for name in file.files if name != "__about__"}, **about)
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+@functools.cache
+def _source(package: str) -> str:
+    """A hash of a package's source, so that a changed library is a changed figure."""
+    files = sorted((REPOSITORY / package).rglob("*.py"))
+    return digest(*(path.read_text() for path in files if path.name not in ("cli.py", "__init__.py")))

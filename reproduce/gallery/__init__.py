@@ -1,0 +1,83 @@
+"""The static pages and RESULTS.md, from recorded results only: JSON and pictures. Needs no torch model and no data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from zfnet.record import Record, read_record, write_text
+
+TEMPLATES = Path(__file__).parent
+REPOSITORY = TEMPLATES.parent.parent
+SAMPLES = "samples"  # the corpus of a fresh machine has a page of its own
+
+
+def write(out: Path, only: str | None = None) -> list[Path]:
+    """Write `out/index.html` for the committed corpora and `out/samples/index.html`, and RESULTS.md beside the project's README.
+
+    `only` limits it to the page that holds one corpus. Returns the paths written.
+    """
+    corpora = {folder.name: records(folder) for folder in sorted(out.iterdir()) if folder.is_dir()} if out.is_dir() else {}
+    corpora = {name: found for name, found in corpora.items() if found}
+    committed = {name: found for name, found in corpora.items() if name != SAMPLES}
+    pages = []
+    if only != SAMPLES and committed:
+        pages.append(_page(out / "index.html", committed, prefix=True))
+    if only in (SAMPLES, None) and SAMPLES in corpora:
+        pages.append(_page(out / SAMPLES / "index.html", {SAMPLES: corpora[SAMPLES]}, prefix=False))
+    if only is None and out.resolve() == (REPOSITORY / "figures").resolve() and committed:
+        write_text(REPOSITORY / "RESULTS.md", _render("results.md", committed, prefix=True))
+        pages.append(REPOSITORY / "RESULTS.md")
+    return pages
+
+
+def records(folder: Path) -> list[Record]:
+    """The records of one corpus, by id."""
+    found = [read_record(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()]
+    return [record for record in found if record]
+
+
+def _page(path: Path, corpora: dict[str, list[Record]], prefix: bool) -> Path:
+    write_text(path, _render("page.html", corpora, prefix))
+    return path
+
+
+def _render(template: str, corpora: dict[str, list[Record]], prefix: bool) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template).render(corpora=corpora, prefix=prefix, rows=rows)
+
+
+def rows(record: Record) -> list[tuple[str, Any, Any]]:
+    """(quantity, ours, the paper's) for a table; nested dicts become "a: b", long lists are left to result.json."""
+    paper = _flat(record.paper)
+    measured = {name: value for name, value in _flat(record.measured).items() if not isinstance(value, list) or len(value) <= 8}
+    return [(name, measured.get(name, ""), paper.get(name, "")) for name in dict.fromkeys([*measured, *paper])]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}: ")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def number(value: Any) -> str:
+    """A number as a reader wants it: three significant digits, thousands apart."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, list):
+        return ", ".join(number(v) for v in value)
+    return value if isinstance(value, str) else json.dumps(value)

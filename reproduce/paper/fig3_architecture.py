@@ -1,0 +1,71 @@
+"""Figure 3: the architecture of the 8-layer network.
+
+The paper's claim: a 224 x 224 image passes through five convolutional and two dense layers to a softmax, with the sizes that
+the figure gives. Ours is measured by passing an image through `zfnet.zfnet()`, and drawn from what came out.
+"""
+
+import matplotlib.patches as shapes
+import numpy as np
+
+import zfnet
+from reproduce.figure import Figure, Result
+from zfnet.plot import new_figure
+
+FIGURE = Figure(
+    id="fig3",
+    title="Architecture of ZFNet",
+    claim="Five convolutional layers and two dense ones turn 224 x 224 pixels into class scores, with the sizes of Fig. 3.",
+    inputs=(),
+    seed=0,
+    budget=10,
+    paper={
+        "conv1": "110 x 110 x 96", "pool1": "55 x 55 x 96", "conv2": "26 x 26 x 256", "pool2": "13 x 13 x 256",
+        "conv3": "13 x 13 x 384", "conv4": "13 x 13 x 384", "conv5": "13 x 13 x 256", "pool5": "6 x 6 x 256",
+        "fc6": "4096", "fc7": "4096",
+    },
+)  # fmt: skip
+
+
+def compute(ctx) -> Result:
+    model = zfnet.zfnet()
+    rows = list(zfnet.describe(model))
+    sizes = {row.name: " x ".join(map(str, (*row.shape[1:], row.shape[0]))) for row in rows}
+    measured = {name: sizes[name] for name in FIGURE.paper}
+    measured |= {"parameters": sum(row.parameters for row in rows), "multiply-adds": sum(row.macs for row in rows)}
+    arrays = {
+        "name": np.array(["input", *(row.name for row in rows)]),
+        "operation": np.array(["image", *(row.operation for row in rows)]),
+        "shape": np.array([(3, model.size, model.size), *((*row.shape, 1, 1)[:3] for row in rows)]),  # maps, height, width
+    }
+    same = all(measured[name] == size for name, size in FIGURE.paper.items())
+    return Result(arrays, measured, "reproduced" if same else "differs", n=1)
+
+
+def draw(result: Result):
+    figure = new_figure(12.5, 3.6)
+    axes = figure.subplots()
+    x = 0.0
+    for i, (name, operation, (maps, side, _)) in enumerate(zip(*result.arrays.values(), strict=True)):
+        if not name.startswith(("input", "conv", "pool", "fc")):
+            continue
+        normalised = any(n.startswith("norm") for n in result.arrays["name"][i + 1 : i + 2])
+        text = operation.replace(", ", "\n") + ("\nthen normalised" if normalised else "")
+        if side > 1:
+            edge = 2.5 * np.sqrt(side / 224)  # on a root scale, so that 6 can be seen beside 224
+            depth = 0.08 * np.log2(maps)
+            for shift in np.linspace(depth, 0, 4):
+                corner = (x + shift, 0.5 * shift - edge / 2)
+                axes.add_patch(shapes.Rectangle(corner, 0.5 * edge, edge, facecolor="#dfe8f5", edgecolor="#34507a", linewidth=0.9))
+            width = 0.5 * edge + depth
+        else:
+            axes.add_patch(shapes.Rectangle((x, -0.95), 0.22, 1.9, facecolor="#f5e7d8", edgecolor="#8a5a24", linewidth=0.9))
+            width = 0.22
+        axes.text(x + width / 2, 2.35, name, ha="center", weight="bold")
+        axes.text(x + width / 2, 2.25, text, ha="center", va="top", fontsize=6, color="0.3")
+        size = f"{side} x {side}\n{maps} maps" if side > 1 else f"{maps}\nunits"
+        axes.text(x + width / 2, -1.75, size, ha="center", va="center", fontsize=7.5)
+        axes.annotate("", (x + width + 0.42, 0), (x + width + 0.1, 0), arrowprops={"arrowstyle": "->", "color": "0.4"})
+        x += width + 0.52
+    axes.set(xlim=(-0.2, x), ylim=(-2.1, 2.7), aspect="equal")
+    axes.set_axis_off()
+    return {"fig3.png": figure}

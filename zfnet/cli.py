@@ -1,0 +1,279 @@
+"""The command line: zfnet describe | train | eval | top | project | occlude. Wrong input is one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from zfnet import plot
+from zfnet.activations import UnknownLayer, UnsupportedNetwork, trace
+from zfnet.checkpoint import CheckpointError, load
+from zfnet.config import ConfigError, load_config
+from zfnet.data.cache import DataError, Images
+from zfnet.data.folders import load_folder
+from zfnet.data.images import ImageError, preprocess
+from zfnet.data.samples import load_samples
+from zfnet.data.scenes import load_scenes
+from zfnet.deconv import cut, project
+from zfnet.model import ARCHITECTURES, Network, describe
+from zfnet.occlusion import occlude
+from zfnet.record import write_figure
+from zfnet.top import top_activations
+from zfnet.train import Loader, Status, TrainingError, evaluate, train
+
+DEFAULT = "imagenet65k"
+USER_ERRORS = (CheckpointError, ConfigError, DataError, ImageError, TrainingError, UnknownLayer, UnsupportedNetwork)
+progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False)
+
+
+class UserError(Exception):
+    """Input that the command cannot use: shown as one line, exit status 2."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, or 2 where the input was wrong."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (*USER_ERRORS, UserError) as error:
+        print(f"zfnet {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"zfnet {options.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="zfnet", description="Train ZFNet and look inside it, as Zeiler & Fergus did.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    def analyses(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--model", default=DEFAULT, help=f"a bundled network or a checkpoint (default {DEFAULT})")
+        sub.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+
+    sub = command("describe", run_describe, "print a network as the table of Fig. 3")
+    sub.add_argument("--arch", default="zfnet", choices=sorted(ARCHITECTURES))
+    sub.add_argument("--model", help="a bundled network or a checkpoint, instead of --arch")
+
+    sub = command("train", run_train, "train a network by a configuration file")
+    sub.add_argument("config", type=Path)
+    sub.add_argument("--data", help="a tree with train/<class>/ and val/<class>/ (sets data.path)")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, as optim.lr=0.02")
+    sub.add_argument("--out", type=Path, help="where the run is kept (default runs/NAME)")
+    sub.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
+    sub.add_argument("--init", help="start from the weights of this checkpoint")
+    sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out instead of stopping")
+    sub.add_argument("--device", default="auto")
+
+    sub = command("eval", run_eval, "measure top-1 and top-5 error over a tree of images")
+    sub.add_argument("--data", required=True, type=Path, help="a tree <class>/*.JPEG, or one with val/ in it")
+    sub.add_argument("--views", type=int, default=1, choices=(1, 10), help="one centre crop, or the paper's ten")
+    sub.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    sub.add_argument("--skip-unreadable", action="store_true")
+    analyses(sub)
+
+    sub = command("top", run_top, "find and show the strongest activations of a feature over a set of images")
+    sub.add_argument("--data", type=Path, help="a tree of images (default: the sample photographs)")
+    sub.add_argument("--layer", default="conv5")
+    sub.add_argument("--channel", type=int, default=0)
+    sub.add_argument("-k", type=int, default=9)
+    sub.add_argument("-o", "--out", type=Path, default=Path("top.png"), help="a picture, or .safetensors for all channels' table")
+    analyses(sub)
+
+    sub = command("project", run_project, "project a feature's activation in an image to pixels")
+    sub.add_argument("image")
+    sub.add_argument("--layer", default="conv5")
+    sub.add_argument("--channel", type=int, help="default: the channel with the strongest activation")
+    sub.add_argument("--position", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="default: the strongest")
+    sub.add_argument("-o", "--out", type=Path, default=Path("project.png"))
+    analyses(sub)
+
+    sub = command("occlude", run_occlude, "cover an image piece by piece and map the response")
+    sub.add_argument("image")
+    sub.add_argument("--target", help="a class by name, number or WordNet id (default: the predicted one)")
+    sub.add_argument("--size", type=int, default=32, help="side of the occluder in pixels")
+    sub.add_argument("--stride", type=int, default=8)
+    sub.add_argument("-o", "--out", type=Path, default=Path("occlude.png"))
+    analyses(sub)
+    return parser
+
+
+def run_describe(options: argparse.Namespace) -> None:
+    model = load(options.model) if options.model else ARCHITECTURES[options.arch]()
+    rows = [row for row in describe(model) if not isinstance(model.get_submodule(row.name), nn.Flatten)]
+    print(f"{'layer':<9}{'operation':<36}{'output':>15}{'parameters':>13}{'multiply-adds':>16}")
+    for row in rows:
+        shape = " x ".join(map(str, (*row.shape[1:], row.shape[0])))
+        counts = [f"{count:,}" if count else "" for count in (row.parameters, row.macs)]
+        print(f"{row.name:<9}{row.operation:<36}{shape:>15}{counts[0]:>13}{counts[1]:>16}".rstrip())
+    parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
+    print(f"{'total':<60}{parameters:>13,}{macs:>16,}")
+    print(f"{parameters / 1e6:.1f} M parameters, {macs / 1e6:,.0f} M multiply-adds a forward pass")
+
+
+def run_train(options: argparse.Namespace) -> None:
+    overrides = list(options.set)
+    overrides += [f"data.path={options.data}"] if options.data else []
+    overrides += ["data.skip_unreadable=true"] if options.skip_unreadable else []
+    config = load_config(options.config, overrides)
+    if config.data.kind == "folders" and not config.data.path:
+        raise UserError("no images: give --data PATH, a tree with train/<class>/ and val/<class>/")
+    out = options.out or Path("runs") / config.name
+
+    @functools.cache
+    def load_images(split: str, side: int) -> Images:
+        if config.data.kind == "scenes":
+            count, seed = (config.data.scenes, 0) if split == "train" else (500, 1)
+            return load_scenes(count, seed=seed, size=config.model.size, side=side)
+        root = Path(config.data.path) / split
+        images = load_folder(root, side=side, size=config.model.size, skip_unreadable=config.data.skip_unreadable, progress=progress_bar)
+        if images.skipped:
+            print(f"left out {len(images.skipped)} unreadable files, such as {images.skipped[0]}", file=sys.stderr)
+        return images
+
+    bar: tqdm | None = None
+
+    def report(status: Status) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=status.steps, unit="step", dynamic_ncols=True)
+        bar.set_description(f"epoch {status.epoch}/{status.epochs}", refresh=False)
+        bar.set_postfix_str(
+            f"{status.images_per_second:.0f} images/s, loss {status.loss:.3f}, accuracy {100 * status.accuracy:.1f} %", refresh=False
+        )
+        bar.update(status.step - bar.n)
+
+    loader: Loader = load_images
+    train(config, loader, out, resume=options.resume, init=options.init, device=_device(options.device), report=report)
+    if bar is not None:
+        bar.close()
+    print(f"wrote {out / 'model.safetensors'}; the log is {out / 'log.jsonl'}")
+
+
+def run_eval(options: argparse.Namespace) -> None:
+    model = _model(options)
+    images = _images(options.data, options.skip_unreadable).aligned(model.wnids, model.classes)
+    bar = functools.partial(progress_bar, desc="evaluating")
+    scores = evaluate(model, images, views=options.views, precision=options.precision, progress=bar)
+    crops = "one centre crop" if scores.views == 1 else "ten crops"
+    print(f"top-1 error {scores.top1:.2f} %, top-5 error {scores.top5:.2f} % over {scores.n} images, {crops} of {model.size} pixels")
+    print(f"top-1 accuracy {100 - scores.top1:.2f} %, top-5 accuracy {100 - scores.top5:.2f} %")
+
+
+def run_top(options: argparse.Namespace) -> None:
+    model = _model(options)
+    images = _images(options.data) if options.data else load_samples()
+    if options.k < 1:
+        raise UserError(f"-k must be at least 1, got {options.k}")
+    found = top_activations(model, images, (options.layer,), options.k, groups=images.groups, progress=progress_bar)
+    if options.out.suffix == ".safetensors":
+        found.save(options.out)
+        print(f"wrote {options.out}: the top {options.k} of {len(found[options.layer].value)} channels of {options.layer}")
+        return
+    top = found[options.layer]
+    _check_channel(options.layer, options.channel, len(top.value))
+    index = top.index[options.channel]
+    index = index[index >= 0]
+    x = images.batch(index).to(next(model.parameters()).device)
+    channel = torch.full((len(index),), options.channel)
+    p = project(model, x, options.layer, channel, top.position[options.channel, : len(index)], crop=True)
+    patches = cut(x, p.corner, p.pixels.shape[-1])
+    figure = plot.new_figure(8, 4.3)
+    left, right = figure.subplots(1, 2)
+    columns = min(3, len(index))
+    plot.show(left, plot.mosaic(plot.projection_image(p.pixels.cpu()), columns, gap=2), "projections")
+    plot.show(right, plot.mosaic(plot.photograph(patches.cpu()), columns, gap=2), "image patches")
+    figure.suptitle(f"{options.layer}, channel {options.channel}: its strongest activations in {found.images} images")
+    _write(figure, options.out)
+    for rank, (i, value) in enumerate(zip(index.tolist(), top.value[options.channel].tolist(), strict=False), 1):
+        print(f"{rank}. {value:.3f}  {images.names[i]}")
+
+
+def run_project(options: argparse.Namespace) -> None:
+    model = _model(options)
+    x = preprocess(options.image).to(next(model.parameters()).device)
+    maps = trace(model, x, until=options.layer)[options.layer]
+    if maps.ndim == 2:
+        maps = maps[:, :, None, None]
+    if options.channel is None:
+        options.channel = int(maps[0].amax((1, 2)).argmax())
+    _check_channel(options.layer, options.channel, maps.shape[1])
+    if options.position and not all(0 <= p < n for p, n in zip(options.position, maps.shape[2:], strict=True)):
+        raise UserError(f"{options.layer} has rows 0 to {maps.shape[2] - 1} and columns 0 to {maps.shape[3] - 1}, got {options.position}")
+    position = tuple(options.position) if options.position else None
+    whole = project(model, x, options.layer, options.channel, position)
+    patch = project(model, x, options.layer, options.channel, position, crop=True)
+    (row, column), value = whole.position[0].tolist(), float(whole.activation[0])
+    title = f"{options.layer}, channel {options.channel}, row {row}, column {column}: activation {value:.3f}"
+    box = whole.box[0].tolist()
+    _write(plot.projection_figure(x.cpu(), patch.pixels.cpu(), whole.pixels.cpu(), box, title), options.out)
+    print(f"{title}; receptive field {box} (top, left, bottom, right)")
+
+
+def run_occlude(options: argparse.Namespace) -> None:
+    model = _model(options)
+    x = preprocess(options.image).to(next(model.parameters()).device)
+    try:
+        target = None if options.target is None else model.class_index(options.target)
+        o = occlude(model, x, target, size=options.size, stride=options.stride, progress=progress_bar)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    name = model.classes[int(o.target)]
+    maps = {"probability": o.probability, "logit": o.logit}
+    if o.activation is not None and o.channel is not None:
+        maps = {f"strongest last-layer map ({int(o.channel)})": o.activation} | maps
+    arrays = {title: values.cpu().numpy() for title, values in maps.items()}
+    title = f"{name}: probability {float(o.baseline.probability):.3f}, logit {float(o.baseline.logit):.2f} without occluder"
+    _write(plot.occlusion_figure(x.cpu(), arrays, o.label.cpu().numpy(), model.classes, options.size, title), options.out)
+    drop = 100 * (1 - float(o.logit.min()) / float(o.baseline.logit)) if float(o.baseline.logit) else float("nan")
+    print(f"{title}; the most harmful occluder lowers the logit by {drop:.0f} %")
+    predicted = model.classes[int(o.baseline.label)]
+    if predicted != name:
+        print(f"the network takes the image for: {predicted}")
+
+
+def _model(options: argparse.Namespace) -> Network:
+    return load(options.model).to(_device(options.device))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _images(path: Path, skip_unreadable: bool = False) -> Images:
+    root = path / "val" if (path / "val").is_dir() else path
+    return load_folder(root, skip_unreadable=skip_unreadable, progress=progress_bar)
+
+
+def _check_channel(layer: str, channel: int, channels: int) -> None:
+    if not 0 <= channel < channels:
+        raise UserError(f"{layer} has channels 0 to {channels - 1}, got {channel}")
+
+
+def _write(figure, path: Path) -> None:
+    try:
+        write_figure(figure, path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

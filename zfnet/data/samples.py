@@ -1,0 +1,75 @@
+"""The sample photographs: the public-domain and CC0 pictures inside scikit-image, so that everything runs with no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zfnet.data.cache import DataError, Images, digest, mapped
+from zfnet.data.images import read_image
+
+PHOTOGRAPHS = {
+    "astronaut": "astronaut.png",
+    "brick": "brick.png",
+    "cameraman": "camera.png",
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "coins": "coins.png",
+    "galaxies": "hubble_deep_field.jpg",
+    "grass": "grass.png",
+    "gravel": "gravel.png",
+    "moon": "moon.png",
+    "motorcycle": "motorcycle_left.png",
+    "retina": "retina.jpg",
+    "rocket": "rocket.jpg",
+}
+SCALES = (1.0, 0.6, 0.36)  # side of a crop over the short side of its photograph
+
+
+def photograph(name: str) -> Image.Image:
+    """One sample photograph, whole, as RGB. Raises DataError for another name, or where scikit-image is missing."""
+    if name not in PHOTOGRAPHS:
+        raise DataError(f"no sample photograph {name!r}; there are {', '.join(PHOTOGRAPHS)}")
+    try:
+        import skimage.data
+    except ImportError:
+        raise DataError("the sample photographs are in scikit-image: pip install 'zfnet[reproduce]'") from None
+    return read_image(Path(skimage.data.__file__).parent / PHOTOGRAPHS[name])
+
+
+def crop_boxes(width: int, height: int) -> list[tuple[int, int, int, int, int]]:
+    """Overlapping squares at three scales, as (scale index, left, top, right, bottom); neighbours share about half a side."""
+    boxes = []
+    for number, scale in enumerate(SCALES):
+        side = int(min(width, height) * scale)
+        columns, rows = (1 + -(-(n - side) // (side // 2 + 1)) for n in (width, height))
+        for top in np.linspace(0, height - side, rows).astype(int):
+            boxes += [(number, left, top, left + side, top + side) for left in np.linspace(0, width - side, columns).astype(int)]
+    return boxes
+
+
+def load_samples(size: int = 224, side: int = 256) -> Images:
+    """About 500 overlapping crops of the sample photographs, at three scales; labels are -1, `classes` the photographs.
+
+    `groups` is one number per photograph and scale, so that `top_activations` can take at most one crop of each; `names` say
+    which photograph and where: "cat@32,0,176,144" as left, top, right, bottom.
+    """
+    photographs = {name: photograph(name) for name in PHOTOGRAPHS}
+    names, groups, sources = [], [], []
+    for number, (name, image) in enumerate(photographs.items()):
+        for scale, *box in crop_boxes(*image.size):
+            names.append(f"{name}@{','.join(map(str, box))}")
+            groups.append(number * len(SCALES) + scale)
+            sources.append((name, tuple(box)))
+    contents = [digest(name, image.size, image.tobytes()) for name, image in photographs.items()]
+    identity = digest("samples", *contents, *names)
+
+    def fill(array: np.ndarray) -> None:
+        for i, (name, box) in enumerate(sources):
+            array[i] = np.asarray(photographs[name].resize((side, side), Image.Resampling.BICUBIC, box=box))
+
+    pixels = mapped(f"{identity[:20]}-{side}", (len(names), side, side, 3), fill)
+    labels = np.full(len(names), -1, dtype=np.int64)
+    return Images(pixels, labels, list(photographs), list(photographs), names, identity, size, groups=np.array(groups))

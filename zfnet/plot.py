@@ -1,0 +1,146 @@
+"""Grids and heat maps in one shared style. Takes arrays, returns matplotlib figures; knows no model and no data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from zfnet.data.images import to_pixels
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "image.interpolation": "nearest",
+}
+GREY = 0.5  # the background of projections, as in the paper's figures
+HEAT = "viridis"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure in the shared style, in inches, that belongs to no window: it is saved by its own `savefig`."""
+    with mpl.rc_context(STYLE):
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def projection_image(pixels: Tensor | np.ndarray) -> np.ndarray:
+    """Show signed projections (N, 3, H, W) on grey: (N, H, W, 3) in [0, 1], each with its own contrast (Fig. 2).
+
+    0.5 + 0.5 v / m, with m the 99.8th percentile of |v| in that projection.
+    """
+    values = np.asarray(pixels, dtype=np.float32)
+    flat = np.abs(values).reshape(len(values), -1)
+    top = np.quantile(flat, 0.998, axis=1) if flat.shape[1] else np.ones(len(values))
+    top = np.where(top > 0, top, np.maximum(flat.max(1, initial=0), 1e-12))[:, None, None, None]
+    return np.clip(GREY + 0.5 * values / top, 0, 1).transpose(0, 2, 3, 1)
+
+
+def photograph(x: Tensor | np.ndarray) -> np.ndarray:
+    """Show network inputs (N, 3, H, W) as photographs: (N, H, W, 3) in [0, 1]."""
+    return to_pixels(torch.as_tensor(x)).permute(0, 2, 3, 1).numpy()
+
+
+def filter_image(weight: Tensor | np.ndarray) -> np.ndarray:
+    """Show layer-1 filters (M, 3, k, k) as RGB (M, k, k, 3) in [0, 1]: each scaled from its minimum to its maximum, as in the paper."""
+    values = np.asarray(weight, dtype=np.float32)
+    low = values.min((1, 2, 3), keepdims=True)
+    high = values.max((1, 2, 3), keepdims=True)
+    return ((values - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)
+
+
+def mosaic(tiles: np.ndarray, columns: int, gap: int = 1, background: float = 1.0) -> np.ndarray:
+    """Lay tiles (N, H, W, 3) out in rows of `columns`, `gap` pixels apart: one image (.., .., 3)."""
+    n, height, width, depth = tiles.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, depth), background, dtype=np.float32)
+    for i, tile in enumerate(tiles):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def enlarge(tiles: np.ndarray, side: int) -> np.ndarray:
+    """Resize square tiles (N, H, W, 3) to `side` pixels: nearest when enlarging much (small filters), else bilinear."""
+    x = torch.as_tensor(tiles).permute(0, 3, 1, 2)
+    if side >= 3 * x.shape[-1]:
+        x = torch.nn.functional.interpolate(x, (side, side), mode="nearest-exact")
+    else:
+        x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
+    return x.permute(0, 2, 3, 1).numpy()
+
+
+def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
+    """An image without ticks or frame."""
+    axes.imshow(image, vmin=0, vmax=1, interpolation="antialiased")
+    axes.set_title(title)
+    axes.set_axis_off()
+
+
+def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float, float] | None = None, unit: str = "") -> None:
+    """A heat map (rows, columns) with its own colour bar. For occlusion: blue where covering the image lowers the value."""
+    low, high = limits or (float(values.min()), float(values.max()))
+    shown = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1e-6)
+    axes.set_title(title)
+    axes.set_axis_off()
+    figure = axes.get_figure()
+    assert figure is not None
+    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, label=unit)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+
+
+def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str = "", most: int = 5) -> None:
+    """The most probable class at each position (rows, columns), the `most` frequent in colours of their own, with a legend."""
+    values, counts = np.unique(labels, return_counts=True)
+    shown = values[np.argsort(-counts, kind="stable")][:most]
+    colours = mpl.colormaps["tab10"](np.arange(len(shown)) % 10)[:, :3]
+    image = np.full((*labels.shape, 3), 0.85)
+    for value, colour in zip(shown, colours, strict=True):
+        image[labels == value] = colour
+    show(axes, image, title)
+    patches = [mpl.patches.Patch(color=tuple(c), label=names[v]) for v, c in zip(shown, colours, strict=True)]
+    if len(values) > most:
+        patches.append(mpl.patches.Patch(color="0.85", label=f"{len(values) - most} others"))
+    axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), handlelength=1)
+
+
+def rectangle(axes: Axes, box: Sequence[int] | np.ndarray, colour: str = "white", **style) -> None:
+    """Outline a box (top, left, bottom, right) given in input pixels."""
+    top, left, bottom, right = (float(v) for v in box)
+    axes.add_patch(mpl.patches.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, **style))
+
+
+def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int], title: str) -> Figure:
+    """One projected feature: the image (1, 3, H, W) with its receptive field, the patch of pixels, and the whole projection."""
+    figure = new_figure(7.5, 2.9)
+    left, middle, right = figure.subplots(1, 3)
+    show(left, photograph(x)[0], "image and receptive field")
+    rectangle(left, box, "yellow", linewidth=1.5)
+    show(middle, projection_image(whole)[0], "projection to pixels")
+    rectangle(middle, box, "0.2", linewidth=0.8)
+    show(right, projection_image(patch)[0], "receptive field, enlarged")
+    figure.suptitle(title)
+    return figure
+
+
+def occlusion_figure(x: Tensor, maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str], size: int, title: str) -> Figure:
+    """One image's occlusion maps: the image (1, 3, H, W) with the occluder's size, each map with its bar, the labels."""
+    figure = new_figure(3.0 * (len(maps) + 2), 3.3)
+    axes = figure.subplots(1, len(maps) + 2)
+    show(axes[0], photograph(x)[0], "image and occluder")
+    axes[0].add_patch(mpl.patches.Rectangle((4, 4), size, size, color="0.5"))
+    for axis, (name, values) in zip(axes[1:], maps.items(), strict=False):
+        heat(axis, values, name)
+    label_map(axes[-1], labels, names, "most probable class")
+    figure.suptitle(title)
+    return figure

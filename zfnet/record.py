@@ -1,0 +1,79 @@
+"""result.json: what was measured, from what, on what, beside the paper's value; and pictures, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+SCALES = ("paper", "subset", "samples", "smoke")
+VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One figure's result. `measured` and `paper` are dicts of numbers under the same names where they can be compared."""
+
+    id: str
+    title: str
+    claim: str
+    scale: str
+    verdict: str
+    measured: dict[str, Any]
+    paper: dict[str, Any]
+    n: int
+    seed: int
+    note: str
+    inputs: dict[str, str]  # checkpoint and data, by sha256; corpus by name
+    config: dict[str, Any]
+    key: str  # hash of everything the result depends on
+    files: list[str]
+    seconds: float
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.scale not in SCALES or self.verdict not in VERDICTS:
+            raise ValueError(f"{self.id}: scale {self.scale!r} or verdict {self.verdict!r} is not one of {SCALES} and {VERDICTS}")
+
+
+def environment(device: str) -> dict[str, str]:
+    """The git commit, versions and device that a result was made with; no host or path."""
+    run = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
+    return {"commit": run.stdout.strip() or "unknown", "torch": torch.__version__, "python": platform.python_version(), "device": name}
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """Write `folder/result.json` atomically."""
+    write_text(folder / "result.json", json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> Record | None:
+    """Read a `result.json`, or None where there is none that can be read."""
+    try:
+        return Record(**json.loads((folder / "result.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_figure(figure: Figure, path: Path, dpi: int = 150, quality: int = 88) -> None:
+    """Write a picture atomically; .jpg for photographic ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    options = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
+    figure.savefig(partial, dpi=dpi, **options)
+    os.replace(partial, path)
