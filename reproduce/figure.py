@@ -24,6 +24,7 @@ import torch
 
 import reproduce.paper
 import zfnet
+from zfnet import plot
 from zfnet.data import silent
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder
@@ -192,9 +193,10 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
         torch.manual_seed(figure.seed)
         result = script.compute(context.for_figure(figure))
         _save(arrays, key, result)
-    pictures: dict[str, matplotlib.figure.Figure] = script.draw(result)
-    for name, picture in pictures.items():
-        write_figure(picture, folder / name)
+    with plot.style():
+        pictures: dict[str, matplotlib.figure.Figure] = script.draw(result)
+        for name, picture in pictures.items():
+            write_figure(picture, folder / name)
     for stale in folder.glob("*.*g"):  # .png and .jpg of an earlier version
         if stale.name not in pictures:
             stale.unlink()

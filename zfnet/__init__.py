@@ -16,8 +16,23 @@ __version__ = "0.1.0"
 
 # In the order a reader meets them: a network, an image, what it does inside, and how it was trained.
 __all__ = [
-    "zfnet", "alexnet", "describe", "fold", "load", "save",
-    "preprocess", "photograph", "load_samples", "load_folder", "load_scenes",
-    "trace", "receptive_field", "project", "top_activations", "TopActivations", "occlude",
-    "train", "evaluate",
-]  # fmt: skip # noqa: RUF022
+    "TopActivations",
+    "alexnet",
+    "describe",
+    "evaluate",
+    "fold",
+    "load",
+    "load_folder",
+    "load_samples",
+    "load_scenes",
+    "occlude",
+    "photograph",
+    "preprocess",
+    "project",
+    "receptive_field",
+    "save",
+    "top_activations",
+    "trace",
+    "train",
+    "zfnet",
+]  # fmt: skip

@@ -183,7 +183,15 @@ def _leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _name(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
     """Give the modules of another library's network the names of the paper, and flatten before the first dense layer."""
-    kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn", nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"}
+    kinds = {
+        nn.ReLU: "relu",
+        nn.MaxPool2d: "pool",
+        nn.BatchNorm2d: "bn",
+        nn.BatchNorm1d: "bn",
+        nn.Dropout: "drop",
+        nn.Conv2d: "conv",
+        nn.Linear: "fc",
+    }
     kinds |= dict.fromkeys(NORMS, "norm")
     named: list[tuple[str, nn.Module]] = []
     number, flat, taken = 0, False, set()
@@ -212,7 +220,11 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
             signal = apply(module, signal)
     except RuntimeError as error:
         raise UnsupportedNetwork(f"{reason}: {str(error).splitlines()[0]}") from None
-    if not isinstance(expected, Tensor) or signal.shape != expected.shape or not torch.allclose(signal, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+    if (
+        not isinstance(expected, Tensor)
+        or signal.shape != expected.shape
+        or not torch.allclose(signal, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    ):
         raise UnsupportedNetwork(reason)
 
 
@@ -241,7 +253,9 @@ def receptive_field(steps: list[Step] | tuple[Step, ...], layer: str) -> Recepti
     for step in steps:
         module = step.module
         if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
-            kernel, stride, padding, dilation = (_square(getattr(module, a)) for a in ("kernel_size", "stride", "padding", "dilation"))
+            kernel, stride, padding, dilation = (
+                _square(getattr(module, a)) for a in ("kernel_size", "stride", "padding", "dilation")
+            )
             size += dilation * (kernel - 1) * jump
             offset -= padding * jump
             jump *= stride

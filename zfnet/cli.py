@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 2 where the input was wrong."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        with plot.style():
+            options.run(options)
     except (*USER_ERRORS, UserError) as error:
         print(f"zfnet {options.command}: {error}", file=sys.stderr)
         return 2
@@ -90,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--layer", default="conv5")
     sub.add_argument("--channel", type=int, default=0)
     sub.add_argument("-k", type=int, default=9)
-    sub.add_argument("-o", "--out", type=Path, default=Path("top.png"), help="a picture, or .safetensors for all channels' table")
+    sub.add_argument(
+        "-o", "--out", type=Path, default=Path("top.png"), help="a picture, or .safetensors for all channels' table"
+    )
     analyses(sub)
 
     sub = command("project", run_project, "project a feature's activation in an image to pixels")
@@ -139,7 +142,9 @@ def run_train(options: argparse.Namespace) -> None:
             count, seed = (config.data.scenes, 0) if split == "train" else (500, 1)
             return load_scenes(count, seed=seed, size=config.model.size, side=side)
         root = Path(config.data.path) / split
-        images = load_folder(root, side=side, size=config.model.size, skip_unreadable=config.data.skip_unreadable, progress=progress_bar)
+        images = load_folder(
+            root, side=side, size=config.model.size, skip_unreadable=config.data.skip_unreadable, progress=progress_bar
+        )
         if images.skipped:
             print(f"left out {len(images.skipped)} unreadable files, such as {images.skipped[0]}", file=sys.stderr)
         return images
@@ -152,7 +157,8 @@ def run_train(options: argparse.Namespace) -> None:
             bar = tqdm(total=status.steps, unit="step", dynamic_ncols=True)
         bar.set_description(f"epoch {status.epoch}/{status.epochs}", refresh=False)
         bar.set_postfix_str(
-            f"{status.images_per_second:.0f} images/s, loss {status.loss:.3f}, accuracy {100 * status.accuracy:.1f} %", refresh=False
+            f"{status.images_per_second:.0f} images/s, loss {status.loss:.3f}, accuracy {100 * status.accuracy:.1f} %",
+            refresh=False,
         )
         bar.update(status.step - bar.n)
 
@@ -169,7 +175,8 @@ def run_eval(options: argparse.Namespace) -> None:
     bar = functools.partial(progress_bar, desc="evaluating")
     scores = evaluate(model, images, views=options.views, precision=options.precision, progress=bar)
     crops = "one centre crop" if scores.views == 1 else "ten crops"
-    print(f"top-1 error {scores.top1:.2f} %, top-5 error {scores.top5:.2f} % over {scores.n} images, {crops} of {model.size} pixels")
+    print(f"{scores.n} images, {crops} of {model.size} pixels, {options.precision}:")
+    print(f"top-1 error {scores.top1:.2f} %, top-5 error {scores.top5:.2f} %")
     print(f"top-1 accuracy {100 - scores.top1:.2f} %, top-5 accuracy {100 - scores.top5:.2f} %")
 
 
@@ -212,7 +219,9 @@ def run_project(options: argparse.Namespace) -> None:
         options.channel = int(maps[0].amax((1, 2)).argmax())
     _check_channel(options.layer, options.channel, maps.shape[1])
     if options.position and not all(0 <= p < n for p, n in zip(options.position, maps.shape[2:], strict=True)):
-        raise UserError(f"{options.layer} has rows 0 to {maps.shape[2] - 1} and columns 0 to {maps.shape[3] - 1}, got {options.position}")
+        raise UserError(
+            f"{options.layer} has rows 0 to {maps.shape[2] - 1} and columns 0 to {maps.shape[3] - 1}, got {options.position}"
+        )
     position = tuple(options.position) if options.position else None
     whole = project(model, x, options.layer, options.channel, position)
     patch = project(model, x, options.layer, options.channel, position, crop=True)

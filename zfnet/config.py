@@ -153,9 +153,7 @@ def _convert(value: Any, kind: Any, key: str, source: str) -> Any:
         hints = typing.get_type_hints(kind)
         for name in value:
             if name not in hints:
-                raise ConfigError(
-                    f"{source}: unknown key {f'{key}.{name}' if key else name}; known: {', '.join(hints)}"
-                )
+                raise ConfigError(f"{source}: unknown key {f'{key}.{name}' if key else name}; known: {', '.join(hints)}")
         converted = {n: _convert(v, hints[n], f"{key}.{n}" if key else n, source) for n, v in value.items()}
         return typing.cast(Any, kind)(**converted)
     if isinstance(kind, types.GenericAlias):  # tuple[T, ...]

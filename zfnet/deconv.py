@@ -35,8 +35,8 @@ class Projection:
 
     `pixels` (N, 3, H, W) is signed, in units of the activation per unit of input; with `crop` it holds receptive-field patches
     (N, 3, R, R), zero where the field reaches outside the image. `activation` (N,), `position` (N, 2) as (row, column) in the
-    map, `channel` (N,), and `box` (N, 4) as (top, left, bottom, right) in input pixels, clipped to the image. `corner` (N, 2) is
-    the top left of the unclipped receptive field: `cut(x, p.corner, R)` gives the image patches beside `pixels`.
+    map, `channel` (N,), and `box` (N, 4) as (top, left, bottom, right) in input pixels, clipped to the image. `corner`
+    (N, 2) is the top left of the unclipped receptive field: `cut(x, p.corner, R)` gives the image patches beside `pixels`.
     """
 
     pixels: Tensor
@@ -95,13 +95,18 @@ def project(
 
 
 @torch.no_grad()
-def backproject(t: Trace, signal: Tensor, *, image: Tensor | None = None, collision: str = "sum") -> Tensor:
+def backproject(
+    t: Trace, signal: Tensor, *, image: Tensor | None = None, collision: str = "sum", until: str | None = None
+) -> Tensor:
     """Carry a signal in the trace's last layer down to pixels: (M, C, H, W) or (M, C) -> (M, 3, H, W), signed.
 
     `image` (M,) says which traced image each row of the signal belongs to; by default they are the same in number and
-    order. This is the deconvnet itself; `project` seeds it with single activations.
+    order. `until` stops above a step: "pool1" gives the signal that is about to be unpooled there. This is the deconvnet
+    itself; `project` seeds it with single activations.
     """
     for step in reversed(t.steps):
+        if step.name == until:
+            break
         signal = _down(step, signal, t, image, collision)
     return signal
 
@@ -146,7 +151,9 @@ def filter_down(conv: nn.Conv2d, signal: Tensor, size: torch.Size | tuple[int, i
     would be 223.
     """
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-        raise UnsupportedNetwork(f"a convolution with padding {conv.padding!r}, mode {conv.padding_mode!r}, has no plain transpose")
+        raise UnsupportedNetwork(
+            f"a convolution with padding {conv.padding!r}, mode {conv.padding_mode!r}, has no plain transpose"
+        )
     geometry = zip(size, signal.shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
     extra = [full - ((n - 1) * s - 2 * int(p) + d * (k - 1) + 1) for full, n, k, s, p, d in geometry]
     return F.conv_transpose2d(signal, conv.weight, None, conv.stride, conv.padding, extra, conv.groups, conv.dilation)
@@ -168,7 +175,9 @@ def unpool(
     return gather_unpool(signal, switches, (height, width), pool, collision)
 
 
-def gather_unpool(signal: Tensor, switches: Tensor, size: tuple[int, int], pool: nn.MaxPool2d, collision: str = "sum") -> Tensor:
+def gather_unpool(
+    signal: Tensor, switches: Tensor, size: tuple[int, int], pool: nn.MaxPool2d, collision: str = "sum"
+) -> Tensor:
     """`unpool` without a scatter: visit, for all cells at once, each of the few windows that cover a cell."""
     (height, width), (h, w) = size, signal.shape[-2:]
     kernel, stride, padding, dilation = (

@@ -153,7 +153,9 @@ class Network(nn.Sequential):
         if len(found) == 1:
             return found[0]
         if found:
-            raise ValueError(f"{text!r} names {len(found)} classes; use a WordNet id: {', '.join(self.wnids[i] for i in found)}")
+            raise ValueError(
+                f"{text!r} names {len(found)} classes; use a WordNet id: {', '.join(self.wnids[i] for i in found)}"
+            )
         if text.isdigit() and int(text) < len(self.classes):
             return int(text)
         lower = {c.lower(): c for c in self.classes}
@@ -166,9 +168,9 @@ def zfnet(classes: int = 1000, **options) -> Network:
     """ZFNet (Zeiler & Fergus 2014, Fig. 3), or with options any ZFNet row of Table 3. Random weights, training mode.
 
     Options: `fc` (maps of layers 6 and 7, 4096); `maps` (three for layers 3-5, or five for all); `without` (layers to
-    leave out, of 3, 4, 5, 6, 7); `norm` ("lrn", "batch" or "none"; BatchNorm stands between convolution or dense layer and ReLU); `groups`
-    (of layers 2, 4 and 5); `dropout` (0.5); `input` ("standard", or "paper" for the range [-128, 128]); `size` (side of the
-    input in pixels, 224); `in_channels` (3).
+    leave out, of 3, 4, 6, 7); `norm` ("lrn", "batch" or "none"; BatchNorm stands between a layer's weights and its
+    ReLU); `groups` (of layers 2, 4 and 5); `dropout` (0.5); `input` ("standard", or "paper": the range [-128, 128]);
+    `size` (side of the input in pixels, 224); `in_channels` (3).
 
     Weights have deviation 0.01 and biases are 0, as in section 3; with `norm="batch"` the deviation is He's.
     Raises ValueError for an unknown option or value, naming it.
@@ -208,12 +210,12 @@ def _build(
         raise ValueError(f"{arch}: input must be 'standard' or 'paper', got {input!r}")
     if len(maps) not in (0, 3, 5):
         raise ValueError(f"{arch}: maps must have 3 numbers (layers 3-5) or 5 (all), got {tuple(maps)}")
-    if not set(without) <= {3, 4, 5, 6, 7}:
-        raise ValueError(f"{arch}: without can hold 3, 4, 5, 6 and 7, got {tuple(without)}")
-    options = dict(
-        classes=classes, fc=fc, maps=tuple(maps), without=tuple(without), norm=norm, groups=groups,
-        dropout=dropout, input=input, size=size, in_channels=in_channels,
-    )  # fmt: skip
+    if not set(without) <= {3, 4, 6, 7}:
+        raise ValueError(f"{arch}: without can hold 3, 4, 6 and 7, got {tuple(without)}")
+    options = {
+        "classes": classes, "fc": fc, "maps": tuple(maps), "without": tuple(without), "norm": norm, "groups": groups,
+        "dropout": dropout, "input": input, "size": size, "in_channels": in_channels,
+    }  # fmt: skip
 
     first = 6 - len(maps)
     widths = {first + i: width for i, width in enumerate(maps)}
@@ -280,7 +282,9 @@ def fold(model: Network) -> Network:
     filters = None
     for name, module in copy.deepcopy(model).eval().named_children():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            assert filters is not None and module.running_var is not None and module.running_mean is not None
+            assert filters is not None
+            assert module.running_var is not None
+            assert module.running_mean is not None
             gain = module.weight / torch.sqrt(module.running_var + module.eps)
             bias = torch.zeros_like(gain) if filters.bias is None else filters.bias
             shape = (-1,) + (1,) * (filters.weight.ndim - 1)

@@ -26,10 +26,10 @@ class Baseline:
 class Occlusion:
     """What the network says for each position of the occluder; every map is (rows, cols), or (N, rows, cols) for N images.
 
-    `activation` is the sum over positions of the feature map of the last convolutional layer whose maximum is the largest in the
-    unoccluded image, `channel` that map's number; both are None for a network without named convolutional layers. `probability`
-    and `logit` are the target's, `label` the most probable class. `boxes` (rows, cols, 4) are the occluder's (top, left, bottom,
-    right) in input pixels, clipped to the image. `target` is the class, or (N,) classes.
+    `activation` is the sum over positions of the feature map of the last convolutional layer whose maximum is the
+    largest in the unoccluded image, `channel` that map's number; both are None for a network without named convolutional
+    layers. `probability` and `logit` are the target's, `label` the most probable class. `boxes` (rows, cols, 4) are the
+    occluder's (top, left, bottom, right) in input pixels, clipped to the image. `target` is the class, or (N,) classes.
     """
 
     activation: Tensor | None
@@ -50,7 +50,9 @@ def windows(height: int, width: int, size: int, stride: int) -> Tensor:
     if size < 1 or stride < 1:
         raise ValueError(f"size and stride must be at least 1, got {size} and {stride}")
     if stride > size:
-        raise ValueError(f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size")
+        raise ValueError(
+            f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size"
+        )
     tops, lefts = (torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width))
     top, left = torch.meshgrid(tops, lefts, indexing="ij")
     return torch.stack([top, left, (top + size).clamp_max(height), (left + size).clamp_max(width)], -1)
@@ -70,40 +72,42 @@ def occlude(
     """Cover a square of x (N, 3, H, W) at every position in turn, and record the network's response.
 
     `target` is a class, one for each image, or None: the class predicted without occluder. `size` and `stride` are in pixels.
-    `fill` is what the square holds, in the network's input convention (0 is mean grey): a number, or a tensor that broadcasts to
-    x, such as a blurred copy. `batch` positions go through the network at once. Any `nn.Module` that returns logits will do.
+    `fill` is what the square holds, in the network's input convention (0 is mean grey): a number, or a tensor that
+    broadcasts to x, such as a blurred copy. `batch` positions go through the network at once. Any `nn.Module` that
+    returns logits will do.
     Raises ValueError for a bad x, size, stride or target. Zeiler & Fergus, section 4.2.
     """
     with evaluating(model), torch.no_grad():
         check_input(model, x)
-        boxes = windows(*x.shape[-2:], size, stride)
+        boxes = windows(x.shape[2], x.shape[3], size, stride)
         respond = _responder(model, x)
         maps, logits = respond(x)
         channel = None if maps is None else maps.amax((2, 3)).argmax(1)  # (N,) the strongest map
-        target = _targets(target, logits)
+        targets = _targets(target, logits)
         fill = torch.as_tensor(fill, dtype=x.dtype, device=x.device).expand_as(x)
 
-        def measure(maps: Tensor | None, logits: Tensor, n: int | Tensor) -> tuple[Tensor, ...]:
+        def measure(n: Tensor, maps: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            """Activation, probability, logit and label of a batch whose rows show the images n."""
             rows = torch.arange(len(logits), device=x.device)
-            activation = logits.new_zeros(len(logits)) if maps is None or channel is None else maps[rows, channel[n]].sum((1, 2))
-            return activation, logits.softmax(1)[rows, target[n]], logits[rows, target[n]], logits.argmax(1)
+            total = logits[:, 0] if maps is None or channel is None else maps[rows, channel[n]].sum((1, 2))
+            return total, logits.softmax(1)[rows, targets[n]], logits[rows, targets[n]], logits.argmax(1)
 
         images = torch.arange(len(x), device=x.device)
-        base = measure(maps, logits, images)
-        flat = boxes.view(-1, 4).to(x.device)
-        jobs = [(n, chunk) for n in range(len(x)) for chunk in flat.split(batch)]
+        base = measure(images, maps, logits)
+        jobs = [(n, chunk) for n in images for chunk in boxes.view(-1, 4).to(x.device).split(batch)]
         parts = []
         for n, chunk in progress(jobs, total=len(jobs), desc="occluding"):
-            parts.append(measure(*respond(cover(x[n], chunk, fill[n])), images[n].expand(len(chunk))))
+            parts.append(measure(n.expand(len(chunk)), *respond(cover(x[n], chunk, fill[n]))))
 
-    shape = (len(x), *boxes.shape[:2])
-    activation, probability, logit, label = (torch.cat(column).view(shape) for column in zip(*parts, strict=True))
-    if len(x) == 1:
-        activation, probability, logit, label = activation[0], probability[0], logit[0], label[0]
-        base, target = tuple(b[0] for b in base), target[0]
+    maps_by_position = (torch.cat(column).view(len(x), *boxes.shape[:2]) for column in zip(*parts, strict=True))
+    if len(x) == 1:  # no leading axis for one image
+        maps_by_position, base, targets = (m[0] for m in maps_by_position), tuple(b[0] for b in base), targets[0]
         channel = None if channel is None else channel[0]
-    baseline = Baseline(None if channel is None else base[0], *base[1:])
-    return Occlusion(None if channel is None else activation, probability, logit, label, channel, target, boxes, baseline)
+    activation, probability, logit, label = maps_by_position
+    if channel is None:
+        return Occlusion(None, probability, logit, label, None, targets, boxes, Baseline(None, base[1], base[2], base[3]))
+    baseline = Baseline(base[0], base[1], base[2], base[3])
+    return Occlusion(activation, probability, logit, label, channel, targets, boxes, baseline)
 
 
 def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
+import matplotlib.patches as shapes
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from zfnet.data.images import to_pixels
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
+    "figure.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.facecolor": "white",
@@ -27,10 +30,14 @@ GREY = 0.5  # the background of projections, as in the paper's figures
 HEAT = "viridis"
 
 
+def style():
+    """The shared style, as a context in which figures are made and saved."""
+    return mpl.rc_context(STYLE)
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """A figure in the shared style, in inches, that belongs to no window: it is saved by its own `savefig`."""
-    with mpl.rc_context(STYLE):
-        return Figure(figsize=(width, height), layout="constrained")
+    """A figure, in inches, that belongs to no window: it is saved by its own `savefig`."""
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def projection_image(pixels: Tensor | np.ndarray) -> np.ndarray:
@@ -51,7 +58,8 @@ def photograph(x: Tensor | np.ndarray) -> np.ndarray:
 
 
 def filter_image(weight: Tensor | np.ndarray) -> np.ndarray:
-    """Show layer-1 filters (M, 3, k, k) as RGB (M, k, k, 3) in [0, 1]: each scaled from its minimum to its maximum, as in the paper."""
+    """Show layer-1 filters (M, 3, k, k) as RGB (M, k, k, 3) in [0, 1]: each scaled from its minimum to its maximum, as
+    in the paper."""
     values = np.asarray(weight, dtype=np.float32)
     low = values.min((1, 2, 3), keepdims=True)
     high = values.max((1, 2, 3), keepdims=True)
@@ -108,16 +116,16 @@ def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str =
     for value, colour in zip(shown, colours, strict=True):
         image[labels == value] = colour
     show(axes, image, title)
-    patches = [mpl.patches.Patch(color=tuple(c), label=names[v]) for v, c in zip(shown, colours, strict=True)]
+    patches = [shapes.Patch(color=tuple(c), label=names[v]) for v, c in zip(shown, colours, strict=True)]
     if len(values) > most:
-        patches.append(mpl.patches.Patch(color="0.85", label=f"{len(values) - most} others"))
+        patches.append(shapes.Patch(color="0.85", label=f"{len(values) - most} others"))
     axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), handlelength=1)
 
 
 def rectangle(axes: Axes, box: Sequence[int] | np.ndarray, colour: str = "white", **style) -> None:
     """Outline a box (top, left, bottom, right) given in input pixels."""
     top, left, bottom, right = (float(v) for v in box)
-    axes.add_patch(mpl.patches.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, **style))
+    axes.add_patch(shapes.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, **style))
 
 
 def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int], title: str) -> Figure:
@@ -133,12 +141,14 @@ def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int
     return figure
 
 
-def occlusion_figure(x: Tensor, maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str], size: int, title: str) -> Figure:
+def occlusion_figure(
+    x: Tensor, maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str], size: int, title: str
+) -> Figure:
     """One image's occlusion maps: the image (1, 3, H, W) with the occluder's size, each map with its bar, the labels."""
     figure = new_figure(3.0 * (len(maps) + 2), 3.3)
     axes = figure.subplots(1, len(maps) + 2)
     show(axes[0], photograph(x)[0], "image and occluder")
-    axes[0].add_patch(mpl.patches.Rectangle((4, 4), size, size, color="0.5"))
+    axes[0].add_patch(shapes.Rectangle((4, 4), size, size, color="0.5"))
     for axis, (name, values) in zip(axes[1:], maps.items(), strict=False):
         heat(axis, values, name)
     label_map(axes[-1], labels, names, "most probable class")

@@ -40,14 +40,21 @@ class Record:
 
     def __post_init__(self):
         if self.scale not in SCALES or self.verdict not in VERDICTS:
-            raise ValueError(f"{self.id}: scale {self.scale!r} or verdict {self.verdict!r} is not one of {SCALES} and {VERDICTS}")
+            raise ValueError(
+                f"{self.id}: scale {self.scale!r} or verdict {self.verdict!r} is not one of {SCALES} and {VERDICTS}"
+            )
 
 
 def environment(device: str) -> dict[str, str]:
     """The git commit, versions and device that a result was made with; no host or path."""
     run = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
-    return {"commit": run.stdout.strip() or "unknown", "torch": torch.__version__, "python": platform.python_version(), "device": name}
+    return {
+        "commit": run.stdout.strip() or "unknown",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": name,
+    }
 
 
 def write_record(record: Record, folder: Path) -> None:
@@ -74,6 +81,6 @@ def write_figure(figure: Figure, path: Path, dpi: int = 150, quality: int = 88) 
     """Write a picture atomically; .jpg for photographic ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
-    options = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
     figure.savefig(partial, dpi=dpi, **options)
     os.replace(partial, path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -65,7 +66,7 @@ def top_activations(
     *,
     batch: int = 64,
     workers: int = 0,
-    groups: Sequence[int] | Tensor | None = None,
+    groups: Sequence[int] | np.ndarray | Tensor | None = None,
     progress: Callable = silent,
 ) -> TopActivations:
     """Find each feature map's k strongest activations over a data set: the images, and where in the map.
@@ -136,4 +137,8 @@ def _merge(best: Top | None, found: Top, k: int, group_of: Tensor | None) -> Top
 def _pad(top: Top, k: int) -> Top:
     missing = k - top.value.shape[1]
     pad = nn.functional.pad
-    return Top(pad(top.value, (0, missing), value=-torch.inf), pad(top.index, (0, missing), value=-1), pad(top.position, (0, 0, 0, missing)))
+    return Top(
+        pad(top.value, (0, missing), value=-torch.inf),
+        pad(top.index, (0, missing), value=-1),
+        pad(top.position, (0, 0, 0, missing)),
+    )

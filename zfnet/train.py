@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +116,9 @@ def train(
                     group["lr"] = lr
                 torch.manual_seed(config.seed + 1_000_003 * (step + 1))  # dropout masks
                 chosen = order[i * config.optim.batch : (i + 1) * config.optim.batch]
-                x = augment(images.raw(np.sort(chosen)).to(device), stage.size, config.augment, _generator(config.seed, step, 1))
+                x = augment(
+                    images.raw(np.sort(chosen)).to(device), stage.size, config.augment, _generator(config.seed, step, 1)
+                )
                 y = torch.from_numpy(images.labels[np.sort(chosen)]).to(device)
 
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -284,7 +285,10 @@ def evaluate(
         cut = round(side * 7 / 8)  # 224 of 256
         if views == 10:
             far = side - cut
-            crops = [squares[..., t : t + cut, l : l + cut] for t, l in ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))]
+            crops = [
+                squares[..., t : t + cut, l : l + cut]
+                for t, l in ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
+            ]
             crops += [crop.flip(3) for crop in crops]
         else:
             crops = [centre_crop(squares, cut)]

@@ -16,7 +16,8 @@ SAMPLES = "samples"  # the corpus of a fresh machine has a page of its own
 
 
 def write(out: Path, only: str | None = None) -> list[Path]:
-    """Write `out/index.html` for the committed corpora and `out/samples/index.html`, and RESULTS.md beside the project's README.
+    """Write `out/index.html` for the committed corpora and `out/samples/index.html`, and RESULTS.md beside the project's
+    README.
 
     `only` limits it to the page that holds one corpus. Returns the paths written.
     """

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 
 import zfnet
 from reproduce.figure import Figure, Result
-from zfnet.deconv import unpool
+from zfnet.deconv import backproject, unpool
 from zfnet.plot import new_figure
 
 FIGURE = Figure(
     id="fig1",
     title="The deconvnet, and unpooling with switches",
-    claim="Unpooling puts each value back at the place its switch recorded; where overlapping windows share a maximum, the values add.",
+    claim="Unpooling puts each value back where its switch points; where overlapping windows share a maximum, the values add.",
     inputs=("model", "images"),
     seed=1,
     budget=20,
@@ -33,17 +33,25 @@ def compute(ctx) -> Result:
     t = zfnet.trace(ctx.model, x)
     shared = {name: share_of_shared(switches) for name, switches in t.switches.items()}
     strongest = t["conv5"].amax((2, 3)).argmax(1)
-    right, wrong = (zfnet.project(ctx.model, x, "conv5", strongest, collision=c).pixels.flatten(1) for c in ("sum", "overwrite"))
+    right, wrong = (
+        zfnet.project(ctx.model, x, "conv5", strongest, collision=c).pixels.flatten(1) for c in ("sum", "overwrite")
+    )
     alike = F.cosine_similarity(right, wrong)
     measured = {
         "pooled cells that share a switch": shared,
         "cosine of overwriting with summing, conv5 projections": {"mean": float(alike.mean()), "lowest": float(alike.min())},
         "projections changed by overwriting": float((alike < 0.999).float().mean()),
     }
-    arrays = example(t)
+    arrays = example(ctx.model, x[:1])
     arrays["total"] = np.array([arrays["signal"].sum(), arrays["summed"].sum(), arrays["overwritten"].sum()])
     verdict = "reproduced" if np.isclose(*arrays["total"][:2]) and shared["pool1"] > 0 else "differs"
-    return Result(arrays, measured, verdict, n=len(x), note="The drawn region is the one with a shared switch and the strongest maxima of the first image.")
+    return Result(
+        arrays,
+        measured,
+        verdict,
+        n=len(x),
+        note="Drawn: the first image, its strongest conv5 unit, and the region with a shared maximum and the most signal.",
+    )
 
 
 def share_of_shared(switches: torch.Tensor) -> float:
@@ -54,48 +62,57 @@ def share_of_shared(switches: torch.Tensor) -> float:
     return float((counts.gather(1, flat) > 1).float().mean())
 
 
-def example(t) -> dict[str, np.ndarray]:
-    """A CELLS x CELLS region of conv1 whose 3 x 3 pooled cells hold two to four windows on one maximum, and all positive."""
-    maps, switches, pool = t["conv1"][0], t.switches["pool1"][0], next(s.module for s in t.steps if s.name == "pool1")
+def example(model, x) -> dict[str, np.ndarray]:
+    """A region of conv1 under 3 x 3 pooled cells, and the signal that the strongest conv5 unit sends down to them.
+
+    Of all regions in which two windows share a maximum and both receive a signal, the one with the strongest signal.
+    """
+    t = zfnet.trace(model, x, until="conv5")
+    strongest = int(t["conv5"].flatten().argmax())
+    seed = torch.zeros_like(t["conv5"]).flatten()
+    seed[strongest] = t["conv5"].flatten()[strongest]
+    signal = backproject(t, seed.view_as(t["conv5"]), until="pool1")[0]  # (96, 55, 55), what pool1 has to unpool
+    maps, pooled, switches = t["conv1"][0], t["pool1"][0], t.switches["pool1"][0]
+
+    def regions(values):  # every 3 x 3 block of pooled cells: (C, 53, 53, 9)
+        return values.unfold(1, 3, 1).unfold(2, 3, 1).flatten(3)
+
+    blocks = regions(signal.relu())
+    owner = regions(switches)
+    pairs = (owner[..., :, None] == owner[..., None, :]) & (blocks[..., :, None] > 0) & (blocks[..., None, :] > 0)
+    shared = pairs.flatten(3).sum(3) > (blocks > 0).sum(3)  # more pairs than each cell with itself
+    score = torch.where(shared, (blocks > 0).sum(3) + blocks.sum(3) / blocks.sum(3).max(), torch.zeros(()))
+    channel, r, c = (int(i) for i in torch.unravel_index(score.argmax(), score.shape))
+
+    below, above = (slice(2 * r, 2 * r + CELLS), slice(2 * c, 2 * c + CELLS)), (slice(r, r + 3), slice(c, c + 3))
     width = maps.shape[2]
-    row, column = switches // width, switches % width
-    best = None
-    for r in range(0, switches.shape[1] - 3):
-        for c in range(0, switches.shape[2] - 3):
-            inside = switches[:, r : r + 3, c : c + 3].flatten(1)
-            distinct = torch.tensor([len(set(s)) for s in inside.tolist()]) if (r + c) % 5 == 0 else None
-            if distinct is None:
-                continue
-            values = maps[:, 2 * r : 2 * r + CELLS, 2 * c : 2 * c + CELLS]
-            score = values.amax((1, 2)) / maps.amax() + values.std((1, 2)) / maps.amax()
-            score[(distinct > 8) | (distinct < 6) | (values.flatten(1).min(1).values < 0)] = -1
-            channel = int(score.argmax())
-            if best is None or score[channel] > best[0]:
-                best = (float(score[channel]), channel, r, c)
-    assert best is not None
-    _, channel, r, c = best
-    local = ((row - 2 * r) * CELLS + column - 2 * c)[channel, r : r + 3, c : c + 3]
-    signal = zfnet.deconv.filter_down(t.steps[[s.name for s in t.steps].index("conv2")].module, t["conv2"][:1], t["pool1"].shape[-2:])
-    signal = signal[0, channel, r : r + 3, c : c + 3].relu()  # what comes down from layer 2
-    signal = signal if (signal > 0).sum() >= 6 else t["pool1"][0, channel, r : r + 3, c : c + 3]
-    both = [unpool(signal[None, None], local[None, None], (CELLS, CELLS), pool, how)[0, 0] for how in ("sum", "overwrite")]
-    region = maps[channel, 2 * r : 2 * r + CELLS, 2 * c : 2 * c + CELLS]
-    names = ("region", "pooled", "switches", "signal", "summed", "overwritten")
-    return {n: v.cpu().numpy() for n, v in zip(names, (region, t["pool1"][0, channel, r : r + 3, c : c + 3], local, signal, *both), strict=True)}
+    place = switches[channel][above]
+    local = (place // width - 2 * r) * CELLS + place % width - 2 * c  # the switches, within the region
+    down = signal[channel][above].relu()
+    pool = next(step.module for step in t.steps if step.name == "pool1")
+    summed, overwritten = (
+        unpool(down[None, None], local[None, None], (CELLS, CELLS), pool, how)[0, 0] for how in ("sum", "overwrite")
+    )
+    found = {
+        "region": maps[channel][below], "pooled": pooled[channel][above], "switches": local,
+        "signal": down, "summed": summed, "overwritten": overwritten,
+    }  # fmt: skip
+    return {name: values.cpu().numpy() for name, values in found.items()}
 
 
 def draw(result: Result):
-    figure = new_figure(12, 7.4)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.12))
+    figure = new_figure(11, 6.8)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 0.92))
     diagram(upper.subplots())
     a = result.arrays
     axes = lower.subplots(1, 5, width_ratios=(7, 4, 4, 7, 7))
     colours = {s: f"C{i}" for i, s in enumerate(sorted({int(v) for v in a["switches"].flat if (a["switches"] == v).sum() > 1}))}
-    grid(axes[0], a["region"], "1. feature map (a region of conv1)\nwith the maxima of its 3 x 3 windows", colours, a["switches"])
-    grid(axes[1], a["pooled"], "2. max pooled", colours, cell=a["switches"])
-    grid(axes[2], a["signal"], "3. signal from above", colours, cell=a["switches"])
-    grid(axes[3], a["summed"], "4. unpooled at the switches:\nshared ones add", colours, a["switches"])
-    grid(axes[4], a["overwritten"], "what overwriting makes of it:\nvalues are lost", colours, a["switches"])
+    grid(axes[0], a["region"], "1. a region of a conv1 map, and\nthe maxima of its 3 x 3 windows", colours, a["switches"])
+    grid(axes[1], a["pooled"], "2. max pooled,\nwith switches", colours, cell=a["switches"])
+    unit = a["signal"].max()  # signals are shown in units of the largest
+    grid(axes[2], a["signal"] / unit, "3. signal from above\n(largest = 1)", colours, cell=a["switches"])
+    grid(axes[3], a["summed"] / unit, "4. unpooled at the switches:\nshared ones add", colours, a["switches"])
+    grid(axes[4], a["overwritten"] / unit, "the same by overwriting:\nsignal is lost", colours, a["switches"])
     return {"fig1.png": figure}
 
 
@@ -106,30 +123,46 @@ def grid(axes, values, title, colours, switches=None, cell=None):
     for r in range(n):
         for c in range(n):
             size = 7 if n > 3 else 8
-            axes.text(c, r, f"{values[r, c]:.2f}" if values[r, c] else "0", ha="center", va="center", fontsize=size, color="0.1" if values[r, c] else "0.6")
+            axes.text(
+                c,
+                r,
+                f"{values[r, c]:.2f}" if values[r, c] else "0",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="0.1" if values[r, c] else "0.6",
+            )
             flat = r * n + c
             marked = switches is not None and (switches == flat).any()
             colour = colours.get(flat, "0.25") if marked else colours.get(int(cell[r, c])) if cell is not None else None
             if colour:
-                axes.add_patch(shapes.Rectangle((c - 0.44, r - 0.44), 0.88, 0.88, fill=False, edgecolor=colour, linewidth=2.2 if colour != "0.25" else 1))
+                axes.add_patch(
+                    shapes.Rectangle(
+                        (c - 0.44, r - 0.44), 0.88, 0.88, fill=False, edgecolor=colour, linewidth=2.2 if colour != "0.25" else 1
+                    )
+                )
     axes.set_title(title)
     axes.set_axis_off()
 
 
 def diagram(axes):
     """The paper's left half: up through a convnet layer on the right, down through a deconvnet layer on the left."""
-    rows = ["layer below", "filtering", "rectification", "pooling", "layer above"]
+    rectify = "Rectified linear $\\max(0, x)$"
     for x, texts, colour in (
-        (2, ("Reconstruction of the layer below", "Transposed filters $F^T$", "Rectified linear $\\max(0, x)$", "Max unpooling", "Signal from the layer above"), "#f5e7d8"),
-        (8, ("Pooled maps of the layer below", "Convolution with filters $F$", "Rectified linear $\\max(0, x)$", "Max pooling", "Pooled maps"), "#dfe8f5"),
+        (2, ("Layer below, reconstructed", "Transposed filters $F^T$", rectify, "Max unpooling", "From above"), "#f5e7d8"),
+        (8, ("Layer below", "Filters $F$", rectify, "Max pooling", "Pooled maps"), "#dfe8f5"),
     ):  # fmt: skip
         for level, text in enumerate(texts):
-            box = shapes.FancyBboxPatch((x - 1.9, level - 0.27), 3.8, 0.54, boxstyle="round,pad=0.02", facecolor=colour, edgecolor="0.3")
+            box = shapes.FancyBboxPatch(
+                (x - 1.9, level - 0.27), 3.8, 0.54, boxstyle="round,pad=0.02", facecolor=colour, edgecolor="0.3"
+            )
             axes.add_patch(box)
             axes.text(x, level, text, ha="center", va="center", fontsize=9)
-        for level in range(len(rows) - 1):
+        for level in range(len(texts) - 1):
             low, high = (x, level + 0.3), (x, level + 0.7)
-            axes.annotate("", low if x == 2 else high, high if x == 2 else low, arrowprops={"arrowstyle": "-|>", "color": "0.2"})
+            axes.annotate(
+                "", low if x == 2 else high, high if x == 2 else low, arrowprops={"arrowstyle": "-|>", "color": "0.2"}
+            )
     axes.annotate("", (3.95, 3), (6.05, 3), arrowprops={"arrowstyle": "-|>", "color": "C3", "linestyle": "--"})
     axes.text(5, 3.12, "switches", ha="center", color="C3")
     axes.text(2, 4.55, "deconvnet", ha="center", weight="bold")

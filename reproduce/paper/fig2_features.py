@@ -1,10 +1,12 @@
 """Figure 2: what the feature maps of layers 1 to 5 respond to.
 
-The paper's claim: for a random subset of feature maps, the nine strongest activations over the validation set, projected to pixels
-by the deconvnet, show a hierarchy: edges and colours, then corners and textures, then object parts, then whole objects; and within a
-feature of a high layer the nine images vary, but belong to fewer classes. We show the same, and measure the second half.
-Layer 1 is shown as filters, all of them, with the nine patches that excite each.
+The paper's claim: for a random subset of feature maps, the nine strongest activations over the validation set, projected
+to pixels by the deconvnet, show a hierarchy: edges and colours, then corners and textures, then object parts, then whole
+objects; and within a feature of a high layer the nine images vary, but belong to fewer classes. We show the same, and
+measure the second half. Layer 1 is shown as filters, all of them, with the nine patches that excite each.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,8 +19,8 @@ from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, pr
 FIGURE = Figure(
     id="fig2",
     title="Visualization of features in a trained model",
-    claim="The features form a hierarchy: from edges and colours through textures and parts to objects; the higher the layer, the "
-    "more of a feature's nine strongest images belong to one class.",
+    claim="The features form a hierarchy from edges and colours through textures and parts to objects: the higher the layer, "
+    "the more of a feature's nine strongest images belong to one class.",
     inputs=("model", "images", "top"),
     seed=2,
     budget=100,
@@ -38,18 +40,20 @@ def compute(ctx) -> Result:
         alive = torch.where((found.value > 0).all(1))[0]  # random, among the features that nine images excite
         count = FIGURE.config["features"][layer]
         chosen = alive if count == "all" else alive[torch.randperm(len(alive), generator=generator)[:count]].sort().values
+        field = zfnet.receptive_field(zfnet.trace(model, images.batch([0]).to(ctx.device)).steps, layer).size
         projections, patches = [], []
         for channel in chosen.tolist():
             x = images.batch(found.index[channel]).to(ctx.device)
-            p = zfnet.project(model, x, layer, torch.full((9,), channel), found.position[channel].to(ctx.device), crop=True)
-            projections.append(p.pixels.cpu())
-            patches.append(cut(x, p.corner, p.pixels.shape[-1]).cpu())
+            p = zfnet.project(model, x, layer, torch.full((9,), channel), found.position[channel].to(ctx.device))
+            corner = p.corner.clamp(0, x.shape[-1] - field)  # at the border, the patch that lies inside the image
+            projections.append(cut(p.pixels, corner, field).cpu())
+            patches.append(cut(x, corner, field).cpu())
         arrays[f"{layer}.channels"] = chosen.numpy()
         arrays[f"{layer}.projections"] = torch.stack(projections).numpy()  # (features, 9, 3, R, R) signed
         arrays[f"{layer}.patches"] = torch.stack(patches).numpy()  # the same, network inputs
         arrays[f"{layer}.activations"] = found.value[chosen].numpy()
         arrays[f"{layer}.images"] = found.index[chosen].numpy()
-        measured["receptive field"][layer] = int(projections[0].shape[-1])
+        measured["receptive field"][layer] = field
         measured["dead features"][layer] = int((found.value[:, 0] <= 0).sum())
         if (images.labels >= 0).all():
             measured["one class among the top 9"][layer] = purity(images.labels[found.index[alive]])
@@ -65,13 +69,13 @@ def judge(measured, images) -> tuple[str]:
     shares = list(measured["one class among the top 9"].values())
     if not shares:
         return ("not comparable",)
-    rising = all(low < high for low, high in zip(shares[1:], shares[2:], strict=False)) and shares[0] < shares[-1]
+    rising = all(low < high for low, high in pairwise(shares))
     return ("reproduced" if rising else "partial" if shares[0] < shares[-1] else "differs",)
 
 
 def note(measured) -> str:
     if not measured["one class among the top 9"]:
-        return "The sample photographs have no classes, and are few: the features are the network's, the top nine are of ten pictures."
+        return "The sample photographs have no classes, and are few: the top nine come from thirteen pictures."
     return "Features are drawn at random among those that nine images excite. A share of 1/9 would mean nine different classes."
 
 
@@ -79,15 +83,15 @@ def draw(result: Result):
     arrays = result.arrays
     pictures = {}
     for layer, side in TILE.items():
-        columns = COLUMNS[layer]
+        columns, count = COLUMNS[layer], len(arrays[f"{layer}.channels"])
         patches = blocks(photograph, arrays[f"{layer}.patches"], side, columns)
         if layer == "conv1":
             gap = 3 * side + 2
             left = mosaic(enlarge(filter_image(arrays["conv1.filters"][arrays["conv1.channels"]]), gap), columns, gap=6)
-            title = f"Layer 1: its {len(arrays['conv1.channels'])} filters (left) and the nine patches that excite each most (right)"
+            title = f"Layer 1: {count} filters (left), and the nine patches that excite each most (right)"
         else:
             left = blocks(projection_image, arrays[f"{layer}.projections"], side, columns)
-            title = f"Layer {layer[4:]}: top nine activations of {len(arrays[f'{layer}.channels'])} random features, projected to pixels (left), and the image patches (right)"
+            title = f"Layer {layer[4:]}: nine strongest activations of {count} random features (left), and their patches"
         height, width = left.shape[0], left.shape[1] + patches.shape[1]
         figure = new_figure(width / 150 + 0.3, height / 150 + 0.45)
         for axes, image in zip(figure.subplots(1, 2), (left, patches), strict=True):

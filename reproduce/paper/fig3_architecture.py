@@ -49,15 +49,18 @@ def draw(result: Result):
         if not name.startswith(("input", "conv", "pool", "fc")):
             continue
         normalised = any(n.startswith("norm") for n in result.arrays["name"][i + 1 : i + 2])
-        text = operation.replace(", ", "\n") + ("\nthen normalised" if normalised else "")
+        text = operation.replace(", ", "\n").replace("fully connected", "dense") + ("\nthen normalised" if normalised else "")
         if side > 1:
             edge = 2.5 * np.sqrt(side / 224)  # on a root scale, so that 6 can be seen beside 224
             depth = 0.08 * np.log2(maps)
             for shift in np.linspace(depth, 0, 4):
                 corner = (x + shift, 0.5 * shift - edge / 2)
-                axes.add_patch(shapes.Rectangle(corner, 0.5 * edge, edge, facecolor="#dfe8f5", edgecolor="#34507a", linewidth=0.9))
+                axes.add_patch(
+                    shapes.Rectangle(corner, 0.5 * edge, edge, facecolor="#dfe8f5", edgecolor="#34507a", linewidth=0.9)
+                )
             width = 0.5 * edge + depth
         else:
+            x += 0.25
             axes.add_patch(shapes.Rectangle((x, -0.95), 0.22, 1.9, facecolor="#f5e7d8", edgecolor="#8a5a24", linewidth=0.9))
             width = 0.22
         axes.text(x + width / 2, 2.35, name, ha="center", weight="bold")

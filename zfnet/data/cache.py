@@ -56,7 +56,7 @@ class Images(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         return list(zip(self.batch(indices), self.labels[np.asarray(indices)].tolist(), strict=True))
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+    def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Items as one input batch: (len(indices), 3, size, size) float32."""
         return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size))
 
@@ -73,7 +73,7 @@ class Images(Dataset):
         labels = np.where(self.labels < 0, -1, table[self.labels])
         return replace(self, labels=labels, wnids=wnids, classes=classes)
 
-    def raw(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+    def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Whole squares as kept: (len(indices), side, side, 3) uint8."""
         return torch.from_numpy(self.pixels[np.asarray(indices)])
 

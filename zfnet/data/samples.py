@@ -46,7 +46,9 @@ def crop_boxes(width: int, height: int) -> list[tuple[int, int, int, int, int]]:
         side = int(min(width, height) * scale)
         columns, rows = (1 + -(-(n - side) // (side // 2 + 1)) for n in (width, height))
         for top in np.linspace(0, height - side, rows).astype(int):
-            boxes += [(number, left, top, left + side, top + side) for left in np.linspace(0, width - side, columns).astype(int)]
+            boxes += [
+                (number, left, top, left + side, top + side) for left in np.linspace(0, width - side, columns).astype(int)
+            ]
     return boxes
 
 
