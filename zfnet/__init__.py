@@ -10,29 +10,13 @@ from zfnet.deconv import project
 from zfnet.model import alexnet, describe, fold, zfnet
 from zfnet.occlusion import occlude
 from zfnet.top import TopActivations, top_activations
-from zfnet.train import evaluate, train
+from zfnet.train import evaluate
 
 __version__ = "0.1.0"
 
-# In the order a reader meets them: a network, an image, what it does inside, and how it was trained.
+# In the order a reader meets them: a network, an image, and what it does inside.
 __all__ = [
-    "TopActivations",
-    "alexnet",
-    "describe",
-    "evaluate",
-    "fold",
-    "load",
-    "load_folder",
-    "load_samples",
-    "load_scenes",
-    "occlude",
-    "photograph",
-    "preprocess",
-    "project",
-    "receptive_field",
-    "save",
-    "top_activations",
-    "trace",
-    "train",
-    "zfnet",
+    "zfnet", "alexnet", "describe", "fold", "load", "save",
+    "preprocess", "photograph", "load_samples", "load_folder", "load_scenes",
+    "trace", "receptive_field", "project", "top_activations", "TopActivations", "occlude", "evaluate",
 ]  # fmt: skip

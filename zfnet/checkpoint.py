@@ -119,6 +119,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
     """Write tensors and JSON metadata so that a reader finds the old file or the new one, never a part of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     meta = meta | {"format": FORMAT, "sha256": _hash(tensors)}
     partial = path.with_name(f".{path.name}.partial")
     try:

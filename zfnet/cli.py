@@ -171,7 +171,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_eval(options: argparse.Namespace) -> None:
     model = _model(options)
-    images = _images(options.data, options.skip_unreadable).aligned(model.wnids, model.classes)
+    images = _images(options.data, options.skip_unreadable)
     bar = functools.partial(progress_bar, desc="evaluating")
     scores = evaluate(model, images, views=options.views, precision=options.precision, progress=bar)
     crops = "one centre crop" if scores.views == 1 else "ten crops"

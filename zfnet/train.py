@@ -103,7 +103,7 @@ def train(
         for epoch in range(progress["epoch"], epochs):
             stage = _stage(config, epoch)
             images = load_images("train", stage.side)
-            val = load_images("val", stage.side).aligned(model.wnids, model.classes)
+            val = load_images("val", stage.side)
             order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
             began, total_loss, total_right = time.perf_counter(), torch.zeros((), device=device), torch.zeros((), device=device)
             lr = progress["lr"]
@@ -272,7 +272,9 @@ def evaluate(
     """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
 
     `views=10` is the paper's: corners and centre, with and without flip. `limit` looks at that many images, evenly spaced.
+    Folders are matched to outputs by name. Raises DataError for a folder that the network has no output for.
     """
+    images = images.aligned(model.wnids, model.classes)
     size = size or model.size
     device = next(model.parameters()).device
     model.eval()

@@ -12,7 +12,7 @@ import numpy as np
 
 from zfnet.data import silent
 from zfnet.data.cache import DataError, Images, digest, mapped
-from zfnet.data.images import ImageError, centre, read_image
+from zfnet.data.images import PREPROCESSING, ImageError, centre, read_image
 
 EXTENSIONS = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -37,7 +37,7 @@ def load_folder(
     folders, files, labels = scan(root, limit)
     names = [str(path.relative_to(root)) for path in files]
     sizes = [path.stat().st_size for path in files]
-    manifest = digest("folder", *names, *sizes)
+    manifest = digest("folder", PREPROCESSING, *names, *sizes)
     unreadable: dict[int, str] = {}
 
     def decode(i: int) -> np.ndarray | None:
@@ -54,33 +54,39 @@ def load_folder(
             for i, row in enumerate(rows):
                 array[i] = 0 if row is None else row
         if unreadable and not skip_unreadable:
-            listed = "\n  ".join(unreadable[i] for i in sorted(unreadable)[:20])
-            more = f"\n  and {len(unreadable) - 20} more" if len(unreadable) > 20 else ""
-            raise DataError(
-                f"{root}: {len(unreadable)} of {len(files)} files are unreadable; "
-                f"remove them or use --skip-unreadable:\n  {listed}{more}"
-            )
+            raise _unreadable(root, unreadable, len(files))
 
     pixels = mapped(f"{manifest[:20]}-{side}", (len(files), side, side, 3), fill)
-    bad = _blank(pixels, files, unreadable) if skip_unreadable else set()
-    skipped = [names[i] for i in sorted(bad)]
+    bad = _blank(pixels, files, unreadable)
+    if bad and not skip_unreadable:  # decoded earlier, by a run that skipped them
+        raise _unreadable(root, bad, len(files))
     if bad:
-        keep = np.array([i for i in range(len(files)) if i not in bad])
-        pixels, labels, names = pixels[keep], labels[keep], [names[i] for i in keep]
+        keep = np.array([i for i in range(len(files)) if i not in bad], dtype=int)
         if not len(keep):
             raise DataError(f"{root}: none of its {len(files)} images is readable")
-    return Images(pixels, labels, class_names(folders), folders, names, manifest, size, skipped=skipped)
+        skipped = [names[i] for i in sorted(bad)]
+        pixels, labels, names = pixels[keep], labels[keep], [names[i] for i in keep]
+        return Images(pixels, labels, class_names(folders), folders, names, digest(manifest, *skipped), size, skipped=skipped)
+    return Images(pixels, labels, class_names(folders), folders, names, manifest, size)
 
 
-def _blank(pixels: np.ndarray, files: Sequence[Path], known: dict[int, str]) -> set[int]:
-    """The unreadable files: those just found, or, in an array from the cache, the all-zero rows that do not decode."""
-    bad = set(known)
-    for i in range(len(files)):
-        if i not in bad and not pixels[i, 0].any() and not pixels[i].any():
+def _unreadable(root: Path, messages: dict[int, str], total: int) -> DataError:
+    listed = "".join(f"\n  {messages[i]}" for i in sorted(messages)[:20])
+    more = f"\n  and {len(messages) - 20} more" if len(messages) > 20 else ""
+    return DataError(
+        f"{root}: {len(messages)} of {total} files are unreadable; remove them or use --skip-unreadable:{listed}{more}"
+    )
+
+
+def _blank(pixels: np.ndarray, files: Sequence[Path], known: dict[int, str]) -> dict[int, str]:
+    """The unreadable files and why: those just found, or, in an array from the cache, the all-black rows that do not decode."""
+    bad = dict(known)
+    for i in np.flatnonzero(~pixels[:, 0].any((1, 2))):
+        if i not in bad and not pixels[i].any():
             try:
                 read_image(files[i])
-            except ImageError:
-                bad.add(i)
+            except ImageError as error:
+                bad[int(i)] = str(error)
     return bad
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zfnet.model import MEAN, STD
 
+PREPROCESSING = 2  # part of the cache's name; to be raised when decoding or resizing changes
 MAX_PIXELS = 100_000_000  # larger than any photograph of a data set; a 30,000 x 30,000 bomb is nine times this
 
 
@@ -48,7 +49,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a Pillow image of any mode to RGB; transparency is laid on white, 16 bit and float are scaled to 8."""
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         values = np.asarray(image, dtype=np.float64)
-        top = 65535 if image.mode.startswith("I") and values.max() > 255 else 255 if values.max() > 1 else 1
+        top = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255 if values.max() > 1 else 1
         image = Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -57,14 +58,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def centre(image: Image.Image, side: int = 256) -> Image.Image:
-    """Resize the smallest side to `side` (bicubic, antialiased) and cut the central square: the paper's section 3."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(n * scale)) for n in image.size)
-    left, top = (width - side) // 2, (height - side) // 2
-    # Resample only what the square needs: a one-pixel-high panorama would otherwise grow to side x width.
-    box = (left / scale, top / scale, (left + side) / scale, (top + side) / scale)
-    box = (max(0.0, box[0]), max(0.0, box[1]), min(float(image.width), box[2]), min(float(image.height), box[3]))
-    return image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    """Resize the smallest side to `side` and cut the central square: section 3, pixel for pixel as torchvision does it.
+
+    Bilinear with antialiasing. Only the square is resampled: a one-pixel-high panorama would otherwise grow to side x width.
+    """
+    short = min(image.size)
+    resized = [side if n == short else int(side * n / short) for n in image.size]  # torchvision's rounding
+    offsets = [round((n - side) / 2) for n in resized]
+    box = [edge * n / full for edge, n, full in zip(offsets, image.size, resized, strict=True)]
+    box += [(edge + side) * n / full for edge, n, full in zip(offsets, image.size, resized, strict=True)]
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=tuple(box))
 
 
 def standardise(pixels: Tensor) -> Tensor:

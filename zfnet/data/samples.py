@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from zfnet.data.cache import DataError, Images, digest, mapped
-from zfnet.data.images import read_image
+from zfnet.data.images import PREPROCESSING, read_image
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
@@ -66,11 +66,11 @@ def load_samples(size: int = 224, side: int = 256) -> Images:
             groups.append(number * len(SCALES) + scale)
             sources.append((name, tuple(box)))
     contents = [digest(name, image.size, image.tobytes()) for name, image in photographs.items()]
-    identity = digest("samples", *contents, *names)
+    identity = digest("samples", PREPROCESSING, *contents, *names)
 
     def fill(array: np.ndarray) -> None:
         for i, (name, box) in enumerate(sources):
-            array[i] = np.asarray(photographs[name].resize((side, side), Image.Resampling.BICUBIC, box=box))
+            array[i] = np.asarray(photographs[name].resize((side, side), Image.Resampling.BILINEAR, box=box))
 
     pixels = mapped(f"{identity[:20]}-{side}", (len(names), side, side, 3), fill)
     labels = np.full(len(names), -1, dtype=np.int64)

@@ -1,0 +1,136 @@
+"""trace and receptive fields, on our networks and on torchvision's; refusals."""
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import zfnet
+from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain, receptive_field
+
+
+def test_trace_keeps_rectified_maps_before_pooling(plain, photographs):
+    t = zfnet.trace(plain, photographs)
+    assert t.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    assert {n: tuple(t[n].shape[1:]) for n in ("conv1", "conv5", "fc7")} == {
+        "conv1": (96, 110, 110),
+        "conv5": (256, 13, 13),
+        "fc7": (32,),
+    }
+    conv1 = plain.relu1(plain.conv1(photographs))
+    torch.testing.assert_close(t["conv1"], conv1)
+    pooled, switches = nn.functional.max_pool2d(conv1, 3, 2, ceil_mode=True, return_indices=True)
+    torch.testing.assert_close(t["pool1"], pooled)
+    assert torch.equal(t.switches["pool1"], switches)
+    torch.testing.assert_close(t.logits, plain(photographs))
+    assert t["fc7"].min() >= 0
+
+
+def test_trace_stops_where_it_is_told(plain, photographs):
+    t = zfnet.trace(plain, photographs[:1, :, :150, :170], until="conv5")  # any size will do below the dense layers
+    assert t.logits is None
+    assert t.layers[-1] == "conv5"
+    with pytest.raises(UnknownLayer, match="no layer 'fc7' in this trace"):
+        t["fc7"]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg11_bn"])
+def test_torchvisions_networks_are_traced(name, photographs):
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    t = zfnet.trace(model, photographs)
+    convs = sum(isinstance(m, nn.Conv2d) for m in model.modules())
+    assert t.layers == (*(f"conv{i + 1}" for i in range(convs)), *(f"fc{convs + i}" for i in (1, 2, 3)))
+    torch.testing.assert_close(t.logits, model(photographs))
+    assert all(t[layer].min() >= 0 for layer in t.layers[:-1])  # in-place ReLUs did not overwrite, rectified all
+    assert t["conv1"].max() > 0
+
+
+def test_the_mode_and_gradients_are_left_alone(photographs):
+    model = zfnet.zfnet(4, fc=8, norm="batch")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.drop6.eval()
+    a, b = zfnet.trace(model, photographs).logits, zfnet.trace(model, photographs).logits
+    assert torch.equal(a, b)  # no dropout
+    assert model.training
+    assert not model.drop6.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 2)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.conv(x)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (torchvision.models.resnet18(weights=None), "residual"), (Functional(), "functional ReLU"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), "GELU, which the deconvnet cannot invert"),
+        (torchvision.models.squeezenet1_0(weights=None), "not its modules one after the other"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_inverted_is_refused_with_a_reason(model, reason):
+    with pytest.raises(UnsupportedNetwork, match=reason):
+        zfnet.trace(model.eval(), torch.randn(1, 3, 8, 8) if isinstance(model, Functional) else torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "x", [torch.zeros(3, 224, 224), torch.zeros(1, 1, 224, 224), torch.zeros(1, 3, 224, 224, dtype=torch.uint8), "cat.jpg"]
+)
+def test_a_wrong_input_is_a_value_error(plain, x):
+    with pytest.raises(ValueError, match=r"expected a float batch|takes 3 channels"):
+        zfnet.trace(plain, x)
+
+
+def test_receptive_fields_of_the_paper(plain, photographs):
+    steps = chain(plain, photographs[:1])
+    fields = [receptive_field(steps, f"conv{i}") for i in range(1, 6)]
+    assert [f.size for f in fields] == [7, 27, 75, 107, 139]
+    assert [f.stride for f in fields] == [2, 8, 16, 16, 16]
+    box = fields[4].box(torch.tensor([[0, 0], [6, 6], [12, 12]]), 224, 224)
+    assert box[0, :2].tolist() == [0, 0]
+    assert box[2, 2:].tolist() == [224, 224]
+    assert (box[1, 2:] - box[1, :2]).tolist() == [139, 139]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([1, 3, 5, 7]), st.integers(1, 3), st.integers(0, 2), st.booleans()), min_size=1, max_size=4
+    ),
+    st.integers(0, 10**6),
+)
+def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
+    """On a network of the same geometry with positive weights and average pooling, every pixel of the field has a gradient."""
+    side, modules, linear, names, channels = 61, [], [], [], 1
+    for number, (kernel, stride, padding, pool) in enumerate(rows, 1):
+        stride, padding = min(stride, kernel), min(padding, kernel // 2)  # a stride above the kernel leaves gaps
+        conv = nn.Conv2d(channels, 2, kernel, stride, padding, bias=False)
+        nn.init.constant_(conv.weight, 0.5)
+        channels = 2
+        modules += [conv, nn.ReLU(), *([nn.MaxPool2d(3, 2)] if pool else [])]
+        linear += [conv, *([nn.AvgPool2d(3, 2)] if pool else [])]
+        names.append(f"conv{number}")
+    x = torch.zeros(1, 1, side, side, requires_grad=True)
+    try:
+        out = nn.Sequential(*linear)(x)
+    except RuntimeError:
+        return  # nothing left of the map
+    if modules and isinstance(modules[-1], nn.MaxPool2d):
+        modules, linear = modules[:-1], linear[:-1]
+        out = nn.Sequential(*linear)(x)
+    r, c = (pick // 7) % out.shape[2], (pick // 131) % out.shape[3]
+    support = torch.autograd.grad(out[0, 0, r, c], x)[0][0, 0] != 0
+    steps = chain(nn.Sequential(*modules), x.detach())
+    top, left, bottom, right = receptive_field(steps, names[-1]).box(torch.tensor([r, c]), side, side).tolist()
+    expected = torch.zeros(side, side, dtype=torch.bool)
+    expected[top:bottom, left:right] = True
+    assert torch.equal(support, expected)

@@ -1,0 +1,48 @@
+"""One way for the data to flow: a module imports only from its left. Pictures and print belong to three files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = [  # of design.md, section 1, with the modules that each stands on
+    "config", "model", "data", "checkpoint", "activations", "deconv", "top", "occlusion", "train", "record", "plot", "cli",
+]  # fmt: skip
+WRITERS = {"cli.py", "plot.py", "record.py"}
+FILES = sorted((ROOT / "zfnet").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """The zfnet modules that a file imports, by their first name below the package."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("zfnet", "reproduce"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] in ("zfnet", "reproduce")]
+        else:
+            continue
+        found |= {name.split(".")[1] if name.startswith("zfnet.") else name.split(".")[0] for name in names}
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_only_from_the_left(path):
+    own = path.relative_to(ROOT / "zfnet").parts[0].removesuffix(".py")
+    allowed = set(ORDER[: ORDER.index(own) + (own == "data")])
+    assert imports(path) <= allowed, f"{path.name} imports from its right: {imports(path) - allowed}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name not in WRITERS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_three_files_print_or_draw(path):
+    tree = ast.parse(path.read_text())
+    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    roots = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert "print" not in calls
+    assert "matplotlib" not in roots
+
+
+def test_the_gallery_needs_no_torch():
+    source = (ROOT / "reproduce" / "gallery" / "__init__.py").read_text()
+    assert "import torch" not in source

@@ -1,0 +1,101 @@
+"""Checkpoints survive packing and crashes, and say what is wrong with them."""
+
+import pytest
+import torch
+
+import zfnet
+from zfnet.checkpoint import CheckpointError, initialise, load, pack, read_tensors, save, unpack, write_tensors
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = zfnet.zfnet(5, norm="batch", maps=(8, 12, 8), fc=16, size=96)
+    model.classes, model.wnids, model.info = list("abcde"), [f"n{i}" for i in range(5)], {"config": {"seed": 1}}
+    return model
+
+
+def test_round_trip_keeps_everything(model, tmp_path):
+    save(model, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors", folded=False)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert (again.classes, again.wnids, again.info["config"], again.options) == (
+        model.classes,
+        model.wnids,
+        {"seed": 1},
+        model.options,
+    )
+    folded = load(tmp_path / "a.safetensors")
+    assert not folded.training
+    assert not any(p.requires_grad for p in folded.parameters())
+    x = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(folded(x), again(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float16", 5e-4), ("int8", 4.1e-3)])
+def test_packing_stays_within_its_rounding(precision, bound):
+    state = {"conv.weight": torch.randn(6, 3, 3, 3), "conv.bias": torch.randn(6), "bn.num_batches_tracked": torch.tensor(3)}
+    back = unpack(pack(state, precision))
+    assert set(back) == set(state)
+    assert torch.equal(back["conv.bias"], state["conv.bias"])
+    error = (back["conv.weight"] - state["conv.weight"]).abs() / state["conv.weight"].abs().amax((1, 2, 3), keepdim=True)
+    assert 0 < error.max() <= bound
+
+
+def test_damage_is_found(model, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save(model, path)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(path)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: not a readable safetensors file"):
+        load(path)
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(CheckpointError, match="no bundled network 'vgg'.*imagenet65k"):
+        load("vgg")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load(tmp_path / "none.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="not written by zfnet"):
+        load(tmp_path / "other.safetensors")
+
+
+def test_another_architecture_names_the_first_differing_layer(model, tmp_path):
+    save(model, tmp_path / "a.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"conv4\.weight is \(12, 8, 3, 3\) in the checkpoint, \(16, 8, 3, 3\) in the network"
+    ):
+        initialise(zfnet.zfnet(5, norm="batch", maps=(8, 16, 8), fc=16, size=96), tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"conv1\.bias is missing in the checkpoint"):
+        initialise(zfnet.zfnet(5, norm="none", maps=(8, 12, 8), fc=16, size=96), tmp_path / "a.safetensors")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"a": torch.zeros(3)}, {})
+
+    def full(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zfnet.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        write_tensors(path, {"a": torch.ones(3)}, {})
+    assert torch.equal(read_tensors(path)[0]["a"], torch.zeros(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_the_bundled_network_is_what_its_card_says():
+    model = load("imagenet65k")
+    assert len(model.classes) == len(model.wnids) == 1000
+    assert model.classes[model.wnids.index("n02088094")] == "Afghan hound"
+    assert model.info["accuracy"]["top1"] > 12.9  # the pilot's; measured after packing, one centre crop at 224
+    assert model.info["accuracy"]["top5"] > 33.2
+    assert (zfnet.checkpoint.BUNDLED / "imagenet65k.safetensors").stat().st_size <= 20e6

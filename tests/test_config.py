@@ -1,0 +1,60 @@
+"""Configuration errors name the key."""
+
+import pytest
+
+from tests.conftest import ROOT
+from zfnet.config import ConfigError, load_config, parse, to_dict
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_loads_and_survives_a_round_trip(path):
+    config = load_config(path)
+    assert config.name == path.stem
+    assert parse(to_dict(config)) == config
+
+
+def test_imagenet_is_the_papers_recipe():
+    config = load_config(ROOT / "configs" / "imagenet.yaml")
+    assert (config.optim.lr, config.optim.momentum, config.optim.batch, config.optim.clip_rms) == (0.01, 0.9, 128, 0.1)
+    assert (config.model.norm, config.model.fc, config.model.dropout, config.model.input) == ("lrn", 4096, 0.5, "paper")
+    assert (config.augment.crops, config.optim.schedule) == ("paper", "plateau")
+    assert sum(stage.epochs for stage in config.stages) == 70
+    assert config.snapshots == (1, 2, 5, 10, 20, 30, 40, 64)
+
+
+def test_overrides_are_typed(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {weight_decay: 5e-5}\n")
+    config = load_config(path, ["optim.lr=1e-3", "model.maps=[8, 8, 8]", "data.per_class=3", "stages=[{epochs: 2}]"])
+    assert (config.optim.weight_decay, config.optim.lr, config.model.maps) == (5e-5, 1e-3, (8, 8, 8))
+    assert config.stages[0].epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {lrr: 1}", "unknown key optim.lrr"), ("speed: 1", "unknown key speed"), ("optim: {lr: fast}", "optim.lr: expected float"),
+        ("seed: 1.5", "seed: expected int"), ("optim: {nesterov: 1}", "optim.nesterov: expected bool"), ("model: zfnet", "model: expected keys"),
+        ("stages: 3", "stages: expected a list"), ("stages: [{epochs: x}]", r"stages\[0\].epochs: expected int"), ("stages: []", "stages"),
+        ("model: {norm: layer}", "model.norm: 'layer' is not one of"), ("a: [", "not valid YAML"), ("seed: true", "seed: expected int"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_key(tmp_path, text, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["optim.lr", "optim.lr.x=1", "optim.lr=[", "nothing=1"])
+def test_wrong_overrides_are_errors(tmp_path, override):
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {lr: 0.1}")
+    with pytest.raises(ConfigError):
+        load_config(path, [override])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="none.yaml"):
+        load_config(tmp_path / "none.yaml")

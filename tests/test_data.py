@@ -1,0 +1,138 @@
+"""Trees of folders, the sample photographs, and drawn scenes."""
+
+import numpy as np
+import pytest
+import torch
+
+import zfnet
+from zfnet.data.cache import DataError, cache_dir
+from zfnet.data.folders import class_names, imagenet_names, load_folder
+from zfnet.data.samples import load_samples
+from zfnet.data.scenes import SHAPES, draw_scene, load_scenes
+
+
+def test_a_folder_item_is_preprocess_of_its_file(tree):
+    images = load_folder(tree / "train")
+    assert len(images) == 24
+    assert list(images.wnids) == ["n01440764", "n02088094", "n03000000"]
+    x, label = images[9]
+    assert label == 1
+    assert torch.equal(x, zfnet.preprocess(tree / "train" / images.names[9])[0])
+    assert torch.equal(images.batch([3, 9])[1], x)
+    assert images.pixels.dtype == np.uint8
+    assert images.pixels.shape[1:] == (256, 256, 3)
+
+
+def test_images_are_decoded_once(tree, monkeypatch):
+    first = load_folder(tree / "val", side=64, size=56)
+    monkeypatch.setattr("zfnet.data.folders.read_image", lambda *a: pytest.fail("decoded again"))
+    again = load_folder(tree / "val", side=64, size=56)
+    assert np.array_equal(first.pixels, again.pixels)
+    assert first.digest == again.digest
+
+
+def test_an_interrupted_decoding_leaves_nothing(tree, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    before = set(cache_dir().iterdir()) if cache_dir().exists() else set()
+    monkeypatch.setattr("zfnet.data.folders.centre", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_folder(tree / "val", side=72, size=63)
+    assert set(cache_dir().iterdir()) == before
+
+
+def test_empty_trees_and_empty_classes_are_errors(tmp_path, tree):
+    with pytest.raises(DataError, match="no such folder"):
+        load_folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no class folders"):
+        load_folder(tmp_path / "empty")
+    (tree / "train" / "n09999999").mkdir()
+    with pytest.raises(DataError, match=r"1 class folders without images: n09999999"):
+        load_folder(tree / "train")
+
+
+def test_unreadable_files_are_counted_listed_and_skipped_on_request(tree):
+    broken = [tree / "train" / "n02088094" / name for name in ("bad1.JPEG", "bad2.png")]
+    for path in broken:
+        path.write_bytes(b"no image")
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match=r"2 of 26 files are unreadable") as error:
+            load_folder(tree / "train", side=64, size=56)
+        assert all(path.name in str(error.value) for path in broken)
+        images = load_folder(tree / "train", side=64, size=56, skip_unreadable=True)
+        assert len(images) == 24
+        assert list(images.skipped) == ["n02088094/bad1.JPEG", "n02088094/bad2.png"]
+        assert (images.pixels.reshape(24, -1).max(1) > 0).all()
+
+
+def test_a_black_image_is_no_unreadable_one(tree):
+    from PIL import Image
+
+    Image.new("RGB", (30, 30)).save(tree / "val" / "n02088094" / "black.png")
+    for _ in range(2):
+        assert len(load_folder(tree / "val", side=64, size=56, skip_unreadable=True)) == 10
+
+
+def test_labels_follow_names_not_places(tree):
+    images = load_folder(tree / "val", side=64, size=56)
+    wnids = ["n03000000", "n05000000", "n01440764", "n02088094"]
+    aligned = images.aligned(wnids, wnids)
+    assert [wnids[i] for i in aligned.labels] == [name.split("/")[0] for name in images.names]
+    with pytest.raises(DataError, match="n02088094"):
+        images.aligned(["n01440764", "n03000000"], ["a", "b"])
+
+
+def test_limit_keeps_the_first_of_each_class(tree):
+    images = load_folder(tree / "train", side=64, size=56, limit=2)
+    assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_imagenet_names_belong_to_the_thousand():
+    names = imagenet_names()
+    assert len(names) == 1000
+    assert names[160] == "Afghan hound"
+    assert class_names(["n01440764", "n02088094"]) == ["n01440764", "n02088094"]
+
+
+def test_samples_are_about_500_crops_at_three_scales():
+    images = load_samples()
+    assert 450 <= len(images) <= 600
+    assert images.groups is not None
+    photographs = {name.split("@")[0] for name in images.names}
+    assert len(set(images.groups.tolist())) == 3 * len(photographs)
+    name, box = images.names[40].split("@")
+    crop = zfnet.photograph(name).crop(tuple(map(int, box.split(",")))).resize((256, 256), 2)
+    assert np.abs(np.asarray(crop, int) - images.pixels[40]).mean() < 3
+    assert images[0][1] == -1
+
+
+def test_scenes_are_deterministic_with_a_true_mask():
+    scene = draw_scene(3, size=96, seed=5)
+    assert np.array_equal(scene.image, draw_scene(3, size=96, seed=5).image)
+    assert not np.array_equal(scene.image, draw_scene(3, size=96, seed=6).image)
+    assert (scene.image.shape, scene.mask.shape, scene.label) == ((96, 96, 3), (96, 96), 3)
+    top, left, bottom, right = scene.box
+    outside = scene.mask.copy()
+    outside[top:bottom, left:right] = False
+    assert scene.mask.any()
+    assert not outside.any()
+    assert scene.mask[top].any()
+    assert scene.mask[:, right - 1].any()
+
+
+def test_scenes_of_any_size_are_the_same_picture():
+    small, large = draw_scene(17, size=64), draw_scene(17, size=256)
+    shrunk = large.mask.reshape(64, 4, 64, 4).mean((1, 3)) > 0.5
+    assert (shrunk ^ small.mask).mean() < 0.01
+
+
+def test_only_the_shape_tells_a_scenes_class():
+    images = load_scenes(200, seed=3, size=56, side=64)
+    assert images.masks is not None
+    colours = np.array([p[m].mean(0) for p, m in zip(images.pixels, images.masks, strict=True)])
+    means = np.array([colours[images.labels == i].mean(0) for i in range(len(SHAPES))])
+    assert means.std(0).max() < 0.6 * colours.std(0).mean()  # the classes' mean colours differ by chance alone
+    with pytest.raises(ValueError, match="label"):
+        draw_scene(0, label=10)

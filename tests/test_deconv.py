@@ -1,0 +1,267 @@
+"""The deconvnet against Captum, against its adjoint, against hand-computed arrays, and against itself."""
+
+from dataclasses import replace
+
+import captum.attr
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import zfnet
+from zfnet.activations import UnknownLayer, UnsupportedNetwork, trace
+from zfnet.deconv import backproject, cut, gather_unpool, project, unpool
+
+
+def vgg11():
+    torch.manual_seed(0)
+    model = torchvision.models.vgg11(weights=None).eval()
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # for Captum's hooks, not for ours
+    return model
+
+
+def random_he(model):
+    torch.manual_seed(1)
+    for module in model:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: random_he(zfnet.zfnet(10, norm="none", fc=32)), lambda: random_he(zfnet.alexnet(10, norm="none", fc=32)),
+        lambda: random_he(zfnet.alexnet(10, norm="none", fc=32, groups=2)), vgg11,
+    ],
+    ids=["zfnet", "alexnet", "alexnet-groups", "vgg11"],
+)  # fmt: skip
+def test_equals_captum_where_there_is_no_normalisation(build, photographs):
+    model = build()
+    x = photographs[:1]
+    t = trace(model, x)
+    names = [step.layer for step in t.steps if step.layer and isinstance(step.module, nn.ReLU)]
+    modules = {step.layer: step.module for step in t.steps if step.layer}
+    for layer in [n for n in names if n.startswith("conv")][1::2] + names[-1:]:
+        maps = t[layer] if t[layer].ndim == 4 else t[layer][:, :, None, None]
+        channel = int(maps[0].amax((1, 2)).argmax())
+        p = project(model, x, layer, channel)
+        r, c = p.position[0].tolist()
+        selector = (channel, r, c) if t[layer].ndim == 4 else channel
+        oracle = captum.attr.NeuronDeconvolution(model, modules[layer]).attribute(x.clone().requires_grad_(), selector)
+        oracle = oracle.detach() * p.activation
+        assert p.activation > 0
+        assert (p.pixels - oracle).abs().max() <= 1e-5 * oracle.abs().max(), layer
+
+
+def test_with_lrn_it_differs_from_backpropagation_through_it(photographs):
+    model = random_he(zfnet.zfnet(10, fc=32))
+    p = project(model, photographs[:1], "conv5", 3)
+    oracle = captum.attr.NeuronDeconvolution(model, model.relu5).attribute(
+        photographs[:1].clone().requires_grad_(), (3, *p.position[0].tolist())
+    )
+    difference = (p.pixels - oracle.detach() * p.activation).abs().max() / p.pixels.abs().max()
+    assert difference > 0.1  # back-propagation scales by k^-0.75 at each normalisation; the deconvnet skips it
+
+
+POOL = nn.MaxPool2d(3, 2, ceil_mode=True)
+
+
+def test_unpooling_by_hand():
+    """A 4 x 4 map with ceil-mode 3 x 3 windows at stride 2: four windows, of which three share the maximum at (2, 2)."""
+    x = torch.tensor([[1.0, 2, 3, 0], [0, 1, 0, 2], [4, 0, 9, 1], [0, 3, 2, 5]]).view(1, 1, 4, 4)
+    pooled, switches = F.max_pool2d(x, 3, 2, ceil_mode=True, return_indices=True)
+    assert pooled.flatten().tolist() == [9, 9, 9, 9]
+    x[0, 0, 0, 2] = 10  # now the upper two windows share (0, 2), the lower two (2, 2)
+    pooled, switches = F.max_pool2d(x, 3, 2, ceil_mode=True, return_indices=True)
+    assert switches.flatten().tolist() == [2, 2, 10, 10]
+    signal = torch.tensor([1.0, 20, 300, 4000]).view(1, 1, 2, 2)
+    summed = torch.tensor([[0.0, 0, 21, 0], [0, 0, 0, 0], [0, 0, 4300, 0], [0, 0, 0, 0]])
+    overwritten = torch.tensor([[0.0, 0, 20, 0], [0, 0, 0, 0], [0, 0, 4000, 0], [0, 0, 0, 0]])
+    for function in (unpool, gather_unpool):
+        assert torch.equal(function(signal, switches, (4, 4), POOL)[0, 0], summed)
+        assert torch.equal(function(signal, switches, (4, 4), POOL, "overwrite")[0, 0], overwritten)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2, 4), st.integers(1, 4), st.integers(0, 1), st.integers(1, 2), st.booleans(), st.integers(5, 14), st.integers(5, 14), st.integers(0, 9999)
+)  # fmt: skip
+def test_unpooling_is_the_transpose_of_pooling(kernel, stride, padding, dilation, ceil, height, width, seed):
+    """Gather and scatter agree with back-propagation through max pooling, and keep the sum, for any window."""
+    if padding > kernel // 2 or dilation * (kernel - 1) + 1 > min(height, width) + 2 * padding:
+        return
+    pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()  # many ties
+    pooled, switches = F.max_pool2d(x, kernel, stride, padding, dilation, ceil, return_indices=True)
+    signal = torch.randn(pooled.shape, generator=generator)
+    oracle = torch.autograd.grad(pooled, x, signal)[0]
+    for function in (unpool, gather_unpool):
+        found = function(signal, switches, (height, width), pool)
+        torch.testing.assert_close(found, oracle, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.sum((2, 3)), signal.sum((2, 3)), rtol=1e-4, atol=1e-4)
+    last = torch.zeros(2, 3, height * width)
+    for i in range(switches[0, 0].numel()):  # slowly, window by window in reading order
+        last.scatter_(2, switches.flatten(2)[:, :, i : i + 1], signal.flatten(2)[:, :, i : i + 1])
+    assert torch.equal(gather_unpool(signal, switches, (height, width), pool, "overwrite").flatten(2), last)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(60, 90), st.integers(60, 90), st.integers(0, 999), st.sampled_from(["zfnet", "alexnet"]))
+def test_without_relu_it_is_the_adjoint_of_the_forward_pass(height, width, seed, arch):
+    """With biases removed, switches frozen and no LRN: <A x, y> = <x, A' y>, for any size of image."""
+    torch.manual_seed(seed)
+    model = getattr(zfnet, arch)(3, norm="none", maps=(6, 8, 8, 6, 6), fc=8).double().eval()
+    x = torch.randn(1, 3, height, width, dtype=torch.float64)
+    t = trace(model, x, until="conv5")
+    steps = tuple(step for step in t.steps if not isinstance(step.module, nn.ReLU))
+    signal = torch.randn_like(x)
+    y = torch.randn_like(t["conv5"])
+    forward = signal
+    for step in steps:
+        if isinstance(step.module, nn.MaxPool2d):
+            forward = forward.flatten(2).gather(2, t.switches[step.name].flatten(2)).view_as(t.switches[step.name])
+        else:
+            forward = F.conv2d(forward, step.module.weight, None, step.module.stride, step.module.padding)
+    down = backproject(replace(t, steps=steps), y)
+    assert float((forward * y).sum()) == pytest.approx(float((signal * down).sum()), rel=1e-9)
+
+
+def test_positions_channels_and_boxes(plain, photographs):
+    t = trace(plain, photographs, until="conv4")
+    p = project(plain, photographs, "conv4", torch.tensor([5, 6, 7]))
+    for n, channel in enumerate((5, 6, 7)):
+        row, column = p.position[n].tolist()
+        assert t["conv4"][n, channel, row, column] == t["conv4"][n, channel].max() == p.activation[n]
+        alone = project(plain, photographs[n : n + 1], "conv4", channel, (row, column))
+        torch.testing.assert_close(alone.pixels[0], p.pixels[n], rtol=1e-4, atol=1e-6)
+    assert p.pixels.shape == (3, 3, 224, 224)
+    assert p.channel.tolist() == [5, 6, 7]
+    outside = p.pixels.clone()
+    for n, (top, left, bottom, right) in enumerate(p.box.tolist()):
+        outside[n, :, top:bottom, left:right] = 0
+    assert outside.abs().max() == 0
+    assert p.pixels.min() < 0 < p.pixels.max()  # the last filtering is not rectified
+
+
+def test_one_image_and_many_channels_in_any_batch(plain, photographs):
+    channels = torch.arange(20)
+    whole = project(plain, photographs[:1], "conv3", channels)
+    small = project(plain, photographs[:1], "conv3", channels, batch=7)
+    assert whole.pixels.shape == (20, 3, 224, 224)
+    torch.testing.assert_close(whole.pixels, small.pixels, rtol=1e-5, atol=1e-7)
+
+
+def test_ties_go_to_the_first_position_and_nothing_projects_to_nothing():
+    model = zfnet.zfnet(3, norm="none", fc=8)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    p = project(model, torch.randn(2, 3, 224, 224), "conv5", 0)
+    assert p.position.tolist() == [[0, 0], [0, 0]]
+    assert p.activation.tolist() == [0, 0]
+    assert p.pixels.abs().max() == 0
+
+
+@pytest.mark.parametrize(("layer", "position", "size"), [("conv1", (0, 0), 7), ("conv3", (12, 0), 75), ("conv5", (6, 6), 139)])
+def test_crop_is_the_receptive_field_with_zeros_outside(plain, photographs, layer, position, size):
+    whole = project(plain, photographs[:1], layer, 1, position)
+    patch = project(plain, photographs[:1], layer, 1, position, crop=True)
+    assert patch.pixels.shape == (1, 3, size, size)
+    assert torch.equal(patch.pixels, cut(whole.pixels, whole.corner, size))
+    assert torch.equal(patch.box, whole.box)
+    torch.testing.assert_close(patch.pixels.abs().sum(), whole.pixels.abs().sum())
+    top, left, bottom, right = patch.box[0].tolist()
+    dy, dx = (patch.box[0, :2] - patch.corner[0]).tolist()
+    inner = patch.pixels[0, :, dy : dy + bottom - top, dx : dx + right - left]
+    assert torch.equal(inner, whole.pixels[0, :, top:bottom, left:right])
+
+
+@pytest.mark.parametrize("collision", ["sum", "overwrite"])
+def test_identical_over_20_runs(plain, photographs, collision):
+    first = project(plain, photographs, "conv5", 3, collision=collision).pixels
+    assert all(torch.equal(first, project(plain, photographs, "conv5", 3, collision=collision).pixels) for _ in range(19))
+
+
+def test_overwriting_loses_signal(plain, photographs):
+    strongest = trace(plain, photographs)["conv5"].amax((2, 3)).argmax(1)
+    right, wrong = (
+        project(plain, photographs, "conv5", strongest, collision=c).pixels.flatten(1) for c in ("sum", "overwrite")
+    )
+    assert F.cosine_similarity(right, wrong).max() < 0.99
+
+
+def test_batchnorm_counts_as_part_of_its_filter(photographs):
+    torch.manual_seed(0)
+    model = zfnet.zfnet(5, norm="batch", fc=16)
+    for _ in range(2):
+        model(photographs)
+    with torch.no_grad():
+        model.bn1.weight.uniform_(-1, 2)
+    model.eval()
+    a, b = project(model, photographs, "conv4", 2), project(zfnet.fold(model), photographs, "conv4", 2)
+    torch.testing.assert_close(a.pixels, b.pixels, rtol=1e-3, atol=1e-5 * float(b.pixels.abs().max()))
+
+
+def test_dense_layers_and_the_papers_input(photographs):
+    model = random_he(zfnet.zfnet(5, norm="none", fc=16, input="paper"))
+    p = project(model, photographs[:1], "fc8", 2)
+    assert p.pixels.shape == (1, 3, 224, 224)
+    assert p.box.tolist() == [[0, 0, 224, 224]]
+    with torch.no_grad():  # the same network without its input layer, its first filters scaled instead
+        plain = random_he(zfnet.zfnet(5, norm="none", fc=16))
+        plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("input.")})
+        shift = torch.einsum("oihw,i->o", plain.conv1.weight, (model.input.centre - model.input.mean).mean((1, 2)))
+        plain.conv1.bias += shift
+        plain.conv1.weight *= model.input.scale
+    t = trace(model, photographs[:1])
+    torch.testing.assert_close(
+        trace(plain, photographs[:1])["conv1"][..., 1:-1, 1:-1], t["conv1"][..., 1:-1, 1:-1], rtol=1e-3, atol=1e-2
+    )
+
+
+def test_wrong_requests_say_what_would_be_right(plain, photographs):
+    with pytest.raises(UnknownLayer, match="no layer 'conv6'; the network has conv1, conv2"):
+        project(plain, photographs, "conv6", 0)
+    with pytest.raises(UnknownLayer, match="'pool1' has no features of its own"):
+        project(plain, photographs, "pool1", 0)
+    with pytest.raises(IndexError, match="conv5 has channels 0 to 255, got 256"):
+        project(plain, photographs, "conv5", 256)
+    with pytest.raises(IndexError, match=r"positions \(0, 0\) to \(12, 12\)"):
+        project(plain, photographs, "conv5", 0, (13, 0))
+    with pytest.raises(ValueError, match="3 images and 2 channels"):
+        project(plain, photographs, "conv5", torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match="collision"):
+        project(plain, photographs, "conv5", 0, collision="mean")
+    with pytest.raises(UnsupportedNetwork):
+        project(torchvision.models.resnet18(weights=None), photographs, "conv1", 0)
+
+
+def test_a_scenes_object_is_where_its_projections_are(scenes_net, scenes_val):
+    """A known answer: the strongest conv5 unit of a drawn scene projects onto the object rather than the ground."""
+    chosen = list(range(40))
+    x = scenes_val.batch(chosen)
+    strongest = trace(scenes_net, x)["conv5"].amax((2, 3)).argmax(1)
+    energy = project(scenes_net, x, "conv5", strongest).pixels.square().sum(1)
+    mask = torch.from_numpy(scenes_val.masks[chosen])[:, 8:-8, 8:-8]
+    near = F.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0  # contours lie just outside the object too
+    inside = (energy * near).sum((1, 2)) / energy.sum((1, 2))
+    assert inside.mean() > 2 * near.float().mean()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_equals_the_cpu(plain, photographs):
+    import copy
+
+    there = copy.deepcopy(plain).cuda()
+    a = project(plain, photographs, "conv5", 3).pixels
+    b = [project(there, photographs.cuda(), "conv5", 3).pixels for _ in range(5)]
+    assert all(torch.equal(b[0], other) for other in b)
+    torch.testing.assert_close(b[0].cpu(), a, rtol=1e-2, atol=1e-2 * float(a.abs().max()))

@@ -1,0 +1,125 @@
+"""Every kind of file that a user may have either works or gives an error that names it."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+import zfnet
+from zfnet.data.images import ImageError, read_image, standardise, to_pixels
+
+
+def grey_value(path) -> float:
+    return float(np.asarray(read_image(path)).mean())
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "suffix", "expected"),
+    [
+        ("L", 100, "png", 100), ("RGB", (100, 100, 100), "jpg", 100), ("CMYK", (0, 0, 0, 155), "jpg", 100), ("P", 100, "png", None),
+        ("1", 1, "png", 255), ("RGBA", (0, 0, 0, 0), "png", 255), ("RGBA", (100, 100, 100, 255), "png", 100), ("LA", (0, 0), "png", 255),
+        ("I;16", 25700, "png", 100), ("I", 25700, "tif", 100), ("F", 0.5, "tif", 127.5), ("RGB", (9, 9, 9), "webp", 9), ("RGB", (7, 7, 7), "gif", 7),
+    ],
+)  # fmt: skip
+def test_every_mode_becomes_rgb(tmp_path, mode, colour, suffix, expected):
+    path = tmp_path / f"image.{suffix}"
+    if mode == "I;16":
+        image = Image.fromarray(np.full((5, 9), colour, dtype=np.uint16))
+    elif mode == "F":
+        image = Image.fromarray(np.linspace(0, 1, 45, dtype=np.float32).reshape(5, 9))
+    else:
+        image = Image.new(mode, (9, 5), colour)
+    image.save(path)
+    read = read_image(path)
+    assert (read.mode, read.size) == ("RGB", (9, 5))
+    if expected is not None:
+        assert grey_value(path) == pytest.approx(expected, abs=1.5)
+    assert zfnet.preprocess(path).shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (255, 256), (257, 4)])
+def test_any_size_is_resized_to_its_centre(tmp_path, size):
+    path = tmp_path / "image.png"
+    Image.new("RGB", size, (124, 116, 104)).save(path)  # the mean colour: zero in the input convention
+    x = zfnet.preprocess(path)
+    assert x.shape == (1, 3, 224, 224)
+    assert x.abs().max() < 0.02
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size without holding it: a decompression bomb."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def broken_files(folder):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    return {
+        "truncated.jpg": whole[: len(whole) // 2], "empty.jpg": b"", "text.jpg": b"this is no image", "bomb.png": png_header(30_000, 30_000),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["truncated.jpg", "empty.jpg", "text.jpg", "bomb.png", "missing.jpg", "folder"])
+def test_what_cannot_be_read_is_named(tmp_path, name):
+    contents = broken_files(tmp_path)
+    if name in contents:
+        (tmp_path / name).write_bytes(contents[name])
+    if name == "folder":
+        (tmp_path / name).mkdir()
+    with pytest.raises(ImageError, match=name) as error:
+        zfnet.preprocess(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (301, 480), (256, 256), (150, 97), (1000, 333)])
+def test_preprocess_is_torchvisions_resize_and_crop(size):
+    """Smallest side to 256, centre 256, centre 224: the paper's protocol, and torchvision's to the pixel."""
+    noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3)).astype(np.uint8)
+    steps = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    )
+    expected = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(steps(Image.fromarray(noise)))[None]
+    difference = (zfnet.preprocess(Image.fromarray(noise)) - expected).abs()
+    assert float(difference.max()) < 0.02  # one grey level is 0.017
+    assert float(difference.mean()) < 0.006  # and most pixels are equal
+
+
+def test_arrays_are_taken_and_checked():
+    grey = np.full((50, 60), 0.5)
+    torch.testing.assert_close(
+        zfnet.preprocess(grey), zfnet.preprocess(np.full((50, 60, 3), 128, dtype=np.uint8)), rtol=0, atol=0.02
+    )
+    for wrong in (
+        np.full((5, 5), 2.0),
+        np.zeros((5, 5, 2), np.uint8),
+        np.zeros((0, 5), np.uint8),
+        np.full((5, 5), np.nan),
+        np.zeros((4, 4), np.int64),
+    ):
+        with pytest.raises(ValueError, match="image array"):
+            zfnet.preprocess(wrong)
+    with pytest.raises(TypeError, match="not list"):
+        zfnet.preprocess([1, 2])
+
+
+def test_to_pixels_inverts_standardise():
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    torch.testing.assert_close(to_pixels(standardise(pixels)) * 255, pixels.float(), rtol=0, atol=1e-3)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.new("RGB", (40, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").size == (20, 40)

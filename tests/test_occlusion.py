@@ -1,0 +1,115 @@
+"""Occlusion maps against a slow loop, and against drawn scenes whose answer is known."""
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import zfnet
+from zfnet.occlusion import occlude, windows
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 70), st.integers(1, 20))
+def test_every_pixel_is_covered(height, width, size, stride):
+    if stride > size:
+        return
+    boxes = windows(height, width, size, stride)
+    covered = torch.zeros(height, width, dtype=torch.bool)
+    for top, left, bottom, right in boxes.view(-1, 4).tolist():
+        assert 0 <= top < bottom <= height
+        assert 0 <= left < right <= width
+        covered[top:bottom, left:right] = True
+    assert covered.all()
+    assert boxes[-1, -1, 2:].tolist() == [height, width]
+    if boxes.shape[0] > 1:
+        assert boxes[-2, 0, 2] < height  # no window more than is needed
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    model = zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64).eval()
+    for module in model:
+        if hasattr(module, "weight"):
+            torch.nn.init.kaiming_normal_(module.weight)
+    return model
+
+
+@pytest.mark.parametrize(("size", "stride", "fill"), [(16, 16, 0.0), (20, 12, 0.5), (70, 70, 0.0), (33, 7, -1.0)])
+def test_equals_one_position_at_a_time(small, size, stride, fill):
+    x = torch.randn(2, 3, 64, 64)
+    o = occlude(small, x, [4, 1], size=size, stride=stride, fill=fill, batch=5)
+    rows, columns = o.boxes.shape[:2]
+    assert o.probability.shape == (2, rows, columns)
+    for n in range(2):
+        channel = int(zfnet.trace(small, x[n : n + 1])["conv5"][0].amax((1, 2)).argmax())
+        assert o.channel[n] == channel
+        for r in range(rows):
+            for c in range(columns):
+                copy = x[n : n + 1].clone()
+                copy[:, :, r * stride : r * stride + size, c * stride : c * stride + size] = fill
+                t = zfnet.trace(small, copy)
+                torch.testing.assert_close(o.activation[n, r, c], t["conv5"][0, channel].sum(), rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(o.logit[n, r, c], t.logits[0, (4, 1)[n]], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(o.probability[n, r, c], t.logits[0].softmax(0)[(4, 1)[n]], rtol=1e-4, atol=1e-6)
+                assert o.label[n, r, c] == t.logits[0].argmax()
+    plain = zfnet.trace(small, x)
+    torch.testing.assert_close(o.baseline.logit, plain.logits[[0, 1], [4, 1]])
+    torch.testing.assert_close(o.baseline.activation, plain["conv5"][[0, 1], o.channel].sum((1, 2)))
+
+
+def test_one_image_has_no_leading_axis(small):
+    x = torch.randn(1, 3, 64, 64)
+    o = occlude(small, x, 2)
+    assert o.logit.shape == o.label.shape == o.activation.shape == (5, 5)
+    assert o.baseline.logit.ndim == o.channel.ndim == o.target.ndim == 0
+    predicted = occlude(small, x, size=64, stride=64)
+    assert predicted.target == predicted.baseline.label == small(x).argmax()
+
+
+def test_a_filling_may_be_a_picture(small):
+    x = torch.randn(1, 3, 64, 64)
+    same = occlude(small, x, 0, fill=x)
+    torch.testing.assert_close(same.logit, same.baseline.logit.expand_as(same.logit), rtol=1e-4, atol=1e-5)
+
+
+def test_any_module_may_be_occluded():
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None, num_classes=5).train()
+    o = occlude(model, torch.randn(2, 3, 64, 64), 1, size=32, stride=32)
+    assert o.activation is None
+    assert o.channel is None
+    assert o.baseline.activation is None
+    assert o.logit.shape == (2, 2, 2)
+    assert model.training
+    vgg = torchvision.models.vgg11(weights=None, num_classes=5)
+    assert occlude(vgg, torch.randn(1, 3, 64, 64), 1, size=64, stride=64).activation.shape == (1, 1)
+
+
+def test_wrong_requests(small):
+    x = torch.randn(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="stride of 20 with an occluder of 16"):
+        occlude(small, x, 0, size=16, stride=20)
+    with pytest.raises(ValueError, match="class from 0 to 5"):
+        occlude(small, x, 6)
+    with pytest.raises(ValueError, match="3 targets for 1 images"):
+        occlude(small, x, [0, 1, 2])
+    with pytest.raises(ValueError, match="at least 1"):
+        occlude(small, x, 0, size=0)
+
+
+def test_covering_a_scenes_object_lowers_its_logit(scenes_net, scenes_val):
+    """A known answer: the drop is where the object is, and covering the ground does little."""
+    chosen = [i for i in range(30) if scenes_net(scenes_val.batch([i])).argmax() == scenes_val.labels[i]]
+    o = occlude(scenes_net, scenes_val.batch(chosen), scenes_val.labels[chosen], size=24, stride=8)
+    mask = torch.from_numpy(scenes_val.masks[chosen])[:, 8:-8, 8:-8].float()
+    share = (
+        torch.stack([mask[:, t:b, l:r].sum((1, 2)) for t, l, b, r in o.boxes.view(-1, 4).tolist()], 1)
+        / mask.sum((1, 2))[:, None]
+    )
+    drop = (o.baseline.logit[:, None, None] - o.logit).flatten(1)
+    on, off = drop[share > 0.5].mean(), drop[share == 0].mean()
+    assert on > 3 * abs(off)
+    assert on > 0

@@ -1,0 +1,227 @@
+"""The trainer: it learns, resumes bit for bit after a real kill -9, and stops on a loss that is not finite."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import zfnet
+from zfnet.checkpoint import read_tensors
+from zfnet.config import Augment, ConfigError, parse
+from zfnet.data.folders import load_folder
+from zfnet.train import TrainingError, augment, clip_filters, epoch_order, evaluate, forward, one_cycle, train
+
+SMALL = {
+    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "optim": {"batch": 8, "lr": 0.01, "clip_rms": 0.1, "ema": 0.9, "patience": 1},
+    "augment": {"crops": "resized", "colour": 0.2, "aspect": 1.2},
+    "stages": [{"epochs": 3, "size": 48, "side": 64}, {"epochs": 3, "size": 64, "side": 73}],
+}
+
+
+def loader(tree, size=64):
+    return lambda split, side: load_folder(tree / split, side=side, size=size)
+
+
+def test_the_scenes_network_reaches_95_percent(scenes_net, scenes_val):
+    scores = evaluate(scenes_net, scenes_val)
+    assert scores.n == 500
+    assert scores.top1 <= 5.0
+
+
+def test_the_log_has_a_line_an_epoch(scenes_run):
+    lines = [json.loads(line) for line in (scenes_run / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path):
+    config = SMALL | {
+        "stages": [{"epochs": 15, "size": 48, "side": 64}, {"epochs": 15, "size": 64, "side": 73}],
+        "snapshots": [2, 20],
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+
+    def command(out, *more):
+        arguments = ["train", str(path), "--data", str(tree), "--out", str(out), "--device", "cpu", *more]
+        return [sys.executable, "-m", "zfnet.cli", *arguments]
+
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    for lines_before_kill in (2, 9, 20):  # three kills, each wherever the run happens to be
+        resume = ["--resume"] if (tmp_path / "killed").exists() else []
+        process = subprocess.Popen(command(tmp_path / "killed", *resume), env=environment, stderr=subprocess.DEVNULL)
+        log = tmp_path / "killed" / "log.jsonl"
+        while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < lines_before_kill):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, env=environment, capture_output=True)
+
+    for name in ("model.safetensors", "snapshots/epoch-002.safetensors", "snapshots/epoch-020.safetensors"):
+        whole, _ = read_tensors(tmp_path / "whole" / name)
+        killed, _ = read_tensors(tmp_path / "killed" / name)
+        assert whole.keys() == killed.keys()
+        assert all(torch.equal(whole[key], killed[key]) for key in whole), name
+    logs = [
+        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("whole", "killed")
+    ]
+    for a, b in zip(*logs, strict=True):
+        assert a | {"images_per_second": 0} == b | {"images_per_second": 0}
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path, monkeypatch):
+    config = parse(SMALL | {"stages": [{"epochs": 6, "size": 64, "side": 73}]})
+    calls = {"n": 0}
+
+    def poisoned(raw, *arguments):
+        calls["n"] += 1
+        x = augment(raw, *arguments)
+        return x * float("nan") if calls["n"] > 7 else x  # three steps an epoch: in the third
+
+    monkeypatch.setattr("zfnet.train.augment", poisoned)
+    with pytest.raises(TrainingError, match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors"):
+        train(config, loader(tree), tmp_path / "run")
+    tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
+    assert meta["progress"]["epoch"] == 2
+    assert all(t.isfinite().all() for t in tensors.values())
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    monkeypatch.undo()
+    assert train(config, loader(tree), tmp_path / "run", resume=True).info["epochs"] == 6
+
+
+def test_an_existing_run_is_not_overwritten(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+    train(config, loader(tree), tmp_path / "run")
+    with pytest.raises(TrainingError, match="--resume"):
+        train(config, loader(tree), tmp_path / "run")
+    other = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}], "seed": 4})
+    with pytest.raises(TrainingError, match="seed, stages differ"):
+        train(other, loader(tree), tmp_path / "run", resume=True)
+
+
+def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+    first = train(config, loader(tree), tmp_path / "first")
+    still = parse(
+        SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}], "optim": SMALL["optim"] | {"lr": 0.0, "clip_rms": 0.0}}
+    )
+    second = train(still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors")
+    assert torch.equal(first.conv3.weight, second.conv3.weight)
+
+
+def test_training_leaves_the_global_random_state(tree, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    train(parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]}), loader(tree), tmp_path / "run")
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_papers_recipe_runs_with_its_mean_image(tree, tmp_path):
+    config = parse({
+        "model": {"norm": "lrn", "input": "paper", "fc": 8, "maps": [4, 4, 4, 4, 4], "size": 64},
+        "optim": {"batch": 8}, "stages": [{"epochs": 1, "size": 64, "side": 73}], "precision": "float32",
+    })  # fmt: skip
+    model = train(config, loader(tree), tmp_path / "run")
+    images = load_folder(tree / "train", side=73, size=64)
+    mean = images.pixels.astype(np.float64).mean(0).transpose(2, 0, 1)[:, 4:68, 4:68]
+    np.testing.assert_allclose(model.input.mean.numpy(), mean, atol=1e-3)
+    rms = model.conv1.weight.pow(2).mean((1, 2, 3)).sqrt()
+    assert rms.max() <= 0.1 + 1e-6
+
+
+def test_plateau_divides_the_rate_by_ten(tree, tmp_path):
+    config = parse(SMALL | {"optim": SMALL["optim"] | {"lr": 1e-12}, "stages": [{"epochs": 4, "size": 64, "side": 73}]})
+    log = train(config, loader(tree), tmp_path / "run").info["log"]
+    assert [line["lr"] for line in log] == pytest.approx([1e-12, 1e-12, 1e-13, 1e-14])
+
+
+def test_clip_filters_bounds_the_rms_and_leaves_small_filters():
+    conv = torch.nn.Conv2d(3, 2, 5)
+    with torch.no_grad():
+        conv.weight[0] = 0.5
+        conv.weight[1] = 0.01
+    clip_filters(conv, 0.1)
+    torch.testing.assert_close(conv.weight[0], torch.full((3, 5, 5), 0.1))
+    torch.testing.assert_close(conv.weight[1], torch.full((3, 5, 5), 0.01))
+
+
+def test_even_sampling_draws_each_class_alike():
+    labels = np.array([0] * 50 + [1] * 4 + [2] * 9)
+    order = epoch_order(labels, 6, torch.Generator().manual_seed(1))
+    assert np.bincount(labels[order]).tolist() == [6, 4, 6]
+    assert len(set(order.tolist())) == len(order)
+    another = epoch_order(labels, 6, torch.Generator().manual_seed(2))
+    assert set(another[labels[another] == 0].tolist()) != set(order[labels[order] == 0].tolist())
+    assert sorted(epoch_order(labels, 0, torch.Generator())) == list(range(63))
+
+
+def test_one_cycle_rises_and_falls():
+    rates = [one_cycle(share, 1.0, 0.2) for share in np.linspace(0, 1, 101)]
+    assert np.argmax(rates) == 20
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[-1] == pytest.approx(0)
+    assert rates == sorted(rates[:20]) + sorted(rates[20:], reverse=True)
+
+
+def test_pooling_before_rectifying_changes_nothing():
+    torch.manual_seed(0)
+    model = zfnet.zfnet(6, fc=16, size=96, norm="batch", dropout=0.0)
+    x = torch.randn(2, 3, 96, 96)
+    gradients = []
+    for function in (model, lambda x: forward(model, x)):
+        model.zero_grad()
+        y = function(x)
+        y.square().sum().backward()
+        gradients.append((y, model.conv1.weight.grad.clone(), model.conv3.weight.grad.clone()))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert forward(model, torch.randn(2, 3, 64, 64)).shape == (2, 6)
+
+
+def test_papers_crops_are_corners_and_centre_with_flips():
+    raw = torch.arange(8 * 8, dtype=torch.uint8).view(1, 8, 8, 1).expand(400, 8, 8, 3)
+    crops = augment(raw, 6, Augment(crops="paper"), torch.Generator().manual_seed(0))
+    from zfnet.data.images import to_pixels
+
+    values = (to_pixels(crops)[:, 0] * 255).round().to(torch.int64)
+    seen = {tuple(v.flatten().tolist()) for v in values}
+    grid = torch.arange(64).view(8, 8)
+    expected = {
+        tuple(c.flatten().tolist())
+        for t, l in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))
+        for c in (grid[t : t + 6, l : l + 6], grid[t : t + 6, l : l + 6].flip(1))
+    }
+    assert seen == expected
+
+
+def test_resized_crops_show_a_part_of_the_image():
+    gradient = torch.linspace(0, 255, 32).to(torch.uint8).view(1, 1, 32, 1).expand(200, 32, 32, 3)  # brightness is x
+    crops = augment(gradient, 16, Augment(crops="resized", scale=(0.5, 0.5)), torch.Generator().manual_seed(0))
+    span = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) * 0.229  # in [0, 1]
+    assert span.abs().mean() == pytest.approx(0.5 * 15 / 16, abs=0.02)
+    assert 0.3 < (span < 0).float().mean() < 0.7  # flipped half of the time
+
+
+def test_ten_crops_and_folder_names(scenes_net, scenes_val):
+    ten = evaluate(scenes_net, scenes_val, views=10, limit=100)
+    assert (ten.views, ten.n) == (10, 100)
+    assert ten.top1 < 40  # corners cut some objects
+    renamed = zfnet.load_scenes(100, seed=1, size=112, side=128).aligned(scenes_net.wnids[::-1], scenes_net.classes[::-1])
+    assert evaluate(scenes_net, renamed).top1 == evaluate(scenes_net, zfnet.load_scenes(100, seed=1, size=112, side=128)).top1
+
+
+def test_too_small_a_training_set_is_an_error(tree, tmp_path):
+    with pytest.raises(TrainingError, match="a batch of 64 is more than the 24 training images"):
+        train(parse(SMALL | {"optim": {"batch": 64}}), loader(tree), tmp_path / "run")
+    with pytest.raises(ConfigError):
+        parse({"optim": {"batch": "many"}})
