@@ -149,7 +149,8 @@ class Network(nn.Sequential):
         text = str(name).strip()
         if text in self.wnids:
             return self.wnids.index(text)
-        found = [i for i, c in enumerate(self.classes) if c.lower() == text.lower()]
+        found = [i for i, c in enumerate(self.classes) if c == text]  # Cardigan is a dog, cardigan a garment
+        found = found or [i for i, c in enumerate(self.classes) if c.lower() == text.lower()]
         if len(found) == 1:
             return found[0]
         if found:

@@ -1,0 +1,91 @@
+"""python -m reproduce.release RUN/model.safetensors --data PATH: pack a trained network as the bundled one, and measure it.
+
+Packs to int8 (one scale an output channel), evaluates before and after packing, and writes `zfnet/weights/NAME.safetensors` with its
+recipe and accuracy, and MODEL_CARD.md from what was measured. Nothing in the card's numbers is typed in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+import jinja2
+import torch
+from tqdm import tqdm
+
+import zfnet
+from zfnet.checkpoint import BUNDLED
+from zfnet.data.cache import Images
+from zfnet.data.folders import load_folder
+from zfnet.model import Network
+from zfnet.record import write_text
+from zfnet.train import evaluate
+
+TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
+CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m reproduce.release", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="the tree it was trained on: val/ is evaluated")
+    parser.add_argument("--name", default="imagenet65k")
+    parser.add_argument("--precision", default="int8", choices=("float16", "int8"))
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+
+    model = zfnet.load(options.checkpoint, folded=False).to(options.device)
+    images = load_folder(options.data / "val", progress=functools.partial(tqdm, leave=False))
+    before = measure(model, images, "before packing", "bfloat16")
+    target = BUNDLED / f"{options.name}.safetensors"
+    zfnet.save(model, target, precision=options.precision)
+    packed = zfnet.load(target).to(options.device)
+    after = measure(packed, images, "after packing", "bfloat16")
+    exact = measure(packed, images, "after packing", "float32")
+    ten = measure(packed, images, "after packing", "bfloat16", views=10)
+
+    model.info = {key: value for key, value in model.info.items() if key != "sha256"} | {
+        "packing": options.precision,
+        "val": images.digest,
+        "accuracy": exact,
+        "accuracy, ten crops": ten,
+        "accuracy, bfloat16": {"before packing": before, "after packing": after},
+        "class ranks": ranks(packed, images),
+    }
+    zfnet.save(model, target, precision=options.precision)
+    card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
+    megabytes = target.stat().st_size / 1e6
+    write_text(
+        CARD, card.render(model=zfnet.load(target), name=options.name, megabytes=megabytes, rows=list(zfnet.describe(packed)))
+    )
+    print(f"wrote {target.name} ({megabytes:.1f} MB), {CARD.name}: top-1 {exact['top1']:.2f} %, top-5 {exact['top5']:.2f} %")
+    return 0
+
+
+def measure(model: Network, images: Images, title: str, precision: str, views: int = 1) -> dict[str, float | int | str]:
+    """Accuracy in percent, with its protocol."""
+    bar = functools.partial(tqdm, desc=f"{title}, {precision}, {views} views", leave=False)
+    scores = evaluate(model, images, views=views, precision=precision, progress=bar)
+    crops = "one centre crop" if views == 1 else "ten crops"
+    protocol = f"{crops} of 224 from 256, {precision}"
+    return {"top1": round(100 - scores.top1, 2), "top5": round(100 - scores.top5, 2), "n": scores.n, "protocol": protocol}
+
+
+@torch.inference_mode()
+def ranks(model: Network, images: Images) -> dict[str, list[int]]:
+    """The rank of the true class on each val image of the classes that Fig. 7 uses."""
+    images = images.aligned(model.wnids, model.classes)
+    found = {}
+    for wnid in ("n02088094", "n02112018", "n02974003"):
+        if wnid not in model.wnids:
+            continue
+        label = model.wnids.index(wnid)
+        logits = model(images.batch((images.labels == label).nonzero()[0]).to(next(model.parameters()).device))
+        found[model.classes[label]] = sorted((logits > logits[:, label, None]).sum(1).add(1).tolist())
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Figures: the cache, the declared inputs, the record, the gallery; and, slowly, every figure at sample scale."""
+
+import json
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reproduce import gallery
+from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, run
+from reproduce.paper.fig7_occlusion import BOXES, covered
+from tests.conftest import ROOT
+from zfnet.occlusion import windows
+from zfnet.plot import mosaic, new_figure, projection_image
+from zfnet.record import Record, read_record, write_record
+
+
+def script(compute=None, inputs=("model",), calls=None):
+    """A small figure script; inspect.getsource needs a real file, so the class below is its source."""
+
+    def draw(result):
+        figure = new_figure(2, 2)
+        figure.subplots().imshow(result.arrays["values"])
+        return {"small.png": figure}
+
+    def default(ctx):
+        if calls is not None:
+            calls.append(1)
+        return Result({"values": np.arange(4.0).reshape(2, 2)}, {"answer": 42}, "reproduced", n=1)
+
+    module = SimpleNamespace(
+        FIGURE=Figure("small", "Small", "It is small.", inputs, seed=0, budget=1), compute=compute or default, draw=draw
+    )
+    return module
+
+
+@pytest.fixture(autouse=True)
+def sources(monkeypatch):
+    import inspect
+
+    real = inspect.getsource
+    monkeypatch.setattr("inspect.getsource", lambda item: "small" if isinstance(item, SimpleNamespace) else real(item))
+
+
+def test_a_figure_is_made_once_and_again_when_something_is_missing(tmp_path):
+    calls = []
+    made, context = script(calls=calls), Context("imagenet65k", None)
+    first = run(made, context, tmp_path)
+    again = run(made, context, tmp_path)
+    assert (first.cached, again.cached, len(calls)) == (False, True, 1)
+    folder = tmp_path / "samples" / "small"
+    (folder / "small.png").unlink()
+    assert not run(made, context, tmp_path).cached
+    assert len(calls) == 1  # drawn again from the arrays that were kept
+    (folder / "arrays.npz").write_bytes(b"damaged")
+    (folder / "result.json").write_text("{")
+    run(made, context, tmp_path)
+    assert len(calls) == 2
+    run(made, context, tmp_path, force=True)
+    assert len(calls) == 3
+    assert not list(folder.glob(".*"))
+
+
+def test_the_record_says_what_was_measured_from_what(tmp_path):
+    run(script(), Context("imagenet65k", None), tmp_path)
+    record = json.loads((tmp_path / "samples" / "small" / "result.json").read_text())
+    assert record["measured"] == {"answer": 42}
+    assert len(record["inputs"]["checkpoint"]) == 64
+    assert {"commit", "torch", "python", "device"} <= set(record["environment"])
+    assert {"scale", "verdict", "n", "seed", "seconds", "key", "config"} <= set(record)
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_an_undeclared_input_is_an_error(tmp_path):
+    def compute(ctx):
+        return Result({"values": np.zeros((2, 2))}, {"n": len(ctx.images)}, "reproduced", n=1)
+
+    with pytest.raises(UndeclaredInput, match="images"):
+        run(script(compute, inputs=("model",)), Context("imagenet65k", None), tmp_path)
+
+
+def test_a_verdict_is_one_of_five():
+    with pytest.raises(ValueError, match="great"):
+        record(verdict="great")
+
+
+def record(**changes):
+    values = {
+        "id": "fig0", "title": "T", "claim": "C", "scale": "samples", "verdict": "partial", "measured": {}, "paper": {}, "n": 1, "seed": 0,
+        "note": "", "inputs": {"corpus": "samples"}, "config": {}, "key": "k", "files": ["a.png"], "seconds": 1.0,
+        "environment": {"commit": "c", "torch": "t", "python": "p", "device": "d"},
+    }  # fmt: skip
+    return Record(**values | changes)
+
+
+def test_the_gallery_escapes_what_it_shows(tmp_path):
+    hostile = "<img src=x onerror=alert(1)>"
+    write_record(record(title=hostile, claim=hostile, measured={hostile: {hostile: hostile}}), tmp_path / "samples" / "fig0")
+    (page,) = gallery.write(tmp_path)
+    text = page.read_text()
+    assert page == tmp_path / "samples" / "index.html"
+    assert hostile not in text
+    assert "&lt;img" in text
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+def test_the_gallery_lists_corpora_on_their_page(tmp_path):
+    for corpus in ("samples", "imagenet65k"):
+        write_record(record(measured={"a": 1.23456, "b": {"c": 10000}}, paper={"a": 2.0, "d": "x"}), tmp_path / corpus / "fig0")
+    pages = gallery.write(tmp_path)
+    assert [str(p.relative_to(tmp_path)) for p in pages] == ["index.html", "samples/index.html"]
+    assert 'src="imagenet65k/fig0/a.png"' in pages[0].read_text()
+    assert 'src="fig0/a.png"' in pages[1].read_text()
+    assert "<td>a</td><td>1.23</td><td>2</td>" in pages[0].read_text()
+    assert "<td>b: c</td><td>10,000</td>" in pages[0].read_text()
+    assert gallery.rows(record(measured={"a": list(range(20))})) == []
+
+
+def test_covered_is_where_the_occluders_centre_lies():
+    boxes = windows(224, 224, 48, 8)
+    inside = covered(boxes, [[0, 0, 60, 60]])
+    expected = {(r, c) for r in range(5) for c in range(5) if 8 * r + 24 < 60 and 8 * c + 24 < 60}
+    assert {tuple(p) for p in inside.nonzero().tolist()} == expected
+
+
+def test_the_annotated_boxes_lie_in_the_image():
+    import yaml
+
+    for rows in yaml.safe_load(BOXES.read_text()).values():
+        for row in rows:
+            for boxes in row["images"].values():
+                for top, left, bottom, right in (box for found in boxes.values() for box in found):
+                    assert 0 <= top < bottom <= 224
+                    assert 0 <= left < right <= 224
+
+
+def test_mosaic_and_contrast():
+    tiles = np.stack([np.full((2, 3, 3), v) for v in (0.1, 0.2, 0.3)])
+    sheet = mosaic(tiles, 2, gap=1)
+    assert sheet.shape == (5, 7, 3)
+    assert sheet[0, 0, 0] == pytest.approx(0.1)
+    assert sheet[3, 0, 0] == pytest.approx(0.3)
+    assert sheet[2, 0, 0] == 1
+    values = np.zeros((2, 3, 8, 8), dtype=np.float32)
+    values[0, 0, 2, 2], values[0, 1, 3, 3] = 4, -4
+    shown = projection_image(values)
+    assert shown[0, 2, 2, 0] == pytest.approx(1)
+    assert shown[0, 3, 3, 1] == pytest.approx(0)
+    assert (shown[1] == 0.5).all()
+
+
+def test_every_script_states_its_claim_and_its_budget():
+    scripts = discover()
+    assert {"fig1", "fig2", "fig3", "fig7"} <= set(scripts)
+    for module in scripts.values():
+        assert module.__doc__
+        assert module.FIGURE.budget > 0
+        lines = len((ROOT / "reproduce" / "paper" / f"{module.__name__.split('.')[-1]}.py").read_text().splitlines())
+        assert lines <= 200
+    assert sum(module.FIGURE.budget for module in scripts.values()) <= 360  # six minutes
+
+
+def test_fig3_is_the_papers(tmp_path):
+    outcome = run(discover()["fig3"], Context("imagenet65k", None), tmp_path)
+    assert outcome.record.verdict == "reproduced"
+    assert outcome.record.measured["conv1"] == "110 x 110 x 96"
+
+
+def test_the_committed_results_are_whole():
+    folders = [p.parent for p in (ROOT / "figures").glob("*/*/result.json") if p.parent.parent.name != "samples"]
+    assert folders
+    for folder in folders:
+        found = read_record(folder)
+        assert found is not None
+        for name in found.files:
+            assert (folder / name).stat().st_size <= (400_000 if name.endswith(".jpg") else 1_000_000)
+            with Image.open(folder / name) as image:
+                assert min(image.size) > 200
+
+
+def command(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options)
+
+
+def test_a_wrong_figure_or_tree_is_one_line():
+    for arguments, message in (
+        (["run", "fig99"], "no figure fig99; there are fig1"),
+        (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder"),
+    ):
+        done = command("reproduce", *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    listed = command("reproduce", "list")
+    assert all(name in listed.stdout for name in discover())
+
+
+@pytest.mark.slow
+def test_all_figures_at_sample_scale_and_from_the_cache(tmp_path):
+    done = command("reproduce", "all", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for name, module in discover().items():
+        found = read_record(tmp_path / "samples" / name)
+        assert found is not None
+        assert found.seconds <= module.FIGURE.budget
+        assert re.search(rf"^{name}\s+{found.scale}\s+{found.verdict}", done.stdout, re.MULTILINE)
+    again = command("reproduce", "all", "--out", str(tmp_path))
+    assert again.stdout.count("cached") == len(discover())
+
+
+@pytest.mark.slow
+def test_all_figures_on_a_tree_of_images(tree, tmp_path):
+    done = command("reproduce", "all", "--data", str(tree / "val"), "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "n03000000" in done.stderr  # a folder that the network has no output for
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
+    done = command("reproduce", "all", "--data", str(tree), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert read_record(tmp_path / "tree" / "fig2").scale == "subset"
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs_as_it_stands(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    import zfnet
+
+    zfnet.photograph("cat").save(tmp_path / "my_cat.jpg")
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("*.png"))

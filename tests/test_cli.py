@@ -1,0 +1,127 @@
+"""The command line: what it prints and writes, and one line with exit status 2 for whatever is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfnet
+from zfnet.cli import main
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "cat.png"
+    zfnet.photograph("cat").save(path)
+    return str(path)
+
+
+def test_describe_prints_fig_3(capsys):
+    assert main(["describe"]) == 0
+    text = capsys.readouterr().out
+    assert "62.4 M parameters, 1,168 M multiply-adds" in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line}
+    assert "conv 7x7, stride 2, pad 1" in rows["conv1"]
+    assert "110 x 110 x 96" in rows["conv1"]
+    assert "6 x 6 x 256" in rows["pool5"]
+    assert main(["describe", "--arch", "alexnet"]) == 0
+    assert "55 x 55 x 96" in capsys.readouterr().out
+
+
+def test_project_writes_a_picture(photo, tmp_path, capsys):
+    out = tmp_path / "deep" / "out.png"
+    assert main(["project", photo, "--layer", "conv5", "--channel", "17", "-o", str(out)]) == 0
+    image = np.asarray(Image.open(out).convert("L"), dtype=float)
+    assert min(image.shape) > 300
+    assert image.std() > 10
+    assert "conv5, channel 17" in capsys.readouterr().out
+    assert main(["project", photo, "--layer", "conv3", "--position", "0", "12", "-o", str(out)]) == 0
+    assert "row 0, column 12" in capsys.readouterr().out
+
+
+def test_occlude_writes_a_picture(photo, tmp_path, capsys):
+    out = tmp_path / "out.jpg"
+    assert main(["occlude", photo, "--target", "tabby", "--size", "80", "--stride", "48", "-o", str(out)]) == 0
+    assert out.stat().st_size > 10_000
+    assert "tabby: probability" in capsys.readouterr().out
+
+
+def test_top_over_a_tree(tree, tmp_path, capsys):
+    out = tmp_path / "top.png"
+    assert main(["top", "--data", str(tree), "--layer", "conv2", "--channel", "3", "-k", "4", "-o", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(".")[0] for line in lines] == ["1", "2", "3", "4"]
+    assert all("n0" in line for line in lines)
+    assert out.exists()
+    table = tmp_path / "top.safetensors"
+    assert main(["top", "--data", str(tree), "--layer", "conv2", "-o", str(table)]) == 0
+    assert zfnet.TopActivations.load(table)["conv2"].value.shape == (256, 9)
+
+
+def test_train_then_eval(tree, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "model": {"norm": "batch", "maps": [4] * 5, "fc": 8, "size": 64},
+                "optim": {"batch": 8},
+                "stages": [{"epochs": 9, "size": 64, "side": 73}],
+            }
+        )
+    )
+    out = tmp_path / "run"
+    arguments = [
+        "train",
+        str(config),
+        "--data",
+        str(tree),
+        "--out",
+        str(out),
+        "--set",
+        "stages=[{epochs: 2, size: 64, side: 73}]",
+    ]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "images/s" in captured.err
+    assert "accuracy" in captured.err
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+    assert main(arguments) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["eval", "--model", str(out / "model.safetensors"), "--data", str(tree)]) == 0
+    assert "9 images, one centre crop of 64 pixels" in capsys.readouterr().out
+
+
+def test_skip_unreadable(tree, tmp_path, capsys):
+    (tree / "val" / "n01440764" / "broken.JPEG").write_bytes(b"")
+    model = zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64)
+    model.wnids = ["n01440764", "n02088094", "n03000000"]
+    zfnet.save(model, tmp_path / "m.safetensors")
+    arguments = ["eval", "--model", str(tmp_path / "m.safetensors"), "--data", str(tree)]
+    assert main(arguments) == 2
+    assert "broken.JPEG" in capsys.readouterr().err
+    assert main([*arguments, "--skip-unreadable"]) == 0
+    assert "9 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("project {photo} --layer conv9", "no layer 'conv9'; the network has conv1, conv2"), ("project {photo} --channel 256", "conv5 has channels 0 to 255, got 256"),
+        ("project {photo} --channel 1 --position 13 0", "conv5 has rows 0 to 12"), ("project nowhere.jpg", "nowhere.jpg: no such file"),
+        ("project {photo} --model vgg", "no bundled network 'vgg'"), ("project {photo} --layer pool1 --channel 0", "no features of its own"),
+        ("occlude {photo} --target hond", "no class 'hond'"),
+        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "give --data PATH"),
+        ("train {config} --set optim.speed=1", "unknown key optim.speed"), ("train {config} --data nowhere", "nowhere/train: no such folder"),
+        ("eval --data nowhere", "nowhere: no such folder"), ("top --layer conv6", "no layer 'conv6'"), ("top -k 0", "-k must be at least 1"),
+        ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
+        ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_exit_status_2(arguments, message, photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text("name: run")
+    assert main(arguments.format(photo=photo, config=tmp_path / "run.yaml").split()) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("zfnet ")]
+    assert len(lines) == 1
+    assert message in lines[0]
