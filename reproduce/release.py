@@ -1,7 +1,7 @@
 """python -m reproduce.release RUN/model.safetensors --data PATH: pack a trained network as the bundled one, and measure it.
 
-Packs to int8 (one scale an output channel), evaluates before and after packing, and writes `zfnet/weights/NAME.safetensors` with its
-recipe and accuracy, and MODEL_CARD.md from what was measured. Nothing in the card's numbers is typed in.
+Packs to int8 (one scale an output channel), evaluates before and after packing, and writes `zfnet/weights/NAME.safetensors`
+with its recipe and accuracy, and MODEL_CARD.md from what was measured. No number in the card is typed in.
 """
 
 from __future__ import annotations
