@@ -12,12 +12,12 @@ from zfnet.record import Record, read_record, write_text
 
 TEMPLATES = Path(__file__).parent
 REPOSITORY = TEMPLATES.parent.parent
+MARKS = ("<!-- results: written by python -m reproduce gallery -->", "<!-- end of results -->")
 SAMPLES = "samples"  # the corpus of a fresh machine has a page of its own
 
 
 def write(out: Path, only: str | None = None) -> list[Path]:
-    """Write `out/index.html` for the committed corpora and `out/samples/index.html`, and RESULTS.md beside the project's
-    README.
+    """Write `out/index.html` for the committed corpora, `out/samples/index.html`, RESULTS.md and the README's results.
 
     `only` limits it to the page that holds one corpus. Returns the paths written.
     """
@@ -31,7 +31,11 @@ def write(out: Path, only: str | None = None) -> list[Path]:
         pages.append(_page(out / SAMPLES / "index.html", {SAMPLES: corpora[SAMPLES]}, prefix=False))
     if only is None and out.resolve() == (REPOSITORY / "figures").resolve() and committed:
         write_text(REPOSITORY / "RESULTS.md", _render("results.md", committed, prefix=True))
-        pages.append(REPOSITORY / "RESULTS.md")
+        readme = REPOSITORY / "README.md"
+        before, _, rest = readme.read_text().partition(MARKS[0])
+        _, _, after = rest.partition(MARKS[1])
+        write_text(readme, before + MARKS[0] + "\n" + _render("summary.md", committed, prefix=True) + MARKS[1] + after)
+        pages += [REPOSITORY / "RESULTS.md", readme]
     return pages
 
 
