@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # The input convention of the whole project, as in torchvision: RGB in [0, 1], minus the mean, over the deviation.
@@ -73,14 +74,15 @@ class LocalResponseNorm(nn.Module):
         return f"size={self.size}, alpha={self.alpha}, k={self.k}"
 
 
-def _sum_over_neighbours(x: Tensor, size: int) -> Tensor:
-    """Sum each channel with its neighbours: (N, C, H, W) to the same."""
-    channels, half = x.shape[1], size // 2
-    total = x.clone()
-    for shift in range(1, min(half, channels - 1) + 1):
-        total[:, shift:] += x[:, :-shift]
-        total[:, :-shift] += x[:, shift:]
-    return total
+def _window(x: Tensor, size: int, weight: float, offset: float = 0.0) -> Tensor:
+    """weight times the sum of each channel with its neighbours, plus an offset: (N, C, H, W) to the same.
+
+    One product with a banded matrix: on every device faster than adding shifted copies, and than pooling over channels.
+    """
+    channel = torch.arange(x.shape[1], device=x.device)
+    band = ((channel[:, None] - channel).abs() <= size // 2).to(x.dtype) * weight
+    bias = torch.full((x.shape[1],), offset, dtype=x.dtype, device=x.device)
+    return F.linear(x.permute(0, 2, 3, 1), band, bias).permute(0, 3, 1, 2)
 
 
 class _LRN(torch.autograd.Function):
@@ -88,18 +90,18 @@ class _LRN(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, size: int, alpha: float, k: float) -> Tensor:
-        root = _sum_over_neighbours(x * x, size).mul_(alpha / size).add_(k).rsqrt_()  # s^-1/2
+        root = _window(x * x, size, alpha / size, k).rsqrt_()  # s^-1/2
         ctx.save_for_backward(x, root)
         ctx.size, ctx.alpha = size, alpha
-        return x * root * root.sqrt()
+        return root.sqrt().mul_(root).mul_(x)
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, root = ctx.saved_tensors
-        scale = root * root.sqrt()  # s^-3/4
-        cross = _sum_over_neighbours(grad * x * scale * root * root, ctx.size)
-        return grad * scale - (2 * 0.75 * ctx.alpha / ctx.size) * x * cross, None, None, None
+        scaled = root.sqrt().mul_(root).mul_(grad)  # g s^-3/4
+        cross = _window((root * root).mul_(x).mul_(scaled), ctx.size, -2 * 0.75 * ctx.alpha / ctx.size)
+        return scaled.addcmul_(x, cross), None, None, None
 
 
 class PaperInput(nn.Module):

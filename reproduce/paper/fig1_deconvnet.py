@@ -142,7 +142,9 @@ def grid(axes, values, title, colours, switches=None, cell=None):
                     )
                 )
     axes.set_title(title)
-    axes.set_axis_off()
+    axes.set(xticks=(), yticks=())
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="0.75")
 
 
 def diagram(axes):
