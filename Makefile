@@ -4,10 +4,14 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 DATA ?=
 export MPLBACKEND := Agg
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: figures test test-all clean
+.NOTPARALLEL:
+
 figures: .venv/reproduce
 	$(BIN)/python -m reproduce all $(if $(DATA),--data "$(DATA)")
 
@@ -20,15 +24,19 @@ test: .venv/dev
 test-all: test
 	$(BIN)/python -m pytest -m slow
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
-
-.venv/reproduce: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[reproduce]"
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv || (echo "On Debian: apt install python3-venv" && exit 1)
 	touch $@
 
-.venv/dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[reproduce,dev]"
+.venv/reproduce: pyproject.toml | .venv/created
+	@echo "Installing PyTorch and the rest into .venv: some gigabytes, some minutes."
+	$(PIP) --quiet -e ".[reproduce]"
+	touch $@
+
+.venv/dev: pyproject.toml | .venv/created
+	@echo "Installing PyTorch, the tests' oracles and the rest into .venv: some gigabytes, some minutes."
+	$(PIP) --quiet -e ".[reproduce,dev]"
 	touch $@ .venv/reproduce
 
 clean:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from reproduce import gallery
 from reproduce.figure import FIGURES, Context, Outcome, discover, run
-from zfnet.activations import UnsupportedNetwork
+from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.checkpoint import CheckpointError
 from zfnet.data.cache import DataError
 
@@ -28,9 +29,9 @@ def main() -> int:
         sub = commands.add_parser(name, help=text)
         if name == "run":
             sub.add_argument("ids", nargs="+", metavar="ID")
-        sub.add_argument("--data", default=os.environ.get("ZFNET_DATA"), help="an ImageNet-like tree, or imagenette")
+        sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
         sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
-        sub.add_argument("--device", default="cpu")
+        sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         sub.add_argument("--out", type=Path, default=FIGURES)
         sub.add_argument("--force", action="store_true", help="make them again, whatever is there")
     options = parser.parse_args()
@@ -50,30 +51,43 @@ def main() -> int:
         print(f"reproduce: no figure {', '.join(unknown)}; there are {', '.join(scripts)}", file=sys.stderr)
         return 2
     try:
-        make(chosen, scripts, options)
-    except (CheckpointError, DataError, UnsupportedNetwork) as error:
+        return make(chosen, scripts, options)
+    except (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork, OSError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> None:
-    """Make the figures one after the other, with a progress bar, then the page and the closing table."""
+def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
+    """Make the figures one after the other, with a progress bar, then the page and the closing table.
+
+    A figure that fails is named in the table, its traceback printed, and the others are made; the exit status is then 1.
+    """
     began = time.perf_counter()
     inner = functools.partial(tqdm, leave=False, dynamic_ncols=True, position=1)
     context = Context(options.model, options.data, options.device, progress=inner)
     outcomes: list[Outcome] = []
+    failed: list[str] = []
     with tqdm(chosen, unit="figure", dynamic_ncols=True, position=0) as bar:
         for name in bar:
             bar.set_description(name)
-            outcomes.append(run(scripts[name], context, options.out, options.force))
+            try:
+                outcomes.append(run(scripts[name], context, options.out, options.force))
+            except (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork):
+                raise  # wrong input, for all of them
+            except Exception:
+                bar.write(traceback.format_exc())
+                failed.append(name)
     pages = gallery.write(options.out, only=context.corpus)
     print(f"\n{'figure':<9}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
         print(f"{record.id:<9}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
-    print(f"{len(outcomes)} figures in {time.perf_counter() - began:.0f} s. Open {pages[0]}")
+    for name in failed:
+        print(f"{name:<9}failed: see above")
+    page = f" Open {pages[0]}" if pages else ""
+    print(f"{len(outcomes)} figures in {time.perf_counter() - began:.0f} s.{page}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ A script in `reproduce/paper/` holds `FIGURE = Figure(...)`, `compute(ctx) -> Re
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import json
 import os
 import pkgutil
+import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +29,7 @@ import torch
 import reproduce.paper
 import zfnet
 from zfnet import plot
+from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder
@@ -35,11 +40,16 @@ from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIGURES = REPOSITORY / "figures"
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure or table of the paper. `inputs` are of "model", "images" and "top"; `budget` is seconds at sample scale."""
+    """A figure or table of the paper.
+
+    `inputs` are of "model", "images" and "top"; `files` are others that lie beside the script; `budget` is seconds at
+    sample scale; `paper` holds the paper's numbers, `config` ours.
+    """
 
     id: str
     title: str
@@ -49,6 +59,7 @@ class Figure:
     budget: float
     paper: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Context:
     def __init__(self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent):
         self.model_name, self.device, self.progress = model, device, progress
         self.data = data
-        self.corpus = "samples" if data is None else Path(data).resolve().name.lower()
+        self.corpus = SAMPLES if data is None else corpus_name(data)
         self.declared: tuple[str, ...] | None = None
 
     def for_figure(self, figure: Figure) -> Context:
@@ -111,7 +122,7 @@ class Context:
     def _images(self) -> Images:
         if self.data is None:
             return load_samples()
-        root = imagenette() if self.data == "imagenette" else Path(self.data)
+        root = imagenette() if self.data == "imagenette" else Path(self.data).expanduser()
         root = root / "val" if (root / "val").is_dir() else root
         images = load_folder(root, progress=self.progress)
         return images.aligned(self._model.wnids, self._model.classes)
@@ -120,7 +131,8 @@ class Context:
     def _top(self) -> TopActivations:
         path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, _source('zfnet'))[:20]}.safetensors"
         if path.exists():
-            return TopActivations.load(path)
+            with contextlib.suppress(CheckpointError):  # damaged: search again
+                return TopActivations.load(path)
         found = top_activations(self._model, self._images, groups=self._images.groups, progress=self.progress)
         found.save(path)
         return found
@@ -130,7 +142,7 @@ class Context:
         """The scale of a result that uses the images: the paper's, a subset, or the sample photographs."""
         if self.data is None:
             return "samples"
-        return "paper" if len(self._images) >= 50_000 and len(self._model.classes) == 1000 else "subset"
+        return "paper" if len(self._images) == 50_000 and self._model.info["training_images"] > 1_200_000 else "subset"
 
     def identity(self, figure: Figure) -> dict[str, str]:
         """The hashes of a figure's declared inputs, for its cache key and its record."""
@@ -147,14 +159,24 @@ def imagenette() -> Path:
     from torchvision.datasets import Imagenette
 
     root = cache_dir() / "imagenette"
-    extracted = root / "imagenette2-320"
-    if not extracted.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
+    if not root.is_dir():
+        partial = cache_dir() / f"imagenette-{os.getpid()}.partial"  # renamed when it is whole
+        partial.mkdir()
         try:
-            Imagenette(str(root), split="val", size="320px", download=True)
-        except OSError as error:
+            Imagenette(str(partial), split="val", size="320px", download=True)
+            os.replace(partial, root)
+        except (OSError, RuntimeError) as error:
             raise DataError(f"Imagenette could not be downloaded ({error}); give DATA=/path/to/imagenet instead") from None
-    return extracted
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return root / "imagenette2-320"
+
+
+def corpus_name(data: str) -> str:
+    """The name of a tree of images: its folder's, or that of the folder above where it is called val."""
+    path = Path(data).expanduser().resolve()
+    name = (path.parent if path.name == "val" else path).name.lower()
+    return f"{name}-folder" if name == SAMPLES else name
 
 
 def discover() -> dict[str, ModuleType]:
@@ -182,7 +204,7 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
     began = time.perf_counter()
     folder = out / context.corpus / figure.id
     inputs = context.identity(figure)
-    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), _source("zfnet"), inspect.getsource(Context))
+    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), _source("zfnet"))
     prior = read_record(folder)
     if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
         return Outcome(prior, time.perf_counter() - began, cached=True)
@@ -191,13 +213,14 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
     result = None if force else _load(arrays, key)
     if result is None:
         torch.manual_seed(figure.seed)
-        result = script.compute(context.for_figure(figure))
+        with torch.no_grad():
+            result = script.compute(context.for_figure(figure))
         _save(arrays, key, result)
     with plot.style():
         pictures: dict[str, matplotlib.figure.Figure] = script.draw(result)
         for name, picture in pictures.items():
             write_figure(picture, folder / name)
-    for stale in folder.glob("*.*g"):  # .png and .jpg of an earlier version
+    for stale in (*folder.glob("*.png"), *folder.glob("*.jpg")):  # of an earlier version
         if stale.name not in pictures:
             stale.unlink()
     record = Record(
@@ -227,8 +250,13 @@ def _load(path: Path, key: str) -> Result | None:
             if about.pop("key") != key:
                 return None
             return Result(arrays={name: file[name] for name in file.files if name != "__about__"}, **about)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
+
+
+def _beside(script: ModuleType) -> list[str]:
+    """The contents of the files that a figure declares."""
+    return [Path(str(script.__file__)).with_name(name).read_text() for name in script.FIGURE.files]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """python -m reproduce.release RUN/model.safetensors --data PATH: pack a trained network as the bundled one, and measure it.
 
 Packs to int8 (one scale an output channel), evaluates before and after packing, and writes `zfnet/weights/NAME.safetensors`
-with its recipe and accuracy, and MODEL_CARD.md from what was measured. No number in the card is typed in.
+with its recipe and accuracy, and MODEL_CARD.md from what was measured. No accuracy in the card is typed in.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def main() -> int:
     images = load_folder(options.data / "val", progress=functools.partial(tqdm, leave=False))
     before = measure(model, images, "before packing", "bfloat16")
     target = BUNDLED / f"{options.name}.safetensors"
-    zfnet.save(model, target, precision=options.precision)
-    packed = zfnet.load(target).to(options.device)
+    trial = target.with_suffix(".trial.safetensors")  # replaces the bundled one when it has been measured
+    zfnet.save(model, trial, precision=options.precision)
+    packed = zfnet.load(trial).to(options.device)
     after = measure(packed, images, "after packing", "bfloat16")
     exact = measure(packed, images, "after packing", "float32")
     ten = measure(packed, images, "after packing", "bfloat16", views=10)
@@ -55,6 +56,7 @@ def main() -> int:
         "class ranks": ranks(packed, images),
     }
     zfnet.save(model, target, precision=options.precision)
+    trial.unlink()
     card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     megabytes = target.stat().st_size / 1e6
     write_text(
@@ -66,8 +68,8 @@ def main() -> int:
 
 def measure(model: Network, images: Images, title: str, precision: str, views: int = 1) -> dict[str, float | int | str]:
     """Accuracy in percent, with its protocol."""
-    bar = functools.partial(tqdm, desc=f"{title}, {precision}, {views} views", leave=False)
-    scores = evaluate(model, images, views=views, precision=precision, progress=bar)
+    print(f"evaluating {title}, {precision}, {views} views")
+    scores = evaluate(model, images, views=views, precision=precision, progress=functools.partial(tqdm, leave=False))
     crops = "one centre crop" if views == 1 else "ten crops"
     protocol = f"{crops} of 224 from 256, {precision}"
     return {"top1": round(100 - scores.top1, 2), "top5": round(100 - scores.top5, 2), "n": scores.n, "protocol": protocol}

@@ -1,5 +1,7 @@
 """trace and receptive fields, on our networks and on torchvision's; refusals."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 import torchvision
@@ -83,10 +85,18 @@ def test_what_cannot_be_inverted_is_refused_with_a_reason(model, reason):
 
 
 @pytest.mark.parametrize(
-    "x", [torch.zeros(3, 224, 224), torch.zeros(1, 1, 224, 224), torch.zeros(1, 3, 224, 224, dtype=torch.uint8), "cat.jpg"]
+    "x",
+    [
+        torch.zeros(3, 224, 224),
+        torch.zeros(1, 1, 224, 224),
+        torch.zeros(1, 3, 224, 224, dtype=torch.uint8),
+        "cat.jpg",
+        torch.zeros(1, 3, 224, 224).double(),
+        torch.zeros(0, 3, 224, 224),
+    ],
 )
 def test_a_wrong_input_is_a_value_error(plain, x):
-    with pytest.raises(ValueError, match=r"expected a float batch|takes 3 channels"):
+    with pytest.raises(ValueError, match=r"expected a float batch|does not fit the network at conv1|float64"):
         zfnet.trace(plain, x)
 
 
@@ -95,7 +105,7 @@ def test_receptive_fields_of_the_paper(plain, photographs):
     fields = [receptive_field(steps, f"conv{i}") for i in range(1, 6)]
     assert [f.size for f in fields] == [7, 27, 75, 107, 139]
     assert [f.stride for f in fields] == [2, 8, 16, 16, 16]
-    box = fields[4].box(torch.tensor([[0, 0], [6, 6], [12, 12]]), 224, 224)
+    box = zfnet.trace(plain, photographs[:1]).box("conv5", torch.tensor([[0, 0], [6, 6], [12, 12]]))
     assert box[0, :2].tolist() == [0, 0]
     assert box[2, 2:].tolist() == [224, 224]
     assert (box[1, 2:] - box[1, :2]).tolist() == [139, 139]
@@ -129,8 +139,70 @@ def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
         out = nn.Sequential(*linear)(x)
     r, c = (pick // 7) % out.shape[2], (pick // 131) % out.shape[3]
     support = torch.autograd.grad(out[0, 0, r, c], x)[0][0, 0] != 0
-    steps = chain(nn.Sequential(*modules), x.detach())
-    top, left, bottom, right = receptive_field(steps, names[-1]).box(torch.tensor([r, c]), side, side).tolist()
+    t = zfnet.trace(nn.Sequential(*modules), x.detach())
+    top, left, bottom, right = t.box(names[-1], torch.tensor([r, c])).tolist()
+    assert max(bottom - top, right - left) <= t.receptive_field(names[-1]).size
     expected = torch.zeros(side, side, dtype=torch.bool)
     expected[top:bottom, left:right] = True
     assert torch.equal(support, expected)
+
+
+class Block(nn.Module):
+    """A residual block: modules one after the other are not what it computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+def test_a_sequential_is_verified_too():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Block(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2)).eval()
+    with pytest.raises(UnsupportedNetwork, match="residual"):
+        zfnet.trace(model, torch.randn(1, 3, 8, 8))
+
+
+def test_one_relu_may_serve_several_layers():
+    relu = nn.ReLU(inplace=True)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.Flatten(), nn.Linear(64, 2)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    t = zfnet.trace(model, x)
+    torch.testing.assert_close(t.logits, model(x))
+    assert t["conv2"].min() >= 0
+    assert zfnet.project(model, x, "conv2", 1).pixels.abs().max() > 0
+
+
+def test_layers_end_where_their_geometry_does():
+    """Rectified after pooling: the layer is the convolution's map, so that positions and boxes are its own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Dropout(), nn.ReLU()
+    ).eval()
+    x = torch.randn(1, 3, 20, 20)
+    t = zfnet.trace(model, x)
+    assert t.layers == ("conv1", "conv2")
+    assert t["conv1"].shape == (1, 4, 18, 18)
+    p = zfnet.project(model, x, "conv2", 0, (3, 4))
+    top, left, bottom, right = p.box[0].tolist()
+    outside = p.pixels.clone()
+    outside[..., top:bottom, left:right] = 0
+    assert outside.abs().max() == 0
+    assert p.pixels.abs().max() > 0
+
+
+def test_names_of_the_paper_are_kept():
+    children = {"conv1": nn.Conv2d(3, 4, 3), "relu1": nn.ReLU(), "conv5": nn.Conv2d(4, 4, 3), "relu5": nn.ReLU()}
+    model = nn.Sequential(OrderedDict(children | {"flatten": nn.Flatten(), "fc8": nn.Linear(64, 2)}))
+    t = zfnet.trace(model.eval(), torch.randn(1, 3, 8, 8))
+    assert t.layers == ("conv1", "conv5", "fc8")
+    assert "conv5" in t
+    assert "conv2" not in t
+    assert t["relu5"] is t["conv5"]
+
+
+def test_a_slice_of_a_network_is_a_plain_chain(plain, photographs):
+    part = plain[:3]
+    assert list(dict(part.named_children())) == ["conv1", "relu1", "pool1"]
+    torch.testing.assert_close(part(photographs), zfnet.trace(plain, photographs)["pool1"])

@@ -116,12 +116,31 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("eval --data nowhere", "nowhere: no such folder"), ("top --layer conv6", "no layer 'conv6'"), ("top -k 0", "-k must be at least 1"),
         ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
         ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
+        ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch: 0 is not between"),
+        ("train {config} --data {tree} --set model.maps=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_line_and_exit_status_2(arguments, message, photo, tmp_path, capsys, monkeypatch):
+def test_wrong_input_is_one_line_and_exit_status_2(arguments, message, photo, tree, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("name: run")
-    assert main(arguments.format(photo=photo, config=tmp_path / "run.yaml").split()) == 2
+    assert main(arguments.format(photo=photo, config=tmp_path / "run.yaml", tree=tree).split()) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("zfnet ")]
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize("arguments", [["project"], ["project", "x.jpg", "--channel", "abc"], ["fly"], []])
+def test_wrong_arguments_are_one_line_too(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys):
+    model = str(scenes_run / "model.safetensors")
+    assert main(["project", photo, "--model", model, "--layer", "conv2", "-o", str(tmp_path / "p.png")]) == 0
+    assert "receptive field" in capsys.readouterr().out
+    assert main(["occlude", photo, "--model", model, "--stride", "16", "-o", str(tmp_path / "o")]) == 0
+    assert (tmp_path / "o").read_bytes().startswith(b"\x89PNG")
+    assert main(["top", "--model", model, "--layer", "conv2", "-k", "2", "-o", str(tmp_path / "t.png")]) == 0

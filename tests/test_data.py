@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zfnet
 from zfnet.data.cache import DataError, cache_dir
@@ -64,12 +65,12 @@ def test_unreadable_files_are_counted_listed_and_skipped_on_request(tree):
         images = load_folder(tree / "train", side=64, size=56, skip_unreadable=True)
         assert len(images) == 24
         assert list(images.skipped) == ["n02088094/bad1.JPEG", "n02088094/bad2.png"]
-        assert (images.pixels.reshape(24, -1).max(1) > 0).all()
+        assert (images.raw(range(24)).flatten(1).max(1).values > 0).all()
+        assert images.names[-1].startswith("n03000000")
+        assert images.raw([23]).float().mean((0, 1, 2)).argmax() == 2  # rows follow names
 
 
 def test_a_black_image_is_no_unreadable_one(tree):
-    from PIL import Image
-
     Image.new("RGB", (30, 30)).save(tree / "val" / "n02088094" / "black.png")
     for _ in range(2):
         assert len(load_folder(tree / "val", side=64, size=56, skip_unreadable=True)) == 10
@@ -136,3 +137,36 @@ def test_only_the_shape_tells_a_scenes_class():
     assert means.std(0).max() < 0.6 * colours.std(0).mean()  # the classes' mean colours differ by chance alone
     with pytest.raises(ValueError, match="label"):
         draw_scene(0, label=10)
+
+
+def test_contents_tell_trees_apart(tmp_path):
+    """Two trees with the same names and file sizes, and one that changes under the same name."""
+    for split, colour in (("train", "red"), ("val", "blue")):
+        (tmp_path / split / "a").mkdir(parents=True)
+        Image.new("RGB", (64, 64), colour).save(tmp_path / split / "a" / "0.bmp")
+    red, blue = (load_folder(tmp_path / split, side=64, size=56) for split in ("train", "val"))
+    assert red.raw([0])[0, 0, 0].tolist() == [255, 0, 0]
+    assert blue.raw([0])[0, 0, 0].tolist() == [0, 0, 255]
+    assert red.digest != blue.digest
+    copy = tmp_path / "elsewhere"
+    (tmp_path / "train").rename(copy)
+    assert load_folder(copy, side=64, size=56).digest == red.digest
+    Image.new("RGB", (64, 64), "lime").save(copy / "a" / "0.bmp")
+    assert load_folder(copy, side=64, size=56).raw([0])[0, 0, 0].tolist() == [0, 255, 0]
+
+
+def test_a_crop_larger_than_the_image_is_an_error(tree):
+    with pytest.raises(ValueError, match="224 pixels cannot be cut from images kept at 128"):
+        load_folder(tree / "val", side=128)
+
+
+def test_an_unwritable_cache_is_replaced_or_named(tree, tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("ZFNET_CACHE", str(blocked / "cache"))
+    with pytest.raises(DataError, match="set ZFNET_CACHE"):
+        load_folder(tree / "val")
+    monkeypatch.delenv("ZFNET_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert cache_dir() == tmp_path / "zfnet"

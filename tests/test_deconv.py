@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -95,8 +95,8 @@ def test_unpooling_by_hand():
 )  # fmt: skip
 def test_unpooling_is_the_transpose_of_pooling(kernel, stride, padding, dilation, ceil, height, width, seed):
     """Gather and scatter agree with back-propagation through max pooling, and keep the sum, for any window."""
-    if padding > kernel // 2 or dilation * (kernel - 1) + 1 > min(height, width) + 2 * padding:
-        return
+    assume(padding <= kernel // 2)
+    assume(dilation * (kernel - 1) + 1 <= min(height, width) + 2 * padding)
     pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()  # many ties
@@ -265,3 +265,20 @@ def test_on_a_gpu_it_equals_the_cpu(plain, photographs):
     b = [project(there, photographs.cuda(), "conv5", 3).pixels for _ in range(5)]
     assert all(torch.equal(b[0], other) for other in b)
     torch.testing.assert_close(b[0].cpu(), a, rtol=1e-2, atol=1e-2 * float(a.abs().max()))
+
+
+def test_windows_may_be_oblong():
+    pool = nn.MaxPool2d((3, 2), (2, 1))
+    x = torch.randn(1, 2, 9, 8)
+    pooled, switches = F.max_pool2d(x, (3, 2), (2, 1), return_indices=True)
+    torch.testing.assert_close(gather_unpool(pooled, switches, (9, 8), pool), unpool(pooled, switches, (9, 8), pool))
+
+
+@pytest.mark.parametrize("position", [1, (1, 1, 1)])
+def test_a_position_has_two_whole_numbers(plain, photographs, position):
+    with pytest.raises(ValueError, match="position must be"):
+        project(plain, photographs, "conv5", 0, position)
+    with pytest.raises(ValueError, match="position must be whole numbers"):
+        project(plain, photographs, "conv5", 0, (0.5, 1.0))
+    with pytest.raises(ValueError, match="channel must be whole numbers"):
+        project(plain, photographs, "conv5", torch.tensor([1.9, 2.0, 3.0]))

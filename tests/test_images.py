@@ -123,3 +123,13 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 6  # rotated by 90 degrees
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def test_a_pillow_image_is_read_as_its_file(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 900, 3)).astype(np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as opened:
+        assert torch.equal(zfnet.preprocess(opened), zfnet.preprocess(tmp_path / "turned.jpg"))
+    assert zfnet.preprocess(image).is_contiguous()

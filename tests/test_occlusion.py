@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import zfnet
@@ -13,8 +13,7 @@ from zfnet.occlusion import occlude, windows
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 70), st.integers(1, 20))
 def test_every_pixel_is_covered(height, width, size, stride):
-    if stride > size:
-        return
+    assume(stride <= size)
     boxes = windows(height, width, size, stride)
     covered = torch.zeros(height, width, dtype=torch.bool)
     for top, left, bottom, right in boxes.view(-1, 4).tolist():
@@ -96,7 +95,11 @@ def test_wrong_requests(small):
         occlude(small, x, 6)
     with pytest.raises(ValueError, match="3 targets for 1 images"):
         occlude(small, x, [0, 1, 2])
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="batch must be"):
+        occlude(small, x, 0, batch=0)
+    with pytest.raises(ValueError, match="whole numbers"):
+        occlude(small, x, 1.7)
+    with pytest.raises(ValueError, match="size and stride must be at least 1"):
         occlude(small, x, 0, size=0)
 
 

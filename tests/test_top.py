@@ -122,3 +122,11 @@ def test_memory_does_not_grow_with_the_number_of_images(small):
         return sizes[-1]
 
     assert alive(320) <= 1.05 * alive(32)
+
+
+def test_the_global_random_state_is_left_alone(small):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    assert list(top_activations(small, Noise(3), "conv3", k=1)) == ["conv3"]
+    assert torch.equal(torch.rand(1), expected)

@@ -14,7 +14,9 @@ import torch
 import zfnet
 from zfnet.checkpoint import read_tensors
 from zfnet.config import Augment, ConfigError, parse
+from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
+from zfnet.data.images import standardise, to_pixels
 from zfnet.train import TrainingError, augment, clip_filters, epoch_order, evaluate, forward, one_cycle, train
 
 SMALL = {
@@ -191,8 +193,6 @@ def test_pooling_before_rectifying_changes_nothing():
 def test_papers_crops_are_corners_and_centre_with_flips():
     raw = torch.arange(8 * 8, dtype=torch.uint8).view(1, 8, 8, 1).expand(400, 8, 8, 3)
     crops = augment(raw, 6, Augment(crops="paper"), torch.Generator().manual_seed(0))
-    from zfnet.data.images import to_pixels
-
     values = (to_pixels(crops)[:, 0] * 255).round().to(torch.int64)
     seen = {tuple(v.flatten().tolist()) for v in values}
     grid = torch.arange(64).view(8, 8)
@@ -225,3 +225,47 @@ def test_too_small_a_training_set_is_an_error(tree, tmp_path):
         train(parse(SMALL | {"optim": {"batch": 64}}), loader(tree), tmp_path / "run")
     with pytest.raises(ConfigError):
         parse({"optim": {"batch": "many"}})
+
+
+def test_weights_that_are_not_finite_are_never_kept(tree, tmp_path, monkeypatch):
+    """Weights that turn infinite in the last step of an epoch are in no loss yet."""
+    calls = {"n": 0}
+
+    def poisoned(model, limit):
+        calls["n"] += 1
+        if calls["n"] == 6:  # the last step of the second epoch
+            model.conv1.weight.data.fill_(float("inf"))
+
+    monkeypatch.setattr("zfnet.train.clip_filters", poisoned)
+    config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}]})
+    with pytest.raises(TrainingError, match="not finite after epoch 2; the last good state"):
+        train(config, loader(tree), tmp_path / "run")
+    tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
+    assert meta["progress"]["epoch"] == 1
+    assert all(t.isfinite().all() for t in tensors.values())
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_validation_class_without_output_stops_before_training(tree, tmp_path):
+    (tree / "val" / "n03000000").rename(tree / "val" / "n04000000")
+    with pytest.raises(DataError, match="n04000000"):
+        train(parse(SMALL), loader(tree), tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_torch_compile_trains_alike(tree, tmp_path):
+    losses = []
+    for flag in (False, True):
+        more = {"stages": [{"epochs": 1, "size": 64, "side": 73}], "compile": flag, "precision": "float32"}
+        losses.append(train(parse(SMALL | more), loader(tree), tmp_path / str(flag)).info["log"][0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_ten_crops_equal_a_slow_loop(scenes_net, scenes_val):
+    wrong = 0
+    for i in np.linspace(0, len(scenes_val) - 1, 60).astype(int).tolist():
+        square = standardise(scenes_val.raw([i]).permute(0, 3, 1, 2))
+        crops = torch.cat([square[..., t : t + 112, l : l + 112] for t, l in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))])
+        wrong += int(scenes_net(torch.cat([crops, crops.flip(3)])).softmax(1).mean(0).argmax() != scenes_val.labels[i])
+    assert evaluate(scenes_net, scenes_val, views=10, limit=60).top1 == pytest.approx(100 * wrong / 60)

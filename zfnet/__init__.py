@@ -1,6 +1,6 @@
 """ZFNet and its deconvnet: train it, look inside it, and regenerate the figures of Zeiler & Fergus (ECCV 2014)."""
 
-from zfnet.activations import receptive_field, trace
+from zfnet.activations import trace
 from zfnet.checkpoint import load, save
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
@@ -18,5 +18,5 @@ __version__ = "0.1.0"
 __all__ = [
     "zfnet", "alexnet", "describe", "fold", "load", "save",
     "preprocess", "photograph", "load_samples", "load_folder", "load_scenes",
-    "trace", "receptive_field", "project", "top_activations", "TopActivations", "occlude", "evaluate",
+    "trace", "project", "top_activations", "TopActivations", "occlude", "evaluate",
 ]  # fmt: skip

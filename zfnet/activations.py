@@ -6,9 +6,11 @@ in networks such as torchvision's AlexNet and VGG, and refuses a network whose f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,13 +47,13 @@ class Step:
     layer: str | None = None
 
 
-@dataclass(frozen=True)
-class Trace:
-    """What one forward pass left behind.
+@dataclass(frozen=True, eq=False)
+class Trace(Mapping):
+    """What one forward pass left behind: a mapping from names to activations.
 
     `trace["conv3"]` is the rectified map (N, C, H, W) before pooling, `trace["fc7"]` the rectified vector (N, C), and
-    `trace["pool5"]` what any other step put out. `switches["pool1"]` (N, C, h, w) int64 holds, as PyTorch does, the flat index
-    of each window's maximum in the H x W map below. `logits` (N, classes) is None where the pass stopped earlier.
+    `trace["pool5"]` what any other step put out. `switches["pool1"]` (N, C, h, w) int64 holds, as PyTorch does, the flat
+    index of each window's maximum in the H x W map below. `logits` (N, classes) is None where the pass stopped earlier.
     """
 
     steps: tuple[Step, ...]
@@ -66,10 +68,35 @@ class Trace:
             raise UnknownLayer(f"no layer {name!r} in this trace; it has {', '.join(self.layers)}")
         return self.outputs[name]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the layers with weights, in order: conv1 ... fc8."""
         return tuple(step.layer for step in self.steps if step.layer)
+
+    def receptive_field(self, layer: str) -> ReceptiveField:
+        """The receptive field of a convolutional layer's units. Raises UnknownLayer."""
+        return receptive_field(self.steps, layer)
+
+    def box(self, layer: str, position: Tensor) -> Tensor:
+        """The pixels that units at position (..., 2) see: (..., 4) as (top, left, bottom, right), clipped to the image.
+
+        Walked down step by step, and clipped to each map on the way: at a border a unit sees padding, not pixels.
+        """
+        first = last = position
+        names = [step.name for step in self.steps]
+        for step in reversed(self.steps[: names.index(layer) + 1]):
+            if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+                kernel, stride, padding, dilation = _window(step.module)
+                limit = torch.tensor(self.inputs[step.name][-2:], device=position.device) - 1
+                first = (first * stride - padding).clamp_min(0).minimum(limit)
+                last = (last * stride - padding + dilation * (kernel - 1)).clamp_min(0).minimum(limit)
+        return torch.cat([first, last + 1], -1)
 
 
 def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
@@ -83,7 +110,7 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
         check_input(model, x)
         steps = chain(model, x[:1])
         if until is not None:
-            ends = [i for i, step in enumerate(steps) if step.layer == until or step.name == until]
+            ends = [i for i, step in enumerate(steps) if until in (step.layer, step.name)]
             if not ends:
                 raise UnknownLayer(unknown_layer(until, steps))
             steps = steps[: ends[-1] + 1]
@@ -91,10 +118,14 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
         signal = x
         for step in steps:
             inputs[step.name] = signal.shape
-            if isinstance(step.module, nn.MaxPool2d):
-                signal, switches[step.name] = max_pool(step.module, signal)
-            else:
-                signal = apply(step.module, signal)
+            try:
+                if isinstance(step.module, nn.MaxPool2d):
+                    signal, switches[step.name] = max_pool(step.module, signal)
+                else:
+                    signal = apply(step.module, signal)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}") from None
             outputs[step.name] = signal
             if step.layer:
                 outputs[step.layer] = signal
@@ -105,33 +136,37 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
 def chain(model: nn.Module, x: Tensor) -> list[Step]:
     """List the modules that the network applies in order, named by layer. Raises UnsupportedNetwork, saying why.
 
-    For a network that is not an `nn.Sequential`, x (1, 3, H, W) is passed through the modules in order of registration (with
-    a flattening before the first dense layer), and the result compared with the network's own.
+    For a network that is not ours, x (1, 3, H, W) is passed through the modules in order of registration (with a flattening
+    before the first dense layer), and the result compared with the network's own.
     """
     leaves = _leaves(model)
     for path, module in leaves:
         if not isinstance(module, (*KNOWN, *NORMS, *PASSED)):
             raise UnsupportedNetwork(
-                f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; it needs a "
-                f"chain of convolutions, ReLU modules, max pooling, normalisation and dense layers, as in ZFNet, AlexNet or VGG"
+                f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; it needs "
+                f"a chain of convolutions, ReLU modules, max pooling, normalisation and dense layers, as in ZFNet or VGG"
             )
-    if isinstance(model, Network):
-        named = [(name, module) for name, module in leaves]
-    else:
-        named = _name(leaves)
-    if not isinstance(model, nn.Sequential):
+    named = leaves if type(model) is Network else _name(leaves)
+    if type(model) is not Network:
         _verify(model, named, x)
-    steps = []
+    return [Step(name, module, layer) for (name, module), layer in zip(named, _ends(named), strict=True)]
+
+
+def _ends(named: list[tuple[str, nn.Module]]) -> list[str | None]:
+    """For each module, the layer whose activation it completes: its ReLU, else the last of its weights and BatchNorm."""
+    ends: list[str | None] = [None] * len(named)
+    owner = None
     for i, (name, module) in enumerate(named):
-        layer = None
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            owner = name
-        if isinstance(module, (nn.Conv2d, nn.Linear, *BATCHNORMS, nn.ReLU)):
-            following = named[i + 1][1] if i + 1 < len(named) else None
-            if isinstance(module, nn.ReLU) or not isinstance(following, (nn.ReLU, *BATCHNORMS)):
-                layer = owner  # pyright: ignore[reportPossiblyUnboundVariable]
-        steps.append(Step(name, module, layer))
-    return steps
+            owner, place = name, i
+        elif owner and isinstance(module, (*BATCHNORMS, nn.ReLU)):
+            ends[place] = None  # pyright: ignore[reportPossiblyUnboundVariable]
+            place = i
+        else:
+            owner = None  # pooling, normalisation or dropout: the layer's own activation is complete
+        if owner:
+            ends[place] = owner
+    return ends
 
 
 def conv_layers(steps: list[Step] | tuple[Step, ...]) -> list[str]:
@@ -164,13 +199,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def check_input(model: nn.Module, x: Tensor) -> None:
-    """Raise ValueError where x is not a float batch (N, C, H, W) with the channels that the first convolution takes."""
-    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+    """Raise ValueError where x is not a float batch (N, C, H, W) on the network's device and of its dtype."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or 0 in x.shape:
         found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"expected a float batch (N, C, H, W), as zfnet.preprocess makes, got {found}")
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is not None and x.shape[1] != first.in_channels:
-        raise ValueError(f"the network takes {first.in_channels} channels, x has {x.shape[1]}: {tuple(x.shape)}")
+    weight = next(model.parameters(), x)
+    if (x.device, x.dtype) != (weight.device, weight.dtype):
+        raise ValueError(f"x is {x.dtype} on {x.device}, the network {weight.dtype} on {weight.device}")
 
 
 def unknown_layer(name: str, steps: list[Step]) -> str:
@@ -178,30 +213,26 @@ def unknown_layer(name: str, steps: list[Step]) -> str:
 
 
 def _leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(path, m) for path, m in model.named_modules() if not any(True for _ in m.children()) and path]
+    modules = model.named_modules(remove_duplicate=False)  # one ReLU may serve several layers
+    return [(path, module) for path, module in modules if path and next(module.children(), None) is None]
 
 
 def _name(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Give the modules of another library's network the names of the paper, and flatten before the first dense layer."""
-    kinds = {
-        nn.ReLU: "relu",
-        nn.MaxPool2d: "pool",
-        nn.BatchNorm2d: "bn",
-        nn.BatchNorm1d: "bn",
-        nn.Dropout: "drop",
-        nn.Conv2d: "conv",
-        nn.Linear: "fc",
-    }
-    kinds |= dict.fromkeys(NORMS, "norm")
+    """Give the modules of another library's network the names of the paper, and flatten before the first dense layer.
+
+    Modules that already have such names at the top level (conv1, relu1, pool1, ...) keep them, all or none.
+    """
+    kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn"}
+    kinds |= {nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"} | dict.fromkeys(NORMS, "norm")
+    weighted = [(path, kinds[type(m)]) for path, m in leaves if isinstance(m, (nn.Conv2d, nn.Linear))]
+    keep = all(re.fullmatch(rf"{kind}\d+", path) for path, kind in weighted)
     named: list[tuple[str, nn.Module]] = []
-    number, flat, taken = 0, False, set()
+    number, taken = 0, set()
     for path, module in leaves:
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            number += 1
-        if isinstance(module, nn.Linear) and not flat and not any(isinstance(m, nn.Flatten) for _, m in named):
+        if isinstance(module, nn.Linear) and not any(isinstance(m, (nn.Flatten, nn.Linear)) for _, m in named):
             named.append(("flatten", nn.Flatten()))
-        flat = flat or isinstance(module, nn.Linear)
-        name = f"{kinds[type(module)]}{number}" if type(module) in kinds else path
+        number += isinstance(module, (nn.Conv2d, nn.Linear))
+        name = f"{kinds[type(module)]}{number}" if type(module) in kinds and not keep else path
         name = path if name in taken else name  # a second dropout of one layer, say
         taken.add(name)
         named.append((name, module))
@@ -213,18 +244,15 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
         f"{type(model).__name__} cannot be inverted: its forward pass is not its modules one after the other "
         "(residual connections, or functional ReLU or pooling, which leave no switch to follow)"
     )
-    expected = model(x)
-    signal = x
+    expected, signal = model(x), x
     try:
         for _, module in named:
             signal = apply(module, signal)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a module says to an input that the network never gives it
         raise UnsupportedNetwork(f"{reason}: {str(error).splitlines()[0]}") from None
-    if (
-        not isinstance(expected, Tensor)
-        or signal.shape != expected.shape
-        or not torch.allclose(signal, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-    ):
+    if not isinstance(expected, Tensor) or signal.shape != expected.shape:
+        raise UnsupportedNetwork(reason)
+    if not torch.allclose(signal, expected, rtol=1e-3, atol=1e-4 * float(expected.nan_to_num().abs().max()), equal_nan=True):
         raise UnsupportedNetwork(reason)
 
 
@@ -235,12 +263,6 @@ class ReceptiveField:
     size: int
     stride: int
     offset: int  # of the first unit; negative where padding reaches outside the image
-
-    def box(self, position: Tensor, height: int, width: int) -> Tensor:
-        """Boxes (..., 4) as (top, left, bottom, right), clipped to the image, of units at position (..., 2)."""
-        start = self.offset + position * self.stride
-        limits = torch.tensor([height, width], device=position.device)
-        return torch.cat([start.clamp_min(0).minimum(limits), (start + self.size).clamp_min(0).minimum(limits)], -1)
 
 
 def receptive_field(steps: list[Step] | tuple[Step, ...], layer: str) -> ReceptiveField:
@@ -253,20 +275,19 @@ def receptive_field(steps: list[Step] | tuple[Step, ...], layer: str) -> Recepti
     for step in steps:
         module = step.module
         if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
-            kernel, stride, padding, dilation = (
-                _square(getattr(module, a)) for a in ("kernel_size", "stride", "padding", "dilation")
-            )
+            kernel, stride, padding, dilation = _window(module)
             size += dilation * (kernel - 1) * jump
             offset -= padding * jump
             jump *= stride
-        if step.name == layer:
+        if step.name == layer and isinstance(module, nn.Conv2d):
             return ReceptiveField(size, jump, offset)
     raise UnknownLayer(unknown_layer(layer, list(steps)))
 
 
-def _square(value: int | tuple[int, int] | str) -> int:
-    if isinstance(value, tuple) and value[0] == value[1]:
-        value = value[0]
-    if not isinstance(value, int):
-        raise UnsupportedNetwork(f"a window of {value}: only square ones with numeric padding have a receptive field here")
-    return value
+def _window(module: nn.Conv2d | nn.MaxPool2d) -> list[int]:
+    """Kernel, stride, padding and dilation of a square window."""
+    values: list[Any] = [getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")]
+    values = [v[0] if isinstance(v, tuple) and v[0] == v[1] else v for v in values]
+    if not all(isinstance(v, int) for v in values):
+        raise UnsupportedNetwork(f"{module}: only a square window with numeric padding has a receptive field here")
+    return values

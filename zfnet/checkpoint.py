@@ -33,10 +33,10 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
     training on. `model.classes` and `model.wnids` name the outputs; `model.info` is the recorded recipe and accuracy.
     Raises CheckpointError where there is no such file or name, or where the file is damaged.
     """
-    path = Path(name)
-    if path.suffix != ".safetensors" and not path.exists():
-        path = BUNDLED / f"{name}.safetensors"
-        if not path.exists():
+    path = BUNDLED / f"{name}.safetensors"
+    if Path(name).name != str(name) or not path.is_file():  # not a bundled name: a path
+        path = Path(name)
+        if path.suffix != ".safetensors" and not path.is_file():
             names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
             raise CheckpointError(f"no bundled network {str(name)!r} (there are: {names}), nor a file of that name")
     tensors, meta = read_tensors(path)
@@ -120,7 +120,8 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    meta = meta | {"format": FORMAT, "sha256": _hash(tensors)}
+    meta = json.loads(json.dumps(meta | {"format": FORMAT}))
+    meta["sha256"] = _hash(tensors, meta)
     partial = path.with_name(f".{path.name}.partial")
     try:
         save_file(tensors, partial, metadata={"zfnet": json.dumps(meta)})
@@ -146,13 +147,14 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     meta = json.loads(text)
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}")
-    if meta["sha256"] != _hash(tensors):
-        raise CheckpointError(f"{path}: damaged: its tensors do not have the recorded hash")
+    if meta.pop("sha256", None) != (sha := _hash(tensors, meta)):
+        raise CheckpointError(f"{path}: damaged: its contents do not have the recorded hash")
+    meta["sha256"] = sha
     return tensors, meta
 
 
-def _hash(tensors: dict[str, Tensor]) -> str:
-    sha = hashlib.sha256()
+def _hash(tensors: dict[str, Tensor], meta: dict) -> str:
+    sha = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

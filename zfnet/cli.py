@@ -7,6 +7,7 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -26,11 +27,18 @@ from zfnet.model import ARCHITECTURES, Network, describe
 from zfnet.occlusion import occlude
 from zfnet.record import write_figure
 from zfnet.top import top_activations
-from zfnet.train import Loader, Status, TrainingError, evaluate, train
+from zfnet.train import Status, TrainingError, evaluate, train
 
 DEFAULT = "imagenet65k"
 USER_ERRORS = (CheckpointError, ConfigError, DataError, ImageError, TrainingError, UnknownLayer, UnsupportedNetwork)
 progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with an error of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 class UserError(Exception):
@@ -43,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with plot.style():
             options.run(options)
-    except (*USER_ERRORS, UserError) as error:
+    except (*USER_ERRORS, UserError, OSError) as error:
         print(f"zfnet {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -53,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="zfnet", description="Train ZFNet and look inside it, as Zeiler & Fergus did.")
+    parser = Parser(prog="zfnet", description="Train ZFNet and look inside it, as Zeiler & Fergus did.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, run, text: str) -> argparse.ArgumentParser:
@@ -91,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--layer", default="conv5")
     sub.add_argument("--channel", type=int, default=0)
     sub.add_argument("-k", type=int, default=9)
+    sub.add_argument("--skip-unreadable", action="store_true")
     sub.add_argument(
         "-o", "--out", type=Path, default=Path("top.png"), help="a picture, or .safetensors for all channels' table"
     )
@@ -154,7 +163,7 @@ def run_train(options: argparse.Namespace) -> None:
     def report(status: Status) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(total=status.steps, unit="step", dynamic_ncols=True)
+            bar = tqdm(total=status.steps, initial=status.step - 1, unit="step", dynamic_ncols=True)
         bar.set_description(f"epoch {status.epoch}/{status.epochs}", refresh=False)
         bar.set_postfix_str(
             f"{status.images_per_second:.0f} images/s, loss {status.loss:.3f}, accuracy {100 * status.accuracy:.1f} %",
@@ -162,8 +171,7 @@ def run_train(options: argparse.Namespace) -> None:
         )
         bar.update(status.step - bar.n)
 
-    loader: Loader = load_images
-    train(config, loader, out, resume=options.resume, init=options.init, device=_device(options.device), report=report)
+    train(config, load_images, out, resume=options.resume, init=options.init, device=_device(options.device), report=report)
     if bar is not None:
         bar.close()
     print(f"wrote {out / 'model.safetensors'}; the log is {out / 'log.jsonl'}")
@@ -171,9 +179,8 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_eval(options: argparse.Namespace) -> None:
     model = _model(options)
-    images = _images(options.data, options.skip_unreadable)
-    bar = functools.partial(progress_bar, desc="evaluating")
-    scores = evaluate(model, images, views=options.views, precision=options.precision, progress=bar)
+    images = _images(options.data, model, options.skip_unreadable)
+    scores = evaluate(model, images, views=options.views, precision=options.precision, progress=progress_bar)
     crops = "one centre crop" if scores.views == 1 else "ten crops"
     print(f"{scores.n} images, {crops} of {model.size} pixels, {options.precision}:")
     print(f"top-1 error {scores.top1:.2f} %, top-5 error {scores.top5:.2f} %")
@@ -182,16 +189,16 @@ def run_eval(options: argparse.Namespace) -> None:
 
 def run_top(options: argparse.Namespace) -> None:
     model = _model(options)
-    images = _images(options.data) if options.data else load_samples()
+    images = _images(options.data, model, options.skip_unreadable) if options.data else load_samples(model.size, _side(model))
     if options.k < 1:
         raise UserError(f"-k must be at least 1, got {options.k}")
+    _check_channel(options.layer, options.channel, _channels(model, options.layer))
     found = top_activations(model, images, (options.layer,), options.k, groups=images.groups, progress=progress_bar)
     if options.out.suffix == ".safetensors":
         found.save(options.out)
         print(f"wrote {options.out}: the top {options.k} of {len(found[options.layer].value)} channels of {options.layer}")
         return
     top = found[options.layer]
-    _check_channel(options.layer, options.channel, len(top.value))
     index = top.index[options.channel]
     index = index[index >= 0]
     x = images.batch(index).to(next(model.parameters()).device)
@@ -211,7 +218,7 @@ def run_top(options: argparse.Namespace) -> None:
 
 def run_project(options: argparse.Namespace) -> None:
     model = _model(options)
-    x = preprocess(options.image).to(next(model.parameters()).device)
+    x = _photograph(options.image, model)
     maps = trace(model, x, until=options.layer)[options.layer]
     if maps.ndim == 2:
         maps = maps[:, :, None, None]
@@ -234,7 +241,7 @@ def run_project(options: argparse.Namespace) -> None:
 
 def run_occlude(options: argparse.Namespace) -> None:
     model = _model(options)
-    x = preprocess(options.image).to(next(model.parameters()).device)
+    x = _photograph(options.image, model)
     try:
         target = None if options.target is None else model.class_index(options.target)
         o = occlude(model, x, target, size=options.size, stride=options.stride, progress=progress_bar)
@@ -247,8 +254,7 @@ def run_occlude(options: argparse.Namespace) -> None:
     arrays = {title: values.cpu().numpy() for title, values in maps.items()}
     title = f"{name}: probability {float(o.baseline.probability):.3f}, logit {float(o.baseline.logit):.2f} without occluder"
     _write(plot.occlusion_figure(x.cpu(), arrays, o.label.cpu().numpy(), model.classes, options.size, title), options.out)
-    drop = 100 * (1 - float(o.logit.min()) / float(o.baseline.logit)) if float(o.baseline.logit) else float("nan")
-    print(f"{title}; the most harmful occluder lowers the logit by {drop:.0f} %")
+    print(f"{title}; the most harmful occluder lowers the logit by {float(o.baseline.logit - o.logit.min()):.2f}")
     predicted = model.classes[int(o.baseline.label)]
     if predicted != name:
         print(f"the network takes the image for: {predicted}")
@@ -267,9 +273,25 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _images(path: Path, skip_unreadable: bool = False) -> Images:
+def _side(model: Network) -> int:
+    """The side at which images are kept for a network: 256 for 224."""
+    return round(model.size * 256 / 224)
+
+
+def _images(path: Path, model: Network, skip_unreadable: bool) -> Images:
     root = path / "val" if (path / "val").is_dir() else path
-    return load_folder(root, skip_unreadable=skip_unreadable, progress=progress_bar)
+    return load_folder(root, side=_side(model), size=model.size, skip_unreadable=skip_unreadable, progress=progress_bar)
+
+
+def _photograph(path: str, model: Network) -> torch.Tensor:
+    return preprocess(path, model.size).to(next(model.parameters()).device)
+
+
+def _channels(model: Network, layer: str) -> int:
+    """How many channels a layer has. Raises UnknownLayer."""
+    weight = next(model.parameters())
+    x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device)
+    return trace(model, x, until=layer)[layer].shape[1]
 
 
 def _check_channel(layer: str, channel: int, channels: int) -> None:

@@ -98,6 +98,16 @@ CHOICES = {
 }
 
 
+RANGES = {
+    "seed": (0, 2**32 - 1), "validate": (0, 10**9), "data.per_class": (0, 10**9), "data.scenes": (1, 10**7),
+    "model.fc": (1, 10**6), "model.groups": (1, 1000), "model.dropout": (0, 1), "model.size": (16, 4096),
+    "augment.aspect": (1, 4), "augment.colour": (0, 1),
+    "optim.batch": (1, 10**6), "optim.lr": (0, 1e3), "optim.momentum": (0, 1), "optim.weight_decay": (0, 1),
+    "optim.patience": (1, 10**6), "optim.warmup": (0, 0.99), "optim.clip_rms": (0, 1e6),
+    "optim.label_smoothing": (0, 1), "optim.ema": (0, 1),
+}  # fmt: skip
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `key=value` overrides with dotted keys. Raises ConfigError, naming file and key."""
     path = Path(path)
@@ -105,7 +115,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         values = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -129,13 +139,32 @@ def parse(values: Any, source: str = "config") -> Config:
     """Turn nested dicts into a Config. Raises ConfigError, naming the key."""
     config = _convert(values, Config, "", source)
     for key, allowed in CHOICES.items():
-        value = config
-        for part in key.split("."):
-            value = getattr(value, part)
+        value = _get(config, key)
         if value not in allowed:
             raise ConfigError(f"{source}: {key}: {value!r} is not one of {', '.join(allowed)}")
+    for key, (low, high) in RANGES.items():
+        value = _get(config, key)
+        if not low <= value <= high:
+            raise ConfigError(f"{source}: {key}: {value} is not between {low} and {high}")
     if not config.stages:
         raise ConfigError(f"{source}: stages: at least one is needed")
+    for i, stage in enumerate(config.stages):
+        if stage.epochs < 1 or stage.size < 16:
+            raise ConfigError(f"{source}: stages[{i}]: epochs must be at least 1 and size at least 16")
+        if stage.size > stage.side or stage.size > config.model.size:
+            raise ConfigError(
+                f"{source}: stages[{i}]: size {stage.size} is above side {stage.side} or model.size {config.model.size}"
+            )
+    if len(config.augment.scale) != 2 or not 0 < config.augment.scale[0] <= config.augment.scale[1] <= 1:
+        raise ConfigError(f"{source}: augment.scale: expected two shares 0 < low <= high <= 1, got {config.augment.scale}")
+    if config.optim.nesterov and not config.optim.momentum:
+        raise ConfigError(f"{source}: optim.nesterov: needs optim.momentum above 0")
+    return config
+
+
+def _get(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = getattr(config, part)
     return config
 
 

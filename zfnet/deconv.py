@@ -23,13 +23,12 @@ from zfnet.activations import (
     UnknownLayer,
     UnsupportedNetwork,
     conv_layers,
-    receptive_field,
     trace,
 )
 from zfnet.model import PaperInput
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Projection:
     """Activations projected to pixels.
 
@@ -62,8 +61,9 @@ def project(
 
     `channel` is one feature map or N of them; `position` is (row, column), (N, 2) of them, or None: each map's strongest, the
     first in reading order where several are equal. One image with many channels gives as many projections. `crop` cuts the
-    receptive field out. `collision` says what unpooling does where overlapping windows share a maximum: "sum", as
-    back-propagation does, or "overwrite", as `max_unpool2d` does: the last window wins, which is wrong.
+    receptive field out (of a dense layer: the whole image). `collision` says what unpooling does where overlapping windows
+    share a maximum: "sum", as back-propagation does, or "overwrite", as `max_unpool2d` does: the last window wins, which is
+    wrong. `batch` projections are carried down at once.
     Raises UnknownLayer, UnsupportedNetwork, IndexError for a channel or position outside the layer, or ValueError.
     """
     if collision not in ("sum", "overwrite"):
@@ -85,8 +85,8 @@ def project(
 
     height, width = x.shape[-2:]
     if layer in conv_layers(t.steps):
-        field = receptive_field(t.steps, layer)
-        corner, box = field.offset + position * field.stride, field.box(position, height, width)
+        field = t.receptive_field(layer)
+        corner, box = field.offset + position * field.stride, t.box(layer, position)
         pixels = cut(pixels, corner, field.size) if crop else pixels
     else:  # a unit of a dense layer sees the whole image
         corner = torch.zeros_like(position)
@@ -180,16 +180,17 @@ def gather_unpool(
 ) -> Tensor:
     """`unpool` without a scatter: visit, for all cells at once, each of the few windows that cover a cell."""
     (height, width), (h, w) = size, signal.shape[-2:]
-    kernel, stride, padding, dilation = (
-        v if isinstance(v, int) else v[0] for v in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    geometry = zip(*(_pair(v) for v in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)), strict=True)
+    (reach_r, stride_r, pad_r), (reach_c, stride_c, pad_c) = (
+        (-(-(dilation * (kernel - 1) + 1) // stride), stride, padding)  # windows that can cover a cell, along each side
+        for kernel, stride, padding, dilation in geometry
     )
-    reach = -(-(dilation * (kernel - 1) + 1) // stride)  # windows that can cover a cell, along one side
     rows, columns = (torch.arange(n, device=signal.device) for n in size)
     cell = rows[:, None] * width + columns
     result = torch.zeros(*signal.shape[:2], height, width, dtype=signal.dtype, device=signal.device)
-    for back_r in reversed(range(reach)):  # first to last window in reading order, so the last overwrites
-        for back_c in reversed(range(reach)):
-            r, c = (rows + padding) // stride - back_r, (columns + padding) // stride - back_c
+    for back_r in reversed(range(reach_r)):  # first to last window in reading order, so the last overwrites
+        for back_c in reversed(range(reach_c)):
+            r, c = (rows + pad_r) // stride_r - back_r, (columns + pad_c) // stride_c - back_c
             inside = ((r >= 0) & (r < h))[:, None] & ((c >= 0) & (c < w))
             r, c = r.clamp(0, h - 1), c.clamp(0, w - 1)
             hit = inside & (switches[:, :, r][..., c] == cell)
@@ -199,6 +200,10 @@ def gather_unpool(
             else:
                 result = torch.where(hit, value, result)
     return result
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def cut(pixels: Tensor, corner: Tensor, size: int) -> Tensor:
@@ -211,12 +216,23 @@ def cut(pixels: Tensor, corner: Tensor, size: int) -> Tensor:
     return torch.stack(patches)
 
 
+def _whole(value, name: str, device: torch.device) -> Tensor:
+    """A tensor of int64 from whole numbers. Raises ValueError for others, which would be cut off silently."""
+    value = torch.as_tensor(value, device=device)
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise ValueError(f"{name} must be whole numbers, got {value.dtype}")
+    return value.to(torch.int64)
+
+
 def _select(maps: Tensor, channel: int | Tensor, position, layer: str) -> tuple[Tensor, Tensor, Tensor]:
     """Resolve channel and position to (image, channel, position) of M projections: (M,), (M,), (M, 2), all int64."""
     n, channels, height, width = maps.shape
-    channel = torch.as_tensor(channel, dtype=torch.int64, device=maps.device).reshape(-1)
+    channel = _whole(channel, "channel", maps.device).reshape(-1)
     if position is not None:
-        position = torch.as_tensor(position, dtype=torch.int64, device=maps.device).reshape(-1, 2)
+        position = _whole(position, "position", maps.device)
+        if position.shape[-1:] != (2,) or position.ndim > 2:
+            raise ValueError(f"position must be (row, column) or (N, 2) of them, got shape {tuple(position.shape)}")
+        position = position.reshape(-1, 2)
     lengths = {n, len(channel), 1 if position is None else len(position)}
     count = max(lengths)
     if not lengths <= {1, count}:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-# The input convention of the whole project, as in torchvision: RGB in [0, 1], minus the mean, over the deviation.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from zfnet.data.images import MEAN, STD
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class LocalResponseNorm(nn.Module):
     roots.
     """
 
-    def __init__(self, size: int = 5, alpha: float = 5e-4, k: float = 2.0):
+    def __init__(self, size: int = 5, *, alpha: float = 5e-4, k: float = 2.0):
         super().__init__()
         if size % 2 == 0:
             raise ValueError(f"LocalResponseNorm: size must be odd, got {size}")
@@ -82,7 +82,8 @@ def _window(x: Tensor, size: int, weight: float, offset: float = 0.0) -> Tensor:
     channel = torch.arange(x.shape[1], device=x.device)
     band = ((channel[:, None] - channel).abs() <= size // 2).to(x.dtype) * weight
     bias = torch.full((x.shape[1],), offset, dtype=x.dtype, device=x.device)
-    return F.linear(x.permute(0, 2, 3, 1), band, bias).permute(0, 3, 1, 2)
+    with torch.autocast(x.device.type, enabled=False):  # at the precision of x
+        return F.linear(x.permute(0, 2, 3, 1), band, bias).permute(0, 3, 1, 2)
 
 
 class _LRN(torch.autograd.Function):
@@ -96,6 +97,7 @@ class _LRN(torch.autograd.Function):
         return root.sqrt().mul_(root).mul_(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, root = ctx.saved_tensors
@@ -143,12 +145,20 @@ class Network(nn.Sequential):
         for name, module in children.items():
             self.add_module(name, module)
 
+    def __getitem__(self, key):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One module, or for a slice a plain `nn.Sequential` of those modules under their names."""
+        return (
+            nn.Sequential(OrderedDict(list(self.named_children())[key])) if isinstance(key, slice) else super().__getitem__(key)
+        )
+
     def class_index(self, name: str | int) -> int:
         """The output of a class given by number, WordNet id, or name in any case ("Afghan hound").
 
         Raises ValueError with the nearest names, or with the WordNet ids where two classes share a name (crane, maillot).
         """
         text = str(name).strip()
+        if isinstance(name, int) and 0 <= name < len(self.classes):
+            return name
         if text in self.wnids:
             return self.wnids.index(text)
         found = [i for i, c in enumerate(self.classes) if c == text]  # Cardigan is a dog, cardigan a garment
@@ -176,7 +186,7 @@ def zfnet(classes: int = 1000, **options) -> Network:
     `size` (side of the input in pixels, 224); `in_channels` (3).
 
     Weights have deviation 0.01 and biases are 0, as in section 3; with `norm="batch"` the deviation is He's.
-    Raises ValueError for an unknown option or value, naming it.
+    Raises TypeError for an unknown option, ValueError for a wrong value, naming it.
     """
     return _build("zfnet", ZFNET, classes, **options)
 
@@ -215,6 +225,11 @@ def _build(
         raise ValueError(f"{arch}: maps must have 3 numbers (layers 3-5) or 5 (all), got {tuple(maps)}")
     if not set(without) <= {3, 4, 6, 7}:
         raise ValueError(f"{arch}: without can hold 3, 4, 6 and 7, got {tuple(without)}")
+    for name, number in (("classes", classes), ("fc", fc), ("groups", groups), *(("maps", m) for m in maps)):
+        if number < 1:
+            raise ValueError(f"{arch}: {name} must be at least 1, got {number}")
+    if input == "paper" and in_channels != 3:
+        raise ValueError(f"{arch}: input 'paper' has 3 channels, got in_channels={in_channels}")
     options = {
         "classes": classes, "fc": fc, "maps": tuple(maps), "without": tuple(without), "norm": norm, "groups": groups,
         "dropout": dropout, "input": input, "size": size, "in_channels": in_channels,

@@ -12,7 +12,7 @@ from zfnet.activations import Step, UnsupportedNetwork, apply, chain, check_inpu
 from zfnet.data import silent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Baseline:
     """The unoccluded image: the numbers of `Occlusion`, each (N,), or without that axis for one image."""
 
@@ -22,7 +22,7 @@ class Baseline:
     label: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Occlusion:
     """What the network says for each position of the occluder; every map is (rows, cols), or (N, rows, cols) for N images.
 
@@ -79,6 +79,8 @@ def occlude(
     """
     with evaluating(model), torch.no_grad():
         check_input(model, x)
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
         boxes = windows(x.shape[2], x.shape[3], size, stride)
         respond = _responder(model, x)
         maps, logits = respond(x)
@@ -141,7 +143,10 @@ def _targets(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Ten
     n, classes = logits.shape
     if target is None:
         return logits.argmax(1)
-    target = torch.as_tensor(target, dtype=torch.int64, device=logits.device).reshape(-1)
+    target = torch.as_tensor(target, device=logits.device).reshape(-1)
+    if target.is_floating_point():
+        raise ValueError(f"target must be whole numbers, got {target.tolist()}")
+    target = target.to(torch.int64)
     if len(target) not in (1, n):
         raise ValueError(f"{len(target)} targets for {n} images: give one for all, or one for each")
     if ((target < 0) | (target >= classes)).any():

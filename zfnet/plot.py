@@ -95,7 +95,7 @@ def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
 
 
 def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float, float] | None = None, unit: str = "") -> None:
-    """A heat map (rows, columns) with its own colour bar. For occlusion: blue where covering the image lowers the value."""
+    """A heat map (rows, columns) with its own colour bar: dark where the value is low."""
     low, high = limits or (float(values.min()), float(values.max()))
     shown = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1e-6)
     axes.set_title(title)

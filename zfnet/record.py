@@ -47,7 +47,13 @@ class Record:
 
 def environment(device: str) -> dict[str, str]:
     """The git commit, versions and device that a result was made with; no host or path."""
-    run = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
+    )
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
     return {
         "commit": run.stdout.strip() or "unknown",
@@ -59,7 +65,7 @@ def environment(device: str) -> dict[str, str]:
 
 def write_record(record: Record, folder: Path) -> None:
     """Write `folder/result.json` atomically."""
-    write_text(folder / "result.json", json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "result.json", json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_record(folder: Path) -> Record | None:
@@ -82,5 +88,8 @@ def write_figure(figure: Figure, path: Path, dpi: int = 150, quality: int = 88) 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
-    figure.savefig(partial, dpi=dpi, **options)
-    os.replace(partial, path)
+    try:
+        figure.savefig(partial, dpi=dpi, format=path.suffix[1:] or "png", **options)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

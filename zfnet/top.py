@@ -16,12 +16,12 @@ from zfnet.checkpoint import read_tensors, write_tensors
 from zfnet.data import silent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Top:
     """The k strongest activations of each of a layer's C maps, strongest first, at most one per image.
 
     `value` (C, k) float32, -inf where there were fewer images; `index` (C, k) int64 into the data set, -1 there; `position`
-    (C, k, 2) int64 as (row, column) in the map.
+    (C, k, 2) int64 as (row, column) in the map, 0 there.
     """
 
     value: Tensor
@@ -29,7 +29,7 @@ class Top:
     position: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TopActivations(Mapping):
     """A `Top` for each layer: `s["conv5"].value`. `images` says how many images were searched."""
 
@@ -61,7 +61,7 @@ class TopActivations(Mapping):
 def top_activations(
     model: nn.Module,
     dataset: Dataset,
-    layers: Sequence[str] = ("conv1", "conv2", "conv3", "conv4", "conv5"),
+    layers: str | Sequence[str] = ("conv1", "conv2", "conv3", "conv4", "conv5"),
     k: int = 9,
     *,
     batch: int = 64,
@@ -76,6 +76,9 @@ def top_activations(
     Activations are rectified maps before pooling. Memory does not grow with the data set.
     Raises UnknownLayer, and ValueError for k < 1 or an empty data set. Zeiler & Fergus, section 4.
     """
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    if not layers:
+        raise ValueError("no layers given")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     size = len(dataset)  # pyright: ignore[reportArgumentType]
@@ -87,10 +90,13 @@ def top_activations(
     device = next(model.parameters()).device
     best: dict[str, Top] = {}
     start = 0
-    loader = DataLoader(dataset, batch_size=batch, num_workers=workers)
+    # A generator of its own: DataLoader would otherwise draw from the global random state.
+    loader = DataLoader(dataset, batch_size=batch, num_workers=workers, generator=torch.Generator())
+    last = ""
     for item in progress(loader, total=len(loader), desc="searching"):
         x = (item[0] if isinstance(item, (list, tuple)) else item).to(device)
-        t = trace(model, x, until=_last(model, x, layers))
+        last = last or _last(model, x, layers)
+        t = trace(model, x, until=last)
         index = torch.arange(start, start + len(x))
         for layer in layers:
             maps = t[layer] if t[layer].ndim == 4 else t[layer][:, :, None, None]
@@ -129,7 +135,7 @@ def _merge(best: Top | None, found: Top, k: int, group_of: Tensor | None) -> Top
         order = order.gather(1, again)
     value, order = value[:, :k], order[:, :k]
     index = found.index.gather(1, order).masked_fill(value == -torch.inf, -1)
-    position = found.position.gather(1, order[:, :, None].expand(-1, -1, 2))
+    position = found.position.gather(1, order[:, :, None].expand(-1, -1, 2)).masked_fill((index < 0)[:, :, None], 0)
     keep = int((index >= 0).sum(1).max())
     return Top(value[:, :keep], index[:, :keep], position[:, :keep])
 

@@ -6,6 +6,7 @@ as the uninterrupted run would have, on CPU. `zfnet train configs/imagenet.yaml`
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -18,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zfnet.activations import evaluating
 from zfnet.checkpoint import CheckpointError, initialise, read_tensors, save, write_tensors
 from zfnet.config import Augment, Config, Optim, to_dict
+from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.data.images import centre_crop, standardise
 from zfnet.model import ARCHITECTURES, Network, PaperInput
@@ -88,15 +91,16 @@ def train(
         model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
         optimizer = _optimizer(model, config.optim)
-        scaled_forward = torch.compile(forward) if config.compile else forward
+        run_forward = torch.compile(forward) if config.compile else forward
 
         per_epoch = len(epoch_order(images.labels, config.data.per_class, torch.Generator())) // config.optim.batch
         if per_epoch == 0:
             raise TrainingError(f"a batch of {config.optim.batch} is more than the {len(images)} training images")
         epochs = sum(stage.epochs for stage in config.stages)
         steps = per_epoch * epochs
+        load_images("val", config.stages[0].side).aligned(model.wnids, model.classes)  # an unknown class is an error now
         progress = {"epoch": 0, "lr": config.optim.lr, "best": math.inf, "bad_epochs": 0, "seconds": 0.0, "log": []}
-        if resume:
+        if resume and state_path.exists():  # else it was killed before the first epoch was finished: start again
             progress = _restore(state_path, config, model, optimizer, average)
         log_path.write_text("".join(json.dumps(line) + "\n" for line in progress["log"]))
 
@@ -122,7 +126,7 @@ def train(
                 y = torch.from_numpy(images.labels[np.sort(chosen)]).to(device)
 
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    logits = scaled_forward(model, x).float()
+                    logits = run_forward(model, x).float()
                 loss = F.cross_entropy(logits, y, label_smoothing=config.optim.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -137,13 +141,16 @@ def train(
                 if i % 10 == 9 or i == per_epoch - 1:  # reading a number waits for the device, so not at every step
                     mean_loss, seen = total_loss.item() / (i + 1), (i + 1) * config.optim.batch
                     if not math.isfinite(mean_loss):
-                        good = f"the last good state is {state_path}" if epoch else "no epoch was finished"
-                        raise TrainingError(f"the loss is {mean_loss} at epoch {epoch + 1}, step {i + 1}; {good}")
+                        where = f"at epoch {epoch + 1}, step {i + 1}"
+                        raise TrainingError(f"the loss is {mean_loss} {where}; {_good(state_path, epoch)}")
                     speed = seen / (time.perf_counter() - began)
                     report(Status(epoch + 1, epochs, step + 1, steps, mean_loss, total_right.item() / seen, speed))
 
             seconds = time.perf_counter() - began
             evaluated = _averaged(model, average)
+            tensors = [*model.state_dict().values(), *evaluated.state_dict().values()]
+            if not all(t.isfinite().all() for t in tensors):
+                raise TrainingError(f"weights that are not finite after epoch {epoch + 1}; {_good(state_path, epoch)}")
             last = epoch == epochs - 1
             scores = evaluate(evaluated, val, size=stage.size, limit=0 if last else config.validate, precision=config.precision)
             if config.optim.schedule == "plateau":
@@ -179,14 +186,14 @@ def forward(model: Network, x: Tensor) -> Tensor:
     pooling follows a ReLU, it is done first: the maximum of the rectified is the rectified maximum, on a quarter of the
     memory, with the same gradient.
     """
-    small = x.shape[-1] != model.size
+    resized = x.shape[-1] != model.size
     first_dense = next(m for m in model if isinstance(m, nn.Linear))
     grid = math.isqrt(first_dense.in_features // model.table[-1].maps)
     modules = list(model)
     for before, module, after in zip([None, *modules], modules, [*modules[1:], None], strict=False):
         if isinstance(module, nn.ReLU) and isinstance(after, nn.MaxPool2d):
             continue
-        if module is model.get_submodule(f"pool{model.table[-1].number}") and small:
+        if module is model.get_submodule(f"pool{model.table[-1].number}") and resized:
             x = F.adaptive_max_pool2d(x, grid)
         else:
             x = module(x)
@@ -267,7 +274,7 @@ def evaluate(
     limit: int = 0,
     batch: int = 100,
     precision: str = "float32",
-    progress: Callable = lambda batches: batches,
+    progress: Callable = silent,
 ) -> Scores:
     """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
 
@@ -276,11 +283,18 @@ def evaluate(
     """
     images = images.aligned(model.wnids, model.classes)
     size = size or model.size
+    if not len(images):
+        raise ValueError("no images to evaluate")
+    with evaluating(model):
+        return _evaluate(model, images, size, views, limit, batch, precision, progress)
+
+
+def _evaluate(model, images, size, views, limit, batch, precision, progress) -> Scores:
     device = next(model.parameters()).device
-    model.eval()
     chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
     first = five = 0
-    for start in progress(range(0, len(chosen), batch)):
+    starts = range(0, len(chosen), batch)
+    for start in progress(starts, total=len(starts), desc="evaluating"):
         indices = chosen[start : start + batch]
         squares = standardise(images.raw(indices).to(device).permute(0, 3, 1, 2))
         side = squares.shape[-1]
@@ -311,7 +325,10 @@ def evaluate(
 
 def _new_model(config: Config, images: Images) -> Network:
     options = {k: v for k, v in vars(config.model).items() if k != "arch"}
-    model = ARCHITECTURES[config.model.arch](classes=len(images.classes), **options)
+    try:
+        model = ARCHITECTURES[config.model.arch](classes=len(images.classes), **options)
+    except ValueError as error:
+        raise TrainingError(f"model: {error}") from None
     model.classes, model.wnids = list(images.classes), list(images.wnids)
     if config.model.input == "paper":  # the per-pixel mean image, over at most 10,000 training images
         chosen = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(int)
@@ -362,13 +379,10 @@ def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) 
 
 
 def _averaged(model: Network, average: dict[str, Tensor] | None) -> Network:
-    """The network that is evaluated and released: a copy with the averaged weights."""
-    options = dict(model.options)
-    copy = ARCHITECTURES[model.arch](**options)
-    copy.load_state_dict(average if average is not None else model.state_dict())
-    copy.classes, copy.wnids = list(model.classes), list(model.wnids)
-    weight = next(model.parameters())
-    return copy.to(weight.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    """The network that is evaluated and released: a copy, with the averaged weights where there are any."""
+    averaged = copy.deepcopy(model)
+    averaged.load_state_dict(average if average is not None else model.state_dict())
+    return averaged
 
 
 def _store(path: Path, config: Config, progress: dict, model: Network, optimizer: torch.optim.SGD, average) -> None:
@@ -383,8 +397,6 @@ def _store(path: Path, config: Config, progress: dict, model: Network, optimizer
 
 
 def _restore(path: Path, config: Config, model: Network, optimizer: torch.optim.SGD, average) -> dict:
-    if not path.exists():  # killed before the first epoch was finished: start again
-        return {"epoch": 0, "lr": config.optim.lr, "best": math.inf, "bad_epochs": 0, "seconds": 0.0, "log": []}
     tensors, meta = read_tensors(path)
     now, then = json.loads(json.dumps(to_dict(config))), meta["config"]
     changed = [key for key in now if now[key] != then.get(key)]
@@ -401,6 +413,10 @@ def _restore(path: Path, config: Config, model: Network, optimizer: torch.optim.
         average[name].copy_(tensors[f"average.{name}"])
     progress = meta["progress"]
     return progress | {"best": math.inf if progress["best"] is None else progress["best"]}
+
+
+def _good(state_path: Path, epoch: int) -> str:
+    return f"the last good state is {state_path}" if epoch else "no epoch was finished"
 
 
 def _finite(value: float) -> float | None:

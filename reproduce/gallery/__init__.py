@@ -1,56 +1,60 @@
-"""The static pages and RESULTS.md, from recorded results only: JSON and pictures. Needs no torch model and no data."""
+"""The static pages and RESULTS.md, from recorded results only: JSON and pictures. Needs neither torch nor data."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 
-from zfnet.record import Record, read_record, write_text
-
 TEMPLATES = Path(__file__).parent
 REPOSITORY = TEMPLATES.parent.parent
 MARKS = ("<!-- results: written by python -m reproduce gallery -->", "<!-- end of results -->")
-SAMPLES = "samples"  # the corpus of a fresh machine has a page of its own
+COMMITTED = ("imagenet65k", "caltech101", "mnist", "scenes")  # on one page; any other corpus has a page of its own
 
 
 def write(out: Path, only: str | None = None) -> list[Path]:
-    """Write `out/index.html` for the committed corpora, `out/samples/index.html`, RESULTS.md and the README's results.
+    """Write `out/index.html` for the committed corpora, `out/<corpus>/index.html` for others, RESULTS.md, the README's results.
 
     `only` limits it to the page that holds one corpus. Returns the paths written.
     """
     corpora = {folder.name: records(folder) for folder in sorted(out.iterdir()) if folder.is_dir()} if out.is_dir() else {}
     corpora = {name: found for name, found in corpora.items() if found}
-    committed = {name: found for name, found in corpora.items() if name != SAMPLES}
+    committed = {name: found for name, found in corpora.items() if name in COMMITTED}
     pages = []
-    if only != SAMPLES and committed:
+    if committed and (only is None or only in committed):
         pages.append(_page(out / "index.html", committed, prefix=True))
-    if only in (SAMPLES, None) and SAMPLES in corpora:
-        pages.append(_page(out / SAMPLES / "index.html", {SAMPLES: corpora[SAMPLES]}, prefix=False))
-    if only is None and out.resolve() == (REPOSITORY / "figures").resolve() and committed:
-        write_text(REPOSITORY / "RESULTS.md", _render("results.md", committed, prefix=True))
+    for name, found in corpora.items():
+        if name not in committed and only in (None, name):
+            pages.append(_page(out / name / "index.html", {name: found}, prefix=False))
+    if only is None and committed and out.resolve() == (REPOSITORY / "figures").resolve():
+        (REPOSITORY / "RESULTS.md").write_text(_render("results.md", committed, prefix=True))
         readme = REPOSITORY / "README.md"
         before, _, rest = readme.read_text().partition(MARKS[0])
         _, _, after = rest.partition(MARKS[1])
-        write_text(readme, before + MARKS[0] + "\n" + _render("summary.md", committed, prefix=True) + MARKS[1] + after)
+        readme.write_text(before + MARKS[0] + "\n" + _render("summary.md", committed, prefix=True) + MARKS[1] + after)
         pages += [REPOSITORY / "RESULTS.md", readme]
     return pages
 
 
-def records(folder: Path) -> list[Record]:
-    """The records of one corpus, by id."""
-    found = [read_record(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()]
-    return [record for record in found if record]
+def records(folder: Path) -> list[SimpleNamespace]:
+    """The records of one corpus, by id; those that cannot be read are left out."""
+    found = []
+    for path in sorted(folder.glob("*/result.json")):
+        with contextlib.suppress(ValueError):
+            found.append(SimpleNamespace(**json.loads(path.read_text())))
+    return found
 
 
-def _page(path: Path, corpora: dict[str, list[Record]], prefix: bool) -> Path:
-    write_text(path, _render("page.html", corpora, prefix))
+def _page(path: Path, corpora: dict[str, list[SimpleNamespace]], prefix: bool) -> Path:
+    path.write_text(_render("page.html", corpora, prefix))
     return path
 
 
-def _render(template: str, corpora: dict[str, list[Record]], prefix: bool) -> str:
+def _render(template: str, corpora: dict[str, list[SimpleNamespace]], prefix: bool) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True, lstrip_blocks=True
     )
@@ -58,7 +62,7 @@ def _render(template: str, corpora: dict[str, list[Record]], prefix: bool) -> st
     return environment.get_template(template).render(corpora=corpora, prefix=prefix, rows=rows)
 
 
-def rows(record: Record) -> list[tuple[str, Any, Any]]:
+def rows(record: SimpleNamespace) -> list[tuple[str, Any, Any]]:
     """(quantity, ours, the paper's) for a table; nested dicts become "a: b", long lists are left to result.json."""
     paper = _flat(record.paper)
     measured = {name: value for name, value in _flat(record.measured).items() if not isinstance(value, list) or len(value) <= 8}

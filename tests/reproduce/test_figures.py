@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,16 +12,18 @@ import pytest
 from PIL import Image
 
 from reproduce import gallery
-from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, run
-from reproduce.paper.fig7_occlusion import BOXES, covered
+from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
+from reproduce.paper import fig2_features, fig7_occlusion
+from reproduce.paper.fig7_occlusion import BOXES, where
 from tests.conftest import ROOT
+from zfnet.data.cache import DataError
 from zfnet.occlusion import windows
 from zfnet.plot import mosaic, new_figure, projection_image
 from zfnet.record import Record, read_record, write_record
 
 
 def script(compute=None, inputs=("model",), calls=None):
-    """A small figure script; inspect.getsource needs a real file, so the class below is its source."""
+    """A small figure script; `sources` below stands in for its source, which inspect.getsource wants from a file."""
 
     def draw(result):
         figure = new_figure(2, 2)
@@ -56,7 +59,8 @@ def test_a_figure_is_made_once_and_again_when_something_is_missing(tmp_path):
     (folder / "small.png").unlink()
     assert not run(made, context, tmp_path).cached
     assert len(calls) == 1  # drawn again from the arrays that were kept
-    (folder / "arrays.npz").write_bytes(b"damaged")
+    whole = (folder / "arrays.npz").read_bytes()
+    (folder / "arrays.npz").write_bytes(whole[: len(whole) // 2])
     (folder / "result.json").write_text("{")
     run(made, context, tmp_path)
     assert len(calls) == 2
@@ -119,13 +123,6 @@ def test_the_gallery_lists_corpora_on_their_page(tmp_path):
     assert "<td>a</td><td>1.23</td><td>2</td>" in pages[0].read_text()
     assert "<td>b: c</td><td>10,000</td>" in pages[0].read_text()
     assert gallery.rows(record(measured={"a": list(range(20))})) == []
-
-
-def test_covered_is_where_the_occluders_centre_lies():
-    boxes = windows(224, 224, 48, 8)
-    inside = covered(boxes, [[0, 0, 60, 60]])
-    expected = {(r, c) for r in range(5) for c in range(5) if 8 * r + 24 < 60 and 8 * c + 24 < 60}
-    assert {tuple(p) for p in inside.nonzero().tolist()} == expected
 
 
 def test_the_annotated_boxes_lie_in_the_image():
@@ -235,3 +232,85 @@ def test_the_readmes_python_runs_as_it_stands(tmp_path):
         done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("*.png"))
+
+
+def test_where_says_which_positions_cover_what():
+    boxes = windows(224, 224, 48, 8)
+    found = where(boxes, {"dog": [[100, 100, 200, 200]], "face": [[0, 28, 14, 54], [90, 90, 110, 110]]})
+    for r, c in ((0, 0), (0, 4), (10, 10), (15, 15), (12, 12), (22, 22)):
+        top, left, bottom, right = boxes[r, c].tolist()
+
+        def share(box, top=top, left=left, bottom=bottom, right=right):
+            overlap = max(0, min(bottom, box[2]) - max(top, box[0])) * max(0, min(right, box[3]) - max(left, box[1]))
+            return overlap / min(48 * 48, (box[2] - box[0]) * (box[3] - box[1]))
+
+        dog, face = share((100, 100, 200, 200)), max(share((0, 28, 14, 54)), share((90, 90, 110, 110)))
+        assert found["dog"][r, c] == (dog >= 0.5 and dog >= face)
+        assert found["face"][r, c] == (face >= 0.5 and face >= dog)
+        assert found["elsewhere"][r, c] == (dog == face == 0)
+    assert all(positions.any() for positions in found.values())
+
+
+def test_every_annotated_box_is_tested_by_some_position():
+    import yaml
+
+    boxes = windows(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
+    for rows in yaml.safe_load(BOXES.read_text()).values():
+        for images in rows:
+            for found in images["images"].values():
+                for kind, some in found.items():
+                    assert all(where(boxes, {kind: [box]})[kind].any() for box in some)
+
+
+def row(dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0):
+    change = {"dog": dog, "face": face, "elsewhere": elsewhere}
+    activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0}
+    return {"class": "Afghan hound", "logit change": change, "strongest map's change, %": activation}
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ([row(-1.0, 0.5)], "reproduced"), ([row(-1.0, -0.5)], "partial"), ([row(-1.0, 0.5, elsewhere=-2.0)], "partial"),
+        ([row(-1.0, 0.5, map_face=-5.0)], "partial"), ([row(1.0, -0.5, map_face=-5.0)], "differs"), ([], "not comparable"),
+        ([{"class": "cup", "logit change": {"cup": -1.0}, "strongest map's change, %": {"cup": 0.0}}], "not comparable"),
+    ],
+)  # fmt: skip
+def test_fig7s_verdict_follows_its_claims(rows, verdict):
+    assert fig7_occlusion.judge(rows)[1] == verdict
+
+
+def test_fig2s_verdict_needs_a_clear_rise():
+    rng = np.random.default_rng(0)
+
+    def layers(*means):
+        return [rng.normal(mean, 0.1, 200) for mean in means]
+
+    assert fig2_features.judge(layers(0.2, 0.3, 0.4, 0.5, 0.6)) == "reproduced"
+    assert fig2_features.judge(layers(0.2, 0.2, 0.2, 0.2, 0.2)) == "differs"
+    assert fig2_features.judge(layers(0.2, 0.5, 0.3, 0.5, 0.6)) == "partial"
+    assert fig2_features.judge(layers(0.6, 0.5, 0.4, 0.3, 0.2)) == "differs"
+    labels = np.array([[1] * 9, [1, 1, 1, 2, 2, 3, 4, 5, 6]])
+    assert fig2_features.purity(labels).tolist() == [1, 3 / 9]
+
+
+def test_a_tree_called_samples_is_not_the_sample_photographs(tmp_path):
+    assert Context("imagenet65k", str(tmp_path / "samples")).corpus == "samples-folder"
+    assert Context("imagenet65k", str(tmp_path / "ImageNet" / "val")).corpus == "imagenet"
+
+
+def test_imagenette_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path))
+    broken = [True]
+
+    def download(root, split, size, download):
+        (Path(root) / "imagenette2-320" / "val").mkdir(parents=True)
+        if broken:
+            raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr("torchvision.datasets.Imagenette", download)
+    with pytest.raises(DataError, match="Imagenette could not be downloaded"):
+        imagenette()
+    assert list(tmp_path.iterdir()) == []
+    broken.clear()
+    assert (imagenette() / "val").is_dir()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,19 +23,32 @@ class DataError(ValueError):
 
 
 def cache_dir() -> Path:
-    """The folder for decoded images: $ZFNET_CACHE, else zfnet under $XDG_CACHE_HOME or ~/.cache."""
-    root = os.environ.get("ZFNET_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zfnet"
+    """The folder for decoded images: $ZFNET_CACHE, else zfnet under $XDG_CACHE_HOME, ~/.cache, or the temporary folder.
+
+    Raises DataError where none of them can be written.
+    """
+    asked = os.environ.get("ZFNET_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zfnet"
+    choices = [Path(asked)] if asked else [home, Path(tempfile.gettempdir()) / "zfnet"]
+    for folder in choices:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise DataError(f"no folder for decoded images can be written ({', '.join(map(str, choices))}); set ZFNET_CACHE to one")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images(Dataset):
     """Decoded images with their labels; also a torch Dataset of (preprocessed (3, size, size) tensor, label).
 
-    `pixels` (N, side, side, 3) uint8, perhaps mapped from disk; `labels` (N,) int64, -1 where there is none; `classes` and
-    `wnids` name the labels; `names` are the files relative to the tree's root; `digest` identifies the data. An item is the
-    central size x size of its image, in the network's input convention: the same as `zfnet.preprocess` of its file.
-    `groups` (N,) says which items come from one photograph; `masks` (N, side, side) bool mark the object of a drawn scene.
+    `pixels` (rows, side, side, 3) uint8, perhaps mapped from disk, of which image i is row `rows[i]`; `labels` (N,) int64, -1
+    where there is none; `classes` and `wnids` name the labels; `names` are the files relative to the tree's root; `digest`
+    identifies the data. An item is the central size x size of its image, in the network's input convention: the same as
+    `zfnet.preprocess` of its file. `groups` (N,) says which items come from one photograph; `masks` (N, side, side) bool mark
+    the object of a drawn scene; `skipped` are unreadable files that were left out.
     """
 
     pixels: np.ndarray
@@ -43,12 +58,17 @@ class Images(Dataset):
     names: Sequence[str]
     digest: str
     size: int = 224
+    rows: np.ndarray | None = None
     groups: np.ndarray | None = None
     masks: np.ndarray | None = None
     skipped: Sequence[str] = ()
 
+    def __post_init__(self):
+        if self.size > self.pixels.shape[1]:
+            raise ValueError(f"items of {self.size} pixels cannot be cut from images kept at {self.pixels.shape[1]}")
+
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         return self.batch([i])[0], int(self.labels[i])
@@ -58,24 +78,25 @@ class Images(Dataset):
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Items as one input batch: (len(indices), 3, size, size) float32."""
-        return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size))
+        return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size)).contiguous()
+
+    def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Whole squares as kept: (len(indices), side, side, 3) uint8."""
+        chosen = np.asarray(indices)
+        return torch.from_numpy(self.pixels[chosen if self.rows is None else self.rows[chosen]])
 
     def aligned(self, wnids: Sequence[str], classes: Sequence[str]) -> Images:
         """The same images, labelled by a network's outputs: a folder maps to an output through its name, never its place.
 
         Raises DataError for folders that the network has no output for, naming them.
         """
-        missing = [w for w in self.wnids if w not in set(wnids)]
+        place = {wnid: i for i, wnid in enumerate(wnids)}
+        missing = [wnid for wnid in self.wnids if wnid not in place]
         if missing:
             raise DataError(f"{len(missing)} class folders have no output in the network: {', '.join(missing[:10])}")
-        place = {wnid: i for i, wnid in enumerate(wnids)}
         table = np.array([place[w] for w in self.wnids], dtype=np.int64)
         labels = np.where(self.labels < 0, -1, table[self.labels])
         return replace(self, labels=labels, wnids=wnids, classes=classes)
-
-    def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Whole squares as kept: (len(indices), side, side, 3) uint8."""
-        return torch.from_numpy(self.pixels[np.asarray(indices)])
 
 
 def digest(*parts: object) -> str:
@@ -86,21 +107,23 @@ def digest(*parts: object) -> str:
     return sha.hexdigest()
 
 
-def mapped(name: str, shape: tuple[int, ...], fill) -> np.ndarray:
-    """Return a read-only uint8 array mapped from the cache, filling it with `fill(array)` the first time.
+def mapped(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict]) -> tuple[np.ndarray, dict]:
+    """A read-only uint8 array mapped from the cache, and what is to be remembered of it, a dict that JSON can hold.
 
-    The file appears under its name only when it is whole, so an interrupted decoding is never mistaken for data.
+    The first time, `fill(array)` fills the array and returns the dict. Both files appear only when they are whole, the array
+    last, so an interrupted decoding is never mistaken for data.
     """
     path = cache_dir() / f"{name}.npy"
+    about = path.with_suffix(".json")
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         try:
             array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            fill(array)
+            remembered = fill(array)
             array.flush()
             del array
+            about.write_text(json.dumps(remembered))
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r"), json.loads(about.read_text())

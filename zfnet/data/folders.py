@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,58 +38,48 @@ def load_folder(
     root = Path(root)
     folders, files, labels = scan(root, limit)
     names = [str(path.relative_to(root)) for path in files]
-    sizes = [path.stat().st_size for path in files]
-    manifest = digest("folder", PREPROCESSING, *names, *sizes)
-    unreadable: dict[int, str] = {}
+    # The cache knows a tree by where it is and by its files' names, sizes and times; the digest knows its contents.
+    stats = [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in files)]
+    key = digest("folder", PREPROCESSING, root.resolve(), *names, *stats)
 
-    def decode(i: int) -> np.ndarray | None:
+    def decode(i: int) -> tuple[np.ndarray | None, str]:
+        """The square, or None, and the file's hash, or what is wrong with it."""
         try:
-            return np.asarray(centre(read_image(files[i], side), side))
+            square = np.asarray(centre(read_image(files[i]), side))
+            return square, hashlib.sha256(files[i].read_bytes()).hexdigest()
         except ImageError as error:
-            unreadable[i] = str(error)
-            return None
+            return None, str(error)
 
-    def fill(array: np.ndarray) -> None:
-        # Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
-        with ThreadPoolExecutor() as pool:
-            rows = progress(pool.map(decode, range(len(files))), total=len(files), desc=f"decoding {root.name}")
-            for i, row in enumerate(rows):
-                array[i] = 0 if row is None else row
-        if unreadable and not skip_unreadable:
-            raise _unreadable(root, unreadable, len(files))
+    def fill(array: np.ndarray) -> dict:
+        unreadable, hashes = {}, []
+        pool = ThreadPoolExecutor()  # Pillow releases the interpreter lock while it decodes and resizes
+        try:
+            chunks = (pool.map(decode, range(i, min(i + 1024, len(files)))) for i in range(0, len(files), 1024))
+            squares = progress(itertools.chain.from_iterable(chunks), total=len(files), desc=f"decoding {root.name}")
+            for i, (square, text) in enumerate(squares):
+                if square is None:
+                    unreadable[i] = text
+                else:
+                    array[i] = square
+                    hashes.append(text)
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupted run does not decode what is still queued
+        return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
 
-    pixels = mapped(f"{manifest[:20]}-{side}", (len(files), side, side, 3), fill)
-    bad = _blank(pixels, files, unreadable)
-    if bad and not skip_unreadable:  # decoded earlier, by a run that skipped them
-        raise _unreadable(root, bad, len(files))
-    if bad:
-        keep = np.array([i for i in range(len(files)) if i not in bad], dtype=int)
-        if not len(keep):
-            raise DataError(f"{root}: none of its {len(files)} images is readable")
-        skipped = [names[i] for i in sorted(bad)]
-        pixels, labels, names = pixels[keep], labels[keep], [names[i] for i in keep]
-        return Images(pixels, labels, class_names(folders), folders, names, digest(manifest, *skipped), size, skipped=skipped)
-    return Images(pixels, labels, class_names(folders), folders, names, manifest, size)
-
-
-def _unreadable(root: Path, messages: dict[int, str], total: int) -> DataError:
-    listed = "".join(f"\n  {messages[i]}" for i in sorted(messages)[:20])
-    more = f"\n  and {len(messages) - 20} more" if len(messages) > 20 else ""
-    return DataError(
-        f"{root}: {len(messages)} of {total} files are unreadable; remove them or use --skip-unreadable:{listed}{more}"
+    pixels, about = mapped(f"{key[:20]}-{side}", (len(files), side, side, 3), fill)
+    bad = {int(i): message for i, message in about["unreadable"].items()}
+    if len(bad) == len(files):
+        raise DataError(f"{root}: none of its {len(files)} images is readable")
+    if bad and not skip_unreadable:
+        listed = "".join(f"\n  {message}" for message in bad.values())
+        raise DataError(
+            f"{root}: {len(bad)} of {len(files)} files are unreadable; remove them or use --skip-unreadable:{listed}"
+        )
+    rows = np.array([i for i in range(len(files)) if i not in bad])
+    classes, skipped = class_names(folders), [names[i] for i in bad]
+    return Images(
+        pixels, labels[rows], classes, folders, [names[i] for i in rows], about["digest"], size, rows, skipped=skipped
     )
-
-
-def _blank(pixels: np.ndarray, files: Sequence[Path], known: dict[int, str]) -> dict[int, str]:
-    """The unreadable files and why: those just found, or, in an array from the cache, the all-black rows that do not decode."""
-    bad = dict(known)
-    for i in np.flatnonzero(~pixels[:, 0].any((1, 2))):
-        if i not in bad and not pixels[i].any():
-            try:
-                read_image(files[i])
-            except ImageError as error:
-                bad[int(i)] = str(error)
-    return bad
 
 
 def scan(root: Path, limit: int = 0) -> tuple[list[str], list[Path], np.ndarray]:

@@ -10,9 +10,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from zfnet.model import MEAN, STD
+# The input convention of the whole project, as in torchvision: RGB in [0, 1], minus the mean, over the deviation.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
-PREPROCESSING = 2  # part of the cache's name; to be raised when decoding or resizing changes
+PREPROCESSING = 3  # part of the cache's name; to be raised when decoding or resizing changes
 MAX_PIXELS = 100_000_000  # larger than any photograph of a data set; a 30,000 x 30,000 bomb is nine times this
 
 
@@ -20,10 +22,9 @@ class ImageError(ValueError):
     """A file that is not a readable image. The message names the file and says what is wrong with it."""
 
 
-def read_image(path: str | Path, side: int | None = None) -> Image.Image:
+def read_image(path: str | Path) -> Image.Image:
     """Read a file as an upright RGB image, whatever it holds: grey, CMYK, palette, 16 bit, transparent (on white).
 
-    With `side` a JPEG is decoded at the smallest of its built-in scales at which both sides are at least that long.
     Raises ImageError, naming the file, where it is missing, truncated, no image, or over 100 million pixels.
     """
     try:
@@ -32,9 +33,7 @@ def read_image(path: str | Path, side: int | None = None) -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(f"{path}: {image.width} x {image.height} is over {MAX_PIXELS:,} pixels")
-                if side:
-                    image.draft("RGB", (side, side))
-                return to_rgb(ImageOps.exif_transpose(image))
+                return to_rgb(image)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -46,12 +45,14 @@ def read_image(path: str | Path, side: int | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a Pillow image of any mode to RGB; transparency is laid on white, 16 bit and float are scaled to 8."""
+    """Convert a Pillow image of any mode to upright RGB; transparency is laid on white, 16 bit and float are scaled to 8."""
+    image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         values = np.asarray(image, dtype=np.float64)
         top = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255 if values.max() > 1 else 1
         image = Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    image = image.convert("LA") if image.mode == "La" else image
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -65,9 +66,10 @@ def centre(image: Image.Image, side: int = 256) -> Image.Image:
     short = min(image.size)
     resized = [side if n == short else int(side * n / short) for n in image.size]  # torchvision's rounding
     offsets = [round((n - side) / 2) for n in resized]
-    box = [edge * n / full for edge, n, full in zip(offsets, image.size, resized, strict=True)]
-    box += [(edge + side) * n / full for edge, n, full in zip(offsets, image.size, resized, strict=True)]
-    return image.resize((side, side), Image.Resampling.BILINEAR, box=tuple(box))
+    (left, right), (top, bottom) = (
+        (edge * n / full, (edge + side) * n / full) for edge, n, full in zip(offsets, image.size, resized, strict=True)
+    )
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
 def standardise(pixels: Tensor) -> Tensor:
@@ -92,17 +94,19 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
     section 3.
     """
     if isinstance(image, (str, Path)):
-        image = read_image(image, round(size * 256 / 224))
+        image = read_image(image)
     elif isinstance(image, np.ndarray):
         image = _from_array(image)
     elif not isinstance(image, Image.Image):
         raise TypeError(f"preprocess takes a path, a Pillow image or a numpy array, not {type(image).__name__}")
     square = np.array(centre(to_rgb(image), round(size * 256 / 224)))
-    return standardise(centre_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size))
+    return standardise(centre_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)).contiguous()
 
 
 def centre_crop(pixels: Tensor, size: int) -> Tensor:
-    """Cut the central size x size of (..., H, W)."""
+    """Cut the central size x size of (..., H, W). Raises ValueError where it is larger than the image."""
+    if size > min(pixels.shape[-2:]):
+        raise ValueError(f"a crop of {size} pixels is larger than the {tuple(pixels.shape[-2:])} image")
     top, left = (pixels.shape[-2] - size) // 2, (pixels.shape[-1] - size) // 2
     return pixels[..., top : top + size, left : left + size]
 

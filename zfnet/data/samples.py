@@ -68,10 +68,11 @@ def load_samples(size: int = 224, side: int = 256) -> Images:
     contents = [digest(name, image.size, image.tobytes()) for name, image in photographs.items()]
     identity = digest("samples", PREPROCESSING, *contents, *names)
 
-    def fill(array: np.ndarray) -> None:
+    def fill(array: np.ndarray) -> dict:
         for i, (name, box) in enumerate(sources):
             array[i] = np.asarray(photographs[name].resize((side, side), Image.Resampling.BILINEAR, box=box))
+        return {}
 
-    pixels = mapped(f"{identity[:20]}-{side}", (len(names), side, side, 3), fill)
+    pixels, _ = mapped(f"{identity[:20]}-{side}", (len(names), side, side, 3), fill)
     labels = np.full(len(names), -1, dtype=np.int64)
     return Images(pixels, labels, list(photographs), list(photographs), names, identity, size, groups=np.array(groups))

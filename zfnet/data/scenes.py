@@ -63,12 +63,13 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
     """
     identity = digest("scenes", _VERSION, count, seed, side)
 
-    def fill(array: np.ndarray) -> None:
+    def fill(array: np.ndarray) -> dict:
         for i in range(count):
             scene = draw_scene(i, side, seed)
             array[i, ..., :3], array[i, ..., 3] = scene.image, scene.mask
+        return {}
 
-    drawn = mapped(f"scenes-{identity[:20]}", (count, side, side, 4), fill)
+    drawn, _ = mapped(f"scenes-{identity[:20]}", (count, side, side, 4), fill)
     names = [f"scene-{seed}-{i}" for i in range(count)]
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
     return Images(drawn[..., :3], labels, SHAPES, SHAPES, names, identity, size, masks=drawn[..., 3].view(bool))
