@@ -1,5 +1,8 @@
 """Checkpoints survive packing and crashes, and say what is wrong with them."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -99,3 +102,15 @@ def test_the_bundled_network_is_what_its_card_says():
     assert model.info["accuracy"]["top1"] > 12.9  # the pilot's; measured after packing, one centre crop at 224
     assert model.info["accuracy"]["top5"] > 33.2
     assert (zfnet.checkpoint.BUNDLED / "imagenet65k.safetensors").stat().st_size <= 20e6
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("ZFNET_DATA"), reason="needs a tree of ImageNet images in $ZFNET_DATA")
+def test_the_bundled_network_classifies_as_its_card_says():
+    root = Path(os.environ["ZFNET_DATA"])
+    images = zfnet.load_folder(root / "val" if (root / "val").is_dir() else root)
+    model = load("imagenet65k")
+    scores = zfnet.evaluate(model, images)
+    recorded = model.info["accuracy"]["top5"]
+    error = 100 * (recorded / 100 * (1 - recorded / 100) / scores.n) ** 0.5
+    assert 100 - scores.top5 > recorded - 4 * error - 3  # another set of images: four standard errors, and three points
