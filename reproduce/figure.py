@@ -219,7 +219,7 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
     with plot.style():
         pictures: dict[str, matplotlib.figure.Figure] = script.draw(result)
         for name, picture in pictures.items():
-            write_figure(picture, folder / name)
+            write_figure(picture, folder / name, quality=78)  # at most 400 KB
     for stale in (*folder.glob("*.png"), *folder.glob("*.jpg")):  # of an earlier version
         if stale.name not in pictures:
             stale.unlink()

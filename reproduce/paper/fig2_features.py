@@ -67,7 +67,11 @@ def compute(ctx) -> Result:
     measured["one class among the top nine, mean share"] = {layer: float(p.mean()) for layer, p in purities.items()}
     measured["its standard error"] = {layer: float(p.std() / len(p) ** 0.5) for layer, p in purities.items()}
     measured["by chance (labels shuffled), conv5"] = float(purity(shuffled[top["conv5"].index]).mean())
-    note = "Features are drawn at random among those that nine images excite; a share of 1/9 is nine different classes."
+    per_class = len(images) / len(set(images.labels.tolist()))
+    note = (
+        "Features are drawn at random among those that nine images excite; a share of 1/9 is nine different classes. "
+        f"Here a class has {per_class:.0f} images to take nine from, in the paper's validation set 50."
+    )
     return Result(arrays, measured, judge(list(purities.values())), n=len(images), note=note)
 
 
