@@ -10,6 +10,7 @@ import copy
 import difflib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -82,7 +83,8 @@ def _window(x: Tensor, size: int, weight: float, offset: float = 0.0) -> Tensor:
     channel = torch.arange(x.shape[1], device=x.device)
     band = ((channel[:, None] - channel).abs() <= size // 2).to(x.dtype) * weight
     bias = torch.full((x.shape[1],), offset, dtype=x.dtype, device=x.device)
-    with torch.autocast(x.device.type, enabled=False):  # at the precision of x
+    device = x.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():  # x's precision
         return F.linear(x.permute(0, 2, 3, 1), band, bias).permute(0, 3, 1, 2)
 
 
