@@ -89,7 +89,7 @@ def enlarge(tiles: np.ndarray, side: int) -> np.ndarray:
 
 def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
     """An image without ticks or frame."""
-    axes.imshow(image, vmin=0, vmax=1, interpolation="antialiased")
+    axes.imshow(np.clip(image, 0, 1), interpolation="antialiased")
     axes.set_title(title)
     axes.set_axis_off()
 
