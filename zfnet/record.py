@@ -89,7 +89,7 @@ def write_figure(figure: Figure, path: Path, dpi: int = 150, quality: int = 88) 
     partial = path.with_name(f".partial-{path.name}")
     options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
     try:
-        figure.savefig(partial, dpi=dpi, format=path.suffix[1:] or "png", **options)
+        figure.savefig(partial, dpi=dpi, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.06, **options)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
