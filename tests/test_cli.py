@@ -116,6 +116,8 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("eval --data nowhere", "nowhere: no such folder"), ("top --layer conv6", "no layer 'conv6'"), ("top -k 0", "-k must be at least 1"),
         ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
         ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
+        ("occlude {photo} --target crane", "use a WordNet id: n02012849, n03126707"), ("project {photo} -o {photo}", "would overwrite the image"),
+        ("occlude {photo} -o .", "is a folder"), ("train {config} --data {tree} --resume --out nothing", "no run to resume"),
         ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch: 0 is not between"),
         ("train {config} --data {tree} --set model.maps=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
     ],

@@ -116,3 +116,18 @@ def test_covering_a_scenes_object_lowers_its_logit(scenes_net, scenes_val):
     on, off = drop[share > 0.5].mean(), drop[share == 0].mean()
     assert on > 3 * abs(off)
     assert on > 0
+
+
+def test_a_filling_fits_or_is_refused(small):
+    x = torch.randn(1, 3, 64, 64)
+    colour = occlude(small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]))
+    picture = occlude(small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1).expand(3, 64, 64))
+    torch.testing.assert_close(colour.logit, picture.logit)
+    with pytest.raises(ValueError, match="does not broadcast"):
+        occlude(small, x, 0, fill=torch.zeros(2))
+    with pytest.raises(ValueError, match="not finite"):
+        occlude(small, x, 0, fill=float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        occlude(small, x * float("inf"), 0)
+    with pytest.raises(ValueError, match="whole pixels"):
+        occlude(small, x, 0, size=8.5, stride=4)

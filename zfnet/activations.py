@@ -203,6 +203,8 @@ def check_input(model: nn.Module, x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or 0 in x.shape:
         found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"expected a float batch (N, C, H, W), as zfnet.preprocess makes, got {found}")
+    if not x.isfinite().all():
+        raise ValueError("x holds values that are not finite")
     weight = next(model.parameters(), x)
     if (x.device, x.dtype) != (weight.device, weight.dtype):
         raise ValueError(f"x is {x.dtype} on {x.device}, the network {weight.dtype} on {weight.device}")

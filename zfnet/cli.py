@@ -31,7 +31,7 @@ from zfnet.train import Status, TrainingError, evaluate, train
 
 DEFAULT = "imagenet65k"
 USER_ERRORS = (CheckpointError, ConfigError, DataError, ImageError, TrainingError, UnknownLayer, UnsupportedNetwork)
-progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False)
+progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False, disable=None)  # None: not where it is no terminal
 
 
 class Parser(argparse.ArgumentParser):
@@ -188,6 +188,8 @@ def run_eval(options: argparse.Namespace) -> None:
 
 
 def run_top(options: argparse.Namespace) -> None:
+    if options.out.suffix != ".safetensors":
+        _check_out(options.out)
     model = _model(options)
     images = _images(options.data, model, options.skip_unreadable) if options.data else load_samples(model.size, _side(model))
     if options.k < 1:
@@ -217,6 +219,7 @@ def run_top(options: argparse.Namespace) -> None:
 
 
 def run_project(options: argparse.Namespace) -> None:
+    _check_out(options.out, options.image)
     model = _model(options)
     x = _photograph(options.image, model)
     maps = trace(model, x, until=options.layer)[options.layer]
@@ -240,6 +243,7 @@ def run_project(options: argparse.Namespace) -> None:
 
 
 def run_occlude(options: argparse.Namespace) -> None:
+    _check_out(options.out, options.image)
     model = _model(options)
     x = _photograph(options.image, model)
     try:
@@ -292,6 +296,16 @@ def _channels(model: Network, layer: str) -> int:
     weight = next(model.parameters())
     x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device)
     return trace(model, x, until=layer)[layer].shape[1]
+
+
+def _check_out(out: Path, image: str | None = None) -> None:
+    """Refuse an output that is the input, a folder, or of a kind that cannot be drawn, before anything is computed."""
+    if image is not None and out.resolve() == Path(image).resolve():
+        raise UserError(f"-o {out} would overwrite the image")
+    if out.is_dir():
+        raise UserError(f"-o {out} is a folder; name a file, such as {out / 'out.png'}")
+    if out.suffix.lower() not in ("", ".png", ".jpg", ".jpeg", ".pdf", ".svg"):
+        raise UserError(f"-o {out} cannot be written as a picture; use .png, .jpg, .pdf or .svg")
 
 
 def _check_channel(layer: str, channel: int, channels: int) -> None:

@@ -68,6 +68,8 @@ def project(
     """
     if collision not in ("sum", "overwrite"):
         raise ValueError(f"collision must be 'sum' or 'overwrite', got {collision!r}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     t = trace(model, x, until=layer)
     if layer not in t.layers:
         raise UnknownLayer(f"{layer!r} has no features of its own to project; choose one of {', '.join(t.layers)}")

@@ -20,6 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from zfnet.data.images import MEAN, STD
 
+# ILSVRC 2012 gives these names to two classes each; torchvision's lists rename one of a pair, and not the same in every
+# version.
+ILSVRC_SHARED = {"crane": ("n02012849", "n03126707"), "maillot": ("n03710637", "n03710721")}
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -163,6 +167,9 @@ class Network(nn.Sequential):
             return name
         if text in self.wnids:
             return self.wnids.index(text)
+        shared = [w for w in ILSVRC_SHARED.get(text.lower(), ()) if w in self.wnids]
+        if len(shared) > 1:
+            raise ValueError(f"{text!r} names {len(shared)} classes; use a WordNet id: {', '.join(shared)}")
         found = [i for i, c in enumerate(self.classes) if c == text]  # Cardigan is a dog, cardigan a garment
         found = found or [i for i, c in enumerate(self.classes) if c.lower() == text.lower()]
         if len(found) == 1:

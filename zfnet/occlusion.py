@@ -47,8 +47,8 @@ def windows(height: int, width: int, size: int, stride: int) -> Tensor:
 
     Raises ValueError for a size or stride below 1, or a stride above the size, which would leave pixels never covered.
     """
-    if size < 1 or stride < 1:
-        raise ValueError(f"size and stride must be at least 1, got {size} and {stride}")
+    if not isinstance(size, int) or not isinstance(stride, int) or size < 1 or stride < 1:
+        raise ValueError(f"size and stride must be at least 1 and whole pixels, got {size} and {stride}")
     if stride > size:
         raise ValueError(
             f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size"
@@ -72,9 +72,9 @@ def occlude(
     """Cover a square of x (N, 3, H, W) at every position in turn, and record the network's response.
 
     `target` is a class, one for each image, or None: the class predicted without occluder. `size` and `stride` are in pixels.
-    `fill` is what the square holds, in the network's input convention (0 is mean grey): a number, or a tensor that
-    broadcasts to x, such as a blurred copy. `batch` positions go through the network at once. Any `nn.Module` that
-    returns logits will do.
+    `fill` is what the square holds, in the network's input convention (0 is mean grey): a number, one for each
+    channel, or a tensor that broadcasts to x, such as a blurred copy. `batch` positions go through the network at once.
+    Any `nn.Module` that returns logits will do.
     Raises ValueError for a bad x, size, stride or target. Zeiler & Fergus, section 4.2.
     """
     with evaluating(model), torch.no_grad():
@@ -86,7 +86,7 @@ def occlude(
         maps, logits = respond(x)
         channel = None if maps is None else maps.amax((2, 3)).argmax(1)  # (N,) the strongest map
         targets = _targets(target, logits)
-        fill = torch.as_tensor(fill, dtype=x.dtype, device=x.device).expand_as(x)
+        fill = _filling(fill, x)
 
         def measure(n: Tensor, maps: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             """Activation, probability, logit and label of a batch whose rows show the images n."""
@@ -110,6 +110,19 @@ def occlude(
         return Occlusion(None, probability, logit, label, None, targets, boxes, Baseline(None, base[1], base[2], base[3]))
     baseline = Baseline(base[0], base[1], base[2], base[3])
     return Occlusion(activation, probability, logit, label, channel, targets, boxes, baseline)
+
+
+def _filling(fill: float | Tensor, x: Tensor) -> Tensor:
+    """The occluder's filling as a tensor like x. Raises ValueError where it is not finite or does not fit."""
+    fill = torch.as_tensor(fill, dtype=x.dtype, device=x.device)
+    if fill.ndim == 1:
+        fill = fill.view(-1, 1, 1)  # one value a channel
+    if not fill.isfinite().all():
+        raise ValueError("fill holds values that are not finite")
+    try:
+        return fill.expand_as(x)
+    except RuntimeError:
+        raise ValueError(f"fill {tuple(fill.shape)} does not broadcast to x {tuple(x.shape)}") from None
 
 
 def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ class TopActivations(Mapping):
     images: int
 
     def __getitem__(self, layer: str) -> Top:
+        if layer not in self.layers:
+            raise UnknownLayer(f"no layer {layer!r} was searched; there are {', '.join(self.layers)}")
         return self.layers[layer]
 
     def __iter__(self) -> Iterator[str]:

@@ -77,6 +77,8 @@ def train(
     """
     out, device = Path(out), torch.device(device)
     state_path, log_path = out / "state.safetensors", out / "log.jsonl"
+    if resume and not log_path.exists():
+        raise TrainingError(f"{out}: no run to resume")
     out.mkdir(parents=True, exist_ok=True)
     if not resume and state_path.exists():
         raise TrainingError(f"{out} holds a run already: continue it with --resume, or choose another --out")

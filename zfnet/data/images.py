@@ -89,10 +89,13 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
 
     Takes a path, a Pillow image, or an array: (H, W), (H, W, 3) or (H, W, 4) of uint8, or of floats in [0, 1].
     Returns (1, 3, size, size) float32, RGB in [0, 1] minus ImageNet's channel means over its deviations: 0 is mean grey.
-    For another size than 224 the side before cropping is size * 256 / 224, rounded.
+    A photograph is turned upright by its EXIF orientation. For another size than 224 the side before cropping is size *
+    256 / 224, rounded.
     Raises ImageError for a file that cannot be read, TypeError or ValueError for another kind of input. Zeiler & Fergus,
     section 3.
     """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
     if isinstance(image, (str, Path)):
         image = read_image(image)
     elif isinstance(image, np.ndarray):
