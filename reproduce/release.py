@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--name", default="imagenet65k")
     parser.add_argument("--precision", default="int8", choices=("float16", "int8"))
     parser.add_argument("--ten-crops", action="store_true", help="measure the paper's ten crops too: ten times as long")
+    parser.add_argument("--hardware", default="", help="what it was trained on, for the card")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
@@ -61,7 +62,14 @@ def main() -> int:
     card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     megabytes = target.stat().st_size / 1e6
     write_text(
-        CARD, card.render(model=zfnet.load(target), name=options.name, megabytes=megabytes, rows=list(zfnet.describe(packed)))
+        CARD,
+        card.render(
+            model=zfnet.load(target),
+            name=options.name,
+            hardware=options.hardware,
+            megabytes=megabytes,
+            rows=list(zfnet.describe(packed)),
+        ),
     )
     print(f"wrote {target.name} ({megabytes:.1f} MB), {CARD.name}: top-1 {exact['top1']:.2f} %, top-5 {exact['top5']:.2f} %")
     return 0

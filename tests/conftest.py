@@ -63,16 +63,20 @@ def tree(tmp_path):
     return tmp_path / "tree"
 
 
-@pytest.fixture(scope="session")
-def plain():
-    """A ZFNet without normalisation, on which Captum is an oracle; random He weights, so that every layer responds."""
+def random_he(model):
+    """He weights and small random biases, so that every layer responds; in evaluation mode."""
     torch.manual_seed(0)
-    model = zfnet.zfnet(10, norm="none", fc=32).eval()
     for module in model:
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             torch.nn.init.kaiming_normal_(module.weight)
             torch.nn.init.normal_(module.bias, std=0.1)
-    return model
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """A ZFNet without normalisation, on which Captum is an oracle."""
+    return random_he(zfnet.zfnet(10, norm="none", fc=32))
 
 
 @pytest.fixture(scope="session")

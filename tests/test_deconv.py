@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
+from tests.conftest import random_he
 from zfnet.activations import UnknownLayer, UnsupportedNetwork, trace
 from zfnet.deconv import backproject, cut, gather_unpool, project, unpool
 
@@ -23,15 +24,6 @@ def vgg11():
         if isinstance(module, nn.ReLU):
             module.inplace = False  # for Captum's hooks, not for ours
     return model
-
-
-def random_he(model):
-    torch.manual_seed(1)
-    for module in model:
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight)
-            nn.init.normal_(module.bias, std=0.1)
-    return model.eval()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import zfnet
+from tests.conftest import random_he
 from zfnet.occlusion import occlude, windows
 
 
@@ -28,12 +29,7 @@ def test_every_pixel_is_covered(height, width, size, stride):
 
 @pytest.fixture(scope="module")
 def small():
-    torch.manual_seed(0)
-    model = zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64).eval()
-    for module in model:
-        if hasattr(module, "weight"):
-            torch.nn.init.kaiming_normal_(module.weight)
-    return model
+    return random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
 
 
 @pytest.mark.parametrize(("size", "stride", "fill"), [(16, 16, 0.0), (20, 12, 0.5), (70, 70, 0.0), (33, 7, -1.0)])

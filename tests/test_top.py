@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import Dataset
 
 import zfnet
+from tests.conftest import random_he
 from zfnet.activations import UnknownLayer
 from zfnet.top import TopActivations, top_activations
 
@@ -26,12 +27,7 @@ class Noise(Dataset):
 
 @pytest.fixture(scope="module")
 def small():
-    torch.manual_seed(0)
-    model = zfnet.zfnet(4, norm="none", maps=(6, 7, 8, 8, 5), fc=8, size=64).eval()
-    for module in model:
-        if hasattr(module, "weight"):
-            torch.nn.init.kaiming_normal_(module.weight)
-    return model
+    return random_he(zfnet.zfnet(4, norm="none", maps=(6, 7, 8, 8, 5), fc=8, size=64))
 
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
