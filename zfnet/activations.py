@@ -10,22 +10,18 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.model import LocalResponseNorm, Network, PaperInput
+from zfnet.windows import UnsupportedNetwork, Window
 
 NORMS = (LocalResponseNorm, nn.LocalResponseNorm)
 PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)  # change nothing in evaluation
 BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 KNOWN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *BATCHNORMS, nn.Linear, nn.Flatten, nn.AdaptiveAvgPool2d, PaperInput)
-
-
-class UnsupportedNetwork(TypeError):
-    """A network that is not a chain of modules that a deconvnet can invert. The message says which part is not."""
 
 
 class UnknownLayer(KeyError):
@@ -88,15 +84,12 @@ class Trace(Mapping):
 
         Walked down step by step, and clipped to each map on the way: at a border a unit sees padding, not pixels.
         """
-        first = last = position
+        window = Window(position, position + 1)
         names = [step.name for step in self.steps]
         for step in reversed(self.steps[: names.index(layer) + 1]):
             if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
-                kernel, stride, padding, dilation = _window(step.module)
-                limit = torch.tensor(self.inputs[step.name][-2:], device=position.device) - 1
-                first = (first * stride - padding).clamp_min(0).minimum(limit)
-                last = (last * stride - padding + dilation * (kernel - 1)).clamp_min(0).minimum(limit)
-        return torch.cat([first, last + 1], -1)
+                window = window.below(step.module).clip(self.inputs[step.name][-2:])
+        return torch.cat([window.low, window.high], -1)
 
 
 def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
@@ -270,26 +263,17 @@ class ReceptiveField:
 def receptive_field(steps: list[Step] | tuple[Step, ...], layer: str) -> ReceptiveField:
     """Compute a convolutional layer's receptive field from the geometry of the steps below it.
 
-    A step with kernel k, stride s and padding p turns (size, stride, offset) into (size + (k - 1) stride, stride s,
-    offset - p stride). ZFNet's are 7, 27, 75, 107 and 139 pixels. Raises UnknownLayer.
+    ZFNet's are 7, 27, 75, 107 and 139 pixels. Raises UnknownLayer, or UnsupportedNetwork where the field is not square.
     """
-    size, jump, offset = 1, 1, 0
-    for step in steps:
-        module = step.module
-        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
-            kernel, stride, padding, dilation = _window(module)
-            size += dilation * (kernel - 1) * jump
-            offset -= padding * jump
-            jump *= stride
-        if step.name == layer and isinstance(module, nn.Conv2d):
-            return ReceptiveField(size, jump, offset)
-    raise UnknownLayer(unknown_layer(layer, list(steps)))
-
-
-def _window(module: nn.Conv2d | nn.MaxPool2d) -> list[int]:
-    """Kernel, stride, padding and dilation of a square window."""
-    values: list[Any] = [getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")]
-    values = [v[0] if isinstance(v, tuple) and v[0] == v[1] else v for v in values]
-    if not all(isinstance(v, int) for v in values):
-        raise UnsupportedNetwork(f"{module}: only a square window with numeric padding has a receptive field here")
-    return values
+    names = [step.name for step in steps]
+    if layer not in conv_layers(steps):
+        raise UnknownLayer(unknown_layer(layer, list(steps)))
+    cells = torch.tensor([[0, 0], [1, 1]])
+    window = Window(cells, cells + 1)  # of the first unit, and of its neighbour
+    for step in reversed(steps[: names.index(layer) + 1]):
+        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+            window = window.below(step.module)
+    if any(rows != columns for rows, columns in window.size.tolist() + window.low.tolist()):
+        raise UnsupportedNetwork(f"the receptive field of {layer} is not square")
+    (size, _), (first, _), (second, _) = window.size[0].tolist(), *window.low.tolist()
+    return ReceptiveField(size, second - first, first)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zfnet.activations import Step, UnsupportedNetwork, apply, chain, check_input, conv_layers, evaluating
 from zfnet.data import silent
+from zfnet.incremental import Incremental
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,49 +68,69 @@ def occlude(
     stride: int = 8,
     fill: float | Tensor = 0.0,
     batch: int = 64,
+    incremental: bool | None = None,
     progress: Callable = silent,
 ) -> Occlusion:
     """Cover a square of x (N, 3, H, W) at every position in turn, and record the network's response.
 
     `target` is a class, one for each image, or None: the class predicted without occluder. `size` and `stride` are in pixels.
     `fill` is what the square holds, in the network's input convention (0 is mean grey): a number, one for each
-    channel, or a tensor that broadcasts to x, such as a blurred copy. `batch` positions go through the network at once.
-    Any `nn.Module` that returns logits will do.
-    Raises ValueError for a bad x, size, stride or target. Zeiler & Fergus, section 4.2.
+    channel, or a tensor that broadcasts to x, such as a blurred copy. Memory is bounded by that of `batch` whole images.
+    Any `nn.Module` that returns logits will do. In a chain of layers only what the occluder changes is computed, exactly
+    (zfnet/incremental.py), where counting operations says that this is faster; `incremental` demands it or forbids it.
+    Raises ValueError for a bad x, size, stride or target, UnsupportedNetwork. Zeiler & Fergus, section 4.2.
     """
     with evaluating(model), torch.no_grad():
         check_input(model, x)
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         boxes = windows(x.shape[2], x.shape[3], size, stride)
-        respond = _responder(model, x)
-        maps, logits = respond(x)
-        channel = None if maps is None else maps.amax((2, 3)).argmax(1)  # (N,) the strongest map
+        flat, fill = boxes.view(-1, 4).to(x.device), _filling(fill, x)
+        steps = _steps(model, x)
+        parts = [_forward(model, steps, part) for part in x.split(batch)]
+        logits = torch.cat([logits for _, logits in parts])
         targets = _targets(target, logits)
-        fill = _filling(fill, x)
+        channel = activation = None
+        if steps:
+            channel = torch.cat([maps.amax((2, 3)).argmax(1) for maps, _ in parts])  # (N,) the strongest map
+            activation = torch.cat([maps.sum((2, 3)) for maps, _ in parts]).gather(1, channel[:, None])[:, 0]
+        baseline = [activation, *_measure(logits, targets)]
 
-        def measure(n: Tensor, maps: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            """Activation, probability, logit and label of a batch whose rows show the images n."""
-            rows = torch.arange(len(logits), device=x.device)
-            total = logits[:, 0] if maps is None or channel is None else maps[rows, channel[n]].sum((1, 2))
-            return total, logits.softmax(1)[rows, targets[n]], logits[rows, targets[n]], logits.argmax(1)
-
-        images = torch.arange(len(x), device=x.device)
-        base = measure(images, maps, logits)
-        jobs = [(n, chunk) for n in images for chunk in boxes.view(-1, 4).to(x.device).split(batch)]
-        parts = []
+        network, positions = _incremental(steps, x, fill, channel, flat, batch, incremental)
+        jobs = [(n, chunk) for n in range(len(x)) for chunk in flat.split(positions)]
+        columns = []
         for n, chunk in progress(jobs, total=len(jobs), desc="occluding"):
-            parts.append(measure(n.expand(len(chunk)), *respond(cover(x[n], chunk, fill[n]))))
+            if network:
+                total, logits = network(n, chunk)
+            else:
+                maps, logits = _forward(model, steps, cover(x[n], chunk, fill[n]))
+                total = logits[:, 0] if channel is None else maps[:, channel[n]].sum((1, 2))
+            columns.append((total, *_measure(logits, targets[n].expand(len(chunk)))))
 
-    maps_by_position = (torch.cat(column).view(len(x), *boxes.shape[:2]) for column in zip(*parts, strict=True))
+    maps = [torch.cat(column).view(len(x), *boxes.shape[:2]) for column in zip(*columns, strict=True)]
+    maps = [None if channel is None else maps[0], *maps[1:]]
     if len(x) == 1:  # no leading axis for one image
-        maps_by_position, base, targets = (m[0] for m in maps_by_position), tuple(b[0] for b in base), targets[0]
-        channel = None if channel is None else channel[0]
-    activation, probability, logit, label = maps_by_position
-    if channel is None:
-        return Occlusion(None, probability, logit, label, None, targets, boxes, Baseline(None, base[1], base[2], base[3]))
-    baseline = Baseline(base[0], base[1], base[2], base[3])
-    return Occlusion(activation, probability, logit, label, channel, targets, boxes, baseline)
+        channel, targets, *rest = (None if t is None else t[0] for t in (channel, targets, *maps, *baseline))
+        maps, baseline = rest[:4], rest[4:]
+    return Occlusion(*maps, channel, targets, boxes, Baseline(*baseline))  # pyright: ignore[reportArgumentType]
+
+
+def _incremental(
+    steps: list[Step], x: Tensor, fill: Tensor, channel: Tensor | None, boxes: Tensor, batch: int, demanded: bool | None
+) -> tuple[Incremental | None, int]:
+    """The incremental pass and how many boxes to give it at once; None and `batch` where it is impossible or does not pay."""
+    if demanded is False:
+        return None, batch
+    try:
+        if channel is None:
+            raise UnsupportedNetwork("a network that is no chain of layers needs a whole pass for each position")
+        network = Incremental(steps, conv_layers(steps)[-1], x, fill, channel)
+    except UnsupportedNetwork:
+        if demanded:
+            raise
+        return None, batch
+    share, positions = network.expected(boxes, batch)
+    return (network, positions) if demanded or share < 1 else (None, batch)
 
 
 def _filling(fill: float | Tensor, x: Tensor) -> Tensor:
@@ -133,22 +154,32 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
     return torch.where(inside[:, None], fill, image)
 
 
-def _responder(model: nn.Module, x: Tensor) -> Callable[[Tensor], tuple[Tensor | None, Tensor]]:
-    """A function from a batch to (maps of the last convolutional layer or None, logits)."""
+def _steps(model: nn.Module, x: Tensor) -> list[Step]:
+    """The network's chain of modules; empty where it is not one, or has no convolutional layers."""
     try:
-        steps: list[Step] = chain(model, x[:1])
-        last = conv_layers(steps)[-1]
-    except (UnsupportedNetwork, IndexError):
-        return lambda batch: (None, model(batch))
+        steps = chain(model, x[:1])
+    except UnsupportedNetwork:
+        return []
+    return steps if conv_layers(steps) else []
 
-    def respond(batch: Tensor) -> tuple[Tensor | None, Tensor]:
-        maps = None
-        for step in steps:
-            batch = apply(step.module, batch)
-            maps = batch if step.layer == last else maps
-        return maps, batch
 
-    return respond
+def _forward(model: nn.Module, steps: list[Step], batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of the last convolutional layer, where there are named ones, and logits (N, classes)."""
+    batch = batch.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
+    if not steps:
+        logits = model(batch)
+        return logits, logits
+    last, maps = conv_layers(steps)[-1], batch
+    for step in steps:
+        batch = apply(step.module, batch)
+        maps = batch if step.layer == last else maps
+    return maps, batch
+
+
+def _measure(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability and logit of the targets (N,), and the most probable label, from logits (N, classes): each (N,)."""
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits.softmax(1)[rows, targets], logits[rows, targets], logits.argmax(1)
 
 
 def _targets(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""Window arithmetic: which cells of a map an occluder can change, and which pixels a unit sees.
+
+A convolution or pooling with kernel k, stride s, padding p and dilation d computes its cell o from the cells o s - p to
+o s - p + d (k - 1) below it. Followed downwards this gives receptive fields; followed upwards, what depends on a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+class UnsupportedNetwork(TypeError):
+    """A network that is not a chain of modules that a deconvnet can invert. The message says which part is not."""
+
+
+def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
+    """Kernel, stride, padding and dilation, each as [rows, columns]. Raises UnsupportedNetwork."""
+    values = [getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")]
+    if isinstance(values[2], str) or getattr(module, "padding_mode", "zeros") != "zeros":
+        raise UnsupportedNetwork(f"{module}: a window needs numeric padding with zeros")
+    return [list(v) if isinstance(v, tuple) else [v, v] for v in values]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Rectangles of cells: rows and columns from `low` (..., 2), inclusive, to `high` (..., 2), exclusive, both int64."""
+
+    low: Tensor
+    high: Tensor
+
+    @property
+    def size(self) -> Tensor:
+        """Heights and widths (..., 2)."""
+        return self.high - self.low
+
+    def __getitem__(self, index) -> Window:
+        return Window(self.low[index], self.high[index])
+
+    def below(self, module: nn.Conv2d | nn.MaxPool2d) -> Window:
+        """The cells that a module reads to compute these; where it pads they lie outside the map."""
+        kernel, stride, padding, dilation = (self.low.new_tensor(v) for v in geometry(module))
+        low = self.low * stride - padding
+        return Window(low, low + (self.size - 1) * stride + dilation * (kernel - 1) + 1)
+
+    def above(self, module: nn.Conv2d | nn.MaxPool2d, size: Sequence[int]) -> Window:
+        """The cells of a module's output, of `size` (h, w), that depend on these; at least one cell, dependent or not."""
+        kernel, stride, padding, dilation = (self.low.new_tensor(v) for v in geometry(module))
+        low = -((dilation * (kernel - 1) - self.low - padding) // stride)  # rounded up
+        high = (self.high - 1 + padding) // stride + 1
+        return Window(low, torch.maximum(high, low + 1)).clip(size)
+
+    def clip(self, size: Sequence[int]) -> Window:
+        """The part inside a map of `size` (h, w); of a window that lies outside, the nearest cell."""
+        last = self.low.new_tensor(size) - 1
+        low = self.low.clamp_min(0).minimum(last)
+        return Window(low, (self.high - 1).minimum(last).maximum(low) + 1)
+
+    def outside(self, size: Sequence[int]) -> Tensor:
+        """Which cells of M windows of one size (h, w) lie outside a map of `size`: (M, h, w) bool."""
+        rows, columns = self.rows_and_columns()
+        return ~(((rows >= 0) & (rows < size[0]))[:, :, None] & ((columns >= 0) & (columns < size[1]))[:, None])
+
+    def rows_and_columns(self) -> tuple[Tensor, Tensor]:
+        """The cells' rows (M, h) and columns (M, w), of windows of one size."""
+        height, width = self.size[0].tolist()
+        along = self.low.new_tensor
+        return self.low[:, :1] + along(range(height)), self.low[:, 1:] + along(range(width))
