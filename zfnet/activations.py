@@ -7,16 +7,16 @@ in networks such as torchvision's AlexNet and VGG, and refuses a network whose f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.model import LocalResponseNorm, Network, PaperInput
-from zfnet.windows import UnsupportedNetwork, Window
+from zfnet.windows import UnsupportedNetwork, Window, output_size
 
 NORMS = (LocalResponseNorm, nn.LocalResponseNorm)
 PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)  # change nothing in evaluation
@@ -57,7 +57,7 @@ class Trace(Mapping):
     switches: dict[str, Tensor]
     inputs: dict[str, torch.Size]  # step -> shape of what came in, for the way down
     x: Tensor
-    logits: Tensor | None
+    logits: Tensor | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.outputs:
@@ -80,16 +80,10 @@ class Trace(Mapping):
         return receptive_field(self.steps, layer)
 
     def box(self, layer: str, position: Tensor) -> Tensor:
-        """The pixels that units at position (..., 2) see: (..., 4) as (top, left, bottom, right), clipped to the image.
-
-        Walked down step by step, and clipped to each map on the way: at a border a unit sees padding, not pixels.
-        """
-        window = Window(position, position + 1)
+        """The pixels that units at position (..., 2) see: (..., 4) as (top, left, bottom, right), clipped to the image."""
         names = [step.name for step in self.steps]
-        for step in reversed(self.steps[: names.index(layer) + 1]):
-            if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
-                window = window.below(step.module).clip(self.inputs[step.name][-2:])
-        return torch.cat([window.low, window.high], -1)
+        sizes = {name: (shape[-2], shape[-1]) for name, shape in self.inputs.items() if len(shape) == 4}
+        return seen(self.steps[: names.index(layer) + 1], sizes, position)
 
 
 def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
@@ -100,30 +94,40 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
     Raises UnsupportedNetwork, UnknownLayer, or ValueError for an x of another shape. Zeiler & Fergus, section 2.1.
     """
     with evaluating(model), torch.no_grad():
-        check_input(model, x)
-        steps = chain(model, x[:1])
-        if until is not None:
-            ends = [i for i, step in enumerate(steps) if until in (step.layer, step.name)]
-            if not ends:
-                raise UnknownLayer(unknown_layer(until, steps))
-            steps = steps[: ends[-1] + 1]
-        outputs, switches, inputs = {}, {}, {}
-        signal = x
-        for step in steps:
-            inputs[step.name] = signal.shape
-            try:
-                if isinstance(step.module, nn.MaxPool2d):
-                    signal, switches[step.name] = max_pool(step.module, signal)
-                else:
-                    signal = apply(step.module, signal)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}") from None
-            outputs[step.name] = signal
-            if step.layer:
-                outputs[step.layer] = signal
-        logits = signal if until is None else None
-    return Trace(tuple(steps), outputs, switches, inputs, x, logits)
+        t = record(steps_until(model, x, until), x)
+    return t if until else replace(t, logits=t.outputs[t.steps[-1].name])
+
+
+def steps_until(model: nn.Module, x: Tensor, until: str | None = None) -> list[Step]:
+    """The network's chain of modules, for input x, up to the layer or step `until`. Raises as `trace` does."""
+    check_input(model, x)
+    steps = chain(model, x[:1])
+    if until is None:
+        return steps
+    ends = [i for i, step in enumerate(steps) if until in (step.layer, step.name)]
+    if not ends:
+        raise UnknownLayer(unknown_layer(until, steps))
+    return steps[: ends[-1] + 1]
+
+
+def record(steps: list[Step], x: Tensor) -> Trace:
+    """Apply the steps to x in order, and keep every output and switch."""
+    outputs, switches, inputs = {}, {}, {}
+    signal = x
+    for step in steps:
+        inputs[step.name] = signal.shape
+        try:
+            if isinstance(step.module, nn.MaxPool2d):
+                signal, switches[step.name] = max_pool(step.module, signal)
+            else:
+                signal = apply(step.module, signal)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}") from None
+        outputs[step.name] = signal
+        if step.layer:
+            outputs[step.layer] = signal
+    return Trace(tuple(steps), outputs, switches, inputs, x)
 
 
 def chain(model: nn.Module, x: Tensor) -> list[Step]:
@@ -162,7 +166,7 @@ def _ends(named: list[tuple[str, nn.Module]]) -> list[str | None]:
     return ends
 
 
-def conv_layers(steps: list[Step] | tuple[Step, ...]) -> list[str]:
+def conv_layers(steps: Sequence[Step]) -> list[str]:
     """The names of the convolutional layers of a chain, in order."""
     return [step.name for step in steps if isinstance(step.module, nn.Conv2d)]
 
@@ -251,6 +255,27 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
         raise UnsupportedNetwork(reason)
 
 
+def sizes(steps: Sequence[Step], size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """The size (h, w) of the maps that come into each step, for an image of `size`, and under "" of what leaves the last."""
+    found = {}
+    for step in steps:
+        found[step.name] = size
+        size = output_size(step.module, size)
+    return found | {"": size}
+
+
+def seen(steps: Sequence[Step], sizes: Mapping[str, tuple[int, int]], position: Tensor) -> Tensor:
+    """The pixels that units of the last step at position (..., 2) see: (..., 4) as (top, left, bottom, right), clipped.
+
+    Walked down step by step, and clipped to each map on the way: at a border a unit sees padding, not pixels.
+    """
+    window = Window(position, position + 1)
+    for step in reversed(steps):
+        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+            window = window.below(step.module).clip(sizes[step.name])
+    return torch.cat([window.low, window.high], -1)
+
+
 @dataclass(frozen=True)
 class ReceptiveField:
     """The input pixels that a unit of a layer sees: the unit at (r, c) sees `size` pixels from `offset` + r * `stride`."""
@@ -260,7 +285,7 @@ class ReceptiveField:
     offset: int  # of the first unit; negative where padding reaches outside the image
 
 
-def receptive_field(steps: list[Step] | tuple[Step, ...], layer: str) -> ReceptiveField:
+def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
     """Compute a convolutional layer's receptive field from the geometry of the steps below it.
 
     ZFNet's are 7, 27, 75, 107 and 139 pixels. Raises UnknownLayer, or UnsupportedNetwork where the field is not square.

@@ -23,9 +23,16 @@ from zfnet.activations import (
     UnknownLayer,
     UnsupportedNetwork,
     conv_layers,
-    trace,
+    evaluating,
+    receptive_field,
+    record,
+    seen,
+    sizes,
+    steps_until,
 )
+from zfnet.fields import Edge, cut_trace, cut_window, trace_fields
 from zfnet.model import PaperInput
+from zfnet.windows import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,30 +77,71 @@ def project(
         raise ValueError(f"collision must be 'sum' or 'overwrite', got {collision!r}")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    t = trace(model, x, until=layer)
-    if layer not in t.layers:
-        raise UnknownLayer(f"{layer!r} has no features of its own to project; choose one of {', '.join(t.layers)}")
-    maps = t[layer] if t[layer].ndim == 4 else t[layer][:, :, None, None]
-    image, channel, position = _select(maps, channel, position, layer)
-    pixels = []
-    activation = maps[image, channel, position[:, 0], position[:, 1]]
-    for chosen in torch.arange(len(image), device=x.device).split(batch):
-        signal = torch.zeros(len(chosen), *maps.shape[1:], dtype=maps.dtype, device=maps.device)
-        here = torch.arange(len(chosen), device=x.device)
-        signal[here, channel[chosen], position[chosen, 0], position[chosen, 1]] = activation[chosen]
-        down = backproject(t, signal.reshape(len(chosen), *t[layer].shape[1:]), image=image[chosen], collision=collision)
-        pixels.append(down)
-    pixels = torch.cat(pixels)
+    with evaluating(model), torch.no_grad():
+        steps = steps_until(model, x, layer)
+        if layer not in [step.layer for step in steps]:
+            names = ", ".join(step.layer for step in steps if step.layer)
+            raise UnknownLayer(f"{layer!r} has no features of its own to project; choose one of {names}")
+        of_maps = layer in conv_layers(steps)
+        size = sizes(steps, (x.shape[2], x.shape[3])) if of_maps else {"": (1, 1)}
+        image, channel, position = _select(steps, x, layer, size[""], channel, position)
+        # Overwriting is not local: a pooling window that the unit does not see may overwrite one that it sees.
+        local = of_maps and collision == "sum"
+        # One image with many units is passed whole, once: about the cost of four receptive fields of layer 5.
+        once = len(x) == 1 and not (local and position is not None and len(image) <= 4)
+        shared = record(steps, x) if once else None
+        parts = []
+        for rows in torch.arange(len(image), device=x.device).split(batch):
+            here = None if position is None else position[rows]
+            parts.append(_project(steps, x, shared, image[rows], channel[rows], here, local, collision))
+    pixels, activation, position = (torch.cat(part) for part in zip(*parts, strict=True))
+    if not of_maps:  # a unit of a dense layer sees the whole image
+        box = torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(len(image), 4)
+        return Projection(pixels, activation, position, channel, box, torch.zeros_like(position))
+    field = receptive_field(steps, layer)
+    corner = field.offset + position * field.stride
+    if crop and not local:
+        pixels = cut(pixels, corner, field.size)
+    elif local and not crop:
+        pixels = cut(pixels, -corner, (x.shape[2], x.shape[3]))  # the image is a window of the plane around the patch
+    return Projection(pixels, activation, position, channel, seen(steps, size, position), corner)
 
-    height, width = x.shape[-2:]
-    if layer in conv_layers(t.steps):
-        field = t.receptive_field(layer)
-        corner, box = field.offset + position * field.stride, t.box(layer, position)
-        pixels = cut(pixels, corner, field.size) if crop else pixels
-    else:  # a unit of a dense layer sees the whole image
-        corner = torch.zeros_like(position)
-        box = torch.tensor([0, 0, height, width], device=x.device).expand(len(image), 4)
-    return Projection(pixels, activation, position, channel, box, corner)
+
+def _project(
+    steps: list[Step], x: Tensor, shared: Trace | None, image: Tensor, channel: Tensor, position: Tensor | None, local: bool,
+    collision: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Pixels, activations and positions of M units: whole images, or where `local` receptive fields."""
+    units = row = torch.arange(len(image), device=x.device)
+    if local and position is not None and shared is None:
+        t = trace_fields(steps, x[image], position)
+        activation = t[steps[-1].name][units, channel, 0, 0]
+    else:
+        t, row = (shared, image) if shared is not None else (record(steps, x[image]), units)
+        maps = t[steps[-1].name]
+        maps = maps if maps.ndim == 4 else maps[:, :, None, None]
+        position = _strongest(maps[row, channel]) if position is None else position
+        activation = maps[row, channel, position[:, 0], position[:, 1]]
+        t = cut_trace(t, row, position) if local else t
+    if local:
+        signal = F.one_hot(channel, _channels(steps)) * activation[:, None]
+        return backproject(t, signal[:, :, None, None]), activation, position
+    signal = torch.zeros_like(maps[:1]).repeat(len(image), 1, 1, 1)
+    signal[units, channel, position[:, 0], position[:, 1]] = activation
+    signal = signal.reshape(len(image), *t[steps[-1].name].shape[1:])
+    return backproject(t, signal, image=row, collision=collision), activation, position
+
+
+def _strongest(maps: Tensor) -> Tensor:
+    """Where each of M maps (M, H, W) is strongest, the first in reading order: (M, 2)."""
+    best = maps.flatten(1).argmax(1)
+    return torch.stack([best // maps.shape[2], best % maps.shape[2]], 1)
+
+
+def _channels(steps: list[Step]) -> int:
+    """The number of features of the last layer of the steps."""
+    weighted = [step.module for step in steps if isinstance(step.module, (nn.Conv2d, nn.Linear))]
+    return weighted[-1].weight.shape[0]
 
 
 @torch.no_grad()
@@ -135,6 +183,8 @@ def _down(step: Step, signal: Tensor, t: Trace, image: Tensor | None, collision:
             return signal * gain.view(-1, *[1] * (signal.ndim - 2))
         case PaperInput():
             return signal * module.scale
+        case Edge():
+            return signal.masked_fill(module.outside, 0)
         case nn.AdaptiveAvgPool2d():
             if signal.shape[-2:] == size[-2:]:
                 return signal
@@ -208,14 +258,9 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def cut(pixels: Tensor, corner: Tensor, size: int) -> Tensor:
-    """Cut a size x size patch from each image (N, C, H, W) at corner (N, 2), zero outside: (N, C, size, size)."""
-    padded = F.pad(pixels, (size, size, size, size))
-    patches = [
-        image[:, r + size : r + 2 * size, c + size : c + 2 * size]
-        for image, (r, c) in zip(padded, corner.tolist(), strict=True)
-    ]
-    return torch.stack(patches)
+def cut(pixels: Tensor, corner: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Cut a patch of `size` from each image (N, C, H, W) at corner (N, 2), zero outside: (N, C, size, size)."""
+    return cut_window(pixels, Window(corner, corner + corner.new_tensor(size))).contiguous()
 
 
 def _whole(value, name: str, device: torch.device) -> Tensor:
@@ -226,15 +271,17 @@ def _whole(value, name: str, device: torch.device) -> Tensor:
     return value.to(torch.int64)
 
 
-def _select(maps: Tensor, channel: int | Tensor, position, layer: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Resolve channel and position to (image, channel, position) of M projections: (M,), (M,), (M, 2), all int64."""
-    n, channels, height, width = maps.shape
-    channel = _whole(channel, "channel", maps.device).reshape(-1)
+def _select(steps: list[Step], x: Tensor, layer: str, size: tuple[int, int], channel, position):
+    """Resolve channel and position to (image, channel, position or None) of M projections: (M,), (M,), (M, 2), all int64."""
+    n, channels, (height, width) = len(x), _channels(steps), size
+    channel = _whole(channel, "channel", x.device).reshape(-1)
     if position is not None:
-        position = _whole(position, "position", maps.device)
+        position = _whole(position, "position", x.device)
         if position.shape[-1:] != (2,) or position.ndim > 2:
             raise ValueError(f"position must be (row, column) or (N, 2) of them, got shape {tuple(position.shape)}")
         position = position.reshape(-1, 2)
+        if ((position < 0) | (position >= position.new_tensor(size))).any():
+            raise IndexError(f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {position.tolist()}")
     lengths = {n, len(channel), 1 if position is None else len(position)}
     count = max(lengths)
     if not lengths <= {1, count}:
@@ -242,12 +289,5 @@ def _select(maps: Tensor, channel: int | Tensor, position, layer: str) -> tuple[
         raise ValueError(f"{n} images and {given} do not fit together: give one for all, or one for each")
     if ((channel < 0) | (channel >= channels)).any():
         raise IndexError(f"{layer} has channels 0 to {channels - 1}, got {channel[(channel < 0) | (channel >= channels)][0]}")
-    image = torch.arange(n, device=maps.device).expand(count) if n == 1 else torch.arange(n, device=maps.device)
-    channel = channel.expand(count)
-    if position is None:
-        best = maps[image, channel].flatten(1).argmax(1)
-        position = torch.stack([best // width, best % width], 1)
-    limit = torch.tensor([height, width], device=maps.device)
-    if ((position < 0) | (position >= limit)).any():
-        raise IndexError(f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {position.tolist()}")
-    return image, channel, position.expand(count, 2)
+    image = torch.arange(n, device=x.device).expand(count)
+    return image, channel.expand(count), None if position is None else position.expand(count, 2)

@@ -25,6 +25,18 @@ def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
     return [list(v) if isinstance(v, tuple) else [v, v] for v in values]
 
 
+def output_size(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """The size (h, w) of the maps that a convolution or pooling makes of maps of `size`; of other modules, the same."""
+    if isinstance(module, nn.MaxPool2d):
+        shape = module(torch.empty(1, 1, *size, device="meta")).shape  # ceil mode has its exceptions
+        return shape[2], shape[3]
+    if isinstance(module, nn.Conv2d):
+        parts = zip(size, *geometry(module), strict=True)
+        height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in parts)
+        return height, width
+    return size
+
+
 @dataclass(frozen=True, eq=False)
 class Window:
     """Rectangles of cells: rows and columns from `low` (..., 2), inclusive, to `high` (..., 2), exclusive, both int64."""
