@@ -131,6 +131,12 @@ def test_saves_and_loads(small, tmp_path):
             assert torch.equal(a, b)
 
 
+def test_a_file_of_something_else_is_no_table(small, tmp_path):
+    zfnet.save(small, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="model.safetensors: not a table of top activations"):
+        TopActivations.load(tmp_path / "model.safetensors")
+
+
 def test_errors(small):
     with pytest.raises(ValueError, match="k must be"):
         top_activations(small, Noise(3), k=0)
@@ -140,6 +146,8 @@ def test_errors(small):
         top_activations(small, Noise(3), batch=0)
     with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', got 'half'"):
         top_activations(small, Noise(3), precision="half")
+    with pytest.raises(ValueError, match="items must be tensors .*, got dict"):
+        top_activations(small, [{"x": torch.zeros(3, 64, 64)}])
     with pytest.raises(ValueError, match=r"x \(3, 3, 8, 8\) does not fit the network at "):
         top_activations(small, Noise(3, size=8))
     with pytest.raises(ValueError, match="empty"):

@@ -64,7 +64,12 @@ class TopActivations(Mapping):
     @staticmethod
     def load(path: str | Path) -> TopActivations:
         """Read a file of `save`, or what a search has found so far from its state. Raises CheckpointError, naming the file."""
-        return _unpack(*read_tensors(path))
+        tensors, meta = read_tensors(path)
+        parts = ("value", "index", "position", "certain")
+        try:
+            return TopActivations({n: Top(*(tensors[f"{n}.{p}"] for p in parts)) for n in meta["layers"]}, meta["images"])
+        except KeyError as missing:
+            raise CheckpointError(f"{path}: not a table of top activations: it has no {missing}") from None
 
 
 def top_activations(
@@ -121,7 +126,7 @@ def top_activations(
         return found
     beside = [final.beside("candidates"), final.beside("exact")]
     rough = search.run(range(size), k * width, beside[0], half=True)
-    chosen = {layer: _members(top.index[top.index >= 0].to(device), group_of) for layer, top in rough.items()}
+    chosen = {layer: _members(top.index.to(device), group_of) for layer, top in rough.items()}
     union = torch.cat(list(chosen.values())).unique().tolist()  # ascending, for the ties
     exact = search.run(union, k * width, beside[1], chosen=chosen)
     found = TopActivations({layer: _settle(rough[layer], exact[layer], k) for layer in layers}, size)
@@ -161,13 +166,12 @@ class _State:
         """What was found so far, or None where there is no file. Raises CheckpointError."""
         if self.path is None or not self.path.exists():
             return None
-        tensors, meta = read_tensors(self.path)
-        there = meta.get("search", {})
+        there = read_tensors(self.path)[1].get("search", {})
         names = [name for name in self.about if name not in there or self.about[name] != there[name]]
         if names:
             shown = "; ".join(f"{n}: {str(there.get(n))[:48]} there, {str(self.about[n])[:48]} here" for n in names)
             raise CheckpointError(f"{self.path}: the state of another search ({shown}); name another file, or remove it")
-        return _unpack(tensors, meta)
+        return TopActivations.load(self.path)
 
     def write(self, found: TopActivations) -> None:
         if self.path:
@@ -241,7 +245,10 @@ class _Search:
 
 def _tensor(item) -> Tensor:
     """The images of a batch or an item, which may carry labels."""
-    return item[0] if isinstance(item, (list, tuple)) else item
+    x = item[0] if isinstance(item, (list, tuple)) else item
+    if not isinstance(x, Tensor):
+        raise ValueError(f"items must be tensors (3, H, W) or (tensor, label), got {type(x).__name__}")
+    return x
 
 
 def _maxima(
@@ -320,8 +327,3 @@ def _found(top: Top, device: torch.device) -> Found:
     """The inverse of `_top`."""
     n = int((top.index[0] >= 0).sum())
     return tuple(t[:, :n].to(device) for t in (top.value, top.index, top.position))
-
-
-def _unpack(tensors: dict[str, Tensor], meta: dict) -> TopActivations:
-    names = ("value", "index", "position", "certain")
-    return TopActivations({n: Top(*(tensors[f"{n}.{part}"] for part in names)) for n in meta["layers"]}, meta["images"])
