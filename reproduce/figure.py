@@ -5,7 +5,6 @@ A script in `reproduce/paper/` holds `FIGURE = Figure(...)`, `compute(ctx) -> Re
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import inspect
@@ -130,12 +129,14 @@ class Context:
     @functools.cached_property
     def _top(self) -> TopActivations:
         path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, _source('zfnet'))[:20]}.safetensors"
-        if path.exists():
-            with contextlib.suppress(CheckpointError):  # damaged: search again
-                return TopActivations.load(path)
-        found = top_activations(self._model, self._images, groups=self._images.groups, progress=self.progress)
-        found.save(path)
-        return found
+        search = functools.partial(
+            top_activations, self._model, self._images, groups=self._images.groups, progress=self.progress, state=path
+        )
+        try:
+            return search()
+        except CheckpointError:  # damaged: search again
+            path.unlink()
+            return search()
 
     @property
     def scale(self) -> str:

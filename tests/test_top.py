@@ -1,33 +1,74 @@
 """The streaming search against sorting everything at once."""
 
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 from torch.utils.data import Dataset
 
 import zfnet
-from tests.conftest import random_he
+from tests.conftest import ROOT, random_he
+from zfnet import activations
+from zfnet import top as search
 from zfnet.activations import UnknownLayer
+from zfnet.checkpoint import CheckpointError
 from zfnet.top import TopActivations, top_activations
 
 
 class Noise(Dataset):
-    """Images made on demand; some are exact copies of earlier ones, so that there are ties."""
+    """Images made on demand; some are exact copies of earlier ones, so that there are ties. Item `fail` cannot be read."""
 
-    def __init__(self, n: int, labelled: bool = False, size: int = 64):
-        self.n, self.labelled, self.size, self.read = n, labelled, size, 0
+    def __init__(self, n: int, labelled: bool = False, size: int = 64, repeat: int = 11, fail: int = -1, digest: str = "noise"):
+        self.n, self.labelled, self.size, self.repeat, self.fail, self.digest = n, labelled, size, repeat, fail, digest
+        self.read = 0
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, i):
+        if i == self.fail:
+            raise OSError("unplugged")
         self.read += 1
-        x = torch.randn(3, self.size, self.size, generator=torch.Generator().manual_seed(i % 11))
+        x = torch.randn(3, self.size, self.size, generator=torch.Generator().manual_seed(i % self.repeat))
         return (x, i) if self.labelled else x
+
+
+def small_net(**options):
+    return random_he(zfnet.zfnet(4, **{"norm": "none", "maps": (6, 7, 8, 8, 5), "fc": 8, "size": 64} | options))
 
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(4, norm="none", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    return small_net()
+
+
+@contextmanager
+def counting(model):
+    """Count the images that pass through each module."""
+    passed = Counter()
+    hooks = [
+        module.register_forward_hook(lambda _, x, y, name=name: passed.update({name: len(x[0])}))
+        for name, module in model.named_children()
+    ]
+    try:
+        yield passed
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def same(a, b):
+    """Whether two searches found the same, to the last bit."""
+    pairs = [(vars(a[layer]), vars(b[layer])) for layer in a]
+    return list(a) == list(b) and a.images == b.images and all(torch.equal(x[n], y[n]) for x, y in pairs for n in x)
 
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -90,9 +131,25 @@ def test_saves_and_loads(small, tmp_path):
             assert torch.equal(a, b)
 
 
+def test_a_file_of_something_else_is_no_table(small, tmp_path):
+    zfnet.save(small, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="model.safetensors: not a table of top activations"):
+        TopActivations.load(tmp_path / "model.safetensors")
+
+
 def test_errors(small):
     with pytest.raises(ValueError, match="k must be"):
         top_activations(small, Noise(3), k=0)
+    with pytest.raises(ValueError, match="width must be"):
+        top_activations(small, Noise(3), width=0)
+    with pytest.raises(ValueError, match="batch must be"):
+        top_activations(small, Noise(3), batch=0)
+    with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', got 'half'"):
+        top_activations(small, Noise(3), precision="half")
+    with pytest.raises(ValueError, match="items must be tensors .*, got dict"):
+        top_activations(small, [{"x": torch.zeros(3, 64, 64)}])
+    with pytest.raises(ValueError, match=r"x \(3, 3, 8, 8\) does not fit the network at "):
+        top_activations(small, Noise(3, size=8))
     with pytest.raises(ValueError, match="empty"):
         top_activations(small, Noise(0))
     with pytest.raises(UnknownLayer, match="no layer 'conv9'"):
@@ -101,9 +158,12 @@ def test_errors(small):
         top_activations(small, Noise(3), ("conv1",), groups=[0, 1])
 
 
-def test_memory_does_not_grow_with_the_number_of_images(small):
-    """What is kept between batches is the table alone: the tensors alive after 4 batches and after 40 are as large."""
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch, precision):
+    """Between batches there is the table and a bounded number of columns: as much after 8 batches as after 40."""
     import gc
+
+    monkeypatch.setattr(search, "COLUMNS", 16)
 
     def alive(n: int) -> int:
         sizes = []
@@ -112,12 +172,209 @@ def test_memory_does_not_grow_with_the_number_of_images(small):
             for batch in batches:
                 yield batch
                 gc.collect()
-                sizes.append(sum(o.untyped_storage().nbytes() for o in gc.get_objects() if isinstance(o, torch.Tensor)))
+                sizes.append(sum(o.untyped_storage().nbytes() for o in gc.get_objects() if type(o) is torch.Tensor))
 
-        top_activations(small, Noise(n), LAYERS, k=3, batch=8, progress=watched)
-        return sizes[-1]
+        top_activations(small, Noise(n), LAYERS, k=3, batch=8, progress=watched, precision=precision)
+        return max(sizes)
 
-    assert alive(320) <= 1.05 * alive(32)
+    assert alive(320) <= 1.05 * alive(64)
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(1, 3), st.randoms())
+def test_the_first_maximum_in_reading_order(channels, height, width, last, half, levels, random):
+    values = [random.randrange(levels) for _ in range(2 * channels * height * width)]  # few levels: many ties
+    maps = torch.tensor(values, dtype=torch.float32).view(2, channels, height, width)
+    given = maps.contiguous(memory_format=torch.channels_last) if last else maps
+    value, index, position = search._strongest(given.bfloat16() if half else given, torch.tensor([5, 8]))
+    assert index.tolist() == [[5, 8]] * channels
+    for i in range(2):
+        for c in range(channels):
+            flat = maps[i, c].flatten().tolist()
+            assert value[c, i] == max(flat)
+            assert tuple(position[c, i].tolist()) == divmod(flat.index(max(flat)), width)
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(1, 8), st.integers(1, 3), st.integers(0, 6), st.randoms()
+)
+def test_merging_is_sorting(batches, k, levels, groups, random):
+    """Batches merged one after the other, with ties and groups, against one sort by (-value, index)."""
+    n = sum(batches)
+    value = torch.tensor([[float(random.randrange(levels)) for _ in range(n)] for _ in range(2)])
+    group_of = torch.tensor([random.randrange(groups) for _ in range(n)]) if groups else None
+    index = torch.arange(n).expand(2, -1)
+    parts = list(zip(*(t.split(batches, 1) for t in (value, index, index[:, :, None].expand(-1, -1, 2))), strict=True))
+    best = parts[:1]
+    for part in parts[1:]:
+        best = [search._merge([*best, part], k, group_of)]
+    found = search._top(search._merge(best, k, group_of), k)
+    for c in range(2):
+        expected, seen = [], set()
+        for i in sorted(range(n), key=lambda i: (-value[c, i], i)):
+            group = i if group_of is None else int(group_of[i])
+            expected += [] if group in seen else [i]
+            seen.add(group)
+        expected = expected[:k]
+        assert found.index[c].tolist() == expected + [-1] * (k - len(expected))
+        assert found.value[c, : len(expected)].tolist() == value[c, expected].tolist()
+        assert found.position[c, : len(expected), 1].tolist() == expected
+
+
+def test_each_image_passes_once_and_only_as_far_as_wanted(small, monkeypatch):
+    monkeypatch.setattr(activations, "max_pool", None)  # no switches
+    with counting(small) as passed:
+        top_activations(small, Noise(20), ("conv3", "conv1"), k=2, batch=8)
+    names = ("conv1", "pool1", "conv2", "pool2", "conv3")  # a ReLU works in place, not through its module
+    assert passed == dict.fromkeys(names, 20)
+
+
+def test_a_network_of_another_library_is_verified_once(small, monkeypatch):
+    calls = []
+    monkeypatch.setattr(search, "chain", lambda *args: calls.append(args) or activations.chain(*args))
+    foreign = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3))
+    kept = [torch.stack([Noise(30)[i] for i in range(j, j + 5)]) for j in range(0, 30, 5)]
+    before = [x.clone() for x in kept]
+    found = top_activations(foreign, Noise(30), ("conv1", "conv2"), k=3, batch=5, progress=lambda _, **__: kept)
+    assert len(calls) == 1
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))  # inputs are never overwritten
+    for channel, rows in enumerate(brute_force(foreign, Noise(30), "conv2", 3)):
+        assert found["conv2"].index[channel].tolist() == [i for _, i, _ in rows]
+
+
+def test_merging_is_rare(small, monkeypatch):
+    merge, columns = search._merge, []
+    monkeypatch.setattr(search, "_merge", lambda parts, *rest: columns.append(len(parts)) or merge(parts, *rest))
+    top_activations(small, Noise(600), "conv1", k=9, batch=8)
+    assert columns == [32, 33, 12]  # batches of 8: 256 columns, the table and 256, the table and the remaining 88
+
+
+def test_two_workers_find_the_same(small):
+    assert same(
+        top_activations(small, Noise(30), LAYERS, k=4, batch=8, workers=2),
+        top_activations(small, Noise(30), LAYERS, k=4, batch=8),
+    )
+
+
+@pytest.mark.parametrize("by", ["data", "progress"])
+@pytest.mark.parametrize("groups", [None, [i // 3 for i in range(30)]])
+def test_an_interrupted_search_continues(small, tmp_path, monkeypatch, by, groups):
+    monkeypatch.setattr(search, "EVERY", 0.0)
+    whole = top_activations(small, Noise(30), LAYERS, k=4, batch=4, groups=groups)
+
+    def broken(batches, **_):
+        for number, batch in enumerate(batches):
+            if number == 5 and by == "progress":
+                raise OSError("unplugged")
+            yield batch
+
+    search_ = {"k": 4, "batch": 4, "groups": groups, "state": tmp_path / "s"}
+    with pytest.raises(OSError, match="unplugged"):
+        top_activations(small, Noise(30, fail=22 if by == "data" else -1), LAYERS, progress=broken, **search_)
+    assert TopActivations.load(tmp_path / "s").images == 20  # what was found so far can be looked at
+    dataset = Noise(30)
+    with counting(small) as passed:
+        assert same(top_activations(small, dataset, LAYERS, **search_), whole)
+    assert passed["conv1"] == 10
+    assert dataset.read == 1 + 10  # the first shows that it is the same data
+    with counting(small) as passed:
+        assert same(top_activations(small, dataset, LAYERS, **search_), whole)
+    assert not passed  # a finished search is returned
+
+
+class Killer(Noise):
+    def __getitem__(self, i):
+        if i == self.fail:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(i)
+
+
+def test_a_killed_search_continues(small, tmp_path):
+    code = (
+        "import sys; from tests.test_top import *; search.EVERY = 0\n"
+        "top_activations(small_net(), Killer(20, fail=13), LAYERS, k=3, batch=4, state=sys.argv[1])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with counting(small) as passed:
+        found = top_activations(small, Noise(20), LAYERS, k=3, batch=4, state=tmp_path / "s")
+    assert passed["conv1"] == 8
+    assert same(found, top_activations(small, Noise(20), LAYERS, k=3, batch=4))
+
+
+def test_a_state_of_another_search_is_refused(small, tmp_path):
+    path = tmp_path / "s"
+    top_activations(small, Noise(6), ("conv1",), k=2, state=path)
+    other = small_net()
+    with torch.no_grad():
+        other.conv1.bias[0] += 1
+    for name, arguments, options in (
+        ("weights", (other, Noise(6), ("conv1",), 2), {}),
+        ("layers", (small, Noise(6), ("conv1", "conv2"), 2), {}),
+        ("k: 2 there, 3 here", (small, Noise(6), ("conv1",), 3), {}),
+        ("groups", (small, Noise(6), ("conv1",), 2), {"groups": [0, 0, 1, 2, 3, 4]}),
+        ("images: 6 there, 7 here", (small, Noise(7), ("conv1",), 2), {}),
+        ("data", (small, Noise(6, digest="others"), ("conv1",), 2), {}),
+        ("data", (small, Noise(6, size=80), ("conv1",), 2), {}),
+        ("precision: float32 there, bfloat16 here", (small, Noise(6), ("conv1",), 2), {"precision": "bfloat16"}),
+    ):
+        with pytest.raises(CheckpointError, match=rf"s: the state of another search \([^;]*{name}") as error:
+            top_activations(*arguments, state=path, **options)
+        assert "\n" not in str(error.value)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(CheckpointError, match="s: "):
+        top_activations(small, Noise(6), ("conv1",), 2, state=path)
+
+
+@pytest.mark.parametrize("groups", [None, [i // 3 for i in range(60)]])
+def test_bfloat16_finds_the_table_of_float32(groups):
+    model = small_net(maps=(12, 12, 16, 16, 12))
+    dataset = Noise(60, repeat=60)
+    exact = top_activations(model, dataset, LAYERS, k=3, groups=groups)
+    narrow, wide = (
+        top_activations(model, dataset, LAYERS, k=3, groups=groups, precision="bfloat16", width=width) for width in (2, 20)
+    )
+    certain = 0
+    for layer in LAYERS:
+        assert wide[layer].certain.all()  # every image is a candidate
+        for found, rows in ((wide[layer], slice(None)), (narrow[layer], narrow[layer].certain)):
+            assert torch.equal(found.index[rows], exact[layer].index[rows])
+            assert torch.equal(found.position[rows], exact[layer].position[rows])
+            assert torch.allclose(found.value[rows], exact[layer].value[rows], rtol=1e-5)  # other batches, other rounding
+        certain += int(narrow[layer].certain.sum())
+    assert 0 < certain < 68
+
+
+def test_bfloat16_passes_candidates_again_only_as_far_as_they_are(small):
+    dataset = Noise(40, repeat=40)
+    with counting(small) as passed:  # the copy in bfloat16 counts too: it has the same hooks
+        found = top_activations(small, dataset, ("conv1", "conv5"), k=1, width=1, precision="bfloat16")
+    five = found["conv5"].index.unique()
+    assert passed["conv5"] == 40 + len(five)
+    assert passed["conv1"] == dataset.read < 80
+    assert passed["conv1"] >= 40 + len(torch.cat([five, found["conv1"].index.flatten().unique()]).unique())
+
+
+def test_an_interrupted_search_in_bfloat16_continues(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "EVERY", 0.0)
+    options = {"k": 4, "batch": 4, "precision": "bfloat16"}
+    whole = top_activations(small, Noise(30), LAYERS, **options)
+    for stop in (3, 11):  # batches of the first pass, and of both: there are 8, and 8
+        batches = 0
+
+        def broken(loader, stop=stop, **_):
+            nonlocal batches
+            for item in loader:
+                if batches == stop:
+                    raise OSError("unplugged")
+                batches += 1
+                yield item
+
+        with pytest.raises(OSError, match="unplugged"):
+            top_activations(small, Noise(30), LAYERS, state=tmp_path / "s", progress=broken, **options)
+    with counting(small) as passed:
+        assert same(top_activations(small, Noise(30), LAYERS, state=tmp_path / "s", **options), whole)
+    assert passed["conv1"] < 30
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]  # the passes' own files are gone
 
 
 def test_the_global_random_state_is_left_alone(small):

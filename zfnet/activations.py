@@ -116,14 +116,11 @@ def record(steps: list[Step], x: Tensor) -> Trace:
     signal = x
     for step in steps:
         inputs[step.name] = signal.shape
-        try:
+        with fitting(step, x):
             if isinstance(step.module, nn.MaxPool2d):
                 signal, switches[step.name] = max_pool(step.module, signal)
             else:
                 signal = apply(step.module, signal)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}") from None
         outputs[step.name] = signal
         if step.layer:
             outputs[step.layer] = signal
@@ -195,12 +192,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def fitting(step: Step, x: Tensor) -> Iterator[None]:
+    """Raise ValueError, naming the step, where a module refuses what has become of x."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}") from None
+
+
 def check_input(model: nn.Module, x: Tensor) -> None:
     """Raise ValueError where x is not a float batch (N, C, H, W) on the network's device and of its dtype."""
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or 0 in x.shape:
         found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"expected a float batch (N, C, H, W), as zfnet.preprocess makes, got {found}")
-    if not x.isfinite().all():
+    if not all(bound.isfinite() for bound in x.aminmax()):  # one pass, and no array of booleans
         raise ValueError("x holds values that are not finite")
     weight = next(model.parameters(), x)
     if (x.device, x.dtype) != (weight.device, weight.dtype):

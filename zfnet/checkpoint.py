@@ -121,7 +121,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     meta = json.loads(json.dumps(meta | {"format": FORMAT}))
-    meta["sha256"] = _hash(tensors, meta)
+    meta["sha256"] = sha256(tensors, meta)
     partial = path.with_name(f".{path.name}.partial")
     try:
         save_file(tensors, partial, metadata={"zfnet": json.dumps(meta)})
@@ -147,13 +147,14 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     meta = json.loads(text)
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}")
-    if meta.pop("sha256", None) != (sha := _hash(tensors, meta)):
+    if meta.pop("sha256", None) != (sha := sha256(tensors, meta)):
         raise CheckpointError(f"{path}: damaged: its contents do not have the recorded hash")
     meta["sha256"] = sha
     return tensors, meta
 
 
-def _hash(tensors: dict[str, Tensor], meta: dict) -> str:
+def sha256(tensors: dict[str, Tensor], meta: dict) -> str:
+    """A hash of tensors, their names and shapes, and JSON metadata."""
     sha = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from zfnet.activations import UnknownLayer, chain, evaluating, trace, unknown_layer
-from zfnet.checkpoint import read_tensors, write_tensors
+from zfnet.activations import Step, UnknownLayer, apply, chain, check_input, evaluating, fitting, unknown_layer
+from zfnet.checkpoint import CheckpointError, read_tensors, sha256, write_tensors
 from zfnet.data import silent
+
+COLUMNS = 256  # merging sorts k + max(k, COLUMNS) values a map, so it costs little per image at any k
+EVERY = 30.0  # seconds between two writes of the state: what an interruption can cost
+
+Found = tuple[Tensor, ...]  # a layer's maxima: value (C, n), image (C, n), position (C, n, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +28,14 @@ class Top:
     """The k strongest activations of each of a layer's C maps, strongest first, at most one per image.
 
     `value` (C, k) float32, -inf where there were fewer images; `index` (C, k) int64 into the data set, -1 there; `position`
-    (C, k, 2) int64 as (row, column) in the map, 0 there.
+    (C, k, 2) int64 as (row, column) in the map, 0 there. `certain` (C,) bool: the row is the float32 one as far as can be
+    seen; always true of a search in float32, see `top_activations` for bfloat16.
     """
 
     value: Tensor
     index: Tensor
     position: Tensor
+    certain: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +56,20 @@ class TopActivations(Mapping):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file; `TopActivations.load` reads it."""
+    def save(self, path: str | Path, **about: object) -> None:
+        """Write to a safetensors file, with more metadata if wanted; `TopActivations.load` reads it."""
         tensors = {f"{layer}.{name}": t for layer, top in self.items() for name, t in vars(top).items()}
-        write_tensors(path, tensors, {"layers": list(self), "images": self.images})
+        write_tensors(path, tensors, {"layers": list(self), "images": self.images, **about})
 
     @staticmethod
     def load(path: str | Path) -> TopActivations:
-        """Read a file of `save`. Raises CheckpointError, naming the file."""
+        """Read a file of `save`, or what a search has found so far from its state. Raises CheckpointError, naming the file."""
         tensors, meta = read_tensors(path)
-        layers = {n: Top(*(tensors[f"{n}.{part}"] for part in ("value", "index", "position"))) for n in meta["layers"]}
-        return TopActivations(layers, meta["images"])
+        parts = ("value", "index", "position", "certain")
+        try:
+            return TopActivations({n: Top(*(tensors[f"{n}.{p}"] for p in parts)) for n in meta["layers"]}, meta["images"])
+        except KeyError as missing:
+            raise CheckpointError(f"{path}: not a table of top activations: it has no {missing}") from None
 
 
 def top_activations(
@@ -69,84 +81,249 @@ def top_activations(
     batch: int = 64,
     workers: int = 0,
     groups: Sequence[int] | np.ndarray | Tensor | None = None,
+    state: str | Path | None = None,
+    precision: str = "float32",
+    width: int = 4,
     progress: Callable = silent,
 ) -> TopActivations:
     """Find each feature map's k strongest activations over a data set: the images, and where in the map.
 
     Items are preprocessed (3, H, W) tensors or (tensor, label). An image counts once, by its strongest position; ties go to the
     lower index and the earlier position. `groups` (N,) allows at most one image of a group, for crops of one photograph.
-    Activations are rectified maps before pooling. Memory does not grow with the data set.
-    Raises UnknownLayer, and ValueError for k < 1 or an empty data set. Zeiler & Fergus, section 4.
+    Activations are rectified maps before pooling. Memory does not grow with the data set; `workers` processes decode.
+
+    `state` is a file from which an interrupted search continues, and a finished one is returned.
+
+    `precision="bfloat16"` searches so for width * k candidates a map, and passes these images (with groups, all images of
+    theirs) again in float32, which gives the table. With v the k-th float32 value, m the smallest candidate's in bfloat16, and
+    e the largest amount by which bfloat16 underrates an image that was left out, a row is that of a float32 search, up to the
+    rounding of other batches, if v > m + e. e is not known: `certain` takes the largest error seen among the map's candidates.
+
+    Raises UnknownLayer; CheckpointError for a state that is damaged or of another search, saying what differs; ValueError
+    for a wrong option, an empty data set, or items that do not fit the network. Zeiler & Fergus, section 4.
     """
-    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    layers = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))
     if not layers:
         raise ValueError("no layers given")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    for name, number in (("k", k), ("width", width), ("batch", batch)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
     size = len(dataset)  # pyright: ignore[reportArgumentType]
     if size == 0:
         raise ValueError("the data set is empty")
     if groups is not None and len(groups) != size:
         raise ValueError(f"groups has {len(groups)} entries for {size} images")
-    group_of = None if groups is None else torch.as_tensor(groups, dtype=torch.int64)
     device = next(model.parameters()).device
-    best: dict[str, Top] = {}
-    start = 0
-    # A generator of its own: DataLoader would otherwise draw from the global random state.
-    loader = DataLoader(dataset, batch_size=batch, num_workers=workers, generator=torch.Generator())
-    last = ""
-    for item in progress(loader, total=len(loader), desc="searching"):
-        x = (item[0] if isinstance(item, (list, tuple)) else item).to(device)
-        last = last or _last(model, x, layers)
-        t = trace(model, x, until=last)
-        index = torch.arange(start, start + len(x))
-        for layer in layers:
-            maps = t[layer] if t[layer].ndim == 4 else t[layer][:, :, None, None]
-            value, flat = maps.flatten(2).max(2)  # (B, C): each image's strongest position
-            found = Top(
-                value.T.float().cpu(),
-                index.expand(maps.shape[1], -1),
-                torch.stack([flat.T // maps.shape[3], flat.T % maps.shape[3]], -1).cpu(),
-            )
-            best[layer] = _merge(best.get(layer), found, k, group_of)
-        start += len(x)
-    return TopActivations({layer: _pad(top, k) for layer, top in best.items()}, start)
+    group_of = None if groups is None else torch.as_tensor(groups, dtype=torch.int64, device=device)
+    search = _Search(model, dataset, layers, group_of, batch, workers, progress)
+    final = _State.open(state, search, k=k, precision=precision, width=width if precision == "bfloat16" else None)
+    apart = size if group_of is None else len(group_of.unique())
+    if precision == "float32" or apart <= k * width:  # every image would be a candidate
+        return search.run(range(size), k, final)
+    if found := final.read():
+        return found
+    beside = [final.beside("candidates"), final.beside("exact")]
+    rough = search.run(range(size), k * width, beside[0], half=True)
+    chosen = {layer: _members(top.index.to(device), group_of) for layer, top in rough.items()}
+    union = torch.cat(list(chosen.values())).unique().tolist()  # ascending, for the ties
+    exact = search.run(union, k * width, beside[1], chosen=chosen)
+    found = TopActivations({layer: _settle(rough[layer], exact[layer], k) for layer in layers}, size)
+    final.write(found)
+    for passed in beside:
+        if passed.path:
+            passed.path.unlink(missing_ok=True)
+    return found
 
 
-def _last(model: nn.Module, x: Tensor, layers: Sequence[str]) -> str:
-    """The highest of the layers, so that nothing above it is computed."""
-    with evaluating(model), torch.no_grad():
-        steps = chain(model, x[:1])
-    order = [step.layer for step in steps if step.layer]
-    for layer in layers:
-        if layer not in order:
-            raise UnknownLayer(unknown_layer(layer, steps))
-    return max(layers, key=order.index)
+@dataclass(frozen=True, eq=False)
+class _State:
+    """The file in which a search keeps itself, if any, and what makes it this search and no other."""
+
+    path: Path | None
+    about: dict
+
+    @staticmethod
+    def open(path: str | Path | None, search: _Search, **options: object) -> _State:
+        if path is None:
+            return _State(None, {})
+        first = _tensor(search.dataset[0])  # shows the size and the preprocessing, which a digest of files does not
+        groups = search.group_of
+        about = {
+            "weights": sha256({n: t.cpu() for n, t in search.model.state_dict().items()}, {"modules": str(search.model)}),
+            "layers": list(search.layers), **options,
+            "groups": None if groups is None else sha256({"groups": groups.cpu()}, {}),
+            "images": len(search.dataset),  # pyright: ignore[reportArgumentType]
+            "data": sha256({"first": first}, {"digest": getattr(search.dataset, "digest", None)}),
+        }  # fmt: skip
+        return _State(Path(path), about)
+
+    def beside(self, name: str) -> _State:
+        return replace(self, path=self.path and self.path.with_name(f"{self.path.name}.{name}"))
+
+    def read(self) -> TopActivations | None:
+        """What was found so far, or None where there is no file. Raises CheckpointError."""
+        if self.path is None or not self.path.exists():
+            return None
+        there = read_tensors(self.path)[1].get("search", {})
+        names = [name for name in self.about if name not in there or self.about[name] != there[name]]
+        if names:
+            shown = "; ".join(f"{n}: {str(there.get(n))[:48]} there, {str(self.about[n])[:48]} here" for n in names)
+            raise CheckpointError(f"{self.path}: the state of another search ({shown}); name another file, or remove it")
+        return TopActivations.load(self.path)
+
+    def write(self, found: TopActivations) -> None:
+        if self.path:
+            found.save(self.path, search=self.about)
 
 
-def _merge(best: Top | None, found: Top, k: int, group_of: Tensor | None) -> Top:
-    """Keep the k strongest of both. The sort is stable and earlier images stand first, so ties go to the lower index."""
-    if best is not None:
-        found = Top(*(torch.cat(pair, 1) for pair in zip(vars(best).values(), vars(found).values(), strict=True)))
-    value, order = found.value.sort(dim=1, descending=True, stable=True)
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What is searched, and how it is fed to the network."""
+
+    model: nn.Module
+    dataset: Dataset
+    layers: tuple[str, ...]
+    group_of: Tensor | None
+    batch: int
+    workers: int
+    progress: Callable
+
+    def run(
+        self, images: Sequence[int], k: int, state: _State, *, half: bool = False, chosen: dict[str, Tensor] | None = None
+    ) -> TopActivations:
+        """One pass over some images, in ascending order; with `chosen`, each only up to the last layer that chose it."""
+        device = next(self.model.parameters()).device
+        found = state.read()
+        done = found.images if found else 0
+        if found and done == len(images):
+            return found
+        kept: dict[str, list[Found]] = {layer: [_found(found[layer], device)] if found else [] for layer in self.layers}
+
+        def merged() -> TopActivations:
+            for layer, parts in kept.items():
+                kept[layer] = [_merge(parts, k, self.group_of)]
+            return TopActivations({layer: _top(parts[0], k) for layer, parts in kept.items()}, done)
+
+        # A generator of its own: DataLoader would otherwise draw from the global random state.
+        generator = torch.Generator()
+        loader = DataLoader(self.dataset, self.batch, sampler=images[done:], num_workers=self.workers, generator=generator)
+        steps: list[Step] = []
+        gathered, written = 0, time.monotonic()
+        for item in self.progress(loader, total=len(loader), desc="searching"):
+            x = _tensor(item).to(device)
+            with evaluating(self.model), torch.no_grad():
+                check_input(self.model, x)
+                steps = steps or self.steps(x[:1], half)
+                index = torch.tensor(images[done : done + len(x)], device=device)
+                for layer, maxima in _maxima(steps, self.layers, x.bfloat16() if half else x, index, chosen):
+                    kept[layer].append(maxima)
+            done, gathered = done + len(x), gathered + len(x)
+            due = state.path is not None and time.monotonic() - written >= EVERY
+            if gathered >= max(k, COLUMNS) or due:
+                found, gathered = merged(), 0
+                if due:
+                    state.write(found)
+                    written = time.monotonic()
+        found = merged()
+        state.write(found)
+        return found
+
+    def steps(self, x: Tensor, half: bool) -> list[Step]:
+        """The chain up to the highest layer, so that nothing above it is computed; for bfloat16 a copy."""
+        steps = chain(self.model, x)
+        ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
+        for layer in self.layers:
+            if layer not in ends:
+                raise UnknownLayer(unknown_layer(layer, steps))
+        steps = steps[: max(ends[layer] for layer in self.layers)]
+        if not half:
+            return steps
+        return [replace(step, module=copy.deepcopy(step.module).bfloat16()) for step in steps]
+
+
+def _tensor(item) -> Tensor:
+    """The images of a batch or an item, which may carry labels."""
+    x = item[0] if isinstance(item, (list, tuple)) else item
+    if not isinstance(x, Tensor):
+        raise ValueError(f"items must be tensors (3, H, W) or (tensor, label), got {type(x).__name__}")
+    return x
+
+
+def _maxima(
+    steps: list[Step], layers: Sequence[str], x: Tensor, index: Tensor, chosen: dict[str, Tensor] | None
+) -> Iterator[tuple[str, Found]]:
+    """Pass x (B, C, H, W) through the steps and yield each layer's maxima; every map is dropped when it has been read."""
+    above = [step.layer for step in steps if step.layer and step.layer in layers]
+    signal = x.contiguous(memory_format=torch.channels_last)  # the faster layout
+    for step in steps:
+        with fitting(step, x):
+            own = signal.data_ptr() != x.data_ptr()  # may be overwritten
+            signal = signal.relu_() if own and isinstance(step.module, nn.ReLU) else apply(step.module, signal)
+        if step.layer not in layers:
+            continue
+        yield above.pop(0), _strongest(signal, index)
+        if chosen and above:
+            on = torch.isin(index, torch.cat([chosen[layer] for layer in above]))
+            if not on.any():
+                return
+            if not on.all():
+                signal, index = signal[on], index[on]
+
+
+def _strongest(signal: Tensor, index: Tensor) -> Found:
+    """The first maximum in reading order of each map (B, C, H, W), or of each unit (B, C), as (C, B)."""
+    maps = (signal if signal.ndim == 4 else signal[:, :, None, None]).permute(0, 2, 3, 1)  # as channels_last lies in memory
+    value, row = maps.amax(2).max(1)  # (B, C); max keeps the first
+    line = maps.gather(1, row[:, None, None].expand(-1, 1, maps.shape[2], -1))[:, 0]  # (B, W, C)
+    position = torch.stack([row.T, line.max(1).indices.T], -1)
+    return value.T.float(), index.expand(len(position), -1), position
+
+
+def _merge(parts: list[Found], k: int, group_of: Tensor | None) -> Found:
+    """Keep the k strongest. The sort is stable and earlier images stand first, so ties go to the lower index."""
+    value, index, position = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+    value, order = value.sort(dim=1, descending=True, stable=True)
     if group_of is not None:
-        group = group_of[found.index.gather(1, order)]
-        repeated = (group[:, :, None] == group[:, None, :]).tril(-1).any(2)  # a stronger one of the group stands before it
-        value = value.masked_fill(repeated, -torch.inf)
-        value, again = value.sort(dim=1, descending=True, stable=True)
-        order = order.gather(1, again)
+        group, by_group = group_of[index.gather(1, order)].sort(dim=1, stable=True)
+        again = nn.functional.pad(group[:, 1:] == group[:, :-1], (1, 0))  # a stronger one of the group stands before it
+        again = torch.zeros_like(again).scatter(1, by_group, again)
+        k = min(k, int((~again[0]).sum()))  # below k, every map has met the same groups
+        first = again.byte().sort(dim=1, stable=True).indices
+        value, order = value.gather(1, first), order.gather(1, first)
     value, order = value[:, :k], order[:, :k]
-    index = found.index.gather(1, order).masked_fill(value == -torch.inf, -1)
-    position = found.position.gather(1, order[:, :, None].expand(-1, -1, 2)).masked_fill((index < 0)[:, :, None], 0)
-    keep = int((index >= 0).sum(1).max())
-    return Top(value[:, :keep], index[:, :keep], position[:, :keep])
+    return value, index.gather(1, order), position.gather(1, order[:, :, None].expand(-1, -1, 2))
 
 
-def _pad(top: Top, k: int) -> Top:
-    missing = k - top.value.shape[1]
-    pad = nn.functional.pad
+def _members(index: Tensor, group_of: Tensor | None) -> Tensor:
+    """The images themselves, or all images of their groups: a group's strongest may be another one in float32."""
+    return index.unique() if group_of is None else torch.isin(group_of, group_of[index]).nonzero()[:, 0]
+
+
+def _settle(rough: Top, exact: Top, k: int) -> Top:
+    """The k strongest in float32, and whether they are certain; both tables hold width * k."""
+    index, order = rough.index.sort(dim=1)
+    place = torch.searchsorted(index, exact.index).clamp_max(index.shape[1] - 1)
+    error = (exact.value - rough.value.gather(1, order).gather(1, place)).abs()
+    error = error.where(index.gather(1, place) == exact.index, 0.0).amax(1)
+    certain = exact.value[:, k - 1] > rough.value[:, -1] + error
+    return Top(exact.value[:, :k], exact.index[:, :k], exact.position[:, :k], certain)
+
+
+def _top(found: Found, k: int) -> Top:
+    """Filled up to k columns where there were fewer images, on the CPU."""
+    value, index, position = found
+    missing, pad = k - value.shape[1], nn.functional.pad
     return Top(
-        pad(top.value, (0, missing), value=-torch.inf),
-        pad(top.index, (0, missing), value=-1),
-        pad(top.position, (0, 0, 0, missing)),
+        pad(value, (0, missing), value=-torch.inf).cpu(),
+        pad(index, (0, missing), value=-1).cpu(),
+        pad(position, (0, 0, 0, missing)).cpu(),
+        torch.ones(len(value), dtype=torch.bool),
     )
+
+
+def _found(top: Top, device: torch.device) -> Found:
+    """The inverse of `_top`."""
+    n = int((top.index[0] >= 0).sum())
+    return tuple(t[:, :n].to(device) for t in (top.value, top.index, top.position))
