@@ -63,7 +63,7 @@ def compute(ctx) -> Result:
 
 def faces(ctx) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor, str]:
     """The annotated images of the corpus: names, x (N, 3, 224, 224), points (N, 3, 2), heads (N, 4); a word on the others."""
-    images, missing, found = ctx.images, [], []
+    images, missing, found = ctx.images, {}, []
     root = Path(ctx.data or "").expanduser()
     places = {name.split("/")[-1]: i for i, name in enumerate(images.names)}
     for name, marks in yaml.safe_load(FACES.read_text())["samples" if ctx.corpus == SAMPLES else "imagenet"].items():
@@ -74,11 +74,13 @@ def faces(ctx) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor, str
             paths = [p for p in (root / "val", root) if name in places and (p / images.names[places[name]]).is_file()]
             hashes = [hashlib.sha256((p / images.names[places[name]]).read_bytes()).hexdigest() for p in paths[:1]]
             if hashes != [marks["sha256"]]:
-                missing.append(f"{name} ({'another file' if hashes else 'absent'})")
+                missing[name] = "another file of that name" if hashes else "absent"
                 continue
             x = images.batch([places[name]])
         found.append((name, x, torch.tensor([marks[part] for part in PARTS]), torch.tensor(marks["head"])))
-    said = f"Left out: {', '.join(missing)}." if missing else ""
+    other = [f"{name} ({why})" for name, why in missing.items() if why != "absent"]
+    absent = len(missing) - len(other)
+    said = f"Left out: {', '.join([f'{absent} absent'] * (absent > 0) + other)}." if missing else ""
     if not found:
         return [], torch.empty(0), torch.empty(0), torch.empty(0), said
     names, x, points, heads = zip(*found, strict=True)

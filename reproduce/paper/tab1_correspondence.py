@@ -142,7 +142,5 @@ def draw(result: Result):
     for (row, column), cell in table.get_celld().items():
         cell.set(linewidth=1.2 if row == 0 else 0.3)
         cell.get_text().set(weight="bold" if row == 0 else "normal", color="0.35" if column in (2, 4) else "black")
-    axes.set_title(
-        f"Δ, the mean Hamming distance between the signs of change: lower is more alike ({result.n} images)", fontsize=10
-    )
+    axes.set_title(f"Δ, mean Hamming distance of the signs of change: lower is more alike ({result.n} images)", fontsize=10)
     return {"tab1.png": figure}

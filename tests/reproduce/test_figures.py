@@ -380,7 +380,7 @@ def test_fig8_leaves_out_what_it_cannot_use(tree):
         assert tab1_correspondence.compute(context).verdict == "not run"
     assert names == [good.name]
     assert (x.shape, points.shape, heads.shape) == ((1, 3, 224, 224), (1, 3, 2), (1, 4))
-    assert said == f"Left out: {other.name} (another file), n0_0.JPEG (absent)."
+    assert said == f"Left out: 1 absent, {other.name} (another file of that name)."
     assert points[0].tolist() == [marks[part] for part in fig8_parts.PARTS]
 
 
