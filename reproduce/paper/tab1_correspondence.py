@@ -25,7 +25,7 @@ FIGURE = Figure(
     claim="Masking an eye or the nose changes layer 5 more alike from dog to dog than masking random parts; layer 7 hardly.",
     inputs=("model", "images"),
     seed=1,
-    budget=40,
+    budget=20,
     paper={
         "layer 5": {"right eye": [0.067, 0.007], "left eye": [0.069, 0.007], "nose": [0.079, 0.017], "random": [0.107, 0.017]},
         "layer 7": {"right eye": [0.069, 0.015], "left eye": [0.068, 0.013], "nose": [0.069, 0.011], "random": [0.073, 0.014]},

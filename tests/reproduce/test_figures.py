@@ -306,7 +306,7 @@ def responses(reach=0.5, bent=False, stable=True, peaks=True):
         noise = rng.normal(0, 0.005, (40, len(x)))
         arrays[f"{family}.conv1"] = (moved > 0) * 0.8 + noise * (moved > 0)
         arrays[f"{family}.fc7"] = reach * straight + noise
-        kept = np.full(len(x), 0.9 if family != "rotation" or not stable else 0.3)
+        kept = np.full(len(x), 0.9 if (family != "rotation") == stable else 0.3)
         arrays[f"{family}.probability"] = arrays["reference"][:, None] * kept + noise
     if peaks:
         arrays["rotation.probability"][30:] += 0.2 * np.isin(fig5_invariance.grid("rotation"), (90, 180, 270))
