@@ -84,14 +84,17 @@ def compute(ctx) -> Result:
 
 
 def repeated(difference: np.ndarray) -> list[float]:
-    """Delta's mean and standard deviation over repetitions: a few of the images, and one of the (R, N, N) sets of parts."""
+    """Delta's mean and standard deviation over repetitions: a few of the images, and one of the (R, N, N) sets of parts.
+
+    The mean alone where there is one set, and no more images than are drawn.
+    """
     n, rng = difference.shape[1], np.random.default_rng(FIGURE.seed)
     few = min(FIGURE.config["images"], n)
     deltas = []
     for _ in range(FIGURE.config["subsets"]):
         chosen = rng.choice(n, few, replace=False)
         deltas.append(difference[rng.integers(len(difference))][np.ix_(chosen, chosen)].sum() / (few * (few - 1)))
-    return [float(np.mean(deltas)), float(np.std(deltas))]
+    return [float(np.mean(deltas)), float(np.std(deltas))] if few < n or len(difference) > 1 else [float(np.mean(deltas))]
 
 
 def paired(difference: np.ndarray) -> list[float]:
@@ -132,7 +135,7 @@ def draw(result: Result):
     rows = []
     for part in (*PARTS, RANDOM, *MOVED.values()):
         cells = [values[layer].get(part) for layer in LAYERS.values() for values in (result.measured, FIGURE.paper)]
-        rows.append([part, *("" if cell is None else "{:.3f} ± {:.3f}".format(*cell) for cell in cells)])
+        rows.append([part, *(" ± ".join(f"{value:.3f}" for value in cell or ()) for cell in cells)])
     header = ["masked", "layer 5: ours", "the paper's", "layer 7: ours", "the paper's"]
     table = axes.table(
         rows, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), colWidths=[1.25, 1, 1, 1, 1], edges="horizontal"

@@ -341,6 +341,7 @@ def test_tab1s_statistics_and_verdict():
     every = np.array([s[np.triu_indices(8, 1)].mean() for s in sets])
     assert found[0] == pytest.approx(every.mean(), abs=0.02)  # five of eight images, one of three sets
     assert 0 < found[1] < 0.3
+    assert tab1_correspondence.repeated(sets[:1, :5, :5]) == [pytest.approx(one[:5, :5].sum() / 20)]  # nothing to repeat
 
     def numbers(random, moved=0.1, layer7=1.0):
         gains = dict(zip((*fig8_parts.PARTS, "all three parts"), random, strict=True))
