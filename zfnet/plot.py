@@ -28,6 +28,7 @@ STYLE: dict[Any, Any] = {
 }
 GREY = 0.5  # the background of projections, as in the paper's figures
 HEAT = "viridis"
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's: told apart by the colour-blind
 
 
 def style():
@@ -126,6 +127,13 @@ def rectangle(axes: Axes, box: Sequence[int] | np.ndarray, colour: str = "white"
     """Outline a box (top, left, bottom, right) given in input pixels."""
     top, left, bottom, right = (float(v) for v in box)
     axes.add_patch(shapes.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, **style))
+
+
+def band(axes: Axes, x: np.ndarray, rows: np.ndarray, colour: str, label: str = "") -> None:
+    """The mean over rows (N, T) of a line, with its 95 % interval as a band: 1.96 standard errors."""
+    mean, error = rows.mean(0), 1.96 * rows.std(0) / len(rows) ** 0.5
+    axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(x, mean, color=colour, label=label)
 
 
 def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int], title: str) -> Figure:

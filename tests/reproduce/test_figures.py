@@ -1,5 +1,6 @@
 """Figures: the cache, the declared inputs, the record, the gallery; and, slowly, every figure at sample scale."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image
 
 from reproduce import gallery
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
-from reproduce.paper import fig2_features, fig7_occlusion
+from reproduce.paper import fig2_features, fig5_invariance, fig7_occlusion, fig8_parts, tab1_correspondence
 from reproduce.paper.fig7_occlusion import BOXES, where
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
@@ -153,7 +154,7 @@ def test_mosaic_and_contrast():
 
 def test_every_script_states_its_claim_and_its_budget():
     scripts = discover()
-    assert {"fig1", "fig2", "fig3", "fig7"} <= set(scripts)
+    assert {"fig1", "fig2", "fig3", "fig5", "fig7", "fig8", "tab1"} <= set(scripts)
     for module in scripts.values():
         assert module.__doc__
         assert module.FIGURE.budget > 0
@@ -292,6 +293,105 @@ def test_fig2s_verdict_needs_a_clear_rise():
     assert fig2_features.judge(layers(0.6, 0.5, 0.4, 0.3, 0.2)) == "differs"
     labels = np.array([[1] * 9, [1, 1, 1, 2, 2, 3, 4, 5, 6]])
     assert fig2_features.purity(labels).tolist() == [1, 3 / 9]
+
+
+def responses(reach=0.5, bent=False, stable=True, peaks=True):
+    """Made-up curves of 40 images, ten of a symmetric object: layer 1 jumps to 0.8, layer 7 grows evenly to `reach`."""
+    rng = np.random.default_rng(0)
+    arrays = {"averaged": np.arange(30), "symmetric": np.arange(30, 40), "reference": rng.uniform(0.4, 0.6, 40)}
+    for family in ("translation", "scale", "rotation"):
+        x = fig5_invariance.grid(family)
+        moved = abs(x) if family == "translation" else np.log(x) if family == "scale" else np.minimum(x, 360 - x)
+        straight = moved / moved.max() if not bent else (moved > 0).astype(float)
+        noise = rng.normal(0, 0.005, (40, len(x)))
+        arrays[f"{family}.conv1"] = (moved > 0) * 0.8 + noise * (moved > 0)
+        arrays[f"{family}.fc7"] = reach * straight + noise
+        kept = np.full(len(x), 0.9 if (family != "rotation") == stable else 0.3)
+        arrays[f"{family}.probability"] = arrays["reference"][:, None] * kept + noise
+    if peaks:
+        arrays["rotation.probability"][30:] += 0.2 * np.isin(fig5_invariance.grid("rotation"), (90, 180, 270))
+    return fig5_invariance.measure(arrays)
+
+
+@pytest.mark.parametrize(
+    ("curves", "broken", "verdict"),
+    [
+        ({}, None, "reproduced"), ({"reach": 50}, "small transform", "partial"), ({"bent": True}, "quasi-linear", "partial"),
+        ({"stable": False}, "more stable", "partial"), ({"peaks": False}, "symmetric", "partial"),
+        ({"reach": 5, "bent": True, "stable": False, "peaks": False}, "", "differs"),
+    ],
+)  # fmt: skip
+def test_fig5s_verdict_follows_its_claims(curves, broken, verdict):
+    claims, found = fig5_invariance.judge(responses(**curves))
+    assert found == verdict
+    for claim, state in claims.items():
+        assert state == ("does not hold" if broken is not None and broken in claim else "holds"), claim
+
+
+def test_tab1s_statistics_and_verdict():
+    rng = np.random.default_rng(0)
+    sets = rng.uniform(size=(3, 8, 8))
+    sets = (sets + sets.transpose(0, 2, 1)) * (1 - np.eye(8)) / 2
+    one = sets[0]
+    expected = np.mean([one[i, j] for i in range(8) for j in range(8) if i != j])
+    mean, low, high = tab1_correspondence.paired(one)
+    assert mean == pytest.approx(expected)
+    assert low < expected < high
+    found = tab1_correspondence.repeated(sets)
+    every = np.array([s[np.triu_indices(8, 1)].mean() for s in sets])
+    assert found[0] == pytest.approx(every.mean(), abs=0.02)  # five of eight images, one of three sets
+    assert 0 < found[1] < 0.3
+    assert tab1_correspondence.repeated(sets[:1, :5, :5]) == [pytest.approx(one[:5, :5].sum() / 20)]  # nothing to repeat
+
+    def numbers(random, moved=0.1, layer7=1.0):
+        gains = dict(zip((*fig8_parts.PARTS, "all three parts"), random, strict=True))
+        return {
+            "layer 5, random less the part": {part: [v, v - 0.01, v + 0.01] for part, v in gains.items()},
+            "layer 5, another's place less the part": {"all three parts": [moved, moved - 0.01, moved + 0.01]},
+            "layer 5, parts below random, %": [10.0, 9.0, 11.0], "layer 7, parts below random, %": [layer7, 0.0, 2.0],
+        }  # fmt: skip
+
+    judge = tab1_correspondence.judge
+    assert judge(numbers((0.1, 0.1, 0.1, 0.1)))[1] == "reproduced"
+    assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[1] == "partial"  # the nose's interval holds 0
+    assert judge(numbers((0.1, 0.1, 0.1, 0.1), moved=0.0))[1] == "partial"
+    assert judge(numbers((0.1, 0.1, 0.1, 0.1), layer7=20.0))[1] == "partial"
+    assert judge(numbers((0.1, 0.0, 0.0, 0.005)))[1] == "differs"
+
+
+def test_fig8_leaves_out_what_it_cannot_use(tree):
+    """An annotated image that is absent, or another file of that name, is named; the right one is taken."""
+    import yaml
+
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
+    marks = next(iter(yaml.safe_load(fig8_parts.FACES.read_text())["imagenet"].values()))
+    folder = tree / "val" / "n02088094"
+    good, other = sorted(folder.iterdir())[:2]
+    annotated = {
+        good.name: marks | {"sha256": hashlib.sha256(good.read_bytes()).hexdigest()},
+        other.name: marks, "n0_0.JPEG": marks,
+    }  # fmt: skip
+    file = tree / "faces.yaml"
+    file.write_text(yaml.safe_dump({"imagenet": annotated}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fig8_parts, "FACES", file)
+        context = Context("imagenet65k", str(tree))
+        names, x, points, heads, said = fig8_parts.faces(context)
+        assert fig8_parts.compute(context).verdict == "not comparable"
+        assert tab1_correspondence.compute(context).verdict == "not run"
+    assert names == [good.name]
+    assert (x.shape, points.shape, heads.shape) == ((1, 3, 224, 224), (1, 3, 2), (1, 4))
+    assert said == f"Left out: 1 absent, {other.name} (another file of that name)."
+    assert points[0].tolist() == [marks[part] for part in fig8_parts.PARTS]
+
+
+@pytest.mark.parametrize(
+    ("images", "own", "none", "verdict"),
+    [(5, 100, 100, "reproduced"), (2, 100, 100, "not comparable"), (5, 80, 100, "partial"), (5, 0, 0, "differs")],
+)
+def test_fig8s_verdict(images, own, none, verdict):
+    numbers = {"masks that cover their own part and no other, %": own, "random masks that cover none, %": none}
+    assert fig8_parts.judge({"images": images} | numbers) == verdict
 
 
 def test_a_tree_called_samples_is_not_the_sample_photographs(tmp_path):

@@ -1,0 +1,34 @@
+"""How sure a mean over images is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], n: int, *, seed: int = 0, repetitions: int = 2000, level: float = 0.95
+) -> list[float]:
+    """The percentile interval [low, high] of a statistic of n images, drawn again with replacement (Efron 1979).
+
+    `statistic` maps the numbers (n,) of the images drawn, some twice, to a float; draws for which it is not finite are
+    left out. Raises ValueError for fewer than two images, of which no interval is known, or where no draw has a value.
+    """
+    if n < 2:
+        raise ValueError(f"an interval over images needs at least two, got {n}")
+    rng = np.random.default_rng(seed)
+    values = np.array([statistic(rng.integers(0, n, n)) for _ in range(repetitions)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise ValueError("the statistic is finite for no draw")
+    return [float(v) for v in np.quantile(values, ((1 - level) / 2, (1 + level) / 2))]
+
+
+def mean_interval(values: np.ndarray, base: np.ndarray | float = 1.0, *, seed: int = 0) -> list[float]:
+    """[mean, low, high] of values (n,), over the mean of `base` (n,), with its 95 % bootstrap interval; for one, [mean]."""
+    base = np.broadcast_to(base, values.shape)
+    mean = [float(values.mean() / base.mean())]
+    if len(values) < 2:
+        return mean
+    return mean + bootstrap(lambda i: float(values[i].mean() / base[i].mean()), len(values), seed=seed)
