@@ -30,9 +30,11 @@ from zfnet.activations import (
     sizes,
     steps_until,
 )
-from zfnet.fields import Edge, cut_trace, cut_window, trace_fields
+from zfnet.fields import Edge, cut_trace, cut_window, largest, trace_fields
 from zfnet.model import PaperInput
-from zfnet.windows import Window
+from zfnet.windows import Window, geometry
+
+CHUNK = 4_000_000  # numbers in a map of all units that are carried at once: more is slower, for it leaves the caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def project(
     first in reading order where several are equal. One image with many channels gives as many projections. `crop` cuts the
     receptive field out (of a dense layer: the whole image). `collision` says what unpooling does where overlapping windows
     share a maximum: "sum", as back-propagation does, or "overwrite", as `max_unpool2d` does: the last window wins, which is
-    wrong. `batch` projections are carried down at once.
+    wrong. At most `batch` projections are carried down at once, through what the units see and no more (zfnet/fields.py).
     Raises UnknownLayer, UnsupportedNetwork, IndexError for a channel or position outside the layer, or ValueError.
     """
     if collision not in ("sum", "overwrite"):
@@ -90,8 +92,9 @@ def project(
         # One image with many units is passed whole, once: about the cost of four receptive fields of layer 5.
         once = len(x) == 1 and not (local and position is not None and len(image) <= 4)
         shared = record(steps, x) if once else None
+        at_once = min(batch, max(1, CHUNK // largest(steps))) if local else batch
         parts = []
-        for rows in torch.arange(len(image), device=x.device).split(batch):
+        for rows in torch.arange(len(image), device=x.device).split(at_once):
             here = None if position is None else position[rows]
             parts.append(_project(steps, x, shared, image[rows], channel[rows], here, local, collision))
     pixels, activation, position = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -154,10 +157,12 @@ def backproject(
     order. `until` stops above a step: "pool1" gives the signal that is about to be unpooled there. This is the deconvnet
     itself; `project` seeds it with single activations.
     """
+    given = signal
     for step in reversed(t.steps):
         if step.name == until:
             break
-        signal = _down(step, signal, t, image, collision)
+        own = signal.data_ptr() != given.data_ptr()  # may be overwritten
+        signal = signal.relu_() if own and isinstance(step.module, nn.ReLU) else _down(step, signal, t, image, collision)
     return signal
 
 
@@ -184,7 +189,7 @@ def _down(step: Step, signal: Tensor, t: Trace, image: Tensor | None, collision:
         case PaperInput():
             return signal * module.scale
         case Edge():
-            return signal.masked_fill(module.outside, 0)
+            return signal.masked_fill(module.outside, 0)  # the signal may be the caller's
         case nn.AdaptiveAvgPool2d():
             if signal.shape[-2:] == size[-2:]:
                 return signal
@@ -208,7 +213,27 @@ def filter_down(conv: nn.Conv2d, signal: Tensor, size: torch.Size | tuple[int, i
         )
     geometry = zip(size, signal.shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
     extra = [full - ((n - 1) * s - 2 * int(p) + d * (k - 1) + 1) for full, n, k, s, p, d in geometry]
+    strided = conv.stride[0] == conv.stride[1] > 1 and conv.groups == 1 and conv.dilation == (1, 1)
+    if strided and conv.in_channels * conv.stride[0] ** 2 <= 32:  # the filtering into pixels
+        return _by_phase(conv, signal, (size[0], size[1]))
     return F.conv_transpose2d(signal, conv.weight, None, conv.stride, conv.padding, extra, conv.groups, conv.dilation)
+
+
+def _by_phase(conv: nn.Conv2d, signal: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same with a stride s, as s x s convolutions at stride 1, one for each phase of the pixels, interleaved.
+
+    With n = s u + i, y[s u + i] = sum over t of signal[u - t] w[i + s t]. Where there are few channels below, CPUs are twice
+    as fast at this as at the transposed convolution.
+    """
+    s, weight = conv.stride[0], conv.weight  # weight (C, C', k, k)
+    taps = [-(-k // s) for k in conv.kernel_size]
+    (c, c_below), (rows, columns) = weight.shape[:2], taps
+    weight = F.pad(weight, (0, columns * s - weight.shape[3], 0, rows * s - weight.shape[2]))
+    weight = weight.view(c, c_below, rows, s, columns, s).flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(-1, c, rows, columns)
+    pixels = F.pixel_shuffle(F.conv2d(signal, weight, None, 1, (rows - 1, columns - 1)), s)
+    top, left = (int(p) for p in conv.padding)
+    pixels = pixels[:, :, top : top + size[0], left : left + size[1]]
+    return F.pad(pixels, (0, size[1] - pixels.shape[3], 0, size[0] - pixels.shape[2]))  # cells that no filter reaches
 
 
 def unpool(
@@ -222,8 +247,10 @@ def unpool(
     """
     height, width = size
     if collision == "sum" and signal.device.type == "cpu":
-        flat = torch.zeros(*signal.shape[:2], height * width, dtype=signal.dtype)
-        return flat.scatter_add_(2, switches.flatten(2), signal.flatten(2)).unflatten(2, (height, width))
+        kernel, stride, padding, dilation = geometry(pool)
+        below = torch.empty(1, dtype=signal.dtype).expand(*signal.shape[:2], height, width)  # only its shape is read
+        sum_at = torch.ops.aten.max_pool2d_with_indices_backward
+        return sum_at(signal, below, kernel, stride, padding, dilation, pool.ceil_mode, switches)
     return gather_unpool(signal, switches, (height, width), pool, collision)
 
 
@@ -232,10 +259,10 @@ def gather_unpool(
 ) -> Tensor:
     """`unpool` without a scatter: visit, for all cells at once, each of the few windows that cover a cell."""
     (height, width), (h, w) = size, signal.shape[-2:]
-    geometry = zip(*(_pair(v) for v in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)), strict=True)
+    both = zip(*geometry(pool), strict=True)
     (reach_r, stride_r, pad_r), (reach_c, stride_c, pad_c) = (
         (-(-(dilation * (kernel - 1) + 1) // stride), stride, padding)  # windows that can cover a cell, along each side
-        for kernel, stride, padding, dilation in geometry
+        for kernel, stride, padding, dilation in both
     )
     rows, columns = (torch.arange(n, device=signal.device) for n in size)
     cell = rows[:, None] * width + columns
@@ -252,10 +279,6 @@ def gather_unpool(
             else:
                 result = torch.where(hit, value, result)
     return result
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
 
 
 def cut(pixels: Tensor, corner: Tensor, size: int | tuple[int, int]) -> Tensor:

@@ -21,14 +21,14 @@ EDGE = "edge of "
 
 
 class Edge(nn.Module):
-    """Sets cells outside the map to `value` on the way up, and to zero on the way down. `outside` is (M, h, w) bool."""
+    """Sets cells outside the map to `value` on the way up, to zero on the way down; in place. `outside` is (M, h, w) bool."""
 
     def __init__(self, outside: Tensor, value: float):
         super().__init__()
         self.outside, self.value = outside[:, None], value
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.masked_fill(self.outside, self.value)
+        return x.masked_fill_(self.outside, self.value)
 
 
 def trace_fields(steps: list[Step], x: Tensor, position: Tensor) -> Trace:
@@ -47,7 +47,7 @@ def trace_fields(steps: list[Step], x: Tensor, position: Tensor) -> Trace:
         if isinstance(step.module, nn.MaxPool2d):
             signal, switches[step.name] = max_pool(step.module, signal)
         else:
-            signal = apply(step.module, signal)
+            signal = signal.relu_() if isinstance(step.module, nn.ReLU) else apply(step.module, signal)
     return Trace(tuple(chain), {chain[-1].name: signal}, switches, inputs, x, None)
 
 
@@ -87,6 +87,17 @@ def _fields(steps: list[Step], size: dict, position: Tensor) -> tuple[list[Step]
             chain.append(Step(EDGE + step.name, Edge(outside, pad)))
             seen[EDGE + step.name] = window
     return chain[::-1], seen
+
+
+def largest(steps: list[Step]) -> int:
+    """How many numbers the largest map of one unit's field holds."""
+    window, most = Window(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.int64)), 1
+    for step in reversed(steps):
+        if isinstance(step.module, nn.Conv2d):
+            most = max(most, int(window.size.prod()) * step.module.out_channels)
+        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+            window = window.below(step.module)
+    return most
 
 
 def cut_window(maps: Tensor, window: Window) -> Tensor:

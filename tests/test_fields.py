@@ -1,0 +1,122 @@
+"""Projections through receptive fields alone, against whole maps."""
+
+import pytest
+import torch
+import torchvision
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import zfnet
+from tests.conftest import random_he
+from tests.test_occlusion import batchnorm, vgg11
+from zfnet.activations import trace
+from zfnet.deconv import backproject, cut, project
+
+NETWORKS = {
+    "zfnet": lambda: random_he(zfnet.zfnet(7, norm="none", fc=16)),
+    "zfnet-lrn": lambda: random_he(zfnet.zfnet(7, fc=16)),
+    "zfnet-papers-input": lambda: random_he(zfnet.zfnet(7, fc=16, input="paper")),
+    "zfnet-batchnorm": batchnorm,
+    "alexnet": lambda: random_he(zfnet.alexnet(7, fc=16)),
+    "alexnet-groups": lambda: random_he(zfnet.alexnet(7, fc=16, groups=2)),
+    "torchvision-alexnet": lambda: torchvision.models.alexnet(weights=None, num_classes=7),
+    "vgg11": vgg11,
+}
+
+
+@torch.no_grad()
+def whole_maps(model, x, layer, channel, position):
+    """The oracle: one-hot signals carried down through a trace of whole images."""
+    t = trace(model, x, until=layer)
+    signal, n = torch.zeros_like(t[layer]), torch.arange(len(x))
+    signal[n, channel, position[:, 0], position[:, 1]] = t[layer][n, channel, position[:, 0], position[:, 1]]
+    return backproject(t, signal), signal.sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_whole_maps(name, photographs):
+    """Corners, sides and the middle of the second, third and last layer."""
+    model = NETWORKS[name]()
+    x = photographs[[0, 1, 2, 0, 1, 2]]
+    layers = [n for n in trace(model, x[:1]).layers if n.startswith("conv")]
+    for layer in (layers[1], layers[2], layers[-1]):
+        channels, height, width = trace(model, x[:1], until=layer)[layer].shape[1:]
+        r, c = height - 1, width - 1
+        position = torch.tensor([[0, 0], [0, c], [r, 1], [r, c], [r // 2, c // 2], [r // 3, 0]])
+        channel = torch.arange(6) % channels
+        oracle, activation = whole_maps(model, x, layer, channel, position)
+        assert oracle.abs().amax() > 0
+        for crop in (False, True):
+            p = project(model, x, layer, channel, position, crop=crop)
+            expected = cut(oracle, p.corner, p.pixels.shape[-1]) if crop else oracle
+            assert (p.pixels - expected).abs().max() <= 1e-5 * oracle.abs().max(), (layer, crop)
+            torch.testing.assert_close(p.activation, activation, rtol=1e-4, atol=1e-5 * float(activation.max()))
+
+
+def test_every_position_of_one_image(photographs):
+    """One image with many units is passed whole, once, and its switches cut out: all 169 units of a map of layer 5."""
+    model = NETWORKS["zfnet-lrn"]()
+    position = torch.cartesian_prod(torch.arange(13), torch.arange(13))
+    p = project(model, photographs[:1], "conv5", 3, position)
+    oracle, _ = whole_maps(model, photographs[:1].expand(169, -1, -1, -1), "conv5", 3, position)
+    assert (p.pixels - oracle).abs().max() <= 1e-5 * oracle.abs().max()
+    few = [project(model, photographs[:1], "conv5", 3, part).pixels for part in position[::40].split(2)]  # by fields
+    assert (torch.cat(few) - p.pixels[::40]).abs().max() <= 1e-5 * oracle.abs().max()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_equals_whole_maps_for_any_geometry(data):
+    draw = data.draw
+    torch.manual_seed(draw(st.integers(0, 999)))
+    size = (draw(st.integers(24, 40)), draw(st.integers(24, 40)))
+    modules, channels = [], 3
+    for _ in range(draw(st.integers(1, 3))):
+        kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+        padding, dilation = draw(st.integers(0, 2)), draw(st.integers(1, 2))
+        modules += [nn.Conv2d(channels, 4, kernel, stride, padding, dilation), nn.ReLU()]
+        channels = 4
+        if draw(st.booleans()):
+            modules.append(nn.MaxPool2d(3, 2, draw(st.integers(0, 1)), ceil_mode=draw(st.booleans())))
+    model, x = nn.Sequential(*modules).eval(), torch.randn(5, 3, *size)
+    try:
+        assume(model(x).numel() > 0)
+    except RuntimeError:
+        assume(False)
+    layer = trace(model, x).layers[-1]
+    height, width = trace(model, x)[layer].shape[2:]
+    position = torch.stack([torch.randint(height, (5,)), torch.randint(width, (5,))], 1)
+    channel = torch.randint(4, (5,))
+    oracle, _ = whole_maps(model, x, layer, channel, position)
+    torch.testing.assert_close(project(model, x, layer, channel, position).pixels, oracle, rtol=1e-4, atol=1e-6)
+
+
+def test_fewer_operations(photographs):
+    """All features of Fig. 2, nine images each: seven times fewer multiply-adds than whole maps, forward and back."""
+    model = random_he(zfnet.zfnet(10, norm="none", fc=16))
+    fields = whole = 0
+    for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+        size = trace(model, photographs[:1], until=layer)[layer].shape
+        position = torch.tensor([[size[2] // 2, size[3] // 2]])
+        with FlopCounterMode(display=False) as counter:
+            project(model, photographs[:1], layer, 0, position)
+        fields += 9 * size[1] * counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            whole_maps(model, photographs[:1], layer, torch.tensor([0]), position)
+        whole += 9 * size[1] * counter.get_total_flops()
+    assert whole >= 7 * fields
+
+
+def test_no_more_at_once_than_asked(plain, photographs, monkeypatch):
+    seen = []
+    original = zfnet.deconv.backproject
+    monkeypatch.setattr(
+        zfnet.deconv, "backproject", lambda t, signal, **k: seen.append(len(signal)) or original(t, signal, **k)
+    )
+    project(plain, photographs, "conv3", 0, (5, 5), batch=2)
+    assert seen == [2, 1]
+    seen.clear()
+    project(plain, photographs.repeat(10, 1, 1, 1), "conv5", 0, (5, 5))  # a unit of layer 5 takes 67 x 67 cells of layer 1
+    assert max(seen) * 67 * 67 * 96 <= zfnet.deconv.CHUNK
