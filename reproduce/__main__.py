@@ -39,13 +39,14 @@ def main() -> int:
     scripts = discover()
     if options.command == "list":
         for script in scripts.values():
-            print(f"{script.FIGURE.id:<8}{script.FIGURE.title}")
+            print(f"{script.FIGURE.id:<12}{script.FIGURE.title}{' (only by its id)' if script.FIGURE.alone else ''}")
         return 0
     if options.command == "gallery":
         for path in gallery.write(options.out):
             print(f"wrote {path}")
         return 0
-    chosen = list(scripts) if options.command == "all" else options.ids
+    everyday = [name for name, script in scripts.items() if not script.FIGURE.alone]
+    chosen = everyday if options.command == "all" else options.ids
     unknown = [name for name in chosen if name not in scripts]
     if unknown:
         print(f"reproduce: no figure {', '.join(unknown)}; there are {', '.join(scripts)}", file=sys.stderr)

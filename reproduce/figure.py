@@ -25,6 +25,7 @@ import matplotlib.figure
 import numpy as np
 import torch
 
+import reproduce.bench
 import reproduce.paper
 import zfnet
 from zfnet import plot
@@ -47,7 +48,7 @@ class Figure:
     """A figure or table of the paper.
 
     `inputs` are of "model", "images" and "top"; `files` are others that lie beside the script; `budget` is seconds at
-    sample scale; `paper` holds the paper's numbers, `config` ours.
+    sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Figure:
     paper: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,11 @@ def corpus_name(data: str) -> str:
 def discover() -> dict[str, ModuleType]:
     """Every script with a FIGURE, by id, in the paper's order of file names."""
     scripts = {}
-    for info in pkgutil.iter_modules(reproduce.paper.__path__):
-        module = importlib.import_module(f"reproduce.paper.{info.name}")
-        if hasattr(module, "FIGURE"):
-            scripts[module.FIGURE.id] = module
+    for package in (reproduce.paper, reproduce.bench):
+        for info in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f"{package.__name__}.{info.name}")
+            if hasattr(module, "FIGURE"):
+                scripts[module.FIGURE.id] = module
     return scripts
 
 

@@ -161,8 +161,10 @@ def backproject(
     for step in reversed(t.steps):
         if step.name == until:
             break
-        own = signal.data_ptr() != given.data_ptr()  # may be overwritten
-        signal = signal.relu_() if own and isinstance(step.module, nn.ReLU) else _down(step, signal, t, image, collision)
+        if signal.data_ptr() != given.data_ptr() and isinstance(step.module, (nn.ReLU, Edge)):  # may be overwritten
+            signal = signal.relu_() if isinstance(step.module, nn.ReLU) else signal.masked_fill_(step.module.outside, 0)
+        else:
+            signal = _down(step, signal, t, image, collision)
     return signal
 
 

@@ -1,0 +1,231 @@
+"""The races of bench_speed: each returns seconds, memory, ratios to ours, and how far the results differ.
+
+The plain computation passes whole images in batches, channels last, at its best batch size; Captum and zennit likewise.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import zfnet
+from reproduce.bench.timing import Timing, best, clock, race, spread
+from zfnet.activations import record, steps_until
+from zfnet.deconv import backproject, cut, project
+from zfnet.occlusion import occlude
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+OURS, PLAIN, CAPTUM, ZENNIT = "ours", "plain", "Captum", "zennit"
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name.lower()) is not None
+
+
+def report(timings: dict[str, Timing], errors: dict[str, float]) -> dict:
+    """Seconds, memory, ratios and largest relative differences of the methods, by name."""
+    ours = timings[OURS].seconds
+    found: dict = {f"{name}, seconds": t.summary() for name, t in timings.items()}
+    found |= {f"{name}, MiB": t.memory for name, t in timings.items()}
+    others = {name: t.seconds for name, t in timings.items() if name != OURS}
+    found |= {
+        f"{name} over {OURS}": spread([b / a for a, b in zip(ours, other, strict=True)]) for name, other in others.items()
+    }
+    return found | {f"{name}, largest relative difference": error for name, error in errors.items()}
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
+    """Ours, whole images in batches, and Captum for one image."""
+    size, stride, batches = config["size"], config["stride"], config["batches"]
+
+    def plain(batch: int, x: Tensor = x):
+        return occlude(model, x, size=size, stride=stride, batch=batch, incremental=False)
+
+    batch = best(batches, lambda b: plain(b, x[:1]), device)
+    methods: dict[str, Callable] = {OURS: lambda: occlude(model, x, size=size, stride=stride), PLAIN: lambda: plain(batch)}
+    if len(x) == 1 and installed(CAPTUM):
+        from captum.attr import Occlusion
+
+        target, there = int(model(x).argmax()), copy.deepcopy(model).to(memory_format=torch.channels_last)  # pyright: ignore
+
+        def by_captum(batch: int):
+            shape, step = (3, size, size), (3, stride, stride)
+            return Occlusion(there).attribute(x, shape, step, target=target, perturbations_per_eval=batch)
+
+        at_once = best(batches, by_captum, device)
+        methods[CAPTUM] = lambda: by_captum(at_once)
+    timings = race(methods, config["repeats"], device)
+    ours = timings[OURS].result
+    errors = {PLAIN: relative(ours.logit, timings[PLAIN].result.logit)}
+    if CAPTUM in timings:  # at each pixel, the mean fall over the positions that cover it
+        total, count = torch.zeros(2, *x.shape[2:], device=x.device)
+        falls = (ours.baseline.logit - ours.logit).flatten()
+        for (top, left, bottom, right), fall in zip(ours.boxes.view(-1, 4).tolist(), falls, strict=True):
+            total[top:bottom, left:right] += fall
+            count[top:bottom, left:right] += 1
+        errors[CAPTUM] = relative(total / count, timings[CAPTUM].result[0, 0])
+    return report(timings, errors)
+
+
+def projection(ctx, config: dict) -> dict:
+    """Fig. 2's units: some of each layer by every method, weighted by the layers' numbers; and all of them by ours."""
+    total: dict[str, Timing] = {}
+    errors: dict[str, float] = {}
+    for layer in LAYERS:
+        image, channel, position = units(ctx.top[layer], config["units"])
+        x = ctx.images.batch(image).to(ctx.device)
+        with torch.enable_grad():
+            methods = projections(ctx.model, layer, x, channel, position, config, ctx.device)
+            timings = race(methods, config["repeats"], ctx.device)
+        ours = timings[OURS].result
+        for name, timing in timings.items():
+            n = config["one by one"] if name == CAPTUM else len(x)
+            if name != OURS:
+                oracle = cut(timing.result, ours.corner[:n], ours.pixels.shape[-1])
+                errors[name] = max(errors.get(name, 0.0), relative(ours.pixels[:n], oracle))
+            share = n / int((ctx.top[layer].index >= 0).sum())
+            so_far = total.get(name, Timing([0.0] * config["repeats"], None, 0.0))
+            seconds = [a + b / share for a, b in zip(so_far.seconds, timing.seconds, strict=True)]
+            total[name] = Timing(seconds, None, max(so_far.memory, timing.memory))
+    count = sum(int((ctx.top[layer].index >= 0).sum()) for layer in LAYERS)
+    every = clock(lambda: all_features(ctx), ctx.device)
+    return report(total, errors) | {"projections": count, "seconds for all features": [every]}
+
+
+def projections(
+    model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str
+) -> dict[str, Callable]:
+    """The methods, each returning its units' projections: ours as patches, the others' as whole images."""
+    steps, rows = steps_until(model, x, layer), torch.arange(len(x), device=x.device)
+
+    def seed(maps: Tensor, chosen: Tensor) -> Tensor:
+        """The chosen units' activations, all others zero."""
+        signal, row, (r, c) = torch.zeros_like(maps), torch.arange(len(chosen)), position[chosen].T
+        signal[row, channel[chosen], r, c] = maps[row, channel[chosen], r, c].detach()
+        return signal
+
+    @torch.no_grad()
+    def plain(batch: int) -> Tensor:
+        traces = ((record(steps, x[r].contiguous(memory_format=torch.channels_last)), r) for r in rows.split(batch))
+        return torch.cat([backproject(t, seed(t[layer], r)) for t, r in traces])
+
+    batch = best(config["batches"], plain, device)
+    methods: dict[str, Callable] = {
+        OURS: lambda: project(model, x, layer, channel, position, crop=True),
+        PLAIN: lambda: plain(batch),
+    }
+    if installed(ZENNIT):
+        from zennit.attribution import Gradient
+        from zennit.composites import DeconvNet
+
+        def by_zennit(batch: int) -> Tensor:
+            with Gradient(model=nn.Sequential(*(step.module for step in steps)), composite=DeconvNet()) as attributor:
+                return torch.cat([attributor(x[r].clone(), lambda maps, r=r: seed(maps, r))[1] for r in rows.split(batch)])
+
+        at_once = best(config["batches"], by_zennit, device)
+        methods[ZENNIT] = lambda: by_zennit(at_once)
+    if installed(CAPTUM):
+        from captum.attr import NeuronDeconvolution
+
+        def by_captum() -> Tensor:
+            found = []
+            for i in range(config["one by one"]):  # Captum takes one selector for a batch
+                selector = (int(channel[i]), *position[i].tolist())
+                pixels = NeuronDeconvolution(model, steps[-1].module).attribute(x[i : i + 1].clone().requires_grad_(), selector)
+                found.append(pixels.detach())
+            return (
+                torch.cat(found)
+                * project(model, x[: len(found)], layer, channel[: len(found)], position[: len(found)]).activation[
+                    :, None, None, None
+                ]
+            )
+
+        methods[CAPTUM] = by_captum
+    return methods
+
+
+def units(top, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, channels and positions of a layer's strongest: all, or `count` evenly spaced."""
+    channel, rank = (top.index >= 0).nonzero().unbind(1)
+    chosen = torch.arange(len(channel)) if count is None else torch.linspace(0, len(channel) - 1, count).long()
+    channel, rank = channel[chosen], rank[chosen]
+    return top.index[channel, rank], channel, top.position[channel, rank]
+
+
+def all_features(ctx) -> None:
+    """Fig. 2 for every feature of every layer, from decoded images on."""
+    for layer in LAYERS:
+        image, channel, position = units(ctx.top[layer])
+        for rows in torch.arange(len(image)).split(64):
+            project(ctx.model, ctx.images.batch(image[rows]).to(ctx.device), layer, channel[rows], position[rows], crop=True)
+
+
+class Part(torch.utils.data.Dataset):
+    """The first n items of decoded images, again from the start where there are fewer."""
+
+    def __init__(self, images, n: int):
+        self.images, self.n = images, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images[i % len(self.images)][0]
+
+
+def search(ctx, config: dict) -> dict:
+    """The search over all layers against the bare pass of the same modules over the same images."""
+    n = config["search"]
+    images = ctx.images.batch(np.arange(n) % len(ctx.images))
+    steps = steps_until(ctx.model, images[:1].to(ctx.device), LAYERS[-1])
+
+    def forward() -> None:
+        with torch.no_grad():
+            for x in images.split(64):
+                signal = x.to(ctx.device).contiguous(memory_format=torch.channels_last)
+                for step in steps:
+                    signal = step.module(signal)
+
+    methods = {"forward pass": forward}
+    methods |= {f"k = {k}": lambda k=k: zfnet.top_activations(ctx.model, images, LAYERS, k) for k in (9, 1000)}
+    timings = race(methods, config["repeats"], ctx.device)
+    bare = timings.pop("forward pass")
+    found = {"forward pass, seconds": bare.summary(), "images": n}
+    for name, timing in timings.items():
+        found |= {f"{name}, seconds": timing.summary(), f"{name}, MiB": timing.memory}
+        found[f"ours over the forward pass, {name}"] = spread(
+            [b / a for a, b in zip(bare.seconds, timing.seconds, strict=True)]
+        )
+    return found
+
+
+def grow(ctx, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
+    """Our seconds as the task grows: [median, least, most] at each size of it."""
+    size, stride = config["size"], config["stride"]
+    image, channel, position = units(ctx.top["conv5"], max(config["features"]))
+    photographs = ctx.images.batch(image).to(ctx.device)
+    tasks = {
+        "stride": {s: lambda s=s: occlude(ctx.model, x, size=size, stride=s) for s in config["strides"]},
+        "occluder": {s: lambda s=s: occlude(ctx.model, x, size=s, stride=stride) for s in config["sizes"]},
+        "features": {
+            n: lambda n=n: project(ctx.model, photographs[:n], "conv5", channel[:n], position[:n]) for n in config["features"]
+        },
+        "images": {n: lambda n=n: zfnet.top_activations(ctx.model, Part(ctx.images, n), LAYERS) for n in config["images"]},
+    }  # fmt: skip
+    long = {("stride", 2), ("images", 1000), ("images", 10000)}  # once is enough of these: they take a minute or more
+    found: dict[str, dict[int, list[float]]] = {}
+    for name, runs in tasks.items():
+        found[name] = {}
+        for at, run in runs.items():
+            repeats = 1 if (name, at) in long else config["repeats"]
+            found[name][at] = spread([clock(run, ctx.device) for _ in range(repeats)])
+    return found
