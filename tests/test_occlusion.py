@@ -6,6 +6,7 @@ import torchvision
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
@@ -215,6 +216,34 @@ def test_incremental_is_full_for_any_geometry(data):
     torch.testing.assert_close(exact.activation, full.activation, rtol=1e-4, atol=1e-5)
 
 
+def test_memory_is_bounded_by_the_batch(photographs):
+    """The largest patch and table of the positions that go at once hold no more numbers than `batch` whole maps."""
+    x, boxes = photographs[:1], windows(224, 224, 32, 2).view(-1, 4)
+    network = Incremental(chain(NETWORKS["zfnet"](), x), "conv5", x, torch.zeros_like(x), torch.tensor([0]))
+    few, many = network.expected(boxes, 1)[1], network.expected(boxes, 16)[1]
+    assert 1 <= few < many < len(boxes)
+    largest = []
+    for count in (few, many):
+        with torch.no_grad(), Largest() as seen:
+            network(0, boxes[4000 : 4000 + count])
+        largest.append(seen.numbers)
+    whole = 96 * 110 * 110 + 3 * 224 * 224  # layer 1's output and its input
+    assert largest[1] <= 16 * whole
+    assert largest[0] < largest[1] / 4
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most numbers that any floating-point result held."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            self.numbers = max(self.numbers, result.untyped_storage().nbytes() // result.element_size())
+        return result
+
+
 @pytest.mark.parametrize(("size", "least"), [(32, 4.5), (16, 5.5)])
 def test_incremental_does_fewer_operations(photographs, size, least):
     """The released geometry at stride 8: at 32 x 32 the whole network takes 4.5 times fewer multiply-adds or better."""
@@ -225,6 +254,7 @@ def test_incremental_does_fewer_operations(photographs, size, least):
         network = Incremental(steps, "conv5", photographs[:1], torch.zeros_like(photographs[:1]), torch.tensor([0]))
         with FlopCounterMode(display=False) as whole:
             model(photographs[:1])
+        network(0, boxes[:1])  # the unoccluded pass, once
         chosen = boxes[torch.arange(3, len(boxes), 16)]  # every 16th position, so every phase and distance from a border
         with FlopCounterMode(display=False) as counter:
             network(0, chosen)

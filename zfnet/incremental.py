@@ -3,7 +3,8 @@
 The maps of the unoccluded image are kept. For each position of the occluder, a convolution or pooling computes only the
 window of its map that depends on the occluded pixels, from the window below it and a halo of unoccluded cells. Positions
 whose windows have the same shape go through a layer together. The first dense layer adds to its unoccluded output what
-the changed cells contribute. Nothing is approximated: only the order of floating-point sums differs.
+the changed cells contribute. Nothing is approximated: only the order of floating-point sums differs. Krypton (Nakandala et al.,
+SIGMOD 2019) has the same idea.
 
 A table holds the cells of one layer as rows of C channels: row 0 is what lies outside the map (zero, or minus infinity
 for a pooling), then come the unoccluded cells in reading order, then the changed windows, one after the other.
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.activations import BATCHNORMS, NORMS, PASSED, Step, apply
-from zfnet.windows import UnsupportedNetwork, Window, geometry
+from zfnet.windows import UnsupportedNetwork, Window, geometry, output_size
 
 POINTWISE = (nn.ReLU, *NORMS, *PASSED, *BATCHNORMS)  # a cell of the output depends on the same cell of the input
 VALUE = 160  # multiply-adds in the time of moving one number through memory: about this on two cores with AVX-512
@@ -51,13 +52,13 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Unoccluded:
-    """The maps of one image: `tables[i]` (1 + h w, C) is the input of stage i, `sizes[i]` its (h, w), with a last pair
-    for what leaves the stages; `fill` (H W, 3) the occluder's pixels; `map` (h, w) float64 the feature map
-    `channel` whose total is wanted; `hidden` (1, F) the first dense layer's output, None where more than a flattening
-    lies before it."""
+    """The maps of one image. `tables[i]` (1 + h w, C) is the input of stage i, the last one what leaves the stages.
+
+    `fill` (H W, 3) are the occluder's pixels; `map` (h, w) float64 is the feature map `channel`, whose total is wanted;
+    `hidden` (1, F) the first dense layer's output, None where more than a flattening lies before it.
+    """
 
     tables: list[Tensor]
-    sizes: list[tuple[int, int]]
     fill: Tensor
     channel: int
     map: Tensor
@@ -107,34 +108,37 @@ class Incremental:
             raise UnsupportedNetwork(f"{layer} does not lie below the dense layers")
         dense = [i for i, step in enumerate(self.tail) if isinstance(step.module, nn.Linear)]
         self.dense = dense[0] if dense else len(self.tail)
-        self.by_cell: Tensor | None = None
+        self.shapes = [
+            (x.shape[1], (x.shape[2], x.shape[3]))
+        ]  # channels and size of each stage's input, and of the last output
+        for stage in self.stages:
+            channels = self.shapes[-1][0] if stage.weight is None else len(stage.weight)
+            self.shapes.append((channels, output_size(stage.module, self.shapes[-1][1])))
+        self.flat = bool(dense) and _flattens(self.tail[: self.dense], self.shapes[-1][1])
         self.x, self.fill, self.channel = x, fill, channel
-        self.number, self.base = 0, self._unoccluded(0)
+        self.number, self.base = -1, None
+        self.by_cell: Tensor | None = None
 
     def _unoccluded(self, n: int) -> Unoccluded:
         """Pass one image through the network, and keep what the occluded passes need."""
         x, fill, channel = self.x[n : n + 1], self.fill[n : n + 1], int(self.channel[n])
         for step in self.lead:  # pixel by pixel, so they may come before the occluder
             x, fill = apply(step.module, x), apply(step.module, fill)
-        tables, sizes, wanted = [], [], x
+        tables, wanted = [], x
         for stage in self.stages:
             tables.append(_table(x, stage.module))
-            sizes.append(tuple(x.shape[2:]))
             for step in stage.steps:
                 x = apply(step.module, x)
                 wanted = x if step.layer == self.layer else wanted
         tables.append(_table(x, None))
-        sizes.append(tuple(x.shape[2:]))
-        hidden = None
-        if self.dense < len(self.tail) and _flattens(self.tail[: self.dense], sizes[-1]):
-            hidden = apply(self.tail[self.dense].module, x.flatten(1))
-        return Unoccluded(tables, sizes, _cells(fill), channel, wanted[0, channel].double(), hidden)
+        hidden = apply(self.tail[self.dense].module, x.flatten(1)) if self.flat else None
+        return Unoccluded(tables, _cells(fill), channel, wanted[0, channel].double(), hidden)
 
     def __call__(self, n: int, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        if n != self.number:
+        if self.base is None or n != self.number:
             self.number, self.base = n, self._unoccluded(n)
         base, low = self.base, boxes[:, :2]
-        (height, width), table = base.sizes[0], torch.cat([base.tables[0], base.fill])
+        (height, width), table = self.shapes[0][1], torch.cat([base.tables[0], base.fill])
         start = 1 + height * width + low[:, 0] * width + low[:, 1]  # the occluder is a window of the picture `fill`
         changed = Changed(Window(low, boxes[:, 2:]), start, torch.full_like(start, width))
         total = base.map.sum().expand(len(boxes)).clone()
@@ -144,7 +148,7 @@ class Incremental:
 
     def _climb(self, i: int, stage: Stage, base: Unoccluded, table: Tensor, changed: Changed, total: Tensor):
         """Compute the changed windows of one stage's output: its table and where they are in it."""
-        window = changed.window.above(stage.module, base.sizes[i + 1])  # pyright: ignore[reportArgumentType]
+        window = changed.window.above(stage.module, self.shapes[i + 1][1])  # pyright: ignore[reportArgumentType]
         cells = window.size.prod(1)
         known = base.tables[i + 1]
         above = known.new_empty(len(known) + int(cells.sum()), known.shape[1])
@@ -152,7 +156,7 @@ class Incremental:
         start, end = torch.empty_like(cells), len(known)
         for members, (height, width) in groups(window.size):
             patch = window[members].below(stage.module)  # pyright: ignore[reportArgumentType]
-            rows = changed[members].rows(patch, base.sizes[i])
+            rows = changed[members].rows(patch, self.shapes[i][1])
             y = table.index_select(0, rows.flatten()).view(*rows.shape, -1).permute(0, 3, 1, 2)
             for step in stage.steps:
                 y = stage.window(y) if step is stage.steps[0] else apply(step.module, y)
@@ -171,7 +175,7 @@ class Incremental:
 
     def _dense(self, base: Unoccluded, table: Tensor, changed: Changed) -> Tensor:
         """The logits (M, classes), from the changed windows of the last stage."""
-        size, window = base.sizes[-1], changed.window
+        size, window = self.shapes[-1][1], changed.window
         if base.hidden is None:  # not a plain flattening: put the whole maps together
             whole = Window(torch.zeros_like(window.low), torch.zeros_like(window.low) + window.low.new_tensor(size))
             rows, rest = changed.rows(whole, size), self.tail
@@ -201,22 +205,22 @@ class Incremental:
 
         Counts multiply-adds, numbers moved through memory (each worth `VALUE` multiply-adds), and calls (worth `CALL`).
         """
-        base, window, count = self.base, Window(boxes[:, :2], boxes[:, 2:]), len(boxes)
+        window, count = Window(boxes[:, :2], boxes[:, 2:]), len(boxes)
         work = whole = calls = 0.0
         most = most_whole = 1.0
-        for stage, below, above, size in zip(self.stages, base.tables[:-1], base.tables[1:], base.sizes[1:], strict=True):
+        for stage, (below, size_below), (channels, size) in zip(self.stages, self.shapes[:-1], self.shapes[1:], strict=True):
             window = window.above(stage.module, size)  # pyright: ignore[reportArgumentType]
-            read = window.below(stage.module).size.prod(1) * below.shape[1]  # pyright: ignore[reportArgumentType]
-            cells, channels, all_cells = window.size.prod(1), above.shape[1], size[0] * size[1]
+            read = window.below(stage.module).size.prod(1) * below  # pyright: ignore[reportArgumentType]
+            cells, all_cells = window.size.prod(1), size[0] * size[1]
             made = cells * channels * (len(stage.steps) + 1)
             work += float((cells * stage.macs() + VALUE * (read + made)).sum())
             whole += count * all_cells * (stage.macs() + VALUE * channels * len(stage.steps))
             calls += len(torch.unique(window.size, dim=0))
             most = max(most, float((read + made).max()))
-            most_whole = max(most_whole, below.shape[0] * below.shape[1] + all_cells * channels)
-        share = float(window.size.prod(1).double().mean()) / (base.sizes[-1][0] * base.sizes[-1][1])
+            most_whole = max(most_whole, below * size_below[0] * size_below[1] + all_cells * channels)
+        share = float(window.size.prod(1).double().mean()) / (size[0] * size[1])
         dense = [step.module.weight.numel() for step in self.tail if isinstance(step.module, nn.Linear)]
-        work += count * (sum(dense) - dense[0] * (1 - share) if base.hidden is not None else sum(dense))
+        work += count * (sum(dense) - dense[0] * (1 - share) if self.flat else sum(dense))
         whole += count * sum(dense)
         positions = max(1, min(count, int(batch * most_whole / most)))
         chunks, batches = -(-count // positions), -(-count // batch)

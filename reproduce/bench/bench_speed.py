@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from reproduce.bench.races import CAPTUM, OURS, PLAIN, ZENNIT, grow, occlusion, projection, search
+from reproduce.bench.races import CAPTUM, OURS, PLAIN, ZENNIT, choice, grow, occlusion, projection, search
 from reproduce.figure import Figure, Result
 from zfnet.plot import LINES, new_figure
 
@@ -28,6 +28,7 @@ FIGURE = Figure(
     config={
         "repeats": 5, "size": 32, "stride": 8, "batches": [4, 8, 64], "strides": [16, 8, 4, 2], "sizes": [8, 16, 32, 64, 96],
         "search": 256, "images": [100, 1000, 10000], "features": [1, 4, 16, 64, 256], "units": 32, "one by one": 4,
+        "choice stride": 16,
     },
 )  # fmt: skip
 GOALS = {  # set by ourselves
@@ -45,6 +46,7 @@ def compute(ctx) -> Result:
         measured[name] = occlusion(ctx.model, part, config, ctx.device)
     measured["projection, all features"] = projection(ctx, config)
     measured["search"] = search(ctx, config)
+    measured["the chosen way's time over the faster way's"] = choice(ctx.model, x[:1], config, ctx.device)
     for name, settings in grow(ctx, x[:1], config).items():
         arrays |= {f"{name}.at": np.array(list(settings)), f"{name}.seconds": np.array(list(settings.values()))}
     reached = {}

@@ -6,12 +6,15 @@ The plain computation passes whole images in batches, channels last, at its best
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
+import statistics
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import zfnet
 from reproduce.bench.timing import Timing, best, clock, race, spread
@@ -44,7 +47,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
-    """Ours, whole images in batches, and Captum for one image."""
+    """Ours, whole images in batches, and for one image Captum and zennit, which takes positions one by one."""
     size, stride, batches = config["size"], config["stride"], config["batches"]
 
     def plain(batch: int, x: Tensor = x):
@@ -63,16 +66,29 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
         at_once = best(batches, by_captum, device)
         methods[CAPTUM] = lambda: by_captum(at_once)
+    if len(x) == 1 and installed(ZENNIT):
+        from zennit.attribution import Occlusion as OneByOne
+        from zennit.attribution import occlude_independent
+
+        covered = functools.partial(occlude_independent, fill_fn=torch.zeros_like, invert=True)
+        only = functional.one_hot(model(x).argmax(1), model(x).shape[1])
+        one_by_one = OneByOne(model, None, lambda logits: logits * only, covered, window=(size, size), stride=(stride, stride))
+        methods[ZENNIT] = lambda: one_by_one(x)[1]
     timings = race(methods, config["repeats"], device)
     ours = timings[OURS].result
     errors = {PLAIN: relative(ours.logit, timings[PLAIN].result.logit)}
-    if CAPTUM in timings:  # at each pixel, the mean fall over the positions that cover it
+    if (
+        len(x) == 1
+    ):  # theirs are pictures: Captum's the mean fall over the positions that cover a pixel, zennit's the logits' sum
         total, count = torch.zeros(2, *x.shape[2:], device=x.device)
-        falls = (ours.baseline.logit - ours.logit).flatten()
-        for (top, left, bottom, right), fall in zip(ours.boxes.view(-1, 4).tolist(), falls, strict=True):
-            total[top:bottom, left:right] += fall
+        for (top, left, bottom, right), logit in zip(ours.boxes.view(-1, 4).tolist(), ours.logit.flatten(), strict=True):
+            total[top:bottom, left:right] += logit
             count[top:bottom, left:right] += 1
-        errors[CAPTUM] = relative(total / count, timings[CAPTUM].result[0, 0])
+        if CAPTUM in timings:
+            errors[CAPTUM] = relative(ours.baseline.logit - total / count, timings[CAPTUM].result[0, 0])
+        if ZENNIT in timings:  # its windows go on at the other side of the image where they reach the border
+            inner = slice(size, -size)
+            errors[ZENNIT] = relative(total[inner, inner], timings[ZENNIT].result[0, 0, inner, inner])
     return report(timings, errors)
 
 
@@ -205,6 +221,22 @@ def search(ctx, config: dict) -> dict:
         found[f"ours over the forward pass, {name}"] = spread(
             [b / a for a, b in zip(bare.seconds, timing.seconds, strict=True)]
         )
+    return found
+
+
+def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
+    """The time of the way that counting operations chooses over the faster way's: 1 where the choice is right."""
+    tiny = zfnet.zfnet(10, norm="none", maps=(4, 4, 4, 4, 4), fc=8).to(device)
+    found = {}
+    for name, network in (("this network", model), ("a network of 4 maps a layer", tiny)):
+        for size in [s for s in (*config["sizes"], 192) if s >= config["choice stride"]]:
+            ways = {
+                way: functools.partial(occlude, network, x, size=size, stride=config["choice stride"], incremental=way)
+                for way in (None, True, False)
+            }
+            timings = race(ways, 3, device)
+            auto, *forced = (statistics.median(t.seconds) for t in timings.values())
+            found[f"{name}, occluder of {size}"] = auto / min(forced)
     return found
 
 

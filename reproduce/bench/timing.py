@@ -33,10 +33,10 @@ def spread(values: list[float]) -> list[float]:
     return [statistics.median(values), min(values), max(values)]
 
 
-def race(methods: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, Timing]:
+def race(methods: dict[Any, Callable[[], object]], repeats: int, device: str) -> dict[Any, Timing]:
     """Run each method once to warm up and to measure memory, then all in turn, `repeats` times."""
     warm = {name: peak(method, device) for name, method in methods.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    seconds: dict[Any, list[float]] = {name: [] for name in methods}
     for _ in range(repeats):
         for name, method in methods.items():
             seconds[name].append(clock(method, device))
