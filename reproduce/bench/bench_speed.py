@@ -13,6 +13,7 @@ import torch
 
 from reproduce.bench.races import CAPTUM, OURS, PLAIN, ZENNIT, choice, grow, occlusion, projection, search
 from reproduce.figure import Figure, Result
+from reproduce.gallery import number
 from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(
@@ -82,7 +83,13 @@ def draw(result: Result):
         for i, (_, median, least, most, colour) in enumerate(shown):
             axes.bar(i, median, 0.7, color=colour, yerr=[[median - least], [most - median]], capsize=3)
             axes.annotate(
-                f"{median:.3g} s", (i, most), ha="center", va="bottom", xytext=(0, 3), textcoords="offset points", fontsize=8
+                f"{number(float(median))} s",
+                (i, most),
+                ha="center",
+                va="bottom",
+                xytext=(0, 3),
+                textcoords="offset points",
+                fontsize=8,
             )
         axes.set_xticks(range(len(shown)), [label for label, *_ in shown])
         axes.set_ylim(0, 1.15 * max(most for _, _, _, most, _ in shown))
@@ -101,9 +108,14 @@ def draw(result: Result):
         axes.set_xticks(at, [f"{v:,}" for v in at])
         for place, median in zip(at, seconds[:, 0], strict=True):
             axes.annotate(
-                f"{median:.2g} s", (place, median), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8
+                f"{number(float(median))} s",
+                (place, median),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
             )
-        axes.margins(x=0.12, y=0.15)
+        axes.margins(x=0.14, y=0.15)
         axes.minorticks_off()
         axes.set_yticks([])
         axes.set_title(label)
