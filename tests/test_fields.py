@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torchvision
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -10,20 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
 from tests.conftest import random_he
-from tests.test_occlusion import batchnorm, vgg11
+from tests.test_occlusion import NETWORKS
 from zfnet.activations import trace
 from zfnet.deconv import backproject, cut, project
-
-NETWORKS = {
-    "zfnet": lambda: random_he(zfnet.zfnet(7, norm="none", fc=16)),
-    "zfnet-lrn": lambda: random_he(zfnet.zfnet(7, fc=16)),
-    "zfnet-papers-input": lambda: random_he(zfnet.zfnet(7, fc=16, input="paper")),
-    "zfnet-batchnorm": batchnorm,
-    "alexnet": lambda: random_he(zfnet.alexnet(7, fc=16)),
-    "alexnet-groups": lambda: random_he(zfnet.alexnet(7, fc=16, groups=2)),
-    "torchvision-alexnet": lambda: torchvision.models.alexnet(weights=None, num_classes=7),
-    "vgg11": vgg11,
-}
 
 
 @torch.no_grad()

@@ -159,7 +159,10 @@ class Incremental:
             rows = changed[members].rows(patch, self.shapes[i][1])
             y = table.index_select(0, rows.flatten()).view(*rows.shape, -1).permute(0, 3, 1, 2)
             for step in stage.steps:
-                y = stage.window(y) if step is stage.steps[0] else apply(step.module, y)
+                if step is stage.steps[0]:
+                    y = stage.window(y)
+                else:
+                    y = y.relu_() if isinstance(step.module, nn.ReLU) else apply(step.module, y)
                 if step.layer == self.layer:
                     total[members] += self._difference(base, window[members], y)
             here = len(members) * height * width
