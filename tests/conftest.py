@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import zfnet
@@ -71,6 +72,22 @@ def random_he(model):
             torch.nn.init.kaiming_normal_(module.weight)
             torch.nn.init.normal_(module.bias, std=0.1)
     return model.eval()
+
+
+def any_layers(draw, *, oblong):
+    """Up to three random convolutions with ReLU and perhaps pooling, and an image size, drawn by hypothesis."""
+    torch.manual_seed(draw(st.integers(0, 999)))
+    size = (draw(st.integers(24, 40)), draw(st.integers(24, 40)))
+    modules, channels = [], 3
+    for _ in range(draw(st.integers(1, 3))):
+        rows = draw(st.integers(1, 5))
+        kernel = (rows, draw(st.integers(1, 5)) if oblong else rows)
+        stride, padding, dilation = draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(st.integers(1, 2))
+        modules += [torch.nn.Conv2d(channels, 4, kernel, stride, padding, dilation), torch.nn.ReLU()]
+        channels = 4
+        if draw(st.booleans()):
+            modules.append(torch.nn.MaxPool2d(3, 2, draw(st.integers(0, 1)), ceil_mode=draw(st.booleans())))
+    return modules, size
 
 
 @pytest.fixture(scope="session")

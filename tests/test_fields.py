@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
-from tests.conftest import random_he
+from tests.conftest import any_layers, random_he
 from tests.test_occlusion import NETWORKS
 from zfnet.activations import trace
 from zfnet.deconv import backproject, cut, project
@@ -57,17 +57,7 @@ def test_every_position_of_one_image(photographs):
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_equals_whole_maps_for_any_geometry(data):
-    draw = data.draw
-    torch.manual_seed(draw(st.integers(0, 999)))
-    size = (draw(st.integers(24, 40)), draw(st.integers(24, 40)))
-    modules, channels = [], 3
-    for _ in range(draw(st.integers(1, 3))):
-        kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
-        padding, dilation = draw(st.integers(0, 2)), draw(st.integers(1, 2))
-        modules += [nn.Conv2d(channels, 4, kernel, stride, padding, dilation), nn.ReLU()]
-        channels = 4
-        if draw(st.booleans()):
-            modules.append(nn.MaxPool2d(3, 2, draw(st.integers(0, 1)), ceil_mode=draw(st.booleans())))
+    modules, size = any_layers(data.draw, oblong=False)
     model, x = nn.Sequential(*modules).eval(), torch.randn(5, 3, *size)
     try:
         assume(model(x).numel() > 0)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
-from tests.conftest import random_he
+from tests.conftest import any_layers, random_he
 from zfnet.activations import UnsupportedNetwork, chain
 from zfnet.incremental import Incremental
 from zfnet.occlusion import occlude, windows
@@ -192,17 +192,7 @@ def test_incremental_is_full_for_any_occluder(small, size, stride):
 @given(st.data())
 def test_incremental_is_full_for_any_geometry(data):
     """Kernels that skip cells, oblong windows, dilation, ceil mode, odd images."""
-    draw = data.draw
-    torch.manual_seed(draw(st.integers(0, 999)))
-    size = (draw(st.integers(24, 40)), draw(st.integers(24, 40)))
-    modules, channels = [], 3
-    for _ in range(draw(st.integers(1, 3))):
-        kernel = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
-        stride, padding, dilation = draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(st.integers(1, 2))
-        modules += [nn.Conv2d(channels, 4, kernel, stride, padding, dilation), nn.ReLU()]
-        channels = 4
-        if draw(st.booleans()):
-            modules.append(nn.MaxPool2d(3, 2, draw(st.integers(0, 1)), ceil_mode=draw(st.booleans())))
+    draw, (modules, size) = data.draw, any_layers(data.draw, oblong=True)
     body = nn.Sequential(*modules)
     try:
         features = body(torch.zeros(1, 3, *size)).numel()

@@ -213,8 +213,8 @@ def filter_down(conv: nn.Conv2d, signal: Tensor, size: torch.Size | tuple[int, i
         raise UnsupportedNetwork(
             f"a convolution with padding {conv.padding!r}, mode {conv.padding_mode!r}, has no plain transpose"
         )
-    geometry = zip(size, signal.shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
-    extra = [full - ((n - 1) * s - 2 * int(p) + d * (k - 1) + 1) for full, n, k, s, p, d in geometry]
+    sides = zip(size, signal.shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
+    extra = [full - ((n - 1) * s - 2 * int(p) + d * (k - 1) + 1) for full, n, k, s, p, d in sides]
     strided = conv.stride[0] == conv.stride[1] > 1 and conv.groups == 1 and conv.dilation == (1, 1)
     if strided and conv.in_channels * conv.stride[0] ** 2 <= 32:  # the filtering into pixels
         return _by_phase(conv, signal, (size[0], size[1]))
