@@ -30,6 +30,7 @@ def main() -> int:
         if name == "run":
             sub.add_argument("ids", nargs="+", metavar="ID")
         sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
+        sub.add_argument("--datasets", help="the folder where torchvision keeps Caltech-101, Caltech-256, VOC 2012 and MNIST")
         sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
         sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         sub.add_argument("--out", type=Path, default=FIGURES)
@@ -65,7 +66,7 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
     """
     began = time.perf_counter()
     inner = functools.partial(tqdm, leave=False, dynamic_ncols=True, position=1)
-    context = Context(options.model, options.data, options.device, progress=inner)
+    context = Context(options.model, options.data, options.device, inner, options.datasets)
     outcomes: list[Outcome] = []
     failed: list[str] = []
     with tqdm(chosen, unit="figure", dynamic_ncols=True, position=0) as bar:
@@ -78,7 +79,7 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
             except Exception:
                 bar.write(traceback.format_exc())
                 failed.append(name)
-    pages = gallery.write(options.out, only=context.corpus)
+    pages = gallery.write(options.out, only={outcome.record.inputs["corpus"] for outcome in outcomes})
     print(f"\n{'figure':<12}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 import reproduce.bench
+import reproduce.lectures
 import reproduce.paper
 import zfnet
 from zfnet import plot
@@ -41,14 +42,16 @@ from zfnet.top import TopActivations, top_activations
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIGURES = REPOSITORY / "figures"
 SAMPLES = "samples"
+DATASETS: set[str] = set()  # data sets that a figure may have of its own: a property of Context each
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure or table of the paper.
+    """A figure or table of the paper, or a picture of a lecture.
 
-    `inputs` are of "model", "images" and "top"; `files` are others that lie beside the script; `budget` is seconds at
-    sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id.
+    `inputs` are of "model", "images", "top" and the names in DATASETS; `files` are others that lie beside the script; `budget`
+    is seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the
+    data set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
     """
 
     id: str
@@ -61,17 +64,22 @@ class Figure:
     config: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     alone: bool = False
+    corpus: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What `compute` returns: arrays to draw from, numbers for the record, a verdict on the claim, and n."""
+    """What `compute` returns: arrays to draw from, numbers for the record, a verdict on the claim, and n.
+
+    `scale` is given where the inputs do not say it: by figures with a data set of their own.
+    """
 
     arrays: dict[str, np.ndarray]
     measured: dict[str, Any]
     verdict: str
     n: int
     note: str = ""
+    scale: str = ""
 
 
 class UndeclaredInput(RuntimeError):
@@ -81,12 +89,16 @@ class UndeclaredInput(RuntimeError):
 class Context:
     """The inputs of a run: a network, a corpus of images, and the search that several figures share.
 
-    `corpus` names the images: "samples", or the folder's name. `for_figure` restricts it to what a figure declares.
+    `corpus` names the images: "samples", or the folder's name. `datasets` is the folder where torchvision keeps its data
+    sets. `for_figure` restricts it to what a figure declares.
     """
 
-    def __init__(self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent):
+    def __init__(
+        self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent, datasets: str | None = None
+    ):
         self.model_name, self.device, self.progress = model, device, progress
         self.data = data
+        self.datasets = Path(datasets).expanduser() if datasets else cache_dir() / "datasets"
         self.corpus = SAMPLES if data is None else corpus_name(data)
         self.declared: tuple[str, ...] | None = None
 
@@ -149,11 +161,14 @@ class Context:
 
     def identity(self, figure: Figure) -> dict[str, str]:
         """The hashes of a figure's declared inputs, for its cache key and its record."""
-        identity = {"corpus": self.corpus}
+        identity = {"corpus": figure.corpus or self.corpus}
         if {"model", "top"} & set(figure.inputs):
             identity["checkpoint"] = self._model.info["sha256"]
         if {"images", "top"} & set(figure.inputs):
             identity["data"] = self._images.digest
+        for name in sorted(DATASETS & set(figure.inputs)):
+            found = getattr(self, f"_{name}")
+            identity[name] = found.digest if found else "absent"
         return identity
 
 
@@ -185,7 +200,7 @@ def corpus_name(data: str) -> str:
 def discover() -> dict[str, ModuleType]:
     """Every script with a FIGURE, by id, in the paper's order of file names."""
     scripts = {}
-    for package in (reproduce.paper, reproduce.bench):
+    for package in (reproduce.paper, reproduce.lectures, reproduce.bench):
         for info in pkgutil.iter_modules(package.__path__):
             module = importlib.import_module(f"{package.__name__}.{info.name}")
             if hasattr(module, "FIGURE"):
@@ -206,7 +221,7 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
     """Make one figure in `out/<corpus>/<id>/`, unless it is there, made from the same inputs by the same source."""
     figure: Figure = script.FIGURE
     began = time.perf_counter()
-    folder = out / context.corpus / figure.id
+    folder = out / (figure.corpus or context.corpus) / figure.id
     inputs = context.identity(figure)
     key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), _source("zfnet"))
     prior = read_record(folder)
@@ -229,7 +244,7 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
             stale.unlink()
     record = Record(
         id=figure.id, title=figure.title, claim=figure.claim,
-        scale=context.scale if {"images", "top"} & set(figure.inputs) else "paper",
+        scale=result.scale or (context.scale if {"images", "top"} & set(figure.inputs) else "paper"),
         verdict=result.verdict, measured=result.measured, paper=figure.paper, n=result.n, seed=figure.seed,
         note=result.note, inputs=inputs, config=figure.config, key=key, files=list(pictures),
         seconds=round(time.perf_counter() - began, 1), environment=environment(context.device),
@@ -240,9 +255,9 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
 
 def _save(path: Path, key: str, result: Result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps({"key": key, "measured": result.measured, "verdict": result.verdict, "n": result.n, "note": result.note})
+    about = {name: getattr(result, name) for name in ("measured", "verdict", "n", "note", "scale")}
     partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(partial, __about__=np.array(about), **result.arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(partial, __about__=np.array(json.dumps(about | {"key": key})), **result.arrays)  # pyright: ignore[reportArgumentType]
     os.replace(partial, path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,19 +17,19 @@ MARKS = ("<!-- results: written by python -m reproduce gallery -->", "<!-- end o
 COMMITTED = ("imagenet65k", "caltech101", "mnist", "scenes")  # on one page; any other corpus has a page of its own
 
 
-def write(out: Path, only: str | None = None) -> list[Path]:
+def write(out: Path, only: Collection[str] | None = None) -> list[Path]:
     """Write `out/index.html` for the committed corpora, `out/<corpus>/index.html` for others, RESULTS.md, the README's results.
 
-    `only` limits it to the page that holds one corpus. Returns the paths written.
+    `only` limits it to the pages that hold these corpora. Returns the paths written.
     """
     corpora = {folder.name: records(folder) for folder in sorted(out.iterdir()) if folder.is_dir()} if out.is_dir() else {}
     corpora = {name: found for name, found in corpora.items() if found}
     committed = {name: found for name, found in corpora.items() if name in COMMITTED}
     pages = []
-    if committed and (only is None or only in committed):
+    if committed and (only is None or set(only) & set(committed)):
         pages.append(_page(out / "index.html", committed, prefix=True))
     for name, found in corpora.items():
-        if name not in committed and only in (None, name):
+        if name not in committed and (only is None or name in only):
             pages.append(_page(out / name / "index.html", {name: found}, prefix=False))
     if only is None and committed and out.resolve() == (REPOSITORY / "figures").resolve():
         (REPOSITORY / "RESULTS.md").write_text(_render("results.md", committed, prefix=True))
