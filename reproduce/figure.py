@@ -32,6 +32,7 @@ import zfnet
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
+from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
@@ -42,7 +43,12 @@ from zfnet.top import TopActivations, top_activations
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIGURES = REPOSITORY / "figures"
 SAMPLES = "samples"
-DATASETS: set[str] = set()  # data sets that a figure may have of its own: a property of Context each
+DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
+    "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
+    "caltech256": lambda root, progress: load_caltech256(root, progress=progress),
+    "voc2012 train": lambda root, progress: load_voc2012(root, "train", progress=progress),
+    "voc2012 val": lambda root, progress: load_voc2012(root, "val", progress=progress),
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ class Context:
     ):
         self.model_name, self.device, self.progress = model, device, progress
         self.data = data
+        self._opened: dict[str, Any] = {}
         self.datasets = Path(datasets).expanduser() if datasets else cache_dir() / "datasets"
         self.corpus = SAMPLES if data is None else corpus_name(data)
         self.declared: tuple[str, ...] | None = None
@@ -127,6 +134,22 @@ class Context:
         """The nine strongest activations of every feature of layers 1-5 over the corpus."""
         return self._use("top")
 
+    @property
+    def pretraining(self) -> Images | None:
+        """The images that the network was trained on, `train/` of the tree; None where no tree is given."""
+        return self._use("pretraining")
+
+    def dataset(self, name: str) -> Any:
+        """A data set of DATASETS, or None where it is not in the folder `datasets`."""
+        if self.declared is not None and name not in self.declared:
+            raise UndeclaredInput(f"the figure uses {name!r}, but declares only {self.declared}")
+        if name not in self._opened:
+            try:
+                self._opened[name] = DATASETS[name](self.datasets, self.progress)
+            except Absent:
+                self._opened[name] = None
+        return self._opened[name]
+
     @functools.cached_property
     def _model(self) -> Network:
         return zfnet.load(self.model_name).to(self.device)
@@ -152,6 +175,10 @@ class Context:
             path.unlink()
             return search()
 
+    @functools.cached_property
+    def _pretraining(self) -> Images | None:
+        return load_folder(Path(self.data).expanduser() / "train", progress=self.progress) if self.data else None
+
     @property
     def scale(self) -> str:
         """The scale of a result that uses the images: the paper's, a subset, or the sample photographs."""
@@ -166,10 +193,9 @@ class Context:
             identity["checkpoint"] = self._model.info["sha256"]
         if {"images", "top"} & set(figure.inputs):
             identity["data"] = self._images.digest
-        for name in sorted(DATASETS & set(figure.inputs)):
-            found = getattr(self, f"_{name}")
-            identity[name] = found.digest if found else "absent"
-        return identity
+        own = {name: self.dataset(name) for name in DATASETS if name in figure.inputs}
+        own |= {"pretraining": self._pretraining} if "pretraining" in figure.inputs else {}
+        return identity | {name: found.digest if found else "absent" for name, found in own.items()}
 
 
 def imagenette() -> Path:

@@ -20,6 +20,7 @@ from zfnet.model import ARCHITECTURES, Network, fold
 
 BUNDLED = Path(__file__).parent / "weights"
 FORMAT = 1
+CAM_HEAD = ("cam.weight", "cam.bias")  # beside the network's own weights
 
 
 class CheckpointError(ValueError):
@@ -43,7 +44,8 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
     if "arch" not in meta or meta["arch"] not in ARCHITECTURES:
         raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
     model = ARCHITECTURES[meta["arch"]](**meta["options"])
-    _assign(model, unpack(tensors), str(path))
+    state, model.cam_head = _split(unpack(tensors))
+    _assign(model, state, str(path))
     model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
     model.info["sha256"] = meta["sha256"]
     model = (fold(model) if folded else model).eval()
@@ -55,7 +57,8 @@ def save(model: Network, path: str | Path, *, precision: str = "float32") -> Non
 
     int8 rounds w / s to -127..127 with s = max |w| / 127 over an output channel; biases and BatchNorm stay float32.
     """
-    state = {name: t.detach().float().cpu().contiguous() for name, t in model.state_dict().items()}
+    state = model.state_dict() | dict(zip(CAM_HEAD, model.cam_head or (), strict=False))
+    state = {name: t.detach().float().cpu().contiguous() for name, t in state.items()}
     meta = {
         "arch": model.arch,
         "options": model.options,
@@ -98,7 +101,14 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
 def initialise(model: Network, path: str | Path) -> None:
     """Copy a checkpoint's weights into a network of the same architecture: `zfnet train --init`."""
     tensors, _ = read_tensors(path)
-    _assign(model, unpack(tensors), str(path))
+    state, _ = _split(unpack(tensors))
+    _assign(model, state, str(path))
+
+
+def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+    """The network's own weights, and its pooling head where there is one."""
+    own = {name: tensor for name, tensor in state.items() if name not in CAM_HEAD}
+    return own, (state[CAM_HEAD[0]], state[CAM_HEAD[1]]) if CAM_HEAD[0] in state else None
 
 
 def _assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -138,7 +138,8 @@ class Network(nn.Sequential):
 
     Attributes: `table` (the rows), `options` (keyword arguments of the function named by `arch`), `size` (side of the
     square input in pixels), `classes` and `wnids` (names and WordNet ids of the outputs, in order), `info` (the recipe,
-    data and accuracy recorded with a checkpoint).
+    data and accuracy recorded with a checkpoint), `cam_head` (None, or the weights (classes, C) and biases (classes,) of a
+    linear classifier of the global average pool of the last rectified maps: class activation mapping needs it).
     """
 
     def __init__(self, arch: str, table: Sequence[Layer], options: dict, children: dict[str, nn.Module]):
@@ -148,6 +149,7 @@ class Network(nn.Sequential):
         self.classes: list[str] = [str(i) for i in range(options["classes"])]
         self.wnids: list[str] = list(self.classes)
         self.info: dict = {}
+        self.cam_head: tuple[Tensor, Tensor] | None = None
         for name, module in children.items():
             self.add_module(name, module)
 
@@ -322,6 +324,7 @@ def fold(model: Network) -> Network:
             filters = module if isinstance(module, (nn.Conv2d, nn.Linear)) else filters
     folded = Network(model.arch, model.table, options, children).eval()
     folded.classes, folded.wnids, folded.info = list(model.classes), list(model.wnids), dict(model.info)
+    folded.cam_head = model.cam_head
     return folded
 
 

@@ -41,6 +41,17 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def draw_table(axes: Axes, header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[float], grey=()) -> None:
+    """Fill the axes with a table of text, its header in bold; the columns numbered in `grey`, the paper's, stand back."""
+    axes.set_axis_off()
+    table = axes.table(rows, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), colWidths=widths, edges="horizontal")
+    table.auto_set_font_size(False)
+    table.set_fontsize(10)
+    for (row, column), cell in table.get_celld().items():
+        cell.set(linewidth=1.2 if row == 0 else 0.3)
+        cell.get_text().set(weight="bold" if row == 0 else "normal", color="0.35" if column in grey else "black")
+
+
 def projection_image(pixels: Tensor | np.ndarray) -> np.ndarray:
     """Show signed projections (N, 3, H, W) on grey: (N, H, W, 3) in [0, 1], each with its own contrast (Fig. 2).
 

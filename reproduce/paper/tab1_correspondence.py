@@ -17,7 +17,7 @@ from reproduce.paper.fig8_parts import FIGURE as MASKS
 from reproduce.paper.fig8_parts import PARTS, faces
 from zfnet.methods.correspondence import correspondence, random_points
 from zfnet.methods.intervals import bootstrap
-from zfnet.plot import new_figure
+from zfnet.plot import draw_table, new_figure
 
 FIGURE = Figure(
     id="tab1",
@@ -131,19 +131,11 @@ def draw(result: Result):
         return {}
     figure = new_figure(7.6, 3.2)
     axes = figure.subplots()
-    axes.set_axis_off()
     rows = []
     for part in (*PARTS, RANDOM, *MOVED.values()):
         cells = [values[layer].get(part) for layer in LAYERS.values() for values in (result.measured, FIGURE.paper)]
         rows.append([part, *(" ± ".join(f"{value:.3f}" for value in cell or ()) for cell in cells)])
     header = ["masked", "layer 5: ours", "the paper's", "layer 7: ours", "the paper's"]
-    table = axes.table(
-        rows, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), colWidths=[1.25, 1, 1, 1, 1], edges="horizontal"
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(10)
-    for (row, column), cell in table.get_celld().items():
-        cell.set(linewidth=1.2 if row == 0 else 0.3)
-        cell.get_text().set(weight="bold" if row == 0 else "normal", color="0.35" if column in (2, 4) else "black")
+    draw_table(axes, header, rows, [1.25, 1, 1, 1, 1], grey=(2, 4))
     axes.set_title(f"Δ, mean Hamming distance of the signs of change: lower is more alike ({result.n} images)", fontsize=10)
     return {"tab1.png": figure}

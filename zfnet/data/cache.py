@@ -85,6 +85,16 @@ class Images(Dataset):
         chosen = np.asarray(indices)
         return torch.from_numpy(self.pixels[chosen if self.rows is None else self.rows[chosen]])
 
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Images:
+        """The items at `indices`, in that order; their digest says which of which data."""
+        chosen = np.asarray(indices)
+        rows = chosen if self.rows is None else self.rows[chosen]
+        return replace(
+            self, labels=self.labels[chosen], names=[self.names[i] for i in chosen], rows=rows,
+            groups=None if self.groups is None else self.groups[chosen],
+            masks=None if self.masks is None else self.masks[chosen], digest=digest(self.digest, *rows),
+        )  # fmt: skip
+
     def aligned(self, wnids: Sequence[str], classes: Sequence[str]) -> Images:
         """The same images, labelled by a network's outputs: a folder maps to an output through its name, never its place.
 

@@ -37,6 +37,25 @@ def load_folder(
     """
     root = Path(root)
     folders, files, labels = scan(root, limit)
+    return load_files(
+        root, files, labels, class_names(folders), folders, side=side, size=size, skip_unreadable=skip_unreadable,
+        progress=progress,
+    )  # fmt: skip
+
+
+def load_files(
+    root: Path,
+    files: Sequence[Path],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    wnids: Sequence[str],
+    *,
+    side: int = 256,
+    size: int = 224,
+    skip_unreadable: bool = False,
+    progress: Callable = silent,
+) -> Images:
+    """Decode the files below `root` once into squares, with their labels (N,) and the labels' names. As `load_folder`."""
     names = [str(path.relative_to(root)) for path in files]
     # The cache knows a tree by where it is and by its files' names, sizes and times; the digest knows its contents.
     stats = [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in files)]
@@ -76,10 +95,8 @@ def load_folder(
             f"{root}: {len(bad)} of {len(files)} files are unreadable; remove them or use --skip-unreadable:{listed}"
         )
     rows = np.array([i for i in range(len(files)) if i not in bad])
-    classes, skipped = class_names(folders), [names[i] for i in bad]
-    return Images(
-        pixels, labels[rows], classes, folders, [names[i] for i in rows], about["digest"], size, rows, skipped=skipped
-    )
+    skipped = [names[i] for i in bad]
+    return Images(pixels, labels[rows], classes, wnids, [names[i] for i in rows], about["digest"], size, rows, skipped=skipped)
 
 
 def scan(root: Path, limit: int = 0) -> tuple[list[str], list[Path], np.ndarray]:

@@ -1,0 +1,65 @@
+"""Figure 9: Caltech-256 accuracy against training images a class.
+
+The paper's claim: with six training images a class, a softmax on frozen ImageNet features beats the leading method with sixty.
+Runs on the user's copy of Caltech-256; Table 4's picture has the same curve over Caltech-101.
+"""
+
+import itertools
+
+import numpy as np
+
+from reproduce.figure import Figure, Result
+from reproduce.paper.protocol import frozen, inner_products, mean_and_deviation, unseen
+from reproduce.paper.tab4_caltech101 import FIGURE as TABLE4
+from reproduce.paper.tab5_caltech256 import FIGURE as TABLE5
+from zfnet.methods.transfer import softmax
+from zfnet.plot import LINES, new_figure
+
+FIGURE = Figure(
+    id="fig9",
+    title="Caltech-256: accuracy by training images a class",
+    claim="Six training images a class with pretrained features beat the leading method with sixty.",
+    inputs=TABLE5.inputs,
+    seed=0,
+    budget=3600,
+    paper={name: TABLE5.paper[name] for name in ("pretrained", "best before (Bo et al.)")},
+    config={"curve": (1, 2, 4, 6, 10, 15, 20, 30, 45, 60), "layer": "fc7"},
+    files=("tab4_caltech101.py", "tab5_caltech256.py", *TABLE4.files),
+    alone=True,
+    corpus="caltech256",
+)
+
+
+def compute(ctx) -> Result:
+    if ctx.dataset("caltech256") is None:
+        return Result({}, {}, "not run", n=0, note="Caltech-256 is not in --datasets: nothing was measured.", scale="smoke")
+    images, kept, counts, _, note = unseen(ctx, "caltech256")
+    products, labels = inner_products(ctx, images, kept, FIGURE.config["layer"]), images.labels[kept]
+    curve = {n: frozen(ctx, products, labels, softmax, n) for n in FIGURE.config["curve"]}
+    six, best = float(np.mean(curve[6])), FIGURE.paper["best before (Bo et al.)"]["60 a class"]
+    means = [float(np.mean(found)) for found in curve.values()]
+    held = {
+        "six a class beat the leading method's sixty": six > best,
+        "more images are never worse": all(b > a for a, b in itertools.pairwise(means)),
+    }
+    measured = {"pretrained": {f"{n} a class": mean_and_deviation(found) for n, found in curve.items()}} | counts
+    measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
+    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    return Result(
+        {"curve": np.array([[n, *found] for n, found in curve.items()])}, measured, verdict, len(kept), note, "subset"
+    )
+
+
+def draw(result: Result):
+    if "curve" not in result.arrays:
+        return {}
+    picture = new_figure(5.6, 3.6)
+    axes = picture.subplots()
+    n, found = result.arrays["curve"][:, 0], result.arrays["curve"][:, 1:]
+    axes.errorbar(n, found.mean(1), found.std(1), color=LINES[0], marker="o", ms=4, capsize=2, label="pretrained, ours")
+    for (name, values), colour in zip(FIGURE.paper.items(), (LINES[0], LINES[2]), strict=True):
+        points = {int(text.split()[0]): value for text, value in values.items()}
+        axes.plot(*zip(*points.items(), strict=True), ls=":", marker="x", color=colour, label=f"{name}, the paper's")
+    axes.set(xlabel="training images a class", ylabel="accuracy, % (mean over classes)", ylim=(0, 100))
+    axes.legend(frameon=False)
+    return {"fig9.png": picture}

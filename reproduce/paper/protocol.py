@@ -1,0 +1,103 @@
+"""What Tables 4, 5 and 7 and Figure 9 share: the folds, the features, the overlaps left out, and training from scratch.
+
+The paper's protocol, section 5: a number of images of each class to train on, up to 50 others of it to test on, the mean over
+classes of the accuracy in a class, its mean and standard deviation over five folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+import zfnet
+from reproduce.figure import REPOSITORY, Context
+from zfnet.config import load_config, to_dict
+from zfnet.data.benchmarks import load_caltech101, load_caltech256
+from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.methods.transfer import (
+    coordinates,
+    extract,
+    find_overlaps,
+    folds,
+    gram,
+    per_class_accuracy,
+)
+from zfnet.train import train
+
+CHOICES = (0.1, 1.0, 10.0, 100.0)  # of the classifiers' C
+LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}
+FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"
+
+
+def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str]:
+    """A data set, which of its images the network has not seen in training, the counts, the overlaps' pictures, and a word.
+
+    The pictures are (pairs, 2, 64, 64, 3): each image that was left out beside the one that it overlaps with.
+    """
+    images, others = ctx.dataset(name), ctx.pretraining
+    counts = {"images": len(images), "classes": len(images.classes)}
+    if others is None:
+        return images, np.arange(len(images)), counts, {}, "Overlaps with the pretraining images were not searched: no --data. "
+    found = find_overlaps(images, others, progress=ctx.progress)
+    counts |= {"images that overlap": len(found.index), "pretraining images searched": len(others)}
+    pairs = [images.raw(found.index)[:, ::4, ::4].numpy(), others.raw(found.other)[:, ::4, ::4].numpy()]
+    word = (
+        "" if others.digest == ctx.model.info.get("data") else "The tree given is not the one that the network was trained on. "
+    )
+    word += "Images that overlap with one of the network's training images are left out. "
+    pictures = {"overlaps": np.stack(pairs, 1), "correlation": found.correlation}
+    return images, np.setdiff1d(np.arange(len(images)), found.index), counts, pictures, word
+
+
+def inner_products(ctx: Context, images: Images, kept: np.ndarray, layer: str) -> np.ndarray:
+    """The Gram matrix of the kept images' features at a layer of the frozen network."""
+    features = extract(ctx.model, images, (layer,), progress=ctx.progress)[layer]
+    return gram(features, progress=ctx.progress)[np.ix_(kept, kept)]
+
+
+def frozen(ctx: Context, products: np.ndarray, labels: np.ndarray, classifier: Callable, per_class: int) -> list[float]:
+    """The accuracy in percent on each fold of a linear classifier of frozen features, from their inner products."""
+    found = []
+    for fold in ctx.progress(folds(labels, per_class), total=5, desc=f"{classifier.__name__}, {per_class} a class"):
+        x, others = coordinates(products, fold)
+        predicted = classifier(x, labels[fold.train], CHOICES).predict(others)
+        found.append(per_class_accuracy(labels[fold.test], predicted))
+    return found
+
+
+def from_scratch(ctx: Context, name: str, kept: np.ndarray, per_class: int) -> list[float]:
+    """The accuracy in percent on each fold of a ZFNet trained on nothing else, by `configs/caltech101.yaml`.
+
+    Finished trainings are kept in the cache, and an interrupted one continues.
+    """
+    config = load_config(FROM_SCRATCH)
+    images = LOADERS[name](ctx.datasets, side=config.stages[-1].side, size=config.model.size, progress=ctx.progress).subset(
+        kept
+    )
+    found = []
+    for number, fold in enumerate(ctx.progress(folds(images.labels, per_class), total=5, desc=f"from scratch, {per_class}")):
+        parts = {"train": images.subset(fold.train), "val": images.subset(fold.test)}
+        out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest)[:20]}"
+        if not (out / "model.safetensors").exists():
+            seeded = replace(config, seed=number)
+            train(seeded, lambda split, side, p=parts: p[split], out, resume=(out / "log.jsonl").exists(), device=ctx.device)
+        model = zfnet.load(out / "model.safetensors").to(ctx.device)
+        with torch.inference_mode():
+            logits = [model(parts["val"].batch(i).to(ctx.device)) for i in np.array_split(np.arange(len(fold.test)), 50)]
+        predicted = torch.cat(logits).argmax(1).cpu().numpy()
+        found.append(per_class_accuracy(parts["val"].labels, predicted))
+    return found
+
+
+def mean_and_deviation(values: list[float]) -> list[float]:
+    """[mean, standard deviation] over folds, in percent, as the paper gives them."""
+    return [round(float(np.mean(values)), 2), round(float(np.std(values)), 2)]
+
+
+def words(cell: list[float] | float | None) -> str:
+    """A cell of a table: mean and deviation, one number, or nothing."""
+    numbers = cell if isinstance(cell, list) else [] if cell is None else [cell]
+    return " ± ".join(f"{value:.1f}" for value in numbers)

@@ -1,0 +1,85 @@
+"""Tables 4-7 and Figure 9, from data set to picture, on small trees and a small network."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+
+import zfnet
+from reproduce.figure import Context, discover, run
+from reproduce.paper import protocol
+from tests.test_benchmarks import caltech101, caltech256, voc2012
+from zfnet.data.cache import DataError
+
+NAMES = ("tab4", "tab5", "tab6", "tab7", "fig9")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch")
+    zfnet.save(model, tmp_path / "small.safetensors")
+    return str(tmp_path / "small.safetensors")
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """From scratch in two steps of a small network."""
+    config = yaml.safe_load(protocol.FROM_SCRATCH.read_text())
+    config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
+    config["optim"]["batch"] = 6
+    config["stages"] = [{"epochs": 1, "size": 96, "side": 146}, {"epochs": 1, "size": 128, "side": 146}]
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(protocol, "FROM_SCRATCH", tmp_path / "quick.yaml")
+
+
+def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tree):
+    root = tmp_path / "datasets"
+    for make in (caltech101, caltech256, voc2012):
+        make(root)
+    seen = tree / "train" / "n02088094" / "again.JPEG"
+    shutil.copy(root / "caltech101" / "101_ObjectCategories" / "accordion" / "image_0003.jpg", seen)
+    context = Context(checkpoint, str(tree), datasets=str(root))
+    records = {name: run(discover()[name], context, tmp_path / "out").record for name in NAMES}
+    assert all(record.verdict != "not run" and record.scale == "subset" for record in records.values())
+    table = records["tab4"].measured
+    assert (table["images"], table["images that overlap"], records["tab4"].n) == (18, 1, 17)
+    assert records["tab4"].files == ["tab4.png", "overlaps.jpg"]
+    for name in ("15 a class", "30 a class"):
+        for values in (table["pretrained"], table["from scratch"]):
+            mean, deviation = values[name]
+            assert 0 <= mean <= 100
+            assert deviation >= 0
+        assert table["gain, points"][name][0] == pytest.approx(
+            table["pretrained"][name][0] - table["from scratch"][name][0], abs=0.02
+        )
+    assert set(records["tab5"].measured["pretrained"]) == {f"{n} a class" for n in (15, 30, 45, 60)}
+    assert set(records["tab7"].measured["caltech101"]["SVM"]) == {f"layer {n}" for n in (1, 2, 3, 4, 5, 7)}
+    assert set(records["tab6"].measured["average precision"]) == {"dog", "cat"}
+    assert all((tmp_path / "out" / r.inputs["corpus"] / r.id / file).is_file() for r in records.values() for file in r.files)
+
+
+def test_a_training_from_scratch_is_kept(tmp_path, checkpoint, quick, monkeypatch):
+    caltech101(tmp_path / "datasets")
+    context = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
+    kept = protocol.unseen(context, "caltech101")[1]
+    first = protocol.from_scratch(context, "caltech101", kept, 3)
+    monkeypatch.setattr(protocol, "train", lambda *a, **k: pytest.fail("trained again"))
+    assert protocol.from_scratch(context, "caltech101", kept, 3) == first
+
+
+def test_without_the_data_nothing_is_claimed(tmp_path, checkpoint):
+    context = Context(checkpoint, None, datasets=str(tmp_path / "nowhere"))
+    for name in NAMES:
+        record = run(discover()[name], context, tmp_path / "out").record
+        assert (record.verdict, record.measured, record.files) == ("not run", {}, [])
+        assert "not in --datasets" in record.note
+        assert record.paper
+
+
+def test_a_tree_without_training_images_is_an_error(tmp_path, checkpoint):
+    caltech101(tmp_path / "datasets")
+    context = Context(checkpoint, str(tmp_path), datasets=str(tmp_path / "datasets"))
+    with pytest.raises(DataError, match="train: no such folder"):
+        run(discover()["tab4"], context, tmp_path / "out")

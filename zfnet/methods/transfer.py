@@ -1,0 +1,248 @@
+"""Transfer: how good are the features of a frozen network for other images (section 5, Tables 4-7, Fig. 9)?
+
+Features are extracted once and kept on disk. A linear classifier of features with more numbers than there are images needs
+only their inner products: it is trained on exact factors of the Gram matrix instead. Needs scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zfnet.activations import evaluating, record, steps_until
+from zfnet.data import silent
+from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.images import centre_crop
+from zfnet.model import Network
+
+LAYERS = (
+    "pool1",
+    "pool2",
+    "conv3",
+    "conv4",
+    "pool5",
+    "fc7",
+)  # Table 7's layers 1-5 and 7, rectified, and pooled where they are
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split: `train` holds the same number of images of each class, `test` all others of a class up to a limit."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def folds(labels: np.ndarray, per_class: int, *, most: int = 50, count: int = 5, seed: int = 0) -> list[Fold]:
+    """Draw `count` splits: `per_class` images of each class to train, up to `most` others to test (Caltech-101's protocol).
+
+    A larger `per_class` of the same seed holds the smaller one's training images. A class with too few images keeps one for
+    the test. Raises ValueError for a class with one image, which cannot be both.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        raise ValueError(f"the classes {classes[counts < 2][:10].tolist()} have one image each: none is left to test")
+    splits = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        drawn = [rng.permutation((labels == c).nonzero()[0]) for c in classes]
+        train, test = (
+            np.concatenate(part) for part in zip(*((d[:per_class], d[per_class:][:most]) for d in drawn), strict=True)
+        )
+        splits.append(Fold(train, test))
+    return splits
+
+
+def extract(
+    model: Network,
+    images: Images,
+    layers: Sequence[str] = LAYERS,
+    *,
+    batch: int = 64,
+    progress: Callable = silent,
+) -> dict[str, np.ndarray]:
+    """The features of every image at every layer, (N, D) float16 each, mapped from the cache; computed the first time.
+
+    `layers` name steps of `trace`. Half precision rounds a feature by at most one part in 2,000. ZFNet's layer 1 takes 580 KB
+    an image. Keyed by the network's and the images' hashes. Raises UnknownLayer, and ValueError for features beyond 65,504.
+    """
+    stem = digest("features", model.info["sha256"], images.digest, images.size)[:20]
+    paths = {layer: cache_dir() / f"{stem}-{layer}.npy" for layer in layers}
+    missing = {layer: path for layer, path in paths.items() if not path.exists()}
+    if missing:
+        device = next(model.parameters()).device
+        steps = steps_until(
+            model, images.batch([0]).to(device), max(missing, key=[name for name, _ in model.named_children()].index)
+        )
+        kept: dict[str, np.ndarray] = {}
+        with evaluating(model), torch.inference_mode():
+            for part in progress(np.array_split(np.arange(len(images)), -(-len(images) // batch)), desc="extracting features"):
+                t = record(steps, images.batch(part).to(device))
+                for layer, path in missing.items():
+                    features = t[layer].flatten(1).half().cpu().numpy()
+                    if not np.isfinite(features).all():
+                        raise ValueError(f"features of {layer} beyond half precision")
+                    if layer not in kept:
+                        partial = path.with_suffix(".partial")
+                        kept[layer] = np.lib.format.open_memmap(partial, "w+", np.float16, (len(images), features.shape[1]))
+                    kept[layer][part] = features
+        for layer, path in missing.items():
+            kept[layer].flush()  # pyright: ignore[reportAttributeAccessIssue]
+            path.with_suffix(".partial").rename(path)
+    return {layer: np.load(path, mmap_mode="r") for layer, path in paths.items()}
+
+
+def gram(features: np.ndarray, *, chunk: int = 1024, progress: Callable = silent) -> np.ndarray:
+    """The inner products of all pairs of features (N, D), float32 (N, N): exact up to its rounding, two chunks at a time."""
+    starts = range(0, len(features), chunk)
+    products = np.empty((len(features), len(features)), np.float32)
+    for i in progress(starts, total=len(starts), desc="inner products"):
+        rows = torch.from_numpy(np.array(features[i : i + chunk], np.float32))
+        for j in starts:
+            if j > i:
+                break
+            columns = rows if i == j else torch.from_numpy(np.array(features[j : j + chunk], np.float32))
+            block = (rows @ columns.T).numpy()
+            products[i : i + chunk, j : j + chunk] = block
+            products[j : j + chunk, i : i + chunk] = block.T
+    return products
+
+
+def coordinates(products: np.ndarray, fold: Fold, *, tolerance: float = 1e-6) -> tuple[np.ndarray, np.ndarray]:
+    r"""Coordinates of the training and the test images in which a linear classifier is the one on the features themselves.
+
+    With the training images' Gram matrix $K = U \Lambda U^T$: $U \Lambda^{1/2}$ (n, r), and $K_* U \Lambda^{-1/2}$ (m, r) for
+    the test images. Directions below `tolerance` of the largest are rounding. Scaled to a mean squared length of 1 over the
+    training images, so that one regularisation suits every layer. `products` (N, N) as from `gram`.
+    """
+    kernel = torch.from_numpy(products[np.ix_(fold.train, fold.train)]).double()
+    kernel, scale = kernel / kernel.diagonal().mean(), float(kernel.diagonal().mean())
+    values, vectors = torch.linalg.eigh(kernel)
+    kept = values > tolerance * values[-1]
+    values, vectors = values[kept], vectors[:, kept]
+    others = torch.from_numpy(products[np.ix_(fold.test, fold.train)]).double() / scale
+    return (vectors * values.sqrt()).numpy(), (others @ vectors / values.sqrt()).numpy()
+
+
+def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float], *, seed: int = 0):
+    """scikit-learn's LinearSVC on x (n, d), one against the rest, its C chosen by 3-fold cross-validation on x alone."""
+    from sklearn.svm import LinearSVC
+
+    return _chosen(LinearSVC(random_state=seed), x, y, choices, seed)
+
+
+def softmax(x: np.ndarray, y: np.ndarray, choices: Sequence[float], *, seed: int = 0):
+    """scikit-learn's multinomial logistic regression, a softmax layer on x (n, d), its C chosen as that of `linear_svm`."""
+    from sklearn.linear_model import LogisticRegression
+
+    return _chosen(LogisticRegression(max_iter=1000), x, y, choices, seed)
+
+
+def _chosen(classifier, x: np.ndarray, y: np.ndarray, choices: Sequence[float], seed: int):
+    """The classifier fitted to all of x with the best of `choices`; the smallest share of a class decides the splits."""
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    splits = min(3, int(np.unique(y, return_counts=True)[1].min()))
+    if len(choices) == 1 or splits < 2:
+        return classifier.set_params(C=choices[len(choices) // 2]).fit(x, y)
+    return GridSearchCV(classifier, {"C": list(choices)}, cv=StratifiedKFold(splits, shuffle=True, random_state=seed)).fit(x, y)
+
+
+def pooling_head(
+    model: Network, images: Images, *, c: float = 1.0, batch: int = 100, progress: Callable = silent
+) -> tuple[Tensor, Tensor]:
+    """A softmax layer on the global average pool of the last rectified maps: weights (classes, C) and biases (classes,).
+
+    What class activation mapping needs of a network that was trained with dense layers; the network itself stays as it is.
+    `images` are labelled by folder; `c` is the inverse of the regularisation, of features scaled to a deviation of 1.
+    Zhou et al. 2016, section 2.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    images = images.aligned(model.wnids, model.classes)
+    layer = f"conv{model.table[-1].number}"
+    device = next(model.parameters()).device
+    steps = steps_until(model, images.batch([0]).to(device), layer)
+    pooled = []
+    with evaluating(model), torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        for part in progress(np.array_split(np.arange(len(images)), -(-len(images) // batch)), desc="pooling features"):
+            pooled.append(record(steps, images.batch(part).to(device))[layer].float().mean((2, 3)).cpu())
+    features = torch.cat(pooled).numpy()
+    scale = float(features.std())
+    fitted = LogisticRegression(C=c, max_iter=300).fit(features / scale, images.labels)
+    weight, bias = torch.zeros(len(model.classes), features.shape[1]), torch.full((len(model.classes),), -torch.inf)
+    weight[fitted.classes_] = torch.from_numpy(fitted.coef_ / scale).float()
+    bias[fitted.classes_] = torch.from_numpy(fitted.intercept_).float()
+    return weight, bias
+
+
+def per_class_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean over classes of the share of a class's images that are classified as it, in percent."""
+    right = labels == predicted
+    return 100 * float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
+
+
+def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+    """PASCAL VOC 2012's average precision of one class: the area under the precision-recall curve made monotonic.
+
+    `scores` (N,), `present` (N,): 1, 0, or -1 for images that do not count. Percent. Raises ValueError where none is present.
+    """
+    counted = present >= 0
+    order = np.argsort(-scores[counted], kind="stable")
+    hits = present[counted][order] == 1
+    if not hits.any():
+        raise ValueError("no image shows the class")
+    precision = np.maximum.accumulate((hits.cumsum() / np.arange(1, len(hits) + 1))[::-1])[
+        ::-1
+    ]  # the best at that recall or more
+    return 100 * float(precision[hits].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """Images that a network may have seen in training: `index` (n,) into the searched images, `other` (n,) into the others,
+    their `correlation` (n,), at most one, the best, for each image."""
+
+    index: np.ndarray
+    other: np.ndarray
+    correlation: np.ndarray
+
+
+def find_overlaps(
+    images: Images, others: Images, *, threshold: float = 0.9, side: int = 32, batch: int = 512, progress: Callable = silent
+) -> Overlaps:
+    """Images whose normalised correlation with one of the others exceeds `threshold`: near-duplicates (section 5.1).
+
+    Of grey squares of `side` pixels, each less its mean and of unit length. The image is compared whole and as its central 7/8,
+    mirrored or not, with the whole of the other, since data sets crop differently.
+    """
+    views = [vector for share in (1.0, 7 / 8) for vector in _thumbnails(images, side, batch, share)]
+    best = torch.full((len(images),), -2.0)
+    place = torch.zeros(len(images), dtype=torch.int64)
+    starts = range(0, len(others), batch)
+    for start in progress(starts, total=len(starts), desc="looking for overlaps"):
+        chosen = np.arange(start, min(start + batch, len(others)))
+        plain, _ = _vectors(others, chosen, side, 1.0)
+        for view in views:
+            value, where = (view @ plain.T).max(1)
+            better = value > best
+            best[better], place[better] = value[better], where[better] + start
+    found = (best > threshold).nonzero()[:, 0]
+    return Overlaps(found.numpy(), place[found].numpy(), best[found].numpy())
+
+
+def _thumbnails(images: Images, side: int, batch: int, share: float) -> Iterator[Tensor]:
+    """The vectors (N, side * side) of all images as they are, and mirrored."""
+    parts = [_vectors(images, part, side, share) for part in np.array_split(np.arange(len(images)), -(-len(images) // batch))]
+    return (torch.cat(vectors) for vectors in zip(*parts, strict=True))
+
+
+def _vectors(images: Images, chosen: np.ndarray, side: int, share: float) -> tuple[Tensor, Tensor]:
+    grey = images.raw(chosen).float().mean(-1)[:, None]  # (N, 1, S, S)
+    grey = F.interpolate(centre_crop(grey, round(share * grey.shape[-1])), (side, side), mode="area")
+    return tuple(F.normalize((g - g.mean((2, 3), keepdim=True)).flatten(1), dim=1) for g in (grey, grey.flip(3)))  # pyright: ignore[reportReturnType]
