@@ -136,7 +136,7 @@ class Context:
 
     @property
     def pretraining(self) -> Images | None:
-        """The images that the network was trained on, `train/` of the tree; None where no tree is given."""
+        """The images that the network was trained on, `train/` of the tree, at 128 pixels; None where no tree is given."""
         return self._use("pretraining")
 
     def dataset(self, name: str) -> Any:
@@ -177,7 +177,8 @@ class Context:
 
     @functools.cached_property
     def _pretraining(self) -> Images | None:
-        return load_folder(Path(self.data).expanduser() / "train", progress=self.progress) if self.data else None
+        train = Path(self.data).expanduser() / "train" if self.data else None
+        return load_folder(train, side=128, size=112, progress=self.progress) if train else None
 
     @property
     def scale(self) -> str:
@@ -301,7 +302,7 @@ def _load(path: Path, key: str) -> Result | None:
 
 def _beside(script: ModuleType) -> list[str]:
     """The contents of the files that a figure declares."""
-    return [Path(str(script.__file__)).with_name(name).read_text() for name in script.FIGURE.files]
+    return [(Path(str(script.__file__)).parent / name).read_text() for name in script.FIGURE.files]
 
 
 @functools.cache

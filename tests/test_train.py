@@ -118,6 +118,8 @@ def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
     )
     second = train(still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors")
     assert torch.equal(first.conv3.weight, second.conv3.weight)
+    assert second.info["init"]["log"] == first.info["log"]
+    assert first.info["init"] is None
 
 
 def test_training_leaves_the_global_random_state(tree, tmp_path):

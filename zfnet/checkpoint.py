@@ -98,11 +98,12 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def initialise(model: Network, path: str | Path) -> None:
-    """Copy a checkpoint's weights into a network of the same architecture: `zfnet train --init`."""
-    tensors, _ = read_tensors(path)
+def initialise(model: Network, path: str | Path) -> dict:
+    """Copy a checkpoint's weights into a network of the same architecture: `zfnet train --init`. Returns its `info`."""
+    tensors, meta = read_tensors(path)
     state, _ = _split(unpack(tensors))
     _assign(model, state, str(path))
+    return meta.get("info", {}) | {"sha256": meta["sha256"]}
 
 
 def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:

@@ -88,8 +88,7 @@ def train(
         torch.manual_seed(config.seed)
         images = load_images("train", config.stages[0].side)
         model = _new_model(config, images)
-        if init is not None:
-            initialise(model, init)
+        earlier = initialise(model, init) if init is not None else None
         model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
         optimizer = _optimizer(model, config.optim)
@@ -101,7 +100,15 @@ def train(
         epochs = sum(stage.epochs for stage in config.stages)
         steps = per_epoch * epochs
         load_images("val", config.stages[0].side).aligned(model.wnids, model.classes)  # an unknown class is an error now
-        progress = {"epoch": 0, "lr": config.optim.lr, "best": math.inf, "bad_epochs": 0, "seconds": 0.0, "log": []}
+        progress = {
+            "epoch": 0,
+            "lr": config.optim.lr,
+            "best": math.inf,
+            "bad_epochs": 0,
+            "seconds": 0.0,
+            "log": [],
+            "init": earlier,
+        }
         if resume and state_path.exists():  # else it was killed before the first epoch was finished: start again
             progress = _restore(state_path, config, model, optimizer, average)
         log_path.write_text("".join(json.dumps(line) + "\n" for line in progress["log"]))
@@ -173,9 +180,9 @@ def train(
                 log.write(json.dumps(line) + "\n")
 
         final = _averaged(model, average).cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-        final.info = {
+        final.info = {  # `init`: the same of the run whose weights this one began with
             "config": to_dict(config), "data": images.digest, "training_images": len(images),
-            "seconds": progress["seconds"], "epochs": epochs, "log": progress["log"],
+            "seconds": progress["seconds"], "epochs": epochs, "log": progress["log"], "init": progress.get("init"),
         }  # fmt: skip
         save(final, out / "model.safetensors")
     return final.eval()

@@ -43,7 +43,8 @@ def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str
         return images, np.arange(len(images)), counts, {}, "Overlaps with the pretraining images were not searched: no --data. "
     found = find_overlaps(images, others, progress=ctx.progress)
     counts |= {"images that overlap": len(found.index), "pretraining images searched": len(others)}
-    pairs = [images.raw(found.index)[:, ::4, ::4].numpy(), others.raw(found.other)[:, ::4, ::4].numpy()]
+    pairs = [part.raw(index)[:, :: part.pixels.shape[1] // 64, :: part.pixels.shape[1] // 64].numpy()
+             for part, index in ((images, found.index), (others, found.other))]  # fmt: skip
     word = (
         "" if others.digest == ctx.model.info.get("data") else "The tree given is not the one that the network was trained on. "
     )
@@ -83,7 +84,9 @@ def from_scratch(ctx: Context, name: str, kept: np.ndarray, per_class: int) -> l
         out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest)[:20]}"
         if not (out / "model.safetensors").exists():
             seeded = replace(config, seed=number)
-            train(seeded, lambda split, side, p=parts: p[split], out, resume=(out / "log.jsonl").exists(), device=ctx.device)
+            resume = (out / "log.jsonl").exists()
+            with torch.enable_grad():
+                train(seeded, lambda split, side, p=parts: p[split], out, resume=resume, device=ctx.device)
         model = zfnet.load(out / "model.safetensors").to(ctx.device)
         with torch.inference_mode():
             logits = [model(parts["val"].batch(i).to(ctx.device)) for i in np.array_split(np.arange(len(fold.test)), 50)]
