@@ -88,7 +88,8 @@ def fit_head(model: Network, data: Path) -> tuple[torch.Tensor, torch.Tensor]:
     progress = functools.partial(tqdm, leave=False)
     images = load_folder(data / "train", progress=progress)
     most = model.info["config"]["data"]["per_class"]
-    return pooling_head(model, images.subset(epoch_order(images.labels, most, torch.Generator())), progress=progress)
+    chosen = np.sort(epoch_order(images.labels, most, torch.Generator()))  # in the order in which they lie on disk
+    return pooling_head(model, images.subset(chosen), progress=progress)
 
 
 @torch.inference_mode()

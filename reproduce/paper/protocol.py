@@ -27,7 +27,6 @@ from zfnet.methods.transfer import (
 )
 from zfnet.train import train
 
-CHOICES = (0.1, 1.0, 10.0, 100.0)  # of the classifiers' C
 LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}
 FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"
 
@@ -64,7 +63,7 @@ def frozen(ctx: Context, products: np.ndarray, labels: np.ndarray, classifier: C
     found = []
     for fold in ctx.progress(folds(labels, per_class), total=5, desc=f"{classifier.__name__}, {per_class} a class"):
         x, others = coordinates(products, fold)
-        predicted = classifier(x, labels[fold.train], CHOICES).predict(others)
+        predicted = classifier(x, labels[fold.train]).predict(others)
         found.append(per_class_accuracy(labels[fold.test], predicted))
     return found
 

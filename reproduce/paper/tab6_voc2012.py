@@ -9,7 +9,6 @@ shows several classes is a training example of each.
 import numpy as np
 
 from reproduce.figure import Figure, Result
-from reproduce.paper.protocol import CHOICES
 from zfnet.data.benchmarks import VOC_CLASSES
 from zfnet.methods.transfer import Fold, average_precision, coordinates, extract, gram, softmax
 from zfnet.plot import draw_table, new_figure
@@ -23,7 +22,6 @@ FIGURE = Figure(
     budget=900,
     paper={"mean": 79.0, "best before, mean": 82.2},
     config={"layer": "fc7"},
-    files=("protocol.py",),
     alone=True,
     corpus="voc2012",
 )
@@ -38,7 +36,7 @@ def compute(ctx) -> Result:
     shown, classes = (train.present == 1).nonzero()  # an example of each class that it shows
     fold = Fold(shown, len(train.images) + np.arange(len(val.images)))
     x, others = coordinates(gram(np.concatenate(parts), progress=ctx.progress), fold)
-    fitted = softmax(x, classes, CHOICES)
+    fitted = softmax(x, classes)
     probability = fitted.predict_proba(others)
     precision = {
         VOC_CLASSES[c]: round(average_precision(probability[:, column], val.present[:, c]), 2)

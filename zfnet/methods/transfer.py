@@ -129,14 +129,17 @@ def coordinates(products: np.ndarray, fold: Fold, *, tolerance: float = 1e-6) ->
     return (vectors * values.sqrt()).numpy(), (others @ vectors / values.sqrt()).numpy()
 
 
-def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float], *, seed: int = 0):
-    """scikit-learn's LinearSVC on x (n, d), one against the rest, its C chosen by 3-fold cross-validation on x alone."""
+def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = (0.1, 1.0, 10.0), *, seed: int = 0):
+    """scikit-learn's LinearSVC on x (n, d), one against the rest, its C chosen by 3-fold cross-validation on x alone.
+
+    Solved to a tolerance of 0.01: on Caltech-101 as accurate as at scikit-learn's 0.0001, in a fraction of the time.
+    """
     from sklearn.svm import LinearSVC
 
-    return _chosen(LinearSVC(random_state=seed), x, y, choices, seed)
+    return _chosen(LinearSVC(random_state=seed, tol=1e-2), x, y, choices, seed)
 
 
-def softmax(x: np.ndarray, y: np.ndarray, choices: Sequence[float], *, seed: int = 0):
+def softmax(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = (1.0, 10.0, 100.0), *, seed: int = 0):
     """scikit-learn's multinomial logistic regression, a softmax layer on x (n, d), its C chosen as that of `linear_svm`."""
     from sklearn.linear_model import LogisticRegression
 
