@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import zfnet
 from reproduce.figure import REPOSITORY, Context
@@ -32,9 +33,10 @@ FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"
 
 
 def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str]:
-    """A data set, which of its images the network has not seen in training, the counts, the overlaps' pictures, and a word.
+    """A data set, which of its images the network has not seen in training, the counts, the likeliest overlaps, and a word.
 
-    The pictures are (pairs, 2, 64, 64, 3): each image that was left out beside the one that it overlaps with.
+    The overlaps are 20 pairs (20, 2, 64, 64, 3), each image above the training image that is most like it, their correlations,
+    and how many are left out.
     """
     images, others = ctx.dataset(name), ctx.pretraining
     counts = {"images": len(images), "classes": len(images.classes)}
@@ -42,14 +44,25 @@ def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str
         return images, np.arange(len(images)), counts, {}, "Overlaps with the pretraining images were not searched: no --data. "
     found = find_overlaps(images, others, progress=ctx.progress)
     counts |= {"images that overlap": len(found.index), "pretraining images searched": len(others)}
-    pairs = [part.raw(index)[:, :: part.pixels.shape[1] // 64, :: part.pixels.shape[1] // 64].numpy()
-             for part, index in ((images, found.index), (others, found.other))]  # fmt: skip
+    counts["highest correlation of those kept"] = round(float(np.delete(found.correlation, found.index).max()), 3)
+    nearest = np.argsort(-found.correlation, kind="stable")[:20]
+    pairs = [small(images, nearest), small(others, found.other[nearest])]
+    pictures = {
+        "overlaps": np.stack(pairs, 1),
+        "correlation": found.correlation[nearest],
+        "left out": np.array(len(found.index)),
+    }
     word = (
         "" if others.digest == ctx.model.info.get("data") else "The tree given is not the one that the network was trained on. "
     )
     word += "Images that overlap with one of the network's training images are left out. "
-    pictures = {"overlaps": np.stack(pairs, 1), "correlation": found.correlation}
     return images, np.setdiff1d(np.arange(len(images)), found.index), counts, pictures, word
+
+
+def small(images: Images, chosen: np.ndarray) -> np.ndarray:
+    """Pictures of 64 pixels: (n, 64, 64, 3) uint8."""
+    pixels = images.raw(chosen).permute(0, 3, 1, 2).float()
+    return F.interpolate(pixels, (64, 64), mode="area").byte().permute(0, 2, 3, 1).numpy()
 
 
 def inner_products(ctx: Context, images: Images, kept: np.ndarray, layer: str) -> np.ndarray:

@@ -111,22 +111,19 @@ def draw_transfer(result: Result, figure: Figure):
     right.set(xlabel="training images a class", ylabel="accuracy, % (mean over classes)", ylim=(0, 100))
     right.legend(frameon=False, fontsize=8)
     found = {f"{figure.id}.png": picture}
-    if len(result.arrays.get("overlaps", ())):
-        found["overlaps.jpg"] = draw_overlaps(result.arrays["overlaps"], result.arrays["correlation"])
+    if "overlaps" in result.arrays:
+        found["overlaps.jpg"] = draw_overlaps(*(result.arrays[name] for name in ("overlaps", "correlation", "left out")))
     return found
 
 
-def draw_overlaps(pairs: np.ndarray, correlation: np.ndarray, most: int = 40):
-    """The pairs that were found, evenly over their correlations: the image that is left out above the one it overlaps with."""
-    order = np.argsort(-correlation)
-    shown = order[np.linspace(0, len(order) - 1, min(most, len(order))).astype(int)]
-    columns = 10
-    picture = new_figure(9, 0.2 + 2.1 * -(-len(shown) // columns))
-    axes = picture.subplots(-(-len(shown) // columns), columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, i in zip(axes, shown, strict=False):
+def draw_overlaps(pairs: np.ndarray, correlation: np.ndarray, left_out: np.ndarray):
+    """The likeliest overlaps: each image above the training image that is most like it."""
+    picture = new_figure(9, 4.4)
+    for i, axis in enumerate(picture.subplots(2, 10).ravel()[: len(pairs)]):
         axis.imshow(np.concatenate(pairs[i]))
-        axis.set_title(f"{correlation[i]:.3f}", fontsize=8, pad=2)
-    picture.suptitle(f"{len(pairs)} images left out (above), the training image of each (below), their correlation")
+        axis.set_title(f"{correlation[i]:.2f}{', left out' if i < left_out else ''}", fontsize=8, pad=2)
+        axis.set_axis_off()
+    picture.suptitle(
+        f"The images most like a training image of the network (below each), their correlation; {left_out} above the threshold"
+    )
     return picture
