@@ -1,10 +1,10 @@
 """Table 4: Caltech-101, by a softmax on features that were trained on ImageNet, and by the same network from scratch.
 
 The paper's claim: with layers 1-7 frozen and only a new softmax trained on 15 or 30 images a class, the ImageNet network beats
-every result known before, and a network trained on Caltech-101 alone is far below. Ours: fc7 of the bundled network; a ZFNet at
-128 pixels from scratch; and a softmax on layer 5, since fc7 has but 1,024 units here. The curve beside the table is Fig. 9's. `--data` names the ImageNet tree with the
-images that the network was trained on: those that overlap with Caltech-101 are left out of Caltech-101, rather than trained
-without as in the paper. Takes about an hour on two cores, nearly all of it from scratch.
+every result known before, and a network trained on Caltech-101 alone is far below. Ours: fc7 of the bundled network, and since
+that has but 1,024 units here, layer 5 too; a ZFNet at 128 pixels from scratch. The curve beside the table is Fig. 9's. `--data`
+names the ImageNet tree that the network was trained on: images that overlap with it are left out of Caltech-101, rather than
+out of the training as in the paper. Takes about an hour on two cores, nearly all of it from scratch.
 """
 
 import numpy as np
