@@ -155,8 +155,8 @@ def _chosen(classifier, x: np.ndarray, y: np.ndarray, choices: Sequence[float], 
     best = choices[len(choices) // 2]
     if len(choices) > 1 and splits > 1:
         some = np.isin(y, np.random.default_rng(seed).permutation(classes)[:most])
-        folds = StratifiedKFold(splits, shuffle=True, random_state=seed)
-        best = GridSearchCV(classifier, {"C": list(choices)}, cv=folds, refit=False).fit(x[some], y[some]).best_params_["C"]
+        splitter = StratifiedKFold(splits, shuffle=True, random_state=seed)
+        best = GridSearchCV(classifier, {"C": list(choices)}, cv=splitter, refit=False).fit(x[some], y[some]).best_params_["C"]
     return classifier.set_params(C=best).fit(x, y)
 
 
