@@ -29,6 +29,7 @@ import reproduce.bench
 import reproduce.lectures
 import reproduce.paper
 import zfnet
+from reproduce.digits import Digits
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
@@ -42,7 +43,7 @@ from zfnet.top import TopActivations, top_activations
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIGURES = REPOSITORY / "figures"
 SAMPLES = "samples"
-DATASETS: set[str] = set()  # data sets that a figure may have of its own: a property of Context each
+DATASETS: set[str] = {"digits"}  # data sets that a figure may have of its own: a property of Context each
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,15 @@ class Context:
     def top(self) -> TopActivations:
         """The nine strongest activations of every feature of layers 1-5 over the corpus."""
         return self._use("top")
+
+    @property
+    def digits(self) -> Digits:
+        """MNIST, and the network of configs/mnist.yaml trained on it."""
+        return self._use("digits")
+
+    @functools.cached_property
+    def _digits(self) -> Digits:
+        return Digits.load(self.datasets)
 
     @functools.cached_property
     def _model(self) -> Network:
