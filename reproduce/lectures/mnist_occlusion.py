@@ -10,13 +10,16 @@ where the upper right is. The middle of the erased squares is compared with the 
 import matplotlib.patches as shapes
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
 
 import zfnet
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.data.images import standardise
 from zfnet.methods.intervals import mean_interval
-from zfnet.plot import HEAT, heat, label_map, new_figure, show
+from zfnet.plot import heat, new_figure, show
 
 FIGURE = Figure(
     id="mnist_occlusion",
@@ -77,6 +80,7 @@ def compute(ctx) -> Result:
         "mean fall": fall.mean(0),
         "fall": fall[rows.numpy()],
     }
+    arrays["baseline"] = base.logit[rows].numpy()
     arrays |= {name: getattr(o, name)[rows].numpy() for name in ("probability", "logit", "label")}
     arrays |= {f"mean {name}": getattr(o, name).mean(0).numpy() for name in ("probability", "logit")}
     note = (
@@ -116,30 +120,38 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result):
     a, m, size = result.arrays, result.measured, FIGURE.config["size"]
-    names = ["strongest", "median", "weakest"]
-    figure = new_figure(11, 8.8)
+    names = [
+        f"{name}: logit {logit:.1f}" for name, logit in zip(("strongest", "median", "weakest"), a["baseline"], strict=True)
+    ]
+    figure = new_figure(11.5, 7.7)
     grid = figure.subplots(len(names) + 1, 5)
+    digits = ListedColormap(colormaps["tab10"].colors)  # pyright: ignore[reportAttributeAccessIssue]
     rows = [(a["x"][n], a["probability"][n], a["logit"][n], a["fall"][n]) for n in range(len(names))]
     rows.append((a["mean"], a["mean probability"], a["mean logit"], a["mean fall"]))
     for axes, name, (x, probability, logit, fall) in zip(grid, [*names, f"mean of {result.n}"], rows, strict=True):
         picture = np.repeat(x[..., None], 3, axis=2)
         show(axes[0], picture, name)
-        corner = (0, 0) if name == names[0] else None
-        if corner:
-            axes[0].add_patch(shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1))
+        axes[0].add_patch(shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1))
         heat(axes[1], probability, "probability of 8", limits=(0, 1))
         heat(axes[2], logit, "logit of 8")
         show(axes[3], picture, "relative decrease of the logit")
         edge = size / 2 - 1  # a position is drawn at the middle of its square
         extent = (edge, edge + fall.shape[1], edge + fall.shape[0], edge)
-        shown = axes[3].imshow(100 * fall, cmap=HEAT, alpha=0.6, extent=extent, vmin=0)
+        shown = axes[3].imshow(100 * fall, cmap="autumn_r", alpha=0.8 * np.clip(fall / fall.max(), 0, 1), extent=extent, vmin=0)
         axes[3].set(xlim=(-0.5, x.shape[1] - 0.5), ylim=(x.shape[0] - 0.5, -0.5))
-        bar = figure.colorbar(shown, ax=axes[3], fraction=0.046, pad=0.03, format="%d %%")
-        bar.ax.tick_params(labelsize=7)
-        bar.outline.set_visible(False)
-    for n in range(len(names)):
-        label_map(grid[n, 4], a["label"][n], [str(k) for k in range(10)], "taken for")
+        scale(figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=axes[3], fraction=0.046, pad=0.03, format="%d %%"))
+    for axes, label in zip(grid[:, 4], a["label"], strict=False):
+        shown = axes.imshow(label, cmap=digits, vmin=-0.5, vmax=9.5)
+        axes.set_title("taken for")
+        axes.set_axis_off()
+        scale(figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, ticks=range(10)))
     axes, turned = grid[-1, 4], m["turned into"]
     axes.bar(list(turned), list(turned.values()), color="0.6")
-    axes.set_title(f"eights that some position\nturns into (of {result.n})")
+    axes.set_title(f"of {result.n}, turned into ... somewhere")
     return {"mnist_occlusion.png": figure}
+
+
+def scale(bar) -> None:
+    """The style of `heat`'s colour bars."""
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.outline.set_visible(False)

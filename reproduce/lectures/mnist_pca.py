@@ -99,14 +99,14 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result):
-    figure = new_figure(10.5, 8.4)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+    figure = new_figure(9.8, 7.3)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.7, 1))
     labels = result.arrays["labels"]
     for axes, layer in zip(top.subplots(1, 2), LAYERS, strict=True):
         codes = result.arrays[layer]
         for digit in range(10):
             x, y = codes[labels == digit, :2].T
-            axes.scatter(x, y, s=26, marker=f"${digit}$", color=f"C{digit}", linewidths=0.2)
+            axes.scatter(x, y, s=22, marker=f"${digit}$", color=f"C{digit}", linewidths=0.2)
         whole, plane = (result.measured[name][layer][0] for name in list(result.measured)[2:4])
         axes.set_title(f"after {layer}: silhouette {whole:.2f}, of this plane {plane:.2f}", fontsize=10)
         share = result.measured["variance, %"][layer]
@@ -131,9 +131,9 @@ def table(axes, measured: dict, layer: str) -> None:
     axes.imshow(both[0][..., 0], cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for (k, q), r in np.ndenumerate(both[0][..., 0]):
         _, low, high = both[0][k, q]
-        text = f"{r:+.2f}\n[{low:+.2f}, {high:+.2f}]\nwithin a digit {both[1][k, q, 0]:+.2f}"
-        axes.text(q, k, text, ha="center", va="center", fontsize=7, color="white" if abs(r) > 0.65 else "black")
+        text = f"{r:+z.2f}\n[{low:+z.2f}, {high:+z.2f}]\nwithin: {both[1][k, q, 0]:+z.2f}"
+        axes.text(q, k, text, ha="center", va="center", fontsize=7, color="white" if abs(r) > 0.7 else "black")
     axes.set_xticks(range(len(QUALITIES)), list(QUALITIES))
     axes.set_yticks(range(len(both[0])), [f"comp. {k + 1}" for k in range(len(both[0]))])
     axes.tick_params(length=0)
-    axes.set_title(f"correlation of {layer}'s components with", fontsize=9)
+    axes.set_title(f"{layer}: correlations, and those within a digit", fontsize=9)

@@ -91,7 +91,7 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result):
     a, m = result.arrays, result.measured
-    figure = new_figure(11, 3)
+    figure = new_figure(11, 2.75)
     grid = figure.subplots(2, 10)
     limit = float(np.abs(a["weights"]).max())
     for k, (mean, weight) in enumerate(grid.T):

@@ -68,7 +68,9 @@ def test_thickness_of_a_ring_wherever_it_lies(width):
 
 @pytest.mark.parametrize("inner", [2, 3.5, 6])
 def test_hole_area_of_a_ring(inner):
-    assert float(hole_area(drawn(ring(inner + 3, inner)))) == pytest.approx(math.pi * inner**2, abs=2 * inner)  # a third of a pixel of edge
+    assert float(hole_area(drawn(ring(inner + 3, inner)))) == pytest.approx(
+        math.pi * inner**2, abs=2 * inner
+    )  # a third of a pixel of edge
 
 
 def test_holes_add_up_and_a_gap_opens_them():

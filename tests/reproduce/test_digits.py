@@ -11,6 +11,7 @@ from reproduce.digits import Digits, grey
 from reproduce.figure import Context, discover, run
 from reproduce.lectures import mlp_lines, mnist_eights, mnist_occlusion, mnist_pca, mnist_templates
 from tests.test_digits import write_mnist
+from zfnet.data import silent
 from zfnet.data.digits import load_digits
 from zfnet.methods.intervals import correlation_interval
 from zfnet.record import read_record
@@ -130,7 +131,7 @@ def test_mlp_lines_network_and_distances():
     w = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]])
     b, out, bias = torch.tensor([[-5.0, 0.5]]), torch.tensor([[2.0, -1.0]]), torch.tensor([0.25])
     points = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
-    assert mlp_lines.network(points, w, b, out, bias).tolist() == [[2 * 2 - 1.5 + 0.25, -0.5 + 0.25]]
+    assert mlp_lines.network(points, torch.relu, w, b, out, bias).tolist() == [[2 * 2 - 1.5 + 0.25, -0.5 + 0.25]]
     assert mlp_lines.distances(w, b).tolist() == [[1, 0.5]]
     x, inside = mlp_lines.draw_points(3, 100, torch.Generator().manual_seed(0))
     radius = x.norm(dim=-1)
@@ -138,15 +139,32 @@ def test_mlp_lines_network_and_distances():
     assert ((radius <= 0.5) == (inside == 1)).all()
     assert ((radius >= 0.65) == (inside == 0)).all()
     assert not torch.equal(x[0], x[1])
-    for nearer, accuracy, verdict in (
-        (0.1, 99, "reproduced"),
-        (0.1, 80, "partial"),
-        (-0.1, 99, "partial"),
-        (-0.1, 80, "differs"),
+    for tanh, rectified, verdict in (
+        (0.1, 0.1, "reproduced"),
+        (0.1, -0.1, "partial"),
+        (0.1, 0.04, "partial"),
+        (-0.1, 0.04, "differs"),
     ):
-        numbers = {"accuracy, %": {"epoch 0": [50, 45, 55], "epoch 9": [accuracy, accuracy - 1, 100]}}
-        numbers["nearer at the end by"] = [nearer, nearer - 0.05, nearer + 0.05]
+        numbers = {"tanh": tanh, "rectified": rectified}
+        numbers = {kind: {"nearer at the end by": [v, v - 0.05, v + 0.05]} for kind, v in numbers.items()}
         assert mlp_lines.judge(numbers)[1] == verdict
+
+
+def test_mlp_lines_networks_learn_alone():
+    """A network trained beside others ends with the weights that it has trained by itself."""
+    points, labels = mlp_lines.draw_points(2, 60, torch.Generator().manual_seed(0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(mlp_lines.FIGURE.config, "epochs", [0, 40])
+        start, both = mlp_lines.train(points, labels, torch.tanh, torch.Generator().manual_seed(1), silent)
+    w, b, out, bias = (part[1].clone().requires_grad_() for part in start)
+    optimizer = torch.optim.Adam([w, b, out, bias], lr=mlp_lines.FIGURE.config["rate"])
+    for _ in range(40):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(torch.tanh(points[1] @ w.T + b) @ out + bias, labels[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for alone, beside in zip((w, b, out, bias), both, strict=True):
+        torch.testing.assert_close(alone.detach(), beside[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

