@@ -147,7 +147,7 @@ def draw(result: Result):
         scale(figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, ticks=range(10)))
     axes, turned = grid[-1, 4], m["turned into"]
     axes.bar(list(turned), list(turned.values()), color="0.6")
-    axes.set_title(f"of {result.n}, turned into ... somewhere")
+    axes.set_title(f"turned into, of {result.n} eights")
     return {"mnist_occlusion.png": figure}
 
 
