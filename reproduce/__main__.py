@@ -40,7 +40,7 @@ def main() -> int:
     scripts = discover()
     if options.command == "list":
         for script in scripts.values():
-            print(f"{script.FIGURE.id:<12}{script.FIGURE.title}{' (only by its id)' if script.FIGURE.alone else ''}")
+            print(f"{script.FIGURE.id:<18}{script.FIGURE.title}{' (only by its id)' if script.FIGURE.alone else ''}")
         return 0
     if options.command == "gallery":
         for path in gallery.write(options.out):
@@ -80,13 +80,13 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
                 bar.write(traceback.format_exc())
                 failed.append(name)
     pages = gallery.write(options.out, only={outcome.record.inputs["corpus"] for outcome in outcomes})
-    print(f"\n{'figure':<12}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
+    print(f"\n{'figure':<18}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
-        print(f"{record.id:<12}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
+        print(f"{record.id:<18}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
     for name in failed:
-        print(f"{name:<12}failed: see above")
+        print(f"{name:<18}failed: see above")
     page = f" Open {pages[0]}" if pages else ""
     print(f"{len(outcomes)} figures in {time.perf_counter() - began:.0f} s.{page}")
     return 1 if failed else 0

@@ -29,6 +29,7 @@ import reproduce.bench
 import reproduce.lectures
 import reproduce.paper
 import zfnet
+from reproduce.digits import Digits
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
@@ -48,6 +49,7 @@ DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvi
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),
     "voc2012 train": lambda root, progress: load_voc2012(root, "train", progress=progress),
     "voc2012 val": lambda root, progress: load_voc2012(root, "val", progress=progress),
+    "digits": lambda root, progress: Digits.load(root),  # and the network of configs/mnist.yaml
 }
 
 

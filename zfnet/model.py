@@ -1,4 +1,4 @@
-"""ZFNet, the AlexNet replica, and every ablation of Table 3, as tables of layers.
+"""ZFNet, the AlexNet replica, every ablation of Table 3, and a small network for digits, as tables of layers.
 
 Lay `ZFNET` beside Fig. 3 of the paper: one row per convolutional layer. A network is an `nn.Sequential` with named
 children (`conv1, relu1, pool1, norm1, conv2, ... fc8`), so `model.conv3.weight` is what it says.
@@ -53,6 +53,12 @@ ALEXNET = (
     Layer(1, maps=96, kernel=11, stride=4, padding=2, pool=True, norm=True),
     Layer(2, maps=256, kernel=5, padding=2, pool=True, norm=True),
     *ZFNET[2:],
+)
+
+# The lectures' network for MNIST. Digits have a black border of their own, so that no padding is needed.
+MNIST = (
+    Layer(1, maps=16, kernel=5, pool=True),
+    Layer(2, maps=32, kernel=5, pool=True),
 )
 
 
@@ -210,13 +216,23 @@ def alexnet(classes: int = 1000, **options) -> Network:
     return _build("alexnet", ALEXNET, classes, **options)
 
 
-ARCHITECTURES = {"zfnet": zfnet, "alexnet": alexnet}
+def mnist(classes: int = 10, **options) -> Network:
+    """The lectures' network for MNIST: conv1, conv2, a dense layer fc3, and the output fc4, on 28 x 28 pixels.
+
+    Its digits are RGB like every image here, so that everything that takes a ZFNet takes it too. Options as for `zfnet`, where
+    `fc` (64) is of layer 3, which `without` may leave out, and `maps` are of layers 1 and 2. BatchNorm unless `norm` says else.
+    """
+    return _build("mnist", MNIST, classes, (3,), **{"size": 28, "fc": 64, "norm": "batch", "dropout": 0.0} | options)
+
+
+ARCHITECTURES = {"zfnet": zfnet, "alexnet": alexnet, "mnist": mnist}
 
 
 def _build(
     arch: str,
     table: Sequence[Layer],
     classes: int,
+    hidden: Sequence[int] = (6, 7),  # the numbers of the dense layers below the output
     *,
     fc: int = 4096,
     maps: Sequence[int] = (),
@@ -232,10 +248,13 @@ def _build(
         raise ValueError(f"{arch}: norm must be 'lrn', 'batch' or 'none', got {norm!r}")
     if input not in ("standard", "paper"):
         raise ValueError(f"{arch}: input must be 'standard' or 'paper', got {input!r}")
-    if len(maps) not in (0, 3, 5):
-        raise ValueError(f"{arch}: maps must have 3 numbers (layers 3-5) or 5 (all), got {tuple(maps)}")
-    if not set(without) <= {3, 4, 6, 7}:
-        raise ValueError(f"{arch}: without can hold 3, 4, 6 and 7, got {tuple(without)}")
+    depth = len(table)
+    if len(maps) not in (0, depth - 2, depth):
+        some = f"{depth - 2} numbers (layers 3-{depth}) or " if depth > 2 else ""
+        raise ValueError(f"{arch}: maps must have {some}{depth} (all), got {tuple(maps)}")
+    optional = [row.number for row in table if not row.pool] + list(hidden)
+    if not set(without) <= set(optional):
+        raise ValueError(f"{arch}: without can hold {', '.join(map(str, optional))}, got {tuple(without)}")
     for name, number in (("classes", classes), ("fc", fc), ("groups", groups), *(("maps", m) for m in maps)):
         if number < 1:
             raise ValueError(f"{arch}: {name} must be at least 1, got {number}")
@@ -246,7 +265,7 @@ def _build(
         "dropout": dropout, "input": input, "size": size, "in_channels": in_channels,
     }  # fmt: skip
 
-    first = 6 - len(maps)
+    first = depth + 1 - len(maps)
     widths = {first + i: width for i, width in enumerate(maps)}
     rows = [
         replace(row, maps=widths.get(row.number, row.maps), groups=groups if row.number in (2, 4, 5) else 1)
@@ -276,7 +295,7 @@ def _build(
             raise ValueError(f"{arch}: an input of {size} pixels leaves nothing after layer {n}")
     children["flatten"] = nn.Flatten()
     features = channels * side * side
-    for n in (6, 7):
+    for n in hidden:
         if n not in without:
             children[f"fc{n}"] = nn.Linear(features, fc, bias=norm != "batch")
             if norm == "batch":
@@ -284,7 +303,7 @@ def _build(
             children[f"relu{n}"] = nn.ReLU()
             children[f"drop{n}"] = nn.Dropout(dropout)
             features = fc
-    children["fc8"] = nn.Linear(features, classes)
+    output = children[f"fc{hidden[-1] + 1}"] = nn.Linear(features, classes)
 
     model = Network(arch, rows, options, children)
     for module in model:
@@ -296,7 +315,7 @@ def _build(
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if norm == "batch":
-        nn.init.normal_(children["fc8"].weight, std=1e-2)  # pyright: ignore[reportArgumentType]
+        nn.init.normal_(output.weight, std=1e-2)
     return model
 
 

@@ -214,7 +214,7 @@ def forward(model: Network, x: Tensor) -> Tensor:
 def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator) -> Tensor:
     """Random crops, flips and colour for a batch on its device: (N, S, S, 3) uint8 -> (N, 3, size, size) standardised."""
     n, side = len(raw), raw.shape[1]
-    flip = torch.rand(n, generator=generator) < 0.5
+    flip = (torch.rand(n, generator=generator) < 0.5) & options.flip
     if options.crops == "paper":  # section 3: corners and centre, with and without flip
         far = side - size
         corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])

@@ -32,3 +32,14 @@ def mean_interval(values: np.ndarray, base: np.ndarray | float = 1.0, *, seed: i
     if len(values) < 2:
         return mean
     return mean + bootstrap(lambda i: float(values[i].mean() / base[i].mean()), len(values), seed=seed)
+
+
+def correlation_interval(one: np.ndarray, other: np.ndarray, *, seed: int = 0) -> list[float]:
+    """[r, low, high]: Pearson's correlation of two values of each of n images, (n,) each, and its 95 % bootstrap interval."""
+
+    def r(i: np.ndarray) -> float:
+        a, b = one[i] - one[i].mean(), other[i] - other[i].mean()
+        length = np.sqrt((a @ a) * (b @ b))
+        return float(a @ b / length) if length > 0 else float("nan")
+
+    return [r(np.arange(len(one))), *bootstrap(r, len(one), seed=seed)]

