@@ -1,4 +1,4 @@
-"""The command line: zfnet describe | train | eval | top | project | occlude | explain. Wrong input is one line, exit status 2."""
+"""The command line: zfnet describe, train, eval, top, project, occlude, explain. Wrong input is one line and exit status 2."""
 
 from __future__ import annotations
 

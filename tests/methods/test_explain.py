@@ -37,7 +37,8 @@ def test_every_method_on_every_network(build, method):
     assert a.map.shape == (2, 1, *x.shape[2:])
     assert a.method == method
     assert a.target.tolist() == TARGET.tolist()
-    assert a.state == ("ok", "ok")
+    assert a.state[0] == "ok"  # Grad-CAM may find nothing that speaks for a class
+    assert a.state[1] in ("ok", "all zero")
     assert not a.map.requires_grad
     assert a.pixels is None or a.pixels.shape == x.shape
     one = zfnet.explain(model, x[:1], method, int(TARGET[0]), **SMALL.get(method, {}))
@@ -48,11 +49,12 @@ def test_every_method_on_every_network(build, method):
 
 
 def test_occlusion_equals_captum():
-    model, x = BUILD["resnet18"](), torch.randn(2, 3, SIZE, SIZE + 8, generator=torch.Generator().manual_seed(1))
+    model = BUILD["resnet18"]().double()  # a map is a small difference of logits
+    x = torch.randn(2, 3, SIZE, SIZE + 8, generator=torch.Generator().manual_seed(1)).double()
     theirs = captum.attr.Occlusion(model).attribute(
         x, sliding_window_shapes=(3, 16, 16), strides=(3, 8, 8), baselines=0.5, target=TARGET
     )
-    close(zfnet.explain(model, x, "occlusion", TARGET, size=16, stride=8, fill=0.5).map, theirs[:, :1])
+    close(zfnet.explain(model, x, "occlusion", TARGET, size=16, stride=8, fill=0.5).map, theirs[:, :1].double())
 
 
 def test_occlusion_by_hand_with_a_clipped_window():

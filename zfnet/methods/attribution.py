@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +51,16 @@ class Attribution:
         return tuple("all zero" if z else "ok" if f else "not finite" for f, z in pairs)
 
 
-def forward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy of x that gradients reach, where they are enabled, and its logits (N, classes).
+def forward(model: nn.Module, x: Tensor, watching: AbstractContextManager | None = None) -> tuple[Tensor, Tensor]:
+    """A copy of x that gradients reach, where they are enabled, and its logits (N, classes); `watching` spans the pass.
 
     Raises ValueError for a bad x, and UnsupportedNetwork where the answer is not logits.
     """
     check_input(model, x)
     leaf = x.detach().clone().requires_grad_()
-    logits = model(leaf.clone())  # a network that begins in place changes the clone
+    given = leaf.clone()  # a network that begins in place changes the clone
+    with watching or nullcontext():
+        logits = model(given)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UnsupportedNetwork(f"{type(model).__name__} must return logits ({len(x)}, classes), got {found}")
@@ -126,7 +129,7 @@ def is_mask(node: Any) -> bool:
 def between(top: Tensor, leaf: Tensor) -> list[Any]:
     """The recorded steps through which `top` depends on `leaf`; those that only reach parameters are left out."""
     above: dict[Any, list[Any]] = {top.grad_fn: []}
-    waiting = [top.grad_fn]
+    waiting: list[Any] = [top.grad_fn]
     while waiting:
         node = waiting.pop()
         for below, _ in node.next_functions:

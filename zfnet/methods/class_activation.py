@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import torch
 import torch.nn.functional as F
@@ -95,22 +95,21 @@ def feature_maps(model: nn.Module, x: Tensor, layer: str | None = None) -> Itera
     Of a module that is used several times, the last maps. No hook outlives the pass, whatever happens in it.
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        with ExitStack() as watching:
-            kept = watching.enter_context(LastMaps() if layer is None else Hook(module_of(model, layer, x)))
-            _, logits = forward(model, x)
+        kept = LastMaps() if layer is None else Hook(module_of(model, layer, x))
+        _, logits = forward(model, x, kept)
         if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
             found = "" if kept.maps is None else f", it puts out {tuple(kept.maps.shape)}"
             raise UnsupportedNetwork(f"{layer or type(model).__name__} has no feature maps (N, C, h, w){found}")
         yield kept.maps, logits
 
 
-class Hook:
+class Hook(AbstractContextManager):
     """A context that keeps what a module puts out. The network goes on with a copy, which an in-place ReLU may overwrite."""
 
     def __init__(self, module: nn.Module):
         self.module, self.maps = module, None
 
-    def __enter__(self) -> Hook:
+    def __enter__(self):
         def keep(module, inputs, output):
             self.maps = output
             return output.clone()
@@ -140,7 +139,7 @@ class LastMaps(TorchFunctionMode):
 def module_of(model: nn.Module, layer: str, x: Tensor) -> nn.Module:
     """The module that completes a layer named as in `zfnet.trace`, else the one at that path. Raises UnknownLayer."""
     steps: list[Step] = []
-    with suppress(UnsupportedNetwork):
+    with suppress(UnsupportedNetwork), torch.no_grad():
         steps = chain(model, x[:1])
     for step in reversed(steps):
         if layer in (step.layer, step.name):

@@ -56,7 +56,7 @@ def replacement_curve(
 def ranks(values: Tensor, generator: torch.Generator) -> Tensor:
     """The place of each of the values (N, P) in falling order, 0 for the largest; equal ones in an order that is drawn."""
     shuffled = torch.randperm(values.shape[1], generator=generator, device=generator.device).to(values.device)
-    order = shuffled[values[:, shuffled].argsort(1, descending=True, stable=True)]
+    order = shuffled[values[:, shuffled].argsort(dim=1, descending=True, stable=True)]
     return torch.empty_like(order).scatter_(1, order, torch.arange(values.shape[1], device=order.device).expand_as(order))
 
 
@@ -94,7 +94,7 @@ def randomised(model: nn.Module, generator: torch.Generator) -> Iterator[tuple[s
     weighted = [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     head = getattr(model, "cam_head", None)
     if head is not None:
-        model.cam_head = tuple(redrawn(part, generator) for part in head)  # pyright: ignore[reportAttributeAccessIssue]
+        setattr(model, "cam_head", tuple(redrawn(part, generator) for part in head))  # noqa: B010
     for name, module in reversed(weighted):
         for parameter in module.parameters():
             parameter.data = redrawn(parameter.detach(), generator)
