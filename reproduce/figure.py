@@ -275,7 +275,7 @@ def _load(path: Path, key: str) -> Result | None:
 
 def _beside(script: ModuleType) -> list[str]:
     """The contents of the files that a figure declares."""
-    return [Path(str(script.__file__)).with_name(name).read_text() for name in script.FIGURE.files]
+    return [(Path(str(script.__file__)).parent / name).read_text() for name in script.FIGURE.files]
 
 
 @functools.cache

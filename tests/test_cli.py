@@ -161,7 +161,10 @@ def test_wrong_input_is_one_line_and_exit_status_2(arguments, message, photo, tr
     assert message in lines[0]
 
 
-@pytest.mark.parametrize("arguments", [["project"], ["project", "x.jpg", "--channel", "abc"], ["explain", "x.jpg", "--method", "gradcam"], ["fly"], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [["project"], ["project", "x.jpg", "--channel", "abc"], ["explain", "x.jpg", "--method", "gradcam"], ["fly"], []],
+)
 def test_wrong_arguments_are_one_line_too(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
