@@ -1,9 +1,10 @@
 """What should an occluder be filled with: the mean, black, noise, or the blurred image?
 
 Zeiler and Fergus cover with grey and say no more. The filling is part of the question: a grey or black square takes the
-object away and puts an edge there, noise puts a texture there, and a blurred copy takes only the detail away. The same image is covered
-by the same squares with each filling; the maps of the class's logit are compared by their rank correlation, and the fall at
-the most harmful position, and the mean change over positions, say how much of an intrusion a filling is by itself.
+object away and puts an edge there, noise puts a texture there, and a blurred copy takes only the detail away. The same image
+is covered by the same squares with each filling; the maps of the class's logit are compared by their rank correlation, and
+the fall at the most harmful position, and the mean change over positions, say how much of an intrusion a filling is by
+itself.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from reproduce.paper.fig7_occlusion import choose
 from zfnet.data.images import MEAN, STD
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.occlusion import cover, filling
-from zfnet.plot import heat, new_figure, photograph, show
+from zfnet.plot import HEAT, new_figure, photograph, show
 
 FIGURE = Figure(
     id="occluders",
@@ -24,7 +25,7 @@ FIGURE = Figure(
     claim="The fillings agree on where the evidence is, and differ in how much they cost: a blurred copy least.",
     inputs=("model", "images"),
     seed=22,
-    budget=15,
+    budget=10,
     config={"size": 48, "stride": 16, "noise": 1.0, "blur": 8.0, "images": 3, "agreement": 0.5},
     files=("../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
 )
@@ -74,8 +75,8 @@ def compute(ctx) -> Result:
         arrays[f"{number}.limits"] = np.array([float(flat.min()), float(flat.max())])
     claims, verdict = judge(list(measured.values()))
     note = (
-        f"A square of {config['size']} pixels in steps of {config['stride']}; noise has the deviation of ImageNet's pixels, the "
-        f"blur one of {config['blur']:g} pixels. The images of Fig. 7."
+        f"A square of {config['size']} pixels in steps of {config['stride']}; noise has the deviation of ImageNet's pixels, "
+        f"the blur one of {config['blur']:g} pixels. The images of Fig. 7."
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(measured), note=note)
 
@@ -95,14 +96,19 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
 
 def draw(result: Result):
     names = [name for name in result.measured if name != "claims"]
-    figure = new_figure(11.5, 3.9 * len(names))
-    rows = figure.subplots(2 * len(names), len(FILLINGS), squeeze=False)
+    figure = new_figure(8.6, 4.6 * len(names))
+    grid = figure.subplots(2 * len(names), len(FILLINGS), squeeze=False)
     for number, name in enumerate(names):
-        row, limits = result.measured[name], tuple(result.arrays[f"{number}.limits"])
-        for top, below, kind in zip(rows[2 * number], rows[2 * number + 1], FILLINGS, strict=True):
-            title = kind if kind != FILLINGS[0] else f"{row['class']}\n{kind}"
-            show(top, photograph(result.arrays[f"{number}.{kind}.example"][None])[0], title)
+        row, pair = result.measured[name], grid[2 * number : 2 * number + 2]
+        low, high = result.arrays[f"{number}.limits"]
+        for top, below, kind in zip(*pair, FILLINGS, strict=True):
+            right = row["class"] == row["predicted"]
+            said = row["class"] + ("" if right else f" (taken for {row['predicted']})")
+            show(top, photograph(result.arrays[f"{number}.{kind}.example"])[0], kind)
+            top.set_title(said if kind == FILLINGS[0] else "", loc="left", pad=16, weight="bold")
             fall = row["fall of the logit"][kind]
-            title = f"logit falls by {fall['largest']:.1f} at most,\n{fall['mean']:.2f} on average"
-            heat(below, result.arrays[f"{number}.{kind}"], title, limits=limits)
+            shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
+            below.set_title(f"falls by {fall['largest']:.1f} at most,\n{fall['mean']:.2f} on average")
+            below.set_axis_off()
+        figure.colorbar(shown, ax=list(pair[1]), fraction=0.03, pad=0.02, label="logit under the square")
     return {"occluders.jpg": figure}

@@ -1,11 +1,11 @@
 """Why am I a polar bear: the snow, the fur or the face?
 
 The lectures' question of an occlusion map: a grey square of 32 pixels in steps of 2 covers each place of a polar bear's
-picture, and the class's logit and probability are read. If the network knows the bear by its face, covering the face must cost it
-most; if it has learnt that polar bears stand in snow, covering snow must. A position counts for the kind of box that it covers
-most. The images are the annotated ones of ImageNet's validation set with snow in the picture, then those whose class is most
-probable. The mean fall under each kind of box is the number beside the maps; the maps show both logit and probability, for a
-saturated probability hides what the logit shows.
+picture, and the class's logit and probability are read. If the network knows the bear by its face, covering the face must
+cost it most; if it has learnt that polar bears stand in snow, covering snow must. A position counts for the kind of box that
+it covers most. The images are the annotated ones of ImageNet's validation set with snow in the picture, then those whose
+class is most probable. The mean fall under each kind of box is the number beside the maps; the maps show both logit and
+probability, for a saturated probability hides what the logit shows.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ FIGURE = Figure(
     claim="Covering the bear lowers the class's logit, the face more than the fur, and both more than the snow around it.",
     inputs=("model", "images"),
     seed=21,
-    budget=5,
+    budget=3,
     config={"wnid": "n02134084", "size": 32, "stride": 2, "fill": 0.0, "images": 5},
     files=("polar_bear.yaml", "../paper/fig7_occlusion.py"),
 )
