@@ -56,7 +56,7 @@ def compute(ctx) -> Result:
         measured[name] = {
             "predicted": classes[int(base.label)], "logit": float(base.logit), "probability": float(base.probability),
             "mean fall of the logit": falls["logit"], "mean fall of the probability": falls["probability"],
-            "positions where it is still the predicted class, %": 100 * float((o.label == target).float().mean()),
+            "positions where it is the predicted class, %": 100 * float((o.label == target).float().mean()),
         }  # fmt: skip
     claims, verdict = judge([row["mean fall of the logit"] for row in measured.values()])
     note = (

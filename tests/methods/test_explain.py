@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zfnet
+from tests.conftest import random_he
 from tests.methods.networks import BUILD, SIZE
 from tests.methods.test_gradients import TARGET, close
 
@@ -46,6 +47,17 @@ def test_every_method_on_every_network(build, method):
     if method in ("saliency", "guided_backprop", "deconvnet", "grad_cam", "occlusion"):  # that draw nothing
         close(zfnet.explain(model, x[:1], method, **SMALL.get(method, {})).map,
               zfnet.explain(model, x[:1], method, model(x[:1]).argmax(1), **SMALL.get(method, {})).map)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_every_method_on_images_of_one_channel(method):
+    """As those of MNIST."""
+    model = random_he(zfnet.zfnet(10, norm="none", maps=(8,) * 5, fc=16, size=SIZE, in_channels=1))
+    model.cam_head = (torch.randn(10, 8), torch.zeros(10))
+    x = torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    a = zfnet.explain(model, x, method, **SMALL.get(method, {}))
+    assert a.map.shape == x.shape
+    assert "not finite" not in a.state
 
 
 def test_occlusion_equals_captum():

@@ -6,6 +6,8 @@ import captum.attr
 import pytest
 import torch
 import torch.nn.functional as F
+import zennit.attribution
+import zennit.composites
 from torch import nn
 
 import zfnet
@@ -70,6 +72,15 @@ def test_equals_captum(network, x, method, oracle, options):
     reduced = a.pixels.sum(1, keepdim=True) if method is gradient_x_input else a.pixels.abs().amax(1, keepdim=True)
     assert torch.equal(a.map, reduced)
     assert (a.method, a.target.tolist(), a.state) == (method.__name__, [3, 7], ("ok", "ok"))
+
+
+@pytest.mark.parametrize(
+    ("method", "composite"), [(guided_backprop, zennit.composites.GuidedBackprop), (deconvnet, zennit.composites.DeconvNet)]
+)
+def test_equals_zennit(network, x, method, composite):
+    with zennit.attribution.Gradient(out_of_place(network), composite()) as attributor:
+        _, theirs = attributor(x.clone().requires_grad_(), torch.eye(10)[TARGET])
+    close(method(network, x, TARGET).pixels, theirs)
 
 
 def test_integrated_gradients_equal_captum_and_are_complete(network, x):

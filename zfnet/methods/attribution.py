@@ -19,11 +19,10 @@ Target = int | Sequence[int] | Tensor | None  # a class for all images, one for 
 
 # What a rectified backward pass may meet beside rectifiers: steps that are linear, choose, or normalise.
 PLAIN = (
-    "AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Sub|Mul|Div|Neg|Sum|Mean|Cat|Stack|Split(WithSizes)?|Unbind|Select|Slice|Index|"
-    "Gather|View|ReshapeAlias|UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|ToCopy|Flip|Roll|"
-    "ConstantPadNd|ReflectionPad2D|ReplicationPad2D|MaxPool2D(WithIndices)?|AdaptiveMaxPool2D|AvgPool[123]D|AdaptiveAvgPool2D|"
-    "UpsampleBilinear2D|UpsampleNearest2D|PixelShuffle|NativeBatchNorm|CudnnBatchNorm|NativeGroupNorm|NativeLayerNorm|"
-    "Pow|Sqrt|Rsqrt|_LRN"
+    r"AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Sub|Mul|Div|Neg|Sum|Mean|Cat|Stack|Split(WithSizes)?|Unbind|"
+    r"Select|Slice|Index|Gather|View|ReshapeAlias|UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|"
+    r"ToCopy|Flip|Roll|ConstantPadNd|ReflectionPad2D|ReplicationPad2D|PixelShuffle|Upsample(Bilinear|Nearest)2D|"
+    r"(Adaptive)?MaxPool2D(WithIndices)?|(Adaptive)?AvgPool[123]D|\w*BatchNorm|NativeGroupNorm|NativeLayerNorm|Pow|Sqrt|Rsqrt|_LRN"
 )
 
 

@@ -111,8 +111,8 @@ class Hook(AbstractContextManager):
 
     def __enter__(self):
         def keep(module, inputs, output):
-            self.maps = output
-            return output.clone()
+            self.maps = output if isinstance(output, Tensor) else None
+            return output if self.maps is None else output.clone()
 
         self.handle = self.module.register_forward_hook(keep)
         return self
