@@ -83,12 +83,12 @@ def test_rank_correlation_equals_scipy():
 def test_randomised_one_layer_after_the_other():
     model = small_zfnet()
     model.cam_head = (torch.ones(10, 16), torch.zeros(10))
-    original = {name: p.clone() for name, p in model.named_parameters()}
+    original = {name: p.detach().clone() for name, p in model.named_parameters()}
     names = []
     for name, other in randomised(model, torch.Generator().manual_seed(0)):
         names.append(name)
         for layer in ("conv1", "conv3", "fc6", "fc8"):
-            drawn, old = other.get_submodule(layer).weight, original[f"{layer}.weight"]
+            drawn, old = other.get_submodule(layer).weight.detach(), original[f"{layer}.weight"]
             assert torch.equal(drawn, old) == (layer not in names)
             assert float(drawn.std()) == pytest.approx(float(old.std()), rel=0.2)
         assert torch.is_grad_enabled()
