@@ -38,7 +38,7 @@ FIGURE = Figure(
     corpus="scenes",
     paper={"pointing game on VOC 2007, VGG-16, % (TorchRay)": {"deconvnet": 67.5, "image centre": 69.6}},
     config={
-        "images": 100, "randomised images": 24, "steps": 14, "blur": 6.0, "tolerance": 4,
+        "images": 100, "randomised images": 16, "steps": 10, "blur": 6.0, "tolerance": 4,
         "smoothgrad": {"samples": 16, "batch": 16}, "integrated_gradients": {"steps": 16, "batch": 16},
         "occlusion": {"size": 16, "stride": 8},
     },
