@@ -111,11 +111,11 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 def draw(result: Result):
     x, methods = result.arrays["x"], [name for name in zfnet.METHODS if name in result.arrays]
     columns = -(-(len(methods) + 1) // 2)
-    figure = new_figure(1.6 * columns, 4.05 * len(x))
+    figure = new_figure(1.4 * columns, 3.6 * len(x))
     grid = figure.subplots(2 * len(x), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-        axes.title.set_fontsize(7.5)
+        axes.title.set_fontsize(7)
     for n, (photo, row) in enumerate(zip(photograph(x), result.measured["images"].values(), strict=True)):
         places = iter(grid[2 * n : 2 * n + 2].flat)
         right = row["class"] == row["predicted"]

@@ -105,7 +105,7 @@ def draw(result: Result):
             right = row["class"] == row["predicted"]
             said = row["class"] + ("" if right else f" (taken for {row['predicted']})")
             show(top, photograph(result.arrays[f"{number}.{kind}.example"])[0], kind)
-            top.set_title(said if kind == FILLINGS[0] else "", loc="left", pad=16, weight="bold")
+            top.annotate(said if kind == FILLINGS[0] else "", (0, 1.14), xycoords="axes fraction", weight="bold")
             fall = row["fall of the logit"][kind]
             shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
             below.set_title(f"falls by {fall['largest']:.1f} at most,\n{fall['mean']:.2f} on average")
