@@ -94,8 +94,8 @@ def compute(ctx) -> Result:
         f"The first {len(known)} of {len(images)} scenes that the network gets right; a hit is a maximum within "
         f"{config['tolerance']} pixels of the object's mask. Deletion replaces by grey, insertion starts from a blur of "
         f"{config['blur']:g} pixels. Intervals are 95 % over images by bootstrap; randomised networks on {few} images. CAM's "
-        "head is a logistic regression on the pooled conv5 of 1,000 other scenes. In a scene the object's outline is nearly the "
-        "only strong edge, which favours methods that show edges: VOC's photographs are not so, and the two do not compare."
+        "head is a logistic regression on the pooled conv5 of 1,000 other scenes. In a scene the object's outline is nearly "
+        "the only strong edge, which favours methods that show edges: VOC's photographs are not so, and the two do not compare."
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(known), note=note, scale="subset")
 
