@@ -96,7 +96,7 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
 
 def draw(result: Result):
     names = [name for name in result.measured if name != "claims"]
-    figure = new_figure(8.6, 4.6 * len(names))
+    figure = new_figure(8.6, 4.4 * len(names))
     grid = figure.subplots(2 * len(names), len(FILLINGS), squeeze=False)
     for number, name in enumerate(names):
         row, pair = result.measured[name], grid[2 * number : 2 * number + 2]
@@ -105,7 +105,7 @@ def draw(result: Result):
             right = row["class"] == row["predicted"]
             said = row["class"] + ("" if right else f" (taken for {row['predicted']})")
             show(top, photograph(result.arrays[f"{number}.{kind}.example"])[0], kind)
-            top.annotate(said if kind == FILLINGS[0] else "", (0, 1.14), xycoords="axes fraction", weight="bold")
+            top.set_title(f"{said}\n" if kind == FILLINGS[0] else "", loc="left", weight="bold")  # a line above the filling's
             fall = row["fall of the logit"][kind]
             shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
             below.set_title(f"falls by {fall['largest']:.1f} at most,\n{fall['mean']:.2f} on average")
