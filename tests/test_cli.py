@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import zfnet
@@ -45,6 +46,29 @@ def test_occlude_writes_a_picture(photo, tmp_path, capsys):
     assert main(["occlude", photo, "--target", "tabby", "--size", "80", "--stride", "48", "-o", str(out)]) == 0
     assert out.stat().st_size > 10_000
     assert "tabby: probability" in capsys.readouterr().out
+
+
+def test_explain_writes_a_picture(photo, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert main(["explain", photo, "--method", "grad_cam", "--target", "tabby", "-o", str(out)]) == 0
+    with Image.open(out) as image:
+        assert min(image.size) > 300
+    printed = capsys.readouterr()
+    assert printed.out.startswith("grad_cam for tabby: probability 0.")
+    assert "raw values from 0 to " in printed.out
+    assert printed.err == ""
+
+
+def test_explain_says_when_a_map_says_nothing(photo, tmp_path, capsys):
+    model = zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64)
+    torch.nn.init.zeros_(model.fc8.weight)
+    zfnet.save(model, tmp_path / "m.safetensors")
+    out = tmp_path / "out.png"
+    assert main(["explain", photo, "--method", "saliency", "--model", str(tmp_path / "m.safetensors"), "-o", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "raw values from 0 to 0; the map is all zero" in printed.out
+    assert "the map is all zero: it says nothing of this image" in printed.err
+    assert out.exists()
 
 
 def test_top_over_a_tree(tree, tmp_path, capsys):
@@ -117,6 +141,9 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
         ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
         ("occlude {photo} --target crane", "use a WordNet id: n02012849, n03126707"), ("project {photo} -o {photo}", "would overwrite the image"),
+        ("explain {photo} --target hond", "no class 'hond'"), ("explain nowhere.jpg", "nowhere.jpg: no such file"),
+        ("explain {photo} --target tabby -o {photo}", "would overwrite the image"), ("explain {photo} -o out.xyz", "cannot be written"),
+        ("explain {photo} --method cam --model {plain}", "take grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
         ("occlude {photo} -o .", "is a folder"), ("train {config} --data {tree} --resume --out nothing", "no run to resume"),
         ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch: 0 is not between"),
         ("train {config} --data {tree} --set model.maps=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
@@ -125,13 +152,19 @@ def test_skip_unreadable(tree, tmp_path, capsys):
 def test_wrong_input_is_one_line_and_exit_status_2(arguments, message, photo, tree, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("name: run")
-    assert main(arguments.format(photo=photo, config=tmp_path / "run.yaml", tree=tree).split()) == 2
+    plain = tmp_path / "plain.safetensors"  # a network without a pooling head
+    if "{plain}" in arguments:
+        zfnet.save(zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64), plain)
+    assert main(arguments.format(photo=photo, config=tmp_path / "run.yaml", tree=tree, plain=plain).split()) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("zfnet ")]
     assert len(lines) == 1
     assert message in lines[0]
 
 
-@pytest.mark.parametrize("arguments", [["project"], ["project", "x.jpg", "--channel", "abc"], ["fly"], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [["project"], ["project", "x.jpg", "--channel", "abc"], ["explain", "x.jpg", "--method", "gradcam"], ["fly"], []],
+)
 def test_wrong_arguments_are_one_line_too(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)

@@ -1,4 +1,4 @@
-"""The command line: zfnet describe | train | eval | top | project | occlude. Wrong input is one line and exit status 2."""
+"""The command line: zfnet describe, train, eval, top, project, occlude, explain. Wrong input is one line and exit status 2."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from zfnet.data.images import ImageError, preprocess
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
 from zfnet.deconv import cut, project
+from zfnet.methods.explain import METHODS, explain
 from zfnet.model import ARCHITECTURES, Network, describe
 from zfnet.occlusion import occlude
 from zfnet.record import write_figure
@@ -120,6 +121,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", type=int, default=32, help="side of the occluder in pixels")
     sub.add_argument("--stride", type=int, default=8)
     sub.add_argument("-o", "--out", type=Path, default=Path("occlude.png"))
+    analyses(sub)
+
+    sub = command("explain", run_explain, "map what in an image speaks for a class")
+    sub.add_argument("image")
+    sub.add_argument("--method", default="grad_cam", choices=METHODS)
+    sub.add_argument("--target", help="a class by name, number or WordNet id (default: the predicted one)")
+    sub.add_argument("-o", "--out", type=Path, default=Path("explain.png"))
     analyses(sub)
     return parser
 
@@ -266,6 +274,29 @@ def run_occlude(options: argparse.Namespace) -> None:
     predicted = model.classes[int(o.baseline.label)]
     if predicted != name:
         print(f"the network takes the image for: {predicted}")
+
+
+def run_explain(options: argparse.Namespace) -> None:
+    _check_out(options.out, options.image)
+    model = _model(options)
+    x = _photograph(options.image, model)
+    try:
+        target = None if options.target is None else model.class_index(options.target)
+        a = explain(model, x, options.method, target)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    logits = model(x)[0].detach()
+    chosen, predicted = int(a.target), int(logits.argmax())
+    probability, (state,) = float(logits.softmax(0)[chosen]), a.state
+    title = f"{options.method} for {model.classes[chosen]}: probability {probability:.3f}, logit {float(logits[chosen]):.2f}"
+    raw = f"raw values from {float(a.map.min()):.3g} to {float(a.map.max()):.3g}"
+    raw += "" if state == "ok" else f"; the map is {state}"
+    _write(plot.attribution_figure(x.cpu(), a.map.cpu(), title, raw), options.out)
+    print(f"{title}; {raw}")
+    if predicted != chosen:
+        print(f"the network takes the image for: {model.classes[predicted]}")
+    if state != "ok":
+        print(f"zfnet explain: the map is {state}: it says nothing of this image", file=sys.stderr)
 
 
 def _model(options: argparse.Namespace) -> Network:

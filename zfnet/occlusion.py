@@ -85,11 +85,11 @@ def occlude(
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         boxes = windows(x.shape[2], x.shape[3], size, stride)
-        flat, fill = boxes.view(-1, 4).to(x.device), _filling(fill, x)
+        flat, fill = boxes.view(-1, 4).to(x.device), filling(fill, x)
         steps = _steps(model, x)
         parts = [_forward(model, steps, part) for part in x.split(batch)]
         logits = torch.cat([logits for _, logits in parts])
-        targets = _targets(target, logits)
+        targets = resolve_target(target, logits)
         channel = activation = None
         if steps:
             channel = torch.cat([maps.amax((2, 3)).argmax(1) for maps, _ in parts])  # (N,) the strongest map
@@ -133,17 +133,17 @@ def _incremental(
     return (network, positions) if demanded or share < 1 else (None, batch)
 
 
-def _filling(fill: float | Tensor, x: Tensor) -> Tensor:
-    """The occluder's filling as a tensor like x. Raises ValueError where it is not finite or does not fit."""
+def filling(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
+    """What stands for x where it is covered, as a tensor like x. Raises ValueError where it is not finite or does not fit."""
     fill = torch.as_tensor(fill, dtype=x.dtype, device=x.device)
     if fill.ndim == 1:
         fill = fill.view(-1, 1, 1)  # one value a channel
     if not fill.isfinite().all():
-        raise ValueError("fill holds values that are not finite")
+        raise ValueError(f"{name} holds values that are not finite")
     try:
         return fill.expand_as(x)
     except RuntimeError:
-        raise ValueError(f"fill {tuple(fill.shape)} does not broadcast to x {tuple(x.shape)}") from None
+        raise ValueError(f"{name} {tuple(fill.shape)} does not broadcast to x {tuple(x.shape)}") from None
 
 
 def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
@@ -182,8 +182,8 @@ def _measure(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return logits.softmax(1)[rows, targets], logits[rows, targets], logits.argmax(1)
 
 
-def _targets(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
-    """Resolve the target to (N,) int64. Raises ValueError."""
+def resolve_target(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
+    """The classes (N,) int64 that a target means, for logits (N, classes): None means the predicted ones. Raises ValueError."""
     n, classes = logits.shape
     if target is None:
         return logits.argmax(1)

@@ -28,6 +28,8 @@ STYLE: dict[Any, Any] = {
 }
 GREY = 0.5  # the background of projections, as in the paper's figures
 HEAT = "viridis"
+ATTRIBUTION = "inferno"  # of maps without negative values
+DIVERGING = "RdBu_r"  # of signed ones: 0 is white
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's: told apart by the colour-blind
 
 
@@ -119,6 +121,24 @@ def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 
+def attribution_image(maps: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Show raw maps (N, 1, H, W) as colours (N, H, W, 3), each normalised by its m, the 99.5th percentile of |v|: with m (N,).
+
+    A map without negative values goes from black (0) to yellow (m), a signed one from blue (-m) over white (0) to red (m).
+    Where a map is not finite it is grey.
+    """
+    values = np.asarray(maps, dtype=np.float32)[:, 0]
+    finite = np.isfinite(values)
+    values = np.where(finite, values, 0)
+    size = np.abs(values).reshape(len(values), -1)
+    top = np.quantile(size, 0.995, axis=1)
+    top = np.where(top > 0, top, size.max(1))
+    scaled = np.clip(values / np.where(top > 0, top, 1)[:, None, None], -1, 1)
+    signed, plain = (mpl.colormaps[name] for name in (DIVERGING, ATTRIBUTION))
+    shown = [signed((v + 1) / 2) if v.min() < 0 else plain(v) for v in scaled]
+    return np.where(finite[..., None], np.stack(shown)[..., :3], GREY), top
+
+
 def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str = "", most: int = 5) -> None:
     """The most probable class at each position (rows, columns), the `most` frequent in colours of their own, with a legend."""
     values, counts = np.unique(labels, return_counts=True)
@@ -172,4 +192,17 @@ def occlusion_figure(
         heat(axis, values, name)
     label_map(axes[-1], labels, names, "most probable class")
     figure.suptitle(title)
+    return figure
+
+
+def attribution_figure(x: Tensor, maps: Tensor, title: str, caption: str) -> Figure:
+    """One image (1, 3, H, W) beside its raw attribution map (1, 1, H, W), and the map laid over the image in grey."""
+    figure = new_figure(8.4, 3.3)
+    left, middle, right = figure.subplots(1, 3)
+    photo, (shown, top) = photograph(x)[0], attribution_image(maps)
+    show(left, photo, "image")
+    show(middle, shown[0], f"map, colours scaled by {top[0]:.3g}")
+    show(right, 0.4 * photo.mean(2, keepdims=True) + 0.6 * shown[0], "map over the image")
+    figure.suptitle(title)
+    figure.supxlabel(caption, fontsize=8, color="0.35")
     return figure

@@ -1,0 +1,126 @@
+"""Eleven methods asked the same question: which pixels speak for this class?
+
+One row an image, one column a method of `zfnet.METHODS`, for the image's true class where it has one in the network, else for
+the predicted one. Maps are raw in the arrays; each picture is normalised by its own 99.5th percentile of |v|, noted above it:
+from black (0) to yellow for methods without negative values, and blue (against) over white to red (for) for signed ones.
+Three numbers compare them: the rank correlation of each pair of methods; that of a method's map with its map for the most
+probable other class; and the share of a map's absolute mass in the annotated boxes of the object over the boxes' share of the
+image, which is 1 for a map that knows nothing of the object.
+"""
+
+import torch
+
+import zfnet
+from reproduce.figure import Figure, Result
+from reproduce.paper.fig7_occlusion import DISTRACTOR, choose
+from zfnet.methods.faithfulness import rank_correlation
+from zfnet.plot import attribution_image, new_figure, photograph, show
+from zfnet.windows import UnsupportedNetwork
+
+FIGURE = Figure(
+    id="attributions",
+    title="Every attribution method on the same images",
+    claim="Every method puts more of its map on the object than chance; guided backpropagation and the deconvnet, which look "
+    "like the image, change less with the class than the gradient.",
+    inputs=("model", "images"),
+    seed=20,
+    budget=20,
+    config={
+        "integrated_gradients": {"steps": 12}, "smoothgrad": {"samples": 12, "sigma": 0.15},
+        "occlusion": {"size": 48, "stride": 16}, "images": 3,
+    },
+    files=("../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+)  # fmt: skip
+NEXT = "rank correlation with the map of the next class"
+
+
+def compute(ctx) -> Result:
+    rows = choose(ctx)[: FIGURE.config["images"]]
+    x = torch.cat([row[1] for row in rows])
+    target = torch.tensor([row[2] for row in rows], device=x.device)
+    logits = ctx.model(x)
+    other = logits.scatter(1, target[:, None], -torch.inf).argmax(1)  # the most probable of the other classes
+    inside = torch.stack([covered(boxes, x.shape[-2:]) for *_, boxes in rows])
+    arrays = {"x": x.cpu().numpy(), "boxes": inside.numpy()}
+    measured: dict = {
+        "images": {
+            name: {"class": ctx.model.classes[int(c)], "predicted": ctx.model.classes[int(p)]}
+            for (name, *_), c, p in zip(rows, target, logits.argmax(1), strict=True)
+        }
+    }
+    maps: dict[str, torch.Tensor] = {}
+    for method in ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS), desc="methods"):
+        options = FIGURE.config.get(method, {})
+        try:
+            a = zfnet.explain(ctx.model, x, method, target, **options)
+        except UnsupportedNetwork as error:
+            measured[method] = {"not run": str(error)}
+            continue
+        maps[method] = arrays[method] = a.map.cpu()
+        arrays[method] = arrays[method].numpy()
+        measured[method] = {
+            "raw": [float(a.map.min()), float(a.map.max())],
+            "state": list(a.state),
+            "mass on the object, over chance": concentration(maps[method], inside),
+        }
+        if method != "occlusion":  # a second occlusion map would cost more than all the others
+            b = zfnet.explain(ctx.model, x, method, other, **options)
+            same = rank_correlation(a.map, b.map).nan_to_num().mean()
+            measured[method][NEXT] = float(same)
+    measured["rank correlation of pairs of methods"] = {
+        f"{a}, {b}": float(rank_correlation(maps[a], maps[b]).nan_to_num().mean())
+        for i, a in enumerate(maps)
+        for b in list(maps)[i + 1 :]
+    }
+    claims, verdict = judge(measured)
+    note = "The images of Fig. 7. A map that is all zero, or not finite, is reported under 'state' and counts 0."
+    return Result(arrays, measured | {"claims": claims}, verdict, n=len(rows), note=note)
+
+
+def covered(boxes: dict[str, list[list[int]]], size: torch.Size) -> torch.Tensor:
+    """The pixels (H, W) that lie in a box of the object."""
+    inside = torch.zeros(size, dtype=torch.bool)
+    for top, left, bottom, right in (box for kind, found in boxes.items() if kind != DISTRACTOR for box in found):
+        inside[top:bottom, left:right] = True
+    return inside
+
+
+def concentration(maps: torch.Tensor, inside: torch.Tensor) -> float | None:
+    """The share of |map| (N, 1, H, W) on the object (N, H, W) over its share of the image: the mean over images with boxes."""
+    mass = maps[:, 0].abs()
+    share = (mass * inside).sum((1, 2)) / mass.sum((1, 2)).clamp_min(1e-30)
+    area = inside.float().mean((1, 2))
+    found = (share / area)[area > 0]
+    return float(found.mean()) if len(found) else None
+
+
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """Whether every method is above chance on the object, and whether two change less with the class than the gradient."""
+    methods = {name: row for name, row in measured.items() if isinstance(row, dict) and "raw" in row}
+    share = [row["mass on the object, over chance"] for row in methods.values()]
+    if not share or None in share:
+        return {}, "not comparable"
+    claims = {"more on the object than chance": f"{sum(s > 1 for s in share)} of {len(share)} methods"}
+    held = [all(s > 1 for s in share)]
+    for name in ("guided_backprop", "deconvnet"):
+        held.append(methods[name][NEXT] > methods["saliency"][NEXT])
+        claims[f"{name} changes less with the class than the gradient"] = "holds" if held[-1] else "does not hold"
+    return claims, "reproduced" if all(held) else "partial" if any(held) else "differs"
+
+
+def draw(result: Result):
+    x, methods = result.arrays["x"], [name for name in zfnet.METHODS if name in result.arrays]
+    columns = -(-(len(methods) + 1) // 2)
+    figure = new_figure(1.4 * columns, 3.6 * len(x))
+    grid = figure.subplots(2 * len(x), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+        axes.title.set_fontsize(7)
+    for n, (photo, row) in enumerate(zip(photograph(x), result.measured["images"].values(), strict=True)):
+        places = iter(grid[2 * n : 2 * n + 2].flat)
+        right = row["class"] == row["predicted"]
+        show(next(places), photo, row["class"] + ("" if right else f"\n(taken for {row['predicted']})"))
+        for axes, method in zip(places, methods, strict=False):
+            (shown,), (top,) = attribution_image(result.arrays[method][n : n + 1])
+            show(axes, shown, f"{method.replace('_', ' ').replace(' plus plus', '++')}\nfull colour at {top:.2g}")
+    return {"attributions.jpg": figure}

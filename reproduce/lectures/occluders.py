@@ -1,0 +1,114 @@
+"""What should an occluder be filled with: the mean, black, noise, or the blurred image?
+
+Zeiler and Fergus cover with grey and say no more. The filling is part of the question: a grey or black square takes the
+object away and puts an edge there, noise puts a texture there, and a blurred copy takes only the detail away. The same image
+is covered by the same squares with each filling; the maps of the class's logit are compared by their rank correlation, and
+the fall at the most harmful position, and the mean change over positions, say how much of an intrusion a filling is by
+itself.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import zfnet
+from reproduce.figure import Figure, Result
+from reproduce.paper.fig7_occlusion import choose
+from zfnet.data.images import MEAN, STD
+from zfnet.methods.faithfulness import rank_correlation
+from zfnet.occlusion import cover, filling
+from zfnet.plot import HEAT, new_figure, photograph, show
+
+FIGURE = Figure(
+    id="occluders",
+    title="The occluder's filling: mean, black, noise, blur",
+    claim="The fillings agree on where the evidence is, and differ in how much they cost: a blurred copy least.",
+    inputs=("model", "images"),
+    seed=22,
+    budget=12,
+    config={"size": 48, "stride": 16, "noise": 1.0, "blur": 8.0, "images": 3, "agreement": 0.5},
+    files=("../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+)
+FILLINGS = ("mean grey", "black", "noise", "blurred")
+
+
+def fillings(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the square holds, as images like x (N, 3, H, W): the fillings in the network's input convention."""
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    black = -torch.tensor(MEAN, device=x.device) / torch.tensor(STD, device=x.device)
+    noise = FIGURE.config["noise"] * torch.randn(x.shape, generator=generator).to(x.device)
+    return dict(zip(FILLINGS, (filling(0.0, x), filling(black, x), noise, blurred(x, FIGURE.config["blur"])), strict=True))
+
+
+def blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """x (N, 3, H, W) blurred by a Gaussian of `sigma` pixels, its border repeated outside."""
+    reach = int(3 * sigma)
+    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / sigma) ** 2)
+    weight = (weight / weight.sum()).expand(x.shape[1], 1, 1, -1).to(x)
+    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), weight, groups=x.shape[1])
+    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), weight.mT, groups=x.shape[1])
+
+
+def compute(ctx) -> Result:
+    config, arrays, measured = FIGURE.config, {}, {}
+    for number, (name, x, target, _) in enumerate(choose(ctx)[: config["images"]]):
+        maps, falls = {}, {}
+        centre = torch.tensor([[88, 88, 136, 136]], device=x.device)
+        for kind, filled in fillings(x).items():
+            o = zfnet.occlude(
+                ctx.model, x, target, size=config["size"], stride=config["stride"], fill=filled, progress=ctx.progress
+            )
+            maps[kind] = o.logit.cpu()
+            falls[kind] = {
+                "largest": float(o.baseline.logit - o.logit.min()), "mean": float((o.baseline.logit - o.logit).mean())
+            }  # fmt: skip
+            arrays[f"{number}.{kind}"] = maps[kind].numpy()
+            arrays[f"{number}.{kind}.example"] = cover(x[0], centre, filled[0]).cpu().numpy()
+        flat = torch.stack([maps[kind].flatten() for kind in FILLINGS])
+        pairs = [(a, b) for i, a in enumerate(FILLINGS) for b in FILLINGS[i + 1 :]]
+        found = [float(rank_correlation(maps[a][None], maps[b][None])) for a, b in pairs]
+        measured[name] = {
+            "class": ctx.model.classes[target], "predicted": ctx.model.classes[int(o.baseline.label)],
+            "logit": float(o.baseline.logit), "fall of the logit": falls,
+            "rank correlation of the maps": {f"{a}, {b}": r for (a, b), r in zip(pairs, found, strict=True)},
+        }  # fmt: skip
+        arrays[f"{number}.limits"] = np.array([float(flat.min()), float(flat.max())])
+    claims, verdict = judge(list(measured.values()))
+    note = (
+        f"A square of {config['size']} pixels in steps of {config['stride']}; noise has the deviation of ImageNet's pixels, "
+        f"the blur one of {config['blur']:g} pixels. The images of Fig. 7."
+    )
+    return Result(arrays, measured | {"claims": claims}, verdict, n=len(measured), note=note)
+
+
+def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
+    """The claims as counts of images: that all pairs of maps agree, and that the blur costs least on average."""
+    agree = [min(row["rank correlation of the maps"].values()) > FIGURE.config["agreement"] for row in rows]
+    least = [min(row["fall of the logit"], key=lambda k: row["fall of the logit"][k]["mean"]) == FILLINGS[-1] for row in rows]
+    held = {
+        f"every pair of maps has a rank correlation above {FIGURE.config['agreement']}": agree,
+        "the blurred copy lowers the logit least, on average over positions": least,
+    }
+    claims = {claim: f"{sum(results)} of {len(results)}" for claim, results in held.items()}
+    every = agree + least
+    return claims, "reproduced" if all(every) else "partial" if any(every) else "differs"
+
+
+def draw(result: Result):
+    names = [name for name in result.measured if name != "claims"]
+    figure = new_figure(8.6, 4.4 * len(names))
+    grid = figure.subplots(2 * len(names), len(FILLINGS), squeeze=False)
+    for number, name in enumerate(names):
+        row, pair = result.measured[name], grid[2 * number : 2 * number + 2]
+        low, high = result.arrays[f"{number}.limits"]
+        for top, below, kind in zip(*pair, FILLINGS, strict=True):
+            right = row["class"] == row["predicted"]
+            said = row["class"] + ("" if right else f" (taken for {row['predicted']})")
+            show(top, photograph(result.arrays[f"{number}.{kind}.example"])[0], kind)
+            top.set_title(f"{said}\n" if kind == FILLINGS[0] else "", loc="left", weight="bold")  # a line above the filling's
+            fall = row["fall of the logit"][kind]
+            shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
+            below.set_title(f"falls by {fall['largest']:.1f} at most,\n{fall['mean']:.2f} on average")
+            below.set_axis_off()
+        figure.colorbar(shown, ax=list(pair[1]), fraction=0.03, pad=0.02, label="logit under the square")
+    return {"occluders.jpg": figure}

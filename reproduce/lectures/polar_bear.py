@@ -1,0 +1,131 @@
+"""Why am I a polar bear: the snow, the fur or the face?
+
+The lectures' question of an occlusion map: a grey square of 32 pixels in steps of 2 covers each place of a polar bear's
+picture, and the class's logit and probability are read. If the network knows the bear by its face, covering the face must
+cost it most; if it has learnt that polar bears stand in snow, covering snow must. A position counts for the kind of box that
+it covers most. The images are the annotated ones of ImageNet's validation set with snow in the picture, then those whose
+class is most probable. The mean fall under each kind of box is the number beside the maps; the maps show both logit and
+probability, for a saturated probability hides what the logit shows.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+import zfnet
+from reproduce.figure import Figure, Result
+from reproduce.paper.fig7_occlusion import where
+from zfnet.plot import LINES, heat, new_figure, photograph, rectangle, show
+
+FIGURE = Figure(
+    id="polar_bear",
+    title="Why am I a polar bear: snow, fur or face?",
+    claim="Covering the bear lowers the class's logit, the face more than the fur, and both more than the snow around it.",
+    inputs=("model", "images"),
+    seed=21,
+    budget=3,
+    config={"wnid": "n02134084", "size": 32, "stride": 2, "fill": 0.0, "images": 5},
+    files=("polar_bear.yaml", "../paper/fig7_occlusion.py"),
+)
+BOXES = Path(__file__).with_name("polar_bear.yaml")
+KINDS = {"face": LINES[1], "fur": LINES[4], "snow": LINES[5], "elsewhere": "0.5"}
+
+
+def compute(ctx) -> Result:
+    config, classes = FIGURE.config, ctx.model.classes
+    chosen = choose(ctx)
+    if not chosen:
+        return Result({}, {}, "not run", n=0, note="The corpus has none of the annotated polar bears.")
+    target, arrays, measured = ctx.model.wnids.index(config["wnid"]), {}, {}
+    for number, (name, x, boxes) in enumerate(chosen):
+        o = zfnet.occlude(
+            ctx.model, x, target, size=config["size"], stride=config["stride"], fill=config["fill"], progress=ctx.progress
+        )
+        base = o.baseline
+        arrays |= {f"{number}.{key}": getattr(o, key).cpu().numpy() for key in ("logit", "probability")}
+        arrays[f"{number}.x"] = x.cpu().numpy()
+        arrays[f"{number}.boxes"] = np.array([box for found in boxes.values() for box in found])
+        arrays[f"{number}.kinds"] = np.array([kind for kind, found in boxes.items() for _ in found])
+        falls: dict = {"logit": {}, "probability": {}}
+        for kind, positions in where(o.boxes, boxes).items():
+            if positions.any():
+                falls["logit"][kind] = float((base.logit - o.logit).cpu()[positions].mean())
+                falls["probability"][kind] = float((base.probability - o.probability).cpu()[positions].mean())
+        measured[name] = {
+            "predicted": classes[int(base.label)], "logit": float(base.logit), "probability": float(base.probability),
+            "mean fall of the logit": falls["logit"], "mean fall of the probability": falls["probability"],
+            "positions where it is the predicted class, %": 100 * float((o.label == target).float().mean()),
+        }  # fmt: skip
+    claims, verdict = judge([row["mean fall of the logit"] for row in measured.values()])
+    note = (
+        f"An occluder of {config['size']} pixels in steps of {config['stride']}; the annotated images with snow, then those "
+        "whose class is most probable. A position counts for the kind of box that it covers most, if it covers half of it (or "
+        "half of the occluder is in it); 'elsewhere' touches no box."
+    )
+    summary = {kind: mean_over([row["mean fall of the logit"] for row in measured.values()], kind) for kind in KINDS}
+    measured["mean fall of the logit over the images"] = {kind: value for kind, value in summary.items() if value is not None}
+    return Result(arrays, measured | {"claims": claims}, verdict, n=len(chosen), note=note)
+
+
+def choose(ctx) -> list[tuple[str, torch.Tensor, dict]]:
+    """The annotated images of the corpus, as (name, x, boxes): those with snow first, then by the probability of the class."""
+    wnid, places = FIGURE.config["wnid"], {name.split("/")[-1]: i for i, name in enumerate(ctx.images.names)}
+    if wnid not in ctx.model.wnids:
+        return []
+    found = []
+    for name, boxes in yaml.safe_load(BOXES.read_text()).items():
+        if name in places:
+            x = ctx.images.batch([places[name]]).to(ctx.device)
+            probability = float(ctx.model(x).softmax(1)[0, ctx.model.wnids.index(wnid)])
+            found.append(("snow" not in boxes, -probability, name, x, boxes))
+    return [row[2:] for row in sorted(found, key=lambda row: row[:3])[: FIGURE.config["images"]]]
+
+
+def mean_over(falls: list[dict[str, float]], kind: str) -> float | None:
+    values = [fall[kind] for fall in falls if kind in fall]
+    return float(np.mean(values)) if values else None
+
+
+def judge(falls: list[dict[str, float]]) -> tuple[dict[str, str], str]:
+    """The claims as counts of images in which they hold: reproduced if all do everywhere, partial if in most of the cases."""
+    tests = {
+        "covering the face lowers the logit": [fall["face"] > 0 for fall in falls if "face" in fall],
+        "covering the fur lowers the logit": [fall["fur"] > 0 for fall in falls if "fur" in fall],
+        "the face costs more than the fur": [fall["face"] > fall["fur"] for fall in falls if {"face", "fur"} <= fall.keys()],
+        "the face costs more than the snow": [fall["face"] > fall["snow"] for fall in falls if {"face", "snow"} <= fall.keys()],
+        "the fur costs more than the snow": [fall["fur"] > fall["snow"] for fall in falls if {"fur", "snow"} <= fall.keys()],
+    }
+    claims = {claim: f"{sum(held)} of {len(held)}" for claim, held in tests.items() if held}
+    if not all(tests.values()):
+        return claims, "not comparable"
+    every = [held for results in tests.values() for held in results]
+    return claims, "reproduced" if all(every) else "partial" if np.mean(every) > 0.5 else "differs"
+
+
+def draw(result: Result):
+    if not result.arrays:
+        return {}
+    names = [name for name in result.measured if name.endswith(".JPEG")]
+    figure = new_figure(11.6, 2.45 * len(names))
+    grid = figure.subplots(len(names), 4, squeeze=False, width_ratios=(1, 1.2, 1.2, 1.25))
+    widest = max(max(map(abs, result.measured[name]["mean fall of the logit"].values())) for name in names)
+    for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
+        row, a = (
+            result.measured[name],
+            {k: result.arrays[f"{number}.{k}"] for k in ("x", "logit", "probability", "boxes", "kinds")},
+        )
+        known = "ice bear" in row["predicted"] or "polar bear" in row["predicted"]
+        show(axes[0], photograph(a["x"])[0], "taken for a polar bear" if known else f"taken for: {row['predicted']}")
+        for kind, box in zip(a["kinds"], a["boxes"], strict=True):
+            rectangle(axes[0], box, KINDS[kind], linewidth=1.4)
+        heat(axes[1], a["logit"], f"logit under the square ({row['logit']:.1f} uncovered)")
+        heat(axes[2], a["probability"], f"probability ({row['probability']:.2f} uncovered)")
+        falls = row["mean fall of the logit"]
+        kinds = [kind for kind in KINDS if kind in falls]
+        axes[3].barh(kinds, [falls[kind] for kind in kinds], color=[KINDS[kind] for kind in kinds])
+        axes[3].axvline(0, color="black", linewidth=0.8)
+        axes[3].set(xlim=(-0.35 * widest, 1.1 * widest), title="mean fall of the logit where covered")
+        axes[3].invert_yaxis()
+    return {"polar_bear.jpg": figure}

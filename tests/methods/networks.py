@@ -1,0 +1,73 @@
+"""The networks on which attributions are tested: chains and residual networks, ReLUs as modules, functions and in place."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision import models
+from torchvision.models.vgg import cfgs, make_layers
+
+import zfnet
+from tests.conftest import random_he
+
+SIZE = 64  # of the images: 64 x 80 where the network takes oblong ones
+
+
+def he(model):
+    """He weights and small random biases in any network, so that every layer responds; in evaluation mode."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            fan = module.weight[0].numel()
+            module.weight.data = torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5
+            if module.bias is not None:
+                module.bias.data = torch.randn(module.bias.shape, generator=generator) * 0.1
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = torch.randn(module.num_features, generator=generator) * 0.1
+            module.running_var = torch.rand(module.num_features, generator=generator) + 0.5
+    return model.eval()
+
+
+def vgg11():
+    model = models.VGG(make_layers(cfgs["A"]), num_classes=10, init_weights=False)
+    model.classifier = nn.Sequential(nn.Linear(512 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 10))
+    return he(model)
+
+
+def resnet18():
+    return he(models.resnet18(num_classes=10))
+
+
+def small_zfnet(norm="none"):
+    return random_he(zfnet.zfnet(10, norm=norm, maps=(16, 24, 24, 24, 16), fc=32, size=SIZE))
+
+
+def small_alexnet():
+    return random_he(zfnet.alexnet(10, norm="none", maps=(16, 24, 24, 24, 16), fc=32, size=SIZE))
+
+
+BUILD = {"zfnet": small_zfnet, "alexnet": small_alexnet, "vgg11": vgg11, "resnet18": resnet18}
+
+
+class Rectified(nn.Module):
+    """A small network, pooled globally, that calls `relu` wherever a ReLU stands."""
+
+    def __init__(self, relu):
+        super().__init__()
+        self.conv1, self.conv2, self.fc = nn.Conv2d(3, 6, 5, 2), nn.Conv2d(6, 8, 3), nn.Linear(8, 4)
+        self.relu = relu
+        he(self)
+
+    def forward(self, x):
+        x = F.max_pool2d(self.relu(self.conv1(x)), 2)
+        return self.fc(self.relu(self.conv2(x)).mean((2, 3)))
+
+
+def out_of_place(model):
+    """A copy whose ReLU modules work out of place, and each once, as Captum's hooks need."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return model

@@ -1,0 +1,140 @@
+"""The lectures' attribution figures and the faithfulness bench: their verdicts, their boxes, what they fill an occluder with."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from reproduce.bench import faithfulness
+from reproduce.figure import Context, run
+from reproduce.lectures import attributions, occluders, polar_bear
+from reproduce.paper.fig7_occlusion import where
+from zfnet.data.images import to_pixels
+from zfnet.occlusion import windows
+from zfnet.plot import attribution_image
+
+
+def test_the_polar_bears_boxes_lie_in_the_image_and_are_tested():
+    boxes = windows(224, 224, polar_bear.FIGURE.config["size"], polar_bear.FIGURE.config["stride"])
+    annotated = yaml.safe_load(polar_bear.BOXES.read_text())
+    assert len(annotated) == 10
+    assert sum("snow" in found for found in annotated.values()) >= 3
+    for found in annotated.values():
+        assert set(found) <= set(polar_bear.KINDS) - {"elsewhere"}
+        for top, left, bottom, right in (box for some in found.values() for box in some):
+            assert 0 <= top < bottom <= 224
+            assert 0 <= left < right <= 224
+        positions = where(boxes, found)
+        assert all(positions[kind].any() for kind in found)
+
+
+@pytest.mark.parametrize(
+    ("falls", "verdict"),
+    [
+        ([{"face": 2.0, "fur": 1.0, "snow": 0.1}], "reproduced"), ([{"face": 2.0, "fur": 1.0, "snow": 1.5}], "partial"),
+        ([{"face": -1.0, "fur": -0.5, "snow": 0.1}], "differs"), ([{"face": 2.0, "fur": 1.0}], "not comparable"),
+        ([{"face": 2.0, "fur": 1.0, "snow": 0.1}, {"fur": -1.0}], "partial"),
+    ],
+)  # fmt: skip
+def test_the_polar_bears_verdict(falls, verdict):
+    assert polar_bear.judge(falls)[1] == verdict
+
+
+def test_polar_bears_are_not_looked_for_among_the_samples(tmp_path):
+    outcome = run(polar_bear, Context("imagenet65k", None), tmp_path)
+    assert outcome.record.verdict == "not run"
+    assert outcome.record.files == []
+
+
+def test_the_fillings():
+    x = torch.randn(2, 3, 60, 60, generator=torch.Generator().manual_seed(0))
+    filled = occluders.fillings(x)
+    assert list(filled) == list(occluders.FILLINGS)
+    assert all(t.shape == x.shape for t in filled.values())
+    assert (filled["mean grey"] == 0).all()
+    torch.testing.assert_close(to_pixels(filled["black"]), torch.zeros(x.shape), atol=1e-6, rtol=0)
+    assert float(filled["noise"].std()) == pytest.approx(1, abs=0.05)
+    assert torch.equal(occluders.fillings(x)["noise"], filled["noise"])
+    flat = torch.full((1, 3, 60, 60), 0.7)
+    torch.testing.assert_close(occluders.blurred(flat, 8.0), flat)
+    point = torch.zeros(1, 3, 61, 61)
+    point[:, :, 30, 30] = 1
+    seen = occluders.blurred(point, 4.0)[0, 0]
+    place = torch.arange(61.0) - 30
+    expected = torch.exp(-(place[:, None] ** 2 + place**2) / 32)
+    torch.testing.assert_close(seen[20:41, 20:41], (expected / expected.sum())[20:41, 20:41], rtol=0.02, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("correlation", "blur", "verdict"),
+    [(0.9, 0.1, "reproduced"), (0.9, 2.0, "partial"), (0.2, 0.1, "partial"), (0.2, 2.0, "differs")],
+)
+def test_the_occluders_verdict(correlation, blur, verdict):
+    falls = {kind: {"mean": 1.0, "largest": 2.0} for kind in occluders.FILLINGS[:-1]} | {
+        "blurred": {"mean": blur, "largest": 1.0}
+    }
+    row = {"fall of the logit": falls, "rank correlation of the maps": {"mean grey, black": 0.95, "black, noise": correlation}}
+    assert occluders.judge([row])[1] == verdict
+
+
+def test_the_share_of_a_map_on_the_object():
+    inside = attributions.covered({"dog": [[0, 0, 2, 2]], "face": [[2, 2, 4, 4]]}, torch.Size((4, 4)))
+    assert inside.sum() == 4
+    maps = torch.ones(2, 1, 4, 4)
+    assert attributions.concentration(maps, inside.expand(2, 4, 4)) == pytest.approx(1)
+    maps[1] = -inside.float()  # all of it on a quarter of the image
+    assert attributions.concentration(maps, inside.expand(2, 4, 4)) == pytest.approx(2.5)
+    assert attributions.concentration(maps, torch.zeros(2, 4, 4, dtype=torch.bool)) is None
+
+
+def rows(share=2.0, guided=0.9):
+    change = {"saliency": 0.5, "guided_backprop": guided, "deconvnet": 0.8}
+    return {
+        name: {"raw": [0, 1], "mass on the object, over chance": share, attributions.NEXT: value}
+        for name, value in change.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [(rows(), "reproduced"), (rows(share=0.5), "partial"), (rows(guided=0.1), "partial"), (rows(share=None), "not comparable")],
+)
+def test_the_attributions_verdict(measured, verdict):
+    assert attributions.judge(measured)[1] == verdict
+
+
+def scores(deconvnet=(-5, -9, -1), occlusion=(20, 10, 30), cam=(20, 10, 30), saliency=0.1):
+    better = {"deconvnet": deconvnet, "occlusion": occlusion, "grad_cam": cam}
+    random = {"guided_backprop": [0.6], "deconvnet": [0.5], "saliency": [saliency]}
+    return {faithfulness.BETTER: better, faithfulness.SAME: random}
+
+
+@pytest.mark.parametrize(
+    ("measured", "broken", "verdict"),
+    [
+        (scores(), "", "reproduced"), (scores(deconvnet=(5, 1, 9)), "no better", "partial"), (scores(saliency=0.9), "change least", "partial"),
+        (scores(occlusion=(1, -2, 4)), "occlusion points", "partial"), (scores(cam=(1, -2, 4)), "grad_cam points", "partial"),
+        (scores((5, 1, 9), (0, -1, 1), (0, -1, 1), 0.9), None, "differs"),
+    ],
+)  # fmt: skip
+def test_the_faithfulness_verdict_follows_its_claims(measured, broken, verdict):
+    claims, found = faithfulness.judge(measured)
+    assert found == verdict
+    for claim, state in claims.items():
+        assert state == ("does not hold" if broken is None or (broken and broken in claim) else "holds"), claim
+
+
+def test_a_drawn_map_is_normalised_by_its_size_and_what_is_not_finite_is_grey():
+    maps = np.zeros((4, 1, 10, 20), dtype=np.float32)
+    maps[0, 0, :5] = 3.0  # half of it at the top of the scale
+    maps[1, 0, :5], maps[1, 0, 5:] = 2.0, -2.0
+    maps[2, 0, 0] = np.nan
+    shown, top = attribution_image(maps)
+    assert shown.shape == (4, 10, 20, 3)
+    assert top.tolist() == [3, 2, 0, 0]
+    assert shown[0, 0, 0].sum() > 2.4 > 0.2 > shown[0, 9, 0].sum()  # yellow; black
+    red, blue = shown[1, 0, 0], shown[1, 9, 0]
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+    assert (shown[2, 0] == 0.5).all()
+    assert np.allclose(shown[2, 1:], shown[3, 1:])

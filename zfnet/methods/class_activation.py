@@ -1,0 +1,177 @@
+"""Class activation: the last feature maps, weighted by what each is worth to a class (CAM, Grad-CAM, Grad-CAM++)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from zfnet.activations import Step, UnknownLayer, chain, evaluating
+from zfnet.methods.attribution import Attribution, Target, derivative, forward
+from zfnet.methods.gradients import guided_backprop, strongest
+from zfnet.occlusion import resolve_target
+from zfnet.windows import UnsupportedNetwork
+
+
+def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
+    r"""The maps under a global average pooling, by the class's weights: $M_c = \sum_k w_k^c A_k$.
+
+    Zhou et al. 2016, section 2. Exact for a network that ends in global average pooling and one dense layer, such as ResNet;
+    one that does not needs such a head, fitted on its last rectified maps: `model.cam_head`, (weight (classes, C), bias). The
+    mean of `coarse` (N, 1, h, w) over places plus the bias is then that head's logit; `map` is `coarse` enlarged bilinearly
+    to the image. Signed, in logits, not rectified. `target` None is the class that the network itself predicts.
+    Raises ValueError for a bad x or target, UnsupportedNetwork for a network that has neither.
+    """
+    with feature_maps(model, x) as (maps, logits):
+        target = resolve_target(target, logits)
+        weight, _ = pooling_head(model, maps.detach(), logits.detach())
+        coarse = torch.einsum("nc,nchw->nhw", weight[target], maps.detach())[:, None]
+    return Attribution(enlarge(coarse, x), None, "cam", target, coarse)
+
+
+def grad_cam(model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None) -> Attribution:
+    r"""The maps of a layer, by their mean gradients: $M = \mathrm{ReLU}(\sum_k \alpha_k A_k)$.
+
+    $\alpha_k$ is the mean of $\partial S / \partial A_{ij}^k$ over places. Selvaraju et al. 2017, section 3. `layer` is a
+    layer as in `zfnet.trace` (conv5: rectified), or a module's path; by default the last maps before pooling: relu5 of ZFNet,
+    the last block of ResNet. `coarse` (N, 1, h, w) is the layer's own size, `map` (N, 1, H, W) enlarged bilinearly; 0 or
+    more: the ReLU keeps what speaks for the class, and may leave nothing (see `state`).
+    Raises ValueError for a bad x or target, UnknownLayer, UnsupportedNetwork for a network without maps.
+    """
+    maps, g, target = maps_and_gradient(model, x, target, layer)
+    coarse = (g.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
+    return Attribution(enlarge(coarse, x), None, "grad_cam", target, coarse)
+
+
+def grad_cam_plus_plus(model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None) -> Attribution:
+    r"""Grad-CAM whose weights count positive gradients only, each by its own share.
+
+    $w_k = \sum_{ij} \alpha_{ij}^k \mathrm{ReLU}(g_{ij}^k)$, $\alpha_{ij}^k = g^2 / (2 g^2 + g^3 \sum_{ab} A_{ab}^k)$, $g =
+    \partial S / \partial A_{ij}^k$; $M = \mathrm{ReLU}(\sum_k w_k A_k)$. Chattopadhay et al. 2018, eq. 10 and 19, for a score
+    $e^S$ of a piecewise linear S; its factor $e^S$, the same everywhere in an image, is left out, for it overflows. Where g
+    is 0 so is alpha. Arguments, values and errors as `grad_cam`.
+    """
+    maps, g, target = maps_and_gradient(model, x, target, layer)
+    below = 2 * g**2 + g**3 * maps.sum((2, 3), keepdim=True)
+    share = torch.where(below == 0, 0.0, g**2 / torch.where(below == 0, 1.0, below))
+    weight = (share * g.relu()).sum((2, 3), keepdim=True)
+    coarse = (weight * maps).sum(1, keepdim=True).relu()
+    return Attribution(enlarge(coarse, x), None, "grad_cam_plus_plus", target, coarse)
+
+
+def guided_grad_cam(model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None) -> Attribution:
+    r"""Guided back-propagation times Grad-CAM, enlarged bilinearly: as fine as the one, as selective as the other.
+
+    Selvaraju et al. 2017, section 3.2. `pixels` (N, C, H, W) is the signed product, `map` its maximum of the absolute over
+    channels, `coarse` the Grad-CAM map. Arguments as `grad_cam`, errors as there and of `guided_backprop`.
+    """
+    where = grad_cam(model, x, target, layer=layer)
+    pixels = guided_backprop(model, x, where.target).pixels
+    assert pixels is not None
+    pixels = pixels * where.map
+    return Attribution(strongest(pixels), pixels, "guided_grad_cam", where.target, where.coarse)
+
+
+def enlarge(coarse: Tensor, x: Tensor) -> Tensor:
+    """A coarse map (N, 1, h, w) at the size of x: (N, 1, H, W), bilinearly, as the papers do."""
+    return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def maps_and_gradient(model: nn.Module, x: Tensor, target: Target, layer: str | None) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's maps (N, C, h, w), the target logit's gradient in them, and the targets (N,)."""
+    with feature_maps(model, x, layer) as (maps, logits):
+        target = resolve_target(target, logits)
+        return maps.detach(), derivative(logits, target, maps), target
+
+
+@contextmanager
+def feature_maps(model: nn.Module, x: Tensor, layer: str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pass x once, in evaluation mode, and give the layer's maps (N, C, h, w), as recorded for gradients, and the logits.
+
+    Of a module that is used several times, the last maps. No hook outlives the pass, whatever happens in it.
+    """
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        kept = LastMaps() if layer is None else Hook(module_of(model, layer, x))
+        _, logits = forward(model, x, kept)
+        if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
+            found = "" if kept.maps is None else f", it puts out {tuple(kept.maps.shape)}"
+            raise UnsupportedNetwork(f"{layer or type(model).__name__} has no feature maps (N, C, h, w){found}")
+        yield kept.maps, logits
+
+
+class Hook(AbstractContextManager):
+    """A context that keeps what a module puts out. The network goes on with a copy, which an in-place ReLU may overwrite."""
+
+    def __init__(self, module: nn.Module):
+        self.module, self.maps = module, None
+
+    def __enter__(self):
+        def keep(module, inputs, output):
+            self.maps = output if isinstance(output, Tensor) else None
+            return output if self.maps is None else output.clone()
+
+        self.handle = self.module.register_forward_hook(keep)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.handle.remove()
+
+
+class LastMaps(TorchFunctionMode):
+    """A context that keeps the last maps before pooling: of whatever operation, module or function, makes them.
+
+    Maps have four axes and more than one place. What pooling makes of them does not count: it is coarser.
+    """
+
+    maps: Tensor | None = None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.ndim == 4 and result.shape[2:].numel() > 1 and result.requires_grad:
+            self.maps = self.maps if "Pool" in type(result.grad_fn).__name__ else result
+        return result
+
+
+def module_of(model: nn.Module, layer: str, x: Tensor) -> nn.Module:
+    """The module that completes a layer named as in `zfnet.trace`, else the one at that path. Raises UnknownLayer."""
+    steps: list[Step] = []
+    with suppress(UnsupportedNetwork), torch.no_grad():
+        steps = chain(model, x[:1])
+    for step in reversed(steps):
+        if layer in (step.layer, step.name):
+            return step.module
+    try:
+        return model.get_submodule(layer or "no name")
+    except AttributeError:
+        names = [step.layer for step in steps if step.layer] or [name for name, _ in model.named_children()]
+        raise UnknownLayer(f"no layer {layer!r}; the network has {', '.join(names)}") from None
+
+
+def pooling_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight (classes, C) and bias (classes,) that take pooled maps to logits: the fitted head, or the network's own.
+
+    Raises UnsupportedNetwork where there is neither, or where the maps of its own do not give its logits.
+    """
+    head = getattr(model, "cam_head", None)
+    own = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
+    if head is None and own:
+        bias = own[0].bias if own[0].bias is not None else logits.new_zeros(len(own[0].weight))
+        head = (own[0].weight.detach(), bias.detach())
+        pooled = maps.mean((2, 3))
+        fits = pooled.shape[1] == head[0].shape[1] and logits.shape[1] == len(head[0])
+        if not fits or not torch.allclose(F.linear(pooled, *head), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
+            head = None
+    if head is None:
+        raise UnsupportedNetwork(
+            f"{type(model).__name__} does not end in global average pooling and one dense layer, and has no cam_head: give it "
+            "one, model.cam_head = (weight (classes, maps), bias (classes,)) fitted on its pooled last maps, or take grad_cam"
+        )
+    weight, bias = (torch.as_tensor(part).to(maps) for part in head)
+    if weight.shape != (logits.shape[1], maps.shape[1]) or bias.shape != weight.shape[:1]:
+        found = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+        raise ValueError(f"cam_head must be a weight ({logits.shape[1]}, {maps.shape[1]}) and its bias, got {found}")
+    return weight, bias
