@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,6 +56,11 @@ def sample_vectors(
         drawn = torch.randint(places, (len(vectors), per_image if places > 1 else 1), generator=generator)
         rows.append(vectors.gather(1, drawn[..., None].expand(-1, -1, vectors.shape[2])).flatten(0, 1))
     return torch.cat(rows)
+
+
+def purity(labels: np.ndarray) -> np.ndarray:
+    """The share of the most frequent class among each unit's images: labels (units, k) to (units,), from 1 / k to 1."""
+    return np.array([np.unique(row, return_counts=True)[1].max() / len(row) for row in labels])
 
 
 def similarity(codes: Tensor, index: Tensor) -> Tensor:
