@@ -68,7 +68,7 @@ def draw(result: Result):
     a, m = result.arrays, result.measured
     figure = new_figure(13.5, 6.2)
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.05))
-    edges = np.arange(-4, 3.01, 0.1)
+    edges = np.arange(-4, 3.01, 0.1)  # of log10
     for panel, layer in zip(above.subplots(1, len(LAYERS), sharey=True), LAYERS, strict=True):
         counts = a[f"{layer}.counts"]
         shares = np.histogram(np.log10(a[f"{layer}.values"]), edges, weights=counts)[0] / counts.sum()
@@ -76,10 +76,10 @@ def draw(result: Result):
         for q, value, colour in zip(FIGURE.config["quantiles"], a[f"{layer}.quantiles"], LINES, strict=False):
             if value > 0:
                 panel.axvline(np.log10(value), color=colour, linewidth=1.4, label=f"{100 * q:g} %")
-        panel.set(title=f"{layer}: {m[layer]['sparsity, %']:.0f} % zero", xlim=(-3, 2.5), xticks=(-2, 0, 2))
+        panel.set(title=f"{layer}: {m[layer]['sparsity, %']:.0f} % zero", xlim=(-3, 2), xticks=(-2, 0, 2))
         panel.set_xticklabels(["0.01", "1", "100"])
-        panel.set_ylim(bottom=0)
     axes = above.axes
+    axes[0].set_ylim(0, 1.05 * max(panel.dataLim.ymax for panel in axes))
     axes[0].set_ylabel("share of the activations\nabove zero, %")
     axes[len(LAYERS) // 2].set_xlabel("activation (logarithmic)")
     lines = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}

@@ -21,8 +21,8 @@ from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 FIGURE = Figure(
     id="maps",
     title="The feature maps of one image",
-    claim="From layer to layer an image excites fewer of the positions, and the last layer's maps are blank more often than the "
-    "first's.",
+    claim="From layer to layer an image excites fewer of the positions, and the last layer's maps are blank more often than "
+    "the first's.",
     inputs=("model", "images"),
     seed=1,
     budget=6,
@@ -89,18 +89,18 @@ def draw(result: Result):
         side = HEIGHT // ROWS[layer] - 1
         tiles = enlarge(coloured(a[layer]), side)
         sheets[layer] = mosaic(tiles, -(-len(tiles) // ROWS[layer]), gap=1)
-    figure = new_figure(15, 7.6)
-    above, below = figure.subfigures(2, 1, height_ratios=(0.36, 1))
+    figure = new_figure(11.2, 6)
+    above, below = figure.subfigures(2, 1, height_ratios=(0.4, 1))
     top = above.subplots(1, 6)
     show(top[0], photograph(a["x"])[0], result.measured["shown"])
     for panel, layer in zip(top[1:], LAYERS, strict=True):
         maps = a[layer].astype(np.float32)
         strongest = int(maps.max((1, 2)).argmax())
-        show(panel, coloured(maps[strongest : strongest + 1])[0], f"{layer}: strongest map, {strongest}")
+        show(panel, coloured(maps[strongest : strongest + 1])[0], f"{layer}, map {strongest}")
     widths = [sheet.shape[1] for sheet in sheets.values()]
     for panel, (layer, sheet) in zip(below.subplots(1, 5, width_ratios=widths), sheets.items(), strict=True):
         none = int((a[layer].max((1, 2)) <= 0).sum())
-        show(panel, sheet, f"{layer}: all {len(a[layer])} maps, {none} blank\n(mean over images: {blank[layer][0]:.0%} blank)")
+        show(panel, sheet, f"{layer}: {len(a[layer])} maps, {none} blank\n(over images {blank[layer][0]:.0%})")
     return {"maps.jpg": figure}
 
 

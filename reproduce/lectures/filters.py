@@ -57,7 +57,8 @@ def compute(ctx) -> Result:
     claims, found = judge(smooth, share)
     note = "Means over a layer's filters with 95 % intervals. Mostly colour: less than half of the energy is common to red, "
     note += "green and blue. The filters shown of deeper layers are drawn at random."
-    return Result(arrays, measured | {"claims": claims}, found, n=len(layers), note=note)
+    scale = "paper" if model.info.get("training_images", 0) > 1_200_000 else "subset"
+    return Result(arrays, measured | {"claims": claims}, found, n=len(layers), note=note, scale=scale)
 
 
 def smoothness(weight: torch.Tensor) -> torch.Tensor:
@@ -79,15 +80,15 @@ def judge(smooth: dict, share: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result):
     a, share = result.arrays, result.measured["share of a filter's energy in its nine strongest slices"]
-    figure = new_figure(13.2, 4.9)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.13, 1))
+    figure = new_figure(12.4, 5)
+    left, right = figure.subfigures(1, 2, width_ratios=(1.3, 1))
     first, *deeper = (name for name in a if "." not in name)
     axes = left.subplots()
     show(axes, mosaic(enlarge(filter_image(a[first]), 56), 12, gap=4), f"{first}: all {len(a[first])} filters, in colour")
     for panel, layer in zip(right.subplots(2, -(-len(deeper) // 2)).flat, deeper, strict=True):
-        blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=1, background=0.75) for nine in a[layer]]
-        show(panel, mosaic(np.stack(blocks), 4, gap=12))
-        title = f"{layer}: nine strongest of {a[f'{layer}.slices']} slices ({share[layer][0]:.0%} of the energy)"
+        blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=5) for nine in a[layer]]
+        show(panel, mosaic(np.stack(blocks), 4, gap=24))
+        title = f"{layer}, {len(blocks)} filters: the nine strongest of\n{a[f'{layer}.slices']} slices, {share[layer][0]:.0%} of the energy"
         panel.set_title(title, fontsize=8)
     return {"filters.png": figure}
 

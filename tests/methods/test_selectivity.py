@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from zfnet.methods.selectivity import auc, best_unit
+from zfnet.methods.selectivity import auc, best_unit, permuted
 
 
 def test_auc_by_hand():
@@ -45,3 +45,17 @@ def test_a_unit_that_knows_is_found_and_luck_is_not_taken_for_knowledge():
     assert luck.unit.shape == luck.judged.shape == (200, 2)
     assert luck.chosen.mean() > 0.75  # the best of 300 units that know nothing ...
     assert luck.judged.mean() == pytest.approx(0.5, abs=0.03)  # ... knows nothing of the other half
+
+
+def test_labels_are_permuted_within_their_groups_and_nowhere_else():
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.tensor([2, 0, 2, 1, 0, 0, 2, 1])
+    positive = torch.tensor([1, 1, 0, 1, 0, 0, 0, 1]).bool()
+    found = permuted(positive, groups, 600, generator)
+    for g in range(3):
+        assert (found[:, groups == g].sum(1) == positive[groups == g].sum()).all()
+    for i, share in enumerate((1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)):  # every place of a group is as likely
+        assert found[:, i].double().mean() == pytest.approx(share, abs=0.07)
+    free = permuted(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
+    assert (free.sum(1) == 4).all()
+    assert free.double().mean(0).tolist() == pytest.approx([0.5] * 8, abs=0.07)

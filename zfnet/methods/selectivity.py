@@ -50,3 +50,13 @@ def best_unit(values: Tensor, positive: Tensor, first: Tensor) -> Selected:
     chosen = [area.amax(-1) for area in areas]
     judged = [other.gather(-1, unit[..., None])[..., 0] for other, unit in zip(reversed(areas), units, strict=True)]
     return Selected(*(torch.stack(part, -1) for part in (units, chosen, judged)))
+
+
+def permuted(positive: Tensor, groups: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Labellings (count, N) in which the labels of positive (N,) bool are permuted within each group of groups (N,) int64.
+
+    With one group for all, what luck gives; with the images' classes, what the class alone gives away of the label.
+    """
+    order = torch.rand(count, len(positive), generator=generator).argsort(1)
+    shuffled = order.gather(1, groups[order].argsort(1, stable=True))  # group by group, within each at random
+    return torch.empty(count, len(positive), dtype=torch.bool).index_copy(1, groups.argsort(stable=True), positive[shuffled])
