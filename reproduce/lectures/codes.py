@@ -72,9 +72,9 @@ def compute(ctx) -> Result:
         space: mean((labels[found[:, 0].numpy()] == labels).astype(float)) for space, found in everyone.items()
     }
     claims, outcome = verdict({name: measured[name][1] > 0 for name in ("layer 7 less pixels", "t-SNE less PCA")})
-    note = f"Layouts and kinds of {len(some)} images, classes of {len(chosen)}, spread evenly over the corpus; 95 % intervals over "
+    note = f"Layouts and kinds of {len(some)} images, classes of {len(chosen)}, spread evenly over the corpus; 95 % intervals "
     note += (
-        f"images. Near is the cosine; in a plane, the distance. Pixels: the view at {config['pixels']} x {config['pixels']}."
+        f"over images. Near is the cosine; in a plane, the distance. Pixels: {config['pixels']} x {config['pixels']} of them."
     )
     if samples:
         outcome, note = "not comparable", note + " Kinds are the photographs, of which the images are overlapping crops."
@@ -137,10 +137,10 @@ def draw(result: Result):
     show(sheet.subplots(), mosaic(a["tiles"][np.argsort(a["cells"])] / 255, side, gap=0))
     sheet.suptitle(f"{len(a['cells'])} images in a grid, where t-SNE puts their layer-7 codes")
 
-    rows = new_figure(11.6, 1.02 * len(a["neighbours"]) + 0.4)
-    for panel, columns, title in zip(
-        rows.subplots(1, 3, width_ratios=(1, k, k)), ([0], range(1, k + 1), range(k + 1, 2 * k + 1)),
-        ("image", "nearest in layer 7", "nearest in pixels"), strict=True,
-    ):  # fmt: skip
-        show(panel, mosaic(np.concatenate(a["neighbours"][:, list(columns)]) / 255, len(columns), gap=2), title)
+    rows, side = new_figure(11.6, 1.02 * len(a["neighbours"]) + 0.3), a["neighbours"].shape[2] + 2
+    panel = rows.subplots()
+    image = mosaic(np.concatenate(a["neighbours"]) / 255, 2 * k + 1, gap=2)
+    show(panel, np.insert(image, np.repeat([side - 1, (k + 1) * side - 1], 16), 1, axis=1))  # white between the three
+    for title, left, count in (("image", 0, 1), ("nearest in layer 7", 1, k), ("nearest in pixels", k + 1, k)):
+        panel.text((left + count / 2) * side + 16 * (left > 0) + 16 * (left > 1), -6, title, ha="center", va="bottom")
     return {"planes.png": planes, "grid.jpg": sheet, "neighbours.jpg": rows}

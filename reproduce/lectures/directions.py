@@ -58,8 +58,8 @@ def compute(ctx) -> Result:
             alike = similarity(codes, top.index).numpy()
             coherence["conv5, cosine of the nine images' layer 7"] = {k: alike[p] for k, p in zip(KINDS, parts, strict=True)}
             for kind, part in zip(KINDS, parts, strict=True):
-                order = range(len(part)) if kind == KINDS[2] else torch.randperm(len(part), generator=generator)
-                drawn = part[list(order)[: config["shown"]]]  # the first principal ones, others at random
+                order = torch.randperm(len(part), generator=generator) if kind != KINDS[2] else torch.arange(len(part))
+                drawn = part[order[: config["shown"]]]  # the first principal ones, of the others some at random
                 index, position = chosen[top.index[drawn].flatten().numpy()], top.position[drawn].flatten(0, 1)
                 seen = patches(ctx, layer, index, position)
                 arrays[kind] = (255 * enlarge(photograph(seen), 76)).astype(np.uint8).reshape(-1, K, 76, 76, 3)
@@ -72,11 +72,11 @@ def compute(ctx) -> Result:
         "cosine of layer 7": float(similarity(codes, at_random).mean()),
     }
     claims, outcome = judge(measured)
-    note = (
-        f"Means over directions with 95 % intervals, by bootstrap over them; {len(chosen)} images. {config['directions']} of "
+    note = f"Means over directions with 95 % intervals, by bootstrap over them; {len(chosen)} images. Of each kind "
+    note += (
+        f"{config['directions']}, of principal ones {config['principal']}, less those that fewer than nine images excite; of "
     )
-    note += f"each kind, {config['principal']} principal, less those that fewer than nine images excite; of layer 7 that many units, "
-    note += "at random. Principal directions are of layer 5's activations at random positions, and of layer 7's codes."
+    note += "layer 7 that many units, at random. Principal directions are of layer 5's activations at random positions, and of layer 7's codes."
     if samples:
         outcome, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)

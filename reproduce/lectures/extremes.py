@@ -87,7 +87,7 @@ def draw(result: Result):
         return {}
     a, count = result.arrays, FIGURE.config["shown"]
     features = a["features"]
-    figure = new_figure(1.16 * 2 * count + 0.9, (1.16 * 2 + 0.12) * len(features) + 0.75)
+    figure = new_figure(1.06 * 2 * count + 0.9, (1.06 * 2 + 0.2) * len(features))
     blocks = figure.subfigures(len(features), 2, squeeze=False)
     for row, (feature, pair) in enumerate(zip(features, blocks, strict=True)):
         for end, block in zip(("most", "least"), pair, strict=True):

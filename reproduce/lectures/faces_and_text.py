@@ -75,8 +75,8 @@ def compute(ctx) -> Result:
         arrays[f"{label}.right"] = y[order]
     claims, outcome = judge(measured)
     note = (
-        "The unit is chosen on half of the classes and judged on the other, both ways, and the two AUCs averaged; 95 % intervals "
-        "by bootstrap over classes. Text is judged among images without a face, so that a unit that avoids faces gains nothing. "
+        "The unit is chosen on half of the classes and judged on the other, both ways, and the two AUCs averaged; 95 % "
+        "intervals by bootstrap over classes. Text is judged among images without a face, so that avoiding faces gains nothing. "
         f"Shown: the strongest images of the half that had no part in the choice. {missing}"
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(numbers), note=note)

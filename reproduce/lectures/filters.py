@@ -86,9 +86,10 @@ def draw(result: Result):
     axes = left.subplots()
     show(axes, mosaic(enlarge(filter_image(a[first]), 56), 12, gap=4), f"{first}: all {len(a[first])} filters, in colour")
     for panel, layer in zip(right.subplots(2, -(-len(deeper) // 2)).flat, deeper, strict=True):
-        blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=5) for nine in a[layer]]
+        blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
         show(panel, mosaic(np.stack(blocks), 4, gap=24))
-        title = f"{layer}, {len(blocks)} filters: the nine strongest of\n{a[f'{layer}.slices']} slices, {share[layer][0]:.0%} of the energy"
+        slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
+        title = f"{layer}, {len(blocks)} filters: the nine strongest of\n{slices} slices, {energy:.0%} of the energy"
         panel.set_title(title, fontsize=8)
     return {"filters.png": figure}
 

@@ -58,5 +58,7 @@ def permuted(positive: Tensor, groups: Tensor, count: int, generator: torch.Gene
     With one group for all, what luck gives; with the images' classes, what the class alone gives away of the label.
     """
     order = torch.rand(count, len(positive), generator=generator).argsort(1)
-    shuffled = order.gather(1, groups[order].argsort(1, stable=True))  # group by group, within each at random
-    return torch.empty(count, len(positive), dtype=torch.bool).index_copy(1, groups.argsort(stable=True), positive[shuffled])
+    shuffled = order.gather(1, groups[order].argsort(dim=1, stable=True))  # group by group, within each at random
+    found = torch.empty(count, len(positive), dtype=torch.bool)
+    found[:, groups.argsort(stable=True)] = positive[shuffled]
+    return found
