@@ -73,9 +73,7 @@ def compute(ctx) -> Result:
     }
     claims, outcome = verdict({name: measured[name][1] > 0 for name in ("layer 7 less pixels", "t-SNE less PCA")})
     note = f"Layouts and kinds of {len(some)} images, classes of {len(chosen)}, spread evenly over the corpus; 95 % intervals "
-    note += (
-        f"over images. Near is the cosine; in a plane, the distance. Pixels: {config['pixels']} x {config['pixels']} of them."
-    )
+    note += f"over images. Near is the cosine, in a plane the distance; pixels are {config['pixels']} x {config['pixels']}."
     if samples:
         outcome, note = "not comparable", note + " Kinds are the photographs, of which the images are overlapping crops."
     rng = np.random.default_rng(FIGURE.seed)

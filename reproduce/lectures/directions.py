@@ -24,7 +24,7 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=14,
     budget=9,
-    config={"images": 4000, "for principal ones": 300, "of samples": [130, 60], "directions": 256, "principal": 64, "shown": 3},
+    config={"images": 4000, "for principal ones": 300, "of samples": [130, 60], "directions": 256, "principal": 64, "shown": 4},
     files=("shared.py",),
 )
 LAYERS = ("conv5", "fc7")
@@ -72,11 +72,9 @@ def compute(ctx) -> Result:
         "cosine of layer 7": float(similarity(codes, at_random).mean()),
     }
     claims, outcome = judge(measured)
-    note = f"Means over directions with 95 % intervals, by bootstrap over them; {len(chosen)} images. Of each kind "
-    note += (
-        f"{config['directions']}, of principal ones {config['principal']}, less those that fewer than nine images excite; of "
-    )
-    note += "layer 7 that many units, at random. Principal directions are of layer 5's activations at random positions, and of layer 7's codes."
+    note = f"Means over directions with 95 % intervals, by bootstrap over them; {len(chosen)} images. Of each kind up to "
+    note += f"{config['directions']}, of principal ones {config['principal']}, less those that fewer than nine images excite. "
+    note += "Principal directions are of layer 5's activations at random positions, and of layer 7's codes."
     if samples:
         outcome, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
@@ -110,12 +108,13 @@ def draw(result: Result):
     if not result.arrays:
         return {}
     a, m = result.arrays, result.measured
-    figure = new_figure(14.2, 6.6)
-    left, right = figure.subfigures(1, 2, width_ratios=(2.15, 1))
-    for column, kind in zip(left.subplots(1, 3), KINDS, strict=True):
+    figure = new_figure(12.6, 7.4)
+    left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+    for row, kind in zip(left.subplots(3, 1), KINDS, strict=True):
         blocks = np.stack([mosaic(nine / 255, 3, gap=1) for nine in a[kind]])
-        show(column, mosaic(blocks, 1, gap=12), f"layer 5, {'first ' if kind == KINDS[2] else 'random '}{kind}")
-    left.suptitle("What excites three of each most: receptive fields of the nine strongest images")
+        which = f"the first {len(blocks)}" if kind == KINDS[2] else f"{len(blocks)} at random"
+        show(row, mosaic(blocks, len(blocks), gap=12), f"{kind} of layer 5, {which}")
+    left.suptitle("What each sees in the nine images that excite it most")
     names = [name for name in m if "units" in m[name]]
     for panel, name in zip(right.subplots(len(names), 1), names, strict=True):
         chance = m["nine images at random"]["one class, share" if "class" in name else "cosine of layer 7"]

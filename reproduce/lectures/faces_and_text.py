@@ -75,9 +75,10 @@ def compute(ctx) -> Result:
         arrays[f"{label}.right"] = y[order]
     claims, outcome = judge(measured)
     note = (
-        "The unit is chosen on half of the classes and judged on the other, both ways, and the two AUCs averaged; 95 % "
-        "intervals by bootstrap over classes. Text is judged among images without a face, so that avoiding faces gains nothing. "
-        f"Shown: the strongest images of the half that had no part in the choice. {missing}"
+        "The unit is chosen on half of the classes and judged on the other, both ways, and the two AUCs averaged; intervals: "
+        "95 %, by bootstrap over classes. Controls choose and judge with labels permuted: of all images (luck), and within each "
+        "class (the class alone). Text is judged among images without a face, so that avoiding faces gains nothing. Shown: "
+        f"the strongest images of the half that had no part in the choice. {missing}"
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(numbers), note=note)
 
@@ -157,7 +158,7 @@ def draw(result: Result):
             layers.axhline(m[label][f"{control}: mean and 97.5 %"][0], color="0.5", linestyle=style, label=control)
         layers.set_xticks(range(len(scored)), scored)
         layers.set(ylim=(0.4, 1), ylabel="AUC on the other half", title="Best unit, chosen on other classes")
-        layers.legend(frameon=False, loc="lower right", fontsize=7.5)
+        layers.legend(frameon=False, loc="upper left", fontsize=7.5)
         tiles = enlarge(a[f"{label}.patches"], 130)
         colours = np.where(a[f"{label}.right"][:, None], (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[:, None, None]
         framed = np.broadcast_to(colours, (len(tiles), 138, 138, 3)).copy()

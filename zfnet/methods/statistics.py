@@ -95,7 +95,7 @@ def population(
     for found in stream(model, dataset, layers, batch=batch, progress=progress):
         for layer, maps in found.items():
             vectors = positions_by_units(maps)  # (B, H W, C)
-            share = (vectors > 0).double().mean(1)  # (B, C)
+            share = (vectors > 0).sum(1).double() / vectors.shape[1]  # (B, C)
             excited[layer] = excited.get(layer, 0) + (share > 0).sum(0).cpu()
             active[layer] = active.get(layer, 0) + share.sum(0).cpu()
             counts[layer] = counts.get(layer, 0) + count(vectors).cpu()
