@@ -76,9 +76,9 @@ def compute(ctx) -> Result:
     claims, outcome = judge(measured)
     note = (
         "The unit is chosen on half of the classes and judged on the other, both ways, and the two AUCs averaged; intervals: "
-        "95 %, by bootstrap over classes. Controls choose and judge with labels permuted: of all images (luck), and within each "
-        "class (the class alone). Text is judged among images without a face, so that avoiding faces gains nothing. Shown: "
-        f"the strongest images of the half that had no part in the choice. {missing}"
+        "95 %, by bootstrap over classes. Controls choose and judge with labels permuted: of all images (luck), and within "
+        "each class (the class alone). Text is judged among images without a face, so that avoiding faces gains nothing. "
+        f"Shown: the strongest images of the half that had no part in the choice. {missing}"
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(numbers), note=note)
 
