@@ -51,12 +51,12 @@ class Population:
 
         Raises ValueError for a q outside [0, 1].
         """
-        q = torch.as_tensor(q, dtype=torch.float64)
-        if ((q < 0) | (q > 1)).any():
-            raise ValueError(f"q must lie in [0, 1], got {q.tolist()}")
+        shares = torch.as_tensor(q, dtype=torch.float64)
+        if ((shares < 0) | (shares > 1)).any():
+            raise ValueError(f"q must lie in [0, 1], got {q}")
         order = self.values.argsort()
         below = self.counts[order].cumsum(0)
-        wanted = (q * below[-1]).ceil().clamp_min(1).to(torch.int64)
+        wanted = (shares * below[-1]).ceil().clamp_min(1).to(torch.int64)
         return self.values[order][torch.searchsorted(below, wanted)].double()
 
 
