@@ -19,8 +19,8 @@ FIGURE = Figure(
     "layer 1.",
     inputs=("model", "images"),
     seed=1,
-    budget=8,
-    config={"images": 2000, "images of samples": 130, "quantiles": [0.5, 0.9, 0.99, 0.999]},
+    budget=7,
+    config={"images": 2000, "images of samples": 96, "quantiles": [0.5, 0.9, 0.99, 0.999]},
     files=("shared.py",),
 )
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")

@@ -23,8 +23,8 @@ FIGURE = Figure(
     claim="The images that excite a random direction most share a class as much as those of a single unit.",
     inputs=("model", "images"),
     seed=14,
-    budget=9,
-    config={"images": 4000, "for principal ones": 300, "of samples": [130, 60], "directions": 256, "principal": 64, "shown": 4},
+    budget=6,
+    config={"images": 4000, "for principal ones": 300, "of samples": [128, 32], "directions": 256, "principal": 64, "shown": 4},
     files=("shared.py",),
 )
 LAYERS = ("conv5", "fc7")

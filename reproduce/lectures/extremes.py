@@ -1,8 +1,8 @@
 """The images that excite a feature map of layer 5 most and least, by its maximum and by its mean, with what it sees of them.
 
 What lectures ask after R-CNN (Girshick et al. 2014, Fig. 4): a unit's strongest images name what it looks for; do the
-weakest name its opposite? After the ReLU the question has no answer, for most images are equal at zero, so the maps are
-ranked before it. By the maximum an image counts for one place, which the box marks; by the mean for all of it.
+weakest name its opposite? After the ReLU all images that leave a map silent are equal at zero, so maps are ranked before
+it. By the maximum an image counts for one place, which the box marks; by the mean for all of it.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=5,
     budget=6,
-    config={"images": 4000, "images of samples": 130, "k": 9, "features": 3, "shown": 6},
+    config={"images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
     files=("shared.py",),
 )
 LAYER = "conv5"
@@ -51,6 +51,9 @@ def compute(ctx) -> Result:
         "one class among nine images, mean share": {name: mean(share) for name, share in shares.items()},
         "most less least": {by: mean(shares[f"most by {by}"] - shares[f"least by {by}"]) for by in ("maximum", "mean")},
         "nine at random": float(purity(np.random.default_rng(FIGURE.seed).choice(labels, (2000, config["k"]))).mean()),
+        "different images among all features' nine, share": {
+            name: len(top.index[alive].unique()) / top.index[alive].numel() for name, top in tops.items()
+        },
         "of the nine most by maximum also among those by mean": mean(np.array(both)),
         "images equal at zero after the ReLU, share": mean(silent),
     }
@@ -87,7 +90,7 @@ def draw(result: Result):
         return {}
     a, count = result.arrays, FIGURE.config["shown"]
     features = a["features"]
-    figure = new_figure(1.06 * 2 * count + 0.9, (1.06 * 2 + 0.2) * len(features))
+    figure = new_figure(0.96 * 2 * count + 0.9, (0.96 * 2 + 0.25) * len(features))
     blocks = figure.subfigures(len(features), 2, squeeze=False)
     for row, (feature, pair) in enumerate(zip(features, blocks, strict=True)):
         for end, block in zip(("most", "least"), pair, strict=True):

@@ -28,7 +28,7 @@ FIGURE = Figure(
     "part in choosing it: above what the classes alone give.",
     inputs=("model", "images"),
     seed=5,
-    budget=2,
+    budget=1,
     config={"layers": ["conv1", "conv2", "conv3", "conv4", "conv5"], "permutations": 1000, "at least": 10, "shown": 8},
     files=("shared.py", "faces_and_text.yaml"),
 )

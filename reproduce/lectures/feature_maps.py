@@ -25,8 +25,8 @@ FIGURE = Figure(
     "the first's.",
     inputs=("model", "images"),
     seed=1,
-    budget=6,
-    config={"images": 200, "images of samples": 40, "photograph": "cat"},
+    budget=5,
+    config={"images": 200, "images of samples": 32, "photograph": "cat"},
     files=("shared.py",),
 )
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")

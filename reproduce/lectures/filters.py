@@ -22,7 +22,7 @@ FIGURE = Figure(
     "than half of its energy, so that they cannot be read.",
     inputs=("model",),
     seed=1,
-    budget=5,
+    budget=3,
     files=("shared.py",),
     config={"filters of a deeper layer": 12, "slices": 9},
 )
