@@ -8,7 +8,7 @@ activations that are left are spread over orders of magnitude. Quantiles are of 
 import numpy as np
 
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import spread, subset, verdict
+from reproduce.lectures.shared import FEW, spread, subset, verdict
 from zfnet.methods.statistics import ERROR, population
 from zfnet.plot import LINES, new_figure
 
@@ -48,8 +48,8 @@ def compute(ctx) -> Result:
     claims, found = judge(measured)
     note = f"Over {len(chosen)} images, spread evenly over the corpus, and all positions; rectified, before pooling. Dead: "
     note += "above zero nowhere in any of these images."
-    if samples:
-        found, note = "not comparable", note + " Crops of 13 photographs: too few pictures to call a filter dead."
+    if samples or len(chosen) < FEW:
+        found, note = "not comparable", note + " Too few different pictures to call a filter dead."
     return Result(arrays, measured | {"claims": claims}, found, n=len(chosen), note=note)
 
 

@@ -1,6 +1,6 @@
 """Layer 7's codes of many images: their neighbours, and where PCA and t-SNE lay them out.
 
-What lectures show (Krizhevsky et al. 2012, Fig. 4; Karpathy's t-SNE of CNN codes): images near each other in the 4096 numbers
+What lectures show (Krizhevsky et al. 2012, Fig. 4; Karpathy's t-SNE of CNN codes): images near each other in the numbers
 of layer 7 are of one kind, though their pixels have little in common; a plane keeps part of that, t-SNE's more than the plane
 of the two principal components. Measured as the share of an image's nearest others that are of its kind, one of six.
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import classes, spread, subset, verdict
+from reproduce.lectures.shared import FEW, classes, spread, subset, verdict
 from zfnet.methods.codes import grid, nearest, principal_components, tsne
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import responses
@@ -41,8 +41,8 @@ SPACES = ("layer 7", "pixels", "PCA, 2 numbers", "t-SNE, 2 numbers")
 def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread(ctx, config["images of samples" if samples else "images"])
-    if len(chosen) < 60:
-        return Result({}, {}, "not run", n=len(chosen), note="Fewer than 60 images.")
+    if len(chosen) < FEW:
+        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
     codes = responses(ctx.model, subset(ctx, chosen), "fc7", progress=ctx.progress)["fc7"].maximum
     small = [F.interpolate(ctx.images.batch(part), config["pixels"], mode="area") for part in np.array_split(chosen, 20)]
     pixels = torch.cat(small).flatten(1)
@@ -122,7 +122,9 @@ def draw(result: Result):
             x, y = a[space][a["kinds"] == number].T
             panel.scatter(x, y, s=11, color=colours[number], label=name, linewidth=0)
         panel.set(title=f"{space} of the codes of {len(a['kinds'])} images", xticks=(), yticks=())
-    planes.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False, markerscale=1.6)
+    if len(names) <= 20:
+        handles = panels[0].get_legend_handles_labels()
+        planes.legend(*handles, loc="outside lower center", ncols=7, frameon=False, markerscale=1.6)
     for place, (mean, low, high) in enumerate(share.values()):
         bars.bar(place, mean, yerr=[[mean - low], [high - mean]], color="0.55", capsize=3, width=0.65)
     bars.axhline(chance, color="black", linestyle=":", label="by chance")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import classes, groups, patches, spread, subset, verdict
+from reproduce.lectures.shared import FEW, classes, groups, patches, spread, subset, verdict
 from zfnet.methods.directions import principal_directions, purity, random_directions, sample_vectors, similarity
 from zfnet.methods.intervals import bootstrap, mean_interval
 from zfnet.methods.responses import Responses, responses
@@ -36,15 +36,16 @@ def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     many, few = config["of samples"] if samples else (config["images"], config["for principal ones"])
     chosen, generator = spread(ctx, many), torch.Generator().manual_seed(FIGURE.seed)
-    if len(chosen) < 2 * K:
-        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {2 * K} images.")
+    if len(chosen) < FEW:
+        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
     vectors = sample_vectors(ctx.model, subset(ctx, spread(ctx, few)), "conv5", generator, progress=ctx.progress)
     axes = {"conv5": three_kinds(vectors, generator)}
     every = torch.cat(axes["conv5"]).to(ctx.device)
     found = responses(ctx.model, subset(ctx, chosen), LAYERS, directions={"conv5": every}, progress=ctx.progress)
-    codes = found["fc7"].maximum  # (N, 4096): what a dense layer's units say
+    codes = found["fc7"].maximum  # (N, units)
     axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator)
     along = codes @ torch.cat(axes["fc7"]).T
+    # A vector's direction has no place in a map.
     found["fc7"] = Responses(along, along, torch.zeros(*along.shape, 2, dtype=torch.int64))
     labels, measured, arrays = classes(ctx, chosen), {}, {}
     coherence: dict[str, dict[str, np.ndarray]] = {}
@@ -74,7 +75,8 @@ def compute(ctx) -> Result:
     claims, outcome = judge(measured)
     note = f"Means over directions with 95 % intervals, by bootstrap over them; {len(chosen)} images. Of each kind up to "
     note += f"{config['directions']}, of principal ones {config['principal']}, less those that fewer than nine images excite. "
-    note += "Principal directions are of layer 5's activations at random positions, and of layer 7's codes."
+    note += "Principal directions are of layer 5's activations at random positions, and of layer 7's codes, each with its "
+    note += "largest coefficient positive."
     if samples:
         outcome, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)

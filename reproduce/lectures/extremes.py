@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import classes, groups, spread, subset, verdict
+from reproduce.lectures.shared import FEW, classes, groups, spread, subset, verdict
 from zfnet.activations import chain, seen, sizes
 from zfnet.methods.directions import purity
 from zfnet.methods.intervals import mean_interval
@@ -34,8 +34,8 @@ RANKINGS = {f"{end} by {by}": {"by": by, "least": end == "least"} for end in ("m
 def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread(ctx, config["images of samples" if samples else "images"])
-    if len(chosen) < 2 * config["k"]:
-        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {2 * config['k']} images.")
+    if len(chosen) < FEW:
+        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
     table = responses(ctx.model, subset(ctx, chosen), LAYER, rectified=False, progress=ctx.progress)[LAYER]
     tops = {name: table.extremes(config["k"], **how, groups=groups(ctx, chosen)) for name, how in RANKINGS.items()}
     labels, alive = classes(ctx, chosen), (table.maximum > 0).any(0)

@@ -13,7 +13,7 @@ import torch
 
 import zfnet
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import spread, subset, verdict
+from reproduce.lectures.shared import FEW, spread, subset, verdict
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import stream
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
@@ -52,9 +52,9 @@ def compute(ctx) -> Result:
     }
     claims, found = judge(*measured.values())
     note = f"Means over {len(chosen)} images with 95 % intervals. A map is blank if it is zero everywhere; higher layers' maps "
-    note += "have fewer positions (110 x 110 to 13 x 13), which by itself makes blank ones likelier."
-    if samples:
-        found, note = "not comparable", note + " Crops of 13 photographs: too few pictures to compare."
+    note += "have fewer positions, which by itself makes blank ones likelier."
+    if samples or len(chosen) < FEW:
+        found, note = "not comparable", note + " Too few different pictures to compare."
     measured |= {"shown": title, "claims": claims}
     return Result(arrays | {"x": x.cpu().numpy()}, measured, found, n=len(chosen), note=note)
 
@@ -65,7 +65,8 @@ def choose(ctx, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
         name = FIGURE.config["photograph"]
         return zfnet.preprocess(zfnet.photograph(name)).to(ctx.device), name
     labels = torch.from_numpy(ctx.images.labels[chosen])
-    parts = [ctx.model(ctx.images.batch(part).to(ctx.device)).softmax(1).cpu() for part in np.array_split(chosen, 8)]
+    batches = [ctx.images.batch(chosen[i : i + 32]).to(ctx.device) for i in range(0, len(chosen), 32)]
+    parts = [ctx.model(x).softmax(1).cpu() for x in batches]
     best = int(torch.cat(parts).gather(1, labels[:, None]).argmax())
     return ctx.images.batch(chosen[best : best + 1]).to(ctx.device), ctx.model.classes[int(labels[best])]
 

@@ -8,6 +8,8 @@ import zfnet
 from reproduce.figure import SAMPLES
 from zfnet.deconv import cut
 
+FEW = 60  # images, with fewer of which nothing is said of a population
+
 
 def spread(ctx, count: int) -> np.ndarray:
     """The numbers of at most `count` images, spread evenly over the corpus, and so over its classes."""
