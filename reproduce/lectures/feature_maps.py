@@ -90,7 +90,7 @@ def draw(result: Result):
         side = HEIGHT // ROWS[layer] - 1
         tiles = enlarge(coloured(a[layer]), side)
         sheets[layer] = mosaic(tiles, -(-len(tiles) // ROWS[layer]), gap=1)
-    figure = new_figure(11.2, 6)
+    figure = new_figure(10.4, 5.7)
     above, below = figure.subfigures(2, 1, height_ratios=(0.4, 1))
     top = above.subplots(1, 6)
     show(top[0], photograph(a["x"])[0], result.measured["shown"])
