@@ -85,7 +85,7 @@ def draw(result: Result):
     lines = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     above.legend(
         lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines), frameon=False,
-        title=f"Quantiles of all activations, zeros included (one of zero has no line), {result.n} images",
+        title=f"Quantiles of all activations of {result.n} images, zeros included (a quantile of zero has no line)",
     )  # fmt: skip
     left, right = below.subplots(1, 2, width_ratios=(1, 1.25))
     places = np.arange(len(LAYERS))
@@ -93,12 +93,8 @@ def draw(result: Result):
     bars = left.bar(places, sparsity, color=LINES[0], width=0.62)
     dead = [f"{m[layer]['dead']} of\n{m[layer]['maps or units']}\ndead" for layer in LAYERS]
     left.bar_label(bars, dead, fontsize=7.5, padding=2)
-    left.set(
-        ylim=(0, max(sparsity) + 24),
-        yticks=range(0, 101, 25),
-        ylabel="activations at zero, %",
-        title="Sparsity and dead filters",
-    )
+    left.set_yticks(range(0, 101, 25))
+    left.set(ylim=(0, max(sparsity) + 24), ylabel="activations at zero, %", title="Sparsity and dead filters")
     left.set_xticks(places, LAYERS)
     for layer, colour in zip(LAYERS, (*LINES, "black"), strict=True):
         excited = 100 * np.sort(a[f"{layer}.excited"])[::-1]
