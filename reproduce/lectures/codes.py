@@ -132,7 +132,7 @@ def draw(result: Result):
     bars.set(ylim=(0, 1), title=f"Of the {k} nearest, the share of the same kind")
     bars.legend(frameon=False)
 
-    sheet = new_figure(9, 9.3)
+    sheet = new_figure(7.6, 7.9)
     side = int(len(a["cells"]) ** 0.5)
     show(sheet.subplots(), mosaic(a["tiles"][np.argsort(a["cells"])] / 255, side, gap=0))
     sheet.suptitle(f"{len(a['cells'])} images in a grid, where t-SNE puts their layer-7 codes")
