@@ -323,6 +323,19 @@ def _top(found: Found, k: int) -> Top:
     )
 
 
+def ranking(value: Tensor, position: Tensor, k: int, *, least: bool = False, group_of: Tensor | None = None) -> Top:
+    """Rank a table of N images by C units: value (N, C) and position (N, C, 2) to the k strongest, or weakest, of each unit.
+
+    Ties go to the lower index; `group_of` (N,) allows at most one image of a group. Raises ValueError for k below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    sign = -1 if least else 1
+    index = torch.arange(len(value), device=value.device).expand(value.shape[1], -1)
+    top = _top(_merge([(sign * value.T, index, position.transpose(0, 1))], k, group_of), k)
+    return replace(top, value=sign * top.value)
+
+
 def _found(top: Top, device: torch.device) -> Found:
     """The inverse of `_top`."""
     n = int((top.index[0] >= 0).sum())

@@ -14,6 +14,7 @@ import torch
 import zfnet
 from reproduce.figure import Figure, Result
 from zfnet.deconv import cut
+from zfnet.methods.directions import purity
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
 
 FIGURE = Figure(
@@ -73,11 +74,6 @@ def compute(ctx) -> Result:
         f"Here a class has {per_class:.0f} images to take nine from, in the paper's validation set 50."
     )
     return Result(arrays, measured, judge(list(purities.values())), n=len(images), note=note)
-
-
-def purity(labels: np.ndarray) -> np.ndarray:
-    """The share of the most frequent class among each feature's nine images: labels (features, 9) -> (features,)."""
-    return np.array([np.unique(row, return_counts=True)[1].max() / len(row) for row in labels])
 
 
 def judge(purities: list[np.ndarray]) -> str:

@@ -1,0 +1,106 @@
+"""The images that excite a feature map of layer 5 most and least, by its maximum and by its mean, with what it sees of them.
+
+What lectures ask after R-CNN (Girshick et al. 2014, Fig. 4): a unit's strongest images name what it looks for; do the
+weakest name its opposite? After the ReLU all images that leave a map silent are equal at zero, so maps are ranked before
+it. By the maximum an image counts for one place, which the box marks; by the mean for all of it.
+"""
+
+import numpy as np
+import torch
+
+from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.lectures.shared import FEW, classes, groups, spread, subset, verdict
+from zfnet.activations import chain, seen, sizes
+from zfnet.methods.directions import purity
+from zfnet.methods.intervals import mean_interval
+from zfnet.methods.responses import responses
+from zfnet.plot import enlarge, new_figure, photograph, rectangle, show
+
+FIGURE = Figure(
+    id="extremes",
+    title="The images that excite a feature most and least",
+    claim="A layer-5 feature's nine strongest images share a class more than its nine weakest, by maximum and by mean: what "
+    "it answers least is no concept.",
+    inputs=("model", "images"),
+    seed=5,
+    budget=6,
+    config={"images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
+    files=("shared.py",),
+)
+LAYER = "conv5"
+RANKINGS = {f"{end} by {by}": {"by": by, "least": end == "least"} for end in ("most", "least") for by in ("maximum", "mean")}
+
+
+def compute(ctx) -> Result:
+    config, samples = FIGURE.config, ctx.corpus == SAMPLES
+    chosen = spread(ctx, config["images of samples" if samples else "images"])
+    if len(chosen) < FEW:
+        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
+    table = responses(ctx.model, subset(ctx, chosen), LAYER, rectified=False, progress=ctx.progress)[LAYER]
+    tops = {name: table.extremes(config["k"], **how, groups=groups(ctx, chosen)) for name, how in RANKINGS.items()}
+    labels, alive = classes(ctx, chosen), (table.maximum > 0).any(0)
+    shares = {name: purity(labels[top.index[alive].numpy()]) for name, top in tops.items()}
+    pairs = zip(*(tops[f"most by {by}"].index[alive] for by in ("maximum", "mean")), strict=True)
+    both = [len(np.intersect1d(*pair)) / config["k"] for pair in pairs]
+    silent = (table.maximum[:, alive] <= 0).float().mean(0).numpy()
+
+    def mean(values: np.ndarray) -> list[float]:
+        return mean_interval(values, seed=FIGURE.seed)
+
+    measured = {
+        "one class among nine images, mean share": {name: mean(share) for name, share in shares.items()},
+        "most less least": {by: mean(shares[f"most by {by}"] - shares[f"least by {by}"]) for by in ("maximum", "mean")},
+        "nine at random": float(purity(np.random.default_rng(FIGURE.seed).choice(labels, (2000, config["k"]))).mean()),
+        "different images among all features' nine, share": {
+            name: len(top.index[alive].unique()) / top.index[alive].numel() for name, top in tops.items()
+        },
+        "of the nine most by maximum also among those by mean": mean(np.array(both)),
+        "images equal at zero after the ReLU, share": mean(silent),
+    }
+    claims, found = verdict({f"by {by}": low > 0 for by, (_, low, _) in measured["most less least"].items()})
+    note = f"Means over the {int(alive.sum())} features of layer 5 that some image excites, with 95 % intervals; {len(chosen)} "
+    note += "images. Features shown are drawn at random among them. The box is the receptive field of the strongest position."
+    if samples:
+        found, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    numbers = torch.where(alive)[0]
+    numbers = numbers[torch.randperm(len(numbers), generator=generator)[: config["features"]]].sort().values
+    arrays = {"features": numbers.numpy()} | shown(ctx, chosen, tops, numbers)
+    return Result(arrays, measured | {"claims": claims}, found, n=len(chosen), note=note)
+
+
+def shown(ctx, chosen: np.ndarray, tops: dict, numbers: torch.Tensor) -> dict[str, np.ndarray]:
+    """Of each ranking the first images of some features (features, shown, 3, H, W), their boxes and values."""
+    count, arrays = FIGURE.config["shown"], {}
+    steps = chain(ctx.model, ctx.images.batch([0]).to(ctx.device))
+    steps = steps[: [step.name for step in steps].index(LAYER) + 1]
+    size = ctx.images.size
+    for name, top in tops.items():
+        index = top.index[numbers, :count]
+        x = ctx.images.batch(chosen[index.flatten().numpy()])
+        arrays[f"{name}.images"] = enlarge(photograph(x), 112).reshape(*index.shape, 112, 112, 3).astype(np.float16)
+        boxes = seen(steps, sizes(steps, (size, size)), top.position[numbers, :count])
+        arrays[f"{name}.boxes"] = boxes.numpy() * 112 / size
+        arrays[f"{name}.values"] = top.value[numbers, :count].numpy()
+    return arrays
+
+
+def draw(result: Result):
+    if not result.arrays:
+        return {}
+    a, count = result.arrays, FIGURE.config["shown"]
+    features = a["features"]
+    figure = new_figure(0.96 * 2 * count + 0.9, (0.96 * 2 + 0.25) * len(features))
+    blocks = figure.subfigures(len(features), 2, squeeze=False)
+    for row, (feature, pair) in enumerate(zip(features, blocks, strict=True)):
+        for end, block in zip(("most", "least"), pair, strict=True):
+            for by, axes in zip(("maximum", "mean"), block.subplots(2, count), strict=True):
+                for place, panel in enumerate(axes):
+                    name = f"{end} by {by}"
+                    show(panel, a[f"{name}.images"][row, place].astype(np.float32))
+                    rectangle(panel, a[f"{name}.boxes"][row, place], "yellow", linewidth=1) if by == "maximum" else None
+                    value = a[f"{name}.values"][row, place]
+                    panel.text(4, 108, f"{value:.2g}", color="white", fontsize=7, bbox={"color": "black", "pad": 1})
+                axes[0].text(-6, 56, f"by {by}", rotation=90, ha="right", va="center", fontsize=8)
+            block.suptitle(f"feature {feature} of layer 5: {end}", fontsize=9)
+    return {"extremes.jpg": figure}

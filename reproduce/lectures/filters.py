@@ -1,0 +1,100 @@
+"""The filters of every layer: layer 1 in colour, deeper layers as the strongest slices of some filters.
+
+What lectures say: layer 1's filters see pixels, and can be looked at: edges and colours, smooth where training is done. A
+deeper filter sees the maps below it, as many slices as there are maps, and looking at them says little. Two numbers: how
+smooth filters are, as the cosine of the weights with their neighbours to the right and below (0 for noise); and the
+share of a filter's energy in its nine strongest slices, which is all that one can show.
+"""
+
+import numpy as np
+import torch
+
+from reproduce.figure import Figure, Result
+from reproduce.lectures.shared import verdict
+from zfnet.activations import chain, conv_layers
+from zfnet.methods.intervals import mean_interval
+from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
+
+FIGURE = Figure(
+    id="filters",
+    title="The filters of every layer",
+    claim="Layer 1's filters are smooth pictures; deeper ones are less smooth, and the nine strongest slices of one hold less "
+    "than half of its energy, so that they cannot be read.",
+    inputs=("model",),
+    seed=1,
+    budget=3,
+    files=("shared.py",),
+    config={"filters of a deeper layer": 12, "slices": 9},
+)
+
+
+def compute(ctx) -> Result:
+    model = ctx.model
+    layers = conv_layers(chain(model, torch.zeros(1, 3, model.size, model.size, device=ctx.device)))
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    count, k = FIGURE.config.values()
+    arrays, smooth, share = {}, {}, {}
+    for layer in layers:
+        weight = model.get_submodule(layer).weight.detach().cpu()  # (filters, slices, rows, columns)
+        smooth[layer] = mean_interval(smoothness(weight).numpy(), seed=FIGURE.seed)
+        if layer == layers[0]:
+            arrays[layer] = weight.numpy()
+            continue
+        energy = weight.square().sum((2, 3))  # (filters, slices)
+        strongest = energy.topk(k, dim=1)
+        share[layer] = mean_interval((strongest.values.sum(1) / energy.sum(1)).numpy(), seed=FIGURE.seed)
+        chosen = torch.randperm(len(weight), generator=generator)[:count].sort().values
+        arrays[layer] = weight[chosen[:, None], strongest.indices[chosen]].numpy()  # (count, 9, rows, columns)
+        arrays[f"{layer}.slices"] = np.array(weight.shape[1])
+    first = torch.from_numpy(arrays[layers[0]])
+    grey = 3 * first.mean(1).square().sum((1, 2)) / first.square().sum((1, 2, 3))
+    measured = {
+        "cosine of weights with their neighbours": smooth,
+        "share of a filter's energy in its nine strongest slices": share,
+        "the same, were all slices equal": {layer: k / int(arrays[f"{layer}.slices"]) for layer in share},
+        "filters of layer 1 that are mostly colour, of all": [int((grey < 0.5).sum()), len(grey)],
+    }
+    claims, found = judge(smooth, share)
+    note = "Means over a layer's filters with 95 % intervals. Mostly colour: less than half of the energy is common to red, "
+    note += "green and blue. The filters shown of deeper layers are drawn at random."
+    scale = "paper" if model.info.get("training_images", 0) > 1_200_000 else "subset"
+    return Result(arrays, measured | {"claims": claims}, found, n=len(layers), note=note, scale=scale)
+
+
+def smoothness(weight: torch.Tensor) -> torch.Tensor:
+    """The cosine between the weights (filters, slices, rows, columns) and their neighbours, of each filter: (filters,)."""
+    pairs = ((weight[..., 1:, :], weight[..., :-1, :]), (weight[..., 1:], weight[..., :-1]))
+    a, b = (torch.cat([pair[side].flatten(1) for pair in pairs], 1) for side in (0, 1))
+    return torch.nn.functional.cosine_similarity(a, b, dim=1)
+
+
+def judge(smooth: dict, share: dict) -> tuple[dict[str, str], str]:
+    """Which claims hold, beyond the intervals; the verdict: reproduced if both do, differs if neither."""
+    first, *deeper = smooth.values()
+    held = {
+        "layer 1 is smoother than every deeper layer": all(first[1] > other[2] for other in deeper),
+        "nine slices hold less than half in every deeper layer": all(high < 0.5 for _, _, high in share.values()),
+    }
+    return verdict(held)
+
+
+def draw(result: Result):
+    a, share = result.arrays, result.measured["share of a filter's energy in its nine strongest slices"]
+    figure = new_figure(12.4, 5)
+    left, right = figure.subfigures(1, 2, width_ratios=(1.3, 1))
+    first, *deeper = (name for name in a if "." not in name)
+    axes = left.subplots()
+    show(axes, mosaic(enlarge(filter_image(a[first]), 56), 12, gap=4), f"{first}: all {len(a[first])} filters, in colour")
+    for panel, layer in zip(right.subplots(2, -(-len(deeper) // 2)).flat, deeper, strict=True):
+        blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
+        show(panel, mosaic(np.stack(blocks), 4, gap=24))
+        slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
+        title = f"{layer}, {len(blocks)} filters: the nine strongest of\n{slices} slices, {energy:.0%} of the energy"
+        panel.set_title(title, fontsize=8)
+    return {"filters.png": figure}
+
+
+def signed(slices: np.ndarray) -> np.ndarray:
+    """Slices (9, rows, columns) of one filter on one scale: white for 0, red above, blue below: (9, rows, columns, 3)."""
+    v = slices[..., None] / np.abs(slices).max()
+    return np.where(v > 0, 1 - v * (1 - np.array([0.70, 0.09, 0.17])), 1 + v * (1 - np.array([0.13, 0.40, 0.67])))

@@ -1,0 +1,112 @@
+"""Responses against one image at a time, extremes against sorting in Python, and the search of top.py."""
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import zfnet
+from tests.conftest import random_he
+from zfnet.activations import UnknownLayer
+from zfnet.methods.responses import Responses, responses, stream
+
+
+@pytest.fixture(scope="module")
+def small():
+    return random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return list(torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("rectified", [True, False])
+def test_responses_are_those_of_one_image_at_a_time(small, images, rectified):
+    found = responses(small, images, ("conv2", "conv5", "fc7"), rectified=rectified, batch=4)
+    before = {"conv2": small[:5], "conv5": small[:13], "fc7": small[:20]}  # up to the layer, without its ReLU
+    for layer, table in found.items():
+        for n, x in enumerate(images):
+            a = before[layer](x[None])[0].detach()
+            a = (a.relu() if rectified else a).reshape(len(a), -1)
+            torch.testing.assert_close(table.maximum[n], a.amax(1), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(table.mean[n], a.mean(1), rtol=1e-4, atol=1e-5)
+            width = zfnet.trace(small, x[None])[layer].shape[-1] if layer != "fc7" else 1
+            flat = table.position[n, :, 0] * width + table.position[n, :, 1]
+            torch.testing.assert_close(a.gather(1, flat[:, None])[:, 0], a.amax(1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_direction_is_a_sum_of_units_and_a_unit_is_a_direction(small, images):
+    directions = torch.cat([torch.eye(5), torch.tensor([[1.0, -2.0, 0, 0, 0.5]])])
+    plain = responses(small, images, "conv5")["conv5"]
+    along = responses(small, images, ("conv4", "conv5"), directions={"conv5": directions})
+    assert along["conv4"].maximum.shape == (11, 8)
+    torch.testing.assert_close(along["conv5"].maximum[:, :5], plain.maximum)
+    assert (along["conv5"].position[:, :5] == plain.position).all()
+    for n, x in enumerate(images):
+        a = zfnet.trace(small, x[None])["conv5"][0]
+        z = a[0] - 2 * a[1] + 0.5 * a[4]
+        assert along["conv5"].maximum[n, 5] == pytest.approx(float(z.max()), rel=1e-4, abs=1e-5)
+        assert along["conv5"].mean[n, 5] == pytest.approx(float(z.mean()), rel=1e-4, abs=1e-5)
+
+
+def test_the_strongest_are_those_of_the_search(small, images):
+    groups = [0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+    for options in ({}, {"groups": groups}):
+        searched = zfnet.top_activations(small, images, ("conv3", "conv5"), k=4, **options)
+        for layer, table in responses(small, images, ("conv3", "conv5")).items():
+            top = table.extremes(4, **options)
+            assert (top.index == searched[layer].index).all()
+            assert (top.position == searched[layer].position).all()
+            torch.testing.assert_close(top.value, searched[layer].value, rtol=1e-4, atol=1e-5)
+
+
+@given(
+    values=st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 0)), min_size=1, max_size=12),  # small numbers: many ties
+    k=st.integers(1, 5), least=st.booleans(), by=st.sampled_from(["maximum", "mean"]), grouped=st.booleans(),
+)  # fmt: skip
+def test_extremes_are_those_of_sorting_in_python(values, k, least, by, grouped):
+    table = torch.tensor(values).float()
+    n = len(values)
+    where = torch.arange(n * 2 * 2).reshape(n, 2, 2)
+    groups = [i % 4 for i in range(n)] if grouped else None
+    top = Responses(table, table.flip(1), where).extremes(k, by=by, least=least, groups=groups)
+    for unit in range(2):
+        column = (table if by == "maximum" else table.flip(1))[:, unit].tolist()
+        order = sorted(range(n), key=lambda i: (column[i] if least else -column[i], i))
+        kept = [i for place, i in enumerate(order) if not grouped or i % 4 not in [j % 4 for j in order[:place]]][:k]
+        assert top.index[unit].tolist() == kept + [-1] * (k - len(kept))
+        assert top.value[unit, : len(kept)].tolist() == [column[i] for i in kept]
+        assert (top.position[unit, : len(kept)] == where[kept, unit]).all()
+
+
+def test_another_librarys_network(images):
+    vgg = torchvision.models.vgg11(num_classes=7).eval()
+    x = torch.stack(images[:2])
+    table = responses(vgg, images[:2], "conv8")["conv8"]
+    torch.testing.assert_close(table.maximum, zfnet.trace(vgg, x)["conv8"].amax((2, 3)))
+
+
+def test_wrong_requests(small, images):
+    with pytest.raises(UnknownLayer, match="no layer 'conv9'; the network has conv1"):
+        responses(small, images, ("conv1", "conv9"))
+    for wrong, message in (((small, [], ("conv1",)), "empty"), ((small, images, ()), "layers must not be empty")):
+        with pytest.raises(ValueError, match=message):
+            next(stream(*wrong))
+    with pytest.raises(ValueError, match="on cpu, the network"):
+        responses(small, [x.double() for x in images], "conv1")
+    table = responses(small, images, "conv1")["conv1"]
+    with pytest.raises(ValueError, match="'maximum' or 'mean', got 'median'"):
+        table.extremes(3, by="median")
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        table.extremes(0)
+
+
+def test_the_mode_and_the_random_state_are_left_alone(small, images):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(0.9)).train()
+    state = torch.get_rng_state()
+    responses(net, images, "conv1")
+    assert net.training
+    assert (torch.get_rng_state() == state).all()

@@ -1,0 +1,162 @@
+"""The lectures' pictures of what is there: their numbers on made-up inputs, their verdicts, their annotations."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import zfnet
+from reproduce.figure import SAMPLES
+from reproduce.lectures import activations, codes, directions, faces_and_text, feature_maps, filters
+from reproduce.lectures.shared import classes, patches, spread, verdict
+from tests.conftest import random_he
+from zfnet.data.samples import load_samples
+from zfnet.methods.selectivity import auc
+
+
+def test_a_verdict_counts_what_holds():
+    assert verdict({"a": True, "b": True}) == ({"a": "holds", "b": "holds"}, "reproduced")
+    assert verdict({"a": True, "b": False}) == ({"a": "holds", "b": "does not hold"}, "partial")
+    assert verdict({"a": False})[1] == "differs"
+
+
+def test_images_are_spread_and_sample_crops_are_of_their_photograph(cache):
+    images = load_samples()
+    ctx = SimpleNamespace(images=images, corpus=SAMPLES)
+    chosen = spread(ctx, 60)
+    assert (len(chosen), chosen[0], chosen[-1]) == (60, 0, len(images) - 1)
+    assert np.diff(chosen).max() - np.diff(chosen).min() <= 1
+    assert len(spread(ctx, 10**6)) == len(images)
+    names = [images.names[i].split("@")[0] for i in chosen]
+    assert len(set(zip(names, classes(ctx, chosen).tolist(), strict=True))) == len(set(names))
+
+
+def test_patches_are_the_receptive_fields(cache):
+    images, model = load_samples(), random_he(zfnet.zfnet(6, maps=(6, 7, 8, 8, 5), fc=8))
+    ctx = SimpleNamespace(images=images, model=model, device="cpu")
+    found = patches(ctx, "conv3", np.array([3, 40]), torch.tensor([[6, 7], [0, 12]]))
+    x = images.batch([3, 40])
+    t = zfnet.trace(model, x, until="conv3")
+    top, left, bottom, right = t.box("conv3", torch.tensor([6, 7])).tolist()
+    assert found.shape == (2, 3, 75, 75)
+    np.testing.assert_array_equal(found[0], x[0, :, top:bottom, left:right])
+    np.testing.assert_array_equal(found[1], x[1, :, :75, -75:])  # at the border, the patch that lies inside
+
+
+def test_smooth_filters_and_noise():
+    ramp = torch.ones(2, 3, 5, 5) + 0.1 * torch.arange(5)
+    noise = torch.randn(400, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert filters.smoothness(ramp).min() > 0.99
+    assert abs(filters.smoothness(noise).mean()) < 0.02
+    stripes = torch.tensor([1.0, -1.0]).repeat(3)[:5].expand(1, 1, 5, 5)
+    assert float(filters.smoothness(stripes)) == pytest.approx(0, abs=1e-6)  # alike down, opposite across
+    sure = {"conv1": [0.9, 0.88, 0.92], "conv2": [0.5, 0.48, 0.52]}
+    assert filters.judge(sure, {"conv2": [0.2, 0.19, 0.21]})[1] == "reproduced"
+    assert filters.judge(sure, {"conv2": [0.49, 0.47, 0.51]})[1] == "partial"
+    assert filters.judge(sure | {"conv3": [0.87, 0.86, 0.89]}, {"conv2": [0.6, 0.5, 0.7]})[1] == "differs"
+
+
+def test_the_verdicts_of_maps_and_activations():
+    falling = {layer: [0.5 - 0.05 * i, 0.49 - 0.05 * i, 0.51 - 0.05 * i] for i, layer in enumerate(feature_maps.LAYERS)}
+    rising = {layer: [0.1 * i, 0.1 * i - 0.01, 0.1 * i + 0.01] for i, layer in enumerate(feature_maps.LAYERS)}
+    assert feature_maps.judge(rising, falling)[1] == "reproduced"
+    assert feature_maps.judge(rising, rising)[1] == "partial"
+    assert feature_maps.judge(falling, rising)[1] == "differs"
+    numbers = {layer: {"maps or units": 100, "dead": 1, "sparsity, %": 60 + i} for i, layer in enumerate(activations.LAYERS)}
+    assert activations.judge(numbers)[1] == "reproduced"
+    numbers["conv3"]["dead"] = 2
+    claims, found = activations.judge(numbers)
+    assert found == "partial"
+    assert [claim for claim, state in claims.items() if state != "holds"] == ["at most 1 % of conv3 is dead"]
+
+
+def test_units_against_random_directions():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 0.1, 300), rng.normal(0.4, 0.1, 100)
+    mean, low, high = directions.difference(a, b)
+    assert mean == pytest.approx(a.mean() - b.mean())
+    error = 1.96 * np.hypot(a.std() / 300**0.5, b.std() / 100**0.5)
+    assert [mean - low, high - mean] == pytest.approx([error, error], rel=0.15)
+
+    def numbers(*lows):
+        return {f"measure {i}": {"units": [], "units less random directions": [0.1, low, 0.2]} for i, low in enumerate(lows)}
+
+    assert [directions.judge(numbers(*lows))[1] for lows in ((-0.1, 0), (-0.1, 0.1), (0.1,))] == [
+        "reproduced",
+        "partial",
+        "differs",
+    ]
+
+
+def test_kinds_are_ranges_that_do_not_overlap():
+    covered = [i for ranges in codes.KINDS.values() for low, high in ranges for i in range(low, high)]
+    assert len(covered) == len(set(covered))
+    wanted = {"Pomeranian": "dogs", "tabby": "other mammals", "goldfinch": "birds", "boa constrictor": "other animals"}
+    wanted |= {
+        "espresso": "things and places",
+        "strawberry": "food and plants",
+        "daisy": "food and plants",
+        "bee": "other animals",
+    }
+    names = list(zfnet.data.folders.imagenet_names())
+    ctx = SimpleNamespace(
+        corpus="imagenet",
+        model=SimpleNamespace(wnids=names),
+        images=SimpleNamespace(labels=np.array([names.index(n) for n in wanted])),
+    )
+    numbers, kinds = codes.kinds_of(ctx, np.arange(len(wanted)))
+    assert {name: kinds[i] for name, i in zip(wanted, numbers, strict=True)} == wanted | {"espresso": "food and plants"}
+
+
+def test_the_annotated_images_are_enough_and_their_classes_do_not_give_the_label_away():
+    marks = yaml.safe_load(faces_and_text.MARKS.read_text())["imagenet"]
+    assert len(marks) >= 60
+    assert all(len(mark["sha256"]) == 64 and len(mark) > 1 for mark in marks.values())
+    for label in faces_and_text.LABELS:
+        counted = {name: mark[label] for name, mark in marks.items() if faces_and_text.counts(mark, label)}
+        assert min(sum(counted.values()), len(counted) - sum(counted.values())) >= 40
+        both = [
+            wnid for wnid in {name.split("_")[0] for name in counted} if len({v for n, v in counted.items() if wnid in n}) == 2
+        ]
+        assert len(both) >= 10
+
+
+def test_units_are_judged_on_the_classes_that_did_not_choose_them():
+    rng = np.random.default_rng(0)
+    of = np.repeat(np.arange(12), 8)
+    y = rng.random(96) < np.linspace(0.2, 0.8, 12)[of]
+    half = faces_and_text.first_half(of, y)
+    assert len(set(of[half]) & set(of[~half])) == 0
+    assert len(set(of[half])) == 6
+    values = rng.normal(size=(96, 4)) + y[:, None]
+    mean, low, high = faces_and_text.judged(values, y, half, of, [2, 1])
+    sides = [
+        float(auc(torch.from_numpy(values[side]), torch.from_numpy(y[side]))[unit]) for side, unit in ((~half, 2), (half, 1))
+    ]
+    assert mean == pytest.approx(np.mean(sides))
+    assert 0.5 < low < mean < high < 1
+
+
+@pytest.mark.parametrize(("face", "text", "verdict"), [(0.8, 0.8, "reproduced"), (0.8, 0.6, "partial"), (0.5, 0.5, "differs")])
+def test_faces_and_texts_verdict(face, text, verdict):
+    controls = {"luck: mean and 97.5 %": [0.5, 0.6], "the class alone: mean and 97.5 %": [0.6, 0.7]}
+    numbers = {t: controls | {"AUC on the other half": {"conv5": [v]}} for t, v in (("face", face), ("text", text))}
+    assert faces_and_text.judge(numbers)[1] == verdict
+
+
+def test_without_annotated_images_it_is_not_run(tree):
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
+    from reproduce.figure import Context
+
+    result = faces_and_text.compute(Context("imagenet65k", str(tree)))
+    assert (result.verdict, result.measured) == ("not run", {"images": 0})
+    assert "absent" in result.note
+
+
+def test_every_picture_declares_the_files_that_it_uses():
+    for module in (activations, codes, directions, faces_and_text, feature_maps, filters):
+        assert "shared.py" in module.FIGURE.files
+        assert all(Path(str(module.__file__)).with_name(name).is_file() for name in module.FIGURE.files)

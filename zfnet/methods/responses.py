@@ -1,0 +1,123 @@
+"""What every unit of a layer says to every image: the table from which images are ranked and selectivity is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from zfnet.activations import UnknownLayer, apply, check_input, evaluating, fitting, steps_until, unknown_layer
+from zfnet.data import silent
+from zfnet.top import Top, ranking
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """What C units, or directions, of a layer say to N images.
+
+    `maximum` (N, C) is over the positions of the map, `position` (N, C, 2) int64 is its (row, column), the first in reading
+    order, and `mean` (N, C) is over the positions. Of a dense layer, maximum and mean are the unit's own value.
+    """
+
+    maximum: Tensor
+    mean: Tensor
+    position: Tensor
+
+    def extremes(
+        self, k: int, *, by: str = "maximum", least: bool = False, groups: Sequence[int] | np.ndarray | Tensor | None = None
+    ) -> Top:
+        """The k images that each unit answers most, or least, by `by` ("maximum" or "mean"): a `Top`, the extreme one first.
+
+        Ties go to the lower index; `groups` (N,) allows at most one image of a group. `position` is that of the maximum.
+        Raises ValueError for another `by`.
+        """
+        if by not in ("maximum", "mean"):
+            raise ValueError(f"by must be 'maximum' or 'mean', got {by!r}")
+        group_of = None if groups is None else torch.as_tensor(groups)
+        return ranking(getattr(self, by), self.position, k, least=least, group_of=group_of)
+
+
+def responses(
+    model: nn.Module,
+    dataset: Dataset,
+    layers: str | Sequence[str],
+    *,
+    directions: Mapping[str, Tensor] | None = None,
+    rectified: bool = True,
+    batch: int = 32,
+    progress: Callable = silent,
+) -> dict[str, Responses]:
+    r"""Pass a data set through the network once, and keep for each image the maximum, its place and the mean of every map.
+
+    With `directions[layer]` (D, C), the layer's maps are replaced by $z_d(r, c) = \langle v_d, a(r, c) \rangle$: a 1 x 1 linear
+    map of them; a unit is the direction $e_c$. With `rectified=False` the maps are taken before their ReLU, where there is one:
+    after it all images that leave a map silent are equal, and which excites it least has no answer.
+    Memory grows by 24 bytes an image and unit; `zfnet.top_activations` finds the strongest in constant memory.
+    Raises UnknownLayer, UnsupportedNetwork, ValueError as `stream`.
+    Girshick et al. 2014, section 3.1 (images of the largest value); Szegedy et al. 2014, section 3 (directions).
+    """
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    parts: dict[str, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
+    for found in stream(model, dataset, layers, rectified=rectified, batch=batch, progress=progress):
+        for layer, maps in found.items():
+            values = positions_by_units(maps)  # (B, H W, C)
+            if directions and layer in directions:
+                values = values @ directions[layer].to(values).T
+            width = maps.shape[-1] if maps.ndim == 4 else 1
+            maximum, place = values.max(1)  # keeps the first
+            position = torch.stack([place // width, place % width], -1)
+            parts[layer].append((maximum.cpu(), values.mean(1).cpu(), position.cpu()))
+    return {layer: Responses(*(torch.cat(part) for part in zip(*rows, strict=True))) for layer, rows in parts.items()}
+
+
+def positions_by_units(maps: Tensor) -> Tensor:
+    """A layer's activations (N, C, H, W) or (N, C) as vectors, one a position: (N, H W, C) or (N, 1, C)."""
+    return maps[:, None] if maps.ndim == 2 else maps.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def stream(
+    model: nn.Module,
+    dataset: Dataset,
+    layers: Sequence[str],
+    *,
+    rectified: bool = True,
+    batch: int = 32,
+    progress: Callable = silent,
+) -> Iterator[dict[str, Tensor]]:
+    """Pass a data set through the network once, and yield for each batch the activations of some layers, by name.
+
+    Items are preprocessed (3, H, W) tensors or (tensor, label). Nothing above the highest layer is computed, and nothing of a
+    batch is kept. `rectified=False` gives what stands before a layer's ReLU.
+    Raises UnknownLayer, UnsupportedNetwork, or ValueError for no layers, an empty data set, or items that do not fit.
+    """
+    if not layers or batch < 1:
+        raise ValueError(f"layers must not be empty and batch at least 1, got {tuple(layers)} and {batch}")
+    if not len(dataset):  # pyright: ignore[reportArgumentType]
+        raise ValueError("the data set is empty")
+    device, steps = next(model.parameters()).device, []
+    # A generator of its own: DataLoader would otherwise draw from the global random state.
+    loader = DataLoader(dataset, batch, generator=torch.Generator())
+    for item in progress(loader, total=len(loader), desc="looking"):
+        x = (item[0] if isinstance(item, (list, tuple)) else item).to(device)
+        with evaluating(model), torch.no_grad():
+            if not steps:
+                steps = steps_until(model, x)
+                ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
+                for layer in layers:
+                    if layer not in ends:
+                        raise UnknownLayer(unknown_layer(layer, steps))
+                steps = steps[: max(ends[layer] for layer in layers)]
+            check_input(model, x)
+            found = {}
+            signal = x.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
+            for step in steps:
+                before = signal
+                with fitting(step, x):
+                    signal = apply(step.module, signal)
+                if step.layer in layers:
+                    found[step.layer] = signal if rectified or not isinstance(step.module, nn.ReLU) else before
+        yield found
