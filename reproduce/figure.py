@@ -30,6 +30,7 @@ import reproduce.lectures
 import reproduce.paper
 import zfnet
 from zfnet import plot
+from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
 from zfnet.data.cache import DataError, Images, cache_dir, digest
@@ -40,8 +41,8 @@ from zfnet.record import Record, environment, read_record, write_figure, write_r
 from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FIGURES = REPOSITORY / "figures"
 SAMPLES = "samples"
+WRONG_INPUT = (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork)  # the user's, so that no figure can be made
 DATASETS: set[str] = set()  # data sets that a figure may have of its own: a property of Context each
 
 
