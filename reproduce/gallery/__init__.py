@@ -139,7 +139,7 @@ def sections(found: list[SimpleNamespace], home: str) -> dict[str, list[Item]]:
         parts["Figures" if figure else "Tables"].append(item)
     made = scripts()
     for name, results in of.items():
-        bench = made.get(name, "").startswith("reproduce/bench/")
+        bench = name.startswith("bench") or made.get(name, "").startswith("reproduce/bench/")
         item = Item(name, name, results[0].title, results, command(name, results[0].corpus))
         parts["Benchmarks" if bench else "Lectures"].append(item)
     return parts

@@ -63,7 +63,7 @@ def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
     overview = page[page.index("<nav") : page.index("</nav>")]
     assert re.findall(r'<a href="#(\w+)">', overview) == [*ORDER, "a_lecture", "bench_speed"]
     assert re.findall(r'<h2 id="part-(\w+)">', page) == ["figures", "tables", "lectures", "benchmarks"]
-    assert page.count("There is no result here yet") == 15
+    assert page.count("No result here yet") == 15
     assert '<li class="badge not-run">15 not run</li>' in page
     for name in ORDER:
         assert f"python -m reproduce run {name}" in page
@@ -105,7 +105,7 @@ def test_results_of_one_figure_stand_together(tmp_path):
     assert 'src="imagenet65k/fig1/a.png"' in ours
     assert 'src="fig2/a.png"' in samples
     assert '<li class="badge reproduced">1 reproduced</li>' in ours  # the first corpus speaks for the figure
-    assert '<a href="../index.html#fig1">the committed one</a>' in samples
+    assert '<a href="../index.html#fig1">a committed one</a>' in samples
     assert "../index.html#fig3" not in samples
     assert [str(path.relative_to(tmp_path)) for path in gallery.write(tmp_path, only={"samples"})] == ["samples/index.html"]
 
@@ -252,8 +252,7 @@ def opened(browser, path, width=1440, scheme="light"):
     page.on("dialog", lambda dialog: (page.heard["complaints"].append(dialog.message), dialog.dismiss()))
     page.goto(path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    page.evaluate("[...document.images].forEach(i => i.loading = 'eager')")
-    page.wait_for_function("[...document.images].every(i => i.complete)")
+    page.evaluate("Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))")
     yield page
     context.close()
 
@@ -262,7 +261,7 @@ def test_nothing_leaves_the_page_and_every_picture_loads(browser, path):
     with opened(browser, path) as page:
         page.mouse.wheel(0, 100_000)
         widths = page.evaluate("[...document.images].map(i => i.naturalWidth)")
-        assert len(widths) >= 5
+        assert len(widths) >= 4
         assert min(widths) > 0
         assert [url for url in page.heard["requests"] if not url.startswith(("file://", "data:"))] == []
         assert len(page.heard["requests"]) >= 1 + len(widths)  # the events were heard
