@@ -19,7 +19,7 @@ from tests.reproduce.test_figures import record
 from zfnet.record import write_record
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-QUOTED = "\" onmouseover='alert(1)' x=\""
+QUOTED = "#?%41\" onmouseover='alert(1)' x=\""
 ORDER = [f"fig{n}" for n in range(1, 10)] + [f"tab{n}" for n in range(1, 8)]
 
 
@@ -36,7 +36,7 @@ def keep_hostile(out):
     for corpus in ("imagenet65k", HOSTILE):
         for word in (HOSTILE, QUOTED):
             keep(
-                out, corpus, word, title=word, claim=word, note=word, key=word, files=[f"{word}.png", f"2{word}.png"],
+                out, corpus, word, title=word, claim=word + "x" * 300, note=word, key=word, files=[f"{word}.png", f"2{word}.png"],
                 measured={word: {word: word}, "claims": {word: word}, "long" * 40: "x" * 300}, paper={word: {word: word}},
                 inputs={word: word, "corpus": word}, environment={"commit": word, "torch": word, "device": word},
             )  # fmt: skip
