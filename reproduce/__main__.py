@@ -9,14 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
 from reproduce import gallery
-from reproduce.figure import FIGURES, Context, Outcome, discover, run
-from zfnet.activations import UnknownLayer, UnsupportedNetwork
-from zfnet.checkpoint import CheckpointError
-from zfnet.data.cache import DataError
 
 
 def main() -> int:
@@ -24,7 +17,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what can be regenerated")
     page = commands.add_parser("gallery", help="write the pages and RESULTS.md from the recorded results")
-    page.add_argument("--out", type=Path, default=FIGURES)
+    page.add_argument("--out", type=Path, default=gallery.FIGURES)
     for name, text in (("run", "make some figures"), ("all", "make every figure that needs no training")):
         sub = commands.add_parser(name, help=text)
         if name == "run":
@@ -32,19 +25,21 @@ def main() -> int:
         sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
         sub.add_argument("--datasets", help="the folder where torchvision keeps Caltech-101, Caltech-256, VOC 2012 and MNIST")
         sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
-        sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-        sub.add_argument("--out", type=Path, default=FIGURES)
+        sub.add_argument("--device", help="cuda or cpu; by default the first that is there")
+        sub.add_argument("--out", type=Path, default=gallery.FIGURES)
         sub.add_argument("--force", action="store_true", help="make them again, whatever is there")
     options = parser.parse_args()
+    if options.command == "gallery":
+        for path in gallery.write(options.out):
+            print(f"wrote {path}")
+        return 0
+
+    from reproduce.figure import WRONG_INPUT, discover  # here and below: torch takes seconds, and the gallery needs none
 
     scripts = discover()
     if options.command == "list":
         for script in scripts.values():
             print(f"{script.FIGURE.id:<18}{script.FIGURE.title}{' (only by its id)' if script.FIGURE.alone else ''}")
-        return 0
-    if options.command == "gallery":
-        for path in gallery.write(options.out):
-            print(f"wrote {path}")
         return 0
     everyday = [name for name, script in scripts.items() if not script.FIGURE.alone]
     chosen = everyday if options.command == "all" else options.ids
@@ -54,7 +49,7 @@ def main() -> int:
         return 2
     try:
         return make(chosen, scripts, options)
-    except (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork, OSError) as error:
+    except (*WRONG_INPUT, OSError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
 
@@ -64,9 +59,15 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
 
     A figure that fails is named in the table, its traceback printed, and the others are made; the exit status is then 1.
     """
+    import torch
+    from tqdm import tqdm
+
+    from reproduce.figure import WRONG_INPUT, Context, Outcome, run
+
     began = time.perf_counter()
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     inner = functools.partial(tqdm, leave=False, dynamic_ncols=True, position=1)
-    context = Context(options.model, options.data, options.device, inner, options.datasets)
+    context = Context(options.model, options.data, device, inner, options.datasets)
     outcomes: list[Outcome] = []
     failed: list[str] = []
     with tqdm(chosen, unit="figure", dynamic_ncols=True, position=0) as bar:
@@ -74,7 +75,7 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
             bar.set_description(name)
             try:
                 outcomes.append(run(scripts[name], context, options.out, options.force))
-            except (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork):
+            except WRONG_INPUT:
                 raise  # wrong input, for all of them
             except Exception:
                 bar.write(traceback.format_exc())

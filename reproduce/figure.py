@@ -31,6 +31,7 @@ import reproduce.paper
 import zfnet
 from reproduce.digits import Digits
 from zfnet import plot
+from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
@@ -42,8 +43,8 @@ from zfnet.record import Record, environment, read_record, write_figure, write_r
 from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FIGURES = REPOSITORY / "figures"
 SAMPLES = "samples"
+WRONG_INPUT = (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork)  # the user's, so that no figure can be made
 DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
     "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),

@@ -1,4 +1,4 @@
-"""Figures: the cache, the declared inputs, the record, the gallery; and, slowly, every figure at sample scale."""
+"""Figures: the cache, the declared inputs, the record; and, slowly, every figure at sample scale."""
 
 import hashlib
 import json
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reproduce import gallery
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
 from reproduce.paper import fig2_features, fig5_invariance, fig7_occlusion, fig8_parts, tab1_correspondence
 from reproduce.paper.fig7_occlusion import BOXES, where
@@ -20,7 +19,7 @@ from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import windows
 from zfnet.plot import mosaic, new_figure, projection_image
-from zfnet.record import Record, read_record, write_record
+from zfnet.record import Record, read_record
 
 
 def script(compute=None, inputs=("model",), calls=None):
@@ -100,30 +99,6 @@ def record(**changes):
         "environment": {"commit": "c", "torch": "t", "python": "p", "device": "d"},
     }  # fmt: skip
     return Record(**values | changes)
-
-
-def test_the_gallery_escapes_what_it_shows(tmp_path):
-    hostile = "<img src=x onerror=alert(1)>"
-    write_record(record(title=hostile, claim=hostile, measured={hostile: {hostile: hostile}}), tmp_path / "samples" / "fig0")
-    (page,) = gallery.write(tmp_path)
-    text = page.read_text()
-    assert page == tmp_path / "samples" / "index.html"
-    assert hostile not in text
-    assert "&lt;img" in text
-    assert "http://" not in text
-    assert "https://" not in text
-
-
-def test_the_gallery_lists_corpora_on_their_page(tmp_path):
-    for corpus in ("samples", "imagenet65k"):
-        write_record(record(measured={"a": 1.23456, "b": {"c": 10000}}, paper={"a": 2.0, "d": "x"}), tmp_path / corpus / "fig0")
-    pages = gallery.write(tmp_path)
-    assert [str(p.relative_to(tmp_path)) for p in pages] == ["index.html", "samples/index.html"]
-    assert 'src="imagenet65k/fig0/a.png"' in pages[0].read_text()
-    assert 'src="fig0/a.png"' in pages[1].read_text()
-    assert "<td>a</td><td>1.23</td><td>2</td>" in pages[0].read_text()
-    assert "<td>b: c</td><td>10,000</td>" in pages[0].read_text()
-    assert gallery.rows(record(measured={"a": list(range(20))})) == []
 
 
 def test_the_annotated_boxes_lie_in_the_image():
