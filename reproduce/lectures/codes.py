@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, spread, subset, verdict
-from zfnet.methods.codes import grid, nearest, principal_components, tsne
+from zfnet.methods.embedding import grid, nearest, pca, tsne
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import responses
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
@@ -49,7 +49,7 @@ def compute(ctx) -> Result:
     kinds, names = kinds_of(ctx, chosen)
     side = int(min(len(chosen), config["laid out"]) ** 0.5)
     some = np.linspace(0, len(chosen) - 1, side * side).round().astype(int)
-    plane = principal_components(F.normalize(codes[some], dim=1), 2)
+    plane = pca(F.normalize(codes[some], dim=1)).codes
     points = {"PCA": plane.numpy(), "t-SNE": tsne(codes[some], seed=FIGURE.seed)}
     k, labels = config["neighbours"], classes(ctx, chosen)
     near = [nearest(codes[some], k), nearest(pixels[some], k)]

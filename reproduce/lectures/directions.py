@@ -12,7 +12,8 @@ import torch
 
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, groups, patches, spread, subset, verdict
-from zfnet.methods.directions import principal_directions, purity, random_directions, sample_vectors, similarity
+from zfnet.methods.directions import purity, random_directions, sample_vectors, similarity
+from zfnet.methods.embedding import pca
 from zfnet.methods.intervals import bootstrap, mean_interval
 from zfnet.methods.responses import Responses, responses
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
@@ -87,7 +88,7 @@ def three_kinds(vectors: torch.Tensor, generator: torch.Generator) -> list[torch
     units, count = vectors.shape[1], min(FIGURE.config["directions"], vectors.shape[1])
     some = torch.randperm(units, generator=generator)[:count].sort().values
     principal = min(FIGURE.config["principal"], len(vectors) - 1, units)
-    return [torch.eye(units)[some], random_directions(units, count, generator), principal_directions(vectors, principal)]
+    return [torch.eye(units)[some], random_directions(units, count, generator), pca(vectors, principal).axes]
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> list[float]:

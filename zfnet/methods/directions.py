@@ -22,19 +22,6 @@ def random_directions(units: int, count: int, generator: torch.Generator) -> Ten
     return (q * r.diagonal().sign()).T.float()  # without the signs, QR would not be uniform (Mezzadri 2007)
 
 
-def principal_directions(vectors: Tensor, count: int) -> Tensor:
-    r"""The directions of largest variance of vectors (N, C), in order: (count, C), orthonormal.
-
-    The leading right singular vectors of $a_n - \bar a$, each with its largest coefficient positive.
-    Raises ValueError for more directions than units, or than vectors less one.
-    """
-    n, units = vectors.shape
-    if not 1 <= count <= min(n - 1, units):
-        raise ValueError(f"{n} vectors of {units} units have {min(n - 1, units)} principal directions, got {count}")
-    rows = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False).Vh[:count]
-    return rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
-
-
 def sample_vectors(
     model: nn.Module,
     dataset: Dataset,
