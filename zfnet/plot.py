@@ -46,7 +46,8 @@ def new_figure(width: float, height: float) -> Figure:
 def draw_table(axes: Axes, header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[float], grey=()) -> None:
     """Fill the axes with a table of text, its header in bold; the columns numbered in `grey`, the paper's, stand back."""
     axes.set_axis_off()
-    table = axes.table(rows, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), colWidths=widths, edges="horizontal")
+    whole: Any = (0, 0, 1, 1)  # which the annotation of matplotlib lacks
+    table = axes.table(rows, colLabels=header, cellLoc="center", bbox=whole, colWidths=widths, edges="horizontal")
     table.auto_set_font_size(False)
     table.set_fontsize(10)
     for (row, column), cell in table.get_celld().items():
