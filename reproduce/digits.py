@@ -23,6 +23,11 @@ CONFIG = Path(__file__).resolve().parent.parent / "configs" / "mnist.yaml"
 TRAINED_BY = ("config.py", "model.py", "train.py", "data/images.py")  # what a trained network depends on, in zfnet/
 
 
+def training_source() -> str:
+    """A hash of the source that a trained network depends on, for the name of its cache."""
+    return digest(*((Path(zfnet.__file__).parent / name).read_text() for name in TRAINED_BY))
+
+
 @dataclass(frozen=True, eq=False)
 class Digits:
     """The digits to train on, and those that the network has never seen."""
@@ -49,8 +54,7 @@ class Digits:
     @functools.cached_property
     def model(self) -> Network:
         """The network of two convolutional layers: trained the first time, in about a minute, then kept in the cache."""
-        source = [(Path(zfnet.__file__).parent / name).read_text() for name in TRAINED_BY]
-        kept = cache_dir() / f"mnist-{digest(self.digest, *source)[:20]}.safetensors"
+        kept = cache_dir() / f"mnist-{digest(self.digest, training_source())[:20]}.safetensors"
         if not kept.exists():
             out = Path(tempfile.mkdtemp(dir=cache_dir(), prefix="mnist-", suffix=".partial"))
             try:

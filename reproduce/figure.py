@@ -180,8 +180,11 @@ class Context:
 
     @functools.cached_property
     def _pretraining(self) -> Images | None:
-        train = Path(self.data).expanduser() / "train" if self.data else None
-        return load_folder(train, side=128, size=112, progress=self.progress) if train else None
+        if not self.data or self.data == "imagenette":
+            return None
+        root = Path(self.data).expanduser()
+        train = (root.parent if root.name == "val" else root) / "train"
+        return load_folder(train, side=128, size=112, progress=self.progress)
 
     @property
     def scale(self) -> str:
@@ -198,7 +201,8 @@ class Context:
         if {"images", "top"} & set(figure.inputs):
             identity["data"] = self._images.digest
         own = {name: self.dataset(name) for name in DATASETS if name in figure.inputs}
-        own |= {"pretraining": self._pretraining} if "pretraining" in figure.inputs else {}
+        if "pretraining" in figure.inputs and any(own.values()):  # else nothing is compared with it
+            own["pretraining"] = self._pretraining
         return identity | {name: found.digest if found else "absent" for name, found in own.items()}
 
 
@@ -264,6 +268,8 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
         torch.manual_seed(figure.seed)
         with torch.no_grad():
             result = script.compute(context.for_figure(figure))
+        if result.verdict == "not run" and prior and prior.verdict != "not run":
+            return Outcome(prior, time.perf_counter() - began, cached=True)  # the data are not here: the result that is stays
         _save(arrays, key, result)
     with plot.style():
         pictures: dict[str, matplotlib.figure.Figure] = script.draw(result)

@@ -100,10 +100,10 @@ def head_accuracy(model: Network, images: Images) -> dict[str, float]:
     assert model.cam_head is not None
     weight, bias = (tensor.to(next(model.parameters()).device) for tensor in model.cam_head)
     hits = []
-    for part in tqdm(np.array_split(np.arange(len(images)), 100), desc="pooling head", leave=False):
+    for part in tqdm(np.array_split(np.arange(len(images)), -(-len(images) // 100)), desc="pooling head", leave=False):
         maps = trace(model, images.batch(part).to(weight.device), until=layer)[layer]
         labels = torch.from_numpy(images.labels[part]).to(weight.device)
-        hits.append((maps.mean((2, 3)) @ weight.T + bias).topk(5).indices == labels[:, None])
+        hits.append((maps.mean((2, 3)) @ weight.T + bias).topk(min(5, len(bias))).indices == labels[:, None])
     found = torch.cat(hits).float()
     return {"top1": round(100 * float(found[:, 0].mean()), 2), "top5": round(100 * float(found.any(1).float().mean()), 2)}
 

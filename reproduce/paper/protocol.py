@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from reproduce.figure import REPOSITORY, Context
+from reproduce.digits import training_source
+from reproduce.figure import REPOSITORY, Context, Figure
 from zfnet.config import load_config, to_dict
 from zfnet.data.benchmarks import load_caltech101, load_caltech256
 from zfnet.data.cache import Images, cache_dir, digest
@@ -44,7 +45,7 @@ def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str
         return images, np.arange(len(images)), counts, {}, "Overlaps with the pretraining images were not searched: no --data. "
     found = find_overlaps(images, others, progress=ctx.progress)
     counts |= {"images that overlap": len(found.index), "pretraining images searched": len(others)}
-    counts["highest correlation of those kept"] = round(float(np.delete(found.correlation, found.index).max()), 3)
+    counts["highest correlation of those kept"] = round(float(np.delete(found.correlation, found.index).max(initial=-1)), 3)
     nearest = np.argsort(-found.correlation, kind="stable")[:20]
     pairs = [small(images, nearest), small(others, found.other[nearest])]
     pictures = {
@@ -52,10 +53,9 @@ def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str
         "correlation": found.correlation[nearest],
         "left out": np.array(len(found.index)),
     }
-    word = (
-        "" if others.digest == ctx.model.info.get("data") else "The tree given is not the one that the network was trained on. "
-    )
-    word += "Images that overlap with one of the network's training images are left out. "
+    word = "Images that overlap with one of the network's training images are left out. "
+    if others.digest != ctx.model.info.get("data"):
+        word = "Overlaps were searched in a tree that the network was not trained on. "
     return images, np.setdiff1d(np.arange(len(images)), found.index), counts, pictures, word
 
 
@@ -71,29 +71,34 @@ def inner_products(ctx: Context, images: Images, kept: np.ndarray, layer: str) -
     return gram(features, progress=ctx.progress)[np.ix_(kept, kept)]
 
 
-def frozen(ctx: Context, products: np.ndarray, labels: np.ndarray, classifier: Callable, per_class: int) -> list[float]:
+def frozen(
+    ctx: Context, products: np.ndarray, labels: np.ndarray, classifier: Callable, per_class: int, figure: Figure
+) -> list[float]:
     """The accuracy in percent on each fold of a linear classifier of frozen features, from their inner products."""
     found = []
-    for fold in ctx.progress(folds(labels, per_class), total=5, desc=f"{classifier.__name__}, {per_class} a class"):
+    splits = folds(labels, per_class, most=figure.config["most to test"], count=figure.config["folds"], seed=figure.seed)
+    for fold in ctx.progress(splits, total=len(splits), desc=f"{classifier.__name__}, {per_class} a class"):
         x, others = coordinates(products, fold)
         predicted = classifier(x, labels[fold.train]).predict(others)
         found.append(per_class_accuracy(labels[fold.test], predicted))
     return found
 
 
-def from_scratch(ctx: Context, name: str, kept: np.ndarray, per_class: int) -> list[float]:
+def from_scratch(ctx: Context, kept: np.ndarray, per_class: int, figure: Figure) -> list[float]:
     """The accuracy in percent on each fold of a ZFNet trained on nothing else, by `configs/caltech101.yaml`.
 
-    Finished trainings are kept in the cache, and an interrupted one continues.
+    The last epoch counts: nothing is chosen by the test images. Finished trainings are kept in the cache, and an interrupted
+    one continues.
     """
     config = load_config(FROM_SCRATCH)
-    images = LOADERS[name](ctx.datasets, side=config.stages[-1].side, size=config.model.size, progress=ctx.progress).subset(
-        kept
-    )
+    assert config.optim.schedule == "one_cycle"  # another one would look at the test images
+    load, side = LOADERS[figure.corpus], config.stages[-1].side
+    images = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress).subset(kept)
     found = []
-    for number, fold in enumerate(ctx.progress(folds(images.labels, per_class), total=5, desc=f"from scratch, {per_class}")):
+    splits = folds(images.labels, per_class, most=figure.config["most to test"], count=figure.config["folds"], seed=figure.seed)
+    for number, fold in enumerate(ctx.progress(splits, total=len(splits), desc=f"from scratch, {per_class} a class")):
         parts = {"train": images.subset(fold.train), "val": images.subset(fold.test)}
-        out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest)[:20]}"
+        out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest, training_source())[:20]}"
         if not (out / "model.safetensors").exists():
             seeded = replace(config, seed=number)
             resume = (out / "log.jsonl").exists()

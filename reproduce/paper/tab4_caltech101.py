@@ -56,11 +56,12 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
     labels = images.labels[kept]
     products = inner_products(ctx, images, kept, figure.config["layer"])
     curve = {
-        n: frozen(ctx, products, labels, softmax, n) for n in sorted({*figure.config["curve"], *figure.config["per class"]})
+        n: frozen(ctx, products, labels, softmax, n, figure)
+        for n in sorted({*figure.config["curve"], *figure.config["per class"]})
     }
     products = inner_products(ctx, images, kept, figure.config["also"])
-    also = {n: frozen(ctx, products, labels, softmax, n) for n in figure.config["per class"]}
-    scratch = {n: from_scratch(ctx, figure.corpus, kept, n) for n in figure.config["per class"]}
+    also = {n: frozen(ctx, products, labels, softmax, n, figure) for n in figure.config["per class"]}
+    scratch = {n: from_scratch(ctx, kept, n, figure) for n in figure.config["per class"]}
     measured: dict = {
         "pretrained": {f"{n} a class": mean_and_deviation(curve[n]) for n in scratch},
         "pretrained, layers 1-5 only": {f"{n} a class": mean_and_deviation(found) for n, found in also.items()},

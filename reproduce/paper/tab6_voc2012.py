@@ -44,11 +44,15 @@ def compute(ctx) -> Result:
         if (val.present[:, c] == 1).any()
     }
     mean = round(float(np.mean(list(precision.values()))), 2)
-    held = {"within 5 points of the best before": mean >= FIGURE.paper["best before, mean"] - 5}
+    chance = {name: 100 * float((val.present[:, VOC_CLASSES.index(name)] == 1).mean()) for name in precision}
+    held = {"every class is found more precisely than by chance": all(precision[name] > chance[name] for name in precision)}
     claims = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
-    note = "Trained on train and scored on val, where the paper was trained on both and scored on test by the server. "
-    verdict = "reproduced" if all(held.values()) else "differs"
+    note = (
+        "Trained on train and scored on val, where the paper was trained on both and scored on test by the server: the numbers "
+        "do not compare."
+    )
     measured = {"mean": mean, "average precision": precision, "claims": claims}
+    verdict = "not comparable" if all(held.values()) else "differs"
     return Result({}, measured, verdict, n=len(val.images), note=note, scale="subset")
 
 

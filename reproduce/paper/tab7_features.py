@@ -53,7 +53,7 @@ def compute(ctx) -> Result:
             products = inner_products(ctx, images, kept, layer)
             title = f"layer {layer[-1]}"
             for kind, classifier in (("SVM", linear_svm), ("softmax", softmax)):
-                found[kind][title] = mean_and_deviation(frozen(ctx, products, labels, classifier, per_class))
+                found[kind][title] = mean_and_deviation(frozen(ctx, products, labels, classifier, per_class, FIGURE))
         measured[name] = found | counts
         n, word = n + len(kept), word + (note if note not in word else "")
     if not measured:

@@ -63,10 +63,10 @@ def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tre
 def test_a_training_from_scratch_is_kept(tmp_path, checkpoint, quick, monkeypatch):
     caltech101(tmp_path / "datasets")
     context = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
-    kept = protocol.unseen(context, "caltech101")[1]
-    first = protocol.from_scratch(context, "caltech101", kept, 3)
+    kept, figure = protocol.unseen(context, "caltech101")[1], discover()["tab4"].FIGURE
+    first = protocol.from_scratch(context, kept, 3, figure)
     monkeypatch.setattr(protocol, "train", lambda *a, **k: pytest.fail("trained again"))
-    assert protocol.from_scratch(context, "caltech101", kept, 3) == first
+    assert protocol.from_scratch(context, kept, 3, figure) == first
 
 
 def test_without_the_data_nothing_is_claimed(tmp_path, checkpoint):
@@ -76,6 +76,15 @@ def test_without_the_data_nothing_is_claimed(tmp_path, checkpoint):
         assert (record.verdict, record.measured, record.files) == ("not run", {}, [])
         assert "not in --datasets" in record.note
         assert record.paper
+
+
+def test_a_run_without_the_data_leaves_the_result_that_is_there(tmp_path, checkpoint, quick):
+    caltech101(tmp_path / "datasets")
+    there = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
+    made = run(discover()["tab7"], there, tmp_path / "out").record
+    again = run(discover()["tab7"], Context(checkpoint, None, datasets=str(tmp_path / "nowhere")), tmp_path / "out")
+    assert again.record == made
+    assert all((tmp_path / "out" / "caltech101" / "tab7" / name).is_file() for name in made.files)
 
 
 def test_a_tree_without_training_images_is_an_error(tmp_path, checkpoint):
