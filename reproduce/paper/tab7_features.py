@@ -81,16 +81,15 @@ def draw(result: Result):
     picture = new_figure(6.2 + 3.2 * len(names), 3.2)
     left, right = picture.subplots(1, 2, width_ratios=[1.1 * len(names), 1])
     header, rows = [""], [[layer] for layer in layers]
-    for name, colour in zip(names, LINES, strict=False):
-        for kind, (whose, values) in product(("SVM", "softmax"), (("ours", result.measured), ("paper", FIGURE.paper))):
+    kinds = list(product(names, ("SVM", "softmax")))
+    for (name, kind), colour, marker in zip(kinds, LINES, "osos", strict=False):
+        for whose, values, style in (("ours", result.measured, f"{marker}-"), ("paper", FIGURE.paper, "x:")):
             cells = values[name][kind]
-            header.append(f"{kind}: {whose}")
+            header.append(kind if whose == "ours" else "paper")
             rows = [[*row, words(cells.get(layer)) or "–"] for row, layer in zip(rows, layers, strict=True)]
             means = {int(k[-1]): v[0] if isinstance(v, list) else v for k, v in cells.items()}
-            style = {"SVM": "-", "softmax": "--"}[kind] if whose == "ours" else ":"
-            label = f"{name}, {kind}, {whose}" if len(names) > 1 else f"{kind}, {whose}"
-            marker = {"SVM": "o", "softmax": "s"}[kind] if whose == "ours" else "x"
-            right.plot(*zip(*means.items(), strict=True), style, marker=marker, color=colour, ms=5, label=label)
+            label = f"{kind}, {whose}" if len(names) == 1 else f"{name}, {kind}, {whose}"
+            right.plot(*zip(*means.items(), strict=True), style, color=colour, ms=5, label=label)
     draw_table(left, header, rows, [0.7, *[1.0] * (len(header) - 1)], grey=tuple(range(2, len(header), 2)))
     left.set_title(f"{' and '.join(names)}: accuracy, %, mean and deviation over five folds")
     right.set(xlabel="layer", ylabel="accuracy, % (mean over classes)", ylim=(0, 100), xticks=[1, 2, 3, 4, 5, 7])
