@@ -23,7 +23,14 @@ TEMPLATES = Path(__file__).parent
 REPOSITORY = TEMPLATES.parent.parent
 FIGURES = REPOSITORY / "figures"
 MARKS = ("<!-- results: written by python -m reproduce gallery -->", "<!-- end of results -->")
-COMMITTED = ("imagenet65k", "caltech101", "caltech256", "voc2012", "mnist", "scenes")  # on one page; any other corpus has a page of its own
+COMMITTED = (
+    "imagenet65k",
+    "caltech101",
+    "caltech256",
+    "voc2012",
+    "mnist",
+    "scenes",
+)  # on one page; any other corpus has a page of its own
 DATASETS = ("caltech101", "caltech256", "voc2012")  # read by torchvision, from the folder that --datasets names
 MADE = ("mnist", "scenes", "samples")  # need no option: drawn, or installed with a package
 PAPER = {  # all that the paper shows, whether we have a result or not

@@ -100,8 +100,8 @@ def draw_transfer(result: Result, figure: Figure):
     """The table of accuracies, and the curve over images a class."""
     if "curve" not in result.arrays:
         return {}
-    picture = new_figure(9.6, 3.4)
-    left, right = picture.subplots(1, 2, width_ratios=[1.5, 1])
+    picture = new_figure(11.4, 3.4)
+    left, right = picture.subplots(1, 2, width_ratios=[1.6, 1])
     numbers = [f"{n} a class" for n in figure.config["per class"]]
     rows = [
         [name, *(words(values.get(name, {}).get(n)) or "–" for n in numbers for values in (result.measured, figure.paper))]
@@ -110,21 +110,19 @@ def draw_transfer(result: Result, figure: Figure):
     short = [n.replace(" a class", "") for n in numbers]
     header = ["accuracy, %", *(f"{n}: {whose}" for n in short for whose in ("ours", "paper"))]
     grey = tuple(range(2, len(header), 2))
-    draw_table(left, header, rows, [1.9, *[1.0] * (len(header) - 1)], grey)
+    draw_table(left, header, rows, [2.5, *[1.0] * (len(header) - 1)], grey)
     left.set_title(f"{figure.title.split(':')[0]}, by images a class ({result.n:,} images)")
-    for values, name, colour, marker in (
-        ("curve", "pretrained, ours", LINES[0], "o"),
-        ("scratch", "from scratch, ours", LINES[1], "s"),
-    ):
-        n, found = result.arrays[values][:, 0], result.arrays[values][:, 1:]
-        right.errorbar(n, found.mean(1), found.std(1), color=colour, marker=marker, ms=4, capsize=2, label=name)
-    for name, colour in (("pretrained", LINES[0]), ("from scratch", LINES[1])):
-        points = {int(k.split()[0]): v[0] if isinstance(v, list) else v for k, v in figure.paper[name].items()}
-        right.plot(
-            *zip(*points.items(), strict=True), ls=":", marker="x", color=colour, alpha=0.7, label=f"{name}, the paper's"
-        )
+    series = {"pretrained": result.measured["pretrained, by images a class"]} | {
+        name: result.measured[name] for name in ROWS[1:3]
+    }
+    for (name, values), colour, marker in zip(series.items(), (LINES[0], LINES[2], LINES[1]), "o^s", strict=True):
+        n, (mean, deviation) = [int(text.split()[0]) for text in values], np.transpose(list(values.values()))
+        right.errorbar(n, mean, deviation, color=colour, marker=marker, ms=4, capsize=2, label=f"{name}, ours")
+        if name in figure.paper:
+            points = {int(text.split()[0]): v[0] if isinstance(v, list) else v for text, v in figure.paper[name].items()}
+            right.plot(*zip(*points.items(), strict=True), ls=":", marker="x", color=colour, alpha=0.7, label=f"{name}, paper")
     right.set(xlabel="training images a class", ylabel="accuracy, % (mean over classes)", ylim=(0, 100))
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     found = {f"{figure.id}.png": picture}
     if "overlaps" in result.arrays:
         found["overlaps.jpg"] = draw_overlaps(*(result.arrays[name] for name in ("overlaps", "correlation", "left out")))
