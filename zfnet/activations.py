@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -190,6 +190,39 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+class Hook(AbstractContextManager):
+    """A context that keeps what a module puts out. The network goes on with a copy, which an in-place ReLU may overwrite."""
+
+    def __init__(self, module: nn.Module):
+        self.module, self.maps = module, None
+
+    def __enter__(self):
+        def keep(module, inputs, output):
+            self.maps = output if isinstance(output, Tensor) else None
+            return output if self.maps is None else output.clone()
+
+        self.handle = self.module.register_forward_hook(keep)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.handle.remove()
+
+
+def module_of(model: nn.Module, layer: str, x: Tensor) -> nn.Module:
+    """The module that completes a layer named as in `zfnet.trace`, else the one at that path. Raises UnknownLayer."""
+    steps: list[Step] = []
+    with suppress(UnsupportedNetwork), torch.no_grad():
+        steps = chain(model, x[:1])
+    for step in reversed(steps):
+        if layer in (step.layer, step.name):
+            return step.module
+    try:
+        return model.get_submodule(layer or "no name")
+    except AttributeError:
+        names = [step.layer for step in steps if step.layer] or [name for name, _ in model.named_children()]
+        raise UnknownLayer(f"no layer {layer!r}; the network has {', '.join(names)}") from None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 import zfnet
 from tests.conftest import random_he
+from zfnet.model import Network
 
 SIZE = 64  # of the images: 64 x 80 where the network takes oblong ones
 
@@ -47,7 +48,17 @@ def small_alexnet():
     return random_he(zfnet.alexnet(10, norm="none", maps=(16, 24, 24, 24, 16), fc=32, size=SIZE))
 
 
-BUILD = {"zfnet": small_zfnet, "alexnet": small_alexnet, "vgg11": vgg11, "resnet18": resnet18}
+def mnist():
+    return random_he(zfnet.mnist(10, norm="none"))
+
+
+BUILD = {"zfnet": small_zfnet, "alexnet": small_alexnet, "mnist": mnist, "vgg11": vgg11, "resnet18": resnet18}
+
+
+def two_images(model):
+    """A batch of two that the network takes: of its own size, or oblong for torchvision's."""
+    size = (model.size, model.size) if isinstance(model, Network) else (SIZE, SIZE + 16)
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
 class Rectified(nn.Module):

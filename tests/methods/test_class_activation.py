@@ -7,14 +7,20 @@ import torch.nn.functional as F
 from torch import nn
 
 import zfnet
-from tests.methods.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet
+from tests.methods.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet, two_images
 from tests.methods.test_gradients import TARGET, close, hooks
 from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.methods.class_activation import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
 
 # The default layer of each network as a module, and under the names that mean it.
-LAST = {"zfnet": "relu5", "alexnet": "relu5", "vgg11": "features.19", "resnet18": "layer4"}
-NAMES = {"zfnet": ("conv5", "relu5"), "alexnet": ("conv5",), "vgg11": ("conv8", "relu8"), "resnet18": ("layer4.1",)}
+LAST = {"zfnet": "relu5", "alexnet": "relu5", "mnist": "relu2", "vgg11": "features.19", "resnet18": "layer4"}
+NAMES = {
+    "zfnet": ("conv5", "relu5"),
+    "alexnet": ("conv5",),
+    "mnist": ("conv2",),
+    "vgg11": ("conv8", "relu8"),
+    "resnet18": ("layer4.1",),
+}
 
 
 @pytest.fixture(scope="module", params=list(BUILD))
@@ -29,8 +35,7 @@ def network(name):
 
 @pytest.fixture(scope="module")
 def x(network):
-    oblong = type(network).__module__.startswith("torchvision")
-    return torch.randn(2, 3, SIZE, SIZE + 16 * oblong, generator=torch.Generator().manual_seed(1))
+    return two_images(network)
 
 
 def test_grad_cam_equals_captum(name, network, x):
@@ -47,7 +52,7 @@ def test_grad_cam_equals_captum(name, network, x):
 
 def test_grad_cam_of_any_layer(name, network, x):
     """A layer whose output a following in-place ReLU overwrites: what is kept is what the layer put out."""
-    path = {"vgg11": "features.3", "resnet18": "layer2.0.bn1"}.get(name, "relu3")
+    path = {"vgg11": "features.3", "resnet18": "layer2.0.bn1", "mnist": "relu1"}.get(name, "relu3")
     oracle = out_of_place(network)
     theirs = captum.attr.LayerGradCam(oracle, oracle.get_submodule(path)).attribute(x, TARGET)
     assert (theirs < 0).any()

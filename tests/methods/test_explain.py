@@ -8,7 +8,7 @@ import torch
 
 import zfnet
 from tests.conftest import random_he
-from tests.methods.networks import BUILD, SIZE
+from tests.methods.networks import BUILD, SIZE, two_images
 from tests.methods.test_gradients import TARGET, close
 
 NAMES = [
@@ -29,10 +29,9 @@ def test_the_methods_are_those_of_the_design():
 @pytest.mark.parametrize("build", BUILD)
 def test_every_method_on_every_network(build, method):
     model = BUILD[build]()
-    oblong = type(model).__module__.startswith("torchvision")
-    x = torch.randn(2, 3, SIZE, SIZE + 16 * oblong, generator=torch.Generator().manual_seed(1))
+    x = two_images(model)
     if method == "cam" and build != "resnet18":
-        maps = 512 if build == "vgg11" else 16
+        maps = zfnet.trace(model, x)[{"mnist": "conv2", "vgg11": "conv8"}.get(build, "conv5")].shape[1]
         model.cam_head = (torch.randn(10, maps), torch.zeros(10))
     a = zfnet.explain(model, x, method, TARGET, **SMALL.get(method, {}))
     assert a.map.shape == (2, 1, *x.shape[2:])

@@ -11,7 +11,7 @@ import zennit.composites
 from torch import nn
 
 import zfnet
-from tests.methods.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet
+from tests.methods.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet, two_images
 from zfnet.activations import UnsupportedNetwork
 from zfnet.methods.attribution import Attribution, gradient
 from zfnet.methods.gradients import (
@@ -44,8 +44,7 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def x(network):
-    oblong = type(network).__module__.startswith("torchvision")
-    return torch.randn(2, 3, SIZE, SIZE + 16 * oblong, generator=torch.Generator().manual_seed(1))
+    return two_images(network)
 
 
 TARGET = torch.tensor([3, 7])

@@ -9,8 +9,11 @@ from torch import nn
 
 import zfnet
 from tests.conftest import random_he
-from zfnet.activations import UnknownLayer
+from tests.methods.networks import BUILD, two_images
+from zfnet.activations import UnknownLayer, UnsupportedNetwork
+from zfnet.methods.directions import sample_vectors
 from zfnet.methods.responses import Responses, responses, stream
+from zfnet.methods.statistics import population
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +113,47 @@ def test_the_mode_and_the_random_state_are_left_alone(small, images):
     responses(net, images, "conv1")
     assert net.training
     assert (torch.get_rng_state() == state).all()
+
+
+def test_a_residual_network_is_read_at_its_modules(images):
+    model = BUILD["resnet18"]()
+    x = torch.stack(images[:3])
+    with torch.no_grad():
+        a = model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(x)))))
+        b = model.layer4(model.layer3(model.layer2(a)))
+    found = responses(model, images[:3], ("layer4.1", "layer1", "fc"), batch=2)
+    for maps, table in ((a, found["layer1"]), (b, found["layer4.1"])):
+        torch.testing.assert_close(table.maximum, maps.amax((2, 3)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(table.mean, maps.mean((2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["fc"].maximum, model(x).detach(), rtol=1e-4, atol=1e-4)
+    before = next(stream(model, images[:1], ("layer1.0.conv1",)))["layer1.0.conv1"]
+    assert (before < 0).any()  # the in-place ReLU that follows did not overwrite it
+    assert not any(module._forward_hooks for module in model.modules())
+    shares = population(model, images[:3], ("layer4",))["layer4"]
+    torch.testing.assert_close(shares.active, (b > 0).double().mean((0, 2, 3)), rtol=0, atol=1e-3)
+    drawn = sample_vectors(model, images[:3], "layer4", torch.Generator(), per_image=2)
+    for vector, maps in zip(drawn, b.repeat_interleave(2, 0), strict=True):
+        assert torch.isclose(maps.flatten(1).T, vector, rtol=1e-4, atol=1e-3).all(1).any()
+
+
+def test_what_a_residual_network_cannot_give(images):
+    model = BUILD["resnet18"]()
+    with pytest.raises(UnknownLayer, match="no layer 'conv5'; the network has conv1, .*layer4"):
+        responses(model, images, "conv5")
+    with pytest.raises(UnsupportedNetwork, match="before a layer's ReLU can be told in a chain"):
+        responses(model, images, "layer4", rectified=False)
+    model.fc.forward = lambda x: x[:, :, None]
+    with pytest.raises(UnsupportedNetwork, match="fc puts out no maps .*(3, 512, 1)"):
+        responses(model, images[:3], "fc")
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_network_for_digits():
+    model = BUILD["mnist"]()
+    x = two_images(model)
+    t = zfnet.trace(model, x)
+    for layer, table in responses(model, list(x), ("conv1", "conv2", "fc3")).items():
+        torch.testing.assert_close(table.maximum, t[layer].flatten(2).amax(2) if t[layer].ndim == 4 else t[layer])
+    found = population(model, list(x), ("conv1", "conv2", "fc3"))
+    assert found["fc3"].sparsity == pytest.approx(float((t["fc3"] <= 0).double().mean()))
+    assert sample_vectors(model, list(x), "conv2", torch.Generator()).shape == (16, t["conv2"].shape[1])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zfnet.activations import Step, UnknownLayer, chain, evaluating
+from zfnet.activations import Hook, evaluating, module_of
 from zfnet.methods.attribution import Attribution, Target, derivative, forward
 from zfnet.methods.gradients import guided_backprop, strongest
 from zfnet.occlusion import resolve_target
@@ -103,24 +103,6 @@ def feature_maps(model: nn.Module, x: Tensor, layer: str | None = None) -> Itera
         yield kept.maps, logits
 
 
-class Hook(AbstractContextManager):
-    """A context that keeps what a module puts out. The network goes on with a copy, which an in-place ReLU may overwrite."""
-
-    def __init__(self, module: nn.Module):
-        self.module, self.maps = module, None
-
-    def __enter__(self):
-        def keep(module, inputs, output):
-            self.maps = output if isinstance(output, Tensor) else None
-            return output if self.maps is None else output.clone()
-
-        self.handle = self.module.register_forward_hook(keep)
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.handle.remove()
-
-
 class LastMaps(TorchFunctionMode):
     """A context that keeps the last maps before pooling: of whatever operation, module or function, makes them.
 
@@ -134,21 +116,6 @@ class LastMaps(TorchFunctionMode):
         if isinstance(result, Tensor) and result.ndim == 4 and result.shape[2:].numel() > 1 and result.requires_grad:
             self.maps = self.maps if "Pool" in type(result.grad_fn).__name__ else result
         return result
-
-
-def module_of(model: nn.Module, layer: str, x: Tensor) -> nn.Module:
-    """The module that completes a layer named as in `zfnet.trace`, else the one at that path. Raises UnknownLayer."""
-    steps: list[Step] = []
-    with suppress(UnsupportedNetwork), torch.no_grad():
-        steps = chain(model, x[:1])
-    for step in reversed(steps):
-        if layer in (step.layer, step.name):
-            return step.module
-    try:
-        return model.get_submodule(layer or "no name")
-    except AttributeError:
-        names = [step.layer for step in steps if step.layer] or [name for name, _ in model.named_children()]
-        raise UnknownLayer(f"no layer {layer!r}; the network has {', '.join(names)}") from None
 
 
 def pooling_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

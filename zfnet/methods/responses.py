@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from zfnet.activations import UnknownLayer, apply, check_input, evaluating, fitting, steps_until, unknown_layer
+from zfnet.activations import (
+    Hook,
+    Step,
+    UnknownLayer,
+    apply,
+    check_input,
+    evaluating,
+    fitting,
+    module_of,
+    steps_until,
+    unknown_layer,
+)
 from zfnet.data import silent
 from zfnet.top import Top, ranking
+from zfnet.windows import UnsupportedNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,34 +104,65 @@ def stream(
 ) -> Iterator[dict[str, Tensor]]:
     """Pass a data set through the network once, and yield for each batch the activations of some layers, by name.
 
-    Items are preprocessed (3, H, W) tensors or (tensor, label). Nothing above the highest layer is computed, and nothing of a
-    batch is kept. `rectified=False` gives what stands before a layer's ReLU.
-    Raises UnknownLayer, UnsupportedNetwork, or ValueError for no layers, an empty data set, or items that do not fit.
+    Items are preprocessed (3, H, W) tensors or (tensor, label). Layers have the names of `zfnet.trace`; in a network that is
+    not a chain of modules, such as ResNet, those of its modules ("layer4.1"), of which the output is taken as it is, the last
+    one where a module is used several times. In a chain nothing above the highest layer is computed, and
+    `rectified=False` gives what stands before a layer's ReLU. Nothing of a batch is kept.
+    Raises UnknownLayer, UnsupportedNetwork for a module that puts out no maps (N, C, H, W) or vectors (N, C), or for
+    `rectified=False` where it is not a chain; ValueError for no layers, an empty data set, or items that do not fit.
     """
     if not layers or batch < 1:
         raise ValueError(f"layers must not be empty and batch at least 1, got {tuple(layers)} and {batch}")
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise ValueError("the data set is empty")
-    device, steps = next(model.parameters()).device, []
+    device, read = next(model.parameters()).device, None
     # A generator of its own: DataLoader would otherwise draw from the global random state.
     loader = DataLoader(dataset, batch, generator=torch.Generator())
     for item in progress(loader, total=len(loader), desc="looking"):
         x = (item[0] if isinstance(item, (list, tuple)) else item).to(device)
         with evaluating(model), torch.no_grad():
-            if not steps:
-                steps = steps_until(model, x)
-                ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
-                for layer in layers:
-                    if layer not in ends:
-                        raise UnknownLayer(unknown_layer(layer, steps))
-                steps = steps[: max(ends[layer] for layer in layers)]
+            read = read or reader(model, x, layers, rectified)
             check_input(model, x)
-            found = {}
-            signal = x.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
-            for step in steps:
-                before = signal
-                with fitting(step, x):
-                    signal = apply(step.module, signal)
-                if step.layer in layers:
-                    found[step.layer] = signal if rectified or not isinstance(step.module, nn.ReLU) else before
+            found = read(x.contiguous(memory_format=torch.channels_last))  # convolutions on CPUs are faster so
         yield found
+
+
+def reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool) -> Callable[[Tensor], dict[str, Tensor]]:
+    """How the layers' activations are read: step by step in a chain of modules, by hooks in any other network."""
+    try:
+        steps = steps_until(model, x)
+    except UnsupportedNetwork as error:
+        if not rectified:
+            message = f"what stands before a layer's ReLU can be told in a chain of modules only: {error}"
+            raise UnsupportedNetwork(message) from None
+        modules = {layer: module_of(model, layer, x) for layer in layers}
+        return partial(read_by_hooks, model, modules)
+    ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
+    for layer in layers:
+        if layer not in ends:
+            raise UnknownLayer(unknown_layer(layer, steps))
+    return partial(read_steps, steps[: max(ends[layer] for layer in layers)], set(layers), rectified)
+
+
+def read_steps(steps: Sequence[Step], layers: Set[str], rectified: bool, x: Tensor) -> dict[str, Tensor]:
+    """The activations of the layers in a chain of steps, by name, in the order of the chain."""
+    found, signal = {}, x
+    for step in steps:
+        before = signal
+        with fitting(step, x):
+            signal = apply(step.module, signal)
+        if step.layer in layers:
+            found[step.layer] = signal if rectified or not isinstance(step.module, nn.ReLU) else before
+    return found
+
+
+def read_by_hooks(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, Tensor]:
+    """What the modules put out in the network's own forward pass, by name. No hook outlives the pass."""
+    with ExitStack() as stack:
+        hooks = {layer: stack.enter_context(Hook(module)) for layer, module in modules.items()}
+        model(x)
+    for layer, hook in hooks.items():
+        if hook.maps is None or hook.maps.ndim not in (2, 4) or len(hook.maps) != len(x):
+            found = "nothing" if hook.maps is None else tuple(hook.maps.shape)
+            raise UnsupportedNetwork(f"{layer} puts out no maps (N, C, H, W) or vectors (N, C), but {found}")
+    return {layer: hook.maps for layer, hook in hooks.items() if hook.maps is not None}
