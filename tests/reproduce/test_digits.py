@@ -2,6 +2,7 @@
 
 import functools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -176,12 +177,13 @@ def test_every_figure_of_the_digits_runs_and_is_recorded(tmp_path, monkeypatch):
     Digits.model.__set_name__(Digits, "model")
     for name in IDS:
         script = discover()[name]
+        began = time.process_time()
         outcome = run(script, context, tmp_path)
+        assert time.process_time() - began <= 2 * script.FIGURE.budget  # of two cores
         assert outcome.record.scale == ("paper" if name == "mlp_lines" else "subset")
         found = read_record(tmp_path / "mnist" / name)
         assert found is not None
         assert found.measured["claims"]
-        assert found.seconds <= script.FIGURE.budget
         for file in found.files:
             assert 10_000 < (tmp_path / "mnist" / name / file).stat().st_size <= 400_000
         if name != "mlp_lines":

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,12 @@ def test_the_committed_results_are_whole():
                 assert min(image.size) > 200
 
 
+def children_seconds():
+    """The processor's seconds of all processes that were started here and have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def command(*arguments, **options):
     return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options)
 
@@ -174,13 +181,14 @@ def test_a_wrong_figure_or_tree_is_one_line():
 
 @pytest.mark.slow
 def test_all_figures_at_sample_scale_and_from_the_cache(tmp_path):
+    before = children_seconds()
     done = command("reproduce", "all", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    everyday = {name: module for name, module in discover().items() if not module.FIGURE.alone}
-    for name, module in everyday.items():
+    assert children_seconds() - before <= 2 * 360  # six minutes of two cores, the time that `make figures` may take
+    everyday = [name for name, module in discover().items() if not module.FIGURE.alone]
+    for name in everyday:
         found = read_record(tmp_path / "samples" / name)
         assert found is not None
-        assert found.seconds <= module.FIGURE.budget
         assert re.search(rf"^{name}\s+{found.scale}\s+{found.verdict}", done.stdout, re.MULTILINE)
     again = command("reproduce", "all", "--out", str(tmp_path))
     assert again.stdout.count("cached") == len(everyday)
