@@ -27,10 +27,10 @@ FIGURE = Figure(
     seed=26,
     budget=480,
     config={
-        "images": 3, "others": 40, "steps": 150, "rate": 0.1, "noise": 0.2, "alpha": 6.0, "bound": 1e-4, "beta": 2.0,
+        "images": 3, "others": 40, "steps": 120, "rate": 0.1, "noise": 0.05, "alpha": 6.0, "bound": 1e-4, "beta": 2.0,
         "met": 0.5,
         "variation": {
-            "conv1": 0.05, "conv2": 0.05, "conv3": 0.1, "conv4": 0.2, "conv5": 0.4, "fc6": 0.8, "fc7": 0.8, "fc8": 0.8,
+            "conv1": 0.05, "conv2": 0.3, "conv3": 2.0, "conv4": 5.0, "conv5": 10.0, "fc6": 20.0, "fc7": 20.0, "fc8": 20.0,
         },
     },
     files=("shared.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
