@@ -93,7 +93,8 @@ def ascend(
             pixels = image(point)
             value = score(torch.roll(pixels, shifts[step], (2, 3)) if jitter else pixels, rows)
             said.append(value.detach())
-            return decay * pixels.square().mean((1, 2, 3)) + variation * total_variation(pixels) - value
+            held = decay * pixels.square().mean((1, 2, 3)) if decay else 0.0
+            return held + (variation * total_variation(pixels) if variation else 0.0) - value
 
         start = to_frequencies(x[rows], colours) if frequency else clip(x[rows])
         point, _ = descend(loss, start, steps=steps, rate=rate, after=after, progress=progress)
