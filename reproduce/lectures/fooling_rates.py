@@ -26,8 +26,8 @@ FIGURE = Figure(
     seed=28,
     budget=900,
     config={
-        "images": 500, "targeted": 100, "epsilon": [0.1, 0.25, 0.5, 1, 2, 4, 8], "random": [1, 2, 4, 8],
-        "iterated": [0.1, 0.25, 0.5, 1, 2], "aimed": [0.5, 1, 2, 4], "steps": 5, "aimed steps": 8, "judged at": 2,
+        "images": 500, "targeted": 100, "epsilon": [0.1, 0.25, 0.5, 1, 2, 4, 8], "random": [0.5, 2, 8],
+        "iterated": [0.25, 0.5, 1, 2], "aimed": [1, 2, 4, 8], "steps": 4, "aimed steps": 8, "judged at": 2,
     },
     files=("shared.py",),
     alone=True,
