@@ -25,7 +25,7 @@ FIGURE = Figure(
     seed=29,
     budget=300,
     config={
-        "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 2.0, "steps": 20, "rubbish": 8, "noise": 0.3,
+        "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 2.0, "steps": 20, "rubbish": 10, "noise": 0.3,
         "climbing": 80, "rate": 0.03, "robustness": 0.02, "confidence": 0.9,
     },
     files=("shared.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
@@ -121,12 +121,12 @@ def draw(result: Result):
         for axes, way in zip(grid[i, 2:], ("smallest", "one step", "chosen"), strict=True):
             title = {
                 "smallest": "with it",
-                "one step": f"one step of {a['one step.largest'][i]:.1f}",
+                "one step": f"one step of {a['one step.largest'][i]:.1f} grey levels",
                 "chosen": "to a chosen class",
             }
-            show(axes, photograph(a[f"{way}.pixels"][i : i + 1])[0], f"{title[way]}: {said(a, way, i, names)}")
+            show(axes, photograph(a[f"{way}.pixels"][i : i + 1])[0], f"{title[way]}:\n{said(a, way, i, names)}")
     for axes, i in zip(grid[shown:].flat, range(count), strict=False):
-        text = f"rubbish: {said(a, 'rubbish', i, names)}\n(the noise: {names[a['noise.predicted'][i]]})"
+        text = f"rubbish:\n{said(a, 'rubbish', i, names)}"
         show(axes, photograph(a["rubbish.pixels"][i : i + 1])[0], text)
     return {"fooling.jpg": figure}
 

@@ -133,5 +133,5 @@ def draw(result: Result):
     axes.set(
         xlabel="largest change of a pixel, in grey levels of 255", ylabel="images whose decision changes, %", ylim=(0, 102)
     )
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 1.0))
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return {"fooling_rates.png": figure}

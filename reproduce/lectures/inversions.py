@@ -114,7 +114,8 @@ def draw(result: Result):
         for i in range(n):
             values = [result.measured[layer][key][i] for layer in LAYERS]
             axis.plot(LAYERS, values, "o-", color=LINES[i % len(LINES)], label=f"image {i + 1}", markersize=4)
-        axis.set(title=title, ylim=(0, None))
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set(title=title)
         axis.tick_params(axis="x", labelsize=8)
     axis.legend(frameon=False, fontsize=8)
     return {"inversions.jpg": figure}
