@@ -26,7 +26,7 @@ FIGURE = Figure(
     budget=240,
     config={
         "targets": {"logits": [130, 291, 340, 985], "conv5": [3]}, "photograph": "astronaut", "images": 100,
-        "noise": 0.3, "steps": 72,
+        "noise": 0.3, "steps": 60,
         "rate": 0.03, "jitter": 16, "variation": {"logits": 40.0, "conv5": 3.0}, "decay": {"logits": 5.0, "conv5": 0.5},
         "pixels": 0.5,
     },

@@ -24,7 +24,7 @@ FIGURE = Figure(
     seed=24,
     budget=600,
     config={
-        "classes": 60, "shown": 20, "plain": 5, "images": 100, "steps": 72, "rate": 0.03, "noise": 0.05, "jitter": 16,
+        "classes": 50, "shown": 20, "plain": 5, "images": 100, "steps": 60, "rate": 0.03, "noise": 0.05, "jitter": 16,
         "variation": 40.0, "decay": 5.0, "share": 0.9,
     },
     files=("shared.py",),

@@ -29,7 +29,7 @@ FIGURE = Figure(
     seed=23,
     budget=420,
     config={
-        "channels": 36, "images": 100, "sides": SIDES, "steps": 72, "rate": 0.05, "noise": 0.3, "jitter": 8, "share": 0.95,
+        "channels": 36, "images": 100, "sides": SIDES, "steps": 60, "rate": 0.05, "noise": 0.3, "jitter": 8, "share": 0.95,
         "rectified": ["conv1", "conv2"], "variation": {"conv1": 1.0, "conv2": 1.0, "conv3": 3.0, "conv4": 3.0, "conv5": 3.0},
         "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
     },

@@ -72,6 +72,7 @@ def compute(ctx) -> Result:
         },
         "rubbish": {
             "images": len(targets), "taken for their class": int(r.fooled.sum()), "probability": r.probability.tolist(),
+            "the noise was taken for": sorted({names[i] for i in r.label.tolist()}),
         },
     }  # fmt: skip
     claims, found = judge(measured)
