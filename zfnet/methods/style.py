@@ -1,0 +1,111 @@
+"""Style transfer: an image with the layout of one picture and the texture of another, both as the network sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zfnet.activations import check_input
+from zfnet.data import silent
+from zfnet.methods.synthesis import clip, descend, features, total_variation
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+
+@dataclass(frozen=True, eq=False)
+class StyleTransfer:
+    """N images in which content and style are mixed.
+
+    `pixels` (N, 3, H, W) are valid images in the network's input convention. `history` (steps, N) is the loss before each
+    step. `content` (N,) and `style[layer]` (N,) are the distances left: relative, 0 for the same code or Gram matrix.
+    """
+
+    pixels: Tensor
+    history: Tensor
+    content: Tensor
+    style: dict[str, Tensor]
+
+
+def gram(maps: Tensor) -> Tensor:
+    r"""Which features go together, wherever that is: $G_{ij} = \frac{1}{M} \sum_m F_{im} F_{jm}$, (N, C, h, w) to (N, C, C).
+
+    Gatys et al. 2016, eq. 3, over the number M of positions, so that images of different sizes compare.
+    """
+    flat = maps.flatten(2)
+    return flat @ flat.mT / flat.shape[2]
+
+
+def style_transfer(
+    model: nn.Module,
+    content: Tensor,
+    style: Tensor,
+    *,
+    content_layer: str = "conv4",
+    style_layers: Sequence[str] = LAYERS,
+    weight: float = 10.0,
+    variation: float = 0.02,
+    start: Tensor | None = None,
+    steps: int = 200,
+    rate: float = 0.05,
+    batch: int = 8,
+    progress: Callable = silent,
+) -> StyleTransfer:
+    r"""Paint the content of one image in the style of another, by descent on the pixels.
+
+    $\frac{\|F(x) - F(p)\|^2}{\|F(p)\|^2} + \frac{w}{L} \sum_l \frac{\|G_l(x) - G_l(a)\|^2}{\|G_l(a)\|^2} + v \, TV(x)$: F the
+    maps of `content_layer`, G the Gram matrices (`gram`) of L `style_layers`, w the `weight`, v the `variation`. Gatys,
+    Ecker & Bethge 2016, eq. 1-7; there the distances are not relative, so that the weights depend on the network, and L-BFGS
+    starts from noise. Here Adam starts from the content, unless `start` (N, 3, H, W) says else, and pixels stay valid. Gatys
+    replaced VGG's max pooling by averages, which they found slightly more appealing; the network here keeps its own.
+
+    `content` (N, 3, H, W) and `style` (N or 1, 3, h, w) are in the network's input convention; sizes may differ. Layers are
+    those of `zfnet.trace`, or module paths in other networks. At most `batch` images are in memory.
+    Raises ValueError for bad inputs or options, UnknownLayer, UnsupportedNetwork.
+    """
+    check_input(model, content)
+    check_input(model, style)
+    start = content if start is None else start
+    if len(style) not in (1, len(content)) or start.shape != content.shape:
+        raise ValueError(
+            f"give one style or one for each of {len(content)} images, and a start of their shape; got {tuple(style.shape)} "
+            f"and {tuple(start.shape)}"
+        )
+    if batch < 1 or min(weight, variation) < 0 or not style_layers:
+        raise ValueError(f"batch must be at least 1, weights 0 or more: {batch}, {weight}, {variation}; layers not empty")
+    layers = tuple(dict.fromkeys((content_layer, *style_layers)))
+    read = features(model, content, layers)
+    jobs = [torch.arange(len(content))[first : first + batch] for first in range(0, len(content), batch)]
+    parts = []
+    for rows in jobs:
+        with torch.no_grad():
+            goal = read(content[rows])[content_layer]
+            grams = {
+                name: gram(maps) for name, maps in read(style[rows if len(style) > 1 else [0]]).items() if name in style_layers
+            }
+
+        def distances(x: Tensor, goal=goal, grams=grams) -> tuple[Tensor, dict[str, Tensor]]:
+            found = read(x)
+            return relative(found[content_layer], goal), {
+                name: relative(gram(found[name]), grams[name]) for name in style_layers
+            }
+
+        def loss(x: Tensor, step: int, distances=distances) -> Tensor:
+            far, styles = distances(x)
+            return far + weight * torch.stack(list(styles.values())).mean(0) + variation * total_variation(x)
+
+        pixels, history = descend(
+            loss, clip(start[rows]), steps=steps, rate=rate, after=lambda x, step: clip(x), progress=progress
+        )
+        with torch.no_grad():
+            parts.append((pixels, history.T, *distances(pixels)))
+    pixels, history, far, styles = zip(*parts, strict=True)
+    left = {name: torch.cat([part[name] for part in styles]) for name in style_layers}
+    return StyleTransfer(torch.cat(pixels), torch.cat(history).T, torch.cat(far), left)
+
+
+def relative(found: Tensor, goal: Tensor) -> Tensor:
+    """The squared distance of each of N arrays from its goal, over the goal's squared norm: (N,)."""
+    return (found - goal).flatten(1).square().sum(1) / goal.flatten(1).square().sum(1).clamp_min(1e-12)

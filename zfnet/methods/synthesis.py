@@ -1,0 +1,89 @@
+"""What the methods that make images share: a descent on pixels, the range of valid ones, total variation, features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zfnet.activations import evaluating
+from zfnet.data import silent
+from zfnet.data.images import MEAN, STD
+from zfnet.methods.responses import reader
+
+SMALL = 1e-8  # under the root of a total variation, whose slope is infinite on a plain
+
+
+def pixel_range(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Black and white in the network's input convention: (1, 3, 1, 1) each. Raises ValueError where `like` is not RGB."""
+    if like.ndim != 4 or like.shape[1] != 3:
+        raise ValueError(f"images are made in RGB, (N, 3, H, W), got {tuple(like.shape)}")
+    mean, std = (torch.tensor(v, device=like.device, dtype=like.dtype).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return -mean / std, (1 - mean) / std
+
+
+def clip(x: Tensor) -> Tensor:
+    """The nearest image (N, 3, H, W) whose pixels are valid: RGB in [0, 1] in the network's input convention."""
+    low, high = pixel_range(x)
+    return torch.minimum(torch.maximum(x, low), high)
+
+
+def total_variation(x: Tensor, beta: float = 1.0) -> Tensor:
+    r"""How much images (N, C, H, W) vary from pixel to pixel: the mean of $((\partial_x I)^2 + (\partial_y I)^2)^{\beta / 2}$.
+
+    Rudin, Osher & Fatemi 1992 for beta = 1; Mahendran & Vedaldi 2015, section 2, for others. Forward differences, the last row
+    and column left out; (N,), 0 or more, in units of input to the power beta.
+    """
+    down, right = x[:, :, 1:, :-1] - x[:, :, :-1, :-1], x[:, :, :-1, 1:] - x[:, :, :-1, :-1]
+    return (down.square() + right.square() + SMALL).pow(beta / 2).mean((1, 2, 3))
+
+
+def features(model: nn.Module, x: Tensor, layers: Sequence[str], *, rectified: bool = True) -> Callable[[Tensor], dict]:
+    """A function from images like x to the activations of some layers, through which gradients pass.
+
+    Layers are named as in `zfnet.trace`; in a network that is no chain of modules they are its modules, by path. In a chain
+    nothing above the highest layer is computed. Raises UnknownLayer, UnsupportedNetwork, ValueError.
+    """
+    with evaluating(model), torch.no_grad():
+        read = reader(model, x, layers, rectified)
+        read(x[:1])  # so that a network that cannot be read says so here
+
+    def found(images: Tensor) -> dict[str, Tensor]:
+        with evaluating(model):  # a network in place changes the clone; convolutions on CPUs are faster so
+            return read(images.clone(memory_format=torch.channels_last))
+
+    return found
+
+
+def descend(
+    loss: Callable[[Tensor, int], Tensor],
+    start: Tensor,
+    *,
+    steps: int,
+    rate: float,
+    after: Callable[[Tensor, int], Tensor] | None = None,
+    progress: Callable = silent,
+) -> tuple[Tensor, Tensor]:
+    r"""Descend a loss from `start` (N, ...) with Adam: the point reached, like it, and the loss (steps, N) before each step.
+
+    `loss(point, step)` gives (N,), each of its own row; Adam scales every number by itself, so that an image comes out the same
+    in every batch. The step falls linearly from `rate` to nothing: at a constant one the pixels keep on trembling.
+    `after(point, step)` replaces the point after each step, such as by one with valid pixels. Kingma & Ba 2015.
+    Raises ValueError for steps below 1 or a rate that is not above 0.
+    """
+    if steps < 1 or not 0 < rate < float("inf"):
+        raise ValueError(f"steps must be at least 1 and rate above 0, got {steps} and {rate}")
+    history = []
+    with torch.inference_mode(False), torch.enable_grad():
+        point = start.detach().clone().requires_grad_()
+        optimiser = torch.optim.Adam([point], rate)
+        for step in progress(range(steps), total=steps, desc="descending"):
+            value = loss(point, step)
+            (point.grad,) = torch.autograd.grad(value.sum(), point)  # of the point alone, not of the network's parameters
+            optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
+            optimiser.step()
+            if after:
+                point.data = after(point.detach(), step)
+            history.append(value.detach())
+    return point.detach(), torch.stack(history)
