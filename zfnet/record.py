@@ -90,6 +90,7 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] 
     """Write frames (N, H, W, 3) uint8 atomically as an endless GIF; each has a palette of its own, so that colours stay true.
 
     `milliseconds` is one time for all or one for each; GIF keeps hundredths of a second, browsers show none below two.
+    Equal frames in a row become one that is shown longer.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     images = [Image.fromarray(f).quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]

@@ -133,6 +133,6 @@ def draw(result: Result):
         style = {"color": "0.35" if plain else LINES[number], "linestyle": "-" if not plain else "--" if name == SAME else ":"}
         axes.plot(config["alphas"], list(curve.values()), marker="o", markersize=3, label=name, **style)
     axes.set(xlabel="alpha, of the head's longer side", ylabel="keypoints found (PCK), %", ylim=(0, 100))
-    axes.legend(frameon=False)
+    right.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.set_title(f"{result.n} dogs, {m['keypoints looked for']:,} keypoints")
     return {"keypoints.jpg": figure}

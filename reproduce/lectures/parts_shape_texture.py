@@ -30,7 +30,7 @@ FIGURE = Figure(
     alone=True,
     config={
         "grids": [2, 4, 8], "covered": [0.25, 0.5, 0.75], "covered grid": 7, "patch": 32, "side": 112,
-        "painted": {"side": 128, "steps": 80, "rate": 0.15, "weight": 10.0}, "shown": 5, "pairs shown": 6,
+        "painted": {"side": 128, "steps": 40, "rate": 0.15, "weight": 10.0}, "shown": 5, "pairs shown": 6,
     },
     paper={
         "texture share, % (Geirhos et al. 2019)": {
