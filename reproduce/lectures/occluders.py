@@ -9,13 +9,13 @@ itself.
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import zfnet
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig7_occlusion import choose
 from zfnet.data.images import MEAN, STD
 from zfnet.methods.faithfulness import rank_correlation
+from zfnet.methods.synthesis import blurred
 from zfnet.occlusion import cover, filling
 from zfnet.plot import HEAT, new_figure, photograph, show
 
@@ -38,15 +38,6 @@ def fillings(x: torch.Tensor) -> dict[str, torch.Tensor]:
     black = -torch.tensor(MEAN, device=x.device) / torch.tensor(STD, device=x.device)
     noise = FIGURE.config["noise"] * torch.randn(x.shape, generator=generator).to(x.device)
     return dict(zip(FILLINGS, (filling(0.0, x), filling(black, x), noise, blurred(x, FIGURE.config["blur"])), strict=True))
-
-
-def blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """x (N, 3, H, W) blurred by a Gaussian of `sigma` pixels, its border repeated outside."""
-    reach = int(3 * sigma)
-    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / sigma) ** 2)
-    weight = (weight / weight.sum()).expand(x.shape[1], 1, 1, -1).to(x)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), weight, groups=x.shape[1])
-    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), weight.mT, groups=x.shape[1])
 
 
 def compute(ctx) -> Result:

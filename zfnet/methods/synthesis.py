@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.activations import evaluating
@@ -87,3 +88,12 @@ def descend(
                 point.data = after(point.detach(), step)
             history.append(value.detach())
     return point.detach(), torch.stack(history)
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Images (N, C, H, W) blurred by a Gaussian of `sigma` pixels, cut off at 3 sigma, its border repeated outside."""
+    reach = int(3 * sigma)
+    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / sigma) ** 2)
+    weight = (weight / weight.sum()).expand(x.shape[1], 1, 1, -1).to(x)
+    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), weight, groups=x.shape[1])
+    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), weight.mT, groups=x.shape[1])
