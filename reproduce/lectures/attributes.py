@@ -12,7 +12,7 @@ from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations, present
 from reproduce.lectures.recognised import recognise, training_images
 from reproduce.lectures.shared import FEW, verdict
-from zfnet.data.images import to_pixels
+from zfnet.data.images import centre_crop
 from zfnet.methods.attributes import ATTRIBUTES, Binned, binned
 from zfnet.methods.intervals import bootstrap
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
@@ -85,7 +85,8 @@ def look(ctx) -> dict[str, np.ndarray]:
     """Every attribute of every image of the corpus: (N,) each."""
     rows: dict[str, list] = {name: [] for name in ATTRIBUTES}
     for part in ctx.progress(np.array_split(np.arange(len(ctx.images)), -(-len(ctx.images) // 100)), desc="looking"):
-        pixels = to_pixels(ctx.images.batch(part))
+        # What batch() standardises, before it does.
+        pixels = centre_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
         for name, attribute in ATTRIBUTES.items():
             rows[name].append(attribute(pixels).numpy())
     return {name: np.concatenate(parts).astype(float) for name, parts in rows.items()}
@@ -102,6 +103,11 @@ def described(b: Binned) -> dict:
         "top-1, % by bin": [round(100 * s, 1) for s in b.share],
         "last less first, points": [100 * v for v in b.slope],
     }  # fmt: skip
+
+
+def short(value: float) -> str:
+    """A number of three digits, or a whole one: 0.05, 20.8, 1,340."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.2f}"
 
 
 def within(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:
@@ -140,7 +146,7 @@ def draw(result: Result):
         panel.errorbar(place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3)
         panel.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
         panel.set_xticks(
-            place, [f"{low:.3g} to\n{high:.3g}" for low, high in zip(b.edges, b.edges[1:], strict=False)], fontsize=7.5
+            place, [f"{short(low)} to\n{short(high)}" for low, high in zip(b.edges, b.edges[1:], strict=False)], fontsize=7.5
         )
         said = f", n = {len(a[f'value.{name}']):,}"
         if name in within_class:

@@ -93,7 +93,7 @@ def pck(hits: np.ndarray) -> list[float]:
 
     def mean(drawn: np.ndarray) -> float:
         weight = np.outer(*[np.bincount(drawn, minlength=n)] * 2) * apart  # an image drawn twice is no pair with itself
-        return float((weight * by_pair).sum() / weight.sum())
+        return float((weight * by_pair).sum() / weight.sum()) if weight.any() else float("nan")
 
     return [mean(np.arange(n)), *bootstrap(mean, n, seed=FIGURE.seed)]
 

@@ -5,15 +5,21 @@ file marks were looked at. The network has no part in them, so that what is said
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import spsolve
 from skimage.color import rgb2lab
 from skimage.draw import polygon2mask
+
+import zfnet
+from reproduce.figure import SAMPLES
+from zfnet.plot import photograph
 
 ANNOTATED = Path(__file__).with_name("objects.yaml")
 BINS = 12  # of each of Lab's three axes
@@ -100,6 +106,30 @@ def present(ctx, hashes: dict[str, str]) -> tuple[dict[str, int], str]:
         other > 0
     )
     return dict(sorted(found.items())), f"Left out of the annotated images: {', '.join(said)}." if said else ""
+
+
+def outlined(ctx, photographs: Sequence[str], side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray, str]:
+    """The corpus's images whose outline was accepted, of the samples these photographs with the classes that the network says.
+
+    x (N, 3, H, W), classes (N,), masks (N, H, W) found at `side`; how well those that were also drawn by eye agree (M,); a word
+    on images that are absent.
+    """
+    marks, agreed = annotations(), []
+    if ctx.corpus == SAMPLES:
+        x, names, missing = torch.cat([zfnet.preprocess(zfnet.photograph(name)) for name in photographs]), photographs, ""
+        target = ctx.model(x.to(ctx.device)).argmax(1)
+    else:
+        places, missing = present(ctx, marks["outlines"])
+        if not places:
+            return torch.empty(0), torch.empty(0), torch.empty(0), np.empty(0), missing
+        names, x = list(places), ctx.images.batch(list(places.values()))
+        target = torch.from_numpy(ctx.images.labels[list(places.values())]).to(ctx.device)
+    masks = []
+    for name, pixels in ctx.progress(zip(names, photograph(x), strict=True), total=len(x), desc="outlines"):
+        masks.append(framed(pixels, side))
+        if name in marks["polygons"]:
+            agreed.append(agreement(pixels, marks["polygons"][name], masks[-1]))
+    return x.to(ctx.device), target, torch.from_numpy(np.stack(masks)).to(ctx.device), np.array(agreed), missing
 
 
 def agreement(pixels: np.ndarray, polygon: list[list[int]], mask: np.ndarray) -> float:

@@ -10,9 +10,8 @@ the shape or for the texture. The painted images are kept in the cache: made onc
 import numpy as np
 import torch
 
-import zfnet
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.objects import agreement, annotations, framed, present
+from reproduce.lectures.objects import outlined
 from reproduce.lectures.painted import bytes_of, paint, partners, resized
 from reproduce.lectures.shared import FEW, verdict
 from zfnet.methods.cues import confidence, cover_parts, decisions, keep, shuffle_parts, silhouettes, texture_alone
@@ -45,11 +44,10 @@ WHOLE, OUTLINE, TEXTURE = "image", "outline only", "texture only"
 
 def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
-    x, target, masks, quality, missing = chosen(ctx)
-    if len(x) < 2:
-        return Result(
-            {}, {"images": len(x)}, "not run", n=len(x), note=f"The corpus has none of the outlined images. {missing}"
-        )
+    x, target, masks, agreed, missing = outlined(ctx, PHOTOGRAPHS, config["side"])
+    if len(x) < FEW and not samples:
+        note = f"The corpus has fewer than {FEW} of the outlined images. {missing}"
+        return Result({}, {"images": len(x)}, "not run", n=len(x), note=note)
     kinds = variants(x, masks)
     found = {kind: confidence(ctx.model, images, target) for kind, images in kinds.items()}
     probability = {kind: c.probability.cpu().numpy() for kind, c in found.items()}
@@ -76,21 +74,16 @@ def compute(ctx) -> Result:
             "of all outputs, texture share, %": percent(free.texture_share),
             f"control: top-1 of the unpainted images at {side} pixels, %": share(coarse.label == target),
         },
-        "outlines against polygons drawn by eye, intersection over union": quality,
+        "outlines against polygons drawn by eye, intersection over union": mean_interval(agreed, seed=FIGURE.seed) if len(agreed) else [],
     }  # fmt: skip
-    claims, outcome = judge(measured)
-    if samples or len(x) < FEW:
-        claims, outcome = {}, "not comparable"
+    claims, outcome = ({}, "not comparable") if samples else judge(measured)
     picked = np.linspace(0, len(x) - 1, config["shown"]).round().astype(int)
     pairs = np.linspace(0, len(x) - 1, config["pairs shown"]).round().astype(int)
     arrays = {f"probability.{kind}": p for kind, p in probability.items()}
     arrays |= {"painted.logits": logits.half().cpu().numpy(), "target": target.cpu().numpy(), "style": style.numpy()}
     arrays |= {f"shown.{kind}": bytes_of(images[picked]) for kind, images in kinds.items()}
     arrays |= {"content": bytes_of(x[pairs]), "paint": bytes_of(x[style[pairs]]), "painted": bytes_of(painted[pairs])}
-    said = {True: "shape", False: "neither"}
-    arrays["said"] = np.array(
-        ["texture" if t else said[bool(s)] for t, s in zip(asked.texture[pairs], asked.shape[pairs], strict=True)]
-    )
+    arrays["said"] = np.array(["neither", "shape", "texture"])[(asked.shape.int() + 2 * asked.texture.int()).cpu()[pairs]]
     note = (
         "Images that the network gets right with the greatest confidence and whose computed outline was accepted by eye: so "
         "the image's own top-1 is 100 % by choice. Texture: squares of the object, laid out at random. Painted at "
@@ -100,27 +93,6 @@ def compute(ctx) -> Result:
     if samples:
         note += " The sample photographs have no classes here: the network's own predictions stand for them."
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
-
-
-def chosen(ctx) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[float], str]:
-    """The images x (N, 3, H, W), their classes (N,), their objects' masks (N, H, W); the masks' agreement; a word on others."""
-    config, marks, quality = FIGURE.config, annotations(), []
-    if ctx.corpus == SAMPLES:
-        x, names, missing = torch.cat([zfnet.preprocess(zfnet.photograph(name)) for name in PHOTOGRAPHS]), PHOTOGRAPHS, ""
-        target = ctx.model(x.to(ctx.device)).argmax(1).cpu()
-    else:
-        places, missing = present(ctx, marks["outlines"])
-        if not places:
-            return torch.empty(0), torch.empty(0), torch.empty(0), [], missing
-        names, x = list(places), ctx.images.batch(list(places.values()))
-        target = torch.from_numpy(ctx.images.labels[list(places.values())])
-    masks = []
-    for name, pixels in ctx.progress(zip(names, photograph(x), strict=True), total=len(x), desc="outlines"):
-        masks.append(framed(pixels, config["side"]))
-        if name in marks["polygons"]:
-            quality.append(agreement(pixels, marks["polygons"][name], masks[-1]))
-    summary = mean_interval(np.array(quality), seed=FIGURE.seed) if quality else []
-    return x.to(ctx.device), target.to(ctx.device), torch.from_numpy(np.stack(masks)).to(ctx.device), summary, missing
 
 
 def variants(x: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -189,7 +161,9 @@ def draw(result: Result):
         bars.text(values[n, 2] + 0.01, n, f"{m['top-1, %'][kind][0]:.0f} % right", va="center", fontsize=7.5)
     bars.invert_yaxis()
     bars.set(
-        xlim=(0, 1.12), xlabel="probability of the class, mean and 95 % interval", title=f"One cue left, {result.n} images"
+        xlim=(0, 1.2 * values[:, 2].max()),
+        xlabel="probability of the class, mean and 95 % interval",
+        title=f"One cue left, {result.n} images",
     )
     strip = right.subplots()
     tiles = np.stack([a["content"], a["paint"], a["painted"]]) / 255  # (3, pairs, H, W, 3)
