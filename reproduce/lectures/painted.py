@@ -14,7 +14,7 @@ from zfnet.data.images import standardise, to_pixels
 from zfnet.methods.style import style_transfer
 from zfnet.model import Network
 
-CHUNK = 24  # images in a file of the cache
+CHUNK = 8  # images in a file of the cache
 
 
 def partners(target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -16,7 +16,7 @@ from reproduce.lectures.painted import bytes_of, paint, partners, resized
 from reproduce.lectures.shared import FEW, verdict
 from zfnet.methods.cues import confidence, cover_parts, decisions, keep, shuffle_parts, silhouettes, texture_alone
 from zfnet.methods.intervals import mean_interval, wilson
-from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 
 FIGURE = Figure(
     id="parts_shape_texture",
@@ -29,7 +29,7 @@ FIGURE = Figure(
     alone=True,
     config={
         "grids": [2, 4, 8], "covered": [0.25, 0.5, 0.75], "covered grid": 7, "patch": 32, "side": 112,
-        "painted": {"side": 128, "steps": 40, "rate": 0.15, "weight": 10.0}, "shown": 5, "pairs shown": 6,
+        "painted": {"side": 112, "steps": 36, "rate": 0.15, "weight": 10.0}, "shown": 5, "pairs shown": 6,
     },
     paper={
         "texture share, % (Geirhos et al. 2019)": {
@@ -74,8 +74,9 @@ def compute(ctx) -> Result:
             "of all outputs, texture share, %": percent(free.texture_share),
             f"control: top-1 of the unpainted images at {side} pixels, %": share(coarse.label == target),
         },
-        "outlines against polygons drawn by eye, intersection over union": mean_interval(agreed, seed=FIGURE.seed) if len(agreed) else [],
     }  # fmt: skip
+    if len(agreed):
+        measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(agreed, seed=FIGURE.seed)
     claims, outcome = ({}, "not comparable") if samples else judge(measured)
     picked = np.linspace(0, len(x) - 1, config["shown"]).round().astype(int)
     pairs = np.linspace(0, len(x) - 1, config["pairs shown"]).round().astype(int)
