@@ -7,8 +7,10 @@ from torch import nn
 
 import zfnet
 from tests.methods.networks import SIZE, he, resnet18, small_zfnet
+from zfnet.activations import UnsupportedNetwork
 from zfnet.data.images import STD, to_pixels
 from zfnet.methods.adversarial import fgsm, grey_level, iterated, loss_gradient, rubbish, smallest
+from zfnet.methods.ascent import ascend
 
 LEVEL = 1 / (255 * torch.tensor(STD).view(3, 1, 1))
 
@@ -153,6 +155,22 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+def test_a_network_that_lets_no_gradient_through_is_refused():
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach().flatten(1)[:, :4]
+
+    x = images(2, 8)
+    for attempt in (
+        lambda m: fgsm(m, x, epsilon=1),
+        lambda m: smallest(m, x),
+        lambda m: rubbish(m, x, 1),
+        lambda m: ascend(m, x, 1),
+    ):
+        with pytest.raises(UnsupportedNetwork, match="no gradient"):
+            attempt(Detached())
 
 
 def test_bad_arguments_are_named():

@@ -60,6 +60,12 @@ def test_what_it_climbs_is_what_a_trace_says(layer, at):
             values = values.amax((1, 2)) if at == "max" else values[:, place[0], place[1]] if at != "mean" else None
         if values is not None:  # a mean is taken before the ReLU
             torch.testing.assert_close(said if layer is None else said.relu(), values, rtol=1e-3, atol=1e-4)
+    if at == "mean" and layer == "conv2":
+        a = ascend(model, x, target, layer=layer, rectified=True, steps=25)
+        assert ((a.activation > a.history[0]) == (a.history[0] > 0)).all()  # a silent channel has no slope
+        assert torch.equal(a.pixels[a.history[0] == 0], x[a.history[0] == 0])
+        assert (a.history[0] == 0).tolist() == [False, True]
+        torch.testing.assert_close(a.activation, zfnet.trace(model, a.pixels)[layer][torch.arange(2), target].mean((1, 2)))
 
 
 def test_a_unit_is_a_direction_and_a_mean_of_maps_is_linear_in_it():

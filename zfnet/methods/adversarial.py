@@ -16,7 +16,7 @@ from zfnet.activations import check_input, evaluating
 from zfnet.data import silent
 from zfnet.data.images import STD
 from zfnet.methods.attribution import Target, derivative, forward
-from zfnet.methods.synthesis import clip, descend, pixel_range
+from zfnet.methods.synthesis import clip, descend, pixel_range, slope
 from zfnet.occlusion import resolve_target
 
 
@@ -87,11 +87,11 @@ def iterated(
     towards, sign = (label, 1.0) if goal is None else (goal, -1.0)
     for rows in progress(list(torch.arange(len(x)).split(batch)), total=-(-len(x) // batch), desc="fooling"):
         for _ in range(steps):
-            slope, found = loss_gradient(model, pixels[rows], towards[rows])
+            up, found = loss_gradient(model, pixels[rows], towards[rows])
             left = (found == label[rows]) if goal is None else (found != goal[rows])
             if not left.any():
                 break
-            moved = pixels[rows] + sign * size * unit * slope.sign()
+            moved = pixels[rows] + sign * size * unit * up.sign()
             moved = torch.minimum(torch.maximum(moved, low[rows]), high[rows])
             pixels[rows] = torch.where(left[:, None, None, None], moved, pixels[rows])
             rows = rows[left.cpu()]
@@ -178,6 +178,7 @@ def classes(model: nn.Module, x: Tensor, label: Target, goal: Target, batch: int
 
 
 def predicted_logits(model: nn.Module, x: Tensor, batch: int) -> Tensor:
+    """The logits (N, classes) of images, `batch` at once."""
     with evaluating(model), torch.no_grad():
         return torch.cat([forward(model, part)[1] for part in x.split(batch)])
 
@@ -215,8 +216,7 @@ def nearest_plane(
         best, step = torch.full_like(logits[:, 0], torch.inf), torch.zeros_like(x)
         for k in others.T:
             gap = logits[rows, k] - logits[rows, label]
-            (slope,) = torch.autograd.grad(gap.sum(), leaf, retain_graph=True)
-            w = slope * unit
+            w = slope(gap, leaf, keep=True) * unit
             square = w.square().sum((1, 2, 3)).clamp_min(1e-30)
             distance = gap.detach().abs() / square.sqrt()
             nearer = distance < best

@@ -38,6 +38,7 @@ def ascend(
     *,
     layer: str | None = None,
     at: str | tuple[int, int] = "mean",
+    rectified: bool = False,
     frequency: bool = False,
     colours: Tensor | None = None,
     decay: float = 0.0,
@@ -52,10 +53,10 @@ def ascend(
 ) -> Ascent:
     r"""Climb from x (N, 3, H, W), such as zeros or noise, to images that excite: $\max_x S(x) - \lambda |x|^2 - v\,TV(x)$.
 
-    $S(x) = \langle d, a(x) \rangle$: a the activations of `layer` before their ReLU (which has no slope where it is silent),
-    in a network that is no chain the output of that module; None means the logits. `target` is a channel, unit or class, one
-    for all or one for each image, or directions d (C,) or (N, C). Of a map, `at` takes the "mean" or "max" over places, the
-    "centre", or (row, column). Erhan et al. 2009; classes, with `decay` $\lambda$: Simonyan et al. 2014, section 2.
+    $S(x) = \langle d, a(x) \rangle$: a the activations of `layer` before their ReLU, which has no slope where it is silent,
+    unless `rectified`; in a network that is no chain the output of that module; None means the logits. `target` is a channel,
+    unit or class, one for all or for each image, or directions d (C,) or (N, C). Of a map, `at` takes the "mean" or "max" over
+    places, the "centre", or (row, column). Erhan et al. 2009; classes, with `decay` $\lambda$: Simonyan et al. 2014, section 2.
 
     `blur`: sigma in pixels, every fourth step (Yosinski et al. 2015, section 3). `jitter`: x shifts by up to that many pixels a
     step, around the border, by `generator` (None: seed 0; Mordvintsev et al. 2015). `variation` v (Mahendran & Vedaldi 2015).
@@ -70,7 +71,7 @@ def ascend(
         raise ValueError("blur acts on pixels: leave it out with frequency=True, which is smooth by itself")
     if colours is not None and not frequency:
         raise ValueError("colours belong to frequency=True")
-    score = scorer(model, x, target, layer, at)
+    score = scorer(model, x, target, layer, at, rectified)
     generator = generator or torch.Generator().manual_seed(0)
     shifts = torch.randint(-jitter, jitter + 1, (steps, 2), generator=generator, device=generator.device).tolist()
     size = x.shape[-2:]
@@ -92,7 +93,8 @@ def ascend(
             pixels = image(point)
             value = score(torch.roll(pixels, shifts[step], (2, 3)) if jitter else pixels, rows)
             said.append(value.detach())
-            return decay * pixels.square().mean((1, 2, 3)) + variation * total_variation(pixels) - value
+            held = decay * pixels.square().mean((1, 2, 3)) if decay else 0.0
+            return held + (variation * total_variation(pixels) if variation else 0.0) - value
 
         start = to_frequencies(x[rows], colours) if frequency else clip(x[rows])
         point, _ = descend(loss, start, steps=steps, rate=rate, after=after, progress=progress)
@@ -104,7 +106,12 @@ def ascend(
 
 
 def scorer(
-    model: nn.Module, x: Tensor, target: int | Sequence[int] | Tensor, layer: str | None, at: str | tuple[int, int]
+    model: nn.Module,
+    x: Tensor,
+    target: int | Sequence[int] | Tensor,
+    layer: str | None,
+    at: str | tuple[int, int],
+    rectified: bool,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A function from images and their row numbers to what each one's target says to it: (B, 3, H, W), (B,) -> (B,)."""
     if layer is None:
@@ -116,7 +123,7 @@ def scorer(
                 return model(images.clone(memory_format=torch.channels_last))
     else:
         try:
-            found = features(model, x, (layer,), rectified=False)
+            found = features(model, x, (layer,), rectified=rectified)
         except UnsupportedNetwork:
             found = features(model, x, (layer,))  # no chain of modules: what the module puts out
 

@@ -12,6 +12,7 @@ from zfnet.activations import evaluating
 from zfnet.data import silent
 from zfnet.data.images import MEAN, STD
 from zfnet.methods.responses import reader
+from zfnet.windows import UnsupportedNetwork
 
 SMALL = 1e-8  # under the root of a total variation, whose slope is infinite on a plain
 
@@ -57,6 +58,14 @@ def features(model: nn.Module, x: Tensor, layers: Sequence[str], *, rectified: b
     return found
 
 
+def slope(value: Tensor, point: Tensor, *, keep: bool = False) -> Tensor:
+    """The gradient of the sum of values (N,) in a point; `keep` the record for another. Raises UnsupportedNetwork."""
+    found = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0] if value.requires_grad else None
+    if found is None:
+        raise UnsupportedNetwork("no gradient comes through the network: its forward pass detaches the signal from its input")
+    return found
+
+
 def descend(
     loss: Callable[[Tensor, int], Tensor],
     start: Tensor,
@@ -71,7 +80,7 @@ def descend(
     `loss(point, step)` gives (N,), each of its own row; Adam scales every number by itself, so that an image comes out the same
     in every batch. The step falls linearly from `rate` to nothing: at a constant one the pixels keep on trembling.
     `after(point, step)` replaces the point after each step, such as by one with valid pixels. Kingma & Ba 2015.
-    Raises ValueError for steps below 1 or a rate that is not above 0.
+    Raises ValueError for steps below 1 or a rate that is not above 0, UnsupportedNetwork where the loss has no gradient.
     """
     if steps < 1 or not 0 < rate < float("inf"):
         raise ValueError(f"steps must be at least 1 and rate above 0, got {steps} and {rate}")
@@ -81,7 +90,7 @@ def descend(
         optimiser = torch.optim.Adam([point], rate)
         for step in progress(range(steps), total=steps, desc="descending"):
             value = loss(point, step)
-            (point.grad,) = torch.autograd.grad(value.sum(), point)  # of the point alone, not of the network's parameters
+            point.grad = slope(value, point)  # of the point alone, not of the network's parameters
             optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
             optimiser.step()
             if after:

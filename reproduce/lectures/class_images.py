@@ -1,0 +1,113 @@
+"""Canonical examples: what the network would have to see to be sure of a class.
+
+From grey noise the logit of a class is driven up by gradient ascent (Simonyan et al. 2014, section 2), in frequency space,
+in the colours of photographs and under jitter (Olah et al. 2017). The network must take the image for its class: that is
+counted over classes spread over all of them. The same ascent on pixels alone reaches the class as well and shows nothing;
+its total variation beside that of photographs says so in a number.
+"""
+
+import numpy as np
+import torch
+
+from reproduce.figure import Figure, Result
+from reproduce.lectures.shared import spread, verdict
+from zfnet.methods.ascent import ascend, colour_root
+from zfnet.methods.synthesis import total_variation
+from zfnet.plot import new_figure, photograph, show
+
+FIGURE = Figure(
+    id="class_images",
+    title="Canonical examples of classes",
+    claim="The network takes the image that is drawn for a class for that class; regularised, it is as smooth as photographs "
+    "are, and smoother than from ascent on pixels alone.",
+    inputs=("model", "images"),
+    seed=24,
+    budget=600,
+    config={
+        "classes": 50, "shown": 20, "plain": 5, "images": 100, "steps": 60, "rate": 0.03, "noise": 0.05, "jitter": 16,
+        "variation": 40.0, "decay": 5.0, "share": 0.9,
+    },
+    files=("shared.py",),
+    alone=True,
+)  # fmt: skip
+
+
+def compute(ctx) -> Result:
+    config, names = FIGURE.config, ctx.model.classes
+    photographs = ctx.images.batch(spread(ctx, config["images"]))
+    colours = colour_root(photographs)
+    target = np.linspace(0, len(names) - 1, min(len(names), config["classes"])).round().astype(int)
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    noise = config["noise"] * torch.randn(len(target), 3, *photographs.shape[-2:], generator=generator).to(ctx.device)
+    options = {"steps": config["steps"], "rate": config["rate"], "batch": 10, "progress": ctx.progress}
+    drawn = ascend(
+        ctx.model, noise, target.tolist(), frequency=True, colours=colours, jitter=config["jitter"],
+        variation=config["variation"], decay=config["decay"], generator=generator, **options,
+    )  # fmt: skip
+    few = np.linspace(0, len(target) - 1, min(len(target), config["plain"])).round().astype(int)
+    plain = ascend(ctx.model, noise[few], target[few].tolist(), **options)
+    rows = {"regularised": (drawn.pixels, target), "pixels alone": (plain.pixels, target[few])}
+    arrays: dict[str, np.ndarray] = {"colours": colours.numpy(), "few": few}
+    measured: dict = {"total variation of photographs": [float(v) for v in total_variation(photographs).quantile(QUANTILES)]}
+    for kind, (pixels, wanted) in rows.items():
+        probability = torch.cat([ctx.model(part) for part in pixels.split(20)]).softmax(1).cpu()
+        predicted, own = probability.argmax(1).numpy(), probability[range(len(wanted)), wanted].numpy()
+        arrays |= {f"{kind}.pixels": pixels.cpu().numpy(), f"{kind}.target": wanted, f"{kind}.predicted": predicted}
+        arrays[f"{kind}.probability"] = own
+        measured[kind] = {
+            "classes": len(wanted), "taken for their class, %": 100 * float((predicted == wanted).mean()),
+            "probability of the class, median": float(np.median(own)), "total variation": float(total_variation(pixels).mean()),
+            "taken for another": {names[t]: names[p] for t, p in zip(wanted, predicted, strict=True) if t != p},
+        }  # fmt: skip
+    arrays["names"] = np.array(names)
+    claims, found = judge(measured)
+    note = (
+        f"{len(target)} of {len(names)} classes, spread evenly over them; the picture shows {config['shown']}. "
+        f"Total variation of {len(photographs)} photographs of the corpus: least, median and largest; of drawn images the mean."
+    )
+    return Result(arrays, measured | {"claims": claims}, found, n=len(target), note=note)
+
+
+QUANTILES = torch.tensor([0.0, 0.5, 1.0])
+
+
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """Whether images are taken for their class, and whether only regularised ones are as smooth as photographs."""
+    config, (_, _, roughest) = FIGURE.config, measured["total variation of photographs"]
+    drawn, plain = measured["regularised"], measured["pixels alone"]
+    return verdict(
+        {
+            f"at least {100 * config['share']:g} % of the images are taken for their class": drawn["taken for their class, %"]
+            >= 100 * config["share"],
+            "without regularisers they are rougher than the regularised ones": plain["total variation"]
+            > drawn["total variation"],
+            "regularised, they are no rougher than the roughest photograph": drawn["total variation"] <= roughest,
+        }
+    )
+
+
+def draw(result: Result):
+    a, config = result.arrays, FIGURE.config
+    names, few = a["names"], a["few"]
+    shown = np.linspace(0, len(a["regularised.target"]) - 1, config["shown"]).round().astype(int)
+    columns = len(few)
+    rows = -(-len(shown) // columns)
+    figure = new_figure(2.1 * columns, 2.35 * (rows + 1))
+    grid = figure.subplots(rows + 1, columns, squeeze=False)
+    for axes, i in zip(grid[:rows].flat, shown, strict=True):
+        caption(axes, a, "regularised", i, names)
+    for axes, i in zip(grid[rows], range(columns), strict=True):
+        caption(axes, a, "pixels alone", i, names, "pixels alone: ")
+    return {"class_images.jpg": figure}
+
+
+def caption(axes, a: dict, kind: str, i: int, names: np.ndarray, before: str = "") -> None:
+    """One image with its class, its probability, and what it is taken for where that is another."""
+    target, predicted = int(a[f"{kind}.target"][i]), int(a[f"{kind}.predicted"][i])
+    text = f"{before}{names[target]}\nprobability {a[f'{kind}.probability'][i]:.2f}"
+    show(
+        axes,
+        photograph(a[f"{kind}.pixels"][i : i + 1])[0],
+        text + ("" if target == predicted else f", taken for {names[predicted]}"),
+    )
+    axes.title.set_fontsize(7.5)

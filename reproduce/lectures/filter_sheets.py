@@ -1,0 +1,110 @@
+"""What does each filter look for? A sheet per layer of images that excite its channels, as in Chollet's chapter.
+
+The mean of a channel over its places is driven up from noise by gradient ascent. Chollet (Deep Learning with Python, on what
+convnets learn) climbs in pixels; here it is in frequency space, in the colours of photographs, under jitter and with total
+variation, without which layers 3 to 5 draw noise of high frequency. Of layers 1 and 2 the mean is taken after the ReLU, as
+Chollet's: before it the mean of layer 1 is linear in the image, and a plain colour is its maximum. Of layers 3 to 5 it is taken
+before, for noise leaves many of their channels silent, and there is no slope. An image shows many copies of what the channel
+looks for, for the mean counts every place; its side grows with the layer. Whether that is more than a photograph says to the
+channel is the number: the share of channels whose image beats the strongest of some photographs of the corpus.
+"""
+
+import numpy as np
+import torch
+
+from reproduce.figure import Figure, Result
+from reproduce.lectures.shared import spread, subset, verdict
+from zfnet.methods.ascent import ascend, colour_root
+from zfnet.methods.responses import responses
+from zfnet.methods.synthesis import total_variation
+from zfnet.plot import mosaic, new_figure, photograph, show
+
+SIDES = {"conv1": 48, "conv2": 80, "conv3": 112, "conv4": 144, "conv5": 176}  # pixels: some receptive fields, or one and a half
+FIGURE = Figure(
+    id="filter_sheets",
+    title="Filter sheets: gradient ascent on the channels of each layer",
+    claim="Every channel can be driven above what photographs make it say: from oriented edges and colours in layer 1 to "
+    "textures and parts in layer 5.",
+    inputs=("model", "images"),
+    seed=23,
+    budget=420,
+    config={
+        "channels": 36, "images": 100, "sides": SIDES, "steps": 60, "rate": 0.05, "noise": 0.3, "jitter": 8, "share": 0.95,
+        "rectified": ["conv1", "conv2"], "variation": {"conv1": 1.0, "conv2": 1.0, "conv3": 3.0, "conv4": 3.0, "conv5": 3.0},
+        "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
+    },
+    files=("shared.py",),
+    alone=True,
+)  # fmt: skip
+
+ABOVE = "above the strongest photograph, %"
+
+
+def compute(ctx) -> Result:
+    config, arrays, measured = FIGURE.config, {}, {}
+    chosen = spread(ctx, config["images"])
+    colours = colour_root(ctx.images.batch(chosen))
+    arrays["colours"] = colours.numpy()
+    natural = {
+        rectified: responses(ctx.model, subset(ctx, chosen), tuple(SIDES), rectified=rectified, progress=ctx.progress)
+        for rectified in (False, True)
+    }
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    for layer, side in SIDES.items():
+        rectified = layer in config["rectified"]
+        means = natural[rectified][layer].mean
+        count = means.shape[1]
+        channels = np.linspace(0, count - 1, min(count, config["channels"])).round().astype(int)
+        noise = config["noise"] * torch.randn(len(channels), 3, side, side, generator=generator)
+        a = ascend(
+            ctx.model, noise.to(ctx.device), channels.tolist(), layer=layer, rectified=rectified, frequency=True,
+            colours=colours, jitter=min(config["jitter"], side // 8), variation=config["variation"][layer],
+            decay=config["decay"][layer], steps=config["steps"], rate=config["rate"], generator=generator, batch=12,
+            progress=ctx.progress,
+        )  # fmt: skip
+        strongest = means[:, channels].amax(0)
+        reached = a.activation.cpu()
+        arrays |= {f"{layer}.pixels": a.pixels.cpu().numpy(), f"{layer}.channels": channels}
+        arrays |= {f"{layer}.activation": reached.numpy(), f"{layer}.photographs": strongest.numpy()}
+        measured[layer] = {
+            "channels": len(channels), "pixels a side": side,
+            ABOVE: 100 * float((reached > strongest).float().mean()),
+            "times the strongest photograph, median": float((reached / strongest)[strongest > 0].median()),
+            "total variation": float(total_variation(a.pixels).mean()),
+        }  # fmt: skip
+    claims, found = judge(measured)
+    note = (
+        f"{config['channels']} channels a layer, spread over its numbers: the mean over the places of the drawn image, against "
+        f"the strongest of {len(chosen)} photographs; after the ReLU in {' and '.join(config['rectified'])}, before it in the "
+        "others. The median leaves out channels whose mean is nowhere above 0 in the photographs."
+    )
+    return Result(arrays, measured | {"claims": claims}, found, n=sum(row["channels"] for row in measured.values()), note=note)
+
+
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """Whether in each layer the wanted share of channels is driven above what photographs make them say."""
+    wanted = 100 * FIGURE.config["share"]
+    return verdict(
+        {
+            f"at least {wanted:g} % of {layer}'s channels say more to their image than to any photograph": row[ABOVE] >= wanted
+            for layer, row in measured.items()
+        }
+    )
+
+
+def draw(result: Result):
+    pictures = {}
+    for layer, side in SIDES.items():
+        tiles = photograph(result.arrays[f"{layer}.pixels"])
+        columns = round(len(tiles) ** 0.5)
+        figure = new_figure(7.2, 7.6)
+        axes = figure.subplots()
+        row = result.measured[layer]
+        show(axes, mosaic(tiles, columns, gap=max(2, side // 24)))
+        first, last = result.arrays[f"{layer}.channels"][[0, -1]]
+        axes.set_title(
+            f"{layer}: {len(tiles)} channels from {first} to {last}, {side} x {side} pixels each\n"
+            f"{row[ABOVE]:.0f} % above the strongest of {FIGURE.config['images']} photographs"
+        )
+        pictures[f"{layer}.jpg"] = figure
+    return pictures

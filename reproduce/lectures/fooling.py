@@ -1,0 +1,136 @@
+"""Four ways to fool the network: the smallest change, one step, steps to a chosen class, and images of nothing.
+
+For each image: the network's decision; the smallest change in the L2 norm that alters it (DeepFool, Moosavi-Dezfooli et al.
+2016), which is drawn enlarged, for it cannot be seen; one step of FGSM; and iterated steps to a class far from it. Below,
+images of nothing: noise that has climbed a class's probability with no regulariser (Nguyen et al. 2015) and is taken for
+the class with confidence. The smallest changes are measured over more images, against the length of the image as the paper
+does: a robustness of 0.01 says that a hundredth of the image's norm suffices.
+"""
+
+import numpy as np
+import torch
+
+from reproduce.figure import Figure, Result
+from reproduce.lectures.shared import spread, verdict
+from reproduce.paper.fig7_occlusion import choose
+from zfnet.data.images import to_pixels
+from zfnet.methods.adversarial import fgsm, iterated, rubbish, smallest
+from zfnet.plot import new_figure, photograph, projection_image, show
+
+FIGURE = Figure(
+    id="fooling",
+    title="Fooling the network: smallest changes, chosen classes, rubbish",
+    claim="Changes too small to be seen alter the class, or make it a chosen one; noise is taken for a class with confidence.",
+    inputs=("model", "images"),
+    seed=29,
+    budget=300,
+    config={
+        "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 2.0, "steps": 20, "rubbish": 10, "noise": 0.3,
+        "climbing": 80, "rate": 0.03, "robustness": 0.02, "confidence": 0.9,
+    },
+    files=("shared.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    alone=True,
+)  # fmt: skip
+
+
+def compute(ctx) -> Result:
+    config, names = FIGURE.config, ctx.model.classes
+    x = torch.cat([row[1] for row in choose(ctx)[: config["shown"]]])
+    goal = ctx.model.wnids.index(config["goal"]) if config["goal"] in ctx.model.wnids else len(names) - 1
+    ways = {
+        "smallest": smallest(ctx.model, x),
+        "one step": fgsm(ctx.model, x, epsilon=config["epsilon"]),
+        "chosen": iterated(ctx.model, x, epsilon=config["aimed"], steps=config["steps"], goal=goal),
+    }
+    probability, label = ctx.model(x).softmax(1).max(1)
+    arrays = {"x": x.cpu().numpy(), "label": label.cpu().numpy(), "probability": probability.cpu().numpy()}
+    for way, a in ways.items():
+        arrays |= {f"{way}.{key}": getattr(a, key).cpu().numpy() for key in KEYS}
+    chosen = spread(ctx, config["images"])
+    many = ctx.images.batch(chosen).to(ctx.device)
+    s = smallest(ctx.model, many, progress=ctx.progress)
+    length = 255 * to_pixels(many).flatten(1).norm(dim=1)
+    arrays |= {"robustness": (s.norm / length).cpu().numpy(), "robust.fooled": s.fooled.cpu().numpy()}
+    targets = np.linspace(0, len(names) - 1, min(len(names), config["rubbish"])).round().astype(int)
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    noise = config["noise"] * torch.randn(len(targets), *x.shape[1:], generator=generator)
+    r = rubbish(
+        ctx.model, noise.to(ctx.device), targets.tolist(), steps=config["climbing"], rate=config["rate"], progress=ctx.progress
+    )
+    arrays |= {f"rubbish.{key}": getattr(r, key).cpu().numpy() for key in KEYS} | {"names": np.array(names)}
+    arrays |= {"rubbish.goal": targets, "noise.predicted": r.label.cpu().numpy()}
+    levels = s.largest[s.fooled].cpu()
+    measured = {
+        "smallest changes": {
+            "images": len(chosen), "fooled, %": 100 * float(s.fooled.float().mean()),
+            "robustness: mean norm of the change over the image's": float((s.norm / length).mean()),
+            "largest change of a pixel, median, grey levels": float(levels.median()),
+            "change of a pixel, root mean square, median, grey levels": float((s.norm / many[0].numel() ** 0.5).median()),
+        },
+        "examples": {
+            way: {"fooled": a.fooled.tolist(), "taken for": [names[i] for i in a.predicted.tolist()]} for way, a in ways.items()
+        },
+        "rubbish": {
+            "images": len(targets), "taken for their class": int(r.fooled.sum()), "probability": r.probability.tolist(),
+            "the noise was taken for": sorted({names[i] for i in r.label.tolist()}),
+        },
+    }  # fmt: skip
+    claims, found = judge(measured)
+    note = (
+        f"The images of Fig. 7. One step of {config['epsilon']:g} grey level; iterated to {names[goal]} within "
+        f"{config['aimed']:g}. The change is drawn on grey, each with its own contrast. Robustness is over images "
+        "spread over the corpus."
+    )
+    return Result(arrays, measured | {"claims": claims}, found, n=len(chosen), note=note)
+
+
+KEYS = ("pixels", "predicted", "probability", "fooled", "largest", "norm")
+
+
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """Whether smallest changes are small and succeed, whether the chosen class is reached, and whether rubbish is believed."""
+    config, few, r = FIGURE.config, measured["smallest changes"], measured["rubbish"]
+    robustness = few["robustness: mean norm of the change over the image's"]
+    sure = sum(p >= config["confidence"] for p in r["probability"])
+    return verdict(
+        {
+            f"smallest changes alter every decision at less than {config['robustness']} of the image's norm": few["fooled, %"]
+            == 100
+            and robustness < config["robustness"],
+            "every example is taken for the chosen class": all(measured["examples"]["chosen"]["fooled"]),
+            f"all rubbish is taken for its class, most of it with a probability of {config['confidence']} or more": r["images"]
+            == r["taken for their class"]
+            and sure > r["images"] / 2,
+        }
+    )
+
+
+def draw(result: Result):
+    a, names = result.arrays, result.arrays["names"]
+    shown, count = len(a["x"]), len(a["rubbish.goal"])
+    columns, rows = 5, shown + -(-count // 5)
+    figure = new_figure(2.2 * columns, 2.55 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+        axes.title.set_fontsize(7.5)
+    for i in range(shown):
+        show(grid[i, 0], photograph(a["x"][i : i + 1])[0], f"{names[a['label'][i]]}\nprobability {a['probability'][i]:.2f}")
+        change = a["smallest.pixels"][i : i + 1] - a["x"][i : i + 1]
+        text = f"the smallest change, enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
+        show(grid[i, 1], projection_image(change)[0], text)
+        for axes, way in zip(grid[i, 2:], ("smallest", "one step", "chosen"), strict=True):
+            title = {
+                "smallest": "with it",
+                "one step": f"one step of {a['one step.largest'][i]:.1f} grey levels",
+                "chosen": "to a chosen class",
+            }
+            show(axes, photograph(a[f"{way}.pixels"][i : i + 1])[0], f"{title[way]}:\n{said(a, way, i, names)}")
+    for axes, i in zip(grid[shown:].flat, range(count), strict=False):
+        text = f"rubbish:\n{said(a, 'rubbish', i, names)}"
+        show(axes, photograph(a["rubbish.pixels"][i : i + 1])[0], text)
+    return {"fooling.jpg": figure}
+
+
+def said(a: dict, way: str, i: int, names: np.ndarray) -> str:
+    return f"{names[a[f'{way}.predicted'][i]]}, {a[f'{way}.probability'][i]:.2f}"

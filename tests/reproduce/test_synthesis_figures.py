@@ -1,0 +1,173 @@
+"""The lectures' pictures of made images: each computed and drawn on a tiny network, their numbers, their verdicts."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from reproduce.lectures import ascent_starts, class_images, filter_sheets, fooling, fooling_rates, inversions, style_transfer
+from tests.methods.networks import small_zfnet
+from zfnet.data import silent
+from zfnet.data.images import standardise
+from zfnet.methods.adversarial import fgsm, grey_level, loss_gradient
+from zfnet.methods.synthesis import clip
+
+SCRIPTS = {
+    filter_sheets: {"channels": 4, "images": 5, "steps": 3},
+    class_images: {"classes": 6, "shown": 4, "plain": 2, "images": 5, "steps": 3},
+    ascent_starts: {"targets": {"logits": [1, 2], "conv5": [3]}, "images": 5, "steps": 3},
+    inversions: {"images": 2, "others": 4, "steps": 3},
+    style_transfer: {"wnids": ["4"], "steps": 3},
+    fooling: {"shown": 2, "images": 3, "steps": 3, "rubbish": 2, "climbing": 3, "goal": "3"},
+    fooling_rates: {"images": 6, "targeted": 4, "epsilon": [1, 2], "random": [2], "iterated": [1, 2], "aimed": [2], "steps": 2, "aimed steps": 2},
+}  # fmt: skip
+SIZE = 64
+
+
+class Photographs:
+    """Some images of noise with labels: what of `Images` the scripts use."""
+
+    def __init__(self, n=8):
+        generator = torch.Generator().manual_seed(0)
+        self.pixels = torch.randint(0, 256, (n, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+        self.labels, self.names, self.groups = np.arange(n) % 10, [f"{i}.JPEG" for i in range(n)], None
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return self.batch([i])[0], int(self.labels[i])
+
+    def batch(self, indices):
+        return standardise(self.pixels[torch.as_tensor(np.asarray(indices))])
+
+
+@pytest.fixture
+def ctx(monkeypatch):
+    import zfnet
+
+    monkeypatch.setattr(
+        zfnet,
+        "preprocess",
+        lambda image: standardise(torch.from_numpy(np.array(image.resize((SIZE, SIZE)))).permute(2, 0, 1)[None]),
+    )
+    model = small_zfnet()
+    return SimpleNamespace(
+        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", progress=silent
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.FIGURE.id)
+def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatch):
+    monkeypatch.setattr(script, "FIGURE", replace(script.FIGURE, config=script.FIGURE.config | SCRIPTS[script]))
+    if script is filter_sheets:
+        monkeypatch.setattr(script, "SIDES", {"conv1": 32, "conv5": 64})
+    with torch.no_grad():
+        result = script.compute(ctx)
+        again = script.compute(ctx)
+    assert result.verdict in ("reproduced", "partial", "differs")
+    assert result.measured["claims"]
+    assert result.n > 0
+    made = [name for name in result.arrays if name.endswith("pixels") or name.startswith(("fgsm.", "iterated."))]
+    assert made
+    for name in made:
+        np.testing.assert_array_equal(result.arrays[name], again.arrays[name])
+    pictures = script.draw(result)
+    assert all(len(figure.axes) > 0 for figure in pictures.values())
+    assert all((Path(script.__file__).parent / name).is_file() for name in script.FIGURE.files)
+
+
+def test_the_rates_are_those_of_the_methods(ctx, monkeypatch):
+    monkeypatch.setattr(
+        fooling_rates, "FIGURE", replace(fooling_rates.FIGURE, config=fooling_rates.FIGURE.config | SCRIPTS[fooling_rates])
+    )
+    with torch.no_grad():
+        result = fooling_rates.compute(ctx)
+    x = ctx.images.batch(result.arrays["images"])
+    for epsilon in (1, 2):
+        assert result.arrays[f"fgsm.{epsilon}"].tolist() == fgsm(ctx.model, x, epsilon=epsilon).fooled.tolist()
+    slope, label = loss_gradient(ctx.model, x, ctx.model(x).argmax(1))
+    torch.testing.assert_close(fgsm(ctx.model, x, epsilon=2).pixels, clip(x + 2 * grey_level(x) * slope.sign()))
+    assert (result.arrays["right"] == (label.numpy() == ctx.images.labels[result.arrays["images"]])).all()
+    assert not (result.arrays["iterated.1"] & ~result.arrays["iterated.2"]).any()
+
+
+def test_an_interval_of_a_share():
+    share, low, high = fooling_rates.summary(np.array([True] * 30 + [False] * 70))
+    assert share == pytest.approx(30)
+    for end in (low, high):  # Wilson's ends are the shares p at which 30 of 100 lie 1.96 deviations away
+        assert abs(0.3 - end / 100) == pytest.approx(1.96 * (end / 100 * (1 - end / 100) / 100) ** 0.5)
+    assert low < share < high
+
+
+def rates(random=(2, 1, 3), one=(70, 66, 74), many=(90, 86, 94)):
+    return {fooling_rates.KINDS[kind]: {"2": list(v)} for kind, v in (("random", random), ("fgsm", one), ("iterated", many))}
+
+
+def sheets(conv1=100.0, conv5=100.0):
+    return {"conv1": {filter_sheets.ABOVE: conv1}, "conv5": {filter_sheets.ABOVE: conv5}}
+
+
+def examples(share=95.0, drawn=0.2, plain=0.5):
+    rows = {"regularised": (share, drawn), "pixels alone": (share, plain)}
+    found = {kind: {"taken for their class, %": s, "total variation": v} for kind, (s, v) in rows.items()}
+    return found | {"total variation of photographs": [0.1, 0.2, 0.4]}
+
+
+def starts(pixels=0.1, same=(0.6, 0.5, 0.7), other=(0.2, 0.1, 0.3)):
+    pairs = {"one target, two starts": list(same), "two targets": list(other)}
+    return {"correlation of pixels": {"one target, two starts": [pixels, 0, 1]}, "correlation of layer 7": pairs}
+
+
+def codes(ratio=0.3, falling=True):
+    like = [0.9 - 0.1 * i if falling else 0.1 * i for i in range(8)]
+    return {
+        layer: {inversions.RATIO: [ratio], inversions.PIXELS: [v]} for layer, v in zip(inversions.LAYERS, like, strict=True)
+    }
+
+
+def styles(left=0.2, nearest=2):
+    share = dict.fromkeys(style_transfer.LAYERS, left)
+    return [{"left of the content image's distance from the style": share, "content is the nearest": nearest}]
+
+
+def fooled(share=100.0, robustness=0.01, chosen=True, believed=2, p=0.95):
+    few = {"fooled, %": share, "robustness: mean norm of the change over the image's": robustness}
+    r = {"images": 2, "taken for their class": believed, "probability": [p, p]}
+    return {"smallest changes": few, "examples": {"chosen": {"fooled": [chosen]}}, "rubbish": r}
+
+
+@pytest.mark.parametrize(
+    ("judge", "inputs", "verdict"),
+    [
+        (fooling_rates.judge, (rates(),), "reproduced"), (fooling_rates.judge, (rates(one=(52, 48, 56)),), "partial"),
+        (fooling_rates.judge, (rates((20, 16, 24), (30, 26, 34), (30, 26, 34)),), "differs"),
+        (filter_sheets.judge, (sheets(),), "reproduced"), (filter_sheets.judge, (sheets(50.0),), "partial"), (filter_sheets.judge, (sheets(50.0, 0.0),), "differs"),
+        (class_images.judge, (examples(),), "reproduced"), (class_images.judge, (examples(share=50.0),), "partial"),
+        (class_images.judge, (examples(50.0, 0.6),), "differs"),
+        (ascent_starts.judge, (starts(),), "reproduced"), (ascent_starts.judge, (starts(same=(0.3, 0.1, 0.7)),), "partial"),
+        (ascent_starts.judge, (starts(0.9, (0.1, 0, 0.2)),), "differs"),
+        (inversions.judge, (codes(),), "reproduced"), (inversions.judge, (codes(0.8),), "partial"), (inversions.judge, (codes(0.8, False),), "differs"),
+        (style_transfer.judge, (styles(), 2), "reproduced"), (style_transfer.judge, (styles(nearest=1), 2), "partial"), (style_transfer.judge, (styles(0.9, 1), 2), "differs"),
+        (fooling.judge, (fooled(),), "reproduced"), (fooling.judge, (fooled(robustness=0.1),), "partial"), (fooling.judge, (fooled(90.0, chosen=False, p=0.5),), "differs"),
+    ],
+)  # fmt: skip
+def test_the_verdicts_follow_the_numbers(judge, inputs, verdict):
+    claims, found = judge(*inputs)
+    assert found == verdict
+    assert set(claims.values()) <= {"holds", "does not hold"}
+
+
+def test_a_codes_distance_to_others_leaves_out_its_own():
+    found = inversions.between(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]]))
+    assert float(found) == pytest.approx(3.0)
+
+
+def test_correlations_of_starts_and_targets():
+    rows = torch.tensor([[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]])  # (targets, starts, D)
+    same, other = ascent_starts.compared(rows)
+    assert same == pytest.approx([0.0, -1, 1])  # 1 for the first target's starts, -1 for the second's
+    assert other == pytest.approx([0.0, -1, 1])
