@@ -1,4 +1,4 @@
-"""python -m reproduce list | run ID... | all | gallery"""
+"""python -m reproduce list | run ID... | all | gallery | notebook"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from reproduce import gallery
+from reproduce import gallery, notebook
 
 
 def main() -> int:
@@ -18,6 +18,8 @@ def main() -> int:
     commands.add_parser("list", help="what can be regenerated")
     page = commands.add_parser("gallery", help="write the pages and RESULTS.md from the recorded results")
     page.add_argument("--out", type=Path, default=gallery.FIGURES)
+    course = commands.add_parser("notebook", help="write the lectures' course as a notebook")
+    course.add_argument("--out", type=Path, default=notebook.COURSE.with_name("course.ipynb"))
     for name, text in (("run", "make some figures"), ("all", "make every figure that needs no training")):
         sub = commands.add_parser(name, help=text)
         if name == "run":
@@ -34,12 +36,16 @@ def main() -> int:
             print(f"wrote {path}")
         return 0
 
+    if options.command == "notebook":
+        print(f"wrote {notebook.write(options.out)}")
+        return 0
+
     from reproduce.figure import WRONG_INPUT, discover  # here and below: torch takes seconds, and the gallery needs none
 
     scripts = discover()
     if options.command == "list":
         for script in scripts.values():
-            print(f"{script.FIGURE.id:<18}{script.FIGURE.title}{' (only by its id)' if script.FIGURE.alone else ''}")
+            print(f"{script.FIGURE.id:<21}{script.FIGURE.title}{' (only by its id)' if script.FIGURE.alone else ''}")
         return 0
     everyday = [name for name, script in scripts.items() if not script.FIGURE.alone]
     chosen = everyday if options.command == "all" else options.ids
@@ -81,13 +87,13 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
                 bar.write(traceback.format_exc())
                 failed.append(name)
     pages = gallery.write(options.out, only={outcome.record.inputs["corpus"] for outcome in outcomes})
-    print(f"\n{'figure':<18}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
+    print(f"\n{'figure':<21}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
-        print(f"{record.id:<18}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
+        print(f"{record.id:<21}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
     for name in failed:
-        print(f"{name:<18}failed: see above")
+        print(f"{name:<21}failed: see above")
     page = f" Open {pages[0]}" if pages else ""
     print(f"{len(outcomes)} figures in {time.perf_counter() - began:.0f} s.{page}")
     return 1 if failed else 0

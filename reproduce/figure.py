@@ -1,6 +1,7 @@
 """What a figure is: declared inputs, a slow `compute` that is cached, a fast `draw` that knows no model, a record.
 
-A script in `reproduce/paper/` holds `FIGURE = Figure(...)`, `compute(ctx) -> Result` and `draw(result) -> pictures`.
+A script in `reproduce/paper/` holds `FIGURE = Figure(...)`, `compute(ctx) -> Result` and `draw(result) -> pictures`, by file
+name: matplotlib figures, or for a GIF its frames (N, H, W, 3) uint8.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
 from zfnet.model import Network
-from zfnet.record import Record, environment, read_record, write_figure, write_record
+from zfnet.record import Record, environment, read_record, write_figure, write_gif, write_record
 from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -272,10 +273,13 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
             return Outcome(prior, time.perf_counter() - began, cached=True)  # the data are not here: the result that is stays
         _save(arrays, key, result)
     with plot.style():
-        pictures: dict[str, matplotlib.figure.Figure] = script.draw(result)
+        pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = script.draw(result)
         for name, picture in pictures.items():
-            write_figure(picture, folder / name, quality=78)  # at most 400 KB
-    for stale in (*folder.glob("*.png"), *folder.glob("*.jpg")):  # of an earlier version
+            if isinstance(picture, np.ndarray):
+                write_gif(picture, folder / name)
+            else:
+                write_figure(picture, folder / name, quality=78)  # at most 400 KB
+    for stale in (path for kind in ("png", "jpg", "gif") for path in folder.glob(f"*.{kind}")):  # of an earlier version
         if stale.name not in pictures:
             stale.unlink()
     record = Record(

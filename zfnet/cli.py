@@ -1,4 +1,4 @@
-"""The command line: zfnet describe, train, eval, top, project, occlude, explain. Wrong input is one line and exit status 2."""
+"""The command line: describe, train, eval, top, project, occlude, explain, video. Wrong input: one line and exit status 2."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from zfnet.config import ConfigError, load_config
 from zfnet.data.cache import DataError, Images
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
+from zfnet.data.frames import load_frames
 from zfnet.data.images import ImageError, preprocess
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
@@ -27,11 +29,12 @@ from zfnet.deconv import cut, project
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import ARCHITECTURES, Network, describe
 from zfnet.occlusion import occlude
-from zfnet.record import write_figure
+from zfnet.record import write_figure, write_gif
 from zfnet.top import top_activations
 from zfnet.train import Status, TrainingError, evaluate, train
 
 DEFAULT = "imagenet65k"
+PROJECTION = "projection"  # beside the methods of METHODS: what else `video` shows
 USER_ERRORS = (CheckpointError, ConfigError, DataError, ImageError, TrainingError, UnknownLayer, UnsupportedNetwork)
 progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False, disable=None)  # None: not where it is no terminal
 
@@ -128,6 +131,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--method", default="grad_cam", choices=METHODS)
     sub.add_argument("--target", help="a class by name, number or WordNet id (default: the predicted one)")
     sub.add_argument("-o", "--out", type=Path, default=Path("explain.png"))
+    analyses(sub)
+
+    sub = command("video", run_video, "map every frame of a moving picture, beside it, as a GIF")
+    sub.add_argument("frames", help="an animated GIF, or a folder of images")
+    sub.add_argument("--method", default="grad_cam", choices=(*METHODS, PROJECTION), help=f"{PROJECTION}: of one channel")
+    sub.add_argument("--target", help="a class by name, number or WordNet id (default: the most probable over the frames)")
+    sub.add_argument("--layer", help=f"of the {PROJECTION} (default conv5)")
+    sub.add_argument("--channel", type=int, help=f"of the {PROJECTION} (default: the strongest over the frames)")
+    sub.add_argument("-o", "--out", type=Path, default=Path("video.gif"))
     analyses(sub)
     return parser
 
@@ -297,6 +309,51 @@ def run_explain(options: argparse.Namespace) -> None:
         print(f"the network takes the image for: {model.classes[predicted]}")
     if state != "ok":
         print(f"zfnet explain: the map is {state}: it says nothing of this image", file=sys.stderr)
+
+
+def run_video(options: argparse.Namespace) -> None:
+    if options.out.suffix.lower() != ".gif":
+        raise UserError(f"-o {options.out} must end in .gif")
+    if options.out.resolve() == Path(options.frames).resolve():
+        raise UserError(f"-o {options.out} would overwrite the frames")
+    projecting = options.method == PROJECTION
+    wrong = ("target",) if projecting else ("layer", "channel")
+    for name in wrong:
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name} has no meaning with --method {options.method}")
+    model = _model(options)
+    frames = load_frames(options.frames, model.size, progress=progress_bar)
+    x, device = frames.x, next(model.parameters()).device
+    jobs = progress_bar(x.split(1), total=len(x), desc=options.method)
+    if projecting:
+        shown, title = _projections(model, x, options, device, jobs)
+    else:
+        try:
+            target = None if options.target is None else model.class_index(options.target)
+            if target is None:
+                probability = torch.cat([model(part.to(device)).softmax(1).detach().cpu() for part in x.split(16)])
+                target = int(probability.mean(0).argmax())
+            maps = [explain(model, part.to(device), options.method, target).map.cpu() for part in jobs]
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        shown, (top, *_) = plot.attribution_image(torch.cat(maps), together=True)
+        title = f"{options.method} for {model.classes[target]}, full colour at {top:.3g} in every frame"
+    write_gif(plot.moving_maps(x, shown), options.out, frames.milliseconds)
+    print(f"wrote {options.out}: {len(x)} frames, {title}")
+
+
+def _projections(model: Network, x: torch.Tensor, options: argparse.Namespace, device, jobs) -> tuple[np.ndarray, str]:
+    """Every frame's projection of one channel from its strongest position: (N, H, W, 3), and what it is."""
+    layer = options.layer or "conv5"
+    if options.channel is None:
+        strongest = [trace(model, part.to(device), until=layer)[layer].flatten(2).amax(2).cpu() for part in x.split(16)]
+        options.channel = int(torch.cat(strongest).mean(0).argmax())
+    _check_channel(layer, options.channel, _channels(model, layer))
+    pixels = torch.cat([project(model, part.to(device), layer, options.channel).pixels.cpu() for part in jobs])
+    shown = plot.projection_image(pixels.permute(1, 2, 0, 3).flatten(2)[None])  # laid side by side: one contrast for all
+    side = x.shape[-1]
+    apart = shown[0].reshape(side, len(x), side, 3).transpose(1, 0, 2, 3)
+    return apart, f"projections of {layer}, channel {options.channel}"
 
 
 def _model(options: argparse.Namespace) -> Network:

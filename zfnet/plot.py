@@ -122,11 +122,12 @@ def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 
-def attribution_image(maps: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def attribution_image(maps: Tensor | np.ndarray, *, together: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Show raw maps (N, 1, H, W) as colours (N, H, W, 3), each normalised by its m, the 99.5th percentile of |v|: with m (N,).
 
     A map without negative values goes from black (0) to yellow (m), a signed one from blue (-m) over white (0) to red (m).
-    Where a map is not finite it is grey.
+    Where a map is not finite it is grey. `together` gives all maps one m, that of all of them, and one kind of colours:
+    those of a moving picture.
     """
     values = np.asarray(maps, dtype=np.float32)[:, 0]
     finite = np.isfinite(values)
@@ -134,10 +135,20 @@ def attribution_image(maps: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray
     size = np.abs(values).reshape(len(values), -1)
     top = np.quantile(size, 0.995, axis=1)
     top = np.where(top > 0, top, size.max(1))
+    if together:
+        top = np.full_like(top, np.quantile(size, 0.995) or size.max())
     scaled = np.clip(values / np.where(top > 0, top, 1)[:, None, None], -1, 1)
     signed, plain = (mpl.colormaps[name] for name in (DIVERGING, ATTRIBUTION))
-    shown = [signed((v + 1) / 2) if v.min() < 0 else plain(v) for v in scaled]
+    shown = [signed((v + 1) / 2) if (scaled if together else v).min() < 0 else plain(v) for v in scaled]
     return np.where(finite[..., None], np.stack(shown)[..., :3], GREY), top
+
+
+def moving_maps(x: Tensor, shown: np.ndarray, gap: int = 4) -> np.ndarray:
+    """Frames (N, 3, H, W), each beside its map laid over it in grey, coloured maps (N, H, W, 3): (N, H, 2 W + gap, 3) uint8."""
+    photos = photograph(x)
+    over = 0.4 * photos.mean(3, keepdims=True) + 0.6 * shown
+    between = np.ones((*photos.shape[:2], gap, 3), dtype=np.float32)
+    return (255 * np.concatenate([photos, between, over], 2)).round().clip(0, 255).astype(np.uint8)
 
 
 def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str = "", most: int = 5) -> None:

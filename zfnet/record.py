@@ -6,12 +6,15 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 SCALES = ("paper", "subset", "samples", "smoke")
 VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
@@ -81,6 +84,23 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
     os.replace(partial, path)
+
+
+def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100, colours: int = 64) -> None:
+    """Write frames (N, H, W, 3) uint8 atomically as an endless GIF; each has a palette of its own, so that colours stay true.
+
+    `milliseconds` is one time for all or one for each; GIF keeps hundredths of a second, browsers show none below two.
+    Equal frames in a row become one that is shown longer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [Image.fromarray(f).quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
+    partial = path.with_name(f".partial-{path.name}")
+    times = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
+    try:
+        images[0].save(partial, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_figure(figure: Figure, path: Path, dpi: int = 150, quality: int = 88) -> None:

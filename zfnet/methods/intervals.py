@@ -1,8 +1,10 @@
-"""How sure a mean over images is."""
+"""How sure a mean, or a share, over images is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 
@@ -43,3 +45,17 @@ def correlation_interval(one: np.ndarray, other: np.ndarray, *, seed: int = 0) -
         return float(a @ b / length) if length > 0 else float("nan")
 
     return [r(np.arange(len(one))), *bootstrap(r, len(one), seed=seed)]
+
+
+def wilson(successes: int, n: int, *, level: float = 0.95) -> list[float]:
+    r"""The interval [low, high] of a share of n images that have something or not (Wilson 1927), in [0, 1].
+
+    The p for which $|\hat p - p| \le z \sqrt{p (1 - p) / n}$: unlike the normal one it is right for few images, and stays
+    within 0 and 1. Raises ValueError for no images, or more successes than images.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"a share is of at least one image, of which some or all count, got {successes} of {n}")
+    z, share = NormalDist().inv_cdf((1 + level) / 2), successes / n
+    middle = share + z * z / (2 * n)
+    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return [float(np.clip((middle + sign * reach) / (1 + z * z / n), 0, 1)) for sign in (-1, 1)]

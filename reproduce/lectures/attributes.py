@@ -1,0 +1,158 @@
+"""Which images does the network recognise? Accuracy against what an image looks like, and how often its class was seen.
+
+Brightness, contrast, sharpness and colourfulness of the 224 x 224 view, the share of it that the object's annotated box takes,
+and the number of training images of the class: in bins of as many images each, with the accuracy of each bin. An attribute
+may go with accuracy because it goes with the class (flowers are colourful, and easy). So each is also compared within classes:
+how often, of two images of one class, it is the recognised one that has more of it; without a relation half the time.
+"""
+
+import numpy as np
+
+from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.lectures.objects import annotations, present
+from reproduce.lectures.recognised import recognise, training_images
+from reproduce.lectures.shared import FEW, verdict
+from zfnet.data.images import centre_crop
+from zfnet.methods.attributes import ATTRIBUTES, Binned, binned
+from zfnet.methods.intervals import bootstrap
+from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
+
+FIGURE = Figure(
+    id="attributes",
+    title="Accuracy against an image's attributes",
+    claim="Images with more contrast, detail or colour, with larger objects, and of classes with more training images are "
+    "recognised more often.",
+    inputs=("model", "images"),
+    seed=33,
+    budget=2,
+    config={"bins": 5, "bins of sizes": 3, "shown": 3},
+    files=("shared.py", "objects.py", "objects.yaml", "recognised.py"),
+)
+SIZE, SEEN = "object size", "training images"
+UNITS = {
+    "brightness": "mean luma", "contrast": "deviation of luma", "sharpness": "deviation of the Laplacian over contrast",
+    "colourfulness": "Hasler and Suesstrunk's M", SIZE: "share of the view in the object's box", SEEN: "of the class",
+}  # fmt: skip
+
+
+def compute(ctx) -> Result:
+    if ctx.corpus == SAMPLES or len(ctx.images) < FEW:
+        return Result({}, {}, "not run", n=0, note=f"Accuracy needs at least {FEW} labelled images.")
+    config, found = FIGURE.config, recognise(ctx)
+    values = look(ctx)
+    placed = {name: np.arange(len(found.labels)) for name in ATTRIBUTES}
+    boxes = annotations()["boxes"]
+    places, missing = present(ctx, {name: mark["sha256"] for name, mark in boxes.items()})
+    if len(places) >= FEW:
+        placed[SIZE] = np.array(list(places.values()))
+        values[SIZE] = np.array([area(boxes[name]["box"]) for name in places])
+    seen = training_images(ctx)
+    if seen is not None:
+        placed[SEEN], values[SEEN] = np.arange(len(found.labels)), seen[found.labels].astype(float)
+    bins = {
+        name: binned(v, found.right[placed[name]], config["bins of sizes" if name == SIZE else "bins"])
+        for name, v in values.items()
+        if v.min() < v.max()
+    }
+    measured: dict = {"top-1, %": 100 * float(found.right.mean())}
+    measured |= {name: described(b) for name, b in bins.items()}
+    measured["within classes, the recognised image has more of it, share of pairs"] = {
+        name: within(values[name], found.right, found.labels) for name in ATTRIBUTES
+    }
+    top5 = found.rank() <= 5
+    if SIZE in bins:
+        sized = binned(values[SIZE], top5[placed[SIZE]], config["bins of sizes"])
+        measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
+        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.slope]
+    claims, outcome = verdict(
+        {f"accuracy rises with {name}": b.slope[1] > 0 for name, b in bins.items() if name != "brightness"}
+    )
+    arrays = {f"value.{name}": v for name, v in values.items()} | {f"image.{name}": placed[name] for name in values}
+    arrays |= {"right": found.right, "top5": top5}
+    for name in ATTRIBUTES:
+        order = np.argsort(values[name])
+        shown = order[(np.linspace(0.02, 0.98, config["shown"]) * len(order)).astype(int)]
+        arrays[f"shown.{name}"] = photograph(ctx.images.batch(shown))
+    note = (
+        "Top-1 in bins of as many images each, Wilson's 95 % intervals; the last bin less the first with Newcombe's. Within "
+        "classes: pairs of a recognised and another image of one class, 95 % by bootstrap over classes. Object size: images "
+        f"drawn at random, boxes drawn by eye. {missing}"
+    )
+    return Result(arrays, measured | {"claims": claims}, outcome, n=len(found.labels), note=note)
+
+
+def look(ctx) -> dict[str, np.ndarray]:
+    """Every attribute of every image of the corpus: (N,) each."""
+    rows: dict[str, list] = {name: [] for name in ATTRIBUTES}
+    for part in ctx.progress(np.array_split(np.arange(len(ctx.images)), -(-len(ctx.images) // 100)), desc="looking"):
+        # What batch() standardises, before it does.
+        pixels = centre_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
+        for name, attribute in ATTRIBUTES.items():
+            rows[name].append(attribute(pixels).numpy())
+    return {name: np.concatenate(parts).astype(float) for name, parts in rows.items()}
+
+
+def area(box: list[int], side: int = 224) -> float:
+    """The share of the view that a box (top, left, bottom, right) takes."""
+    return (box[2] - box[0]) * (box[3] - box[1]) / side**2
+
+
+def described(b: Binned) -> dict:
+    return {
+        "bins from": [float(e) for e in b.edges], "images": b.count.tolist(),
+        "top-1, % by bin": [round(100 * s, 1) for s in b.share],
+        "last less first, points": [100 * v for v in b.slope],
+    }  # fmt: skip
+
+
+def short(value: float) -> str:
+    """A number of three digits, or a whole one: 0.05, 20.8, 1,340."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.2f}"
+
+
+def within(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Of the pairs of a right and a wrong image of one class, the share in which the right one has more: [share, low, high]."""
+    won, pairs = [], []
+    for label in np.unique(labels):
+        one, other = (values[(labels == label) & side] for side in (right, ~right))
+        if len(one) and len(other):
+            won.append(((np.sign(one[:, None] - other) + 1) / 2).sum())
+            pairs.append(len(one) * len(other))
+    won, pairs = np.array(won), np.array(pairs)
+    return [
+        float(won.sum() / pairs.sum()),
+        *bootstrap(lambda i: float(won[i].sum() / pairs[i].sum()), len(won), seed=FIGURE.seed),
+    ]
+
+
+def draw(result: Result):
+    if not result.arrays:
+        return {}
+    a, m = result.arrays, result.measured
+    names = [name for name in UNITS if name in m]
+    figure = new_figure(12, 7.2)
+    grid = figure.subplots(4, 3, height_ratios=(0.42, 1, 0.42, 1))
+    for panel in grid[::2].flat:
+        panel.set_axis_off()
+    within_class = m["within classes, the recognised image has more of it, share of pairs"]
+    for n, name in enumerate(names):
+        strip, panel = grid[2 * (n // 3), n % 3], grid[2 * (n // 3) + 1, n % 3]
+        if f"shown.{name}" in a:
+            show(strip, mosaic(enlarge(a[f"shown.{name}"], 110), len(a[f"shown.{name}"]), gap=40))
+        b = binned(
+            a[f"value.{name}"], a["right"][a[f"image.{name}"]], FIGURE.config["bins of sizes" if name == SIZE else "bins"]
+        )
+        place, share = np.arange(len(b.share)), 100 * b.share
+        panel.errorbar(place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3)
+        panel.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
+        panel.set_xticks(
+            place, [f"{short(low)} to\n{short(high)}" for low, high in zip(b.edges, b.edges[1:], strict=False)], fontsize=7.5
+        )
+        said = f", n = {len(a[f'value.{name}']):,}"
+        if name in within_class:
+            said += f"; within classes {within_class[name][0]:.2f}"
+        panel.set(title=f"{name}{said}", ylabel="top-1, %", xlabel=UNITS[name], xlim=(-0.4, len(place) - 0.6))
+        panel.set_ylim(0, max(40, 1.1 * 100 * b.interval.max()))
+    for panel in grid[1::2].flat[len(names) :]:
+        panel.set_axis_off()
+    return {"attributes.jpg": figure}

@@ -1,0 +1,232 @@
+"""What the network uses, which images it knows, its mistakes, keypoints, the video: their numbers by hand, their verdicts."""
+
+import hashlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import zfnet
+from reproduce.figure import SAMPLES, Context, run
+from reproduce.lectures import attributes, keypoints, mistakes, objects, painted, parts_shape_texture, recognised, video
+from tests.conftest import random_he
+from zfnet.data.scenes import draw_scene
+
+
+def test_an_outline_is_found_in_its_box():
+    """Drawn scenes have exact masks; a disc of one colour on another is found to the pixel's edge."""
+    row, column = np.mgrid[:56, :56]
+    disc = (row - 26) ** 2 + (column - 30) ** 2 < 14**2
+    flat = np.where(disc[..., None], (0.8, 0.2, 0.1), (0.2, 0.4, 0.7))
+    assert (objects.outline(flat, (8, 8, 46, 50)) == disc).mean() > 0.99
+    scores = []
+    for number in range(12):
+        scene = draw_scene(number, 112, seed=3)
+        top, left, bottom, right = scene.box
+        found = objects.outline(scene.image / 255, (max(top - 4, 0), max(left - 4, 0), bottom + 4, right + 4))
+        whole = scene.mask if scene.label != 4 else found  # a ring's hole is filled by design
+        scores.append((found & whole).sum() / (found | whole).sum())
+    assert np.mean(scores) > 0.7
+
+
+def test_a_flat_image_and_an_enlarged_outline():
+    assert objects.outline(np.full((20, 20, 3), 0.5), (5, 5, 15, 15)).sum() > 0
+    image = np.zeros((112, 112, 3))
+    image[32:80, 32:80] = (0.9, 0.6, 0.1)
+    found = objects.framed(image, 56)
+    assert found.shape == (112, 112)
+    assert found[40:72, 40:72].all()
+    assert not found[:24].any()
+    assert objects.agreement(image, [[32, 32], [32, 79], [79, 79], [79, 32]], found) > 0.9
+
+
+def test_the_annotations_are_whole():
+    marks = objects.annotations()
+    assert len(marks["outlines"]) >= 200
+    assert len(marks["boxes"]) >= 150
+    assert set(marks["polygons"]) <= set(marks["outlines"])
+    assert all(len(h) == 64 for h in [*marks["outlines"].values(), *(m["sha256"] for m in marks["boxes"].values())])
+    for top, left, bottom, right in (mark["box"] for mark in marks["boxes"].values()):
+        assert 0 <= top < bottom <= 224
+        assert 0 <= left < right <= 224
+    assert all(0 <= v < 224 for polygon in marks["polygons"].values() for point in polygon for v in point)
+
+
+def test_annotated_files_are_those_that_were_looked_at(tree):
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
+    context = Context("imagenet65k", str(tree))
+    good, other = sorted((tree / "val" / "n02088094").iterdir())[:2]
+    hashes = {good.name: hashlib.sha256(good.read_bytes()).hexdigest(), other.name: "0" * 64, "n0_0.JPEG": "0" * 64}
+    found, said = objects.present(context, hashes)
+    assert list(found) == [good.name]
+    assert context.images.names[found[good.name]].endswith(good.name)
+    assert said == "Left out of the annotated images: 1 absent, 1 other files."
+
+
+def test_partners_are_of_other_classes_and_every_style_is_given_once():
+    target = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 5])
+    order = painted.partners(target, torch.Generator().manual_seed(0))
+    assert sorted(order.tolist()) == list(range(10))
+    assert (target[order] != target).all()
+    with pytest.raises(ValueError, match="too few classes"):
+        painted.partners(torch.tensor([0, 0, 0, 1]), torch.Generator())
+
+
+def test_painting_is_done_once(cache, monkeypatch):
+    model = random_he(zfnet.zfnet(4, norm="none", maps=(4, 6, 6, 6, 4), fc=8, size=64))
+    model.info = {"sha256": "a network of this test"}
+    x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    style, options = torch.tensor([1, 2, 0]), {"side": 48, "steps": 2, "rate": 0.1, "weight": 10.0}
+    monkeypatch.setattr(painted, "CHUNK", 2)
+    first = painted.paint(model, x, style, progress=lambda items, **_: items, **options)
+    assert first.shape == x.shape
+    assert float((first - x).abs().mean()) > 0.01
+    monkeypatch.setattr(painted, "style_transfer", None)  # from the cache now
+    assert torch.equal(painted.paint(model, x, style, progress=lambda items, **_: items, **options), first)
+    with pytest.raises(TypeError):
+        painted.paint(model, x, style.roll(1), progress=lambda items, **_: items, **options)
+
+
+def cue_numbers(texture=(60, 55, 65), gain=0.1, shuffled=0.2):
+    return {
+        "texture only less outline only, probability": [gain, gain - 0.05, gain + 0.05],
+        "parts shuffled 4 x 4 less outline only, probability": [shuffled, shuffled - 0.05, shuffled + 0.05],
+        "cue conflict": {"texture share, %": list(texture)},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken", "outcome"),
+    [
+        ({}, None, "reproduced"), ({"texture": (55, 45, 65)}, "most decisions", "partial"), ({"texture": ()}, "most decisions", "partial"),
+        ({"gain": 0.01}, "texture alone", "partial"), ({"shuffled": 0.0}, "shuffled parts", "partial"),
+        ({"texture": (20, 10, 30), "gain": -0.2, "shuffled": -0.1}, "", "differs"),
+    ],
+)  # fmt: skip
+def test_the_cues_verdict(changes, broken, outcome):
+    claims, found = parts_shape_texture.judge(cue_numbers(**changes))
+    assert found == outcome
+    for claim, state in claims.items():
+        assert state == ("does not hold" if broken is not None and broken in claim else "holds"), claim
+
+
+def test_what_is_seen_with_one_cue_left():
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 224, 224, dtype=torch.bool)
+    masks[:, 64:160, 48:180] = True
+    kinds = parts_shape_texture.variants(x, masks)
+    assert {"image", "outline only", "texture only", "object only", "ground only"} < set(kinds)
+    assert all(images.shape == x.shape for images in kinds.values())
+    assert torch.equal(kinds["object only"] + kinds["ground only"], x)
+    assert len(kinds["outline only"].unique()) == 6  # black and white, in three channels
+
+
+def test_accuracy_within_classes_by_hand():
+    # class 0: right 5 and 3, wrong 4: one of two pairs; class 1: right 2, wrong 2 and 1: one and a half; class 2 has no pair
+    values, labels = np.array([5.0, 3, 4, 2, 2, 1, 9]), np.array([0, 0, 0, 1, 1, 1, 2])
+    right = np.array([True, True, False, True, False, False, True])
+    assert attributes.within(values, right, labels)[0] == pytest.approx(2.5 / 4)
+    assert attributes.area([56, 0, 168, 112]) == 0.25
+    assert [attributes.short(v) for v in (0.0525, 0.4412, 20.77, 1340.0)] == ["0.05", "0.441", "20.8", "1,340"]
+
+
+def test_attributes_and_mistakes_need_labels(tmp_path):
+    for script in (attributes, mistakes, keypoints):
+        outcome = run(script, Context("imagenet65k", None), tmp_path)
+        assert (outcome.record.verdict, outcome.record.files) == ("not run", [])
+
+
+def made_up(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    probability = rng.dirichlet(np.ones(6), n)
+    return recognised.Recognised(probability, rng.random((n, 5)).astype(np.float32), rng.integers(0, 6, n))
+
+
+def test_ranks_and_typical_images():
+    found = made_up()
+    for i, label in enumerate(found.labels):
+        order = np.argsort(-found.probability[i])
+        assert found.rank()[i] == 1 + list(order).index(label)
+        assert found.right[i] == (order[0] == label)
+    for label in range(6):
+        own = np.flatnonzero(found.labels == label)
+        unit = [c / np.linalg.norm(c) for c in found.codes[own]]
+        cosine = [float(u @ np.mean(unit, 0)) for u in unit]
+        assert mistakes.typical(found, label) == own[int(np.argmax(cosine))]
+    assert mistakes.distinct(np.array([4, 2, 7, 1]), np.array([9, 3, 5, 5, 5, 9, 9, 3])).tolist() == [4, 7]
+
+
+def test_recognise_keeps_what_the_network_says(tree, cache):
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
+    context = Context("imagenet65k", str(tree))
+    found = recognised.recognise(context, batch=4)
+    t = zfnet.trace(context.model, context.images.batch(range(9)))
+    np.testing.assert_allclose(found.probability, t.logits.softmax(1).numpy(), atol=2e-3)
+    np.testing.assert_allclose(found.codes, t["fc7"].numpy(), atol=2e-2)
+    assert found.labels.tolist() == context.images.labels.tolist()
+    context.model.forward = None  # kept now: the network is not asked again
+    assert np.array_equal(recognised.recognise(context).codes, found.codes)
+    seen = recognised.training_images(context)
+    assert seen[context.model.wnids.index("n02088094")] == 8
+    assert seen.sum() == 16  # of n03000000, which the network does not know, none
+    assert recognised.training_images(SimpleNamespace(data=None)) is None
+
+
+def test_kinds_and_differences():
+    table = mistakes.kind_table()
+    names = list(zfnet.data.folders.imagenet_names())
+    assert table[names.index("Pomeranian")] == table[names.index("chow")] != table[names.index("tabby")]
+    one, other = np.array([True, True, True, False]), np.array([False, False, True, False])
+    mean, low, high = mistakes.apart(one, other)
+    assert mean == 50
+    assert low < 50 < high
+    assert mistakes.percent(one)[0] == 75
+
+
+def test_keypoints_numbers_by_hand():
+    hits = np.zeros((3, 3, 2), dtype=bool)
+    hits[0, 1], hits[2, 0, 0] = True, True
+    hits[[0, 1, 2], [0, 1, 2]] = True  # an image with itself does not count
+    assert keypoints.pck(hits)[0] == pytest.approx(100 * 3 / 12)
+    heads = torch.tensor([[0, 0, 100, 50], [20, 40, 70, 140]])
+    points = torch.tensor([[[50, 25], [10, 0]], [[20, 40], [45, 90]]])
+    moved = keypoints.in_the_box(points, heads)
+    assert moved[0, 1].tolist() == [[45, 90], [25, 40]]
+    assert moved[1, 0].tolist() == [[0, 0], [50, 25]]
+    torch.testing.assert_close(moved[0, 0], points[0].float())
+    place = points[None].expand(2, -1, -1, -1).float()
+    reach = torch.tensor([50, 50])
+    three = torch.cat([points, points[:, :1]], 1)
+    assert keypoints.crossed(place, three, reach, 0.1) == 0
+    assert keypoints.crossed(place[:, :, [1, 0]], three, reach, 0.1) == 100
+
+
+def test_the_video_measures_a_map_that_follows():
+    maps = torch.zeros(3, 1, 20, 30)
+    for n, (row, column) in enumerate([(4, 5), (10, 20), (15, 9)]):
+        maps[n, 0, row - 1 : row + 2, column - 2 : column + 3] = 2.0
+        maps[n, 0, 0, 0] = -50  # what is below zero has no mass
+    assert video.centre_of_mass(maps).tolist() == [[4, 5], [10, 20], [15, 9]]
+    true = np.linspace(0, 90, 12)
+    assert video.slope(true, 0.5 * true + 7) == pytest.approx([0.5, 0.5, 0.5])
+    assert video.slope(true, np.full(12, 3.0))[0] == 0
+    (row, column), wnid = video.cup((600, 400))
+    # the box [0, 30, 188, 186] of the view: its middle (94, 108) of 256 pixels with a border of 16, of the middle 400
+    assert (row, column) == (pytest.approx(110 / 256 * 400), pytest.approx(124 / 256 * 400 + 100))
+    assert wnid == "n07920052"
+
+
+def test_the_video_on_the_samples(tmp_path):
+    outcome = run(video, Context("imagenet65k", None), tmp_path)
+    assert outcome.record.files == ["video.gif"]
+    assert outcome.record.measured["class"] == "espresso"
+    assert (tmp_path / SAMPLES / "video" / "video.gif").stat().st_size < 400_000
+
+
+def test_faces_and_files_that_are_declared_exist():
+    for module in (attributes, keypoints, mistakes, parts_shape_texture, video):
+        folder = objects.ANNOTATED.parent
+        assert all((folder / name).is_file() for name in module.FIGURE.files)
+    assert yaml.safe_load(objects.ANNOTATED.read_text()).keys() == {"outlines", "polygons", "boxes"}

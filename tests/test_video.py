@@ -1,0 +1,172 @@
+"""Moving pictures in and out: frames in order, maps on one scale, and one line for whatever is wrong."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zfnet
+from tests.conftest import random_he
+from zfnet.cli import main
+from zfnet.data.cache import DataError
+from zfnet.data.frames import in_order, load_frames
+from zfnet.data.images import ImageError
+from zfnet.plot import attribution_image, moving_maps
+from zfnet.record import write_gif
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A small network's checkpoint, whose first class is of the brightness above."""
+    path = tmp_path_factory.mktemp("network") / "small.safetensors"
+    zfnet.save(random_he(zfnet.zfnet(3, norm="none", maps=(6, 8, 8, 8, 6), fc=8, size=64)), path)
+    return str(path)
+
+
+def patches(n=5, side=40, seed=0):
+    """A bright square that moves to the right, on a dark ground: n images."""
+    frames = np.full((n, side, side, 3), 40, dtype=np.uint8)
+    for i, frame in enumerate(frames):
+        frame[8:20, 4 + 5 * i : 16 + 5 * i] = (220, 180, 40)
+    return [Image.fromarray(f) for f in frames]
+
+
+@pytest.fixture
+def gif(tmp_path):
+    path = tmp_path / "moving.gif"
+    images = patches()
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[50, 60, 70, 80, 90], loop=0)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "frames"
+    path.mkdir()
+    for i, image in enumerate(patches(12, 80)):
+        image.save(path / f"frame{i + 1}.png")
+    (path / "notes.txt").write_text("not a frame")
+    return path
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
+    found = load_frames(folder, 64)
+    assert found.x.shape == (12, 3, 64, 64)
+    assert found.milliseconds == [100] * 12
+    for x, image in zip(found.x, patches(12, 80), strict=True):
+        assert torch.equal(x, zfnet.preprocess(image, 64)[0])
+    names = ["b2.png", "a10.png", "a2.png", "a2b.png", "10.png", "9.png"]
+    assert sorted(names, key=lambda n: in_order(folder / n)) == ["9.png", "10.png", "a2.png", "a2b.png", "a10.png", "b2.png"]
+
+
+def test_a_gif_keeps_its_frames_and_times(gif):
+    found = load_frames(gif, 64)
+    assert found.milliseconds == [50, 60, 70, 80, 90]
+    expected = torch.cat([zfnet.preprocess(image, 64) for image in patches()])
+    torch.testing.assert_close(found.x, expected, atol=0.15, rtol=0)  # GIF's palette
+
+
+def test_what_is_no_moving_picture_is_refused(tmp_path, gif):
+    still = tmp_path / "still.gif"
+    patches(1)[0].save(still)
+    with pytest.raises(DataError, match="still image"):
+        load_frames(still)
+    with pytest.raises(ImageError, match="no such file or folder"):
+        load_frames(tmp_path / "nothing")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="no images in it"):
+        load_frames(empty)
+    patches(1, 40)[0].save(empty / "1.png")
+    with pytest.raises(DataError, match="still image"):
+        load_frames(empty)
+    patches(1, 44)[0].save(empty / "2.png")
+    with pytest.raises(DataError, match=r"2.png is 44 x 44 pixels, the first frame 40 x 40"):
+        load_frames(empty)
+    (empty / "2.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"2.png: not a readable image"):
+        load_frames(empty)
+    cut = tmp_path / "cut.gif"
+    cut.write_bytes(gif.read_bytes()[:60])
+    with pytest.raises(ImageError, match=r"cut.gif: not a readable moving picture"):
+        load_frames(cut)
+
+
+def test_a_gif_is_written_whole(tmp_path):
+    frames = np.stack([np.asarray(image) for image in patches(3)])
+    path = tmp_path / "deep" / "out.gif"
+    write_gif(frames, path, [40, 50, 60])
+    with Image.open(path) as image:
+        assert (image.n_frames, image.size, image.info["loop"]) == (3, (40, 40), 0)
+        for i, frame in enumerate(frames):
+            image.seek(i)
+            assert image.info["duration"] == 40 + 10 * i
+            assert abs(np.asarray(image.convert("RGB")).astype(int) - frame).max() <= 8
+    assert [p.name for p in path.parent.iterdir()] == ["out.gif"]
+
+
+def test_frames_share_one_scale():
+    maps = np.zeros((2, 1, 10, 10), dtype=np.float32)
+    maps[0, 0, :5], maps[1, 0, :5] = 4.0, 1.0
+    shown, top = attribution_image(maps, together=True)
+    assert top.tolist() == [4, 4]
+    assert shown[0, 0, 0].sum() > shown[1, 0, 0].sum() > shown[1, 9, 9].sum()
+    apart, tops = attribution_image(maps)
+    assert tops.tolist() == [4, 1]
+    assert np.array_equal(apart[0], apart[1])
+    maps[1, 0, 9] = -2.0  # one negative value: all frames in the colours of signed maps
+    signed, _ = attribution_image(maps, together=True)
+    assert signed[0, 9, 9].min() > 0.9  # 0 is white
+    beside = moving_maps(torch.zeros(2, 3, 10, 10), shown)
+    assert beside.shape == (2, 10, 24, 3)
+    assert (beside[:, :, 10:14] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "--method saliency --target 1", "--method occlusion", "--method projection --layer conv2", "--method projection --channel 3"]
+)  # fmt: skip
+def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
+    out = tmp_path / "maps.gif"
+    assert main(["video", str(gif), "--model", model, "-o", str(out), *arguments.split()]) == 0
+    with Image.open(out) as image:
+        assert (image.n_frames, image.size) == (5, (132, 64))
+        times, rights = [], []
+        for i in range(5):
+            image.seek(i)
+            times.append(image.info["duration"])
+            rights.append(np.asarray(image.convert("RGB"))[:, 68:])
+    assert times == [50, 60, 70, 80, 90]
+    assert any(not np.array_equal(rights[0], right) for right in rights[1:])
+    printed = capsys.readouterr().out
+    assert "5 frames" in printed
+    assert ("projections of conv" if "projection" in arguments else "in every frame") in printed
+
+
+def test_the_command_takes_a_folder(folder, model, tmp_path):
+    out = tmp_path / "maps.gif"
+    assert main(["video", str(folder), "--model", model, "--method", "gradient_x_input", "-o", str(out)]) == 0
+    with Image.open(out) as image:
+        assert image.n_frames == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("{gif} -o out.mp4", "must end in .gif"), ("{gif} -o {gif}", "would overwrite the frames"),
+        ("nothing -o out.gif", "nothing: no such file or folder"), ("{gif} --target hond -o out.gif", "no class 'hond'"),
+        ("{gif} --method projection --channel 99 -o out.gif", "conv5 has channels 0 to 5, got 99"),
+        ("{gif} --method projection --target 1 -o out.gif", "--target has no meaning with --method projection"),
+        ("{gif} --layer conv5 -o out.gif", "--layer has no meaning with --method grad_cam"),
+        ("{gif} --method projection --layer conv9 -o out.gif", "no layer 'conv9'"),
+        ("{gif} --method cam -o out.gif", "take grad_cam"), ("{still} -o out.gif", "is a still image"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line(arguments, message, gif, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    still = tmp_path / "still.png"
+    patches(1)[0].save(still)
+    assert main(["video", "--model", model, *arguments.format(gif=gif, still=still).split()]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("zfnet ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out.gif").exists()
