@@ -168,7 +168,7 @@ class Context:
 
     @functools.cached_property
     def _top(self) -> TopActivations:
-        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, _source('zfnet'))[:20]}.safetensors"
+        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, source('zfnet'))[:20]}.safetensors"
         search = functools.partial(
             top_activations, self._model, self._images, groups=self._images.groups, progress=self.progress, state=path
         )
@@ -257,7 +257,7 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
     began = time.perf_counter()
     folder = out / (figure.corpus or context.corpus) / figure.id
     inputs = context.identity(figure)
-    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), _source("zfnet"))
+    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), source("zfnet"))
     prior = read_record(folder)
     if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
         return Outcome(prior, time.perf_counter() - began, cached=True)
@@ -315,7 +315,7 @@ def _beside(script: ModuleType) -> list[str]:
 
 
 @functools.cache
-def _source(package: str) -> str:
+def source(package: str) -> str:
     """A hash of a package's source, so that a changed library is a changed figure."""
     files = sorted((REPOSITORY / package).rglob("*.py"))
     return digest(*(path.read_text() for path in files if path.name not in ("cli.py", "__init__.py")))
