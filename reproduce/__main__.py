@@ -1,4 +1,4 @@
-"""python -m reproduce list | run ID... | all | gallery"""
+"""python -m reproduce list | run ID... | all | gallery | atlas | look IMAGE"""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import traceback
 from pathlib import Path
 
 from reproduce import gallery
+
+ATLAS = gallery.FIGURES / "samples" / "atlas"
 
 
 def main() -> int:
@@ -24,10 +26,18 @@ def main() -> int:
             sub.add_argument("ids", nargs="+", metavar="ID")
         sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
         sub.add_argument("--datasets", help="the folder where torchvision keeps Caltech-101, Caltech-256, VOC 2012 and MNIST")
-        sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
-        sub.add_argument("--device", help="cuda or cpu; by default the first that is there")
+        _asks_for_a_network(sub)
         sub.add_argument("--out", type=Path, default=gallery.FIGURES)
         sub.add_argument("--force", action="store_true", help="make them again, whatever is there")
+    sub = commands.add_parser("atlas", help="write a page for every feature and class of a network, or go on with it")
+    sub.add_argument("--data", help="an ImageNet-like tree, or imagenette; by default the sample photographs")
+    _asks_for_a_network(sub)
+    sub.add_argument("-o", "--out", type=Path, default=ATLAS)
+    sub = commands.add_parser("look", help="write such a page for one image")
+    sub.add_argument("image", type=Path)
+    _asks_for_a_network(sub)
+    sub.add_argument("--atlas", type=Path, default=ATLAS, help="where neighbours are taken from")
+    sub.add_argument("-o", "--out", type=Path, required=True)
     options = parser.parse_args()
     if options.command == "gallery":
         for path in gallery.write(options.out):
@@ -36,6 +46,15 @@ def main() -> int:
 
     from reproduce.figure import WRONG_INPUT, discover  # here and below: torch takes seconds, and the gallery needs none
 
+    if options.command in ("atlas", "look"):
+        try:
+            return show(options)
+        except (*WRONG_INPUT, OSError) as error:
+            print(f"reproduce: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("reproduce: interrupted; the same command goes on", file=sys.stderr)
+            return 130
     scripts = discover()
     if options.command == "list":
         for script in scripts.values():
@@ -52,6 +71,34 @@ def main() -> int:
     except (*WRONG_INPUT, OSError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
+
+
+def _asks_for_a_network(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
+    sub.add_argument("--device", help="cuda or cpu; by default the first that is there")
+
+
+def show(options: argparse.Namespace) -> int:
+    """Write an atlas, or the page of one image."""
+    import torch
+    from tqdm import tqdm
+
+    import zfnet
+    from reproduce import atlas
+    from reproduce.atlas.look import look
+    from reproduce.figure import Context
+
+    began = time.perf_counter()
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    progress = functools.partial(tqdm, dynamic_ncols=True)
+    if options.command == "atlas":
+        page = atlas.write(Context(options.model, options.data, device, progress), options.out)
+    else:
+        network = zfnet.load(options.model).to(device)
+        page = look(network, Path(options.model).stem, options.image, options.out, options.atlas, progress)
+    size = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB in {time.perf_counter() - began:.0f} s. Open {page}")
+    return 0
 
 
 def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder
+from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.model import Network
 from zfnet.record import Record, environment, read_record, write_figure, write_record
@@ -44,7 +45,7 @@ from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
-WRONG_INPUT = (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork)  # the user's, so that no figure can be made
+WRONG_INPUT = (CheckpointError, DataError, ImageError, UnknownLayer, UnsupportedNetwork)  # the user's: nothing can be made
 DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
     "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),

@@ -19,7 +19,7 @@ from reproduce.atlas.tables import BINS, Table, edges, tabulate
 from reproduce.figure import Context, source
 from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
-from zfnet.model import describe
+from zfnet.model import Network, describe
 from zfnet.plot import HEAT, LINES, mosaic
 from zfnet.top import ranking
 
@@ -43,9 +43,12 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     there = prepare(out, parts)
     page = shell(out)
     names, outputs, kind = summary.kinds(images)
-    index, numbers = describe_all(context, most)
+    index, numbers = describe_network(model, most)
     layers = list(numbers)
-    index |= {"parts": parts, "key": key, "kinds": names, "outputs": outputs, "demos": []}
+    index |= constants() | {
+        "network": Path(context.model_name).stem, "corpus": context.corpus, "data": images.digest, "images": len(images),
+        "grouped": images.groups is not None, "kinds": names, "outputs": outputs, "demos": [], "parts": parts, "key": key,
+    }  # fmt: skip
     missing = [*reversed(layers), "classes", "images"]  # the most interesting first
     if there.get("key") == key:
         index, missing = there, there["missing"]
@@ -73,11 +76,11 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     return page
 
 
-def describe_all(context: Context, most: int | None) -> tuple[dict, dict[str, list[int]]]:
-    """What the page says of the whole, and the numbers of the features that it shows, by layer."""
-    model, images = context.model, context.images
-    steps = chain(model, images.batch([0]).to(context.device))
-    rows = list(describe(model))
+def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, list[int]]]:
+    """What the page says of a network, and the numbers of the features that it shows, at most so many a layer, by layer."""
+    weight = next(model.parameters())
+    x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device)
+    steps, rows = chain(model, x), list(describe(model))
     numbers, layers = {}, []
     for layer in conv_layers(steps):
         (row,) = (row for row in rows if row.name == layer)
@@ -87,11 +90,9 @@ def describe_all(context: Context, most: int | None) -> tuple[dict, dict[str, li
             "name": layer, "maps": maps, "numbers": numbers[layer], "size": row.shape[1], "field": field.size,
             "stride": field.stride, "offset": field.offset, "side": sheets.tile_side(field.size),
         })  # fmt: skip
+    drawn = [{"name": row.name, "operation": row.operation, "shape": row.shape} for row in rows]
     return {
-        "network": Path(context.model_name).stem, "checkpoint": model.info["sha256"], "corpus": context.corpus, "data": images.digest,
-        "images": len(images), "grouped": images.groups is not None, "classes": list(model.classes), "layers": layers,
-        "map": [{"name": row.name, "operation": row.operation, "shape": row.shape} for row in rows], "side": model.size,
-        **constants(),
+        "checkpoint": model.info["sha256"], "classes": list(model.classes), "layers": layers, "map": drawn, "side": model.size,
     }, numbers  # fmt: skip
 
 

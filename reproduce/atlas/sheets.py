@@ -32,11 +32,12 @@ def tile_side(field: int) -> int:
     return min(LARGEST, field if field >= SMALLEST else field * -(-SMALLEST // field))
 
 
-def write_picture(path: Path, image: np.ndarray, quality: int = QUALITY) -> None:
+def write_picture(path: Path, image: np.ndarray, quality: int = QUALITY, lossless: bool = False) -> None:
     """Write an image (H, W, 3) in [0, 1] as WebP, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8)).save(partial, "WEBP", quality=quality, method=4)
+    picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
+    picture.save(partial, "WEBP", quality=quality, method=4, lossless=lossless)
     os.replace(partial, path)
 
 
@@ -85,7 +86,7 @@ def write_layer(
             for kind in KINDS:
                 sheets[kind][some.numpy()] = tiles[kind]
         for kind in KINDS:
-            write_picture(paths[kind], mosaic(sheets[kind], COLUMNS, gap=0))
+            write_picture(paths[kind], mosaic(sheets[kind], COLUMNS, gap=0), lossless=side >= 3 * field)  # pixels seen as such
     for kind in KINDS:
         path = folder / f"{layer}-covers-{kind}.webp"
         if not path.exists():
@@ -101,6 +102,6 @@ def covers(tiles: np.ndarray) -> np.ndarray:
 
 
 def write_filters(weight: Tensor, numbers: Sequence[int], path: Path) -> None:
-    """The filters of a first layer, COVERS a row, each enlarged to a tile: exact, so that their pixels can be counted."""
+    """The filters of a first layer, COVERS a row, each enlarged to a tile, exactly: their pixels can be counted."""
     tiles = filter_image(weight[list(numbers)].detach().cpu())
-    write_picture(path, mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GREY), quality=95)
+    write_picture(path, mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GREY), lossless=True)

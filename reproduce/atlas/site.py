@@ -18,7 +18,7 @@ BEFORE, AFTER = "ATLAS[", "] = "  # a data file is ATLAS["name"] = {...};
 
 def save(out: Path, name: str, values: dict[str, Any] | list) -> None:
     """Write `out/data/<name>.js`, which puts the values into the page's one global, ATLAS."""
-    text = json.dumps(values, allow_nan=False, separators=(",", ":"))  # ASCII: no line separator that a script would stumble over
+    text = json.dumps(values, allow_nan=False, separators=(",", ":"))  # ASCII, as scripts take it whatever their encoding
     write_text(out / "data" / f"{name}.js", f"{BEFORE}{json.dumps(name)}{AFTER}{text};\n")
 
 

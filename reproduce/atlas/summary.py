@@ -54,7 +54,7 @@ def lifts(maximum: Tensor, kind: np.ndarray, count: int) -> tuple[np.ndarray, np
 
 
 def alike(maximum: Tensor) -> np.ndarray:
-    """How alike the maps' responses to the images are: the correlation of their maxima (N, C): (C, C), 0 where one is constant."""
+    """The correlation of the maps' responses to the images, their maxima (N, C): (C, C), 0 where one is constant."""
     values = maximum.double().numpy()
     values = values - values.mean(0)
     norm = np.linalg.norm(values, axis=0)
@@ -93,9 +93,9 @@ def layer_data(table: Table, layer: str, top: Top, numbers: Sequence[int], kind:
             "similar": [[numbers[d], brief(similarity[c, d])] for d in near if similarity[c, d] > 0],
         })  # fmt: skip
     steps = (lift * STEPS).round().clip(0, 2**16 - 1).astype("<u2")  # (C, count)
+    order = [numbers[c] for c in beside(similarity)]
     return {
-        "features": features, "order": [numbers[c] for c in beside(similarity)], "lift": base64.b64encode(steps.tobytes()).decode(),
-        "step": table.step[layer],
+        "features": features, "order": order, "lift": base64.b64encode(steps.tobytes()).decode(), "step": table.step[layer],
     }  # fmt: skip
 
 
@@ -106,15 +106,17 @@ def class_data(table: Table, images: Images, top: Top) -> list[dict]:
     for c in range(table.logits.shape[1]):
         own, driven = labels == c, target == c
         taken = Counter(predicted[own].tolist()) if own.any() else Counter()
+        right, wrong = taken.pop(c, 0), sorted(taken.items(), key=lambda pair: (-pair[1], pair[0]))[:CONFUSED]
         there = [i for i in top.index[c].tolist() if i >= 0]
         item: dict = {
-            "images": int(own.sum()), "right": taken.pop(c, 0), "confused": sorted(taken.items(), key=lambda p: (-p[1], p[0]))[:CONFUSED],
-            "top": there, "logit": brief(top.value[c, : len(there)]), "of": int(driven.sum()), "taken": int((predicted == c).sum()),
+            "images": int(own.sum()), "right": right, "confused": wrong, "taken": int((predicted == c).sum()),
+            "top": there, "logit": brief(top.value[c, : len(there)]), "of": int(driven.sum()),
         }  # fmt: skip
         if driven.any():
-            drive = table.drive[torch.from_numpy(driven)].double().mean(0)
+            mine = torch.from_numpy(driven)
+            drive = table.drive[mine].double().mean(0)
             order = [d for d in drive.argsort(descending=True, stable=True).tolist() if drive[d] > 0][:DRIVERS]
-            item |= {"drive": [[d, brief(drive[d])] for d in order], "mean": brief(table.logits[torch.from_numpy(driven), c].mean())}
+            item |= {"drive": [[d, brief(drive[d])] for d in order], "mean": brief(table.logits[mine, c].mean())}
         found.append(item)
     return found
 

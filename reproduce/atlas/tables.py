@@ -97,7 +97,9 @@ def _part(model: Network, images: Images, chosen: range, layers: list[str], batc
         for name, row in rows.items():
             gathered.setdefault(name, []).append(row.cpu())
     part = {name: torch.cat(rows) for name, rows in gathered.items()}
-    return part | {f"{n}.counts": part[f"{n}.counts"].sum(0) for n in layers} | {f"{n}.step": part[f"{n}.step"][0] for n in layers}
+    for layer in layers:
+        part |= {f"{layer}.counts": part[f"{layer}.counts"].sum(0), f"{layer}.step": part[f"{layer}.step"][0]}
+    return part
 
 
 def histogram(maps: Tensor) -> Tensor:
