@@ -109,7 +109,8 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from reproduce.figure import WRONG_INPUT, Context, Outcome, run
+    from reproduce import atlas
+    from reproduce.figure import SAMPLES, WRONG_INPUT, Context, Outcome, run
 
     began = time.perf_counter()
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -127,12 +128,25 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
             except Exception:
                 bar.write(traceback.format_exc())
                 failed.append(name)
+    spent = None
+    if options.command == "all" and options.data is None:  # of other images on demand: ten thousand take minutes
+        try:
+            start = time.perf_counter()
+            atlas.write_sample(context, options.out / SAMPLES / "atlas")
+            spent = time.perf_counter() - start
+        except WRONG_INPUT:
+            raise
+        except Exception:
+            print(traceback.format_exc(), file=sys.stderr)
+            failed.append("atlas")
     pages = gallery.write(options.out, only={outcome.record.inputs["corpus"] for outcome in outcomes})
     print(f"\n{'figure':<18}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
         print(f"{record.id:<18}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
+    if spent is not None:
+        print(f"{'atlas':<18}{SAMPLES:<10}{'':<17}{spent:>8.1f}{atlas.BUDGET:>8.0f}")
     for name in failed:
         print(f"{name:<18}failed: see above")
     page = f" Open {pages[0]}" if pages else ""

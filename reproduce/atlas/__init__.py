@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from reproduce.atlas import demos, sheets, summary
-from reproduce.atlas.site import prepare, save, shell
+from reproduce.atlas.site import prepare, read, save, shell
 from reproduce.atlas.tables import BINS, Table, edges, tabulate
 from reproduce.figure import Context, source
 from zfnet.activations import chain, conv_layers, receptive_field
@@ -25,7 +25,7 @@ from zfnet.top import ranking
 
 NINE = 9  # strongest images of a feature, and of a class
 THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
-SAMPLE_FEATURES = 48  # of a layer, in the atlas of the sample photographs that `make figures` makes
+SAMPLE_FEATURES = 32  # of a layer, in the atlas of the sample photographs that `make figures` makes
 BUDGET = 60  # seconds that it may take
 
 
@@ -47,7 +47,8 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     layers = list(numbers)
     index |= constants() | {
         "network": Path(context.model_name).stem, "corpus": context.corpus, "data": images.digest, "images": len(images),
-        "grouped": images.groups is not None, "kinds": names, "outputs": outputs, "demos": [], "parts": parts, "key": key,
+        "grouped": images.groups is not None, "kinds": names, "outputs": outputs, "demos": [], "most": most, "parts": parts,
+        "key": key,
     }  # fmt: skip
     missing = [*reversed(layers), "classes", "images"]  # the most interesting first
     if there.get("key") == key:
@@ -74,6 +75,14 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
         missing.remove(part)
         save(out, "index", index | {"missing": missing})
     return page
+
+
+def write_sample(context: Context, out: Path) -> Path | None:
+    """The atlas that `make figures` makes: SAMPLE_FEATURES of each layer. None where a reader has made another one there."""
+    there = read(out, "index")
+    if there and there.get("most") != SAMPLE_FEATURES:
+        return None
+    return write(context, out, SAMPLE_FEATURES)
 
 
 def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, list[int]]]:

@@ -38,7 +38,7 @@ function percent(share) {
   const digits = value === 0 || value === 100 ? 0 : value > 99.9 || value < 0.1 ? 3 : value > 99 || value < 10 ? 1 : 0;
   return `${value.toFixed(digits)} %`;
 }
-const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
 // Buttons of which one is pressed; `choose(value)` draws what it means.
 function choice(name, options, chosen, choose) {
@@ -168,7 +168,7 @@ function search(layer) {
     const hits = words ? INDEX.kinds.map((name, kind) => [name.toLowerCase().indexOf(words), kind]).filter(([at]) => at >= 0) : [];
     hits.sort((a, b) => (a[0] > 0) - (b[0] > 0) || a[1] - b[1]);
     found.replaceChildren(...hits.slice(0, 8).map(([, kind]) => el("li", {}, link(`${layer.name}?like=${kind}`, INDEX.kinds[kind]))));
-    if (words && !hits.length) found.append(el("li", { class: "soft" }, `none of the ${count(INDEX.kinds.length, "class").replace(/ss$/, "sses")} is called that`));
+    if (words && !hits.length) found.append(el("li", { class: "soft" }, `none of the ${count(INDEX.kinds.length, "class", "classes")} is called that`));
   };
   const go = (event) => {
     event.preventDefault();
@@ -376,7 +376,7 @@ async function classes() {
   const input = el("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", input: fill });
   fill();
   return [
-    el("h1", {}, count(INDEX.classes.length, "class").replace(/ss$/, "sses")),
+    el("h1", {}, count(INDEX.classes.length, "class", "classes")),
     why(labelled ? "What the network tells apart, and how many of each class's images it gets right." : "What the network tells apart, and how many of the images it takes for each; these images have no classes of their own.", "reproduce/atlas/summary.py"),
     el("div", { class: "bar" }, input, choice("Sorted by", [["name", "name"], ["best", labelled ? "best first" : "most first"], ["worst", labelled ? "worst first" : "fewest first"]], state.classes, (value) => { state.classes = value; fill(); })),
     list,
@@ -603,7 +603,11 @@ async function lookLayer(name) {
 // ------------------------------------------------------------------------------------------------------ routes and keys
 
 function parse() {
-  const [path, query] = decodeURI(location.hash).replace(/^#\/?/, "").split("?");
+  let address = location.hash;
+  try {
+    address = decodeURI(address);
+  } catch { /* no proper escapes: a page that is not there */ }
+  const [path, query] = address.replace(/^#\/?/, "").split("?");
   return [path.split("/").filter(Boolean), new URLSearchParams(query || "")];
 }
 

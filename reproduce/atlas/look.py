@@ -31,7 +31,7 @@ def look(model: Network, name: str, image: Path, out: Path, atlas: Path, progres
     Raises ImageError for an image that cannot be read, DataError where `out` holds something else.
     """
     x = zfnet.preprocess(read_image(image), model.size).to(next(model.parameters()).device)
-    prepare(out, "")  # an earlier look is replaced
+    prepare(out, "", look=True)  # an earlier one is replaced
     page = shell(out)
     there, reason = neighbourhood(atlas, model)
     t = zfnet.trace(model, x)

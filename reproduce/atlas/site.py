@@ -32,15 +32,18 @@ def read(out: Path, name: str) -> Any:
         return None
 
 
-def prepare(out: Path, parts: str) -> dict[str, Any]:
-    """Make `out` ready for an atlas whose pictures depend on `parts`, and return the index of the one that is to be continued.
+def prepare(out: Path, parts: str, look: bool = False) -> dict[str, Any]:
+    """Make `out` ready for pages whose pictures depend on `parts`, and return the index of those that are to be continued.
 
-    The parts of another atlas are removed, and its index is empty. Raises DataError where `out` is something else.
+    What is there of the same kind is removed otherwise, and the index empty: an atlas makes room for an atlas, a `look` for a
+    `look`. Raises DataError where `out` is anything else.
     """
-    index = read(out, "index")
-    if index is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: there is something there that is no atlas; name a new folder")
-    if index is not None and index.get("parts") == parts:
+    index, kind = read(out, "index"), "look" if look else "atlas"
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "atlas.js").exists())):
+        raise DataError(f"{out}: there is something there that is no {kind}; name a new folder")
+    if index is not None and ("look" in index) != look:
+        raise DataError(f"{out}: there is {'an atlas' if look else 'a look'} there, not to be overwritten; name another folder")
+    if index is not None and index.get("parts") == parts and not look:
         return index
     for folder in FOLDERS:
         shutil.rmtree(out / folder, ignore_errors=True)

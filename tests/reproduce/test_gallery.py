@@ -214,18 +214,6 @@ def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
 # In a browser: every page is opened from a file, as a reader opens it.
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    program = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.fixture(scope="module", params=["committed", "samples", "hostile", "hostile alone"])
 def path(request, tmp_path_factory):
     """The committed results' page, the same records as a fresh machine's page, and two pages of hostile records."""
