@@ -33,6 +33,13 @@ def main() -> int:
     sub.add_argument("--data", help="an ImageNet-like tree, or imagenette; by default the sample photographs")
     _asks_for_a_network(sub)
     sub.add_argument("-o", "--out", type=Path, default=ATLAS)
+    sub.add_argument(
+        "--canonical",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="canonical images of classes, or of features as conv5/17",
+    )
     sub = commands.add_parser("look", help="write such a page for one image")
     sub.add_argument("image", type=Path)
     _asks_for_a_network(sub)
@@ -85,6 +92,7 @@ def show(options: argparse.Namespace) -> int:
 
     import zfnet
     from reproduce import atlas
+    from reproduce.atlas import canonical
     from reproduce.atlas.look import look
     from reproduce.figure import Context
 
@@ -92,7 +100,10 @@ def show(options: argparse.Namespace) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     progress = functools.partial(tqdm, dynamic_ncols=True)
     if options.command == "atlas":
-        page = atlas.write(Context(options.model, options.data, device, progress), options.out)
+        context = Context(options.model, options.data, device, progress)
+        page = atlas.write(context, options.out)
+        if options.canonical:
+            canonical.add(context, options.out, options.canonical)
     else:
         network = zfnet.load(options.model).to(device)
         page = look(network, Path(options.model).stem, options.image, options.out, options.atlas, progress)

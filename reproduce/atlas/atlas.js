@@ -313,7 +313,7 @@ async function featurePage(name, feature) {
       el("div", { class: "nines" }, both.patches, both.projections,
         at === 0 ? el("figure", { class: "filter" }, el("figcaption", {}, "The filter itself"), cover(layer, slot, "filters")) : null,
         el("div", { class: "ranks" }, el("ol", {}, ranks), told))] : el("p", { class: "big" }, "No image excites this feature: it is dead."),
-    el("div", { class: "cards" }, numbersCard(layer, data, item), item.value.length ? likesCard(name, item) : null, item.similar.length ? similarCard(layer, item) : null),
+    el("div", { class: "cards" }, numbersCard(layer, data, item), item.value.length ? likesCard(name, item) : null, item.similar.length ? similarCard(layer, item) : null, canonical(`${name}/${feature}`)),
   ];
 }
 
@@ -343,9 +343,8 @@ function histogram(counts, total) {
   });
   drawing.append(svg("line", { x1: 5, x2: 325, y1: 102.5, y2: 102.5 }));
   const octaves = Math.floor(edges[most]) - Math.ceil(edges[0]), every = Math.max(1, Math.ceil(octaves / 6));
-  for (let v = Math.ceil(edges[0]); v <= edges[most]; v += every) {
-    const anchor = x(v) < 25 ? "start" : x(v) > 305 ? "end" : "middle";
-    drawing.append(svg("text", { x: x(v), y: 117, "text-anchor": anchor }, number(2 ** v, 2)));
+  for (let v = Math.floor(edges[most]); x(v) >= 20; v -= every) { // a label every few octaves, from the right
+    drawing.append(svg("text", { x: Math.min(x(v), 312), y: 117, "text-anchor": "middle" }, number(2 ** v, 2)));
   }
   return drawing;
 }
@@ -358,6 +357,15 @@ function likesCard(name, item) {
 function similarCard(layer, item) {
   return card("Features like it", "Those of its layer whose maxima correlate most with its own, over all images.", "reproduce/atlas/summary.py",
     el("ul", { class: "grid near" }, item.similar.map(([feature, r]) => coverLink(layer, slotOf(layer, feature), "patches", el("span", {}, String(feature)), " ", el("small", {}, `r = ${number(r, 2)}`)))));
+}
+
+// Where asked: what gradient ascent draws for a class or a feature.
+function canonical(page) {
+  const found = (INDEX.canonical || {})[page];
+  if (!found) return null;
+  const probability = found.probability === undefined ? "" : `, probability ${percent(found.probability)}`;
+  return card("Its canonical image", "What gradient ascent draws from noise to excite it: what it would most like to see, not an image of the data.", "reproduce/atlas/canonical.py",
+    el("img", { class: "canonical", src: found.file, alt: "The image that gradient ascent draws" }), el("small", {}, `it answers ${number(found.value)}${probability}`));
 }
 
 async function classes() {
@@ -409,6 +417,7 @@ async function classPage(c) {
           const slot = last.numbers.indexOf(feature), text = [el("span", {}, String(feature)), " ", el("small", {}, `+${number(share, 2)}`)];
           return slot >= 0 && done(last.name) ? coverLink(last, slot, "patches", ...text) : el("li", {}, el("span", { class: "tile" }), ...text);
         }))) : null,
+      canonical(`class/${c}`),
       kind >= 0 ? card("Which features like it?", "The features of a layer, sorted by how much more they answer to this class than to all images.", "reproduce/atlas/summary.py",
         el("p", {}, INDEX.layers.map((layer) => [link(`${layer.name}?like=${kind}`, layer.name), " "]))) : null),
   ];

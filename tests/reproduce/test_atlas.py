@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zfnet
 from reproduce import __main__, atlas
-from reproduce.atlas import demos, sheets, site, summary, tables
+from reproduce.atlas import canonical, demos, sheets, site, summary, tables
 from reproduce.atlas.look import look
 from reproduce.figure import Context
 from tests.reproduce.conftest import HOSTILE, small_network
@@ -331,3 +332,22 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(atlas, "write", interrupted)
     assert command(monkeypatch, "atlas", "-o", tmp_path / "o") == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):
+    context, _ = small
+    monkeypatch.setitem(canonical.ASCENT, "steps", 3)
+    context.progress = lambda items, total=None, desc="": items
+    site.save(tmp_path, "index", {"missing": []})
+    canonical.add(context, tmp_path, ["Afghan hound", "conv2/5"])
+    drawn = site.read(tmp_path, "index")["canonical"]
+    assert set(drawn) == {"class/1", "conv2/5"}
+    for page, said in drawn.items():
+        with Image.open(tmp_path / said["file"]) as image:
+            assert image.size == (224, 224)
+        assert ("probability" in said) == page.startswith("class")
+    monkeypatch.setattr(canonical, "ascend", lambda *arguments, **options: pytest.fail("drawn again"))
+    canonical.add(context, tmp_path, ["Afghan hound"])
+    for name, message in (("conv2/8", "conv2/0 to conv2/7"), ("conv2/x", "conv2/0"), ("zebra", "zebra")):
+        with pytest.raises(DataError, match=message):
+            canonical.resolve(context, [name])
