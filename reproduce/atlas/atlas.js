@@ -372,7 +372,7 @@ async function classes() {
   const data = await load("classes");
   const list = el("ul", { class: "list" });
   const ratio = (c) => (data.classes[c].images ? data.classes[c].right / data.classes[c].images : -1);
-  const text = (c) => (data.classes[c].images ? `${data.classes[c].right} of ${data.classes[c].images}` : `taken ${data.classes[c].taken} times`);
+  const text = (c) => (data.classes[c].images ? `${data.classes[c].right} of ${data.classes[c].images}` : `taken ${count(data.classes[c].taken, "time")}`);
   const labelled = data.classes.some((item) => item.images);
   const fill = () => {
     const words = input.value.trim().toLowerCase();
@@ -568,7 +568,7 @@ async function imagePage(i) {
   const data = await load(`image${i}`);
   return [
     el("div", { class: "title" }, el("h1", {}, className(demo.target)), el("nav", { "aria-label": "Other images" }, link("images", "all images"))),
-    el("p", { class: "soft" }, demo.name, demo.label === demo.target ? "" : [": taken for ", classLink(demo.label)]),
+    el("p", { class: "soft" }, `${demo.name}: `, demo.label === demo.target ? "its most probable label" : ["taken for ", classLink(demo.label)]),
     laboratory(data, "demos", i),
   ];
 }
