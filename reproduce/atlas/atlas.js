@@ -697,7 +697,7 @@ brand.textContent = LOOK ? "A look inside" : "The atlas";
 about.textContent = LOOK ? `${LOOK.name}, through ${INDEX.network}` : `the network ${INDEX.network}, on ${count(INDEX.images, "image")} (${INDEX.corpus})`;
 const unfinished = document.getElementById("unfinished");
 unfinished.hidden = !INDEX.missing.length;
-unfinished.textContent = `This atlas is not finished: ${INDEX.missing.join(", ")} ${INDEX.missing.length === 1 ? "is" : "are"} missing. The command that began it goes on where it stopped.`;
+unfinished.textContent = `This atlas is not finished; still missing: ${INDEX.missing.join(", ")}. The command that began it goes on where it stopped.`;
 document.querySelector("footer").append(el("p", {}, "Written by ", el("code", {}, LOOK ? "python -m reproduce look IMAGE" : "python -m reproduce atlas"), ": network ", el("code", { title: INDEX.checkpoint }, INDEX.checkpoint.slice(0, 12)),
   INDEX.data ? [", images ", el("code", { title: INDEX.data }, INDEX.data.slice(0, 12))] : "", "."));
 drawMap();

@@ -368,7 +368,7 @@ def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site
         atlas.write(context, tmp_path / "atlas")
     with opened(browser, (tmp_path / "atlas").as_uri()) as page:
         said = page.text_content("#unfinished")
-        assert "conv3, conv2, conv1, classes, images are missing" in said
+        assert "still missing: conv3, conv2, conv1, classes, images." in said
         assert page.is_visible("#unfinished")
         assert page.eval_on_selector_all("main .strip strong", "all => all.map(s => s.textContent)") == ["conv5", "conv4"]
         page.go("conv4/3")
