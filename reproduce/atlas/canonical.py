@@ -13,7 +13,6 @@ from reproduce.atlas.site import read, save
 from reproduce.figure import Context
 from zfnet.activations import conv_layers, trace
 from zfnet.data.cache import DataError
-from zfnet.methods.ascent import ascend, colour_root
 from zfnet.plot import photograph
 
 PHOTOGRAPHS = 100  # of the corpus, from which the colours are taken
@@ -47,6 +46,8 @@ def add(context: Context, out: Path, asked: Sequence[str]) -> None:
 
     From grey noise, in frequency space and the colours of the corpus. A feature is taken at the centre of its map.
     """
+    from zfnet.methods.ascent import ascend, colour_root  # the rest of an atlas does without
+
     index = read(out, "index")
     images, model, drawn = context.images, context.model, index.get("canonical", {})
     pages = {page: target for page, target in resolve(context, asked).items() if page not in drawn}
