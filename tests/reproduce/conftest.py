@@ -41,12 +41,17 @@ def small_network(path, classes=CLASSES):
     return path
 
 
+def smaller(patch):
+    """What is made for tests is small: parts of seven images, one demonstration image, an occluder in larger steps."""
+    patch.setattr(tables, "PART", 7)
+    patch.setattr(demos, "COUNT", 1)
+    patch.setattr(demos, "OCCLUDER", demos.OCCLUDER | {"stride": 16})
+
+
 @pytest.fixture(scope="module")
 def few():
-    """Parts of seven images, and one demonstration image: what is made for tests is small."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "PART", 7)
-        patch.setattr(demos, "COUNT", 1)
+        smaller(patch)
         yield
 
 
@@ -56,8 +61,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     context = Context(str(small_network(folder / "small.safetensors")), str(small_tree(folder / "tree")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "PART", 7)
-        patch.setattr(demos, "COUNT", 1)
+        smaller(patch)
         atlas.write(context, folder / "atlas")
     return folder
 

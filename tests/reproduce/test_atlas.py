@@ -11,7 +11,7 @@ from PIL import Image
 import zfnet
 from reproduce import __main__, atlas
 from reproduce.atlas import canonical, demos, sheets, site, summary, tables
-from reproduce.atlas.look import look
+from reproduce.atlas.look import look, neighbourhood
 from reproduce.figure import Context
 from tests.reproduce.conftest import HOSTILE, small_network
 from zfnet.data.cache import DataError
@@ -290,20 +290,14 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
         copied = sheets.read_tiles(tmp_path / "page" / "sheets" / f"conv3-{kind}.webp", 75)
         there = sheets.read_tiles(whole / "sheets" / f"conv3-{kind}-0.webp", 75)
         assert np.abs(copied - there[expected]).mean() < 0.03  # compressed twice
-    assert command(monkeypatch, "look", photo, "-o", tmp_path / "page", "--model", context.model_name, "--atlas", tmp_path) == 0
-    index = site.read(tmp_path / "page", "index")  # again, without an atlas
-    assert "no atlas" in index["look"]["why"]
-    assert not (tmp_path / "page" / "sheets" / "conv3-patches.webp").exists()
-
-
-def test_look_takes_no_neighbours_of_another_network(small, tmp_path):
-    _, whole = small
     other = zfnet.load(small_network(tmp_path / "other.safetensors", classes=("a", "b", "c")))
-    zfnet.photograph("coffee").save(tmp_path / "coffee.png")
-    look(other, "other", tmp_path / "coffee.png", tmp_path / "page", whole)
-    index = site.read(tmp_path / "page", "index")
-    assert "another network" in index["look"]["why"]
-    assert {f["neighbours"] for f in site.read(tmp_path / "page", "conv5")["features"]} == {0}
+    look(other, "other", photo, tmp_path / "page", whole)  # replaces the first, and takes no neighbours of another network
+    assert "another network" in site.read(tmp_path / "page", "index")["look"]["why"]
+    assert {feature["neighbours"] for feature in site.read(tmp_path / "page", "conv5")["features"]} == {0}
+    assert not (tmp_path / "page" / "sheets" / "conv3-patches.webp").exists()
+    found, reason = neighbourhood(tmp_path, other)
+    assert found == {}
+    assert "no atlas" in reason
 
 
 def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
