@@ -110,6 +110,17 @@ def test_results_of_one_figure_stand_together(tmp_path):
     assert [str(path.relative_to(tmp_path)) for path in gallery.write(tmp_path, only={"samples"})] == ["samples/index.html"]
 
 
+def test_a_page_links_to_the_atlas_beside_it(tmp_path):
+    keep(tmp_path, "imagenet65k", "fig1")
+    keep(tmp_path, "samples", "fig1")
+    assert not any("atlas" in path.read_text() for path in gallery.write(tmp_path))
+    (tmp_path / "samples" / "atlas").mkdir()
+    (tmp_path / "samples" / "atlas" / "index.html").touch()
+    ours, samples = (path.read_text() for path in gallery.write(tmp_path))
+    assert '<a href="atlas/index.html">The atlas</a>' in samples
+    assert "atlas" not in ours
+
+
 def test_a_record_that_cannot_be_read_is_left_out(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     for number, content in enumerate(("{", "[]", '{"id": "fig2"}')):
