@@ -1,4 +1,4 @@
-"""python -m reproduce list | run ID... | all | gallery | notebook"""
+"""python -m reproduce list | run ID... | all | gallery | notebook | atlas | look IMAGE"""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import traceback
 from pathlib import Path
 
 from reproduce import gallery, notebook
+
+ATLAS = gallery.FIGURES / "samples" / "atlas"
 
 
 def main() -> int:
@@ -26,10 +28,25 @@ def main() -> int:
             sub.add_argument("ids", nargs="+", metavar="ID")
         sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
         sub.add_argument("--datasets", help="the folder where torchvision keeps Caltech-101, Caltech-256, VOC 2012 and MNIST")
-        sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
-        sub.add_argument("--device", help="cuda or cpu; by default the first that is there")
+        _asks_for_a_network(sub)
         sub.add_argument("--out", type=Path, default=gallery.FIGURES)
         sub.add_argument("--force", action="store_true", help="make them again, whatever is there")
+    sub = commands.add_parser("atlas", help="write a page for every feature and class of a network, or go on with it")
+    sub.add_argument("--data", help="an ImageNet-like tree, or imagenette; by default the sample photographs")
+    _asks_for_a_network(sub)
+    sub.add_argument("-o", "--out", type=Path, default=ATLAS)
+    sub.add_argument(
+        "--canonical",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="canonical images of classes, or of features as conv5/17",
+    )
+    sub = commands.add_parser("look", help="write such a page for one image")
+    sub.add_argument("image", type=Path)
+    _asks_for_a_network(sub)
+    sub.add_argument("--atlas", type=Path, default=ATLAS, help="where neighbours are taken from")
+    sub.add_argument("-o", "--out", type=Path, required=True)
     options = parser.parse_args()
     if options.command == "gallery":
         for path in gallery.write(options.out):
@@ -42,6 +59,15 @@ def main() -> int:
 
     from reproduce.figure import WRONG_INPUT, discover  # here and below: torch takes seconds, and the gallery needs none
 
+    if options.command in ("atlas", "look"):
+        try:
+            return show(options)
+        except (*WRONG_INPUT, OSError) as error:
+            print(f"reproduce: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("reproduce: interrupted; the same command goes on", file=sys.stderr)
+            return 130
     scripts = discover()
     if options.command == "list":
         for script in scripts.values():
@@ -60,6 +86,38 @@ def main() -> int:
         return 2
 
 
+def _asks_for_a_network(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
+    sub.add_argument("--device", help="cuda or cpu; by default the first that is there")
+
+
+def show(options: argparse.Namespace) -> int:
+    """Write an atlas, or the page of one image."""
+    import torch
+    from tqdm import tqdm
+
+    import zfnet
+    from reproduce import atlas
+    from reproduce.atlas import canonical
+    from reproduce.atlas.look import look
+    from reproduce.figure import Context
+
+    began = time.perf_counter()
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    progress = functools.partial(tqdm, dynamic_ncols=True)
+    if options.command == "atlas":
+        context = Context(options.model, options.data, device, progress)
+        page = atlas.write(context, options.out)
+        if options.canonical:
+            canonical.add(context, options.out, options.canonical)
+    else:
+        network = zfnet.load(options.model).to(device)
+        page = look(network, Path(options.model).stem, options.image, options.out, options.atlas, progress)
+    size = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB in {time.perf_counter() - began:.0f} s. Open {page}")
+    return 0
+
+
 def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
     """Make the figures one after the other, with a progress bar, then the page and the closing table.
 
@@ -68,7 +126,8 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from reproduce.figure import WRONG_INPUT, Context, Outcome, run
+    from reproduce import atlas
+    from reproduce.figure import SAMPLES, WRONG_INPUT, Context, Outcome, run
 
     began = time.perf_counter()
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,12 +145,25 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
             except Exception:
                 bar.write(traceback.format_exc())
                 failed.append(name)
+    atlas_took = None
+    if options.command == "all" and options.data is None:  # of other images on demand: ten thousand take minutes
+        try:
+            start = time.perf_counter()
+            atlas.write_sample(context, options.out / SAMPLES / "atlas")
+            atlas_took = time.perf_counter() - start
+        except WRONG_INPUT:
+            raise
+        except Exception:
+            print(traceback.format_exc(), file=sys.stderr)
+            failed.append("atlas")
     pages = gallery.write(options.out, only={outcome.record.inputs["corpus"] for outcome in outcomes})
     print(f"\n{'figure':<21}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
         print(f"{record.id:<21}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
+    if atlas_took is not None:
+        print(f"{'atlas':<21}{SAMPLES:<10}{'':<17}{atlas_took:>8.1f}{atlas.BUDGET:>8.0f}")
     for name in failed:
         print(f"{name:<21}failed: see above")
     page = f" Open {pages[0]}" if pages else ""

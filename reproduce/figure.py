@@ -38,6 +38,7 @@ from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder
+from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.model import Network
 from zfnet.record import Record, environment, read_record, write_figure, write_gif, write_record
@@ -45,7 +46,7 @@ from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
-WRONG_INPUT = (CheckpointError, DataError, UnknownLayer, UnsupportedNetwork)  # the user's, so that no figure can be made
+WRONG_INPUT = (CheckpointError, DataError, ImageError, UnknownLayer, UnsupportedNetwork)  # the user's: nothing can be made
 DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
     "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),
@@ -169,7 +170,7 @@ class Context:
 
     @functools.cached_property
     def _top(self) -> TopActivations:
-        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, _source('zfnet'))[:20]}.safetensors"
+        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, source('zfnet'))[:20]}.safetensors"
         search = functools.partial(
             top_activations, self._model, self._images, groups=self._images.groups, progress=self.progress, state=path
         )
@@ -258,7 +259,7 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
     began = time.perf_counter()
     folder = out / (figure.corpus or context.corpus) / figure.id
     inputs = context.identity(figure)
-    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), _source("zfnet"))
+    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), source("zfnet"))
     prior = read_record(folder)
     if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
         return Outcome(prior, time.perf_counter() - began, cached=True)
@@ -319,7 +320,7 @@ def _beside(script: ModuleType) -> list[str]:
 
 
 @functools.cache
-def _source(package: str) -> str:
+def source(package: str) -> str:
     """A hash of a package's source, so that a changed library is a changed figure."""
     files = sorted((REPOSITORY / package).rglob("*.py"))
     return digest(*(path.read_text() for path in files if path.name not in ("cli.py", "__init__.py")))

@@ -215,11 +215,12 @@ def _flat(values: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str,
 
 
 def _page(path: Path, found: list[SimpleNamespace], elsewhere: Collection[SimpleNamespace] = ()) -> Path:
-    path.write_text(_render("page.html", found, {record.id for record in elsewhere}), "utf-8")
+    atlas = "atlas/index.html" if (path.parent / "atlas" / "index.html").exists() else ""
+    path.write_text(_render("page.html", found, {record.id for record in elsewhere}, atlas), "utf-8")
     return path
 
 
-def _render(template: str, found: list[SimpleNamespace], elsewhere: Collection[str] = ()) -> str:
+def _render(template: str, found: list[SimpleNamespace], elsewhere: Collection[str] = (), atlas: str = "") -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -232,4 +233,6 @@ def _render(template: str, found: list[SimpleNamespace], elsewhere: Collection[s
     corpora = sorted({record.corpus for record in found})
     parts = sections(found, home="samples" if corpora == ["samples"] else "imagenet")
     tally = Counter(item.verdict for part in ("Figures", "Tables") for item in parts[part])
-    return environment.get_template(template).render(parts=parts, tally=tally, corpora=corpora, elsewhere=elsewhere)
+    return environment.get_template(template).render(
+        parts=parts, tally=tally, corpora=corpora, elsewhere=elsewhere, atlas=atlas
+    )  # fmt: skip

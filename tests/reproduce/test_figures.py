@@ -190,6 +190,8 @@ def test_all_figures_at_sample_scale_and_from_the_cache(tmp_path):
         found = read_record(tmp_path / "samples" / name)
         assert found is not None
         assert re.search(rf"^{name}\s+{found.scale}\s+{found.verdict}", done.stdout, re.MULTILINE)
+    assert re.search(r"^atlas +samples +[\d.]+ +\d+$", done.stdout, re.MULTILINE)
+    assert 'href="atlas/index.html"' in (tmp_path / "samples" / "index.html").read_text()
     again = command("reproduce", "all", "--out", str(tmp_path))
     assert again.stdout.count("cached") == len(everyday)
 

@@ -110,6 +110,17 @@ def test_results_of_one_figure_stand_together(tmp_path):
     assert [str(path.relative_to(tmp_path)) for path in gallery.write(tmp_path, only={"samples"})] == ["samples/index.html"]
 
 
+def test_a_page_links_to_the_atlas_beside_it(tmp_path):
+    keep(tmp_path, "imagenet65k", "fig1")
+    keep(tmp_path, "samples", "fig1")
+    assert not any("atlas" in path.read_text() for path in gallery.write(tmp_path))
+    (tmp_path / "samples" / "atlas").mkdir()
+    (tmp_path / "samples" / "atlas" / "index.html").touch()
+    ours, samples = (path.read_text() for path in gallery.write(tmp_path))
+    assert '<a href="atlas/index.html">The atlas</a>' in samples
+    assert "atlas" not in ours
+
+
 def test_a_record_that_cannot_be_read_is_left_out(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     for number, content in enumerate(("{", "[]", '{"id": "fig2"}')):
@@ -212,18 +223,6 @@ def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
 
 
 # In a browser: every page is opened from a file, as a reader opens it.
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    program = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module", params=["committed", "samples", "hostile", "hostile alone"])

@@ -1,0 +1,348 @@
+"""The atlas's numbers against slow ones; that an interrupted run ends as an uninterrupted one; what it refuses; `look`."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zfnet
+from reproduce import __main__, atlas
+from reproduce.atlas import canonical, demos, sheets, site, summary, tables
+from reproduce.atlas.look import look, neighbourhood
+from reproduce.figure import Context
+from tests.reproduce.conftest import HOSTILE, small_network
+from zfnet.data.cache import DataError
+from zfnet.methods.class_activation import maps_and_gradient
+from zfnet.methods.statistics import bin_values
+from zfnet.plot import photograph, projection_image
+
+
+@pytest.fixture
+def table(small, cache):
+    """The pass behind the atlas: its parts are in the cache."""
+    context, _ = small
+    (folder,) = cache.glob("atlas-*")
+    return tables.tabulate(context.model, context.images, folder)
+
+
+def test_the_table_is_that_of_the_plain_pass(small, table):
+    context, _ = small
+    x = context.images.batch(range(len(context.images)))
+    t = zfnet.trace(context.model, x)
+    edges = tables.edges()
+    assert edges[0] == 2**-10
+    for layer in ("conv1", "conv5"):
+        maps = t[layer]
+        torch.testing.assert_close(table.maximum[layer], maps.amax((2, 3)), rtol=1e-4, atol=1e-5)
+        position = table.position[layer].long()
+        there = maps.flatten(2).gather(2, (position[..., 0] * maps.shape[3] + position[..., 1])[..., None])[..., 0]
+        torch.testing.assert_close(there, maps.amax((2, 3)), rtol=1e-4, atol=1e-5)
+        assert table.step[layer] == (2 if layer == "conv1" else 1)
+        counted = maps[:, :, :: table.step[layer], :: table.step[layer]]
+        for c in range(maps.shape[1]):
+            values = counted[:, c].flatten().numpy()
+            expected = [(values <= 0).sum(), *np.histogram(values[values > 0].clip(edges[0], edges[-1] * 0.999), edges)[0]]
+            assert np.abs(table.counts[layer][c].numpy() - expected).sum() <= 2e-4 * len(
+                values
+            )  # rounding moves a few over an edge
+    torch.testing.assert_close(table.logits, t.logits, rtol=1e-4, atol=1e-4)
+    assert table.target.tolist() == context.images.labels.tolist()
+
+
+def test_the_histograms_bins_are_those_of_the_floats():
+    values = bin_values()[(bin_values() >= 2**-10) & (bin_values() < 2.0**14)]
+    counted = tables.histogram(values[None, None, :, None])[0]
+    assert counted[0] == 0
+    assert counted[1:].tolist() == [64] * tables.BINS  # 128 of those floats in each octave
+    odd = torch.tensor([0.0, -1.0, 1e-9, 1.0, 1.49, 1.5, 1e9])
+    assert tables.histogram(odd[None, None, :, None])[0].nonzero()[:, 0].tolist() == [0, 1, 21, 22, tables.BINS]
+
+
+def test_what_drives_a_logit_is_gradient_times_activation(small, table):
+    context, _ = small
+    x, labels = context.images.batch([0, 8, 20]), context.images.labels[[0, 8, 20]]
+    maps, gradient, _ = maps_and_gradient(context.model, x, labels.tolist(), "conv5")
+    torch.testing.assert_close(table.drive[[0, 8, 20]], (maps * gradient).sum((2, 3)), rtol=1e-3, atol=1e-4)
+    unbiased = zfnet.load(context.model_name)
+    for name in ("fc6", "fc7", "fc8"):
+        unbiased.get_submodule(name).bias.zero_()
+    logits, target, share = tables.decide(unbiased, "conv5", maps, torch.full((3,), -1))
+    assert target.tolist() == logits.argmax(1).tolist()
+    torch.testing.assert_close(share.sum(1), logits.amax(1), rtol=1e-3, atol=1e-4)  # nothing else gives to it
+
+
+def test_the_top_nine_are_those_of_the_search(small):
+    context, folder = small
+    found = zfnet.top_activations(context.model, context.images)
+    for layer in ("conv2", "conv5"):
+        for c, item in enumerate(site.read(folder, layer)["features"]):
+            n = int((found[layer].value[c] > 0).sum())
+            assert item["image"] == found[layer].index[c, :n].tolist()
+            assert item["position"] == found[layer].position[c, :n].tolist()
+            assert item["value"] == pytest.approx(found[layer].value[c, :n].tolist(), rel=1e-3)
+    dead = site.read(folder, "conv5")["features"][2]
+    assert (dead["value"], dead["zero"], dead["silent"], dead["likes"], dead["similar"]) == ([], 1, 1, [], [])
+
+
+def test_a_tile_is_the_patch_and_its_projection(small):
+    context, folder = small
+    item = site.read(folder, "conv3")["features"][5]
+    tiles = {kind: sheets.read_tiles(folder / "sheets" / f"conv3-{kind}-0.webp", 75) for kind in sheets.KINDS}
+    for rank in (0, 4):
+        x = context.images.batch([item["image"][rank]])
+        position = torch.tensor(item["position"][rank])
+        p = zfnet.project(context.model, x, "conv3", 5, tuple(position.tolist()))
+        top, left = p.corner[0].clamp(0, 224 - 75).tolist()
+        for kind, image in (
+            ("patches", photograph(x)),
+            ("projections", projection_image(p.pixels[..., top : top + 75, left : left + 75])),
+        ):
+            shown = image[0] if kind == "projections" else image[0, top : top + 75, left : left + 75]
+            assert np.abs(tiles[kind][5, rank] - shown).mean() < 0.06, kind  # but for the compression
+
+
+def test_lift_error_and_selectivity_by_hand():
+    maximum = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 0.0], [2.0, 0.0], [9.0, 0.0]])
+    lift, error, selectivity = summary.lifts(maximum, np.array([0, 0, 1, 1, -1]), 2)
+    assert lift.tolist() == [[1, 1], [0, 0]]  # the image of no kind does not count
+    assert error[0].tolist() == pytest.approx([2**0.5 / 2**0.5 / 2, 0])  # s = sqrt 2, over sqrt n, over the mean
+    assert selectivity.tolist() == [0, 0]
+    _, _, selectivity = summary.lifts(torch.tensor([[6.0], [2.0], [0.0]]), np.arange(3), 3)
+    assert selectivity == pytest.approx([(6 - 1) / (6 + 1)])
+
+
+def test_alike_is_the_correlation_and_orders_by_it():
+    values = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
+    values[:, 4] = 2 * values[:, 0] + 1
+    np.testing.assert_allclose(summary.alike(values), np.corrcoef(values.T.numpy()), atol=1e-6)
+    order = summary.beside(summary.alike(values))
+    assert order[:2] == [0, 4]
+    assert sorted(order) == list(range(5))
+    values[:, 3] = 1
+    assert summary.alike(values)[3].tolist() == [0] * 5
+
+
+def test_the_lift_of_every_class_is_kept_for_the_search(small, table):
+    import base64
+
+    context, folder = small
+    lift, _, _ = summary.lifts(table.maximum["conv4"], context.images.labels, 3)
+    kept = np.frombuffer(base64.b64decode(site.read(folder, "conv4")["lift"]), "<u2").reshape(8, 3)
+    np.testing.assert_allclose(kept / summary.STEPS, lift, atol=1e-3)
+
+
+def test_classes_say_what_the_network_makes_of_their_images(small, table):
+    context, folder = small
+    predicted, labels = table.logits.argmax(1).numpy(), context.images.labels
+    for c, item in enumerate(site.read(folder, "classes")["classes"]):
+        assert item["images"] == 7
+        assert item["right"] == ((predicted == c) & (labels == c)).sum()
+        assert dict(item["confused"]) == {k: n for k in range(3) if k != c and (n := ((predicted == k) & (labels == c)).sum())}
+        assert item["top"][0] == int(table.logits[:, c].argmax())
+        drive = table.drive[labels == c].mean(0)
+        assert item["drive"][0] == [int(drive.argmax()), pytest.approx(float(drive.max()), rel=1e-3)]
+
+
+def test_crops_without_classes_are_of_their_photographs():
+    names, outputs, kind = summary.kinds(zfnet.load_samples())
+    assert {"cat", "coffee"} <= set(names)
+    assert set(outputs) == {-1}
+    assert names[kind[0]] == zfnet.load_samples().names[0].split("@")[0]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping(after):
+    """A progress bar that is interrupted after so many steps, over all loops."""
+    steps = [0]
+
+    def progress(items, total=None, desc=""):
+        for item in items:
+            steps[0] += 1
+            if steps[0] > after:
+                raise Stopped
+            yield item
+
+    return progress
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypatch):
+    context, whole = small
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
+    seen = []
+    real = tables._part
+    monkeypatch.setattr(tables, "_part", lambda *arguments: (seen.append(arguments[2].start), real(*arguments))[1])
+    # In the pass, before a layer, before the last layer, before the images.
+    for after, whole_parts in ((1, 0), (4, 1), (6, 4), (4, 6)):
+        again = Context(context.model_name, context.data, progress=stopping(after))
+        again.__dict__["_images"] = context.images
+        with pytest.raises(Stopped):
+            atlas.write(again, tmp_path / "atlas")
+        missing = site.read(tmp_path / "atlas", "index")["missing"]
+        assert missing == ["conv5", "conv4", "conv3", "conv2", "conv1", "classes", "images"][whole_parts:]
+    again = Context(context.model_name, context.data)
+    again.__dict__["_images"] = context.images
+    atlas.write(again, tmp_path / "atlas")
+    assert seen == [0, 7, 14]  # nothing twice
+    assert contents(tmp_path / "atlas") == contents(whole)
+
+
+def test_a_finished_atlas_is_left_as_it_is(small, monkeypatch):
+    context, whole = small
+    before = contents(whole)
+    monkeypatch.setattr(atlas, "tabulate", lambda *arguments, **options: pytest.fail("it was computed again"))
+    assert atlas.write(context, whole) == whole / "index.html"
+    assert contents(whole) == before
+
+
+def test_a_limited_atlas_and_its_progress(small, tmp_path):
+    context, _ = small
+    heard = []
+
+    def progress(items, total=None, desc=""):
+        heard.append(desc)
+        return items
+
+    context.progress = progress
+    atlas.write(context, tmp_path / "a", most=3)
+    assert {"images", "conv1", "conv5", "occluding"} <= set(heard)
+    index = site.read(tmp_path / "a", "index")
+    assert index["layers"][-1]["numbers"] == [0, 4, 8]
+    assert len(site.read(tmp_path / "a", "conv5")["features"]) == 3
+    assert index["missing"] == []
+    assert atlas.write_sample(context, tmp_path / "a") is None  # a reader's own is left alone
+    assert site.prepare(tmp_path / "a", index["parts"]) == index
+    assert site.prepare(tmp_path / "a", "of other inputs") == {}
+    assert not any((tmp_path / "a" / folder).exists() for folder in site.FOLDERS)
+
+
+def test_what_is_no_atlas_is_not_overwritten(small, tmp_path, scenes_val):
+    context, whole = small
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="no atlas; name a new folder"):
+        atlas.write(context, tmp_path)
+    with pytest.raises(DataError, match="an atlas there"):
+        site.prepare(whole, "", look=True)
+    assert (whole / "data" / "index.js").exists()
+    other = Context(context.model_name, context.data)
+    other.__dict__["_images"] = scenes_val  # of 112 pixels
+    with pytest.raises(DataError, match="224 pixels"):
+        atlas.write(other, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_are_ascii_scripts_of_one_global_and_hold_no_paths(small, tmp_path):
+    _, whole = small
+    site.save(tmp_path, "odd", {"</script>\u2028é": 1})
+    assert site.read(tmp_path, "odd") == {"</script>\u2028é": 1}
+    for path in (whole / "data").iterdir():
+        text = path.read_text("ascii")
+        assert text.startswith(f'ATLAS["{path.stem}"] = ')
+        json.loads(text.partition(" = ")[2].rstrip(";\n"))
+        assert str(whole.parent) not in text
+
+
+def test_the_recorded_maps_are_those_of_occlude(small, table):
+    context, folder = small
+    data = site.read(folder, "image0")
+    ((name, x, target),) = demos.choose(context, table)
+    assert site.read(folder, "index")["demos"][0] == {"name": name, "target": target, "label": data["baseline"]["label"]}
+    o = zfnet.occlude(context.model, x, target, **demos.OCCLUDER)
+    for key in ("activation", "logit", "probability"):
+        np.testing.assert_allclose(data[key], getattr(o, key).numpy(), rtol=1e-4, atol=1e-6)
+    assert data["label"] == o.label.tolist()
+    assert [[r, c] for r in data["rows"][:2] for c in data["columns"][:1]] == [
+        [[top, bottom], [left, right]] for top, left, bottom, right in o.boxes[:2, 0].tolist()
+    ]
+    maps = zfnet.trace(context.model, x)["conv5"][0]
+    assert [found["channel"] for found in data["maps"]] == maps.amax((1, 2)).argsort(descending=True)[:4].tolist()
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["reproduce", *map(str, arguments)])
+    return __main__.main()
+
+
+def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
+    context, whole = small
+    photo = tmp_path / f"{HOSTILE.replace('/', '')}.png"
+    zfnet.photograph("cat").resize((300, 240)).save(photo)
+    assert command(monkeypatch, "look", photo, "-o", tmp_path / "page", "--atlas", whole, "--model", context.model_name) == 0
+    assert "Open" in capsys.readouterr().out
+    index = site.read(tmp_path / "page", "index")
+    x = zfnet.preprocess(photo)
+    t = zfnet.trace(context.model, x)
+    assert index["look"]["prediction"][0][0] == int(t.logits.argmax())
+    assert [a["name"] for a in index["look"]["attributions"]] == ["grad_cam", "saliency"]
+    data = site.read(tmp_path / "page", "conv3")
+    expected = t["conv3"][0].amax((1, 2)).argsort(descending=True)[:6].tolist()
+    assert [feature["number"] for feature in data["features"]] == expected
+    for kind in sheets.KINDS:
+        copied = sheets.read_tiles(tmp_path / "page" / "sheets" / f"conv3-{kind}.webp", 75)
+        there = sheets.read_tiles(whole / "sheets" / f"conv3-{kind}-0.webp", 75)
+        assert np.abs(copied - there[expected]).mean() < 0.03  # compressed twice
+    other = zfnet.load(small_network(tmp_path / "other.safetensors", classes=("a", "b", "c")))
+    look(other, "other", photo, tmp_path / "page", whole)  # replaces the first, and takes no neighbours of another network
+    assert "another network" in site.read(tmp_path / "page", "index")["look"]["why"]
+    assert {feature["neighbours"] for feature in site.read(tmp_path / "page", "conv5")["features"]} == {0}
+    assert not (tmp_path / "page" / "sheets" / "conv3-patches.webp").exists()
+    found, reason = neighbourhood(tmp_path, other)
+    assert found == {}
+    assert "no atlas" in reason
+
+
+def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
+    context, whole = small
+    (tmp_path / "text.jpg").write_text("no image")
+    model = ["--model", context.model_name]
+    for arguments, message in (
+        (["look", tmp_path / "none.jpg", "-o", tmp_path / "o", *model], "no such file"),
+        (["look", tmp_path / "text.jpg", "-o", tmp_path / "o", *model], "not a readable image"),
+        (["look", tmp_path / "text.jpg", "-o", whole, *model], "not a readable image"),
+        (["atlas", "--data", tmp_path / "nowhere", "-o", tmp_path / "o", *model], "no such folder"),
+        (["atlas", "-o", tmp_path, *model], "no atlas; name a new folder"),
+        (["atlas", "-o", tmp_path / "o", "--model", "none"], "no bundled network"),
+    ):
+        assert command(monkeypatch, *arguments) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1
+        assert message in said[0]
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atlas, "write", interrupted)
+    assert command(monkeypatch, "atlas", "-o", tmp_path / "o") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):
+    ascent = pytest.importorskip("zfnet.methods.ascent", reason="needs gradient ascent")
+    context, _ = small
+    monkeypatch.setitem(canonical.ASCENT, "steps", 3)
+    context.progress = lambda items, total=None, desc="": items
+    site.save(tmp_path, "index", {"missing": []})
+    canonical.add(context, tmp_path, ["Afghan hound", "conv2/5"])
+    drawn = site.read(tmp_path, "index")["canonical"]
+    assert set(drawn) == {"class/1", "conv2/5"}
+    for page, said in drawn.items():
+        with Image.open(tmp_path / said["file"]) as image:
+            assert image.size == (224, 224)
+        assert ("probability" in said) == page.startswith("class")
+    monkeypatch.setattr(ascent, "ascend", lambda *arguments, **options: pytest.fail("drawn again"))
+    canonical.add(context, tmp_path, ["Afghan hound"])
+    for name, message in (("conv2/8", "conv2/0 to conv2/7"), ("conv2/x", "conv2/0"), ("zebra", "zebra")):
+        with pytest.raises(DataError, match=message):
+            canonical.resolve(context, [name])
