@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -273,7 +273,6 @@ def one_cycle(share: float, peak: float, warmup: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
 
 
-@torch.inference_mode()
 def evaluate(
     model: Network,
     images: Images,
@@ -291,45 +290,56 @@ def evaluate(
     Folders are matched to outputs by name. Raises DataError for a folder that the network has no output for.
     """
     images = images.aligned(model.wnids, model.classes)
-    size = size or model.size
-    if not len(images):
-        raise ValueError("no images to evaluate")
-    with evaluating(model):
-        return _evaluate(model, images, size, views, limit, batch, precision, progress)
-
-
-def _evaluate(model, images, size, views, limit, batch, precision, progress) -> Scores:
-    device = next(model.parameters()).device
     chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
+    if not len(chosen):
+        raise ValueError("no images to evaluate")
+    parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
     first = five = 0
-    starts = range(0, len(chosen), batch)
-    for start in progress(starts, total=len(starts), desc="evaluating"):
-        indices = chosen[start : start + batch]
-        squares = standardise(images.raw(indices).to(device).permute(0, 3, 1, 2))
-        side = squares.shape[-1]
-        cut = round(side * 7 / 8)  # 224 of 256
-        if views == 10:
-            far = side - cut
-            crops = [
-                squares[..., t : t + cut, l : l + cut]
-                for t, l in ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
-            ]
-            crops += [crop.flip(3) for crop in crops]
-        else:
-            crops = [centre_crop(squares, cut)]
-        probability = torch.zeros((), device=device)
-        for crop in crops:
-            if cut != size:
-                crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
-            crop = crop.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                probability = probability + forward(model, crop).float().softmax(1)
-        labels = torch.from_numpy(images.labels[indices]).to(device)
+    predicted = predict(model, images, parts, size=size, views=views, precision=precision)
+    for part, probability in zip(progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True):
+        labels = torch.from_numpy(images.labels[part]).to(probability.device)
         hits = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
         first += int(hits[:, 0].sum())
         five += int(hits.any(1).sum())
     n = len(chosen)
     return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
+
+
+@torch.inference_mode()
+def predict(
+    model: Network,
+    images: Images,
+    parts: Iterable[np.ndarray],
+    *,
+    size: int | None = None,
+    views: int = 1,
+    precision: str = "float32",
+) -> Iterator[Tensor]:
+    """The probabilities (n, classes) of each part's n images, summed over the views; as `evaluate`, in evaluation mode."""
+    device, size = next(model.parameters()).device, size or model.size
+    with evaluating(model):
+        for part in parts:
+            squares = standardise(images.raw(part).to(device).permute(0, 3, 1, 2))
+            probability = torch.zeros((), device=device)
+            for crop in _views(squares, views):
+                if crop.shape[-1] != size:
+                    crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+                crop = crop.contiguous(memory_format=torch.channels_last)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                    probability = probability + forward(model, crop).float().softmax(1)
+            yield probability
+
+
+def _views(squares: Tensor, views: int) -> list[Tensor]:
+    """The central 7/8 of each square, 224 of 256, or the same size at the corners and the centre, as it is and flipped."""
+    side = squares.shape[-1]
+    cut = round(side * 7 / 8)
+    if views == 1:
+        return [centre_crop(squares, cut)]
+    far = side - cut
+    corners = ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
+    crops = [squares[..., t : t + cut, l : l + cut] for t, l in corners]
+    return crops + [crop.flip(3) for crop in crops]
 
 
 def _new_model(config: Config, images: Images) -> Network:
