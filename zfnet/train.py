@@ -198,6 +198,7 @@ def train(
         }  # fmt: skip
         if team.leads:
             save(final, out / "model.safetensors")
+        team.gather(None)  # the file is there when any process returns
     return final.eval()
 
 
