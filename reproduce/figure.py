@@ -58,9 +58,9 @@ DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvi
 class Figure:
     """A figure or table of the paper, or a picture of a lecture.
 
-    `inputs` are of "model", "images", "top", "tree" and the names in DATASETS; `files` are others that lie beside the script; `budget`
-    is seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the
-    data set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
+    `inputs` are of "model", "images", "top", "tree" and the names in DATASETS; `files` are others that lie beside the script;
+    `budget` is seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus`
+    names the data set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
     """
 
     id: str
