@@ -58,7 +58,7 @@ DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvi
 class Figure:
     """A figure or table of the paper, or a picture of a lecture.
 
-    `inputs` are of "model", "images", "top", "tree" and the names in DATASETS; `files` are others that lie beside the script;
+    `inputs` are of "model", "images", "top", "tree", "snapshots" and the names in DATASETS; `files` lie beside the script;
     `budget` is seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus`
     names the data set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
     """
@@ -147,6 +147,11 @@ class Context:
         """The tree of images with train/ and val/, for figures that train; None where none is given."""
         return self._use("tree")
 
+    @property
+    def snapshots(self) -> dict[int, Path]:
+        """The networks that the training run of the model kept, by epoch; none where the model lies in no run."""
+        return self._use("snapshots")
+
     def dataset(self, name: str) -> Any:
         """A data set of DATASETS, or None where it is not in the folder `datasets`."""
         if self.declared is not None and name not in self.declared:
@@ -196,6 +201,11 @@ class Context:
         root = Path(self.data).expanduser()
         return root.parent if root.name == "val" else root
 
+    @functools.cached_property
+    def _snapshots(self) -> dict[int, Path]:
+        folder = Path(self.model_name).expanduser().parent / "snapshots"
+        return {int(path.stem.removeprefix("epoch-")): path for path in sorted(folder.glob("epoch-*.safetensors"))}
+
     @property
     def scale(self) -> str:
         """The scale of a result that uses the images: the paper's, a subset, or the sample photographs."""
@@ -212,6 +222,9 @@ class Context:
             identity["data"] = self._images.digest
         if "tree" in figure.inputs:
             identity["tree"] = listing(self._tree) if self._tree else "absent"
+        if "snapshots" in figure.inputs:
+            hashes = [(epoch, zfnet.load(path).info["sha256"]) for epoch, path in self._snapshots.items()]
+            identity["snapshots"] = digest(*hashes) if hashes else "absent"
         own = {name: self.dataset(name) for name in DATASETS if name in figure.inputs}
         if "pretraining" in figure.inputs and any(own.values()):  # else nothing is compared with it
             own["pretraining"] = self._pretraining

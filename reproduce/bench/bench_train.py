@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 import zfnet
-from reproduce.bench.timing import Timing, race, spread
+from reproduce.bench.timing import race, spread
 from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.gallery import number
 from zfnet.config import Config, load_config
@@ -73,10 +73,9 @@ def compute(ctx) -> Result:
             compiled = ours(replace(config, compile=True), images, of, device)
             loops |= {f"{name}, compiled": compiled[name] for name in (WHOLE, BARE)}
         timings = race(loops, of["repeats"], ctx.device)
-    measured: dict = {f"{name}, images/s": rate(timing, count) for name, timing in timings.items()}
+    measured: dict = {f"{name}, images/s": spread([count / s for s in timing.seconds]) for name, timing in timings.items()}
     for name, (one, other) in RATIOS.items():
-        pairs = zip(timings[one].seconds, timings[other].seconds, strict=True)
-        measured[name] = spread([b / a for a, b in pairs])
+        measured[name] = spread([b / a for a, b in zip(timings[one].seconds, timings[other].seconds, strict=True)])
     measured["share of a step that is data"] = 1 - measured[SHARE][0]
     if kind == "cuda":
         measured |= roofline(config, measured, torch.cuda.get_device_name(device))
@@ -92,12 +91,7 @@ def compute(ctx) -> Result:
         f"DataLoader with {os.cpu_count()} workers, started anew in each repetition."
     )
     reached = [said == "reached" for said in goals.values()]
-    return Result({}, measured, "reproduced" if all(reached) else "differs", n=of["repeats"], note=note, scale="subset")
-
-
-def rate(timing: Timing, count: int) -> list[float]:
-    """Images a second: median, least and most."""
-    return spread([count / seconds for seconds in timing.seconds])
+    return Result({}, measured, "reproduced" if all(reached) else "differs", n=of["repeats"], note=note)
 
 
 def kept_at(images: Images, side: int) -> Images:
@@ -150,10 +144,8 @@ def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict
         for _ in parts:
             step(model, run, optimizer, x, y, config)
 
-    return {
-        WHOLE: photographs, NOISE: on_noise, BARE: on_tensors, "forward and backward": gradients, "forward": forward,
-        "reading and augmenting alone": augmented,
-    }  # fmt: skip
+    parts_of_it = {"forward and backward": gradients, "forward": forward, "reading and augmenting alone": augmented}
+    return {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors} | parts_of_it
 
 
 def theirs(images: Images, of: dict, device: torch.device, folder: Path) -> dict[str, Callable[[], None]]:
@@ -194,8 +186,7 @@ def roofline(config: Config, measured: dict, name: str) -> dict:
 
 def draw(result: Result):
     rates = {name: values for name, values in result.measured.items() if name.endswith(", images/s")}
-    figure = new_figure(9, 0.42 * len(rates) + 0.9)
-    axes = figure.subplots()
+    axes = (figure := new_figure(9, 0.42 * len(rates) + 0.9)).subplots()
     for i, (name, (median, least, most)) in enumerate(rates.items()):
         colour = LINES[1] if name.startswith(TORCHVISION) else LINES[0]
         axes.barh(i, median, 0.7, color=colour, xerr=[[median - least], [most - median]], capsize=3)

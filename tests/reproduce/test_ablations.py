@@ -24,10 +24,12 @@ def quick(monkeypatch):
 def narrow(tmp_path, monkeypatch):
     """The same rows, all of them narrow."""
     config = yaml.safe_load(ablations.RECIPE.read_text())
-    config["model"] |= {"fc": 8, "maps": [4, 4, 4, 4, 4]}
+    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
-    small = {n: {k: 16 if k == "fc" else (6, 8, 6) if k == "maps" else v for k, v in row.items()} for n, row in ROWS.items()}
+    small = {
+        n: {k: v // 256 if k == "fc" else (6, 8, 6) if k == "maps" else v for k, v in row.items()} for n, row in ROWS.items()
+    }
     for name, row in small.items():
         monkeypatch.setitem(ROWS, name, row)
 
