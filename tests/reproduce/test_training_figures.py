@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import reproduce.bench.bench_train as bench
+import zfnet
 from reproduce.figure import Context, discover, run
 from reproduce.paper import ablations, fig4_evolution, fig6_filters
 from zfnet.cli import main
@@ -110,3 +111,15 @@ def test_bench_train_compares_what_it_says(tmp_path, monkeypatch):
     assert said == ("reached" if median >= 0.9 else "not reached")
     assert record.verdict == ("reproduced" if median >= 0.9 else "differs")
     assert record.files == ["bench_train.png"]
+
+
+def test_accuracy_is_what_evaluation_measures(tree, tmp_path):
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02088238")  # a class that the network knows
+    context = Context("imagenet65k", str(tree))
+    record = run(discover()["accuracy"], context, tmp_path).record
+    for views, name in ((1, "1 crop"), (10, "10 crops")):
+        scores = zfnet.evaluate(context._model, context._images, views=views)
+        for k, error in ((1, scores.top1), (5, scores.top5)):
+            assert record.measured[f"top-{k} accuracy, %"][name][0] == pytest.approx(100 - error)
+    assert record.n == 9
+    assert run(discover()["accuracy"], Context("imagenet65k", None), tmp_path).record.verdict == "not run"
