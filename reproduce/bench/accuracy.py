@@ -44,7 +44,7 @@ def compute(ctx) -> Result:
     held = {f"ten crops are better than one, top-{k}": g[1] > 0 for k, g in gain.items()}
     measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
     verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    note = f"float32, crops of {ctx.model.size} pixels; {len(part):,} of {len(images):,} images, evenly chosen, with 95 % intervals."
+    note = f"float32, crops of {ctx.model.size} pixels; {len(part):,} of {len(images):,} images, with 95 % intervals."
     return Result({}, measured, verdict, n=len(part), note=note)
 
 

@@ -40,6 +40,7 @@ ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes o
     f"ZFNet, {WIDE}": {"maps": (512, 1024, 512)},
     f"ZFNet, {WIDE}, and 6, 7 of 8192": {"maps": (512, 1024, 512), "fc": 8192},
 }
+KEEP = 60.0  # seconds between two states of a training: writing 0.5 GB would take as long as an epoch on a GPU
 ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, whose probabilities are kept
 
 
@@ -128,7 +129,7 @@ def trained(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed
     if not path.exists():
         with torch.enable_grad():
             resume = (folder / "log.jsonl").exists()
-            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device)
+            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device, keep_every=KEEP)
         _measure(ctx, plan, images, name, folder, path)
         shutil.rmtree(folder)  # up to 2 GB of weights and momenta, which no figure reads
     with np.load(path, allow_pickle=False) as file:

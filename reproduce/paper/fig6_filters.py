@@ -13,7 +13,7 @@ import torch
 
 import zfnet
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import PLANS, load, recipe
+from reproduce.paper.ablations import KEEP, PLANS, load, recipe
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
 from zfnet.deconv import cut
@@ -61,7 +61,7 @@ def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.n
     if not path.exists():
         resume = (folder / "log.jsonl").exists()
         with torch.enable_grad():
-            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device)
+            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device, keep_every=KEEP)
         arrays = looked_at(zfnet.load(folder / "model.safetensors").to(ctx.device), images["val"])
         kept = [zfnet.load(p).conv1.weight.numpy() for p in sorted((folder / "snapshots").glob("*.safetensors"))]
         partial = path.with_name(f".{path.name}.partial.npz")
