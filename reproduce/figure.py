@@ -37,7 +37,7 @@ from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError, Images, cache_dir, digest
-from zfnet.data.folders import load_folder
+from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.model import Network
@@ -60,9 +60,9 @@ DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvi
 class Figure:
     """A figure or table of the paper, or a picture of a lecture.
 
-    `inputs` are of "model", "images", "top" and the names in DATASETS; `files` are others that lie beside the script; `budget`
-    is seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the
-    data set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
+    `inputs` are of "model", "images", "top", "tree", "snapshots" and the names in DATASETS; `files` lie beside the script;
+    `budget` is seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus`
+    names the data set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
     """
 
     id: str
@@ -144,6 +144,16 @@ class Context:
         """The images that the network was trained on, `train/` of the tree, at 128 pixels; None where no tree is given."""
         return self._use("pretraining")
 
+    @property
+    def tree(self) -> Path | None:
+        """The tree of images with train/ and val/, for figures that train; None where none is given."""
+        return self._use("tree")
+
+    @property
+    def snapshots(self) -> dict[int, Path]:
+        """The networks that the training run of the model kept, by epoch; none where the model lies in no run."""
+        return self._use("snapshots")
+
     def dataset(self, name: str) -> Any:
         """A data set of DATASETS, or None where it is not in the folder `datasets`."""
         if self.declared is not None and name not in self.declared:
@@ -182,11 +192,21 @@ class Context:
 
     @functools.cached_property
     def _pretraining(self) -> Images | None:
+        if self._tree is None:
+            return None
+        return load_folder(self._tree / "train", side=128, size=112, progress=self.progress)
+
+    @functools.cached_property
+    def _tree(self) -> Path | None:
         if not self.data or self.data == "imagenette":
             return None
         root = Path(self.data).expanduser()
-        train = (root.parent if root.name == "val" else root) / "train"
-        return load_folder(train, side=128, size=112, progress=self.progress)
+        return root.parent if root.name == "val" else root
+
+    @functools.cached_property
+    def _snapshots(self) -> dict[int, Path]:
+        folder = Path(self.model_name).expanduser().parent / "snapshots"
+        return {int(path.stem.removeprefix("epoch-")): path for path in sorted(folder.glob("epoch-*.safetensors"))}
 
     @property
     def scale(self) -> str:
@@ -202,10 +222,21 @@ class Context:
             identity["checkpoint"] = self._model.info["sha256"]
         if {"images", "top"} & set(figure.inputs):
             identity["data"] = self._images.digest
+        if "tree" in figure.inputs:
+            identity["tree"] = listing(self._tree) if self._tree else "absent"
+        if "snapshots" in figure.inputs:
+            hashes = [(epoch, zfnet.load(path).info["sha256"]) for epoch, path in self._snapshots.items()]
+            identity["snapshots"] = digest(*hashes) if hashes else "absent"
         own = {name: self.dataset(name) for name in DATASETS if name in figure.inputs}
         if "pretraining" in figure.inputs and any(own.values()):  # else nothing is compared with it
             own["pretraining"] = self._pretraining
         return identity | {name: found.digest if found else "absent" for name, found in own.items()}
+
+
+def listing(tree: Path) -> str:
+    """A hash of the names and sizes of a tree's files, of which a figure that trains decodes only those that it needs."""
+    files = [file for split in ("train", "val") for file in scan(tree / split)[1]]
+    return digest(*((file.relative_to(tree), file.stat().st_size) for file in files))
 
 
 def imagenette() -> Path:

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
-    "config", "data", "model", "checkpoint", "windows", "activations", "fields", "deconv", "top", "incremental", "occlusion",
-    "methods", "train", "record", "plot", "cli",
+    "config", "parallel", "data", "model", "checkpoint", "windows", "activations", "fields", "deconv", "top", "incremental", "occlusion",
+    "methods", "train", "plan", "record", "plot", "cli",
 ]  # fmt: skip
 WRITERS = {"cli.py", "plot.py", "record.py"}
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 import zfnet
-from zfnet.checkpoint import read_tensors
+from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.config import Augment, ConfigError, parse
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
@@ -120,6 +122,49 @@ def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
     assert torch.equal(first.conv3.weight, second.conv3.weight)
     assert second.info["init"]["log"] == first.info["log"]
     assert first.info["init"] is None
+
+
+def test_a_run_killed_in_its_first_epoch_keeps_the_weights_that_it_began_with(tree, tmp_path, monkeypatch):
+    one = {"stages": [{"epochs": 1, "size": 64, "side": 73}]}
+    first = train(parse(SMALL | one), loader(tree), tmp_path / "first")
+    still = parse(SMALL | one | {"optim": SMALL["optim"] | {"lr": 0.0, "clip_rms": 0.0}})
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zfnet.train.augment", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="--resume"):
+        train(still, loader(tree), tmp_path / "second")
+    second = train(still, loader(tree), tmp_path / "second", resume=True)
+    assert torch.equal(first.conv3.weight, second.conv3.weight)
+    assert second.info["init"]["log"] == first.info["log"]
+
+
+def test_states_are_kept_as_often_as_asked(tree, tmp_path, monkeypatch):
+    """With a long interval only the first and the last: the log of a run that goes on repeats no epoch and skips none."""
+    config = parse(SMALL)
+    whole = train(config, loader(tree), tmp_path / "whole")
+    train(config, loader(tree), tmp_path / "rarely", keep_every=1e9)
+    calls = iter(range(13))  # three steps an epoch: in the fifth
+
+    def killed(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return augment(*arguments)
+
+    monkeypatch.setattr("zfnet.train.augment", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, loader(tree), tmp_path / "killed", keep_every=1e9)
+    monkeypatch.undo()
+    assert read_tensors(tmp_path / "killed" / "state.safetensors")[1]["progress"]["epoch"] == 0
+    assert len((tmp_path / "killed" / "log.jsonl").read_text().splitlines()) == 4
+    again = train(config, loader(tree), tmp_path / "killed", resume=True, keep_every=1e9)
+    assert len((tmp_path / "killed" / "log.jsonl").read_text().splitlines()) == 6
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_training_leaves_the_global_random_state(tree, tmp_path):
@@ -253,6 +298,54 @@ def test_a_validation_class_without_output_stops_before_training(tree, tmp_path)
     with pytest.raises(DataError, match="n04000000"):
         train(parse(SMALL), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_class_without_validation_images_stops_before_training(tree, tmp_path):
+    shutil.rmtree(tree / "val" / "n03000000")
+    with pytest.raises(TrainingError, match=r"1 classes have no folder in val/: n03000000"):
+        train(parse(SMALL), loader(tree), tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
+    """The file size limit of the process stands in for the disk: the write fails in its middle."""
+    config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}]})
+    limit, least = resource.getrlimit(resource.RLIMIT_FSIZE), 2000
+
+    def full(model, *arguments, **options):  # after the second epoch's steps, before its state is written
+        if full.calls:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (least, limit[1]))
+        full.calls += 1
+        return evaluate(model, *arguments, **options)
+
+    full.calls = 0
+    monkeypatch.setattr("zfnet.train.evaluate", full)
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"state\.safetensors: cannot be written .*the one that was there is unchanged"
+        ):
+            train(config, loader(tree), tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "state.safetensors").stat().st_size > least
+    assert read_tensors(tmp_path / "run" / "state.safetensors")[1]["progress"]["epoch"] == 1
+    assert not list((tmp_path / "run").glob(".*"))
+    resumed, whole = (
+        train(config, loader(tree), tmp_path / "run", resume=True),
+        train(config, loader(tree), tmp_path / "whole"),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True))
+
+
+def test_a_state_of_another_architecture_names_the_first_layer_that_differs(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+    train(config, loader(tree), tmp_path / "run")
+    wide = parse(
+        SMALL | {"model": SMALL["model"] | {"maps": [4, 6, 8, 6, 6]}, "stages": [{"epochs": 1, "size": 64, "side": 73}]}
+    )
+    with pytest.raises(CheckpointError, match=r"conv3\.weight is \(6, 6, 3, 3\) in the checkpoint, \(8, 6, 3, 3\)"):
+        train(wide, loader(tree), tmp_path / "other", init=tmp_path / "run" / "model.safetensors")
 
 
 @pytest.mark.slow

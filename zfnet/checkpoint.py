@@ -45,7 +45,7 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
         raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
     model = ARCHITECTURES[meta["arch"]](**meta["options"])
     state, model.cam_head = _split(unpack(tensors))
-    _assign(model, state, str(path))
+    assign(model, state, str(path))
     model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
     model.info["sha256"] = meta["sha256"]
     model = (fold(model) if folded else model).eval()
@@ -102,7 +102,7 @@ def initialise(model: Network, path: str | Path) -> dict:
     """Copy a checkpoint's weights into a network of the same architecture: `zfnet train --init`. Returns its `info`."""
     tensors, meta = read_tensors(path)
     state, _ = _split(unpack(tensors))
-    _assign(model, state, str(path))
+    assign(model, state, str(path))
     return meta.get("info", {}) | {"sha256": meta["sha256"]}
 
 
@@ -112,7 +112,8 @@ def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, T
     return own, (state[CAM_HEAD[0]], state[CAM_HEAD[1]]) if CAM_HEAD[0] in state else None
 
 
-def _assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a state dict that was read from `source`. Raises CheckpointError, naming the first layer that differs."""
     own = model.state_dict()
     for name in dict.fromkeys([*own, *state]):
         if name not in own or name not in state:
@@ -127,7 +128,10 @@ def _assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Write tensors and JSON metadata so that a reader finds the old file or the new one, never a part of it."""
+    """Write tensors and JSON metadata so that a reader finds the old file or the new one, never a part of it.
+
+    Raises CheckpointError where it cannot be written, as on a full disk: the old file is still there.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
@@ -139,6 +143,9 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        kept = "; the one that was there is unchanged" if path.exists() else ""
+        raise CheckpointError(f"{path}: cannot be written ({error}){kept}") from None
     finally:
         partial.unlink(missing_ok=True)
 

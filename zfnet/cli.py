@@ -18,6 +18,7 @@ from zfnet import plot
 from zfnet.activations import UnknownLayer, UnsupportedNetwork, trace
 from zfnet.checkpoint import CheckpointError, load
 from zfnet.config import ConfigError, load_config
+from zfnet.data import silent
 from zfnet.data.cache import DataError, Images
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
@@ -29,13 +30,17 @@ from zfnet.deconv import cut, project
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import ARCHITECTURES, Network, describe
 from zfnet.occlusion import occlude
+from zfnet.parallel import ParallelError, join
+from zfnet.plan import plan_run
 from zfnet.record import write_figure, write_gif
 from zfnet.top import top_activations
 from zfnet.train import Status, TrainingError, evaluate, train
 
 DEFAULT = "imagenet65k"
 PROJECTION = "projection"  # beside the methods of METHODS: what else `video` shows
-USER_ERRORS = (CheckpointError, ConfigError, DataError, ImageError, TrainingError, UnknownLayer, UnsupportedNetwork)
+USER_ERRORS = (
+    CheckpointError, ConfigError, DataError, ImageError, ParallelError, TrainingError, UnknownLayer, UnsupportedNetwork,
+)  # fmt: skip
 progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False, disable=None)  # None: not where it is no terminal
 
 
@@ -91,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--init", help="start from the weights of this checkpoint")
     sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out instead of stopping")
     sub.add_argument("--device", default="auto")
+    sub.add_argument("--dry-run", action="store_true", help="check tree, memory and time, and train nothing")
 
     sub = command("eval", run_eval, "measure top-1 and top-5 error over a tree of images")
     sub.add_argument("--data", required=True, type=Path, help="a tree <class>/*.JPEG, or one with val/ in it")
@@ -182,6 +188,12 @@ def run_train(options: argparse.Namespace) -> None:
             print(f"left out {len(images.skipped)} unreadable files, such as {images.skipped[0]}", file=sys.stderr)
         return images
 
+    if options.dry_run:
+        with join(options.device) as (team, device):
+            lines = plan_run(config, device, team)
+        print("\n".join(lines if team.leads else []))
+        return
+
     bar: tqdm | None = None
 
     def report(status: Status) -> None:
@@ -195,16 +207,25 @@ def run_train(options: argparse.Namespace) -> None:
         )
         bar.update(status.step - bar.n)
 
-    train(config, load_images, out, resume=options.resume, init=options.init, device=_device(options.device), report=report)
-    if bar is not None:
-        bar.close()
-    print(f"wrote {out / 'model.safetensors'}; the log is {out / 'log.jsonl'}")
+    with join(options.device) as (team, device):
+        train(
+            config, load_images, out, resume=options.resume, init=options.init, device=device, team=team,
+            report=report if team.leads else lambda status: None,
+        )  # fmt: skip
+        if bar is not None:
+            bar.close()
+        if team.leads:
+            print(f"wrote {out / 'model.safetensors'}; the log is {out / 'log.jsonl'}")
 
 
 def run_eval(options: argparse.Namespace) -> None:
-    model = _model(options)
-    images = _images(options.data, model, options.skip_unreadable)
-    scores = evaluate(model, images, views=options.views, precision=options.precision, progress=progress_bar)
+    with join(options.device) as (team, device):
+        model = load(options.model).to(device)
+        images = _images(options.data, model, options.skip_unreadable)
+        bar = progress_bar if team.leads else silent
+        scores = evaluate(model, images, views=options.views, precision=options.precision, team=team, progress=bar)
+    if not team.leads:
+        return
     crops = "one centre crop" if scores.views == 1 else "ten crops"
     print(f"{scores.n} images, {crops} of {model.size} pixels, {options.precision}:")
     print(f"top-1 error {scores.top1:.2f} %, top-5 error {scores.top5:.2f} %")
@@ -214,12 +235,16 @@ def run_eval(options: argparse.Namespace) -> None:
 def run_top(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         _check_out(options.out)
-    model = _model(options)
-    images = _images(options.data, model, options.skip_unreadable) if options.data else load_samples(model.size, _side(model))
-    if options.k < 1:
-        raise UserError(f"-k must be at least 1, got {options.k}")
-    _check_channel(options.layer, options.channel, _channels(model, options.layer))
-    found = top_activations(model, images, (options.layer,), options.k, groups=images.groups, progress=progress_bar)
+    with join(options.device) as (team, device):
+        model = load(options.model).to(device)
+        skip, bar = options.skip_unreadable, progress_bar if team.leads else silent
+        images = _images(options.data, model, skip) if options.data else load_samples(model.size, _side(model))
+        if options.k < 1:
+            raise UserError(f"-k must be at least 1, got {options.k}")
+        _check_channel(options.layer, options.channel, _channels(model, options.layer))
+        found = top_activations(model, images, (options.layer,), options.k, groups=images.groups, team=team, progress=bar)
+    if not team.leads:
+        return
     if options.out.suffix == ".safetensors":
         found.save(options.out)
         print(f"wrote {options.out}: the top {options.k} of {len(found[options.layer].value)} channels of {options.layer}")
@@ -357,16 +382,8 @@ def _projections(model: Network, x: torch.Tensor, options: argparse.Namespace, d
 
 
 def _model(options: argparse.Namespace) -> Network:
-    return load(options.model).to(_device(options.device))
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
+    with join(options.device) as (_, device):
+        return load(options.model).to(device)
 
 
 def _side(model: Network) -> int:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from zfnet.activations import Step, UnknownLayer, apply, chain, check_input, evaluating, fitting, unknown_layer
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256, write_tensors
 from zfnet.data import silent
+from zfnet.parallel import ALONE, Team
 
 COLUMNS = 256  # merging sorts k + max(k, COLUMNS) values a map, so it costs little per image at any k
 EVERY = 30.0  # seconds between two writes of the state: what an interruption can cost
@@ -84,6 +85,7 @@ def top_activations(
     state: str | Path | None = None,
     precision: str = "float32",
     width: int = 4,
+    team: Team = ALONE,
     progress: Callable = silent,
 ) -> TopActivations:
     """Find each feature map's k strongest activations over a data set: the images, and where in the map.
@@ -92,7 +94,8 @@ def top_activations(
     lower index and the earlier position. `groups` (N,) allows at most one image of a group, for crops of one photograph.
     Activations are rectified maps before pooling. Memory does not grow with the data set; `workers` processes decode.
 
-    `state` is a file from which an interrupted search continues, and a finished one is returned.
+    `state` is a file from which an interrupted search continues, and a finished one is returned. A `team` shares the batches,
+    and each of its processes gets the table of one.
 
     `precision="bfloat16"` searches so for width * k candidates a map, and passes these images (with groups, all images of
     theirs) again in float32, which gives the table. With v the k-th float32 value, m the smallest candidate's in bfloat16, and
@@ -117,7 +120,7 @@ def top_activations(
         raise ValueError(f"groups has {len(groups)} entries for {size} images")
     device = next(model.parameters()).device
     group_of = None if groups is None else torch.as_tensor(groups, dtype=torch.int64, device=device)
-    search = _Search(model, dataset, layers, group_of, batch, workers, progress)
+    search = _Search(model, dataset, layers, group_of, batch, workers, team, progress)
     final = _State.open(state, search, k=k, precision=precision, width=width if precision == "bfloat16" else None)
     apart = size if group_of is None else len(group_of.unique())
     if precision == "float32" or apart <= k * width:  # every image would be a candidate
@@ -130,10 +133,11 @@ def top_activations(
     union = torch.cat(list(chosen.values())).unique().tolist()  # ascending, for the ties
     exact = search.run(union, k * width, beside[1], chosen=chosen)
     found = TopActivations({layer: _settle(rough[layer], exact[layer], k) for layer in layers}, size)
-    final.write(found)
-    for passed in beside:
-        if passed.path:
-            passed.path.unlink(missing_ok=True)
+    if team.leads:
+        final.write(found)
+        for passed in beside:
+            if passed.path:
+                passed.path.unlink(missing_ok=True)
     return found
 
 
@@ -188,12 +192,42 @@ class _Search:
     group_of: Tensor | None
     batch: int
     workers: int
+    team: Team
     progress: Callable
 
     def run(
         self, images: Sequence[int], k: int, state: _State, *, half: bool = False, chosen: dict[str, Tensor] | None = None
     ) -> TopActivations:
-        """One pass over some images, in ascending order; with `chosen`, each only up to the last layer that chose it."""
+        """One pass over some images, in ascending order; with `chosen`, each only up to the last layer that chose it.
+
+        Of a team, each process passes its share of the batches, whole ones, so that they are rounded as a single one's are.
+        """
+        if self.team.size == 1:
+            return self._pass(images, k, state, half, chosen)
+        found = self.team.gather(state.read())[0]  # asked by all before one of them writes it
+        if found and found.images == len(images):
+            return found
+        batches = self.team.share([images[start : start + self.batch] for start in range(0, len(images), self.batch)])
+        own = state.beside(f"{self.team.rank} of {self.team.size}")
+        share = self._pass([i for part in batches for i in part], k, own, half, chosen) if batches else None
+        shares = [other for other in self.team.gather(share) if other is not None]
+        cpu = torch.device("cpu")
+        group_of = None if self.group_of is None else self.group_of.to(cpu)
+        layers = {}
+        for layer in self.layers:
+            maxima = _ordered([_found(other[layer], cpu) for other in shares])
+            layers[layer] = _top(_merge([maxima], k, group_of), k)
+        found = TopActivations(layers, len(images))
+        if self.team.leads:
+            state.write(found)
+        if own.path:
+            own.path.unlink(missing_ok=True)
+        return found
+
+    def _pass(
+        self, images: Sequence[int], k: int, state: _State, half: bool, chosen: dict[str, Tensor] | None
+    ) -> TopActivations:
+        """The same by this process alone."""
         device = next(self.model.parameters()).device
         found = state.read()
         done = found.images if found else 0
@@ -279,6 +313,13 @@ def _strongest(signal: Tensor, index: Tensor) -> Found:
     line = maps.gather(1, row[:, None, None].expand(-1, 1, maps.shape[2], -1))[:, 0]  # (B, W, C)
     position = torch.stack([row.T, line.max(1).indices.T], -1)
     return value.T.float(), index.expand(len(position), -1), position
+
+
+def _ordered(parts: list[Found]) -> Found:
+    """The maxima of several processes as of one, the earlier image first: ties go to it."""
+    value, index, position = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+    order = index.argsort(1)
+    return value.gather(1, order), index.gather(1, order), position.gather(1, order[:, :, None].expand(-1, -1, 2))
 
 
 def _merge(parts: list[Found], k: int, group_of: Tensor | None) -> Found:

@@ -1,16 +1,18 @@
 """The training loop: the paper's recipe (section 3) or a modern one, by configuration. Read it top to bottom.
 
 All randomness comes from (seed, epoch, step), so a run that was killed continues from its last checkpoint bit for bit
-as the uninterrupted run would have, on CPU. `zfnet train configs/imagenet.yaml` is the command.
+as the uninterrupted run would have, on CPU. `zfnet train configs/imagenet.yaml` is the command; under torchrun each process
+takes its share of every batch, with the random numbers that one process would have drawn for it.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +20,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from zfnet.activations import evaluating
-from zfnet.checkpoint import CheckpointError, initialise, read_tensors, save, write_tensors
+from zfnet.checkpoint import assign, initialise, read_tensors, save, write_tensors
 from zfnet.config import Augment, Config, Optim, to_dict
 from zfnet.data import silent
 from zfnet.data.cache import Images
+from zfnet.data.feed import Feed
 from zfnet.data.images import centre_crop, standardise
 from zfnet.model import ARCHITECTURES, Network, PaperInput
+from zfnet.parallel import ALONE, Team
 
 
 class TrainingError(RuntimeError):
@@ -66,40 +71,47 @@ def train(
     resume: bool = False,
     init: str | Path | None = None,
     device: str | torch.device = "cpu",
+    team: Team = ALONE,
+    keep_every: float = 0.0,
     report: Callable[[Status], None] = lambda status: None,
 ) -> Network:
     """Train a network and return it, in eval mode, with its recipe and accuracy in `info`.
 
-    `load_images("train" or "val", side)` gives the data. `out` receives `log.jsonl` (a line an epoch), `state.safetensors`
-    (to resume from), `snapshots/epoch-NNN.safetensors`, and at the end `model.safetensors`. `resume` continues from the
-    last finished epoch; `init` starts from a checkpoint's weights. Raises TrainingError when the loss is not finite: the
-    state of the last finished epoch stays good.
+    `load_images("train" or "val", side)` gives the data. `out`, which all processes of a `team` must see, receives `log.jsonl`
+    (a line an epoch), `state.safetensors` (to resume from), `snapshots/epoch-NNN.safetensors`, and at the end
+    `model.safetensors`. `resume` continues from the last state, which is kept after an epoch when `keep_every` seconds have
+    passed since the one before; `init` starts from a checkpoint's weights. Raises TrainingError when the loss is not finite:
+    the state of the last finished epoch stays good.
     """
     out, device = Path(out), torch.device(device)
     state_path, log_path = out / "state.safetensors", out / "log.jsonl"
-    if resume and not log_path.exists():
+    there = all(team.gather(state_path.exists()))  # asked by all before one of them writes it
+    if resume and not there:
         raise TrainingError(f"{out}: no run to resume")
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume and state_path.exists():
+    if not resume and there:
         raise TrainingError(f"{out} holds a run already: continue it with --resume, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if config.optim.batch % team.size:
+        raise TrainingError(f"a batch of {config.optim.batch} cannot be shared evenly by {team.size} processes")
 
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(config.seed)
         images = load_images("train", config.stages[0].side)
-        model = _new_model(config, images)
-        earlier = initialise(model, init) if init is not None else None
+        model = new_model(config, images)
+        earlier = initialise(model, init) if init is not None and not resume else None
         model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
-        optimizer = _optimizer(model, config.optim)
-        run_forward = torch.compile(forward) if config.compile else forward
+        optimizer = new_optimizer(model, config.optim)
 
         per_epoch = len(epoch_order(images.labels, config.data.per_class, torch.Generator())) // config.optim.batch
         if per_epoch == 0:
             raise TrainingError(f"a batch of {config.optim.batch} is more than the {len(images)} training images")
         epochs = sum(stage.epochs for stage in config.stages)
         steps = per_epoch * epochs
-        load_images("val", config.stages[0].side).aligned(model.wnids, model.classes)  # an unknown class is an error now
+        val = load_images("val", config.stages[0].side)
+        check_classes(images, val)
+        run = runner(model, config, team)  # from here on the processes wait for each other
         progress = {
             "epoch": 0,
             "lr": config.optim.lr,
@@ -109,51 +121,47 @@ def train(
             "log": [],
             "init": earlier,
         }
-        if resume and state_path.exists():  # else it was killed before the first epoch was finished: start again
+        if resume:
             progress = _restore(state_path, config, model, optimizer, average)
-        log_path.write_text("".join(json.dumps(line) + "\n" for line in progress["log"]))
+        elif team.leads:  # so that a run that is killed in its first epoch continues from these weights too
+            _store(state_path, config, progress, model, optimizer, average)
+        if team.leads:
+            log_path.write_text("".join(json.dumps(line) + "\n" for line in progress["log"]))
+        stage, feed, kept = config.stages[0], None, time.monotonic()
 
         for epoch in range(progress["epoch"], epochs):
-            stage = _stage(config, epoch)
-            images = load_images("train", stage.side)
-            val = load_images("val", stage.side)
+            if feed is None or stage is not _stage(config, epoch):
+                stage, feed = _stage(config, epoch), None  # its memory is free before the next takes its own
+                images, val = load_images("train", stage.side), load_images("val", stage.side)
+                feed = Feed(images, device, keep=True)
             order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
+            order = order[: per_epoch * config.optim.batch].reshape(per_epoch, config.optim.batch)
+            batches = feed.batches(team.share(np.sort(chosen)) for chosen in order)
             began, total_loss, total_right = time.perf_counter(), torch.zeros((), device=device), torch.zeros((), device=device)
-            lr = progress["lr"]
+            lr, mean_loss, found, seen = progress["lr"], math.nan, 0.0, 0
             model.train()
-            for i in range(per_epoch):
-                step = epoch * per_epoch + i
+            for i, (raw, y) in enumerate(batches):
+                now = epoch * per_epoch + i
                 if config.optim.schedule == "one_cycle":
-                    lr = one_cycle(step / steps, config.optim.lr, config.optim.warmup)
+                    lr = one_cycle(now / steps, config.optim.lr, config.optim.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                torch.manual_seed(config.seed + 1_000_003 * (step + 1))  # dropout masks
-                chosen = order[i * config.optim.batch : (i + 1) * config.optim.batch]
-                x = augment(
-                    images.raw(np.sort(chosen)).to(device), stage.size, config.augment, _generator(config.seed, step, 1)
-                )
-                y = torch.from_numpy(images.labels[np.sort(chosen)]).to(device)
-
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    logits = run_forward(model, x).float()
-                loss = F.cross_entropy(logits, y, label_smoothing=config.optim.label_smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                if config.optim.clip_rms:
-                    clip_filters(model, config.optim.clip_rms)
+                torch.manual_seed(config.seed + 1_000_003 * (now + 1) + 7919 * team.rank)  # dropout masks
+                x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team)
+                loss, right = step(model, run, optimizer, x, y, config)
                 if average is not None:
-                    _update_average(average, model, min(config.optim.ema, (1 + step) / (10 + step)))
+                    _update_average(average, model, min(config.optim.ema, (1 + now) / (10 + now)))
 
-                total_loss += loss.detach()
-                total_right += (logits.argmax(1) == y).sum()
+                total_loss += loss
+                total_right += right
                 if i % 10 == 9 or i == per_epoch - 1:  # reading a number waits for the device, so not at every step
-                    mean_loss, seen = total_loss.item() / (i + 1), (i + 1) * config.optim.batch
+                    summed, found = team.sum(torch.stack([total_loss / team.size, total_right])).tolist()
+                    mean_loss, seen = summed / (i + 1), (i + 1) * config.optim.batch
                     if not math.isfinite(mean_loss):
                         where = f"at epoch {epoch + 1}, step {i + 1}"
                         raise TrainingError(f"the loss is {mean_loss} {where}; {_good(state_path, epoch)}")
                     speed = seen / (time.perf_counter() - began)
-                    report(Status(epoch + 1, epochs, step + 1, steps, mean_loss, total_right.item() / seen, speed))
+                    report(Status(epoch + 1, epochs, now + 1, steps, mean_loss, found / seen, speed))
 
             seconds = time.perf_counter() - began
             evaluated = _averaged(model, average)
@@ -161,21 +169,25 @@ def train(
             if not all(t.isfinite().all() for t in tensors):
                 raise TrainingError(f"weights that are not finite after epoch {epoch + 1}; {_good(state_path, epoch)}")
             last = epoch == epochs - 1
-            scores = evaluate(evaluated, val, size=stage.size, limit=0 if last else config.validate, precision=config.precision)
+            limit = 0 if last else config.validate
+            scores = evaluate(evaluated, val, size=stage.size, limit=limit, precision=config.precision, team=team)
             if config.optim.schedule == "plateau":
                 _anneal(progress, scores.top1, config.optim)
-            seen = per_epoch * config.optim.batch
             line = {
-                "epoch": epoch + 1, "size": stage.size, "lr": lr, "loss": total_loss.item() / per_epoch,
-                "train_top1_error": 100 - 100 * total_right.item() / seen, "val_top1_error": scores.top1,
+                "epoch": epoch + 1, "size": stage.size, "lr": lr, "loss": mean_loss,
+                "train_top1_error": 100 - 100 * found / seen, "val_top1_error": scores.top1,
                 "val_top5_error": scores.top5, "val_n": scores.n, "images_per_second": seen / seconds,
             }  # fmt: skip
             progress["log"].append(line)
             progress["epoch"] = epoch + 1
             progress["seconds"] += time.perf_counter() - began
+            if not team.leads:
+                continue
             if epoch + 1 in config.snapshots:
                 save(evaluated, out / "snapshots" / f"epoch-{epoch + 1:03d}.safetensors")
-            _store(state_path, config, progress, model, optimizer, average)
+            if last or time.monotonic() - kept >= keep_every:
+                _store(state_path, config, progress, model, optimizer, average)
+                kept = time.monotonic()
             with log_path.open("a") as log:
                 log.write(json.dumps(line) + "\n")
 
@@ -184,8 +196,69 @@ def train(
             "config": to_dict(config), "data": images.digest, "training_images": len(images),
             "seconds": progress["seconds"], "epochs": epochs, "log": progress["log"], "init": progress.get("init"),
         }  # fmt: skip
-        save(final, out / "model.safetensors")
+        if team.leads:
+            save(final, out / "model.safetensors")
+        team.gather(None)  # the file is there when any process returns
     return final.eval()
+
+
+def step(
+    model: Network, run: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, config: Config
+) -> tuple[Tensor, Tensor]:
+    """One step on a batch that lies on the device: its mean loss, and how many it had right, both left there."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        logits = run(x).float()
+    loss = F.cross_entropy(logits, y, label_smoothing=config.optim.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    if config.optim.clip_rms:
+        clip_filters(model, config.optim.clip_rms)
+    return loss.detach(), (logits.argmax(1) == y).sum()
+
+
+def runner(model: Network, config: Config, team: Team = ALONE) -> Callable[[Tensor], Tensor]:
+    """The forward pass of a training step, for x (N, 3, H, W): compiled if wanted, its gradients averaged over a team.
+
+    BatchNorm takes its means over the whole batch, whichever process has which part: for that it needs GPUs. Raises
+    TrainingError for BatchNorm in several processes on a CPU.
+    """
+    function = torch.compile(forward) if config.compile else forward
+    if team.size == 1:
+        return functools.partial(function, model)
+    device = next(model.parameters()).device
+    if config.model.norm == "batch":
+        if device.type != "cuda":
+            raise TrainingError("BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not")
+        model = synchronised(model)
+    ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(_Forward(model, function), ids, gradient_as_bucket_view=True)
+
+
+class _Forward(nn.Module):
+    """`forward` as a module, which DistributedDataParallel wants."""
+
+    def __init__(self, model: Network, function: Callable[[Network, Tensor], Tensor]):
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.model, x)
+
+
+def synchronised(model: Network) -> Network:
+    """The network with SyncBatchNorm for BatchNorm, on the same parameters and running means: its twin for training."""
+    twin = copy.copy(model)
+    twin._modules = model._modules.copy()  # else the conversion would change `model`, which is folded when it is loaded
+    return nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # pyright: ignore[reportReturnType]
+
+
+def check_classes(images: Images, val: Images) -> None:
+    """Raise DataError or TrainingError where training and validation images are not of the same classes, naming them."""
+    val.aligned(images.wnids, images.classes)
+    missing = [wnid for wnid in images.wnids if wnid not in set(val.wnids)]
+    if missing:
+        raise TrainingError(f"{len(missing)} classes have no folder in val/: {', '.join(missing[:10])}")
 
 
 def forward(model: Network, x: Tensor) -> Tensor:
@@ -211,23 +284,27 @@ def forward(model: Network, x: Tensor) -> Tensor:
     return x
 
 
-def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator) -> Tensor:
-    """Random crops, flips and colour for a batch on its device: (N, S, S, 3) uint8 -> (N, 3, size, size) standardised."""
+def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator, team: Team = ALONE) -> Tensor:
+    """Random crops, flips and colour for a batch on its device: (N, S, S, 3) uint8 -> (N, 3, size, size) standardised.
+
+    Of a `team`, `raw` is this process's share of a batch, for which the random numbers are drawn as a whole.
+    """
     n, side = len(raw), raw.shape[1]
-    flip = (torch.rand(n, generator=generator) < 0.5) & options.flip
+    whole, mine = n * team.size, slice(team.rank, None, team.size)
+    flip = ((torch.rand(whole, generator=generator) < 0.5) & options.flip)[mine]
     if options.crops == "paper":  # section 3: corners and centre, with and without flip
         far = side - size
         corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
-        places = corners[torch.randint(5, (n,), generator=generator)].tolist()
+        places = corners[torch.randint(5, (whole,), generator=generator)[mine]].tolist()
         x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
         x = standardise(x.permute(0, 3, 1, 2))
         x = torch.where(flip.to(x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
         low, high = options.scale
-        scale = torch.empty(n).uniform_(low, high, generator=generator)
-        stretch = torch.empty(n).uniform_(-1, 1, generator=generator).mul(math.log(options.aspect) / 2).exp()
+        scale = torch.empty(whole).uniform_(low, high, generator=generator)[mine]
+        stretch = torch.empty(whole).uniform_(-1, 1, generator=generator)[mine].mul(math.log(options.aspect) / 2).exp()
         width, height = (scale * stretch).clamp_max(1), (scale / stretch).clamp_max(1)
-        shift = torch.rand(2, n, generator=generator) * 2 - 1
+        shift = (torch.rand(2, whole, generator=generator) * 2 - 1)[:, mine]
         zero = torch.zeros(n)
         theta = torch.stack(  # (N, 2, 3): where in the image, from -1 to 1, each pixel of the crop lies
             [torch.stack([torch.where(flip, -width, width), zero, shift[0] * (1 - width)], 1),
@@ -237,8 +314,8 @@ def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator
         x = F.grid_sample(raw.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
         x = standardise(x)
     if options.colour:
-        amount = options.colour * (torch.rand(3, n, 1, 1, 1, generator=generator) * 2 - 1).to(x.device)
-        tint = options.colour * (torch.rand(n, 3, 1, 1, generator=generator) - 0.5).to(x.device)
+        amount = (options.colour * (torch.rand(3, whole, 1, 1, 1, generator=generator) * 2 - 1))[:, mine].to(x.device)
+        tint = (options.colour * (torch.rand(whole, 3, 1, 1, generator=generator) - 0.5))[mine].to(x.device)
         grey = x.mean(1, keepdim=True)
         x = grey + (x - grey) * (1 + amount[0])  # saturation
         x = x * (1 + amount[1]) + amount[2] + tint  # contrast, brightness, colour shift
@@ -273,7 +350,6 @@ def one_cycle(share: float, peak: float, warmup: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
 
 
-@torch.inference_mode()
 def evaluate(
     model: Network,
     images: Images,
@@ -283,56 +359,70 @@ def evaluate(
     limit: int = 0,
     batch: int = 100,
     precision: str = "float32",
+    team: Team = ALONE,
     progress: Callable = silent,
 ) -> Scores:
     """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
 
     `views=10` is the paper's: corners and centre, with and without flip. `limit` looks at that many images, evenly spaced.
-    Folders are matched to outputs by name. Raises DataError for a folder that the network has no output for.
+    A `team` shares the batches, and each of its processes gets all their scores. Folders are matched to outputs by name.
+    Raises DataError for a folder that the network has no output for.
     """
     images = images.aligned(model.wnids, model.classes)
-    size = size or model.size
-    if not len(images):
-        raise ValueError("no images to evaluate")
-    with evaluating(model):
-        return _evaluate(model, images, size, views, limit, batch, precision, progress)
-
-
-def _evaluate(model, images, size, views, limit, batch, precision, progress) -> Scores:
-    device = next(model.parameters()).device
     chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
-    first = five = 0
-    starts = range(0, len(chosen), batch)
-    for start in progress(starts, total=len(starts), desc="evaluating"):
-        indices = chosen[start : start + batch]
-        squares = standardise(images.raw(indices).to(device).permute(0, 3, 1, 2))
-        side = squares.shape[-1]
-        cut = round(side * 7 / 8)  # 224 of 256
-        if views == 10:
-            far = side - cut
-            crops = [
-                squares[..., t : t + cut, l : l + cut]
-                for t, l in ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
-            ]
-            crops += [crop.flip(3) for crop in crops]
-        else:
-            crops = [centre_crop(squares, cut)]
-        probability = torch.zeros((), device=device)
-        for crop in crops:
-            if cut != size:
-                crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
-            crop = crop.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                probability = probability + forward(model, crop).float().softmax(1)
-        labels = torch.from_numpy(images.labels[indices]).to(device)
-        hits = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
-        first += int(hits[:, 0].sum())
-        five += int(hits.any(1).sum())
+    if not len(chosen):
+        raise ValueError("no images to evaluate")
+    parts = team.share([chosen[start : start + batch] for start in range(0, len(chosen), batch)])
+    hits = torch.zeros(2, dtype=torch.int64)
+    predicted = predict(model, images, parts, size=size, views=views, precision=precision)
+    for part, probability in zip(progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True):
+        labels = torch.from_numpy(images.labels[part]).to(probability.device)
+        right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
+        hits += torch.stack([right[:, 0].sum(), right.any(1).sum()]).cpu()
+    first, five = team.sum(hits).tolist()
     n = len(chosen)
     return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
 
 
-def _new_model(config: Config, images: Images) -> Network:
+@torch.inference_mode()
+def predict(
+    model: Network,
+    images: Images,
+    parts: Iterable[np.ndarray],
+    *,
+    size: int | None = None,
+    views: int = 1,
+    precision: str = "float32",
+) -> Iterator[Tensor]:
+    """The probabilities (n, classes) of each part's n images, summed over the views; as `evaluate`, in evaluation mode."""
+    device, size = next(model.parameters()).device, size or model.size
+    with evaluating(model):
+        for raw, _ in Feed(images, device).batches(parts):
+            squares = standardise(raw.permute(0, 3, 1, 2))
+            probability = torch.zeros((), device=device)
+            for crop in _views(squares, views):
+                if crop.shape[-1] != size:
+                    crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+                crop = crop.contiguous(memory_format=torch.channels_last)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                    probability = probability + forward(model, crop).float().softmax(1)
+            yield probability
+
+
+def _views(squares: Tensor, views: int) -> list[Tensor]:
+    """The central 7/8 of each square, 224 of 256, or the same size at the corners and the centre, as it is and flipped."""
+    side = squares.shape[-1]
+    cut = round(side * 7 / 8)
+    if views == 1:
+        return [centre_crop(squares, cut)]
+    far = side - cut
+    corners = ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
+    crops = [squares[..., t : t + cut, l : l + cut] for t, l in corners]
+    return crops + [crop.flip(3) for crop in crops]
+
+
+def new_model(config: Config, images: Images) -> Network:
+    """The network that a config asks for, with an output for each class of the images, and their mean image if it takes one."""
     options = {k: v for k, v in vars(config.model).items() if k != "arch"}
     try:
         model = ARCHITECTURES[config.model.arch](classes=len(images.classes), **options)
@@ -349,11 +439,13 @@ def _new_model(config: Config, images: Images) -> Network:
     return model
 
 
-def _optimizer(model: Network, options: Optim) -> torch.optim.SGD:
+def new_optimizer(model: Network, options: Optim) -> torch.optim.SGD:
+    """SGD as the config has it, in one kernel on a GPU. Weights decay; biases and BatchNorm do not."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
+    fused = decayed[0].device.type == "cuda"
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
 
 
 def _stage(config: Config, epoch: int):
@@ -411,10 +503,7 @@ def _restore(path: Path, config: Config, model: Network, optimizer: torch.optim.
     changed = [key for key in now if now[key] != then.get(key)]
     if changed:
         raise TrainingError(f"{path}: made with another config ({', '.join(changed)} differ); resume with the same one")
-    try:
-        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    assign(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, str(path))
     for name, parameter in model.named_parameters():
         if f"momentum.{name}" in tensors:
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zfnet.data.images import centre_crop, standardise
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where each process then decodes for itself
+    fcntl = None
 
 
 class DataError(ValueError):
@@ -121,19 +127,34 @@ def mapped(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict]
     """A read-only uint8 array mapped from the cache, and what is to be remembered of it, a dict that JSON can hold.
 
     The first time, `fill(array)` fills the array and returns the dict. Both files appear only when they are whole, the array
-    last, so an interrupted decoding is never mistaken for data.
+    last, so an interrupted decoding is never mistaken for data. Of several processes one decodes, and the others wait for it.
     """
     path = cache_dir() / f"{name}.npy"
     about = path.with_suffix(".json")
-    if not path.exists():
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            remembered = fill(array)
-            array.flush()
-            del array
-            about.write_text(json.dumps(remembered))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    if path.exists():
+        return np.load(path, mmap_mode="r"), json.loads(about.read_text())
+    with _locked(path.with_suffix(".lock")):
+        if not path.exists():
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            try:
+                array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+                remembered = fill(array)
+                array.flush()
+                del array
+                about.write_text(json.dumps(remembered))
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r"), json.loads(about.read_text())
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the file; the system lets go of it when its process dies."""
+    with path.open("a") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""What Tables 2 and 3 share: their rows, one recipe for all of them, and trainings that are kept and continued.
+
+A finished row is one file in the cache: what its network made of every validation image. It is named by the recipe and the
+images, not by the trainer's source: hours of training are not thrown away for a comment. The commit stands in it instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import zfnet
+from reproduce.figure import REPOSITORY, Context
+from zfnet.config import Config, load_config, to_dict
+from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.folders import class_names, load_files, scan
+from zfnet.model import Network
+from zfnet.record import environment
+from zfnet.train import predict, train
+
+RECIPE = REPOSITORY / "configs" / "ablations.yaml"
+WIDE = "layers 3-5 of 512, 1024, 512"
+ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes of the recipe's model
+    "AlexNet": {"arch": "alexnet"},
+    "AlexNet without layers 3, 4": {"arch": "alexnet", "without": (3, 4)},
+    "AlexNet without layer 7": {"arch": "alexnet", "without": (7,)},
+    "AlexNet without layers 6, 7": {"arch": "alexnet", "without": (6, 7)},
+    "AlexNet without layers 3, 4, 6, 7": {"arch": "alexnet", "without": (3, 4, 6, 7)},
+    "AlexNet, layers 6, 7 of 2048": {"arch": "alexnet", "fc": 2048},
+    "AlexNet, layers 6, 7 of 8192": {"arch": "alexnet", "fc": 8192},
+    "ZFNet": {},
+    "ZFNet, layers 6, 7 of 2048": {"fc": 2048},
+    "ZFNet, layers 6, 7 of 8192": {"fc": 8192},
+    f"ZFNet, {WIDE}": {"maps": (512, 1024, 512)},
+    f"ZFNet, {WIDE}, and 6, 7 of 8192": {"maps": (512, 1024, 512), "fc": 8192},
+}
+KEEP = 60.0  # seconds between two states of a training: writing 0.5 GB would take as long as an epoch on a GPU
+ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, whose probabilities are kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large the tables are made on a device: `classes` evenly chosen (0: all), `seeds` at most, crops for Table 2.
+
+    `per_class` images of a class are trained on in an epoch, and `minutes` is how long rows of a further seed are begun.
+    """
+
+    scale: str
+    classes: int
+    per_class: int
+    side: int
+    size: int
+    epochs: int
+    batch: int
+    precision: str
+    seeds: int
+    minutes: float
+    views: int
+
+
+PLANS = {
+    "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, "bfloat16", 5, 20, 10),
+    "cpu": Plan("smoke", 100, 10, 128, 112, 2, 32, "float32", 1, 0, 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A trained row: errors in percent, and what it made of the N validation images.
+
+    `rank` (N,) is the place of the true class among all, from 1; `probability` (N, classes) float16, the mean over the plan's
+    views, of the networks that ensembles are made of, else empty; `label` (N,); `about` says how it was made.
+    """
+
+    rank: np.ndarray
+    probability: np.ndarray
+    label: np.ndarray
+    about: dict
+
+    def error(self, k: int = 1) -> float:
+        return 100 * float((self.rank > k).mean())
+
+
+def plan(ctx: Context) -> Plan:
+    return PLANS["cuda" if ctx.device.startswith("cuda") else "cpu"]
+
+
+def recipe(plan: Plan, name: str, seed: int) -> Config:
+    """The configuration of a row: `configs/ablations.yaml` at the plan's size, with the row's own changes of the model."""
+    config = load_config(RECIPE)
+    (stage,) = config.stages
+    return replace(
+        config, seed=seed, precision=plan.precision,
+        model=replace(config.model, size=plan.size, **ROWS[name]),
+        data=replace(config.data, per_class=plan.per_class),
+        optim=replace(config.optim, batch=plan.batch),
+        stages=(replace(stage, epochs=plan.epochs, size=plan.size, side=plan.side),),
+    )  # fmt: skip
+
+
+def load(ctx: Context, plan: Plan, split: str) -> Images:
+    """The images of a split, of as many evenly chosen classes as the plan has."""
+    assert ctx.tree is not None
+    root = ctx.tree / split
+    folders, files, labels = scan(root)
+    chosen = np.arange(len(folders))
+    if plan.classes and plan.classes < len(folders):
+        chosen = np.linspace(0, len(folders) - 1, plan.classes).astype(int)
+    kept = np.flatnonzero(np.isin(labels, chosen))
+    wnids, names = [folders[i] for i in chosen], class_names(folders)
+    return load_files(
+        root, [files[i] for i in kept], np.searchsorted(chosen, labels[kept]), [names[i] for i in chosen], wnids,
+        side=plan.side, size=plan.size, progress=ctx.progress,
+    )  # fmt: skip
+
+
+def trained(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed: int) -> Row:
+    """A row: read from the cache, else trained, or its training continued. `images` are of "train" and "val"."""
+    config = recipe(plan, name, seed)
+    key = digest(json.dumps(to_dict(config)), plan.views, images["train"].digest, images["val"].digest)
+    folder = cache_dir() / f"row-{key[:20]}"
+    path = folder.with_suffix(".npz")
+    if not path.exists():
+        with torch.enable_grad():
+            resume = (folder / "log.jsonl").exists()
+            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device, keep_every=KEEP)
+        _measure(ctx, plan, images, name, folder, path)
+        shutil.rmtree(folder)  # up to 2 GB of weights and momenta, which no figure reads
+    with np.load(path, allow_pickle=False) as file:
+        return Row(file["rank"], file["probability"], file["label"], json.loads(str(file["about"])))
+
+
+def _measure(ctx: Context, plan: Plan, images: dict[str, Images], name: str, folder: Path, path: Path) -> None:
+    """Evaluate a trained network and write its row, whole or not at all."""
+    model = zfnet.load(folder / "model.safetensors", folded=False).to(ctx.device)
+    val = images["val"]
+    some = images["train"].subset(np.linspace(0, len(images["train"]) - 1, min(len(images["train"]), len(val))).astype(int))
+    known, found = (probabilities(model, part, 1, plan.precision) for part in (some, val))
+    kept = np.zeros((0, found.shape[1]))
+    if name in ENSEMBLE:
+        kept = found if plan.views == 1 else probabilities(model, val, plan.views, plan.precision)
+    about = {
+        "name": name, "plan": asdict(plan), "train error": 100 * float((ranks(known, some.labels) > 1).mean()),
+        "epochs": model.info["epochs"], "log": model.info["log"], "seconds": model.info["seconds"],
+        "parameters": sum(p.numel() for p in model.parameters()), **environment(ctx.device),
+    }  # fmt: skip
+    arrays = {"rank": ranks(found, val.labels), "probability": kept.astype(np.float16), "label": val.labels}
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez_compressed(partial, about=np.array(json.dumps(about)), **arrays)  # pyright: ignore[reportArgumentType]
+    os.replace(partial, path)
+
+
+def probabilities(model: Network, images: Images, views: int, precision: str) -> np.ndarray:
+    """The mean probability over the views of each image: (N, classes) float32."""
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // 100))
+    found = torch.cat([p.cpu() for p in predict(model, images, parts, views=views, precision=precision)])
+    return (found / views).numpy()
+
+
+def ranks(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The place of the true class of each image, 1 the most probable: (N, classes), (N,) -> (N,)."""
+    own = probability[np.arange(len(label)), label]
+    return 1 + (probability > own[:, None]).sum(1)

@@ -1,0 +1,145 @@
+"""Figure 4: how features come about during training.
+
+The paper's claim: the strongest activation of a feature over the training images, projected to pixels, shows that lower layers
+converge within a few epochs, and upper ones only after many. Measured here: the epoch from which a feature's strongest image
+stays the same, and how far filters turn from snapshot to snapshot, per epoch. Wants the run of a training with `snapshots`:
+python -m reproduce run fig4 --model RUN/model.safetensors --data PATH.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+import zfnet
+from reproduce.figure import Figure, Result
+from zfnet.activations import chain, conv_layers
+from zfnet.data.folders import class_names, load_files, scan
+from zfnet.deconv import cut
+from zfnet.methods.intervals import mean_interval
+from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
+
+FIGURE = Figure(
+    id="fig4",
+    title="Evolution of features during training",
+    claim="The lower layers' features settle within a few epochs, the upper ones' only after many.",
+    inputs=("snapshots", "tree"),
+    seed=4,
+    budget=3600,
+    paper={"epochs shown": [1, 2, 5, 10, 20, 30, 40, 64]},
+    config={"features": 6, "images": 10_000},
+    alone=True,
+)
+TILE = 64  # pixels of a drawn projection
+
+
+def compute(ctx) -> Result:
+    snapshots = ctx.snapshots
+    if ctx.tree is None or len(snapshots) < 3:
+        note = "Wants a tree of images (--data) and a run with at least three snapshots (--model RUN/model.safetensors)."
+        return Result({}, {}, "not run", n=0, note=note, scale="smoke")
+    epochs = sorted(snapshots)
+    images = some_images(ctx, zfnet.load(snapshots[epochs[0]]).size)
+    arrays: dict[str, np.ndarray] = {"epochs": np.array(epochs)}
+    strongest: dict[str, list] = {}
+    filters: dict[str, list] = {}
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    chosen: dict[str, torch.Tensor] = {}
+    for epoch in ctx.progress(epochs, total=len(epochs), desc="snapshots"):
+        raw = zfnet.load(snapshots[epoch], folded=False)
+        model = zfnet.load(snapshots[epoch]).to(ctx.device)
+        layers = conv_layers(chain(model, images.batch([0]).to(ctx.device)))
+        top = zfnet.top_activations(model, images, layers, 1)
+        for layer in layers:
+            filters.setdefault(layer, []).append(raw.get_submodule(layer).weight.detach().flatten(1))
+            found = top[layer]
+            strongest.setdefault(layer, []).append(torch.where(found.value > 0, found.index, -1)[:, 0].numpy())
+            if layer not in chosen:
+                chosen[layer] = torch.randperm(len(found.value), generator=generator)[: FIGURE.config["features"]].sort().values
+            of = chosen[layer]
+            x = images.batch(found.index[of, 0]).to(ctx.device)
+            p = zfnet.project(model, x, layer, of, found.position[of, 0].to(ctx.device))
+            field = zfnet.trace(model, x[:1]).receptive_field(layer).size
+            patches = cut(p.pixels, p.corner.clamp(0, x.shape[-1] - field), field).cpu()
+            arrays[f"{layer}.{epoch}"] = enlarge(projection_image(patches), TILE).astype(np.float32)
+    settled = {layer: settling(np.stack(found), epochs) for layer, found in strongest.items()}
+    turned = {layer: turning(found, epochs) for layer, found in filters.items()}
+    first, *_, last = settled
+    later = float(np.mean(turned[first][1:])), float(np.mean(turned[last][1:]))
+    difference = difference_interval(settled[last], settled[first])
+    measured: dict = {
+        "epoch from which the top image stays, median": {layer: float(np.median(e)) for layer, e in settled.items()},
+        "the same, mean, with its 95 % interval": {layer: mean_interval(e) for layer, e in settled.items()},
+        "features whose top image still changed at the end, %": {
+            n: 100 * float((e == epochs[-1]).mean()) for n, e in settled.items()
+        },
+        "filters' turn, degrees an epoch, between snapshots": turned,
+        f"layer {last} minus {first}, epochs, with its 95 % interval": difference,
+        "epochs shown": epochs,
+    }
+    held = {
+        "the top images of the last layer settle later than those of the first": difference[1] > 0,
+        "after the first snapshots its filters turn more an epoch than those of the first": later[1] > later[0],
+    }
+    measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
+    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    note = (
+        f"{len(images):,} training images, {len(epochs)} snapshots; features drawn at random; each projection is the receptive "
+        "field, with a contrast of its own. A top image that changes at the last snapshot counts as settled there."
+    )
+    return Result(arrays, measured, verdict, n=len(images), note=note, scale="subset" if len(images) >= 10_000 else "smoke")
+
+
+def some_images(ctx, size: int):
+    """The same evenly chosen training images for every snapshot."""
+    root = ctx.tree / "train"
+    folders, files, labels = scan(root)
+    kept = np.linspace(0, len(files) - 1, min(len(files), FIGURE.config["images"])).astype(int)
+    chosen, side = [files[i] for i in kept], round(size * 256 / 224)
+    return load_files(root, chosen, labels[kept], class_names(folders), folders, side=side, size=size, progress=ctx.progress)
+
+
+def settling(index: np.ndarray, epochs: list[int]) -> np.ndarray:
+    """The epoch from which each feature's strongest image is its last: (snapshots, C) indices to (C,) epochs."""
+    same = index == index[-1]
+    from_here = np.flip(np.logical_and.accumulate(np.flip(same, 0), 0), 0)  # the same at this and all later snapshots
+    return np.array(epochs, dtype=float)[from_here.argmax(0)]
+
+
+def turning(weights: list[torch.Tensor], epochs: list[int]) -> list[float]:
+    """The mean angle in degrees between each filter (C, P) at two snapshots, over the epochs between them."""
+    found = []
+    for (a, b), (start, end) in zip(pairwise(weights), pairwise(epochs), strict=True):
+        cosine = torch.nn.functional.cosine_similarity(a.double(), b.double()).clamp(-1, 1)
+        found.append(round(float(cosine.acos().rad2deg().mean()) / (end - start), 3))
+    return found
+
+
+def difference_interval(one: np.ndarray, other: np.ndarray) -> list[float]:
+    """[difference, low, high] of two means over features, by the normal approximation."""
+    error = float(np.hypot(one.std() / len(one) ** 0.5, other.std() / len(other) ** 0.5))
+    gap = float(one.mean() - other.mean())
+    return [gap, gap - 1.96 * error, gap + 1.96 * error]
+
+
+def draw(result: Result):
+    if not result.arrays:
+        return {}
+    epochs = result.arrays["epochs"].tolist()
+    layers = list(result.measured["epoch from which the top image stays, median"])
+    figure = new_figure(0.72 * len(epochs) * len(layers) / 1.6 + 1, 7.2)
+    upper, lower = figure.subfigures(2, 1, height_ratios=[2.1, 1])
+    for axes, layer in zip(upper.subplots(1, len(layers)), layers, strict=True):
+        tiles = np.stack([result.arrays[f"{layer}.{epoch}"] for epoch in epochs], 1)  # (features, epochs, ...)
+        show(axes, mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2), layer)
+    left, right = lower.subplots(1, 2)
+    for layer, colour in zip(layers, LINES, strict=False):
+        medians = result.measured["epoch from which the top image stays, median"]
+        left.bar(layer, medians[layer], color=colour)
+        turned = result.measured["filters' turn, degrees an epoch, between snapshots"][layer]
+        right.plot(epochs[1:], turned, marker="o", ms=3, color=colour, label=layer)
+    left.set(ylabel="epoch", title="From when the top image stays (median feature)")
+    right.set(xlabel="epoch", ylabel="degrees an epoch", yscale="log", title="How far filters turn")
+    right.legend(frameon=False, fontsize=8)
+    upper.suptitle(f"Rows: features; columns: after epoch {', '.join(map(str, epochs))}")
+    return {"fig4.jpg": figure}

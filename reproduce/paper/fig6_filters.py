@@ -1,0 +1,168 @@
+"""Figure 6: layer 1 without and with clipped filters, and AlexNet's layers 1 and 2 beside ZFNet's.
+
+The paper's claims: (a) without clipping their RMS a few filters dominate layer 1, (c) with it they do not; (b), (d) AlexNet's
+stride of 4 and filters of 11 leave dead filters, a mix of very high and very low frequencies, and aliasing in layer 2; (c), (e)
+ZFNet's 2 and 7 do not. Ours: three short trainings by one recipe, configs/ablations.yaml, kept in the cache once they are done.
+"""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+import zfnet
+from reproduce.figure import Figure, Result
+from reproduce.paper.ablations import KEEP, PLANS, load, recipe
+from zfnet.config import to_dict
+from zfnet.data.cache import cache_dir, digest
+from zfnet.deconv import cut
+from zfnet.methods.intervals import mean_interval
+from zfnet.methods.statistics import population
+from zfnet.plot import LINES, enlarge, filter_image, mosaic, new_figure, projection_image, show
+from zfnet.train import train
+
+FIGURE = Figure(
+    id="fig6",
+    title="Features of layers 1 and 2, before and after the paper's changes",
+    claim="Without clipping one filter of layer 1 dominates; AlexNet's layers 1 and 2 have more dead filters, fewer middle "
+    "frequencies and more aliasing than ZFNet's.",
+    inputs=("tree",),
+    seed=6,
+    budget=3600,
+    config={"epochs": {"cuda": 10, "cpu": 2}, "features": 16, "low": 0.1, "high": 0.25, "spectrum": 64},
+    files=("ablations.py", "../../configs/ablations.yaml"),
+    alone=True,
+)
+RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
+    "ZFNet, not clipped": ("ZFNet", 0.0),
+    "AlexNet": ("AlexNet", 0.1),
+    "ZFNet": ("ZFNet", 0.1),
+}
+
+
+def compute(ctx) -> Result:
+    if ctx.tree is None:
+        return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
+    kind = "cuda" if ctx.device.startswith("cuda") else "cpu"
+    size = replace(PLANS[kind], epochs=FIGURE.config["epochs"][kind])
+    images = {split: load(ctx, size, split) for split in ("train", "val")}
+    found = {name: short_run(ctx, size, images, *run) for name, run in ctx.progress(RUNS.items(), total=3, desc="trainings")}
+    arrays = {f"{name}.{key}": value for name, arrays in found.items() for key, value in arrays.items()}
+    return judge(arrays, size, len(images["val"]))
+
+
+def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.ndarray]:
+    """A training's filters of layer 1 after each epoch, which maps no image excites, and layer 2's projections; kept."""
+    config = recipe(size, row, FIGURE.seed)
+    config = replace(config, optim=replace(config.optim, clip_rms=limit), snapshots=tuple(range(1, size.epochs + 1)))
+    folder = cache_dir() / f"fig6-{digest(to_dict(config), FIGURE.config, *(part.digest for part in images.values()))[:20]}"
+    path = folder.with_suffix(".npz")
+    if not path.exists():
+        resume = (folder / "log.jsonl").exists()
+        with torch.enable_grad():
+            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device, keep_every=KEEP)
+        arrays = looked_at(zfnet.load(folder / "model.safetensors").to(ctx.device), images["val"])
+        kept = [zfnet.load(p).conv1.weight.numpy() for p in sorted((folder / "snapshots").glob("*.safetensors"))]
+        partial = path.with_name(f".{path.name}.partial.npz")
+        np.savez_compressed(partial, filters=np.stack(kept), **arrays)  # pyright: ignore[reportArgumentType]
+        partial.replace(path)
+        shutil.rmtree(folder)
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def looked_at(model, val) -> dict[str, np.ndarray]:
+    """Dead maps of layers 1 and 2, and projections of layer 2: some patches to show, the spectrum's shares of all."""
+    alive = population(model, val, ("conv1", "conv2"))
+    top = zfnet.top_activations(model, val, ("conv2",), 1)["conv2"]
+    device, stride = next(model.parameters()).device, model.table[0].stride
+    channels = torch.where(top.value[:, 0] > 0)[0]
+    beyond, patches = [], []
+    for part in channels.split(32):
+        x = val.batch(top.index[part, 0]).to(device)
+        p = zfnet.project(model, x, "conv2", part, top.position[part, 0].to(device))
+        field = zfnet.trace(model, x[:1]).receptive_field("conv2").size
+        patches.append(cut(p.pixels, p.corner.clamp(0, x.shape[-1] - field), field).cpu())
+        beyond.append(shares(patches[-1].numpy(), (0.5 / stride,))[:, -1])
+    every = torch.cat(patches)
+    shown = torch.randperm(len(every), generator=torch.Generator().manual_seed(FIGURE.seed))[: FIGURE.config["features"]]
+    dead = {f"dead.{layer}": alive[layer].dead.numpy() for layer in alive}
+    return dead | {"beyond": np.concatenate(beyond), "projections": every[shown.sort().values].numpy()}
+
+
+def shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
+    """The share of each filter's energy (M, 3, k, k) in bands of frequency, in cycles a pixel: (M, len(limits) + 1).
+
+    A band holds what oscillates in either direction faster than its lower limit, and in none faster than its upper one.
+    """
+    n = max(FIGURE.config["spectrum"], filters.shape[-1])
+    energy = (np.abs(np.fft.fft2(filters, (n, n))) ** 2).sum(1)  # zeros around: every frequency between is there too
+    frequency = np.abs(np.fft.fftfreq(n))
+    band = np.searchsorted(limits, np.maximum(frequency[:, None], frequency), side="left")
+    parts = np.stack([(energy * (band == i)).sum((1, 2)) for i in range(len(limits) + 1)], 1)
+    return parts / np.maximum(parts.sum(1, keepdims=True), 1e-30)
+
+
+def dominance(filters: np.ndarray) -> list[float]:
+    """The largest filter's RMS over the median one's, after each epoch: (E, M, 3, k, k) -> E numbers."""
+    rms = np.sqrt((filters.astype(float) ** 2).mean((2, 3, 4)))
+    return [float(v) for v in rms.max(1) / np.median(rms, 1)]
+
+
+def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
+    limits = (FIGURE.config["low"], FIGURE.config["high"])
+    free, alex, ours = RUNS
+    spectra = {name: shares(arrays[f"{name}.filters"][-1], limits) for name in RUNS}
+    ratio = {name: dominance(arrays[f"{name}.filters"]) for name in RUNS}
+    dead = {name: [int(arrays[f"{name}.dead.{layer}"].sum()) for layer in ("conv1", "conv2")] for name in RUNS}
+    middle = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
+    aliased = {name: mean_interval(100 * arrays[f"{name}.beyond"], seed=FIGURE.seed) for name in RUNS}
+    measured: dict = {
+        "largest RMS of layer 1 over the median, by epoch": ratio,
+        "the same after the last epoch": {name: values[-1] for name, values in ratio.items()},
+        "dead maps of layers 1 and 2": dead,
+        "energy of layer 1's filters in low, middle, high frequencies, %": {
+            name: [float(v) for v in 100 * s.mean(0)] for name, s in spectra.items()
+        },
+        "in middle frequencies, %, with its 95 % interval": middle,
+        "layer-2 projections: energy above what layer 1's stride can carry, %": aliased,
+    }
+    held = {
+        "without clipping the largest filter stands out more": ratio[free][-1] > ratio[ours][-1],
+        "AlexNet has more dead maps in layer 1": dead[alex][0] > dead[ours][0],
+        "ZFNet's filters hold more of the middle frequencies": middle[ours][1] > middle[alex][2],
+        "AlexNet's layer-2 projections alias more": aliased[alex][1] > aliased[ours][2],
+    }
+    measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
+    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    note = (
+        f"{size.epochs} epochs at {size.size} pixels by configs/ablations.yaml; low is below {limits[0]:g}, high above "
+        f"{limits[1]:g} cycles a pixel in either direction; a stride s carries up to 1/(2 s). Dead: none of {n:,} validation "
+        "images excites it."
+    )
+    if size.scale == "smoke":  # the filters have hardly left their random start
+        verdict, note = "not comparable", note + " So short a training shows that it runs, no more."
+    return Result(arrays, measured, verdict, n=n, note=note, scale=size.scale)
+
+
+def draw(result: Result):
+    if not result.arrays:
+        return {}
+    figure = new_figure(11.5, 7.4)
+    upper, lower = figure.subplots(2, 3)
+    for axes, letter, name in zip(upper, "abc", RUNS, strict=True):
+        filters = result.arrays[f"{name}.filters"][-1]
+        together = name == "ZFNet, not clipped"  # one scale for all its filters, so that the largest stands out
+        alike = (0.5 + 0.5 * filters / max(float(np.abs(filters).max()), 1e-12)).transpose(0, 2, 3, 1)
+        tiles = alike.astype(np.float32) if together else filter_image(filters)
+        show(axes, mosaic(enlarge(tiles, 34), 12, gap=3), f"({letter}) layer 1, {name}{', one scale' if together else ''}")
+    for axes, letter, name in zip(lower[:2], "de", ("AlexNet", "ZFNet"), strict=True):
+        tiles = enlarge(projection_image(result.arrays[f"{name}.projections"]), 96)
+        show(axes, mosaic(tiles, 4, gap=4), f"({letter}) layer-2 projections, {name}")
+    ratio = result.measured["largest RMS of layer 1 over the median, by epoch"]
+    for (name, values), colour in zip(ratio.items(), LINES, strict=False):
+        lower[2].plot(range(1, len(values) + 1), values, marker="o", ms=3, color=colour, label=name)
+    lower[2].set(xlabel="epoch", title="Layer 1: largest RMS over the median")
+    lower[2].legend(frameon=False, fontsize=9)
+    return {"fig6.jpg": figure}

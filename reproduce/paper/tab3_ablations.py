@@ -1,0 +1,170 @@
+"""Table 3: what each part of the architecture is for: AlexNet and ZFNet with layers left out, narrowed and widened.
+
+The paper's claims: without layers 3 and 4, or 6 and 7, little is lost; without both, almost everything, so that depth matters;
+the width of layers 6 and 7 matters little, wider layers 3-5 help, and ZFNet beats AlexNet. Ours: every row from scratch by one
+recipe, configs/ablations.yaml, on a part of ImageNet. On a GPU 20 epochs of all classes at 128 pixels, further seeds as long as
+time is left (--force continues them); without one 100 classes at 112 pixels, too short to learn much, and the verdict says so.
+"""
+
+import time
+
+import numpy as np
+import torch
+from scipy.stats import t
+
+from reproduce.figure import Figure, Result
+from reproduce.paper.ablations import ROWS, WIDE, Row, load, plan, trained
+from zfnet.methods.faithfulness import rank_correlation
+from zfnet.methods.intervals import mean_interval
+from zfnet.plot import draw_table, new_figure
+
+ERRORS = ("train top-1", "val top-1", "val top-5")
+PAPER = (  # in percent, in the order of ROWS
+    (35.1, 40.5, 18.1), (41.8, 45.4, 22.1), (27.4, 40.0, 18.4), (27.4, 44.8, 22.4), (71.1, 71.3, 50.1), (40.3, 41.7, 18.8),
+    (26.8, 40.0, 18.1), (33.1, 38.4, 16.5), (38.2, 40.2, 17.6), (22.0, 38.8, 17.0), (18.8, 37.5, 16.0), (10.0, 38.3, 16.9),
+)  # fmt: skip
+FIGURE = Figure(
+    id="tab3",
+    title="ImageNet 2012 error of changed architectures",
+    claim="Removing layers 3, 4 or 6, 7 costs little, removing all four almost everything; the width of layers 6, 7 matters "
+    "little; wider layers 3-5 help; ZFNet beats AlexNet.",
+    inputs=("tree",),
+    seed=0,
+    budget=6000,
+    paper={"error, %": {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
+    config={"little": 0.5, "hardly": 0.25, "times chance": 3},
+    files=("ablations.py", "../../configs/ablations.yaml"),
+    alone=True,
+)
+A, Z = "AlexNet", "ZFNet"
+NEITHER = f"{A} without layers 3, 4, 6, 7"
+COSTS = {  # what a change costs: the changed row, and the row that it changes
+    "without layers 3, 4": (f"{A} without layers 3, 4", A),
+    "without layers 6, 7": (f"{A} without layers 6, 7", A),
+    "without layers 3, 4, 6, 7": (NEITHER, A),
+    "AlexNet, layers 6, 7 of 2048": (f"{A}, layers 6, 7 of 2048", A),
+    "AlexNet, layers 6, 7 of 8192": (f"{A}, layers 6, 7 of 8192", A),
+    "ZFNet, layers 6, 7 of 2048": (f"{Z}, layers 6, 7 of 2048", Z),
+    "ZFNet, layers 6, 7 of 8192": (f"{Z}, layers 6, 7 of 8192", Z),
+    "ZFNet, wider layers 3-5": (f"{Z}, {WIDE}", Z),
+    "ZFNet instead of AlexNet": (Z, A),
+}
+
+
+def compute(ctx) -> Result:
+    if ctx.tree is None:
+        return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
+    began, size = time.monotonic(), plan(ctx)
+    images = {split: load(ctx, size, split) for split in ("train", "val")}
+    rows: dict[str, list[Row]] = {name: [] for name in ROWS}
+    for seed in range(size.seeds):
+        if seed and time.monotonic() - began > 60 * size.minutes:
+            break
+        for name in ctx.progress(ROWS, total=len(ROWS), desc=f"seed {seed}"):
+            rows[name].append(trained(ctx, size, images, name, seed))
+    return judge(rows, size, FIGURE)
+
+
+def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
+    """The table, the costs of the changes with their 95 % intervals, the claims, and whether anything was learnt at all."""
+    seeds, n = len(rows[Z]), len(rows[Z][0].label)
+    means = {
+        name: np.mean([[r.about["train error"], r.error(), r.error(5)] for r in found], axis=0) for name, found in rows.items()
+    }
+    measured: dict = {"error, %": {name: [round(float(v), 2) for v in errors] for name, errors in means.items()}}
+    order = [torch.tensor([[table[name][1] for name in rows]]) for table in (measured["error, %"], figure.paper["error, %"])]
+    agreement = float(rank_correlation(order[0].double(), order[1].double()))
+    measured["order of the rows, val top-1, Spearman"] = agreement if np.isfinite(agreement) else None  # all rows alike
+    costs = {name: cost(rows[changed], rows[whole]) for name, (changed, whole) in COSTS.items()}
+    measured["cost in val top-1, points, with its 95 % interval"] = costs
+    measured["the same in the paper"] = {
+        name: round(figure.paper["error, %"][a][1] - figure.paper["error, %"][b][1], 1) for name, (a, b) in COSTS.items()
+    }
+    classes = len(np.unique(rows[Z][0].label))
+    measured |= {"seeds": seeds, "validation images": n, "classes": classes, "epochs": size.epochs}
+    measured["accuracy by chance, %"] = 100 / classes
+    measured["training images a second"] = {
+        name: round(found[0].about["log"][-1]["images_per_second"], 1) for name, found in rows.items()
+    }
+    measured["hours of training, all rows"] = sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
+    measured["commits"] = sorted({row.about["commit"] for found in rows.values() for row in found})
+    learnt = min(100 - means[name][1] for name in (A, Z)) >= figure.config["times chance"] * 100 / classes
+    held = claims(costs, figure.config) if learnt else {}
+    words = {True: "holds", False: "does not hold", None: "undecided"}
+    measured["claims"] = {claim: words[yes] for claim, yes in held.items()}
+    verdict = "partial" if any(held.values()) else "differs"
+    verdict = "not comparable" if not learnt else "reproduced" if held and all(held.values()) else verdict
+    note = (
+        f"{size.epochs} epochs of {size.per_class} images of each of {classes} classes at {size.size} pixels, batch "
+        f"{size.batch}, {size.precision}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error without dropout. "
+    )
+    if not learnt:
+        times = figure.config["times chance"]
+        note += f"AlexNet and ZFNet are not {times} times as good as chance: the rows run, no more is shown. "
+    note += paper_scale(rows)
+    return Result({}, measured, verdict, n=n, note=note, scale=size.scale)
+
+
+def cost(changed: list[Row], whole: list[Row]) -> list[float]:
+    """[mean, low, high] of the rise in val top-1 error: over seeds where there are several, else over the paired images."""
+    wrong = [100.0 * ((a.rank > 1).astype(float) - (b.rank > 1)) for a, b in zip(changed, whole, strict=True)]
+    if len(wrong) == 1:
+        return mean_interval(wrong[0])
+    means = np.array([w.mean() for w in wrong])
+    half = float(t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5)  # Student's, for seeds are few
+    return [float(means.mean()), float(means.mean()) - half, float(means.mean()) + half]
+
+
+def claims(costs: dict[str, list[float]], config: dict) -> dict[str, bool | None]:
+    """Each conclusion of the paper: true, false, or None where the interval leaves it open."""
+    all_four = costs["without layers 3, 4, 6, 7"]
+
+    def below(name: str, share: float) -> bool | None:
+        limit = share * all_four[0]
+        return True if costs[name][2] < limit else False if costs[name][1] > limit else None
+
+    def within(names: list[str], share: float) -> bool | None:
+        limit = share * abs(all_four[0])
+        if all(-limit < costs[n][1] and costs[n][2] < limit for n in names):
+            return True
+        return False if any(costs[n][1] > limit or costs[n][2] < -limit for n in names) else None
+
+    def falls(name: str) -> bool | None:
+        return True if costs[name][2] < 0 else False if costs[name][1] > 0 else None
+
+    little, hardly = config["little"], config["hardly"]
+    dense = [name for name in costs if "layers 6, 7 of" in name]
+    return {
+        "removing layers 3, 4, 6, 7 raises the error": True if all_four[1] > 0 else False if all_four[2] < 0 else None,
+        f"removing layers 3, 4 costs less than {little:g} of that": below("without layers 3, 4", little),
+        f"removing layers 6, 7 costs less than {little:g} of that": below("without layers 6, 7", little),
+        f"the width of layers 6, 7 changes less than {hardly:g} of that": within(dense, hardly),
+        "wider layers 3-5 lower the error": falls("ZFNet, wider layers 3-5"),
+        "ZFNet's error is below AlexNet's": falls("ZFNet instead of AlexNet"),
+    }
+
+
+def paper_scale(rows: dict[str, list[Row]]) -> str:
+    """What the paper's 70 epochs of 1.28 million images would take at the speed that was measured."""
+    speed = rows[Z][0].about["log"][-1]["images_per_second"]
+    hours = 70 * 1.28e6 / speed / 3600
+    return f"The paper's 70 epochs of 1.28 million images would take ZFNet {hours:,.0f} h at the {speed:.0f} images/s measured."
+
+
+def draw(result: Result):
+    if not result.measured:
+        return {}
+    table = result.measured["error, %"]
+    rows = []
+    for name, errors in table.items():
+        paper = FIGURE.paper["error, %"][name]
+        rows.append([name, *(f"{v:.1f}" for pair in zip(errors, paper, strict=True) for v in pair)])
+    header = ["error, %", *(f"{error}: {whose}" for error in ERRORS for whose in ("ours", "paper"))]
+    figure = new_figure(11.5, 4.3)
+    axes = figure.subplots()
+    draw_table(axes, header, rows, [3.1, *[1.0] * 6], (2, 4, 6))
+    measured = result.measured
+    axes.set_title(
+        f"{measured['classes']} classes, {measured['epochs']} epochs, {measured['seeds']} seeds: {result.scale} scale"
+    )
+    return {"tab3.png": figure}

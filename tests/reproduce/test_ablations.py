@@ -1,0 +1,162 @@
+"""Tables 2 and 3: trained, kept and continued on a small tree; the conclusions, from rows made by hand."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from reproduce.figure import Context, discover, run
+from reproduce.paper import ablations, tab2_errors, tab3_ablations
+from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan, ranks, recipe
+from zfnet.config import load_config
+from zfnet.model import ARCHITECTURES
+
+TINY = ablations.Plan("smoke", 2, 4, 73, 64, 2, 4, "float32", 1, 0, 1)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two epochs of two steps, at 64 pixels."""
+    monkeypatch.setitem(PLANS, "cpu", TINY)
+
+
+@pytest.fixture
+def narrow(tmp_path, monkeypatch):
+    """The same rows, all of them narrow."""
+    config = yaml.safe_load(ablations.RECIPE.read_text())
+    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+    (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
+    small = {
+        n: {k: v // 256 if k == "fc" else (6, 8, 6) if k == "maps" else v for k, v in row.items()} for n, row in ROWS.items()
+    }
+    for name, row in small.items():
+        monkeypatch.setitem(ROWS, name, row)
+
+
+def test_every_row_of_the_paper_can_be_built_and_differs_only_in_its_model():
+    whole = load_config(ablations.RECIPE)
+    assert (whole.model.norm, whole.model.fc, whole.model.dropout) == ("lrn", 4096, 0.5)
+    for size in PLANS.values():
+        configs = {name: recipe(size, name, 3) for name in ROWS}
+        assert len({str(c.model) for c in configs.values()}) == len(ROWS) == 12
+        assert len({str((c.seed, c.data, c.augment, c.optim, c.stages, c.precision)) for c in configs.values()}) == 1
+        for config in configs.values():
+            options = {k: v for k, v in vars(config.model).items() if k != "arch"}
+            with torch.device("meta"):
+                model = ARCHITECTURES[config.model.arch](classes=10, **options)
+            assert model.size == size.size
+
+
+def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow, monkeypatch):
+    context = Context("imagenet65k", str(tree))
+    real, calls = ablations.train, []
+
+    def interrupted(config, *arguments, **options):
+        calls.append(options["resume"])
+        if len(calls) == 3:
+            options["report"] = lambda status: (_ for _ in ()).throw(KeyboardInterrupt) if status.epoch == 2 else None
+        return real(config, *arguments, **options)
+
+    monkeypatch.setattr(ablations, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(discover()["tab3"], context, tmp_path / "out")
+    record = run(discover()["tab3"], context, tmp_path / "out").record
+    assert calls == [False, False, False, True, *[False] * 9]  # the third is continued, the first two are not trained again
+    assert (record.scale, record.verdict, record.n) == ("smoke", "not comparable", 6)
+    assert list(record.measured["error, %"]) == list(ROWS)
+    assert record.measured["seeds"] == 1
+    assert record.files == ["tab3.png"]
+    monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
+    other = run(discover()["tab2"], context, tmp_path / "out").record
+    assert set(other.measured["error, %"]) == {"AlexNet, the replica", "ZFNet", "ZFNet with wider layers 3-5 (b)"}
+    assert other.measured["error, %"]["ZFNet"][0] == record.measured["error, %"]["ZFNet"][1]
+
+
+def test_without_a_tree_nothing_is_claimed(tmp_path):
+    for name in ("tab2", "tab3"):
+        record = run(discover()[name], Context("imagenet65k", None), tmp_path).record
+        assert (record.verdict, record.measured, record.files) == ("not run", {}, [])
+        assert record.paper
+
+
+def row(error, seed=0, n=2000, train=30.0):
+    """A row that is wrong on that many percent of 2,000 images of 20 classes."""
+    rng = np.random.default_rng([seed, int(error * 10)])
+    rank = np.ones(n, dtype=np.int64)
+    rank[rng.permutation(n)[: int(n * error / 100)]] = 7
+    label = np.arange(n) % 20
+    probability = np.full((n, 20), 0.01, dtype=np.float16)
+    probability[np.arange(n), np.where(rank > 1, (label + 1 + seed) % 20, label)] = 0.5 if seed else 0.4
+    about = {"train error": train, "log": [{"images_per_second": 100.0}], "seconds": 36.0, "commit": "c"}
+    return Row(rank, probability, label, about)
+
+
+def judged(errors, seeds=3, **changed):
+    rows = {name: [row(changed.get(name, e), seed) for seed in range(seeds)] for name, e in zip(ROWS, errors, strict=True)}
+    return tab3_ablations.judge(rows, TINY, tab3_ablations.FIGURE)
+
+
+def test_the_papers_own_numbers_reproduce_its_conclusions():
+    paper = [errors[1] for errors in tab3_ablations.PAPER]
+    result = judged(paper)
+    assert result.verdict == "reproduced"
+    assert set(result.measured["claims"].values()) == {"holds"}
+    assert result.measured["order of the rows, val top-1, Spearman"] == pytest.approx(1)
+    ours, theirs = (
+        result.measured["cost in val top-1, points, with its 95 % interval"],
+        result.measured["the same in the paper"],
+    )
+    for name, (mean, low, high) in ours.items():
+        assert low <= mean <= high
+        assert mean == pytest.approx(theirs[name], abs=0.1), name
+    assert result.measured["hours of training, all rows"] == pytest.approx(36 * 36 / 3600)
+
+
+def test_other_numbers_do_not():
+    paper = [errors[1] for errors in tab3_ablations.PAPER]
+    claims = judged(paper, ZFNet=45.0).measured["claims"]
+    assert claims["ZFNet's error is below AlexNet's"] == "does not hold"
+    claims = judged(paper, **{"AlexNet without layers 6, 7": 70.0}).measured["claims"]
+    assert claims["removing layers 6, 7 costs less than 0.5 of that"] == "does not hold"
+    assert claims["removing layers 3, 4 costs less than 0.5 of that"] == "holds"
+    claims = judged(paper, **{"ZFNet, layers 6, 7 of 8192": 60.0}).measured["claims"]
+    assert claims["the width of layers 6, 7 changes less than 0.25 of that"] == "does not hold"
+    one = judged(paper, seeds=1, ZFNet=40.4).measured["claims"]
+    assert one["ZFNet's error is below AlexNet's"] == "undecided"  # 0.1 points on 2,000 images
+    chance = judged([94.0] * 12)
+    assert (chance.verdict, chance.measured["claims"]) == ("not comparable", {})
+
+
+def test_an_interval_over_seeds_is_students():
+    changed, whole = [row(45.0, s) for s in range(3)], [row(e, s) for s, e in enumerate((40.0, 41.0, 42.0))]
+    mean, low, high = tab3_ablations.cost(changed, whole)
+    assert mean == pytest.approx(4.0, abs=0.05)
+    assert (high - mean, mean - low) == pytest.approx((4.3027 * 1.0 / 3**0.5,) * 2, rel=0.05)
+
+
+def test_an_ensemble_averages_probabilities():
+    zfnets = [row(40.0, seed) for seed in range(5)]
+    result = tab2_errors.judge(row(45.0, 9), zfnets, row(38.0, 8), TINY)
+    errors = result.measured["error, %"]
+    mean = np.mean([r.probability.astype(np.float32) for r in zfnets], axis=0)
+    by_hand = [
+        100 * float(np.mean([sorted(p, reverse=True).index(p[y]) > 0 for p, y in zip(mean, zfnets[0].label, strict=True)]))
+    ]
+    assert errors["ZFNets (a)"][0] == pytest.approx(by_hand[0])
+    assert errors["ZFNets (a)"][0] < errors["ZFNet"][0] == pytest.approx(40.0)
+    assert result.measured["claims"]["several ZFNets beat one"] == "holds"
+    assert result.measured["nets"] == {"ZFNets (a)": 5, "(a) and (b)": 6}
+    assert list(tab2_errors.draw(result)) == ["tab2.png"]
+
+
+def test_ranks_count_what_is_more_probable():
+    probability = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
+    assert ranks(probability, np.array([0, 0])).tolist() == [3, 1]
+
+
+def test_the_plan_follows_the_device():
+    context = Context("imagenet65k", None, "cuda:0")
+    assert plan(context) is PLANS["cuda"]
+    assert plan(Context("imagenet65k", None)) is PLANS["cpu"]
+    assert set(ENSEMBLE) <= set(ROWS)

@@ -1,0 +1,125 @@
+"""Figures 4 and 6 and bench_train on tiny trainings; what they measure, on arrays made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import reproduce.bench.bench_train as bench
+import zfnet
+from reproduce.figure import Context, discover, run
+from reproduce.paper import ablations, fig4_evolution, fig6_filters
+from zfnet.cli import main
+from zfnet.config import parse
+
+SMALL = {
+    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
+    "augment": {"crops": "resized"},
+    "stages": [{"epochs": 4, "size": 64, "side": 73}],
+    "snapshots": [1, 2, 4],
+    "precision": "float32",
+}
+
+
+def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
+    (tmp_path / "run.yaml").write_text(json.dumps(SMALL))
+    assert (
+        main(["train", str(tmp_path / "run.yaml"), "--data", str(tree), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    )
+    context = Context(str(tmp_path / "run" / "model.safetensors"), str(tree))
+    record = run(discover()["fig4"], context, tmp_path / "out").record
+    assert (record.scale, record.n, record.files) == ("smoke", 24, ["fig4.jpg"])
+    medians = record.measured["epoch from which the top image stays, median"]
+    assert list(medians) == [f"conv{i}" for i in range(1, 6)]
+    assert all(1 <= epoch <= 4 for epoch in medians.values())
+    assert all(
+        len(t) == 2 and min(t) > 0 for t in record.measured["filters' turn, degrees an epoch, between snapshots"].values()
+    )
+    assert record.inputs["snapshots"] != "absent"
+
+
+def test_figure_4_without_snapshots_claims_nothing(tree, tmp_path):
+    record = run(discover()["fig4"], Context("imagenet65k", str(tree)), tmp_path).record
+    assert (record.verdict, record.measured, record.inputs["snapshots"]) == ("not run", {}, "absent")
+
+
+def test_settling_and_turning_by_hand():
+    index = np.array([[7, 1, 5, 2], [3, 1, 5, 9], [3, 1, 6, 2], [3, 1, 5, 2]])  # snapshots x features
+    assert fig4_evolution.settling(index, [1, 2, 5, 20]).tolist() == [2, 1, 20, 5]
+    east, north = torch.tensor([[1.0, 0], [2, 0]]), torch.tensor([[0.0, 3], [5, 0]])
+    assert fig4_evolution.turning([east, north, north], [2, 5, 9]) == [pytest.approx(45 / 3), pytest.approx(0)]
+    late, early = np.array([20.0] * 50), np.array([1.0, 2.0] * 25)
+    gap, low, high = fig4_evolution.difference_interval(late, early)
+    assert gap == pytest.approx(18.5)
+    assert (high - gap, gap - low) == (pytest.approx(1.96 * 0.5 / 50**0.5),) * 2
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.setitem(ablations.PLANS, "cpu", ablations.Plan("smoke", 2, 4, 103, 90, 2, 4, "float32", 1, 0, 1))
+    config = yaml.safe_load(ablations.RECIPE.read_text())
+    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+    (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
+
+
+def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
+    context = Context("imagenet65k", str(tree))
+    record = run(discover()["fig6"], context, tmp_path / "out").record
+    assert (record.scale, record.verdict, record.n, record.files) == ("smoke", "not comparable", 6, ["fig6.jpg"])
+    ratio = record.measured["largest RMS of layer 1 over the median, by epoch"]
+    assert {name: len(values) for name, values in ratio.items()} == dict.fromkeys(fig6_filters.RUNS, 2)
+    energy = record.measured["energy of layer 1's filters in low, middle, high frequencies, %"]
+    assert all(sum(bands) == pytest.approx(100) for bands in energy.values())
+    monkeypatch.setattr(fig6_filters, "train", lambda *a, **k: pytest.fail("trained again"))
+    again = run(discover()["fig6"], context, tmp_path / "out", force=True).record
+    assert again.measured == record.measured
+
+
+def test_a_filters_energy_lies_where_it_oscillates():
+    at = np.arange(64)
+    waves = [np.cos(2 * np.pi * f * at)[None, :] * np.ones((64, 1)) for f in (1 / 64, 10 / 64, 31 / 64)]
+    filters = np.stack([np.stack([w] * 3) for w in waves])
+    np.testing.assert_allclose(fig6_filters.shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9)
+    checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(3, 1)  # a chessboard: the highest there is
+    assert fig6_filters.shares(checks, (0.125,))[0, 1] == pytest.approx(1)
+
+
+def test_dominance_is_the_largest_over_the_median():
+    filters = np.ones((2, 5, 3, 7, 7))
+    filters[1, 3] *= 12
+    assert fig6_filters.dominance(filters) == [pytest.approx(1), pytest.approx(12)]
+
+
+def test_bench_train_compares_what_it_says(tmp_path, monkeypatch):
+    small = {"batch": 3, "size": 64, "side": 73, "steps": 2, "repeats": 2, "precision": "float32"}
+    monkeypatch.setitem(bench.FIGURE.config, "cpu", small)
+    narrow = parse(SMALL | {"snapshots": []})
+    monkeypatch.setattr(bench, "load_config", lambda path: narrow)
+    record = run(discover()["bench_train"], Context("imagenet65k", None), tmp_path).record
+    measured = record.measured
+    rates = {name: values for name, values in measured.items() if name.endswith("images/s")}
+    assert len(rates) == 8
+    assert all(0 < least <= median <= most for median, least, most in rates.values())
+    assert measured["share of a step that is data"] == pytest.approx(1 - measured[bench.SHARE][0])
+    median, least, most = measured["photographs over random tensors"]
+    assert least <= median <= most
+    said = measured["goals"]["photographs over random tensors: at least 0.9"]
+    assert said == ("reached" if median >= 0.9 else "not reached")
+    assert record.verdict == ("reproduced" if median >= 0.9 else "differs")
+    assert record.files == ["bench_train.png"]
+
+
+def test_accuracy_is_what_evaluation_measures(tree, tmp_path):
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02088238")  # a class that the network knows
+    context = Context("imagenet65k", str(tree))
+    record = run(discover()["accuracy"], context, tmp_path).record
+    for views, name in ((1, "1 crop"), (10, "10 crops")):
+        scores = zfnet.evaluate(context._model, context._images, views=views)
+        for k, error in ((1, scores.top1), (5, scores.top5)):
+            assert record.measured[f"top-{k} accuracy, %"][name][0] == pytest.approx(100 - error)
+    assert record.n == 9
+    assert run(discover()["accuracy"], Context("imagenet65k", None), tmp_path).record.verdict == "not run"

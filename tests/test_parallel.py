@@ -1,0 +1,149 @@
+"""Two real processes give what one gives; what cannot be run by several is refused; a process that dies stops the others."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import zfnet
+from tests import team as worker
+from tests.conftest import ROOT
+from zfnet.checkpoint import read_tensors
+from zfnet.config import parse
+from zfnet.parallel import ALONE, ParallelError, Team, join
+from zfnet.train import TrainingError, runner, synchronised, train
+
+CONFIG = {
+    "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64, "dropout": 0.0, "input": "paper"},
+    "optim": {"batch": 8, "lr": 0.05, "clip_rms": 0.1, "ema": 0.9},
+    "augment": {"crops": "resized", "colour": 0.2, "aspect": 1.2},
+    "stages": [{"epochs": 2, "size": 64, "side": 64}, {"epochs": 2, "size": 64, "side": 73}],
+    "precision": "float32",
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(CONFIG))  # JSON is YAML
+    return path
+
+
+def log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def environment(**more):
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
+
+
+def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.team"]
+    paths = [str(config), str(tree)]
+    subprocess.run([*launch, "work", *paths, str(tmp_path / "two")], env=environment(), cwd=ROOT, check=True, timeout=240)
+    worker.work(config, tree, tmp_path / "one", ALONE, torch.device("cpu"))
+    for one, two in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert (two["train_top1_error"], two["val_top1_error"]) == (one["train_top1_error"], one["val_top1_error"])
+    assert log(tmp_path / "one")[-1]["loss"] != log(tmp_path / "one")[0]["loss"]
+    one, two = (read_tensors(tmp_path / run / "model.safetensors")[0] for run in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+
+    # The same checkpoint for both, so that the tables must be identical, not only close.
+    model = zfnet.load(tmp_path / "two" / "model.safetensors")
+    images = zfnet.load_folder(tree / "train", side=73, size=64)
+    groups = [i // 2 for i in range(len(images))]
+    expected = {
+        "top": zfnet.top_activations(model, images, ("conv1", "conv5"), 9, batch=4),
+        "grouped": zfnet.top_activations(model, images, ("conv5",), 3, batch=5, groups=groups),
+        "half": zfnet.top_activations(model, images, ("conv5",), 2, batch=4, precision="bfloat16", width=2),
+    }
+    for name, table in expected.items():
+        found = zfnet.TopActivations.load(tmp_path / "two" / f"{name}.safetensors")
+        assert found.images == len(images)
+        for layer, top in table.items():
+            assert torch.equal(found[layer].index, top.index), name
+            assert torch.equal(found[layer].position, top.position), name
+            assert torch.equal(found[layer].value, top.value), name
+    scores = zfnet.evaluate(model, images, batch=5, views=10)
+    assert read_tensors(tmp_path / "two" / "top.safetensors")[1]["scores"] == [scores.top1, scores.top5, scores.n]
+    assert sorted(p.name for p in (tmp_path / "two").glob("search*")) == ["search"]
+
+
+def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
+    for split, side in (("train", 64), ("train", 73), ("val", 64), ("val", 73)):
+        zfnet.load_folder(tree / split, side=side, size=64)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "tests.team", "die", str(config), str(tree), str(tmp_path / "run")]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment(RANK=str(r), LOCAL_RANK=str(r), **shared)
+        )
+        for r in range(2)
+    ]
+    assert processes[1].wait(timeout=120) == -signal.SIGKILL
+    began = time.monotonic()
+    _, said = processes[0].communicate(timeout=60)
+    assert time.monotonic() - began < 40
+    assert processes[0].returncode == 2
+    assert "process 0 of 2 lost another one" in said
+    _, meta = read_tensors(tmp_path / "run" / "state.safetensors")
+    assert meta["progress"]["epoch"] == 1
+    (tmp_path / "run" / "log.jsonl").touch()
+    resumed = train(
+        parse(CONFIG), lambda split, side: zfnet.load_folder(tree / split, side=side, size=64), tmp_path / "run", resume=True
+    )
+    assert resumed.info["epochs"] == 4
+
+
+def test_more_gpus_than_there_are_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 2), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    with (
+        pytest.raises(ParallelError, match="2 processes want a GPU each, and this machine has 1: use --nproc_per_node 1"),
+        join("cuda"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ParallelError, match="device 'cuda:3' cannot be used: .*this machine has 0 GPUs"), join("cuda:3"):
+        pass
+
+
+def test_batchnorm_in_several_processes_is_refused_on_a_cpu():
+    config = parse(CONFIG | {"model": {"norm": "batch", "maps": [4] * 5, "fc": 8, "size": 64}})
+    model = zfnet.zfnet(3, norm="batch", maps=(4,) * 5, fc=8, size=64)
+    with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
+        runner(model, config, Team(0, 2))
+    assert runner(model, config)(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+
+
+def test_synchronised_batchnorm_shares_its_weights_with_the_network():
+    model = zfnet.zfnet(3, norm="batch", maps=(4,) * 5, fc=8, size=64)
+    twin = synchronised(model)
+    assert isinstance(twin.bn1, torch.nn.SyncBatchNorm)
+    assert isinstance(twin.bn6, torch.nn.SyncBatchNorm)
+    assert type(model.bn1) is torch.nn.BatchNorm2d
+    assert all(a is b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    for name, tensor in model.state_dict().items():
+        assert tensor.data_ptr() == twin.state_dict()[name].data_ptr(), name
+
+
+def test_a_batch_that_cannot_be_shared_is_an_error(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(Team, "gather", lambda self, item: [item])
+    config = parse(CONFIG | {"optim": {"batch": 9}})
+    with pytest.raises(TrainingError, match="a batch of 9 cannot be shared evenly by 2 processes"):
+        train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", team=Team(0, 2))

@@ -1,0 +1,70 @@
+"""The dry run: what it counts is there, what it measures is positive, what would stop the run stops it, and nothing is written."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+from zfnet import plan
+from zfnet.cli import main
+from zfnet.config import parse
+from zfnet.data.cache import cache_dir
+from zfnet.plan import plan_run
+from zfnet.train import TrainingError
+
+SMALL = {
+    "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "optim": {"batch": 8, "ema": 0.9},
+    "augment": {"crops": "resized"},
+    "stages": [{"epochs": 3, "size": 48, "side": 64}, {"epochs": 30, "size": 64, "side": 73}],
+    "precision": "float32",
+}
+
+
+def config(tree, **more):
+    return parse(SMALL | {"data": {"path": str(tree)}} | more)
+
+
+def test_a_plan_counts_what_is_there(tree, monkeypatch):
+    monkeypatch.setattr(plan, "_speed", lambda *a: 100.0)
+    monkeypatch.setattr(plan, "_seconds", lambda work: 0.5)
+    text = "\n".join(plan_run(config(tree), torch.device("cpu")))
+    assert "3 classes, the same in train/ and val/" in text
+    assert "train: 24 images, 8 to 8 a class" in text
+    assert "val: 9 images, 3 to 3 a class" in text
+    assert "an epoch: 24 of them as they are, in 3 steps of 8" in text
+    assert "decoding: 500.0 ms an image" in text
+    assert "30 epochs at 64 pixels: 100 images/s in 1 processes on cpu, 0.00 h" in text
+    assert "the resume state is 0.00 GiB" in text
+    large = parse(SMALL | {"data": {"path": str(tree)}, "stages": [{"epochs": 3000, "size": 64, "side": 73}]})
+    assert plan_run(large, torch.device("cpu"))[-1].startswith(f"about {(3000 * 24 / 100 + 33 * 0.5) / 3600:.1f} h")
+
+
+def test_the_command_measures_and_writes_nothing(tree, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(SMALL))
+    before = set(cache_dir().iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(path), "--data", str(tree), "--dry-run", "--device", "cpu"]) == 0
+    speeds = [float(s.replace(",", "")) for s in re.findall(r"([\d,]+) images/s", capsys.readouterr().out)]
+    assert len(speeds) == 2
+    assert all(speed > 0 for speed in speeds)
+    assert set(cache_dir().iterdir()) == before
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_would_stop_the_run_stops_the_plan(tree, tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(SMALL))
+    with pytest.raises(TrainingError, match="a batch of 64 is more than the 24 images of an epoch"):
+        plan_run(config(tree, optim={"batch": 64}), torch.device("cpu"))
+    with pytest.raises(TrainingError, match="scenes needs no check"):
+        plan_run(parse(SMALL | {"data": {"kind": "scenes"}}), torch.device("cpu"))
+    shutil.rmtree(tree / "val" / "n02088094")
+    assert main(["train", str(path), "--data", str(tree), "--dry-run", "--device", "cpu"]) == 2
+    assert "1 classes have no folder in val/: n02088094" in capsys.readouterr().err
+    shutil.rmtree(tree / "val")
+    assert main(["train", str(path), "--data", str(tree), "--dry-run", "--device", "cpu"]) == 2
+    assert "val: no such folder" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""Several processes under torchrun: which of them this is, its share of the work, and what all of them found together.
+
+`torchrun --nproc_per_node 8 -m zfnet.cli train ...` starts them. A single process is a team of one, which waits for nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+BROKEN = ("gloo", "nccl", "connection", "timed out", "socket", "peer")  # what the backends' errors speak of
+
+
+class ParallelError(RuntimeError):
+    """Processes that cannot start, or cannot go on, together. The message says why."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """Process `rank` of `size`. Every process of the team must call `sum` and `gather`, in the same order."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files."""
+        return self.rank == 0
+
+    def share(self, items: Any) -> Any:
+        """Every size-th item of a list or an array, from the rank-th on."""
+        return items[self.rank :: self.size]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of all processes' values, in a tensor of its own."""
+        values = values.clone()
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, item: Any) -> list:
+        """What each process has, in order of rank; tensors in it must be on the CPU."""
+        found = [item] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, item)
+        return found
+
+
+ALONE = Team()
+
+
+@contextlib.contextmanager
+def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, torch.device]]:
+    """This process's team, by the environment that torchrun gives it, and its device: of GPUs, each process has its own.
+
+    `timeout` is how many seconds one process waits for another that does not answer; one that has died is noticed at once.
+    Raises ParallelError for a device that cannot be used, more processes on a machine than it has GPUs, and a process that
+    died.
+    """
+    rank, size, local, here = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.device_count()
+    if size > 1 and device.startswith("cuda"):
+        if here > there:
+            raise ParallelError(f"{here} processes want a GPU each, and this machine has {there}: use --nproc_per_node {there}")
+        device = f"cuda:{local}"
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        known = f"; this machine has {there} GPUs" if device.startswith("cuda") else ""
+        raise ParallelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}{known}") from None
+    if size == 1:
+        yield ALONE, chosen
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    try:
+        yield Team(rank, size), chosen
+    except RuntimeError as error:
+        text = str(error).splitlines()[0] if str(error) else repr(error)
+        if isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(w in text.lower() for w in BROKEN)):
+            raise ParallelError(f"process {rank} of {size} lost another one ({text})") from None
+        raise
+    dist.destroy_process_group()  # not after an error: it may wait for a process that is gone
