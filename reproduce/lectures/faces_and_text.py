@@ -157,7 +157,7 @@ def draw(result: Result):
         for control, style in (("luck", ":"), ("the class alone", "--")):
             layers.axhline(m[label][f"{control}: mean and 97.5 %"][0], color="0.5", linestyle=style, label=control)
         layers.set_xticks(range(len(scored)), scored)
-        layers.set(ylim=(0.4, 1), ylabel="AUC on the other half", title="Best unit, chosen on other classes")
+        layers.set(ylim=(0.3, 1), ylabel="AUC on the other half", title="Best unit, chosen on other classes")
         layers.legend(frameon=False, loc="lower right", fontsize=7.5)
         tiles = enlarge(a[f"{label}.patches"], 130)
         colours = np.where(a[f"{label}.right"][:, None], (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[:, None, None]
