@@ -24,7 +24,7 @@ FIGURE = Figure(
     "like the image, change less with the class than the gradient.",
     inputs=("model", "images"),
     seed=20,
-    budget=20,
+    budget=30,
     config={
         "integrated_gradients": {"steps": 12}, "smoothgrad": {"samples": 12, "sigma": 0.15},
         "occlusion": {"size": 48, "stride": 16}, "images": 3,

@@ -24,7 +24,7 @@ FIGURE = Figure(
     "t-SNE keeps more of that than the plane of the two principal components.",
     inputs=("model", "images"),
     seed=7,
-    budget=7,
+    budget=14,
     config={"images": 2500, "laid out": 900, "images of samples": 121, "neighbours": 5, "queries": 6, "pixels": 16},
     files=("shared.py",),
 )

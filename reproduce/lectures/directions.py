@@ -24,7 +24,7 @@ FIGURE = Figure(
     claim="The images that excite a random direction most share a class as much as those of a single unit.",
     inputs=("model", "images"),
     seed=14,
-    budget=6,
+    budget=10,
     config={"images": 4000, "for principal ones": 300, "of samples": [128, 32], "directions": 256, "principal": 64, "shown": 4},
     files=("shared.py",),
 )

@@ -25,7 +25,7 @@ FIGURE = Figure(
     claim="The fillings agree on where the evidence is, and differ in how much they cost: a blurred copy least.",
     inputs=("model", "images"),
     seed=22,
-    budget=12,
+    budget=16,
     config={"size": 48, "stride": 16, "noise": 1.0, "blur": 8.0, "images": 3, "agreement": 0.5},
     files=("../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
 )

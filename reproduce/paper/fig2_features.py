@@ -23,7 +23,7 @@ FIGURE = Figure(
     claim="The higher the layer, the more of a feature's nine strongest images belong to one class.",
     inputs=("model", "images", "top"),
     seed=2,
-    budget=100,
+    budget=50,
     config={"features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12}, "k": 9},
 )
 TILE = {"conv1": 16, "conv2": 48, "conv3": 72, "conv4": 80, "conv5": 92}  # pixels of a drawn patch

@@ -27,7 +27,7 @@ FIGURE = Figure(
     "strongest layer-5 map need not be the dog: it falls more under the faces.",
     inputs=("model", "images", "top"),
     seed=7,
-    budget=100,
+    budget=40,
     config={"size": 48, "stride": 8, "fill": 0.0},
     files=("fig7_boxes.yaml",),
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reproduce import atlas
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
 from reproduce.paper import fig2_features, fig5_invariance, fig7_occlusion, fig8_parts, tab1_correspondence
 from reproduce.paper.fig7_occlusion import BOXES, where
@@ -135,7 +136,8 @@ def test_every_script_states_its_claim_and_its_budget():
         assert module.__doc__
         assert module.FIGURE.budget > 0
         assert len(Path(module.__file__).read_text().splitlines()) <= 200
-    assert sum(module.FIGURE.budget for module in scripts.values() if not module.FIGURE.alone) <= 360  # six minutes
+    everyday = [module.FIGURE.budget for module in scripts.values() if not module.FIGURE.alone]
+    assert sum(everyday) + atlas.BUDGET <= 360  # six minutes
 
 
 def test_fig3_is_the_papers(tmp_path):
