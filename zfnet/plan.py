@@ -32,8 +32,8 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
 
     The tree is listed, its classes compared, its images counted. Memory is counted from shapes: decoded images on disk and on
     the device, the resume state. Time is measured: `STEPS` steps of each stage's size on noise, in this process's share of a
-    batch, and `FILES` files decoded. Raises DataError or TrainingError for what would stop the run: a tree or class that is
-    missing, a batch larger than the data, a disk too small for the decoded images.
+    batch, and `FILES` files decoded. A disk too small for the decoded images is a line. Raises DataError or TrainingError for
+    what would stop the run: a tree or class that is missing, a batch larger than the data.
     """
     if config.data.kind != "folders":
         raise TrainingError(f"--dry-run is for trees of images; {config.data.kind} needs no check")
