@@ -40,6 +40,7 @@ FIGURE = Figure(
 )  # fmt: skip
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")
 WHOLE, OUTLINE, TEXTURE = "image", "outline only", "texture only"
+NEITHER = "neither"  # what most painted images are taken for
 
 
 def compute(ctx) -> Result:
@@ -79,12 +80,15 @@ def compute(ctx) -> Result:
         measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(agreed, seed=FIGURE.seed)
     claims, outcome = ({}, "not comparable") if samples else judge(measured)
     picked = np.linspace(0, len(x) - 1, config["shown"]).round().astype(int)
-    pairs = np.linspace(0, len(x) - 1, config["pairs shown"]).round().astype(int)
+    said = np.array([NEITHER, "shape", "texture"])[(asked.shape.int() + 2 * asked.texture.int()).cpu()]
+    pairs = np.concatenate(
+        [np.flatnonzero(said == kind)[: config["pairs shown"] // 3] for kind in ("texture", "shape", NEITHER)]
+    )
     arrays = {f"probability.{kind}": p for kind, p in probability.items()}
     arrays |= {"painted.logits": logits.half().cpu().numpy(), "target": target.cpu().numpy(), "style": style.numpy()}
     arrays |= {f"shown.{kind}": bytes_of(images[picked]) for kind, images in kinds.items()}
     arrays |= {"content": bytes_of(x[pairs]), "paint": bytes_of(x[style[pairs]]), "painted": bytes_of(painted[pairs])}
-    arrays["said"] = np.array(["neither", "shape", "texture"])[(asked.shape.int() + 2 * asked.texture.int()).cpu()[pairs]]
+    arrays["said"] = said[pairs]
     note = (
         "Images that the network gets right with the greatest confidence and whose computed outline was accepted by eye: so "
         "the image's own top-1 is 100 % by choice. Texture: squares of the object, laid out at random. Painted at "
@@ -136,7 +140,7 @@ def draw(result: Result):
         return {}
     a, m = result.arrays, result.measured
     kinds = [key.removeprefix("probability.") for key in a if key.startswith("probability.")]
-    figure = new_figure(12.5, 9.4)
+    figure = new_figure(11.6, 8.9)
     above, below = figure.subfigures(2, 1, height_ratios=(1, 0.82))
     axes = above.subplots()
     rows = np.stack([a[f"shown.{kind}"] for kind in kinds], 1) / 255  # (shown, kinds, H, W, 3)
