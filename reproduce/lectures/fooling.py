@@ -25,7 +25,7 @@ FIGURE = Figure(
     seed=29,
     budget=300,
     config={
-        "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 2.0, "steps": 20, "rubbish": 10, "noise": 0.3,
+        "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 8.0, "steps": 20, "rubbish": 10, "noise": 0.3,
         "climbing": 80, "rate": 0.03, "robustness": 0.02, "confidence": 0.9,
     },
     files=("shared.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
@@ -58,7 +58,7 @@ def compute(ctx) -> Result:
         ctx.model, noise.to(ctx.device), targets.tolist(), steps=config["climbing"], rate=config["rate"], progress=ctx.progress
     )
     arrays |= {f"rubbish.{key}": getattr(r, key).cpu().numpy() for key in KEYS} | {"names": np.array(names)}
-    arrays |= {"rubbish.goal": targets, "noise.predicted": r.label.cpu().numpy()}
+    arrays |= {"chosen.goal": np.array(goal), "rubbish.goal": targets, "noise.predicted": r.label.cpu().numpy()}
     levels = s.largest[s.fooled].cpu()
     measured = {
         "smallest changes": {
@@ -107,14 +107,14 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result):
     a, names = result.arrays, result.arrays["names"]
-    shown, count = len(a["x"]), len(a["rubbish.goal"])
-    columns, rows = 5, shown + -(-count // 5)
-    figure = new_figure(2.2 * columns, 2.55 * rows)
+    columns, rows = 5, len(a["x"]) + 1
+    drawn = np.linspace(0, len(a["rubbish.goal"]) - 1, min(columns, len(a["rubbish.goal"]))).round().astype(int)
+    figure = new_figure(2.05 * columns, 2.4 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
         axes.title.set_fontsize(7.5)
-    for i in range(shown):
+    for i in range(len(a["x"])):
         show(grid[i, 0], photograph(a["x"][i : i + 1])[0], f"{names[a['label'][i]]}\nprobability {a['probability'][i]:.2f}")
         change = a["smallest.pixels"][i : i + 1] - a["x"][i : i + 1]
         text = f"the smallest change, enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
@@ -123,10 +123,10 @@ def draw(result: Result):
             title = {
                 "smallest": "with it",
                 "one step": f"one step of {a['one step.largest'][i]:.1f} grey levels",
-                "chosen": "to a chosen class",
+                "chosen": f"towards {names[a['chosen.goal']]}, {a['chosen.largest'][i]:.1f} grey levels",
             }
             show(axes, photograph(a[f"{way}.pixels"][i : i + 1])[0], f"{title[way]}:\n{said(a, way, i, names)}")
-    for axes, i in zip(grid[shown:].flat, range(count), strict=False):
+    for axes, i in zip(grid[-1], drawn, strict=False):
         text = f"rubbish:\n{said(a, 'rubbish', i, names)}"
         show(axes, photograph(a["rubbish.pixels"][i : i + 1])[0], text)
     return {"fooling.jpg": figure}
