@@ -97,7 +97,7 @@ def draw(result: Result):
     for layer, side in SIDES.items():
         tiles = photograph(result.arrays[f"{layer}.pixels"])
         columns = round(len(tiles) ** 0.5)
-        figure = new_figure(7.2, 7.6)
+        figure = new_figure(6.6, 7)
         axes = figure.subplots()
         row = result.measured[layer]
         show(axes, mosaic(tiles, columns, gap=max(2, side // 24)))
