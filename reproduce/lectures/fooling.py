@@ -109,7 +109,7 @@ def draw(result: Result):
     a, names = result.arrays, result.arrays["names"]
     columns, rows = 5, len(a["x"]) + 1
     drawn = np.linspace(0, len(a["rubbish.goal"]) - 1, min(columns, len(a["rubbish.goal"]))).round().astype(int)
-    figure = new_figure(2.05 * columns, 2.4 * rows)
+    figure = new_figure(1.96 * columns, 2.32 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -122,8 +122,8 @@ def draw(result: Result):
         for axes, way in zip(grid[i, 2:], ("smallest", "one step", "chosen"), strict=True):
             title = {
                 "smallest": "with it",
-                "one step": f"one step of {a['one step.largest'][i]:.1f} grey levels",
-                "chosen": f"towards {names[a['chosen.goal']]}, {a['chosen.largest'][i]:.1f} grey levels",
+                "one step": f"one step of {a['one step.largest'][i]:.0f}",
+                "chosen": f"to {names[a['chosen.goal']]}, by {a['chosen.largest'][i]:.0f}",
             }
             show(axes, photograph(a[f"{way}.pixels"][i : i + 1])[0], f"{title[way]}:\n{said(a, way, i, names)}")
     for axes, i in zip(grid[-1], drawn, strict=False):
