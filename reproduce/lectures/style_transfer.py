@@ -95,7 +95,7 @@ def judge(rows: list[dict], contents: int) -> tuple[dict[str, str], str]:
 def draw(result: Result):
     a, names = result.arrays, result.arrays["names"]
     contents, columns = len(a["contents"]), len(names) + 1
-    figure = new_figure(2.15 * columns, 2.25 * (contents + 1))
+    figure = new_figure(1.63 * columns, 1.77 * (contents + 1))
     grid = figure.subplots(contents + 1, columns, squeeze=False)
     grid[0, 0].set_axis_off()
     for column, name in enumerate(names):
