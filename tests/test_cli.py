@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import zfnet
+from tests.conftest import ROOT
 from zfnet.cli import main
 
 
@@ -181,8 +182,18 @@ def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys
     assert main(["top", "--model", model, "--layer", "conv2", "-k", "2", "-o", str(tmp_path / "t.png")]) == 0
 
 
+def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):
+    small = ("model.size=96", "model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8", "precision=float32", "snapshots=[]")
+    stages = "stages=[{epochs: 1, size: 64, side: 73}, {epochs: 1, size: 96, side: 110}]"
+    options = [f"--set={key}" for key in (*small, stages)]
+    config = str(ROOT / "configs" / "imagenet65k.yaml")
+    assert main(["train", config, "--data", str(tree), "--out", str(tmp_path / "run"), *options]) == 0
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["size"] for line in log] == [64, 96]
+    assert zfnet.load(tmp_path / "run" / "model.safetensors").size == 96
+
+
 def test_train_takes_digits_from_where_they_lie(tmp_path, capsys):
-    from tests.conftest import ROOT
     from tests.test_digits import write_mnist
 
     small = [f"--set={key}" for key in ("optim.batch=10", "stages=[{epochs: 1, size: 28, side: 32}]")]

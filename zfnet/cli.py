@@ -180,10 +180,8 @@ def run_train(options: argparse.Namespace) -> None:
         if config.data.kind == "digits":
             root, part = config.data.path or None, "train" if split == "train" else "test"
             return load_digits(part, root, side=side, size=config.model.size, download=config.data.download)
-        root = Path(config.data.path) / split
-        images = load_folder(
-            root, side=side, size=config.model.size, skip_unreadable=config.data.skip_unreadable, progress=progress_bar
-        )
+        root, size = Path(config.data.path) / split, min(config.model.size, side)  # a stage may be below the network's own
+        images = load_folder(root, side=side, size=size, skip_unreadable=config.data.skip_unreadable, progress=progress_bar)
         if images.skipped:
             print(f"left out {len(images.skipped)} unreadable files, such as {images.skipped[0]}", file=sys.stderr)
         return images
