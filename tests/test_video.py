@@ -57,6 +57,8 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
         assert torch.equal(x, zfnet.preprocess(image, 64)[0])
     names = ["b2.png", "a10.png", "a2.png", "a2b.png", "10.png", "9.png"]
     assert sorted(names, key=lambda n: in_order(folder / n)) == ["9.png", "10.png", "a2.png", "a2b.png", "a10.png", "b2.png"]
+    for same in (["a01.png", "a1.png"], ["a1.png", "a01.png"], ["²1.png", "a1.png"]):  # whatever order the folder gives them in
+        assert sorted(same, key=lambda n: in_order(folder / n)) == sorted(same, key=lambda n: (n[0] != "a", n))
 
 
 def test_a_gif_keeps_its_frames_and_times(gif):
@@ -140,6 +142,14 @@ def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "5 frames" in printed
     assert ("projections of conv" if "projection" in arguments else "in every frame") in printed
+
+
+def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):
+    model = random_he(zfnet.zfnet(3, norm="none", maps=(6, 8, 8, 8, 6), fc=8, size=64))
+    model.fc8.weight.data.zero_()
+    zfnet.save(model, tmp_path / "mute.safetensors")
+    assert main(["video", str(gif), "--model", str(tmp_path / "mute.safetensors"), "-o", str(tmp_path / "maps.gif")]) == 0
+    assert "5 of 5 maps say nothing: the first, of frame 1, is all zero" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_folder(folder, model, tmp_path):

@@ -356,9 +356,17 @@ def run_video(options: argparse.Namespace) -> None:
             if target is None:
                 probability = torch.cat([model(part.to(device)).softmax(1).detach().cpu() for part in x.split(16)])
                 target = int(probability.mean(0).argmax())
-            maps = [explain(model, part.to(device), options.method, target).map.cpu() for part in jobs]
+            maps, states = [], []
+            for part in jobs:
+                a = explain(model, part.to(device), options.method, target)
+                maps.append(a.map.cpu())
+                states += a.state
         except ValueError as error:
             raise UserError(str(error)) from None
+        mute = [(i, state) for i, state in enumerate(states, 1) if state != "ok"]
+        if mute:
+            which = f"the first, of frame {mute[0][0]}, is {mute[0][1]}"
+            print(f"zfnet video: {len(mute)} of {len(x)} maps say nothing: {which}", file=sys.stderr)
         shown, (top, *_) = plot.attribution_image(torch.cat(maps), together=True)
         title = f"{options.method} for {model.classes[target]}, full colour at {top:.3g} in every frame"
     write_gif(plot.moving_maps(x, shown), options.out, frames.milliseconds)

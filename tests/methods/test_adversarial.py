@@ -11,12 +11,13 @@ from zfnet.activations import UnsupportedNetwork
 from zfnet.data.images import STD, to_pixels
 from zfnet.methods.adversarial import fgsm, grey_level, iterated, loss_gradient, rubbish, smallest
 from zfnet.methods.ascent import ascend
+from zfnet.methods.synthesis import clip
 
 LEVEL = 1 / (255 * torch.tensor(STD).view(3, 1, 1))
 
 
 def images(n=4, size=SIZE, seed=1):
-    return 0.5 * torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    return clip(0.5 * torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed)))
 
 
 def linear(classes=2, size=6):
@@ -131,9 +132,9 @@ def test_an_image_that_is_fooled_is_left_as_it_is():
 def test_rubbish_has_its_class_with_confidence():
     model, x = small_zfnet(), 0.1 * images()
     state = torch.random.get_rng_state()
-    a = rubbish(model, x, [1, 2, 3, 4], steps=150, rate=0.1)
+    a = rubbish(model, x, [2, 3, 4, 3], steps=150, rate=0.1)  # of class 1 random weights hold no clear image
     assert a.fooled.all()
-    before = model(x).softmax(1)[range(4), [1, 2, 3, 4]].detach()
+    before = model(x).softmax(1)[range(4), [2, 3, 4, 3]].detach()
     assert (a.probability > before + 0.3).all()
     assert float(a.probability.max()) > 0.99
     assert torch.equal(state, torch.random.get_rng_state())
@@ -155,6 +156,22 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+def test_it_fools_inside_inference_mode_and_leaves_no_record():
+    model, x, label = small_zfnet(), images(2), torch.tensor([1, 2])
+    for attack in (
+        lambda x, y: fgsm(model, x, epsilon=2.0, label=y),
+        lambda x, y: iterated(model, x, epsilon=2.0, goal=y),
+        lambda x, y: smallest(model, x, steps=3),
+        lambda x, y: rubbish(model, x, y, steps=2),
+    ):
+        expected = attack(x.clone().requires_grad_(), label)
+        assert not expected.pixels.requires_grad
+        assert not expected.norm.requires_grad
+        with torch.inference_mode():
+            found = attack(x.clone(), label.clone())
+        torch.testing.assert_close(found.pixels, expected.pixels)
 
 
 def test_a_network_that_lets_no_gradient_through_is_refused():
@@ -183,3 +200,13 @@ def test_bad_arguments_are_named():
         smallest(model, x, candidates=0)
     with pytest.raises(ValueError, match="3 targets for 4 images"):
         fgsm(model, x, epsilon=1, label=[1, 2, 3])
+    with pytest.raises(ValueError, match="size of a step"):
+        iterated(model, x, epsilon=1, size=-1.0)
+    with pytest.raises(ValueError, match="a class to climb to"):
+        rubbish(model, x, None)
+    for attack in (fgsm, smallest):
+        options = {"epsilon": 1.0} if attack is fgsm else {}
+        with pytest.raises(ValueError, match="outside black and white"):
+            attack(model, 5 * x, **options)
+        with pytest.raises(ValueError, match="made in RGB"):
+            attack(model, x[:, :1], **options)

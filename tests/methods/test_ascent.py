@@ -149,6 +149,15 @@ def test_an_image_comes_out_the_same_in_every_batch_and_from_its_generator():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+def test_it_climbs_inside_inference_mode_too():
+    model, x, colours = small_zfnet(), noise(), 0.5 * torch.eye(3)
+    options = {"layer": "conv3", "frequency": True, "jitter": 2, "steps": 3}
+    expected = ascend(model, x, torch.eye(24)[3], colours=colours, **options)
+    with torch.inference_mode():
+        found = ascend(model, x.clone(), torch.eye(24)[3], colours=colours.clone(), **options)
+    torch.testing.assert_close(found.pixels, expected.pixels)
+
+
 @pytest.mark.parametrize(
     ("build", "size", "layer"),
     [
@@ -173,11 +182,13 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
     [
         (0, {"batch": 0}, "batch"), (0, {"decay": -1.0}, "regularisers"), (0, {"blur": 1.0, "frequency": True}, "blur acts on pixels"),
         (0, {"colours": torch.eye(3)}, "colours belong"), (24, {}, "one of 24 units"), ([1, 2, 3], {}, "one for each of 2"),
-        (torch.zeros(23), {}, "direction"), (0, {"at": "edge"}, "at must be"), (0, {"at": (99, 0)}, "at must be"), (0, {"steps": 0}, "steps"),
+        (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"at": "edge"}, "at must be"), (0, {"at": (99, 0)}, "at must be"), (0, {"steps": 0}, "steps"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named(target, options, message):
     with pytest.raises(ValueError, match=message):
         ascend(small_zfnet(), noise(), target, **{"layer": "conv3", "steps": 2} | options)
+    with pytest.raises(ValueError, match="made in RGB"):
+        ascend(small_zfnet(), noise()[:, :1], 0)
     with pytest.raises(UnknownLayer, match="conv9"):
         ascend(small_zfnet(), noise(), 0, layer="conv9")

@@ -62,7 +62,14 @@ def test_blurring_lowers_sharpness_and_fading_does_not():
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_an_image_outside_its_range_is_refused(name):
-    for wrong in (torch.full((1, 3, 4, 4), 1.5), torch.zeros(1, 1, 4, 4), torch.zeros(3, 4, 4), torch.zeros(1, 3, 4, 4).byte()):
+    for wrong in (
+        torch.full((1, 3, 4, 4), 1.5),
+        torch.zeros(1, 1, 4, 4),
+        torch.zeros(3, 4, 4),
+        torch.zeros(1, 3, 4, 4).byte(),
+        torch.full((1, 3, 4, 4), torch.nan),
+        torch.zeros(0, 3, 4, 4),
+    ):
         with pytest.raises(ValueError, match="RGB images"):
             ATTRIBUTES[name](wrong)
 
@@ -111,3 +118,6 @@ def test_equal_values_share_a_bin():
         binned(np.ones(5), np.ones(5))
     with pytest.raises(ValueError, match="one finite value"):
         binned(np.array([1.0, np.nan]), np.ones(2))
+    for values, bins in ((np.arange(4.0), 1), (np.empty(0), 5)):
+        with pytest.raises(ValueError, match="two bins or more"):
+            binned(values, np.ones(len(values)), bins)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.methods.networks import resnet18, small_zfnet
+from zfnet.activations import UnsupportedNetwork
 from zfnet.data.images import to_pixels
 from zfnet.methods.cues import (
     assemble,
@@ -144,6 +145,9 @@ def test_confidence_is_the_softmaxs_in_any_batch(build):
         assert float(found.probability[n]) == pytest.approx(float(logits[n].softmax(0)[t]), rel=1e-3)
         assert float(found.logit[n]) == pytest.approx(float(logits[n, t]), rel=1e-3, abs=1e-4)
     assert torch.equal(found.label, logits.argmax(1))
+    before = x.clone()
+    confidence(torch.nn.Sequential(torch.nn.ReLU(inplace=True), model), x, target)
+    assert torch.equal(x, before)  # a network that begins in place changes a copy
     assert torch.equal(confidence(model, x, None).probability, confidence(model, x, found.label).probability)
 
 
@@ -159,9 +163,23 @@ def test_wrong_requests():
         keep(x, mask[:1])
     with pytest.raises(ValueError, match="must be bool"):
         silhouettes(mask.float())
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        confidence(small_zfnet(), torch.zeros(1, 3, 64, 64), 0, batch=0)
+    with pytest.raises(UnsupportedNetwork, match="must return logits"):
+        confidence(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8), 0)
     mask[1] = False
     with pytest.raises(ValueError, match="empty in image 1"):
         silhouettes(mask)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_generator_draws_on_its_own_device():
+    x, mask = numbered(2, 12).cuda(), torch.ones(2, 12, 12, dtype=torch.bool).cuda()
+    for device in ("cpu", "cuda"):
+        rng = torch.Generator(device).manual_seed(0)
+        for found in (shuffle_parts(x, 3, rng), cover_parts(x, 3, 0.5, rng), texture_alone(x, mask, 4, rng)):
+            assert found.device == x.device
 
 
 def test_where_only_the_shape_tells_the_class_only_the_shape_is_used(scenes_net, scenes_val):

@@ -80,7 +80,12 @@ def test_correct_keypoints_by_hand():
 def test_wrong_requests(small):
     with pytest.raises(ValueError, match=r"points must be \(2, P, 2\)"):
         match(small, noise(2), torch.zeros(3, 1, 2))
-    with pytest.raises(ValueError, match="finer at least 1"):
-        match(small, noise(2), torch.zeros(2, 1, 2), finer=0)
+    for points, options in (
+        (torch.zeros(2, 1, 2), {"finer": 0}),
+        (torch.zeros(2, 1, 2), {"batch": 0}),
+        (torch.full((2, 1, 2), torch.nan), {}),
+    ):
+        with pytest.raises(ValueError, match="finite, finer and batch at least 1"):
+            match(small, noise(2), points, **options)
     with pytest.raises(zfnet.activations.UnknownLayer, match="conv9"):
         match(small, noise(2), torch.zeros(2, 1, 2), "conv9")

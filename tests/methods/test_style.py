@@ -106,6 +106,17 @@ def test_bad_arguments_are_named():
         style_transfer(model, x, x, weight=-1)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         style_transfer(model, x, x, steps=0)
+    with pytest.raises(ValueError, match="not finite"):
+        style_transfer(model, x, x, start=x * torch.nan)
+    with pytest.raises(ValueError, match="style layers are convolutional"):
+        style_transfer(model, x, x, style_layers=("conv1", "fc6"))
+    silent = small_zfnet()
+    silent.conv3.bias.data.fill_(-1e3)
+    silent.conv4.bias.data.fill_(-1.0)
+    with pytest.raises(ValueError, match="what conv4 says to the content is zero throughout in image 0"):
+        style_transfer(silent, x, x)
+    with pytest.raises(ValueError, match="what conv3 says to the style is zero throughout"):
+        style_transfer(silent, x, x, content_layer="conv2", style_layers=("conv2", "conv3"))
     with pytest.raises(UnknownLayer, match="conv9"):
         style_transfer(model, x, x, style_layers=("conv9",))
     with pytest.raises(ValueError, match="RGB"):

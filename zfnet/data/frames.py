@@ -74,6 +74,7 @@ def _animation(path: Path):
         raise ImageError(f"{path}: not a readable moving picture ({error or repr(error)})") from error
 
 
-def in_order(path: Path) -> list[tuple[int, int | str]]:
-    """A name as a sorting key in which numbers go by value: of numbers (0, n), of text (1, text)."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
+def in_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    """A name as a sorting key in which numbers go by value, of numbers (0, n), of text (1, text); a1 and a01 by their names."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], path.name

@@ -49,11 +49,12 @@ def fgsm(
     class), `epsilon` in grey levels. With a `goal` the step goes down its loss instead: $x' = x - \epsilon \, \mathrm{sign} \,
     \partial L(x, g) / \partial x$ (Kurakin et al. 2017, section 2). x (N, 3, H, W); one class for all or one for each image;
     an image that is fooled already comes back unchanged; `batch` images at once.
-    Raises ValueError for bad arguments, UnsupportedNetwork.
+    Raises ValueError for bad arguments, or pixels that are not valid; UnsupportedNetwork.
     """
     return iterated(model, x, epsilon=epsilon, steps=1, size=epsilon, label=label, goal=goal, batch=batch)
 
 
+@torch.inference_mode(False)  # inside a caller's too
 def iterated(
     model: nn.Module,
     x: Tensor,
@@ -77,6 +78,9 @@ def iterated(
     if not 0 <= epsilon <= 255 or steps < 1 or batch < 1:
         raise ValueError(f"epsilon must be 0 to 255 grey levels, steps and batch at least 1; got {epsilon}, {steps}, {batch}")
     size = max(epsilon / 4, epsilon / steps) if size is None else size
+    if not 0 <= size < float("inf"):
+        raise ValueError(f"the size of a step must be 0 or more grey levels, got {size}")
+    x = valid(x)
     label, goal = classes(model, x, label, goal, batch)
     unit = grey_level(x)
     low, high = clip(x - epsilon * unit), clip(x + epsilon * unit)
@@ -98,6 +102,7 @@ def iterated(
     return judged(model, x, pixels, label, goal, batch)
 
 
+@torch.inference_mode(False)
 def smallest(
     model: nn.Module,
     x: Tensor,
@@ -120,6 +125,7 @@ def smallest(
         raise ValueError(
             f"candidates, steps and batch must be at least 1, overshoot 0 or more: {candidates}, {steps}, {batch}, {overshoot}"
         )
+    x = valid(x)
     label, _ = classes(model, x, label, None, batch)
     pixels = x.clone()
     for rows in progress(list(torch.arange(len(x)).split(batch)), total=-(-len(x) // batch), desc="fooling"):
@@ -150,6 +156,9 @@ def rubbish(
     3.4 (gradient ascent), without its L2 decay; Goodfellow et al. 2015 call them rubbish class examples. `goal` is a class, or
     one for each image. Raises ValueError, UnsupportedNetwork.
     """
+    if goal is None or batch < 1:
+        raise ValueError(f"rubbish needs a class to climb to, and batch at least 1; got {goal} and {batch}")
+    pixel_range(x)
     label, aim = classes(model, x, None, goal, batch)
     assert aim is not None
 
@@ -161,13 +170,20 @@ def rubbish(
         return descend(loss, clip(x[rows]), steps=steps, rate=rate, after=lambda point, step: clip(point), progress=progress)[0]
 
     pixels = torch.cat([climbed(rows) for rows in torch.arange(len(x)).split(batch)])
-    return judged(model, x, pixels, label, aim, batch)
+    return judged(model, x.detach(), pixels, label, aim, batch)
 
 
 def grey_level(like: Tensor) -> Tensor:
     """One grey level of 255 in the network's input convention: (1, 3, 1, 1). Raises ValueError where `like` is not RGB."""
     pixel_range(like)
     return 1 / (255 * torch.tensor(STD, device=like.device, dtype=like.dtype).view(1, 3, 1, 1))
+
+
+def valid(x: Tensor) -> Tensor:
+    """The images without their record, where they are valid to half a grey level; else, or if not RGB, raises ValueError."""
+    if ((x - clip(x)).abs() > 0.5 * grey_level(x)).any():
+        raise ValueError("x has pixels outside black and white; zfnet.methods.synthesis.clip(x) is the nearest valid image")
+    return x.detach()
 
 
 def classes(model: nn.Module, x: Tensor, label: Target, goal: Target, batch: int) -> tuple[Tensor, Tensor | None]:

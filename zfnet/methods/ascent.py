@@ -31,6 +31,7 @@ class Ascent:
     history: Tensor
 
 
+@torch.inference_mode(False)  # inside a caller's too
 def ascend(
     model: nn.Module,
     x: Tensor,
@@ -51,7 +52,7 @@ def ascend(
     batch: int = 8,
     progress: Callable = silent,
 ) -> Ascent:
-    r"""Climb from x (N, 3, H, W), such as zeros or noise, to images that excite: $\max_x S(x) - \lambda |x|^2 - v\,TV(x)$.
+    r"""Climb from x (N, 3, H, W), zeros or noise, to images that excite: $\max_x S(x) - \lambda \overline{x^2} - v\,TV(x)$.
 
     $S(x) = \langle d, a(x) \rangle$: a the activations of `layer` before their ReLU, which has no slope where it is silent,
     unless `rectified`; in a network that is no chain the output of that module; None means the logits. `target` is a channel,
@@ -65,8 +66,10 @@ def ascend(
     Raises ValueError for bad arguments, UnknownLayer, UnsupportedNetwork.
     """
     check_input(model, x)
-    if batch < 1 or min(decay, blur, jitter, variation) < 0:
-        raise ValueError(f"batch must be at least 1, regularisers 0 or more: {batch}, {decay}, {blur}, {jitter}, {variation}")
+    pixel_range(x)
+    if min(batch, steps) < 1 or min(decay, blur, jitter, variation) < 0:
+        given = f"{batch}, {steps}, {decay}, {blur}, {jitter}, {variation}"
+        raise ValueError(f"batch and steps must be at least 1, regularisers 0 or more: {given}")
     if frequency and blur:
         raise ValueError("blur acts on pixels: leave it out with frequency=True, which is smooth by itself")
     if colours is not None and not frequency:
@@ -75,7 +78,7 @@ def ascend(
     generator = generator or torch.Generator().manual_seed(0)
     shifts = torch.randint(-jitter, jitter + 1, (steps, 2), generator=generator, device=generator.device).tolist()
     size = x.shape[-2:]
-    colours = torch.eye(3) if colours is None else colours
+    colours = torch.eye(3) if colours is None else colours.clone()
 
     def image(point: Tensor) -> Tensor:
         return to_image(point, size, colours) if frequency else point
@@ -154,9 +157,9 @@ def directions(target: int | Sequence[int] | Tensor, n: int, width: int) -> Tens
     """The directions (n, width) that a target means: a unit is the direction of its own axis. Raises ValueError."""
     target = torch.as_tensor(target)
     if target.is_floating_point():
-        if target.shape not in ((width,), (n, width)):
+        if target.shape not in ((width,), (n, width)) or not target.isfinite().all():
             raise ValueError(
-                f"a direction must be ({width},), or ({n}, {width}): one for each image; got {tuple(target.shape)}"
+                f"a direction must be finite and ({width},), or ({n}, {width}): one for each image; got {tuple(target.shape)}"
             )
         return target.expand(n, width)
     target = target.reshape(-1)

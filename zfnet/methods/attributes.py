@@ -26,7 +26,8 @@ def grey(pixels: Tensor) -> Tensor:
 
 
 def check_pixels(pixels: Tensor) -> None:
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point() or pixels.min() < 0 or pixels.max() > 1:
+    fits = pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.is_floating_point() and 0 not in pixels.shape
+    if not (fits and pixels.min() >= 0 and pixels.max() <= 1):  # what is not a number is neither
         raise ValueError(f"expected RGB images (N, 3, H, W) of floats in [0, 1], got {pixels.dtype} {tuple(pixels.shape)}")
 
 
@@ -99,8 +100,9 @@ def binned(values: np.ndarray, right: np.ndarray, bins: int = 5) -> Binned:
     Raises ValueError for values that do not fit or are not finite, or that are all equal.
     """
     values, right = np.asarray(values, dtype=np.float64), np.asarray(right, dtype=bool)
-    if values.shape != right.shape or values.ndim != 1 or not np.isfinite(values).all():
-        raise ValueError(f"one finite value is needed for each of {right.shape} images, got {values.shape}")
+    if values.shape != right.shape or values.ndim != 1 or not np.isfinite(values).all() or not len(values) or bins < 2:
+        found = f"{values.shape}, and {bins} bins"
+        raise ValueError(f"one finite value is needed for each of {right.shape} images, and two bins or more; got {found}")
     inner = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1], method="higher"))  # each one an image's value
     inner = (
         inner[inner > values.min()] if inner.max() > values.min() else np.unique(values)[1:2]

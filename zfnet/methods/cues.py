@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zfnet.activations import check_input, evaluating
 from zfnet.data.images import standardise
-from zfnet.methods.attribution import Target
+from zfnet.methods.attribution import Target, forward
 from zfnet.methods.intervals import wilson
 from zfnet.occlusion import resolve_target
 
@@ -44,7 +44,7 @@ def shuffle_parts(x: Tensor, grid: int, generator: torch.Generator) -> Tensor:
     image itself. Raises ValueError as `tiles`.
     """
     pieces = tiles(x, grid)
-    order = torch.rand(pieces.shape[:2], generator=generator).argsort(1).to(x.device)
+    order = torch.rand(pieces.shape[:2], generator=generator, device=generator.device).argsort(1).to(x.device)
     return assemble(pieces[torch.arange(len(x), device=x.device)[:, None], order])
 
 
@@ -58,7 +58,7 @@ def cover_parts(x: Tensor, grid: int, share: float, generator: torch.Generator, 
     if not 0 <= share <= 1:
         raise ValueError(f"the covered share of the tiles must be from 0 to 1, got {share}")
     pieces = tiles(x, grid)
-    rank = torch.rand(pieces.shape[:2], generator=generator).argsort(1).argsort(1).to(x.device)
+    rank = torch.rand(pieces.shape[:2], generator=generator, device=generator.device).argsort(1).argsort(1).to(x.device)
     gone = rank < round(share * grid * grid)
     return assemble(torch.where(gone[:, :, None, None, None], fill, pieces))
 
@@ -88,7 +88,8 @@ def texture_alone(x: Tensor, mask: Tensor, side: int, generator: torch.Generator
     places, columns = covered.flatten(1), covered.shape[-1]
     allowed = places >= places.amax(1, keepdim=True).clamp_max(1) - 1e-9
     count = (height // side) * (width // side)
-    drawn = torch.multinomial(allowed.cpu().double(), count, replacement=True, generator=generator).to(x.device)  # (N, count)
+    weights = allowed.to(generator.device).double()
+    drawn = torch.multinomial(weights, count, replacement=True, generator=generator).to(x.device)  # (N, count)
     reach = torch.arange(side, device=x.device)
     row = (drawn // columns)[:, :, None] + reach  # (N, count, side)
     column = (drawn % columns)[:, :, None] + reach
@@ -130,11 +131,14 @@ class Confidence:
 def confidence(model: nn.Module, x: Tensor, target: Target, *, batch: int = 50) -> Confidence:
     """Pass x (N, C, H, W) through a network that returns logits, `batch` at once, and keep what it says of the classes.
 
-    `target` is a class, one for each image, or None: the predicted ones. Raises ValueError for a bad x or target.
+    `target` is a class, one for each image, or None: the predicted ones.
+    Raises ValueError for a bad x, batch or target, UnsupportedNetwork where the answer is not logits.
     """
     check_input(model, x)
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     with evaluating(model), torch.no_grad():
-        logits = torch.cat([model(part) for part in x.split(batch)])
+        logits = torch.cat([forward(model, part)[1] for part in x.split(batch)])
     chosen = resolve_target(target, logits)[:, None]
     return Confidence(logits.softmax(1).gather(1, chosen)[:, 0], logits.gather(1, chosen)[:, 0], logits)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zfnet.activations import check_input
 from zfnet.data import silent
-from zfnet.methods.style import relative
+from zfnet.methods.style import check_goal, relative
 from zfnet.methods.synthesis import descend, features, pixel_range, total_variation
 
 
@@ -67,6 +67,7 @@ def invert(
         shape = (len(start), *read(start[:1])[layer].shape[1:])
     if code.shape != shape or not code.isfinite().all():
         raise ValueError(f"the code of {layer} must be {shape} and finite, got {tuple(code.shape)}")
+    check_goal(code, f"the code of {layer}")
     parts = []
     for rows in torch.arange(len(start)).split(batch):
         goal = code[rows].detach()

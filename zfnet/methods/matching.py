@@ -18,7 +18,8 @@ class Matches:
     """Where N images have what lies at P points of each other.
 
     `place` (N, N, P, 2) float is the (row, column), in pixels, found in image j for point p of image i, at [i, j, p];
-    `similarity` (N, N, P) its cosine, in [-1, 1]. On the diagonal an image is matched with itself.
+    `similarity` (N, N, P) its cosine, in [-1, 1]. On the diagonal an image is matched with itself. Where the layer is silent
+    at the point, all cosines are 0 and the place, the first one, says nothing.
     """
 
     place: Tensor
@@ -44,11 +45,11 @@ def match(
     Raises ValueError for points that do not fit, UnknownLayer, UnsupportedNetwork.
     Long, Zhang & Darrell 2014, "Do convnets learn correspondence?", section 4 (alignment by nearest conv features).
     """
-    if points.ndim != 3 or points.shape[::2] != (len(x), 2) or finer < 1:
-        raise ValueError(f"points must be ({len(x)}, P, 2) and finer at least 1, got {tuple(points.shape)} and {finer}")
-    traces = [trace(model, part, until=layer) for part in x.split(batch)]
-    field = traces[0].receptive_field(layer)
-    maps = torch.cat([t[layer] for t in traces])  # (N, C, h, w)
+    if points.ndim != 3 or points.shape[::2] != (len(x), 2) or not points.isfinite().all() or min(finer, batch) < 1:
+        given = f"{tuple(points.shape)}, {finer} and {batch}"
+        raise ValueError(f"points must be ({len(x)}, P, 2) and finite, finer and batch at least 1, got {given}")
+    field = trace(model, x[:1], until=layer).receptive_field(layer)
+    maps = torch.cat([trace(model, part, until=layer)[layer] for part in x.split(batch)])  # (N, C, h, w)
     first = field.offset + (field.size - 1) / 2  # the centre of the first unit's receptive field, in pixels
     height, width = maps.shape[2:]
     rows, columns = (torch.arange((n - 1) * finer + 1, device=x.device) / finer for n in (height, width))

@@ -33,7 +33,10 @@ def gram(maps: Tensor) -> Tensor:
     r"""Which features go together, wherever that is: $G_{ij} = \frac{1}{M} \sum_m F_{im} F_{jm}$, (N, C, h, w) to (N, C, C).
 
     Gatys et al. 2016, eq. 3, over the number M of positions, so that images of different sizes compare.
+    Raises ValueError for a dense layer's vectors, which have no positions.
     """
+    if maps.ndim != 4:
+        raise ValueError(f"a Gram matrix is of maps (N, C, h, w), got {tuple(maps.shape)}: style layers are convolutional")
     flat = maps.flatten(2)
     return flat @ flat.mT / flat.shape[2]
 
@@ -73,6 +76,7 @@ def style_transfer(
             f"give one style or one for each of {len(content)} images, and a start of their shape; got {tuple(style.shape)} "
             f"and {tuple(start.shape)}"
         )
+    check_input(model, start)
     if batch < 1 or min(weight, variation) < 0 or not style_layers:
         raise ValueError(f"batch must be at least 1, weights 0 or more: {batch}, {weight}, {variation}; layers not empty")
     layers = tuple(dict.fromkeys((content_layer, *style_layers)))
@@ -85,6 +89,9 @@ def style_transfer(
             grams = {
                 name: gram(maps) for name, maps in read(style[rows if len(style) > 1 else [0]]).items() if name in style_layers
             }
+        check_goal(goal, f"what {content_layer} says to the content")
+        for name, matrices in grams.items():
+            check_goal(matrices, f"what {name} says to the style")
 
         def distances(x: Tensor, goal=goal, grams=grams) -> tuple[Tensor, dict[str, Tensor]]:
             found = read(x)
@@ -106,6 +113,13 @@ def style_transfer(
     return StyleTransfer(torch.cat(pixels), torch.cat(history).T, torch.cat(far), left)
 
 
+def check_goal(goal: Tensor, what: str) -> None:
+    """Raise ValueError where one of N arrays is zero: nothing has a relative distance from it."""
+    silent = ~goal.flatten(1).any(1)
+    if silent.any():
+        raise ValueError(f"{what} is zero throughout in image {int(silent.nonzero()[0])}: there is nothing to come near to")
+
+
 def relative(found: Tensor, goal: Tensor) -> Tensor:
     """The squared distance of each of N arrays from its goal, over the goal's squared norm: (N,)."""
-    return (found - goal).flatten(1).square().sum(1) / goal.flatten(1).square().sum(1).clamp_min(1e-12)
+    return (found - goal).flatten(1).square().sum(1) / goal.flatten(1).square().sum(1)
