@@ -6,6 +6,8 @@ may go with accuracy because it goes with the class (flowers are colourful, and 
 how often, of two images of one class, it is the recognised one that has more of it; without a relation half the time.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from reproduce.figure import SAMPLES, Figure, Result
@@ -105,9 +107,10 @@ def described(b: Binned) -> dict:
     }  # fmt: skip
 
 
-def short(value: float) -> str:
-    """A number of three digits, or a whole one: 0.05, 20.8, 1,340."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.2f}"
+def fitted(edges: np.ndarray) -> list[str]:
+    """Different numbers as plain decimals, with as few digits as tell them apart: 0, 21, 164; 0.05, 0.35, 0.42; 40, 1,340."""
+    texts = ([f"{edge:,.{digits}f}" for edge in edges] for digits in range(9))
+    return next(said for said in texts if len(set(said)) == len(edges))
 
 
 def within(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:
@@ -145,13 +148,13 @@ def draw(result: Result):
         place, share = np.arange(len(b.share)), 100 * b.share
         panel.errorbar(place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3)
         panel.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
-        panel.set_xticks(
-            place, [f"{short(low)} to\n{short(high)}" for low, high in zip(b.edges, b.edges[1:], strict=False)], fontsize=7.5
-        )
-        said = f", n = {len(a[f'value.{name}']):,}"
+        ends = fitted(b.edges)
+        panel.set_xticks(place, [f"{low} to {high}" for low, high in pairwise(ends)], fontsize=7.5)
+        panel.set(title=f"{name}, n = {len(a[f'value.{name}']):,}", ylabel="top-1, %", xlabel=UNITS[name])
+        panel.set_xlim(-0.4, len(place) - 0.6)
         if name in within_class:
-            said += f"; within classes {within_class[name][0]:.2f}"
-        panel.set(title=f"{name}{said}", ylabel="top-1, %", xlabel=UNITS[name], xlim=(-0.4, len(place) - 0.6))
+            said = "AUC of being recognised, within classes: {:.2f} ({:.2f} to {:.2f})".format(*within_class[name])
+            panel.text(0.5, 0.06, said, transform=panel.transAxes, ha="center", fontsize=7.5)
         panel.set_ylim(0, max(40, 1.1 * 100 * b.interval.max()))
     for panel in grid[1::2].flat[len(names) :]:
         panel.set_axis_off()

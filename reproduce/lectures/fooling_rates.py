@@ -14,6 +14,7 @@ import torch
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread, verdict
 from zfnet.methods.adversarial import grey_level, iterated, loss_gradient
+from zfnet.methods.intervals import wilson
 from zfnet.methods.synthesis import clip
 from zfnet.plot import LINES, new_figure
 
@@ -96,11 +97,8 @@ def percent(fooled: np.ndarray) -> float | None:
 
 
 def summary(fooled: np.ndarray) -> list[float]:
-    """The share of fooled images in per cent, with the ends of its 95 % interval, by Wilson's formula."""
-    n, share, z = len(fooled), float(fooled.mean()), 1.96
-    middle, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return [100 * share, 100 * low, 100 * high]
+    """The share of fooled images in per cent, with Wilson's 95 % interval."""
+    return [100 * v for v in (float(fooled.mean()), *wilson(int(fooled.sum()), len(fooled)))]
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:

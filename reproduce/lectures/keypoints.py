@@ -111,12 +111,12 @@ def draw(result: Result):
     if not result.arrays:
         return {}
     a, m, config = result.arrays, result.measured, FIGURE.config
-    figure = new_figure(11.5, 5.4)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.35, 1))
+    figure = new_figure(10, 5.4)
+    left, right = figure.subfigures(1, 2, width_ratios=(0.92, 1))
     grid = left.subplots(2, len(a["x"]) // 2)
     first, photos = int(a["shown"][0]), photograph(a["x"])
     for axes, photo, j in zip(grid.flat, photos, a["shown"], strict=True):
-        show(axes, photo, "asked: the eyes and nose of this dog" if j == first else "found in another")
+        show(axes, photo, "asked: eyes and nose of this dog" if j == first else "found in another")
         for p, (row, column) in enumerate(a["points"][j]):
             colour = LINES[p + 1]
             axes.plot(column, row, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2)
@@ -126,7 +126,7 @@ def draw(result: Result):
                 axes.plot(c, r, "x", color=colour, markersize=9, markeredgewidth=2.4)
     handles = [grid[0, 0].plot([], [], "o", color=LINES[p + 1], label=part)[0] for p, part in enumerate(PARTS)]
     left.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    left.suptitle("circles: the annotated parts; crosses: the nearest features of layer 5")
+    left.suptitle("circles: the annotated parts; crosses: the nearest features of layer 5", fontsize=9)
     axes = right.subplots()
     for number, (name, curve) in enumerate(m["PCK by alpha, %"].items()):
         plain = name in (SAME, BOX)

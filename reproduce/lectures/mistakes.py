@@ -130,7 +130,7 @@ def draw(result: Result):
         return {}
     a, rows = result.arrays, list(result.measured["shown"].values())
     columns = 4
-    figure = new_figure(12, 1.95 * -(-len(rows) // columns) + 0.2)
+    figure = new_figure(12, 1.8 * -(-len(rows) // columns) + 0.3)
     grid = figure.subplots(-(-len(rows) // columns), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

@@ -129,7 +129,12 @@ def test_accuracy_within_classes_by_hand():
     right = np.array([True, True, False, True, False, False, True])
     assert attributes.within(values, right, labels)[0] == pytest.approx(2.5 / 4)
     assert attributes.area([56, 0, 168, 112]) == 0.25
-    assert [attributes.short(v) for v in (0.0525, 0.4412, 20.77, 1340.0)] == ["0.05", "0.441", "20.8", "1,340"]
+    for edges, expected in (
+        ((5e-7, 20.77, 164), ["0", "21", "164"]),
+        ((0.0525, 0.3531, 0.424), ["0.05", "0.35", "0.42"]),
+        ((40, 794, 1340), ["40", "794", "1,340"]),
+    ):
+        assert attributes.fitted(np.array(edges)) == expected
 
 
 def test_attributes_and_mistakes_need_labels(tmp_path):
