@@ -114,13 +114,18 @@ def fitted(edges: np.ndarray) -> list[str]:
 
 
 def within(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Of the pairs of a right and a wrong image of one class, the share in which the right one has more: [share, low, high]."""
+    """Of the pairs of a right and a wrong image of one class, the share in which the right one has more: [share, low, high].
+
+    Empty where fewer than two classes have such a pair.
+    """
     won, pairs = [], []
     for label in np.unique(labels):
         one, other = (values[(labels == label) & side] for side in (right, ~right))
         if len(one) and len(other):
             won.append(((np.sign(one[:, None] - other) + 1) / 2).sum())
             pairs.append(len(one) * len(other))
+    if len(won) < 2:
+        return []
     won, pairs = np.array(won), np.array(pairs)
     return [
         float(won.sum() / pairs.sum()),
@@ -152,7 +157,7 @@ def draw(result: Result):
         panel.set_xticks(place, [f"{low} to {high}" for low, high in pairwise(ends)], fontsize=7.5)
         panel.set(title=f"{name}, n = {len(a[f'value.{name}']):,}", ylabel="top-1, %", xlabel=UNITS[name])
         panel.set_xlim(-0.4, len(place) - 0.6)
-        if name in within_class:
+        if within_class.get(name):
             said = "AUC of being recognised, within classes: {:.2f} ({:.2f} to {:.2f})".format(*within_class[name])
             panel.text(0.5, 0.06, said, transform=panel.transAxes, ha="center", fontsize=7.5)
         panel.set_ylim(0, max(40, 1.1 * 100 * b.interval.max()))

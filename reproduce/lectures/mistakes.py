@@ -38,6 +38,10 @@ def compute(ctx) -> Result:
     wrong = np.flatnonzero(~found.right)
     wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
     surest, others = wrong[: config["confident"]], wrong[config["confident"] :]
+    if len(others) < FEW:
+        return Result(
+            {}, {}, "not run", n=len(found.labels), note=f"{len(wrong)} mistakes: too few to compare the surest with."
+        )
     kind, fifth = kind_table(), found.rank() <= 5
     same = kind[found.labels] == kind[found.predicted]
     threshold = float(sure[surest[-1]])
@@ -56,7 +60,8 @@ def compute(ctx) -> Result:
         },
         "right, of all images judged as confidently, %": percent(level),
     }  # fmt: skip
-    shown = distinct(surest, found.predicted)[: config["shown"]]
+    there = np.isin(found.predicted[surest], found.labels)  # a tree of few classes has no typical image of the others
+    shown = distinct(surest[there], found.predicted)[: config["shown"]]
     classes = ctx.model.classes
     measured["shown"] = {
         ctx.images.names[i]: {
@@ -65,7 +70,7 @@ def compute(ctx) -> Result:
         }
         for i in shown
     }  # fmt: skip
-    beside = [typical(found, found.predicted[i]) for i in shown]
+    beside = np.array([typical(found, found.predicted[i]) for i in shown], dtype=int)
     arrays = {"shown": photograph(ctx.images.batch(shown)), "typical": photograph(ctx.images.batch(beside))}
     arrays |= {"probability": sure, "predicted": found.predicted, "labels": found.labels, "rank": found.rank()}
     claims, outcome = verdict({
@@ -77,7 +82,7 @@ def compute(ctx) -> Result:
     })  # fmt: skip
     note = (
         f"The {len(surest)} mistakes of greatest probability against all others; kinds are six: {', '.join(KINDS)}, the rest. "
-        "Shown: one of each predicted class; beside it the image of that class whose code is nearest to the class's mean. "
+        "Shown: one of each predicted class that the corpus has; beside it its image whose code is nearest to its mean. "
         "Shares with Wilson's 95 % intervals, differences by bootstrap over images."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(found.labels), note=note)
@@ -126,7 +131,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> list[float]:
 
 
 def draw(result: Result):
-    if not result.arrays:
+    if not result.arrays or not result.measured["shown"]:
         return {}
     a, rows = result.arrays, list(result.measured["shown"].values())
     columns = 4

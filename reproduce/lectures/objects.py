@@ -97,8 +97,10 @@ def present(ctx, hashes: dict[str, str]) -> tuple[dict[str, int], str]:
     places = {name.split("/")[-1]: i for i, name in enumerate(ctx.images.names)}
     root, found, other = Path(ctx.data or "").expanduser(), {}, 0
     for name in hashes.keys() & places.keys() if ctx.data else ():
-        path = next(p for p in (root / "val", root) if p.is_dir()) / ctx.images.names[places[name]]
-        if hashlib.sha256(path.read_bytes()).hexdigest() == hashes[name]:
+        files = [p for p in (p / ctx.images.names[places[name]] for p in (root / "val", root)) if p.is_file()]
+        if not files:
+            continue  # of a tree that has another place, such as Imagenette
+        if hashlib.sha256(files[0].read_bytes()).hexdigest() == hashes[name]:
             found[name] = places[name]
         else:
             other += 1

@@ -12,6 +12,7 @@ import zfnet
 from reproduce.figure import SAMPLES, Context, run
 from reproduce.lectures import attributes, keypoints, mistakes, objects, painted, parts_shape_texture, recognised, video
 from tests.conftest import random_he
+from zfnet.data.cache import Images
 from zfnet.data.scenes import draw_scene
 
 
@@ -63,6 +64,8 @@ def test_annotated_files_are_those_that_were_looked_at(tree):
     assert list(found) == [good.name]
     assert context.images.names[found[good.name]].endswith(good.name)
     assert said == "Left out of the annotated images: 1 absent, 1 other files."
+    downloaded = SimpleNamespace(data="imagenette", images=context.images)  # which lies in the cache
+    assert objects.present(downloaded, hashes) == ({}, "Left out of the annotated images: 3 absent.")
 
 
 def test_partners_are_of_other_classes_and_every_style_is_given_once():
@@ -143,6 +146,9 @@ def test_attributes_and_mistakes_need_labels(tmp_path):
         assert (outcome.record.verdict, outcome.record.files) == ("not run", [])
 
 
+JUDGED = ["reproduced", "partial", "differs"]
+
+
 def made_up(n=40, seed=0):
     rng = np.random.default_rng(seed)
     probability = rng.dirichlet(np.ones(6), n)
@@ -177,6 +183,26 @@ def test_recognise_keeps_what_the_network_says(tree, cache):
     assert seen[context.model.wnids.index("n02088094")] == 8
     assert seen.sum() == 16  # of n03000000, which the network does not know, none
     assert recognised.training_images(SimpleNamespace(data=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "kinds", "verdicts"), [(80, 6, ["not run"]), (300, 6, JUDGED), (300, 2, JUDGED), (80, 1, ["not run"])]
+)
+def test_few_images_or_classes_are_enough_or_said_not_to_be(n, kinds, verdicts, monkeypatch):
+    found, rng = made_up(n), np.random.default_rng(1)
+    found.labels[:] %= kinds
+    pixels = torch.from_numpy(rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8))
+    names = [f"{i}.JPEG" for i in range(n)]
+    images = Images(pixels.permute(0, 2, 3, 1).numpy(), found.labels, [], [], names, "few", size=16)
+    model = SimpleNamespace(wnids=[str(i) for i in range(1000)], classes=[str(i) for i in range(1000)])
+    ctx = SimpleNamespace(corpus="few", data=None, images=images, model=model, progress=lambda items, **_: items)
+    for script in (mistakes, attributes):
+        monkeypatch.setattr(script, "recognise", lambda ctx: found)
+        result = script.compute(ctx)
+        assert result.verdict in (verdicts if script is mistakes else JUDGED)
+        assert bool(script.draw(result)) == (result.verdict != "not run")
+        if script is mistakes and result.measured:
+            assert {row["taken for"] for row in result.measured["shown"].values()} == {str(k) for k in range(kinds)}
 
 
 def test_kinds_and_differences():
