@@ -153,7 +153,7 @@ def rubbish(
     r"""Images of nothing that have a class: from noise x (N, 3, H, W) up the class's probability, with no regulariser.
 
     $\max_x \log p(g | x)$ by Adam, steps of `rate` input units at first, valid pixels. Nguyen, Yosinski & Clune 2015, section
-    3.4 (gradient ascent), without its L2 decay; Goodfellow et al. 2015 call them rubbish class examples. `goal` is a class, or
+    4 (gradient ascent), without its L2 decay; Goodfellow et al. 2015 call them rubbish class examples. `goal` is a class, or
     one for each image. Raises ValueError, UnsupportedNetwork.
     """
     if goal is None or batch < 1:

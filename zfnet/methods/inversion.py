@@ -53,7 +53,7 @@ def invert(
 
     `code` (N, C, h, w) or (N, C) is what `zfnet.trace(model, x)[layer]` gives, after the layer's ReLU; in a network that is no
     chain of modules the output of the module at the path `layer`. At most `batch` images are in memory.
-    Raises ValueError for bad arguments or a code that is not the layer's, UnknownLayer, UnsupportedNetwork.
+    Raises ValueError for bad arguments, or a code that is zero or not the layer's; UnknownLayer, UnsupportedNetwork.
     """
     check_input(model, start)
     pixel_range(start)

@@ -66,7 +66,7 @@ def style_transfer(
 
     `content` (N, 3, H, W) and `style` (N or 1, 3, h, w) are in the network's input convention; sizes may differ. Layers are
     those of `zfnet.trace`, or module paths in other networks. At most `batch` images are in memory.
-    Raises ValueError for bad inputs or options, UnknownLayer, UnsupportedNetwork.
+    Raises ValueError for bad inputs or options, or a layer that is zero throughout; UnknownLayer, UnsupportedNetwork.
     """
     check_input(model, content)
     check_input(model, style)
