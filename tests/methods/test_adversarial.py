@@ -9,7 +9,7 @@ import zfnet
 from tests.methods.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.activations import UnsupportedNetwork
 from zfnet.data.images import STD, to_pixels
-from zfnet.methods.adversarial import fgsm, grey_level, iterated, loss_gradient, rubbish, smallest
+from zfnet.methods.adversarial import BEYOND, fgsm, grey_level, iterated, loss_gradient, rubbish, smallest
 from zfnet.methods.ascent import ascend
 from zfnet.methods.synthesis import clip
 
@@ -51,12 +51,14 @@ def test_on_two_linear_classes_it_succeeds_from_the_distance_in_the_maximum_norm
         assert not bool(fgsm(model, x[n : n + 1], epsilon=0.97 * needed).fooled)
         assert bool(fgsm(model, x[n : n + 1], epsilon=1.03 * needed).fooled)
         assert bool(iterated(model, x[n : n + 1], epsilon=1.03 * needed, steps=6).fooled)
+        two = iterated(model, x[n : n + 1], epsilon=2.4 * needed, steps=8)  # a quarter of epsilon each, and it stops
+        assert float(two.largest) == pytest.approx(1.2 * needed, rel=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane(classes):
     """In pixels: with W the weights in pixels, the distance to the plane of classes k and y is |gap| / |W_k - W_y|."""
-    model, x = linear(classes), 0.2 * images(size=6)
+    model, x = linear(classes), 0.2 * images(24, size=6)
     logits = model(x).detach()
     weight = (model[1].weight.view(classes, 3, 6, 6) / torch.tensor(STD).view(3, 1, 1)).flatten(1).detach()
     label = logits.argmax(1)
@@ -64,9 +66,20 @@ def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane
     for n, y in enumerate(label.tolist()):
         others = [k for k in range(classes) if k != y]
         distances = [float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm()) for k in others]
-        assert float(a.norm[n]) == pytest.approx(255 * min(distances), rel=1e-3)
+        assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BEYOND), rel=1e-3)
         assert int(a.predicted[n]) == others[distances.index(min(distances))]
     assert a.fooled.all()
+    if classes > 2:
+        assert (a.predicted != logits.topk(2).indices[:, 1]).any()  # the second most probable class is not always the nearest
+
+
+def test_the_smallest_change_does_not_end_on_the_plane():
+    """Where both logits are equal the lower class is predicted: without a step beyond, class 0 is never left."""
+    model, x = linear(), 0.2 * images(8, size=6)
+    gap = (model(x)[:, 1] - model(x)[:, 0]).detach()
+    model[1].bias.data[0] += gap.max() + 0.1
+    assert (model(x).argmax(1) == 0).all()
+    assert smallest(model, x, overshoot=0.0, steps=20).fooled.all()
 
 
 def test_the_slope_of_the_loss_equals_finite_differences():

@@ -147,6 +147,9 @@ def test_a_descent_finds_the_bottom_of_a_bowl_and_each_row_its_own():
         lambda p, step: (p - 9).square().sum(1), torch.zeros(1, 1), steps=99, rate=0.5, after=lambda p, step: p.clamp_max(2)
     )
     assert float(held) == 2
+    # down a plane Adam's steps have the length of the rate, which falls linearly: 5/5, 4/5, 3/5, 2/5 and 1/5 of it
+    down, _ = descend(lambda p, step: p.sum(1), torch.zeros(1, 2), steps=5, rate=0.5)
+    torch.testing.assert_close(down, torch.full((1, 2), -1.5))
     with pytest.raises(ValueError, match="rate above 0"):
         descend(lambda p, step: p.sum(1), torch.zeros(1, 1), steps=1, rate=0.0)
 

@@ -19,6 +19,8 @@ from zfnet.methods.attribution import Target, derivative, forward
 from zfnet.methods.synthesis import clip, descend, pixel_range, slope
 from zfnet.occlusion import resolve_target
 
+BEYOND = 1e-4  # of the whole range: how far over a plane DeepFool's authors step; a step onto it can end in a tie, for good
+
 
 @dataclass(frozen=True, eq=False)
 class Adversarial:
@@ -116,8 +118,9 @@ def smallest(
 ) -> Adversarial:
     r"""The way over the nearest boundary, in the L2 norm: steps to the nearest of the planes that stand for the boundaries.
 
-    $r_i = \frac{|f_l|}{\|w_l\|^2} w_l$ with $w_k = \nabla (S_k - S_y)$, $f_k = S_k - S_y$ and $l = \arg\min_k |f_k| / \|w_k\|$
-    over the `candidates` most probable classes but y; the sum of the steps is stretched by 1 + `overshoot`, so that it crosses.
+    $r_i = \frac{|f_l|}{\|w_l\|^2} w_l$, and BEYOND more, with $w_k = \nabla (S_k - S_y)$, $f_k = S_k - S_y$ and
+    $l = \arg\min_k |f_k| / \|w_k\|$ over the `candidates` most probable classes but y; the sum of the steps is stretched by
+    1 + `overshoot`, so that it crosses.
     DeepFool, Moosavi-Dezfooli, Fawzi & Frossard 2016, algorithm 2. In pixels: distances are of RGB, not of the network's
     deviations. At most `steps` steps; `label` y (None: the predicted class); other arguments and errors as `fgsm`.
     """
@@ -236,6 +239,6 @@ def nearest_plane(
             square = w.square().sum((1, 2, 3)).clamp_min(1e-30)
             distance = gap.detach().abs() / square.sqrt()
             nearer = distance < best
-            found = ((gap.detach().abs() / square)[:, None, None, None] * w) * unit
+            found = (((distance + BEYOND) / square.sqrt())[:, None, None, None] * w) * unit
             best, step = torch.where(nearer, distance, best), torch.where(nearer[:, None, None, None], found, step)
     return step, others, logits.detach().argmax(1) == label
