@@ -1,13 +1,14 @@
 """Canonical examples: what the network would have to see to be sure of a class.
 
 From grey noise the logit of a class is driven up by gradient ascent (Simonyan et al. 2014, section 2), in frequency space,
-in the colours of photographs and under jitter (Olah et al. 2017). The network must take the image for its class: that is
-counted over classes spread over all of them. The same ascent on pixels alone reaches the class as well and shows nothing;
-its total variation beside that of photographs says so in a number.
+in the colours of photographs and under jitter (Olah et al. 2017). The network must take the image for its class: what it takes
+for another class climbs on, up its own class's probability. That is counted before and after. The same ascent on pixels
+alone reaches the class as well and shows nothing; its total variation beside that of photographs says so in a number.
 """
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread, verdict
@@ -26,6 +27,7 @@ FIGURE = Figure(
     config={
         "classes": 50, "shown": 20, "plain": 5, "images": 100, "steps": 60, "rate": 0.03, "noise": 0.05, "jitter": 16,
         "variation": 40.0, "decay": 5.0, "share": 0.9,
+        "part steps": 20, "part at most": 3,
     },
     files=("shared.py",),
     alone=True,
@@ -40,17 +42,21 @@ def compute(ctx) -> Result:
     generator = torch.Generator().manual_seed(FIGURE.seed)
     noise = config["noise"] * torch.randn(len(target), 3, *photographs.shape[-2:], generator=generator).to(ctx.device)
     options = {"steps": config["steps"], "rate": config["rate"], "batch": 10, "progress": ctx.progress}
-    drawn = ascend(
-        ctx.model, noise, target.tolist(), frequency=True, colours=colours, jitter=config["jitter"],
-        variation=config["variation"], decay=config["decay"], generator=generator, **options,
-    )  # fmt: skip
+    options |= {"generator": generator}
+    held = {"frequency": True, "colours": colours} | {key: config[key] for key in ("jitter", "variation", "decay")}
+    drawn = ascend(ctx.model, noise, target.tolist(), **held, **options).pixels
+    parted, climbs = part(ctx, drawn, target, **held, **options | {"steps": config["part steps"]})
     few = np.linspace(0, len(target) - 1, min(len(target), config["plain"])).round().astype(int)
     plain = ascend(ctx.model, noise[few], target[few].tolist(), **options)
-    rows = {"regularised": (drawn.pixels, target), "pixels alone": (plain.pixels, target[few])}
+    kinds = {
+        "regularised": (parted, target),
+        "before they were parted": (drawn, target),
+        "pixels alone": (plain.pixels, target[few]),
+    }
     arrays: dict[str, np.ndarray] = {"colours": colours.numpy(), "few": few}
     measured: dict = {"total variation of photographs": [float(v) for v in total_variation(photographs).quantile(QUANTILES)]}
-    for kind, (pixels, wanted) in rows.items():
-        probability = torch.cat([ctx.model(part) for part in pixels.split(20)]).softmax(1).cpu()
+    for kind, (pixels, wanted) in kinds.items():
+        probability = probabilities(ctx.model, pixels)
         predicted, own = probability.argmax(1).numpy(), probability[range(len(wanted)), wanted].numpy()
         arrays |= {f"{kind}.pixels": pixels.cpu().numpy(), f"{kind}.target": wanted, f"{kind}.predicted": predicted}
         arrays[f"{kind}.probability"] = own
@@ -59,6 +65,7 @@ def compute(ctx) -> Result:
             "probability of the class, median": float(np.median(own)), "total variation": float(total_variation(pixels).mean()),
             "taken for another": {names[t]: names[p] for t, p in zip(wanted, predicted, strict=True) if t != p},
         }  # fmt: skip
+    measured["climbs to part them, by class"] = {names[t]: n for t, n in zip(target, climbs, strict=True) if n}
     arrays["names"] = np.array(names)
     claims, found = judge(measured)
     note = (
@@ -69,6 +76,30 @@ def compute(ctx) -> Result:
 
 
 QUANTILES = torch.tensor([0.0, 0.5, 1.0])
+
+
+def part(ctx, pixels: torch.Tensor, target: np.ndarray, **options) -> tuple[torch.Tensor, list[int]]:
+    """What the network takes for another class climbs on, up the logarithm of its own class's probability; how often each did.
+
+    A class's logit can be high while that of a class like it is higher. In the logits z that slope is one_hot(y) - softmax(z),
+    taken once for each climb, and scaled so that its own class weighs 1.
+    """
+    pixels, climbs, own = pixels.clone(), [0] * len(target), torch.from_numpy(target)
+    for _ in range(FIGURE.config["part at most"]):
+        probability = probabilities(ctx.model, pixels)
+        wrong = torch.nonzero(probability.argmax(1) != own)[:, 0]
+        if not len(wrong):
+            break
+        slope = F.one_hot(own[wrong], probability.shape[1]) - probability[wrong]
+        slope = slope / slope.amax(1, keepdim=True)
+        pixels[wrong] = ascend(ctx.model, pixels[wrong], slope, **options).pixels
+        for i in wrong.tolist():
+            climbs[i] += 1
+    return pixels, climbs
+
+
+def probabilities(model, pixels: torch.Tensor) -> torch.Tensor:
+    return torch.cat([model(some) for some in pixels.split(20)]).softmax(1).cpu()
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
@@ -92,7 +123,7 @@ def draw(result: Result):
     shown = np.linspace(0, len(a["regularised.target"]) - 1, config["shown"]).round().astype(int)
     columns = len(few)
     rows = -(-len(shown) // columns)
-    figure = new_figure(2.1 * columns, 2.35 * (rows + 1))
+    figure = new_figure(1.72 * columns, 2.1 * (rows + 1))
     grid = figure.subplots(rows + 1, columns, squeeze=False)
     for axes, i in zip(grid[:rows].flat, shown, strict=True):
         caption(axes, a, "regularised", i, names)
@@ -104,10 +135,7 @@ def draw(result: Result):
 def caption(axes, a: dict, kind: str, i: int, names: np.ndarray, before: str = "") -> None:
     """One image with its class, its probability, and what it is taken for where that is another."""
     target, predicted = int(a[f"{kind}.target"][i]), int(a[f"{kind}.predicted"][i])
-    text = f"{before}{names[target]}\nprobability {a[f'{kind}.probability'][i]:.2f}"
-    show(
-        axes,
-        photograph(a[f"{kind}.pixels"][i : i + 1])[0],
-        text + ("" if target == predicted else f", taken for {names[predicted]}"),
-    )
+    said = "probability" if target == predicted else f"for {names[predicted]};"
+    text = f"{before}{names[target]}\n{said} {a[f'{kind}.probability'][i]:.2f}"
+    show(axes, photograph(a[f"{kind}.pixels"][i : i + 1])[0], text)
     axes.title.set_fontsize(7.5)
