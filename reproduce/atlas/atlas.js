@@ -606,7 +606,7 @@ async function lookLayer(name) {
     return el("section", { class: "wide" },
       el("p", {}, el("strong", {}, `feature ${feature.number}`), ` activation ${number(feature.value, 4)} at row ${feature.position[0]}, column ${feature.position[1]}`),
       own("patch", 0), own("projection", 1),
-      el("div", { class: "neighbours" }, many ? [el("figcaption", {}, "the images of the atlas that excite it most, and their projections"), nine("patches"), el("div", { style: { height: ".2rem" } }), nine("projections")] : LOOK.atlas ? el("p", { class: "soft" }, "The atlas has no page for it.") : null));
+      el("div", { class: "neighbours" }, many ? [el("figcaption", {}, "the images of the atlas that excite it most, and their projections"), nine("patches"), el("div", { style: { height: ".2rem" } }), nine("projections")] : LOOK.atlas ? el("p", { class: "soft" }, "The atlas has no pictures for it.") : null));
   };
   return [
     el("h1", {}, `${name}: its strongest features`),

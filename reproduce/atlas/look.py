@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,10 +81,11 @@ def strongest(model: Network, x: Tensor, maps: Tensor, layer: str, out: Path, at
         found = 0
         if listed and data and number in listed["numbers"]:
             slot = listed["numbers"].index(number)
-            found = len(data["features"][slot]["value"])
-            for kind in KINDS:
-                tiles = read_tiles(atlas / "sheets" / f"{layer}-{kind}-{slot // ROWS}.webp", listed["side"])
-                rows[kind][f] = tiles[slot % ROWS]
+            with contextlib.suppress(OSError):  # a sheet that is missing or damaged has no neighbours to show
+                for kind in KINDS:
+                    tiles = read_tiles(atlas / "sheets" / f"{layer}-{kind}-{slot // ROWS}.webp", listed["side"])
+                    rows[kind][f] = tiles[slot % ROWS]
+                found = len(data["features"][slot]["value"])
         features.append({
             "number": number, "value": float(value[number]), "position": position[f].tolist(), "neighbours": found,
         })  # fmt: skip

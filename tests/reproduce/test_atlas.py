@@ -322,6 +322,18 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
     assert "no atlas" in reason
 
 
+def test_look_does_without_the_sheets_of_a_damaged_atlas(small, tmp_path):
+    context, whole = small
+    shutil.copytree(whole, tmp_path / "atlas")
+    (tmp_path / "atlas" / "sheets" / "conv3-patches-0.webp").unlink()
+    sheet = tmp_path / "atlas" / "sheets" / "conv4-projections-0.webp"
+    sheet.write_bytes(sheet.read_bytes()[:200])
+    zfnet.photograph("cat").save(tmp_path / "cat.png")
+    look(context.model, "small", tmp_path / "cat.png", tmp_path / "page", tmp_path / "atlas")
+    shown = {n: max(f["neighbours"] for f in site.read(tmp_path / "page", n)["features"]) for n in ("conv2", "conv3", "conv4")}
+    assert shown == {"conv2": 9, "conv3": 0, "conv4": 0}
+
+
 def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     context, whole = small
     (tmp_path / "text.jpg").write_text("no image")
