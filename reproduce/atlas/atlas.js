@@ -382,8 +382,8 @@ async function classes() {
   const fill = () => {
     const words = input.value.trim().toLowerCase();
     const order = INDEX.classes.map((_, c) => c).filter((c) => className(c).toLowerCase().includes(words));
-    if (state.classes !== "name") order.sort((a, b) => (state.classes === "best" ? -1 : 1) * (labelled ? ratio(a) - ratio(b) : data.classes[a].taken - data.classes[b].taken) || a - b);
-    else order.sort((a, b) => className(a).localeCompare(className(b), "en"));
+    if (state.classes !== "name") order.sort((a, b) => !data.classes[a].images - !data.classes[b].images || (state.classes === "best" ? -1 : 1) * (labelled ? ratio(a) - ratio(b) : data.classes[a].taken - data.classes[b].taken) || a - b);
+    else order.sort((a, b) => className(a).localeCompare(className(b), "en", { numeric: true }));
     list.replaceChildren(...order.map((c) => el("li", {}, classLink(c), el("small", {}, text(c)))));
   };
   const input = el("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", input: fill });

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import re
+import shutil
 import threading
 
 import pytest
@@ -180,6 +181,21 @@ def test_the_grid_is_sorted_as_asked(browser, made, site_of):
             )
             page.wait_for_timeout(50)
             assert order() == expected
+
+
+def test_classes_without_images_are_neither_best_nor_worst(browser, made, tmp_path):
+    shutil.copytree(made / "atlas", tmp_path / "atlas")
+    index, data = (site.read(made / "atlas", name) for name in ("index", "classes"))
+    data["classes"][1] |= {"images": 0, "right": 0}
+    data["classes"][0] |= {"right": 1}
+    data["classes"][2] |= {"right": 2}
+    site.save(tmp_path / "atlas", "classes", data)
+    site.save(tmp_path / "atlas", "index", index | {"classes": ["class 10", "class 9", "class 1"]})
+    with opened(browser, (tmp_path / "atlas").as_uri(), "classes") as page:
+        for order, expected in (("name", "1 9 10"), ("best", "1 10 9"), ("worst", "10 1 9")):
+            page.click(f"button[data-value={order}]")
+            shown = page.eval_on_selector_all("main .list a", "all => all.map(a => a.textContent.slice(6)).join(' ')")
+            assert shown == expected, order
 
 
 def test_arrow_keys_lead_between_features_and_layers(browser, made, site_of):
