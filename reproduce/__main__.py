@@ -88,12 +88,18 @@ def main() -> int:
 
 def _asks_for_a_network(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
-    sub.add_argument("--device", help="cuda or cpu; by default the first that is there")
+    sub.add_argument("--device", default="auto", help="cuda or cpu; by default the first that is there")
+
+
+def _device(options: argparse.Namespace) -> str:
+    from zfnet.parallel import join
+
+    with join(options.device) as (_, device):
+        return str(device)
 
 
 def show(options: argparse.Namespace) -> int:
     """Write an atlas, or the page of one image."""
-    import torch
     from tqdm import tqdm
 
     import zfnet
@@ -103,10 +109,11 @@ def show(options: argparse.Namespace) -> int:
     from reproduce.figure import Context
 
     began = time.perf_counter()
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(options)
     progress = functools.partial(tqdm, dynamic_ncols=True)
     if options.command == "atlas":
         context = Context(options.model, options.data, device, progress)
+        canonical.resolve(context, options.canonical)  # a wrong name is told now, not after the pass
         page = atlas.write(context, options.out)
         if options.canonical:
             canonical.add(context, options.out, options.canonical)
@@ -123,14 +130,13 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
 
     A figure that fails is named in the table, its traceback printed, and the others are made; the exit status is then 1.
     """
-    import torch
     from tqdm import tqdm
 
     from reproduce import atlas
     from reproduce.figure import SAMPLES, WRONG_INPUT, Context, Outcome, run
 
     began = time.perf_counter()
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(options)
     inner = functools.partial(tqdm, leave=False, dynamic_ncols=True, position=1)
     context = Context(options.model, options.data, device, inner, options.datasets)
     outcomes: list[Outcome] = []

@@ -41,12 +41,20 @@ from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.model import Network
+from zfnet.parallel import ParallelError
 from zfnet.record import Record, environment, read_record, write_figure, write_gif, write_record
 from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
-WRONG_INPUT = (CheckpointError, DataError, ImageError, UnknownLayer, UnsupportedNetwork)  # the user's: nothing can be made
+WRONG_INPUT = (
+    CheckpointError,
+    DataError,
+    ImageError,
+    ParallelError,
+    UnknownLayer,
+    UnsupportedNetwork,
+)  # the user's: nothing can be made
 DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
     "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),

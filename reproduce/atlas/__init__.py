@@ -40,11 +40,11 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
         raise DataError(f"the network takes {model.size} pixels, the images of {context.corpus} are cut to {images.size}")
     parts = digest(model.info["sha256"], images.digest, most, source("zfnet"), *_sources("tables", "sheets", "demos"))
     key = digest(parts, *_sources("summary", "__init__"))
-    there = prepare(out, parts)
-    page = shell(out)
     names, outputs, kind = summary.kinds(images)
     index, numbers = describe_network(model, most)
     layers = list(numbers)
+    there = prepare(out, parts)
+    page = shell(out)
     index |= constants() | {
         "network": Path(context.model_name).stem, "corpus": context.corpus, "data": images.digest, "images": len(images),
         "grouped": images.groups is not None, "kinds": names, "outputs": outputs, "demos": [], "most": most, "parts": parts,
@@ -52,7 +52,8 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     }  # fmt: skip
     missing = [*reversed(layers), "classes", "images"]  # the most interesting first
     if there.get("key") == key:
-        index, missing = there, there["missing"]
+        index = there
+        missing = [part for part in missing if part in there["missing"] or damaged(out, part, len(there["demos"]))]
     if not missing:
         return page
 
@@ -85,10 +86,21 @@ def write_sample(context: Context, out: Path) -> Path | None:
     return write(context, out, SAMPLE_FEATURES)
 
 
+def damaged(out: Path, part: str, images: int) -> bool:
+    """Whether data of a part that was finished cannot be read any more; `images` is the number of demonstration images."""
+    data = {"classes": ["classes", "names"], "images": [f"image{i}" for i in range(images)]}
+    return any(read(out, name) is None for name in data.get(part, [part]))
+
+
 def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, list[int]]]:
-    """What the page says of a network, and the numbers of the features that it shows, at most so many a layer, by layer."""
+    """What the page says of a network, and the numbers of the features that it shows, at most so many a layer, by layer.
+
+    Raises DataError for a network of other than colour images.
+    """
+    if model.options["in_channels"] != 3:
+        raise DataError(f"the network takes images of {model.options['in_channels']} channels, and the pages show those of 3")
     weight = next(model.parameters())
-    x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device)
+    x = torch.zeros(1, 3, model.size, model.size, device=weight.device)
     steps, rows = chain(model, x), list(describe(model))
     numbers, layers = {}, []
     for layer in conv_layers(steps):

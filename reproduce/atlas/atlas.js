@@ -3,6 +3,10 @@
 "use strict";
 
 const INDEX = ATLAS.index;
+if (!INDEX) { // a run that was stopped before it, or a copy without its data
+  document.getElementById("view").textContent = "data/index.js is not there, or damaged: the command that writes this page was interrupted, and is to be run again.";
+  throw new Error("no data");
+}
 const LOOK = INDEX.look; // of one image; an atlas has none
 const SVG = "http://www.w3.org/2000/svg";
 const state = { view: "both", covers: "patches", classes: "name" }; // what the reader chose, from page to page
@@ -89,6 +93,7 @@ function place(node, sheet, column, row, columns, rows) {
 }
 const picture = (label, tag = "span", attributes = {}) => el(tag, { class: "tile", role: tag === "span" ? "img" : null, "aria-label": label, ...attributes });
 
+const PARTS = { classes: "classes", class: "classes", images: "images", image: "images" }; // which a page needs
 const layerOf = (name) => INDEX.layers.find((layer) => layer.name === name);
 const done = (part) => !INDEX.missing.includes(part);
 const className = (c) => INDEX.classes[c] ?? `output ${c}`;
@@ -149,7 +154,7 @@ function drawMap() {
 }
 
 function markMap(name, query) {
-  const page = { class: "classes", image: "images" }[name] || name;
+  const page = PARTS[name] || name;
   for (const box of document.querySelectorAll("#map [data-route]")) {
     const route = box.dataset.route;
     if (route === page) box.setAttribute("aria-current", "page");
@@ -224,8 +229,8 @@ const SORTS = {
 async function layerPage(name, query) {
   const layer = layerOf(name);
   const data = await load(name);
-  const like = query.has("like") && INDEX.kinds[query.get("like")] !== undefined ? Number(query.get("like")) : null;
-  const sort = like !== null && !query.get("sort") ? "like" : SORTS[query.get("sort")] ? query.get("sort") : "number";
+  const asked = query.get("sort"), like = /^\d+$/.test(query.get("like")) && INDEX.kinds[query.get("like")] !== undefined ? Number(query.get("like")) : null;
+  const sort = like !== null && !asked ? "like" : asked !== "like" && Object.hasOwn(SORTS, asked) ? asked : "number";
   const covers = name === INDEX.layers[0].name ? ["patches", "projections", "filters"] : ["patches", "projections"];
   if (!covers.includes(state.covers)) state.covers = "patches";
   let lift = null;
@@ -236,8 +241,8 @@ async function layerPage(name, query) {
   }
   let slots = layer.numbers.map((_, slot) => slot);
   if (sort === "similarity") slots = data.order.map((feature) => layer.numbers.indexOf(feature));
-  else if (sort === "like" && lift) slots.sort((a, b) => lift[b] - lift[a] || a - b);
-  else if (sort !== "like") slots.sort((a, b) => SORTS[sort][2](data.features[a]) - SORTS[sort][2](data.features[b]) || a - b);
+  else if (sort === "like") slots.sort((a, b) => lift[b] - lift[a] || a - b);
+  else slots.sort((a, b) => SORTS[sort][2](data.features[a]) - SORTS[sort][2](data.features[b]) || a - b);
   const label = (slot) => (lift ? `× ${number(lift[slot], 3)}` : SORTS[sort][3](data.features[slot]));
 
   const grid = el("ul", { class: "grid" });
@@ -254,7 +259,7 @@ async function layerPage(name, query) {
     location.hash = `#/${name}?${chosen}`;
   };
   const options = Object.entries(SORTS).filter(([key]) => key !== "like" || like !== null);
-  const order = el("select", { change: go }, options.map(([key, [text]]) => el("option", { value: key, selected: key === sort }, key === "like" ? INDEX.kinds[like] : text)));
+  const order = el("select", { id: "order", change: go }, options.map(([key, [text]]) => el("option", { value: key, selected: key === sort }, key === "like" ? INDEX.kinds[like] : text)));
   const kinds = INDEX.outputs.some((output) => output >= 0) ? "class" : "photograph";
   const sorted = sort === "like" ? `Sorted by lift: the mean of a feature's maxima over the images of ${INDEX.kinds[like]}, divided by that over all images.` : SORTS[sort][1] ? `Sorted by ${SORTS[sort][1]}.` : "";
   return [
@@ -377,8 +382,8 @@ async function classes() {
   const fill = () => {
     const words = input.value.trim().toLowerCase();
     const order = INDEX.classes.map((_, c) => c).filter((c) => className(c).toLowerCase().includes(words));
-    if (state.classes !== "name") order.sort((a, b) => (state.classes === "best" ? -1 : 1) * (labelled ? ratio(a) - ratio(b) : data.classes[a].taken - data.classes[b].taken) || a - b);
-    else order.sort((a, b) => className(a).localeCompare(className(b), "en"));
+    if (state.classes !== "name") order.sort((a, b) => !data.classes[a].images - !data.classes[b].images || (state.classes === "best" ? -1 : 1) * (labelled ? ratio(a) - ratio(b) : data.classes[a].taken - data.classes[b].taken) || a - b);
+    else order.sort((a, b) => className(a).localeCompare(className(b), "en", { numeric: true }));
     list.replaceChildren(...order.map((c) => el("li", {}, classLink(c), el("small", {}, text(c)))));
   };
   const input = el("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", input: fill });
@@ -438,7 +443,9 @@ function cells(node, rows, columns, label, choose, leave, at = (x, y) => [Math.f
   return set(node, {
     tabindex: 0, role: "application", "aria-label": label, pointerdown: point,
     pointermove: (event) => { if (leave || event.buttons) point(event); },
-    pointerleave: () => { if (leave && document.activeElement !== node) { here = null; leave(); } },
+    pointerleave: (event) => { // a lifted finger leaves the occluder where it was
+      if (leave && event.pointerType === "mouse" && document.activeElement !== node) { here = null; leave(); }
+    },
     keydown: (event) => {
       if (event.key === "Escape" && leave) { here = null; leave(); }
       if (!keys[event.key]) return;
@@ -557,8 +564,8 @@ function projections(data, folder, key) {
   show(0, Math.floor(best / values[0].length), best % values[0].length);
   return el("div", { class: "lab" },
     el("div", { class: "pair" },
-      el("figure", {}, el("figcaption", {}, "what it sees"), el("div", { class: "stage", style: { cursor: "default" } }, el("img", { src: `${folder}/${key}.webp`, alt: "The image" }), fields[0])),
-      el("figure", {}, el("figcaption", {}, "its projection"), el("div", { class: "stage", style: { cursor: "default" } }, patch, fields[1]))),
+      el("figure", {}, el("figcaption", {}, "what it sees"), el("div", { class: "stage" }, el("img", { src: `${folder}/${key}.webp`, alt: "The image" }), fields[0])),
+      el("figure", {}, el("figcaption", {}, "its projection"), el("div", { class: "stage" }, patch, fields[1]))),
     el("div", {}, maps, told));
 }
 
@@ -599,7 +606,7 @@ async function lookLayer(name) {
     return el("section", { class: "wide" },
       el("p", {}, el("strong", {}, `feature ${feature.number}`), ` activation ${number(feature.value, 4)} at row ${feature.position[0]}, column ${feature.position[1]}`),
       own("patch", 0), own("projection", 1),
-      el("div", { class: "neighbours" }, many ? [el("figcaption", {}, "the images of the atlas that excite it most, and their projections"), nine("patches"), el("div", { style: { height: ".2rem" } }), nine("projections")] : el("p", { class: "soft" }, "The atlas has no page for it.")));
+      el("div", { class: "neighbours" }, many ? [el("figcaption", {}, "the images of the atlas that excite it most, and their projections"), nine("patches"), el("div", { style: { height: ".2rem" } }), nine("projections")] : LOOK.atlas ? el("p", { class: "soft" }, "The atlas has no pictures for it.") : null));
   };
   return [
     el("h1", {}, `${name}: its strongest features`),
@@ -645,10 +652,11 @@ function page(path, query) {
     if (second !== undefined && !/^\d+$/.test(second)) throw new Error(`${second} is no feature of ${name}`);
     return second === undefined ? layerPage(name, query) : featurePage(name, Number(second));
   }
-  const part = { classes: "classes", class: "classes", images: "images", image: "images" }[name];
-  if (!part || LOOK) throw new Error(`there is no page ${path.join("/")}`);
+  const pages = new Map([["classes", classes], ["images", images], ["class", () => classPage(Number(second))], ["image", () => imagePage(Number(second))]]);
+  if (!pages.has(name) || LOOK) throw new Error(`there is no page ${path.join("/")}`);
+  const part = PARTS[name];
   if (!done(part)) throw new Error(`the ${part} are not there yet`);
-  return { classes, images, class: () => classPage(Number(second)), image: () => imagePage(Number(second)) }[name]();
+  return pages.get(name)();
 }
 
 let turn = 0;
@@ -663,19 +671,21 @@ async function show() {
     content = [el("h1", {}, "Nothing here"), el("p", {}, `${error.message}. `, link("", "To the beginning"), ".")];
   }
   if (mine !== turn) return; // another page was asked for meanwhile
+  const held = view.contains(document.activeElement) ? document.activeElement.id : null;
   view.replaceChildren();
   set(view, {}, content);
+  if (held !== null) (document.getElementById(held) || view).focus({ preventScroll: true }); // else the keyboard's place is lost
   const heading = view.querySelector("h1");
   document.title = `${heading.textContent} – ${LOOK ? "a look inside" : `atlas of ${INDEX.network}`}`;
   view.dataset.route = path.join("/"); // says to tests that the page is drawn
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || LOOK) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) return;
   if (event.target.closest("input, select, textarea, [role=application]")) return;
   const [[name, second]] = parse();
   if (!layerOf(name) || !done(name)) return;
-  const feature = second === undefined ? null : Number(second);
+  const feature = LOOK || second === undefined ? null : Number(second);
   if (event.key === "p" && feature !== null) {
     const shown = document.querySelector(`.choice [data-value=${state.view === "patches" ? "projections" : "patches"}]`);
     if (shown) shown.click();

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from reproduce.atlas import describe_network
 from reproduce.atlas.sheets import write_picture
 from reproduce.atlas.site import read, save
 from reproduce.figure import Context
-from zfnet.activations import conv_layers, trace
 from zfnet.data.cache import DataError
 from zfnet.plot import photograph
 
@@ -23,18 +23,17 @@ ASCENT = {"frequency": True, "steps": 96, "rate": 0.03, "jitter": 16, "variation
 
 def resolve(context: Context, asked: Sequence[str]) -> dict[str, tuple[str | None, int]]:
     """The page of each name, "class/160" or "conv5/17", with the layer, None for logits, and the unit. Raises DataError."""
-    model = context.model
-    t = trace(model, context.images.batch([0]).to(context.device))
+    layers = describe_network(context.model, None)[1]
     pages: dict[str, tuple[str | None, int]] = {}
     for name in asked:
         layer, _, number = name.partition("/")
-        if layer in conv_layers(t.steps):
-            if not number.isdigit() or int(number) >= t[layer].shape[1]:
-                raise DataError(f"{name}: {layer} has features {layer}/0 to {layer}/{t[layer].shape[1] - 1}")
+        if layer in layers:
+            if not number.isdecimal() or int(number) not in layers[layer]:
+                raise DataError(f"{name}: {layer} has features {layer}/0 to {layer}/{layers[layer][-1]}")
             pages[f"{layer}/{int(number)}"] = (layer, int(number))
             continue
         try:
-            c = model.class_index(name)
+            c = context.model.class_index(name)
         except ValueError as error:
             raise DataError(str(error)) from None
         pages[f"class/{c}"] = (None, c)

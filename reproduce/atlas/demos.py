@@ -25,6 +25,7 @@ from zfnet.plot import GREY, enlarge, mosaic, photograph, projection_image
 COUNT = 6
 MAPS = 4  # strongest maps of the last layer
 OCCLUDER = fig7_occlusion.FIGURE.config
+SIDE = 224  # pixels of the images that OCCLUDER is for; on others it is as large a part
 
 
 def choose(context: Context, table: Table) -> list[tuple[str, Tensor, int]]:
@@ -51,7 +52,8 @@ def record(
     `name`.webp is the image (1, 3, H, W); `name`-map0.webp ... hold the projection of every position of its strongest last
     maps, laid out as the map is, cut to the receptive field. Grey is where a map is silent.
     """
-    o = zfnet.occlude(model, x, target, **OCCLUDER, progress=progress)
+    size, stride = (max(1, OCCLUDER[name] * x.shape[-1] // SIDE) for name in ("size", "stride"))
+    o = zfnet.occlude(model, x, target, size=size, stride=stride, fill=OCCLUDER["fill"], progress=progress)
     t = zfnet.trace(model, x)
     layer = conv_layers(t.steps)[-1]
     maps, field = t[layer][0], t.receptive_field(layer)
@@ -71,7 +73,7 @@ def record(
     assert o.baseline.activation is not None
     rows, columns = spans(o.boxes)
     return {
-        "target": int(o.target), "size": OCCLUDER["size"], "stride": OCCLUDER["stride"], "side": x.shape[-1], "layer": layer,
+        "target": int(o.target), "size": size, "stride": stride, "side": x.shape[-1], "layer": layer,
         "channel": int(o.channel),
         "rows": rows.tolist(), "columns": columns.tolist(),
         "activation": numbers(o.activation), "logit": numbers(o.logit), "probability": numbers(o.probability),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,16 +29,16 @@ def look(model: Network, name: str, image: Path, out: Path, atlas: Path, progres
     """Write the page of one image to `out`, and return it. `name` is the network's, `atlas` the folder of an atlas.
 
     Neighbours are shown where that is an atlas of the same network; else the page says why not.
-    Raises ImageError for an image that cannot be read, DataError where `out` holds something else.
+    Raises ImageError for an image that cannot be read, DataError as `describe_network`, and where `out` holds something else.
     """
     x = zfnet.preprocess(read_image(image), model.size).to(next(model.parameters()).device)
+    layers, numbers = describe_network(model, None)
     prepare(out, "", look=True)  # an earlier one is replaced
     page = shell(out)
     there, reason = neighbourhood(atlas, model)
     t = zfnet.trace(model, x)
     probability = t.logits[0].softmax(0)
     best = probability.argsort(descending=True, stable=True)[:LABELS].tolist()
-    layers, numbers = describe_network(model, None)
     for layer in progress(list(numbers), total=len(numbers), desc="layers"):
         save(out, layer, {"features": strongest(model, x, t[layer][0], layer, out, atlas, there)})
     save(out, "image", demos.record(model, x, None, out / "demos", "image", progress) | {"name": image.name})
@@ -80,10 +81,11 @@ def strongest(model: Network, x: Tensor, maps: Tensor, layer: str, out: Path, at
         found = 0
         if listed and data and number in listed["numbers"]:
             slot = listed["numbers"].index(number)
-            found = len(data["features"][slot]["value"])
-            for kind in KINDS:
-                tiles = read_tiles(atlas / "sheets" / f"{layer}-{kind}-{slot // ROWS}.webp", listed["side"])
-                rows[kind][f] = tiles[slot % ROWS]
+            with contextlib.suppress(OSError):  # a sheet that is missing or damaged has no neighbours to show
+                for kind in KINDS:
+                    tiles = read_tiles(atlas / "sheets" / f"{layer}-{kind}-{slot // ROWS}.webp", listed["side"])
+                    rows[kind][f] = tiles[slot % ROWS]
+                found = len(data["features"][slot]["value"])
         features.append({
             "number": number, "value": float(value[number]), "position": position[f].tolist(), "neighbours": found,
         })  # fmt: skip

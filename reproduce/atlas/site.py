@@ -11,7 +11,7 @@ from zfnet.data.cache import DataError
 from zfnet.record import write_text
 
 HERE = Path(__file__).parent
-PAGE = {"atlas.html": "index.html", "atlas.js": "atlas.js", "atlas.css": "atlas.css"}
+PAGE = {"atlas.js": "atlas.js", "atlas.css": "atlas.css", "atlas.html": "index.html"}  # by the script a folder is known
 FOLDERS = ("data", "sheets", "demos")
 BEFORE, AFTER = "ATLAS[", "] = "  # a data file is ATLAS["name"] = {...};
 
@@ -39,7 +39,7 @@ def prepare(out: Path, parts: str, look: bool = False) -> dict[str, Any]:
     `look`. Raises DataError where `out` is anything else.
     """
     index, kind = read(out, "index"), "look" if look else "atlas"
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "atlas.js").exists())):
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _ours(out))):
         raise DataError(f"{out}: there is something there that is no {kind}; name a new folder")
     if index is not None and ("look" in index) != look:
         raise DataError(f"{out}: there is {'an atlas' if look else 'a look'} there, not to be overwritten; name another folder")
@@ -48,6 +48,14 @@ def prepare(out: Path, parts: str, look: bool = False) -> dict[str, Any]:
     for folder in FOLDERS:
         shutil.rmtree(out / folder, ignore_errors=True)
     return {}
+
+
+def _ours(out: Path) -> bool:
+    """Whether the script there is a page's: someone else's atlas.js may have a data folder beside it."""
+    try:
+        return (out / "atlas.js").read_bytes().startswith((HERE / "atlas.js").read_bytes().splitlines()[0])
+    except OSError:
+        return False
 
 
 def shell(out: Path) -> Path:

@@ -15,7 +15,7 @@ from tests.conftest import random_he
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 WNIDS = ("n01440764", "n02088094", "n03000000")
-CLASSES = (HOSTILE, "Afghan hound", "quoted\" title='x")
+CLASSES = (HOSTILE, "Afghan hound", "quoted\" title='x" + 90 * "W")
 
 
 def small_tree(folder, each=7):

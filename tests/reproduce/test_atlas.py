@@ -1,6 +1,7 @@
 """The atlas's numbers against slow ones; that an interrupted run ends as an uninterrupted one; what it refuses; `look`."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -204,6 +205,16 @@ def test_a_finished_atlas_is_left_as_it_is(small, monkeypatch):
     assert contents(whole) == before
 
 
+def test_data_that_were_damaged_are_made_again(small, tmp_path):
+    context, whole = small
+    shutil.copytree(whole, tmp_path / "atlas")
+    (tmp_path / "atlas" / "data" / "conv4.js").write_text('ATLAS["conv4"] = {"feat')
+    for name in ("names", "image0"):
+        (tmp_path / "atlas" / "data" / f"{name}.js").unlink()
+    atlas.write(context, tmp_path / "atlas")
+    assert contents(tmp_path / "atlas") == contents(whole)
+
+
 def test_a_limited_atlas_and_its_progress(small, tmp_path):
     context, _ = small
     heard = []
@@ -230,6 +241,11 @@ def test_what_is_no_atlas_is_not_overwritten(small, tmp_path, scenes_val):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match="no atlas; name a new folder"):
         atlas.write(context, tmp_path)
+    (tmp_path / "atlas.js").write_text("let theirs;")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match="no look"):
+        site.prepare(tmp_path, "", look=True)
+    assert (tmp_path / "data").exists()
     with pytest.raises(DataError, match="an atlas there"):
         site.prepare(whole, "", look=True)
     assert (whole / "data" / "index.js").exists()
@@ -267,6 +283,12 @@ def test_the_recorded_maps_are_those_of_occlude(small, table):
     assert [found["channel"] for found in data["maps"]] == maps.amax((1, 2)).argsort(descending=True)[:4].tolist()
 
 
+def test_the_occluder_is_of_the_images_size(few, tmp_path):
+    data = demos.record(zfnet.mnist(), torch.zeros(1, 3, 28, 28), None, tmp_path, "digit")
+    assert (data["size"], data["stride"]) == (6, 2)  # 48 and, in tests, 16 of 224
+    assert len(data["rows"]) == 12
+
+
 def command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["reproduce", *map(str, arguments)])
     return __main__.main()
@@ -300,9 +322,24 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
     assert "no atlas" in reason
 
 
+def test_look_does_without_the_sheets_of_a_damaged_atlas(small, tmp_path):
+    context, whole = small
+    shutil.copytree(whole, tmp_path / "atlas")
+    (tmp_path / "atlas" / "sheets" / "conv3-patches-0.webp").unlink()
+    sheet = tmp_path / "atlas" / "sheets" / "conv4-projections-0.webp"
+    sheet.write_bytes(sheet.read_bytes()[:200])
+    zfnet.photograph("cat").save(tmp_path / "cat.png")
+    look(context.model, "small", tmp_path / "cat.png", tmp_path / "page", tmp_path / "atlas")
+    shown = {n: max(f["neighbours"] for f in site.read(tmp_path / "page", n)["features"]) for n in ("conv2", "conv3", "conv4")}
+    assert shown == {"conv2": 9, "conv3": 0, "conv4": 0}
+
+
 def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     context, whole = small
     (tmp_path / "text.jpg").write_text("no image")
+    photo = tmp_path / "cat.png"
+    zfnet.photograph("cat").save(photo)
+    zfnet.save(zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4, in_channels=1), tmp_path / "grey.safetensors")
     model = ["--model", context.model_name]
     for arguments, message in (
         (["look", tmp_path / "none.jpg", "-o", tmp_path / "o", *model], "no such file"),
@@ -311,6 +348,10 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
         (["atlas", "--data", tmp_path / "nowhere", "-o", tmp_path / "o", *model], "no such folder"),
         (["atlas", "-o", tmp_path, *model], "no atlas; name a new folder"),
         (["atlas", "-o", tmp_path / "o", "--model", "none"], "no bundled network"),
+        (["atlas", "-o", tmp_path / "o", "--device", "abacus", *model], "'abacus' cannot be used"),
+        (["atlas", "-o", tmp_path / "o", "--canonical", "zebra", *model], "zebra"),
+        (["atlas", "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"], "of 1 channels"),
+        (["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"], "of 1 channels"),
     ):
         assert command(monkeypatch, *arguments) == 2
         said = capsys.readouterr().err.strip().splitlines()
@@ -343,6 +384,11 @@ def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):
         assert ("probability" in said) == page.startswith("class")
     monkeypatch.setattr(ascent, "ascend", lambda *arguments, **options: pytest.fail("drawn again"))
     canonical.add(context, tmp_path, ["Afghan hound"])
-    for name, message in (("conv2/8", "conv2/0 to conv2/7"), ("conv2/x", "conv2/0"), ("zebra", "zebra")):
+    for name, message in (
+        ("conv2/8", "conv2/0 to conv2/7"),
+        ("conv2/x", "conv2/0"),
+        ("conv2/²", "conv2/0"),
+        ("zebra", "zebra"),
+    ):
         with pytest.raises(DataError, match=message):
             canonical.resolve(context, [name])

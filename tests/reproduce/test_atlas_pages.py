@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import re
+import shutil
 import threading
 
 import pytest
@@ -20,12 +21,14 @@ ROUTES = (
     "",
     "conv5",
     "conv5?like=0",
+    "conv5?like=2",
     "conv1?sort=sparsity",
     "conv5/3",
     "conv1/0",
     "conv5/2",
     "classes",
     "class/0",
+    "class/2",
     "images",
     "image/0",
 )
@@ -41,9 +44,9 @@ def site_of(made, few):
 
 
 @contextlib.contextmanager
-def opened(browser, address, route="", width=1440, scheme="light"):
+def opened(browser, address, route="", width=1440, scheme="light", touch=False):
     """A page; `page.heard` is what it asked for and complained of, and `page.go(route)` leads to another address in it."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=touch)
     page = context.new_page()
     page.set_default_timeout(10_000)
     page.heard = {"requests": [], "complaints": []}
@@ -90,9 +93,12 @@ def test_every_route_draws_its_page(browser, made, site_of):
             assert len(page.query_selector_all("main .why")) >= 1
             for why in page.query_selector_all("main .why code"):
                 assert (site.HERE.parent.parent / why.text_content()).is_file()  # the file that made it
-        for route in ("conv9", "conv5/99", "conv5/x", "class/77", "image/44", "nowhere/1"):
+        for route in ("conv9", "conv5/99", "conv5/x", "class/77", "image/44", "nowhere/1", "constructor"):
             page.go(route)
             assert heading(page) == "Nothing here"
+        for route in ("conv5?sort=constructor", "conv5?sort=like", "conv5?like=length", "conv5?like=99"):  # typed by hand
+            page.go(route)
+            assert heading(page) == "conv5: 9 features"
         assert page.heard["complaints"] == []
         assert [url for url in page.heard["requests"] if not url.startswith((address, "data:"))] == []
         assert len(page.heard["requests"]) > 15
@@ -175,6 +181,21 @@ def test_the_grid_is_sorted_as_asked(browser, made, site_of):
             )
             page.wait_for_timeout(50)
             assert order() == expected
+
+
+def test_classes_without_images_are_neither_best_nor_worst(browser, made, tmp_path):
+    shutil.copytree(made / "atlas", tmp_path / "atlas")
+    index, data = (site.read(made / "atlas", name) for name in ("index", "classes"))
+    data["classes"][1] |= {"images": 0, "right": 0}
+    data["classes"][0] |= {"right": 1}
+    data["classes"][2] |= {"right": 2}
+    site.save(tmp_path / "atlas", "classes", data)
+    site.save(tmp_path / "atlas", "index", index | {"classes": ["class 10", "class 9", "class 1"]})
+    with opened(browser, (tmp_path / "atlas").as_uri(), "classes") as page:
+        for order, expected in (("name", "1 9 10"), ("best", "1 10 9"), ("worst", "10 1 9")):
+            page.click(f"button[data-value={order}]")
+            shown = page.eval_on_selector_all("main .list a", "all => all.map(a => a.textContent.slice(6)).join(' ')")
+            assert shown == expected, order
 
 
 def test_arrow_keys_lead_between_features_and_layers(browser, made, site_of):
@@ -296,6 +317,25 @@ def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
         assert page.text_content(".lab .told").startswith(f"map {data['maps'][2]['channel']}, row 7, column 6")
 
 
+def test_a_lifted_finger_leaves_the_occluder(browser, made, site_of):
+    data = site.read(made / "atlas", "image0")
+    with opened(browser, site_of["atlas"], "image/0", width=360, touch=True) as page:
+        stage = page.query_selector(".stage").bounding_box()
+        y, x = ((edges[3][0] + edges[3][1]) / 2 / data["side"] for edges in (data["rows"], data["columns"]))
+        page.touchscreen.tap(stage["x"] + x * stage["width"], stage["y"] + y * stage["height"])
+        page.wait_for_timeout(50)
+        check(page, data, 3, 3)
+        how = "[...document.querySelectorAll('.stage')].map(e => getComputedStyle(e).touchAction)"
+        assert page.evaluate(how) == ["none", "auto", "auto"]  # a finger on the still pictures scrolls
+
+
+@pytest.mark.parametrize("width", [768, 1440])
+def test_the_numbers_are_beside_the_image_that_is_covered(browser, site_of, width):
+    with opened(browser, site_of["atlas"], "image/0", width=width) as page:
+        stage, told = (page.query_selector(name).bounding_box() for name in (".stage", ".readout"))
+        assert told["y"] + told["height"] < stage["y"] + stage["height"] < 900
+
+
 def test_hostile_names_are_text(browser, made, site_of):
     for folder, routes in (("atlas", ROUTES), ("look", ("", "conv3"))):
         with opened(browser, site_of[folder]) as page:
@@ -355,6 +395,32 @@ def test_pictures_have_words_and_the_keyboard_reaches_them(browser, made, site_o
         assert any(label.startswith("1. ") for label in reached)
 
 
+def test_a_page_does_not_lose_the_keyboards_place(browser, site_of):
+    with opened(browser, site_of["atlas"], "conv4") as page:
+        page.focus("select")
+        for sort in ("sparsity", "selectivity"):
+            page.keyboard.press("ArrowDown")
+            page.wait_for_function(
+                "sort => location.hash.includes(sort) && document.querySelector('select').value === sort", arg=sort
+            )
+            arrived(page)
+            page.wait_for_timeout(50)
+            assert page.evaluate("document.activeElement.id") == "order"
+        page.focus("main .grid a")
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelector('main h1').textContent.startsWith('conv4 feature')")
+        assert page.evaluate("document.activeElement.id") == "view"
+
+
+def test_a_page_without_its_data_says_so(browser, tmp_path):
+    site.shell(tmp_path)
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    assert "data/index.js is not there" in page.text_content("main")
+    context.close()
+
+
 def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site_of, few, tmp_path):
     context = Context(str(made / "small.safetensors"), str(made / "tree"))
 
@@ -407,5 +473,9 @@ def test_look_shows_the_image_its_features_and_their_neighbours(browser, made, s
         shown = page.eval_on_selector_all("main .wide", "all => all.map(w => w.querySelectorAll('.nine .tile').length)")
         assert shown == [2 * f["neighbours"] for f in features]
         assert max(shown) == 18
+        page.keyboard.press("ArrowLeft")
+        arrived(page, "conv4")
+        page.set_viewport_size({"width": 360, "height": 900})
+        assert page.query_selector(".neighbours .tile").bounding_box()["width"] > 48
         assert page.heard["complaints"] == []
         assert [url for url in page.heard["requests"] if not url.startswith((address, "data:"))] == []
