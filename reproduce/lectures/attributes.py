@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from reproduce.annotated import present
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.objects import annotations, present
+from reproduce.lectures.objects import annotations
 from reproduce.lectures.recognised import recognise, training_images
 from reproduce.lectures.shared import FEW, verdict
 from zfnet.data.images import centre_crop
@@ -44,7 +45,7 @@ def compute(ctx) -> Result:
     values = look(ctx)
     placed = {name: np.arange(len(found.labels)) for name in ATTRIBUTES}
     boxes = annotations()["boxes"]
-    places, missing = present(ctx, {name: mark["sha256"] for name, mark in boxes.items()})
+    places, missing = present(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
     if len(places) >= FEW:
         placed[SIZE] = np.array(list(places.values()))
         values[SIZE] = np.array([area(boxes[name]["box"]) for name in places])

@@ -7,13 +7,13 @@ may give its images' label away: so the unit is chosen on half of the classes an
 control permutes the labels: of all images (what luck gives), and within each class (what the class alone gives).
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
 
+from reproduce.annotated import present
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import patches, subset, verdict
 from zfnet.methods.intervals import bootstrap
@@ -85,19 +85,9 @@ def compute(ctx) -> Result:
 
 def annotated(ctx) -> tuple[list[int], list[dict], str]:
     """The annotated images of the corpus, by number, and their marks; a word on the others."""
-    places = {name.split("/")[-1]: i for i, name in enumerate(ctx.images.names)}
-    root, found, other, absent = Path(ctx.data or "").expanduser(), [], [], 0
-    for name, mark in yaml.safe_load(MARKS.read_text())["imagenet"].items():
-        if name not in places:
-            absent += 1
-            continue
-        path = next(p for p in (root / "val", root) if p.is_dir()) / ctx.images.names[places[name]]
-        if hashlib.sha256(path.read_bytes()).hexdigest() == mark["sha256"]:
-            found.append((places[name], mark))
-        else:
-            other.append(f"{name} (another file of that name)")
-    said = ", ".join([f"{absent} absent"] * (absent > 0) + other)
-    return [i for i, _ in found], [mark for _, mark in found], f"Left out: {said}." if said else ""
+    marks = yaml.safe_load(MARKS.read_text())["imagenet"]
+    found, said = present(ctx, {name: mark["sha256"] for name, mark in marks.items()})
+    return list(found.values()), [marks[name] for name in found], said
 
 
 def counts(mark: dict, label: str) -> bool:

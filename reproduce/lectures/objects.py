@@ -4,7 +4,6 @@ ImageNet-65k has no boxes. Those of `objects.yaml` were drawn by eye for this pr
 file marks were looked at. The network has no part in them, so that what is said of it is not said by it.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from skimage.color import rgb2lab
 from skimage.draw import polygon2mask
 
 import zfnet
+from reproduce.annotated import present
 from reproduce.figure import SAMPLES
 from zfnet.plot import photograph
 
@@ -90,24 +90,6 @@ def framed(pixels: np.ndarray, side: int) -> np.ndarray:
 
 def annotations() -> dict:
     return yaml.safe_load(ANNOTATED.read_text())
-
-
-def present(ctx, hashes: dict[str, str]) -> tuple[dict[str, int], str]:
-    """The number in the corpus of each annotated file, by name; and a word on those that are absent, or other files."""
-    places = {name.split("/")[-1]: i for i, name in enumerate(ctx.images.names)}
-    root, found, other = Path(ctx.data or "").expanduser(), {}, 0
-    for name in hashes.keys() & places.keys() if ctx.data else ():
-        files = [p for p in (p / ctx.images.names[places[name]] for p in (root / "val", root)) if p.is_file()]
-        if not files:
-            continue  # of a tree that has another place, such as Imagenette
-        if hashlib.sha256(files[0].read_bytes()).hexdigest() == hashes[name]:
-            found[name] = places[name]
-        else:
-            other += 1
-    said = [f"{len(hashes) - len(found) - other} absent"] * (len(found) + other < len(hashes)) + [f"{other} other files"] * (
-        other > 0
-    )
-    return dict(sorted(found.items())), f"Left out of the annotated images: {', '.join(said)}." if said else ""
 
 
 def outlined(ctx, photographs: Sequence[str], side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray, str]:

@@ -5,13 +5,13 @@ of one size, and random parts of the same size beside them; Table 1 then asks wh
 image. Each row is one image: as it is; without its right eye, left eye, nose; and without three random parts of the head.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
 import yaml
 
 import zfnet
+from reproduce.annotated import present
 from reproduce.figure import SAMPLES, Figure, Result
 from zfnet.data.samples import photograph as sample
 from zfnet.methods.correspondence import mask_parts, part_boxes, random_points
@@ -63,24 +63,16 @@ def compute(ctx) -> Result:
 
 def faces(ctx) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor, str]:
     """The annotated images of the corpus: names, x (N, 3, 224, 224), points (N, 3, 2), heads (N, 4); a word on the others."""
-    images, missing, found = ctx.images, {}, []
-    root = Path(ctx.data or "").expanduser()
-    places = {name.split("/")[-1]: i for i, name in enumerate(images.names)}
-    for name, marks in yaml.safe_load(FACES.read_text())["samples" if ctx.corpus == SAMPLES else "imagenet"].items():
-        if ctx.corpus == SAMPLES:
-            photo, _, box = name.partition("@")
-            x = zfnet.preprocess(sample(photo).crop(tuple(int(edge) for edge in box.split(","))))
-        else:
-            paths = [p for p in (root / "val", root) if name in places and (p / images.names[places[name]]).is_file()]
-            hashes = [hashlib.sha256((p / images.names[places[name]]).read_bytes()).hexdigest() for p in paths[:1]]
-            if hashes != [marks["sha256"]]:
-                missing[name] = "another file of that name" if hashes else "absent"
-                continue
-            x = images.batch([places[name]])
-        found.append((name, x, torch.tensor([marks[part] for part in PARTS]), torch.tensor(marks["head"])))
-    other = [f"{name} ({why})" for name, why in missing.items() if why != "absent"]
-    absent = len(missing) - len(other)
-    said = f"Left out: {', '.join([f'{absent} absent'] * (absent > 0) + other)}." if missing else ""
+    marks, said, found = yaml.safe_load(FACES.read_text())["samples" if ctx.corpus == SAMPLES else "imagenet"], "", []
+    if ctx.corpus == SAMPLES:
+        photographs = (name.partition("@") for name in marks)
+        crops = (sample(photo).crop(tuple(int(edge) for edge in box.split(","))) for photo, _, box in photographs)
+        inputs = {name: zfnet.preprocess(crop) for name, crop in zip(marks, crops, strict=True)}
+    else:
+        there, said = present(ctx, {name: mark["sha256"] for name, mark in marks.items()})
+        inputs = {name: ctx.images.batch([number]) for name, number in there.items()}
+    for name, x in inputs.items():
+        found.append((name, x, torch.tensor([marks[name][part] for part in PARTS]), torch.tensor(marks[name]["head"])))
     if not found:
         return [], torch.empty(0), torch.empty(0), torch.empty(0), said
     names, x, points, heads = zip(*found, strict=True)

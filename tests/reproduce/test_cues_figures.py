@@ -9,6 +9,7 @@ import torch
 import yaml
 
 import zfnet
+from reproduce.annotated import present
 from reproduce.figure import SAMPLES, Context, run
 from reproduce.lectures import attributes, keypoints, mistakes, objects, painted, parts_shape_texture, recognised, video
 from tests.conftest import random_he
@@ -60,12 +61,12 @@ def test_annotated_files_are_those_that_were_looked_at(tree):
     context = Context("imagenet65k", str(tree))
     good, other = sorted((tree / "val" / "n02088094").iterdir())[:2]
     hashes = {good.name: hashlib.sha256(good.read_bytes()).hexdigest(), other.name: "0" * 64, "n0_0.JPEG": "0" * 64}
-    found, said = objects.present(context, hashes)
+    found, said = present(context, hashes)
     assert list(found) == [good.name]
     assert context.images.names[found[good.name]].endswith(good.name)
-    assert said == "Left out of the annotated images: 1 absent, 1 other files."
+    assert said == f"Left out: 1 absent, {other.name} (another file of that name)."
     downloaded = SimpleNamespace(data="imagenette", images=context.images)  # which lies in the cache
-    assert objects.present(downloaded, hashes) == ({}, "Left out of the annotated images: 3 absent.")
+    assert present(downloaded, hashes) == ({}, "Left out: 3 absent.")
 
 
 def test_partners_are_of_other_classes_and_every_style_is_given_once():
