@@ -118,6 +118,7 @@ class Incremental:
         self.x, self.fill, self.channel = x, fill, channel
         self.number, self.base = -1, None
         self.by_cell: Tensor | None = None
+        self.buffers: dict[str, Tensor] = {}
 
     def _unoccluded(self, n: int) -> Unoccluded:
         """Pass one image through the network, and keep what the occluded passes need."""
@@ -151,13 +152,14 @@ class Incremental:
         window = changed.window.above(stage.module, self.shapes[i + 1][1])  # pyright: ignore[reportArgumentType]
         cells = window.size.prod(1)
         known = base.tables[i + 1]
-        above = known.new_empty(len(known) + int(cells.sum()), known.shape[1])
+        above = self._buffer(f"table {i % 2}", len(known) + int(cells.sum()), known.shape[1])  # the other holds `table`
         above[: len(known)] = known
         start, end = torch.empty_like(cells), len(known)
         for members, (height, width) in groups(window.size):
             patch = window[members].below(stage.module)  # pyright: ignore[reportArgumentType]
             rows = changed[members].rows(patch, self.shapes[i][1])
-            y = table.index_select(0, rows.flatten()).view(*rows.shape, -1).permute(0, 3, 1, 2)
+            cut = self._buffer("patches", rows.numel(), table.shape[1])
+            y = torch.index_select(table, 0, rows.flatten(), out=cut).view(*rows.shape, -1).permute(0, 3, 1, 2)
             for step in stage.steps:
                 if step is stage.steps[0]:
                     y = stage.window(y)
@@ -170,6 +172,13 @@ class Incremental:
             start[members] = end + torch.arange(0, here, height * width, device=start.device)
             end += here
         return above, Changed(window, start, window.size[:, 1])
+
+    def _buffer(self, name: str, rows: int, channels: int) -> Tensor:
+        """Memory for a table (rows, channels) that is used again: fresh memory costs as much time as filling it."""
+        held = self.buffers.get(name)
+        if held is None or held.numel() < rows * channels:
+            held = self.buffers[name] = self.x.new_empty(rows * channels)
+        return held[: rows * channels].view(rows, channels)
 
     def _difference(self, base: Unoccluded, window: Window, y: Tensor) -> Tensor:
         """How much the wanted map's total changes: (M,) float64."""
