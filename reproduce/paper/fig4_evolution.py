@@ -85,8 +85,8 @@ def compute(ctx) -> Result:
     verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
     note = (
         f"A network of {len(model.classes):,} classes; {len(images):,} training images, {len(epochs)} snapshots; features "
-        "drawn at random; each projection is the receptive field, with a contrast of its own. A top image that changes at the last "
-        "snapshot counts as settled there."
+        "drawn at random; each projection is the receptive field, with a contrast of its own. A top image that changes at the "
+        "last snapshot counts as settled there."
     )
     return Result(arrays, measured, verdict, n=len(images), note=note, scale="subset" if len(images) >= 10_000 else "smoke")
 
