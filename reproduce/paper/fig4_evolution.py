@@ -127,20 +127,23 @@ def draw(result: Result):
     if not result.arrays:
         return {}
     epochs = result.arrays["epochs"].tolist()
-    layers = list(result.measured["epoch from which the top image stays, median"])
-    figure = new_figure(0.72 * len(epochs) * len(layers) / 1.6 + 1, 7.2)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[2.1, 1])
-    for axes, layer in zip(upper.subplots(1, len(layers)), layers, strict=True):
+    medians = result.measured["epoch from which the top image stays, median"]
+    columns = 3
+    rows = -(-(len(medians) + 1) // columns)
+    figure = new_figure(4.2 * columns, 3.5 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (layer, median) in zip(panels, medians.items(), strict=False):
         tiles = np.stack([result.arrays[f"{layer}.{epoch}"] for epoch in epochs], 1)  # (features, epochs, ...)
-        show(axes, mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2), layer)
-    left, right = lower.subplots(1, 2)
-    for layer, colour in zip(layers, LINES, strict=False):
-        medians = result.measured["epoch from which the top image stays, median"]
-        left.bar(layer, medians[layer], color=colour)
+        title = f"{layer}: top images stay from epoch {median:g} (median)"
+        show(axes, mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2), title)
+    for axes in panels[len(medians) :]:
+        axes.set_axis_off()
+    turn = panels[len(medians)]
+    turn.set_axis_on()
+    for layer, colour in zip(medians, LINES, strict=False):
         turned = result.measured["filters' turn, degrees an epoch, between snapshots"][layer]
-        right.plot(epochs[1:], turned, marker="o", ms=3, color=colour, label=layer)
-    left.set(ylabel="epoch", title="From when the top image stays (median feature)")
-    right.set(xlabel="epoch", ylabel="degrees an epoch", yscale="log", title="How far filters turn")
-    right.legend(frameon=False, fontsize=8)
-    upper.suptitle(f"Rows: features; columns: after epoch {', '.join(map(str, epochs))}")
+        turn.plot(epochs[1:], turned, marker="o", ms=3, color=colour, label=layer)
+    turn.set(xlabel="epoch", ylabel="degrees an epoch", ylim=(0, None), title="How far filters turn")
+    turn.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"Rows: features; columns: after epoch {', '.join(map(str, epochs))}", fontsize=9)
     return {"fig4.jpg": figure}
