@@ -32,6 +32,7 @@ COMMITTED = (
     "scenes",
 )  # on one page; any other corpus has a page of its own
 DATASETS = ("caltech101", "caltech256", "voc2012")  # read by torchvision, from the folder that --datasets names
+RUN = {"fig4": " --model RUN/model.safetensors"}  # looks at the snapshots of a training
 MADE = ("mnist", "scenes", "samples")  # need no option: drawn, or installed with a package
 PAPER = {  # all that the paper shows, whether we have a result or not
     "fig1": "The deconvnet, and unpooling with switches",
@@ -165,7 +166,7 @@ def scripts() -> dict[str, str]:
 def command(name: str, corpus: str) -> str:
     """The command that makes a figure from a corpus."""
     option = "" if corpus in MADE else " --datasets PATH" if corpus in DATASETS else " --data PATH"
-    return f"python -m reproduce run {name}{option}"
+    return f"python -m reproduce run {name}{RUN.get(name, '')}{option}"
 
 
 def pictures(record: SimpleNamespace) -> list[SimpleNamespace]:

@@ -88,7 +88,15 @@ def compute(ctx) -> Result:
         "drawn at random; each projection is the receptive field, with a contrast of its own. A top image that changes at the "
         "last snapshot counts as settled there."
     )
-    return Result(arrays, measured, verdict, n=len(images), note=note, scale="subset" if len(images) >= 10_000 else "smoke")
+    scale = scale_of(len(model.classes), len(images.classes), len(images))
+    if scale == "smoke":  # in a short training layer 1 also settles because it hardly leaves its random start
+        verdict, note = "not comparable", note + " So small a training shows the order of the layers here, not in a full one."
+    return Result(arrays, measured, verdict, n=len(images), note=note, scale=scale)
+
+
+def scale_of(known: int, classes: int, images: int) -> str:
+    """A subset is one of ImageNet only where the network was trained on all its classes, and enough images were searched."""
+    return "subset" if known == classes and images >= FIGURE.config["images"] else "smoke"
 
 
 def some_images(ctx, size: int):

@@ -31,7 +31,7 @@ def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
     )
     context = Context(str(tmp_path / "run" / "model.safetensors"), str(tree))
     record = run(discover()["fig4"], context, tmp_path / "out").record
-    assert (record.scale, record.n, record.files) == ("smoke", 24, ["fig4.jpg"])
+    assert (record.scale, record.verdict, record.n, record.files) == ("smoke", "not comparable", 24, ["fig4.jpg"])
     medians = record.measured["epoch from which the top image stays, median"]
     assert list(medians) == [f"conv{i}" for i in range(1, 6)]
     assert all(1 <= epoch <= 4 for epoch in medians.values())
@@ -39,6 +39,11 @@ def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
         len(t) == 2 and min(t) > 0 for t in record.measured["filters' turn, degrees an epoch, between snapshots"].values()
     )
     assert record.inputs["snapshots"] != "absent"
+
+
+def test_figure_4_is_of_a_subset_where_the_network_knows_all_its_classes():
+    sizes = [(1000, 1000, 10_000), (100, 1000, 10_000), (1000, 1000, 9_999)]
+    assert [fig4_evolution.scale_of(*size) for size in sizes] == ["subset", "smoke", "smoke"]
 
 
 def test_figure_4_without_snapshots_claims_nothing(tree, tmp_path):
