@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
-from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain, receptive_field
+from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain, max_pool, receptive_field
 
 
 def test_trace_keeps_rectified_maps_before_pooling(plain, photographs):
@@ -206,3 +206,14 @@ def test_a_slice_of_a_network_is_a_plain_chain(plain, photographs):
     part = plain[:3]
     assert list(dict(part.named_children())) == ["conv1", "relu1", "pool1"]
     torch.testing.assert_close(part(photographs), zfnet.trace(plain, photographs)["pool1"])
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_pooling_leaves_maps_in_their_layout(order):
+    pool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
+    x = torch.randn(2, 5, 12, 9).round().contiguous(memory_format=order)  # rounded: many ties
+    pooled, switches = max_pool(pool, x)
+    expected = nn.functional.max_pool2d(x.contiguous(), 3, 2, 1, ceil_mode=True, return_indices=True)
+    assert torch.equal(pooled, expected[0])
+    assert torch.equal(switches, expected[1])
+    assert pooled.is_contiguous(memory_format=order)

@@ -274,3 +274,13 @@ def test_a_position_has_two_whole_numbers(plain, photographs, position):
         project(plain, photographs, "conv5", 0, (0.5, 1.0))
     with pytest.raises(ValueError, match="channel must be whole numbers"):
         project(plain, photographs, "conv5", torch.tensor([1.9, 2.0, 3.0]))
+
+
+def test_backproject_leaves_the_callers_signal_as_it_is(plain, photographs):
+    """Its first step down is a ReLU, and rectification is done in place."""
+    t = trace(plain, photographs, until="conv3")
+    signal = torch.randn(t["conv3"].shape)
+    given = signal.clone()
+    down = backproject(t, signal)
+    assert torch.equal(signal, given)
+    assert torch.equal(down, backproject(t, given.relu()))

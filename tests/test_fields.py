@@ -66,6 +66,10 @@ def test_equals_whole_maps_for_any_geometry(data):
     layer = trace(model, x).layers[-1]
     height, width = trace(model, x)[layer].shape[2:]
     position = torch.stack([torch.randint(height, (5,)), torch.randint(width, (5,))], 1)
+    if data.draw(st.booleans()):  # all at one border: what is outside for all is left out
+        position[:, 0] = data.draw(st.sampled_from((0, height - 1)))
+    if data.draw(st.booleans()):
+        position[:, 1] = data.draw(st.sampled_from((0, width - 1)))
     channel = torch.randint(4, (5,))
     oracle, _ = whole_maps(model, x, layer, channel, position)
     torch.testing.assert_close(project(model, x, layer, channel, position).pixels, oracle, rtol=1e-4, atol=1e-6)
@@ -85,6 +89,62 @@ def test_fewer_operations(photographs):
             whole_maps(model, photographs[:1], layer, torch.tensor([0]), position)
         whole += 9 * size[1] * counter.get_total_flops()
     assert whole >= 7 * fields
+
+
+def operations(model, x, layer, position) -> int:
+    with FlopCounterMode(display=False) as counter:
+        project(model, x, layer, 0, torch.tensor(position))
+    return counter.get_total_flops()
+
+
+def test_what_lies_outside_the_image_for_all_units_is_not_computed(photographs):
+    model = random_he(zfnet.zfnet(10, norm="none", fc=16))
+    x = photographs[:1].expand(4, -1, -1, -1)
+    middle = operations(model, x, "conv5", [[6, 6]] * 4)
+    assert operations(model, x, "conv5", [[0, 0]] * 4) < 0.45 * middle
+    assert operations(model, x, "conv5", [[0, 6]] * 4) < 0.7 * middle
+    assert operations(model, x, "conv5", [[0, 0], [12, 12], [0, 12], [12, 0]]) == middle
+
+
+def test_units_may_come_in_any_order(photographs):
+    """They are carried down by position, and returned as they came."""
+    model = NETWORKS["zfnet"]()
+    generator = torch.Generator().manual_seed(0)
+    position, channel = torch.randint(13, (40, 2), generator=generator), torch.randint(256, (40,), generator=generator)
+    x = photographs[torch.arange(40) % 3]
+    p = project(model, x, "conv5", channel, position, crop=True)
+    assert torch.equal(p.position, position)
+    assert torch.equal(p.channel, channel)
+    for i in (0, 7, 39):
+        alone = project(model, x[i : i + 1], "conv5", int(channel[i]), position[i], crop=True)
+        assert (p.pixels[i] - alone.pixels[0]).abs().max() <= 1e-5 * alone.pixels.abs().max()
+        assert torch.equal(p.corner[i], alone.corner[0])
+        assert torch.equal(p.box[i], alone.box[0])
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ["zfnet-batchnorm", "torchvision-alexnet", "vgg11"])
+def test_switches_are_those_of_the_whole_image_in_either_layout(name, order):
+    """Near-equal maxima fall otherwise with other kernels: with the layouts mixed, some of these differ."""
+    model, photographs = NETWORKS[name](), zfnet.load_samples()
+    x = photographs.batch(range(12)).contiguous(memory_format=order)
+    layer = [n for n in trace(model, x[:1]).layers if n.startswith("conv")][-1]
+    side = trace(model, x[:1], until=layer)[layer].shape[2]
+    position = torch.stack([torch.arange(12) % side, torch.arange(12) * 5 % side], 1)
+    oracle, _ = whole_maps(model, x, layer, torch.arange(12), position)
+    p = project(model, x, layer, torch.arange(12), position)
+    assert ((p.pixels - oracle).abs().amax((1, 2, 3)) <= 1e-5 * oracle.abs().amax((1, 2, 3))).all()
+
+
+def test_the_networks_filters_stay_as_they_were(photographs):
+    model = NETWORKS["zfnet"]()
+    before, strides = model.conv2.weight.clone(), model.conv2.weight.stride()
+    project(model, photographs.contiguous(memory_format=torch.channels_last), "conv3", 0, (5, 5))
+    assert torch.equal(model.conv2.weight, before)
+    assert model.conv2.weight.stride() == strides
+    assert model.conv2.weight.requires_grad
+    assert model.conv2.padding == (0, 0)
+    assert model.conv3.padding == (1, 1)
 
 
 def test_no_more_at_once_than_asked(plain, photographs, monkeypatch):

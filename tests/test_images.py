@@ -112,6 +112,13 @@ def test_arrays_are_taken_and_checked():
         zfnet.preprocess([1, 2])
 
 
+def test_standardise_leaves_its_input_as_it_is():
+    pixels = torch.rand(3, 4, 5)
+    given = pixels.clone()
+    standardise(pixels)
+    assert torch.equal(pixels, given)
+
+
 def test_to_pixels_inverts_standardise():
     pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     torch.testing.assert_close(to_pixels(standardise(pixels)) * 255, pixels.float(), rtol=0, atol=1e-3)

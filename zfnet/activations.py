@@ -174,10 +174,22 @@ def apply(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Max pooling and its switches: (N, C, h, w) twice, the second the flat index of each maximum in its H x W map."""
-    return F.max_pool2d(
-        x, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, return_indices=True
-    )
+    """Max pooling and its switches: (N, C, h, w) twice, the second the flat index of each maximum in its H x W map.
+
+    CPUs pool maps that lie channels last in memory ten times faster: those that do not are copied, and the switches stay so.
+    """
+    kernel, stride, padding, dilation = module.kernel_size, module.stride, module.padding, module.dilation
+    order = layout(x)
+    if x.device.type == "cpu":
+        x = x.contiguous(memory_format=torch.channels_last)
+    pooled, switches = F.max_pool2d(x, kernel, stride, padding, dilation, module.ceil_mode, return_indices=True)
+    return pooled.contiguous(memory_format=order), switches
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """How maps lie in memory. Convolutions round differently in either, which can move a switch between near-equal cells."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 @contextmanager

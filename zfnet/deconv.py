@@ -18,23 +18,25 @@ from torch import Tensor, nn
 from zfnet.activations import (
     NORMS,
     PASSED,
+    ReceptiveField,
     Step,
     Trace,
     UnknownLayer,
     UnsupportedNetwork,
     conv_layers,
     evaluating,
+    layout,
     receptive_field,
     record,
     seen,
     sizes,
     steps_until,
 )
-from zfnet.fields import Edge, cut_trace, cut_window, largest, trace_fields
+from zfnet.fields import Border, channels_last, cut_trace, cut_window, largest, trace_fields
 from zfnet.model import PaperInput
 from zfnet.windows import Window, geometry
 
-CHUNK = 4_000_000  # numbers in a map of all units that are carried at once: more is slower, for it leaves the caches
+CHUNK = 8_000_000  # numbers in a map of all units that are carried at once: more is slower, for it leaves the caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,21 +89,28 @@ def project(
         of_maps = layer in conv_layers(steps)
         size = sizes(steps, (x.shape[2], x.shape[3])) if of_maps else {"": (1, 1)}
         image, channel, position = _select(steps, x, layer, size[""], channel, position)
+        field = receptive_field(steps, layer) if of_maps else None
         # Overwriting is not local: a pooling window that the unit does not see may overwrite one that it sees.
         local = of_maps and collision == "sum"
+        steps = channels_last(steps) if local and layout(x) == torch.channels_last else steps
         # One image with many units is passed whole, once: about the cost of four receptive fields of layer 5.
         once = len(x) == 1 and not (local and position is not None and len(image) <= 4)
         shared = record(steps, x) if once else None
+        if shared is not None and position is None:
+            position = _strongest(_maps(shared)[image, channel])
+        order = torch.arange(len(image), device=x.device)
+        if local and position is not None:  # units of like position are carried down together (zfnet/fields.py)
+            order = torch.argsort(position[:, 0] * size[""][1] + position[:, 1], stable=True)
         at_once = min(batch, max(1, CHUNK // largest(steps))) if local else batch
         parts = []
-        for rows in torch.arange(len(image), device=x.device).split(at_once):
+        for rows in order.split(at_once):
             here = None if position is None else position[rows]
-            parts.append(_project(steps, x, shared, image[rows], channel[rows], here, local, collision))
-    pixels, activation, position = (torch.cat(part) for part in zip(*parts, strict=True))
-    if not of_maps:  # a unit of a dense layer sees the whole image
+            parts.append(_project(steps, x, shared, image[rows], channel[rows], here, field if local else None, collision))
+    back = torch.argsort(order)
+    pixels, activation, position = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+    if field is None:  # a unit of a dense layer sees the whole image
         box = torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(len(image), 4)
         return Projection(pixels, activation, position, channel, box, torch.zeros_like(position))
-    field = receptive_field(steps, layer)
     corner = field.offset + position * field.stride
     if crop and not local:
         pixels = cut(pixels, corner, field.size)
@@ -111,28 +120,37 @@ def project(
 
 
 def _project(
-    steps: list[Step], x: Tensor, shared: Trace | None, image: Tensor, channel: Tensor, position: Tensor | None, local: bool,
-    collision: str,
+    steps: list[Step], x: Tensor, shared: Trace | None, image: Tensor, channel: Tensor, position: Tensor | None,
+    field: ReceptiveField | None, collision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Pixels, activations and positions of M units: whole images, or where `local` receptive fields."""
+    """Pixels, activations and positions of M units: whole images, or with a `field` patches of its size."""
     units = row = torch.arange(len(image), device=x.device)
-    if local and position is not None and shared is None:
-        t = trace_fields(steps, x[image], position)
+    if field and position is not None and shared is None:
+        t, window = trace_fields(steps, x, image, position)
         activation = t[steps[-1].name][units, channel, 0, 0]
     else:
         t, row = (shared, image) if shared is not None else (record(steps, x[image]), units)
-        maps = t[steps[-1].name]
-        maps = maps if maps.ndim == 4 else maps[:, :, None, None]
+        maps = _maps(t)
         position = _strongest(maps[row, channel]) if position is None else position
         activation = maps[row, channel, position[:, 0], position[:, 1]]
-        t = cut_trace(t, row, position) if local else t
-    if local:
-        signal = F.one_hot(channel, _channels(steps)) * activation[:, None]
-        return backproject(t, signal[:, :, None, None]), activation, position
-    signal = torch.zeros_like(maps[:1]).repeat(len(image), 1, 1, 1)
-    signal[units, channel, position[:, 0], position[:, 1]] = activation
-    signal = signal.reshape(len(image), *t[steps[-1].name].shape[1:])
-    return backproject(t, signal, image=row, collision=collision), activation, position
+        if field is None:
+            signal = torch.zeros_like(maps[:1]).repeat(len(image), 1, 1, 1)
+            signal[units, channel, position[:, 0], position[:, 1]] = activation
+            signal = signal.reshape(len(image), *t[steps[-1].name].shape[1:])
+            return backproject(t, signal, image=row, collision=collision), activation, position
+        t, window = cut_trace(t, row, position)
+    signal = torch.empty(len(image), _channels(steps), 1, 1, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    signal.zero_()[units, channel, 0, 0] = activation
+    patch = backproject(t, signal)
+    top, left = (window.low - field.offset - position * field.stride)[0].tolist()  # the same for all
+    bottom, right = field.size - top - patch.shape[2], field.size - left - patch.shape[3]
+    return F.pad(patch, (left, right, top, bottom)), activation, position
+
+
+def _maps(t: Trace) -> Tensor:
+    """The last layer's maps (N, C, H, W); a dense layer's are 1 x 1."""
+    maps = t[t.steps[-1].name]
+    return maps if maps.ndim == 4 else maps[:, :, None, None]
 
 
 def _strongest(maps: Tensor) -> Tensor:
@@ -161,22 +179,21 @@ def backproject(
     for step in reversed(t.steps):
         if step.name == until:
             break
-        if signal.data_ptr() != given.data_ptr() and isinstance(step.module, (nn.ReLU, Edge)):  # may be overwritten
-            signal = signal.relu_() if isinstance(step.module, nn.ReLU) else signal.masked_fill_(step.module.outside, 0)
-        else:
-            signal = _down(step, signal, t, image, collision)
+        if isinstance(step.module, (nn.ReLU, Border)) and signal.data_ptr() == given.data_ptr():
+            signal = signal.clone()  # the caller's is not overwritten
+        signal = _down(step, signal, t, image, collision)
     return signal
 
 
 def _down(step: Step, signal: Tensor, t: Trace, image: Tensor | None, collision: str) -> Tensor:
-    """Invert one step: (M, ...) of its output's shape to (M, ...) of its input's."""
+    """Invert one step: (M, ...) of its output's shape to (M, ...) of its input's. ReLU and Border overwrite the signal."""
     module, size = step.module, t.inputs[step.name]
     match module:
         case nn.MaxPool2d():
             switches = t.switches[step.name] if image is None else t.switches[step.name][image]
             return unpool(signal, switches, size[-2:], module, collision)
         case nn.ReLU():
-            return F.relu(signal)
+            return signal.relu_()
         case nn.Conv2d():
             return filter_down(module, signal, size[-2:])
         case nn.Linear():
@@ -190,8 +207,8 @@ def _down(step: Step, signal: Tensor, t: Trace, image: Tensor | None, collision:
             return signal * gain.view(-1, *[1] * (signal.ndim - 2))
         case PaperInput():
             return signal * module.scale
-        case Edge():
-            return signal.masked_fill(module.outside, 0)  # the signal may be the caller's
+        case Border():
+            return module.down(signal)
         case nn.AdaptiveAvgPool2d():
             if signal.shape[-2:] == size[-2:]:
                 return signal
@@ -250,7 +267,8 @@ def unpool(
     height, width = size
     if collision == "sum" and signal.device.type == "cpu":
         kernel, stride, padding, dilation = geometry(pool)
-        below = torch.empty(1, dtype=signal.dtype).expand(*signal.shape[:2], height, width)  # only its shape is read
+        order = torch.channels_last if switches.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        below = torch.empty(*signal.shape[:2], height, width, dtype=signal.dtype, memory_format=order)  # only its form is read
         sum_at = torch.ops.aten.max_pool2d_with_indices_backward
         return sum_at(signal, below, kernel, stride, padding, dilation, pool.ceil_mode, switches)
     return gather_unpool(signal, switches, (height, width), pool, collision)

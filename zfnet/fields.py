@@ -2,9 +2,10 @@
 
 A unit of layer 3 sees 75 x 75 pixels of 224 x 224, of layer 5 139 x 139. The receptive fields of M units, cut out, pass
 through the network's own convolutions and poolings without padding, down to the single cell of each unit. Near a border a
-field reaches outside the image: there each layer sees its own padding, not a continued image, so before each layer the
-cells that lie outside its map are set to what the layer pads with. The result is a `Trace` of patches, with switches inside
-the patch, and `deconv.backproject` carries signals down through it as through any other.
+field reaches outside the image: there each layer sees its own padding, not a continued image. Cells that lie outside a map for
+all M units are not computed but padded before the next layer; those outside for some are set to what that layer pads with. So
+units of like position, taken together, cost least. The result is a `Trace` of patches, with switches inside the patch, and
+`deconv.backproject` carries signals down through it as through any other.
 """
 
 from __future__ import annotations
@@ -12,35 +13,53 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import Step, Trace, apply, max_pool, sizes
+from zfnet.activations import Step, Trace, apply, layout, max_pool, sizes
 from zfnet.windows import Window
 
-EDGE = "edge of "
+BORDER = "border of "
 
 
-class Edge(nn.Module):
-    """Sets cells outside the map to `value` on the way up, to zero on the way down; in place. `outside` is (M, h, w) bool."""
+class Border(nn.Module):
+    """What a layer pads with, around a window that reaches outside its map; a signal on the way down is cut back.
 
-    def __init__(self, outside: Tensor, value: float):
+    `outside` (M, h', w') bool, or None, are set; `sides` (left, right, top, bottom) are added. The way down through a pooling
+    brings no signal there, for no switch points at minus infinity.
+    """
+
+    def __init__(self, sides: tuple[int, int, int, int], outside: Tensor | None, value: float):
         super().__init__()
-        self.outside, self.value = outside[:, None], value
+        self.sides, self.cells, self.value = sides, () if outside is None else outside.nonzero(as_tuple=True), value
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.masked_fill_(self.outside, self.value)
+        """(M, C, h', w') -> (M, C, h, w); x may be overwritten."""
+        x = self._set(x) if self.cells else x
+        return F.pad(x, self.sides, value=self.value) if any(self.sides) else x
+
+    def down(self, signal: Tensor) -> Tensor:
+        """(M, C, h, w) -> (M, C, h', w'); the signal may be overwritten."""
+        left, right, top, bottom = self.sides
+        signal = signal[:, :, top : signal.shape[2] - bottom, left : signal.shape[3] - right]
+        return self._set(signal) if self.cells and self.value == 0 else signal
+
+    def _set(self, maps: Tensor) -> Tensor:
+        maps.permute(0, 2, 3, 1)[self.cells] = self.value  # few cells: far faster than a mask over all
+        return maps
 
 
-def trace_fields(steps: list[Step], x: Tensor, position: Tensor) -> Trace:
-    """Pass through the network only what M units see, one in each image of x (M, 3, H, W), at position (M, 2).
+def trace_fields(steps: list[Step], x: Tensor, image: Tensor, position: Tensor) -> tuple[Trace, Window]:
+    """Pass through the network only what M units see: units at position (M, 2) of image (M,) of x (N, 3, H, W).
 
-    `steps` end with the units' layer, whose output in the trace is (M, C, 1, 1).
+    `steps` end with the units' layer, whose output in the trace is (M, C, 1, 1). Returns the windows of pixels as well.
     """
     chain, seen = _fields(steps, sizes(steps, (x.shape[2], x.shape[3])), position)
-    first = next(i for i, step in enumerate(chain) if isinstance(step.module, (Edge, nn.Conv2d, nn.MaxPool2d)))
+    first = next(i for i, step in enumerate(chain) if isinstance(step.module, (Border, nn.Conv2d, nn.MaxPool2d)))
     for step in chain[:first]:  # pixel by pixel, on the whole image: a mean image has its place
         x = apply(step.module, x)
-    signal = cut_window(x, seen[chain[first].name])
+    window = seen[chain[first].name]
+    signal = cut_window(x, window, image).contiguous(memory_format=layout(x))  # so the switches are those of the whole image
     inputs, switches = {step.name: signal.shape for step in chain[:first]}, {}
     for step in chain[first:]:
         inputs[step.name] = signal.shape
@@ -48,17 +67,17 @@ def trace_fields(steps: list[Step], x: Tensor, position: Tensor) -> Trace:
             signal, switches[step.name] = max_pool(step.module, signal)
         else:
             signal = signal.relu_() if isinstance(step.module, nn.ReLU) else apply(step.module, signal)
-    return Trace(tuple(chain), {chain[-1].name: signal}, switches, inputs, x, None)
+    return Trace(tuple(chain), {chain[-1].name: signal}, switches, inputs, x, None), window
 
 
-def cut_trace(t: Trace, image: Tensor, position: Tensor) -> Trace:
+def cut_trace(t: Trace, image: Tensor, position: Tensor) -> tuple[Trace, Window]:
     """The same, cut out of a trace of whole images: units at position (M, 2) of image (M,), in the trace's last layer."""
     chain, seen = _fields(list(t.steps), {name: (shape[2], shape[3]) for name, shape in t.inputs.items()}, position)
     above = [*(seen[step.name] for step in chain[1:]), Window(position, position + 1)]
     inputs, switches = {}, {}
     for step, window in zip(chain, above, strict=True):
         below = seen[step.name]
-        channels = t.inputs[step.name.removeprefix(EDGE)][1]
+        channels = t.inputs[step.name.removeprefix(BORDER)][1]
         inputs[step.name] = torch.Size([len(image), channels, *below.size[0].tolist()])
         if isinstance(step.module, nn.MaxPool2d):
             width = t.inputs[step.name][3]
@@ -67,25 +86,30 @@ def cut_trace(t: Trace, image: Tensor, position: Tensor) -> Trace:
             local = (switch // width - low_r[:, None]) * below.size[0, 1] + switch % width - low_c[:, None]
             # A pooled cell outside the map has no switch, and its signal is zero.
             switches[step.name] = local.masked_fill(window.outside(t.switches[step.name].shape[2:])[:, None], 0)
-    return Trace(tuple(chain), {}, switches, inputs, t.x, None)
+    return Trace(tuple(chain), {}, switches, inputs, t.x, None), seen[chain[0].name]
 
 
 def _fields(steps: list[Step], size: dict, position: Tensor) -> tuple[list[Step], dict[str, Window]]:
-    """The steps without padding, with an `Edge` before each window that reaches outside; and the cells that come into each."""
+    """The steps without padding, with a `Border` before each window that reaches outside; and the cells that come into each."""
     window, chain, seen = Window(position, position + 1), [], {}
     for step in reversed(steps):
         if not isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
             chain.append(step)
             seen[step.name] = window
             continue
-        window = window.below(step.module)
+        whole = window.below(step.module)
         chain.append(Step(step.name, _unpadded(step.module), step.layer))
-        seen[step.name] = window
-        outside = window.outside(size[step.name])
+        seen[step.name] = window = whole
+        outside = whole.outside(size[step.name])
         if outside.any():
-            pad = -torch.inf if isinstance(step.module, nn.MaxPool2d) else 0.0
-            chain.append(Step(EDGE + step.name, Edge(outside, pad)))
-            seen[EDGE + step.name] = window
+            first, last = whole.always_outside(size[step.name])
+            window = Window(whole.low + first, whole.high - last)
+            (top, left), (bottom, right) = first.tolist(), last.tolist()
+            value = -torch.inf if isinstance(step.module, nn.MaxPool2d) else 0.0
+            part = window.outside(size[step.name])
+            border = Border((left, right, top, bottom), part if part.any() else None, value)
+            chain.append(Step(BORDER + step.name, border))
+            seen[BORDER + step.name] = window
     return chain[::-1], seen
 
 
@@ -100,12 +124,12 @@ def largest(steps: list[Step]) -> int:
     return most
 
 
-def cut_window(maps: Tensor, window: Window) -> Tensor:
-    """Cut a window of one size (h, w) out of each of M maps (M, C, H, W), zero outside: (M, C, h, w)."""
+def cut_window(maps: Tensor, window: Window, image: Tensor | None = None) -> Tensor:
+    """Cut M windows of one size (h, w) out of maps (N, C, H, W), by default one of each, zero outside: (M, C, h, w)."""
     size = maps.shape[2:]
     r, c = _indices(window, size)
-    image = torch.arange(len(maps), device=maps.device)[:, None, None]
-    patch = maps.permute(0, 2, 3, 1)[image, r, c].permute(0, 3, 1, 2)
+    image = torch.arange(len(maps), device=maps.device) if image is None else image
+    patch = maps.permute(0, 2, 3, 1)[image[:, None, None], r, c].permute(0, 3, 1, 2)
     outside = window.outside(size)
     return patch.masked_fill(outside[:, None], 0) if outside.any() else patch
 
@@ -114,6 +138,19 @@ def _indices(window: Window, size: torch.Size) -> tuple[Tensor, Tensor]:
     """Rows (M, h, 1) and columns (M, 1, w) of the cells, those outside moved to the border."""
     r, c = window.rows_and_columns()
     return r.clamp(0, size[0] - 1)[:, :, None], c.clamp(0, size[1] - 1)[:, None]
+
+
+def channels_last(steps: list[Step]) -> list[Step]:
+    """The same steps with convolutions whose filters lie channels last, which CPUs otherwise see to at every call."""
+    found = []
+    for step in steps:
+        module = step.module
+        if isinstance(module, nn.Conv2d):
+            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
+            module = copy.copy(module)
+            module._parameters = {**module._parameters, "weight": nn.Parameter(weight, requires_grad=False)}
+        found.append(Step(step.name, module, step.layer))
+    return found
 
 
 def _unpadded(module: nn.Conv2d | nn.MaxPool2d) -> nn.Module:

@@ -76,6 +76,15 @@ class Window:
         rows, columns = self.rows_and_columns()
         return ~(((rows >= 0) & (rows < size[0]))[:, :, None] & ((columns >= 0) & (columns < size[1]))[:, None])
 
+    def always_outside(self, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """How many first and last rows and columns of all windows, of one size, lie outside a map of `size` (h, w).
+
+        [top, left] and [bottom, right], int64; one row and column are never counted.
+        """
+        spare = self.size[0] - 1
+        first = (-self.low).amin(0).clamp_min(0).minimum(spare)
+        return first, (self.high - self.high.new_tensor(size)).amin(0).clamp_min(0).minimum(spare - first)
+
     def rows_and_columns(self) -> tuple[Tensor, Tensor]:
         """The cells' rows (M, h) and columns (M, w), of windows of one size."""
         height, width = self.size[0].tolist()

@@ -61,8 +61,8 @@ def compute(ctx) -> Result:
     note = (
         f"Median, least and most of {config['repeats']} repetitions in turn; a goal is reached by the median. "
         f"{torch.get_num_threads()} threads, float32. Captum was not run on 16 images. "
-        "Projections by every method are of some units of each layer, weighted by the layers' numbers; Captum takes them one "
-        "by one. 'seconds for all features' is measured, once, with the images' batches."
+        "Ours projects every unit of Fig. 2; the others project some of each layer, weighted by the layers' numbers, Captum "
+        "one by one. 'seconds for all features' is measured once more, with the reading of the images."
     )
     return Result(arrays, measured, verdict, n=config["repeats"], note=note)
 

@@ -9,7 +9,7 @@ import copy
 import functools
 import importlib.util
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -93,34 +93,37 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
 
 def projection(ctx, config: dict) -> dict:
-    """Fig. 2's units: some of each layer by every method, weighted by the layers' numbers; and all of them by ours."""
+    """Fig. 2's units, layer by layer: all of them by ours; some by the other methods, weighted by the layers' numbers."""
     total: dict[str, Timing] = {}
     errors: dict[str, float] = {}
+    count = 0
     for layer in LAYERS:
         image, channel, position = units(ctx.top[layer], config["units"])
-        x = ctx.images.batch(image).to(ctx.device)
+        x = channels_last(ctx.images.batch(image).to(ctx.device))
+        every = int((ctx.top[layer].index >= 0).sum())
+        read = list(batches(ctx, layer))
         with torch.enable_grad():
-            methods = projections(ctx.model, layer, x, channel, position, config, ctx.device)
+            methods: dict[str, Callable] = {OURS: lambda layer=layer, read=read: by_fields(ctx.model, layer, read)}
+            methods |= others(ctx.model, layer, x, channel, position, config, ctx.device)
             timings = race(methods, config["repeats"], ctx.device)
-        ours = timings[OURS].result
+        few = project(ctx.model, x, layer, channel, position, crop=True)
         for name, timing in timings.items():
-            n = config["one by one"] if name == CAPTUM else len(x)
+            n = every if name == OURS else config["one by one"] if name == CAPTUM else len(x)
             if name != OURS:
-                oracle = cut(timing.result, ours.corner[:n], ours.pixels.shape[-1])
-                errors[name] = max(errors.get(name, 0.0), relative(ours.pixels[:n], oracle))
-            share = n / int((ctx.top[layer].index >= 0).sum())
+                oracle = cut(timing.result, few.corner[:n], few.pixels.shape[-1])
+                if name == CAPTUM:  # it projects one, not the activation
+                    oracle = oracle * few.activation[:n, None, None, None]
+                errors[name] = max(errors.get(name, 0.0), relative(few.pixels[:n], oracle))
             so_far = total.get(name, Timing([0.0] * config["repeats"], None, 0.0))
-            seconds = [a + b / share for a, b in zip(so_far.seconds, timing.seconds, strict=True)]
+            seconds = [a + b * every / n for a, b in zip(so_far.seconds, timing.seconds, strict=True)]
             total[name] = Timing(seconds, None, max(so_far.memory, timing.memory))
-    count = sum(int((ctx.top[layer].index >= 0).sum()) for layer in LAYERS)
-    every = clock(lambda: all_features(ctx), ctx.device)
+        count += every
+    every = clock(lambda: [by_fields(ctx.model, layer, batches(ctx, layer)) for layer in LAYERS], ctx.device)
     return report(total, errors) | {"projections": count, "seconds for all features": [every]}
 
 
-def projections(
-    model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str
-) -> dict[str, Callable]:
-    """The methods, each returning its units' projections: ours as patches, the others' as whole images."""
+def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str) -> dict[str, Callable]:
+    """The other methods, each returning its units' projections as whole images."""
     steps, rows = steps_until(model, x, layer), torch.arange(len(x), device=x.device)
 
     def seed(maps: Tensor, chosen: Tensor) -> Tensor:
@@ -131,14 +134,11 @@ def projections(
 
     @torch.no_grad()
     def plain(batch: int) -> Tensor:
-        traces = ((record(steps, x[r].contiguous(memory_format=torch.channels_last)), r) for r in rows.split(batch))
+        traces = ((record(steps, x[r]), r) for r in rows.split(batch))
         return torch.cat([backproject(t, seed(t[layer], r)) for t, r in traces])
 
     batch = best(config["batches"], plain, device)
-    methods: dict[str, Callable] = {
-        OURS: lambda: project(model, x, layer, channel, position, crop=True),
-        PLAIN: lambda: plain(batch),
-    }
+    methods: dict[str, Callable] = {PLAIN: lambda: plain(batch)}
     if installed(ZENNIT):
         from zennit.attribution import Gradient
         from zennit.composites import DeconvNet
@@ -158,12 +158,7 @@ def projections(
                 selector = (int(channel[i]), *position[i].tolist())
                 pixels = NeuronDeconvolution(model, steps[-1].module).attribute(x[i : i + 1].clone().requires_grad_(), selector)
                 found.append(pixels.detach())
-            return (
-                torch.cat(found)
-                * project(model, x[: len(found)], layer, channel[: len(found)], position[: len(found)]).activation[
-                    :, None, None, None
-                ]
-            )
+            return torch.cat(found)
 
         methods[CAPTUM] = by_captum
     return methods
@@ -177,12 +172,22 @@ def units(top, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     return top.index[channel, rank], channel, top.position[channel, rank]
 
 
-def all_features(ctx) -> None:
-    """Fig. 2 for every feature of every layer, from decoded images on."""
-    for layer in LAYERS:
-        image, channel, position = units(ctx.top[layer])
-        for rows in torch.arange(len(image)).split(64):
-            project(ctx.model, ctx.images.batch(image[rows]).to(ctx.device), layer, channel[rows], position[rows], crop=True)
+def batches(ctx, layer: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images, channels and positions of every unit of a layer in Fig. 2, read 32 at a time, those of like position together."""
+    image, channel, position = units(ctx.top[layer])
+    for rows in torch.argsort(position[:, 0] * (position[:, 1].max() + 1) + position[:, 1]).split(32):
+        yield channels_last(ctx.images.batch(image[rows]).to(ctx.device)), channel[rows], position[rows]
+
+
+def by_fields(model: nn.Module, layer: str, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Project all batches of `batches`, and keep none."""
+    for x, channel, position in batches:
+        project(model, x, layer, channel, position, crop=True)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """In the layout that every method is fastest with."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class Part(torch.utils.data.Dataset):
@@ -244,7 +249,7 @@ def grow(ctx, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
     """Our seconds as the task grows: [median, least, most] at each size of it."""
     size, stride = config["size"], config["stride"]
     image, channel, position = units(ctx.top["conv5"], max(config["features"]))
-    photographs = ctx.images.batch(image).to(ctx.device)
+    photographs = channels_last(ctx.images.batch(image).to(ctx.device))
     tasks = {
         "stride": {s: lambda s=s: occlude(ctx.model, x, size=size, stride=s) for s in config["strides"]},
         "occluder": {s: lambda s=s: occlude(ctx.model, x, size=s, stride=stride) for s in config["sizes"]},

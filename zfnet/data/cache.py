@@ -84,7 +84,7 @@ class Images(Dataset):
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Items as one input batch: (len(indices), 3, size, size) float32."""
-        return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size)).contiguous()
+        return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size).contiguous())
 
     def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Whole squares as kept: (len(indices), side, side, 3) uint8."""

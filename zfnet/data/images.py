@@ -75,7 +75,7 @@ def centre(image: Image.Image, side: int = 256) -> Image.Image:
 def standardise(pixels: Tensor) -> Tensor:
     """Map uint8 pixels (..., 3, H, W) to the network's input: RGB in [0, 1] minus MEAN, over STD."""
     mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
-    return (pixels.float() / 255 - mean) / std
+    return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
 
 def to_pixels(x: Tensor) -> Tensor:
