@@ -123,6 +123,29 @@ def test_units_may_come_in_any_order(photographs):
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv4"])
+def test_known_activations_spare_the_layers_above_the_last_pooling(layer, order, photographs):
+    model, x = NETWORKS["zfnet"](), photographs.contiguous(memory_format=order)
+    position, channel = torch.tensor([[5, 5], [0, 3], [12, 12]]), torch.arange(3)
+    found = project(model, x, layer, channel, position)
+    p = project(model, x, layer, channel, position, activation=found.activation)
+    assert torch.equal(p.activation, found.activation)
+    assert (p.pixels - found.pixels).abs().max() <= 1e-6 * found.pixels.abs().max()
+    counts = []
+    for known in (None, found.activation):
+        with FlopCounterMode(display=False) as counter:
+            project(model, x, layer, channel, position, activation=known)
+        counts.append(counter.get_total_flops())
+    assert counts[1] < counts[0]
+    twice = project(model, x, layer, channel, position, activation=2 * found.activation).pixels
+    assert (twice - 2 * found.pixels).abs().max() <= 1e-6 * found.pixels.abs().max()  # rectification scales
+    with pytest.raises(ValueError, match="activation needs a position"):
+        project(model, x, layer, channel, activation=found.activation)
+    with pytest.raises(ValueError, match="activation needs a position"):
+        project(model, x, layer, channel, position, activation=found.activation[:2])
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", ["zfnet-batchnorm", "torchvision-alexnet", "vgg11"])
 def test_switches_are_those_of_the_whole_image_in_either_layout(name, order):
     """Near-equal maxima fall otherwise with other kernels: with the layouts mixed, some of these differ."""

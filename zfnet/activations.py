@@ -252,7 +252,8 @@ def check_input(model: nn.Module, x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or 0 in x.shape:
         found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"expected a float batch (N, C, H, W), as zfnet.preprocess makes, got {found}")
-    if not all(bound.isfinite() for bound in x.aminmax()):  # one pass, and no array of booleans
+    lying = x.permute(0, 2, 3, 1) if layout(x) == torch.channels_last else x  # else it would be copied
+    if not all(bound.isfinite() for bound in lying.aminmax()):  # one pass, and no array of booleans
         raise ValueError("x holds values that are not finite")
     weight = next(model.parameters(), x)
     if (x.device, x.dtype) != (weight.device, weight.dtype):

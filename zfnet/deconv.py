@@ -36,6 +36,7 @@ from zfnet.fields import Border, channels_last, cut_trace, cut_window, largest, 
 from zfnet.model import PaperInput
 from zfnet.windows import Window, geometry
 
+LAST = torch.channels_last
 CHUNK = 8_000_000  # numbers in a map of all units that are carried at once: more is slower, for it leaves the caches
 
 
@@ -64,6 +65,7 @@ def project(
     channel: int | Tensor,
     position: tuple[int, int] | Tensor | None = None,
     *,
+    activation: Tensor | None = None,
     crop: bool = False,
     collision: str = "sum",
     batch: int = 64,
@@ -71,7 +73,8 @@ def project(
     """Project one activation of each image in x (N, 3, H, W) to pixels, all others of its layer set to zero.
 
     `channel` is one feature map or N of them; `position` is (row, column), (N, 2) of them, or None: each map's strongest, the
-    first in reading order where several are equal. One image with many channels gives as many projections. `crop` cuts the
+    first in reading order where several are equal. One image with many channels gives as many projections. `activation` (N,)
+    holds the units' activations where a search has found them: what only leads to them is then not computed. `crop` cuts the
     receptive field out (of a dense layer: the whole image). `collision` says what unpooling does where overlapping windows
     share a maximum: "sum", as back-propagation does, or "overwrite", as `max_unpool2d` does: the last window wins, which is
     wrong. At most `batch` projections are carried down at once, through what the units see and no more (zfnet/fields.py).
@@ -89,10 +92,12 @@ def project(
         of_maps = layer in conv_layers(steps)
         size = sizes(steps, (x.shape[2], x.shape[3])) if of_maps else {"": (1, 1)}
         image, channel, position = _select(steps, x, layer, size[""], channel, position)
+        if activation is not None and (position is None or activation.shape != channel.shape):
+            raise ValueError(f"activation needs a position, and shape {tuple(channel.shape)}; got {tuple(activation.shape)}")
         field = receptive_field(steps, layer) if of_maps else None
         # Overwriting is not local: a pooling window that the unit does not see may overwrite one that it sees.
         local = of_maps and collision == "sum"
-        steps = channels_last(steps) if local and layout(x) == torch.channels_last else steps
+        steps = channels_last(steps) if local and layout(x) == LAST else steps
         # One image with many units is passed whole, once: about the cost of four receptive fields of layer 5.
         once = len(x) == 1 and not (local and position is not None and len(image) <= 4)
         shared = record(steps, x) if once else None
@@ -104,43 +109,47 @@ def project(
         at_once = min(batch, max(1, CHUNK // largest(steps))) if local else batch
         parts = []
         for rows in order.split(at_once):
-            here = None if position is None else position[rows]
-            parts.append(_project(steps, x, shared, image[rows], channel[rows], here, field if local else None, collision))
+            here, known = (None if given is None else given[rows] for given in (position, activation))
+            units = (image[rows], channel[rows], here, known)
+            parts.append(_project(steps, x, shared, units, field if local else None, collision))
     back = torch.argsort(order)
-    pixels, activation, position = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+    pixels, strength, position = (torch.cat(part)[back] for part in zip(*parts, strict=True))
     if field is None:  # a unit of a dense layer sees the whole image
         box = torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(len(image), 4)
-        return Projection(pixels, activation, position, channel, box, torch.zeros_like(position))
+        return Projection(pixels, strength, position, channel, box, torch.zeros_like(position))
     corner = field.offset + position * field.stride
     if crop and not local:
         pixels = cut(pixels, corner, field.size)
     elif local and not crop:
         pixels = cut(pixels, -corner, (x.shape[2], x.shape[3]))  # the image is a window of the plane around the patch
-    return Projection(pixels, activation, position, channel, seen(steps, size, position), corner)
+    return Projection(pixels, strength, position, channel, seen(steps, size, position), corner)
 
 
 def _project(
-    steps: list[Step], x: Tensor, shared: Trace | None, image: Tensor, channel: Tensor, position: Tensor | None,
-    field: ReceptiveField | None, collision: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Pixels, activations and positions of M units: whole images, or with a `field` patches of its size."""
-    units = row = torch.arange(len(image), device=x.device)
+    steps: list[Step], x: Tensor, shared: Trace | None, units: tuple, field: ReceptiveField | None, collision: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels, activations and positions of M units: whole images, or with a `field` patches of its size.
+
+    `units` are their images, channels, and, or None, positions and activations.
+    """
+    image, channel, position, activation = units
+    n = row = torch.arange(len(image), device=x.device)
     if field and position is not None and shared is None:
-        t, window = trace_fields(steps, x, image, position)
-        activation = t[steps[-1].name][units, channel, 0, 0]
+        t, window = trace_fields(steps, x, image, position, only_switches=activation is not None)
+        activation = t[steps[-1].name][n, channel, 0, 0] if activation is None else activation
     else:
-        t, row = (shared, image) if shared is not None else (record(steps, x[image]), units)
+        t, row = (shared, image) if shared is not None else (record(steps, x[image]), n)
         maps = _maps(t)
         position = _strongest(maps[row, channel]) if position is None else position
-        activation = maps[row, channel, position[:, 0], position[:, 1]]
+        activation = maps[row, channel, position[:, 0], position[:, 1]] if activation is None else activation
         if field is None:
             signal = torch.zeros_like(maps[:1]).repeat(len(image), 1, 1, 1)
-            signal[units, channel, position[:, 0], position[:, 1]] = activation
+            signal[n, channel, position[:, 0], position[:, 1]] = activation
             signal = signal.reshape(len(image), *t[steps[-1].name].shape[1:])
             return backproject(t, signal, image=row, collision=collision), activation, position
         t, window = cut_trace(t, row, position)
-    signal = torch.empty(len(image), _channels(steps), 1, 1, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    signal.zero_()[units, channel, 0, 0] = activation
+    signal = torch.empty(len(image), _channels(steps), 1, 1, dtype=x.dtype, device=x.device, memory_format=LAST)
+    signal.zero_()[n, channel, 0, 0] = activation
     patch = backproject(t, signal)
     top, left = (window.low - field.offset - position * field.stride)[0].tolist()  # the same for all
     bottom, right = field.size - top - patch.shape[2], field.size - left - patch.shape[3]
@@ -232,10 +241,19 @@ def filter_down(conv: nn.Conv2d, signal: Tensor, size: torch.Size | tuple[int, i
         )
     sides = zip(size, signal.shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
     extra = [full - ((n - 1) * s - 2 * int(p) + d * (k - 1) + 1) for full, n, k, s, p, d in sides]
-    strided = conv.stride[0] == conv.stride[1] > 1 and conv.groups == 1 and conv.dilation == (1, 1)
+    dense = conv.groups == 1 and conv.dilation == (1, 1)
+    if signal.shape[2:] == (1, 1) and dense and not any(conv.padding) and not any(extra) and layout(conv.weight) == LAST:
+        return _from_one_cell(conv, signal)
+    strided = dense and conv.stride[0] == conv.stride[1] > 1
     if strided and conv.in_channels * conv.stride[0] ** 2 <= 32:  # the filtering into pixels
         return _by_phase(conv, signal, (size[0], size[1]))
     return F.conv_transpose2d(signal, conv.weight, None, conv.stride, conv.padding, extra, conv.groups, conv.dilation)
+
+
+def _from_one_cell(conv: nn.Conv2d, signal: Tensor) -> Tensor:
+    """The same from maps of one cell: a product of matrices. The filters lie channels last."""
+    weight = conv.weight.permute(0, 2, 3, 1)  # (C, k, k, C')
+    return (signal[:, :, 0, 0] @ weight.flatten(1)).view(-1, *weight.shape[1:]).permute(0, 3, 1, 2)
 
 
 def _by_phase(conv: nn.Conv2d, signal: Tensor, size: tuple[int, int]) -> Tensor:
@@ -267,7 +285,7 @@ def unpool(
     height, width = size
     if collision == "sum" and signal.device.type == "cpu":
         kernel, stride, padding, dilation = geometry(pool)
-        order = torch.channels_last if switches.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        order = LAST if switches.is_contiguous(memory_format=LAST) else torch.contiguous_format
         below = torch.empty(*signal.shape[:2], height, width, dtype=signal.dtype, memory_format=order)  # only its form is read
         sum_at = torch.ops.aten.max_pool2d_with_indices_backward
         return sum_at(signal, below, kernel, stride, padding, dilation, pool.ceil_mode, switches)

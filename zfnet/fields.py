@@ -49,10 +49,13 @@ class Border(nn.Module):
         return maps
 
 
-def trace_fields(steps: list[Step], x: Tensor, image: Tensor, position: Tensor) -> tuple[Trace, Window]:
+def trace_fields(
+    steps: list[Step], x: Tensor, image: Tensor, position: Tensor, *, only_switches: bool = False
+) -> tuple[Trace, Window]:
     """Pass through the network only what M units see: units at position (M, 2) of image (M,) of x (N, 3, H, W).
 
-    `steps` end with the units' layer, whose output in the trace is (M, C, 1, 1). Returns the windows of pixels as well.
+    `steps` end with the units' layer, whose output in the trace is (M, C, 1, 1); `only_switches` stops after the last pooling,
+    which is all that the way down needs. Returns the windows of pixels as well.
     """
     chain, seen = _fields(steps, sizes(steps, (x.shape[2], x.shape[3])), position)
     first = next(i for i, step in enumerate(chain) if isinstance(step.module, (Border, nn.Conv2d, nn.MaxPool2d)))
@@ -60,25 +63,25 @@ def trace_fields(steps: list[Step], x: Tensor, image: Tensor, position: Tensor) 
         x = apply(step.module, x)
     window = seen[chain[first].name]
     signal = cut_window(x, window, image).contiguous(memory_format=layout(x))  # so the switches are those of the whole image
-    inputs, switches = {step.name: signal.shape for step in chain[:first]}, {}
-    for step in chain[first:]:
-        inputs[step.name] = signal.shape
+    pools = [i for i, step in enumerate(chain) if isinstance(step.module, nn.MaxPool2d)]
+    end = max(pools, default=-1) + 1 if only_switches else len(chain)
+    switches = {}
+    for step in chain[first:end]:
         if isinstance(step.module, nn.MaxPool2d):
             signal, switches[step.name] = max_pool(step.module, signal)
         else:
             signal = signal.relu_() if isinstance(step.module, nn.ReLU) else apply(step.module, signal)
-    return Trace(tuple(chain), {chain[-1].name: signal}, switches, inputs, x, None), window
+    outputs = {} if only_switches else {chain[-1].name: signal}
+    return Trace(tuple(chain), outputs, switches, _shapes(seen), x, None), window
 
 
 def cut_trace(t: Trace, image: Tensor, position: Tensor) -> tuple[Trace, Window]:
     """The same, cut out of a trace of whole images: units at position (M, 2) of image (M,), in the trace's last layer."""
     chain, seen = _fields(list(t.steps), {name: (shape[2], shape[3]) for name, shape in t.inputs.items()}, position)
     above = [*(seen[step.name] for step in chain[1:]), Window(position, position + 1)]
-    inputs, switches = {}, {}
+    switches = {}
     for step, window in zip(chain, above, strict=True):
         below = seen[step.name]
-        channels = t.inputs[step.name.removeprefix(BORDER)][1]
-        inputs[step.name] = torch.Size([len(image), channels, *below.size[0].tolist()])
         if isinstance(step.module, nn.MaxPool2d):
             width = t.inputs[step.name][3]
             (r, c), (low_r, low_c) = _indices(window, t.switches[step.name].shape[2:]), below.low[:, :, None, None].unbind(1)
@@ -86,7 +89,12 @@ def cut_trace(t: Trace, image: Tensor, position: Tensor) -> tuple[Trace, Window]
             local = (switch // width - low_r[:, None]) * below.size[0, 1] + switch % width - low_c[:, None]
             # A pooled cell outside the map has no switch, and its signal is zero.
             switches[step.name] = local.masked_fill(window.outside(t.switches[step.name].shape[2:])[:, None], 0)
-    return Trace(tuple(chain), {}, switches, inputs, t.x, None), seen[chain[0].name]
+    return Trace(tuple(chain), {}, switches, _shapes(seen), t.x, None), seen[chain[0].name]
+
+
+def _shapes(seen: dict[str, Window]) -> dict[str, torch.Size]:
+    """What the way down needs of the shapes that came into each step: (h, w)."""
+    return {name: torch.Size(window.size[0].tolist()) for name, window in seen.items()}
 
 
 def _fields(steps: list[Step], size: dict, position: Tensor) -> tuple[list[Step], dict[str, Window]]:

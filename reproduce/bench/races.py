@@ -172,17 +172,18 @@ def units(top, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     return top.index[channel, rank], channel, top.position[channel, rank]
 
 
-def batches(ctx, layer: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images, channels and positions of every unit of a layer in Fig. 2, read 32 at a time, those of like position together."""
+def batches(ctx, layer: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Every unit of a layer in Fig. 2, 32 at a time, those of like position together: images, channels, positions, values."""
     image, channel, position = units(ctx.top[layer])
+    value = ctx.top[layer].value[ctx.top[layer].index >= 0]
     for rows in torch.argsort(position[:, 0] * (position[:, 1].max() + 1) + position[:, 1]).split(32):
-        yield channels_last(ctx.images.batch(image[rows]).to(ctx.device)), channel[rows], position[rows]
+        yield channels_last(ctx.images.batch(image[rows]).to(ctx.device)), channel[rows], position[rows], value[rows]
 
 
-def by_fields(model: nn.Module, layer: str, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-    """Project all batches of `batches`, and keep none."""
-    for x, channel, position in batches:
-        project(model, x, layer, channel, position, crop=True)
+def by_fields(model: nn.Module, layer: str, batches: Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+    """Project all batches, with the activations that the search found, and keep none."""
+    for x, channel, position, value in batches:
+        project(model, x, layer, channel, position, activation=value, crop=True)
 
 
 def channels_last(x: Tensor) -> Tensor:
