@@ -3,7 +3,7 @@
 All methods run in one process on the same network, images, precision and threads, in turn, after a warm-up; a ratio is the
 median over repetitions of the other method's time over ours, with the least and the most. The plain computation passes whole
 images in batches, channels last, at its best batch size; Captum likewise at its best setting. What each returns is compared.
-torch-cam has none of the three. It takes about 25 minutes on two cores, for the plain computations are slow.
+torch-cam has none of the three. It takes half an hour on two cores, for the plain computations are slow.
 """
 
 from __future__ import annotations
