@@ -92,6 +92,7 @@ def project(
         of_maps = layer in conv_layers(steps)
         size = sizes(steps, (x.shape[2], x.shape[3])) if of_maps else {"": (1, 1)}
         image, channel, position = _select(steps, x, layer, size[""], channel, position)
+        activation = None if activation is None else torch.as_tensor(activation, dtype=x.dtype, device=x.device)
         if activation is not None and (position is None or activation.shape != channel.shape):
             raise ValueError(f"activation needs a position, and shape {tuple(channel.shape)}; got {tuple(activation.shape)}")
         field = receptive_field(steps, layer) if of_maps else None
