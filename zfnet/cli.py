@@ -252,7 +252,8 @@ def run_top(options: argparse.Namespace) -> None:
     index = index[index >= 0]
     x = images.batch(index).to(next(model.parameters()).device)
     channel = torch.full((len(index),), options.channel)
-    p = project(model, x, options.layer, channel, top.position[options.channel, : len(index)], crop=True)
+    position, activation = (table[options.channel, : len(index)] for table in (top.position, top.value))
+    p = project(model, x, options.layer, channel, position, activation=activation, crop=True)
     patches = cut(x, p.corner, p.pixels.shape[-1])
     figure = plot.new_figure(8, 4.3)
     left, right = figure.subplots(1, 2)
