@@ -101,3 +101,11 @@ def test_an_unreadable_file_of_a_data_set_is_named(tmp_path):
     (tmp_path / "caltech101" / "101_ObjectCategories" / "Faces" / "image_0002.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"Faces/image_0002\.jpg"):
         load_caltech101(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["<annotation><object>", "<annotation><object><name>unicorn</name></object></annotation>"])
+def test_a_bad_annotation_is_named(tmp_path, text):
+    voc2012(tmp_path)
+    (tmp_path / "VOCdevkit" / "VOC2012" / "Annotations" / "val_003.xml").write_text(text)
+    with pytest.raises(DataError, match=r"val_003\.xml"):
+        load_voc2012(tmp_path, "val")

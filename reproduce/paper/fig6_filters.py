@@ -30,7 +30,7 @@ FIGURE = Figure(
     inputs=("tree",),
     seed=6,
     budget=3600,
-    config={"epochs": {"cuda": 10, "cpu": 2}, "features": 16, "low": 0.1, "high": 0.25, "spectrum": 64},
+    config={"epochs": {"cuda": 10, "cpu": 5}, "features": 16, "low": 0.1, "high": 0.25, "spectrum": 64},
     files=("ablations.py", "../../configs/ablations.yaml"),
     alone=True,
 )

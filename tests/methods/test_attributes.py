@@ -121,3 +121,9 @@ def test_equal_values_share_a_bin():
     for values, bins in ((np.arange(4.0), 1), (np.empty(0), 5)):
         with pytest.raises(ValueError, match="two bins or more"):
             binned(values, np.ones(len(values)), bins)
+
+
+@pytest.mark.parametrize("size", [(2, 8), (8, 2)])
+def test_an_image_too_small_for_a_laplacian_is_refused(size):
+    with pytest.raises(ValueError, match="at least 3 x 3"):
+        sharpness(torch.rand(1, 3, *size))

@@ -80,10 +80,13 @@ def load_voc2012(root: str | Path, split: str, *, side: int = 256, size: int = 2
     found = _opened(VOCDetection, root, "VOCdevkit/VOC2012", year="2012", image_set=split)
     present = np.zeros((len(found.images), len(VOC_CLASSES)), dtype=np.int8)
     for row, path in zip(present, found.annotations, strict=True):
-        for thing in ElementTree.parse(path).getroot().iter("object"):
-            place = VOC_CLASSES.index(thing.findtext("name", ""))
-            easy = thing.findtext("difficult", "0").strip() != "1"
-            row[place] = 1 if easy or row[place] == 1 else -1
+        try:
+            for thing in ElementTree.parse(path).getroot().iter("object"):
+                place = VOC_CLASSES.index(thing.findtext("name", ""))
+                easy = thing.findtext("difficult", "0").strip() != "1"
+                row[place] = 1 if easy or row[place] == 1 else -1
+        except (ElementTree.ParseError, OSError, ValueError) as error:
+            raise DataError(f"{path}: no annotation as PASCAL VOC writes it ({error})") from None
     folder, files = Path(root) / "VOCdevkit" / "VOC2012", [Path(path) for path in found.images]
     labels = np.full(len(files), -1, dtype=np.int64)
     images = load_files(folder, files, labels, VOC_CLASSES, VOC_CLASSES, side=side, size=size, progress=progress)

@@ -49,9 +49,11 @@ def sharpness(pixels: Tensor) -> Tensor:
 
     $\nabla^2 Y = Y_{i-1,j} + Y_{i+1,j} + Y_{i,j-1} + Y_{i,j+1} - 4 Y_{ij}$. Pech-Pacheco et al. 2000 take its variance as a
     measure of focus; here over the contrast, so that a faint picture does not count as blurred (0 for a flat one). `pixels`
-    (N, 3, H, W) in [0, 1]; the border's pixels have no Laplacian. Raises ValueError as `grey`.
+    (N, 3, H, W) in [0, 1]; the border's pixels have no Laplacian. Raises ValueError as `grey`, or below 3 x 3 pixels.
     """
     size, luma = contrast(pixels), grey(pixels)[:, None]
+    if min(pixels.shape[2:]) < 3:
+        raise ValueError(f"images of {pixels.shape[2]} x {pixels.shape[3]} pixels have no Laplacian; at least 3 x 3")
     edges = F.conv2d(luma, torch.tensor(LAPLACIAN).to(luma)[None, None]).flatten(1).std(1, correction=0)
     return torch.where(size > 1e-6, edges / size.clamp_min(1e-6), 0)
 
