@@ -66,7 +66,7 @@ class Plan:
 
 PLANS = {
     "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, "bfloat16", 5, 20, 10),
-    "cpu": Plan("smoke", 100, 50, 128, 112, 10, 16, "float32", 1, 0, 1),
+    "cpu": Plan("smoke", 100, 40, 128, 112, 10, 16, "float32", 1, 0, 1),
 }
 
 
