@@ -1,7 +1,7 @@
 """The released network's accuracy by one centre crop, and by the paper's ten: corners and centre, with and without flip.
 
-The model card's numbers are one crop's over all validation images. Ten crops take ten times as long: on a CPU some images stand
-for all, the same ones for both.
+The model card's numbers are one crop's over all validation images. Ten crops take ten times as long: of more validation images
+than the plan has, evenly chosen ones stand for all, the same ones for both.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ FIGURE = Figure(
     claim="Averaging ten crops is better than one centre crop.",
     inputs=("model", "images"),
     seed=13,
-    budget=900,
+    budget=1800,
     files=("../paper/ablations.py",),
-    config={"images": {"cpu": 1000, "cuda": 50_000}},
+    config={"images": {"cpu": 10_000, "cuda": 50_000}},
     alone=True,
 )
 
@@ -41,9 +41,13 @@ def compute(ctx) -> Result:
     }
     gain = {k: mean_interval(100.0 * ((places[10] <= k).astype(float) - (places[1] <= k)), seed=FIGURE.seed) for k in (1, 5)}
     measured["gain of ten crops, points"] = {f"top-{k}": g for k, g in gain.items()}
-    held = {f"ten crops are better than one, top-{k}": g[1] > 0 for k, g in gain.items()}
-    measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    said = {
+        f"ten crops are better than one, top-{k}": "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+        for k, (_, low, high) in gain.items()
+    }
+    measured["claims"] = said
+    held = [word == "holds" for word in said.values()]
+    verdict = "reproduced" if all(held) else "partial" if any(held) else "differs"
     note = f"float32, crops of {ctx.model.size} pixels; {len(part):,} of {len(images):,} images, with 95 % intervals."
     return Result({}, measured, verdict, n=len(part), note=note)
 
