@@ -43,7 +43,7 @@ FIGURE = Figure(
     alone=True,
     files=("timing.py", "../../configs/imagenet65k.yaml"),
     config={
-        "cpu": {"batch": 16, "size": 128, "side": 146, "steps": 16, "repeats": 5, "precision": "float32"},
+        "cpu": {"batch": 16, "size": 128, "side": 146, "steps": 8, "repeats": 25, "precision": "float32"},
         "cuda": {"batch": 256, "size": 224, "side": 256, "steps": 30, "repeats": 5, "precision": "bfloat16"},
         "goals": {"cpu": {"photographs over random tensors": 0.9}, "cuda": {"photographs, images/s": 30_000}},
         "peak, TFLOP/s": {"H100": 989, "H200": 989, "A100": 312},  # bfloat16 without sparsity, of the makers' data sheets
