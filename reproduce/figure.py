@@ -68,9 +68,10 @@ DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvi
 class Figure:
     """A figure or table of the paper, or a picture of a lecture.
 
-    `inputs` are of "model", "images", "top", "tree", "snapshots" and the names in DATASETS; `files` lie beside the script;
-    `budget` is seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus`
-    names the data set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
+    `inputs` are of "model", "images", "top", "tree", "snapshots", "device" (what it measures is not the same on a CPU and a
+    GPU) and the names in DATASETS; `files` lie beside the script; `budget` is seconds at sample scale; `paper` holds the
+    paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the data set of a figure that has its own, and the
+    folder of its result; else that is the corpus of the run.
     """
 
     id: str
@@ -232,6 +233,8 @@ class Context:
             identity["data"] = self._images.digest
         if "tree" in figure.inputs:
             identity["tree"] = listing(self._tree) if self._tree else "absent"
+        if "device" in figure.inputs:
+            identity["device"] = torch.device(self.device).type
         if "snapshots" in figure.inputs:
             hashes = [(epoch, zfnet.load(path).info["sha256"]) for epoch, path in self._snapshots.items()]
             identity["snapshots"] = digest(*hashes) if hashes else "absent"

@@ -21,7 +21,7 @@ FIGURE = Figure(
     title="Speed of occlusion, projection and search",
     claim="Computing only what changed, or only what a unit sees, is exact and several times faster than the plain batched "
     "computation; the search costs hardly more than the forward pass.",
-    inputs=("model", "images", "top"),
+    inputs=("model", "images", "top", "device"),
     seed=11,
     budget=1500,
     alone=True,

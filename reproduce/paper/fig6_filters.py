@@ -27,7 +27,7 @@ FIGURE = Figure(
     title="Features of layers 1 and 2, before and after the paper's changes",
     claim="Without clipping one filter of layer 1 dominates; AlexNet's layers 1 and 2 have more dead filters, fewer middle "
     "frequencies and more aliasing than ZFNet's.",
-    inputs=("tree",),
+    inputs=("tree", "device"),
     seed=6,
     budget=3600,
     config={"epochs": {"cuda": 10, "cpu": 5}, "features": 16, "low": 0.1, "high": 0.25, "spectrum": 64},

@@ -28,7 +28,7 @@ FIGURE = Figure(
     title="ImageNet 2012 error of changed architectures",
     claim="Removing layers 3, 4 or 6, 7 costs little, removing all four almost everything; the width of layers 6, 7 matters "
     "little; wider layers 3-5 help; ZFNet beats AlexNet.",
-    inputs=("tree",),
+    inputs=("tree", "device"),
     seed=0,
     budget=6000,
     paper={"error, %": {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},

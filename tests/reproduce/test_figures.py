@@ -401,3 +401,9 @@ def test_imagenette_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     broken.clear()
     assert (imagenette() / "val").is_dir()
+
+
+def test_a_gpu_does_not_take_over_what_a_cpu_measured():
+    figure = discover()["tab3"].FIGURE
+    identity = [Context("imagenet65k", None, device).identity(figure) for device in ("cpu", "cuda", "cuda:1")]
+    assert identity[0] != identity[1] == identity[2]

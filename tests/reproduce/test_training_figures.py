@@ -76,7 +76,8 @@ def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
     record = run(discover()["fig6"], context, tmp_path / "out").record
     assert (record.scale, record.verdict, record.n, record.files) == ("smoke", "not comparable", 6, ["fig6.jpg"])
     ratio = record.measured["largest RMS of layer 1 over the median, by epoch"]
-    assert {name: len(values) for name, values in ratio.items()} == dict.fromkeys(fig6_filters.RUNS, 2)
+    epochs = fig6_filters.FIGURE.config["epochs"]["cpu"]
+    assert {name: len(values) for name, values in ratio.items()} == dict.fromkeys(fig6_filters.RUNS, epochs)
     energy = record.measured["energy of layer 1's filters in low, middle, high frequencies, %"]
     assert all(sum(bands) == pytest.approx(100) for bands in energy.values())
     monkeypatch.setattr(fig6_filters, "train", lambda *a, **k: pytest.fail("trained again"))
