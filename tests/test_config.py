@@ -61,3 +61,10 @@ def test_wrong_overrides_are_errors(tmp_path, override):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="none.yaml"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_the_papers_input_wants_stages_of_its_mean_images_size():
+    stages = [{"epochs": 1, "size": 48, "side": 64}]
+    with pytest.raises(ConfigError, match=r"stages\[0\]: size 48 is not model.size 64"):
+        parse({"model": {"input": "paper", "size": 64}, "stages": stages})
+    parse({"model": {"input": "standard", "size": 64}, "stages": stages})

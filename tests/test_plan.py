@@ -29,7 +29,7 @@ def config(tree, **more):
 
 def test_a_plan_counts_what_is_there(tree, monkeypatch):
     monkeypatch.setattr(plan, "_speed", lambda *a: 100.0)
-    monkeypatch.setattr(plan, "_seconds", lambda work: 0.5)
+    monkeypatch.setattr(plan, "_seconds", lambda work: 8.0)  # for 16 files
     text = "\n".join(plan_run(config(tree), torch.device("cpu")))
     assert "3 classes, the same in train/ and val/" in text
     assert "train: 24 images, 8 to 8 a class" in text
@@ -68,3 +68,12 @@ def test_what_would_stop_the_run_stops_the_plan(tree, tmp_path, capsys):
     shutil.rmtree(tree / "val")
     assert main(["train", str(path), "--data", str(tree), "--dry-run", "--device", "cpu"]) == 2
     assert "val: no such folder" in capsys.readouterr().err
+
+
+def test_steps_too_large_for_a_gpu_are_an_error(tree, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(plan, "_speed", full)
+    with pytest.raises(TrainingError, match="steps of 8 images at 48 pixels do not fit"):
+        plan_run(config(tree), torch.device("cpu"))

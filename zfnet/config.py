@@ -157,6 +157,11 @@ def parse(values: Any, source: str = "config") -> Config:
             raise ConfigError(
                 f"{source}: stages[{i}]: size {stage.size} is above side {stage.side} or model.size {config.model.size}"
             )
+        if config.model.input == "paper" and stage.size != config.model.size:
+            raise ConfigError(
+                f"{source}: stages[{i}]: size {stage.size} is not model.size {config.model.size}, the size of the mean image "
+                "that model.input: paper subtracts"
+            )
     if len(config.augment.scale) != 2 or not 0 < config.augment.scale[0] <= config.augment.scale[1] <= 1:
         raise ConfigError(f"{source}: augment.scale: expected two shares 0 < low <= high <= 1, got {config.augment.scale}")
     if config.optim.nesterov and not config.optim.momentum:

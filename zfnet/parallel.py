@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+PATIENCE = timedelta(days=1)
 BROKEN = ("gloo", "nccl", "connection", "timed out", "socket", "peer")  # what the backends' errors speak of
 
 
@@ -25,10 +26,14 @@ class ParallelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Team:
-    """Process `rank` of `size`. Every process of the team must call `sum` and `gather`, in the same order."""
+    """Process `rank` of `size`. Every process of the team must call `sum` and `gather`, in the same order.
+
+    `patient` is a process group for `gather`, which waits for a process that still reads its images; `sum` does not.
+    """
 
     rank: int = 0
     size: int = 1
+    patient: Any = None
 
     @property
     def leads(self) -> bool:
@@ -50,7 +55,7 @@ class Team:
         """What each process has, in order of rank; tensors in it must be on the CPU."""
         found = [item] * self.size
         if self.size > 1:
-            dist.all_gather_object(found, item)
+            dist.all_gather_object(found, item, group=self.patient)
         return found
 
 
@@ -61,9 +66,10 @@ ALONE = Team()
 def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, torch.device]]:
     """This process's team, by the environment that torchrun gives it, and its device: of GPUs, each process has its own.
 
-    `timeout` is how many seconds one process waits for another that does not answer; one that has died is noticed at once.
-    Raises ParallelError for a device that cannot be used, more processes on a machine than it has GPUs, and a process that
-    died.
+    `timeout` is how many seconds a step waits for a process that does not answer; before a run, and after a search or an
+    evaluation, the wait is up to `PATIENCE`, for one machine may read slowly. One that has died is noticed at once by gloo, and
+    by NCCL when the time is over. Raises ParallelError for a device that cannot be used, more processes on a machine than it
+    has GPUs, and a process that died.
     """
     rank, size, local, here = (
         int(os.environ.get(name, default))
@@ -90,7 +96,7 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
-        yield Team(rank, size), chosen
+        yield Team(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)), chosen
     except RuntimeError as error:
         text = str(error).splitlines()[0] if str(error) else repr(error)
         if isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(w in text.lower() for w in BROKEN)):

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from zfnet.config import Config, Stage
 from zfnet.data.cache import Images, cache_dir
-from zfnet.data.feed import fits
+from zfnet.data.feed import fits, room
 from zfnet.data.folders import class_names, scan
 from zfnet.data.images import centre, read_image
 from zfnet.parallel import ALONE, Team
@@ -60,8 +61,10 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
     lines.append(f"disk: {disk / GIB:.1f} GiB of decoded images, where none is decoded yet; {free / GIB:.1f} GiB are free")
     if disk > free:
         lines.append("  that is too little, unless they are decoded already")
-    decode = statistics.mean(_seconds(lambda f=file: centre(read_image(f), config.stages[-1].side)) for file in _some(listed))
-    lines.append(f"  decoding: {decode * 1000:.1f} ms an image, {total * decode / 3600:.2f} h in one thread, once a side")
+    files, side = _some(listed), config.stages[-1].side
+    with ThreadPoolExecutor() as pool:  # as zfnet.data.folders does it
+        decode = _seconds(lambda: list(pool.map(lambda file: centre(read_image(file), side), files))) / len(files)
+    lines.append(f"  decoding: {decode * 1000:.1f} ms an image, {total * decode / 3600:.2f} h, once a side")
 
     model = new_model(config, found["train"].subset([0])).to(device, memory_format=torch.channels_last)  # pyright: ignore
     weights = sum(p.numel() for p in model.parameters())
@@ -71,7 +74,11 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
     optimizer, run = new_optimizer(model, config.optim), runner(model, config, team)
     hours = total * decode / 3600 * len({stage.side for stage in config.stages})
     for stage in config.stages:
-        speed = _speed(config, stage, model, run, optimizer, device, team)
+        try:
+            speed = _speed(config, stage, model, run, optimizer, device, team)
+        except torch.OutOfMemoryError:
+            share = batch // team.size
+            raise TrainingError(f"steps of {share} images at {stage.size} pixels do not fit into the GPU's memory") from None
         seconds = stage.epochs * per_epoch / speed
         hours += seconds / 3600
         lines.append(
@@ -116,8 +123,9 @@ def _where(stage: Stage, n: int, device: torch.device) -> str:
     size = n * stage.side**2 * 3
     if device.type != "cuda":
         return f"{size / GIB:.1f} GiB of images read from disk"
-    kept = fits(size, *torch.cuda.mem_get_info(device))
-    return f"{size / GIB:.1f} GiB of images {'stay on the GPU' if kept else 'are streamed, for the GPU has no room for them'}"
+    kept, peak = fits(size, *room(device)), torch.cuda.max_memory_allocated(device)
+    where = "stay on the GPU" if kept else "are streamed, for the GPU has no room for them"
+    return f"steps take {peak / GIB:.1f} GiB; {size / GIB:.1f} GiB of images {where}"
 
 
 def _seconds(work: Callable[[], object]) -> float:

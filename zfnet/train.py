@@ -2,7 +2,7 @@
 
 All randomness comes from (seed, epoch, step), so a run that was killed continues from its last checkpoint bit for bit
 as the uninterrupted run would have, on CPU. `zfnet train configs/imagenet.yaml` is the command; under torchrun each process
-takes its share of every batch, with the random numbers that one process would have drawn for it.
+takes its share of every batch, with the crops, flips and colours that one process would have drawn for it; dropout differs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from zfnet.checkpoint import assign, initialise, read_tensors, save, write_tenso
 from zfnet.config import Augment, Config, Optim, to_dict
 from zfnet.data import silent
 from zfnet.data.cache import Images
-from zfnet.data.feed import Feed
+from zfnet.data.feed import Feed, sent
 from zfnet.data.images import centre_crop, standardise
 from zfnet.model import ARCHITECTURES, Network, PaperInput
 from zfnet.parallel import ALONE, Team
@@ -111,6 +111,7 @@ def train(
         steps = per_epoch * epochs
         val = load_images("val", config.stages[0].side)
         check_classes(images, val)
+        team.gather(None)  # one machine may still decode its images
         run = runner(model, config, team)  # from here on the processes wait for each other
         progress = {
             "epoch": 0,
@@ -134,6 +135,7 @@ def train(
                 stage, feed = _stage(config, epoch), None  # its memory is free before the next takes its own
                 images, val = load_images("train", stage.side), load_images("val", stage.side)
                 feed = Feed(images, device, keep=True)
+                team.gather(None)
             order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
             order = order[: per_epoch * config.optim.batch].reshape(per_epoch, config.optim.batch)
             batches = feed.batches(team.share(np.sort(chosen)) for chosen in order)
@@ -150,7 +152,7 @@ def train(
                 x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team)
                 loss, right = step(model, run, optimizer, x, y, config)
                 if average is not None:
-                    _update_average(average, model, min(config.optim.ema, (1 + now) / (10 + now)))
+                    update_average(average, model, min(config.optim.ema, (1 + now) / (10 + now)))
 
                 total_loss += loss
                 total_right += right
@@ -298,7 +300,7 @@ def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator
         places = corners[torch.randint(5, (whole,), generator=generator)[mine]].tolist()
         x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
         x = standardise(x.permute(0, 3, 1, 2))
-        x = torch.where(flip.to(x.device).view(n, 1, 1, 1), x.flip(3), x)
+        x = torch.where(sent(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
         low, high = options.scale
         scale = torch.empty(whole).uniform_(low, high, generator=generator)[mine]
@@ -310,12 +312,12 @@ def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator
             [torch.stack([torch.where(flip, -width, width), zero, shift[0] * (1 - width)], 1),
              torch.stack([zero, height, shift[1] * (1 - height)], 1)], 1
         )  # fmt: skip
-        grid = F.affine_grid(theta.to(raw.device), [n, 3, size, size], align_corners=False)
+        grid = F.affine_grid(sent(theta, raw.device), [n, 3, size, size], align_corners=False)
         x = F.grid_sample(raw.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
         x = standardise(x)
     if options.colour:
-        amount = (options.colour * (torch.rand(3, whole, 1, 1, 1, generator=generator) * 2 - 1))[:, mine].to(x.device)
-        tint = (options.colour * (torch.rand(whole, 3, 1, 1, generator=generator) - 0.5))[mine].to(x.device)
+        amount = sent((options.colour * (torch.rand(3, whole, 1, 1, 1, generator=generator) * 2 - 1))[:, mine], x.device)
+        tint = sent((options.colour * (torch.rand(whole, 3, 1, 1, generator=generator) - 0.5))[mine], x.device)
         grey = x.mean(1, keepdim=True)
         x = grey + (x - grey) * (1 + amount[0])  # saturation
         x = x * (1 + amount[1]) + amount[2] + tint  # contrast, brightness, colour shift
@@ -379,7 +381,7 @@ def evaluate(
         labels = torch.from_numpy(images.labels[part]).to(probability.device)
         right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
         hits += torch.stack([right[:, 0].sum(), right.any(1).sum()]).cpu()
-    first, five = team.sum(hits).tolist()
+    first, five = torch.stack(team.gather(hits)).sum(0).tolist()
     n = len(chosen)
     return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
 
@@ -471,7 +473,8 @@ def _anneal(progress: dict, error: float, options: Optim) -> None:
 
 
 @torch.no_grad()
-def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+def update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    """Move the exponential moving average of a network's weights and buffers a step towards what they are."""
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             average[name].lerp_(value, 1 - decay)

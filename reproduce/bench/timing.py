@@ -46,21 +46,27 @@ def race(methods: dict[Any, Callable[[], object]], repeats: int, device: str) ->
 
 
 def clock(method: Callable[[], object], device: str) -> float:
-    """Seconds of one run, waited for on a GPU."""
+    """Seconds of one run; a GPU is waited for before and after."""
+    finish(device)
     began = time.perf_counter()
     method()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    finish(device)
     return time.perf_counter() - began
+
+
+def finish(device: str) -> None:
+    """Wait until a GPU has done all that it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 def peak(method: Callable[[], object], device: str) -> tuple[object, float]:
     """What a method returns, and how far memory rose meanwhile, in MiB: of the GPU, or of the process, sampled every 5 ms."""
     if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         result = method()
-        return result, (torch.cuda.max_memory_allocated() - before) / 2**20
+        return result, (torch.cuda.max_memory_allocated(device) - before) / 2**20
     if not STATM.exists():
         return method(), float("nan")
 

@@ -67,7 +67,7 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     }
     measured["gain in val top-1, points, with its 95 % interval"] = gains
     classes = len(np.unique(alexnet.label))
-    learnt = min(100 - errors[name][0] for name in (REPLICA, ONE)) >= FIGURE.config["times chance"] * 100 / classes
+    learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
     said = {c: "holds" if low > 0 else "does not hold" if high < 0 else "undecided" for c, (_, low, high) in gains.items()}
     measured["claims"] = said if learnt else {}
     held = [word == "holds" for word in said.values()]
@@ -79,7 +79,9 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     )
     if not learnt:
         note += f"The networks are not {FIGURE.config['times chance']} times as good as chance: nothing is compared. "
-    return Result({}, measured, verdict, n=len(alexnet.label), note=note + paper_scale({ONE: zfnets}), scale=size.scale)
+    return Result(
+        {}, measured, verdict, n=len(alexnet.label), note=note + paper_scale({ONE: zfnets}, size.size), scale=size.scale
+    )
 
 
 def together(rows: list[Row]) -> np.ndarray:

@@ -160,3 +160,19 @@ def test_the_plan_follows_the_device():
     assert plan(context) is PLANS["cuda"]
     assert plan(Context("imagenet65k", None)) is PLANS["cpu"]
     assert set(ENSEMBLE) <= set(ROWS)
+
+
+def test_all_four_layers_must_cost_more_than_their_pairs():
+    paper = [errors[1] for errors in tab3_ablations.PAPER]
+    claims = judged(paper, **{"AlexNet without layers 3, 4, 6, 7": 46.0}).measured["claims"]
+    assert claims["removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one"] == "does not hold"
+    stuck = judged(paper, **{tab3_ablations.COSTS["ZFNet, wider layers 3-5"][0]: 95.0})
+    assert (stuck.verdict, stuck.measured["claims"]) == ("not comparable", {})
+
+
+def test_hours_at_paper_scale_are_of_the_papers_image_size():
+    rows = {"ZFNet": [row(40.0)]}
+    whole, small = tab3_ablations.paper_scale(rows, 224), tab3_ablations.paper_scale(rows, 112)
+    hours = [int(text.split(" h:")[0].split()[-1].replace(",", "")) for text in (whole, small)]
+    assert hours[0] == round(70 * 1.28e6 / 100 / 3600)
+    assert 3 < hours[1] / hours[0] < 5

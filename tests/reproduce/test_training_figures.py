@@ -108,7 +108,8 @@ def test_bench_train_compares_what_it_says(tmp_path, monkeypatch):
     record = run(discover()["bench_train"], Context("imagenet65k", None), tmp_path).record
     measured = record.measured
     rates = {name: values for name, values in measured.items() if name.endswith("images/s")}
-    assert len(rates) == 8
+    assert len(rates) == 9
+    assert measured["parameters"][bench.TORCHVISION] == 61_100_840  # of its documentation
     assert all(0 < least <= median <= most for median, least, most in rates.values())
     assert measured["share of a step that is data"] == pytest.approx(1 - measured[bench.SHARE][0])
     median, least, most = measured["photographs over random tensors"]

@@ -27,7 +27,7 @@ class Feed:
     def __init__(self, images: Images, device: torch.device, *, keep: bool = False):
         self.images, self.device = images, device
         size = images.pixels[:1].nbytes * len(images)
-        self.resident = keep and device.type == "cuda" and fits(size, *torch.cuda.mem_get_info(device))
+        self.resident = keep and device.type == "cuda" and fits(size, *room(device))
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         if self.resident:
             self._pixels = torch.empty((len(images), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
@@ -40,7 +40,7 @@ class Feed:
         """The images at the indices of each part, in its order."""
         if self.resident:
             for part in parts:
-                chosen = torch.from_numpy(part).to(self.device)
+                chosen = sent(torch.from_numpy(part), self.device)
                 yield self._pixels[chosen], self._labels[chosen]
             return
         waiting: deque = deque()
@@ -57,8 +57,7 @@ class Feed:
         if self._stream is None:
             return raw, labels, None
         with torch.cuda.stream(self._stream):
-            sent = [t.pin_memory().to(self.device, non_blocking=True) for t in (raw, labels)]
-            return sent[0], sent[1], self._stream.record_event()
+            return sent(raw, self.device), sent(labels, self.device), self._stream.record_event()
 
     def _arrived(self, raw: Tensor, labels: Tensor, event: torch.Event | None) -> tuple[Tensor, Tensor]:
         if event is not None:
@@ -67,6 +66,17 @@ class Feed:
             for tensor in (raw, labels):
                 tensor.record_stream(stream)  # its memory was allocated on the other stream
         return raw, labels
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU's tensor on a device. To a GPU it goes from pinned memory, so that nobody waits until its queue of work is done."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def room(device: torch.device) -> tuple[int, int]:
+    """A GPU's free and total bytes; what PyTorch holds back of tensors that are gone counts as free."""
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)
 
 
 def fits(size: int, free: int, total: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
 
@@ -74,13 +75,20 @@ def centre(image: Image.Image, side: int = 256) -> Image.Image:
 
 def standardise(pixels: Tensor) -> Tensor:
     """Map uint8 pixels (..., 3, H, W) to the network's input: RGB in [0, 1] minus MEAN, over STD."""
-    mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
+    mean, std = (_by_channel(v, pixels.device) for v in (MEAN, STD))
     return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+
+
+@functools.cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A value for each channel (3, 1, 1), made once for a device: a GPU's queue would be waited for each time."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def to_pixels(x: Tensor) -> Tensor:
     """Invert `standardise`: (..., 3, H, W) in the network's convention to RGB in [0, 1], clipped."""
-    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (MEAN, STD))
+    mean, std = (_by_channel(v, x.device) for v in (MEAN, STD))
     return (x.float() * std + mean).clamp(0, 1)
 
 

@@ -1,0 +1,126 @@
+"""The loops that bench_train times: our training step and its parts, and torchvision's AlexNet behind its own pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from torchvision.transforms import v2
+
+from zfnet.config import Config
+from zfnet.data.cache import Images
+from zfnet.data.feed import Feed
+from zfnet.data.images import MEAN, STD
+from zfnet.train import augment, new_model, new_optimizer, runner, step, update_average
+
+SEED = 12
+WHOLE, BARE, NOISE = "photographs", "random tensors", "random images, augmented"
+TORCHVISION = "torchvision's AlexNet"
+OURS_BEFORE = f"{TORCHVISION}, our pipeline"
+
+
+def kept_at(images: Images, side: int) -> Images:
+    """The images as they would be kept at another side, with labels."""
+    pixels = np.empty((len(images), side, side, 3), dtype=np.uint8)
+    for rows in np.array_split(np.arange(len(images)), -(-len(images) // 100)):
+        raw = images.raw(rows).permute(0, 3, 1, 2).float()
+        small = F.interpolate(raw, (side, side), mode="bilinear", antialias=True)
+        pixels[rows] = small.round().byte().permute(0, 2, 3, 1).numpy()
+    return replace(images, pixels=pixels, labels=images.labels.clip(0), rows=None, groups=None, size=side)
+
+
+def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict[str, Callable[[], None]]:
+    """Our loops, each over all images once: the whole step, on noise, on random tensors, and its parts."""
+    torch.manual_seed(SEED)
+    model = new_model(config, images).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer, run = new_optimizer(model, config.optim), runner(model, config)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-4  # speed does not depend on it, and nothing overflows
+    parts, generator = np.arange(len(images)).reshape(-1, of["batch"]), torch.Generator().manual_seed(SEED)
+    feed = Feed(images, device, keep=True)
+    noise = torch.randint(0, 256, (of["batch"], of["side"], of["side"], 3), dtype=torch.uint8, generator=generator).to(device)
+    x = torch.randn(of["batch"], 3, of["size"], of["size"], generator=generator).to(device)
+    x, y = x.contiguous(memory_format=torch.channels_last), torch.zeros(of["batch"], dtype=torch.int64, device=device)
+
+    def passed(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            return F.cross_entropy(run(x).float(), y)
+
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def whole(x: Tensor, y: Tensor) -> None:
+        step(model, run, optimizer, x, y, config)
+        update_average(average, model, config.optim.ema)
+
+    def photographs() -> None:
+        for raw, labels in feed.batches(parts):
+            whole(augment(raw, of["size"], config.augment, generator), labels)
+
+    def augmented() -> None:
+        for raw, _ in feed.batches(parts):
+            augment(raw, of["size"], config.augment, generator)
+
+    @torch.no_grad()
+    def forward() -> None:
+        for _ in parts:
+            passed(x)
+
+    def gradients() -> None:
+        for _ in parts:
+            model.zero_grad()
+            passed(x).backward()
+
+    def on_noise() -> None:
+        for _ in parts:
+            whole(augment(noise, of["size"], config.augment, generator), y)
+
+    def on_tensors() -> None:
+        for _ in parts:
+            whole(x, y)
+
+    parts_of_it = {"forward and backward": gradients, "forward": forward, "reading and augmenting alone": augmented}
+    return {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors} | parts_of_it
+
+
+def theirs(config: Config, images: Images, of: dict, device: torch.device, folder: Path) -> dict[str, Callable[[], None]]:
+    """torchvision's AlexNet, by its own pipeline from JPEG files, by ours, and on random tensors."""
+    for i, label in enumerate(images.labels.tolist()):
+        path = folder / f"{label:04d}" / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(images.raw([i])[0].numpy()).save(path, quality=90)
+    steps = [v2.RandomResizedCrop(of["size"], antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    files = Subset(torchvision.datasets.ImageFolder(str(folder), transform), range(len(images)))
+    model = torchvision.models.alexnet(num_classes=1000).to(device, memory_format=torch.channels_last)  # pyright: ignore
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=device.type == "cuda")
+    plain = Config(precision=of["precision"], optim=replace(Config().optim, clip_rms=0.0))
+    workers, pinned = os.cpu_count() or 1, device.type == "cuda"
+    loader = DataLoader(files, of["batch"], shuffle=True, num_workers=workers, persistent_workers=True, pin_memory=pinned)
+    random = torch.randn(of["batch"], 3, of["size"], of["size"], device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(of["batch"], dtype=torch.int64, device=device)
+
+    def loop(batches) -> None:
+        for x, y in batches:
+            x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+            step(model, model, optimizer, x.contiguous(memory_format=torch.channels_last), y, plain)  # pyright: ignore
+
+    feed, parts = Feed(images, device, keep=True), np.arange(len(images)).reshape(-1, of["batch"])
+    generator = torch.Generator().manual_seed(SEED)
+
+    def by_ours() -> None:
+        loop((augment(raw, of["size"], config.augment, generator), y) for raw, y in feed.batches(parts))
+
+    return {
+        f"{TORCHVISION}, {WHOLE}": lambda: loop(loader),
+        OURS_BEFORE: by_ours,
+        f"{TORCHVISION}, {BARE}": lambda: loop([(random, labels)] * len(parts)),
+    }
