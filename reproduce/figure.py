@@ -42,7 +42,7 @@ from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.model import Network
 from zfnet.parallel import ParallelError
-from zfnet.record import Record, environment, read_record, write_figure, write_gif, write_record
+from zfnet.record import SCALES, Record, environment, read_record, write_figure, write_gif, write_record
 from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -312,8 +312,10 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
         torch.manual_seed(figure.seed)
         with torch.no_grad():
             result = script.compute(context.for_figure(figure))
-        if result.verdict == "not run" and prior and prior.verdict != "not run":
-            return Outcome(prior, time.perf_counter() - began, cached=True)  # the data are not here: the result that is stays
+        if prior and prior.verdict != "not run":  # it stays where the data are not here, or the device is a smaller one
+            smaller = bool(result.scale) and SCALES.index(result.scale) > SCALES.index(prior.scale)
+            if result.verdict == "not run" or (smaller and not force):
+                return Outcome(prior, time.perf_counter() - began, cached=True)
         _save(arrays, key, result)
     with plot.style():
         pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = script.draw(result)

@@ -54,10 +54,23 @@ def test_every_row_of_table_3(build, options, present, fc7):
     assert model(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 1000)
 
 
-@pytest.mark.parametrize("bad", [{"norm": "layer"}, {"maps": (1, 2)}, {"without": (1,)}, {"input": "caffe"}, {"size": 8}])
+@pytest.mark.parametrize(
+    "bad", [{"norm": "layer"}, {"maps": (1, 2)}, {"without": (1,)}, {"input": "caffe"}, {"start": "zero"}, {"size": 8}]
+)
 def test_a_wrong_option_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad)) if "size" not in bad else "8 pixels"):
         zfnet.zfnet(10, **bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "inner"), [({}, 0.01), ({"start": "he"}, (2 / 2400) ** 0.5), ({"norm": "batch"}, (2 / 2400) ** 0.5),
+                           ({"norm": "batch", "start": "paper"}, 0.01)],
+)  # fmt: skip
+def test_the_first_weights_have_the_deviation_asked_for(options, inner):
+    model = zfnet.zfnet(50, fc=64, size=64, **options)
+    assert float(model.conv2.weight.detach().std()) == pytest.approx(inner, rel=0.01)  # 2,400 inputs: 5 x 5 of 96 maps
+    assert float(model.fc8.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
+    assert not any(m.bias.any() for m in model if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None)
 
 
 @settings(max_examples=25, deadline=None)

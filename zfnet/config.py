@@ -31,6 +31,7 @@ class Model:
     dropout: float = 0.5
     input: str = "standard"  # standard, or paper: the range [-128, 128] minus the mean image
     size: int = 224  # side of the input
+    start: str = ""  # deviation of the first weights: paper (0.01) or he; empty: he with BatchNorm, else paper
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ CHOICES = {
     "model.arch": ("zfnet", "alexnet", "mnist"),
     "model.norm": ("lrn", "batch", "none"),
     "model.input": ("standard", "paper"),
+    "model.start": ("", "paper", "he"),
     "data.kind": ("folders", "scenes", "digits"),
     "augment.crops": ("paper", "resized"),
     "optim.schedule": ("plateau", "one_cycle"),

@@ -202,7 +202,8 @@ def zfnet(classes: int = 1000, **options) -> Network:
     ReLU); `groups` (of layers 2, 4 and 5); `dropout` (0.5); `input` ("standard", or "paper": the range [-128, 128]);
     `size` (side of the input in pixels, 224); `in_channels` (3).
 
-    Weights have deviation 0.01 and biases are 0, as in section 3; with `norm="batch"` the deviation is He's.
+    `start` is the weights' first deviation: "paper" (0.01, section 3), or "he" (He et al. 2015: sqrt(2 / inputs), but 0.01 in
+    the last layer), which is the default with `norm="batch"`. Biases are 0.
     Raises TypeError for an unknown option, ValueError for a wrong value, naming it.
     """
     return _build("zfnet", ZFNET, classes, **options)
@@ -243,11 +244,14 @@ def _build(
     input: str = "standard",
     size: int = 224,
     in_channels: int = 3,
+    start: str = "",
 ) -> Network:
     if norm not in ("lrn", "batch", "none"):
         raise ValueError(f"{arch}: norm must be 'lrn', 'batch' or 'none', got {norm!r}")
     if input not in ("standard", "paper"):
         raise ValueError(f"{arch}: input must be 'standard' or 'paper', got {input!r}")
+    if start not in ("", "paper", "he"):
+        raise ValueError(f"{arch}: start must be 'paper' or 'he', got {start!r}")
     depth = len(table)
     if len(maps) not in (0, depth - 2, depth):
         some = f"{depth - 2} numbers (layers 3-{depth}) or " if depth > 2 else ""
@@ -306,15 +310,16 @@ def _build(
     output = children[f"fc{hidden[-1] + 1}"] = nn.Linear(features, classes)
 
     model = Network(arch, rows, options, children)
+    he = start == "he" or (not start and norm == "batch")
     for module in model:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            if norm == "batch":
+            if he:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             else:
                 nn.init.normal_(module.weight, std=1e-2)  # section 3: "initialized to 10^-2 and biases to 0"
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    if norm == "batch":
+    if he:
         nn.init.normal_(output.weight, std=1e-2)
     return model
 

@@ -114,6 +114,8 @@ def _speed(config: Config, stage: Stage, model, run, optimizer, device: torch.de
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     one()
     return config.optim.batch / statistics.median(_seconds(one) for _ in range(STEPS))
 

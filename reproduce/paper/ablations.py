@@ -58,6 +58,7 @@ class Plan:
     size: int
     epochs: int
     batch: int
+    lr: float
     precision: str
     seeds: int
     minutes: float
@@ -65,8 +66,8 @@ class Plan:
 
 
 PLANS = {
-    "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, "bfloat16", 5, 20, 10),
-    "cpu": Plan("smoke", 100, 40, 128, 112, 10, 16, "float32", 1, 0, 1),
+    "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, 1e-2, "bfloat16", 5, 20, 10),
+    "cpu": Plan("smoke", 100, 40, 128, 112, 10, 16, 5e-3, "float32", 1, 0, 1),
 }
 
 
@@ -99,7 +100,7 @@ def recipe(plan: Plan, name: str, seed: int) -> Config:
         config, seed=seed, precision=plan.precision,
         model=replace(config.model, size=plan.size, **ROWS[name]),
         data=replace(config.data, per_class=plan.per_class),
-        optim=replace(config.optim, batch=plan.batch),
+        optim=replace(config.optim, batch=plan.batch, lr=plan.lr),
         stages=(replace(stage, epochs=plan.epochs, size=plan.size, side=plan.side),),
     )  # fmt: skip
 

@@ -55,7 +55,10 @@ def compute(ctx) -> Result:
 def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.ndarray]:
     """A training's filters of layer 1 after each epoch, which maps no image excites, and layer 2's projections; kept."""
     config = recipe(size, row, FIGURE.seed)
-    config = replace(config, optim=replace(config.optim, clip_rms=limit), snapshots=tuple(range(1, size.epochs + 1)))
+    config = replace(
+        config, model=replace(config.model, input="paper", start="paper"), optim=replace(config.optim, clip_rms=limit),
+        snapshots=tuple(range(1, size.epochs + 1)),
+    )  # fmt: skip
     folder = cache_dir() / f"fig6-{digest(to_dict(config), FIGURE.config, *(part.digest for part in images.values()))[:20]}"
     path = folder.with_suffix(".npz")
     if not path.exists():
@@ -78,17 +81,17 @@ def looked_at(model, val) -> dict[str, np.ndarray]:
     top = zfnet.top_activations(model, val, ("conv2",), 1)["conv2"]
     device = next(model.parameters()).device
     channels = torch.where(top.value[:, 0] > 0)[0]
-    beyond, patches = [], []
+    high, patches = [], []
     for part in channels.split(32):
         x = val.batch(top.index[part, 0]).to(device)
         p = zfnet.project(model, x, "conv2", part, top.position[part, 0].to(device))
         field = zfnet.trace(model, x[:1]).receptive_field("conv2").size
         patches.append(cut(p.pixels, p.corner.clamp(0, x.shape[-1] - field), field).cpu())
-        beyond.append(shares(patches[-1].numpy(), (FIGURE.config["high"],))[:, -1])
+        high.append(shares(patches[-1].numpy(), (FIGURE.config["high"],))[:, -1])
     every = torch.cat(patches)
     shown = torch.randperm(len(every), generator=torch.Generator().manual_seed(FIGURE.seed))[: FIGURE.config["features"]]
     dead = {f"dead.{layer}": alive[layer].dead.numpy() for layer in alive}
-    return dead | {"beyond": np.concatenate(beyond), "projections": every[shown.sort().values].numpy()}
+    return dead | {"high": np.concatenate(high), "projections": every[shown.sort().values].numpy()}
 
 
 def shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
@@ -122,7 +125,7 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
     ratio = {name: dominance(arrays[f"{name}.filters"]) for name in RUNS}
     dead = {name: [int(arrays[f"{name}.dead.{layer}"].sum()) for layer in ("conv1", "conv2")] for name in RUNS}
     middle = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
-    aliased = {name: mean_interval(100 * arrays[f"{name}.beyond"], seed=FIGURE.seed) for name in RUNS}
+    fast = {name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed) for name in RUNS}
     measured: dict = {
         "largest RMS of layer 1 over the median, by epoch": ratio,
         "the same after the last epoch": {name: values[-1] for name, values in ratio.items()},
@@ -131,13 +134,13 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
             name: [float(v) for v in 100 * s.mean(0)] for name, s in spectra.items()
         },
         "in middle frequencies, %, with its 95 % interval": middle,
-        "layer-2 projections: energy in high frequencies, %": aliased,
+        "layer-2 projections: energy in high frequencies, %": fast,
     }
     held = {
         "without clipping the largest filter stands out more": ratio[free][-1] > ratio[ours][-1],
         "AlexNet has more dead maps in layer 1": dead[alex][0] > dead[ours][0],
         "ZFNet's filters hold more of the middle frequencies": above(middle[ours], middle[alex]),
-        "AlexNet's layer-2 projections hold more of the high ones": above(aliased[alex], aliased[ours]),
+        "AlexNet's layer-2 projections hold more of the high ones": above(fast[alex], fast[ours]),
     }
     words = {True: "holds", False: "does not hold", None: "undecided"}
     measured["claims"] = {claim: words[yes] for claim, yes in held.items()}

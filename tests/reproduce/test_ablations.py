@@ -11,7 +11,7 @@ from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan, ranks, r
 from zfnet.config import load_config
 from zfnet.model import ARCHITECTURES
 
-TINY = ablations.Plan("smoke", 2, 4, 73, 64, 2, 4, "float32", 1, 0, 1)
+TINY = ablations.Plan("smoke", 2, 4, 73, 64, 2, 4, 1e-2, "float32", 1, 0, 1)
 
 
 @pytest.fixture

@@ -71,6 +71,21 @@ def test_a_figure_is_made_once_and_again_when_something_is_missing(tmp_path):
     assert not list(folder.glob(".*"))
 
 
+def test_a_smaller_scale_replaces_a_larger_one_only_by_force(tmp_path, monkeypatch):
+    context = Context("imagenet65k", None)
+
+    def made(scale: str, force: bool = False) -> tuple[str, bool]:
+        other = script(lambda ctx: Result({"values": np.eye(2)}, {"scale": scale}, "reproduced", n=1, note=scale, scale=scale))
+        monkeypatch.setattr("inspect.getsource", lambda item: scale)  # another source, another key
+        outcome = run(other, context, tmp_path, force)
+        return outcome.record.scale, outcome.cached
+
+    assert [made("smoke"), made("subset"), made("smoke"), made("paper")] == [
+        ("smoke", False), ("subset", False), ("subset", True), ("paper", False)
+    ]  # fmt: skip
+    assert made("smoke", force=True) == ("smoke", False)
+
+
 def test_the_record_says_what_was_measured_from_what(tmp_path):
     run(script(), Context("imagenet65k", None), tmp_path)
     record = json.loads((tmp_path / "samples" / "small" / "result.json").read_text())

@@ -64,7 +64,7 @@ def test_settling_and_turning_by_hand():
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    monkeypatch.setitem(ablations.PLANS, "cpu", ablations.Plan("smoke", 2, 4, 103, 90, 2, 4, "float32", 1, 0, 1))
+    monkeypatch.setitem(ablations.PLANS, "cpu", ablations.Plan("smoke", 2, 4, 103, 90, 2, 4, 1e-2, "float32", 1, 0, 1))
     config = yaml.safe_load(ablations.RECIPE.read_text())
     config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
