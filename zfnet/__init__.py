@@ -8,6 +8,7 @@ from zfnet.data.images import preprocess
 from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
 from zfnet.deconv import project
+from zfnet.many import project_top
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import alexnet, describe, fold, mnist, zfnet
 from zfnet.occlusion import occlude
@@ -20,5 +21,5 @@ __version__ = "0.1.0"
 __all__ = [
     "zfnet", "alexnet", "mnist", "describe", "fold", "load", "save",
     "preprocess", "photograph", "load_samples", "load_folder", "load_scenes", "load_digits",
-    "trace", "project", "top_activations", "TopActivations", "occlude", "explain", "METHODS", "evaluate",
+    "trace", "project", "top_activations", "TopActivations", "project_top", "occlude", "explain", "METHODS", "evaluate",
 ]  # fmt: skip

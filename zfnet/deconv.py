@@ -9,6 +9,7 @@ Contrast normalisation is skipped, and the last filtering, into pixels, is not r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ from zfnet.activations import (
     sizes,
     steps_until,
 )
-from zfnet.fields import Border, channels_last, cut_trace, cut_window, largest, trace_fields
+from zfnet.fields import Border, channels_last, cut_switches, cut_window, largest, trace_fields, whole_switches
 from zfnet.model import PaperInput
 from zfnet.windows import Window, geometry
 
@@ -148,13 +149,22 @@ def _project(
             signal[n, channel, position[:, 0], position[:, 1]] = activation
             signal = signal.reshape(len(image), *t[steps[-1].name].shape[1:])
             return backproject(t, signal, image=row, collision=collision), activation, position
-        t, window = cut_trace(t, row, position)
-    signal = torch.empty(len(image), _channels(steps), 1, 1, dtype=x.dtype, device=x.device, memory_format=LAST)
-    signal.zero_()[n, channel, 0, 0] = activation
+        t, window = cut_switches(steps, x, whole_switches(t), row, position)
+    return project_fields(t, window, field, channel, position, activation), activation, position
+
+
+def project_fields(
+    t: Trace, window: Window, field: ReceptiveField, channel: Tensor, position: Tensor, activation: Tensor
+) -> Tensor:
+    """Carry M units down through a trace of what they see, `window` of the pixels: patches (M, 3, R, R) of the `field`."""
+    signal = torch.empty(
+        len(channel), _channels(t.steps), 1, 1, dtype=activation.dtype, device=activation.device, memory_format=LAST
+    )
+    signal.zero_()[torch.arange(len(channel), device=signal.device), channel, 0, 0] = activation
     patch = backproject(t, signal)
     top, left = (window.low - field.offset - position * field.stride)[0].tolist()  # the same for all
     bottom, right = field.size - top - patch.shape[2], field.size - left - patch.shape[3]
-    return F.pad(patch, (left, right, top, bottom)), activation, position
+    return F.pad(patch, (left, right, top, bottom))
 
 
 def _maps(t: Trace) -> Tensor:
@@ -169,7 +179,7 @@ def _strongest(maps: Tensor) -> Tensor:
     return torch.stack([best // maps.shape[2], best % maps.shape[2]], 1)
 
 
-def _channels(steps: list[Step]) -> int:
+def _channels(steps: Sequence[Step]) -> int:
     """The number of features of the last layer of the steps."""
     weighted = [step.module for step in steps if isinstance(step.module, (nn.Conv2d, nn.Linear))]
     return weighted[-1].weight.shape[0]

@@ -11,6 +11,9 @@ units of like position, taken together, cost least. The result is a `Trace` of p
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +52,38 @@ class Border(nn.Module):
         return maps
 
 
+@dataclass(frozen=True, eq=False)
+class Switches:
+    """A pooling's switches in B windows of its maps, which may differ in size, in one `table` (cells, C) int32 or int64.
+
+    Cell (r, c) of window b is row start[b] + r pitch[b] + c. It is the pooled map's cell above[b] + (r, c), and its switch an
+    index into a window of the map below, width[b] cells wide, that begins at below[b]. `above` and `below` are (B, 2).
+    """
+
+    table: Tensor
+    start: Tensor
+    pitch: Tensor
+    width: Tensor
+    above: Tensor
+    below: Tensor
+
+    @staticmethod
+    def of(index: Tensor, above: Tensor, below: Tensor, width: int) -> Switches:
+        """From the switches (B, C, h, w) of windows of one size."""
+        b, c, h, w = index.shape
+        start = h * w * torch.arange(b, device=index.device)
+        table = index.permute(0, 2, 3, 1).reshape(-1, c)
+        return Switches(table, start, torch.full_like(start, w), torch.full_like(start, width), above, below)
+
+    @staticmethod
+    def cat(parts: Sequence[Switches]) -> Switches:
+        """The same windows, one part after the other."""
+        before = [0, *itertools.accumulate(len(part.table) for part in parts)]
+        moved = [part.start + n for part, n in zip(parts, before, strict=False)]
+        table, _, *others = (torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True))
+        return Switches(table, torch.cat(moved), *others)
+
+
 def trace_fields(
     steps: list[Step], x: Tensor, image: Tensor, position: Tensor, *, only_switches: bool = False
 ) -> tuple[Trace, Window]:
@@ -57,39 +92,77 @@ def trace_fields(
     `steps` end with the units' layer, whose output in the trace is (M, C, 1, 1); `only_switches` stops after the last pooling,
     which is all that the way down needs. Returns the windows of pixels as well.
     """
-    chain, seen = _fields(steps, sizes(steps, (x.shape[2], x.shape[3])), position)
-    first = next(i for i, step in enumerate(chain) if isinstance(step.module, (Border, nn.Conv2d, nn.MaxPool2d)))
-    for step in chain[:first]:  # pixel by pixel, on the whole image: a mean image has its place
-        x = apply(step.module, x)
-    window = seen[chain[first].name]
-    signal = cut_window(x, window, image).contiguous(memory_format=layout(x))  # so the switches are those of the whole image
+    chain, seen = _fields(steps, sizes(steps, (x.shape[2], x.shape[3])), Window(position, position + 1))
     pools = [i for i, step in enumerate(chain) if isinstance(step.module, nn.MaxPool2d)]
     end = max(pools, default=-1) + 1 if only_switches else len(chain)
+    signal, switches = _pass(chain[:end], x, image, seen)
+    outputs = {} if only_switches else {chain[-1].name: signal}
+    return Trace(tuple(chain), outputs, switches, _shapes(seen), x, None), seen[chain[0].name]
+
+
+def trace_windows(steps: list[Step], x: Tensor, image: Tensor, window: Window) -> dict[str, Switches]:
+    """The switches of all poolings below B windows of one size: cells of the last step's output, for image (B,) of x.
+
+    What several units of an image see is passed through the network once so; `cut_switches` gives each its part.
+    """
+    chain, seen = _fields(steps, sizes(steps, (x.shape[2], x.shape[3])), window)
+    above = {step.name: seen[after.name] for step, after in itertools.pairwise(chain)} | {chain[-1].name: window}
+    index = _pass(chain, x, image, seen)[1]
+    return {n: Switches.of(index[n].int(), above[n].low, seen[n].low, int(seen[n].size[0, 1])) for n in index}
+
+
+def whole_switches(t: Trace) -> dict[str, Switches]:
+    """A trace's switches, the whole maps being the windows."""
+    origin = torch.zeros(len(t.x), 2, dtype=torch.int64, device=t.x.device)
+    return {name: Switches.of(index, origin, origin, t.inputs[name][3]) for name, index in t.switches.items()}
+
+
+def cut_switches(
+    steps: list[Step], x: Tensor, found: dict[str, Switches], row: Tensor, position: Tensor
+) -> tuple[Trace, Window]:
+    """What `trace_fields` gives with `only_switches`, for units at position (M, 2), cut out of window row (M,) of `found`."""
+    size = sizes(steps, (x.shape[2], x.shape[3]))
+    chain, seen = _fields(steps, size, Window(position, position + 1))
+    pooled = {step.name: seen[after.name] for step, after in itertools.pairwise(chain)}
+    after = {step.name: size[above.name] for step, above in itertools.pairwise(steps)}
     switches = {}
-    for step in chain[first:end]:
+    for step in chain:
+        if isinstance(step.module, nn.MaxPool2d):
+            whole, window, below = found[step.name], pooled[step.name], seen[step.name]
+            width, (h, w) = int(below.size[0, 1]), after[step.name]
+            (r, c), low = window.rows_and_columns(), whole.above[row]
+            r, c = r.clamp(0, h - 1) - low[:, :1], c.clamp(0, w - 1) - low[:, 1:]
+            cells = (whole.start[row, None] + r * whole.pitch[row, None])[:, :, None] + c[:, None]
+            switch = whole.table[cells]  # (M, h, w, C), in windows of whole.width
+            (down, right), wider = (whole.below[row] - below.low).unbind(1), width - whole.width[row]
+            if wider.any():
+                at = whole.width[row].to(switch.dtype)[:, None, None, None]
+                switch += torch.div(switch, at, rounding_mode="trunc").mul_(wider.to(switch.dtype)[:, None, None, None])
+            shift = down * width + right
+            if shift.any():
+                switch += shift.to(switch.dtype)[:, None, None, None]
+            if window.reaches_outside((h, w)):  # such a cell has no switch, and its signal is zero
+                switch.masked_fill_(window.outside((h, w))[..., None], 0)
+            switches[step.name] = switch.long().permute(0, 3, 1, 2)
+    return Trace(tuple(chain), {}, switches, _shapes(seen), x, None), seen[chain[0].name]
+
+
+def _pass(chain: list[Step], x: Tensor, image: Tensor, seen: dict[str, Window]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pass windows of pixels of image (M,) of x through a chain of `_fields`: what comes out, and the switches."""
+    first = next((i for i, s in enumerate(chain) if isinstance(s.module, (Border, nn.Conv2d, nn.MaxPool2d))), len(chain))
+    for step in chain[:first]:  # pixel by pixel, on the whole image: a mean image has its place
+        x = apply(step.module, x)
+    if first == len(chain):
+        return x, {}
+    signal = cut_window(x, seen[chain[first].name], image)
+    signal = signal.contiguous(memory_format=layout(x))  # so the switches are those of the whole image
+    switches = {}
+    for step in chain[first:]:
         if isinstance(step.module, nn.MaxPool2d):
             signal, switches[step.name] = max_pool(step.module, signal)
         else:
             signal = signal.relu_() if isinstance(step.module, nn.ReLU) else apply(step.module, signal)
-    outputs = {} if only_switches else {chain[-1].name: signal}
-    return Trace(tuple(chain), outputs, switches, _shapes(seen), x, None), window
-
-
-def cut_trace(t: Trace, image: Tensor, position: Tensor) -> tuple[Trace, Window]:
-    """The same, cut out of a trace of whole images: units at position (M, 2) of image (M,), in the trace's last layer."""
-    chain, seen = _fields(list(t.steps), {name: (shape[2], shape[3]) for name, shape in t.inputs.items()}, position)
-    above = [*(seen[step.name] for step in chain[1:]), Window(position, position + 1)]
-    switches = {}
-    for step, window in zip(chain, above, strict=True):
-        below = seen[step.name]
-        if isinstance(step.module, nn.MaxPool2d):
-            width = t.inputs[step.name][3]
-            (r, c), (low_r, low_c) = _indices(window, t.switches[step.name].shape[2:]), below.low[:, :, None, None].unbind(1)
-            switch = t.switches[step.name].permute(0, 2, 3, 1)[image[:, None, None], r, c].permute(0, 3, 1, 2)
-            local = (switch // width - low_r[:, None]) * below.size[0, 1] + switch % width - low_c[:, None]
-            # A pooled cell outside the map has no switch, and its signal is zero.
-            switches[step.name] = local.masked_fill(window.outside(t.switches[step.name].shape[2:])[:, None], 0)
-    return Trace(tuple(chain), {}, switches, _shapes(seen), t.x, None), seen[chain[0].name]
+    return signal, switches
 
 
 def _shapes(seen: dict[str, Window]) -> dict[str, torch.Size]:
@@ -97,9 +170,9 @@ def _shapes(seen: dict[str, Window]) -> dict[str, torch.Size]:
     return {name: torch.Size(window.size[0].tolist()) for name, window in seen.items()}
 
 
-def _fields(steps: list[Step], size: dict, position: Tensor) -> tuple[list[Step], dict[str, Window]]:
+def _fields(steps: list[Step], size: dict, window: Window) -> tuple[list[Step], dict[str, Window]]:
     """The steps without padding, with a `Border` before each window that reaches outside; and the cells that come into each."""
-    window, chain, seen = Window(position, position + 1), [], {}
+    chain, seen = [], {}
     for step in reversed(steps):
         if not isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
             chain.append(step)
@@ -108,22 +181,21 @@ def _fields(steps: list[Step], size: dict, position: Tensor) -> tuple[list[Step]
         whole = window.below(step.module)
         chain.append(Step(step.name, _unpadded(step.module), step.layer))
         seen[step.name] = window = whole
-        outside = whole.outside(size[step.name])
-        if outside.any():
+        if whole.reaches_outside(size[step.name]):
             first, last = whole.always_outside(size[step.name])
             window = Window(whole.low + first, whole.high - last)
             (top, left), (bottom, right) = first.tolist(), last.tolist()
             value = -torch.inf if isinstance(step.module, nn.MaxPool2d) else 0.0
-            part = window.outside(size[step.name])
-            border = Border((left, right, top, bottom), part if part.any() else None, value)
+            part = window.outside(size[step.name]) if window.reaches_outside(size[step.name]) else None
+            border = Border((left, right, top, bottom), part, value)
             chain.append(Step(BORDER + step.name, border))
             seen[BORDER + step.name] = window
     return chain[::-1], seen
 
 
-def largest(steps: list[Step]) -> int:
-    """How many numbers the largest map of one unit's field holds."""
-    window, most = Window(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.int64)), 1
+def largest(steps: list[Step], size: tuple[int, int] = (1, 1)) -> int:
+    """How many numbers the largest map holds of what a window of the last map sees; of one unit, by default."""
+    window, most = Window(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([size])), 1
     for step in reversed(steps):
         if isinstance(step.module, nn.Conv2d):
             most = max(most, int(window.size.prod()) * step.module.out_channels)
@@ -138,8 +210,7 @@ def cut_window(maps: Tensor, window: Window, image: Tensor | None = None) -> Ten
     r, c = _indices(window, size)
     image = torch.arange(len(maps), device=maps.device) if image is None else image
     patch = maps.permute(0, 2, 3, 1)[image[:, None, None], r, c].permute(0, 3, 1, 2)
-    outside = window.outside(size)
-    return patch.masked_fill(outside[:, None], 0) if outside.any() else patch
+    return patch.masked_fill(window.outside(size)[:, None], 0) if window.reaches_outside(size) else patch
 
 
 def _indices(window: Window, size: torch.Size) -> tuple[Tensor, Tensor]:

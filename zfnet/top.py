@@ -152,7 +152,7 @@ class _State:
     def open(path: str | Path | None, search: _Search, **options: object) -> _State:
         if path is None:
             return _State(None, {})
-        first = _tensor(search.dataset[0])  # shows the size and the preprocessing, which a digest of files does not
+        first = as_tensor(search.dataset[0])  # shows the size and the preprocessing, which a digest of files does not
         groups = search.group_of
         about = {
             "weights": sha256({n: t.cpu() for n, t in search.model.state_dict().items()}, {"modules": str(search.model)}),
@@ -246,7 +246,7 @@ class _Search:
         steps: list[Step] = []
         gathered, written = 0, time.monotonic()
         for item in self.progress(loader, total=len(loader), desc="searching"):
-            x = _tensor(item).to(device)
+            x = as_tensor(item).to(device)
             with evaluating(self.model), torch.no_grad():
                 check_input(self.model, x)
                 steps = steps or self.steps(x[:1], half)
@@ -277,7 +277,7 @@ class _Search:
         return [replace(step, module=copy.deepcopy(step.module).bfloat16()) for step in steps]
 
 
-def _tensor(item) -> Tensor:
+def as_tensor(item) -> Tensor:
     """The images of a batch or an item, which may carry labels."""
     x = item[0] if isinstance(item, (list, tuple)) else item
     if not isinstance(x, Tensor):

@@ -71,6 +71,10 @@ class Window:
         low = self.low.clamp_min(0).minimum(last)
         return Window(low, (self.high - 1).minimum(last).maximum(low) + 1)
 
+    def reaches_outside(self, size: Sequence[int]) -> bool:
+        """Whether any cell lies outside a map of `size` (h, w)."""
+        return bool((self.low < 0).any() or (self.high > self.high.new_tensor(size)).any())
+
     def outside(self, size: Sequence[int]) -> Tensor:
         """Which cells of M windows of one size (h, w) lie outside a map of `size`: (M, h, w) bool."""
         rows, columns = self.rows_and_columns()

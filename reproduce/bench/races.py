@@ -9,7 +9,7 @@ import copy
 import functools
 import importlib.util
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional
 import zfnet
 from reproduce.bench.timing import Timing, best, clock, race, spread
 from zfnet.activations import record, steps_until
-from zfnet.deconv import backproject, cut, project
+from zfnet.deconv import Projection, backproject, cut, project
 from zfnet.occlusion import occlude
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -93,33 +93,33 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
 
 def projection(ctx, config: dict) -> dict:
-    """Fig. 2's units, layer by layer: all of them by ours; some by the other methods, weighted by the layers' numbers."""
-    total: dict[str, Timing] = {}
+    """Fig. 2's units: all by ours, at once; some of each layer by the other methods, weighted by the layers' numbers."""
+    held, wanted = Held(ctx.images, ctx.top), {}
+    methods: dict[tuple, Callable] = {(OURS, ""): lambda: every(ctx.model, held, ctx.top, wanted)}
+    with torch.enable_grad():
+        for layer in LAYERS:
+            image, channel, rank, position = units(ctx.top[layer], config["units"])
+            wanted[layer] = torch.zeros(ctx.top[layer].index.shape, dtype=torch.bool)
+            wanted[layer][channel, rank] = True
+            x = channels_last(ctx.images.batch(image).to(ctx.device))
+            found = others(ctx.model, layer, x, channel, position, config, ctx.device)
+            methods |= {(name, layer): method for name, method in found.items()}
+        timings = race(methods, config["repeats"], ctx.device)
+    total: dict[str, Timing] = {OURS: timings.pop((OURS, ""))}
     errors: dict[str, float] = {}
-    count = 0
-    for layer in LAYERS:
-        image, channel, position = units(ctx.top[layer], config["units"])
-        x = channels_last(ctx.images.batch(image).to(ctx.device))
-        every = int((ctx.top[layer].index >= 0).sum())
-        read = list(batches(ctx, layer))
-        with torch.enable_grad():
-            methods: dict[str, Callable] = {OURS: lambda layer=layer, read=read: by_fields(ctx.model, layer, read)}
-            methods |= others(ctx.model, layer, x, channel, position, config, ctx.device)
-            timings = race(methods, config["repeats"], ctx.device)
-        few = project(ctx.model, x, layer, channel, position, crop=True)
-        for name, timing in timings.items():
-            n = every if name == OURS else config["one by one"] if name == CAPTUM else len(x)
-            if name != OURS:
-                oracle = cut(timing.result, few.corner[:n], few.pixels.shape[-1])
-                if name == CAPTUM:  # it projects one, not the activation
-                    oracle = oracle * few.activation[:n, None, None, None]
-                errors[name] = max(errors.get(name, 0.0), relative(few.pixels[:n], oracle))
-            so_far = total.get(name, Timing([0.0] * config["repeats"], None, 0.0))
-            seconds = [a + b * every / n for a, b in zip(so_far.seconds, timing.seconds, strict=True)]
-            total[name] = Timing(seconds, None, max(so_far.memory, timing.memory))
-        count += every
-    every = clock(lambda: [by_fields(ctx.model, layer, batches(ctx, layer)) for layer in LAYERS], ctx.device)
-    return report(total, errors) | {"projections": count, "seconds for all features": [every]}
+    for (name, layer), timing in timings.items():
+        few, n = total[OURS].result[layer], len(timing.result)
+        oracle = cut(timing.result, few.corner[:n], few.pixels.shape[-1])
+        if name == CAPTUM:  # it projects one, not the activation
+            oracle = oracle * few.activation[:n, None, None, None]
+        errors[name] = max(errors.get(name, 0.0), relative(few.pixels[:n], oracle))
+        weight = int((ctx.top[layer].index >= 0).sum()) / n
+        so_far = total.get(name, Timing([0.0] * config["repeats"], None, 0.0))
+        seconds = [a + b * weight for a, b in zip(so_far.seconds, timing.seconds, strict=True)]
+        total[name] = Timing(seconds, None, max(so_far.memory, timing.memory))
+    reading = clock(lambda: every(ctx.model, ctx.images, ctx.top, wanted), ctx.device)
+    count = sum(int((ctx.top[layer].index >= 0).sum()) for layer in LAYERS)
+    return report(total, errors) | {"projections": count, "seconds for all features": [reading]}
 
 
 def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str) -> dict[str, Callable]:
@@ -164,26 +164,43 @@ def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, conf
     return methods
 
 
-def units(top, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, channels and positions of a layer's strongest: all, or `count` evenly spaced."""
+def units(top, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images, channels, ranks and positions of `count` of a layer's strongest, evenly spaced."""
     channel, rank = (top.index >= 0).nonzero().unbind(1)
-    chosen = torch.arange(len(channel)) if count is None else torch.linspace(0, len(channel) - 1, count).long()
+    chosen = torch.linspace(0, len(channel) - 1, count).long()
     channel, rank = channel[chosen], rank[chosen]
-    return top.index[channel, rank], channel, top.position[channel, rank]
+    return top.index[channel, rank], channel, rank, top.position[channel, rank]
 
 
-def batches(ctx, layer: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Every unit of a layer in Fig. 2, 32 at a time, those of like position together: images, channels, positions, values."""
-    image, channel, position = units(ctx.top[layer])
-    value = ctx.top[layer].value[ctx.top[layer].index >= 0]
-    for rows in torch.argsort(position[:, 0] * (position[:, 1].max() + 1) + position[:, 1]).split(32):
-        yield channels_last(ctx.images.batch(image[rows]).to(ctx.device)), channel[rows], position[rows], value[rows]
+class Held(torch.utils.data.Dataset):
+    """The images that a search has found, read and in memory: a data set of all, in which only they are there."""
+
+    def __init__(self, images, top):
+        found = torch.cat([torch.zeros(1, dtype=torch.int64), *(top[layer].index.flatten() for layer in LAYERS)])
+        found = found[found >= 0].unique()
+        self.row = torch.full((len(images),), -1)
+        self.row[found] = torch.arange(len(found))
+        self.x = channels_last(images.batch(found))
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def batch(self, indices: np.ndarray) -> Tensor:
+        return self.x.permute(0, 2, 3, 1)[self.row[indices]].permute(0, 3, 1, 2)
 
 
-def by_fields(model: nn.Module, layer: str, batches: Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
-    """Project all batches, with the activations that the search found, and keep none."""
-    for x, channel, position, value in batches:
-        project(model, x, layer, channel, position, activation=value, crop=True)
+def every(model: nn.Module, images, top, wanted: dict[str, Tensor]) -> dict[str, Projection]:
+    """Project all that was found, and keep the `wanted` (C, k) of each layer, by channel and rank."""
+    kept: dict[str, list[tuple[int, int, Projection, int]]] = {}
+    for layer, rank, p in zfnet.project_top(model, images, top, LAYERS):
+        for i in wanted[layer][p.channel.cpu(), rank].nonzero()[:, 0].tolist():
+            kept.setdefault(layer, []).append((int(p.channel[i]), int(rank[i]), p, i))
+    found = {}
+    for layer, parts in kept.items():
+        parts.sort(key=lambda part: part[:2])
+        fields = zip(*([t[i] for t in vars(p).values()] for _, _, p, i in parts), strict=True)
+        found[layer] = Projection(*(torch.stack(field) for field in fields))
+    return found
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -249,7 +266,7 @@ def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 def grow(ctx, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
     """Our seconds as the task grows: [median, least, most] at each size of it."""
     size, stride = config["size"], config["stride"]
-    image, channel, position = units(ctx.top["conv5"], max(config["features"]))
+    image, channel, _, position = units(ctx.top["conv5"], max(config["features"]))
     photographs = channels_last(ctx.images.batch(image).to(ctx.device))
     tasks = {
         "stride": {s: lambda s=s: occlude(ctx.model, x, size=size, stride=s) for s in config["strides"]},

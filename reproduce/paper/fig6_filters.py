@@ -16,7 +16,6 @@ from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import KEEP, PLANS, load, recipe
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
-from zfnet.deconv import cut
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.statistics import population
 from zfnet.plot import LINES, enlarge, filter_image, mosaic, new_figure, projection_image, show
@@ -78,20 +77,14 @@ def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.n
 def looked_at(model, val) -> dict[str, np.ndarray]:
     """Dead maps of layers 1 and 2, and projections of layer 2: some patches to show, the spectrum's shares of all."""
     alive = population(model, val, ("conv1", "conv2"))
-    top = zfnet.top_activations(model, val, ("conv2",), 1)["conv2"]
-    device = next(model.parameters()).device
-    channels = torch.where(top.value[:, 0] > 0)[0]
-    high, patches = [], []
-    for part in channels.split(32):
-        x = val.batch(top.index[part, 0]).to(device)
-        p = zfnet.project(model, x, "conv2", part, top.position[part, 0].to(device))
-        field = zfnet.trace(model, x[:1]).receptive_field("conv2").size
-        patches.append(cut(p.pixels, p.corner.clamp(0, x.shape[-1] - field), field).cpu())
-        high.append(shares(patches[-1].numpy(), (FIGURE.config["high"],))[:, -1])
-    every = torch.cat(patches)
+    top = zfnet.top_activations(model, val, "conv2", 1)
+    parts = [(p.channel, p.activation, p.pixels) for _, _, p in zfnet.project_top(model, val, top)]
+    channel, activation, pixels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    every = pixels[channel.argsort()][activation[channel.argsort()] > 0]  # of dead maps there is nothing to see
+    high = shares(every.numpy(), (FIGURE.config["high"],))[:, -1]
     shown = torch.randperm(len(every), generator=torch.Generator().manual_seed(FIGURE.seed))[: FIGURE.config["features"]]
     dead = {f"dead.{layer}": alive[layer].dead.numpy() for layer in alive}
-    return dead | {"high": np.concatenate(high), "projections": every[shown.sort().values].numpy()}
+    return dead | {"high": high, "projections": every[shown.sort().values].numpy()}
 
 
 def shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:

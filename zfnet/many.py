@@ -1,0 +1,203 @@
+"""Projections of everything that a search has found, each part of an image passed through the network once.
+
+The units that are strongest over a data set crowd in some of its images, where their receptive fields overlap, and the way down
+needs only switches of the way up. So the windows of the last pooled map that the units of an image see are merged as long as
+that lowers the number of multiplications; each merged window is passed up once, and every unit's switches are cut out of it
+(zfnet/fields.py). The way down is that of `deconv.project`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from zfnet.activations import (
+    ReceptiveField,
+    Step,
+    UnknownLayer,
+    conv_layers,
+    evaluating,
+    receptive_field,
+    seen,
+    sizes,
+    steps_until,
+)
+from zfnet.deconv import CHUNK, LAST, Projection, project_fields
+from zfnet.fields import Switches, channels_last, cut_switches, largest, trace_windows
+from zfnet.top import Top, TopActivations, as_tensor
+from zfnet.windows import Window, output_size
+
+KEPT = 64_000_000  # switches at once: 256 MB
+CROWD = 64  # different windows of an image; where there are more, they become one or stay as they are
+
+
+@torch.no_grad()
+def project_top(
+    model: nn.Module, dataset: Dataset, top: TopActivations, layers: str | Sequence[str] | None = None, *, batch: int = 64
+) -> Iterator[tuple[str, Tensor, Projection]]:
+    """Project every activation that a search over a data set has found, to patches of its receptive field.
+
+    Yields (layer, rank, projection) of at most `batch` units at a time, in an order of its own: `rank` (M,) is the units' place
+    among their channel's strongest, from 0; the projection, on the model's device, is that of `project` with `crop`, as exact
+    and sooner done. Places of a channel that no image has taken are left out.
+
+    `layers` are some of the search's convolutional layers, by default all. Raises UnknownLayer for one that was not searched
+    or is dense, ValueError for a data set of another length, and what `project` raises.
+    """
+    layers = (layers,) if isinstance(layers, str) else tuple(top) if layers is None else tuple(layers)
+    size = len(dataset)  # pyright: ignore[reportArgumentType]
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    if size != top.images:
+        raise ValueError(f"the search was over {top.images} images, not {size}")
+    device = next(model.parameters()).device
+    first = _read(dataset, np.zeros(1, dtype=int), device)
+    found = [_Layer.of(steps_until(model, first, layer), layer, top[layer], first) for layer in layers]
+    for pooled in dict.fromkeys(layer.pooled for layer in found):
+        together = [layer for layer in found if layer.pooled == pooled]
+        yield from _project(model, together, dataset, first, batch)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer's M units, on the CPU, and the windows (M) that they see of the last pooled map below."""
+
+    name: str
+    steps: list[Step]
+    pooled: int  # how many of the steps lead to the last pooled map; 0: there is none
+    image: Tensor
+    channel: Tensor
+    rank: Tensor
+    position: Tensor
+    value: Tensor
+    window: Window
+    size: dict[str, tuple[int, int]]
+    field: ReceptiveField
+
+    @staticmethod
+    def of(steps: list[Step], name: str, top: Top, x: Tensor) -> _Layer:
+        if name not in conv_layers(steps):
+            raise UnknownLayer(f"{name!r} is not convolutional: its units see the whole image, and `project` projects them")
+        pooled = 1 + max((i for i, step in enumerate(steps) if isinstance(step.module, nn.MaxPool2d)), default=-1)
+        channel, rank = (top.index.cpu() >= 0).nonzero().unbind(1)
+        image, position, value = (t.cpu()[channel, rank] for t in (top.index, top.position.long(), top.value))
+        window = Window(position, position + 1)
+        for step in reversed(steps[pooled:]):
+            if isinstance(step.module, nn.Conv2d):
+                window = window.below(step.module)
+        size, field = sizes(steps, (x.shape[2], x.shape[3])), receptive_field(steps, name)
+        window = window.clip(size[steps[pooled].name])
+        return _Layer(name, channels_last(steps), pooled, image, channel, rank, position, value, window, size, field)
+
+
+def _project(
+    model: nn.Module, layers: list[_Layer], dataset: Dataset, first: Tensor, batch: int
+) -> Iterator[tuple[str, Tensor, Projection]]:
+    """The units of layers above the same pooling."""
+    for found, units in _passed(model, layers, dataset, first, batch):
+        for layer, (chosen, row) in zip(layers, units, strict=True):
+            # Units of like position are carried down together (zfnet/fields.py).
+            order = torch.from_numpy(np.lexsort(layer.position[chosen].T.flip(0).numpy()))
+            for part in order.split(min(batch, max(1, CHUNK // largest(layer.steps)))):
+                own = chosen[part]
+                channel, position, value = (u[own].to(first.device) for u in (layer.channel, layer.position, layer.value))
+                t, window = cut_switches(layer.steps, first, found, row[part].to(first.device), position)
+                pixels = project_fields(t, window, layer.field, channel, position, value)
+                corner = layer.field.offset + position * layer.field.stride
+                box = seen(layer.steps, layer.size, position)
+                yield layer.name, layer.rank[own], Projection(pixels, value, position, channel, box, corner)
+
+
+def _passed(
+    model: nn.Module, layers: list[_Layer], dataset: Dataset, first: Tensor, batch: int
+) -> Iterator[tuple[dict[str, Switches], list[tuple[Tensor, Tensor]]]]:
+    """The switches in some merged windows, and of each layer the units that they hold, each with the row of its window."""
+    steps = layers[0].steps[: layers[0].pooled]
+    if not steps:  # no pooling: nothing of the images is needed
+        every = (torch.arange(len(layer.image)) for layer in layers)
+        yield {}, [(units, torch.zeros_like(units)) for units in every]
+        return
+    windows = ((layer.image, layer.window.low, layer.window.high) for layer in layers)
+    image, low, high = (torch.cat(part).numpy() for part in zip(*windows, strict=True))
+    owner, image, low, high = merge(image, low, high, multiplications(steps, (first.shape[2], first.shape[3])))
+    order = np.lexsort([*low.T, *(high - low).T])  # windows of one size are passed together, those of like place if possible
+    place = np.argsort(order)[owner]
+    ends = np.cumsum([len(layer.image) for layer in layers])
+    by_place = [(np.argsort(p, kind="stable"), np.sort(p)) for p in np.split(place, ends[:-1])]
+    done, waiting, parts = 0, 0, []
+    alike = np.flatnonzero(np.diff((high - low)[order], axis=0).any(1)) + 1
+    for same in np.split(order, alike):
+        height, width = (high - low)[same[0]].tolist()
+        for rows in torch.from_numpy(same).split(min(batch, max(1, CHUNK // largest(steps, (height, width))))):
+            rows = rows.numpy()
+            read, of = np.unique(image[rows], return_inverse=True)
+            window = Window(*(torch.from_numpy(cells[rows]).to(first.device) for cells in (low, high)))
+            x = _read(dataset, read, first.device)
+            with evaluating(model):
+                parts.append(trace_windows(steps, x, torch.from_numpy(of).to(first.device), window))
+            waiting += len(rows)
+            if sum(s.table.numel() for part in parts for s in part.values()) >= KEPT or done + waiting == len(order):
+                units = []
+                for members, sorted_place in by_place:
+                    begin, end = np.searchsorted(sorted_place, [done, done + waiting])
+                    units.append((torch.from_numpy(members[begin:end]), torch.from_numpy(sorted_place[begin:end] - done)))
+                yield {name: Switches.cat([part[name] for part in parts]) for name in parts[0]}, units
+                done, waiting, parts = done + waiting, 0, []
+
+
+def _read(dataset: Dataset, indices: np.ndarray, device: torch.device) -> Tensor:
+    """Items of a data set as one batch, channels last: (N, 3, H, W)."""
+    batch = getattr(dataset, "batch", None)
+    x = batch(indices) if batch else torch.stack([as_tensor(dataset[int(i)]) for i in indices])
+    return x.to(device, memory_format=LAST)
+
+
+def multiplications(steps: list[Step], size: tuple[int, int]) -> np.ndarray:
+    """What the passing up of a window of the last map costs, by its height and width: (H + 1, W + 1)."""
+    shape = sizes(steps, size)
+    height, width = output_size(steps[-1].module, shape[steps[-1].name])
+    square = torch.arange(max(height, width) + 1)[:, None].expand(-1, 2)
+    window, total = Window(torch.zeros_like(square), square), np.zeros((height + 1, width + 1))
+    for step in reversed(steps):
+        if isinstance(step.module, nn.Conv2d):
+            cells = window.size.minimum(torch.tensor(output_size(step.module, shape[step.name]))).numpy()
+            total += np.outer(cells[: height + 1, 0], cells[: width + 1, 1]) * float(step.module.weight.numel())
+        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+            window = window.below(step.module)
+    return total
+
+
+def merge(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Merge the windows low, high (M, 2) of image (M,) while that lowers the `cost` (height, width) of all.
+
+    Returns each window's merged one, (M,), and the merged ones' image (B,), low and high (B, 2). Greedy: in each image the
+    two whose union saves most become one, until none saves anything.
+    """
+    windows, row = np.unique(np.concatenate([image[:, None], low, high], 1), axis=0, return_inverse=True)
+    owner, merged, count = np.empty(len(windows), dtype=int), [], 0
+    for members in np.split(np.arange(len(windows)), np.flatnonzero(np.diff(windows[:, 0])) + 1):
+        low, high, own = windows[members, 1:3], windows[members, 3:], np.arange(len(members))
+        if len(members) > CROWD:  # the search for pairs would take longer than it saves
+            first, last = low.min(0, keepdims=True), high.max(0, keepdims=True)
+            if cost[tuple((last - first).T)] < cost[tuple((high - low).T)].sum():
+                low, high, own = first, last, np.zeros_like(own)
+        while 1 < len(low) <= CROWD:
+            lower, upper = np.minimum(low[:, None], low), np.maximum(high[:, None], high)
+            alone = cost[tuple((high - low).T)]
+            saved = alone[:, None] + alone - cost[tuple(np.moveaxis(upper - lower, 2, 0))]
+            np.fill_diagonal(saved, 0)
+            i, j = sorted(np.unravel_index(saved.argmax(), saved.shape))
+            if saved[i, j] <= 0:
+                break
+            low[i], high[i] = lower[i, j], upper[i, j]
+            low, high = np.delete(low, j, 0), np.delete(high, j, 0)
+            own = np.where(own == j, i, own - (own > j))
+        owner[members], count = own + count, count + len(low)
+        merged.append(np.concatenate([np.full((len(low), 1), windows[members[0], 0]), low, high], 1))
+    boxes = np.concatenate(merged)
+    return owner[row.reshape(-1)], boxes[:, 0], boxes[:, 1:3], boxes[:, 3:]
