@@ -83,11 +83,23 @@ def test_a_place_that_no_image_takes_is_left_out():
     assert check(model, images, top) == 2 * sum(len(found.index) for found in top.values())
 
 
+def test_of_nothing_there_is_nothing():
+    model, images, top = searched("ZFNet", n=2, k=1)
+    for found in top.values():
+        found.index[:] = -1
+    assert list(project_top(model, images, top)) == []
+
+
 @pytest.mark.parametrize("bound", [{"KEPT": 1}, {"CROWD": 1}, {"CROWD": 0}, {"CHUNK": 1}])
 def test_the_bounds_change_nothing(bound, monkeypatch):
     for name, value in bound.items():
         monkeypatch.setattr(many, name, value)
-    check(*searched("ZFNet", n=3, k=2))
+    torch.manual_seed(2)
+    model, images = smaller(zfnet.zfnet, size=224), torch.randn(3, 3, 224, 224)
+    top = zfnet.top_activations(model, images, k=2)
+    for found in top.values():
+        found.index[2:] = -1  # so few that some windows hold no unit of some layer
+    check(model, images, top)
 
 
 def test_a_batch_bounds_what_is_yielded():

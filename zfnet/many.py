@@ -49,7 +49,7 @@ def project_top(
     `layers` are some of the search's convolutional layers, by default all. Raises UnknownLayer for one that was not searched
     or is dense, ValueError for a data set of another length, and what `project` raises.
     """
-    layers = (layers,) if isinstance(layers, str) else tuple(top) if layers is None else tuple(layers)
+    layers = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(top if layers is None else layers))
     size = len(dataset)  # pyright: ignore[reportArgumentType]
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
@@ -98,56 +98,50 @@ class _Layer:
 def _project(
     model: nn.Module, layers: list[_Layer], dataset: Dataset, first: Tensor, batch: int
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """The units of layers above the same pooling."""
-    for found, units in _passed(model, layers, dataset, first, batch):
-        for layer, (chosen, row) in zip(layers, units, strict=True):
+    """The units of layers above the same pooling, those in some windows after those in others."""
+    steps, counts = layers[0].steps[: layers[0].pooled], [len(layer.image) for layer in layers]
+    windows = ((layer.image, layer.window.low, layer.window.high) for layer in layers)
+    image, low, high = (torch.cat(part).numpy() for part in zip(*windows, strict=True))
+    owner, passed = np.zeros(sum(counts), dtype=int), iter([(0, 1, {})])
+    if steps:  # else there is no pooling, and nothing of the images is needed
+        owner, image, low, high = merge(image, low, high, multiplications(steps, (first.shape[2], first.shape[3])))
+        passed = _passed(model, steps, dataset, first, image, low, high, batch)
+    owners = np.split(owner, np.cumsum(counts)[:-1])
+    for begin, end, found in passed:
+        for layer, window in zip(layers, owners, strict=True):
+            chosen = np.flatnonzero((window >= begin) & (window < end))
+            if not len(chosen):
+                continue
             # Units of like position are carried down together (zfnet/fields.py).
-            order = torch.from_numpy(np.lexsort(layer.position[chosen].T.flip(0).numpy()))
+            order = torch.from_numpy(chosen[np.lexsort(layer.position[chosen].numpy().T[::-1])])
             for part in order.split(min(batch, max(1, CHUNK // largest(layer.steps)))):
-                own = chosen[part]
-                channel, position, value = (u[own].to(first.device) for u in (layer.channel, layer.position, layer.value))
-                t, window = cut_switches(layer.steps, first, found, row[part].to(first.device), position)
-                pixels = project_fields(t, window, layer.field, channel, position, value)
+                channel, position, value = (u[part].to(first.device) for u in (layer.channel, layer.position, layer.value))
+                row = torch.from_numpy(window[part.numpy()] - begin).to(first.device)
+                t, pixels = cut_switches(layer.steps, first, found, row, position)
+                patch = project_fields(t, pixels, layer.field, channel, position, value)
                 corner = layer.field.offset + position * layer.field.stride
                 box = seen(layer.steps, layer.size, position)
-                yield layer.name, layer.rank[own], Projection(pixels, value, position, channel, box, corner)
+                yield layer.name, layer.rank[part], Projection(patch, value, position, channel, box, corner)
 
 
 def _passed(
-    model: nn.Module, layers: list[_Layer], dataset: Dataset, first: Tensor, batch: int
-) -> Iterator[tuple[dict[str, Switches], list[tuple[Tensor, Tensor]]]]:
-    """The switches in some merged windows, and of each layer the units that they hold, each with the row of its window."""
-    steps = layers[0].steps[: layers[0].pooled]
-    if not steps:  # no pooling: nothing of the images is needed
-        every = (torch.arange(len(layer.image)) for layer in layers)
-        yield {}, [(units, torch.zeros_like(units)) for units in every]
-        return
-    windows = ((layer.image, layer.window.low, layer.window.high) for layer in layers)
-    image, low, high = (torch.cat(part).numpy() for part in zip(*windows, strict=True))
-    owner, image, low, high = merge(image, low, high, multiplications(steps, (first.shape[2], first.shape[3])))
-    order = np.lexsort([*low.T, *(high - low).T])  # windows of one size are passed together, those of like place if possible
-    place = np.argsort(order)[owner]
-    ends = np.cumsum([len(layer.image) for layer in layers])
-    by_place = [(np.argsort(p, kind="stable"), np.sort(p)) for p in np.split(place, ends[:-1])]
-    done, waiting, parts = 0, 0, []
-    alike = np.flatnonzero(np.diff((high - low)[order], axis=0).any(1)) + 1
-    for same in np.split(order, alike):
-        height, width = (high - low)[same[0]].tolist()
-        for rows in torch.from_numpy(same).split(min(batch, max(1, CHUNK // largest(steps, (height, width))))):
-            rows = rows.numpy()
-            read, of = np.unique(image[rows], return_inverse=True)
-            window = Window(*(torch.from_numpy(cells[rows]).to(first.device) for cells in (low, high)))
-            x = _read(dataset, read, first.device)
-            with evaluating(model):
-                parts.append(trace_windows(steps, x, torch.from_numpy(of).to(first.device), window))
-            waiting += len(rows)
-            if sum(s.table.numel() for part in parts for s in part.values()) >= KEPT or done + waiting == len(order):
-                units = []
-                for members, sorted_place in by_place:
-                    begin, end = np.searchsorted(sorted_place, [done, done + waiting])
-                    units.append((torch.from_numpy(members[begin:end]), torch.from_numpy(sorted_place[begin:end] - done)))
-                yield {name: Switches.cat([part[name] for part in parts]) for name in parts[0]}, units
-                done, waiting, parts = done + waiting, 0, []
+    model: nn.Module, steps: list[Step], dataset: Dataset, first: Tensor,
+    image: np.ndarray, low: np.ndarray, high: np.ndarray, batch: int,
+) -> Iterator[tuple[int, int, dict[str, Switches]]]:  # fmt: skip
+    """Pass windows low, high (B, 2) of image (B,) up: (begin, end, the switches in windows begin to end), a few at a time."""
+    size, parts, begin, end = high - low, [], 0, 0
+    while end < len(image):
+        at_once = min(batch, max(1, CHUNK // largest(steps, (int(size[end, 0]), int(size[end, 1])))))
+        rows = np.arange(end, end + int((size[end : end + at_once] == size[end]).all(1).sum()))  # they are sorted by size
+        read, of = np.unique(image[rows], return_inverse=True)
+        window = Window(*(torch.from_numpy(cells[rows]).to(first.device) for cells in (low, high)))
+        x = _read(dataset, read, first.device)
+        with evaluating(model):
+            parts.append(trace_windows(steps, x, torch.from_numpy(of).to(first.device), window))
+        end += len(rows)
+        if sum(s.table.numel() for part in parts for s in part.values()) >= KEPT or end == len(image):
+            yield begin, end, {name: Switches.cat([part[name] for part in parts]) for name in parts[0]}
+            begin, parts = end, []
 
 
 def _read(dataset: Dataset, indices: np.ndarray, device: torch.device) -> Tensor:
@@ -175,9 +169,11 @@ def multiplications(steps: list[Step], size: tuple[int, int]) -> np.ndarray:
 def merge(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, ...]:
     """Merge the windows low, high (M, 2) of image (M,) while that lowers the `cost` (height, width) of all.
 
-    Returns each window's merged one, (M,), and the merged ones' image (B,), low and high (B, 2). Greedy: in each image the
-    two whose union saves most become one, until none saves anything.
+    Returns each window's merged one, (M,), and the merged ones' image (B,), low and high (B, 2), sorted by size and then by
+    place. Greedy: in each image the two whose union saves most become one, until none saves anything.
     """
+    if not len(image):
+        return np.zeros(0, dtype=int), image, low, high
     windows, row = np.unique(np.concatenate([image[:, None], low, high], 1), axis=0, return_inverse=True)
     owner, merged, count = np.empty(len(windows), dtype=int), [], 0
     for members in np.split(np.arange(len(windows)), np.flatnonzero(np.diff(windows[:, 0])) + 1):
@@ -199,5 +195,7 @@ def merge(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np.ndarray
             own = np.where(own == j, i, own - (own > j))
         owner[members], count = own + count, count + len(low)
         merged.append(np.concatenate([np.full((len(low), 1), windows[members[0], 0]), low, high], 1))
-    boxes = np.concatenate(merged)
-    return owner[row.reshape(-1)], boxes[:, 0], boxes[:, 1:3], boxes[:, 3:]
+    found = np.concatenate(merged)
+    order = np.lexsort([*found[:, 1:3].T[::-1], *(found[:, 3:] - found[:, 1:3]).T])
+    image, low, high = np.split(found[order], [1, 3], axis=1)
+    return np.argsort(order)[owner[row.reshape(-1)]], image[:, 0], low, high
