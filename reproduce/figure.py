@@ -312,8 +312,8 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
         torch.manual_seed(figure.seed)
         with torch.no_grad():
             result = script.compute(context.for_figure(figure))
-        if prior and prior.verdict != "not run":  # it stays where the data are not here, or the device is a smaller one
-            smaller = bool(result.scale) and SCALES.index(result.scale) > SCALES.index(prior.scale)
+        if prior and prior.verdict != "not run":  # it stays where the data are not here, or this is of a smaller scale
+            smaller = SCALES.index(_scale(result, figure, context)) > SCALES.index(prior.scale)
             if result.verdict == "not run" or (smaller and not force):
                 return Outcome(prior, time.perf_counter() - began, cached=True)
         _save(arrays, key, result)
@@ -329,13 +329,17 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
             stale.unlink()
     record = Record(
         id=figure.id, title=figure.title, claim=figure.claim,
-        scale=result.scale or (context.scale if {"images", "top"} & set(figure.inputs) else "paper"),
+        scale=_scale(result, figure, context),
         verdict=result.verdict, measured=result.measured, paper=figure.paper, n=result.n, seed=figure.seed,
         note=result.note, inputs=inputs, config=figure.config, key=key, files=list(pictures),
         seconds=round(time.perf_counter() - began, 1), environment=environment(context.device),
     )  # fmt: skip
     write_record(record, folder)
     return Outcome(record, time.perf_counter() - began, cached=False)
+
+
+def _scale(result: Result, figure: Figure, context: Context) -> str:
+    return result.scale or (context.scale if {"images", "top"} & set(figure.inputs) else "paper")
 
 
 def _save(path: Path, key: str, result: Result) -> None:

@@ -24,6 +24,11 @@ NETWORKS = {
     "BatchNorm": lambda: zfnet.zfnet(10, size=96, maps=(8, 12, 10, 10, 12), fc=16, norm="batch").eval(),
     "paper's input": lambda: smaller(zfnet.zfnet, input="paper"),
     "AlexNet": lambda: smaller(zfnet.alexnet, groups=2),
+    "rows that no pooled cell reads": lambda: smaller(zfnet.zfnet, size=100),
+    "a pooling right below another": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 6, 3, padding=1),
+        nn.ReLU(), nn.Flatten(), nn.LazyLinear(3),
+    ),
     "MNIST": lambda: random_he(zfnet.mnist(norm="none")),
     "no pooling": lambda: nn.Sequential(
         nn.Conv2d(3, 4, 5, 2, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)
@@ -31,9 +36,12 @@ NETWORKS = {
 }  # fmt: skip
 
 
+SIDES = {"MNIST": 28, "rows that no pooled cell reads": 100, "a pooling right below another": 13}
+
+
 def searched(name, n=5, k=4):
     torch.manual_seed(1)
-    model, side = NETWORKS[name](), 28 if name == "MNIST" else 96
+    model, side = NETWORKS[name](), SIDES.get(name, 96)
     images = torch.randn(n, 3, side, side)
     model(images)  # the last layer of one takes its size from them
     model.eval()
@@ -117,13 +125,25 @@ def test_a_data_set_of_labelled_items_is_read_item_by_item():
     assert all(torch.equal(a.pixels, b.pixels) for (_, _, a), (_, _, b) in both)
 
 
-def test_gradients_and_the_mode_are_the_readers_between_two_parts():
-    model, images, top = searched("ZFNet", n=3, k=2)
-    model.train()
+def test_gradients_the_mode_and_the_weights_stay_the_readers():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Dropout(), nn.Conv2d(4, 5, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(5 * 4 * 4, 3),
+    )  # fmt: skip
+    images = torch.randn(3, 3, 16, 16)
+    top = zfnet.top_activations(model, images, ("conv1", "conv2"), 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.enable_grad():
-        for _ in project_top(model, images, top):
+        for _ in project_top(model.train(), images, top):
             assert torch.is_grad_enabled()
             assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_network_of_another_precision():
+    model, images, top = searched("ZFNet", n=2, k=1)
+    (_, _, p), *_ = project_top(model.double(), images.double(), top, "conv2")
+    assert p.pixels.dtype == torch.float64
 
 
 def test_what_cannot_be_projected_is_named():
@@ -135,6 +155,15 @@ def test_what_cannot_be_projected_is_named():
         list(project_top(model, images, top, "conv9"))
     with pytest.raises(ValueError, match="3 images, not 2"):
         list(project_top(model, images[:2], top))
+    with pytest.raises(IndexError, match="conv1"):
+        list(project_top(model, torch.zeros(3, 3, 64, 64), top))
+    with pytest.raises(IndexError, match="conv3"):
+        list(project_top(smaller(zfnet.zfnet, maps=(8, 12, 9, 10, 12)), images, top))
+    with pytest.raises(ValueError, match="several sizes"):
+        list(project_top(model, [images[0], *torch.zeros(2, 3, 100, 100)], top))
+    images[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="finite"):
+        list(project_top(model, images, top))
     with pytest.raises(ValueError, match="batch"):
         list(project_top(model, images, top, batch=0))
 

@@ -158,7 +158,7 @@ def project_fields(
 ) -> Tensor:
     """Carry M units down through a trace of what they see, `window` of the pixels: patches (M, 3, R, R) of the `field`."""
     signal = torch.empty(
-        len(channel), _channels(t.steps), 1, 1, dtype=activation.dtype, device=activation.device, memory_format=LAST
+        len(channel), channels_of(t.steps), 1, 1, dtype=activation.dtype, device=activation.device, memory_format=LAST
     )
     signal.zero_()[torch.arange(len(channel), device=signal.device), channel, 0, 0] = activation
     patch = backproject(t, signal)
@@ -179,7 +179,7 @@ def _strongest(maps: Tensor) -> Tensor:
     return torch.stack([best // maps.shape[2], best % maps.shape[2]], 1)
 
 
-def _channels(steps: Sequence[Step]) -> int:
+def channels_of(steps: Sequence[Step]) -> int:
     """The number of features of the last layer of the steps."""
     weighted = [step.module for step in steps if isinstance(step.module, (nn.Conv2d, nn.Linear))]
     return weighted[-1].weight.shape[0]
@@ -345,7 +345,7 @@ def _whole(value, name: str, device: torch.device) -> Tensor:
 
 def _select(steps: list[Step], x: Tensor, layer: str, size: tuple[int, int], channel, position):
     """Resolve channel and position to (image, channel, position or None) of M projections: (M,), (M,), (M, 2), all int64."""
-    n, channels, (height, width) = len(x), _channels(steps), size
+    n, channels, (height, width) = len(x), channels_of(steps), size
     channel = _whole(channel, "channel", x.device).reshape(-1)
     if position is not None:
         position = _whole(position, "position", x.device)

@@ -56,13 +56,14 @@ class Border(nn.Module):
 class Switches:
     """A pooling's switches in B windows of its maps, which may differ in size, in one `table` (cells, C) int32 or int64.
 
-    Cell (r, c) of window b is row start[b] + r pitch[b] + c. It is the pooled map's cell above[b] + (r, c), and its switch an
-    index into a window of the map below, width[b] cells wide, that begins at below[b]. `above` and `below` are (B, 2).
+    Cell (r, c) of window b, of size[b], is row start[b] + r size[b, 1] + c. It is the pooled map's cell above[b] + (r, c), and
+    its switch an index into a window of the map below, width[b] cells wide, that begins at below[b]. All but `table`, `start`
+    and `width` are (B, 2).
     """
 
     table: Tensor
     start: Tensor
-    pitch: Tensor
+    size: Tensor
     width: Tensor
     above: Tensor
     below: Tensor
@@ -73,7 +74,8 @@ class Switches:
         b, c, h, w = index.shape
         start = h * w * torch.arange(b, device=index.device)
         table = index.permute(0, 2, 3, 1).reshape(-1, c)
-        return Switches(table, start, torch.full_like(start, w), torch.full_like(start, width), above, below)
+        size = torch.tensor([h, w], device=index.device).expand(b, 2)
+        return Switches(table, start, size, torch.full_like(start, width), above, below)
 
     @staticmethod
     def cat(parts: Sequence[Switches]) -> Switches:
@@ -106,7 +108,7 @@ def trace_windows(steps: list[Step], x: Tensor, image: Tensor, window: Window) -
     What several units of an image see is passed through the network once so; `cut_switches` gives each its part.
     """
     chain, seen = _fields(steps, sizes(steps, (x.shape[2], x.shape[3])), window)
-    above = {step.name: seen[after.name] for step, after in itertools.pairwise(chain)} | {chain[-1].name: window}
+    above = _above(chain, seen) | {chain[-1].name: window}
     index = _pass(chain, x, image, seen)[1]
     return {n: Switches.of(index[n].int(), above[n].low, seen[n].low, int(seen[n].size[0, 1])) for n in index}
 
@@ -123,16 +125,16 @@ def cut_switches(
     """What `trace_fields` gives with `only_switches`, for units at position (M, 2), cut out of window row (M,) of `found`."""
     size = sizes(steps, (x.shape[2], x.shape[3]))
     chain, seen = _fields(steps, size, Window(position, position + 1))
-    pooled = {step.name: seen[after.name] for step, after in itertools.pairwise(chain)}
-    after = {step.name: size[above.name] for step, above in itertools.pairwise(steps)}
+    pooled, pooled_size = _above(chain, seen), _above(steps, size)
     switches = {}
     for step in chain:
         if isinstance(step.module, nn.MaxPool2d):
             whole, window, below = found[step.name], pooled[step.name], seen[step.name]
-            width, (h, w) = int(below.size[0, 1]), after[step.name]
-            (r, c), low = window.rows_and_columns(), whole.above[row]
-            r, c = r.clamp(0, h - 1) - low[:, :1], c.clamp(0, w - 1) - low[:, 1:]
-            cells = (whole.start[row, None] + r * whole.pitch[row, None])[:, :, None] + c[:, None]
+            width, last = int(below.size[0, 1]), whole.size[row] - 1
+            # No signal comes to cells outside the map, nor to those that only they read, which may lie outside a found window.
+            r, c = (part - low for part, low in zip(window.rows_and_columns(), whole.above[row].split(1, 1), strict=True))
+            r, c = (part.clamp_min(0).minimum(end) for part, end in zip((r, c), last.split(1, 1), strict=True))
+            cells = (whole.start[row, None] + r * whole.size[row, 1:])[:, :, None] + c[:, None]
             switch = whole.table[cells]  # (M, h, w, C), in windows of whole.width
             (down, right), wider = (whole.below[row] - below.low).unbind(1), width - whole.width[row]
             if wider.any():
@@ -141,8 +143,8 @@ def cut_switches(
             shift = down * width + right
             if shift.any():
                 switch += shift.to(switch.dtype)[:, None, None, None]
-            if window.reaches_outside((h, w)):  # such a cell has no switch, and its signal is zero
-                switch.masked_fill_(window.outside((h, w))[..., None], 0)
+            if window.reaches_outside(pooled_size[step.name]):  # such a cell has no switch
+                switch.masked_fill_(window.outside(pooled_size[step.name])[..., None], 0)
             switches[step.name] = switch.long().permute(0, 3, 1, 2)
     return Trace(tuple(chain), {}, switches, _shapes(seen), x, None), seen[chain[0].name]
 
@@ -163,6 +165,11 @@ def _pass(chain: list[Step], x: Tensor, image: Tensor, seen: dict[str, Window]) 
         else:
             signal = signal.relu_() if isinstance(step.module, nn.ReLU) else apply(step.module, signal)
     return signal, switches
+
+
+def _above(steps: Sequence[Step], into: dict) -> dict:
+    """What comes out of each step but the last, by what comes `into` each."""
+    return {step.name: into[above.name] for step, above in itertools.pairwise(steps)}
 
 
 def _shapes(seen: dict[str, Window]) -> dict[str, torch.Size]:

@@ -1,7 +1,7 @@
 """Projections of everything that a search has found, each part of an image passed through the network once.
 
 The units that are strongest over a data set crowd in some of its images, where their receptive fields overlap, and the way down
-needs only switches of the way up. So the windows of the last pooled map that the units of an image see are merged as long as
+needs only switches of the way up. So the windows of the last pooled map that the units of an image see are merged where
 that lowers the number of multiplications; each merged window is passed up once, and every unit's switches are cut out of it
 (zfnet/fields.py). The way down is that of `deconv.project`.
 """
@@ -20,6 +20,7 @@ from zfnet.activations import (
     ReceptiveField,
     Step,
     UnknownLayer,
+    check_input,
     conv_layers,
     evaluating,
     receptive_field,
@@ -27,12 +28,12 @@ from zfnet.activations import (
     sizes,
     steps_until,
 )
-from zfnet.deconv import CHUNK, LAST, Projection, project_fields
+from zfnet.deconv import CHUNK, LAST, Projection, channels_of, project_fields
 from zfnet.fields import Switches, channels_last, cut_switches, largest, trace_windows
 from zfnet.top import Top, TopActivations, as_tensor
 from zfnet.windows import Window, output_size
 
-KEPT = 64_000_000  # switches at once: 256 MB
+KEPT = 32_000_000  # switches at once: 128 MB, and once more while they are put into one table
 CROWD = 64  # different windows of an image; where there are more, they become one or stay as they are
 
 
@@ -43,11 +44,12 @@ def project_top(
     """Project every activation that a search over a data set has found, to patches of its receptive field.
 
     Yields (layer, rank, projection) of at most `batch` units at a time, in an order of its own: `rank` (M,) is the units' place
-    among their channel's strongest, from 0; the projection, on the model's device, is that of `project` with `crop`, as exact
-    and sooner done. Places of a channel that no image has taken are left out.
+    among their channel's strongest, from 0; the projection is that of `project` with `crop`, as exact. All is on the model's
+    device. Places of a channel that no image has taken are left out.
 
     `layers` are some of the search's convolutional layers, by default all. Raises UnknownLayer for one that was not searched
-    or is dense, ValueError for a data set of another length, and what `project` raises.
+    or is dense, ValueError for a data set of another length or with items of several sizes, IndexError for units that the
+    network does not have for such items, and what `project` raises.
     """
     layers = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(top if layers is None else layers))
     size = len(dataset)  # pyright: ignore[reportArgumentType]
@@ -57,10 +59,13 @@ def project_top(
         raise ValueError(f"the search was over {top.images} images, not {size}")
     device = next(model.parameters()).device
     first = _read(dataset, np.zeros(1, dtype=int), device)
-    found = [_Layer.of(steps_until(model, first, layer), layer, top[layer], first) for layer in layers]
+    with evaluating(model):
+        chains = [steps_until(model, first, layer) for layer in layers]
+    longest = channels_last(max(chains, key=len, default=[]))
+    found = [_Layer.of(longest[: len(steps)], layer, top[layer], first) for steps, layer in zip(chains, layers, strict=True)]
     for pooled in dict.fromkeys(layer.pooled for layer in found):
         together = [layer for layer in found if layer.pooled == pooled]
-        yield from _project(model, together, dataset, first, batch)
+        yield from _carried(model, together, dataset, first, batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +96,16 @@ class _Layer:
             if isinstance(step.module, nn.Conv2d):
                 window = window.below(step.module)
         size, field = sizes(steps, (x.shape[2], x.shape[3])), receptive_field(steps, name)
+        if len(top.index) != channels_of(steps) or Window(position, position + 1).reaches_outside(size[""]):
+            raise IndexError(f"the search's units of {name} are not this network's, or of images of another size")
         window = window.clip(size[steps[pooled].name])
-        return _Layer(name, channels_last(steps), pooled, image, channel, rank, position, value, window, size, field)
+        return _Layer(
+            name=name, steps=steps, pooled=pooled, image=image, channel=channel, rank=rank, position=position,
+            value=value.to(x.dtype), window=window, size=size, field=field,
+        )  # fmt: skip
 
 
-def _project(
+def _carried(
     model: nn.Module, layers: list[_Layer], dataset: Dataset, first: Tensor, batch: int
 ) -> Iterator[tuple[str, Tensor, Projection]]:
     """The units of layers above the same pooling, those in some windows after those in others."""
@@ -121,7 +131,7 @@ def _project(
                 patch = project_fields(t, pixels, layer.field, channel, position, value)
                 corner = layer.field.offset + position * layer.field.stride
                 box = seen(layer.steps, layer.size, position)
-                yield layer.name, layer.rank[part], Projection(patch, value, position, channel, box, corner)
+                yield layer.name, layer.rank[part].to(first.device), Projection(patch, value, position, channel, box, corner)
 
 
 def _passed(
@@ -136,19 +146,27 @@ def _passed(
         read, of = np.unique(image[rows], return_inverse=True)
         window = Window(*(torch.from_numpy(cells[rows]).to(first.device) for cells in (low, high)))
         x = _read(dataset, read, first.device)
+        if x.shape[1:] != first.shape[1:]:
+            raise ValueError(f"items of several sizes: {tuple(first.shape[1:])}, {tuple(x.shape[1:])}")
+        check_input(model, x)
         with evaluating(model):
             parts.append(trace_windows(steps, x, torch.from_numpy(of).to(first.device), window))
         end += len(rows)
         if sum(s.table.numel() for part in parts for s in part.values()) >= KEPT or end == len(image):
-            yield begin, end, {name: Switches.cat([part[name] for part in parts]) for name in parts[0]}
-            begin, parts = end, []
+            found = {name: Switches.cat([part[name] for part in parts]) for name in parts[0]}
+            parts.clear()
+            yield begin, end, found
+            begin = end
 
 
 def _read(dataset: Dataset, indices: np.ndarray, device: torch.device) -> Tensor:
     """Items of a data set as one batch, channels last: (N, 3, H, W)."""
-    batch = getattr(dataset, "batch", None)
-    x = batch(indices) if batch else torch.stack([as_tensor(dataset[int(i)]) for i in indices])
-    return x.to(device, memory_format=LAST)
+    together, chosen = getattr(dataset, "__getitems__", None), indices.tolist()  # PyTorch's own way to ask for several
+    items = [as_tensor(item) for item in (together(chosen) if together else (dataset[i] for i in chosen))]
+    shapes = {tuple(item.shape) for item in items}
+    if len(shapes) > 1:
+        raise ValueError(f"items of several sizes: {', '.join(map(str, sorted(shapes)))}")
+    return torch.stack(items).to(device, memory_format=LAST)
 
 
 def multiplications(steps: list[Step], size: tuple[int, int]) -> np.ndarray:
@@ -170,7 +188,7 @@ def merge(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np.ndarray
     """Merge the windows low, high (M, 2) of image (M,) while that lowers the `cost` (height, width) of all.
 
     Returns each window's merged one, (M,), and the merged ones' image (B,), low and high (B, 2), sorted by size and then by
-    place. Greedy: in each image the two whose union saves most become one, until none saves anything.
+    place. Greedy: in each image the two whose union saves most become one, until none saves anything; of a CROWD all or none.
     """
     if not len(image):
         return np.zeros(0, dtype=int), image, low, high

@@ -265,9 +265,17 @@ def _build(
     if input == "paper" and in_channels != 3:
         raise ValueError(f"{arch}: input 'paper' has 3 channels, got in_channels={in_channels}")
     options = {
-        "classes": classes, "fc": fc, "maps": tuple(maps), "without": tuple(without), "norm": norm, "groups": groups,
-        "dropout": dropout, "input": input, "size": size, "in_channels": in_channels,
-    }  # fmt: skip
+        "classes": classes,
+        "fc": fc,
+        "maps": tuple(maps),
+        "without": tuple(without),
+        "norm": norm,
+        "groups": groups,
+        "dropout": dropout,
+        "input": input,
+        "size": size,
+        "in_channels": in_channels,
+    }  # fmt: skip; `start` is no part of what the network is
 
     first = depth + 1 - len(maps)
     widths = {first + i: width for i, width in enumerate(maps)}

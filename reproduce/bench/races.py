@@ -23,7 +23,7 @@ from zfnet.deconv import Projection, backproject, cut, project
 from zfnet.occlusion import occlude
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-OURS, PLAIN, CAPTUM, ZENNIT = "ours", "plain", "Captum", "zennit"
+OURS, ALONE, PLAIN, CAPTUM, ZENNIT = "ours", "project", "plain", "Captum", "zennit"
 
 
 def installed(name: str) -> bool:
@@ -93,23 +93,25 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
 
 def projection(ctx, config: dict) -> dict:
-    """Fig. 2's units: all by ours, at once; some of each layer by the other methods, weighted by the layers' numbers."""
-    held, wanted = Held(ctx.images, ctx.top), {}
+    """Fig. 2's units: all at once by `project_top`; some of each layer by the others, weighted by the layers' numbers."""
+    held, wanted = Held(ctx.images, ctx.top, ctx.device), {}
     methods: dict[tuple, Callable] = {(OURS, ""): lambda: every(ctx.model, held, ctx.top, wanted)}
     with torch.enable_grad():
         for layer in LAYERS:
-            image, channel, rank, position = units(ctx.top[layer], config["units"])
+            image, channel, rank, position, value = units(ctx.top[layer], config["units"])
             wanted[layer] = torch.zeros(ctx.top[layer].index.shape, dtype=torch.bool)
             wanted[layer][channel, rank] = True
             x = channels_last(ctx.images.batch(image).to(ctx.device))
             found = others(ctx.model, layer, x, channel, position, config, ctx.device)
+            found[ALONE] = functools.partial(project, ctx.model, x, layer, channel, position, activation=value)
             methods |= {(name, layer): method for name, method in found.items()}
         timings = race(methods, config["repeats"], ctx.device)
     total: dict[str, Timing] = {OURS: timings.pop((OURS, ""))}
     errors: dict[str, float] = {}
     for (name, layer), timing in timings.items():
-        few, n = total[OURS].result[layer], len(timing.result)
-        oracle = cut(timing.result, few.corner[:n], few.pixels.shape[-1])
+        pixels = timing.result.pixels if name == ALONE else timing.result
+        few, n = total[OURS].result[layer], len(pixels)
+        oracle = cut(pixels, few.corner[:n], few.pixels.shape[-1])
         if name == CAPTUM:  # it projects one, not the activation
             oracle = oracle * few.activation[:n, None, None, None]
         errors[name] = max(errors.get(name, 0.0), relative(few.pixels[:n], oracle))
@@ -164,36 +166,35 @@ def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, conf
     return methods
 
 
-def units(top, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images, channels, ranks and positions of `count` of a layer's strongest, evenly spaced."""
+def units(top, count: int) -> tuple[Tensor, ...]:
+    """Images, channels, ranks, positions and activations of `count` of a layer's strongest, evenly spaced."""
     channel, rank = (top.index >= 0).nonzero().unbind(1)
     chosen = torch.linspace(0, len(channel) - 1, count).long()
     channel, rank = channel[chosen], rank[chosen]
-    return top.index[channel, rank], channel, rank, top.position[channel, rank]
+    return top.index[channel, rank], channel, rank, top.position[channel, rank], top.value[channel, rank]
 
 
 class Held(torch.utils.data.Dataset):
-    """The images that a search has found, read and in memory: a data set of all, in which only they are there."""
+    """A data set of which only what a search has found is there, read already: as the other methods' images are."""
 
-    def __init__(self, images, top):
-        found = torch.cat([torch.zeros(1, dtype=torch.int64), *(top[layer].index.flatten() for layer in LAYERS)])
-        found = found[found >= 0].unique()
-        self.row = torch.full((len(images),), -1)
-        self.row[found] = torch.arange(len(found))
-        self.x = channels_last(images.batch(found))
+    def __init__(self, images, top, device: str):
+        found = torch.cat([top[layer].index.flatten() for layer in LAYERS]).unique().clamp_min(0)
+        self.n, self.x = len(images), {0: images.batch([0])[0].to(device)}
+        for part in found.split(64):
+            self.x |= dict(zip(part.tolist(), channels_last(images.batch(part).to(device)), strict=True))
 
     def __len__(self) -> int:
-        return len(self.row)
+        return self.n
 
-    def batch(self, indices: np.ndarray) -> Tensor:
-        return self.x.permute(0, 2, 3, 1)[self.row[indices]].permute(0, 3, 1, 2)
+    def __getitem__(self, i: int) -> Tensor:
+        return self.x[i]
 
 
 def every(model: nn.Module, images, top, wanted: dict[str, Tensor]) -> dict[str, Projection]:
     """Project all that was found, and keep the `wanted` (C, k) of each layer, by channel and rank."""
     kept: dict[str, list[tuple[int, int, Projection, int]]] = {}
     for layer, rank, p in zfnet.project_top(model, images, top, LAYERS):
-        for i in wanted[layer][p.channel.cpu(), rank].nonzero()[:, 0].tolist():
+        for i in wanted[layer][p.channel.cpu(), rank.cpu()].nonzero()[:, 0].tolist():
             kept.setdefault(layer, []).append((int(p.channel[i]), int(rank[i]), p, i))
     found = {}
     for layer, parts in kept.items():
@@ -266,7 +267,7 @@ def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 def grow(ctx, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
     """Our seconds as the task grows: [median, least, most] at each size of it."""
     size, stride = config["size"], config["stride"]
-    image, channel, _, position = units(ctx.top["conv5"], max(config["features"]))
+    image, channel, _, position, _ = units(ctx.top["conv5"], max(config["features"]))
     photographs = channels_last(ctx.images.batch(image).to(ctx.device))
     tasks = {
         "stride": {s: lambda s=s: occlude(ctx.model, x, size=size, stride=s) for s in config["strides"]},

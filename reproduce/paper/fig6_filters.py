@@ -80,7 +80,8 @@ def looked_at(model, val) -> dict[str, np.ndarray]:
     top = zfnet.top_activations(model, val, "conv2", 1)
     parts = [(p.channel, p.activation, p.pixels) for _, _, p in zfnet.project_top(model, val, top)]
     channel, activation, pixels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-    every = pixels[channel.argsort()][activation[channel.argsort()] > 0]  # of dead maps there is nothing to see
+    order = channel.argsort()
+    every = pixels[order][activation[order] > 0]  # of dead maps there is nothing to see
     high = shares(every.numpy(), (FIGURE.config["high"],))[:, -1]
     shown = torch.randperm(len(every), generator=torch.Generator().manual_seed(FIGURE.seed))[: FIGURE.config["features"]]
     dead = {f"dead.{layer}": alive[layer].dead.numpy() for layer in alive}
