@@ -100,7 +100,7 @@ def draw(result: Result):
     axes = (figure := new_figure(9, 0.42 * len(rates) + 0.9)).subplots()
     for i, (name, (median, least, most)) in enumerate(rates.items()):
         colour = LINES[1] if name.startswith(TORCHVISION) else LINES[0]
-        axes.barh(i, median, 0.7, color=colour, xerr=[[median - least], [most - median]], capsize=3)
+        axes.errorbar(median, i, xerr=[[median - least], [most - median]], color=colour, fmt="o", capsize=3)
         axes.text(most, i, f" {number(float(median))}", va="center", fontsize=9)
     axes.set_yticks(range(len(rates)), [name.removesuffix(", images/s") for name in rates])
     axes.invert_yaxis()

@@ -103,15 +103,16 @@ def projection(ctx, config: dict) -> dict:
             wanted[layer][channel, rank] = True
             x = channels_last(ctx.images.batch(image).to(ctx.device))
             found = others(ctx.model, layer, x, channel, position, config, ctx.device)
-            found[ALONE] = functools.partial(project, ctx.model, x, layer, channel, position, activation=value)
+            found[ALONE] = lambda a=(x, layer, channel, position), v=value: (
+                project(ctx.model, *a, activation=v, crop=True).pixels
+            )
             methods |= {(name, layer): method for name, method in found.items()}
         timings = race(methods, config["repeats"], ctx.device)
     total: dict[str, Timing] = {OURS: timings.pop((OURS, ""))}
     errors: dict[str, float] = {}
     for (name, layer), timing in timings.items():
-        pixels = timing.result.pixels if name == ALONE else timing.result
-        few, n = total[OURS].result[layer], len(pixels)
-        oracle = cut(pixels, few.corner[:n], few.pixels.shape[-1])
+        few, n = total[OURS].result[layer], len(timing.result)
+        oracle = timing.result if name == ALONE else cut(timing.result, few.corner[:n], few.pixels.shape[-1])
         if name == CAPTUM:  # it projects one, not the activation
             oracle = oracle * few.activation[:n, None, None, None]
         errors[name] = max(errors.get(name, 0.0), relative(few.pixels[:n], oracle))
