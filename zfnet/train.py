@@ -442,12 +442,11 @@ def new_model(config: Config, images: Images) -> Network:
 
 
 def new_optimizer(model: Network, options: Optim) -> torch.optim.SGD:
-    """SGD as the config has it, in one kernel on a GPU. Weights decay; biases and BatchNorm do not."""
+    """SGD as the config has it, in one pass over memory. Weights decay; biases and BatchNorm do not."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    fused = decayed[0].device.type == "cuda"
-    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=True)
 
 
 def _stage(config: Config, epoch: int):

@@ -101,7 +101,7 @@ def theirs(config: Config, images: Images, of: dict, device: torch.device, folde
     transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
     files = Subset(torchvision.datasets.ImageFolder(str(folder), transform), range(len(images)))
     model = torchvision.models.alexnet(num_classes=1000).to(device, memory_format=torch.channels_last)  # pyright: ignore
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=device.type == "cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
     plain = Config(precision=of["precision"], optim=replace(Config().optim, clip_rms=0.0))
     workers, pinned = os.cpu_count() or 1, device.type == "cuda"
     loader = DataLoader(files, of["batch"], shuffle=True, num_workers=workers, persistent_workers=True, pin_memory=pinned)
