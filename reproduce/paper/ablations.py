@@ -40,7 +40,7 @@ ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes o
     f"ZFNet, {WIDE}": {"maps": (512, 1024, 512)},
     f"ZFNet, {WIDE}, and 6, 7 of 8192": {"maps": (512, 1024, 512), "fc": 8192},
 }
-KEEP = 60.0  # seconds between two states of a training: writing 0.5 GB would take as long as an epoch on a GPU
+KEEP = 240.0  # seconds between two states of a training: writing up to 1 GB takes as long as an epoch on a GPU
 ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, whose probabilities are kept
 
 
