@@ -94,7 +94,8 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
         name: round(found[0].about["log"][-1]["images_per_second"], 1) for name, found in rows.items()
     }
     measured["hours of training, all rows"] = sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
-    measured["commits"] = sorted({row.about["commit"] for found in rows.values() for row in found})
+    for several, one in (("commits", "commit"), ("devices", "device")):
+        measured[several] = sorted({row.about[one] for found in rows.values() for row in found})
     learnt = min(100 - means[name][1] for name in rows if name != NEITHER) >= figure.config["times chance"] * 100 / classes
     held = claims(costs, figure.config) if learnt else {}
     words = {True: "holds", False: "does not hold", None: "undecided"}
@@ -172,8 +173,8 @@ def paper_scale(rows: dict[str, list[Row]], size: int) -> str:
         work, paper = (sum(row.macs for row in zfnet.describe(zfnet.zfnet(1000, size=n))) for n in (size, 224))
     hours = 70 * 1.28e6 / speed / 3600 * paper / work
     return (
-        f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h: the {speed:.0f} images/s "
-        f"measured at {size} pixels, scaled by the multiply-adds."
+        f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h ({rows[Z][0].about['device']}): "
+        f"the {speed:.0f} images/s measured at {size} pixels in its last epoch, scaled by the multiply-adds."
     )
 
 

@@ -88,7 +88,7 @@ def row(error, seed=0, n=2000, train=30.0):
     label = np.arange(n) % 20
     probability = np.full((n, 20), 0.01, dtype=np.float16)
     probability[np.arange(n), np.where(rank > 1, (label + 1 + seed) % 20, label)] = 0.5 if seed else 0.4
-    about = {"train error": train, "log": [{"images_per_second": 100.0}], "seconds": 36.0, "commit": "c"}
+    about = {"train error": train, "log": [{"images_per_second": 100.0}], "seconds": 36.0, "commit": "c", "device": "d"}
     return Row(rank, probability, label, about)
 
 
