@@ -173,8 +173,8 @@ def paper_scale(rows: dict[str, list[Row]], size: int) -> str:
         work, paper = (sum(row.macs for row in zfnet.describe(zfnet.zfnet(1000, size=n))) for n in (size, 224))
     hours = 70 * 1.28e6 / speed / 3600 * paper / work
     return (
-        f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h ({rows[Z][0].about['device']}): "
-        f"the {speed:.0f} images/s measured at {size} pixels in its last epoch, scaled by the multiply-adds."
+        f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h: the {speed:.0f} images/s "
+        f"measured at {size} pixels, in its last epoch on {rows[Z][0].about['device']}, scaled by the multiply-adds."
     )
 
 
