@@ -100,6 +100,16 @@ def test_a_wrong_input_is_a_value_error(plain, x):
         zfnet.trace(plain, x)
 
 
+@pytest.mark.parametrize("side", [5, 8, 20])
+def test_an_image_too_small_is_a_value_error(plain, side):
+    x = torch.randn(2, 3, side, side)
+    for options in ({}, {"crop": True}, {"position": (0, 0)}):
+        with pytest.raises(ValueError, match="does not fit the network at"):
+            zfnet.project(plain, x, "conv5", 1, **options)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        zfnet.explain(plain, x, "saliency", 1)
+
+
 def test_receptive_fields_of_the_paper(plain, photographs):
     steps = chain(plain, photographs[:1])
     fields = [receptive_field(steps, f"conv{i}") for i in range(1, 6)]

@@ -96,7 +96,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 
 def test_the_bundled_network_is_what_its_card_says():
+    state = torch.get_rng_state()
     model = load("imagenet65k")
+    assert torch.equal(state, torch.get_rng_state())
     assert len(model.classes) == len(model.wnids) == 1000
     assert model.classes[model.wnids.index("n02088094")] == "Afghan hound"
     assert model.info["accuracy"]["top1"] > 12.9  # the pilot's; measured after packing, one centre crop at 224

@@ -90,6 +90,11 @@ def test_limit_keeps_the_first_of_each_class(tree):
     assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_hidden_files_are_no_images(tree):
+    (tree / "train" / "n01440764" / "._n01440764_0.JPEG").write_bytes(b"what macOS leaves beside a copied file")
+    assert len(load_folder(tree / "train", side=64, size=56)) == 24
+
+
 def test_imagenet_names_belong_to_the_thousand():
     names = imagenet_names()
     assert len(names) == 1000

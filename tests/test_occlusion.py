@@ -88,8 +88,52 @@ def test_any_module_may_be_occluded():
     assert occlude(vgg, torch.randn(1, 3, 64, 64), 1, size=64, stride=64).activation.shape == (1, 1)
 
 
+class Block(nn.Module):
+    """A residual block, which returns maps."""
+
+    def forward(self, x):
+        return x + x.relu()
+
+
+class BeginsInPlace(nn.Module):
+    """A network that overwrites its input, and is no chain of modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, x):
+        x -= 0.5
+        return self.fc(self.conv(x).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_network_that_overwrites_its_input_leaves_the_callers_alone(order):
+    chain = [nn.ReLU(inplace=True), nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    for model in (BeginsInPlace(), nn.Sequential(*chain, nn.Linear(6, 5))):
+        x = torch.randn(2, 3, 32, 32).contiguous(memory_format=order)
+        given = x.clone()
+        o = occlude(model, x, 1, size=16, stride=16)
+        assert torch.equal(x, given)
+        expected = [model(x.clone())[:, 1]]
+        for top, left, bottom, right in o.boxes.view(-1, 4).tolist():
+            covered = x.clone()
+            covered[:, :, top:bottom, left:right] = 0
+            expected.append(model(covered)[:, 1])
+        ours = torch.cat([o.baseline.logit[:, None], o.logit.flatten(1)], 1)
+        torch.testing.assert_close(ours, torch.stack(expected, 1).detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_wrong_requests(small):
     x = torch.randn(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        occlude(small, torch.randn(1, 3, 97, 97), 0)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        occlude(torchvision.models.resnet18(num_classes=5), torch.randn(1, 1, 64, 64), 0)
+    with pytest.raises(UnsupportedNetwork, match="must return logits"):
+        occlude(nn.Sequential(Block(), nn.Identity()), x, 0)
+    with pytest.raises(ValueError, match="class_index"):
+        occlude(small, x, "dog")
     with pytest.raises(ValueError, match="stride of 20 with an occluder of 16"):
         occlude(small, x, 0, size=16, stride=20)
     with pytest.raises(ValueError, match="class from 0 to 5"):

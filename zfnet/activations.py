@@ -116,7 +116,7 @@ def record(steps: list[Step], x: Tensor) -> Trace:
     signal = x
     for step in steps:
         inputs[step.name] = signal.shape
-        with fitting(step, x):
+        with fitting(x, step):
             if isinstance(step.module, nn.MaxPool2d):
                 signal, switches[step.name] = max_pool(step.module, signal)
             else:
@@ -170,7 +170,9 @@ def conv_layers(steps: Sequence[Step]) -> list[str]:
 
 def apply(module: nn.Module, x: Tensor) -> Tensor:
     """One module's output, never in place: torchvision's ReLUs would overwrite the activation that is being kept."""
-    return F.relu(x) if isinstance(module, nn.ReLU) else module(x)
+    if isinstance(module, nn.ReLU):
+        return F.relu(x)
+    return module(x.clone() if getattr(module, "inplace", False) else x)
 
 
 def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,13 +240,25 @@ def module_of(model: nn.Module, layer: str, x: Tensor) -> nn.Module:
 
 
 @contextmanager
-def fitting(step: Step, x: Tensor) -> Iterator[None]:
-    """Raise ValueError, naming the step, where a module refuses what has become of x."""
+def fitting(x: Tensor, step: Step | None = None) -> Iterator[None]:
+    """Raise ValueError, naming the step, where a module refuses what has become of x, or the whole network x itself."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}") from None
+        where, reason = f" at {step.name}" if step else "", str(error).splitlines()[0]
+        raise ValueError(f"x {tuple(x.shape)} does not fit the network{where}: {reason}") from error
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """The network's logits (N, classes) for x, which it may overwrite. Raises ValueError, UnsupportedNetwork for no logits."""
+    with fitting(x):
+        logits = model(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnsupportedNetwork(f"{type(model).__name__} must return logits ({len(x)}, classes), got {found}")
+    return logits
 
 
 def check_input(model: nn.Module, x: Tensor) -> None:
@@ -296,7 +310,8 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
         f"{type(model).__name__} cannot be inverted: its forward pass is not its modules one after the other "
         "(residual connections, or functional ReLU or pooling, which leave no switch to follow)"
     )
-    expected, signal = model(x), x
+    with fitting(x):
+        expected, signal = model(x.clone()), x  # a clone, for it may begin in place
     try:
         for _, module in named:
             signal = apply(module, signal)
@@ -314,6 +329,9 @@ def sizes(steps: Sequence[Step], size: tuple[int, int]) -> dict[str, tuple[int, 
     for step in steps:
         found[step.name] = size
         size = output_size(step.module, size)
+        if min(size) < 1:
+            image = found[steps[0].name]
+            raise ValueError(f"an image of {image} pixels does not fit the network at {step.name}: nothing is left of it")
     return found | {"": size}
 
 

@@ -43,7 +43,8 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
     tensors, meta = read_tensors(path)
     if "arch" not in meta or meta["arch"] not in ARCHITECTURES:
         raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
-    model = ARCHITECTURES[meta["arch"]](**meta["options"])
+    with torch.random.fork_rng(devices=[]):  # the weights that a new network draws are not kept
+        model = ARCHITECTURES[meta["arch"]](**meta["options"])
     state, model.cam_head = _split(unpack(tensors))
     assign(model, state, str(path))
     model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]

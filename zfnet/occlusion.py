@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import Step, UnsupportedNetwork, apply, chain, check_input, conv_layers, evaluating
+from zfnet.activations import Step, UnsupportedNetwork, apply, chain, check_input, conv_layers, evaluating, fitting, logits_of
 from zfnet.data import silent
 from zfnet.incremental import Incremental
 
@@ -48,7 +49,7 @@ def windows(height: int, width: int, size: int, stride: int) -> Tensor:
 
     Raises ValueError for a size or stride below 1, or a stride above the size, which would leave pixels never covered.
     """
-    if not isinstance(size, int) or not isinstance(stride, int) or size < 1 or stride < 1:
+    if not isinstance(size, Integral) or not isinstance(stride, Integral) or min(size, stride) < 1:
         raise ValueError(f"size and stride must be at least 1 and whole pixels, got {size} and {stride}")
     if stride > size:
         raise ValueError(
@@ -165,13 +166,14 @@ def _steps(model: nn.Module, x: Tensor) -> list[Step]:
 
 def _forward(model: nn.Module, steps: list[Step], batch: Tensor) -> tuple[Tensor, Tensor]:
     """Maps of the last convolutional layer, where there are named ones, and logits (N, classes)."""
-    batch = batch.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
     if not steps:
-        logits = model(batch)
+        logits = logits_of(model, batch.clone(memory_format=torch.channels_last))  # it may begin in place
         return logits, logits
-    last, maps = conv_layers(steps)[-1], batch
+    batch = batch.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
+    last, x, maps = conv_layers(steps)[-1], batch, batch
     for step in steps:
-        batch = apply(step.module, batch)
+        with fitting(x, step):
+            batch = apply(step.module, batch)
         maps = batch if step.layer == last else maps
     return maps, batch
 
@@ -187,7 +189,10 @@ def resolve_target(target: int | Sequence[int] | Tensor | None, logits: Tensor) 
     n, classes = logits.shape
     if target is None:
         return logits.argmax(1)
-    target = torch.as_tensor(target, device=logits.device).reshape(-1)
+    try:
+        target = torch.as_tensor(target, device=logits.device).reshape(-1)
+    except (TypeError, ValueError):
+        raise ValueError(f"target is a class's number, or some, not {target!r}: zfnet.class_index finds a name's") from None
     if target.is_floating_point():
         raise ValueError(f"target must be whole numbers, got {target.tolist()}")
     target = target.to(torch.int64)

@@ -292,7 +292,7 @@ def _maxima(
     above = [step.layer for step in steps if step.layer and step.layer in layers]
     signal = x.contiguous(memory_format=torch.channels_last)  # the faster layout
     for step in steps:
-        with fitting(step, x):
+        with fitting(x, step):
             own = signal.data_ptr() != x.data_ptr()  # may be overwritten
             signal = signal.relu_() if own and isinstance(step.module, nn.ReLU) else apply(step.module, signal)
         if step.layer not in layers:

@@ -28,7 +28,10 @@ def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
 def output_size(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """The size (h, w) of the maps that a convolution or pooling makes of maps of `size`; of other modules, the same."""
     if isinstance(module, nn.MaxPool2d):
-        shape = module(torch.empty(1, 1, *size, device="meta")).shape  # ceil mode has its exceptions
+        try:
+            shape = module(torch.empty(1, 1, *size, device="meta")).shape  # ceil mode has its exceptions
+        except RuntimeError:  # nothing is left of so small a map
+            return 0, 0
         return shape[2], shape[3]
     if isinstance(module, nn.Conv2d):
         parts = zip(size, *geometry(module), strict=True)

@@ -29,7 +29,7 @@ FIGURE = Figure(
     seed=33,
     budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
-    files=("shared.py", "objects.py", "objects.yaml", "recognised.py"),
+    files=("shared.py", "../annotated.py", "objects.py", "objects.yaml", "recognised.py"),
 )
 SIZE, SEEN = "object size", "training images"
 UNITS = {

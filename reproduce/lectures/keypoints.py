@@ -26,7 +26,7 @@ FIGURE = Figure(
     seed=31,
     budget=4,
     config={"judged": [0.1, 0.2], "alphas": [0.05, 0.1, 0.15, 0.2, 0.3, 0.4], "finer": 2, "at least": 10, "shown": 4},
-    files=("shared.py", "../paper/fig8_parts.py", "../paper/faces.yaml"),
+    files=("shared.py", "../annotated.py", "../paper/fig8_parts.py", "../paper/faces.yaml"),
 )
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 SAME, BOX = "same position", "same place in the head's box"

@@ -22,6 +22,7 @@ FIGURE = Figure(
     claim="Thin and right-leaning eights are weak.",
     inputs=("digits",),
     seed=0,
+    files=("../digits.py",),
     budget=150,
     config={"digit": 8, "share": 0.1, "shown": 24},
     alone=True,

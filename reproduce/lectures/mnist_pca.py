@@ -26,6 +26,7 @@ FIGURE = Figure(
     "verticality and curved tops.",
     inputs=("digits",),
     seed=0,
+    files=("../digits.py",),
     budget=150,
     config={"digits": 1000, "components": 3, "layers": ["conv1", "conv2"], "least correlation": 0.5},
     alone=True,

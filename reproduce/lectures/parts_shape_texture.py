@@ -36,7 +36,7 @@ FIGURE = Figure(
             "AlexNet": 57.1, "GoogLeNet": 68.8, "ResNet-50": 77.9, "VGG-16": 82.8, "people": 4.1,
         }
     },
-    files=("shared.py", "painted.py", "objects.py", "objects.yaml"),
+    files=("shared.py", "../annotated.py", "painted.py", "objects.py", "objects.yaml"),
 )  # fmt: skip
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")
 WHOLE, OUTLINE, TEXTURE = "image", "outline only", "texture only"

@@ -38,7 +38,7 @@ FIGURE = Figure(
         "subsets": 1000,
         "images": 5,
     },
-    files=("faces.yaml", "fig8_parts.py"),
+    files=("faces.yaml", "fig8_parts.py", "../annotated.py"),
 )
 LAYERS = {"pool5": "layer 5", "fc7": "layer 7"}
 RANDOM = "random"

@@ -37,7 +37,7 @@ FIGURE = Figure(
         "most to test": 50,
         "folds": 5,
     },
-    files=("protocol.py", "../../configs/caltech101.yaml"),
+    files=("protocol.py", "../digits.py", "../../configs/caltech101.yaml"),
     alone=True,
     corpus="caltech101",
 )

@@ -34,7 +34,7 @@ FIGURE = Figure(
         },
     },
     config={"per class": {"caltech101": 30, "caltech256": 60}, "most to test": 50, "folds": 5},
-    files=("protocol.py",),
+    files=("protocol.py", "../digits.py"),
     alone=True,
     corpus="caltech101",
 )

@@ -116,9 +116,9 @@ def test_smoothgrad_is_captums_noise_tunnel_without_noise_and_the_same_for_every
 def test_smoothgrad_by_hand():
     """The mean of gradients at the noisy copies, whose deviation is a share of each image's range."""
     model, x = small_zfnet(), torch.stack([torch.rand(3, SIZE, SIZE), 10 * torch.rand(3, SIZE, SIZE)])
-    drawn = torch.Generator().manual_seed(9)
     expected = []
     for n, image in enumerate(x):
+        drawn = torch.Generator().manual_seed(9)  # the same noise for each: an image's map does not depend on the others
         deviation = 0.2 * (image.max() - image.min())
         copies = torch.stack([image + deviation * torch.randn(3, SIZE, SIZE, generator=drawn) for _ in range(4)])
         expected.append(gradient(model, copies, [1, 2][n])[0].mean(0))
@@ -128,6 +128,15 @@ def test_smoothgrad_by_hand():
     again = smoothgrad(model, x, [1, 2], samples=4, sigma=0.2)
     assert torch.equal(again.map, smoothgrad(model, x, [1, 2], samples=4, sigma=0.2).map)
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("method", [gradient_x_input, integrated_gradients, saliency])
+def test_a_map_is_free_of_the_callers_graph(method):
+    x = torch.randn(1, 3, SIZE, SIZE, requires_grad=True)
+    a = method(small_zfnet(), x, 1)
+    assert not a.map.requires_grad
+    assert not a.pixels.requires_grad
+    assert x.grad is None
 
 
 def test_saliency_equals_finite_differences():

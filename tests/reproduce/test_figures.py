@@ -1,5 +1,6 @@
 """Figures: the cache, the declared inputs, the record; and, slowly, every figure at sample scale."""
 
+import ast
 import hashlib
 import json
 import re
@@ -422,3 +423,27 @@ def test_a_gpu_does_not_take_over_what_a_cpu_measured():
     figure = discover()["tab3"].FIGURE
     identity = [Context("imagenet65k", None, device).identity(figure) for device in ("cpu", "cuda", "cuda:1")]
     assert identity[0] != identity[1] == identity[2]
+
+
+def imported(path: Path) -> set[Path]:
+    """The files of this project that a script's import statements reach, but those that all figures share."""
+    shared = {ROOT / "reproduce" / name for name in ("figure.py", "gallery/__init__.py", "gallery/text.py")}
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reproduce."):
+                file = ROOT / f"{node.module.replace('.', '/')}.py"
+                if file.exists() and file not in found | shared:
+                    found.add(file)
+                    waiting.append(file)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(discover()))
+def test_a_figure_declares_the_sources_that_it_imports(name):
+    """Else a change of one of them would leave an old figure standing."""
+    made = discover()[name]
+    path = Path(str(made.__file__))
+    declared = {(path.parent / file).resolve() for file in made.FIGURE.files}
+    assert imported(path) <= declared

@@ -99,6 +99,11 @@ def load_files(
     return Images(pixels, labels[rows], classes, wnids, [names[i] for i in rows], about["digest"], size, rows, skipped=skipped)
 
 
+def _is_image(path: Path) -> bool:
+    """Whether a file is listed: macOS leaves `._name.JPEG` beside a file that it copies, which is none."""
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
 def scan(root: Path, limit: int = 0) -> tuple[list[str], list[Path], np.ndarray]:
     """List a tree's class folders, its image files, and each file's class index. Raises DataError."""
     if not root.is_dir():
@@ -110,7 +115,7 @@ def scan(root: Path, limit: int = 0) -> tuple[list[str], list[Path], np.ndarray]
     labels: list[int] = []
     empty = []
     for label, folder in enumerate(folders):
-        found = sorted(p for p in (root / folder).iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
+        found = sorted(p for p in (root / folder).iterdir() if _is_image(p))
         found = found[: limit or None]
         if not found:
             empty.append(folder)

@@ -15,8 +15,9 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-PREPROCESSING = 3  # part of the cache's name; to be raised when decoding or resizing changes
+PREPROCESSING = 4  # part of the cache's name; to be raised when decoding or resizing changes
 MAX_PIXELS = 100_000_000  # larger than any photograph of a data set; a 30,000 x 30,000 bomb is nine times this
+LONGEST = 32  # times the shorter side: of longer images only the central square is resized
 
 
 class ImageError(ValueError):
@@ -62,13 +63,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def centre(image: Image.Image, side: int = 256) -> Image.Image:
     """Resize the smallest side to `side` and cut the central square: section 3, pixel for pixel as torchvision does it.
 
-    Bilinear with antialiasing. Only the square is resampled: a one-pixel-high panorama would otherwise grow to side x width.
+    Bilinear with antialiasing. Of a panorama only the square is resampled, which may differ by a grey level here and there:
+    one of a pixel's height would otherwise grow to side x width.
     """
     short = min(image.size)
     resized = [side if n == short else int(side * n / short) for n in image.size]  # torchvision's rounding
-    offsets = [round((n - side) / 2) for n in resized]
+    left, top = (round((n - side) / 2) for n in resized)
+    if max(image.size) <= LONGEST * short:
+        whole = image.resize((resized[0], resized[1]), Image.Resampling.BILINEAR)
+        return whole.crop((left, top, left + side, top + side))
     (left, right), (top, bottom) = (
-        (edge * n / full, (edge + side) * n / full) for edge, n, full in zip(offsets, image.size, resized, strict=True)
+        (edge * n / full, (edge + side) * n / full) for edge, n, full in zip((left, top), image.size, resized, strict=True)
     )
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 

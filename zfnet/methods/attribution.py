@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import check_input, evaluating
+from zfnet.activations import check_input, evaluating, logits_of
 from zfnet.occlusion import resolve_target
 from zfnet.windows import UnsupportedNetwork
 
@@ -59,10 +59,7 @@ def forward(model: nn.Module, x: Tensor, watching: AbstractContextManager | None
     leaf = x.detach().clone().requires_grad_()
     given = leaf.clone()  # a network that begins in place changes the clone
     with watching or nullcontext():
-        logits = model(given)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnsupportedNetwork(f"{type(model).__name__} must return logits ({len(x)}, classes), got {found}")
+        logits = logits_of(model, given)
     return leaf, logits
 
 

@@ -33,7 +33,8 @@ def gradient_x_input(model: nn.Module, x: Tensor, target: Target = None) -> Attr
     is 0 in the input convention, gets 0 whatever the network makes of it. Arguments and errors as `saliency`.
     """
     g, target = gradient(model, x, target)
-    return Attribution((g * x).sum(1, keepdim=True), g * x, "gradient_x_input", target)
+    pixels = g * x.detach()
+    return Attribution(pixels.sum(1, keepdim=True), pixels, "gradient_x_input", target)
 
 
 def smoothgrad(
@@ -50,18 +51,20 @@ def smoothgrad(
     r"""The saliency of the mean gradient over noisy copies: $\frac{1}{n} \sum \partial S(x + \epsilon) / \partial x$.
 
     Smilkov et al. 2017, section 3. The noise $\epsilon$ is normal, its deviation `sigma` times the range max x - min x of the
-    image, from `generator` (None: one on the CPU, seed 0), and the same for every `batch`, the number of copies that live at
-    once. The class is that of the clean image. `map` is the maximum of the absolute mean over channels, as of `saliency`, to
-    which it comes down without noise. Other arguments as there. Raises ValueError also for samples or batch below 1, or a
-    sigma below 0 or not finite.
+    image, from `generator` (None: one on the CPU, seed 0), and the same for every image and every `batch`, the number of
+    copies that live at once. The class is that of the clean image. `map` is the maximum of the absolute mean over channels, as
+    of `saliency`, to which it comes down without noise. Other arguments as there. Raises ValueError also for samples or batch
+    below 1, or a sigma below 0 or not finite.
     """
     if not 0 <= sigma < float("inf"):
         raise ValueError(f"sigma is a share of the image's range, 0 or more, got {sigma}")
     target = predicted(model, x, target)
     generator = generator or torch.Generator().manual_seed(0)
-    deviation = sigma * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))
+    deviation, start = sigma * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))), generator.get_state()
 
     def noisy(n: int, numbers: range) -> Tensor:  # drawn one by one: so the size of a batch changes nothing
+        if numbers.start == 0:
+            generator.set_state(start)
         noise = [torch.randn(x.shape[1:], generator=generator, dtype=x.dtype, device=generator.device) for _ in numbers]
         return x[n] + deviation[n] * torch.stack(noise).to(x.device)
 
@@ -94,7 +97,7 @@ def integrated_gradients(
         share = (torch.tensor(numbers, dtype=x.dtype, device=x.device) + 0.5) / steps
         return torch.lerp(base[n], x[n], share[:, None, None, None])
 
-    pixels = (x - base) * mean_gradient(model, on_the_way, target, steps, batch, progress)
+    pixels = (x - base).detach() * mean_gradient(model, on_the_way, target, steps, batch, progress)
     with evaluating(model), torch.no_grad():
         ends = [forward(model, end)[1].gather(1, target[:, None])[:, 0] for end in (x, base)]
     residual = ends[0] - ends[1] - pixels.sum((1, 2, 3))

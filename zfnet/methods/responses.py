@@ -149,7 +149,7 @@ def read_steps(steps: Sequence[Step], layers: Set[str], rectified: bool, x: Tens
     found, signal = {}, x
     for step in steps:
         before = signal
-        with fitting(step, x):
+        with fitting(x, step):
             signal = apply(step.module, signal)
         if step.layer in layers:
             found[step.layer] = signal if rectified or not isinstance(step.module, nn.ReLU) else before
