@@ -103,8 +103,12 @@ def shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
 
 def dominance(filters: np.ndarray) -> list[float]:
     """The largest filter's RMS over the median one's, after each epoch: (E, M, 3, k, k) -> E numbers."""
-    rms = np.sqrt((filters.astype(float) ** 2).mean((2, 3, 4)))
-    return [float(v) for v in rms.max(1) / np.median(rms, 1)]
+    return [float(found.max() / np.median(found)) for found in map(rms, filters)]
+
+
+def rms(filters: np.ndarray) -> np.ndarray:
+    """Each filter's root of the mean square: (M, 3, k, k) -> (M,)."""
+    return np.sqrt((filters.astype(float) ** 2).mean((1, 2, 3)))
 
 
 def above(one: list[float], other: list[float]) -> bool | None:
@@ -120,7 +124,9 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
     dead = {name: [int(arrays[f"{name}.dead.{layer}"].sum()) for layer in ("conv1", "conv2")] for name in RUNS}
     middle = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
     fast = {name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed) for name in RUNS}
+    acted = not np.array_equal(*(arrays[f"{name}.filters"] for name in (free, ours)))
     measured: dict = {
+        "largest RMS of a filter of layer 1": {name: rms(arrays[f"{name}.filters"][-1]).max() for name in RUNS},
         "largest RMS of layer 1 over the median, by epoch": ratio,
         "the same after the last epoch": {name: values[-1] for name, values in ratio.items()},
         "dead maps of layers 1 and 2": dead,
@@ -131,7 +137,7 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
         "layer-2 projections: energy in high frequencies, %": fast,
     }
     held = {
-        "without clipping the largest filter stands out more": ratio[free][-1] > ratio[ours][-1],
+        "without clipping the largest filter stands out more": ratio[free][-1] > ratio[ours][-1] if acted else None,
         "AlexNet has more dead maps in layer 1": dead[alex][0] > dead[ours][0],
         "ZFNet's filters hold more of the middle frequencies": above(middle[ours], middle[alex]),
         "AlexNet's layer-2 projections hold more of the high ones": above(fast[alex], fast[ours]),
@@ -144,6 +150,8 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
         f"{limits[1]:g} cycles a pixel in either direction, the most that a stride of 2 carries; of 4, half of that. Dead: "
         f"none of {n:,} validation images excites it."
     )
+    if not acted:
+        note += f" No filter reached the limit of {RUNS[ours][1]:g}: (a) and (c) are the same."
     if size.scale == "smoke":  # the filters have hardly left their random start
         verdict, note = "not comparable", note + " So short a training shows that it runs, no more."
     return Result(arrays, measured, verdict, n=n, note=note, scale=size.scale)
@@ -164,8 +172,9 @@ def draw(result: Result):
         tiles = enlarge(projection_image(result.arrays[f"{name}.projections"]), 96)
         show(axes, mosaic(tiles, 4, gap=4), f"({letter}) layer-2 projections, {name}")
     ratio = result.measured["largest RMS of layer 1 over the median, by epoch"]
-    for (name, values), colour in zip(ratio.items(), LINES, strict=False):
-        lower[2].plot(range(1, len(values) + 1), values, marker="o", ms=3, color=colour, label=name)
+    for (name, values), colour, width in zip(ratio.items(), LINES, (5, 1.5, 1.5), strict=False):  # two may be the same
+        lower[2].plot(range(1, len(values) + 1), values, marker="o", ms=3, lw=width, color=colour, label=name)
+    lower[2].xaxis.get_major_locator().set_params(integer=True)
     lower[2].set(xlabel="epoch", title="Layer 1: largest RMS over the median")
     lower[2].legend(frameon=False, fontsize=9)
     return {"fig6.jpg": figure}

@@ -100,6 +100,19 @@ def test_dominance_is_the_largest_over_the_median():
     assert fig6_filters.dominance(filters) == [pytest.approx(1), pytest.approx(12)]
 
 
+@pytest.mark.parametrize(("largest", "said"), [(1, "undecided"), (2, "holds"), (0.999, "does not hold")])
+def test_clipping_that_never_acted_decides_nothing(largest, said):
+    rng = np.random.default_rng(0)
+    filters = rng.normal(size=(2, 5, 3, 7, 7))
+    found = {"filters": filters, "dead.conv1": np.zeros(5, bool), "dead.conv2": np.zeros(5, bool), "high": rng.random(5)}
+    arrays = {f"{name}.{key}": values for name in fig6_filters.RUNS for key, values in found.items()}
+    changed = filters.copy()
+    changed[-1, (filters[-1] ** 2).mean((1, 2, 3)).argmax()] *= largest
+    result = fig6_filters.judge(arrays | {"ZFNet, not clipped.filters": changed}, ablations.PLANS["cpu"], 9)
+    assert result.measured["claims"]["without clipping the largest filter stands out more"] == said
+    assert ("(a) and (c) are the same" in result.note) == (said == "undecided")
+
+
 def test_bench_train_compares_what_it_says(tmp_path, monkeypatch):
     small = {"batch": 3, "size": 64, "side": 73, "steps": 2, "repeats": 2, "precision": "float32"}
     monkeypatch.setitem(bench.FIGURE.config, "cpu", small)
