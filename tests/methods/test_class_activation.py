@@ -159,9 +159,9 @@ def test_no_hook_stays_behind_whatever_happens():
         assert hooks(model) == 0
     with pytest.raises(ValueError, match="class from 0 to 9"):
         grad_cam(model, x, 10, layer="layer3")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="does not fit the network"):
         grad_cam(model, torch.randn(1, 4, SIZE, SIZE), layer="layer3")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="does not fit the network"):
         grad_cam(model, torch.randn(1, 4, SIZE, SIZE))
     assert hooks(model) == 0
     assert all(module.training for module in model.modules())
