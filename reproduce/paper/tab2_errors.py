@@ -70,8 +70,9 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
     said = {c: "holds" if low > 0 else "does not hold" if high < 0 else "undecided" for c, (_, low, high) in gains.items()}
     measured["claims"] = said if learnt else {}
-    held = [word == "holds" for word in said.values()]
-    verdict = "not comparable" if not learnt else "reproduced" if all(held) else "partial" if any(held) else "differs"
+    words = set(said.values())
+    verdict = "reproduced" if words == {"holds"} else "partial" if "holds" in words else "differs"
+    verdict = verdict if learnt and words != {"undecided"} else "not comparable"
     crops = "ten crops" if size.views == 10 else "one centre crop"
     note = (
         f"The networks of Table 3 on {classes} classes, {size.scale} scale, {len(zfnets)} seed{'s' * (len(zfnets) > 1)}; "

@@ -128,6 +128,18 @@ def test_other_numbers_do_not():
     assert (chance.verdict, chance.measured["claims"]) == ("not comparable", {})
 
 
+def test_where_all_four_layers_cost_nothing_no_share_of_that_is_judged():
+    paper = [errors[1] for errors in tab3_ablations.PAPER]
+    claims = judged(paper, **{"AlexNet without layers 3, 4, 6, 7": 30.0}).measured["claims"]
+    assert claims.pop("removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one") == "does not hold"
+    assert {word for claim, word in claims.items() if "of that" in claim} == {"undecided"}
+
+
+def test_networks_that_no_interval_tells_apart_are_not_compared():
+    result = tab2_errors.judge(row(40.0, 1), [row(40.0, 2)], row(40.0, 3), TINY)
+    assert (result.verdict, set(result.measured["claims"].values())) == ("not comparable", {"undecided"})
+
+
 def test_an_interval_over_seeds_is_students():
     changed, whole = [row(45.0, s) for s in range(3)], [row(e, s) for s, e in enumerate((40.0, 41.0, 42.0))]
     mean, low, high = tab3_ablations.cost(changed, whole)
