@@ -446,4 +446,5 @@ def test_a_figure_declares_the_sources_that_it_imports(name):
     made = discover()[name]
     path = Path(str(made.__file__))
     declared = {(path.parent / file).resolve() for file in made.FIGURE.files}
+    assert all(file.is_file() for file in declared)
     assert imported(path) <= declared

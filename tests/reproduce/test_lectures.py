@@ -1,6 +1,5 @@
 """The lectures' pictures of what is there: their numbers on made-up inputs, their verdicts, their annotations."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -154,9 +153,3 @@ def test_without_annotated_images_it_is_not_run(tree):
     result = faces_and_text.compute(Context("imagenet65k", str(tree)))
     assert (result.verdict, result.measured) == ("not run", {"images": 0})
     assert "absent" in result.note
-
-
-def test_every_picture_declares_the_files_that_it_uses():
-    for module in (activations, codes, directions, faces_and_text, feature_maps, filters):
-        assert "shared.py" in module.FIGURE.files
-        assert all(Path(str(module.__file__)).with_name(name).is_file() for name in module.FIGURE.files)
