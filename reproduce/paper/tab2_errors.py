@@ -67,6 +67,7 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     }
     measured["gain in val top-1, points, with its 95 % interval"] = gains
     classes = len(np.unique(alexnet.label))
+    measured |= {"classes": classes, "epochs": size.epochs}
     learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
     said = {c: "holds" if low > 0 else "does not hold" if high < 0 else "undecided" for c, (_, low, high) in gains.items()}
     measured["claims"] = said if learnt else {}
@@ -105,5 +106,6 @@ def draw(result: Result):
     figure = new_figure(10.5, 2.8)
     axes = figure.subplots()
     draw_table(axes, header, rows, [2.4, 1.2, 0.8, 1.2, 0.8, 1.3], (2, 4, 5))
-    axes.set_title(f"Our networks are Table 3's, at {result.scale} scale")
+    of = result.measured
+    axes.set_title(f"Our networks are Table 3's: {of['classes']} classes, {of['epochs']} epochs; {result.scale} scale")
     return {"tab2.png": figure}
