@@ -266,6 +266,31 @@ def test_windows_may_be_oblong():
     torch.testing.assert_close(gather_unpool(pooled, switches, (9, 8), pool), unpool(pooled, switches, (9, 8), pool))
 
 
+@pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (3, 2), (4, 2)])
+def test_padding_given_in_words_is_the_numbers_it_stands_for(kernel, dilation):
+    def network(first, second):
+        torch.manual_seed(0)
+        filters = [nn.Conv2d(3, 8, 3, padding=first), nn.Conv2d(8, 8, kernel, padding=second, dilation=dilation)]
+        return nn.Sequential(filters[0], nn.ReLU(), nn.MaxPool2d(3, 2), filters[1], nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+
+    x, reach = torch.randn(2, 3, 24, 24), dilation * (kernel - 1)
+    words, numbers = network("valid", "same"), network(0, reach // 2)
+    words(x), numbers(x)
+    numbers.load_state_dict(words.state_dict())
+    for crop in (True, False):
+        found, oracle = (project(m, x[:1], "conv2", torch.arange(8), (1, 9), crop=crop) for m in (words, numbers))
+        assert oracle.activation.max() > 0
+        assert torch.equal(found.pixels, oracle.pixels)
+    a, b = (zfnet.occlude(m, x, size=6, stride=5, incremental=True).logit for m in (words, numbers))
+    assert torch.equal(a, b)
+
+
+def test_padding_more_on_one_side_is_refused_by_name():
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, padding="same"), nn.ReLU())
+    with pytest.raises(UnsupportedNetwork, match=r"kernel_size=\(4, 4\).*: pads one side more than the other"):
+        project(model, torch.randn(1, 3, 16, 16), "conv1", 2)
+
+
 @pytest.mark.parametrize("position", [1, (1, 1, 1)])
 def test_a_position_has_two_whole_numbers(plain, photographs, position):
     with pytest.raises(ValueError, match="position must be"):

@@ -1,5 +1,7 @@
 """The networks against Fig. 3, Table 3 and PyTorch's own LRN."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
-from zfnet.model import LocalResponseNorm, PaperInput
+from zfnet.model import LocalResponseNorm, PaperInput, _build
 
 FIG3 = {  # the paper's figure, (maps, height, width)
     "conv1": (96, 110, 110), "pool1": (96, 55, 55), "conv2": (256, 26, 26), "pool2": (256, 13, 13), "conv3": (384, 13, 13),
@@ -60,6 +62,12 @@ def test_every_row_of_table_3(build, options, present, fc7):
 def test_a_wrong_option_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad)) if "size" not in bad else "8 pixels"):
         zfnet.zfnet(10, **bad)
+
+
+def test_an_unknown_option_is_named_beside_the_known():
+    known = ", ".join(p.name for p in inspect.signature(_build).parameters.values() if p.kind is p.KEYWORD_ONLY)
+    with pytest.raises(TypeError, match=f"alexnet: unknown option depth; there are {known}$"):
+        zfnet.alexnet(10, depth=3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 import zfnet
 from tests.conftest import ROOT, random_he
@@ -137,6 +137,14 @@ def test_a_file_of_something_else_is_no_table(small, tmp_path):
         TopActivations.load(tmp_path / "model.safetensors")
 
 
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(3, 64, 64)
+
+    def __len__(self):
+        return 1
+
+
 def test_errors(small):
     with pytest.raises(ValueError, match="k must be"):
         top_activations(small, Noise(3), k=0)
@@ -150,6 +158,8 @@ def test_errors(small):
         top_activations(small, [{"x": torch.zeros(3, 64, 64)}])
     with pytest.raises(ValueError, match=r"x \(3, 3, 8, 8\) does not fit the network at "):
         top_activations(small, Noise(3, size=8))
+    with pytest.raises(ValueError, match="Stream has no length or no index"):
+        top_activations(small, Stream())
     with pytest.raises(ValueError, match="empty"):
         top_activations(small, Noise(0))
     with pytest.raises(UnknownLayer, match="no layer 'conv9'"):

@@ -246,19 +246,16 @@ def filter_down(conv: nn.Conv2d, signal: Tensor, size: torch.Size | tuple[int, i
     The output padding is what makes the transpose land on the traced size: conv1 maps 224 to 110, whose plain transpose
     would be 223.
     """
-    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-        raise UnsupportedNetwork(
-            f"a convolution with padding {conv.padding!r}, mode {conv.padding_mode!r}, has no plain transpose"
-        )
-    sides = zip(size, signal.shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
-    extra = [full - ((n - 1) * s - 2 * int(p) + d * (k - 1) + 1) for full, n, k, s, p, d in sides]
+    kernel, stride, padding, dilation = geometry(conv)
+    sides = zip(size, signal.shape[-2:], kernel, stride, padding, dilation, strict=True)
+    extra = [full - ((n - 1) * s - 2 * p + d * (k - 1) + 1) for full, n, k, s, p, d in sides]
     dense = conv.groups == 1 and conv.dilation == (1, 1)
-    if signal.shape[2:] == (1, 1) and dense and not any(conv.padding) and not any(extra) and layout(conv.weight) == LAST:
+    if signal.shape[2:] == (1, 1) and dense and not any(padding) and not any(extra) and layout(conv.weight) == LAST:
         return _from_one_cell(conv, signal)
     strided = dense and conv.stride[0] == conv.stride[1] > 1
     if strided and conv.in_channels * conv.stride[0] ** 2 <= 32:  # the filtering into pixels
         return _by_phase(conv, signal, (size[0], size[1]))
-    return F.conv_transpose2d(signal, conv.weight, None, conv.stride, conv.padding, extra, conv.groups, conv.dilation)
+    return F.conv_transpose2d(signal, conv.weight, None, stride, padding, extra, conv.groups, dilation)
 
 
 def _from_one_cell(conv: nn.Conv2d, signal: Tensor) -> Tensor:
@@ -279,7 +276,7 @@ def _by_phase(conv: nn.Conv2d, signal: Tensor, size: tuple[int, int]) -> Tensor:
     weight = F.pad(weight, (0, columns * s - weight.shape[3], 0, rows * s - weight.shape[2]))
     weight = weight.view(c, c_below, rows, s, columns, s).flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(-1, c, rows, columns)
     pixels = F.pixel_shuffle(F.conv2d(signal, weight, None, 1, (rows - 1, columns - 1)), s)
-    top, left = (int(p) for p in conv.padding)
+    top, left = geometry(conv)[2]
     pixels = pixels[:, :, top : top + size[0], left : left + size[1]]
     return F.pad(pixels, (0, size[1] - pixels.shape[3], 0, size[0] - pixels.shape[2]))  # cells that no filter reaches
 

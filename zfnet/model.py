@@ -245,7 +245,11 @@ def _build(
     size: int = 224,
     in_channels: int = 3,
     start: str = "",
+    **unknown: object,
 ) -> Network:
+    if unknown:
+        known = "fc, maps, without, norm, groups, dropout, input, size, in_channels, start"
+        raise TypeError(f"{arch}: unknown option {', '.join(unknown)}; there are {known}")
     if norm not in ("lrn", "batch", "none"):
         raise ValueError(f"{arch}: norm must be 'lrn', 'batch' or 'none', got {norm!r}")
     if input not in ("standard", "paper"):

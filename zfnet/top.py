@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from zfnet.activations import Step, UnknownLayer, apply, chain, check_input, evaluating, fitting, unknown_layer
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256, write_tensors
@@ -113,6 +113,8 @@ def top_activations(
             raise ValueError(f"{name} must be at least 1, got {number}")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise ValueError(f"{type(dataset).__name__} has no length or no index: the table names images by their index")
     size = len(dataset)  # pyright: ignore[reportArgumentType]
     if size == 0:
         raise ValueError("the data set is empty")

@@ -19,10 +19,16 @@ class UnsupportedNetwork(TypeError):
 
 def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
     """Kernel, stride, padding and dilation, each as [rows, columns]. Raises UnsupportedNetwork."""
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        raise UnsupportedNetwork(f"{module}: only padding with zeros is supported")
     values = [getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")]
-    if isinstance(values[2], str) or getattr(module, "padding_mode", "zeros") != "zeros":
-        raise UnsupportedNetwork(f"{module}: a window needs numeric padding with zeros")
-    return [list(v) if isinstance(v, tuple) else [v, v] for v in values]
+    kernel, stride, padding, dilation = (list(v) if isinstance(v, tuple) else [v, v] for v in values)
+    if isinstance(module.padding, str):  # "same" (stride 1, by PyTorch's own rule) or "valid"
+        reach = [d * (k - 1) if module.padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
+        if any(r % 2 for r in reach):
+            raise UnsupportedNetwork(f"{module}: pads one side more than the other")
+        padding = [r // 2 for r in reach]
+    return [kernel, stride, padding, dilation]
 
 
 def output_size(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:

@@ -106,11 +106,12 @@ def draw(result: Result):
         axes.fill_between(at, seconds[:, 1], seconds[:, 2], color=LINES[0], alpha=0.25, linewidth=0)
         axes.loglog(at, seconds[:, 0], color=LINES[0], marker="o", markersize=4)
         axes.set_xticks(at, [f"{v:,}" for v in at])
-        for place, median in zip(at, seconds[:, 0], strict=True):
+        for i, (place, median) in enumerate(zip(at, seconds[:, 0], strict=True)):
+            below = i > 0 and at[i - 1] < place < 2 * at[i - 1]  # beside its neighbour's there is no room
             axes.annotate(
                 f"{number(float(median))} s",
                 (place, median),
-                xytext=(0, 6),
+                xytext=(0, -14 if below else 6),
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,

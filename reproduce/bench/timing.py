@@ -94,6 +94,7 @@ def peak(method: Callable[[], object], device: str) -> tuple[object, float]:
 
 
 def best(settings: list[int], run: Callable[[int], object], device: str) -> int:
-    """The setting with which `run` is fastest, of one run each after a warm-up."""
+    """The setting with which `run` is fastest, by the better of two runs each, in turn, after a warm-up."""
     run(settings[0])
-    return min(settings, key=lambda setting: clock(lambda: run(setting), device))
+    twice = [[clock(lambda s=setting: run(s), device) for setting in settings] for _ in range(2)]
+    return min(zip(map(min, *twice), settings, strict=True))[1]
