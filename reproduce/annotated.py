@@ -1,7 +1,9 @@
-"""Which of the images that we annotated are in a corpus: the same file name, and the same bytes."""
+"""The images that we annotated: which are in a corpus, the same bytes, and what in them an occluder covers."""
 
 import hashlib
 from pathlib import Path
+
+import torch
 
 from reproduce.figure import Context
 
@@ -23,3 +25,30 @@ def present(ctx: Context, hashes: dict[str, str]) -> tuple[dict[str, int], str]:
     absent = len(hashes) - len(found) - len(other)
     said = ", ".join([f"{absent} absent"] * (absent > 0) + other)
     return found, f"Left out: {said}." if said else ""
+
+
+def where(occluders: torch.Tensor, boxes: dict[str, list[list[int]]]) -> dict[str, torch.Tensor]:
+    """For each kind of box, the occluder positions (rows, cols) that cover it; and those that touch none, "elsewhere"."""
+    coverage = {}
+    area = (occluders[..., 2:] - occluders[..., :2]).prod(-1)
+    for kind, found in boxes.items():
+        shares = []
+        for box in torch.tensor(found):
+            overlap = (
+                (torch.minimum(occluders[..., 2:], box[2:]) - torch.maximum(occluders[..., :2], box[:2])).clamp_min(0).prod(-1)
+            )
+            shares.append(overlap / torch.minimum(area, (box[2:] - box[:2]).prod()))
+        coverage[kind] = torch.stack(shares).amax(0)
+    if not coverage:
+        return {}
+    most = torch.stack(list(coverage.values())).amax(0)
+    positions = {kind: (share >= 0.5) & (share == most) for kind, share in coverage.items()}
+    return positions | {"elsewhere": most == 0}
+
+
+def covered(projection: torch.Tensor, occluders: torch.Tensor) -> torch.Tensor:
+    """The share of a projection's (3, H, W) energy that each occluder covers: (rows, cols)."""
+    energy = torch.nn.functional.pad((projection.double() ** 2).sum(0), (1, 0, 1, 0)).cumsum(0).cumsum(1)
+    top, left, bottom, right = occluders.unbind(-1)
+    inside = energy[bottom, right] - energy[top, right] - energy[bottom, left] + energy[top, left]
+    return inside / energy[-1, -1].clamp_min(1e-30)

@@ -305,7 +305,10 @@ def run_occlude(options: argparse.Namespace) -> None:
         maps = {f"strongest last-layer map ({int(o.channel)})": o.activation} | maps
     arrays = {title: values.cpu().numpy() for title, values in maps.items()}
     title = f"{name}: probability {float(o.baseline.probability):.3f}, logit {float(o.baseline.logit):.2f} without occluder"
-    _write(plot.occlusion_figure(x.cpu(), arrays, o.label.cpu().numpy(), model.classes, options.size, title), options.out)
+    _write(
+        plot.occlusion_figure(x.cpu(), arrays, o.label.cpu().numpy(), model.classes, options.size, options.stride, title),
+        options.out,
+    )
     print(f"{title}; the most harmful occluder lowers the logit by {float(o.baseline.logit - o.logit.min()):.2f}")
     predicted = model.classes[int(o.baseline.label)]
     if predicted != name:

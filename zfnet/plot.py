@@ -166,17 +166,27 @@ def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str =
     axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), handlelength=1)
 
 
+def at_middles(axes: Axes, size: int, stride: int, side: int) -> None:
+    """Put a map of an occluder's positions where its middles are in the square image of `side` pixels."""
+    image, first = axes.images[0], (size - stride) / 2
+    rows, columns = image.get_size()
+    image.set_extent((first, first + stride * columns, first + stride * rows, first))
+    axes.set(xlim=(0, side), ylim=(side, 0))
+
+
 def rectangle(axes: Axes, box: Sequence[int] | np.ndarray, colour: str = "white", **style) -> None:
     """Outline a box (top, left, bottom, right) given in input pixels."""
     top, left, bottom, right = (float(v) for v in box)
     axes.add_patch(shapes.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, **style))
 
 
-def band(axes: Axes, x: np.ndarray, rows: np.ndarray, colour: str, label: str = "") -> None:
-    """The mean over rows (N, T) of a line, with its 95 % interval as a band: 1.96 standard errors."""
-    mean, error = rows.mean(0), 1.96 * rows.std(0) / len(rows) ** 0.5
-    axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(x, mean, color=colour, label=label)
+def band(axes: Axes, x: np.ndarray, rows: np.ndarray, colour: str, label: str = "", over: np.ndarray | float = 1.0) -> None:
+    """The mean over rows (N, T) of a line, over the mean of `over` (N,), with its 95 % bootstrap interval as a band."""
+    n, base = len(rows), np.broadcast_to(over, len(rows))
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 2000)  # how often each row is in a draw
+    low, high = np.quantile(drawn @ rows / (drawn @ base)[:, None], (0.025, 0.975), axis=0)
+    axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(x, rows.mean(0) / base.mean(), color=colour, label=label)
 
 
 def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int], title: str) -> Figure:
@@ -193,9 +203,9 @@ def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int
 
 
 def occlusion_figure(
-    x: Tensor, maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str], size: int, title: str
+    x: Tensor, maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str], size: int, stride: int, title: str
 ) -> Figure:
-    """One image's occlusion maps: the image (1, 3, H, W) with the occluder's size, each map with its bar, the labels."""
+    """One image's occlusion maps: the square image (1, 3, S, S) with the occluder's size, each map with its bar, the labels."""
     figure = new_figure(3.0 * (len(maps) + 2), 3.3)
     axes = figure.subplots(1, len(maps) + 2)
     show(axes[0], photograph(x)[0], "image and occluder")
@@ -203,6 +213,8 @@ def occlusion_figure(
     for axis, (name, values) in zip(axes[1:], maps.items(), strict=False):
         heat(axis, values, name)
     label_map(axes[-1], labels, names, "most probable class")
+    for axis in axes[1:]:
+        at_middles(axis, size, stride, x.shape[-1])
     figure.suptitle(title)
     return figure
 

@@ -42,7 +42,7 @@ FIGURE = Figure(
         "smoothgrad": {"samples": 16, "batch": 16}, "integrated_gradients": {"steps": 16, "batch": 16},
         "occlusion": {"size": 16, "stride": 8},
     },
-    files=(RECIPE, "../lectures/occluders.py", "../paper/fig7_occlusion.py"),
+    files=(RECIPE, "../annotated.py", "../lectures/occluders.py", "../paper/fig7_occlusion.py"),
 )  # fmt: skip
 RANDOM, CENTRE = "random map", "image centre"
 BETTER, SAME = "points better than the centre by, %", "rank correlation with the map of the random network"

@@ -33,7 +33,7 @@ FIGURE = Figure(
             "conv1": 0.05, "conv2": 0.3, "conv3": 2.0, "conv4": 5.0, "conv5": 10.0, "fc6": 20.0, "fc7": 20.0, "fc8": 20.0,
         },
     },
-    files=("shared.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
     alone=True,
 )  # fmt: skip
 ERROR, RATIO, PIXELS = "relative error of the code", "error over the distance of photographs", "correlation of the pixels"

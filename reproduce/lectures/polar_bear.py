@@ -15,8 +15,8 @@ import torch
 import yaml
 
 import zfnet
+from reproduce.annotated import where
 from reproduce.figure import Figure, Result
-from reproduce.paper.fig7_occlusion import where
 from zfnet.plot import LINES, heat, new_figure, photograph, rectangle, show
 
 FIGURE = Figure(
@@ -27,7 +27,7 @@ FIGURE = Figure(
     seed=21,
     budget=3,
     config={"wnid": "n02134084", "size": 32, "stride": 2, "fill": 0.0, "images": 5},
-    files=("polar_bear.yaml", "../paper/fig7_occlusion.py"),
+    files=("polar_bear.yaml", "../annotated.py"),
 )
 BOXES = Path(__file__).with_name("polar_bear.yaml")
 KINDS = {"face": LINES[1], "fur": LINES[4], "snow": LINES[5], "elsewhere": "0.5"}

@@ -26,7 +26,7 @@ FIGURE = Figure(
     seed=35,
     budget=6,
     config={"frames": 12, "window": 300, "method": "grad_cam", "drawn": 208},
-    files=("shared.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
 )
 PHOTOGRAPH = "coffee"
 

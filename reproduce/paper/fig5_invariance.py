@@ -38,6 +38,7 @@ FIGURE = Figure(
     },
 )  # fmt: skip
 UNITS = {"translation": "vertical translation (pixels)", "scale": "scale (factor)", "rotation": "rotation (degrees)"}
+STRAIGHT = ("translation", "scale")  # those with which the distance is to grow quasi-linearly
 LAYERS = {"conv1": "layer 1", "fc7": "layer 7"}
 TITLES = {"conv1": "layer 1: relative distance", "fc7": "layer 7: relative distance", "probability": "probability of the class"}
 
@@ -122,14 +123,14 @@ def measure(a: dict[str, np.ndarray]) -> dict:
             "layer 1 less layer 7": mean(near["conv1"] - near["fc7"]),
             **{f"share of the largest, {words}": mean(near[layer] / moved[layer].max(1)) for layer, words in LAYERS.items()},
         }
-    for name, x in (("translation", abs(grid("translation"))), ("log scale", np.log(grid("scale")))):
-        straight = {w: a[f"{name.split()[-1]}.{layer}"][who] for layer, w in LAYERS.items()}
-        straight = {w: r_squared(torch.from_numpy(x), torch.from_numpy(d)).numpy() for w, d in straight.items()}
-        measured[f"R squared of distance against {name}"] = {w: mean(r) for w, r in straight.items()}
+    for family in STRAIGHT:
+        x = torch.from_numpy(abs(grid(family)))
+        straight = {w: r_squared(x, torch.from_numpy(a[f"{family}.{layer}"][who])).numpy() for layer, w in LAYERS.items()}
+        measured[f"R squared of distance against {family}"] = {w: mean(r) for w, r in straight.items()}
     kept = {family: a[f"{family}.probability"][who].mean(1) for family in IDENTITY}
     base = a["reference"][who]
     measured["probability over the range, of the reference's"] = {family: mean(p, base) for family, p in kept.items()} | {
-        f"{family} less rotation": mean(kept[family] - kept["rotation"], base) for family in ("translation", "scale")
+        f"{family} less rotation": mean(kept[family] - kept["rotation"], base) for family in STRAIGHT
     }
     quarters = np.isin(grid("rotation"), (90, 180, 270))
     between = np.isin(grid("rotation"), (40, 50, 130, 140, 220, 230, 310, 320))
@@ -146,18 +147,18 @@ def measure(a: dict[str, np.ndarray]) -> dict:
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Which claims hold, by the lower ends of the intervals; the verdict: reproduced if all do, differs if none."""
     small = [m[f"relative distance, {family} {value}"] for family, value in FIGURE.config["small"].items()]
-    lines = [m[f"R squared of distance against {name}"] for name in ("translation", "log scale")]
+    lines = [m[f"R squared of distance against {family}"] for family in STRAIGHT]
     stable = m["probability over the range, of the reference's"]
     turned = m["quarter turns less the turns between, of the symmetric object"]
     held = {
         "a small transform moves layer 1 more than layer 7": all(s["layer 1 less layer 7"][1] > 0 for s in small),
         "layer 7 is quasi-linear: R squared of 0.9, and above layer 1's": all(
-            line["layer 7"][0] >= 0.9 and line["layer 7"][1] > line["layer 1"][2] for line in lines
+            line["layer 7"][1] >= 0.9 and line["layer 7"][1] > line["layer 1"][2] for line in lines
         ),
         "a symmetric object's class peaks at quarter turns": turned["probability"][1] > 0,
     } | {
         f"the class is more stable under {family} than under rotation": stable[f"{family} less rotation"][1] > 0
-        for family in ("translation", "scale")
+        for family in STRAIGHT
     }  # fmt: skip
     verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
     return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
@@ -184,7 +185,7 @@ def draw(result: Result):
             band(upper, x, a[f"{family}.{layer}"][a["averaged"]], colour, words)
         groups = {"averaged": f"{result.n} images", "symmetric": f"{a['titles'][-1]} ({len(a['symmetric'])})"}
         for (group, label), colour in zip(groups.items(), LINES[2:], strict=False):
-            band(lower, x, a[f"{family}.probability"][a[group]] / a["reference"][a[group]].mean(), colour, label)
+            band(lower, x, a[f"{family}.probability"][a[group]], colour, label, over=a["reference"][a[group]])
         for panel in (*panels, upper, lower):
             panel.set(xlabel=UNITS[family], xlim=(x[0], x[-1]))
             panel.set_xticks(range(0, 351, 90)) if family == "rotation" else None

@@ -1,11 +1,11 @@
 """Figure 7: covering parts of the image with a grey square.
 
-The paper's claim: when the square covers the object, the strongest layer-5 feature and the probability of the true class
-drop, so the network locates the object rather than its surroundings; and the strongest feature need not be the class's
-own part. In the Afghan hound's picture the faces of the people drive the strongest map: covering them raises the hound's
-logit, covering the dog lowers it. Columns: (a) image; (b) total of the strongest layer-5 map; (c) that map projected to
-pixels, here (black frame) and in other images; (d) probability of the class; (e) most probable class; and the lectures'
-logit map with its percentage drop.
+The paper's claims: when the square covers the object, the probability of the true class drops, so the network locates the
+object rather than its surroundings; when it covers what the strongest layer-5 map's projection shows, that map drops, which
+validates the projections; and the strongest feature need not be the class's own part: in the Afghan hound's picture it picks
+out the faces of the people, to which the classifier is not sensitive. The lectures go further: covering them raises the hound's
+logit. Columns: (a) image; (b) total of the strongest layer-5 map; (c) that map projected to pixels, here (black frame) and in
+other images; (d) probability of the class; (e) most probable class; and the lectures' logit map with its percentage drop.
 """
 
 from pathlib import Path
@@ -16,23 +16,26 @@ import torch
 import yaml
 
 import zfnet
+from reproduce.annotated import covered, where
 from reproduce.figure import Figure, Result
 from zfnet.deconv import cut
-from zfnet.plot import heat, label_map, mosaic, new_figure, photograph, projection_image, rectangle, show
+from zfnet.plot import at_middles, heat, label_map, mosaic, new_figure, photograph, projection_image, rectangle, show
 
 FIGURE = Figure(
     id="fig7",
     title="Sensitivity of a layer-5 feature and of the classifier to occlusion",
-    claim="Covering the object lowers the class's logit; covering people's faces beside an Afghan hound raises it; and the "
-    "strongest layer-5 map need not be the dog: it falls more under the faces.",
+    claim="Covering the object lowers the probability of its class; covering what the strongest layer-5 map's projection shows "
+    "lowers that map, which need not be the object: beside an Afghan hound it falls more under people's faces. (The lectures: "
+    "covering these raises the hound's logit.)",
     inputs=("model", "images", "top"),
     seed=7,
     budget=40,
     config={"size": 48, "stride": 8, "fill": 0.0},
-    files=("fig7_boxes.yaml",),
+    files=("fig7_boxes.yaml", "../annotated.py"),
 )
 BOXES = Path(__file__).with_name("fig7_boxes.yaml")
 DISTRACTOR = "face"  # a person's, beside the object; every other kind of box is a part of the object
+SHOWN, HIDDEN = "what its projection shows", "what its projection does not show"
 
 
 def compute(ctx) -> Result:
@@ -51,19 +54,26 @@ def compute(ctx) -> Result:
             "class": classes[target], "predicted": classes[int(base.label)], "probability": float(base.probability),
             "logit": float(base.logit), "strongest layer-5 map": int(o.channel),
             "largest fall of the logit": float(base.logit - o.logit.min()),
-            "logit change": {}, "strongest map's change, %": {},
         }  # fmt: skip
-        for kind, positions in where(o.boxes, boxes).items():
-            if positions.any():
-                change = 100 * (o.activation / base.activation - 1)
-                measured[name]["logit change"][kind] = float((o.logit - base.logit).cpu()[positions].mean())
-                measured[name]["strongest map's change, %"][kind] = float(change.cpu()[positions].mean())
+        groups = where(o.boxes, boxes)
+        if DISTRACTOR in groups:  # where it covers an object too, what changes is not its doing
+            groups[DISTRACTOR] &= where(o.boxes, {k: v for k, v in boxes.items() if k != DISTRACTOR})["elsewhere"]
+        shares = covered(zfnet.project(ctx.model, x, "conv5", int(o.channel)).pixels[0].cpu(), o.boxes)
+        groups |= {SHOWN: shares >= shares.max() / 2, HIDDEN: shares < 0.01}
+        changes = {
+            "probability change": o.probability - base.probability, "logit change": o.logit - base.logit,
+            "strongest map's change, %": 100 * (o.activation / base.activation - 1),
+        }  # fmt: skip
+        for what, change in changes.items():
+            measured[name][what] = {kind: float(change.cpu()[at].mean()) for kind, at in groups.items() if at.any()}
     claims, verdict = judge(list(measured.values()))
     size, stride = FIGURE.config["size"], FIGURE.config["stride"]
     note = (
         f"An occluder of {size} pixels in steps of {stride}; of the annotated images of a class the one whose class is most "
         "probable, and where the corpus has none, the three images whose classes are. A position counts for the kind of box "
-        "that it covers most, if it covers half of it (or half of the occluder is in it); 'elsewhere' touches no box."
+        "that it covers most, if it covers half of it (or half of the occluder is in it), and for a face only if it touches no "
+        "object; 'elsewhere' touches no box. The projection is shown where the occluder covers at least half as much of its "
+        "energy as anywhere, and not where it covers less than a hundredth. Maps lie where the occluder's middle was."
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(measured), note=note)
 
@@ -99,39 +109,22 @@ def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
     return rows
 
 
-def where(occluders: torch.Tensor, boxes: dict[str, list[list[int]]]) -> dict[str, torch.Tensor]:
-    """For each kind of box, the occluder positions (rows, cols) that cover it; and those that touch none, "elsewhere"."""
-    coverage = {}
-    area = (occluders[..., 2:] - occluders[..., :2]).prod(-1)
-    for kind, found in boxes.items():
-        shares = []
-        for box in torch.tensor(found):
-            overlap = (
-                (torch.minimum(occluders[..., 2:], box[2:]) - torch.maximum(occluders[..., :2], box[:2])).clamp_min(0).prod(-1)
-            )
-            shares.append(overlap / torch.minimum(area, (box[2:] - box[:2]).prod()))
-        coverage[kind] = torch.stack(shares).amax(0)
-    if not coverage:
-        return {}
-    most = torch.stack(list(coverage.values())).amax(0)
-    positions = {kind: (share >= 0.5) & (share == most) for kind, share in coverage.items()}
-    return positions | {"elsewhere": most == 0}
-
-
 def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
     """The claims as counts of rows in which they hold, and the verdict: reproduced if each was tested and held everywhere."""
     held: dict[str, list[bool]] = {
-        "covering the object lowers the logit, more than elsewhere": [],
-        "covering the faces raises the dog's logit": [],
-        "the strongest map falls more under the faces than under the dog": [],
+        "covering the object lowers its class's probability, more than elsewhere": [],
+        "covering what the strongest map's projection shows lowers that map, more than what it does not show": [],
+        "beside the hound the strongest map falls more under the faces than under the dog": [],
+        "the lectures': covering the faces raises the dog's logit": [],
     }
-    lowers, raises, faces = held.values()
+    lowers, validates, faces, raises = held.values()
     for row in rows:
-        change, activation = row["logit change"], row["strongest map's change, %"]
-        for kind in change.keys() - {DISTRACTOR, "elsewhere"}:
+        change, activation = row["probability change"], row["strongest map's change, %"]
+        for kind in change.keys() - {DISTRACTOR, "elsewhere", SHOWN, HIDDEN}:
             lowers.append(change[kind] < min(0.0, change.get("elsewhere", 0.0)))
+        validates.append(activation[SHOWN] < min(0.0, activation.get(HIDDEN, 0.0)))
         if row["class"] == "Afghan hound" and DISTRACTOR in change:
-            raises.append(change[DISTRACTOR] > 0)
+            raises.append(row["logit change"][DISTRACTOR] > 0)
             faces.append(activation[DISTRACTOR] < activation["dog"])
     claims = {claim: f"{sum(results)} of {len(results)}" for claim, results in held.items() if results}
     if not raises:
@@ -177,6 +170,8 @@ def draw(result: Result):
         share = f" ({100 * drop / logit:.0f} %)" if logit > 1 else ""  # a share of a logit near zero says nothing
         heat(axes[4], a["logit"], f"logit of {entry['class']}\n{logit:.1f} uncovered, falls by up to {drop:.1f}{share}")
         label_map(axes[5], a["label"], result.arrays["classes"], "(e) most probable class")
+        for panel in (axes[1], *axes[3:]):
+            at_middles(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
     return {"fig7.jpg": figure}
 
 

@@ -24,7 +24,7 @@ FIGURE = Figure(
     inputs=("images",),
     seed=8,
     budget=10,
-    paper={"images": 5, "masks of an image": 6},
+    paper={"images": 5},
     config={"size": 37, "fill": 0.0, "shown": 5, "random": 3},  # a sixth of the view; mean grey
     files=("faces.yaml", "../annotated.py"),
 )

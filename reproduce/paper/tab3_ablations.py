@@ -90,7 +90,7 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     classes = len(np.unique(rows[Z][0].label))
     measured |= {"seeds": seeds, "validation images": n, "classes": classes, "epochs": size.epochs}
     measured["accuracy by chance, %"] = 100 / classes
-    measured["training images a second"] = {
+    measured["training images a second, each row at its time"] = {
         name: round(found[0].about["log"][-1]["images_per_second"], 1) for name, found in rows.items()
     }
     measured["hours of training, all rows"] = sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
@@ -100,17 +100,17 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     held = claims(costs, figure.config) if learnt else {}
     words = {True: "holds", False: "does not hold", None: "undecided"}
     measured["claims"] = {claim: words[yes] for claim, yes in held.items()}
-    verdict = "partial" if any(held.values()) else "differs"
-    verdict = "not comparable" if not learnt else "reproduced" if held and all(held.values()) else verdict
+    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    verdict = verdict if learnt and size.scale != "smoke" else "not comparable"
     note = (
         f"{size.epochs} epochs of {size.per_class} images of each of {classes} classes at {size.size} pixels, batch "
         f"{size.batch}, {size.precision}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error without dropout. "
+        f"Intervals are over {'seeds' if seeds > 1 else 'validation images, of one training a row: others vary beyond them'}. "
+        "Speeds are of the hour in which a row was trained, and compare only where nothing else ran. "
     )
     if not learnt:
-        times = figure.config["times chance"]
-        note += (
-            f"Some row beside the one without layers 3, 4, 6, 7 is not {times} times as good as chance: no claim is tested. "
-        )
+        limit = f"{figure.config['times chance']} times as good as chance"
+        note += f"Some row beside the one without layers 3, 4, 6, 7 is not {limit}: no claim is tested. "
     if size.scale == "smoke":
         lowest = min(errors[0] for errors in means.values())
         note += f"The lowest training error is {lowest:.0f} %: so few steps compare how fast networks learn, not how well. "

@@ -5,10 +5,10 @@ import pytest
 import torch
 import yaml
 
+from reproduce.annotated import where
 from reproduce.bench import faithfulness
 from reproduce.figure import Context, run
 from reproduce.lectures import attributions, occluders, polar_bear
-from reproduce.paper.fig7_occlusion import where
 from zfnet.data.images import to_pixels
 from zfnet.occlusion import windows
 from zfnet.plot import attribution_image

@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from reproduce import atlas
+from reproduce.annotated import covered, where
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
 from reproduce.paper import fig2_features, fig5_invariance, fig7_occlusion, fig8_parts, tab1_correspondence
-from reproduce.paper.fig7_occlusion import BOXES, where
+from reproduce.paper.fig7_occlusion import BOXES, HIDDEN, SHOWN
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import windows
@@ -266,18 +268,29 @@ def test_every_annotated_box_is_tested_by_some_position():
                     assert all(where(boxes, {kind: [box]})[kind].any() for box in some)
 
 
-def row(dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0):
+def row(dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0, shown=-30.0, hidden=1.0):
     change = {"dog": dog, "face": face, "elsewhere": elsewhere}
-    activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0}
-    return {"class": "Afghan hound", "logit change": change, "strongest map's change, %": activation}
+    activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0, SHOWN: shown, HIDDEN: hidden}
+    same = {"logit change": change, "probability change": change}
+    return {"class": "Afghan hound", "strongest map's change, %": activation} | same
+
+
+def test_a_projection_is_covered_by_its_share_of_energy():
+    pixels = torch.zeros(3, 224, 224)
+    pixels[0, 100, 100], pixels[2, 10, 200] = 2.0, -1.0
+    shares = covered(pixels, boxes := windows(224, 224, 48, 8))
+    for box, share in zip(boxes.view(-1, 4).tolist(), shares.flatten().tolist(), strict=True):
+        inside = [t <= r < b and l <= c < right for t, l, b, right in [box] for r, c in ((100, 100), (10, 200))]
+        assert share == pytest.approx(0.8 * inside[0] + 0.2 * inside[1])
 
 
 @pytest.mark.parametrize(
     ("rows", "verdict"),
     [
         ([row(-1.0, 0.5)], "reproduced"), ([row(-1.0, -0.5)], "partial"), ([row(-1.0, 0.5, elsewhere=-2.0)], "partial"),
-        ([row(-1.0, 0.5, map_face=-5.0)], "partial"), ([row(1.0, -0.5, map_face=-5.0)], "differs"), ([], "not comparable"),
-        ([{"class": "cup", "logit change": {"cup": -1.0}, "strongest map's change, %": {"cup": 0.0}}], "not comparable"),
+        ([row(-1.0, 0.5, map_face=-5.0)], "partial"), ([row(-1.0, 0.5, shown=-1.0, hidden=-2.0)], "partial"),
+        ([row(1.0, -0.5, map_face=-5.0, shown=1.0)], "differs"), ([], "not comparable"),
+        ([row(-1.0, 0.5) | {"class": "cup"}], "not comparable"),
     ],
 )  # fmt: skip
 def test_fig7s_verdict_follows_its_claims(rows, verdict):
