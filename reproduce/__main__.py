@@ -84,6 +84,9 @@ def main() -> int:
     except (*WRONG_INPUT, OSError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("reproduce: interrupted; finished figures are kept", file=sys.stderr)
+        return 130
 
 
 def _asks_for_a_network(sub: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
+from tests.conftest import random_he
 from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain, max_pool, receptive_field
 
 
@@ -227,3 +228,32 @@ def test_pooling_leaves_maps_in_their_layout(order):
     assert torch.equal(pooled, expected[0])
     assert torch.equal(switches, expected[1])
     assert pooled.is_contiguous(memory_format=order)
+
+
+class Residual(nn.Module):
+    """Without biases: of a grey image everything in it is 0, and it looks like its modules one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.relu1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.ReLU()
+        self.conv2, self.relu2 = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.ReLU()
+        self.fc3 = nn.Linear(8 * 8 * 8, 4, bias=False)
+
+    def forward(self, x):
+        x = self.relu1(self.conv1(x))
+        return self.fc3(self.relu2(self.conv2(x) + x).flatten(1))
+
+
+def test_a_grey_image_does_not_hide_that_a_network_is_no_chain():
+    with pytest.raises(UnsupportedNetwork, match="not its modules one after the other"):
+        zfnet.trace(Residual(), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_wrapped_network_has_the_layers_of_the_network():
+    model = random_he(zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8, without=(3,), size=64))
+    x = torch.randn(2, 3, 64, 64)
+    t = zfnet.trace(model, x)
+    for wrapped in (nn.DataParallel(model), torch.compile(model, backend="eager")):
+        found = zfnet.trace(wrapped, x)
+        assert found.layers == t.layers
+        assert all(torch.equal(found[layer], t[layer]) for layer in t.layers)

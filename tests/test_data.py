@@ -100,6 +100,10 @@ def test_imagenet_names_belong_to_the_thousand():
     assert len(names) == 1000
     assert names[160] == "Afghan hound"
     assert class_names(["n01440764", "n02088094"]) == ["n01440764", "n02088094"]
+    ids = zfnet.load("imagenet65k").wnids
+    assert class_names(ids) == list(names)
+    others = [*ids[:-1], "n99999999"]  # as many WordNet ids, but not those
+    assert class_names(others) == others
 
 
 def test_samples_are_about_500_crops_at_three_scales():

@@ -125,7 +125,7 @@ def test_frames_share_one_scale():
 
 
 @pytest.mark.parametrize(
-    "arguments", ["", "--method saliency --target 1", "--method occlusion", "--method projection --layer conv2", "--method projection --channel 3"]
+    "arguments", ["", "--method saliency --target 1", "--method occlusion", "--method projection --layer conv2", "--method projection --channel 3", "--method projection --layer fc7"]
 )  # fmt: skip
 def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
     out = tmp_path / "maps.gif"
@@ -141,7 +141,7 @@ def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
     assert any(not np.array_equal(rights[0], right) for right in rights[1:])
     printed = capsys.readouterr().out
     assert "5 frames" in printed
-    assert ("projections of conv" if "projection" in arguments else "in every frame") in printed
+    assert ("projections of " if "projection" in arguments else "in every frame") in printed
 
 
 def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):

@@ -6,7 +6,9 @@ in networks such as torchvision's AlexNet and VGG, and refuses a network whose f
 
 from __future__ import annotations
 
+import itertools
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -130,17 +132,21 @@ def record(steps: list[Step], x: Tensor) -> Trace:
 def chain(model: nn.Module, x: Tensor) -> list[Step]:
     """List the modules that the network applies in order, named by layer. Raises UnsupportedNetwork, saying why.
 
-    For a network that is not ours, x (1, 3, H, W) is passed through the modules in order of registration (with a flattening
-    before the first dense layer), and the result compared with the network's own.
+    For a network that is not ours, an image of noise of the size of x (1, 3, H, W) is passed through the modules in order of
+    registration (with a flattening before the first dense layer), and the result compared with the network's own.
     """
-    leaves = _leaves(model)
+    inner = model  # a wrapper's prefix is no part of a module's name
+    while isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = inner.module
+    inner = getattr(inner, "_orig_mod", inner)  # torch.compile's
+    leaves = _leaves(inner)
     for path, module in leaves:
         if not isinstance(module, (*KNOWN, *NORMS, *PASSED)):
             raise UnsupportedNetwork(
                 f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; it needs "
                 f"a chain of convolutions, ReLU modules, max pooling, normalisation and dense layers, as in ZFNet or VGG"
             )
-    named = leaves if type(model) is Network else _name(leaves)
+    named = leaves if type(inner) is Network else _name(leaves)
     if type(model) is not Network:
         _verify(model, named, x)
     return [Step(name, module, layer) for (name, module), layer in zip(named, _ends(named), strict=True)]
@@ -207,13 +213,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Hook(AbstractContextManager):
-    """A context that keeps what a module puts out. The network goes on with a copy, which an in-place ReLU may overwrite."""
+    """A context that keeps what a module puts out at one of its calls, -1 for the last, in the thread that entered it.
 
-    def __init__(self, module: nn.Module):
-        self.module, self.maps = module, None
+    The network goes on with a copy, which an in-place ReLU may overwrite.
+    """
+
+    def __init__(self, module: nn.Module, call: int = -1):
+        self.module, self.call, self.maps = module, call, None
 
     def __enter__(self):
+        calls, thread = itertools.count(), threading.get_ident()
+
         def keep(module, inputs, output):
+            if threading.get_ident() != thread or self.call not in (-1, next(calls)):
+                return None
             self.maps = output if isinstance(output, Tensor) else None
             return output if self.maps is None else output.clone()
 
@@ -224,16 +237,19 @@ class Hook(AbstractContextManager):
         self.handle.remove()
 
 
-def module_of(model: nn.Module, layer: str, x: Tensor) -> nn.Module:
-    """The module that completes a layer named as in `zfnet.trace`, else the one at that path. Raises UnknownLayer."""
+def module_of(model: nn.Module, layer: str, x: Tensor) -> tuple[nn.Module, int]:
+    """The module that completes a layer named as in `zfnet.trace`, and at which call; else that at a path, -1.
+
+    Raises UnknownLayer.
+    """
     steps: list[Step] = []
     with suppress(UnsupportedNetwork), torch.no_grad():
         steps = chain(model, x[:1])
-    for step in reversed(steps):
+    for i, step in reversed(list(enumerate(steps))):
         if layer in (step.layer, step.name):
-            return step.module
+            return step.module, sum(earlier.module is step.module for earlier in steps[:i])
     try:
-        return model.get_submodule(layer or "no name")
+        return model.get_submodule(layer or "no name"), -1
     except AttributeError:
         names = [step.layer for step in steps if step.layer] or [name for name, _ in model.named_children()]
         raise UnknownLayer(f"no layer {layer!r}; the network has {', '.join(names)}") from None
@@ -310,8 +326,9 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
         f"{type(model).__name__} cannot be inverted: its forward pass is not its modules one after the other "
         "(residual connections, or functional ReLU or pooling, which leave no switch to follow)"
     )
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)  # a grey x is 0 at every layer without bias
     with fitting(x):
-        expected, signal = model(x.clone()), x  # a clone, for it may begin in place
+        expected, signal = model(noise.clone()), noise  # a clone, for it may begin in place
     try:
         for _, module in named:
             signal = apply(module, signal)

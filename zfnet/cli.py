@@ -381,7 +381,9 @@ def _projections(model: Network, x: torch.Tensor, options: argparse.Namespace, d
     """Every frame's projection of one channel from its strongest position: (N, H, W, 3), and what it is."""
     layer = options.layer or "conv5"
     if options.channel is None:
-        strongest = [trace(model, part.to(device), until=layer)[layer].flatten(2).amax(2).cpu() for part in x.split(16)]
+        strongest = [
+            trace(model, part.to(device), until=layer)[layer][:, :, None].flatten(2).amax(2).cpu() for part in x.split(16)
+        ]
         options.channel = int(torch.cat(strongest).mean(0).argmax())
     _check_channel(layer, options.channel, _channels(model, layer))
     pixels = torch.cat([project(model, part.to(device), layer, options.channel).pixels.cpu() for part in jobs])

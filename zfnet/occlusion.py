@@ -192,7 +192,9 @@ def resolve_target(target: int | Sequence[int] | Tensor | None, logits: Tensor) 
     try:
         target = torch.as_tensor(target, device=logits.device).reshape(-1)
     except (TypeError, ValueError):
-        raise ValueError(f"target is a class's number, or some, not {target!r}: zfnet.class_index finds a name's") from None
+        raise ValueError(
+            f"target is a class's number, or some, not {target!r}: the network's class_index finds a name's"
+        ) from None
     if target.is_floating_point():
         raise ValueError(f"target must be whole numbers, got {target.tolist()}")
     target = target.to(torch.int64)

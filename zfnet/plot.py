@@ -75,7 +75,7 @@ def photograph(x: Tensor | np.ndarray) -> np.ndarray:
 def filter_image(weight: Tensor | np.ndarray) -> np.ndarray:
     """Show layer-1 filters (M, 3, k, k) as RGB (M, k, k, 3) in [0, 1]: each scaled from its minimum to its maximum, as
     in the paper."""
-    values = np.asarray(weight, dtype=np.float32)
+    values = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight, dtype=np.float32)
     low = values.min((1, 2, 3), keepdims=True)
     high = values.max((1, 2, 3), keepdims=True)
     return ((values - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)

@@ -66,15 +66,15 @@ def environment(device: str) -> dict[str, str]:
     }
 
 
-def write_record(record: Record, folder: Path) -> None:
+def write_record(record: Record, folder: str | Path) -> None:
     """Write `folder/result.json` atomically."""
-    write_text(folder / "result.json", json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(Path(folder) / "result.json", json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: str | Path) -> Record | None:
     """Read a `result.json`, or None where there is none that can be read."""
     try:
-        return Record(**json.loads((folder / "result.json").read_text()))
+        return Record(**json.loads((Path(folder) / "result.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

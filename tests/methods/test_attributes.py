@@ -100,6 +100,14 @@ def test_bins_hold_as_many_images_each():
     assert found.slope[0] == pytest.approx(found.share[-1] - found.share[0])
 
 
+@pytest.mark.parametrize(("n", "bins"), [(11, 5), (51, 5), (7, 3), (100, 7)])
+def test_bins_differ_by_one_image_at_most(n, bins):
+    values = np.random.default_rng(n).permutation(n).astype(float)
+    count = binned(values, values > 2, bins).count
+    assert len(count) == bins
+    assert count.max() - count.min() <= 1
+
+
 def test_newcombes_interval_of_a_difference():
     # Newcombe 1998, table II, method 10: 56/70 less 48/80 is 0.2 with (0.0524, 0.3339)
     values = np.repeat([0.0, 1.0], [80, 70])

@@ -1,5 +1,7 @@
 """CAM, Grad-CAM, Grad-CAM++ and guided Grad-CAM against Captum and slow versions of their equations."""
 
+import threading
+
 import captum.attr
 import pytest
 import torch
@@ -7,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import zfnet
-from tests.methods.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet, two_images
+from tests.methods.networks import BUILD, SIZE, Rectified, he, out_of_place, small_zfnet, two_images
 from tests.methods.test_gradients import TARGET, close, hooks
-from zfnet.activations import UnknownLayer, UnsupportedNetwork
+from zfnet.activations import Hook, UnknownLayer, UnsupportedNetwork
 from zfnet.methods.class_activation import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
 
 # The default layer of each network as a module, and under the names that mean it.
@@ -148,6 +150,63 @@ def test_the_last_maps_are_rectified_however_relu_is_spelt(relu):
     maps = F.relu(model.conv2(maps)).detach()
     expected = torch.tensordot(model.fc.weight[2].detach(), maps[0], 1)
     close(cam(model, x, 2).coarse[0, 0], expected)
+
+
+def small_chain(relu):
+    """Three convolutions, with one pooling between them and one behind, and a ReLU after each: `relu()` gives it."""
+    layers = [nn.Conv2d(3, 6, 3), relu(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), relu(), nn.Conv2d(8, 8, 3, padding=1), relu()]
+    torch.manual_seed(0)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+@pytest.mark.parametrize("method", [grad_cam, grad_cam_plus_plus, guided_grad_cam])
+def test_a_relu_that_serves_several_layers_is_the_layers_own(method):
+    shared = nn.ReLU()
+    one, several = small_chain(lambda: shared), small_chain(nn.ReLU)
+    one.load_state_dict(several.state_dict())
+    x = torch.randn(2, 3, 24, 28)
+    for layer in ("conv1", "conv2", "conv3"):
+        assert torch.equal(method(one, x, 1, layer=layer).coarse, method(several, x, 1, layer=layer).coarse)
+
+
+class Ending(nn.Module):
+    """Two convolutions with a pooling after each, and one of several ways from there to the logits."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.features = small_chain(nn.ReLU)[:5]
+        self.last, self.end = nn.Linear(8 if end == "norm of pooled" else 8 * 5 * 4, 5), end
+        he(self)
+
+    def forward(self, x):
+        x = self.features(x)
+        if self.end == "norm of pooled":  # as ConvNeXt's
+            x = F.layer_norm(x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)
+            return self.last(x.flatten(1))
+        x = F.max_pool2d(x, 2)
+        if self.end == "channels last":  # as networks that came from TensorFlow
+            return self.last(x.permute(0, 2, 3, 1).reshape(len(x), -1))
+        x = F.normalize(x, dim=1) if self.end == "normalised" else x
+        return self.last(x.contiguous().view(len(x), -1))
+
+
+@pytest.mark.parametrize("end", ["norm of pooled", "channels last", "normalised", "contiguous"])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_what_comes_after_the_last_pooling_is_no_map(end, order):
+    model, x = Ending(end), torch.randn(2, 3, 26, 22).contiguous(memory_format=order)
+    theirs = captum.attr.LayerGradCam(model, model.features[4]).attribute(x, 1, relu_attributions=True)
+    close(grad_cam(model, x, 1).coarse, theirs)
+
+
+def test_a_hook_hears_only_its_own_thread():
+    model, x = small_chain(nn.ReLU), torch.randn(2, 3, 24, 28)
+    with Hook(model[0]) as hook:
+        other = threading.Thread(target=model, args=(x,))
+        other.start()
+        other.join()
+        assert hook.maps is None
+        model(x)
+    assert torch.equal(hook.maps, model[0](x))
 
 
 def test_no_hook_stays_behind_whatever_happens():

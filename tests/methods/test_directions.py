@@ -28,6 +28,9 @@ def test_similarity_is_the_mean_cosine_of_all_pairs():
         cosines = [codes[i] @ codes[j] / np.linalg.norm(codes[i]) / np.linalg.norm(codes[j]) for i, j in pairs]
         assert value == pytest.approx(np.mean(cosines))
     assert found[1] == pytest.approx(1)
+    silent = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    sets = torch.tensor([[0, 1, 2], [1, 3, 1]])
+    assert similarity(silent, sets).tolist() == pytest.approx([1 / 3, 0])  # zeros are like nothing
     with pytest.raises(ValueError, match="at least two"):
         similarity(torch.from_numpy(codes), torch.from_numpy(index[:, :1]))
 

@@ -37,6 +37,14 @@ def test_deletion_and_insertion_by_hand():
     torch.testing.assert_close(two, deletion[:, ::2])
 
 
+def test_either_may_broadcast():
+    model, x, map = Weighing(torch.ones(2, 2)), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    grey = torch.full_like(x, 0.5)
+    for one in (0.5, grey[:1], grey[:1, :, :1, :1]):
+        assert torch.equal(replacement_curve(model, one, x, map, 0), replacement_curve(model, grey, x, map, 0))
+        assert torch.equal(replacement_curve(model, x, one, map, 0), replacement_curve(model, x, grey, map, 0))
+
+
 def test_auc_by_hand():
     curve = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
     assert auc(curve).tolist() == [0.5, 1]
@@ -119,6 +127,8 @@ def test_wrong_requests():
         replacement_curve(model, x, 0.0, x, 0, steps=0)
     with pytest.raises(ValueError, match="class from 0 to 1"):
         replacement_curve(model, x, 0.0, x, 2)
+    with pytest.raises(ValueError, match="old or new must be images"):
+        replacement_curve(model, 0.0, 1.0, x, 0)
     with pytest.raises(ValueError, match="new .* does not broadcast"):
         replacement_curve(model, x, torch.zeros(5), x, 0)
     with pytest.raises(ValueError, match="mask"):

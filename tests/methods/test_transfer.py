@@ -94,7 +94,7 @@ def small(tree):
     """Images of a tree, and a small network for them."""
     torch.manual_seed(0)
     model = zfnet.fold(zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch"))
-    model.info, model.wnids = {"sha256": "small"}, ["n01440764", "n02088094", "n03000000"]
+    model.wnids = ["n01440764", "n02088094", "n03000000"]
     model.classes = list(model.wnids)
     return model, load_folder(tree / "train")
 
@@ -111,10 +111,19 @@ def test_features_are_the_traces_and_are_extracted_once(small, monkeypatch):
     assert np.array_equal(extract(model, images, ("fc7",))["fc7"], found["fc7"])
 
 
+def test_other_weights_have_other_features(small):
+    model, images = small
+    before = np.array(extract(model, images, ("fc7",))["fc7"])
+    with torch.no_grad():
+        model.fc7.weight.mul_(-1)
+    after = extract(model, images, ("fc7",))["fc7"]
+    assert not np.array_equal(after, before)
+    assert np.allclose(after[5], zfnet.trace(model, images.batch([5]))["fc7"][0].numpy(), rtol=1e-3, atol=1e-3)
+
+
 def test_features_beyond_half_precision_are_an_error(small):
     model, images = small
     model.conv1.weight.data *= 1e6
-    model.info = {"sha256": "large"}
     with pytest.raises(ValueError, match="pool1 beyond half precision"):
         extract(model, images, ("pool1",))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zfnet.data import silent
 from zfnet.data.cache import DataError
-from zfnet.data.folders import EXTENSIONS
+from zfnet.data.folders import is_image
 from zfnet.data.images import MAX_PIXELS, ImageError, preprocess, read_image, to_rgb
 
 MILLISECONDS = 100  # of a frame whose file does not say how long it is shown
@@ -37,7 +37,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = silen
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted((p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file()), key=in_order)
+        files = sorted((p for p in path.iterdir() if is_image(p)), key=in_order)
         if not files:
             raise DataError(f"{path}: no images in it; expected a folder of frames")
         images = ((str(file), read_image(file), MILLISECONDS) for file in progress(files, total=len(files), desc="reading"))

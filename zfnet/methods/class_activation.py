@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -92,10 +93,10 @@ def maps_and_gradient(model: nn.Module, x: Tensor, target: Target, layer: str | 
 def feature_maps(model: nn.Module, x: Tensor, layer: str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Pass x once, in evaluation mode, and give the layer's maps (N, C, h, w), as recorded for gradients, and the logits.
 
-    Of a module that is used several times, the last maps. No hook outlives the pass, whatever happens in it.
+    Of a path to a module that is used several times, the last maps. No hook outlives the pass, whatever happens in it.
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        kept = LastMaps() if layer is None else Hook(module_of(model, layer, x))
+        kept = LastMaps() if layer is None else Hook(*module_of(model, layer, x))
         _, logits = forward(model, x, kept)
         if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
             found = "" if kept.maps is None else f", it puts out {tuple(kept.maps.shape)}"
@@ -106,16 +107,31 @@ def feature_maps(model: nn.Module, x: Tensor, layer: str | None = None) -> Itera
 class LastMaps(TorchFunctionMode):
     """A context that keeps the last maps before pooling: of whatever operation, module or function, makes them.
 
-    Maps have four axes and more than one place. What pooling makes of them does not count: it is coarser.
+    Maps (N, C, h, w) have more than one place. They are what a convolution puts out, what others make of maps without a change
+    of their places (a change of C by concatenation only), and what is pooled. Pooled maps do not count: they are coarser.
     """
 
     maps: Tensor | None = None
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.ndim == 4 and result.shape[2:].numel() > 1 and result.requires_grad:
-            self.maps = self.maps if "Pool" in type(result.grad_fn).__name__ else result
+        result, given = func(*args, **(kwargs or {})), args[0] if args else None
+        if isinstance(result, Tensor) and result.requires_grad:
+            made = type(result.grad_fn).__name__
+            if "Pool" in made or "Mean" in made:  # over places: a mean over channels has another second axis
+                if is_maps(given) and result.shape[:2] == given.shape[:2] and result.numel() < given.numel():
+                    self.maps = given
+            elif is_maps(result) and ("Conv" in made or self.same_places(result, made)):
+                self.maps = result
         return result
+
+    def same_places(self, result: Tensor, made: str) -> bool:
+        """Whether a result has the places of the maps so far."""
+        alike = slice(2, None) if "Cat" in made else slice(None)
+        return self.maps is not None and result.shape[alike] == self.maps.shape[alike]
+
+
+def is_maps(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[2:].numel() > 1 and value.requires_grad
 
 
 def pooling_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

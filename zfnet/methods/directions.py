@@ -53,10 +53,12 @@ def purity(labels: np.ndarray) -> np.ndarray:
 def similarity(codes: Tensor, index: Tensor) -> Tensor:
     r"""How alike the images of each set are: the mean cosine of the codes (N, D) of all pairs of a row of index (U, k): (U,).
 
-    $\frac{1}{k (k - 1)} \sum_{i \ne j} \cos(f_i, f_j)$, in [-1, 1]. Raises ValueError for sets of fewer than two.
+    $\frac{1}{k (k - 1)} \sum_{i \ne j} \cos(f_i, f_j)$, in [-1, 1]; of a code of zeros every cosine is 0. Raises ValueError for
+    sets of fewer than two.
     """
     k = index.shape[1]
     if k < 2:
         raise ValueError("images are alike in pairs: at least two a set")
-    total = F.normalize(codes, dim=1)[index].sum(1)  # (U, D): its square sums all pairs, and k times 1
-    return (total.square().sum(1) - k) / (k * (k - 1))
+    units = F.normalize(codes, dim=1)
+    total, own = units[index].sum(1), units.square().sum(1)[index].sum(1)  # (U, D), whose square sums all pairs, and (U,)
+    return (total.square().sum(1) - own) / (k * (k - 1))

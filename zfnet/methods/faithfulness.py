@@ -32,10 +32,13 @@ def replacement_curve(
     the image to grey, and is good where it falls at once; insertion goes from a blurred image to the image, and is good where
     it rises at once. `auc` is the area below. `map` (N, 1, H, W), signed; equal pixels go in an order drawn from `generator`
     (None: seed 0), for reading order would be a method of its own. `old` and `new` are in the input convention: tensors (N,
-    C, H, W), or for one of them what broadcasts to the other. Raises ValueError for a bad map or target, or steps or batch
-    below 1.
+    C, H, W), or for one of them what broadcasts to the other. Raises ValueError for a bad map or target, no images among the
+    two, or steps or batch below 1.
     """
-    like = next(t for t in (old, new) if isinstance(t, Tensor) and t.ndim == 4)
+    given = [t for t in (old, new) if isinstance(t, Tensor) and t.ndim == 4]
+    if not given:
+        raise ValueError("old or new must be images (N, C, H, W)")
+    like = max(given, key=Tensor.numel)
     old, new = filling(old, like, "old"), filling(new, like, "new")
     check_input(model, old)
     if map.shape != (len(old), 1, *old.shape[2:]) or not map.isfinite().all():

@@ -156,10 +156,10 @@ def read_steps(steps: Sequence[Step], layers: Set[str], rectified: bool, x: Tens
     return found
 
 
-def read_by_hooks(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, Tensor]:
+def read_by_hooks(model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor) -> dict[str, Tensor]:
     """What the modules put out in the network's own forward pass, by name. No hook outlives the pass."""
     with ExitStack() as stack:
-        hooks = {layer: stack.enter_context(Hook(module)) for layer, module in modules.items()}
+        hooks = {layer: stack.enter_context(Hook(*module)) for layer, module in modules.items()}
         model(x)
     for layer, hook in hooks.items():
         if hook.maps is None or hook.maps.ndim not in (2, 4) or len(hook.maps) != len(x):

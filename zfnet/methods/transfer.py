@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfnet.activations import UnknownLayer, evaluating, record, steps_until
+from zfnet.checkpoint import sha256
 from zfnet.data import silent
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.images import PREPROCESSING, centre_crop
@@ -71,17 +73,18 @@ def extract(
     """The features of every image at every layer, (N, D) float16 each, mapped from the cache; computed the first time.
 
     `layers` name steps of `trace`. Half precision rounds a feature by at most one part in 2,000. ZFNet's layer 1 takes 580 KB
-    an image. Keyed by the hashes of the network, as it was loaded, and of the images. Raises UnknownLayer, and ValueError for
+    an image. Keyed by the hashes of the network's weights and of the images. Raises UnknownLayer, and ValueError for
     features beyond 65,504.
     """
     names = [name for name, _ in model.named_children()]
     if unknown := [layer for layer in layers if layer not in names]:
         raise UnknownLayer(f"no layer {', '.join(unknown)}; the network has {', '.join(names)}")
     side = images.pixels.shape[1]
-    stem = digest("features", FEATURES, PREPROCESSING, model.info["sha256"], images.digest, side, images.size)[:20]
+    weights = sha256({name: t.cpu() for name, t in model.state_dict().items()}, {"modules": str(model)})
+    stem = digest("features", FEATURES, PREPROCESSING, weights, images.digest, side, images.size)[:20]
     paths = {layer: cache_dir() / f"{stem}-{layer}.npy" for layer in layers}
     missing = {layer: path for layer, path in paths.items() if not path.exists()}
-    partials = {layer: path.with_suffix(f".{os.getpid()}.partial") for layer, path in missing.items()}
+    partials = {layer: path.with_suffix(f".{uuid4().hex}.partial") for layer, path in missing.items()}
     if missing:
         device = next(model.parameters()).device
         steps = steps_until(model, images.batch([0]).to(device), max(missing, key=names.index))
