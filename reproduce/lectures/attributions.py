@@ -119,7 +119,7 @@ def draw(result: Result):
     for n, (photo, row) in enumerate(zip(photograph(x), result.measured["images"].values(), strict=True)):
         places = iter(grid[2 * n : 2 * n + 2].flat)
         right = row["class"] == row["predicted"]
-        show(next(places), photo, row["class"] + ("" if right else f"\n(taken for {row['predicted']})"))
+        show(next(places), photo, row["class"] + ("" if right else f"\ntaken for\n{row['predicted']}"))
         for axes, method in zip(places, methods, strict=False):
             (shown,), (top,) = attribution_image(result.arrays[method][n : n + 1])
             show(axes, shown, f"{method.replace('_', ' ').replace(' plus plus', '++')}\nfull colour at {top:.2g}")

@@ -98,12 +98,10 @@ def draw(result: Result):
     rows = []
     for name, (top1, top5) in paper.items():
         own = [f"{v:.1f}" for v in ours.get(name, [])] or ["–", "–"]
-        nets = [
-            f"{whose} {of['nets'][name]}"
-            for whose, of in (("ours", result.measured), ("paper", FIGURE.paper))
-            if name in of["nets"]
-        ]
-        rows.append([", ".join([name, *nets]), own[0], f"{top1:.1f}", own[1], f"{top5:.1f}", f"{test.get(name, '–')}"])
+        whose = {"ours": result.measured, "paper": FIGURE.paper}
+        nets = [f"{of['nets'][name]} nets ({who})" for who, of in whose.items() if name in of["nets"]]
+        title = f"{name}: {', '.join(nets)}" if nets else name
+        rows.append([title, own[0], f"{top1:.1f}", own[1], f"{top5:.1f}", f"{test.get(name, '–')}"])
     header = ["error, %", "val top-1: ours", "paper", "val top-5: ours", "paper", "test top-5: paper"]
     figure = new_figure(10.5, 2.8)
     axes = figure.subplots()
