@@ -12,6 +12,9 @@ from torch import nn
 import zfnet
 from tests.conftest import random_he
 from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain, max_pool, receptive_field
+from zfnet.methods.correspondence import correspondence
+from zfnet.methods.invariance import invariance
+from zfnet.methods.statistics import population
 
 
 def test_trace_keeps_rectified_maps_before_pooling(plain, photographs):
@@ -257,3 +260,17 @@ def test_a_wrapped_network_has_the_layers_of_the_network():
         found = zfnet.trace(wrapped, x)
         assert found.layers == t.layers
         assert all(torch.equal(found[layer], t[layer]) for layer in t.layers)
+
+
+def test_a_layer_may_be_named_alone(photographs):
+    model, squares = random_he(zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8)), photographs[:2]
+    points = torch.full((1, 2, 2), 60)
+    alone, listed = (
+        [
+            population(model, squares, layers)["conv1"].counts,
+            invariance(model, squares, [0, 1], "translation", [5.0], layers=layers).distance["conv1"],
+            correspondence(model, squares, points, size=30, layers=layers).difference["conv1"],
+        ]
+        for layers in ("conv1", ["conv1"])
+    )
+    assert all(torch.equal(a, b) for a, b in zip(alone, listed, strict=True))

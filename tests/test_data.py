@@ -43,6 +43,16 @@ def test_an_interrupted_decoding_leaves_nothing(tree, monkeypatch):
     assert set(cache_dir().iterdir()) == before
 
 
+def test_a_cache_that_lost_its_notes_is_made_again(tree):
+    images = load_folder(tree / "val", side=70, size=63)
+    notes = list(cache_dir().glob("*-70.json"))
+    assert len(notes) == 1
+    notes[0].unlink()
+    again = load_folder(tree / "val", side=70, size=63)
+    assert again.digest == images.digest
+    assert np.array_equal(again.pixels, images.pixels)
+
+
 def test_empty_trees_and_empty_classes_are_errors(tmp_path, tree):
     with pytest.raises(DataError, match="no such folder"):
         load_folder(tmp_path / "nowhere")

@@ -169,6 +169,11 @@ def _ends(named: list[tuple[str, nn.Module]]) -> list[str | None]:
     return ends
 
 
+def as_names(layers: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of layers, given as one or as several, each once."""
+    return (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))
+
+
 def conv_layers(steps: Sequence[Step]) -> list[str]:
     """The names of the convolutional layers of a chain, in order."""
     return [step.name for step in steps if isinstance(step.module, nn.Conv2d)]

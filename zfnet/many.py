@@ -20,6 +20,7 @@ from zfnet.activations import (
     ReceptiveField,
     Step,
     UnknownLayer,
+    as_names,
     check_input,
     conv_layers,
     evaluating,
@@ -51,7 +52,7 @@ def project_top(
     or is dense, ValueError for a data set of another length or with items of several sizes, IndexError for units that the
     network does not have for such items, and what `project` raises.
     """
-    layers = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(top if layers is None else layers))
+    layers = as_names(tuple(top) if layers is None else layers)
     size = len(dataset)  # pyright: ignore[reportArgumentType]
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from zfnet.activations import Step, UnknownLayer, apply, chain, check_input, evaluating, fitting, unknown_layer
+from zfnet.activations import Step, UnknownLayer, apply, as_names, chain, check_input, evaluating, fitting, unknown_layer
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256, write_tensors
 from zfnet.data import silent
 from zfnet.parallel import ALONE, Team
@@ -105,7 +105,7 @@ def top_activations(
     Raises UnknownLayer; CheckpointError for a state that is damaged or of another search, saying what differs; ValueError
     for a wrong option, an empty data set, or items that do not fit the network. Zeiler & Fergus, section 4.
     """
-    layers = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))
+    layers = as_names(layers)
     if not layers:
         raise ValueError("no layers given")
     for name, number in (("k", k), ("width", width), ("batch", batch)):
@@ -376,7 +376,7 @@ def ranking(value: Tensor, position: Tensor, k: int, *, least: bool = False, gro
     sign = -1 if least else 1
     index = torch.arange(len(value), device=value.device).expand(value.shape[1], -1)
     top = _top(_merge([(sign * value.T, index, position.transpose(0, 1))], k, group_of), k)
-    return replace(top, value=sign * top.value)
+    return replace(top, value=torch.where(top.index < 0, -torch.inf, sign * top.value))
 
 
 def _found(top: Top, device: torch.device) -> Found:

@@ -81,7 +81,7 @@ def test_extremes_are_those_of_sorting_in_python(values, k, least, by, grouped):
         order = sorted(range(n), key=lambda i: (column[i] if least else -column[i], i))
         kept = [i for place, i in enumerate(order) if not grouped or i % 4 not in [j % 4 for j in order[:place]]][:k]
         assert top.index[unit].tolist() == kept + [-1] * (k - len(kept))
-        assert top.value[unit, : len(kept)].tolist() == [column[i] for i in kept]
+        assert top.value[unit].tolist() == [column[i] for i in kept] + [-torch.inf] * (k - len(kept))
         assert (top.position[unit, : len(kept)] == where[kept, unit]).all()
 
 
@@ -105,6 +105,10 @@ def test_wrong_requests(small, images):
         table.extremes(3, by="median")
     with pytest.raises(ValueError, match="k must be at least 1"):
         table.extremes(0)
+    with pytest.raises(ValueError, match="groups has 1 entries"):
+        table.extremes(3, groups=[0])
+    with pytest.raises(UnknownLayer, match="directions of conv2, of which no responses are asked for"):
+        responses(small, images, "conv1", directions={"conv2": torch.eye(3)})
 
 
 def test_the_mode_and_the_random_state_are_left_alone(small, images):

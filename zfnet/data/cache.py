@@ -131,10 +131,10 @@ def mapped(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict]
     """
     path = cache_dir() / f"{name}.npy"
     about = path.with_suffix(".json")
-    if path.exists():
+    if path.exists() and about.exists():
         return np.load(path, mmap_mode="r"), json.loads(about.read_text())
     with _locked(path.with_suffix(".lock")):
-        if not path.exists():
+        if not (path.exists() and about.exists()):
             partial = path.with_suffix(f".{os.getpid()}.partial")
             try:
                 array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import Trace, check_input, trace
+from zfnet.activations import Trace, as_names, check_input, trace
 from zfnet.data import silent
 from zfnet.occlusion import cover
 
@@ -95,7 +95,7 @@ def correspondence(
     *,
     size: int,
     fill: float = 0.0,
-    layers: Sequence[str] = ("pool5", "fc7"),
+    layers: str | Sequence[str] = ("pool5", "fc7"),
     batch: int = 16,
     progress: Callable = silent,
 ) -> Correspondence:
@@ -106,14 +106,17 @@ def correspondence(
     differing coordinates; signs are ternary. `x` (N, 3, H, W), `points` (P, N, 2) as (row, column) of each of P parts
     in each image, `size` of the covering square in pixels, `fill` in the input convention. Features are the rectified, pooled
     layer 5 and fc7.
-    Raises ValueError for fewer than two images or bad points, UnknownLayer, UnsupportedNetwork.
+    Raises ValueError for fewer than two images, bad points or batch, UnknownLayer, UnsupportedNetwork.
     Zeiler & Fergus, section 4.3, Table 1.
     """
     check_input(model, x)
+    layers = as_names(layers)
     if len(x) < 2:
         raise ValueError(f"a correspondence is between images: at least two are needed, got {len(x)}")
     if points.ndim != 3 or points.shape[1:] != (len(x), 2) or not len(points):
         raise ValueError(f"points must be (P, {len(x)}, 2), got {tuple(points.shape)}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
 
     def features(images: Tensor) -> dict[str, Tensor]:
         parts: list[Trace] = [trace(model, part) for part in images.split(batch)]

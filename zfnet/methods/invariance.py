@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import check_input, trace
+from zfnet.activations import as_names, check_input, trace
 from zfnet.data import silent
 
 IDENTITY = {"translation": 0.0, "scale": 1.0, "rotation": 0.0}  # the families, and the value that changes nothing
@@ -83,7 +83,7 @@ def invariance(
     family: str,
     values: Sequence[float] | Tensor,
     *,
-    layers: Sequence[str] = ("conv1", "fc7"),
+    layers: str | Sequence[str] = ("conv1", "fc7"),
     share: float = SHARE,
     size: int = 224,
     batch: int = 16,
@@ -98,6 +98,7 @@ def invariance(
     Zeiler & Fergus, section 4.1, Fig. 5.
     """
     check_input(model, squares)
+    layers = as_names(layers)
     values = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
     target = torch.as_tensor(target).reshape(-1)
     if len(target) != len(squares) or target.is_floating_point():

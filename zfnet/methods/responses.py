@@ -17,6 +17,7 @@ from zfnet.activations import (
     Step,
     UnknownLayer,
     apply,
+    as_names,
     check_input,
     evaluating,
     fitting,
@@ -47,10 +48,12 @@ class Responses:
         """The k images that each unit answers most, or least, by `by` ("maximum" or "mean"): a `Top`, the extreme one first.
 
         Ties go to the lower index; `groups` (N,) allows at most one image of a group. `position` is that of the maximum.
-        Raises ValueError for another `by`.
+        Raises ValueError for another `by`, or groups that do not fit.
         """
         if by not in ("maximum", "mean"):
             raise ValueError(f"by must be 'maximum' or 'mean', got {by!r}")
+        if groups is not None and len(groups) != len(self.maximum):
+            raise ValueError(f"groups has {len(groups)} entries for {len(self.maximum)} images")
         group_of = None if groups is None else torch.as_tensor(groups)
         return ranking(getattr(self, by), self.position, k, least=least, group_of=group_of)
 
@@ -74,7 +77,9 @@ def responses(
     Raises UnknownLayer, UnsupportedNetwork, ValueError as `stream`.
     Girshick et al. 2014, section 3.1 (images of the largest value); Szegedy et al. 2014, section 3 (directions).
     """
-    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    layers = as_names(layers)
+    if directions and (other := set(directions) - set(layers)):
+        raise UnknownLayer(f"directions of {', '.join(sorted(other))}, of which no responses are asked for")
     parts: dict[str, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
     for found in stream(model, dataset, layers, rectified=rectified, batch=batch, progress=progress):
         for layer, maps in found.items():
@@ -96,7 +101,7 @@ def positions_by_units(maps: Tensor) -> Tensor:
 def stream(
     model: nn.Module,
     dataset: Dataset,
-    layers: Sequence[str],
+    layers: str | Sequence[str],
     *,
     rectified: bool = True,
     batch: int = 32,
@@ -111,8 +116,9 @@ def stream(
     Raises UnknownLayer, UnsupportedNetwork for a module that puts out no maps (N, C, H, W) or vectors (N, C), or for
     `rectified=False` where it is not a chain; ValueError for no layers, an empty data set, or items that do not fit.
     """
+    layers = as_names(layers)
     if not layers or batch < 1:
-        raise ValueError(f"layers must not be empty and batch at least 1, got {tuple(layers)} and {batch}")
+        raise ValueError(f"layers must not be empty and batch at least 1, got {layers} and {batch}")
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise ValueError("the data set is empty")
     device, read = next(model.parameters()).device, None

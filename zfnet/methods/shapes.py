@@ -34,8 +34,9 @@ def thickness(images: Tensor) -> Tensor:
 
     $2 \sum I / \sum |\nabla I|$. A stroke of width t and length L has an area of tL and an edge of about 2L; a total variation
     is the mean length of the edges at all brightnesses (the coarea formula), so that grey edges need no threshold.
-    Differences are forward ones, which see both edges of a line one pixel wide. To 10 % from a width of two pixels on; a
-    thinner stroke that lies across pixels is too faint for its edges, and is overestimated by up to a third.
+    Differences are forward ones, which see both edges of a line one pixel wide. The ends of a stroke are
+    edges too: a straight one reads t / (1 + t / L). That aside, to 10 % from a width of two pixels on; a thinner stroke
+    that lies across pixels is too faint for its edges, and is overestimated by up to a third.
     """
     images = _checked(images)
     down, right = F.pad(images, (0, 0, 1, 1)).diff(dim=1), F.pad(images, (1, 1)).diff(dim=2)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from zfnet.activations import as_names
 from zfnet.data import silent
 from zfnet.methods.responses import positions_by_units, stream
 
@@ -76,7 +77,7 @@ def count(activations: Tensor) -> Tensor:
 def population(
     model: nn.Module,
     dataset: Dataset,
-    layers: Sequence[str] = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"),
+    layers: str | Sequence[str] = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"),
     *,
     batch: int = 16,
     progress: Callable = silent,
@@ -101,7 +102,9 @@ def population(
             counts[layer] = counts.get(layer, 0) + count(vectors).cpu()
         images += len(maps)  # pyright: ignore[reportPossiblyUnboundVariable]
     beyond = ~bin_values().isfinite()
-    for layer in layers:
+    for layer in (layers := as_names(layers)):
         if counts[layer][beyond].any():
             raise ValueError(f"{layer} puts out values that are not finite")
-    return {layer: Population(images, excited[layer] / images, active[layer] / images, counts[layer]) for layer in layers}
+    return {
+        layer: Population(images, excited[layer] / images, active[layer] / images, counts[layer]) for layer in as_names(layers)
+    }

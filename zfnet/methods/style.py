@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import check_input
+from zfnet.activations import as_names, check_input
 from zfnet.data import silent
 from zfnet.methods.synthesis import clip, descend, features, total_variation
 
@@ -47,7 +47,7 @@ def style_transfer(
     style: Tensor,
     *,
     content_layer: str = "conv4",
-    style_layers: Sequence[str] = LAYERS,
+    style_layers: str | Sequence[str] = LAYERS,
     weight: float = 10.0,
     variation: float = 0.02,
     start: Tensor | None = None,
@@ -70,7 +70,7 @@ def style_transfer(
     """
     check_input(model, content)
     check_input(model, style)
-    start = content if start is None else start
+    start, style_layers = content if start is None else start, as_names(style_layers)
     if len(style) not in (1, len(content)) or start.shape != content.shape:
         raise ValueError(
             f"give one style or one for each of {len(content)} images, and a start of their shape; got {tuple(style.shape)} "

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfnet.activations import UnknownLayer, evaluating, record, steps_until
+from zfnet.activations import UnknownLayer, as_names, evaluating, record, steps_until
 from zfnet.checkpoint import sha256
 from zfnet.data import silent
 from zfnet.data.cache import Images, cache_dir, digest
@@ -65,7 +65,7 @@ def folds(labels: np.ndarray, per_class: int, *, most: int = 50, count: int = 5,
 def extract(
     model: Network,
     images: Images,
-    layers: Sequence[str] = LAYERS,
+    layers: str | Sequence[str] = LAYERS,
     *,
     batch: int = 64,
     progress: Callable = silent,
@@ -76,7 +76,7 @@ def extract(
     an image. Keyed by the hashes of the network's weights and of the images. Raises UnknownLayer, and ValueError for
     features beyond 65,504.
     """
-    names = [name for name, _ in model.named_children()]
+    layers, names = as_names(layers), [name for name, _ in model.named_children()]
     if unknown := [layer for layer in layers if layer not in names]:
         raise UnknownLayer(f"no layer {', '.join(unknown)}; the network has {', '.join(names)}")
     side = images.pixels.shape[1]
