@@ -102,9 +102,8 @@ def population(
             counts[layer] = counts.get(layer, 0) + count(vectors).cpu()
         images += len(maps)  # pyright: ignore[reportPossiblyUnboundVariable]
     beyond = ~bin_values().isfinite()
-    for layer in (layers := as_names(layers)):
+    layers = as_names(layers)
+    for layer in layers:
         if counts[layer][beyond].any():
             raise ValueError(f"{layer} puts out values that are not finite")
-    return {
-        layer: Population(images, excited[layer] / images, active[layer] / images, counts[layer]) for layer in as_names(layers)
-    }
+    return {layer: Population(images, excited[layer] / images, active[layer] / images, counts[layer]) for layer in layers}
