@@ -23,7 +23,7 @@ from zfnet.checkpoint import BUNDLED
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.methods.transfer import pooling_head
-from zfnet.model import Network
+from zfnet.model import Network, device_of
 from zfnet.record import write_text
 from zfnet.train import epoch_order, evaluate
 
@@ -98,7 +98,7 @@ def head_accuracy(model: Network, images: Images) -> dict[str, float]:
     images = images.aligned(model.wnids, model.classes)
     layer = f"conv{model.table[-1].number}"
     assert model.cam_head is not None
-    weight, bias = (tensor.to(next(model.parameters()).device) for tensor in model.cam_head)
+    weight, bias = (tensor.to(device_of(model)) for tensor in model.cam_head)
     hits = []
     for part in tqdm(np.array_split(np.arange(len(images)), -(-len(images) // 100)), desc="pooling head", leave=False):
         maps = trace(model, images.batch(part).to(weight.device), until=layer)[layer]
@@ -126,7 +126,7 @@ def ranks(model: Network, images: Images) -> dict[str, list[int]]:
         if wnid not in model.wnids:
             continue
         label = model.wnids.index(wnid)
-        logits = model(images.batch((images.labels == label).nonzero()[0]).to(next(model.parameters()).device))
+        logits = model(images.batch((images.labels == label).nonzero()[0]).to(device_of(model)))
         found[model.classes[label]] = sorted((logits > logits[:, label, None]).sum(1).add(1).tolist())
     return found
 

@@ -173,6 +173,17 @@ def test_wrong_arguments_are_one_line_too(arguments, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "command", ["project {photo}", "occlude {photo}", "explain {photo}", "video {folder} -o v.gif", "top", "eval --data {tree}"]
+)
+def test_a_network_of_grey_images_is_refused_by_name(command, photo, tree, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    zfnet.save(zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64, in_channels=1), tmp_path / "grey.safetensors")
+    folder = photo.removesuffix("/cat.png")
+    assert main(f"{command} --model grey.safetensors".format(photo=photo, folder=folder, tree=tree).split()) == 2
+    assert "grey.safetensors takes images of 1 channels" in capsys.readouterr().err
+
+
 def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys):
     model = str(scenes_run / "model.safetensors")
     assert main(["project", photo, "--model", model, "--layer", "conv2", "-o", str(tmp_path / "p.png")]) == 0

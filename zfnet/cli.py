@@ -28,7 +28,7 @@ from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
 from zfnet.deconv import cut, project
 from zfnet.methods.explain import METHODS, explain
-from zfnet.model import ARCHITECTURES, Network, describe
+from zfnet.model import ARCHITECTURES, Network, describe, device_of
 from zfnet.occlusion import occlude
 from zfnet.parallel import ParallelError, join
 from zfnet.plan import plan_run
@@ -218,7 +218,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_eval(options: argparse.Namespace) -> None:
     with join(options.device) as (team, device):
-        model = load(options.model).to(device)
+        model = _load(options.model, device)
         images = _images(options.data, model, options.skip_unreadable)
         bar = progress_bar if team.leads else silent
         scores = evaluate(model, images, views=options.views, precision=options.precision, team=team, progress=bar)
@@ -234,7 +234,7 @@ def run_top(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         _check_out(options.out)
     with join(options.device) as (team, device):
-        model = load(options.model).to(device)
+        model = _load(options.model, device)
         skip, bar = options.skip_unreadable, progress_bar if team.leads else silent
         images = _images(options.data, model, skip) if options.data else load_samples(model.size, _side(model))
         if options.k < 1:
@@ -250,7 +250,7 @@ def run_top(options: argparse.Namespace) -> None:
     top = found[options.layer]
     index = top.index[options.channel]
     index = index[index >= 0]
-    x = images.batch(index).to(next(model.parameters()).device)
+    x = images.batch(index).to(device_of(model))
     channel = torch.full((len(index),), options.channel)
     position, activation = (table[options.channel, : len(index)] for table in (top.position, top.value))
     p = project(model, x, options.layer, channel, position, activation=activation, crop=True)
@@ -350,7 +350,7 @@ def run_video(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} has no meaning with --method {options.method}")
     model = _model(options)
     frames = load_frames(options.frames, model.size, progress=progress_bar)
-    x, device = frames.x, next(model.parameters()).device
+    x, device = frames.x, device_of(model)
     jobs = progress_bar(x.split(1), total=len(x), desc=options.method)
     if projecting:
         shown, title = _projections(model, x, options, device, jobs)
@@ -395,7 +395,14 @@ def _projections(model: Network, x: torch.Tensor, options: argparse.Namespace, d
 
 def _model(options: argparse.Namespace) -> Network:
     with join(options.device) as (_, device):
-        return load(options.model).to(device)
+        return _load(options.model, device)
+
+
+def _load(name: str, device: torch.device) -> Network:
+    model = load(name).to(device)
+    if model.options["in_channels"] != 3:
+        raise UserError(f"{name} takes images of {model.options['in_channels']} channels, and this command shows it those of 3")
+    return model
 
 
 def _side(model: Network) -> int:
@@ -409,13 +416,12 @@ def _images(path: Path, model: Network, skip_unreadable: bool) -> Images:
 
 
 def _photograph(path: str, model: Network) -> torch.Tensor:
-    return preprocess(path, model.size).to(next(model.parameters()).device)
+    return preprocess(path, model.size).to(device_of(model))
 
 
 def _channels(model: Network, layer: str) -> int:
     """How many channels a layer has. Raises UnknownLayer."""
-    weight = next(model.parameters())
-    x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device)
+    x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
     return trace(model, x, until=layer)[layer].shape[1]
 
 

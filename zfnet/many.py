@@ -31,6 +31,7 @@ from zfnet.activations import (
 )
 from zfnet.deconv import CHUNK, LAST, Projection, channels_of, project_fields
 from zfnet.fields import Switches, channels_last, cut_switches, largest, trace_windows
+from zfnet.model import device_of
 from zfnet.top import Top, TopActivations, as_tensor
 from zfnet.windows import Window, output_size
 
@@ -58,7 +59,7 @@ def project_top(
         raise ValueError(f"batch must be at least 1, got {batch}")
     if size != top.images:
         raise ValueError(f"the search was over {top.images} images, not {size}")
-    device = next(model.parameters()).device
+    device = device_of(model)
     first = _read(dataset, np.zeros(1, dtype=int), device)
     with evaluating(model):
         chains = [steps_until(model, first, layer) for layer in layers]

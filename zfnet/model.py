@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -192,6 +193,11 @@ class Network(nn.Sequential):
         near = [lower[n] for n in difflib.get_close_matches(text.lower(), lower, 3, 0.5)]
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {len(self.classes)}, such as {self.classes[0]}"
         raise ValueError(f"no class {text!r}{hint}")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device on which a network lies: its first weight's, else its first buffer's, else the CPU."""
+    return next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0)).device
 
 
 def zfnet(classes: int = 1000, **options) -> Network:

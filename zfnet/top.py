@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from zfnet.activations import Step, UnknownLayer, apply, as_names, chain, check_input, evaluating, fitting, unknown_layer
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256, write_tensors
 from zfnet.data import silent
+from zfnet.model import device_of
 from zfnet.parallel import ALONE, Team
 
 COLUMNS = 256  # merging sorts k + max(k, COLUMNS) values a map, so it costs little per image at any k
@@ -120,7 +121,7 @@ def top_activations(
         raise ValueError("the data set is empty")
     if groups is not None and len(groups) != size:
         raise ValueError(f"groups has {len(groups)} entries for {size} images")
-    device = next(model.parameters()).device
+    device = device_of(model)
     group_of = None if groups is None else torch.as_tensor(groups, dtype=torch.int64, device=device)
     search = _Search(model, dataset, layers, group_of, batch, workers, team, progress)
     final = _State.open(state, search, k=k, precision=precision, width=width if precision == "bfloat16" else None)
@@ -230,7 +231,7 @@ class _Search:
         self, images: Sequence[int], k: int, state: _State, half: bool, chosen: dict[str, Tensor] | None
     ) -> TopActivations:
         """The same by this process alone."""
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         found = state.read()
         done = found.images if found else 0
         if found and done == len(images):

@@ -29,7 +29,7 @@ from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.data.feed import Feed, sent
 from zfnet.data.images import centre_crop, standardise
-from zfnet.model import ARCHITECTURES, Network, PaperInput
+from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
 from zfnet.parallel import ALONE, Team
 
 
@@ -228,7 +228,7 @@ def runner(model: Network, config: Config, team: Team = ALONE) -> Callable[[Tens
     function = torch.compile(forward) if config.compile else forward
     if team.size == 1:
         return functools.partial(function, model)
-    device = next(model.parameters()).device
+    device = device_of(model)
     if config.model.norm == "batch":
         if device.type != "cuda":
             raise TrainingError("BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not")
@@ -397,7 +397,7 @@ def predict(
     precision: str = "float32",
 ) -> Iterator[Tensor]:
     """The probabilities (n, classes) of each part's n images, summed over the views; as `evaluate`, in evaluation mode."""
-    device, size = next(model.parameters()).device, size or model.size
+    device, size = device_of(model), size or model.size
     with evaluating(model):
         for raw, _ in Feed(images, device).batches(parts):
             squares = standardise(raw.permute(0, 3, 1, 2))

@@ -19,7 +19,7 @@ from reproduce.atlas.tables import BINS, Table, edges, tabulate
 from reproduce.figure import Context, source
 from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
-from zfnet.model import Network, describe
+from zfnet.model import Network, describe, device_of
 from zfnet.plot import HEAT, LINES, mosaic
 from zfnet.top import ranking
 
@@ -95,12 +95,13 @@ def damaged(out: Path, part: str, images: int) -> bool:
 def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, list[int]]]:
     """What the page says of a network, and the numbers of the features that it shows, at most so many a layer, by layer.
 
-    Raises DataError for a network of other than colour images.
+    Raises DataError for a network of other than colour images, or with weights that are not finite.
     """
     if model.options["in_channels"] != 3:
         raise DataError(f"the network takes images of {model.options['in_channels']} channels, and the pages show those of 3")
-    weight = next(model.parameters())
-    x = torch.zeros(1, 3, model.size, model.size, device=weight.device)
+    if not all(values.isfinite().all() for values in model.state_dict().values()):
+        raise DataError("the network has weights that are not finite")
+    x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
     steps, rows = chain(model, x), list(describe(model))
     numbers, layers = {}, []
     for layer in conv_layers(steps):

@@ -17,7 +17,7 @@ from reproduce.atlas.site import prepare, read, save, shell
 from zfnet.data import silent
 from zfnet.data.images import read_image
 from zfnet.methods.explain import METHODS
-from zfnet.model import Network
+from zfnet.model import Network, device_of
 from zfnet.plot import GREY, attribution_image, mosaic
 
 FEATURES = 6  # of each layer
@@ -31,7 +31,7 @@ def look(model: Network, name: str, image: Path, out: Path, atlas: Path, progres
     Neighbours are shown where that is an atlas of the same network; else the page says why not.
     Raises ImageError for an image that cannot be read, DataError as `describe_network`, and where `out` holds something else.
     """
-    x = zfnet.preprocess(read_image(image), model.size).to(next(model.parameters()).device)
+    x = zfnet.preprocess(read_image(image), model.size).to(device_of(model))
     layers, numbers = describe_network(model, None)
     prepare(out, "", look=True)  # an earlier one is replaced
     page = shell(out)

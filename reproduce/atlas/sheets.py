@@ -15,7 +15,7 @@ import zfnet
 from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.deconv import cut
-from zfnet.model import Network
+from zfnet.model import Network, device_of
 from zfnet.plot import GREY, enlarge, filter_image, mosaic, photograph, projection_image
 from zfnet.top import Top
 
@@ -69,7 +69,7 @@ def write_layer(
 
     Where no image excites a feature its tiles are grey.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     field = zfnet.trace(model, images.batch([0]).to(device), until=layer).receptive_field(layer).size
     side, starts = tile_side(field), range(0, len(numbers), ROWS)
     for start in progress(starts, total=len(starts), desc=layer):

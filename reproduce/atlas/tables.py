@@ -19,7 +19,7 @@ from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.methods.attribution import derivative
 from zfnet.methods.responses import stream
-from zfnet.model import Network
+from zfnet.model import Network, device_of
 
 PART = 128  # images: what an interruption costs
 BINS = 48  # half octaves of a histogram
@@ -54,7 +54,7 @@ def edges() -> list[float]:
 
 def tabulate(model: Network, images: Images, folder: Path, *, batch: int = 32, progress: Callable = silent) -> Table:
     """Pass the images through the network once, in parts of PART that are kept in `folder`. Raises as `stream`."""
-    layers = conv_layers(chain(model, images.batch([0]).to(next(model.parameters()).device)))
+    layers = conv_layers(chain(model, images.batch([0]).to(device_of(model))))
     starts = range(0, len(images), PART)
     parts = []
     for start in progress(starts, total=len(starts), desc="images"):

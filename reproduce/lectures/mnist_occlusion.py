@@ -19,7 +19,7 @@ from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.data.images import standardise
 from zfnet.methods.intervals import mean_interval
-from zfnet.plot import heat, new_figure, show
+from zfnet.plot import at_middles, heat, new_figure, show
 
 FIGURE = Figure(
     id="mnist_occlusion",
@@ -135,6 +135,8 @@ def draw(result: Result):
         axes[0].add_patch(shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1))
         heat(axes[1], probability, "probability of 8", limits=(0, 1))
         heat(axes[2], logit, "logit of 8")
+        for panel in axes[1:3]:
+            at_middles(panel, size, FIGURE.config["stride"], x.shape[-1])
         show(axes[3], picture, "relative decrease of the logit")
         edge = size / 2 - 1  # a position is drawn at the middle of its square
         extent = (edge, edge + fall.shape[1], edge + fall.shape[0], edge)

@@ -142,8 +142,8 @@ def draw(result: Result):
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (layer, median) in zip(panels, medians.items(), strict=False):
         tiles = np.stack([result.arrays[f"{layer}.{epoch}"] for epoch in epochs], 1)  # (features, epochs, ...)
-        title = f"{layer}: top images stay from epoch {median:g} (median)"
-        show(axes, mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2), title)
+        title = f"stay from epoch {median:g}" if median < epochs[-1] else "still change in the last snapshot"
+        show(axes, mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2), f"{layer}: top images {title} (median)")
     for axes in panels[len(medians) :]:
         axes.set_axis_off()
     turn = panels[len(medians)]

@@ -92,6 +92,12 @@ def test_another_librarys_network(images):
     torch.testing.assert_close(table.maximum, zfnet.trace(vgg, x)["conv8"].amax((2, 3)))
 
 
+def test_a_network_without_weights(images):
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU())  # no chain: read by hooks
+    maximum = responses(network, images[:2], "1", batch=2)["1"].maximum
+    torch.testing.assert_close(maximum, torch.nn.functional.avg_pool2d(torch.stack(images[:2]), 2).amax((2, 3)).relu())
+
+
 def test_wrong_requests(small, images):
     with pytest.raises(UnknownLayer, match="no layer 'conv9'; the network has conv1"):
         responses(small, images, ("conv1", "conv9"))

@@ -340,8 +340,13 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     photo = tmp_path / "cat.png"
     zfnet.photograph("cat").save(photo)
     zfnet.save(zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4, in_channels=1), tmp_path / "grey.safetensors")
+    broken = zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4)
+    torch.nn.init.constant_(broken.conv3.weight, torch.nan)
+    zfnet.save(broken, tmp_path / "broken.safetensors")
     model = ["--model", context.model_name]
     for arguments, message in (
+        (["atlas", "-o", tmp_path / "o", "--model", tmp_path / "broken.safetensors"], "weights that are not finite"),
+        (["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "broken.safetensors"], "weights that are not finite"),
         (["look", tmp_path / "none.jpg", "-o", tmp_path / "o", *model], "no such file"),
         (["look", tmp_path / "text.jpg", "-o", tmp_path / "o", *model], "not a readable image"),
         (["look", tmp_path / "text.jpg", "-o", whole, *model], "not a readable image"),

@@ -26,6 +26,7 @@ from zfnet.activations import (
     unknown_layer,
 )
 from zfnet.data import silent
+from zfnet.model import device_of
 from zfnet.top import Top, ranking
 from zfnet.windows import UnsupportedNetwork
 
@@ -121,7 +122,7 @@ def stream(
         raise ValueError(f"layers must not be empty and batch at least 1, got {layers} and {batch}")
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise ValueError("the data set is empty")
-    device, read = next(model.parameters()).device, None
+    device, read = device_of(model), None
     # A generator of its own: DataLoader would otherwise draw from the global random state.
     loader = DataLoader(dataset, batch, generator=torch.Generator())
     for item in progress(loader, total=len(loader), desc="looking"):

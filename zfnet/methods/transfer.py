@@ -22,7 +22,7 @@ from zfnet.checkpoint import sha256
 from zfnet.data import silent
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.images import PREPROCESSING, centre_crop
-from zfnet.model import Network
+from zfnet.model import Network, device_of
 
 FEATURES = 1  # part of the cache's name; to be raised when the forward pass changes
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue, as an image file's conversion to grey has it (ITU-R BT.601)
@@ -86,7 +86,7 @@ def extract(
     missing = {layer: path for layer, path in paths.items() if not path.exists()}
     partials = {layer: path.with_suffix(f".{uuid4().hex}.partial") for layer, path in missing.items()}
     if missing:
-        device = next(model.parameters()).device
+        device = device_of(model)
         steps = steps_until(model, images.batch([0]).to(device), max(missing, key=names.index))
         kept: dict[str, np.ndarray] = {}
         batches = np.array_split(np.arange(len(images)), -(-len(images) // batch))
@@ -188,7 +188,7 @@ def pooling_head(
 
     images = images.aligned(model.wnids, model.classes)
     layer = f"conv{model.table[-1].number}"
-    device = next(model.parameters()).device
+    device = device_of(model)
     steps = steps_until(model, images.batch([0]).to(device), layer)
     pooled = []
     with evaluating(model), torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
