@@ -122,12 +122,14 @@ def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 
-def attribution_image(maps: Tensor | np.ndarray, *, together: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def attribution_image(
+    maps: Tensor | np.ndarray, *, together: bool = False, signed: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Show raw maps (N, 1, H, W) as colours (N, H, W, 3), each normalised by its m, the 99.5th percentile of |v|: with m (N,).
 
     A map without negative values goes from black (0) to yellow (m), a signed one from blue (-m) over white (0) to red (m).
-    Where a map is not finite it is grey. `together` gives all maps one m, that of all of them, and one kind of colours:
-    those of a moving picture.
+    Where a map is not finite it is grey. `signed` chooses the colours for all maps, whatever they hold. `together` gives them
+    one m, that of all of them, and one kind of colours: those of a moving picture.
     """
     values = np.asarray(maps, dtype=np.float32)[:, 0]
     finite = np.isfinite(values)
@@ -138,8 +140,10 @@ def attribution_image(maps: Tensor | np.ndarray, *, together: bool = False) -> t
     if together:
         top = np.full_like(top, np.quantile(size, 0.995) or size.max())
     scaled = np.clip(values / np.where(top > 0, top, 1)[:, None, None], -1, 1)
-    signed, plain = (mpl.colormaps[name] for name in (DIVERGING, ATTRIBUTION))
-    shown = [signed((v + 1) / 2) if (scaled if together else v).min() < 0 else plain(v) for v in scaled]
+    both, plain = (mpl.colormaps[name] for name in (DIVERGING, ATTRIBUTION))
+    if together and signed is None:
+        signed = bool(scaled.min() < 0)
+    shown = [both((v + 1) / 2) if (v.min() < 0 if signed is None else signed) else plain(v) for v in scaled]
     return np.where(finite[..., None], np.stack(shown)[..., :3], GREY), top
 
 

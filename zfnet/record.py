@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 SCALES = ("paper", "subset", "samples", "smoke")
+SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on: no earlier result does
 VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
 
 
@@ -49,17 +51,13 @@ class Record:
 
 
 def environment(device: str) -> dict[str, str]:
-    """The git commit, versions and device that a result was made with; no host or path."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
+    """The git commit ("-dirty" where sources are changed), versions and device of a result; no host or path."""
+    git = partial(subprocess.run, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    commit = git(["git", "rev-parse", "HEAD"]).stdout.strip() or "unknown"
+    changed = git(["git", "diff", "--quiet", "HEAD", "--", *(f":/{name}" for name in SOURCES)]).returncode == 1
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
     return {
-        "commit": run.stdout.strip() or "unknown",
+        "commit": commit + ("-dirty" if changed else ""),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": name,

@@ -73,16 +73,19 @@ def compute(ctx) -> Result:
 
     few = config["randomised images"]
     kept: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}
+    sizes: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}  # of absolute values
     layers = []
     for layer, other in randomised(model, generator):
         layers.append(layer)
         for name in ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS), desc=f"{layer} and above at random"):
-            same = rank_correlation(maps[name][:few], attribute(other, x[:few], target[:few], name))
-            kept[name].append(same.nan_to_num().numpy())  # a flat map resembles nothing
+            was, now = maps[name][:few], attribute(other, x[:few], target[:few], name)
+            kept[name].append(rank_correlation(was, now).nan_to_num().numpy())  # a flat map resembles nothing
+            sizes[name].append(rank_correlation(was.abs(), now.abs()).nan_to_num().numpy())
     cascade = {name: np.stack(values, 1) for name, values in kept.items()}  # (few, layers)
 
     measured: dict = {SCORES[score]: {n: mean_interval(v) for n, v in values.items()} for score, values in rows.items()}
     measured[SAME] = {n: mean_interval(v[:, -1]) for n, v in cascade.items()}
+    measured[f"{SAME}, of absolute values"] = {n: mean_interval(v[-1]) for n, v in sizes.items()}
     measured["rank correlation, mean over the cascade"] = {n: mean_interval(v.mean(1)) for n, v in cascade.items()}
     centre = rows["pointing game"][CENTRE]
     measured[BETTER] = {n: mean_interval(v - centre) for n, v in rows["pointing game"].items() if n != CENTRE}
@@ -94,7 +97,8 @@ def compute(ctx) -> Result:
         f"The first {len(known)} of {len(images)} scenes that the network gets right; a hit is a maximum within "
         f"{config['tolerance']} pixels of the object's mask. Deletion replaces by grey, insertion starts from a blur of "
         f"{config['blur']:g} pixels. Intervals are 95 % over images by bootstrap; randomised networks on {few} images. CAM's "
-        "head is a logistic regression on the pooled conv5 of 1,000 other scenes. In a scene the object's outline is nearly "
+        "head is a logistic regression on the pooled conv5 of 1,000 other scenes. Signed maps whose signs are drawn anew do "
+        "not correlate, wherever they are large: compare the absolute values. In a scene the object's outline is nearly "
         "the only strong edge, which favours methods that show edges: VOC's photographs are not so, and the two do not compare."
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(known), note=note, scale="subset")

@@ -25,6 +25,7 @@ from zfnet.train import augment, new_model, new_optimizer, runner, step, update_
 SEED = 12
 WHOLE, BARE, NOISE = "photographs", "random tensors", "random images, augmented"
 TORCHVISION = "torchvision's AlexNet"
+DATA = "reading and augmenting alone"
 OURS_BEFORE = f"{TORCHVISION}, our pipeline"
 
 
@@ -87,7 +88,7 @@ def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict
         for _ in parts:
             whole(x, y)
 
-    parts_of_it = {"forward and backward": gradients, "forward": forward, "reading and augmenting alone": augmented}
+    parts_of_it = {"forward and backward": gradients, "forward": forward, DATA: augmented}
     return {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors} | parts_of_it
 
 

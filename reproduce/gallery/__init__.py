@@ -31,9 +31,9 @@ COMMITTED = (
     "mnist",
     "scenes",
 )  # on one page; any other corpus has a page of its own
-DATASETS = ("caltech101", "caltech256", "voc2012")  # read by torchvision, from the folder that --datasets names
+DATASETS = ("caltech101", "caltech256", "voc2012", "mnist")  # read by torchvision, from the folder that --datasets names
 RUN = {"fig4": " --model RUN/model.safetensors"}  # looks at the snapshots of a training
-MADE = ("mnist", "scenes", "samples")  # need no option: drawn, or installed with a package
+MADE = ("scenes", "samples")  # need no option: drawn, or installed with a package
 PAPER = {  # all that the paper shows, whether we have a result or not
     "fig1": "The deconvnet, and unpooling with switches",
     "fig2": "Visualization of features in a trained model",

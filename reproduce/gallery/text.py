@@ -29,12 +29,12 @@ def number(value: Any) -> str:
 def _several(values: list) -> str:
     """A list: an interval if the first lies between the others, ± if the second is small beside it, with digits to match."""
     spread = 0.0
-    if all(isinstance(v, float) for v in values):
+    if any(isinstance(v, float) for v in values) and all(isinstance(v, int | float) for v in values):
         if len(values) == 3 and values[1] <= values[0] <= values[2]:
             spread = values[2] - values[1]
         elif len(values) == 2 and 0 < values[1] <= abs(values[0]) / 4:
             spread = values[1]
-    if not spread or not 1e-4 < spread < 1000:
+    if not 1e-4 < spread < 1e6:
         return ", ".join(number(v) for v in values) if len(values) <= LONGEST else f"{len(values)} values"
     decimals = max(0, 1 - int(f"{spread:e}".partition("e")[2]))  # two digits of the spread, and no more than were given
     decimals = min(decimals, max(len(str(v).partition(".")[2]) for v in values))

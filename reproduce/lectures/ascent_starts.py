@@ -57,7 +57,7 @@ def compute(ctx) -> Result:
     measured: dict = {"activation": {name: a.tolist() for name, a in zip(names, said, strict=True)}}
     for kind, values in (("pixels", pixels), ("layer 7", codes)):
         same, other = compared(values.flatten(2))
-        measured[f"correlation of {kind}"] = {"one target, two starts": same, "two targets": other}
+        measured[f"rank correlation of {kind}"] = {"one target, two starts": same, "two targets": other}
     claims, found = judge(measured)
     arrays = {"pixels": pixels.numpy(), "codes": codes.numpy(), "starts": starts.numpy(), "names": np.array(names)}
     arrays["activation"] = torch.stack(said).numpy()
@@ -83,7 +83,7 @@ def compared(values: torch.Tensor) -> tuple[list[float], list[float]]:
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Whether images from different starts differ in pixels, and whether their codes tell the target."""
-    (pixels, codes), most = (measured[f"correlation of {kind}"] for kind in ("pixels", "layer 7")), FIGURE.config["pixels"]
+    (pixels, codes), most = (measured[f"rank correlation of {kind}"] for kind in ("pixels", "layer 7")), FIGURE.config["pixels"]
     same, other = "one target, two starts", "two targets"
     return verdict(
         {
@@ -106,13 +106,18 @@ def draw(result: Result):
             show(
                 axes[column + 1],
                 photograph(pixels[column, row : row + 1])[0],
-                f"{name}\n{said:.1f}" if row == 0 else f"{said:.1f}",
+                f"{name}\n{unit(name)} {said:.1f}" if row == 0 else f"{unit(name)} {said:.1f}",
             )
     for axes in grid.flat:
         axes.title.set_fontsize(8)
-    rows = [f"{kind} {result.measured[f'correlation of {kind}'][pair][0]:.2f}" for pair in PAIRS for kind in KINDS]
+    rows = [f"{kind} {result.measured[f'rank correlation of {kind}'][pair][0]:.2f}" for pair in PAIRS for kind in KINDS]
     figure.supxlabel(f"rank correlation, one target: {rows[0]}, {rows[1]}; two targets: {rows[2]}, {rows[3]}", fontsize=9)
     return {"ascent_starts.jpg": figure}
+
+
+def unit(name: str) -> str:
+    """What the number above an image is."""
+    return "mean of the map" if ", channel " in name else "logit"
 
 
 PAIRS, KINDS = ("one target, two starts", "two targets"), ("pixels", "layer 7")

@@ -3,18 +3,23 @@
 One row an image, one column a method of `zfnet.METHODS`, for the image's true class where it has one in the network, else for
 the predicted one. Maps are raw in the arrays; each picture is normalised by its own 99.5th percentile of |v|, noted above it:
 from black (0) to yellow for methods without negative values, and blue (against) over white to red (for) for signed ones.
-Three numbers compare them: the rank correlation of each pair of methods; that of a method's map with its map for the most
+Three numbers compare them: the rank correlation of each pair of methods, as they are and of their absolute values (a signed
+map and an unsigned one may agree on where, and not correlate); that of a method's map with its map for the most
 probable other class; and the share of a map's absolute mass in the annotated boxes of the object over the boxes' share of the
 image, which is 1 for a map that knows nothing of the object.
 """
 
+from itertools import combinations
+
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 import zfnet
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig7_occlusion import DISTRACTOR, choose
 from zfnet.methods.faithfulness import rank_correlation
-from zfnet.plot import attribution_image, new_figure, photograph, show
+from zfnet.plot import ATTRIBUTION, DIVERGING, attribution_image, new_figure, photograph, show
 from zfnet.windows import UnsupportedNetwork
 
 FIGURE = Figure(
@@ -67,11 +72,10 @@ def compute(ctx) -> Result:
             b = zfnet.explain(ctx.model, x, method, other, **options)
             same = rank_correlation(a.map, b.map).nan_to_num().mean()
             measured[method][NEXT] = float(same)
-    measured["rank correlation of pairs of methods"] = {
-        f"{a}, {b}": float(rank_correlation(maps[a], maps[b]).nan_to_num().mean())
-        for i, a in enumerate(maps)
-        for b in list(maps)[i + 1 :]
-    }
+    for what, shown in (("", maps), (", of absolute values", {name: map.abs() for name, map in maps.items()})):
+        measured[f"rank correlation of pairs of methods{what}"] = {
+            f"{a}, {b}": float(rank_correlation(shown[a], shown[b]).nan_to_num().mean()) for a, b in combinations(shown, 2)
+        }
     claims, verdict = judge(measured)
     note = "The images of Fig. 7. A map that is all zero, or not finite, is reported under 'state' and counts 0."
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(rows), note=note)
@@ -100,7 +104,7 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     share = [row["mass on the object, over chance"] for row in methods.values()]
     if not share or None in share:
         return {}, "not comparable"
-    claims = {"more on the object than chance": f"{sum(s > 1 for s in share)} of {len(share)} methods"}
+    claims = {"methods that put more on the object than chance": f"{sum(s > 1 for s in share)} of {len(share)}"}
     held = [all(s > 1 for s in share)]
     for name in ("guided_backprop", "deconvnet"):
         held.append(methods[name][NEXT] > methods["saliency"][NEXT])
@@ -121,6 +125,10 @@ def draw(result: Result):
         right = row["class"] == row["predicted"]
         show(next(places), photo, row["class"] + ("" if right else f"\ntaken for\n{row['predicted']}"))
         for axes, method in zip(places, methods, strict=False):
-            (shown,), (top,) = attribution_image(result.arrays[method][n : n + 1])
-            show(axes, shown, f"{method.replace('_', ' ').replace(' plus plus', '++')}\nfull colour at {top:.2g}")
+            signed = bool(result.arrays[method].min() < 0)
+            (shown,), (top,) = attribution_image(result.arrays[method][n : n + 1], signed=signed)
+            show(axes, shown, f"{method.replace('_', ' ').replace(' plus plus', '++')}\nm = {top:.2g}")
+    for place, colours, least in ((grid[-1, : columns // 2], ATTRIBUTION, 0), (grid[-1, columns // 2 :], DIVERGING, -1)):
+        key = figure.colorbar(ScalarMappable(Normalize(least, 1), colours), ax=place, location="bottom", shrink=0.7, aspect=40)
+        key.set_ticks([-1, 0, 1] if least else [0, 1], labels=["−m: against", "0", "m: for"] if least else ["0", "m"])
     return {"attributions.jpg": figure}

@@ -58,8 +58,11 @@ def compute(ctx) -> Result:
         "images equal at zero after the ReLU, share": mean(silent),
     }
     claims, found = verdict({f"by {by}": low > 0 for by, (_, low, _) in measured["most less least"].items()})
-    note = f"Means over the {int(alive.sum())} features of layer 5 that some image excites, with 95 % intervals; {len(chosen)} "
-    note += "images. Features shown are drawn at random among them. The box is the receptive field of the strongest position."
+    note = (
+        f"Means over the {int(alive.sum())} features of layer 5 that some image excites, with 95 % intervals; {len(chosen)} "
+        "images. Values are before the ReLU, so that the least differ. Features shown are drawn at random among them. The box "
+        "is the receptive field of the strongest position."
+    )
     if samples:
         found, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
     generator = torch.Generator().manual_seed(FIGURE.seed)
@@ -102,5 +105,5 @@ def draw(result: Result):
                     value = a[f"{name}.values"][row, place]
                     panel.text(4, 108, f"{value:.2g}", color="white", fontsize=7, bbox={"color": "black", "pad": 1})
                 axes[0].text(-6, 56, f"by {by}", rotation=90, ha="right", va="center", fontsize=8)
-            block.suptitle(f"feature {feature} of layer 5: {end}", fontsize=9)
+            block.suptitle(f"feature {feature} of layer 5, before its ReLU: {end}", fontsize=9)
     return {"extremes.jpg": figure}

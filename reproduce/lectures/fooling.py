@@ -1,7 +1,7 @@
 """Four ways to fool the network: the smallest change, one step, steps to a chosen class, and images of nothing.
 
 For each image: the network's decision; the smallest change in the L2 norm that alters it (DeepFool, Moosavi-Dezfooli et al.
-2016), which is drawn enlarged, for it cannot be seen; one step of FGSM; and iterated steps to a class far from it. Below,
+2016), which is drawn enlarged; one step of FGSM; and iterated steps to a class far from it. Below,
 images of nothing: noise that has climbed a class's probability with no regulariser (Nguyen et al. 2015) and is taken for
 the class with confidence. The smallest changes are measured over more images, against the length of the image as the paper
 does: a robustness of 0.01 says that a hundredth of the image's norm suffices.
@@ -20,7 +20,8 @@ from zfnet.plot import new_figure, photograph, projection_image, show
 FIGURE = Figure(
     id="fooling",
     title="Fooling the network: smallest changes, chosen classes, rubbish",
-    claim="Changes too small to be seen alter the class, or make it a chosen one; noise is taken for a class with confidence.",
+    claim="Changes that are short beside the image alter the class, a few grey levels make it a chosen one; images that "
+    "have climbed from noise are taken for a class with confidence.",
     inputs=("model", "images"),
     seed=29,
     budget=300,
@@ -77,9 +78,10 @@ def compute(ctx) -> Result:
     }  # fmt: skip
     claims, found = judge(measured)
     note = (
-        f"The images of Fig. 7. One step of {config['epsilon']:g} grey level; iterated to {names[goal]} within "
-        f"{config['aimed']:g}. The change is drawn on grey, each with its own contrast. Robustness is over images "
-        "spread over the corpus."
+        f"The images of Fig. 7; of one that the network mistakes, another class may be the true one. The smallest change is so "
+        f"in length (L2): single pixels may change by more than in one step of {config['epsilon']:g} grey level, which changes "
+        f"all. Iterated to {names[goal]} within {config['aimed']:g}. Changes are drawn on grey, each with its own contrast. "
+        "Robustness is over images spread over the corpus. Rubbish has climbed from noise, whose own label is recorded too."
     )
     return Result(arrays, measured | {"claims": claims}, found, n=len(chosen), note=note)
 
@@ -117,7 +119,7 @@ def draw(result: Result):
     for i in range(len(a["x"])):
         show(grid[i, 0], photograph(a["x"][i : i + 1])[0], f"{names[a['label'][i]]}\nprobability {a['probability'][i]:.2f}")
         change = a["smallest.pixels"][i : i + 1] - a["x"][i : i + 1]
-        text = f"the smallest change, enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
+        text = f"the shortest change (L2), enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
         show(grid[i, 1], projection_image(change)[0], text)
         for axes, way in zip(grid[i, 2:], ("smallest", "one step", "chosen"), strict=True):
             title = {

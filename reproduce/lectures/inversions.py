@@ -4,7 +4,7 @@ Mahendran & Vedaldi 2015, section 5.2: from noise, pixels are changed until the 
 What the code holds comes back, what it has thrown away is filled in by the image prior: the early layers give the
 photograph back, the dense ones its parts in other places. Three numbers by layer: the relative error of the code; that
 error over the distance of different photographs' codes, which is 1 where the reconstruction is no better than another
-image; and the correlation of the pixels.
+image; and the rank correlation of the pixels.
 """
 
 import torch
@@ -36,13 +36,13 @@ FIGURE = Figure(
     files=("shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
     alone=True,
 )  # fmt: skip
-ERROR, RATIO, PIXELS = "relative error of the code", "error over the distance of photographs", "correlation of the pixels"
+ERROR, RATIO, PIXELS = "relative error of the code", "error over the distance of photographs", "rank correlation of the pixels"
 
 
 def compute(ctx) -> Result:
     config = FIGURE.config
     rows = choose(ctx)[: config["images"]]
-    x = torch.cat([row[1] for row in rows])
+    names, x = [row[0] for row in rows], torch.cat([row[1] for row in rows])
     generator = torch.Generator().manual_seed(FIGURE.seed)
     start = config["noise"] * torch.randn(x.shape, generator=generator).to(x.device)
     codes, others = (
@@ -61,7 +61,9 @@ def compute(ctx) -> Result:
         arrays |= {f"{layer}.pixels": made.pixels.cpu().numpy(), f"{layer}.error": made.error.cpu().numpy()}
         arrays[f"{layer}.history"] = made.history.cpu().numpy()
         measured[layer] = {
-            ERROR: made.error.tolist(), RATIO: (made.error.sqrt() * norm / apart).tolist(), PIXELS: same.tolist(),
+            key: dict(zip(names, values.tolist(), strict=True))
+            for key, values in ((ERROR, made.error), (RATIO, made.error.sqrt() * norm / apart), (PIXELS, same))
+        } | {
             "taken for the photograph's class": int((ctx.model(made.pixels).argmax(1) == ctx.model(x).argmax(1)).sum()),
         }  # fmt: skip
     claims, found = judge(measured)
@@ -82,12 +84,12 @@ def between(codes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Whether codes are met better than by another photograph, and whether the picture is lost on the way up."""
     met = FIGURE.config["met"]
-    like = [sum(measured[layer][PIXELS]) / len(measured[layer][PIXELS]) for layer in LAYERS]
+    like = [sum(measured[layer][PIXELS].values()) / len(measured[layer][PIXELS]) for layer in LAYERS]
     groups = [sum(part) / len(part) for part in (like[:2], like[2:5], like[5:])]
     return verdict(
         {
             f"every code is met to within {met} of the distance of photographs": all(
-                max(measured[l][RATIO]) < met for l in LAYERS
+                max(measured[l][RATIO].values()) < met for l in LAYERS
             ),
             "the pixels correlate most in layers 1 and 2, less in 3 to 5": groups[0] > groups[1],
             "and least in the dense layers": groups[1] > groups[2],
@@ -112,7 +114,7 @@ def draw(result: Result):
     panels = {ERROR: "relative squared error", RATIO: "over the distance of photographs", PIXELS: "rank correlation of pixels"}
     for axis, (key, title) in zip(below.subplots(1, 3), panels.items(), strict=True):
         for i in range(n):
-            values = [result.measured[layer][key][i] for layer in LAYERS]
+            values = [list(result.measured[layer][key].values())[i] for layer in LAYERS]
             axis.plot(LAYERS, values, "o-", color=LINES[i % len(LINES)], label=f"image {i + 1}", markersize=4)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=title)

@@ -123,7 +123,7 @@ def draw(result: Result):
             if j != first:
                 r, c = a["place.conv5"][first, j, p]
                 axes.plot([column, c], [row, r], color=colour, linewidth=1)
-                axes.plot(c, r, "x", color=colour, markersize=9, markeredgewidth=2.4)
+                axes.plot(c, r, "x", color=colour, markersize=14 - 4 * p, markeredgewidth=2.4)  # seen if one lies on another
     handles = [grid[0, 0].plot([], [], "o", color=LINES[p + 1], label=part)[0] for p, part in enumerate(PARTS)]
     left.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     left.suptitle("circles: the annotated parts; crosses: the nearest features of layer 5", fontsize=9)

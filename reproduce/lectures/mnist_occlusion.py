@@ -19,7 +19,7 @@ from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.data.images import standardise
 from zfnet.methods.intervals import mean_interval
-from zfnet.plot import at_middles, heat, new_figure, show
+from zfnet.plot import HEAT, at_middles, heat, new_figure, show
 
 FIGURE = Figure(
     id="mnist_occlusion",
@@ -42,7 +42,8 @@ def compute(ctx) -> Result:
     x = test.batch(np.flatnonzero(test.labels == digit))
     eights = len(x)
     logits = torch.cat([model(part) for part in x.split(500)])
-    x = x[logits.argmax(1) == digit][:200]
+    recognised = logits.argmax(1) == digit
+    known, x = int(recognised.sum()), x[recognised][:200]
     o = zfnet.occlude(
         model, x, digit, size=config["size"], stride=config["stride"], fill=black, batch=512, progress=ctx.progress
     )
@@ -54,7 +55,7 @@ def compute(ctx) -> Result:
     share = np.array([100 * h[l].mean() for h, l in zip(hidden[some], large[some], strict=True)])
     label = o.label.numpy()
     measured: dict = {
-        "eights": eights, "recognised, and erased piece by piece": len(x), "accuracy, %": ctx.dataset("digits").accuracy,
+        "eights": eights, "recognised": known, "erased piece by piece": len(x), "accuracy, %": ctx.dataset("digits").accuracy,
         "largest fall of the logit, %": mean_interval(100 * fall.max((1, 2))),
         "largest fall of the probability": mean_interval((base.probability - o.probability.amin((1, 2))).numpy()),
         "positions that cost a tenth of the logit, %": mean_interval(100 * large.mean((1, 2))),
@@ -86,8 +87,9 @@ def compute(ctx) -> Result:
     arrays |= {f"mean {name}": getattr(o, name).mean(0).numpy() for name in ("probability", "logit")}
     note = (
         f"A black square of {config['size']} pixels at every position. Of {eights} eights that the network was not trained on "
-        f"the {len(x)} that it recognises; drawn are the one with the largest logit, the median and the smallest. 95 % "
-        "intervals over eights; a digit is placed by the mean of the positions that are taken for it."
+        f"{known} are recognised, and the first {len(x)} of these erased; drawn are the one with the largest logit, the median "
+        "and the smallest. 95 % intervals over eights; a digit is placed by the mean of the positions that are taken for it. "
+        "A share of a logit is the lectures' measure: the softmax leaves open where its zero is."
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(x), note=note, scale=ctx.dataset("digits").scale)
 
@@ -137,10 +139,11 @@ def draw(result: Result):
         heat(axes[2], logit, "logit of 8")
         for panel in axes[1:3]:
             at_middles(panel, size, FIGURE.config["stride"], x.shape[-1])
-        show(axes[3], picture, "relative decrease of the logit")
+        show(axes[3], np.zeros_like(picture), "relative decrease of the logit")
         edge = size / 2 - 1  # a position is drawn at the middle of its square
         extent = (edge, edge + fall.shape[1], edge + fall.shape[0], edge)
-        shown = axes[3].imshow(100 * fall, cmap="autumn_r", alpha=0.8 * np.clip(fall / fall.max(), 0, 1), extent=extent, vmin=0)
+        shown = axes[3].imshow(100 * fall, cmap=HEAT, extent=extent, vmin=0)
+        axes[3].contour(x, levels=[0.5 * x.max()], colors="white", linewidths=1)
         axes[3].set(xlim=(-0.5, x.shape[1] - 0.5), ylim=(x.shape[0] - 0.5, -0.5))
         scale(figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=axes[3], fraction=0.046, pad=0.03, format="%d %%"))
     for axes, label in zip(grid[:, 4], a["label"], strict=False):

@@ -49,13 +49,15 @@ def compute(ctx) -> Result:
         arrays |= {f"{number}.pixels": s.pixels.cpu().numpy(), f"{number}.history": s.history.cpu().numpy()}
         arrays |= {f"{number}.{layer}": s.style[layer].cpu().numpy() for layer in LAYERS}
         measured[name] = {
-            "distance of the content": s.content.tolist(),
-            "distance of the style": {layer: s.style[layer].tolist() for layer in LAYERS},
+            "distance of the content": by_content(s.content),
+            "distance of the style": {layer: by_content(s.style[layer]) for layer in LAYERS},
             "left of the content image's distance from the style": {
                 layer: float((s.style[layer] / unpainted[layer]).mean()) for layer in LAYERS
             },
             "content is the nearest": int((nearest.cpu() == torch.arange(len(contents))).sum()),
-            "taken for": [ctx.model.classes[i] for i in ctx.model(s.pixels).argmax(1).tolist()],
+            "taken for": dict(
+                zip(config["contents"], (ctx.model.classes[i] for i in ctx.model(s.pixels).argmax(1).tolist()), strict=True)
+            ),
         }
     arrays["names"] = np.array(list(styles))
     claims, found = judge(list(measured.values()), len(contents))
@@ -65,6 +67,10 @@ def compute(ctx) -> Result:
         "code, or the style's Gram matrix; 'nearest' counts contents whose code is nearer to the result's than the others'."
     )
     return Result(arrays, measured | {"claims": claims}, found, n=len(contents) * len(styles), note=note)
+
+
+def by_content(values: torch.Tensor) -> dict[str, float]:
+    return dict(zip(FIGURE.config["contents"], values.tolist(), strict=True))
 
 
 def surest(ctx) -> dict[str, torch.Tensor]:

@@ -58,7 +58,10 @@ def compute(ctx) -> Result:
         "distance to the middle of the cup, pixels": float(np.linalg.norm(found - true, axis=1).mean()),
     }  # fmt: skip
     claims, outcome = verdict({f"moves with the cup {name}": s[1] > 0 for name, s in slopes.items()})
-    note = "Slopes with 95 % intervals by bootstrap over frames. The colours of all frames have one scale."
+    note = (
+        "A slope is 0 if the map stays, 1 if it follows; 95 % intervals by bootstrap over frames. The colours of all frames "
+        "have one scale."
+    )
     arrays = {"x": x.cpu().numpy(), "map": map.numpy(), "true": true, "found": found}
     return Result(arrays, measured | {"claims": claims}, outcome, n=count, note=note, scale="samples")
 

@@ -111,17 +111,20 @@ def draw(result: Result):
     colours = {s: f"C{i}" for i, s in enumerate(sorted({int(v) for v in a["switches"].flat if (a["switches"] == v).sum() > 1}))}
     grid(axes[0], a["region"], "1. a region of a conv1 map, and\nthe maxima of its 3 x 3 windows", colours, a["switches"])
     grid(axes[1], a["pooled"], "2. max pooled,\nwith switches", colours, cell=a["switches"])
-    unit = a["signal"].max()  # signals are shown in units of the largest
-    grid(axes[2], a["signal"] / unit, "3. signal from above\n(largest = 1)", colours, cell=a["switches"])
-    grid(axes[3], a["summed"] / unit, "4. unpooled at the switches:\nshared ones add", colours, a["switches"])
-    grid(axes[4], a["overwritten"] / unit, "the same by overwriting:\nsignal is lost", colours, a["switches"])
+    unit, top = (
+        a["signal"].max(),
+        a["summed"].max() / a["signal"].max(),
+    )  # signals are in units of the largest, in one grey scale
+    grid(axes[2], a["signal"] / unit, "3. signal from above\n(largest = 1)", colours, cell=a["switches"], top=top)
+    grid(axes[3], a["summed"] / unit, "4. unpooled at the switches:\nshared ones add", colours, a["switches"], top=top)
+    grid(axes[4], a["overwritten"] / unit, "the same by overwriting:\nsignal is lost", colours, a["switches"], top=top)
     return {"fig1.png": figure}
 
 
-def grid(axes, values, title, colours, switches=None, cell=None):
+def grid(axes, values, title, colours, switches=None, cell=None, top=None):
     """Numbers on squares; a frame marks a switch, a coloured one a switch that several windows share."""
     n = len(values)
-    axes.imshow(values, cmap="Greys", vmin=0, vmax=values.max() * 1.6 or 1)
+    axes.imshow(values, cmap="Greys", vmin=0, vmax=1.6 * (values.max() if top is None else top) or 1)
     for r in range(n):
         for c in range(n):
             size = 7 if n > 3 else 8

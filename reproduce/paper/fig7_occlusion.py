@@ -167,11 +167,13 @@ def draw(result: Result):
         )
         heat(axes[3], a["probability"], f"(d) probability of\n{entry['class']}", limits=(0, float(a["probability"].max())))
         drop, logit = entry["largest fall of the logit"], entry["logit"]
-        share = f" ({100 * drop / logit:.0f} %)" if logit > 1 else ""  # a share of a logit near zero says nothing
-        heat(axes[4], a["logit"], f"logit of {entry['class']}\n{logit:.1f} uncovered, falls by up to {drop:.1f}{share}")
+        heat(axes[4], a["logit"], f"logit of {entry['class']}\n{logit:.1f} uncovered, falls by up to {drop:.1f}")
         label_map(axes[5], a["label"], result.arrays["classes"], "(e) most probable class")
         for panel in (axes[1], *axes[3:]):
             at_middles(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
+    figure.supxlabel(
+        "boxes: cyan, the object; yellow, faces beside it. The grey square in the corner is the occluder.", fontsize=9
+    )
     return {"fig7.jpg": figure}
 
 

@@ -13,6 +13,7 @@ from reproduce.paper.tab3_ablations import paper_scale
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
+ERROR = "error, %: val top-1, val top-5"
 FIGURE = Figure(
     id="tab2",
     title="ImageNet 2012 classification error",
@@ -21,7 +22,7 @@ FIGURE = Figure(
     seed=0,
     budget=2000,
     paper={
-        "error, %": {
+        ERROR: {
             "Krizhevsky et al., 1 net": [40.7, 18.2], "Krizhevsky et al., 5 nets": [38.1, 16.4],
             "AlexNet, the replica": [40.5, 18.1], "ZFNet": [38.4, 16.5], "ZFNets (a)": [36.7, 15.3],
             "ZFNet with wider layers 3-5 (b)": [37.5, 16.0],
@@ -57,7 +58,7 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     if len(zfnets) > 1:
         found |= {MANY: together(zfnets), ALL: together([*zfnets, wide])}
     errors = {name: [round(100 * float((rank > k).mean()), 2) for k in (1, 5)] for name, rank in found.items()}
-    measured: dict = {"error, %": errors, "nets": {MANY: len(zfnets), ALL: len(zfnets) + 1} if MANY in found else {}}
+    measured: dict = {ERROR: errors, "nets": {MANY: len(zfnets), ALL: len(zfnets) + 1} if MANY in found else {}}
     steps = {"ZFNet beats AlexNet": (ONE, REPLICA), "wider layers 3-5 help": (WIDER, ONE)}
     if MANY in found:
         steps |= {"several ZFNets beat one": (MANY, ONE), "all together beat several ZFNets": (ALL, MANY)}
@@ -94,7 +95,7 @@ def together(rows: list[Row]) -> np.ndarray:
 def draw(result: Result):
     if not result.measured:
         return {}
-    ours, paper, test = result.measured["error, %"], FIGURE.paper["error, %"], FIGURE.paper["test top-5"]
+    ours, paper, test = result.measured[ERROR], FIGURE.paper[ERROR], FIGURE.paper["test top-5"]
     rows = []
     for name, (top1, top5) in paper.items():
         own = [f"{v:.1f}" for v in ours.get(name, [])] or ["–", "–"]

@@ -24,6 +24,7 @@ PAPER = (  # in percent, in the order of ROWS
     (35.1, 40.5, 18.1), (41.8, 45.4, 22.1), (27.4, 40.0, 18.4), (27.4, 44.8, 22.4), (71.1, 71.3, 50.1), (40.3, 41.7, 18.8),
     (26.8, 40.0, 18.1), (33.1, 38.4, 16.5), (38.2, 40.2, 17.6), (22.0, 38.8, 17.0), (18.8, 37.5, 16.0), (10.0, 38.3, 16.9),
 )  # fmt: skip
+ERROR = "error, %: train, val top-1, val top-5"
 FIGURE = Figure(
     id="tab3",
     title="ImageNet 2012 error of changed architectures",
@@ -32,7 +33,7 @@ FIGURE = Figure(
     inputs=("tree", "device"),
     seed=0,
     budget=6000,
-    paper={"error, %": {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
+    paper={ERROR: {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
     config={"little": 0.5, "hardly": 0.25, "times chance": 3},
     files=("ablations.py", "../../configs/ablations.yaml"),
     alone=True,
@@ -74,8 +75,8 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     means = {
         name: np.mean([[r.about["train error"], r.error(), r.error(5)] for r in found], axis=0) for name, found in rows.items()
     }
-    measured: dict = {"error, %": {name: [round(float(v), 2) for v in errors] for name, errors in means.items()}}
-    order = [torch.tensor([[table[name][1] for name in rows]]) for table in (measured["error, %"], figure.paper["error, %"])]
+    measured: dict = {ERROR: {name: [round(float(v), 2) for v in errors] for name, errors in means.items()}}
+    order = [torch.tensor([[table[name][1] for name in rows]]) for table in (measured[ERROR], figure.paper[ERROR])]
     agreement = float(rank_correlation(order[0].double(), order[1].double()))
     measured["order of the rows, val top-1, Spearman"] = agreement if np.isfinite(agreement) else None  # all rows alike
     costs = {name: cost(rows[changed], rows[whole]) for name, (changed, whole) in COSTS.items()}
@@ -83,7 +84,7 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
         [misses(a) - misses(b) - misses(c) + misses(d) for a, b, c, d in zip(*(rows[n] for n in FOUR), strict=True)]
     )
     measured["cost in val top-1, points, with its 95 % interval"] = costs
-    paper = {name: errors[1] for name, errors in figure.paper["error, %"].items()}
+    paper = {name: errors[1] for name, errors in figure.paper[ERROR].items()}
     theirs = {name: paper[a] - paper[b] for name, (a, b) in COSTS.items()}
     theirs[BEYOND] = theirs["without layers 3, 4, 6, 7"] - theirs["without layers 3, 4"] - theirs["without layers 6, 7"]
     measured["the same in the paper"] = {name: round(points, 1) for name, points in theirs.items()}
@@ -186,10 +187,9 @@ def paper_scale(rows: dict[str, list[Row]], size: int) -> str:
 def draw(result: Result):
     if not result.measured:
         return {}
-    table = result.measured["error, %"]
     rows = []
-    for name, errors in table.items():
-        paper = FIGURE.paper["error, %"][name]
+    for name, errors in result.measured[ERROR].items():
+        paper = FIGURE.paper[ERROR][name]
         rows.append([name, *(f"{v:.1f}" for pair in zip(errors, paper, strict=True) for v in pair)])
     header = ["error, %", *(text for error in ERRORS for text in (f"{error}: ours", "paper"))]
     figure = new_figure(11.5, 4.3)

@@ -66,13 +66,13 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
     record = run(discover()["tab3"], context, tmp_path / "out").record
     assert calls == [False, False, False, True, *[False] * 9]  # the third is continued, the first two are not trained again
     assert (record.scale, record.verdict, record.n) == ("smoke", "not comparable", 6)
-    assert list(record.measured["error, %"]) == list(ROWS)
+    assert list(record.measured[tab3_ablations.ERROR]) == list(ROWS)
     assert record.measured["seeds"] == 1
     assert record.files == ["tab3.png"]
     monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
     other = run(discover()["tab2"], context, tmp_path / "out").record
-    assert set(other.measured["error, %"]) == {"AlexNet, the replica", "ZFNet", "ZFNet with wider layers 3-5 (b)"}
-    assert other.measured["error, %"]["ZFNet"][0] == record.measured["error, %"]["ZFNet"][1]
+    assert set(other.measured[tab2_errors.ERROR]) == {"AlexNet, the replica", "ZFNet", "ZFNet with wider layers 3-5 (b)"}
+    assert other.measured[tab2_errors.ERROR]["ZFNet"][0] == record.measured[tab3_ablations.ERROR]["ZFNet"][1]
 
 
 def test_without_a_tree_nothing_is_claimed(tmp_path):
@@ -153,7 +153,7 @@ def test_an_interval_over_seeds_is_students():
 def test_an_ensemble_averages_probabilities():
     zfnets = [row(40.0, seed) for seed in range(5)]
     result = tab2_errors.judge(row(45.0, 9), zfnets, row(38.0, 8), TINY)
-    errors = result.measured["error, %"]
+    errors = result.measured[tab2_errors.ERROR]
     mean = np.mean([r.probability.astype(np.float32) for r in zfnets], axis=0)
     by_hand = [
         100 * float(np.mean([sorted(p, reverse=True).index(p[y]) > 0 for p, y in zip(mean, zfnets[0].label, strict=True)]))

@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import windows
 from zfnet.plot import mosaic, new_figure, projection_image
-from zfnet.record import Record, read_record
+from zfnet.record import Record, environment, read_record
 
 
 def script(compute=None, inputs=("model",), calls=None):
@@ -303,10 +303,10 @@ def test_fig2s_verdict_needs_a_clear_rise():
     def layers(*means):
         return [rng.normal(mean, 0.1, 200) for mean in means]
 
-    assert fig2_features.judge(layers(0.2, 0.3, 0.4, 0.5, 0.6)) == "reproduced"
-    assert fig2_features.judge(layers(0.2, 0.2, 0.2, 0.2, 0.2)) == "differs"
-    assert fig2_features.judge(layers(0.2, 0.5, 0.3, 0.5, 0.6)) == "partial"
-    assert fig2_features.judge(layers(0.6, 0.5, 0.4, 0.3, 0.2)) == "differs"
+    assert fig2_features.judge(layers(0.2, 0.3, 0.4, 0.5, 0.6))[1] == "reproduced"
+    assert fig2_features.judge(layers(0.2, 0.2, 0.2, 0.2, 0.2))[1] == "differs"
+    assert fig2_features.judge(layers(0.2, 0.5, 0.3, 0.5, 0.6))[1] == "partial"
+    assert fig2_features.judge(layers(0.6, 0.5, 0.4, 0.3, 0.2))[1] == "differs"
     labels = np.array([[1] * 9, [1, 1, 1, 2, 2, 3, 4, 5, 6]])
     assert fig2_features.purity(labels).tolist() == [1, 3 / 9]
 
@@ -406,7 +406,7 @@ def test_fig8_leaves_out_what_it_cannot_use(tree):
     [(5, 100, 100, "reproduced"), (2, 100, 100, "not comparable"), (5, 80, 100, "partial"), (5, 0, 0, "differs")],
 )
 def test_fig8s_verdict(images, own, none, verdict):
-    numbers = {"masks that cover their own part and no other, %": own, "random masks that cover none, %": none}
+    numbers = {"masks that cover their own part and no other, %": own, "random masks that cover the middle of none, %": none}
     assert fig8_parts.judge({"images": images} | numbers) == verdict
 
 
@@ -461,3 +461,24 @@ def test_a_figure_declares_the_sources_that_it_imports(name):
     declared = {(path.parent / file).resolve() for file in made.FIGURE.files}
     assert all(file.is_file() for file in declared)
     assert imported(path) <= declared
+
+
+def test_a_result_names_the_commit_of_its_sources(tmp_path, monkeypatch):
+    def git(*arguments):
+        about = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *about, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    monkeypatch.setattr("zfnet.record.__file__", str(tmp_path / "zfnet" / "record.py"))
+    for folder in ("zfnet", "figures"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").write_text("as it was")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "figures" / "file").write_text("a new result")
+    assert environment("cpu")["commit"] == commit
+    (tmp_path / "zfnet" / "file").write_text("another source")
+    assert environment("cpu")["commit"] == f"{commit}-dirty"

@@ -78,7 +78,7 @@ def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
     ("name", "corpus", "options"),
     [
         ("fig5", "imagenet65k", " --data PATH"), ("fig5", "my-tree", " --data PATH"), ("fig5", "samples", ""), ("fig1", "scenes", ""),
-        ("fig4", "imagenet65k", " --model RUN/model.safetensors --data PATH"), ("mnist_pca", "mnist", ""), ("tab4", "caltech101", " --datasets PATH"), ("tab6", "voc2012", " --datasets PATH"),
+        ("fig4", "imagenet65k", " --model RUN/model.safetensors --data PATH"), ("mnist_pca", "mnist", " --datasets PATH"), ("tab4", "caltech101", " --datasets PATH"), ("tab6", "voc2012", " --datasets PATH"),
     ],
 )  # fmt: skip
 def test_the_command_has_the_options_of_its_corpus(name, corpus, options):
@@ -161,7 +161,7 @@ def test_numbers_are_grouped_beside_the_papers():
         (1234567, "1,234,567"), (0.123456, "0.123"), (12345.6, "12,346"), (5.01e-7, "5.01 × 10⁻⁷"), (True, "yes"), (None, "–"), ("x", "x"),
         ([0.71125, 0.68777, 0.73433], "0.711 [0.688, 0.734]"), ([86.67, 85.86, 87.09], "86.7 [85.9, 87.1]"),
         ([0.0616, -0.066, 0.179], "0.06 [-0.07, 0.18]"), ([0.4679, 0.0448], "0.468 ± 0.045"), ([83.8, 0.5], "83.8 ± 0.5"),
-        ([44.8, 24.6], "44.8, 24.6"), ([38.4, 16.5], "38.4, 16.5"), ([33.1, 38.4, 16.5], "33.1, 38.4, 16.5"), ([1, 2, 3], "1, 2, 3"),
+        ([44.8, 24.6], "44.8, 24.6"), ([38.4, 16.5], "38.4, 16.5"), ([33.1, 38.4, 16.5], "33.1, 38.4, 16.5"), ([1, 2, 3], "1, 2, 3"), ([2450.4, 1866.7, 3472.4], "2,450 [1,867, 3,472]"),
         ([46.0], "46"), (list(range(20)), "20 values"), ([0.5, 0.5, 0.5], "0.5, 0.5, 0.5"),
     ],
 )  # fmt: skip
