@@ -65,8 +65,8 @@ def compute(ctx) -> Result:
     note = (
         f"The reference view is the central {SHARE:.0%} of the square at 224 pixels, so that every transform samples inside "
         f"the picture, once; at scale 1.8 it sees the central {SHARE / 1.8:.0%}. Distances are Euclidean, over the length of "
-        f"its features (the paper does not divide). Means over {n} images spread evenly over the corpus, 95 % "
-        f"intervals by bootstrap over them; R squared: of a line for each. The symmetric object is {alike} images of its class. "
+        f"its features (the paper does not divide). Means over {n} images spread over the corpus, 95 % intervals "
+        f"by bootstrap over them; R squared: of a line for each. The symmetric object is {alike} images of its class. "
     )
     note += (
         "Shown: of each of the paper's classes (where the corpus lacks one, of any) the image whose class is most probable."
