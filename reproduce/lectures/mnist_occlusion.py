@@ -148,6 +148,7 @@ def draw(result: Result):
         scale(figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=axes[3], fraction=0.046, pad=0.03, format="%d %%"))
     for axes, label in zip(grid[:, 4], a["label"], strict=False):
         shown = axes.imshow(label, cmap=digits, vmin=-0.5, vmax=9.5)
+        at_middles(axes, size, FIGURE.config["stride"], a["x"].shape[-1])
         axes.set_title("taken for")
         axes.set_axis_off()
         scale(figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, ticks=range(10)))
