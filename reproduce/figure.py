@@ -36,7 +36,7 @@ from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
-from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.data.cache import DataError, Images, cache_dir, digest, whole
 from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
@@ -343,11 +343,9 @@ def _scale(result: Result, figure: Figure, context: Context) -> str:
 
 
 def _save(path: Path, key: str, result: Result) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = {name: getattr(result, name) for name in ("measured", "verdict", "n", "note", "scale")}
-    partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(partial, __about__=np.array(json.dumps(about | {"key": key})), **result.arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(partial, path)
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, __about__=np.array(json.dumps(about | {"key": key})), **result.arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _load(path: Path, key: str) -> Result | None:

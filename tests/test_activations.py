@@ -274,3 +274,121 @@ def test_a_layer_may_be_named_alone(photographs):
         for layers in ("conv1", ["conv1"])
     )
     assert all(torch.equal(a, b) for a, b in zip(alone, listed, strict=True))
+
+
+class Clamped(nn.Module):
+    """Its ReLU is cut at six by a function, between two modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.relu1, self.fc = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(4 * 30 * 30, 5)
+
+    def forward(self, x):
+        return self.fc(self.relu1(self.conv1(x)).clamp(max=6).flatten(1))
+
+
+class NewlyHeaded(nn.Module):
+    """A new last layer, of zeros: its logits tell nothing of what lies below."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * 256, 5)
+        nn.init.zeros_(self.fc.weight)
+
+    def forward(self, x):
+        h = self.conv1(x).relu()
+        return self.fc((h + self.conv2(h)).flatten(1))
+
+
+class Halved(nn.MaxPool2d):
+    def forward(self, x):
+        return super().forward(x) * 0.5
+
+
+def test_what_a_network_does_between_its_modules_is_seen():
+    x = torch.rand(1, 3, 32, 32)  # on which the clamp does nothing
+    for model, image in ((Clamped().eval(), x), (NewlyHeaded().eval(), x[..., :16, :16])):
+        with pytest.raises(UnsupportedNetwork, match="not its modules one after the other"):
+            zfnet.trace(model, image)
+        o = zfnet.occlude(model, image, 0, size=8, stride=8)
+        torch.testing.assert_close(o.baseline.logit, model(image)[0, 0].detach())
+
+
+def test_a_module_that_changes_its_kinds_forward_is_none_of_them():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Halved(2), nn.Flatten(), nn.Linear(4 * 15 * 15, 5)).eval()
+    x = torch.randn(1, 3, 32, 32)
+    with pytest.raises(UnsupportedNetwork, match="2 is a Halved"):
+        zfnet.trace(model, x)
+    o = zfnet.occlude(model, x, 0, size=8, stride=8)
+    torch.testing.assert_close(o.baseline.logit, model(x)[0, 0].detach())
+    like = nn.Sequential(type("Same", (nn.Conv2d,), {})(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 5)).eval()
+    torch.testing.assert_close(zfnet.trace(like, x).logits, like(x))
+
+
+def test_an_image_is_occluded_alone_where_a_network_normalises_by_its_batch():
+    norm = nn.BatchNorm2d(8, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 4)).eval()
+    x = torch.randn(1, 3, 16, 16)
+    o = zfnet.occlude(model, x, 0, size=8, stride=8, fill=0.0)
+    covered = x.clone()
+    covered[..., :8, :8] = 0
+    torch.testing.assert_close(o.logit[0, 0], model(covered)[0, 0].detach())
+    with pytest.raises(UnsupportedNetwork, match="normalises by the batch"):
+        zfnet.trace(model, x)
+
+
+def test_no_receptive_field_is_invented_above_an_adaptive_pooling():
+    dense = nn.Linear(5 * 64, 4)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Conv2d(6, 5, 3, padding=1), nn.Flatten(), dense
+    )
+    x = torch.randn(1, 3, 24, 24)
+    t = zfnet.trace(model.eval(), x)
+    calls = (
+        lambda: t.receptive_field("conv2"), lambda: t.box("conv2", torch.tensor([0, 0])),
+        lambda: zfnet.project(model, x, "conv2", 1, (3, 4)), lambda: zfnet.project(model, x, "conv2", 1),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(UnsupportedNetwork, match="windows of several sizes"):
+            call()
+    assert t.receptive_field("conv1").size == 3
+    assert zfnet.project(model, x, "conv1", 1).pixels.any()
+    assert zfnet.project(model, x, "fc3", 1).pixels.shape == x.shape
+
+
+def test_a_dense_unit_sees_the_whole_image(plain, photographs):
+    t = zfnet.trace(plain, photographs)
+    assert t.box("fc7", torch.tensor([0, 0])).tolist() == [0, 0, 224, 224]
+    with pytest.raises(UnknownLayer, match="no layer 'conv9'"):
+        t.box("conv9", torch.tensor([0, 0]))
+
+
+class Adapter(nn.Linear):
+    """Merges its update into the weight for evaluation, and takes it out for training, as LoRA's layers do."""
+
+    merged = False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += -1.0 if mode else 1.0
+            self.merged = not mode
+        return self
+
+
+def test_modules_that_do_more_in_train_are_brought_back():
+    adapter = Adapter(4 * 36, 5)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), adapter)
+    before = adapter.weight.clone()
+    zfnet.explain(model, torch.randn(1, 3, 8, 8), "saliency", 1)
+    torch.testing.assert_close(adapter.weight, before)
+    assert adapter.training
+    assert not adapter.merged
+
+
+def test_a_network_made_for_inference_is_named():
+    with torch.inference_mode():
+        loaded, made = zfnet.load("imagenet65k"), zfnet.mnist()
+    assert zfnet.explain(loaded, torch.zeros(1, 3, 224, 224), "saliency", 1).map.shape == (1, 1, 224, 224)
+    with pytest.raises(ValueError, match="made under torch.inference_mode"):
+        zfnet.explain(made.eval(), torch.zeros(1, 3, 28, 28), "saliency", 1)

@@ -116,3 +116,17 @@ def test_the_bundled_network_classifies_as_its_card_says():
     recorded = model.info["accuracy"]["top5"]
     error = 100 * (recorded / 100 * (1 - recorded / 100) / scores.n) ** 0.5
     assert 100 - scores.top5 > recorded - 4 * error - 3  # another set of images: four standard errors, and three points
+
+
+def test_damaged_metadata_is_a_checkpoint_error(tmp_path):
+    path = tmp_path / "m.safetensors"
+    zfnet.save(zfnet.mnist(), path)
+    path.write_bytes(path.read_bytes().replace(b'{\\"arch', b'z\\"arch', 1))
+    with pytest.raises(CheckpointError, match="damaged"):
+        zfnet.load(path)
+
+
+def test_a_file_where_a_folder_should_be_is_a_checkpoint_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        zfnet.save(zfnet.mnist(), tmp_path / "file" / "m.safetensors")

@@ -214,3 +214,38 @@ def test_train_takes_digits_from_where_they_lie(tmp_path, capsys):
     assert main([*arguments, str(write_mnist(tmp_path))]) == 0
     model = zfnet.load(tmp_path / "run" / "model.safetensors")
     assert (model.arch, model.classes, model.info["training_images"]) == ("mnist", list("0123456789"), 30)
+
+
+def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
+    for name in ("my set #2", "2012", "null", "photos: new"):
+        other = tree = tree.rename(tmp_path / name)
+        small = [f"--set={key}" for key in ("model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8", "precision=float32")]
+        arguments = ["train", str(ROOT / "configs" / "imagenet65k.yaml"), "--data", str(other), "--dry-run", *small]
+        assert main(arguments) == 0
+        assert name in capsys.readouterr().out
+
+
+def test_stages_below_the_networks_size_suit_drawn_scenes_and_not_digits(tmp_path, capsys):
+    small = [f"--set={key}" for key in ("data.scenes=16", "model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8")]
+    stages = "--set=stages=[{epochs: 1, size: 64, side: 73}]"
+    scenes = str(ROOT / "configs" / "scenes.yaml")
+    assert main(["train", scenes, *small, "--set=model.size=96", stages, "--out", str(tmp_path / "a")]) == 0
+    digits = ["train", str(ROOT / "configs" / "mnist.yaml"), "--set=stages=[{epochs: 1, size: 20, side: 24}]"]
+    assert main([*digits, "--out", str(tmp_path / "b")]) == 2
+    assert "side at least 28" in capsys.readouterr().err
+
+
+def test_a_class_may_hold_dollars(photo, tmp_path):
+    model = zfnet.zfnet(2, maps=(4,) * 5, fc=8, size=64)
+    model.classes = ["a$b_{$c", "$"]
+    zfnet.save(model, tmp_path / "m.safetensors")
+    for command in (["explain", photo, "--target", "0"], ["occlude", photo, "--target", "1", "--size", "16", "--stride", "16"]):
+        assert main([*command, "--model", str(tmp_path / "m.safetensors"), "-o", str(tmp_path / "o.png")]) == 0
+
+
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2", "RANK": "0"}, {"RANK": ""}, {"WORLD_SIZE": "two"}])
+def test_half_of_torchruns_environment_is_refused(environment, photo, monkeypatch, capsys, tmp_path):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["explain", photo, "-o", str(tmp_path / "o.png")]) == 2
+    assert "torchrun" in capsys.readouterr().err

@@ -68,3 +68,10 @@ def test_the_papers_input_wants_stages_of_its_mean_images_size():
     with pytest.raises(ConfigError, match=r"stages\[0\]: size 48 is not model.size 64"):
         parse({"model": {"input": "paper", "size": 64}, "stages": stages})
     parse({"model": {"input": "standard", "size": 64}, "stages": stages})
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "only text"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="expected"):
+        load_config(tmp_path / "c.yaml", ["seed=1"])

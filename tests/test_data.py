@@ -1,13 +1,17 @@
 """Trees of folders, the sample photographs, and drawn scenes."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import zfnet
-from zfnet.data.cache import DataError, cache_dir
+from zfnet.data.cache import DataError, cache_dir, whole
 from zfnet.data.folders import class_names, imagenet_names, load_folder
+from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import SHAPES, draw_scene, load_scenes
 
@@ -189,3 +193,86 @@ def test_an_unwritable_cache_is_replaced_or_named(tree, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert cache_dir() == tmp_path / "zfnet"
+
+
+def test_a_file_that_can_be_read_again_is(tree, monkeypatch):
+    from zfnet.data import folders
+
+    def fails(path):
+        raise ImageError(f"{path}: Permission denied")
+
+    real = folders.read_image
+    monkeypatch.setattr(folders, "read_image", lambda path: fails(path) if path.name == "n01440764_0.JPEG" else real(path))
+    left = load_folder(tree / "val", skip_unreadable=True)
+    assert left.skipped
+    monkeypatch.setattr(folders, "read_image", real)
+    assert not load_folder(tree / "val").skipped
+
+
+@pytest.mark.parametrize("damaged", ["*.npy", "*.json"])
+def test_damaged_caches_are_made_again(tree, tmp_path, monkeypatch, damaged):
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
+    before = load_folder(tree / "val")
+    expected = before.batch([0, 1])
+    (path,) = (tmp_path / "cache").glob(damaged)
+    whole_file = path.read_bytes()
+    path.unlink()  # what is mapped stays
+    path.write_bytes(whole_file[: len(whole_file) // 2])
+    again = load_folder(tree / "val")
+    assert again.digest == before.digest
+    assert torch.equal(again.batch([0, 1]), expected)
+
+
+def test_no_room_for_decoded_images_is_told_before_they_are(tree, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(DataError, match="no room for 0.0 GiB of decoded images"):
+        load_folder(tree / "val", side=250)
+
+
+def test_many_write_one_file_and_readers_meet_none_in_part(tmp_path):
+    path, bad = tmp_path / "file", []
+
+    def write(text):
+        for _ in range(60):
+            with whole(path) as partial:
+                partial.write_text(text * 10_000)
+
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, text) for text in "abc"]
+        while not all(writer.done() for writer in writers):
+            if path.exists() and len(set(path.read_text())) != 1:
+                bad.append(path)
+        assert not [writer.result() for writer in writers if writer.exception()]
+    assert not bad
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_writer_left_is_removed_in_time(tmp_path):
+    old, new = tmp_path / ".file.0a.partial", tmp_path / ".file.0b.partial"
+    for path in (old, new):
+        path.write_text("part")
+    os.utime(old, (0, 0))
+    with whole(tmp_path / "file") as partial:
+        partial.write_text("all")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".file.0b.partial", "file"]
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "asked"))
+    assert cache_dir() == tmp_path / "asked"
+    monkeypatch.delenv("ZFNET_CACHE")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert cache_dir() == tmp_path / "zfnet"
+
+
+def test_names_of_any_bytes_are_read(tree):
+    os.rename(tree / "val" / "n01440764" / "n01440764_0.JPEG", os.fsencode(tree / "val" / "n01440764") + b"/caf\xe9.JPEG")
+    assert len(load_folder(tree / "val")) == 9

@@ -146,3 +146,11 @@ def test_a_pillow_image_is_read_as_its_file(tmp_path):
     with Image.open(tmp_path / "turned.jpg") as opened:
         assert torch.equal(zfnet.preprocess(opened), zfnet.preprocess(tmp_path / "turned.jpg"))
     assert zfnet.preprocess(image).is_contiguous()
+
+
+def test_an_image_of_floats_that_are_not_finite_is_refused(tmp_path):
+    values = np.full((40, 40), 100, np.float32)
+    values[3, 4] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tiff")
+    with pytest.raises(ImageError, match="not finite"):
+        zfnet.preprocess(tmp_path / "nan.tiff")

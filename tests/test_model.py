@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -137,3 +138,22 @@ def test_class_index_takes_names_numbers_and_wnids():
         model.class_index(17)
     model.classes[3] = "afghan hound"  # as Cardigan, a dog, and cardigan, a garment
     assert (model.class_index("afghan hound"), model.class_index("Afghan hound")) == (3, 0)
+
+
+def test_a_class_is_found_by_any_whole_number():
+    model = zfnet.zfnet(20, maps=(4,) * 5, fc=8)
+    model.classes = model.wnids = sorted(map(str, range(20)))  # "0", "1", "10", ...
+    assert [model.class_index(np.int64(i)) for i in (2, 10)] == [2, 10]
+    assert type(model.class_index(np.int64(2))) is int
+    for name in (True, "²"):
+        with pytest.raises(ValueError, match="no class"):
+            model.class_index(name)
+
+
+def test_a_module_that_serves_twice_is_kept_twice():
+    net = zfnet.mnist(norm="batch").eval()
+    net.relu2 = net.relu1
+    x = torch.randn(2, 3, 28, 28)
+    torch.testing.assert_close(zfnet.fold(net)(x), net(x), rtol=1e-4, atol=1e-5)
+    assert "relu2" in [row.name for row in zfnet.describe(net)]
+    assert len(net[:7]) == 7

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 import zfnet
 from tests.conftest import ROOT, random_he
@@ -393,3 +393,34 @@ def test_the_global_random_state_is_left_alone(small):
     torch.manual_seed(3)
     assert list(top_activations(small, Noise(3), "conv3", k=1)) == ["conv3"]
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_bfloat16_meets_a_layers_images_late():
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 96, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(9600, 2)).eval()
+    torch.nn.init.constant_(net[3].weight, 0.1)
+    images = [torch.randn(3, 12, 12) + (2.0 if i >= 500 else 0.0) for i in range(600)]  # sorted by class
+    rough = top_activations(net, images, ("conv1", "fc2"), k=9, precision="bfloat16")
+    exact = top_activations(net, images, ("conv1", "fc2"), k=9)
+    for layer in ("conv1", "fc2"):
+        certain = rough[layer].certain
+        assert certain.any()
+        assert torch.equal(rough[layer].index[certain], exact[layer].index[certain])
+
+
+def test_the_state_of_other_items_of_a_data_set_is_refused(small, tmp_path):
+    data, state = [torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(i)) for i in range(30)], tmp_path / "s"
+    first = top_activations(small, Subset(data, [0, 1, 2, 3]), ("conv1",), k=2, state=state)
+    again = top_activations(small, Subset(data, [0, 1, 2, 3]), ("conv1",), k=2, state=state)
+    assert same(first, again)
+    with pytest.raises(CheckpointError, match="another search"):
+        top_activations(small, Subset(data, [0, 20, 21, 22]), ("conv1",), k=2, state=state)
+
+
+def test_groups_and_items_that_do_not_fit_are_named(small):
+    images = [torch.zeros(3, 64, 64), torch.zeros(3, 64, 64)]
+    for groups in ([0.2, 0.7], ["a", "b"]):
+        with pytest.raises(ValueError, match="whole numbers"):
+            top_activations(small, images, ("conv1",), groups=groups)
+    with pytest.raises(ValueError, match=r"several sizes: \(3, 64, 64\), \(3, 72, 72\)"):
+        top_activations(small, [torch.zeros(3, 64, 64), torch.zeros(3, 72, 72)], ("conv1",))

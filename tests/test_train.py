@@ -365,3 +365,9 @@ def test_ten_crops_equal_a_slow_loop(scenes_net, scenes_val):
         crops = torch.cat([square[..., t : t + 112, l : l + 112] for t, l in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))])
         wrong += int(scenes_net(torch.cat([crops, crops.flip(3)])).softmax(1).mean(0).argmax() != scenes_val.labels[i])
     assert evaluate(scenes_net, scenes_val, views=10, limit=60).top1 == pytest.approx(100 * wrong / 60)
+
+
+def test_an_evaluation_of_other_views_is_refused(scenes_net, scenes_val):
+    for options in ({"views": 3}, {"precision": "fp16"}):
+        with pytest.raises(ValueError, match="views must be 1 or 10"):
+            evaluate(scenes_net, scenes_val, **options)

@@ -10,7 +10,7 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.model import LocalResponseNorm, Network, PaperInput
-from zfnet.windows import UnsupportedNetwork, Window, output_size
+from zfnet.windows import UnsupportedNetwork, Window, output_size, windowed
 
 NORMS = (LocalResponseNorm, nn.LocalResponseNorm)
 PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)  # change nothing in evaluation
@@ -82,10 +82,18 @@ class Trace(Mapping):
         return receptive_field(self.steps, layer)
 
     def box(self, layer: str, position: Tensor) -> Tensor:
-        """The pixels that units at position (..., 2) see: (..., 4) as (top, left, bottom, right), clipped to the image."""
-        names = [step.name for step in self.steps]
+        """The pixels that units at position (..., 2) see: (..., 4) as (top, left, bottom, right), clipped to the image.
+
+        A unit of a dense layer sees the whole image. Raises UnknownLayer.
+        """
+        ends = [i for i, step in enumerate(self.steps) if layer in (step.layer, step.name)]
+        if not ends:
+            raise UnknownLayer(unknown_layer(layer, list(self.steps)))
+        steps = self.steps[: ends[-1] + 1]
+        if any(isinstance(step.module, (nn.Flatten, nn.Linear)) for step in steps):
+            return torch.tensor([0, 0, *self.x.shape[2:]], device=position.device).expand(*position.shape[:-1], 4)
         sizes = {name: (shape[-2], shape[-1]) for name, shape in self.inputs.items() if len(shape) == 4}
-        return seen(self.steps[: names.index(layer) + 1], sizes, position)
+        return seen(steps, sizes, position)
 
 
 def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
@@ -132,8 +140,8 @@ def record(steps: list[Step], x: Tensor) -> Trace:
 def chain(model: nn.Module, x: Tensor) -> list[Step]:
     """List the modules that the network applies in order, named by layer. Raises UnsupportedNetwork, saying why.
 
-    For a network that is not ours, an image of noise of the size of x (1, 3, H, W) is passed through the modules in order of
-    registration (with a flattening before the first dense layer), and the result compared with the network's own.
+    For a network that is not ours, x (1, 3, H, W) and noise are passed through it once: each module must be given what the one
+    registered before it put out (flattened for the first dense layer), and nothing else may touch it.
     """
     inner = model  # a wrapper's prefix is no part of a module's name
     while isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -141,14 +149,17 @@ def chain(model: nn.Module, x: Tensor) -> list[Step]:
     inner = getattr(inner, "_orig_mod", inner)  # torch.compile's
     leaves = _leaves(inner)
     for path, module in leaves:
-        if not isinstance(module, (*KNOWN, *NORMS, *PASSED)):
+        kind = next((kind for kind in (*KNOWN, *NORMS, *PASSED) if isinstance(module, kind)), None)
+        if kind is None or type(module).forward is not kind.forward:  # a subclass may compute something else
             raise UnsupportedNetwork(
                 f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; it needs "
                 f"a chain of convolutions, ReLU modules, max pooling, normalisation and dense layers, as in ZFNet or VGG"
             )
+        if isinstance(module, BATCHNORMS) and module.running_mean is None:
+            raise UnsupportedNetwork(f"{type(model).__name__}: {path} normalises by the batch that it is given, always")
     named = leaves if type(inner) is Network else _name(leaves)
     if type(model) is not Network:
-        _verify(model, named, x)
+        _verify(inner, named, x)
     return [Step(name, module, layer) for (name, module), layer in zip(named, _ends(named), strict=True)]
 
 
@@ -214,7 +225,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in training:
-            module.training = True
+            if type(module).train is not nn.Module.train:  # it may do more than set the flag, as merged adapters do
+                module.train()
+        kept = set(training)
+        for module in model.modules():
+            module.training = module in kept
 
 
 class Hook(AbstractContextManager):
@@ -291,6 +306,8 @@ def check_input(model: nn.Module, x: Tensor) -> None:
     if not all(bound.isfinite() for bound in lying.aminmax()):  # one pass, and no array of booleans
         raise ValueError("x holds values that are not finite")
     weight = next(model.parameters(), x)
+    if weight.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError("the network was made under torch.inference_mode, which bars gradients for good: make it outside")
     if (x.device, x.dtype) != (weight.device, weight.dtype):
         raise ValueError(f"x is {x.dtype} on {x.device}, the network {weight.dtype} on {weight.device}")
 
@@ -311,7 +328,11 @@ def _name(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
     """
     kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn"}
     kinds |= {nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"} | dict.fromkeys(NORMS, "norm")
-    weighted = [(path, kinds[type(m)]) for path, m in leaves if isinstance(m, (nn.Conv2d, nn.Linear))]
+
+    def kind_of(module: nn.Module) -> str | None:
+        return next((name for kind, name in kinds.items() if isinstance(module, kind)), None)
+
+    weighted = [(path, kind_of(m)) for path, m in leaves if isinstance(m, (nn.Conv2d, nn.Linear))]
     keep = all(re.fullmatch(rf"{kind}\d+", path) for path, kind in weighted)
     named: list[tuple[str, nn.Module]] = []
     number, taken = 0, set()
@@ -319,7 +340,8 @@ def _name(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
         if isinstance(module, nn.Linear) and not any(isinstance(m, (nn.Flatten, nn.Linear)) for _, m in named):
             named.append(("flatten", nn.Flatten()))
         number += isinstance(module, (nn.Conv2d, nn.Linear))
-        name = f"{kinds[type(module)]}{number}" if type(module) in kinds and not keep else path
+        kind = kind_of(module)
+        name = f"{kind}{number}" if kind and not keep else path
         name = path if name in taken else name  # a second dropout of one layer, say
         taken.add(name)
         named.append((name, module))
@@ -327,22 +349,61 @@ def _name(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
 
 
 def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> None:
+    """Raise UnsupportedNetwork where the network is not the modules one after the other, on x (1, C, H, W) and on noise.
+
+    Logits say little: those of a new last layer may be zero. So what goes into each module is compared with what came before.
+    """
     reason = (
         f"{type(model).__name__} cannot be inverted: its forward pass is not its modules one after the other "
         "(residual connections, or functional ReLU or pooling, which leave no switch to follow)"
     )
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)  # a grey x is 0 at every layer without bias
-    with fitting(x):
-        expected, signal = model(noise.clone()), noise  # a clone, for it may begin in place
-    try:
-        for _, module in named:
-            signal = apply(module, signal)
-    except Exception as error:  # whatever a module says to an input that the network never gives it
-        raise UnsupportedNetwork(f"{reason}: {str(error).splitlines()[0]}") from None
-    if not isinstance(expected, Tensor) or signal.shape != expected.shape:
+    calls: list[
+        tuple[nn.Module | None, tuple[Tensor, ...], tuple[Tensor, ...]]
+    ] = []  # module, and its input and output: themselves, and copies
+    thread = threading.get_ident()
+
+    def before(module: nn.Module, given: tuple) -> None:
+        if threading.get_ident() == thread:
+            calls.append((module, _kept(given[0] if given else None), ()))
+
+    def after(module: nn.Module, given: tuple, result: object) -> None:
+        if threading.get_ident() == thread:
+            calls[-1] = (*calls[-1][:2], _kept(result))
+
+    both = torch.cat([x, noise])
+    last: tuple[Tensor, ...] = (both, both)
+    with ExitStack() as hooks, fitting(x):
+        for module in dict.fromkeys(module for _, module in named):
+            for handle in (module.register_forward_pre_hook(before), module.register_forward_hook(after)):
+                hooks.callback(handle.remove)
+        logits = model(both.clone())  # a clone, for it may begin in place
+    waiting = iter(calls)
+    called, given, result = next(waiting, (None, (), ()))
+    for i, (_, module) in enumerate(named):
+        if module is not called:
+            if isinstance(module, (*PASSED, nn.Flatten)):  # a dropout that is not called here, the flattening that is ours
+                continue
+            raise UnsupportedNetwork(reason)
+        if not given or not result or not _same(last, given, first=i == 0):
+            raise UnsupportedNetwork(reason)
+        last = result
+        called, given, result = next(waiting, (None, (), ()))
+    if called is not None or not isinstance(logits, Tensor) or not _same(last, _kept(logits), first=False):
         raise UnsupportedNetwork(reason)
-    if not torch.allclose(signal, expected, rtol=1e-3, atol=1e-4 * float(expected.nan_to_num().abs().max()), equal_nan=True):
-        raise UnsupportedNetwork(reason)
+
+
+def _kept(value: object) -> tuple[Tensor, ...]:
+    """A tensor and a copy of it as it is now; nothing for anything else."""
+    return (value, value.clone()) if isinstance(value, Tensor) else ()
+
+
+def _same(before: tuple[Tensor, ...], after: tuple[Tensor, ...], *, first: bool) -> bool:
+    """Whether a module was given what the one before put out: that memory, unchanged; a copy where flattening needs one."""
+    (one, was), (other, now) = before, after
+    if was.numel() != now.numel() or not torch.allclose(was.reshape(now.shape), now, rtol=0, atol=0, equal_nan=True):
+        return False
+    return first or one.data_ptr() == other.data_ptr() or not one.is_contiguous()
 
 
 def sizes(steps: Sequence[Step], size: tuple[int, int]) -> dict[str, tuple[int, int]]:
@@ -364,7 +425,7 @@ def seen(steps: Sequence[Step], sizes: Mapping[str, tuple[int, int]], position: 
     """
     window = Window(position, position + 1)
     for step in reversed(steps):
-        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+        if windowed(step.module):
             window = window.below(step.module).clip(sizes[step.name])
     return torch.cat([window.low, window.high], -1)
 
@@ -389,7 +450,7 @@ def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
     cells = torch.tensor([[0, 0], [1, 1]])
     window = Window(cells, cells + 1)  # of the first unit, and of its neighbour
     for step in reversed(steps[: names.index(layer) + 1]):
-        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+        if windowed(step.module):
             window = window.below(step.module)
     if any(rows != columns for rows, columns in window.size.tolist() + window.low.tolist()):
         raise UnsupportedNetwork(f"the receptive field of {layer} is not square")

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from zfnet.data.cache import whole
 from zfnet.model import ARCHITECTURES, Network, fold
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -43,14 +44,14 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
     tensors, meta = read_tensors(path)
     if "arch" not in meta or meta["arch"] not in ARCHITECTURES:
         raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
-    with torch.random.fork_rng(devices=[]):  # the weights that a new network draws are not kept
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # the weights that a new network draws are not kept
         model = ARCHITECTURES[meta["arch"]](**meta["options"])
-    state, model.cam_head = _split(unpack(tensors))
-    assign(model, state, str(path))
-    model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
-    model.info["sha256"] = meta["sha256"]
-    model = (fold(model) if folded else model).eval()
-    return model.requires_grad_(False) if folded else model
+        state, model.cam_head = _split(unpack(tensors))
+        assign(model, state, str(path))
+        model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
+        model.info["sha256"] = meta["sha256"]
+        model = (fold(model) if folded else model).eval()
+        return model.requires_grad_(False) if folded else model
 
 
 def save(model: Network, path: str | Path, *, precision: str = "float32") -> None:
@@ -134,21 +135,17 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
     Raises CheckpointError where it cannot be written, as on a full disk: the old file is still there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     meta = json.loads(json.dumps(meta | {"format": FORMAT}))
     meta["sha256"] = sha256(tensors, meta)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(tensors, partial, metadata={"zfnet": json.dumps(meta)})
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with whole(path) as partial:
+            save_file(tensors, partial, metadata={"zfnet": json.dumps(meta)})
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         kept = "; the one that was there is unchanged" if path.exists() else ""
         raise CheckpointError(f"{path}: cannot be written ({error}){kept}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -163,7 +160,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
     if text is None:
         raise CheckpointError(f"{path}: a safetensors file, but not written by zfnet")
-    meta = json.loads(text)
+    try:
+        meta = json.loads(text)
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{path}: damaged: its description is not readable")
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}")
     if meta.pop("sha256", None) != (sha := sha256(tensors, meta)):

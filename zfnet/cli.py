@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -164,10 +165,15 @@ def run_describe(options: argparse.Namespace) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    overrides = list(options.set)
-    overrides += [f"data.path={options.data}"] if options.data else []
-    overrides += ["data.skip_unreadable=true"] if options.skip_unreadable else []
-    config = load_config(options.config, overrides)
+    config = load_config(options.config, options.set)
+    config = replace(
+        config,
+        data=replace(
+            config.data,
+            path=options.data or config.data.path,
+            skip_unreadable=options.skip_unreadable or config.data.skip_unreadable,
+        ),
+    )
     if config.data.kind == "folders" and not config.data.path:
         raise UserError("no images: give --data PATH, a tree with train/<class>/ and val/<class>/")
     out = options.out or Path("runs") / config.name
@@ -176,7 +182,7 @@ def run_train(options: argparse.Namespace) -> None:
     def load_images(split: str, side: int) -> Images:
         if config.data.kind == "scenes":
             count, seed = (config.data.scenes, 0) if split == "train" else (500, 1)
-            return load_scenes(count, seed=seed, size=config.model.size, side=side)
+            return load_scenes(count, seed=seed, size=min(config.model.size, side), side=side)
         if config.data.kind == "digits":
             root, part = config.data.path or None, "train" if split == "train" else "test"
             return load_digits(part, root, side=side, size=config.model.size, download=config.data.download)

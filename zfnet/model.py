@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -163,7 +164,7 @@ class Network(nn.Sequential):
     def __getitem__(self, key):  # pyright: ignore[reportIncompatibleMethodOverride]
         """One module, or for a slice a plain `nn.Sequential` of those modules under their names."""
         return (
-            nn.Sequential(OrderedDict(list(self.named_children())[key])) if isinstance(key, slice) else super().__getitem__(key)
+            nn.Sequential(OrderedDict(list(self._modules.items())[key])) if isinstance(key, slice) else super().__getitem__(key)
         )
 
     def class_index(self, name: str | int) -> int:
@@ -172,8 +173,8 @@ class Network(nn.Sequential):
         Raises ValueError with the nearest names, or with the WordNet ids where two classes share a name (crane, maillot).
         """
         text = str(name).strip()
-        if isinstance(name, int) and 0 <= name < len(self.classes):
-            return name
+        if isinstance(name, Integral) and not isinstance(name, bool) and int(text) in range(len(self.classes)):
+            return int(text)
         if text in self.wnids:
             return self.wnids.index(text)
         shared = [w for w in ILSVRC_SHARED.get(text.lower(), ()) if w in self.wnids]
@@ -187,7 +188,7 @@ class Network(nn.Sequential):
             raise ValueError(
                 f"{text!r} names {len(found)} classes; use a WordNet id: {', '.join(self.wnids[i] for i in found)}"
             )
-        if text.isdigit() and int(text) < len(self.classes):
+        if text.isdecimal() and int(text) < len(self.classes):
             return int(text)
         lower = {c.lower(): c for c in self.classes}
         near = [lower[n] for n in difflib.get_close_matches(text.lower(), lower, 3, 0.5)]
@@ -351,7 +352,7 @@ def fold(model: Network) -> Network:
     options = model.options | {"norm": "none" if model.options["norm"] == "batch" else model.options["norm"]}
     children: dict[str, nn.Module] = {}
     filters = None
-    for name, module in copy.deepcopy(model).eval().named_children():
+    for name, module in copy.deepcopy(model).eval()._modules.items():  # one ReLU may serve several layers
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             assert filters is not None
             assert module.running_var is not None
@@ -386,7 +387,8 @@ def describe(model: Network) -> Iterator[Row]:
     """Yield one `Row` per module, measured by passing one zero image through the network on its own device."""
     weight = next(model.parameters())
     x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device, dtype=weight.dtype)
-    for name, module in copy.deepcopy(model).eval().named_children():
+    for name, module in copy.deepcopy(model).eval()._modules.items():
+        assert module is not None
         x = module(x)
         shape = tuple(x.shape[1:])
         parameters = sum(p.numel() for p in module.parameters())

@@ -9,7 +9,18 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import Step, UnsupportedNetwork, apply, chain, check_input, conv_layers, evaluating, fitting, logits_of
+from zfnet.activations import (
+    BATCHNORMS,
+    Step,
+    UnsupportedNetwork,
+    apply,
+    chain,
+    check_input,
+    conv_layers,
+    evaluating,
+    fitting,
+    logits_of,
+)
 from zfnet.data import silent
 from zfnet.incremental import Incremental
 
@@ -88,6 +99,8 @@ def occlude(
         boxes = windows(x.shape[2], x.shape[3], size, stride)
         flat, fill = boxes.view(-1, 4).to(x.device), filling(fill, x)
         steps = _steps(model, x)
+        if any(isinstance(m, BATCHNORMS) and m.running_mean is None for m in model.modules()):
+            batch = 1  # it normalises by what is passed together
         parts = [_forward(model, steps, part) for part in x.split(batch)]
         logits = torch.cat([logits for _, logits in parts])
         targets = resolve_target(target, logits)

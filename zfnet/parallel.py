@@ -60,6 +60,7 @@ class Team:
 
 
 ALONE = Team()
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}  # as it is without
 
 
 @contextlib.contextmanager
@@ -71,10 +72,10 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     by NCCL when the time is over. Raises ParallelError for a device that cannot be used, more processes on a machine than it
     has GPUs, and a process that died.
     """
-    rank, size, local, here = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
-    )
+    given = {name: os.environ.get(name, default) for name, default in TORCHRUN.items()}
+    if not all(number.isdecimal() for number in given.values()):
+        raise ParallelError(f"torchrun gives numbers, the environment has {given}: start with torchrun, or unset them")
+    rank, size, local, here = map(int, given.values())
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     there = torch.cuda.device_count()
@@ -94,7 +95,10 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    except ValueError as error:
+        raise ParallelError(f"WORLD_SIZE is {size}, but torchrun has not started this process ({error})") from None
     try:
         yield Team(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)), chosen
     except RuntimeError as error:

@@ -102,10 +102,15 @@ def enlarge(tiles: np.ndarray, side: int) -> np.ndarray:
     return x.permute(0, 2, 3, 1).numpy()
 
 
+def literal(text: str) -> str:
+    """Text as it is: matplotlib takes dollars for mathematics, and names of classes may hold some."""
+    return text.replace("$", r"\$")
+
+
 def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
     """An image without ticks or frame."""
     axes.imshow(np.clip(image, 0, 1), interpolation="antialiased")
-    axes.set_title(title)
+    axes.set_title(literal(title))
     axes.set_axis_off()
 
 
@@ -113,7 +118,7 @@ def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float
     """A heat map (rows, columns) with its own colour bar: dark where the value is low."""
     low, high = limits or (float(values.min()), float(values.max()))
     shown = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1e-6)
-    axes.set_title(title)
+    axes.set_title(literal(title))
     axes.set_axis_off()
     figure = axes.get_figure()
     assert figure is not None
@@ -164,7 +169,7 @@ def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str =
     for value, colour in zip(shown, colours, strict=True):
         image[labels == value] = colour
     show(axes, image, title)
-    patches = [shapes.Patch(color=tuple(c), label=names[v]) for v, c in zip(shown, colours, strict=True)]
+    patches = [shapes.Patch(color=tuple(c), label=literal(str(names[v]))) for v, c in zip(shown, colours, strict=True)]
     if len(values) > most:
         patches.append(shapes.Patch(color="0.85", label=f"{len(values) - most} others"))
     axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), handlelength=1)
@@ -202,7 +207,7 @@ def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int
     show(middle, projection_image(whole)[0], "projection to pixels")
     rectangle(middle, box, "0.2", linewidth=0.8)
     show(right, projection_image(patch)[0], "receptive field, enlarged")
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return figure
 
 
@@ -219,7 +224,7 @@ def occlusion_figure(
     label_map(axes[-1], labels, names, "most probable class")
     for axis in axes[1:]:
         at_middles(axis, size, stride, x.shape[-1])
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return figure
 
 
@@ -231,6 +236,6 @@ def attribution_figure(x: Tensor, maps: Tensor, title: str, caption: str) -> Fig
     show(left, photo, "image")
     show(middle, shown[0], f"map, colours scaled by {top[0]:.3g}")
     show(right, 0.4 * photo.mean(2, keepdims=True) + 0.6 * shown[0], "map over the image")
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     figure.supxlabel(caption, fontsize=8, color="0.35")
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+
+from zfnet.data.cache import whole
 
 SCALES = ("paper", "subset", "samples", "smoke")
 SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on: no earlier result does
@@ -78,10 +79,8 @@ def read_record(folder: str | Path) -> Record | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(text)
 
 
 def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100, colours: int = 64) -> None:
@@ -90,24 +89,14 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] 
     `milliseconds` is one time for all or one for each; GIF keeps hundredths of a second, browsers show none below two.
     Equal frames in a row become one that is shown longer.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     images = [Image.fromarray(f).quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
-    partial = path.with_name(f".partial-{path.name}")
     times = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
-    try:
+    with whole(path) as partial:
         images[0].save(partial, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_figure(figure: Figure, path: Path, dpi: int = 150, quality: int = 88) -> None:
     """Write a picture atomically; .jpg for photographic ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
     options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
-    try:
+    with whole(path) as partial:
         figure.savefig(partial, dpi=dpi, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.06, **options)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

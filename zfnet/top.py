@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from zfnet.activations import Step, UnknownLayer, apply, as_names, chain, check_input, evaluating, fitting, unknown_layer
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256, write_tensors
@@ -20,6 +20,7 @@ from zfnet.model import device_of
 from zfnet.parallel import ALONE, Team
 
 COLUMNS = 256  # merging sorts k + max(k, COLUMNS) values a map, so it costs little per image at any k
+LOOKED = 16  # items by which a data set is known that has no digest
 EVERY = 30.0  # seconds between two writes of the state: what an interruption can cost
 
 Found = tuple[Tensor, ...]  # a layer's maxima: value (C, n), image (C, n), position (C, n, 2)
@@ -122,7 +123,7 @@ def top_activations(
     if groups is not None and len(groups) != size:
         raise ValueError(f"groups has {len(groups)} entries for {size} images")
     device = device_of(model)
-    group_of = None if groups is None else torch.as_tensor(groups, dtype=torch.int64, device=device)
+    group_of = None if groups is None else _whole(groups, device)
     search = _Search(model, dataset, layers, group_of, batch, workers, team, progress)
     final = _State.open(state, search, k=k, precision=precision, width=width if precision == "bfloat16" else None)
     apart = size if group_of is None else len(group_of.unique())
@@ -132,8 +133,8 @@ def top_activations(
         return found
     beside = [final.beside("candidates"), final.beside("exact")]
     rough = search.run(range(size), k * width, beside[0], half=True)
-    chosen = {layer: _members(top.index.to(device), group_of) for layer, top in rough.items()}
-    union = torch.cat(list(chosen.values())).unique().tolist()  # ascending, for the ties
+    chosen = {layer: _Chosen(len(top.value), _members(top.index.to(device), group_of)) for layer, top in rough.items()}
+    union = torch.cat([of.images for of in chosen.values()]).unique().tolist()  # ascending, for the ties
     exact = search.run(union, k * width, beside[1], chosen=chosen)
     found = TopActivations({layer: _settle(rough[layer], exact[layer], k) for layer in layers}, size)
     if team.leads:
@@ -142,6 +143,14 @@ def top_activations(
             if passed.path:
                 passed.path.unlink(missing_ok=True)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """What is passed again for a layer: its number of maps, and the images."""
+
+    maps: int
+    images: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,14 +164,16 @@ class _State:
     def open(path: str | Path | None, search: _Search, **options: object) -> _State:
         if path is None:
             return _State(None, {})
-        first = as_tensor(search.dataset[0])  # shows the size and the preprocessing, which a digest of files does not
-        groups = search.group_of
+        data, groups = _identity(search.dataset), search.group_of
+        size = len(search.dataset)  # pyright: ignore[reportArgumentType]
+        # An item shows the size and the preprocessing, which a digest of files does not; without one, some must do.
+        looked = [0] if data else range(0, size, -(-size // LOOKED))
         about = {
             "weights": sha256({n: t.cpu() for n, t in search.model.state_dict().items()}, {"modules": str(search.model)}),
             "layers": list(search.layers), **options,
             "groups": None if groups is None else sha256({"groups": groups.cpu()}, {}),
-            "images": len(search.dataset),  # pyright: ignore[reportArgumentType]
-            "data": sha256({"first": first}, {"digest": getattr(search.dataset, "digest", None)}),
+            "images": size,
+            "data": sha256({str(i): as_tensor(search.dataset[i]) for i in looked}, {"digest": data}),
         }  # fmt: skip
         return _State(Path(path), about)
 
@@ -199,7 +210,7 @@ class _Search:
     progress: Callable
 
     def run(
-        self, images: Sequence[int], k: int, state: _State, *, half: bool = False, chosen: dict[str, Tensor] | None = None
+        self, images: Sequence[int], k: int, state: _State, *, half: bool = False, chosen: dict[str, _Chosen] | None = None
     ) -> TopActivations:
         """One pass over some images, in ascending order; with `chosen`, each only up to the last layer that chose it.
 
@@ -228,7 +239,7 @@ class _Search:
         return found
 
     def _pass(
-        self, images: Sequence[int], k: int, state: _State, half: bool, chosen: dict[str, Tensor] | None
+        self, images: Sequence[int], k: int, state: _State, half: bool, chosen: dict[str, _Chosen] | None
     ) -> TopActivations:
         """The same by this process alone."""
         device = device_of(self.model)
@@ -237,6 +248,8 @@ class _Search:
         if found and done == len(images):
             return found
         kept: dict[str, list[Found]] = {layer: [_found(found[layer], device)] if found else [] for layer in self.layers}
+        if chosen and not found:  # a layer may meet its first image late, or in another process
+            kept = {layer: [_nothing(of.maps, device)] for layer, of in chosen.items()}
 
         def merged() -> TopActivations:
             for layer, parts in kept.items():
@@ -245,11 +258,13 @@ class _Search:
 
         # A generator of its own: DataLoader would otherwise draw from the global random state.
         generator = torch.Generator()
-        loader = DataLoader(self.dataset, self.batch, sampler=images[done:], num_workers=self.workers, generator=generator)
+        loader = DataLoader(
+            self.dataset, self.batch, sampler=images[done:], num_workers=self.workers, generator=generator, collate_fn=together
+        )
         steps: list[Step] = []
         gathered, written = 0, time.monotonic()
         for item in self.progress(loader, total=len(loader), desc="searching"):
-            x = as_tensor(item).to(device)
+            x = item.to(device)
             with evaluating(self.model), torch.no_grad():
                 check_input(self.model, x)
                 steps = steps or self.steps(x[:1], half)
@@ -288,8 +303,36 @@ def as_tensor(item) -> Tensor:
     return x
 
 
+def together(items: Sequence) -> Tensor:
+    """The images of some items, which may carry labels, as a batch. Raises ValueError where they do not fit together."""
+    images = [as_tensor(item) for item in items]
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) > 1:
+        raise ValueError(f"items of several sizes: {', '.join(map(str, sorted(shapes)))}")
+    return torch.stack(images)
+
+
+def _identity(dataset: Dataset) -> list | str | None:
+    """What a data set says of itself: its digest, of a subset with the numbers that it takes; None where it has none."""
+    if isinstance(dataset, Subset):
+        whole = _identity(dataset.dataset)
+        return whole and [whole, [int(i) for i in dataset.indices]]
+    return getattr(dataset, "digest", None)
+
+
+def _whole(groups: Sequence[int] | np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Groups as int64. Raises ValueError."""
+    try:
+        found = torch.as_tensor(groups, device=device)
+    except (TypeError, ValueError):
+        found = torch.zeros((), dtype=torch.float32)
+    if found.ndim != 1 or found.is_floating_point() or found.is_complex():
+        raise ValueError("groups must be whole numbers, one for each image")
+    return found.to(torch.int64)
+
+
 def _maxima(
-    steps: list[Step], layers: Sequence[str], x: Tensor, index: Tensor, chosen: dict[str, Tensor] | None
+    steps: list[Step], layers: Sequence[str], x: Tensor, index: Tensor, chosen: dict[str, _Chosen] | None
 ) -> Iterator[tuple[str, Found]]:
     """Pass x (B, C, H, W) through the steps and yield each layer's maxima; every map is dropped when it has been read."""
     above = [step.layer for step in steps if step.layer and step.layer in layers]
@@ -302,7 +345,7 @@ def _maxima(
             continue
         yield above.pop(0), _strongest(signal, index)
         if chosen and above:
-            on = torch.isin(index, torch.cat([chosen[layer] for layer in above]))
+            on = torch.isin(index, torch.cat([chosen[layer].images for layer in above]))
             if not on.any():
                 return
             if not on.all():
@@ -328,6 +371,8 @@ def _ordered(parts: list[Found]) -> Found:
 def _merge(parts: list[Found], k: int, group_of: Tensor | None) -> Found:
     """Keep the k strongest. The sort is stable and earlier images stand first, so ties go to the lower index."""
     value, index, position = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+    if not value.shape[1]:
+        return value, index, position
     value, order = value.sort(dim=1, descending=True, stable=True)
     if group_of is not None:
         group, by_group = group_of[index.gather(1, order)].sort(dim=1, stable=True)
@@ -378,6 +423,12 @@ def ranking(value: Tensor, position: Tensor, k: int, *, least: bool = False, gro
     index = torch.arange(len(value), device=value.device).expand(value.shape[1], -1)
     top = _top(_merge([(sign * value.T, index, position.transpose(0, 1))], k, group_of), k)
     return replace(top, value=torch.where(top.index < 0, -torch.inf, sign * top.value))
+
+
+def _nothing(maps: int, device: torch.device) -> Found:
+    """The maxima of no image."""
+    empty = torch.zeros(maps, 0, dtype=torch.int64, device=device)
+    return empty.float(), empty, empty[:, :, None].expand(-1, -1, 2)
 
 
 def _found(top: Top, device: torch.device) -> Found:

@@ -368,8 +368,10 @@ def evaluate(
 
     `views=10` is the paper's: corners and centre, with and without flip. `limit` looks at that many images, evenly spaced.
     A `team` shares the batches, and each of its processes gets all their scores. Folders are matched to outputs by name.
-    Raises DataError for a folder that the network has no output for.
+    Raises DataError for a folder that the network has no output for, ValueError for another number of views or precision.
     """
+    if views not in (1, 10) or precision not in ("float32", "bfloat16"):
+        raise ValueError(f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and {precision!r}")
     images = images.aligned(model.wnids, model.classes)
     chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
     if not len(chosen):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -31,19 +32,29 @@ def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
     return [kernel, stride, padding, dilation]
 
 
+def windowed(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.MaxPool2d]:
+    """Whether a module computes a cell from a window of cells. Raises UnsupportedNetwork where windows are of several sizes."""
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        raise UnsupportedNetwork(f"{module} stands below a convolution: its cells have windows of several sizes")
+    return isinstance(module, (nn.Conv2d, nn.MaxPool2d))
+
+
 def output_size(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """The size (h, w) of the maps that a convolution or pooling makes of maps of `size`; of other modules, the same."""
+    """The size (h, w) of the maps that a convolution or pooling makes of maps of `size`; of other modules, the same.
+
+    Raises UnsupportedNetwork as `windowed`.
+    """
+    if not windowed(module):
+        return size
     if isinstance(module, nn.MaxPool2d):
         try:
             shape = module(torch.empty(1, 1, *size, device="meta")).shape  # ceil mode has its exceptions
         except RuntimeError:  # nothing is left of so small a map
             return 0, 0
         return shape[2], shape[3]
-    if isinstance(module, nn.Conv2d):
-        parts = zip(size, *geometry(module), strict=True)
-        height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in parts)
-        return height, width
-    return size
+    parts = zip(size, *geometry(module), strict=True)
+    height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in parts)
+    return height, width
 
 
 @dataclass(frozen=True, eq=False)

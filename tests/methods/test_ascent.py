@@ -192,3 +192,9 @@ def test_bad_arguments_are_named(target, options, message):
         ascend(small_zfnet(), noise()[:, :1], 0)
     with pytest.raises(UnknownLayer, match="conv9"):
         ascend(small_zfnet(), noise(), 0, layer="conv9")
+
+
+def test_half_precision_is_refused():
+    model = zfnet.mnist().eval().half()
+    with pytest.raises(ValueError, match="float32 or float64"):
+        ascend(model, torch.zeros(1, 3, 28, 28).half(), 1, steps=2)

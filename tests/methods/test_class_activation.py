@@ -6,6 +6,7 @@ import captum.attr
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 import zfnet
@@ -246,3 +247,22 @@ def test_a_map_that_says_nothing_is_reported():
     model.fc8.weight.data[2] = 0
     assert grad_cam(model, x, 2).state == ("all zero",)
     assert grad_cam_plus_plus(model, x, 2).state == ("all zero",)
+
+
+def test_the_default_layer_does_not_depend_on_the_images_size():
+    torch.manual_seed(0)
+    model = torchvision.models.alexnet(num_classes=4).eval()
+    for side, places in ((224, 13), (256, 15)):  # at 256 its adaptive pooling shrinks what was pooled before
+        x = torch.randn(1, 3, side, side)
+        a = grad_cam(model, x, 1)
+        assert a.coarse.shape[2:] == (places, places)
+        close(a.coarse, grad_cam(model, x, 1, layer="conv5").coarse)
+
+
+def test_cam_takes_what_the_global_pooling_is_given():
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    model, x = nn.Sequential(*layers).eval(), torch.randn(2, 3, 32, 32)
+    a = cam(model, x, 1)
+    assert a.coarse.shape[2:] == (15, 15)
+    torch.testing.assert_close(a.coarse.mean((1, 2, 3)) + model[5].bias[1], model(x)[:, 1])
+    assert grad_cam(model, x, 1).coarse.shape[2:] == (30, 30)

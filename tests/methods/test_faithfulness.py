@@ -133,3 +133,11 @@ def test_wrong_requests():
         replacement_curve(model, x, torch.zeros(5), x, 0)
     with pytest.raises(ValueError, match="mask"):
         pointing_game(x, x[:, 0])
+
+
+def test_a_map_that_holds_nan_has_no_rank_correlation():
+    a = torch.rand(2, 1, 5, 5)
+    b = a.clone()
+    b[0, 0, 0, 0] = torch.nan
+    assert rank_correlation(a, b)[0].isnan()
+    assert rank_correlation(a, b)[1] == pytest.approx(1)

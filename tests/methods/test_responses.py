@@ -106,6 +106,10 @@ def test_wrong_requests(small, images):
             next(stream(*wrong))
     with pytest.raises(ValueError, match="on cpu, the network"):
         responses(small, [x.double() for x in images], "conv1")
+    with pytest.raises(ValueError, match=r"directions of conv1 must be \(D, "):
+        responses(small, images, "conv1", directions={"conv1": torch.zeros(2, 999)})
+    with pytest.raises(ValueError, match="items must be tensors .*, got dict"):
+        responses(small, [{"x": images[0]}], "conv1")
     table = responses(small, images, "conv1")["conv1"]
     with pytest.raises(ValueError, match="'maximum' or 'mean', got 'median'"):
         table.extremes(3, by="median")

@@ -97,3 +97,9 @@ def test_activations_that_are_not_finite_are_reported(built):
     net[0].weight.data[0] = torch.inf
     with pytest.raises(ValueError, match="conv1 puts out values that are not finite"):
         population(net, images, ("conv1",))
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.1, float("nan")])
+def test_shares_outside_zero_to_one_are_refused(q):
+    with pytest.raises(ValueError, match="q must lie in"):
+        Population(1, torch.ones(1), torch.ones(1), count(torch.rand(100))).quantile(q)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -24,6 +27,9 @@ except ImportError:  # not on Windows, where each process then decodes for itsel
     fcntl = None
 
 
+ABANDONED = 24 * 3600.0  # seconds without a change after which a partial file has no writer
+
+
 class DataError(ValueError):
     """Data that cannot be used. The message names the folder or the files and says what to do."""
 
@@ -33,9 +39,11 @@ def cache_dir() -> Path:
 
     Raises DataError where none of them can be written.
     """
-    asked = os.environ.get("ZFNET_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zfnet"
-    choices = [Path(asked)] if asked else [home, Path(tempfile.gettempdir()) / "zfnet"]
+    asked, caches = os.environ.get("ZFNET_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    choices = [Path(asked)] if asked else [Path(tempfile.gettempdir()) / "zfnet"]
+    if not asked:
+        with contextlib.suppress(RuntimeError):  # in containers a user may have no home
+            choices.insert(0, Path(caches or Path.home() / ".cache") / "zfnet")
     for folder in choices:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -119,33 +127,73 @@ def digest(*parts: object) -> str:
     """A sha256 over the text of the parts, for naming caches and recording what a result was made from."""
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(str(part).encode() + b"\0")
+        sha.update(str(part).encode(errors="surrogateescape") + b"\0")  # names of files may hold any bytes
     return sha.hexdigest()
 
 
-def mapped(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict]) -> tuple[np.ndarray, dict]:
+def mapped(
+    name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict], valid: Callable[[dict], bool] = lambda about: True
+) -> tuple[np.ndarray, dict]:
     """A read-only uint8 array mapped from the cache, and what is to be remembered of it, a dict that JSON can hold.
 
-    The first time, `fill(array)` fills the array and returns the dict. Both files appear only when they are whole, the array
-    last, so an interrupted decoding is never mistaken for data. Of several processes one decodes, and the others wait for it.
+    The first time, and where the files are damaged or what is remembered is no longer `valid`, `fill(array)` fills it and
+    returns the dict. Both files appear only when they are whole, the array last, so an interrupted decoding is never mistaken
+    for data. Of several processes one decodes, and the others wait for it. Raises DataError where there is no room.
     """
     path = cache_dir() / f"{name}.npy"
     about = path.with_suffix(".json")
-    if path.exists() and about.exists():
-        return np.load(path, mmap_mode="r"), json.loads(about.read_text())
+
+    def there() -> tuple[np.ndarray, dict] | None:
+        try:
+            array, remembered = np.load(path, mmap_mode="r"), json.loads(about.read_text())
+        except (OSError, ValueError, EOFError):
+            return None
+        return (array, remembered) if array.shape == shape and isinstance(remembered, dict) and valid(remembered) else None
+
+    if found := there():
+        return found
     with _locked(path.with_suffix(".lock")):
-        if not (path.exists() and about.exists()):
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            try:
-                array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-                remembered = fill(array)
-                array.flush()
-                del array
-                about.write_text(json.dumps(remembered))
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r"), json.loads(about.read_text())
+        if found := there():
+            return found
+        with whole(path) as partial:
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            _reserve(partial)
+            remembered = fill(array)
+            array.flush()
+            del array
+            with whole(about) as text:
+                text.write_text(json.dumps(remembered))
+    return np.load(path, mmap_mode="r"), remembered
+
+
+def _reserve(path: Path) -> None:
+    """Take the room that a sparse file will need now: writing to a mapping on a full disk kills the process."""
+    size = path.stat().st_size
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise DataError(f"{path.parent}: no room for {size / 2**30:.1f} GiB of decoded images ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to be written, which takes its place at the end if nothing was raised: readers meet no part of it.
+
+    Each writer has its own, so that several may write at once: the last one stays. What killed writers left is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def load_digits(
     split. LeCun et al. 1998, section III.A.
     """
     if split not in ("train", "test") or side < SIDE:
-        raise ValueError(f"split must be 'train' or 'test' and side at least {SIDE}, got {split!r} and {side}")
+        raise DataError(f"split must be 'train' or 'test' and side at least {SIDE}, got {split!r} and {side}")
     place = Path(root).expanduser() if root is not None else cache_dir() / "datasets"
     if root is not None or download or (place / "MNIST" / "raw").is_dir():
         source, (digits, labels) = "mnist", _torchvision(split, place, download)

@@ -85,7 +85,11 @@ def load_files(
             pool.shutdown(cancel_futures=True)  # an interrupted run does not decode what is still queued
         return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
 
-    pixels, about = mapped(f"{key[:20]}-{side}", (len(files), side, side, 3), fill)
+    def valid(about: dict) -> bool:
+        """Whether what could not be read still cannot: a right that was missing may be there now."""
+        return all(decode(int(i))[0] is None for i in about["unreadable"])
+
+    pixels, about = mapped(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
     bad = {int(i): message for i, message in about["unreadable"].items()}
     if len(bad) == len(files):
         raise DataError(f"{root}: none of its {len(files)} images is readable")

@@ -51,6 +51,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ImageError("the image holds values that are not finite")
         top = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255 if values.max() > 1 else 1
         image = Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))
     image = image.convert("LA") if image.mode == "La" else image

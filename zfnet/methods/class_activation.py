@@ -27,7 +27,7 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
     to the image. Signed, in logits, not rectified. `target` None is the class that the network itself predicts.
     Raises ValueError for a bad x or target, UnsupportedNetwork for a network that has neither.
     """
-    with feature_maps(model, x) as (maps, logits):
+    with feature_maps(model, x, pooled=getattr(model, "cam_head", None) is None) as (maps, logits):
         target = resolve_target(target, logits)
         weight, _ = pooling_head(model, maps.detach(), logits.detach())
         coarse = torch.einsum("nc,nchw->nhw", weight[target], maps.detach())[:, None]
@@ -90,13 +90,16 @@ def maps_and_gradient(model: nn.Module, x: Tensor, target: Target, layer: str | 
 
 
 @contextmanager
-def feature_maps(model: nn.Module, x: Tensor, layer: str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def feature_maps(
+    model: nn.Module, x: Tensor, layer: str | None = None, *, pooled: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Pass x once, in evaluation mode, and give the layer's maps (N, C, h, w), as recorded for gradients, and the logits.
 
-    Of a path to a module that is used several times, the last maps. No hook outlives the pass, whatever happens in it.
+    Of a path to a module that is used several times, the last maps. No hook outlives the pass, whatever happens in it. Without
+    a layer, the last maps before pooling, or if `pooled` what the last pooling is given, be it pooled before.
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        kept = LastMaps() if layer is None else Hook(*module_of(model, layer, x))
+        kept = LastMaps(pooled) if layer is None else Hook(*module_of(model, layer, x))
         _, logits = forward(model, x, kept)
         if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
             found = "" if kept.maps is None else f", it puts out {tuple(kept.maps.shape)}"
@@ -108,10 +111,14 @@ class LastMaps(TorchFunctionMode):
     """A context that keeps the last maps before pooling: of whatever operation, module or function, makes them.
 
     Maps (N, C, h, w) have more than one place. They are what a convolution puts out, what others make of maps without a change
-    of their places (a change of C by concatenation only), and what is pooled. Pooled maps do not count: they are coarser.
+    of their places (a change of C by concatenation only), and what is pooled. Pooled maps do not count, for they are coarser,
+    unless `pooled`: then they do where they are pooled again.
     """
 
-    maps: Tensor | None = None
+    def __init__(self, pooled: bool = False):
+        super().__init__()
+        self.pooled, self.maps = pooled, None
+        self.coarse: torch.Size | None = None  # the places after a pooling, until a convolution
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result, given = func(*args, **(kwargs or {})), args[0] if args else None
@@ -119,9 +126,11 @@ class LastMaps(TorchFunctionMode):
             made = type(result.grad_fn).__name__
             if "Pool" in made or "Mean" in made:  # over places: a mean over channels has another second axis
                 if is_maps(given) and result.shape[:2] == given.shape[:2] and result.numel() < given.numel():
-                    self.maps = given
+                    if self.pooled or given.shape[2:] != self.coarse:
+                        self.maps = given
+                    self.coarse = result.shape[2:]
             elif is_maps(result) and ("Conv" in made or self.same_places(result, made)):
-                self.maps = result
+                self.maps, self.coarse = result, None
         return result
 
     def same_places(self, result: Tensor, made: str) -> bool:

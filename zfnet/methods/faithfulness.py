@@ -113,11 +113,13 @@ def redrawn(values: Tensor, generator: torch.Generator) -> Tensor:
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     r"""Spearman's rank correlation of maps (N, ...) with maps of the same shape: (N,) in [-1, 1].
 
-    Pearson's correlation of the ranks, equal values sharing the mean of theirs. NaN for a flat map, whose ranks say nothing.
+    Pearson's correlation of the ranks, equal values sharing the mean of theirs. NaN for a flat map, whose ranks say nothing,
+    and for one that holds NaN.
     """
     x, y = (torch.stack([mean_ranks(row) for row in maps.flatten(1)]) for maps in (a, b))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+    r = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+    return r.masked_fill((a.isnan() | b.isnan()).flatten(1).any(1), torch.nan)
 
 
 def mean_ranks(row: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from zfnet.activations import (
 )
 from zfnet.data import silent
 from zfnet.model import device_of
-from zfnet.top import Top, ranking
+from zfnet.top import Top, ranking, together
 from zfnet.windows import UnsupportedNetwork
 
 
@@ -86,6 +86,10 @@ def responses(
         for layer, maps in found.items():
             values = positions_by_units(maps)  # (B, H W, C)
             if directions and layer in directions:
+                if directions[layer].shape[-1] != values.shape[-1]:
+                    raise ValueError(
+                        f"directions of {layer} must be (D, {values.shape[-1]}), got {tuple(directions[layer].shape)}"
+                    )
                 values = values @ directions[layer].to(values).T
             width = maps.shape[-1] if maps.ndim == 4 else 1
             maximum, place = values.max(1)  # keeps the first
@@ -124,9 +128,9 @@ def stream(
         raise ValueError("the data set is empty")
     device, read = device_of(model), None
     # A generator of its own: DataLoader would otherwise draw from the global random state.
-    loader = DataLoader(dataset, batch, generator=torch.Generator())
+    loader = DataLoader(dataset, batch, generator=torch.Generator(), collate_fn=together)
     for item in progress(loader, total=len(loader), desc="looking"):
-        x = (item[0] if isinstance(item, (list, tuple)) else item).to(device)
+        x = item.to(device)
         with evaluating(model), torch.no_grad():
             read = read or reader(model, x, layers, rectified)
             check_input(model, x)

@@ -53,7 +53,7 @@ class Population:
         Raises ValueError for a q outside [0, 1].
         """
         shares = torch.as_tensor(q, dtype=torch.float64)
-        if ((shares < 0) | (shares > 1)).any():
+        if not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError(f"q must lie in [0, 1], got {q}")
         order = self.values.argsort()
         below = self.counts[order].cumsum(0)

@@ -80,8 +80,11 @@ def descend(
     `loss(point, step)` gives (N,), each of its own row; Adam scales every number by itself, so that an image comes out the same
     in every batch. The step falls linearly from `rate` to nothing: at a constant one the pixels keep on trembling.
     `after(point, step)` replaces the point after each step, such as by one with valid pixels. Kingma & Ba 2015.
-    Raises ValueError for steps below 1 or a rate that is not above 0, UnsupportedNetwork where the loss has no gradient.
+    Raises ValueError for steps below 1, a rate that is not above 0, or a start of half precision, in which Adam's steps are
+    lost; UnsupportedNetwork where the loss has no gradient.
     """
+    if start.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"images are made in float32 or float64, not {start.dtype}: convert the network and what it is given")
     if steps < 1 or not 0 < rate < float("inf"):
         raise ValueError(f"steps must be at least 1 and rate above 0, got {steps} and {rate}")
     history = []
