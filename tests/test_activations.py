@@ -392,3 +392,8 @@ def test_a_network_made_for_inference_is_named():
     assert zfnet.explain(loaded, torch.zeros(1, 3, 224, 224), "saliency", 1).map.shape == (1, 1, 224, 224)
     with pytest.raises(ValueError, match="made under torch.inference_mode"):
         zfnet.explain(made.eval(), torch.zeros(1, 3, 28, 28), "saliency", 1)
+    x = torch.randn(1, 3, 28, 28)  # what needs no gradients goes on
+    with torch.no_grad():
+        logits = made(x)
+    torch.testing.assert_close(zfnet.trace(made, x).logits, logits)
+    torch.testing.assert_close(zfnet.occlude(made, x, 0, size=7, stride=7).baseline.logit, logits[0, 0])

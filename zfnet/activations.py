@@ -306,8 +306,6 @@ def check_input(model: nn.Module, x: Tensor) -> None:
     if not all(bound.isfinite() for bound in lying.aminmax()):  # one pass, and no array of booleans
         raise ValueError("x holds values that are not finite")
     weight = next(model.parameters(), x)
-    if weight.is_inference() and not torch.is_inference_mode_enabled():
-        raise ValueError("the network was made under torch.inference_mode, which bars gradients for good: make it outside")
     if (x.device, x.dtype) != (weight.device, weight.dtype):
         raise ValueError(f"x is {x.dtype} on {x.device}, the network {weight.dtype} on {weight.device}")
 
@@ -358,9 +356,8 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
         "(residual connections, or functional ReLU or pooling, which leave no switch to follow)"
     )
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)  # a grey x is 0 at every layer without bias
-    calls: list[
-        tuple[nn.Module | None, tuple[Tensor, ...], tuple[Tensor, ...]]
-    ] = []  # module, and its input and output: themselves, and copies
+    # Modules, and what went in and came out: the tensors themselves, and copies.
+    calls: list[tuple[nn.Module | None, tuple[Tensor, ...], tuple[Tensor, ...]]] = []
     thread = threading.get_ident()
 
     def before(module: nn.Module, given: tuple) -> None:

@@ -56,6 +56,8 @@ def forward(model: nn.Module, x: Tensor, watching: AbstractContextManager | None
     Raises ValueError for a bad x, and UnsupportedNetwork where the answer is not logits.
     """
     check_input(model, x)
+    if any(weight.is_inference() for weight in model.parameters()):
+        raise ValueError("the network was made under torch.inference_mode, which bars gradients for good: make it outside")
     leaf = x.detach().clone().requires_grad_()
     given = leaf.clone()  # a network that begins in place changes the clone
     with watching or nullcontext():
