@@ -20,12 +20,13 @@ from tqdm import tqdm
 import zfnet
 from zfnet.activations import trace
 from zfnet.checkpoint import BUNDLED
+from zfnet.config import Config
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.methods.transfer import pooling_head
 from zfnet.model import Network, device_of
 from zfnet.record import write_text
-from zfnet.train import epoch_order, evaluate
+from zfnet.train import epoch_order, evaluate, settled
 
 TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
 CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"
@@ -44,22 +45,23 @@ def main() -> int:
     options = parser.parse_args()
 
     model = zfnet.load(options.checkpoint, folded=False).to(options.device)
+    fast = settled(Config(), device_of(model)).precision
     images = load_folder(options.data / "val", progress=functools.partial(tqdm, leave=False))
     model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), options.data)
-    before = measure(model, images, "before packing", "bfloat16")
+    before = measure(model, images, "before packing", fast)
     target = BUNDLED / f"{options.name}.safetensors"
     trial = target.with_suffix(".trial.safetensors")  # replaces the bundled one when it has been measured
     zfnet.save(model, trial, precision=options.precision)
     packed = zfnet.load(trial).to(options.device)
-    after = measure(packed, images, "after packing", "bfloat16")
-    exact = measure(packed, images, "after packing", "float32")
-    ten = {"accuracy, ten crops": measure(packed, images, "after packing", "bfloat16", views=10)} if options.ten_crops else {}
+    after = measure(packed, images, "after packing", fast)
+    exact = after if fast == "float32" else measure(packed, images, "after packing", "float32")
+    ten = {"accuracy, ten crops": measure(packed, images, "after packing", fast, views=10)} if options.ten_crops else {}
 
     model.info = {key: value for key, value in model.info.items() if key != "sha256"} | {
         "packing": options.precision,
         "val": images.digest,
         "accuracy": exact,
-        "accuracy, bfloat16": {"before packing": before, "after packing": after},
+        "accuracy, packing": {"before packing": before, "after packing": after},
         "class ranks": ranks(packed, images),
         "pooling head": head_accuracy(packed, images),
         **ten,

@@ -36,7 +36,7 @@ def test_a_plan_counts_what_is_there(tree, monkeypatch):
     assert "val: 9 images, 3 to 3 a class" in text
     assert "an epoch: 24 of them as they are, in 3 steps of 8" in text
     assert "decoding: 500.0 ms an image" in text
-    assert "30 epochs at 64 pixels: 100 images/s in 1 processes on cpu, 0.00 h" in text
+    assert "30 epochs at 64 pixels: 100 images/s in 1 processes on cpu in float32, 0.00 h" in text
     assert "the resume state is 0.00 GiB" in text
     large = parse(SMALL | {"data": {"path": str(tree)}, "stages": [{"epochs": 3000, "size": 64, "side": 73}]})
     assert plan_run(large, torch.device("cpu"))[-1].startswith(f"about {(3000 * 24 / 100 + 33 * 0.5) / 3600:.1f} h")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from zfnet.config import Augment, ConfigError, parse
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
 from zfnet.data.images import standardise, to_pixels
-from zfnet.train import TrainingError, augment, clip_filters, epoch_order, evaluate, forward, one_cycle, train
+from zfnet.train import TrainingError, augment, clip_filters, epoch_order, evaluate, forward, one_cycle, settled, train
 
 SMALL = {
     "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
@@ -192,6 +193,28 @@ def test_plateau_divides_the_rate_by_ten(tree, tmp_path):
     config = parse(SMALL | {"optim": SMALL["optim"] | {"lr": 1e-12}, "stages": [{"epochs": 4, "size": 64, "side": 73}]})
     log = train(config, loader(tree), tmp_path / "run").info["log"]
     assert [line["lr"] for line in log] == pytest.approx([1e-12, 1e-12, 1e-13, 1e-14])
+
+
+@pytest.mark.parametrize(("amx", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_is_bfloat16_only_where_it_is_fast(tree, tmp_path, monkeypatch, amx, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 48, "side": 64}]})
+    assert config.precision == "auto"
+    auto = train(config, loader(tree), tmp_path / "auto")
+    assert auto.info["config"]["precision"] == chosen
+    said = train(replace(config, precision=chosen), loader(tree), tmp_path / "said")
+    assert all(torch.equal(a, b) for a, b in zip(auto.parameters(), said.parameters(), strict=True))
+
+
+def test_auto_precision_is_settled_before_each_run_and_no_other_is_touched(monkeypatch):
+    config, cpu, cuda = parse({}), torch.device("cpu"), torch.device("cuda")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # as in older releases of PyTorch
+    assert settled(config, cpu).precision == "float32"
+    for supported, chosen in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found)
+        assert settled(config, cuda).precision == chosen
+    asked = parse({"precision": "bfloat16"})
+    assert settled(asked, cpu) is asked
 
 
 def test_clip_filters_bounds_the_rms_and_leaves_small_filters():

@@ -86,7 +86,7 @@ class Config:
     stages: tuple[Stage, ...] = (Stage(),)
     snapshots: tuple[int, ...] = ()  # epochs whose weights are kept (Fig. 4)
     validate: int = 0  # validation images looked at after each epoch, evenly spaced; 0: all. The last epoch uses all
-    precision: str = "bfloat16"  # bfloat16 (autocast) or float32
+    precision: str = "auto"  # bfloat16 (autocast), float32, or auto: bfloat16 where the device multiplies it in hardware
     compile: bool = False  # torch.compile
 
 
@@ -98,7 +98,7 @@ CHOICES = {
     "data.kind": ("folders", "scenes", "digits"),
     "augment.crops": ("paper", "resized"),
     "optim.schedule": ("plateau", "one_cycle"),
-    "precision": ("bfloat16", "float32"),
+    "precision": ("auto", "bfloat16", "float32"),
 }
 
 

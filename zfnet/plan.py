@@ -21,7 +21,7 @@ from zfnet.data.feed import fits, room
 from zfnet.data.folders import class_names, scan
 from zfnet.data.images import centre, read_image
 from zfnet.parallel import ALONE, Team
-from zfnet.train import TrainingError, augment, check_classes, epoch_order, new_model, new_optimizer, runner, step
+from zfnet.train import TrainingError, augment, check_classes, epoch_order, new_model, new_optimizer, runner, settled, step
 
 STEPS = 3  # timed, after one to warm up
 FILES = 16  # decoded for the time that decoding takes
@@ -38,6 +38,7 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
     """
     if config.data.kind != "folders":
         raise TrainingError(f"--dry-run is for trees of images; {config.data.kind} needs no check")
+    config = settled(config, device)
     root = Path(config.data.path)
     listed = {split: scan(root / split) for split in ("train", "val")}
     found = {split: _images(config, *listed[split]) for split in listed}
@@ -82,8 +83,8 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
         seconds = stage.epochs * per_epoch / speed
         hours += seconds / 3600
         lines.append(
-            f"{stage.epochs} epochs at {stage.size} pixels: {speed:,.0f} images/s in {team.size} processes on {device.type}, "
-            f"{seconds / 3600:.2f} h; {_where(stage, len(found['train']), device)}"
+            f"{stage.epochs} epochs at {stage.size} pixels: {speed:,.0f} images/s in {team.size} processes on {device.type} "
+            f"in {config.precision}, {seconds / 3600:.2f} h; {_where(stage, len(found['train']), device)}"
         )
     lines.append(f"about {hours:.1f} h with decoding, without evaluation")
     return lines
