@@ -206,7 +206,7 @@ def assert_incremental_is_full(model, x, **options):
     full, exact = (occlude(model, x, incremental=choice, **options) for choice in (False, True))
     for name in ("activation", "probability", "logit"):
         a, b = getattr(exact, name), getattr(full, name)
-        assert (a - b).abs().max() <= 1e-5 * b.abs().max(), name
+        assert (a - b).abs().max() <= 5e-5 * b.abs().max(), name  # with AVX2, float32 rounds either by up to 2e-5
     assert torch.equal(full.channel, exact.channel)
     return exact
 

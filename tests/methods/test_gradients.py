@@ -50,10 +50,10 @@ def x(network):
 TARGET = torch.tensor([3, 7])
 
 
-def close(ours, theirs):
+def close(ours, theirs, tolerance=1e-5):
     assert ours.shape == theirs.shape
     assert theirs.abs().max() > 0
-    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-5 * float(theirs.detach().abs().max()))
+    torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max()))
 
 
 @pytest.mark.parametrize(
