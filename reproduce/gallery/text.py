@@ -38,7 +38,7 @@ def _several(values: list) -> str:
         return ", ".join(number(v) for v in values) if len(values) <= LONGEST else f"{len(values)} values"
     decimals = max(0, 1 - int(f"{spread:e}".partition("e")[2]))  # two digits of the spread, and no more than were given
     decimals = min(decimals, max(len(str(v).partition(".")[2]) for v in values))
-    first, *others = (f"{v:,.{decimals}f}" for v in values)
+    first, *others = (f"{v:z,.{decimals}f}" for v in values)  # z: no -0
     return f"{first} ± {others[0]}" if len(others) == 1 else f"{first} [{others[0]}, {others[1]}]"
 
 
