@@ -214,7 +214,7 @@ def settled(config: Config, device: torch.device) -> Config:
         return config
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # PyTorch before 2.10 cannot tell
+    else:  # older releases of PyTorch cannot tell
         fast = device.type == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
     return replace(config, precision="bfloat16" if fast else "float32")
 
