@@ -58,7 +58,9 @@ def main() -> int:
         return 0
 
     from reproduce.figure import WRONG_INPUT, discover  # here and below: torch takes seconds, and the gallery needs none
+    from zfnet.memory import keep_freed
 
+    keep_freed()
     if options.command in ("atlas", "look"):
         try:
             return show(options)

@@ -70,10 +70,15 @@ def main() -> int:
     trial.unlink()
     card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     megabytes = target.stat().st_size / 1e6
+    released = zfnet.load(target)
+    cycles = [released.info]
+    while cycles[0].get("init"):
+        cycles.insert(0, cycles[0]["init"])
     write_text(
         CARD,
         card.render(
-            model=zfnet.load(target),
+            model=released,
+            cycles=cycles,
             name=options.name,
             hardware=options.hardware,
             note=options.note,

@@ -37,7 +37,7 @@ def test_overrides_are_typed(tmp_path):
         ("seed: 1.5", "seed: expected int"), ("optim: {nesterov: 1}", "optim.nesterov: expected bool"), ("model: zfnet", "model: expected keys"),
         ("stages: 3", "stages: expected a list"), ("stages: [{epochs: x}]", r"stages\[0\].epochs: expected int"), ("stages: []", "stages"),
         ("model: {norm: layer}", "model.norm: 'layer' is not one of"), ("a: [", "not valid YAML"), ("seed: true", "seed: expected int"),
-        ("optim: {batch: 0}", "optim.batch: 0 is not between"), ("optim: {lr: -1.0}", "optim.lr"), ("stages: [{epochs: 0}]", "epochs must be at least 1"),
+        ("optim: {batch: 0}", "optim.batch: 0 is not between"), ("optim: {lr: -1.0}", "optim.lr"), ("stages: [{epochs: 0}]", "epochs must be at least 1"), ("stages: [{frozen: -1}]", "frozen must be 0 or more"),
         ("stages: [{size: 224, side: 128}]", "size 224 is above side 128"), ("augment: {scale: [0.9, 0.5]}", "augment.scale"),
         ("optim: {nesterov: true, momentum: 0}", "optim.nesterov: needs"),
     ],

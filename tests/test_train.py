@@ -20,7 +20,18 @@ from zfnet.config import Augment, ConfigError, parse
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
 from zfnet.data.images import standardise, to_pixels
-from zfnet.train import TrainingError, augment, clip_filters, epoch_order, evaluate, forward, one_cycle, settled, train
+from zfnet.train import (
+    TrainingError,
+    augment,
+    clip_filters,
+    epoch_order,
+    evaluate,
+    forward,
+    one_cycle,
+    settled,
+    tie_places,
+    train,
+)
 
 SMALL = {
     "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
@@ -225,6 +236,50 @@ def test_clip_filters_bounds_the_rms_and_leaves_small_filters():
     clip_filters(conv, 0.1)
     torch.testing.assert_close(conv.weight[0], torch.full((3, 5, 5), 0.1))
     torch.testing.assert_close(conv.weight[1], torch.full((3, 5, 5), 0.01))
+
+
+def test_a_tied_layer_6_sees_the_mean_of_each_map():
+    network = zfnet.zfnet(classes=3, fc=5, maps=(4, 4, 4, 4, 6), size=64, norm="none").eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    dense = network[[name for name, _ in network.named_children()].index("fc6")]
+    maps, summed = network.table[-1].maps, dense.weight.detach().view(5, 6, -1).sum(2)
+    tie_places(network)
+    places = dense.weight.view(5, maps, -1)
+    assert torch.equal(places, places[..., :1].expand_as(places))
+    torch.testing.assert_close(places.detach().sum(2), summed)
+    pooled = zfnet.trace(network, x)["pool5"].mean((2, 3))
+    torch.testing.assert_close(dense(network.flatten(zfnet.trace(network, x)["pool5"])), pooled @ summed.T + dense.bias)
+
+
+def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
+    def run(out, *stages, **more):
+        stages = [{"epochs": 1, "size": 64, "side": 73} | stage for stage in stages]
+        return train(parse(SMALL | {"stages": stages}), loader(tree), tmp_path / out, **more)
+
+    def places(network):
+        return network.fc6.weight.view(12, 6, -1)
+
+    first = run("first", {"tied": True})
+    assert torch.equal(places(first), places(first)[..., :1].expand_as(places(first)))
+    start = tmp_path / "first" / "model.safetensors"
+    then = run("then", {"tied": True, "frozen": 5, "size": 48}, {"tied": True, "frozen": 2}, init=start)
+    same = [torch.equal(a.weight, b.weight) for a, b in zip(first, then, strict=True) if isinstance(a, torch.nn.Conv2d)]
+    assert same == [True, True, False, False, False]
+    assert not torch.equal(first.fc6.weight, then.fc6.weight)
+    assert torch.equal(places(then), places(then)[..., :1].expand_as(places(then)))
+    assert all(parameter.requires_grad for parameter in then.parameters())
+    last = run("last", {"frozen": 7}, init=start)
+    assert torch.equal(first.fc7.weight, last.fc7.weight)
+    assert not torch.equal(first.fc8.weight, last.fc8.weight)
+    untied = run("untied", {}, init=start)
+    assert (places(untied) - places(untied)[..., :1]).abs().max() > 0
+
+
+def test_a_later_stage_that_freezes_every_layer_is_an_error_before_the_first(tree, tmp_path):
+    stages = [{"epochs": 1, "size": 64, "side": 73, "frozen": frozen} for frozen in (0, 8)]
+    with pytest.raises(TrainingError, match="frozen: 8 of a network's 8 layers"):
+        train(parse(SMALL | {"stages": stages}), loader(tree), tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
 def test_even_sampling_draws_each_class_alike():

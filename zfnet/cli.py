@@ -28,6 +28,7 @@ from zfnet.data.images import ImageError, preprocess
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
 from zfnet.deconv import cut, project
+from zfnet.memory import keep_freed
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import ARCHITECTURES, Network, describe, device_of
 from zfnet.occlusion import occlude
@@ -59,6 +60,8 @@ class UserError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 2 where the input was wrong."""
     options = parser().parse_args(arguments)
+    if arguments is None:  # a process of its own, not a call from a program
+        keep_freed()
     try:
         with plot.style():
             options.run(options)

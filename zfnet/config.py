@@ -73,6 +73,8 @@ class Stage:
     epochs: int = 70
     size: int = 224  # side of the crops; below the model's, pool5 is an adaptive pooling onto the same 6 x 6
     side: int = 256  # side at which the images are kept
+    tied: bool = False  # layer 6 keeps one weight a map, the same at all places: where a class has few images, it overfits less
+    frozen: int = 0  # the first layers, so many of them, keep their weights
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ def parse(values: Any, source: str = "config") -> Config:
             raise ConfigError(
                 f"{source}: stages[{i}]: size {stage.size} is above side {stage.side} or model.size {config.model.size}"
             )
+        if stage.frozen < 0:
+            raise ConfigError(f"{source}: stages[{i}]: frozen must be 0 or more, got {stage.frozen}")
         if config.model.input == "paper" and stage.size != config.model.size:
             raise ConfigError(
                 f"{source}: stages[{i}]: size {stage.size} is not model.size {config.model.size}, the size of the mean image "

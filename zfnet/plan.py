@@ -21,7 +21,18 @@ from zfnet.data.feed import fits, room
 from zfnet.data.folders import class_names, scan
 from zfnet.data.images import centre, read_image
 from zfnet.parallel import ALONE, Team
-from zfnet.train import TrainingError, augment, check_classes, epoch_order, new_model, new_optimizer, runner, settled, step
+from zfnet.train import (
+    TrainingError,
+    augment,
+    check_classes,
+    epoch_order,
+    freeze,
+    new_model,
+    new_optimizer,
+    runner,
+    settled,
+    step,
+)
 
 STEPS = 3  # timed, after one to warm up
 FILES = 16  # decoded for the time that decoding takes
@@ -72,11 +83,12 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
     copies = 3 if config.optim.ema else 2
     lines.append(f"network: {weights / 1e6:.1f} M parameters; the resume state is {copies * weights * 4 / GIB:.2f} GiB")
     model.train()
-    optimizer, run = new_optimizer(model, config.optim), runner(model, config, team)
+    optimizer = new_optimizer(model, config.optim)
     hours = total * decode / 3600 * len({stage.side for stage in config.stages})
     for stage in config.stages:
+        freeze(model, stage.frozen)
         try:
-            speed = _speed(config, stage, model, run, optimizer, device, team)
+            speed = _speed(config, stage, model, runner(model, config, team), optimizer, device, team)
         except torch.OutOfMemoryError:
             share = batch // team.size
             raise TrainingError(f"steps of {share} images at {stage.size} pixels do not fit into the GPU's memory") from None

@@ -100,6 +100,7 @@ def train(
         torch.manual_seed(config.seed)
         images = load_images("train", config.stages[0].side)
         model = new_model(config, images)
+        freeze(model, max(stage.frozen for stage in config.stages))  # too many are an error now, not hours later
         earlier = initialise(model, init) if init is not None and not resume else None
         model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
@@ -112,8 +113,7 @@ def train(
         steps = per_epoch * epochs
         val = load_images("val", config.stages[0].side)
         check_classes(images, val)
-        team.gather(None)  # one machine may still decode its images
-        run = runner(model, config, team)  # from here on the processes wait for each other
+        team.gather(None)  # one machine may still decode its images; from here on the processes wait for each other
         progress = {
             "epoch": 0,
             "lr": config.optim.lr,
@@ -129,13 +129,15 @@ def train(
             _store(state_path, asked, progress, model, optimizer, average)
         if team.leads:
             log_path.write_text("".join(json.dumps(line) + "\n" for line in progress["log"]))
-        stage, feed, kept = config.stages[0], None, time.monotonic()
+        stage, feed, run, kept = config.stages[0], None, None, time.monotonic()
 
         for epoch in range(progress["epoch"], epochs):
-            if feed is None or stage is not _stage(config, epoch):
+            if feed is None or run is None or stage is not _stage(config, epoch):
                 stage, feed = _stage(config, epoch), None  # its memory is free before the next takes its own
                 images, val = load_images("train", stage.side), load_images("val", stage.side)
                 feed = Feed(images, device, keep=True)
+                freeze(model, stage.frozen)
+                run = runner(model, config, team)
                 team.gather(None)
             order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
             order = order[: per_epoch * config.optim.batch].reshape(per_epoch, config.optim.batch)
@@ -152,6 +154,8 @@ def train(
                 torch.manual_seed(config.seed + 1_000_003 * (now + 1) + 7919 * team.rank)  # dropout masks
                 x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team)
                 loss, right = step(model, run, optimizer, x, y, config)
+                if stage.tied:
+                    tie_places(model)
                 if average is not None:
                     update_average(average, model, min(config.optim.ema, (1 + now) / (10 + now)))
 
@@ -194,6 +198,7 @@ def train(
             with log_path.open("a") as log:
                 log.write(json.dumps(line) + "\n")
 
+        model.requires_grad_(True)  # what the last stage froze
         final = _averaged(model, average).cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         final.info = {  # `init`: the same of the run whose weights this one began with
             "config": to_dict(config), "data": images.digest, "training_images": len(images),
@@ -286,8 +291,7 @@ def forward(model: Network, x: Tensor) -> Tensor:
     memory, with the same gradient.
     """
     resized = x.shape[-1] != model.size
-    first_dense = next(m for m in model if isinstance(m, nn.Linear))
-    grid = math.isqrt(first_dense.in_features // model.table[-1].maps)
+    grid = math.isqrt(first_dense(model).in_features // model.table[-1].maps)
     modules = list(model)
     for before, module, after in zip([None, *modules], modules, [*modules[1:], None], strict=False):
         if isinstance(module, nn.ReLU) and isinstance(after, nn.MaxPool2d):
@@ -365,6 +369,37 @@ def one_cycle(share: float, peak: float, warmup: float) -> float:
     if share < warmup:
         return peak * (0.1 + 0.9 * share / warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+
+
+def freeze(model: Network, layers: int) -> None:
+    """Let the first layers, so many of them, keep their weights; BatchNorm's running means go on, for they depend on the size.
+
+    Raises TrainingError where none would be left to train.
+    """
+    dense = [m for m in model if isinstance(m, (nn.Conv2d, nn.Linear))]
+    if layers >= len(dense):
+        raise TrainingError(f"frozen: {layers} of a network's {len(dense)} layers leaves none to train")
+    number = 0
+    for module in model:
+        number += isinstance(module, (nn.Conv2d, nn.Linear))
+        module.requires_grad_(number > layers)
+
+
+@torch.no_grad()
+def tie_places(model: Network) -> None:
+    """Give layer 6 one weight a map and unit, the mean over the places of the last maps: it sees each map's mean.
+
+    After every step it is the projection onto such weights, as `clip_filters` is one. It is what makes a classifier of a
+    global average pool (Lin et al. 2014, section 3.2) generalise where images are few, without another architecture.
+    """
+    layer = first_dense(model)
+    weight = layer.weight.view(layer.out_features, model.table[-1].maps, -1)
+    weight.copy_(weight.mean(2, keepdim=True).expand_as(weight))
+
+
+def first_dense(model: Network) -> nn.Linear:
+    """The first fully connected layer, on the last maps."""
+    return next(m for m in model if isinstance(m, nn.Linear))
 
 
 def evaluate(
@@ -463,7 +498,10 @@ def new_optimizer(model: Network, options: Optim) -> torch.optim.SGD:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=True)
+    if options.momentum:  # of all parameters, for the fused step takes no mixture where a later stage thaws a layer
+        optimizer.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in model.parameters()})
+    return optimizer
 
 
 def _stage(config: Config, epoch: int):

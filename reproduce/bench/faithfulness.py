@@ -185,4 +185,4 @@ def spoken(name: str) -> str:
 
 def interval(values: list[float] | None, digits: int) -> str:
     """A mean with its interval, as a cell."""
-    return f"{values[0]:.{digits}f}  ({values[1]:.{digits}f} to {values[2]:.{digits}f})" if values else ""
+    return f"{values[0]:z.{digits}f}  ({values[1]:z.{digits}f} to {values[2]:z.{digits}f})" if values else ""

@@ -113,9 +113,9 @@ def draw(result: Result):
             )
     panels = {ERROR: "relative squared error", RATIO: "over the distance of photographs", PIXELS: "rank correlation of pixels"}
     for axis, (key, title) in zip(below.subplots(1, 3), panels.items(), strict=True):
-        for i in range(n):
-            values = [list(result.measured[layer][key].values())[i] for layer in LAYERS]
-            axis.plot(LAYERS, values, "o-", color=LINES[i % len(LINES)], label=f"image {i + 1}", markersize=4)
+        for i, name in enumerate(result.measured[LAYERS[0]][key]):  # in the order of the rows above
+            values = [result.measured[layer][key][name] for layer in LAYERS]
+            axis.plot(LAYERS, values, "o-", color=LINES[i % len(LINES)], label=f"row {i + 1}", markersize=4)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=title)
         axis.tick_params(axis="x", labelsize=8)
