@@ -239,12 +239,12 @@ def test_clip_filters_bounds_the_rms_and_leaves_small_filters():
 
 
 def test_a_tied_layer_6_sees_the_mean_of_each_map():
-    network = zfnet.zfnet(classes=3, fc=5, maps=(4, 4, 4, 4, 6), size=64, norm="none").eval()
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = zfnet.zfnet(classes=3, fc=5, maps=(4, 4, 4, 4, 6), size=128, norm="none").eval()
+    x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     dense = network[[name for name, _ in network.named_children()].index("fc6")]
     maps, summed = network.table[-1].maps, dense.weight.detach().view(5, 6, -1).sum(2)
     tie_places(network)
-    places = dense.weight.view(5, maps, -1)
+    places = dense.weight.view(5, maps, 9)
     assert torch.equal(places, places[..., :1].expand_as(places))
     torch.testing.assert_close(places.detach().sum(2), summed)
     pooled = zfnet.trace(network, x)["pool5"].mean((2, 3))
@@ -253,16 +253,18 @@ def test_a_tied_layer_6_sees_the_mean_of_each_map():
 
 def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
     def run(out, *stages, **more):
-        stages = [{"epochs": 1, "size": 64, "side": 73} | stage for stage in stages]
-        return train(parse(SMALL | {"stages": stages}), loader(tree), tmp_path / out, **more)
+        stages = [{"epochs": 1, "size": 128, "side": 146} | stage for stage in stages]
+        optim = SMALL["optim"] | {"ema": 0.0}  # averages remember the steps before
+        config = SMALL | {"model": SMALL["model"] | {"size": 128}, "optim": optim, "stages": stages}
+        return train(parse(config), loader(tree, 128), tmp_path / out, **more)
 
     def places(network):
-        return network.fc6.weight.view(12, 6, -1)
+        return network.fc6.weight.view(12, 6, 9)
 
     first = run("first", {"tied": True})
     assert torch.equal(places(first), places(first)[..., :1].expand_as(places(first)))
     start = tmp_path / "first" / "model.safetensors"
-    then = run("then", {"tied": True, "frozen": 5, "size": 48}, {"tied": True, "frozen": 2}, init=start)
+    then = run("then", {"tied": True, "frozen": 5, "size": 96}, {"tied": True, "frozen": 2}, init=start)
     same = [torch.equal(a.weight, b.weight) for a, b in zip(first, then, strict=True) if isinstance(a, torch.nn.Conv2d)]
     assert same == [True, True, False, False, False]
     assert not torch.equal(first.fc6.weight, then.fc6.weight)

@@ -154,7 +154,7 @@ def train(
                 torch.manual_seed(config.seed + 1_000_003 * (now + 1) + 7919 * team.rank)  # dropout masks
                 x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team)
                 loss, right = step(model, run, optimizer, x, y, config)
-                if stage.tied:
+                if stage.tied and first_dense(model).weight.requires_grad:
                     tie_places(model)
                 if average is not None:
                     update_average(average, model, min(config.optim.ema, (1 + now) / (10 + now)))
@@ -357,9 +357,9 @@ def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) 
 
 @torch.no_grad()
 def clip_filters(model: nn.Module, limit: float) -> None:
-    """Scale each convolution filter whose RMS exceeds `limit` back to it (section 3: "crucial")."""
+    """Scale each convolution filter whose RMS exceeds `limit` back to it (section 3: "crucial"); not those of frozen layers."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
             rms = module.weight.pow(2).mean((1, 2, 3), keepdim=True).sqrt()
             module.weight.mul_((limit / rms.clamp_min(1e-12)).clamp_max(1))
 
