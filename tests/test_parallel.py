@@ -23,7 +23,11 @@ CONFIG = {
     "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64, "dropout": 0.0, "input": "paper"},
     "optim": {"batch": 8, "lr": 0.05, "clip_rms": 0.1, "ema": 0.9},
     "augment": {"crops": "resized", "colour": 0.2, "aspect": 1.2},
-    "stages": [{"epochs": 2, "size": 64, "side": 64}, {"epochs": 2, "size": 64, "side": 73}],
+    "stages": [
+        {"epochs": 2, "size": 64, "side": 64},
+        {"epochs": 1, "size": 64, "side": 73, "tied": True, "frozen": 2},
+        {"epochs": 1, "size": 64, "side": 73},
+    ],
     "precision": "float32",
 }
 

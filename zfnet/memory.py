@@ -12,8 +12,8 @@ def keep_freed() -> None:
     """Let this process keep what its freed tensors occupied, for the next ones: it grows to its peak and stays there.
 
     Every page that the system hands out costs a page fault and is zeroed, again for each layer of each batch; on a virtual
-    machine that can be half of the time. Called by the commands, never by the library: the setting is the whole process's.
-    Does nothing where the C library is not glibc.
+    machine that was a fifth to a third of the time. Called by the commands, never by the library, for the setting is the
+    whole process's. Does nothing where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -133,11 +133,13 @@ def train(
 
         for epoch in range(progress["epoch"], epochs):
             if feed is None or run is None or stage is not _stage(config, epoch):
-                stage, feed = _stage(config, epoch), None  # its memory is free before the next takes its own
+                before, stage, feed = stage, _stage(config, epoch), None  # its memory is free before the next takes its own
                 images, val = load_images("train", stage.side), load_images("val", stage.side)
                 feed = Feed(images, device, keep=True)
-                freeze(model, stage.frozen)
-                run = runner(model, config, team)
+                if run is None or stage.frozen != before.frozen:
+                    freeze(model, stage.frozen)
+                    run = None  # a team's old hooks go before new ones come
+                    run = runner(model, config, team)
                 team.gather(None)
             order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
             order = order[: per_epoch * config.optim.batch].reshape(per_epoch, config.optim.batch)
@@ -376,9 +378,9 @@ def freeze(model: Network, layers: int) -> None:
 
     Raises TrainingError where none would be left to train.
     """
-    dense = [m for m in model if isinstance(m, (nn.Conv2d, nn.Linear))]
-    if layers >= len(dense):
-        raise TrainingError(f"frozen: {layers} of a network's {len(dense)} layers leaves none to train")
+    there = sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in model)
+    if layers >= there:
+        raise TrainingError(f"frozen: {layers} of a network's {there} layers leaves none to train")
     number = 0
     for module in model:
         number += isinstance(module, (nn.Conv2d, nn.Linear))
