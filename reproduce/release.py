@@ -50,9 +50,12 @@ def main() -> int:
     model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), options.data)
     before = measure(model, images, "before packing", fast)
     target = BUNDLED / f"{options.name}.safetensors"
-    trial = target.with_suffix(".trial.safetensors")  # replaces the bundled one when it has been measured
-    zfnet.save(model, trial, precision=options.precision)
-    packed = zfnet.load(trial).to(options.device)
+    trial = target.with_suffix(".trial.safetensors")  # measured before it replaces the bundled one
+    try:
+        zfnet.save(model, trial, precision=options.precision)
+        packed = zfnet.load(trial).to(options.device)
+    finally:
+        trial.unlink(missing_ok=True)  # it would be loaded as a bundled one
     after = measure(packed, images, "after packing", fast)
     exact = after if fast == "float32" else measure(packed, images, "after packing", "float32")
     ten = {"accuracy, ten crops": measure(packed, images, "after packing", fast, views=10)} if options.ten_crops else {}
@@ -67,7 +70,6 @@ def main() -> int:
         **ten,
     }
     zfnet.save(model, target, precision=options.precision)
-    trial.unlink()
     card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     megabytes = target.stat().st_size / 1e6
     released = zfnet.load(target)
@@ -121,6 +123,8 @@ def measure(model: Network, images: Images, title: str, precision: str, views: i
     scores = evaluate(model, images, views=views, precision=precision, progress=functools.partial(tqdm, leave=False))
     crops = "one centre crop" if views == 1 else "ten crops"
     protocol = f"{crops} of 224 from 256, {precision}"
+    if precision == "float32" and device_of(model).type == "cuda" and torch.backends.cudnn.allow_tf32:
+        protocol += ", convolutions in TF32"
     return {"top1": round(100 - scores.top1, 2), "top5": round(100 - scores.top5, 2), "n": scores.n, "protocol": protocol}
 
 

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import zfnet
 from zfnet.checkpoint import CheckpointError, read_tensors
@@ -20,7 +21,9 @@ from zfnet.config import Augment, ConfigError, parse
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
 from zfnet.data.images import standardise, to_pixels
+from zfnet.parallel import Team
 from zfnet.train import (
+    Diverged,
     TrainingError,
     augment,
     clip_filters,
@@ -104,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
         return x * float("nan") if calls["n"] > 7 else x  # three steps an epoch: in the third
 
     monkeypatch.setattr("zfnet.train.augment", poisoned)
-    with pytest.raises(TrainingError, match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors"):
+    with pytest.raises(Diverged, match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors"):
         train(config, loader(tree), tmp_path / "run")
     tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 2
@@ -122,6 +125,32 @@ def test_an_existing_run_is_not_overwritten(tree, tmp_path):
     other = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}], "seed": 4})
     with pytest.raises(TrainingError, match="seed, stages differ"):
         train(other, loader(tree), tmp_path / "run", resume=True)
+
+
+def test_a_run_that_one_machine_of_two_holds_is_neither_overwritten_nor_resumed(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+
+    @dataclass(frozen=True)
+    class Half(Team):
+        """This process, and one beside it that sees a run in its own `out`."""
+
+        def gather(self, item):
+            return [item, True]
+
+    for resume, said in ((False, "holds a run already"), (True, "no run to resume")):
+        with pytest.raises(TrainingError, match=said):
+            train(config, loader(tree), tmp_path / "run", resume=resume, team=Half())
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_resumed_on_its_own_images_wherever_they_lie_and_on_no_others(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}], "data": {"path": str(tree)}})
+    train(config, loader(tree), tmp_path / "run")
+    moved = replace(config, data=replace(config.data, path="elsewhere"))
+    assert train(moved, loader(tree), tmp_path / "run", resume=True).info["epochs"] == 2
+    next((tree / "train").glob("*/*")).unlink()
+    with pytest.raises(TrainingError, match="trained on other images"):
+        train(config, loader(tree), tmp_path / "run", resume=True)
 
 
 def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
@@ -159,7 +188,7 @@ def test_states_are_kept_as_often_as_asked(tree, tmp_path, monkeypatch):
     """With a long interval only the first and the last: the log of a run that goes on repeats no epoch and skips none."""
     config = parse(SMALL)
     whole = train(config, loader(tree), tmp_path / "whole")
-    train(config, loader(tree), tmp_path / "rarely", keep_every=1e9)
+    rarely = train(config, loader(tree), tmp_path / "rarely", keep_every=1e9)
     calls = iter(range(13))  # three steps an epoch: in the fifth
 
     def killed(*arguments):
@@ -175,8 +204,9 @@ def test_states_are_kept_as_often_as_asked(tree, tmp_path, monkeypatch):
     assert len((tmp_path / "killed" / "log.jsonl").read_text().splitlines()) == 4
     again = train(config, loader(tree), tmp_path / "killed", resume=True, keep_every=1e9)
     assert len((tmp_path / "killed" / "log.jsonl").read_text().splitlines()) == 6
-    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+    for a, b, c in zip(*(run.state_dict().values() for run in (whole, again, rarely)), strict=True):
         assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 def test_training_leaves_the_global_random_state(tree, tmp_path):
@@ -277,6 +307,67 @@ def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
     assert (places(untied) - places(untied)[..., :1]).abs().max() > 0
 
 
+def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
+    """A last epoch without gradients: what moves then is momentum alone."""
+    small = SMALL | {"optim": {"batch": 8, "lr": 0.05, "weight_decay": 0.0, "clip_rms": 0.0}, "snapshots": [1, 2, 3]}
+    stages = [{"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen": 2}, {})]
+
+    real, calls = F.cross_entropy, {"n": 0}
+
+    def loss(logits, y, **options):
+        calls["n"] += 1
+        return real(logits, y, **options) if calls["n"] <= 6 else 0 * logits.sum()  # three steps an epoch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zfnet.train.F.cross_entropy", loss)
+        train(parse(small | {"stages": stages}), loader(tree), tmp_path / "run")
+    one, two, three = (read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0] for i in (1, 2, 3))
+    for name in ("conv1.weight", "conv2.weight"):
+        assert torch.equal(one[name], two[name])
+        assert torch.equal(two[name], three[name])
+    assert not torch.equal(two["conv3.weight"], three["conv3.weight"])
+
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+    ),
+]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(tree, tmp_path, device, precision):
+    """Killed in the middle of a frozen and tied stage, it ends as the whole run does; on a GPU up to rounding."""
+    stages = [
+        {"epochs": 4, "size": 48, "side": 64},
+        {"epochs": 4, "size": 48, "side": 64, "tied": True, "frozen": 2},
+        {"epochs": 2, "size": 64, "side": 73, "tied": True, "frozen": 5},
+    ]
+    optim = {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "ema": 0.9, "clip_rms": 0.0, "label_smoothing": 0.1}
+    config = parse(SMALL | {"stages": stages, "snapshots": [1, 6, 10], "optim": optim, "precision": precision})
+    whole = train(config, loader(tree), tmp_path / "whole", device=device)
+
+    def stop(status):
+        if status.epoch == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, loader(tree), tmp_path / "run", device=device, report=stop)
+    resumed = train(config, loader(tree), tmp_path / "run", device=device, resume=True)
+    losses = [[line["loss"] for line in run.info["log"]] for run in (whole, resumed)]
+    assert losses[0][-1] < losses[0][0]
+    assert losses[0] == (losses[1] if device == "cpu" else pytest.approx(losses[1], rel=0.05))
+    assert {p.name for p in (tmp_path / "run" / "snapshots").iterdir()} == {f"epoch-{i:03d}.safetensors" for i in (1, 6, 10)}
+    exact = {"rtol": 0, "atol": 0} if device == "cpu" else {"rtol": 0.1, "atol": 0.05}
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, **exact)
+    sixth = whole.fc6.weight.view(12, 6, -1)
+    torch.testing.assert_close(sixth, sixth[..., :1].expand_as(sixth), rtol=1e-3, atol=1e-5)
+    assert evaluate(whole.to(device), loader(tree)("val", 73), precision=precision).n == 9
+
+
 def test_a_later_stage_that_freezes_every_layer_is_an_error_before_the_first(tree, tmp_path):
     stages = [{"epochs": 1, "size": 64, "side": 73, "frozen": frozen} for frozen in (0, 8)]
     with pytest.raises(TrainingError, match="frozen: 8 of a network's 8 layers"):
@@ -365,7 +456,7 @@ def test_weights_that_are_not_finite_are_never_kept(tree, tmp_path, monkeypatch)
 
     monkeypatch.setattr("zfnet.train.clip_filters", poisoned)
     config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}]})
-    with pytest.raises(TrainingError, match="not finite after epoch 2; the last good state"):
+    with pytest.raises(Diverged, match="not finite after epoch 2; the last good state"):
         train(config, loader(tree), tmp_path / "run")
     tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 1
@@ -429,12 +520,19 @@ def test_a_state_of_another_architecture_names_the_first_layer_that_differs(tree
 
 
 @pytest.mark.slow
-def test_torch_compile_trains_alike(tree, tmp_path):
-    losses = []
+@pytest.mark.parametrize("device", DEVICES)
+def test_torch_compile_trains_alike(tree, tmp_path, monkeypatch, device):
+    """Over two sizes, of which one needs the adaptive pooling, and with layers frozen on the way."""
+    losses, compiled = [], []
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(function) or real(function, **options))
     for flag in (False, True):
         model = SMALL["model"] | {"dropout": 0.0}  # a compiled dropout draws other masks
-        more = {"model": model, "stages": [{"epochs": 1, "size": 64, "side": 73}], "compile": flag, "precision": "float32"}
-        losses.append(train(parse(SMALL | more), loader(tree), tmp_path / str(flag)).info["log"][0]["loss"])
+        stages = [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73, "frozen": 1}]
+        more = {"model": model, "stages": stages, "compile": flag, "precision": "float32"}
+        log = train(parse(SMALL | more), loader(tree), tmp_path / str(flag), device=device).info["log"]
+        losses.append([line["loss"] for line in log])
+        assert bool(compiled) == flag
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 

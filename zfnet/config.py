@@ -170,6 +170,10 @@ def parse(values: Any, source: str = "config") -> Config:
                 f"{source}: stages[{i}]: size {stage.size} is not model.size {config.model.size}, the size of the mean image "
                 "that model.input: paper subtracts"
             )
+    epochs = sum(stage.epochs for stage in config.stages)
+    for epoch in config.snapshots:
+        if not 1 <= epoch <= epochs:
+            raise ConfigError(f"{source}: snapshots: {epoch} is not between 1 and {epochs}, the epochs of all stages")
     if len(config.augment.scale) != 2 or not 0 < config.augment.scale[0] <= config.augment.scale[1] <= 1:
         raise ConfigError(f"{source}: augment.scale: expected two shares 0 < low <= high <= 1, got {config.augment.scale}")
     if config.optim.nesterov and not config.optim.momentum:

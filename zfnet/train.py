@@ -37,6 +37,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on, or cannot start. The message says why, and which checkpoint is good."""
 
 
+class Diverged(TrainingError):
+    """The loss or the weights are not finite any more: the same run would end here again."""
+
+
 @dataclass(frozen=True)
 class Status:
     """Where a run stands, reported every few steps: `loss` and `accuracy` are means over the epoch so far."""
@@ -80,15 +84,15 @@ def train(
     `load_images("train" or "val", side)` gives the data. `out`, which all processes of a `team` must see, receives `log.jsonl`
     (a line an epoch), `state.safetensors` (to resume from), `snapshots/epoch-NNN.safetensors`, and at the end
     `model.safetensors`. `resume` continues from the last state, which is kept after an epoch when `keep_every` seconds have
-    passed since the one before; `init` starts from a checkpoint's weights. Raises TrainingError when the loss is not finite:
-    the state of the last finished epoch stays good.
+    passed since the one before; `init` starts from a checkpoint's weights. Raises TrainingError for a run that cannot start or
+    be resumed, and Diverged when the loss is not finite: the state of the last finished epoch stays good.
     """
     out, device = Path(out), torch.device(device)
     state_path, log_path = out / "state.safetensors", out / "log.jsonl"
-    there = all(team.gather(state_path.exists()))  # asked by all before one of them writes it
-    if resume and not there:
+    there = team.gather(state_path.exists())  # asked by all before one of them writes it
+    if resume and not all(there):
         raise TrainingError(f"{out}: no run to resume")
-    if not resume and there:
+    if not resume and any(there):
         raise TrainingError(f"{out} holds a run already: continue it with --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     if config.optim.batch % team.size:
@@ -122,9 +126,10 @@ def train(
             "seconds": 0.0,
             "log": [],
             "init": earlier,
+            "data": images.digest,
         }
         if resume:
-            progress = _restore(state_path, asked, model, optimizer, average)
+            progress = _restore(state_path, asked, images.digest, model, optimizer, average)
         elif team.leads:  # so that a run that is killed in its first epoch continues from these weights too
             _store(state_path, asked, progress, model, optimizer, average)
         if team.leads:
@@ -138,6 +143,7 @@ def train(
                 feed = Feed(images, device, keep=True)
                 if run is None or stage.frozen != before.frozen:
                     freeze(model, stage.frozen)
+                    forget(optimizer)
                     run = None  # a team's old hooks go before new ones come
                     run = runner(model, config, team)
                 team.gather(None)
@@ -168,7 +174,7 @@ def train(
                     mean_loss, seen = summed / (i + 1), (i + 1) * config.optim.batch
                     if not math.isfinite(mean_loss):
                         where = f"at epoch {epoch + 1}, step {i + 1}"
-                        raise TrainingError(f"the loss is {mean_loss} {where}; {_good(state_path, epoch)}")
+                        raise Diverged(f"the loss is {mean_loss} {where}; {_good(state_path, epoch)}")
                     speed = seen / (time.perf_counter() - began)
                     report(Status(epoch + 1, epochs, now + 1, steps, mean_loss, found / seen, speed))
 
@@ -176,7 +182,7 @@ def train(
             evaluated = _averaged(model, average)
             tensors = [*model.state_dict().values(), *evaluated.state_dict().values()]
             if not all(t.isfinite().all() for t in tensors):
-                raise TrainingError(f"weights that are not finite after epoch {epoch + 1}; {_good(state_path, epoch)}")
+                raise Diverged(f"weights that are not finite after epoch {epoch + 1}; {_good(state_path, epoch)}")
             last = epoch == epochs - 1
             limit = 0 if last else config.validate
             scores = evaluate(evaluated, val, size=stage.size, limit=limit, precision=config.precision, team=team)
@@ -387,6 +393,13 @@ def freeze(model: Network, layers: int) -> None:
         module.requires_grad_(number > layers)
 
 
+def forget(optimizer: torch.optim.SGD) -> None:
+    """Set the momentum of frozen layers to zero: one that is thawed later begins anew, not with gradients of long ago."""
+    for parameter, state in optimizer.state.items():
+        if not parameter.requires_grad:
+            state["momentum_buffer"].zero_()
+
+
 @torch.no_grad()
 def tie_places(model: Network) -> None:
     """Give layer 6 one weight a map and unit, the mean over the places of the last maps: it sees each map's mean.
@@ -418,7 +431,8 @@ def evaluate(
 ) -> Scores:
     """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
 
-    `views=10` is the paper's: corners and centre, with and without flip. `limit` looks at that many images, evenly spaced.
+    `views=10` is the paper's: corners and centre, with and without flip. On a GPU convolutions in float32 are PyTorch's TF32,
+    unless `torch.backends.cudnn.allow_tf32` is set to False. `limit` looks at that many images, evenly spaced.
     A `team` shares the batches, and each of its processes gets all their scores. Folders are matched to outputs by name.
     Raises DataError for a folder that the network has no output for, ValueError for another number of views or precision.
     """
@@ -556,12 +570,15 @@ def _store(path: Path, config: Config, progress: dict, model: Network, optimizer
     write_tensors(path, tensors, {"config": to_dict(config), "progress": progress | {"best": _finite(progress["best"])}})
 
 
-def _restore(path: Path, config: Config, model: Network, optimizer: torch.optim.SGD, average) -> dict:
+def _restore(path: Path, config: Config, data: str, model: Network, optimizer: torch.optim.SGD, average) -> dict:
     tensors, meta = read_tensors(path)
     now, then = json.loads(json.dumps(to_dict(config))), meta["config"]
+    now["data"]["path"] = then["data"]["path"]  # the images count, not where they lie
     changed = [key for key in now if now[key] != then.get(key)]
     if changed:
         raise TrainingError(f"{path}: made with another config ({', '.join(changed)} differ); resume with the same one")
+    if data != meta["progress"].get("data", data):
+        raise TrainingError(f"{path}: trained on other images than these; resume with the same ones")
     assign(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, str(path))
     for name, parameter in model.named_parameters():
         if f"momentum.{name}" in tensors:

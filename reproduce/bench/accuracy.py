@@ -31,7 +31,7 @@ def compute(ctx) -> Result:
     part = images.subset(chosen[images.labels[chosen] >= 0])
     if not len(part):
         return Result({}, {}, "not run", n=0, note="The images have no labels: --data.")
-    places = {views: ranks(probabilities(ctx.model, part, views, "float32"), part.labels) for views in (1, 10)}
+    places = {views: ranks(probabilities(ctx.model, part, views), part.labels) for views in (1, 10)}
     measured: dict = {
         f"top-{k} accuracy, %": {
             f"{views} crop{'s' * (views > 1)}": mean_interval(100.0 * (place <= k), seed=FIGURE.seed)

@@ -23,10 +23,16 @@ from zfnet.data.images import MEAN, STD
 from zfnet.train import augment, new_model, new_optimizer, runner, step, update_average
 
 SEED = 12
+STREAMED = "photographs, streamed from memory"
 WHOLE, BARE, NOISE = "photographs", "random tensors", "random images, augmented"
 TORCHVISION = "torchvision's AlexNet"
 DATA = "reading and augmenting alone"
 OURS_BEFORE = f"{TORCHVISION}, our pipeline"
+
+
+def cores() -> int:
+    """The cores that this process may use, which in a container are not all that the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def kept_at(images: Images, side: int) -> Images:
@@ -47,7 +53,7 @@ def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict
     for group in optimizer.param_groups:
         group["lr"] = 1e-4  # speed does not depend on it, and nothing overflows
     parts, generator = np.arange(len(images)).reshape(-1, of["batch"]), torch.Generator().manual_seed(SEED)
-    feed = Feed(images, device, keep=True)
+    feed, stream = Feed(images, device, keep=True), Feed(images, device)
     noise = torch.randint(0, 256, (of["batch"], of["side"], of["side"], 3), dtype=torch.uint8, generator=generator).to(device)
     x = torch.randn(of["batch"], 3, of["size"], of["size"], generator=generator).to(device)
     x, y = x.contiguous(memory_format=torch.channels_last), torch.zeros(of["batch"], dtype=torch.int64, device=device)
@@ -62,7 +68,7 @@ def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict
         step(model, run, optimizer, x, y, config)
         update_average(average, model, config.optim.ema)
 
-    def photographs() -> None:
+    def photographs(feed: Feed = feed) -> None:
         for raw, labels in feed.batches(parts):
             whole(augment(raw, of["size"], config.augment, generator), labels)
 
@@ -89,7 +95,8 @@ def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict
             whole(x, y)
 
     parts_of_it = {"forward and backward": gradients, "forward": forward, DATA: augmented}
-    return {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors} | parts_of_it
+    streamed = {STREAMED: lambda: photographs(stream)} if feed.resident else {}  # else the whole step is that already
+    return {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors} | streamed | parts_of_it
 
 
 def theirs(config: Config, images: Images, of: dict, device: torch.device, folder: Path) -> dict[str, Callable[[], None]]:
@@ -104,7 +111,7 @@ def theirs(config: Config, images: Images, of: dict, device: torch.device, folde
     model = torchvision.models.alexnet(num_classes=1000).to(device, memory_format=torch.channels_last)  # pyright: ignore
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
     plain = Config(precision=of["precision"], optim=replace(Config().optim, clip_rms=0.0))
-    workers, pinned = os.cpu_count() or 1, device.type == "cuda"
+    workers, pinned = cores(), device.type == "cuda"
     loader = DataLoader(files, of["batch"], shuffle=True, num_workers=workers, persistent_workers=True, pin_memory=pinned)
     random = torch.randn(of["batch"], 3, of["size"], of["size"], device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(of["batch"], dtype=torch.int64, device=device)
@@ -120,8 +127,24 @@ def theirs(config: Config, images: Images, of: dict, device: torch.device, folde
     def by_ours() -> None:
         loop((augment(raw, of["size"], config.augment, generator), y) for raw, y in feed.batches(parts))
 
+    def passed() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=of["precision"] == "bfloat16"):
+            return F.cross_entropy(model(random).float(), labels)
+
+    @torch.no_grad()
+    def forward() -> None:
+        for _ in parts:
+            passed()
+
+    def gradients() -> None:
+        for _ in parts:
+            model.zero_grad()
+            passed().backward()
+
     return {
         f"{TORCHVISION}, {WHOLE}": lambda: loop(loader),
         OURS_BEFORE: by_ours,
         f"{TORCHVISION}, {BARE}": lambda: loop([(random, labels)] * len(parts)),
+        f"{TORCHVISION}, forward and backward": gradients,
+        f"{TORCHVISION}, forward": forward,
     }

@@ -22,7 +22,7 @@ from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.folders import class_names, load_files, scan
 from zfnet.model import Network
 from zfnet.record import environment
-from zfnet.train import predict, train
+from zfnet.train import Diverged, predict, train
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 WIDE = "layers 3-5 of 512, 1024, 512"
@@ -75,8 +75,9 @@ PLANS = {
 class Row:
     """A trained row: errors in percent, and what it made of the N validation images.
 
-    `rank` (N,) is the place of the true class among all, from 1; `probability` (N, classes) float16, the mean over the plan's
-    views, of the networks that ensembles are made of, else empty; `label` (N,); `about` says how it was made.
+    `rank` (N,) is the place of the true class among all, from 1; `probability` (N, classes) float32, the mean over the plan's
+    views, of the networks that ensembles are made of, else empty; `label` (N,); `about` says how it was made. Of a training
+    that diverged every rank is the last, and `about["diverged"]` says where.
     """
 
     rank: np.ndarray
@@ -128,43 +129,89 @@ def trained(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed
     folder = cache_dir() / f"row-{key[:20]}"
     path = folder.with_suffix(".npz")
     if not path.exists():
-        with torch.enable_grad():
-            resume = (folder / "log.jsonl").exists()
-            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device, keep_every=KEEP)
-        _measure(ctx, plan, images, name, folder, path)
+        diverged = trained_in(folder, config, images, ctx.device)
+        arrays, about = lost(images["val"], folder) if diverged else _measure(ctx, plan, images, name, folder)
+        about |= {"name": name, "plan": asdict(plan), "diverged": diverged, **environment(ctx.device)}
+        keep(path, about=np.array(json.dumps(about)), **arrays)
         shutil.rmtree(folder)  # up to 2 GB of weights and momenta, which no figure reads
     with np.load(path, allow_pickle=False) as file:
         return Row(file["rank"], file["probability"], file["label"], json.loads(str(file["about"])))
 
 
-def _measure(ctx: Context, plan: Plan, images: dict[str, Images], name: str, folder: Path, path: Path) -> None:
-    """Evaluate a trained network and write its row, whole or not at all."""
-    model = zfnet.load(folder / "model.safetensors", folded=False).to(ctx.device)
-    val = images["val"]
-    some = images["train"].subset(np.linspace(0, len(images["train"]) - 1, min(len(images["train"]), len(val))).astype(int))
-    known, found = (probabilities(model, part, 1, plan.precision) for part in (some, val))
-    kept = np.zeros((0, found.shape[1]))
-    if name in ENSEMBLE:
-        kept = found if plan.views == 1 else probabilities(model, val, plan.views, plan.precision)
-    about = {
-        "name": name, "plan": asdict(plan), "train error": 100 * float((ranks(known, some.labels) > 1).mean()),
-        "epochs": model.info["epochs"], "log": model.info["log"], "seconds": model.info["seconds"],
-        "parameters": sum(p.numel() for p in model.parameters()), **environment(ctx.device),
-    }  # fmt: skip
-    arrays = {"rank": ranks(found, val.labels), "probability": kept.astype(np.float16), "label": val.labels}
+def trained_in(folder: Path, config: Config, images: dict[str, Images], device: str) -> str:
+    """Train in a folder, or continue there. Returns where the training diverged, if it did: it would do so again."""
+    resume = (folder / "state.safetensors").exists()
+    with torch.enable_grad():
+        try:
+            train(config, lambda split, side: images[split], folder, resume=resume, device=device, keep_every=KEEP)
+        except Diverged as error:
+            return str(error).partition(";")[0]
+    return ""
+
+
+def keep(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays to a file of the cache, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(partial, about=np.array(json.dumps(about)), **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
     os.replace(partial, path)
 
 
-def probabilities(model: Network, images: Images, views: int, precision: str) -> np.ndarray:
+def lost(val: Images, folder: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The row of a training that diverged: wrong on every image, and no wiser than chance in an ensemble."""
+    n, classes = len(val), len(val.classes)
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    about = {"train error": 100.0, "epochs": len(log), "log": log, "seconds": 0.0}
+    probability = np.full((n, classes), 1 / classes, dtype=np.float32)
+    return {"rank": np.full(n, classes), "probability": probability, "label": val.labels}, about
+
+
+def _measure(
+    ctx: Context, plan: Plan, images: dict[str, Images], name: str, folder: Path
+) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays of a trained network's row and what is to be said of it, in float32: bfloat16 makes ties of the logits."""
+    model = zfnet.load(folder / "model.safetensors", folded=False).to(ctx.device)
+    val = images["val"]
+    some = images["train"].subset(np.linspace(0, len(images["train"]) - 1, min(len(images["train"]), len(val))).astype(int))
+    known, found = (probabilities(model, part, 1) for part in (some, val))
+    kept = np.zeros((0, found.shape[1]), dtype=np.float32)
+    if name in ENSEMBLE:
+        kept = found if plan.views == 1 else probabilities(model, val, plan.views)
+    about = {
+        "train error": 100 * float((ranks(known, some.labels) > 1).mean()),
+        "epochs": model.info["epochs"], "log": model.info["log"], "seconds": model.info["seconds"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }  # fmt: skip
+    return {"rank": ranks(found, val.labels), "probability": kept, "label": val.labels}, about
+
+
+def probabilities(model: Network, images: Images, views: int) -> np.ndarray:
     """The mean probability over the views of each image: (N, classes) float32."""
     parts = np.array_split(np.arange(len(images)), -(-len(images) // 100))
-    found = torch.cat([p.cpu() for p in predict(model, images, parts, views=views, precision=precision)])
+    found = torch.cat([p.cpu() for p in predict(model, images, parts, views=views)])
     return (found / views).numpy()
 
 
 def ranks(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The place of the true class of each image, 1 the most probable: (N, classes), (N,) -> (N,)."""
-    own = probability[np.arange(len(label)), label]
-    return 1 + (probability > own[:, None]).sum(1)
+    """The place of the true class of each image, 1 the most probable: (N, classes), (N,) -> (N,). Of equals the lower class."""
+    own = probability[np.arange(len(label)), label][:, None]
+    before = np.arange(probability.shape[1]) < label[:, None]
+    return 1 + ((probability > own) | ((probability == own) & before)).sum(1)
+
+
+def paper_scale(row: Row, size: int) -> str:
+    """What the paper's 70 epochs of 1.28 million images of 224 pixels would take, by the speed that was measured at `size`."""
+    speed = speed_of(row)
+    if not speed:
+        return "ZFNet finished no epoch, by which the paper's scale could be timed."
+    with torch.device("meta"):
+        work, paper = (sum(layer.macs for layer in zfnet.describe(zfnet.zfnet(1000, size=n))) for n in (size, 224))
+    hours = 70 * 1.28e6 / speed / 3600 * paper / work
+    return (
+        f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h: the {speed:.0f} images/s "
+        f"measured at {size} pixels, in its last epoch on {row.about['device']}, scaled by the multiply-adds."
+    )
+
+
+def speed_of(row: Row) -> float:
+    """Images a second in the last epoch of a training, 0 where it finished none."""
+    return row.about["log"][-1]["images_per_second"] if row.about["log"] else 0.0

@@ -86,7 +86,7 @@ def compute(ctx) -> Result:
     note = (
         f"A network of {len(model.classes):,} classes; {len(images):,} training images, {len(epochs)} snapshots; features "
         "drawn at random; each projection is the receptive field, with a contrast of its own. A top image that changes at the "
-        "last snapshot counts as settled there."
+        f"last snapshot counts as settled there. All are looked at at {images.size} pixels, whatever size they were trained at."
     )
     scale = scale_of(len(model.classes), len(images.classes), len(images))
     if scale == "smoke":  # in a short training layer 1 also settles because it hardly leaves its random start

@@ -13,13 +13,13 @@ import torch
 
 import zfnet
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import KEEP, PLANS, load, recipe
+from reproduce.paper.ablations import PLANS, keep, load, recipe, trained_in
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.statistics import population
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
-from zfnet.train import train
+from zfnet.train import Diverged, evaluate
 
 FIGURE = Figure(
     id="fig6",
@@ -29,7 +29,7 @@ FIGURE = Figure(
     inputs=("tree", "device"),
     seed=6,
     budget=3600,
-    config={"epochs": {"cuda": 10, "cpu": 5}, "features": 16, "low": 0.1, "high": 0.25, "spectrum": 64},
+    config={"epochs": {"cuda": 10, "cpu": 5}, "features": 16, "low": 0.1, "high": 0.25, "spectrum": 64, "times chance": 3},
     files=("ablations.py", "../../configs/ablations.yaml"),
     alone=True,
 )
@@ -49,11 +49,14 @@ def compute(ctx) -> Result:
     images = {split: load(ctx, size, split) for split in ("train", "val")}
     found = {name: short_run(ctx, size, images, *run) for name, run in ctx.progress(RUNS.items(), total=3, desc="trainings")}
     arrays = {f"{name}.{key}": value for name, arrays in found.items() for key, value in arrays.items()}
-    return judge(arrays, size, len(images["val"]))
+    return judge(arrays, size, len(images["val"]), len(images["val"].classes))
 
 
 def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.ndarray]:
-    """A training's filters of layer 1 after each epoch, which maps no image excites, and layer 2's projections; kept."""
+    """A training's filters of layer 1 after each epoch, which maps no image excites, and layer 2's projections; kept.
+
+    Of a training that diverged, up to its last good epoch.
+    """
     config = recipe(size, row, FIGURE.seed)
     config = replace(
         config, model=replace(config.model, input="paper", start="paper"), optim=replace(config.optim, clip_rms=limit),
@@ -62,14 +65,14 @@ def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.n
     folder = cache_dir() / f"fig6-{digest(to_dict(config), FIGURE.config, *(part.digest for part in images.values()))[:20]}"
     path = folder.with_suffix(".npz")
     if not path.exists():
-        resume = (folder / "log.jsonl").exists()
-        with torch.enable_grad():
-            train(config, lambda split, side: images[split], folder, resume=resume, device=ctx.device, keep_every=KEEP)
-        arrays = looked_at(zfnet.load(folder / "model.safetensors").to(ctx.device), images["val"])
-        kept = [zfnet.load(p).conv1.weight.numpy() for p in sorted((folder / "snapshots").glob("*.safetensors"))]
-        partial = path.with_name(f".{path.name}.partial.npz")
-        np.savez_compressed(partial, filters=np.stack(kept), **arrays)  # pyright: ignore[reportArgumentType]
-        partial.replace(path)
+        diverged = trained_in(folder, config, images, ctx.device)
+        snapshots = [zfnet.load(p) for p in sorted((folder / "snapshots").glob("*.safetensors"))]
+        if not snapshots:
+            raise Diverged(f"{row}: {diverged}: there is nothing to look at")
+        last = snapshots[-1].to(ctx.device)
+        error = np.array(evaluate(last, images["val"]).top1)
+        filters = np.stack([model.conv1.weight.cpu().numpy() for model in snapshots])
+        keep(path, filters=filters, error=error, diverged=np.array(diverged), **looked_at(last, images["val"]))
         shutil.rmtree(folder)
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
@@ -112,12 +115,14 @@ def rms(filters: np.ndarray) -> np.ndarray:
     return np.sqrt((filters.astype(float) ** 2).mean((1, 2, 3)))
 
 
-def above(one: list[float], other: list[float]) -> bool | None:
-    """Whether an interval [mean, low, high] lies above another, or None where they overlap."""
+def above(one: list[float] | None, other: list[float] | None) -> bool | None:
+    """Whether an interval [mean, low, high] lies above another, or None where they overlap or one is missing."""
+    if one is None or other is None:
+        return None
     return True if one[1] > other[2] else False if one[2] < other[1] else None
 
 
-def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
+def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
     limits = (FIGURE.config["low"], FIGURE.config["high"])
     free, alex, ours = RUNS
     spectra = {name: shares(arrays[f"{name}.filters"][-1], limits) for name in RUNS}
@@ -125,10 +130,15 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
     dead = {name: [int(arrays[f"{name}.dead.{layer}"].sum()) for layer in ("conv1", "conv2")] for name in RUNS}
     last = {name: rms(arrays[f"{name}.filters"][-1]) for name in RUNS}
     middle = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
-    fast = {name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed) for name in RUNS}
+    fast = {name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed) for name in RUNS if arrays[f"{name}.high"].size}
     flat = {name: int((size < FLAT * np.median(size)).sum()) for name, size in last.items()}
-    acted = not np.array_equal(*(arrays[f"{name}.filters"] for name in (free, ours)))
+    acted = max(rms(filters).max() for filters in arrays[f"{free}.filters"]) > RUNS[ours][1]
+    accuracy = {name: 100 - float(arrays[f"{name}.error"]) for name in RUNS}
+    learnt = min(accuracy.values()) >= FIGURE.config["times chance"] * 100 / classes
+    diverged = {name: str(arrays[f"{name}.diverged"]) for name in RUNS if arrays[f"{name}.diverged"]}
     measured: dict = {
+        "val top-1, %": accuracy,
+        "trainings that diverged": diverged,
         "largest RMS of a filter of layer 1": {name: float(found.max()) for name, found in last.items()},
         "largest RMS of layer 1 over the median, by epoch": ratio,
         "the same after the last epoch": {name: values[-1] for name, values in ratio.items()},
@@ -144,11 +154,13 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
         "without clipping the largest filter stands out more": ratio[free][-1] > ratio[ours][-1] if acted else None,
         "AlexNet has more dead filters in layer 1": None if flat[alex] == flat[ours] else flat[alex] > flat[ours],
         "ZFNet's filters hold more of the middle frequencies": above(middle[ours], middle[alex]),
-        "AlexNet's layer-2 projections hold more of the high ones": above(fast[alex], fast[ours]),
+        "AlexNet's layer-2 projections hold more of the high ones": above(fast.get(alex), fast.get(ours)),
     }
     words = {True: "holds", False: "does not hold", None: "undecided"}
     measured["claims"] = {claim: words[yes] for claim, yes in held.items()}
     verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    if not learnt or set(held.values()) == {None}:
+        verdict = "not comparable"
     note = (
         f"{size.epochs} epochs at {size.size} pixels by configs/ablations.yaml, with the paper's range of inputs and first "
         f"weights; low is below {limits[0]:g}, high above "
@@ -156,7 +168,11 @@ def judge(arrays: dict[str, np.ndarray], size, n: int) -> Result:
         f"RMS below {FLAT:g} of the layer's median. Maps that none of {n:,} validation images excites are counted too."
     )
     if not acted:
-        note += f" No filter reached the limit of {RUNS[ours][1]:g}: (a) and (c) are the same."
+        note += f" No filter reached the limit of {RUNS[ours][1]:g}: (a) and (c) are one training."
+    if not learnt:
+        note += f" Some network is not {FIGURE.config['times chance']} times as good as chance."
+    if diverged:
+        note += f" Up to the last good epoch: {'; '.join(f'{name}: {where}' for name, where in diverged.items())}."
     if size.scale == "smoke":  # the filters have hardly left their random start
         verdict, note = "not comparable", note + " So short a training shows that it runs, no more."
     return Result(arrays, measured, verdict, n=n, note=note, scale=size.scale)
@@ -172,8 +188,9 @@ def draw(result: Result):
         tiles = (0.5 + 0.5 * filters / max(float(np.abs(filters).max()), 1e-12)).transpose(0, 2, 3, 1).astype(np.float32)
         show(axes, mosaic(enlarge(tiles, 34), 12, gap=3), f"({letter}) layer 1, {name}")
     for axes, letter, name in zip(lower[:2], "de", ("AlexNet", "ZFNet"), strict=True):
-        tiles = enlarge(projection_image(result.arrays[f"{name}.projections"]), 96)
-        show(axes, mosaic(tiles, 4, gap=4), f"({letter}) layer-2 projections, {name}")
+        pixels = result.arrays[f"{name}.projections"]
+        tiles = mosaic(enlarge(projection_image(pixels), 96), 4, gap=4) if len(pixels) else np.ones((96, 96, 3), np.float32)
+        show(axes, tiles, f"({letter}) layer-2 projections, {name}")
     ratio = result.measured["largest RMS of layer 1 over the median, by epoch"]
     for (name, values), colour, width in zip(ratio.items(), LINES, (5, 1.5, 1.5), strict=False):  # two may be the same
         lower[2].plot(range(1, len(values) + 1), values, marker="o", ms=3, lw=width, color=colour, label=name)

@@ -101,7 +101,7 @@ def from_scratch(ctx: Context, kept: np.ndarray, per_class: int, figure: Figure)
         out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest, training_source())[:20]}"
         if not (out / "model.safetensors").exists():
             seeded = replace(config, seed=number)
-            resume = (out / "log.jsonl").exists()
+            resume = (out / "state.safetensors").exists()
             with torch.enable_grad():
                 train(seeded, lambda split, side, p=parts: p[split], out, resume=resume, device=ctx.device)
         model = zfnet.load(out / "model.safetensors").to(ctx.device)

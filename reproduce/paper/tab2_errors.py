@@ -8,8 +8,7 @@ ImageNet (python -m reproduce run tab3): the released one with BatchNorm never s
 import numpy as np
 
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import WIDE, Row, load, plan, ranks, trained
-from reproduce.paper.tab3_ablations import paper_scale
+from reproduce.paper.ablations import WIDE, Row, load, paper_scale, plan, ranks, trained
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -35,7 +34,7 @@ FIGURE = Figure(
         "nets": {"ZFNets (a)": 5, "(a) and (b)": 6},
     },
     config={"times chance": 3},
-    files=("ablations.py", "tab3_ablations.py", "../../configs/ablations.yaml"),
+    files=("ablations.py", "../../configs/ablations.yaml"),
     alone=True,
 )  # fmt: skip
 ONE, MANY, WIDER, ALL = "ZFNet", "ZFNets (a)", "ZFNet with wider layers 3-5 (b)", "(a) and (b)"
@@ -82,14 +81,12 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     )
     if not learnt:
         note += f"The networks are not {FIGURE.config['times chance']} times as good as chance: nothing is compared. "
-    return Result(
-        {}, measured, verdict, n=len(alexnet.label), note=note + paper_scale({ONE: zfnets}, size.size), scale=size.scale
-    )
+    return Result({}, measured, verdict, n=len(alexnet.label), note=note + paper_scale(zfnets[0], size.size), scale=size.scale)
 
 
 def together(rows: list[Row]) -> np.ndarray:
     """The true class's place by the mean of the networks' probabilities: (N,)."""
-    return ranks(np.mean([row.probability.astype(np.float32) for row in rows], axis=0), rows[0].label)
+    return ranks(np.mean([row.probability for row in rows], axis=0), rows[0].label)
 
 
 def draw(result: Result):

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from scipy.stats import t
 
-import zfnet
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import ROWS, WIDE, Row, load, plan, trained
+from reproduce.paper.ablations import ROWS, WIDE, Row, load, paper_scale, plan, speed_of, trained
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -92,8 +91,10 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     measured |= {"seeds": seeds, "validation images": n, "classes": classes, "epochs": size.epochs}
     measured["accuracy by chance, %"] = 100 / classes
     measured["training images a second, each row at its time"] = {
-        name: round(found[0].about["log"][-1]["images_per_second"], 1) for name, found in rows.items()
+        name: round(speed, 1) for name, found in rows.items() if (speed := speed_of(found[0]))
     }
+    diverged = {f"{name}, seed {seed}": row.about["diverged"] for name, found in rows.items() for seed, row in enumerate(found)}
+    measured["trainings that diverged"] = diverged = {name: where for name, where in diverged.items() if where}
     measured["hours of training, all rows"] = sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
     for several, one in (("commits", "commit"), ("devices", "device")):
         measured[several] = sorted({row.about[one] for found in rows.values() for row in found})
@@ -112,10 +113,12 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     if not learnt:
         limit = f"{figure.config['times chance']} times as good as chance"
         note += f"Some row beside the one without layers 3, 4, 6, 7 is not {limit}: no claim is tested. "
+    if diverged:
+        note += f"Diverged, and counted as wrong on every image: {'; '.join(f'{n}: {w}' for n, w in diverged.items())}. "
     if size.scale == "smoke":
         lowest = min(errors[0] for errors in means.values())
         note += f"The lowest training error is {lowest:.0f} %: so few steps compare how fast networks learn, not how well. "
-    note += paper_scale(rows, size.size)
+    note += paper_scale(rows[Z][0], size.size)
     return Result({}, measured, verdict, n=n, note=note, scale=size.scale)
 
 
@@ -170,18 +173,6 @@ def claims(costs: dict[str, list[float]], config: dict) -> dict[str, bool | None
         "wider layers 3-5 lower the error": falls("ZFNet, wider layers 3-5"),
         "ZFNet's error is below AlexNet's": falls("ZFNet instead of AlexNet"),
     }
-
-
-def paper_scale(rows: dict[str, list[Row]], size: int) -> str:
-    """What the paper's 70 epochs of 1.28 million images of 224 pixels would take, by the speed that was measured at `size`."""
-    speed = rows[Z][0].about["log"][-1]["images_per_second"]
-    with torch.device("meta"):
-        work, paper = (sum(row.macs for row in zfnet.describe(zfnet.zfnet(1000, size=n))) for n in (size, 224))
-    hours = 70 * 1.28e6 / speed / 3600 * paper / work
-    return (
-        f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h: the {speed:.0f} images/s "
-        f"measured at {size} pixels, in its last epoch on {rows[Z][0].about['device']}, scaled by the multiply-adds."
-    )
 
 
 def draw(result: Result):

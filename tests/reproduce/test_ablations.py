@@ -75,6 +75,22 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
     assert other.measured[tab2_errors.ERROR]["ZFNet"][0] == record.measured[tab3_ablations.ERROR]["ZFNet"][1]
 
 
+def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(tree, quick, narrow, monkeypatch):
+    context = Context("imagenet65k", str(tree))
+    size = replace(plan(context), lr=1e25)
+    images = {split: ablations.load(context, size, split) for split in ("train", "val")}
+    lost = ablations.trained(context, size, images, "ZFNet", 0)
+    assert (lost.error(), lost.error(1), lost.about["log"]) == (100, 100, [])
+    assert "not finite" in lost.about["diverged"] or "the loss is" in lost.about["diverged"]
+    monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
+    again = ablations.trained(context, size, images, "ZFNet", 0)
+    assert again.about == lost.about
+    rows = {name: [row(40.0)] for name in ROWS} | {"ZFNet": [lost]}
+    result = tab3_ablations.judge({name: [replace(r, label=lost.label, rank=r.rank[: len(lost.label)]) for r in found] for name, found in rows.items()}, TINY, tab3_ablations.FIGURE)  # fmt: skip
+    assert f"ZFNet, seed 0: {lost.about['diverged']}" in result.note
+    assert "finished no epoch" in result.note
+
+
 def test_without_a_tree_nothing_is_claimed(tmp_path):
     for name in ("tab2", "tab3"):
         record = run(discover()[name], Context("imagenet65k", None), tmp_path).record
@@ -88,9 +104,16 @@ def row(error, seed=0, n=2000, train=30.0):
     rank = np.ones(n, dtype=np.int64)
     rank[rng.permutation(n)[: int(n * error / 100)]] = 7
     label = np.arange(n) % 20
-    probability = np.full((n, 20), 0.01, dtype=np.float16)
+    probability = np.full((n, 20), 0.01, dtype=np.float32)
     probability[np.arange(n), np.where(rank > 1, (label + 1 + seed) % 20, label)] = 0.5 if seed else 0.4
-    about = {"train error": train, "log": [{"images_per_second": 100.0}], "seconds": 36.0, "commit": "c", "device": "d"}
+    about = {
+        "train error": train,
+        "diverged": "",
+        "log": [{"images_per_second": 100.0}],
+        "seconds": 36.0,
+        "commit": "c",
+        "device": "d",
+    }
     return Row(rank, probability, label, about)
 
 
@@ -168,6 +191,8 @@ def test_an_ensemble_averages_probabilities():
 def test_ranks_count_what_is_more_probable():
     probability = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
     assert ranks(probability, np.array([0, 0])).tolist() == [3, 1]
+    flat = np.full((4, 4), 0.25)  # a network that says the same of all images is right by chance, not always
+    assert ranks(flat, np.arange(4)).tolist() == [1, 2, 3, 4]
 
 
 def test_the_plan_follows_the_device():
@@ -186,8 +211,7 @@ def test_all_four_layers_must_cost_more_than_their_pairs():
 
 
 def test_hours_at_paper_scale_are_of_the_papers_image_size():
-    rows = {"ZFNet": [row(40.0)]}
-    whole, small = tab3_ablations.paper_scale(rows, 224), tab3_ablations.paper_scale(rows, 112)
+    whole, small = (ablations.paper_scale(row(40.0), size) for size in (224, 112))
     hours = [int(text.split(" h:")[0].split()[-1].replace(",", "")) for text in (whole, small)]
     assert hours[0] == round(70 * 1.28e6 / 100 / 3600)
     assert 3 < hours[1] / hours[0] < 5

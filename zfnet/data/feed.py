@@ -44,7 +44,7 @@ class Feed:
                 yield self._pixels[chosen], self._labels[chosen]
             return
         waiting: deque = deque()
-        with ThreadPoolExecutor(1) as reader:
+        with ThreadPoolExecutor(1 if self._stream is None else AHEAD) as reader:  # a CPU's cores have enough to do
             for part in parts:
                 waiting.append(reader.submit(self._read, part))
                 if len(waiting) > AHEAD:
