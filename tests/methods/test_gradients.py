@@ -21,6 +21,7 @@ from zfnet.methods.gradients import (
     integrated_gradients,
     saliency,
     smoothgrad,
+    unit_gradient,
 )
 
 RELUS = {
@@ -311,3 +312,68 @@ def test_wrong_requests():
 
         with pytest.raises(UnsupportedNetwork, match="detaches the signal"):
             saliency(Cut(), x)
+
+
+def slow_unit(model, x, layer, channel, position, guided):
+    """The way down by hand: the pass kept, each ReLU's mask, and for guided back-propagation the sign of what comes down."""
+    signals, names = [x], []
+    for name, module in model.named_children():
+        signals.append(module(signals[-1]))
+        names.append(name)
+        if name == f"relu{layer[-1]}":
+            break
+    down = torch.zeros_like(signals[-1])
+    down[(0, channel, *position)] = 1
+    for name, below, above in zip(reversed(names), reversed(signals[:-1]), reversed(signals[1:]), strict=True):
+        module = model.get_submodule(name)
+        if name.startswith("relu"):
+            down = down * (above > 0)
+            down = down.clamp_min(0) if guided else down
+        else:
+            point = below.detach().requires_grad_()
+            (down,) = torch.autograd.grad(module(point), point, down)
+    return down
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_a_units_gradient_against_the_way_down_by_hand(guided):
+    model = small_zfnet()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    for layer in ("conv1", "conv3", "conv5"):
+        p = unit_gradient(model, x, layer, torch.tensor([2, 5]), guided=guided)
+        by_deconvnet = zfnet.project(model, x, layer, torch.tensor([2, 5]))
+        assert torch.equal(p.position, by_deconvnet.position)
+        assert torch.equal(p.box, by_deconvnet.box)
+        for n, channel in enumerate((2, 5)):
+            expected = slow_unit(model, x[n : n + 1], layer, channel, p.position[n].tolist(), guided)
+            torch.testing.assert_close(p.pixels[n : n + 1], expected, rtol=1e-4, atol=1e-6)
+        cropped = unit_gradient(model, x, layer, torch.tensor([2, 5]), guided=guided, crop=True)
+        assert cropped.pixels.shape == zfnet.project(model, x, layer, torch.tensor([2, 5]), crop=True).pixels.shape
+        assert float(cropped.pixels.abs().sum()) == pytest.approx(float(p.pixels.abs().sum()), rel=1e-4)  # nothing outside
+
+
+def test_a_units_gradient_equals_captums():
+    model = small_zfnet()
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    for guided, method in (
+        (True, captum.attr.NeuronGuidedBackprop(model, model.relu4)),
+        (False, captum.attr.NeuronGradient(model, model.relu4)),
+    ):
+        p = unit_gradient(model, x, "conv4", 7, guided=guided)
+        theirs = method.attribute(x.clone().requires_grad_(), (7, *p.position[0].tolist()))
+        torch.testing.assert_close(p.pixels, theirs.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_units_of_dense_layers_of_one_image_and_in_batches():
+    model = small_zfnet()
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    many = unit_gradient(model, x, "conv5", torch.arange(5), batch=2)
+    assert many.pixels.shape == (5, 3, 64, 64)
+    for n in range(5):
+        torch.testing.assert_close(many.pixels[n : n + 1], unit_gradient(model, x, "conv5", n).pixels)
+    logit = unit_gradient(model, x, "fc8", 3, guided=False, crop=True)
+    torch.testing.assert_close(logit.pixels, zfnet.explain(model, x, "saliency", 3).pixels)
+    with torch.inference_mode():
+        assert torch.equal(unit_gradient(model, x, "conv5", torch.arange(5), batch=2).pixels, many.pixels)
+    with pytest.raises(IndexError):
+        unit_gradient(model, x, "conv5", 99)

@@ -166,3 +166,19 @@ def test_features_are_those_of_a_trace_and_gradients_pass():
     before = features(model, x.detach(), ("conv2",), rectified=False)(x)["conv2"]
     torch.testing.assert_close(nn.functional.relu(before).detach(), t["conv2"], rtol=1e-4, atol=1e-5)
     assert float(before.detach().min()) < 0
+
+
+def test_a_texture_without_content_is_the_same_descent_without_that_term():
+    model, noise, style = small_zfnet(), images(2, seed=7), images(1, 48, 80, seed=2)
+    t = style_transfer(model, None, style, start=noise, style_layers=("conv1", "conv3"), variation=0.0, weight=5, steps=30)
+    assert t.content is None
+    maps = zfnet.trace(model, noise)
+    goal = features(model, noise, ("conv1", "conv3"))(style)
+    expected = sum(((gram(maps[n]) - gram(goal[n])) ** 2).sum((1, 2)) / (gram(goal[n]) ** 2).sum() for n in goal) * 5 / 2
+    torch.testing.assert_close(t.history[0], expected)
+    assert set(t.style) == {"conv1", "conv3"}
+    assert (t.history[-1] < 0.3 * t.history[0]).all()
+    with pytest.raises(ValueError, match="needs a start"):
+        style_transfer(model, None, style)
+    with pytest.raises(ValueError, match="one style or one for each of 2 images"):
+        style_transfer(model, None, images(3), start=noise)

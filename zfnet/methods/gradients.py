@@ -1,16 +1,21 @@
-"""Attributions from the gradient of a class's logit: plain, averaged, integrated, and with another backward pass of ReLUs."""
+"""Attributions from the gradient of a class's logit: plain, averaged, integrated, and with another backward pass of ReLUs.
+
+And of any unit of any layer, beside the deconvnet's projection of it: `unit_gradient`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from zfnet.activations import evaluating, trace
 from zfnet.data import silent
-from zfnet.deconv import backproject
-from zfnet.methods.attribution import Attribution, Target, forward, gradient
+from zfnet.deconv import Projection, backproject, cut, project
+from zfnet.methods.attribution import Attribution, Target, forward, gradient, rectify
+from zfnet.methods.synthesis import features, slope
 from zfnet.occlusion import filling, resolve_target
 from zfnet.windows import UnsupportedNetwork
 
@@ -112,7 +117,7 @@ def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Attri
     has none. ReLUs may be modules, functions, in place, used many times, or clamps at 0. Arguments as `saliency`.
     Raises UnsupportedNetwork also for other nonlinearities, which have no such rule.
     """
-    g, target = gradient(model, x, target, rule=lambda incoming, outgoing: outgoing.clamp_min(0))
+    g, target = gradient(model, x, target, rule=guide)
     return Attribution(strongest(g), g, "guided_backprop", target)
 
 
@@ -134,6 +139,48 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
         target = resolve_target(target, t.logits)
         g = backproject(t, torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0))
     return Attribution(strongest(g), g, "deconvnet", target)
+
+
+def unit_gradient(
+    model: nn.Module,
+    x: Tensor,
+    layer: str,
+    channel: int | Tensor,
+    position: tuple[int, int] | Tensor | None = None,
+    *,
+    guided: bool = True,
+    crop: bool = False,
+    batch: int = 16,
+) -> Projection:
+    r"""The gradient of one activation of each image in its pixels, or guided back-propagation of it, as a `Projection`.
+
+    What `zfnet.project` shows by the deconvnet: the same units, chosen alike (`channel`, `position`, `crop` as there), their
+    gradient $\partial a / \partial x$ in the place of its signal. `guided`: each ReLU on the way also drops a negative signal,
+    Springenberg et al. 2015, section 3.4 and Fig. 3; a silent unit has neither. Networks are chains of modules, as for
+    `project`. `pixels` is in units of the activation per unit of input, where `project` begins with the activation itself. At
+    most `batch` units are passed back at once.
+    Raises UnknownLayer, UnsupportedNetwork, IndexError, ValueError as `zfnet.project`.
+    """
+    p = project(model, x, layer, channel, position, crop=crop)
+    images = x.expand(len(p.channel), *x.shape[1:])
+    read, parts = features(model, x, (layer,)), []
+    with torch.inference_mode(False), torch.enable_grad():
+        for rows in torch.arange(len(images), device=x.device).split(batch):
+            leaf = images[rows].detach().clone().requires_grad_()
+            maps = read(leaf)[layer]
+            maps = maps[..., None, None] if maps.ndim == 2 else maps
+            value = maps[torch.arange(len(rows)), p.channel[rows], p.position[rows, 0], p.position[rows, 1]]
+            if guided:
+                rectify(value, leaf, guide)
+            parts.append(slope(value, leaf))
+    pixels = torch.cat(parts)
+    height, width = p.pixels.shape[2:]
+    return replace(p, pixels=cut(pixels, p.corner, (height, width)) if crop else pixels)
+
+
+def guide(incoming: Tensor, outgoing: Tensor) -> Tensor:
+    """Guided back-propagation's rule for a ReLU, of the signal before and after its mask: what is negative is dropped."""
+    return outgoing.clamp_min(0)
 
 
 def strongest(pixels: Tensor) -> Tensor:

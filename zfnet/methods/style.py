@@ -1,4 +1,4 @@
-"""Style transfer: an image with the layout of one picture and the texture of another, both as the network sees them."""
+"""Style transfer, and texture synthesis: one picture's layout, or none, in another's texture, as the network sees them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class StyleTransfer:
     """N images in which content and style are mixed.
 
     `pixels` (N, 3, H, W) are valid images in the network's input convention. `history` (steps, N) is the loss before each
-    step. `content` (N,) and `style[layer]` (N,) are the distances left: relative, 0 for the same code or Gram matrix.
+    step. `content` (N,), None of a texture alone, and `style[layer]` (N,) are the distances left: relative, 0 for the same code
+    or Gram matrix.
     """
 
     pixels: Tensor
     history: Tensor
-    content: Tensor
+    content: Tensor | None
     style: dict[str, Tensor]
 
 
@@ -43,7 +44,7 @@ def gram(maps: Tensor) -> Tensor:
 
 def style_transfer(
     model: nn.Module,
-    content: Tensor,
+    content: Tensor | None,
     style: Tensor,
     *,
     content_layer: str = "conv4",
@@ -63,41 +64,42 @@ def style_transfer(
     Ecker & Bethge 2016, eq. 1-7; there the distances are not relative, so that the weights depend on the network, and L-BFGS
     starts from noise. Here Adam starts from the content, unless `start` (N, 3, H, W) says else, and pixels stay valid. Gatys
     replaced VGG's max pooling by averages, which they found slightly more appealing; the network here keeps its own.
+    With `content` None a texture is synthesised, the first term left out: Gatys, Ecker & Bethge 2015; `start` is then noise.
 
     `content` (N, 3, H, W) and `style` (N or 1, 3, h, w) are in the network's input convention; sizes may differ. Layers are
     those of `zfnet.trace`, or module paths in other networks. At most `batch` images are in memory.
     Raises ValueError for bad inputs or options, or a layer that is zero throughout; UnknownLayer, UnsupportedNetwork.
     """
-    check_input(model, content)
-    check_input(model, style)
     start, style_layers = content if start is None else start, as_names(style_layers)
-    if len(style) not in (1, len(content)) or start.shape != content.shape:
+    if start is None:
+        raise ValueError("a texture without content needs a start (N, 3, H, W), such as noise")
+    for images in (start, style) if content is None else (content, style, start):
+        check_input(model, images)
+    if len(style) not in (1, len(start)) or (content is not None and start.shape != content.shape):
         raise ValueError(
-            f"give one style or one for each of {len(content)} images, and a start of their shape; got {tuple(style.shape)} "
+            f"give one style or one for each of {len(start)} images, and a start of their shape; got {tuple(style.shape)} "
             f"and {tuple(start.shape)}"
         )
-    check_input(model, start)
     if batch < 1 or min(weight, variation) < 0 or not style_layers:
         raise ValueError(f"batch must be at least 1, weights 0 or more: {batch}, {weight}, {variation}; layers not empty")
-    layers = tuple(dict.fromkeys((content_layer, *style_layers)))
-    read = features(model, content, layers)
-    jobs = [torch.arange(len(content))[first : first + batch] for first in range(0, len(content), batch)]
+    layers = tuple(dict.fromkeys(style_layers if content is None else (content_layer, *style_layers)))
+    read = features(model, start, layers)
     parts = []
-    for rows in jobs:
+    for rows in torch.arange(len(start)).split(batch):
         with torch.no_grad():
-            goal = read(content[rows])[content_layer]
+            goal = None if content is None else read(content[rows])[content_layer]
             grams = {
                 name: gram(maps) for name, maps in read(style[rows if len(style) > 1 else [0]]).items() if name in style_layers
             }
-        check_goal(goal, f"what {content_layer} says to the content")
+        if goal is not None:
+            check_goal(goal, f"what {content_layer} says to the content")
         for name, matrices in grams.items():
             check_goal(matrices, f"what {name} says to the style")
 
         def distances(x: Tensor, goal=goal, grams=grams) -> tuple[Tensor, dict[str, Tensor]]:
             found = read(x)
-            return relative(found[content_layer], goal), {
-                name: relative(gram(found[name]), grams[name]) for name in style_layers
-            }
+            far = x.new_zeros(len(x)) if goal is None else relative(found[content_layer], goal)
+            return far, {name: relative(gram(found[name]), grams[name]) for name in style_layers}
 
         def loss(x: Tensor, step: int, distances=distances) -> Tensor:
             far, styles = distances(x)
@@ -110,7 +112,7 @@ def style_transfer(
             parts.append((pixels, history.T, *distances(pixels)))
     pixels, history, far, styles = zip(*parts, strict=True)
     left = {name: torch.cat([part[name] for part in styles]) for name in style_layers}
-    return StyleTransfer(torch.cat(pixels), torch.cat(history).T, torch.cat(far), left)
+    return StyleTransfer(torch.cat(pixels), torch.cat(history).T, None if content is None else torch.cat(far), left)
 
 
 def check_goal(goal: Tensor, what: str) -> None:
