@@ -1,5 +1,7 @@
 """What several of the lectures' pictures share: which images are looked at, their classes, and what a unit saw of them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.utils.data import Subset
@@ -38,6 +40,19 @@ def patches(ctx, layer: str, index: np.ndarray, position: torch.Tensor) -> np.nd
     field = zfnet.trace(ctx.model, x[:1].to(ctx.device), until=layer).receptive_field(layer)
     corner = (field.offset + field.stride * position).clamp(0, x.shape[-1] - field.size)
     return cut(x, corner, field.size).numpy()
+
+
+def surest(ctx, wnids: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Of each class that is there, the image of the corpus (1, 3, H, W) whose class is most probable, by the class's name."""
+    found = {}
+    for wnid in wnids:
+        target = ctx.model.wnids.index(wnid) if wnid in ctx.model.wnids else -1
+        rows = np.flatnonzero(ctx.images.labels == target) if target >= 0 else []
+        if len(rows):
+            x = ctx.images.batch(rows).to(ctx.device)
+            best = ctx.model(x).softmax(1)[:, target].argmax()
+            found[ctx.model.classes[target]] = x[best : best + 1]
+    return found
 
 
 def verdict(held: dict[str, bool]) -> tuple[dict[str, str], str]:

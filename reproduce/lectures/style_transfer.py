@@ -11,7 +11,7 @@ import torch
 
 import zfnet
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import verdict
+from reproduce.lectures.shared import surest, verdict
 from zfnet.methods.style import LAYERS, gram, relative, style_transfer
 from zfnet.plot import new_figure, photograph, show
 
@@ -35,7 +35,8 @@ FIGURE = Figure(
 def compute(ctx) -> Result:
     config = FIGURE.config
     contents = torch.cat([zfnet.preprocess(zfnet.photograph(name)) for name in config["contents"]]).to(ctx.device)
-    styles = {name: zfnet.preprocess(zfnet.photograph(name)).to(ctx.device) for name in config["styles"]} | surest(ctx)
+    styles = {name: zfnet.preprocess(zfnet.photograph(name)).to(ctx.device) for name in config["styles"]}
+    styles |= surest(ctx, config["wnids"])
     options = {key: config[key] for key in ("content_layer", "weight", "variation", "steps", "rate")}
     arrays = {"contents": contents.cpu().numpy(), "styles": torch.cat(list(styles.values())).cpu().numpy()}
     before = zfnet.trace(ctx.model, contents, until=LAYERS[-1])
@@ -71,19 +72,6 @@ def compute(ctx) -> Result:
 
 def by_content(values: torch.Tensor) -> dict[str, float]:
     return dict(zip(FIGURE.config["contents"], values.tolist(), strict=True))
-
-
-def surest(ctx) -> dict[str, torch.Tensor]:
-    """Of each class of the configuration, the image of the corpus whose class is most probable, by the class's name."""
-    found = {}
-    for wnid in FIGURE.config["wnids"]:
-        target = ctx.model.wnids.index(wnid) if wnid in ctx.model.wnids else -1
-        rows = np.flatnonzero(ctx.images.labels == target) if target >= 0 else []
-        if len(rows):
-            x = ctx.images.batch(rows).to(ctx.device)
-            best = ctx.model(x).softmax(1)[:, target].argmax()
-            found[ctx.model.classes[target]] = x[best : best + 1]
-    return found
 
 
 def judge(rows: list[dict], contents: int) -> tuple[dict[str, str], str]:

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from reproduce.lectures import ascent_starts, class_images, filter_sheets, fooling, fooling_rates, inversions, style_transfer
+from reproduce.lectures import (
+    ascent_starts,
+    class_images,
+    dreams,
+    filter_sheets,
+    fooling,
+    fooling_rates,
+    guided_units,
+    inversions,
+    style_transfer,
+    textures,
+)
 from tests.methods.networks import small_zfnet
 from zfnet.data import silent
 from zfnet.data.images import standardise
@@ -21,6 +32,8 @@ SCRIPTS = {
     ascent_starts: {"targets": {"logits": [1, 2], "conv5": [3]}, "images": 5, "steps": 3},
     inversions: {"images": 2, "others": 4, "steps": 3},
     style_transfer: {"wnids": ["4"], "steps": 3},
+    textures: {"wnids": ["4"], "steps": 3},
+    dreams: {"images": 3, "steps": 2, "octaves": 2},
     fooling: {"shown": 2, "images": 3, "steps": 3, "rubbish": 2, "climbing": 3, "goal": "3"},
     fooling_rates: {"images": 6, "targeted": 4, "epsilon": [1, 2], "random": [2], "iterated": [1, 2], "aimed": [2], "steps": 2, "aimed steps": 2},
 }  # fmt: skip
@@ -172,3 +185,48 @@ def test_correlations_of_starts_and_targets():
     same, other = ascent_starts.compared(rows)
     assert same == pytest.approx([0.0, -1, 1])  # 1 for the first target's starts, -1 for the second's
     assert other == pytest.approx([0.0, -1, 1])
+
+
+def test_the_mean_frequency_is_that_of_a_wave():
+    at = torch.arange(64)
+    waves = [torch.cos(2 * torch.pi * cycles * at / 64).expand(3, 64, 64) for cycles in (4, 16)]
+    slanted = torch.cos(2 * torch.pi * (3 * at[:, None] + 4 * at) / 64).expand(3, 64, 64)
+    found = dreams.mean_frequency(torch.stack([*waves, slanted]).float())
+    np.testing.assert_allclose(found, [4 / 64, 16 / 64, 5 / 64], rtol=1e-5)
+
+
+def test_units_are_asked_again_with_the_part_of_their_field_that_is_kept(ctx, monkeypatch):
+    import zfnet
+
+    config = guided_units.FIGURE.config | {"features": 6, "shown": 2}
+    monkeypatch.setattr(guided_units, "FIGURE", replace(guided_units.FIGURE, config=config))
+    ctx.top = zfnet.top_activations(ctx.model, ctx.images, ("conv5",), 1)
+    with torch.no_grad():
+        result = guided_units.compute(ctx)
+    shares = result.measured["share of the activation that is kept"]
+    assert list(shares) == ["deconvnet", "guided back-propagation", "gradient", "at random"]
+    for name, (gain, low, high) in result.measured["gain"].items():
+        one, other = name.split(" less ")
+        assert gain == pytest.approx(shares[one][0] - shares[other][0])
+        assert result.measured["claims"][name] == ("holds" if low > 0 else "does not hold")
+        assert low <= gain <= high
+    assert list(guided_units.draw(result)) == ["guided_units.jpg"]
+    monkeypatch.setattr(guided_units, "FIGURE", replace(guided_units.FIGURE, config=config | {"share": 1.0}))
+    with torch.no_grad():  # all of the field: all of the activation, whatever is outside
+        whole = guided_units.compute(ctx).measured["share of the activation that is kept"]
+    assert all(values == pytest.approx([1.0] * 3, abs=0.2) for values in whole.values())
+
+
+def test_the_cells_of_a_field_with_most_energy():
+    box = torch.tensor([[0, 8, 16, 24], [4, 4, 20, 12]])
+    inside = guided_units.in_field(box, torch.zeros(2, 4, 4))
+    assert inside[0].nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    assert inside[1].nonzero().tolist() == [[0, 0], [1, 0]]  # middles at 4 and 12 are in, at 20 out
+    energy = torch.arange(16.0).view(1, 4, 4).repeat(2, 1, 1)
+    kept = guided_units.most(energy, inside, torch.Generator())
+    assert kept[0].nonzero().tolist() == [[1, 2]]  # a quarter of four
+    pixels = guided_units.enlarged(kept, torch.zeros(2, 3, 36, 32))
+    assert pixels.shape == (2, 1, 36, 32)
+    assert pixels[0, 0].nonzero().amin(0).tolist() == [8, 16]
+    assert float(pixels[0].sum()) == 64
+    torch.testing.assert_close(guided_units.by_cell(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
