@@ -118,6 +118,13 @@ def described(b: Binned) -> dict:
     }  # fmt: skip
 
 
+def spans(values: np.ndarray, edges: np.ndarray) -> list[str]:
+    """Each bin in words: from where to where, or the one value that is in it."""
+    bins = np.searchsorted(edges[1:-1], values, side="right")
+    alike = [len(np.unique(values[bins == n])) == 1 for n in range(len(edges) - 1)]
+    return [low if one else f"{low} to {high}" for one, (low, high) in zip(alike, pairwise(fitted(edges)), strict=True)]
+
+
 def fitted(edges: np.ndarray) -> list[str]:
     """Different numbers as plain decimals, with as few digits as tell them apart: 0, 21, 164; 0.05, 0.35, 0.42; 40, 1,340."""
     texts = ([f"{edge:,.{digits}f}" for edge in edges] for digits in range(9))
@@ -179,8 +186,7 @@ def draw(result: Result):
         place, share = np.arange(len(b.share)), 100 * b.share
         panel.errorbar(place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3)
         panel.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
-        ends = fitted(b.edges)
-        panel.set_xticks(place, [f"{low} to {high}" for low, high in pairwise(ends)], fontsize=7.5)
+        panel.set_xticks(place, spans(a[f"value.{name}"], b.edges), fontsize=7.5)
         panel.set(title=f"{name}, n = {len(a[f'value.{name}']):,}", ylabel="top-1, %", xlabel=UNITS[name])
         panel.set_xlim(-0.4, len(place) - 0.6)
         if within_class.get(name):

@@ -1,8 +1,8 @@
 """DeepDream: what each layer sees in a photograph, drawn into it.
 
 Mordvintsev, Olah & Tyka 2015. No class and no feature is chosen: whatever the layer's maps say to the photograph is made
-louder, at several sizes. Low layers draw strokes and grain, high ones larger and more intricate things. How large is what a
-layer draws? The change's energy by frequency says so in a number.
+louder, at several sizes. Of deeper networks it is said that low layers draw strokes, and high ones larger and more intricate
+things. How large is what a layer draws? The change's energy by frequency says so in a number.
 """
 
 import numpy as np

@@ -101,7 +101,7 @@ def draw(result: Result):
     widths = [sheet.shape[1] for sheet in sheets.values()]
     for panel, (layer, sheet) in zip(below.subplots(1, 5, width_ratios=widths), sheets.items(), strict=True):
         none = int((a[layer].max((1, 2)) <= 0).sum())
-        show(panel, sheet, f"{layer}: {len(a[layer])} maps, {none} blank\n(mean over images {blank[layer][0]:.1%})")
+        show(panel, sheet, f"{layer}: {len(a[layer])} maps\n{none} blank\n(mean {blank[layer][0]:.1%})")
     return {"maps.jpg": figure}
 
 

@@ -27,7 +27,7 @@ FIGURE = Figure(
     inputs=("model", "images", "top"),
     seed=36,
     budget=9,
-    config={"features": 100, "features of samples": 16, "shown": 5, "cell": 8, "share": 0.25},
+    config={"features": 100, "features of samples": 12, "shown": 5, "cell": 8, "share": 0.25},
     files=("shared.py",),
 )
 LAYER = "conv5"
@@ -56,12 +56,11 @@ def compute(ctx) -> Result:
         return mean_interval(values.cpu().numpy().astype(float), seed=FIGURE.seed)
 
     gains = {f"{one} less {other}": mean(shares[one] - shares[other]) for one, other in BETTER}
-    flat = {way: energy[way].flatten(1).double() for way in back}
     measured = {
         "share of the activation that is kept": {way: mean(values) for way, values in shares.items()},
         "gain": gains,
-        "rank correlation of the energies": {
-            f"{one}, {other}": mean(rank_correlation(flat[one], flat[other]))
+        "rank correlation of the energies in the field": {
+            f"{one}, {other}": mean(agreement(energy[one], energy[other], inside))
             for one, other in ((DECONVNET, GUIDED), (DECONVNET, GRADIENT), (GUIDED, GRADIENT))
         },
     }
@@ -94,6 +93,12 @@ def in_field(box: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     top, left, bottom, right = box.T[..., None, None]
     row, column = (FIGURE.config["cell"] * (torch.arange(n, device=box.device) + 0.5) for n in cells.shape[1:])
     return (row[:, None] >= top) & (row[:, None] < bottom) & (column >= left) & (column < right)
+
+
+def agreement(one: torch.Tensor, other: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """The rank correlation of two energies (N, rows, columns) over the cells inside: (N,)."""
+    rows = zip(one.double(), other.double(), inside, strict=True)
+    return torch.cat([rank_correlation(a[cells][None], b[cells][None]) for a, b, cells in rows])
 
 
 def most(energy: torch.Tensor, inside: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -150,7 +150,7 @@ def draw(result: Result):
         axes.text(
             n * (side + gap) + side / 2,
             -6,
-            kind.replace(", ", "\n").replace(" only", "\nonly"),
+            kind.replace(", ", "\n").replace(" only", "\nonly").replace("outline", "silhouette"),
             ha="center",
             va="bottom",
             fontsize=7.5,
@@ -168,7 +168,7 @@ def draw(result: Result):
     bars.set(
         xlim=(0, 1.2 * values[:, 2].max()),
         xlabel="probability of the class, mean and 95 % interval",
-        title=f"One cue left, {result.n} images",
+        title=f"One cue left, {result.n} images; orange: the two that are compared",
     )
     strip = right.subplots()
     tiles = np.stack([a["content"], a["paint"], a["painted"]]) / 255  # (3, pairs, H, W, 3)

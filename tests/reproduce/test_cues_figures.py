@@ -262,3 +262,9 @@ def test_faces_and_files_that_are_declared_exist():
         folder = objects.ANNOTATED.parent
         assert all((folder / name).is_file() for name in module.FIGURE.files)
     assert yaml.safe_load(objects.ANNOTATED.read_text()).keys() == {"outlines", "polygons", "boxes"}
+
+
+def test_a_bin_of_one_value_is_named_by_it():
+    edges = np.array([40.0, 794, 1340])
+    assert attributes.spans(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
+    assert attributes.spans(np.array([40.0, 41, 794, 1340]), edges) == ["40 to 794", "794 to 1,340"]
