@@ -23,7 +23,7 @@ FIGURE = Figure(
     seed=38,
     budget=480,
     config={
-        "textures": ["brick", "grass", "gravel"], "wnids": ["n02391049", "n03530642"], "noise": 0.3, "steps": 150, "rate": 0.08,
+        "textures": ["brick", "grass"], "wnids": ["n02391049", "n03530642"], "noise": 0.3, "steps": 150, "rate": 0.08,
         "variation": 0.02, "near": 0.1, "forgotten": 0.2,
     },
     files=("shared.py",),
@@ -81,11 +81,11 @@ def grams(model, x: torch.Tensor) -> dict[str, torch.Tensor]:
 def draw(result: Result):
     a = result.arrays
     columns = ["sources", *(f"{up_to(n)}.pixels" for n in range(1, len(LAYERS) + 1))]
-    figure = new_figure(1.9 * len(columns), 1.98 * len(a["names"]) + 0.3)
+    figure = new_figure(1.55 * len(columns), 1.62 * len(a["names"]) + 0.3)
     grid = figure.subplots(len(a["names"]), len(columns), squeeze=False)
     for row, (name, panels) in enumerate(zip(a["names"], grid, strict=True)):
         for panel, column in zip(panels, columns, strict=True):
-            title = "the picture" if column == "sources" else f"from {column.removesuffix('.pixels')}"
+            title = "the picture" if column == "sources" else f"layers 1 to {column[-8]}" if " to " in column else "layer 1"
             show(panel, photograph(a[column][row : row + 1])[0], title if row == 0 else "")
         panels[0].text(-8, a["sources"].shape[-1] / 2, name, rotation=90, ha="right", va="center", fontsize=9)
     return {"textures.jpg": figure}

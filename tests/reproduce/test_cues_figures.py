@@ -11,7 +11,17 @@ import yaml
 import zfnet
 from reproduce.annotated import present
 from reproduce.figure import SAMPLES, Context, run
-from reproduce.lectures import attributes, keypoints, mistakes, objects, painted, parts_shape_texture, recognised, video
+from reproduce.lectures import (
+    attributes,
+    keypoints,
+    localisation,
+    mistakes,
+    objects,
+    painted,
+    parts_shape_texture,
+    recognised,
+    video,
+)
 from tests.conftest import random_he
 from zfnet.data.cache import Images
 from zfnet.data.scenes import draw_scene
@@ -268,3 +278,33 @@ def test_a_bin_of_one_value_is_named_by_it():
     edges = np.array([40.0, 794, 1340])
     assert attributes.spans(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
     assert attributes.spans(np.array([40.0, 41, 794, 1340]), edges) == ["40 to 794", "794 to 1,340"]
+
+
+def test_boxes_of_masks_and_their_overlap():
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[2:5, 3:9] = mask[10:18, 12:14] = True  # 18 and 16 pixels
+    assert localisation.box_of(mask).tolist() == [2, 3, 5, 9]
+    assert localisation.box_of(~mask & mask).tolist() == [0, 0, 20, 30]
+    one, other = np.array([[0, 0, 10, 10], [0, 0, 4, 4]]), np.array([[5, 0, 15, 10], [6, 6, 9, 9]])
+    np.testing.assert_allclose(localisation.overlap(one, other), [50 / 150, 0])
+    assert localisation.percent(np.array([True, False, False, False]))[0] == 25
+
+
+def test_a_map_above_a_fifth_and_a_segment_find_a_disc():
+    row, column = np.mgrid[:64, :64]
+    disc = (row - 24) ** 2 + (column - 36) ** 2 < 14**2
+    pixels = np.where(disc[..., None], [0.9, 0.1, 0.1], [0.1, 0.3, 0.9])
+    hot = np.exp(-((row - 24) ** 2 + (column - 36) ** 2) / 50.0)  # strongest in the middle of the disc, far from its edge
+    found = localisation.segmented(hot, pixels)
+    truth = localisation.box_of(disc)[None]
+    assert localisation.overlap(found[None], truth)[0] > 0.9  # the colours carry it to the edge
+    blob = localisation.above(hot, pixels)
+    assert blob.tolist() == localisation.box_of(hot > 0.2).tolist()
+    assert localisation.overlap(blob[None], truth)[0] < 0.6
+    assert localisation.segmented(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]
+
+
+def test_the_best_single_box_is_right_for_most():
+    truth = np.array([[80, 80, 144, 144]] * 3 + [[0, 0, 224, 224]] * 2)
+    box = localisation.best_single(truth, 224)
+    assert (localisation.overlap(np.tile(box, (5, 1)), truth) >= 0.5).tolist() == [True] * 3 + [False] * 2

@@ -17,6 +17,7 @@ from reproduce.lectures import (
     fooling_rates,
     guided_units,
     inversions,
+    localisation,
     style_transfer,
     textures,
 )
@@ -230,3 +231,22 @@ def test_the_cells_of_a_field_with_most_energy():
     assert pixels[0, 0].nonzero().amin(0).tolist() == [8, 16]
     assert float(pixels[0].sum()) == 64
     torch.testing.assert_close(guided_units.by_cell(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
+
+
+def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooling_head(ctx, monkeypatch):
+    boxes = {f"{i}.JPEG": {"sha256": "", "box": [8 * i, 0, 8 * i + 20, 40]} for i in range(5)}
+    monkeypatch.setattr(localisation, "annotations", lambda: {"boxes": boxes})
+    monkeypatch.setattr(localisation, "present", lambda ctx, hashes: ({name: i for i, name in enumerate(hashes)}, ""))
+    monkeypatch.setattr(localisation, "FEW", 3)
+    ctx.images.size = SIZE
+    with torch.no_grad():
+        result = localisation.compute(ctx)
+    right = result.measured["boxes that are right, %"]
+    assert set(right) == set(localisation.WAYS) - {"CAM"} | {localisation.ONE}
+    for way, (share, low, high) in right.items():
+        assert low - 1e-9 <= share <= high + 1e-9
+        assert share == 100 * np.mean(result.arrays[f"overlap.{way}"] >= 0.5)
+    assert set(result.measured["claims"]) == {
+        f"{w} is right more often than one box for all" for w in right if w in localisation.WAYS
+    }
+    assert list(localisation.draw(result)) == ["localisation.jpg"]
