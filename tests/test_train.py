@@ -148,9 +148,13 @@ def test_a_run_is_resumed_on_its_own_images_wherever_they_lie_and_on_no_others(t
     train(config, loader(tree), tmp_path / "run")
     moved = replace(config, data=replace(config.data, path="elsewhere"))
     assert train(moved, loader(tree), tmp_path / "run", resume=True).info["epochs"] == 2
-    next((tree / "train").glob("*/*")).unlink()
-    with pytest.raises(TrainingError, match="trained on other images"):
-        train(config, loader(tree), tmp_path / "run", resume=True)
+    for split in ("val", "train"):
+        file = next((tree / split).glob("*/*"))
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(TrainingError, match="trained on other images"):
+            train(config, loader(tree), tmp_path / "run", resume=True)
+        file.write_bytes(content)
 
 
 def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
@@ -305,6 +309,12 @@ def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
     assert not torch.equal(first.fc8.weight, last.fc8.weight)
     untied = run("untied", {}, init=start)
     assert (places(untied) - places(untied)[..., :1]).abs().max() > 0
+
+
+def test_layers_are_frozen_without_momentum_too(tree, tmp_path):
+    stages = [{"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen": 2})]
+    small = SMALL | {"optim": {"batch": 8, "momentum": 0.0}, "stages": stages}
+    assert train(parse(small), loader(tree), tmp_path / "run").info["epochs"] == 2
 
 
 def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):

@@ -332,7 +332,7 @@ def cut(pixels: Tensor, corner: Tensor, size: int | tuple[int, int]) -> Tensor:
     return cut_window(pixels, Window(corner, corner + corner.new_tensor(size))).contiguous()
 
 
-def _whole(value, name: str, device: torch.device) -> Tensor:
+def whole_numbers(value, name: str, device: torch.device) -> Tensor:
     """A tensor of int64 from whole numbers. Raises ValueError for others, which would be cut off silently."""
     value = torch.as_tensor(value, device=device)
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
@@ -343,9 +343,9 @@ def _whole(value, name: str, device: torch.device) -> Tensor:
 def _select(steps: list[Step], x: Tensor, layer: str, size: tuple[int, int], channel, position):
     """Resolve channel and position to (image, channel, position or None) of M projections: (M,), (M,), (M, 2), all int64."""
     n, channels, (height, width) = len(x), channels_of(steps), size
-    channel = _whole(channel, "channel", x.device).reshape(-1)
+    channel = whole_numbers(channel, "channel", x.device).reshape(-1)
     if position is not None:
-        position = _whole(position, "position", x.device)
+        position = whole_numbers(position, "position", x.device)
         if position.shape[-1:] != (2,) or position.ndim > 2:
             raise ValueError(f"position must be (row, column) or (N, 2) of them, got shape {tuple(position.shape)}")
         position = position.reshape(-1, 2)

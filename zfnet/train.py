@@ -126,10 +126,10 @@ def train(
             "seconds": 0.0,
             "log": [],
             "init": earlier,
-            "data": images.digest,
+            "data": [images.digest, val.digest],
         }
         if resume:
-            progress = _restore(state_path, asked, images.digest, model, optimizer, average)
+            progress = _restore(state_path, asked, progress["data"], model, optimizer, average)
         elif team.leads:  # so that a run that is killed in its first epoch continues from these weights too
             _store(state_path, asked, progress, model, optimizer, average)
         if team.leads:
@@ -396,7 +396,7 @@ def freeze(model: Network, layers: int) -> None:
 def forget(optimizer: torch.optim.SGD) -> None:
     """Set the momentum of frozen layers to zero: one that is thawed later begins anew, not with gradients of long ago."""
     for parameter, state in optimizer.state.items():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and "momentum_buffer" in state:
             state["momentum_buffer"].zero_()
 
 
@@ -570,7 +570,7 @@ def _store(path: Path, config: Config, progress: dict, model: Network, optimizer
     write_tensors(path, tensors, {"config": to_dict(config), "progress": progress | {"best": _finite(progress["best"])}})
 
 
-def _restore(path: Path, config: Config, data: str, model: Network, optimizer: torch.optim.SGD, average) -> dict:
+def _restore(path: Path, config: Config, data: list[str], model: Network, optimizer: torch.optim.SGD, average) -> dict:
     tensors, meta = read_tensors(path)
     now, then = json.loads(json.dumps(to_dict(config))), meta["config"]
     now["data"]["path"] = then["data"]["path"]  # the images count, not where they lie
@@ -586,7 +586,7 @@ def _restore(path: Path, config: Config, data: str, model: Network, optimizer: t
     for name in average or {}:
         average[name].copy_(tensors[f"average.{name}"])
     progress = meta["progress"]
-    return progress | {"best": math.inf if progress["best"] is None else progress["best"]}
+    return progress | {"data": data, "best": math.inf if progress["best"] is None else progress["best"]}
 
 
 def _good(state_path: Path, epoch: int) -> str:

@@ -102,7 +102,7 @@ def compilable(config: Config, images: Images, of: dict, device: torch.device) -
         for loop in chosen.values():
             loop()
     except Exception as error:  # whatever a compiler may raise: the other loops are timed all the same
-        return {}, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return {}, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return chosen, ""
 
 

@@ -126,9 +126,9 @@ def spans(values: np.ndarray, edges: np.ndarray) -> list[str]:
 
 
 def fitted(edges: np.ndarray) -> list[str]:
-    """Different numbers as plain decimals, with as few digits as tell them apart: 0, 21, 164; 0.05, 0.35, 0.42; 40, 1,340."""
+    """Numbers as plain decimals, with as few digits as tell them apart: 0, 21, 164; 0.05, 0.35, 0.42; 40, 1,340."""
     texts = ([f"{edge:,.{digits}f}" for edge in edges] for digits in range(9))
-    return next(said for said in texts if len(set(said)) == len(edges))
+    return next(said for said in texts if len(set(said)) == len(np.unique(edges)))
 
 
 def within(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:

@@ -3,7 +3,8 @@
 Springenberg et al. 2015, Fig. 3, beside Zeiler & Fergus. All three go down through the same filters and switches; they differ
 in what a ReLU lets pass: what is positive coming down (deconvnet), what was positive going up (gradient), or what is both
 (guided). Which of them shows what excites the unit? The quarter of its field in which a way back has most of its energy is
-kept, all else made grey, and the unit asked again.
+kept, all else made grey, and the unit asked again. A unit answers most to the middle of its field, whatever stands there, so a
+way back must do better than the quarter around it.
 """
 
 import torch
@@ -18,12 +19,13 @@ from zfnet.methods.gradients import unit_gradient
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
 
-DECONVNET, GUIDED, GRADIENT, RANDOM = "deconvnet", "guided back-propagation", "gradient", "at random"
+DECONVNET, GUIDED, GRADIENT = "deconvnet", "guided back-propagation", "gradient"
+RANDOM, MIDDLE = "at random", "the middle"
 FIGURE = Figure(
     id="guided_units",
     title="Units of layer 5 by the deconvnet, by guided back-propagation and by the gradient",
-    claim="The quarter of its field that the deconvnet shows keeps more of a unit's activation than a quarter at random; that "
-    "of guided back-propagation keeps more than the deconvnet's, and more than the gradient's.",
+    claim="The quarter of its field that the deconvnet shows keeps more of a unit's activation than a quarter at random and "
+    "than the middle; that of guided back-propagation keeps more than the deconvnet's, and more than the gradient's.",
     inputs=("model", "images", "top"),
     seed=36,
     budget=9,
@@ -31,7 +33,7 @@ FIGURE = Figure(
     files=("shared.py",),
 )
 LAYER = "conv5"
-BETTER = ((DECONVNET, RANDOM), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
+BETTER = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
 
 
 def compute(ctx) -> Result:
@@ -48,7 +50,9 @@ def compute(ctx) -> Result:
     }
     energy = {way: by_cell(pixels.square().sum(1)) for way, pixels in back.items()}
     inside = in_field(p.box, energy[GRADIENT])
+    size = zfnet.trace(ctx.model, x[:1], until=LAYER).receptive_field(LAYER).size
     energy[RANDOM] = torch.rand(inside.shape, generator=generator).to(x)
+    energy[MIDDLE] = nearness(p.corner + size / 2, inside)
     kept = {way: most(of, inside, generator) for way, of in energy.items()}
     shares = {way: answers(ctx.model, x * enlarged(mask, x), units) / p.activation for way, mask in kept.items()}
 
@@ -71,7 +75,6 @@ def compute(ctx) -> Result:
         "of the receptive field; all else is the mean grey. Energy: the squared signal, over colours and pixels."
     )
     some = torch.linspace(0, len(chosen) - 1, min(len(chosen), config["shown"])).round().long()
-    size = zfnet.trace(ctx.model, x[:1], until=LAYER).receptive_field(LAYER).size
     corner = p.corner[some].clamp(0, x.shape[-1] - size)
     arrays = {f"{way}.pixels": cut(pixels[some], corner, size).cpu().numpy() for way, pixels in back.items()}
     arrays |= {
@@ -93,6 +96,12 @@ def in_field(box: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     top, left, bottom, right = box.T[..., None, None]
     row, column = (FIGURE.config["cell"] * (torch.arange(n, device=box.device) + 0.5) for n in cells.shape[1:])
     return (row[:, None] >= top) & (row[:, None] < bottom) & (column >= left) & (column < right)
+
+
+def nearness(middle: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """How near cells (N, rows, columns) are to a point of their image (N, 2) in pixels: 1 there, falling to 0."""
+    row, column = (FIGURE.config["cell"] * (torch.arange(n, device=middle.device) + 0.5) for n in cells.shape[1:])
+    return 1 / (1 + torch.hypot(row[:, None] - middle[:, 0, None, None], column - middle[:, 1, None, None]))
 
 
 def agreement(one: torch.Tensor, other: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,9 @@
 Simonyan et al. 2014, section 3.2: the strongest saliency is taken for the object, the weakest for the ground, a segmentation
 spreads both over the image, and the object's box is that of its largest part. Zhou et al. 2016, section 3.2: the box of the
 largest part of a class activation map that is above a fifth of its maximum. Both as they are, but that the random walker (Grady
-2006) segments in GraphCut's place. A box counts as right where it overlaps the one drawn by eye by half or more (intersection
-over union), as in ILSVRC. What must be beaten is one box for all images, the best there is.
+2006) segments in GraphCut's place, at half the resolution and from blurred saliency. A box counts as right where it overlaps
+the one drawn by eye by half or more (intersection over union), as in ILSVRC. What must be beaten is one box for all images, the
+best there is.
 """
 
 from collections.abc import Callable

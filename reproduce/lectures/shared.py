@@ -56,6 +56,7 @@ def surest(ctx, wnids: Sequence[str]) -> dict[str, torch.Tensor]:
 
 
 def verdict(held: dict[str, bool]) -> tuple[dict[str, str], str]:
-    """Claims in words, and the verdict: reproduced if all hold, differs if none does."""
+    """Claims in words, and the verdict: reproduced if all hold, differs if none does, not comparable without claims."""
     found = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    found = found if held else "not comparable"
     return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, found

@@ -17,6 +17,7 @@ import torch
 
 import zfnet
 from reproduce.figure import REPOSITORY, Context
+from zfnet.checkpoint import read_tensors
 from zfnet.config import Config, load_config, to_dict
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.folders import class_names, load_files, scan
@@ -40,6 +41,7 @@ ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes o
     f"ZFNet, {WIDE}": {"maps": (512, 1024, 512)},
     f"ZFNet, {WIDE}, and 6, 7 of 8192": {"maps": (512, 1024, 512), "fc": 8192},
 }
+VERSION = 2  # of what a row holds, to be raised when that changes
 KEEP = 240.0  # seconds between two states of a training: writing up to 1 GB takes as long as an epoch on a GPU
 ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, whose probabilities are kept
 
@@ -77,7 +79,7 @@ class Row:
 
     `rank` (N,) is the place of the true class among all, from 1; `probability` (N, classes) float32, the mean over the plan's
     views, of the networks that ensembles are made of, else empty; `label` (N,); `about` says how it was made. Of a training
-    that diverged every rank is the last, and `about["diverged"]` says where.
+    that diverged every rank is beyond the last and the fifth, and `about["diverged"]` says where.
     """
 
     rank: np.ndarray
@@ -125,7 +127,7 @@ def load(ctx: Context, plan: Plan, split: str) -> Images:
 def trained(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed: int) -> Row:
     """A row: read from the cache, else trained, or its training continued. `images` are of "train" and "val"."""
     config = recipe(plan, name, seed)
-    key = digest(json.dumps(to_dict(config)), plan.views, images["train"].digest, images["val"].digest)
+    key = digest(json.dumps(to_dict(config)), plan.views, images["train"].digest, images["val"].digest, VERSION)
     folder = cache_dir() / f"row-{key[:20]}"
     path = folder.with_suffix(".npz")
     if not path.exists():
@@ -157,12 +159,12 @@ def keep(path: Path, **arrays: np.ndarray) -> None:
 
 
 def lost(val: Images, folder: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """The row of a training that diverged: wrong on every image, and no wiser than chance in an ensemble."""
+    """The row of a training that diverged: wrong on every image."""
     n, classes = len(val), len(val.classes)
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    about = {"train error": 100.0, "epochs": len(log), "log": log, "seconds": 0.0}
+    progress = read_tensors(folder / "state.safetensors")[1]["progress"]
+    about = {"train error": 100.0, "epochs": progress["epoch"], "log": progress["log"], "seconds": progress["seconds"]}
     probability = np.full((n, classes), 1 / classes, dtype=np.float32)
-    return {"rank": np.full(n, classes), "probability": probability, "label": val.labels}, about
+    return {"rank": np.full(n, classes + 5), "probability": probability, "label": val.labels}, about
 
 
 def _measure(
@@ -210,6 +212,12 @@ def paper_scale(row: Row, size: int) -> str:
         f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h: the {speed:.0f} images/s "
         f"measured at {size} pixels, in its last epoch on {row.about['device']}, scaled by the multiply-adds."
     )
+
+
+def diverged(rows: dict[str, list[Row]]) -> dict[str, str]:
+    """Where the trainings ended that diverged, by row and seed."""
+    found = {f"{name}, seed {seed}": row.about["diverged"] for name, of in rows.items() for seed, row in enumerate(of)}
+    return {name: where for name, where in found.items() if where}
 
 
 def speed_of(row: Row) -> float:

@@ -47,16 +47,16 @@ def compute(ctx) -> Result:
     kind = "cuda" if ctx.device.startswith("cuda") else "cpu"
     size = replace(PLANS[kind], epochs=FIGURE.config["epochs"][kind])
     images = {split: load(ctx, size, split) for split in ("train", "val")}
-    found = {name: short_run(ctx, size, images, *run) for name, run in ctx.progress(RUNS.items(), total=3, desc="trainings")}
+    try:
+        found = {name: short_run(ctx, size, images, *run) for name, run in ctx.progress(RUNS.items(), total=3)}
+    except Diverged as error:
+        return Result({}, {}, "not comparable", n=0, note=f"Nothing to look at: {error}.", scale=size.scale)
     arrays = {f"{name}.{key}": value for name, arrays in found.items() for key, value in arrays.items()}
     return judge(arrays, size, len(images["val"]), len(images["val"].classes))
 
 
 def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.ndarray]:
-    """A training's filters of layer 1 after each epoch, which maps no image excites, and layer 2's projections; kept.
-
-    Of a training that diverged, up to its last good epoch.
-    """
+    """A training's filters of layer 1 by epoch, up to where it diverged, dead maps, and layer 2's projections; kept."""
     config = recipe(size, row, FIGURE.seed)
     config = replace(
         config, model=replace(config.model, input="paper", start="paper"), optim=replace(config.optim, clip_rms=limit),
@@ -68,7 +68,7 @@ def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.n
         diverged = trained_in(folder, config, images, ctx.device)
         snapshots = [zfnet.load(p) for p in sorted((folder / "snapshots").glob("*.safetensors"))]
         if not snapshots:
-            raise Diverged(f"{row}: {diverged}: there is nothing to look at")
+            raise Diverged(f"{row}, limit {limit:g}: {diverged}")
         last = snapshots[-1].to(ctx.device)
         error = np.array(evaluate(last, images["val"]).top1)
         filters = np.stack([model.conv1.weight.cpu().numpy() for model in snapshots])
@@ -168,7 +168,7 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
         f"RMS below {FLAT:g} of the layer's median. Maps that none of {n:,} validation images excites are counted too."
     )
     if not acted:
-        note += f" No filter reached the limit of {RUNS[ours][1]:g}: (a) and (c) are one training."
+        note += f" After no epoch a filter of layer 1 was above the limit of {RUNS[ours][1]:g}: (a) does not differ from (c)."
     if not learnt:
         note += f" Some network is not {FIGURE.config['times chance']} times as good as chance."
     if diverged:

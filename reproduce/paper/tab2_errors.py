@@ -8,7 +8,7 @@ ImageNet (python -m reproduce run tab3): the released one with BatchNorm never s
 import numpy as np
 
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import WIDE, Row, load, paper_scale, plan, ranks, trained
+from reproduce.paper.ablations import WIDE, Row, diverged, load, paper_scale, plan, ranks, trained
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -53,6 +53,8 @@ def compute(ctx) -> Result:
 
 def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     """Errors of single networks and of the mean of their probabilities, and whether each step of the paper's is one down."""
+    ended = diverged({REPLICA: [alexnet], "ZFNet": zfnets, WIDER: [wide]})
+    zfnets = [row for row in zfnets if not row.about["diverged"]] or zfnets[:1]
     found = {REPLICA: together([alexnet]), ONE: together(zfnets[:1]), WIDER: together([wide])}
     if len(zfnets) > 1:
         found |= {MANY: together(zfnets), ALL: together([*zfnets, wide])}
@@ -67,7 +69,7 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     }
     measured["gain in val top-1, points, with its 95 % interval"] = gains
     classes = len(np.unique(alexnet.label))
-    measured |= {"classes": classes, "epochs": size.epochs}
+    measured |= {"classes": classes, "epochs": size.epochs, "trainings that diverged": ended}
     learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
     said = {c: "holds" if low > 0 else "does not hold" if high < 0 else "undecided" for c, (_, low, high) in gains.items()}
     measured["claims"] = said if learnt else {}
@@ -79,13 +81,18 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
         f"The networks of Table 3 on {classes} classes, {size.scale} scale, {len(zfnets)} seed{'s' * (len(zfnets) > 1)}; "
         f"{crops}; intervals over validation images. The test set's labels are not public. "
     )
+    if ended:
+        note += f"Diverged, and left out of the means: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
     if not learnt:
         note += f"The networks are not {FIGURE.config['times chance']} times as good as chance: nothing is compared. "
     return Result({}, measured, verdict, n=len(alexnet.label), note=note + paper_scale(zfnets[0], size.size), scale=size.scale)
 
 
 def together(rows: list[Row]) -> np.ndarray:
-    """The true class's place by the mean of the networks' probabilities: (N,)."""
+    """The true class's place by the mean of the networks' probabilities: (N,); beyond the last where one diverged."""
+    ended = [row.rank for row in rows if row.about["diverged"]]
+    if ended:
+        return ended[0]
     return ranks(np.mean([row.probability for row in rows], axis=0), rows[0].label)
 
 

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import t
 
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import ROWS, WIDE, Row, load, paper_scale, plan, speed_of, trained
+from reproduce.paper.ablations import ROWS, WIDE, Row, diverged, load, paper_scale, plan, speed_of, trained
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -93,8 +93,7 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     measured["training images a second, each row at its time"] = {
         name: round(speed, 1) for name, found in rows.items() if (speed := speed_of(found[0]))
     }
-    diverged = {f"{name}, seed {seed}": row.about["diverged"] for name, found in rows.items() for seed, row in enumerate(found)}
-    measured["trainings that diverged"] = diverged = {name: where for name, where in diverged.items() if where}
+    measured["trainings that diverged"] = ended = diverged(rows)
     measured["hours of training, all rows"] = sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
     for several, one in (("commits", "commit"), ("devices", "device")):
         measured[several] = sorted({row.about[one] for found in rows.values() for row in found})
@@ -113,8 +112,8 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     if not learnt:
         limit = f"{figure.config['times chance']} times as good as chance"
         note += f"Some row beside the one without layers 3, 4, 6, 7 is not {limit}: no claim is tested. "
-    if diverged:
-        note += f"Diverged, and counted as wrong on every image: {'; '.join(f'{n}: {w}' for n, w in diverged.items())}. "
+    if ended:
+        note += f"Diverged, and counted as wrong on every image: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
     if size.scale == "smoke":
         lowest = min(errors[0] for errors in means.values())
         note += f"The lowest training error is {lowest:.0f} %: so few steps compare how fast networks learn, not how well. "

@@ -83,10 +83,11 @@ def test_oblong_images_and_residual_networks():
 
 
 @pytest.mark.parametrize(
-    "options", [{"octaves": 0}, {"steps": 0}, {"zoom": 1.0}, {"jitter": -1}, {"rate": 0.0}, {"batch": 0}, {"channel": 99}, {"channel": []}]
+    "options", [{"octaves": 0}, {"steps": 0}, {"zoom": 1.0}, {"jitter": -1}, {"rate": 0.0}, {"batch": 0}, {"zoom": float("nan")}, {"channel": 99}, {"channel": []},
+     {"channel": 1.5}]
 )  # fmt: skip
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="channel" if "channel" in options else "must be"):
+    with pytest.raises(ValueError, match="channel" if "channel" in options else "must be at least"):
         dream(small_zfnet(), images(1), "conv2", **options)
 
 
@@ -97,6 +98,8 @@ def test_what_cannot_be_dreamt_of():
         dream(small_zfnet(), images(1), "fc7")
     with pytest.raises(ValueError, match="RGB"):
         dream(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 3)), torch.randn(1, 1, 8, 8), "conv1")
+    with pytest.raises(ValueError, match="float32 or float64"):
+        dream(small_zfnet().bfloat16(), images(1).bfloat16(), "conv1")
     silent = small_zfnet()
     silent.conv2.bias.data.fill_(-1e3)
     with pytest.raises(ValueError, match="conv2 is silent in image 0"):

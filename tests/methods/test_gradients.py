@@ -377,3 +377,5 @@ def test_units_of_dense_layers_of_one_image_and_in_batches():
         assert torch.equal(unit_gradient(model, x, "conv5", torch.arange(5), batch=2).pixels, many.pixels)
     with pytest.raises(IndexError):
         unit_gradient(model, x, "conv5", 99)
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        unit_gradient(model, x, "conv5", 1, batch=0)

@@ -80,7 +80,7 @@ def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(tree, qu
     size = replace(plan(context), lr=1e25)
     images = {split: ablations.load(context, size, split) for split in ("train", "val")}
     lost = ablations.trained(context, size, images, "ZFNet", 0)
-    assert (lost.error(), lost.error(1), lost.about["log"]) == (100, 100, [])
+    assert (lost.error(), lost.error(5), lost.about["log"]) == (100, 100, [])  # of three classes
     assert "not finite" in lost.about["diverged"] or "the loss is" in lost.about["diverged"]
     monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
     again = ablations.trained(context, size, images, "ZFNet", 0)
@@ -164,6 +164,18 @@ def test_where_all_four_layers_cost_nothing_no_share_of_that_is_judged():
 def test_networks_that_no_interval_tells_apart_are_not_compared():
     result = tab2_errors.judge(row(40.0, 1), [row(40.0, 2)], row(40.0, 3), TINY)
     assert (result.verdict, set(result.measured["claims"].values())) == ("not comparable", {"undecided"})
+
+
+def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so():
+    ended = row(40.0, 3)
+    ended = replace(ended, rank=np.full(2000, 25), probability=np.full((2000, 20), 0.05, np.float32), about=ended.about | {"diverged": "the loss is nan"})  # fmt: skip
+    with_it, without = (tab2_errors.judge(row(45.0, 9), nets, row(38.0, 8), TINY) for nets in ([row(40.0, 1), row(40.0, 2), ended], [row(40.0, 1), row(40.0, 2)]))  # fmt: skip
+    assert with_it.measured[tab2_errors.ERROR] == without.measured[tab2_errors.ERROR]
+    assert with_it.measured["nets"] == without.measured["nets"]
+    assert "left out of the means: ZFNet, seed 2: the loss is nan" in with_it.note
+    alone = tab2_errors.judge(ended, [row(40.0, 1)], row(38.0, 8), TINY)
+    assert alone.measured[tab2_errors.ERROR]["AlexNet, the replica"] == [100.0, 100.0]
+    assert alone.verdict == "not comparable"
 
 
 def test_an_interval_over_seeds_is_students():

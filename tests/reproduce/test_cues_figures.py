@@ -278,6 +278,7 @@ def test_a_bin_of_one_value_is_named_by_it():
     edges = np.array([40.0, 794, 1340])
     assert attributes.spans(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
     assert attributes.spans(np.array([40.0, 41, 794, 1340]), edges) == ["40 to 794", "794 to 1,340"]
+    assert attributes.spans(np.array([732.0, 1300, 1300]), np.array([732.0, 1300, 1300])) == ["732", "1,300"]
 
 
 def test_boxes_of_masks_and_their_overlap():

@@ -20,6 +20,7 @@ def test_a_verdict_counts_what_holds():
     assert verdict({"a": True, "b": True}) == ({"a": "holds", "b": "holds"}, "reproduced")
     assert verdict({"a": True, "b": False}) == ({"a": "holds", "b": "does not hold"}, "partial")
     assert verdict({"a": False})[1] == "differs"
+    assert verdict({}) == ({}, "not comparable")
 
 
 def test_images_are_spread_and_sample_crops_are_of_their_photograph(cache):

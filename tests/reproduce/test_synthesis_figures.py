@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import zfnet
 from reproduce.lectures import (
     ascent_starts,
     class_images,
@@ -197,15 +198,13 @@ def test_the_mean_frequency_is_that_of_a_wave():
 
 
 def test_units_are_asked_again_with_the_part_of_their_field_that_is_kept(ctx, monkeypatch):
-    import zfnet
-
     config = guided_units.FIGURE.config | {"features": 6, "shown": 2}
     monkeypatch.setattr(guided_units, "FIGURE", replace(guided_units.FIGURE, config=config))
     ctx.top = zfnet.top_activations(ctx.model, ctx.images, ("conv5",), 1)
     with torch.no_grad():
         result = guided_units.compute(ctx)
     shares = result.measured["share of the activation that is kept"]
-    assert list(shares) == ["deconvnet", "guided back-propagation", "gradient", "at random"]
+    assert list(shares) == ["deconvnet", "guided back-propagation", "gradient", "at random", "the middle"]
     for name, (gain, low, high) in result.measured["gain"].items():
         one, other = name.split(" less ")
         assert gain == pytest.approx(shares[one][0] - shares[other][0])
@@ -231,6 +230,9 @@ def test_the_cells_of_a_field_with_most_energy():
     assert pixels[0, 0].nonzero().amin(0).tolist() == [8, 16]
     assert float(pixels[0].sum()) == 64
     torch.testing.assert_close(guided_units.by_cell(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
+    near = guided_units.nearness(torch.tensor([[12.0, 4.0]]), torch.zeros(1, 4, 4))[0]
+    assert float(near[1, 0]) == 1
+    assert float(near[1, 1]) == float(near[0, 0]) == pytest.approx(1 / 9)
 
 
 def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooling_head(ctx, monkeypatch):
@@ -250,3 +252,16 @@ def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooli
         f"{w} is right more often than one box for all" for w in right if w in localisation.WAYS
     }
     assert list(localisation.draw(result)) == ["localisation.jpg"]
+
+
+def test_a_dream_is_measured_at_every_layer(ctx, monkeypatch):
+    monkeypatch.setattr(dreams, "FIGURE", replace(dreams.FIGURE, config=dreams.FIGURE.config | SCRIPTS[dreams]))
+    with torch.no_grad():
+        result = dreams.compute(ctx)
+    table = result.measured["times the mean squared activation, by dream and layer"]
+    assert list(table) == [dreams.CONTRAST, *dreams.FIGURE.config["layers"]]
+    for layer in dreams.FIGURE.config["layers"]:
+        assert table[layer][layer] == pytest.approx(result.measured["of the layer dreamt of"][layer][0])
+    x = ctx.images.batch([0, 1])
+    slow = [float((layer_maps**2).mean()) for layer_maps in zfnet.trace(ctx.model, x)["conv3"]]
+    np.testing.assert_allclose(dreams.energies(ctx.model, x)["conv3"], slow, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Batches of decoded images on the network's device: all of them kept there where they fit, else read ahead by a thread."""
+"""Batches of decoded images on the network's device: all of them kept there where they fit, else read ahead by threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Feed:
     """Some images as batches on a device: raw squares (n, S, S, 3) uint8 as they are kept, and labels (n,) int64.
 
     With `keep`, a GPU that has room takes all images once, and every batch is gathered there: `resident` says so. Otherwise a
-    thread reads the next batches while one is used, and for a GPU sends them from pinned memory on a stream of its own.
+    thread reads the next batches while one is used; for a GPU several do, and send them from pinned memory on its own stream.
     """
 
     def __init__(self, images: Images, device: torch.device, *, keep: bool = False):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zfnet.activations import check_input
 from zfnet.data import silent
+from zfnet.deconv import whole_numbers
 from zfnet.methods.synthesis import clip, features, pixel_range, slope
 
 
@@ -53,16 +54,20 @@ def dream(
 
     Images are in the network's input convention; layers are those of `zfnet.trace`, or module paths in networks that are no
     chain. At most `batch` images are in memory; an image comes out the same in every batch.
-    Raises ValueError for bad arguments, a dense layer, sizes too small for the network, or a layer that is silent throughout;
-    UnknownLayer, UnsupportedNetwork.
+    Networks must take the smaller sizes up to that layer; with `octaves=1` there are none.
+    Raises ValueError for bad arguments, a dense layer, sizes that a chain of modules does not take, or an image of which the
+    layer says nothing; UnknownLayer, UnsupportedNetwork.
     """
     check_input(model, x)
     pixel_range(x)
-    if min(batch, steps, octaves) < 1 or zoom <= 1 or jitter < 0 or not 0 < rate < float("inf"):
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"images are made in float32 or float64, not {x.dtype}")
+    if min(batch, steps, octaves) < 1 or not 1 < zoom < float("inf") or jitter < 0 or not 0 < rate < float("inf"):
         raise ValueError(
             f"batch, steps and octaves must be at least 1, zoom above 1, jitter 0 or more and rate above 0; got "
             f"{batch}, {steps}, {octaves}, {zoom}, {jitter}, {rate}"
         )
+    chosen = None if channel is None else whole_numbers(channel, "channel", x.device).reshape(-1)
     read = features(model, x, (layer,))
     generator = generator or torch.Generator().manual_seed(0)
     shifts = torch.randint(-jitter, jitter + 1, (octaves, steps, 2), generator=generator, device=generator.device).tolist()
@@ -72,11 +77,10 @@ def dream(
         maps = read(images)[layer]
         if maps.ndim != 4:
             raise ValueError(f"{layer} has no maps: dreams are of a convolutional layer, which takes images of every size")
-        if channel is not None:
-            chosen = torch.as_tensor(channel).reshape(-1)
+        if chosen is not None:
             if not len(chosen) or bool(((chosen < 0) | (chosen >= maps.shape[1])).any()):
                 raise ValueError(f"channel must be of the {maps.shape[1]} of {layer}, got {channel}")
-            maps = maps[:, chosen.to(maps.device)]
+            maps = maps[:, chosen]
         return maps.square().mean((1, 2, 3))
 
     parts = []
@@ -86,7 +90,7 @@ def dream(
             before = energy(image)
         if not before.all():
             raise ValueError(f"{layer} is silent in image {int(rows[before == 0][0])}: there is nothing to amplify")
-        drawn = torch.zeros_like(F.interpolate(image, sizes[0], mode="bilinear", antialias=True))
+        drawn = image.new_zeros(*image.shape[:2], *sizes[0])
         for size, moves in zip(sizes, shifts, strict=True):
             base = F.interpolate(image, size, mode="bilinear", antialias=True) if size != image.shape[-2:] else image
             point = clip(base + F.interpolate(drawn, size, mode="bilinear"))

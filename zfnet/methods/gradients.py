@@ -161,7 +161,7 @@ def unit_gradient(
     most `batch` units are passed back at once.
     Raises UnknownLayer, UnsupportedNetwork, IndexError, ValueError as `zfnet.project`.
     """
-    p = project(model, x, layer, channel, position, crop=crop)
+    p = project(model, x, layer, channel, position, crop=crop, batch=batch)
     images = x.expand(len(p.channel), *x.shape[1:])
     read, parts = features(model, x, (layer,)), []
     with torch.inference_mode(False), torch.enable_grad():
