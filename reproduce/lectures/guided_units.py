@@ -127,7 +127,7 @@ def answers(model, x: torch.Tensor, units: tuple) -> torch.Tensor:
     """What each unit says to its image: (N,)."""
     layer, channel, position = units
     parts = [zfnet.trace(model, part, until=layer)[layer] for part in x.split(20)]
-    return torch.cat(parts)[torch.arange(len(x)), channel, position[:, 0], position[:, 1]]
+    return torch.cat(parts)[torch.arange(len(x), device=x.device), channel, position[:, 0], position[:, 1]]
 
 
 def draw(result: Result):

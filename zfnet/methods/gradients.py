@@ -169,7 +169,7 @@ def unit_gradient(
             leaf = images[rows].detach().clone().requires_grad_()
             maps = read(leaf)[layer]
             maps = maps[..., None, None] if maps.ndim == 2 else maps
-            value = maps[torch.arange(len(rows)), p.channel[rows], p.position[rows, 0], p.position[rows, 1]]
+            value = maps[torch.arange(len(rows), device=x.device), p.channel[rows], p.position[rows, 0], p.position[rows, 1]]
             if guided:
                 rectify(value, leaf, guide)
             parts.append(slope(value, leaf))
