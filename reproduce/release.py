@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -32,7 +33,7 @@ TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
 CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reproduce.release", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="the tree it was trained on; val/ is evaluated")
@@ -42,12 +43,15 @@ def main() -> int:
     parser.add_argument("--hardware", default="", help="what it was trained on, for the card")
     parser.add_argument("--note", default="", help="a further line for the card's limits")
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     model = zfnet.load(options.checkpoint, folded=False).to(options.device)
     fast = settled(Config(), device_of(model)).precision
-    images = load_folder(options.data / "val", progress=functools.partial(tqdm, leave=False))
-    model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), options.data)
+    progress = functools.partial(tqdm, leave=False)
+    train, images = (load_folder(options.data / split, progress=progress) for split in ("train", "val"))
+    if model.info["data"] != train.digest:
+        parser.error(f"{options.data} has other training images than those that {options.checkpoint.name} was trained on")
+    model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), train, fast)
     before = measure(model, images, "before packing", fast)
     target = BUNDLED / f"{options.name}.safetensors"
     trial = target.with_suffix(".trial.safetensors")  # measured before it replaces the bundled one
@@ -86,19 +90,18 @@ def main() -> int:
             note=options.note,
             megabytes=megabytes,
             rows=list(zfnet.describe(packed)),
+            counts=sorted(np.bincount(train.labels).tolist()),
         ),
     )
     print(f"wrote {target.name} ({megabytes:.1f} MB), {CARD.name}: top-1 {exact['top1']:.2f} %, top-5 {exact['top5']:.2f} %")
     return 0
 
 
-def fit_head(model: Network, data: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The pooling head, fitted on as many training images of each class as an epoch draws."""
-    progress = functools.partial(tqdm, leave=False)
-    images = load_folder(data / "train", progress=progress)
     most = model.info["config"]["data"]["per_class"]
     chosen = np.sort(epoch_order(images.labels, most, torch.Generator()))  # in the order in which they lie on disk
-    return pooling_head(model, images.subset(chosen), progress=progress)
+    return pooling_head(model, images.subset(chosen), precision=precision, progress=functools.partial(tqdm, leave=False))
 
 
 @torch.inference_mode()

@@ -115,6 +115,7 @@ def draw(result: Result):
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
+                bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5},
             )
         axes.margins(x=0.14, y=0.15)
         axes.minorticks_off()

@@ -15,7 +15,7 @@ FIGURE = Figure(
     id="fig3",
     title="Architecture of ZFNet",
     claim="Five convolutional layers and two dense ones turn 224 x 224 pixels into class scores, with the sizes of Fig. 3.",
-    inputs=(),
+    inputs=("model",),
     seed=0,
     budget=10,
     paper={
@@ -37,8 +37,10 @@ def compute(ctx) -> Result:
         "operation": np.array(["image", *(row.operation for row in rows)]),
         "shape": np.array([(3, model.size, model.size), *((*row.shape, 1, 1)[:3] for row in rows)]),  # maps, height, width
     }
+    units = " and ".join(f"{row.shape[0]:,}" for row in zfnet.describe(ctx.model) if row.name in ("fc6", "fc7"))
+    note = f"The network that the other figures look into has {units} units in layers 6 and 7." if units else ""
     same = all(measured[name] == size for name, size in FIGURE.paper.items())
-    return Result(arrays, measured, "reproduced" if same else "differs", n=1)
+    return Result(arrays, measured, "reproduced" if same else "differs", n=1, note=note)
 
 
 def draw(result: Result):

@@ -103,8 +103,8 @@ def draw_transfer(result: Result, figure: Figure):
     """The table of accuracies, and the curve over images a class."""
     if "curve" not in result.arrays:
         return {}
-    picture = new_figure(11.4, 3.4)
-    left, right = picture.subplots(1, 2, width_ratios=[1.6, 1])
+    picture = new_figure(12.6, 3.4)
+    left, right = picture.subplots(1, 2, width_ratios=[2, 1])
     numbers = [f"{n} a class" for n in figure.config["per class"]]
     rows = [
         [name, *(words(values.get(name, {}).get(n)) or "–" for n in numbers for values in (result.measured, figure.paper))]

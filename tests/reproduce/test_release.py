@@ -1,0 +1,68 @@
+"""The release: a network of two cycles is packed, measured and described by its card."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfnet
+from reproduce import release
+from zfnet.cli import main as command
+
+SMALL = {
+    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12},
+    "optim": {"batch": 8, "lr": 0.01},
+    "precision": "float32",
+    "validate": 6,
+}
+
+
+@pytest.fixture
+def cycles(tree, tmp_path):
+    """Two runs over the tree, whose first class has an image more than the others; the second begins with the first's weights."""
+    first = sorted((tree / "train").iterdir())[0]
+    Image.fromarray(np.full((70, 90, 3), 99, np.uint8)).save(first / "one_more.JPEG")
+    stages = ([{"epochs": 2, "size": 64, "side": 73}], [{"epochs": 1, "size": 64, "side": 73, "tied": True, "frozen": 2}])
+    runs = [tmp_path / name for name in ("first", "second")]
+    for run, of, begin in zip(runs, stages, ([], ["--init", str(runs[0] / "model.safetensors")]), strict=True):
+        config = run.with_suffix(".yaml")
+        config.write_text(json.dumps(SMALL | {"stages": of}))  # JSON is YAML
+        assert command(["train", str(config), "--data", str(tree), "--out", str(run), *begin]) == 0
+    return runs
+
+
+def test_other_images_than_it_was_trained_on_are_refused(cycles, tree, capsys):
+    (tree / "train" / "n02088094" / "n02088094_0.JPEG").unlink()
+    with pytest.raises(SystemExit):
+        release.main([str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small"])
+    assert "other training images" in capsys.readouterr().err
+    assert not (release.BUNDLED / "small.safetensors").exists()
+
+
+def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(release, "CARD", tmp_path / "CARD.md")
+    (tmp_path / "bundled").mkdir()
+    assert release.main([str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small", "--ten-crops"]) == 0
+
+    assert [path.name for path in (tmp_path / "bundled").iterdir()] == ["small.safetensors"]
+    model = zfnet.load(tmp_path / "bundled" / "small.safetensors")
+    scores = zfnet.evaluate(model, zfnet.load_folder(tree / "val"))
+    assert model.info["accuracy"] == {"top1": round(100 - scores.top1, 2), "top5": 100, "n": 9} | {
+        "protocol": "one centre crop of 224 from 256, float32"
+    }
+    assert model.cam_head is not None
+    assert model.cam_head[0].shape == (3, 6)
+
+    card = (tmp_path / "CARD.md").read_text()
+    assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
+    assert f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |" in card
+    lines = [line.strip() for line in card.splitlines() if "zfnet train" in line]
+    assert lines == [
+        "zfnet train configs/small.yaml --data PATH --out runs/first",
+        "zfnet train configs/small-second.yaml --data PATH --out runs/second --init runs/first/model.safetensors",
+    ]
+    assert "Stages: 2 epochs at 64 px." in card
+    assert "Stages: 1 epochs at 64 px (layer 6 tied) (layers up to 2 frozen)." in card
+    assert sum(line.count("|") == 8 and line[2].isdigit() for line in card.splitlines() if len(line) > 2) == 3  # epochs
