@@ -162,7 +162,7 @@ def test_fig3_is_the_papers(tmp_path):
     outcome = run(discover()["fig3"], Context("imagenet65k", None), tmp_path)
     assert outcome.record.verdict == "reproduced"
     assert outcome.record.measured["conv1"] == "110 x 110 x 96"
-    assert "1,024 and 1,024 units" in outcome.record.note
+    assert "1,024 units in fc6 and 1,024 units in fc7" in outcome.record.note
 
 
 def test_the_committed_results_are_whole():
