@@ -6,12 +6,15 @@ import shlex
 
 import pytest
 
+import zfnet
 from reproduce.figure import discover
 from reproduce.notebook import COURSE, notebook, write
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import command
 
 TEXT = COURSE.read_text("utf-8")
+RECORDS = ROOT / "figures" / "imagenet65k"
+COUNT = ("none", "one", "two", "all")  # of three
 STEPS = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
 
 
@@ -47,6 +50,60 @@ def test_every_command_names_figures_that_exist_and_the_picture_beside_it():
         assert ("--data PATH" in line) == bool(needs_images), line
     for name in re.findall(r"`(\w+)` counts", TEXT):
         assert name in scripts
+
+
+def measured(figure):
+    return json.loads((RECORDS / figure / "result.json").read_text("utf-8"))["measured"]
+
+
+def percent(*shares):
+    """Shares of one as whole percentages."""
+    return [f"{100 * share:.0f}" for share in shares]
+
+
+def test_its_numbers_are_those_of_the_records():
+    """Trained and recorded again, the text has to follow: a failure shows the sentences that it has to hold."""
+    accuracy = measured("accuracy")["top-1 accuracy, %"]["1 crop"][0]
+    positive = [share[0] for share in measured("maps")["share of positions above zero"].values()]
+    blank = max(share[0] for share in measured("maps")["share of blank maps"].values())
+    fig2 = measured("fig2")
+    shown = [image for name, image in measured("fig7").items() if name != "claims"]
+    mistaken = [image["class"] != image["predicted"] for image in shown]
+    next_class = "rank correlation with the map of the next class"
+    alike = {m: v[next_class] for m, v in measured("attributions").items() if m in zfnet.METHODS and next_class in v}
+    cues = measured("parts_shape_texture")
+    kept, conflict = cues["probability kept, of the image's"], cues["cue conflict"]
+    decided = sum(conflict["decisions for texture, for shape"])
+    mistakes = measured("mistakes")
+    drawn = [measured("class_images")[when]["taken for their class, %"] for when in ("before they were parted", "regularised")]
+    fooling = measured("fooling")
+    smallest = fooling["smallest changes"]
+    right = [image["class"] == now for image, now in zip(shown, fooling["examples"]["smallest"]["taken for"], strict=True)]
+    said = [
+        f"right on {accuracy:.0f} % of 10,000 held-out ImageNet images",
+        f"the bundled ZFNet: {accuracy:.0f} % top-1 of 1000 classes",
+        "In this network {} % of layer 1's activations are above zero".format(*percent(positive[0])),
+        "{} to {} % in the layers above".format(*percent(min(positive[1:]), max(positive[1:]))),
+        f"no layer leaves more than {100 * blank:.1f} % of its maps blank",
+        f"the commonest class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
+        f"by chance {100 * fig2['by chance (labels shuffled), conv5']:.1f} %",
+        f"{COUNT[sum(mistaken)]} of the three images are mistaken",
+        f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), the deconvnet's and SmoothGrad's little "
+        f"({alike['deconvnet']:.2f} and {alike['smoothgrad']:.2f}), the gradient's more ({alike['saliency']:.2f})",
+        f"keeps {100 * kept['outline only'][0]:.1f} % of the class's probability",
+        "sixteen shuffled parts keep {} %".format(*percent(kept["parts shuffled, 4 x 4"][0])),
+        f"Of the painted images {conflict['pairs'] - decided} of {conflict['pairs']} are taken for neither class, and of the other "
+        f"{decided} two thirds for the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(*conflict["texture share, %"]),
+        f"({mistakes['within the kind, %']['most confident'][0]:.0f} % of the hundred surest; "
+        f"{mistakes['within the kind, %']['other mistakes'][0]:.0f} % of all others)",
+        f"in {mistakes['right, of all images judged as confidently, %'][0]:.0f} % of such images",
+        "{:.0f} % are taken for their class at first, {:.0f} % in the end".format(*drawn),
+        f"alters the decision is {smallest['change of a pixel, root mean square, median, grey levels']:.2f} grey levels "
+        f"(root mean square; median of {smallest['images']} images)",
+        f"of the three images shown {COUNT[sum(right)]} becomes right",
+    ]
+    text = " ".join(TEXT.split())
+    assert not [sentence for sentence in said if sentence not in text]
 
 
 def test_the_notebook_is_the_readme():
