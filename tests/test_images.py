@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 
 import zfnet
@@ -136,6 +136,32 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 6  # rotated by 90 degrees
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def orientations(image):
+    """As the eight orientations of EXIF are stored: what a viewer has to do to each, undone."""
+    turns = [None, 0, 3, 1, 5, 2, 6, 4]  # Pillow's numbers of the inverse transpositions
+    return [image if turn is None else image.transpose(turn) for turn in turns]
+
+
+def test_all_eight_orientations_show_the_same_image(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8))
+    for number, stored in enumerate(orientations(image), start=1):
+        exif = stored.getexif()
+        exif[0x0112] = number
+        stored.save(tmp_path / "turned.png", exif=exif)
+        assert np.array_equal(np.asarray(read_image(tmp_path / "turned.png")), np.asarray(image)), number
+        assert np.array_equal(np.asarray(ImageOps.exif_transpose(stored)), np.asarray(image)), number
+
+
+def test_exif_with_a_bad_tag_does_not_hide_the_photograph(tmp_path):
+    image = Image.new("RGB", (40, 20))
+    entry = struct.Struct("<HHI4s").pack
+    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(0x011A, 2, 4, b"72/1")  # XResolution must not be text
+    bad = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
+    for exif, size in ((bad, (20, 40)), (b"Exif\0\0no TIFF at all", (40, 20))):
+        image.save(tmp_path / "bad.jpg", exif=exif)
+        assert read_image(tmp_path / "bad.jpg").size == size
 
 
 def test_a_pillow_image_is_read_as_its_file(tmp_path):

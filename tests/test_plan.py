@@ -70,6 +70,20 @@ def test_what_would_stop_the_run_stops_the_plan(tree, tmp_path, capsys):
     assert "val: no such folder" in capsys.readouterr().err
 
 
+def test_images_and_steps_that_each_fit_on_a_gpu_may_not_fit_together(monkeypatch):
+    stage, peak = plan.Stage(epochs=1, size=224, side=256), {"bytes": 0}
+    monkeypatch.setattr(plan, "room", lambda device: (78 * plan.GIB, 80 * plan.GIB))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
+    images = 57 * plan.GIB // (3 * 256**2)
+    for gib, much in ((10, False), (30, True)):
+        peak["bytes"] = gib * plan.GIB
+        said = plan._where(stage, images, torch.device("cuda"))
+        assert said.startswith(f"steps take {gib}.0 GiB; 57.0 GiB of images stay on the GPU")
+        assert ("too much together for its 80.0 GiB: take a smaller batch" in said) == much
+    peak["bytes"] = 30 * plan.GIB  # streamed images leave the steps their room
+    assert plan._where(stage, 2 * images, torch.device("cuda")).endswith("are streamed, for the GPU has no room for them")
+
+
 def test_steps_too_large_for_a_gpu_are_an_error(tree, monkeypatch):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")

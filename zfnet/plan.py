@@ -140,7 +140,9 @@ def _where(stage: Stage, n: int, device: torch.device) -> str:
         return f"{size / GIB:.1f} GiB of images read from disk"
     kept, peak = fits(size, *room(device)), torch.cuda.max_memory_allocated(device)
     where = "stay on the GPU" if kept else "are streamed, for the GPU has no room for them"
-    return f"steps take {peak / GIB:.1f} GiB; {size / GIB:.1f} GiB of images {where}"
+    total = room(device)[1]
+    much = f", too much together for its {total / GIB:.1f} GiB: take a smaller batch" if kept and peak + size > total else ""
+    return f"steps take {peak / GIB:.1f} GiB; {size / GIB:.1f} GiB of images {where}{much}"
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -140,13 +140,13 @@ def train(
             if feed is None or run is None or stage is not _stage(config, epoch):
                 before, stage, feed = stage, _stage(config, epoch), None  # its memory is free before the next takes its own
                 images, val = load_images("train", stage.side), load_images("val", stage.side)
+                team.gather(None)  # before `runner`, whose processes wait for each other, but not for hours
                 feed = Feed(images, device, keep=True)
                 if run is None or stage.frozen != before.frozen:
                     freeze(model, stage.frozen)
                     forget(optimizer)
                     run = None  # a team's old hooks go before new ones come
                     run = runner(model, config, team)
-                team.gather(None)
             order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
             order = order[: per_epoch * config.optim.batch].reshape(per_epoch, config.optim.batch)
             batches = feed.batches(team.share(np.sort(chosen)) for chosen in order)

@@ -17,13 +17,12 @@ import torch
 
 import zfnet
 from reproduce.figure import REPOSITORY, Context
-from zfnet.checkpoint import read_tensors
 from zfnet.config import Config, load_config, to_dict
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.folders import class_names, load_files, scan
 from zfnet.model import Network
 from zfnet.record import environment
-from zfnet.train import Diverged, predict, train
+from zfnet.train import Diverged, epoch_order, predict, train
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 WIDE = "layers 3-5 of 512, 1024, 512"
@@ -41,7 +40,7 @@ ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes o
     f"ZFNet, {WIDE}": {"maps": (512, 1024, 512)},
     f"ZFNet, {WIDE}, and 6, 7 of 8192": {"maps": (512, 1024, 512), "fc": 8192},
 }
-VERSION = 2  # of what a row holds, to be raised when that changes
+VERSION = 3  # of what a row holds, to be raised when that changes
 KEEP = 240.0  # seconds between two states of a training: writing up to 1 GB takes as long as an epoch on a GPU
 ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, whose probabilities are kept
 
@@ -77,18 +76,23 @@ PLANS = {
 class Row:
     """A trained row: errors in percent, and what it made of the N validation images.
 
-    `rank` (N,) is the place of the true class among all, from 1; `probability` (N, classes) float32, the mean over the plan's
-    views, of the networks that ensembles are made of, else empty; `label` (N,); `about` says how it was made. Of a training
-    that diverged every rank is beyond the last and the fifth, and `about["diverged"]` says where.
+    `rank` (N,) is the place of the true class among all, from 1, and `known` (M,) that of images trained on, without dropout;
+    `probability` (N, classes) float32, the mean over the plan's views, of the networks that ensembles are made of, else
+    empty; `label` (N,); `about` says how it was made. Of a training that diverged every rank is beyond the last and the
+    fifth, and `about["diverged"]` says where.
     """
 
     rank: np.ndarray
+    known: np.ndarray
     probability: np.ndarray
     label: np.ndarray
     about: dict
 
     def error(self, k: int = 1) -> float:
         return 100 * float((self.rank > k).mean())
+
+    def train_error(self) -> float:
+        return 100 * float((self.known > 1).mean())
 
 
 def plan(ctx: Context) -> Plan:
@@ -132,12 +136,13 @@ def trained(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed
     path = folder.with_suffix(".npz")
     if not path.exists():
         diverged = trained_in(folder, config, images, ctx.device)
-        arrays, about = lost(images["val"], folder) if diverged else _measure(ctx, plan, images, name, folder)
+        arrays, about = lost(plan, images, folder) if diverged else _measure(ctx, plan, images, name, folder)
         about |= {"name": name, "plan": asdict(plan), "diverged": diverged, **environment(ctx.device)}
         keep(path, about=np.array(json.dumps(about)), **arrays)
         shutil.rmtree(folder)  # up to 2 GB of weights and momenta, which no figure reads
     with np.load(path, allow_pickle=False) as file:
-        return Row(file["rank"], file["probability"], file["label"], json.loads(str(file["about"])))
+        about = json.loads(str(file["about"]))
+        return Row(**{name: file[name] for name in ("rank", "known", "probability", "label")}, about=about)
 
 
 def trained_in(folder: Path, config: Config, images: dict[str, Images], device: str) -> str:
@@ -158,13 +163,15 @@ def keep(path: Path, **arrays: np.ndarray) -> None:
     os.replace(partial, path)
 
 
-def lost(val: Images, folder: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """The row of a training that diverged: wrong on every image."""
-    n, classes = len(val), len(val.classes)
-    progress = read_tensors(folder / "state.safetensors")[1]["progress"]
-    about = {"train error": 100.0, "epochs": progress["epoch"], "log": progress["log"], "seconds": progress["seconds"]}
+def lost(plan: Plan, images: dict[str, Images], folder: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The row of a training that diverged: wrong on every image. Its log has also the epochs after the last state kept."""
+    val, epoch = images["val"], trained_on(plan, images["train"])
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    seconds = sum(len(epoch) // plan.batch * plan.batch / line["images_per_second"] for line in log)
+    n, classes, about = len(val), len(val.classes), {"epochs": len(log), "log": log, "seconds": seconds}
     probability = np.full((n, classes), 1 / classes, dtype=np.float32)
-    return {"rank": np.full(n, classes + 5), "probability": probability, "label": val.labels}, about
+    rank, known = np.full(n, classes + 5), np.full(min(n, len(epoch)), classes + 5)
+    return {"rank": rank, "known": known, "probability": probability, "label": val.labels}, about
 
 
 def _measure(
@@ -173,17 +180,22 @@ def _measure(
     """The arrays of a trained network's row and what is to be said of it, in float32: bfloat16 makes ties of the logits."""
     model = zfnet.load(folder / "model.safetensors", folded=False).to(ctx.device)
     val = images["val"]
-    some = images["train"].subset(np.linspace(0, len(images["train"]) - 1, min(len(images["train"]), len(val))).astype(int))
+    some = images["train"].subset(trained_on(plan, images["train"])[: len(val)])
     known, found = (probabilities(model, part, 1) for part in (some, val))
     kept = np.zeros((0, found.shape[1]), dtype=np.float32)
     if name in ENSEMBLE:
         kept = found if plan.views == 1 else probabilities(model, val, plan.views)
     about = {
-        "train error": 100 * float((ranks(known, some.labels) > 1).mean()),
         "epochs": model.info["epochs"], "log": model.info["log"], "seconds": model.info["seconds"],
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
-    return {"rank": ranks(found, val.labels), "probability": kept, "label": val.labels}, about
+    rank, known = ranks(found, val.labels), ranks(known, some.labels)
+    return {"rank": rank, "known": known, "probability": kept, "label": val.labels}, about
+
+
+def trained_on(plan: Plan, images: Images) -> np.ndarray:
+    """The images of an epoch, shuffled: of large classes only a part, as in training."""
+    return epoch_order(images.labels, plan.per_class, torch.Generator().manual_seed(0))
 
 
 def probabilities(model: Network, images: Images, views: int) -> np.ndarray:

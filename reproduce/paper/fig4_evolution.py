@@ -14,6 +14,7 @@ import torch
 import zfnet
 from reproduce.figure import Figure, Result
 from zfnet.activations import chain, conv_layers
+from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import class_names, load_files, scan
 from zfnet.deconv import cut
 from zfnet.methods.intervals import mean_interval
@@ -39,7 +40,7 @@ def compute(ctx) -> Result:
         note = "Wants a tree of images (--data) and a run with at least three snapshots (--model RUN/model.safetensors)."
         return Result({}, {}, "not run", n=0, note=note, scale="smoke")
     epochs = sorted(snapshots)
-    images = some_images(ctx, zfnet.load(snapshots[epochs[0]]).size)
+    images, tree = some_images(ctx, zfnet.load(snapshots[epochs[0]]))
     arrays: dict[str, np.ndarray] = {"epochs": np.array(epochs)}
     strongest: dict[str, list] = {}
     filters: dict[str, list] = {}
@@ -84,28 +85,32 @@ def compute(ctx) -> Result:
     measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
     verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
     note = (
-        f"A network of {len(model.classes):,} classes; {len(images):,} training images, {len(epochs)} snapshots; features "
-        "drawn at random; each projection is the receptive field, with a contrast of its own. A top image that changes at the "
-        f"last snapshot counts as settled there. All are looked at at {images.size} pixels, whatever size they were trained at."
+        f"A network of {len(model.classes):,} classes; {len(images):,} training images of these, {len(epochs)} snapshots; "
+        "features drawn at random; each projection is the receptive field, with its own contrast. A top image that changes at "
+        f"the last snapshot counts as settled there. All are seen at {images.size} pixels, whatever size they were trained at."
     )
-    scale = scale_of(len(model.classes), len(images.classes), len(images))
+    scale = scale_of(len(model.classes), tree, len(images))
     if scale == "smoke":  # in a short training layer 1 also settles because it hardly leaves its random start
         verdict, note = "not comparable", note + " So small a training shows the order of the layers here, not in a full one."
     return Result(arrays, measured, verdict, n=len(images), note=note, scale=scale)
 
 
 def scale_of(known: int, classes: int, images: int) -> str:
-    """A subset is one of ImageNet only where the network was trained on all its classes, and enough images were searched."""
+    """A subset is one of ImageNet only where the network was trained on all the tree's classes, and enough was searched."""
     return "subset" if known == classes and images >= FIGURE.config["images"] else "smoke"
 
 
-def some_images(ctx, size: int):
-    """The same evenly chosen training images for every snapshot."""
+def some_images(ctx, model) -> tuple[Images, int]:
+    """The same evenly chosen training images of the network's classes for every snapshot; how many classes the tree has."""
     root = ctx.tree / "train"
     folders, files, labels = scan(root)
-    kept = np.linspace(0, len(files) - 1, min(len(files), FIGURE.config["images"])).astype(int)
-    chosen, side = [files[i] for i in kept], round(size * 256 / 224)
-    return load_files(root, chosen, labels[kept], class_names(folders), folders, side=side, size=size, progress=ctx.progress)
+    known = np.flatnonzero(np.isin(np.array(folders)[labels], model.wnids))
+    if not len(known):
+        raise DataError(f"{root}: none of its folders is a class that the network was trained on")
+    kept = known[np.linspace(0, len(known) - 1, min(len(known), FIGURE.config["images"])).astype(int)]
+    chosen, size, side = [files[i] for i in kept], model.size, round(model.size * 256 / 224)
+    names = class_names(folders)
+    return load_files(root, chosen, labels[kept], names, folders, side=side, size=size, progress=ctx.progress), len(folders)
 
 
 def settling(index: np.ndarray, epochs: list[int]) -> np.ndarray:

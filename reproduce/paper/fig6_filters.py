@@ -14,6 +14,7 @@ import torch
 import zfnet
 from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import PLANS, keep, load, recipe, trained_in
+from reproduce.paper.filter_statistics import WINDOW, above, dominance, middle, more, rms, shares
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
 from zfnet.methods.intervals import mean_interval
@@ -29,10 +30,12 @@ FIGURE = Figure(
     inputs=("tree", "device"),
     seed=6,
     budget=3600,
-    config={"epochs": {"cuda": 10, "cpu": 5}, "features": 16, "low": 0.1, "high": 0.25, "spectrum": 64, "times chance": 3},
-    files=("ablations.py", "../../configs/ablations.yaml"),
+    config={
+        "epochs": {"cuda": 10, "cpu": 5}, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3, "stands out": 1.1,
+    },
+    files=("ablations.py", "filter_statistics.py", "../../configs/ablations.yaml"),
     alone=True,
-)
+)  # fmt: skip
 FLAT = 0.1  # a filter whose RMS is below this share of its layer's median shows nothing: dead, as the paper's picture has it
 RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
     "ZFNet, not clipped": ("ZFNet", 0.0),
@@ -86,55 +89,28 @@ def looked_at(model, val) -> dict[str, np.ndarray]:
     channel, activation, pixels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     order = channel.argsort()
     every = pixels[order][activation[order] > 0]  # of dead maps there is nothing to see
-    high = shares(every.numpy(), (FIGURE.config["high"],))[:, -1]
+    high = shares(every.numpy(), (FIGURE.config["high"],))[:, -1]  # AlexNet's patches are larger: less leaks into its high band
     shown = torch.randperm(len(every), generator=torch.Generator().manual_seed(FIGURE.seed))[: FIGURE.config["features"]]
     dead = {f"dead.{layer}": alive[layer].dead.numpy() for layer in alive}
     return dead | {"high": high, "projections": every[shown.sort().values].numpy()}
 
 
-def shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
-    """The share of each filter's energy (M, 3, k, k) in bands of frequency, in cycles a pixel: (M, len(limits) + 1).
-
-    A band holds what oscillates in either direction faster than its lower limit, and in none faster than its upper one.
-    """
-    n = max(FIGURE.config["spectrum"], filters.shape[-1])
-    energy = (np.abs(np.fft.fft2(filters, (n, n))) ** 2).sum(1)  # zeros around: every frequency between is there too
-    frequency = np.abs(np.fft.fftfreq(n))
-    band = np.searchsorted(limits, np.maximum(frequency[:, None], frequency), side="left")
-    parts = np.stack([(energy * (band == i)).sum((1, 2)) for i in range(len(limits) + 1)], 1)
-    return parts / np.maximum(parts.sum(1, keepdims=True), 1e-30)
-
-
-def dominance(filters: np.ndarray) -> list[float]:
-    """The largest filter's RMS over the median one's, after each epoch: (E, M, 3, k, k) -> E numbers."""
-    return [float(found.max() / np.median(found)) for found in map(rms, filters)]
-
-
-def rms(filters: np.ndarray) -> np.ndarray:
-    """Each filter's root of the mean square: (M, 3, k, k) -> (M,)."""
-    return np.sqrt((filters.astype(float) ** 2).mean((1, 2, 3)))
-
-
-def above(one: list[float] | None, other: list[float] | None) -> bool | None:
-    """Whether an interval [mean, low, high] lies above another, or None where they overlap or one is missing."""
-    if one is None or other is None:
-        return None
-    return True if one[1] > other[2] else False if one[2] < other[1] else None
-
-
 def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
     limits = (FIGURE.config["low"], FIGURE.config["high"])
     free, alex, ours = RUNS
-    spectra = {name: shares(arrays[f"{name}.filters"][-1], limits) for name in RUNS}
+    spectra = {name: shares(middle(arrays[f"{name}.filters"][-1]), limits) for name in RUNS}
     ratio = {name: dominance(arrays[f"{name}.filters"]) for name in RUNS}
     dead = {name: [int(arrays[f"{name}.dead.{layer}"].sum()) for layer in ("conv1", "conv2")] for name in RUNS}
     last = {name: rms(arrays[f"{name}.filters"][-1]) for name in RUNS}
-    middle = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
+    band = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
     fast = {name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed) for name in RUNS if arrays[f"{name}.high"].size}
     flat = {name: int((size < FLAT * np.median(size)).sum()) for name, size in last.items()}
     acted = max(rms(filters).max() for filters in arrays[f"{free}.filters"]) > RUNS[ours][1]
     accuracy = {name: 100 - float(arrays[f"{name}.error"]) for name in RUNS}
     learnt = min(accuracy.values()) >= FIGURE.config["times chance"] * 100 / classes
+    filters, apart = {name: len(found) for name, found in last.items()}, FIGURE.config["stands out"]
+    larger = ratio[free][-1] / ratio[ours][-1]
+    differ = acted and max(larger, 1 / larger) > apart
     diverged = {name: str(arrays[f"{name}.diverged"]) for name in RUNS if arrays[f"{name}.diverged"]}
     measured: dict = {
         "val top-1, %": accuracy,
@@ -147,13 +123,13 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
         "energy of layer 1's filters in low, middle, high frequencies, %": {
             name: [float(v) for v in 100 * s.mean(0)] for name, s in spectra.items()
         },
-        "in middle frequencies, %, with its 95 % interval": middle,
+        "in middle frequencies, %, with its 95 % interval": band,
         "layer-2 projections: energy in high frequencies, %": fast,
     }
     held = {
-        "without clipping the largest filter stands out more": ratio[free][-1] > ratio[ours][-1] if acted else None,
-        "AlexNet has more dead filters in layer 1": None if flat[alex] == flat[ours] else flat[alex] > flat[ours],
-        "ZFNet's filters hold more of the middle frequencies": above(middle[ours], middle[alex]),
+        "without clipping the largest filter stands out more": larger > 1 if differ else None,
+        "AlexNet has more dead filters in layer 1": more(flat[alex], filters[alex], flat[ours], filters[ours]),
+        "ZFNet's filters hold more of the middle frequencies": above(band[ours], band[alex]),
         "AlexNet's layer-2 projections hold more of the high ones": above(fast.get(alex), fast.get(ours)),
     }
     words = {True: "holds", False: "does not hold", None: "undecided"}
@@ -164,8 +140,10 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
     note = (
         f"{size.epochs} epochs at {size.size} pixels by configs/ablations.yaml, with the paper's range of inputs and first "
         f"weights; low is below {limits[0]:g}, high above "
-        f"{limits[1]:g} cycles a pixel in either direction, the most that a stride of 2 carries; of 4, half of that. Flat: an "
-        f"RMS below {FLAT:g} of the layer's median. Maps that none of {n:,} validation images excites are counted too."
+        f"{limits[1]:g} cycles a pixel in either direction, the most that a stride of 2 carries; of 4, half of that; of all "
+        f"filters the middle {WINDOW} pixels count. Flat: an RMS below {FLAT:g} of the layer's median; more, by Fisher's "
+        f"exact test. A filter stands out more by a factor of {apart:g}: ours, for each network is trained once. Maps that "
+        f"none of {n:,} validation images excites are counted too."
     )
     if not acted:
         note += f" After no epoch a filter of layer 1 was above the limit of {RUNS[ours][1]:g}: (a) does not differ from (c)."

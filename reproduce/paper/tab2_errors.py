@@ -54,15 +54,18 @@ def compute(ctx) -> Result:
 def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     """Errors of single networks and of the mean of their probabilities, and whether each step of the paper's is one down."""
     ended = diverged({REPLICA: [alexnet], "ZFNet": zfnets, WIDER: [wide]})
-    zfnets = [row for row in zfnets if not row.about["diverged"]] or zfnets[:1]
     found = {REPLICA: together([alexnet]), ONE: together(zfnets[:1]), WIDER: together([wide])}
-    if len(zfnets) > 1:
-        found |= {MANY: together(zfnets), ALL: together([*zfnets, wide])}
+    good = [row for row in zfnets if not row.about["diverged"]]
+    if len(good) > 1:
+        found |= {MANY: together(good)} | ({} if wide.about["diverged"] else {ALL: together([*good, wide])})
     errors = {name: [round(100 * float((rank > k).mean()), 2) for k in (1, 5)] for name, rank in found.items()}
-    measured: dict = {ERROR: errors, "nets": {MANY: len(zfnets), ALL: len(zfnets) + 1} if MANY in found else {}}
+    nets = {name: n for name, n in ((MANY, len(good)), (ALL, len(good) + 1)) if name in found}
+    measured: dict = {ERROR: errors, "nets": nets}
     steps = {"ZFNet beats AlexNet": (ONE, REPLICA), "wider layers 3-5 help": (WIDER, ONE)}
     if MANY in found:
-        steps |= {"several ZFNets beat one": (MANY, ONE), "all together beat several ZFNets": (ALL, MANY)}
+        steps["several ZFNets beat one"] = (MANY, ONE)
+    if ALL in found:
+        steps |= {"all together beat several ZFNets": (ALL, MANY), "all together beat the wider one": (ALL, WIDER)}
     gains = {
         claim: mean_interval(100.0 * ((found[worse] > 1).astype(float) - (found[better] > 1)))
         for claim, (better, worse) in steps.items()

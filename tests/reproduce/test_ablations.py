@@ -1,5 +1,6 @@
 """Tables 2 and 3: trained, kept and continued on a small tree; the conclusions, from rows made by hand."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from reproduce.figure import Context, discover, run
 from reproduce.paper import ablations, tab2_errors, tab3_ablations
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan, ranks, recipe
 from zfnet.config import load_config
+from zfnet.data.cache import Images
 from zfnet.model import ARCHITECTURES
 
 TINY = ablations.Plan("smoke", 2, 4, 73, 64, 2, 4, 1e-2, "float32", 1, 0, 1)
@@ -103,22 +105,27 @@ def row(error, seed=0, n=2000, train=30.0):
     rng = np.random.default_rng([seed, int(error * 10)])
     rank = np.ones(n, dtype=np.int64)
     rank[rng.permutation(n)[: int(n * error / 100)]] = 7
+    known = np.where(np.arange(n) < n * train / 100, 7, 1)
     label = np.arange(n) % 20
     probability = np.full((n, 20), 0.01, dtype=np.float32)
     probability[np.arange(n), np.where(rank > 1, (label + 1 + seed) % 20, label)] = 0.5 if seed else 0.4
     about = {
-        "train error": train,
         "diverged": "",
         "log": [{"images_per_second": 100.0}],
         "seconds": 36.0,
         "commit": "c",
         "device": "d",
     }
-    return Row(rank, probability, label, about)
+    return Row(rank, known, probability, label, about)
 
 
-def judged(errors, seeds=3, scale="subset", **changed):
-    rows = {name: [row(changed.get(name, e), seed) for seed in range(seeds)] for name, e in zip(ROWS, errors, strict=True)}
+def judged(errors, seeds=3, scale="subset", fitted=None, **changed):
+    """Table 3 of rows with these errors, and the paper's training errors but for those `fitted` otherwise."""
+    trained = {name: errors[0] for name, errors in zip(ROWS, tab3_ablations.PAPER, strict=True)} | (fitted or {})
+    rows = {
+        name: [row(changed.get(name, e), seed, train=trained[name]) for seed in range(seeds)]
+        for name, e in zip(ROWS, errors, strict=True)
+    }
     return tab3_ablations.judge(rows, replace(TINY, scale=scale), tab3_ablations.FIGURE)
 
 
@@ -154,6 +161,38 @@ def test_other_numbers_do_not():
     assert (chance.verdict, chance.measured["claims"]) == ("not comparable", {})
 
 
+def test_the_widest_overfits_where_it_errs_less_in_training_and_more_in_validation():
+    paper, claim = [errors[1] for errors in tab3_ablations.PAPER], "with wider layers 6, 7 too they overfit: less training error, more in validation"  # fmt: skip
+    widest, wide = tab3_ablations.COSTS[tab3_ablations.WIDEST]
+    said = {
+        "holds": judged(paper),
+        "does not hold": judged(paper, **{widest: 36.0}),
+        "undecided": judged(paper, seeds=1, **{widest: 37.6}),
+    }
+    assert {word: result.measured["claims"][claim] for word, result in said.items()} == {word: word for word in said}
+    assert judged(paper, fitted={widest: 30.0}).measured["claims"][claim] == "does not hold"
+    assert judged(paper, fitted={widest: 18.8, wide: 18.8}).measured["claims"][claim] == "undecided"
+
+
+def test_training_error_is_of_images_that_are_trained_on():
+    labels = np.repeat(np.arange(3), (500, 6, 30))
+    images = Images(np.zeros((1, 8, 8, 3), np.uint8), labels, ["a", "b", "c"], ["n1", "n2", "n3"], [""] * 536, "", 8)
+    chosen = ablations.trained_on(replace(TINY, per_class=5), images)
+    assert np.bincount(labels[chosen]).tolist() == [5, 5, 5]
+    assert sorted(set(labels[chosen[:8]])) == [0, 1, 2]  # a part of them is of all classes
+
+
+def test_a_training_that_diverges_late_keeps_the_log_of_its_good_epochs(tree, quick, tmp_path):
+    context = Context("imagenet65k", str(tree))
+    images = {split: ablations.load(context, TINY, split) for split in ("train", "val")}
+    lines = [{"epoch": epoch, "images_per_second": speed} for epoch, speed in ((1, 4.0), (2, 2.0))]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arrays, about = ablations.lost(TINY, images, tmp_path)
+    assert about == {"epochs": 2, "log": lines, "seconds": 8 / 4.0 + 8 / 2.0}  # two classes of four images in an epoch
+    lost = Row(**arrays, about=about)
+    assert (lost.error(5), lost.train_error()) == (100, 100)
+
+
 def test_where_all_four_layers_cost_nothing_no_share_of_that_is_judged():
     paper = [errors[1] for errors in tab3_ablations.PAPER]
     claims = judged(paper, **{"AlexNet without layers 3, 4, 6, 7": 30.0}).measured["claims"]
@@ -176,6 +215,14 @@ def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so
     alone = tab2_errors.judge(ended, [row(40.0, 1)], row(38.0, 8), TINY)
     assert alone.measured[tab2_errors.ERROR]["AlexNet, the replica"] == [100.0, 100.0]
     assert alone.verdict == "not comparable"
+    wide = tab2_errors.judge(row(45.0, 9), [row(40.0, 1), row(40.0, 2)], replace(ended, label=row(1.0).label), TINY)
+    assert ("ZFNets (a)" in wide.measured[tab2_errors.ERROR], "(a) and (b)" in wide.measured[tab2_errors.ERROR]) == (
+        True,
+        False,
+    )
+    assert wide.measured["nets"] == {"ZFNets (a)": 2}
+    first = tab2_errors.judge(row(45.0, 9), [ended, row(40.0, 1), row(40.0, 2)], row(38.0, 8), TINY)
+    assert first.measured[tab2_errors.ERROR]["ZFNet"] == [100.0, 100.0]  # the first seed, as in Table 3
 
 
 def test_an_interval_over_seeds_is_students():

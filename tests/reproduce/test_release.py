@@ -64,7 +64,7 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     assert f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |" in card
     lines = [line.strip() for line in card.splitlines() if "zfnet train" in line]
     assert lines == [
-        "zfnet train configs/small.yaml --data PATH --out runs/first",
+        "zfnet train configs/small.yaml --data PATH --out runs/first && \\",
         "zfnet train configs/small-second.yaml --data PATH --out runs/second --init runs/first/model.safetensors",
     ]
     assert "Stages: 2 epochs at 64 px." in card

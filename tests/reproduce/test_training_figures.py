@@ -11,9 +11,10 @@ import yaml
 import reproduce.bench.bench_train as bench
 import zfnet
 from reproduce.figure import Context, discover, run
-from reproduce.paper import ablations, fig4_evolution, fig6_filters
+from reproduce.paper import ablations, fig4_evolution, fig6_filters, filter_statistics
 from zfnet.cli import main
 from zfnet.config import parse
+from zfnet.data.cache import DataError
 
 SMALL = {
     "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
@@ -40,6 +41,14 @@ def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
         len(t) == 2 and min(t) > 0 for t in record.measured["filters' turn, degrees an epoch, between snapshots"].values()
     )
     assert record.inputs["snapshots"] != "absent"
+    (tree / "train" / "n02088094").rename(tree / "train" / "n04000000")  # a class that the network was not trained on
+    images, classes = fig4_evolution.some_images(context, context.model)
+    assert (len(images), classes) == (16, 3)
+    assert not any("n04000000" in name for name in images.names)
+    for folder in list((tree / "train").iterdir()):
+        folder.rename(folder.with_name("x" + folder.name))
+    with pytest.raises(DataError, match="none of its folders is a class"):
+        fig4_evolution.some_images(context, context.model)
 
 
 def test_figure_4_is_of_a_subset_where_the_network_knows_all_its_classes():
@@ -90,15 +99,43 @@ def test_a_filters_energy_lies_where_it_oscillates():
     at = np.arange(64)
     waves = [np.cos(2 * np.pi * f * at)[None, :] * np.ones((64, 1)) for f in (1 / 64, 10 / 64, 31 / 64)]
     filters = np.stack([np.stack([w] * 3) for w in waves])
-    np.testing.assert_allclose(fig6_filters.shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(filter_statistics.shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9)
     checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(3, 1)  # a chessboard: the highest there is
-    assert fig6_filters.shares(checks, (0.125,))[0, 1] == pytest.approx(1)
+    assert filter_statistics.shares(checks, (0.125,))[0, 1] == pytest.approx(1)
+
+
+def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
+    """Of one texture a window of 7 pixels shows more middle frequencies than one of 11, which can resolve its low ones."""
+    rng, at = np.random.default_rng(0), np.arange(11)
+    angle, phase = 2 * np.pi * rng.random((2, 200, 1, 1))
+    waves = np.cos(2 * np.pi * 0.06 * (np.cos(angle) * at[:, None] + np.sin(angle) * at) + phase)  # below 0.1 cycles a pixel
+    large = waves[:, None].repeat(3, 1)
+    small = filter_statistics.middle(large)
+    assert small.shape == (200, 3, 7, 7)
+    assert np.array_equal(small, large[..., 2:9, 2:9])
+    whole, cut = (filter_statistics.shares(filters, (0.1, 0.25))[:, 1].mean() for filters in (large, small))
+    assert cut > 1.2 * whole
+    low = {
+        f"{name}.filters": lambda _, of=of: of[None] for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
+    }
+    assert judged(low).measured["claims"]["ZFNet's filters hold more of the middle frequencies"] == "undecided"
+
+
+def test_counts_are_told_apart_only_where_chance_does_not_explain_them():
+    assert filter_statistics.more(20, 96, 2, 96) is True
+    assert filter_statistics.more(2, 96, 20, 96) is False
+    assert filter_statistics.more(1, 96, 0, 96) is None
+
+
+def test_figure_6_of_one_living_map_decides_nothing_there():
+    result = judged({"AlexNet.high": lambda high: high[:1]})
+    assert result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"] == "undecided"
 
 
 def test_dominance_is_the_largest_over_the_median():
     filters = np.ones((2, 5, 3, 7, 7))
     filters[1, 3] *= 12
-    assert fig6_filters.dominance(filters) == [pytest.approx(1), pytest.approx(12)]
+    assert filter_statistics.dominance(filters) == [pytest.approx(1), pytest.approx(12)]
 
 
 def judged(changed):
@@ -167,6 +204,7 @@ def test_bench_train_compares_what_it_says(tmp_path, monkeypatch):
     measured = record.measured
     rates = {name: values for name, values in measured.items() if name.endswith("images/s")}
     assert len(rates) == 11
+    assert bench.SHARE in bench.FIGURE.config["goals"]["cuda"]  # the claim, on every device
     assert measured["parameters"][bench.TORCHVISION] == 61_100_840  # of its documentation
     assert all(0 < least <= median <= most for median, least, most in rates.values())
     assert 0 < measured["time of reading and augmenting over a step's"][0] < 1

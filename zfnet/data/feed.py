@@ -44,7 +44,11 @@ class Feed:
                 yield self._pixels[chosen], self._labels[chosen]
             return
         waiting: deque = deque()
-        with ThreadPoolExecutor(1 if self._stream is None else AHEAD) as reader:  # a CPU's cores have enough to do
+        if self._stream is None:
+            readers = ThreadPoolExecutor(1)  # a CPU's cores have enough to do
+        else:  # a new thread begins on the first GPU, and would take some of its memory
+            readers = ThreadPoolExecutor(AHEAD, initializer=torch.cuda.set_device, initargs=(self._stream.device,))
+        with readers as reader:
             for part in parts:
                 waiting.append(reader.submit(self._read, part))
                 if len(waiting) > AHEAD:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 # The input convention of the whole project, as in torchvision: RGB in [0, 1], minus the mean, over the deviation.
@@ -18,6 +18,10 @@ STD = (0.229, 0.224, 0.225)
 PREPROCESSING = 4  # part of the cache's name; to be raised when decoding or resizing changes
 MAX_PIXELS = 100_000_000  # larger than any photograph of a data set; a 30,000 x 30,000 bomb is nine times this
 LONGEST = 32  # times the shorter side: of longer images only the central square is resized
+TURNS = {  # EXIF orientation -> what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 class ImageError(ValueError):
@@ -46,9 +50,18 @@ def read_image(path: str | Path) -> Image.Image:
         raise ImageError(f"{path}: not a readable image ({str(error).splitlines()[0] if str(error) else error!r})") from error
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says. Pillow's `exif_transpose` also writes all tags anew, and fails where one is bad."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # EXIF that cannot be read: the photograph may be whole all the same
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a Pillow image of any mode to upright RGB; transparency is laid on white, 16 bit and float are scaled to 8."""
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all():
@@ -59,7 +72,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info.clear()  # its EXIF would turn it again
+    return image
 
 
 def centre(image: Image.Image, side: int = 256) -> Image.Image:
