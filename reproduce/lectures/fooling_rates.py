@@ -78,8 +78,8 @@ def compute(ctx) -> Result:
     claims, found = judge(measured)
     note = (
         "Shares of the images whose decision changes, in per cent, with 95 % intervals (Wilson), against epsilon in grey "
-        f"levels of 255. Iterated: at most {config['steps']} steps with each epsilon, after all smaller ones failed; at a class drawn "
-        f"at random: {config['aimed steps']}, over {len(few)} images."
+        f"levels of 255. Iterated: at most {config['steps']} steps with each epsilon, after all smaller ones failed; at a "
+        f"class drawn at random: {config['aimed steps']}, over {len(few)} images."
     )
     return Result(arrays, measured | {"claims": claims}, found, n=len(chosen), note=note)
 
