@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import zfnet
 from reproduce import atlas
 from reproduce.annotated import covered, where
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
@@ -25,6 +26,7 @@ from zfnet.data.cache import DataError
 from zfnet.occlusion import windows
 from zfnet.plot import mosaic, new_figure, projection_image
 from zfnet.record import Record, environment, read_record
+from zfnet.train import tie_places
 
 
 def script(compute=None, inputs=("model",), calls=None):
@@ -277,6 +279,28 @@ def row(dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0, shown=-30.0, hi
     same = {"logit change": change, "probability change": change}
     counts = dict.fromkeys(activation, fig7_occlusion.LEAST) | (positions or {})
     return {"class": "Afghan hound", "strongest map's change, %": activation, "positions": counts} | same
+
+
+def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
+    torch.manual_seed(0)
+    model = zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch")
+    zfnet.save(model, tmp_path / "free.safetensors")
+    tie_places(model)
+    zfnet.save(model, tmp_path / "tied.safetensors", precision="int8")
+    free, tied = (Context(str(tmp_path / f"{name}.safetensors"), None) for name in ("free", "tied"))
+    assert (free.tied, tied.tied) == (False, True)
+    common = "this network has 16 units in layer 6, 16 units in layer 7, "
+    assert free.departures == f"Otherwise than the paper's, {common}no contrast normalisation. "
+    assert tied.departures.startswith(f"Otherwise than the paper's, {common}one weight a map in layer 6")
+    zfnet.save(zfnet.zfnet(3, maps=(4, 4, 4, 4, 4)), tmp_path / "paper.safetensors")
+    assert Context(str(tmp_path / "paper.safetensors"), None).departures == ""
+
+
+def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
+    numbers = responses()
+    assert fig5_invariance.judge(numbers, tied=True)[1] == "partial"
+    claims, _ = fig5_invariance.judge(numbers, symmetric=False)
+    assert not any("symmetric" in claim for claim in claims)
 
 
 def test_fig7_prefers_images_that_leave_something_to_compare():
