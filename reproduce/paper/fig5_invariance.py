@@ -62,7 +62,7 @@ def compute(ctx) -> Result:
     n, alike = len(groups["averaged"]), len(groups["symmetric"])
     labelled = ctx.corpus != SAMPLES and n >= 20 and alike >= 2
     measured |= measure(arrays) if n > 1 else {}
-    symmetric = ctx.model.wnids and ctx.model.wnids[int(targets[len(titles) - 1])] == FIGURE.config["classes"][-1]
+    symmetric = FIGURE.config["classes"][-1] in ctx.model.wnids[int(targets[len(titles) - 1]) :][:1]
     claims, verdict = judge(measured, symmetric, ctx.tied) if labelled else ({}, "not comparable")
     note = (
         f"The reference view is the central {SHARE:.0%} of the square at 224 pixels, so that every transform samples inside "

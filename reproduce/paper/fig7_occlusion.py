@@ -57,7 +57,7 @@ def compute(ctx) -> Result:
             "logit": float(base.logit), "strongest layer-5 map": int(o.channel),
             "largest fall of the logit": float(base.logit - o.logit.min()),
         }  # fmt: skip
-        groups, p = positions(boxes), zfnet.project(ctx.model, x, "conv5", int(o.channel))
+        groups, p = positions(boxes, o.boxes), zfnet.project(ctx.model, x, "conv5", int(o.channel))
         shares = covered(p.pixels[0].cpu(), o.boxes)
         groups |= {SHOWN: shares >= shares.max() / 2, HIDDEN: (shares < 0.01) & where(o.boxes, {"": p.box.tolist()})[""]}
         measured[name]["positions"] = {kind: int(at.sum()) for kind, at in groups.items()}
@@ -82,9 +82,8 @@ def compute(ctx) -> Result:
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(measured), note=note)
 
 
-def positions(boxes: dict[str, list[list[int]]]) -> dict[str, torch.Tensor]:
+def positions(boxes: dict[str, list[list[int]]], occluders: torch.Tensor) -> dict[str, torch.Tensor]:
     """The occluder's positions by the kind of box that they cover; faces only where no object is covered too."""
-    occluders = windows(224, 224, FIGURE.config["size"], FIGURE.config["stride"])
     groups = where(occluders, boxes)
     if DISTRACTOR in groups:  # where it covers an object too, what changes is not its doing
         groups[DISTRACTOR] &= where(occluders, {k: v for k, v in boxes.items() if k != DISTRACTOR})["elsewhere"]
@@ -106,7 +105,8 @@ def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
                 continue
             probability = model(x).softmax(1)[0]
             target = model.wnids.index(row["wnid"]) if row["wnid"] in model.wnids else int(probability.argmax())
-            compared = sum(int(at.sum()) >= LEAST for at in positions(boxes).values())
+            occluders = windows(*x.shape[-2:], FIGURE.config["size"], FIGURE.config["stride"])
+            compared = sum(int(at.sum()) >= LEAST for at in positions(boxes, occluders).values())
             if best is None or (compared, float(probability[target])) > best[0]:
                 best = ((compared, float(probability[target])), name, x, target, boxes)
         rows += [best[1:]] if best else []
@@ -144,8 +144,9 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
     claims = {claim: f"{sum(results)} of {len(results)}" for claim, results in held.items() if results}
     if not raises:
         return claims, "not comparable"
-    results = [result for tested in held.values() for result in tested]
-    return claims, "reproduced" if all(results) else "partial" if any(results) else "differs"
+    results = [result for found in held.values() for result in found]
+    tested = all(held.values())
+    return claims, "reproduced" if tested and all(results) else "partial" if any(results) else "differs"
 
 
 def projections(ctx, name: str, x: torch.Tensor, channel: int) -> dict[str, np.ndarray]:
