@@ -145,8 +145,7 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
     if not raises:
         return claims, "not comparable"
     results = [result for found in held.values() for result in found]
-    tested = all(held.values())
-    return claims, "reproduced" if tested and all(results) else "partial" if any(results) else "differs"
+    return claims, "reproduced" if all(held.values()) and all(results) else "partial" if any(results) else "differs"
 
 
 def projections(ctx, name: str, x: torch.Tensor, channel: int) -> dict[str, np.ndarray]:
