@@ -44,6 +44,7 @@ from zfnet.model import Network
 from zfnet.parallel import ParallelError
 from zfnet.record import SCALES, Record, environment, read_record, write_figure, write_gif, write_record
 from zfnet.top import TopActivations, top_activations
+from zfnet.train import first_dense
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
@@ -137,6 +138,26 @@ class Context:
     def model(self) -> Network:
         """The network under analysis, folded, in eval mode."""
         return self._use("model")
+
+    @property
+    def departures(self) -> str:
+        """What the network has otherwise than the paper's, read off it, for the notes of figures on its dense layers."""
+        dense = [module for module in self.model if isinstance(module, torch.nn.Linear)][:-1]
+        found = [
+            f"{layer.out_features:,} units in layer {6 + n}" for n, layer in enumerate(dense) if layer.out_features != 4096
+        ]
+        if self.tied:
+            found.append("one weight a map in layer 6, which so sees the means of layer 5's maps and not their places")
+        if not any(name.startswith("norm") for name, _ in self.model.named_children()):
+            found.append("no contrast normalisation")
+        return f"Otherwise than the paper's, this network has {', '.join(found)}. " if found else ""
+
+    @property
+    def tied(self) -> bool:
+        """Whether layer 6 has the same weight at all places of a map: the mean of its maps is all that it sees."""
+        layer = first_dense(self.model)
+        weight = layer.weight.view(layer.out_features, self.model.table[-1].maps, -1)
+        return weight.shape[2] > 1 and bool((weight == weight[..., :1]).all())
 
     @property
     def images(self) -> Images:

@@ -32,7 +32,8 @@ COMMITTED = (
     "scenes",
 )  # on one page; any other corpus has a page of its own
 DATASETS = ("caltech101", "caltech256", "voc2012", "mnist")  # read by torchvision, from the folder that --datasets names
-RUN = {"fig4": " --model RUN/model.safetensors"}  # looks at the snapshots of a training
+RUN = {"fig4": " --model RUN/model.safetensors"}  # looks at the snapshots of a training; the others for what it has seen
+RUN |= dict.fromkeys(("tab4", "tab5", "tab7", "fig9"), " --data PATH")
 MADE = ("scenes", "samples")  # need no option: drawn, or installed with a package
 PAPER = {  # all that the paper shows, whether we have a result or not
     "fig1": "The deconvnet, and unpooling with switches",

@@ -14,7 +14,7 @@ from reproduce.annotated import present
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
 from reproduce.lectures.recognised import recognise, training_images
-from reproduce.lectures.shared import FEW, verdict
+from reproduce.lectures.shared import FEW, above, verdict
 from zfnet.data.images import centre_crop
 from zfnet.methods.attributes import ATTRIBUTES, Binned, binned
 from zfnet.methods.intervals import bootstrap
@@ -69,12 +69,12 @@ def compute(ctx) -> Result:
         measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.slope]
     if SEEN in bins:  # the number is one of the class, so its interval is over classes
         measured[SEEN]["last less first, points"] = by_class(values[SEEN], found.right, found.labels, bins[SEEN].edges)
-    rises = {name: row["last less first, points"][1] > 0 for name, row in measured.items() if name in bins}
+    rises = {name: above(row["last less first, points"]) for name, row in measured.items() if name in bins}
     inside = measured["within classes, the recognised image has more of it, share of pairs"]
     claims, outcome = verdict(
         {f"accuracy rises with {name}": yes for name, yes in rises.items() if name != "brightness"}
         | {
-            f"and within classes with {name}": inside[name][1] > 0.5
+            f"and within classes with {name}": above(inside[name], 0.5)
             for name in rises
             if name != "brightness" and inside.get(name)
         }

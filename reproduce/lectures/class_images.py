@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import spread, verdict
+from reproduce.lectures.shared import above, spread, verdict
 from zfnet.methods.ascent import ascend, colour_root
+from zfnet.methods.intervals import wilson
 from zfnet.methods.synthesis import total_variation
 from zfnet.plot import new_figure, photograph, show
 
@@ -63,6 +64,7 @@ def compute(ctx) -> Result:
         measured[kind] = {
             "classes": len(wanted), "taken for their class, %": 100 * float((predicted == wanted).mean()),
             "probability of the class, median": float(np.median(own)), "total variation": float(total_variation(pixels).mean()),
+            "total variation, median": float(total_variation(pixels).median()),
             "taken for another": {names[t]: names[p] for t, p in zip(wanted, predicted, strict=True) if t != p},
         }  # fmt: skip
     measured["climbs to part them, by class"] = {names[t]: n for t, n in zip(target, climbs, strict=True) if n}
@@ -108,14 +110,16 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Whether images are taken for their class, and whether only regularised ones are as smooth as photographs."""
     least, (_, median, _) = 100 * FIGURE.config["share"], measured["total variation of photographs"]
     first, drawn, plain = (measured[kind] for kind in ("before they were parted", "regularised", "pixels alone"))
+    often = {}
+    for when, row in (("at once", first), ("when those taken for another have climbed on", drawn)):
+        of, share = row["classes"], row["taken for their class, %"]
+        often[when] = above([share, *(100 * v for v in wilson(round(of * share / 100), of))], least)
+    rough = "total variation, median"
     return verdict(
-        {
-            f"at least {least:g} % of the images are taken for their class at once": first["taken for their class, %"] >= least,
-            f"at least {least:g} % are when those taken for another have climbed on": drawn["taken for their class, %"]
-            >= least,
-            "without regularisers they are rougher than the regularised ones": plain["total variation"]
-            > drawn["total variation"],
-            "regularised, they are no rougher than the median photograph": drawn["total variation"] <= median,
+        {f"more than {least:g} % of the images are taken for their class {when}": yes for when, yes in often.items()}
+        | {
+            "without regularisers they are rougher than the regularised ones": plain[rough] > drawn[rough],
+            "regularised, they are no rougher than the median photograph": drawn[rough] <= median,
         }
     )
 

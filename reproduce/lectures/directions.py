@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import FEW, classes, groups, patches, spread, subset, verdict
+from reproduce.lectures.shared import FEW, above, classes, groups, patches, spread, subset, verdict
 from zfnet.methods.directions import purity, random_directions, sample_vectors, similarity
 from zfnet.methods.embedding import pca
 from zfnet.methods.intervals import bootstrap, mean_interval
@@ -103,8 +103,18 @@ def difference(a: np.ndarray, b: np.ndarray) -> list[float]:
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
-    """Szegedy's claim holds of a measure where the interval of units less random directions reaches down to zero or below."""
-    return verdict({name: found[f"units less {KINDS[1]}"][1] <= 0 for name, found in m.items() if "units" in found})
+    """Szegedy's claim holds of a measure if units gain less on random directions than half of what these gain on chance.
+
+    By the interval: where that reaches beyond, it is undecided, and where it begins beyond, it does not hold.
+    """
+    chance = m["nine images at random"]
+    held = {}
+    for name, found in m.items():
+        if "units" in found:
+            at_random = chance["one class, share" if "class" in name else "cosine of layer 7"]
+            more = above(found[f"units less {KINDS[1]}"], (found[KINDS[1]][0] - at_random) / 2)
+            held[name] = None if more is None else not more
+    return verdict(held)
 
 
 def draw(result: Result):

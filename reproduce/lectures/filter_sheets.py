@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import spread, subset, verdict
+from reproduce.lectures.shared import above, spread, subset, verdict
 from zfnet.methods.ascent import ascend, colour_root
+from zfnet.methods.intervals import wilson
 from zfnet.methods.responses import responses
 from zfnet.methods.synthesis import total_variation
 from zfnet.plot import mosaic, new_figure, photograph, show
@@ -29,7 +30,7 @@ FIGURE = Figure(
     seed=23,
     budget=420,
     config={
-        "channels": 36, "images": 100, "sides": SIDES, "steps": 60, "rate": 0.05, "noise": 0.3, "jitter": 8, "share": 0.95,
+        "channels": 36, "images": 100, "sides": SIDES, "steps": 60, "rate": 0.05, "noise": 0.3, "jitter": 8, "share": 0.75,
         "rectified": ["conv1", "conv2"], "variation": {"conv1": 1.0, "conv2": 1.0, "conv3": 3.0, "conv4": 3.0, "conv5": 3.0},
         "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
     },
@@ -82,14 +83,13 @@ def compute(ctx) -> Result:
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
-    """Whether in each layer the wanted share of channels is driven above what photographs make them say."""
-    wanted = 100 * FIGURE.config["share"]
-    return verdict(
-        {
-            f"at least {wanted:g} % of {layer}'s channels say more to their image than to any photograph": row[ABOVE] >= wanted
-            for layer, row in measured.items()
-        }
-    )
+    """Whether in each layer more than the wanted share of channels is driven above what photographs make them say."""
+    wanted, held = 100 * FIGURE.config["share"], {}
+    for layer, row in measured.items():
+        interval = wilson(round(row["channels"] * row[ABOVE] / 100), row["channels"])
+        claim = f"more than {wanted:g} % of {layer}'s channels say more to their image than to any photograph"
+        held[claim] = above([row[ABOVE], *(100 * v for v in interval)], wanted)
+    return verdict(held)
 
 
 def draw(result: Result):

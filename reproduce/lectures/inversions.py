@@ -70,7 +70,8 @@ def compute(ctx) -> Result:
     note = (
         f"The images of Fig. 7. Weights of the image prior: {config['bound']:g} of the mean of |x|^{config['alpha']:g}, and of "
         f"the squared total variation from {min(config['variation'].values()):g} to {max(config['variation'].values()):g}, "
-        f"more for higher layers. The distance of photographs is the mean of those to {config['others']} of the corpus."
+        f"more for higher layers, as in the source: a part of the loss of detail is their "
+        f"doing. The distance of photographs is the mean of those to {config['others']} of the corpus."
     )
     return Result(arrays, measured | {"claims": claims}, found, n=len(x), note=note)
 

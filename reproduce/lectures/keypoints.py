@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import verdict
+from reproduce.lectures.shared import above, verdict
 from reproduce.paper.fig8_parts import PARTS, faces
 from zfnet.methods.intervals import bootstrap
 from zfnet.methods.matching import match, transferred
@@ -64,7 +64,7 @@ def compute(ctx) -> Result:
         f"an eye found at the other eye, within {wide}, % of eyes": crossed(places["conv5"], points, reach, wide),
     }  # fmt: skip
     claims, outcome = verdict({
-        f"conv5 finds more than {other}, at {alpha}": measured["conv5 less another, points"][f"{other}, at {alpha}"][1] > 0
+        f"conv5 finds more than {other}, at {alpha}": above(measured["conv5 less another, points"][f"{other}, at {alpha}"])
         for alpha in at for other in (SAME, "conv1")
     })  # fmt: skip
     arrays = {f"place.{name}": place.numpy() for name, place in places.items()} | {"points": points.numpy()}

@@ -31,12 +31,13 @@ def partners(target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def paint(
     model: Network, x: torch.Tensor, style: torch.Tensor, *, side: int, progress: Callable, **options: float
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Images x (N, 3, H, W) in the style of those numbered style (N,), made at `side` pixels and enlarged: like x.
 
-    `options` are those of `zfnet.methods.style.style_transfer`.
+    And how far each is from its content (N,), as `StyleTransfer.content`. `options` are those of
+    `zfnet.methods.style.style_transfer`.
     """
-    small, parts = resized(x, side), []
+    small, parts, away = resized(x, side), [], []
     for rows in torch.arange(len(x)).split(CHUNK):
 
         def fill(array: np.ndarray, rows=rows) -> dict:
@@ -47,8 +48,10 @@ def paint(
 
         seen = bytes_of(small[torch.cat([rows, style[rows]])]).tobytes()
         key = digest("painted", model.info["sha256"], side, sorted(options.items()), seen)
-        parts.append(torch.from_numpy(np.array(mapped(f"painted-{key[:20]}", (len(rows), side, side, 3), fill)[0])))
-    return resized(standardise(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1])
+        pixels, about = mapped(f"painted-{key[:20]}", (len(rows), side, side, 3), fill)
+        parts.append(torch.from_numpy(np.array(pixels)))
+        away += about["content"]
+    return resized(standardise(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1]), torch.tensor(away)
 
 
 def resized(x: torch.Tensor, side: int) -> torch.Tensor:

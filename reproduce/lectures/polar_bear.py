@@ -91,8 +91,12 @@ def mean_over(falls: list[dict[str, float]], kind: str) -> float | None:
 def judge(falls: list[dict[str, float]]) -> tuple[dict[str, str], str]:
     """The claims as counts of images in which they hold: reproduced if all do everywhere, partial if in most of the cases."""
     tests = {
-        "covering the face lowers the logit": [fall["face"] > 0 for fall in falls if "face" in fall],
-        "covering the fur lowers the logit": [fall["fur"] > 0 for fall in falls if "fur" in fall],
+        "covering the face lowers the logit, more than elsewhere": [
+            fall["face"] > max(0.0, fall.get("elsewhere", 0.0)) for fall in falls if "face" in fall
+        ],
+        "covering the fur lowers the logit, more than elsewhere": [
+            fall["fur"] > max(0.0, fall.get("elsewhere", 0.0)) for fall in falls if "fur" in fall
+        ],
         "the face costs more than the fur": [fall["face"] > fall["fur"] for fall in falls if {"face", "fur"} <= fall.keys()],
         "the face costs more than the snow": [fall["face"] > fall["snow"] for fall in falls if {"face", "snow"} <= fall.keys()],
         "the fur costs more than the snow": [fall["fur"] > fall["snow"] for fall in falls if {"fur", "snow"} <= fall.keys()],

@@ -1,6 +1,6 @@
 """What several of the lectures' pictures share: which images are looked at, their classes, and what a unit saw of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -55,8 +55,18 @@ def surest(ctx, wnids: Sequence[str]) -> dict[str, torch.Tensor]:
     return found
 
 
-def verdict(held: dict[str, bool]) -> tuple[dict[str, str], str]:
-    """Claims in words, and the verdict: reproduced if all hold, differs if none does, not comparable without claims."""
+def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
+    """Whether an interval [mean, low, high] lies above a limit; None where it reaches to both sides."""
+    _, low, high = interval
+    return True if low > limit else False if high < limit else None
+
+
+def verdict(held: Mapping[str, bool | None]) -> tuple[dict[str, str], str]:
+    """Claims in words, where None is undecided, and the verdict.
+
+    Reproduced if all hold, partial if some do, differs if none does; not comparable without claims that are decided.
+    """
     found = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    found = found if held else "not comparable"
-    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, found
+    found = "not comparable" if set(held.values()) <= {None} else found
+    words = {True: "holds", False: "does not hold", None: "undecided"}
+    return {claim: words[yes] for claim, yes in held.items()}, found

@@ -1,9 +1,9 @@
-"""A map over a moving picture: does it follow the object?
+"""A map over a moving picture: does it move with what it sees?
 
-A square window moves in an ellipse over the photograph of a cup of coffee, so the cup moves over the frames while nothing else
-changes; where its annotated box is in each frame is known. Grad-CAM of espresso, on one scale for all frames, is to move with
-it: the map's centre of mass is compared with the middle of the box by regression, down and across. A map that stays in place
-has a slope of 0, one that follows exactly 1; a map that covers more than the cup is held back by the ground that it covers.
+A square window moves in an ellipse over the photograph of a cup of coffee, so the cup and all around it move over the frames;
+where its annotated box is in each frame is known. Grad-CAM of espresso, on one scale for all frames, is to move with it: the
+map's centre of mass is compared with the middle of the box by regression, down and across. A map that stays in place has a
+slope of 0, one that follows exactly 1. That it moves with the cup, and not with the table, is not shown: they move alike.
 `zfnet video` does this for a GIF, or a folder of frames, with any method.
 """
 
@@ -21,7 +21,7 @@ from zfnet.plot import attribution_image, enlarge, moving_maps
 FIGURE = Figure(
     id="video",
     title="Grad-CAM over a moving picture",
-    claim="As the window moves over the photograph, the map's centre of mass moves with the cup, down and across.",
+    claim="As the window moves over the photograph, the map's centre of mass moves with it, down and across.",
     inputs=("model",),
     seed=35,
     budget=6,

@@ -37,11 +37,8 @@ def compute(ctx) -> Result:
         "operation": np.array(["image", *(row.operation for row in rows)]),
         "shape": np.array([(3, model.size, model.size), *((*row.shape, 1, 1)[:3] for row in rows)]),  # maps, height, width
     }
-    dense = [row for row in zfnet.describe(ctx.model) if row.name in ("fc6", "fc7")]
-    units = " and ".join(f"{row.shape[0]:,} units in {row.name}" for row in dense)
-    note = f"The network that the other figures look into has {units}." if units else ""
     same = all(measured[name] == size for name, size in FIGURE.paper.items())
-    return Result(arrays, measured, "reproduced" if same else "differs", n=1, note=note)
+    return Result(arrays, measured, "reproduced" if same else "differs", n=1, note=ctx.departures.strip())
 
 
 def draw(result: Result):

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 
 from reproduce.figure import Figure, Result
-from reproduce.paper.protocol import frozen, inner_products, mean_and_deviation, unseen
+from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen
 from reproduce.paper.tab4_caltech101 import FIGURE as TABLE4
 from reproduce.paper.tab5_caltech256 import FIGURE as TABLE5
 from zfnet.methods.transfer import softmax
@@ -36,18 +36,19 @@ def compute(ctx) -> Result:
     images, kept, counts, _, note = unseen(ctx, "caltech256")
     products, labels = inner_products(ctx, images, kept, FIGURE.config["layer"]), images.labels[kept]
     curve = {n: frozen(ctx, products, labels, softmax, n, FIGURE) for n in FIGURE.config["curve"]}
-    six, best = float(np.mean(curve[6])), FIGURE.paper["best before"]["60 a class"][0]
-    means = [float(np.mean(found)) for found in curve.values()]
+    six, best = float(np.mean(curve[6].accuracy)), FIGURE.paper["best before"]["60 a class"][0]
+    means = [float(np.mean(found.accuracy)) for found in curve.values()]
     held = {
         "six a class beat the leading method's sixty": six > best,
         "more images are better at every step": all(b > a for a, b in itertools.pairwise(means)),
     }
-    measured = {"pretrained": {f"{n} a class": mean_and_deviation(found) for n, found in curve.items()}} | counts
+    measured = {"pretrained": {f"{n} a class": mean_and_deviation(found.accuracy) for n, found in curve.items()}} | counts
+    measured["C of the softmax, by fold"] = {str(n): found.c for n, found in curve.items()}
     measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
     verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    return Result(
-        {"curve": np.array([[n, *found] for n, found in curve.items()])}, measured, verdict, len(kept), note, "subset"
-    )
+    arrays = {"curve": np.array([[n, *found.accuracy] for n, found in curve.items()])}
+    note += at_the_ends([*curve.values()]) + ctx.departures
+    return Result(arrays, measured, verdict, len(kept), note, "subset")
 
 
 def draw(result: Result):

@@ -10,7 +10,7 @@ measured too where it is in `--datasets`.
 from itertools import pairwise, permutations, product
 
 from reproduce.figure import Figure, Result
-from reproduce.paper.protocol import frozen, inner_products, mean_and_deviation, unseen, words
+from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen, words
 from zfnet.methods.transfer import LAYERS, linear_svm, softmax
 from zfnet.plot import LINES, draw_table, new_figure
 
@@ -45,19 +45,20 @@ FIGURE = Figure(
 
 
 def compute(ctx) -> Result:
-    measured, word, n = {}, "", 0
+    measured, word, n, fitted = {}, "", 0, []
     for name, per_class in FIGURE.config["per class"].items():
         if ctx.dataset(name) is None:
             word += f"{name} is not in --datasets. "
             continue
         images, kept, counts, _, note = unseen(ctx, name)
         labels = images.labels[kept]
-        found: dict = {"SVM": {}, "softmax": {}}
+        found: dict = {"SVM": {}, "softmax": {}, "C of the SVM, by fold": {}, "C of the softmax, by fold": {}}
         for layer in LAYERS:
             products = inner_products(ctx, images, kept, layer)
             title = f"layer {layer[-1]}"
             for kind, classifier in (("SVM", linear_svm), ("softmax", softmax)):
-                found[kind][title] = mean_and_deviation(frozen(ctx, products, labels, classifier, per_class, FIGURE))
+                fitted.append(of := frozen(ctx, products, labels, classifier, per_class, FIGURE))
+                found[kind][title], found[f"C of the {kind}, by fold"][title] = mean_and_deviation(of.accuracy), of.c
         measured[name] = found | counts
         n, word = n + len(kept), word + (note if note not in word else "")
     if not measured:
@@ -75,7 +76,7 @@ def compute(ctx) -> Result:
         )
     measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
     verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    return Result({}, measured, verdict, n=n, note=word, scale="subset")
+    return Result({}, measured, verdict, n=n, note=word + at_the_ends(fitted) + ctx.departures, scale="subset")
 
 
 def draw(result: Result):

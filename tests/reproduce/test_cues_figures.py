@@ -94,11 +94,15 @@ def test_painting_is_done_once(cache, monkeypatch):
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     style, options = torch.tensor([1, 2, 0]), {"side": 48, "steps": 2, "rate": 0.1, "weight": 10.0}
     monkeypatch.setattr(painted, "CHUNK", 2)
-    first = painted.paint(model, x, style, progress=lambda items, **_: items, **options)
+    first, away = painted.paint(model, x, style, progress=lambda items, **_: items, **options)
+    assert away.shape == (3,)
+    assert (away > 0).all()
     assert first.shape == x.shape
     assert float((first - x).abs().mean()) > 0.01
     monkeypatch.setattr(painted, "style_transfer", None)  # from the cache now
-    assert torch.equal(painted.paint(model, x, style, progress=lambda items, **_: items, **options), first)
+    again, as_far = painted.paint(model, x, style, progress=lambda items, **_: items, **options)
+    assert torch.equal(again, first)
+    assert torch.equal(as_far, away)
     with pytest.raises(TypeError):
         painted.paint(model, x, style.roll(1), progress=lambda items, **_: items, **options)
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import zfnet
 from reproduce import atlas
 from reproduce.annotated import covered, where
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
@@ -25,6 +26,7 @@ from zfnet.data.cache import DataError
 from zfnet.occlusion import windows
 from zfnet.plot import mosaic, new_figure, projection_image
 from zfnet.record import Record, environment, read_record
+from zfnet.train import tie_places
 
 
 def script(compute=None, inputs=("model",), calls=None):
@@ -262,18 +264,54 @@ def test_every_annotated_box_is_tested_by_some_position():
     import yaml
 
     boxes = windows(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
-    for rows in yaml.safe_load(BOXES.read_text()).values():
+    marks = yaml.safe_load(BOXES.read_text())
+    assert {name for row in marks["imagenet"] for name in row["images"]} == set(marks["sha256"])
+    for rows in (marks["imagenet"], marks["samples"]):
         for images in rows:
             for found in images["images"].values():
                 for kind, some in found.items():
                     assert all(where(boxes, {kind: [box]})[kind].any() for box in some)
 
 
-def row(dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0, shown=-30.0, hidden=1.0):
+def row(dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0, shown=-30.0, hidden=1.0, positions=None):
     change = {"dog": dog, "face": face, "elsewhere": elsewhere}
     activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0, SHOWN: shown, HIDDEN: hidden}
     same = {"logit change": change, "probability change": change}
-    return {"class": "Afghan hound", "strongest map's change, %": activation} | same
+    counts = dict.fromkeys(activation, fig7_occlusion.LEAST) | (positions or {})
+    return {"class": "Afghan hound", "strongest map's change, %": activation, "positions": counts} | same
+
+
+def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
+    torch.manual_seed(0)
+    model = zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch")
+    zfnet.save(model, tmp_path / "free.safetensors")
+    tie_places(model)
+    zfnet.save(model, tmp_path / "tied.safetensors", precision="int8")
+    free, tied = (Context(str(tmp_path / f"{name}.safetensors"), None) for name in ("free", "tied"))
+    assert (free.tied, tied.tied) == (False, True)
+    common = "this network has 16 units in layer 6, 16 units in layer 7, "
+    assert free.departures == f"Otherwise than the paper's, {common}no contrast normalisation. "
+    assert tied.departures.startswith(f"Otherwise than the paper's, {common}one weight a map in layer 6")
+    zfnet.save(zfnet.zfnet(3, maps=(4, 4, 4, 4, 4)), tmp_path / "paper.safetensors")
+    assert Context(str(tmp_path / "paper.safetensors"), None).departures == ""
+
+
+def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
+    numbers = responses()
+    assert fig5_invariance.judge(numbers, tied=True)[1] == "partial"
+    claims, _ = fig5_invariance.judge(numbers, symmetric=False)
+    assert not any("symmetric" in claim for claim in claims)
+
+
+def test_fig7_prefers_images_that_leave_something_to_compare():
+    import yaml
+
+    least, marks = fig7_occlusion.LEAST, yaml.safe_load(BOXES.read_text())
+    for row in marks["imagenet"]:  # each row has an image of which its claims can be tested
+        kinds = ["elsewhere"] + ["face"] * (row["wnid"] == "n02088094")
+        occluders = windows(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
+        counts = [fig7_occlusion.positions(boxes, occluders) for boxes in row["images"].values()]
+        assert any(all(kind in found and found[kind].sum() >= least for kind in kinds) for found in counts)
 
 
 def test_a_projection_is_covered_by_its_share_of_energy():
@@ -291,7 +329,8 @@ def test_a_projection_is_covered_by_its_share_of_energy():
         ([row(-1.0, 0.5)], "reproduced"), ([row(-1.0, -0.5)], "partial"), ([row(-1.0, 0.5, elsewhere=-2.0)], "partial"),
         ([row(-1.0, 0.5, map_face=-5.0)], "partial"), ([row(-1.0, 0.5, shown=-1.0, hidden=-2.0)], "partial"),
         ([row(1.0, -0.5, map_face=-5.0, shown=1.0)], "differs"), ([], "not comparable"),
-        ([row(-1.0, 0.5) | {"class": "cup"}], "not comparable"),
+        ([row(-1.0, 0.5) | {"class": "cup"}], "not comparable"), ([row(-1.0, 0.5, positions={"face": 24})], "not comparable"),
+        ([row(-1.0, 0.5), row(1.0, 0.5, positions={"elsewhere": 24})], "reproduced"),
     ],
 )  # fmt: skip
 def test_fig7s_verdict_follows_its_claims(rows, verdict):
@@ -302,14 +341,29 @@ def test_fig2s_verdict_needs_a_clear_rise():
     rng = np.random.default_rng(0)
 
     def layers(*means):
-        return [rng.normal(mean, 0.1, 200) for mean in means]
+        return np.array(means), np.array(means) + rng.normal(0, 0.01 / 50**0.5, (50, 5))  # a standard error of 0.01
 
-    assert fig2_features.judge(layers(0.2, 0.3, 0.4, 0.5, 0.6))[1] == "reproduced"
-    assert fig2_features.judge(layers(0.2, 0.2, 0.2, 0.2, 0.2))[1] == "differs"
-    assert fig2_features.judge(layers(0.2, 0.5, 0.3, 0.5, 0.6))[1] == "partial"
-    assert fig2_features.judge(layers(0.6, 0.5, 0.4, 0.3, 0.2))[1] == "differs"
+    assert fig2_features.judge(*layers(0.2, 0.3, 0.4, 0.5, 0.6))[1] == "reproduced"
+    assert fig2_features.judge(*layers(0.2, 0.2, 0.2, 0.2, 0.2))[1] == "differs"
+    assert fig2_features.judge(*layers(0.2, 0.5, 0.3, 0.5, 0.6))[1] == "partial"
+    assert fig2_features.judge(*layers(0.6, 0.5, 0.4, 0.3, 0.2))[1] == "differs"
     labels = np.array([[1] * 9, [1, 1, 1, 2, 2, 3, 4, 5, 6]])
     assert fig2_features.purity(labels).tolist() == [1, 3 / 9]
+
+
+def test_fig2s_standard_error_counts_classes_and_not_features():
+    """Of 400 features with the same few images the error is that of one feature; jackknifed means have their deviation."""
+    values = np.random.default_rng(0).normal(size=30)
+    left_out = (values.sum() - values) / 29
+    assert fig2_features.standard_error(left_out) == pytest.approx(values.std(ddof=1) / 30**0.5)
+    rng = np.random.default_rng(1)
+    own, shared = rng.integers(0, 500, (400, 9)), np.tile(rng.integers(0, 500, (1, 9)), (400, 1))
+    shared[:, :3] = shared[0, 0]
+    means, left_out = fig2_features.jackknife({"conv1": own, "conv5": shared})
+    assert means == pytest.approx([fig2_features.purity(own).mean(), 3 / 9])
+    assert left_out.shape == (50, 2)
+    first, last = fig2_features.standard_error(left_out)
+    assert last > 5 * first
 
 
 def responses(reach=0.5, bent=False, stable=True, peaks=True):
@@ -366,6 +420,7 @@ def test_tab1s_statistics_and_verdict():
             "layer 5, random less the part": {part: [v, v - 0.01, v + 0.01] for part, v in gains.items()},
             "layer 5, another's place less the part": {"all three parts": [moved, moved - 0.01, moved + 0.01]},
             "layer 5, parts below random, %": [10.0, 9.0, 11.0], "layer 7, parts below random, %": [layer7, 0.0, 2.0],
+            tab1_correspondence.SMALLER: [10.0 - layer7, 9.0 - layer7, 11.0 - layer7],
         }  # fmt: skip
 
     judge = tab1_correspondence.judge

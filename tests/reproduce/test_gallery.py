@@ -78,7 +78,7 @@ def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
     ("name", "corpus", "options"),
     [
         ("fig5", "imagenet65k", " --data PATH"), ("fig5", "my-tree", " --data PATH"), ("fig5", "samples", ""), ("fig1", "scenes", ""),
-        ("fig4", "imagenet65k", " --model RUN/model.safetensors --data PATH"), ("mnist_pca", "mnist", " --datasets PATH"), ("tab4", "caltech101", " --datasets PATH"), ("tab6", "voc2012", " --datasets PATH"),
+        ("fig4", "imagenet65k", " --model RUN/model.safetensors --data PATH"), ("mnist_pca", "mnist", " --datasets PATH"), ("tab4", "caltech101", " --data PATH --datasets PATH"), ("tab6", "voc2012", " --datasets PATH"),
     ],
 )  # fmt: skip
 def test_the_command_has_the_options_of_its_corpus(name, corpus, options):

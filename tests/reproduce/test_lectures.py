@@ -81,14 +81,17 @@ def test_units_against_random_directions():
     error = 1.96 * np.hypot(a.std() / 300**0.5, b.std() / 100**0.5)
     assert [mean - low, high - mean] == pytest.approx([error, error], rel=0.15)
 
-    def numbers(*lows):
-        return {f"measure {i}": {"units": [], "units less random directions": [0.1, low, 0.2]} for i, low in enumerate(lows)}
+    def numbers(*intervals):
+        units = {"units": [], "random directions": [0.3, 0.2, 0.4]}  # 0.2 above chance: the margin is 0.1
+        found = {
+            f"{i}: one class": units | {"units less random directions": list(interval)} for i, interval in enumerate(intervals)
+        }
+        return found | {"nine images at random": {"one class, share": 0.1, "cosine of layer 7": 0.1}}
 
-    assert [directions.judge(numbers(*lows))[1] for lows in ((-0.1, 0), (-0.1, 0.1), (0.1,))] == [
-        "reproduced",
-        "partial",
-        "differs",
-    ]
+    less, unsure, more = (0, -0.05, 0.05), (0, -0.2, 0.2), (0.3, 0.2, 0.4)
+    found = [directions.judge(numbers(*kind)) for kind in ((less, less), (less, unsure), (less, more), (more,), (unsure,))]
+    assert [verdict for _, verdict in found] == ["reproduced", "partial", "partial", "differs", "not comparable"]
+    assert list(found[1][0].values()) == ["holds", "undecided"]
 
 
 def test_kinds_are_ranges_that_do_not_overlap():

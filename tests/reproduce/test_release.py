@@ -69,4 +69,5 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     ]
     assert "Stages: 2 epochs at 64 px." in card
     assert "Stages: 1 epochs at 64 px (layer 6 tied) (layers up to 2 frozen)." in card
+    assert "Layer 6 has the same weight at all places of a map" in card
     assert sum(line.count("|") == 8 and line[2].isdigit() for line in card.splitlines() if len(line) > 2) == 3  # epochs

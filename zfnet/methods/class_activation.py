@@ -78,7 +78,11 @@ def guided_grad_cam(model: nn.Module, x: Tensor, target: Target = None, *, layer
 
 
 def enlarge(coarse: Tensor, x: Tensor) -> Tensor:
-    """A coarse map (N, 1, h, w) at the size of x: (N, 1, H, W), bilinearly, as the papers do."""
+    """A coarse map (N, 1, h, w) at the size of x: (N, 1, H, W), bilinearly, as the papers do.
+
+    They stretch it over the whole image. The receptive fields of a network without padding do not reach so far: ZFNet's layer 5
+    is centred from row 20 to row 212 of 224, and drawn from 8 to 215; at the upper left a map lies 12 pixels too far out.
+    """
     return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
 
 

@@ -26,6 +26,7 @@ from zfnet.model import Network, device_of
 
 FEATURES = 1  # part of the cache's name; to be raised when the forward pass changes
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue, as an image file's conversion to grey has it (ITU-R BT.601)
+CHOICES = {"linear_svm": (0.01, 0.1, 1.0, 10.0, 100.0), "softmax": (0.1, 1.0, 10.0, 100.0, 1000.0)}  # of C
 LAYERS = (
     "pool1",
     "pool2",
@@ -143,7 +144,7 @@ def coordinates(products: np.ndarray, fold: Fold, *, tolerance: float = 1e-6) ->
     return (vectors * values.sqrt()).numpy(), (others @ vectors / values.sqrt()).numpy()
 
 
-def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = (0.1, 1.0, 10.0), *, seed: int = 0):
+def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES["linear_svm"], *, seed: int = 0):
     """scikit-learn's LinearSVC on x (n, d), one against the rest, its C by 3-fold cross-validation on x, for 30 classes of it.
 
     Solved to a tolerance of 0.01 instead of scikit-learn's 0.0001, in a fraction of the time.
@@ -153,7 +154,7 @@ def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = (0.1, 1.
     return _chosen(LinearSVC(random_state=seed, tol=1e-2), x, y, choices, seed)
 
 
-def softmax(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = (1.0, 10.0, 100.0), *, seed: int = 0):
+def softmax(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES["softmax"], *, seed: int = 0):
     """scikit-learn's multinomial logistic regression, a softmax layer on x (n, d), its C chosen as `linear_svm`'s."""
     from sklearn.linear_model import LogisticRegression
 
