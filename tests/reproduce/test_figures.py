@@ -126,7 +126,10 @@ def record(**changes):
 def test_the_annotated_boxes_lie_in_the_image():
     import yaml
 
-    for rows in yaml.safe_load(BOXES.read_text()).values():
+    marks = yaml.safe_load(BOXES.read_text())
+    hashes = marks.pop("sha256")
+    assert set(hashes) == {name for row in marks["imagenet"] for name in row["images"]}
+    for rows in marks.values():
         for row in rows:
             for boxes in row["images"].values():
                 for top, left, bottom, right in (box for found in boxes.values() for box in found):
@@ -164,7 +167,7 @@ def test_fig3_is_the_papers(tmp_path):
     outcome = run(discover()["fig3"], Context("imagenet65k", None), tmp_path)
     assert outcome.record.verdict == "reproduced"
     assert outcome.record.measured["conv1"] == "110 x 110 x 96"
-    assert "1,024 units in fc6 and 1,024 units in fc7" in outcome.record.note
+    assert "1,024 units in layer 6, 1,024 units in layer 7" in outcome.record.note
 
 
 def test_the_committed_results_are_whole():

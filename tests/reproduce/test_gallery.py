@@ -89,9 +89,9 @@ def test_the_commands_of_what_has_not_run(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     keep(tmp_path, "samples", "fig1")
     ours, samples = (path.read_text() for path in gallery.write(tmp_path))
-    for name, options in (("fig6", " --data PATH"), ("fig9", " --datasets PATH"), ("tab6", " --datasets PATH")):
+    for name, options in (("fig6", " --data PATH"), ("fig9", " --data PATH --datasets PATH"), ("tab6", " --datasets PATH")):
         assert f">python -m reproduce run {name}{options}<" in ours
-    for name, options in (("fig6", ""), ("fig9", " --datasets PATH")):
+    for name, options in (("fig6", ""), ("fig9", " --data PATH --datasets PATH")):
         assert f">python -m reproduce run {name}{options}<" in samples
 
 

@@ -37,7 +37,7 @@ SCRIPTS = {
     textures: {"wnids": ["4"], "steps": 3},
     dreams: {"images": 3, "steps": 2, "octaves": 2},
     fooling: {"shown": 2, "images": 3, "steps": 3, "rubbish": 2, "climbing": 3, "goal": "3"},
-    fooling_rates: {"images": 6, "targeted": 4, "epsilon": [1, 2], "random": [2], "iterated": [1, 2], "aimed": [2], "steps": 2, "aimed steps": 2},
+    fooling_rates: {"images": 6, "targeted": 4, "epsilon": [1, 2], "random": [2], "iterated": [1, 2], "aimed": [2], "steps": 2, "aimed steps": 2, "judged at": 2},
 }  # fmt: skip
 SIZE = 64
 
@@ -71,7 +71,7 @@ def ctx(monkeypatch):
     )
     model = small_zfnet()
     return SimpleNamespace(
-        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", progress=silent
+        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", data=None, progress=silent
     )
 
 
@@ -83,7 +83,8 @@ def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatc
     with torch.no_grad():
         result = script.compute(ctx)
         again = script.compute(ctx)
-    assert result.verdict in ("reproduced", "partial", "differs")
+    few = {"not comparable"} if script in (filter_sheets, fooling_rates) else set()  # whose shares of so few are too wide
+    assert result.verdict in {"reproduced", "partial", "differs"} | few
     assert result.measured["claims"]
     assert result.n > 0
     made = [name for name in result.arrays if name.endswith("pixels") or name.startswith(("fgsm.", "iterated."))]
