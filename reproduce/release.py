@@ -40,13 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="imagenet65k")
     parser.add_argument("--precision", default="int8", choices=("float16", "int8"))
     parser.add_argument("--ten-crops", action="store_true", help="measure the paper's ten crops too: ten times as long")
-    parser.add_argument("--hardware", default="", help="what it was trained on, for the card")
+    parser.add_argument(
+        "--hardware", action="append", default=[], help="what it was trained on, for the card; once, or once for each cycle"
+    )
     parser.add_argument("--note", default="", help="a further line for the card's limits")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
 
     model = zfnet.load(options.checkpoint, folded=False).to(options.device)
     fast = settled(Config(), device_of(model)).precision
+    cycles = [model.info]
+    while cycles[0].get("init"):
+        cycles.insert(0, cycles[0]["init"])
+    if len(options.hardware) > 1 and len(options.hardware) != len(cycles):
+        parser.error(f"--hardware is given {len(options.hardware)} times, for {len(cycles)} cycles of training")
     progress = functools.partial(tqdm, leave=False)
     train, images = (load_folder(options.data / split, progress=progress) for split in ("train", "val"))
     if model.info["data"] != train.digest:
@@ -76,17 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     zfnet.save(model, target, precision=options.precision)
     card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     megabytes = target.stat().st_size / 1e6
-    released = zfnet.load(target)
-    cycles = [released.info]
-    while cycles[0].get("init"):
-        cycles.insert(0, cycles[0]["init"])
     write_text(
         CARD,
         card.render(
-            model=released,
+            model=zfnet.load(target),
             cycles=cycles,
             name=options.name,
-            hardware=options.hardware,
+            hardware=options.hardware * (len(cycles) if len(options.hardware) == 1 else 1),
             note=options.note,
             megabytes=megabytes,
             rows=list(zfnet.describe(packed)),

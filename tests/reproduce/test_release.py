@@ -47,8 +47,19 @@ def test_other_images_than_it_was_trained_on_are_refused(cycles, tree, capsys):
     assert not release.CARD.exists()
 
 
+def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
+    arguments = [str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small", *["--hardware", "a loom"] * 3]
+    with pytest.raises(SystemExit):
+        release.main(arguments)
+    assert "3 times, for 2 cycles" in capsys.readouterr().err
+
+
 def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
-    assert release.main([str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small", "--ten-crops"]) == 0
+    hardware = ["--hardware", "an abacus", "--hardware", "a loom"]
+    assert (
+        release.main([str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small", "--ten-crops", *hardware])
+        == 0
+    )
 
     assert [path.name for path in (tmp_path / "bundled").iterdir()] == ["small.safetensors"]
     model = zfnet.load(tmp_path / "bundled" / "small.safetensors")
@@ -66,6 +77,10 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     assert lines == [
         "zfnet train configs/small.yaml --data PATH --out runs/first && \\",
         "zfnet train configs/small-second.yaml --data PATH --out runs/second --init runs/first/model.safetensors",
+    ]
+    assert [line.split(" on ")[1].split(",")[0] for line in card.splitlines() if " minutes on " in line] == [
+        "an abacus",
+        "a loom",
     ]
     assert "Stages: 2 epochs at 64 px." in card
     assert "Stages: 1 epochs at 64 px (layer 6 tied) (layers up to 2 frozen)." in card
