@@ -95,6 +95,18 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_it_is_float32_on_the_cpu_whatever_torchs_defaults_are(model, tmp_path):
+    save(model, tmp_path / "m.safetensors")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = load(tmp_path / "m.safetensors", folded=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {(t.dtype, t.device.type) for t in found.parameters()} == {(torch.float32, "cpu")}
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in found.state_dict().items())
+
+
 def test_the_bundled_network_is_what_its_card_says():
     state = torch.get_rng_state()
     model = load("imagenet65k")

@@ -166,6 +166,7 @@ def test_crop_is_the_receptive_field_with_zeros_outside(plain, photographs, laye
     whole = project(plain, photographs[:1], layer, 1, position)
     patch = project(plain, photographs[:1], layer, 1, position, crop=True)
     assert patch.pixels.shape == (1, 3, size, size)
+    assert patch.pixels.is_contiguous()
     assert torch.equal(patch.pixels, cut(whole.pixels, whole.corner, size))
     assert torch.equal(patch.box, whole.box)
     torch.testing.assert_close(patch.pixels.abs().sum(), whole.pixels.abs().sum())
@@ -223,6 +224,10 @@ def test_wrong_requests_say_what_would_be_right(plain, photographs):
         project(plain, photographs, "conv6", 0)
     with pytest.raises(UnknownLayer, match="'pool1' has no features of its own"):
         project(plain, photographs, "pool1", 0)
+    with pytest.raises(UnknownLayer, match="None has no features"):
+        project(plain, photographs, None, 0)
+    with pytest.raises(ValueError, match="channel must be whole numbers, got None"):
+        project(plain, photographs, "conv5", None)
     with pytest.raises(IndexError, match="conv5 has channels 0 to 255, got 256"):
         project(plain, photographs, "conv5", 256)
     with pytest.raises(IndexError, match=r"positions \(0, 0\) to \(12, 12\)"):

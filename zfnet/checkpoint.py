@@ -44,8 +44,9 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
     tensors, meta = read_tensors(path)
     if "arch" not in meta or meta["arch"] not in ARCHITECTURES:
         raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # the weights that a new network draws are not kept
-        model = ARCHITECTURES[meta["arch"]](**meta["options"])
+    # Whatever torch's default device and type are; and the weights that a new network draws are not kept.
+    with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        model = ARCHITECTURES[meta["arch"]](**meta["options"]).float()
         state, model.cam_head = _split(unpack(tensors))
         assign(model, state, str(path))
         model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]

@@ -87,7 +87,7 @@ def project(
         raise ValueError(f"batch must be at least 1, got {batch}")
     with evaluating(model), torch.no_grad():
         steps = steps_until(model, x, layer)
-        if layer not in [step.layer for step in steps]:
+        if layer not in [step.layer for step in steps if step.layer]:
             names = ", ".join(step.layer for step in steps if step.layer)
             raise UnknownLayer(f"{layer!r} has no features of its own to project; choose one of {names}")
         of_maps = layer in conv_layers(steps)
@@ -115,7 +115,7 @@ def project(
             units = (image[rows], channel[rows], here, known)
             parts.append(_project(steps, x, shared, units, field if local else None, collision))
     back = torch.argsort(order)
-    pixels, strength, position = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+    pixels, strength, position = (torch.cat(part)[back].contiguous() for part in zip(*parts, strict=True))
     if field is None:  # a unit of a dense layer sees the whole image
         box = torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(len(image), 4)
         return Projection(pixels, strength, position, channel, box, torch.zeros_like(position))
@@ -334,7 +334,10 @@ def cut(pixels: Tensor, corner: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 def whole_numbers(value, name: str, device: torch.device) -> Tensor:
     """A tensor of int64 from whole numbers. Raises ValueError for others, which would be cut off silently."""
-    value = torch.as_tensor(value, device=device)
+    try:
+        value = torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be whole numbers, got {value!r}") from None
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise ValueError(f"{name} must be whole numbers, got {value.dtype}")
     return value.to(torch.int64)

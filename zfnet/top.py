@@ -124,7 +124,7 @@ def top_activations(
         raise ValueError(f"groups has {len(groups)} entries for {size} images")
     device = device_of(model)
     group_of = None if groups is None else _whole(groups, device)
-    search = _Search(model, dataset, layers, group_of, batch, workers, team, progress)
+    search = _Search(model, dataset, layers, group_of, min(batch, size), workers, team, progress)
     final = _State.open(state, search, k=k, precision=precision, width=width if precision == "bfloat16" else None)
     apart = size if group_of is None else len(group_of.unique())
     if precision == "float32" or apart <= k * width:  # every image would be a candidate
@@ -269,9 +269,11 @@ class _Search:
                 check_input(self.model, x)
                 steps = steps or self.steps(x[:1], half)
                 index = torch.tensor(images[done : done + len(x)], device=device)
+                if len(x) < self.batch and not chosen:  # rounded otherwise, an image could overtake one that it equals
+                    x = torch.cat([x, x[-1:].expand(self.batch - len(x), *x.shape[1:])])
                 for layer, maxima in _maxima(steps, self.layers, x.bfloat16() if half else x, index, chosen):
                     kept[layer].append(maxima)
-            done, gathered = done + len(x), gathered + len(x)
+            done, gathered = done + len(index), gathered + len(index)
             due = state.path is not None and time.monotonic() - written >= EVERY
             if gathered >= max(k, COLUMNS) or due:
                 found, gathered = merged(), 0
@@ -334,7 +336,10 @@ def _whole(groups: Sequence[int] | np.ndarray | Tensor, device: torch.device) ->
 def _maxima(
     steps: list[Step], layers: Sequence[str], x: Tensor, index: Tensor, chosen: dict[str, _Chosen] | None
 ) -> Iterator[tuple[str, Found]]:
-    """Pass x (B, C, H, W) through the steps and yield each layer's maxima; every map is dropped when it has been read."""
+    """Pass x (B, C, H, W) through the steps and yield each layer's maxima; every map is dropped when it has been read.
+
+    The images are the first ones of the batch, as many as `index` has; what follows them fills it up.
+    """
     above = [step.layer for step in steps if step.layer and step.layer in layers]
     signal = x.contiguous(memory_format=torch.channels_last)  # the faster layout
     for step in steps:
@@ -343,13 +348,13 @@ def _maxima(
             signal = signal.relu_() if own and isinstance(step.module, nn.ReLU) else apply(step.module, signal)
         if step.layer not in layers:
             continue
-        yield above.pop(0), _strongest(signal, index)
+        yield above.pop(0), _strongest(signal[: len(index)], index)
         if chosen and above:
             on = torch.isin(index, torch.cat([chosen[layer].images for layer in above]))
             if not on.any():
                 return
             if not on.all():
-                signal, index = signal[on], index[on]
+                signal, index = signal[: len(on)][on], index[on]
 
 
 def _strongest(signal: Tensor, index: Tensor) -> Found:
