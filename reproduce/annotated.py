@@ -7,6 +7,8 @@ import torch
 
 from reproduce.figure import Context
 
+DISTRACTOR = "face"  # a person's, beside the object; every other kind of box is a part of the object
+
 
 def present(ctx: Context, hashes: dict[str, str]) -> tuple[dict[str, int], str]:
     """The number in the corpus of each annotated file, in the order of `hashes` (name to SHA-256), and a word on the others."""
@@ -44,6 +46,14 @@ def where(occluders: torch.Tensor, boxes: dict[str, list[list[int]]]) -> dict[st
     most = torch.stack(list(coverage.values())).amax(0)
     positions = {kind: (share >= 0.5) & (share == most) for kind, share in coverage.items()}
     return positions | {"elsewhere": most == 0}
+
+
+def positions(boxes: dict[str, list[list[int]]], occluders: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The occluder's positions by the kind of box that they cover; faces only where no object is covered too."""
+    groups = where(occluders, boxes)
+    if DISTRACTOR in groups:  # where it covers an object too, what changes is not its doing
+        groups[DISTRACTOR] &= where(occluders, {k: v for k, v in boxes.items() if k != DISTRACTOR})["elsewhere"]
+    return groups
 
 
 def covered(projection: torch.Tensor, occluders: torch.Tensor) -> torch.Tensor:

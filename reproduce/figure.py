@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.figure
 import numpy as np
@@ -48,6 +48,7 @@ from zfnet.train import first_dense
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
+PAPER = {"conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096}  # Fig. 3: maps, units
 WRONG_INPUT = (
     CheckpointError,
     DataError,
@@ -141,16 +142,19 @@ class Context:
 
     @property
     def departures(self) -> str:
-        """What the network has otherwise than the paper's, read off it, for the notes of figures on its dense layers."""
-        dense = [module for module in self.model if isinstance(module, torch.nn.Linear)][:-1]
-        found = [
-            f"{layer.out_features:,} units in layer {6 + n}" for n, layer in enumerate(dense) if layer.out_features != 4096
-        ]
+        """What the network has otherwise than the paper's, read off it, for the notes of figures."""
+        if self.model.arch != "zfnet":
+            return f"The network that is looked into is not the paper's, but {self.model.arch}. "
+        there = dict(self.model.named_children())
+        found = [f"no layer {name[-1]}" for name in PAPER if name not in there]
+        for name, size in PAPER.items():
+            own = len(cast(torch.Tensor, there[name].weight)) if name in there else size
+            found += [f"{own:,} {'maps' if name[0] == 'c' else 'units'} in layer {name[-1]}"] * (own != size)
         if self.tied:
-            found.append("one weight a map in layer 6, which so sees the means of layer 5's maps and not their places")
+            found.append("one weight a map in its first dense layer, which so sees the means of the maps and not their places")
         if not any(name.startswith("norm") for name, _ in self.model.named_children()):
             found.append("no contrast normalisation")
-        return f"Otherwise than the paper's, this network has {', '.join(found)}. " if found else ""
+        return f"Otherwise than the paper's, the network that is looked into has {', '.join(found)}. " if found else ""
 
     @property
     def tied(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import FEW, classes, spread, subset, verdict
+from reproduce.lectures.shared import FEW, above, classes, spread, subset, verdict
 from zfnet.methods.embedding import grid, nearest, pca, tsne
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import responses
@@ -71,7 +71,7 @@ def compute(ctx) -> Result:
     measured["nearest is of the same class, share"] = {
         space: mean((labels[found[:, 0].numpy()] == labels).astype(float)) for space, found in everyone.items()
     }
-    claims, outcome = verdict({name: measured[name][1] > 0 for name in ("layer 7 less pixels", "t-SNE less PCA")})
+    claims, outcome = verdict({name: above(measured[name]) for name in ("layer 7 less pixels", "t-SNE less PCA")})
     note = f"Layouts and kinds of {len(some)} images, classes of {len(chosen)}, spread evenly over the corpus; 95 % intervals "
     note += f"over images. Near is the cosine, in a plane the distance; pixels are {config['pixels']} x {config['pixels']}."
     if samples:

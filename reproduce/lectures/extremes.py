@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import FEW, classes, groups, spread, subset, verdict
+from reproduce.lectures.shared import FEW, above, classes, groups, spread, subset, verdict
 from zfnet.activations import chain, seen, sizes
 from zfnet.methods.directions import purity
 from zfnet.methods.intervals import mean_interval
@@ -57,7 +57,7 @@ def compute(ctx) -> Result:
         "of the nine most by maximum also among those by mean": mean(np.array(both)),
         "images equal at zero after the ReLU, share": mean(silent),
     }
-    claims, found = verdict({f"by {by}": low > 0 for by, (_, low, _) in measured["most less least"].items()})
+    claims, found = verdict({f"by {by}": above(gain) for by, gain in measured["most less least"].items()})
     note = (
         f"Means over the {int(alive.sum())} features of layer 5 that some image excites, with 95 % intervals; {len(chosen)} "
         "images. Values are before the ReLU, so that the least differ. Features shown are drawn at random among them. The box "

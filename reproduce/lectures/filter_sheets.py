@@ -24,8 +24,8 @@ SIDES = {"conv1": 48, "conv2": 80, "conv3": 112, "conv4": 144, "conv5": 176}  # 
 FIGURE = Figure(
     id="filter_sheets",
     title="Filter sheets: gradient ascent on the channels of each layer",
-    claim="Every channel can be driven above what photographs make it say: from oriented edges and colours in layer 1 to "
-    "textures and parts in layer 5.",
+    claim="In each layer more than three channels in four can be driven above what photographs make them say: from oriented "
+    "edges and colours in layer 1 to textures and parts in layer 5.",
     inputs=("model", "images"),
     seed=23,
     budget=420,

@@ -113,7 +113,7 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     return verdict(
         {
             f"one step of {at} grey levels fools the network in more than half of the images": above(one, 50),
-            "iterated steps of that size fool it in more": above(measured[GAIN][at]),
+            "iterated steps of at most that size fool it in more": above(measured[GAIN][at]),
             "random signs of that size fool it in fewer than one image in ten": None if often is None else not often,
         }
     )

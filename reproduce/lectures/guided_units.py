@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import zfnet
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import verdict
+from reproduce.lectures.shared import above, verdict
 from zfnet.deconv import cut
 from zfnet.methods.faithfulness import rank_correlation, ranks
 from zfnet.methods.gradients import unit_gradient
@@ -68,7 +68,7 @@ def compute(ctx) -> Result:
             for one, other in ((DECONVNET, GUIDED), (DECONVNET, GRADIENT), (GUIDED, GRADIENT))
         },
     }
-    claims, said = verdict({name: low > 0 for name, (_, low, _) in gains.items()} if len(chosen) > 1 else {})
+    claims, said = verdict({name: above(gain) for name, gain in gains.items()})
     note = (
         f"The strongest image of each of {len(chosen)} features of layer 5, drawn at random; means with 95 % intervals over "
         f"features. Kept are the cells of {config['cell']} x {config['cell']} pixels with most energy, {config['share']:.0%} "

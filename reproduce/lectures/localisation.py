@@ -18,7 +18,7 @@ import zfnet
 from reproduce.annotated import present
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
-from reproduce.lectures.shared import FEW, verdict
+from reproduce.lectures.shared import FEW, above, verdict
 from zfnet.methods.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure, photograph, rectangle, show
 from zfnet.windows import UnsupportedNetwork
@@ -66,7 +66,7 @@ def compute(ctx) -> Result:
         "share of the view in the box, drawn by eye": float(area(truth).mean() / ctx.images.size**2),
         "share of the view in the box": {way: float(area(of).mean() / ctx.images.size**2) for way, of in boxes.items()},
     }
-    claims, said = verdict({f"{way} is right more often than {ONE}": low > 0 for way, (_, low, _) in gains.items()})
+    claims, said = verdict({f"{way} is right more often than {ONE}": above(gain) for way, gain in gains.items()})
     note = (
         f"{len(rows)} validation images drawn at random, boxes drawn by eye; the class asked for is the true one, whatever the "
         f"network says. {ONE.capitalize()}: of boxes around the middle, that which is right most often on these very images. "
@@ -89,7 +89,7 @@ def explains(ctx, method: str) -> bool:
     return True
 
 
-def above(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def part_above(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """The box of the largest part above a share of the map's maximum."""
     return box_of(map > FIGURE.config["share"] * map.max())
 
@@ -140,8 +140,8 @@ def percent(right: np.ndarray) -> list[float]:
 
 
 WAYS: dict[str, tuple[str, Callable]] = {
-    "CAM": ("cam", above),
-    "Grad-CAM": ("grad_cam", above),
+    "CAM": ("cam", part_above),
+    "Grad-CAM": ("grad_cam", part_above),
     "saliency, segmented": ("saliency", segmented),
     "guided back-propagation, segmented": ("guided_backprop", segmented),
     "deconvnet, segmented": ("deconvnet", segmented),

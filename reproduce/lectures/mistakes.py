@@ -12,7 +12,7 @@ import numpy as np
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.codes import KINDS
 from reproduce.lectures.recognised import Recognised, recognise
-from reproduce.lectures.shared import FEW, verdict
+from reproduce.lectures.shared import FEW, above, verdict
 from zfnet.methods.intervals import bootstrap, wilson
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
@@ -75,10 +75,10 @@ def compute(ctx) -> Result:
     arrays |= {"probability": sure, "predicted": found.predicted, "labels": found.labels, "rank": found.rank()}
     claims, outcome = verdict({
         "within the kind more often than other mistakes":
-            measured["most confident less other mistakes, points"]["within the kind"][1] > 0,
+            above(measured["most confident less other mistakes, points"]["within the kind"]),
         "the true class among the five more often than in other mistakes":
-            measured["most confident less other mistakes, points"]["among the five"][1] > 0,
-        "most images judged as confidently are right": percent(level)[1] > 50,
+            above(measured["most confident less other mistakes, points"]["among the five"]),
+        "most images judged as confidently are right": above(percent(level), 50),
     })  # fmt: skip
     note = (
         f"The {len(surest)} mistakes of greatest probability against all others; kinds are six: {', '.join(KINDS)}, the rest. "

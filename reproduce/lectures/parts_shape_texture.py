@@ -13,7 +13,7 @@ import torch
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import outlined
 from reproduce.lectures.painted import bytes_of, paint, partners, resized
-from reproduce.lectures.shared import FEW, verdict
+from reproduce.lectures.shared import FEW, above, verdict
 from zfnet.methods.cues import confidence, cover_parts, decisions, keep, shuffle_parts, silhouettes, texture_alone
 from zfnet.methods.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
@@ -49,7 +49,7 @@ def compute(ctx) -> Result:
     known = confidence(ctx.model, x, target).label == target if len(x) else target.bool()  # else there is nothing to lose
     x, target, masks, accepted = x[known], target[known], masks[known.to(masks.device)], len(x)
     if len(x) < FEW and not samples:
-        note = f"The corpus has fewer than {FEW} of the outlined images. {missing}"
+        note = f"Fewer than {FEW} of the {accepted} outlined images here are recognised. {missing}"
         return Result({}, {"images": len(x)}, "not run", n=len(x), note=note)
     kinds = variants(x, masks)
     found = {kind: confidence(ctx.model, images, target) for kind, images in kinds.items()}
@@ -132,9 +132,9 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
     texture = m["cue conflict"]["texture share, %"]
     return verdict(
         {
-            "the texture alone keeps more than the outline alone": m["texture only less outline only, probability"][1] > 0,
-            "shuffled parts keep more than the outline alone": m["parts shuffled 4 x 4 less outline only, probability"][1] > 0,
-            "most decisions between shape and texture are for the texture": bool(texture) and texture[1] > 50,
+            "the texture alone keeps more than the outline alone": above(m["texture only less outline only, probability"]),
+            "shuffled parts keep more than the outline alone": above(m["parts shuffled 4 x 4 less outline only, probability"]),
+            "most decisions between shape and texture are for the texture": above(texture, 50),
         }
     )
 

@@ -92,10 +92,10 @@ def judge(falls: list[dict[str, float]]) -> tuple[dict[str, str], str]:
     """The claims as counts of images in which they hold: reproduced if all do everywhere, partial if in most of the cases."""
     tests = {
         "covering the face lowers the logit, more than elsewhere": [
-            fall["face"] > max(0.0, fall.get("elsewhere", 0.0)) for fall in falls if "face" in fall
+            fall["face"] > max(0.0, fall["elsewhere"]) for fall in falls if {"face", "elsewhere"} <= fall.keys()
         ],
         "covering the fur lowers the logit, more than elsewhere": [
-            fall["fur"] > max(0.0, fall.get("elsewhere", 0.0)) for fall in falls if "fur" in fall
+            fall["fur"] > max(0.0, fall["elsewhere"]) for fall in falls if {"fur", "elsewhere"} <= fall.keys()
         ],
         "the face costs more than the fur": [fall["face"] > fall["fur"] for fall in falls if {"face", "fur"} <= fall.keys()],
         "the face costs more than the snow": [fall["face"] > fall["snow"] for fall in falls if {"face", "snow"} <= fall.keys()],

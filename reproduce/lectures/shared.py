@@ -56,7 +56,9 @@ def surest(ctx, wnids: Sequence[str]) -> dict[str, torch.Tensor]:
 
 
 def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval [mean, low, high] lies above a limit; None where it reaches to both sides."""
+    """Whether an interval [mean, low, high] lies above a limit; None where it reaches to both sides, or is not known."""
+    if len(interval) < 3:  # of one image
+        return None
     _, low, high = interval
     return True if low > limit else False if high < limit else None
 
@@ -64,9 +66,13 @@ def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
 def verdict(held: Mapping[str, bool | None]) -> tuple[dict[str, str], str]:
     """Claims in words, where None is undecided, and the verdict.
 
-    Reproduced if all hold, partial if some do, differs if none does; not comparable without claims that are decided.
+    Reproduced if all hold, partial if some do, differs if all are refuted; not comparable without claims, or where none holds
+    and some are undecided.
     """
-    found = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    found = "not comparable" if set(held.values()) <= {None} else found
+    kinds = set(held.values())
+    if True in kinds:
+        found = "reproduced" if kinds == {True} else "partial"
+    else:
+        found = "differs" if kinds == {False} else "not comparable"
     words = {True: "holds", False: "does not hold", None: "undecided"}
     return {claim: words[yes] for claim, yes in held.items()}, found

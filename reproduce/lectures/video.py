@@ -13,7 +13,7 @@ import yaml
 
 import zfnet
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import verdict
+from reproduce.lectures.shared import above, verdict
 from reproduce.paper.fig7_occlusion import BOXES
 from zfnet.methods.intervals import bootstrap
 from zfnet.plot import attribution_image, enlarge, moving_maps
@@ -21,7 +21,7 @@ from zfnet.plot import attribution_image, enlarge, moving_maps
 FIGURE = Figure(
     id="video",
     title="Grad-CAM over a moving picture",
-    claim="As the window moves over the photograph, the map's centre of mass moves with it, down and across.",
+    claim="As the window moves over the photograph, the map's centre of mass moves as what it sees does, down and across.",
     inputs=("model",),
     seed=35,
     budget=6,
@@ -57,7 +57,7 @@ def compute(ctx) -> Result:
         "correlation": {n: float(np.corrcoef(true[:, i], found[:, i])[0, 1]) for i, n in enumerate(("down", "across"))},
         "distance to the middle of the cup, pixels": float(np.linalg.norm(found - true, axis=1).mean()),
     }  # fmt: skip
-    claims, outcome = verdict({f"moves with the cup {name}": s[1] > 0 for name, s in slopes.items()})
+    claims, outcome = verdict({f"moves with the photograph {name}": above(s) for name, s in slopes.items()})
     note = (
         "A slope is 0 if the map stays, 1 if it follows; 95 % intervals by bootstrap over frames. The colours of all frames "
         "have one scale."

@@ -38,7 +38,13 @@ def compute(ctx) -> Result:
         "shape": np.array([(3, model.size, model.size), *((*row.shape, 1, 1)[:3] for row in rows)]),  # maps, height, width
     }
     same = all(measured[name] == size for name, size in FIGURE.paper.items())
-    return Result(arrays, measured, "reproduced" if same else "differs", n=1, note=ctx.departures.strip())
+    return Result(
+        arrays,
+        measured,
+        "reproduced" if same else "differs",
+        n=1,
+        note=f"Drawn is the paper's network. {ctx.departures}".strip(),
+    )
 
 
 def draw(result: Result):

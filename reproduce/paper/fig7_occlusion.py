@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.annotated import covered, present, where
+from reproduce.annotated import DISTRACTOR, covered, positions, present, where
 from reproduce.figure import Figure, Result
 from zfnet.deconv import cut
 from zfnet.occlusion import windows
@@ -35,9 +35,11 @@ FIGURE = Figure(
     files=("fig7_boxes.yaml", "../annotated.py"),
 )
 BOXES = Path(__file__).with_name("fig7_boxes.yaml")
-DISTRACTOR = "face"  # a person's, beside the object; every other kind of box is a part of the object
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
-LEAST = 25  # positions, of some 500, whose mean counts
+LEAST = (
+    18  # positions whose mean counts: half of the 36 in which an occluder of 48 pixels, in steps of 8, moves by its own size
+)
+HOUND = "n02088094"  # whose picture the claims about faces are of
 
 
 def compute(ctx) -> Result:
@@ -67,11 +69,11 @@ def compute(ctx) -> Result:
         }  # fmt: skip
         for what, change in changes.items():
             measured[name][what] = {kind: float(change.cpu()[at].mean()) for kind, at in groups.items() if at.any()}
-    missing = present(ctx, yaml.safe_load(BOXES.read_text())["sha256"])[1]
+    missing = present(ctx, yaml.safe_load(BOXES.read_text())["sha256"])[1] if ctx.corpus != "samples" else ""
     claims, verdict = judge(list(measured.values()))
     size, stride = FIGURE.config["size"], FIGURE.config["stride"]
     note = (
-        f"An occluder of {size} pixels in steps of {stride}; of a class's annotated images that leave most to compare the one "
+        f"An occluder of {size} pixels in steps of {stride}; of a class's annotated images that can test its claims the one "
         "whose class is most probable, and where the corpus has none, the three images whose classes are. A position "
         "counts for the kind of box that it covers most, if it covers half of it (or half of the occluder is in it), and for a "
         f"face only if it touches no object; 'elsewhere' touches no box; means over fewer than {LEAST} positions test nothing. "
@@ -80,14 +82,6 @@ def compute(ctx) -> Result:
         f"the occluder's middle was. {ctx.departures}{missing}"
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(measured), note=note)
-
-
-def positions(boxes: dict[str, list[list[int]]], occluders: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The occluder's positions by the kind of box that they cover; faces only where no object is covered too."""
-    groups = where(occluders, boxes)
-    if DISTRACTOR in groups:  # where it covers an object too, what changes is not its doing
-        groups[DISTRACTOR] &= where(occluders, {k: v for k, v in boxes.items() if k != DISTRACTOR})["elsewhere"]
-    return groups
 
 
 def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
@@ -106,9 +100,11 @@ def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
             probability = model(x).softmax(1)[0]
             target = model.wnids.index(row["wnid"]) if row["wnid"] in model.wnids else int(probability.argmax())
             occluders = windows(*x.shape[-2:], FIGURE.config["size"], FIGURE.config["stride"])
-            compared = sum(int(at.sum()) >= LEAST for at in positions(boxes, occluders).values())
-            if best is None or (compared, float(probability[target])) > best[0]:
-                best = ((compared, float(probability[target])), name, x, target, boxes)
+            enough = {kind for kind, at in positions(boxes, occluders).items() if int(at.sum()) >= LEAST}
+            wanted = {"elsewhere", *boxes} - (set() if row["wnid"] == HOUND else {DISTRACTOR})
+            score = (wanted <= enough, float(probability[target]))
+            if best is None or score > best[0]:
+                best = (score, name, x, target, boxes)
         rows += [best[1:]] if best else []
     if rows:
         return rows

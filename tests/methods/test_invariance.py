@@ -7,7 +7,7 @@ import torch
 import zfnet
 from tests.conftest import random_he
 from zfnet.activations import UnknownLayer
-from zfnet.methods.intervals import bootstrap, mean_interval
+from zfnet.methods.intervals import bootstrap, difference_interval, mean_interval
 from zfnet.methods.invariance import IDENTITY, SHARE, invariance, r_squared, views
 
 
@@ -151,3 +151,14 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
         bootstrap(lambda i: 0.0, 1)
     with pytest.raises(ValueError, match="finite for no draw"):
         bootstrap(lambda i: float("nan"), 3)
+
+
+def test_two_groups_differ_by_what_their_deviations_leave():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 0.1, 300), rng.normal(0.4, 0.1, 100)
+    mean, low, high = difference_interval(a, b)
+    assert mean == pytest.approx(a.mean() - b.mean())
+    error = 1.96 * np.hypot(a.std() / 300**0.5, b.std() / 100**0.5)
+    assert [mean - low, high - mean] == pytest.approx([error, error], rel=0.15)
+    assert difference_interval(a, b, (a, 2 * b))[0] == pytest.approx(0.5)
+    assert difference_interval(a, b[:1]) == pytest.approx([a.mean() - b[0]])
