@@ -72,8 +72,8 @@ def compute(ctx) -> Result:
     note = (
         "Features are drawn at random among those that nine images excite; a share of 1/9 is nine different classes. "
         f"Here a class has {per_class:.0f} images to take nine from, in the paper's validation set 50. The standard "
-        "error is over classes, fifty groups of which are left out in turn: features share images. Of single features it says "
-        "nothing: compare `extremes`, of a layer-5 feature's nine weakest images, and `directions`, of random ones."
+        f"error is over classes, {len(left_out)} groups of which are left out in turn: features share images. Of single "
+        "features it says nothing: compare `extremes`, of a layer-5 feature's nine weakest images, and `directions`, of random ones."
     )
     claims, verdict = judge(means, left_out)
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(images), note=note)
@@ -109,6 +109,8 @@ def judge(means: np.ndarray, left_out: np.ndarray) -> tuple[dict[str, str], str]
     def rise(low: int, high: int) -> float:
         return float((means[high] - means[low]) / standard_error(left_out[:, high] - left_out[:, low]).clip(1e-9))
 
+    if not np.isfinite(left_out).all():  # a layer has no features that nine images excite
+        return {}, "not comparable"
     last = len(means) - 1
     higher, steps = rise(0, last) >= 3, [rise(low, low + 1) for low in range(last)]
     claims = {

@@ -74,10 +74,13 @@ def inner_products(ctx: Context, images: Images, kept: np.ndarray, layer: str) -
 
 
 class Classified(NamedTuple):
-    """A linear classifier of frozen features on each fold: its accuracy in percent, the C that was chosen, and of which."""
+    """A linear classifier of frozen features on each fold: its accuracy in percent, the C that was chosen, and of which.
+
+    Of one image a class there is nothing to choose by: C is None, and the classifier's the middle one of the choices.
+    """
 
     accuracy: list[float]
-    c: list[float]
+    c: list[float | None]
     choices: Sequence[float]
 
 
@@ -91,21 +94,23 @@ def frozen(
         x, others = coordinates(products, fold)
         fitted = classifier(x, labels[fold.train], found.choices)
         found.accuracy.append(per_class_accuracy(labels[fold.test], fitted.predict(others)))
-        found.c.append(float(fitted.C))
+        found.c.append(float(fitted.C) if per_class > 1 else None)
     return found
 
 
 def at_the_ends(found: Sequence[Classified]) -> str:
     """How C was chosen, and how often it was the first or the last of the choices: then another might have been better."""
-    ends = sum(c in (of.choices[0], of.choices[-1]) for of in found for c in of.c)
-    folds = sum(len(of.c) for of in found)
-    return f"C by cross-validation on 30 of the classes, an end of its range in {ends} of {folds} folds. "
+    chosen = [(c, of.choices) for of in found for c in of.c if c is not None]
+    ends = sum(c in (choices[0], choices[-1]) for c, choices in chosen)
+    middle = " Of one image a class C is the middle one." if len(chosen) < sum(len(of.c) for of in found) else ""
+    return f"C by cross-validation on 30 of the classes, an end of its range in {ends} of {len(chosen)} folds.{middle} "
 
 
 def from_scratch(ctx: Context, kept: np.ndarray, per_class: int, figure: Figure) -> list[float]:
     """The accuracy in percent on each fold of a ZFNet trained on nothing else, by `configs/caltech101.yaml`.
 
-    The last epoch counts. The number of epochs was chosen on the first fold's test images, which favours this baseline.
+    The last epoch counts. How many there are was chosen on the test images of Caltech-101's first fold, which favours this
+    baseline there.
     Finished trainings are kept in the cache, and an interrupted one continues.
     """
     config = load_config(FROM_SCRATCH)

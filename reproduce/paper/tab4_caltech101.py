@@ -100,9 +100,9 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
     size = load_config(FROM_SCRATCH).model.size
     note += (
         f"{counts['images']:,} images: the background class is left out. A class with fewer than are to be trained on keeps "
-        f"one for the test. From scratch at {size} pixels, by {FROM_SCRATCH.name}, whose epochs were chosen on the first fold; "
-        f"frozen features at {ctx.model.size}, pretrained on a part of ImageNet: neither the accuracies nor the gain are on "
-        f"the paper's terms. {at_the_ends([*curve.values(), *also.values()])}{ctx.departures}"
+        f"one for the test. From scratch at {size} pixels, by {FROM_SCRATCH.name}, whose epochs were chosen on Caltech-101's "
+        f"first fold; frozen features at {ctx.model.size}, pretrained on a part of ImageNet: neither the accuracies nor the "
+        f"gain are on the paper's terms. {at_the_ends([*curve.values(), *also.values()])}{ctx.departures}"
     )
     return Result(arrays, measured, verdict, n=len(kept), note=note, scale="subset")
 

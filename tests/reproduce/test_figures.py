@@ -392,6 +392,7 @@ def test_fig2s_verdict_needs_a_clear_rise():
     assert fig2_features.judge(*layers(0.2, 0.2, 0.2, 0.2, 0.2))[1] == "differs"
     assert fig2_features.judge(*layers(0.2, 0.5, 0.3, 0.5, 0.6))[1] == "partial"
     assert fig2_features.judge(*layers(0.6, 0.5, 0.4, 0.3, 0.2))[1] == "differs"
+    assert fig2_features.judge(*layers(0.2, float("nan"), 0.4, 0.5, 0.6)) == ({}, "not comparable")
     labels = np.array([[1] * 9, [1, 1, 1, 2, 2, 3, 4, 5, 6]])
     assert fig2_features.purity(labels).tolist() == [1, 3 / 9]
 

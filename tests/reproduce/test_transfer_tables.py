@@ -92,3 +92,11 @@ def test_a_tree_without_training_images_is_an_error(tmp_path, checkpoint):
     context = Context(checkpoint, str(tmp_path), datasets=str(tmp_path / "datasets"))
     with pytest.raises(DataError, match="train: no such folder"):
         run(discover()["tab4"], context, tmp_path / "out")
+
+
+def test_c_counts_as_chosen_only_where_there_is_something_to_choose_by():
+    choices = (0.1, 1.0, 10.0)
+    found = [protocol.Classified([1.0, 2.0], [0.1, 1.0], choices), protocol.Classified([3.0], [10.0], choices)]
+    assert "an end of its range in 2 of 3 folds. " in protocol.at_the_ends(found)
+    one = protocol.Classified([4.0, 5.0], [None, None], choices)
+    assert "2 of 3 folds. Of one image a class C is the middle one. " in protocol.at_the_ends([*found, one])
