@@ -6,6 +6,7 @@ than the plan has, evenly chosen ones stand for all, the same ones for both.
 
 import numpy as np
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import probabilities, ranks
 from zfnet.methods.intervals import mean_interval
@@ -18,7 +19,7 @@ FIGURE = Figure(
     inputs=("model", "images", "device"),
     seed=13,
     budget=1800,
-    files=("../paper/ablations.py",),
+    files=("../claims.py", "../paper/ablations.py"),
     config={"images": {"cpu": 10_000, "cuda": 50_000}},
     alone=True,
 )
@@ -41,15 +42,9 @@ def compute(ctx) -> Result:
     }
     gain = {k: mean_interval(100.0 * ((places[10] <= k).astype(float) - (places[1] <= k)), seed=FIGURE.seed) for k in (1, 5)}
     measured["gain of ten crops, points"] = {f"top-{k}": g for k, g in gain.items()}
-    said = {
-        f"ten crops are better than one, top-{k}": "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
-        for k, (_, low, high) in gain.items()
-    }
-    measured["claims"] = said
-    held = [word == "holds" for word in said.values()]
-    verdict = "reproduced" if all(held) else "partial" if any(held) else "differs"
+    measured["claims"], said = verdict({f"ten crops are better than one, top-{k}": above(g) for k, g in gain.items()})
     note = f"float32, crops of {ctx.model.size} pixels; {len(part):,} of {len(images):,} images, with 95 % intervals."
-    return Result({}, measured, verdict, n=len(part), note=note)
+    return Result({}, measured, said, n=len(part), note=note)
 
 
 def draw(result: Result):

@@ -15,9 +15,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import zfnet
+from reproduce.claims import above, verdict
 from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.lectures.occluders import blurred
-from reproduce.lectures.shared import above, verdict
 from zfnet.config import load_config
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
@@ -43,7 +43,7 @@ FIGURE = Figure(
         "smoothgrad": {"samples": 16, "batch": 16}, "integrated_gradients": {"steps": 16, "batch": 16},
         "occlusion": {"size": 16, "stride": 8},
     },
-    files=(RECIPE, "../annotated.py", "../lectures/occluders.py", "../lectures/shared.py", "../paper/fig7_occlusion.py"),
+    files=(RECIPE, "../annotated.py", "../lectures/occluders.py", "../claims.py", "../paper/fig7_occlusion.py"),
 )  # fmt: skip
 RANDOM, CENTRE = "random map", "image centre"
 LESS, LESS_OF = "rank correlation over the cascade, less saliency's", ("guided_backprop", "deconvnet")

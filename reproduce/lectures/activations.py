@@ -7,8 +7,9 @@ activations that are left are spread over orders of magnitude. Quantiles are of 
 
 import numpy as np
 
+from reproduce.claims import verdict
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import FEW, spread, subset, verdict
+from reproduce.lectures.shared import FEW, spread, subset
 from zfnet.methods.statistics import ERROR, population
 from zfnet.plot import LINES, new_figure
 
@@ -21,7 +22,7 @@ FIGURE = Figure(
     seed=1,
     budget=7,
     config={"images": 2000, "images of samples": 96, "quantiles": [0.5, 0.9, 0.99, 0.999]},
-    files=("shared.py",),
+    files=("../claims.py", "shared.py"),
 )
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import spread, verdict
+from reproduce.lectures.shared import spread
 from zfnet.methods.ascent import ascend, colour_root
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
@@ -30,7 +31,7 @@ FIGURE = Figure(
         "rate": 0.03, "jitter": 16, "variation": {"logits": 40.0, "conv5": 3.0}, "decay": {"logits": 5.0, "conv5": 0.5},
         "pixels": 0.5,
     },
-    files=("shared.py",),
+    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

@@ -11,10 +11,11 @@ from itertools import pairwise
 import numpy as np
 
 from reproduce.annotated import present
+from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
 from reproduce.lectures.recognised import recognise, training_images
-from reproduce.lectures.shared import FEW, above, verdict
+from reproduce.lectures.shared import FEW
 from zfnet.data.images import centre_crop
 from zfnet.methods.attributes import ATTRIBUTES, Binned, binned
 from zfnet.methods.intervals import bootstrap
@@ -29,7 +30,7 @@ FIGURE = Figure(
     seed=33,
     budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
-    files=("shared.py", "../annotated.py", "objects.py", "objects.yaml", "recognised.py"),
+    files=("../claims.py", "shared.py", "../annotated.py", "objects.py", "objects.yaml", "recognised.py"),
 )
 SIZE, SEEN = "object size", "training images"
 UNITS = {

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import above, spread, verdict
+from reproduce.lectures.shared import spread
 from zfnet.methods.ascent import ascend, colour_root
 from zfnet.methods.intervals import wilson
 from zfnet.methods.synthesis import total_variation
@@ -30,7 +31,7 @@ FIGURE = Figure(
         "variation": 40.0, "decay": 5.0, "share": 0.75,
         "part steps": 20, "part at most": 3,
     },
-    files=("shared.py",),
+    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

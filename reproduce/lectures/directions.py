@@ -10,8 +10,9 @@ images; for layer 5 also how alike the nine are to layer 7 (mean cosine of the c
 import numpy as np
 import torch
 
+from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import FEW, above, classes, groups, patches, spread, subset, verdict
+from reproduce.lectures.shared import FEW, classes, groups, patches, spread, subset
 from zfnet.methods.directions import purity, random_directions, sample_vectors, similarity
 from zfnet.methods.embedding import pca
 from zfnet.methods.intervals import difference_interval, mean_interval
@@ -26,7 +27,7 @@ FIGURE = Figure(
     seed=14,
     budget=10,
     config={"images": 4000, "for principal ones": 300, "of samples": [128, 32], "directions": 256, "principal": 64, "shown": 4},
-    files=("shared.py",),
+    files=("../claims.py", "shared.py"),
 )
 LAYERS = ("conv5", "fc7")
 KINDS = ("units", "random directions", "principal directions")

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import spread, verdict
+from reproduce.lectures.shared import spread
 from zfnet.methods.dream import dream
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.synthesis import clip
@@ -27,7 +28,7 @@ FIGURE = Figure(
         "photographs": ["astronaut", "coffee", "rocket"], "images": 20, "layers": ["conv1", "conv2", "conv3", "conv4", "conv5"],
         "octaves": 4, "zoom": 1.4, "steps": 10, "rate": 0.03, "jitter": 16, "contrast": 1.5,
     },
-    files=("shared.py",),
+    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 CONTRAST = "more contrast"

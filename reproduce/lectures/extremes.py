@@ -8,8 +8,9 @@ it. By the maximum an image counts for one place, which the box marks; by the me
 import numpy as np
 import torch
 
+from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import FEW, above, classes, groups, spread, subset, verdict
+from reproduce.lectures.shared import FEW, classes, groups, spread, subset
 from zfnet.activations import chain, seen, sizes
 from zfnet.methods.directions import purity
 from zfnet.methods.intervals import mean_interval
@@ -25,7 +26,7 @@ FIGURE = Figure(
     seed=5,
     budget=6,
     config={"images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
-    files=("shared.py",),
+    files=("../claims.py", "shared.py"),
 )
 LAYER = "conv5"
 RANKINGS = {f"{end} by {by}": {"by": by, "least": end == "least"} for end in ("most", "least") for by in ("maximum", "mean")}

@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from reproduce.annotated import present
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import patches, subset, verdict
+from reproduce.lectures.shared import patches, subset
 from zfnet.methods.intervals import bootstrap
 from zfnet.methods.responses import responses
 from zfnet.methods.selectivity import auc, best_unit, permuted
@@ -30,7 +31,7 @@ FIGURE = Figure(
     seed=5,
     budget=1,
     config={"layers": ["conv1", "conv2", "conv3", "conv4", "conv5"], "permutations": 1000, "at least": 10, "shown": 8},
-    files=("shared.py", "../annotated.py", "faces_and_text.yaml"),
+    files=("../claims.py", "shared.py", "../annotated.py", "faces_and_text.yaml"),
 )
 MARKS = Path(__file__).with_name("faces_and_text.yaml")
 LABELS = ("face", "text")

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import verdict
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import FEW, spread, subset, verdict
+from reproduce.lectures.shared import FEW, spread, subset
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import stream
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
@@ -27,7 +28,7 @@ FIGURE = Figure(
     seed=1,
     budget=5,
     config={"images": 200, "images of samples": 32, "photograph": "cat"},
-    files=("shared.py",),
+    files=("../claims.py", "shared.py"),
 )
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 ROWS = {"conv1": 16, "conv2": 22, "conv3": 24, "conv4": 24, "conv5": 22}  # maps in a column of the picture

@@ -12,8 +12,9 @@ channel is the number: the share of channels whose image beats the strongest of 
 import numpy as np
 import torch
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import above, spread, subset, verdict
+from reproduce.lectures.shared import spread, subset
 from zfnet.methods.ascent import ascend, colour_root
 from zfnet.methods.intervals import wilson
 from zfnet.methods.responses import responses
@@ -34,7 +35,7 @@ FIGURE = Figure(
         "rectified": ["conv1", "conv2"], "variation": {"conv1": 1.0, "conv2": 1.0, "conv3": 3.0, "conv4": 3.0, "conv5": 3.0},
         "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
     },
-    files=("shared.py",),
+    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

@@ -9,8 +9,8 @@ share of a filter's energy in its nine strongest slices, which is all that one c
 import numpy as np
 import torch
 
+from reproduce.claims import below, every, higher, verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import verdict
 from zfnet.activations import chain, conv_layers
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
@@ -23,7 +23,7 @@ FIGURE = Figure(
     inputs=("model",),
     seed=1,
     budget=3,
-    files=("shared.py",),
+    files=("../claims.py",),
     config={"filters of a deeper layer": 12, "slices": 9},
 )
 
@@ -72,8 +72,8 @@ def judge(smooth: dict, share: dict) -> tuple[dict[str, str], str]:
     """Which claims hold, beyond the intervals; the verdict: reproduced if both do, differs if neither."""
     first, *deeper = smooth.values()
     held = {
-        "layer 1 is smoother than every deeper layer": all(first[1] > other[2] for other in deeper),
-        "nine slices hold less than half in every deeper layer": all(high < 0.5 for _, _, high in share.values()),
+        "layer 1 is smoother than every deeper layer": every(higher(first, other) for other in deeper),
+        "nine slices hold less than half in every deeper layer": every(below(found, 0.5) for found in share.values()),
     }
     return verdict(held)
 

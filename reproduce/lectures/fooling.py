@@ -10,8 +10,9 @@ does: a robustness of 0.01 says that a hundredth of the image's norm suffices.
 import numpy as np
 import torch
 
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import spread, verdict
+from reproduce.lectures.shared import spread
 from reproduce.paper.fig7_occlusion import choose
 from zfnet.data.images import to_pixels
 from zfnet.methods.adversarial import fgsm, iterated, rubbish, smallest
@@ -29,7 +30,7 @@ FIGURE = Figure(
         "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 8.0, "steps": 20, "rubbish": 10, "noise": 0.3,
         "climbing": 80, "rate": 0.03, "robustness": 0.02, "confidence": 0.9,
     },
-    files=("shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("../claims.py", "shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
     alone=True,
 )  # fmt: skip
 

@@ -11,8 +11,9 @@ and is not attacked again.
 import numpy as np
 import torch
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import above, spread, verdict
+from reproduce.lectures.shared import spread
 from zfnet.methods.adversarial import grey_level, iterated, loss_gradient
 from zfnet.methods.intervals import mean_interval, wilson
 from zfnet.methods.synthesis import clip
@@ -30,7 +31,7 @@ FIGURE = Figure(
         "images": 500, "targeted": 100, "epsilon": [0.1, 0.25, 0.5, 1, 2, 4, 8], "random": [0.5, 2, 8],
         "iterated": [0.25, 0.5, 1, 2], "aimed": [1, 2, 4, 8], "steps": 4, "aimed steps": 8, "judged at": 0.5,
     },
-    files=("shared.py",),
+    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 GAIN = "fooled by iterated steps and not by one, less the reverse, points"

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
+from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
-from reproduce.lectures.shared import above, verdict
 from zfnet.deconv import cut
 from zfnet.methods.faithfulness import rank_correlation, ranks
 from zfnet.methods.gradients import unit_gradient
@@ -30,7 +30,7 @@ FIGURE = Figure(
     seed=36,
     budget=9,
     config={"features": 100, "features of samples": 12, "shown": 5, "cell": 8, "share": 0.25},
-    files=("shared.py",),
+    files=("../claims.py",),
 )
 LAYER = "conv5"
 BETTER = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))

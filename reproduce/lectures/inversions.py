@@ -10,8 +10,9 @@ image; and the rank correlation of the pixels.
 import torch
 
 import zfnet
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import spread, verdict
+from reproduce.lectures.shared import spread
 from reproduce.paper.fig7_occlusion import choose
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.inversion import invert
@@ -33,7 +34,7 @@ FIGURE = Figure(
             "conv1": 0.05, "conv2": 0.3, "conv3": 2.0, "conv4": 5.0, "conv5": 10.0, "fc6": 20.0, "fc7": 20.0, "fc8": 20.0,
         },
     },
-    files=("shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("../claims.py", "shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
     alone=True,
 )  # fmt: skip
 ERROR, RATIO, PIXELS = "relative error of the code", "error over the distance of photographs", "rank correlation of the pixels"

@@ -10,8 +10,8 @@ the head's box, which no method is told. Intervals are by bootstrap over images,
 import numpy as np
 import torch
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import above, verdict
 from reproduce.paper.fig8_parts import PARTS, faces
 from zfnet.methods.intervals import bootstrap
 from zfnet.methods.matching import match, transferred
@@ -26,7 +26,7 @@ FIGURE = Figure(
     seed=31,
     budget=4,
     config={"judged": [0.1, 0.2], "alphas": [0.05, 0.1, 0.15, 0.2, 0.3, 0.4], "finer": 2, "at least": 10, "shown": 4},
-    files=("shared.py", "../annotated.py", "../paper/fig8_parts.py", "../paper/faces.yaml"),
+    files=("../claims.py", "../annotated.py", "../paper/fig8_parts.py", "../paper/faces.yaml"),
 )
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 SAME, BOX = "same position", "same place in the head's box"

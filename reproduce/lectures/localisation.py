@@ -16,9 +16,10 @@ from skimage.segmentation import random_walker
 
 import zfnet
 from reproduce.annotated import present
+from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
-from reproduce.lectures.shared import FEW, above, verdict
+from reproduce.lectures.shared import FEW
 from zfnet.methods.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure, photograph, rectangle, show
 from zfnet.windows import UnsupportedNetwork
@@ -32,7 +33,7 @@ FIGURE = Figure(
     seed=39,
     budget=2,
     config={"share": 0.2, "object": 0.95, "ground": 0.3, "scale": 2, "blur": 4.0, "beta": 130, "overlap": 0.5, "shown": 8},
-    files=("shared.py", "../annotated.py", "objects.py", "objects.yaml"),
+    files=("../claims.py", "shared.py", "../annotated.py", "objects.py", "objects.yaml"),
 )
 ONE = "one box for all"
 

@@ -9,10 +9,11 @@ dog), and how often the true class is among the five most probable, against the 
 
 import numpy as np
 
+from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.codes import KINDS
 from reproduce.lectures.recognised import Recognised, recognise
-from reproduce.lectures.shared import FEW, above, verdict
+from reproduce.lectures.shared import FEW
 from zfnet.methods.intervals import bootstrap, wilson
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
@@ -25,7 +26,7 @@ FIGURE = Figure(
     seed=34,
     budget=2,
     config={"confident": 100, "shown": 12},
-    files=("shared.py", "codes.py", "recognised.py"),
+    files=("../claims.py", "shared.py", "codes.py", "recognised.py"),
 )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import LINES, new_figure
@@ -22,6 +23,7 @@ FIGURE = Figure(
     title="The lines of a first layer during training",
     claim="The lines of the hidden units move to where the classes meet.",
     inputs=(),
+    files=("../claims.py",),
     seed=0,
     budget=30,
     config={
@@ -117,9 +119,8 @@ def distances(w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if the lines of both kinds of unit end nearer to the circle than they began, beyond the interval."""
-    held = {f"{kind}: the lines end nearer to where the classes meet": m[kind]["nearer at the end by"][1] > 0 for kind in UNITS}
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
+    held = {f"{kind}: the lines end nearer to where the classes meet": above(m[kind]["nearer at the end by"]) for kind in UNITS}
+    return verdict(held)
 
 
 def draw(result: Result):

@@ -10,6 +10,7 @@ correlations are given also for those that it was not.
 import numpy as np
 import torch
 
+from reproduce.claims import above, below, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.methods.intervals import bootstrap, correlation_interval, mean_interval
@@ -22,7 +23,7 @@ FIGURE = Figure(
     claim="Thin and right-leaning eights are weak.",
     inputs=("digits",),
     seed=0,
-    files=("../digits.py",),
+    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"digit": 8, "share": 0.1, "shown": 24},
     alone=True,
@@ -79,11 +80,10 @@ def difference(one: np.ndarray, other: np.ndarray) -> list[float]:
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if weak eights are thinner and lean further to the right, both beyond the intervals."""
     held = {
-        "the weakest eights are thinner than the strongest": m["thickness"]["weakest less strongest"][2] < 0,
-        "the weakest eights lean further to the right": m["slant"]["weakest less strongest"][1] > 0,
+        "the weakest eights are thinner than the strongest": below(m["thickness"]["weakest less strongest"]),
+        "the weakest eights lean further to the right": above(m["slant"]["weakest less strongest"]),
     }
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
+    return verdict(held)
 
 
 def draw(result: Result):

@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 
 import zfnet
+from reproduce.claims import above, below, every, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.data.images import standardise
@@ -27,7 +28,7 @@ FIGURE = Figure(
     claim="The probability of 8 hides what its logit shows; erasing a stroke makes the digit that the rest looks like.",
     inputs=("digits",),
     seed=0,
-    files=("../digits.py",),
+    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
     alone=True,
@@ -103,22 +104,17 @@ def centre(images: np.ndarray) -> np.ndarray:
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if all claims that could be tested hold beyond their intervals; partial if some do."""
-    held = {
-        "most positions that cost a tenth of the logit hardly move the probability": m[
-            "of these, those that move the probability by less than 0.01, %"
-        ][1]
-        > 50
-    }
+    hardly = m["of these, those that move the probability by less than 0.01, %"]
+    held = {"most positions that cost a tenth of the logit hardly move the probability": above(hardly, 50)}
     for k, (down, right) in LEFT_OF_AN_8.items():
         found = m["where, in pixels from the middle of the ink"].get(str(k))
         if found:
             sides = [(found[way], sign) for way, sign in (("down", down), ("right", right)) if sign]
             name = {3: "left", 9: "lower left", 6: "upper right"}[k]
-            held[f"the eights become a {k} where their {name} is erased"] = all(
-                min(sign * low, sign * high) > 0 for (_, low, high), sign in sides
+            held[f"the eights become a {k} where their {name} is erased"] = every(
+                above(side) if sign > 0 else below(side) for side, sign in sides
             )
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
+    return verdict(held)
 
 
 def draw(result: Result):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import above, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.methods.embedding import nearest_centroid, pca, silhouette
@@ -26,7 +27,7 @@ FIGURE = Figure(
     "verticality and curved tops.",
     inputs=("digits",),
     seed=0,
-    files=("../digits.py",),
+    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"digits": 1000, "components": 3, "layers": ["conv1", "conv2"], "least correlation": 0.5},
     alone=True,
@@ -89,14 +90,13 @@ def correlate(code: np.ndarray, quality: np.ndarray, labels: np.ndarray, centred
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if the classes part and each quality is found in a component; partial if some of that holds."""
-    held = {"the classes are further apart after conv2 than after conv1": m["silhouette, conv2 less conv1"][1] > 0}
+    held = {"the classes are further apart after conv2 than after conv1": above(m["silhouette, conv2 less conv1"])}
     for quality in QUALITIES:
         found = [parts[quality] for layer in LAYERS for parts in m["correlation"][layer].values()]
         held[f"one of the first three components is {quality}"] = any(
             min(abs(low), abs(high)) > FIGURE.config["least correlation"] and low * high > 0 for _, low, high in found
         )
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
+    return verdict(held)
 
 
 def draw(result: Result):

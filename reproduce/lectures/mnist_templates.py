@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reproduce.claims import WORDS, above
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.methods.intervals import mean_interval
@@ -22,7 +23,7 @@ FIGURE = Figure(
     claim="Each class's weights look like its digit; ten templates err more than a network of two convolutional layers.",
     inputs=("digits",),
     seed=0,
-    files=("../digits.py",),
+    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"decay": 0.01, "steps": 100},
     alone=True,
@@ -84,10 +85,10 @@ def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if every template is nearest to its own class, and the network errs less beyond the interval."""
     found = m["classes whose weights are nearest to their own mean"]
-    better = m["accuracy of the network of two convolutional layers, less that, %"][1] > 0
+    better = above(m["accuracy of the network of two convolutional layers, less that, %"])
     claims = {
         "weights that look like their own digit most": f"{found} of 10",
-        "the network of two convolutional layers errs less": "holds" if better else "does not hold",
+        "the network of two convolutional layers errs less": WORDS[better],
     }
     return claims, "reproduced" if found == 10 and better else "partial" if found > 5 or better else "differs"
 

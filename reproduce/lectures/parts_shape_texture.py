@@ -10,10 +10,11 @@ the shape or for the texture. The painted images are kept in the cache: made onc
 import numpy as np
 import torch
 
+from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import outlined
 from reproduce.lectures.painted import bytes_of, paint, partners, resized
-from reproduce.lectures.shared import FEW, above, verdict
+from reproduce.lectures.shared import FEW
 from zfnet.methods.cues import confidence, cover_parts, decisions, keep, shuffle_parts, silhouettes, texture_alone
 from zfnet.methods.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
@@ -36,7 +37,7 @@ FIGURE = Figure(
             "AlexNet": 57.1, "GoogLeNet": 68.8, "ResNet-50": 77.9, "VGG-16": 82.8, "people": 4.1,
         }
     },
-    files=("shared.py", "../annotated.py", "painted.py", "objects.py", "objects.yaml"),
+    files=("../claims.py", "shared.py", "../annotated.py", "painted.py", "objects.py", "objects.yaml"),
 )  # fmt: skip
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")
 WHOLE, OUTLINE, TEXTURE = "image", "outline only", "texture only"

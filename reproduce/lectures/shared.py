@@ -1,6 +1,6 @@
 """What several of the lectures' pictures share: which images are looked at, their classes, and what a unit saw of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -53,26 +53,3 @@ def surest(ctx, wnids: Sequence[str]) -> dict[str, torch.Tensor]:
             best = ctx.model(x).softmax(1)[:, target].argmax()
             found[ctx.model.classes[target]] = x[best : best + 1]
     return found
-
-
-def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval [mean, low, high] lies above a limit; None where it reaches to both sides, or is not known."""
-    if len(interval) < 3:  # of one image
-        return None
-    _, low, high = interval
-    return True if low > limit else False if high < limit else None
-
-
-def verdict(held: Mapping[str, bool | None]) -> tuple[dict[str, str], str]:
-    """Claims in words, where None is undecided, and the verdict.
-
-    Reproduced if all hold, partial if some do, differs if all are refuted; not comparable without claims, or where none holds
-    and some are undecided.
-    """
-    kinds = set(held.values())
-    if True in kinds:
-        found = "reproduced" if kinds == {True} else "partial"
-    else:
-        found = "differs" if kinds == {False} else "not comparable"
-    words = {True: "holds", False: "does not hold", None: "undecided"}
-    return {claim: words[yes] for claim, yes in held.items()}, found

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import surest, verdict
+from reproduce.lectures.shared import surest
 from zfnet.methods.style import LAYERS, gram, relative, style_transfer
 from zfnet.plot import new_figure, photograph, show
 
@@ -27,7 +28,7 @@ FIGURE = Figure(
         "contents": ["cat", "astronaut", "coffee"], "styles": ["brick", "grass", "gravel"], "wnids": ["n02391049", "n03530642"],
         "content_layer": "conv4", "weight": 10.0, "variation": 0.05, "steps": 150, "rate": 0.08, "near": 0.5,
     },
-    files=("shared.py",),
+    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

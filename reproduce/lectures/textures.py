@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import surest, verdict
+from reproduce.lectures.shared import surest
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.style import LAYERS, gram, relative, style_transfer
 from zfnet.plot import new_figure, photograph, show
@@ -26,7 +27,7 @@ FIGURE = Figure(
         "textures": ["brick", "grass"], "wnids": ["n02391049", "n03530642"], "noise": 0.3, "steps": 150, "rate": 0.08,
         "variation": 0.02, "near": 0.1, "forgotten": 0.2,
     },
-    files=("shared.py",),
+    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 import zfnet
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.lectures.shared import above, verdict
 from reproduce.paper.fig7_occlusion import BOXES
 from zfnet.methods.intervals import bootstrap
 from zfnet.plot import attribution_image, enlarge, moving_maps
@@ -26,7 +26,7 @@ FIGURE = Figure(
     seed=35,
     budget=6,
     config={"frames": 12, "window": 300, "method": "grad_cam", "drawn": 208},
-    files=("shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("../claims.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
 )
 PHOTOGRAPH = "coffee"
 

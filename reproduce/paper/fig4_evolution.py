@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from zfnet.activations import chain, conv_layers
 from zfnet.data.cache import DataError, Images
@@ -27,6 +28,7 @@ FIGURE = Figure(
     inputs=("snapshots", "tree"),
     seed=4,
     budget=3600,
+    files=("../claims.py",),
     paper={"epochs shown": [1, 2, 5, 10, 20, 30, 40, 64]},
     config={"features": 6, "images": 10_000},
     alone=True,
@@ -79,11 +81,10 @@ def compute(ctx) -> Result:
         "epochs shown": epochs,
     }
     held = {
-        "the top images of the last layer settle later than those of the first": difference[1] > 0,
+        "the top images of the last layer settle later than those of the first": above(difference),
         "after the first snapshots its filters turn more an epoch than those of the first": later[1] > later[0],
     }
-    measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    measured["claims"], said = verdict(held)
     note = (
         f"A network of {len(model.classes):,} classes; {len(images):,} training images of these, {len(epochs)} snapshots; "
         "features drawn at random; each projection is the receptive field, with its own contrast. A top image that changes at "
@@ -91,8 +92,8 @@ def compute(ctx) -> Result:
     )
     scale = scale_of(len(model.classes), tree, len(images))
     if scale == "smoke":  # in a short training layer 1 also settles because it hardly leaves its random start
-        verdict, note = "not comparable", note + " So small a training shows the order of the layers here, not in a full one."
-    return Result(arrays, measured, verdict, n=len(images), note=note, scale=scale)
+        said, note = "not comparable", note + " So small a training shows the order of the layers here, not in a full one."
+    return Result(arrays, measured, said, n=len(images), note=note, scale=scale)
 
 
 def scale_of(known: int, classes: int, images: int) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from reproduce.claims import above, every, higher, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from zfnet.data.images import centre, standardise
 from zfnet.data.samples import photograph as sample
@@ -28,6 +29,7 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=5,
     budget=30,
+    files=("../claims.py",),
     config={
         "share": SHARE, "average": 200, "small": {"translation": 5, "scale": 1.05, "rotation": 10},
         "translation": [-60, 60, 5], "scale": [1, 1.8, 0.05], "rotation": [0, 350, 10],  # first, last, step
@@ -63,7 +65,7 @@ def compute(ctx) -> Result:
     measured |= measure(arrays) if n > 1 else {}
     labelled = ctx.corpus != SAMPLES and n >= 20 and alike >= 2
     symmetric = FIGURE.config["classes"][-1] in ctx.model.wnids[int(targets[len(titles) - 1]) :][:1]
-    claims, verdict = judge(measured, symmetric, ctx.tied) if labelled else ({}, "not comparable")
+    claims, found = judge(measured, symmetric, ctx.tied) if labelled else ({}, "not comparable")
     note = (
         f"The reference view is the central {SHARE:.0%} of the square at 224 pixels, so that every transform samples inside "
         f"the picture, once; at scale 1.8 it sees the central {SHARE / 1.8:.0%}. Distances are Euclidean, over the length of "
@@ -75,7 +77,7 @@ def compute(ctx) -> Result:
     few = "Too few images, or photographs without labels, which count as what the network takes them for: no proof."
     shows = "Shown: of each of the paper's classes (where the corpus lacks one, of any) the image whose class is most probable."
     note += ctx.departures + (shows if labelled else few)
-    return Result(arrays, measured | {"claims": claims}, verdict, n=n, note=note)
+    return Result(arrays, measured | {"claims": claims}, found, n=n, note=note)
 
 
 def grid(family: str) -> np.ndarray:
@@ -145,25 +147,23 @@ def measure(a: dict[str, np.ndarray]) -> dict:
 
 
 def judge(m: dict, symmetric: bool = True, tied: bool = False) -> tuple[dict[str, str], str]:
-    """Which claims hold, by their intervals; reproduced if all do and layer 6 is not `tied`, differs if none does."""
+    """Which claims hold, by their intervals; reproduced if all do and layer 6 is not `tied`."""
     small = [m[f"relative distance, {family} {value}"] for family, value in FIGURE.config["small"].items()]
     lines = [m[f"R squared of distance against {family}"] for family in STRAIGHT]
+    straight = [test for of in lines for test in (above(of["layer 7"], 0.9), higher(of["layer 7"], of["layer 1"]))]
     stable = m["probability over the range, of the reference's"]
     held = {
-        "a small transform moves layer 1 more than layer 7": all(s["layer 1 less layer 7"][1] > 0 for s in small),
-        "layer 7 is quasi-linear: R squared of 0.9, and above layer 1's": all(
-            line["layer 7"][1] >= 0.9 and line["layer 7"][1] > line["layer 1"][2] for line in lines
-        ),
+        "a small transform moves layer 1 more than layer 7": every(above(s["layer 1 less layer 7"]) for s in small),
+        "layer 7 is quasi-linear: R squared of 0.9, and above layer 1's": every(straight),
     } | {
-        f"the class is more stable under {family} than under rotation": stable[f"{family} less rotation"][1] > 0
+        f"the class is more stable under {family} than under rotation": above(stable[f"{family} less rotation"])
         for family in STRAIGHT
     }  # fmt: skip
     if symmetric:
-        held["a symmetric object's class peaks at quarter turns, more than others'"] = (
-            min(m[TURNS][kind][1] for kind in (SYMMETRIC, MORE)) > 0
-        )
-    verdict = "reproduced" if all(held.values()) and not tied else "partial" if any(held.values()) else "differs"
-    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
+        peak = "a symmetric object's class peaks at quarter turns, more than others'"
+        held[peak] = every(above(m[TURNS][kind]) for kind in (SYMMETRIC, MORE))
+    claims, found = verdict(held)
+    return claims, "partial" if tied and found == "reproduced" else found
 
 
 def draw(result: Result):

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import higher, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import PLANS, keep, load, recipe, trained_in
-from reproduce.paper.filter_statistics import WINDOW, above, dominance, middle, more, rms, shares
+from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
 from zfnet.methods.intervals import mean_interval
@@ -33,7 +34,7 @@ FIGURE = Figure(
     config={
         "epochs": {"cuda": 10, "cpu": 5}, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3, "stands out": 1.1,
     },
-    files=("ablations.py", "filter_statistics.py", "../../configs/ablations.yaml"),
+    files=("../claims.py", "ablations.py", "filter_statistics.py", "../../configs/ablations.yaml"),
     alone=True,
 )  # fmt: skip
 FLAT = 0.1  # a filter whose RMS is below this share of its layer's median shows nothing: dead, as the paper's picture has it
@@ -129,14 +130,10 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
     held = {
         "without clipping the largest filter stands out more": larger > 1 if differ else None,
         "AlexNet has more dead filters in layer 1": more(flat[alex], filters[alex], flat[ours], filters[ours]),
-        "ZFNet's filters hold more of the middle frequencies": above(band[ours], band[alex]),
-        "AlexNet's layer-2 projections hold more of the high ones": above(fast.get(alex), fast.get(ours)),
+        "ZFNet's filters hold more of the middle frequencies": higher(band[ours], band[alex]),
+        "AlexNet's layer-2 projections hold more of the high ones": higher(fast.get(alex), fast.get(ours)),
     }
-    words = {True: "holds", False: "does not hold", None: "undecided"}
-    measured["claims"] = {claim: words[yes] for claim, yes in held.items()}
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    if not learnt or set(held.values()) == {None}:
-        verdict = "not comparable"
+    measured["claims"], said = verdict(held)
     note = (
         f"{size.epochs} epochs at {size.size} pixels by configs/ablations.yaml, with the paper's range of inputs and first "
         f"weights; low is below {limits[0]:g}, high above "
@@ -148,12 +145,13 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
     if not acted:
         note += f" After no epoch a filter of layer 1 was above the limit of {RUNS[ours][1]:g}: (a) does not differ from (c)."
     if not learnt:
+        said = "not comparable"
         note += f" Some network is not {FIGURE.config['times chance']} times as good as chance."
     if diverged:
         note += f" Up to the last good epoch: {'; '.join(f'{name}: {where}' for name, where in diverged.items())}."
     if size.scale == "smoke":  # the filters have hardly left their random start
-        verdict, note = "not comparable", note + " So short a training shows that it runs, no more."
-    return Result(arrays, measured, verdict, n=n, note=note, scale=size.scale)
+        said, note = "not comparable", note + " So short a training shows that it runs, no more."
+    return Result(arrays, measured, said, n=n, note=note, scale=size.scale)
 
 
 def draw(result: Result):

@@ -8,6 +8,7 @@ import itertools
 
 import numpy as np
 
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen
 from reproduce.paper.tab4_caltech101 import FIGURE as TABLE4
@@ -44,11 +45,10 @@ def compute(ctx) -> Result:
     }
     measured = {"pretrained": {f"{n} a class": mean_and_deviation(found.accuracy) for n, found in curve.items()}} | counts
     measured["C of the softmax, by fold"] = {str(n): found.c for n, found in curve.items()}
-    measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
+    measured["claims"], said = verdict(held)
     arrays = {"curve": np.array([[n, *found.accuracy] for n, found in curve.items()])}
     note += at_the_ends([*curve.values()]) + ctx.departures
-    return Result(arrays, measured, verdict, len(kept), note, "subset")
+    return Result(arrays, measured, said, len(kept), note, "subset")
 
 
 def draw(result: Result):

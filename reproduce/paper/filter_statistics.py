@@ -38,13 +38,6 @@ def rms(filters: np.ndarray) -> np.ndarray:
     return np.sqrt((filters.astype(float) ** 2).mean((1, 2, 3)))
 
 
-def above(one: list[float] | None, other: list[float] | None) -> bool | None:
-    """Whether an interval [mean, low, high] lies above another, or None where they overlap or one is not known."""
-    if one is None or other is None or min(len(one), len(other)) < 3:
-        return None
-    return True if one[1] > other[2] else False if one[2] < other[1] else None
-
-
 def more(one: int, n: int, other: int, m: int) -> bool | None:
     """Whether one of n is more than `other` of m, or None where Fisher's exact test leaves it open."""
     p = fisher_exact([[one, n - one], [other, m - other]]).pvalue  # pyright: ignore[reportAttributeAccessIssue]

@@ -12,6 +12,7 @@ one has the part, so that the places are spread alike, though some cover the par
 import numpy as np
 import torch
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig8_parts import FIGURE as MASKS
 from reproduce.paper.fig8_parts import PARTS, faces
@@ -38,7 +39,7 @@ FIGURE = Figure(
         "subsets": 1000,
         "images": 5,
     },
-    files=("faces.yaml", "fig8_parts.py", "../annotated.py"),
+    files=("../claims.py", "faces.yaml", "fig8_parts.py", "../annotated.py"),
 )
 LAYERS = {"pool5": "layer 5", "fc7": "layer 7"}
 RANDOM = "random"
@@ -80,7 +81,7 @@ def compute(ctx) -> Result:
         measured[f"{words}, parts below random, %"] = [100 * v / paired(mean[RANDOM])[0] for v in gain]
         below[layer] = 100 * np.mean([mean[RANDOM] - mean[part] for part in PARTS], 0) / paired(mean[RANDOM])[0]
     measured[SMALLER] = paired(below["pool5"] - below["fc7"])
-    claims, verdict = judge(measured) if len(names) >= config["images"] else ({}, "not comparable")
+    claims, said = judge(measured) if len(names) >= config["images"] else ({}, "not comparable")
     note = (
         f"Mean and standard deviation over {config['subsets']} draws of {config['images']} of {len(names)} images; differences "
         f"over all, with 95 % intervals. {config['random parts']} sets of random parts of the head that cover no eye's or "
@@ -89,7 +90,7 @@ def compute(ctx) -> Result:
         f"between those of random ones: of that the control is free. {ctx.departures}"
     )
     note += "" if claims else "The paper has five images: with fewer there is nothing to compare. "
-    return Result({}, measured | {"claims": claims}, verdict, n=len(names), note=note + missing)
+    return Result({}, measured | {"claims": claims}, said, n=len(names), note=note + missing)
 
 
 def apart(points: torch.Tensor) -> float:
@@ -124,20 +125,17 @@ def paired(difference: np.ndarray) -> list[float]:
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
-    """Reproduced if all hold, beyond the intervals; partial if the first does, of the parts together: the paper's main one."""
-    held = {"layer 5: the parts together are treated more alike than random ones": low_end(m, RANDOM, "all three parts")}
-    held |= {f"layer 5: so is the {part}": low_end(m, RANDOM, part) for part in PARTS}
-    held["layer 7: the parts' advantage is a smaller share"] = m[SMALLER][1] > 0
-    held["layer 5: the parts are treated more alike than places where another has them"] = low_end(
-        m, "another's place", "all three parts"
+    """Which claims hold; not even partial without the first, of the parts together, which is the paper's main one."""
+    less = {other: m[f"layer 5, {other} less the part"] for other in (RANDOM, "another's place")}
+    first = above(less[RANDOM]["all three parts"])
+    held = {"layer 5: the parts together are treated more alike than random ones": first}
+    held |= {f"layer 5: so is the {part}": above(less[RANDOM][part]) for part in PARTS}
+    held["layer 7: the parts' advantage is a smaller share"] = above(m[SMALLER])
+    held["layer 5: the parts are treated more alike than places where another has them"] = above(
+        less["another's place"]["all three parts"]
     )
-    verdict = "reproduced" if all(held.values()) else "partial" if next(iter(held.values())) else "differs"
-    return {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}, verdict
-
-
-def low_end(m: dict, other: str, part: str) -> bool:
-    """Whether at layer 5 the part lies below the other beyond its interval."""
-    return m[f"layer 5, {other} less the part"][part][1] > 0
+    claims, found = verdict(held)
+    return claims, found if first else "differs" if first is False else "not comparable"
 
 
 def draw(result: Result):

@@ -7,6 +7,7 @@ ImageNet (python -m reproduce run tab3): the released one with BatchNorm never s
 
 import numpy as np
 
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import WIDE, Row, diverged, load, paper_scale, plan, ranks, trained
 from zfnet.methods.intervals import mean_interval
@@ -34,7 +35,7 @@ FIGURE = Figure(
         "nets": {"ZFNets (a)": 5, "(a) and (b)": 6},
     },
     config={"times chance": 3},
-    files=("ablations.py", "../../configs/ablations.yaml"),
+    files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
     alone=True,
 )  # fmt: skip
 ONE, MANY, WIDER, ALL = "ZFNet", "ZFNets (a)", "ZFNet with wider layers 3-5 (b)", "(a) and (b)"
@@ -74,11 +75,7 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     classes = len(np.unique(alexnet.label))
     measured |= {"classes": classes, "epochs": size.epochs, "trainings that diverged": ended}
     learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
-    said = {c: "holds" if low > 0 else "does not hold" if high < 0 else "undecided" for c, (_, low, high) in gains.items()}
-    measured["claims"] = said if learnt else {}
-    words = set(said.values())
-    verdict = "reproduced" if words == {"holds"} else "partial" if "holds" in words else "differs"
-    verdict = verdict if learnt and words != {"undecided"} else "not comparable"
+    measured["claims"], said = verdict({claim: above(gain) for claim, gain in gains.items()} if learnt else {})
     crops = "ten crops" if size.views == 10 else "one centre crop"
     note = (
         f"The networks of Table 3 on {classes} classes, {size.scale} scale, {len(zfnets)} seed{'s' * (len(zfnets) > 1)}; "
@@ -88,7 +85,7 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
         note += f"Diverged, and left out of the means: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
     if not learnt:
         note += f"The networks are not {FIGURE.config['times chance']} times as good as chance: nothing is compared. "
-    return Result({}, measured, verdict, n=len(alexnet.label), note=note + paper_scale(zfnets[0], size.size), scale=size.scale)
+    return Result({}, measured, said, n=len(alexnet.label), note=note + paper_scale(zfnets[0], size.size), scale=size.scale)
 
 
 def together(rows: list[Row]) -> np.ndarray:

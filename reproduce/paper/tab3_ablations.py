@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.stats import t
 
+from reproduce.claims import above, below, every, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import ROWS, WIDE, Row, diverged, load, paper_scale, plan, speed_of, trained
 from zfnet.methods.faithfulness import rank_correlation
@@ -35,7 +36,7 @@ FIGURE = Figure(
     budget=6000,
     paper={ERROR: {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
     config={"little": 0.5, "hardly": 0.25, "times chance": 3},
-    files=("ablations.py", "../../configs/ablations.yaml"),
+    files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
     alone=True,
 )
 A, Z = "AlexNet", "ZFNet"
@@ -103,10 +104,8 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     fit = interval([100.0 * (a.known > 1) - 100.0 * (b.known > 1) for a, b in zip(widest, wide, strict=True)])
     measured["training error of the widest network above that with only layers 3-5 wider, points"] = fit
     held = claims(costs, fit, figure.config) if learnt else {}
-    words = {True: "holds", False: "does not hold", None: "undecided"}
-    measured["claims"] = {claim: words[yes] for claim, yes in held.items()}
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    verdict = verdict if learnt and size.scale != "smoke" else "not comparable"
+    measured["claims"], found = verdict(held)
+    found = found if size.scale != "smoke" else "not comparable"
     note = (
         f"{size.epochs} epochs of {size.per_class} images of each of {classes} classes at {size.size} pixels, batch "
         f"{size.batch}, {size.precision}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error without dropout. "
@@ -122,7 +121,7 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
         lowest = min(errors[0] for errors in means.values())
         note += f"The lowest training error is {lowest:.0f} %: so few steps compare how fast networks learn, not how well. "
     note += paper_scale(rows[Z][0], size.size)
-    return Result({}, measured, verdict, n=n, note=note, scale=size.scale)
+    return Result({}, measured, found, n=n, note=note, scale=size.scale)
 
 
 def misses(row: Row) -> np.ndarray:
@@ -148,36 +147,24 @@ def claims(costs: dict[str, list[float]], fit: list[float], config: dict) -> dic
     """Each conclusion of the paper: true, false, or None where intervals leave it open; `fit` is `WIDEST`'s in training."""
     costly = (all_four := costs["without layers 3, 4, 6, 7"])[1] > 0
 
-    def below(name: str, share: float) -> bool | None:
-        limit = share * all_four[0]
-        return None if not costly else True if costs[name][2] < limit else False if costs[name][1] > limit else None
+    def less(name: str, share: float) -> bool | None:
+        return below(costs[name], share * all_four[0]) if costly else None
 
-    def within(names: list[str], share: float) -> bool | None:
-        limit = share * all_four[0]
-        if not costly:
-            return None
-        if all(-limit < costs[n][1] and costs[n][2] < limit for n in names):
-            return True
-        return False if any(costs[n][1] > limit or costs[n][2] < -limit for n in names) else None
+    def either_way(name: str, share: float) -> bool | None:
+        return every((less(name, share), above(costs[name], -share * all_four[0]))) if costly else None
 
-    def above(name: str) -> bool | None:
-        return True if costs[name][1] > 0 else False if costs[name][2] < 0 else None
-
-    def falls(name: str) -> bool | None:
-        return True if costs[name][2] < 0 else False if costs[name][1] > 0 else None
-
-    worse = above(WIDEST)
-    overfits = False if fit[1] > 0 or worse is False else worse if fit[2] < 0 else None
+    more = False if below(all_four) else above(costs[BEYOND])
+    overfits = every((below(fit), above(costs[WIDEST])))
     little, hardly = config["little"], config["hardly"]
     dense = [name for name in costs if "layers 6, 7 of" in name]
     return {
-        "removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one": False if all_four[2] < 0 else above(BEYOND),
-        f"removing layers 3, 4 costs less than {little:g} of that": below("without layers 3, 4", little),
-        f"removing layers 6, 7 costs less than {little:g} of that": below("without layers 6, 7", little),
-        f"the width of layers 6, 7 changes less than {hardly:g} of that": within(dense, hardly),
-        "wider layers 3-5 lower the error": falls("ZFNet, wider layers 3-5"),
+        "removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one": more,
+        f"removing layers 3, 4 costs less than {little:g} of that": less("without layers 3, 4", little),
+        f"removing layers 6, 7 costs less than {little:g} of that": less("without layers 6, 7", little),
+        f"the width of layers 6, 7 changes less than {hardly:g} of that": every(either_way(name, hardly) for name in dense),
+        "wider layers 3-5 lower the error": below(costs["ZFNet, wider layers 3-5"]),
         "with wider layers 6, 7 too they overfit: less training error, more in validation": overfits,
-        "ZFNet's error is below AlexNet's": falls("ZFNet instead of AlexNet"),
+        "ZFNet's error is below AlexNet's": below(costs["ZFNet instead of AlexNet"]),
     }
 
 

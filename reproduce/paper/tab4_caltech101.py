@@ -9,6 +9,7 @@ out of the training as in the paper. Took 67 minutes on one core from scratch, a
 
 import numpy as np
 
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.protocol import (
     FROM_SCRATCH,
@@ -47,7 +48,7 @@ FIGURE = Figure(
         "most to test": 50,
         "folds": 5,
     },
-    files=("protocol.py", "../digits.py", "../../configs/caltech101.yaml"),
+    files=("../claims.py", "protocol.py", "../digits.py", "../../configs/caltech101.yaml"),
     alone=True,
     corpus="caltech101",
 )
@@ -90,11 +91,12 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
             measured["pretrained"][name][0] > value for name, value in before.items()
         ),
     }
-    measured |= counts | {"claims": {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}}
+    claims, said = verdict(held)
+    measured |= counts | {"claims": claims}
     measured["pretrained, by images a class"] = {str(n): mean_and_deviation(found.accuracy) for n, found in curve.items()}
     measured["C of the softmax, by fold"] = {str(n): found.c for n, found in curve.items()}
     measured["C of the softmax on layers 1-5, by fold"] = {str(n): found.c for n, found in also.items()}
-    verdict = "reproduced" if all(held.values()) else "partial" if next(iter(held.values())) else "differs"
+    said = said if next(iter(held.values())) else "differs"
     arrays = {"curve": np.array([[n, *found.accuracy] for n, found in curve.items()])} | pictures
     arrays["scratch"] = np.array([[n, *found] for n, found in scratch.items()])
     size = load_config(FROM_SCRATCH).model.size
@@ -104,7 +106,7 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
         f"first fold; frozen features at {ctx.model.size}, pretrained on a part of ImageNet: neither the accuracies nor the "
         f"gain are on the paper's terms. {at_the_ends([*curve.values(), *also.values()])}{ctx.departures}"
     )
-    return Result(arrays, measured, verdict, n=len(kept), note=note, scale="subset")
+    return Result(arrays, measured, said, n=len(kept), note=note, scale="subset")
 
 
 def draw(result: Result):

@@ -9,6 +9,7 @@ measured too where it is in `--datasets`.
 
 from itertools import pairwise, permutations, product
 
+from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen, words
 from zfnet.methods.transfer import LAYERS, linear_svm, softmax
@@ -38,7 +39,7 @@ FIGURE = Figure(
         },
     },
     config={"per class": {"caltech101": 30, "caltech256": 60}, "most to test": 50, "folds": 5},
-    files=("protocol.py", "../digits.py"),
+    files=("../claims.py", "protocol.py", "../digits.py"),
     alone=True,
     corpus="caltech101",
 )  # fmt: skip
@@ -74,9 +75,8 @@ def compute(ctx) -> Result:
         held[f"{name}: the layers are in the paper's order, where its deviations tell them apart"] = all(
             svm[better] > svm[worse] for better, worse in apart
         )
-    measured["claims"] = {claim: "holds" if yes else "does not hold" for claim, yes in held.items()}
-    verdict = "reproduced" if all(held.values()) else "partial" if any(held.values()) else "differs"
-    return Result({}, measured, verdict, n=n, note=word + at_the_ends(fitted) + ctx.departures, scale="subset")
+    measured["claims"], said = verdict(held)
+    return Result({}, measured, said, n=n, note=word + at_the_ends(fitted) + ctx.departures, scale="subset")
 
 
 def draw(result: Result):
