@@ -43,17 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--hardware", action="append", default=[], help="what it was trained on, for the card; once, or once for each cycle"
     )
-    parser.add_argument("--note", default="", help="a further line for the card's limits")
+    parser.add_argument("--note", action="append", default=[], help="a further line for the card's limits; may be repeated")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
 
     model = zfnet.load(options.checkpoint, folded=False).to(options.device)
     fast = settled(Config(), device_of(model)).precision
-    cycles = [model.info]
-    while cycles[0].get("init"):
-        cycles.insert(0, cycles[0]["init"])
-    if len(options.hardware) > 1 and len(options.hardware) != len(cycles):
-        parser.error(f"--hardware is given {len(options.hardware)} times, for {len(cycles)} cycles of training")
+    cycles = len(cycles_of(model))
+    if len(options.hardware) > 1 and len(options.hardware) != cycles:
+        parser.error(f"--hardware is given {len(options.hardware)} times, for {cycles} cycles of training")
     progress = functools.partial(tqdm, leave=False)
     train, images = (load_folder(options.data / split, progress=progress) for split in ("train", "val"))
     if model.info["data"] != train.digest:
@@ -81,23 +79,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **ten,
     }
     zfnet.save(model, target, precision=options.precision)
-    card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
-    megabytes = target.stat().st_size / 1e6
-    write_text(
-        CARD,
-        card.render(
-            model=zfnet.load(target),
-            cycles=cycles,
-            name=options.name,
-            hardware=options.hardware * (len(cycles) if len(options.hardware) == 1 else 1),
-            note=options.note,
-            megabytes=megabytes,
-            rows=list(zfnet.describe(packed)),
-            counts=sorted(np.bincount(train.labels).tolist()),
-        ),
-    )
-    print(f"wrote {target.name} ({megabytes:.1f} MB), {CARD.name}: top-1 {exact['top1']:.2f} %, top-5 {exact['top5']:.2f} %")
+    write_card(target, sorted(np.bincount(train.labels).tolist()), options.hardware, options.note)
+    print(f"wrote {target.name}, {CARD.name}: top-1 {exact['top1']:.2f} %, top-5 {exact['top5']:.2f} %")
     return 0
+
+
+def write_card(released: Path, counts: list[int], hardware: list[str], notes: list[str]) -> None:
+    """MODEL_CARD.md of a released network; `counts` are of training images, by class, smallest first."""
+    card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
+    model = zfnet.load(released)
+    cycles = cycles_of(model)
+    text = card.render(
+        model=model,
+        cycles=cycles,
+        name=released.stem,
+        hardware=hardware * (len(cycles) if len(hardware) == 1 else 1),
+        notes=notes,
+        megabytes=released.stat().st_size / 1e6,
+        rows=list(zfnet.describe(model)),
+        counts=counts,
+    )
+    write_text(CARD, text)
+
+
+def cycles_of(model: Network) -> list[dict]:
+    """What is known of each cycle of training, the first one first."""
+    cycles = [model.info]
+    while cycles[0].get("init"):
+        cycles.insert(0, cycles[0]["init"])
+    return cycles
 
 
 def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,11 +55,9 @@ def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
 
 
 def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
-    hardware = ["--hardware", "an abacus", "--hardware", "a loom"]
-    assert (
-        release.main([str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small", "--ten-crops", *hardware])
-        == 0
-    )
+    said = ["--hardware", "an abacus", "--hardware", "a loom", "--note", "It rained.", "--note", "It snowed."]
+    last = str(cycles[1] / "model.safetensors")
+    assert release.main([last, "--data", str(tree), "--name", "small", "--ten-crops", *said]) == 0
 
     assert [path.name for path in (tmp_path / "bundled").iterdir()] == ["small.safetensors"]
     model = zfnet.load(tmp_path / "bundled" / "small.safetensors")
@@ -72,6 +70,9 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
 
     card = (tmp_path / "CARD.md").read_text()
     assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
+    measured = [line.split(" | ")[0] for line in card.splitlines() if " of 224 from 256, " in line]
+    assert measured[:2] == ["| **as released**", "| as released"]  # by one crop and by ten
+    assert measured[2:] == ["| before packing"] * (model.info["accuracy, packing"]["before packing"] != model.info["accuracy"])
     assert f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |" in card
     lines = [line.strip() for line in card.splitlines() if "zfnet train" in line]
     assert lines == [
@@ -83,6 +84,7 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
         "a loom",
     ]
     assert "Stages: 2 epochs at 64 px." in card
-    assert "Stages: 1 epochs at 64 px (layer 6 tied) (layers up to 2 frozen)." in card
+    assert "Stages: 1 epochs at 64 px with layer 6 tied and layers 1 to 2 frozen." in card
+    assert "\n- It rained.\n- It snowed.\n" in card
     assert "Layer 6 has the same weight at all places of a map" in card
     assert sum(line.count("|") == 8 and line[2].isdigit() for line in card.splitlines() if len(line) > 2) == 3  # epochs
