@@ -33,13 +33,13 @@ def every(answers: Iterable[bool | None]) -> bool | None:
     return False if False in found else True if found == {True} else None
 
 
-def verdict(held: Mapping[str, bool | None]) -> tuple[dict[str, str], str]:
+def verdict(held: Mapping[str, bool | None], main: str = "") -> tuple[dict[str, str], str]:
     """Claims in words, where None is undecided, and the verdict.
 
     Reproduced if all hold, partial if some do, differs if all are refuted; not comparable without claims, or where none holds
-    and some are undecided.
+    and some are undecided. Of a `main` claim that does not hold the others make nothing partial.
     """
-    kinds = set(held.values())
+    kinds = {held[main]} if main and not held[main] else set(held.values())
     if True in kinds:
         found = "reproduced" if kinds == {True} else "partial"
     else:

@@ -6,10 +6,13 @@ objects; and a feature of a high layer responds to images that vary, but belong 
 first; the second is measured. Layer 1 is shown as filters, all of them, with the nine patches that excite each.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
 import zfnet
+from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from zfnet.deconv import cut
 from zfnet.methods.directions import purity
@@ -22,9 +25,11 @@ FIGURE = Figure(
     inputs=("model", "images", "top"),
     seed=2,
     budget=50,
+    files=("../claims.py",),
     config={"features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12}, "k": 9},
 )
 GROUPS = 50  # of classes, left out in turn
+WHOLE, MAIN = "layer 5 less layer 1", "layer 5 is above layer 1"
 TILE = {"conv1": 16, "conv2": 48, "conv3": 72, "conv4": 80, "conv5": 92}  # pixels of a drawn patch
 COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}
 
@@ -76,8 +81,9 @@ def compute(ctx) -> Result:
         "features it says nothing: compare `extremes`, of a layer-5 feature's nine weakest images, and `directions`, of "
         "random ones."
     )
-    claims, verdict = judge(means, left_out)
-    return Result(arrays, measured | {"claims": claims}, verdict, n=len(images), note=note)
+    measured["rise of the mean share, with its 95 % interval"] = steps = rises(means, left_out)
+    claims, said = judge(steps)
+    return Result(arrays, measured | {"claims": claims}, said, n=len(images), note=note)
 
 
 def jackknife(labels: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -104,21 +110,23 @@ def standard_error(left_out: np.ndarray) -> np.ndarray:
     return np.sqrt((len(left_out) - 1) / len(left_out) * ((left_out - left_out.mean(0)) ** 2).sum(0))
 
 
-def judge(means: np.ndarray, left_out: np.ndarray) -> tuple[dict[str, str], str]:
-    """Reproduced: the share rises clearly from layer 1 to 5 (three standard errors) and falls nowhere on the way (two)."""
+def rises(means: np.ndarray, left_out: np.ndarray) -> dict[str, list[float]]:
+    """How far the mean share rises, from layer 1 to the last and from each to the next: [rise, low, high] by `jackknife`."""
+    last = len(means)
+    found = {}
+    for low, high in ((1, last), *pairwise(range(1, last + 1))):
+        rise = float(means[high - 1] - means[low - 1])
+        half = 1.96 * float(standard_error(left_out[:, high - 1] - left_out[:, low - 1]))
+        found[f"layer {high} less layer {low}"] = [rise, rise - half, rise + half]
+    return found
 
-    def rise(low: int, high: int) -> float:
-        return float((means[high] - means[low]) / standard_error(left_out[:, high] - left_out[:, low]).clip(1e-9))
 
-    if not np.isfinite(left_out).all():  # a layer has no features that nine images excite
+def judge(rises: dict[str, list[float]]) -> tuple[dict[str, str], str]:
+    """Which claims hold of the shares' rises (see `rises`); the main one is that of the last layer above the first."""
+    if not np.isfinite([*rises.values()]).all():  # a layer has no features that nine images excite
         return {}, "not comparable"
-    last = len(means) - 1
-    higher, steps = rise(0, last) >= 3, [rise(low, low + 1) for low in range(last)]
-    claims = {
-        "layer 5 is above layer 1, by three standard errors": "holds" if higher else "does not hold",
-        "it falls nowhere on the way, by two": "holds" if min(steps) > -2 else "does not hold",
-    }
-    return claims, "differs" if not higher else "reproduced" if min(steps) > -2 else "partial"
+    falls = [above(step) is False for step in rises.values()]
+    return verdict({MAIN: above(rises[WHOLE]), "it falls nowhere on the way, beyond the interval": not any(falls)}, MAIN)
 
 
 def draw(result: Result):

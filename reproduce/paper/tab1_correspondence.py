@@ -125,17 +125,16 @@ def paired(difference: np.ndarray) -> list[float]:
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
-    """Which claims hold; not even partial without the first, of the parts together, which is the paper's main one."""
+    """Which claims hold; the paper's main one is of the three parts together."""
     less = {other: m[f"layer 5, {other} less the part"] for other in (RANDOM, "another's place")}
-    first = above(less[RANDOM]["all three parts"])
-    held = {"layer 5: the parts together are treated more alike than random ones": first}
+    main = "layer 5: the parts together are treated more alike than random ones"
+    held = {main: above(less[RANDOM]["all three parts"])}
     held |= {f"layer 5: so is the {part}": above(less[RANDOM][part]) for part in PARTS}
     held["layer 7: the parts' advantage is a smaller share"] = above(m[SMALLER])
     held["layer 5: the parts are treated more alike than places where another has them"] = above(
         less["another's place"]["all three parts"]
     )
-    claims, found = verdict(held)
-    return claims, found if first else "differs" if first is False else "not comparable"
+    return verdict(held, main)
 
 
 def draw(result: Result):

@@ -83,20 +83,20 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
     for name, found in (("gain, points", gain), ("gain, layers 1-5 only, points", deep)):
         measured[name] = {f"{n} a class": mean_and_deviation(g.tolist()) for n, g in found.items()}
     before = {name: value[0] if isinstance(value, list) else value for name, value in figure.paper["best before"].items()}
+    main = "pretrained features beat training from scratch, in every fold"
     held = {
-        "pretrained features beat training from scratch, in every fold": all((g > 0).all() for g in gain.values()),
+        main: all((g > 0).all() for g in gain.values()),
         "by at least 15 points at the most images a class": float(gain[max(gain)].mean()) >= 15,
         "so do those of layer 5, by at least 15 points": float(deep[max(deep)].mean()) >= 15,
         "they beat the best result before the paper": all(
             measured["pretrained"][name][0] > value for name, value in before.items()
         ),
     }
-    claims, said = verdict(held)
+    claims, said = verdict(held, main)
     measured |= counts | {"claims": claims}
     measured["pretrained, by images a class"] = {str(n): mean_and_deviation(found.accuracy) for n, found in curve.items()}
     measured["C of the softmax, by fold"] = {str(n): found.c for n, found in curve.items()}
     measured["C of the softmax on layers 1-5, by fold"] = {str(n): found.c for n, found in also.items()}
-    said = said if next(iter(held.values())) else "differs"
     arrays = {"curve": np.array([[n, *found.accuracy] for n, found in curve.items()])} | pictures
     arrays["scratch"] = np.array([[n, *found] for n, found in scratch.items()])
     size = load_config(FROM_SCRATCH).model.size

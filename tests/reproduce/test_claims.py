@@ -37,3 +37,8 @@ def test_one_that_is_refuted_outweighs_those_that_are_open():
 def test_a_verdict_counts_what_holds(held, found):
     words = {True: "holds", False: "does not hold", None: "undecided"}
     assert verdict(held) == ({claim: words[yes] for claim, yes in held.items()}, found)
+
+
+@pytest.mark.parametrize(("main", "found"), [(True, "partial"), (False, "differs"), (None, "not comparable")])
+def test_nothing_is_partial_without_the_main_claim(main, found):
+    assert verdict({"a": True, "b": main, "c": False}, "b")[1] == found

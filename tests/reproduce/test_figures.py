@@ -387,13 +387,14 @@ def test_fig2s_verdict_needs_a_clear_rise():
     rng = np.random.default_rng(0)
 
     def layers(*means):
-        return np.array(means), np.array(means) + rng.normal(0, 0.01 / 50**0.5, (50, 5))  # a standard error of 0.01
+        left_out = np.array(means) + rng.normal(0, 0.01 / 50**0.5, (50, 5))  # a standard error of 0.01
+        return fig2_features.judge(fig2_features.rises(np.array(means), left_out))
 
-    assert fig2_features.judge(*layers(0.2, 0.3, 0.4, 0.5, 0.6))[1] == "reproduced"
-    assert fig2_features.judge(*layers(0.2, 0.2, 0.2, 0.2, 0.2))[1] == "differs"
-    assert fig2_features.judge(*layers(0.2, 0.5, 0.3, 0.5, 0.6))[1] == "partial"
-    assert fig2_features.judge(*layers(0.6, 0.5, 0.4, 0.3, 0.2))[1] == "differs"
-    assert fig2_features.judge(*layers(0.2, float("nan"), 0.4, 0.5, 0.6)) == ({}, "not comparable")
+    assert layers(0.2, 0.3, 0.4, 0.5, 0.6)[1] == "reproduced"
+    assert layers(0.2, 0.2, 0.2, 0.2, 0.2)[1] == "not comparable"  # the interval leaves it open
+    assert layers(0.2, 0.5, 0.3, 0.5, 0.6)[1] == "partial"
+    assert layers(0.6, 0.5, 0.4, 0.3, 0.2)[1] == "differs"
+    assert layers(0.2, float("nan"), 0.4, 0.5, 0.6) == ({}, "not comparable")
     labels = np.array([[1] * 9, [1, 1, 1, 2, 2, 3, 4, 5, 6]])
     assert fig2_features.purity(labels).tolist() == [1, 3 / 9]
 
@@ -411,6 +412,10 @@ def test_fig2s_standard_error_counts_classes_and_not_features():
     assert left_out.shape == (50, 2)
     first, last = fig2_features.standard_error(left_out)
     assert last > 5 * first
+    rise, low, high = fig2_features.rises(means, left_out[:, :2])["layer 2 less layer 1"]
+    assert (rise, (high - low) / (2 * 1.96)) == pytest.approx(
+        (means[1] - means[0], fig2_features.standard_error(left_out[:, 1] - left_out[:, 0]))
+    )
 
 
 def responses(reach=0.5, bent=False, stable=True, peaks=True):
