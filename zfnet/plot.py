@@ -172,7 +172,7 @@ def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str =
     patches = [shapes.Patch(color=tuple(c), label=literal(str(names[v]))) for v, c in zip(shown, colours, strict=True)]
     if len(values) > most:
         patches.append(shapes.Patch(color="0.85", label=f"{len(values) - most} others"))
-    axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), handlelength=1)
+    axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
 
 
 def at_middles(axes: Axes, size: int, stride: int, side: int) -> None:

@@ -157,7 +157,7 @@ def projections(ctx, name: str, x: torch.Tensor, channel: int) -> dict[str, np.n
 
 def draw(result: Result):
     names = [name for name in result.measured if name != "claims"]
-    figure = new_figure(14.5, 2.5 * len(names))
+    figure = new_figure(14.5, 2.3 * len(names))
     grid = figure.subplots(len(names), 6, squeeze=False, width_ratios=(1, 1.15, 1.9, 1.15, 1.15, 1))
     size = FIGURE.config["size"]
     grey = photograph(np.full((1, 3, 1, 1), FIGURE.config["fill"]))[0, 0, 0]
