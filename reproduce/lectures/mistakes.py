@@ -14,7 +14,7 @@ from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.codes import KINDS
 from reproduce.lectures.recognised import Recognised, recognise
 from reproduce.lectures.shared import FEW
-from zfnet.methods.intervals import bootstrap, wilson
+from zfnet.methods.intervals import difference_interval, wilson
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(
@@ -118,17 +118,7 @@ def percent(hits: np.ndarray) -> list[float]:
 
 def apart(one: np.ndarray, other: np.ndarray) -> list[float]:
     """The share of one less that of the other, in points, with its interval over images: [difference, low, high]."""
-    both, n = np.concatenate([one, other]).astype(float), len(one)
-
-    def difference(drawn: np.ndarray) -> float:
-        first = drawn < n
-        return (
-            100 * float(both[drawn[first]].mean() - both[drawn[~first]].mean())
-            if 0 < first.sum() < len(drawn)
-            else float("nan")
-        )
-
-    return [difference(np.arange(len(both))), *bootstrap(difference, len(both), seed=FIGURE.seed)]
+    return difference_interval(100.0 * one, 100.0 * other, seed=FIGURE.seed) if len(one) and len(other) else [float("nan")]
 
 
 def draw(result: Result):

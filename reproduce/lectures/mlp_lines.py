@@ -65,13 +65,13 @@ def compute(ctx) -> Result:
             one = [part[:1] for part in w]
             arrays |= {f"{kind}.{epoch}.w": one[0][0].numpy(), f"{kind}.{epoch}.b": one[1][0].numpy()}
             arrays[f"{kind}.{epoch}.region"] = (network(plane, activation, *one)[0] > 0).view(GRID, GRID).numpy()
-    claims, verdict = judge(measured)
+    claims, said = judge(measured)
     note = (
         f"{config['networks']} networks of {config['units']} hidden units of each kind, Adam at {config['rate']} on all "
         f"{config['points']} points. The disc ends at {config['disc']}, the ring begins at {config['ring']}; 95 % intervals "
         "over networks. A rectified network's decision bends only on its lines: they cross it, and need not follow it."
     )
-    return Result(arrays, measured | {"claims": claims}, verdict, n=2 * config["networks"], note=note)
+    return Result(arrays, measured | {"claims": claims}, said, n=2 * config["networks"], note=note)
 
 
 def draw_points(networks: int, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ import torch
 from reproduce.claims import above, below, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
-from zfnet.methods.intervals import bootstrap, correlation_interval, mean_interval
+from zfnet.methods.intervals import correlation_interval, difference_interval, mean_interval
 from zfnet.methods.shapes import hole_area, slant, thickness
 from zfnet.plot import LINES, mosaic, new_figure, show
 
@@ -48,33 +48,22 @@ def compute(ctx) -> Result:
     for name, values in qualities.items():
         measured[name] = {"all eights": mean_interval(values, seed=FIGURE.seed)}
         measured[name] |= {group: mean_interval(values[i], seed=FIGURE.seed) for group, i in groups.items()}
-        measured[name]["weakest less strongest"] = difference(values[groups["weakest"]], values[groups["strongest"]])
-        unusual = np.abs(values - values.mean())
-        measured[name]["weakest less strongest, in distance from the mean of all"] = difference(
-            unusual[groups["weakest"]], unusual[groups["strongest"]]
-        )
+        for less, of in (("", values), (", in distance from the mean of all", np.abs(values - values.mean()))):
+            measured[name][f"weakest less strongest{less}"] = difference_interval(
+                of[groups["weakest"]], of[groups["strongest"]], seed=FIGURE.seed
+            )
         measured[name]["correlation with the logit"] = correlation_interval(values, logit, seed=FIGURE.seed)
         measured[name]["correlation, eights not trained on"] = correlation_interval(
             values[unseen], logit[unseen], seed=FIGURE.seed
         )
-    claims, verdict = judge(measured)
+    claims, said = judge(measured)
     ends = np.concatenate([i[: FIGURE.config["shown"]] for i in groups.values()])
     arrays = {"shown": grey(x[torch.from_numpy(ends)]).numpy(), "logit": logit} | qualities | groups
     note = (
         f"All {len(x)} eights, {int(unseen.sum())} of which the network was not trained on; groups are the tenths at both ends "
         "of the logit. 95 % intervals by bootstrap."
     )
-    return Result(arrays, measured | {"claims": claims}, verdict, n=len(x), note=note, scale=ctx.dataset("digits").scale)
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> list[float]:
-    """The difference of two groups' means, and its interval."""
-    both, first = np.concatenate([one, other]), np.arange(len(one) + len(other)) < len(one)
-
-    def less(i: np.ndarray) -> float:
-        return float(both[i[first[i]]].mean() - both[i[~first[i]]].mean())
-
-    return [less(np.arange(len(both))), *bootstrap(less, len(both), seed=FIGURE.seed)]
+    return Result(arrays, measured | {"claims": claims}, said, n=len(x), note=note, scale=ctx.dataset("digits").scale)
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:

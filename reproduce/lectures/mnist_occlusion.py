@@ -74,7 +74,7 @@ def compute(ctx) -> Result:
             measured["where, in pixels from the middle of the ink"][str(k)] = {
                 "eights": len(turned), "down": mean_interval(offset[:, 0]), "right": mean_interval(offset[:, 1]),
             }  # fmt: skip
-    claims, verdict = judge(measured)
+    claims, said = judge(measured)
     order = base.logit.argsort(descending=True, stable=True)
     rows = order[[0, len(order) // 2, -1]]
     arrays = {
@@ -92,7 +92,7 @@ def compute(ctx) -> Result:
         "and the smallest. 95 % intervals over eights; a digit is placed by the mean of the positions that are taken for it. "
         "A share of a logit is the lectures' measure: the softmax leaves open where its zero is."
     )
-    return Result(arrays, measured | {"claims": claims}, verdict, n=len(x), note=note, scale=ctx.dataset("digits").scale)
+    return Result(arrays, measured | {"claims": claims}, said, n=len(x), note=note, scale=ctx.dataset("digits").scale)
 
 
 def centre(images: np.ndarray) -> np.ndarray:

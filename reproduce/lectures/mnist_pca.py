@@ -68,13 +68,13 @@ def compute(ctx) -> Result:
             }
             for layer in LAYERS
         }
-    claims, verdict = judge(measured)
+    claims, said = judge(measured)
     missing = int(np.isnan(qualities["curved top"]).sum())
     note = (
         f"{len(x)} digits that the network was not trained on; 95 % intervals by bootstrap over them. Rectified maps before "
         f"pooling. {missing} digits are too narrow to have a top. A component's sign is arbitrary."
     )
-    return Result(arrays, measured | {"claims": claims}, verdict, n=len(x), note=note, scale=ctx.dataset("digits").scale)
+    return Result(arrays, measured | {"claims": claims}, said, n=len(x), note=note, scale=ctx.dataset("digits").scale)
 
 
 def correlate(code: np.ndarray, quality: np.ndarray, labels: np.ndarray, centred: bool) -> list[float]:

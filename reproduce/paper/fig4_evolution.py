@@ -18,7 +18,7 @@ from zfnet.activations import chain, conv_layers
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import class_names, load_files, scan
 from zfnet.deconv import cut
-from zfnet.methods.intervals import mean_interval
+from zfnet.methods.intervals import difference_interval, mean_interval
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
 
 FIGURE = Figure(
@@ -69,7 +69,7 @@ def compute(ctx) -> Result:
     turned = {layer: turning(found, epochs) for layer, found in filters.items()}
     first, *_, last = settled
     later = float(np.mean(turned[first][1:])), float(np.mean(turned[last][1:]))
-    difference = difference_interval(settled[last], settled[first])
+    difference = difference_interval(settled[last], settled[first], seed=FIGURE.seed)
     measured: dict = {
         "epoch from which the top image stays, median": {layer: float(np.median(e)) for layer, e in settled.items()},
         "the same, mean, with its 95 % interval": {layer: mean_interval(e) for layer, e in settled.items()},
@@ -128,13 +128,6 @@ def turning(weights: list[torch.Tensor], epochs: list[int]) -> list[float]:
         cosine = torch.nn.functional.cosine_similarity(a.double(), b.double()).clamp(-1, 1)
         found.append(round(float(cosine.acos().rad2deg().mean()) / (end - start), 3))
     return found
-
-
-def difference_interval(one: np.ndarray, other: np.ndarray) -> list[float]:
-    """[difference, low, high] of two means over features, by the normal approximation."""
-    error = float(np.hypot(one.std() / len(one) ** 0.5, other.std() / len(other) ** 0.5))
-    gap = float(one.mean() - other.mean())
-    return [gap, gap - 1.96 * error, gap + 1.96 * error]
 
 
 def draw(result: Result):

@@ -78,14 +78,7 @@ def test_mnist_pcas_verdict(numbers, verdict):
     assert mnist_pca.judge(numbers)[1] == verdict
 
 
-def test_mnist_eights_difference_and_verdict():
-    rng = np.random.default_rng(0)
-    one, other = rng.normal(1, 1, 60), rng.normal(0, 1, 60)
-    mean, low, high = mnist_eights.difference(one, other)
-    assert mean == pytest.approx(one.mean() - other.mean())
-    assert low < mean < high
-    assert (high - low) / (2 * 1.96) == pytest.approx(math.sqrt(one.var() / 60 + other.var() / 60), rel=0.15)
-
+def test_mnist_eights_verdict():
     def numbers(thickness, slant):
         found = {"thickness": thickness, "slant": slant}
         return {name: {"weakest less strongest": [v, v - 0.1, v + 0.1]} for name, v in found.items()}

@@ -66,10 +66,6 @@ def test_settling_and_turning_by_hand():
     assert fig4_evolution.settling(index, [1, 2, 5, 20]).tolist() == [2, 1, 20, 5]
     east, north = torch.tensor([[1.0, 0], [2, 0]]), torch.tensor([[0.0, 3], [5, 0]])
     assert fig4_evolution.turning([east, north, north], [2, 5, 9]) == [pytest.approx(45 / 3), pytest.approx(0)]
-    late, early = np.array([20.0] * 50), np.array([1.0, 2.0] * 25)
-    gap, low, high = fig4_evolution.difference_interval(late, early)
-    assert gap == pytest.approx(18.5)
-    assert (high - gap, gap - low) == (pytest.approx(1.96 * 0.5 / 50**0.5),) * 2
 
 
 @pytest.fixture
