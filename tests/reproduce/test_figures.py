@@ -487,6 +487,8 @@ def test_tab1s_statistics_and_verdict():
     assert judge(numbers((0.1, 0.0, 0.0, 0.005)))[1] == "not comparable"  # whatever else holds
     assert judge(numbers((0.1, -0.1, -0.1, -0.03)))[1] == "differs"
     assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[0]["layer 5: so is the nose"] == "undecided"
+    places = torch.tensor([[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]])  # three images, two masks: one in two places
+    assert tab1_correspondence.apart(places) == pytest.approx((5 + 0 + 5) / 3 / 2)  # the other in one
 
 
 def test_fig8_leaves_out_what_it_cannot_use(tree):
