@@ -135,7 +135,7 @@ def draw(result: Result):
 
     sheet = new_figure(7.6, 7.9)
     side = int(len(a["cells"]) ** 0.5)
-    show(sheet.subplots(), mosaic(a["tiles"][np.argsort(a["cells"])] / 255, side, gap=0))
+    show(sheet.subplots(), mosaic(a["tiles"][np.argsort(a["cells"])] / 255, side, gap=1))
     sheet.suptitle(f"{len(a['cells'])} images in a grid, where t-SNE puts their layer-7 codes")
 
     rows, side = new_figure(11.6, 1.02 * len(a["neighbours"]) + 0.3), a["neighbours"].shape[2] + 2

@@ -88,7 +88,8 @@ def compute(ctx) -> Result:
     note += "independent: they share images, and true intervals are wider. Of each kind up to "
     note += f"{config['directions']}, of principal ones {config['principal']}, less those that fewer than nine images excite. "
     note += "Principal directions are of layer 5's activations at random positions, and of layer 7's codes, each with its "
-    note += "largest coefficient positive."
+    note += "largest coefficient positive. A claim holds if units gain less on random directions than half of what these gain "
+    note += "on chance."
     if samples:
         outcome, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)

@@ -154,7 +154,8 @@ def draw(result: Result):
         colours = np.where(a[f"{label}.right"][:, None], (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[:, None, None]
         framed = np.broadcast_to(colours, (len(tiles), 138, 138, 3)).copy()
         framed[:, 4:-4, 4:-4] = tiles
-        unit = m[label]["units of layer 5 chosen on the two halves"][0]
-        title = f"Unit {unit}: strongest in classes that did not choose it\n(green: {label}, orange: none)"
+        unit, other = m[label]["units of layer 5 chosen on the two halves"]
+        also = f" (those chose {other})" if other != unit else ""
+        title = f"Unit {unit}: strongest in classes that did not choose it{also}\n(green: {label}, orange: none)"
         show(strip, mosaic(framed, 4, gap=3), title)
     return {"faces_text.jpg": figure}

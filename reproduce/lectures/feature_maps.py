@@ -92,7 +92,7 @@ def draw(result: Result):
         tiles = enlarge(coloured(a[layer]), side)
         sheets[layer] = mosaic(tiles, -(-len(tiles) // ROWS[layer]), gap=1)
     figure = new_figure(10.4, 5.7)
-    above, below = figure.subfigures(2, 1, height_ratios=(0.4, 1))
+    above, below = figure.subfigures(2, 1, height_ratios=(0.4, 1), hspace=0.04)
     top = above.subplots(1, 6)
     show(top[0], photograph(a["x"])[0], result.measured["shown"])
     for panel, layer in zip(top[1:], LAYERS, strict=True):

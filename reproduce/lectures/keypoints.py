@@ -30,6 +30,7 @@ FIGURE = Figure(
 )
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 SAME, BOX = "same position", "same place in the head's box"
+PART_COLOURS = ("cyan", "yellow", "magenta")  # none of the layers'
 
 
 def compute(ctx) -> Result:
@@ -118,13 +119,13 @@ def draw(result: Result):
     for axes, photo, j in zip(grid.flat, photos, a["shown"], strict=True):
         show(axes, photo, "asked: eyes and nose of this dog" if j == first else "found in another")
         for p, (row, column) in enumerate(a["points"][j]):
-            colour = LINES[p + 1]
+            colour = PART_COLOURS[p]
             axes.plot(column, row, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2)
             if j != first:
                 r, c = a["place.conv5"][first, j, p]
                 axes.plot([column, c], [row, r], color=colour, linewidth=1)
                 axes.plot(c, r, "x", color=colour, markersize=14 - 4 * p, markeredgewidth=2.4)  # seen if one lies on another
-    handles = [grid[0, 0].plot([], [], "o", color=LINES[p + 1], label=part)[0] for p, part in enumerate(PARTS)]
+    handles = [grid[0, 0].plot([], [], "o", color=PART_COLOURS[p], label=part)[0] for p, part in enumerate(PARTS)]
     left.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     left.suptitle("circles: the annotated parts; crosses: the nearest features of layer 5", fontsize=9)
     axes = right.subplots()

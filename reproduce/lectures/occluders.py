@@ -17,7 +17,7 @@ from zfnet.data.images import MEAN, STD
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.synthesis import blurred
 from zfnet.occlusion import cover, filling
-from zfnet.plot import HEAT, new_figure, photograph, show
+from zfnet.plot import HEAT, at_middles, new_figure, photograph, show
 
 FIGURE = Figure(
     id="occluders",
@@ -99,7 +99,9 @@ def draw(result: Result):
             top.set_title(f"{said}\n" if kind == FILLINGS[0] else "", loc="left", weight="bold")  # a line above the filling's
             fall = row["fall of the logit"][kind]
             shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
-            below.set_title(f"falls by {fall['largest']:.1f} at most,\n{fall['mean']:.2f} on average")
+            at_middles(below, FIGURE.config["size"], FIGURE.config["stride"], len(top.images[0].get_array()))
+            way = "falls" if fall["mean"] >= 0 else "rises"
+            below.set_title(f"falls by {fall['largest']:.1f} at most,\n{way} by {abs(fall['mean']):.2f} on average")
             below.set_axis_off()
-        figure.colorbar(shown, ax=list(pair[1]), fraction=0.03, pad=0.02, label="logit under the square")
+        figure.colorbar(shown, ax=list(pair.flat), fraction=0.03, pad=0.02, label="logit under the square")
     return {"occluders.jpg": figure}

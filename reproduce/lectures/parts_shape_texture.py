@@ -168,10 +168,12 @@ def draw(result: Result):
         values[:, 0], range(len(kinds)), xerr=abs(values[:, 1:] - values[:, :1]).T, fmt="none", color="0.2", capsize=2
     )
     for n, kind in enumerate(kinds):
-        bars.text(values[n, 2] + 0.01, n, f"{m['top-1, %'][kind][0]:.0f} % right", va="center", fontsize=7.5)
+        said = f"{values[n, 0]:.2g}; {m['top-1, %'][kind][0]:.0f} % right"
+        bars.text(values[n, 2] + 0.01, n, said, va="center", fontsize=7.5)
+    bars.set_yticks(range(len(kinds)), [kind.replace("outline", "silhouette") for kind in kinds])
     bars.invert_yaxis()
     bars.set(
-        xlim=(0, 1.2 * values[:, 2].max()),
+        xlim=(0, 1.35 * values[:, 2].max()),
         xlabel="probability of the class, mean and 95 % interval",
         title=f"One cue left, {result.n} images; orange: the two that are compared",
     )
@@ -186,7 +188,8 @@ def draw(result: Result):
     conflict = m["cue conflict"]
     texture, shape = conflict["decisions for texture, for shape"]
     strip.set_title(
-        f"Cues at odds: of {conflict['pairs']} images {texture} are decided for the texture, {shape} for the shape\n"
-        + ("texture share {:.0f} %, {:.0f} to {:.0f}".format(*conflict["texture share, %"]) if texture + shape else "")
+        f"Cues at odds: of {conflict['pairs']} images {texture} are decided for the texture, {shape} for the shape, "
+        f"{conflict['pairs'] - texture - shape} for neither"
+        + ("\ntexture share {:.0f} %, {:.0f} to {:.0f}".format(*conflict["texture share, %"]) if texture + shape else "")
     )
     return {"parts_shape_texture.jpg": figure}

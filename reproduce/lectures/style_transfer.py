@@ -66,7 +66,8 @@ def compute(ctx) -> Result:
     note = (
         f"Contents and the first {len(config['styles'])} styles are photographs of scikit-image; the other styles are, of two "
         "classes, the corpus's images of which the network is surest. Distances are squared and relative to the content's "
-        "code, or the style's Gram matrix; 'nearest' counts contents whose code is nearer to the result's than the others'."
+        "code, or the style's Gram matrix; 'nearest' counts contents whose code is nearer to the result's than the others'. "
+        "Left in the picture is the mean over the layers of the distance from the style."
     )
     return Result(arrays, measured | {"claims": claims}, found, n=len(contents) * len(styles), note=note)
 
@@ -96,8 +97,8 @@ def draw(result: Result):
     for column, name in enumerate(names):
         show(grid[0, column + 1], photograph(a["styles"][column : column + 1])[0], f"style: {name}")
         for row in range(contents):
-            left = np.mean([a[f"{column}.{layer}"][row] for layer in LAYERS])
-            show(grid[row + 1, column + 1], photograph(a[f"{column}.pixels"][row : row + 1])[0], f"style to {100 * left:.0f} %")
+            left = f"{100 * np.mean([a[f'{column}.{layer}'][row] for layer in LAYERS]):.0f} % of the style left"
+            show(grid[row + 1, column + 1], photograph(a[f"{column}.pixels"][row : row + 1])[0], left)
     for row, name in enumerate(FIGURE.config["contents"]):
         show(grid[row + 1, 0], photograph(a["contents"][row : row + 1])[0], f"content: {name}")
     return {"style_transfer.jpg": figure}

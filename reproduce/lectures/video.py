@@ -21,7 +21,7 @@ from zfnet.plot import attribution_image, enlarge, moving_maps
 FIGURE = Figure(
     id="video",
     title="Grad-CAM over a moving picture",
-    claim="As the window moves over the photograph, the map's centre of mass moves as what it sees does, down and across.",
+    claim="As the window moves over the photograph, the map's centre of mass moves the same way, down and across.",
     inputs=("model",),
     seed=35,
     budget=6,

@@ -155,6 +155,6 @@ def draw(result: Result):
 
 def blocks(render, tiles: np.ndarray, side: int, columns: int) -> np.ndarray:
     """Nine tiles a feature as a 3 x 3 block, and the blocks in rows: (features, 9, 3, R, R) -> one image."""
-    features = [mosaic(enlarge(render(nine), side), 3, gap=1, background=0.8) for nine in tiles]  # patches may be white
-    framed = [np.pad(block, ((1, 1), (1, 1), (0, 0)), constant_values=0.8) for block in features]
+    features = [mosaic(enlarge(render(nine), side), 3, gap=1, background=0.6) for nine in tiles]  # patches may be white
+    framed = [np.pad(block, ((1, 1), (1, 1), (0, 0)), constant_values=0.6) for block in features]
     return mosaic(np.stack(framed), columns, gap=6)

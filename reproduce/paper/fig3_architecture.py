@@ -75,6 +75,7 @@ def draw(result: Result):
         axes.text(x + width / 2, -1.75, size, ha="center", va="center", fontsize=7.5)
         axes.annotate("", (x + width + 0.42, 0), (x + width + 0.1, 0), arrowprops={"arrowstyle": "->", "color": "0.4"})
         x += width + 0.52
-    axes.set(xlim=(-0.2, x), ylim=(-2.1, 2.7), aspect="equal")
+    axes.text(x, 0, "softmax", va="center")
+    axes.set(xlim=(-0.2, x + 0.9), ylim=(-2.1, 2.7), aspect="equal")
     axes.set_axis_off()
     return {"fig3.png": figure}

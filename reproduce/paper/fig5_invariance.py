@@ -196,5 +196,5 @@ def draw(result: Result):
     columns[0, 1].set_ylabel("probability of the class, over\nits mean in the reference view")
     columns[0, 0].legend(frameon=False)
     columns[1, 1].legend(frameon=False)
-    mean.suptitle(f"Mean over {result.n} images, with its 95 % interval")
+    mean.suptitle("Means over images, with their 95 % intervals")
     return {"fig5.jpg": five, "fig5_average.jpg": mean}
