@@ -96,6 +96,24 @@ def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatc
     assert all((Path(script.__file__).parent / name).is_file() for name in script.FIGURE.files)
 
 
+def test_what_an_ascent_does_not_drive_up_begins_anew_from_more_noise(ctx, monkeypatch):
+    """An ascent that ends where it began, at a slope of nothing, but from noise of 1 on; then at once."""
+    config = filter_sheets.FIGURE.config | SCRIPTS[filter_sheets]
+    monkeypatch.setattr(filter_sheets, "FIGURE", replace(filter_sheets.FIGURE, config=config))
+    monkeypatch.setattr(filter_sheets, "SIDES", {"conv1": 32})
+    starts = []
+
+    def climb(model, x, target, **options):
+        starts.append((len(target), round(float(x.std()), 1)))
+        return SimpleNamespace(pixels=x, activation=torch.where(x.std((1, 2, 3)) > 0.8, 1e6, 0.0))
+
+    monkeypatch.setattr(filter_sheets, "ascend", climb)
+    result = filter_sheets.compute(ctx)
+    assert starts == [(4, 0.3), (4, 1.0)]
+    assert result.measured["conv1"][filter_sheets.ABOVE] == 100
+    assert result.arrays["conv1.pixels"].std() == pytest.approx(1, abs=0.05)
+
+
 def test_the_rates_are_those_of_the_methods(ctx, monkeypatch):
     monkeypatch.setattr(
         fooling_rates, "FIGURE", replace(fooling_rates.FIGURE, config=fooling_rates.FIGURE.config | SCRIPTS[fooling_rates])
