@@ -60,9 +60,8 @@ def compute(ctx) -> Result:
         channels = np.linspace(0, count - 1, min(count, config["channels"])).round().astype(int)
         strongest = means[:, channels].amax(0)
         pixels, reached = torch.zeros(len(channels), 3, side, side), torch.full((len(channels),), -torch.inf)
-        for noise in config[
-            "noise"
-        ]:  # where a ReLU is shut there is no slope: what does not get far begins anew, from more noise
+        # Where a ReLU is shut there is no slope: what does not get far begins anew, from more noise.
+        for noise in config["noise"]:
             left = (reached <= strongest).nonzero()[:, 0]
             if not len(left):
                 break
