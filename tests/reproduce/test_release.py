@@ -69,6 +69,8 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     assert model.cam_head[0].shape == (3, 6)
 
     card = (tmp_path / "CARD.md").read_text()
+    tied = model.fc6.weight.numel() - model.fc6.weight[:, ::36].numel()
+    assert f"only {sum(p.numel() for p in model.parameters()) - tied:,} of the parameters are distinct" in card
     assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
     measured = [line.split(" | ")[0] for line in card.splitlines() if " of 224 from 256, " in line]
     assert measured[:2] == ["| **as released**", "| as released"]  # by one crop and by ten
