@@ -69,13 +69,14 @@ def test_its_numbers_are_those_of_the_records():
     fig2 = measured("fig2")
     shown = [image for name, image in measured("fig7").items() if name != "claims"]
     mistaken = [image["class"] != image["predicted"] for image in shown]
+    face = next(image["logit change"]["face"] for image in shown if "face" in image["logit change"])
     next_class = "rank correlation with the map of the next class"
     alike = {m: v[next_class] for m, v in measured("attributions").items() if m in zfnet.METHODS and next_class in v}
     cues = measured("parts_shape_texture")
     kept, conflict = cues["probability kept, of the image's"], cues["cue conflict"]
     decided = sum(conflict["decisions for texture, for shape"])
     mistakes = measured("mistakes")
-    drawn = [measured("class_images")[when]["taken for their class, %"] for when in ("before they were parted", "regularised")]
+    drawn = measured("class_images")["before they were parted"]
     fooling = measured("fooling")
     smallest = fooling["smallest changes"]
     right = [image["class"] == now for image, now in zip(shown, fooling["examples"]["smallest"]["taken for"], strict=True)]
@@ -87,17 +88,20 @@ def test_its_numbers_are_those_of_the_records():
         f"no layer leaves more than {100 * blank:.1f} % of its maps blank",
         f"the commonest class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
         f"by chance {100 * fig2['by chance (labels shuffled), conv5']:.1f} %",
-        f"{COUNT[sum(mistaken)]} of the three images are mistaken",
-        f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), the deconvnet's and SmoothGrad's little "
-        f"({alike['deconvnet']:.2f} and {alike['smoothgrad']:.2f}), the gradient's more ({alike['saliency']:.2f})",
+        f"{COUNT[sum(mistaken)]} of the three images {'is' if sum(mistaken) == 1 else 'are'} mistaken",
+        f"covering the man's face {'raises' if face > 0 else 'lowers'} the logit of the hounds' class",
+        f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), Grad-CAM++'s and the deconvnet's little "
+        f"({alike['grad_cam_plus_plus']:.2f} and {alike['deconvnet']:.2f}), the gradient's more ({alike['saliency']:.2f})",
         f"keeps {100 * kept['outline only'][0]:.1f} % of the class's probability",
         "sixteen shuffled parts keep {} %".format(*percent(kept["parts shuffled, 4 x 4"][0])),
         f"Of the painted images {conflict['pairs'] - decided} of {conflict['pairs']} are taken for neither class, and of the other "
-        f"{decided} two thirds for the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(*conflict["texture share, %"]),
+        f"{decided} most for the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(*conflict["texture share, %"]),
+        f"the {cues['classes']} classes of these images are asked; where all 1,000 are, {{}} are taken for the texture's and "
+        "{} for the shape's".format(*conflict["of all outputs, decisions for texture, for shape"]),
         f"({mistakes['within the kind, %']['most confident'][0]:.0f} % of the hundred surest; "
         f"{mistakes['within the kind, %']['other mistakes'][0]:.0f} % of all others)",
         f"in {mistakes['right, of all images judged as confidently, %'][0]:.0f} % of such images",
-        "{:.0f} % are taken for their class at first, {:.0f} % in the end".format(*drawn),
+        f"all {round(drawn['classes'] * drawn['taken for their class, %'] / 100)} are taken for their classes",
         f"alters the decision is {smallest['change of a pixel, root mean square, median, grey levels']:.2f} grey levels "
         f"(root mean square; median of {smallest['images']} images)",
         f"of the three images shown {COUNT[sum(right)]} becomes right",
