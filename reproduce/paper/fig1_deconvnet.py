@@ -91,6 +91,7 @@ def example(model, x) -> dict[str, np.ndarray]:
     place = switches[channel][above]
     local = (place // width - 2 * r) * CELLS + place % width - 2 * c  # the switches, within the region
     down = signal[channel][above]
+    down = (100 * down / down.max()).round() / 100  # as it is drawn: the drawn numbers add up
     pool = next(step.module for step in t.steps if step.name == "pool1")
     summed, overwritten = (
         unpool(down[None, None], local[None, None], (CELLS, CELLS), pool, how)[0, 0] for how in ("sum", "overwrite")
@@ -111,13 +112,10 @@ def draw(result: Result):
     colours = {s: f"C{i}" for i, s in enumerate(sorted({int(v) for v in a["switches"].flat if (a["switches"] == v).sum() > 1}))}
     grid(axes[0], a["region"], "1. a region of a conv1 map, and\nthe maxima of its 3 x 3 windows", colours, a["switches"])
     grid(axes[1], a["pooled"], "2. max pooled,\nwith switches", colours, cell=a["switches"])
-    unit, top = (
-        a["signal"].max(),
-        a["summed"].max() / a["signal"].max(),
-    )  # signals are in units of the largest, in one grey scale
-    grid(axes[2], a["signal"] / unit, "3. signal from above\n(largest = 1)", colours, cell=a["switches"], top=top)
-    grid(axes[3], a["summed"] / unit, "4. unpooled at the switches:\nshared ones add", colours, a["switches"], top=top)
-    grid(axes[4], a["overwritten"] / unit, "the same by overwriting:\nsignal is lost", colours, a["switches"], top=top)
+    top = a["summed"].max()  # signals are in one grey scale
+    grid(axes[2], a["signal"], "3. signal from above\n(largest = 1)", colours, cell=a["switches"], top=top)
+    grid(axes[3], a["summed"], "4. unpooled at the switches:\nshared ones add", colours, a["switches"], top=top)
+    grid(axes[4], a["overwritten"], "the same by overwriting:\nsignal is lost", colours, a["switches"], top=top)
     return {"fig1.png": figure}
 
 
