@@ -348,7 +348,10 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
             if isinstance(picture, np.ndarray):
                 write_gif(picture, folder / name)
             else:
-                write_figure(picture, folder / name, quality=78)  # at most 400 KB
+                for quality in (78, 64, 50):
+                    write_figure(picture, folder / name, quality=quality)
+                    if (folder / name).stat().st_size <= 400_000:
+                        break
     for stale in (path for kind in ("png", "jpg", "gif") for path in folder.glob(f"*.{kind}")):  # of an earlier version
         if stale.name not in pictures:
             stale.unlink()

@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import windows
 from zfnet.plot import mosaic, new_figure, projection_image
-from zfnet.record import Record, environment, read_record
+from zfnet.record import Record, environment, read_record, write_figure
 from zfnet.train import tie_places
 
 
@@ -54,6 +54,24 @@ def sources(monkeypatch):
 
     real = inspect.getsource
     monkeypatch.setattr("inspect.getsource", lambda item: "small" if isinstance(item, SimpleNamespace) else real(item))
+
+
+def test_a_picture_that_hardly_compresses_is_kept_small(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    made = script()
+
+    def draw(result):
+        figure = new_figure(7, 7)
+        figure.subplots().imshow(noise)
+        return {"noise.jpg": figure}
+
+    made.draw = draw
+    run(made, Context("imagenet65k", None), tmp_path)
+    picture = tmp_path / "samples" / "small" / "noise.jpg"
+    figure = draw(None)["noise.jpg"]
+    write_figure(figure, tmp_path / "better.jpg", quality=78)
+    assert (tmp_path / "better.jpg").stat().st_size > 400_000
+    assert picture.stat().st_size <= 400_000
 
 
 def test_a_figure_is_made_once_and_again_when_something_is_missing(tmp_path):
