@@ -1,7 +1,7 @@
 """What every layer does over many images: dead filters, sparsity, and the distribution of activations with its quantiles.
 
 What the paper says (section 4.1, Fig. 6): AlexNet's layer 1 has dead filters, ZFNet's choice of 7 x 7 filters at stride 2 has
-fewer. What lectures add: a rectified layer is silent most of the time, the more so the higher it stands, and the
+fewer. What lectures add: a rectified layer is silent most of the time, the higher ones more (layer 6 is not), and the
 activations that are left are spread over orders of magnitude. Quantiles are of all activations of a layer, zeros included.
 """
 

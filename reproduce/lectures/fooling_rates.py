@@ -1,6 +1,6 @@
 """Can we fool it? How often, against how many grey levels.
 
-500 images are changed by at most epsilon of 255 grey levels a pixel: by random signs, which hardly matter; by one step
+500 images are changed by at most epsilon of 255 grey levels a pixel: by random signs, which hardly matter up to 2; by one step
 along the sign of the loss's gradient (FGSM, Goodfellow et al. 2015); by iterated steps (Kurakin et al. 2017); and by
 iterated steps towards one class chosen in advance. An image counts as fooled where the network's own decision changes,
 right or wrong as it was, and in a targeted attack where it is the chosen class. FGSM's direction does not depend on

@@ -1,8 +1,9 @@
 """Textures from Gram matrices: what a layer and those below it know of a picture, once it is forgotten where things are.
 
 Gatys, Ecker & Bethge 2015, Fig. 2. From noise an image is made whose Gram matrices, in layer 1, in layers 1 and 2, and so on,
-are those of a picture. With layer 1 alone it has the picture's colours and grain; each layer more adds larger structure. A
-layer's matrices that were not asked for are a test: they come near to the picture's only as far as the others determine them.
+are those of a picture. With layer 1 alone it has the picture's colours and grain; layer 2 adds larger structure, those above
+hardly any. A layer's matrices that were not asked for are a test: they come near to the picture's only as far as the others
+determine them.
 """
 
 import numpy as np

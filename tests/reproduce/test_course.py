@@ -76,6 +76,7 @@ def test_its_numbers_are_those_of_the_records():
     kept, conflict = cues["probability kept, of the image's"], cues["cue conflict"]
     decided = sum(conflict["decisions for texture, for shape"])
     mistakes = measured("mistakes")
+    sharpness = measured("attributes")["sharpness"]["top-1, % by bin"]
     drawn = measured("class_images")["before they were parted"]
     fooling = measured("fooling")
     smallest = fooling["smallest changes"]
@@ -92,21 +93,26 @@ def test_its_numbers_are_those_of_the_records():
         f"the commonest class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
         f"by chance {100 * fig2['by chance (labels shuffled), conv5']:.1f} %",
         f"{COUNT[sum(mistaken)]} of the three images {'is' if sum(mistaken) == 1 else 'are'} mistaken",
-        f"covering the man's face {'raises' if face > 0 else 'lowers'} the logit of the hounds' class",
+        f"covering the man's face {'raises' if face > 0 else 'lowers'} the logit of the hound's class",
         f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), Grad-CAM++'s and the deconvnet's little "
         f"({alike['grad_cam_plus_plus']:.2f} and {alike['deconvnet']:.2f}), the gradient's more ({alike['saliency']:.2f})",
         f"keeps {100 * kept['outline only'][0]:.1f} % of the class's probability",
-        "sixteen shuffled parts keep {} %".format(*percent(kept["parts shuffled, 4 x 4"][0])),
+        "sixteen shuffled parts keep {} %, the texture alone {} %, in the mean over {} images that it gets right".format(
+            *percent(kept["parts shuffled, 4 x 4"][0], kept["texture only"][0]), cues["images"]
+        ),
         f"Of the painted images {conflict['pairs'] - decided} of {conflict['pairs']} are taken for neither class, and of the other "
         f"{decided} most for the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(*conflict["texture share, %"]),
         f"the {cues['classes']} classes of these images are asked; where all 1,000 are, {{}} are taken for the texture's and "
         "{} for the shape's".format(*conflict["of all outputs, decisions for texture, for shape"]),
         f"({mistakes['within the kind, %']['most confident'][0]:.0f} % of the hundred surest; "
-        f"{mistakes['within the kind, %']['other mistakes'][0]:.0f} % of all others)",
+        f"{mistakes['within the kind, %']['other mistakes'][0]:.0f} % of all others; "
+        f"by chance {mistakes['within the kind by chance, %']:.0f} %)",
+        f"({sharpness[-1]:.0f} % of the sharpest fifth, {sharpness[0]:.0f} % of the least sharp)",
         f"in {mistakes['right, of all images judged as confidently, %'][0]:.0f} % of such images",
         f"all {round(drawn['classes'] * drawn['taken for their class, %'] / 100)} are taken for their classes",
         f"alters the decision is {smallest['change of a pixel, root mean square, median, grey levels']:.2f} grey levels "
-        f"(root mean square; median of {smallest['images']} images)",
+        f"(root mean square; median of {smallest['images']} images; "
+        f"{smallest['largest change of a pixel, median, grey levels']:.0f} level where it is largest)",
         f"of the three images shown the {COUNT[sum(fooled)]} that it knows become wrong so",
     ]
     text = " ".join(TEXT.split())
