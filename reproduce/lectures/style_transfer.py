@@ -97,7 +97,7 @@ def draw(result: Result):
     for column, name in enumerate(names):
         show(grid[0, column + 1], photograph(a["styles"][column : column + 1])[0], f"style: {name}")
         for row in range(contents):
-            left = f"{100 * np.mean([a[f'{column}.{layer}'][row] for layer in LAYERS]):.0f} % away from the style"
+            left = f"{100 * np.mean([a[f'{column}.{layer}'][row] for layer in LAYERS]):.0f} % off the style"
             show(grid[row + 1, column + 1], photograph(a[f"{column}.pixels"][row : row + 1])[0], left)
     for row, name in enumerate(FIGURE.config["contents"]):
         show(grid[row + 1, 0], photograph(a["contents"][row : row + 1])[0], f"content: {name}")
