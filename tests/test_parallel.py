@@ -17,7 +17,8 @@ from tests.conftest import ROOT
 from zfnet.checkpoint import read_tensors
 from zfnet.config import parse
 from zfnet.parallel import ALONE, ParallelError, Team, join
-from zfnet.train import TrainingError, runner, synchronised, train
+from zfnet.plan import plan_run
+from zfnet.train import TrainingError, synchronised, train
 
 CONFIG = {
     "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64, "dropout": 0.0, "input": "paper"},
@@ -127,12 +128,15 @@ def test_a_device_that_is_not_there_is_named():
         pass
 
 
-def test_batchnorm_in_several_processes_is_refused_on_a_cpu():
+def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Team, "gather", lambda self, item: [item])
     config = parse(CONFIG | {"model": {"norm": "batch", "maps": [4] * 5, "fc": 8, "size": 64}})
-    model = zfnet.zfnet(3, norm="batch", maps=(4,) * 5, fc=8, size=64)
+    for _ in range(2):  # the second time it is not taken for a run that was begun
+        with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
+            train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", team=Team(0, 2))
+    assert not (tmp_path / "run").exists()
     with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
-        runner(model, config, Team(0, 2))
-    assert runner(model, config)(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+        plan_run(config, torch.device("cpu"), Team(0, 2))
 
 
 def test_synchronised_batchnorm_shares_its_weights_with_the_network():

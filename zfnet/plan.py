@@ -25,6 +25,7 @@ from zfnet.train import (
     TrainingError,
     augment,
     check_classes,
+    check_team,
     epoch_order,
     freeze,
     new_model,
@@ -49,16 +50,15 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
     """
     if config.data.kind != "folders":
         raise TrainingError(f"--dry-run is for trees of images; {config.data.kind} needs no check")
+    check_team(config, device, team)
     config = settled(config, device)
     root = Path(config.data.path)
     listed = {split: scan(root / split) for split in ("train", "val")}
     found = {split: _images(config, *listed[split]) for split in listed}
     check_classes(found["train"], found["val"])
     per_epoch = len(epoch_order(found["train"].labels, config.data.per_class, torch.Generator()))
-    if per_epoch < config.optim.batch or config.optim.batch % team.size:
-        raise TrainingError(
-            f"a batch of {config.optim.batch} is more than the {per_epoch} images of an epoch, or not {team.size} equal shares"
-        )
+    if per_epoch < config.optim.batch:
+        raise TrainingError(f"a batch of {config.optim.batch} is more than the {per_epoch} images of an epoch")
     lines = [f"{root}: {len(found['train'].classes)} classes, the same in train/ and val/"]
     for split, images in found.items():
         counts = np.bincount(images.labels)

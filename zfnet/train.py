@@ -94,9 +94,8 @@ def train(
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(there):
         raise TrainingError(f"{out} holds a run already: continue it with --resume, or choose another --out")
+    check_team(config, device, team)
     out.mkdir(parents=True, exist_ok=True)
-    if config.optim.batch % team.size:
-        raise TrainingError(f"a batch of {config.optim.batch} cannot be shared evenly by {team.size} processes")
 
     devices = [device] if device.type == "cuda" else []
     asked, config = config, settled(config, device)
@@ -250,16 +249,13 @@ def step(
 def runner(model: Network, config: Config, team: Team = ALONE) -> Callable[[Tensor], Tensor]:
     """The forward pass of a training step, for x (N, 3, H, W): compiled if wanted, its gradients averaged over a team.
 
-    BatchNorm takes its means over the whole batch, whichever process has which part: for that it needs GPUs. Raises
-    TrainingError for BatchNorm in several processes on a CPU.
+    BatchNorm takes its means over the whole batch, whichever process has which part.
     """
     function = torch.compile(forward) if config.compile else forward
     if team.size == 1:
         return functools.partial(function, model)
     device = device_of(model)
     if config.model.norm == "batch":
-        if device.type != "cuda":
-            raise TrainingError("BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not")
         model = synchronised(model)
     ids = [device] if device.type == "cuda" else None
     return DistributedDataParallel(_Forward(model, function), ids, gradient_as_bucket_view=True)
@@ -281,6 +277,14 @@ def synchronised(model: Network) -> Network:
     twin = copy.copy(model)
     twin._modules = model._modules.copy()  # else the conversion would change `model`, which is folded when it is loaded
     return nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # pyright: ignore[reportReturnType]
+
+
+def check_team(config: Config, device: torch.device, team: Team) -> None:
+    """Raise TrainingError for what the processes of a team cannot share: an uneven batch, or BatchNorm on a CPU."""
+    if config.optim.batch % team.size:
+        raise TrainingError(f"a batch of {config.optim.batch} cannot be shared evenly by {team.size} processes")
+    if team.size > 1 and config.model.norm == "batch" and device.type != "cuda":
+        raise TrainingError("BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not")
 
 
 def check_classes(images: Images, val: Images) -> None:
