@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 import zfnet
 from zfnet.activations import trace
-from zfnet.checkpoint import BUNDLED
+from zfnet.checkpoint import BUNDLED, CheckpointError
 from zfnet.config import Config
-from zfnet.data.cache import Images
+from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import load_folder
 from zfnet.methods.transfer import pooling_head
 from zfnet.model import Network, device_of
@@ -47,13 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
 
-    model = zfnet.load(options.checkpoint, folded=False).to(options.device)
+    progress = functools.partial(tqdm, leave=False)
+    try:
+        model = zfnet.load(options.checkpoint, folded=False).to(options.device)
+        skip = model.info.get("config", {}).get("data", {}).get("skip_unreadable", False)  # as when it was trained
+        load = functools.partial(load_folder, skip_unreadable=skip, progress=progress)
+        train, images = (load(options.data / split) for split in ("train", "val"))
+    except (CheckpointError, DataError) as error:
+        parser.error(str(error))
     fast = settled(Config(), device_of(model)).precision
     cycles = len(cycles_of(model))
     if len(options.hardware) > 1 and len(options.hardware) != cycles:
         parser.error(f"--hardware is given {len(options.hardware)} times, for {cycles} cycles of training")
-    progress = functools.partial(tqdm, leave=False)
-    train, images = (load_folder(options.data / split, progress=progress) for split in ("train", "val"))
     if model.info["data"] != train.digest:
         parser.error(f"{options.data} has other training images than those that {options.checkpoint.name} was trained on")
     model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), train, fast)

@@ -80,15 +80,36 @@ def test_another_architecture_names_the_first_differing_layer(model, tmp_path):
         initialise(zfnet.zfnet(5, norm="none", maps=(8, 12, 8), fc=16, size=96), tmp_path / "a.safetensors")
 
 
+def test_a_layer_that_the_network_lacks_is_the_first_that_differs(model, tmp_path):
+    save(model, tmp_path / "a.safetensors")
+    without = zfnet.zfnet(5, norm="batch", maps=(8, 12, 8), fc=16, size=96, without=(3,))
+    with pytest.raises(CheckpointError, match=r"bn3\.bias is missing in the network"):
+        initialise(without, tmp_path / "a.safetensors")
+
+
+def test_weights_of_other_classes_are_refused(model, tmp_path):
+    save(model, tmp_path / "a.safetensors")
+    twin = zfnet.load(tmp_path / "a.safetensors", folded=False)
+    twin.wnids = [*twin.wnids[:3], *twin.wnids[:2:-1]]
+    said = f"of other classes: output 3 is {model.wnids[3]} in the checkpoint, {model.wnids[4]} in the network"
+    with pytest.raises(CheckpointError, match=said):
+        initialise(twin, tmp_path / "a.safetensors")
+
+
+def test_all_who_may_read_the_folders_files_may_read_a_checkpoint(tmp_path):
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)}, {})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     write_tensors(path, {"a": torch.zeros(3)}, {})
 
-    def full(tensors, target, metadata):
-        target.write_bytes(b"half")
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("zfnet.checkpoint.save_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CheckpointError, match="No space left on device.*the one that was there is unchanged"):
         write_tensors(path, {"a": torch.ones(3)}, {})
     assert torch.equal(read_tensors(path)[0]["a"], torch.zeros(3))

@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, and one line with exit status 2 for whatever is wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -191,6 +192,14 @@ def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys
     assert main(["occlude", photo, "--model", model, "--stride", "16", "-o", str(tmp_path / "o")]) == 0
     assert (tmp_path / "o").read_bytes().startswith(b"\x89PNG")
     assert main(["top", "--model", model, "--layer", "conv2", "-k", "2", "-o", str(tmp_path / "t.png")]) == 0
+
+
+def test_a_class_without_validation_images_is_told_before_any_is_decoded(tree, tmp_path, capsys, monkeypatch):
+    (tmp_path / "run.yaml").write_text("stages: [{epochs: 1, size: 64, side: 73}]")
+    shutil.rmtree(tree / "val" / "n03000000")
+    monkeypatch.setattr("zfnet.cli.load_folder", lambda *a, **k: pytest.fail("decoded"))
+    assert main(["train", str(tmp_path / "run.yaml"), "--data", str(tree), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == "zfnet train: 1 classes have no folder in val/: n03000000\n"
 
 
 def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):

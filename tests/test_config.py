@@ -40,6 +40,7 @@ def test_overrides_are_typed(tmp_path):
         ("optim: {batch: 0}", "optim.batch: 0 is not between"), ("optim: {lr: -1.0}", "optim.lr"), ("stages: [{epochs: 0}]", "epochs must be at least 1"), ("stages: [{frozen: -1}]", "frozen must be 0 or more"),
         ("stages: [{size: 224, side: 128}]", "size 224 is above side 128"), ("augment: {scale: [0.9, 0.5]}", "augment.scale"),
         ("optim: {nesterov: true, momentum: 0}", "optim.nesterov: needs"),
+        ("{model: {norm: batch}, optim: {batch: 1}}", "optim.batch: BatchNorm needs at least 2 images, got 1"),
         ("snapshots: [0]", "snapshots: 0 is not between 1 and 70"), ("snapshots: [5, 71]", "71 is not between 1 and 70"),
     ],
 )  # fmt: skip

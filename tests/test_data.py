@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import zfnet
-from zfnet.data.cache import DataError, cache_dir, whole
+from zfnet.data.cache import DataError, cache_dir, locked, mapped, whole
 from zfnet.data.folders import class_names, imagenet_names, load_folder
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
@@ -258,6 +258,41 @@ def test_what_a_killed_writer_left_is_removed_in_time(tmp_path):
     with whole(tmp_path / "file") as partial:
         partial.write_text("all")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".file.0b.partial", "file"]
+
+
+def test_what_a_killed_decoding_left_makes_room_for_the_next_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path))
+    left = tmp_path / ".name.npy.0a.partial"
+    left.write_text("part")
+    there = []
+
+    def fill(array):
+        there.append(left.exists())
+        return {}
+
+    mapped("name", (1, 2, 2, 3), fill)
+    assert there == [False]
+
+
+def test_one_process_holds_a_file(tmp_path):
+    with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+        pass
+    with locked(tmp_path / "lock", wait=False):
+        pass
+
+
+def test_a_class_of_unreadable_images_is_never_left_out(tree):
+    for file in (tree / "val" / "n03000000").iterdir():
+        file.write_text("no image")
+    with pytest.raises(DataError, match="val: no image is readable in 1 class folders: n03000000"):
+        load_folder(tree / "val", side=72, size=64, skip_unreadable=True)
+
+
+def test_a_link_to_nothing_is_an_unreadable_image(tree):
+    (tree / "val" / "n03000000" / "link.jpg").symlink_to(tree / "moved.jpg")
+    with pytest.raises(DataError, match=r"1 of 10 files are unreadable(.|\n)*link\.jpg: no such file"):
+        load_folder(tree / "val", side=72, size=64)
+    assert load_folder(tree / "val", side=72, size=64, skip_unreadable=True).skipped == ["n03000000/link.jpg"]
 
 
 def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):

@@ -122,6 +122,25 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch):
         pass
 
 
+def test_a_machine_without_a_gpu_is_told_to_use_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 2), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ParallelError, match="this machine has 0: use --device cpu"), join("cuda"):
+        pass
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        given = ("RANK", 0), ("WORLD_SIZE", 2), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", taken.getsockname()[1])
+        for name, value in given:
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(ParallelError, match="process 0 of 2 cannot reach the others"), join("cpu"):
+            pass
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(ParallelError, match="device 'cuda:3' cannot be used: .*this machine has 0 GPUs"), join("cuda:3"):

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from zfnet import plan
+from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
 from zfnet.config import parse
 from zfnet.data.cache import cache_dir
+from zfnet.data.images import ImageError
 from zfnet.plan import plan_run
 from zfnet.train import TrainingError
 
@@ -68,6 +70,17 @@ def test_what_would_stop_the_run_stops_the_plan(tree, tmp_path, capsys):
     shutil.rmtree(tree / "val")
     assert main(["train", str(path), "--data", str(tree), "--dry-run", "--device", "cpu"]) == 2
     assert "val: no such folder" in capsys.readouterr().err
+
+
+def test_the_plan_takes_what_the_run_would_take_and_refuses_what_it_would(tree, monkeypatch):
+    monkeypatch.setattr(plan, "_speed", lambda *a: 100.0)
+    sorted((tree / "train").glob("*/*"))[0].write_text("no image")
+    with pytest.raises(ImageError, match="not a readable image"):
+        plan_run(config(tree), torch.device("cpu"))
+    skipping = config(tree, data={"path": str(tree), "skip_unreadable": True})
+    assert plan_run(skipping, torch.device("cpu"))
+    with pytest.raises(CheckpointError, match="no such file"):
+        plan_run(skipping, torch.device("cpu"), init="none.safetensors")
 
 
 def test_images_and_steps_that_each_fit_on_a_gpu_may_not_fit_together(monkeypatch):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import zfnet
 from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.config import Augment, ConfigError, parse
-from zfnet.data.cache import DataError
+from zfnet.data.cache import locked
 from zfnet.data.folders import load_folder
 from zfnet.data.images import standardise, to_pixels
 from zfnet.parallel import Team
@@ -115,6 +115,54 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
     assert not (tmp_path / "run" / "model.safetensors").exists()
     monkeypatch.undo()
     assert train(config, loader(tree), tmp_path / "run", resume=True).info["epochs"] == 6
+
+
+def test_two_runs_do_not_share_a_folder(tree, tmp_path):
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
+        train(parse(SMALL), loader(tree), tmp_path / "run")
+    assert not (tmp_path / "run" / "state.safetensors").exists()
+
+
+def test_a_run_that_finished_no_epoch_gives_way_to_another(tree, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+    monkeypatch.setattr("zfnet.train.step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, loader(tree), tmp_path / "run")
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "state.safetensors").exists()
+    assert train(replace(config, seed=4), loader(tree), tmp_path / "run").info["config"]["seed"] == 4
+
+
+def test_images_that_change_before_a_later_stage_stop_the_run(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73}]})
+
+    def changing(split, side):
+        if side == 73 and (tree / split / "n03000000").exists():
+            (tree / split / "n03000000").rename(tree / split / "a")
+        return loader(tree)(split, side)
+
+    with pytest.raises(TrainingError, match=r"not those that the run began with; the last good state is .*state\.safetensors"):
+        train(config, changing, tmp_path / "run")
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_stage_too_small_for_the_network_stops_before_training(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}, {"epochs": 1, "size": 16, "side": 73}]})
+    with pytest.raises(TrainingError, match=r"stages\[1\]: images of 16 pixels are too small for the network's layers"):
+        train(config, loader(tree), tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_network_is_no_state_of_a_run(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+    train(config, loader(tree), tmp_path / "run")
+    shutil.copy(tmp_path / "run" / "model.safetensors", tmp_path / "run" / "state.safetensors")
+    with pytest.raises(TrainingError, match=r"state\.safetensors: a network, not the state of a run"):
+        train(config, loader(tree), tmp_path / "run", resume=True)
 
 
 def test_an_existing_run_is_not_overwritten(tree, tmp_path):
@@ -449,7 +497,7 @@ def test_ten_crops_and_folder_names(scenes_net, scenes_val):
 
 
 def test_too_small_a_training_set_is_an_error(tree, tmp_path):
-    with pytest.raises(TrainingError, match="a batch of 64 is more than the 24 training images"):
+    with pytest.raises(TrainingError, match="a batch of 64 is more than the 24 images of an epoch"):
         train(parse(SMALL | {"optim": {"batch": 64}}), loader(tree), tmp_path / "run")
     with pytest.raises(ConfigError):
         parse({"optim": {"batch": "many"}})
@@ -474,9 +522,9 @@ def test_weights_that_are_not_finite_are_never_kept(tree, tmp_path, monkeypatch)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_validation_class_without_output_stops_before_training(tree, tmp_path):
-    (tree / "val" / "n03000000").rename(tree / "val" / "n04000000")
-    with pytest.raises(DataError, match="n04000000"):
+def test_a_class_without_training_images_stops_before_training(tree, tmp_path):
+    shutil.rmtree(tree / "train" / "n03000000")
+    with pytest.raises(TrainingError, match="1 classes have no folder in train/: n03000000"):
         train(parse(SMALL), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from zfnet.data.cache import whole
@@ -35,12 +36,7 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
     training on. `model.classes` and `model.wnids` name the outputs; `model.info` is the recorded recipe and accuracy.
     Raises CheckpointError where there is no such file or name, or where the file is damaged.
     """
-    path = BUNDLED / f"{name}.safetensors"
-    if Path(name).name != str(name) or not path.is_file():  # not a bundled name: a path
-        path = Path(name)
-        if path.suffix != ".safetensors" and not path.is_file():
-            names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
-            raise CheckpointError(f"no bundled network {str(name)!r} (there are: {names}), nor a file of that name")
+    path = _path(name)
     tensors, meta = read_tensors(path)
     if "arch" not in meta or meta["arch"] not in ARCHITECTURES:
         raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
@@ -53,6 +49,18 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
         model.info["sha256"] = meta["sha256"]
         model = (fold(model) if folded else model).eval()
         return model.requires_grad_(False) if folded else model
+
+
+def _path(name: str | Path) -> Path:
+    """The file of a bundled network's name, or the path that was given."""
+    path = BUNDLED / f"{name}.safetensors"
+    if Path(name).name == str(name) and path.is_file():
+        return path
+    path = Path(name)
+    if path.suffix != ".safetensors" and not path.is_file():
+        names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
+        raise CheckpointError(f"no bundled network {str(name)!r} (there are: {names}), nor a file of that name")
+    return path
 
 
 def save(model: Network, path: str | Path, *, precision: str = "float32") -> None:
@@ -101,11 +109,19 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def initialise(model: Network, path: str | Path) -> dict:
-    """Copy a checkpoint's weights into a network of the same architecture: `zfnet train --init`. Returns its `info`."""
+def initialise(model: Network, name: str | Path) -> dict:
+    """Copy a checkpoint's weights into a network of the same architecture and classes: `zfnet train --init`.
+
+    `name` as in `load`. Returns the checkpoint's `info`. Raises CheckpointError for another architecture, naming the first
+    layer that differs, and for other classes, naming the first.
+    """
+    path = _path(name)
     tensors, meta = read_tensors(path)
     state, _ = _split(unpack(tensors))
     assign(model, state, str(path))
+    for i, (there, here) in enumerate(zip(meta.get("wnids", ()), model.wnids, strict=False)):
+        if there != here:
+            raise CheckpointError(f"{path}: of other classes: output {i} is {there} in the checkpoint, {here} in the network")
     return meta.get("info", {}) | {"sha256": meta["sha256"]}
 
 
@@ -117,8 +133,13 @@ def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, T
 
 def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load a state dict that was read from `source`. Raises CheckpointError, naming the first layer that differs."""
+
+    def layer(name: str) -> int:
+        found = re.search(r"\d+", name)
+        return int(found[0]) if found else 0
+
     own = model.state_dict()
-    for name in dict.fromkeys([*own, *state]):
+    for name in sorted(dict.fromkeys([*own, *state]), key=layer):
         if name not in own or name not in state:
             where = "the checkpoint" if name not in state else "the network"
             raise CheckpointError(f"{source}: of another architecture: {name} is missing in {where}")
@@ -140,10 +161,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
     meta = json.loads(json.dumps(meta | {"format": FORMAT}))
     meta["sha256"] = sha256(tensors, meta)
     try:
-        with whole(path) as partial:
-            save_file(tensors, partial, metadata={"zfnet": json.dumps(meta)})
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
+        with whole(path) as partial, open(partial, "wb") as file:
+            file.write(to_bytes(tensors, metadata={"zfnet": json.dumps(meta)}))
+            file.flush()
+            os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         kept = "; the one that was there is unchanged" if path.exists() else ""
         raise CheckpointError(f"{path}: cannot be written ({error}){kept}") from None

@@ -22,7 +22,7 @@ from zfnet.config import ConfigError, load_config
 from zfnet.data import silent
 from zfnet.data.cache import DataError, Images
 from zfnet.data.digits import load_digits
-from zfnet.data.folders import load_folder
+from zfnet.data.folders import load_folder, scan
 from zfnet.data.frames import load_frames
 from zfnet.data.images import ImageError, preprocess
 from zfnet.data.samples import load_samples
@@ -36,7 +36,7 @@ from zfnet.parallel import ParallelError, join
 from zfnet.plan import plan_run
 from zfnet.record import write_figure, write_gif
 from zfnet.top import top_activations
-from zfnet.train import Status, TrainingError, evaluate, train
+from zfnet.train import Status, TrainingError, check_classes, evaluate, train
 
 DEFAULT = "imagenet65k"
 PROJECTION = "projection"  # beside the methods of METHODS: what else `video` shows
@@ -96,8 +96,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", help="a tree with train/<class>/ and val/<class>/ (sets data.path)")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, as optim.lr=0.02")
     sub.add_argument("--out", type=Path, help="where the run is kept (default runs/NAME)")
-    sub.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
-    sub.add_argument("--init", help="start from the weights of this checkpoint")
+    sub.add_argument(
+        "--resume", action="store_true", help="continue the run in --out from its last finished epoch; --init is not read"
+    )
+    sub.add_argument("--init", help="start from the weights of this checkpoint, by path or bundled name")
     sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out instead of stopping")
     sub.add_argument("--device", default="auto")
     sub.add_argument("--dry-run", action="store_true", help="check tree, memory and time, and train nothing")
@@ -197,10 +199,12 @@ def run_train(options: argparse.Namespace) -> None:
 
     if options.dry_run:
         with join(options.device) as (team, device):
-            lines = plan_run(config, device, team)
+            lines = plan_run(config, device, team, options.init)
         print("\n".join(lines if team.leads else []))
         return
 
+    if config.data.kind == "folders":  # before hours of decoding
+        check_classes(*(scan(Path(config.data.path) / split)[0] for split in ("train", "val")))
     bar: tqdm | None = None
 
     def report(status: Status) -> None:
@@ -215,12 +219,14 @@ def run_train(options: argparse.Namespace) -> None:
         bar.update(status.step - bar.n)
 
     with join(options.device) as (team, device):
-        train(
-            config, load_images, out, resume=options.resume, init=options.init, device=device, team=team,
-            report=report if team.leads else lambda status: None,
-        )  # fmt: skip
-        if bar is not None:
-            bar.close()
+        try:
+            train(
+                config, load_images, out, resume=options.resume, init=options.init, device=device, team=team,
+                report=report if team.leads else lambda status: None,
+            )  # fmt: skip
+        finally:
+            if bar is not None:
+                bar.close()
         if team.leads:
             print(f"wrote {out / 'model.safetensors'}; the log is {out / 'log.jsonl'}")
 

@@ -176,6 +176,8 @@ def parse(values: Any, source: str = "config") -> Config:
             raise ConfigError(f"{source}: snapshots: {epoch} is not between 1 and {epochs}, the epochs of all stages")
     if len(config.augment.scale) != 2 or not 0 < config.augment.scale[0] <= config.augment.scale[1] <= 1:
         raise ConfigError(f"{source}: augment.scale: expected two shares 0 < low <= high <= 1, got {config.augment.scale}")
+    if config.model.norm == "batch" and config.optim.batch < 2:
+        raise ConfigError(f"{source}: optim.batch: BatchNorm needs at least 2 images, got {config.optim.batch}")
     if config.optim.nesterov and not config.optim.momentum:
         raise ConfigError(f"{source}: optim.nesterov: needs optim.momentum above 0")
     return config

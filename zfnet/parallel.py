@@ -81,11 +81,12 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     there = torch.cuda.device_count()
     if size > 1 and device.startswith("cuda"):
         if here > there:
-            raise ParallelError(f"{here} processes want a GPU each, and this machine has {there}: use --nproc_per_node {there}")
+            instead = f"--nproc_per_node {there}" if there else "--device cpu"
+            raise ParallelError(f"{here} processes want a GPU each, and this machine has {there}: use {instead}")
         device = f"cuda:{local}"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         known = f"; this machine has {there} GPUs" if device.startswith("cuda") else ""
         raise ParallelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}{known}") from None
@@ -99,6 +100,8 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     except ValueError as error:
         raise ParallelError(f"WORLD_SIZE is {size}, but torchrun has not started this process ({error})") from None
+    except dist.DistError as error:
+        raise ParallelError(f"process {rank} of {size} cannot reach the others ({str(error).splitlines()[0]})") from None
     try:
         yield Team(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)), chosen
     except RuntimeError as error:

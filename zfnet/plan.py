@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from zfnet.checkpoint import initialise
 from zfnet.config import Config, Stage
 from zfnet.data.cache import Images, cache_dir
 from zfnet.data.feed import fits, room
 from zfnet.data.folders import class_names, scan
-from zfnet.data.images import centre, read_image
+from zfnet.data.images import ImageError, centre, read_image
 from zfnet.parallel import ALONE, Team
 from zfnet.train import (
     TrainingError,
@@ -40,7 +41,7 @@ FILES = 16  # decoded for the time that decoding takes
 GIB = 2**30
 
 
-def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[str]:
+def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str | None = None) -> list[str]:
     """Check a run and measure what it will take: lines to print. Only for trees of images.
 
     The tree is listed, its classes compared, its images counted. Memory is counted from shapes: decoded images on disk and on
@@ -55,7 +56,7 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
     root = Path(config.data.path)
     listed = {split: scan(root / split) for split in ("train", "val")}
     found = {split: _images(config, *listed[split]) for split in listed}
-    check_classes(found["train"], found["val"])
+    check_classes(found["train"].wnids, found["val"].wnids)
     per_epoch = len(epoch_order(found["train"].labels, config.data.per_class, torch.Generator()))
     if per_epoch < config.optim.batch:
         raise TrainingError(f"a batch of {config.optim.batch} is more than the {per_epoch} images of an epoch")
@@ -75,13 +76,20 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE) -> list[s
         lines.append("  that is too little, unless they are decoded already")
     files, side = _some(listed), config.stages[-1].side
     with ThreadPoolExecutor() as pool:  # as zfnet.data.folders does it
-        decode = _seconds(lambda: list(pool.map(lambda file: centre(read_image(file), side), files))) / len(files)
+        decode = _seconds(lambda: list(pool.map(lambda file: _decode(file, side, config.data.skip_unreadable), files)))
+        decode /= len(files)
     lines.append(f"  decoding: {decode * 1000:.1f} ms an image, {total * decode / 3600:.2f} h, once a side")
 
-    model = new_model(config, found["train"].subset([0])).to(device, memory_format=torch.channels_last)  # pyright: ignore
+    model = new_model(config, found["train"].subset([0]))
+    if init is not None:
+        initialise(model, init)
+    model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     weights = sum(p.numel() for p in model.parameters())
     copies = 3 if config.optim.ema else 2
-    lines.append(f"network: {weights / 1e6:.1f} M parameters; the resume state is {copies * weights * 4 / GIB:.2f} GiB")
+    kept = f"the resume state is {copies * weights * 4 / GIB:.2f} GiB"
+    if config.snapshots:
+        kept += f", {len(config.snapshots)} snapshots are {len(config.snapshots) * weights * 4 / GIB:.2f} GiB"
+    lines.append(f"network: {weights / 1e6:.1f} M parameters; {kept}")
     model.train()
     optimizer = new_optimizer(model, config.optim)
     hours = total * decode / 3600 * len({stage.side for stage in config.stages})
@@ -108,6 +116,14 @@ def _images(config: Config, folders: list[str], files: list[Path], labels: np.nd
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     rows = np.zeros(len(labels), dtype=np.int64)
     return Images(noise, labels, class_names(folders), folders, [f.name for f in files], "", min(config.model.size, side), rows)
+
+
+def _decode(file: Path, side: int, skip_unreadable: bool) -> None:
+    try:
+        centre(read_image(file), side)
+    except ImageError:
+        if not skip_unreadable:
+            raise
 
 
 def _some(listed: dict) -> list[Path]:

@@ -7,12 +7,13 @@ takes its share of every batch, with the crops, flips and colours that one proce
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from zfnet.activations import evaluating
 from zfnet.checkpoint import assign, initialise, read_tensors, save, write_tensors
 from zfnet.config import Augment, Config, Optim, to_dict
 from zfnet.data import silent
-from zfnet.data.cache import Images
+from zfnet.data.cache import Images, locked
 from zfnet.data.feed import Feed, sent
 from zfnet.data.images import centre_crop, standardise
 from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
@@ -89,7 +90,8 @@ def train(
     """
     out, device = Path(out), torch.device(device)
     state_path, log_path = out / "state.safetensors", out / "log.jsonl"
-    there = team.gather(state_path.exists())  # asked by all before one of them writes it
+    finished = log_path.exists() and log_path.stat().st_size > 0  # an epoch
+    there = team.gather(state_path.exists() if resume else finished)  # asked by all before one of them writes it
     if resume and not all(there):
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(there):
@@ -99,7 +101,7 @@ def train(
 
     devices = [device] if device.type == "cuda" else []
     asked, config = config, settled(config, device)
-    with torch.random.fork_rng(devices):
+    with _alone_in(out) if team.leads else contextlib.nullcontext(), torch.random.fork_rng(devices):
         torch.manual_seed(config.seed)
         images = load_images("train", config.stages[0].side)
         model = new_model(config, images)
@@ -109,13 +111,15 @@ def train(
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
         optimizer = new_optimizer(model, config.optim)
 
-        per_epoch = len(epoch_order(images.labels, config.data.per_class, torch.Generator())) // config.optim.batch
+        drawn = len(epoch_order(images.labels, config.data.per_class, torch.Generator()))
+        per_epoch = drawn // config.optim.batch
         if per_epoch == 0:
-            raise TrainingError(f"a batch of {config.optim.batch} is more than the {len(images)} training images")
+            raise TrainingError(f"a batch of {config.optim.batch} is more than the {drawn} images of an epoch")
         epochs = sum(stage.epochs for stage in config.stages)
         steps = per_epoch * epochs
         val = load_images("val", config.stages[0].side)
-        check_classes(images, val)
+        check_classes(images.wnids, val.wnids)
+        listed = _listed(images, val)
         team.gather(None)  # one machine may still decode its images; from here on the processes wait for each other
         progress = {
             "epoch": 0,
@@ -139,6 +143,8 @@ def train(
             if feed is None or run is None or stage is not _stage(config, epoch):
                 before, stage, feed = stage, _stage(config, epoch), None  # its memory is free before the next takes its own
                 images, val = load_images("train", stage.side), load_images("val", stage.side)
+                if _listed(images, val) != listed:
+                    raise TrainingError(f"the images are not those that the run began with; {_good(state_path, epoch)}")
                 team.gather(None)  # before `runner`, whose processes wait for each other, but not for hours
                 feed = Feed(images, device, keep=True)
                 if run is None or stage.frozen != before.frozen:
@@ -287,12 +293,27 @@ def check_team(config: Config, device: torch.device, team: Team) -> None:
         raise TrainingError("BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not")
 
 
-def check_classes(images: Images, val: Images) -> None:
-    """Raise DataError or TrainingError where training and validation images are not of the same classes, naming them."""
-    val.aligned(images.wnids, images.classes)
-    missing = [wnid for wnid in images.wnids if wnid not in set(val.wnids)]
-    if missing:
-        raise TrainingError(f"{len(missing)} classes have no folder in val/: {', '.join(missing[:10])}")
+def check_classes(train: Sequence[str], val: Sequence[str]) -> None:
+    """Raise TrainingError where training and validation images are not of the same classes, naming them."""
+    for split, missing in (("val", set(train) - set(val)), ("train", set(val) - set(train))):
+        if missing:
+            raise TrainingError(f"{len(missing)} classes have no folder in {split}/: {', '.join(sorted(missing)[:10])}")
+
+
+def _listed(*splits: Images) -> list:
+    """What the splits' images are, at whatever side they are kept."""
+    return [(list(images.wnids), list(images.names)) for images in splits]
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keep other processes from training in the same folder."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out / "lock", wait=False))
+        except BlockingIOError:
+            raise TrainingError(f"another process trains in {out}: choose another --out") from None
+        yield
 
 
 def forward(model: Network, x: Tensor) -> Tensor:
@@ -503,6 +524,11 @@ def new_model(config: Config, images: Images) -> Network:
     except ValueError as error:
         raise TrainingError(f"model: {error}") from None
     model.classes, model.wnids = list(images.classes), list(images.wnids)
+    for i, stage in enumerate(config.stages):
+        try:
+            forward(copy.deepcopy(model).to("meta").eval(), torch.empty(1, 3, stage.size, stage.size, device="meta"))
+        except RuntimeError:
+            raise TrainingError(f"stages[{i}]: images of {stage.size} pixels are too small for the network's layers") from None
     if config.model.input == "paper":  # the per-pixel mean image, over at most 10,000 training images
         chosen = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(int)
         mean = torch.stack([images.raw(part).double().mean(0) * len(part) for part in np.array_split(chosen, 100) if len(part)])
@@ -576,6 +602,8 @@ def _store(path: Path, config: Config, progress: dict, model: Network, optimizer
 
 def _restore(path: Path, config: Config, data: list[str], model: Network, optimizer: torch.optim.SGD, average) -> dict:
     tensors, meta = read_tensors(path)
+    if "progress" not in meta:
+        raise TrainingError(f"{path}: a network, not the state of a run")
     now, then = json.loads(json.dumps(to_dict(config))), meta["config"]
     now["data"]["path"] = then["data"]["path"]  # the images count, not where they lie
     changed = [key for key in now if now[key] != then.get(key)]

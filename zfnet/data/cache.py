@@ -152,10 +152,10 @@ def mapped(
 
     if found := there():
         return found
-    with _locked(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock")):
         if found := there():
             return found
-        with whole(path) as partial:
+        with whole(path, abandoned=0 if fcntl else ABANDONED) as partial:  # what is there now is of one that was killed
             array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             _reserve(partial)
             remembered = fill(array)
@@ -178,15 +178,16 @@ def _reserve(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, abandoned: float = ABANDONED) -> Iterator[Path]:
     """A file beside `path` to be written, which takes its place at the end if nothing was raised: readers meet no part of it.
 
-    Each writer has its own, so that several may write at once: the last one stays. What killed writers left is removed.
+    Each writer has its own, so that several may write at once: the last one stays. What killed writers left is removed, once it
+    has not changed for `abandoned` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
+            if time.time() - left.stat().st_mtime >= abandoned:
                 left.unlink()
     partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
     try:
@@ -197,12 +198,27 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the file; the system lets go of it when its process dies."""
-    with path.open("a") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file against other processes, once none holds it; the system lets go of it when this process dies.
+
+    Raises BlockingIOError where another process holds it, unless `wait`.
+    """
+    while True:
+        with path.open("a") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if not _is(path, file.fileno()):  # the one before removed it: another process may hold a new one
+                    continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

