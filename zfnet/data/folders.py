@@ -99,7 +99,7 @@ def load_files(
             f"{root}: {len(bad)} of {len(files)} files are unreadable; remove them or use --skip-unreadable:{listed}"
         )
     rows = np.array([i for i in range(len(files)) if i not in bad])
-    if lost := [wnids[i] for i in sorted({*labels.tolist()} - {*labels[rows].tolist()})]:
+    if lost := [wnids[int(label)] for label in np.setdiff1d(labels, labels[rows])]:
         raise DataError(f"{root}: no image is readable in {len(lost)} class folders: {', '.join(lost[:10])}")
     skipped = [names[i] for i in bad]
     return Images(pixels, labels[rows], classes, wnids, [names[i] for i in rows], about["digest"], size, rows, skipped=skipped)
