@@ -124,19 +124,6 @@ def test_two_runs_do_not_share_a_folder(tree, tmp_path):
     assert not (tmp_path / "run" / "state.safetensors").exists()
 
 
-def test_a_run_that_finished_no_epoch_gives_way_to_another(tree, tmp_path, monkeypatch):
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
-    monkeypatch.setattr("zfnet.train.step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, loader(tree), tmp_path / "run")
-    monkeypatch.undo()
-    assert (tmp_path / "run" / "state.safetensors").exists()
-    assert train(replace(config, seed=4), loader(tree), tmp_path / "run").info["config"]["seed"] == 4
-
-
 def test_images_that_change_before_a_later_stage_stop_the_run(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73}]})
 

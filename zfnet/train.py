@@ -90,8 +90,7 @@ def train(
     """
     out, device = Path(out), torch.device(device)
     state_path, log_path = out / "state.safetensors", out / "log.jsonl"
-    finished = log_path.exists() and log_path.stat().st_size > 0  # an epoch
-    there = team.gather(state_path.exists() if resume else finished)  # asked by all before one of them writes it
+    there = team.gather(state_path.exists())  # asked by all before one of them writes it
     if resume and not all(there):
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(there):
