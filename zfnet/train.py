@@ -94,7 +94,7 @@ def train(
     if resume and not all(there):
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(there):
-        raise TrainingError(f"{out} holds a run already: continue it with --resume, or choose another --out")
+        raise TrainingError(f"{out} holds a run already: continue it with --resume, remove it, or choose another --out")
     check_team(config, device, team)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -523,9 +523,10 @@ def new_model(config: Config, images: Images) -> Network:
     except ValueError as error:
         raise TrainingError(f"model: {error}") from None
     model.classes, model.wnids = list(images.classes), list(images.wnids)
+    shapes = copy.deepcopy(model).to("meta").eval()  # computes nothing but these
     for i, stage in enumerate(config.stages):
         try:
-            forward(copy.deepcopy(model).to("meta").eval(), torch.empty(1, 3, stage.size, stage.size, device="meta"))
+            forward(shapes, torch.empty(1, 3, stage.size, stage.size, device="meta"))
         except RuntimeError:
             raise TrainingError(f"stages[{i}]: images of {stage.size} pixels are too small for the network's layers") from None
     if config.model.input == "paper":  # the per-pixel mean image, over at most 10,000 training images
