@@ -47,6 +47,15 @@ def test_other_images_than_it_was_trained_on_are_refused(cycles, tree, capsys):
     assert not release.CARD.exists()
 
 
+def test_a_wrong_path_is_an_error_of_one_line(cycles, tree, tmp_path, capsys):
+    for checkpoint, data in ((tmp_path / "none.safetensors", tree), (cycles[1] / "model.safetensors", tmp_path / "nowhere")):
+        with pytest.raises(SystemExit, match="2"):
+            release.main([str(checkpoint), "--data", str(data), "--name", "small"])
+        missing = checkpoint if not checkpoint.exists() else data
+        assert str(missing) in capsys.readouterr().err.splitlines()[-1]
+    assert not any(release.BUNDLED.iterdir())
+
+
 def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
     arguments = [str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small", *["--hardware", "a loom"] * 3]
     with pytest.raises(SystemExit):
