@@ -57,10 +57,13 @@ def main() -> int:
         print(f"wrote {notebook.write(options.out)}")
         return 0
 
-    from reproduce.figure import WRONG_INPUT, discover  # here and below: torch takes seconds, and the gallery needs none
+    import torch  # here and below: it takes seconds, and the gallery needs none
+
+    from reproduce.figure import WRONG_INPUT, discover
     from zfnet.memory import keep_freed
 
     keep_freed()
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32: TF32 moves switches between near-equal cells
     if options.command in ("atlas", "look"):
         try:
             return show(options)

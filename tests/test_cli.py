@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 import zfnet
 from tests.conftest import ROOT
+from zfnet import cli
 from zfnet.cli import main
 
 
@@ -258,3 +260,14 @@ def test_half_of_torchruns_environment_is_refused(environment, photo, monkeypatc
         monkeypatch.setenv(name, value)
     assert main(["explain", photo, "-o", str(tmp_path / "o.png")]) == 2
     assert "torchrun" in capsys.readouterr().err
+
+
+def test_commands_compute_in_float32_where_they_say_so(monkeypatch):
+    """Not in TF32, a GPU's default, which moves switches; from a program the setting is the caller's."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(cli, "keep_freed", lambda: None)
+    assert main(["describe"]) == 0
+    assert torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(sys, "argv", ["zfnet", "describe"])
+    assert main() == 0
+    assert not torch.backends.cudnn.allow_tf32

@@ -254,9 +254,10 @@ def test_a_scenes_object_is_where_its_projections_are(scenes_net, scenes_val):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_it_equals_the_cpu(plain, photographs):
+def test_on_a_gpu_it_equals_the_cpu(plain, photographs, monkeypatch):
     import copy
 
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as the commands do
     there = copy.deepcopy(plain).cuda()
     a = project(plain, photographs, "conv5", 3).pixels
     b = [project(there, photographs.cuda(), "conv5", 3).pixels for _ in range(5)]

@@ -565,14 +565,15 @@ def test_a_state_of_another_architecture_names_the_first_layer_that_differs(tree
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("norm", ["batch", "lrn"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_torch_compile_trains_alike(tree, tmp_path, monkeypatch, device):
+def test_torch_compile_trains_alike(tree, tmp_path, monkeypatch, device, norm):
     """Over two sizes, of which one needs the adaptive pooling, and with layers frozen on the way."""
     losses, compiled = [], []
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(function) or real(function, **options))
     for flag in (False, True):
-        model = SMALL["model"] | {"dropout": 0.0}  # a compiled dropout draws other masks
+        model = SMALL["model"] | {"dropout": 0.0, "norm": norm}  # a compiled dropout draws other masks
         stages = [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73, "frozen": 1}]
         more = {"model": model, "stages": stages, "compile": flag, "precision": "float32"}
         log = train(parse(SMALL | more), loader(tree), tmp_path / str(flag), device=device).info["log"]

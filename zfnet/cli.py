@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if arguments is None:  # a process of its own, not a call from a program
         keep_freed()
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32: TF32 moves switches between near-equal cells
     try:
         with plot.style():
             options.run(options)

@@ -24,7 +24,8 @@ from zfnet.windows import UnsupportedNetwork, Window, geometry, output_size
 
 POINTWISE = (nn.ReLU, *NORMS, *PASSED, *BATCHNORMS)  # a cell of the output depends on the same cell of the input
 VALUE = 160  # multiply-adds in the time of moving one number through memory: about this on two cores with AVX-512
-CALL = 2e7  # multiply-adds in the time of one call of a layer for one group of windows
+CALL = {"cpu": 2e7, "cuda": 5e9}  # multiply-adds in the time of one call of a layer for one group of windows; a GPU's is an
+# estimate, not measured: 0.15 ms to launch its kernels and to send the windows' places, at 30e12 a second
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +237,8 @@ class Incremental:
         whole += count * sum(dense)
         positions = max(1, min(count, int(batch * most_whole / most)))
         chunks, batches = -(-count // positions), -(-count // batch)
-        return (work + CALL * calls * chunks) / (whole + CALL * len(self.stages) * batches), positions
+        call = CALL["cpu" if boxes.device.type == "cpu" else "cuda"]
+        return (work + call * calls * chunks) / (whole + call * len(self.stages) * batches), positions
 
 
 def _stage(steps: Sequence[Step]) -> Stage:

@@ -68,9 +68,9 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     """This process's team, by the environment that torchrun gives it, and its device: of GPUs, each process has its own.
 
     `timeout` is how many seconds a step waits for a process that does not answer; before a run, and after a search or an
-    evaluation, the wait is up to `PATIENCE`, for one machine may read slowly. One that has died is noticed at once by gloo, and
-    by NCCL when the time is over. Raises ParallelError for a device that cannot be used, more processes on a machine than it
-    has GPUs, and a process that died.
+    evaluation, the wait is up to `PATIENCE`, for one machine may read slowly. One that has died is noticed at once by gloo;
+    NCCL ends the process when the time is over, unless torchrun did before. Raises ParallelError for a device that cannot be
+    used, more processes on a machine than it has GPUs, and a process that died.
     """
     given = {name: os.environ.get(name, default) for name, default in TORCHRUN.items()}
     if not all(number.isdecimal() for number in given.values()):

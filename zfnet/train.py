@@ -456,7 +456,7 @@ def evaluate(
     """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
 
     `views=10` is the paper's: corners and centre, with and without flip. On a GPU convolutions in float32 are PyTorch's TF32,
-    unless `torch.backends.cudnn.allow_tf32` is set to False. `limit` looks at that many images, evenly spaced.
+    unless `torch.backends.cudnn.allow_tf32` is False, as the commands set it. `limit` looks at that many images, evenly spaced.
     A `team` shares the batches, and each of its processes gets all their scores. Folders are matched to outputs by name.
     Raises DataError for a folder that the network has no output for, ValueError for another number of views or precision.
     """

@@ -27,7 +27,8 @@ FIGURE = Figure(
     alone=True,
     files=("races.py", "timing.py"),
     config={
-        "repeats": 5, "size": 32, "stride": 8, "batches": [4, 8, 64], "strides": [16, 8, 4, 2], "sizes": [8, 16, 32, 64, 96],
+        "batches": {"cpu": [4, 8, 64], "cuda": [8, 64, 256]},
+        "repeats": 5, "size": 32, "stride": 8, "strides": [16, 8, 4, 2], "sizes": [8, 16, 32, 64, 96],
         "search": 256, "images": [100, 1000, 10000], "features": [1, 4, 16, 64, 256], "units": 32, "one by one": 4,
         "choice stride": 16,
     },
@@ -41,7 +42,8 @@ GOALS = {  # set by ourselves
 
 
 def compute(ctx) -> Result:
-    config, arrays, measured = FIGURE.config, {}, {}
+    batches = FIGURE.config["batches"]["cuda" if ctx.device.startswith("cuda") else "cpu"]
+    config, arrays, measured = FIGURE.config | {"batches": batches}, {}, {}
     x = ctx.images.batch(np.linspace(0, len(ctx.images) - 1, 16).astype(int)).to(ctx.device)
     for name, part in (("occlusion, 1 image", x[:1]), ("occlusion, 16 images", x)):
         measured[name] = occlusion(ctx.model, part, config, ctx.device)

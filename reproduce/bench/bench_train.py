@@ -23,7 +23,7 @@ from reproduce.gallery import number
 from zfnet.config import Config, load_config
 from zfnet.data.cache import Images
 from zfnet.plot import LINES, new_figure
-from zfnet.train import new_model
+from zfnet.train import new_model, settled
 
 SHARE = f"{WHOLE} over {BARE}"
 FASTER = "photographs, compiled or not, images/s"
@@ -38,7 +38,7 @@ FIGURE = Figure(
     files=("loops.py", "timing.py", "../../configs/imagenet65k.yaml"),
     config={
         "cpu": {"batch": 16, "size": 128, "side": 146, "steps": 8, "repeats": 25, "precision": "float32"},
-        "cuda": {"batch": 256, "size": 224, "side": 256, "steps": 30, "repeats": 5, "precision": "bfloat16"},
+        "cuda": {"batch": 256, "size": 224, "side": 256, "steps": 30, "repeats": 5, "precision": "auto"},
         "goals": {"cpu": {SHARE: 0.9}, "cuda": {SHARE: 0.9, FASTER: 30_000}},
         "peak, TFLOP/s": {"H100": 989, "H200": 989, "A100": 312},  # bfloat16 without sparsity, of the makers' data sheets
     },
@@ -56,7 +56,8 @@ def compute(ctx) -> Result:
     kind = "cuda" if ctx.device.startswith("cuda") else "cpu"
     of, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
-    config = replace(config, precision=of["precision"])  # the network is the one of 224 pixels, whatever it is fed
+    config = settled(replace(config, precision=of["precision"]), device)  # the network of 224 pixels, whatever it is fed
+    of = of | {"precision": config.precision}
     count = of["batch"] * of["steps"]
     chosen = np.resize(np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int), count)
     images = kept_at(ctx.images.subset(chosen), of["side"])

@@ -127,7 +127,7 @@ def projection(ctx, config: dict) -> dict:
 
 def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str) -> dict[str, Callable]:
     """The other methods, each returning its units' projections as whole images."""
-    steps, rows = steps_until(model, x, layer), torch.arange(len(x), device=x.device)
+    steps, rows = steps_until(model, x, layer), torch.arange(len(x))  # beside `channel` and `position`, on the CPU
 
     def seed(maps: Tensor, chosen: Tensor) -> Tensor:
         """The chosen units' activations, all others zero."""
@@ -284,5 +284,7 @@ def grow(ctx, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
         found[name] = {}
         for at, run in runs.items():
             repeats = 1 if (name, at) in long else config["repeats"]
+            if ctx.device != "cpu":
+                run()  # a GPU's first pass chooses its kernels
             found[name][at] = spread([clock(run, ctx.device) for _ in range(repeats)])
     return found

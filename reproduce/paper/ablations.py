@@ -67,7 +67,7 @@ class Plan:
 
 
 PLANS = {
-    "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, 1e-2, "bfloat16", 5, 20, 10),
+    "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, 1e-2, "auto", 5, 20, 10),
     "cpu": Plan("smoke", 100, 40, 128, 112, 10, 16, 5e-3, "float32", 1, 0, 1),
 }
 

@@ -34,7 +34,7 @@ FIGURE = Figure(
     seed=6,
     budget=3 * 3600,
     config={
-        "epochs": {"cuda": 10, "cpu": 40}, "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3,
+        "epochs": {"cuda": 32, "cpu": 40}, "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3,
         "stands out": 1.1,
     },
     paper={"limit": 0.1},

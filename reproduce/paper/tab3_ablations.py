@@ -108,7 +108,8 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     found = found if size.scale != "smoke" else "not comparable"
     note = (
         f"{size.epochs} epochs of {size.per_class} images of each of {classes} classes at {size.size} pixels, batch "
-        f"{size.batch}, {size.precision}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error without dropout. "
+        f"{size.batch}, precision {size.precision}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error without "
+        "dropout. "
         f"Intervals are over {'seeds' if seeds > 1 else 'validation images, of one training a row: others vary beyond them'}. "
         "Speeds are of the hour in which a row was trained, and compare only where nothing else ran. "
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ class Feed:
         self.images, self.device = images, device
         size = images.pixels[:1].nbytes * len(images)
         self.resident = keep and device.type == "cuda" and fits(size, *room(device))
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _stream(device) if device.type == "cuda" else None
         if self.resident:
             self._pixels = torch.empty((len(images), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
             self._labels = torch.from_numpy(images.labels).to(device)
@@ -70,6 +71,12 @@ class Feed:
             for tensor in (raw, labels):
                 tensor.record_stream(stream)  # its memory was allocated on the other stream
         return raw, labels
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """A GPU's stream for copies, one for all feeds: the allocator keeps each stream's freed memory apart."""
+    return torch.cuda.Stream(device)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
