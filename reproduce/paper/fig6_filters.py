@@ -173,7 +173,7 @@ def draw(result: Result):
         tiles = mosaic(enlarge(projection_image(pixels), 96), 4, gap=4) if len(pixels) else np.ones((96, 96, 3), np.float32)
         show(axes, tiles, f"({letter}) layer-2 projections, {name}")
     ratio = result.measured["largest RMS of layer 1 over the median, by epoch"]
-    for (name, values), colour, width in zip(ratio.items(), LINES, (5, 1.5, 1.5), strict=False):  # two may be the same
+    for (name, values), colour, width in zip(ratio.items(), LINES, (4, 1.5, 1.5), strict=False):  # two may be the same
         lower[2].plot(range(1, len(values) + 1), values, marker="o", ms=3, lw=width, color=colour, label=name)
     lower[2].xaxis.get_major_locator().set_params(integer=True)
     lower[2].set(xlabel="epoch", title="Layer 1: largest RMS over the median")
