@@ -34,8 +34,8 @@ FIGURE = Figure(
     seed=6,
     budget=3 * 3600,
     config={
-        "epochs": {"cuda": 32, "cpu": 40}, "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3,
-        "stands out": 1.1,
+        "cuda": {"epochs": 32}, "cpu": {"epochs": 40, "batch": 16, "lr": 5e-3, "precision": "float32"},
+        "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3, "stands out": 1.1,
     },
     paper={"limit": 0.1},
     files=("../claims.py", "ablations.py", "filter_statistics.py", "../../configs/ablations.yaml"),
@@ -53,7 +53,7 @@ def compute(ctx) -> Result:
     if ctx.tree is None:
         return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
     kind = "cuda" if ctx.device.startswith("cuda") else "cpu"
-    size = replace(PLANS[kind], epochs=FIGURE.config["epochs"][kind], scale="subset")
+    size = replace(PLANS[kind], scale="subset", **FIGURE.config[kind])
     images = {split: load(ctx, size, split) for split in ("train", "val")}
     try:
         found = {name: short_run(ctx, size, images, *run) for name, run in ctx.progress(RUNS.items(), total=3)}

@@ -3,8 +3,7 @@
 The paper's claims: without layers 3 and 4, or 6 and 7, little is lost; without both, almost everything, so that depth matters;
 the width of layers 6 and 7 matters little, wider layers 3-5 help, with wider 6 and 7 too they overfit, and ZFNet beats AlexNet.
 Ours: every row from scratch by one recipe, configs/ablations.yaml, on a part of ImageNet. On a GPU 20 epochs of all classes at
-128 pixels, further seeds as long as time is left (--force continues them); without one 10 epochs of 100 classes at 112 pixels,
-in which no network converges.
+128 pixels, further seeds as long as time is left (--force continues them); without one 32 epochs of 100 classes at 112 pixels.
 """
 
 import time
@@ -108,8 +107,8 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     found = found if size.scale != "smoke" else "not comparable"
     note = (
         f"{size.epochs} epochs of {size.per_class} images of each of {classes} classes at {size.size} pixels, batch "
-        f"{size.batch}, precision {size.precision}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error without "
-        "dropout. "
+        f"{size.batch}, {rows[Z][0].about['precision']}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error "
+        "without dropout. "
         f"Intervals are over {'seeds' if seeds > 1 else 'validation images, of one training a row: others vary beyond them'}. "
         "Speeds are of the hour in which a row was trained, and compare only where nothing else ran. "
     )

@@ -115,6 +115,7 @@ def row(error, seed=0, n=2000, train=30.0):
         "seconds": 36.0,
         "commit": "c",
         "device": "d",
+        "precision": "float32",
     }
     return Row(rank, known, probability, label, about)
 
