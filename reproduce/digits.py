@@ -20,7 +20,9 @@ from zfnet.model import Network
 from zfnet.train import train
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "mnist.yaml"
-TRAINED_BY = ("config.py", "model.py", "train.py", "data/images.py")  # what a trained network depends on, in zfnet/
+TRAINED_BY = (  # what a trained network depends on, in zfnet/
+    "config.py", "model.py", "train.py", "evaluation.py", "data/augment.py", "data/images.py",
+)  # fmt: skip
 
 
 def training_source() -> str:

@@ -1,11 +1,12 @@
 """What a figure is: declared inputs, a slow `compute` that is cached, a fast `draw` that knows no model, a record.
 
-A script in `reproduce/paper/` holds `FIGURE = Figure(...)`, `compute(ctx) -> Result` and `draw(result) -> pictures`, by file
-name: matplotlib figures, or for a GIF its frames (N, H, W, 3) uint8.
+A script in `reproduce/paper/`, `lectures/` or `bench/` holds `FIGURE = Figure(...)`, `compute(ctx) -> Result` and
+`draw(result) -> pictures`, by file name: matplotlib figures, or for a GIF its frames (N, H, W, 3) uint8.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
@@ -40,23 +41,17 @@ from zfnet.data.cache import DataError, Images, cache_dir, digest, whole
 from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
+from zfnet.evaluation import first_dense
 from zfnet.model import Network
 from zfnet.parallel import ParallelError
 from zfnet.record import SCALES, Record, environment, read_record, write_figure, write_gif, write_record
 from zfnet.top import TopActivations, top_activations
-from zfnet.train import first_dense
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
 PAPER = {"conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096}  # Fig. 3: maps, units
-WRONG_INPUT = (
-    CheckpointError,
-    DataError,
-    ImageError,
-    ParallelError,
-    UnknownLayer,
-    UnsupportedNetwork,
-)  # the user's: nothing can be made
+# Of the user's input, from which nothing can be made.
+WRONG_INPUT = (CheckpointError, DataError, ImageError, ParallelError, UnknownLayer, UnsupportedNetwork)
 DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
     "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),
@@ -70,10 +65,10 @@ DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvi
 class Figure:
     """A figure or table of the paper, or a picture of a lecture.
 
-    `inputs` are of "model", "images", "top", "tree", "snapshots", "device" (what it measures is not the same on a CPU and a
-    GPU) and the names in DATASETS; `files` lie beside the script; `budget` is seconds at sample scale; `paper` holds the
-    paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the data set of a figure that has its own, and the
-    folder of its result; else that is the corpus of the run.
+    `inputs` are of "model", "images", "top", "tree", "pretraining", "snapshots", "device" (what it measures is not the same on
+    a CPU and a GPU) and the names in DATASETS; `files` lie beside the script; `budget` is seconds at sample scale; `paper`
+    holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the data set of a figure that has its own,
+    and the folder of its result; else that is the corpus of the run.
     """
 
     id: str
@@ -124,16 +119,17 @@ class Context:
         self.datasets = Path(datasets).expanduser() if datasets else cache_dir() / "datasets"
         self.corpus = SAMPLES if data is None else corpus_name(data)
         self.declared: tuple[str, ...] | None = None
+        self._whole = self
 
     def for_figure(self, figure: Figure) -> Context:
-        limited = Context.__new__(Context)
-        limited.__dict__ = self.__dict__ | {"declared": figure.inputs, "_whole": self}
+        limited = copy.copy(self)
+        limited.declared = figure.inputs
         return limited
 
     def _use(self, name: str) -> Any:
         if self.declared is not None and name not in self.declared:
             raise UndeclaredInput(f"the figure uses {name!r}, but declares only {self.declared}")
-        return getattr(self.__dict__.get("_whole", self), f"_{name}")
+        return getattr(self._whole, f"_{name}")  # opened once for all figures
 
     @property
     def model(self) -> Network:

@@ -24,10 +24,11 @@ from zfnet.checkpoint import BUNDLED, CheckpointError
 from zfnet.config import Config
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import load_folder
+from zfnet.evaluation import evaluate
 from zfnet.methods.transfer import pooling_head
 from zfnet.model import Network, device_of
 from zfnet.record import write_text
-from zfnet.train import epoch_order, evaluate, settled
+from zfnet.train import epoch_order, settled
 
 TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
 CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"

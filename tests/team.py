@@ -9,9 +9,10 @@ import zfnet.train
 from zfnet.checkpoint import load
 from zfnet.config import load_config
 from zfnet.data.folders import load_folder
+from zfnet.evaluation import evaluate
 from zfnet.parallel import ParallelError, join
 from zfnet.top import top_activations
-from zfnet.train import evaluate, train
+from zfnet.train import train
 
 
 def work(config: Path, tree: Path, out: Path, team, device) -> None:

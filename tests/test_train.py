@@ -17,19 +17,17 @@ import torch.nn.functional as F
 
 import zfnet
 from zfnet.checkpoint import CheckpointError, read_tensors
-from zfnet.config import Augment, ConfigError, parse
+from zfnet.config import ConfigError, parse
+from zfnet.data.augment import augment
 from zfnet.data.cache import locked
 from zfnet.data.folders import load_folder
-from zfnet.data.images import standardise, to_pixels
+from zfnet.evaluation import evaluate
 from zfnet.parallel import Team
 from zfnet.train import (
     Diverged,
     TrainingError,
-    augment,
     clip_filters,
     epoch_order,
-    evaluate,
-    forward,
     one_cycle,
     settled,
     tie_places,
@@ -46,12 +44,6 @@ SMALL = {
 
 def loader(tree, size=64):
     return lambda split, side: load_folder(tree / split, side=side, size=size)
-
-
-def test_the_scenes_network_reaches_95_percent(scenes_net, scenes_val):
-    scores = evaluate(scenes_net, scenes_val)
-    assert scores.n == 500
-    assert scores.top1 <= 5.0
 
 
 def test_the_log_has_a_line_an_epoch(scenes_run):
@@ -438,51 +430,6 @@ def test_one_cycle_rises_and_falls():
     assert rates == sorted(rates[:20]) + sorted(rates[20:], reverse=True)
 
 
-def test_pooling_before_rectifying_changes_nothing():
-    torch.manual_seed(0)
-    model = zfnet.zfnet(6, fc=16, size=96, norm="batch", dropout=0.0)
-    x = torch.randn(2, 3, 96, 96)
-    gradients = []
-    for function in (model, lambda x: forward(model, x)):
-        model.zero_grad()
-        y = function(x)
-        y.square().sum().backward()
-        gradients.append((y, model.conv1.weight.grad.clone(), model.conv3.weight.grad.clone()))
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    assert forward(model, torch.randn(2, 3, 64, 64)).shape == (2, 6)
-
-
-def test_papers_crops_are_corners_and_centre_with_flips():
-    raw = torch.arange(8 * 8, dtype=torch.uint8).view(1, 8, 8, 1).expand(400, 8, 8, 3)
-    crops = augment(raw, 6, Augment(crops="paper"), torch.Generator().manual_seed(0))
-    values = (to_pixels(crops)[:, 0] * 255).round().to(torch.int64)
-    seen = {tuple(v.flatten().tolist()) for v in values}
-    grid = torch.arange(64).view(8, 8)
-    expected = {
-        tuple(c.flatten().tolist())
-        for t, l in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))
-        for c in (grid[t : t + 6, l : l + 6], grid[t : t + 6, l : l + 6].flip(1))
-    }
-    assert seen == expected
-
-
-def test_resized_crops_show_a_part_of_the_image():
-    gradient = torch.linspace(0, 255, 32).to(torch.uint8).view(1, 1, 32, 1).expand(200, 32, 32, 3)  # brightness is x
-    crops = augment(gradient, 16, Augment(crops="resized", scale=(0.5, 0.5)), torch.Generator().manual_seed(0))
-    span = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) * 0.229  # in [0, 1]
-    assert span.abs().mean() == pytest.approx(0.5 * 15 / 16, abs=0.02)
-    assert 0.3 < (span < 0).float().mean() < 0.7  # flipped half of the time
-
-
-def test_ten_crops_and_folder_names(scenes_net, scenes_val):
-    ten = evaluate(scenes_net, scenes_val, views=10, limit=100)
-    assert (ten.views, ten.n) == (10, 100)
-    assert ten.top1 < 40  # corners cut some objects
-    renamed = zfnet.load_scenes(100, seed=1, size=112, side=128).aligned(scenes_net.wnids[::-1], scenes_net.classes[::-1])
-    assert evaluate(scenes_net, renamed).top1 == evaluate(scenes_net, zfnet.load_scenes(100, seed=1, size=112, side=128)).top1
-
-
 def test_too_small_a_training_set_is_an_error(tree, tmp_path):
     with pytest.raises(TrainingError, match="a batch of 64 is more than the 24 images of an epoch"):
         train(parse(SMALL | {"optim": {"batch": 64}}), loader(tree), tmp_path / "run")
@@ -580,18 +527,3 @@ def test_torch_compile_trains_alike(tree, tmp_path, monkeypatch, device, norm):
         losses.append([line["loss"] for line in log])
         assert bool(compiled) == flag
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
-def test_ten_crops_equal_a_slow_loop(scenes_net, scenes_val):
-    wrong = 0
-    for i in np.linspace(0, len(scenes_val) - 1, 60).astype(int).tolist():
-        square = standardise(scenes_val.raw([i]).permute(0, 3, 1, 2))
-        crops = torch.cat([square[..., t : t + 112, l : l + 112] for t, l in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))])
-        wrong += int(scenes_net(torch.cat([crops, crops.flip(3)])).softmax(1).mean(0).argmax() != scenes_val.labels[i])
-    assert evaluate(scenes_net, scenes_val, views=10, limit=60).top1 == pytest.approx(100 * wrong / 60)
-
-
-def test_an_evaluation_of_other_views_is_refused(scenes_net, scenes_val):
-    for options in ({"views": 3}, {"precision": "fp16"}):
-        with pytest.raises(ValueError, match="views must be 1 or 10"):
-            evaluate(scenes_net, scenes_val, **options)

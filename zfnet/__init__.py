@@ -8,12 +8,12 @@ from zfnet.data.images import preprocess
 from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
 from zfnet.deconv import project
+from zfnet.evaluation import evaluate
 from zfnet.many import project_top
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import alexnet, describe, fold, mnist, zfnet
 from zfnet.occlusion import occlude
 from zfnet.top import TopActivations, top_activations
-from zfnet.train import evaluate
 
 __version__ = "0.1.0"
 

@@ -120,6 +120,15 @@ def steps_until(model: nn.Module, x: Tensor, until: str | None = None) -> list[S
     return steps[: ends[-1] + 1]
 
 
+def steps_up_to(steps: list[Step], layers: Sequence[str]) -> list[Step]:
+    """The chain up to the highest of the layers, so that nothing above it is computed. Raises UnknownLayer."""
+    ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
+    for layer in layers:
+        if layer not in ends:
+            raise UnknownLayer(unknown_layer(layer, steps))
+    return steps[: max(ends[layer] for layer in layers)]
+
+
 def record(steps: list[Step], x: Tensor) -> Trace:
     """Apply the steps to x in order, and keep every output and switch."""
     outputs, switches, inputs = {}, {}, {}

@@ -28,6 +28,7 @@ from zfnet.data.images import ImageError, preprocess
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
 from zfnet.deconv import cut, project
+from zfnet.evaluation import evaluate
 from zfnet.memory import keep_freed
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import ARCHITECTURES, Network, describe, device_of
@@ -36,7 +37,7 @@ from zfnet.parallel import ParallelError, join
 from zfnet.plan import plan_run
 from zfnet.record import write_figure, write_gif
 from zfnet.top import top_activations
-from zfnet.train import Status, TrainingError, check_classes, evaluate, train
+from zfnet.train import Status, TrainingError, check_classes, train
 
 DEFAULT = "imagenet65k"
 PROJECTION = "projection"  # beside the methods of METHODS: what else `video` shows

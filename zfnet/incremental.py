@@ -24,8 +24,9 @@ from zfnet.windows import UnsupportedNetwork, Window, geometry, output_size
 
 POINTWISE = (nn.ReLU, *NORMS, *PASSED, *BATCHNORMS)  # a cell of the output depends on the same cell of the input
 VALUE = 160  # multiply-adds in the time of moving one number through memory: about this on two cores with AVX-512
-CALL = {"cpu": 2e7, "cuda": 5e9}  # multiply-adds in the time of one call of a layer for one group of windows; a GPU's is an
-# estimate, not measured: 0.15 ms to launch its kernels and to send the windows' places, at 30e12 a second
+# Multiply-adds in the time of one call of a layer for one group of windows. A GPU's is an estimate, not measured: 0.15 ms to
+# launch its kernels and to send the windows' places, at 30e12 a second.
+CALL = {"cpu": 2e7, "cuda": 5e9}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +110,8 @@ class Incremental:
             raise UnsupportedNetwork(f"{layer} does not lie below the dense layers")
         dense = [i for i, step in enumerate(self.tail) if isinstance(step.module, nn.Linear)]
         self.dense = dense[0] if dense else len(self.tail)
-        self.shapes = [
-            (x.shape[1], (x.shape[2], x.shape[3]))
-        ]  # channels and size of each stage's input, and of the last output
+        # Channels and size of each stage's input, and of the last output.
+        self.shapes = [(x.shape[1], (x.shape[2], x.shape[3]))]
         for stage in self.stages:
             channels = self.shapes[-1][0] if stage.weight is None else len(stage.weight)
             self.shapes.append((channels, output_size(stage.module, self.shapes[-1][1])))

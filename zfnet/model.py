@@ -257,38 +257,12 @@ def _build(
     if unknown:
         known = "fc, maps, without, norm, groups, dropout, input, size, in_channels, start"
         raise TypeError(f"{arch}: unknown option {', '.join(unknown)}; there are {known}")
-    if norm not in ("lrn", "batch", "none"):
-        raise ValueError(f"{arch}: norm must be 'lrn', 'batch' or 'none', got {norm!r}")
-    if input not in ("standard", "paper"):
-        raise ValueError(f"{arch}: input must be 'standard' or 'paper', got {input!r}")
-    if start not in ("", "paper", "he"):
-        raise ValueError(f"{arch}: start must be 'paper' or 'he', got {start!r}")
-    depth = len(table)
-    if len(maps) not in (0, depth - 2, depth):
-        some = f"{depth - 2} numbers (layers 3-{depth}) or " if depth > 2 else ""
-        raise ValueError(f"{arch}: maps must have {some}{depth} (all), got {tuple(maps)}")
-    optional = [row.number for row in table if not row.pool] + list(hidden)
-    if not set(without) <= set(optional):
-        raise ValueError(f"{arch}: without can hold {', '.join(map(str, optional))}, got {tuple(without)}")
-    for name, number in (("classes", classes), ("fc", fc), ("groups", groups), *(("maps", m) for m in maps)):
-        if number < 1:
-            raise ValueError(f"{arch}: {name} must be at least 1, got {number}")
-    if input == "paper" and in_channels != 3:
-        raise ValueError(f"{arch}: input 'paper' has 3 channels, got in_channels={in_channels}")
     options = {
-        "classes": classes,
-        "fc": fc,
-        "maps": tuple(maps),
-        "without": tuple(without),
-        "norm": norm,
-        "groups": groups,
-        "dropout": dropout,
-        "input": input,
-        "size": size,
-        "in_channels": in_channels,
-    }  # fmt: skip; `start` is no part of what the network is
-
-    first = depth + 1 - len(maps)
+        "classes": classes, "fc": fc, "maps": tuple(maps), "without": tuple(without), "norm": norm, "groups": groups,
+        "dropout": dropout, "input": input, "size": size, "in_channels": in_channels,
+    }  # fmt: skip
+    _check(arch, table, hidden, start=start, **options)
+    first = len(table) + 1 - len(maps)
     widths = {first + i: width for i, width in enumerate(maps)}
     rows = [
         replace(row, maps=widths.get(row.number, row.maps), groups=groups if row.number in (2, 4, 5) else 1)
@@ -329,7 +303,49 @@ def _build(
     output = children[f"fc{hidden[-1] + 1}"] = nn.Linear(features, classes)
 
     model = Network(arch, rows, options, children)
-    he = start == "he" or (not start and norm == "batch")
+    _draw_weights(model, output, he=start == "he" or (not start and norm == "batch"))
+    return model
+
+
+def _check(
+    arch: str,
+    table: Sequence[Layer],
+    hidden: Sequence[int],
+    *,
+    classes: int,
+    fc: int,
+    maps: Sequence[int],
+    without: Sequence[int],
+    norm: str,
+    groups: int,
+    input: str,
+    in_channels: int,
+    start: str,
+    **_: object,
+) -> None:
+    """Raise ValueError, naming the option, for what no network can be built of."""
+    if norm not in ("lrn", "batch", "none"):
+        raise ValueError(f"{arch}: norm must be 'lrn', 'batch' or 'none', got {norm!r}")
+    if input not in ("standard", "paper"):
+        raise ValueError(f"{arch}: input must be 'standard' or 'paper', got {input!r}")
+    if start not in ("", "paper", "he"):
+        raise ValueError(f"{arch}: start must be 'paper' or 'he', got {start!r}")
+    depth = len(table)
+    if len(maps) not in (0, depth - 2, depth):
+        some = f"{depth - 2} numbers (layers 3-{depth}) or " if depth > 2 else ""
+        raise ValueError(f"{arch}: maps must have {some}{depth} (all), got {tuple(maps)}")
+    optional = [row.number for row in table if not row.pool] + list(hidden)
+    if not set(without) <= set(optional):
+        raise ValueError(f"{arch}: without can hold {', '.join(map(str, optional))}, got {tuple(without)}")
+    for name, number in (("classes", classes), ("fc", fc), ("groups", groups), *(("maps", m) for m in maps)):
+        if number < 1:
+            raise ValueError(f"{arch}: {name} must be at least 1, got {number}")
+    if input == "paper" and in_channels != 3:
+        raise ValueError(f"{arch}: input 'paper' has 3 channels, got in_channels={in_channels}")
+
+
+def _draw_weights(model: Network, output: nn.Linear, *, he: bool) -> None:
+    """The first weights: He's but for the output's, or the paper's of one deviation for all layers."""
     for module in model:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             if he:
@@ -340,7 +356,6 @@ def _build(
                 nn.init.zeros_(module.bias)
     if he:
         nn.init.normal_(output.weight, std=1e-2)
-    return model
 
 
 def fold(model: Network) -> Network:

@@ -161,7 +161,7 @@ def filling(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
 
 
 def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
-    """Copies of one image (3, H, W), each with one box (M, 4) filled from `fill` (3, H, W): (M, 3, H, W)."""
+    """One image (3, H, W) or M (M, 3, H, W), each of M boxes (M, 4) filled in one of them from `fill`: (M, 3, H, W)."""
     row, column = (torch.arange(n, device=image.device) for n in image.shape[-2:])
     top, left, bottom, right = (edge[:, None] for edge in boxes.T)
     inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]

@@ -90,11 +90,11 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     except (RuntimeError, AssertionError) as error:
         known = f"; this machine has {there} GPUs" if device.startswith("cuda") else ""
         raise ParallelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}{known}") from None
+    if chosen.type == "cuda" and chosen.index is not None:  # else pinned memory would take a part of the first GPU
+        torch.cuda.set_device(chosen)
     if size == 1:
         yield ALONE, chosen
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))

@@ -17,6 +17,7 @@ import torch
 
 from zfnet.checkpoint import initialise
 from zfnet.config import Config, Stage
+from zfnet.data.augment import augment
 from zfnet.data.cache import Images, cache_dir
 from zfnet.data.feed import fits, room
 from zfnet.data.folders import class_names, scan
@@ -24,7 +25,6 @@ from zfnet.data.images import ImageError, centre, read_image
 from zfnet.parallel import ALONE, Team
 from zfnet.train import (
     TrainingError,
-    augment,
     check_classes,
     check_team,
     epoch_order,

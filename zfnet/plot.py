@@ -114,7 +114,7 @@ def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.set_axis_off()
 
 
-def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float, float] | None = None, unit: str = "") -> None:
+def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float, float] | None = None) -> None:
     """A heat map (rows, columns) with its own colour bar: dark where the value is low."""
     low, high = limits or (float(values.min()), float(values.max()))
     shown = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1e-6)
@@ -122,7 +122,7 @@ def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float
     axes.set_axis_off()
     figure = axes.get_figure()
     assert figure is not None
-    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, label=unit)
+    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
@@ -152,11 +152,11 @@ def attribution_image(
     return np.where(finite[..., None], np.stack(shown)[..., :3], GREY), top
 
 
-def moving_maps(x: Tensor, shown: np.ndarray, gap: int = 4) -> np.ndarray:
-    """Frames (N, 3, H, W), each beside its map laid over it in grey, coloured maps (N, H, W, 3): (N, H, 2 W + gap, 3) uint8."""
+def moving_maps(x: Tensor, shown: np.ndarray) -> np.ndarray:
+    """Frames (N, 3, H, W), each beside its map laid over it in grey, coloured maps (N, H, W, 3): (N, H, 2 W + 4, 3) uint8."""
     photos = photograph(x)
     over = 0.4 * photos.mean(3, keepdims=True) + 0.6 * shown
-    between = np.ones((*photos.shape[:2], gap, 3), dtype=np.float32)
+    between = np.ones((*photos.shape[:2], 4, 3), dtype=np.float32)
     return (255 * np.concatenate([photos, between, over], 2)).round().clip(0, 255).astype(np.uint8)
 
 
@@ -199,7 +199,7 @@ def band(axes: Axes, x: np.ndarray, rows: np.ndarray, colour: str, label: str = 
 
 
 def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int], title: str) -> Figure:
-    """One projected feature: the image (1, 3, H, W) with its receptive field, the patch of pixels, and the whole projection."""
+    """One projected feature: the image (1, 3, H, W) with its receptive field, the whole projection, and the patch enlarged."""
     figure = new_figure(7.5, 2.9)
     left, middle, right = figure.subplots(1, 3)
     show(left, photograph(x)[0], "image and receptive field")

@@ -83,20 +83,20 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
-def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100, colours: int = 64) -> None:
+def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100) -> None:
     """Write frames (N, H, W, 3) uint8 atomically as an endless GIF; each has a palette of its own, so that colours stay true.
 
     `milliseconds` is one time for all or one for each; GIF keeps hundredths of a second, browsers show none below two.
     Equal frames in a row become one that is shown longer.
     """
-    images = [Image.fromarray(f).quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
+    images = [Image.fromarray(f).quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
     times = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
     with whole(path) as partial:
         images[0].save(partial, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
 
 
-def write_figure(figure: Figure, path: Path, dpi: int = 150, quality: int = 88) -> None:
+def write_figure(figure: Figure, path: Path, quality: int = 88) -> None:
     """Write a picture atomically; .jpg for photographic ones."""
     options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
     with whole(path) as partial:
-        figure.savefig(partial, dpi=dpi, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.06, **options)
+        figure.savefig(partial, dpi=150, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.06, **options)

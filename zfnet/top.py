@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from zfnet.activations import Step, UnknownLayer, apply, as_names, chain, check_input, evaluating, fitting, unknown_layer
+from zfnet.activations import Step, UnknownLayer, apply, as_names, chain, check_input, evaluating, fitting, steps_up_to
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256, write_tensors
 from zfnet.data import silent
 from zfnet.model import device_of
@@ -286,12 +286,7 @@ class _Search:
 
     def steps(self, x: Tensor, half: bool) -> list[Step]:
         """The chain up to the highest layer, so that nothing above it is computed; for bfloat16 a copy."""
-        steps = chain(self.model, x)
-        ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
-        for layer in self.layers:
-            if layer not in ends:
-                raise UnknownLayer(unknown_layer(layer, steps))
-        steps = steps[: max(ends[layer] for layer in self.layers)]
+        steps = steps_up_to(chain(self.model, x), self.layers)
         if not half:
             return steps
         return [replace(step, module=copy.deepcopy(step.module).bfloat16()) for step in steps]

@@ -13,7 +13,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zfnet.activations import evaluating
 from zfnet.checkpoint import assign, initialise, read_tensors, save, write_tensors
-from zfnet.config import Augment, Config, Optim, to_dict
-from zfnet.data import silent
+from zfnet.config import Config, Optim, to_dict
+from zfnet.data.augment import augment
 from zfnet.data.cache import Images, locked
-from zfnet.data.feed import Feed, sent
-from zfnet.data.images import centre_crop, standardise
+from zfnet.data.feed import Feed
+from zfnet.data.images import centre_crop
+from zfnet.evaluation import evaluate, first_dense, forward
 from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
 from zfnet.parallel import ALONE, Team
 
@@ -53,16 +53,6 @@ class Status:
     loss: float
     accuracy: float
     images_per_second: float
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Classification errors in percent over `n` images, and the protocol: views per image."""
-
-    top1: float
-    top5: float
-    n: int
-    views: int
 
 
 Loader = Callable[[str, int], Images]  # (split, side at which images are kept) -> images
@@ -256,14 +246,14 @@ def runner(model: Network, config: Config, team: Team = ALONE) -> Callable[[Tens
 
     BatchNorm takes its means over the whole batch, whichever process has which part.
     """
-    function = torch.compile(forward) if config.compile else forward
+    function = torch.compile(forward, dynamic=False) if config.compile else forward
     if team.size == 1:
         return functools.partial(function, model)
     device = device_of(model)
     if config.model.norm == "batch":
         model = synchronised(model)
     ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(_Forward(model, function), ids, gradient_as_bucket_view=True)
+    return DistributedDataParallel(_Forward(model, function), ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 class _Forward(nn.Module):
@@ -313,66 +303,6 @@ def _alone_in(out: Path) -> Iterator[None]:
         except BlockingIOError:
             raise TrainingError(f"another process trains in {out}: choose another --out") from None
         yield
-
-
-def forward(model: Network, x: Tensor) -> Tensor:
-    """Logits of a batch, which may be smaller than the network's input: then the last pooling is an adaptive one.
-
-    Its grid is the one that layer 6 was built for (6 x 6 at 224), so one set of weights serves every resolution. Where a
-    pooling follows a ReLU, it is done first: the maximum of the rectified is the rectified maximum, on a quarter of the
-    memory, with the same gradient.
-    """
-    resized = x.shape[-1] != model.size
-    grid = math.isqrt(first_dense(model).in_features // model.table[-1].maps)
-    modules = list(model)
-    for before, module, after in zip([None, *modules], modules, [*modules[1:], None], strict=False):
-        if isinstance(module, nn.ReLU) and isinstance(after, nn.MaxPool2d):
-            continue
-        if module is model.get_submodule(f"pool{model.table[-1].number}") and resized:
-            x = F.adaptive_max_pool2d(x, grid)
-        else:
-            x = module(x)
-        if isinstance(before, nn.ReLU) and isinstance(module, nn.MaxPool2d):
-            x = before(x)
-    return x
-
-
-def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator, team: Team = ALONE) -> Tensor:
-    """Random crops, flips and colour for a batch on its device: (N, S, S, 3) uint8 -> (N, 3, size, size) standardised.
-
-    Of a `team`, `raw` is this process's share of a batch, for which the random numbers are drawn as a whole.
-    """
-    n, side = len(raw), raw.shape[1]
-    whole, mine = n * team.size, slice(team.rank, None, team.size)
-    flip = ((torch.rand(whole, generator=generator) < 0.5) & options.flip)[mine]
-    if options.crops == "paper":  # section 3: corners and centre, with and without flip
-        far = side - size
-        corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
-        places = corners[torch.randint(5, (whole,), generator=generator)[mine]].tolist()
-        x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
-        x = standardise(x.permute(0, 3, 1, 2))
-        x = torch.where(sent(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
-    else:
-        low, high = options.scale
-        scale = torch.empty(whole).uniform_(low, high, generator=generator)[mine]
-        stretch = torch.empty(whole).uniform_(-1, 1, generator=generator)[mine].mul(math.log(options.aspect) / 2).exp()
-        width, height = (scale * stretch).clamp_max(1), (scale / stretch).clamp_max(1)
-        shift = (torch.rand(2, whole, generator=generator) * 2 - 1)[:, mine]
-        zero = torch.zeros(n)
-        theta = torch.stack(  # (N, 2, 3): where in the image, from -1 to 1, each pixel of the crop lies
-            [torch.stack([torch.where(flip, -width, width), zero, shift[0] * (1 - width)], 1),
-             torch.stack([zero, height, shift[1] * (1 - height)], 1)], 1
-        )  # fmt: skip
-        grid = F.affine_grid(sent(theta, raw.device), [n, 3, size, size], align_corners=False)
-        x = F.grid_sample(raw.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
-        x = standardise(x)
-    if options.colour:
-        amount = sent((options.colour * (torch.rand(3, whole, 1, 1, 1, generator=generator) * 2 - 1))[:, mine], x.device)
-        tint = sent((options.colour * (torch.rand(whole, 3, 1, 1, generator=generator) - 0.5))[mine], x.device)
-        grey = x.mean(1, keepdim=True)
-        x = grey + (x - grey) * (1 + amount[0])  # saturation
-        x = x * (1 + amount[1]) + amount[2] + tint  # contrast, brightness, colour shift
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) -> np.ndarray:
@@ -434,85 +364,6 @@ def tie_places(model: Network) -> None:
     layer = first_dense(model)
     weight = layer.weight.view(layer.out_features, model.table[-1].maps, -1)
     weight.copy_(weight.mean(2, keepdim=True).expand_as(weight))
-
-
-def first_dense(model: Network) -> nn.Linear:
-    """The first fully connected layer, on the last maps."""
-    return next(m for m in model if isinstance(m, nn.Linear))
-
-
-def evaluate(
-    model: Network,
-    images: Images,
-    *,
-    size: int | None = None,
-    views: int = 1,
-    limit: int = 0,
-    batch: int = 100,
-    precision: str = "float32",
-    team: Team = ALONE,
-    progress: Callable = silent,
-) -> Scores:
-    """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
-
-    `views=10` is the paper's: corners and centre, with and without flip. On a GPU convolutions in float32 are PyTorch's TF32,
-    unless `torch.backends.cudnn.allow_tf32` is False, as the commands set it. `limit` looks at that many images, evenly spaced.
-    A `team` shares the batches, and each of its processes gets all their scores. Folders are matched to outputs by name.
-    Raises DataError for a folder that the network has no output for, ValueError for another number of views or precision.
-    """
-    if views not in (1, 10) or precision not in ("float32", "bfloat16"):
-        raise ValueError(f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and {precision!r}")
-    images = images.aligned(model.wnids, model.classes)
-    chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
-    if not len(chosen):
-        raise ValueError("no images to evaluate")
-    parts = team.share([chosen[start : start + batch] for start in range(0, len(chosen), batch)])
-    hits = torch.zeros(2, dtype=torch.int64)
-    predicted = predict(model, images, parts, size=size, views=views, precision=precision)
-    for part, probability in zip(progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True):
-        labels = torch.from_numpy(images.labels[part]).to(probability.device)
-        right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
-        hits += torch.stack([right[:, 0].sum(), right.any(1).sum()]).cpu()
-    first, five = torch.stack(team.gather(hits)).sum(0).tolist()
-    n = len(chosen)
-    return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
-
-
-@torch.inference_mode()
-def predict(
-    model: Network,
-    images: Images,
-    parts: Iterable[np.ndarray],
-    *,
-    size: int | None = None,
-    views: int = 1,
-    precision: str = "float32",
-) -> Iterator[Tensor]:
-    """The probabilities (n, classes) of each part's n images, summed over the views; as `evaluate`, in evaluation mode."""
-    device, size = device_of(model), size or model.size
-    with evaluating(model):
-        for raw, _ in Feed(images, device).batches(parts):
-            squares = standardise(raw.permute(0, 3, 1, 2))
-            probability = torch.zeros((), device=device)
-            for crop in _views(squares, views):
-                if crop.shape[-1] != size:
-                    crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
-                crop = crop.contiguous(memory_format=torch.channels_last)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                    probability = probability + forward(model, crop).float().softmax(1)
-            yield probability
-
-
-def _views(squares: Tensor, views: int) -> list[Tensor]:
-    """The central 7/8 of each square, 224 of 256, or the same size at the corners and the centre, as it is and flipped."""
-    side = squares.shape[-1]
-    cut = round(side * 7 / 8)
-    if views == 1:
-        return [centre_crop(squares, cut)]
-    far = side - cut
-    corners = ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
-    crops = [squares[..., t : t + cut, l : l + cut] for t, l in corners]
-    return crops + [crop.flip(3) for crop in crops]
 
 
 def new_model(config: Config, images: Images) -> Network:
@@ -585,7 +436,8 @@ def update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -
 def _averaged(model: Network, average: dict[str, Tensor] | None) -> Network:
     """The network that is evaluated and released: a copy, with the averaged weights where there are any."""
     averaged = copy.deepcopy(model)
-    averaged.load_state_dict(average if average is not None else model.state_dict())
+    if average is not None:
+        averaged.load_state_dict(average)
     return averaged
 
 

@@ -53,7 +53,7 @@ SCORES = {"pointing game": "pointing game, %", "insertion": "insertion AUC", "de
 
 def compute(ctx) -> Result:
     config, generator = FIGURE.config, torch.Generator().manual_seed(FIGURE.seed)
-    model = network(ctx.progress).to(ctx.device)
+    model = network().to(ctx.device)
     images = load_scenes(5 * config["images"], seed=1, size=model.size)
     parts = np.split(np.arange(len(images)), 5)
     right = np.concatenate([model(images.batch(part).to(ctx.device)).argmax(1).cpu().numpy() for part in parts])
@@ -109,7 +109,7 @@ def compute(ctx) -> Result:
     return Result(arrays, measured | {"claims": claims}, found, n=len(known), note=note, scale="subset")
 
 
-def network(progress) -> torch.nn.Module:
+def network() -> torch.nn.Module:
     """The scenes network of the recipe, from the cache, trained the first time; with a pooling head for CAM."""
     recipe = REPOSITORY / "configs" / "scenes.yaml"
     config = load_config(recipe)
@@ -117,7 +117,7 @@ def network(progress) -> torch.nn.Module:
     out = cache_dir() / f"scenes-net-{digest(recipe.read_text(), scenes['train'].digest)[:20]}"
     if not (out / "model.safetensors").exists():
         with torch.enable_grad():
-            train(config, lambda split, side: scenes[split], out, resume=(out / "log.jsonl").exists())
+            train(config, lambda split, side: scenes[split], out, resume=(out / "state.safetensors").exists())
     model = zfnet.load(out / "model.safetensors")
     chosen = np.arange(1000)
     pooled = [zfnet.trace(model, scenes["train"].batch(p), until="conv5")["conv5"].mean((2, 3)) for p in np.split(chosen, 10)]
@@ -147,8 +147,8 @@ def draw(result: Result):
     m, layers = result.measured, result.arrays["layers"].tolist()
     random = m[SAME]
     figure = new_figure(11.5, 8.6)
-    above, below = figure.subplots(2, 1, height_ratios=(1.25, 1))
-    above.set_axis_off()
+    upper, lower = figure.subplots(2, 1, height_ratios=(1.25, 1))
+    upper.set_axis_off()
     columns = [m[title] for title in SCORES.values()] + [random]
     names = sorted(columns[0], key=lambda name: -columns[0][name][0])
     digits = (0, 2, 2, 2)
@@ -162,7 +162,7 @@ def draw(result: Result):
         "deletion AUC\nlower is better",
     ]
     header += ["rank correlation,\nrandom network"]
-    table = above.table(cells, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")
+    table = upper.table(cells, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")
     table.auto_set_font_size(False)
     table.set_fontsize(9)
     for (row, _), cell in table.get_celld().items():
@@ -172,11 +172,11 @@ def draw(result: Result):
     for number, name in enumerate(random):
         style = f"{'-' if number < len(LINES) else '--'}o"
         means, colour = [1, *result.arrays[f"cascade.{name}"].mean(0)], LINES[number % len(LINES)]
-        below.plot(means, style, color=colour, markersize=3, label=spoken(name))
-    below.set_xticks(range(len(layers) + 1), ["trained", *layers])
-    below.set(xlabel="randomised, this layer and all above", ylabel="rank correlation with the\nmap of the trained network")
-    below.legend(ncols=1, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    above.set_title(f"{result.n} drawn scenes that the network gets right: mean and 95 % interval")
+        lower.plot(means, style, color=colour, markersize=3, label=spoken(name))
+    lower.set_xticks(range(len(layers) + 1), ["trained", *layers])
+    lower.set(xlabel="randomised, this layer and all above", ylabel="rank correlation with the\nmap of the trained network")
+    lower.legend(ncols=1, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    upper.set_title(f"{result.n} drawn scenes that the network gets right: mean and 95 % interval")
     return {"faithfulness.png": figure}
 
 

@@ -77,9 +77,8 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     timings = race(methods, config["repeats"], device)
     ours = timings[OURS].result
     errors = {PLAIN: relative(ours.logit, timings[PLAIN].result.logit)}
-    if (
-        len(x) == 1
-    ):  # theirs are pictures: Captum's the mean fall over the positions that cover a pixel, zennit's the logits' sum
+    if len(x) == 1:
+        # Theirs are pictures: Captum's the mean fall over the positions that cover a pixel, zennit's the logits' sum.
         total, count = torch.zeros(2, *x.shape[2:], device=x.device)
         for (top, left, bottom, right), logit in zip(ours.boxes.view(-1, 4).tolist(), ours.logit.flatten(), strict=True):
             total[top:bottom, left:right] += logit

@@ -7,7 +7,6 @@ images, not by the trainer's source: hours of training are not thrown away for a
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,11 +17,12 @@ import torch
 import zfnet
 from reproduce.figure import REPOSITORY, Context
 from zfnet.config import Config, load_config, to_dict
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import Images, cache_dir, digest, whole
 from zfnet.data.folders import class_names, load_files, scan
+from zfnet.evaluation import predict
 from zfnet.model import Network
 from zfnet.record import environment
-from zfnet.train import Diverged, epoch_order, predict, settled, train
+from zfnet.train import Diverged, epoch_order, settled, train
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 WIDE = "layers 3-5 of 512, 1024, 512"
@@ -159,9 +159,8 @@ def trained_in(folder: Path, config: Config, images: dict[str, Images], device: 
 
 def keep(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays to a file of the cache, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(partial, path)
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def lost(plan: Plan, images: dict[str, Images], folder: Path) -> tuple[dict[str, np.ndarray], dict]:

@@ -20,10 +20,11 @@ from reproduce.paper.ablations import PLANS, keep, load, recipe, trained_in
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
+from zfnet.evaluation import evaluate
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.statistics import population
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
-from zfnet.train import Diverged, evaluate
+from zfnet.train import Diverged
 
 FIGURE = Figure(
     id="fig6",

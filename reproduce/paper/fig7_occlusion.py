@@ -36,9 +36,8 @@ FIGURE = Figure(
 )
 BOXES = Path(__file__).with_name("fig7_boxes.yaml")
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
-LEAST = (
-    18  # positions whose mean counts: half of the 36 in which an occluder of 48 pixels, in steps of 8, moves by its own size
-)
+# Positions whose mean counts: half of the 36 in which an occluder of 48 pixels, in steps of 8, moves by its own size.
+LEAST = 18
 HOUND = "n02088094"  # whose picture the claims about faces are of
 
 

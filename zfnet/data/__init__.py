@@ -1,4 +1,4 @@
-"""Images in: ImageNet-like trees, the sample photographs, drawn scenes; each decoded once and kept as uint8."""
+"""Images in: trees, benchmarks, sample photographs, digits, drawn scenes and moving pictures; decoded once, kept as uint8."""
 
 from collections.abc import Iterable
 

@@ -29,7 +29,7 @@ class Feed:
         self.images, self.device = images, device
         size = images.pixels[:1].nbytes * len(images)
         self.resident = keep and device.type == "cuda" and fits(size, *room(device))
-        self._stream = _stream(device) if device.type == "cuda" else None
+        self._stream = _stream(torch.empty(0, device=device).device) if device.type == "cuda" else None
         if self.resident:
             self._pixels = torch.empty((len(images), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
             self._labels = torch.from_numpy(images.labels).to(device)
@@ -75,7 +75,7 @@ class Feed:
 
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """A GPU's stream for copies, one for all feeds: the allocator keeps each stream's freed memory apart."""
+    """The stream for copies of a GPU (by its number), one for all feeds: the allocator keeps each stream's memory apart."""
     return torch.cuda.Stream(device)
 
 

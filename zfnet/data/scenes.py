@@ -13,6 +13,7 @@ import numpy as np
 from zfnet.data.cache import Images, digest, mapped
 
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "heart", "bar", "arch")
+VERSION = 1  # of the drawing: part of the cache's name, to be raised when the pictures change
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
 
     An item is the central `size` pixels of a scene `side` pixels wide, as everywhere in the project.
     """
-    identity = digest("scenes", _VERSION, count, seed, side)
+    identity = digest("scenes", VERSION, count, seed, side)
 
     def fill(array: np.ndarray) -> dict:
         for i in range(count):
@@ -73,9 +74,6 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
     names = [f"scene-{seed}-{i}" for i in range(count)]
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
     return Images(drawn[..., :3], labels, SHAPES, SHAPES, names, identity, size, masks=drawn[..., 3].view(bool))
-
-
-_VERSION = 1  # of the drawing: part of the cache's name, to be raised when the pictures change
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:

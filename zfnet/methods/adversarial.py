@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from zfnet.activations import check_input, evaluating
 from zfnet.data import silent
 from zfnet.data.images import STD
-from zfnet.methods.attribution import Target, derivative, forward
-from zfnet.methods.synthesis import clip, descend, pixel_range, slope
+from zfnet.methods.attribution import Target, forward, slope
+from zfnet.methods.synthesis import clip, descend, pixel_range
 from zfnet.occlusion import resolve_target
 
 BEYOND = 1e-4  # of the whole range: how far over a plane DeepFool's authors step; a step onto it can end in a tie, for good
@@ -215,7 +215,7 @@ def loss_gradient(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, T
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         leaf, logits = forward(model, x)
         loss = F.cross_entropy(logits, label, reduction="none")
-        return derivative(loss[:, None], torch.zeros_like(label), leaf), logits.argmax(1)
+        return slope(loss, leaf), logits.argmax(1)
 
 
 def nearest_plane(

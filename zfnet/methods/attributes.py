@@ -106,9 +106,10 @@ def binned(values: np.ndarray, right: np.ndarray, bins: int = 5) -> Binned:
         found = f"{values.shape}, and {bins} bins"
         raise ValueError(f"one finite value is needed for each of {right.shape} images, and two bins or more; got {found}")
     inner = np.unique(np.sort(values)[np.arange(1, bins) * len(values) // bins])  # each one an image's value
-    inner = (
-        inner[inner > values.min()] if inner.max() > values.min() else np.unique(values)[1:2]
-    )  # most equal: they, the others
+    if inner.max() > values.min():
+        inner = inner[inner > values.min()]
+    else:  # nearly all are the least value: one bin for these, one for the others
+        inner = np.unique(values)[1:2]
     if not len(inner):
         raise ValueError("the values are all equal: there are no bins of them")
     edges = np.array([values.min(), *inner, values.max()])

@@ -67,8 +67,12 @@ def forward(model: nn.Module, x: Tensor, watching: AbstractContextManager | None
 
 def derivative(logits: Tensor, target: Tensor, below: Tensor) -> Tensor:
     """The gradient of each image's target logit in `below`, like it. Raises UnsupportedNetwork where there is none."""
-    seed = torch.zeros_like(logits).scatter_(1, target[:, None], 1.0)
-    found = torch.autograd.grad(logits, below, seed, allow_unused=True)[0] if logits.requires_grad else None
+    return slope(logits.gather(1, target[:, None].clone()), below)  # a clone, for the record takes none of inference mode
+
+
+def slope(value: Tensor, point: Tensor, *, keep: bool = False) -> Tensor:
+    """The gradient of the sum of values in a point; `keep` the record for another. Raises UnsupportedNetwork."""
+    found = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0] if value.requires_grad else None
     if found is None:
         raise UnsupportedNetwork("no gradient comes through the network: its forward pass detaches the signal from its input")
     return found

@@ -12,6 +12,8 @@ from zfnet.activations import Trace, as_names, check_input, trace
 from zfnet.data import silent
 from zfnet.occlusion import cover
 
+SIDE = 224  # of the images whose parts are annotated
+
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
@@ -48,17 +50,15 @@ def mask_parts(x: Tensor, points: Tensor, size: int, fill: float = 0.0) -> Tenso
     return cover(x, boxes, torch.full_like(x, fill))  # pyright: ignore[reportArgumentType]
 
 
-def random_points(
-    boxes: Tensor, avoid: Tensor, size: int, count: int, generator: torch.Generator, *, height: int = 224, width: int = 224
-) -> Tensor:
-    """Draw `count` middles of random parts for each of N images: (count, N, 2) int64, as (row, column).
+def random_points(boxes: Tensor, avoid: Tensor, size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` middles of random parts for each of N images of 224 pixels: (count, N, 2) int64, as (row, column).
 
     Uniform over the ellipse inscribed in the image's box (N, 4), where a square of `size` lies wholly in the image and
     covers none of the points to `avoid` (N, K, 2). Raises ValueError for an image that leaves no such place.
     """
-    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    row, column = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     places = torch.stack([row.flatten(), column.flatten()], -1)  # (H W, 2)
-    squares = part_boxes(places, size, height, width)
+    squares = part_boxes(places, size, SIDE, SIDE)
     whole = (squares[:, 2:] - squares[:, :2] == size).all(1)
     drawn = []
     for n, (box, points) in enumerate(zip(boxes, avoid, strict=True)):

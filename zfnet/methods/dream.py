@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from zfnet.activations import check_input
 from zfnet.data import silent
 from zfnet.deconv import whole_numbers
-from zfnet.methods.synthesis import clip, features, pixel_range, slope
+from zfnet.methods.attribution import slope
+from zfnet.methods.synthesis import clip, features, pixel_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def dream(
         with torch.no_grad():
             before = energy(image)
         if not before.all():
-            raise ValueError(f"{layer} is silent in image {int(rows[before == 0][0])}: there is nothing to amplify")
+            raise ValueError(f"{layer} is silent in image {int(rows[(before == 0).cpu()][0])}: there is nothing to amplify")
         drawn = image.new_zeros(*image.shape[:2], *sizes[0])
         for size, moves in zip(sizes, shifts, strict=True):
             base = F.interpolate(image, size, mode="bilinear", antialias=True) if size != image.shape[-2:] else image

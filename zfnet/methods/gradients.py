@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from zfnet.activations import evaluating, trace
 from zfnet.data import silent
 from zfnet.deconv import Projection, backproject, cut, project
-from zfnet.methods.attribution import Attribution, Target, forward, gradient, rectify
-from zfnet.methods.synthesis import features, slope
+from zfnet.methods.attribution import Attribution, Target, forward, gradient, rectify, slope
+from zfnet.methods.synthesis import features
 from zfnet.occlusion import filling, resolve_target
 from zfnet.windows import UnsupportedNetwork
 

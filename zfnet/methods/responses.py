@@ -23,7 +23,7 @@ from zfnet.activations import (
     fitting,
     module_of,
     steps_until,
-    unknown_layer,
+    steps_up_to,
 )
 from zfnet.data import silent
 from zfnet.model import device_of
@@ -148,11 +148,7 @@ def reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool) 
             raise UnsupportedNetwork(message) from None
         modules = {layer: module_of(model, layer, x) for layer in layers}
         return partial(read_by_hooks, model, modules)
-    ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
-    for layer in layers:
-        if layer not in ends:
-            raise UnknownLayer(unknown_layer(layer, steps))
-    return partial(read_steps, steps[: max(ends[layer] for layer in layers)], set(layers), rectified)
+    return partial(read_steps, steps_up_to(steps, layers), set(layers), rectified)
 
 
 def read_steps(steps: Sequence[Step], layers: Set[str], rectified: bool, x: Tensor) -> dict[str, Tensor]:

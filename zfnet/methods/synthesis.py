@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zfnet.activations import evaluating
 from zfnet.data import silent
 from zfnet.data.images import MEAN, STD
+from zfnet.methods.attribution import slope
 from zfnet.methods.responses import reader
-from zfnet.windows import UnsupportedNetwork
 
 SMALL = 1e-8  # under the root of a total variation, whose slope is infinite on a plain
 
@@ -55,14 +55,6 @@ def features(model: nn.Module, x: Tensor, layers: Sequence[str], *, rectified: b
         with evaluating(model):  # a network in place changes the clone; convolutions on CPUs are faster so
             return read(images.clone(memory_format=torch.channels_last))
 
-    return found
-
-
-def slope(value: Tensor, point: Tensor, *, keep: bool = False) -> Tensor:
-    """The gradient of the sum of values (N,) in a point; `keep` the record for another. Raises UnsupportedNetwork."""
-    found = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0] if value.requires_grad else None
-    if found is None:
-        raise UnsupportedNetwork("no gradient comes through the network: its forward pass detaches the signal from its input")
     return found
 
 

@@ -22,19 +22,13 @@ from zfnet.checkpoint import sha256
 from zfnet.data import silent
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.images import PREPROCESSING, centre_crop
+from zfnet.methods.attributes import LUMA
 from zfnet.model import Network, device_of
 
 FEATURES = 1  # part of the cache's name; to be raised when the forward pass changes
-LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue, as an image file's conversion to grey has it (ITU-R BT.601)
 CHOICES = {"linear_svm": (0.01, 0.1, 1.0, 10.0, 100.0), "softmax": (0.1, 1.0, 10.0, 100.0, 1000.0)}  # of C
-LAYERS = (
-    "pool1",
-    "pool2",
-    "conv3",
-    "conv4",
-    "pool5",
-    "fc7",
-)  # Table 7's layers 1-5 and 7, rectified, and pooled where they are
+# Table 7's layers 1-5 and 7, rectified, and pooled where they are.
+LAYERS = ("pool1", "pool2", "conv3", "conv4", "pool5", "fc7")
 
 
 @dataclass(frozen=True)
@@ -231,10 +225,9 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     hits = present[counted][order] == 1
     if not hits.any():
         raise ValueError("no image shows the class")
-    precision = np.maximum.accumulate((hits.cumsum() / np.arange(1, len(hits) + 1))[::-1])[
-        ::-1
-    ]  # the best at that recall or more
-    return 100 * float(precision[hits].mean())
+    precision = hits.cumsum() / np.arange(1, len(hits) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # at that recall or more
+    return 100 * float(best[hits].mean())
 
 
 @dataclass(frozen=True, eq=False)
