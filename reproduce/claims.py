@@ -36,12 +36,12 @@ def every(answers: Iterable[bool | None]) -> bool | None:
 def verdict(held: Mapping[str, bool | None], main: str = "") -> tuple[dict[str, str], str]:
     """Claims in words, where None is undecided, and the verdict.
 
-    Reproduced if all hold, partial if some do, differs if all are refuted; not comparable without claims, or where none holds
-    and some are undecided. Of a `main` claim that does not hold the others make nothing partial.
+    Reproduced if all hold, partial if some do, differs if none holds and one is refuted; not comparable where the measurements
+    leave all of them open. Of a `main` claim that does not hold the others make nothing partial.
     """
     kinds = {held[main]} if main and not held[main] else set(held.values())
     if True in kinds:
         found = "reproduced" if kinds == {True} else "partial"
     else:
-        found = "differs" if kinds == {False} else "not comparable"
+        found = "differs" if False in kinds else "not comparable"
     return {claim: WORDS[yes] for claim, yes in held.items()}, found

@@ -140,17 +140,17 @@ class Context:
     def departures(self) -> str:
         """What the network has otherwise than the paper's, read off it, for the notes of figures."""
         if self.model.arch != "zfnet":
-            return f"The network that is looked into is not the paper's, but {self.model.arch}. "
+            return f"This network is not the paper's, but {self.model.arch}. "
         there = dict(self.model.named_children())
         found = [f"no layer {name[-1]}" for name in PAPER if name not in there]
         for name, size in PAPER.items():
             own = len(cast(torch.Tensor, there[name].weight)) if name in there else size
             found += [f"{own:,} {'maps' if name[0] == 'c' else 'units'} in layer {name[-1]}"] * (own != size)
         if self.tied:
-            found.append("one weight a map in its first dense layer, which so sees the means of the maps and not their places")
+            found.append("a first dense layer that sees only each map's mean, not its places")
         if not any(name.startswith("norm") for name, _ in self.model.named_children()):
             found.append("no contrast normalisation")
-        return f"Otherwise than the paper's, the network that is looked into has {', '.join(found)}. " if found else ""
+        return f"Unlike the paper's, this network has {', '.join(found)}. " if found else ""
 
     @property
     def tied(self) -> bool:

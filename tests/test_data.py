@@ -311,3 +311,16 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
 def test_names_of_any_bytes_are_read(tree):
     os.rename(tree / "val" / "n01440764" / "n01440764_0.JPEG", os.fsencode(tree / "val" / "n01440764") + b"/caf\xe9.JPEG")
     assert len(load_folder(tree / "val")) == 9
+
+
+def test_writing_keeps_links_and_devices(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    with whole(tmp_path / "link.txt") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")  # stands for a device, which only root can make
+    with pytest.raises(FileExistsError, match="pipe is there, and is no file"), whole(tmp_path / "pipe") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "pipe").is_fifo()

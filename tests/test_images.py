@@ -180,3 +180,13 @@ def test_an_image_of_floats_that_are_not_finite_is_refused(tmp_path):
     Image.fromarray(values).save(tmp_path / "nan.tiff")
     with pytest.raises(ImageError, match="not finite"):
         zfnet.preprocess(tmp_path / "nan.tiff")
+
+
+def test_an_empty_or_truncated_pillow_image_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="0 x 5 pixels is empty"):
+        zfnet.preprocess(Image.new("RGB", (0, 5)))
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) - 30])
+    with Image.open(tmp_path / "half.jpg") as lazy, pytest.raises(ImageError, match="cannot be read"):
+        zfnet.preprocess(lazy)

@@ -142,8 +142,11 @@ def test_wrong_requests(small):
         occlude(small, x, [0, 1, 2])
     with pytest.raises(ValueError, match="batch must be"):
         occlude(small, x, 0, batch=0)
-    with pytest.raises(ValueError, match="whole numbers"):
-        occlude(small, x, 1.7)
+    for wrong in (1.7, True, 1j):
+        with pytest.raises(ValueError, match="whole numbers"):
+            occlude(small, x, wrong)
+    with pytest.raises(ValueError, match="a class's number"):
+        occlude(small, x, [None])
     with pytest.raises(ValueError, match="size and stride must be at least 1"):
         occlude(small, x, 0, size=0)
 

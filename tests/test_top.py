@@ -154,8 +154,9 @@ class Stream(IterableDataset):
 
 
 def test_errors(small):
-    with pytest.raises(ValueError, match="k must be"):
-        top_activations(small, Noise(3), k=0)
+    for k in (0, 1.5):
+        with pytest.raises(ValueError, match="k must be"):
+            top_activations(small, Noise(3), k=k)
     with pytest.raises(ValueError, match="width must be"):
         top_activations(small, Noise(3), width=0)
     with pytest.raises(ValueError, match="batch must be"):

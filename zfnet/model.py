@@ -337,7 +337,8 @@ def _check(
     optional = [row.number for row in table if not row.pool] + list(hidden)
     if not set(without) <= set(optional):
         raise ValueError(f"{arch}: without can hold {', '.join(map(str, optional))}, got {tuple(without)}")
-    for name, number in (("classes", classes), ("fc", fc), ("groups", groups), *(("maps", m) for m in maps)):
+    counts = {"classes": [classes], "fc": [fc], "groups": [groups], "in_channels": [in_channels], "maps": maps}
+    for name, number in ((name, number) for name, numbers in counts.items() for number in numbers):
         if number < 1:
             raise ValueError(f"{arch}: {name} must be at least 1, got {number}")
     if input == "paper" and in_channels != 3:

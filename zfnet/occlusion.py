@@ -204,11 +204,11 @@ def resolve_target(target: int | Sequence[int] | Tensor | None, logits: Tensor) 
         return logits.argmax(1)
     try:
         target = torch.as_tensor(target, device=logits.device).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(
             f"target is a class's number, or some, not {target!r}: the network's class_index finds a name's"
         ) from None
-    if target.is_floating_point():
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise ValueError(f"target must be whole numbers, got {target.tolist()}")
     target = target.to(torch.int64)
     if len(target) not in (1, n):

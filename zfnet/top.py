@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,8 @@ def top_activations(
     if not layers:
         raise ValueError("no layers given")
     for name, number in (("k", k), ("width", width), ("batch", batch)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+        if not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1, got {number}")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):

@@ -33,7 +33,7 @@ COMMITTED = (
 )  # on one page; any other corpus has a page of its own
 DATASETS = ("caltech101", "caltech256", "voc2012", "mnist")  # read by torchvision, from the folder that --datasets names
 RUN = {"fig4": " --model RUN/model.safetensors"}  # looks at the snapshots of a training; the others for what it has seen
-RUN |= dict.fromkeys(("tab4", "tab5", "tab7", "fig9"), " --data PATH")
+RUN |= dict.fromkeys(("tab4", "tab5", "tab7", "fig9"), " --data IMAGENET")
 MADE = ("scenes", "samples")  # need no option: drawn, or installed with a package
 PAPER = {  # all that the paper shows, whether we have a result or not
     "fig1": "The deconvnet, and unpooling with switches",
@@ -57,13 +57,13 @@ OWN = {"fig9": "caltech256", "tab4": "caltech101", "tab5": "caltech256", "tab6":
 VERDICTS = {  # of zfnet.record, with what they mean
     "reproduced": "every claim that the figure tests held",
     "partial": "some of them held",
-    "differs": "they did not hold; that is a result too",
-    "not comparable": "the inputs are too few or too different to tell",
-    "not run": "there is no result here yet; the command makes one",
+    "differs": "none held, and at least one was refuted; that is a result too",
+    "not comparable": "the run is too small, or its measurements leave every claim open",
+    "not run": "its data were not there; the command makes a result",
 }
 SCALES = {
-    "paper": "the paper's own data, or a result that needs none",
-    "subset": "a part of the paper's data, so that its accuracies are not ours to reproduce",
+    "paper": "all of the data that the claim is about (the paper's, or MNIST in a lecture), or a result that needs none",
+    "subset": "the protocol on a part of these data: claims in words can be tested, accuracies cannot be reproduced",
     "samples": "some five hundred crops of the photographs in scikit-image",
     "smoke": "a run so small that it shows only that the code runs",
 }
@@ -209,6 +209,11 @@ def tables(record: SimpleNamespace) -> tuple[dict[str, list], dict[str, list]]:
     return beside, {group: rows for group, rows in groups.items() if rows and group not in beside}
 
 
+def theirs(record: SimpleNamespace) -> str:
+    """Whose numbers stand beside ours: the paper's, or for lectures and benchmarks those of the work that they follow."""
+    return "the paper's" if record.id in PAPER else "published"
+
+
 def _flat(values: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     flat: dict[tuple[str, ...], Any] = {}
     for name, value in values.items():
@@ -230,7 +235,7 @@ def _render(template: str, found: list[SimpleNamespace], elsewhere: Collection[s
     environment.filters |= {"number": number, "duration": text.duration, "plain": text.plain, "wrap": text.wrap}
     environment.globals |= {
         "claims": claims, "tables": tables, "pictures": pictures, "command": command, "scripts": scripts(),
-        "overview": text.overview, "numbers": text.numbers, "verdicts": VERDICTS, "scales": SCALES,
+        "overview": text.overview, "numbers": text.numbers, "theirs": theirs, "verdicts": VERDICTS, "scales": SCALES,
     }  # fmt: skip
     corpora = sorted({record.corpus for record in found})
     parts = sections(found, home="samples" if corpora == ["samples"] else "imagenet")

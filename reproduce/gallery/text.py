@@ -58,14 +58,14 @@ def overview(items: list) -> str:
     return _columns(["", "title", "on", "scale", "verdict"], rows)
 
 
-def numbers(groups: dict[str, list]) -> str:
-    """A Markdown table of what was measured, beside the paper's numbers where it has any."""
+def numbers(groups: dict[str, list], theirs: str) -> str:
+    """A Markdown table of what was measured, beside others' numbers where there are any; `theirs` says whose."""
     rows = []
     for group, found in groups.items():
         rows += [[f"**{plain(group)}**", "", ""]] if group else []
         rows += [[plain(cell) for cell in row] for row in found]
     width = 3 if any(row[2] for row in rows) else 2
-    return _columns(["quantity", "ours", "the paper's"][:width], [row[:width] for row in rows])
+    return _columns(["quantity", "ours", theirs][:width], [row[:width] for row in rows])
 
 
 def _columns(header: list[str], rows: list[list[str]]) -> str:

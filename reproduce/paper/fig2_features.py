@@ -78,8 +78,8 @@ def compute(ctx) -> Result:
         "Features are drawn at random among those that nine images excite; a share of 1/9 is nine different classes. "
         f"Here a class has {per_class:.0f} images to take nine from, in the paper's validation set 50. The standard "
         f"error is over classes, {len(left_out)} groups of which are left out in turn: features share images. Of single "
-        "features it says nothing: compare `extremes`, of a layer-5 feature's nine weakest images, and `directions`, of "
-        "random ones."
+        "features it says nothing: compare the lectures extremes, of a layer-5 feature's nine weakest images, and directions, "
+        "of random ones."
     )
     measured["rise of the mean share, with its 95 % interval"] = steps = rises(means, left_out)
     claims, said = judge(steps)

@@ -6,6 +6,7 @@ import captum.attr
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 import zennit.attribution
 import zennit.composites
 from torch import nn
@@ -186,6 +187,26 @@ def test_what_is_no_relu_is_refused(other, method):
     saliency(model, x)
     with pytest.raises(UnsupportedNetwork, match="need ReLUs"):
         method(model, x)
+
+
+@pytest.mark.parametrize("method", [guided_backprop, deconvnet])
+def test_linear_steps_of_any_layout_pass(method):
+    """A mean over channels_last maps records a strided view, 1 - x a reversed subtraction."""
+
+    class Reversed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc(F.adaptive_avg_pool2d(1 - torch.relu(self.conv(x)), 1).flatten(1))
+
+    torch.manual_seed(0)
+    model, x = Reversed(), torch.randn(2, 3, 20, 20)
+    strided = method(model, x.contiguous(memory_format=torch.channels_last), 1)
+    close(strided.pixels, method(model, x, 1).pixels)
+    resnet = torchvision.models.resnet18(num_classes=5).eval()
+    assert method(resnet, torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last), 1).state == ("ok",)
 
 
 def test_the_deconvnet_skips_normalisation_and_guided_backprop_does_not():

@@ -31,7 +31,7 @@ def test_one_that_is_refuted_outweighs_those_that_are_open():
     ("held", "found"),
     [
         ({"a": True, "b": True}, "reproduced"), ({"a": True, "b": False}, "partial"), ({"a": True, "b": None}, "partial"),
-        ({"a": False, "b": False}, "differs"), ({"a": False, "b": None}, "not comparable"), ({}, "not comparable"),
+        ({"a": False, "b": False}, "differs"), ({"a": False, "b": None}, "differs"), ({"a": None, "b": None}, "not comparable"), ({}, "not comparable"),
     ],
 )  # fmt: skip
 def test_a_verdict_counts_what_holds(held, found):

@@ -185,8 +185,8 @@ def test_fig3_is_the_papers(tmp_path):
     outcome = run(discover()["fig3"], Context("imagenet65k", None), tmp_path)
     assert outcome.record.verdict == "reproduced"
     assert outcome.record.measured["conv1"] == "110 x 110 x 96"
-    assert "Drawn is the paper's network. Otherwise" in outcome.record.note
-    assert "looked into has 1,024 units in layer 6, 1,024 units in layer 7" in outcome.record.note
+    assert "Drawn is the paper's network. Unlike" in outcome.record.note
+    assert "network has 1,024 units in layer 6, 1,024 units in layer 7" in outcome.record.note
 
 
 def test_the_committed_results_are_whole():
@@ -314,10 +314,10 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
     zfnet.save(model, tmp_path / "tied.safetensors", precision="int8")
     free, tied = (Context(str(tmp_path / f"{name}.safetensors"), None) for name in ("free", "tied"))
     assert (free.tied, tied.tied) == (False, True)
-    common = "Otherwise than the paper's, the network that is looked into has"
+    common = "Unlike the paper's, this network has"
     units = ", ".join([f"8 maps in layer {n}" for n in range(1, 6)] + ["16 units in layer 6", "16 units in layer 7"])
     assert free.departures == f"{common} {units}, no contrast normalisation. "
-    assert tied.departures.startswith(f"{common} {units}, one weight a map in its first dense layer")
+    assert tied.departures.startswith(f"{common} {units}, a first dense layer that sees only each map's mean")
 
     def departures(network):
         zfnet.save(network, tmp_path / "other.safetensors")

@@ -182,8 +182,12 @@ def whole(path: Path, abandoned: float = ABANDONED) -> Iterator[Path]:
     """A file beside `path` to be written, which takes its place at the end if nothing was raised: readers meet no part of it.
 
     Each writer has its own, so that several may write at once: the last one stays. What killed writers left is removed, once it
-    has not changed for `abandoned` seconds.
+    has not changed for `abandoned` seconds. A link stays, and what it points to is replaced. Raises FileExistsError where
+    there is something that is no file, such as a device.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is there, and is no file that could be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         with contextlib.suppress(OSError):

@@ -132,6 +132,13 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
         image = _from_array(image)
     elif not isinstance(image, Image.Image):
         raise TypeError(f"preprocess takes a path, a Pillow image or a numpy array, not {type(image).__name__}")
+    elif 0 in image.size:
+        raise ValueError(f"an image of {image.width} x {image.height} pixels is empty")
+    else:
+        try:
+            image.load()  # Pillow reads a file that it has opened only now
+        except (OSError, SyntaxError) as error:
+            raise ImageError(f"the image cannot be read: {error}") from None
     square = np.array(centre(to_rgb(image), round(size * 256 / 224)))
     return standardise(centre_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)).contiguous()
 

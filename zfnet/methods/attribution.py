@@ -19,8 +19,8 @@ Target = int | Sequence[int] | Tensor | None  # a class for all images, one for 
 
 # What a rectified backward pass may meet beside rectifiers: steps that are linear, choose, or normalise.
 PLAIN = (
-    r"AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Sub|Mul|Div|Neg|Sum|Mean|Cat|Stack|Split(WithSizes)?|Unbind|"
-    r"Select|Slice|Index|Gather|View|ReshapeAlias|UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|"
+    r"AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Rsub|Sub|Mul|Div|Neg|Sum|Mean|Cat|Stack|Split(WithSizes)?|Unbind|"
+    r"Select|Slice|Index|Gather|View|AsStrided|ReshapeAlias|UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|"
     r"ToCopy|Flip|Roll|ConstantPadNd|ReflectionPad2D|ReplicationPad2D|PixelShuffle|Upsample(Bilinear|Nearest)2D|"
     r"(Adaptive)?MaxPool2D(WithIndices)?|(Adaptive)?AvgPool[123]D|\w*BatchNorm|NativeGroupNorm|NativeLayerNorm|Pow|Sqrt|Rsqrt|_LRN"
 )
