@@ -27,7 +27,7 @@ from zfnet.data.folders import load_folder
 from zfnet.evaluation import evaluate
 from zfnet.methods.transfer import pooling_head
 from zfnet.model import Network, device_of
-from zfnet.record import write_text
+from zfnet.record import read_record, write_text
 from zfnet.train import epoch_order, settled
 
 TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
@@ -99,6 +99,7 @@ def write_card(released: Path, counts: list[int], hardware: list[str], notes: li
         model=model,
         cycles=cycles,
         name=released.stem,
+        ten=model.info.get("accuracy, ten crops") or ten_crops(model),
         hardware=hardware * (len(cycles) if len(hardware) == 1 else 1),
         notes=notes,
         megabytes=released.stat().st_size / 1e6,
@@ -106,6 +107,15 @@ def write_card(released: Path, counts: list[int], hardware: list[str], notes: li
         counts=counts,
     )
     write_text(CARD, text)
+
+
+def ten_crops(model: Network) -> dict[str, float | str] | None:
+    """The accuracy by ten crops that the figure "accuracy" has recorded of this very network, if it has."""
+    record = read_record(CARD.parent / "figures" / "imagenet65k" / "accuracy")
+    if record is None or record.inputs.get("checkpoint") != model.info["sha256"]:
+        return None
+    top1, top5 = (record.measured[f"top-{k} accuracy, %"]["10 crops"][0] for k in (1, 5))
+    return {"protocol": "ten crops of 224 from 256, float32", "top1": top1, "top5": top5}
 
 
 def cycles_of(model: Network) -> list[dict]:

@@ -30,6 +30,7 @@ GREY = 0.5  # the background of projections, as in the paper's figures
 HEAT = "viridis"
 ATTRIBUTION = "inferno"  # of maps without negative values
 DIVERGING = "RdBu_r"  # of signed ones: 0 is white
+NAMED = 7  # classes in a map of labels that have a colour of their own
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's: told apart by the colour-blind
 
 
@@ -160,18 +161,18 @@ def moving_maps(x: Tensor, shown: np.ndarray) -> np.ndarray:
     return (255 * np.concatenate([photos, between, over], 2)).round().clip(0, 255).astype(np.uint8)
 
 
-def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str = "", most: int = 5) -> None:
-    """The most probable class at each position (rows, columns), the `most` frequent in colours of their own, with a legend."""
+def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str = "") -> None:
+    """The most probable class at each position (rows, columns), the most frequent in colours of their own, with a legend."""
     values, counts = np.unique(labels, return_counts=True)
-    shown = values[np.argsort(-counts, kind="stable")][:most]
-    colours = mpl.colormaps["tab10"](np.arange(len(shown)) % 10)[:, :3]
+    shown = values[np.argsort(-counts, kind="stable")][:NAMED]
+    colours = mpl.colormaps["tab10"](np.arange(len(shown)))[:, :3]
     image = np.full((*labels.shape, 3), 0.85)
     for value, colour in zip(shown, colours, strict=True):
         image[labels == value] = colour
     show(axes, image, title)
     patches = [shapes.Patch(color=tuple(c), label=literal(str(names[v]))) for v, c in zip(shown, colours, strict=True)]
-    if len(values) > most:
-        patches.append(shapes.Patch(color="0.85", label=f"{len(values) - most} others"))
+    if len(values) > NAMED:
+        patches.append(shapes.Patch(color="0.85", label=f"{len(values) - NAMED} others"))
     axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
 
 

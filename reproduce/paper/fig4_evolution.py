@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import above, verdict
+from reproduce.claims import above, below, verdict
 from reproduce.figure import Figure, Result
 from zfnet.activations import chain, conv_layers
 from zfnet.data.cache import DataError, Images
@@ -70,9 +70,10 @@ def compute(ctx) -> Result:
     first, *_, last = settled
     later = float(np.mean(turned[first][1:])), float(np.mean(turned[last][1:]))
     difference = difference_interval(settled[last], settled[first], seed=FIGURE.seed)
+    means = {layer: mean_interval(e) for layer, e in settled.items()}
     measured: dict = {
         "epoch from which the top image stays, median": {layer: float(np.median(e)) for layer, e in settled.items()},
-        "the same, mean, with its 95 % interval": {layer: mean_interval(e) for layer, e in settled.items()},
+        "the same, mean, with its 95 % interval": means,
         "features whose top image still changed at the end, %": {
             n: 100 * float((e == epochs[-1]).mean()) for n, e in settled.items()
         },
@@ -83,6 +84,7 @@ def compute(ctx) -> Result:
     held = {
         "the top images of the last layer settle later than those of the first": above(difference),
         "after the first snapshots its filters turn more an epoch than those of the first": later[1] > later[0],
+        "the top images of the first layer settle in the first half of the training": below(means[first], epochs[-1] / 2),
     }
     measured["claims"], said = verdict(held)
     note = (

@@ -72,10 +72,11 @@ def compute(ctx) -> Result:
     claims, verdict = judge(list(measured.values()))
     size, stride = FIGURE.config["size"], FIGURE.config["stride"]
     note = (
-        f"An occluder of {size} pixels in steps of {stride}; of a class's annotated images that can test its claims the one "
-        "whose class is most probable, and where the corpus has none, the three images whose classes are. A position "
-        "counts for the kind of box that it covers most, if it covers half of it (or half of the occluder is in it), and for a "
-        f"face only if it touches no object; 'elsewhere' touches no box; means over fewer than {LEAST} positions test nothing. "
+        f"An occluder of {size} pixels in steps of {stride}. Each row shows, of the annotated images of its class on which the "
+        "claims can be tested, the one the network is surest of; a corpus without such images shows its three surest. A "
+        "position counts for the kind of box that it covers most, if it covers half of it (or half of the occluder is in it), "
+        "and for a face only if it touches no object; 'elsewhere' touches no box; means over fewer than "
+        f"{LEAST} positions test nothing. "
         "The projection is shown where the occluder covers at least half as much of its energy as anywhere, and not where it "
         "covers less than a hundredth; in the middle of the receptive field covering costs most in any case. Maps lie where "
         f"the occluder's middle was. {ctx.departures}{missing}"
@@ -123,7 +124,7 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
         "covering the object lowers its class's probability, more than elsewhere": [],
         "covering what the strongest map's projection shows lowers that map, more than what it does not show": [],
         "beside the hound the strongest map falls more under the faces than under the dog": [],
-        "the lectures': covering the faces raises the dog's logit": [],
+        "the lectures': covering the faces raises the dog's logit, more than covering elsewhere": [],
     }
     lowers, validates, faces, raises = held.values()
     for row in rows:
@@ -133,8 +134,8 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
             lowers.append(change[kind] < min(0.0, change["elsewhere"]))
         if {SHOWN, HIDDEN} <= enough:
             validates.append(activation[SHOWN] < min(0.0, activation[HIDDEN]))
-        if row["class"] == "Afghan hound" and {DISTRACTOR, "dog"} <= enough:
-            raises.append(row["logit change"][DISTRACTOR] > 0)
+        if row["class"] == "Afghan hound" and {DISTRACTOR, "dog", "elsewhere"} <= enough:
+            raises.append(row["logit change"][DISTRACTOR] > max(0.0, row["logit change"]["elsewhere"]))
             faces.append(activation[DISTRACTOR] < activation["dog"])
     claims = {claim: f"{sum(results)} of {len(results)}" for claim, results in held.items() if results}
     if not raises:
@@ -157,7 +158,7 @@ def projections(ctx, name: str, x: torch.Tensor, channel: int) -> dict[str, np.n
 def draw(result: Result):
     names = [name for name in result.measured if name != "claims"]
     figure = new_figure(14.5, 2.3 * len(names))
-    grid = figure.subplots(len(names), 6, squeeze=False, width_ratios=(1, 1.15, 1.9, 1.15, 1.15, 1))
+    grid = figure.subplots(len(names), 6, squeeze=False, width_ratios=(1, 1.15, 1.9, 1.15, 1.15, 1.15))
     size = FIGURE.config["size"]
     grey = photograph(np.full((1, 3, 1, 1), FIGURE.config["fill"]))[0, 0, 0]
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):

@@ -92,6 +92,8 @@ def test_its_numbers_are_those_of_the_records():
         f"no layer leaves more than {100 * blank:.1f} % of its maps blank",
         f"the commonest class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
         f"by chance {100 * fig2['by chance (labels shuffled), conv5']:.1f} %",
+        f"({9 * fig2['one class among the top nine, mean share']['conv5']:.1f} of nine images, against "
+        f"{9 * fig2['by chance (labels shuffled), conv5']:.1f})",
         f"{COUNT[sum(mistaken)]} of the three images {'is' if sum(mistaken) == 1 else 'are'} mistaken",
         f"covering the man's face {'raises' if face > 0 else 'lowers'} the logit of the hound's class",
         f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), Grad-CAM++'s and the deconvnet's little "
@@ -113,7 +115,7 @@ def test_its_numbers_are_those_of_the_records():
         f"alters the decision is {smallest['change of a pixel, root mean square, median, grey levels']:.2f} grey levels "
         f"(root mean square; median of {smallest['images']} images; "
         f"{smallest['largest change of a pixel, median, grey levels']:.0f} level where it is largest)",
-        f"of the three images shown the {COUNT[sum(fooled)]} that it knows become wrong so",
+        f"of the three images shown the {COUNT[sum(fooled)]} that it had right become wrong",
     ]
     text = " ".join(TEXT.split())
     assert not [sentence for sentence in said if sentence not in text]
