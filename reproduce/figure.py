@@ -239,6 +239,11 @@ class Context:
         return {int(path.stem.removeprefix("epoch-")): path for path in sorted(folder.glob("epoch-*.safetensors"))}
 
     @property
+    def kind(self) -> str:
+        """ "cuda" on a GPU, else "cpu": how large a figure that trains or measures is made depends on it."""
+        return "cuda" if torch.device(self.device).type == "cuda" else "cpu"
+
+    @property
     def scale(self) -> str:
         """The scale of a result that uses the images: the paper's, a subset, or the sample photographs."""
         if self.data is None:

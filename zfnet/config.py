@@ -106,11 +106,11 @@ CHOICES = {
 
 RANGES = {
     "seed": (0, 2**32 - 1), "validate": (0, 10**9), "data.per_class": (0, 10**9), "data.scenes": (1, 10**7),
-    "model.fc": (1, 10**6), "model.groups": (1, 1000), "model.dropout": (0, 1), "model.size": (16, 4096),
+    "model.fc": (1, 10**6), "model.groups": (1, 1000), "model.dropout": (0, 0.99), "model.size": (16, 4096),
     "augment.aspect": (1, 4), "augment.colour": (0, 1),
-    "optim.batch": (1, 10**6), "optim.lr": (0, 1e3), "optim.momentum": (0, 1), "optim.weight_decay": (0, 1),
+    "optim.batch": (1, 10**6), "optim.lr": (0, 1e3), "optim.momentum": (0, 0.9999), "optim.weight_decay": (0, 1),
     "optim.patience": (1, 10**6), "optim.warmup": (0, 0.99), "optim.clip_rms": (0, 1e6),
-    "optim.label_smoothing": (0, 1), "optim.ema": (0, 1),
+    "optim.label_smoothing": (0, 0.99), "optim.ema": (0, 0.99999),
 }  # fmt: skip
 
 

@@ -332,6 +332,15 @@ def cut(pixels: Tensor, corner: Tensor, size: int | tuple[int, int]) -> Tensor:
     return cut_window(pixels, Window(corner, corner + corner.new_tensor(size))).contiguous()
 
 
+def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor]:
+    """Projections (M, C, H, W) and their images, cut to receptive fields of `field` pixels: (M, C, field, field) each.
+
+    At the border of the image the patch is the nearest one that lies inside.
+    """
+    corner = p.corner.clamp(0, x.shape[-1] - field)
+    return cut(p.pixels, corner, field), cut(x, corner, field)
+
+
 def whole_numbers(value, name: str, device: torch.device) -> Tensor:
     """A tensor of int64 from whole numbers. Raises ValueError for others, which would be cut off silently."""
     try:

@@ -260,12 +260,13 @@ class _Search:
         # A generator of its own: DataLoader would otherwise draw from the global random state.
         generator = torch.Generator()
         loader = DataLoader(
-            self.dataset, self.batch, sampler=images[done:], num_workers=self.workers, generator=generator, collate_fn=together
-        )
+            self.dataset, self.batch, sampler=images[done:], num_workers=self.workers, generator=generator, collate_fn=together,
+            pin_memory=device.type == "cuda",
+        )  # fmt: skip
         steps: list[Step] = []
         gathered, written = 0, time.monotonic()
         for item in self.progress(loader, total=len(loader), desc="searching"):
-            x = item.to(device)
+            x = item.to(device, non_blocking=True)
             with evaluating(self.model), torch.no_grad():
                 check_input(self.model, x)
                 steps = steps or self.steps(x[:1], half)

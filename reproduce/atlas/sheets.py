@@ -14,7 +14,7 @@ from torch import Tensor
 import zfnet
 from zfnet.data import silent
 from zfnet.data.cache import Images
-from zfnet.deconv import cut
+from zfnet.deconv import patches_inside
 from zfnet.model import Network, device_of
 from zfnet.plot import GREY, enlarge, filter_image, mosaic, photograph, projection_image
 from zfnet.top import Top
@@ -56,10 +56,9 @@ def seen(model: Network, x: Tensor, layer: str, channel: Tensor, position: Tenso
     """
     p = zfnet.project(model, x, layer, channel, position)
     field = zfnet.trace(model, x[:1], until=layer).receptive_field(layer).size
-    corner = p.corner.clamp(0, x.shape[-1] - field)
-    side = tile_side(field)
-    shown = (photograph(cut(x, corner, field).cpu()), projection_image(cut(p.pixels, corner, field).cpu()))
-    return {kind: enlarge(tiles, side) for kind, tiles in zip(KINDS, shown, strict=True)}
+    projections, patches = patches_inside(p, x, field)
+    shown = (photograph(patches.cpu()), projection_image(projections.cpu()))
+    return {kind: enlarge(tiles, tile_side(field)) for kind, tiles in zip(KINDS, shown, strict=True)}
 
 
 def write_layer(

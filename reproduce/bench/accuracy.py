@@ -27,7 +27,7 @@ FIGURE = Figure(
 
 def compute(ctx) -> Result:
     images = ctx.images
-    most = FIGURE.config["images"]["cuda" if ctx.device.startswith("cuda") else "cpu"]
+    most = FIGURE.config["images"][ctx.kind]
     chosen = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)
     part = images.subset(chosen[images.labels[chosen] >= 0])
     if not len(part):

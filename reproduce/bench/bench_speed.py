@@ -42,7 +42,7 @@ GOALS = {  # set by ourselves
 
 
 def compute(ctx) -> Result:
-    batches = FIGURE.config["batches"]["cuda" if ctx.device.startswith("cuda") else "cpu"]
+    batches = FIGURE.config["batches"][ctx.kind]
     config, arrays, measured = FIGURE.config | {"batches": batches}, {}, {}
     x = ctx.images.batch(np.linspace(0, len(ctx.images) - 1, 16).astype(int)).to(ctx.device)
     for name, part in (("occlusion, 1 image", x[:1]), ("occlusion, 16 images", x)):

@@ -53,7 +53,7 @@ RATIOS = {  # how many times as fast the first loop is as the second
 
 
 def compute(ctx) -> Result:
-    kind = "cuda" if ctx.device.startswith("cuda") else "cpu"
+    kind = ctx.kind
     of, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
     config = settled(replace(config, precision=of["precision"]), device)  # the network of 224 pixels, whatever it is fed

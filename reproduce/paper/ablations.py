@@ -95,8 +95,8 @@ class Row:
         return 100 * float((self.known > 1).mean())
 
 
-def plan(ctx: Context) -> Plan:
-    return PLANS["cuda" if ctx.device.startswith("cuda") else "cpu"]
+def plan_for(ctx: Context) -> Plan:
+    return PLANS[ctx.kind]
 
 
 def recipe(plan: Plan, name: str, seed: int) -> Config:

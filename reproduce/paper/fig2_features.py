@@ -14,7 +14,7 @@ import torch
 import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from zfnet.deconv import cut
+from zfnet.deconv import patches_inside
 from zfnet.methods.directions import purity
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
 
@@ -54,9 +54,9 @@ def compute(ctx) -> Result:
         for channel in chosen.tolist():
             x = images.batch(found.index[channel].clamp_min(0)).to(ctx.device)
             p = zfnet.project(model, x, layer, torch.full((9,), channel), found.position[channel].to(ctx.device))
-            corner = p.corner.clamp(0, x.shape[-1] - field)  # at the border, the patch that lies inside the image
-            projections.append(cut(p.pixels, corner, field).cpu())
-            patches.append(cut(x, corner, field).cpu())
+            projection, patch = patches_inside(p, x, field)
+            projections.append(projection.cpu())
+            patches.append(patch.cpu())
         arrays[f"{layer}.channels"] = chosen.numpy()
         arrays[f"{layer}.projections"] = torch.stack(projections).numpy()  # (features, 9, 3, R, R) signed
         arrays[f"{layer}.patches"] = torch.stack(patches).numpy()  # the same, network inputs

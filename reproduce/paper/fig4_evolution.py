@@ -17,7 +17,7 @@ from reproduce.figure import Figure, Result
 from zfnet.activations import chain, conv_layers
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import class_names, load_files, scan
-from zfnet.deconv import cut
+from zfnet.deconv import patches_inside
 from zfnet.methods.intervals import difference_interval, mean_interval
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
 
@@ -63,8 +63,8 @@ def compute(ctx) -> Result:
             x = images.batch(found.index[of, 0]).to(ctx.device)
             p = zfnet.project(model, x, layer, of, found.position[of, 0].to(ctx.device))
             field = zfnet.trace(model, x[:1]).receptive_field(layer).size
-            patches = cut(p.pixels, p.corner.clamp(0, x.shape[-1] - field), field).cpu()
-            arrays[f"{layer}.{epoch}"] = enlarge(projection_image(patches), TILE).astype(np.float32)
+            patches, _ = patches_inside(p, x, field)
+            arrays[f"{layer}.{epoch}"] = enlarge(projection_image(patches.cpu()), TILE).astype(np.float32)
     settled = {layer: settling(np.stack(found), epochs) for layer, found in strongest.items()}
     turned = {layer: turning(found, epochs) for layer, found in filters.items()}
     first, *_, last = settled

@@ -53,23 +53,22 @@ RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
 def compute(ctx) -> Result:
     if ctx.tree is None:
         return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
-    kind = "cuda" if ctx.device.startswith("cuda") else "cpu"
-    size = replace(PLANS[kind], scale="subset", **FIGURE.config[kind])
-    images = {split: load(ctx, size, split) for split in ("train", "val")}
+    plan = replace(PLANS[ctx.kind], scale="subset", **FIGURE.config[ctx.kind])
+    images = {split: load(ctx, plan, split) for split in ("train", "val")}
     try:
-        found = {name: short_run(ctx, size, images, *run) for name, run in ctx.progress(RUNS.items(), total=3)}
+        found = {name: short_run(ctx, plan, images, *run) for name, run in ctx.progress(RUNS.items(), total=3)}
     except Diverged as error:
-        return Result({}, {}, "not comparable", n=0, note=f"Nothing to look at: {error}.", scale=size.scale)
+        return Result({}, {}, "not comparable", n=0, note=f"Nothing to look at: {error}.", scale=plan.scale)
     arrays = {f"{name}.{key}": value for name, arrays in found.items() for key, value in arrays.items()}
-    return judge(arrays, size, len(images["val"]), len(images["val"].classes))
+    return judge(arrays, plan, len(images["val"]), len(images["val"].classes))
 
 
-def short_run(ctx, size, images: dict, row: str, limit: float) -> dict[str, np.ndarray]:
+def short_run(ctx, plan, images: dict, row: str, limit: float) -> dict[str, np.ndarray]:
     """A training's filters of layer 1 by epoch, up to where it diverged, dead maps, and layer 2's projections; kept."""
-    config = recipe(size, row, FIGURE.seed)
+    config = recipe(plan, row, FIGURE.seed)
     config = replace(
         config, model=replace(config.model, input="paper", start="paper"), optim=replace(config.optim, clip_rms=limit),
-        snapshots=tuple(range(1, size.epochs + 1)),
+        snapshots=tuple(range(1, plan.epochs + 1)),
     )  # fmt: skip
     key = digest(to_dict(config), FIGURE.config["features"], FIGURE.config["high"], *(part.digest for part in images.values()))
     folder = cache_dir() / f"fig6-{key[:20]}"
@@ -102,7 +101,7 @@ def looked_at(model, val) -> dict[str, np.ndarray]:
     return dead | {"high": high, "projections": every[shown.sort().values].numpy()}
 
 
-def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
+def judge(arrays: dict[str, np.ndarray], plan, n: int, classes: int) -> Result:
     limits = (FIGURE.config["low"], FIGURE.config["high"])
     free, alex, ours = RUNS
     spectra = {name: shares(middle(arrays[f"{name}.filters"][-1]), limits) for name in RUNS}
@@ -111,7 +110,7 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
     last = {name: rms(arrays[f"{name}.filters"][-1]) for name in RUNS}
     band = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
     fast = {name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed) for name in RUNS if arrays[f"{name}.high"].size}
-    flat = {name: int((size < FLAT * np.median(size)).sum()) for name, size in last.items()}
+    flat = {name: int((values < FLAT * np.median(values)).sum()) for name, values in last.items()}
     largest = max(float(rms(filters).max()) for filters in arrays[f"{free}.filters"])
     acted = largest > RUNS[ours][1]
     accuracy = {name: 100 - float(arrays[f"{name}.error"]) for name in RUNS}
@@ -142,7 +141,7 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
     }
     measured["claims"], said = verdict(held)
     note = (
-        f"{size.epochs} epochs at {size.size} pixels by configs/ablations.yaml, with the paper's range of inputs and first "
+        f"{plan.epochs} epochs at {plan.size} pixels by configs/ablations.yaml, with the paper's range of inputs and first "
         f"weights; low is below {limits[0]:g}, high above "
         f"{limits[1]:g} cycles a pixel in either direction, the most that a stride of 2 carries; of 4, half of that; of all "
         f"filters the middle {WINDOW} pixels count. Flat: an RMS below {FLAT:g} of the layer's median; more, by Fisher's "
@@ -157,7 +156,7 @@ def judge(arrays: dict[str, np.ndarray], size, n: int, classes: int) -> Result:
         note += f" Some network is not {FIGURE.config['times chance']} times as good as chance."
     if diverged:
         note += f" Up to the last good epoch: {'; '.join(f'{name}: {where}' for name, where in diverged.items())}."
-    return Result(arrays, measured, said, n=n, note=note, scale=size.scale)
+    return Result(arrays, measured, said, n=n, note=note, scale=plan.scale)
 
 
 def draw(result: Result):

@@ -18,7 +18,7 @@ import yaml
 import zfnet
 from reproduce.annotated import DISTRACTOR, covered, positions, present, where
 from reproduce.figure import Figure, Result
-from zfnet.deconv import cut
+from zfnet.deconv import patches_inside
 from zfnet.occlusion import windows
 from zfnet.plot import at_middles, heat, label_map, mosaic, new_figure, photograph, projection_image, rectangle, show
 
@@ -151,8 +151,8 @@ def projections(ctx, name: str, x: torch.Tensor, channel: int) -> dict[str, np.n
     batch = torch.cat([x, ctx.images.batch(others).to(ctx.device)]) if others else x
     p = zfnet.project(ctx.model, batch, "conv5", channel)
     field = zfnet.trace(ctx.model, x).receptive_field("conv5").size
-    corner = p.corner.clamp(0, x.shape[-1] - field)  # at the border, the patch that lies inside the image
-    return {key: cut(values, corner, field).cpu().numpy() for key, values in (("projections", p.pixels), ("patches", batch))}
+    shown = patches_inside(p, batch, field)
+    return {key: patches.cpu().numpy() for key, patches in zip(("projections", "patches"), shown, strict=True)}
 
 
 def draw(result: Result):

@@ -9,7 +9,7 @@ import numpy as np
 
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import WIDE, Row, diverged, load, paper_scale, plan, ranks, trained
+from reproduce.paper.ablations import WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -45,14 +45,14 @@ REPLICA = "AlexNet, the replica"
 def compute(ctx) -> Result:
     if ctx.tree is None:
         return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
-    size = plan(ctx)
-    images = {split: load(ctx, size, split) for split in ("train", "val")}
-    seeds = ctx.progress(range(size.seeds), total=size.seeds, desc="ZFNets")
-    zfnets = [trained(ctx, size, images, "ZFNet", seed) for seed in seeds]
-    return judge(trained(ctx, size, images, "AlexNet", 0), zfnets, trained(ctx, size, images, f"ZFNet, {WIDE}", 0), size)
+    plan = plan_for(ctx)
+    images = {split: load(ctx, plan, split) for split in ("train", "val")}
+    seeds = ctx.progress(range(plan.seeds), total=plan.seeds, desc="ZFNets")
+    zfnets = [trained(ctx, plan, images, "ZFNet", seed) for seed in seeds]
+    return judge(trained(ctx, plan, images, "AlexNet", 0), zfnets, trained(ctx, plan, images, f"ZFNet, {WIDE}", 0), plan)
 
 
-def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
+def judge(alexnet: Row, zfnets: list[Row], wide: Row, plan) -> Result:
     """Errors of single networks and of the mean of their probabilities, and whether each step of the paper's is one down."""
     ended = diverged({REPLICA: [alexnet], "ZFNet": zfnets, WIDER: [wide]})
     found = {REPLICA: together([alexnet]), ONE: together(zfnets[:1]), WIDER: together([wide])}
@@ -73,19 +73,19 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, size) -> Result:
     }
     measured["gain in val top-1, points, with its 95 % interval"] = gains
     classes = len(np.unique(alexnet.label))
-    measured |= {"classes": classes, "epochs": size.epochs, "trainings that diverged": ended}
+    measured |= {"classes": classes, "epochs": plan.epochs, "trainings that diverged": ended}
     learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
     measured["claims"], said = verdict({claim: above(gain) for claim, gain in gains.items()} if learnt else {})
-    crops = "ten crops" if size.views == 10 else "one centre crop"
+    crops = "ten crops" if plan.views == 10 else "one centre crop"
     note = (
-        f"The networks of Table 3 on {classes} classes, {size.scale} scale, {len(zfnets)} seed{'s' * (len(zfnets) > 1)}; "
+        f"The networks of Table 3 on {classes} classes, {plan.scale} scale, {len(zfnets)} seed{'s' * (len(zfnets) > 1)}; "
         f"{crops}; intervals over validation images. The test set's labels are not public. "
     )
     if ended:
         note += f"Diverged, and left out of the means: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
     if not learnt:
         note += f"The networks are not {FIGURE.config['times chance']} times as good as chance: nothing is compared. "
-    return Result({}, measured, said, n=len(alexnet.label), note=note + paper_scale(zfnets[0], size.size), scale=size.scale)
+    return Result({}, measured, said, n=len(alexnet.label), note=note + paper_scale(zfnets[0], plan.size), scale=plan.scale)
 
 
 def together(rows: list[Row]) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy.stats import t
 
 from reproduce.claims import above, below, every, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import ROWS, WIDE, Row, diverged, load, paper_scale, plan, speed_of, trained
+from reproduce.paper.ablations import ROWS, WIDE, Row, diverged, load, paper_scale, plan_for, speed_of, trained
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -60,18 +60,18 @@ COSTS = {  # what a change costs: the changed row, and the row that it changes
 def compute(ctx) -> Result:
     if ctx.tree is None:
         return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
-    began, size = time.monotonic(), plan(ctx)
-    images = {split: load(ctx, size, split) for split in ("train", "val")}
+    began, plan = time.monotonic(), plan_for(ctx)
+    images = {split: load(ctx, plan, split) for split in ("train", "val")}
     rows: dict[str, list[Row]] = {name: [] for name in ROWS}
-    for seed in range(size.seeds):
-        if seed and time.monotonic() - began > 60 * size.minutes:
+    for seed in range(plan.seeds):
+        if seed and time.monotonic() - began > 60 * plan.minutes:
             break
         for name in ctx.progress(ROWS, total=len(ROWS), desc=f"seed {seed}"):
-            rows[name].append(trained(ctx, size, images, name, seed))
-    return judge(rows, size, FIGURE)
+            rows[name].append(trained(ctx, plan, images, name, seed))
+    return judge(rows, plan, FIGURE)
 
 
-def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
+def judge(rows: dict[str, list[Row]], plan, figure: Figure) -> Result:
     """The table, the costs of the changes with their 95 % intervals, the claims, and whether anything was learnt at all."""
     seeds, n = len(rows[Z]), len(rows[Z][0].label)
     means = {name: np.mean([[r.train_error(), r.error(), r.error(5)] for r in found], axis=0) for name, found in rows.items()}
@@ -89,7 +89,7 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     theirs[BEYOND] = theirs["without layers 3, 4, 6, 7"] - theirs["without layers 3, 4"] - theirs["without layers 6, 7"]
     measured["the same in the paper"] = {name: round(points, 1) for name, points in theirs.items()}
     classes = len(np.unique(rows[Z][0].label))
-    measured |= {"seeds": seeds, "validation images": n, "classes": classes, "epochs": size.epochs}
+    measured |= {"seeds": seeds, "validation images": n, "classes": classes, "epochs": plan.epochs}
     measured["accuracy by chance, %"] = 100 / classes
     measured["training images a second, each row at its time"] = {
         name: round(speed, 1) for name, found in rows.items() if (speed := speed_of(found[0]))
@@ -104,10 +104,10 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
     measured["training error of the widest network above that with only layers 3-5 wider, points"] = fit
     held = claims(costs, fit, figure.config) if learnt else {}
     measured["claims"], found = verdict(held)
-    found = found if size.scale != "smoke" else "not comparable"
+    found = found if plan.scale != "smoke" else "not comparable"
     note = (
-        f"{size.epochs} epochs of {size.per_class} images of each of {classes} classes at {size.size} pixels, batch "
-        f"{size.batch}, {rows[Z][0].about['precision']}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error "
+        f"{plan.epochs} epochs of {plan.per_class} images of each of {classes} classes at {plan.size} pixels, batch "
+        f"{plan.batch}, {rows[Z][0].about['precision']}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error "
         "without dropout. "
         f"Intervals are over {'seeds' if seeds > 1 else 'validation images, of one training a row: others vary beyond them'}. "
         "Speeds are of the hour in which a row was trained, and compare only where nothing else ran. "
@@ -117,11 +117,11 @@ def judge(rows: dict[str, list[Row]], size, figure: Figure) -> Result:
         note += f"Some row beside the one without layers 3, 4, 6, 7 is not {limit}: no claim is tested. "
     if ended:
         note += f"Diverged, and counted as wrong on every image: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
-    if size.scale == "smoke":
+    if plan.scale == "smoke":
         lowest = min(errors[0] for errors in means.values())
         note += f"The lowest training error is {lowest:.0f} %: so few steps compare how fast networks learn, not how well. "
-    note += paper_scale(rows[Z][0], size.size)
-    return Result({}, measured, found, n=n, note=note, scale=size.scale)
+    note += paper_scale(rows[Z][0], plan.size)
+    return Result({}, measured, found, n=n, note=note, scale=plan.scale)
 
 
 def misses(row: Row) -> np.ndarray:

@@ -10,7 +10,7 @@ import yaml
 
 from reproduce.figure import Context, discover, run
 from reproduce.paper import ablations, tab2_errors, tab3_ablations
-from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan, ranks, recipe
+from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan_for, ranks, recipe
 from zfnet.config import load_config
 from zfnet.data.cache import Images
 from zfnet.model import ARCHITECTURES
@@ -79,7 +79,7 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
 
 def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(tree, quick, narrow, monkeypatch):
     context = Context("imagenet65k", str(tree))
-    size = replace(plan(context), lr=1e25)
+    size = replace(plan_for(context), lr=1e25)
     images = {split: ablations.load(context, size, split) for split in ("train", "val")}
     lost = ablations.trained(context, size, images, "ZFNet", 0)
     assert (lost.error(), lost.error(5), lost.about["log"]) == (100, 100, [])  # of three classes
@@ -257,8 +257,8 @@ def test_ranks_count_what_is_more_probable():
 
 def test_the_plan_follows_the_device():
     context = Context("imagenet65k", None, "cuda:0")
-    assert plan(context) is PLANS["cuda"]
-    assert plan(Context("imagenet65k", None)) is PLANS["cpu"]
+    assert plan_for(context) is PLANS["cuda"]
+    assert plan_for(Context("imagenet65k", None)) is PLANS["cpu"]
     assert set(ENSEMBLE) <= set(ROWS)
 
 

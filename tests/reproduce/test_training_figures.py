@@ -215,11 +215,11 @@ def test_bench_train_compares_what_it_says(tmp_path, monkeypatch):
 def test_a_machine_that_cannot_compile_still_times_the_rest(tree, monkeypatch):
     images = zfnet.load_folder(tree / "train", side=73, size=64)
     of, config = {"batch": 8, "size": 64, "side": 73}, parse(SMALL | {"snapshots": []})
-    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     loops, why = bench.compilable(config, images, of, torch.device("cpu"))
     assert (set(loops), why) == ({"photographs, compiled", "random tensors, compiled"}, "")
 
-    def broken(function):
+    def broken(function, **options):
         def call(*arguments):
             raise RuntimeError("no C compiler\nin many lines")
 
