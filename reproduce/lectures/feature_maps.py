@@ -97,7 +97,7 @@ def draw(result: Result):
     show(top[0], photograph(a["x"])[0], result.measured["shown"])
     for panel, layer in zip(top[1:], LAYERS, strict=True):
         maps = a[layer].astype(np.float32)
-        strongest = int(maps.max((1, 2)).argmax())
+        strongest = int(maps[:, 1:-1, 1:-1].max((1, 2)).argmax())  # not by its rim, which comes of the zeros around a map
         show(panel, coloured(maps[strongest : strongest + 1])[0], f"{layer}, map {strongest}")
     widths = [sheet.shape[1] for sheet in sheets.values()]
     for panel, (layer, sheet) in zip(below.subplots(1, 5, width_ratios=widths), sheets.items(), strict=True):

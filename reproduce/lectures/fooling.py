@@ -37,7 +37,8 @@ FIGURE = Figure(
 
 def compute(ctx) -> Result:
     config, names = FIGURE.config, ctx.model.classes
-    x = torch.cat([row[1] for row in choose(ctx)[: config["shown"]]])
+    _, shown, true, _ = zip(*choose(ctx)[: config["shown"]], strict=True)
+    x = torch.cat(shown)
     goal = ctx.model.wnids.index(config["goal"]) if config["goal"] in ctx.model.wnids else len(names) - 1
     ways = {
         "smallest": smallest(ctx.model, x),
@@ -45,7 +46,8 @@ def compute(ctx) -> Result:
         "chosen": iterated(ctx.model, x, epsilon=config["aimed"], steps=config["steps"], goal=goal),
     }
     probability, label = ctx.model(x).softmax(1).max(1)
-    arrays = {"x": x.cpu().numpy(), "label": label.cpu().numpy(), "probability": probability.cpu().numpy()}
+    arrays = {"x": x.cpu().numpy(), "true": np.array(true), "label": label.cpu().numpy()}
+    arrays["probability"] = probability.cpu().numpy()
     for way, a in ways.items():
         arrays |= {f"{way}.{key}": getattr(a, key).cpu().numpy() for key in KEYS}
     chosen = spread(ctx, config["images"])
@@ -118,15 +120,17 @@ def draw(result: Result):
         axes.set_axis_off()
         axes.title.set_fontsize(7.5)
     for i in range(len(a["x"])):
-        show(grid[i, 0], photograph(a["x"][i : i + 1])[0], f"{names[a['label'][i]]}\nprobability {a['probability'][i]:.2f}")
+        taken = names[a["label"][i]]
+        what = taken if a["label"][i] == a["true"][i] else f"{names[a['true'][i]]}, taken for {taken}"
+        show(grid[i, 0], photograph(a["x"][i : i + 1])[0], f"{what}:\nprobability {a['probability'][i]:.2f}")
         change = a["smallest.pixels"][i : i + 1] - a["x"][i : i + 1]
-        text = f"the shortest change (L2), enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
+        text = f"shortest change (L2), enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
         show(grid[i, 1], projection_image(change)[0], text)
         for axes, way in zip(grid[i, 2:], ("smallest", "one step", "chosen"), strict=True):
             title = {
                 "smallest": "with it",
-                "one step": f"one step of {a['one step.largest'][i]:.0f}",
-                "chosen": f"to {names[a['chosen.goal']]}, by {a['chosen.largest'][i]:.0f}",
+                "one step": f"one step of {a['one step.largest'][i]:.0f} grey level",
+                "chosen": f"to {names[a['chosen.goal']]}, by {a['chosen.largest'][i]:.0f} levels",
             }
             show(axes, photograph(a[f"{way}.pixels"][i : i + 1])[0], f"{title[way]}:\n{said(a, way, i, names)}")
     for axes, i in zip(grid[-1], drawn, strict=False):

@@ -11,6 +11,7 @@ best there is.
 from collections.abc import Callable
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 from scipy.ndimage import find_objects, gaussian_filter, label
 from skimage.segmentation import random_walker
 
@@ -161,10 +162,12 @@ def draw(result: Result):
     drawn = [way for way in ("CAM", "saliency, segmented") if way in right]
     for panel, i, picture, name in zip(left.subplots(2, 4).flat, a["shown"], a["photographs"], a["names"], strict=True):
         show(panel, picture.astype(np.float32), name)
-        rectangle(panel, a["truth"][i], "white", linewidth=2.5)
+        truth = np.clip(a["truth"][i], 3, picture.shape[0] - 3)  # not on the border, where it would not be seen
+        rectangle(panel, truth, "white", linewidth=2.5, path_effects=[withStroke(linewidth=4.5, foreground="0.1")])
+        rectangle(panel, a[f"boxes.{ONE}"][i], colours[ONE], linewidth=1.4, linestyle="--")
         for way in drawn:
             rectangle(panel, a[f"boxes.{way}"][i], colours[way], linewidth=1.8)
-    left.suptitle("; ".join(["by eye: white", *(f"{way}: {WORDS[way]}" for way in drawn)]))
+    left.suptitle("; ".join(["by eye: white", f"{ONE}: dashed", *(f"{way}: {WORDS[way]}" for way in drawn)]))
     bars = axes.subplots()
     values = np.array(list(right.values()))
     bars.barh(list(right), values[:, 0], color=[colours[way] for way in right])
