@@ -119,8 +119,8 @@ def judge(rows: dict[str, list[Row]], plan, figure: Figure) -> Result:
         note += f"Diverged, and counted as wrong on every image: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
     if plan.scale == "smoke":
         training = [errors[0] for errors in means.values()]
-        note += f"Training errors are from {min(training):.0f} to {max(training):.0f} %: so few images and steps compare how fast "
-        note += "networks learn, not how well. "
+        note += f"Training errors are from {min(training):.0f} to {max(training):.0f} %: so few images and steps compare "
+        note += "how fast networks learn, not how well. "
     note += paper_scale(rows[Z][0], plan.size)
     return Result({}, measured, found, n=n, note=note, scale=plan.scale)
 
