@@ -64,8 +64,7 @@ def compute(ctx) -> Result:
     n, alike = len(groups["averaged"]), len(groups["symmetric"])
     measured |= measure(arrays) if n > 1 else {}
     labelled = ctx.corpus != SAMPLES and n >= 20 and alike >= 2
-    wnid = dict(enumerate(ctx.model.wnids)).get(int(targets[len(titles) - 1]))  # a network may have no names of its classes
-    symmetric = wnid == FIGURE.config["classes"][-1]
+    symmetric = labelled and ctx.model.wnids[int(targets[len(titles) - 1])] == FIGURE.config["classes"][-1]
     claims, found = judge(measured, symmetric, ctx.tied) if labelled else ({}, "not comparable")
     note = (
         f"The reference view is the central {SHARE:.0%} of the square at 224 pixels, so that every transform samples inside "

@@ -104,7 +104,8 @@ def test_mnist_occlusions_centre_and_verdict():
     assert judge(numbers(52, _3=(0, -2)))[1] == "partial"  # the interval reaches below a half
     assert judge(numbers(80, _3=(0, -2), _9=(2, 2)))[1] == "partial"
     assert judge(numbers(20, _3=(0, 2), _6=(2, 2)))[1] == "differs"
-    assert judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "not comparable"  # the interval leaves the 3 open
+    assert judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"  # the interval leaves the 3 open
+    assert judge(numbers(52, _3=(0, 0.05)))[1] == "not comparable"  # all are open
 
 
 def test_mnist_templates_are_the_optimum():
@@ -139,7 +140,8 @@ def test_mlp_lines_network_and_distances():
         (0.1, -0.1, "partial"),
         (0.1, 0.04, "partial"),
         (-0.1, -0.1, "differs"),
-        (-0.1, 0.04, "not comparable"),
+        (-0.1, 0.04, "differs"),
+        (0.04, 0.04, "not comparable"),
     ):
         numbers = {"tanh": tanh, "rectified": rectified}
         numbers = {kind: {"nearer at the end by": [v, v - 0.05, v + 0.05]} for kind, v in numbers.items()}

@@ -83,7 +83,8 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
     measured = [line.split(" | ")[0] for line in card.splitlines() if " of 224 from 256, " in line]
     assert measured[:2] == ["| **as released**", "| as released"]  # by one crop and by ten
-    assert measured[2:] == ["| before packing"] * (model.info["accuracy, packing"]["before packing"] != model.info["accuracy"])
+    packing = model.info["accuracy, packing"].items()  # in bfloat16 where the CPU has it: then both are rows of their own
+    assert measured[2:] == [f"| {when}" for when, scores in packing if scores != model.info["accuracy"]]
     assert f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |" in card
     lines = [line.strip() for line in card.splitlines() if "zfnet train" in line]
     assert lines == [
