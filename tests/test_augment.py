@@ -5,7 +5,7 @@ import torch
 
 from zfnet.config import Augment
 from zfnet.data.augment import augment
-from zfnet.data.images import to_pixels
+from zfnet.data.images import standardise, to_pixels
 
 
 def test_papers_crops_are_corners_and_centre_with_flips():
@@ -28,3 +28,20 @@ def test_resized_crops_show_a_part_of_the_image():
     span = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) * 0.229  # in [0, 1]
     assert span.abs().mean() == pytest.approx(0.5 * 15 / 16, abs=0.02)
     assert 0.3 < (span < 0).float().mean() < 0.7  # flipped half of the time
+
+
+def test_colour_is_saturation_then_contrast_brightness_and_tint():
+    """One step of the augmentation, against the four written out one after the other, with the same random numbers."""
+    raw = torch.randint(0, 256, (6, 12, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    options = Augment(crops="paper", flip=False, colour=0.4)
+    found = augment(raw, 12, options, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    torch.rand(6, generator=generator)  # of the flips
+    torch.randint(5, (6,), generator=generator)  # of the places
+    saturation, contrast, brightness = 0.4 * (torch.rand(3, 6, 1, 1, 1, generator=generator) * 2 - 1)
+    tint = 0.4 * (torch.rand(6, 3, 1, 1, generator=generator) - 0.5)
+    x = standardise(raw.permute(0, 3, 1, 2))
+    grey = x.mean(1, keepdim=True)
+    x = grey + (1 + saturation) * (x - grey)
+    torch.testing.assert_close(found, (1 + contrast) * x + brightness + tint, rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)

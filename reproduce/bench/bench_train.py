@@ -37,7 +37,7 @@ FIGURE = Figure(
     alone=True,
     files=("loops.py", "timing.py", "../../configs/imagenet65k.yaml"),
     config={
-        "cpu": {"batch": 16, "size": 128, "side": 146, "steps": 8, "repeats": 25, "precision": "float32"},
+        "cpu": {"batch": 128, "size": 128, "side": 146, "steps": 2, "repeats": 15, "precision": "auto"},
         "cuda": {"batch": 256, "size": 224, "side": 256, "steps": 30, "repeats": 5, "precision": "auto"},
         "goals": {"cpu": {SHARE: 0.9}, "cuda": {SHARE: 0.9, FASTER: 30_000}},
         "peak, TFLOP/s": {"H100": 989, "H200": 989, "A100": 312},  # bfloat16 without sparsity, of the makers' data sheets

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zfnet.config import Augment
 from zfnet.data.feed import sent
-from zfnet.data.images import standardise
+from zfnet.data.images import MEAN, STD
 from zfnet.parallel import ALONE, Team
 
 
@@ -27,7 +27,7 @@ def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator
         corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
         places = corners[torch.randint(5, (whole,), generator=generator)[mine]].tolist()
         x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
-        x = standardise(x.permute(0, 3, 1, 2))
+        x = x.permute(0, 3, 1, 2).float()
         x = torch.where(sent(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
         low, high = options.scale
@@ -35,18 +35,25 @@ def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator
         stretch = torch.empty(whole).uniform_(-1, 1, generator=generator)[mine].mul(math.log(options.aspect) / 2).exp()
         width, height = (scale * stretch).clamp_max(1), (scale / stretch).clamp_max(1)
         shift = (torch.rand(2, whole, generator=generator) * 2 - 1)[:, mine]
-        zero = torch.zeros(n)
-        theta = torch.stack(  # (N, 2, 3): where in the image, from -1 to 1, each pixel of the crop lies
-            [torch.stack([torch.where(flip, -width, width), zero, shift[0] * (1 - width)], 1),
-             torch.stack([zero, height, shift[1] * (1 - height)], 1)], 1
-        )  # fmt: skip
-        grid = F.affine_grid(sent(theta, raw.device), [n, 3, size, size], align_corners=False)
-        x = F.grid_sample(raw.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
-        x = standardise(x)
-    if options.colour:
-        amount = sent((options.colour * (torch.rand(3, whole, 1, 1, 1, generator=generator) * 2 - 1))[:, mine], x.device)
-        tint = sent((options.colour * (torch.rand(whole, 3, 1, 1, generator=generator) - 0.5))[mine], x.device)
-        grey = x.mean(1, keepdim=True)
-        x = grey + (x - grey) * (1 + amount[0])  # saturation
-        x = x * (1 + amount[1]) + amount[2] + tint  # contrast, brightness, colour shift
-    return x.contiguous(memory_format=torch.channels_last)
+        line = (2 * torch.arange(size) + 1) / size - 1  # the middles of a crop's pixels, from -1 to 1, and in the image:
+        across = torch.where(flip, -width, width)[:, None] * line + (shift[0] * (1 - width))[:, None]  # (N, size)
+        down = height[:, None] * line + (shift[1] * (1 - height))[:, None]
+        places = torch.broadcast_tensors(sent(across, raw.device)[:, None, :], sent(down, raw.device)[:, :, None])
+        x = raw.permute(0, 3, 1, 2).float()
+        x = F.grid_sample(x, torch.stack(places, -1), padding_mode="reflection", align_corners=False)
+    saturation, contrast, brightness = (options.colour * (torch.rand(3, whole, 1, generator=generator) * 2 - 1))[:, mine]
+    tint = (options.colour * (torch.rand(whole, 3, generator=generator) - 0.5))[mine]
+    return recoloured(x, saturation, contrast, brightness + tint).contiguous(memory_format=torch.channels_last)
+
+
+def recoloured(x: Tensor, saturation: Tensor, contrast: Tensor, shift: Tensor) -> Tensor:
+    r"""Standardise pixels x (N, 3, H, W) from 0 to 255 and change their colours: (1 + c) (g + (1 + s) (z - g)) + shift.
+
+    z is the standardised pixel, g the mean of its channels; `saturation` s and `contrast` c are (N, 1), `shift` (N, 3). All of
+    it is linear in the pixel: three passes over memory, where the steps one by one take eleven.
+    """
+    scale, offset = 1 / (255 * torch.tensor(STD)), -torch.tensor(MEAN) / torch.tensor(STD)  # (3,): z = scale x + offset
+    own, grey = (1 + contrast) * (1 + saturation), -(1 + contrast) * saturation  # (N, 1): the weights of z and of g
+    constant = sent(own * offset + grey * offset.mean() + shift, x.device)
+    y = torch.addcmul(constant[:, :, None, None], x, sent(own * scale, x.device)[:, :, None, None])
+    return y.add_((sent(grey * scale / 3, x.device)[:, None] @ x.flatten(2)).view(len(x), 1, *x.shape[2:]))
