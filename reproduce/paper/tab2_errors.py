@@ -76,6 +76,7 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, plan) -> Result:
     measured |= {"classes": classes, "epochs": plan.epochs, "trainings that diverged": ended}
     learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
     measured["claims"], said = verdict({claim: above(gain) for claim, gain in gains.items()} if learnt else {})
+    said = said if plan.scale != "smoke" else "not comparable"
     crops = "ten crops" if plan.views == 10 else "one centre crop"
     note = (
         f"The networks of Table 3 on {classes} classes, {plan.scale} scale, {len(zfnets)} seed{'s' * (len(zfnets) > 1)}; "
