@@ -33,7 +33,6 @@ import reproduce.paper
 import zfnet
 from reproduce.digits import Digits
 from zfnet import plot
-from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
@@ -42,10 +41,12 @@ from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.evaluation import first_dense
+from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.model import Network
 from zfnet.parallel import ParallelError
+from zfnet.ranking import TopActivations
 from zfnet.record import SCALES, Record, environment, read_record, write_figure, write_gif, write_record
-from zfnet.top import TopActivations, top_activations
+from zfnet.top import top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"

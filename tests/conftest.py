@@ -1,6 +1,7 @@
 """Shared by all tests: a cache of their own, and one scenes network, trained once a session in about a minute."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import zfnet
+import zfnet.fast
 from zfnet.config import load_config
 from zfnet.data.scenes import load_scenes
 from zfnet.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_generate_tests(metafunc):
+    """Run the tests marked `reference` both with the accelerations of zfnet/fast and without."""
+    if metafunc.definition.get_closest_marker("reference"):
+        metafunc.parametrize("acceleration", ["fast", "reference"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def acceleration(request):
+    """What the test computes with: "fast", or "reference" for the references alone."""
+    choice = getattr(request, "param", "fast")
+    with zfnet.fast.disabled() if choice == "reference" else nullcontext():
+        yield choice
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,6 @@ from torch import nn
 from tqdm import tqdm
 
 from zfnet import plot
-from zfnet.activations import UnknownLayer, UnsupportedNetwork, trace
 from zfnet.checkpoint import CheckpointError, load
 from zfnet.config import ConfigError, load_config
 from zfnet.data import silent
@@ -27,14 +26,17 @@ from zfnet.data.frames import load_frames
 from zfnet.data.images import ImageError, preprocess
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
-from zfnet.deconv import cut, project
 from zfnet.evaluation import evaluate
+from zfnet.forward import trace
+from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.memory import keep_freed
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import ARCHITECTURES, Network, describe, device_of
 from zfnet.occlusion import occlude
 from zfnet.parallel import ParallelError, join
 from zfnet.plan import plan_run
+from zfnet.projection import project
+from zfnet.receptive_field import cut
 from zfnet.record import write_figure, write_gif
 from zfnet.top import top_activations
 from zfnet.train import Status, TrainingError, check_classes, train

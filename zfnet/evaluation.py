@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import evaluating
 from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.data.feed import Feed
 from zfnet.data.images import centre_crop, standardise
+from zfnet.forward import evaluating
 from zfnet.model import Network, device_of
 from zfnet.parallel import ALONE, Team
 
