@@ -136,7 +136,7 @@ def project_top(
         >>> model, images = zfnet.mnist(), torch.rand(3, 3, 28, 28)
         >>> top = zfnet.top_activations(model, images, "conv2", k=2)
         >>> {layer: p.pixels.shape for layer, rank, p in zfnet.project_top(model, images, top)}
-        {'conv2': torch.Size([64, 3, 16, 16])}
+        {'conv2': torch.Size([64, 3, 15, 15])}
     """
     layers = layer_names(tuple(top) if layers is None else layers)
     check_positive(batch=batch)
