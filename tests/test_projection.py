@@ -156,9 +156,9 @@ def test_dense_layers_and_the_papers_input(photographs):
 def test_wrong_requests_say_what_would_be_right(plain, photographs):
     with pytest.raises(UnknownLayer, match="no layer 'conv6'; the network has conv1, conv2"):
         project(plain, photographs, "conv6", 0)
-    with pytest.raises(UnknownLayer, match="'pool1' has no features of its own"):
+    with pytest.raises(UnknownLayer, match="'pool1' has no features to project"):
         project(plain, photographs, "pool1", 0)
-    with pytest.raises(UnknownLayer, match="None has no features"):
+    with pytest.raises(UnknownLayer, match="no layer None"):
         project(plain, photographs, None, 0)
     with pytest.raises(ValueError, match="channel must be whole numbers, got None"):
         project(plain, photographs, "conv5", None)
