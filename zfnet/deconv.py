@@ -7,9 +7,10 @@ below it, from top to bottom, each in three steps:
     2. rectify   max(0, signal)
     3. filter    convolve with the transposed filters, without bias
 
-Contrast normalization is skipped on the way down. The last filtering, into pixels, is not rectified,
-so pixels are signed. The result differs from the gradient in step 2 only: a gradient passes a ReLU
-where the forward signal was positive, the deconvnet where the signal that comes down is.
+Contrast normalization is skipped on the way down. The last filtering, into pixels, is not
+rectified, so pixels are signed. The result differs from the gradient in step 2 only: a gradient
+passes a ReLU where the forward signal was positive, the deconvnet where the signal that comes down
+is.
 
 Example:
     Project the strongest activation of conv2's map 17 with the three steps alone.
@@ -25,7 +26,7 @@ Example:
     >>> signal[0, 17, r, c] = maps[0, 17, r, c]
     >>> with torch.no_grad():
     ...     signal = filter_transposed(model.conv2, rectify(signal), (55, 55))  # (1, 96, 55, 55)
-    ...     signal = unpool(signal, t.switches["pool1"], (110, 110), model.pool1)  # (1, 96, 110, 110)
+    ...     signal = unpool(signal, t.switches["pool1"], (110, 110), model.pool1)
     ...     pixels = filter_transposed(model.conv1, rectify(signal), (224, 224))  # (1, 3, 224, 224)
     >>> torch.testing.assert_close(pixels, zfnet.project(model, x, "conv2", 17).pixels)
 """
@@ -110,7 +111,7 @@ def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d, col
 
 
 def _keep_last(signal: Tensor, switches: Tensor, cells: int) -> Tensor:
-    """Set a value (N, C, h, w) to zero where a later window in reading order has the same switch."""
+    """Set values (N, C, h, w) to zero where a later window has the same switch."""
     index = switches.flatten(2)  # (N, C, h w)
     window = torch.arange(index.shape[2], device=index.device).expand_as(index)
     last = window.new_full((*index.shape[:2], cells), -1).scatter_reduce(2, index, window, "amax")

@@ -139,7 +139,8 @@ def run(
         keep: The layers and steps whose outputs the trace keeps; None keeps all. With a choice, a
             ReLU overwrites its input where that is not kept.
         switches: Whether to record the pooling switches.
-        visit: Called as `visit(step, output)` after each step. A later step may overwrite the output.
+        visit: Called as `visit(step, output)` after each step. A later step may overwrite the
+            output.
 
     Returns:
         The trace.
@@ -194,7 +195,7 @@ def _shared(signal: Tensor, *others: Tensor) -> bool:
 
 
 def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return pooled maps and switches (N, C, h, w): the flat index of each maximum in its H x W map.
+    """Return pooled maps and switches (N, C, h, w), flat indices into the H x W maps.
 
     CPUs pool ten times faster when maps are channels last, so other maps are copied first.
     """
@@ -231,7 +232,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def normalizes_by_batch(model: nn.Module) -> bool:
-    """Whether an image's activations depend on the other images of its batch, even in evaluation mode."""
+    """Whether activations depend on the other images of the batch, even in evaluation mode."""
     return any(isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules())
 
 

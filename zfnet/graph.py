@@ -1,8 +1,8 @@
 """The layers of a network, as a list of named steps.
 
-The deconvnet inverts a network step by step, so it needs the modules that a forward pass applies, in
-order. `chain` lists them for ZFNet, for any `nn.Sequential`, and for networks such as torchvision's
-AlexNet and VGG. It rejects a network that is not its modules one after the other.
+The deconvnet inverts a network step by step, so it needs the modules that a forward pass applies,
+in order. `chain` lists them for ZFNet, for any `nn.Sequential`, and for networks such as
+torchvision's AlexNet and VGG. It rejects a network that is not its modules one after the other.
 """
 
 from __future__ import annotations
@@ -171,8 +171,7 @@ def _check_invertible(model: nn.Module, path: str, module: nn.Module) -> None:
     if kind is None or type(module).forward is not kind.forward:  # a subclass may compute something else
         raise UnsupportedNetwork(
             f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; "
-            "it needs a chain of convolutions, ReLU modules, max pooling, normalization and dense layers, "
-            "as in ZFNet or VGG"
+            "it needs convolutions, ReLU modules, max pooling, normalization and dense layers, as in VGG"
         )
     if isinstance(module, BATCHNORMS) and module.running_mean is None:
         raise UnsupportedNetwork(
@@ -181,10 +180,7 @@ def _check_invertible(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _name_as_in_paper(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Name another library's modules conv1, relu1, pool1, ..., and flatten before the first dense layer.
-
-    A network whose layers already have such names (conv1, ..., fc8) keeps all of them.
-    """
+    """Name modules conv1, relu1, ..., unless all layers have such names; flatten before dense ones."""
     kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn"}
     kinds |= {nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"} | dict.fromkeys(NORMS, "norm")
 
@@ -210,8 +206,7 @@ def _name_as_in_paper(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn
 def _completed_layers(named: list[tuple[str, nn.Module]]) -> list[str | None]:
     """For each module, return the layer whose activation it completes, or None.
 
-    A layer ends with its ReLU, else with the last of its weights and BatchNorm. Pooling,
-    normalization or dropout comes after the layer's activation.
+    A layer ends with its ReLU, else with the last of its weights and BatchNorm.
     """
     completed: list[str | None] = [None] * len(named)
     layer, end = None, 0
@@ -222,7 +217,7 @@ def _completed_layers(named: list[tuple[str, nn.Module]]) -> list[str | None]:
             completed[end] = None
             end = i
         else:
-            layer = None
+            layer = None  # pooling, normalization and dropout come after the activation
         if layer:
             completed[end] = layer
     return completed
@@ -231,9 +226,8 @@ def _completed_layers(named: list[tuple[str, nn.Module]]) -> list[str | None]:
 def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> None:
     """Raise UnsupportedNetwork unless the network applies the named modules one after the other.
 
-    The inputs and outputs of all modules are compared, because the logits can hide a difference: a
-    new last layer may be zero, and noise is added because everything is 0 for a gray image in a
-    network without biases.
+    All inputs and outputs are compared, because a new last layer may be zero and hide a difference.
+    So may a gray image in a network without biases, for which noise is passed too.
     """
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     images = torch.cat([x, noise])
@@ -255,7 +249,7 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
         raise _not_a_chain(model)
 
 
-Signal = tuple[Tensor, ...]  # a tensor and a copy of its values at the time, or empty for anything else
+Signal = tuple[Tensor, ...]  # a tensor and a copy of its values; empty for anything else
 
 
 def _record_calls(

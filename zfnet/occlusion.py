@@ -131,8 +131,8 @@ def measure_covered(
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
     """Cover each of N images at each of P boxes, and pass it through the network.
 
-    `steps` is empty, and `channel` None, for a network that is not a chain with convolutional layers.
-    Returns activation, probability, logit and label, each (N, P), as in `Occlusion`.
+    `steps` is empty, and `channel` None, for a network that is not a chain with convolutional
+    layers. Returns activation, probability, logit and label, each (N, P), as in `Occlusion`.
     """
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(batch)]
     activations, measured = [], []
@@ -147,7 +147,7 @@ def measure_covered(
 
 
 def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
-    """Return the occluder's boxes (rows, cols, 4): every `stride` pixels, with the last one clipped.
+    """Return the occluder's boxes (rows, cols, 4): every `stride` pixels, the last one clipped.
 
     Raises:
         ValueError: If the size or stride is not a whole number of at least 1, or if the stride is
@@ -175,7 +175,7 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 
 
 def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
-    """The network's steps; none where it is not a chain of modules, or has no convolutional layers."""
+    """The network's steps; none where it is not a chain, or has no convolutional layers."""
     try:
         steps = chain(model, x[:1])
     except UnsupportedNetwork:
@@ -185,7 +185,10 @@ def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
 
 
 def _forward(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of the last convolutional layer, and logits (N, classes). Without steps, logits twice. May overwrite x."""
+    """Maps of the last convolutional layer, and logits (N, classes); without steps, logits twice.
+
+    May overwrite x.
+    """
     if not steps:
         logits = logits_of(model, x)
         return logits, logits
@@ -197,7 +200,7 @@ def _forward(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor
 
 
 def _strongest_map(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The number (N,) of the map with the largest maximum, and that map's sum (N,), from maps (N, C, H, W)."""
+    """From maps (N, C, H, W), the map with the largest maximum (N,), and its sum (N,)."""
     channel = maps.amax((2, 3)).argmax(1)
     return channel, maps.sum((2, 3)).gather(1, channel[:, None])[:, 0]
 

@@ -74,7 +74,8 @@ def project(
         channel: A feature map, or one per projection (M,).
         position: (row, column), one per projection (M, 2), or None for each map's strongest
             position, the first in reading order.
-        activation: The units' activations (M,) if a search has found them; they need not be computed.
+        activation: The units' activations (M,) if a search has found them; they need not be
+            computed.
         crop: Whether to return the receptive fields; of a dense layer, the whole image.
         collision: What unpooling does where windows share a maximum: "sum", as back-propagation
             does, or "overwrite", as `torch.nn.MaxUnpool2d` does, which loses signal.
@@ -187,7 +188,8 @@ def project_found(
 ) -> Iterator[tuple[str, Tensor, Projection]]:
     """Project what a search has found, `batch` units of one layer at a time; see `project_top`.
 
-    `chains` holds the steps up to each layer, and `first` is the data set's first image (1, 3, H, W).
+    `chains` holds the steps up to each layer, and `first` is the data set's first image (1, 3, H,
+    W).
     """
     for layer, steps in chains.items():
         field, top_layer = receptive_field(steps, layer), top[layer]
@@ -218,7 +220,7 @@ def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor
 
 
 def read_images(dataset: Dataset, indices: list[int], device: torch.device, like: Tensor | None = None) -> Tensor:
-    """Read items of a data set as one batch (M, 3, H, W). Raises ValueError for items of several sizes."""
+    """Read items as one batch (M, 3, H, W). Raises ValueError for items of several sizes."""
     read_many = getattr(dataset, "__getitems__", None)  # PyTorch's way to read several items at once
     x = collate(read_many(indices) if read_many else [dataset[i] for i in indices])
     if like is not None and x.shape[1:] != like.shape[1:]:

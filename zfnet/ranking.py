@@ -18,7 +18,7 @@ Maxima = tuple[Tensor, ...]  # of a layer's C maps: value (C, n), image (C, n), 
 
 @dataclass(frozen=True, eq=False)
 class Top:
-    """The k strongest activations of each of a layer's C maps, strongest first, at most one per image.
+    """The k strongest activations of each of a layer's C maps, at most one per image.
 
     Attributes:
         value: (C, k) float32, -inf where there were fewer images.
@@ -56,7 +56,7 @@ class TopActivations(Mapping):
 
     @staticmethod
     def load(path: str | Path) -> TopActivations:
-        """Read a file of `save`, or the state of a search. Raises CheckpointError, naming the file."""
+        """Read a file of `save`, or the state of a search. Raises CheckpointError."""
         tensors, meta = read_tensors(path)
         names = ("value", "index", "position")
         try:
@@ -90,12 +90,12 @@ def ranking(value: Tensor, position: Tensor, k: int, *, least: bool = False, gro
 
 
 def merge(parts: list[Maxima], k: int, group_of: Tensor | None) -> Maxima:
-    """Keep the k strongest. The sort is stable and earlier images come first, so ties go to the lower index."""
+    """Keep the k strongest. The sort is stable, so ties go to the lower index."""
     value, index, position = (torch.cat(part, 1) for part in zip(*parts, strict=True))
     value, order = value.sort(dim=1, descending=True, stable=True)
     if group_of is not None:
         group, by_group = group_of[index.gather(1, order)].sort(dim=1, stable=True)
-        repeated = nn.functional.pad(group[:, 1:] == group[:, :-1], (1, 0))  # a stronger one of the group comes before
+        repeated = nn.functional.pad(group[:, 1:] == group[:, :-1], (1, 0))
         repeated = torch.zeros_like(repeated).scatter(1, by_group, repeated)
         k = min(k, int((~repeated[0]).sum()))  # every map has seen the same groups
         first = repeated.byte().sort(dim=1, stable=True).indices

@@ -1,4 +1,4 @@
-"""Window arithmetic: the pixels that a unit sees, the cells that a pixel reaches, the shapes that fit.
+"""Window arithmetic: the pixels that a unit sees, the cells that a pixel reaches.
 
 A convolution or pooling with kernel k, stride s, padding p and dilation d computes its cell o from
 the cells o s - p to o s - p + d (k - 1) of the map below. Followed down, this gives receptive
@@ -22,7 +22,7 @@ Size = tuple[int, int]  # height and width
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The pixels that a layer's units see: the unit at (r, c) sees `size` pixels from `offset` + r `stride`.
+    """What a layer's units see: the unit in row r, `size` pixels from `offset` + r `stride`.
 
     `offset` is negative where padding reaches outside the image.
     """
@@ -37,7 +37,8 @@ def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
 
     Raises:
         UnknownLayer: If the network has no such convolutional layer.
-        UnsupportedNetwork: If the field is not square, or if an adaptive pooling is below the layer.
+        UnsupportedNetwork: If the field is not square, or if an adaptive pooling is below the
+            layer.
     """
     names = [step.name for step in steps]
     if layer not in conv_layers(steps):
@@ -74,7 +75,7 @@ def receptive_field_box(steps: Sequence[Step], sizes: Mapping[str, Size], positi
 
 
 def map_sizes(steps: Sequence[Step], size: Size) -> dict[str, Size]:
-    """Return the size (h, w) of the map that enters each step, and under "" of the last step's output.
+    """Return the size (h, w) of each step's input, and under "" of the last step's output.
 
     Raises:
         ValueError: If nothing is left of an image of this size.
@@ -103,7 +104,7 @@ def check_fits(steps: Sequence[Step], x: Tensor) -> None:
 
 
 def _expected_input(module: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """What a module expects where the shape (C, H, W) or (F,) of its input is wrong; None where it is right."""
+    """What a module expects where its input's shape (C, H, W) or (F,) is wrong, else None."""
     match module:
         case nn.Conv2d() if len(shape) != 3 or shape[0] != module.in_channels:
             return f"{module.in_channels} channels, not {shape[0]}"
@@ -160,7 +161,7 @@ def cut_windows(maps: Tensor, window: Window, image: Tensor | None = None) -> Te
 
 
 def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
-    """Return kernel, stride, padding and dilation, each as [rows, columns]. Raises UnsupportedNetwork."""
+    """Return kernel, stride, padding and dilation, each [rows, columns]. Raises UnsupportedNetwork."""
     if getattr(module, "padding_mode", "zeros") != "zeros":
         raise UnsupportedNetwork(f"{module}: only padding with zeros is supported")
     values = [getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")]
@@ -174,14 +175,14 @@ def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
 
 
 def is_windowed(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.MaxPool2d]:
-    """Whether a module computes each cell from a window of cells. Raises UnsupportedNetwork for adaptive pooling."""
+    """Whether each cell is computed from a window. Raises UnsupportedNetwork for adaptive pooling."""
     if isinstance(module, nn.AdaptiveAvgPool2d):
         raise UnsupportedNetwork(f"{module} is below a convolution: its cells have windows of several sizes")
     return isinstance(module, (nn.Conv2d, nn.MaxPool2d))
 
 
 def output_size(module: nn.Module, size: Size) -> Size:
-    """Return the size (h, w) of a module's output for maps of `size`; 0 or less where nothing is left.
+    """Return the size (h, w) of a module's output; 0 or less where nothing is left.
 
     Raises UnsupportedNetwork as `is_windowed` does.
     """
@@ -194,7 +195,7 @@ def output_size(module: nn.Module, size: Size) -> Size:
 
 
 def _output_side(n: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool) -> int:
-    """PyTorch's rule: in ceil mode the last window must begin inside the map or its left padding."""
+    """PyTorch's rule: in ceil mode the last window begins inside the map or its left padding."""
     span = n + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return span // stride + 1
@@ -204,7 +205,7 @@ def _output_side(n: int, kernel: int, stride: int, padding: int, dilation: int, 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Rectangles of cells: rows and columns from `low` (..., 2), inclusive, to `high` (..., 2), exclusive; int64."""
+    """Rectangles of cells from `low` (..., 2) to `high` (..., 2), exclusive; int64."""
 
     low: Tensor
     high: Tensor
@@ -218,13 +219,13 @@ class Window:
         return Window(self.low[index], self.high[index])
 
     def below(self, module: nn.Conv2d | nn.MaxPool2d) -> Window:
-        """The cells that a module reads to compute these cells. They lie outside the map where it pads."""
+        """The cells that a module reads to compute these; outside the map where it pads."""
         kernel, stride, padding, dilation = (self.low.new_tensor(v) for v in geometry(module))
         low = self.low * stride - padding
         return Window(low, low + (self.size - 1) * stride + dilation * (kernel - 1) + 1)
 
     def above(self, module: nn.Conv2d | nn.MaxPool2d, size: Sequence[int]) -> Window:
-        """The cells of a module's output, of `size` (h, w), that depend on these cells; never empty."""
+        """The cells of a module's output, of `size` (h, w), that depend on these; never empty."""
         kernel, stride, padding, dilation = (self.low.new_tensor(v) for v in geometry(module))
         low = -((dilation * (kernel - 1) - self.low - padding) // stride)  # rounded up
         high = (self.high - 1 + padding) // stride + 1
@@ -241,14 +242,15 @@ class Window:
         return bool((self.low < 0).any() or (self.high > self.high.new_tensor(size)).any())
 
     def outside(self, size: Sequence[int]) -> Tensor:
-        """Which cells of M windows of one size (h, w) are outside a map of `size`: (M, h, w) bool."""
+        """Which cells of M windows of one shape are outside a map of `size`: (M, h, w) bool."""
         rows, columns = self.rows_and_columns()
         return ~(((rows >= 0) & (rows < size[0]))[:, :, None] & ((columns >= 0) & (columns < size[1]))[:, None])
 
     def always_outside(self, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """How many first and last rows and columns are outside a map of `size` (h, w) in all windows.
+        """How many first and last rows and columns are outside a map of `size` in all windows.
 
-        Returns [top, left] and [bottom, right], int64. At least one row and column is never counted.
+        Returns [top, left] and [bottom, right], int64. At least one row and column is never
+        counted.
         """
         spare = self.size[0] - 1
         first = (-self.low).amin(0).clamp_min(0).minimum(spare)

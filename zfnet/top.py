@@ -1,4 +1,4 @@
-"""The strongest activations of every feature map over a data set, in one pass and constant memory (Fig. 2)."""
+"""The strongest activations of every feature map over a data set, in one pass (Fig. 2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
 from zfnet.validation import as_integers, check_input, check_positive
 
-COLUMNS = 256  # merge the table after this many images; a merge sorts k + max(k, COLUMNS) values per map
+COLUMNS = 256  # images between merges; a merge sorts k + max(k, COLUMNS) values per map
 SAMPLED_ITEMS = 16  # items that identify a data set without a digest
 WRITE_EVERY = 30.0  # seconds between two writes of the state
 
@@ -42,8 +42,9 @@ def top_activations(
 ) -> TopActivations:
     """Find the k strongest activations of each feature map over a data set.
 
-    Zeiler & Fergus, section 4. An image counts once, by its strongest position. Ties go to the lower
-    index and to the earlier position in reading order. Activations are rectified, before pooling.
+    Zeiler & Fergus, section 4. An image counts once, by its strongest position. Ties go to the
+    lower index and to the earlier position in reading order. Activations are rectified, before
+    pooling.
 
     Args:
         model: A network that is a chain of modules.
@@ -51,7 +52,8 @@ def top_activations(
         layers: Layers with weights: conv1, ..., fc8.
         k: How many activations to keep per map.
         batch: The number of images per forward pass.
-        groups: A group per image (N,); at most one image of a group is kept, for crops of one photograph.
+        groups: A group per image (N,); at most one image of a group is kept, for crops of one
+            photograph.
         state: A file from which an interrupted search continues.
         team: The processes that share the batches; each receives the whole table.
         progress: A progress bar such as `tqdm.tqdm`.
@@ -174,7 +176,8 @@ class _Search:
 def strongest_positions(steps: Sequence[Step], layers: Sequence[str], x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Pass images x (B, 3, H, W) through the steps, and find where each map is strongest.
 
-    Returns for each layer the maxima (B, C) and their positions (B, C, 2), the first in reading order.
+    Returns for each layer the maxima (B, C) and their positions (B, C, 2), the first in reading
+    order.
     """
     t = run(steps, x, keep=layers, switches=False)
     found = {}
@@ -186,7 +189,7 @@ def strongest_positions(steps: Sequence[Step], layers: Sequence[str], x: Tensor)
 
 
 def collate(items: Sequence) -> Tensor:
-    """Stack the images of some items (tensor or (tensor, label)) into a batch. Raises ValueError."""
+    """Stack the images of items, tensors or (tensor, label), into a batch. Raises ValueError."""
     images = [item[0] if isinstance(item, (list, tuple)) else item for item in items]
     for image in images:
         if not isinstance(image, Tensor):
@@ -258,5 +261,5 @@ def _check_groups(groups: Sequence[int] | np.ndarray | Tensor, size: int, device
 
 
 def _pad_batch(x: Tensor, batch: int) -> Tensor:
-    """Repeat the last image up to a full batch: rounding depends on the batch size, and would break ties."""
+    """Repeat the last image up to a full batch: rounding varies with its size and breaks ties."""
     return torch.cat([x, x[-1:].expand(batch - len(x), *x.shape[1:])]) if len(x) < batch else x

@@ -16,7 +16,7 @@ from zfnet.validation import as_integers
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """M units of a layer: images (M,), channels (M,), positions (M, 2) or None, activations (M,) or None."""
+    """M units of a layer: images (M,), channels (M,), and if known positions (M, 2), activations (M,)."""
 
     image: Tensor
     channel: Tensor
@@ -70,7 +70,7 @@ def layer_size(steps: Sequence[Step], x: Tensor) -> Size:
 
 
 def found_units(top: Top, channel: Tensor, rank: Tensor, x: Tensor) -> Units:
-    """Return the units of a search at `channel` (M,) and `rank` (M,), one per image of x (M, 3, H, W)."""
+    """Return a search's units at `channel` (M,) and `rank` (M,), one per image of x (M, 3, H, W)."""
     position, value = top.position[channel, rank].long(), top.value[channel, rank]
     rows = torch.arange(len(channel), device=x.device)
     return Units(rows, channel.to(x.device), position.to(x.device), value.to(x))
@@ -92,7 +92,7 @@ def locate(maps: Tensor, units: Units, rows: Tensor) -> Units:
 
 
 def one_hot(maps: Tensor, units: Units) -> Tensor:
-    """Return maps of zeros with one activation each, of the size of `maps` (N, C, H, W): (M, C, H, W)."""
+    """Return maps (M, C, H, W) of zeros with one activation each, of the size of `maps`."""
     assert units.position is not None
     assert units.activation is not None
     count = len(units.channel)

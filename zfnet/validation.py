@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-Target = int | Sequence[int] | Tensor | None  # one class for all images, one per image, or the predicted ones
+Target = int | Sequence[int] | Tensor | None  # a class, one per image, or the predicted ones
 
 
 def check_input(model: nn.Module, x: Tensor) -> None:
@@ -17,7 +17,7 @@ def check_input(model: nn.Module, x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or 0 in x.shape:
         kind = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"expected a float batch (N, C, H, W), as zfnet.preprocess returns, got {kind}")
-    dense = x if x.is_contiguous() else x.permute(0, 2, 3, 1)  # aminmax copies a tensor that is not contiguous
+    dense = x if x.is_contiguous() else x.permute(0, 2, 3, 1)  # else aminmax copies
     if not all(bound.isfinite() for bound in dense.aminmax()):
         raise ValueError("x has values that are not finite")
     weight = next(model.parameters(), x)
@@ -93,7 +93,7 @@ def expand_fill(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
 
 @contextmanager
 def wrap_shape_errors(x: Tensor) -> Iterator[None]:
-    """Raise ValueError where a network of another library fails on x, which in practice means its shape.
+    """Raise ValueError where another library's network fails on x, in practice because of its shape.
 
     Use it around the forward pass of a whole network only. Steps are checked by arithmetic instead.
     """

@@ -1,9 +1,10 @@
-"""Project thousands of units that a search has found, with each part of an image passed forward once.
+"""Project thousands of units that a search has found, passing each part of an image once.
 
-The strongest units over a data set crowd in some of its images, where their receptive fields overlap,
-and the way down needs only the switches of the way up. So the windows of the last pooled map that the
-units of an image see are merged where that lowers the number of multiplications. Each merged window is
-passed up once, and every unit's switches are cut out of it (zfnet/fast/patches.py).
+The strongest units over a data set crowd in some of its images, where their receptive fields
+overlap, and the way down needs only the switches of the way up. So the windows of the last pooled
+map that the units of an image see are merged where that lowers the number of multiplications. Each
+merged window is passed up once, and every unit's switches are cut out of it
+(zfnet/fast/patches.py).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class _Layer:
     def project(
         self, rows: Tensor, table_row: Tensor, tables: dict[str, SwitchTable], first: Tensor
     ) -> tuple[str, Tensor, Projection]:
-        """Project some units (M,) through the switches of their windows, `table_row` (M,) of the tables."""
+        """Project units (M,) through the switches of their windows, `table_row` (M,) of the tables."""
         device = first.device
         channel, position, value = (t[rows].to(device) for t in (self.channel, self.position, self.value))
         t, pixels = cut_switches(self.steps, first, tables, table_row.to(device), position)
@@ -120,7 +121,10 @@ def _pass_windows(
     model: nn.Module, steps: list[Step], dataset: Dataset, first: Tensor,
     image: np.ndarray, low: np.ndarray, high: np.ndarray, batch: int,
 ) -> Iterator[tuple[int, int, dict[str, SwitchTable]]]:  # fmt: skip
-    """Pass windows low, high (B, 2) of images (B,) up: (begin, end, the switches in windows begin to end)."""
+    """Pass windows low, high (B, 2) of images (B,) up.
+
+    Yields (begin, end, the switches in windows begin to end).
+    """
     size, parts, begin, end = high - low, [], 0, 0
     while end < len(image):
         at_once = min(batch, max(1, CHUNK // largest_map(steps, (int(size[end, 0]), int(size[end, 1])))))

@@ -12,10 +12,10 @@ from zfnet.receptive_field import Window
 if TYPE_CHECKING:
     from zfnet.fast.incremental import Incremental
 
-# Multiply-adds in the time of moving one number through memory: about this on two cores with AVX-512.
+# Multiply-adds in the time of moving one number through memory, on two cores with AVX-512.
 VALUE = 160
-# Multiply-adds in the time of one call of a layer for one group of windows. A GPU's is an estimate, not
-# measured: 0.15 ms to launch its kernels and to send the windows' places, at 30e12 per second.
+# Multiply-adds in the time of one call of a layer for one group of windows. A GPU's is an estimate,
+# not measured: 0.15 ms to launch its kernels and to send the windows, at 30e12 per second.
 CALL = {"cpu": 2e7, "cuda": 5e9}
 
 
@@ -31,8 +31,8 @@ def predict(network: Incremental, boxes: Tensor, batch: int) -> tuple[float, int
         batch: Whole images that fit into memory.
 
     Returns:
-        The time for all boxes as a share of the time of whole passes, and how many positions at once
-        take no more memory than `batch` whole images.
+        The time for all boxes as a share of the time of whole passes, and how many positions at
+        once take no more memory than `batch` whole images.
     """
     window, count = Window(boxes[:, :2], boxes[:, 2:]), len(boxes)
     work = whole = calls = 0.0

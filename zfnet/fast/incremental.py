@@ -1,15 +1,15 @@
 """What an occluder changes, and nothing else: the exact incremental forward pass.
 
-The maps of the unoccluded image are kept. For each position of the occluder, a convolution or pooling
-computes only the window of its map that depends on the occluded pixels, from the window below it and a
-halo of unoccluded cells. Positions whose windows have the same shape go through a layer together. The
-first dense layer adds to its unoccluded output what the changed cells contribute. Nothing is
-approximated: only the order of floating-point sums differs. Krypton (Nakandala et al., SIGMOD 2019) has
-the same idea.
+The maps of the unoccluded image are kept. For each position of the occluder, a convolution or
+pooling computes only the window of its map that depends on the occluded pixels, from the window
+below it and a halo of unoccluded cells. Positions whose windows have the same shape go through a
+layer together. The first dense layer adds to its unoccluded output what the changed cells
+contribute. Nothing is approximated: only the order of floating-point sums differs. Krypton
+(Nakandala et al., SIGMOD 2019) has the same idea.
 
-A table holds the cells of one layer as rows of C channels: row 0 is what is outside the map (zero, or
-minus infinity for a pooling), then come the unoccluded cells in reading order, then the changed windows,
-one after the other.
+A table holds the cells of one layer as rows of C channels: row 0 is what is outside the map (zero,
+or minus infinity for a pooling), then come the unoccluded cells in reading order, then the changed
+windows, one after the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measure_covered(
     model: nn.Module, steps: Sequence[Step], x: Tensor, fill: Tensor, boxes: Tensor, channel: Tensor | None,
     target: Tensor, *, batch: int, progress: Callable,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Accelerate `occlusion.measure_covered`: incrementally where the count of operations says that it pays.
+    """Accelerate `occlusion.measure_covered`, where the count of operations says that it pays.
 
     Elsewhere the reference runs on maps that are channels last.
     """
@@ -64,7 +64,7 @@ def pays(share: float) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A convolution or pooling with the pointwise steps that follow it; `weight` is channels last."""
+    """A convolution or pooling with its pointwise steps; `weight` is channels last."""
 
     steps: tuple[Step, ...]
     weight: Tensor | None
@@ -101,7 +101,8 @@ class Unoccluded:
         fill: (H W, 3), the occluder's pixels.
         channel: The feature map whose sum is wanted.
         map: (h, w) float64, that map.
-        hidden: (1, F), the first dense layer's output; None where more than a flattening precedes it.
+        hidden: (1, F), the first dense layer's output; None where more than a flattening precedes
+            it.
     """
 
     tables: list[Tensor]
@@ -113,7 +114,7 @@ class Unoccluded:
 
 @dataclass(frozen=True, eq=False)
 class Changed:
-    """M changed windows in a table: the cell (r, c) of window m is row start[m] + r pitch[m] + c."""
+    """M changed windows in a table: cell (r, c) of window m is row start[m] + r pitch[m] + c."""
 
     window: Window
     start: Tensor
@@ -123,7 +124,7 @@ class Changed:
         return Changed(self.window[index], self.start[index], self.pitch[index])
 
     def rows(self, patch: Window, size: Size) -> Tensor:
-        """The table's row of each cell of M patches of one shape (h, w), in a map of `size`: (M, h, w)."""
+        """The table's row of each cell of M patches of one shape, in a map of `size`: (M, h, w)."""
         r, c = patch.rows_and_columns()
         low, high = self.window.low, self.window.high
         r_changed, c_changed = (r >= low[:, :1]) & (r < high[:, :1]), (c >= low[:, 1:]) & (c < high[:, 1:])
@@ -134,11 +135,11 @@ class Changed:
 
 
 class Incremental:
-    """The incremental forward pass for images x (N, 3, H, W) and an occluder's pixels `fill`, of the same shape.
+    """The incremental forward pass for images x (N, 3, H, W) and an occluder's pixels `fill`, alike.
 
-    `channel` (N,) is the map of the last convolutional layer to sum up. Call the object with the number
-    of an image and boxes (M, 4): it returns that sum (M,) and the logits (M, classes), with each box
-    covered. Raises UnsupportedNetwork where it is impossible.
+    `channel` (N,) is the map of the last convolutional layer to sum up. Call the object with the
+    number of an image and boxes (M, 4): it returns that sum (M,) and the logits (M, classes), with
+    each box covered. Raises UnsupportedNetwork where it is impossible.
     """
 
     def __init__(self, steps: Sequence[Step], x: Tensor, fill: Tensor, channel: Tensor | None):
@@ -216,7 +217,7 @@ class Incremental:
         return above, Changed(window, start, window.size[:, 1])
 
     def _buffer(self, name: str, rows: int, channels: int) -> Tensor:
-        """Memory for a table (rows, channels) that is reused: fresh memory costs as much time as filling it."""
+        """Reusable memory for a table (rows, channels): fresh memory costs as much as filling it."""
         buffer = self.buffers.get(name)
         if buffer is None or buffer.numel() < rows * channels:
             buffer = self.buffers[name] = self.x.new_empty(rows * channels)
@@ -250,7 +251,7 @@ class Incremental:
 
 
 def _split(steps: Sequence[Step]) -> tuple[Sequence[Step], list[Stage], Sequence[Step]]:
-    """Split the steps into those before the first convolution or pooling, the stages, and the rest."""
+    """Split the steps: before the first convolution or pooling, the stages, and the rest."""
     windowed = [isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)) for step in steps]
     first = windowed.index(True)
     end = first

@@ -15,12 +15,12 @@ from zfnet.graph import Step
 from zfnet.receptive_field import Size, geometry
 
 CHANNELS_LAST = torch.channels_last
-FEW_CHANNELS = 32  # channels times phases, up to which filtering by phase pays: the filtering into pixels
+FEW_CHANNELS = 32  # channels times phases, up to which filtering by phase pays
 
 
 @torch.no_grad()
 def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tensor:
-    """Accelerate `projection.project_signal`: the loop of `deconv.backproject` over the kernels here."""
+    """Accelerate `projection.project_signal`: `deconv.backproject` with the kernels below."""
     original = signal
     for step in reversed(t.steps):
         size = t.inputs[step.name]
@@ -44,13 +44,13 @@ def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d) -> 
         return deconv.unpool(signal, switches, size, pool)
     kernel, stride, padding, dilation = geometry(pool)
     memory_format = CHANNELS_LAST if switches.is_contiguous(memory_format=CHANNELS_LAST) else torch.contiguous_format
-    below = torch.empty(*signal.shape[:2], *size, dtype=signal.dtype, memory_format=memory_format)  # only its shape is read
+    below = torch.empty(*signal.shape[:2], *size, dtype=signal.dtype, memory_format=memory_format)
     backward = torch.ops.aten.max_pool2d_with_indices_backward
     return backward(signal, below, kernel, stride, padding, dilation, pool.ceil_mode, switches)
 
 
 def filter_transposed(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
-    """Accelerate `deconv.filter_transposed` for maps of one cell, and for the filtering into pixels."""
+    """Accelerate `deconv.filter_transposed` for maps of one cell, and into pixels."""
     kernel, stride, padding, dilation = geometry(conv)
     dense = conv.groups == 1 and dilation == [1, 1]
     one_cell = signal.shape[2:] == (1, 1) and padding == [0, 0] and list(size) == kernel
@@ -63,16 +63,16 @@ def filter_transposed(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
 
 
 def _from_one_cell(conv: nn.Conv2d, signal: Tensor) -> Tensor:
-    """Filter maps (M, C, 1, 1) by a matrix product, with filters that are channels last: (M, C', k, k)."""
+    """Filter maps (M, C, 1, 1) by a matrix product: (M, C', k, k). Filters are channels last."""
     weight = conv.weight.permute(0, 2, 3, 1)  # (C, k, k, C')
     return (signal[:, :, 0, 0] @ weight.flatten(1)).view(-1, *weight.shape[1:]).permute(0, 3, 1, 2)
 
 
 def _by_phase(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
-    """Filter with a stride s as s x s convolutions with stride 1, one per phase of the pixels, interleaved.
+    """Filter with stride s by s x s convolutions with stride 1, one per phase, interleaved.
 
-    With n = s u + i, y[s u + i] = sum over t of signal[u - t] w[i + s t]. With few channels below, CPUs
-    are twice as fast at this as at the transposed convolution.
+    With n = s u + i, y[s u + i] = sum over t of signal[u - t] w[i + s t]. With few channels below,
+    CPUs are twice as fast at this as at the transposed convolution.
     """
     s, weight = conv.stride[0], conv.weight  # weight (C, C', k, k)
     rows, columns = (-(-k // s) for k in conv.kernel_size)  # taps per phase
@@ -87,7 +87,7 @@ def _by_phase(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
 
 
 def strongest_positions(steps: Sequence[Step], layers: Sequence[str], x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Accelerate `top.strongest_positions`: channels last, and each map is dropped once it is read."""
+    """Accelerate `top.strongest_positions`: channels last, each map dropped once it is read."""
     found = {}
 
     def read(step: Step, output: Tensor) -> None:

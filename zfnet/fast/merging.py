@@ -30,7 +30,8 @@ def multiplications(steps: list[Step], size: Size) -> np.ndarray:
 def merge_windows(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, ...]:
     """Merge windows while that lowers their total cost.
 
-    Greedy: in each image the two windows whose union saves most become one, until none saves anything.
+    Greedy: in each image the two windows whose union saves most become one, until none saves
+    anything.
 
     Args:
         image: The image of each window (M,).
@@ -57,7 +58,7 @@ def merge_windows(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np
 
 
 def _merge_image(low: np.ndarray, high: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Merge the different windows of one image: the merged low and high, and each window's number among them."""
+    """Merge the windows of one image: the merged low and high, and each window's merged number."""
     own = np.arange(len(low))
     if len(low) > CROWD:  # the search for pairs would take longer than it saves
         first, last = low.min(0, keepdims=True), high.max(0, keepdims=True)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class PaddingMask(nn.Module):
     """Set cells outside the map to the padding value, and pad the sides that no window computes.
 
-    On the way down the sides are cut off again, and cells outside pass no signal. A pooling pads with
-    minus infinity; no switch points there, so there is nothing to set on the way down.
+    On the way down the sides are cut off again, and cells outside pass no signal. A pooling pads
+    with minus infinity; no switch points there, so there is nothing to set on the way down.
 
     Args:
         sides: (left, right, top, bottom), the cells to pad.

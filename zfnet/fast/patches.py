@@ -1,12 +1,13 @@
 """Project units through their receptive fields alone.
 
-A unit of layer 3 sees 75 x 75 of 224 x 224 pixels, a unit of layer 5 139 x 139. The receptive fields of
-M units are cut out and pass through the network's convolutions and poolings without padding, up to the
-single cell of each unit. Near a border a field reaches outside the image, and there each layer must see
-its own padding. Cells that are outside for all M units are padded before the next layer instead of
-computed; cells that are outside for some units are set to the padding value. So units at similar
-positions, taken together, cost least. The result is a `Trace` of patches, with switches inside the
-patch, through which signals are carried down as through any other.
+A unit of layer 3 sees 75 x 75 of 224 x 224 pixels, a unit of layer 5 139 x 139. The receptive
+fields of M units are cut out and pass through the network's convolutions and poolings without
+padding, up to the single cell of each unit. Near a border a field reaches outside the image, and
+there each layer must see its own padding. Cells that are outside for all M units are padded before
+the next layer instead of computed; cells that are outside for some units are set to the padding
+value. So units at similar positions, taken together, cost least. The result is a `Trace` of
+patches, with switches inside the patch, through which signals are carried down as through any
+other.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from zfnet.graph import Step, channels_of
 from zfnet.receptive_field import ReceptiveField, Size, Window, cut, cut_windows, map_sizes
 from zfnet.units import Units, as_maps, locate
 
-CHUNK = 8_000_000  # numbers in a map of all units that are projected at once; larger chunks spill out of cache
-FEW_UNITS = 4  # of one image; a pass of the whole image costs about as much as four fields of layer 5
+CHUNK = 8_000_000  # numbers in the largest map at once; larger chunks spill out of cache
+FEW_UNITS = 4  # of one image; a pass of the image costs about four fields of layer 5
 
 
 def project_units(
@@ -38,8 +39,8 @@ def project_units(
 ) -> tuple[Tensor, Units]:
     """Accelerate `projection.project_units`: pass and project what the units see, and no more.
 
-    Dense layers see everything. Overwriting is not local: a pooling window that the unit does not see
-    may overwrite one that it sees. Both are left to the reference.
+    Dense layers see everything. Overwriting is not local: a pooling window that the unit does not
+    see may overwrite one that it sees. Both are left to the reference.
     """
     if field is None or collision != "sum":
         whole = projection.project_units.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
@@ -88,7 +89,8 @@ def _project_chunk(
 def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units) -> Tensor:
     """Carry M units down through a trace of what they see: patches (M, 3, R, R) of the `field`.
 
-    `window` holds the pixels of the trace, which lack the rows and columns outside the image for all units.
+    `window` holds the pixels of the trace, which lack the rows and columns outside the image for
+    all units.
     """
     assert units.position is not None
     assert units.activation is not None
@@ -104,8 +106,8 @@ def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units
 def trace_fields(steps: list[Step], x: Tensor, units: Units, *, only_switches: bool = False) -> tuple[Trace, Window]:
     """Pass only what M units see through the network.
 
-    The steps end with the units' layer, whose output is (M, C, 1, 1). `only_switches` stops after the
-    last pooling, which is enough for the way down. Returns the windows of pixels as well.
+    The steps end with the units' layer, whose output is (M, C, 1, 1). `only_switches` stops after
+    the last pooling, which is enough for the way down. Returns the windows of pixels as well.
     """
     assert units.position is not None
     fields = Fields.of(steps, _size(x), Window(units.position, units.position + 1))
@@ -116,10 +118,10 @@ def trace_fields(steps: list[Step], x: Tensor, units: Units, *, only_switches: b
 
 
 def trace_windows(steps: list[Step], x: Tensor, image: Tensor, window: Window) -> dict[str, SwitchTable]:
-    """Return the switches below B windows, of one size, of the last step's maps, for images (B,) of x.
+    """Return the switches below B windows of the last step's maps, of one size, for images (B,).
 
-    What several units of an image see passes through the network once; `cut_switches` returns the part
-    of each unit.
+    What several units of an image see passes through the network once; `cut_switches` returns the
+    part of each unit.
     """
     fields = Fields.of(steps, _size(x), window)
     above = fields.outputs() | {fields.steps[-1].name: window}
@@ -138,7 +140,7 @@ def whole_switches(t: Trace) -> dict[str, SwitchTable]:
 def cut_switches(
     steps: list[Step], x: Tensor, tables: dict[str, SwitchTable], row: Tensor, position: Tensor | None
 ) -> tuple[Trace, Window]:
-    """Return what `trace_fields` does with `only_switches`, cut out of window row (M,) of the tables."""
+    """Do as `trace_fields` with `only_switches`, from window row (M,) of the tables."""
     assert position is not None
     sizes = map_sizes(steps, _size(x))
     fields = Fields.of(steps, _size(x), Window(position, position + 1))
@@ -156,7 +158,7 @@ def cut_switches(
 
 @dataclass(frozen=True, eq=False)
 class Fields:
-    """The steps for windows of maps: without padding, with a `PaddingMask` where a window reaches outside.
+    """The steps for windows: without padding, with a `PaddingMask` where one reaches outside.
 
     `inputs` holds the cells that enter each step.
     """
@@ -218,7 +220,7 @@ def _run_windows(fields: Fields, x: Tensor, image: Tensor, end: int) -> Trace:
 
 
 def _padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
-    """Return the mask for windows that reach outside a map of `size`, and the windows left to compute."""
+    """Return the mask for windows that reach outside a map, and the windows left to compute."""
     first, last = window.always_outside(size)
     inner = Window(window.low + first, window.high - last)
     (top, left), (bottom, right) = first.tolist(), last.tolist()
@@ -228,7 +230,7 @@ def _padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[Paddin
 
 
 def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
-    """The numbers in the largest map of what a window of the last map sees; of one unit by default."""
+    """The numbers in the largest map that a window of the last map sees; of one unit by default."""
     window, most = Window(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([size])), 1
     for step in reversed(steps):
         if isinstance(step.module, nn.Conv2d):
@@ -239,7 +241,7 @@ def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
 
 
 def channels_last(steps: Sequence[Step]) -> list[Step]:
-    """Copy the convolutions with filters that are channels last; CPUs otherwise reorder them at each call."""
+    """Copy the convolutions with channels-last filters; CPUs otherwise reorder them at each call."""
     found = []
     for step in steps:
         module = step.module

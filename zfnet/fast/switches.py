@@ -16,9 +16,9 @@ from zfnet.receptive_field import Window
 class SwitchTable:
     """A pooling's switches in B windows of its maps.
 
-    Cell (r, c) of window b is row start[b] + r size[b, 1] + c of the table. It is the pooled map's cell
-    above[b] + (r, c). Its switch is an index into a window of the map below, which is width[b] cells
-    wide and begins at below[b].
+    Cell (r, c) of window b is row start[b] + r size[b, 1] + c of the table. It is the pooled map's
+    cell above[b] + (r, c). Its switch is an index into a window of the map below, which is width[b]
+    cells wide and begins at below[b].
 
     Attributes:
         table: (cells, C) int32 or int64.
@@ -54,10 +54,11 @@ class SwitchTable:
         return SwitchTable(table, torch.cat(start), *others)
 
     def cut(self, row: Tensor, window: Window, below: Window) -> Tensor:
-        """The switches (M, h, w, C) of M windows of one size, each inside the table's window row (M,).
+        """The switches (M, h, w, C) of M windows of one size, from the table's window row (M,).
 
-        They are indices into the windows `below` of the map below. Cells outside the map, or read by
-        such cells only, may be outside the table's window; they get no signal, so any switch will do.
+        They are indices into the windows `below` of the map below. Cells outside the map, or read
+        by such cells only, may be outside the table's window; they get no signal, so any switch
+        will do.
         """
         last = self.size[row] - 1
         r, c = (cells - low for cells, low in zip(window.rows_and_columns(), self.above[row].split(1, 1), strict=True))
