@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.graph import Step, UnsupportedNetwork, conv_layers, layers_of, unknown_layer
@@ -126,8 +127,10 @@ def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (shape[0], *output_size(module, (shape[1], shape[2])))
         case nn.Linear():
             return (*shape[:-1], module.out_features)
-        case nn.Flatten() | nn.AdaptiveAvgPool2d():
-            return tuple(module(torch.empty(1, *shape, device="meta")).shape[1:])
+        case nn.AdaptiveAvgPool2d():
+            return tuple(F.adaptive_avg_pool2d(torch.empty(1, *shape, device="meta"), module.output_size).shape[1:])
+        case nn.Flatten():
+            return tuple(torch.empty(1, *shape, device="meta").flatten(module.start_dim, module.end_dim).shape[1:])
     return shape
 
 

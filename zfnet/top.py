@@ -167,9 +167,9 @@ class _Search:
 
     def _steps(self, x: Tensor) -> list[Step]:
         """The steps up to the highest layer."""
-        steps = network_steps(self.model, x)
+        steps = network_steps(self.model, x, *self.layers)
         check_layers(steps, self.layers)
-        return network_steps(self.model, x, *self.layers)
+        return steps
 
 
 @reference

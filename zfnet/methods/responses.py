@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zfnet.data import silent
 from zfnet.forward import Hook, evaluating, network_steps, run
-from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, check_layers, layer_names, module_of, steps_until
+from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, check_layers, layer_names, module_of
 from zfnet.model import device_of
 from zfnet.ranking import Top, ranking
 from zfnet.top import collate
@@ -131,7 +131,7 @@ def stream(
 def reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool) -> Callable[[Tensor], dict[str, Tensor]]:
     """How the layers' activations are read: step by step in a chain of modules, by hooks in any other network."""
     try:
-        steps = network_steps(model, x)
+        steps = network_steps(model, x, *layers)
     except UnsupportedNetwork as error:
         if not rectified:
             message = f"what stands before a layer's ReLU can be told in a chain of modules only: {error}"
@@ -139,7 +139,7 @@ def reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool) 
         modules = {layer: module_of(model, layer, x) for layer in layers}
         return partial(read_by_hooks, model, modules)
     check_layers(steps, layers)
-    return partial(read_steps, steps_until(steps, *layers), layers, rectified)
+    return partial(read_steps, steps, layers, rectified)
 
 
 def read_steps(steps: Sequence[Step], layers: Sequence[str], rectified: bool, x: Tensor) -> dict[str, Tensor]:
