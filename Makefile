@@ -13,7 +13,7 @@ TORCH ?=
 ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH) is unknown: use TORCH=cpu, or leave it out)
 endif
-# PyTorch's own index. Tested: the commands that make prints (tests/test_packaging.py). Not tested: the download itself.
+# PyTorch's own index. Tested: the commands that make runs (tests/test_packaging.py). Not tested: the download.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL_TORCH = $(if $(TORCH),$(PIP) --quiet torch torchvision --index-url $(CPU_INDEX))
 SIZE = $(if $(TORCH),hundreds of megabytes,some gigabytes)

@@ -69,6 +69,11 @@ def test_every_document_names_the_address_of_pyproject(texts):
     assert all(url == ADDRESS or url.startswith(f"{ADDRESS}/") for url in PROJECT["urls"].values())
 
 
+def test_the_api_page_lists_every_public_name():
+    listed = re.findall(r"^::: zfnet\.(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(set(zfnet.__all__) - {"METHODS"})  # a dict: `explain` lists its keys
+
+
 def test_nothing_tells_to_install_another_project(texts):
     for line in ("pip install zfnet", "pip install 'zfnet[dev]'", "pip install -U zfnet\n", "uv add zfnet"):
         assert re.search(CONSOLE, line)
@@ -232,6 +237,11 @@ def test_the_wheel_runs_from_anywhere(installed):
     assert "conv5" in zfnet_command("project", "cat.png")
     assert "grad_cam for" in zfnet_command("explain", "cat.png")
     assert "probability" in zfnet_command("occlude", "cat.png", "--size", "64", "--stride", "64")
+    zfnet.photograph("cat").save(installed.folder / "my_cat.jpg")
+    (block,) = re.findall(r"```python\n(import zfnet\n.*?)```", (ROOT / "docs/index.md").read_text("utf-8"), re.DOTALL)
+    done = installed.run(installed.python, "-c", block)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in zfnet.load("imagenet65k").classes
     for name in ("project", "explain", "occlude"):
         with Image.open(installed.folder / f"{name}.png") as picture:
             assert min(picture.size) > 300

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 import zfnet
-from tests.conftest import ROOT, random_he
+from tests.conftest import ROOT, posix, random_he
 from zfnet import activations
 from zfnet import top as search
 from zfnet.activations import UnknownLayer
@@ -307,6 +307,7 @@ class Killer(Noise):
         return super().__getitem__(i)
 
 
+@posix
 def test_a_killed_search_continues(small, tmp_path):
     code = (
         "import sys; from tests.test_top import *; search.EVERY = 0\n"
