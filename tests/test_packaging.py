@@ -23,12 +23,12 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 import zfnet
-from tests.conftest import ROOT
+from tests.conftest import ROOT, posix
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 ADDRESS = PROJECT["urls"]["Repository"]
 SLUG = ADDRESS.removeprefix("https://github.com/")  # owner/name
-CONSOLE = r"\b(?:pip3? install|uv (?:add|pip install))\b[^\n]*?[\s'\"]zfnet(?![\w./-])"
+INSTALLS_ZFNET = r"\b(?:pip3? install|uv (?:add|pip install))\b[^\n]*?[\s'\"]zfnet(?![\w./-])"
 
 
 def git(*arguments: str) -> str:
@@ -76,17 +76,20 @@ def test_the_api_page_lists_every_public_name():
 
 def test_nothing_tells_to_install_another_project(texts):
     for line in ("pip install zfnet", "pip install 'zfnet[dev]'", "pip install -U zfnet\n", "uv add zfnet"):
-        assert re.search(CONSOLE, line)
+        assert re.search(INSTALLS_ZFNET, line)
     for line in ("pip install zfnet-deconvnet", f"pip install git+{ADDRESS}", "pip install 'zfnet-deconvnet[dev]'"):
-        assert not re.search(CONSOLE, line)
+        assert not re.search(INSTALLS_ZFNET, line)
     for name, text in texts.items():
-        assert not (found := re.search(CONSOLE, text)), f"{name}: {found[0]}: zfnet is another project there"
+        assert not (found := re.search(INSTALLS_ZFNET, text)), f"{name}: {found[0]}: zfnet is another project there"
 
 
+@posix
 def test_make_can_install_pytorch_without_cuda():
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "TORCH")}
+
     def make(*arguments: str) -> subprocess.CompletedProcess:
         command = ["make", "--dry-run", "--what-if=pyproject.toml", "test", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     commands = [line for line in make("TORCH=cpu").stdout.splitlines() if "pip install" in line]
     assert [("torch torchvision --index-url" in line, "-e" in line) for line in commands] == [(True, False), (False, True)]
@@ -233,9 +236,9 @@ def test_the_wheel_runs_from_anywhere(installed):
     assert "No module named" in installed.run(installed.python, "-c", "import reproduce").stderr
 
     zfnet.photograph("cat").save(installed.folder / "cat.png")
-    assert "62.4 M parameters" in zfnet_command("describe")
+    assert "62.4 M parameters" in zfnet_command("describe", "--arch", "zfnet")
     assert "conv5" in zfnet_command("project", "cat.png")
-    assert "grad_cam for" in zfnet_command("explain", "cat.png")
+    assert "grad_cam" in zfnet_command("explain", "cat.png")
     assert "probability" in zfnet_command("occlude", "cat.png", "--size", "64", "--stride", "64")
     zfnet.photograph("cat").save(installed.folder / "my_cat.jpg")
     (block,) = re.findall(r"```python\n(import zfnet\n.*?)```", (ROOT / "docs/index.md").read_text("utf-8"), re.DOTALL)
