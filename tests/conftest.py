@@ -1,7 +1,6 @@
 """Shared by all tests: a cache of their own, and one scenes network, trained once a session in about a minute."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from zfnet.data.scenes import load_scenes
 from zfnet.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
-posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, file locks or links")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="needs file names of arbitrary bytes")
 
 
 @pytest.fixture(scope="session", autouse=True)

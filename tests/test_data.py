@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import zfnet
-from tests.conftest import linux, posix
+from tests import linux, posix
 from zfnet.data.cache import DataError, cache_dir, locked, mapped, whole
 from zfnet.data.folders import class_names, imagenet_names, load_folder
 from zfnet.data.images import ImageError
@@ -283,6 +283,13 @@ def test_one_process_holds_a_file(tmp_path):
         pass
 
 
+def test_without_fcntl_there_is_no_lock(tmp_path, monkeypatch):
+    """As on Windows, where a file that is open can't be removed either."""
+    monkeypatch.setattr("zfnet.data.cache.fcntl", None)
+    with locked(tmp_path / "lock"), locked(tmp_path / "lock", wait=False):
+        assert not (tmp_path / "lock").exists()
+
+
 def test_a_class_of_unreadable_images_is_never_left_out(tree):
     for file in (tree / "val" / "n03000000").iterdir():
         file.write_text("no image")
@@ -329,10 +336,3 @@ def test_writing_keeps_links_and_devices(tmp_path):
     with pytest.raises(FileExistsError, match="pipe is there, and is no file"), whole(tmp_path / "pipe") as partial:
         partial.write_text("new")
     assert (tmp_path / "pipe").is_fifo()
-
-
-def test_without_fcntl_there_is_no_lock(tmp_path, monkeypatch):
-    """As on Windows, where a file that is open can't be removed either."""
-    monkeypatch.setattr("zfnet.data.cache.fcntl", None)
-    with locked(tmp_path / "lock"), locked(tmp_path / "lock", wait=False):
-        assert not (tmp_path / "lock").exists()

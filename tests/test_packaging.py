@@ -23,7 +23,8 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 import zfnet
-from tests.conftest import ROOT, posix
+from tests import posix
+from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 ADDRESS = PROJECT["urls"]["Repository"]

@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 import zfnet
-from tests.conftest import ROOT, posix, random_he
+from tests import posix
+from tests.conftest import ROOT, random_he
 from zfnet import activations
 from zfnet import top as search
 from zfnet.activations import UnknownLayer

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from tests.conftest import posix
+from tests import posix
 from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.config import ConfigError, parse
 from zfnet.data.augment import augment
