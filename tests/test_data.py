@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import zfnet
-from tests import linux, posix
+from tests.marks import linux, posix
 from zfnet.data.cache import DataError, cache_dir, locked, mapped, whole
 from zfnet.data.folders import class_names, imagenet_names, load_folder
 from zfnet.data.images import ImageError

@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 import zfnet
-from tests import posix
 from tests.conftest import ROOT
+from tests.marks import posix
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 ADDRESS = PROJECT["urls"]["Repository"]

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import zfnet
-from tests import posix
 from tests import team as worker
 from tests.conftest import ROOT
+from tests.marks import posix
 from zfnet.checkpoint import read_tensors
 from zfnet.config import parse
 from zfnet.parallel import ALONE, ParallelError, Team, join

@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 import zfnet
-from tests import posix
 from tests.conftest import ROOT, random_he
+from tests.marks import posix
 from zfnet import activations
 from zfnet import top as search
 from zfnet.activations import UnknownLayer

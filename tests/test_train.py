@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from tests import posix
+from tests.marks import posix
 from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.config import ConfigError, parse
 from zfnet.data.augment import augment
@@ -53,7 +53,6 @@ def test_the_log_has_a_line_an_epoch(scenes_run):
     assert all(line["images_per_second"] > 0 for line in lines)
 
 
-@posix
 def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path):
     config = SMALL | {
         "stages": [{"epochs": 15, "size": 48, "side": 64}, {"epochs": 15, "size": 64, "side": 73}],
