@@ -16,7 +16,6 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 import zfnet
 from tests.conftest import ROOT, random_he
-from tests.marks import posix
 from zfnet import activations
 from zfnet import top as search
 from zfnet.activations import UnknownLayer
@@ -308,8 +307,8 @@ class Killer(Noise):
         return super().__getitem__(i)
 
 
-@posix
 def test_a_killed_search_continues(small, tmp_path):
+    pytest.importorskip("fcntl", reason="needs POSIX signals")
     code = (
         "import sys; from tests.test_top import *; search.EVERY = 0\n"
         "top_activations(small_net(), Killer(20, fail=13), LAYERS, k=3, batch=4, state=sys.argv[1])"
