@@ -24,6 +24,7 @@ def vgg11():
     return model
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize(
     "build",
     [
@@ -60,6 +61,7 @@ def test_with_lrn_it_differs_from_backpropagation_through_it(photographs):
     assert difference > 0.1  # back-propagation scales by k^-0.75 at each normalisation; the deconvnet skips it
 
 
+@pytest.mark.reference
 def test_positions_channels_and_boxes(plain, photographs):
     t = trace(plain, photographs, until="conv4")
     p = project(plain, photographs, "conv4", torch.tensor([5, 6, 7]))
@@ -77,6 +79,7 @@ def test_positions_channels_and_boxes(plain, photographs):
     assert p.pixels.min() < 0 < p.pixels.max()  # the last filtering is not rectified
 
 
+@pytest.mark.reference
 def test_one_image_and_many_channels_in_any_batch(plain, photographs):
     channels = torch.arange(20)
     whole = project(plain, photographs[:1], "conv3", channels)
@@ -85,6 +88,7 @@ def test_one_image_and_many_channels_in_any_batch(plain, photographs):
     torch.testing.assert_close(whole.pixels, small.pixels, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.reference
 def test_ties_go_to_the_first_position_and_nothing_projects_to_nothing():
     model = zfnet.zfnet(3, norm="none", fc=8)
     for parameter in model.parameters():
@@ -153,6 +157,7 @@ def test_dense_layers_and_the_papers_input(photographs):
     )
 
 
+@pytest.mark.reference
 def test_wrong_requests_say_what_would_be_right(plain, photographs):
     with pytest.raises(UnknownLayer, match="no layer 'conv6'; the network has conv1, conv2"):
         project(plain, photographs, "conv6", 0)

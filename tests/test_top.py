@@ -91,6 +91,7 @@ def brute_force(model, dataset, layer, k, groups=None):
         yield rows[:k]
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("groups", [None, [i // 3 for i in range(30)]])
 def test_equals_sorting_everything(small, batch, groups):
@@ -104,6 +105,7 @@ def test_equals_sorting_everything(small, batch, groups):
             assert found[layer].value[channel].tolist() == pytest.approx([v for v, _, _ in rows], rel=1e-5)
 
 
+@pytest.mark.reference
 def test_equal_images_in_batches_of_any_size_stand_in_order():
     """A last batch of one would be rounded otherwise than a full one: an equal image there must not overtake."""
     model = random_he(zfnet.zfnet(10, fc=64, size=96))
@@ -112,6 +114,7 @@ def test_equal_images_in_batches_of_any_size_stand_in_order():
         assert (found[layer].index == torch.arange(9)).all(), layer
 
 
+@pytest.mark.reference
 def test_each_image_is_read_once_and_counts_once(small):
     dataset = Noise(25, labelled=True)
     found = top_activations(small, dataset, ("conv3",), k=9)
@@ -120,6 +123,7 @@ def test_each_image_is_read_once_and_counts_once(small):
     assert all(len(set(row)) == 9 for row in found["conv3"].index.tolist())
 
 
+@pytest.mark.reference
 def test_fewer_images_than_k_are_marked(small):
     top = top_activations(small, Noise(3), ("conv2", "fc7"), k=5)
     assert top["conv2"].value.shape == (7, 5)

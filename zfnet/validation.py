@@ -28,8 +28,10 @@ def check_input(model: nn.Module, x: Tensor) -> None:
 def check_positive(**values: object) -> None:
     """Raise ValueError, naming the argument, unless every value is an integer of at least 1."""
     for name, value in values.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def as_integers(value: object, name: str, device: torch.device) -> Tensor:

@@ -88,6 +88,7 @@ def test_of_a_network_with_a_pooling_between_any_two_layers():
     assert check(model, images, top) == 4 + 8 + 16
 
 
+@pytest.mark.reference
 def test_a_place_that_no_image_takes_is_left_out():
     model, images, top = searched("ZFNet", n=2, k=4)
     assert check(model, images, top) == 2 * sum(len(found.index) for found in top.values())
@@ -148,6 +149,7 @@ def test_a_network_of_another_precision():
     assert p.pixels.dtype == torch.float64
 
 
+@pytest.mark.reference
 def test_what_cannot_be_projected_is_named():
     model, images, top = searched("ZFNet", n=3, k=2)
     dense = zfnet.top_activations(model, images, ("conv5", "fc6"), 2)

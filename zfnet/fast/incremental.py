@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zfnet import occlusion
 from zfnet.fast.cost import predict
-from zfnet.forward import apply
+from zfnet.forward import apply, run
 from zfnet.graph import BATCHNORMS, IDENTITIES, NORMS, Step, UnsupportedNetwork, conv_layers
 from zfnet.receptive_field import Size, Window, geometry, output_size
 
@@ -176,14 +176,13 @@ class Incremental:
     def _unoccluded(self, n: int) -> Unoccluded:
         """Pass one image through the network, and keep what the occluded passes need."""
         x, fill, channel = self.x[n : n + 1], self.fill[n : n + 1], int(self.channel[n])
-        for step in self.lead:  # pixel by pixel, so they may come before the occluder
-            x, fill = apply(step.module, x), apply(step.module, fill)
+        # The lead works pixel by pixel, so it may come before the occluder.
+        x, fill = (run(self.lead, pixels, keep=()).output for pixels in (x, fill))
         tables, wanted = [], x
         for stage in self.stages:
             tables.append(_table(x, stage.module))
-            for step in stage.steps:
-                x = apply(step.module, x)
-                wanted = x if step.layer == self.layer else wanted
+            t = run(stage.steps, x, keep=(self.layer,), switches=False)
+            x, wanted = t.output, t.outputs.get(self.layer, wanted)
         tables.append(_table(x, None))
         hidden = apply(self.tail[self.dense].module, x.flatten(1)) if self.flat else None
         return Unoccluded(tables, _cells(fill), channel, wanted[0, channel].double(), hidden)
@@ -238,9 +237,7 @@ class Incremental:
                 r, c = (position - window.low[members]).unbind(1)
                 rows = changed.start[members] + r * changed.pitch[members] + c
                 y[members] += (table[rows] - table[1 + cell]) @ weight  # each position once
-        for step in rest:
-            y = apply(step.module, y)
-        return y
+        return run(rest, y, keep=(), switches=False).output
 
     def _weight_by_cell(self, size: Size) -> Tensor:
         """The first dense layer's weights for each cell of the maps below it: (h w, C, F)."""

@@ -25,7 +25,7 @@ from zfnet import projection
 from zfnet.fast.kernels import CHANNELS_LAST, project_signal
 from zfnet.fast.padding import PaddingMask
 from zfnet.fast.switches import SwitchTable
-from zfnet.forward import Trace, apply, layout, run
+from zfnet.forward import Trace, layout, run
 from zfnet.graph import Step, channels_of
 from zfnet.receptive_field import ReceptiveField, Size, Window, cut, cut_windows, map_sizes
 from zfnet.units import Units, as_maps, locate
@@ -210,8 +210,7 @@ def _run_windows(fields: Fields, x: Tensor, image: Tensor, end: int) -> Trace:
     steps = fields.steps[:end]
     windowed = (PaddingMask, nn.Conv2d, nn.MaxPool2d)
     first = next((i for i, step in enumerate(steps) if isinstance(step.module, windowed)), len(steps))
-    for step in steps[:first]:  # pixel by pixel, on the whole image: a mean image has its place
-        x = apply(step.module, x)
+    x = run(steps[:first], x, keep=()).output  # pixel by pixel, on the whole image, like a mean image
     if first == len(steps):
         return Trace((), {}, {}, {}, x, x)
     patches = cut_windows(x, fields.inputs[steps[first].name], image)
