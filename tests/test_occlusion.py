@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
-from tests.conftest import random_he
+from tests.conftest import narrow_vgg11, random_he
 from zfnet.graph import UnsupportedNetwork
 from zfnet.occlusion import occlude, occluder_boxes
 
@@ -85,8 +85,7 @@ def test_any_module_may_be_occluded():
     assert o.baseline.activation is None
     assert o.logit.shape == (2, 2, 2)
     assert model.training
-    vgg = torchvision.models.vgg11(weights=None, num_classes=5)
-    assert occlude(vgg, torch.randn(1, 3, 64, 64), 1, size=64, stride=64).activation.shape == (1, 1)
+    assert occlude(narrow_vgg11(), torch.randn(1, 3, 64, 64), 1, size=64, stride=64).activation.shape == (1, 1)
 
 
 class Block(nn.Module):
