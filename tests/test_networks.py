@@ -1,5 +1,6 @@
 """Networks by name: what torchvision's builders give, with labels, and one error for each failure."""
 
+import doctest
 import urllib.error
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 import zfnet
+from zfnet import labels, networks, summary
 from zfnet.checkpoint import CheckpointError
 from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.networks import imagenet_wnids, load_network, load_structure
@@ -119,3 +121,10 @@ def test_a_structure_has_no_weights(name):
 def test_a_structure_is_that_of_the_loaded_network():
     shapes = {name: t.shape for name, t in load_structure("imagenet65k").state_dict().items()}
     assert shapes == {name: t.shape for name, t in zfnet.load("imagenet65k").state_dict().items()}
+
+
+@pytest.mark.parametrize("module", [labels, networks, summary], ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed

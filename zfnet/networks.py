@@ -121,7 +121,9 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 def _refuse_builder_name(name: str | Path) -> None:
     """Raise CheckpointError for "resnet18" without its prefix, unless a file has this name."""
-    if str(name) in _builders() and not Path(name).exists():
+    if (BUNDLED / f"{name}.safetensors").exists() or Path(name).exists():
+        return
+    if str(name) in _builders():
         raise CheckpointError(f"no bundled network {str(name)!r}; did you mean {TORCHVISION}{name}?")
 
 
