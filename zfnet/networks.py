@@ -85,6 +85,10 @@ def load_structure(name: str | Path) -> nn.Module:
 
     Raises:
         CheckpointError: The name is unknown.
+
+    Example:
+        >>> load_structure("torchvision:alexnet").features[0].weight.device
+        device(type='meta')
     """
     if not str(name).startswith(TORCHVISION):
         _refuse_builder_name(name)
