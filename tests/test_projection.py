@@ -161,7 +161,7 @@ def test_dense_layers_and_the_papers_input(photographs):
 def test_wrong_requests_say_what_would_be_right(plain, photographs):
     with pytest.raises(UnknownLayer, match="no layer 'conv6'; the network has conv1, conv2"):
         project(plain, photographs, "conv6", 0)
-    with pytest.raises(UnknownLayer, match="'pool1' has no features to project"):
+    with pytest.raises(UnknownLayer, match="'pool1' has no features of its own"):
         project(plain, photographs, "pool1", 0)
     with pytest.raises(UnknownLayer, match="no layer None"):
         project(plain, photographs, None, 0)

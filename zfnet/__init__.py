@@ -9,10 +9,11 @@ from zfnet.data.scenes import load_scenes
 from zfnet.evaluation import evaluate
 from zfnet.forward import trace
 from zfnet.methods.explain import METHODS, explain
-from zfnet.model import alexnet, describe, fold, mnist, zfnet
+from zfnet.model import alexnet, fold, mnist, zfnet
 from zfnet.occlusion import occlude
 from zfnet.projection import project, project_top
 from zfnet.ranking import TopActivations
+from zfnet.summary import describe
 from zfnet.top import top_activations
 
 __version__ = "0.1.0"

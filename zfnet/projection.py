@@ -103,7 +103,7 @@ def project(
     with evaluating(model), torch.no_grad():
         steps = network_steps(model, x, layer)
         if layer not in layers_of(steps):
-            raise UnknownLayer(f"{layer!r} has no features to project; choose one of {', '.join(layers_of(steps))}")
+            raise UnknownLayer(f"{layer!r} has no features of its own; choose one of {', '.join(layers_of(steps))}")
         field = receptive_field(steps, layer) if layer in conv_layers(steps) else None
         units = select_units(steps, x, layer, channel, position, activation)
         pixels, units = project_units(steps, x, units, field, crop=crop, collision=collision, batch=batch)

@@ -19,10 +19,11 @@ from reproduce.atlas.tables import BINS, Table, edges, tabulate
 from reproduce.figure import Context
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.graph import chain, conv_layers
-from zfnet.model import Network, describe, device_of
+from zfnet.model import Network, device_of
 from zfnet.plot import HEAT, LINES, mosaic
 from zfnet.ranking import ranking
 from zfnet.receptive_field import receptive_field
+from zfnet.summary import describe
 
 NINE = 9  # strongest images of a feature, and of a class
 THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
