@@ -100,7 +100,7 @@ def occlude(
         boxes, fill = occluder_boxes(x.shape[2], x.shape[3], size, stride), expand_fill(fill, x)
         batch = 1 if normalizes_by_batch(model) else batch
         steps = _conv_chain(model, x)
-        maps, logits = zip(*(_forward(model, steps, part.clone()) for part in x.split(batch)), strict=True)
+        maps, logits = zip(*(pass_images(model, steps, part.clone()) for part in x.split(batch)), strict=True)
         logits, target = torch.cat(logits), resolve_target(target, torch.cat(logits))
         channel = activation = None
         if steps:
@@ -137,7 +137,7 @@ def measure_covered(
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(batch)]
     activations, measured = [], []
     for n, part in progress(jobs, total=len(jobs), desc="occluding"):
-        maps, logits = _forward(model, steps, cover(x[n], part, fill[n]))
+        maps, logits = pass_images(model, steps, cover(x[n], part, fill[n]))
         if channel is not None:
             activations.append(maps[:, channel[n]].sum((1, 2)))
         measured.append(measure(logits, target[n].expand(len(part))))
@@ -184,7 +184,8 @@ def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
     return steps if conv_layers(steps) else []
 
 
-def _forward(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
+@reference
+def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
     """Maps of the last convolutional layer, and logits (N, classes); without steps, logits twice.
 
     May overwrite x.

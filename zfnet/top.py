@@ -137,7 +137,7 @@ class _Search:
         pending, written = 0, time.monotonic()
         for x in self._batches(images[done:], device):
             with evaluating(self.model), torch.no_grad():
-                steps = steps or self._steps(x)
+                steps = steps or self._steps(x[:1])
                 check_input(self.model, x)
                 check_fits(steps, x)
                 index = torch.tensor(images[done : done + len(x)], device=device)

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from zfnet import occlusion, projection, top
 
 REFERENCES = (
-    projection.project_signal, projection.project_units, projection.project_found, occlusion.measure_covered,
+    projection.project_signal, projection.project_units, projection.project_found, occlusion.pass_images, occlusion.measure_covered,
     top.strongest_positions,
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ ACCELERATIONS = {
     "zfnet.projection.project_signal": "zfnet.fast.kernels.project_signal",
     "zfnet.projection.project_units": "zfnet.fast.patches.project_units",
     "zfnet.projection.project_found": "zfnet.fast.batched.project_found",
+    "zfnet.occlusion.pass_images": "zfnet.fast.kernels.pass_images",
     "zfnet.occlusion.measure_covered": "zfnet.fast.incremental.measure_covered",
     "zfnet.top.strongest_positions": "zfnet.fast.kernels.strongest_positions",
 }

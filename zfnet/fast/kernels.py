@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet import deconv
+from zfnet import deconv, occlusion
 from zfnet.fast.padding import PaddingMask
 from zfnet.forward import Trace, layout, run
 from zfnet.graph import Step
@@ -84,6 +84,12 @@ def _by_phase(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
     top, left = geometry(conv)[2]
     pixels = pixels[:, :, top : top + size[0], left : left + size[1]]
     return F.pad(pixels, (0, size[1] - pixels.shape[3], 0, size[0] - pixels.shape[2]))  # cells that no filter reaches
+
+
+def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Accelerate `occlusion.pass_images`: convolutions on CPUs are faster on channels-last maps."""
+    whole = occlusion.pass_images.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    return whole(model, steps, x.contiguous(memory_format=CHANNELS_LAST))
 
 
 def strongest_positions(steps: Sequence[Step], layers: Sequence[str], x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
