@@ -38,6 +38,7 @@ from zfnet.plan import plan_run
 from zfnet.record import write_figure, write_gif
 from zfnet.top import top_activations
 from zfnet.train import Status, TrainingError, check_classes, train
+from zfnet.training.distill import load_labels
 
 DEFAULT = "imagenet65k"
 PROJECTION = "projection"  # beside the methods of METHODS: what else `video` shows
@@ -194,7 +195,9 @@ def run_train(options: argparse.Namespace) -> None:
             root, part = config.data.path or None, "train" if split == "train" else "test"
             return load_digits(part, root, side=side, size=config.model.size, download=config.data.download)
         root, size = Path(config.data.path) / split, min(config.model.size, side)  # a stage may be below the network's own
-        images = load_folder(root, side=side, size=size, skip_unreadable=config.data.skip_unreadable, progress=progress_bar)
+        names = load_labels(config.distill.labels).names if config.distill.labels and split == "train" else None
+        skip = config.data.skip_unreadable
+        images = load_folder(root, side=side, size=size, skip_unreadable=skip, names=names, progress=progress_bar)
         if images.skipped:
             print(f"left out {len(images.skipped)} unreadable files, such as {images.skipped[0]}", file=sys.stderr)
         return images

@@ -26,17 +26,26 @@ def load_folder(
     size: int = 224,
     skip_unreadable: bool = False,
     limit: int = 0,
+    names: Sequence[str] | None = None,
     progress: Callable = silent,
 ) -> Images:
     """Load a tree `root/<class>/*.JPEG`: smallest side to `side`, centre square, uint8, kept in the cache.
 
     Classes are the sub-folders in sorted order, in `wnids`; `classes` are the same, or their names if they are ILSVRC's 1000.
-    `limit` keeps that many images a class, the first by name; 0 keeps all. `size` is the side of an item's central crop.
+    `limit` keeps that many images per class, the first by name; 0 keeps all. `names` keeps the files of these names,
+    `<class>/<file>`, in the tree's order. `size` is the side of an item's central crop.
     Raises DataError for a missing or empty tree, for class folders without images, and for unreadable files, all listed,
     unless `skip_unreadable`, which leaves them out and names them in `skipped`.
     """
     root = Path(root)
     folders, files, labels = scan(root, limit)
+    if names is not None:
+        wanted = set(names)
+        kept = np.array([f"{file.parent.name}/{file.name}" in wanted for file in files])
+        files, labels = [file for file, keep in zip(files, kept, strict=True) if keep], labels[kept]
+        missing = wanted - {f"{file.parent.name}/{file.name}" for file in files}
+        if missing:
+            raise DataError(f"{root}: {len(missing)} files are missing, such as {min(missing)}")
     return load_files(
         root, files, labels, class_names(folders), folders, side=side, size=size, skip_unreadable=skip_unreadable,
         progress=progress,
