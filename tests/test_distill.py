@@ -50,6 +50,11 @@ def images(tree):
     return load_folder(tree, side=64, size=56)
 
 
+def of_1000_classes(images):
+    names = [str(i) for i in range(1000)]
+    return replace(images, classes=names, wnids=names)
+
+
 def by_color(pixels):
     """A teacher that answers by the mean color of a crop."""
     red = pixels.mean((2, 3))[:, 0].div(25.6).long()  # 0 to 9
@@ -219,7 +224,9 @@ def test_images_without_labels_are_refused(images, tmp_path):
     path = tmp_path / "labels.safetensors"
     write(path, images.subset([0, 1, 2]))
     with pytest.raises(DataError, match="12 of 15 training images have no labels, such as a/3.png"):
-        Replay(path, images.names)
+        Replay(path, of_1000_classes(images))
+    with pytest.raises(DataError, match="the teacher knows 1000 classes, the training images have 3"):
+        Replay(path, images)
 
 
 def test_crops_that_numpy_draws_otherwise_are_refused(images, tmp_path, monkeypatch):
@@ -256,10 +263,9 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
             "precision": "float32",
         }
     )
-    many = replace(images, classes=[str(i) for i in range(1000)], wnids=[str(i) for i in range(1000)])
 
     def load(split, side):
-        return replace(many, size=28)
+        return replace(of_1000_classes(images), size=28)
 
     lines = []
     train(config, load, tmp_path / "run", report=lines.append)

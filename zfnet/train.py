@@ -101,7 +101,7 @@ def train(
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
         optimizer = new_optimizer(model, config.optim)
 
-        replay = Replay(config.distill.labels, images.names) if config.distill.labels else None
+        replay = Replay(config.distill.labels, images) if config.distill.labels else None
         epochs = sum(stage.epochs for stage in config.stages)
         per_epoch = [
             len(stage_order(images, _stage(config, epoch), config, replay, torch.Generator())) // config.optim.batch

@@ -109,14 +109,17 @@ class Replay:
 
     Args:
         path: A label file.
-        names: The names of the training images, `<wnid>/<file>`, in their order.
+        images: The training images; their classes are those of ILSVRC 2012.
 
     Raises:
-        DataError: The file cannot be used, or an image has no labels in it.
+        DataError: The file cannot be used, an image has no labels in it, or the classes differ.
     """
 
-    def __init__(self, path: str | Path, names: Sequence[str]):
-        self.labels = load_labels(path)
+    def __init__(self, path: str | Path, images: Images):
+        self.labels, names = load_labels(path), images.names
+        if len(images.wnids) != self.labels.classes:
+            there = f"{self.labels.classes} classes, the training images have {len(images.wnids)}"
+            raise DataError(f"soft labels: {path}: the teacher knows {there}")
         row = {name: i for i, name in enumerate(self.labels.names)}
         missing = [name for name in names if name not in row]
         if missing:
