@@ -291,3 +291,35 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
     assert len(two) > 0
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0)
+
+
+def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeypatch, capsys):
+    from zfnet.cli import main
+
+    monkeypatch.setattr(distill, "efficientnet_lite", lambda variant: COLOR)
+    out, excluded = tmp_path / "labels.safetensors", tmp_path / "twins.txt"
+    excluded.write_text("a/0.png\n")
+    arguments = ["distill-labels", "--data", str(tree.parent), "--out", str(out), "--minimum", "64"]
+    assert main([*arguments, "--per-class", "4", "--crops", "2", "--exclude", str(excluded)]) == 0
+    assert f"wrote {out}: 12 images, 2 crops of 11 of them by color" in capsys.readouterr().out
+    labels = load_labels(out)
+    assert "a/0.png" not in labels.names
+    assert "a/4.png" in labels.names  # small, and chosen only where too few others are left
+    assert "b/4.png" not in labels.names
+
+
+def test_a_missing_teacher_names_the_extra(tmp_path, monkeypatch, capsys):
+    import builtins
+
+    from zfnet.cli import main
+
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "onnxruntime":
+            raise ImportError("No module named 'onnxruntime'", name="onnxruntime")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert main(["distill-labels", "--data", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert ".[distill]" in capsys.readouterr().err
