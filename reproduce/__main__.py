@@ -17,7 +17,9 @@ ATLAS = gallery.FIGURES / "samples" / "atlas"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reproduce", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what can be regenerated")
+    sub = commands.add_parser("list", help="all figures, and which recorded results are current")
+    sub.add_argument("--out", type=Path, default=gallery.FIGURES, help="the folder of the recorded results")
+    _takes_data(sub)
     page = commands.add_parser("gallery", help="write the pages and RESULTS.md from the recorded results")
     page.add_argument("--out", type=Path, default=gallery.FIGURES)
     course = commands.add_parser("notebook", help="write the lectures' course as a notebook")
@@ -26,11 +28,13 @@ def main() -> int:
         sub = commands.add_parser(name, help=text)
         if name == "run":
             sub.add_argument("ids", nargs="+", metavar="ID")
-        sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
-        sub.add_argument("--datasets", help="the folder where torchvision keeps Caltech-101, Caltech-256, VOC 2012 and MNIST")
+        _takes_data(sub)
         _asks_for_a_network(sub)
         sub.add_argument("--out", type=Path, default=gallery.FIGURES)
         sub.add_argument("--force", action="store_true", help="make them again, whatever is there")
+        sub.add_argument(
+            "--allow-dirty", action="store_true", help="write committed records although the sources have uncommitted changes"
+        )
     sub = commands.add_parser("atlas", help="write a page for every feature and class of a network, or go on with it")
     sub.add_argument("--data", help="an ImageNet-like tree, or imagenette; by default the sample photographs")
     _asks_for_a_network(sub)
@@ -75,9 +79,11 @@ def main() -> int:
             return 130
     scripts = discover()
     if options.command == "list":
-        for script in scripts.values():
-            print(f"{script.FIGURE.id:<21}{script.FIGURE.title}{' (only by its id)' if script.FIGURE.alone else ''}")
-        return 0
+        try:
+            return list_figures(scripts, options)
+        except (*WRONG_INPUT, OSError) as error:
+            print(f"reproduce: {error}", file=sys.stderr)
+            return 2
     everyday = [name for name, script in scripts.items() if not script.FIGURE.alone]
     chosen = everyday if options.command == "all" else options.ids
     unknown = [name for name in chosen if name not in scripts]
@@ -97,6 +103,31 @@ def main() -> int:
 def _asks_for_a_network(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
     sub.add_argument("--device", default="auto", help="cuda or cpu; by default the first that is there")
+
+
+def _takes_data(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
+    sub.add_argument("--datasets", help="the folder where torchvision keeps Caltech-101, Caltech-256, VOC 2012 and MNIST")
+
+
+def list_figures(scripts: dict, options: argparse.Namespace) -> int:
+    """Print each figure with the state of its committed records: current, stale and why, or missing."""
+    from reproduce.figure import Context, known_inputs, script_folder
+    from reproduce.keys import status
+    from zfnet.record import read_record
+
+    context = Context("imagenet65k", options.data, datasets=options.datasets)
+    for name, script in scripts.items():
+        corpora = [script.FIGURE.corpus or gallery.COMMITTED[0]]
+        corpora += [c for c in gallery.COMMITTED if c not in corpora and (options.out / c / name / "result.json").exists()]
+        by_id = " (only by its id)" if script.FIGURE.alone else ""
+        print(f"{name:<21}{script.FIGURE.title}{by_id}")
+        for corpus in corpora:
+            record = read_record(options.out / corpus / name)
+            here = options.datasets is not None if script.FIGURE.corpus else context.corpus == corpus
+            inputs = known_inputs(context, script.FIGURE, corpus, hash_data=here)
+            print(f"{'':<21}{corpus}: {status(script.FIGURE, script_folder(script), record, inputs)}")
+    return 0
 
 
 def _device(options: argparse.Namespace) -> str:
@@ -153,7 +184,7 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
         for name in bar:
             bar.set_description(name)
             try:
-                outcomes.append(run(scripts[name], context, options.out, options.force))
+                outcomes.append(run(scripts[name], context, options.out, options.force, options.allow_dirty))
             except WRONG_INPUT:
                 raise  # wrong input, for all of them
             except Exception:

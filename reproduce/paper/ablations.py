@@ -70,6 +70,7 @@ PLANS = {
     "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, 1e-2, "auto", 5, 20, 10),
     "cpu": Plan("smoke", 100, 40, 128, 112, 32, 64, 2e-2, "auto", 1, 0, 1),
 }
+SETTINGS = {"plans": {kind: asdict(plan) for kind, plan in PLANS.items()}, "rows": ROWS}  # part of the figures' config
 
 
 @dataclass(frozen=True, eq=False)

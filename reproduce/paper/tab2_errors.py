@@ -9,7 +9,7 @@ import numpy as np
 
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
+from reproduce.paper.ablations import SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -34,8 +34,8 @@ FIGURE = Figure(
         },
         "nets": {"ZFNets (a)": 5, "(a) and (b)": 6},
     },
-    config={"times chance": 3},
-    files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
+    config=SETTINGS | {"times chance": 3},
+    files=("../../configs/ablations.yaml",),
     alone=True,
 )  # fmt: skip
 ONE, MANY, WIDER, ALL = "ZFNet", "ZFNets (a)", "ZFNet with wider layers 3-5 (b)", "(a) and (b)"

@@ -14,7 +14,7 @@ from scipy.stats import t
 
 from reproduce.claims import above, below, every, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import ROWS, WIDE, Row, diverged, load, paper_scale, plan_for, speed_of, trained
+from reproduce.paper.ablations import ROWS, SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, speed_of, trained
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -34,8 +34,8 @@ FIGURE = Figure(
     seed=0,
     budget=6000,
     paper={ERROR: {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
-    config={"little": 0.5, "hardly": 0.25, "times chance": 3},
-    files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
+    config=SETTINGS | {"little": 0.5, "hardly": 0.25, "times chance": 3},
+    files=("../../configs/ablations.yaml",),
     alone=True,
 )
 A, Z = "AlexNet", "ZFNet"
