@@ -18,7 +18,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -33,7 +33,7 @@ import reproduce.paper
 import zfnet
 from reproduce.digits import Digits
 from zfnet import plot
-from zfnet.activations import UnknownLayer, UnsupportedNetwork
+from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
@@ -49,6 +49,7 @@ from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
+DEFAULT_MODEL = "imagenet65k"  # the bundled network: its results go into folders without the name of a network
 PAPER = {"conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096}  # Fig. 3: maps, units
 # Of the user's input, from which nothing can be made.
 WRONG_INPUT = (CheckpointError, DataError, ImageError, ParallelError, UnknownLayer, UnsupportedNetwork)
@@ -69,6 +70,10 @@ class Figure:
     a CPU and a GPU) and the names in DATASETS; `files` lie beside the script; `budget` is seconds at sample scale; `paper`
     holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the data set of a figure that has its own,
     and the folder of its result; else that is the corpus of the run.
+
+    `trains` says whether the figure trains networks. `scales` lists the values of `--scale` that it knows. `labels` says that
+    it needs images with labels, which the sample photographs do not have. `network` is what it needs of a network: "any"
+    torchvision model, a "chain" that the deconvnet can invert, or a network of this package, "zfnet".
     """
 
     id: str
@@ -82,6 +87,15 @@ class Figure:
     files: tuple[str, ...] = ()
     alone: bool = False
     corpus: str = ""
+    trains: bool = False
+    scales: tuple[str, ...] = ()
+    labels: bool = False
+    network: str = "any"
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the result depends on the network of `--model`."""
+        return bool({"model", "top", "snapshots"} & set(self.inputs))
 
 
 @dataclass(frozen=True)
@@ -107,15 +121,18 @@ class Context:
     """The inputs of a run: a network, a corpus of images, and the search that several figures share.
 
     `corpus` names the images: "samples", or the folder's name. `datasets` is the folder where torchvision keeps its data
-    sets. `for_figure` restricts it to what a figure declares.
+    sets. `for_figure` restricts it to what a figure declares. `weights` is a file, or "random", for a network of torchvision.
+    `requested_scale` is the value of `--scale`: None lets each figure choose what the device allows.
     """
 
     def __init__(
-        self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent, datasets: str | None = None
-    ):
+        self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent, datasets: str | None = None,
+        weights: str | None = None, scale: str | None = None,
+    ):  # fmt: skip
         self.model_name, self.device, self.progress = model, device, progress
-        self.data = data
+        self.data, self.weights, self.requested_scale = data, weights, scale
         self._opened: dict[str, Any] = {}
+        self._given_datasets = datasets
         self.datasets = Path(datasets).expanduser() if datasets else cache_dir() / "datasets"
         self.corpus = SAMPLES if data is None else corpus_name(data)
         self.declared: tuple[str, ...] | None = None
@@ -139,6 +156,8 @@ class Context:
     @property
     def departures(self) -> str:
         """What the network has otherwise than the paper's, read off it, for the notes of figures."""
+        if self.foreign:
+            return f"This network is not the paper's, but torchvision's {self.network_name}. "
         if self.model.arch != "zfnet":
             return f"This network is not the paper's, but {self.model.arch}. "
         there = dict(self.model.named_children())
@@ -155,6 +174,8 @@ class Context:
     @property
     def tied(self) -> bool:
         """Whether layer 6 has the same weight at all places of a map: the mean of its maps is all that it sees."""
+        if self.foreign:
+            return False
         layer = first_dense(self.model)
         weight = layer.weight.view(layer.out_features, self.model.table[-1].maps, -1)
         return weight.shape[2] > 1 and bool((weight == weight[..., :1]).all())
@@ -195,9 +216,28 @@ class Context:
                 self._opened[name] = None
         return self._opened[name]
 
+    @property
+    def network_name(self) -> str:
+        """The name of the network for folders and records: imagenet for runs/imagenet/model.safetensors, resnet18 for
+        torchvision:resnet18."""
+        if ":" in self.model_name:
+            return self.model_name.rpartition(":")[2]
+        path = Path(self.model_name).expanduser()
+        return path.resolve().parent.name if path.stem == "model" else path.stem
+
+    @property
+    def checkpoint(self) -> str:
+        """The hash of the network's weights."""
+        return self._whole._model.info["sha256"]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the network is one of torchvision's."""
+        return self.model_name.startswith("torchvision:")
+
     @functools.cached_property
     def _model(self) -> Network:
-        return zfnet.load(self.model_name).to(self.device)
+        return load_network(self.model_name, self.weights).to(self.device)
 
     @functools.cached_property
     def _images(self) -> Images:
@@ -227,6 +267,34 @@ class Context:
         return load_folder(self._tree / "train", side=128, size=112, progress=self.progress)
 
     @functools.cached_property
+    def tree_size(self) -> tuple[int, int, int]:
+        """How many classes, training and validation images the tree has, from its listing. Raises DataError."""
+        assert self._tree is not None
+        (classes, train, _), (_, val, _) = (scan(self._tree / split) for split in ("train", "val"))
+        return len(classes), len(train), len(val)
+
+    def check(self) -> None:
+        """Check what the user named before anything is computed. Raises a WRONG_INPUT error for what cannot be used."""
+        if self.model_name != DEFAULT_MODEL or self.weights:
+            self._model  # noqa: B018: loads it
+        for path in (self.data if self.data != "imagenette" else None, self._given_datasets):
+            if path and not Path(path).expanduser().is_dir():
+                raise DataError(f"{path}: no such folder")
+        if self.requested_scale == "paper":
+            self._check_paper_scale()
+
+    def _check_paper_scale(self) -> None:
+        needs = "--scale paper needs ImageNet 2012: 1,000 classes, over 1,200,000 training and 50,000 validation images"
+        if self._tree is None:
+            raise DataError(f"{needs}; give its folder with --data")
+        classes, train, val = self.tree_size
+        if (classes, val) != (1000, 50_000) or train < 1_200_000:
+            raise DataError(
+                f"{needs}; {self._tree} has {classes:,} classes, {train:,} training and {val:,} validation images. "
+                "Leave --scale out, or take --scale subset or smoke"
+            )
+
+    @functools.cached_property
     def _tree(self) -> Path | None:
         if not self.data or self.data == "imagenette":
             return None
@@ -253,6 +321,10 @@ class Context:
     def identity(self, figure: Figure) -> dict[str, str]:
         """The hashes of a figure's declared inputs, for its cache key and its record."""
         identity = {"corpus": figure.corpus or self.corpus}
+        if figure.uses_model and self.model_name != DEFAULT_MODEL:
+            identity["model"] = self.network_name
+        if figure.scales and self.requested_scale:
+            identity["plan"] = self.requested_scale
         if {"model", "top"} & set(figure.inputs):
             identity["checkpoint"] = self._model.info["sha256"]
         if {"images", "top"} & set(figure.inputs):
@@ -268,6 +340,45 @@ class Context:
         if "pretraining" in figure.inputs and any(own.values()):  # else nothing is compared with it
             own["pretraining"] = self._pretraining
         return identity | {name: found.digest if found else "absent" for name, found in own.items()}
+
+
+def load_network(name: str, weights: str | None = None) -> Network:
+    """Load a bundled network, a checkpoint, or `torchvision:NAME` with its pretrained, given or random weights."""
+    if name.startswith("torchvision:"):
+        from zfnet.networks import load_network as load
+
+        return load(name, weights)
+    return zfnet.load(name)
+
+
+def unsuitable_network(figure: Figure, context: Context) -> str:
+    """Why a figure cannot be made with a network of torchvision, in a sentence; "" where it can."""
+    if not (figure.uses_model and context.foreign) or figure.network == "any":
+        return ""
+    name = context.network_name
+    if figure.network == "zfnet":
+        return f"It needs a network of this package, and {name} is torchvision's."
+    try:
+        chain(context.model, torch.zeros(1, 3, context.model.size, context.model.size, device=context.device))
+    except UnsupportedNetwork as error:
+        return f"It needs a network that the deconvnet can invert: {error}."
+    return ""
+
+
+def result_folder(figure: Figure, context: Context, out: Path) -> Path:
+    """The folder of a figure's result: `out/<corpus>/<id>`, or `out/<corpus>@<network>/<id>` where it is not the default network's.
+
+    Two networks of one name do not mix: where the folder holds results of another checkpoint, the first eight digits of
+    this checkpoint's hash are added to the name.
+    """
+    folder = out / (figure.corpus or context.corpus)
+    if figure.uses_model and context.model_name != DEFAULT_MODEL:
+        folder = folder.with_name(f"{folder.name}@{context.network_name}")
+        checkpoint = context.checkpoint
+        records = [read_record(path.parent) for path in folder.glob("*/result.json")]
+        if any(record and record.inputs.get("checkpoint", checkpoint) != checkpoint for record in records):
+            folder = folder.with_name(f"{folder.name}-{checkpoint[:8]}")
+    return folder / figure.id
 
 
 def listing(tree: Path) -> str:
@@ -314,34 +425,40 @@ def discover() -> dict[str, ModuleType]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A line of the closing table."""
+    """A line of the closing table. `reason` says why nothing was made now, where the record is missing or an earlier one."""
 
     record: Record
     seconds: float
     cached: bool
+    folder: Path
+    reason: str = ""
+    ran: bool = True
 
 
 def run(script: ModuleType, context: Context, out: Path, force: bool = False) -> Outcome:
-    """Make one figure in `out/<corpus>/<id>/`, unless it is there, made from the same inputs by the same source."""
+    """Make one figure in its `result_folder`, unless it is there, made from the same inputs by the same source."""
     figure: Figure = script.FIGURE
     began = time.perf_counter()
-    folder = out / (figure.corpus or context.corpus) / figure.id
+    folder = result_folder(figure, context, out)
     inputs = context.identity(figure)
     key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), source("zfnet"))
     prior = read_record(folder)
     if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
-        return Outcome(prior, time.perf_counter() - began, cached=True)
+        return _kept(prior, folder, began)
 
     arrays = folder / "arrays.npz"
     result = None if force else _load(arrays, key)
     if result is None:
         torch.manual_seed(figure.seed)
         with torch.no_grad():
-            result = script.compute(context.for_figure(figure))
+            result = _computed(script, context)
         if prior and prior.verdict != "not run":  # it stays where the data are not here, or this is of a smaller scale
             smaller = SCALES.index(_scale(result, figure, context)) > SCALES.index(prior.scale)
-            if result.verdict == "not run" or (smaller and not force):
-                return Outcome(prior, time.perf_counter() - began, cached=True)
+            if result.verdict == "not run":
+                return _kept(prior, folder, began, reason=result.note, ran=False)
+            if smaller and not force:
+                scale = _scale(result, figure, context)
+                return _kept(prior, folder, began, reason=f"The record's scale is larger than {scale}; --force replaces it.")
         _save(arrays, key, result)
     with plot.style():
         pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = script.draw(result)
@@ -364,7 +481,28 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
         seconds=round(time.perf_counter() - began, 1), environment=environment(context.device),
     )  # fmt: skip
     write_record(record, folder)
-    return Outcome(record, time.perf_counter() - began, cached=False)
+    return replace(_kept(record, folder, began), cached=False)
+
+
+def _kept(record: Record, folder: Path, began: float, reason: str = "", ran: bool = True) -> Outcome:
+    """The outcome of a figure that has a record; for one that says "not run", the reason is its note."""
+    if record.verdict == "not run":
+        reason, ran = record.note, False
+    return Outcome(record, time.perf_counter() - began, cached=True, folder=folder, reason=reason, ran=ran)
+
+
+def _computed(script: ModuleType, context: Context) -> Result:
+    """The result of a figure, or "not run" where it cannot use the network of torchvision that was given."""
+    figure: Figure = script.FIGURE
+    reason = unsuitable_network(figure, context)
+    if not reason:
+        try:
+            return script.compute(context.for_figure(figure))
+        except UnsupportedNetwork as error:
+            if not context.foreign:
+                raise
+            reason = f"It needs a network that the deconvnet can invert: {error}."
+    return Result({}, {}, "not run", n=0, note=reason)
 
 
 def _scale(result: Result, figure: Figure, context: Context) -> str:

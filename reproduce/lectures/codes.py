@@ -43,7 +43,7 @@ def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < FEW:
-        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
+        return Result({}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images.")
     codes = responses(ctx.model, subset(ctx, chosen), "fc7", progress=ctx.progress)["fc7"].maximum
     small = [F.interpolate(ctx.images.batch(part), config["pixels"], mode="area") for part in np.array_split(chosen, 20)]
     pixels = torch.cat(small).flatten(1)

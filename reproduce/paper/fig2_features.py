@@ -37,7 +37,7 @@ COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}
 def compute(ctx) -> Result:
     model, images = ctx.model, ctx.images
     if len(images) < 9:
-        return Result({}, {}, "not run", n=len(images), note="Fewer than nine images.")
+        return Result({}, {}, "not run", n=len(images), note="The corpus has fewer than nine images.")
     top = ctx.top
     generator = torch.Generator().manual_seed(FIGURE.seed)
     arrays: dict[str, np.ndarray] = {"conv1.filters": model.conv1.weight.detach().cpu().numpy()}

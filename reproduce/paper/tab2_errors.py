@@ -37,6 +37,8 @@ FIGURE = Figure(
     config={"times chance": 3},
     files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
     alone=True,
+    trains=True,
+    scales=("paper", "subset", "smoke"),
 )  # fmt: skip
 ONE, MANY, WIDER, ALL = "ZFNet", "ZFNets (a)", "ZFNet with wider layers 3-5 (b)", "(a) and (b)"
 REPLICA = "AlexNet, the replica"
@@ -44,7 +46,14 @@ REPLICA = "AlexNet, the replica"
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
+        return Result(
+            {},
+            {},
+            "not run",
+            n=0,
+            note="No tree of images to train on; give ImageNet or a part of it with --data.",
+            scale="smoke",
+        )
     plan = plan_for(ctx)
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     seeds = ctx.progress(range(plan.seeds), total=plan.seeds, desc="ZFNets")

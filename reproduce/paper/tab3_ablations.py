@@ -2,8 +2,9 @@
 
 The paper's claims: without layers 3 and 4, or 6 and 7, little is lost; without both, almost everything, so that depth matters;
 the width of layers 6 and 7 matters little, wider layers 3-5 help, with wider 6 and 7 too they overfit, and ZFNet beats AlexNet.
-Ours: every row from scratch by one recipe, configs/ablations.yaml, on a part of ImageNet. On a GPU 20 epochs of all classes at
-128 pixels, further seeds as long as time is left (--force continues them); without one 32 epochs of 100 classes at 112 pixels.
+Ours: every row from scratch by one recipe, at the scale of --scale (PLANS in ablations.py). `paper` is the paper's recipe,
+configs/imagenet.yaml. `subset`, the default on a GPU, takes 20 epochs of all classes at 128 pixels, and further seeds while time
+is left (--force continues them). `smoke`, the default on a CPU, takes 32 epochs of 100 classes at 112 pixels.
 """
 
 import time
@@ -37,6 +38,8 @@ FIGURE = Figure(
     config={"little": 0.5, "hardly": 0.25, "times chance": 3},
     files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
     alone=True,
+    trains=True,
+    scales=("paper", "subset", "smoke"),
 )
 A, Z = "AlexNet", "ZFNet"
 NEITHER = f"{A} without layers 3, 4, 6, 7"
@@ -59,7 +62,14 @@ COSTS = {  # what a change costs: the changed row, and the row that it changes
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
+        return Result(
+            {},
+            {},
+            "not run",
+            n=0,
+            note="No tree of images to train on; give ImageNet or a part of it with --data.",
+            scale="smoke",
+        )
     began, plan = time.monotonic(), plan_for(ctx)
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     rows: dict[str, list[Row]] = {name: [] for name in ROWS}
@@ -106,7 +116,7 @@ def judge(rows: dict[str, list[Row]], plan, figure: Figure) -> Result:
     measured["claims"], found = verdict(held)
     found = found if plan.scale != "smoke" else "not comparable"
     note = (
-        f"{plan.epochs} epochs of {plan.per_class} images of each of {classes} classes at {plan.size} pixels, batch "
+        f"{plan.epochs} epochs of {plan.per_class or 'all'} images of each of {classes} classes at {plan.size} pixels, batch "
         f"{plan.batch}, {rows[Z][0].about['precision']}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error "
         "without dropout. "
         f"Intervals are over {'seeds' if seeds > 1 else 'validation images, of one training a row: others vary beyond them'}. "
