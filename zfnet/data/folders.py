@@ -153,5 +153,9 @@ def imagenet_names() -> tuple[str, ...]:
 
 def class_names(folders: Sequence[str]) -> list[str]:
     """Readable names of class folders: those of ILSVRC 2012 where the folders are its 1000, else the folders' own."""
-    listed = hashlib.sha256("\n".join(folders).encode()).hexdigest()
-    return list(imagenet_names()) if listed == ILSVRC_2012 else list(folders)
+    return list(imagenet_names()) if names_digest(folders) == ILSVRC_2012 else list(folders)
+
+
+def names_digest(folders: Sequence[str]) -> str:
+    """Return the sha256 of names, one per line. Compare it with `ILSVRC_2012`."""
+    return hashlib.sha256("\n".join(folders).encode()).hexdigest()
