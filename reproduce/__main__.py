@@ -109,9 +109,7 @@ def dry_run(chosen: list[str], scripts: dict, context, options: argparse.Namespa
         print(f"{f.figure.id:<21}{f.action:<9}{f.scale:<9}{about:>9}  {f.source:<26}{f.data:<34}{f.reason or place}")
     able = [f for f in forecasts if not f.reason]
     total = duration(sum(f.seconds for f in able))
-    print(
-        f"{len(able)} of {len(forecasts)} figures would be made, in about {total} where nothing is cached. Nothing was computed."
-    )
+    print(f"{len(able)} of {len(forecasts)} figures would be made, in about {total} without a cache. Nothing was computed.")
     return OK
 
 

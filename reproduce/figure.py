@@ -43,6 +43,7 @@ from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.evaluation import first_dense
 from zfnet.model import Network
+from zfnet.networks import load_network
 from zfnet.parallel import ParallelError
 from zfnet.record import SCALES, Record, environment, read_record, write_figure, write_gif, write_record
 from zfnet.top import TopActivations, top_activations
@@ -276,7 +277,7 @@ class Context:
     def check(self) -> None:
         """Check what the user named before anything is computed. Raises a WRONG_INPUT error for what cannot be used."""
         if self.model_name != DEFAULT_MODEL or self.weights:
-            self._model  # noqa: B018: loads it
+            _ = self._model  # loads it
         for path in (self.data if self.data != "imagenette" else None, self._given_datasets):
             if path and not Path(path).expanduser().is_dir():
                 raise DataError(f"{path}: no such folder")
@@ -342,15 +343,6 @@ class Context:
         return identity | {name: found.digest if found else "absent" for name, found in own.items()}
 
 
-def load_network(name: str, weights: str | None = None) -> Network:
-    """Load a bundled network, a checkpoint, or `torchvision:NAME` with its pretrained, given or random weights."""
-    if name.startswith("torchvision:"):
-        from zfnet.networks import load_network as load
-
-        return load(name, weights)
-    return zfnet.load(name)
-
-
 def unsuitable_network(figure: Figure, context: Context) -> str:
     """Why a figure cannot be made with a network of torchvision, in a sentence; "" where it can."""
     if not (figure.uses_model and context.foreign) or figure.network == "any":
@@ -366,10 +358,10 @@ def unsuitable_network(figure: Figure, context: Context) -> str:
 
 
 def result_folder(figure: Figure, context: Context, out: Path) -> Path:
-    """The folder of a figure's result: `out/<corpus>/<id>`, or `out/<corpus>@<network>/<id>` where it is not the default network's.
+    """The folder of a figure's result: `out/<corpus>/<id>`, or `out/<corpus>@<network>/<id>` for another network.
 
-    Two networks of one name do not mix: where the folder holds results of another checkpoint, the first eight digits of
-    this checkpoint's hash are added to the name.
+    Only figures that use the network have a folder of their own for it. Two networks of one name do not mix: where the
+    folder holds results of another checkpoint, the first eight digits of this checkpoint's hash are added to the name.
     """
     folder = out / (figure.corpus or context.corpus)
     if figure.uses_model and context.model_name != DEFAULT_MODEL:

@@ -53,12 +53,8 @@ def _add_figures(commands) -> None:
             "subset or smoke (default: what the device allows, and never paper)",
         )  # fmt: skip
         _add_out(sub)
-        sub.add_argument(
-            "--force", action="store_true", help="compute again and replace results that exist (default: keep them)"
-        )
-        sub.add_argument(
-            "--dry-run", action="store_true", help="show what would be computed, and compute nothing (default: off)"
-        )
+        sub.add_argument("--force", action="store_true", help="replace results that exist (default: keep them)")
+        sub.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing (default: off)")
 
 
 def _add_pages(commands) -> None:
@@ -87,7 +83,7 @@ def _add_atlas(commands) -> None:
     )
     sub.add_argument(
         "--canonical", nargs="+", default=[], metavar="NAME",
-        help="also draw canonical images of these classes (by name) or features (as conv5/17) by gradient ascent (default: none)",
+        help="also draw these classes (by name) or features (as conv5/17) by gradient ascent (default: none)",
     )  # fmt: skip
     sub = commands.add_parser("look", help="write an interactive page for one image")
     sub.add_argument("image", type=Path, metavar="IMAGE", help="image file to look into")

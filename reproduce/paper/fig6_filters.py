@@ -17,7 +17,7 @@ import zfnet
 from reproduce.claims import higher, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper import ablations
-from reproduce.paper.ablations import keep, load, recipe, trained_in
+from reproduce.paper.ablations import NO_TREE, keep, load, recipe, trained_in
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
@@ -68,7 +68,7 @@ def compute(ctx) -> Result:
             {},
             "not run",
             n=0,
-            note="No tree of images to train on; give ImageNet or a part of it with --data.",
+            note=NO_TREE,
             scale="smoke",
         )
     plan = PLANS[ctx.requested_scale or "subset", ctx.kind]

@@ -9,7 +9,7 @@ import numpy as np
 
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
+from reproduce.paper.ablations import NO_TREE, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -51,7 +51,7 @@ def compute(ctx) -> Result:
             {},
             "not run",
             n=0,
-            note="No tree of images to train on; give ImageNet or a part of it with --data.",
+            note=NO_TREE,
             scale="smoke",
         )
     plan = plan_for(ctx)

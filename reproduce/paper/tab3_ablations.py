@@ -3,8 +3,8 @@
 The paper's claims: without layers 3 and 4, or 6 and 7, little is lost; without both, almost everything, so that depth matters;
 the width of layers 6 and 7 matters little, wider layers 3-5 help, with wider 6 and 7 too they overfit, and ZFNet beats AlexNet.
 Ours: every row from scratch by one recipe, at the scale of --scale (PLANS in ablations.py). `paper` is the paper's recipe,
-configs/imagenet.yaml. `subset`, the default on a GPU, takes 20 epochs of all classes at 128 pixels, and further seeds while time
-is left (--force continues them). `smoke`, the default on a CPU, takes 32 epochs of 100 classes at 112 pixels.
+configs/imagenet.yaml. `subset`, the default on a GPU, takes 20 epochs of all classes at 128 pixels, and further seeds while
+time is left (--force continues them). `smoke`, the default on a CPU, takes 32 epochs of 100 classes at 112 pixels.
 """
 
 import time
@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from reproduce.claims import above, below, every, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import ROWS, WIDE, Row, diverged, load, paper_scale, plan_for, speed_of, trained
+from reproduce.paper.ablations import NO_TREE, ROWS, WIDE, Row, diverged, load, paper_scale, plan_for, speed_of, trained
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -67,7 +67,7 @@ def compute(ctx) -> Result:
             {},
             "not run",
             n=0,
-            note="No tree of images to train on; give ImageNet or a part of it with --data.",
+            note=NO_TREE,
             scale="smoke",
         )
     began, plan = time.monotonic(), plan_for(ctx)
