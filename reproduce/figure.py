@@ -238,7 +238,7 @@ class Context:
 
     @functools.cached_property
     def _model(self) -> Network:
-        return load_network(self.model_name, self.weights).to(self.device)
+        return cast(Network, load_network(self.model_name, self.weights)).to(self.device)
 
     @functools.cached_property
     def _images(self) -> Images:

@@ -7,6 +7,7 @@ The page is static, needs no server, and shows what is there: an interrupted run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,14 +20,14 @@ from reproduce.atlas.tables import BINS, Table, edges, tabulate
 from reproduce.figure import Context, source
 from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.labels import ILSVRC_GROUPS, related_classes
 from zfnet.model import Network, describe, device_of
 from zfnet.plot import HEAT, LINES, mosaic
 from zfnet.top import ranking
 
 NINE = 9  # strongest images of a feature, and of a class
 THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
-SAMPLE_FEATURES = 32  # of a layer, in the atlas of the sample photographs that `make figures` makes
-BUDGET = 60  # seconds that it may take
+BUDGET = 90  # seconds that the atlas of the sample photographs may take in `make figures`
 
 
 def write(context: Context, out: Path, most: int | None = None) -> Path:
@@ -46,7 +47,7 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     there = prepare(out, parts)
     page = shell(out)
     index |= constants() | {
-        "network": Path(context.model_name).stem, "corpus": context.corpus, "data": images.digest, "images": len(images),
+        "network": context.network_name, "corpus": context.corpus, "data": images.digest, "images": len(images),
         "grouped": images.groups is not None, "kinds": names, "outputs": outputs, "demos": [], "most": most, "parts": parts,
         "key": key,
     }  # fmt: skip
@@ -79,11 +80,11 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
 
 
 def write_sample(context: Context, out: Path) -> Path | None:
-    """The atlas that `make figures` makes: SAMPLE_FEATURES of each layer. None where a reader has made another one there."""
+    """Write the atlas of the sample photographs. Returns None, and writes nothing, where a reader made another one there."""
     there = read(out, "index")
-    if there and there.get("most") != SAMPLE_FEATURES:
+    if there and (there.get("network"), there.get("corpus")) != (context.network_name, context.corpus):
         return None
-    return write(context, out, SAMPLE_FEATURES)
+    return write(context, out)
 
 
 def damaged(out: Path, part: str, images: int) -> bool:
@@ -114,8 +115,15 @@ def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, 
         })  # fmt: skip
     drawn = [{"name": row.name, "operation": row.operation, "shape": row.shape} for row in rows]
     return {
-        "checkpoint": model.info["sha256"], "classes": list(model.classes), "layers": layers, "map": drawn, "side": model.size,
+        "checkpoint": model.info["sha256"], "classes": list(model.classes), "groups": class_groups(model.classes),
+        "layers": layers, "map": drawn, "side": model.size,
     }, numbers  # fmt: skip
+
+
+def class_groups(classes: Sequence[str]) -> dict[str, list[int]]:
+    """The outputs that everyday words stand for, such as all dogs for "dog": for networks of ILSVRC's classes."""
+    found = {word: related_classes(word, classes) for word in ILSVRC_GROUPS}
+    return {word: [classes.index(name) for name in names] for word, names in found.items() if names}
 
 
 def constants() -> dict:

@@ -69,7 +69,7 @@ def test_settling_and_turning_by_hand():
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    plan = ablations.Plan("subset", 2, 4, 103, 90, 3, 16, 5e-3, "float32", 1, 0, 1)
+    plan = ablations.Plan("subset", 2, 4, 103, 90, 3, 4, 1e-2, "float32", 1, 0, 1)
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     config = yaml.safe_load(ablations.RECIPE.read_text())
     config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
