@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
-    "config", "parallel", "memory", "data", "model", "checkpoint", "networks", "windows", "activations", "fields", "deconv", "top", "many", "incremental", "occlusion",
+    "config", "parallel", "memory", "data", "labels", "model", "summary", "checkpoint", "networks", "windows", "activations", "fields", "deconv", "top", "many", "incremental", "occlusion",
     "methods", "evaluation", "train", "plan", "record", "plot", "cli",
 ]  # fmt: skip
 WRITERS = {"cli.py", "plot.py", "record.py"}

@@ -1,7 +1,7 @@
 """Load any network by name: a bundled one, a checkpoint, or a classifier of torchvision.
 
-A loaded network has three attributes that the rest of the package reads: `classes` (the names of its
-outputs), `wnids` (their WordNet ids) and `size` (the side of its square input in pixels).
+A loaded network has three attributes that the rest of the package reads: `classes` (the names of
+its outputs), `wnids` (their WordNet ids) and `size` (the side of its square input in pixels).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from zfnet.data.images import MEAN, STD
 
 TORCHVISION = "torchvision:"
 UNTRAINED = "random"
-# torchvision's port of these weights from TensorFlow expects inputs in [-1, 1]: the network converts
-# its input. The weights include auxiliary classifiers, which only training uses.
+# torchvision's port of these weights from TensorFlow expects inputs in [-1, 1]: the network
+# converts its input. The weights include auxiliary classifiers, which only training uses.
 PORTED = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 # torchvision renames these keys when it loads its own DenseNet weights ("norm.1" to "norm1").
 DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -42,9 +42,9 @@ def load_network(name: str | Path, weights: str | Path | None = None) -> nn.Modu
             which torchvision downloads once and keeps in its cache.
 
     Returns:
-        The network, with `classes` (list of names), `wnids` (list of WordNet ids) and `size` (pixels).
-        Images are resized to 256/224 of `size` and cropped, as in the paper. Some torchvision weights
-        were evaluated with another resize (232, say), so accuracy may differ slightly from theirs.
+        The network, with `classes` (names), `wnids` (WordNet ids) and `size` (pixels). Images are
+        resized to 256/224 of `size` and cropped, as in the paper. torchvision evaluated some of its
+        weights with another resize (232, say), so their accuracy may differ slightly here.
 
     Raises:
         CheckpointError: The name is unknown, or the weights cannot be found, downloaded or used.
@@ -97,9 +97,9 @@ def load_structure(name: str | Path) -> nn.Module:
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """Return the 1000 WordNet ids of ILSVRC 2012 in sorted order, which is the order of the outputs.
+    """Return the 1000 WordNet ids of ILSVRC 2012 in sorted order, the order of the outputs.
 
-    torchvision has only the names, so the ids are read from the description of a bundled checkpoint.
+    torchvision has only the names. The ids are in the description of a bundled checkpoint.
     """
     for path in sorted(BUNDLED.glob("*.safetensors")):
         wnids = read_metadata(path)["wnids"]
@@ -209,7 +209,7 @@ def _assign_foreign(model: nn.Module, builder: str, state: dict[str, Tensor], so
             del state[key]
         elif builder.startswith("densenet") and key != (new := DENSENET_KEY.sub(r"\1\2.", key)):
             state[new] = state.pop(key)
-    for key, tensor in model.state_dict().items():  # files from before PyTorch 0.4.1 have no counters
+    for key, tensor in model.state_dict().items():  # absent before PyTorch 0.4.1
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, tensor)
     try:

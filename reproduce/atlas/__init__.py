@@ -21,8 +21,9 @@ from reproduce.figure import Context, source
 from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.labels import ILSVRC_GROUPS, related_classes
-from zfnet.model import Network, describe, device_of
+from zfnet.model import Network, device_of
 from zfnet.plot import HEAT, LINES, mosaic
+from zfnet.summary import describe
 from zfnet.top import ranking
 
 NINE = 9  # strongest images of a feature, and of a class
