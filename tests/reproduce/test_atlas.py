@@ -230,7 +230,7 @@ def test_a_limited_atlas_and_its_progress(small, tmp_path):
     assert index["layers"][-1]["numbers"] == [0, 4, 8]
     assert len(site.read(tmp_path / "a", "conv5")["features"]) == 3
     assert index["missing"] == []
-    assert atlas.write_sample(context, tmp_path / "a") is None  # a reader's own is left alone
+    assert atlas.write_sample(Context("imagenet65k", None), tmp_path / "a") is None  # a reader's own is left alone
     assert site.prepare(tmp_path / "a", index["parts"]) == index
     assert site.prepare(tmp_path / "a", "of other inputs") == {}
     assert not any((tmp_path / "a" / folder).exists() for folder in site.FOLDERS)
