@@ -52,7 +52,8 @@ def describe(model: nn.Module, size: int | None = None) -> Iterator[Row]:
         >>> conv1.operation, conv1.shape, conv1.parameters
         ('conv 7x7, stride 2, pad 1', (96, 110, 110), 14208)
     """
-    side = size or int(getattr(model, "size", 224))  # pyright: ignore[reportArgumentType]
+    declared = getattr(model, "size", None)
+    side = size or (declared if isinstance(declared, int) else 224)
     channels = model.options["in_channels"] if isinstance(model, Network) else 3
     model = _meta_copy(model).eval()
     floats = (t.dtype for t in model.parameters() if t.is_floating_point())
