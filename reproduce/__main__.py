@@ -43,15 +43,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def list_figures(options: argparse.Namespace) -> int:
-    """Print every figure: id, title, the inputs that a reader has to provide, and whether it trains."""
-    from reproduce.figure import discover
+    """Print every figure: id, title, what it needs, whether it trains, and the state of its committed records."""
+    from reproduce.figure import DEFAULT_MODEL, Context, discover, known_inputs, script_folder
+    from reproduce.keys import status
     from reproduce.requirements import needs
+    from zfnet.record import read_record
 
+    context = Context(DEFAULT_MODEL, options.data, datasets=options.datasets)
     for name, script in discover().items():
         figure = script.FIGURE
+        corpora = [figure.corpus or gallery.COMMITTED[0]]
+        corpora += [c for c in gallery.COMMITTED if c not in corpora and (options.out / c / name / "result.json").exists()]
         notes = [f"needs {', '.join(needs(figure))}"] * bool(needs(figure)) + ["trains"] * figure.trains
         notes += ["only by its id"] * figure.alone
         print(f"{name:<21}{figure.title}" + (f" ({'; '.join(notes)})" if notes else ""))
+        for corpus in corpora:
+            record = read_record(options.out / corpus / name)
+            here = options.datasets is not None if figure.corpus else context.corpus == corpus
+            inputs = known_inputs(context, figure, corpus, hash_data=here)
+            print(f"{'':<21}{corpus}: {status(figure, script_folder(script), record, inputs)}")
     return OK
 
 
@@ -130,7 +140,7 @@ def make(chosen: list[str], scripts: dict, context, options: argparse.Namespace)
         for name in bar:
             bar.set_description(name)
             try:
-                outcomes.append(run(scripts[name], context, options.out, options.force))
+                outcomes.append(run(scripts[name], context, options.out, options.force, options.allow_dirty))
             except WRONG_INPUT:
                 raise  # wrong input, for all of them
             except Exception:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import inspect
 import json
 import os
 import pkgutil
 import shutil
+import subprocess
 import time
 import zipfile
 import zlib
@@ -31,6 +31,7 @@ import reproduce.bench
 import reproduce.lectures
 import reproduce.paper
 import zfnet
+from reproduce import keys
 from reproduce.digits import Digits
 from zfnet import plot
 from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain
@@ -45,15 +46,31 @@ from zfnet.evaluation import first_dense
 from zfnet.model import Network
 from zfnet.networks import load_network
 from zfnet.parallel import ParallelError
-from zfnet.record import SCALES, Record, environment, read_record, write_figure, write_gif, write_record
+from zfnet.record import (
+    SCALES,
+    Record,
+    environment,
+    read_record,
+    sources_changed,
+    write_figure,
+    write_gif,
+    write_record,
+)
 from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
 DEFAULT_MODEL = "imagenet65k"  # the bundled network: its results go into folders without the name of a network
 PAPER = {"conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096}  # Fig. 3: maps, units
+SEARCH_VERSION = 1  # raise it when the shared search of the strongest activations returns something else
+
+
+class DirtyTreeError(RuntimeError):
+    """A committed record would be made by sources that no commit holds."""
+
+
 # Of the user's input, from which nothing can be made.
-WRONG_INPUT = (CheckpointError, DataError, ImageError, ParallelError, UnknownLayer, UnsupportedNetwork)
+WRONG_INPUT = (CheckpointError, DataError, DirtyTreeError, ImageError, ParallelError, UnknownLayer, UnsupportedNetwork)
 DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
     "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),
@@ -67,10 +84,16 @@ DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvi
 class Figure:
     """A figure or table of the paper, or a picture of a lecture.
 
+    The cache key is made of the id, `version`, `config`, `seed`, the hashes of `inputs` and the contents of `files`, never of
+    source text. Whoever changes what `compute` returns raises `version`, unless `config` or `seed` changed, which suffices.
+    Every number that decides a result and that a reader may want to change (image counts, sizes, strides, steps) belongs in
+    `config`; a module constant that changes a result wants a new `version` as well. `draw` is not in the key: delete a picture
+    to have it drawn again from the kept arrays.
+
     `inputs` are of "model", "images", "top", "tree", "pretraining", "snapshots", "device" (what it measures is not the same on
-    a CPU and a GPU) and the names in DATASETS; `files` lie beside the script; `budget` is seconds at sample scale; `paper`
-    holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the data set of a figure that has its own,
-    and the folder of its result; else that is the corpus of the run.
+    a CPU and a GPU) and the names in DATASETS; `files` are the YAML files that it reads, relative to the script; `budget` is
+    seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the data
+    set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
 
     `trains` says whether the figure trains networks. `scales` lists the values of `--scale` that it knows. `labels` says that
     it needs images with labels, which the sample photographs do not have. `network` is what it needs of a network: "any"
@@ -88,6 +111,7 @@ class Figure:
     files: tuple[str, ...] = ()
     alone: bool = False
     corpus: str = ""
+    version: int = 1
     trains: bool = False
     scales: tuple[str, ...] = ()
     labels: bool = False
@@ -251,7 +275,7 @@ class Context:
 
     @functools.cached_property
     def _top(self) -> TopActivations:
-        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, source('zfnet'))[:20]}.safetensors"
+        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, SEARCH_VERSION)[:20]}.safetensors"
         search = functools.partial(
             top_activations, self._model, self._images, groups=self._images.groups, progress=self.progress, state=path
         )
@@ -373,6 +397,23 @@ def result_folder(figure: Figure, context: Context, out: Path) -> Path:
     return folder / figure.id
 
 
+def known_inputs(context: Context, figure: Figure, corpus: str, hash_data: bool) -> dict[str, str]:
+    """The hashes of a figure's inputs that can be computed here, to compare with a committed record.
+
+    Args:
+        context: the network and the data.
+        figure: the figure whose inputs are hashed.
+        corpus: the corpus of the record.
+        hash_data: hash the data too, not only the network. Data that are missing are left out.
+    """
+    known = {"corpus": corpus}
+    if hash_data:
+        known |= context.identity(figure)
+    elif {"model", "top"} & set(figure.inputs):
+        known["checkpoint"] = context.model.info["sha256"]
+    return {name: value for name, value in known.items() if value != "absent"}
+
+
 def listing(tree: Path) -> str:
     """A hash of the names and sizes of a tree's files, of which a figure that trains decodes only those that it needs."""
     files = [file for split in ("train", "val") for file in scan(tree / split)[1]]
@@ -427,17 +468,35 @@ class Outcome:
     ran: bool = True
 
 
-def run(script: ModuleType, context: Context, out: Path, force: bool = False) -> Outcome:
-    """Make one figure in its `result_folder`, unless it is there, made from the same inputs by the same source."""
+def is_committed(folder: Path) -> bool:
+    """Whether git tracks files in a folder."""
+    if not folder.is_dir():
+        return False
+    listed = subprocess.run(["git", "ls-files", "."], cwd=folder, capture_output=True, text=True, check=False)
+    return bool(listed.stdout.strip())
+
+
+def run(script: ModuleType, context: Context, out: Path, force: bool = False, allow_dirty: bool = False) -> Outcome:
+    """Make one figure in its `result_folder`, unless a record with the same key and its pictures are there.
+
+    Raises:
+        DirtyTreeError: the corpus is committed, the sources have uncommitted changes, and `allow_dirty` is not set.
+    """
     figure: Figure = script.FIGURE
     began = time.perf_counter()
     folder = result_folder(figure, context, out)
     inputs = context.identity(figure)
-    key = digest(figure.id, sorted(inputs.items()), inspect.getsource(script), *_beside(script), source("zfnet"))
+    hashes = keys.file_hashes(figure, script_folder(script))
+    key = keys.key(figure, inputs, hashes)
     prior = read_record(folder)
     if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
         return _kept(prior, folder, began)
 
+    if not allow_dirty and is_committed(folder.parent) and sources_changed():
+        raise DirtyTreeError(
+            f"{figure.id}: sources have uncommitted changes, and {folder.parent.name} is a committed corpus; "
+            "commit the changes, or pass --allow-dirty"
+        )
     arrays = folder / "arrays.npz"
     result = None if force else _load(arrays, key)
     if result is None:
@@ -471,6 +530,7 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False) ->
         verdict=result.verdict, measured=result.measured, paper=figure.paper, n=result.n, seed=figure.seed,
         note=result.note, inputs=inputs, config=figure.config, key=key, files=list(pictures),
         seconds=round(time.perf_counter() - began, 1), environment=environment(context.device),
+        version=figure.version, file_hashes=hashes,
     )  # fmt: skip
     write_record(record, folder)
     return replace(_kept(record, folder, began), cached=False)
@@ -519,13 +579,6 @@ def _load(path: Path, key: str) -> Result | None:
         return None
 
 
-def _beside(script: ModuleType) -> list[str]:
-    """The contents of the files that a figure declares."""
-    return [(Path(str(script.__file__)).parent / name).read_text() for name in script.FIGURE.files]
-
-
-@functools.cache
-def source(package: str) -> str:
-    """A hash of a package's source, so that a changed library is a changed figure."""
-    files = sorted((REPOSITORY / package).rglob("*.py"))
-    return digest(*(path.read_text() for path in files if path.name not in ("cli.py", "__init__.py")))
+def script_folder(script: ModuleType) -> Path:
+    """The folder of a figure's script, to which its declared files are relative."""
+    return Path(str(script.__file__)).parent

@@ -25,7 +25,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_list(commands) -> None:
-    commands.add_parser("list", help="list the figures: id, title, inputs, and whether they train")
+    text = "list the figures: id, title, inputs, whether they train, and whether their recorded results are current"
+    sub = commands.add_parser("list", help=text)
+    _add_out(sub)
+    _add_data(sub)
 
 
 def _add_figures(commands) -> None:
@@ -37,15 +40,7 @@ def _add_figures(commands) -> None:
         sub = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         if name == "run":
             sub.add_argument("ids", nargs="+", metavar="ID", help="ids of figures, as `list` shows them")
-        sub.add_argument(
-            "--data", metavar="PATH",
-            help="ImageNet-like tree with val/<wnid>/*.JPEG (and train/ for figures that train), or imagenette to download it "
-            "(default: the sample photographs of scikit-image)",
-        )  # fmt: skip
-        sub.add_argument(
-            "--datasets", metavar="PATH",
-            help="folder of torchvision's Caltech-101, Caltech-256, VOC 2012 and MNIST (default: datasets/ in the cache)",
-        )  # fmt: skip
+        _add_data(sub)
         _add_network(sub)
         sub.add_argument(
             "--scale", choices=SCALES,
@@ -53,6 +48,10 @@ def _add_figures(commands) -> None:
             "subset or smoke (default: what the device allows, and never paper)",
         )  # fmt: skip
         _add_out(sub)
+        sub.add_argument(
+            "--allow-dirty", action="store_true",
+            help="write committed records although the sources have uncommitted changes (default: refuse)",
+        )  # fmt: skip
         sub.add_argument("--force", action="store_true", help="replace results that exist (default: keep them)")
         sub.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing (default: off)")
 
@@ -93,6 +92,18 @@ def _add_atlas(commands) -> None:
         help="atlas from which the neighbors of the image's features are taken (default: figures/samples/atlas)",
     )  # fmt: skip
     sub.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write")
+
+
+def _add_data(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--data", metavar="PATH",
+        help="ImageNet-like tree with val/<wnid>/*.JPEG (and train/ for figures that train), or imagenette to download it "
+        "(default: the sample photographs of scikit-image)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--datasets", metavar="PATH",
+        help="folder of torchvision's Caltech-101, Caltech-256, VOC 2012 and MNIST (default: datasets/ in the cache)",
+    )  # fmt: skip
 
 
 def _add_network(sub: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,12 @@ class Record:
     note: str
     inputs: dict[str, str]  # checkpoint and data, by sha256; corpus by name
     config: dict[str, Any]
-    key: str  # hash of everything the result depends on
+    key: str  # hash of id, version, config, seed, inputs and file_hashes
     files: list[str]
     seconds: float
     environment: dict[str, str] = field(default_factory=dict)
+    version: int = 0  # of the figure; 0 in records that were made before keys had versions
+    file_hashes: dict[str, str] = field(default_factory=dict)  # of the files that the figure declares
 
     def __post_init__(self):
         if self.scale not in SCALES or self.verdict not in VERDICTS:
@@ -53,16 +54,23 @@ class Record:
 
 def environment(device: str) -> dict[str, str]:
     """The git commit ("-dirty" where sources are changed), versions and device of a result; no host or path."""
-    git = partial(subprocess.run, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    commit = git(["git", "rev-parse", "HEAD"]).stdout.strip() or "unknown"
-    changed = git(["git", "diff", "--quiet", "HEAD", "--", *(f":/{name}" for name in SOURCES)]).returncode == 1
+    commit = _git("rev-parse", "HEAD").stdout.strip() or "unknown"
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
     return {
-        "commit": commit + ("-dirty" if changed else ""),
+        "commit": commit + ("-dirty" if sources_changed() else ""),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": name,
     }
+
+
+def sources_changed() -> bool:
+    """Whether tracked files of the sources have uncommitted changes; False outside a git repository."""
+    return _git("diff", "--quiet", "HEAD", "--", *(f":/{name}" for name in SOURCES)).returncode == 1
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
 
 
 def write_record(record: Record, folder: str | Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from reproduce.atlas import demos, sheets, summary
 from reproduce.atlas.site import prepare, read, save, shell
 from reproduce.atlas.tables import BINS, Table, edges, tabulate
-from reproduce.figure import Context, source
+from reproduce.figure import Context
 from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.labels import ILSVRC_GROUPS, related_classes
@@ -29,19 +29,21 @@ from zfnet.top import ranking
 NINE = 9  # strongest images of a feature, and of a class
 THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
 BUDGET = 90  # seconds that the atlas of the sample photographs may take in `make figures`
+# Raise these when what is computed changes: the table of activations (and all below), sheets and demos, the pages' numbers.
+TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 2, 2
 
 
 def write(context: Context, out: Path, most: int | None = None) -> Path:
     """Write the atlas of a network over a corpus to `out`, or continue it, and return its page.
 
     `most` limits it to that many features a layer, evenly spread. Nothing is computed twice: what was made of the same
-    network and images by the same source stays. Raises DataError where `out` holds something else, or images do not fit.
+    network and images by the same version stays. Raises DataError where `out` holds something else, or images do not fit.
     """
     model, images = context.model, context.images
     if images.size != model.size:
         raise DataError(f"the network takes {model.size} pixels, the images of {context.corpus} are cut to {images.size}")
-    parts = digest(model.info["sha256"], images.digest, most, source("zfnet"), *_sources("tables", "sheets", "demos"))
-    key = digest(parts, *_sources("summary", "__init__"))
+    parts = digest(model.info["sha256"], images.digest, most, TABLE_VERSION, PICTURE_VERSION)
+    key = digest(parts, SUMMARY_VERSION)
     names, outputs, kind = summary.kinds(images)
     index, numbers = describe_network(model, most)
     layers = list(numbers)
@@ -60,7 +62,7 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
         return page
 
     save(out, "index", index | {"missing": missing})
-    state = cache_dir() / f"atlas-{digest(model.info['sha256'], images.digest, source('zfnet'), *_sources('tables'))[:20]}"
+    state = cache_dir() / f"atlas-{digest(model.info['sha256'], images.digest, TABLE_VERSION)[:20]}"
     table = tabulate(model, images, state, progress=context.progress)
     save(out, "names", {"name": list(images.names), "kind": kind.tolist(), "taken": table.logits.argmax(1).tolist()})
     for part in list(missing):
@@ -161,7 +163,3 @@ def write_demos(context: Context, table: Table, out: Path) -> list[dict]:
 
 def groups(images: Images) -> torch.Tensor | None:
     return None if images.groups is None else torch.from_numpy(images.groups)
-
-
-def _sources(*names: str) -> list[str]:
-    return [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names]

@@ -19,7 +19,6 @@ FIGURE = Figure(
     inputs=("model", "images", "device"),
     seed=13,
     budget=1800,
-    files=("../claims.py", "../paper/ablations.py"),
     config={"images": {"cpu": 10_000, "cuda": 50_000}},
     alone=True,
     labels=True,

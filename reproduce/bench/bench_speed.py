@@ -25,7 +25,6 @@ FIGURE = Figure(
     seed=11,
     budget=1500,
     alone=True,
-    files=("races.py", "timing.py"),
     config={
         "batches": {"cpu": [4, 8, 64], "cuda": [8, 64, 256]},
         "repeats": 5, "size": 32, "stride": 8, "strides": [16, 8, 4, 2], "sizes": [8, 16, 32, 64, 96],

@@ -35,7 +35,7 @@ FIGURE = Figure(
     seed=SEED,
     budget=600,
     alone=True,
-    files=("loops.py", "timing.py", "../../configs/imagenet65k.yaml"),
+    files=("../../configs/imagenet65k.yaml",),
     config={
         "cpu": {"batch": 128, "size": 128, "side": 146, "steps": 2, "repeats": 15, "precision": "auto"},
         "cuda": {"batch": 256, "size": 224, "side": 256, "steps": 30, "repeats": 5, "precision": "auto"},

@@ -43,7 +43,7 @@ FIGURE = Figure(
         "smoothgrad": {"samples": 16, "batch": 16}, "integrated_gradients": {"steps": 16, "batch": 16},
         "occlusion": {"size": 16, "stride": 8},
     },
-    files=(RECIPE, "../annotated.py", "../lectures/occluders.py", "../claims.py", "../paper/fig7_occlusion.py"),
+    files=(RECIPE,),
     trains=True,
 )  # fmt: skip
 RANDOM, CENTRE = "random map", "image centre"

@@ -13,6 +13,7 @@ from reproduce.lectures.shared import FEW, spread, subset
 from zfnet.methods.statistics import ERROR, population
 from zfnet.plot import LINES, new_figure
 
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 FIGURE = Figure(
     id="activations",
     title="Dead filters, sparsity, and the distribution of activations",
@@ -21,10 +22,8 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=1,
     budget=7,
-    config={"images": 2000, "images of samples": 96, "quantiles": [0.5, 0.9, 0.99, 0.999]},
-    files=("../claims.py", "shared.py"),
+    config={"layers": LAYERS, "images": 2000, "images of samples": 96, "quantiles": [0.5, 0.9, 0.99, 0.999]},
 )
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 
 def compute(ctx) -> Result:

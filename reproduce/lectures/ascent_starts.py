@@ -31,7 +31,6 @@ FIGURE = Figure(
         "rate": 0.03, "jitter": 16, "variation": {"logits": 40.0, "conv5": 3.0}, "decay": {"logits": 5.0, "conv5": 0.5},
         "pixels": 0.5,
     },
-    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

@@ -30,7 +30,7 @@ FIGURE = Figure(
     seed=33,
     budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
-    files=("../claims.py", "shared.py", "../annotated.py", "objects.py", "objects.yaml", "recognised.py"),
+    files=("objects.yaml",),
     labels=True,
 )
 SIZE, SEEN = "object size", "training images"

@@ -31,7 +31,6 @@ FIGURE = Figure(
         "variation": 40.0, "decay": 5.0, "share": 0.75,
         "part steps": 20, "part at most": 3,
     },
-    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

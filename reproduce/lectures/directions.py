@@ -19,6 +19,8 @@ from zfnet.methods.intervals import difference_interval, mean_interval
 from zfnet.methods.responses import Responses, responses
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
 
+LAYERS = ("conv5", "fc7")
+K = 9
 FIGURE = Figure(
     id="directions",
     title="Units, random directions and principal directions",
@@ -26,13 +28,19 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=14,
     budget=10,
-    config={"images": 4000, "for principal ones": 300, "of samples": [128, 32], "directions": 256, "principal": 64, "shown": 4},
-    files=("../claims.py", "shared.py"),
+    config={
+        "k": K,
+        "layers": LAYERS,
+        "images": 4000,
+        "for principal ones": 300,
+        "of samples": [128, 32],
+        "directions": 256,
+        "principal": 64,
+        "shown": 4,
+    },
 )
-LAYERS = ("conv5", "fc7")
 KINDS = ("units", "random directions", "principal directions")
 MARGIN = "units less random directions, less half of what these gain"
-K = 9
 
 
 def compute(ctx) -> Result:

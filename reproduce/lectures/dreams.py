@@ -28,7 +28,6 @@ FIGURE = Figure(
         "photographs": ["astronaut", "coffee", "rocket"], "images": 20, "layers": ["conv1", "conv2", "conv3", "conv4", "conv5"],
         "octaves": 4, "zoom": 1.4, "steps": 10, "rate": 0.03, "jitter": 16, "contrast": 1.5,
     },
-    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 CONTRAST = "more contrast"

@@ -17,6 +17,7 @@ from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import responses
 from zfnet.plot import enlarge, new_figure, photograph, rectangle, show
 
+LAYER = "conv5"
 FIGURE = Figure(
     id="extremes",
     title="The images that excite a feature most and least",
@@ -25,10 +26,8 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=5,
     budget=6,
-    config={"images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
-    files=("../claims.py", "shared.py"),
+    config={"layer": LAYER, "images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
 )
-LAYER = "conv5"
 RANKINGS = {f"{end} by {by}": {"by": by, "least": end == "least"} for end in ("most", "least") for by in ("maximum", "mean")}
 
 

@@ -31,7 +31,7 @@ FIGURE = Figure(
     seed=5,
     budget=1,
     config={"layers": ["conv1", "conv2", "conv3", "conv4", "conv5"], "permutations": 1000, "at least": 10, "shown": 8},
-    files=("../claims.py", "shared.py", "../annotated.py", "faces_and_text.yaml"),
+    files=("faces_and_text.yaml",),
 )
 MARKS = Path(__file__).with_name("faces_and_text.yaml")
 LABELS = ("face", "text")

@@ -19,6 +19,7 @@ from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import stream
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 FIGURE = Figure(
     id="maps",
     title="The feature maps of one image",
@@ -27,10 +28,8 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=1,
     budget=5,
-    config={"images": 200, "images of samples": 32, "photograph": "cat"},
-    files=("../claims.py", "shared.py"),
+    config={"layers": LAYERS, "images": 200, "images of samples": 32, "photograph": "cat"},
 )
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 ROWS = {"conv1": 16, "conv2": 22, "conv3": 24, "conv4": 24, "conv5": 22}  # maps in a column of the picture
 HEIGHT = 1056  # pixels of a column
 

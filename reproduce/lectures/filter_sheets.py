@@ -36,7 +36,6 @@ FIGURE = Figure(
         "variation": {"conv1": 1.0, "conv2": 1.0, "conv3": 3.0, "conv4": 3.0, "conv5": 3.0},
         "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
     },
-    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

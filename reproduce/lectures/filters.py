@@ -23,7 +23,6 @@ FIGURE = Figure(
     inputs=("model",),
     seed=1,
     budget=3,
-    files=("../claims.py",),
     config={"filters of a deeper layer": 12, "slices": 9},
 )
 

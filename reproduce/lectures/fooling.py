@@ -30,7 +30,7 @@ FIGURE = Figure(
         "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 8.0, "steps": 20, "rubbish": 10, "noise": 0.3,
         "climbing": 80, "rate": 0.03, "robustness": 0.02, "confidence": 0.9,
     },
-    files=("../claims.py", "shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("../paper/fig7_boxes.yaml",),
     alone=True,
 )  # fmt: skip
 

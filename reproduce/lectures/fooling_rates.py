@@ -31,7 +31,6 @@ FIGURE = Figure(
         "images": 500, "targeted": 100, "epsilon": [0.1, 0.25, 0.5, 1, 2, 4, 8], "random": [0.5, 2, 8],
         "iterated": [0.25, 0.5, 1, 2], "aimed": [1, 2, 4, 8], "steps": 4, "aimed steps": 8, "judged at": 0.5,
     },
-    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 GAIN = "fooled by iterated steps and not by one, less the reverse, points"

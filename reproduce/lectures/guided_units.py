@@ -21,6 +21,7 @@ from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
 
 DECONVNET, GUIDED, GRADIENT = "deconvnet", "guided back-propagation", "gradient"
 RANDOM, MIDDLE = "at random", "the middle"
+LAYER = "conv5"
 FIGURE = Figure(
     id="guided_units",
     title="Units of layer 5 by the deconvnet, by guided back-propagation and by the gradient",
@@ -29,10 +30,8 @@ FIGURE = Figure(
     inputs=("model", "images", "top"),
     seed=36,
     budget=9,
-    config={"features": 100, "features of samples": 12, "shown": 5, "cell": 8, "share": 0.25},
-    files=("../claims.py",),
+    config={"layer": LAYER, "features": 100, "features of samples": 12, "shown": 5, "cell": 8, "share": 0.25},
 )
-LAYER = "conv5"
 BETTER = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
 
 

@@ -28,13 +28,14 @@ FIGURE = Figure(
     seed=26,
     budget=480,
     config={
-        "images": 3, "others": 40, "steps": 120, "rate": 0.1, "noise": 0.05, "alpha": 6.0, "bound": 1e-4, "beta": 2.0,
+        "layers": LAYERS, "images": 3, "others": 40, "steps": 120, "rate": 0.1, "noise": 0.05, "alpha": 6.0, "bound": 1e-4,
+        "beta": 2.0,
         "met": 0.5,
         "variation": {
             "conv1": 0.05, "conv2": 0.3, "conv3": 2.0, "conv4": 5.0, "conv5": 10.0, "fc6": 20.0, "fc7": 20.0, "fc8": 20.0,
         },
     },
-    files=("../claims.py", "shared.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("../paper/fig7_boxes.yaml",),
     alone=True,
 )  # fmt: skip
 ERROR, RATIO, PIXELS = "relative error of the code", "error over the distance of photographs", "rank correlation of the pixels"

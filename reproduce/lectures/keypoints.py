@@ -17,6 +17,7 @@ from zfnet.methods.intervals import bootstrap
 from zfnet.methods.matching import match, transferred
 from zfnet.plot import LINES, new_figure, photograph, show
 
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 FIGURE = Figure(
     id="keypoints",
     title="The same part of another dog, by the nearest features",
@@ -25,10 +26,16 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=31,
     budget=4,
-    config={"judged": [0.1, 0.2], "alphas": [0.05, 0.1, 0.15, 0.2, 0.3, 0.4], "finer": 2, "at least": 10, "shown": 4},
-    files=("../claims.py", "../annotated.py", "../paper/fig8_parts.py", "../paper/faces.yaml"),
+    config={
+        "layers": LAYERS,
+        "judged": [0.1, 0.2],
+        "alphas": [0.05, 0.1, 0.15, 0.2, 0.3, 0.4],
+        "finer": 2,
+        "at least": 10,
+        "shown": 4,
+    },
+    files=("../paper/faces.yaml",),
 )
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 SAME, BOX = "same position", "same place in the head's box"
 PART_COLOURS = ("cyan", "yellow", "magenta")  # none of the layers'
 

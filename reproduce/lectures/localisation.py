@@ -34,7 +34,7 @@ FIGURE = Figure(
     seed=39,
     budget=2,
     config={"share": 0.2, "object": 0.95, "ground": 0.3, "scale": 2, "blur": 4.0, "beta": 130, "overlap": 0.5, "shown": 8},
-    files=("../claims.py", "shared.py", "../annotated.py", "objects.py", "objects.yaml"),
+    files=("objects.yaml",),
 )
 ONE = "one box for all"
 

@@ -26,7 +26,6 @@ FIGURE = Figure(
     seed=34,
     budget=2,
     config={"confident": 100, "shown": 12},
-    files=("../claims.py", "shared.py", "codes.py", "recognised.py"),
     labels=True,
 )
 NEEDS = f"Mistakes need at least {FEW} images labeled with ILSVRC's 1,000 classes; give ImageNet with --data."

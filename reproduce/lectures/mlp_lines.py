@@ -23,7 +23,6 @@ FIGURE = Figure(
     title="The lines of a first layer during training",
     claim="The lines of the hidden units move to where the classes meet.",
     inputs=(),
-    files=("../claims.py",),
     seed=0,
     budget=30,
     config={

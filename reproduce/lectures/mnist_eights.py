@@ -23,7 +23,6 @@ FIGURE = Figure(
     claim="Thin and right-leaning eights are weak.",
     inputs=("digits",),
     seed=0,
-    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"digit": 8, "share": 0.1, "shown": 24},
     alone=True,

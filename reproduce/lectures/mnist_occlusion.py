@@ -28,7 +28,6 @@ FIGURE = Figure(
     claim="The probability of 8 hides what its logit shows; erasing a stroke makes the digit that the rest looks like.",
     inputs=("digits",),
     seed=0,
-    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
     alone=True,

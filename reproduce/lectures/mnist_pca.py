@@ -27,7 +27,6 @@ FIGURE = Figure(
     "verticality and curved tops.",
     inputs=("digits",),
     seed=0,
-    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"digits": 1000, "components": 3, "layers": ["conv1", "conv2"], "least correlation": 0.5},
     alone=True,

@@ -23,7 +23,6 @@ FIGURE = Figure(
     claim="Each class's weights look like its digit; ten templates err more than a network of two convolutional layers.",
     inputs=("digits",),
     seed=0,
-    files=("../claims.py", "../digits.py"),
     budget=150,
     config={"decay": 0.01, "steps": 100},
     alone=True,

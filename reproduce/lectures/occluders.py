@@ -27,7 +27,7 @@ FIGURE = Figure(
     seed=22,
     budget=16,
     config={"size": 48, "stride": 16, "noise": 1.0, "blur": 8.0, "images": 3, "agreement": 0.5},
-    files=("../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    files=("../paper/fig7_boxes.yaml",),
 )
 FILLINGS = ("mean grey", "black", "noise", "blurred")
 

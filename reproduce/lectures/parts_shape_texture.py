@@ -19,6 +19,7 @@ from zfnet.methods.cues import confidence, cover_parts, decisions, keep, shuffle
 from zfnet.methods.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 
+PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")
 FIGURE = Figure(
     id="parts_shape_texture",
     title="Parts, shape or texture: what the network uses",
@@ -29,7 +30,8 @@ FIGURE = Figure(
     budget=120,
     alone=True,
     config={
-        "grids": [2, 4, 8], "covered": [0.25, 0.5, 0.75], "covered grid": 7, "patch": 32, "side": 112,
+        "photographs": PHOTOGRAPHS, "grids": [2, 4, 8], "covered": [0.25, 0.5, 0.75], "covered grid": 7, "patch": 32,
+        "side": 112,
         "painted": {"side": 112, "steps": 36, "rate": 0.15, "weight": 10.0}, "shown": 5, "pairs shown": 6,
     },
     paper={
@@ -37,9 +39,8 @@ FIGURE = Figure(
             "AlexNet": 57.1, "GoogLeNet": 68.8, "ResNet-50": 77.9, "VGG-16": 82.8, "people": 4.1,
         }
     },
-    files=("../claims.py", "shared.py", "../annotated.py", "painted.py", "objects.py", "objects.yaml"),
+    files=("objects.yaml",),
 )  # fmt: skip
-PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")
 WHOLE, OUTLINE, TEXTURE = "image", "outline only", "texture only"
 NEITHER = "neither"  # what most painted images are taken for
 

@@ -27,7 +27,7 @@ FIGURE = Figure(
     seed=21,
     budget=3,
     config={"wnid": "n02134084", "size": 32, "stride": 2, "fill": 0.0, "images": 5},
-    files=("polar_bear.yaml", "../annotated.py"),
+    files=("polar_bear.yaml",),
 )
 BOXES = Path(__file__).with_name("polar_bear.yaml")
 KINDS = {"face": LINES[1], "fur": LINES[4], "snow": LINES[5], "elsewhere": "0.5"}

@@ -28,7 +28,6 @@ FIGURE = Figure(
         "contents": ["cat", "astronaut", "coffee"], "styles": ["brick", "grass", "gravel"], "wnids": ["n02391049", "n03530642"],
         "content_layer": "conv4", "weight": 10.0, "variation": 0.05, "steps": 150, "rate": 0.08, "near": 0.5,
     },
-    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

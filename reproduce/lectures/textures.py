@@ -28,7 +28,6 @@ FIGURE = Figure(
         "textures": ["brick", "grass"], "wnids": ["n02391049", "n03530642"], "noise": 0.3, "steps": 150, "rate": 0.08,
         "variation": 0.02, "near": 0.1, "forgotten": 0.2,
     },
-    files=("../claims.py", "shared.py",),
     alone=True,
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from reproduce.paper.fig7_occlusion import BOXES
 from zfnet.methods.intervals import bootstrap
 from zfnet.plot import attribution_image, enlarge, moving_maps
 
+PHOTOGRAPH = "coffee"
 FIGURE = Figure(
     id="video",
     title="Grad-CAM over a moving picture",
@@ -25,10 +26,9 @@ FIGURE = Figure(
     inputs=("model",),
     seed=35,
     budget=6,
-    config={"frames": 12, "window": 300, "method": "grad_cam", "drawn": 208},
-    files=("../claims.py", "../annotated.py", "../paper/fig7_occlusion.py", "../paper/fig7_boxes.yaml"),
+    config={"photograph": PHOTOGRAPH, "frames": 12, "window": 300, "method": "grad_cam", "drawn": 208},
+    files=("../paper/fig7_boxes.yaml",),
 )
-PHOTOGRAPH = "coffee"
 
 
 def compute(ctx) -> Result:

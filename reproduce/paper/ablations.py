@@ -84,6 +84,7 @@ PLANS = {  # --scale; `paper` is the recipe of configs/imagenet.yaml, the others
         minutes=0, views=1,
     ),
 }  # fmt: skip
+SETTINGS = {"plans": {scale: asdict(plan) for scale, plan in PLANS.items()}, "rows": ROWS}  # part of the figures' config
 
 
 @dataclass(frozen=True, eq=False)

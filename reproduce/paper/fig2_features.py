@@ -18,6 +18,7 @@ from zfnet.deconv import patches_inside
 from zfnet.methods.directions import purity
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
 
+GROUPS = 50  # of classes, left out in turn
 FIGURE = Figure(
     id="fig2",
     title="Visualization of features in a trained model",
@@ -25,10 +26,12 @@ FIGURE = Figure(
     inputs=("model", "images", "top"),
     seed=2,
     budget=50,
-    files=("../claims.py",),
-    config={"features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12}, "k": 9},
+    config={
+        "groups of classes": GROUPS,
+        "features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12},
+        "k": 9,
+    },
 )
-GROUPS = 50  # of classes, left out in turn
 WHOLE, MAIN = "layer 5 less layer 1", "layer 5 is above layer 1"
 TILE = {"conv1": 16, "conv2": 48, "conv3": 72, "conv4": 80, "conv5": 92}  # pixels of a drawn patch
 COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}

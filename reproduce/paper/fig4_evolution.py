@@ -28,7 +28,6 @@ FIGURE = Figure(
     inputs=("snapshots", "tree"),
     seed=4,
     budget=3600,
-    files=("../claims.py",),
     paper={"epochs shown": [1, 2, 5, 10, 20, 30, 40, 64]},
     config={"features": 6, "images": {"paper": 0, "subset": 10_000, "smoke": 500}},  # searched; 0: all training images
     alone=True,

@@ -21,6 +21,7 @@ from zfnet.methods.intervals import difference_interval, mean_interval
 from zfnet.methods.invariance import IDENTITY, SHARE, invariance, r_squared, views
 from zfnet.plot import LINES, band, enlarge, mosaic, new_figure, photograph, show
 
+LAYERS = {"conv1": "layer 1", "fc7": "layer 7"}
 FIGURE = Figure(
     id="fig5",
     title="Invariance to translation, scale and rotation",
@@ -29,9 +30,8 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=5,
     budget=30,
-    files=("../claims.py",),
     config={
-        "share": SHARE, "average": 200, "small": {"translation": 5, "scale": 1.05, "rotation": 10},
+        "layers": list(LAYERS), "share": SHARE, "average": 200, "small": {"translation": 5, "scale": 1.05, "rotation": 10},
         "translation": [-60, 60, 5], "scale": [1, 1.8, 0.05], "rotation": [0, 350, 10],  # first, last, step
         "shown": {"translation": [-60, -30, 0, 30, 60], "scale": [1, 1.2, 1.4, 1.6, 1.8], "rotation": [0, 45, 90, 180, 270]},
         # The paper's: lawn mower, Shih-Tzu, African crocodile, African grey; entertainment center, the symmetric one.
@@ -41,7 +41,6 @@ FIGURE = Figure(
 )  # fmt: skip
 UNITS = {"translation": "vertical translation (pixels)", "scale": "scale (factor)", "rotation": "rotation (degrees)"}
 STRAIGHT = ("translation", "scale")  # those with which the distance is to grow quasi-linearly
-LAYERS = {"conv1": "layer 1", "fc7": "layer 7"}
 TURNS = "probability at quarter turns less at the turns between, of the reference's"
 SYMMETRIC, ALL, MORE = "symmetric object", "all averaged", "symmetric object less all averaged"
 TITLES = {"conv1": "layer 1: relative distance", "fc7": "layer 7: relative distance", "probability": "probability of the class"}

@@ -8,7 +8,7 @@ training does not bring a filter from the RMS of 0.01 that it starts with to the
 """
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import zfnet
 from reproduce.claims import higher, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper import ablations
-from reproduce.paper.ablations import NO_TREE, keep, load, recipe, trained_in
+from reproduce.paper.ablations import NO_TREE, SETTINGS, keep, load, recipe, trained_in
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
@@ -27,23 +27,7 @@ from zfnet.methods.statistics import population
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
 from zfnet.train import Diverged
 
-FIGURE = Figure(
-    id="fig6",
-    title="Features of layers 1 and 2, before and after the paper's changes",
-    claim="Without clipping one filter of layer 1 dominates; AlexNet's layer 1 has more dead filters and fewer middle "
-    "frequencies than ZFNet's, and its layer 2 more aliasing.",
-    inputs=("tree", "device"),
-    seed=6,
-    budget=3 * 3600,
-    config={
-        "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3, "stands out": 1.1,
-    },
-    paper={"limit": 0.1},
-    files=("../claims.py", "ablations.py", "filter_statistics.py", "../../configs/ablations.yaml"),
-    alone=True,
-    trains=True,
-    scales=("paper", "subset", "smoke"),
-)  # fmt: skip
+FLAT = 0.1  # a filter whose RMS is below this share of its layer's median shows nothing: dead, as the paper's picture has it
 SHORT = {"batch": 16, "lr": 5e-3, "precision": "float32"}  # on a CPU
 PLANS = {  # by scale and device: each training's size
     ("paper", "cuda"): ablations.PLANS["paper"],
@@ -53,7 +37,24 @@ PLANS = {  # by scale and device: each training's size
     ("smoke", "cuda"): replace(ablations.PLANS["smoke"], classes=10, epochs=2, **SHORT),
     ("smoke", "cpu"): replace(ablations.PLANS["smoke"], classes=10, epochs=2, **SHORT),
 }
-FLAT = 0.1  # a filter whose RMS is below this share of its layer's median shows nothing: dead, as the paper's picture has it
+FIGURE = Figure(
+    id="fig6",
+    title="Features of layers 1 and 2, before and after the paper's changes",
+    claim="Without clipping one filter of layer 1 dominates; AlexNet's layer 1 has more dead filters and fewer middle "
+    "frequencies than ZFNet's, and its layer 2 more aliasing.",
+    inputs=("tree", "device"),
+    seed=6,
+    budget=3 * 3600,
+    config=SETTINGS | {
+        "fig6 plans": {f"{scale} on {kind}": asdict(plan) for (scale, kind), plan in PLANS.items()}, "flat below": FLAT,
+        "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3, "stands out": 1.1,
+    },
+    paper={"limit": 0.1},
+    files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
+    alone=True,
+    trains=True,
+    scales=("paper", "subset", "smoke"),
+)  # fmt: skip
 RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
     "ZFNet, not clipped": ("ZFNet", 0.0),
     "AlexNet": ("AlexNet", FIGURE.config["limit"]),
@@ -63,14 +64,7 @@ RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result(
-            {},
-            {},
-            "not run",
-            n=0,
-            note=NO_TREE,
-            scale="smoke",
-        )
+        return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
     plan = PLANS[ctx.requested_scale or "subset", ctx.kind]
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     try:

@@ -22,6 +22,7 @@ from zfnet.deconv import patches_inside
 from zfnet.occlusion import windows
 from zfnet.plot import at_middles, heat, label_map, mosaic, new_figure, photograph, projection_image, rectangle, show
 
+LEAST = 18
 FIGURE = Figure(
     id="fig7",
     title="Sensitivity of a layer-5 feature and of the classifier to occlusion",
@@ -31,13 +32,12 @@ FIGURE = Figure(
     inputs=("model", "images", "top"),
     seed=7,
     budget=40,
-    config={"size": 48, "stride": 8, "fill": 0.0},
-    files=("fig7_boxes.yaml", "../annotated.py"),
+    config={"least positions": LEAST, "size": 48, "stride": 8, "fill": 0.0},
+    files=("fig7_boxes.yaml",),
 )
 BOXES = Path(__file__).with_name("fig7_boxes.yaml")
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
 # Positions whose mean counts: half of the 36 in which an occluder of 48 pixels, in steps of 8, moves by its own size.
-LEAST = 18
 HOUND = "n02088094"  # whose picture the claims about faces are of
 
 

@@ -26,7 +26,7 @@ FIGURE = Figure(
     budget=10,
     paper={"images": 5},
     config={"size": 37, "fill": 0.0, "shown": 5, "random": 3},  # a sixth of the view; mean grey
-    files=("faces.yaml", "../annotated.py"),
+    files=("faces.yaml",),
 )
 FACES = Path(__file__).with_name("faces.yaml")
 PARTS = ("right eye", "left eye", "nose")

@@ -25,7 +25,7 @@ FIGURE = Figure(
     budget=3600,
     paper={name: TABLE5.paper[name] for name in ("pretrained", "best before")},
     config={"curve": (1, 2, 4, 6, 10, 15, 20, 30, 45, 60), "layer": "fc7", "most to test": 50, "folds": 5},
-    files=("tab4_caltech101.py", "tab5_caltech256.py", *TABLE4.files),
+    files=(*TABLE4.files,),
     alone=True,
     corpus="caltech256",
 )

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from reproduce.digits import training_source
+from reproduce.digits import TRAINING_VERSION
 from reproduce.figure import REPOSITORY, Context, Figure
 from zfnet.config import load_config, to_dict
 from zfnet.data.benchmarks import load_caltech101, load_caltech256
@@ -121,7 +121,7 @@ def from_scratch(ctx: Context, kept: np.ndarray, per_class: int, figure: Figure)
     splits = folds(images.labels, per_class, most=figure.config["most to test"], count=figure.config["folds"], seed=figure.seed)
     for number, fold in enumerate(ctx.progress(splits, total=len(splits), desc=f"from scratch, {per_class} a class")):
         parts = {"train": images.subset(fold.train), "val": images.subset(fold.test)}
-        out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest, training_source())[:20]}"
+        out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest, TRAINING_VERSION)[:20]}"
         if not (out / "model.safetensors").exists():
             seeded = replace(config, seed=number)
             resume = (out / "state.safetensors").exists()

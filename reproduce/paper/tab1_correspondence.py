@@ -20,6 +20,7 @@ from zfnet.methods.correspondence import correspondence, part_boxes, random_poin
 from zfnet.methods.intervals import bootstrap
 from zfnet.plot import draw_table, new_figure
 
+LAYERS = {"pool5": "layer 5", "fc7": "layer 7"}
 FIGURE = Figure(
     id="tab1",
     title="Correspondence between parts of different images",
@@ -32,6 +33,7 @@ FIGURE = Figure(
         "layer 7": {"right eye": [0.069, 0.015], "left eye": [0.068, 0.013], "nose": [0.069, 0.011], "random": [0.073, 0.014]},
     },
     config={
+        "layers": list(LAYERS),
         "size": MASKS.config["size"],
         "fill": MASKS.config["fill"],
         "random parts": 40,
@@ -39,9 +41,8 @@ FIGURE = Figure(
         "subsets": 1000,
         "images": 5,
     },
-    files=("../claims.py", "faces.yaml", "fig8_parts.py", "../annotated.py"),
+    files=("faces.yaml",),
 )
-LAYERS = {"pool5": "layer 5", "fc7": "layer 7"}
 RANDOM = "random"
 SMALLER = "parts below random, layer 5 less layer 7, points"
 MOVED = {part: f"another's {part}" for part in PARTS}  # the control

@@ -9,7 +9,7 @@ import numpy as np
 
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import NO_TREE, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
+from reproduce.paper.ablations import NO_TREE, SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -34,8 +34,8 @@ FIGURE = Figure(
         },
         "nets": {"ZFNets (a)": 5, "(a) and (b)": 6},
     },
-    config={"times chance": 3},
-    files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
+    config=SETTINGS | {"times chance": 3},
+    files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
     alone=True,
     trains=True,
     scales=("paper", "subset", "smoke"),
@@ -46,14 +46,7 @@ REPLICA = "AlexNet, the replica"
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result(
-            {},
-            {},
-            "not run",
-            n=0,
-            note=NO_TREE,
-            scale="smoke",
-        )
+        return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
     plan = plan_for(ctx)
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     seeds = ctx.progress(range(plan.seeds), total=plan.seeds, desc="ZFNets")

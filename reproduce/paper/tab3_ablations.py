@@ -15,7 +15,19 @@ from scipy.stats import t
 
 from reproduce.claims import above, below, every, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import NO_TREE, ROWS, WIDE, Row, diverged, load, paper_scale, plan_for, speed_of, trained
+from reproduce.paper.ablations import (
+    NO_TREE,
+    ROWS,
+    SETTINGS,
+    WIDE,
+    Row,
+    diverged,
+    load,
+    paper_scale,
+    plan_for,
+    speed_of,
+    trained,
+)
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -35,8 +47,8 @@ FIGURE = Figure(
     seed=0,
     budget=6000,
     paper={ERROR: {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
-    config={"little": 0.5, "hardly": 0.25, "times chance": 3},
-    files=("../claims.py", "ablations.py", "../../configs/ablations.yaml"),
+    config=SETTINGS | {"little": 0.5, "hardly": 0.25, "times chance": 3},
+    files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
     alone=True,
     trains=True,
     scales=("paper", "subset", "smoke"),
@@ -62,14 +74,7 @@ COSTS = {  # what a change costs: the changed row, and the row that it changes
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result(
-            {},
-            {},
-            "not run",
-            n=0,
-            note=NO_TREE,
-            scale="smoke",
-        )
+        return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
     began, plan = time.monotonic(), plan_for(ctx)
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     rows: dict[str, list[Row]] = {name: [] for name in ROWS}

