@@ -347,7 +347,7 @@ class Context:
         """The hashes of a figure's declared inputs, for its cache key and its record."""
         identity = {"corpus": figure.corpus or self.corpus}
         if figure.uses_model and self.model_name != DEFAULT_MODEL:
-            identity["model"] = self.network_name
+            identity["model"] = self.model_name if self.foreign else self.network_name
         if figure.scales and self.requested_scale:
             identity["plan"] = self.requested_scale
         if {"model", "top"} & set(figure.inputs):

@@ -44,6 +44,8 @@ function percent(share) {
 }
 const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
+const corpusSize = () => (INDEX.grouped ? `${count(INDEX.images, "crop")} of ${count(INDEX.kinds.length, "photograph")}` : count(INDEX.images, "image"));
+
 // Buttons of which one is pressed; `choose(value)` draws what it means.
 function choice(name, options, chosen, choose) {
   const group = el("span", { class: "choice", role: "group", "aria-label": name });
@@ -227,7 +229,7 @@ function home() {
     el("p", { class: "big" }, features < all
       ? `${features} of the ${count(all, "feature map")} of ${INDEX.network}, each on a page of its own; without a limit, python -m reproduce atlas makes the page of every one.`
       : `The ${count(all, "feature map")} of ${INDEX.network}, each on a page of its own.`),
-    why(`For each, the nine among ${count(INDEX.images, "image")} (${INDEX.corpus}) that excite it most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, and what the deconvnet says it saw in them; the boxes of Figure 3, above, lead to its layers.`, "reproduce/atlas/__init__.py"),
+    why(`For each, the nine among ${corpusSize()} (${INDEX.corpus}) that excite it most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, and what the deconvnet says it saw in them; the boxes of Figure 3, above, lead to its layers.`, "reproduce/atlas/__init__.py"),
     done(layers[0].name) ? el("div", { class: "bar" }, search(layers[0])) : null,
     layers.filter((layer) => done(layer.name)).map((layer) => {
       const many = Math.min(12, layer.numbers.length);
@@ -345,7 +347,7 @@ async function featurePage(name, feature) {
     el("div", { class: "title" }, el("h1", {}, link(name, name), ` feature ${feature}`),
       el("nav", { "aria-label": "Neighbours" }, step("←", "The feature before", left), step("→", "The feature after", right),
         step(`↑ ${INDEX.layers[at + 1]?.name}`, "The layer above", up), step(`↓ ${INDEX.layers[at - 1]?.name}`, "The layer below", down))),
-    why(`The nine images of ${INDEX.images.toLocaleString("en")} that excite this feature most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, strongest first, and its activation in each projected to pixels by the deconvnet.`, "reproduce/atlas/sheets.py"),
+    why(`The nine of ${corpusSize()} that excite this feature most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, strongest first, and its activation in each projected to pixels by the deconvnet.`, "reproduce/atlas/sheets.py"),
     item.value.length ? [
       el("div", { class: "bar" }, choice("Shown", [["both", "together"], ["patches", "patches"], ["projections", "projections"]], state.view, show),
         el("span", { class: "soft" }, el("kbd", {}, "p"), " alternates; ", el("kbd", {}, "←"), " ", el("kbd", {}, "→"), " features, ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"), " layers")),
@@ -737,7 +739,7 @@ window.addEventListener("hashchange", () => { window.scrollTo(0, 0); show(); });
 
 const [brand, about] = document.querySelector(".brand").children;
 brand.textContent = LOOK ? "A look inside" : "The atlas";
-about.textContent = LOOK ? `${LOOK.name}, through ${INDEX.network}` : `the network ${INDEX.network}, on ${count(INDEX.images, "image")} (${INDEX.corpus})`;
+about.textContent = LOOK ? `${LOOK.name}, through ${INDEX.network}` : `the network ${INDEX.network}, on ${corpusSize()} (${INDEX.corpus})`;
 const unfinished = document.getElementById("unfinished");
 unfinished.hidden = !INDEX.missing.length;
 unfinished.textContent = `This atlas is not finished; still missing: ${INDEX.missing.join(", ")}. The command that began it goes on where it stopped.`;
