@@ -35,7 +35,7 @@ from reproduce import keys
 from reproduce.digits import Digits
 from zfnet import plot
 from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain
-from zfnet.checkpoint import CheckpointError
+from zfnet.checkpoint import CheckpointError, sha256
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError, Images, cache_dir, digest, whole
@@ -262,7 +262,11 @@ class Context:
 
     @functools.cached_property
     def _model(self) -> Network:
-        return cast(Network, load_network(self.model_name, self.weights)).to(self.device)
+        model = cast(Network, load_network(self.model_name, self.weights))
+        if self.foreign:
+            trained_on = 1_281_167 if self.weights is None else 0  # images; unknown for given weights
+            model.info = {"sha256": sha256(model.state_dict(), {"name": self.model_name}), "training_images": trained_on}
+        return model.to(self.device)
 
     @functools.cached_property
     def _images(self) -> Images:
