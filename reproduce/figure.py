@@ -516,7 +516,8 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
                 return _kept(prior, folder, began, reason=f"The record's scale is larger than {scale}; --force replaces it.")
         _save(arrays, key, result)
     with plot.style():
-        pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = script.draw(result)
+        empty = result.verdict == "not run" and not result.arrays
+        pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = {} if empty else script.draw(result)
         for name, picture in pictures.items():
             if isinstance(picture, np.ndarray):
                 write_gif(picture, folder / name)
