@@ -48,6 +48,7 @@ CLASSES = {  # two classes for each photograph, of those that the network often 
     "rocket": ("n03976657", "n03837869"),
 }  # fmt: skip
 CONFIG: dict[str, dict[str, Any]] = {  # smaller settings, for figures that take minutes by their own
+    "accuracy": {"images": {"cpu": 26, "cuda": 26}},
     "ascent_starts": {"steps": 3, "images": 20, "targets": {"logits": [130], "conv5": [3]}},
     "attributes": {"bins": 3},
     "attributions": {

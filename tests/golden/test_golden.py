@@ -22,8 +22,17 @@ from reproduce.figure import Result, discover
 from tests.golden.inputs import CANNOT_RUN, Inputs
 from tests.golden.numbers import FOLDER, Tolerance, compute, differences, read, summary
 
-TOLERANCES: dict[str, Tolerance] = {}
-SLOW: tuple[str, ...] = ()
+TOLERANCES = {
+    "tab3": Tolerance(
+        skip=("measured/training images a second*", "measured/hours of training*"),
+        reason="It also measures the time of training.",
+    ),
+}
+SLOW = (  # more than about three seconds each on one core, or trainings
+    "accuracy", "attributes", "attributions", "directions", "faces_text", "faithfulness", "fig5", "fooling", "fooling_rates",
+    "keypoints", "localisation", "mnist_eights", "mnist_occlusion", "mnist_pca", "mnist_templates", "occluders",
+    "parts_shape_texture", "polar_bear", "tab2", "tab7",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
