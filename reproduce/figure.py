@@ -555,10 +555,10 @@ def _computed(script: ModuleType, context: Context) -> Result:
     if not reason:
         try:
             return script.compute(context.for_figure(figure))
-        except UnsupportedNetwork as error:
+        except (UnsupportedNetwork, UnknownLayer) as error:
             if not context.foreign:
                 raise
-            reason = f"It needs a network that the deconvnet can invert: {error}."
+            reason = f"It cannot use {context.network_name}: {error}."
     return Result({}, {}, "not run", n=0, note=reason)
 
 
