@@ -189,7 +189,7 @@ function search(layer) {
   const type = () => {
     const typed = input.value.trim().toLowerCase();
     const feature = featureCalled(typed);
-    found.replaceChildren(...(feature ? [el("li", {}, feature)] : typed ? classHits(layer, typed.replace(/s$/, "")) : []));
+    found.replaceChildren(...(feature ? [el("li", {}, feature)] : typed ? classHits(layer, typed) : []));
   };
   const go = (event) => {
     event.preventDefault();
@@ -201,22 +201,25 @@ function search(layer) {
 }
 
 const SHOWN = 8; // hits below a search box
-function classHits(layer, words) {
+function classHits(layer, typed) {
+  const words = typed.replace(/s$/, ""); // a plural
   const called = classesCalled(words);
   const group = new Set(called);
   const kinds = INDEX.kinds.map((name, kind) => [name.toLowerCase().indexOf(words), kind])
     .filter(([at, kind]) => at >= 0 || group.has(INDEX.outputs[kind]));
   kinds.sort((a, b) => (a[0] !== 0) - (b[0] !== 0) || a[1] - b[1]);
   const withImages = new Set(INDEX.outputs);
-  const others = done("classes") ? called.filter((c) => !withImages.has(c)) : [];
+  const word = new RegExp(`\\b${words.replace(/[^a-z0-9]/g, "\\$&")}\\b`, "i");
+  const rank = (c) => (className(c).toLowerCase() === words ? 0 : word.test(className(c)) ? 1 : 2);
+  const others = called.filter((c) => !withImages.has(c)).sort((a, b) => rank(a) - rank(b) || a - b);
   const items = kinds.slice(0, SHOWN).map(([, kind]) => el("li", {}, link(`${layer.name}?like=${kind}`, INDEX.kinds[kind])));
   if (others.length) {
     items.push(el("li", { class: "soft" }, `${others.length === 1 ? "A class" : `${others.length} classes`} of the network without images in this atlas:`));
     const room = Math.max(1, SHOWN - items.length);
-    items.push(...others.slice(0, room).map((c) => el("li", {}, link(`class/${c}`, className(c)))));
+    items.push(...others.slice(0, room).map((c) => el("li", {}, done("classes") ? link(`class/${c}`, className(c)) : className(c))));
     if (others.length > room) items.push(el("li", {}, link(`classes?find=${encodeURIComponent(words)}`, `and ${others.length - room} more`)));
   }
-  if (!items.length) items.push(el("li", { class: "soft" }, `No class is called "${words}". Type a class, a group such as dog, or a feature such as ${layer.name}/${layer.numbers[0]}.`));
+  if (!items.length) items.push(el("li", { class: "soft" }, `No class is called "${typed}". Type a class, a group such as dog, or a feature such as ${layer.name}/${layer.numbers[0]}.`));
   return items;
 }
 
