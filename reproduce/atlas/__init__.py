@@ -8,6 +8,7 @@ The page is static, needs no server, and shows what is there: an interrupted run
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,7 +24,7 @@ from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.labels import ILSVRC_GROUPS, related_classes
 from zfnet.model import Network, device_of
 from zfnet.plot import HEAT, LINES, mosaic
-from zfnet.summary import describe
+from zfnet.summary import Row, describe
 from zfnet.top import ranking
 
 NINE = 9  # strongest images of a feature, and of a class
@@ -101,12 +102,14 @@ def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, 
 
     Raises DataError for a network of other than colour images, or with weights that are not finite.
     """
-    if model.options["in_channels"] != 3:
-        raise DataError(f"the network takes images of {model.options['in_channels']} channels, and the pages show those of 3")
+    channels = getattr(model, "options", {"in_channels": 3})["in_channels"]
+    if channels != 3:
+        raise DataError(f"the network takes images of {channels} channels, and the pages show those of 3")
     if not all(values.isfinite().all() for values in model.state_dict().values()):
         raise DataError("the network has weights that are not finite")
     x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
-    steps, rows = chain(model, x), list(describe(model))
+    steps = chain(model, x)
+    rows = named_rows(model, [step.layer for step in steps if step.layer])
     numbers, layers = {}, []
     for layer in conv_layers(steps):
         (row,) = (row for row in rows if row.name == layer)
@@ -121,6 +124,14 @@ def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, 
         "checkpoint": model.info["sha256"], "classes": list(model.classes), "groups": class_groups(model.classes),
         "layers": layers, "map": drawn, "side": model.size,
     }, numbers  # fmt: skip
+
+
+def named_rows(model: Network, layers: Sequence[str]) -> list[Row]:
+    """The rows of `describe`, where convolutions and dense layers have the names of a chain: conv1, not features.0."""
+    rows = list(describe(model))
+    weighted = [row.name for row in rows if row.operation.startswith(("conv", "fully connected"))]
+    names = dict(zip(weighted, layers, strict=True))
+    return [replace(row, name=names.get(row.name, row.name)) for row in rows]
 
 
 def class_groups(classes: Sequence[str]) -> dict[str, list[int]]:
