@@ -27,6 +27,7 @@ FIGURE = Figure(
     seed=7,
     budget=14,
     config={"images": 2500, "laid out": 900, "images of samples": 121, "neighbours": 5, "queries": 6, "pixels": 16},
+    network="chain",
 )
 KINDS = {  # of ILSVRC's classes, by the number of the output: the sorted WordNet ids keep kin together
     "dogs": [(151, 269)], "other mammals": [(101, 107), (147, 151), (269, 300), (330, 389)],

@@ -38,6 +38,7 @@ FIGURE = Figure(
         "principal": 64,
         "shown": 4,
     },
+    network="chain",
 )
 KINDS = ("units", "random directions", "principal directions")
 MARGIN = "units less random directions, less half of what these gain"

@@ -27,6 +27,7 @@ FIGURE = Figure(
     seed=5,
     budget=6,
     config={"layer": LAYER, "images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
+    network="chain",
 )
 RANKINGS = {f"{end} by {by}": {"by": by, "least": end == "least"} for end in ("most", "least") for by in ("maximum", "mean")}
 

@@ -24,17 +24,19 @@ FIGURE = Figure(
     seed=1,
     budget=3,
     config={"filters of a deeper layer": 12, "slices": 9},
+    network="chain",
 )
 
 
 def compute(ctx) -> Result:
     model = ctx.model
-    layers = conv_layers(chain(model, torch.zeros(1, 3, model.size, model.size, device=ctx.device)))
+    steps = chain(model, torch.zeros(1, 3, model.size, model.size, device=ctx.device))
+    layers, modules = conv_layers(steps), {step.layer: step.module for step in steps}
     generator = torch.Generator().manual_seed(FIGURE.seed)
     count, k = FIGURE.config.values()
     arrays, smooth, share = {}, {}, {}
     for layer in layers:
-        weight = model.get_submodule(layer).weight.detach().cpu()  # (filters, slices, rows, columns)
+        weight = modules[layer].weight.detach().cpu()  # (filters, slices, rows, columns)
         smooth[layer] = mean_interval(smoothness(weight).numpy(), seed=FIGURE.seed)
         if layer == layers[0]:
             arrays[layer] = weight.numpy()

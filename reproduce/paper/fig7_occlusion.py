@@ -34,6 +34,7 @@ FIGURE = Figure(
     budget=40,
     config={"least positions": LEAST, "size": 48, "stride": 8, "fill": 0.0},
     files=("fig7_boxes.yaml",),
+    network="chain",
 )
 BOXES = Path(__file__).with_name("fig7_boxes.yaml")
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"

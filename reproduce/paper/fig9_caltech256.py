@@ -28,6 +28,7 @@ FIGURE = Figure(
     files=(*TABLE4.files,),
     alone=True,
     corpus="caltech256",
+    network="chain",
 )
 ABSENT = "Caltech-256 was not found; give the folder of torchvision's data sets with --datasets."
 

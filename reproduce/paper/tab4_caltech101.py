@@ -52,6 +52,7 @@ FIGURE = Figure(
     alone=True,
     corpus="caltech101",
     trains=True,
+    network="chain",
 )
 ROWS = ("pretrained", "pretrained, layers 1-5 only", "from scratch", "best before")
 

@@ -33,6 +33,7 @@ FIGURE = Figure(
     alone=True,
     corpus="caltech256",
     trains=True,
+    network="chain",
 )  # fmt: skip
 
 

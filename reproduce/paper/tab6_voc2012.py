@@ -38,6 +38,7 @@ FIGURE = Figure(
     config={"layer": "fc7"},
     alone=True,
     corpus="voc2012",
+    network="chain",
 )  # fmt: skip
 ABSENT = "PASCAL VOC 2012 was not found; give the folder of torchvision's data sets with --datasets."
 

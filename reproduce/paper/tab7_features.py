@@ -41,6 +41,7 @@ FIGURE = Figure(
     config={"per class": {"caltech101": 30, "caltech256": 60}, "most to test": 50, "folds": 5},
     alone=True,
     corpus="caltech101",
+    network="chain",
 )  # fmt: skip
 
 
