@@ -1,5 +1,6 @@
 """Networks by name: what torchvision's builders give, with labels, and one error for each failure."""
 
+import doctest
 import urllib.error
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 import zfnet
+from zfnet import evaluation, labels, networks, summary
 from zfnet.checkpoint import CheckpointError
 from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.networks import imagenet_wnids, load_network, load_structure
@@ -49,6 +51,20 @@ def test_weights_come_from_a_state_dict(suffix, squeezenet, tmp_path):
     loaded = load_network("torchvision:squeezenet1_1", path)
     with torch.no_grad():
         assert torch.equal(loaded(x), squeezenet(x))
+
+
+def test_without_weights_torchvision_fetches_its_own(squeezenet, monkeypatch):
+    addresses = []
+
+    def fetch(url, **options):
+        addresses.append(url)
+        return squeezenet.state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    loaded = load_network("torchvision:squeezenet1_1")
+    assert addresses == [models.SqueezeNet1_1_Weights.DEFAULT.url]
+    for name, tensor in squeezenet.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 def test_the_keys_of_torchvisions_own_files_are_understood(tmp_path):
@@ -119,3 +135,10 @@ def test_a_structure_has_no_weights(name):
 def test_a_structure_is_that_of_the_loaded_network():
     shapes = {name: t.shape for name, t in load_structure("imagenet65k").state_dict().items()}
     assert shapes == {name: t.shape for name, t in zfnet.load("imagenet65k").state_dict().items()}
+
+
+@pytest.mark.parametrize("module", [evaluation, labels, networks, summary], ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed

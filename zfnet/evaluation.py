@@ -71,6 +71,13 @@ def evaluate(
         DataError: The network has no output for a folder.
         ValueError: The classes of the outputs are unknown or of another number, or an option is wrong.
         UnsupportedNetwork: The network does not return logits.
+
+    Example:
+        >>> import zfnet
+        >>> images = zfnet.load_scenes(8, size=64, side=73)
+        >>> model = zfnet.zfnet(len(images.wnids), maps=(4,) * 5, fc=8, size=64)
+        >>> evaluate(model, images, wnids=images.wnids).n
+        8
     """
     if views not in (1, 10) or precision not in ("float32", "bfloat16"):
         raise ValueError(f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and {precision!r}")

@@ -77,7 +77,9 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
 def related_classes(word: str, classes: Sequence[str]) -> list[str]:
     """List the classes with a word in their name, then the other classes of its group.
 
-    "cat" gives Persian cat and other names with this word first, and then tabby.
+    Example:
+        >>> related_classes("cat", ["tabby", "Egyptian cat", "goldfish"])
+        ['Egyptian cat', 'tabby']
     """
     whole_word = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
     names = imagenet_names()

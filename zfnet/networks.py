@@ -85,6 +85,10 @@ def load_structure(name: str | Path) -> nn.Module:
 
     Raises:
         CheckpointError: The name is unknown.
+
+    Example:
+        >>> load_structure("torchvision:alexnet").features[0].weight.device
+        device(type='meta')
     """
     if not str(name).startswith(TORCHVISION):
         _refuse_builder_name(name)
@@ -121,7 +125,9 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 def _refuse_builder_name(name: str | Path) -> None:
     """Raise CheckpointError for "resnet18" without its prefix, unless a file has this name."""
-    if str(name) in _builders() and not Path(name).exists():
+    if (BUNDLED / f"{name}.safetensors").exists() or Path(name).exists():
+        return
+    if str(name) in _builders():
         raise CheckpointError(f"no bundled network {str(name)!r}; did you mean {TORCHVISION}{name}?")
 
 

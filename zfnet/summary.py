@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from zfnet.model import LocalResponseNorm, Network, PaperInput
 
@@ -97,6 +96,8 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 def _record_calls(model: nn.Module, x: Tensor) -> list[_Call]:
     """Pass x through the network, and list its module calls in the order in which they end."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads 80 MB of compilers
+
     counter = FlopCounterMode(display=False)
     # One ReLU may serve several layers under several names: the k-th call gets the k-th name.
     names: dict[nn.Module, list[str]] = {}
