@@ -260,8 +260,8 @@ def printed_commands():
             for line in m[1].splitlines()
         ]
         blocks += [" ".join(m[1].split()) for m in re.finditer(r"`([^`]+)`", text)]
-        for block in blocks:
-            found = COMMAND.match(block.removeprefix("srun "))
+        for piece in (part.strip() for block in blocks for part in block.split("&&")):
+            found = COMMAND.match(piece.removeprefix("srun "))
             if found:
                 yield path.name, re.split(r" {2,}|$", found[1], maxsplit=1)[0].strip().removeprefix(".venv/bin/")
 
