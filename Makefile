@@ -1,15 +1,26 @@
 # make figures   regenerate every figure that needs no training    (DATA=/path/to/imagenet, or DATA=imagenette)
 # make test      lint, types and the default tests
 # make test-all  the slow tests too
+# make docs      the documentation site, in site/
+#
+# TORCH=cpu with any of them, in a fresh clone: PyTorch without CUDA, hundreds of megabytes instead of gigabytes.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 DATA ?=
+TORCH ?=
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH=$(TORCH) is unknown: use TORCH=cpu, or leave it out)
+endif
+# PyTorch's own index. Tested: the commands that make runs (tests/test_packaging.py). Not tested: the download.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+INSTALL_TORCH = $(if $(TORCH),$(PIP) --quiet torch torchvision --index-url $(CPU_INDEX))
+SIZE = $(if $(TORCH),hundreds of megabytes,some gigabytes)
 export MPLBACKEND := Agg
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: figures test test-all clean
+.PHONY: figures test test-all docs clean
 .NOTPARALLEL:
 
 figures: .venv/reproduce
@@ -24,20 +35,30 @@ test: .venv/dev
 test-all: test
 	$(BIN)/python -m pytest -m slow
 
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict
+
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv || (echo "On Debian: apt install python3-venv" && exit 1)
 	touch $@
 
 .venv/reproduce: pyproject.toml | .venv/created
-	@echo "Installing PyTorch and the rest into .venv: some gigabytes, some minutes."
+	@echo "Installing PyTorch and the rest into .venv: $(SIZE), some minutes."
+	$(INSTALL_TORCH)
 	$(PIP) --quiet -e ".[reproduce]"
 	touch $@
 
 .venv/dev: pyproject.toml | .venv/created
-	@echo "Installing PyTorch, the tests' oracles and the rest into .venv: some gigabytes, some minutes."
+	@echo "Installing PyTorch, the tests' oracles and the rest into .venv: $(SIZE), some minutes."
+	$(INSTALL_TORCH)
 	$(PIP) --quiet -e ".[reproduce,dev]"
 	touch $@ .venv/reproduce
 
+.venv/docs: pyproject.toml | .venv/created
+	$(INSTALL_TORCH)
+	$(PIP) --quiet -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv figures/samples build *.egg-info
+	rm -rf .venv figures/samples build dist site *.egg-info

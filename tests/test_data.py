@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import zfnet
+from tests.marks import linux, posix
 from zfnet.data.cache import DataError, cache_dir, locked, mapped, whole
 from zfnet.data.folders import class_names, imagenet_names, load_folder
 from zfnet.data.images import ImageError
@@ -274,11 +275,19 @@ def test_what_a_killed_decoding_left_makes_room_for_the_next_at_once(tmp_path, m
     assert there == [False]
 
 
+@posix
 def test_one_process_holds_a_file(tmp_path):
     with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
         pass
     with locked(tmp_path / "lock", wait=False):
         pass
+
+
+def test_without_fcntl_there_is_no_lock(tmp_path, monkeypatch):
+    """As on Windows, where a file that is open can't be removed either."""
+    monkeypatch.setattr("zfnet.data.cache.fcntl", None)
+    with locked(tmp_path / "lock"), locked(tmp_path / "lock", wait=False):
+        assert not (tmp_path / "lock").exists()
 
 
 def test_a_class_of_unreadable_images_is_never_left_out(tree):
@@ -288,6 +297,7 @@ def test_a_class_of_unreadable_images_is_never_left_out(tree):
         load_folder(tree / "val", side=72, size=64, skip_unreadable=True)
 
 
+@posix
 def test_a_link_to_nothing_is_an_unreadable_image(tree):
     (tree / "val" / "n03000000" / "link.jpg").symlink_to(tree / "moved.jpg")
     with pytest.raises(DataError, match=r"1 of 10 files are unreadable(.|\n)*link\.jpg: no such file"):
@@ -308,11 +318,13 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path / "zfnet"
 
 
+@linux
 def test_names_of_any_bytes_are_read(tree):
     os.rename(tree / "val" / "n01440764" / "n01440764_0.JPEG", os.fsencode(tree / "val" / "n01440764") + b"/caf\xe9.JPEG")
     assert len(load_folder(tree / "val")) == 9
 
 
+@posix
 def test_writing_keeps_links_and_devices(tmp_path):
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to("real.txt")

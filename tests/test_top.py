@@ -308,6 +308,7 @@ class Killer(Noise):
 
 
 def test_a_killed_search_continues(small, tmp_path):
+    pytest.importorskip("fcntl", reason="needs POSIX signals")
     code = (
         "import sys; from tests.test_top import *; search.EVERY = 0\n"
         "top_activations(small_net(), Killer(20, fail=13), LAYERS, k=3, batch=4, state=sys.argv[1])"

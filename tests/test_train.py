@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
+from tests.marks import posix
 from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.config import ConfigError, parse
 from zfnet.data.augment import augment
@@ -109,6 +109,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
     assert train(config, loader(tree), tmp_path / "run", resume=True).info["epochs"] == 6
 
 
+@posix
 def test_two_runs_do_not_share_a_folder(tree, tmp_path):
     (tmp_path / "run").mkdir()
     with locked(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
@@ -473,6 +474,7 @@ def test_a_class_without_validation_images_stops_before_training(tree, tmp_path)
 def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
     """The file size limit of the process stands in for the disk: the write fails in its middle."""
     config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}]})
+    resource = pytest.importorskip("resource")
     limit, least = resource.getrlimit(resource.RLIMIT_FSIZE), 2000
 
     def full(model, *arguments, **options):  # after the second epoch's steps, before its state is written

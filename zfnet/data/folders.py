@@ -56,7 +56,7 @@ def load_files(
     progress: Callable = silent,
 ) -> Images:
     """Decode the files below `root` once into squares, with their labels (N,) and the labels' names. As `load_folder`."""
-    names = [str(path.relative_to(root)) for path in files]
+    names = [path.relative_to(root).as_posix() for path in files]
     # The cache knows a tree by where it is and by its files' names, sizes and times; the digest knows its contents.
     stats = [_stamp(path) for path in files]
     key = digest("folder", PREPROCESSING, root.resolve(), *names, *stats)

@@ -35,7 +35,7 @@ def photograph(name: str) -> Image.Image:
     try:
         import skimage.data
     except ImportError:
-        raise DataError("the sample photographs are in scikit-image: pip install 'zfnet[reproduce]'") from None
+        raise DataError("the sample photographs need scikit-image: pip install scikit-image") from None
     return read_image(Path(skimage.data.__file__).parent / PHOTOGRAPHS[name])
 
 

@@ -78,7 +78,7 @@ def tsne(codes: Tensor, *, seed: int, perplexity: float = 30.0, components: int 
     try:
         from sklearn.manifold import TSNE
     except ImportError:
-        raise ImportError("t-SNE is scikit-learn's: pip install 'zfnet[reproduce]'") from None
+        raise ImportError("t-SNE needs scikit-learn, of the extra `analysis`: pip install scikit-learn") from None
     if len(codes) < 3:
         raise ValueError(f"a layout needs three images or more, got {len(codes)}")
     unit = F.normalize(codes, dim=1)
@@ -97,7 +97,7 @@ def grid(points: np.ndarray, columns: int) -> np.ndarray:
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError:
-        raise ImportError("the assignment to a grid is scipy's: pip install 'zfnet[reproduce]'") from None
+        raise ImportError("a grid needs scipy, of the extra `analysis`: pip install scipy") from None
     rows = -(-len(points) // columns)
     low, high = points.min(0), points.max(0)
     places = (points - low) / np.maximum(high - low, 1e-12) * (columns - 1, rows - 1)
