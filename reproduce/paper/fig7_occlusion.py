@@ -32,7 +32,7 @@ FIGURE = Figure(
     inputs=("model", "images", "top"),
     seed=7,
     budget=40,
-    config={"least positions": LEAST, "size": 48, "stride": 8, "fill": 0.0},
+    config={"size": 48, "stride": 8, "fill": 0.0},
     files=("fig7_boxes.yaml",),
     network="chain",
 )
