@@ -43,7 +43,7 @@ from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.evaluation import first_dense
-from zfnet.model import Network
+from zfnet.model import Network, device_of
 from zfnet.networks import load_network
 from zfnet.parallel import ParallelError
 from zfnet.record import (
@@ -369,6 +369,19 @@ class Context:
         if "pretraining" in figure.inputs and any(own.values()):  # else nothing is compared with it
             own["pretraining"] = self._pretraining
         return identity | {name: found.digest if found else "absent" for name, found in own.items()}
+
+
+def conv_weight(model: Network, layer: str) -> torch.Tensor:
+    """The weights of a convolutional layer (maps, slices, rows, columns), on the CPU, by its name in the chain.
+
+    A step has a layer's name where its output is the layer's activation: mostly the ReLU after the convolution.
+    """
+    weight = None
+    for step in chain(model, torch.zeros(1, 3, model.size, model.size, device=device_of(model))):
+        weight = step.module.weight if isinstance(step.module, torch.nn.Conv2d) else weight
+        if step.layer == layer and weight is not None:
+            return weight.detach().cpu()
+    raise UnknownLayer(f"no convolutional layer {layer!r}")
 
 
 def unsuitable_network(figure: Figure, context: Context) -> str:

@@ -18,7 +18,7 @@ import torch
 from reproduce.atlas import demos, sheets, summary
 from reproduce.atlas.site import prepare, read, save, shell
 from reproduce.atlas.tables import BINS, Table, edges, tabulate
-from reproduce.figure import Context
+from reproduce.figure import Context, conv_weight
 from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.labels import ILSVRC_GROUPS, related_classes
@@ -75,8 +75,8 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
             top = ranking(table.maximum[part], table.position[part].long(), NINE, group_of=groups(images))
             sheets.write_layer(model, images, part, top, numbers[part], out / "sheets", context.progress)
             if part == layers[0]:
-                weight = model.get_submodule(part).weight
-                sheets.write_filters(weight, numbers[part], out / "sheets" / f"{part}-covers-filters.webp")  # pyright: ignore
+                path = out / "sheets" / f"{part}-covers-filters.webp"
+                sheets.write_filters(conv_weight(model, part), numbers[part], path)
             save(out, part, summary.layer_data(table, part, top, numbers[part], kind, len(names)))
         missing.remove(part)
         save(out, "index", index | {"missing": missing})

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from reproduce.claims import below, every, higher, verdict
-from reproduce.figure import Figure, Result
+from reproduce.figure import Figure, Result, conv_weight
 from zfnet.activations import chain, conv_layers
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
@@ -30,13 +30,12 @@ FIGURE = Figure(
 
 def compute(ctx) -> Result:
     model = ctx.model
-    steps = chain(model, torch.zeros(1, 3, model.size, model.size, device=ctx.device))
-    layers, modules = conv_layers(steps), {step.layer: step.module for step in steps}
+    layers = conv_layers(chain(model, torch.zeros(1, 3, model.size, model.size, device=ctx.device)))
     generator = torch.Generator().manual_seed(FIGURE.seed)
     count, k = FIGURE.config.values()
     arrays, smooth, share = {}, {}, {}
     for layer in layers:
-        weight = modules[layer].weight.detach().cpu()  # (filters, slices, rows, columns)
+        weight = conv_weight(model, layer)  # (filters, slices, rows, columns)
         smooth[layer] = mean_interval(smoothness(weight).numpy(), seed=FIGURE.seed)
         if layer == layers[0]:
             arrays[layer] = weight.numpy()

@@ -13,11 +13,9 @@ import torch
 
 import zfnet
 from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
-from zfnet.activations import chain
+from reproduce.figure import Figure, Result, conv_weight
 from zfnet.deconv import patches_inside
 from zfnet.methods.directions import purity
-from zfnet.model import device_of
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
 
 GROUPS = 50  # of classes, left out in turn
@@ -40,19 +38,13 @@ TILE = {"conv1": 16, "conv2": 48, "conv3": 72, "conv4": 80, "conv5": 92}  # pixe
 COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}
 
 
-def first_filters(model) -> torch.Tensor:
-    """The filters of layer 1, on the CPU, of this package's networks and of torchvision's."""
-    steps = chain(model, torch.zeros(1, 3, model.size, model.size, device=device_of(model)))
-    return next(step.module.weight for step in steps if step.layer == "conv1").detach().cpu()
-
-
 def compute(ctx) -> Result:
     model, images = ctx.model, ctx.images
     if len(images) < 9:
         return Result({}, {}, "not run", n=len(images), note="The corpus has fewer than nine images.")
     top = ctx.top
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    arrays: dict[str, np.ndarray] = {"conv1.filters": first_filters(model).numpy()}
+    arrays: dict[str, np.ndarray] = {"conv1.filters": conv_weight(model, "conv1").numpy()}
     measured: dict = {"receptive field": {}, "dead features": {}}
     labels: dict[str, np.ndarray] = {}
     for layer in ctx.progress(list(top), total=len(top), desc="projecting"):
