@@ -371,7 +371,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(atlas, "write", interrupted)
     assert command(monkeypatch, "atlas", "-o", tmp_path / "o") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
 
 
 def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):

@@ -279,7 +279,10 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
         try:
             options = (build_parser() if reproduce else new_parser()).parse_args(rest)
         except SystemExit:
-            pytest.fail(f"{name}: {line}: {capsys.readouterr().err}")
+            error = capsys.readouterr().err
+            if len(rest) == 1 and "arguments are required" in error:
+                continue  # the command's name alone
+            pytest.fail(f"{name}: {line}: {error}")
         count += 1
         if reproduce and options.command == "run":
             assert set(options.ids) <= set(scripts), (name, line)
