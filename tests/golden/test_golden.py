@@ -14,6 +14,7 @@ moved by less than a hundredth of the default tolerance; TOLERANCES lists the ot
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ from tests.golden.inputs import CANNOT_RUN, Inputs
 from tests.golden.numbers import FOLDER, Tolerance, compute, differences, read, summary
 
 TOLERANCES = {
+    "fig4": Tolerance(rtol=2e-2, reason="Its network is trained: three epochs amplify rounding."),
+    "filter_sheets": Tolerance(rtol=3e-3, reason="Steps of gradient ascent amplify rounding."),
+    "tab1": Tolerance(
+        rtol=2e-2, atol=2e-2, reason="It compares signs of small differences of features, which rounding flips near 0."
+    ),
     "tab3": Tolerance(
         skip=("measured/training images a second*", "measured/hours of training*"),
         reason="It also measures the time of training.",
@@ -62,8 +68,9 @@ def test_every_figure_has_golden_numbers_or_a_reason():
 
 
 def result(**changes):
-    values = {"measured": {"share": 0.5, "claims": {"it holds": "holds"}}, "verdict": "partial", "n": 4}
-    return Result(**{"arrays": {"map": np.linspace(-1.0, 1.0, 100).reshape(10, 10)}} | values | changes)
+    values: dict[str, Any] = {"measured": {"share": 0.5, "claims": {"it holds": "holds"}}, "verdict": "partial", "n": 4}
+    values["arrays"] = {"map": np.linspace(-1.0, 1.0, 100).reshape(10, 10)}
+    return Result(**values | changes)
 
 
 @pytest.mark.parametrize(
