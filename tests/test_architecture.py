@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
     "config", "parallel", "memory", "data", "labels", "model", "summary", "checkpoint", "networks", "windows", "activations", "fields", "deconv", "top", "many", "incremental", "occlusion",
-    "methods", "evaluation", "train", "plan", "record", "plot", "cli",
+    "methods", "evaluation", "training", "train", "plan", "record", "plot", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
 WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "record.py")} | set((ROOT / "zfnet" / "cli").glob("*.py"))

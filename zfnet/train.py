@@ -103,12 +103,10 @@ def train(
 
         replay = Replay(config.distill.labels, images) if config.distill.labels else None
         epochs = sum(stage.epochs for stage in config.stages)
-        per_epoch = [
-            len(stage_order(images, _stage(config, epoch), config, replay, torch.Generator())) // config.optim.batch
-            for epoch in range(epochs)
-        ]
-        if min(per_epoch) == 0:
-            raise TrainingError(f"a batch of {config.optim.batch} is more than the images of an epoch")
+        drawn = [len(stage_order(images, _stage(config, epoch), config, replay, torch.Generator())) for epoch in range(epochs)]
+        if min(drawn) < config.optim.batch:
+            raise TrainingError(f"a batch of {config.optim.batch} is more than the {min(drawn)} images of an epoch")
+        per_epoch = [count // config.optim.batch for count in drawn]
         first_step = np.cumsum([0, *per_epoch]).tolist()
         steps = first_step[-1]
         val = load_images("val", config.stages[0].side)
@@ -161,8 +159,8 @@ def train(
                 torch.manual_seed(config.seed + 1_000_003 * (now + 1) + 7919 * team.rank)  # dropout masks
                 boxes = teacher = pair = None
                 if replay is not None:
-                    drawn = _generator(config.seed, now, 2, team.rank)
-                    boxes, teacher = replay.batch(part, config.distill.temperature, drawn)
+                    generator = _generator(config.seed, now, 2, team.rank)
+                    boxes, teacher = replay.batch(part, config.distill.temperature, generator)
                 x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team, boxes)
                 if replay is not None or config.augment.mixup:
                     share, smoothing = config.distill.weight, config.optim.label_smoothing

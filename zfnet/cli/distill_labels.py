@@ -23,9 +23,15 @@ SIDE = 256  # pixels; crops are cut from squares of this side
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", required=True, type=Path, metavar="PATH", help="a folder with train/<class>/")
     sub.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to write the labels (.safetensors)")
-    sub.add_argument("--variant", type=int, default=0, choices=(0, 1, 2), help="which EfficientNet-Lite (default: 0)")
     sub.add_argument(
-        "--per-class", type=int, default=200, metavar="N", help="images per class at most; 0 takes all (default: 200)"
+        "--variant", type=int, default=0, choices=(0, 1, 2), help="which EfficientNet-Lite, from 0 to 2 (default: 0)"
+    )
+    sub.add_argument(
+        "--per-class",
+        type=int,
+        default=200,
+        metavar="N",
+        help="images per class at most, from 0, which takes all (default: 200)",
     )
     sub.add_argument("--crops", type=int, default=4, metavar="N", help="crops per image (default: 4)")
     sub.add_argument(
@@ -33,7 +39,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=int,
         default=128,
         metavar="PIXELS",
-        help="shorter side below which the teacher is not asked, and the true class stands alone (default: 128)",
+        help="ask the teacher only about images whose shorter side is at least so many pixels (default: 128)",
     )
     sub.add_argument(
         "--exclude",
@@ -41,7 +47,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="leave out the files named in it, one <class>/<file> per line (default: none)",
     )
-    sub.add_argument("--seed", type=int, default=0, help="seed of images and crops (default: 0)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of images and crops, from 0 (default: 0)")
 
 
 def run(options: argparse.Namespace) -> None:
