@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
     "config", "parallel", "memory", "data", "labels", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
-    "receptive_field", "forward", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "methods", "evaluation", "train",
+    "receptive_field", "forward", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "methods", "evaluation", "training", "train",
     "plan", "record", "plot", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -173,14 +174,22 @@ def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Write tensors and JSON metadata so that a reader finds the old file or the new one, never a part of it.
+    """Write tensors and JSON metadata atomically: a reader finds the old file or the new one, never a part of one.
 
-    Raises CheckpointError where it cannot be written, as on a full disk: the old file is still there.
+    A matrix whose columns come in runs of equal ones, as those of a layer with one weight per map, is stored with one column
+    per run. The recorded hash is of the whole matrices.
+
+    Raises:
+        CheckpointError: The file cannot be written, as on a full disk; the old one is unchanged.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     meta = json.loads(json.dumps(meta | {"format": FORMAT}))
     meta["sha256"] = sha256(tensors, meta)
+    runs = {name: run for name, tensor in tensors.items() if (run := column_run(tensor)) > 1}
+    if runs:
+        meta["runs"] = runs
+        tensors |= {name: tensors[name][:, ::run].contiguous() for name, run in runs.items()}
     try:
         with whole(path) as partial, open(partial, "wb") as file:
             file.write(to_bytes(tensors, metadata={"zfnet": json.dumps(meta)}))
@@ -196,6 +205,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     with _opened(path) as file:
         meta = _description(path, file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    for name, run in meta.pop("runs", {}).items():
+        tensors[name] = tensors[name].repeat_interleave(run, 1)
     if meta.pop("sha256", None) != (sha := sha256(tensors, meta)):
         raise CheckpointError(f"{path}: damaged: its contents do not have the recorded hash")
     meta["sha256"] = sha
@@ -237,6 +248,14 @@ def _description(path: str | Path, file: Any) -> dict:
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}")
     return meta
+
+
+def column_run(tensor: Tensor) -> int:
+    """The largest length of the runs of equal columns that a matrix divides into evenly; 1 for other tensors."""
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        return 1
+    starts = (tensor[:, 1:] != tensor[:, :-1]).any(0).nonzero()[:, 0] + 1
+    return math.gcd(tensor.shape[1], *starts.tolist())
 
 
 def sha256(tensors: dict[str, Tensor], meta: dict) -> str:

@@ -12,7 +12,7 @@ import torch
 import zfnet
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
-from zfnet.cli import describe, evaluate, explain, occlude, project, top, train, video
+from zfnet.cli import describe, distill_labels, evaluate, explain, occlude, project, top, train, video
 from zfnet.cli.common import UserError
 from zfnet.config import ConfigError
 from zfnet.data.cache import DataError
@@ -22,7 +22,7 @@ from zfnet.memory import keep_freed
 from zfnet.parallel import ParallelError
 from zfnet.train import TrainingError
 
-COMMANDS = (describe, train, evaluate, top, project, occlude, explain, video)
+COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video)
 USER_ERRORS = (
     CheckpointError, ConfigError, DataError, ImageError, ParallelError, TrainingError, UnknownLayer,
     UnsupportedNetwork, UserError, OSError,

@@ -19,6 +19,7 @@ from zfnet.data.scenes import load_scenes
 from zfnet.parallel import join
 from zfnet.plan import plan_run
 from zfnet.train import Status, check_classes, train
+from zfnet.training.distill import load_labels
 
 NAME = "train"
 HELP = "train a network from a configuration file"
@@ -114,8 +115,15 @@ def _loader(config: Config):
         if config.data.kind == "scenes":
             count, seed = (config.data.scenes, 0) if split == "train" else (VALIDATION_SCENES, 1)
             return load_scenes(count, seed=seed, size=size, side=side)
-        skip = config.data.skip_unreadable
-        images = load_folder(Path(config.data.path) / split, side=side, size=size, skip_unreadable=skip, progress=progress_bar)
+        replayed = config.distill.labels and split == "train"
+        images = load_folder(
+            Path(config.data.path) / split,
+            side=side,
+            size=size,
+            skip_unreadable=config.data.skip_unreadable,
+            names=load_labels(config.distill.labels).names if replayed else None,
+            progress=progress_bar,
+        )
         if images.skipped:
             example = images.skipped[0]
             print(f"left out {len(images.skipped)} unreadable files, such as {example}", file=sys.stderr)
