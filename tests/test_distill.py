@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +12,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from zfnet.checkpoint import read_tensors, save
+from zfnet.cli import main
 from zfnet.config import ConfigError, parse
 from zfnet.data.augment import crop
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
+from zfnet.model import mnist
+from zfnet.train import train
 from zfnet.training import distill
 from zfnet.training.distill import (
     Replay,
@@ -212,9 +216,6 @@ def test_unusable_label_files_are_errors_that_name_them(images, tmp_path):
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DataError, match=r"labels\.safetensors: damaged"):
         load_labels(path)
-    from zfnet.checkpoint import save
-    from zfnet.model import mnist
-
     save(mnist(), path)
     with pytest.raises(DataError, match=r"labels\.safetensors: not written by `zfnet distill-labels`"):
         load_labels(path)
@@ -245,8 +246,6 @@ def test_min_resolution_needs_labels():
 
 def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_path):
     """A student of a teacher that knows colors learns them, not the folders; a killed run ends with the same weights."""
-    from zfnet.train import train
-
     path = tmp_path / "labels.safetensors"
     labels = write(path, images)
     assert len({int(i) for i in labels.index[:, :, 0].flatten()}) > 1
@@ -257,7 +256,7 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
             "optim": {"batch": 4, "lr": 0.01, "schedule": "one_cycle", "clip_rms": 0.0, "ema": 0.9},
             "distill": {"labels": str(path), "weight": 1.0},
             "stages": [
-                {"epochs": 12, "size": 28, "side": 64},
+                {"epochs": 5, "size": 28, "side": 64},
                 {"epochs": 2, "size": 28, "side": 64, "min_resolution": 64},
             ],
             "precision": "float32",
@@ -271,7 +270,7 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
     train(config, load, tmp_path / "run", report=lines.append)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
-    assert [math.ceil(n) for n in (lines[-1].steps,)] == [14 * 3]
+    assert lines[-1].steps == 7 * 3
 
     class Killed(Exception):
         pass
@@ -283,19 +282,12 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
     with pytest.raises(Killed):
         train(config, load, tmp_path / "again", report=kill)
     train(config, load, tmp_path / "again", resume=True)
-    one, two = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("run", "again"))
-    from zfnet.checkpoint import read_tensors
-
     a, b = (read_tensors(tmp_path / run / "model.safetensors")[0] for run in ("run", "again"))
-    assert len(one) > 0
-    assert len(two) > 0
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0)
 
 
 def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeypatch, capsys):
-    from zfnet.cli import main
-
     monkeypatch.setattr(distill, "efficientnet_lite", lambda variant: COLOR)
     out, excluded = tmp_path / "labels.safetensors", tmp_path / "twins.txt"
     excluded.write_text("a/0.png\n")
@@ -309,10 +301,6 @@ def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeyp
 
 
 def test_a_missing_teacher_names_the_extra(tmp_path, monkeypatch, capsys):
-    import builtins
-
-    from zfnet.cli import main
-
     real = builtins.__import__
 
     def without(name, *args, **kwargs):

@@ -233,6 +233,7 @@ class Inputs:
 def _from_scratch(config: dict) -> None:
     config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
     config["optim"]["batch"] = 6
+    config["precision"] = "float32"
     config["stages"] = [{"epochs": 1, "size": 96, "side": 146}, {"epochs": 1, "size": 128, "side": 146}]
 
 

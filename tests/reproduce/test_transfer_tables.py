@@ -41,7 +41,8 @@ def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tre
     seen = tree / "train" / "n02088094" / "again.JPEG"
     shutil.copy(root / "caltech101" / "101_ObjectCategories" / "accordion" / "image_0003.jpg", seen)
     context = Context(checkpoint, str(tree), datasets=str(root))
-    records = {name: run(discover()[name], context, tmp_path / "out").record for name in NAMES}
+    made = {name: run(discover()[name], context, tmp_path / "out") for name in NAMES}
+    records = {name: outcome.record for name, outcome in made.items()}
     assert all(record.verdict != "not run" and record.scale == "subset" for record in records.values())
     table = records["tab4"].measured
     assert (table["images"], table["images that overlap"], records["tab4"].n) == (18, 1, 17)
@@ -57,7 +58,7 @@ def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tre
     assert set(records["tab5"].measured["pretrained"]) == {f"{n} a class" for n in (15, 30, 45, 60)}
     assert set(records["tab7"].measured["caltech101"]["SVM"]) == {f"layer {n}" for n in (1, 2, 3, 4, 5, 7)}
     assert set(records["tab6"].measured["average precision"]) == {"dog", "cat"}
-    assert all((tmp_path / "out" / r.inputs["corpus"] / r.id / file).is_file() for r in records.values() for file in r.files)
+    assert all((outcome.folder / file).is_file() for outcome in made.values() for file in outcome.record.files)
 
 
 def test_a_training_from_scratch_is_kept(tmp_path, checkpoint, quick, monkeypatch):
@@ -74,17 +75,18 @@ def test_without_the_data_nothing_is_claimed(tmp_path, checkpoint):
     for name in NAMES:
         record = run(discover()[name], context, tmp_path / "out").record
         assert (record.verdict, record.measured, record.files) == ("not run", {}, [])
-        assert "not in --datasets" in record.note
+        assert "was not found" in record.note
+        assert "ive the folder of torchvision's data sets with --datasets" in record.note
         assert record.paper
 
 
 def test_a_run_without_the_data_leaves_the_result_that_is_there(tmp_path, checkpoint, quick):
     caltech101(tmp_path / "datasets")
     there = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
-    made = run(discover()["tab7"], there, tmp_path / "out").record
+    made = run(discover()["tab7"], there, tmp_path / "out")
     again = run(discover()["tab7"], Context(checkpoint, None, datasets=str(tmp_path / "nowhere")), tmp_path / "out")
-    assert again.record == made
-    assert all((tmp_path / "out" / "caltech101" / "tab7" / name).is_file() for name in made.files)
+    assert again.record == made.record
+    assert all((made.folder / name).is_file() for name in made.record.files)
 
 
 def test_a_tree_without_training_images_is_an_error(tmp_path, checkpoint):
