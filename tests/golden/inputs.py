@@ -28,9 +28,12 @@ from reproduce.lectures import attributes, faces_and_text, localisation, objects
 from reproduce.paper import ablations, fig8_parts, protocol
 from tests.conftest import random_he
 from tests.test_benchmarks import caltech101, caltech256, voc2012
-from zfnet.config import Config, load_config, parse
+from zfnet.activations import Trace
+from zfnet.config import load_config, parse
+from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
+from zfnet.data.scenes import load_scenes
 from zfnet.model import Network
 from zfnet.train import new_model, train
 
@@ -176,9 +179,9 @@ class Inputs:
             if name in DATASETS:
                 patch.setattr(protocol, "FROM_SCRATCH", self._recipe(protocol.FROM_SCRATCH, _from_scratch))
             if name.startswith("mnist"):
-                patch.setattr(Digits, "model", property(_fitted))
+                patch.setattr(Digits, "model", property(_digits_network))
             if name == "faithfulness":
-                patch.setattr(faithfulness, "load_config", lambda path: _short(load_config(path)))
+                patch.setattr(faithfulness, "network", _scenes_network)
             if name in ("attributes", "faces_text", "keypoints", "localisation", "polar_bear"):
                 self._annotate(patch)
             _read.clear()
@@ -245,21 +248,41 @@ def _narrow_model(config: dict) -> None:
 
 
 @functools.cache
-def _fitted(digits: Digits) -> Network:
-    """A network for the digits: random filters, and a last layer by ridge regression, which hardly depends on rounding."""
+def _digits_network(digits: Digits) -> Network:
+    """A network for the digits: random filters and a fitted last layer; training would amplify rounding."""
     config = load_config(CONFIG)
     model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), digits.train))
-    parts = np.array_split(np.arange(len(digits.train)), 8)
-    codes = torch.cat([zfnet.trace(model, digits.train.batch(part), until="fc3")["fc3"] for part in parts]).double()
-    classes = torch.eye(10, dtype=torch.float64)[digits.train.labels] - 0.1
-    centered = codes - codes.mean(0)
-    ridge = centered.T @ centered / len(codes) + 0.01 * torch.eye(codes.shape[1], dtype=torch.float64)
-    weight = 20 * torch.linalg.solve(ridge, centered.T @ classes / len(codes))  # 20: as sure as a trained network
-    model.fc4.weight.copy_(weight.T)
-    model.fc4.bias.copy_(-codes.mean(0) @ weight)
+    codes = torch.cat([t["fc3"] for t in _traces(model, digits.train, 4000, "fc3")])
+    weight, bias = _ridge(codes, digits.train.labels[:4000])
+    model.fc4.weight.copy_(weight)
+    model.fc4.bias.copy_(bias)
     return model
 
 
-def _short(config: Config) -> Config:
-    (stage,) = config.stages
-    return replace(config, stages=(replace(stage, epochs=2),))
+def _scenes_network() -> Network:
+    """A network for the scenes, likewise, with a pooling head for CAM."""
+    config = load_config(Path(str(faithfulness.__file__)).parent / faithfulness.RECIPE)
+    scenes = load_scenes(1000, seed=0)
+    model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), scenes))
+    traces = list(_traces(model, scenes, 1000, "fc7"))
+    weight, bias = _ridge(torch.cat([t["fc7"] for t in traces]), scenes.labels)
+    model.fc8.weight.copy_(weight)
+    model.fc8.bias.copy_(bias)
+    model.cam_head = _ridge(torch.cat([t["conv5"].mean((2, 3)) for t in traces]), scenes.labels)
+    return model
+
+
+def _traces(model: Network, images: Images, count: int, until: str) -> Iterator[Trace]:
+    for part in np.array_split(np.arange(count), count // 250):
+        yield zfnet.trace(model, images.batch(part), until=until)
+
+
+def _ridge(codes: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (K, D) and biases (K,) of ridge regression from codes (N, D) to classes, scaled to make sure predictions."""
+    codes, kinds = codes.double(), int(labels.max()) + 1
+    wanted = torch.eye(kinds, dtype=torch.float64)[labels] - 1 / kinds
+    centered = codes - codes.mean(0)
+    covariance = centered.T @ centered / len(codes)
+    ridge = covariance + 0.01 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+    weight = 20 * torch.linalg.solve(ridge, centered.T @ wanted / len(codes)).T
+    return weight.float(), (-weight @ codes.mean(0)).float()
