@@ -1,4 +1,4 @@
-"""python -m reproduce list | run ID... | all | gallery | notebook | atlas | look IMAGE"""
+"""python -m reproduce list | run ID... | all | gallery | notebook | replication | atlas | look IMAGE"""
 
 from __future__ import annotations
 
@@ -10,174 +10,130 @@ import traceback
 from pathlib import Path
 
 from reproduce import gallery, notebook
+from reproduce.parser import build_parser
 
-ATLAS = gallery.FIGURES / "samples" / "atlas"
+OK, FAILED, WRONG, NOT_RUN, INTERRUPTED = 0, 1, 2, 3, 130  # exit statuses
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m reproduce", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    sub = commands.add_parser("list", help="all figures, and which recorded results are current")
-    sub.add_argument("--out", type=Path, default=gallery.FIGURES, help="the folder of the recorded results")
-    _takes_data(sub)
-    page = commands.add_parser("gallery", help="write the pages and RESULTS.md from the recorded results")
-    page.add_argument("--out", type=Path, default=gallery.FIGURES)
-    course = commands.add_parser("notebook", help="write the lectures' course as a notebook")
-    course.add_argument("--out", type=Path, default=notebook.COURSE.with_name("course.ipynb"))
-    for name, text in (("run", "make some figures"), ("all", "make every figure that needs no training")):
-        sub = commands.add_parser(name, help=text)
-        if name == "run":
-            sub.add_argument("ids", nargs="+", metavar="ID")
-        _takes_data(sub)
-        _asks_for_a_network(sub)
-        sub.add_argument("--out", type=Path, default=gallery.FIGURES)
-        sub.add_argument("--force", action="store_true", help="make them again, whatever is there")
-        sub.add_argument(
-            "--allow-dirty", action="store_true", help="write committed records although the sources have uncommitted changes"
-        )
-    sub = commands.add_parser("atlas", help="write a page for every feature and class of a network, or go on with it")
-    sub.add_argument("--data", help="an ImageNet-like tree, or imagenette; by default the sample photographs")
-    _asks_for_a_network(sub)
-    sub.add_argument("-o", "--out", type=Path, default=ATLAS)
-    sub.add_argument(
-        "--canonical",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="canonical images of classes, or of features as conv5/17",
-    )
-    sub = commands.add_parser("look", help="write such a page for one image")
-    sub.add_argument("image", type=Path)
-    _asks_for_a_network(sub)
-    sub.add_argument("--atlas", type=Path, default=ATLAS, help="where neighbours are taken from")
-    sub.add_argument("-o", "--out", type=Path, required=True)
-    options = parser.parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    options = build_parser().parse_args(arguments)
     if options.command == "gallery":
         for path in gallery.write(options.out):
             print(f"wrote {path}")
-        return 0
-
+        return OK
     if options.command == "notebook":
         print(f"wrote {notebook.write(options.out)}")
-        return 0
+        return OK
 
     import torch  # here and below: it takes seconds, and the gallery needs none
 
-    from reproduce.figure import WRONG_INPUT, discover
+    from reproduce.figure import WRONG_INPUT
     from zfnet.memory import keep_freed
 
     keep_freed()
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32: TF32 moves switches between near-equal cells
-    if options.command in ("atlas", "look"):
-        try:
-            return show(options)
-        except (*WRONG_INPUT, OSError) as error:
-            print(f"reproduce: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("reproduce: interrupted; the same command goes on", file=sys.stderr)
-            return 130
-    scripts = discover()
-    if options.command == "list":
-        try:
-            return list_figures(scripts, options)
-        except (*WRONG_INPUT, OSError) as error:
-            print(f"reproduce: {error}", file=sys.stderr)
-            return 2
-    everyday = [name for name, script in scripts.items() if not script.FIGURE.alone]
-    chosen = everyday if options.command == "all" else options.ids
-    unknown = [name for name in chosen if name not in scripts]
-    if unknown:
-        print(f"reproduce: no figure {', '.join(unknown)}; there are {', '.join(scripts)}", file=sys.stderr)
-        return 2
     try:
-        return make(chosen, scripts, options)
+        return COMMANDS[options.command](options)
     except (*WRONG_INPUT, OSError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
-        return 2
+        return WRONG
     except KeyboardInterrupt:
-        print("reproduce: interrupted; finished figures are kept", file=sys.stderr)
-        return 130
+        print("reproduce: interrupted; the same command continues, and finished figures are kept", file=sys.stderr)
+        return INTERRUPTED
 
 
-def _asks_for_a_network(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", default="imagenet65k", help="a bundled network or a checkpoint")
-    sub.add_argument("--device", default="auto", help="cuda or cpu; by default the first that is there")
-
-
-def _takes_data(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--data", help="an ImageNet-like tree, or imagenette")
-    sub.add_argument("--datasets", help="the folder where torchvision keeps Caltech-101, Caltech-256, VOC 2012 and MNIST")
-
-
-def list_figures(scripts: dict, options: argparse.Namespace) -> int:
-    """Print each figure with the state of its committed records: current, stale and why, or missing."""
-    from reproduce.figure import Context, known_inputs, script_folder
+def list_figures(options: argparse.Namespace) -> int:
+    """Print every figure: id, title, what it needs, whether it trains, and the state of its committed records."""
+    from reproduce.figure import DEFAULT_MODEL, Context, discover, known_inputs, script_folder
     from reproduce.keys import status
+    from reproduce.requirements import needs
     from zfnet.record import read_record
 
-    context = Context("imagenet65k", options.data, datasets=options.datasets)
-    for name, script in scripts.items():
-        corpora = [script.FIGURE.corpus or gallery.COMMITTED[0]]
+    context = Context(DEFAULT_MODEL, options.data, datasets=options.datasets)
+    for name, script in discover().items():
+        figure = script.FIGURE
+        corpora = [figure.corpus or gallery.COMMITTED[0]]
         corpora += [c for c in gallery.COMMITTED if c not in corpora and (options.out / c / name / "result.json").exists()]
-        by_id = " (only by its id)" if script.FIGURE.alone else ""
-        print(f"{name:<21}{script.FIGURE.title}{by_id}")
+        notes = [f"needs {', '.join(needs(figure))}"] * bool(needs(figure)) + ["trains"] * figure.trains
+        notes += ["only by its id"] * figure.alone
+        print(f"{name:<21}{figure.title}" + (f" ({'; '.join(notes)})" if notes else ""))
         for corpus in corpora:
             record = read_record(options.out / corpus / name)
-            here = options.datasets is not None if script.FIGURE.corpus else context.corpus == corpus
-            inputs = known_inputs(context, script.FIGURE, corpus, hash_data=here)
-            print(f"{'':<21}{corpus}: {status(script.FIGURE, script_folder(script), record, inputs)}")
-    return 0
+            here = options.datasets is not None if figure.corpus else context.corpus == corpus
+            inputs = known_inputs(context, figure, corpus, hash_data=here)
+            print(f"{'':<21}{corpus}: {status(figure, script_folder(script), record, inputs)}")
+    return OK
 
 
-def _device(options: argparse.Namespace) -> str:
-    from zfnet.parallel import join
+def write_replication(options: argparse.Namespace) -> int:
+    """Write the table of docs/replication.md."""
+    from reproduce import replication
 
-    with join(options.device) as (_, device):
-        return str(device)
+    print(f"wrote {replication.write(options.out)}")
+    return OK
 
 
-def show(options: argparse.Namespace) -> int:
-    """Write an atlas, or the page of one image."""
-    from tqdm import tqdm
+def make_figures(options: argparse.Namespace) -> int:
+    """Check what was asked for, then compute the figures, or with --dry-run show what would be computed."""
+    from reproduce.figure import discover
+    from reproduce.requirements import refuse_unused
 
-    import zfnet
-    from reproduce import atlas
-    from reproduce.atlas import canonical
-    from reproduce.atlas.look import look
-    from reproduce.figure import Context
-
-    began = time.perf_counter()
-    device = _device(options)
-    progress = functools.partial(tqdm, dynamic_ncols=True)
-    if options.command == "atlas":
-        context = Context(options.model, options.data, device, progress)
-        canonical.resolve(context, options.canonical)  # a wrong name is told now, not after the pass
-        page = atlas.write(context, options.out)
-        if options.canonical:
-            canonical.add(context, options.out, options.canonical)
+    scripts = discover()
+    unknown = [name for name in getattr(options, "ids", []) if name not in scripts]
+    if unknown:
+        print(f"reproduce: no figure {', '.join(unknown)}; there are {', '.join(scripts)}", file=sys.stderr)
+        return WRONG
+    context = _context(options)
+    if options.command == "run":
+        chosen, names = list(dict.fromkeys(options.ids)), ""
     else:
-        network = zfnet.load(options.model).to(device)
-        page = look(network, Path(options.model).stem, options.image, options.out, options.atlas, progress)
-    size = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file())
-    print(f"{size / 1e6:.1f} MB in {time.perf_counter() - began:.0f} s. Open {page}")
-    return 0
+        chosen, names = everyday(scripts, context), "the figures of `all`, which train nothing"
+    given = {name: getattr(options, name) for name in ("data", "datasets", "model", "weights", "scale")}
+    refusal = refuse_unused(given, (scripts[name].FIGURE for name in chosen), names)
+    if refusal:
+        print(f"reproduce: {refusal}", file=sys.stderr)
+        return WRONG
+    context.check()
+    return dry_run(chosen, scripts, context, options) if options.dry_run else make(chosen, scripts, context, options)
 
 
-def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
+def everyday(scripts: dict, context) -> list[str]:
+    """The figures of `all`: those that are made without being named, and Figure 4 where the model's run kept snapshots."""
+    snapshots = len(context._snapshots) >= 3 and context.data is not None
+    return [
+        name for name, script in scripts.items()
+        if not script.FIGURE.alone or (snapshots and "snapshots" in script.FIGURE.inputs)
+    ]  # fmt: skip
+
+
+def dry_run(chosen: list[str], scripts: dict, context, options: argparse.Namespace) -> int:
+    """Print for each figure what a run would do, from what, where to, and for how long; compute nothing."""
+    from reproduce.gallery.text import duration
+    from reproduce.requirements import forecast
+
+    forecasts = [forecast(scripts[name].FIGURE, context, options.out) for name in chosen]
+    print(f"{'figure':<21}{'would':<9}{'scale':<9}{'about':>9}  {'from':<26}{'data':<34}folder")
+    for f in forecasts:
+        about = "" if f.reason else duration(f.seconds)
+        place = f"{f.folder}{f' (has a result: {f.record.verdict})' if f.record else ''}"
+        print(f"{f.figure.id:<21}{f.action:<9}{f.scale:<9}{about:>9}  {f.source:<26}{f.data:<34}{f.reason or place}")
+    able = [f for f in forecasts if not f.reason]
+    total = duration(sum(f.seconds for f in able))
+    print(f"{len(able)} of {len(forecasts)} figures would be made, in about {total} without a cache. Nothing was computed.")
+    return OK
+
+
+def make(chosen: list[str], scripts: dict, context, options: argparse.Namespace) -> int:
     """Make the figures one after the other, with a progress bar, then the page and the closing table.
 
     A figure that fails is named in the table, its traceback printed, and the others are made; the exit status is then 1.
+    It is 3 where a figure that was asked for by name could not be run.
     """
     from tqdm import tqdm
 
-    from reproduce import atlas
-    from reproduce.figure import SAMPLES, WRONG_INPUT, Context, Outcome, run
+    from reproduce.figure import WRONG_INPUT, Outcome, run
 
     began = time.perf_counter()
-    device = _device(options)
-    inner = functools.partial(tqdm, leave=False, dynamic_ncols=True, position=1)
-    context = Context(options.model, options.data, device, inner, options.datasets)
     outcomes: list[Outcome] = []
     failed: list[str] = []
     with tqdm(chosen, unit="figure", dynamic_ncols=True, position=0) as bar:
@@ -190,30 +146,102 @@ def make(chosen: list[str], scripts: dict, options: argparse.Namespace) -> int:
             except Exception:
                 bar.write(traceback.format_exc())
                 failed.append(name)
-    atlas_took = None
-    if options.command == "all" and options.data is None:  # of other images on demand: ten thousand take minutes
-        try:
-            start = time.perf_counter()
-            atlas.write_sample(context, options.out / SAMPLES / "atlas")
-            atlas_took = time.perf_counter() - start
-        except WRONG_INPUT:
-            raise
-        except Exception:
-            print(traceback.format_exc(), file=sys.stderr)
-            failed.append("atlas")
-    pages = gallery.write(options.out, only={outcome.record.inputs["corpus"] for outcome in outcomes})
-    print(f"\n{'figure':<21}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}")
+    atlas_seconds = None
+    if options.command == "all" and options.data is None and options.model is None:  # others on demand: they take minutes
+        atlas_seconds = _sample_atlas(context, options.out, failed)
+    pages = gallery.write(options.out, only={outcome.folder.parent.name for outcome in outcomes})
+    _closing_table(outcomes, failed, scripts, atlas_seconds)
+    page = f" Open {pages[0]}" if pages else ""
+    print(f"{sum(o.ran for o in outcomes)} figures in {time.perf_counter() - began:.0f} s.{page}")
+    skipped = options.command == "run" and not all(outcome.ran for outcome in outcomes)
+    return FAILED if failed else NOT_RUN if skipped else OK
+
+
+def _sample_atlas(context, out: Path, failed: list[str]) -> float | None:
+    """Write the atlas of the sample photographs; its seconds, or None where it failed."""
+    from reproduce import atlas
+    from reproduce.figure import SAMPLES, WRONG_INPUT
+
+    began = time.perf_counter()
+    try:
+        atlas.write_sample(context, out / SAMPLES / "atlas")
+    except WRONG_INPUT:
+        raise
+    except Exception:
+        print(traceback.format_exc(), file=sys.stderr)
+        failed.append("atlas")
+        return None
+    return time.perf_counter() - began
+
+
+def _closing_table(outcomes: list, failed: list[str], scripts: dict, atlas_seconds: float | None) -> None:
+    from reproduce import atlas
+    from reproduce.figure import SAMPLES
+
+    print(f"\n{'figure':<21}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}  written to, or why not")
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
-        print(f"{record.id:<21}{record.scale:<10}{record.verdict:<17}{spent:>8}{budget:>8.0f}")
-    if atlas_took is not None:
-        print(f"{'atlas':<21}{SAMPLES:<10}{'':<17}{atlas_took:>8.1f}{atlas.BUDGET:>8.0f}")
+        verdict = record.verdict if outcome.ran else "not run"
+        kept = f" Kept: {outcome.folder}." if outcome.reason and record.verdict != "not run" else ""
+        print(
+            f"{record.id:<21}{record.scale:<10}{verdict:<17}{spent:>8}{budget:>8.0f}  {outcome.reason or outcome.folder}{kept}"
+        )
+    if atlas_seconds is not None:
+        print(f"{'atlas':<21}{SAMPLES:<10}{'':<17}{atlas_seconds:>8.1f}{atlas.BUDGET:>8.0f}")
     for name in failed:
         print(f"{name:<21}failed: see above")
-    page = f" Open {pages[0]}" if pages else ""
-    print(f"{len(outcomes)} figures in {time.perf_counter() - began:.0f} s.{page}")
-    return 1 if failed else 0
+
+
+def write_atlas(options: argparse.Namespace) -> int:
+    """Write an atlas, and the canonical images that were asked for."""
+    from reproduce import atlas
+    from reproduce.atlas import canonical
+
+    began, context = time.perf_counter(), _context(options)
+    context.check()
+    canonical.resolve(context, options.canonical)  # a wrong name is an error now, not after the pass
+    page = atlas.write(context, options.out)
+    if options.canonical:
+        canonical.add(context, options.out, options.canonical)
+    return _wrote(page, began)
+
+
+def write_look(options: argparse.Namespace) -> int:
+    """Write the page of one image."""
+    from reproduce.atlas.look import look
+
+    began, context = time.perf_counter(), _context(options)
+    return _wrote(look(context.model, context.network_name, options.image, options.out, options.atlas, context.progress), began)
+
+
+def _context(options: argparse.Namespace):
+    """The inputs that the options name."""
+    from tqdm import tqdm
+
+    from reproduce.figure import DEFAULT_MODEL, Context
+    from zfnet.parallel import join
+
+    with join(options.device) as (_, device):
+        progress = functools.partial(tqdm, dynamic_ncols=True)
+        if options.command in ("run", "all"):
+            progress = functools.partial(progress, leave=False, position=1)  # below the bar of the figures
+        return Context(
+            options.model or DEFAULT_MODEL, getattr(options, "data", None), str(device), progress,
+            getattr(options, "datasets", None), options.weights, getattr(options, "scale", None),
+        )  # fmt: skip
+
+
+def _wrote(page: Path, began: float) -> int:
+    size = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB in {time.perf_counter() - began:.0f} s. Open {page}")
+    return OK
+
+
+COMMANDS = {
+    "list": list_figures, "replication": write_replication, "run": make_figures, "all": make_figures, "atlas": write_atlas,
+    "look": write_look,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

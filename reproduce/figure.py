@@ -18,7 +18,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -34,8 +34,8 @@ import zfnet
 from reproduce import keys
 from reproduce.digits import Digits
 from zfnet import plot
-from zfnet.activations import UnknownLayer, UnsupportedNetwork
-from zfnet.checkpoint import CheckpointError
+from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain
+from zfnet.checkpoint import CheckpointError, sha256
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError, Images, cache_dir, digest, whole
@@ -43,7 +43,8 @@ from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.evaluation import first_dense
-from zfnet.model import Network
+from zfnet.model import Network, device_of
+from zfnet.networks import load_network
 from zfnet.parallel import ParallelError
 from zfnet.record import (
     SCALES,
@@ -59,6 +60,7 @@ from zfnet.top import TopActivations, top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
+DEFAULT_MODEL = "imagenet65k"  # the bundled network: its results go into folders without the name of a network
 PAPER = {"conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096}  # Fig. 3: maps, units
 SEARCH_VERSION = 1  # raise it when the shared search of the strongest activations returns something else
 
@@ -92,6 +94,10 @@ class Figure:
     a CPU and a GPU) and the names in DATASETS; `files` are the YAML files that it reads, relative to the script; `budget` is
     seconds at sample scale; `paper` holds the paper's numbers, `config` ours; `alone`: only by its id. `corpus` names the data
     set of a figure that has its own, and the folder of its result; else that is the corpus of the run.
+
+    `trains` says whether the figure trains networks. `scales` lists the values of `--scale` that it knows. `labels` says that
+    it needs images with labels, which the sample photographs do not have. `network` is what it needs of a network: "any"
+    torchvision model, a "chain" that the deconvnet can invert, or a network of this package, "zfnet".
     """
 
     id: str
@@ -106,6 +112,15 @@ class Figure:
     alone: bool = False
     corpus: str = ""
     version: int = 1
+    trains: bool = False
+    scales: tuple[str, ...] = ()
+    labels: bool = False
+    network: str = "any"
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the result depends on the network of `--model`."""
+        return bool({"model", "top", "snapshots"} & set(self.inputs))
 
 
 @dataclass(frozen=True)
@@ -131,15 +146,18 @@ class Context:
     """The inputs of a run: a network, a corpus of images, and the search that several figures share.
 
     `corpus` names the images: "samples", or the folder's name. `datasets` is the folder where torchvision keeps its data
-    sets. `for_figure` restricts it to what a figure declares.
+    sets. `for_figure` restricts it to what a figure declares. `weights` is a file, or "random", for a network of torchvision.
+    `requested_scale` is the value of `--scale`: None lets each figure choose what the device allows.
     """
 
     def __init__(
-        self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent, datasets: str | None = None
-    ):
+        self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent, datasets: str | None = None,
+        weights: str | None = None, scale: str | None = None,
+    ):  # fmt: skip
         self.model_name, self.device, self.progress = model, device, progress
-        self.data = data
+        self.data, self.weights, self.requested_scale = data, weights, scale
         self._opened: dict[str, Any] = {}
+        self._given_datasets = datasets
         self.datasets = Path(datasets).expanduser() if datasets else cache_dir() / "datasets"
         self.corpus = SAMPLES if data is None else corpus_name(data)
         self.declared: tuple[str, ...] | None = None
@@ -163,6 +181,8 @@ class Context:
     @property
     def departures(self) -> str:
         """What the network has otherwise than the paper's, read off it, for the notes of figures."""
+        if self.foreign:
+            return f"This network is not the paper's, but torchvision's {self.network_name}. "
         if self.model.arch != "zfnet":
             return f"This network is not the paper's, but {self.model.arch}. "
         there = dict(self.model.named_children())
@@ -179,6 +199,8 @@ class Context:
     @property
     def tied(self) -> bool:
         """Whether layer 6 has the same weight at all places of a map: the mean of its maps is all that it sees."""
+        if self.foreign:
+            return False
         layer = first_dense(self.model)
         weight = layer.weight.view(layer.out_features, self.model.table[-1].maps, -1)
         return weight.shape[2] > 1 and bool((weight == weight[..., :1]).all())
@@ -219,9 +241,32 @@ class Context:
                 self._opened[name] = None
         return self._opened[name]
 
+    @property
+    def network_name(self) -> str:
+        """The name of the network for folders and records: imagenet for runs/imagenet/model.safetensors, resnet18 for
+        torchvision:resnet18."""
+        if ":" in self.model_name:
+            return self.model_name.rpartition(":")[2]
+        path = Path(self.model_name).expanduser()
+        return path.resolve().parent.name if path.stem == "model" else path.stem
+
+    @property
+    def checkpoint(self) -> str:
+        """The hash of the network's weights."""
+        return self._whole._model.info["sha256"]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the network is one of torchvision's."""
+        return self.model_name.startswith("torchvision:")
+
     @functools.cached_property
     def _model(self) -> Network:
-        return zfnet.load(self.model_name).to(self.device)
+        model = cast(Network, load_network(self.model_name, self.weights))
+        if self.foreign:
+            trained_on = 1_281_167 if self.weights is None else 0  # images; unknown for given weights
+            model.info = {"sha256": sha256(model.state_dict(), {"name": self.model_name}), "training_images": trained_on}
+        return model.to(self.device)
 
     @functools.cached_property
     def _images(self) -> Images:
@@ -251,6 +296,34 @@ class Context:
         return load_folder(self._tree / "train", side=128, size=112, progress=self.progress)
 
     @functools.cached_property
+    def tree_size(self) -> tuple[int, int, int]:
+        """How many classes, training and validation images the tree has, from its listing. Raises DataError."""
+        assert self._tree is not None
+        (classes, train, _), (_, val, _) = (scan(self._tree / split) for split in ("train", "val"))
+        return len(classes), len(train), len(val)
+
+    def check(self) -> None:
+        """Check what the user named before anything is computed. Raises a WRONG_INPUT error for what cannot be used."""
+        if self.model_name != DEFAULT_MODEL or self.weights:
+            _ = self._model  # loads it
+        for path in (self.data if self.data != "imagenette" else None, self._given_datasets):
+            if path and not Path(path).expanduser().is_dir():
+                raise DataError(f"{path}: no such folder")
+        if self.requested_scale == "paper":
+            self._check_paper_scale()
+
+    def _check_paper_scale(self) -> None:
+        needs = "--scale paper needs ImageNet 2012: 1,000 classes, over 1,200,000 training and 50,000 validation images"
+        if self._tree is None:
+            raise DataError(f"{needs}; give its folder with --data")
+        classes, train, val = self.tree_size
+        if (classes, val) != (1000, 50_000) or train < 1_200_000:
+            raise DataError(
+                f"{needs}; {self._tree} has {classes:,} classes, {train:,} training and {val:,} validation images. "
+                "Leave --scale out, or take --scale subset or smoke"
+            )
+
+    @functools.cached_property
     def _tree(self) -> Path | None:
         if not self.data or self.data == "imagenette":
             return None
@@ -277,6 +350,10 @@ class Context:
     def identity(self, figure: Figure) -> dict[str, str]:
         """The hashes of a figure's declared inputs, for its cache key and its record."""
         identity = {"corpus": figure.corpus or self.corpus}
+        if figure.uses_model and self.model_name != DEFAULT_MODEL:
+            identity["model"] = self.model_name if self.foreign else self.network_name
+        if figure.scales and self.requested_scale:
+            identity["plan"] = self.requested_scale
         if {"model", "top"} & set(figure.inputs):
             identity["checkpoint"] = self._model.info["sha256"]
         if {"images", "top"} & set(figure.inputs):
@@ -292,6 +369,49 @@ class Context:
         if "pretraining" in figure.inputs and any(own.values()):  # else nothing is compared with it
             own["pretraining"] = self._pretraining
         return identity | {name: found.digest if found else "absent" for name, found in own.items()}
+
+
+def conv_weight(model: Network, layer: str) -> torch.Tensor:
+    """The weights of a convolutional layer (maps, slices, rows, columns), on the CPU, by its name in the chain.
+
+    A step has a layer's name where its output is the layer's activation: mostly the ReLU after the convolution.
+    """
+    weight = None
+    for step in chain(model, torch.zeros(1, 3, model.size, model.size, device=device_of(model))):
+        weight = step.module.weight if isinstance(step.module, torch.nn.Conv2d) else weight
+        if step.layer == layer and weight is not None:
+            return weight.detach().cpu()
+    raise UnknownLayer(f"no convolutional layer {layer!r}")
+
+
+def unsuitable_network(figure: Figure, context: Context) -> str:
+    """Why a figure cannot be made with a network of torchvision, in a sentence; "" where it can."""
+    if not (figure.uses_model and context.foreign) or figure.network == "any":
+        return ""
+    name = context.network_name
+    if figure.network == "zfnet":
+        return f"It needs a network of this package, and {name} is torchvision's."
+    try:
+        chain(context.model, torch.zeros(1, 3, context.model.size, context.model.size, device=context.device))
+    except UnsupportedNetwork as error:
+        return f"It needs a network that the deconvnet can invert: {error}."
+    return ""
+
+
+def result_folder(figure: Figure, context: Context, out: Path) -> Path:
+    """The folder of a figure's result: `out/<corpus>/<id>`, or `out/<corpus>@<network>/<id>` for another network.
+
+    Only figures that use the network have a folder of their own for it. Two networks of one name do not mix: where the
+    folder holds results of another checkpoint, the first eight digits of this checkpoint's hash are added to the name.
+    """
+    folder = out / (figure.corpus or context.corpus)
+    if figure.uses_model and context.model_name != DEFAULT_MODEL:
+        folder = folder.with_name(f"{folder.name}@{context.network_name}")
+        checkpoint = context.checkpoint
+        records = [read_record(path.parent) for path in folder.glob("*/result.json")]
+        if any(record and record.inputs.get("checkpoint", checkpoint) != checkpoint for record in records):
+            folder = folder.with_name(f"{folder.name}-{checkpoint[:8]}")
+    return folder / figure.id
 
 
 def known_inputs(context: Context, figure: Figure, corpus: str, hash_data: bool) -> dict[str, str]:
@@ -355,11 +475,14 @@ def discover() -> dict[str, ModuleType]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A line of the closing table."""
+    """A line of the closing table. `reason` says why nothing was made now, where the record is missing or an earlier one."""
 
     record: Record
     seconds: float
     cached: bool
+    folder: Path
+    reason: str = ""
+    ran: bool = True
 
 
 def is_committed(folder: Path) -> bool:
@@ -371,20 +494,20 @@ def is_committed(folder: Path) -> bool:
 
 
 def run(script: ModuleType, context: Context, out: Path, force: bool = False, allow_dirty: bool = False) -> Outcome:
-    """Make one figure in `out/<corpus>/<id>/`, unless a record with the same key and its pictures are there.
+    """Make one figure in its `result_folder`, unless a record with the same key and its pictures are there.
 
     Raises:
         DirtyTreeError: the corpus is committed, the sources have uncommitted changes, and `allow_dirty` is not set.
     """
     figure: Figure = script.FIGURE
     began = time.perf_counter()
-    folder = out / (figure.corpus or context.corpus) / figure.id
+    folder = result_folder(figure, context, out)
     inputs = context.identity(figure)
     hashes = keys.file_hashes(figure, script_folder(script))
     key = keys.key(figure, inputs, hashes)
     prior = read_record(folder)
     if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
-        return Outcome(prior, time.perf_counter() - began, cached=True)
+        return _kept(prior, folder, began)
 
     if not allow_dirty and is_committed(folder.parent) and sources_changed():
         raise DirtyTreeError(
@@ -396,14 +519,18 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
     if result is None:
         torch.manual_seed(figure.seed)
         with torch.no_grad():
-            result = script.compute(context.for_figure(figure))
+            result = _computed(script, context)
         if prior and prior.verdict != "not run":  # it stays where the data are not here, or this is of a smaller scale
             smaller = SCALES.index(_scale(result, figure, context)) > SCALES.index(prior.scale)
-            if result.verdict == "not run" or (smaller and not force):
-                return Outcome(prior, time.perf_counter() - began, cached=True)
+            if result.verdict == "not run":
+                return _kept(prior, folder, began, reason=result.note, ran=False)
+            if smaller and not force:
+                scale = _scale(result, figure, context)
+                return _kept(prior, folder, began, reason=f"The record's scale is larger than {scale}; --force replaces it.")
         _save(arrays, key, result)
     with plot.style():
-        pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = script.draw(result)
+        empty = result.verdict == "not run" and not result.arrays
+        pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = {} if empty else script.draw(result)
         for name, picture in pictures.items():
             if isinstance(picture, np.ndarray):
                 write_gif(picture, folder / name)
@@ -424,7 +551,28 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
         version=figure.version, file_hashes=hashes,
     )  # fmt: skip
     write_record(record, folder)
-    return Outcome(record, time.perf_counter() - began, cached=False)
+    return replace(_kept(record, folder, began), cached=False)
+
+
+def _kept(record: Record, folder: Path, began: float, reason: str = "", ran: bool = True) -> Outcome:
+    """The outcome of a figure that has a record; for one that says "not run", the reason is its note."""
+    if record.verdict == "not run":
+        reason, ran = record.note, False
+    return Outcome(record, time.perf_counter() - began, cached=True, folder=folder, reason=reason, ran=ran)
+
+
+def _computed(script: ModuleType, context: Context) -> Result:
+    """The result of a figure, or "not run" where it cannot use the network of torchvision that was given."""
+    figure: Figure = script.FIGURE
+    reason = unsuitable_network(figure, context)
+    if not reason:
+        try:
+            return script.compute(context.for_figure(figure))
+        except (UnsupportedNetwork, UnknownLayer) as error:
+            if not context.foreign:
+                raise
+            reason = f"It cannot use {context.network_name}: {error}."
+    return Result({}, {}, "not run", n=0, note=reason)
 
 
 def _scale(result: Result, figure: Figure, context: Context) -> str:

@@ -1,11 +1,15 @@
-"""Shared by all tests: a cache of their own, and one scenes network, trained once a session in about a minute."""
+"""Shared by all tests: a temporary cache, small networks, and one scenes network, trained once per test run."""
 
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from filelock import FileLock
 from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +20,11 @@ from zfnet.data.scenes import load_scenes
 from zfnet.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items):
+    """Run the tests that need the scenes network first, so that no worker waits for its training."""
+    items.sort(key=lambda item: "scenes_run" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +38,15 @@ def cache(tmp_path_factory):
     os.environ.pop("ZFNET_CACHE") if old is None else os.environ.update(ZFNET_CACHE=old)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def freed_memory_is_returned():
+    """Keep `zfnet.memory.keep_freed` from changing this process, where it would hold the peak of all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        mallopt = SimpleNamespace(mallopt=lambda parameter, value: 1)
+        patch.setattr("zfnet.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
+        yield
+
+
 @pytest.fixture(scope="session")
 def scenes_val():
     return load_scenes(500, seed=1, size=112, side=128)
@@ -36,11 +54,18 @@ def scenes_val():
 
 @pytest.fixture(scope="session")
 def scenes_run(tmp_path_factory, cache, scenes_val):
-    """The folder of a whole run of configs/scenes.yaml."""
-    config = load_config(ROOT / "configs" / "scenes.yaml")
-    out = tmp_path_factory.mktemp("runs") / "scenes"
-    images = load_scenes(config.data.scenes, seed=0, size=112, side=128)
-    train(config, lambda split, side: images if split == "train" else scenes_val, out)
+    """Train configs/scenes.yaml once per test run and return its folder; the workers of pytest-xdist share it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = shared / "scenes-run"
+    with FileLock(shared / "scenes-run.lock"):
+        if not out.exists():
+            config = load_config(ROOT / "configs" / "scenes.yaml")
+            images = load_scenes(config.data.scenes, seed=0, size=112, side=128)
+            # In a folder of its own until it is complete: a training that fails leaves nothing for the other worker.
+            training = tmp_path_factory.mktemp("training") / "scenes"
+            train(config, lambda split, side: images if split == "train" else scenes_val, training)
+            shutil.move(training, out)
     return out
 
 
@@ -74,6 +99,19 @@ def random_he(model):
     return model.eval()
 
 
+def narrow_vgg11(classes=7):
+    """VGG-11 of torchvision with an eighth of its channels and short dense layers: its geometry at 1 % of its cost."""
+    torch.manual_seed(0)
+    maps = torchvision.models.vgg.make_layers([8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"])
+    with torch.device("meta"):  # its own dense layers have 120 million weights, and are replaced
+        model = torchvision.models.VGG(maps, init_weights=False)
+    model.classifier = torch.nn.Sequential(
+        torch.nn.Linear(64 * 49, 32), torch.nn.ReLU(True), torch.nn.Dropout(),
+        torch.nn.Linear(32, 32), torch.nn.ReLU(True), torch.nn.Dropout(), torch.nn.Linear(32, classes),
+    )  # fmt: skip
+    return model.eval()
+
+
 def any_layers(draw, *, oblong):
     """Up to three random convolutions with ReLU and perhaps pooling, and an image size, drawn by hypothesis."""
     torch.manual_seed(draw(st.integers(0, 999)))
@@ -88,6 +126,15 @@ def any_layers(draw, *, oblong):
         if draw(st.booleans()):
             modules.append(torch.nn.MaxPool2d(3, 2, draw(st.integers(0, 1)), ceil_mode=draw(st.booleans())))
     return modules, size
+
+
+@pytest.fixture
+def two_threads():
+    """Let torch use two threads, for results that may depend on the order in which threads add."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

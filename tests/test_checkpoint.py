@@ -7,7 +7,18 @@ import pytest
 import torch
 
 import zfnet
-from zfnet.checkpoint import CheckpointError, initialise, load, pack, read_tensors, save, unpack, write_tensors
+from zfnet.checkpoint import (
+    CheckpointError,
+    column_run,
+    initialise,
+    load,
+    pack,
+    read_tensors,
+    save,
+    unpack,
+    write_tensors,
+)
+from zfnet.model import mnist
 
 
 @pytest.fixture
@@ -163,3 +174,32 @@ def test_a_file_where_a_folder_should_be_is_a_checkpoint_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         zfnet.save(zfnet.mnist(), tmp_path / "file" / "m.safetensors")
+
+
+def test_weights_shared_by_all_places_are_stored_once(tmp_path):
+    model = mnist()
+    weight = model.fc3.weight.data.view(64, 32, -1)  # (units, maps, places)
+    weight.copy_(weight.mean(2, keepdim=True).expand_as(weight))
+    save(model, tmp_path / "shared.safetensors", precision="int8")
+    save(mnist(), tmp_path / "plain.safetensors", precision="int8")
+    places = weight.shape[2]
+    saved = (tmp_path / "plain.safetensors").stat().st_size - (tmp_path / "shared.safetensors").stat().st_size
+    assert saved == pytest.approx(64 * 32 * (places - 1), rel=0.02)
+    loaded = load(tmp_path / "shared.safetensors", folded=False)
+    shared = loaded.fc3.weight.view(64, 32, places)
+    assert torch.equal(shared, shared[..., :1].expand_as(shared))
+    torch.testing.assert_close(loaded.fc3.weight, model.fc3.weight, atol=float(weight.abs().max()) / 200, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "run"),
+    [
+        ([[1, 1, 2, 2], [3, 3, 3, 3]], 2),
+        ([[1, 1, 2, 2], [3, 4, 3, 3]], 1),
+        ([[1, 1, 1, 2, 2, 2]], 3),
+        ([[1, 1, 1, 1, 2, 2]], 2),
+        ([[5, 5, 5]], 3),
+    ],
+)
+def test_column_run(matrix, run):
+    assert column_run(torch.tensor(matrix)) == run

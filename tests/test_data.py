@@ -336,3 +336,14 @@ def test_writing_keeps_links_and_devices(tmp_path):
     with pytest.raises(FileExistsError, match="pipe is there, and is no file"), whole(tmp_path / "pipe") as partial:
         partial.write_text("new")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_tree_is_loaded_by_names(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    images = load_folder(tmp_path, side=8, size=8, names=["b/1.png", "a/2.png"])
+    assert list(images.names) == ["a/2.png", "b/1.png"]
+    assert images.labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match="2 files are missing, such as a/3.png"):
+        load_folder(tmp_path, side=8, size=8, names=["a/1.png", "a/3.png", "c/1.png"])

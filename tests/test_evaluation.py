@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import zfnet
+from zfnet.data.cache import Images
 from zfnet.data.images import standardise
 from zfnet.evaluation import evaluate, forward
+from zfnet.networks import imagenet_wnids
+from zfnet.windows import UnsupportedNetwork
 
 
 def test_the_scenes_network_reaches_95_percent(scenes_net, scenes_val):
@@ -51,3 +55,63 @@ def test_an_evaluation_of_other_views_is_refused(scenes_net, scenes_val):
     for options in ({"views": 3}, {"precision": "fp16"}):
         with pytest.raises(ValueError, match="views must be 1 or 10"):
             evaluate(scenes_net, scenes_val, **options)
+
+
+class Brightest(nn.Module):
+    """Logits that favor the brightest of three channels; with `outputs` above 3, the others are lower."""
+
+    def __init__(self, outputs=3):
+        super().__init__()
+        self.outputs = outputs
+        self.sides = set()
+
+    def forward(self, x):
+        self.sides.add(x.shape[-1])
+        return torch.cat([x.mean((2, 3)), torch.full((len(x), self.outputs - 3), -9.0)], 1)
+
+
+def colored(wnids):
+    """Nine images of 64 pixels: image i has channel i % 3 brightest, and label i % 3."""
+    pixels = np.full((9, 64, 64, 3), 40, np.uint8)
+    for i in range(9):
+        pixels[i, ..., i % 3] = 200
+    return Images(pixels, np.arange(9) % 3, wnids, wnids, [str(i) for i in range(9)], "colored", size=56)
+
+
+def test_any_network_with_logits_is_evaluated():
+    images, model = colored(["red", "green", "blue"]), Brightest()
+    assert evaluate(model, images, wnids=["red", "green", "blue"]).top1 == 0
+    assert evaluate(model, images, wnids=["green", "red", "blue"]).top1 == pytest.approx(200 / 3)
+    assert model.sides == {56}  # the crop as it is
+    model.wnids, model.size = ["blue", "green", "red"], 48
+    assert evaluate(model, images, views=10).top1 == pytest.approx(200 / 3)
+    assert model.sides == {56, 48}
+
+
+def test_a_network_without_wnids_has_ilsvrcs_order_if_the_folders_are_ilsvrcs():
+    model = Brightest(1000)
+    assert evaluate(model, colored(list(imagenet_wnids()))).top1 == 0
+    with pytest.raises(ValueError, match=r"Brightest has no `wnids`: pass wnids="):
+        evaluate(model, colored([*imagenet_wnids()[:-1], "n99999999"]))
+    with pytest.raises(ValueError, match="the network has 7 outputs, but 1000 classes are given"):
+        evaluate(Brightest(7), colored(list(imagenet_wnids())))
+
+
+def test_a_network_of_torchvision_is_evaluated_as_a_loop_does(scenes_val):
+    from zfnet.networks import load_network
+
+    model = load_network("torchvision:squeezenet1_1", "random")
+    wnids = list(imagenet_wnids()[: len(scenes_val.wnids)])
+    images = scenes_val.aligned(scenes_val.wnids, scenes_val.classes).subset(range(20))
+    images = Images(images.pixels, images.labels, wnids, wnids, images.names, "renamed", 112, images.rows)
+    with torch.inference_mode():
+        x = torch.nn.functional.interpolate(images.batch(range(20)), (224, 224), mode="bilinear", antialias=True)
+        top5 = model(x).topk(5).indices
+    wrong = sum(int(label) not in row for label, row in zip(images.labels, top5.tolist(), strict=True))
+    assert evaluate(model, images).top5 == pytest.approx(5 * wrong)
+
+
+def test_a_network_without_logits_is_refused():
+    images = colored(["red", "green", "blue"])
+    with pytest.raises(UnsupportedNetwork, match="must return logits"):
+        evaluate(nn.Conv2d(3, 3, 1), images, wnids=images.wnids)

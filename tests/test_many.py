@@ -6,10 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torchvision.models import vgg11
 
 import zfnet
-from tests.conftest import random_he
+from tests.conftest import narrow_vgg11, random_he
 from zfnet import many
 from zfnet.activations import UnknownLayer, conv_layers, steps_until
 from zfnet.many import merge, multiplications, project_top
@@ -77,12 +76,11 @@ def test_all_projections_at_once_equal_those_one_by_one(name):
 
 
 def test_of_a_network_with_a_pooling_between_any_two_layers():
-    torch.manual_seed(0)
-    model = vgg11().eval()
+    model = narrow_vgg11()
     images = torch.randn(2, 3, 224, 224)
     top = zfnet.top_activations(model, images, ("conv2", "conv4", "conv6"), 1)
     for found in top.values():
-        found.index[torch.arange(len(found.index)) % 32 > 0] = -1  # a few will do
+        found.index[torch.arange(len(found.index)) % 4 > 0] = -1  # a few are enough
     assert check(model, images, top) == 4 + 8 + 16
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -99,9 +98,7 @@ def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
         for r in range(2)
     ]
     assert processes[1].wait(timeout=120) == -signal.SIGKILL
-    began = time.monotonic()
-    _, said = processes[0].communicate(timeout=60)
-    assert time.monotonic() - began < 40
+    _, said = processes[0].communicate(timeout=120)  # without the timeout of `join` it waits for 30 minutes
     assert processes[0].returncode == 2
     assert "process 0 of 2 lost another one" in said
     _, meta = read_tensors(tmp_path / "run" / "state.safetensors")

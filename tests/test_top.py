@@ -196,7 +196,12 @@ def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch, prec
         top_activations(small, Noise(n), LAYERS, k=3, batch=8, progress=watched, precision=precision)
         return max(sizes)
 
-    assert alive(320) <= 1.05 * alive(64)
+    gc.collect()
+    gc.freeze()  # what is alive before the searches is not counted, and not visited after every batch
+    try:
+        assert alive(320) <= 1.05 * alive(64)
+    finally:
+        gc.unfreeze()
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(1, 3), st.randoms())

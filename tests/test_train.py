@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import zfnet
 from tests.marks import posix
 from zfnet.checkpoint import CheckpointError, read_tensors
+from zfnet.cli import main
 from zfnet.config import ConfigError, parse
 from zfnet.data.augment import augment
 from zfnet.data.cache import locked
@@ -53,7 +54,8 @@ def test_the_log_has_a_line_an_epoch(scenes_run):
     assert all(line["images_per_second"] > 0 for line in lines)
 
 
-def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path):
+def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
+    """The killed processes are real. The runs that end by themselves are in this process, which has imported torch."""
     config = SMALL | {
         "stages": [{"epochs": 15, "size": 48, "side": 64}, {"epochs": 15, "size": 64, "side": 73}],
         "snapshots": [2, 20],
@@ -62,20 +64,20 @@ def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path):
     path.write_text(json.dumps(config))  # JSON is YAML
 
     def command(out, *more):
-        arguments = ["train", str(path), "--data", str(tree), "--out", str(out), "--device", "cpu", *more]
-        return [sys.executable, "-m", "zfnet.cli", *arguments]
+        return ["train", str(path), "--data", str(tree), "--out", str(out), "--device", "cpu", *more]
 
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    assert main(command(tmp_path / "whole")) == 0
     for lines_before_kill in (2, 9, 20):  # three kills, each wherever the run happens to be
         resume = ["--resume"] if (tmp_path / "killed").exists() else []
-        process = subprocess.Popen(command(tmp_path / "killed", *resume), env=environment, stderr=subprocess.DEVNULL)
+        program = [sys.executable, "-m", "zfnet.cli", *command(tmp_path / "killed", *resume)]
+        process = subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL)
         log = tmp_path / "killed" / "log.jsonl"
         while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < lines_before_kill):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
-    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, env=environment, capture_output=True)
+    assert main(command(tmp_path / "killed", "--resume")) == 0
 
     for name in ("model.safetensors", "snapshots/epoch-002.safetensors", "snapshots/epoch-020.safetensors"):
         whole, _ = read_tensors(tmp_path / "whole" / name)

@@ -11,8 +11,9 @@ from zfnet.deconv import project
 from zfnet.evaluation import evaluate
 from zfnet.many import project_top
 from zfnet.methods.explain import METHODS, explain
-from zfnet.model import alexnet, describe, fold, mnist, zfnet
+from zfnet.model import alexnet, fold, mnist, zfnet
 from zfnet.occlusion import occlude
+from zfnet.summary import describe
 from zfnet.top import TopActivations, top_activations
 
 __version__ = "0.1.0"

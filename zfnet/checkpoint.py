@@ -6,11 +6,15 @@ A checkpoint holds what builds the network again (architecture, options, class n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,8 +42,7 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
     """
     path = _path(name)
     tensors, meta = read_tensors(path)
-    if "arch" not in meta or meta["arch"] not in ARCHITECTURES:
-        raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
+    _check_arch(path, meta)
     # Whatever torch's default device and type are; and the weights that a new network draws are not kept.
     with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         model = ARCHITECTURES[meta["arch"]](**meta["options"]).float()
@@ -49,6 +52,25 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
         model.info["sha256"] = meta["sha256"]
         model = (fold(model) if folded else model).eval()
         return model.requires_grad_(False) if folded else model
+
+
+def structure(name: str | Path) -> Network:
+    """Build the network of `load` on the meta device, from the checkpoint's description alone.
+
+    Raises CheckpointError where there is no such file or name, or where it has no description.
+    """
+    path = _path(name)
+    meta = read_metadata(path)
+    _check_arch(path, meta)
+    with torch.device("meta"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        model = ARCHITECTURES[meta["arch"]](**meta["options"])
+        model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
+        return fold(model).requires_grad_(False)
+
+
+def _check_arch(path: Path, meta: dict) -> None:
+    if meta.get("arch") not in ARCHITECTURES:
+        raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
 
 
 def _path(name: str | Path) -> Path:
@@ -152,14 +174,22 @@ def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Write tensors and JSON metadata so that a reader finds the old file or the new one, never a part of it.
+    """Write tensors and JSON metadata atomically: a reader finds the old file or the new one, never a part of one.
 
-    Raises CheckpointError where it cannot be written, as on a full disk: the old file is still there.
+    A matrix whose columns come in runs of equal ones, as those of a layer with one weight per map, is stored with one column
+    per run. The recorded hash is of the whole matrices.
+
+    Raises:
+        CheckpointError: The file cannot be written, as on a full disk; the old one is unchanged.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     meta = json.loads(json.dumps(meta | {"format": FORMAT}))
     meta["sha256"] = sha256(tensors, meta)
+    runs = {name: run for name, tensor in tensors.items() if (run := column_run(tensor)) > 1}
+    if runs:
+        meta["runs"] = runs
+        tensors |= {name: tensors[name][:, ::run].contiguous() for name, run in runs.items()}
     try:
         with whole(path) as partial, open(partial, "wb") as file:
             file.write(to_bytes(tensors, metadata={"zfnet": json.dumps(meta)}))
@@ -172,14 +202,41 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Read a file of `write_tensors` and verify its hash. Raises CheckpointError."""
+    with _opened(path) as file:
+        meta = _description(path, file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    for name, run in meta.pop("runs", {}).items():
+        tensors[name] = tensors[name].repeat_interleave(run, 1)
+    if meta.pop("sha256", None) != (sha := sha256(tensors, meta)):
+        raise CheckpointError(f"{path}: damaged: its contents do not have the recorded hash")
+    meta["sha256"] = sha
+    return tensors, meta
+
+
+def read_metadata(path: str | Path) -> dict:
+    """Read only the description in a file of `write_tensors`. Raises CheckpointError.
+
+    The hash is not verified, because that would read all tensors.
+    """
+    with _opened(path) as file:
+        return _description(path, file)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file, and turn errors of reading it into CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("zfnet")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, safe_open is no dict
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _description(path: str | Path, file: Any) -> dict:
+    """Return the metadata of an open file of `write_tensors`."""
+    text = (file.metadata() or {}).get("zfnet")
     if text is None:
         raise CheckpointError(f"{path}: a safetensors file, but not written by zfnet")
     try:
@@ -190,10 +247,15 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(f"{path}: damaged: its description is not readable")
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}")
-    if meta.pop("sha256", None) != (sha := sha256(tensors, meta)):
-        raise CheckpointError(f"{path}: damaged: its contents do not have the recorded hash")
-    meta["sha256"] = sha
-    return tensors, meta
+    return meta
+
+
+def column_run(tensor: Tensor) -> int:
+    """The largest length of the runs of equal columns that a matrix divides into evenly; 1 for other tensors."""
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        return 1
+    starts = (tensor[:, 1:] != tensor[:, :-1]).any(0).nonzero()[:, 0] + 1
+    return math.gcd(tensor.shape[1], *starts.tolist())
 
 
 def sha256(tensors: dict[str, Tensor], meta: dict) -> str:

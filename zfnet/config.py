@@ -51,6 +51,7 @@ class Augment:
     scale: tuple[float, ...] = (0.55, 1.0)  # resized only: side of the crop over side of the image
     aspect: float = 1.0  # resized only: the crop's width over height is within 1/aspect .. aspect
     colour: float = 0.0  # strength of random brightness, contrast and saturation
+    mixup: float = 0.0  # images are blended by shares from Beta(mixup, mixup) (Zhang et al. 2018); 0: never
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,20 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Distill:
+    labels: str = ""  # a file of `zfnet distill-labels`, whose images and crops are trained on; empty: no teacher
+    weight: float = 0.9  # the teacher's share of the loss; the true labels have the rest
+    temperature: float = 1.0  # softens the teacher's and the student's probabilities
+
+
+@dataclass(frozen=True)
 class Stage:
     epochs: int = 70
     size: int = 224  # side of the crops; below the model's, pool5 is an adaptive pooling onto the same 6 x 6
     side: int = 256  # side at which the images are kept
     tied: bool = False  # layer 6 keeps one weight a map, the same at all places: where a class has few images, it overfits less
     frozen: int = 0  # the first layers, so many of them, keep their weights
+    min_resolution: int = 0  # pixels; smaller images sit this stage out. Needs distill.labels, which know the resolutions
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ class Config:
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
+    distill: Distill = field(default_factory=Distill)
     stages: tuple[Stage, ...] = (Stage(),)
     snapshots: tuple[int, ...] = ()  # epochs whose weights are kept (Fig. 4)
     validate: int = 0  # validation images looked at after each epoch, evenly spaced; 0: all. The last epoch uses all
@@ -107,7 +117,8 @@ CHOICES = {
 RANGES = {
     "seed": (0, 2**32 - 1), "validate": (0, 10**9), "data.per_class": (0, 10**9), "data.scenes": (1, 10**7),
     "model.fc": (1, 10**6), "model.groups": (1, 1000), "model.dropout": (0, 0.99), "model.size": (16, 4096),
-    "augment.aspect": (1, 4), "augment.colour": (0, 1),
+    "augment.aspect": (1, 4), "augment.colour": (0, 1), "augment.mixup": (0, 10),
+    "distill.weight": (0, 1), "distill.temperature": (0.1, 100),
     "optim.batch": (1, 10**6), "optim.lr": (0, 1e3), "optim.momentum": (0, 0.9999), "optim.weight_decay": (0, 1),
     "optim.patience": (1, 10**6), "optim.warmup": (0, 0.99), "optim.clip_rms": (0, 1e6),
     "optim.label_smoothing": (0, 0.99), "optim.ema": (0, 0.99999),
@@ -163,6 +174,8 @@ def parse(values: Any, source: str = "config") -> Config:
             raise ConfigError(
                 f"{source}: stages[{i}]: size {stage.size} is above side {stage.side} or model.size {config.model.size}"
             )
+        if stage.min_resolution and not config.distill.labels:
+            raise ConfigError(f"{source}: stages[{i}]: min_resolution needs distill.labels")
         if stage.frozen < 0:
             raise ConfigError(f"{source}: stages[{i}]: frozen must be 0 or more, got {stage.frozen}")
         if config.model.input == "paper" and stage.size != config.model.size:

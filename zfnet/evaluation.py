@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import evaluating
+from zfnet.activations import evaluating, logits_of
 from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.data.feed import Feed
+from zfnet.data.folders import ILSVRC_2012, names_digest
 from zfnet.data.images import centre_crop, standardise
 from zfnet.model import Network, device_of
 from zfnet.parallel import ALONE, Team
@@ -31,7 +33,7 @@ class Scores:
 
 
 def evaluate(
-    model: Network,
+    model: nn.Module,
     images: Images,
     *,
     size: int | None = None,
@@ -39,19 +41,48 @@ def evaluate(
     limit: int = 0,
     batch: int = 100,
     precision: str = "float32",
+    wnids: Sequence[str] | None = None,
     team: Team = ALONE,
     progress: Callable = silent,
 ) -> Scores:
-    """Top-1 and top-5 error in percent: the central 7/8 of each kept square, or the mean probability of ten crops.
+    """Measure top-1 and top-5 error.
 
-    `views=10` is the paper's: corners and centre, with and without flip. On a GPU convolutions in float32 are PyTorch's TF32,
-    unless `torch.backends.cudnn.allow_tf32` is False, as the commands set it. `limit` looks at that many images, evenly spaced.
-    A `team` shares the batches, and each of its processes gets all their scores. Folders are matched to outputs by name.
-    Raises DataError for a folder that the network has no output for, ValueError for another number of views or precision.
+    With one view, each image is its kept square's central 7/8, 224 of 256 pixels. On a GPU,
+    convolutions in float32 are PyTorch's TF32, unless `torch.backends.cudnn.allow_tf32` is False.
+
+    Args:
+        model: Any network that returns logits (N, classes) for images (N, 3, size, size).
+        images: The labeled images. Folders are matched to outputs by name, never by position.
+        size: Side of the input in pixels; crops are resized to it. None takes `model.size`, else the
+            crop as it is.
+        views: 1, or the paper's 10: corners and center, with and without flip, mean probability.
+        limit: How many images to evaluate, evenly spaced; 0 takes all.
+        batch: Images per forward pass.
+        precision: "float32" or "bfloat16" (autocast).
+        wnids: The folder name of each output, in order. None takes `model.wnids`. A network without
+            them has ILSVRC's sorted order if the folders are ILSVRC's 1000.
+        team: Shares the batches among processes. Each of them gets the scores of all.
+        progress: Wraps the batches, such as `tqdm`.
+
+    Returns:
+        Errors in percent.
+
+    Raises:
+        DataError: The network has no output for a folder.
+        ValueError: The classes of the outputs are unknown or of another number, or an option is wrong.
+        UnsupportedNetwork: The network does not return logits.
+
+    Example:
+        >>> import zfnet
+        >>> images = zfnet.load_scenes(8, size=64, side=73)
+        >>> model = zfnet.zfnet(len(images.wnids), maps=(4,) * 5, fc=8, size=64)
+        >>> evaluate(model, images, wnids=images.wnids).n
+        8
     """
     if views not in (1, 10) or precision not in ("float32", "bfloat16"):
         raise ValueError(f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and {precision!r}")
-    images = images.aligned(model.wnids, model.classes)
+    wnids = _output_wnids(model, images) if wnids is None else list(wnids)
+    images = images.aligned(wnids, wnids)
     chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
     if not len(chosen):
         raise ValueError("no images to evaluate")
@@ -59,6 +90,8 @@ def evaluate(
     hits = torch.zeros(2, dtype=torch.int64, device=device_of(model))  # read once: reading waits for the device
     predicted = predict(model, images, parts, size=size, views=views, precision=precision)
     for part, probability in zip(progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True):
+        if probability.shape[1] != len(wnids):
+            raise ValueError(f"the network has {probability.shape[1]} outputs, but {len(wnids)} classes are given")
         labels = torch.from_numpy(images.labels[part]).to(probability.device)
         right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
         hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
@@ -67,9 +100,19 @@ def evaluate(
     return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
 
 
+def _output_wnids(model: nn.Module, images: Images) -> list[str]:
+    """Return the folder name of each output."""
+    wnids = getattr(model, "wnids", None)
+    if wnids is None and names_digest(images.wnids) == ILSVRC_2012:
+        wnids = images.wnids
+    if wnids is None:
+        raise ValueError(f"{type(model).__name__} has no `wnids`: pass wnids=, the folder name of each output, in order")
+    return list(wnids)  # pyright: ignore[reportArgumentType]
+
+
 @torch.inference_mode()
 def predict(
-    model: Network,
+    model: nn.Module,
     images: Images,
     parts: Iterable[np.ndarray],
     *,
@@ -77,18 +120,24 @@ def predict(
     views: int = 1,
     precision: str = "float32",
 ) -> Iterator[Tensor]:
-    """The probabilities (n, classes) of each part's n images, summed over the views; as `evaluate`, in evaluation mode."""
-    device, size = device_of(model), size or model.size
+    """Yield the probabilities (n, classes) of each part's n images, summed over the views.
+
+    `size` and `precision` are as in `evaluate`. The network is in evaluation mode.
+    """
+    device = device_of(model)
+    declared = getattr(model, "size", None)
+    size = size or (declared if isinstance(declared, int) else None)
+    network = functools.partial(forward, model) if isinstance(model, Network) else functools.partial(logits_of, model)
     with evaluating(model):
         for raw, _ in Feed(images, device).batches(parts):
             squares = standardise(raw.permute(0, 3, 1, 2))
             probability = torch.zeros((), device=device)
             for crop in _views(squares, views):
-                if crop.shape[-1] != size:
+                if size and crop.shape[-1] != size:
                     crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
                 crop = crop.contiguous(memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                    probability = probability + forward(model, crop).float().softmax(1)
+                    probability = probability + network(crop).float().softmax(1)
             yield probability
 
 

@@ -7,13 +7,11 @@ children (`conv1, relu1, pool1, norm1, conv2, ... fc8`), so `model.conv3.weight`
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from zfnet.data.images import MEAN, STD
-
-# ILSVRC 2012 gives these names to two classes each; torchvision's lists rename one of a pair, and not the same in every
-# version.
-ILSVRC_SHARED = {"crane": ("n02012849", "n03126707"), "maillot": ("n03710637", "n03710721")}
+from zfnet.labels import find_class
 
 
 @dataclass(frozen=True)
@@ -170,30 +165,9 @@ class Network(nn.Sequential):
     def class_index(self, name: str | int) -> int:
         """The output of a class given by number, WordNet id, or name in any case ("Afghan hound").
 
-        Raises ValueError with the nearest names, or with the WordNet ids where two classes share a name (crane, maillot).
+        Raises ValueError as `zfnet.labels.find_class` does: the message offers classes.
         """
-        text = str(name).strip()
-        if isinstance(name, Integral) and not isinstance(name, bool) and int(text) in range(len(self.classes)):
-            return int(text)
-        if text in self.wnids:
-            return self.wnids.index(text)
-        shared = [w for w in ILSVRC_SHARED.get(text.lower(), ()) if w in self.wnids]
-        if len(shared) > 1:
-            raise ValueError(f"{text!r} names {len(shared)} classes; use a WordNet id: {', '.join(shared)}")
-        found = [i for i, c in enumerate(self.classes) if c == text]  # Cardigan is a dog, cardigan a garment
-        found = found or [i for i, c in enumerate(self.classes) if c.lower() == text.lower()]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ValueError(
-                f"{text!r} names {len(found)} classes; use a WordNet id: {', '.join(self.wnids[i] for i in found)}"
-            )
-        if text.isdecimal() and int(text) < len(self.classes):
-            return int(text)
-        lower = {c.lower(): c for c in self.classes}
-        near = [lower[n] for n in difflib.get_close_matches(text.lower(), lower, 3, 0.5)]
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {len(self.classes)}, such as {self.classes[0]}"
-        raise ValueError(f"no class {text!r}{hint}")
+        return find_class(name, self.classes, self.wnids)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -385,53 +359,3 @@ def fold(model: Network) -> Network:
     folded.classes, folded.wnids, folded.info = list(model.classes), list(model.wnids), dict(model.info)
     folded.cam_head = model.cam_head
     return folded
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of `describe`: a layer, its output shape (C, H, W) or (C,), its parameters and multiply-adds."""
-
-    name: str
-    operation: str
-    shape: tuple[int, ...]
-    parameters: int
-    macs: int
-
-
-@torch.no_grad()
-def describe(model: Network) -> Iterator[Row]:
-    """Yield one `Row` per module, measured by passing one zero image through the network on its own device."""
-    weight = next(model.parameters())
-    x = torch.zeros(1, model.options["in_channels"], model.size, model.size, device=weight.device, dtype=weight.dtype)
-    for name, module in copy.deepcopy(model).eval()._modules.items():
-        assert module is not None
-        x = module(x)
-        shape = tuple(x.shape[1:])
-        parameters = sum(p.numel() for p in module.parameters())
-        macs = 0
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            macs = module.weight.numel() * (x[0, 0].numel() if x.ndim == 4 else 1)
-        yield Row(name, _operation(module), shape, parameters, macs)
-
-
-def _operation(module: nn.Module) -> str:
-    match module:
-        case nn.Conv2d():
-            kernel, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
-            text = f"conv {kernel}x{kernel}"
-            text += f", stride {stride}" if stride != 1 else ""
-            text += f", pad {padding}" if padding else ""
-            return text + (f", {module.groups} groups" if module.groups != 1 else "")
-        case nn.MaxPool2d():
-            return f"max pool {module.kernel_size}x{module.kernel_size}, stride {module.stride}"
-        case LocalResponseNorm():
-            return f"contrast normalisation over {module.size} maps"
-        case nn.BatchNorm2d() | nn.BatchNorm1d():
-            return "batch normalisation"
-        case nn.Linear():
-            return f"fully connected, {module.in_features} inputs"
-        case nn.Dropout():
-            return f"dropout {module.p}"
-        case PaperInput():
-            return "to [-128, 128], minus the mean image"
-    return type(module).__name__

@@ -27,14 +27,15 @@ from zfnet.train import (
     TrainingError,
     check_classes,
     check_team,
-    epoch_order,
     freeze,
     new_model,
     new_optimizer,
     runner,
     settled,
+    stage_order,
     step,
 )
+from zfnet.training.distill import Replay, load_labels
 
 STEPS = 3  # timed, after one to warm up
 FILES = 16  # decoded for the time that decoding takes
@@ -54,10 +55,13 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str
     check_team(config, device, team)
     config = settled(config, device)
     root = Path(config.data.path)
-    listed = {split: scan(root / split) for split in ("train", "val")}
+    replayed = load_labels(config.distill.labels).names if config.distill.labels else None
+    listed = {"train": scan(root / "train", names=replayed), "val": scan(root / "val")}
     found = {split: _images(config, *listed[split]) for split in listed}
     check_classes(found["train"].wnids, found["val"].wnids)
-    per_epoch = len(epoch_order(found["train"].labels, config.data.per_class, torch.Generator()))
+    replay = Replay(config.distill.labels, found["train"]) if config.distill.labels else None
+    per_stage = [len(stage_order(found["train"], stage, config, replay, torch.Generator())) for stage in config.stages]
+    per_epoch = min(per_stage)
     if per_epoch < config.optim.batch:
         raise TrainingError(f"a batch of {config.optim.batch} is more than the {per_epoch} images of an epoch")
     lines = [f"{root}: {len(found['train'].classes)} classes, the same in train/ and val/"]
@@ -93,14 +97,14 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str
     model.train()
     optimizer = new_optimizer(model, config.optim)
     hours = total * decode / 3600 * len({stage.side for stage in config.stages})
-    for stage in config.stages:
+    for stage, images in zip(config.stages, per_stage, strict=True):
         freeze(model, stage.frozen)
         try:
             speed = _speed(config, stage, model, runner(model, config, team), optimizer, device, team)
         except torch.OutOfMemoryError:
             share = batch // team.size
             raise TrainingError(f"steps of {share} images at {stage.size} pixels do not fit into the GPU's memory") from None
-        seconds = stage.epochs * per_epoch / speed
+        seconds = stage.epochs * images / speed
         hours += seconds / 3600
         lines.append(
             f"{stage.epochs} epochs at {stage.size} pixels: {speed:,.0f} images/s in {team.size} processes on {device.type} "
@@ -115,7 +119,16 @@ def _images(config: Config, folders: list[str], files: list[Path], labels: np.nd
     side = config.stages[0].side
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     rows = np.zeros(len(labels), dtype=np.int64)
-    return Images(noise, labels, class_names(folders), folders, [f.name for f in files], "", min(config.model.size, side), rows)
+    return Images(
+        noise,
+        labels,
+        class_names(folders),
+        folders,
+        [f"{f.parent.name}/{f.name}" for f in files],
+        "",
+        min(config.model.size, side),
+        rows,
+    )
 
 
 def _decode(file: Path, side: int, skip_unreadable: bool) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zfnet.checkpoint import assign, initialise, read_tensors, save, write_tensors
-from zfnet.config import Config, Optim, to_dict
+from zfnet.config import Config, Optim, Stage, to_dict
 from zfnet.data.augment import augment
 from zfnet.data.cache import Images, locked
 from zfnet.data.feed import Feed
@@ -32,6 +32,7 @@ from zfnet.data.images import centre_crop
 from zfnet.evaluation import evaluate, first_dense, forward
 from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
 from zfnet.parallel import ALONE, Team
+from zfnet.training.distill import Replay, Targets, distillation_loss, mixup, targets
 
 
 class TrainingError(RuntimeError):
@@ -100,12 +101,14 @@ def train(
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
         optimizer = new_optimizer(model, config.optim)
 
-        drawn = len(epoch_order(images.labels, config.data.per_class, torch.Generator()))
-        per_epoch = drawn // config.optim.batch
-        if per_epoch == 0:
-            raise TrainingError(f"a batch of {config.optim.batch} is more than the {drawn} images of an epoch")
+        replay = Replay(config.distill.labels, images) if config.distill.labels else None
         epochs = sum(stage.epochs for stage in config.stages)
-        steps = per_epoch * epochs
+        drawn = [len(stage_order(images, _stage(config, epoch), config, replay, torch.Generator())) for epoch in range(epochs)]
+        if min(drawn) < config.optim.batch:
+            raise TrainingError(f"a batch of {config.optim.batch} is more than the {min(drawn)} images of an epoch")
+        per_epoch = [count // config.optim.batch for count in drawn]
+        first_step = np.cumsum([0, *per_epoch]).tolist()
+        steps = first_step[-1]
         val = load_images("val", config.stages[0].side)
         check_classes(images.wnids, val.wnids)
         listed = _listed(images, val)
@@ -141,21 +144,30 @@ def train(
                     forget(optimizer)
                     run = None  # a team's old hooks go before new ones come
                     run = runner(model, config, team)
-            order = epoch_order(images.labels, config.data.per_class, _generator(config.seed, epoch))
-            order = order[: per_epoch * config.optim.batch].reshape(per_epoch, config.optim.batch)
-            batches = feed.batches(team.share(np.sort(chosen)) for chosen in order)
+            order = stage_order(images, stage, config, replay, _generator(config.seed, epoch))
+            order = order[: per_epoch[epoch] * config.optim.batch].reshape(-1, config.optim.batch)
+            parts = [team.share(np.sort(chosen)) for chosen in order]
             began, total_loss, total_right = time.perf_counter(), torch.zeros((), device=device), torch.zeros((), device=device)
             lr, mean_loss, found, seen = progress["lr"], math.nan, 0.0, 0
             model.train()
-            for i, (raw, y) in enumerate(batches):
-                now = epoch * per_epoch + i
+            for i, (part, (raw, y)) in enumerate(zip(parts, feed.batches(parts), strict=True)):
+                now = first_step[epoch] + i
                 if config.optim.schedule == "one_cycle":
                     lr = one_cycle(now / steps, config.optim.lr, config.optim.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 torch.manual_seed(config.seed + 1_000_003 * (now + 1) + 7919 * team.rank)  # dropout masks
-                x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team)
-                loss, right = step(model, run, optimizer, x, y, config)
+                boxes = teacher = pair = None
+                if replay is not None:
+                    generator = _generator(config.seed, now, 2, team.rank)
+                    boxes, teacher = replay.batch(part, config.distill.temperature, generator)
+                x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team, boxes)
+                if replay is not None or config.augment.mixup:
+                    share, smoothing = config.distill.weight, config.optim.label_smoothing
+                    pair = targets(y, teacher, len(model.wnids), weight=share, smoothing=smoothing)
+                if pair is not None and config.augment.mixup:
+                    x, pair = mixup(x, pair, config.augment.mixup, (config.seed, now, 3, team.rank))
+                loss, right = step(model, run, optimizer, x, y, config, pair)
                 if stage.tied and first_dense(model).weight.requires_grad:
                     tie_places(model)
                 if average is not None:
@@ -163,7 +175,7 @@ def train(
 
                 total_loss += loss
                 total_right += right
-                if i % 10 == 9 or i == per_epoch - 1:  # reading a number waits for the device, so not at every step
+                if i % 10 == 9 or i == len(parts) - 1:  # reading a number waits for the device, so not at every step
                     summed, found = team.sum(torch.stack([total_loss / team.size, total_right])).tolist()
                     mean_loss, seen = summed / (i + 1), (i + 1) * config.optim.batch
                     if not math.isfinite(mean_loss):
@@ -215,24 +227,38 @@ def train(
 def settled(config: Config, device: torch.device) -> Config:
     """The config as a run on `device` uses it: `precision: auto` is bfloat16 or float32.
 
-    A CPU without AMX emulates bfloat16: on one with AVX2 alone, ZFNet's steps at 96 pixels took 11 and 12 times as long in it.
+    A CPU with AVX2 alone emulates bfloat16: ZFNet's steps at 96 pixels took 11 and 12 times as long in it. With AVX-512's
+    bfloat16 products they took 0.53 of float32's time (AMD EPYC, two cores), with AMX less.
     """
     if config.precision != "auto":
         return config
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:  # older releases of PyTorch cannot tell
-        fast = device.type == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
+        known = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        fast = known.get("amx_bf16", False) or known.get("avx512_bf16", False)
     return replace(config, precision="bfloat16" if fast else "float32")
 
 
 def step(
-    model: Network, run: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, config: Config
+    model: Network,
+    run: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    config: Config,
+    pair: Targets | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step on a batch that lies on the device: its mean loss, and how many it had right, both left there."""
+    """Take one step on a batch on the device; return its mean loss and the number of right answers, both left there.
+
+    `pair` holds the targets of `zfnet.training.distill`; without it the loss is the cross-entropy with the classes y.
+    """
     with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         logits = run(x).float()
-    loss = F.cross_entropy(logits, y, label_smoothing=config.optim.label_smoothing)
+    if pair is None:
+        loss = F.cross_entropy(logits, y, label_smoothing=config.optim.label_smoothing)
+    else:
+        loss = distillation_loss(logits, pair, config.distill.temperature)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -303,6 +329,14 @@ def _alone_in(out: Path) -> Iterator[None]:
         except BlockingIOError:
             raise TrainingError(f"another process trains in {out}: choose another --out") from None
         yield
+
+
+def stage_order(images: Images, stage: Stage, config: Config, replay: Replay | None, generator: torch.Generator) -> np.ndarray:
+    """The training images of one epoch of a stage, shuffled: those of at least the stage's resolution."""
+    if replay is None:
+        return epoch_order(images.labels, config.data.per_class, generator)
+    large = replay.at_least(stage.min_resolution)
+    return large[epoch_order(images.labels[large], config.data.per_class, generator)]
 
 
 def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) -> np.ndarray:
@@ -401,7 +435,7 @@ def new_optimizer(model: Network, options: Optim) -> torch.optim.SGD:
     return optimizer
 
 
-def _stage(config: Config, epoch: int):
+def _stage(config: Config, epoch: int) -> Stage:
     for stage in config.stages:
         if epoch < stage.epochs:
             return stage

@@ -7,6 +7,8 @@ The page is static, needs no server, and shows what is there: an interrupted run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,19 +18,20 @@ import torch
 from reproduce.atlas import demos, sheets, summary
 from reproduce.atlas.site import prepare, read, save, shell
 from reproduce.atlas.tables import BINS, Table, edges, tabulate
-from reproduce.figure import Context
+from reproduce.figure import Context, conv_weight
 from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
-from zfnet.model import Network, describe, device_of
+from zfnet.labels import ILSVRC_GROUPS, related_classes
+from zfnet.model import Network, device_of
 from zfnet.plot import HEAT, LINES, mosaic
+from zfnet.summary import Row, describe
 from zfnet.top import ranking
 
 NINE = 9  # strongest images of a feature, and of a class
 THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
-SAMPLE_FEATURES = 32  # of a layer, in the atlas of the sample photographs that `make figures` makes
-BUDGET = 60  # seconds that it may take
+BUDGET = 60  # seconds that the atlas of the sample photographs may take in `make figures`
 # Raise these when what is computed changes: the table of activations (and all below), sheets and demos, the pages' numbers.
-TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 1, 1
+TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 2, 2
 
 
 def write(context: Context, out: Path, most: int | None = None) -> Path:
@@ -48,7 +51,7 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     there = prepare(out, parts)
     page = shell(out)
     index |= constants() | {
-        "network": Path(context.model_name).stem, "corpus": context.corpus, "data": images.digest, "images": len(images),
+        "network": context.network_name, "corpus": context.corpus, "data": images.digest, "images": len(images),
         "grouped": images.groups is not None, "kinds": names, "outputs": outputs, "demos": [], "most": most, "parts": parts,
         "key": key,
     }  # fmt: skip
@@ -72,8 +75,8 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
             top = ranking(table.maximum[part], table.position[part].long(), NINE, group_of=groups(images))
             sheets.write_layer(model, images, part, top, numbers[part], out / "sheets", context.progress)
             if part == layers[0]:
-                weight = model.get_submodule(part).weight
-                sheets.write_filters(weight, numbers[part], out / "sheets" / f"{part}-covers-filters.webp")  # pyright: ignore
+                path = out / "sheets" / f"{part}-covers-filters.webp"
+                sheets.write_filters(conv_weight(model, part), numbers[part], path)
             save(out, part, summary.layer_data(table, part, top, numbers[part], kind, len(names)))
         missing.remove(part)
         save(out, "index", index | {"missing": missing})
@@ -81,11 +84,11 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
 
 
 def write_sample(context: Context, out: Path) -> Path | None:
-    """The atlas that `make figures` makes: SAMPLE_FEATURES of each layer. None where a reader has made another one there."""
+    """Write the atlas of the sample photographs. Returns None, and writes nothing, where a reader made another one there."""
     there = read(out, "index")
-    if there and there.get("most") != SAMPLE_FEATURES:
+    if there and (there.get("network"), there.get("corpus")) != (context.network_name, context.corpus):
         return None
-    return write(context, out, SAMPLE_FEATURES)
+    return write(context, out)
 
 
 def damaged(out: Path, part: str, images: int) -> bool:
@@ -99,12 +102,14 @@ def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, 
 
     Raises DataError for a network of other than colour images, or with weights that are not finite.
     """
-    if model.options["in_channels"] != 3:
-        raise DataError(f"the network takes images of {model.options['in_channels']} channels, and the pages show those of 3")
+    channels = getattr(model, "options", {"in_channels": 3})["in_channels"]
+    if channels != 3:
+        raise DataError(f"the network takes images of {channels} channels, and the pages show those of 3")
     if not all(values.isfinite().all() for values in model.state_dict().values()):
         raise DataError("the network has weights that are not finite")
     x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
-    steps, rows = chain(model, x), list(describe(model))
+    steps = chain(model, x)
+    rows = named_rows(model, [step.layer for step in steps if step.layer])
     numbers, layers = {}, []
     for layer in conv_layers(steps):
         (row,) = (row for row in rows if row.name == layer)
@@ -116,8 +121,23 @@ def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, 
         })  # fmt: skip
     drawn = [{"name": row.name, "operation": row.operation, "shape": row.shape} for row in rows]
     return {
-        "checkpoint": model.info["sha256"], "classes": list(model.classes), "layers": layers, "map": drawn, "side": model.size,
+        "checkpoint": model.info["sha256"], "classes": list(model.classes), "groups": class_groups(model.classes),
+        "layers": layers, "map": drawn, "side": model.size,
     }, numbers  # fmt: skip
+
+
+def named_rows(model: Network, layers: Sequence[str]) -> list[Row]:
+    """The rows of `describe`, where convolutions and dense layers have the names of a chain: conv1, not features.0."""
+    rows = list(describe(model))
+    weighted = [row.name for row in rows if row.operation.startswith(("conv", "fully connected"))]
+    names = dict(zip(weighted, layers, strict=True))
+    return [replace(row, name=names.get(row.name, row.name)) for row in rows]
+
+
+def class_groups(classes: Sequence[str]) -> dict[str, list[int]]:
+    """The outputs that everyday words stand for, such as all dogs for "dog": for networks of ILSVRC's classes."""
+    found = {word: related_classes(word, classes) for word in ILSVRC_GROUPS}
+    return {word: [classes.index(name) for name in names] for word, names in found.items() if names}
 
 
 def constants() -> dict:

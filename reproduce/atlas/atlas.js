@@ -44,6 +44,8 @@ function percent(share) {
 }
 const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
+const corpusSize = () => (INDEX.grouped ? `${count(INDEX.images, "crop")} of ${count(INDEX.kinds.length, "photograph")}` : count(INDEX.images, "image"));
+
 // Buttons of which one is pressed; `choose(value)` draws what it means.
 function choice(name, options, chosen, choose) {
   const group = el("span", { class: "choice", role: "group", "aria-label": name });
@@ -165,23 +167,60 @@ function markMap(name, query) {
 
 // ------------------------------------------------------------------------------------------------------------- pages
 
-// Which features like this class? Its name leads to a layer's features, sorted by how much more they answer to it.
+// The classes of the network that a word names: by a part of their name, or as a group ("dog" gives every breed).
+function classesCalled(words) {
+  const group = new Set((INDEX.groups || {})[words] || []);
+  return INDEX.classes.map((_, c) => c).filter((c) => className(c).toLowerCase().includes(words) || group.has(c));
+}
+
+// A feature by its address: conv5/25, conv5 25 or conv5:25.
+function featureCalled(words) {
+  const [, name, number] = words.match(/^([a-z]+\d+)[\s/:#]+(\d+)$/) || [];
+  const layer = name && layerOf(name);
+  if (!layer) return null;
+  if (layer.numbers.includes(Number(number))) return link(`${name}/${Number(number)}`, `${name} feature ${Number(number)}`);
+  return el("span", { class: "soft" }, `${name} has no feature ${number} here: they go from ${layer.numbers[0]} to ${layer.numbers[layer.numbers.length - 1]}`);
+}
+
+// Which features respond to this class? Its name leads to a layer's features, sorted by their response; to the class's own page
+// where the atlas has no images of it; and the address of a feature leads to its page.
 function search(layer) {
   const found = el("ul", {});
   const type = () => {
-    const words = input.value.trim().toLowerCase().replace(/s$/, "");
-    const hits = words ? INDEX.kinds.map((name, kind) => [name.toLowerCase().indexOf(words), kind]).filter(([at]) => at >= 0) : [];
-    hits.sort((a, b) => (a[0] > 0) - (b[0] > 0) || a[1] - b[1]);
-    found.replaceChildren(...hits.slice(0, 8).map(([, kind]) => el("li", {}, link(`${layer.name}?like=${kind}`, INDEX.kinds[kind]))));
-    if (words && !hits.length) found.append(el("li", { class: "soft" }, `none of the ${count(INDEX.kinds.length, "class", "classes")} is called that`));
+    const typed = input.value.trim().toLowerCase();
+    const feature = featureCalled(typed);
+    found.replaceChildren(...(feature ? [el("li", {}, feature)] : typed ? classHits(layer, typed) : []));
   };
   const go = (event) => {
     event.preventDefault();
     const first = found.querySelector("a");
     if (first) location.hash = first.getAttribute("href");
   };
-  const input = el("input", { type: "search", "aria-label": "Which features like this class?", placeholder: "Which features like … ?", autocomplete: "off", input: type });
+  const input = el("input", { type: "search", "aria-label": "Find a class or a feature", placeholder: "A class, or a feature as conv5/17", autocomplete: "off", input: type });
   return el("form", { class: "find", role: "search", submit: go }, input, found);
+}
+
+const SHOWN = 8; // hits below a search box
+function classHits(layer, typed) {
+  const words = typed.replace(/s$/, ""); // a plural
+  const called = classesCalled(words);
+  const group = new Set(called);
+  const kinds = INDEX.kinds.map((name, kind) => [name.toLowerCase().indexOf(words), kind])
+    .filter(([at, kind]) => at >= 0 || group.has(INDEX.outputs[kind]));
+  kinds.sort((a, b) => (a[0] !== 0) - (b[0] !== 0) || a[1] - b[1]);
+  const withImages = new Set(INDEX.outputs);
+  const word = new RegExp(`\\b${words.replace(/[^a-z0-9]/g, "\\$&")}\\b`, "i");
+  const rank = (c) => (className(c).toLowerCase() === words ? 0 : word.test(className(c)) ? 1 : 2);
+  const others = called.filter((c) => !withImages.has(c)).sort((a, b) => rank(a) - rank(b) || a - b);
+  const items = kinds.slice(0, SHOWN).map(([, kind]) => el("li", {}, link(`${layer.name}?like=${kind}`, INDEX.kinds[kind])));
+  if (others.length) {
+    items.push(el("li", { class: "soft" }, `${others.length === 1 ? "A class" : `${others.length} classes`} of the network without images in this atlas:`));
+    const room = Math.max(1, SHOWN - items.length);
+    items.push(...others.slice(0, room).map((c) => el("li", {}, done("classes") ? link(`class/${c}`, className(c)) : className(c))));
+    if (others.length > room) items.push(el("li", {}, link(`classes?find=${encodeURIComponent(words)}`, `and ${others.length - room} more`)));
+  }
+  if (!items.length) items.push(el("li", { class: "soft" }, `No class is called "${typed}". Type a class, a group such as dog, or a feature such as ${layer.name}/${layer.numbers[0]}.`));
+  return items;
 }
 
 function home() {
@@ -193,7 +232,7 @@ function home() {
     el("p", { class: "big" }, features < all
       ? `${features} of the ${count(all, "feature map")} of ${INDEX.network}, each on a page of its own; without a limit, python -m reproduce atlas makes the page of every one.`
       : `The ${count(all, "feature map")} of ${INDEX.network}, each on a page of its own.`),
-    why(`For each, the nine among ${count(INDEX.images, "image")} (${INDEX.corpus}) that excite it most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, and what the deconvnet says it saw in them; the boxes of Figure 3, above, lead to its layers.`, "reproduce/atlas/__init__.py"),
+    why(`For each, the nine among ${corpusSize()} (${INDEX.corpus}) that excite it most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, and what the deconvnet says it saw in them; the boxes of Figure 3, above, lead to its layers.`, "reproduce/atlas/__init__.py"),
     done(layers[0].name) ? el("div", { class: "bar" }, search(layers[0])) : null,
     layers.filter((layer) => done(layer.name)).map((layer) => {
       const many = Math.min(12, layer.numbers.length);
@@ -311,7 +350,7 @@ async function featurePage(name, feature) {
     el("div", { class: "title" }, el("h1", {}, link(name, name), ` feature ${feature}`),
       el("nav", { "aria-label": "Neighbours" }, step("←", "The feature before", left), step("→", "The feature after", right),
         step(`↑ ${INDEX.layers[at + 1]?.name}`, "The layer above", up), step(`↓ ${INDEX.layers[at - 1]?.name}`, "The layer below", down))),
-    why(`The nine images of ${INDEX.images.toLocaleString("en")} that excite this feature most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, strongest first, and its activation in each projected to pixels by the deconvnet.`, "reproduce/atlas/sheets.py"),
+    why(`The nine of ${corpusSize()} that excite this feature most${INDEX.grouped ? ", at most one a photograph and scale" : ""}, strongest first, and its activation in each projected to pixels by the deconvnet.`, "reproduce/atlas/sheets.py"),
     item.value.length ? [
       el("div", { class: "bar" }, choice("Shown", [["both", "together"], ["patches", "patches"], ["projections", "projections"]], state.view, show),
         el("span", { class: "soft" }, el("kbd", {}, "p"), " alternates; ", el("kbd", {}, "←"), " ", el("kbd", {}, "→"), " features, ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"), " layers")),
@@ -373,20 +412,19 @@ function canonical(page) {
     el("img", { class: "canonical", src: found.file, alt: "The image that gradient ascent draws" }), el("small", {}, `it answers ${number(found.value)}${probability}`));
 }
 
-async function classes() {
+async function classes(query) {
   const data = await load("classes");
   const list = el("ul", { class: "list" });
   const ratio = (c) => (data.classes[c].images ? data.classes[c].right / data.classes[c].images : -1);
   const text = (c) => (data.classes[c].images ? `${data.classes[c].right} of ${data.classes[c].images}` : `taken ${count(data.classes[c].taken, "time")}`);
   const labelled = data.classes.some((item) => item.images);
   const fill = () => {
-    const words = input.value.trim().toLowerCase();
-    const order = INDEX.classes.map((_, c) => c).filter((c) => className(c).toLowerCase().includes(words));
+    const order = classesCalled(input.value.trim().toLowerCase());
     if (state.classes !== "name") order.sort((a, b) => !data.classes[a].images - !data.classes[b].images || (state.classes === "best" ? -1 : 1) * (labelled ? ratio(a) - ratio(b) : data.classes[a].taken - data.classes[b].taken) || a - b);
     else order.sort((a, b) => className(a).localeCompare(className(b), "en", { numeric: true }));
     list.replaceChildren(...order.map((c) => el("li", {}, classLink(c), el("small", {}, text(c)))));
   };
-  const input = el("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", input: fill });
+  const input = el("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", value: query.get("find") || "", input: fill });
   fill();
   return [
     el("h1", {}, count(INDEX.classes.length, "class", "classes")),
@@ -652,7 +690,7 @@ function page(path, query) {
     if (second !== undefined && !/^\d+$/.test(second)) throw new Error(`${second} is no feature of ${name}`);
     return second === undefined ? layerPage(name, query) : featurePage(name, Number(second));
   }
-  const pages = new Map([["classes", classes], ["images", images], ["class", () => classPage(Number(second))], ["image", () => imagePage(Number(second))]]);
+  const pages = new Map([["classes", () => classes(query)], ["images", images], ["class", () => classPage(Number(second))], ["image", () => imagePage(Number(second))]]);
   if (!pages.has(name) || LOOK) throw new Error(`there is no page ${path.join("/")}`);
   const part = PARTS[name];
   if (!done(part)) throw new Error(`the ${part} are not there yet`);
@@ -704,7 +742,7 @@ window.addEventListener("hashchange", () => { window.scrollTo(0, 0); show(); });
 
 const [brand, about] = document.querySelector(".brand").children;
 brand.textContent = LOOK ? "A look inside" : "The atlas";
-about.textContent = LOOK ? `${LOOK.name}, through ${INDEX.network}` : `the network ${INDEX.network}, on ${count(INDEX.images, "image")} (${INDEX.corpus})`;
+about.textContent = LOOK ? `${LOOK.name}, through ${INDEX.network}` : `the network ${INDEX.network}, on ${corpusSize()} (${INDEX.corpus})`;
 const unfinished = document.getElementById("unfinished");
 unfinished.hidden = !INDEX.missing.length;
 unfinished.textContent = `This atlas is not finished; still missing: ${INDEX.missing.join(", ")}. The command that began it goes on where it stopped.`;

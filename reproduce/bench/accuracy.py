@@ -21,6 +21,7 @@ FIGURE = Figure(
     budget=1800,
     config={"images": {"cpu": 10_000, "cuda": 50_000}},
     alone=True,
+    labels=True,
 )
 
 
@@ -30,7 +31,7 @@ def compute(ctx) -> Result:
     chosen = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)
     part = images.subset(chosen[images.labels[chosen] >= 0])
     if not len(part):
-        return Result({}, {}, "not run", n=0, note="The images have no labels: --data.")
+        return Result({}, {}, "not run", n=0, note="The images have no labels; give a tree of images with --data.")
     places = {views: ranks(probabilities(ctx.model, part, views), part.labels) for views in (1, 10)}
     measured: dict = {
         f"top-{k} accuracy, %": {

@@ -31,6 +31,7 @@ FIGURE = Figure(
         "search": 256, "images": [100, 1000, 10000], "features": [1, 4, 16, 64, 256], "units": 32, "one by one": 4,
         "choice stride": 16,
     },
+    network="chain",
 )  # fmt: skip
 GOALS = {  # set by ourselves
     "occlusion, 1 image": {"plain over ours": 3.5, "Captum over ours": 3.5},

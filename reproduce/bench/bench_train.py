@@ -42,6 +42,7 @@ FIGURE = Figure(
         "goals": {"cpu": {SHARE: 0.9}, "cuda": {SHARE: 0.9, FASTER: 30_000}},
         "peak, TFLOP/s": {"H100": 989, "H200": 989, "A100": 312},  # bfloat16 without sparsity, of the makers' data sheets
     },
+    trains=True,
 )
 RATIOS = {  # how many times as fast the first loop is as the second
     SHARE: (WHOLE, BARE),

@@ -44,6 +44,7 @@ FIGURE = Figure(
         "occlusion": {"size": 16, "stride": 8},
     },
     files=(RECIPE,),
+    trains=True,
 )  # fmt: skip
 RANDOM, CENTRE = "random map", "image centre"
 LESS, LESS_OF = "rank correlation over the cascade, less saliency's", ("guided_backprop", "deconvnet")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import json
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,29 +33,9 @@ COMMITTED = (
     "mnist",
     "scenes",
 )  # on one page; any other corpus has a page of its own
-DATASETS = ("caltech101", "caltech256", "voc2012", "mnist")  # read by torchvision, from the folder that --datasets names
-RUN = {"fig4": " --model RUN/model.safetensors"}  # looks at the snapshots of a training; the others for what it has seen
-RUN |= dict.fromkeys(("tab4", "tab5", "tab7", "fig9"), " --data IMAGENET")
+SETS = ("caltech101", "caltech256", "voc2012 train", "digits")  # inputs from the folder that --datasets names
 MADE = ("scenes", "samples")  # need no option: drawn, or installed with a package
-PAPER = {  # all that the paper shows, whether we have a result or not
-    "fig1": "The deconvnet, and unpooling with switches",
-    "fig2": "Visualization of features in a trained model",
-    "fig3": "Architecture of ZFNet",
-    "fig4": "Evolution of features during training",
-    "fig5": "Invariance to translation, scale and rotation",
-    "fig6": "Features of layers 1 and 2, before and after the paper's changes",
-    "fig7": "Sensitivity to occlusion",
-    "fig8": "Images for the correspondence experiments",
-    "fig9": "Caltech-256 accuracy against training images per class",
-    "tab1": "Correspondence between parts of different images",
-    "tab2": "ImageNet 2012 classification error",
-    "tab3": "ImageNet 2012 error of changed architectures",
-    "tab4": "Caltech-101 classification accuracy",
-    "tab5": "Caltech-256 classification accuracy",
-    "tab6": "PASCAL VOC 2012 classification",
-    "tab7": "What each layer's features can tell apart",
-}
-OWN = {"fig9": "caltech256", "tab4": "caltech101", "tab5": "caltech256", "tab6": "voc2012", "tab7": "caltech101"}
+PAPER = (*(f"fig{i}" for i in range(1, 10)), *(f"tab{i}" for i in range(1, 8)))  # all that the paper shows, in its order
 VERDICTS = {  # of zfnet.record, with what they mean
     "reproduced": "every claim that the figure tests held",
     "partial": "some of them held",
@@ -140,34 +122,88 @@ def sections(found: list[SimpleNamespace], home: str) -> dict[str, list[Item]]:
     for record in found:
         of.setdefault(record.id, []).append(record)
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
-    for name, title in PAPER.items():
+    made = declarations()
+    for name in PAPER:
         figure = name.startswith("fig")
         label = f"{'Figure' if figure else 'Table'} {name[3:]}"
-        results = of.pop(name, [])
-        item = Item(name, label, results[0].title if results else title, results, command(name, OWN.get(name, home)))
+        results, declared = of.pop(name, []), made[name]
+        item = Item(name, label, declared.title, results, command(name, declared.corpus or home))
         parts["Figures" if figure else "Tables"].append(item)
-    made = scripts()
     for name, results in of.items():
-        bench = name.startswith("bench") or made.get(name, "").startswith("reproduce/bench/")
-        item = Item(name, name, results[0].title, results, command(name, results[0].corpus))
+        bench = name.startswith("bench") or (name in made and made[name].file.startswith("reproduce/bench/"))
+        title = made[name].title if name in made else results[0].title
+        item = Item(name, name, title, results, command(name, results[0].corpus))
         parts["Benchmarks" if bench else "Lectures"].append(item)
     return parts
 
 
-def scripts() -> dict[str, str]:
-    """The file of each figure, by id, read from the sources: importing them would need torch."""
-    found = {}
-    for path in (REPOSITORY / "reproduce").glob("*/*.py"):
-        match = re.search(r'^FIGURE = Figure\(\s*(?:id=)?"([^"]+)"', path.read_text("utf-8"), re.MULTILINE)
-        if match:
-            found[match[1]] = path.relative_to(REPOSITORY).as_posix()
+@dataclass(frozen=True)
+class Declaration:
+    """What the source of a figure declares, as far as pages need it."""
+
+    file: str
+    title: str
+    inputs: tuple[str, ...]
+    corpus: str = ""
+    labels: bool = False
+
+
+@functools.cache
+def declarations() -> dict[str, Declaration]:
+    """The declaration of each figure, by id, read from the sources: importing them would need torch."""
+    found, aliases = {}, {}
+    for path in sorted((REPOSITORY / "reproduce").glob("*/*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+                continue
+            if getattr(node.targets[0], "id", "") != "FIGURE":
+                continue
+            values = {word.arg: _literal(word.value) for word in node.value.keywords}
+            inputs = values["inputs"]
+            if inputs is None:  # of another table: TABLE5.inputs
+                aliases[values["id"]] = values["corpus"]
+            found[values["id"]] = Declaration(
+                path.relative_to(REPOSITORY).as_posix(), values["title"], inputs or (), values.get("corpus") or "",
+                bool(values.get("labels")),
+            )  # fmt: skip
+    for name, corpus in aliases.items():
+        twin = next(other for other in found.values() if other.corpus == corpus and other.inputs)
+        found[name] = replace(found[name], inputs=twin.inputs)
     return found
 
 
-def command(name: str, corpus: str) -> str:
-    """The command that makes a figure from a corpus."""
-    option = "" if corpus in MADE else " --datasets PATH" if corpus in DATASETS else " --data PATH"
-    return f"python -m reproduce run {name}{RUN.get(name, '')}{option}"
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal, None for any other expression."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def scripts() -> dict[str, str]:
+    """The file of each figure, by id."""
+    return {name: declared.file for name, declared in declarations().items()}
+
+
+def command(name: str, corpus: str, model: str = "") -> str:
+    """The command that makes a figure from a corpus, with the options that the figure uses.
+
+    `model` is the network in the figure's record, for a corpus like imagenet@resnet18.
+    """
+    corpus, _, network = corpus.partition("@")
+    declared = declarations().get(name, Declaration("", "", ("model", "images")))
+    inputs, options = set(declared.inputs), ""
+    if "snapshots" in inputs:
+        options += " --model RUN/model.safetensors"
+    elif network and {"model", "top"} & inputs:
+        options += f" --model {model if ':' in model else 'MODEL'}"
+    if "pretraining" in inputs:
+        options += " --data IMAGENET"
+    elif "tree" in inputs or declared.labels or ({"images", "top"} & inputs and corpus not in MADE):
+        options += " --data PATH"
+    if set(SETS) & inputs:
+        options += " --datasets PATH"
+    return f"python -m reproduce run {name}{options}"
 
 
 def pictures(record: SimpleNamespace) -> list[SimpleNamespace]:
@@ -238,7 +274,7 @@ def _render(template: str, found: list[SimpleNamespace], elsewhere: Collection[s
         "overview": text.overview, "numbers": text.numbers, "theirs": theirs, "verdicts": VERDICTS, "scales": SCALES,
     }  # fmt: skip
     corpora = sorted({record.corpus for record in found})
-    parts = sections(found, home="samples" if corpora == ["samples"] else "imagenet")
+    parts = sections(found, home=corpora[0] if len(corpora) == 1 else "imagenet")
     tally = Counter(item.verdict for part in ("Figures", "Tables") for item in parts[part])
     return environment.get_template(template).render(
         parts=parts, tally=tally, corpora=corpora, elsewhere=elsewhere, atlas=atlas

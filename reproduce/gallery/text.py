@@ -55,7 +55,7 @@ def overview(items: list) -> str:
             rows.append([link, plain(item.title), plain(record.corpus), record.scale, record.verdict])
         if not item.results:
             rows.append([item.name, item.title, "", "", item.verdict])
-    return _columns(["", "title", "on", "scale", "verdict"], rows)
+    return columns(["", "title", "on", "scale", "verdict"], rows)
 
 
 def numbers(groups: dict[str, list], theirs: str) -> str:
@@ -65,10 +65,10 @@ def numbers(groups: dict[str, list], theirs: str) -> str:
         rows += [[f"**{plain(group)}**", "", ""]] if group else []
         rows += [[plain(cell) for cell in row] for row in found]
     width = 3 if any(row[2] for row in rows) else 2
-    return _columns(["quantity", "ours", theirs][:width], [row[:width] for row in rows])
+    return columns(["quantity", "ours", theirs][:width], [row[:width] for row in rows])
 
 
-def _columns(header: list[str], rows: list[list[str]]) -> str:
+def columns(header: list[str], rows: list[list[str]]) -> str:
     """Aligned, so that it reads well in a terminal too."""
     widths = [max(3, *(len(row[column]) for row in [header, *rows])) for column in range(len(header))]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in [header, *rows]]

@@ -23,6 +23,7 @@ FIGURE = Figure(
     seed=1,
     budget=7,
     config={"layers": LAYERS, "images": 2000, "images of samples": 96, "quantiles": [0.5, 0.9, 0.99, 0.999]},
+    network="chain",
 )
 
 

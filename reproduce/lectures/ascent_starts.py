@@ -32,6 +32,7 @@ FIGURE = Figure(
         "pixels": 0.5,
     },
     alone=True,
+    network="chain",
 )  # fmt: skip
 
 

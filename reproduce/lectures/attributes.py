@@ -31,6 +31,7 @@ FIGURE = Figure(
     budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
     files=("objects.yaml",),
+    labels=True,
 )
 SIZE, SEEN = "object size", "training images"
 UNITS = {
@@ -41,7 +42,7 @@ UNITS = {
 
 def compute(ctx) -> Result:
     if ctx.corpus == SAMPLES or len(ctx.images) < FEW:
-        return Result({}, {}, "not run", n=0, note=f"Accuracy needs at least {FEW} labelled images.")
+        return Result({}, {}, "not run", n=0, note=f"Accuracy needs at least {FEW} labeled images; give them with --data.")
     config, found = FIGURE.config, recognise(ctx)
     values = look(ctx)
     placed = {name: np.arange(len(found.labels)) for name in ATTRIBUTES}

@@ -27,6 +27,7 @@ FIGURE = Figure(
     seed=7,
     budget=14,
     config={"images": 2500, "laid out": 900, "images of samples": 121, "neighbours": 5, "queries": 6, "pixels": 16},
+    network="chain",
 )
 KINDS = {  # of ILSVRC's classes, by the number of the output: the sorted WordNet ids keep kin together
     "dogs": [(151, 269)], "other mammals": [(101, 107), (147, 151), (269, 300), (330, 389)],
@@ -42,7 +43,7 @@ def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < FEW:
-        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
+        return Result({}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images.")
     codes = responses(ctx.model, subset(ctx, chosen), "fc7", progress=ctx.progress)["fc7"].maximum
     small = [F.interpolate(ctx.images.batch(part), config["pixels"], mode="area") for part in np.array_split(chosen, 20)]
     pixels = torch.cat(small).flatten(1)

@@ -38,6 +38,7 @@ FIGURE = Figure(
         "principal": 64,
         "shown": 4,
     },
+    network="chain",
 )
 KINDS = ("units", "random directions", "principal directions")
 MARGIN = "units less random directions, less half of what these gain"
@@ -48,7 +49,7 @@ def compute(ctx) -> Result:
     many, few = config["of samples"] if samples else (config["images"], config["for principal ones"])
     chosen, generator = spread(ctx, many), torch.Generator().manual_seed(FIGURE.seed)
     if len(chosen) < FEW:
-        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
+        return Result({}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images.")
     vectors = sample_vectors(ctx.model, subset(ctx, spread(ctx, few)), "conv5", generator, progress=ctx.progress)
     axes = {"conv5": three_kinds(vectors, generator)}
     every = torch.cat(axes["conv5"]).to(ctx.device)

@@ -29,6 +29,7 @@ FIGURE = Figure(
         "octaves": 4, "zoom": 1.4, "steps": 10, "rate": 0.03, "jitter": 16, "contrast": 1.5,
     },
     alone=True,
+    network="chain",
 )  # fmt: skip
 CONTRAST = "more contrast"
 

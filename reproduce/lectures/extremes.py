@@ -27,6 +27,7 @@ FIGURE = Figure(
     seed=5,
     budget=6,
     config={"layer": LAYER, "images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
+    network="chain",
 )
 RANKINGS = {f"{end} by {by}": {"by": by, "least": end == "least"} for end in ("most", "least") for by in ("maximum", "mean")}
 
@@ -35,7 +36,7 @@ def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < FEW:
-        return Result({}, {}, "not run", n=len(chosen), note=f"Fewer than {FEW} images.")
+        return Result({}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images.")
     table = responses(ctx.model, subset(ctx, chosen), LAYER, rectified=False, progress=ctx.progress)[LAYER]
     tops = {name: table.extremes(config["k"], **how, groups=groups(ctx, chosen)) for name, how in RANKINGS.items()}
     labels, alive = classes(ctx, chosen), (table.maximum > 0).any(0)

@@ -32,6 +32,7 @@ FIGURE = Figure(
     budget=1,
     config={"layers": ["conv1", "conv2", "conv3", "conv4", "conv5"], "permutations": 1000, "at least": 10, "shown": 8},
     files=("faces_and_text.yaml",),
+    network="chain",
 )
 MARKS = Path(__file__).with_name("faces_and_text.yaml")
 LABELS = ("face", "text")

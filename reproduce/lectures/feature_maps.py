@@ -29,6 +29,7 @@ FIGURE = Figure(
     seed=1,
     budget=5,
     config={"layers": LAYERS, "images": 200, "images of samples": 32, "photograph": "cat"},
+    network="chain",
 )
 ROWS = {"conv1": 16, "conv2": 22, "conv3": 24, "conv4": 24, "conv5": 22}  # maps in a column of the picture
 HEIGHT = 1056  # pixels of a column

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from reproduce.claims import below, every, higher, verdict
-from reproduce.figure import Figure, Result
+from reproduce.figure import Figure, Result, conv_weight
 from zfnet.activations import chain, conv_layers
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
@@ -24,6 +24,7 @@ FIGURE = Figure(
     seed=1,
     budget=3,
     config={"filters of a deeper layer": 12, "slices": 9},
+    network="chain",
 )
 
 
@@ -34,7 +35,7 @@ def compute(ctx) -> Result:
     count, k = FIGURE.config.values()
     arrays, smooth, share = {}, {}, {}
     for layer in layers:
-        weight = model.get_submodule(layer).weight.detach().cpu()  # (filters, slices, rows, columns)
+        weight = conv_weight(model, layer)  # (filters, slices, rows, columns)
         smooth[layer] = mean_interval(smoothness(weight).numpy(), seed=FIGURE.seed)
         if layer == layers[0]:
             arrays[layer] = weight.numpy()

@@ -31,6 +31,7 @@ FIGURE = Figure(
     seed=36,
     budget=9,
     config={"layer": LAYER, "features": 100, "features of samples": 12, "shown": 5, "cell": 8, "share": 0.25},
+    network="chain",
 )
 BETTER = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
 

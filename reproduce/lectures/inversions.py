@@ -37,6 +37,7 @@ FIGURE = Figure(
     },
     files=("../paper/fig7_boxes.yaml",),
     alone=True,
+    network="chain",
 )  # fmt: skip
 ERROR, RATIO, PIXELS = "relative error of the code", "error over the distance of photographs", "rank correlation of the pixels"
 

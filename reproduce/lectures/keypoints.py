@@ -35,6 +35,7 @@ FIGURE = Figure(
         "shown": 4,
     },
     files=("../paper/faces.yaml",),
+    network="chain",
 )
 SAME, BOX = "same position", "same place in the head's box"
 PART_COLOURS = ("cyan", "yellow", "magenta")  # none of the layers'

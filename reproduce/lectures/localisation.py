@@ -41,11 +41,11 @@ ONE = "one box for all"
 
 def compute(ctx) -> Result:
     if ctx.corpus == SAMPLES:
-        return Result({}, {}, "not run", n=0, note="The sample photographs have no boxes.")
+        return Result({}, {}, "not run", n=0, note="The sample photographs have no boxes; give ImageNet with --data.")
     config, marks = FIGURE.config, annotations()["boxes"]
     places, missing = present(ctx, {name: marks[name]["sha256"] for name in sorted(marks)})
     if len(places) < FEW:
-        return Result({}, {}, "not run", n=len(places), note=f"Fewer than {FEW} images with boxes. {missing}")
+        return Result({}, {}, "not run", n=len(places), note=f"The corpus has fewer than {FEW} images with boxes. {missing}")
     truth = np.array([marks[name]["box"] for name in places])
     rows = list(places.values())
     ways = {way: how for way, how in WAYS.items() if explains(ctx, how[0])}

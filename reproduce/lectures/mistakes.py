@@ -26,13 +26,15 @@ FIGURE = Figure(
     seed=34,
     budget=2,
     config={"confident": 100, "shown": 12},
+    labels=True,
 )
+NEEDS = f"Mistakes need at least {FEW} images labeled with ILSVRC's 1,000 classes; give ImageNet with --data."
 
 
 def compute(ctx) -> Result:
     config = FIGURE.config
     if ctx.corpus == SAMPLES or len(ctx.images) < FEW or len(ctx.model.wnids) != 1000:
-        return Result({}, {}, "not run", n=0, note=f"Mistakes need at least {FEW} images with labels of ILSVRC's classes.")
+        return Result({}, {}, "not run", n=0, note=NEEDS)
     found = recognise(ctx)
     sure = found.probability.max(1)
     wrong = np.flatnonzero(~found.right)

@@ -30,6 +30,7 @@ FIGURE = Figure(
     },
     alone=True,
     corpus="mnist",
+    trains=True,
 )  # fmt: skip
 UNITS = {"tanh": torch.tanh, "rectified": F.relu}
 GRID = 241  # points of the plane along a side, for the regions that are drawn

@@ -27,6 +27,7 @@ FIGURE = Figure(
     config={"digit": 8, "share": 0.1, "shown": 24},
     alone=True,
     corpus="mnist",
+    trains=True,
 )
 QUALITIES = {"slant": (slant, "degrees to the right"), "thickness": (thickness, "pixels"), "hole area": (hole_area, "pixels")}
 GROUPS = ("strongest", "weakest")

@@ -32,6 +32,7 @@ FIGURE = Figure(
     config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
     alone=True,
     corpus="mnist",
+    trains=True,
 )
 LEFT_OF_AN_8 = {3: (None, -1), 9: (1, -1), 6: (-1, 1)}  # digit -> on which side its missing stroke was: row, column
 

@@ -31,6 +31,7 @@ FIGURE = Figure(
     config={"digits": 1000, "components": 3, "layers": ["conv1", "conv2"], "least correlation": 0.5},
     alone=True,
     corpus="mnist",
+    trains=True,
 )
 QUALITIES = {"slant": slant, "verticality": verticality, "curved top": curved_top}
 LAYERS = FIGURE.config["layers"]

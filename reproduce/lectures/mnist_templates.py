@@ -27,6 +27,7 @@ FIGURE = Figure(
     config={"decay": 0.01, "steps": 100},
     alone=True,
     corpus="mnist",
+    trains=True,
 )
 
 

@@ -40,6 +40,7 @@ FIGURE = Figure(
         }
     },
     files=("objects.yaml",),
+    network="chain",
 )  # fmt: skip
 WHOLE, OUTLINE, TEXTURE = "image", "outline only", "texture only"
 NEITHER = "neither"  # what most painted images are taken for

@@ -37,7 +37,9 @@ def compute(ctx) -> Result:
     config, classes = FIGURE.config, ctx.model.classes
     chosen = choose(ctx)
     if not chosen:
-        return Result({}, {}, "not run", n=0, note="The corpus has none of the annotated polar bears.")
+        return Result(
+            {}, {}, "not run", n=0, note="The corpus has none of the annotated polar bears; give ImageNet with --data."
+        )
     target, arrays, measured = ctx.model.wnids.index(config["wnid"]), {}, {}
     for number, (name, x, boxes) in enumerate(chosen):
         o = zfnet.occlude(

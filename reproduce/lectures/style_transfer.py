@@ -29,6 +29,7 @@ FIGURE = Figure(
         "content_layer": "conv4", "weight": 10.0, "variation": 0.05, "steps": 150, "rate": 0.08, "near": 0.5,
     },
     alone=True,
+    network="chain",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ FIGURE = Figure(
         "variation": 0.02, "near": 0.1, "forgotten": 0.2,
     },
     alone=True,
+    network="chain",
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from zfnet.record import environment
 from zfnet.train import Diverged, epoch_order, settled, train
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
+PAPER_RECIPE = REPOSITORY / "configs" / "imagenet.yaml"
 WIDE = "layers 3-5 of 512, 1024, 512"
 ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes of the recipe's model
     "AlexNet": {"arch": "alexnet"},
@@ -40,6 +41,7 @@ ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes o
     f"ZFNet, {WIDE}": {"maps": (512, 1024, 512)},
     f"ZFNet, {WIDE}, and 6, 7 of 8192": {"maps": (512, 1024, 512), "fc": 8192},
 }
+NO_TREE = "No tree of images to train on; give ImageNet or a part of it with --data."
 VERSION = 4  # of what a row holds, to be raised when that changes
 KEEP = 240.0  # seconds between two states of a training: writing up to 1 GB takes as long as an epoch on a GPU
 ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, whose probabilities are kept
@@ -47,9 +49,11 @@ ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, wh
 
 @dataclass(frozen=True)
 class Plan:
-    """How large the tables are made on a device: `classes` evenly chosen (0: all), `seeds` at most, crops for Table 2.
+    """The size of the trainings at one scale.
 
-    `per_class` images of a class are trained on in an epoch, and `minutes` is how long rows of a further seed are begun.
+    `classes` are evenly chosen (0: all), and `per_class` images of each are trained on per epoch (0: all). Images are kept
+    at `side` pixels and cropped to `size`. Table 3 trains each row with up to `seeds` seeds, and starts no further seed
+    after `minutes`; Table 2 averages `views` crops per image. `precision` is that of the training.
     """
 
     scale: str
@@ -66,11 +70,21 @@ class Plan:
     views: int
 
 
-PLANS = {
-    "cuda": Plan("subset", 0, 40, 146, 128, 20, 128, 1e-2, "auto", 5, 20, 10),
-    "cpu": Plan("smoke", 100, 40, 128, 112, 32, 64, 2e-2, "auto", 1, 0, 1),
-}
-SETTINGS = {"plans": {kind: asdict(plan) for kind, plan in PLANS.items()}, "rows": ROWS}  # part of the figures' config
+PLANS = {  # --scale; `paper` is the recipe of configs/imagenet.yaml, the others that of configs/ablations.yaml
+    "paper": Plan(
+        "paper", classes=0, per_class=0, side=256, size=224, epochs=70, batch=128, lr=1e-2, precision="float32", seeds=5,
+        minutes=0, views=10,
+    ),
+    "subset": Plan(
+        "subset", classes=0, per_class=40, side=146, size=128, epochs=20, batch=128, lr=1e-2, precision="auto", seeds=5,
+        minutes=20, views=10,
+    ),
+    "smoke": Plan(
+        "smoke", classes=100, per_class=40, side=128, size=112, epochs=32, batch=64, lr=2e-2, precision="auto", seeds=1,
+        minutes=0, views=1,
+    ),
+}  # fmt: skip
+SETTINGS = {"plans": {scale: asdict(plan) for scale, plan in PLANS.items()}, "rows": ROWS}  # part of the figures' config
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +111,13 @@ class Row:
 
 
 def plan_for(ctx: Context) -> Plan:
-    return PLANS[ctx.kind]
+    """The plan of `--scale`; without it, `subset` on a GPU and `smoke` on a CPU. `paper` takes weeks and must be requested."""
+    return PLANS[ctx.requested_scale or ("subset" if ctx.kind == "cuda" else "smoke")]
 
 
 def recipe(plan: Plan, name: str, seed: int) -> Config:
-    """The configuration of a row: `configs/ablations.yaml` at the plan's size, with the row's own changes of the model."""
-    config = load_config(RECIPE)
+    """The configuration of a row: the recipe of the plan's scale at the plan's size, with the row's changes of the model."""
+    config = load_config(PAPER_RECIPE if plan.scale == "paper" else RECIPE)
     (stage,) = config.stages
     return replace(
         config, seed=seed, precision=plan.precision,
@@ -110,6 +125,7 @@ def recipe(plan: Plan, name: str, seed: int) -> Config:
         data=replace(config.data, per_class=plan.per_class),
         optim=replace(config.optim, batch=plan.batch, lr=plan.lr),
         stages=(replace(stage, epochs=plan.epochs, size=plan.size, side=plan.side),),
+        snapshots=(),
     )  # fmt: skip
 
 

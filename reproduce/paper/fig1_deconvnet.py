@@ -23,6 +23,7 @@ FIGURE = Figure(
     seed=1,
     budget=20,
     config={"images": 24, "layer": "conv5"},
+    network="chain",
 )
 CELLS = 7  # side of the drawn region of the feature map: three windows of 3 x 3 at stride 2
 

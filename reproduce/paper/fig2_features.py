@@ -13,7 +13,7 @@ import torch
 
 import zfnet
 from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.figure import Figure, Result, conv_weight
 from zfnet.deconv import patches_inside
 from zfnet.methods.directions import purity
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
@@ -31,6 +31,7 @@ FIGURE = Figure(
         "features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12},
         "k": 9,
     },
+    network="chain",
 )
 WHOLE, MAIN = "layer 5 less layer 1", "layer 5 is above layer 1"
 TILE = {"conv1": 16, "conv2": 48, "conv3": 72, "conv4": 80, "conv5": 92}  # pixels of a drawn patch
@@ -40,10 +41,10 @@ COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}
 def compute(ctx) -> Result:
     model, images = ctx.model, ctx.images
     if len(images) < 9:
-        return Result({}, {}, "not run", n=len(images), note="Fewer than nine images.")
+        return Result({}, {}, "not run", n=len(images), note="The corpus has fewer than nine images.")
     top = ctx.top
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    arrays: dict[str, np.ndarray] = {"conv1.filters": model.conv1.weight.detach().cpu().numpy()}
+    arrays: dict[str, np.ndarray] = {"conv1.filters": conv_weight(model, "conv1").numpy()}
     measured: dict = {"receptive field": {}, "dead features": {}}
     labels: dict[str, np.ndarray] = {}
     for layer in ctx.progress(list(top), total=len(top), desc="projecting"):

@@ -23,6 +23,7 @@ FIGURE = Figure(
         "conv3": "13 x 13 x 384", "conv4": "13 x 13 x 384", "conv5": "13 x 13 x 256", "pool5": "6 x 6 x 256",
         "fc6": "4096", "fc7": "4096",
     },
+    network="zfnet",
 )  # fmt: skip
 
 

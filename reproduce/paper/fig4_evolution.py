@@ -29,8 +29,9 @@ FIGURE = Figure(
     seed=4,
     budget=3600,
     paper={"epochs shown": [1, 2, 5, 10, 20, 30, 40, 64]},
-    config={"features": 6, "images": 10_000},
+    config={"features": 6, "images": {"paper": 0, "subset": 10_000, "smoke": 500}},  # searched; 0: all training images
     alone=True,
+    scales=("paper", "subset", "smoke"),
 )
 TILE = 64  # pixels of a drawn projection
 
@@ -38,10 +39,15 @@ TILE = 64  # pixels of a drawn projection
 def compute(ctx) -> Result:
     snapshots = ctx.snapshots
     if ctx.tree is None or len(snapshots) < 3:
-        note = "Wants a tree of images (--data) and a run with at least three snapshots (--model RUN/model.safetensors)."
+        note = "Needs a tree of images (--data) and a run with at least three snapshots (--model RUN/model.safetensors)."
         return Result({}, {}, "not run", n=0, note=note, scale="smoke")
     epochs = sorted(snapshots)
-    images, tree = some_images(ctx, zfnet.load(snapshots[epochs[0]]))
+    requested = ctx.requested_scale or "subset"
+    model = zfnet.load(snapshots[epochs[0]])
+    if requested == "paper" and (model.info["training_images"] < 1_200_000 or epochs != FIGURE.paper["epochs shown"]):
+        note = f"--scale paper needs a run on all of ImageNet with snapshots of epochs {FIGURE.paper['epochs shown']}."
+        return Result({}, {}, "not run", n=0, note=note, scale="smoke")
+    images, tree = some_images(ctx, model, FIGURE.config["images"][requested])
     arrays: dict[str, np.ndarray] = {"epochs": np.array(epochs)}
     strongest: dict[str, list] = {}
     filters: dict[str, list] = {}
@@ -92,6 +98,7 @@ def compute(ctx) -> Result:
         f"the last snapshot counts as settled there. All are seen at {images.size} pixels, whatever size they were trained at."
     )
     scale = scale_of(len(model.classes), tree, len(images))
+    scale = "paper" if (requested, scale) == ("paper", "subset") else scale
     if scale == "smoke":  # in a short training layer 1 also settles because it hardly leaves its random start
         said, note = "not comparable", note + " So small a training shows the order of the layers here, not in a full one."
     return Result(arrays, measured, said, n=len(images), note=note, scale=scale)
@@ -99,17 +106,17 @@ def compute(ctx) -> Result:
 
 def scale_of(known: int, classes: int, images: int) -> str:
     """A subset is one of ImageNet only where the network was trained on all the tree's classes, and enough was searched."""
-    return "subset" if known == classes and images >= FIGURE.config["images"] else "smoke"
+    return "subset" if known == classes and images >= FIGURE.config["images"]["subset"] else "smoke"
 
 
-def some_images(ctx, model) -> tuple[Images, int]:
-    """The same evenly chosen training images of the network's classes for every snapshot; how many classes the tree has."""
+def some_images(ctx, model, count: int = 0) -> tuple[Images, int]:
+    """Evenly chosen training images of the network's classes, `count` or all, and how many classes the tree has."""
     root = ctx.tree / "train"
     folders, files, labels = scan(root)
     known = np.flatnonzero(np.isin(np.array(folders)[labels], model.wnids))
     if not len(known):
         raise DataError(f"{root}: none of its folders is a class that the network was trained on")
-    kept = known[np.linspace(0, len(known) - 1, min(len(known), FIGURE.config["images"])).astype(int)]
+    kept = known[np.linspace(0, len(known) - 1, min(len(known), count or len(known))).astype(int)]
     chosen, size, side = [files[i] for i in kept], model.size, round(model.size * 256 / 224)
     names = class_names(folders)
     return load_files(root, chosen, labels[kept], names, folders, side=side, size=size, progress=ctx.progress), len(folders)

@@ -38,6 +38,7 @@ FIGURE = Figure(
         "classes": ["n03649909", "n02086240", "n01697457", "n01817953", "n03290653"],
         "photographs": ["cat", "coffee", "motorcycle", "rocket", "coins"],  # the last stands for the symmetric object
     },
+    network="chain",
 )  # fmt: skip
 UNITS = {"translation": "vertical translation (pixels)", "scale": "scale (factor)", "rotation": "rotation (degrees)"}
 STRAIGHT = ("translation", "scale")  # those with which the distance is to grow quasi-linearly

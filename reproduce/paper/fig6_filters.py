@@ -8,7 +8,7 @@ training does not bring a filter from the RMS of 0.01 that it starts with to the
 """
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ import torch
 import zfnet
 from reproduce.claims import higher, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import PLANS, SETTINGS, keep, load, recipe, trained_in
+from reproduce.paper import ablations
+from reproduce.paper.ablations import NO_TREE, SETTINGS, keep, load, recipe, trained_in
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
@@ -27,6 +28,15 @@ from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, sho
 from zfnet.train import Diverged
 
 FLAT = 0.1  # a filter whose RMS is below this share of its layer's median shows nothing: dead, as the paper's picture has it
+SHORT = {"batch": 16, "lr": 5e-3, "precision": "float32"}  # on a CPU
+PLANS = {  # by scale and device: each training's size
+    ("paper", "cuda"): ablations.PLANS["paper"],
+    ("paper", "cpu"): ablations.PLANS["paper"],
+    ("subset", "cuda"): replace(ablations.PLANS["subset"], epochs=32),
+    ("subset", "cpu"): replace(ablations.PLANS["smoke"], scale="subset", epochs=40, **SHORT),
+    ("smoke", "cuda"): replace(ablations.PLANS["smoke"], classes=10, epochs=2, **SHORT),
+    ("smoke", "cpu"): replace(ablations.PLANS["smoke"], classes=10, epochs=2, **SHORT),
+}
 FIGURE = Figure(
     id="fig6",
     title="Features of layers 1 and 2, before and after the paper's changes",
@@ -36,12 +46,14 @@ FIGURE = Figure(
     seed=6,
     budget=3 * 3600,
     config=SETTINGS | {
-        "flat below": FLAT, "cuda": {"epochs": 32}, "cpu": {"epochs": 40, "batch": 16, "lr": 5e-3, "precision": "float32"},
+        "fig6 plans": {f"{scale} on {kind}": asdict(plan) for (scale, kind), plan in PLANS.items()}, "flat below": FLAT,
         "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3, "stands out": 1.1,
     },
     paper={"limit": 0.1},
-    files=("../../configs/ablations.yaml",),
+    files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
     alone=True,
+    trains=True,
+    scales=("paper", "subset", "smoke"),
 )  # fmt: skip
 RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
     "ZFNet, not clipped": ("ZFNet", 0.0),
@@ -52,8 +64,8 @@ RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
-    plan = replace(PLANS[ctx.kind], scale="subset", **FIGURE.config[ctx.kind])
+        return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
+    plan = PLANS[ctx.requested_scale or "subset", ctx.kind]
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     try:
         found = {name: short_run(ctx, plan, images, *run) for name, run in ctx.progress(RUNS.items(), total=3)}
@@ -141,7 +153,7 @@ def judge(arrays: dict[str, np.ndarray], plan, n: int, classes: int) -> Result:
     }
     measured["claims"], said = verdict(held)
     note = (
-        f"{plan.epochs} epochs at {plan.size} pixels by configs/ablations.yaml, with the paper's range of inputs and first "
+        f"{plan.epochs} epochs at {plan.size} pixels, {plan.scale} scale, with the paper's range of inputs and first "
         f"weights; low is below {limits[0]:g}, high above "
         f"{limits[1]:g} cycles a pixel in either direction, the most that a stride of 2 carries; of 4, half of that; of all "
         f"filters the middle {WINDOW} pixels count. Flat: an RMS below {FLAT:g} of the layer's median; more, by Fisher's "
@@ -151,8 +163,9 @@ def judge(arrays: dict[str, np.ndarray], plan, n: int, classes: int) -> Result:
     )
     if not acted:
         note += " After no epoch a filter of layer 1 was above that: (a) does not differ from (c)."
-    if not learnt:
+    if not learnt or plan.scale == "smoke":
         said = "not comparable"
+    if not learnt:
         note += f" Some network is not {FIGURE.config['times chance']} times as good as chance."
     if diverged:
         note += f" Up to the last good epoch: {'; '.join(f'{name}: {where}' for name, where in diverged.items())}."

@@ -34,6 +34,7 @@ FIGURE = Figure(
     budget=40,
     config={"size": 48, "stride": 8, "fill": 0.0},
     files=("fig7_boxes.yaml",),
+    network="chain",
 )
 BOXES = Path(__file__).with_name("fig7_boxes.yaml")
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
@@ -46,7 +47,8 @@ def compute(ctx) -> Result:
     arrays: dict[str, np.ndarray] = {"classes": np.array(classes)}
     measured: dict = {}
     for number, (name, x, target, boxes) in enumerate(choose(ctx)):
-        o = zfnet.occlude(ctx.model, x, target, **FIGURE.config, progress=ctx.progress)
+        occluder = {name: FIGURE.config[name] for name in ("size", "stride", "fill")}
+        o = zfnet.occlude(ctx.model, x, target, **occluder, progress=ctx.progress)
         arrays |= {f"{number}.{k}": getattr(o, k).cpu().numpy() for k in ("activation", "probability", "logit", "label")}
         arrays |= {f"{number}.{k}": v for k, v in projections(ctx, name, x, int(o.channel)).items()}
         arrays[f"{number}.x"] = x.cpu().numpy()

@@ -28,12 +28,14 @@ FIGURE = Figure(
     files=(*TABLE4.files,),
     alone=True,
     corpus="caltech256",
+    network="chain",
 )
+ABSENT = "Caltech-256 was not found; give the folder of torchvision's data sets with --datasets."
 
 
 def compute(ctx) -> Result:
     if ctx.dataset("caltech256") is None:
-        return Result({}, {}, "not run", n=0, note="Caltech-256 is not in --datasets: nothing was measured.", scale="smoke")
+        return Result({}, {}, "not run", n=0, note=ABSENT, scale="smoke")
     images, kept, counts, _, note = unseen(ctx, "caltech256")
     products, labels = inner_products(ctx, images, kept, FIGURE.config["layer"]), images.labels[kept]
     curve = {n: frozen(ctx, products, labels, softmax, n, FIGURE) for n in FIGURE.config["curve"]}

@@ -42,6 +42,7 @@ FIGURE = Figure(
         "images": 5,
     },
     files=("faces.yaml",),
+    network="chain",
 )
 RANDOM = "random"
 SMALLER = "parts below random, layer 5 less layer 7, points"

@@ -9,7 +9,7 @@ import numpy as np
 
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
+from reproduce.paper.ablations import NO_TREE, SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -35,8 +35,10 @@ FIGURE = Figure(
         "nets": {"ZFNets (a)": 5, "(a) and (b)": 6},
     },
     config=SETTINGS | {"times chance": 3},
-    files=("../../configs/ablations.yaml",),
+    files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
     alone=True,
+    trains=True,
+    scales=("paper", "subset", "smoke"),
 )  # fmt: skip
 ONE, MANY, WIDER, ALL = "ZFNet", "ZFNets (a)", "ZFNet with wider layers 3-5 (b)", "(a) and (b)"
 REPLICA = "AlexNet, the replica"
@@ -44,7 +46,7 @@ REPLICA = "AlexNet, the replica"
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
+        return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
     plan = plan_for(ctx)
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     seeds = ctx.progress(range(plan.seeds), total=plan.seeds, desc="ZFNets")

@@ -2,8 +2,9 @@
 
 The paper's claims: without layers 3 and 4, or 6 and 7, little is lost; without both, almost everything, so that depth matters;
 the width of layers 6 and 7 matters little, wider layers 3-5 help, with wider 6 and 7 too they overfit, and ZFNet beats AlexNet.
-Ours: every row from scratch by one recipe, configs/ablations.yaml, on a part of ImageNet. On a GPU 20 epochs of all classes at
-128 pixels, further seeds as long as time is left (--force continues them); without one 32 epochs of 100 classes at 112 pixels.
+Ours: every row from scratch by one recipe, at the scale of --scale (PLANS in ablations.py). `paper` is the paper's recipe,
+configs/imagenet.yaml. `subset`, the default on a GPU, takes 20 epochs of all classes at 128 pixels, and further seeds while
+time is left (--force continues them). `smoke`, the default on a CPU, takes 32 epochs of 100 classes at 112 pixels.
 """
 
 import time
@@ -14,7 +15,19 @@ from scipy.stats import t
 
 from reproduce.claims import above, below, every, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import ROWS, SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, speed_of, trained
+from reproduce.paper.ablations import (
+    NO_TREE,
+    ROWS,
+    SETTINGS,
+    WIDE,
+    Row,
+    diverged,
+    load,
+    paper_scale,
+    plan_for,
+    speed_of,
+    trained,
+)
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -35,8 +48,10 @@ FIGURE = Figure(
     budget=6000,
     paper={ERROR: {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
     config=SETTINGS | {"little": 0.5, "hardly": 0.25, "times chance": 3},
-    files=("../../configs/ablations.yaml",),
+    files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
     alone=True,
+    trains=True,
+    scales=("paper", "subset", "smoke"),
 )
 A, Z = "AlexNet", "ZFNet"
 NEITHER = f"{A} without layers 3, 4, 6, 7"
@@ -59,7 +74,7 @@ COSTS = {  # what a change costs: the changed row, and the row that it changes
 
 def compute(ctx) -> Result:
     if ctx.tree is None:
-        return Result({}, {}, "not run", n=0, note="No tree of images to train on: --data.", scale="smoke")
+        return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
     began, plan = time.monotonic(), plan_for(ctx)
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     rows: dict[str, list[Row]] = {name: [] for name in ROWS}
@@ -106,7 +121,7 @@ def judge(rows: dict[str, list[Row]], plan, figure: Figure) -> Result:
     measured["claims"], found = verdict(held)
     found = found if plan.scale != "smoke" else "not comparable"
     note = (
-        f"{plan.epochs} epochs of {plan.per_class} images of each of {classes} classes at {plan.size} pixels, batch "
+        f"{plan.epochs} epochs of {plan.per_class or 'all'} images of each of {classes} classes at {plan.size} pixels, batch "
         f"{plan.batch}, {rows[Z][0].about['precision']}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error "
         "without dropout. "
         f"Intervals are over {'seeds' if seeds > 1 else 'validation images, of one training a row: others vary beyond them'}. "

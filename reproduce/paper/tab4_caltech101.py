@@ -51,18 +51,22 @@ FIGURE = Figure(
     files=("../../configs/caltech101.yaml",),
     alone=True,
     corpus="caltech101",
+    trains=True,
+    network="chain",
 )
 ROWS = ("pretrained", "pretrained, layers 1-5 only", "from scratch", "best before")
 
 
 def compute(ctx) -> Result:
-    return transfer(ctx, FIGURE, absent="Caltech-101 is not in --datasets")
+    return transfer(ctx, FIGURE, absent="Caltech-101 was not found")
 
 
 def transfer(ctx, figure: Figure, absent: str) -> Result:
     """Tables 4 and 5: the figure's data set, by frozen features and from scratch, at its numbers of images a class."""
     if ctx.dataset(figure.corpus) is None:
-        return Result({}, {}, "not run", n=0, note=f"{absent}: nothing was measured.", scale="smoke")
+        return Result(
+            {}, {}, "not run", n=0, note=f"{absent}; give the folder of torchvision's data sets with --datasets.", scale="smoke"
+        )
     images, kept, counts, pictures, note = unseen(ctx, figure.corpus)
     labels = images.labels[kept]
     products = inner_products(ctx, images, kept, figure.config["layer"])

@@ -38,13 +38,15 @@ FIGURE = Figure(
     config={"layer": "fc7"},
     alone=True,
     corpus="voc2012",
+    network="chain",
 )  # fmt: skip
+ABSENT = "PASCAL VOC 2012 was not found; give the folder of torchvision's data sets with --datasets."
 
 
 def compute(ctx) -> Result:
     train, val = ctx.dataset("voc2012 train"), ctx.dataset("voc2012 val")
     if train is None or val is None:
-        return Result({}, {}, "not run", n=0, note="PASCAL VOC 2012 is not in --datasets: nothing was measured.", scale="smoke")
+        return Result({}, {}, "not run", n=0, note=ABSENT, scale="smoke")
     layer = FIGURE.config["layer"]
     parts = [extract(ctx.model, part.images, (layer,), progress=ctx.progress)[layer] for part in (train, val)]
     shown, classes = (train.present == 1).nonzero()  # an example of each class that it shows

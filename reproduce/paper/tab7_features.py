@@ -41,6 +41,7 @@ FIGURE = Figure(
     config={"per class": {"caltech101": 30, "caltech256": 60}, "most to test": 50, "folds": 5},
     alone=True,
     corpus="caltech101",
+    network="chain",
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def compute(ctx) -> Result:
     measured, word, n, fitted = {}, "", 0, []
     for name, per_class in FIGURE.config["per class"].items():
         if ctx.dataset(name) is None:
-            word += f"{name} is not in --datasets. "
+            word += f"{name} was not found. "
             continue
         images, kept, counts, _, note = unseen(ctx, name)
         labels = images.labels[kept]
@@ -62,7 +63,9 @@ def compute(ctx) -> Result:
         measured[name] = found | counts
         n, word = n + len(kept), word + (note if note not in word else "")
     if not measured:
-        return Result({}, {}, "not run", n=0, note=f"{word}Nothing was measured.", scale="smoke")
+        return Result(
+            {}, {}, "not run", n=0, note=f"{word}Give the folder of torchvision's data sets with --datasets.", scale="smoke"
+        )
     held = {}
     for name in (name for name in FIGURE.paper if name in measured):
         svm = {layer: value[0] for layer, value in measured[name]["SVM"].items()}

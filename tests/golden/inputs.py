@@ -25,7 +25,7 @@ from reproduce.bench import faithfulness
 from reproduce.digits import CONFIG, Digits
 from reproduce.figure import Context, discover
 from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
-from reproduce.paper import ablations, fig8_parts, protocol
+from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
 from tests.conftest import random_he
 from tests.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.activations import Trace
@@ -70,7 +70,6 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
         "translation": [-60, 60, 30], "scale": [1, 1.8, 0.4], "shown": {"translation": [-60, 60], "scale": [1, 1.8], "rotation": [0]},
         "small": {"translation": 30, "scale": 1.4, "rotation": 10},
     },
-    "fig6": {"cpu": {"epochs": 2}},
     "fig7": {"stride": 24},
     "fig9": {"folds": 2},
     "filter_sheets": {"channels": 2, "images": 20, "steps": 2},
@@ -198,7 +197,8 @@ class Inputs:
     def _narrow(self, patch: pytest.MonkeyPatch) -> None:
         """Tables 2 and 3: narrow networks, two epochs of two steps."""
         plan = ablations.Plan("smoke", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
-        patch.setitem(ablations.PLANS, "cpu", plan)
+        patch.setitem(ablations.PLANS, "smoke", plan)
+        patch.setitem(fig6_filters.PLANS, ("subset", "cpu"), replace(plan, scale="subset", epochs=2))
         patch.setattr(ablations, "RECIPE", self._recipe(ablations.RECIPE, _narrow_model))
         for name, row in ablations.ROWS.items():
             narrow = {"fc": row["fc"] // 256} if "fc" in row else {}

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision import models
-from torchvision.models.vgg import cfgs, make_layers
 
 import zfnet
-from tests.conftest import random_he
+from tests.conftest import narrow_vgg11, random_he
 from zfnet.model import Network
 
 SIZE = 64  # of the images: 64 x 80 where the network takes oblong ones
@@ -31,8 +30,8 @@ def he(model):
 
 
 def vgg11():
-    model = models.VGG(make_layers(cfgs["A"]), num_classes=10, init_weights=False)
-    model.classifier = nn.Sequential(nn.Linear(512 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 10))
+    model = narrow_vgg11(10)
+    model.classifier = nn.Sequential(nn.Linear(64 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 10))
     return he(model)
 
 

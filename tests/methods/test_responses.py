@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
-from tests.conftest import random_he
+from tests.conftest import narrow_vgg11, random_he
 from tests.methods.networks import BUILD, two_images
 from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.methods.directions import sample_vectors
@@ -86,7 +85,7 @@ def test_extremes_are_those_of_sorting_in_python(values, k, least, by, grouped):
 
 
 def test_another_librarys_network(images):
-    vgg = torchvision.models.vgg11(num_classes=7).eval()
+    vgg = narrow_vgg11()
     x = torch.stack(images[:2])
     table = responses(vgg, images[:2], "conv8")["conv8"]
     torch.testing.assert_close(table.maximum, zfnet.trace(vgg, x)["conv8"].amax((2, 3)))

@@ -21,7 +21,7 @@ TINY = ablations.Plan("smoke", 2, 4, 73, 64, 2, 4, 1e-2, "float32", 1, 0, 1)
 @pytest.fixture
 def quick(monkeypatch):
     """Two epochs of two steps, at 64 pixels."""
-    monkeypatch.setitem(PLANS, "cpu", TINY)
+    monkeypatch.setitem(PLANS, "smoke", TINY)
 
 
 @pytest.fixture
@@ -257,8 +257,9 @@ def test_ranks_count_what_is_more_probable():
 
 def test_the_plan_follows_the_device():
     context = Context("imagenet65k", None, "cuda:0")
-    assert plan_for(context) is PLANS["cuda"]
-    assert plan_for(Context("imagenet65k", None)) is PLANS["cpu"]
+    assert plan_for(context) is PLANS["subset"]
+    assert plan_for(Context("imagenet65k", None)) is PLANS["smoke"]
+    assert plan_for(Context("imagenet65k", None, scale="paper")) is PLANS["paper"]
     assert set(ENSEMBLE) <= set(ROWS)
 
 

@@ -230,7 +230,7 @@ def test_a_limited_atlas_and_its_progress(small, tmp_path):
     assert index["layers"][-1]["numbers"] == [0, 4, 8]
     assert len(site.read(tmp_path / "a", "conv5")["features"]) == 3
     assert index["missing"] == []
-    assert atlas.write_sample(context, tmp_path / "a") is None  # a reader's own is left alone
+    assert atlas.write_sample(Context("imagenet65k", None), tmp_path / "a") is None  # a reader's own is left alone
     assert site.prepare(tmp_path / "a", index["parts"]) == index
     assert site.prepare(tmp_path / "a", "of other inputs") == {}
     assert not any((tmp_path / "a" / folder).exists() for folder in site.FOLDERS)
@@ -371,7 +371,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(atlas, "write", interrupted)
     assert command(monkeypatch, "atlas", "-o", tmp_path / "o") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
 
 
 def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):

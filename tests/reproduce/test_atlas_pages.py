@@ -154,10 +154,22 @@ def test_the_search_sorts_features_by_a_class(browser, made, site_of):
         likes = {kind: lift for kind, lift, _ in data["features"][first]["likes"]}
         assert lifts[0] == pytest.approx(likes[1], rel=0.01)
         page.fill("input[type=search]", "zebra")
-        assert "none of the 3 classes" in page.text_content(".find ul")
+        assert 'No class is called "zebra"' in page.text_content(".find ul")
         page.click("#map a:has-text('conv4')")  # the question goes with the reader
         arrived(page, "conv4")
         assert heading(page) == "conv4: what likes Afghan hound?"
+
+
+@pytest.mark.parametrize("address", ["conv5/3", "conv5 3", "CONV5 3"])
+def test_the_search_jumps_to_a_feature(browser, made, site_of, address):
+    with opened(browser, site_of["atlas"]) as page:
+        page.fill("input[type=search]", address)
+        page.press("input[type=search]", "Enter")
+        arrived(page, "conv5/3")
+        assert heading(page) == "conv5 feature 3"
+        page.go("conv4")
+        page.fill("input[type=search]", "conv5/900")
+        assert "conv5 has no feature 900 here: they go from 0 to 8" in page.text_content(".find ul")
 
 
 def test_the_grid_is_sorted_as_asked(browser, made, site_of):

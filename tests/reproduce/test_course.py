@@ -8,7 +8,7 @@ import pytest
 
 import zfnet
 from reproduce.figure import discover
-from reproduce.notebook import COURSE, notebook, write
+from reproduce.notebook import COURSE, notebook, relinked, write
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import command
 
@@ -136,10 +136,20 @@ def test_the_notebook_is_the_readme():
     assert [line for line in "\n".join(together).splitlines() if line] == [line for line in TEXT.splitlines() if line]
 
 
-def test_the_command_writes_it(tmp_path):
-    done = command("reproduce", "notebook", "--out", str(tmp_path / "deep" / "course.ipynb"))
+@pytest.mark.parametrize("out", ["deep/course.ipynb", "deep/", "deep"])
+def test_the_command_writes_it_with_links_that_open_from_there(tmp_path, out):
+    done = command("reproduce", "notebook", "--out", f"{tmp_path}/{out}")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "deep" / "course.ipynb").read_text("utf-8")) == notebook(TEXT)
+    path = tmp_path / "deep" / "course.ipynb"
+    assert f"wrote {path}" in done.stdout
+    made = json.loads(path.read_text("utf-8"))
+    links = re.findall(r"\]\((?!http)([^)\s]+)\)", "".join("".join(cell["source"]) for cell in made["cells"]))
+    assert len(links) >= 11
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def test_the_notebook_beside_the_readme_has_its_links():
+    assert relinked(TEXT, COURSE.parent) == TEXT
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from PIL import Image
 
 import zfnet
 from reproduce import atlas
+from reproduce.__main__ import main
 from reproduce.annotated import covered, where
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
 from reproduce.paper import fig2_features, fig5_invariance, fig7_occlusion, fig8_parts, tab1_correspondence
@@ -207,16 +208,22 @@ def command(*arguments, **options):
     return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options)
 
 
-def test_a_wrong_figure_or_tree_is_one_line():
-    for arguments, message in (
-        (["run", "fig99"], "no figure fig99; there are fig1"),
-        (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder"),
-    ):
-        done = command("reproduce", *arguments)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["run", "fig99"], "no figure fig99; there are fig1"), (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder")],
+)
+def test_a_wrong_figure_or_tree_is_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)  # the command changes it
+    monkeypatch.setattr(sys, "argv", ["reproduce", *arguments])
+    assert main() == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_the_list_names_every_figure():
     listed = command("reproduce", "list")
+    assert listed.returncode == 0
     assert all(name in listed.stdout for name in discover())
 
 

@@ -79,6 +79,7 @@ def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
     [
         ("fig5", "imagenet65k", " --data PATH"), ("fig5", "my-tree", " --data PATH"), ("fig5", "samples", ""), ("fig1", "scenes", ""),
         ("fig4", "imagenet65k", " --model RUN/model.safetensors --data PATH"), ("mnist_pca", "mnist", " --datasets PATH"), ("tab4", "caltech101", " --data IMAGENET --datasets PATH"), ("tab6", "voc2012", " --datasets PATH"),
+        ("filters", "imagenet65k", ""), ("mlp_lines", "mnist", ""), ("attributes", "samples", " --data PATH"), ("fig5", "trees@vgg", " --model MODEL --data PATH"), ("fig8", "trees@vgg", " --data PATH"),
     ],
 )  # fmt: skip
 def test_the_command_has_the_options_of_its_corpus(name, corpus, options):
@@ -91,7 +92,7 @@ def test_the_commands_of_what_has_not_run(tmp_path):
     ours, samples = (path.read_text() for path in gallery.write(tmp_path))
     for name, options in (("fig6", " --data PATH"), ("fig9", " --data IMAGENET --datasets PATH"), ("tab6", " --datasets PATH")):
         assert f">python -m reproduce run {name}{options}<" in ours
-    for name, options in (("fig6", ""), ("fig9", " --data IMAGENET --datasets PATH")):
+    for name, options in (("fig6", " --data PATH"), ("fig9", " --data IMAGENET --datasets PATH"), ("fig5", "")):
         assert f">python -m reproduce run {name}{options}<" in samples
 
 

@@ -1,6 +1,7 @@
 """Figures 4 and 6 and bench_train on tiny trainings; what they measure, on arrays made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +70,8 @@ def test_settling_and_turning_by_hand():
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    monkeypatch.setitem(ablations.PLANS, "cpu", ablations.Plan("smoke", 2, 4, 103, 90, 2, 4, 1e-2, "float32", 1, 0, 1))
+    plan = ablations.Plan("subset", 2, 4, 103, 90, 3, 4, 1e-2, "float32", 1, 0, 1)
+    monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     config = yaml.safe_load(ablations.RECIPE.read_text())
     config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
@@ -77,7 +79,6 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
-    monkeypatch.setitem(fig6_filters.FIGURE.config, "cpu", {"epochs": 3})
     context = Context("imagenet65k", str(tree))
     record = run(discover()["fig6"], context, tmp_path / "out").record
     assert (record.scale, record.verdict, record.n, record.files) == ("subset", "not comparable", 6, ["fig6.jpg"])
@@ -143,7 +144,7 @@ def judged(changed):
     }  # fmt: skip
     arrays = {f"{name}.{key}": values for name in fig6_filters.RUNS for key, values in found.items()}
     changed = {key: change(arrays[key]) for key, change in changed.items()}
-    return fig6_filters.judge(arrays | changed, ablations.PLANS["cuda"], 9, 20)
+    return fig6_filters.judge(arrays | changed, ablations.PLANS["subset"], 9, 20)
 
 
 def largest_times(factor):
@@ -179,7 +180,8 @@ def test_figure_6_compares_only_networks_that_have_learnt():
 
 
 def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(tree, tmp_path, tiny, monkeypatch):
-    monkeypatch.setitem(fig6_filters.FIGURE.config, "cpu", {"lr": 1e25})
+    plan = fig6_filters.PLANS["subset", "cpu"]
+    monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), replace(plan, lr=1e25))
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])
     assert record.note.startswith("Nothing to look at: ZFNet, limit 0: ")

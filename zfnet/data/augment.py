@@ -14,36 +14,80 @@ from zfnet.data.images import MEAN, STD
 from zfnet.parallel import ALONE, Team
 
 
-def augment(raw: Tensor, size: int, options: Augment, generator: torch.Generator, team: Team = ALONE) -> Tensor:
-    """Random crops, flips and colour for a batch on its device: (N, S, S, 3) uint8 -> (N, 3, size, size) standardised.
+def augment(
+    raw: Tensor,
+    size: int,
+    options: Augment,
+    generator: torch.Generator,
+    team: Team = ALONE,
+    boxes: Tensor | None = None,
+) -> Tensor:
+    """Crop, flip and recolor a batch at random, on its device, and standardize it.
 
-    Of a `team`, `raw` is this process's share of a batch, for which the random numbers are drawn as a whole.
+    Args:
+        raw: (N, S, S, 3) uint8 squares; with several processes, this process's share of the batch.
+        size: Side of the crops in pixels.
+        options: Which crops, flips and colors; see `zfnet.config.Augment`.
+        generator: CPU generator. All processes draw the numbers of the whole batch from it.
+        team: The processes that share the batch.
+        boxes: (N, 4) crops to use instead of random ones, as `random_boxes` returns them.
+
+    Returns:
+        (N, 3, size, size) float32, channels last.
     """
     n, side = len(raw), raw.shape[1]
-    whole, mine = n * team.size, slice(team.rank, None, team.size)
-    flip = ((torch.rand(whole, generator=generator) < 0.5) & options.flip)[mine]
-    if options.crops == "paper":  # section 3: corners and centre, with and without flip
+    total, mine = n * team.size, slice(team.rank, None, team.size)
+    if boxes is not None:
+        x = crop(raw, boxes, size)
+    elif options.crops == "paper":  # section 3: corners and center, with and without flip
+        flip = ((torch.rand(total, generator=generator) < 0.5) & options.flip)[mine]
         far = side - size
         corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
-        places = corners[torch.randint(5, (whole,), generator=generator)[mine]].tolist()
+        places = corners[torch.randint(5, (total,), generator=generator)[mine]].tolist()
         x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
         x = x.permute(0, 3, 1, 2).float()
         x = torch.where(sent(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
-        low, high = options.scale
-        scale = torch.empty(whole).uniform_(low, high, generator=generator)[mine]
-        stretch = torch.empty(whole).uniform_(-1, 1, generator=generator)[mine].mul(math.log(options.aspect) / 2).exp()
-        width, height = (scale * stretch).clamp_max(1), (scale / stretch).clamp_max(1)
-        shift = (torch.rand(2, whole, generator=generator) * 2 - 1)[:, mine]
-        line = (2 * torch.arange(size) + 1) / size - 1  # the middles of a crop's pixels, from -1 to 1, and in the image:
-        across = torch.where(flip, -width, width)[:, None] * line + (shift[0] * (1 - width))[:, None]  # (N, size)
-        down = height[:, None] * line + (shift[1] * (1 - height))[:, None]
-        places = torch.broadcast_tensors(sent(across, raw.device)[:, None, :], sent(down, raw.device)[:, :, None])
-        x = raw.permute(0, 3, 1, 2).float()
-        x = F.grid_sample(x, torch.stack(places, -1), padding_mode="reflection", align_corners=False)
-    saturation, contrast, brightness = (options.colour * (torch.rand(3, whole, 1, generator=generator) * 2 - 1))[:, mine]
-    tint = (options.colour * (torch.rand(whole, 3, generator=generator) - 0.5))[mine]
-    return recoloured(x, saturation, contrast, brightness + tint).contiguous(memory_format=torch.channels_last)
+        x = crop(raw, random_boxes(total, options, generator)[mine], size)
+    uniform = torch.rand(3, total, 1, generator=generator) * 2 - 1
+    saturation, contrast, brightness = (options.colour * uniform)[:, mine]
+    tint = (options.colour * (torch.rand(total, 3, generator=generator) - 0.5))[mine]
+    x = recoloured(x, saturation, contrast, brightness + tint)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def random_boxes(n: int, options: Augment, generator: torch.Generator) -> Tensor:
+    """Draw n random crops of a square that spans [-1, 1] in both directions.
+
+    Returns:
+        (n, 4) float32: center x, center y, half width, half height. A negative half width mirrors
+        the crop.
+    """
+    flip = (torch.rand(n, generator=generator) < 0.5) & options.flip
+    scale = torch.empty(n).uniform_(*options.scale, generator=generator)
+    stretch = torch.empty(n).uniform_(-1, 1, generator=generator).mul(math.log(options.aspect) / 2).exp()
+    width, height = (scale * stretch).clamp_max(1), (scale / stretch).clamp_max(1)
+    x, y = torch.rand(2, n, generator=generator) * 2 - 1
+    return torch.stack([x * (1 - width), y * (1 - height), torch.where(flip, -width, width), height], 1)
+
+
+def crop(raw: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Resample one box of each square, bilinearly, without antialiasing.
+
+    Args:
+        raw: (N, S, S, 3) uint8 squares.
+        boxes: (N, 4) on the CPU, as `random_boxes` returns them.
+        size: Side of the crops in pixels.
+
+    Returns:
+        (N, 3, size, size) float32, values from 0 to 255.
+    """
+    line = (2 * torch.arange(size) + 1) / size - 1  # pixel centers of a crop, from -1 to 1
+    across = boxes[:, 2:3] * line + boxes[:, 0:1]  # (N, size)
+    down = boxes[:, 3:4] * line + boxes[:, 1:2]
+    grid = torch.broadcast_tensors(sent(across, raw.device)[:, None, :], sent(down, raw.device)[:, :, None])
+    x = raw.permute(0, 3, 1, 2).float()
+    return F.grid_sample(x, torch.stack(grid, -1), padding_mode="reflection", align_corners=False)
 
 
 def recoloured(x: Tensor, saturation: Tensor, contrast: Tensor, shift: Tensor) -> Tensor:

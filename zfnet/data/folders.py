@@ -26,17 +26,19 @@ def load_folder(
     size: int = 224,
     skip_unreadable: bool = False,
     limit: int = 0,
+    names: Sequence[str] | None = None,
     progress: Callable = silent,
 ) -> Images:
     """Load a tree `root/<class>/*.JPEG`: smallest side to `side`, centre square, uint8, kept in the cache.
 
     Classes are the sub-folders in sorted order, in `wnids`; `classes` are the same, or their names if they are ILSVRC's 1000.
-    `limit` keeps that many images a class, the first by name; 0 keeps all. `size` is the side of an item's central crop.
+    `limit` keeps that many images per class, the first by name; 0 keeps all. `names` keeps the files of these names,
+    `<class>/<file>`, in the tree's order. `size` is the side of an item's central crop.
     Raises DataError for a missing or empty tree, for class folders without images, and for unreadable files, all listed,
     unless `skip_unreadable`, which leaves them out and names them in `skipped`.
     """
     root = Path(root)
-    folders, files, labels = scan(root, limit)
+    folders, files, labels = scan(root, limit, names)
     return load_files(
         root, files, labels, class_names(folders), folders, side=side, size=size, skip_unreadable=skip_unreadable,
         progress=progress,
@@ -121,8 +123,17 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def scan(root: Path, limit: int = 0) -> tuple[list[str], list[Path], np.ndarray]:
-    """List a tree's class folders, its image files, and each file's class index. Raises DataError."""
+def scan(root: Path, limit: int = 0, names: Sequence[str] | None = None) -> tuple[list[str], list[Path], np.ndarray]:
+    """List a tree's class folders, its image files, and each file's class index.
+
+    Args:
+        root: A folder with one folder per class.
+        limit: Images per class, the first by name; 0 lists all.
+        names: List only these files, `<class>/<file>`; None lists all.
+
+    Raises:
+        DataError: A folder or a named file is missing, or a class folder has no images.
+    """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected a tree with one folder per class")
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -140,7 +151,16 @@ def scan(root: Path, limit: int = 0) -> tuple[list[str], list[Path], np.ndarray]
         labels += [label] * len(found)
     if empty:
         raise DataError(f"{root}: {len(empty)} class folders without images: {', '.join(empty[:10])}")
-    return folders, files, np.array(labels, dtype=np.int64)
+    listed = np.array(labels, dtype=np.int64)
+    if names is None:
+        return folders, files, listed
+    wanted = set(names)
+    kept = np.array([f"{file.parent.name}/{file.name}" in wanted for file in files])
+    files = [file for file, keep in zip(files, kept, strict=True) if keep]
+    missing = wanted - {f"{file.parent.name}/{file.name}" for file in files}
+    if missing:
+        raise DataError(f"{root}: {len(missing)} files are missing, such as {min(missing)}")
+    return folders, files, listed[kept]
 
 
 @cache
@@ -153,5 +173,9 @@ def imagenet_names() -> tuple[str, ...]:
 
 def class_names(folders: Sequence[str]) -> list[str]:
     """Readable names of class folders: those of ILSVRC 2012 where the folders are its 1000, else the folders' own."""
-    listed = hashlib.sha256("\n".join(folders).encode()).hexdigest()
-    return list(imagenet_names()) if listed == ILSVRC_2012 else list(folders)
+    return list(imagenet_names()) if names_digest(folders) == ILSVRC_2012 else list(folders)
+
+
+def names_digest(folders: Sequence[str]) -> str:
+    """Return the sha256 of names, one per line. Compare it with `ILSVRC_2012`."""
+    return hashlib.sha256("\n".join(folders).encode()).hexdigest()

@@ -140,7 +140,7 @@ def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
     assert times == [50, 60, 70, 80, 90]
     assert any(not np.array_equal(rights[0], right) for right in rights[1:])
     printed = capsys.readouterr().out
-    assert "5 frames" in printed
+    assert printed.startswith(f"wrote {out}: 5 frames, ")
     assert ("projections of " if "projection" in arguments else "in every frame") in printed
 
 
@@ -149,7 +149,7 @@ def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):
     model.fc8.weight.data.zero_()
     zfnet.save(model, tmp_path / "mute.safetensors")
     assert main(["video", str(gif), "--model", str(tmp_path / "mute.safetensors"), "-o", str(tmp_path / "maps.gif")]) == 0
-    assert "5 of 5 maps say nothing: the first, of frame 1, is all zero" in capsys.readouterr().err
+    assert "5 of 5 maps do not explain their frame: the first, of frame 1, is all zero" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_folder(folder, model, tmp_path):
@@ -164,9 +164,9 @@ def test_the_command_takes_a_folder(folder, model, tmp_path):
     [
         ("{gif} -o out.mp4", "must end in .gif"), ("{gif} -o {gif}", "would overwrite the frames"),
         ("nothing -o out.gif", "nothing: no such file or folder"), ("{gif} --target hond -o out.gif", "no class 'hond'"),
-        ("{gif} --method projection --channel 99 -o out.gif", "conv5 has channels 0 to 5, got 99"),
-        ("{gif} --method projection --target 1 -o out.gif", "--target has no meaning with --method projection"),
-        ("{gif} --layer conv5 -o out.gif", "--layer has no meaning with --method grad_cam"),
+        ("{gif} --method projection --channel 99 -o out.gif", "conv5 has channels 0 to 5, got --channel 99"),
+        ("{gif} --method projection --target 1 -o out.gif", "--target cannot be used with --method projection"),
+        ("{gif} --layer conv5 -o out.gif", "--layer cannot be used with --method grad_cam"),
         ("{gif} --method projection --layer conv9 -o out.gif", "no layer 'conv9'"),
         ("{gif} --method cam -o out.gif", "take grad_cam"), ("{still} -o out.gif", "is a still image"),
     ],

@@ -1,5 +1,6 @@
 """The command line: what it prints and writes, and one line with exit status 2 for whatever is wrong."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -11,7 +12,6 @@ from PIL import Image
 
 import zfnet
 from tests.conftest import ROOT
-from zfnet import cli
 from zfnet.cli import main
 
 
@@ -23,7 +23,7 @@ def photo(tmp_path_factory):
 
 
 def test_describe_prints_fig_3(capsys):
-    assert main(["describe"]) == 0
+    assert main(["describe", "--arch", "zfnet"]) == 0
     text = capsys.readouterr().out
     assert "62.4 M parameters, 1,168 M multiply-adds" in text
     rows = {line.split()[0]: line for line in text.splitlines() if line}
@@ -34,13 +34,28 @@ def test_describe_prints_fig_3(capsys):
     assert "55 x 55 x 96" in capsys.readouterr().out
 
 
+def test_describe_prints_the_bundled_network_unless_another_is_named(capsys):
+    assert main(["describe"]) == 0
+    text = capsys.readouterr().out
+    assert "imagenet65k: 15.2 M parameters" in text
+    assert "conv1 " in text
+    assert "flatten" not in text
+    assert "bn1" not in text
+    assert main(["describe", "--model", "torchvision:resnet18"]) == 0
+    text = capsys.readouterr().out
+    assert "torchvision:resnet18: 11.7 M parameters, 1,814 M multiply-adds per forward pass" in text
+    assert "layer4.1.conv2" in text
+
+
 def test_project_writes_a_picture(photo, tmp_path, capsys):
     out = tmp_path / "deep" / "out.png"
     assert main(["project", photo, "--layer", "conv5", "--channel", "17", "-o", str(out)]) == 0
     image = np.asarray(Image.open(out).convert("L"), dtype=float)
     assert min(image.shape) > 300
     assert image.std() > 10
-    assert "conv5, channel 17" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "conv5, channel 17" in printed
+    assert printed.splitlines()[-1] == f"wrote {out}"
     assert main(["project", photo, "--layer", "conv3", "--position", "0", "12", "-o", str(out)]) == 0
     assert "row 0, column 12" in capsys.readouterr().out
 
@@ -49,7 +64,9 @@ def test_occlude_writes_a_picture(photo, tmp_path, capsys):
     out = tmp_path / "out.jpg"
     assert main(["occlude", photo, "--target", "tabby", "--size", "80", "--stride", "48", "-o", str(out)]) == 0
     assert out.stat().st_size > 10_000
-    assert "tabby: probability" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "tabby: probability" in printed
+    assert printed.splitlines()[-1] == f"wrote {out}"
 
 
 def test_explain_writes_a_picture(photo, tmp_path, capsys):
@@ -60,6 +77,7 @@ def test_explain_writes_a_picture(photo, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out.startswith("grad_cam for tabby: probability 0.")
     assert "raw values from 0 to " in printed.out
+    assert printed.out.splitlines()[-1] == f"wrote {out}"
     assert printed.err == ""
 
 
@@ -71,19 +89,21 @@ def test_explain_says_when_a_map_says_nothing(photo, tmp_path, capsys):
     assert main(["explain", photo, "--method", "saliency", "--model", str(tmp_path / "m.safetensors"), "-o", str(out)]) == 0
     printed = capsys.readouterr()
     assert "raw values from 0 to 0; the map is all zero" in printed.out
-    assert "the map is all zero: it says nothing of this image" in printed.err
+    assert "the map is all zero; it does not explain this image" in printed.err
     assert out.exists()
 
 
 def test_top_over_a_tree(tree, tmp_path, capsys):
     out = tmp_path / "top.png"
     assert main(["top", "--data", str(tree), "--layer", "conv2", "--channel", "3", "-k", "4", "-o", str(out)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    wrote, *lines = capsys.readouterr().out.splitlines()
+    assert wrote == f"wrote {out}"
     assert [line.split(".")[0] for line in lines] == ["1", "2", "3", "4"]
     assert all("n0" in line for line in lines)
     assert out.exists()
     table = tmp_path / "top.safetensors"
     assert main(["top", "--data", str(tree), "--layer", "conv2", "-o", str(table)]) == 0
+    assert capsys.readouterr().out == f"wrote {table}: the top 9 of 256 channels of conv2\n"
     assert zfnet.TopActivations.load(table)["conv2"].value.shape == (256, 9)
 
 
@@ -113,11 +133,14 @@ def test_train_then_eval(tree, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "images/s" in captured.err
     assert "accuracy" in captured.err
+    names = ("model.safetensors", "log.jsonl", "state.safetensors")
+    assert captured.out == "".join(f"wrote {out / name}\n" for name in names)
+    assert all((out / name).exists() for name in names)
     assert len((out / "log.jsonl").read_text().splitlines()) == 2
     assert main(arguments) == 2
     assert "--resume" in capsys.readouterr().err
     assert main(["eval", "--model", str(out / "model.safetensors"), "--data", str(tree)]) == 0
-    assert "9 images, one centre crop of 64 pixels" in capsys.readouterr().out
+    assert "9 images, one center crop of 64 pixels" in capsys.readouterr().out
 
 
 def test_skip_unreadable(tree, tmp_path, capsys):
@@ -135,7 +158,7 @@ def test_skip_unreadable(tree, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("project {photo} --layer conv9", "no layer 'conv9'; the network has conv1, conv2"), ("project {photo} --channel 256", "conv5 has channels 0 to 255, got 256"),
+        ("project {photo} --layer conv9", "no layer 'conv9'; the network has conv1, conv2"), ("project {photo} --channel 256", "conv5 has channels 0 to 255, got --channel 256"),
         ("project {photo} --channel 1 --position 13 0", "conv5 has rows 0 to 12"), ("project nowhere.jpg", "nowhere.jpg: no such file"),
         ("project {photo} --model vgg", "no bundled network 'vgg'"), ("project {photo} --layer pool1 --channel 0", "no features of its own"),
         ("occlude {photo} --target hond", "no class 'hond'"),
@@ -145,6 +168,13 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
         ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
         ("occlude {photo} --target crane", "use a WordNet id: n02012849, n03126707"), ("project {photo} -o {photo}", "would overwrite the image"),
+        ("explain {photo} --target cat", "no class 'cat'; choose from tiger cat, Persian cat"), ("describe --arch zfnet --model imagenet65k", "--model cannot be used with --arch"),
+        ("describe --model resnet18", "did you mean torchvision:resnet18?"), ("explain {photo} --weights random", "imagenet65k includes its weights"),
+        ("explain {photo} --model torchvision:resnet18 --weights none.pth", "none.pth: no such file"),
+        ("top --skip-unreadable", "--skip-unreadable cannot be used with the sample photographs"), ("top --channel 1 -o t.safetensors", "--channel cannot be used with -o t.safetensors"),
+        ("train {config} --data {tree} --resume --init imagenet65k", "--init cannot be used with --resume"), ("train {config} --data {tree} --resume --dry-run", "--dry-run cannot be used with --resume"),
+        ("train {config} --data {tree} --set data.kind=scenes", "--data cannot be used with data.kind scenes"),
+        ("train {config} --skip-unreadable --set data.kind=digits", "--skip-unreadable cannot be used with data.kind digits"),
         ("explain {photo} --target hond", "no class 'hond'"), ("explain nowhere.jpg", "nowhere.jpg: no such file"),
         ("explain {photo} --target tabby -o {photo}", "would overwrite the image"), ("explain {photo} -o out.xyz", "cannot be written"),
         ("explain {photo} --method cam --model {plain}", "take grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
@@ -179,12 +209,12 @@ def test_wrong_arguments_are_one_line_too(arguments, capsys):
 @pytest.mark.parametrize(
     "command", ["project {photo}", "occlude {photo}", "explain {photo}", "video {folder} -o v.gif", "top", "eval --data {tree}"]
 )
-def test_a_network_of_grey_images_is_refused_by_name(command, photo, tree, tmp_path, capsys, monkeypatch):
+def test_a_network_of_gray_images_is_refused_by_name(command, photo, tree, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    zfnet.save(zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64, in_channels=1), tmp_path / "grey.safetensors")
+    zfnet.save(zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64, in_channels=1), tmp_path / "gray.safetensors")
     folder = photo.removesuffix("/cat.png")
-    assert main(f"{command} --model grey.safetensors".format(photo=photo, folder=folder, tree=tree).split()) == 2
-    assert "grey.safetensors takes images of 1 channels" in capsys.readouterr().err
+    assert main(f"{command} --model gray.safetensors".format(photo=photo, folder=folder, tree=tree).split()) == 2
+    assert "gray.safetensors takes images with 1 channel(s); this command needs 3" in capsys.readouterr().err
 
 
 def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys):
@@ -199,7 +229,7 @@ def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys
 def test_a_class_without_validation_images_is_told_before_any_is_decoded(tree, tmp_path, capsys, monkeypatch):
     (tmp_path / "run.yaml").write_text("stages: [{epochs: 1, size: 64, side: 73}]")
     shutil.rmtree(tree / "val" / "n03000000")
-    monkeypatch.setattr("zfnet.cli.load_folder", lambda *a, **k: pytest.fail("decoded"))
+    monkeypatch.setattr("zfnet.cli.train.load_folder", lambda *a, **k: pytest.fail("decoded"))
     assert main(["train", str(tmp_path / "run.yaml"), "--data", str(tree), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == "zfnet train: 1 classes have no folder in val/: n03000000\n"
 
@@ -233,7 +263,9 @@ def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
         small = [f"--set={key}" for key in ("model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8", "precision=float32")]
         arguments = ["train", str(ROOT / "configs" / "imagenet65k.yaml"), "--data", str(other), "--dry-run", *small]
         assert main(arguments) == 0
-        assert name in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert name in printed
+        assert "the run would be written to runs/imagenet65k" in printed
 
 
 def test_stages_below_the_networks_size_suit_drawn_scenes_and_not_digits(tmp_path, capsys):
@@ -265,7 +297,7 @@ def test_half_of_torchruns_environment_is_refused(environment, photo, monkeypatc
 def test_commands_compute_in_float32_where_they_say_so(monkeypatch):
     """Not in TF32, a GPU's default, which moves switches; from a program the setting is the caller's."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(cli, "keep_freed", lambda: None)
+    monkeypatch.setattr(importlib.import_module("zfnet.cli.main"), "keep_freed", lambda: None)
     assert main(["describe"]) == 0
     assert torch.backends.cudnn.allow_tf32
     monkeypatch.setattr(sys, "argv", ["zfnet", "describe"])

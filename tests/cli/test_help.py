@@ -1,0 +1,69 @@
+"""The help of every command, and the entrances: `zfnet`, `python -m zfnet.cli`."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+import zfnet
+from zfnet.cli.main import COMMANDS, main, new_parser
+
+
+def arguments():
+    """Every argument of every command, with the name of its command."""
+    for action in new_parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                yield from ((name, sub, a) for a in sub._actions if not isinstance(a, argparse._HelpAction))
+
+
+@pytest.mark.parametrize(("command", "parser", "action"), [pytest.param(*a, id=f"{a[0]}-{a[2].dest}") for a in arguments()])
+def test_every_argument_has_help_with_its_default_and_unit(command, parser, action):
+    assert action.help, f"{command} {action.dest} has no help"
+    text = parser._get_formatter()._expand_help(action)
+    if action.option_strings and not action.required:
+        assert "(default: " in text
+    if action.default not in (None, False, []):
+        assert f"(default: {action.default})" in text
+    if action.type is int:
+        assert any(unit in text for unit in ("pixels", "channel", "from 0", "per image", "per channel"))
+    assert "Path(" not in text
+    assert "None" not in text
+
+
+def test_every_command_has_help(capsys):
+    assert [c.NAME for c in COMMANDS] == [
+        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "video",
+    ]  # fmt: skip
+    for command in (*([c.NAME] for c in COMMANDS), []):
+        with pytest.raises(SystemExit) as exit:
+            main([*command, "--help"])
+        assert exit.value.code == 0
+        assert "usage: zfnet" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"zfnet {zfnet.__version__}\n"
+
+
+def test_the_module_is_the_command():
+    """As torchrun starts it; the exit status of wrong input is the process's own."""
+    process = subprocess.run(
+        [sys.executable, "-m", "zfnet.cli", "describe", "--model", "nothing"], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("zfnet describe: no bundled network 'nothing'")
+    assert len(process.stderr.splitlines()) == 1
+
+
+def test_an_interrupt_is_status_130(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zfnet.cli.describe.load_structure", interrupted)
+    assert main(["describe"]) == 130
+    assert capsys.readouterr().err == "zfnet describe: interrupted\n"

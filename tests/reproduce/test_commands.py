@@ -1,0 +1,314 @@
+"""The commands of python -m reproduce: options, refusals, reasons, folders, --dry-run, and the commands that documents print."""
+
+import argparse
+import json
+import os
+import re
+import shlex
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zfnet
+from reproduce import atlas, costs, gallery, replication, requirements
+from reproduce.__main__ import everyday, main
+from reproduce.figure import Context, Figure, Result, discover, result_folder, run
+from reproduce.notebook import COURSE
+from reproduce.parser import REPLICATION, build_parser
+from reproduce.replication import MARKS
+from tests.conftest import ROOT, random_he
+from tests.reproduce.test_figures import record
+from zfnet.cli.main import main as zfnet_main
+from zfnet.cli.main import new_parser
+from zfnet.config import load_config
+from zfnet.data import folders
+from zfnet.networks import imagenet_wnids
+from zfnet.plot import new_figure
+from zfnet.record import write_record
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "MODEL_CARD.md", COURSE, *(ROOT / "docs").glob("*.md")]
+DOCUMENTS += (ROOT / "configs").glob("*.yaml")
+COMMAND = re.compile(r"((?:\.venv/bin/)?(?:python -m reproduce|zfnet|torchrun)(?: +[^`\n#]+)?)")
+
+
+def walk(parser):
+    """All arguments of a parser and its commands, with the command's name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                yield from ((name, inner) for _, inner in walk(sub))
+        elif not isinstance(action, argparse._HelpAction):
+            yield "", action
+
+
+def test_every_argument_has_help_and_says_its_default():
+    found = list(walk(build_parser()))
+    assert len(found) > 30
+    for name, action in found:
+        assert action.help, (name, action.dest)
+        if action.option_strings and not action.required:
+            assert "(default: " in action.help, (name, action.dest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "faithfulness", "--model", "nonexistent.safetensors"], "--model has no effect on faithfulness"),
+        (["run", "fig3", "--model", "nonexistent.safetensors"], "nonexistent.safetensors: no such file"),
+        (["run", "faithfulness", "mlp_lines", "--data", "."], "--data has no effect on faithfulness, mlp_lines"),
+        (["run", "fig3", "--scale", "smoke"], "--scale has no effect on fig3"),
+        (["run", "tab2", "--datasets", "."], "--datasets has no effect on tab2"),
+        (["run", "faithfulness", "--weights", "random"], "--weights has no effect on faithfulness"),
+        (["run", "fig3", "--weights", "random"], "only for torchvision:NAME"),
+        (["all", "--datasets", "."], "--datasets has no effect on the figures of `all`"),
+        (["all", "--scale", "smoke"], "--scale has no effect on the figures of `all`"),
+        (["run", "tab4", "--datasets", "nope"], "nope: no such folder"),
+        (["run", "tab4", "--data", "nope"], "nope: no such folder"),
+        (["run", "tab2", "--scale", "paper"], "--scale paper needs ImageNet 2012"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(arguments, message, tmp_path, capsys):
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_one_of_the_figures_uses_is_accepted():
+    figures = [discover()[name].FIGURE for name in ("faithfulness", "fig2")]
+    assert requirements.refuse_unused({"model": "m", "data": "d", "datasets": None}, figures) == ""
+
+
+def test_paper_scale_on_a_small_tree_is_refused_with_its_size(tree, capsys):
+    assert main(["run", "tab3", "--scale", "paper", "--data", str(tree)]) == 2
+    assert f"{tree} has 3 classes, 24 training and 9 validation images" in capsys.readouterr().err
+
+
+def test_a_figure_that_was_not_run_says_why_and_exits_with_3(tmp_path, capsys):
+    (tmp_path / "sets").mkdir()
+    arguments = ["run", "tab4", "fig4", "--datasets", str(tmp_path / "sets"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 3
+    lines = capsys.readouterr().out
+    assert re.search(r"^tab4 .* not run .* Caltech-101 was not found; give .* --datasets\.$", lines, re.MULTILINE)
+    assert re.search(r"^fig4 .* not run .*--model RUN/model\.safetensors", lines, re.MULTILINE)
+    assert "0 figures in" in lines
+    assert main(arguments) == 3  # from the record that says the same
+
+
+def test_an_earlier_result_is_kept_and_named_where_the_data_are_missing(tmp_path, capsys):
+    (tmp_path / "sets").mkdir()
+    folder = tmp_path / "out" / "caltech101" / "tab4"
+    write_record(record(id="tab4", verdict="partial", scale="subset", files=[]), folder)
+    assert main(["run", "tab4", "--datasets", str(tmp_path / "sets"), "--out", str(tmp_path / "out")]) == 3
+    assert f"Kept: {folder}." in capsys.readouterr().out
+    assert json.loads((folder / "result.json").read_text())["verdict"] == "partial"
+
+
+def small(path, seed):
+    """A checkpoint of a small random network."""
+    torch.manual_seed(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = zfnet.zfnet(3, maps=(4, 4, 4, 4, 4), fc=8, norm="none")
+    zfnet.save(random_he(model) if seed == 0 else model, path)
+    return str(path)
+
+
+def script(inputs):
+    def draw(result):
+        figure = new_figure(2, 2)
+        figure.subplots().imshow(result.arrays["values"])
+        return {"small.png": figure}
+
+    def compute(ctx):
+        return Result({"values": np.eye(2)}, {}, "reproduced", n=1)
+
+    figure = Figure("small", "Small", "It is small.", inputs, seed=0, budget=1)
+    return SimpleNamespace(FIGURE=figure, compute=compute, draw=draw, __file__=__file__)
+
+
+def test_results_of_another_network_have_a_folder_of_their_own(tmp_path):
+    out, trained = tmp_path / "out", small(tmp_path / "runs" / "fast" / "model.safetensors", 0)
+    context = Context(trained, None)
+    outcome = run(script(("model",)), context, out)
+    assert outcome.folder == out / "samples@fast" / "small"
+    assert outcome.record.inputs["model"] == "fast"
+    assert run(script(()), context, out).folder == out / "samples" / "small"  # uses no network
+    other = Context(small(tmp_path / "elsewhere" / "fast" / "model.safetensors", 1), None)
+    second = run(script(("model",)), other, out)
+    assert second.folder == out / f"samples@fast-{other.checkpoint[:8]}" / "small"
+    assert (
+        json.loads((out / "samples@fast" / "small" / "result.json").read_text())["inputs"]["checkpoint"] == context.checkpoint
+    )
+    named = Context(small(tmp_path / "tiny.safetensors", 0), None)
+    assert result_folder(script(("top",)).FIGURE, named, out).parent.name == "samples@tiny"
+    assert result_folder(script(("model",)).FIGURE, Context("imagenet65k", None), out).parent.name == "samples"
+    pages = gallery.write(out)
+    assert {path.parent.name for path in pages} == {"samples", "samples@fast", second.folder.parent.name}
+    assert "--model MODEL" not in (out / "samples" / "index.html").read_text()
+
+
+def test_a_torchvision_network_is_named_and_refused_where_a_figure_cannot_use_it(tmp_path):
+    context = Context("torchvision:squeezenet1_1", None, weights="random")
+    assert result_folder(script(("model",)).FIGURE, context, tmp_path).parent.name == "samples@squeezenet1_1"
+    outcome = run(discover()["fig3"], context, tmp_path)
+    assert (outcome.ran, outcome.record.verdict) == (False, "not run")
+    assert outcome.reason == "It needs a network of this package, and squeezenet1_1 is torchvision's."
+    assert outcome.record.inputs["model"] == "torchvision:squeezenet1_1"
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """A tree of 12,000 images of ImageNet's 1,000 classes: one tiny JPEG, linked."""
+    root = tmp_path_factory.mktemp("trees") / "imagenet"
+    for split, count in (("train", 10), ("val", 2)):
+        for wnid in imagenet_wnids():
+            folder = root / split / wnid
+            folder.mkdir(parents=True)
+            for i in range(count):
+                source, path = root / "one.jpeg", folder / f"{wnid}_{i}.JPEG"
+                if not source.exists():
+                    Image.new("RGB", (48, 40), (90, 120, 60)).save(source)
+                os.link(source, path)
+    return root
+
+
+def lines_of(output):
+    return {line.split()[0]: line for line in output.splitlines() if line.strip()}
+
+
+def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folders, "read_image", lambda path: pytest.fail(f"decoded {path}"))
+    run_folder = tmp_path / "runs" / "imagenet"
+    checkpoint = small(run_folder / "model.safetensors", 0)
+    for epoch in (1, 2, 5):
+        small(run_folder / "snapshots" / f"epoch-{epoch:03d}.safetensors", epoch)
+    out = tmp_path / "out"
+    assert main(["all", "--dry-run", "--data", str(imagenet), "--model", checkpoint, "--out", str(out)]) == 0
+    lines = lines_of(capsys.readouterr().out)
+    everyday_ids = {name for name, module in discover().items() if not module.FIGURE.alone}
+    assert everyday_ids | {"fig4"} <= set(lines)  # the run kept snapshots
+    assert "2,000 images" in lines["fig2"]
+    assert str(out / "imagenet@imagenet" / "fig2") in lines["fig2"]
+    assert "10,000 + 2,000 images of 1,000 classes" in lines["fig4"]
+    assert str(out / "imagenet" / "fig8") in lines["fig8"]
+    assert not out.exists()
+    names = ["tab2", "tab3", "fig4", "fig6", "tab4"]
+    assert main(["run", *names, "--dry-run", "--scale", "subset", "--data", str(imagenet), "--device", "cpu"]) == 0
+    lines = lines_of(capsys.readouterr().out)
+    assert all("subset" in lines[name] and "train" in lines[name].split()[1] for name in ("tab2", "tab3", "fig6"))
+    assert "not run" in lines["fig4"]
+    assert "--model" in lines["fig4"]
+    assert "--datasets" in lines["tab4"]
+    assert "Nothing was computed." in lines["3"]
+    assert main(["run", "tab3", "--dry-run", "--scale", "paper", "--data", str(imagenet)]) == 2
+    assert "10,000 training and 2,000 validation images" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_the_papers_training(imagenet, capsys):
+    arguments = ["train", str(ROOT / "configs" / "imagenet.yaml"), "--data", str(imagenet), "--dry-run", "--device", "cpu"]
+    assert zfnet_main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "1000 classes" in output
+    assert "10,000 images" in output
+
+
+def test_figure_4_is_part_of_all_only_with_snapshots():
+    scripts = discover()
+    assert "fig4" not in everyday(scripts, Context("imagenet65k", "."))
+
+
+def test_multiply_adds_by_hand():
+    """Fig. 3: side squared x maps x kernel squared x maps below, and the dense layers."""
+    convolutions = [(110, 96, 7, 3), (26, 256, 5, 96), (13, 384, 3, 256), (13, 384, 3, 384), (13, 256, 3, 384)]
+    by_hand = sum(side**2 * maps * kernel**2 * below for side, maps, kernel, below in convolutions)
+    by_hand += 6 * 6 * 256 * 4096 + 4096 * 4096 + 4096 * 1000
+    config = load_config(ROOT / "configs" / "imagenet.yaml")
+    assert costs.multiply_adds(config) == by_hand
+    assert costs.training_operations(config, 10) == 6 * by_hand * 10 * 70
+    assert costs.gtx_580_flops() * 12 * 86400 == pytest.approx(6 * by_hand * 1_281_167 * 70)
+
+
+def test_paper_scale_is_the_papers_recipe():
+    from reproduce.paper import ablations, fig4_evolution
+
+    config = load_config(ROOT / "configs" / "imagenet.yaml")
+    row = ablations.recipe(ablations.PLANS["paper"], "ZFNet", config.seed)
+    assert (row.model, row.data, row.augment, row.optim, row.stages) == (
+        config.model, config.data, config.augment, config.optim, config.stages,
+    )  # fmt: skip
+    assert list(config.snapshots) == fig4_evolution.FIGURE.paper["epochs shown"]
+
+
+def test_the_page_on_replication_is_current():
+    page = REPLICATION.read_text("utf-8")
+    assert page.partition(MARKS[0])[2].partition(MARKS[1])[0] == f"\n\n{replication.text()}\n"
+
+
+def printed_commands():
+    """Commands in documents: code blocks and inline code, and comments of configurations."""
+    for path in DOCUMENTS:
+        text = path.read_text("utf-8").replace("\\\n", " ")
+        blocks = [m[1] for m in re.finditer(r"^(?:    |#   )(.+)$", text, re.MULTILINE)]
+        blocks += [
+            line
+            for m in re.finditer(r"^```(?:bash|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+            for line in m[1].splitlines()
+        ]
+        blocks += [" ".join(m[1].split()) for m in re.finditer(r"`([^`]+)`", text)]
+        for piece in (part.strip() for block in blocks for part in block.split("&&")):
+            found = COMMAND.match(piece.removeprefix("srun "))
+            if found:
+                yield path.name, re.split(r" {2,}|$", found[1], maxsplit=1)[0].strip().removeprefix(".venv/bin/")
+
+
+def test_every_printed_command_parses_and_uses_its_options(capsys):
+    scripts, count = discover(), 0
+    for name, line in printed_commands():
+        words = [word for word in shlex.split(line) if not word.startswith("$")]
+        if words[0] == "torchrun":
+            words = words[words.index("zfnet.cli") :]
+        reproduce = words[:3] == ["python", "-m", "reproduce"]
+        rest = words[3:] if reproduce else words[1:]
+        if not rest or rest[0] in ("CONFIG", "|") or (reproduce and "|" in rest):
+            continue  # the command's name alone
+        try:
+            options = (build_parser() if reproduce else new_parser()).parse_args(rest)
+        except SystemExit:
+            error = capsys.readouterr().err
+            if len(rest) == 1 and "arguments are required" in error:
+                continue  # the command's name alone
+            pytest.fail(f"{name}: {line}: {error}")
+        count += 1
+        if reproduce and options.command == "run":
+            assert set(options.ids) <= set(scripts), (name, line)
+            given = {option: getattr(options, option) for option in ("data", "datasets", "model", "weights", "scale")}
+            for option, value in given.items():
+                figures = [scripts[id].FIGURE for id in options.ids]
+                assert not requirements.refuse_unused({option: value}, figures), (name, line)
+        if getattr(options, "config", None):
+            assert (ROOT / options.config).exists(), (name, line)
+    assert count > 60
+
+
+def test_every_printed_address_in_the_atlas_has_a_page(tmp_path):
+    """The atlas of the sample photographs shows all features: each address that a document prints opens."""
+    shown = atlas.describe_network(zfnet.load("imagenet65k"), None)[1]
+    assert sum(map(len, shown.values())) == 1376
+    texts = [path.read_text("utf-8") for path in DOCUMENTS]
+    addresses = {found for text in texts for found in re.findall(r"#/(conv\d)/(\d+)", text)}
+    assert ("conv5", "17") in addresses
+    assert all(int(number) in shown[layer] for layer, number in addresses)
+
+
+def test_the_atlas_knows_what_everyday_words_stand_for():
+    model = zfnet.load("imagenet65k")
+    groups = atlas.class_groups(model.classes)
+    dogs = {model.classes[c] for c in groups["dog"]}
+    assert {"Tibetan terrier", "Afghan hound", "Chihuahua"} <= dogs
+    assert len(groups["dog"]) >= 118
+    assert atlas.class_groups(["red", "blue"]) == {}

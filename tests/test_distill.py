@@ -1,0 +1,325 @@
+"""Soft labels: written, read, and replayed as a teacher gave them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from zfnet.config import ConfigError, parse
+from zfnet.data.augment import crop
+from zfnet.data.cache import DataError
+from zfnet.data.folders import load_folder
+from zfnet.training import distill
+from zfnet.training.distill import (
+    Replay,
+    Teacher,
+    choose_images,
+    distillation_loss,
+    label_boxes,
+    load_labels,
+    mixup,
+    resolutions,
+    targets,
+    write_labels,
+)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Three classes of four images of 64 pixels, and one of 32 in each."""
+    root = tmp_path_factory.mktemp("tree") / "train"
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (root / name).mkdir(parents=True)
+        for i in range(5):
+            side = 32 if i == 4 else 64
+            pixels = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((side, side)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def images(tree):
+    return load_folder(tree, side=64, size=56)
+
+
+def of_1000_classes(images):
+    names = [str(i) for i in range(1000)]
+    return replace(images, classes=names, wnids=names)
+
+
+def by_color(pixels):
+    """A teacher that answers by the mean color of a crop."""
+    red = pixels.mean((2, 3))[:, 0].div(25.6).long()  # 0 to 9
+    logits = torch.arange(1000) * -1e-3 + 6.0 * F.one_hot(red, 1000)
+    return logits.softmax(1)
+
+
+COLOR = Teacher("color", 16, by_color)
+
+
+def write(path, images, **options):
+    resolution = np.array([32 if name.endswith("4.png") else 64 for name in images.names])
+    return write_labels(path, images, resolution, COLOR, minimum=64, **options)
+
+
+def test_labels_are_the_teachers_answers_to_the_stored_crops(images, tmp_path):
+    labels = write(tmp_path / "labels.safetensors", images)
+    i, k = 7, 2
+    seen = crop(images.raw([i]), labels.boxes[i, k][None], 16)
+    expected = by_color(seen)[0]
+    value, index = expected.topk(8)
+    assert labels.index[i, k].tolist() == index.tolist()
+    torch.testing.assert_close(labels.probability[i, k], value, atol=0.5 / 255 + 1e-6, rtol=0)
+    replayed = labels.target(np.array([i]), torch.tensor([k]), 1.0)[0]
+    torch.testing.assert_close(replayed, expected, atol=1e-2, rtol=0)
+    assert replayed.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_temperature_takes_the_power_of_the_probabilities(images, tmp_path):
+    labels = write(tmp_path / "labels.safetensors", images)
+    rows, crops = np.array([0]), torch.tensor([0])
+    plain, soft = (labels.target(rows, crops, t)[0] for t in (1.0, 2.0))
+    torch.testing.assert_close(soft, plain.sqrt() / plain.sqrt().sum())
+
+
+def test_small_images_get_no_opinion(images, tmp_path):
+    labels = write(tmp_path / "labels.safetensors", images)
+    small = np.array([name.endswith("4.png") for name in images.names])
+    assert (labels.probability.sum((1, 2)) > 0).tolist() == (~small).tolist()
+    rows = np.flatnonzero(small)[:1]
+    assert labels.target(rows, torch.tensor([0]), 1.0).count_nonzero() == 0
+
+
+def test_a_killed_run_continues_to_the_same_file(images, tmp_path):
+    whole = tmp_path / "whole.safetensors"
+    write(whole, images)
+    calls = 0
+
+    def dies(pixels):
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise KeyboardInterrupt
+        return by_color(pixels)
+
+    path = tmp_path / "labels.safetensors"
+    resolution = np.array([32 if name.endswith("4.png") else 64 for name in images.names])
+    with pytest.raises(KeyboardInterrupt):
+        write_labels(path, images, resolution, replace(COLOR, probabilities=dies), minimum=64, batch=8)
+    assert not path.exists()
+    asked = 0
+
+    def counts(pixels):
+        nonlocal asked
+        asked += len(pixels)
+        return by_color(pixels)
+
+    write_labels(path, images, resolution, replace(COLOR, probabilities=counts), minimum=64, batch=8)
+    assert asked == 12 * 4 - 16
+    assert path.read_bytes() == whole.read_bytes()
+    assert [file.name for file in tmp_path.iterdir()].count(".labels.safetensors.key") == 0
+
+
+def test_partial_work_on_other_images_is_refused(images, tmp_path):
+    path = tmp_path / "labels.safetensors"
+    (tmp_path / ".labels.safetensors.key").write_text("another")
+    with pytest.raises(DataError, match="begun with other images or options"):
+        write(path, images)
+
+
+def test_a_crop_depends_on_the_seed_and_the_name_alone():
+    options = {"crops": 2, "seed": 1, "scale": (0.5, 1.0), "aspect": 1.25}
+    two = label_boxes(["x/1", "x/2"], **options)
+    torch.testing.assert_close(label_boxes(["x/2"], **options)[0], two[1], rtol=0, atol=0)
+    assert not torch.equal(two[0], two[1])
+    assert not torch.equal(label_boxes(["x/1"], **options | {"seed": 2})[0], two[0])
+    many = label_boxes([str(i) for i in range(500)], **options).flatten(0, 1)
+    assert (many[:, :2].abs() + many[:, 2:].abs() <= 1 + 1e-6).all()  # inside the square
+    side = (many[:, 2].abs() * many[:, 3]).sqrt()
+    assert side.min() >= 0.5 - 1e-6
+    assert 0.7 < side.mean() < 0.8
+    ratio = many[:, 2].abs() / many[:, 3]
+    assert ratio.max() <= 1.25 + 1e-5
+    assert 0.4 < (many[:, 2] < 0).float().mean() < 0.6
+
+
+def test_a_mirrored_box_mirrors_the_crop():
+    raw = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain, mirrored = (crop(raw, torch.tensor([[0.0, 0.0, w, 1.0]]), 8) for w in (1.0, -1.0))
+    torch.testing.assert_close(plain, raw.permute(0, 3, 1, 2).float())
+    torch.testing.assert_close(mirrored, plain.flip(3))
+
+
+def test_large_images_are_chosen_first(tree):
+    files = sorted(tree.glob("*/*.png"))
+    resolution = resolutions(files)
+    assert sorted(set(resolution.tolist())) == [32, 64]
+    labels = np.repeat([0, 1, 2], 5)
+    four = choose_images(labels, resolution, 4, minimum=64)
+    assert (resolution[four] == 64).all()
+    assert np.bincount(labels[four]).tolist() == [4, 4, 4]
+    assert len(choose_images(labels, resolution, 0)) == 15
+    assert len(choose_images(labels, resolution, 5)) == 15
+
+
+def test_targets_share_the_weight_between_class_and_teacher():
+    teacher = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    true, soft = targets(torch.tensor([0, 2]), teacher, 3, weight=0.9, smoothing=0.0)
+    torch.testing.assert_close(true, torch.tensor([[0.1, 0, 0], [0, 0, 1.0]]))
+    torch.testing.assert_close(soft, torch.tensor([[0.45, 0.45, 0], [0, 0, 0]]))
+
+
+def test_loss_is_cross_entropy_and_kl_up_to_a_constant():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 5, generator=generator, requires_grad=True)
+    y, teacher = torch.tensor([0, 1, 2, 3]), torch.randn(4, 5, generator=generator).softmax(1)
+    temperature, weight = 2.0, 0.7
+    pair = targets(y, teacher, 5, weight=weight, smoothing=0.1)
+    (found,) = torch.autograd.grad(distillation_loss(logits, pair, temperature), logits)
+    kl = F.kl_div(F.log_softmax(logits / temperature, 1), teacher, reduction="batchmean") * temperature**2
+    reference = weight * kl + (1 - weight) * F.cross_entropy(logits, y, label_smoothing=0.1)
+    (expected,) = torch.autograd.grad(reference, logits)
+    torch.testing.assert_close(found, expected)
+
+
+def test_mixup_keeps_the_larger_share_and_the_sum():
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 2, 2).contiguous()
+    pair = targets(torch.arange(6), torch.eye(6), 6, weight=0.5, smoothing=0.0)
+    mixed, (true, teacher) = mixup(x, pair, 0.4, (0, 1))
+    assert ((true + teacher).diagonal() >= 0.5).all()
+    torch.testing.assert_close((true + teacher).sum(1), torch.ones(6))
+    torch.testing.assert_close(mixed[:, 0, 0, 0], (true + teacher) @ torch.arange(6.0))  # images mix as targets do
+    assert not torch.equal(mixed, x)
+
+
+def test_unusable_label_files_are_errors_that_name_them(images, tmp_path):
+    path = tmp_path / "labels.safetensors"
+    with pytest.raises(DataError, match=r"labels\.safetensors: no such file"):
+        load_labels(path)
+    write(path, images)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"labels\.safetensors: not a readable"):
+        load_labels(path)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"labels\.safetensors: damaged"):
+        load_labels(path)
+    from zfnet.checkpoint import save
+    from zfnet.model import mnist
+
+    save(mnist(), path)
+    with pytest.raises(DataError, match=r"labels\.safetensors: not written by `zfnet distill-labels`"):
+        load_labels(path)
+
+
+def test_images_without_labels_are_refused(images, tmp_path):
+    path = tmp_path / "labels.safetensors"
+    write(path, images.subset([0, 1, 2]))
+    with pytest.raises(DataError, match="12 of 15 training images have no labels, such as a/3.png"):
+        Replay(path, of_1000_classes(images))
+    with pytest.raises(DataError, match="the teacher knows 1000 classes, the training images have 3"):
+        Replay(path, images)
+
+
+def test_crops_that_numpy_draws_otherwise_are_refused(images, tmp_path, monkeypatch):
+    path = tmp_path / "labels.safetensors"
+    write(path, images)
+    drawn = distill.label_boxes
+    monkeypatch.setattr(distill, "label_boxes", lambda *args: drawn(*args) * 0.5)
+    with pytest.raises(DataError, match="cannot be drawn again"):
+        load_labels(path)
+
+
+def test_min_resolution_needs_labels():
+    with pytest.raises(ConfigError, match="min_resolution needs distill.labels"):
+        parse({"stages": [{"min_resolution": 128}]})
+
+
+def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_path):
+    """A student of a teacher that knows colors learns them, not the folders; a killed run ends with the same weights."""
+    from zfnet.train import train
+
+    path = tmp_path / "labels.safetensors"
+    labels = write(path, images)
+    assert len({int(i) for i in labels.index[:, :, 0].flatten()}) > 1
+    config = parse(
+        {
+            "model": {"arch": "mnist", "norm": "batch", "size": 28},
+            "augment": {"crops": "resized", "mixup": 0.2},
+            "optim": {"batch": 4, "lr": 0.01, "schedule": "one_cycle", "clip_rms": 0.0, "ema": 0.9},
+            "distill": {"labels": str(path), "weight": 1.0},
+            "stages": [
+                {"epochs": 12, "size": 28, "side": 64},
+                {"epochs": 2, "size": 28, "side": 64, "min_resolution": 64},
+            ],
+            "precision": "float32",
+        }
+    )
+
+    def load(split, side):
+        return replace(of_1000_classes(images), size=28)
+
+    lines = []
+    train(config, load, tmp_path / "run", report=lines.append)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert [math.ceil(n) for n in (lines[-1].steps,)] == [14 * 3]
+
+    class Killed(Exception):
+        pass
+
+    def kill(status):
+        if status.epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, load, tmp_path / "again", report=kill)
+    train(config, load, tmp_path / "again", resume=True)
+    one, two = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("run", "again"))
+    from zfnet.checkpoint import read_tensors
+
+    a, b = (read_tensors(tmp_path / run / "model.safetensors")[0] for run in ("run", "again"))
+    assert len(one) > 0
+    assert len(two) > 0
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=0)
+
+
+def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeypatch, capsys):
+    from zfnet.cli import main
+
+    monkeypatch.setattr(distill, "efficientnet_lite", lambda variant: COLOR)
+    out, excluded = tmp_path / "labels.safetensors", tmp_path / "twins.txt"
+    excluded.write_text("a/0.png\n")
+    arguments = ["distill-labels", "--data", str(tree.parent), "--out", str(out), "--minimum", "64"]
+    assert main([*arguments, "--per-class", "4", "--crops", "2", "--exclude", str(excluded)]) == 0
+    assert f"wrote {out}: 12 images, 2 crops of 11 of them by color" in capsys.readouterr().out
+    labels = load_labels(out)
+    assert "a/0.png" not in labels.names
+    assert "a/4.png" in labels.names  # small, and chosen only where too few others are left
+    assert "b/4.png" not in labels.names
+
+
+def test_a_missing_teacher_names_the_extra(tmp_path, monkeypatch, capsys):
+    import builtins
+
+    from zfnet.cli import main
+
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "onnxruntime":
+            raise ImportError("No module named 'onnxruntime'", name="onnxruntime")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert main(["distill-labels", "--data", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert ".[distill]" in capsys.readouterr().err

@@ -1,0 +1,75 @@
+"""`zfnet distill-labels`: store a teacher's opinion of fixed crops of the training images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from zfnet.cli.common import UserError, progress_bar
+from zfnet.data.folders import load_folder, scan
+from zfnet.training import distill
+
+NAME = "distill-labels"
+HELP = "store a teacher's probabilities for crops of training images"
+DESCRIPTION = (
+    "Ask a teacher, EfficientNet-Lite, about fixed crops of training images, and store its largest "
+    "probabilities for `zfnet train`. Needs the extra `distill`. A killed run continues."
+)
+SIDE = 256  # pixels; crops are cut from squares of this side
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", required=True, type=Path, metavar="PATH", help="a folder with train/<class>/")
+    sub.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to write the labels (.safetensors)")
+    sub.add_argument(
+        "--variant", type=int, default=0, choices=(0, 1, 2), help="which EfficientNet-Lite, from 0 to 2 (default: 0)"
+    )
+    sub.add_argument(
+        "--per-class",
+        type=int,
+        default=200,
+        metavar="N",
+        help="images per class at most, from 0, which takes all (default: 200)",
+    )
+    sub.add_argument("--crops", type=int, default=4, metavar="N", help="crops per image (default: 4)")
+    sub.add_argument(
+        "--minimum",
+        type=int,
+        default=128,
+        metavar="PIXELS",
+        help="ask the teacher only about images whose shorter side is at least so many pixels (default: 128)",
+    )
+    sub.add_argument(
+        "--exclude",
+        type=Path,
+        metavar="FILE",
+        help="leave out the files named in it, one <class>/<file> per line (default: none)",
+    )
+    sub.add_argument("--seed", type=int, default=0, help="seed of images and crops, from 0 (default: 0)")
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.out.suffix != ".safetensors":
+        raise UserError(f"--out {options.out} must end in .safetensors")
+    if options.per_class < 0 or options.crops < 1:
+        raise UserError("--per-class must be at least 0, and --crops at least 1")
+    try:
+        teacher = distill.efficientnet_lite(options.variant)
+    except distill.MissingTeacherError as error:
+        raise UserError(str(error)) from None
+    root = options.data / "train" if (options.data / "train").is_dir() else options.data
+    excluded = set(options.exclude.read_text().split()) if options.exclude else set()
+    _, files, labels = scan(root)
+    names = np.array([f"{file.parent.name}/{file.name}" for file in files])
+    kept = np.flatnonzero(~np.isin(names, list(excluded)))
+    resolution = distill.resolutions([files[i] for i in kept])
+    chosen = distill.choose_images(labels[kept], resolution, options.per_class, minimum=options.minimum, seed=options.seed)
+    images = load_folder(root, side=SIDE, names=names[kept][chosen].tolist(), progress=progress_bar)
+    written = distill.write_labels(
+        options.out, images, resolution[chosen], teacher, crops=options.crops, seed=options.seed,
+        minimum=options.minimum, progress=progress_bar,
+    )  # fmt: skip
+    asked = int((written.probability[:, 0, 0] > 0).sum())
+    print(f"wrote {options.out}: {len(images):,} images, {options.crops} crops of {asked:,} of them by {teacher.name}")

@@ -1,0 +1,51 @@
+"""`zfnet eval`: measure the error of a network over a tree of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from zfnet.cli.common import add_model, add_skip_unreadable, load_model, load_tree, progress_bar, usage_errors
+from zfnet.data import silent
+from zfnet.evaluation import evaluate
+from zfnet.parallel import join
+
+NAME = "eval"
+HELP = "measure top-1 and top-5 error over a tree of images"
+DESCRIPTION = "Measure top-1 and top-5 error in percent over a tree of images. Folders are classes, by WordNet id."
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--data", required=True, type=Path, metavar="PATH", help="a folder with <class>/*.JPEG, or with val/<class>/ in it"
+    )
+    sub.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        choices=(1, 10),
+        help="crops per image: the center, or the paper's ten (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="number format of convolutions and matrix products (default: %(default)s)",
+    )
+    add_skip_unreadable(sub)
+    add_model(sub)
+
+
+def run(options: argparse.Namespace) -> None:
+    with join(options.device) as (team, device):
+        model = load_model(options, device)
+        images = load_tree(options.data, model, skip_unreadable=options.skip_unreadable)
+        bar = progress_bar if team.leads else silent
+        with usage_errors():
+            scores = evaluate(model, images, views=options.views, precision=options.precision, team=team, progress=bar)
+    if not team.leads:
+        return
+    crops = "one center crop" if scores.views == 1 else "ten crops"
+    print(f"{scores.n} images, {crops} of {model.size} pixels, {options.precision}:")
+    print(f"top-1 error {scores.top1:.2f} %, top-5 error {scores.top5:.2f} %")
+    print(f"top-1 accuracy {100 - scores.top1:.2f} %, top-5 accuracy {100 - scores.top5:.2f} %")

@@ -1,0 +1,73 @@
+"""Parse the command line and run a command. Wrong input is one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+
+import zfnet
+from zfnet import plot
+from zfnet.activations import UnknownLayer, UnsupportedNetwork
+from zfnet.checkpoint import CheckpointError
+from zfnet.cli import describe, distill_labels, evaluate, explain, occlude, project, top, train, video
+from zfnet.cli.common import UserError
+from zfnet.config import ConfigError
+from zfnet.data.cache import DataError
+from zfnet.data.images import ImageError
+from zfnet.memory import keep_freed
+from zfnet.parallel import ParallelError
+from zfnet.train import TrainingError
+
+COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video)
+USER_ERRORS = (
+    CheckpointError, ConfigError, DataError, ImageError, ParallelError, TrainingError, UnknownLayer,
+    UnsupportedNetwork, UserError, OSError,
+)  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def new_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = Parser(prog="zfnet", description="Train ZFNet and look inside it, as Zeiler & Fergus did.")
+    parser.add_argument("--version", action="version", version=f"zfnet {zfnet.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(command.NAME, help=command.HELP, description=command.DESCRIPTION)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: The command and its arguments. None takes those of this process.
+
+    Returns:
+        The exit status: 0, 2 for wrong input, or 130 after an interrupt.
+    """
+    options = new_parser().parse_args(arguments)
+    if arguments is None:  # not called from a program, which has its own settings
+        keep_freed()
+        torch.backends.cudnn.allow_tf32 = False  # TF32 moves switches between nearly equal cells
+    try:
+        with plot.style():
+            options.run(options)
+    except USER_ERRORS as error:
+        print(f"zfnet {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"zfnet {options.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0

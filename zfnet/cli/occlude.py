@@ -1,0 +1,64 @@
+"""`zfnet occlude`: cover an image piece by piece, and map the network's response."""
+
+from __future__ import annotations
+
+import argparse
+
+from zfnet import plot
+from zfnet.cli.common import (
+    add_model,
+    add_picture,
+    add_target,
+    check_picture,
+    load_model,
+    load_photograph,
+    progress_bar,
+    target_index,
+    usage_errors,
+    write_picture,
+)
+from zfnet.occlusion import occlude
+
+NAME = "occlude"
+HELP = "cover an image piece by piece and map the response"
+DESCRIPTION = (
+    "Cover each part of an image with a gray square, and map the strongest feature map, the class "
+    "probability and the logit over the square's positions (Fig. 7)."
+)
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("image", help="the path of an image")
+    add_target(sub)
+    sub.add_argument("--size", type=int, default=32, metavar="N", help="side of the square in pixels (default: %(default)s)")
+    sub.add_argument(
+        "--stride",
+        type=int,
+        default=8,
+        metavar="N",
+        help="distance between positions in pixels, at most --size (default: %(default)s)",
+    )
+    add_picture(sub, "occlude.png")
+    add_model(sub)
+
+
+def run(options: argparse.Namespace) -> None:
+    check_picture(options.out, options.image)
+    model = load_model(options)
+    x = load_photograph(options.image, model)
+    with usage_errors():
+        target = target_index(model, options.target)
+        o = occlude(model, x, target, size=options.size, stride=options.stride, progress=progress_bar)
+    name, predicted = model.classes[int(o.target)], model.classes[int(o.baseline.label)]
+    maps = {"probability": o.probability, "logit": o.logit}
+    if o.activation is not None and o.channel is not None:
+        maps = {f"strongest last-layer map ({int(o.channel)})": o.activation} | maps
+    arrays = {title: values.cpu().numpy() for title, values in maps.items()}
+    probability, logit = float(o.baseline.probability), float(o.baseline.logit)
+    title = f"{name}: probability {probability:.3f}, logit {logit:.2f} without occluder"
+    print(f"{title}; the most harmful occluder lowers the logit by {logit - float(o.logit.min()):.2f}")
+    if predicted != name:
+        print(f"predicted class: {predicted}")
+    labels = o.label.cpu().numpy()
+    figure = plot.occlusion_figure(x.cpu(), arrays, labels, model.classes, options.size, options.stride, title)
+    write_picture(figure, options.out)

@@ -1,0 +1,130 @@
+"""`zfnet top`: find and show the strongest activations of a channel over a set of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from zfnet import plot
+from zfnet.cli.common import (
+    DEFAULT_LAYER,
+    UserError,
+    add_model,
+    add_skip_unreadable,
+    check_channel,
+    check_picture,
+    count_channels,
+    kept_side,
+    load_model,
+    load_tree,
+    progress_bar,
+    refuse,
+    usage_errors,
+    write_picture,
+)
+from zfnet.data import silent
+from zfnet.data.cache import Images
+from zfnet.data.samples import load_samples
+from zfnet.deconv import cut, project
+from zfnet.model import device_of
+from zfnet.parallel import join
+from zfnet.top import Top, TopActivations, top_activations
+
+NAME = "top"
+HELP = "find and show the strongest activations of a channel over many images"
+DESCRIPTION = (
+    "Find the images that activate a channel most, at most once per image, and show their patches beside "
+    "the projections of the activations (Fig. 2)."
+)
+TABLE = ".safetensors"
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="a folder with <class>/*.JPEG, or with val/<class>/ in it (default: crops of the sample photographs)",
+    )
+    sub.add_argument("--layer", default=DEFAULT_LAYER, help="the layer to search (default: %(default)s)")
+    sub.add_argument("--channel", type=int, metavar="N", help="the channel to show, from 0 (default: 0)")
+    sub.add_argument("-k", type=int, default=9, metavar="N", help="activations per channel (default: %(default)s)")
+    add_skip_unreadable(sub)
+    sub.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        default=Path("top.png"),
+        help="the picture to write (.png, .jpg, .pdf, .svg), or the table of all channels (.safetensors) "
+        "(default: %(default)s)",
+    )
+    add_model(sub)
+
+
+def run(options: argparse.Namespace) -> None:
+    table = options.out.suffix == TABLE
+    _check_arguments(options, table)
+    channel = options.channel or 0
+    with join(options.device) as (team, device):
+        model = load_model(options, device)
+        check_channel(options.layer, channel, count_channels(model, options.layer))
+        images = _images(options, model)
+        bar = progress_bar if team.leads else silent
+        with usage_errors():
+            result = top_activations(model, images, (options.layer,), options.k, groups=images.groups, team=team, progress=bar)
+    if not team.leads:
+        return
+    if table:
+        result.save(options.out)
+        channels = len(result[options.layer].value)
+        print(f"wrote {options.out}: the top {options.k} of {channels} channels of {options.layer}")
+        return
+    write_picture(_picture(model, images, result, options.layer, channel), options.out)
+    index, value = _ranking(result[options.layer], channel)
+    for rank, (i, activation) in enumerate(zip(index.tolist(), value.tolist(), strict=True), 1):
+        print(f"{rank}. {activation:.3f}  {images.names[i]}")
+
+
+def _check_arguments(options: argparse.Namespace, table: bool) -> None:
+    if table:
+        refuse(options, "channel", f"-o {options.out}, the table of all channels")
+    else:
+        check_picture(options.out)
+    if not options.data:
+        refuse(options, "skip-unreadable", "the sample photographs; give --data PATH")
+    if options.k < 1:
+        raise UserError(f"-k must be at least 1, got {options.k}")
+
+
+def _images(options: argparse.Namespace, model: Any) -> Images:
+    if options.data:
+        return load_tree(options.data, model, skip_unreadable=options.skip_unreadable)
+    return load_samples(model.size, kept_side(model))
+
+
+def _ranking(top: Top, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images and activations of a channel (n,), fewer than k where there are fewer images."""
+    index = top.index[channel]
+    index = index[index >= 0]
+    return index, top.value[channel, : len(index)]
+
+
+def _picture(model: Any, images: Images, result: TopActivations, layer: str, channel: int) -> Figure:
+    """Draw the projections of the strongest activations beside their image patches."""
+    index, value = _ranking(result[layer], channel)
+    x = images.batch(index).to(device_of(model))
+    position = result[layer].position[channel, : len(index)]
+    p = project(model, x, layer, torch.full((len(index),), channel), position, activation=value, crop=True)
+    patches = cut(x, p.corner, p.pixels.shape[-1])
+    figure = plot.new_figure(8, 4.3)
+    left, right = figure.subplots(1, 2)
+    columns = min(3, len(index))
+    plot.show(left, plot.mosaic(plot.projection_image(p.pixels.cpu()), columns, gap=2), "projections")
+    plot.show(right, plot.mosaic(plot.photograph(patches.cpu()), columns, gap=2), "image patches")
+    figure.suptitle(f"{layer}, channel {channel}: strongest activations in {result.images} images")
+    return figure

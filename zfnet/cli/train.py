@@ -1,0 +1,151 @@
+"""`zfnet train`: train a network from a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse
+from zfnet.config import Config, load_config
+from zfnet.data.cache import Images
+from zfnet.data.digits import load_digits
+from zfnet.data.folders import load_folder, scan
+from zfnet.data.scenes import load_scenes
+from zfnet.parallel import join
+from zfnet.plan import plan_run
+from zfnet.train import Status, check_classes, train
+from zfnet.training.distill import load_labels
+
+NAME = "train"
+HELP = "train a network from a configuration file"
+DESCRIPTION = (
+    "Train a network from a configuration file. The run's folder gets model.safetensors, log.jsonl and "
+    "state.safetensors, from which --resume continues."
+)
+VALIDATION_SCENES = 500
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("config", type=Path, help="the YAML file, such as configs/imagenet.yaml")
+    sub.add_argument(
+        "--data",
+        metavar="PATH",
+        help="a folder with train/<class>/ and val/<class>/, or with MNIST's files (default: data.path of the configuration)",
+    )
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the configuration, such as optim.lr=0.02; may be repeated (default: no change)",
+    )
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the run (default: runs/NAME)")
+    sub.add_argument(
+        "--resume", action="store_true", help="continue the run in --out after its last epoch (default: a new run)"
+    )
+    sub.add_argument(
+        "--init", metavar="MODEL", help="start from the weights of a checkpoint or bundled network (default: random)"
+    )
+    sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out (default: stop and list them)")
+    sub.add_argument("--device", default="auto", help=DEVICE_HELP)
+    sub.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the images and estimate memory and time, without training (default: train)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    config = _configure(options)
+    out = options.out or Path("runs") / config.name
+    if options.dry_run:
+        with join(options.device) as (team, device):
+            lines = plan_run(config, device, team, options.init)
+        print("\n".join([*lines, f"the run would be written to {out}"] if team.leads else []))
+        return
+    if config.data.kind == "folders":  # before hours of decoding
+        check_classes(*(scan(Path(config.data.path) / split)[0] for split in ("train", "val")))
+    bar = ProgressBar()
+    with join(options.device) as (team, device):
+        try:
+            train(
+                config, _loader(config), out, resume=options.resume, init=options.init, device=device, team=team,
+                report=bar.update if team.leads else lambda status: None,
+            )  # fmt: skip
+        finally:
+            bar.close()
+        if team.leads:
+            snapshots = [f"snapshots/epoch-{epoch:03d}.safetensors" for epoch in config.snapshots]
+            for name in ("model.safetensors", "log.jsonl", "state.safetensors", *snapshots):
+                if (out / name).exists():
+                    print(f"wrote {out / name}")
+
+
+def _configure(options: argparse.Namespace) -> Config:
+    """Read the configuration, and refuse options that it does not use."""
+    config = load_config(options.config, options.set)
+    if options.resume:
+        refuse(options, "init", "--resume, which continues from the run's own weights")
+        refuse(options, "dry-run", "--resume")
+    if config.data.kind == "scenes":
+        refuse(options, "data", "data.kind scenes, whose images are drawn")
+    if config.data.kind != "folders":
+        refuse(options, "skip-unreadable", f"data.kind {config.data.kind}")
+    path = options.data or config.data.path
+    if config.data.kind == "folders" and not path:
+        raise UserError("no images: give --data PATH, a folder with train/<class>/ and val/<class>/")
+    skip = options.skip_unreadable or config.data.skip_unreadable
+    return replace(config, data=replace(config.data, path=path, skip_unreadable=skip))
+
+
+def _loader(config: Config):
+    """Return the function that loads the images of a split ("train" or "val"), kept at `side` pixels."""
+
+    @functools.cache
+    def load(split: str, side: int) -> Images:
+        if config.data.kind == "digits":
+            part = "train" if split == "train" else "test"
+            return load_digits(part, config.data.path or None, side=side, size=config.model.size, download=config.data.download)
+        size = min(config.model.size, side)  # a stage may be below the network's own size
+        if config.data.kind == "scenes":
+            count, seed = (config.data.scenes, 0) if split == "train" else (VALIDATION_SCENES, 1)
+            return load_scenes(count, seed=seed, size=size, side=side)
+        replayed = config.distill.labels and split == "train"
+        images = load_folder(
+            Path(config.data.path) / split,
+            side=side,
+            size=size,
+            skip_unreadable=config.data.skip_unreadable,
+            names=load_labels(config.distill.labels).names if replayed else None,
+            progress=progress_bar,
+        )
+        if images.skipped:
+            example = images.skipped[0]
+            print(f"left out {len(images.skipped)} unreadable files, such as {example}", file=sys.stderr)
+        return images
+
+    return load
+
+
+class ProgressBar:
+    """A bar over the steps of the whole training, which appears with the first step."""
+
+    def __init__(self):
+        self.bar: tqdm | None = None
+
+    def update(self, status: Status) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=status.steps, initial=status.step - 1, unit="step", dynamic_ncols=True)
+        self.bar.set_description(f"epoch {status.epoch}/{status.epochs}", refresh=False)
+        speed, accuracy = f"{status.images_per_second:.0f} images/s", f"accuracy {100 * status.accuracy:.1f} %"
+        self.bar.set_postfix_str(f"{speed}, loss {status.loss:.3f}, {accuracy}", refresh=False)
+        self.bar.update(status.step - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

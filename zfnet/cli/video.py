@@ -1,0 +1,121 @@
+"""`zfnet video`: an attribution map or a projection of every frame, as a GIF."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zfnet import plot
+from zfnet.activations import trace
+from zfnet.cli.common import (
+    DEFAULT_LAYER,
+    UserError,
+    add_model,
+    add_target,
+    check_channel,
+    count_channels,
+    load_model,
+    progress_bar,
+    refuse,
+    target_index,
+    usage_errors,
+)
+from zfnet.data.frames import load_frames
+from zfnet.deconv import project
+from zfnet.methods.explain import METHODS, explain
+from zfnet.model import device_of
+from zfnet.record import write_gif
+
+NAME = "video"
+HELP = "draw a map beside every frame of a moving picture, as a GIF"
+DESCRIPTION = (
+    "Draw an attribution map, or the projection of a channel, beside every frame of a moving picture, as a "
+    "GIF. All frames have one scale."
+)
+PROJECTION = "projection"
+BATCH = 16
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("frames", help="an animated GIF, or a folder of images in the order of their numbers")
+    sub.add_argument(
+        "--method",
+        default="grad_cam",
+        choices=(*METHODS, PROJECTION),
+        help=f"an attribution method, or {PROJECTION} of one channel (default: %(default)s)",
+    )
+    add_target(sub, "the most probable class over all frames")
+    sub.add_argument("--layer", help=f"only with {PROJECTION}: the layer (default: {DEFAULT_LAYER})")
+    sub.add_argument(
+        "--channel",
+        type=int,
+        metavar="N",
+        help=f"only with {PROJECTION}: the channel, from 0 (default: the strongest over all frames)",
+    )
+    sub.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", default=Path("video.gif"), help="the GIF to write (default: %(default)s)"
+    )
+    add_model(sub)
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.out.suffix.lower() != ".gif":
+        raise UserError(f"-o {options.out} must end in .gif")
+    if options.out.resolve() == Path(options.frames).resolve():
+        raise UserError(f"-o {options.out} would overwrite the frames")
+    for name in ("target",) if options.method == PROJECTION else ("layer", "channel"):
+        refuse(options, name, f"--method {options.method}")
+    model = load_model(options)
+    frames = load_frames(options.frames, model.size, progress=progress_bar)
+    draw = _projections if options.method == PROJECTION else _attributions
+    pictures, title = draw(model, frames.x, options)
+    write_gif(plot.moving_maps(frames.x, pictures), options.out, frames.milliseconds)
+    print(f"wrote {options.out}: {len(frames.x)} frames, {title}")
+
+
+def _single(x: Tensor, options: argparse.Namespace) -> Iterable[Tensor]:
+    """Iterate over single frames (1, 3, H, W) with a progress bar."""
+    return progress_bar(x.split(1), total=len(x), desc=options.method)
+
+
+def _attributions(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[np.ndarray, str]:
+    """Draw the attribution map of every frame (N, H, W, 3), with one scale, and describe them."""
+    device, maps, states = device_of(model), [], []
+    with usage_errors():
+        target = target_index(model, options.target)
+        if target is None:
+            parts = [model(part.to(device)).softmax(1).detach().cpu() for part in x.split(BATCH)]
+            target = int(torch.cat(parts).mean(0).argmax())
+        for frame in _single(x, options):
+            a = explain(model, frame.to(device), options.method, target)
+            maps.append(a.map.cpu())
+            states += a.state
+    if bad := [(i, state) for i, state in enumerate(states, 1) if state != "ok"]:
+        first = f"the first, of frame {bad[0][0]}, is {bad[0][1]}"
+        print(f"zfnet video: {len(bad)} of {len(x)} maps do not explain their frame: {first}", file=sys.stderr)
+    pictures, (top, *_) = plot.attribution_image(torch.cat(maps), together=True)
+    name = model.classes[target]
+    return pictures, f"{options.method} for {name}, full color at {top:.3g} in every frame"
+
+
+def _projections(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[np.ndarray, str]:
+    """Draw the projection of one channel in every frame (N, H, W, 3), with one contrast, and name it."""
+    layer, device = options.layer or DEFAULT_LAYER, device_of(model)
+    channel = options.channel
+    if channel is None:
+        parts = [trace(model, part.to(device), until=layer)[layer].cpu() for part in x.split(BATCH)]
+        strongest = [part[:, :, None].flatten(2).amax(2) for part in parts]  # (n, C) of maps and of vectors
+        channel = int(torch.cat(strongest).mean(0).argmax())
+    check_channel(layer, channel, count_channels(model, layer))
+    pixels = torch.cat([project(model, f.to(device), layer, channel).pixels.cpu() for f in _single(x, options)])
+    n, side = len(x), x.shape[-1]
+    row = plot.projection_image(pixels.permute(1, 2, 0, 3).flatten(2)[None])  # side by side: one contrast for all
+    pictures = row[0].reshape(side, n, side, 3).transpose(1, 0, 2, 3)  # (H, N W, 3) to (N, H, W, 3)
+    return pictures, f"projections of {layer}, channel {channel}"
