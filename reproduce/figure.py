@@ -34,7 +34,6 @@ import zfnet
 from reproduce import keys
 from reproduce.digits import Digits
 from zfnet import plot
-from zfnet.activations import UnknownLayer, UnsupportedNetwork, chain
 from zfnet.checkpoint import CheckpointError, sha256
 from zfnet.data import silent
 from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
@@ -43,9 +42,11 @@ from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.samples import load_samples
 from zfnet.evaluation import first_dense
+from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network
 from zfnet.parallel import ParallelError
+from zfnet.ranking import TopActivations
 from zfnet.record import (
     SCALES,
     Record,
@@ -56,7 +57,7 @@ from zfnet.record import (
     write_gif,
     write_record,
 )
-from zfnet.top import TopActivations, top_activations
+from zfnet.top import top_activations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +16,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import zfnet
+import zfnet.fast
 from zfnet.config import load_config
 from zfnet.data.scenes import load_scenes
 from zfnet.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_generate_tests(metafunc):
+    """Run the tests marked `reference` both with the accelerations of zfnet/fast and without."""
+    if metafunc.definition.get_closest_marker("reference"):
+        metafunc.parametrize("acceleration", ["fast", "reference"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def acceleration(request):
+    """What the test computes with: "fast", or "reference" for the references alone."""
+    choice = getattr(request, "param", "fast")
+    with zfnet.fast.disabled() if choice == "reference" else nullcontext():
+        yield choice
 
 
 def pytest_collection_modifyitems(items):

@@ -24,7 +24,6 @@ def work(config: Path, tree: Path, out: Path, team, device) -> None:
     tables = {
         "top": top_activations(model, images, ("conv1", "conv5"), 9, batch=4, team=team),
         "grouped": top_activations(model, images, ("conv5",), 3, batch=5, groups=groups, team=team, state=out / "search"),
-        "half": top_activations(model, images, ("conv5",), 2, batch=4, precision="bfloat16", width=2, team=team),
     }
     if team.leads:
         for name, table in tables.items():

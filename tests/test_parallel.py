@@ -68,7 +68,6 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
     expected = {
         "top": zfnet.top_activations(model, images, ("conv1", "conv5"), 9, batch=4),
         "grouped": zfnet.top_activations(model, images, ("conv5",), 3, batch=5, groups=groups),
-        "half": zfnet.top_activations(model, images, ("conv5",), 2, batch=4, precision="bfloat16", width=2),
     }
     for name, table in expected.items():
         found = zfnet.TopActivations.load(tmp_path / "two" / f"{name}.safetensors")

@@ -16,11 +16,12 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 import zfnet
 from tests.conftest import ROOT, random_he
-from zfnet import activations
+from zfnet import forward
 from zfnet import top as search
-from zfnet.activations import UnknownLayer
 from zfnet.checkpoint import CheckpointError
-from zfnet.top import TopActivations, top_activations
+from zfnet.graph import UnknownLayer
+from zfnet.ranking import TopActivations
+from zfnet.top import top_activations
 
 
 class Noise(Dataset):
@@ -90,6 +91,7 @@ def brute_force(model, dataset, layer, k, groups=None):
         yield rows[:k]
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("groups", [None, [i // 3 for i in range(30)]])
 def test_equals_sorting_everything(small, batch, groups):
@@ -103,6 +105,7 @@ def test_equals_sorting_everything(small, batch, groups):
             assert found[layer].value[channel].tolist() == pytest.approx([v for v, _, _ in rows], rel=1e-5)
 
 
+@pytest.mark.reference
 def test_equal_images_in_batches_of_any_size_stand_in_order():
     """A last batch of one would be rounded otherwise than a full one: an equal image there must not overtake."""
     model = random_he(zfnet.zfnet(10, fc=64, size=96))
@@ -111,6 +114,7 @@ def test_equal_images_in_batches_of_any_size_stand_in_order():
         assert (found[layer].index == torch.arange(9)).all(), layer
 
 
+@pytest.mark.reference
 def test_each_image_is_read_once_and_counts_once(small):
     dataset = Noise(25, labelled=True)
     found = top_activations(small, dataset, ("conv3",), k=9)
@@ -119,6 +123,7 @@ def test_each_image_is_read_once_and_counts_once(small):
     assert all(len(set(row)) == 9 for row in found["conv3"].index.tolist())
 
 
+@pytest.mark.reference
 def test_fewer_images_than_k_are_marked(small):
     top = top_activations(small, Noise(3), ("conv2", "fc7"), k=5)
     assert top["conv2"].value.shape == (7, 5)
@@ -157,12 +162,8 @@ def test_errors(small):
     for k in (0, 1.5):
         with pytest.raises(ValueError, match="k must be"):
             top_activations(small, Noise(3), k=k)
-    with pytest.raises(ValueError, match="width must be"):
-        top_activations(small, Noise(3), width=0)
     with pytest.raises(ValueError, match="batch must be"):
         top_activations(small, Noise(3), batch=0)
-    with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', got 'half'"):
-        top_activations(small, Noise(3), precision="half")
     with pytest.raises(ValueError, match="items must be tensors .*, got dict"):
         top_activations(small, [{"x": torch.zeros(3, 64, 64)}])
     with pytest.raises(ValueError, match=r"x \(3, 3, 8, 8\) does not fit the network at "):
@@ -177,8 +178,7 @@ def test_errors(small):
         top_activations(small, Noise(3), ("conv1",), groups=[0, 1])
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch, precision):
+def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch):
     """Between batches there is the table and a bounded number of columns: as much after 8 batches as after 40."""
     import gc
 
@@ -193,7 +193,7 @@ def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch, prec
                 gc.collect()
                 sizes.append(sum(o.untyped_storage().nbytes() for o in gc.get_objects() if type(o) is torch.Tensor))
 
-        top_activations(small, Noise(n), LAYERS, k=3, batch=8, progress=watched, precision=precision)
+        top_activations(small, Noise(n), LAYERS, k=3, batch=8, progress=watched)
         return max(sizes)
 
     gc.collect()
@@ -202,20 +202,6 @@ def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch, prec
         assert alive(320) <= 1.05 * alive(64)
     finally:
         gc.unfreeze()
-
-
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(1, 3), st.randoms())
-def test_the_first_maximum_in_reading_order(channels, height, width, last, half, levels, random):
-    values = [random.randrange(levels) for _ in range(2 * channels * height * width)]  # few levels: many ties
-    maps = torch.tensor(values, dtype=torch.float32).view(2, channels, height, width)
-    given = maps.contiguous(memory_format=torch.channels_last) if last else maps
-    value, index, position = search._strongest(given.bfloat16() if half else given, torch.tensor([5, 8]))
-    assert index.tolist() == [[5, 8]] * channels
-    for i in range(2):
-        for c in range(channels):
-            flat = maps[i, c].flatten().tolist()
-            assert value[c, i] == max(flat)
-            assert tuple(position[c, i].tolist()) == divmod(flat.index(max(flat)), width)
 
 
 @given(
@@ -230,8 +216,8 @@ def test_merging_is_sorting(batches, k, levels, groups, random):
     parts = list(zip(*(t.split(batches, 1) for t in (value, index, index[:, :, None].expand(-1, -1, 2))), strict=True))
     best = parts[:1]
     for part in parts[1:]:
-        best = [search._merge([*best, part], k, group_of)]
-    found = search._top(search._merge(best, k, group_of), k)
+        best = [search.merge([*best, part], k, group_of)]
+    found = search.as_top(search.merge(best, k, group_of), k)
     for c in range(2):
         expected, seen = [], set()
         for i in sorted(range(n), key=lambda i: (-value[c, i], i)):
@@ -245,7 +231,7 @@ def test_merging_is_sorting(batches, k, levels, groups, random):
 
 
 def test_each_image_passes_once_and_only_as_far_as_wanted(small, monkeypatch):
-    monkeypatch.setattr(activations, "max_pool", None)  # no switches
+    monkeypatch.setattr(forward, "max_pool", None)  # no switches
     with counting(small) as passed:
         top_activations(small, Noise(20), ("conv3", "conv1"), k=2, batch=8)
     names = ("conv1", "pool1", "conv2", "pool2", "conv3")  # a ReLU works in place, not through its module
@@ -254,7 +240,8 @@ def test_each_image_passes_once_and_only_as_far_as_wanted(small, monkeypatch):
 
 def test_a_network_of_another_library_is_verified_once(small, monkeypatch):
     calls = []
-    monkeypatch.setattr(search, "chain", lambda *args: calls.append(args) or activations.chain(*args))
+    original = forward.chain
+    monkeypatch.setattr(forward, "chain", lambda *args: calls.append(args) or original(*args))
     foreign = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3))
     kept = [torch.stack([Noise(30)[i] for i in range(j, j + 5)]) for j in range(0, 30, 5)]
     before = [x.clone() for x in kept]
@@ -266,23 +253,16 @@ def test_a_network_of_another_library_is_verified_once(small, monkeypatch):
 
 
 def test_merging_is_rare(small, monkeypatch):
-    merge, columns = search._merge, []
-    monkeypatch.setattr(search, "_merge", lambda parts, *rest: columns.append(len(parts)) or merge(parts, *rest))
+    merge, columns = search.merge, []
+    monkeypatch.setattr(search, "merge", lambda parts, *rest: columns.append(len(parts)) or merge(parts, *rest))
     top_activations(small, Noise(600), "conv1", k=9, batch=8)
     assert columns == [32, 33, 12]  # batches of 8: 256 columns, the table and 256, the table and the remaining 88
-
-
-def test_two_workers_find_the_same(small):
-    assert same(
-        top_activations(small, Noise(30), LAYERS, k=4, batch=8, workers=2),
-        top_activations(small, Noise(30), LAYERS, k=4, batch=8),
-    )
 
 
 @pytest.mark.parametrize("by", ["data", "progress"])
 @pytest.mark.parametrize("groups", [None, [i // 3 for i in range(30)]])
 def test_an_interrupted_search_continues(small, tmp_path, monkeypatch, by, groups):
-    monkeypatch.setattr(search, "EVERY", 0.0)
+    monkeypatch.setattr(search, "WRITE_EVERY", 0.0)
     whole = top_activations(small, Noise(30), LAYERS, k=4, batch=4, groups=groups)
 
     def broken(batches, **_):
@@ -315,7 +295,7 @@ class Killer(Noise):
 def test_a_killed_search_continues(small, tmp_path):
     pytest.importorskip("fcntl", reason="needs POSIX signals")
     code = (
-        "import sys; from tests.test_top import *; search.EVERY = 0\n"
+        "import sys; from tests.test_top import *; search.WRITE_EVERY = 0\n"
         "top_activations(small_net(), Killer(20, fail=13), LAYERS, k=3, batch=4, state=sys.argv[1])"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], cwd=ROOT, check=False)
@@ -340,7 +320,6 @@ def test_a_state_of_another_search_is_refused(small, tmp_path):
         ("images: 6 there, 7 here", (small, Noise(7), ("conv1",), 2), {}),
         ("data", (small, Noise(6, digest="others"), ("conv1",), 2), {}),
         ("data", (small, Noise(6, size=80), ("conv1",), 2), {}),
-        ("precision: float32 there, bfloat16 here", (small, Noise(6), ("conv1",), 2), {"precision": "bfloat16"}),
     ):
         with pytest.raises(CheckpointError, match=rf"s: the state of another search \([^;]*{name}") as error:
             top_activations(*arguments, state=path, **options)
@@ -350,77 +329,12 @@ def test_a_state_of_another_search_is_refused(small, tmp_path):
         top_activations(small, Noise(6), ("conv1",), 2, state=path)
 
 
-@pytest.mark.parametrize("groups", [None, [i // 3 for i in range(60)]])
-def test_bfloat16_finds_the_table_of_float32(groups):
-    model = small_net(maps=(12, 12, 16, 16, 12))
-    dataset = Noise(60, repeat=60)
-    exact = top_activations(model, dataset, LAYERS, k=3, groups=groups)
-    narrow, wide = (
-        top_activations(model, dataset, LAYERS, k=3, groups=groups, precision="bfloat16", width=width) for width in (2, 20)
-    )
-    certain = 0
-    for layer in LAYERS:
-        assert wide[layer].certain.all()  # every image is a candidate
-        for found, rows in ((wide[layer], slice(None)), (narrow[layer], narrow[layer].certain)):
-            assert torch.equal(found.index[rows], exact[layer].index[rows])
-            assert torch.equal(found.position[rows], exact[layer].position[rows])
-            assert torch.allclose(found.value[rows], exact[layer].value[rows], rtol=1e-5)  # other batches, other rounding
-        certain += int(narrow[layer].certain.sum())
-    assert 0 < certain < 68
-
-
-def test_bfloat16_passes_candidates_again_only_as_far_as_they_are(small):
-    dataset = Noise(40, repeat=40)
-    with counting(small) as passed:  # the copy in bfloat16 counts too: it has the same hooks
-        found = top_activations(small, dataset, ("conv1", "conv5"), k=1, width=1, precision="bfloat16")
-    five = found["conv5"].index.unique()
-    assert passed["conv5"] == 40 + len(five)
-    assert passed["conv1"] == dataset.read < 80
-    assert passed["conv1"] >= 40 + len(torch.cat([five, found["conv1"].index.flatten().unique()]).unique())
-
-
-def test_an_interrupted_search_in_bfloat16_continues(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "EVERY", 0.0)
-    options = {"k": 4, "batch": 4, "precision": "bfloat16"}
-    whole = top_activations(small, Noise(30), LAYERS, **options)
-    for stop in (3, 11):  # batches of the first pass, and of both: there are 8, and 8
-        batches = 0
-
-        def broken(loader, stop=stop, **_):
-            nonlocal batches
-            for item in loader:
-                if batches == stop:
-                    raise OSError("unplugged")
-                batches += 1
-                yield item
-
-        with pytest.raises(OSError, match="unplugged"):
-            top_activations(small, Noise(30), LAYERS, state=tmp_path / "s", progress=broken, **options)
-    with counting(small) as passed:
-        assert same(top_activations(small, Noise(30), LAYERS, state=tmp_path / "s", **options), whole)
-    assert passed["conv1"] < 30
-    assert [path.name for path in tmp_path.iterdir()] == ["s"]  # the passes' own files are gone
-
-
 def test_the_global_random_state_is_left_alone(small):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
     assert list(top_activations(small, Noise(3), "conv3", k=1)) == ["conv3"]
     assert torch.equal(torch.rand(1), expected)
-
-
-def test_bfloat16_meets_a_layers_images_late():
-    torch.manual_seed(1)
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 96, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(9600, 2)).eval()
-    torch.nn.init.constant_(net[3].weight, 0.1)
-    images = [torch.randn(3, 12, 12) + (2.0 if i >= 500 else 0.0) for i in range(600)]  # sorted by class
-    rough = top_activations(net, images, ("conv1", "fc2"), k=9, precision="bfloat16")
-    exact = top_activations(net, images, ("conv1", "fc2"), k=9)
-    for layer in ("conv1", "fc2"):
-        certain = rough[layer].certain
-        assert certain.any()
-        assert torch.equal(rough[layer].index[certain], exact[layer].index[certain])
 
 
 def test_the_state_of_other_items_of_a_data_set_is_refused(small, tmp_path):

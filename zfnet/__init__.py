@@ -1,20 +1,20 @@
 """ZFNet and its deconvnet: train it, look inside it, and regenerate the figures of Zeiler & Fergus (ECCV 2014)."""
 
-from zfnet.activations import trace
 from zfnet.checkpoint import load, save
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
 from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
-from zfnet.deconv import project
 from zfnet.evaluation import evaluate
-from zfnet.many import project_top
+from zfnet.forward import trace
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import alexnet, fold, mnist, zfnet
 from zfnet.occlusion import occlude
+from zfnet.projection import project, project_top
+from zfnet.ranking import TopActivations
 from zfnet.summary import describe
-from zfnet.top import TopActivations, top_activations
+from zfnet.top import top_activations
 
 __version__ = "0.1.0"
 

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import evaluating, logits_of
 from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.data.feed import Feed
 from zfnet.data.folders import ILSVRC_2012, names_digest
 from zfnet.data.images import centre_crop, standardise
+from zfnet.forward import evaluating, logits_of
 from zfnet.model import Network, device_of
 from zfnet.parallel import ALONE, Team
 

@@ -1,33 +1,24 @@
-"""Occlusion maps: what happens to an activation, a probability, the decision, when a part of the image is covered (Fig. 7)."""
+"""Occlusion maps: cover a part of the image, and see what the network makes of it (Fig. 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import (
-    BATCHNORMS,
-    Step,
-    UnsupportedNetwork,
-    apply,
-    chain,
-    check_input,
-    conv_layers,
-    evaluating,
-    fitting,
-    logits_of,
-)
 from zfnet.data import silent
-from zfnet.incremental import Incremental
+from zfnet.forward import evaluating, logits_of, normalizes_by_batch, run
+from zfnet.graph import Step, UnsupportedNetwork, chain, conv_layers
+from zfnet.receptive_field import check_fits
+from zfnet.reference import reference
+from zfnet.validation import Target, check_input, check_positive, expand_fill, resolve_target
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """The unoccluded image: the numbers of `Occlusion`, each (N,), or without that axis for one image."""
+    """The numbers of `Occlusion` for the unoccluded image: each (N,), or a scalar for one image."""
 
     activation: Tensor | None
     probability: Tensor
@@ -37,12 +28,21 @@ class Baseline:
 
 @dataclass(frozen=True, eq=False)
 class Occlusion:
-    """What the network says for each position of the occluder; every map is (rows, cols), or (N, rows, cols) for N images.
+    """The network's response to each position of the occluder.
 
-    `activation` is the sum over positions of the feature map of the last convolutional layer whose maximum is the
-    largest in the unoccluded image, `channel` that map's number; both are None for a network without named convolutional
-    layers. `probability` and `logit` are the target's, `label` the most probable class. `boxes` (rows, cols, 4) are the
-    occluder's (top, left, bottom, right) in input pixels, clipped to the image. `target` is the class, or (N,) classes.
+    Every map is (rows, cols), or (N, rows, cols) for N images.
+
+    Attributes:
+        activation: The sum over positions of the strongest map of the last convolutional layer: the
+            map whose maximum is largest in the unoccluded image. None for a network that is not a
+            chain of modules.
+        probability: The target's probability.
+        logit: The target's logit.
+        label: The most probable class.
+        channel: The number of the strongest map, (N,) or a scalar; None where `activation` is.
+        target: The class, (N,) or a scalar.
+        boxes: The occluder (rows, cols, 4) as (top, left, bottom, right) in input pixels, clipped.
+        baseline: The same numbers for the unoccluded image.
     """
 
     activation: Tensor | None
@@ -55,13 +55,105 @@ class Occlusion:
     baseline: Baseline
 
 
-def windows(height: int, width: int, size: int, stride: int) -> Tensor:
-    """The occluder's boxes (rows, cols, 4): every `stride` pixels until the border is reached, the last one clipped.
+def occlude(
+    model: nn.Module,
+    x: Tensor,
+    target: Target = None,
+    *,
+    size: int = 32,
+    stride: int = 8,
+    fill: float | Tensor = 0.0,
+    batch: int = 64,
+    progress: Callable = silent,
+) -> Occlusion:
+    """Cover a square of the image at every position, and record the network's response.
 
-    Raises ValueError for a size or stride below 1, or a stride above the size, which would leave pixels never covered.
+    Zeiler & Fergus, section 4.2.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the class predicted without occluder.
+        size: The side of the square, in pixels.
+        stride: The distance between positions, in pixels; at most `size`.
+        fill: The content of the square: a number (0 is the mean gray), one number per channel, or a
+            tensor that broadcasts to x, such as a blurred copy.
+        batch: The number of positions per forward pass.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The maps, without a leading axis for one image.
+
+    Raises:
+        ValueError: If x, target, size, stride, fill or batch is wrong.
+        UnsupportedNetwork: If the network does not return logits.
+
+    Example:
+        >>> import torch, zfnet
+        >>> o = zfnet.occlude(zfnet.mnist(), torch.zeros(1, 3, 28, 28), target=8, size=8, stride=4)
+        >>> o.logit.shape
+        torch.Size([6, 6])
     """
-    if not isinstance(size, Integral) or not isinstance(stride, Integral) or min(size, stride) < 1:
-        raise ValueError(f"size and stride must be at least 1 and whole pixels, got {size} and {stride}")
+    with evaluating(model), torch.no_grad():
+        check_input(model, x)
+        check_positive(batch=batch)
+        boxes, fill = occluder_boxes(x.shape[2], x.shape[3], size, stride), expand_fill(fill, x)
+        batch = 1 if normalizes_by_batch(model) else batch
+        steps = _conv_chain(model, x)
+        maps, logits = zip(*(pass_images(model, steps, part.clone()) for part in x.split(batch)), strict=True)
+        logits, target = torch.cat(logits), resolve_target(target, torch.cat(logits))
+        channel = activation = None
+        if steps:
+            channel, activation = _strongest_map(torch.cat(maps))
+        baseline = [activation, *measure(logits, target)]
+        covered = measure_covered(
+            model, steps, x, fill, boxes.view(-1, 4).to(x.device), channel, target, batch=batch, progress=progress
+        )
+    grids = [None if values is None else values.view(len(x), *boxes.shape[:2]) for values in covered]
+    if len(x) == 1:  # no leading axis for one image
+        channel, target, *values = (None if v is None else v[0] for v in (channel, target, *grids, *baseline))
+        grids, baseline = values[:4], values[4:]
+    return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore[reportArgumentType]
+
+
+@reference
+def measure_covered(
+    model: nn.Module,
+    steps: Sequence[Step],
+    x: Tensor,
+    fill: Tensor,
+    boxes: Tensor,
+    channel: Tensor | None,
+    target: Tensor,
+    *,
+    batch: int,
+    progress: Callable,
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """Cover each of N images at each of P boxes, and pass it through the network.
+
+    `steps` is empty, and `channel` None, for a network that is not a chain with convolutional
+    layers. Returns activation, probability, logit and label, each (N, P), as in `Occlusion`.
+    """
+    jobs = [(n, part) for n in range(len(x)) for part in boxes.split(batch)]
+    activations, measured = [], []
+    for n, part in progress(jobs, total=len(jobs), desc="occluding"):
+        maps, logits = pass_images(model, steps, cover(x[n], part, fill[n]))
+        if channel is not None:
+            activations.append(maps[:, channel[n]].sum((1, 2)))
+        measured.append(measure(logits, target[n].expand(len(part))))
+    columns = [torch.cat(column).view(len(x), len(boxes)) for column in zip(*measured, strict=True)]
+    activation = torch.cat(activations).view(len(x), len(boxes)) if activations else None
+    return activation, *columns  # pyright: ignore[reportReturnType]
+
+
+def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
+    """Return the occluder's boxes (rows, cols, 4): every `stride` pixels, the last one clipped.
+
+    Raises:
+        ValueError: If the size or stride is not a whole number of at least 1, or if the stride is
+            above the size, which would leave pixels that are never covered.
+    """
+    check_positive(size=size, stride=stride)
     if stride > size:
         raise ValueError(
             f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size"
@@ -71,148 +163,50 @@ def windows(height: int, width: int, size: int, stride: int) -> Tensor:
     return torch.stack([top, left, (top + size).clamp_max(height), (left + size).clamp_max(width)], -1)
 
 
-def occlude(
-    model: nn.Module,
-    x: Tensor,
-    target: int | Sequence[int] | Tensor | None = None,
-    *,
-    size: int = 32,
-    stride: int = 8,
-    fill: float | Tensor = 0.0,
-    batch: int = 64,
-    incremental: bool | None = None,
-    progress: Callable = silent,
-) -> Occlusion:
-    """Cover a square of x (N, 3, H, W) at every position in turn, and record the network's response.
-
-    `target` is a class, one for each image, or None: the class predicted without occluder. `size` and `stride` are in pixels.
-    `fill` is what the square holds, in the network's input convention (0 is mean grey): a number, one for each
-    channel, or a tensor that broadcasts to x, such as a blurred copy. Memory is bounded by that of `batch` whole images.
-    Any `nn.Module` that returns logits will do. In a chain of layers only what the occluder changes is computed, exactly
-    (zfnet/incremental.py), where counting operations says that this is faster; `incremental` demands it or forbids it.
-    Raises ValueError for a bad x, size, stride or target, UnsupportedNetwork. Zeiler & Fergus, section 4.2.
-    """
-    with evaluating(model), torch.no_grad():
-        check_input(model, x)
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
-        boxes = windows(x.shape[2], x.shape[3], size, stride)
-        flat, fill = boxes.view(-1, 4).to(x.device), filling(fill, x)
-        steps = _steps(model, x)
-        if any(isinstance(m, BATCHNORMS) and m.running_mean is None for m in model.modules()):
-            batch = 1  # it normalises by what is passed together
-        parts = [_forward(model, steps, part) for part in x.split(batch)]
-        logits = torch.cat([logits for _, logits in parts])
-        targets = resolve_target(target, logits)
-        channel = activation = None
-        if steps:
-            channel = torch.cat([maps.amax((2, 3)).argmax(1) for maps, _ in parts])  # (N,) the strongest map
-            activation = torch.cat([maps.sum((2, 3)) for maps, _ in parts]).gather(1, channel[:, None])[:, 0]
-        baseline = [activation, *_measure(logits, targets)]
-
-        network, positions = _incremental(steps, x, fill, channel, flat, batch, incremental)
-        jobs = [(n, chunk) for n in range(len(x)) for chunk in flat.split(positions)]
-        columns = []
-        for n, chunk in progress(jobs, total=len(jobs), desc="occluding"):
-            if network:
-                total, logits = network(n, chunk)
-            else:
-                maps, logits = _forward(model, steps, cover(x[n], chunk, fill[n]))
-                total = logits[:, 0] if channel is None else maps[:, channel[n]].sum((1, 2))
-            columns.append((total, *_measure(logits, targets[n].expand(len(chunk)))))
-
-    maps = [torch.cat(column).view(len(x), *boxes.shape[:2]) for column in zip(*columns, strict=True)]
-    maps = [None if channel is None else maps[0], *maps[1:]]
-    if len(x) == 1:  # no leading axis for one image
-        channel, targets, *rest = (None if t is None else t[0] for t in (channel, targets, *maps, *baseline))
-        maps, baseline = rest[:4], rest[4:]
-    return Occlusion(*maps, channel, targets, boxes, Baseline(*baseline))  # pyright: ignore[reportArgumentType]
-
-
-def _incremental(
-    steps: list[Step], x: Tensor, fill: Tensor, channel: Tensor | None, boxes: Tensor, batch: int, demanded: bool | None
-) -> tuple[Incremental | None, int]:
-    """The incremental pass and how many boxes to give it at once; None and `batch` where it is impossible or does not pay."""
-    if demanded is False:
-        return None, batch
-    try:
-        if channel is None:
-            raise UnsupportedNetwork("a network that is no chain of layers needs a whole pass for each position")
-        network = Incremental(steps, conv_layers(steps)[-1], x, fill, channel)
-    except UnsupportedNetwork:
-        if demanded:
-            raise
-        return None, batch
-    share, positions = network.expected(boxes, batch)
-    return (network, positions) if demanded or share < 1 else (None, batch)
-
-
-def filling(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
-    """What stands for x where it is covered, as a tensor like x. Raises ValueError where it is not finite or does not fit."""
-    fill = torch.as_tensor(fill, dtype=x.dtype, device=x.device)
-    if fill.ndim == 1:
-        fill = fill.view(-1, 1, 1)  # one value a channel
-    if not fill.isfinite().all():
-        raise ValueError(f"{name} holds values that are not finite")
-    try:
-        return fill.expand_as(x)
-    except RuntimeError:
-        raise ValueError(f"{name} {tuple(fill.shape)} does not broadcast to x {tuple(x.shape)}") from None
-
-
 def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
-    """One image (3, H, W) or M (M, 3, H, W), each of M boxes (M, 4) filled in one of them from `fill`: (M, 3, H, W)."""
+    """Replace the pixels inside each of M boxes (M, 4) by those of `fill`: (M, 3, H, W).
+
+    `image` is one image (3, H, W), or one per box (M, 3, H, W); `fill` is like it.
+    """
     row, column = (torch.arange(n, device=image.device) for n in image.shape[-2:])
-    top, left, bottom, right = (edge[:, None] for edge in boxes.T)
+    top, left, bottom, right = (edge[:, None] for edge in boxes.T)  # (M, 1)
     inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
     return torch.where(inside[:, None], fill, image)
 
 
-def _steps(model: nn.Module, x: Tensor) -> list[Step]:
-    """The network's chain of modules; empty where it is not one, or has no convolutional layers."""
+def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
+    """The network's steps; none where it is not a chain, or has no convolutional layers."""
     try:
         steps = chain(model, x[:1])
     except UnsupportedNetwork:
         return []
+    check_fits(steps, x)
     return steps if conv_layers(steps) else []
 
 
-def _forward(model: nn.Module, steps: list[Step], batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of the last convolutional layer, where there are named ones, and logits (N, classes)."""
+@reference
+def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of the last convolutional layer, and logits (N, classes); without steps, logits twice.
+
+    May overwrite x.
+    """
     if not steps:
-        logits = logits_of(model, batch.clone(memory_format=torch.channels_last))  # it may begin in place
+        logits = logits_of(model, x)
         return logits, logits
-    batch = batch.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
-    last, x, maps = conv_layers(steps)[-1], batch, batch
-    for step in steps:
-        with fitting(x, step):
-            batch = apply(step.module, batch)
-        maps = batch if step.layer == last else maps
-    return maps, batch
+    last = conv_layers(steps)[-1]
+    t = run(steps, x, keep=(last,), switches=False)
+    if t.output.ndim != 2:
+        raise UnsupportedNetwork(f"{type(model).__name__} must return logits, got {tuple(t.output.shape)}")
+    return t[last], t.output
 
 
-def _measure(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability and logit of the targets (N,), and the most probable label, from logits (N, classes): each (N,)."""
+def _strongest_map(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """From maps (N, C, H, W), the map with the largest maximum (N,), and its sum (N,)."""
+    channel = maps.amax((2, 3)).argmax(1)
+    return channel, maps.sum((2, 3)).gather(1, channel[:, None])[:, 0]
+
+
+def measure(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability and logit of the target (N,), and the most probable label: each (N,)."""
     rows = torch.arange(len(logits), device=logits.device)
-    return logits.softmax(1)[rows, targets], logits[rows, targets], logits.argmax(1)
-
-
-def resolve_target(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
-    """The classes (N,) int64 that a target means, for logits (N, classes): None means the predicted ones. Raises ValueError."""
-    n, classes = logits.shape
-    if target is None:
-        return logits.argmax(1)
-    try:
-        target = torch.as_tensor(target, device=logits.device).reshape(-1)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"target is a class's number, or some, not {target!r}: the network's class_index finds a name's"
-        ) from None
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ValueError(f"target must be whole numbers, got {target.tolist()}")
-    target = target.to(torch.int64)
-    if len(target) not in (1, n):
-        raise ValueError(f"{len(target)} targets for {n} images: give one for all, or one for each")
-    if ((target < 0) | (target >= classes)).any():
-        raise ValueError(f"target must be a class from 0 to {classes - 1}, got {target.tolist()}")
-    return target.expand(n)
+    return logits.softmax(1)[rows, target], logits[rows, target], logits.argmax(1)

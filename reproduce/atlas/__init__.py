@@ -19,13 +19,14 @@ from reproduce.atlas import demos, sheets, summary
 from reproduce.atlas.site import prepare, read, save, shell
 from reproduce.atlas.tables import BINS, Table, edges, tabulate
 from reproduce.figure import Context, conv_weight
-from zfnet.activations import chain, conv_layers, receptive_field
 from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.graph import chain, conv_layers
 from zfnet.labels import ILSVRC_GROUPS, related_classes
 from zfnet.model import Network, device_of
 from zfnet.plot import HEAT, LINES, mosaic
+from zfnet.ranking import ranking
+from zfnet.receptive_field import receptive_field
 from zfnet.summary import Row, describe
-from zfnet.top import ranking
 
 NINE = 9  # strongest images of a feature, and of a class
 THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet

@@ -15,10 +15,11 @@ from torch import Tensor
 import zfnet
 from zfnet.data import silent
 from zfnet.data.cache import Images
-from zfnet.deconv import cut, patches_inside
 from zfnet.model import Network, device_of
 from zfnet.plot import GREY, enlarge, filter_image, mosaic, photograph, projection_image
-from zfnet.top import Top, TopActivations
+from zfnet.projection import patches_inside
+from zfnet.ranking import Top, TopActivations
+from zfnet.receptive_field import cut
 
 LARGEST, SMALLEST = 90, 48  # pixels of a tile; the patches of low layers are enlarged, for the compression blurs by pixels
 COLUMNS = 9  # tiles of a feature: its strongest images

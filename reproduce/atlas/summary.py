@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reproduce.atlas.tables import Table
 from zfnet.data.cache import Images
-from zfnet.top import Top
+from zfnet.ranking import Top
 
 LIKED = 8  # classes shown on a feature's page
 SIMILAR = 8  # features

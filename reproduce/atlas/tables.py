@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from zfnet.activations import apply, chain, conv_layers, evaluating
 from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
 from zfnet.data import silent
 from zfnet.data.cache import Images
+from zfnet.forward import evaluating, run
+from zfnet.graph import chain, conv_layers
 from zfnet.methods.attribution import derivative
 from zfnet.methods.responses import stream
 from zfnet.model import Network, device_of
@@ -124,9 +125,7 @@ def decide(model: Network, layer: str, maps: Tensor, labels: Tensor) -> tuple[Te
     above = steps[1 + next(i for i, step in enumerate(steps) if step.layer == layer) :]
     with evaluating(model), torch.enable_grad():
         leaf = maps.detach().contiguous().requires_grad_()
-        logits = leaf
-        for step in above:
-            logits = apply(step.module, logits)
+        logits = run(above, leaf, keep=(), switches=False).output
         labels = labels.to(logits.device)
         target = torch.where(labels < 0, logits.argmax(1), labels)
         share = (derivative(logits, target, leaf) * leaf).sum((2, 3))

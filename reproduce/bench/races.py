@@ -9,6 +9,7 @@ import copy
 import functools
 import importlib.util
 import statistics
+import unittest.mock
 from collections.abc import Callable
 
 import numpy as np
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import zfnet
+import zfnet.fast
 from reproduce.bench.timing import Timing, best, clock, race, spread
-from zfnet.activations import record, steps_until
-from zfnet.deconv import Projection, backproject, cut, project
+from zfnet.forward import network_steps, run
 from zfnet.occlusion import occlude
+from zfnet.projection import Projection, project, project_signal
+from zfnet.receptive_field import cut
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 OURS, ALONE, PLAIN, CAPTUM, ZENNIT = "ours", "project", "plain", "Captum", "zennit"
@@ -51,7 +54,8 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     size, stride, batches = config["size"], config["stride"], config["batches"]
 
     def plain(batch: int, x: Tensor = x):
-        return occlude(model, x, size=size, stride=stride, batch=batch, incremental=False)
+        with zfnet.fast.disabled():
+            return occlude(model, channels_last(x), size=size, stride=stride, batch=batch)
 
     batch = best(batches, lambda b: plain(b, x[:1]), device)
     methods: dict[str, Callable] = {OURS: lambda: occlude(model, x, size=size, stride=stride), PLAIN: lambda: plain(batch)}
@@ -126,7 +130,7 @@ def projection(ctx, config: dict) -> dict:
 
 def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str) -> dict[str, Callable]:
     """The other methods, each returning its units' projections as whole images."""
-    steps, rows = steps_until(model, x, layer), torch.arange(len(x))  # beside `channel` and `position`, on the CPU
+    steps, rows = network_steps(model, x, layer), torch.arange(len(x))  # beside `channel` and `position`, on the CPU
 
     def seed(maps: Tensor, chosen: Tensor) -> Tensor:
         """The chosen units' activations, all others zero."""
@@ -136,8 +140,8 @@ def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, conf
 
     @torch.no_grad()
     def plain(batch: int) -> Tensor:
-        traces = ((record(steps, x[r]), r) for r in rows.split(batch))
-        return torch.cat([backproject(t, seed(t[layer], r)) for t, r in traces])
+        traces = ((run(steps, x[r]), r) for r in rows.split(batch))
+        return torch.cat([project_signal(t, seed(t[layer], r)) for t, r in traces])
 
     batch = best(config["batches"], plain, device)
     methods: dict[str, Callable] = {PLAIN: lambda: plain(batch)}
@@ -226,7 +230,7 @@ def search(ctx, config: dict) -> dict:
     """The search over all layers against the bare pass of the same modules over the same images."""
     n = config["search"]
     images = ctx.images.batch(np.arange(n) % len(ctx.images))
-    steps = steps_until(ctx.model, images[:1].to(ctx.device), LAYERS[-1])
+    steps = network_steps(ctx.model, images[:1].to(ctx.device), LAYERS[-1])
 
     def forward() -> None:
         with torch.no_grad():
@@ -248,6 +252,18 @@ def search(ctx, config: dict) -> dict:
     return found
 
 
+def plain(model: nn.Module, x: Tensor, size: int, stride: int) -> None:
+    """Occlude by whole passes, whatever the count of operations says."""
+    with zfnet.fast.disabled():
+        occlude(model, channels_last(x), size=size, stride=stride)
+
+
+def incremental(model: nn.Module, x: Tensor, size: int, stride: int) -> None:
+    """Occlude by what changes, whatever the count of operations says."""
+    with unittest.mock.patch("zfnet.fast.incremental.pays", return_value=True):
+        occlude(model, x, size=size, stride=stride)
+
+
 def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     """The time of the way that counting operations chooses over the faster way's: 1 where the choice is right."""
     tiny = zfnet.zfnet(10, norm="none", maps=(4, 4, 4, 4, 4), fc=8).to(device)
@@ -255,8 +271,9 @@ def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     for name, network in (("this network", model), ("a network of 4 maps a layer", tiny)):
         for size in [s for s in (*config["sizes"], 192) if s >= config["choice stride"]]:
             ways = {
-                way: functools.partial(occlude, network, x, size=size, stride=config["choice stride"], incremental=way)
-                for way in (None, True, False)
+                "chosen": functools.partial(occlude, network, x, size=size, stride=config["choice stride"]),
+                "incremental": functools.partial(incremental, network, x, size, config["choice stride"]),
+                "plain": functools.partial(plain, network, x, size, config["choice stride"]),
             }
             timings = race(ways, 3, device)
             auto, *forced = (statistics.median(t.seconds) for t in timings.values())
@@ -281,9 +298,9 @@ def grow(ctx, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
     found: dict[str, dict[int, list[float]]] = {}
     for name, runs in tasks.items():
         found[name] = {}
-        for at, run in runs.items():
+        for at, task in runs.items():
             repeats = 1 if (name, at) in long else config["repeats"]
             if ctx.device != "cpu":
-                run()  # a GPU's first pass chooses its kernels
-            found[name][at] = spread([clock(run, ctx.device) for _ in range(repeats)])
+                task()  # a GPU's first pass chooses its kernels
+            found[name][at] = spread([clock(task, ctx.device) for _ in range(repeats)])
     return found

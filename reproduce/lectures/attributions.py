@@ -19,9 +19,9 @@ from matplotlib.colors import Normalize
 import zfnet
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig7_occlusion import DISTRACTOR, choose
+from zfnet.graph import UnsupportedNetwork
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.plot import ATTRIBUTION, DIVERGING, attribution_image, new_figure, photograph, show
-from zfnet.windows import UnsupportedNetwork
 
 FIGURE = Figure(
     id="attributions",

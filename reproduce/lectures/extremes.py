@@ -11,11 +11,12 @@ import torch
 from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, groups, spread, subset
-from zfnet.activations import chain, seen, sizes
+from zfnet.graph import chain
 from zfnet.methods.directions import purity
 from zfnet.methods.intervals import mean_interval
 from zfnet.methods.responses import responses
 from zfnet.plot import enlarge, new_figure, photograph, rectangle, show
+from zfnet.receptive_field import map_sizes, receptive_field_box
 
 LAYER = "conv5"
 FIGURE = Figure(
@@ -83,7 +84,7 @@ def shown(ctx, chosen: np.ndarray, tops: dict, numbers: torch.Tensor) -> dict[st
         index = top.index[numbers, :count]
         x = ctx.images.batch(chosen[index.flatten().numpy()])
         arrays[f"{name}.images"] = enlarge(photograph(x), 112).reshape(*index.shape, 112, 112, 3).astype(np.float16)
-        boxes = seen(steps, sizes(steps, (size, size)), top.position[numbers, :count])
+        boxes = receptive_field_box(steps, map_sizes(steps, (size, size)), top.position[numbers, :count])
         arrays[f"{name}.boxes"] = boxes.numpy() * 112 / size
         arrays[f"{name}.values"] = top.value[numbers, :count].numpy()
     return arrays

@@ -11,7 +11,7 @@ import torch
 
 from reproduce.claims import below, every, higher, verdict
 from reproduce.figure import Figure, Result, conv_weight
-from zfnet.activations import chain, conv_layers
+from zfnet.graph import chain, conv_layers
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
-from zfnet.deconv import cut
 from zfnet.methods.faithfulness import rank_correlation, ranks
 from zfnet.methods.gradients import unit_gradient
 from zfnet.methods.intervals import mean_interval
 from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
+from zfnet.receptive_field import cut
 
 DECONVNET, GUIDED, GRADIENT = "deconvnet", "guided back-propagation", "gradient"
 RANDOM, MIDDLE = "at random", "the middle"

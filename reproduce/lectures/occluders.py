@@ -16,8 +16,9 @@ from reproduce.paper.fig7_occlusion import choose
 from zfnet.data.images import MEAN, STD
 from zfnet.methods.faithfulness import rank_correlation
 from zfnet.methods.synthesis import blurred
-from zfnet.occlusion import cover, filling
+from zfnet.occlusion import cover
 from zfnet.plot import HEAT, at_middles, new_figure, photograph, show
+from zfnet.validation import expand_fill
 
 FIGURE = Figure(
     id="occluders",
@@ -37,7 +38,9 @@ def fillings(x: torch.Tensor) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(FIGURE.seed)
     black = -torch.tensor(MEAN, device=x.device) / torch.tensor(STD, device=x.device)
     noise = FIGURE.config["noise"] * torch.randn(x.shape, generator=generator).to(x.device)
-    return dict(zip(FILLINGS, (filling(0.0, x), filling(black, x), noise, blurred(x, FIGURE.config["blur"])), strict=True))
+    return dict(
+        zip(FILLINGS, (expand_fill(0.0, x), expand_fill(black, x), noise, blurred(x, FIGURE.config["blur"])), strict=True)
+    )
 
 
 def compute(ctx) -> Result:

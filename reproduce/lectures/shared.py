@@ -8,7 +8,7 @@ from torch.utils.data import Subset
 
 import zfnet
 from reproduce.figure import SAMPLES
-from zfnet.deconv import cut
+from zfnet.receptive_field import cut
 
 FEW = 60  # images, with fewer of which nothing is said of a population
 

@@ -14,9 +14,9 @@ import torch
 import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result, conv_weight
-from zfnet.deconv import patches_inside
 from zfnet.methods.directions import purity
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
+from zfnet.projection import patches_inside
 
 GROUPS = 50  # of classes, left out in turn
 FIGURE = Figure(

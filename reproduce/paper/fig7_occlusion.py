@@ -18,9 +18,9 @@ import yaml
 import zfnet
 from reproduce.annotated import DISTRACTOR, covered, positions, present, where
 from reproduce.figure import Figure, Result
-from zfnet.deconv import patches_inside
-from zfnet.occlusion import windows
+from zfnet.occlusion import occluder_boxes
 from zfnet.plot import at_middles, heat, label_map, mosaic, new_figure, photograph, projection_image, rectangle, show
+from zfnet.projection import patches_inside
 
 LEAST = 18
 FIGURE = Figure(
@@ -101,7 +101,7 @@ def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
                 continue
             probability = model(x).softmax(1)[0]
             target = model.wnids.index(row["wnid"]) if row["wnid"] in model.wnids else int(probability.argmax())
-            occluders = windows(*x.shape[-2:], FIGURE.config["size"], FIGURE.config["stride"])
+            occluders = occluder_boxes(*x.shape[-2:], FIGURE.config["size"], FIGURE.config["stride"])
             enough = {kind for kind, at in positions(boxes, occluders).items() if int(at.sum()) >= LEAST}
             wanted = {"elsewhere", *boxes} - (set() if row["wnid"] == HOUND else {DISTRACTOR})
             score = (wanted <= enough, float(probability[target]))

@@ -7,8 +7,8 @@ from torch import nn
 
 import zfnet
 from tests.methods.networks import SIZE, he, resnet18, small_zfnet
-from zfnet.activations import UnsupportedNetwork
 from zfnet.data.images import STD, to_pixels
+from zfnet.graph import UnsupportedNetwork
 from zfnet.methods.adversarial import BEYOND, fgsm, grey_level, iterated, loss_gradient, rubbish, smallest
 from zfnet.methods.ascent import ascend
 from zfnet.methods.synthesis import clip

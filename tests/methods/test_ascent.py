@@ -8,7 +8,7 @@ from torch import nn
 
 import zfnet
 from tests.methods.networks import SIZE, he, resnet18, small_zfnet
-from zfnet.activations import UnknownLayer
+from zfnet.graph import UnknownLayer
 from zfnet.methods.ascent import ascend, colour_root, to_frequencies, to_image
 from zfnet.methods.synthesis import blurred, clip, pixel_range, total_variation
 

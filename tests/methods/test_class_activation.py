@@ -12,7 +12,8 @@ from torch import nn
 import zfnet
 from tests.methods.networks import BUILD, SIZE, Rectified, he, out_of_place, small_zfnet, two_images
 from tests.methods.test_gradients import TARGET, close, hooks
-from zfnet.activations import Hook, UnknownLayer, UnsupportedNetwork
+from zfnet.forward import Hook
+from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.methods.class_activation import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
 
 # The default layer of each network as a module, and under the names that mean it.

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.methods.networks import resnet18, small_zfnet
-from zfnet.activations import UnsupportedNetwork
 from zfnet.data.images import to_pixels
+from zfnet.graph import UnsupportedNetwork
 from zfnet.methods.cues import (
     assemble,
     confidence,

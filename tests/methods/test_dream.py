@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.methods.networks import SIZE, resnet18, small_zfnet
-from zfnet.activations import UnknownLayer
+from zfnet.graph import UnknownLayer
 from zfnet.methods.dream import dream
 from zfnet.methods.synthesis import clip, pixel_range
 

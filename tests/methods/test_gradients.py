@@ -13,7 +13,7 @@ from torch import nn
 
 import zfnet
 from tests.methods.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet, two_images
-from zfnet.activations import UnsupportedNetwork
+from zfnet.graph import UnsupportedNetwork
 from zfnet.methods.attribution import Attribution, gradient
 from zfnet.methods.gradients import (
     deconvnet,

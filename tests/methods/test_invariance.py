@@ -6,7 +6,7 @@ import torch
 
 import zfnet
 from tests.conftest import random_he
-from zfnet.activations import UnknownLayer
+from zfnet.graph import UnknownLayer
 from zfnet.methods.intervals import bootstrap, difference_interval, mean_interval
 from zfnet.methods.invariance import IDENTITY, SHARE, invariance, r_squared, views
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import zfnet
 from tests.methods.networks import SIZE, he, resnet18, small_zfnet
-from zfnet.activations import UnknownLayer
+from zfnet.graph import UnknownLayer
 from zfnet.methods.inversion import invert
 from zfnet.methods.synthesis import features
 

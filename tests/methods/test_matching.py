@@ -87,5 +87,5 @@ def test_wrong_requests(small):
     ):
         with pytest.raises(ValueError, match="finite, finer and batch at least 1"):
             match(small, noise(2), points, **options)
-    with pytest.raises(zfnet.activations.UnknownLayer, match="conv9"):
+    with pytest.raises(zfnet.graph.UnknownLayer, match="conv9"):
         match(small, noise(2), torch.zeros(2, 1, 2), "conv9")

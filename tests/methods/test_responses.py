@@ -9,7 +9,7 @@ from torch import nn
 import zfnet
 from tests.conftest import narrow_vgg11, random_he
 from tests.methods.networks import BUILD, two_images
-from zfnet.activations import UnknownLayer, UnsupportedNetwork
+from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.methods.directions import sample_vectors
 from zfnet.methods.responses import Responses, responses, stream
 from zfnet.methods.statistics import population

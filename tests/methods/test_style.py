@@ -7,8 +7,8 @@ from torch import nn
 import zfnet
 from tests.conftest import random_he
 from tests.methods.networks import SIZE, he, resnet18, small_zfnet
-from zfnet.activations import UnknownLayer
 from zfnet.data.images import MEAN, STD
+from zfnet.graph import UnknownLayer
 from zfnet.methods.style import gram, style_transfer
 from zfnet.methods.synthesis import clip, descend, features, pixel_range, total_variation
 

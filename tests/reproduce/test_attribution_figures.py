@@ -10,12 +10,12 @@ from reproduce.bench import faithfulness
 from reproduce.figure import Context, run
 from reproduce.lectures import attributions, occluders, polar_bear
 from zfnet.data.images import to_pixels
-from zfnet.occlusion import windows
+from zfnet.occlusion import occluder_boxes
 from zfnet.plot import attribution_image
 
 
 def test_the_polar_bears_boxes_lie_in_the_image_and_are_tested():
-    boxes = windows(224, 224, polar_bear.FIGURE.config["size"], polar_bear.FIGURE.config["stride"])
+    boxes = occluder_boxes(224, 224, polar_bear.FIGURE.config["size"], polar_bear.FIGURE.config["stride"])
     annotated = yaml.safe_load(polar_bear.BOXES.read_text())
     assert len(annotated) == 10
     assert sum("snow" in found for found in annotated.values()) >= 3

@@ -24,7 +24,7 @@ from reproduce.paper import fig2_features, fig5_invariance, fig7_occlusion, fig8
 from reproduce.paper.fig7_occlusion import BOXES, HIDDEN, SHOWN
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
-from zfnet.occlusion import windows
+from zfnet.occlusion import occluder_boxes
 from zfnet.plot import mosaic, new_figure, projection_image
 from zfnet.record import Record, environment, read_record, write_figure
 from zfnet.train import tie_places
@@ -269,7 +269,7 @@ def test_the_readmes_python_runs_as_it_stands(tmp_path):
 
 
 def test_where_says_which_positions_cover_what():
-    boxes = windows(224, 224, 48, 8)
+    boxes = occluder_boxes(224, 224, 48, 8)
     found = where(boxes, {"dog": [[100, 100, 200, 200]], "face": [[0, 28, 14, 54], [90, 90, 110, 110]]})
     for r, c in ((0, 0), (0, 4), (10, 10), (15, 15), (12, 12), (22, 22)):
         top, left, bottom, right = boxes[r, c].tolist()
@@ -288,7 +288,7 @@ def test_where_says_which_positions_cover_what():
 def test_every_annotated_box_is_tested_by_some_position():
     import yaml
 
-    boxes = windows(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
+    boxes = occluder_boxes(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
     marks = yaml.safe_load(BOXES.read_text())
     assert {name for row in marks["imagenet"] for name in row["images"]} == set(marks["sha256"])
     for rows in (marks["imagenet"], marks["samples"]):
@@ -345,7 +345,7 @@ def test_fig7_prefers_images_that_leave_something_to_compare():
     least, marks = fig7_occlusion.LEAST, yaml.safe_load(BOXES.read_text())
     for row in marks["imagenet"]:  # each row has an image of which its claims can be tested
         kinds = ["elsewhere"] + ["face"] * (row["wnid"] == "n02088094")
-        occluders = windows(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
+        occluders = occluder_boxes(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
         counts = [fig7_occlusion.positions(boxes, occluders) for boxes in row["images"].values()]
         assert any(all(kind in found and found[kind].sum() >= least for kind in kinds) for found in counts)
 
@@ -384,7 +384,7 @@ def test_fig7_takes_the_most_probable_image_of_those_that_can_test_its_claims(mo
 def test_a_projection_is_covered_by_its_share_of_energy():
     pixels = torch.zeros(3, 224, 224)
     pixels[0, 100, 100], pixels[2, 10, 200] = 2.0, -1.0
-    shares = covered(pixels, boxes := windows(224, 224, 48, 8))
+    shares = covered(pixels, boxes := occluder_boxes(224, 224, 48, 8))
     for box, share in zip(boxes.view(-1, 4).tolist(), shares.flatten().tolist(), strict=True):
         inside = [t <= r < b and l <= c < right for t, l, b, right in [box] for r, c in ((100, 100), (10, 200))]
         assert share == pytest.approx(0.8 * inside[0] + 0.2 * inside[1])

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from zfnet.activations import trace
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
+from zfnet.forward import trace
 from zfnet.labels import find_class
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network

@@ -11,13 +11,13 @@ import torch
 
 import zfnet
 from zfnet import plot
-from zfnet.activations import UnknownLayer, UnsupportedNetwork
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import describe, distill_labels, evaluate, explain, occlude, project, top, train, video
 from zfnet.cli.common import UserError
 from zfnet.config import ConfigError
 from zfnet.data.cache import DataError
 from zfnet.data.images import ImageError
+from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.memory import keep_freed
 from zfnet.parallel import ParallelError
 from zfnet.train import TrainingError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from zfnet import plot
-from zfnet.activations import trace
 from zfnet.cli.common import (
     DEFAULT_LAYER,
     UserError,
@@ -17,7 +16,8 @@ from zfnet.cli.common import (
     load_photograph,
     write_picture,
 )
-from zfnet.deconv import project
+from zfnet.forward import trace
+from zfnet.projection import project
 
 NAME = "project"
 HELP = "project an activation of an image to pixels"

@@ -29,10 +29,12 @@ from zfnet.cli.common import (
 from zfnet.data import silent
 from zfnet.data.cache import Images
 from zfnet.data.samples import load_samples
-from zfnet.deconv import cut, project
 from zfnet.model import device_of
 from zfnet.parallel import join
-from zfnet.top import Top, TopActivations, top_activations
+from zfnet.projection import project
+from zfnet.ranking import Top, TopActivations
+from zfnet.receptive_field import cut
+from zfnet.top import top_activations
 
 NAME = "top"
 HELP = "find and show the strongest activations of a channel over many images"

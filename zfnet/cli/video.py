@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from zfnet import plot
-from zfnet.activations import trace
 from zfnet.cli.common import (
     DEFAULT_LAYER,
     UserError,
@@ -28,9 +27,10 @@ from zfnet.cli.common import (
     usage_errors,
 )
 from zfnet.data.frames import load_frames
-from zfnet.deconv import project
+from zfnet.forward import trace
 from zfnet.methods.explain import METHODS, explain
 from zfnet.model import device_of
+from zfnet.projection import project
 from zfnet.record import write_gif
 
 NAME = "video"

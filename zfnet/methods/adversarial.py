@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import check_input, evaluating
 from zfnet.data import silent
 from zfnet.data.images import STD
+from zfnet.forward import evaluating
 from zfnet.methods.attribution import Target, forward, slope
 from zfnet.methods.synthesis import clip, descend, pixel_range
-from zfnet.occlusion import resolve_target
+from zfnet.validation import check_input, resolve_target
 
 BEYOND = 1e-4  # of the whole range: how far over a plane DeepFool's authors step; a step onto it can end in a tie, for good
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import UnsupportedNetwork, check_input, evaluating
 from zfnet.data import silent
+from zfnet.forward import evaluating
+from zfnet.graph import UnsupportedNetwork
 from zfnet.methods.attribution import forward
 from zfnet.methods.synthesis import blurred, clip, descend, features, pixel_range, total_variation
+from zfnet.validation import check_input
 
 PLACES = ("mean", "max", "centre")  # what becomes of a map's positions
 BLUR_EVERY = 4  # steps: Yosinski et al. 2015, section 3, blur every few, for it costs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import check_input, evaluating, logits_of
-from zfnet.occlusion import resolve_target
-from zfnet.windows import UnsupportedNetwork
-
-Target = int | Sequence[int] | Tensor | None  # a class for all images, one for each, or the predicted ones
+from zfnet.forward import evaluating, logits_of
+from zfnet.graph import UnsupportedNetwork
+from zfnet.validation import Target, check_input, resolve_target
 
 # What a rectified backward pass may meet beside rectifiers: steps that are linear, choose, or normalise.
 PLAIN = (

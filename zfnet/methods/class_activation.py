@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zfnet.activations import Hook, evaluating, module_of
+from zfnet.forward import Hook, evaluating
+from zfnet.graph import UnsupportedNetwork, module_of
 from zfnet.methods.attribution import Attribution, Target, derivative, forward
 from zfnet.methods.gradients import guided_backprop, strongest
-from zfnet.occlusion import resolve_target
-from zfnet.windows import UnsupportedNetwork
+from zfnet.validation import resolve_target
 
 
 def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:

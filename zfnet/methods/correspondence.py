@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import Trace, as_names, check_input, trace
 from zfnet.data import silent
+from zfnet.forward import Trace, trace
+from zfnet.graph import layer_names
 from zfnet.occlusion import cover
+from zfnet.validation import check_input
 
 SIDE = 224  # of the images whose parts are annotated
 
@@ -110,7 +112,7 @@ def correspondence(
     Zeiler & Fergus, section 4.3, Table 1.
     """
     check_input(model, x)
-    layers = as_names(layers)
+    layers = layer_names(layers)
     if len(x) < 2:
         raise ValueError(f"a correspondence is between images: at least two are needed, got {len(x)}")
     if points.ndim != 3 or points.shape[1:] != (len(x), 2) or not len(points):

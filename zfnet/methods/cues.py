@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import check_input, evaluating
 from zfnet.data.images import standardise
+from zfnet.forward import evaluating
 from zfnet.methods.attribution import Target, forward
 from zfnet.methods.intervals import wilson
-from zfnet.occlusion import resolve_target
+from zfnet.validation import check_input, resolve_target
 
 
 def tiles(x: Tensor, grid: int) -> Tensor:

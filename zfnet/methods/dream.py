@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import check_input
 from zfnet.data import silent
-from zfnet.deconv import whole_numbers
 from zfnet.methods.attribution import slope
 from zfnet.methods.synthesis import clip, features, pixel_range
+from zfnet.validation import as_integers, check_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def dream(
             f"batch, steps and octaves must be at least 1, zoom above 1, jitter 0 or more and rate above 0; got "
             f"{batch}, {steps}, {octaves}, {zoom}, {jitter}, {rate}"
         )
-    chosen = None if channel is None else whole_numbers(channel, "channel", x.device).reshape(-1)
+    chosen = None if channel is None else as_integers(channel, "channel", x.device).reshape(-1)
     read = features(model, x, (layer,))
     generator = generator or torch.Generator().manual_seed(0)
     shifts = torch.randint(-jitter, jitter + 1, (octaves, steps, 2), generator=generator, device=generator.device).tolist()

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import check_input, evaluating
 from zfnet.data import silent
-from zfnet.occlusion import filling, resolve_target
+from zfnet.forward import evaluating
+from zfnet.validation import check_input, expand_fill, resolve_target
 
 
 def replacement_curve(
@@ -39,7 +39,7 @@ def replacement_curve(
     if not given:
         raise ValueError("old or new must be images (N, C, H, W)")
     like = max(given, key=Tensor.numel)
-    old, new = filling(old, like, "old"), filling(new, like, "new")
+    old, new = expand_fill(old, like, "old"), expand_fill(new, like, "new")
     check_input(model, old)
     if map.shape != (len(old), 1, *old.shape[2:]) or not map.isfinite().all():
         raise ValueError(f"map must be finite and ({len(old)}, 1, H, W) like the images, got {tuple(map.shape)}")

@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import evaluating, trace
 from zfnet.data import silent
-from zfnet.deconv import Projection, backproject, cut, project
+from zfnet.forward import evaluating, trace
+from zfnet.graph import UnsupportedNetwork
 from zfnet.methods.attribution import Attribution, Target, forward, gradient, rectify, slope
 from zfnet.methods.synthesis import features
-from zfnet.occlusion import filling, resolve_target
-from zfnet.windows import UnsupportedNetwork
+from zfnet.projection import Projection, project, project_signal
+from zfnet.receptive_field import cut
+from zfnet.validation import expand_fill, resolve_target
 
 
 def saliency(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -96,7 +97,7 @@ def integrated_gradients(
     Raises ValueError also for steps or batch below 1, or a baseline that does not fit.
     """
     target = predicted(model, x, target)
-    base = filling(baseline, x, "baseline")
+    base = expand_fill(baseline, x, "baseline")
 
     def on_the_way(n: int, numbers: range) -> Tensor:
         share = (torch.tensor(numbers, dtype=x.dtype, device=x.device) + 0.5) / steps
@@ -137,7 +138,7 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
     else:
         assert t.logits is not None
         target = resolve_target(target, t.logits)
-        g = backproject(t, torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0))
+        g = project_signal(t, torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0))
     return Attribution(strongest(g), g, "deconvnet", target)
 
 

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import as_names, check_input, trace
 from zfnet.data import silent
+from zfnet.forward import trace
+from zfnet.graph import layer_names
+from zfnet.validation import check_input
 
 IDENTITY = {"translation": 0.0, "scale": 1.0, "rotation": 0.0}  # the families, and the value that changes nothing
 SHARE = 0.65  # of the side: the largest round view whose shifts by 60 of 224 pixels, and all turns, stay in the square
@@ -98,7 +100,7 @@ def invariance(
     Zeiler & Fergus, section 4.1, Fig. 5.
     """
     check_input(model, squares)
-    layers = as_names(layers)
+    layers = layer_names(layers)
     values = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
     target = torch.as_tensor(target).reshape(-1)
     if len(target) != len(squares) or target.is_floating_point():

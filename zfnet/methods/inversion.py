@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import check_input
 from zfnet.data import silent
 from zfnet.methods.style import check_goal, relative
 from zfnet.methods.synthesis import descend, features, pixel_range, total_variation
+from zfnet.validation import check_input
 
 
 @dataclass(frozen=True, eq=False)

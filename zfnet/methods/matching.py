@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import trace
 from zfnet.data import silent
+from zfnet.forward import trace
 
 
 @dataclass(frozen=True, eq=False)

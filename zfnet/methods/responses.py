@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,23 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from zfnet.activations import (
-    Hook,
-    Step,
-    UnknownLayer,
-    apply,
-    as_names,
-    check_input,
-    evaluating,
-    fitting,
-    module_of,
-    steps_until,
-    steps_up_to,
-)
 from zfnet.data import silent
+from zfnet.forward import Hook, evaluating, network_steps, run
+from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, check_layers, layer_names, module_of
 from zfnet.model import device_of
-from zfnet.top import Top, ranking, together
-from zfnet.windows import UnsupportedNetwork
+from zfnet.ranking import Top, ranking
+from zfnet.top import collate
+from zfnet.validation import check_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +68,7 @@ def responses(
     Raises UnknownLayer, UnsupportedNetwork, ValueError as `stream`.
     Girshick et al. 2014, section 3.1 (images of the largest value); Szegedy et al. 2014, section 3 (directions).
     """
-    layers = as_names(layers)
+    layers = layer_names(layers)
     if directions and (other := set(directions) - set(layers)):
         raise UnknownLayer(f"directions of {', '.join(sorted(other))}, of which no responses are asked for")
     parts: dict[str, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
@@ -121,14 +111,14 @@ def stream(
     Raises UnknownLayer, UnsupportedNetwork for a module that puts out no maps (N, C, H, W) or vectors (N, C), or for
     `rectified=False` where it is not a chain; ValueError for no layers, an empty data set, or items that do not fit.
     """
-    layers = as_names(layers)
+    layers = layer_names(layers)
     if not layers or batch < 1:
         raise ValueError(f"layers must not be empty and batch at least 1, got {layers} and {batch}")
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise ValueError("the data set is empty")
     device, read = device_of(model), None
     # A generator of its own: DataLoader would otherwise draw from the global random state.
-    loader = DataLoader(dataset, batch, generator=torch.Generator(), collate_fn=together)
+    loader = DataLoader(dataset, batch, generator=torch.Generator(), collate_fn=collate)
     for item in progress(loader, total=len(loader), desc="looking"):
         x = item.to(device)
         with evaluating(model), torch.no_grad():
@@ -141,26 +131,25 @@ def stream(
 def reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool) -> Callable[[Tensor], dict[str, Tensor]]:
     """How the layers' activations are read: step by step in a chain of modules, by hooks in any other network."""
     try:
-        steps = steps_until(model, x)
+        steps = network_steps(model, x, *layers)
     except UnsupportedNetwork as error:
         if not rectified:
             message = f"what stands before a layer's ReLU can be told in a chain of modules only: {error}"
             raise UnsupportedNetwork(message) from None
         modules = {layer: module_of(model, layer, x) for layer in layers}
         return partial(read_by_hooks, model, modules)
-    return partial(read_steps, steps_up_to(steps, layers), set(layers), rectified)
+    check_layers(steps, layers)
+    return partial(read_steps, steps, layers, rectified)
 
 
-def read_steps(steps: Sequence[Step], layers: Set[str], rectified: bool, x: Tensor) -> dict[str, Tensor]:
+def read_steps(steps: Sequence[Step], layers: Sequence[str], rectified: bool, x: Tensor) -> dict[str, Tensor]:
     """The activations of the layers in a chain of steps, by name, in the order of the chain."""
-    found, signal = {}, x
-    for step in steps:
-        before = signal
-        with fitting(x, step):
-            signal = apply(step.module, signal)
-        if step.layer in layers:
-            found[step.layer] = signal if rectified or not isinstance(step.module, nn.ReLU) else before
-    return found
+    ends = {step.layer: i for i, step in enumerate(steps) if step.layer and step.layer in layers}
+    if not rectified:
+        ends = {layer: i - isinstance(steps[i].module, nn.ReLU) for layer, i in ends.items()}
+    names = {layer: steps[i].name for layer, i in ends.items()}
+    t = run([replace(step, layer=None) for step in steps], x, keep=names.values(), switches=False)
+    return {layer: t[name] for layer, name in names.items()}
 
 
 def read_by_hooks(model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor) -> dict[str, Tensor]:

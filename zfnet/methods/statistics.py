@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from zfnet.activations import as_names
 from zfnet.data import silent
+from zfnet.graph import layer_names
 from zfnet.methods.responses import positions_by_units, stream
 
 PATTERNS = 1 << 16  # the leading 16 bits of a float32: its sign, its exponent, and seven bits after the point
@@ -102,7 +102,7 @@ def population(
             counts[layer] = counts.get(layer, 0) + count(vectors).cpu()
         images += len(maps)  # pyright: ignore[reportPossiblyUnboundVariable]
     beyond = ~bin_values().isfinite()
-    layers = as_names(layers)
+    layers = layer_names(layers)
     for layer in layers:
         if counts[layer][beyond].any():
             raise ValueError(f"{layer} puts out values that are not finite")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.activations import as_names, check_input
 from zfnet.data import silent
+from zfnet.graph import layer_names
 from zfnet.methods.synthesis import clip, descend, features, total_variation
+from zfnet.validation import check_input
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
@@ -70,7 +71,7 @@ def style_transfer(
     those of `zfnet.trace`, or module paths in other networks. At most `batch` images are in memory.
     Raises ValueError for bad inputs or options, or a layer that is zero throughout; UnknownLayer, UnsupportedNetwork.
     """
-    start, style_layers = content if start is None else start, as_names(style_layers)
+    start, style_layers = content if start is None else start, layer_names(style_layers)
     if start is None:
         raise ValueError("a texture without content needs a start (N, 3, H, W), such as noise")
     for images in (start, style) if content is None else (content, style, start):

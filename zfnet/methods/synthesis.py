@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.activations import evaluating
 from zfnet.data import silent
 from zfnet.data.images import MEAN, STD
+from zfnet.forward import evaluating
 from zfnet.methods.attribution import slope
 from zfnet.methods.responses import reader
 

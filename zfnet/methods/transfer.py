@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfnet.activations import UnknownLayer, as_names, evaluating, record, steps_until
 from zfnet.checkpoint import sha256
 from zfnet.data import silent
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.images import PREPROCESSING, centre_crop
+from zfnet.forward import evaluating, network_steps, run
+from zfnet.graph import UnknownLayer, layer_names
 from zfnet.methods.attributes import LUMA
 from zfnet.model import Network, device_of
 
@@ -71,7 +72,7 @@ def extract(
     an image. Keyed by the hashes of the network's weights and of the images. Raises UnknownLayer, and ValueError for
     features beyond 65,504.
     """
-    layers, names = as_names(layers), [name for name, _ in model.named_children()]
+    layers, names = layer_names(layers), [name for name, _ in model.named_children()]
     if unknown := [layer for layer in layers if layer not in names]:
         raise UnknownLayer(f"no layer {', '.join(unknown)}; the network has {', '.join(names)}")
     side = images.pixels.shape[1]
@@ -82,13 +83,13 @@ def extract(
     partials = {layer: path.with_suffix(f".{uuid4().hex}.partial") for layer, path in missing.items()}
     if missing:
         device = device_of(model)
-        steps = steps_until(model, images.batch([0]).to(device), max(missing, key=names.index))
+        steps = network_steps(model, images.batch([0]).to(device), max(missing, key=names.index))
         kept: dict[str, np.ndarray] = {}
         batches = np.array_split(np.arange(len(images)), -(-len(images) // batch))
         try:
             with evaluating(model), torch.inference_mode():
                 for part in progress(batches, total=len(batches), desc="extracting features"):
-                    t = record(steps, images.batch(part).to(device))
+                    t = run(steps, images.batch(part).to(device), keep=missing, switches=False)
                     for layer, partial in partials.items():
                         features = t[layer].flatten(1).half().cpu().numpy()
                         if not np.isfinite(features).all():
@@ -185,13 +186,13 @@ def pooling_head(
     images = images.aligned(model.wnids, model.classes)
     layer = f"conv{model.table[-1].number}"
     device = device_of(model)
-    steps = steps_until(model, images.batch([0]).to(device), layer)
+    steps = network_steps(model, images.batch([0]).to(device), layer)
     pooled = []
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with evaluating(model), torch.inference_mode(), autocast:
         for part in progress(np.array_split(np.arange(len(images)), -(-len(images) // batch)), desc="pooling features"):
             x = images.batch(part).to(device, memory_format=torch.channels_last)
-            pooled.append(record(steps, x)[layer].float().mean((2, 3)).cpu())
+            pooled.append(run(steps, x, keep=(layer,), switches=False)[layer].float().mean((2, 3)).cpu())
     features = torch.cat(pooled).numpy()
     scale = float(features.std())
     with warnings.catch_warnings():

@@ -9,9 +9,11 @@ from torch import nn
 
 import zfnet
 from tests.conftest import narrow_vgg11, random_he
-from zfnet import many
-from zfnet.activations import UnknownLayer, conv_layers, steps_until
-from zfnet.many import merge, multiplications, project_top
+from zfnet.fast import batched, merging
+from zfnet.fast.merging import merge_windows, multiplications
+from zfnet.forward import network_steps
+from zfnet.graph import UnknownLayer, conv_layers
+from zfnet.projection import project_top
 
 
 def smaller(arch, **options):
@@ -45,7 +47,7 @@ def searched(name, n=5, k=4):
     model(images)  # the last layer of one takes its size from them
     model.eval()
     with torch.no_grad():
-        layers = conv_layers(steps_until(model, images))
+        layers = conv_layers(network_steps(model, images))
     return model, images, zfnet.top_activations(model, images, layers, k)
 
 
@@ -84,6 +86,7 @@ def test_of_a_network_with_a_pooling_between_any_two_layers():
     assert check(model, images, top) == 4 + 8 + 16
 
 
+@pytest.mark.reference
 def test_a_place_that_no_image_takes_is_left_out():
     model, images, top = searched("ZFNet", n=2, k=4)
     assert check(model, images, top) == 2 * sum(len(found.index) for found in top.values())
@@ -96,10 +99,10 @@ def test_of_nothing_there_is_nothing():
     assert list(project_top(model, images, top)) == []
 
 
-@pytest.mark.parametrize("bound", [{"KEPT": 1}, {"CROWD": 1}, {"CROWD": 0}, {"CHUNK": 1}])
+@pytest.mark.parametrize("bound", [{"MAX_SWITCHES": 1}, {"CROWD": 1}, {"CROWD": 0}, {"CHUNK": 1}])
 def test_the_bounds_change_nothing(bound, monkeypatch):
     for name, value in bound.items():
-        monkeypatch.setattr(many, name, value)
+        monkeypatch.setattr(merging if name == "CROWD" else batched, name, value)
     torch.manual_seed(2)
     model, images = smaller(zfnet.zfnet, size=224), torch.randn(3, 3, 224, 224)
     top = zfnet.top_activations(model, images, k=2)
@@ -144,6 +147,7 @@ def test_a_network_of_another_precision():
     assert p.pixels.dtype == torch.float64
 
 
+@pytest.mark.reference
 def test_what_cannot_be_projected_is_named():
     model, images, top = searched("ZFNet", n=3, k=2)
     dense = zfnet.top_activations(model, images, ("conv5", "fc6"), 2)
@@ -169,16 +173,16 @@ def test_what_cannot_be_projected_is_named():
 def test_the_way_up_is_passed_once_where_units_crowd(monkeypatch):
     model, images, top = searched("ZFNet", n=2, k=2)
     passed = []
-    real = many.trace_windows
+    real = batched.trace_windows
     monkeypatch.setattr(
-        many, "trace_windows", lambda s, x, image, window: passed.append(window.size) or real(s, x, image, window)
+        batched, "trace_windows", lambda s, x, image, window: passed.append(window.size) or real(s, x, image, window)
     )
     list(project_top(model, images, top, ("conv3", "conv4", "conv5")))
     units = sum(top[layer].index.numel() for layer in ("conv3", "conv4", "conv5"))
     assert sum(len(size) for size in passed) <= 4 < units == 64  # 5 x 5 pooled cells hold what all of an image see
 
 
-COST = multiplications(steps_until(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool2"), (224, 224))
+COST = multiplications(network_steps(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool2"), (224, 224))
 
 
 def test_the_cost_is_the_count_of_multiplications():
@@ -193,7 +197,7 @@ def test_the_cost_is_the_count_of_multiplications():
 def test_merged_windows_cover_their_own_and_cost_no_more(drawn):
     image, low, size = np.array(drawn)[:, 0], np.array(drawn)[:, 1:3], np.array(drawn)[:, 3:]
     high = np.minimum(low + size, 13)
-    owner, of, lower, upper = merge(image, low, high, COST)
+    owner, of, lower, upper = merge_windows(image, low, high, COST)
     assert (of[owner] == image).all()
     assert (lower[owner] <= low).all()
     assert (upper[owner] >= high).all()
@@ -209,7 +213,7 @@ def test_merged_windows_cover_their_own_and_cost_no_more(drawn):
 @pytest.mark.parametrize(("step", "windows"), [(1, 1), (6, 81)])
 def test_a_crowd_becomes_one_window_only_where_that_is_cheaper(step, windows):
     low = step * np.stack(np.meshgrid(np.arange(9), np.arange(9)), -1).reshape(-1, 2)
-    steps = steps_until(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool1")
-    found = merge(np.zeros(81, dtype=int), low, low + 1, multiplications(steps, (224, 224)))
-    assert len(low) > many.CROWD
+    steps = network_steps(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool1")
+    found = merge_windows(np.zeros(81, dtype=int), low, low + 1, multiplications(steps, (224, 224)))
+    assert len(low) > merging.CROWD
     assert len(found[1]) == windows

@@ -9,10 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
 from tests.conftest import any_layers, random_he
-from tests.test_occlusion import NETWORKS
-from zfnet import fields
-from zfnet.activations import layout, max_pool, trace
-from zfnet.deconv import backproject, cut, project
+from tests.fast.networks import NETWORKS
+from zfnet import forward
+from zfnet.deconv import backproject
+from zfnet.fast import patches
+from zfnet.forward import layout, max_pool, trace
+from zfnet.projection import project
+from zfnet.receptive_field import cut
 
 
 @torch.no_grad()
@@ -162,7 +165,7 @@ def test_known_activations_spare_the_layers_above_the_last_pooling(layer, order,
 def test_fields_keep_the_layout_of_the_image(name, order, monkeypatch):
     """Near-equal maxima fall otherwise with other kernels, and each layout has its own; in float32, a few do so anyway."""
     met = []
-    monkeypatch.setattr(fields, "max_pool", lambda module, x: met.append(layout(x)) or max_pool(module, x))
+    monkeypatch.setattr(forward, "max_pool", lambda module, x: met.append(layout(x)) or max_pool(module, x))
     model, photographs = NETWORKS[name](), zfnet.load_samples()
     x = photographs.batch(range(12)).contiguous(memory_format=order)
     layer = [n for n in trace(model, x[:1]).layers if n.startswith("conv")][-1]
@@ -186,13 +189,11 @@ def test_the_networks_filters_stay_as_they_were(photographs):
 
 
 def test_no_more_at_once_than_asked(plain, photographs, monkeypatch):
-    seen = []
-    original = zfnet.deconv.backproject
-    monkeypatch.setattr(
-        zfnet.deconv, "backproject", lambda t, signal, **k: seen.append(len(signal)) or original(t, signal, **k)
-    )
+    counts = []
+    original = patches.project_signal
+    monkeypatch.setattr(patches, "project_signal", lambda t, signal: counts.append(len(signal)) or original(t, signal))
     project(plain, photographs, "conv3", 0, (5, 5), batch=2)
-    assert seen == [2, 1]
-    seen.clear()
+    assert counts == [2, 1]
+    counts.clear()
     project(plain, photographs.repeat(10, 1, 1, 1), "conv5", 0, (5, 5))  # a unit of layer 5 takes 67 x 67 cells of layer 1
-    assert max(seen) * 67 * 67 * 96 <= zfnet.deconv.CHUNK
+    assert max(counts) * 67 * 67 * 96 <= patches.CHUNK

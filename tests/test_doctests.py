@@ -1,0 +1,15 @@
+"""The examples in docstrings run, and show what they say."""
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = ("deconv", "forward", "projection", "occlusion", "top", "fast")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    result = doctest.testmod(importlib.import_module(f"zfnet.{name}"))
+    assert result.attempted > 0
+    assert result.failed == 0

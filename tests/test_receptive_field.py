@@ -1,0 +1,84 @@
+"""Receptive fields, and the shapes that a network accepts."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import zfnet
+from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
+from zfnet.receptive_field import receptive_field
+
+
+def test_receptive_fields_of_the_paper(plain, photographs):
+    steps = chain(plain, photographs[:1])
+    fields = [receptive_field(steps, f"conv{i}") for i in range(1, 6)]
+    assert [f.size for f in fields] == [7, 27, 75, 107, 139]
+    assert [f.stride for f in fields] == [2, 8, 16, 16, 16]
+    box = zfnet.trace(plain, photographs[:1]).box("conv5", torch.tensor([[0, 0], [6, 6], [12, 12]]))
+    assert box[0, :2].tolist() == [0, 0]
+    assert box[2, 2:].tolist() == [224, 224]
+    assert (box[1, 2:] - box[1, :2]).tolist() == [139, 139]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([1, 3, 5, 7]), st.integers(1, 3), st.integers(0, 2), st.booleans()), min_size=1, max_size=4
+    ),
+    st.integers(0, 10**6),
+)
+def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
+    """On a network of the same geometry with positive weights and average pooling, every pixel of the field has a gradient."""
+    side, modules, linear, names, channels = 61, [], [], [], 1
+    for number, (kernel, stride, padding, pool) in enumerate(rows, 1):
+        stride, padding = min(stride, kernel), min(padding, kernel // 2)  # a stride above the kernel leaves gaps
+        conv = nn.Conv2d(channels, 2, kernel, stride, padding, bias=False)
+        nn.init.constant_(conv.weight, 0.5)
+        channels = 2
+        modules += [conv, nn.ReLU(), *([nn.MaxPool2d(3, 2)] if pool else [])]
+        linear += [conv, *([nn.AvgPool2d(3, 2)] if pool else [])]
+        names.append(f"conv{number}")
+    x = torch.zeros(1, 1, side, side, requires_grad=True)
+    try:
+        out = nn.Sequential(*linear)(x)
+    except RuntimeError:
+        return  # nothing left of the map
+    if modules and isinstance(modules[-1], nn.MaxPool2d):
+        modules, linear = modules[:-1], linear[:-1]
+        out = nn.Sequential(*linear)(x)
+    r, c = (pick // 7) % out.shape[2], (pick // 131) % out.shape[3]
+    support = torch.autograd.grad(out[0, 0, r, c], x)[0][0, 0] != 0
+    t = zfnet.trace(nn.Sequential(*modules), x.detach())
+    top, left, bottom, right = t.box(names[-1], torch.tensor([r, c])).tolist()
+    assert max(bottom - top, right - left) <= t.receptive_field(names[-1]).size
+    expected = torch.zeros(side, side, dtype=torch.bool)
+    expected[top:bottom, left:right] = True
+    assert torch.equal(support, expected)
+
+
+def test_no_receptive_field_is_invented_above_an_adaptive_pooling():
+    dense = nn.Linear(5 * 64, 4)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Conv2d(6, 5, 3, padding=1), nn.Flatten(), dense
+    )
+    x = torch.randn(1, 3, 24, 24)
+    t = zfnet.trace(model.eval(), x)
+    calls = (
+        lambda: t.receptive_field("conv2"), lambda: t.box("conv2", torch.tensor([0, 0])),
+        lambda: zfnet.project(model, x, "conv2", 1, (3, 4)), lambda: zfnet.project(model, x, "conv2", 1),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(UnsupportedNetwork, match="windows of several sizes"):
+            call()
+    assert t.receptive_field("conv1").size == 3
+    assert zfnet.project(model, x, "conv1", 1).pixels.any()
+    assert zfnet.project(model, x, "fc3", 1).pixels.shape == x.shape
+
+
+def test_a_dense_unit_sees_the_whole_image(plain, photographs):
+    t = zfnet.trace(plain, photographs)
+    assert t.box("fc7", torch.tensor([0, 0])).tolist() == [0, 0, 224, 224]
+    with pytest.raises(UnknownLayer, match="no layer 'conv9'"):
+        t.box("conv9", torch.tensor([0, 0]))

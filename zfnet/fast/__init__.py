@@ -1,0 +1,54 @@
+"""Exact accelerations of the references, and the switch that turns them off.
+
+Each computes what its reference computes, up to the rounding of floating-point sums. Without this
+folder the library is slower and complete.
+
+Example:
+    >>> import zfnet.fast
+    >>> with zfnet.fast.disabled():
+    ...     zfnet.fast.is_enabled()
+    False
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+# The one place that chooses: a reference and the function that replaces it.
+ACCELERATIONS = {
+    "zfnet.projection.project_signal": "zfnet.fast.kernels.project_signal",
+    "zfnet.projection.project_units": "zfnet.fast.patches.project_units",
+    "zfnet.projection.project_found": "zfnet.fast.batched.project_found",
+    "zfnet.occlusion.pass_images": "zfnet.fast.kernels.pass_images",
+    "zfnet.occlusion.measure_covered": "zfnet.fast.incremental.measure_covered",
+    "zfnet.top.strongest_positions": "zfnet.fast.kernels.strongest_positions",
+}
+
+_enabled: ContextVar[bool] = ContextVar("zfnet.fast", default=os.environ.get("ZFNET_FAST", "1") != "0")
+
+
+def is_enabled() -> bool:
+    """Whether accelerations are used. The environment variable `ZFNET_FAST=0` turns them off."""
+    return _enabled.get()
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Use the references alone inside this context."""
+    token = _enabled.set(False)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+def choose(reference: Callable) -> Callable:
+    """Return the acceleration of a reference, or the reference where accelerations are disabled."""
+    if not is_enabled():
+        return reference
+    module, _, name = ACCELERATIONS[f"{reference.__module__}.{reference.__qualname__}"].rpartition(".")
+    return getattr(importlib.import_module(module), name)

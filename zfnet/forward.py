@@ -1,0 +1,282 @@
+"""One forward pass: its activations and pooling switches.
+
+`trace` passes images through a network and keeps every activation. `run` is the loop under it: one
+pass over the steps of a network, which the deconvnet, occlusion and the top-k search share.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zfnet.graph import BATCHNORMS, Step, UnknownLayer, UnsupportedNetwork, chain, layers_of, steps_until
+from zfnet.receptive_field import (
+    ReceptiveField,
+    check_fits,
+    map_sizes,
+    receptive_field,
+    receptive_field_box,
+)
+from zfnet.validation import check_input, wrap_shape_errors
+
+
+@dataclass(frozen=True, eq=False)
+class Trace(Mapping):
+    """The result of one forward pass: a mapping from names to activations.
+
+    `trace["conv3"]` is the rectified map (N, C, H, W) before pooling, `trace["fc7"]` the rectified
+    vector (N, C), and `trace["pool5"]` the output of any other step.
+
+    Attributes:
+        steps: The steps of the pass.
+        outputs: The activations by name of layer or step.
+        switches: For each pooling, (N, C, h, w) int64: the flat index of each window's maximum in
+            the H x W map below, as PyTorch returns it.
+        inputs: The shape that entered each step.
+        x: The images (N, 3, H, W).
+        output: What the last step returned.
+        logits: Logits (N, classes), or None where the pass stopped earlier.
+    """
+
+    steps: tuple[Step, ...]
+    outputs: dict[str, Tensor]
+    switches: dict[str, Tensor]
+    inputs: dict[str, torch.Size]
+    x: Tensor
+    output: Tensor
+    logits: Tensor | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.outputs:
+            raise UnknownLayer(f"no layer {name!r} in this trace; it has {', '.join(self.layers)}")
+        return self.outputs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers with weights, in order: conv1, ..., fc8."""
+        return tuple(layers_of(self.steps))
+
+    def select(self, rows: Tensor) -> Trace:
+        """The trace of some of the images, repeated if wanted: rows (M,) of the N images.
+
+        Only what the way down needs is selected: the switches and the shapes.
+        """
+        return replace(self, switches={name: index[rows] for name, index in self.switches.items()})
+
+    def receptive_field(self, layer: str) -> ReceptiveField:
+        """The receptive field of a convolutional layer's units. Raises UnknownLayer."""
+        return receptive_field(self.steps, layer)
+
+    def box(self, layer: str, position: Tensor) -> Tensor:
+        """The pixels that units see: positions (..., 2) to boxes (..., 4), clipped to the image.
+
+        A box is (top, left, bottom, right). A unit of a dense layer sees the whole image.
+        Raises UnknownLayer.
+        """
+        steps = steps_until(self.steps, layer)
+        if any(isinstance(step.module, (nn.Flatten, nn.Linear)) for step in steps):
+            return torch.tensor([0, 0, *self.x.shape[2:]], device=position.device).expand(*position.shape[:-1], 4)
+        return receptive_field_box(steps, map_sizes(steps, _image_size(self.x)), position)
+
+
+def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
+    """Pass images through the network once, and keep every activation and pooling switch.
+
+    The network runs in evaluation mode and without gradients; its own mode is restored. In another
+    library's network the layers are called conv1 ... convN, fc(N+1), and so on.
+
+    Args:
+        model: A network that is a chain of modules.
+        x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
+        until: The last layer to compute; None computes all.
+
+    Returns:
+        The trace. Its `logits` are None if `until` is given.
+
+    Raises:
+        UnsupportedNetwork: If the network is not a chain of invertible modules.
+        UnknownLayer: If `until` is not a layer.
+        ValueError: If x is not a finite float batch that fits the network.
+
+    Example:
+        >>> import torch, zfnet
+        >>> t = zfnet.trace(zfnet.load("imagenet65k"), torch.zeros(1, 3, 224, 224))
+        >>> t["conv5"].shape, t.switches["pool1"].shape, t.logits.shape
+        (torch.Size([1, 256, 13, 13]), torch.Size([1, 96, 55, 55]), torch.Size([1, 1000]))
+    """
+    with evaluating(model), torch.no_grad():
+        steps = network_steps(model, x) if until is None else network_steps(model, x, until)
+        t = run(steps, x)
+    return t if until else replace(t, logits=t.output)
+
+
+def run(
+    steps: Sequence[Step],
+    x: Tensor,
+    *,
+    keep: Collection[str] | None = None,
+    switches: bool = True,
+    visit: Callable[[Step, Tensor], None] | None = None,
+) -> Trace:
+    """Pass x through the steps in order.
+
+    Args:
+        steps: The steps of a network, from `network_steps`.
+        x: Images (N, C, H, W), or maps where the steps are the upper part of a network.
+        keep: The layers and steps whose outputs the trace keeps; None keeps all. With a choice, a
+            ReLU overwrites its input where that is not kept.
+        switches: Whether to record the pooling switches.
+        visit: Called as `visit(step, output)` after each step. A later step may overwrite the
+            output.
+
+    Returns:
+        The trace.
+    """
+    outputs: dict[str, Tensor] = {}
+    index: dict[str, Tensor] = {}
+    inputs: dict[str, torch.Size] = {}
+    layers = layers_of(steps)
+    signal = x
+    for step in steps:
+        inputs[step.name] = signal.shape
+        if switches and isinstance(step.module, nn.MaxPool2d):
+            signal, index[step.name] = max_pool(step.module, signal)
+        elif keep is not None and isinstance(step.module, nn.ReLU) and not _shared(signal, x, *outputs.values()):
+            signal = signal.relu_()
+        else:
+            signal = apply(step.module, signal)
+        # "conv1" is the layer's rectified map, not the output of the convolution of that name.
+        for name in (step.layer, None if step.name in layers else step.name):
+            if name is not None and (keep is None or name in keep):
+                outputs[name] = signal
+        if visit:
+            visit(step, signal)
+    return Trace(tuple(steps), outputs, index, inputs, x, signal)
+
+
+def network_steps(model: nn.Module, x: Tensor, *until: str) -> list[Step]:
+    """Check x and return the network's steps, up to the highest of the named layers or steps.
+
+    Raises:
+        UnsupportedNetwork: If the network is not a chain of invertible modules.
+        UnknownLayer: If a name is neither a layer nor a step.
+        ValueError: If x is not a finite float batch that fits the network.
+    """
+    check_input(model, x)
+    steps = chain(model, x[:1])
+    steps = steps_until(steps, *until) if until else steps
+    check_fits(steps, x)
+    return steps
+
+
+def apply(module: nn.Module, x: Tensor) -> Tensor:
+    """Return a module's output without overwriting x, which torchvision's ReLUs would do."""
+    if isinstance(module, nn.ReLU):
+        return F.relu(x)
+    return module(x.clone() if getattr(module, "inplace", False) else x)
+
+
+def _shared(signal: Tensor, *others: Tensor) -> bool:
+    """Whether the signal is the memory of another tensor, as after a dropout in evaluation mode."""
+    return any(signal.data_ptr() == other.data_ptr() for other in others)
+
+
+def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pooled maps and switches (N, C, h, w), flat indices into the H x W maps.
+
+    CPUs pool ten times faster when maps are channels last, so other maps are copied first.
+    """
+    kernel, stride, padding, dilation = module.kernel_size, module.stride, module.padding, module.dilation
+    memory_format = layout(x)
+    if x.device.type == "cpu":
+        x = x.contiguous(memory_format=torch.channels_last)
+    pooled, switches = F.max_pool2d(x, kernel, stride, padding, dilation, module.ceil_mode, return_indices=True)
+    return pooled.contiguous(memory_format=memory_format), switches
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """Return the memory format of maps.
+
+    Convolutions round differently in each, which can move a switch between near-equal cells.
+    """
+    is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the logits (N, classes) of any network, which may overwrite x.
+
+    Raises:
+        ValueError: If x does not fit the network.
+        UnsupportedNetwork: If the network does not return logits.
+    """
+    with wrap_shape_errors(x):
+        logits = model(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnsupportedNetwork(f"{type(model).__name__} must return logits ({len(x)}, classes), got {returned}")
+    return logits
+
+
+def normalizes_by_batch(model: nn.Module) -> bool:
+    """Whether activations depend on the other images of the batch, even in evaluation mode."""
+    return any(isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and restore the mode of each module afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            if type(module).train is not nn.Module.train:  # merged adapters do more than set the flag
+                module.train()
+        training_modules = set(training)
+        for module in model.modules():
+            module.training = module in training_modules
+
+
+class Hook(AbstractContextManager):
+    """A context that keeps a module's output at one of its calls, in the thread that entered it.
+
+    `call` counts from 0; -1 is the last. The network continues with a copy, which an in-place ReLU
+    may overwrite. `maps` is the output, or None where the module was not called.
+    """
+
+    def __init__(self, module: nn.Module, call: int = -1):
+        self.module, self.call, self.maps = module, call, None
+
+    def __enter__(self):
+        calls, thread = itertools.count(), threading.get_ident()
+
+        def keep(module, inputs, output):
+            if threading.get_ident() != thread or self.call not in (-1, next(calls)):
+                return None
+            self.maps = output if isinstance(output, Tensor) else None
+            return output if self.maps is None else output.clone()
+
+        self.handle = self.module.register_forward_hook(keep)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.handle.remove()
+
+
+def _image_size(x: Tensor) -> tuple[int, int]:
+    return x.shape[2], x.shape[3]

@@ -1,0 +1,252 @@
+"""Project activations to pixels: the public entrances to the deconvnet (zfnet/deconv.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from zfnet.deconv import backproject
+from zfnet.forward import Trace, evaluating, network_steps, run
+from zfnet.graph import Step, UnknownLayer, channels_of, check_layers, conv_layers, layer_names, layers_of
+from zfnet.model import device_of
+from zfnet.ranking import Top, TopActivations
+from zfnet.receptive_field import (
+    ReceptiveField,
+    Window,
+    cut,
+    map_sizes,
+    receptive_field,
+    receptive_field_box,
+)
+from zfnet.reference import reference
+from zfnet.top import collate
+from zfnet.units import Units, as_maps, found_units, layer_size, locate, one_hot, select_units
+from zfnet.validation import check_input, check_positive
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """M activations projected to pixels.
+
+    Attributes:
+        pixels: (M, 3, H, W), signed, in units of the activation per unit of input. With `crop`,
+            receptive-field patches (M, 3, R, R), zero where the field reaches outside the image.
+        activation: (M,).
+        position: (M, 2) as (row, column) in the map.
+        channel: (M,).
+        box: (M, 4) as (top, left, bottom, right) in input pixels, clipped to the image.
+        corner: (M, 2), the top left of the unclipped receptive field. `cut(x, p.corner, R)` returns
+            the image patches that match `pixels`.
+    """
+
+    pixels: Tensor
+    activation: Tensor
+    position: Tensor
+    channel: Tensor
+    box: Tensor
+    corner: Tensor
+
+
+def project(
+    model: nn.Module,
+    x: Tensor,
+    layer: str,
+    channel: int | Tensor,
+    position: tuple[int, int] | Tensor | None = None,
+    *,
+    activation: Tensor | None = None,
+    crop: bool = False,
+    collision: str = "sum",
+    batch: int = 64,
+) -> Projection:
+    """Project one activation of each image to pixels, with all others of its layer set to zero.
+
+    Zeiler & Fergus, section 2.1. One image with M channels or positions gives M projections.
+
+    Args:
+        model: A network that is a chain of modules.
+        x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
+        layer: A layer with weights: conv1, ..., fc8.
+        channel: A feature map, or one per projection (M,).
+        position: (row, column), one per projection (M, 2), or None for each map's strongest
+            position, the first in reading order.
+        activation: The units' activations (M,) if a search has found them; they need not be
+            computed.
+        crop: Whether to return the receptive fields; of a dense layer, the whole image.
+        collision: What unpooling does where windows share a maximum: "sum", as back-propagation
+            does, or "overwrite", as `torch.nn.MaxUnpool2d` does, which loses signal.
+        batch: The number of projections to compute at once.
+
+    Returns:
+        The projections, in the order of the arguments.
+
+    Raises:
+        UnknownLayer: If the network has no such layer.
+        UnsupportedNetwork: If the network is not a chain of invertible modules.
+        IndexError: If a channel or position is outside the layer.
+        ValueError: If x does not fit the network, or another argument is wrong.
+
+    Example:
+        >>> import torch, zfnet
+        >>> x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        >>> p = zfnet.project(zfnet.load("imagenet65k"), x, "conv5", 17, crop=True)
+        >>> p.pixels.shape
+        torch.Size([1, 3, 139, 139])
+    """
+    if collision not in ("sum", "overwrite"):
+        raise ValueError(f"collision must be 'sum' or 'overwrite', got {collision!r}")
+    check_positive(batch=batch)
+    with evaluating(model), torch.no_grad():
+        steps = network_steps(model, x, layer)
+        if layer not in layers_of(steps):
+            raise UnknownLayer(f"{layer!r} has no features of its own; choose one of {', '.join(layers_of(steps))}")
+        field = receptive_field(steps, layer) if layer in conv_layers(steps) else None
+        units = select_units(steps, x, layer, channel, position, activation)
+        pixels, units = project_units(steps, x, units, field, crop=crop, collision=collision, batch=batch)
+    return _projection(steps, x, pixels, units, field)
+
+
+def project_top(
+    model: nn.Module, dataset: Dataset, top: TopActivations, layers: str | Sequence[str] | None = None, *, batch: int = 64
+) -> Iterator[tuple[str, Tensor, Projection]]:
+    """Project every activation that a search has found, to patches of its receptive field (Fig. 2).
+
+    Args:
+        model: The network that was searched.
+        dataset: The data set that was searched, of (3, H, W) tensors or (tensor, label).
+        top: The result of `zfnet.top_activations`.
+        layers: Some of the search's convolutional layers; None takes all.
+        batch: The largest number of projections to yield at once.
+
+    Returns:
+        An iterator over (layer, rank, projection), in any order. `rank` (M,) is the place of each
+        unit among its channel's strongest, from 0; the projection is that of `project` with `crop`.
+        Places that no image has taken are left out.
+
+    Raises:
+        UnknownLayer: If a layer was not searched, or is dense.
+        IndexError: If the search's units are not this network's.
+        ValueError: If the data set has another length, or items of several sizes.
+
+    Example:
+        >>> import torch, zfnet
+        >>> model, images = zfnet.mnist(), torch.rand(3, 3, 28, 28)
+        >>> top = zfnet.top_activations(model, images, "conv2", k=2)
+        >>> {layer: p.pixels.shape for layer, rank, p in zfnet.project_top(model, images, top)}
+        {'conv2': torch.Size([64, 3, 15, 15])}
+    """
+    layers = layer_names(tuple(top) if layers is None else layers)
+    check_positive(batch=batch)
+    size = len(dataset)  # pyright: ignore[reportArgumentType]
+    if size != top.images:
+        raise ValueError(f"the search was over {top.images} images, not {size}")
+    first = read_images(dataset, [0], device_of(model))
+    with evaluating(model), torch.no_grad():
+        chains = {layer: network_steps(model, first, layer) for layer in layers}
+    for layer, steps in chains.items():
+        _check_found(steps, layer, top[layer], first)
+    return project_found(model, dataset, top, chains, first, batch)
+
+
+@reference
+def project_units(
+    steps: Sequence[Step], x: Tensor, units: Units, field: ReceptiveField | None, *, crop: bool, collision: str, batch: int
+) -> tuple[Tensor, Units]:
+    """Project M units of the last step through whole maps.
+
+    `field` is the layer's receptive field, or None for a dense layer. Returns pixels (M, 3, H, W),
+    or patches (M, 3, R, R) with `crop`, and the units with their positions and activations.
+    """
+    shared = run(steps, x, keep=()) if len(x) == 1 else None  # many units of one image: one pass
+    pixels, parts = [], []
+    for chosen in torch.arange(len(units.image), device=x.device).split(batch):
+        part = units[chosen]
+        if shared is None:
+            t, rows = run(steps, x[part.image], keep=()), torch.arange(len(chosen), device=x.device)
+        else:
+            t, rows = shared.select(part.image), part.image
+        maps = as_maps(t.output)  # (N, C, H, W)
+        part = locate(maps, part, rows)
+        signal = one_hot(maps, part).view(len(chosen), *t.output.shape[1:])
+        pixels.append(project_signal(t, signal, collision=collision))
+        parts.append(part)
+    position, activation = torch.cat([p.position for p in parts]), torch.cat([p.activation for p in parts])
+    units, images = Units(units.image, units.channel, position, activation), torch.cat(pixels)
+    if crop and field:
+        return cut(images, field.offset + position * field.stride, field.size), units
+    return images, units
+
+
+@reference
+@torch.no_grad()
+def project_found(
+    model: nn.Module, dataset: Dataset, top: TopActivations, chains: Mapping[str, list[Step]], first: Tensor, batch: int
+) -> Iterator[tuple[str, Tensor, Projection]]:
+    """Project what a search has found, `batch` units of one layer at a time; see `project_top`.
+
+    `chains` holds the steps up to each layer, and `first` is the data set's first image (1, 3, H,
+    W).
+    """
+    for layer, steps in chains.items():
+        field, top_layer = receptive_field(steps, layer), top[layer]
+        channels, ranks = (top_layer.index.cpu() >= 0).nonzero().unbind(1)
+        for channel, rank in zip(channels.split(batch), ranks.split(batch), strict=True):
+            x = read_images(dataset, top_layer.index[channel, rank].tolist(), first.device, like=first)
+            check_input(model, x)
+            units = found_units(top_layer, channel, rank, x)
+            with evaluating(model):
+                patches, units = project_units(steps, x, units, field, crop=True, collision="sum", batch=batch)
+            yield layer, rank.to(x.device), _projection(steps, x, patches, units, field)
+
+
+@reference
+@torch.no_grad()
+def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tensor:
+    """Carry any signal in a trace's last layer down to pixels, as `deconv.backproject` does."""
+    return backproject(t, signal, collision=collision)
+
+
+def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor]:
+    """Cut projections (M, C, H, W) and their images to receptive fields: (M, C, field, field) each.
+
+    At the border of the image the patch is the nearest one inside.
+    """
+    corner = p.corner.clamp(0, x.shape[-1] - field)
+    return cut(p.pixels, corner, field), cut(x, corner, field)
+
+
+def read_images(dataset: Dataset, indices: list[int], device: torch.device, like: Tensor | None = None) -> Tensor:
+    """Read items as one batch (M, 3, H, W). Raises ValueError for items of several sizes."""
+    read_many = getattr(dataset, "__getitems__", None)  # PyTorch's way to read several items at once
+    x = collate(read_many(indices) if read_many else [dataset[i] for i in indices])
+    if like is not None and x.shape[1:] != like.shape[1:]:
+        raise ValueError(f"items of several sizes: {tuple(like.shape[1:])}, {tuple(x.shape[1:])}")
+    return x.to(device)
+
+
+def _projection(steps: Sequence[Step], x: Tensor, pixels: Tensor, units: Units, field: ReceptiveField | None) -> Projection:
+    """Add the boxes of the units to their pixels."""
+    assert units.position is not None
+    assert units.activation is not None
+    if field is None:  # a unit of a dense layer sees the whole image
+        box = torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(len(units.image), 4)
+        corner = torch.zeros_like(units.position)
+    else:
+        box = receptive_field_box(steps, map_sizes(steps, (x.shape[2], x.shape[3])), units.position)
+        corner = field.offset + units.position * field.stride
+    return Projection(pixels, units.activation, units.position, units.channel, box, corner)
+
+
+def _check_found(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> None:
+    """Raise UnknownLayer or IndexError where a search's units are not this layer's."""
+    check_layers(steps, [layer])
+    if layer not in conv_layers(steps):
+        raise UnknownLayer(f"{layer!r} is not convolutional: its units see the whole image; use `project`")
+    position = top.position[top.index >= 0].long()
+    outside = Window(position, position + 1).reaches_outside(layer_size(steps, first))
+    if len(top.index) != channels_of(steps) or outside:
+        raise IndexError(f"the search's units of {layer} are not this network's, or of images of another size")
