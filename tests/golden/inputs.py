@@ -28,12 +28,12 @@ from reproduce.lectures import attributes, faces_and_text, localisation, objects
 from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
 from tests.conftest import random_he
 from tests.test_benchmarks import caltech101, caltech256, voc2012
-from zfnet.activations import Trace
 from zfnet.config import load_config, parse
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
+from zfnet.forward import Trace
 from zfnet.model import Network
 from zfnet.train import new_model, train
 
@@ -253,9 +253,7 @@ def _digits_network(digits: Digits) -> Network:
     config = load_config(CONFIG)
     model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), digits.train))
     codes = torch.cat([t["fc3"] for t in _traces(model, digits.train, 4000, "fc3")])
-    weight, bias = _ridge(codes, digits.train.labels[:4000])
-    model.fc4.weight.copy_(weight)
-    model.fc4.bias.copy_(bias)
+    _fit(model.fc4, codes, digits.train.labels[:4000])
     return model
 
 
@@ -265,9 +263,7 @@ def _scenes_network() -> Network:
     scenes = load_scenes(1000, seed=0)
     model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), scenes))
     traces = list(_traces(model, scenes, 1000, "fc7"))
-    weight, bias = _ridge(torch.cat([t["fc7"] for t in traces]), scenes.labels)
-    model.fc8.weight.copy_(weight)
-    model.fc8.bias.copy_(bias)
+    _fit(model.fc8, torch.cat([t["fc7"] for t in traces]), scenes.labels)
     model.cam_head = _ridge(torch.cat([t["conv5"].mean((2, 3)) for t in traces]), scenes.labels)
     return model
 
@@ -275,6 +271,12 @@ def _scenes_network() -> Network:
 def _traces(model: Network, images: Images, count: int, until: str) -> Iterator[Trace]:
     for part in np.array_split(np.arange(count), count // 250):
         yield zfnet.trace(model, images.batch(part), until=until)
+
+
+def _fit(layer: object, codes: torch.Tensor, labels: np.ndarray) -> None:
+    assert isinstance(layer, torch.nn.Linear)
+    for parameter, values in zip((layer.weight, layer.bias), _ridge(codes, labels), strict=True):
+        parameter.copy_(values)
 
 
 def _ridge(codes: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
