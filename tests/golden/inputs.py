@@ -14,21 +14,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-import reproduce.digits
+import zfnet
 from reproduce.bench import faithfulness
+from reproduce.digits import CONFIG, Digits
 from reproduce.figure import Context, discover
 from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
 from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
+from tests.conftest import random_he
 from tests.test_benchmarks import caltech101, caltech256, voc2012
-from zfnet.config import Config, load_config, parse
+from zfnet.config import load_config, parse
+from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
-from zfnet.train import train
+from zfnet.data.scenes import load_scenes
+from zfnet.forward import Trace
+from zfnet.model import Network
+from zfnet.train import new_model, train
 
 NETWORK = "imagenet65k"
 CANNOT_RUN = {
@@ -47,7 +54,7 @@ CLASSES = {  # two classes for each photograph, of those that the network often 
     "moon": ("n03344393", "n02219486"), "motorcycle": ("n02974003", "n03785016"), "retina": ("n03658185", "n02231487"),
     "rocket": ("n03976657", "n03837869"),
 }  # fmt: skip
-CONFIG: dict[str, dict[str, Any]] = {  # smaller settings, for figures that take minutes by their own
+SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that take minutes by their own
     "accuracy": {"images": {"cpu": 26, "cuda": 26}},
     "ascent_starts": {"steps": 3, "images": 20, "targets": {"logits": [130], "conv5": [3]}},
     "attributes": {"bins": 3},
@@ -164,16 +171,16 @@ class Inputs:
     def settings(self, name: str) -> Iterator[None]:
         """Give a figure its smaller settings, tiny trainings, and annotations of the generated tree."""
         with pytest.MonkeyPatch.context() as patch:
-            for key, value in CONFIG.get(name, {}).items():
+            for key, value in SETTINGS.get(name, {}).items():
                 patch.setitem(discover()[name].FIGURE.config, key, value)
             if name in ("fig6", "tab2", "tab3"):
                 self._narrow(patch)
             if name in DATASETS:
                 patch.setattr(protocol, "FROM_SCRATCH", self._recipe(protocol.FROM_SCRATCH, _from_scratch))
             if name.startswith("mnist"):
-                patch.setattr(reproduce.digits, "CONFIG", self._recipe(reproduce.digits.CONFIG, _two_epochs))
+                patch.setattr(Digits, "model", property(_digits_network))
             if name == "faithfulness":
-                patch.setattr(faithfulness, "load_config", lambda path: _short(load_config(path)))
+                patch.setattr(faithfulness, "network", _scenes_network)
             if name in ("attributes", "faces_text", "keypoints", "localisation", "polar_bear"):
                 self._annotate(patch)
             _read.clear()
@@ -241,11 +248,44 @@ def _narrow_model(config: dict) -> None:
     config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
 
 
-def _two_epochs(config: dict) -> None:
-    (stage,) = config["stages"]
-    stage["epochs"] = 2
+@functools.cache
+def _digits_network(digits: Digits) -> Network:
+    """A network for the digits: random filters and a fitted last layer; training would amplify rounding."""
+    config = load_config(CONFIG)
+    model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), digits.train))
+    codes = torch.cat([t["fc3"] for t in _traces(model, digits.train, 4000, "fc3")])
+    _fit(model.fc4, codes, digits.train.labels[:4000])
+    return model
 
 
-def _short(config: Config) -> Config:
-    (stage,) = config.stages
-    return replace(config, stages=(replace(stage, epochs=2),))
+def _scenes_network() -> Network:
+    """A network for the scenes, likewise, with a pooling head for CAM."""
+    config = load_config(Path(str(faithfulness.__file__)).parent / faithfulness.RECIPE)
+    scenes = load_scenes(1000, seed=0)
+    model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), scenes))
+    traces = list(_traces(model, scenes, 1000, "fc7"))
+    _fit(model.fc8, torch.cat([t["fc7"] for t in traces]), scenes.labels)
+    model.cam_head = _ridge(torch.cat([t["conv5"].mean((2, 3)) for t in traces]), scenes.labels)
+    return model
+
+
+def _traces(model: Network, images: Images, count: int, until: str) -> Iterator[Trace]:
+    for part in np.array_split(np.arange(count), count // 250):
+        yield zfnet.trace(model, images.batch(part), until=until)
+
+
+def _fit(layer: object, codes: torch.Tensor, labels: np.ndarray) -> None:
+    assert isinstance(layer, torch.nn.Linear)
+    for parameter, values in zip((layer.weight, layer.bias), _ridge(codes, labels), strict=True):
+        parameter.copy_(values)
+
+
+def _ridge(codes: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (K, D) and biases (K,) of ridge regression from codes (N, D) to classes, scaled to make sure predictions."""
+    codes, kinds = codes.double(), int(labels.max()) + 1
+    wanted = torch.eye(kinds, dtype=torch.float64)[labels] - 1 / kinds
+    centered = codes - codes.mean(0)
+    covariance = centered.T @ centered / len(codes)
+    ridge = covariance + 0.01 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+    weight = 20 * torch.linalg.solve(ridge, centered.T @ wanted / len(codes)).T
+    return weight.float(), (-weight @ codes.mean(0)).float()

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 
 from reproduce.figure import Result, discover
-from tests.golden.inputs import CANNOT_RUN, CONFIG, Inputs
+from tests.golden.inputs import CANNOT_RUN, SETTINGS, Inputs
 
 FOLDER = Path(__file__).parent
 VALUES = 16  # evenly spaced values of an array that are kept
@@ -45,7 +45,7 @@ def compute(name: str, inputs: Inputs) -> dict[str, Any]:
     with inputs.settings(name), torch.no_grad():
         torch.manual_seed(script.FIGURE.seed)
         result = script.compute(context.for_figure(script.FIGURE))
-    return {"corpus": context.corpus, "settings": plain(CONFIG.get(name, {}))} | summary(result)
+    return {"corpus": context.corpus, "settings": plain(SETTINGS.get(name, {}))} | summary(result)
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def differences(golden: Any, now: Any, tolerance: Tolerance, path: str = "", sca
         yield f"{path}: {now:g}, golden {golden:g}"
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

