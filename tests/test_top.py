@@ -166,7 +166,7 @@ def test_errors(small):
         top_activations(small, Noise(3), batch=0)
     with pytest.raises(ValueError, match="items must be tensors .*, got dict"):
         top_activations(small, [{"x": torch.zeros(3, 64, 64)}])
-    with pytest.raises(ValueError, match=r"x \(3, 3, 8, 8\) does not fit the network at "):
+    with pytest.raises(ValueError, match=r"x \(1, 3, 8, 8\) does not fit the network at conv2"):
         top_activations(small, Noise(3, size=8))
     with pytest.raises(ValueError, match="Stream has no length or no index"):
         top_activations(small, Stream())

@@ -17,6 +17,7 @@ from zfnet.forward import Hook, evaluating, network_steps, run
 from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, check_layers, layer_names, module_of
 from zfnet.model import device_of
 from zfnet.ranking import Top, ranking
+from zfnet.receptive_field import check_fits
 from zfnet.top import collate
 from zfnet.validation import check_input
 
@@ -144,6 +145,7 @@ def reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool) 
 
 def read_steps(steps: Sequence[Step], layers: Sequence[str], rectified: bool, x: Tensor) -> dict[str, Tensor]:
     """The activations of the layers in a chain of steps, by name, in the order of the chain."""
+    check_fits(steps, x)  # images of another size than those that the steps were found with
     ends = {step.layer: i for i, step in enumerate(steps) if step.layer and step.layer in layers}
     if not rectified:
         ends = {layer: i - isinstance(steps[i].module, nn.ReLU) for layer, i in ends.items()}
