@@ -77,7 +77,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image
 
 
-def centre(image: Image.Image, side: int = 256) -> Image.Image:
+def center(image: Image.Image, side: int = 256) -> Image.Image:
     """Resize the smallest side to `side` and cut the central square: section 3, pixel for pixel as torchvision does it.
 
     Bilinear with antialiasing. Of a panorama only the square is resampled, which may differ by a grey level here and there:
@@ -95,7 +95,7 @@ def centre(image: Image.Image, side: int = 256) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-def standardise(pixels: Tensor) -> Tensor:
+def standardize(pixels: Tensor) -> Tensor:
     """Map uint8 pixels (..., 3, H, W) to the network's input: RGB in [0, 1] minus MEAN, over STD."""
     mean, std = (_by_channel(v, pixels.device) for v in (MEAN, STD))
     return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
@@ -109,7 +109,7 @@ def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """Invert `standardise`: (..., 3, H, W) in the network's convention to RGB in [0, 1], clipped."""
+    """Invert `standardize`: (..., 3, H, W) in the network's convention to RGB in [0, 1], clipped."""
     mean, std = (_by_channel(v, x.device) for v in (MEAN, STD))
     return (x.float() * std + mean).clamp(0, 1)
 
@@ -139,11 +139,11 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
             image.load()  # Pillow reads a file that it has opened only now
         except (OSError, SyntaxError) as error:
             raise ImageError(f"the image cannot be read: {error}") from None
-    square = np.array(centre(to_rgb(image), round(size * 256 / 224)))
-    return standardise(centre_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)).contiguous()
+    square = np.array(center(to_rgb(image), round(size * 256 / 224)))
+    return standardize(center_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)).contiguous()
 
 
-def centre_crop(pixels: Tensor, size: int) -> Tensor:
+def center_crop(pixels: Tensor, size: int) -> Tensor:
     """Cut the central size x size of (..., H, W). Raises ValueError where it is larger than the image."""
     if size > min(pixels.shape[-2:]):
         raise ValueError(f"a crop of {size} pixels is larger than the {tuple(pixels.shape[-2:])} image")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
 from zfnet.methods.attribution import forward
@@ -52,7 +52,7 @@ def ascend(
     rate: float = 0.05,
     generator: torch.Generator | None = None,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Ascent:
     r"""Climb from x (N, 3, H, W), zeros or noise, to images that excite: $\max_x S(x) - \lambda \overline{x^2} - v\,TV(x)$.
 

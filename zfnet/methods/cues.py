@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.data.images import standardise
+from zfnet.data.images import standardize
 from zfnet.forward import evaluating
 from zfnet.methods.attribution import Target, forward
 from zfnet.methods.intervals import wilson
@@ -69,7 +69,7 @@ def silhouettes(mask: Tensor) -> Tensor:
     Geirhos et al. 2019, "ImageNet-trained CNNs are biased towards texture", section 2. Raises ValueError where it is no mask.
     """
     check_mask(mask)
-    return standardise(torch.where(mask, 0, 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1))
+    return standardize(torch.where(mask, 0, 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1))
 
 
 def texture_alone(x: Tensor, mask: Tensor, side: int, generator: torch.Generator) -> Tensor:

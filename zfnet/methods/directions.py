@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.methods.responses import positions_by_units, stream
 
 
@@ -30,7 +30,7 @@ def sample_vectors(
     *,
     per_image: int = 8,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Tensor:
     """A layer's rectified activations at random positions, `per_image` of each image: (N per_image, C).
 

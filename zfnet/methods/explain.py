@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.methods.attribution import Attribution, Target
 from zfnet.methods.class_activation import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
 from zfnet.methods.gradients import (
@@ -30,7 +30,7 @@ def occlusion(
     stride: int = 8,
     fill: float | Tensor = 0.0,
     batch: int = 64,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Attribution:
     r"""The fall of the logit under an occluder: $M_{ij}$ is the mean of $S(x) - S(\tilde x)$ over those that cover (i, j).
 

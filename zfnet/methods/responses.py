@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import Hook, evaluating, network_steps, run
 from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, check_layers, layer_names, module_of
 from zfnet.model import device_of
@@ -58,7 +58,7 @@ def responses(
     directions: Mapping[str, Tensor] | None = None,
     rectified: bool = True,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> dict[str, Responses]:
     r"""Pass a data set through the network once, and keep for each image the maximum, its place and the mean of every map.
 
@@ -101,7 +101,7 @@ def stream(
     *,
     rectified: bool = True,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Iterator[dict[str, Tensor]]:
     """Pass a data set through the network once, and yield for each batch the activations of some layers, by name.
 

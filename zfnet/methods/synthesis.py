@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.images import MEAN, STD
 from zfnet.forward import evaluating
 from zfnet.methods.attribution import slope
@@ -65,7 +65,7 @@ def descend(
     steps: int,
     rate: float,
     after: Callable[[Tensor, int], Tensor] | None = None,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> tuple[Tensor, Tensor]:
     r"""Descend a loss from `start` (N, ...) with Adam: the point reached, like it, and the loss (steps, N) before each step.
 
