@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("deconv", "forward", "projection", "occlusion", "top", "fast")
+MODULES = ("data", "data.io", "data.cache", "normalization", "deconv", "forward", "projection", "occlusion", "top", "fast")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -31,7 +31,8 @@ from zfnet.data.feed import Feed
 from zfnet.data.images import center_crop
 from zfnet.data.io import file_lock
 from zfnet.evaluation import evaluate, first_dense, forward
-from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
+from zfnet.model import ARCHITECTURES, Network, device_of
+from zfnet.normalization import PaperInput
 from zfnet.parallel import ALONE, Team
 from zfnet.training.distill import Replay, Targets, distillation_loss, mixup, targets
 
