@@ -5,7 +5,19 @@ import importlib
 
 import pytest
 
-MODULES = ("data", "data.io", "data.cache", "normalization", "deconv", "forward", "projection", "occlusion", "top", "fast")
+MODULES = (
+    "data",
+    "data.io",
+    "data.cache",
+    "data.images",
+    "normalization",
+    "deconv",
+    "forward",
+    "projection",
+    "occlusion",
+    "top",
+    "fast",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

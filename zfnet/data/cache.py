@@ -22,7 +22,7 @@ from zfnet.data.io import atomic_write, file_lock
 
 
 class DataError(ValueError):
-    """Data that cannot be used. The message names the folder or the files and says what to do."""
+    """Data cannot be used. The message names the folder or files and says what to do."""
 
 
 def cache_dir() -> Path:
@@ -61,13 +61,32 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Images(Dataset):
-    """Decoded images with their labels; also a torch Dataset of (preprocessed (3, size, size) tensor, label).
+    """Decoded images with labels; a torch Dataset of (preprocessed image, label).
 
-    `pixels` (rows, side, side, 3) uint8, perhaps mapped from disk, of which image i is row `rows[i]`; `labels` (N,) int64, -1
-    where there is none; `classes` and `wnids` name the labels; `names` are the files relative to the tree's root; `digest`
-    identifies the data. An item is the central size x size of its image, in the network's input convention: the same as
-    `zfnet.preprocess` of its file. `groups` (N,) says which items come from one photograph; `masks` (N, side, side) bool mark
-    the object of a drawn scene; `skipped` are unreadable files that were left out.
+    An item is the central crop of its image, (3, size, size) float32 in the network's input
+    convention. It equals `zfnet.preprocess` of the image's file.
+
+    Attributes:
+        pixels: (rows, side, side, 3) uint8, possibly mapped from disk.
+        labels: (N,) int64; -1 marks an image without a label.
+        classes: The labels' names.
+        wnids: The labels' WordNet ids or folder names.
+        names: The N files, relative to the root of their tree.
+        digest: A hash that identifies the data.
+        size: Side of an item's crop in pixels.
+        rows: (N,) the row of `pixels` of each image; None for 0 to N - 1.
+        groups: (N,) equal for images from one photograph, or None.
+        masks: (N, side, side) bool, the objects of drawn scenes, or None.
+        skipped: Unreadable files that were left out.
+
+    Raises:
+        ValueError: `size` is larger than the side of `pixels`.
+
+    Example:
+        >>> pixels = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+        >>> images = Images(pixels, np.array([0, 1]), "ab", "ab", ["0", "1"], "", size=6)
+        >>> len(images), images[1][0].shape, images[1][1]
+        (2, torch.Size([3, 6, 6]), 1)
     """
 
     pixels: np.ndarray
@@ -96,16 +115,34 @@ class Images(Dataset):
         return list(zip(self.batch(indices), self.labels[np.asarray(indices)].tolist(), strict=True))
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Items as one input batch: (len(indices), 3, size, size) float32."""
+        """Return items as one input batch.
+
+        Args:
+            indices: The items' numbers.
+
+        Returns:
+            (len(indices), 3, size, size) float32.
+        """
         return standardize(center_crop(self.raw(indices).permute(0, 3, 1, 2), self.size).contiguous())
 
     def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Whole squares as kept: (len(indices), side, side, 3) uint8."""
+        """Return the decoded squares without cropping.
+
+        Args:
+            indices: The items' numbers.
+
+        Returns:
+            (len(indices), side, side, 3) uint8.
+        """
         chosen = np.asarray(indices)
         return torch.from_numpy(self.pixels[chosen if self.rows is None else self.rows[chosen]])
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Images:
-        """The items at `indices`, in that order; their digest says which of which data."""
+        """Return the items at `indices`, in that order, with a digest of their own.
+
+        Args:
+            indices: The items' numbers.
+        """
         chosen = np.asarray(indices)
         rows = chosen if self.rows is None else self.rows[chosen]
         return replace(
@@ -115,9 +152,16 @@ class Images(Dataset):
         )  # fmt: skip
 
     def aligned(self, wnids: Sequence[str], classes: Sequence[str]) -> Images:
-        """The same images, labelled by a network's outputs: a folder maps to an output through its name, never its place.
+        """Return the same images, labeled by a network's outputs.
 
-        Raises DataError for folders that the network has no output for, naming them.
+        A folder maps to an output by its WordNet id, never by its sorted position.
+
+        Args:
+            wnids: The WordNet ids of the network's outputs.
+            classes: The names of the network's outputs.
+
+        Raises:
+            DataError: The network has no output for some folders.
         """
         place = {wnid: i for i, wnid in enumerate(wnids)}
         missing = [wnid for wnid in self.wnids if wnid not in place]
@@ -129,10 +173,21 @@ class Images(Dataset):
 
 
 def digest(*parts: object) -> str:
-    """A sha256 over the text of the parts, for naming caches and recording what a result was made from."""
+    """Hash the text of some objects, to name caches and identify data.
+
+    Args:
+        parts: Objects, hashed by `str`.
+
+    Returns:
+        A sha256 in hexadecimal digits.
+
+    Example:
+        >>> digest("folder", 1) == digest("folder", "1")
+        True
+    """
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(str(part).encode(errors="surrogateescape") + b"\0")  # names of files may hold any bytes
+        sha.update(str(part).encode(errors="surrogateescape") + b"\0")  # file names may hold any bytes
     return sha.hexdigest()
 
 
