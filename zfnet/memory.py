@@ -1,4 +1,4 @@
-"""Memory between tensors: glibc gives a large one's back to the system when it is freed, and fetches it anew for the next."""
+"""Memory allocation: keep glibc from returning freed tensors' memory to the system."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what its freed tensors occupied, for the next ones: it grows to its peak and stays there.
+    """Let this process reuse the memory of freed tensors. It grows to its peak and stays there.
 
-    Every page that the system hands out costs a page fault and is zeroed, again for each layer of each batch; on a virtual
-    machine that was a fifth to a third of the time. Called by the commands, never by the library, for the setting is the
-    whole process's. Does nothing where the C library is not glibc.
+    Otherwise each new page costs a page fault and is zeroed, for each layer of each batch. On
+    a virtual machine that took a fifth to a third of the time. Only the commands call it,
+    because it changes the whole process. It does nothing without glibc.
+
+    Example:
+        >>> keep_freed_memory()  # doctest: +SKIP
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)  # no allocation gets pages of its own, which go back with it
-        mallopt(M_TRIM_THRESHOLD, -1)  # and the heap does not shrink
+        mallopt(M_MMAP_MAX, 0)  # no separate mappings, which are returned when freed
+        mallopt(M_TRIM_THRESHOLD, -1)  # the heap does not shrink

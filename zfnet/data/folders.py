@@ -1,4 +1,4 @@
-"""ImageNet-like trees: one folder per class, decoded once by the paper's preprocessing."""
+"""Image trees with one folder per class, decoded once by the paper's preprocessing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images, cached_array, digest
 from zfnet.data.images import PREPROCESSING, ImageError, center, read_image
 
-ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # of its 1000 sorted WordNet ids, a line each
+ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # sha256 of its 1000 sorted ids
 EXTENSIONS = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
 
@@ -29,13 +29,35 @@ def load_folder(
     names: Sequence[str] | None = None,
     progress: Callable = no_progress,
 ) -> Images:
-    """Load a tree `root/<class>/*.JPEG`: smallest side to `side`, centre square, uint8, kept in the cache.
+    """Load a tree `root/<class>/*.JPEG` as uint8 squares, which the cache keeps.
 
-    Classes are the sub-folders in sorted order, in `wnids`; `classes` are the same, or their names if they are ILSVRC's 1000.
-    `limit` keeps that many images per class, the first by name; 0 keeps all. `names` keeps the files of these names,
-    `<class>/<file>`, in the tree's order. `size` is the side of an item's central crop.
-    Raises DataError for a missing or empty tree, for class folders without images, and for unreadable files, all listed,
-    unless `skip_unreadable`, which leaves them out and names them in `skipped`.
+    Classes are the subfolders in sorted order.
+
+    Args:
+        root: The folder that holds one folder per class.
+        side: Side in pixels of the squares: the shorter side is resized to it.
+        size: Side in pixels of an item's central crop.
+        skip_unreadable: Leave unreadable files out and list them in `skipped`.
+        limit: Images per class, the first by name; 0 loads all.
+        names: Load only these files, `<class>/<file>`, in the tree's order; None loads all.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The images. `wnids` are the folders' names. `classes` are the same, or the readable
+        names if the folders are ILSVRC 2012's 1000.
+
+    Raises:
+        DataError: The tree is missing or empty, a class folder has no images, or files are
+            unreadable and `skip_unreadable` is False. The message lists them.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> (root / "cat").mkdir()
+        >>> Image.new("RGB", (40, 30)).save(root / "cat" / "0.png")
+        >>> load_folder(root, side=32, size=28)[0][0].shape
+        torch.Size([3, 28, 28])
     """
     root = Path(root)
     folders, files, labels = scan(root, limit, names)
@@ -57,14 +79,30 @@ def load_files(
     skip_unreadable: bool = False,
     progress: Callable = no_progress,
 ) -> Images:
-    """Decode the files below `root` once into squares, with their labels (N,) and the labels' names. As `load_folder`."""
+    """Decode files below `root` into squares, as `load_folder` does.
+
+    Args:
+        root: A folder that holds all files.
+        files: The N image files.
+        labels: (N,) int64 class indices.
+        classes: The classes' names.
+        wnids: The classes' WordNet ids or folder names.
+        side: Side in pixels of the squares.
+        size: Side in pixels of an item's central crop.
+        skip_unreadable: Leave unreadable files out and list them in `skipped`.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Raises:
+        DataError: Files are unreadable and `skip_unreadable` is False, or a class has no
+            readable image.
+    """
     names = [path.relative_to(root).as_posix() for path in files]
-    # The cache knows a tree by where it is and by its files' names, sizes and times; the digest knows its contents.
+    # The cache key uses path, names, sizes and times; the digest uses the contents.
     stats = [_stamp(path) for path in files]
     key = digest("folder", PREPROCESSING, root.resolve(), *names, *stats)
 
     def decode(i: int) -> tuple[np.ndarray | None, str]:
-        """The square, or None, and the file's hash, or what is wrong with it."""
+        """Return a square and its file's hash, or None and the error's message."""
         try:
             square = np.asarray(center(read_image(files[i]), side))
             return square, hashlib.sha256(files[i].read_bytes()).hexdigest()
@@ -73,7 +111,7 @@ def load_files(
 
     def fill(array: np.ndarray) -> dict:
         unreadable, hashes = {}, []
-        pool = ThreadPoolExecutor()  # Pillow releases the interpreter lock while it decodes and resizes
+        pool = ThreadPoolExecutor()  # Pillow releases the GIL while it decodes and resizes
         try:
             chunks = (pool.map(decode, range(i, min(i + 1024, len(files)))) for i in range(0, len(files), 1024))
             squares = progress(itertools.chain.from_iterable(chunks), total=len(files), desc=f"decoding {root.name}")
@@ -84,11 +122,11 @@ def load_files(
                     array[i] = square
                     hashes.append(text)
         finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted run does not decode what is still queued
+            pool.shutdown(cancel_futures=True)  # an interrupted run drops the queue
         return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
 
     def valid(about: dict) -> bool:
-        """Whether what could not be read still cannot: a right that was missing may be there now."""
+        """Check that unreadable files are still unreadable; permissions may have changed."""
         return all(decode(int(i))[0] is None for i in about["unreadable"])
 
     pixels, about = cached_array(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
@@ -108,9 +146,17 @@ def load_files(
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is listed: macOS leaves `._name.JPEG` beside a file that it copies, which is none.
+    """Whether a file is listed as an image.
 
-    A link to nothing is listed, and then unreadable, for else nobody would notice that the images have moved.
+    Hidden files are not, such as `._name.JPEG` of macOS. Broken links are, so that they are
+    reported as unreadable.
+
+    Args:
+        path: A file or link.
+
+    Example:
+        >>> is_image(Path("._0.JPEG"))
+        False
     """
     if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
         return False
@@ -118,7 +164,7 @@ def is_image(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """The size and time of a file, or of a link to nothing."""
+    """Return the size and modification time of a file, or of a broken link."""
     stat = path.stat() if path.exists() else path.lstat()
     return stat.st_size, stat.st_mtime_ns
 
@@ -165,14 +211,30 @@ def scan(root: Path, limit: int = 0, names: Sequence[str] | None = None) -> tupl
 
 @cache
 def imagenet_names() -> tuple[str, ...]:
-    """The 1000 names of ILSVRC 2012 in the order of their sorted WordNet ids, as torchvision carries them."""
+    """Return the 1000 class names of ILSVRC 2012, in the order of their sorted WordNet ids.
+
+    Example:
+        >>> imagenet_names()[160]
+        'Afghan hound'
+    """
     from torchvision.models import AlexNet_Weights
 
     return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def class_names(folders: Sequence[str]) -> list[str]:
-    """Readable names of class folders: those of ILSVRC 2012 where the folders are its 1000, else the folders' own."""
+    """Return readable names of class folders.
+
+    Args:
+        folders: The folders' names in sorted order.
+
+    Returns:
+        ILSVRC 2012's names if the folders are its 1000 WordNet ids, else the folders' names.
+
+    Example:
+        >>> class_names(["cat", "dog"])
+        ['cat', 'dog']
+    """
     return list(imagenet_names()) if names_digest(folders) == ILSVRC_2012 else list(folders)
 
 

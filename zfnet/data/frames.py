@@ -1,4 +1,4 @@
-"""The frames of a moving picture: an animated file, or a folder of images in the order of their numbers."""
+"""The frames of an animation: an animated file, or a folder of numbered images."""
 
 from __future__ import annotations
 
@@ -16,24 +16,48 @@ from zfnet.data.cache import DataError
 from zfnet.data.folders import is_image
 from zfnet.data.images import MAX_PIXELS, ImageError, preprocess, read_image, to_rgb
 
-MILLISECONDS = 100  # of a frame whose file does not say how long it is shown
+MILLISECONDS = 100  # the duration of frames that have none
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """A moving picture as network inputs `x` (N, 3, size, size), each shown for `milliseconds` (N of them)."""
+    """An animation as network inputs.
+
+    Attributes:
+        x: (N, 3, size, size) float32 in the network's input convention.
+        milliseconds: The N frames' durations.
+    """
 
     x: Tensor
     milliseconds: list[int]
 
 
 def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_progress) -> Frames:
-    """Read an animated GIF, PNG or WebP, or a folder of images, each frame preprocessed as `zfnet.preprocess` does it.
+    """Read an animated GIF, PNG or WebP, or a folder of images, and preprocess each frame.
 
-    A folder's frames are its images in the order of their names, numbers in them by value: frame2 is before frame10. Memory is
-    600 KB a frame of 224 pixels. A GIF's own times are kept; others are shown for 100 ms.
-    Raises DataError where there are fewer than two frames, or frames of different sizes; ImageError for a file that cannot be
-    read, which it names.
+    A folder's images are sorted with numbers by value, so that frame2 precedes frame10. A
+    frame of 224 pixels takes 600 KB of memory.
+
+    Args:
+        path: An animated file or a folder.
+        size: Side of the frames in pixels.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The frames. Durations are the file's, or 100 ms where it has none.
+
+    Raises:
+        DataError: There are fewer than two frames, or frames of different sizes.
+        ImageError: A file cannot be read. The message names it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "two.gif"
+        >>> one, two = Image.new("RGB", (9, 9), "red"), Image.new("RGB", (9, 9), "blue")
+        >>> one.save(path, save_all=True, append_images=[two], duration=40)
+        >>> frames = load_frames(path)
+        >>> frames.x.shape, frames.milliseconds
+        (torch.Size([2, 3, 224, 224]), [40, 40])
     """
     path = Path(path)
     if path.is_dir():
@@ -59,7 +83,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
 
 
 def _animation(path: Path):
-    """The frames of an animated file, as (image, milliseconds). Raises ImageError."""
+    """Yield (image, milliseconds) per frame of an animated file. Raises ImageError."""
     try:
         with Image.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
@@ -70,11 +94,22 @@ def _animation(path: Path):
         raise
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file or folder") from None
-    except Exception as error:  # as read_image: Pillow's decoders raise many types
+    except Exception as error:  # Pillow's decoders raise many types
         raise ImageError(f"{path}: not a readable moving picture ({error or repr(error)})") from error
 
 
 def natural_sort_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    """A name as a sorting key in which numbers go by value, of numbers (0, n), of text (1, text); a1 and a01 by their names."""
+    """Return a sorting key of a file's name in which numbers count by value.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The name's parts, numbers as (0, n) and text as (1, text), and the name to break ties.
+
+    Example:
+        >>> sorted([Path("10.png"), Path("9.png")], key=natural_sort_key)[0].name
+        '9.png'
+    """
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], path.name

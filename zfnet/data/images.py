@@ -17,8 +17,8 @@ STD = (0.229, 0.224, 0.225)
 
 PREPROCESSING = 4  # part of the cache key: raise it when decoding or resizing changes
 MAX_PIXELS = 100_000_000  # larger than any photograph of a dataset; rejects decompression bombs
-LONGEST = 32  # times the shorter side: of longer images only the central square is resampled
-TURNS = {  # EXIF orientation -> transposition that makes the image upright
+MAX_ASPECT_RATIO = 32  # times the shorter side: of longer images only the central square is resampled
+EXIF_TRANSPOSITIONS = {  # EXIF orientation -> transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
@@ -86,7 +86,7 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF: the pixels may be intact
         return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    return image.transpose(EXIF_TRANSPOSITIONS[orientation]) if orientation in EXIF_TRANSPOSITIONS else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -143,7 +143,7 @@ def center(image: Image.Image, side: int = 256) -> Image.Image:
     short = min(image.size)
     resized = [side if n == short else int(side * n / short) for n in image.size]  # torchvision's rounding
     left, top = (round((n - side) / 2) for n in resized)
-    if max(image.size) <= LONGEST * short:
+    if max(image.size) <= MAX_ASPECT_RATIO * short:
         whole = image.resize((resized[0], resized[1]), Image.Resampling.BILINEAR)
         return whole.crop((left, top, left + side, top + side))
     (left, right), (top, bottom) = (

@@ -1,4 +1,4 @@
-"""The sample photographs: the public-domain and CC0 pictures inside scikit-image, so that everything runs with no download."""
+"""The sample photographs: public-domain and CC0 pictures that ship in scikit-image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,21 @@ SCALES = (1.0, 0.6, 0.36)  # side of a crop over the short side of its photograp
 
 
 def photograph(name: str) -> Image.Image:
-    """One sample photograph, whole, as RGB. Raises DataError for another name, or where scikit-image is missing."""
+    """Load one sample photograph.
+
+    Args:
+        name: One of `PHOTOGRAPHS`, such as "cat".
+
+    Returns:
+        The full photograph as RGB.
+
+    Raises:
+        DataError: The name is unknown, or scikit-image is not installed.
+
+    Example:
+        >>> photograph("cat").size
+        (451, 300)
+    """
     if name not in PHOTOGRAPHS:
         raise DataError(f"no sample photograph {name!r}; there are {', '.join(PHOTOGRAPHS)}")
     try:
@@ -40,7 +54,21 @@ def photograph(name: str) -> Image.Image:
 
 
 def crop_boxes(width: int, height: int) -> list[tuple[int, int, int, int, int]]:
-    """Overlapping squares at three scales, as (scale index, left, top, right, bottom); neighbours share about half a side."""
+    """Lay overlapping squares at three scales over an image.
+
+    Neighbors overlap by about half a side.
+
+    Args:
+        width: The image's width in pixels.
+        height: The image's height in pixels.
+
+    Returns:
+        Tuples (scale index, left, top, right, bottom).
+
+    Example:
+        >>> tuple(map(int, crop_boxes(100, 100)[0]))
+        (0, 0, 0, 100, 100)
+    """
     boxes = []
     for number, scale in enumerate(SCALES):
         side = int(min(width, height) * scale)
@@ -53,10 +81,23 @@ def crop_boxes(width: int, height: int) -> list[tuple[int, int, int, int, int]]:
 
 
 def load_samples(size: int = 224, side: int = 256) -> Images:
-    """About 500 overlapping crops of the sample photographs, at three scales; labels are -1, `classes` the photographs.
+    """Load about 500 overlapping crops of the sample photographs, at three scales.
 
-    `groups` is one number per photograph and scale, so that `top_activations` can take at most one crop of each; `names` say
-    which photograph and where: "cat@32,0,176,144" as left, top, right, bottom.
+    Args:
+        size: Side in pixels of an item's central crop.
+        side: Side in pixels of the crops, after resizing.
+
+    Returns:
+        The crops, with labels of -1 and the photographs as `classes`. `groups` has one number
+        per photograph and scale, so that a search can keep one crop per group. `names` give
+        the photograph and the box (left, top, right, bottom): "cat@32,0,176,144".
+
+    Raises:
+        DataError: scikit-image is not installed.
+
+    Example:
+        >>> load_samples()[0][0].shape
+        torch.Size([3, 224, 224])
     """
     photographs = {name: photograph(name) for name in PHOTOGRAPHS}
     names, groups, sources = [], [], []

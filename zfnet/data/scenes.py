@@ -1,7 +1,7 @@
-"""Drawn scenes with known ground truth: a textured object of one of ten shapes on a textured ground, with distractors.
+"""Drawn scenes with ground truth: a textured object of one of ten shapes among distractors.
 
-A small ZFNet learns them in a minute on a CPU, so every mechanism is tested end to end, and every probe can be checked
-against a known answer: only the shape tells the class; colour, texture, place, size and distractors say nothing.
+A small ZFNet learns them in a minute on a CPU, which makes end-to-end tests possible. Only
+the shape predicts the class; color, texture, position, size and distractors do not.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import numpy as np
 from zfnet.data.cache import Images, cached_array, digest
 
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "heart", "bar", "arch")
-VERSION = 1  # of the drawing: part of the cache's name, to be raised when the pictures change
+VERSION = 1  # part of the cache key: raise it when the pictures change
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn scene: `image` (size, size, 3) uint8, `mask` (size, size) bool of the object, its `label` and `box`.
+    """One drawn scene.
 
-    The box is (top, left, bottom, right) in pixels, as everywhere.
+    Attributes:
+        image: (size, size, 3) uint8.
+        mask: (size, size) bool, the object's pixels.
+        label: The index of the object's shape in `SHAPES`.
+        box: The object's box (top, left, bottom, right) in pixels.
     """
 
     image: np.ndarray
@@ -30,24 +34,39 @@ class Scene:
 
 
 def draw_scene(index: int, size: int = 128, seed: int = 0, label: int | None = None) -> Scene:
-    """Draw scene number `index` of a seed: the same on every machine. The label is index modulo 10 unless given.
+    """Draw one scene, the same on every machine.
 
-    Raises ValueError for a size below 16 pixels or a label outside 0..9.
+    Args:
+        index: The scene's number.
+        size: Side in pixels, at least 16.
+        seed: Seed of the series of scenes.
+        label: The shape, 0 to 9; None takes `index` modulo 10.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: `size` is below 16 or `label` is outside 0 to 9.
+
+    Example:
+        >>> scene = draw_scene(3, size=64)
+        >>> scene.image.shape, SHAPES[scene.label]
+        ((64, 64, 3), 'star')
     """
     label = index % len(SHAPES) if label is None else label
     if size < 16 or not 0 <= label < len(SHAPES):
         raise ValueError(f"a scene has at least 16 pixels and a label of 0 to {len(SHAPES) - 1}, got {size} and {label}")
     rng = np.random.default_rng([seed, index])
-    fine, coarse = _grid(2 * size), _grid(size)  # edges are drawn twice as fine, then averaged: smooth at every size
-    ground, other, paint, stripe = _colours(rng)
+    fine, coarse = _grid(2 * size), _grid(size)  # edges are drawn at twice the resolution, then averaged
+    ground, other, paint, stripe = _colors(rng)
     image = _texture(rng, *coarse, ground, other)
-    for _ in range(rng.integers(3, 7)):  # distractors: short sticks, in front of the ground and behind the object
+    for _ in range(rng.integers(3, 7)):  # distractors: short sticks between ground and object
         (cx, cy), angle, length = rng.uniform(0.05, 0.95, 2), rng.uniform(0, np.pi), rng.uniform(0.03, 0.08)
-        u, v = _turn(coarse[0] - cx, coarse[1] - cy, angle)
+        u, v = _rotate(coarse[0] - cx, coarse[1] - cy, angle)
         image[(abs(u) < length) & (abs(v) < 0.012)] = rng.uniform(0, 1, 3)
     radius = rng.uniform(0.17, 0.27)
     cx, cy = rng.uniform(radius + 0.08, 0.92 - radius, 2)
-    u, v = _turn((fine[0] - cx) / radius, (fine[1] - cy) / radius, rng.uniform(-0.35, 0.35))
+    u, v = _rotate((fine[0] - cx) / radius, (fine[1] - cy) / radius, rng.uniform(-0.35, 0.35))
     share = _inside(SHAPES[label], u, v).reshape(size, 2, size, 2).mean((1, 3), dtype=np.float32)[..., None]
     image = image * (1 - share) + _texture(rng, *coarse, paint, stripe) * share
     image += rng.normal(0, 0.02, (size, size, 1)).astype(np.float32)
@@ -58,9 +77,20 @@ def draw_scene(index: int, size: int = 128, seed: int = 0, label: int | None = N
 
 
 def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) -> Images:
-    """Draw `count` scenes, the ten classes in turn, as `Images`; `masks` (count, side, side) marks the objects.
+    """Draw scenes as `Images`, cycling through the ten classes.
 
-    An item is the central `size` pixels of a scene `side` pixels wide, as everywhere in the project.
+    Args:
+        count: The number of scenes.
+        seed: Seed of the series of scenes.
+        size: Side in pixels of an item's central crop.
+        side: Side in pixels of the scenes.
+
+    Returns:
+        The scenes; `masks` (count, side, side) marks the objects.
+
+    Example:
+        >>> load_scenes(10, size=56, side=64)[3][0].shape
+        torch.Size([3, 56, 56])
     """
     identity = digest("scenes", VERSION, count, seed, side)
 
@@ -77,29 +107,29 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The (x, y) of each pixel's centre, in [0, 1]: (1, size) and (size, 1)."""
+    """Return the pixel centers' x (1, size) and y (size, 1) in [0, 1]."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     return axis[None, :], axis[:, None]
 
 
-def _turn(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+def _rotate(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cosine + y * sine, y * cosine - x * sine
 
 
-def _colours(rng: np.random.Generator) -> list[np.ndarray]:
-    """Two similar colours for the ground, and two similar ones for the object that differ clearly from the ground's."""
+def _colors(rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw two similar colors for the ground and two for the object, which contrast with it."""
     ground = rng.uniform(0.1, 0.9, 3)
     paint = rng.uniform(0, 1, 3)
     while np.abs(paint - ground).max() < 0.45:
         paint = rng.uniform(0, 1, 3)
-    colours = [c for base in (ground, paint) for c in (base, (base + rng.uniform(-0.18, 0.18, 3)).clip(0, 1))]
-    return [c.astype(np.float32) for c in colours]
+    colors = [c for base in (ground, paint) for c in (base, (base + rng.uniform(-0.18, 0.18, 3)).clip(0, 1))]
+    return [c.astype(np.float32) for c in colors]
 
 
 def _texture(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Stripes, checks, dots or blotches of two colours: (size, size, 3) in [0, 1]."""
-    u, v = _turn(x, y, rng.uniform(0, np.pi))
+    """Draw stripes, checks, dots or blotches of two colors: (size, size, 3) in [0, 1]."""
+    u, v = _rotate(x, y, rng.uniform(0, np.pi))
     frequency = np.float32(2 * np.pi * rng.uniform(6, 16))
     match rng.integers(4):
         case 0:
@@ -116,7 +146,7 @@ def _texture(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, one: np.nda
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which points of the plane lie in a shape of about unit radius; v points down."""
+    """Whether points are inside a shape of about unit radius; v points down."""
     r = np.hypot(u, v)
     match shape:
         case "disc":
@@ -126,7 +156,7 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         case "triangle":
             return (v < 0.7) & (2 * abs(u) - v < 1.1)
         case "star":
-            fold = abs((np.arctan2(u, -v) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)  # 0 at a point, pi/5 in a notch
+            fold = abs((np.arctan2(u, -v) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)  # 0 at a tip, pi/5 in a notch
             a, b = r * np.cos(fold), r * np.sin(fold)
             notch = 0.42 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
             return (a - 1) * notch[1] - b * (notch[0] - 1) < 0
