@@ -16,6 +16,8 @@ MODULES = (
     "data.digits",
     "data.frames",
     "normalization",
+    "checkpoint",
+    "record",
     "deconv",
     "forward",
     "projection",

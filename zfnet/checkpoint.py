@@ -1,7 +1,8 @@
-"""Checkpoints: safetensors with metadata, verified when read, replaced atomically; and the trainer's resume state.
+"""Checkpoints in safetensors with metadata: verified when read and replaced atomically.
 
-A checkpoint holds what builds the network again (architecture, options, class names) beside its weights, so that
-`zfnet.load(path)` needs nothing else. Weights are float32, float16, or int8 with one scale per output channel.
+A checkpoint holds the architecture, its options, the class names and the weights, so that
+`zfnet.load(path)` needs nothing else. Weights are float32, float16, or int8 with one scale
+per output channel. The trainer's resume state uses the same format.
 """
 
 from __future__ import annotations
@@ -26,24 +27,37 @@ from zfnet.model import ARCHITECTURES, Network, fold
 
 BUNDLED = Path(__file__).parent / "weights"
 FORMAT = 1
-CAM_HEAD = ("cam.weight", "cam.bias")  # beside the network's own weights
+CAM_HEAD = ("cam.weight", "cam.bias")  # stored with the network's weights
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used. The message names the file, says what is wrong, and what would be right."""
+    """A checkpoint cannot be used. The message names the file and the reason."""
 
 
 def load(name: str | Path, *, folded: bool = True) -> Network:
-    """Load a bundled network by name, or a checkpoint by path: eval mode, float32, CPU, gradients off.
+    """Load a network for analysis: eval mode, float32, on the CPU, without gradients.
 
-    BatchNorm is folded into the convolutions, so that the layers are exactly the paper's; `folded=False` keeps it, for
-    training on. `model.classes` and `model.wnids` name the outputs; `model.info` is the recorded recipe and accuracy.
-    Raises CheckpointError where there is no such file or name, or where the file is damaged.
+    Args:
+        name: A bundled network's name, or a checkpoint's path.
+        folded: Fold BatchNorm into the convolutions, so that the layers are the paper's. False
+            keeps it, and gradients, for further training.
+
+    Returns:
+        The network. `classes` and `wnids` name its outputs; `info` holds the recorded recipe
+        and accuracy.
+
+    Raises:
+        CheckpointError: The name or file does not exist, or the file is damaged.
+
+    Example:
+        >>> model = load("imagenet65k")
+        >>> len(model.classes)
+        1000
     """
     path = _path(name)
     tensors, meta = read_tensors(path)
     _check_arch(path, meta)
-    # Whatever torch's default device and type are; and the weights that a new network draws are not kept.
+    # Ignore torch's default device and dtype, and leave its random state unchanged.
     with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         model = ARCHITECTURES[meta["arch"]](**meta["options"]).float()
         state, model.cam_head = _split(unpack(tensors))
@@ -55,9 +69,17 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
 
 
 def structure(name: str | Path) -> Network:
-    """Build the network of `load` on the meta device, from the checkpoint's description alone.
+    """Build the network of `load` on the meta device, from the checkpoint's metadata alone.
 
-    Raises CheckpointError where there is no such file or name, or where it has no description.
+    Args:
+        name: A bundled network's name, or a checkpoint's path.
+
+    Raises:
+        CheckpointError: The name or file does not exist, or the file has no metadata.
+
+    Example:
+        >>> structure("imagenet65k").conv1.weight.device
+        device(type='meta')
     """
     path = _path(name)
     meta = read_metadata(path)
@@ -74,7 +96,7 @@ def _check_arch(path: Path, meta: dict) -> None:
 
 
 def _path(name: str | Path) -> Path:
-    """The file of a bundled network's name, or the path that was given."""
+    """Return a bundled network's file, or the given path."""
     path = BUNDLED / f"{name}.safetensors"
     if Path(name).name == str(name) and path.is_file():
         return path
@@ -86,9 +108,26 @@ def _path(name: str | Path) -> Path:
 
 
 def save(model: Network, path: str | Path, *, precision: str = "float32") -> None:
-    """Write a network atomically. `precision` is "float32", "float16" or "int8" (weights, one scale an output channel).
+    """Write a network atomically.
 
-    int8 rounds w / s to -127..127 with s = max |w| / 127 over an output channel; biases and BatchNorm stay float32.
+    int8 rounds w / s to -127..127 with s = max |w| / 127 per output channel. Biases and
+    BatchNorm stay float32.
+
+    Args:
+        model: The network.
+        path: The file to write.
+        precision: The weights' precision: "float32", "float16" or "int8".
+
+    Raises:
+        ValueError: `precision` is unknown.
+        CheckpointError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "small.safetensors"
+        >>> save(ARCHITECTURES["mnist"](), path)
+        >>> load(path).arch
+        'mnist'
     """
     state = model.state_dict() | dict(zip(CAM_HEAD, model.cam_head or (), strict=False))
     state = {name: t.detach().float().cpu().contiguous() for name, t in state.items()}
@@ -103,7 +142,19 @@ def save(model: Network, path: str | Path, *, precision: str = "float32") -> Non
 
 
 def pack(state: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
-    """Store the matrices and filters of a state dict at a lower precision; `unpack` inverts it up to rounding."""
+    """Store the weights of a state dict at a lower precision; `unpack` inverts it up to rounding.
+
+    Args:
+        state: A state dict of float32 tensors.
+        precision: "float32", "float16" or "int8".
+
+    Raises:
+        ValueError: `precision` is unknown.
+
+    Example:
+        >>> pack({"a.weight": torch.ones(2, 2)}, "int8")["a.weight"].dtype
+        torch.int8
+    """
     if precision not in ("float32", "float16", "int8"):
         raise ValueError(f"precision must be float32, float16 or int8, got {precision!r}")
     packed = {}
@@ -121,7 +172,15 @@ def pack(state: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
 
 
 def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Turn packed tensors back into a float32 state dict."""
+    """Convert packed tensors to a float32 state dict.
+
+    Args:
+        packed: The result of `pack`.
+
+    Example:
+        >>> unpack(pack({"a.weight": torch.ones(1, 2)}, "float16"))["a.weight"]
+        tensor([[1., 1.]])
+    """
     state = {}
     for name, tensor in packed.items():
         if tensor.dtype == torch.int8:
@@ -132,10 +191,21 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def initialize(model: Network, name: str | Path) -> dict:
-    """Copy a checkpoint's weights into a network of the same architecture and classes: `zfnet train --init`.
+    """Copy a checkpoint's weights into a network, as `zfnet train --init` does.
 
-    `name` as in `load`. Returns the checkpoint's `info`. Raises CheckpointError for another architecture, naming the first
-    layer that differs, and for other classes, naming the first.
+    Args:
+        model: A network of the checkpoint's architecture and classes.
+        name: A bundled network's name, or a checkpoint's path.
+
+    Returns:
+        The checkpoint's `info`.
+
+    Raises:
+        CheckpointError: The architecture or the classes differ. The message names the first
+            layer or output that differs.
+
+    Example:
+        >>> info = initialize(load("imagenet65k"), "imagenet65k")  # doctest: +SKIP
     """
     path = _path(name)
     tensors, meta = read_tensors(path)
@@ -148,13 +218,22 @@ def initialize(model: Network, name: str | Path) -> dict:
 
 
 def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
-    """The network's own weights, and its pooling head where there is one."""
+    """Separate the network's weights from its pooling head, or None."""
     own = {name: tensor for name, tensor in state.items() if name not in CAM_HEAD}
     return own, (state[CAM_HEAD[0]], state[CAM_HEAD[1]]) if CAM_HEAD[0] in state else None
 
 
 def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dict that was read from `source`. Raises CheckpointError, naming the first layer that differs."""
+    """Load a state dict into a network.
+
+    Args:
+        model: The network.
+        state: The state dict.
+        source: The file it was read from, for messages.
+
+    Raises:
+        CheckpointError: The architecture differs. The message names the first such layer.
+    """
 
     def layer(name: str) -> int:
         found = re.search(r"\d+", name)
@@ -174,13 +253,18 @@ def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Write tensors and JSON metadata atomically: a reader finds the old file or the new one, never a part of one.
+    """Write tensors and JSON metadata atomically.
 
-    A matrix whose columns come in runs of equal ones, as those of a layer with one weight per map, is stored with one column
-    per run. The recorded hash is of the whole matrices.
+    A matrix with runs of equal columns, as of a layer with one weight per map, is stored with
+    one column per run. The recorded hash is that of the full matrices.
+
+    Args:
+        path: The file to write.
+        tensors: The tensors by name.
+        meta: Metadata that JSON can hold.
 
     Raises:
-        CheckpointError: The file cannot be written, as on a full disk; the old one is unchanged.
+        CheckpointError: The file cannot be written, as on a full disk; an old one is unchanged.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
@@ -201,7 +285,17 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Read a file of `write_tensors` and verify its hash. Raises CheckpointError."""
+    """Read a file of `write_tensors` and verify its hash.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by name, and the metadata with its "sha256".
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of another kind.
+    """
     with _opened(path) as file:
         meta = _description(path, file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
@@ -214,9 +308,17 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def read_metadata(path: str | Path) -> dict:
-    """Read only the description in a file of `write_tensors`. Raises CheckpointError.
+    """Read only the metadata of a file of `write_tensors`. The hash is not verified.
 
-    The hash is not verified, because that would read all tensors.
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of another kind.
+
+    Example:
+        >>> read_metadata(BUNDLED / "imagenet65k.safetensors")["arch"]
+        'zfnet'
     """
     with _opened(path) as file:
         return _description(path, file)
@@ -224,7 +326,7 @@ def read_metadata(path: str | Path) -> dict:
 
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a safetensors file, and turn errors of reading it into CheckpointError."""
+    """Open a safetensors file, and turn read errors into CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -251,7 +353,15 @@ def _description(path: str | Path, file: Any) -> dict:
 
 
 def column_run(tensor: Tensor) -> int:
-    """The largest length of the runs of equal columns that a matrix divides into evenly; 1 for other tensors."""
+    """Return the largest run length of equal columns that divides a matrix evenly.
+
+    Args:
+        tensor: A tensor; the result is 1 unless it is a matrix.
+
+    Example:
+        >>> column_run(torch.tensor([[1, 1, 2, 2]]))
+        2
+    """
     if tensor.ndim != 2 or 0 in tensor.shape:
         return 1
     starts = (tensor[:, 1:] != tensor[:, :-1]).any(0).nonzero()[:, 0] + 1
@@ -259,7 +369,15 @@ def column_run(tensor: Tensor) -> int:
 
 
 def sha256(tensors: dict[str, Tensor], meta: dict) -> str:
-    """A hash of tensors, their names and shapes, and JSON metadata."""
+    """Hash tensors, their names and shapes, and JSON metadata.
+
+    Args:
+        tensors: The tensors by name.
+        meta: Metadata that JSON can hold.
+
+    Returns:
+        The hash in hexadecimal digits.
+    """
     sha = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

@@ -1,4 +1,4 @@
-"""result.json: what was measured, from what, on what, beside the paper's value; and pictures, written whole or not at all."""
+"""Records of results: result.json with what was measured, and atomically written pictures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ from PIL import Image
 from zfnet.data.io import atomic_write
 
 SCALES = ("paper", "subset", "samples", "smoke")
-SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on: no earlier result does
+SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on
 VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One figure's result. `measured` and `paper` are dicts of numbers under the same names where they can be compared."""
+    """One figure's result, as stored in result.json.
+
+    Attributes:
+        measured: The measured numbers by name.
+        paper: The paper's numbers, under the same names where they can be compared.
+
+    Raises:
+        ValueError: `scale` is not in SCALES, or `verdict` is not in VERDICTS.
+    """
 
     id: str
     title: str
@@ -42,8 +50,8 @@ class Record:
     files: list[str]
     seconds: float
     environment: dict[str, str] = field(default_factory=dict)
-    version: int = 0  # of the figure; 0 in records that were made before keys had versions
-    file_hashes: dict[str, str] = field(default_factory=dict)  # of the files that the figure declares
+    version: int = 0  # of the figure; 0 in records from before versions
+    file_hashes: dict[str, str] = field(default_factory=dict)  # hashes of the figure's declared files
 
     def __post_init__(self):
         if self.scale not in SCALES or self.verdict not in VERDICTS:
@@ -53,7 +61,18 @@ class Record:
 
 
 def environment(device: str) -> dict[str, str]:
-    """The git commit ("-dirty" where sources are changed), versions and device of a result; no host or path."""
+    """Describe how a result was made: commit, versions and device, without host names or paths.
+
+    Args:
+        device: A torch device, such as "cpu" or "cuda".
+
+    Returns:
+        Texts by name. The commit ends in "-dirty" where sources have uncommitted changes.
+
+    Example:
+        >>> sorted(environment("cpu"))
+        ['commit', 'device', 'python', 'torch']
+    """
     commit = _git("rev-parse", "HEAD").stdout.strip() or "unknown"
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
     return {
@@ -65,7 +84,7 @@ def environment(device: str) -> dict[str, str]:
 
 
 def sources_changed() -> bool:
-    """Whether tracked files of the sources have uncommitted changes; False outside a git repository."""
+    """Whether tracked sources have uncommitted changes; False outside a git repository."""
     return _git("diff", "--quiet", "HEAD", "--", *(f":/{name}" for name in SOURCES)).returncode == 1
 
 
@@ -74,12 +93,28 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def write_record(record: Record, folder: str | Path) -> None:
-    """Write `folder/result.json` atomically."""
+    """Write `folder/result.json` atomically.
+
+    Args:
+        record: The result.
+        folder: The figure's folder, created where it is missing.
+    """
     write_text(Path(folder) / "result.json", json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_record(folder: str | Path) -> Record | None:
-    """Read a `result.json`, or None where there is none that can be read."""
+    """Read a `result.json`.
+
+    Args:
+        folder: The figure's folder.
+
+    Returns:
+        The record, or None where it is missing or unreadable.
+
+    Example:
+        >>> read_record("no-such-folder") is None
+        True
+    """
     try:
         return Record(**json.loads((Path(folder) / "result.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -87,15 +122,27 @@ def read_record(folder: str | Path) -> Record | None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text, "utf-8")
 
 
 def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100) -> None:
-    """Write frames (N, H, W, 3) uint8 atomically as an endless GIF; each has a palette of its own, so that colours stay true.
+    """Write an endless GIF atomically. Each frame has its own palette, which keeps colors true.
 
-    `milliseconds` is one time for all or one for each; GIF keeps hundredths of a second, browsers show none below two.
-    Equal frames in a row become one that is shown longer.
+    Args:
+        frames: (N, H, W, 3) uint8. Equal consecutive frames are merged.
+        path: The file to write.
+        milliseconds: One duration for all frames, or one per frame. GIF stores hundredths of a
+            second, and browsers show none below two.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "two.gif"
+        >>> frames = np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), 255)]).astype(np.uint8)
+        >>> write_gif(frames, path)
+        >>> Image.open(path).n_frames
+        2
     """
     images = [Image.fromarray(f).quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
     times = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
@@ -104,7 +151,20 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] 
 
 
 def write_figure(figure: Figure, path: Path, quality: int = 88) -> None:
-    """Write a picture atomically; .jpg for photographic ones."""
+    """Write a matplotlib figure atomically.
+
+    Args:
+        figure: The figure.
+        path: The file to write; .jpg suits photographs.
+        quality: JPEG quality, 1 to 95.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "empty.png"
+        >>> write_figure(Figure(), path)
+        >>> path.is_file()
+        True
+    """
     options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=150, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.06, **options)
