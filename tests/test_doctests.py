@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("deconv", "forward", "projection", "occlusion", "top", "fast")
+MODULES = ("deconv", "forward", "projection", "occlusion", "top", "fast", "feature_extraction")
 
 
 @pytest.mark.parametrize("name", MODULES)
