@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
     "config", "parallel", "memory", "data", "labels", "normalization", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
-    "receptive_field", "forward", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "methods", "evaluation", "training", "train",
+    "receptive_field", "forward", "feature_extraction", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "attribution", "synthesis", "analysis", "evaluation", "training", "train",
     "plan", "record", "plot", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
@@ -36,9 +36,9 @@ def imports(path: Path) -> set[str]:
 def test_imports_only_from_the_left(path):
     own = path.relative_to(ROOT / "zfnet").parts[0].removesuffix(".py")
     if own == "fast":  # accelerations know their references; `zfnet.fast` itself imports nothing of the library
-        assert path.name == "__init__.py" or imports(path) <= {"fast", *ORDER[: ORDER.index("methods")]}
+        assert path.name == "__init__.py" or imports(path) <= {"fast", *ORDER[: ORDER.index("attribution")]}
         return
-    allowed = set(ORDER[: ORDER.index(own) + (own in ("data", "methods", "cli"))]) - {"fast"}
+    allowed = set(ORDER[: ORDER.index(own) + (own in ("data", "attribution", "synthesis", "analysis", "cli"))]) - {"fast"}
     allowed |= {"zfnet"} if own == "cli" else set()  # for the version
     if own == "reference":  # the one module that asks for accelerations
         allowed |= {"fast"}

@@ -24,6 +24,7 @@ MODULES = (
     "occlusion",
     "top",
     "fast",
+    "feature_extraction",
 )
 
 

@@ -15,10 +15,10 @@ from reproduce.atlas.sheets import LARGEST, write_picture
 from reproduce.atlas.tables import Table
 from reproduce.figure import Context
 from reproduce.paper import fig7_occlusion
+from zfnet.attribution.registry import spans
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.graph import conv_layers
-from zfnet.methods.explain import spans
 from zfnet.model import Network
 from zfnet.plot import GREY, enlarge, mosaic, photograph, projection_image
 

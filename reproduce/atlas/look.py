@@ -14,9 +14,9 @@ import zfnet
 from reproduce.atlas import constants, demos, describe_network
 from reproduce.atlas.sheets import COLUMNS, KINDS, QUALITY, ROWS, read_tiles, seen, write_picture
 from reproduce.atlas.site import prepare, read, save, shell
+from zfnet.attribution.registry import METHODS
 from zfnet.data import no_progress
 from zfnet.data.images import read_image
-from zfnet.methods.explain import METHODS
 from zfnet.model import Network, device_of
 from zfnet.plot import GREY, attribution_image, mosaic
 

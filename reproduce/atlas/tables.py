@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from zfnet.analysis.responses import stream
+from zfnet.attribution.base import derivative
 from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.forward import evaluating, run
 from zfnet.graph import chain, conv_layers
-from zfnet.methods.attribution import derivative
-from zfnet.methods.responses import stream
 from zfnet.model import Network, device_of
 
 PART = 128  # images: what an interruption costs

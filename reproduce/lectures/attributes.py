@@ -16,9 +16,9 @@ from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
 from reproduce.lectures.recognised import recognise, training_images
 from reproduce.lectures.shared import FEW
+from zfnet.analysis.attributes import ATTRIBUTES, Binned, binned
+from zfnet.analysis.intervals import bootstrap
 from zfnet.data.images import center_crop
-from zfnet.methods.attributes import ATTRIBUTES, Binned, binned
-from zfnet.methods.intervals import bootstrap
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(

@@ -18,8 +18,8 @@ import zfnet
 from reproduce.claims import above, below, every, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
+from zfnet.analysis.intervals import mean_interval
 from zfnet.data.images import standardize
-from zfnet.methods.intervals import mean_interval
 from zfnet.plot import HEAT, at_middles, heat, new_figure, show
 
 FIGURE = Figure(

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from zfnet.data.cache import cached_array, digest
 from zfnet.data.images import standardize, to_pixels
-from zfnet.methods.style import style_transfer
 from zfnet.model import Network
+from zfnet.synthesis.style import style_transfer
 
 CHUNK = 8  # images in a file of the cache
 
@@ -35,7 +35,7 @@ def paint(
     """Images x (N, 3, H, W) in the style of those numbered style (N,), made at `side` pixels and enlarged: like x.
 
     And how far each is from its content (N,), as `StyleTransfer.content`. `options` are those of
-    `zfnet.methods.style.style_transfer`.
+    `zfnet.synthesis.style.style_transfer`.
     """
     small, parts, away = resized(x, side), [], []
     for rows in torch.arange(len(x)).split(CHUNK):

@@ -15,10 +15,10 @@ import torch
 
 from reproduce.claims import above, every, higher, verdict
 from reproduce.figure import SAMPLES, Figure, Result
+from zfnet.analysis.intervals import difference_interval, mean_interval
+from zfnet.analysis.invariance import IDENTITY, SHARE, invariance, r_squared, views
 from zfnet.data.images import center, standardize
 from zfnet.data.samples import photograph as sample
-from zfnet.methods.intervals import difference_interval, mean_interval
-from zfnet.methods.invariance import IDENTITY, SHARE, invariance, r_squared, views
 from zfnet.plot import LINES, band, enlarge, mosaic, new_figure, photograph, show
 
 LAYERS = {"conv1": "layer 1", "fc7": "layer 7"}

@@ -19,11 +19,11 @@ from reproduce.figure import Figure, Result
 from reproduce.paper import ablations
 from reproduce.paper.ablations import NO_TREE, SETTINGS, keep, load, recipe, trained_in
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
+from zfnet.analysis.intervals import mean_interval
+from zfnet.analysis.statistics import population
 from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
 from zfnet.evaluation import evaluate
-from zfnet.methods.intervals import mean_interval
-from zfnet.methods.statistics import population
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
 from zfnet.train import Diverged
 

@@ -17,10 +17,7 @@ import torch.nn.functional as F
 import zfnet
 from reproduce.digits import TRAINING_VERSION
 from reproduce.figure import REPOSITORY, Context, Figure
-from zfnet.config import load_config, to_dict
-from zfnet.data.benchmarks import load_caltech101, load_caltech256
-from zfnet.data.cache import Images, cache_dir, digest
-from zfnet.methods.transfer import (
+from zfnet.analysis.transfer import (
     CHOICES,
     coordinates,
     extract,
@@ -29,6 +26,9 @@ from zfnet.methods.transfer import (
     gram,
     per_class_accuracy,
 )
+from zfnet.config import load_config, to_dict
+from zfnet.data.benchmarks import load_caltech101, load_caltech256
+from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.train import train
 
 LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}

@@ -21,8 +21,8 @@ from reproduce.paper.protocol import (
     unseen,
     words,
 )
+from zfnet.analysis.transfer import softmax
 from zfnet.config import load_config
-from zfnet.methods.transfer import softmax
 from zfnet.plot import LINES, draw_table, new_figure
 
 FIGURE = Figure(

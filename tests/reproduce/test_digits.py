@@ -12,9 +12,9 @@ from reproduce.digits import Digits, grey
 from reproduce.figure import Context, discover, run
 from reproduce.lectures import mlp_lines, mnist_eights, mnist_occlusion, mnist_pca, mnist_templates
 from tests.data.test_digits import write_mnist
+from zfnet.analysis.intervals import correlation_interval
 from zfnet.data import no_progress
 from zfnet.data.digits import load_digits
-from zfnet.methods.intervals import correlation_interval
 from zfnet.record import read_record
 
 IDS = ("mlp_lines", "mnist_eights", "mnist_occlusion", "mnist_pca", "mnist_templates")

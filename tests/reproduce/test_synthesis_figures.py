@@ -22,11 +22,11 @@ from reproduce.lectures import (
     style_transfer,
     textures,
 )
-from tests.methods.networks import small_zfnet
+from tests.networks import small_zfnet
 from zfnet.data import no_progress
 from zfnet.data.images import standardize
-from zfnet.methods.adversarial import fgsm, grey_level, loss_gradient
-from zfnet.methods.synthesis import clip
+from zfnet.synthesis.adversarial import fgsm, grey_level, loss_gradient
+from zfnet.synthesis.base import clip
 
 SCRIPTS = {
     filter_sheets: {"channels": 4, "images": 5, "steps": 3},
