@@ -140,6 +140,7 @@ def center(image: Image.Image, side: int = 256) -> Image.Image:
         >>> center(Image.new("RGB", (500, 375)), 256).size
         (256, 256)
     """
+    # torchvision's functions give the same pixels, but double the time of `import zfnet`.
     short = min(image.size)
     resized = [side if n == short else int(side * n / short) for n in image.size]  # torchvision's rounding
     left, top = (round((n - side) / 2) for n in resized)
