@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
-    "config", "parallel", "memory", "data", "labels", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
+    "config", "parallel", "memory", "data", "labels", "normalization", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
     "receptive_field", "forward", "feature_extraction", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "attribution", "synthesis", "analysis", "evaluation", "training", "train",
     "plan", "record", "plot", "cli",
 ]  # fmt: skip

@@ -20,8 +20,8 @@ from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.cli import main
 from zfnet.config import ConfigError, parse
 from zfnet.data.augment import augment
-from zfnet.data.cache import locked
 from zfnet.data.folders import load_folder
+from zfnet.data.io import file_lock
 from zfnet.evaluation import evaluate
 from zfnet.parallel import Team
 from zfnet.train import (
@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
 @posix
 def test_two_runs_do_not_share_a_folder(tree, tmp_path):
     (tmp_path / "run").mkdir()
-    with locked(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
+    with file_lock(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
         train(parse(SMALL), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "state.safetensors").exists()
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zfnet.checkpoint import initialise
+from zfnet.checkpoint import initialize
 from zfnet.config import Config, Stage
 from zfnet.data.augment import augment
 from zfnet.data.cache import Images, cache_dir
 from zfnet.data.feed import fits, room
 from zfnet.data.folders import class_names, scan
-from zfnet.data.images import ImageError, centre, read_image
+from zfnet.data.images import ImageError, center, read_image
 from zfnet.parallel import ALONE, Team
 from zfnet.train import (
     TrainingError,
@@ -86,7 +86,7 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str
 
     model = new_model(config, found["train"].subset([0]))
     if init is not None:
-        initialise(model, init)
+        initialize(model, init)
     model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     weights = sum(p.numel() for p in model.parameters())
     copies = 3 if config.optim.ema else 2
@@ -133,7 +133,7 @@ def _images(config: Config, folders: list[str], files: list[Path], labels: np.nd
 
 def _decode(file: Path, side: int, skip_unreadable: bool) -> None:
     try:
-        centre(read_image(file), side)
+        center(read_image(file), side)
     except ImageError:
         if not skip_unreadable:
             raise

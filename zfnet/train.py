@@ -23,14 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zfnet.checkpoint import assign, initialise, read_tensors, save, write_tensors
+from zfnet.checkpoint import assign, initialize, read_tensors, save, write_tensors
 from zfnet.config import Config, Optim, Stage, to_dict
 from zfnet.data.augment import augment
-from zfnet.data.cache import Images, locked
+from zfnet.data.cache import Images
 from zfnet.data.feed import Feed
-from zfnet.data.images import centre_crop
+from zfnet.data.images import center_crop
+from zfnet.data.io import file_lock
 from zfnet.evaluation import evaluate, first_dense, forward
-from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
+from zfnet.model import ARCHITECTURES, Network, device_of
+from zfnet.normalization import PaperInput
 from zfnet.parallel import ALONE, Team
 from zfnet.training.distill import Replay, Targets, distillation_loss, mixup, targets
 
@@ -96,7 +98,7 @@ def train(
         images = load_images("train", config.stages[0].side)
         model = new_model(config, images)
         freeze(model, max(stage.frozen for stage in config.stages))  # too many are an error now, not hours later
-        earlier = initialise(model, init) if init is not None and not resume else None
+        earlier = initialize(model, init) if init is not None and not resume else None
         model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         average = {k: v.clone() for k, v in model.state_dict().items()} if config.optim.ema else None
         optimizer = new_optimizer(model, config.optim)
@@ -325,7 +327,7 @@ def _alone_in(out: Path) -> Iterator[None]:
     """Keep other processes from training in the same folder."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(out / "lock", wait=False))
+            stack.enter_context(file_lock(out / "lock", wait=False))
         except BlockingIOError:
             raise TrainingError(f"another process trains in {out}: choose another --out") from None
         yield
@@ -417,7 +419,7 @@ def new_model(config: Config, images: Images) -> Network:
     if config.model.input == "paper":  # the per-pixel mean image, over at most 10,000 training images
         chosen = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(int)
         mean = torch.stack([images.raw(part).double().mean(0) * len(part) for part in np.array_split(chosen, 100) if len(part)])
-        mean = centre_crop((mean.sum(0) / len(chosen)).permute(2, 0, 1).float(), model.size)
+        mean = center_crop((mean.sum(0) / len(chosen)).permute(2, 0, 1).float(), model.size)
         layer = model.input
         assert isinstance(layer, PaperInput)
         layer.mean.copy_(mean)

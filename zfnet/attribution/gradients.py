@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.attribution.base import Attribution, Target, forward, gradient, rectify, slope
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.forward import evaluating, trace
 from zfnet.graph import UnsupportedNetwork
@@ -52,7 +52,7 @@ def smoothgrad(
     sigma: float = 0.15,
     generator: torch.Generator | None = None,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Attribution:
     r"""The saliency of the mean gradient over noisy copies: $\frac{1}{n} \sum \partial S(x + \epsilon) / \partial x$.
 
@@ -86,7 +86,7 @@ def integrated_gradients(
     steps: int = 50,
     baseline: float | Tensor = 0.0,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Attribution:
     r"""The gradient along the straight way from a baseline b: $(x - b) \int_0^1 \partial S(b + a (x - b)) / \partial x \, da$.
 

@@ -17,7 +17,7 @@ from zfnet.attribution.gradients import (
     saliency,
     smoothgrad,
 )
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.occlusion import occlude
 
 
@@ -30,7 +30,7 @@ def occlusion(
     stride: int = 8,
     fill: float | Tensor = 0.0,
     batch: int = 64,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Attribution:
     r"""The fall of the logit under an occluder: $M_{ij}$ is the mean of $S(x) - S(\tilde x)$ over those that cover (i, j).
 

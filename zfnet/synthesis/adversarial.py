@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.attribution.base import Target, forward, slope
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.images import STD
 from zfnet.forward import evaluating
 from zfnet.synthesis.base import clip, descend, pixel_range
@@ -68,7 +68,7 @@ def iterated(
     goal: Target = None,
     generator: torch.Generator | None = None,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Adversarial:
     r"""Steps along the sign of the gradient: $x_{t+1} = \Pi(x_t + a \, \mathrm{sign} \, \partial L(x_t, y) / \partial x)$.
 
@@ -114,7 +114,7 @@ def smallest(
     overshoot: float = 0.02,
     steps: int = 50,
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Adversarial:
     r"""The way over the nearest boundary, in the L2 norm: steps to the nearest of the planes that stand for the boundaries.
 
@@ -151,7 +151,7 @@ def rubbish(
     steps: int = 100,
     rate: float = 0.02,
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Adversarial:
     r"""Images of nothing that have a class: from noise x (N, 3, H, W) up the class's probability, with no regulariser.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfnet.attribution.base import slope
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.images import MEAN, STD
 
 SMALL = 1e-8  # under the root of a total variation, whose slope is infinite on a plain
@@ -46,7 +46,7 @@ def descend(
     steps: int,
     rate: float,
     after: Callable[[Tensor, int], Tensor] | None = None,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> tuple[Tensor, Tensor]:
     r"""Descend a loss from `start` (N, ...) with Adam: the point reached, like it, and the loss (steps, N) before each step.
 
