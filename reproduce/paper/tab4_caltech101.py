@@ -21,9 +21,9 @@ from reproduce.paper.protocol import (
     unseen,
     words,
 )
-from zfnet.config import load_config
 from zfnet.methods.transfer import softmax
 from zfnet.plot import LINES, draw_table, new_figure
+from zfnet.training.config import load_config
 
 FIGURE = Figure(
     id="tab4",

@@ -24,27 +24,27 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zfnet.checkpoint import assign, initialise, read_tensors, save, write_tensors
-from zfnet.config import Config, Optim, Stage, to_dict
-from zfnet.data.augment import augment
 from zfnet.data.cache import Images, locked
-from zfnet.data.feed import Feed
 from zfnet.data.images import centre_crop
-from zfnet.evaluation import evaluate, first_dense, forward
 from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
-from zfnet.parallel import ALONE, Team
+from zfnet.training.augment import augment
+from zfnet.training.config import Config, Optim, Stage, to_dict
 from zfnet.training.distill import Replay, Targets, distillation_loss, mixup, targets
+from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
+from zfnet.training.evaluate import evaluate, first_dense, forward
+from zfnet.training.feed import Feed
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on, or cannot start. The message says why, and which checkpoint is good."""
 
 
-class Diverged(TrainingError):
+class DivergedError(TrainingError):
     """The loss or the weights are not finite any more: the same run would end here again."""
 
 
 @dataclass(frozen=True)
-class Status:
+class TrainingProgress:
     """Where a run stands, reported every few steps: `loss` and `accuracy` are means over the epoch so far."""
 
     epoch: int
@@ -67,31 +67,31 @@ def train(
     resume: bool = False,
     init: str | Path | None = None,
     device: str | torch.device = "cpu",
-    team: Team = ALONE,
+    distributed: DistributedContext = SINGLE_PROCESS,
     keep_every: float = 0.0,
-    report: Callable[[Status], None] = lambda status: None,
+    report: Callable[[TrainingProgress], None] = lambda status: None,
 ) -> Network:
     """Train a network and return it, in eval mode, with its recipe and accuracy in `info`.
 
-    `load_images("train" or "val", side)` gives the data. `out`, which all processes of a `team` must see, receives `log.jsonl`
+    `load_images("train" or "val", side)` gives the data. `out`, which all processes must see, receives `log.jsonl`
     (a line an epoch), `state.safetensors` (to resume from), `snapshots/epoch-NNN.safetensors`, and at the end
     `model.safetensors`. `resume` continues from the last state, which is kept after an epoch when `keep_every` seconds have
     passed since the one before; `init` starts from a checkpoint's weights. Raises TrainingError for a run that cannot start or
-    be resumed, and Diverged when the loss is not finite: the state of the last finished epoch stays good.
+    be resumed, and DivergedError when the loss is not finite: the state of the last finished epoch stays good.
     """
     out, device = Path(out), torch.device(device)
     state_path, log_path = out / "state.safetensors", out / "log.jsonl"
-    there = team.gather(state_path.exists())  # asked by all before one of them writes it
+    there = distributed.gather(state_path.exists())  # asked by all before one of them writes it
     if resume and not all(there):
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(there):
         raise TrainingError(f"{out} holds a run already: continue it with --resume, remove it, or choose another --out")
-    check_team(config, device, team)
+    check_distributed(config, device, distributed)
     out.mkdir(parents=True, exist_ok=True)
 
     devices = [device] if device.type == "cuda" else []
-    asked, config = config, settled(config, device)
-    with _alone_in(out) if team.leads else contextlib.nullcontext(), torch.random.fork_rng(devices):
+    asked, config = config, resolve_precision(config, device)
+    with _alone_in(out) if distributed.is_main else contextlib.nullcontext(), torch.random.fork_rng(devices):
         torch.manual_seed(config.seed)
         images = load_images("train", config.stages[0].side)
         model = new_model(config, images)
@@ -112,7 +112,7 @@ def train(
         val = load_images("val", config.stages[0].side)
         check_classes(images.wnids, val.wnids)
         listed = _listed(images, val)
-        team.gather(None)  # one machine may still decode its images; from here on the processes wait for each other
+        distributed.gather(None)  # one machine may still decode its images; from here on the processes wait for each other
         progress = {
             "epoch": 0,
             "lr": config.optim.lr,
@@ -125,9 +125,9 @@ def train(
         }
         if resume:
             progress = _restore(state_path, asked, progress["data"], model, optimizer, average)
-        elif team.leads:  # so that a run that is killed in its first epoch continues from these weights too
+        elif distributed.is_main:  # so that a run that is killed in its first epoch continues from these weights too
             _store(state_path, asked, progress, model, optimizer, average)
-        if team.leads:
+        if distributed.is_main:
             log_path.write_text("".join(json.dumps(line) + "\n" for line in progress["log"]))
         stage, feed, run, kept = config.stages[0], None, None, time.monotonic()
 
@@ -137,16 +137,16 @@ def train(
                 images, val = load_images("train", stage.side), load_images("val", stage.side)
                 if _listed(images, val) != listed:
                     raise TrainingError(f"the images are not those that the run began with; {_good(state_path, epoch)}")
-                team.gather(None)  # before `runner`, whose processes wait for each other, but not for hours
+                distributed.gather(None)  # before `runner`, whose processes wait for each other, but not for hours
                 feed = Feed(images, device, keep=True)
                 if run is None or stage.frozen != before.frozen:
                     freeze(model, stage.frozen)
-                    forget(optimizer)
-                    run = None  # a team's old hooks go before new ones come
-                    run = runner(model, config, team)
+                    reset_momentum(optimizer)
+                    run = None  # old DDP hooks go before new ones come
+                    run = runner(model, config, distributed)
             order = stage_order(images, stage, config, replay, _generator(config.seed, epoch))
             order = order[: per_epoch[epoch] * config.optim.batch].reshape(-1, config.optim.batch)
-            parts = [team.share(np.sort(chosen)) for chosen in order]
+            parts = [distributed.share(np.sort(chosen)) for chosen in order]
             began, total_loss, total_right = time.perf_counter(), torch.zeros((), device=device), torch.zeros((), device=device)
             lr, mean_loss, found, seen = progress["lr"], math.nan, 0.0, 0
             model.train()
@@ -156,17 +156,17 @@ def train(
                     lr = one_cycle(now / steps, config.optim.lr, config.optim.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                torch.manual_seed(config.seed + 1_000_003 * (now + 1) + 7919 * team.rank)  # dropout masks
+                torch.manual_seed(config.seed + 1_000_003 * (now + 1) + 7919 * distributed.rank)  # dropout masks
                 boxes = teacher = pair = None
                 if replay is not None:
-                    generator = _generator(config.seed, now, 2, team.rank)
+                    generator = _generator(config.seed, now, 2, distributed.rank)
                     boxes, teacher = replay.batch(part, config.distill.temperature, generator)
-                x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), team, boxes)
+                x = augment(raw, stage.size, config.augment, _generator(config.seed, now, 1), distributed, boxes)
                 if replay is not None or config.augment.mixup:
                     share, smoothing = config.distill.weight, config.optim.label_smoothing
                     pair = targets(y, teacher, len(model.wnids), weight=share, smoothing=smoothing)
                 if pair is not None and config.augment.mixup:
-                    x, pair = mixup(x, pair, config.augment.mixup, (config.seed, now, 3, team.rank))
+                    x, pair = mixup(x, pair, config.augment.mixup, (config.seed, now, 3, distributed.rank))
                 loss, right = step(model, run, optimizer, x, y, config, pair)
                 if stage.tied and first_dense(model).weight.requires_grad:
                     tie_places(model)
@@ -176,22 +176,22 @@ def train(
                 total_loss += loss
                 total_right += right
                 if i % 10 == 9 or i == len(parts) - 1:  # reading a number waits for the device, so not at every step
-                    summed, found = team.sum(torch.stack([total_loss / team.size, total_right])).tolist()
+                    summed, found = distributed.sum(torch.stack([total_loss / distributed.size, total_right])).tolist()
                     mean_loss, seen = summed / (i + 1), (i + 1) * config.optim.batch
                     if not math.isfinite(mean_loss):
                         where = f"at epoch {epoch + 1}, step {i + 1}"
-                        raise Diverged(f"the loss is {mean_loss} {where}; {_good(state_path, epoch)}")
+                        raise DivergedError(f"the loss is {mean_loss} {where}; {_good(state_path, epoch)}")
                     speed = seen / (time.perf_counter() - began)
-                    report(Status(epoch + 1, epochs, now + 1, steps, mean_loss, found / seen, speed))
+                    report(TrainingProgress(epoch + 1, epochs, now + 1, steps, mean_loss, found / seen, speed))
 
             seconds = time.perf_counter() - began
             evaluated = _averaged(model, average)
             tensors = [*model.state_dict().values(), *evaluated.state_dict().values()]
             if not all(t.isfinite().all() for t in tensors):
-                raise Diverged(f"weights that are not finite after epoch {epoch + 1}; {_good(state_path, epoch)}")
+                raise DivergedError(f"weights that are not finite after epoch {epoch + 1}; {_good(state_path, epoch)}")
             last = epoch == epochs - 1
             limit = 0 if last else config.validate
-            scores = evaluate(evaluated, val, size=stage.size, limit=limit, precision=config.precision, team=team)
+            scores = evaluate(evaluated, val, size=stage.size, limit=limit, precision=config.precision, distributed=distributed)
             if config.optim.schedule == "plateau":
                 _anneal(progress, scores.top1, config.optim)
             line = {
@@ -202,7 +202,7 @@ def train(
             progress["log"].append(line)
             progress["epoch"] = epoch + 1
             progress["seconds"] += time.perf_counter() - began
-            if not team.leads:
+            if not distributed.is_main:
                 continue
             if epoch + 1 in config.snapshots:
                 save(evaluated, out / "snapshots" / f"epoch-{epoch + 1:03d}.safetensors")
@@ -218,13 +218,13 @@ def train(
             "config": to_dict(config), "data": images.digest, "training_images": len(images),
             "seconds": progress["seconds"], "epochs": epochs, "log": progress["log"], "init": progress.get("init"),
         }  # fmt: skip
-        if team.leads:
+        if distributed.is_main:
             save(final, out / "model.safetensors")
-        team.gather(None)  # the file is there when any process returns
+        distributed.gather(None)  # the file is there when any process returns
     return final.eval()
 
 
-def settled(config: Config, device: torch.device) -> Config:
+def resolve_precision(config: Config, device: torch.device) -> Config:
     """The config as a run on `device` uses it: `precision: auto` is bfloat16 or float32.
 
     A CPU with AVX2 alone emulates bfloat16: ZFNet's steps at 96 pixels took 11 and 12 times as long in it. With AVX-512's
@@ -267,13 +267,13 @@ def step(
     return loss.detach(), (logits.argmax(1) == y).sum()
 
 
-def runner(model: Network, config: Config, team: Team = ALONE) -> Callable[[Tensor], Tensor]:
-    """The forward pass of a training step, for x (N, 3, H, W): compiled if wanted, its gradients averaged over a team.
+def runner(model: Network, config: Config, distributed: DistributedContext = SINGLE_PROCESS) -> Callable[[Tensor], Tensor]:
+    """The forward pass of a training step, for x (N, 3, H, W): compiled if wanted, its gradients averaged over all processes.
 
     BatchNorm takes its means over the whole batch, whichever process has which part.
     """
     function = torch.compile(forward, dynamic=False) if config.compile else forward
-    if team.size == 1:
+    if distributed.size == 1:
         return functools.partial(function, model)
     device = device_of(model)
     if config.model.norm == "batch":
@@ -300,11 +300,11 @@ def synchronised(model: Network) -> Network:
     return nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # pyright: ignore[reportReturnType]
 
 
-def check_team(config: Config, device: torch.device, team: Team) -> None:
-    """Raise TrainingError for what the processes of a team cannot share: an uneven batch, or BatchNorm on a CPU."""
-    if config.optim.batch % team.size:
-        raise TrainingError(f"a batch of {config.optim.batch} cannot be shared evenly by {team.size} processes")
-    if team.size > 1 and config.model.norm == "batch" and device.type != "cuda":
+def check_distributed(config: Config, device: torch.device, distributed: DistributedContext) -> None:
+    """Raise TrainingError for what the processes cannot share: an uneven batch, or BatchNorm on a CPU."""
+    if config.optim.batch % distributed.size:
+        raise TrainingError(f"a batch of {config.optim.batch} cannot be shared evenly by {distributed.size} processes")
+    if distributed.size > 1 and config.model.norm == "batch" and device.type != "cuda":
         raise TrainingError("BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not")
 
 
@@ -381,7 +381,7 @@ def freeze(model: Network, layers: int) -> None:
         module.requires_grad_(number > layers)
 
 
-def forget(optimizer: torch.optim.SGD) -> None:
+def reset_momentum(optimizer: torch.optim.SGD) -> None:
     """Set the momentum of frozen layers to zero: one that is thawed later begins anew, not with gradients of long ago."""
     for parameter, state in optimizer.state.items():
         if not parameter.requires_grad and "momentum_buffer" in state:
