@@ -28,7 +28,7 @@ from zfnet.model import Network, device_of
 from zfnet.record import read_record, write_text
 from zfnet.training.config import Config
 from zfnet.training.evaluate import evaluate
-from zfnet.training.loop import epoch_order, resolve_precision
+from zfnet.training.setup import epoch_order, resolve_precision
 
 TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
 CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"

@@ -23,7 +23,7 @@ from reproduce.gallery import number
 from zfnet.data.cache import Images
 from zfnet.plot import LINES, new_figure
 from zfnet.training.config import Config, load_config
-from zfnet.training.loop import new_model, resolve_precision
+from zfnet.training.setup import new_model, resolve_precision
 
 SHARE = f"{WHOLE} over {BARE}"
 FASTER = "photographs, compiled or not, images/s"

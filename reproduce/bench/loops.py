@@ -21,7 +21,9 @@ from zfnet.data.images import MEAN, STD
 from zfnet.training.augment import augment
 from zfnet.training.config import Config
 from zfnet.training.feed import Feed
-from zfnet.training.loop import new_model, new_optimizer, runner, step, update_average
+from zfnet.training.loop import step
+from zfnet.training.setup import new_model, new_optimizer, runner
+from zfnet.training.state import update_average
 
 SEED = 12
 STREAMED = "photographs, streamed from memory"

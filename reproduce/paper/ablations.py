@@ -22,7 +22,8 @@ from zfnet.model import Network
 from zfnet.record import environment
 from zfnet.training.config import Config, load_config, to_dict
 from zfnet.training.evaluate import predict
-from zfnet.training.loop import DivergedError, epoch_order, resolve_precision, train
+from zfnet.training.loop import DivergedError, train
+from zfnet.training.setup import epoch_order, resolve_precision
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 PAPER_RECIPE = REPOSITORY / "configs" / "imagenet.yaml"

@@ -35,7 +35,8 @@ from zfnet.data.scenes import load_scenes
 from zfnet.forward import Trace
 from zfnet.model import Network
 from zfnet.training.config import load_config, parse
-from zfnet.training.loop import new_model, train
+from zfnet.training.loop import train
+from zfnet.training.setup import new_model
 
 NETWORK = "imagenet65k"
 CANNOT_RUN = {

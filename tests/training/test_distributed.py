@@ -17,8 +17,9 @@ from tests.training import worker
 from zfnet.checkpoint import read_tensors
 from zfnet.training.config import parse
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext, ParallelError, join
-from zfnet.training.loop import TrainingError, synchronised, train
+from zfnet.training.loop import train
 from zfnet.training.plan import plan_run
+from zfnet.training.setup import TrainingError, synchronised
 
 CONFIG = {
     "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64, "dropout": 0.0, "input": "paper"},

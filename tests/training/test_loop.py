@@ -24,16 +24,9 @@ from zfnet.training.augment import augment
 from zfnet.training.config import ConfigError, parse
 from zfnet.training.distributed import DistributedContext
 from zfnet.training.evaluate import evaluate
-from zfnet.training.loop import (
-    DivergedError,
-    TrainingError,
-    clip_filters,
-    epoch_order,
-    one_cycle,
-    resolve_precision,
-    tie_places,
-    train,
-)
+from zfnet.training.loop import DivergedError, train
+from zfnet.training.rules import clip_filters, one_cycle, tie_places
+from zfnet.training.setup import TrainingError, epoch_order, resolve_precision
 
 SMALL = {
     "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},

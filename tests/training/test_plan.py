@@ -13,8 +13,8 @@ from zfnet.data.cache import cache_dir
 from zfnet.data.images import ImageError
 from zfnet.training import plan
 from zfnet.training.config import parse
-from zfnet.training.loop import TrainingError
 from zfnet.training.plan import plan_run
+from zfnet.training.setup import TrainingError
 
 SMALL = {
     "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},

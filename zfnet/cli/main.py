@@ -20,7 +20,7 @@ from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.memory import keep_freed
 from zfnet.training.config import ConfigError
 from zfnet.training.distributed import ParallelError
-from zfnet.training.loop import TrainingError
+from zfnet.training.setup import TrainingError
 
 COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video)
 USER_ERRORS = (

@@ -18,8 +18,9 @@ from zfnet.data.scenes import load_scenes
 from zfnet.training.config import Config, load_config
 from zfnet.training.distill import load_labels
 from zfnet.training.distributed import join
-from zfnet.training.loop import TrainingProgress, check_classes, train
+from zfnet.training.loop import TrainingProgress, train
 from zfnet.training.plan import plan_run
+from zfnet.training.setup import check_classes
 
 NAME = "train"
 HELP = "train a network from a configuration file"

@@ -24,17 +24,17 @@ from zfnet.training.config import Config, Stage
 from zfnet.training.distill import Replay, load_labels
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.training.feed import fits, room
-from zfnet.training.loop import (
+from zfnet.training.loop import step
+from zfnet.training.rules import freeze
+from zfnet.training.setup import (
     TrainingError,
     check_classes,
     check_distributed,
-    freeze,
     new_model,
     new_optimizer,
     resolve_precision,
     runner,
     stage_order,
-    step,
 )
 
 STEPS = 3  # timed, after one to warm up
