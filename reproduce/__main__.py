@@ -220,7 +220,7 @@ def _context(options: argparse.Namespace):
     from tqdm import tqdm
 
     from reproduce.figure import DEFAULT_MODEL, Context
-    from zfnet.parallel import join
+    from zfnet.training.distributed import join
 
     with join(options.device) as (_, device):
         progress = functools.partial(tqdm, dynamic_ncols=True)

@@ -42,11 +42,9 @@ from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
 from zfnet.data.io import atomic_write
 from zfnet.data.samples import load_samples
-from zfnet.evaluation import first_dense
 from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network
-from zfnet.parallel import ParallelError
 from zfnet.ranking import TopActivations
 from zfnet.record import (
     SCALES,
@@ -59,6 +57,8 @@ from zfnet.record import (
     write_record,
 )
 from zfnet.top import top_activations
+from zfnet.training.distributed import ParallelError
+from zfnet.training.evaluate import first_dense
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"

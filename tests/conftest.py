@@ -17,9 +17,9 @@ from PIL import Image
 
 import zfnet
 import zfnet.fast
-from zfnet.config import load_config
 from zfnet.data.scenes import load_scenes
-from zfnet.train import train
+from zfnet.training.config import load_config
+from zfnet.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,12 +11,12 @@ import torch
 
 import zfnet
 from tests.conftest import ROOT
-from zfnet.config import Augment, load_config
-from zfnet.data.augment import augment
 from zfnet.data.cache import DataError, cache_dir
 from zfnet.data.digits import load_digits, split_indices
 from zfnet.data.images import standardize, to_pixels
-from zfnet.train import train
+from zfnet.training.augment import augment
+from zfnet.training.config import Augment, load_config
+from zfnet.training.loop import train
 
 
 def write_mnist(root, train=30, test=20):

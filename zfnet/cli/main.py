@@ -14,13 +14,13 @@ from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import describe, distill_labels, evaluate, explain, occlude, project, top, train, video
 from zfnet.cli.common import UserError
-from zfnet.config import ConfigError
 from zfnet.data.cache import DataError
 from zfnet.data.images import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.memory import keep_freed_memory
-from zfnet.parallel import ParallelError
-from zfnet.train import TrainingError
+from zfnet.training.config import ConfigError
+from zfnet.training.distributed import ParallelError
+from zfnet.training.setup import TrainingError
 
 COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video)
 USER_ERRORS = (

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from zfnet.config import Augment
-from zfnet.data.augment import augment
 from zfnet.data.images import standardize, to_pixels
+from zfnet.training.augment import augment
+from zfnet.training.config import Augment
 
 
 def test_papers_crops_are_corners_and_centre_with_flips():

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
-from zfnet.data.feed import Feed
 from zfnet.data.folders import ILSVRC_2012, names_digest
 from zfnet.data.images import center_crop, standardize
 from zfnet.forward import evaluating, logits_of
 from zfnet.model import Network, device_of
-from zfnet.parallel import ALONE, Team
+from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
+from zfnet.training.feed import Feed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def evaluate(
     batch: int = 100,
     precision: str = "float32",
     wnids: Sequence[str] | None = None,
-    team: Team = ALONE,
+    distributed: DistributedContext = SINGLE_PROCESS,
     progress: Callable = no_progress,
 ) -> Scores:
     """Measure top-1 and top-5 error.
@@ -61,7 +61,7 @@ def evaluate(
         precision: "float32" or "bfloat16" (autocast).
         wnids: The folder name of each output, in order. None takes `model.wnids`. A network without
             them has ILSVRC's sorted order if the folders are ILSVRC's 1000.
-        team: Shares the batches among processes. Each of them gets the scores of all.
+        distributed: Shares the batches among processes. Each of them gets the scores of all.
         progress: Wraps the batches, such as `tqdm`.
 
     Returns:
@@ -86,7 +86,7 @@ def evaluate(
     chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
     if not len(chosen):
         raise ValueError("no images to evaluate")
-    parts = team.share([chosen[start : start + batch] for start in range(0, len(chosen), batch)])
+    parts = distributed.share([chosen[start : start + batch] for start in range(0, len(chosen), batch)])
     hits = torch.zeros(2, dtype=torch.int64, device=device_of(model))  # read once: reading waits for the device
     predicted = predict(model, images, parts, size=size, views=views, precision=precision)
     for part, probability in zip(progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True):
@@ -95,7 +95,7 @@ def evaluate(
         labels = torch.from_numpy(images.labels[part]).to(probability.device)
         right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
         hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
-    first, five = torch.stack(team.gather(hits.cpu())).sum(0).tolist()
+    first, five = torch.stack(distributed.gather(hits.cpu())).sum(0).tolist()
     n = len(chosen)
     return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
 

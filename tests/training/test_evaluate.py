@@ -8,9 +8,9 @@ from torch import nn
 import zfnet
 from zfnet.data.cache import Images
 from zfnet.data.images import standardize
-from zfnet.evaluation import evaluate, forward
 from zfnet.graph import UnsupportedNetwork
 from zfnet.networks import imagenet_wnids
+from zfnet.training.evaluate import evaluate, forward
 
 
 def test_the_scenes_network_reaches_95_percent(scenes_net, scenes_val):
