@@ -28,9 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     import torch  # here and below: it takes seconds, and the gallery needs none
 
     from reproduce.figure import WRONG_INPUT
-    from zfnet.memory import keep_freed
+    from zfnet.memory import keep_freed_memory
 
-    keep_freed()
+    keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32: TF32 moves switches between near-equal cells
     try:
         return COMMANDS[options.command](options)

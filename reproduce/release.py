@@ -19,11 +19,11 @@ import torch
 from tqdm import tqdm
 
 import zfnet
+from zfnet.analysis.transfer import pooling_head
 from zfnet.checkpoint import BUNDLED, CheckpointError
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import load_folder
 from zfnet.forward import trace
-from zfnet.methods.transfer import pooling_head
 from zfnet.model import Network, device_of
 from zfnet.record import read_record, write_text
 from zfnet.training.config import Config

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
-    "training.config", "training.distributed", "memory", "data", "labels", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
-    "receptive_field", "forward", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "methods", "training.feed", "training.evaluate", "training", "record", "plot", "cli",
+    "training.config", "training.distributed", "memory", "data", "labels", "normalization", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
+    "receptive_field", "forward", "feature_extraction", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "attribution", "synthesis", "analysis",
+    "training.feed", "training.evaluate", "training", "record", "plot", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
 WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "record.py")} | set((ROOT / "zfnet" / "cli").glob("*.py"))
@@ -41,9 +42,11 @@ def imports(path: Path) -> set[str]:
 def test_imports_only_from_the_left(path):
     own = module(".".join(path.relative_to(ROOT / "zfnet").with_suffix("").parts))
     if own == "fast":  # accelerations know their references; `zfnet.fast` itself imports nothing of the library
-        assert path.name == "__init__.py" or imports(path) <= {"fast", *ORDER[: ORDER.index("methods")]}
+        assert path.name == "__init__.py" or imports(path) <= {"fast", *ORDER[: ORDER.index("attribution")]}
         return
-    allowed = set(ORDER[: ORDER.index(own) + (own in ("data", "methods", "training", "cli"))]) - {"fast"}
+    allowed = set(ORDER[: ORDER.index(own) + (own in ("data", "attribution", "synthesis", "analysis", "training", "cli"))]) - {
+        "fast"
+    }
     allowed |= {"zfnet"} if own == "cli" else set()  # for the version
     if own == "reference":  # the one module that asks for accelerations
         allowed |= {"fast"}

@@ -5,7 +5,20 @@ import importlib
 
 import pytest
 
-MODULES = ("deconv", "forward", "projection", "occlusion", "top", "fast")
+MODULES = (
+    "data",
+    "data.io",
+    "data.cache",
+    "data.images",
+    "normalization",
+    "deconv",
+    "forward",
+    "projection",
+    "occlusion",
+    "top",
+    "fast",
+    "feature_extraction",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

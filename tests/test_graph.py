@@ -9,10 +9,10 @@ from torch import nn
 
 import zfnet
 from tests.conftest import random_he
+from zfnet.analysis.correspondence import correspondence
+from zfnet.analysis.invariance import invariance
+from zfnet.analysis.statistics import population
 from zfnet.graph import UnsupportedNetwork
-from zfnet.methods.correspondence import correspondence
-from zfnet.methods.invariance import invariance
-from zfnet.methods.statistics import population
 
 
 class Functional(nn.Module):

@@ -1,5 +1,6 @@
 """ZFNet and its deconvnet: train it, look inside it, and regenerate the figures of Zeiler & Fergus (ECCV 2014)."""
 
+from zfnet.attribution.registry import METHODS, explain
 from zfnet.checkpoint import load, save
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
@@ -7,7 +8,6 @@ from zfnet.data.images import preprocess
 from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
 from zfnet.forward import trace
-from zfnet.methods.explain import METHODS, explain
 from zfnet.model import alexnet, fold, mnist, zfnet
 from zfnet.occlusion import occlude
 from zfnet.projection import project, project_top

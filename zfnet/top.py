@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
 from zfnet.model import device_of
@@ -38,7 +38,7 @@ def top_activations(
     groups: Sequence[int] | np.ndarray | Tensor | None = None,
     state: str | Path | None = None,
     distributed: DistributedContext = SINGLE_PROCESS,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> TopActivations:
     """Find the k strongest activations of each feature map over a data set.
 

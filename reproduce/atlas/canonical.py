@@ -45,7 +45,7 @@ def add(context: Context, out: Path, asked: Sequence[str]) -> None:
 
     From grey noise, in frequency space and the colours of the corpus. A feature is taken at the centre of its map.
     """
-    from zfnet.methods.ascent import ascend, colour_root  # the rest of an atlas does without
+    from zfnet.synthesis.ascent import ascend, colour_root  # the rest of an atlas does without
 
     index = read(out, "index")
     images, model, drawn = context.images, context.model, index.get("canonical", {})

@@ -9,7 +9,7 @@ import numpy as np
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import probabilities, ranks
-from zfnet.methods.intervals import mean_interval
+from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
 FIGURE = Figure(

@@ -18,10 +18,10 @@ import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.lectures.occluders import blurred
+from zfnet.analysis.faithfulness import auc, pointing_game, randomised, rank_correlation, replacement_curve
+from zfnet.analysis.intervals import mean_interval
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
-from zfnet.methods.faithfulness import auc, pointing_game, randomised, rank_correlation, replacement_curve
-from zfnet.methods.intervals import mean_interval
 from zfnet.plot import LINES, new_figure
 from zfnet.training.config import load_config
 from zfnet.training.loop import train

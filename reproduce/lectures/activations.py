@@ -10,7 +10,7 @@ import numpy as np
 from reproduce.claims import verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, spread, subset
-from zfnet.methods.statistics import ERROR, population
+from zfnet.analysis.statistics import ERROR, population
 from zfnet.plot import LINES, new_figure
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")

@@ -12,9 +12,9 @@ import zfnet
 from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
-from zfnet.methods.ascent import ascend, colour_root
-from zfnet.methods.faithfulness import rank_correlation
+from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
+from zfnet.synthesis.ascent import ascend, colour_root
 
 STARTS = ("mean grey", "noise", "photograph")
 FIGURE = Figure(

@@ -19,8 +19,8 @@ from matplotlib.colors import Normalize
 import zfnet
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig7_occlusion import DISTRACTOR, choose
+from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.graph import UnsupportedNetwork
-from zfnet.methods.faithfulness import rank_correlation
 from zfnet.plot import ATTRIBUTION, DIVERGING, attribution_image, new_figure, photograph, show
 
 FIGURE = Figure(

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
-from zfnet.methods.ascent import ascend, colour_root
-from zfnet.methods.intervals import wilson
-from zfnet.methods.synthesis import total_variation
+from zfnet.analysis.intervals import wilson
 from zfnet.plot import new_figure, photograph, show
+from zfnet.synthesis.ascent import ascend, colour_root
+from zfnet.synthesis.base import total_variation
 
 FIGURE = Figure(
     id="class_images",

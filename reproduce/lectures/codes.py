@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, spread, subset
-from zfnet.methods.embedding import grid, nearest, pca, tsne
-from zfnet.methods.intervals import mean_interval
-from zfnet.methods.responses import responses
+from zfnet.analysis.embedding import grid, nearest, pca, tsne
+from zfnet.analysis.intervals import mean_interval
+from zfnet.analysis.responses import responses
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(

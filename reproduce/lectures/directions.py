@@ -13,10 +13,10 @@ import torch
 from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, groups, patches, spread, subset
-from zfnet.methods.directions import purity, random_directions, sample_vectors, similarity
-from zfnet.methods.embedding import pca
-from zfnet.methods.intervals import difference_interval, mean_interval
-from zfnet.methods.responses import Responses, responses
+from zfnet.analysis.directions import purity, random_directions, sample_vectors, similarity
+from zfnet.analysis.embedding import pca
+from zfnet.analysis.intervals import difference_interval, mean_interval
+from zfnet.analysis.responses import Responses, responses
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
 
 LAYERS = ("conv5", "fc7")

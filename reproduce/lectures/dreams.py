@@ -12,10 +12,10 @@ import zfnet
 from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
-from zfnet.methods.dream import dream
-from zfnet.methods.intervals import mean_interval
-from zfnet.methods.synthesis import clip
+from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import new_figure, photograph, show
+from zfnet.synthesis.base import clip
+from zfnet.synthesis.dream import dream
 
 FIGURE = Figure(
     id="dreams",

@@ -11,10 +11,10 @@ import torch
 from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, groups, spread, subset
+from zfnet.analysis.directions import purity
+from zfnet.analysis.intervals import mean_interval
+from zfnet.analysis.responses import responses
 from zfnet.graph import chain
-from zfnet.methods.directions import purity
-from zfnet.methods.intervals import mean_interval
-from zfnet.methods.responses import responses
 from zfnet.plot import enlarge, new_figure, photograph, rectangle, show
 from zfnet.receptive_field import map_sizes, receptive_field_box
 

@@ -17,9 +17,9 @@ from reproduce.annotated import present
 from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import patches, subset
-from zfnet.methods.intervals import bootstrap
-from zfnet.methods.responses import responses
-from zfnet.methods.selectivity import auc, best_unit, permuted
+from zfnet.analysis.intervals import bootstrap
+from zfnet.analysis.responses import responses
+from zfnet.analysis.selectivity import auc, best_unit, permuted
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(

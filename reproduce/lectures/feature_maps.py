@@ -15,8 +15,8 @@ import zfnet
 from reproduce.claims import verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, spread, subset
-from zfnet.methods.intervals import mean_interval
-from zfnet.methods.responses import stream
+from zfnet.analysis.intervals import mean_interval
+from zfnet.analysis.responses import stream
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")

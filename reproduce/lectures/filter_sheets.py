@@ -15,11 +15,11 @@ import torch
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread, subset
-from zfnet.methods.ascent import ascend, colour_root
-from zfnet.methods.intervals import wilson
-from zfnet.methods.responses import responses
-from zfnet.methods.synthesis import total_variation
+from zfnet.analysis.intervals import wilson
+from zfnet.analysis.responses import responses
 from zfnet.plot import mosaic, new_figure, photograph, show
+from zfnet.synthesis.ascent import ascend, colour_root
+from zfnet.synthesis.base import total_variation
 
 SIDES = {"conv1": 48, "conv2": 80, "conv3": 112, "conv4": 144, "conv5": 176}  # pixels: some receptive fields, or one and a half
 FIGURE = Figure(

@@ -11,8 +11,8 @@ import torch
 
 from reproduce.claims import below, every, higher, verdict
 from reproduce.figure import Figure, Result, conv_weight
+from zfnet.analysis.intervals import mean_interval
 from zfnet.graph import chain, conv_layers
-from zfnet.methods.intervals import mean_interval
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
 
 FIGURE = Figure(

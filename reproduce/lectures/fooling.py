@@ -15,8 +15,8 @@ from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from reproduce.paper.fig7_occlusion import choose
 from zfnet.data.images import to_pixels
-from zfnet.methods.adversarial import fgsm, iterated, rubbish, smallest
 from zfnet.plot import new_figure, photograph, projection_image, show
+from zfnet.synthesis.adversarial import fgsm, iterated, rubbish, smallest
 
 FIGURE = Figure(
     id="fooling",

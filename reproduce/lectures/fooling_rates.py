@@ -14,10 +14,10 @@ import torch
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
-from zfnet.methods.adversarial import grey_level, iterated, loss_gradient
-from zfnet.methods.intervals import mean_interval, wilson
-from zfnet.methods.synthesis import clip
+from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure
+from zfnet.synthesis.adversarial import grey_level, iterated, loss_gradient
+from zfnet.synthesis.base import clip
 
 FIGURE = Figure(
     id="fooling_rates",

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
-from zfnet.methods.faithfulness import rank_correlation, ranks
-from zfnet.methods.gradients import unit_gradient
-from zfnet.methods.intervals import mean_interval
+from zfnet.analysis.faithfulness import rank_correlation, ranks
+from zfnet.analysis.intervals import mean_interval
+from zfnet.attribution.gradients import unit_gradient
 from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
 from zfnet.receptive_field import cut
 

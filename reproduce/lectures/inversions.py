@@ -14,9 +14,9 @@ from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from reproduce.paper.fig7_occlusion import choose
-from zfnet.methods.faithfulness import rank_correlation
-from zfnet.methods.inversion import invert
+from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import LINES, new_figure, photograph, show
+from zfnet.synthesis.inversion import invert
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 FIGURE = Figure(

@@ -13,8 +13,8 @@ import torch
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig8_parts import PARTS, faces
-from zfnet.methods.intervals import bootstrap
-from zfnet.methods.matching import match, transferred
+from zfnet.analysis.intervals import bootstrap
+from zfnet.analysis.matching import match, transferred
 from zfnet.plot import LINES, new_figure, photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")

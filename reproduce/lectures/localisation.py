@@ -21,8 +21,8 @@ from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
 from reproduce.lectures.shared import FEW
+from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.graph import UnsupportedNetwork
-from zfnet.methods.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure, photograph, rectangle, show
 
 FIGURE = Figure(

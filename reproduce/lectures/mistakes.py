@@ -14,7 +14,7 @@ from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.codes import KINDS
 from reproduce.lectures.recognised import Recognised, recognise
 from reproduce.lectures.shared import FEW
-from zfnet.methods.intervals import difference_interval, wilson
+from zfnet.analysis.intervals import difference_interval, wilson
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from zfnet.methods.intervals import mean_interval
+from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(

@@ -1,7 +1,7 @@
 """MNIST: the eights that the network finds most and least eight, and what they look like.
 
 The lectures look at both groups and say: thin and right-leaning eights are weak. Here slant, stroke thickness and hole area are
-measured on every 8 (zfnet/methods/shapes.py), for the tenth with the largest and the tenth with the smallest logit of "8", and
+measured on every 8 (zfnet/analysis/shapes.py), for the tenth with the largest and the tenth with the smallest logit of "8", and
 over all of them. A claim holds where the difference of the groups does beyond its interval. Since a network may also find
 weak what is unusual either way, the distance from the mean 8 is compared too. The network was trained on most of these eights:
 correlations are given also for those that it was not.
@@ -13,8 +13,8 @@ import torch
 from reproduce.claims import above, below, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
-from zfnet.methods.intervals import correlation_interval, difference_interval, mean_interval
-from zfnet.methods.shapes import hole_area, slant, thickness
+from zfnet.analysis.intervals import correlation_interval, difference_interval, mean_interval
+from zfnet.analysis.shapes import hole_area, slant, thickness
 from zfnet.plot import LINES, mosaic, new_figure, show
 
 FIGURE = Figure(

@@ -3,7 +3,7 @@
 The lectures colour the digits by class in the plane of the first two components, see the classes move apart from layer to
 layer, and guess what the components mean: slant, verticality, curved tops. Here both are numbers. The clusters' quality is
 the mean silhouette of the whole representation, and of the plane that is drawn. Each component is correlated with the three
-qualities, measured on the picture (zfnet/methods/shapes.py). The guess holds for a quality if it makes up a quarter of what
+qualities, measured on the picture (zfnet/analysis/shapes.py). The guess holds for a quality if it makes up a quarter of what
 one of the first three components says: |r| above 0.5 beyond its interval. Classes differ in every quality, so that
 a component that only tells classes apart correlates with all: correlations within a digit, class means removed, say more.
 """
@@ -15,9 +15,9 @@ import zfnet
 from reproduce.claims import above, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
-from zfnet.methods.embedding import nearest_centroid, pca, silhouette
-from zfnet.methods.intervals import correlation_interval, mean_interval
-from zfnet.methods.shapes import curved_top, slant, verticality
+from zfnet.analysis.embedding import nearest_centroid, pca, silhouette
+from zfnet.analysis.intervals import correlation_interval, mean_interval
+from zfnet.analysis.shapes import curved_top, slant, verticality
 from zfnet.plot import new_figure
 
 FIGURE = Figure(

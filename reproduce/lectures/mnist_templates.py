@@ -14,7 +14,7 @@ from torch import nn
 from reproduce.claims import WORDS, above
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
-from zfnet.methods.intervals import mean_interval
+from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import new_figure
 
 FIGURE = Figure(

@@ -13,11 +13,11 @@ import torch
 import zfnet
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig7_occlusion import choose
+from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.data.images import MEAN, STD
-from zfnet.methods.faithfulness import rank_correlation
-from zfnet.methods.synthesis import blurred
 from zfnet.occlusion import cover
 from zfnet.plot import HEAT, at_middles, new_figure, photograph, show
+from zfnet.synthesis.base import blurred
 from zfnet.validation import expand_fill
 
 FIGURE = Figure(

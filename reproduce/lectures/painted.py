@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from zfnet.data.cache import digest, mapped
-from zfnet.data.images import standardise, to_pixels
-from zfnet.methods.style import style_transfer
+from zfnet.data.cache import cached_array, digest
+from zfnet.data.images import standardize, to_pixels
 from zfnet.model import Network
+from zfnet.synthesis.style import style_transfer
 
 CHUNK = 8  # images in a file of the cache
 
@@ -35,7 +35,7 @@ def paint(
     """Images x (N, 3, H, W) in the style of those numbered style (N,), made at `side` pixels and enlarged: like x.
 
     And how far each is from its content (N,), as `StyleTransfer.content`. `options` are those of
-    `zfnet.methods.style.style_transfer`.
+    `zfnet.synthesis.style.style_transfer`.
     """
     small, parts, away = resized(x, side), [], []
     for rows in torch.arange(len(x)).split(CHUNK):
@@ -48,10 +48,10 @@ def paint(
 
         seen = bytes_of(small[torch.cat([rows, style[rows]])]).tobytes()
         key = digest("painted", model.info["sha256"], side, sorted(options.items()), seen)
-        pixels, about = mapped(f"painted-{key[:20]}", (len(rows), side, side, 3), fill)
+        pixels, about = cached_array(f"painted-{key[:20]}", (len(rows), side, side, 3), fill)
         parts.append(torch.from_numpy(np.array(pixels)))
         away += about["content"]
-    return resized(standardise(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1]), torch.tensor(away)
+    return resized(standardize(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1]), torch.tensor(away)
 
 
 def resized(x: torch.Tensor, side: int) -> torch.Tensor:

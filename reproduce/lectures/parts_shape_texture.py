@@ -15,8 +15,8 @@ from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import outlined
 from reproduce.lectures.painted import bytes_of, paint, partners, resized
 from reproduce.lectures.shared import FEW
-from zfnet.methods.cues import confidence, cover_parts, decisions, keep, shuffle_parts, silhouettes, texture_alone
-from zfnet.methods.intervals import mean_interval, wilson
+from zfnet.analysis.cues import confidence, cover_parts, decisions, keep, shuffle_parts, silhouettes, texture_alone
+from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")

@@ -13,9 +13,9 @@ import zfnet
 from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import surest
-from zfnet.methods.faithfulness import rank_correlation
-from zfnet.methods.style import LAYERS, gram, relative, style_transfer
+from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
+from zfnet.synthesis.style import LAYERS, gram, relative, style_transfer
 
 FIGURE = Figure(
     id="textures",

@@ -15,7 +15,7 @@ import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig7_occlusion import BOXES
-from zfnet.methods.intervals import bootstrap
+from zfnet.analysis.intervals import bootstrap
 from zfnet.plot import attribution_image, enlarge, moving_maps
 
 PHOTOGRAPH = "coffee"

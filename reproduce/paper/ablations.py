@@ -16,8 +16,9 @@ import torch
 
 import zfnet
 from reproduce.figure import REPOSITORY, Context
-from zfnet.data.cache import Images, cache_dir, digest, whole
+from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.folders import class_names, load_files, scan
+from zfnet.data.io import atomic_write
 from zfnet.model import Network
 from zfnet.record import environment
 from zfnet.training.config import Config, load_config, to_dict
@@ -177,7 +178,7 @@ def trained_in(folder: Path, config: Config, images: dict[str, Images], device: 
 
 def keep(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays to a file of the cache, whole or not at all."""
-    with whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 

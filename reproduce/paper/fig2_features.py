@@ -14,7 +14,7 @@ import torch
 import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result, conv_weight
-from zfnet.methods.directions import purity
+from zfnet.analysis.directions import purity
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
 from zfnet.projection import patches_inside
 

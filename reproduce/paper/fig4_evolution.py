@@ -14,10 +14,10 @@ import torch
 import zfnet
 from reproduce.claims import above, below, verdict
 from reproduce.figure import Figure, Result
+from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import class_names, load_files, scan
 from zfnet.graph import chain, conv_layers
-from zfnet.methods.intervals import difference_interval, mean_interval
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
 from zfnet.projection import patches_inside
 

@@ -19,9 +19,9 @@ from reproduce.figure import Figure, Result
 from reproduce.paper import ablations
 from reproduce.paper.ablations import NO_TREE, SETTINGS, keep, load, recipe, trained_in
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
+from zfnet.analysis.intervals import mean_interval
+from zfnet.analysis.statistics import population
 from zfnet.data.cache import cache_dir, digest
-from zfnet.methods.intervals import mean_interval
-from zfnet.methods.statistics import population
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
 from zfnet.training.config import to_dict
 from zfnet.training.evaluate import evaluate

@@ -13,8 +13,8 @@ import yaml
 import zfnet
 from reproduce.annotated import present
 from reproduce.figure import SAMPLES, Figure, Result
+from zfnet.analysis.correspondence import mask_parts, part_boxes, random_points
 from zfnet.data.samples import photograph as sample
-from zfnet.methods.correspondence import mask_parts, part_boxes, random_points
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(

@@ -13,7 +13,7 @@ from reproduce.figure import Figure, Result
 from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen
 from reproduce.paper.tab4_caltech101 import FIGURE as TABLE4
 from reproduce.paper.tab5_caltech256 import FIGURE as TABLE5
-from zfnet.methods.transfer import softmax
+from zfnet.analysis.transfer import softmax
 from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(

@@ -17,9 +17,7 @@ import torch.nn.functional as F
 import zfnet
 from reproduce.digits import TRAINING_VERSION
 from reproduce.figure import REPOSITORY, Context, Figure
-from zfnet.data.benchmarks import load_caltech101, load_caltech256
-from zfnet.data.cache import Images, cache_dir, digest
-from zfnet.methods.transfer import (
+from zfnet.analysis.transfer import (
     CHOICES,
     coordinates,
     extract,
@@ -28,6 +26,8 @@ from zfnet.methods.transfer import (
     gram,
     per_class_accuracy,
 )
+from zfnet.data.benchmarks import load_caltech101, load_caltech256
+from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.training.config import load_config, to_dict
 from zfnet.training.loop import train
 

@@ -16,8 +16,8 @@ from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.fig8_parts import FIGURE as MASKS
 from reproduce.paper.fig8_parts import PARTS, faces
-from zfnet.methods.correspondence import correspondence, part_boxes, random_points
-from zfnet.methods.intervals import bootstrap
+from zfnet.analysis.correspondence import correspondence, part_boxes, random_points
+from zfnet.analysis.intervals import bootstrap
 from zfnet.plot import draw_table, new_figure
 
 LAYERS = {"pool5": "layer 5", "fc7": "layer 7"}

@@ -10,7 +10,7 @@ import numpy as np
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.ablations import NO_TREE, SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
-from zfnet.methods.intervals import mean_interval
+from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
 ERROR = "error, %: val top-1, val top-5"

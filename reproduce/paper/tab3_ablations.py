@@ -28,8 +28,8 @@ from reproduce.paper.ablations import (
     speed_of,
     trained,
 )
-from zfnet.methods.faithfulness import rank_correlation
-from zfnet.methods.intervals import mean_interval
+from zfnet.analysis.faithfulness import rank_correlation
+from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
 ERRORS = ("train top-1", "val top-1", "val top-5")

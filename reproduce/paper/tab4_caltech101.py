@@ -21,7 +21,7 @@ from reproduce.paper.protocol import (
     unseen,
     words,
 )
-from zfnet.methods.transfer import softmax
+from zfnet.analysis.transfer import softmax
 from zfnet.plot import LINES, draw_table, new_figure
 from zfnet.training.config import load_config
 

@@ -12,7 +12,7 @@ from itertools import pairwise, permutations, product
 from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
 from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen, words
-from zfnet.methods.transfer import LAYERS, linear_svm, softmax
+from zfnet.analysis.transfer import LAYERS, linear_svm, softmax
 from zfnet.plot import LINES, draw_table, new_figure
 
 FIGURE = Figure(

@@ -27,7 +27,7 @@ from reproduce.figure import Context, discover
 from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
 from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
 from tests.conftest import random_he
-from tests.test_benchmarks import caltech101, caltech256, voc2012
+from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples

@@ -15,9 +15,9 @@ from reproduce.atlas import canonical, demos, sheets, site, summary, tables
 from reproduce.atlas.look import look, neighbourhood
 from reproduce.figure import Context
 from tests.reproduce.conftest import HOSTILE, small_network
+from zfnet.analysis.statistics import bin_values
+from zfnet.attribution.cam import maps_and_gradient
 from zfnet.data.cache import DataError
-from zfnet.methods.class_activation import maps_and_gradient
-from zfnet.methods.statistics import bin_values
 from zfnet.plot import photograph, projection_image
 
 
@@ -375,7 +375,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
 
 
 def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):
-    ascent = pytest.importorskip("zfnet.methods.ascent", reason="needs gradient ascent")
+    ascent = pytest.importorskip("zfnet.synthesis.ascent", reason="needs gradient ascent")
     context, _ = small
     monkeypatch.setitem(canonical.ASCENT, "steps", 3)
     context.progress = lambda items, total=None, desc="": items

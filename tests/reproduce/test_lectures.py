@@ -12,8 +12,8 @@ from reproduce.figure import SAMPLES
 from reproduce.lectures import activations, codes, directions, faces_and_text, feature_maps, filters
 from reproduce.lectures.shared import classes, patches, spread
 from tests.conftest import random_he
+from zfnet.analysis.selectivity import auc
 from zfnet.data.samples import load_samples
-from zfnet.methods.selectivity import auc
 
 
 def test_images_are_spread_and_sample_crops_are_of_their_photograph(cache):

@@ -22,11 +22,11 @@ from reproduce.lectures import (
     style_transfer,
     textures,
 )
-from tests.methods.networks import small_zfnet
-from zfnet.data import silent
-from zfnet.data.images import standardise
-from zfnet.methods.adversarial import fgsm, grey_level, loss_gradient
-from zfnet.methods.synthesis import clip
+from tests.networks import small_zfnet
+from zfnet.data import no_progress
+from zfnet.data.images import standardize
+from zfnet.synthesis.adversarial import fgsm, grey_level, loss_gradient
+from zfnet.synthesis.base import clip
 
 SCRIPTS = {
     filter_sheets: {"channels": 4, "images": 5, "steps": 3},
@@ -57,7 +57,7 @@ class Photographs:
         return self.batch([i])[0], int(self.labels[i])
 
     def batch(self, indices):
-        return standardise(self.pixels[torch.as_tensor(np.asarray(indices))])
+        return standardize(self.pixels[torch.as_tensor(np.asarray(indices))])
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def ctx(monkeypatch):
     monkeypatch.setattr(
         zfnet,
         "preprocess",
-        lambda image: standardise(torch.from_numpy(np.array(image.resize((SIZE, SIZE)))).permute(2, 0, 1)[None]),
+        lambda image: standardize(torch.from_numpy(np.array(image.resize((SIZE, SIZE)))).permute(2, 0, 1)[None]),
     )
     model = small_zfnet()
     return SimpleNamespace(
-        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", data=None, progress=silent
+        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", data=None, progress=no_progress
     )
 
 

@@ -18,8 +18,8 @@ import zfnet
 from tests.marks import posix
 from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.cli import main
-from zfnet.data.cache import locked
 from zfnet.data.folders import load_folder
+from zfnet.data.io import file_lock
 from zfnet.training.augment import augment
 from zfnet.training.config import ConfigError, parse
 from zfnet.training.distributed import DistributedContext
@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
 @posix
 def test_two_runs_do_not_share_a_folder(tree, tmp_path):
     (tmp_path / "run").mkdir()
-    with locked(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
+    with file_lock(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
         train(parse(SMALL), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "state.safetensors").exists()
 

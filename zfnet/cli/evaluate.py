@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from zfnet.cli.common import add_model, add_skip_unreadable, load_model, load_tree, progress_bar, usage_errors
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.training.distributed import join
 from zfnet.training.evaluate import evaluate
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     with join(options.device) as (distributed, device):
         model = load_model(options, device)
         images = load_tree(options.data, model, skip_unreadable=options.skip_unreadable)
-        bar = progress_bar if distributed.is_main else silent
+        bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
             scores = evaluate(
                 model, images, views=options.views, precision=options.precision, distributed=distributed, progress=bar

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from zfnet import plot
+from zfnet.attribution.registry import METHODS, explain
 from zfnet.cli.common import (
     add_model,
     add_picture,
@@ -17,7 +18,6 @@ from zfnet.cli.common import (
     usage_errors,
     write_picture,
 )
-from zfnet.methods.explain import METHODS, explain
 
 NAME = "explain"
 HELP = "attribute a class score to image regions"

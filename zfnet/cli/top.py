@@ -26,7 +26,7 @@ from zfnet.cli.common import (
     usage_errors,
     write_picture,
 )
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.data.samples import load_samples
 from zfnet.model import device_of
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
         model = load_model(options, device)
         check_channel(options.layer, channel, count_channels(model, options.layer))
         images = _images(options, model)
-        bar = progress_bar if distributed.is_main else silent
+        bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
             result = top_activations(
                 model, images, (options.layer,), options.k, groups=images.groups, distributed=distributed, progress=bar

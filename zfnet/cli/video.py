@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zfnet import plot
+from zfnet.attribution.registry import METHODS, explain
 from zfnet.cli.common import (
     DEFAULT_LAYER,
     UserError,
@@ -28,7 +29,6 @@ from zfnet.cli.common import (
 )
 from zfnet.data.frames import load_frames
 from zfnet.forward import trace
-from zfnet.methods.explain import METHODS, explain
 from zfnet.model import device_of
 from zfnet.projection import project
 from zfnet.record import write_gif

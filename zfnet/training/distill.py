@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images
 from zfnet.training.augment import crop
 
@@ -182,7 +182,7 @@ def write_labels(
     seed: int = 0,
     minimum: int = 128,
     batch: int = BATCH,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> SoftLabels:
     """Ask a teacher about fixed crops of images and write its largest probabilities.
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.data.folders import ILSVRC_2012, names_digest
-from zfnet.data.images import centre_crop, standardise
+from zfnet.data.images import center_crop, standardize
 from zfnet.forward import evaluating, logits_of
 from zfnet.model import Network, device_of
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
@@ -43,7 +43,7 @@ def evaluate(
     precision: str = "float32",
     wnids: Sequence[str] | None = None,
     distributed: DistributedContext = SINGLE_PROCESS,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Scores:
     """Measure top-1 and top-5 error.
 
@@ -130,7 +130,7 @@ def predict(
     network = functools.partial(forward, model) if isinstance(model, Network) else functools.partial(logits_of, model)
     with evaluating(model):
         for raw, _ in Feed(images, device).batches(parts):
-            squares = standardise(raw.permute(0, 3, 1, 2))
+            squares = standardize(raw.permute(0, 3, 1, 2))
             probability = torch.zeros((), device=device)
             for crop in _views(squares, views):
                 if size and crop.shape[-1] != size:
@@ -146,7 +146,7 @@ def _views(squares: Tensor, views: int) -> list[Tensor]:
     side = squares.shape[-1]
     cut = round(side * 7 / 8)
     if views == 1:
-        return [centre_crop(squares, cut)]
+        return [center_crop(squares, cut)]
     far = side - cut
     corners = ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
     crops = [squares[..., t : t + cut, l : l + cut] for t, l in corners]

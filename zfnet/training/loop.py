@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfnet.checkpoint import initialise, save
+from zfnet.checkpoint import initialize, save
 from zfnet.data.cache import Images
 from zfnet.model import Network
 from zfnet.training.augment import augment
@@ -122,7 +122,7 @@ class _Run:
         self.images, self.val = load_images("train", self.stage.side), None
         self.model = new_model(config, self.images)
         freeze(self.model, max(stage.frozen for stage in config.stages))  # fails now, not hours later
-        initial = initialise(self.model, init) if init is not None else None
+        initial = initialize(self.model, init) if init is not None else None
         self.model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {k: v.clone() for k, v in self.model.state_dict().items()} if config.optim.ema else None
         self.optimizer = new_optimizer(self.model, config.optim)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zfnet.checkpoint import initialise
+from zfnet.checkpoint import initialize
 from zfnet.data.cache import Images, cache_dir
 from zfnet.data.folders import class_names, scan
-from zfnet.data.images import ImageError, centre, read_image
+from zfnet.data.images import ImageError, center, read_image
 from zfnet.training.augment import augment
 from zfnet.training.config import Config, Stage
 from zfnet.training.distill import Replay, load_labels
@@ -88,7 +88,7 @@ def plan_run(
 
     model = new_model(config, found["train"].subset([0]))
     if init is not None:
-        initialise(model, init)
+        initialize(model, init)
     model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     weights = sum(p.numel() for p in model.parameters())
     copies = 3 if config.optim.ema else 2
@@ -135,7 +135,7 @@ def _images(config: Config, folders: list[str], files: list[Path], labels: np.nd
 
 def _decode(file: Path, side: int, skip_unreadable: bool) -> None:
     try:
-        centre(read_image(file), side)
+        center(read_image(file), side)
     except ImageError:
         if not skip_unreadable:
             raise

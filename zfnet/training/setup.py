@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zfnet.data.cache import Images, locked
-from zfnet.data.images import centre_crop
-from zfnet.model import ARCHITECTURES, Network, PaperInput, device_of
+from zfnet.data.cache import Images
+from zfnet.data.images import center_crop
+from zfnet.data.io import file_lock
+from zfnet.model import ARCHITECTURES, Network, device_of
+from zfnet.normalization import PaperInput
 from zfnet.training.config import Config, Optim, Stage
 from zfnet.training.distill import Replay
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
@@ -92,7 +94,7 @@ def new_model(config: Config, images: Images) -> Network:
     if config.model.input == "paper":  # the per-pixel mean image, over at most 10,000 training images
         chosen = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(int)
         mean = torch.stack([images.raw(part).double().mean(0) * len(part) for part in np.array_split(chosen, 100) if len(part)])
-        mean = centre_crop((mean.sum(0) / len(chosen)).permute(2, 0, 1).float(), model.size)
+        mean = center_crop((mean.sum(0) / len(chosen)).permute(2, 0, 1).float(), model.size)
         layer = model.input
         assert isinstance(layer, PaperInput)
         layer.mean.copy_(mean)
@@ -190,7 +192,7 @@ def exclusive(out: Path) -> Iterator[None]:
     """Keep other processes from training in the same folder."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(out / "lock", wait=False))
+            stack.enter_context(file_lock(out / "lock", wait=False))
         except BlockingIOError:
             raise TrainingError(f"another process trains in {out}: choose another --out") from None
         yield

@@ -1,0 +1,145 @@
+"""Principal components and clusters against scikit-learn and by hand, neighbours against loops, the grid against all permutations."""
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from zfnet.analysis.embedding import grid, nearest, nearest_centroid, pca, silhouette, tsne
+
+
+@pytest.mark.parametrize("shape", [(60, 8), (20, 3, 7, 5)], ids=["more images", "more features"])
+def test_pca_is_scikit_learns(shape):
+    sklearn = pytest.importorskip("sklearn.decomposition")
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 4, shape[-1]) + 3
+    found = pca(x, 4)
+    reference = sklearn.PCA(4, svd_solver="full").fit(x.flatten(1).double().numpy())
+    axes = torch.from_numpy(reference.components_)
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a component has no sign of its own
+    torch.testing.assert_close(found.axes.double(), axes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.share.double(), torch.from_numpy(reference.explained_variance_ratio_), rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(found.codes, (x.flatten(1) - found.mean) @ found.axes.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.axes @ found.axes.T, torch.eye(4), rtol=0, atol=1e-5)
+
+
+def test_pca_of_a_line():
+    t = torch.tensor([-2.0, -1.0, 0.0, 3.0])
+    found = pca(torch.stack([1 + 3 * t, 2 - 4 * t], 1), 1)
+    assert found.axes[0].tolist() == pytest.approx([-0.6, 0.8])  # the larger entry is positive
+    assert found.codes[:, 0].tolist() == pytest.approx([10, 5, 0, -15])
+    assert found.share.tolist() == pytest.approx([1])
+
+
+@pytest.mark.parametrize(
+    ("features", "components", "message"),
+    [
+        (torch.randn(4, 9), 4, "4 components need"), (torch.randn(9, 3), 4, "4 components need"), (torch.randn(4, 9), 0, "0 components"),
+        (torch.ones(5, 3), 1, "fewer than 1 directions"), (torch.arange(5.0)[:, None].expand(5, 3), 2, "fewer than 2 directions"),
+        (torch.full((5, 3), torch.nan), 1, "not finite"),
+    ],
+)  # fmt: skip
+def test_pca_of_too_little_is_an_error(features, components, message):
+    with pytest.raises(ValueError, match=message):
+        pca(features, components)
+
+
+def clusters():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 4, (50,), generator=generator) * 3  # 0, 3, 6, 9
+    centres = torch.randn(10, 2, 3, generator=generator)
+    return centres[labels] + 0.7 * torch.randn(50, 2, 3, generator=generator), labels
+
+
+def test_silhouette_is_scikit_learns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    x, labels = clusters()
+    expected = torch.from_numpy(metrics.silhouette_samples(x.flatten(1).numpy(), labels.numpy()))
+    torch.testing.assert_close(silhouette(x, labels), expected.float(), rtol=1e-4, atol=1e-5)
+    alone = torch.cat([labels[:-1], torch.tensor([7])])
+    expected = torch.from_numpy(metrics.silhouette_samples(x.flatten(1).numpy(), alone.numpy()))
+    torch.testing.assert_close(silhouette(x, alone), expected.float(), rtol=1e-4, atol=1e-5)
+    assert silhouette(x, alone)[-1] == 0
+
+
+def test_silhouette_by_hand():
+    x = torch.tensor([[0.0], [2.0], [10.0], [13.0]])
+    # the first: a = 2, b = (10 + 13) / 2; the third: a = 3, b = (10 + 8) / 2
+    assert silhouette(x, torch.tensor([0, 0, 1, 1])).tolist() == pytest.approx([9.5 / 11.5, 7.5 / 9.5, 6 / 9, 9 / 12])
+
+
+def test_nearest_centroid_leaves_the_image_itself_out():
+    x, labels = clusters()
+    flat = x.flatten(1)
+    expected = []
+    for n in range(len(flat)):
+        others = torch.arange(len(flat)) != n
+        distance = {k: float((flat[others & (labels == k)].mean(0) - flat[n]).norm()) for k in labels.unique().tolist()}
+        expected.append(min(distance, key=lambda k: distance[k]) == int(labels[n]))
+    assert nearest_centroid(x, labels).tolist() == expected
+    assert 0 < sum(expected) < len(expected)  # both answers occur
+    assert not nearest_centroid(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))[2]  # alone in its class
+
+
+@pytest.mark.parametrize("quality", [silhouette, nearest_centroid])
+def test_wrong_labels(quality):
+    with pytest.raises(ValueError, match="two classes"):
+        quality(torch.randn(4, 2), torch.zeros(4).long())
+    with pytest.raises(ValueError, match="one label for each of 4"):
+        quality(torch.randn(4, 2), torch.zeros(3).long())
+
+
+def test_neighbours_are_those_of_the_cosine_and_never_the_image_itself():
+    codes = np.random.default_rng(0).normal(size=(600, 5))  # more than one block of rows
+    unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
+    expected = [sorted((j for j in range(600) if j != i), key=lambda j: -unit[i] @ unit[j])[:3] for i in range(0, 600, 23)]
+    assert nearest(torch.from_numpy(codes), 3)[::23].tolist() == expected
+    assert nearest(torch.from_numpy(10 * codes[:9]), 8).shape == (9, 8)
+    with pytest.raises(ValueError, match="between 1 and the 8 other images, got 9"):
+        nearest(torch.from_numpy(codes[:9]), 9)
+
+
+def test_a_grid_is_the_best_of_all_assignments():
+    rng = np.random.default_rng(0)
+    for n, columns, rows in ((6, 3, 2), (5, 2, 3)):
+        points = rng.normal(size=(n, 2)) * (3, 100)
+        found = grid(points, columns)
+        assert len(set(found.tolist())) == n
+        low, high = points.min(0), points.max(0)
+        places = (points - low) / (high - low) * (columns - 1, rows - 1)
+
+        def cost(cells, places=places, columns=columns, rows=rows):
+            return sum(
+                (x - c % columns) ** 2 + (y - (rows - 1 - c // columns)) ** 2 for (x, y), c in zip(places, cells, strict=True)
+            )
+
+        best = min(itertools.permutations(range(columns * rows), n), key=cost)
+        assert cost(found) == pytest.approx(cost(best))
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    assert grid(corners, 2).tolist() == [2, 3, 0, 1]  # row 0 is on top, and the second coordinate grows upwards
+
+
+def test_a_layout_keeps_clusters_apart_and_is_the_same_again():
+    rng = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 30, generator=rng) * 5
+    labels = np.repeat(np.arange(4), 25)
+    codes = centres[labels] + torch.randn(100, 30, generator=rng)
+    points = tsne(codes, seed=0, perplexity=10)
+    assert points.shape == (100, 2)
+    distance = np.linalg.norm(points[:, None] - points, axis=2) + np.diag(np.full(100, np.inf))
+    assert (labels[distance.argmin(1)] == labels).all()
+    np.testing.assert_array_equal(points, tsne(codes, seed=0, perplexity=10))
+    with pytest.raises(ValueError, match="three images"):
+        tsne(codes[:2], seed=0)
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ImportError, match="pip install scikit-learn"):
+        tsne(torch.zeros(4, 4), seed=0)
+    with pytest.raises(ImportError, match="pip install scipy"):
+        grid(np.zeros((4, 2)), 2)

@@ -1,0 +1,143 @@
+"""Insertion and deletion, the pointing game and randomisation, against arrays by hand and against scipy."""
+
+import pytest
+import scipy.stats
+import torch
+from torch import nn
+
+import zfnet
+from tests.networks import SIZE, small_zfnet
+from zfnet.analysis.faithfulness import auc, pointing_game, randomised, rank_correlation, ranks, replacement_curve
+
+
+class Weighing(nn.Module):
+    """Two classes, of logits w . x and 0, for images of one channel: what each pixel is worth is known."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x):
+        logit = (x * self.weight).sum((1, 2, 3))
+        return torch.stack([logit, torch.zeros_like(logit)], 1)
+
+
+def test_deletion_and_insertion_by_hand():
+    weight = torch.tensor([[1.0, -2.0], [4.0, 3.0]])
+    model, x = Weighing(weight), torch.ones(2, 1, 2, 2)
+    map = torch.stack([weight, -weight])[:, None]
+    logits = torch.tensor([[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]])  # the largest first; the other way round
+    deletion = replacement_curve(model, x, 0.0, map, 0, steps=4, batch=3)
+    torch.testing.assert_close(deletion, logits.sigmoid().detach())
+    insertion = replacement_curve(model, 0.0, x, map, torch.tensor([0, 1]), steps=4)
+    torch.testing.assert_close(insertion[0], torch.tensor([0.0, 4, 7, 8, 6]).sigmoid())
+    torch.testing.assert_close(insertion[1], (-torch.tensor([0.0, -2, -1, 2, 6])).sigmoid())
+    assert insertion.shape == (2, 5)
+    two = replacement_curve(model, x, 0.0, map, 0, steps=2)  # half of the pixels at a time
+    torch.testing.assert_close(two, deletion[:, ::2])
+
+
+def test_either_may_broadcast():
+    model, x, map = Weighing(torch.ones(2, 2)), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    grey = torch.full_like(x, 0.5)
+    for one in (0.5, grey[:1], grey[:1, :, :1, :1]):
+        assert torch.equal(replacement_curve(model, one, x, map, 0), replacement_curve(model, grey, x, map, 0))
+        assert torch.equal(replacement_curve(model, x, one, map, 0), replacement_curve(model, x, grey, map, 0))
+
+
+def test_auc_by_hand():
+    curve = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
+    assert auc(curve).tolist() == [0.5, 1]
+
+
+def test_equal_pixels_go_in_an_order_that_is_drawn():
+    values = torch.zeros(1, 1000)
+    found = ranks(values, torch.Generator().manual_seed(0))[0]
+    assert sorted(found.tolist()) == list(range(1000))
+    assert abs(scipy.stats.spearmanr(found, range(1000)).statistic) < 0.1
+    values[0, 700], values[0, 3] = 2, -1
+    found = ranks(values, torch.Generator().manual_seed(0))[0]
+    assert (int(found[700]), int(found[3])) == (0, 999)
+
+
+def test_pointing_game_by_hand():
+    mask = torch.zeros(5, 6, 7, dtype=torch.bool)
+    mask[:, 2:4, 3:5] = True
+    map = torch.zeros(5, 1, 6, 7)
+    map[0, 0, 3, 4] = 1  # on the object
+    map[1, 0, 0, 3] = 1  # two rows above it
+    map[2, 0, 3, 4] = map[2, 0, 0, 0] = 1  # one of two maxima is on it
+    map[4, 0, 3, 4] = float("nan")
+    hits = pointing_game(map, mask)
+    torch.testing.assert_close(hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0]))  # flat: the share of the object
+    assert pointing_game(map, mask, 2)[:2].tolist() == [1, 1]
+    map[1] = 0
+    map[1, 0, 1, 2] = 1  # diagonal: at a distance of 1.4
+    assert pointing_game(map, mask, 1)[1] == 0
+    assert pointing_game(map, mask, 2)[1] == 1
+
+
+def test_rank_correlation_equals_scipy():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(4, 1, 9, 8, generator=generator)
+    b = a + torch.randn(a.shape, generator=generator)
+    a, b = a.relu(), (3 * b).round()  # many equal values
+    expected = [float(scipy.stats.spearmanr(m.flatten(), n.flatten()).statistic) for m, n in zip(a, b, strict=True)]
+    torch.testing.assert_close(rank_correlation(a, b), torch.tensor(expected, dtype=torch.float64))
+    assert rank_correlation(a, a.exp()).tolist() == pytest.approx([1] * 4)
+    assert rank_correlation(a, torch.zeros_like(a)).isnan().all()
+
+
+def test_randomised_one_layer_after_the_other():
+    model = small_zfnet()
+    model.cam_head = (torch.ones(10, 16), torch.zeros(10))
+    original = {name: p.detach().clone() for name, p in model.named_parameters()}
+    names = []
+    for name, other in randomised(model, torch.Generator().manual_seed(0)):
+        names.append(name)
+        for layer in ("conv1", "conv3", "fc6", "fc8"):
+            drawn, old = other.get_submodule(layer).weight.detach(), original[f"{layer}.weight"]
+            assert torch.equal(drawn, old) == (layer not in names)
+            assert float(drawn.std()) == pytest.approx(float(old.std()), rel=0.2)
+        assert torch.is_grad_enabled()
+        assert not any(p.isnan().any() for p in other.parameters())
+    assert names == ["fc8", "fc7", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1"]
+    assert all(torch.equal(p, original[name]) for name, p in model.named_parameters())
+    assert (model.cam_head[0] == 1).all()
+    again = next(iter(randomised(model, torch.Generator().manual_seed(0))))[1]
+    once = next(iter(randomised(model, torch.Generator().manual_seed(0))))[1]
+    assert torch.equal(again.fc8.weight, once.fc8.weight)
+
+
+def test_an_untrained_top_changes_what_the_gradient_says():
+    model, x = small_zfnet(), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    before = zfnet.explain(model, x, "saliency", 3).map
+    last = [zfnet.explain(m, x, "saliency", 3).map for _, m in randomised(model, torch.Generator().manual_seed(0))][-1]
+    assert rank_correlation(before, last).max() < 0.9
+    assert torch.equal(zfnet.explain(model, x, "saliency", 3).map, before)
+
+
+def test_wrong_requests():
+    model, x = Weighing(torch.ones(2, 2)), torch.ones(2, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"map must be finite and \(2, 1, H, W\)"):
+        replacement_curve(model, x, 0.0, x[:1], 0)
+    with pytest.raises(ValueError, match="map must be finite"):
+        replacement_curve(model, x, 0.0, x * float("nan"), 0)
+    with pytest.raises(ValueError, match="steps and batch must be at least 1"):
+        replacement_curve(model, x, 0.0, x, 0, steps=0)
+    with pytest.raises(ValueError, match="class from 0 to 1"):
+        replacement_curve(model, x, 0.0, x, 2)
+    with pytest.raises(ValueError, match="old or new must be images"):
+        replacement_curve(model, 0.0, 1.0, x, 0)
+    with pytest.raises(ValueError, match="new .* does not broadcast"):
+        replacement_curve(model, x, torch.zeros(5), x, 0)
+    with pytest.raises(ValueError, match="mask"):
+        pointing_game(x, x[:, 0])
+
+
+def test_a_map_that_holds_nan_has_no_rank_correlation():
+    a = torch.rand(2, 1, 5, 5)
+    b = a.clone()
+    b[0, 0, 0, 0] = torch.nan
+    assert rank_correlation(a, b)[0].isnan()
+    assert rank_correlation(a, b)[1] == pytest.approx(1)

@@ -1,0 +1,105 @@
+"""Quantiles against numpy's exact ones, shares against a network whose dead filters are built by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import zfnet
+from tests.conftest import random_he
+from zfnet.analysis.statistics import ERROR, Population, bin_values, count, population
+
+
+def of(values: np.ndarray) -> Population:
+    return Population(1, torch.ones(1), torch.ones(1), count(torch.from_numpy(values)))
+
+
+@given(
+    st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=60),
+    st.lists(st.floats(0, 1), min_size=1, max_size=5),
+)
+def test_quantiles_are_exact_to_their_stated_error(values, q):
+    values = np.array(values, dtype=np.float32)
+    expected = np.quantile(values.astype(np.float64), q, method="inverted_cdf")
+    found = of(values).quantile(q).numpy()
+    assert (abs(found - expected) <= ERROR * abs(expected) + 1e-39).all()  # floats next to zero count as 0
+
+
+def test_quantiles_of_skewed_activations_over_five_orders_of_magnitude():
+    rng = np.random.default_rng(0)
+    values = np.maximum(rng.lognormal(0, 3, 200_000) - 1, 0).astype(np.float32)
+    q = [0.0, 0.1, 0.5, 0.9, 0.99, 0.9999, 1.0]
+    expected = np.quantile(values.astype(np.float64), q, method="inverted_cdf")
+    found = of(values).quantile(q).numpy()
+    assert (found[expected == 0] == 0).all()
+    np.testing.assert_allclose(found, expected, rtol=ERROR)
+    assert abs(found / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4  # a histogram, not the values themselves
+    with pytest.raises(ValueError, match=r"\[0, 1\], got \[0.5, 1.5\]"):
+        of(values).quantile([0.5, 1.5])
+
+
+def test_every_float_is_near_the_middle_of_its_bin():
+    values = bin_values()
+    finite = values[values.isfinite()]
+    assert (count(finite)[values.isfinite() & (values != 0)] == 1).all()  # each middle lies in its own bin
+    assert len(finite) == 2 * 255 * 128
+    drawn = torch.randn(10_000, generator=torch.Generator().manual_seed(0)) * 100
+    middles = values[((drawn.view(torch.int32) >> 16) & 0xFFFF).long()]
+    assert ((middles - drawn).abs() <= ERROR * drawn.abs()).all()
+
+
+@pytest.fixture
+def built():
+    """Four filters on images of one constant v: v, a dead one, one that needs v > 2, and one active only at the left border."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 2 * 2, 2))
+    weight, bias = torch.zeros(4, 3, 3, 3), torch.tensor([0.0, -1.0, -2.0, 0.0])
+    weight[0, 0, 1, 1] = weight[2, 0, 1, 1] = 1
+    weight[3, 0, 1, 1], weight[3, 0, 1, 0] = 1, -1  # v less its left neighbour: zero but where that is padding
+    net[0].weight.data, net[0].bias.data = weight, bias
+    return net.eval(), [torch.full((3, 4, 4), float(v)) for v in (1, 2, 3, 4)]
+
+
+def test_a_network_whose_dead_filters_are_known(built):
+    net, images = built
+    found = population(net, images, ("conv1",), batch=3)["conv1"]
+    assert found.images == 4
+    assert found.dead.tolist() == [False, True, False, False]
+    assert found.excited.tolist() == [1, 0, 0.5, 1]
+    assert found.active.tolist() == pytest.approx([1, 0, 0.5, 0.25])
+    assert found.sparsity == pytest.approx(1 - 1.75 / 4)
+    assert found.counts.sum() == 4 * 4 * 16
+    zeros = 4 * 16 + 2 * 16 + 4 * 12
+    assert found.counts[0] == zeros
+    assert found.quantile(zeros / 256).item() == 0
+    assert found.quantile(zeros / 256 + 0.001).item() == pytest.approx(1, rel=ERROR)
+    assert found.quantile(1.0).item() == pytest.approx(4, rel=ERROR)
+
+
+def test_a_population_is_the_sum_of_its_images():
+    net = random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    images = list(torch.randn(7, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    labelled = [(x, 0) for x in images]
+    found = population(net, labelled, batch=3)
+    assert list(found) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
+    t = zfnet.trace(net, torch.stack(images))
+    for layer, p in found.items():
+        a = t[layer].flatten(2) if t[layer].ndim == 4 else t[layer][:, :, None]  # (N, C, positions)
+        torch.testing.assert_close(p.active, (a > 0).double().mean((0, 2)), rtol=0, atol=1e-3)
+        torch.testing.assert_close(p.excited, (a > 0).any(2).double().mean(0), rtol=0, atol=1e-6, check_dtype=False)
+        expected = np.quantile(a.double().numpy(), [0.5, 0.9, 0.999], method="inverted_cdf")
+        np.testing.assert_allclose(p.quantile([0.5, 0.9, 0.999]).numpy(), expected, rtol=ERROR * 1.2, atol=1e-4)
+
+
+def test_activations_that_are_not_finite_are_reported(built):
+    net, images = built
+    net[0].weight.data[0] = torch.inf
+    with pytest.raises(ValueError, match="conv1 puts out values that are not finite"):
+        population(net, images, ("conv1",))
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.1, float("nan")])
+def test_shares_outside_zero_to_one_are_refused(q):
+    with pytest.raises(ValueError, match="q must lie in"):
+        Population(1, torch.ones(1), torch.ones(1), count(torch.rand(100))).quantile(q)

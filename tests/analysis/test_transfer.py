@@ -1,0 +1,164 @@
+"""Folds, exact factors of Gram matrices, the classifiers, scores by hand, and near-duplicates that are planted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zfnet
+from zfnet.analysis.transfer import (
+    Fold,
+    average_precision,
+    coordinates,
+    extract,
+    find_overlaps,
+    folds,
+    gram,
+    linear_svm,
+    per_class_accuracy,
+    pooling_head,
+    softmax,
+)
+from zfnet.data.folders import load_folder
+from zfnet.data.images import center
+
+
+def test_folds_are_balanced_apart_and_nested():
+    labels = np.repeat([0, 1, 2], [100, 40, 9])
+    small, large = (folds(labels, n, most=50, count=5, seed=3) for n in (5, 20))
+    for few, many in zip(small, large, strict=True):
+        assert np.bincount(labels[few.train]).tolist() == [5, 5, 5]
+        assert np.bincount(labels[few.test]).tolist() == [50, 35, 4]
+        assert np.bincount(labels[many.train]).tolist() == [20, 20, 8]  # a class with too few keeps one for the test
+        assert np.bincount(labels[many.test]).tolist() == [50, 20, 1]
+        assert set(few.train) <= set(many.train)
+        assert not set(many.train) & set(many.test)
+    assert len({tuple(fold.train) for fold in large}) == 5
+    assert all((a.train == b.train).all() for a, b in zip(small, folds(labels, 5, seed=3), strict=True))
+    with pytest.raises(ValueError, match=r"classes \[1\] have one image"):
+        folds(np.array([0, 0, 1]), 1)
+
+
+@pytest.mark.parametrize("width", [7, 400])
+def test_coordinates_keep_every_inner_product_with_the_training_images(width):
+    features = np.random.default_rng(0).normal(size=(60, width)).astype(np.float32)
+    products = gram(features, chunk=25)
+    assert np.allclose(products, features.astype(float) @ features.T.astype(float), atol=1e-3)
+    fold = Fold(np.arange(40), np.arange(40, 60))
+    x, others = coordinates(products, fold)
+    scale = np.square(features[:40].astype(float)).sum(1).mean()
+    assert x.shape == (40, min(width, 40))
+    assert np.allclose(x @ x.T, products[:40, :40] / scale, atol=1e-5)
+    assert np.allclose(others @ x.T, products[40:, :40] / scale, atol=1e-5)
+    assert np.square(x).sum(1).mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("classifier", [linear_svm, softmax])
+def test_a_classifier_of_the_coordinates_is_the_classifier_of_the_features(classifier):
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(4), 20)
+    features = (rng.normal(size=(80, 300)) + 0.4 * rng.normal(size=(4, 300))[labels]).astype(np.float32)
+    fold = folds(labels, 10, count=1)[0]
+    x, others = coordinates(gram(features), fold)
+    scaled = features / np.sqrt(np.square(features[fold.train]).sum(1).mean())
+    direct = classifier(scaled[fold.train], labels[fold.train], (3.0,)).decision_function(scaled[fold.test])
+    factored = classifier(x, labels[fold.train], (3.0,)).decision_function(others)
+    assert np.abs(direct - factored).max() < 0.02 * np.abs(direct).max()
+    assert (direct.argmax(1) == factored.argmax(1)).mean() > 0.95
+
+
+def test_the_regularisation_is_chosen_on_the_training_images():
+    rng = np.random.default_rng(2)
+    labels = np.repeat(np.arange(3), 30)
+    x = np.concatenate([np.eye(3)[labels] + 0.1 * rng.normal(size=(90, 3)), 10 * rng.normal(size=(90, 5))], 1)  # loud noise
+    assert softmax(x, labels, (1e-6, 10.0)).C == 10.0
+    assert softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0  # one a class: the middle one
+
+
+def test_scores_by_hand():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    assert per_class_accuracy(labels, np.array([0, 0, 0, 1, 1, 0])) == pytest.approx((75 + 50) / 2)
+    # by falling score: hit, miss, hit, (does not count), miss, hit: precision 1, 2/3, 3/5
+    scores, present = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([1, 0, 1, -1, 0, 1])
+    assert average_precision(scores, present) == pytest.approx(100 * (1 + 2 / 3 + 3 / 5) / 3)
+    # miss, hit, hit: the precision 1/2 at the first hit is bettered to 2/3 at the second
+    assert average_precision(scores[:3], np.array([0, 1, 1])) == pytest.approx(100 * 2 / 3)
+    with pytest.raises(ValueError, match="no image shows"):
+        average_precision(scores, np.zeros(6, int))
+
+
+@pytest.fixture
+def small(tree):
+    """Images of a tree, and a small network for them."""
+    torch.manual_seed(0)
+    model = zfnet.fold(zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch"))
+    model.wnids = ["n01440764", "n02088094", "n03000000"]
+    model.classes = list(model.wnids)
+    return model, load_folder(tree / "train")
+
+
+def test_features_are_the_traces_and_are_extracted_once(small, monkeypatch):
+    model, images = small
+    found = extract(model, images, ("pool1", "conv3", "fc7"), batch=7)
+    t = zfnet.trace(model, images.batch([11]))
+    for layer, features in found.items():
+        expected = t[layer].flatten().numpy()
+        assert features.shape == (24, len(expected))
+        assert np.allclose(features[11], expected, atol=2e-3 * np.abs(expected).max())
+    monkeypatch.setattr("zfnet.analysis.transfer.run", lambda *a, **k: pytest.fail("extracted again"))
+    assert np.array_equal(extract(model, images, ("fc7",))["fc7"], found["fc7"])
+
+
+def test_other_weights_have_other_features(small):
+    model, images = small
+    before = np.array(extract(model, images, ("fc7",))["fc7"])
+    with torch.no_grad():
+        model.fc7.weight.mul_(-1)
+    after = extract(model, images, ("fc7",))["fc7"]
+    assert not np.array_equal(after, before)
+    assert np.allclose(after[5], zfnet.trace(model, images.batch([5]))["fc7"][0].numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_features_beyond_half_precision_are_an_error(small):
+    model, images = small
+    model.conv1.weight.data *= 1e6
+    with pytest.raises(ValueError, match="pool1 beyond half precision"):
+        extract(model, images, ("pool1",))
+
+
+def test_the_pooling_head_tells_the_colours_apart(small):
+    model, images = small
+    shuffled = dataclasses.replace(images, wnids=list(images.wnids))
+    weight, bias = pooling_head(model, shuffled, c=100.0)
+    assert weight.shape == (3, 8)
+    pooled = zfnet.trace(model, images.batch(range(24)))["conv5"].mean((2, 3))
+    assert ((pooled @ weight.T + bias).argmax(1).numpy() == images.labels).mean() > 0.9
+
+
+def test_planted_near_duplicates_are_found_and_nothing_else(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def scene():  # smooth, as photographs are
+        return Image.fromarray(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
+
+    mine, theirs = [scene() for _ in range(6)], [scene() for _ in range(8)]
+    theirs[3] = center(mine[0], 224)  # the whole square at another size
+    theirs[5] = center(mine[1], 256).crop((16, 16, 240, 240))  # its central 7/8
+    theirs[6] = mine[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")  # mirrored, in grey
+    for framed in (mine[3], theirs[0], mine[4], theirs[1]):  # frames and skies are alike, and no evidence
+        framed.paste("white", (0, 0, 320, 30))
+        framed.paste("white", (0, 210, 320, 240))
+    for trap in (mine[5], theirs[2]):
+        trap.paste(Image.linear_gradient("L").resize(trap.size))
+        trap.paste(scene().resize((60, 60)), (130, 90))
+    for folder, pictures in (("mine", mine), ("theirs", theirs)):
+        (tmp_path / folder / "n0").mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            picture.save(tmp_path / folder / "n0" / f"{i}.jpg", quality=70)
+    found = find_overlaps(load_folder(tmp_path / "mine"), load_folder(tmp_path / "theirs"), batch=5)
+    assert found.index.tolist() == [0, 1, 2]
+    assert found.other[:3].tolist() == [3, 5, 6]
+    assert (found.correlation[:3] > 0.97).all()
+    assert (found.correlation[3:] < 0.7).all()

@@ -1,0 +1,402 @@
+"""Gradient attributions against Captum, finite differences and each other, on chains and residual networks; nothing left behind."""
+
+import copy
+
+import captum.attr
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+import zennit.attribution
+import zennit.composites
+from torch import nn
+
+import zfnet
+from tests.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet, two_images
+from zfnet.attribution.base import Attribution, gradient
+from zfnet.attribution.gradients import (
+    deconvnet,
+    gradient_x_input,
+    guided_backprop,
+    integrated_gradients,
+    saliency,
+    smoothgrad,
+    unit_gradient,
+)
+from zfnet.graph import UnsupportedNetwork
+
+RELUS = {
+    "module": nn.ReLU(), "in-place module": nn.ReLU(inplace=True), "F.relu": F.relu, "torch.relu": torch.relu,
+    "method": lambda x: x.relu(), "in place": lambda x: x.relu_(), "F.relu in place": lambda x: F.relu(x, inplace=True),
+    "clamp": lambda x: x.clamp(min=0), "clamp_min": lambda x: x.clamp_min(0), "clamp in place": lambda x: x.clamp_(min=0),
+}  # fmt: skip
+OTHERS = {
+    "leaky": lambda x: F.leaky_relu(x, 0.1), "gelu": F.gelu, "sigmoid": torch.sigmoid, "relu6": F.relu6,
+    "mask": lambda x: x * (x > 0), "float mask": lambda x: x * (x > 0).float(), "where": lambda x: torch.where(x > 0, x, 0.0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())), "half the sum": lambda x: (x + x.abs()) / 2,
+    "threshold": lambda x: F.threshold(x, 0, 0), "two sides": lambda x: x.clamp(0, 6), "clamp at 1": lambda x: x.clamp(min=1),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0), "a slice in place": lambda x: (x[:, :3].relu_(), x)[1],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=list(BUILD))
+def network(request):
+    return BUILD[request.param]()
+
+
+@pytest.fixture(scope="module")
+def x(network):
+    return two_images(network)
+
+
+TARGET = torch.tensor([3, 7])
+
+
+def close(ours, theirs, tolerance=1e-5):
+    assert ours.shape == theirs.shape
+    assert theirs.abs().max() > 0
+    torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("method", "oracle", "options"),
+    [
+        (saliency, captum.attr.Saliency, {"abs": False}), (gradient_x_input, captum.attr.InputXGradient, {}),
+        (guided_backprop, captum.attr.GuidedBackprop, {}), (deconvnet, captum.attr.Deconvolution, {}),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:Input Tensor", "ignore:.*non-full backward hook")
+def test_equals_captum(network, x, method, oracle, options):
+    theirs = oracle(out_of_place(network)).attribute(x.clone().requires_grad_(), target=TARGET, **options)
+    a = method(network, x, TARGET)
+    close(a.pixels, theirs)
+    reduced = a.pixels.sum(1, keepdim=True) if method is gradient_x_input else a.pixels.abs().amax(1, keepdim=True)
+    assert torch.equal(a.map, reduced)
+    assert (a.method, a.target.tolist(), a.state) == (method.__name__, [3, 7], ("ok", "ok"))
+
+
+@pytest.mark.parametrize(
+    ("method", "composite"), [(guided_backprop, zennit.composites.GuidedBackprop), (deconvnet, zennit.composites.DeconvNet)]
+)
+def test_equals_zennit(network, x, method, composite):
+    with zennit.attribution.Gradient(out_of_place(network), composite()) as attributor:
+        _, theirs = attributor(x.clone().requires_grad_(), torch.eye(10)[TARGET])
+    close(method(network, x, TARGET).pixels, theirs)
+
+
+def test_integrated_gradients_equal_captum_and_are_complete(network, x):
+    """In float64: rounding of the points on the way, which differs, would switch a ReLU here and there."""
+    network, x = copy.deepcopy(network).double(), x.double()
+    options = {"n_steps": 6, "method": "riemann_middle"}
+    base = torch.randn(1, 3, *x.shape[2:], generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+    theirs = captum.attr.IntegratedGradients(network).attribute(x, base.expand_as(x), TARGET, **options)
+    ours = integrated_gradients(network, x, TARGET, steps=6, baseline=base, batch=4)
+    close(ours.pixels, theirs)
+    with torch.no_grad():
+        change = (network(x) - network(base.expand_as(x))).gather(1, TARGET[:, None])[:, 0]
+    torch.testing.assert_close(ours.map.sum((1, 2, 3)) + ours.residual, change, rtol=1e-4, atol=1e-4)
+
+
+def test_integrated_gradients_are_the_more_complete_the_more_steps():
+    network, x = small_zfnet("lrn"), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    many = integrated_gradients(network, x, TARGET, steps=200, batch=20)
+    few = integrated_gradients(network, x, TARGET, steps=2)
+    assert many.residual.abs().max() < 0.02 * few.pixels.abs().sum((1, 2, 3)).min()
+    assert many.residual.abs().sum() < few.residual.abs().sum()
+
+
+def test_smoothgrad_is_captums_noise_tunnel_without_noise_and_the_same_for_every_batch(network, x):
+    small = {"samples": 5, "sigma": 0.1}
+    one, other = (smoothgrad(network, x, TARGET, **small, batch=b, generator=torch.Generator().manual_seed(5)) for b in (1, 3))
+    close(one.pixels, other.pixels)
+    tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(network))
+    theirs = tunnel.attribute(x, nt_samples=3, stdevs=0.0, target=TARGET, abs=False)
+    close(smoothgrad(network, x, TARGET, samples=3, sigma=0).pixels, theirs)
+    assert not torch.allclose(one.pixels, theirs, rtol=0.1)
+
+
+def test_smoothgrad_by_hand():
+    """The mean of gradients at the noisy copies, whose deviation is a share of each image's range."""
+    model, x = small_zfnet(), torch.stack([torch.rand(3, SIZE, SIZE), 10 * torch.rand(3, SIZE, SIZE)])
+    expected = []
+    for n, image in enumerate(x):
+        drawn = torch.Generator().manual_seed(9)  # the same noise for each: an image's map does not depend on the others
+        deviation = 0.2 * (image.max() - image.min())
+        copies = torch.stack([image + deviation * torch.randn(3, SIZE, SIZE, generator=drawn) for _ in range(4)])
+        expected.append(gradient(model, copies, [1, 2][n])[0].mean(0))
+    ours = smoothgrad(model, x, [1, 2], samples=4, sigma=0.2, generator=torch.Generator().manual_seed(9))
+    close(ours.pixels, torch.stack(expected))
+    state = torch.random.get_rng_state()
+    again = smoothgrad(model, x, [1, 2], samples=4, sigma=0.2)
+    assert torch.equal(again.map, smoothgrad(model, x, [1, 2], samples=4, sigma=0.2).map)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("method", [gradient_x_input, integrated_gradients, saliency])
+def test_a_map_is_free_of_the_callers_graph(method):
+    x = torch.randn(1, 3, SIZE, SIZE, requires_grad=True)
+    a = method(small_zfnet(), x, 1)
+    assert not a.map.requires_grad
+    assert not a.pixels.requires_grad
+    assert x.grad is None
+
+
+def test_saliency_equals_finite_differences():
+    model = small_zfnet("lrn").double()
+    x = torch.randn(1, 3, SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    a, step = saliency(model, x, 4), 1e-6
+    for c, row, column in ((0, 3, 5), (1, 30, 40), (2, 63, 63)):
+        ends = []
+        for sign in (-1, 1):
+            moved = x.clone()
+            moved[0, c, row, column] += sign * step
+            ends.append(float(model(moved)[0, 4].detach()))
+        assert float(a.pixels[0, c, row, column]) == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=1e-4, abs=1e-7)
+        assert float(a.map[0, 0, row, column]) == float(a.pixels[0, :, row, column].abs().max())
+
+
+def slowly(model, x, target, rule):
+    """The rectified backward pass of `Rectified`, layer by layer, from its own forward pass."""
+    z1 = model.conv1(x)
+    pooled, switches = F.max_pool2d(z1.relu(), 2, return_indices=True)
+    z2 = model.conv2(pooled)
+    signal = model.fc.weight[target][:, :, None, None].expand_as(z2) / z2[0, 0].numel()
+    signal = torch.nn.grad.conv2d_input(pooled.shape, model.conv2.weight, rule(signal, z2))
+    signal = F.max_unpool2d(signal, switches, 2, output_size=z1.shape)
+    return torch.nn.grad.conv2d_input(x.shape, model.conv1.weight, rule(signal, z1), 2)
+
+
+@pytest.mark.parametrize("relu", RELUS.values(), ids=list(RELUS))
+def test_every_spelling_of_relu_is_handled(relu):
+    model, x = Rectified(relu), torch.randn(2, 3, 21, 25, generator=torch.Generator().manual_seed(1))
+    target = torch.tensor([0, 2])
+    with torch.no_grad():
+        guided = slowly(model, x, target, lambda r, f: r.relu() * (f > 0))
+        deconvolved = slowly(model, x, target, lambda r, f: r.relu())
+        plain = slowly(model, x, target, lambda r, f: r * (f > 0))
+    close(guided_backprop(model, x, target).pixels, guided)
+    close(deconvnet(model, x, target).pixels, deconvolved)
+    close(saliency(model, x, target).pixels, plain)
+    assert not torch.allclose(guided, plain, rtol=0.1)
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=list(OTHERS))
+@pytest.mark.parametrize("method", [guided_backprop, deconvnet])
+def test_what_is_no_relu_is_refused(other, method):
+    model, x = Rectified(other), torch.randn(1, 3, 21, 21)
+    saliency(model, x)
+    with pytest.raises(UnsupportedNetwork, match="need ReLUs"):
+        method(model, x)
+
+
+@pytest.mark.parametrize("method", [guided_backprop, deconvnet])
+def test_linear_steps_of_any_layout_pass(method):
+    """A mean over channels_last maps records a strided view, 1 - x a reversed subtraction."""
+
+    class Reversed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc(F.adaptive_avg_pool2d(1 - torch.relu(self.conv(x)), 1).flatten(1))
+
+    torch.manual_seed(0)
+    model, x = Reversed(), torch.randn(2, 3, 20, 20)
+    strided = method(model, x.contiguous(memory_format=torch.channels_last), 1)
+    close(strided.pixels, method(model, x, 1).pixels)
+    resnet = torchvision.models.resnet18(num_classes=5).eval()
+    assert method(resnet, torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last), 1).state == ("ok",)
+
+
+def test_the_deconvnet_skips_normalisation_and_guided_backprop_does_not():
+    """With LRN the attribution is the project's own projection of a logit, and not Captum's; a signal, not a gradient, comes down."""
+    model, x = small_zfnet("lrn"), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    for norm in (module for name, module in model.named_children() if name.startswith("norm")):
+        norm.alpha = 5.0  # strong enough to be seen
+    target = model(x).argmax(1)
+    ours = deconvnet(model, x, target)
+    projected = zfnet.project(model, x, "fc8", target)
+    assert (projected.activation > 0).all()  # for a logit below 0 the projection is of its negative
+    close(ours.pixels * projected.activation.view(-1, 1, 1, 1), projected.pixels)
+    theirs = captum.attr.Deconvolution(out_of_place(model)).attribute(x.clone().requires_grad_(), target=target)
+    assert float(F.cosine_similarity(ours.pixels.flatten(1), theirs.flatten(1)).max()) < 0.99
+    theirs = captum.attr.GuidedBackprop(out_of_place(model)).attribute(x.clone().requires_grad_(), target=TARGET)
+    close(guided_backprop(model, x, TARGET).pixels, theirs)
+
+
+def test_both_ways_of_the_deconvnet_agree():
+    """The chain's explicit deconvnet, and the rule on the recorded pass that other networks get."""
+    model, x = BUILD["vgg11"](), torch.randn(1, 3, SIZE, SIZE)
+    recorded, _ = gradient(model, x, 3, rule=lambda incoming, outgoing: incoming.clamp_min(0))
+    close(deconvnet(model, x, 3).pixels, recorded)
+
+
+def test_batches_and_targets():
+    model, x = small_zfnet(), torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    predicted = model(x).argmax(1)
+    for method in (saliency, integrated_gradients, smoothgrad, guided_backprop, deconvnet):
+        assert method(model, x[:1]).target.tolist() == predicted[:1].tolist()
+    both = saliency(model, x)
+    assert both.target.tolist() == predicted.tolist()
+    alone = torch.cat([saliency(model, x[n : n + 1], int(predicted[n])).map for n in range(3)])
+    close(both.map, alone)
+    assert torch.equal(saliency(model, x, [1]).map, saliency(model, x, torch.tensor([1, 1, 1])).map)
+
+
+def test_a_network_and_its_gradients_are_left_as_they_were():
+    model = BUILD["resnet18"]()
+    model.train()
+    model.layer1.eval()
+    model.fc.weight.requires_grad_(False)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    modes = [m.training for m in model.modules()]
+    before = [(p.clone(), p.requires_grad) for p in model.parameters()]
+    x = torch.randn(2, 3, SIZE, SIZE)
+    kept = x.clone()
+    for context in (torch.enable_grad(), torch.no_grad(), torch.inference_mode()):
+        with context:
+            for method in (saliency, guided_backprop, deconvnet):
+                assert method(model, x).map.shape == (2, 1, SIZE, SIZE)
+            smoothgrad(model, x, samples=2)
+            integrated_gradients(model, x, steps=2)
+    with pytest.raises(ValueError, match="target must be a class from 0 to 9"):
+        guided_backprop(model, x, 10)
+    assert torch.equal(x, kept)
+    assert not x.requires_grad
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(p, q) and p.requires_grad == r for p, (q, r) in zip(model.parameters(), before, strict=True))
+    assert all(bool((p.grad == 1).all()) for p in model.parameters() if p.requires_grad)
+    assert hooks(model) == 0
+
+
+def hooks(model):
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def test_few_copies_live_at_once():
+    sizes = []
+
+    class Counting(Rectified):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    model, x = Counting(F.relu), torch.randn(2, 3, 21, 21)
+    smoothgrad(model, x, samples=50)
+    integrated_gradients(model, x, steps=50)
+    assert max(sizes) <= 8
+    smoothgrad(model, x, samples=50, batch=50)
+    assert max(sizes) == 50
+
+
+def test_maps_that_say_nothing_are_reported():
+    model, x = Rectified(F.relu), torch.randn(2, 3, 21, 21)
+    model.conv1.bias.data.fill_(-1e6)  # every unit is dead
+    assert saliency(model, x).state == ("all zero", "all zero")
+    model = Rectified(F.relu)
+    model.fc.weight.data[1] = float("nan")
+    assert saliency(model, x, 1).state == ("not finite", "not finite")
+    half = Attribution(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), None, "by hand", torch.tensor([0, 0]))
+    assert half.state == ("all zero", "ok")
+
+
+def test_wrong_requests():
+    model, x = small_zfnet(), torch.randn(2, 3, SIZE, SIZE)
+    with pytest.raises(ValueError, match="float batch"):
+        saliency(model, x[0])
+    with pytest.raises(ValueError, match="3 targets for 2 images"):
+        saliency(model, x, [1, 2, 3])
+    with pytest.raises(ValueError, match="whole numbers"):
+        saliency(model, x, torch.tensor([0.5, 1]))
+    with pytest.raises(ValueError, match="share of the image's range"):
+        smoothgrad(model, x, sigma=-1)
+    with pytest.raises(ValueError, match="at least 1, got 0 and 8"):
+        smoothgrad(model, x, samples=0)
+    with pytest.raises(ValueError, match="at least 1, got 50 and 0"):
+        integrated_gradients(model, x, batch=0)
+    with pytest.raises(ValueError, match=r"baseline \(7, 1, 1\) does not broadcast"):
+        integrated_gradients(model, x, baseline=torch.zeros(7))
+    with pytest.raises(UnsupportedNetwork, match="must return logits"):
+        saliency(nn.Conv2d(3, 4, 3), x)
+    for cut in (lambda m, v: m(v.detach()), lambda m, v: m(v).detach()):
+
+        class Cut(nn.Module):
+            def __init__(self, cut=cut):
+                super().__init__()
+                self.inner, self.cut = small_zfnet(), cut
+
+            def forward(self, v):
+                return self.cut(self.inner, v)
+
+        with pytest.raises(UnsupportedNetwork, match="detaches the signal"):
+            saliency(Cut(), x)
+
+
+def slow_unit(model, x, layer, channel, position, guided):
+    """The way down by hand: the pass kept, each ReLU's mask, and for guided back-propagation the sign of what comes down."""
+    signals, names = [x], []
+    for name, module in model.named_children():
+        signals.append(module(signals[-1]))
+        names.append(name)
+        if name == f"relu{layer[-1]}":
+            break
+    down = torch.zeros_like(signals[-1])
+    down[(0, channel, *position)] = 1
+    for name, below, above in zip(reversed(names), reversed(signals[:-1]), reversed(signals[1:]), strict=True):
+        module = model.get_submodule(name)
+        if name.startswith("relu"):
+            down = down * (above > 0)
+            down = down.clamp_min(0) if guided else down
+        else:
+            point = below.detach().requires_grad_()
+            (down,) = torch.autograd.grad(module(point), point, down)
+    return down
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_a_units_gradient_against_the_way_down_by_hand(guided):
+    model = small_zfnet()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    for layer in ("conv1", "conv3", "conv5"):
+        p = unit_gradient(model, x, layer, torch.tensor([2, 5]), guided=guided)
+        by_deconvnet = zfnet.project(model, x, layer, torch.tensor([2, 5]))
+        assert torch.equal(p.position, by_deconvnet.position)
+        assert torch.equal(p.box, by_deconvnet.box)
+        for n, channel in enumerate((2, 5)):
+            expected = slow_unit(model, x[n : n + 1], layer, channel, p.position[n].tolist(), guided)
+            torch.testing.assert_close(p.pixels[n : n + 1], expected, rtol=1e-4, atol=1e-6)
+        cropped = unit_gradient(model, x, layer, torch.tensor([2, 5]), guided=guided, crop=True)
+        assert cropped.pixels.shape == zfnet.project(model, x, layer, torch.tensor([2, 5]), crop=True).pixels.shape
+        assert float(cropped.pixels.abs().sum()) == pytest.approx(float(p.pixels.abs().sum()), rel=1e-4)  # nothing outside
+
+
+def test_a_units_gradient_equals_captums():
+    model = small_zfnet()
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    for guided, method in (
+        (True, captum.attr.NeuronGuidedBackprop(model, model.relu4)),
+        (False, captum.attr.NeuronGradient(model, model.relu4)),
+    ):
+        p = unit_gradient(model, x, "conv4", 7, guided=guided)
+        theirs = method.attribute(x.clone().requires_grad_(), (7, *p.position[0].tolist()))
+        torch.testing.assert_close(p.pixels, theirs.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_units_of_dense_layers_of_one_image_and_in_batches():
+    model = small_zfnet()
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    many = unit_gradient(model, x, "conv5", torch.arange(5), batch=2)
+    assert many.pixels.shape == (5, 3, 64, 64)
+    for n in range(5):
+        torch.testing.assert_close(many.pixels[n : n + 1], unit_gradient(model, x, "conv5", n).pixels)
+    logit = unit_gradient(model, x, "fc8", 3, guided=False, crop=True)
+    torch.testing.assert_close(logit.pixels, zfnet.explain(model, x, "saliency", 3).pixels)
+    with torch.inference_mode():
+        assert torch.equal(unit_gradient(model, x, "conv5", torch.arange(5), batch=2).pixels, many.pixels)
+    with pytest.raises(IndexError):
+        unit_gradient(model, x, "conv5", 99)
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        unit_gradient(model, x, "conv5", 1, batch=0)

@@ -1,0 +1,89 @@
+"""Every method by its name, on networks and images of every kind; occlusion as an attribution against Captum."""
+
+import inspect
+
+import captum.attr
+import pytest
+import torch
+
+import zfnet
+from tests.attribution.test_gradients import TARGET, close
+from tests.conftest import random_he
+from tests.networks import BUILD, SIZE, two_images
+
+NAMES = [
+    "saliency", "gradient_x_input", "smoothgrad", "integrated_gradients", "guided_backprop", "deconvnet",
+    "cam", "grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "occlusion",
+]  # fmt: skip
+SMALL = {"smoothgrad": {"samples": 3}, "integrated_gradients": {"steps": 3}, "occlusion": {"size": 24, "stride": 20}}
+
+
+def test_the_methods_are_those_of_the_design():
+    assert list(zfnet.METHODS) == NAMES
+    for name, method in zfnet.METHODS.items():
+        assert method.__name__ == name
+        assert len(inspect.getdoc(method).splitlines()) <= 25
+
+
+@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("build", BUILD)
+def test_every_method_on_every_network(build, method):
+    model = BUILD[build]()
+    x = two_images(model)
+    if method == "cam" and build != "resnet18":
+        maps = zfnet.trace(model, x)[{"mnist": "conv2", "vgg11": "conv8"}.get(build, "conv5")].shape[1]
+        model.cam_head = (torch.randn(10, maps), torch.zeros(10))
+    a = zfnet.explain(model, x, method, TARGET, **SMALL.get(method, {}))
+    assert a.map.shape == (2, 1, *x.shape[2:])
+    assert a.method == method
+    assert a.target.tolist() == TARGET.tolist()
+    assert a.state[0] == "ok"  # Grad-CAM may find nothing that speaks for a class
+    assert a.state[1] in ("ok", "all zero")
+    assert not a.map.requires_grad
+    assert a.pixels is None or a.pixels.shape == x.shape
+    one = zfnet.explain(model, x[:1], method, int(TARGET[0]), **SMALL.get(method, {}))
+    close(a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5)  # its maps are differences of rounded logits
+    if method in ("saliency", "guided_backprop", "deconvnet", "grad_cam", "occlusion"):  # that draw nothing
+        close(zfnet.explain(model, x[:1], method, **SMALL.get(method, {})).map,
+              zfnet.explain(model, x[:1], method, model(x[:1]).argmax(1), **SMALL.get(method, {})).map)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_every_method_on_images_of_one_channel(method):
+    """As those of MNIST."""
+    model = random_he(zfnet.zfnet(10, norm="none", maps=(8,) * 5, fc=16, size=SIZE, in_channels=1))
+    model.cam_head = (torch.randn(10, 8), torch.zeros(10))
+    x = torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    a = zfnet.explain(model, x, method, **SMALL.get(method, {}))
+    assert a.map.shape == x.shape
+    assert "not finite" not in a.state
+
+
+def test_occlusion_equals_captum():
+    model = BUILD["resnet18"]().double()  # a map is a small difference of logits
+    x = torch.randn(2, 3, SIZE, SIZE + 8, generator=torch.Generator().manual_seed(1)).double()
+    theirs = captum.attr.Occlusion(model).attribute(
+        x, sliding_window_shapes=(3, 16, 16), strides=(3, 8, 8), baselines=0.5, target=TARGET
+    )
+    close(zfnet.explain(model, x, "occlusion", TARGET, size=16, stride=8, fill=0.5).map, theirs[:, :1].double())
+
+
+def test_occlusion_by_hand_with_a_clipped_window():
+    """On 3 x 3 pixels of a sum: a pixel has the mean over the occluders that cover it, the last of which are clipped."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 1, bias=False))
+    model[1].weight.data.fill_(1.0)
+    x = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
+    found = zfnet.explain(model, x, "occlusion", 0, size=2, stride=2).map[0, 0]
+    assert found.tolist() == [[12, 12, 9], [12, 12, 9], [15, 15, 9]]
+    found = zfnet.explain(model, x, "occlusion", 0, size=2, stride=1).map[0, 0]
+    assert found.tolist() == [[12, 14, 16], [18, 20, 22], [24, 26, 28]]
+
+
+def test_wrong_requests():
+    model, x = BUILD["zfnet"](), torch.randn(1, 3, SIZE, SIZE)
+    with pytest.raises(ValueError, match="no method 'gradcam'; there are saliency, .*grad_cam"):
+        zfnet.explain(model, x, "gradcam")
+    with pytest.raises(TypeError, match="steps"):
+        zfnet.explain(model, x, "saliency", steps=3)
+    with pytest.raises(ValueError, match="not finite"):
+        zfnet.explain(model, x * float("nan"), "saliency")

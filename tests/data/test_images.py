@@ -1,0 +1,192 @@
+"""Every kind of file that a user may have either works or gives an error that names it."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torchvision import transforms
+
+import zfnet
+from zfnet.data.images import ImageError, read_image, standardize, to_pixels
+
+
+def grey_value(path) -> float:
+    return float(np.asarray(read_image(path)).mean())
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "suffix", "expected"),
+    [
+        ("L", 100, "png", 100), ("RGB", (100, 100, 100), "jpg", 100), ("CMYK", (0, 0, 0, 155), "jpg", 100), ("P", 100, "png", None),
+        ("1", 1, "png", 255), ("RGBA", (0, 0, 0, 0), "png", 255), ("RGBA", (100, 100, 100, 255), "png", 100), ("LA", (0, 0), "png", 255),
+        ("I;16", 25700, "png", 100), ("I", 25700, "tif", 100), ("F", 0.5, "tif", 127.5), ("RGB", (9, 9, 9), "webp", 9), ("RGB", (7, 7, 7), "gif", 7),
+    ],
+)  # fmt: skip
+def test_every_mode_becomes_rgb(tmp_path, mode, colour, suffix, expected):
+    path = tmp_path / f"image.{suffix}"
+    if mode == "I;16":
+        image = Image.fromarray(np.full((5, 9), colour, dtype=np.uint16))
+    elif mode == "F":
+        image = Image.fromarray(np.linspace(0, 1, 45, dtype=np.float32).reshape(5, 9))
+    else:
+        image = Image.new(mode, (9, 5), colour)
+    image.save(path)
+    read = read_image(path)
+    assert (read.mode, read.size) == ("RGB", (9, 5))
+    if expected is not None:
+        assert grey_value(path) == pytest.approx(expected, abs=1.5)
+    assert zfnet.preprocess(path).shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (255, 256), (257, 4)])
+def test_any_size_is_resized_to_its_centre(tmp_path, size):
+    path = tmp_path / "image.png"
+    Image.new("RGB", size, (124, 116, 104)).save(path)  # the mean colour: zero in the input convention
+    x = zfnet.preprocess(path)
+    assert x.shape == (1, 3, 224, 224)
+    assert x.abs().max() < 0.02
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size without holding it: a decompression bomb."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def broken_files(folder):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    return {
+        "truncated.jpg": whole[: len(whole) // 2], "empty.jpg": b"", "text.jpg": b"this is no image", "bomb.png": png_header(30_000, 30_000),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["truncated.jpg", "empty.jpg", "text.jpg", "bomb.png", "missing.jpg", "folder"])
+def test_what_cannot_be_read_is_named(tmp_path, name):
+    contents = broken_files(tmp_path)
+    if name in contents:
+        (tmp_path / name).write_bytes(contents[name])
+    if name == "folder":
+        (tmp_path / name).mkdir()
+    with pytest.raises(ImageError, match=name) as error:
+        zfnet.preprocess(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "size", [(400, 300), (301, 480), (256, 256), (150, 97), (1000, 333), (500, 375), (640, 427), (401, 399)]
+)
+def test_preprocess_is_torchvisions_resize_and_crop(size):
+    """Smallest side to 256, centre 256, centre 224: the paper's protocol, and torchvision's to the pixel."""
+    noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3)).astype(np.uint8)
+    steps = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
+    expected = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(steps(Image.fromarray(noise)))[None]
+    torch.testing.assert_close(zfnet.preprocess(Image.fromarray(noise)), expected, rtol=0, atol=1e-6)
+
+
+def test_of_a_panorama_only_the_square_is_resized():
+    """What is resized whole and what is not differ by rounding alone."""
+    noise = np.random.default_rng(0).integers(0, 255, (10, 330, 3)).astype(np.uint8)
+    whole = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
+    difference = to_pixels(zfnet.preprocess(Image.fromarray(noise)))[0] - whole(Image.fromarray(noise))
+    assert float(difference.abs().max()) < 1.5 / 255
+
+
+def test_arrays_are_taken_and_checked():
+    grey = np.full((50, 60), 0.5)
+    torch.testing.assert_close(
+        zfnet.preprocess(grey), zfnet.preprocess(np.full((50, 60, 3), 128, dtype=np.uint8)), rtol=0, atol=0.02
+    )
+    for wrong in (
+        np.full((5, 5), 2.0),
+        np.zeros((5, 5, 2), np.uint8),
+        np.zeros((0, 5), np.uint8),
+        np.full((5, 5), np.nan),
+        np.zeros((4, 4), np.int64),
+    ):
+        with pytest.raises(ValueError, match="image array"):
+            zfnet.preprocess(wrong)
+    with pytest.raises(TypeError, match="not list"):
+        zfnet.preprocess([1, 2])
+
+
+def test_standardize_leaves_its_input_as_it_is():
+    pixels = torch.rand(3, 4, 5)
+    given = pixels.clone()
+    standardize(pixels)
+    assert torch.equal(pixels, given)
+
+
+def test_to_pixels_inverts_standardize():
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    torch.testing.assert_close(to_pixels(standardize(pixels)) * 255, pixels.float(), rtol=0, atol=1e-3)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.new("RGB", (40, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def orientations(image):
+    """As the eight orientations of EXIF are stored: what a viewer has to do to each, undone."""
+    turns = [None, 0, 3, 1, 5, 2, 6, 4]  # Pillow's numbers of the inverse transpositions
+    return [image if turn is None else image.transpose(turn) for turn in turns]
+
+
+def test_all_eight_orientations_show_the_same_image(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8))
+    for number, stored in enumerate(orientations(image), start=1):
+        exif = stored.getexif()
+        exif[0x0112] = number
+        stored.save(tmp_path / "turned.png", exif=exif)
+        assert np.array_equal(np.asarray(read_image(tmp_path / "turned.png")), np.asarray(image)), number
+        assert np.array_equal(np.asarray(ImageOps.exif_transpose(stored)), np.asarray(image)), number
+
+
+def test_exif_with_a_bad_tag_does_not_hide_the_photograph(tmp_path):
+    image = Image.new("RGB", (40, 20))
+    entry = struct.Struct("<HHI4s").pack
+    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(0x011A, 2, 4, b"72/1")  # XResolution must not be text
+    bad = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
+    for exif, size in ((bad, (20, 40)), (b"Exif\0\0no TIFF at all", (40, 20))):
+        image.save(tmp_path / "bad.jpg", exif=exif)
+        assert read_image(tmp_path / "bad.jpg").size == size
+
+
+def test_a_pillow_image_is_read_as_its_file(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 900, 3)).astype(np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as opened:
+        assert torch.equal(zfnet.preprocess(opened), zfnet.preprocess(tmp_path / "turned.jpg"))
+    assert zfnet.preprocess(image).is_contiguous()
+
+
+def test_an_image_of_floats_that_are_not_finite_is_refused(tmp_path):
+    values = np.full((40, 40), 100, np.float32)
+    values[3, 4] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tiff")
+    with pytest.raises(ImageError, match="not finite"):
+        zfnet.preprocess(tmp_path / "nan.tiff")
+
+
+def test_an_empty_or_truncated_pillow_image_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="0 x 5 pixels is empty"):
+        zfnet.preprocess(Image.new("RGB", (0, 5)))
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) - 30])
+    with Image.open(tmp_path / "half.jpg") as lazy, pytest.raises(ImageError, match="cannot be read"):
+        zfnet.preprocess(lazy)

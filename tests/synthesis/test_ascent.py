@@ -1,0 +1,200 @@
+"""Gradient ascent against closed forms on linear networks, and against slow versions of its regularisers by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import zfnet
+from tests.networks import SIZE, he, resnet18, small_zfnet
+from zfnet.graph import UnknownLayer
+from zfnet.synthesis.ascent import ascend, colour_root, to_frequencies, to_image
+from zfnet.synthesis.base import blurred, clip, pixel_range, total_variation
+
+
+def noise(n=2, size=SIZE, scale=0.1):
+    return scale * torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def linear(size=6, classes=4):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, classes))
+    return he(model)
+
+
+def test_on_a_linear_network_every_pixel_goes_to_the_end_that_its_weight_points_to():
+    model = linear()
+    a = ascend(model, torch.zeros(4, 3, 6, 6), [0, 1, 2, 3], steps=150, rate=0.2)
+    low, high = pixel_range(a.pixels)
+    weight = model[1].weight.view(4, 3, 6, 6)
+    expected = torch.where(weight > 0, high.expand_as(weight), low.expand_as(weight))
+    torch.testing.assert_close(a.pixels, expected.detach())
+    torch.testing.assert_close(a.activation, (weight * expected).sum((1, 2, 3)).detach() + model[1].bias.detach())
+
+
+def test_with_decay_a_linear_network_has_its_maximum_where_the_penalty_balances_it():
+    """w x - l |x|^2 / n, with n numbers in the image, is largest at x = n w / (2 l)."""
+    model, n = linear(), 3 * 6 * 6
+    a = ascend(model, torch.zeros(1, 3, 6, 6), 2, steps=400, rate=0.05, decay=n / 2 * 0.5)
+    expected = clip(model[1].weight[2].view(1, 3, 6, 6) / 0.5).detach()
+    assert float(expected.abs().max()) < float(pixel_range(expected)[1].min())  # nothing is clipped
+    torch.testing.assert_close(a.pixels, expected, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "at"),
+    [("conv2", "mean"), ("conv3", "max"), ("conv5", "centre"), ("conv4", (1, 2)), ("fc6", "mean"), (None, "mean")],
+)
+def test_what_it_climbs_is_what_a_trace_says(layer, at):
+    model, x = small_zfnet(), noise()
+    target = torch.tensor([3, 7])
+    a = ascend(model, x, target, layer=layer, at=at, steps=25)
+    assert (a.activation > a.history[0]).all()
+    assert a.history.shape == (25, 2)
+    for pixels, said in ((x, a.history[0]), (a.pixels, a.activation)):
+        t = zfnet.trace(model, pixels)
+        values = (t.logits if layer is None else t[layer])[torch.arange(2), target]
+        if values.ndim > 1:
+            middle = [n // 2 for n in values.shape[1:]]
+            place = middle if at == "centre" else at
+            values = values.amax((1, 2)) if at == "max" else values[:, place[0], place[1]] if at != "mean" else None
+        if values is not None:  # a mean is taken before the ReLU
+            torch.testing.assert_close(said if layer is None else said.relu(), values, rtol=1e-3, atol=1e-4)
+    if at == "mean" and layer == "conv2":
+        a = ascend(model, x, target, layer=layer, rectified=True, steps=25)
+        assert ((a.activation > a.history[0]) == (a.history[0] > 0)).all()  # a silent channel has no slope
+        assert torch.equal(a.pixels[a.history[0] == 0], x[a.history[0] == 0])
+        assert (a.history[0] == 0).tolist() == [False, True]
+        torch.testing.assert_close(a.activation, zfnet.trace(model, a.pixels)[layer][torch.arange(2), target].mean((1, 2)))
+
+
+def test_a_unit_is_a_direction_and_a_mean_of_maps_is_linear_in_it():
+    model, x = small_zfnet().double(), noise().double()
+    unit = torch.eye(24)[[4, 9]]
+    ours, theirs = (ascend(model, x, target, layer="conv3", steps=6) for target in ([4, 9], unit))
+    assert torch.equal(ours.pixels, theirs.pixels)
+    mixed = ascend(
+        model, x[:1].expand(3, -1, -1, -1), torch.stack([unit[0], unit[1], 2 * unit[0] - unit[1]]), layer="conv3", steps=1
+    )
+    torch.testing.assert_close(mixed.history[0, 2], 2 * mixed.history[0, 0] - mixed.history[0, 1])
+
+
+def test_frequency_space_is_another_way_to_write_an_image():
+    colours = torch.tensor([[0.6, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.8]])
+    low, high = pixel_range(torch.zeros(1, 3, 1, 1))
+    x = low + (high - low) * (0.05 + 0.9 * torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(to_image(to_frequencies(x, colours), (12, 17), colours), x, atol=1e-4, rtol=1e-4)
+    # a coefficient of 1 at f cycles a pixel is a wave of amplitude 2 / (f sqrt(pixels)), here of the first colour
+    point = torch.zeros(1, 3, 16, 9, 2)
+    point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = 1.0, 1.0  # both halves of a real wave of two cycles in 16 rows
+    shown = (to_image(point, (16, 16), torch.eye(3)) - low) / (high - low)
+    wave = 2 / (2 / 16 * 16) * torch.cos(2 * math.pi * 2 * torch.arange(16) / 16)
+    torch.testing.assert_close(shown[0, 0], wave.sigmoid()[:, None].expand(16, 16), atol=1e-5, rtol=1e-4)
+    assert (shown[0, 1:] - 0.5).abs().max() < 1e-5
+
+
+def test_frequency_space_climbs_with_smoother_images_that_stay_valid():
+    model, x = small_zfnet(), torch.zeros(2, 3, SIZE, SIZE)
+    plain, smooth = (ascend(model, x, [3, 7], layer="conv2", steps=40, frequency=f) for f in (False, True))
+    low, high = pixel_range(x)
+    for a in (plain, smooth):
+        assert (a.activation > a.history[0]).all()
+        assert ((a.pixels >= low) & (a.pixels <= high)).all()
+    roughness = [total_variation(a.pixels) / a.pixels.flatten(1).std(1) for a in (plain, smooth)]
+    assert (roughness[1] < roughness[0]).all()
+
+
+def test_the_colours_of_images_are_the_root_of_their_covariance():
+    root = torch.tensor([[1.0, 0.3, 0.2], [0.3, 0.8, 0.1], [0.2, 0.1, 0.6]])
+    white = torch.randn(4, 3, 200, 200, generator=torch.Generator().manual_seed(0))
+    found = colour_root(torch.einsum("dc,nchw->ndhw", root, white))
+    torch.testing.assert_close(found, root, atol=0.01, rtol=0)
+    with pytest.raises(ValueError, match="one colour"):
+        colour_root(torch.zeros(1, 3, 4, 4))
+
+
+def test_variation_and_blur_smooth_and_blur_comes_every_fourth_step():
+    model, x = small_zfnet(), noise(scale=1.0)
+    options = {"layer": "conv2", "steps": 30}
+    free = ascend(model, x, 3, **options)
+    for held in (ascend(model, x, 3, variation=1e3, **options), ascend(model, x, 3, blur=1.0, **options)):
+        assert (total_variation(held.pixels) < 0.8 * total_variation(free.pixels)).all()
+    still = linear()
+    still[1].weight.data.zero_()  # no slope: nothing but blur moves the image
+    x = clip(noise(1, 6, 1.0))
+    assert torch.equal(ascend(still, x, 0, blur=0.7, steps=3).pixels, x)
+    torch.testing.assert_close(ascend(still, x, 0, blur=0.7, steps=8).pixels, blurred(blurred(x, 0.7), 0.7))
+
+
+def test_jitter_moves_the_image_under_the_network():
+    """A layer that sees one place only: without jitter one patch is drawn, with it the neighbours too."""
+    model = nn.Sequential()
+    model.add_module("conv1", nn.Conv2d(3, 2, 3, padding=1))
+    he(model)
+    x = torch.zeros(1, 3, 15, 15)
+    fixed, jittered = (ascend(model, x, 1, layer="conv1", at=(7, 7), steps=60, jitter=j) for j in (0, 2))
+    drawn = [(a.pixels != 0).any(1)[0].nonzero() for a in (fixed, jittered)]
+    assert (drawn[0].min(0).values.tolist(), drawn[0].max(0).values.tolist()) == ([6, 6], [8, 8])
+    assert (drawn[1].min(0).values.tolist(), drawn[1].max(0).values.tolist()) == ([4, 4], [10, 10])
+
+
+def test_an_image_comes_out_the_same_in_every_batch_and_from_its_generator():
+    model, x = small_zfnet().double(), noise(3).double()
+    state = torch.random.get_rng_state()
+    whole, single = (ascend(model, x, [1, 2, 3], steps=6, jitter=3, frequency=True, batch=b) for b in (3, 1))
+    torch.testing.assert_close(whole.pixels, single.pixels)
+    torch.testing.assert_close(whole.history, single.history)
+    other = ascend(model, x, [1, 2, 3], steps=6, jitter=3, frequency=True, generator=torch.Generator().manual_seed(5))
+    assert not torch.allclose(other.pixels, whole.pixels)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_it_climbs_inside_inference_mode_too():
+    model, x, colours = small_zfnet(), noise(), 0.5 * torch.eye(3)
+    options = {"layer": "conv3", "frequency": True, "jitter": 2, "steps": 3}
+    expected = ascend(model, x, torch.eye(24)[3], colours=colours, **options)
+    with torch.inference_mode():
+        found = ascend(model, x.clone(), torch.eye(24)[3], colours=colours.clone(), **options)
+    torch.testing.assert_close(found.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "layer"),
+    [
+        (resnet18, 40, "layer2.1"),
+        (resnet18, 40, None),
+        (lambda: he(zfnet.mnist()), 28, "conv2"),
+        (lambda: he(zfnet.mnist()), 28, None),
+    ],
+)
+def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
+    model = build().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    a = ascend(model, noise(2, size), [0, 3], layer=layer, steps=15)
+    assert (a.activation > a.history[0]).all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        (0, {"batch": 0}, "batch"), (0, {"decay": -1.0}, "regularisers"), (0, {"blur": 1.0, "frequency": True}, "blur acts on pixels"),
+        (0, {"colours": torch.eye(3)}, "colours belong"), (24, {}, "one of 24 units"), ([1, 2, 3], {}, "one for each of 2"),
+        (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"at": "edge"}, "at must be"), (0, {"at": (99, 0)}, "at must be"), (0, {"steps": 0}, "steps"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(target, options, message):
+    with pytest.raises(ValueError, match=message):
+        ascend(small_zfnet(), noise(), target, **{"layer": "conv3", "steps": 2} | options)
+    with pytest.raises(ValueError, match="made in RGB"):
+        ascend(small_zfnet(), noise()[:, :1], 0)
+    with pytest.raises(UnknownLayer, match="conv9"):
+        ascend(small_zfnet(), noise(), 0, layer="conv9")
+
+
+def test_half_precision_is_refused():
+    model = zfnet.mnist().eval().half()
+    with pytest.raises(ValueError, match="float32 or float64"):
+        ascend(model, torch.zeros(1, 3, 28, 28).half(), 1, steps=2)

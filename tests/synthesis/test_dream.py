@@ -1,0 +1,109 @@
+"""DeepDream against a slow loop, on every kind of network; what it refuses."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.networks import SIZE, resnet18, small_zfnet
+from zfnet.graph import UnknownLayer
+from zfnet.synthesis.base import clip, pixel_range
+from zfnet.synthesis.dream import dream
+
+
+def images(n, seed=1, size=(SIZE, SIZE)):
+    return clip(0.5 * torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(seed)))
+
+
+def up_to(model, layer, x):
+    for name, module in model.named_children():
+        x = module(x)
+        if name == layer:
+            return x
+    raise AssertionError(layer)
+
+
+@pytest.mark.parametrize("channel", [None, 4, [1, 4]])
+def test_two_steps_by_hand(channel):
+    model, x = small_zfnet().double(), images(2).double()
+    d = dream(model, x, "conv3", channel=channel, octaves=1, steps=2, rate=0.05, jitter=0)
+    chosen = slice(None) if channel is None else [channel] if isinstance(channel, int) else channel
+    for n in range(2):
+        point = x[n : n + 1].clone()
+        for _ in range(2):
+            point.requires_grad_()
+            maps = up_to(model, "relu3", point)[:, chosen]
+            (0.5 * (maps**2).mean()).backward()
+            moved = point.detach() + 0.05 * point.grad / point.grad.abs().mean()
+            low, high = pixel_range(moved)
+            point = moved.clamp(low, high)
+        torch.testing.assert_close(d.pixels[n : n + 1], point)
+        assert float(d.before[n]) == pytest.approx(float((up_to(model, "relu3", x[n : n + 1])[:, chosen] ** 2).detach().mean()))
+        assert float(d.after[n]) == pytest.approx(float((up_to(model, "relu3", point)[:, chosen] ** 2).detach().mean()))
+
+
+def test_an_image_keeps_its_detail_through_the_octaves_and_is_amplified():
+    model, x = small_zfnet(), images(2)
+    still = dream(model, x, "conv2", octaves=3, steps=2, rate=1e-9)
+    torch.testing.assert_close(still.pixels, x, rtol=0, atol=1e-6)  # only what is drawn is enlarged
+    d = dream(model, x, "conv2", octaves=3, steps=4)
+    assert (d.after > 1.5 * d.before).all()
+    low, high = pixel_range(d.pixels)
+    assert ((d.pixels >= low) & (d.pixels <= high)).all()
+    torch.testing.assert_close(d.before, still.before)
+
+
+def test_more_octaves_draw_larger_things():
+    """What was drawn at a smaller size is coarser: neighbours in the change are more alike."""
+
+    def grain(octaves):
+        change = dream(small_zfnet(), images(2), "conv2", octaves=octaves, steps=6).pixels - images(2)
+        return float((change[..., 1:] - change[..., :-1]).square().mean() / change.square().mean())
+
+    assert grain(4) < grain(1)
+
+
+def test_an_image_comes_out_the_same_in_every_batch_and_nothing_else_changes():
+    model, x = small_zfnet().double().train(), images(3).double()
+    state, before = torch.random.get_rng_state(), x.clone()
+    whole, single = (dream(model, x, "conv3", octaves=2, steps=3, batch=b) for b in (3, 1))
+    torch.testing.assert_close(whole.pixels, single.pixels)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(x, before)
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+    other = dream(model, x, "conv3", octaves=2, steps=3, generator=torch.Generator().manual_seed(5))
+    assert not torch.equal(other.pixels, whole.pixels)
+
+
+def test_oblong_images_and_residual_networks():
+    x = images(1, size=(64, 80))
+    d = dream(resnet18(), x, "layer2.1", octaves=2, steps=3)
+    assert d.pixels.shape == x.shape
+    assert float(d.after) > float(d.before)
+
+
+@pytest.mark.parametrize(
+    "options", [{"octaves": 0}, {"steps": 0}, {"zoom": 1.0}, {"jitter": -1}, {"rate": 0.0}, {"batch": 0}, {"zoom": float("nan")}, {"channel": 99}, {"channel": []},
+     {"channel": 1.5}]
+)  # fmt: skip
+def test_bad_options(options):
+    with pytest.raises(ValueError, match="channel" if "channel" in options else "must be at least"):
+        dream(small_zfnet(), images(1), "conv2", **options)
+
+
+def test_what_cannot_be_dreamt_of():
+    with pytest.raises(UnknownLayer):
+        dream(small_zfnet(), images(1), "conv9")
+    with pytest.raises(ValueError, match="fc7 has no maps"):
+        dream(small_zfnet(), images(1), "fc7")
+    with pytest.raises(ValueError, match="RGB"):
+        dream(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 3)), torch.randn(1, 1, 8, 8), "conv1")
+    with pytest.raises(ValueError, match="float32 or float64"):
+        dream(small_zfnet().bfloat16(), images(1).bfloat16(), "conv1")
+    silent = small_zfnet()
+    silent.conv2.bias.data.fill_(-1e3)
+    with pytest.raises(ValueError, match="conv2 is silent in image 0"):
+        dream(silent, images(1), "conv2")
+    for octaves in (4, 12):  # of 64 pixels an eighth is less than the network can take
+        with pytest.raises(ValueError, match="does not fit the network"):
+            dream(small_zfnet(), images(1), "conv5", octaves=octaves, zoom=2.0)

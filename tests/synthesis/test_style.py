@@ -1,0 +1,185 @@
+"""Style transfer and what it stands on, against slow versions by hand; the same image in every batch, on every network."""
+
+import pytest
+import torch
+from torch import nn
+
+import zfnet
+from tests.conftest import random_he
+from tests.networks import SIZE, he, resnet18, small_zfnet
+from zfnet.data.images import MEAN, STD
+from zfnet.feature_extraction import feature_extractor
+from zfnet.graph import UnknownLayer
+from zfnet.synthesis.base import clip, descend, pixel_range, total_variation
+from zfnet.synthesis.style import gram, style_transfer
+
+
+def images(n, *size, seed=1):
+    return clip(torch.randn(n, 3, *(size or (SIZE, SIZE)), generator=torch.Generator().manual_seed(seed)))
+
+
+def test_gram_matrices_by_hand():
+    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    for n in range(2):
+        for i in range(3):
+            for j in range(3):
+                assert float(gram(maps)[n, i, j]) == pytest.approx(float((maps[n, i] * maps[n, j]).sum()) / 20, abs=1e-5)
+    turned = maps.flatten(2)[..., torch.randperm(20, generator=torch.Generator().manual_seed(1))].view(2, 3, 4, 5)
+    torch.testing.assert_close(gram(turned), gram(maps))  # where a feature is does not count
+
+
+def test_the_loss_is_that_of_a_slow_version():
+    model, content, style = small_zfnet(), images(2), images(1, 48, 80, seed=2)
+    s = style_transfer(model, content, style, weight=3, variation=0.5, steps=2, content_layer="conv3", start=images(2, seed=3))
+    x, p = (zfnet.trace(model, each) for each in (images(2, seed=3), content))
+    a, signal = {}, style
+    for name, module in model.named_children():  # a picture of another size does not fit the dense layers
+        if name == "flatten":
+            break
+        signal = module(signal).detach()
+        if name.startswith("relu"):
+            a[f"conv{name[4:]}"] = signal
+    for n in range(2):
+        expected = float(((x["conv3"][n] - p["conv3"][n]) ** 2).sum() / (p["conv3"][n] ** 2).sum())
+        for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+            f, g = x[layer][n].flatten(1), a[layer][0].flatten(1)
+            ours, theirs = f @ f.T / f.shape[1], g @ g.T / g.shape[1]
+            expected += 3 / 5 * float(((ours - theirs) ** 2).sum() / (theirs**2).sum())
+        image = x.x[n]
+        for c in range(3):
+            steps = torch.hypot(image[c, 1:, :-1] - image[c, :-1, :-1], image[c, :-1, 1:] - image[c, :-1, :-1])
+            expected += 0.5 * float(steps.mean()) / 3
+        assert float(s.history[0, n]) == pytest.approx(expected, rel=1e-4)
+    end = zfnet.trace(model, s.pixels)
+    far = (end["conv3"] - p["conv3"]).square().sum((1, 2, 3)) / p["conv3"].square().sum((1, 2, 3))
+    torch.testing.assert_close(s.content, far)
+    assert set(s.style) == set(a)
+
+
+def test_an_image_in_its_own_style_stays_as_it_is_and_another_style_is_taken_on():
+    model, content, style = small_zfnet(), images(2), images(2, seed=2).sign() * 0.5
+    same = style_transfer(model, content, content, variation=0.0, steps=3)
+    assert float(same.history.max()) < 1e-9
+    assert float(same.content.max()) < 1e-9
+    s = style_transfer(model, content, style, weight=1e3, variation=0.0, steps=40)
+    before = style_transfer(model, content, style, weight=1e3, variation=0.0, steps=1, rate=1e-9)
+    for layer, left in s.style.items():
+        assert (left < 0.5 * before.style[layer]).all(), layer
+    low, high = pixel_range(s.pixels)
+    assert ((s.pixels >= low) & (s.pixels <= high)).all()
+
+
+def test_an_image_comes_out_the_same_in_every_batch():
+    model, content, style = small_zfnet().double(), images(3).double(), images(3, seed=2).double()
+    state = torch.random.get_rng_state()
+    whole, single = (style_transfer(model, content, style, steps=5, batch=b) for b in (3, 1))
+    torch.testing.assert_close(whole.pixels, single.pixels, rtol=1e-6, atol=1e-6)  # in float32 rounding tips Adam over
+    assert whole.history.shape == single.history.shape == (5, 3)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "layers"),
+    [
+        (resnet18, 40, ("conv1", "layer1.1", "layer3.0")), (lambda: random_he(zfnet.mnist(norm="none")), 28, ("conv1", "conv2")),
+        (lambda: he(zfnet.mnist()), 28, ("conv1", "conv2")),
+    ],
+)  # fmt: skip
+def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layers):
+    model = build().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    s = style_transfer(
+        model, images(1, size, size), images(1, size, size, seed=2), content_layer=layers[-1], style_layers=layers, steps=12
+    )
+    assert float(s.history[-1]) < 0.9 * float(s.history[0])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+
+
+def test_bad_arguments_are_named():
+    model, x = small_zfnet(), images(2)
+    with pytest.raises(ValueError, match="one style or one for each of 2"):
+        style_transfer(model, x, images(3))
+    with pytest.raises(ValueError, match="start of their shape"):
+        style_transfer(model, x, x, start=images(2, 32, 32))
+    with pytest.raises(ValueError, match="weights 0 or more"):
+        style_transfer(model, x, x, weight=-1)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        style_transfer(model, x, x, steps=0)
+    with pytest.raises(ValueError, match="not finite"):
+        style_transfer(model, x, x, start=x * torch.nan)
+    with pytest.raises(ValueError, match="style layers are convolutional"):
+        style_transfer(model, x, x, style_layers=("conv1", "fc6"))
+    silent = small_zfnet()
+    silent.conv3.bias.data.fill_(-1e3)
+    silent.conv4.bias.data.fill_(-1.0)
+    with pytest.raises(ValueError, match="what conv4 says to the content is zero throughout in image 0"):
+        style_transfer(silent, x, x)
+    with pytest.raises(ValueError, match="what conv3 says to the style is zero throughout"):
+        style_transfer(silent, x, x, content_layer="conv2", style_layers=("conv2", "conv3"))
+    with pytest.raises(UnknownLayer, match="conv9"):
+        style_transfer(model, x, x, style_layers=("conv9",))
+    with pytest.raises(ValueError, match="RGB"):
+        pixel_range(torch.zeros(1, 1, 4, 4))
+
+
+def test_the_range_of_pixels_and_total_variation():
+    low, high = pixel_range(torch.zeros(1, 3, 2, 2))
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    torch.testing.assert_close(low.flatten() * std + mean, torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(high.flatten() * std + mean, torch.ones(3))
+    assert torch.equal(clip(torch.full((1, 3, 2, 2), 9.0)), high.expand(1, 3, 2, 2))
+    ramp = 3.0 * torch.arange(5)[:, None] + 4.0 * torch.arange(6)
+    x = torch.stack([ramp.expand(3, 5, 6), torch.zeros(3, 5, 6)])
+    torch.testing.assert_close(total_variation(x), torch.tensor([5.0, 0.0]), atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(total_variation(x, 2.0), torch.tensor([25.0, 0.0]), atol=2e-4, rtol=1e-4)
+
+
+def test_a_descent_finds_the_bottom_of_a_bowl_and_each_row_its_own():
+    goal = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    point, history = descend(lambda p, step: (p - goal).square().sum(1), torch.zeros(3, 4), steps=300, rate=0.1)
+    torch.testing.assert_close(point, goal, atol=1e-2, rtol=0)
+    assert history.shape == (300, 3)
+    torch.testing.assert_close(history[0], goal.square().sum(1))
+    one, _ = descend(lambda p, step: (p - goal[1:2]).square().sum(1), torch.zeros(1, 4), steps=300, rate=0.1)
+    assert torch.equal(one, point[1:2])
+    held, _ = descend(
+        lambda p, step: (p - 9).square().sum(1), torch.zeros(1, 1), steps=99, rate=0.5, after=lambda p, step: p.clamp_max(2)
+    )
+    assert float(held) == 2
+    # down a plane Adam's steps have the length of the rate, which falls linearly: 5/5, 4/5, 3/5, 2/5 and 1/5 of it
+    down, _ = descend(lambda p, step: p.sum(1), torch.zeros(1, 2), steps=5, rate=0.5)
+    torch.testing.assert_close(down, torch.full((1, 2), -1.5))
+    with pytest.raises(ValueError, match="rate above 0"):
+        descend(lambda p, step: p.sum(1), torch.zeros(1, 1), steps=1, rate=0.0)
+
+
+def test_features_are_those_of_a_trace_and_gradients_pass():
+    model, x = small_zfnet("lrn"), images(2).requires_grad_()
+    read = feature_extractor(model, x.detach(), ("conv2", "fc7"))
+    t = zfnet.trace(model, x.detach())
+    found = read(x)
+    assert set(found) == {"conv2", "fc7"}
+    for layer, value in found.items():
+        torch.testing.assert_close(value.detach(), t[layer], rtol=1e-4, atol=1e-5)
+    assert float(torch.autograd.grad(found["fc7"].sum(), x)[0].abs().max()) > 0
+    before = feature_extractor(model, x.detach(), ("conv2",), rectified=False)(x)["conv2"]
+    torch.testing.assert_close(nn.functional.relu(before).detach(), t["conv2"], rtol=1e-4, atol=1e-5)
+    assert float(before.detach().min()) < 0
+
+
+def test_a_texture_without_content_is_the_same_descent_without_that_term():
+    model, noise, style = small_zfnet(), images(2, seed=7), images(1, 48, 80, seed=2)
+    t = style_transfer(model, None, style, start=noise, style_layers=("conv1", "conv3"), variation=0.0, weight=5, steps=30)
+    assert t.content is None
+    maps = zfnet.trace(model, noise)
+    goal = feature_extractor(model, noise, ("conv1", "conv3"))(style)
+    expected = sum(((gram(maps[n]) - gram(goal[n])) ** 2).sum((1, 2)) / (gram(goal[n]) ** 2).sum() for n in goal) * 5 / 2
+    torch.testing.assert_close(t.history[0], expected)
+    assert set(t.style) == {"conv1", "conv3"}
+    assert (t.history[-1] < 0.3 * t.history[0]).all()
+    with pytest.raises(ValueError, match="needs a start"):
+        style_transfer(model, None, style)
+    with pytest.raises(ValueError, match="one style or one for each of 2 images"):
+        style_transfer(model, None, images(3), start=noise)

@@ -1,0 +1,1 @@
+"""Analysis: measurements of units, layers and predictions over images."""

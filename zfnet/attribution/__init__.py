@@ -1,0 +1,1 @@
+"""Attribution: which pixels matter for a class."""

@@ -1,0 +1,1 @@
+"""Synthesis: images made by gradient descent on their pixels."""
