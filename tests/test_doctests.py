@@ -5,7 +5,20 @@ import importlib
 
 import pytest
 
-MODULES = ("deconv", "forward", "projection", "occlusion", "top", "fast", "feature_extraction")
+MODULES = (
+    "deconv",
+    "forward",
+    "projection",
+    "occlusion",
+    "top",
+    "fast",
+    "feature_extraction",
+    "attribution.base",
+    "attribution.gradients",
+    "attribution.cam",
+    "attribution.registry",
+    "synthesis.adversarial",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
