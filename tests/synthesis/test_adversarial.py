@@ -221,5 +221,5 @@ def test_bad_arguments_are_named():
         options = {"epsilon": 1.0} if attack is fgsm else {}
         with pytest.raises(ValueError, match=r"outside \[black, white\]"):
             attack(model, 5 * x, **options)
-        with pytest.raises(ValueError, match="made in RGB"):
+        with pytest.raises(ValueError, match="must be RGB"):
             attack(model, x[:, :1], **options)

@@ -188,7 +188,7 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
 def test_bad_arguments_are_named(target, options, message):
     with pytest.raises(ValueError, match=message):
         ascend(small_zfnet(), noise(), target, **{"layer": "conv3", "steps": 2} | options)
-    with pytest.raises(ValueError, match="made in RGB"):
+    with pytest.raises(ValueError, match="must be RGB"):
         ascend(small_zfnet(), noise()[:, :1], 0)
     with pytest.raises(UnknownLayer, match="conv9"):
         ascend(small_zfnet(), noise(), 0, layer="conv9")
