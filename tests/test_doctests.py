@@ -17,7 +17,11 @@ MODULES = (
     "attribution.gradients",
     "attribution.cam",
     "attribution.registry",
+    "analysis.embedding",
+    "analysis.extra",
     "synthesis.adversarial",
+    "synthesis.base",
+    "synthesis.dream",
 )
 
 
