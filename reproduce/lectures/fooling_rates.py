@@ -16,7 +16,7 @@ from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure
-from zfnet.synthesis.adversarial import grey_level, loss_gradient, pgd
+from zfnet.synthesis.adversarial import gray_level, loss_gradient, pgd
 from zfnet.synthesis.base import clip
 
 FIGURE = Figure(
@@ -54,7 +54,7 @@ def compute(ctx) -> Result:
         signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
         for kind, direction in (("random", signs), ("fgsm", slope.sign())):
             for epsilon, found in fooled[kind].items():
-                changed = ctx.model(clip(x + epsilon * grey_level(x) * direction)).argmax(1)
+                changed = ctx.model(clip(x + epsilon * gray_level(x) * direction)).argmax(1)
                 found.append((changed != label).cpu().numpy())
         attack(ctx, fooled["iterated"], x, config["steps"], label=label)
     few = spread(ctx, config["targeted"])

@@ -22,7 +22,8 @@ def test_the_methods_are_those_of_the_design():
     assert list(zfnet.METHODS) == NAMES
     for name, method in zfnet.METHODS.items():
         assert method.__name__ == name
-        assert len(inspect.getdoc(method).splitlines()) <= 25
+        doc = inspect.getdoc(method)
+        assert all(f"\n{section}:\n" in doc for section in ("Args", "Returns", "Raises", "Example"))
 
 
 @pytest.mark.parametrize("method", NAMES)

@@ -9,7 +9,7 @@ import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.data.images import STD, to_pixels
 from zfnet.graph import UnsupportedNetwork
-from zfnet.synthesis.adversarial import BEYOND, deepfool, fgsm, grey_level, loss_gradient, pgd, rubbish
+from zfnet.synthesis.adversarial import BEYOND, deepfool, fgsm, gray_level, loss_gradient, pgd, rubbish
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import clip
 
@@ -28,7 +28,7 @@ def linear(classes=2, size=6):
 
 def test_a_grey_level_is_one_of_255():
     x = 0.2 * images(1)
-    torch.testing.assert_close(255 * (to_pixels(x + grey_level(x)) - to_pixels(x)), torch.ones_like(x), atol=1e-3, rtol=0)
+    torch.testing.assert_close(255 * (to_pixels(x + gray_level(x)) - to_pixels(x)), torch.ones_like(x), atol=1e-3, rtol=0)
 
 
 def test_on_two_linear_classes_fgsm_moves_the_gap_by_epsilon_times_the_sum_of_weights():

@@ -134,7 +134,7 @@ def pgd(
         raise ValueError(f"size must be 0 or more gray levels, got {size}")
     x = valid(x)
     label, target = classes(model, x, label, target, batch)
-    unit = grey_level(x)
+    unit = gray_level(x)
     low, high = clip(x - epsilon * unit), clip(x + epsilon * unit)
     pixels = x.clone()
     if generator is not None:
@@ -267,7 +267,7 @@ def rubbish(
     return evaluate(model, x.detach(), pixels, label, targets, batch)
 
 
-def grey_level(like: Tensor) -> Tensor:
+def gray_level(like: Tensor) -> Tensor:
     """Return one gray level of 255 in the network's input convention: (1, 3, 1, 1).
 
     Raises:
@@ -283,7 +283,7 @@ def valid(x: Tensor) -> Tensor:
     Raises:
         ValueError: If a pixel is more than half a gray level outside [black, white], or not RGB.
     """
-    if ((x - clip(x)).abs() > 0.5 * grey_level(x)).any():
+    if ((x - clip(x)).abs() > 0.5 * gray_level(x)).any():
         raise ValueError("x has pixels outside [black, white]; zfnet.synthesis.base.clip(x) returns the nearest valid image")
     return x.detach()
 
@@ -304,7 +304,7 @@ def predicted_logits(model: nn.Module, x: Tensor, batch: int) -> Tensor:
 def evaluate(model: nn.Module, x: Tensor, pixels: Tensor, label: Tensor, target: Tensor | None, batch: int) -> Adversarial:
     """Return the result: the predictions for the changed images, and their distances from x."""
     probability, predicted = predicted_logits(model, pixels, batch).softmax(1).max(1)
-    change = ((pixels - x) / grey_level(x)).flatten(1)
+    change = ((pixels - x) / gray_level(x)).flatten(1)
     success = predicted != label if target is None else predicted == target
     return Adversarial(pixels, label, target, predicted, probability, success, change.abs().amax(1), change.norm(dim=1))
 
@@ -325,7 +325,7 @@ def nearest_plane(
     Planes are in RGB pixels p. With x = (p - mean) / std, a gradient in p is one in x over std, and
     a step in p becomes one in x over std.
     """
-    unit = 255 * grey_level(x)  # 1 / std
+    unit = 255 * gray_level(x)  # 1 / std
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         leaf, logits = forward(model, x)
         if others is None:
