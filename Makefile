@@ -33,7 +33,7 @@ test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 docs: .venv/docs
 	$(BIN)/mkdocs build --strict

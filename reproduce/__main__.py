@@ -28,9 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     import torch  # here and below: it takes seconds, and the gallery needs none
 
     from reproduce.figure import WRONG_INPUT
-    from zfnet.memory import keep_freed
+    from zfnet.memory import keep_freed_memory
 
-    keep_freed()
+    keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32: TF32 moves switches between near-equal cells
     try:
         return COMMANDS[options.command](options)
@@ -220,7 +220,7 @@ def _context(options: argparse.Namespace):
     from tqdm import tqdm
 
     from reproduce.figure import DEFAULT_MODEL, Context
-    from zfnet.parallel import join
+    from zfnet.training.distributed import join
 
     with join(options.device) as (_, device):
         progress = functools.partial(tqdm, dynamic_ncols=True)

@@ -13,10 +13,10 @@ import torch
 from reproduce.figure import REPOSITORY, Context, Figure
 from reproduce.paper import ablations, fig4_evolution, fig6_filters
 from reproduce.paper.ablations import ENSEMBLE, ROWS, Plan
-from zfnet.config import Config, load_config
 from zfnet.model import ARCHITECTURES
 from zfnet.record import Record, read_record
 from zfnet.summary import describe
+from zfnet.training.config import Config, load_config
 
 TRAIN, VAL, CLASSES = 1_281_167, 50_000, 1000  # images and classes of ImageNet 2012
 FORWARD, TRAINING = 2, 6  # floating-point operations per multiply-add

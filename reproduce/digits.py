@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 import zfnet
-from zfnet.config import load_config, to_dict
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.digits import load_digits
 from zfnet.data.images import to_pixels
 from zfnet.model import Network
-from zfnet.train import train
+from zfnet.training.config import load_config, to_dict
+from zfnet.training.loop import train
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "mnist.yaml"
 TRAINING_VERSION = 1  # of networks that figures train and keep: raise it when the same recipe trains another network

@@ -35,17 +35,16 @@ from reproduce import keys
 from reproduce.digits import Digits
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError, sha256
-from zfnet.data import silent
-from zfnet.data.benchmarks import Absent, load_caltech101, load_caltech256, load_voc2012
-from zfnet.data.cache import DataError, Images, cache_dir, digest, whole
+from zfnet.data import no_progress
+from zfnet.data.benchmarks import DatasetNotFoundError, load_caltech101, load_caltech256, load_voc2012
+from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
+from zfnet.data.io import atomic_write
 from zfnet.data.samples import load_samples
-from zfnet.evaluation import first_dense
 from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network
-from zfnet.parallel import ParallelError
 from zfnet.ranking import TopActivations
 from zfnet.record import (
     SCALES,
@@ -58,6 +57,8 @@ from zfnet.record import (
     write_record,
 )
 from zfnet.top import top_activations
+from zfnet.training.distributed import ParallelError
+from zfnet.training.evaluate import first_dense
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
@@ -152,7 +153,7 @@ class Context:
     """
 
     def __init__(
-        self, model: str, data: str | None, device: str = "cpu", progress: Callable = silent, datasets: str | None = None,
+        self, model: str, data: str | None, device: str = "cpu", progress: Callable = no_progress, datasets: str | None = None,
         weights: str | None = None, scale: str | None = None,
     ):  # fmt: skip
         self.model_name, self.device, self.progress = model, device, progress
@@ -238,7 +239,7 @@ class Context:
         if name not in self._opened:
             try:
                 self._opened[name] = DATASETS[name](self.datasets, self.progress)
-            except Absent:
+            except DatasetNotFoundError:
                 self._opened[name] = None
         return self._opened[name]
 
@@ -582,7 +583,7 @@ def _scale(result: Result, figure: Figure, context: Context) -> str:
 
 def _save(path: Path, key: str, result: Result) -> None:
     about = {name: getattr(result, name) for name in ("measured", "verdict", "n", "note", "scale")}
-    with whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, __about__=np.array(json.dumps(about | {"key": key})), **result.arrays)  # pyright: ignore[reportArgumentType]
 
 

@@ -21,14 +21,14 @@ from tqdm import tqdm
 import zfnet
 from zfnet.analysis.transfer import pooling_head
 from zfnet.checkpoint import BUNDLED, CheckpointError
-from zfnet.config import Config
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import load_folder
-from zfnet.evaluation import evaluate
 from zfnet.forward import trace
 from zfnet.model import Network, device_of
 from zfnet.record import read_record, write_text
-from zfnet.train import epoch_order, settled
+from zfnet.training.config import Config
+from zfnet.training.evaluate import evaluate
+from zfnet.training.setup import epoch_order, resolve_precision
 
 TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
 CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train, images = (load(options.data / split) for split in ("train", "val"))
     except (CheckpointError, DataError) as error:
         parser.error(str(error))
-    fast = settled(Config(), device_of(model)).precision
+    fast = resolve_precision(Config(), device_of(model)).precision
     cycles = len(cycles_of(model))
     if len(options.hardware) > 1 and len(options.hardware) != cycles:
         parser.error(f"--hardware is given {len(options.hardware)} times, for {cycles} cycles of training")

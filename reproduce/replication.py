@@ -9,7 +9,7 @@ from reproduce.figure import Figure, discover
 from reproduce.gallery import PAPER
 from reproduce.gallery.text import columns, number
 from reproduce.requirements import CORPORA, NAMES, can_use
-from zfnet.config import load_config
+from zfnet.training.config import load_config
 
 MARKS = ("<!-- table: written by python -m reproduce replication -->", "<!-- end of table -->")
 MODEL = "runs/imagenet/model.safetensors"

@@ -17,9 +17,9 @@ from PIL import Image
 
 import zfnet
 import zfnet.fast
-from zfnet.config import load_config
 from zfnet.data.scenes import load_scenes
-from zfnet.train import train
+from zfnet.training.config import load_config
+from zfnet.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +56,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def freed_memory_is_returned():
-    """Keep `zfnet.memory.keep_freed` from changing this process, where it would hold the peak of all tests."""
+    """Keep `zfnet.memory.keep_freed_memory` from changing this process, where it would hold the peak of all tests."""
     with pytest.MonkeyPatch.context() as patch:
         mallopt = SimpleNamespace(mallopt=lambda parameter, value: 1)
         patch.setattr("zfnet.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))

@@ -10,7 +10,7 @@ import zfnet
 from zfnet.checkpoint import (
     CheckpointError,
     column_run,
-    initialise,
+    initialize,
     load,
     pack,
     read_tensors,
@@ -86,16 +86,16 @@ def test_another_architecture_names_the_first_differing_layer(model, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"conv4\.weight is \(12, 8, 3, 3\) in the checkpoint, \(16, 8, 3, 3\) in the network"
     ):
-        initialise(zfnet.zfnet(5, norm="batch", maps=(8, 16, 8), fc=16, size=96), tmp_path / "a.safetensors")
+        initialize(zfnet.zfnet(5, norm="batch", maps=(8, 16, 8), fc=16, size=96), tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"conv1\.bias is missing in the checkpoint"):
-        initialise(zfnet.zfnet(5, norm="none", maps=(8, 12, 8), fc=16, size=96), tmp_path / "a.safetensors")
+        initialize(zfnet.zfnet(5, norm="none", maps=(8, 12, 8), fc=16, size=96), tmp_path / "a.safetensors")
 
 
 def test_a_layer_that_the_network_lacks_is_the_first_that_differs(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
     without = zfnet.zfnet(5, norm="batch", maps=(8, 12, 8), fc=16, size=96, without=(3,))
     with pytest.raises(CheckpointError, match=r"bn3\.bias is missing in the network"):
-        initialise(without, tmp_path / "a.safetensors")
+        initialize(without, tmp_path / "a.safetensors")
 
 
 def test_weights_of_other_classes_are_refused(model, tmp_path):
@@ -104,7 +104,7 @@ def test_weights_of_other_classes_are_refused(model, tmp_path):
     twin.wnids = [*twin.wnids[:3], *twin.wnids[:2:-1]]
     said = f"of other classes: output 3 is {model.wnids[3]} in the checkpoint, {model.wnids[4]} in the network"
     with pytest.raises(CheckpointError, match=said):
-        initialise(twin, tmp_path / "a.safetensors")
+        initialize(twin, tmp_path / "a.safetensors")
 
 
 def test_all_who_may_read_the_folders_files_may_read_a_checkpoint(tmp_path):

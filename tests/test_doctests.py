@@ -6,6 +6,11 @@ import importlib
 import pytest
 
 MODULES = (
+    "data",
+    "data.io",
+    "data.cache",
+    "data.images",
+    "normalization",
     "deconv",
     "forward",
     "projection",

@@ -15,7 +15,7 @@ def faults():
         torch.ones(2**24)  # 64 MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 returned = faults()
-zfnet.memory.keep_freed()
+zfnet.memory.keep_freed_memory()
 print(returned, faults())
 """
 
@@ -32,4 +32,4 @@ def test_where_there_is_no_glibc_nothing_happens(monkeypatch):
 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(memory.ctypes, "CDLL", None)
-    memory.keep_freed()
+    memory.keep_freed_memory()

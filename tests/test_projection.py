@@ -148,7 +148,7 @@ def test_dense_layers_and_the_papers_input(photographs):
     with torch.no_grad():  # the same network without its input layer, its first filters scaled instead
         plain = random_he(zfnet.zfnet(5, norm="none", fc=16))
         plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("input.")})
-        shift = torch.einsum("oihw,i->o", plain.conv1.weight, (model.input.centre - model.input.mean).mean((1, 2)))
+        shift = torch.einsum("oihw,i->o", plain.conv1.weight, (model.input.center - model.input.mean).mean((1, 2)))
         plain.conv1.bias += shift
         plain.conv1.weight *= model.input.scale
     t = trace(model, photographs[:1])

@@ -7,7 +7,6 @@ from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
 from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
-from zfnet.evaluation import evaluate
 from zfnet.forward import trace
 from zfnet.model import alexnet, fold, mnist, zfnet
 from zfnet.occlusion import occlude
@@ -15,6 +14,7 @@ from zfnet.projection import project, project_top
 from zfnet.ranking import TopActivations
 from zfnet.summary import describe
 from zfnet.top import top_activations
+from zfnet.training.evaluate import evaluate
 
 __version__ = "0.1.0"
 

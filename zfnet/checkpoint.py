@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from zfnet.data.cache import whole
+from zfnet.data.io import atomic_write
 from zfnet.model import ARCHITECTURES, Network, fold
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -131,7 +131,7 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def initialise(model: Network, name: str | Path) -> dict:
+def initialize(model: Network, name: str | Path) -> dict:
     """Copy a checkpoint's weights into a network of the same architecture and classes: `zfnet train --init`.
 
     `name` as in `load`. Returns the checkpoint's `info`. Raises CheckpointError for another architecture, naming the first
@@ -191,7 +191,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
         meta["runs"] = runs
         tensors |= {name: tensors[name][:, ::run].contiguous() for name, run in runs.items()}
     try:
-        with whole(path) as partial, open(partial, "wb") as file:
+        with atomic_write(path) as partial, open(partial, "wb") as file:
             file.write(to_bytes(tensors, metadata={"zfnet": json.dumps(meta)}))
             file.flush()
             os.fsync(file.fileno())

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.model import LocalResponseNorm, Network, PaperInput
+from zfnet.model import Network
+from zfnet.normalization import LocalResponseNorm, PaperInput
 from zfnet.validation import wrap_shape_errors
 
 NORMS = (LocalResponseNorm, nn.LocalResponseNorm)

@@ -8,7 +8,7 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
-def keep_freed() -> None:
+def keep_freed_memory() -> None:
     """Let this process keep what its freed tensors occupied, for the next ones: it grows to its peak and stays there.
 
     Every page that the system hands out costs a page fault and is zeroed, again for each layer of each batch; on a virtual

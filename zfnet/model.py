@@ -10,16 +10,13 @@ import copy
 import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from zfnet.data.images import MEAN, STD
 from zfnet.labels import find_class
+from zfnet.normalization import LocalResponseNorm, PaperInput
 
 
 @dataclass(frozen=True)
@@ -57,83 +54,6 @@ MNIST = (
     Layer(1, maps=16, kernel=5, pool=True),
     Layer(2, maps=32, kernel=5, pool=True),
 )
-
-
-class LocalResponseNorm(nn.Module):
-    r"""Krizhevsky's normalisation across feature maps, without the cost of PyTorch's.
-
-    $y_c = x_c \, (k + \frac{\alpha}{n} \sum_{|j-c| \le n/2} x_j^2)^{-\beta}$ (Krizhevsky et al. 2012, section 3.3;
-    their alpha of 1e-4 is not divided by n, which is 5e-4 here). Shapes: (N, C, H, W) to the same.
-
-    Equal to `nn.LocalResponseNorm` to 1e-6 forward and backward; beta is fixed at 0.75, so that the power is two square
-    roots.
-    """
-
-    def __init__(self, size: int = 5, *, alpha: float = 5e-4, k: float = 2.0):
-        super().__init__()
-        if size % 2 == 0:
-            raise ValueError(f"LocalResponseNorm: size must be odd, got {size}")
-        self.size, self.alpha, self.k = size, alpha, k
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _LRN.apply(x, self.size, self.alpha, self.k)  # pyright: ignore[reportReturnType]
-
-    def extra_repr(self) -> str:
-        return f"size={self.size}, alpha={self.alpha}, k={self.k}"
-
-
-def _window(x: Tensor, size: int, weight: float, offset: float = 0.0) -> Tensor:
-    """weight times the sum of each channel with its neighbours, plus an offset: (N, C, H, W) to the same.
-
-    One product with a banded matrix: on every device faster than adding shifted copies, and than pooling over channels.
-    """
-    channel = torch.arange(x.shape[1], device=x.device)
-    band = ((channel[:, None] - channel).abs() <= size // 2).to(x.dtype) * weight
-    bias = torch.full((x.shape[1],), offset, dtype=x.dtype, device=x.device)
-    device = x.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():  # x's precision
-        return F.linear(x.permute(0, 2, 3, 1), band, bias).permute(0, 3, 1, 2)
-
-
-class _LRN(torch.autograd.Function):
-    """LRN with its own backward pass: it keeps the input and one denominator instead of five intermediate arrays."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, size: int, alpha: float, k: float) -> Tensor:
-        root = _window(x * x, size, alpha / size, k).rsqrt_()  # s^-1/2
-        ctx.save_for_backward(x, root)
-        ctx.size, ctx.alpha = size, alpha
-        return root.sqrt().mul_(root).mul_(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        x, root = ctx.saved_tensors
-        scaled = root.sqrt().mul_(root).mul_(grad)  # g s^-3/4
-        cross = _window((root * root).mul_(x).mul_(scaled), ctx.size, -2 * 0.75 * ctx.alpha / ctx.size)
-        return scaled.addcmul_(x, cross), None, None, None
-
-
-class PaperInput(nn.Module):
-    """The paper's input, as a fixed first layer: from this project's convention to [-128, 128] minus a mean image.
-
-    `forward` maps x (N, 3, H, W) to 255 (x * STD + MEAN) - `mean`, with `mean` (3, H, W) or (3, 1, 1) in [0, 255]. It is
-    affine; the deconvnet projects through its linear part, `scale`.
-    """
-
-    scale: Tensor
-    mean: Tensor
-    centre: Tensor
-
-    def __init__(self, mean: Tensor | None = None, size: int = 224):
-        super().__init__()
-        self.register_buffer("scale", 255 * torch.tensor(STD).view(3, 1, 1))
-        self.register_buffer("centre", 255 * torch.tensor(MEAN).view(3, 1, 1))
-        self.register_buffer("mean", self.centre.expand(3, size, size).clone() if mean is None else mean)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale + (self.centre - self.mean)
 
 
 class Network(nn.Sequential):

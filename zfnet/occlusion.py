@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import evaluating, logits_of, normalizes_by_batch, run
 from zfnet.graph import Step, UnsupportedNetwork, chain, conv_layers
 from zfnet.receptive_field import check_fits
@@ -64,7 +64,7 @@ def occlude(
     stride: int = 8,
     fill: float | Tensor = 0.0,
     batch: int = 64,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Occlusion:
     """Cover a square of the image at every position, and record the network's response.
 

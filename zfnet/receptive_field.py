@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.graph import Step, UnsupportedNetwork, conv_layers, layers_of, unknown_layer
-from zfnet.model import PaperInput
+from zfnet.normalization import PaperInput
 
 Size = tuple[int, int]  # height and width
 

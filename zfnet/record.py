@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from zfnet.data.cache import whole
+from zfnet.data.io import atomic_write
 
 SCALES = ("paper", "subset", "samples", "smoke")
 SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on: no earlier result does
@@ -87,7 +87,7 @@ def read_record(folder: str | Path) -> Record | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, "utf-8")
 
 
@@ -99,12 +99,12 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] 
     """
     images = [Image.fromarray(f).quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
     times = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         images[0].save(partial, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
 
 
 def write_figure(figure: Figure, path: Path, quality: int = 88) -> None:
     """Write a picture atomically; .jpg for photographic ones."""
     options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=150, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.06, **options)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
 from zfnet.model import device_of
-from zfnet.parallel import ALONE, Team
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
 from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
+from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.validation import as_integers, check_input, check_positive
 
 COLUMNS = 256  # images between merges; a merge sorts k + max(k, COLUMNS) values per map
@@ -37,8 +37,8 @@ def top_activations(
     batch: int = 64,
     groups: Sequence[int] | np.ndarray | Tensor | None = None,
     state: str | Path | None = None,
-    team: Team = ALONE,
-    progress: Callable = silent,
+    distributed: DistributedContext = SINGLE_PROCESS,
+    progress: Callable = no_progress,
 ) -> TopActivations:
     """Find the k strongest activations of each feature map over a data set.
 
@@ -55,7 +55,7 @@ def top_activations(
         groups: A group per image (N,); at most one image of a group is kept, for crops of one
             photograph.
         state: A file from which an interrupted search continues.
-        team: The processes that share the batches; each receives the whole table.
+        distributed: The processes that share the batches; each receives the whole table.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
@@ -83,24 +83,24 @@ def top_activations(
         raise ValueError("the data set is empty")
     group_of = None if groups is None else _check_groups(groups, size, device_of(model))
     search = _Search(model, dataset, layers, group_of, k, min(batch, size), progress)
-    return _run_team(search, _State.open(state, search), team)
+    return _run_distributed(search, _State.open(state, search), distributed)
 
 
-def _run_team(search: _Search, state: _State, team: Team) -> TopActivations:
-    """Share the batches among the processes of a team, and merge what they find.
+def _run_distributed(search: _Search, state: _State, distributed: DistributedContext) -> TopActivations:
+    """Share the batches among the processes of a distributed, and merge what they find.
 
     Processes pass whole batches, because convolutions round differently in smaller ones.
     """
     size = len(search.dataset)  # pyright: ignore[reportArgumentType]
-    if team.size == 1:
+    if distributed.size == 1:
         return search.run(range(size), state)
-    finished = team.gather(state.read())[0]  # all read the state before one of them writes it
+    finished = distributed.gather(state.read())[0]  # all read the state before one of them writes it
     if finished and finished.images == size:
         return finished
-    batches = team.share([range(start, min(start + search.batch, size)) for start in range(0, size, search.batch)])
-    own_state = state.with_suffix(f"{team.rank} of {team.size}")
+    batches = distributed.share([range(start, min(start + search.batch, size)) for start in range(0, size, search.batch)])
+    own_state = state.with_suffix(f"{distributed.rank} of {distributed.size}")
     images = [i for part in batches for i in part]
-    tables = team.gather(search.run(images, own_state) if images else None)
+    tables = distributed.gather(search.run(images, own_state) if images else None)
     cpu = torch.device("cpu")
     group_of = None if search.group_of is None else search.group_of.to(cpu)
     layers = {}
@@ -108,7 +108,7 @@ def _run_team(search: _Search, state: _State, team: Team) -> TopActivations:
         maxima = sort_by_image([maxima_of(table[layer], cpu) for table in tables if table is not None])
         layers[layer] = as_top(merge([maxima], search.k, group_of), search.k)
     table = TopActivations(layers, size)
-    if team.leads:
+    if distributed.is_main:
         state.write(table)
     if own_state.path:
         own_state.path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.graph import IDENTITIES, NORMS, Step, UnsupportedNetwork
-from zfnet.model import PaperInput
+from zfnet.normalization import PaperInput
 
 
 def transpose(step: Step, signal: Tensor, size: torch.Size) -> Tensor:

@@ -16,7 +16,7 @@ from reproduce.atlas.tables import Table
 from reproduce.figure import Context
 from reproduce.paper import fig7_occlusion
 from zfnet.attribution.registry import spans
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.graph import conv_layers
 from zfnet.model import Network
@@ -45,7 +45,7 @@ def choose(context: Context, table: Table) -> list[tuple[str, Tensor, int]]:
 
 @torch.no_grad()
 def record(
-    model: Network, x: Tensor, target: int | None, folder: Path, name: str, progress: Callable = silent
+    model: Network, x: Tensor, target: int | None, folder: Path, name: str, progress: Callable = no_progress
 ) -> dict[str, Any]:
     """Write an image's pictures into `folder`, and return its numbers for the page.
 

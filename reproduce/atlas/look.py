@@ -15,7 +15,7 @@ from reproduce.atlas import constants, demos, describe_network
 from reproduce.atlas.sheets import COLUMNS, KINDS, QUALITY, ROWS, read_tiles, seen, write_picture
 from reproduce.atlas.site import prepare, read, save, shell
 from zfnet.attribution.registry import METHODS
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.images import read_image
 from zfnet.model import Network, device_of
 from zfnet.plot import GREY, attribution_image, mosaic
@@ -25,7 +25,7 @@ LABELS = 5
 ATTRIBUTIONS = ("grad_cam", "saliency")  # of zfnet.METHODS, those that the page shows
 
 
-def look(model: Network, name: str, image: Path, out: Path, atlas: Path, progress: Callable = silent) -> Path:
+def look(model: Network, name: str, image: Path, out: Path, atlas: Path, progress: Callable = no_progress) -> Path:
     """Write the page of one image to `out`, and return it. `name` is the network's, `atlas` the folder of an atlas.
 
     Neighbours are shown where that is an atlas of the same network; else the page says why not.

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import zfnet
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.model import Network, device_of
 from zfnet.plot import GREY, enlarge, filter_image, mosaic, photograph, projection_image
@@ -65,7 +65,7 @@ def seen(model: Network, x: Tensor, layer: str, channel: Tensor, position: Tenso
 
 
 def write_layer(
-    model: Network, images: Images, layer: str, top: Top, numbers: Sequence[int], folder: Path, progress: Callable = silent
+    model: Network, images: Images, layer: str, top: Top, numbers: Sequence[int], folder: Path, progress: Callable = no_progress
 ) -> None:
     """Write a layer's missing sheets: one feature per row, ROWS per sheet; then the sheet of covers.
 

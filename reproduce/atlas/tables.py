@@ -16,7 +16,7 @@ from torch.utils.data import Subset
 from zfnet.analysis.responses import stream
 from zfnet.attribution.base import derivative
 from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.forward import evaluating, run
 from zfnet.graph import chain, conv_layers
@@ -53,7 +53,7 @@ def edges() -> list[float]:
     return bits.view(torch.float32).tolist()
 
 
-def tabulate(model: Network, images: Images, folder: Path, *, batch: int = 32, progress: Callable = silent) -> Table:
+def tabulate(model: Network, images: Images, folder: Path, *, batch: int = 32, progress: Callable = no_progress) -> Table:
     """Pass the images through the network once, in parts of PART that are kept in `folder`. Raises as `stream`."""
     layers = conv_layers(chain(model, images.batch([0]).to(device_of(model))))
     starts = range(0, len(images), PART)

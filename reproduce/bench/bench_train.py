@@ -20,10 +20,10 @@ from reproduce.bench.loops import BARE, DATA, OURS_BEFORE, SEED, TORCHVISION, WH
 from reproduce.bench.timing import race, spread
 from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.gallery import number
-from zfnet.config import Config, load_config
 from zfnet.data.cache import Images
 from zfnet.plot import LINES, new_figure
-from zfnet.train import new_model, settled
+from zfnet.training.config import Config, load_config
+from zfnet.training.setup import new_model, resolve_precision
 
 SHARE = f"{WHOLE} over {BARE}"
 FASTER = "photographs, compiled or not, images/s"
@@ -57,7 +57,9 @@ def compute(ctx) -> Result:
     kind = ctx.kind
     of, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
-    config = settled(replace(config, precision=of["precision"]), device)  # the network of 224 pixels, whatever it is fed
+    config = resolve_precision(
+        replace(config, precision=of["precision"]), device
+    )  # the network of 224 pixels, whatever it is fed
     of = of | {"precision": config.precision}
     count = of["batch"] * of["steps"]
     chosen = np.resize(np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int), count)

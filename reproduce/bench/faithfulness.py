@@ -20,11 +20,11 @@ from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.lectures.occluders import blurred
 from zfnet.analysis.faithfulness import auc, pointing_game, randomized, rank_correlation, replacement_curve
 from zfnet.analysis.intervals import mean_interval
-from zfnet.config import load_config
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
 from zfnet.plot import LINES, new_figure
-from zfnet.train import train
+from zfnet.training.config import load_config
+from zfnet.training.loop import train
 
 RECIPE = "../../configs/scenes.yaml"
 FIGURE = Figure(

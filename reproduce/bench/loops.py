@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from zfnet.config import Config
-from zfnet.data.augment import augment
 from zfnet.data.cache import Images
-from zfnet.data.feed import Feed
 from zfnet.data.images import MEAN, STD
-from zfnet.train import new_model, new_optimizer, runner, step, update_average
+from zfnet.training.augment import augment
+from zfnet.training.config import Config
+from zfnet.training.feed import Feed
+from zfnet.training.loop import step
+from zfnet.training.setup import new_model, new_optimizer, runner
+from zfnet.training.state import update_average
 
 SEED = 12
 STREAMED = "photographs, streamed from memory"

@@ -18,7 +18,7 @@ from reproduce.lectures.recognised import recognise, training_images
 from reproduce.lectures.shared import FEW
 from zfnet.analysis.attributes import ATTRIBUTES, Binned, binned
 from zfnet.analysis.intervals import bootstrap
-from zfnet.data.images import centre_crop
+from zfnet.data.images import center_crop
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(
@@ -101,7 +101,7 @@ def look(ctx) -> dict[str, np.ndarray]:
     rows: dict[str, list] = {name: [] for name in ATTRIBUTES}
     for part in ctx.progress(np.array_split(np.arange(len(ctx.images)), -(-len(ctx.images) // 100)), desc="looking"):
         # What batch() standardises, before it does.
-        pixels = centre_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
+        pixels = center_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
         for name, attribute in ATTRIBUTES.items():
             rows[name].append(attribute(pixels).numpy())
     return {name: np.concatenate(parts).astype(float) for name, parts in rows.items()}

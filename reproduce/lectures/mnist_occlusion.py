@@ -19,7 +19,7 @@ from reproduce.claims import above, below, every, verdict
 from reproduce.digits import grey
 from reproduce.figure import Figure, Result
 from zfnet.analysis.intervals import mean_interval
-from zfnet.data.images import standardise
+from zfnet.data.images import standardize
 from zfnet.plot import HEAT, at_middles, heat, new_figure, show
 
 FIGURE = Figure(
@@ -39,7 +39,7 @@ LEFT_OF_AN_8 = {3: (None, -1), 9: (1, -1), 6: (-1, 1)}  # digit -> on which side
 
 def compute(ctx) -> Result:
     config, model, test = FIGURE.config, ctx.dataset("digits").model, ctx.dataset("digits").test
-    digit, black = config["digit"], standardise(torch.zeros(3, 1, 1, dtype=torch.uint8))[:, 0, 0]
+    digit, black = config["digit"], standardize(torch.zeros(3, 1, 1, dtype=torch.uint8))[:, 0, 0]
     x = test.batch(np.flatnonzero(test.labels == digit))
     eights = len(x)
     logits = torch.cat([model(part) for part in x.split(500)])

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from zfnet.data.cache import digest, mapped
-from zfnet.data.images import standardise, to_pixels
+from zfnet.data.cache import cached_array, digest
+from zfnet.data.images import standardize, to_pixels
 from zfnet.model import Network
 from zfnet.synthesis.style import style_transfer
 
@@ -48,10 +48,10 @@ def paint(
 
         seen = bytes_of(small[torch.cat([rows, style[rows]])]).tobytes()
         key = digest("painted", model.info["sha256"], side, sorted(options.items()), seen)
-        pixels, about = mapped(f"painted-{key[:20]}", (len(rows), side, side, 3), fill)
+        pixels, about = cached_array(f"painted-{key[:20]}", (len(rows), side, side, 3), fill)
         parts.append(torch.from_numpy(np.array(pixels)))
         away += about["content"]
-    return resized(standardise(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1]), torch.tensor(away)
+    return resized(standardize(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1]), torch.tensor(away)
 
 
 def resized(x: torch.Tensor, side: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 import zfnet
-from zfnet.data.cache import digest, mapped
+from zfnet.data.cache import cached_array, digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ def recognise(ctx, batch: int = 100) -> Recognised:
         return {}
 
     key = digest("recognised", model.info["sha256"], images.digest)
-    kept = mapped(f"recognised-{key[:20]}", (len(images), 2 * sum(widths)), fill)[0].view(np.float16)
+    kept = cached_array(f"recognised-{key[:20]}", (len(images), 2 * sum(widths)), fill)[0].view(np.float16)
     logits, codes = np.split(np.asarray(kept, dtype=np.float32), [widths[0]], 1)
     return Recognised(torch.from_numpy(logits).softmax(1).numpy(), codes, images.labels)
 

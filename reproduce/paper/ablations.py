@@ -16,13 +16,15 @@ import torch
 
 import zfnet
 from reproduce.figure import REPOSITORY, Context
-from zfnet.config import Config, load_config, to_dict
-from zfnet.data.cache import Images, cache_dir, digest, whole
+from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.folders import class_names, load_files, scan
-from zfnet.evaluation import predict
+from zfnet.data.io import atomic_write
 from zfnet.model import Network
 from zfnet.record import environment
-from zfnet.train import Diverged, epoch_order, settled, train
+from zfnet.training.config import Config, load_config, to_dict
+from zfnet.training.evaluate import predict
+from zfnet.training.loop import DivergedError, train
+from zfnet.training.setup import epoch_order, resolve_precision
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 PAPER_RECIPE = REPOSITORY / "configs" / "imagenet.yaml"
@@ -154,7 +156,7 @@ def trained(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed
     if not path.exists():
         diverged = trained_in(folder, config, images, ctx.device)
         arrays, about = lost(plan, images, folder) if diverged else _measure(ctx, plan, images, name, folder)
-        precision = settled(config, torch.device(ctx.device)).precision
+        precision = resolve_precision(config, torch.device(ctx.device)).precision
         about |= {"name": name, "plan": asdict(plan), "diverged": diverged, "precision": precision, **environment(ctx.device)}
         keep(path, about=np.array(json.dumps(about)), **arrays)
         shutil.rmtree(folder)  # up to 2 GB of weights and momenta, which no figure reads
@@ -169,14 +171,14 @@ def trained_in(folder: Path, config: Config, images: dict[str, Images], device: 
     with torch.enable_grad():
         try:
             train(config, lambda split, side: images[split], folder, resume=resume, device=device, keep_every=KEEP)
-        except Diverged as error:
+        except DivergedError as error:
             return str(error).partition(";")[0]
     return ""
 
 
 def keep(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays to a file of the cache, whole or not at all."""
-    with whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 

@@ -17,7 +17,7 @@ from reproduce.claims import above, every, higher, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.invariance import IDENTITY, SHARE, invariance, r_squared, views
-from zfnet.data.images import centre, standardise
+from zfnet.data.images import center, standardize
 from zfnet.data.samples import photograph as sample
 from zfnet.plot import LINES, band, enlarge, mosaic, new_figure, photograph, show
 
@@ -94,11 +94,11 @@ def choose(ctx) -> tuple[torch.Tensor, torch.Tensor, list[str], dict[str, np.nda
         return torch.cat(parts).softmax(1).cpu()
 
     def raw(pixels: torch.Tensor) -> torch.Tensor:
-        return standardise(pixels.permute(0, 3, 1, 2)).to(ctx.device)
+        return standardize(pixels.permute(0, 3, 1, 2)).to(ctx.device)
 
     if ctx.corpus == SAMPLES:
         names = config["photographs"]
-        squares = raw(torch.from_numpy(np.stack([np.asarray(centre(sample(name))) for name in names])))
+        squares = raw(torch.from_numpy(np.stack([np.asarray(center(sample(name))) for name in names])))
         return squares, probability(squares).argmax(1), names, {"averaged": np.arange(5), "symmetric": np.arange(4, 5)}
     averaged = np.linspace(0, len(images) - 1, min(len(images), config["average"])).round().astype(int)
     wanted = [model.wnids.index(w) for w in config["classes"] if w in model.wnids and model.wnids.index(w) in images.labels]

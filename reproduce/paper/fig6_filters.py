@@ -21,11 +21,11 @@ from reproduce.paper.ablations import NO_TREE, SETTINGS, keep, load, recipe, tra
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.statistics import population
-from zfnet.config import to_dict
 from zfnet.data.cache import cache_dir, digest
-from zfnet.evaluation import evaluate
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
-from zfnet.train import Diverged
+from zfnet.training.config import to_dict
+from zfnet.training.evaluate import evaluate
+from zfnet.training.loop import DivergedError
 
 FLAT = 0.1  # a filter whose RMS is below this share of its layer's median shows nothing: dead, as the paper's picture has it
 SHORT = {"batch": 16, "lr": 5e-3, "precision": "float32"}  # on a CPU
@@ -69,7 +69,7 @@ def compute(ctx) -> Result:
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     try:
         found = {name: short_run(ctx, plan, images, *run) for name, run in ctx.progress(RUNS.items(), total=3)}
-    except Diverged as error:
+    except DivergedError as error:
         return Result({}, {}, "not comparable", n=0, note=f"Nothing to look at: {error}.", scale=plan.scale)
     arrays = {f"{name}.{key}": value for name, arrays in found.items() for key, value in arrays.items()}
     return judge(arrays, plan, len(images["val"]), len(images["val"].classes))
@@ -89,7 +89,7 @@ def short_run(ctx, plan, images: dict, row: str, limit: float) -> dict[str, np.n
         diverged = trained_in(folder, config, images, ctx.device)
         snapshots = [zfnet.load(p) for p in sorted((folder / "snapshots").glob("*.safetensors"))]
         if not snapshots:
-            raise Diverged(f"{row}, limit {limit:g}: {diverged}")
+            raise DivergedError(f"{row}, limit {limit:g}: {diverged}")
         last = snapshots[-1].to(ctx.device)
         error = np.array(evaluate(last, images["val"]).top1)
         filters = np.stack([model.conv1.weight.cpu().numpy() for model in snapshots])

@@ -26,10 +26,10 @@ from zfnet.analysis.transfer import (
     gram,
     per_class_accuracy,
 )
-from zfnet.config import load_config, to_dict
 from zfnet.data.benchmarks import load_caltech101, load_caltech256
 from zfnet.data.cache import Images, cache_dir, digest
-from zfnet.train import train
+from zfnet.training.config import load_config, to_dict
+from zfnet.training.loop import train
 
 LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}
 FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"

@@ -22,8 +22,8 @@ from reproduce.paper.protocol import (
     words,
 )
 from zfnet.analysis.transfer import softmax
-from zfnet.config import load_config
 from zfnet.plot import LINES, draw_table, new_figure
+from zfnet.training.config import load_config
 
 FIGURE = Figure(
     id="tab4",

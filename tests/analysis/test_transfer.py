@@ -22,7 +22,7 @@ from zfnet.analysis.transfer import (
     softmax,
 )
 from zfnet.data.folders import load_folder
-from zfnet.data.images import centre
+from zfnet.data.images import center
 
 
 def test_folds_are_balanced_apart_and_nested():
@@ -144,8 +144,8 @@ def test_planted_near_duplicates_are_found_and_nothing_else(tmp_path):
         return Image.fromarray(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
 
     mine, theirs = [scene() for _ in range(6)], [scene() for _ in range(8)]
-    theirs[3] = centre(mine[0], 224)  # the whole square at another size
-    theirs[5] = centre(mine[1], 256).crop((16, 16, 240, 240))  # its central 7/8
+    theirs[3] = center(mine[0], 224)  # the whole square at another size
+    theirs[5] = center(mine[1], 256).crop((16, 16, 240, 240))  # its central 7/8
     theirs[6] = mine[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")  # mirrored, in grey
     for framed in (mine[3], theirs[0], mine[4], theirs[1]):  # frames and skies are alike, and no evidence
         framed.paste("white", (0, 0, 320, 30))

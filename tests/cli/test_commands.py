@@ -246,7 +246,7 @@ def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):
 
 
 def test_train_takes_digits_from_where_they_lie(tmp_path, capsys):
-    from tests.test_digits import write_mnist
+    from tests.data.test_digits import write_mnist
 
     small = [f"--set={key}" for key in ("optim.batch=10", "stages=[{epochs: 1, size: 28, side: 32}]")]
     arguments = ["train", str(ROOT / "configs" / "mnist.yaml"), *small, "--out", str(tmp_path / "run"), "--data"]
@@ -297,7 +297,7 @@ def test_half_of_torchruns_environment_is_refused(environment, photo, monkeypatc
 def test_commands_compute_in_float32_where_they_say_so(monkeypatch):
     """Not in TF32, a GPU's default, which moves switches; from a program the setting is the caller's."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(importlib.import_module("zfnet.cli.main"), "keep_freed", lambda: None)
+    monkeypatch.setattr(importlib.import_module("zfnet.cli.main"), "keep_freed_memory", lambda: None)
     assert main(["describe"]) == 0
     assert torch.backends.cudnn.allow_tf32
     monkeypatch.setattr(sys, "argv", ["zfnet", "describe"])

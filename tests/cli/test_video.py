@@ -9,7 +9,7 @@ import zfnet
 from tests.conftest import random_he
 from zfnet.cli import main
 from zfnet.data.cache import DataError
-from zfnet.data.frames import in_order, load_frames
+from zfnet.data.frames import load_frames, natural_sort_key
 from zfnet.data.images import ImageError
 from zfnet.plot import attribution_image, moving_maps
 from zfnet.record import write_gif
@@ -56,9 +56,16 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
     for x, image in zip(found.x, patches(12, 80), strict=True):
         assert torch.equal(x, zfnet.preprocess(image, 64)[0])
     names = ["b2.png", "a10.png", "a2.png", "a2b.png", "10.png", "9.png"]
-    assert sorted(names, key=lambda n: in_order(folder / n)) == ["9.png", "10.png", "a2.png", "a2b.png", "a10.png", "b2.png"]
+    assert sorted(names, key=lambda n: natural_sort_key(folder / n)) == [
+        "9.png",
+        "10.png",
+        "a2.png",
+        "a2b.png",
+        "a10.png",
+        "b2.png",
+    ]
     for same in (["a01.png", "a1.png"], ["a1.png", "a01.png"], ["²1.png", "a1.png"]):  # whatever order the folder gives them in
-        assert sorted(same, key=lambda n: in_order(folder / n)) == sorted(same, key=lambda n: (n[0] != "a", n))
+        assert sorted(same, key=lambda n: natural_sort_key(folder / n)) == sorted(same, key=lambda n: (n[0] != "a", n))
 
 
 def test_a_gif_keeps_its_frames_and_times(gif):

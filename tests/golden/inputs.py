@@ -27,15 +27,16 @@ from reproduce.figure import Context, discover
 from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
 from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
 from tests.conftest import random_he
-from tests.test_benchmarks import caltech101, caltech256, voc2012
-from zfnet.config import load_config, parse
+from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
 from zfnet.forward import Trace
 from zfnet.model import Network
-from zfnet.train import new_model, train
+from zfnet.training.config import load_config, parse
+from zfnet.training.loop import train
+from zfnet.training.setup import new_model
 
 NETWORK = "imagenet65k"
 CANNOT_RUN = {

@@ -11,9 +11,9 @@ import yaml
 from reproduce.figure import Context, discover, run
 from reproduce.paper import ablations, tab2_errors, tab3_ablations
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan_for, ranks, recipe
-from zfnet.config import load_config
 from zfnet.data.cache import Images
 from zfnet.model import ARCHITECTURES
+from zfnet.training.config import load_config
 
 TINY = ablations.Plan("smoke", 2, 4, 73, 64, 2, 4, 1e-2, "float32", 1, 0, 1)
 

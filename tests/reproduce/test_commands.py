@@ -23,11 +23,11 @@ from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
 from zfnet.cli.main import main as zfnet_main
 from zfnet.cli.main import new_parser
-from zfnet.config import load_config
 from zfnet.data import folders
 from zfnet.networks import imagenet_wnids
 from zfnet.plot import new_figure
 from zfnet.record import write_record
+from zfnet.training.config import load_config
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "MODEL_CARD.md", COURSE, *(ROOT / "docs").glob("*.md")]
 DOCUMENTS += (ROOT / "configs").glob("*.yaml")

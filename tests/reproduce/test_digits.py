@@ -11,9 +11,9 @@ import torch
 from reproduce.digits import Digits, grey
 from reproduce.figure import Context, discover, run
 from reproduce.lectures import mlp_lines, mnist_eights, mnist_occlusion, mnist_pca, mnist_templates
-from tests.test_digits import write_mnist
+from tests.data.test_digits import write_mnist
 from zfnet.analysis.intervals import correlation_interval
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.digits import load_digits
 from zfnet.record import read_record
 
@@ -153,7 +153,7 @@ def test_mlp_lines_networks_learn_alone():
     points, labels = mlp_lines.draw_points(2, 60, torch.Generator().manual_seed(0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(mlp_lines.FIGURE.config, "epochs", [0, 40])
-        start, both = mlp_lines.train(points, labels, torch.tanh, torch.Generator().manual_seed(1), silent)
+        start, both = mlp_lines.train(points, labels, torch.tanh, torch.Generator().manual_seed(1), no_progress)
     w, b, out, bias = (part[1].clone().requires_grad_() for part in start)
     optimizer = torch.optim.Adam([w, b, out, bias], lr=mlp_lines.FIGURE.config["rate"])
     for _ in range(40):

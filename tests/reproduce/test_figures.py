@@ -27,7 +27,7 @@ from zfnet.data.cache import DataError
 from zfnet.occlusion import occluder_boxes
 from zfnet.plot import mosaic, new_figure, projection_image
 from zfnet.record import Record, environment, read_record, write_figure
-from zfnet.train import tie_places
+from zfnet.training.rules import tie_places
 
 
 def script(compute=None, inputs=("model",), calls=None):

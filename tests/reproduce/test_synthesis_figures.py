@@ -23,8 +23,8 @@ from reproduce.lectures import (
     textures,
 )
 from tests.networks import small_zfnet
-from zfnet.data import silent
-from zfnet.data.images import standardise
+from zfnet.data import no_progress
+from zfnet.data.images import standardize
 from zfnet.synthesis.adversarial import fgsm, gray_level, loss_gradient
 from zfnet.synthesis.base import clip
 
@@ -57,7 +57,7 @@ class Photographs:
         return self.batch([i])[0], int(self.labels[i])
 
     def batch(self, indices):
-        return standardise(self.pixels[torch.as_tensor(np.asarray(indices))])
+        return standardize(self.pixels[torch.as_tensor(np.asarray(indices))])
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def ctx(monkeypatch):
     monkeypatch.setattr(
         zfnet,
         "preprocess",
-        lambda image: standardise(torch.from_numpy(np.array(image.resize((SIZE, SIZE)))).permute(2, 0, 1)[None]),
+        lambda image: standardize(torch.from_numpy(np.array(image.resize((SIZE, SIZE)))).permute(2, 0, 1)[None]),
     )
     model = small_zfnet()
     return SimpleNamespace(
-        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", data=None, progress=silent
+        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", data=None, progress=no_progress
     )
 
 

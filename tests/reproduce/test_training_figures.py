@@ -13,8 +13,8 @@ import zfnet
 from reproduce.figure import Context, discover, run
 from reproduce.paper import ablations, fig4_evolution, fig6_filters, filter_statistics
 from zfnet.cli import main
-from zfnet.config import parse
 from zfnet.data.cache import DataError
+from zfnet.training.config import parse
 
 SMALL = {
     "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},

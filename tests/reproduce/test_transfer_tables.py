@@ -9,7 +9,7 @@ import yaml
 import zfnet
 from reproduce.figure import Context, discover, run
 from reproduce.paper import protocol
-from tests.test_benchmarks import caltech101, caltech256, voc2012
+from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.cache import DataError
 
 NAMES = ("tab4", "tab5", "tab6", "tab7", "fig9")

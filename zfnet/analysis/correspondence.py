@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import Trace, trace
 from zfnet.graph import layer_names
 from zfnet.occlusion import cover
@@ -99,7 +99,7 @@ def correspondence(
     fill: float = 0.0,
     layers: str | Sequence[str] = ("pool5", "fc7"),
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Correspondence:
     r"""Cover the same parts in every image, and measure how consistently the features change.
 

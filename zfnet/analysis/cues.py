@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zfnet.analysis.intervals import wilson
 from zfnet.attribution.base import Target, forward
-from zfnet.data.images import standardise
+from zfnet.data.images import standardize
 from zfnet.forward import evaluating
 from zfnet.validation import check_input, resolve_target
 
@@ -69,7 +69,7 @@ def silhouettes(mask: Tensor) -> Tensor:
     Geirhos et al. 2019, "ImageNet-trained CNNs are biased towards texture", section 2. Raises ValueError where it is no mask.
     """
     check_mask(mask)
-    return standardise(torch.where(mask, 0, 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1))
+    return standardize(torch.where(mask, 0, 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1))
 
 
 def texture_alone(x: Tensor, mask: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zfnet.analysis.responses import positions_by_units, stream
-from zfnet.data import silent
+from zfnet.data import no_progress
 
 
 def random_directions(units: int, count: int, generator: torch.Generator) -> Tensor:
@@ -30,7 +30,7 @@ def sample_vectors(
     *,
     per_image: int = 8,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Tensor:
     """A layer's rectified activations at random positions, `per_image` of each image: (N per_image, C).
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import evaluating
 from zfnet.validation import check_input, expand_fill, resolve_target
 
@@ -24,7 +24,7 @@ def replacement_curve(
     steps: int = 20,
     generator: torch.Generator | None = None,
     batch: int = 64,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Tensor:
     r"""The target's probability while `old` is replaced by `new`, the pixels of the largest `map` first: (N, steps + 1).
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import trace
 from zfnet.graph import layer_names
 from zfnet.validation import check_input
@@ -89,7 +89,7 @@ def invariance(
     share: float = SHARE,
     size: int = 224,
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Invariance:
     r"""Transform each image, and measure how far its features move and what becomes of its class.
 

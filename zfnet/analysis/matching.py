@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.forward import trace
 
 
@@ -34,7 +34,7 @@ def match(
     *,
     finer: int = 1,
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Matches:
     r"""Find in every image the place whose features are nearest to those at given points of another one.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.feature_extraction import layer_reader
 from zfnet.forward import evaluating
 from zfnet.graph import UnknownLayer, layer_names
@@ -56,7 +56,7 @@ def responses(
     directions: Mapping[str, Tensor] | None = None,
     rectified: bool = True,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> dict[str, Responses]:
     r"""Pass a data set through the network once, and keep for each image the maximum, its place and the mean of every map.
 
@@ -99,7 +99,7 @@ def stream(
     *,
     rectified: bool = True,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Iterator[dict[str, Tensor]]:
     """Pass a data set through the network once, and yield for each batch the activations of some layers, by name.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zfnet.analysis.responses import positions_by_units, stream
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.graph import layer_names
 
 PATTERNS = 1 << 16  # the leading 16 bits of a float32: its sign, its exponent, and seven bits after the point
@@ -80,7 +80,7 @@ def population(
     layers: str | Sequence[str] = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"),
     *,
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> dict[str, Population]:
     r"""Pass a data set through the network once, and describe each layer's rectified activations before pooling.
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from zfnet.analysis.attributes import LUMA
 from zfnet.analysis.extra import import_extra
 from zfnet.checkpoint import sha256
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images, cache_dir, digest
-from zfnet.data.images import PREPROCESSING, centre_crop
+from zfnet.data.images import PREPROCESSING, center_crop
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import UnknownLayer, layer_names
 from zfnet.model import Network, device_of
@@ -65,7 +65,7 @@ def extract(
     layers: str | Sequence[str] = LAYERS,
     *,
     batch: int = 64,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> dict[str, np.ndarray]:
     """The features of every image at every layer, (N, D) float16 each, mapped from the cache; computed the first time.
 
@@ -108,7 +108,7 @@ def extract(
     return {layer: np.load(path, mmap_mode="r") for layer, path in paths.items()}
 
 
-def gram(features: np.ndarray, *, chunk: int = 1024, progress: Callable = silent) -> np.ndarray:
+def gram(features: np.ndarray, *, chunk: int = 1024, progress: Callable = no_progress) -> np.ndarray:
     """The inner products of all pairs of features (N, D), float32 (N, N): exact up to its rounding, two chunks at a time."""
     starts = range(0, len(features), chunk)
     products = np.empty((len(features), len(features)), np.float32)
@@ -173,7 +173,13 @@ def _chosen(classifier, x: np.ndarray, y: np.ndarray, choices: Sequence[float], 
 
 
 def pooling_head(
-    model: Network, images: Images, *, c: float = 0.1, batch: int = 100, precision: str = "float32", progress: Callable = silent
+    model: Network,
+    images: Images,
+    *,
+    c: float = 0.1,
+    batch: int = 100,
+    precision: str = "float32",
+    progress: Callable = no_progress,
 ) -> tuple[Tensor, Tensor]:
     """A softmax layer on the global average pool of the last rectified maps: weights (classes, C) and biases (classes,).
 
@@ -246,7 +252,13 @@ class Overlaps:
 
 
 def find_overlaps(
-    images: Images, others: Images, *, threshold: float = 0.85, side: int = 32, batch: int = 512, progress: Callable = silent
+    images: Images,
+    others: Images,
+    *,
+    threshold: float = 0.85,
+    side: int = 32,
+    batch: int = 512,
+    progress: Callable = no_progress,
 ) -> Overlaps:
     """Images that are near-duplicates of one of the others, by normalised correlation (section 5.1).
 
@@ -273,7 +285,7 @@ def _vectors(images: Images, side: int, batch: int, share: float) -> Iterator[tu
     edge = side // 6
     for chosen in np.array_split(np.arange(len(images)), -(-len(images) // batch)):
         grey = (images.raw(chosen).float() @ torch.tensor(LUMA))[:, None]  # (N, 1, S, S)
-        grey = F.interpolate(centre_crop(grey, round(share * grey.shape[-1])), (side, side), mode="area")
+        grey = F.interpolate(center_crop(grey, round(share * grey.shape[-1])), (side, side), mode="area")
         high = grey - _around(grey)
         local = high / (_around(high**2).sqrt() + 4)  # of 255: what is fainter than that is noise
         inner = local[..., edge:-edge, edge:-edge]

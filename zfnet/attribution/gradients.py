@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.attribution.base import Attribution, Target, forward, gradient, rectify, slope
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.forward import evaluating, trace
 from zfnet.graph import UnsupportedNetwork
@@ -86,7 +86,7 @@ def smoothgrad(
     sigma: float = 0.15,
     generator: torch.Generator | None = None,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Attribution:
     r"""Return the saliency of the mean gradient over noisy copies.
 
@@ -142,7 +142,7 @@ def integrated_gradients(
     steps: int = 50,
     baseline: float | Tensor = 0.0,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Attribution:
     r"""Integrate the gradient on the straight line from a baseline b to x.
 

@@ -17,7 +17,7 @@ from zfnet.attribution.gradients import (
     saliency,
     smoothgrad,
 )
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.occlusion import occlude
 
 
@@ -30,7 +30,7 @@ def occlusion(
     stride: int = 8,
     fill: float | Tensor = 0.0,
     batch: int = 64,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Attribution:
     r"""Average the drop of the logit, $S(x) - S(\tilde x)$, over the occluders that cover each pixel.
 

@@ -21,8 +21,8 @@ from zfnet.forward import trace
 from zfnet.labels import find_class
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network
-from zfnet.parallel import join
 from zfnet.record import write_figure
+from zfnet.training.distributed import join
 
 DEFAULT_MODEL = "imagenet65k"
 DEFAULT_LAYER = "conv5"

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from zfnet.cli.common import add_model, add_skip_unreadable, load_model, load_tree, progress_bar, usage_errors
-from zfnet.data import silent
-from zfnet.evaluation import evaluate
-from zfnet.parallel import join
+from zfnet.data import no_progress
+from zfnet.training.distributed import join
+from zfnet.training.evaluate import evaluate
 
 NAME = "eval"
 HELP = "measure top-1 and top-5 error over a tree of images"
@@ -37,13 +37,15 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    with join(options.device) as (team, device):
+    with join(options.device) as (distributed, device):
         model = load_model(options, device)
         images = load_tree(options.data, model, skip_unreadable=options.skip_unreadable)
-        bar = progress_bar if team.leads else silent
+        bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
-            scores = evaluate(model, images, views=options.views, precision=options.precision, team=team, progress=bar)
-    if not team.leads:
+            scores = evaluate(
+                model, images, views=options.views, precision=options.precision, distributed=distributed, progress=bar
+            )
+    if not distributed.is_main:
         return
     crops = "one center crop" if scores.views == 1 else "ten crops"
     print(f"{scores.n} images, {crops} of {model.size} pixels, {options.precision}:")

@@ -14,13 +14,13 @@ from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import describe, distill_labels, evaluate, explain, occlude, project, top, train, video
 from zfnet.cli.common import UserError
-from zfnet.config import ConfigError
 from zfnet.data.cache import DataError
 from zfnet.data.images import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
-from zfnet.memory import keep_freed
-from zfnet.parallel import ParallelError
-from zfnet.train import TrainingError
+from zfnet.memory import keep_freed_memory
+from zfnet.training.config import ConfigError
+from zfnet.training.distributed import ParallelError
+from zfnet.training.setup import TrainingError
 
 COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video)
 USER_ERRORS = (
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = new_parser().parse_args(arguments)
     if arguments is None:  # not called from a program, which has its own settings
-        keep_freed()
+        keep_freed_memory()
         torch.backends.cudnn.allow_tf32 = False  # TF32 moves switches between nearly equal cells
     try:
         with plot.style():

@@ -26,15 +26,15 @@ from zfnet.cli.common import (
     usage_errors,
     write_picture,
 )
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.data.samples import load_samples
 from zfnet.model import device_of
-from zfnet.parallel import join
 from zfnet.projection import project
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import cut
 from zfnet.top import top_activations
+from zfnet.training.distributed import join
 
 NAME = "top"
 HELP = "find and show the strongest activations of a channel over many images"
@@ -72,14 +72,16 @@ def run(options: argparse.Namespace) -> None:
     table = options.out.suffix == TABLE
     _check_arguments(options, table)
     channel = options.channel or 0
-    with join(options.device) as (team, device):
+    with join(options.device) as (distributed, device):
         model = load_model(options, device)
         check_channel(options.layer, channel, count_channels(model, options.layer))
         images = _images(options, model)
-        bar = progress_bar if team.leads else silent
+        bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
-            result = top_activations(model, images, (options.layer,), options.k, groups=images.groups, team=team, progress=bar)
-    if not team.leads:
+            result = top_activations(
+                model, images, (options.layer,), options.k, groups=images.groups, distributed=distributed, progress=bar
+            )
+    if not distributed.is_main:
         return
     if table:
         result.save(options.out)

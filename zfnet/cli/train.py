@@ -11,15 +11,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse
-from zfnet.config import Config, load_config
 from zfnet.data.cache import Images
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder, scan
 from zfnet.data.scenes import load_scenes
-from zfnet.parallel import join
-from zfnet.plan import plan_run
-from zfnet.train import Status, check_classes, train
+from zfnet.training.config import Config, load_config
 from zfnet.training.distill import load_labels
+from zfnet.training.distributed import join
+from zfnet.training.loop import TrainingProgress, train
+from zfnet.training.plan import plan_run
+from zfnet.training.setup import check_classes
 
 NAME = "train"
 HELP = "train a network from a configuration file"
@@ -64,22 +65,22 @@ def run(options: argparse.Namespace) -> None:
     config = _configure(options)
     out = options.out or Path("runs") / config.name
     if options.dry_run:
-        with join(options.device) as (team, device):
-            lines = plan_run(config, device, team, options.init)
-        print("\n".join([*lines, f"the run would be written to {out}"] if team.leads else []))
+        with join(options.device) as (distributed, device):
+            lines = plan_run(config, device, distributed, options.init)
+        print("\n".join([*lines, f"the run would be written to {out}"] if distributed.is_main else []))
         return
     if config.data.kind == "folders":  # before hours of decoding
         check_classes(*(scan(Path(config.data.path) / split)[0] for split in ("train", "val")))
     bar = ProgressBar()
-    with join(options.device) as (team, device):
+    with join(options.device) as (distributed, device):
         try:
             train(
-                config, _loader(config), out, resume=options.resume, init=options.init, device=device, team=team,
-                report=bar.update if team.leads else lambda status: None,
+                config, _loader(config), out, resume=options.resume, init=options.init, device=device, distributed=distributed,
+                report=bar.update if distributed.is_main else lambda status: None,
             )  # fmt: skip
         finally:
             bar.close()
-        if team.leads:
+        if distributed.is_main:
             snapshots = [f"snapshots/epoch-{epoch:03d}.safetensors" for epoch in config.snapshots]
             for name in ("model.safetensors", "log.jsonl", "state.safetensors", *snapshots):
                 if (out / name).exists():
@@ -138,7 +139,7 @@ class ProgressBar:
     def __init__(self):
         self.bar: tqdm | None = None
 
-    def update(self, status: Status) -> None:
+    def update(self, status: TrainingProgress) -> None:
         if self.bar is None:
             self.bar = tqdm(total=status.steps, initial=status.step - 1, unit="step", dynamic_ncols=True)
         self.bar.set_description(f"epoch {status.epoch}/{status.epochs}", refresh=False)

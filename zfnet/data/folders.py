@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from zfnet.data import silent
-from zfnet.data.cache import DataError, Images, digest, mapped
-from zfnet.data.images import PREPROCESSING, ImageError, centre, read_image
+from zfnet.data import no_progress
+from zfnet.data.cache import DataError, Images, cached_array, digest
+from zfnet.data.images import PREPROCESSING, ImageError, center, read_image
 
 ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # of its 1000 sorted WordNet ids, a line each
 EXTENSIONS = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -27,7 +27,7 @@ def load_folder(
     skip_unreadable: bool = False,
     limit: int = 0,
     names: Sequence[str] | None = None,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Images:
     """Load a tree `root/<class>/*.JPEG`: smallest side to `side`, centre square, uint8, kept in the cache.
 
@@ -55,7 +55,7 @@ def load_files(
     side: int = 256,
     size: int = 224,
     skip_unreadable: bool = False,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Images:
     """Decode the files below `root` once into squares, with their labels (N,) and the labels' names. As `load_folder`."""
     names = [path.relative_to(root).as_posix() for path in files]
@@ -66,7 +66,7 @@ def load_files(
     def decode(i: int) -> tuple[np.ndarray | None, str]:
         """The square, or None, and the file's hash, or what is wrong with it."""
         try:
-            square = np.asarray(centre(read_image(files[i]), side))
+            square = np.asarray(center(read_image(files[i]), side))
             return square, hashlib.sha256(files[i].read_bytes()).hexdigest()
         except ImageError as error:
             return None, str(error)
@@ -91,7 +91,7 @@ def load_files(
         """Whether what could not be read still cannot: a right that was missing may be there now."""
         return all(decode(int(i))[0] is None for i in about["unreadable"])
 
-    pixels, about = mapped(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
+    pixels, about = cached_array(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
     bad = {int(i): message for i, message in about["unreadable"].items()}
     if len(bad) == len(files):
         raise DataError(f"{root}: none of its {len(files)} images is readable")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import DataError
 from zfnet.data.folders import is_image
 from zfnet.data.images import MAX_PIXELS, ImageError, preprocess, read_image, to_rgb
@@ -27,7 +27,7 @@ class Frames:
     milliseconds: list[int]
 
 
-def load_frames(path: str | Path, size: int = 224, *, progress: Callable = silent) -> Frames:
+def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_progress) -> Frames:
     """Read an animated GIF, PNG or WebP, or a folder of images, each frame preprocessed as `zfnet.preprocess` does it.
 
     A folder's frames are its images in the order of their names, numbers in them by value: frame2 is before frame10. Memory is
@@ -37,7 +37,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = silen
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted((p for p in path.iterdir() if is_image(p)), key=in_order)
+        files = sorted((p for p in path.iterdir() if is_image(p)), key=natural_sort_key)
         if not files:
             raise DataError(f"{path}: no images in it; expected a folder of frames")
         images = ((str(file), read_image(file), MILLISECONDS) for file in progress(files, total=len(files), desc="reading"))
@@ -74,7 +74,7 @@ def _animation(path: Path):
         raise ImageError(f"{path}: not a readable moving picture ({error or repr(error)})") from error
 
 
-def in_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+def natural_sort_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
     """A name as a sorting key in which numbers go by value, of numbers (0, n), of text (1, text); a1 and a01 by their names."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], path.name

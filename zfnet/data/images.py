@@ -1,4 +1,4 @@
-"""One photograph: read it whatever its format, and turn it into the network's input by the paper's protocol."""
+"""Read a photograph of any format and preprocess it by the paper's protocol."""
 
 from __future__ import annotations
 
@@ -11,27 +11,44 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-# The input convention of the whole project, as in torchvision: RGB in [0, 1], minus the mean, over the deviation.
+# The input convention everywhere, as in torchvision: RGB in [0, 1] minus MEAN, divided by STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-PREPROCESSING = 4  # part of the cache's name; to be raised when decoding or resizing changes
-MAX_PIXELS = 100_000_000  # larger than any photograph of a data set; a 30,000 x 30,000 bomb is nine times this
-LONGEST = 32  # times the shorter side: of longer images only the central square is resized
-TURNS = {  # EXIF orientation -> what makes the image upright
+PREPROCESSING = 4  # part of the cache key: raise it when decoding or resizing changes
+MAX_PIXELS = 100_000_000  # larger than any photograph of a dataset; rejects decompression bombs
+LONGEST = 32  # times the shorter side: of longer images only the central square is resampled
+TURNS = {  # EXIF orientation -> transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 
 
 class ImageError(ValueError):
-    """A file that is not a readable image. The message names the file and says what is wrong with it."""
+    """A file is not a readable image. The message names the file and the reason."""
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read a file as an upright RGB image, whatever it holds: grey, CMYK, palette, 16 bit, transparent (on white).
+    """Read a file as an upright RGB image.
 
-    Raises ImageError, naming the file, where it is missing, truncated, no image, or over 100 million pixels.
+    Gray, CMYK, palette, 16-bit and float images are converted. Transparency is composited on
+    white.
+
+    Args:
+        path: An image file that Pillow can decode.
+
+    Returns:
+        An image of mode RGB with 8 bits per channel.
+
+    Raises:
+        ImageError: The file is missing, truncated, not an image, or over 100 million pixels.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "gray.png"
+        >>> Image.new("L", (5, 4), 100).save(path)
+        >>> read_image(path).getpixel((0, 0))
+        (100, 100, 100)
     """
     try:
         with warnings.catch_warnings():
@@ -51,16 +68,44 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says. Pillow's `exif_transpose` also writes all tags anew, and fails where one is bad."""
+    """Apply an image's EXIF orientation.
+
+    Pillow's `exif_transpose` also rewrites all tags, and fails where one is damaged.
+
+    Args:
+        image: An image of any mode.
+
+    Returns:
+        The upright image; the same image where it has no readable orientation.
+
+    Example:
+        >>> upright(Image.new("RGB", (5, 4))).size
+        (5, 4)
+    """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # EXIF that cannot be read: the photograph may be whole all the same
+    except Exception:  # damaged EXIF: the pixels may be intact
         return image
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a Pillow image of any mode to upright RGB; transparency is laid on white, 16 bit and float are scaled to 8."""
+    """Convert a Pillow image of any mode to upright RGB.
+
+    Args:
+        image: An image; 16-bit and float values are scaled to 8 bits, and transparency is
+            composited on white.
+
+    Returns:
+        An image of mode RGB without metadata.
+
+    Raises:
+        ImageError: A float image has values that are not finite.
+
+    Example:
+        >>> to_rgb(Image.new("L", (5, 4), 100)).mode
+        'RGB'
+    """
     image = upright(image)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         values = np.asarray(image, dtype=np.float64)
@@ -73,15 +118,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
-    image.info.clear()  # its EXIF would turn it again
+    image.info.clear()  # drop the EXIF, which would rotate it again
     return image
 
 
-def centre(image: Image.Image, side: int = 256) -> Image.Image:
-    """Resize the smallest side to `side` and cut the central square: section 3, pixel for pixel as torchvision does it.
+def center(image: Image.Image, side: int = 256) -> Image.Image:
+    """Resize the shorter side to `side` and crop the central square (section 3).
 
-    Bilinear with antialiasing. Of a panorama only the square is resampled, which may differ by a grey level here and there:
-    one of a pixel's height would otherwise grow to side x width.
+    It is bilinear with antialiasing, and equal to torchvision's resize and center crop pixel
+    for pixel. Of images over 32 times longer than wide only the square is resampled, which
+    may differ by one gray level; the whole image could grow to side x side x width pixels.
+
+    Args:
+        image: An RGB image.
+        side: Side of the square in pixels.
+
+    Returns:
+        An image of side x side pixels.
+
+    Example:
+        >>> center(Image.new("RGB", (500, 375)), 256).size
+        (256, 256)
     """
     short = min(image.size)
     resized = [side if n == short else int(side * n / short) for n in image.size]  # torchvision's rounding
@@ -95,34 +152,72 @@ def centre(image: Image.Image, side: int = 256) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-def standardise(pixels: Tensor) -> Tensor:
-    """Map uint8 pixels (..., 3, H, W) to the network's input: RGB in [0, 1] minus MEAN, over STD."""
+def standardize(pixels: Tensor) -> Tensor:
+    """Map pixels to the network's input convention.
+
+    Args:
+        pixels: (..., 3, H, W) uint8, RGB.
+
+    Returns:
+        (..., 3, H, W) float32: RGB in [0, 1] minus MEAN, divided by STD.
+
+    Example:
+        >>> black = torch.zeros(3, 1, 1, dtype=torch.uint8)
+        >>> [round(v, 3) for v in standardize(black).flatten().tolist()]
+        [-2.118, -2.036, -1.804]
+    """
     mean, std = (_by_channel(v, pixels.device) for v in (MEAN, STD))
     return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
 
 @functools.cache
 def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """A value for each channel (3, 1, 1), made once for a device: a GPU's queue would be waited for each time."""
+    """Return (3, 1, 1) values, cached per device: a new copy would synchronize a GPU."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """Invert `standardise`: (..., 3, H, W) in the network's convention to RGB in [0, 1], clipped."""
+    """Invert `standardize`.
+
+    Args:
+        x: (..., 3, H, W) in the network's input convention.
+
+    Returns:
+        (..., 3, H, W) float32 RGB, clipped to [0, 1].
+
+    Example:
+        >>> to_pixels(torch.zeros(3, 1, 1)).flatten()  # 0 is the mean gray
+        tensor([0.4850, 0.4560, 0.4060])
+    """
     mean, std = (_by_channel(v, x.device) for v in (MEAN, STD))
     return (x.float() * std + mean).clamp(0, 1)
 
 
 def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) -> Tensor:
-    """Turn one photograph into the network's input: smallest side to 256, centre, 224 x 224, standardised.
+    """Preprocess a photograph: resize, center crop, standardize (Zeiler & Fergus, section 3).
 
-    Takes a path, a Pillow image, or an array: (H, W), (H, W, 3) or (H, W, 4) of uint8, or of floats in [0, 1].
-    Returns (1, 3, size, size) float32, RGB in [0, 1] minus ImageNet's channel means over its deviations: 0 is mean grey.
-    A photograph is turned upright by its EXIF orientation. For another size than 224 the side before cropping is size *
-    256 / 224, rounded.
-    Raises ImageError for a file that cannot be read, TypeError or ValueError for another kind of input. Zeiler & Fergus,
-    section 3.
+    The shorter side is resized to 256, and the central 224 x 224 is cropped. For another
+    `size` the side before cropping is size * 256 / 224, rounded. The image is turned upright
+    by its EXIF orientation.
+
+    Args:
+        image: A path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, or
+            of floats in [0, 1].
+        size: Side of the crop in pixels, at least 1.
+
+    Returns:
+        (1, 3, size, size) float32: RGB in [0, 1] minus ImageNet's channel means, divided by
+        its standard deviations. 0 is the mean gray.
+
+    Raises:
+        ImageError: The file cannot be read.
+        TypeError: `image` is of another type.
+        ValueError: The image is empty, the array has another shape or range, or `size` < 1.
+
+    Example:
+        >>> preprocess(Image.new("RGB", (500, 375))).shape
+        torch.Size([1, 3, 224, 224])
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
@@ -136,15 +231,32 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
         raise ValueError(f"an image of {image.width} x {image.height} pixels is empty")
     else:
         try:
-            image.load()  # Pillow reads a file that it has opened only now
+            image.load()  # Pillow decodes lazily
         except (OSError, SyntaxError) as error:
             raise ImageError(f"the image cannot be read: {error}") from None
-    square = np.array(centre(to_rgb(image), round(size * 256 / 224)))
-    return standardise(centre_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)).contiguous()
+    square = np.array(center(to_rgb(image), round(size * 256 / 224)))
+    return standardize(center_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)).contiguous()
 
 
-def centre_crop(pixels: Tensor, size: int) -> Tensor:
-    """Cut the central size x size of (..., H, W). Raises ValueError where it is larger than the image."""
+def center_crop(pixels: Tensor, size: int) -> Tensor:
+    """Crop the central square of images. Odd margins round down.
+
+    torchvision's center_crop rounds half pixels to even, so it differs by one pixel there.
+
+    Args:
+        pixels: (..., H, W).
+        size: Side of the square in pixels.
+
+    Returns:
+        A view (..., size, size).
+
+    Raises:
+        ValueError: The square is larger than the image.
+
+    Example:
+        >>> center_crop(torch.arange(5).expand(5, 5), 2)[0]
+        tensor([1, 2])
+    """
     if size > min(pixels.shape[-2:]):
         raise ValueError(f"a crop of {size} pixels is larger than the {tuple(pixels.shape[-2:])} image")
     top, left = (pixels.shape[-2] - size) // 2, (pixels.shape[-1] - size) // 2

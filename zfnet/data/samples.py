@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zfnet.data.cache import DataError, Images, digest, mapped
+from zfnet.data.cache import DataError, Images, cached_array, digest
 from zfnet.data.images import PREPROCESSING, read_image
 
 PHOTOGRAPHS = {
@@ -73,6 +73,6 @@ def load_samples(size: int = 224, side: int = 256) -> Images:
             array[i] = np.asarray(photographs[name].resize((side, side), Image.Resampling.BILINEAR, box=box))
         return {}
 
-    pixels, _ = mapped(f"{identity[:20]}-{side}", (len(names), side, side, 3), fill)
+    pixels, _ = cached_array(f"{identity[:20]}-{side}", (len(names), side, side, 3), fill)
     labels = np.full(len(names), -1, dtype=np.int64)
     return Images(pixels, labels, list(photographs), list(photographs), names, identity, size, groups=np.array(groups))

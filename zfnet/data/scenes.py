@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zfnet.data.cache import Images, digest, mapped
+from zfnet.data.cache import Images, cached_array, digest
 
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "heart", "bar", "arch")
 VERSION = 1  # of the drawing: part of the cache's name, to be raised when the pictures change
@@ -70,7 +70,7 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
             array[i, ..., :3], array[i, ..., 3] = scene.image, scene.mask
         return {}
 
-    drawn, _ = mapped(f"scenes-{identity[:20]}", (count, side, side, 4), fill)
+    drawn, _ = cached_array(f"scenes-{identity[:20]}", (count, side, side, 4), fill)
     names = [f"scene-{seed}-{i}" for i in range(count)]
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
     return Images(drawn[..., :3], labels, SHAPES, SHAPES, names, identity, size, masks=drawn[..., 3].view(bool))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.attribution.base import Target, forward, slope
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.images import STD
 from zfnet.forward import evaluating
 from zfnet.synthesis.base import clip, descend, pixel_range
@@ -93,7 +93,7 @@ def pgd(
     target: Target = None,
     generator: torch.Generator | None = None,
     batch: int = 32,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Adversarial:
     r"""Take projected steps along the sign of the gradient.
 
@@ -164,7 +164,7 @@ def deepfool(
     overshoot: float = 0.02,
     steps: int = 50,
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Adversarial:
     r"""Find a short change in the L2 norm that crosses the nearest decision boundary.
 
@@ -222,7 +222,7 @@ def rubbish(
     steps: int = 100,
     rate: float = 0.02,
     batch: int = 16,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Adversarial:
     r"""Climb from noise to images that have a class with confidence: $\max_x \log p(g | x)$ by Adam.
 

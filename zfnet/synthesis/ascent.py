@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.attribution.base import forward
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
@@ -53,7 +53,7 @@ def ascend(
     rate: float = 0.05,
     generator: torch.Generator | None = None,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Ascent:
     r"""Climb from x (N, 3, H, W), zeros or noise, to images that excite: $\max_x S(x) - \lambda \overline{x^2} - v\,TV(x)$.
 

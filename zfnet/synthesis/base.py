@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfnet.attribution.base import slope
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.images import MEAN, STD
 
 SMALL = 1e-8  # keeps the gradient of total variation finite where the image is constant
@@ -81,7 +81,7 @@ def descend(
     steps: int,
     rate: float,
     after: Callable[[Tensor, int], Tensor] | None = None,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> tuple[Tensor, Tensor]:
     r"""Minimize a loss with Adam from `start`, with a rate that falls linearly to 0.
 

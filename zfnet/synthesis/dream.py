@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.attribution.base import slope
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.synthesis.base import clip, pixel_range
 from zfnet.validation import as_integers, check_input
@@ -45,7 +45,7 @@ def dream(
     jitter: int = 16,
     generator: torch.Generator | None = None,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Dream:
     r"""Change images so that a layer's activations grow: $\max_x \frac{1}{2} \overline{a(x)^2}$.
 

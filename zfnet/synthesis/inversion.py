@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.synthesis.base import descend, pixel_range, total_variation
 from zfnet.synthesis.style import check_goal, relative
@@ -42,7 +42,7 @@ def invert(
     steps: int = 200,
     rate: float = 0.05,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> Inversion:
     r"""Find images whose code in a layer is the given one, by descent on the pixels from `start` (N, 3, H, W), such as noise.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.graph import layer_names
 from zfnet.synthesis.base import clip, descend, total_variation
@@ -57,7 +57,7 @@ def style_transfer(
     steps: int = 200,
     rate: float = 0.05,
     batch: int = 8,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> StyleTransfer:
     r"""Paint the content of one image in the style of another, by descent on the pixels.
 

@@ -1,1 +1,1 @@
-"""Training: the loop's parts that are more than the paper's recipe."""
+"""Training and evaluation: configuration, augmentation, the loop, several processes, distillation."""

@@ -28,9 +28,9 @@ from PIL import Image
 from torch import Tensor
 
 from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
-from zfnet.data import silent
-from zfnet.data.augment import crop
+from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images
+from zfnet.training.augment import crop
 
 TOP = 8  # probabilities stored per crop
 KIND = "soft labels"  # tells a label file from a checkpoint
@@ -66,7 +66,7 @@ class SoftLabels:
     Attributes:
         names: N file names, relative to the folder of training images: `<wnid>/<file>`.
         resolution: (N,) int64, the shorter side of each file in pixels.
-        boxes: (N, K, 4) float32 crops, in the form of `zfnet.data.augment.random_boxes`.
+        boxes: (N, K, 4) float32 crops, in the form of `zfnet.training.augment.random_boxes`.
         index: (N, K, 8) int64, the teacher's most probable classes.
         probability: (N, K, 8) float32 in [0, 1]; all zero where the teacher was not asked.
         classes: Number of classes.
@@ -182,7 +182,7 @@ def write_labels(
     seed: int = 0,
     minimum: int = 128,
     batch: int = BATCH,
-    progress: Callable = silent,
+    progress: Callable = no_progress,
 ) -> SoftLabels:
     """Ask a teacher about fixed crops of images and write its largest probabilities.
 
@@ -260,7 +260,7 @@ def label_boxes(names: Sequence[str], crops: int, seed: int, scale: Sequence[flo
         aspect: Largest ratio of a crop's sides.
 
     Returns:
-        (N, K, 4) boxes in the form of `zfnet.data.augment.random_boxes`.
+        (N, K, 4) boxes in the form of `zfnet.training.augment.random_boxes`.
     """
     keys = [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) for name in names]
     streams = (np.random.Generator(np.random.Philox(key=[seed, key])) for key in keys)

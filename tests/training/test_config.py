@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ROOT
-from zfnet.config import ConfigError, load_config, parse, to_dict
+from zfnet.training.config import ConfigError, load_config, parse, to_dict
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from zfnet.config import Augment
-from zfnet.data.augment import augment
-from zfnet.data.images import standardise, to_pixels
+from zfnet.data.images import standardize, to_pixels
+from zfnet.training.augment import augment
+from zfnet.training.config import Augment
 
 
 def test_papers_crops_are_corners_and_centre_with_flips():
@@ -40,7 +40,7 @@ def test_colour_is_saturation_then_contrast_brightness_and_tint():
     torch.randint(5, (6,), generator=generator)  # of the places
     saturation, contrast, brightness = 0.4 * (torch.rand(3, 6, 1, 1, 1, generator=generator) * 2 - 1)
     tint = 0.4 * (torch.rand(6, 3, 1, 1, generator=generator) - 0.5)
-    x = standardise(raw.permute(0, 3, 1, 2))
+    x = standardize(raw.permute(0, 3, 1, 2))
     grey = x.mean(1, keepdim=True)
     x = grey + (1 + saturation) * (x - grey)
     torch.testing.assert_close(found, (1 + contrast) * x + brightness + tint, rtol=1e-5, atol=1e-5)

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 
 import zfnet
-from zfnet.data.images import ImageError, read_image, standardise, to_pixels
+from zfnet.data.images import ImageError, read_image, standardize, to_pixels
 
 
 def grey_value(path) -> float:
@@ -118,16 +118,16 @@ def test_arrays_are_taken_and_checked():
         zfnet.preprocess([1, 2])
 
 
-def test_standardise_leaves_its_input_as_it_is():
+def test_standardize_leaves_its_input_as_it_is():
     pixels = torch.rand(3, 4, 5)
     given = pixels.clone()
-    standardise(pixels)
+    standardize(pixels)
     assert torch.equal(pixels, given)
 
 
-def test_to_pixels_inverts_standardise():
+def test_to_pixels_inverts_standardize():
     pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    torch.testing.assert_close(to_pixels(standardise(pixels)) * 255, pixels.float(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(to_pixels(standardize(pixels)) * 255, pixels.float(), rtol=0, atol=1e-3)
 
 
 def test_exif_orientation_is_applied(tmp_path):

@@ -15,34 +15,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zfnet.checkpoint import initialise
-from zfnet.config import Config, Stage
-from zfnet.data.augment import augment
+from zfnet.checkpoint import initialize
 from zfnet.data.cache import Images, cache_dir
-from zfnet.data.feed import fits, room
 from zfnet.data.folders import class_names, scan
-from zfnet.data.images import ImageError, centre, read_image
-from zfnet.parallel import ALONE, Team
-from zfnet.train import (
+from zfnet.data.images import ImageError, center, read_image
+from zfnet.training.augment import augment
+from zfnet.training.config import Config, Stage
+from zfnet.training.distill import Replay, load_labels
+from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
+from zfnet.training.feed import fits, room
+from zfnet.training.loop import step
+from zfnet.training.rules import freeze
+from zfnet.training.setup import (
     TrainingError,
     check_classes,
-    check_team,
-    freeze,
+    check_distributed,
     new_model,
     new_optimizer,
+    resolve_precision,
     runner,
-    settled,
     stage_order,
-    step,
 )
-from zfnet.training.distill import Replay, load_labels
 
 STEPS = 3  # timed, after one to warm up
 FILES = 16  # decoded for the time that decoding takes
 GIB = 2**30
 
 
-def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str | None = None) -> list[str]:
+def plan_run(
+    config: Config, device: torch.device, distributed: DistributedContext = SINGLE_PROCESS, init: str | None = None
+) -> list[str]:
     """Check a run and measure what it will take: lines to print. Only for trees of images.
 
     The tree is listed, its classes compared, its images counted. Memory is counted from shapes: decoded images on disk and on
@@ -52,8 +54,8 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str
     """
     if config.data.kind != "folders":
         raise TrainingError(f"--dry-run is for trees of images; {config.data.kind} needs no check")
-    check_team(config, device, team)
-    config = settled(config, device)
+    check_distributed(config, device, distributed)
+    config = resolve_precision(config, device)
     root = Path(config.data.path)
     replayed = load_labels(config.distill.labels).names if config.distill.labels else None
     listed = {"train": scan(root / "train", names=replayed), "val": scan(root / "val")}
@@ -86,7 +88,7 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str
 
     model = new_model(config, found["train"].subset([0]))
     if init is not None:
-        initialise(model, init)
+        initialize(model, init)
     model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     weights = sum(p.numel() for p in model.parameters())
     copies = 3 if config.optim.ema else 2
@@ -100,15 +102,15 @@ def plan_run(config: Config, device: torch.device, team: Team = ALONE, init: str
     for stage, images in zip(config.stages, per_stage, strict=True):
         freeze(model, stage.frozen)
         try:
-            speed = _speed(config, stage, model, runner(model, config, team), optimizer, device, team)
+            speed = _speed(config, stage, model, runner(model, config, distributed), optimizer, device, distributed)
         except torch.OutOfMemoryError:
-            share = batch // team.size
+            share = batch // distributed.size
             raise TrainingError(f"steps of {share} images at {stage.size} pixels do not fit into the GPU's memory") from None
         seconds = stage.epochs * images / speed
         hours += seconds / 3600
         lines.append(
-            f"{stage.epochs} epochs at {stage.size} pixels: {speed:,.0f} images/s in {team.size} processes on {device.type} "
-            f"in {config.precision}, {seconds / 3600:.2f} h; {_where(stage, len(found['train']), device)}"
+            f"{stage.epochs} epochs at {stage.size} pixels: {speed:,.0f} images/s in {distributed.size} processes "
+            f"on {device.type} in {config.precision}, {seconds / 3600:.2f} h; {_where(stage, len(found['train']), device)}"
         )
     lines.append(f"about {hours:.1f} h with decoding, without evaluation")
     return lines
@@ -133,7 +135,7 @@ def _images(config: Config, folders: list[str], files: list[Path], labels: np.nd
 
 def _decode(file: Path, side: int, skip_unreadable: bool) -> None:
     try:
-        centre(read_image(file), side)
+        center(read_image(file), side)
     except ImageError:
         if not skip_unreadable:
             raise
@@ -144,9 +146,9 @@ def _some(listed: dict) -> list[Path]:
     return [files[i] for i in np.linspace(0, len(files) - 1, min(FILES, len(files))).astype(int)]
 
 
-def _speed(config: Config, stage: Stage, model, run, optimizer, device: torch.device, team: Team) -> float:
-    """Images a second of the whole team, of steps as the run will make them, augmentation included."""
-    n = config.optim.batch // team.size
+def _speed(config: Config, stage: Stage, model, run, optimizer, device: torch.device, distributed: DistributedContext) -> float:
+    """Images a second of the whole distributed, of steps as the run will make them, augmentation included."""
+    n = config.optim.batch // distributed.size
     generator = torch.Generator().manual_seed(config.seed)
     raw = torch.randint(0, 256, (n, stage.side, stage.side, 3), generator=generator, dtype=torch.uint8).to(device)
     labels = torch.randint(0, model.options["classes"], (n,), generator=generator).to(device)

@@ -7,14 +7,14 @@ import shutil
 import pytest
 import torch
 
-from zfnet import plan
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
-from zfnet.config import parse
 from zfnet.data.cache import cache_dir
 from zfnet.data.images import ImageError
-from zfnet.plan import plan_run
-from zfnet.train import TrainingError
+from zfnet.training import plan
+from zfnet.training.config import parse
+from zfnet.training.plan import plan_run
+from zfnet.training.setup import TrainingError
 
 SMALL = {
     "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},

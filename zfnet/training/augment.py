@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfnet.config import Augment
-from zfnet.data.feed import sent
 from zfnet.data.images import MEAN, STD
-from zfnet.parallel import ALONE, Team
+from zfnet.training.config import Augment
+from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
+from zfnet.training.feed import to_device
 
 
 def augment(
@@ -19,7 +19,7 @@ def augment(
     size: int,
     options: Augment,
     generator: torch.Generator,
-    team: Team = ALONE,
+    distributed: DistributedContext = SINGLE_PROCESS,
     boxes: Tensor | None = None,
 ) -> Tensor:
     """Crop, flip and recolor a batch at random, on its device, and standardize it.
@@ -27,16 +27,16 @@ def augment(
     Args:
         raw: (N, S, S, 3) uint8 squares; with several processes, this process's share of the batch.
         size: Side of the crops in pixels.
-        options: Which crops, flips and colors; see `zfnet.config.Augment`.
+        options: Which crops, flips and colors; see `zfnet.training.config.Augment`.
         generator: CPU generator. All processes draw the numbers of the whole batch from it.
-        team: The processes that share the batch.
+        distributed: The processes that share the batch.
         boxes: (N, 4) crops to use instead of random ones, as `random_boxes` returns them.
 
     Returns:
         (N, 3, size, size) float32, channels last.
     """
     n, side = len(raw), raw.shape[1]
-    total, mine = n * team.size, slice(team.rank, None, team.size)
+    total, mine = n * distributed.size, slice(distributed.rank, None, distributed.size)
     if boxes is not None:
         x = crop(raw, boxes, size)
     elif options.crops == "paper":  # section 3: corners and center, with and without flip
@@ -46,7 +46,7 @@ def augment(
         places = corners[torch.randint(5, (total,), generator=generator)[mine]].tolist()
         x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
         x = x.permute(0, 3, 1, 2).float()
-        x = torch.where(sent(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
+        x = torch.where(to_device(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
         x = crop(raw, random_boxes(total, options, generator)[mine], size)
     uniform = torch.rand(3, total, 1, generator=generator) * 2 - 1
@@ -85,7 +85,7 @@ def crop(raw: Tensor, boxes: Tensor, size: int) -> Tensor:
     line = (2 * torch.arange(size) + 1) / size - 1  # pixel centers of a crop, from -1 to 1
     across = boxes[:, 2:3] * line + boxes[:, 0:1]  # (N, size)
     down = boxes[:, 3:4] * line + boxes[:, 1:2]
-    grid = torch.broadcast_tensors(sent(across, raw.device)[:, None, :], sent(down, raw.device)[:, :, None])
+    grid = torch.broadcast_tensors(to_device(across, raw.device)[:, None, :], to_device(down, raw.device)[:, :, None])
     x = raw.permute(0, 3, 1, 2).float()
     return F.grid_sample(x, torch.stack(grid, -1), padding_mode="reflection", align_corners=False)
 
@@ -98,6 +98,6 @@ def recoloured(x: Tensor, saturation: Tensor, contrast: Tensor, shift: Tensor) -
     """
     scale, offset = 1 / (255 * torch.tensor(STD)), -torch.tensor(MEAN) / torch.tensor(STD)  # (3,): z = scale x + offset
     own, grey = (1 + contrast) * (1 + saturation), -(1 + contrast) * saturation  # (N, 1): the weights of z and of g
-    constant = sent(own * offset + grey * offset.mean() + shift, x.device)
-    y = torch.addcmul(constant[:, :, None, None], x, sent(own * scale, x.device)[:, :, None, None])
-    return y.add_((sent(grey * scale / 3, x.device)[:, None] @ x.flatten(2)).view(len(x), 1, *x.shape[2:]))
+    constant = to_device(own * offset + grey * offset.mean() + shift, x.device)
+    y = torch.addcmul(constant[:, :, None, None], x, to_device(own * scale, x.device)[:, :, None, None])
+    return y.add_((to_device(grey * scale / 3, x.device)[:, None] @ x.flatten(2)).view(len(x), 1, *x.shape[2:]))

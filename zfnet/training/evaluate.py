@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.data import silent
+from zfnet.data import no_progress
 from zfnet.data.cache import Images
-from zfnet.data.feed import Feed
 from zfnet.data.folders import ILSVRC_2012, names_digest
-from zfnet.data.images import centre_crop, standardise
+from zfnet.data.images import center_crop, standardize
 from zfnet.forward import evaluating, logits_of
 from zfnet.model import Network, device_of
-from zfnet.parallel import ALONE, Team
+from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
+from zfnet.training.feed import Feed
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def evaluate(
     batch: int = 100,
     precision: str = "float32",
     wnids: Sequence[str] | None = None,
-    team: Team = ALONE,
-    progress: Callable = silent,
+    distributed: DistributedContext = SINGLE_PROCESS,
+    progress: Callable = no_progress,
 ) -> Scores:
     """Measure top-1 and top-5 error.
 
@@ -61,7 +61,7 @@ def evaluate(
         precision: "float32" or "bfloat16" (autocast).
         wnids: The folder name of each output, in order. None takes `model.wnids`. A network without
             them has ILSVRC's sorted order if the folders are ILSVRC's 1000.
-        team: Shares the batches among processes. Each of them gets the scores of all.
+        distributed: Shares the batches among processes. Each of them gets the scores of all.
         progress: Wraps the batches, such as `tqdm`.
 
     Returns:
@@ -86,7 +86,7 @@ def evaluate(
     chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
     if not len(chosen):
         raise ValueError("no images to evaluate")
-    parts = team.share([chosen[start : start + batch] for start in range(0, len(chosen), batch)])
+    parts = distributed.share([chosen[start : start + batch] for start in range(0, len(chosen), batch)])
     hits = torch.zeros(2, dtype=torch.int64, device=device_of(model))  # read once: reading waits for the device
     predicted = predict(model, images, parts, size=size, views=views, precision=precision)
     for part, probability in zip(progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True):
@@ -95,7 +95,7 @@ def evaluate(
         labels = torch.from_numpy(images.labels[part]).to(probability.device)
         right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
         hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
-    first, five = torch.stack(team.gather(hits.cpu())).sum(0).tolist()
+    first, five = torch.stack(distributed.gather(hits.cpu())).sum(0).tolist()
     n = len(chosen)
     return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
 
@@ -130,7 +130,7 @@ def predict(
     network = functools.partial(forward, model) if isinstance(model, Network) else functools.partial(logits_of, model)
     with evaluating(model):
         for raw, _ in Feed(images, device).batches(parts):
-            squares = standardise(raw.permute(0, 3, 1, 2))
+            squares = standardize(raw.permute(0, 3, 1, 2))
             probability = torch.zeros((), device=device)
             for crop in _views(squares, views):
                 if size and crop.shape[-1] != size:
@@ -146,7 +146,7 @@ def _views(squares: Tensor, views: int) -> list[Tensor]:
     side = squares.shape[-1]
     cut = round(side * 7 / 8)
     if views == 1:
-        return [centre_crop(squares, cut)]
+        return [center_crop(squares, cut)]
     far = side - cut
     corners = ((0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2))
     crops = [squares[..., t : t + cut, l : l + cut] for t, l in corners]

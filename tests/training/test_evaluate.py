@@ -7,10 +7,10 @@ from torch import nn
 
 import zfnet
 from zfnet.data.cache import Images
-from zfnet.data.images import standardise
-from zfnet.evaluation import evaluate, forward
+from zfnet.data.images import standardize
 from zfnet.graph import UnsupportedNetwork
 from zfnet.networks import imagenet_wnids
+from zfnet.training.evaluate import evaluate, forward
 
 
 def test_the_scenes_network_reaches_95_percent(scenes_net, scenes_val):
@@ -45,7 +45,7 @@ def test_ten_crops_and_folder_names(scenes_net, scenes_val):
 def test_ten_crops_equal_a_slow_loop(scenes_net, scenes_val):
     wrong = 0
     for i in np.linspace(0, len(scenes_val) - 1, 60).astype(int).tolist():
-        square = standardise(scenes_val.raw([i]).permute(0, 3, 1, 2))
+        square = standardize(scenes_val.raw([i]).permute(0, 3, 1, 2))
         crops = torch.cat([square[..., t : t + 112, l : l + 112] for t, l in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))])
         wrong += int(scenes_net(torch.cat([crops, crops.flip(3)])).softmax(1).mean(0).argmax() != scenes_val.labels[i])
     assert evaluate(scenes_net, scenes_val, views=10, limit=60).top1 == pytest.approx(100 * wrong / 60)

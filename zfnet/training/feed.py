@@ -41,7 +41,7 @@ class Feed:
         """The images at the indices of each part, in its order."""
         if self.resident:
             for part in parts:
-                chosen = sent(torch.from_numpy(part), self.device)
+                chosen = to_device(torch.from_numpy(part), self.device)
                 yield self._pixels[chosen], self._labels[chosen]
             return
         waiting: deque = deque()
@@ -62,7 +62,7 @@ class Feed:
         if self._stream is None:
             return raw, labels, None
         with torch.cuda.stream(self._stream):
-            return sent(raw, self.device), sent(labels, self.device), self._stream.record_event()
+            return to_device(raw, self.device), to_device(labels, self.device), self._stream.record_event()
 
     def _arrived(self, raw: Tensor, labels: Tensor, event: torch.Event | None) -> tuple[Tensor, Tensor]:
         if event is not None:
@@ -79,7 +79,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU's tensor on a device. To a GPU it goes from pinned memory, so that nobody waits until its queue of work is done."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

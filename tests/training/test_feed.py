@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from zfnet.data.cache import Images
-from zfnet.data.feed import AHEAD, Feed, fits
 from zfnet.data.scenes import load_scenes
+from zfnet.training.feed import AHEAD, Feed, fits
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Several processes under torchrun: which of them this is, its share of the work, and what all of them found together.
 
-`torchrun --nproc_per_node 8 -m zfnet.cli train ...` starts them. A single process is a team of one, which waits for nobody.
+`torchrun --nproc_per_node 8 -m zfnet.cli train ...` starts them. A single process uses `SINGLE_PROCESS`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ParallelError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Team:
-    """Process `rank` of `size`. Every process of the team must call `sum` and `gather`, in the same order.
+class DistributedContext:
+    """Process `rank` of `size`. Every process must call `sum` and `gather`, in the same order.
 
     `patient` is a process group for `gather`, which waits for a process that still reads its images; `sum` does not.
     """
@@ -36,7 +36,7 @@ class Team:
     patient: Any = None
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
@@ -59,13 +59,13 @@ class Team:
         return found
 
 
-ALONE = Team()
+SINGLE_PROCESS = DistributedContext()
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}  # as it is without
 
 
 @contextlib.contextmanager
-def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, torch.device]]:
-    """This process's team, by the environment that torchrun gives it, and its device: of GPUs, each process has its own.
+def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[DistributedContext, torch.device]]:
+    """This process's distributed, by the environment that torchrun gives it, and its device: of GPUs, each process has its own.
 
     `timeout` is how many seconds a step waits for a process that does not answer; before a run, and after a search or an
     evaluation, the wait is up to `PATIENCE`, for one machine may read slowly. One that has died is noticed at once by gloo;
@@ -93,7 +93,7 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     if chosen.type == "cuda" and chosen.index is not None:  # else pinned memory would take a part of the first GPU
         torch.cuda.set_device(chosen)
     if size == 1:
-        yield ALONE, chosen
+        yield SINGLE_PROCESS, chosen
         return
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
@@ -103,7 +103,7 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Team, t
     except dist.DistError as error:
         raise ParallelError(f"process {rank} of {size} cannot reach the others ({str(error).splitlines()[0]})") from None
     try:
-        yield Team(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)), chosen
+        yield DistributedContext(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)), chosen
     except RuntimeError as error:
         text = str(error).splitlines()[0] if str(error) else repr(error)
         if isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(w in text.lower() for w in BROKEN)):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import zfnet
-from zfnet.data.benchmarks import VOC_CLASSES, Absent, load_caltech101, load_caltech256, load_voc2012
+from zfnet.data.benchmarks import VOC_CLASSES, DatasetNotFoundError, load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError
 
 
@@ -88,7 +88,7 @@ def test_voc_says_what_is_on_an_image(tmp_path):
     ],
 )
 def test_an_absent_data_set_says_where_it_belongs_and_makes_no_folder(tmp_path, load, folder):
-    with pytest.raises(Absent, match=folder):
+    with pytest.raises(DatasetNotFoundError, match=folder):
         load(tmp_path)
     assert not list(tmp_path.iterdir())
     (tmp_path / folder).mkdir(parents=True)

@@ -18,22 +18,15 @@ import zfnet
 from tests.marks import posix
 from zfnet.checkpoint import CheckpointError, read_tensors
 from zfnet.cli import main
-from zfnet.config import ConfigError, parse
-from zfnet.data.augment import augment
-from zfnet.data.cache import locked
 from zfnet.data.folders import load_folder
-from zfnet.evaluation import evaluate
-from zfnet.parallel import Team
-from zfnet.train import (
-    Diverged,
-    TrainingError,
-    clip_filters,
-    epoch_order,
-    one_cycle,
-    settled,
-    tie_places,
-    train,
-)
+from zfnet.data.io import file_lock
+from zfnet.training.augment import augment
+from zfnet.training.config import ConfigError, parse
+from zfnet.training.distributed import DistributedContext
+from zfnet.training.evaluate import evaluate
+from zfnet.training.loop import DivergedError, train
+from zfnet.training.rules import clip_filters, one_cycle, tie_places
+from zfnet.training.setup import TrainingError, epoch_order, resolve_precision
 
 SMALL = {
     "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
@@ -100,8 +93,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
         x = augment(raw, *arguments)
         return x * float("nan") if calls["n"] > 7 else x  # three steps an epoch: in the third
 
-    monkeypatch.setattr("zfnet.train.augment", poisoned)
-    with pytest.raises(Diverged, match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors"):
+    monkeypatch.setattr("zfnet.training.loop.augment", poisoned)
+    with pytest.raises(DivergedError, match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors"):
         train(config, loader(tree), tmp_path / "run")
     tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 2
@@ -114,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
 @posix
 def test_two_runs_do_not_share_a_folder(tree, tmp_path):
     (tmp_path / "run").mkdir()
-    with locked(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
+    with file_lock(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
         train(parse(SMALL), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "state.safetensors").exists()
 
@@ -161,7 +154,7 @@ def test_a_run_that_one_machine_of_two_holds_is_neither_overwritten_nor_resumed(
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
 
     @dataclass(frozen=True)
-    class Half(Team):
+    class Half(DistributedContext):
         """This process, and one beside it that sees a run in its own `out`."""
 
         def gather(self, item):
@@ -169,7 +162,7 @@ def test_a_run_that_one_machine_of_two_holds_is_neither_overwritten_nor_resumed(
 
     for resume, said in ((False, "holds a run already"), (True, "no run to resume")):
         with pytest.raises(TrainingError, match=said):
-            train(config, loader(tree), tmp_path / "run", resume=resume, team=Half())
+            train(config, loader(tree), tmp_path / "run", resume=resume, distributed=Half())
         assert not (tmp_path / "run").exists()
 
 
@@ -207,7 +200,7 @@ def test_a_run_killed_in_its_first_epoch_keeps_the_weights_that_it_began_with(tr
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zfnet.train.augment", killed)
+    monkeypatch.setattr("zfnet.training.loop.augment", killed)
     with pytest.raises(KeyboardInterrupt):
         train(still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors")
     monkeypatch.undo()
@@ -230,7 +223,7 @@ def test_states_are_kept_as_often_as_asked(tree, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return augment(*arguments)
 
-    monkeypatch.setattr("zfnet.train.augment", killed)
+    monkeypatch.setattr("zfnet.training.loop.augment", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config, loader(tree), tmp_path / "killed", keep_every=1e9)
     monkeypatch.undo()
@@ -284,12 +277,12 @@ def test_auto_precision_is_bfloat16_only_where_it_is_fast(tree, tmp_path, monkey
 def test_auto_precision_is_settled_before_each_run_and_no_other_is_touched(monkeypatch):
     config, cpu, cuda = parse({}), torch.device("cpu"), torch.device("cuda")
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # as in older releases of PyTorch
-    assert settled(config, cpu).precision == "float32"
+    assert resolve_precision(config, cpu).precision == "float32"
     for supported, chosen in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found)
-        assert settled(config, cuda).precision == chosen
+        assert resolve_precision(config, cuda).precision == chosen
     asked = parse({"precision": "bfloat16"})
-    assert settled(asked, cpu) is asked
+    assert resolve_precision(asked, cpu) is asked
 
 
 def test_clip_filters_bounds_the_rms_and_leaves_small_filters():
@@ -359,7 +352,7 @@ def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
         return real(logits, y, **options) if calls["n"] <= 6 else 0 * logits.sum()  # three steps an epoch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zfnet.train.F.cross_entropy", loss)
+        patch.setattr("zfnet.training.loop.F.cross_entropy", loss)
         train(parse(small | {"stages": stages}), loader(tree), tmp_path / "run")
     one, two, three = (read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0] for i in (1, 2, 3))
     for name in ("conv1.weight", "conv2.weight"):
@@ -449,9 +442,9 @@ def test_weights_that_are_not_finite_are_never_kept(tree, tmp_path, monkeypatch)
         if calls["n"] == 6:  # the last step of the second epoch
             model.conv1.weight.data.fill_(float("inf"))
 
-    monkeypatch.setattr("zfnet.train.clip_filters", poisoned)
+    monkeypatch.setattr("zfnet.training.loop.clip_filters", poisoned)
     config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}]})
-    with pytest.raises(Diverged, match="not finite after epoch 2; the last good state"):
+    with pytest.raises(DivergedError, match="not finite after epoch 2; the last good state"):
         train(config, loader(tree), tmp_path / "run")
     tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 1
@@ -486,7 +479,7 @@ def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
         return evaluate(model, *arguments, **options)
 
     full.calls = 0
-    monkeypatch.setattr("zfnet.train.evaluate", full)
+    monkeypatch.setattr("zfnet.training.loop.evaluate", full)
     try:
         with pytest.raises(
             CheckpointError, match=r"state\.safetensors: cannot be written .*the one that was there is unchanged"

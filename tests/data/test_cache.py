@@ -1,6 +1,8 @@
 """Trees of folders, the sample photographs, and drawn scenes."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,9 +12,10 @@ from PIL import Image
 
 import zfnet
 from tests.marks import linux, posix
-from zfnet.data.cache import DataError, cache_dir, locked, mapped, whole
+from zfnet.data.cache import DataError, cache_dir, cached_array
 from zfnet.data.folders import class_names, imagenet_names, load_folder
 from zfnet.data.images import ImageError
+from zfnet.data.io import atomic_write, file_lock
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import SHAPES, draw_scene, load_scenes
 
@@ -41,11 +44,14 @@ def test_an_interrupted_decoding_leaves_nothing(tree, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    before = set(cache_dir().iterdir()) if cache_dir().exists() else set()
-    monkeypatch.setattr("zfnet.data.folders.centre", interrupted)
+    def entries():
+        return {path for path in cache_dir().iterdir() if path.suffix != ".lock"}
+
+    before = entries()
+    monkeypatch.setattr("zfnet.data.folders.center", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_folder(tree / "val", side=72, size=63)
-    assert set(cache_dir().iterdir()) == before
+    assert entries() == before
 
 
 def test_a_cache_that_lost_its_notes_is_made_again(tree):
@@ -229,7 +235,7 @@ def test_no_room_for_decoded_images_is_told_before_they_are(tree, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(DataError, match="no room for 0.0 GiB of decoded images"):
+    with pytest.raises(DataError, match="no space for 0.0 GiB of decoded images"):
         load_folder(tree / "val", side=250)
 
 
@@ -238,7 +244,7 @@ def test_many_write_one_file_and_readers_meet_none_in_part(tmp_path):
 
     def write(text):
         for _ in range(60):
-            with whole(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_text(text * 10_000)
 
     with ThreadPoolExecutor() as pool:
@@ -256,7 +262,7 @@ def test_what_a_killed_writer_left_is_removed_in_time(tmp_path):
     for path in (old, new):
         path.write_text("part")
     os.utime(old, (0, 0))
-    with whole(tmp_path / "file") as partial:
+    with atomic_write(tmp_path / "file") as partial:
         partial.write_text("all")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".file.0b.partial", "file"]
 
@@ -271,23 +277,33 @@ def test_what_a_killed_decoding_left_makes_room_for_the_next_at_once(tmp_path, m
         there.append(left.exists())
         return {}
 
-    mapped("name", (1, 2, 2, 3), fill)
+    cached_array("name", (1, 2, 2, 3), fill)
     assert there == [False]
 
 
-@posix
-def test_one_process_holds_a_file(tmp_path):
-    with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+def test_one_process_holds_a_lock(tmp_path):
+    lock = file_lock(tmp_path / "lock", wait=False)
+    with file_lock(tmp_path / "lock"), pytest.raises(BlockingIOError, match="locked by another"), lock:
         pass
-    with locked(tmp_path / "lock", wait=False):
+    with file_lock(tmp_path / "lock", wait=False):
         pass
 
 
-def test_without_fcntl_there_is_no_lock(tmp_path, monkeypatch):
-    """As on Windows, where a file that is open can't be removed either."""
-    monkeypatch.setattr("zfnet.data.cache.fcntl", None)
-    with locked(tmp_path / "lock"), locked(tmp_path / "lock", wait=False):
-        assert not (tmp_path / "lock").exists()
+def test_a_lock_is_released_when_its_process_dies(tmp_path):
+    code = (
+        "import sys, time, pathlib; from zfnet.data.io import file_lock\n"
+        "with file_lock(pathlib.Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(BlockingIOError), file_lock(tmp_path / "lock", wait=False):
+            pass
+        process.kill()
+        process.wait()
+        with file_lock(tmp_path / "lock", wait=False):
+            pass
 
 
 def test_a_class_of_unreadable_images_is_never_left_out(tree):
@@ -305,17 +321,29 @@ def test_a_link_to_nothing_is_an_unreadable_image(tree):
     assert load_folder(tree / "val", side=72, size=64, skip_unreadable=True).skipped == ["n03000000/link.jpg"]
 
 
+@posix
 def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
-    def nowhere():
-        raise RuntimeError("Could not determine home directory.")
+    def no_entry(uid):
+        raise KeyError(uid)
 
-    monkeypatch.setattr("pathlib.Path.home", nowhere)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "asked"))
-    assert cache_dir() == tmp_path / "asked"
+    monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "chosen"))
+    assert cache_dir() == tmp_path / "chosen"
     monkeypatch.delenv("ZFNET_CACHE")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert cache_dir() == tmp_path / "zfnet"
+
+
+@linux
+def test_the_cache_follows_the_xdg_base_directories(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZFNET_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "zfnet"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / ".cache" / "zfnet"
 
 
 @linux
@@ -328,12 +356,15 @@ def test_names_of_any_bytes_are_read(tree):
 def test_writing_keeps_links_and_devices(tmp_path):
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to("real.txt")
-    with whole(tmp_path / "link.txt") as partial:
+    with atomic_write(tmp_path / "link.txt") as partial:
         partial.write_text("new")
     assert (tmp_path / "link.txt").is_symlink()
     assert (tmp_path / "real.txt").read_text() == "new"
     os.mkfifo(tmp_path / "pipe")  # stands for a device, which only root can make
-    with pytest.raises(FileExistsError, match="pipe is there, and is no file"), whole(tmp_path / "pipe") as partial:
+    with (
+        pytest.raises(FileExistsError, match="pipe exists and is not a regular file"),
+        atomic_write(tmp_path / "pipe") as partial,
+    ):
         partial.write_text("new")
     assert (tmp_path / "pipe").is_fifo()
 

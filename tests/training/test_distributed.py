@@ -11,14 +11,15 @@ import pytest
 import torch
 
 import zfnet
-from tests import team as worker
 from tests.conftest import ROOT
 from tests.marks import posix
+from tests.training import worker
 from zfnet.checkpoint import read_tensors
-from zfnet.config import parse
-from zfnet.parallel import ALONE, ParallelError, Team, join
-from zfnet.plan import plan_run
-from zfnet.train import TrainingError, synchronised, train
+from zfnet.training.config import parse
+from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext, ParallelError, join
+from zfnet.training.loop import train
+from zfnet.training.plan import plan_run
+from zfnet.training.setup import TrainingError, synchronised
 
 CONFIG = {
     "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64, "dropout": 0.0, "input": "paper"},
@@ -49,10 +50,19 @@ def environment(**more):
 
 
 def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.team"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "tests.training.worker",
+    ]
     paths = [str(config), str(tree)]
     subprocess.run([*launch, "work", *paths, str(tmp_path / "two")], env=environment(), cwd=ROOT, check=True, timeout=240)
-    worker.work(config, tree, tmp_path / "one", ALONE, torch.device("cpu"))
+    worker.work(config, tree, tmp_path / "one", SINGLE_PROCESS, torch.device("cpu"))
     for one, two in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert (two["train_top1_error"], two["val_top1_error"]) == (one["train_top1_error"], one["val_top1_error"])
@@ -88,7 +98,7 @@ def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tests.team", "die", str(config), str(tree), str(tmp_path / "run")]
+    command = [sys.executable, "-m", "tests.training.worker", "die", str(config), str(tree), str(tmp_path / "run")]
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     processes = [
         subprocess.Popen(
@@ -146,14 +156,14 @@ def test_a_device_that_is_not_there_is_named():
 
 
 def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(Team, "gather", lambda self, item: [item])
+    monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
     config = parse(CONFIG | {"model": {"norm": "batch", "maps": [4] * 5, "fc": 8, "size": 64}})
     for _ in range(2):  # the second time it is not taken for a run that was begun
         with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
-            train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", team=Team(0, 2))
+            train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", distributed=DistributedContext(0, 2))
     assert not (tmp_path / "run").exists()
     with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
-        plan_run(config, torch.device("cpu"), Team(0, 2))
+        plan_run(config, torch.device("cpu"), DistributedContext(0, 2))
 
 
 def test_synchronised_batchnorm_shares_its_weights_with_the_network():
@@ -168,7 +178,7 @@ def test_synchronised_batchnorm_shares_its_weights_with_the_network():
 
 
 def test_a_batch_that_cannot_be_shared_is_an_error(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(Team, "gather", lambda self, item: [item])
+    monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
     config = parse(CONFIG | {"optim": {"batch": 9}})
     with pytest.raises(TrainingError, match="a batch of 9 cannot be shared evenly by 2 processes"):
-        train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", team=Team(0, 2))
+        train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", distributed=DistributedContext(0, 2))

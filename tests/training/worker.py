@@ -1,0 +1,62 @@
+"""What each process of test_distributed.py does; started by torchrun, or with its environment."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import zfnet.training.loop
+from zfnet.checkpoint import load
+from zfnet.data.folders import load_folder
+from zfnet.top import top_activations
+from zfnet.training.config import load_config
+from zfnet.training.distributed import ParallelError, join
+from zfnet.training.evaluate import evaluate
+from zfnet.training.loop import train
+
+
+def work(config: Path, tree: Path, out: Path, distributed, device) -> None:
+    """Train, evaluate and search; the leader writes what was found."""
+    train(
+        load_config(config),
+        lambda split, side: load_folder(tree / split, side=side, size=64),
+        out,
+        device=device,
+        distributed=distributed,
+    )
+    model, images = load(out / "model.safetensors"), load_folder(tree / "train", side=73, size=64)
+    scores = evaluate(model, images, batch=5, views=10, distributed=distributed)
+    groups = [i // 2 for i in range(len(images))]
+    tables = {
+        "top": top_activations(model, images, ("conv1", "conv5"), 9, batch=4, distributed=distributed),
+        "grouped": top_activations(
+            model, images, ("conv5",), 3, batch=5, groups=groups, distributed=distributed, state=out / "search"
+        ),
+    }
+    if distributed.is_main:
+        for name, table in tables.items():
+            table.save(out / f"{name}.safetensors", scores=[scores.top1, scores.top5, scores.n])
+
+
+def main() -> int:
+    task, config, tree, out = sys.argv[1], *map(Path, sys.argv[2:])
+    try:
+        with join("cpu", timeout=30) as (distributed, device):
+            if task == "die" and distributed.rank == 1:
+                calls = iter(range(4))  # three steps an epoch: in the second
+
+                def die(*arguments):
+                    if next(calls, None) is None:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return original(*arguments)
+
+                original, zfnet.training.loop.augment = zfnet.training.loop.augment, die
+            work(config, tree, out, distributed, device)
+    except ParallelError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""File access that several processes share: atomic writes and locks."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+STALE_AFTER = 24 * 3600.0  # seconds without a change after which a partial file has no writer
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` when the block ends without an error.
+
+    Readers find the old file or the new one, never a part of one. Each writer has its own
+    temporary file in the same folder. Several may write at once, and the last one wins.
+    A symbolic link stays, and its target is replaced.
+
+    Args:
+        path: The file to write. Missing parent folders are created.
+        stale_after: Age in seconds at which the temporary files of killed writers are removed.
+
+    Yields:
+        The temporary path to write to.
+
+    Raises:
+        FileExistsError: `path` exists and is not a regular file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "notes.txt"
+        >>> with atomic_write(path) as partial:
+        ...     _ = partial.write_text("complete")
+        >>> path.read_text()
+        'complete'
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} exists and is not a regular file; choose another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - abandoned.stat().st_mtime >= stale_after:
+                abandoned.unlink()
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock between processes. It is released when the process dies.
+
+    The empty lock file stays in its folder: removing it could give two processes the lock.
+
+    Args:
+        path: The lock file. It is created where it is missing.
+        wait: Wait until no other process holds the lock. False raises an error instead.
+
+    Raises:
+        BlockingIOError: Another process holds the lock and `wait` is False.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "lock"
+        >>> with file_lock(path):
+        ...     pass  # no other process is in such a block now
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise BlockingIOError(f"{path} is locked by another process") from None
+    try:
+        yield
+    finally:
+        lock.release()
