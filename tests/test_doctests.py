@@ -25,6 +25,15 @@ MODULES = (
     "top",
     "fast",
     "feature_extraction",
+    "attribution.base",
+    "attribution.gradients",
+    "attribution.cam",
+    "attribution.registry",
+    "analysis.embedding",
+    "analysis.extra",
+    "synthesis.adversarial",
+    "synthesis.base",
+    "synthesis.dream",
 )
 
 

@@ -45,13 +45,13 @@ def add(context: Context, out: Path, asked: Sequence[str]) -> None:
 
     From grey noise, in frequency space and the colours of the corpus. A feature is taken at the centre of its map.
     """
-    from zfnet.synthesis.ascent import ascend, colour_root  # the rest of an atlas does without
+    from zfnet.synthesis.ascent import ascend, color_root  # the rest of an atlas does without
 
     index = read(out, "index")
     images, model, drawn = context.images, context.model, index.get("canonical", {})
     pages = {page: target for page, target in resolve(context, asked).items() if page not in drawn}
     some = np.linspace(0, len(images) - 1, min(len(images), PHOTOGRAPHS)).astype(int)
-    colours = colour_root(images.batch(some)) if pages else None
+    colours = color_root(images.batch(some)) if pages else None
     for page, (layer, unit) in context.progress(pages.items(), total=len(pages), desc="canonical images"):
         generator = torch.Generator().manual_seed(SEED)
         start = NOISE * torch.randn(1, 3, model.size, model.size, generator=generator).to(context.device)

@@ -18,7 +18,7 @@ import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.lectures.occluders import blurred
-from zfnet.analysis.faithfulness import auc, pointing_game, randomised, rank_correlation, replacement_curve
+from zfnet.analysis.faithfulness import auc, pointing_game, randomized, rank_correlation, replacement_curve
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
@@ -79,7 +79,7 @@ def compute(ctx) -> Result:
     kept: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}  # of absolute values
     layers = []
-    for layer, other in randomised(model, generator):
+    for layer, other in randomized(model, generator):
         layers.append(layer)
         for name in ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS), desc=f"{layer} and above at random"):
             was, now = maps[name][:few], attribute(other, x[:few], target[:few], name)

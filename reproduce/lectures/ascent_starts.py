@@ -14,7 +14,7 @@ from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, colour_root
+from zfnet.synthesis.ascent import ascend, color_root
 
 STARTS = ("mean grey", "noise", "photograph")
 FIGURE = Figure(
@@ -38,7 +38,7 @@ FIGURE = Figure(
 
 def compute(ctx) -> Result:
     config = FIGURE.config
-    colours = colour_root(ctx.images.batch(spread(ctx, config["images"])))
+    colours = color_root(ctx.images.batch(spread(ctx, config["images"])))
     generator = torch.Generator().manual_seed(FIGURE.seed)
     picture = zfnet.preprocess(zfnet.photograph(config["photograph"]))
     starts = torch.cat([torch.zeros_like(picture), config["noise"] * torch.randn(picture.shape, generator=generator), picture])

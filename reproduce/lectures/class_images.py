@@ -15,7 +15,7 @@ from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import wilson
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, colour_root
+from zfnet.synthesis.ascent import ascend, color_root
 from zfnet.synthesis.base import total_variation
 
 FIGURE = Figure(
@@ -38,7 +38,7 @@ FIGURE = Figure(
 def compute(ctx) -> Result:
     config, names = FIGURE.config, ctx.model.classes
     photographs = ctx.images.batch(spread(ctx, config["images"]))
-    colours = colour_root(photographs)
+    colours = color_root(photographs)
     target = np.linspace(0, len(names) - 1, min(len(names), config["classes"])).round().astype(int)
     generator = torch.Generator().manual_seed(FIGURE.seed)
     noise = config["noise"] * torch.randn(len(target), 3, *photographs.shape[-2:], generator=generator).to(ctx.device)

@@ -18,7 +18,7 @@ from reproduce.lectures.shared import spread, subset
 from zfnet.analysis.intervals import wilson
 from zfnet.analysis.responses import responses
 from zfnet.plot import mosaic, new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, colour_root
+from zfnet.synthesis.ascent import ascend, color_root
 from zfnet.synthesis.base import total_variation
 
 SIDES = {"conv1": 48, "conv2": 80, "conv3": 112, "conv4": 144, "conv5": 176}  # pixels: some receptive fields, or one and a half
@@ -46,7 +46,7 @@ ABOVE = "above the strongest photograph, %"
 def compute(ctx) -> Result:
     config, arrays, measured = FIGURE.config, {}, {}
     chosen = spread(ctx, config["images"])
-    colours = colour_root(ctx.images.batch(chosen))
+    colours = color_root(ctx.images.batch(chosen))
     arrays["colours"] = colours.numpy()
     natural = {
         rectified: responses(ctx.model, subset(ctx, chosen), tuple(SIDES), rectified=rectified, progress=ctx.progress)

@@ -16,7 +16,7 @@ from reproduce.lectures.shared import spread
 from reproduce.paper.fig7_occlusion import choose
 from zfnet.data.images import to_pixels
 from zfnet.plot import new_figure, photograph, projection_image, show
-from zfnet.synthesis.adversarial import fgsm, iterated, rubbish, smallest
+from zfnet.synthesis.adversarial import deepfool, fgsm, pgd, rubbish
 
 FIGURE = Figure(
     id="fooling",
@@ -41,41 +41,42 @@ def compute(ctx) -> Result:
     x = torch.cat(shown)
     goal = ctx.model.wnids.index(config["goal"]) if config["goal"] in ctx.model.wnids else len(names) - 1
     ways = {
-        "smallest": smallest(ctx.model, x),
+        "smallest": deepfool(ctx.model, x),
         "one step": fgsm(ctx.model, x, epsilon=config["epsilon"]),
-        "chosen": iterated(ctx.model, x, epsilon=config["aimed"], steps=config["steps"], goal=goal),
+        "chosen": pgd(ctx.model, x, epsilon=config["aimed"], steps=config["steps"], target=goal),
     }
     probability, label = ctx.model(x).softmax(1).max(1)
     arrays = {"x": x.cpu().numpy(), "true": np.array(true), "label": label.cpu().numpy()}
     arrays["probability"] = probability.cpu().numpy()
     for way, a in ways.items():
-        arrays |= {f"{way}.{key}": getattr(a, key).cpu().numpy() for key in KEYS}
+        arrays |= {f"{way}.{key}": getattr(a, field).cpu().numpy() for key, field in FIELDS.items()}
     chosen = spread(ctx, config["images"])
     many = ctx.images.batch(chosen).to(ctx.device)
-    s = smallest(ctx.model, many, progress=ctx.progress)
+    s = deepfool(ctx.model, many, progress=ctx.progress)
     length = 255 * to_pixels(many).flatten(1).norm(dim=1)
-    arrays |= {"robustness": (s.norm / length).cpu().numpy(), "robust.fooled": s.fooled.cpu().numpy()}
+    arrays |= {"robustness": (s.norm / length).cpu().numpy(), "robust.fooled": s.success.cpu().numpy()}
     targets = np.linspace(0, len(names) - 1, min(len(names), config["rubbish"])).round().astype(int)
     generator = torch.Generator().manual_seed(FIGURE.seed)
     noise = config["noise"] * torch.randn(len(targets), *x.shape[1:], generator=generator)
     r = rubbish(
         ctx.model, noise.to(ctx.device), targets.tolist(), steps=config["climbing"], rate=config["rate"], progress=ctx.progress
     )
-    arrays |= {f"rubbish.{key}": getattr(r, key).cpu().numpy() for key in KEYS} | {"names": np.array(names)}
+    arrays |= {f"rubbish.{key}": getattr(r, field).cpu().numpy() for key, field in FIELDS.items()} | {"names": np.array(names)}
     arrays |= {"chosen.goal": np.array(goal), "rubbish.goal": targets, "noise.predicted": r.label.cpu().numpy()}
-    levels = s.largest[s.fooled].cpu()
+    levels = s.linf[s.success].cpu()
     measured = {
         "smallest changes": {
-            "images": len(chosen), "fooled, %": 100 * float(s.fooled.float().mean()),
+            "images": len(chosen), "fooled, %": 100 * float(s.success.float().mean()),
             "robustness: mean norm of the change over the image's": float((s.norm / length).mean()),
             "largest change of a pixel, median, grey levels": float(levels.median()),
             "change of a pixel, root mean square, median, grey levels": float((s.norm / many[0].numel() ** 0.5).median()),
         },
         "examples": {
-            way: {"fooled": a.fooled.tolist(), "taken for": [names[i] for i in a.predicted.tolist()]} for way, a in ways.items()
+            way: {"fooled": a.success.tolist(), "taken for": [names[i] for i in a.predicted.tolist()]}
+            for way, a in ways.items()
         },
         "rubbish": {
-            "images": len(targets), "taken for their class": int(r.fooled.sum()), "probability": r.probability.tolist(),
+            "images": len(targets), "taken for their class": int(r.success.sum()), "probability": r.probability.tolist(),
             "the noise was taken for": sorted({names[i] for i in r.label.tolist()}),
         },
     }  # fmt: skip
@@ -89,7 +90,14 @@ def compute(ctx) -> Result:
     return Result(arrays, measured | {"claims": claims}, found, n=len(chosen), note=note)
 
 
-KEYS = ("pixels", "predicted", "probability", "fooled", "largest", "norm")
+FIELDS = {  # names of arrays in the record -> fields of an attack's result
+    "pixels": "pixels",
+    "predicted": "predicted",
+    "probability": "probability",
+    "fooled": "success",
+    "largest": "linf",
+    "norm": "norm",
+}
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:

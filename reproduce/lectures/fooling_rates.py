@@ -16,7 +16,7 @@ from reproduce.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure
-from zfnet.synthesis.adversarial import grey_level, iterated, loss_gradient
+from zfnet.synthesis.adversarial import gray_level, loss_gradient, pgd
 from zfnet.synthesis.base import clip
 
 FIGURE = Figure(
@@ -54,7 +54,7 @@ def compute(ctx) -> Result:
         signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
         for kind, direction in (("random", signs), ("fgsm", slope.sign())):
             for epsilon, found in fooled[kind].items():
-                changed = ctx.model(clip(x + epsilon * grey_level(x) * direction)).argmax(1)
+                changed = ctx.model(clip(x + epsilon * gray_level(x) * direction)).argmax(1)
                 found.append((changed != label).cpu().numpy())
         attack(ctx, fooled["iterated"], x, config["steps"], label=label)
     few = spread(ctx, config["targeted"])
@@ -62,7 +62,7 @@ def compute(ctx) -> Result:
         x = ctx.images.batch(part).to(ctx.device)
         logits = ctx.model(x)
         goal = torch.randint(1, logits.shape[1], (len(x),), generator=generator).to(x.device)
-        attack(ctx, fooled["aimed"], x, config["aimed steps"], goal=(logits.argmax(1) + goal) % logits.shape[1])
+        attack(ctx, fooled["aimed"], x, config["aimed steps"], target=(logits.argmax(1) + goal) % logits.shape[1])
     arrays = {f"{kind}.{e:g}": np.concatenate(found) for kind, rows in fooled.items() for e, found in rows.items()}
     arrays |= {"right": np.concatenate(right), "images": chosen, "aimed.images": few}
     right = arrays["right"]
@@ -91,8 +91,8 @@ def attack(ctx, rows: dict[float, list], x: torch.Tensor, steps: int, **options)
         left = torch.from_numpy(np.flatnonzero(~done)).to(x.device)
         if len(left):
             now = {key: classes[left] for key, classes in options.items()}
-            result = iterated(ctx.model, x[left], epsilon=epsilon, steps=steps, **now, batch=50)
-            done[left.cpu().numpy()] = result.fooled.cpu().numpy()
+            result = pgd(ctx.model, x[left], epsilon=epsilon, steps=steps, **now, batch=50)
+            done[left.cpu().numpy()] = result.success.cpu().numpy()
         found.append(done.copy())
 
 

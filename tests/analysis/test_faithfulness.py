@@ -7,7 +7,7 @@ from torch import nn
 
 import zfnet
 from tests.networks import SIZE, small_zfnet
-from zfnet.analysis.faithfulness import auc, pointing_game, randomised, rank_correlation, ranks, replacement_curve
+from zfnet.analysis.faithfulness import auc, pointing_game, randomized, rank_correlation, ranks, replacement_curve
 
 
 class Weighing(nn.Module):
@@ -93,7 +93,7 @@ def test_randomised_one_layer_after_the_other():
     model.cam_head = (torch.ones(10, 16), torch.zeros(10))
     original = {name: p.detach().clone() for name, p in model.named_parameters()}
     names = []
-    for name, other in randomised(model, torch.Generator().manual_seed(0)):
+    for name, other in randomized(model, torch.Generator().manual_seed(0)):
         names.append(name)
         for layer in ("conv1", "conv3", "fc6", "fc8"):
             drawn, old = other.get_submodule(layer).weight.detach(), original[f"{layer}.weight"]
@@ -104,15 +104,15 @@ def test_randomised_one_layer_after_the_other():
     assert names == ["fc8", "fc7", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1"]
     assert all(torch.equal(p, original[name]) for name, p in model.named_parameters())
     assert (model.cam_head[0] == 1).all()
-    again = next(iter(randomised(model, torch.Generator().manual_seed(0))))[1]
-    once = next(iter(randomised(model, torch.Generator().manual_seed(0))))[1]
+    again = next(iter(randomized(model, torch.Generator().manual_seed(0))))[1]
+    once = next(iter(randomized(model, torch.Generator().manual_seed(0))))[1]
     assert torch.equal(again.fc8.weight, once.fc8.weight)
 
 
 def test_an_untrained_top_changes_what_the_gradient_says():
     model, x = small_zfnet(), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     before = zfnet.explain(model, x, "saliency", 3).map
-    last = [zfnet.explain(m, x, "saliency", 3).map for _, m in randomised(model, torch.Generator().manual_seed(0))][-1]
+    last = [zfnet.explain(m, x, "saliency", 3).map for _, m in randomized(model, torch.Generator().manual_seed(0))][-1]
     assert rank_correlation(before, last).max() < 0.9
     assert torch.equal(zfnet.explain(model, x, "saliency", 3).map, before)
 

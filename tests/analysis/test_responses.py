@@ -153,10 +153,10 @@ def test_what_a_residual_network_cannot_give(images):
     model = BUILD["resnet18"]()
     with pytest.raises(UnknownLayer, match="no layer 'conv5'; the network has conv1, .*layer4"):
         responses(model, images, "conv5")
-    with pytest.raises(UnsupportedNetwork, match="before a layer's ReLU can be told in a chain"):
+    with pytest.raises(UnsupportedNetwork, match="rectified=False needs a network that is a chain"):
         responses(model, images, "layer4", rectified=False)
     model.fc.forward = lambda x: x[:, :, None]
-    with pytest.raises(UnsupportedNetwork, match="fc puts out no maps .*(3, 512, 1)"):
+    with pytest.raises(UnsupportedNetwork, match="fc must return maps .*(3, 512, 1)"):
         responses(model, images[:3], "fc")
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -116,7 +116,7 @@ def test_cam_of_resnet_averages_to_its_logits():
 
 def test_cam_by_a_fitted_head():
     model, x = small_zfnet("lrn"), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    with pytest.raises(UnsupportedNetwork, match=r"model.cam_head = .* or take grad_cam"):
+    with pytest.raises(UnsupportedNetwork, match=r"model.cam_head = .* or use grad_cam"):
         cam(model, x)
     weight = torch.randn(10, 16, generator=torch.Generator().manual_seed(2))
     model.cam_head = (weight, torch.zeros(10))

@@ -177,7 +177,7 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("train {config} --skip-unreadable --set data.kind=digits", "--skip-unreadable cannot be used with data.kind digits"),
         ("explain {photo} --target hond", "no class 'hond'"), ("explain nowhere.jpg", "nowhere.jpg: no such file"),
         ("explain {photo} --target tabby -o {photo}", "would overwrite the image"), ("explain {photo} -o out.xyz", "cannot be written"),
-        ("explain {photo} --method cam --model {plain}", "take grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
+        ("explain {photo} --method cam --model {plain}", "use grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
         ("occlude {photo} -o .", "is a folder"), ("train {config} --data {tree} --resume --out nothing", "no run to resume"),
         ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch: 0 is not between"),
         ("train {config} --data {tree} --set model.maps=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),

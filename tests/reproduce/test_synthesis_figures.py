@@ -25,7 +25,7 @@ from reproduce.lectures import (
 from tests.networks import small_zfnet
 from zfnet.data import no_progress
 from zfnet.data.images import standardize
-from zfnet.synthesis.adversarial import fgsm, grey_level, loss_gradient
+from zfnet.synthesis.adversarial import fgsm, gray_level, loss_gradient
 from zfnet.synthesis.base import clip
 
 SCRIPTS = {
@@ -122,9 +122,9 @@ def test_the_rates_are_those_of_the_methods(ctx, monkeypatch):
         result = fooling_rates.compute(ctx)
     x = ctx.images.batch(result.arrays["images"])
     for epsilon in (1, 2):
-        assert result.arrays[f"fgsm.{epsilon}"].tolist() == fgsm(ctx.model, x, epsilon=epsilon).fooled.tolist()
+        assert result.arrays[f"fgsm.{epsilon}"].tolist() == fgsm(ctx.model, x, epsilon=epsilon).success.tolist()
     slope, label = loss_gradient(ctx.model, x, ctx.model(x).argmax(1))
-    torch.testing.assert_close(fgsm(ctx.model, x, epsilon=2).pixels, clip(x + 2 * grey_level(x) * slope.sign()))
+    torch.testing.assert_close(fgsm(ctx.model, x, epsilon=2).pixels, clip(x + 2 * gray_level(x) * slope.sign()))
     assert (result.arrays["right"] == (label.numpy() == ctx.images.labels[result.arrays["images"]])).all()
     assert not (result.arrays["iterated.1"] & ~result.arrays["iterated.2"]).any()
 

@@ -9,7 +9,7 @@ import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.data.images import STD, to_pixels
 from zfnet.graph import UnsupportedNetwork
-from zfnet.synthesis.adversarial import BEYOND, fgsm, grey_level, iterated, loss_gradient, rubbish, smallest
+from zfnet.synthesis.adversarial import BEYOND, deepfool, fgsm, gray_level, loss_gradient, pgd, rubbish
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import clip
 
@@ -28,7 +28,7 @@ def linear(classes=2, size=6):
 
 def test_a_grey_level_is_one_of_255():
     x = 0.2 * images(1)
-    torch.testing.assert_close(255 * (to_pixels(x + grey_level(x)) - to_pixels(x)), torch.ones_like(x), atol=1e-3, rtol=0)
+    torch.testing.assert_close(255 * (to_pixels(x + gray_level(x)) - to_pixels(x)), torch.ones_like(x), atol=1e-3, rtol=0)
 
 
 def test_on_two_linear_classes_fgsm_moves_the_gap_by_epsilon_times_the_sum_of_weights():
@@ -39,7 +39,7 @@ def test_on_two_linear_classes_fgsm_moves_the_gap_by_epsilon_times_the_sum_of_we
     sides = 1 - 2 * a.label.float()  # towards class 1 from class 0, and back
     torch.testing.assert_close(gap(a.pixels) - gap(x), sides * 3 * float((w.abs() * LEVEL).sum()), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(a.pixels, x + sides.view(-1, 1, 1, 1) * 3 * LEVEL * w.sign(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(a.largest, torch.full((4,), 3.0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(a.linf, torch.full((4,), 3.0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(a.norm, torch.full((4,), 3.0 * (3 * 36) ** 0.5), rtol=1e-4, atol=1e-3)
 
 
@@ -48,11 +48,11 @@ def test_on_two_linear_classes_it_succeeds_from_the_distance_in_the_maximum_norm
     w = (model[1].weight[1] - model[1].weight[0]).view(3, 6, 6).detach()
     gap = (model(x)[:, 1] - model(x)[:, 0]).detach().abs()
     for n, needed in enumerate((gap / (w.abs() * LEVEL).sum()).tolist()):
-        assert not bool(fgsm(model, x[n : n + 1], epsilon=0.97 * needed).fooled)
-        assert bool(fgsm(model, x[n : n + 1], epsilon=1.03 * needed).fooled)
-        assert bool(iterated(model, x[n : n + 1], epsilon=1.03 * needed, steps=6).fooled)
-        two = iterated(model, x[n : n + 1], epsilon=2.4 * needed, steps=8)  # a quarter of epsilon each, and it stops
-        assert float(two.largest) == pytest.approx(1.2 * needed, rel=1e-3)
+        assert not bool(fgsm(model, x[n : n + 1], epsilon=0.97 * needed).success)
+        assert bool(fgsm(model, x[n : n + 1], epsilon=1.03 * needed).success)
+        assert bool(pgd(model, x[n : n + 1], epsilon=1.03 * needed, steps=6).success)
+        two = pgd(model, x[n : n + 1], epsilon=2.4 * needed, steps=8)  # a quarter of epsilon each, and it stops
+        assert float(two.linf) == pytest.approx(1.2 * needed, rel=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -62,13 +62,13 @@ def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane
     logits = model(x).detach()
     weight = (model[1].weight.view(classes, 3, 6, 6) / torch.tensor(STD).view(3, 1, 1)).flatten(1).detach()
     label = logits.argmax(1)
-    a = smallest(model, x, overshoot=1e-4)
+    a = deepfool(model, x, overshoot=1e-4)
     for n, y in enumerate(label.tolist()):
         others = [k for k in range(classes) if k != y]
         distances = [float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm()) for k in others]
         assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BEYOND), rel=1e-3)
         assert int(a.predicted[n]) == others[distances.index(min(distances))]
-    assert a.fooled.all()
+    assert a.success.all()
     if classes > 2:
         assert (a.predicted != logits.topk(2).indices[:, 1]).any()  # the second most probable class is not always the nearest
 
@@ -79,7 +79,7 @@ def test_the_smallest_change_does_not_end_on_the_plane():
     gap = (model(x)[:, 1] - model(x)[:, 0]).detach()
     model[1].bias.data[0] += gap.max() + 0.1
     assert (model(x).argmax(1) == 0).all()
-    assert smallest(model, x, overshoot=0.0, steps=20).fooled.all()
+    assert deepfool(model, x, overshoot=0.0, steps=20).success.all()
 
 
 def test_the_slope_of_the_loss_equals_finite_differences():
@@ -102,27 +102,27 @@ def test_changed_images_are_valid_and_within_epsilon_and_say_what_the_network_sa
     random = torch.Generator().manual_seed(3)
     for a in (
         fgsm(model, x, epsilon=2.5),
-        iterated(model, x, epsilon=2.5, steps=4, generator=random),
-        iterated(model, x, epsilon=2.5, goal=3),
+        pgd(model, x, epsilon=2.5, steps=4, generator=random),
+        pgd(model, x, epsilon=2.5, target=3),
     ):
-        assert float(a.largest.max()) <= 2.5 + 1e-3
+        assert float(a.linf.max()) <= 2.5 + 1e-3
         levels = 255 * (a.pixels * torch.tensor(STD).view(3, 1, 1) + torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1))
         assert -1e-3 <= float(levels.min()) <= float(levels.max()) <= 255.001
         p = model(a.pixels).softmax(1)
         assert torch.equal(a.predicted, p.argmax(1))
         torch.testing.assert_close(a.probability, p.amax(1).detach())
-        assert torch.equal(a.fooled, a.predicted != a.label if a.goal is None else a.predicted == 3)
+        assert torch.equal(a.success, a.predicted != a.label if a.target is None else a.predicted == 3)
 
 
 def test_iterations_fool_where_one_step_does_and_reach_goals_where_it_cannot():
     model, x = small_zfnet(), images(12)
-    one, many = fgsm(model, x, epsilon=4.0), iterated(model, x, epsilon=4.0, steps=12)
-    assert int(many.fooled.sum()) >= int(one.fooled.sum())
-    goal = model(x).topk(3).indices[:, 2]
-    aimed, far = fgsm(model, x, epsilon=8.0, goal=goal), iterated(model, x, epsilon=8.0, steps=20, goal=goal)
-    assert int(far.fooled.sum()) > int(aimed.fooled.sum())
-    assert int(far.fooled.sum()) >= 8
-    assert (smallest(model, x).norm < 2.0 * many.norm)[many.fooled].all()
+    one, many = fgsm(model, x, epsilon=4.0), pgd(model, x, epsilon=4.0, steps=12)
+    assert int(many.success.sum()) >= int(one.success.sum())
+    target = model(x).topk(3).indices[:, 2]
+    aimed, far = fgsm(model, x, epsilon=8.0, target=target), pgd(model, x, epsilon=8.0, steps=20, target=target)
+    assert int(far.success.sum()) > int(aimed.success.sum())
+    assert int(far.success.sum()) >= 8
+    assert (deepfool(model, x).norm < 2.0 * many.norm)[many.success].all()
 
 
 def test_an_image_that_is_fooled_is_left_as_it_is():
@@ -130,14 +130,14 @@ def test_an_image_that_is_fooled_is_left_as_it_is():
     wrong = (model(x).argmax(1) + 1) % 10
     for a in (
         fgsm(model, x, epsilon=4.0, label=wrong),
-        smallest(model, x, label=wrong),
-        fgsm(model, x, epsilon=4.0, goal=model(x).argmax(1)),
+        deepfool(model, x, label=wrong),
+        fgsm(model, x, epsilon=4.0, target=model(x).argmax(1)),
     ):
-        assert a.fooled.all()
+        assert a.success.all()
         assert torch.equal(a.pixels, x)
-    a = smallest(model, x)
-    assert a.fooled.all()
-    again = smallest(model, x, batch=1)
+    a = deepfool(model, x)
+    assert a.success.all()
+    again = deepfool(model, x, batch=1)
     torch.testing.assert_close(a.norm, again.norm, rtol=1e-3, atol=1e-3)
     assert float(a.norm.max()) < 255 * 5  # of 255 x 110 that a whole image may change
 
@@ -146,7 +146,7 @@ def test_rubbish_has_its_class_with_confidence():
     model, x = small_zfnet(), 0.1 * images()
     state = torch.random.get_rng_state()
     a = rubbish(model, x, [2, 3, 4, 3], steps=150, rate=0.1)  # of class 1 random weights hold no clear image
-    assert a.fooled.all()
+    assert a.success.all()
     before = model(x).softmax(1)[range(4), [2, 3, 4, 3]].detach()
     assert (a.probability > before + 0.3).all()
     assert float(a.probability.max()) > 0.99
@@ -160,12 +160,12 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size):
     x = images(2, size)
     for a in (
         fgsm(model, x, epsilon=1.0),
-        iterated(model, x, epsilon=4.0, goal=1),
-        smallest(model, x),
+        pgd(model, x, epsilon=4.0, target=1),
+        deepfool(model, x),
         rubbish(model, x, 0, steps=5),
     ):
         assert a.pixels.isfinite().all()
-    assert smallest(model, x).fooled.all()
+    assert deepfool(model, x).success.all()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(module.training for module in model.modules())
@@ -175,8 +175,8 @@ def test_it_fools_inside_inference_mode_and_leaves_no_record():
     model, x, label = small_zfnet(), images(2), torch.tensor([1, 2])
     for attack in (
         lambda x, y: fgsm(model, x, epsilon=2.0, label=y),
-        lambda x, y: iterated(model, x, epsilon=2.0, goal=y),
-        lambda x, y: smallest(model, x, steps=3),
+        lambda x, y: pgd(model, x, epsilon=2.0, target=y),
+        lambda x, y: deepfool(model, x, steps=3),
         lambda x, y: rubbish(model, x, y, steps=2),
     ):
         expected = attack(x.clone().requires_grad_(), label)
@@ -195,7 +195,7 @@ def test_a_network_that_lets_no_gradient_through_is_refused():
     x = images(2, 8)
     for attempt in (
         lambda m: fgsm(m, x, epsilon=1),
-        lambda m: smallest(m, x),
+        lambda m: deepfool(m, x),
         lambda m: rubbish(m, x, 1),
         lambda m: ascend(m, x, 1),
     ):
@@ -208,18 +208,18 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="epsilon must be 0 to 255"):
         fgsm(model, x, epsilon=-1)
     with pytest.raises(ValueError, match="class from 0 to 9"):
-        iterated(model, x, epsilon=1, goal=10)
+        pgd(model, x, epsilon=1, target=10)
     with pytest.raises(ValueError, match="candidates"):
-        smallest(model, x, candidates=0)
+        deepfool(model, x, candidates=0)
     with pytest.raises(ValueError, match="3 targets for 4 images"):
         fgsm(model, x, epsilon=1, label=[1, 2, 3])
-    with pytest.raises(ValueError, match="size of a step"):
-        iterated(model, x, epsilon=1, size=-1.0)
-    with pytest.raises(ValueError, match="a class to climb to"):
+    with pytest.raises(ValueError, match="size must be"):
+        pgd(model, x, epsilon=1, size=-1.0)
+    with pytest.raises(ValueError, match="needs a target class"):
         rubbish(model, x, None)
-    for attack in (fgsm, smallest):
+    for attack in (fgsm, deepfool):
         options = {"epsilon": 1.0} if attack is fgsm else {}
-        with pytest.raises(ValueError, match="outside black and white"):
+        with pytest.raises(ValueError, match=r"outside \[black, white\]"):
             attack(model, 5 * x, **options)
-        with pytest.raises(ValueError, match="made in RGB"):
+        with pytest.raises(ValueError, match="must be RGB"):
             attack(model, x[:, :1], **options)

@@ -9,7 +9,7 @@ from torch import nn
 import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.graph import UnknownLayer
-from zfnet.synthesis.ascent import ascend, colour_root, to_frequencies, to_image
+from zfnet.synthesis.ascent import ascend, color_root, to_frequencies, to_image
 from zfnet.synthesis.base import blurred, clip, pixel_range, total_variation
 
 
@@ -107,10 +107,10 @@ def test_frequency_space_climbs_with_smoother_images_that_stay_valid():
 def test_the_colours_of_images_are_the_root_of_their_covariance():
     root = torch.tensor([[1.0, 0.3, 0.2], [0.3, 0.8, 0.1], [0.2, 0.1, 0.6]])
     white = torch.randn(4, 3, 200, 200, generator=torch.Generator().manual_seed(0))
-    found = colour_root(torch.einsum("dc,nchw->ndhw", root, white))
+    found = color_root(torch.einsum("dc,nchw->ndhw", root, white))
     torch.testing.assert_close(found, root, atol=0.01, rtol=0)
     with pytest.raises(ValueError, match="one colour"):
-        colour_root(torch.zeros(1, 3, 4, 4))
+        color_root(torch.zeros(1, 3, 4, 4))
 
 
 def test_variation_and_blur_smooth_and_blur_comes_every_fourth_step():
@@ -188,7 +188,7 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
 def test_bad_arguments_are_named(target, options, message):
     with pytest.raises(ValueError, match=message):
         ascend(small_zfnet(), noise(), target, **{"layer": "conv3", "steps": 2} | options)
-    with pytest.raises(ValueError, match="made in RGB"):
+    with pytest.raises(ValueError, match="must be RGB"):
         ascend(small_zfnet(), noise()[:, :1], 0)
     with pytest.raises(UnknownLayer, match="conv9"):
         ascend(small_zfnet(), noise(), 0, layer="conv9")

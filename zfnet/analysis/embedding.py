@@ -1,4 +1,4 @@
-"""Images as vectors: their neighbours, how well classes keep together, and pictures of where they lie (PCA, t-SNE, a grid)."""
+"""Embeddings of images: neighbors, cluster quality, PCA, t-SNE, and a grid layout."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zfnet.analysis.extra import import_extra
+
 
 @dataclass(frozen=True, eq=False)
 class PCA:
     """The principal components of features (N, D).
 
-    `codes` (N, k) are the features along the components, of mean 0; `axes` (k, D) the components, of length 1 and at right
-    angles; `mean` (D,); `share` (k,) of the whole variance that each component holds, falling, in [0, 1].
+    `codes` (N, k) are the features along the components, of mean 0; `axes` (k, D) the components,
+    of length 1 and at right angles; `mean` (D,); `share` (k,) of the whole variance that each
+    component holds, falling, in [0, 1].
     """
 
     codes: Tensor
@@ -27,10 +30,11 @@ class PCA:
 def pca(features: Tensor, components: int = 2) -> PCA:
     r"""The directions in which features (N, ...) vary most: the eigenvectors of their covariance (Pearson 1901).
 
-    $X - \bar x = U S V^T$; the components are the rows of $V^T$, the codes $U S$, the shares $s_i^2 / \sum_j s_j^2$. Features
-    are flattened and kept in their own units. A component's sign makes its entry of the largest size positive. With more
-    features than images the N x N matrix of products is decomposed, which is the same and smaller.
-    Raises ValueError for fewer images or features than components, or for features that do not vary or are not finite.
+    $X - \bar x = U S V^T$; the components are the rows of $V^T$, the codes $U S$, the shares $s_i^2
+    / \sum_j s_j^2$. Features are flattened and kept in their own units. A component's sign makes
+    its entry of the largest size positive. With more features than images the N x N matrix of
+    products is decomposed, which is the same and smaller. Raises ValueError for fewer images or
+    features than components, or for features that do not vary or are not finite.
     """
     x = features.flatten(1)
     if not 1 <= components <= min(len(x) - 1, x.shape[1]):
@@ -52,15 +56,28 @@ def pca(features: Tensor, components: int = 2) -> PCA:
 
 
 def nearest(codes: Tensor, k: int) -> Tensor:
-    r"""The k other images whose codes point most nearly the same way: codes (N, D) to (N, k) int64, the nearest first.
+    r"""Return the k other images with the most similar codes, by cosine.
 
-    By the cosine $\frac{f_i \cdot f_j}{\|f_i\| \|f_j\|}$. Raises ValueError where there are fewer than k others.
+    Args:
+        codes: Codes (N, D).
+        k: The number of neighbors, from 1 to N - 1.
+
+    Returns:
+        Image numbers (N, k) int64, the most similar first.
+
+    Raises:
+        ValueError: If there are fewer than k other images.
+
+    Example:
+        >>> import torch
+        >>> nearest(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]]), 1).tolist()
+        [[2], [2], [0]]
     """
     if not 1 <= k < len(codes):
         raise ValueError(f"k must be between 1 and the {len(codes) - 1} other images, got {k}")
     rows = F.normalize(codes, dim=1)
     found = []
-    for start in range(0, len(rows), 512):  # the whole table of cosines never lives at once
+    for start in range(0, len(rows), 512):  # bounds the memory of the cosines
         cosine = rows[start : start + 512] @ rows.T
         own = torch.arange(len(cosine), device=codes.device)
         cosine[own, start + own] = -torch.inf
@@ -69,64 +86,118 @@ def nearest(codes: Tensor, k: int) -> Tensor:
 
 
 def tsne(codes: Tensor, *, seed: int, perplexity: float = 30.0, components: int = 50) -> np.ndarray:
-    """Lay codes (N, D) out in the plane so that neighbours stay neighbours: (N, 2), by scikit-learn's t-SNE.
+    """Lay codes out in the plane with scikit-learn's t-SNE, so that neighbors stay neighbors.
 
-    The codes are made unit vectors and reduced to their `components` principal ones first; the layout begins from two of these.
-    Distances between far groups mean little. Raises ImportError without scikit-learn, ValueError for fewer than three images.
-    van der Maaten & Hinton 2008.
+    van der Maaten & Hinton 2008. Codes are normalized and reduced by PCA first. The layout starts
+    from the first two components. Distances between far groups mean little.
+
+    Args:
+        codes: Codes (N, D).
+        seed: The seed of the layout.
+        perplexity: The effective number of neighbors; at most (N - 1) / 3 is used.
+        components: The number of principal components.
+
+    Returns:
+        Points (N, 2).
+
+    Raises:
+        ImportError: If scikit-learn is missing.
+        ValueError: If there are fewer than three images.
+
+    Example:
+        >>> import torch
+        >>> tsne(torch.randn(6, 4), seed=0).shape
+        (6, 2)
     """
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError:
-        raise ImportError("t-SNE needs scikit-learn, of the extra `analysis`: pip install scikit-learn") from None
+    manifold = import_extra("sklearn.manifold")
     if len(codes) < 3:
         raise ValueError(f"a layout needs three images or more, got {len(codes)}")
     unit = F.normalize(codes, dim=1)
     reduced = pca(unit, min(components, len(codes) - 1, codes.shape[1])).codes
     perplexity = min(perplexity, (len(codes) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced.cpu().numpy())
+    return manifold.TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced.cpu().numpy())
 
 
 def grid(points: np.ndarray, columns: int) -> np.ndarray:
-    r"""Give each of N points (N, 2) a cell of its own in a grid of `columns`, near its place: (N,) cell numbers, row by row.
+    r"""Assign each of N points to a cell of a grid, near its place and without overlaps.
 
-    $\min_\pi \sum_n \|u_n - c_{\pi(n)}\|^2$ over assignments, with the points' ranges stretched to the grid's: every image
-    of an embedding can be seen, and none covers another. The second coordinate is height: it grows upwards, rows downwards.
-    Raises ImportError without scipy, which comes with scikit-learn. Jonker & Volgenant 1987.
+    Minimizes $\sum_n \|u_n - c_{\pi(n)}\|^2$ over assignments $\pi$, with the points' ranges
+    stretched to the grid. Jonker & Volgenant 1987.
+
+    Args:
+        points: Points (N, 2) as (x, y); y grows upwards.
+        columns: The number of columns.
+
+    Returns:
+        Cell numbers (N,), in reading order from the top left.
+
+    Raises:
+        ImportError: If scipy is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> grid(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), 2).tolist()
+        [2, 3, 0, 1]
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise ImportError("a grid needs scipy, of the extra `analysis`: pip install scipy") from None
+    optimize = import_extra("scipy.optimize")
     rows = -(-len(points) // columns)
     low, high = points.min(0), points.max(0)
     places = (points - low) / np.maximum(high - low, 1e-12) * (columns - 1, rows - 1)
     cells = np.stack([np.tile(np.arange(columns), rows), np.repeat(np.arange(rows)[::-1], columns)], 1)  # (cells, 2)
     cost = ((places[:, None] - cells) ** 2).sum(2)
-    return linear_sum_assignment(cost)[1]
+    return optimize.linear_sum_assignment(cost)[1]
 
 
 def silhouette(features: Tensor, labels: Tensor) -> Tensor:
-    r"""How well each of N images lies among its own class: (N,) in [-1, 1]; the mean is the quality of the clusters.
+    r"""Return how well each image fits its class: $s = (b - a) / \max(a, b)$.
 
-    $s = (b - a) / \max(a, b)$, with a the mean Euclidean distance to the others of its class and b the mean distance to those
-    of the nearest other class; 0 for an image alone in its class (Rousseeuw 1987). Features (N, ...) are flattened.
-    Raises ValueError for fewer than two classes, or where labels are not (N,).
+    Rousseeuw 1987, by scikit-learn. a is the mean Euclidean distance to the others of the class, b
+    the mean distance to those of the nearest other class. The mean of s is the quality of the
+    clusters.
+
+    Args:
+        features: Features (N, ...); they are flattened.
+        labels: Classes (N,).
+
+    Returns:
+        Values (N,) in [-1, 1]; 0 for an image alone in its class.
+
+    Raises:
+        ImportError: If scikit-learn is missing.
+        ValueError: If there are fewer than two classes or no two images of one class, or if labels
+            are not (N,).
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+        >>> silhouette(x, torch.tensor([0, 0, 1, 1])).mean() > 0.8
+        tensor(True)
     """
-    x, members = _classes(features, labels)
-    count = members.sum(0)  # (K,)
-    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") @ members  # (N, K) summed over each class
-    own = members.bool()
-    a = distance[own] / (count[own.int().argmax(1)] - 1).clamp_min(1)
-    b = (distance / count).masked_fill(own, torch.inf).amin(1)
-    s = (b - a) / torch.maximum(a, b).clamp_min(1e-300)
-    return torch.where(count[own.int().argmax(1)] > 1, s, 0.0).float()
+    x, _ = _classes(features, labels)
+    metrics = import_extra("sklearn.metrics")
+    return torch.from_numpy(metrics.silhouette_samples(x.cpu().numpy(), labels.cpu().numpy())).float().to(features.device)
 
 
 def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
-    """Whether each of N images is nearer to the mean of its own class, made without it, than to any other's: (N,) bool.
+    """Return whether each image is nearer to the mean of its class than to any other mean.
 
-    Euclidean distances of features (N, ...), flattened. False for an image alone in its class. Raises as `silhouette`.
+    The mean of its own class leaves the image out. Distances are Euclidean.
+
+    Args:
+        features: Features (N, ...); they are flattened.
+        labels: Classes (N,).
+
+    Returns:
+        Booleans (N,); False for an image alone in its class.
+
+    Raises:
+        ValueError: If there are fewer than two classes, or if labels are not (N,).
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+        >>> nearest_centroid(x, torch.tensor([0, 0, 1, 1])).tolist()
+        [True, True, True, True]
     """
     x, members = _classes(features, labels)
     count, own = members.sum(0), members.bool()
@@ -138,7 +209,7 @@ def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def _classes(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Flattened features (N, D) and which class each is of (N, K), both float64. Raises ValueError."""
+    """Return flattened features (N, D) and one-hot classes (N, K), both float64."""
     if labels.shape != features.shape[:1]:
         raise ValueError(f"expected one label for each of {len(features)} images, got {tuple(labels.shape)}")
     found, places = labels.unique(return_inverse=True)

@@ -85,7 +85,7 @@ def pointing_game(map: Tensor, mask: Tensor, tolerance: int = 0) -> Tensor:
     return torch.where(map.isfinite().flatten(1).all(1), hits, 0.0)
 
 
-def randomised(model: nn.Module, generator: torch.Generator) -> Iterator[tuple[str, nn.Module]]:
+def randomized(model: nn.Module, generator: torch.Generator) -> Iterator[tuple[str, nn.Module]]:
     """The network with its layers randomised one after the other, from the logits down: (layer, a network) for each.
 
     Cascading randomisation of Adebayo et al. 2018, section 3.1: an attribution that looks the same on a random network does

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfnet.analysis.attributes import LUMA
+from zfnet.analysis.extra import import_extra
 from zfnet.checkpoint import sha256
 from zfnet.data import no_progress
 from zfnet.data.cache import Images, cache_dir, digest
@@ -144,29 +145,30 @@ def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES[
 
     Solved to a tolerance of 0.01 instead of scikit-learn's 0.0001, in a fraction of the time.
     """
-    from sklearn.svm import LinearSVC
-
-    return _chosen(LinearSVC(random_state=seed, tol=1e-2), x, y, choices, seed)
+    svm = import_extra("sklearn.svm")
+    return _chosen(svm.LinearSVC(random_state=seed, tol=1e-2), x, y, choices, seed)
 
 
 def softmax(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES["softmax"], *, seed: int = 0):
     """scikit-learn's multinomial logistic regression, a softmax layer on x (n, d), its C chosen as `linear_svm`'s."""
-    from sklearn.linear_model import LogisticRegression
-
-    return _chosen(LogisticRegression(max_iter=1000), x, y, choices, seed)
+    linear_model = import_extra("sklearn.linear_model")
+    return _chosen(linear_model.LogisticRegression(max_iter=1000), x, y, choices, seed)
 
 
 def _chosen(classifier, x: np.ndarray, y: np.ndarray, choices: Sequence[float], seed: int, most: int = 30):
     """The classifier with the best of `choices`, fitted to all of x; chosen on at most `most` of the classes, for speed."""
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
-
+    selection = import_extra("sklearn.model_selection")
     classes, counts = np.unique(y, return_counts=True)
     splits = min(3, int(counts.min()))
     best = choices[len(choices) // 2]
     if len(choices) > 1 and splits > 1:
         some = np.isin(y, np.random.default_rng(seed).permutation(classes)[:most])
-        splitter = StratifiedKFold(splits, shuffle=True, random_state=seed)
-        best = GridSearchCV(classifier, {"C": list(choices)}, cv=splitter, refit=False).fit(x[some], y[some]).best_params_["C"]
+        splitter = selection.StratifiedKFold(splits, shuffle=True, random_state=seed)
+        best = (
+            selection.GridSearchCV(classifier, {"C": list(choices)}, cv=splitter, refit=False)
+            .fit(x[some], y[some])
+            .best_params_["C"]
+        )
     return classifier.set_params(C=best).fit(x, y)
 
 
@@ -186,9 +188,8 @@ def pooling_head(
     150 iterations: minutes for 40,000 images of 1,000 classes. The maps are computed in `precision`, "float32" or "bfloat16".
     Zhou et al. 2016, section 2.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
+    linear_model = import_extra("sklearn.linear_model")
+    ConvergenceWarning = import_extra("sklearn.exceptions").ConvergenceWarning
     images = images.aligned(model.wnids, model.classes)
     layer = f"conv{model.table[-1].number}"
     device = device_of(model)
@@ -203,7 +204,7 @@ def pooling_head(
     scale = float(features.std())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # close enough long before the last digit stands
-        fitted = LogisticRegression(C=c, max_iter=150).fit(features / scale, images.labels)
+        fitted = linear_model.LogisticRegression(C=c, max_iter=150).fit(features / scale, images.labels)
     coefficients, intercepts = fitted.coef_ / scale, fitted.intercept_
     if len(fitted.classes_) == 2:  # one row, for the second class against the first
         coefficients, intercepts = (

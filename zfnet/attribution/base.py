@@ -1,4 +1,4 @@
-"""What all attributions share: the form of their answer, and the gradient of a class's logit, its ReLUs perhaps redefined."""
+"""The result of an attribution, and the gradient of a logit with an optional rule for ReLUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zfnet.forward import evaluating, logits_of
 from zfnet.graph import UnsupportedNetwork
 from zfnet.validation import Target, check_input, resolve_target
 
-# What a rectified backward pass may meet beside rectifiers: steps that are linear, choose, or normalise.
+# Graph nodes that `rectify` leaves alone: linear, selecting or normalizing operations.
 PLAIN = (
     r"AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Rsub|Sub|Mul|Div|Neg|Sum|Mean|Cat|Stack|Split(WithSizes)?|Unbind|"
     r"Select|Slice|Index|Gather|View|AsStrided|ReshapeAlias|UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|"
@@ -26,11 +26,16 @@ PLAIN = (
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What a method says of N images. Values are raw: drawing normalises, and says how.
+    """The attribution of N images. Values are raw; drawing normalizes them.
 
-    `map` (N, 1, H, W) is the method's map, channels reduced as its paper does; `pixels` (N, C, H, W) keeps them, signed, and is
-    None for methods that have none. `target` (N,) is the class explained. `coarse` (N, 1, h, w) is a class-activation map
-    before it was enlarged, and `residual` (N,) what integrated gradients lack of completeness, in logits; of others None.
+    Attributes:
+        map: The map (N, 1, H, W), with channels reduced as in the method's paper.
+        pixels: The signed map (N, C, H, W), or None for a method without one.
+        method: The method's name in `zfnet.METHODS`.
+        target: The explained classes (N,).
+        coarse: A class-activation map (N, 1, h, w) before enlargement; None for other methods.
+        residual: The completeness error (N,) of integrated gradients, in logits; None for other
+            methods.
     """
 
     map: Tensor
@@ -42,45 +47,83 @@ class Attribution:
 
     @property
     def state(self) -> tuple[str, ...]:
-        """For each image "ok", or why its map says nothing: "all zero", or "not finite"."""
+        """The state of each image's map: "ok", "all zero" or "not finite"."""
         finite, zero = self.map.isfinite().flatten(1).all(1), (self.map == 0).flatten(1).all(1)
         pairs = zip(finite.tolist(), zero.tolist(), strict=True)
         return tuple("all zero" if z else "ok" if f else "not finite" for f, z in pairs)
 
 
 def forward(model: nn.Module, x: Tensor, watching: AbstractContextManager | None = None) -> tuple[Tensor, Tensor]:
-    """A copy of x that gradients reach, where they are enabled, and its logits (N, classes); `watching` spans the pass.
+    """Return a copy of x that collects gradients, and its logits (N, classes).
 
-    Raises ValueError for a bad x, and UnsupportedNetwork where the answer is not logits.
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W).
+        watching: A context that is entered around the forward pass.
+
+    Raises:
+        ValueError: If x is wrong, or if the weights are inference tensors.
+        UnsupportedNetwork: If the network does not return logits.
     """
     check_input(model, x)
     if any(weight.is_inference() for weight in model.parameters()):
-        raise ValueError("the network was made under torch.inference_mode, which bars gradients for good: make it outside")
+        raise ValueError("the network was built under torch.inference_mode, which disables gradients: build it outside")
     leaf = x.detach().clone().requires_grad_()
-    given = leaf.clone()  # a network that begins in place changes the clone
+    images = leaf.clone()  # an in-place first module overwrites the clone
     with watching or nullcontext():
-        logits = logits_of(model, given)
+        logits = logits_of(model, images)
     return leaf, logits
 
 
 def derivative(logits: Tensor, target: Tensor, below: Tensor) -> Tensor:
-    """The gradient of each image's target logit in `below`, like it. Raises UnsupportedNetwork where there is none."""
-    return slope(logits.gather(1, target[:, None].clone()), below)  # a clone, for the record takes none of inference mode
+    """Return the gradient of each image's target logit with respect to `below`.
+
+    Raises:
+        UnsupportedNetwork: If the logit does not depend on `below`.
+    """
+    return slope(logits.gather(1, target[:, None].clone()), below)  # autograd cannot save inference tensors
 
 
 def slope(value: Tensor, point: Tensor, *, keep: bool = False) -> Tensor:
-    """The gradient of the sum of values in a point; `keep` the record for another. Raises UnsupportedNetwork."""
-    found = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0] if value.requires_grad else None
-    if found is None:
-        raise UnsupportedNetwork("no gradient comes through the network: its forward pass detaches the signal from its input")
-    return found
+    """Return the gradient of the sum of `value` with respect to `point`.
+
+    Args:
+        value: Values of any shape.
+        point: The tensor to differentiate by.
+        keep: Whether to keep the graph for another backward pass.
+
+    Raises:
+        UnsupportedNetwork: If `value` does not depend on `point`.
+    """
+    g = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0] if value.requires_grad else None
+    if g is None:
+        raise UnsupportedNetwork("no gradient reaches the input: the network's forward pass detaches the signal")
+    return g
 
 
 def gradient(model: nn.Module, x: Tensor, target: Target = None, rule: Callable | None = None) -> tuple[Tensor, Tensor]:
-    """The gradient of each image's target logit in its pixels, like x, and the targets (N,).
+    """Return the gradient of each image's target logit with respect to its pixels.
 
-    The network is in evaluation mode meanwhile; its parameters and their `.grad` are not touched. `rule` replaces the backward
-    pass of every ReLU: see `rectify`.
+    The network runs in evaluation mode. Its parameters and their `.grad` stay untouched.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W).
+        target: A class, one class per image, or None for the predicted classes.
+        rule: A backward pass for every ReLU, as in `rectify`; None for the plain gradient.
+
+    Returns:
+        The gradient (N, C, H, W), and the targets (N,).
+
+    Raises:
+        ValueError: If x or target is wrong.
+        UnsupportedNetwork: If no gradient reaches x, or `rule` does not apply to the network.
+
+    Example:
+        >>> import torch, zfnet
+        >>> g, target = gradient(zfnet.mnist(), torch.zeros(2, 3, 28, 28), target=8)
+        >>> g.shape, target
+        (torch.Size([2, 3, 28, 28]), tensor([8, 8]))
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         leaf, logits = forward(model, x)
@@ -91,12 +134,18 @@ def gradient(model: nn.Module, x: Tensor, target: Target = None, rule: Callable 
 
 
 def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Give every ReLU between `leaf` and `logits` another backward pass: `rule(incoming, outgoing)`, of the signal, is sent on.
+    """Replace the backward pass of every ReLU between `leaf` and `logits` by `rule`.
 
-    The rule is hooked to the recorded pass and goes with it: nothing is left on the network. In that record a module, a
-    function and an in-place ReLU look alike, as does a clamping at 0 from below.
-    Raises UnsupportedNetwork for any other step that is not linear and no pooling or normalisation, for which no rule is
-    known.
+    The hooks belong to the autograd graph, so nothing remains on the network. The graph shows a
+    module, a function, an in-place ReLU and a clamp at 0 alike.
+
+    Args:
+        logits: The output of the forward pass.
+        leaf: Its input.
+        rule: Maps the signal from above and the gradient below to the signal below.
+
+    Raises:
+        UnsupportedNetwork: If the graph has another nonlinearity.
     """
 
     def hook(grad_inputs: tuple[Tensor, ...], grad_outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -107,27 +156,27 @@ def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tenso
         if is_rectifier(kind, node):
             node.register_hook(hook)
         elif not re.fullmatch(PLAIN, kind) or (kind == "Mul" and is_mask(node)):
-            what = "multiplies by a mask" if kind == "Mul" else f"applies {kind}"
+            operation = "multiplies by a mask" if kind == "Mul" else f"applies {kind}"
             raise UnsupportedNetwork(
-                f"the network {what}, for which guided backpropagation and the deconvnet have no rule; they need "
-                "ReLUs (nn.ReLU, F.relu, clamp at 0) between convolutions, dense layers, pooling and normalisation"
+                f"the network {operation}, for which guided backpropagation and the deconvnet have no rule; they need "
+                "ReLUs (nn.ReLU, F.relu, clamp at 0) between convolutions, dense layers, pooling and normalization"
             )
 
 
 def is_rectifier(kind: str, node: Any) -> bool:
-    """Whether a recorded step is max(0, x): a ReLU, or one written as a clamp."""
+    """Whether a graph node is max(0, x): a ReLU, or a clamp at 0 from below."""
     low, high = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
     return kind == "Relu" or (kind in ("Clamp", "ClampMin") and low == 0 and high is None)
 
 
 def is_mask(node: Any) -> bool:
-    """Whether a recorded product is with zeros and ones that have no gradient: perhaps a ReLU, spelt x * (x > 0)."""
+    """Whether a graph node multiplies by constant zeros and ones, as in x * (x > 0)."""
     factors = [f for f in (node._saved_self, node._saved_other) if isinstance(f, Tensor) and f.ndim and not f.requires_grad]
     return any(bool(((f == 0) | (f == 1)).all()) for f in factors)
 
 
 def between(top: Tensor, leaf: Tensor) -> list[Any]:
-    """The recorded steps through which `top` depends on `leaf`; those that only reach parameters are left out."""
+    """Return the graph nodes between `leaf` and `top`, without those that only reach parameters."""
     above: dict[Any, list[Any]] = {top.grad_fn: []}
     waiting: list[Any] = [top.grad_fn]
     while waiting:
@@ -138,9 +187,9 @@ def between(top: Tensor, leaf: Tensor) -> list[Any]:
             if below is not None:
                 above.setdefault(below, []).append(node)
     waiting = [node for node in above if getattr(node, "variable", None) is leaf]
-    found = dict.fromkeys(waiting)
+    reached = dict.fromkeys(waiting)
     while waiting:
-        fresh = [node for node in above[waiting.pop()] if node not in found]
-        found |= dict.fromkeys(fresh)
+        fresh = [node for node in above[waiting.pop()] if node not in reached]
+        reached |= dict.fromkeys(fresh)
         waiting += fresh
-    return list(found)
+    return list(reached)

@@ -1,6 +1,6 @@
-"""Attributions from the gradient of a class's logit: plain, averaged, integrated, and with another backward pass of ReLUs.
+"""Gradient attributions: plain, averaged, integrated, and with other backward passes of ReLUs.
 
-And of any unit of any layer, beside the deconvnet's projection of it: `unit_gradient`.
+`unit_gradient` is the counterpart of `zfnet.project` for any unit of any layer.
 """
 
 from __future__ import annotations
@@ -22,21 +22,55 @@ from zfnet.validation import expand_fill, resolve_target
 
 
 def saliency(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""How much the class's logit changes with each pixel: $M_{ij} = \max_c |\partial S / \partial x_{cij}|$.
+    r"""Return the largest absolute gradient over channels.
 
-    Simonyan, Vedaldi & Zisserman 2014, section 3. `x` (N, C, H, W), `target` a class, one for each image, or None: the
-    predicted one. `map` (N, 1, H, W) is 0 or more, in logits per unit of input; `pixels` (N, C, H, W) is the signed gradient.
-    Any `nn.Module` that returns logits will do. Raises ValueError for a bad x or target, UnsupportedNetwork.
+    $M_{ij} = \max_c |\partial S / \partial x_{cij}|$ for the logit S of the class: Simonyan,
+    Vedaldi & Zisserman 2014, section 3.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the predicted classes.
+
+    Returns:
+        `map` (N, 1, H, W) is 0 or more, in logits per unit of input; `pixels` (N, C, H, W) is the
+        signed gradient.
+
+    Raises:
+        ValueError: If x or target is wrong.
+        UnsupportedNetwork: If no gradient reaches x.
+
+    Example:
+        >>> import torch, zfnet
+        >>> saliency(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
+        torch.Size([2, 1, 28, 28])
     """
     g, target = gradient(model, x, target)
     return Attribution(strongest(g), g, "saliency", target)
 
 
 def gradient_x_input(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""The first-order share of each pixel in the logit: $M_{ij} = \sum_c x_{cij} \, \partial S / \partial x_{cij}$.
+    r"""Multiply the gradient by the input: each pixel's first-order share of the logit.
 
-    Shrikumar et al. 2016, "Not just a black box". `map` and `pixels` are signed, in logits. A pixel of the mean grey, which
-    is 0 in the input convention, gets 0 whatever the network makes of it. Arguments and errors as `saliency`.
+    $M_{ij} = \sum_c x_{cij} \, \partial S / \partial x_{cij}$: Shrikumar et al. 2016, "Not just a
+    black box". A pixel of the mean gray is 0 in the input convention, so its share is 0.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the predicted classes.
+
+    Returns:
+        `map` (N, 1, H, W) and `pixels` (N, C, H, W) are signed, in logits.
+
+    Raises:
+        ValueError: If x or target is wrong.
+        UnsupportedNetwork: If no gradient reaches x.
+
+    Example:
+        >>> import torch, zfnet
+        >>> gradient_x_input(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
+        torch.Size([2, 1, 28, 28])
     """
     g, target = gradient(model, x, target)
     pixels = g * x.detach()
@@ -54,23 +88,45 @@ def smoothgrad(
     batch: int = 8,
     progress: Callable = no_progress,
 ) -> Attribution:
-    r"""The saliency of the mean gradient over noisy copies: $\frac{1}{n} \sum \partial S(x + \epsilon) / \partial x$.
+    r"""Return the saliency of the mean gradient over noisy copies.
 
-    Smilkov et al. 2017, section 3. The noise $\epsilon$ is normal, its deviation `sigma` times the range max x - min x of the
-    image, from `generator` (None: one on the CPU, seed 0), and the same for every image and every `batch`, the number of
-    copies that live at once. The class is that of the clean image. `map` is the maximum of the absolute mean over channels, as
-    of `saliency`, to which it comes down without noise. Other arguments as there. Raises ValueError also for samples or batch
-    below 1, or a sigma below 0 or not finite.
+    $\frac{1}{n} \sum \partial S(x + \epsilon) / \partial x$: Smilkov et al. 2017, section 3. The
+    noise $\epsilon$ is normal. Without noise the result is `saliency`.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the predicted classes.
+            The prediction is that of the clean image.
+        samples: The number of noisy copies.
+        sigma: The standard deviation of the noise, as a share of the image's range max x - min x.
+        generator: The source of the noise; None uses a CPU generator with seed 0. All images get
+            the same noise.
+        batch: The number of copies per forward pass. It does not change the noise.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        `map` (N, 1, H, W) is the largest absolute mean gradient over channels; `pixels`
+        (N, C, H, W) is the signed mean gradient.
+
+    Raises:
+        ValueError: If x, target, samples, sigma or batch is wrong.
+        UnsupportedNetwork: If no gradient reaches x.
+
+    Example:
+        >>> import torch, zfnet
+        >>> smoothgrad(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, samples=2).map.shape
+        torch.Size([2, 1, 28, 28])
     """
     if not 0 <= sigma < float("inf"):
-        raise ValueError(f"sigma is a share of the image's range, 0 or more, got {sigma}")
+        raise ValueError(f"sigma must be a share of the image's range, 0 or more, got {sigma}")
     target = predicted(model, x, target)
     generator = generator or torch.Generator().manual_seed(0)
-    deviation, start = sigma * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))), generator.get_state()
+    deviation, state = sigma * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))), generator.get_state()
 
-    def noisy(n: int, numbers: range) -> Tensor:  # drawn one by one: so the size of a batch changes nothing
+    def noisy(n: int, numbers: range) -> Tensor:  # one draw per copy, so that `batch` has no effect
         if numbers.start == 0:
-            generator.set_state(start)
+            generator.set_state(state)
         noise = [torch.randn(x.shape[1:], generator=generator, dtype=x.dtype, device=generator.device) for _ in numbers]
         return x[n] + deviation[n] * torch.stack(noise).to(x.device)
 
@@ -88,22 +144,44 @@ def integrated_gradients(
     batch: int = 8,
     progress: Callable = no_progress,
 ) -> Attribution:
-    r"""The gradient along the straight way from a baseline b: $(x - b) \int_0^1 \partial S(b + a (x - b)) / \partial x \, da$.
+    r"""Integrate the gradient on the straight line from a baseline b to x.
 
-    Sundararajan, Taly & Yan 2017, section 3; the integral by the midpoint rule with `steps` points, of which `batch` live at
-    once. `baseline` is a number (0 is the mean grey), one for each channel, or a tensor that broadcasts to x. `pixels` and
-    `map`, their sum over channels, are signed, in logits. They sum to S(x) - S(b), the more exactly the more steps:
-    `residual` (N,) is what the sum lacks. Other arguments as `saliency`.
-    Raises ValueError also for steps or batch below 1, or a baseline that does not fit.
+    $(x - b) \int_0^1 \partial S(b + a (x - b)) / \partial x \, da$: Sundararajan, Taly & Yan 2017,
+    section 3, by the midpoint rule. The attributions sum to S(x) - S(b); more steps make the sum
+    more exact.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the predicted classes.
+        steps: The number of points of the integral.
+        baseline: A number (0 is the mean gray), one number per channel, or a tensor that
+            broadcasts to x.
+        batch: The number of points per forward pass.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        `pixels` (N, C, H, W) and `map` (N, 1, H, W), their sum over channels, are signed, in
+        logits. `residual` (N,) is S(x) - S(b) minus the sum of `pixels`.
+
+    Raises:
+        ValueError: If x, target, steps, baseline or batch is wrong.
+        UnsupportedNetwork: If no gradient reaches x.
+
+    Example:
+        >>> import torch, zfnet
+        >>> a = integrated_gradients(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, steps=2)
+        >>> a.map.shape, a.residual.shape
+        (torch.Size([2, 1, 28, 28]), torch.Size([2]))
     """
     target = predicted(model, x, target)
     base = expand_fill(baseline, x, "baseline")
 
-    def on_the_way(n: int, numbers: range) -> Tensor:
+    def interpolate(n: int, numbers: range) -> Tensor:
         share = (torch.tensor(numbers, dtype=x.dtype, device=x.device) + 0.5) / steps
         return torch.lerp(base[n], x[n], share[:, None, None, None])
 
-    pixels = (x - base).detach() * mean_gradient(model, on_the_way, target, steps, batch, progress)
+    pixels = (x - base).detach() * mean_gradient(model, interpolate, target, steps, batch, progress)
     with evaluating(model), torch.no_grad():
         ends = [forward(model, end)[1].gather(1, target[:, None])[:, 0] for end in (x, base)]
     residual = ends[0] - ends[1] - pixels.sum((1, 2, 3))
@@ -111,25 +189,59 @@ def integrated_gradients(
 
 
 def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""Back-propagation that each ReLU also rectifies: it sends down $R' = 1[f > 0] \, 1[R > 0] \, R$.
+    r"""Back-propagate with ReLUs that also rectify the signal: $R' = 1[f > 0] \, 1[R > 0] \, R$.
 
-    The gradient is $1[f > 0] \, R$. Springenberg et al. 2015, section 3.4: R is the signal that comes from above, f the
-    ReLU's input. `pixels` is signed, as the paper shows it; `map` is its maximum of the absolute over channels, for the paper
-    has none. ReLUs may be modules, functions, in place, used many times, or clamps at 0. Arguments as `saliency`.
-    Raises UnsupportedNetwork also for other nonlinearities, which have no such rule.
+    Springenberg et al. 2015, section 3.4: R is the signal from above, f the ReLU's input. The plain
+    gradient is $1[f > 0] \, R$. ReLUs may be modules, functions, in-place, shared, or clamps at 0.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the predicted classes.
+
+    Returns:
+        `pixels` (N, C, H, W) is signed, as in the paper; `map` (N, 1, H, W) is its largest absolute
+        value over channels, since the paper has no map.
+
+    Raises:
+        ValueError: If x or target is wrong.
+        UnsupportedNetwork: If the network has nonlinearities other than ReLUs.
+
+    Example:
+        >>> import torch, zfnet
+        >>> guided_backprop(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
+        torch.Size([2, 1, 28, 28])
     """
     g, target = gradient(model, x, target, rule=guide)
     return Attribution(strongest(g), g, "guided_backprop", target)
 
 
 def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""The deconvnet of a class's logit: each ReLU rectifies the signal alone, $R' = 1[R > 0] \, R$, whatever came up.
+    r"""Project a class's logit with the deconvnet: each ReLU passes $R' = 1[R > 0] \, R$.
 
-    Zeiler & Fergus, section 2.1, as Springenberg et al. 2015, Fig. 1, set it beside back-propagation. In a chain of layers it
-    is the project's own deconvnet from a signal of 1 in the logit (`project` seeds it with an activation), which skips
-    normalisation on the way down; in other networks, such as ResNet, it is the gradient with that rule, through
-    normalisations as they are. Without normalisation both are the same, and equal Captum's Deconvolution. `pixels` is signed,
-    `map` its maximum of the absolute over channels. Arguments and errors as `guided_backprop`.
+    Zeiler & Fergus, section 2.1; Springenberg et al. 2015, Fig. 1, compare it with
+    back-propagation. In a chain of modules this is `zfnet.project` from a signal of 1 in the logit,
+    and skips normalization on the way down. In other networks, such as ResNet, it is the gradient
+    with that rule, through normalization. Without normalization both agree with Captum's
+    Deconvolution.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the predicted classes.
+
+    Returns:
+        `pixels` (N, C, H, W) is signed; `map` (N, 1, H, W) is its largest absolute value over
+        channels.
+
+    Raises:
+        ValueError: If x or target is wrong.
+        UnsupportedNetwork: If the network has nonlinearities other than ReLUs.
+
+    Example:
+        >>> import torch, zfnet
+        >>> deconvnet(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
+        torch.Size([2, 1, 28, 28])
     """
     try:
         t = trace(model, x)
@@ -153,14 +265,34 @@ def unit_gradient(
     crop: bool = False,
     batch: int = 16,
 ) -> Projection:
-    r"""The gradient of one activation of each image in its pixels, or guided back-propagation of it, as a `Projection`.
+    r"""Return the gradient, plain or guided, of one activation of each image: $\partial a / \partial x$.
 
-    What `zfnet.project` shows by the deconvnet: the same units, chosen alike (`channel`, `position`, `crop` as there), their
-    gradient $\partial a / \partial x$ in the place of its signal. `guided`: each ReLU on the way also drops a negative signal,
-    Springenberg et al. 2015, section 3.4 and Fig. 3; a silent unit has neither. Networks are chains of modules, as for
-    `project`. `pixels` is in units of the activation per unit of input, where `project` begins with the activation itself. At
-    most `batch` units are passed back at once.
-    Raises UnknownLayer, UnsupportedNetwork, IndexError, ValueError as `zfnet.project`.
+    Springenberg et al. 2015, section 3.4 and Fig. 3. Units are selected as in `zfnet.project`,
+    whose signal starts with the activation itself. The gradient of a silent unit is 0.
+
+    Args:
+        model: A network that is a chain of modules.
+        x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
+        layer: A layer with weights: conv1, ..., fc8.
+        channel: A feature map, or one per result (M,).
+        position: (row, column), one per result (M, 2), or None for each map's strongest position.
+        guided: Whether each ReLU also drops negative signals.
+        crop: Whether to return the receptive fields instead of whole images.
+        batch: The number of units per backward pass.
+
+    Returns:
+        A `Projection` whose `pixels` are in units of the activation per unit of input.
+
+    Raises:
+        UnknownLayer: If the network has no such layer.
+        UnsupportedNetwork: If the network is not a chain of modules.
+        IndexError: If a channel or position is out of range.
+        ValueError: If x or batch is wrong.
+
+    Example:
+        >>> import torch, zfnet
+        >>> unit_gradient(zfnet.mnist(), torch.rand(2, 3, 28, 28), "conv2", 5).pixels.shape
+        torch.Size([2, 3, 28, 28])
     """
     p = project(model, x, layer, channel, position, crop=crop, batch=batch)
     images = x.expand(len(p.channel), *x.shape[1:])
@@ -180,17 +312,17 @@ def unit_gradient(
 
 
 def guide(incoming: Tensor, outgoing: Tensor) -> Tensor:
-    """Guided back-propagation's rule for a ReLU, of the signal before and after its mask: what is negative is dropped."""
+    """Drop the negative part of a ReLU's gradient: the rule of guided back-propagation."""
     return outgoing.clamp_min(0)
 
 
 def strongest(pixels: Tensor) -> Tensor:
-    """The maximum of the absolute over channels: (N, C, H, W) -> (N, 1, H, W)."""
+    """Return the largest absolute value over channels: (N, C, H, W) -> (N, 1, H, W)."""
     return pixels.abs().amax(1, keepdim=True)
 
 
 def predicted(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """The targets (N,), where None means the classes that the network predicts. Raises ValueError."""
+    """Return the targets (N,), where None means the predicted classes."""
     with evaluating(model), torch.no_grad():
         return resolve_target(target, forward(model, x)[1])
 
@@ -198,16 +330,19 @@ def predicted(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 def mean_gradient(
     model: nn.Module, copies: Callable[[int, range], Tensor], target: Tensor, count: int, batch: int, progress: Callable
 ) -> Tensor:
-    """The mean gradient over `count` copies of each image, `batch` at once; `copies(n, numbers)` gives some of image n's."""
+    """Average the gradient over `count` copies of each image, `batch` per pass.
+
+    `copies(n, numbers)` returns the copies of image n with these numbers.
+    """
     if count < 1 or batch < 1:
-        raise ValueError(f"the number of copies and of those at once must be at least 1, got {count} and {batch}")
+        raise ValueError(f"the number of copies and batch must be at least 1, got {count} and {batch}")
     chunks = [range(first, min(first + batch, count)) for first in range(0, count, batch)]
     jobs = [(n, numbers) for n in range(len(target)) for numbers in chunks]
     sums: list[Tensor] = []
     for n, numbers in progress(jobs, total=len(jobs), desc="gradients"):
-        found, _ = gradient(model, copies(n, numbers), target[n])
+        g, _ = gradient(model, copies(n, numbers), target[n])
         if numbers.start:
-            sums[n] += found.sum(0)
+            sums[n] += g.sum(0)
         else:
-            sums.append(found.sum(0))
+            sums.append(g.sum(0))
     return torch.stack(sums) / count

@@ -1,4 +1,4 @@
-"""Every attribution method by its name, and `explain`, which calls one."""
+"""Attribution methods by name, and `explain`, which calls one."""
 
 from __future__ import annotations
 
@@ -32,29 +32,51 @@ def occlusion(
     batch: int = 64,
     progress: Callable = no_progress,
 ) -> Attribution:
-    r"""The fall of the logit under an occluder: $M_{ij}$ is the mean of $S(x) - S(\tilde x)$ over those that cover (i, j).
+    r"""Average the drop of the logit, $S(x) - S(\tilde x)$, over the occluders that cover each pixel.
 
-    Zeiler & Fergus, section 4.2, from `zfnet.occlude`, whose maps are over the occluder's positions; here each pixel has the
-    mean of the occluders that cover it. `map` is signed, in logits: positive where covering lowers the class. Arguments and
-    errors as `zfnet.occlude`.
+    Zeiler & Fergus, section 4.2. The maps of `zfnet.occlude` are over occluder positions; this one
+    is over pixels.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        target: A class, one class per image, or None for the predicted classes.
+        size: The side of the occluder, in pixels.
+        stride: The distance between positions, in pixels; at most `size`.
+        fill: The content of the occluder: a number (0 is the mean gray), one number per channel, or
+            a tensor that broadcasts to x.
+        batch: The number of positions per forward pass.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        `map` (N, 1, H, W) is signed, in logits: positive where covering lowers the class.
+
+    Raises:
+        ValueError: If x, target, size, stride, fill or batch is wrong.
+        UnsupportedNetwork: If the network does not return logits.
+
+    Example:
+        >>> import torch, zfnet
+        >>> occlusion(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, size=8).map.shape
+        torch.Size([2, 1, 28, 28])
     """
     o = occlude(model, x, target, size=size, stride=stride, fill=fill, batch=batch, progress=progress)
-    fall = (o.baseline.logit.reshape(-1, 1, 1) - o.logit.reshape(len(x), *o.boxes.shape[:2])).to(x)  # (N, rows, cols)
+    drop = (o.baseline.logit.reshape(-1, 1, 1) - o.logit.reshape(len(x), *o.boxes.shape[:2])).to(x)  # (N, rows, cols)
     row, column = (covered(edges, n, x) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True))
-    total = row.T @ fall @ column  # (N, H, W): the occluders are products of rows and columns
+    total = row.T @ drop @ column  # (N, H, W): an occluder is a product of a row and a column span
     count = row.sum(0)[:, None] * column.sum(0)
     return Attribution((total / count)[:, None], None, "occlusion", o.target.reshape(-1))
 
 
 def spans(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows (rows, 2) and the columns (cols, 2), from and to, of a grid of boxes (rows, cols, 4)."""
+    """Return the row spans (rows, 2) and column spans (cols, 2) of a grid of boxes (rows, cols, 4)."""
     return boxes[:, 0, 0::2], boxes[0, :, 1::2]
 
 
 def covered(edges: Tensor, n: int, like: Tensor) -> Tensor:
-    """Which of n places each span (M, 2) covers: (M, n), 1 or 0."""
-    place = torch.arange(n, device=edges.device)
-    return ((place >= edges[:, :1]) & (place < edges[:, 1:])).to(like)
+    """Return 1 where a span (M, 2) covers one of n positions, else 0: (M, n)."""
+    position = torch.arange(n, device=edges.device)
+    return ((position >= edges[:, :1]) & (position < edges[:, 1:])).to(like)
 
 
 METHODS: dict[str, Callable[..., Attribution]] = {
@@ -73,15 +95,32 @@ METHODS: dict[str, Callable[..., Attribution]] = {
 
 
 def explain(model: nn.Module, x: Tensor, method: str, target: Target = None, **options) -> Attribution:
-    """Explain each image's class by a method of `zfnet.METHODS`; see there for its equation, and the options that it takes.
+    """Explain each image's class by a method of `zfnet.METHODS`.
 
-    `x` (N, C, H, W), `target` a class, one for each image (a sequence or tensor), or None: the predicted one. The answer's
-    `map` (N, 1, H, W) is raw, `pixels` (N, C, H, W) signed or None, and `state` says of each image whether its map is ok, all
-    zero, or not finite. Any `nn.Module` that returns logits will do for most methods; cam, guided_backprop, deconvnet and
-    guided_grad_cam say what they need.
-    Raises ValueError for an unknown method, a bad x or target; TypeError for an unknown option; UnknownLayer;
-    UnsupportedNetwork.
+    Args:
+        model: Any network that returns logits. cam, guided_backprop, deconvnet and guided_grad_cam
+            need more; see there.
+        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
+        method: A name in `zfnet.METHODS`, such as "grad_cam".
+        target: A class, one class per image, or None for the predicted classes.
+        **options: Options of the method; see its function.
+
+    Returns:
+        The attribution: `map` (N, 1, H, W), raw; `pixels` (N, C, H, W), signed, or None; and
+        `state`, which tells for each image whether its map is ok, all zero or not finite.
+
+    Raises:
+        ValueError: If the method is unknown, or x or target is wrong.
+        TypeError: If the method has no such option.
+        UnknownLayer: If an option names a layer that the network does not have.
+        UnsupportedNetwork: If the method does not apply to the network.
+
+    Example:
+        >>> import torch, zfnet
+        >>> a = zfnet.explain(zfnet.mnist(), torch.rand(2, 3, 28, 28), "saliency", target=8)
+        >>> a.map.shape, a.pixels.shape, a.method
+        (torch.Size([2, 1, 28, 28]), torch.Size([2, 3, 28, 28]), 'saliency')
     """
     if method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+        raise ValueError(f"{method!r} is not a method; available: {', '.join(METHODS)}")
     return METHODS[method](model, x, target, **options)

@@ -65,7 +65,7 @@ def ascend(
     `blur`: sigma in pixels, every fourth step (Yosinski et al. 2015, section 3). `jitter`: x shifts by up to that many pixels a
     step, around the border, by `generator` (None: seed 0; Mordvintsev et al. 2015). `variation` v (Mahendran & Vedaldi 2015).
     `frequency`: ascent on Fourier coefficients, each of the size that it has in natural images, 1/f, in `colours` (3, 3), such
-    as `colour_root` measures (Olah et al. 2017; Mordvintsev et al. 2018). Adam; pixels stay valid; `batch` bounds memory.
+    as `color_root` measures (Olah et al. 2017; Mordvintsev et al. 2018). Adam; pixels stay valid; `batch` bounds memory.
     Raises ValueError for bad arguments, UnknownLayer, UnsupportedNetwork.
     """
     check_input(model, x)
@@ -193,7 +193,7 @@ def to_frequencies(x: Tensor, colours: Tensor) -> Tensor:
     return torch.view_as_real(torch.fft.rfft2(plain, norm="ortho") / amplitudes(x.shape[-2:]).to(x)).contiguous()
 
 
-def colour_root(x: Tensor) -> Tensor:
+def color_root(x: Tensor) -> Tensor:
     r"""How the colours of images (N, 3, H, W) go together: the square root $C$ of their covariance, (3, 3), largest at 1.
 
     $C C^T$ is proportional to the covariance of red, green and blue over pixels: mostly grey, some blue against yellow.

@@ -1,4 +1,4 @@
-"""DeepDream: what a layer sees in a photograph, drawn into it: the ascent begins with an image, and names no target."""
+"""DeepDream: gradient ascent on a layer's activations, from a photograph."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from zfnet.validation import as_integers, check_input
 
 @dataclass(frozen=True, eq=False)
 class Dream:
-    """N images in which a layer's activations were amplified.
+    """N images in which a layer's activations are amplified.
 
-    `pixels` (N, 3, H, W) are valid images in the network's input convention; `before` and `after` (N,) are the layer's mean
-    squared activation in the given images and in these.
+    Attributes:
+        pixels: Valid images (N, 3, H, W) in the network's input convention.
+        before: The layer's mean squared activation (N,) in the input images.
+        after: The same (N,) in `pixels`.
     """
 
     pixels: Tensor
@@ -29,7 +31,7 @@ class Dream:
     after: Tensor
 
 
-@torch.inference_mode(False)  # inside a caller's too
+@torch.inference_mode(False)  # even inside a caller's inference mode
 def dream(
     model: nn.Module,
     x: Tensor,
@@ -45,24 +47,44 @@ def dream(
     batch: int = 8,
     progress: Callable = no_progress,
 ) -> Dream:
-    r"""Climb from images x (N, 3, H, W) to ones of larger activations: $\max_x \frac{1}{2} \overline{a(x)^2}$.
+    r"""Change images so that a layer's activations grow: $\max_x \frac{1}{2} \overline{a(x)^2}$.
 
-    a are a convolutional layer's maps, all or only those of `channel` (one or several numbers): what the layer sees a little of
-    it comes to see more of. A step is $x + r \, g / \overline{|g|}$, g the gradient and r the `rate` in units of input, so
-    that weak images move as far as strong ones; before it x shifts by up to `jitter` pixels, around the border, by `generator`
-    (None: seed 0). It is done at `octaves` sizes, each `zoom` times the one before, the last that of x: what was drawn is
-    enlarged and added to the image at the next size. Mordvintsev, Olah & Tyka 2015. No prior holds the pixels but their range.
+    Mordvintsev, Olah & Tyka 2015. A step is $x + r \, g / \overline{|g|}$ with the gradient g and
+    the rate r, so that weak images move as far as strong ones. Each octave enlarges what was drawn,
+    and adds it to the image at the next size.
 
-    Images are in the network's input convention; layers are those of `zfnet.trace`, or module paths in networks that are no
-    chain. At most `batch` images are in memory; an image comes out the same in every batch.
-    Networks must take the smaller sizes up to that layer; with `octaves=1` there are none.
-    Raises ValueError for bad arguments, a dense layer, sizes that a chain of modules does not take, or an image of which the
-    layer says nothing; UnknownLayer, UnsupportedNetwork.
+    Args:
+        model: Any network. It must take the smaller sizes up to `layer`.
+        x: Images (N, 3, H, W) in the network's input convention, float32 or float64.
+        layer: A convolutional layer as in `zfnet.trace`, or a module's path.
+        channel: One or several maps; None takes all.
+        octaves: The number of sizes; the last is that of x.
+        zoom: The ratio of successive sizes, above 1.
+        steps: The number of steps per octave.
+        rate: The step r, in units of input.
+        jitter: The largest shift before a step, in pixels; the image wraps around.
+        generator: The source of the shifts; None uses a CPU generator with seed 0.
+        batch: The number of images per forward pass. It does not change an image.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The images, and the layer's activation before and after.
+
+    Raises:
+        ValueError: If an argument is wrong, or the layer is dense or silent in an image.
+        UnknownLayer: If the network has no such layer.
+        UnsupportedNetwork: If no gradient reaches x.
+
+    Example:
+        >>> import torch, zfnet
+        >>> d = dream(zfnet.mnist(), torch.rand(1, 3, 28, 28), "conv1", octaves=1, steps=2)
+        >>> bool(d.after > d.before)
+        True
     """
     check_input(model, x)
     pixel_range(x)
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"images are made in float32 or float64, not {x.dtype}")
+        raise ValueError(f"images must be float32 or float64, got {x.dtype}")
     if min(batch, steps, octaves) < 1 or not 1 < zoom < float("inf") or jitter < 0 or not 0 < rate < float("inf"):
         raise ValueError(
             f"batch, steps and octaves must be at least 1, zoom above 1, jitter 0 or more and rate above 0; got "
@@ -77,10 +99,10 @@ def dream(
     def energy(images: Tensor) -> Tensor:
         maps = read(images)[layer]
         if maps.ndim != 4:
-            raise ValueError(f"{layer} has no maps: dreams are of a convolutional layer, which takes images of every size")
+            raise ValueError(f"{layer} has no maps; choose a convolutional layer")
         if chosen is not None:
             if not len(chosen) or bool(((chosen < 0) | (chosen >= maps.shape[1])).any()):
-                raise ValueError(f"channel must be of the {maps.shape[1]} of {layer}, got {channel}")
+                raise ValueError(f"channel must be from 0 to {maps.shape[1] - 1} in {layer}, got {channel}")
             maps = maps[:, chosen]
         return maps.square().mean((1, 2, 3))
 
@@ -90,21 +112,21 @@ def dream(
         with torch.no_grad():
             before = energy(image)
         if not before.all():
-            raise ValueError(f"{layer} is silent in image {int(rows[(before == 0).cpu()][0])}: there is nothing to amplify")
+            raise ValueError(f"{layer} is silent in image {int(rows[(before == 0).cpu()][0])}; choose another image or layer")
         drawn = image.new_zeros(*image.shape[:2], *sizes[0])
         for size, moves in zip(sizes, shifts, strict=True):
             base = F.interpolate(image, size, mode="bilinear", antialias=True) if size != image.shape[-2:] else image
             point = clip(base + F.interpolate(drawn, size, mode="bilinear"))
             for move in moves:
-                point = amplified(energy, point, move, rate)
+                point = amplify(energy, point, move, rate)
             drawn = point - base
         with torch.no_grad():
             parts.append((point, before, energy(point)))
     return Dream(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def amplified(energy: Callable[[Tensor], Tensor], x: Tensor, move: Sequence[int], rate: float) -> Tensor:
-    """One step up the energy from images x, shifted by `move` meanwhile."""
+def amplify(energy: Callable[[Tensor], Tensor], x: Tensor, move: Sequence[int], rate: float) -> Tensor:
+    """Return images x after one step up the energy, shifted by `move` before the step."""
     with torch.enable_grad():
         point = torch.roll(x, tuple(move), (2, 3)).requires_grad_()
         g = slope(energy(point) / 2, point)
