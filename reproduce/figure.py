@@ -522,10 +522,10 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
         torch.manual_seed(figure.seed)
         with torch.no_grad():
             result = _computed(script, context)
-        if prior and prior.verdict != "not run":  # it stays where the data are not here, or this is of a smaller scale
+        if prior and result.verdict == "not run":
+            return _kept(prior, folder, began, reason=result.note, ran=False)
+        if prior and prior.verdict != "not run":
             smaller = SCALES.index(_scale(result, figure, context)) > SCALES.index(prior.scale)
-            if result.verdict == "not run":
-                return _kept(prior, folder, began, reason=result.note, ran=False)
             if smaller and not force:
                 scale = _scale(result, figure, context)
                 return _kept(prior, folder, began, reason=f"The record's scale is larger than {scale}; --force replaces it.")

@@ -187,6 +187,8 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
             state[name] = tensor.float() * packed[f"{name}.scale"].view((-1,) + (1,) * (tensor.ndim - 1))
         elif not name.endswith(".weight.scale"):
             state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    if "input.centre" in state:  # its name in files written before it was spelled "center"
+        state["input.center"] = state.pop("input.centre")
     return state
 
 

@@ -71,6 +71,8 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
         raise ValueError(_ambiguous(text, [wnids[i] for i in matches]))
     if text.isdecimal() and int(text) < len(classes):
         return int(text)
+    if text.removeprefix("-").isdecimal():
+        raise ValueError(f"no class {text}: class numbers are 0 to {len(classes) - 1}")
     raise ValueError(f"no class {text!r}; {_suggestion(text, classes)}")
 
 

@@ -30,7 +30,7 @@ from zfnet.summary import Row, describe
 
 NINE = 9  # strongest images of a feature, and of a class
 THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
-BUDGET = 120  # seconds that the atlas of the sample photographs may take in `make figures`
+BUDGET = 60  # seconds that the atlas of the sample photographs may take in `make figures`
 # Raise these when what is computed changes: the table of activations (and all below), sheets and demos, the pages' numbers.
 TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 2, 2
 

@@ -53,15 +53,19 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out} must end in .safetensors")
-    if options.per_class < 0 or options.crops < 1:
-        raise UserError("--per-class must be at least 0, and --crops at least 1")
+    if min(options.per_class, options.minimum, options.seed) < 0 or options.crops < 1:
+        raise UserError("--per-class, --minimum and --seed must be at least 0, and --crops at least 1")
+    if options.out.exists():
+        raise UserError(f"--out {options.out} exists; remove it, or choose another file")
+    if options.exclude and not options.exclude.is_file():
+        raise UserError(f"--exclude {options.exclude}: no such file")
+    root = options.data / "train" if (options.data / "train").is_dir() else options.data
+    excluded = set(options.exclude.read_text().split()) if options.exclude else set()
+    _, files, labels = scan(root)
     try:
         teacher = distill.efficientnet_lite(options.variant)
     except distill.MissingTeacherError as error:
         raise UserError(str(error)) from None
-    root = options.data / "train" if (options.data / "train").is_dir() else options.data
-    excluded = set(options.exclude.read_text().split()) if options.exclude else set()
-    _, files, labels = scan(root)
     names = np.array([f"{file.parent.name}/{file.name}" for file in files])
     kept = np.flatnonzero(~np.isin(names, list(excluded)))
     resolution = distill.resolutions([files[i] for i in kept])

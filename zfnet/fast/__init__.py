@@ -28,7 +28,9 @@ ACCELERATIONS = {
     "zfnet.top.strongest_positions": "zfnet.fast.kernels.strongest_positions",
 }
 
-_enabled: ContextVar[bool] = ContextVar("zfnet.fast", default=os.environ.get("ZFNET_FAST", "1") != "0")
+_enabled: ContextVar[bool] = ContextVar(
+    "zfnet.fast", default=os.environ.get("ZFNET_FAST", "1").lower() not in ("0", "false", "no")
+)
 
 
 def is_enabled() -> bool:
@@ -38,7 +40,7 @@ def is_enabled() -> bool:
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Use the references alone inside this context."""
+    """Use the references alone inside this context. Threads started in it use accelerations again."""
     token = _enabled.set(False)
     try:
         yield
