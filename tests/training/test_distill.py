@@ -300,7 +300,7 @@ def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeyp
     assert "b/4.png" not in labels.names
 
 
-def test_a_missing_teacher_names_the_extra(tmp_path, monkeypatch, capsys):
+def test_a_missing_teacher_names_the_extra(tree, tmp_path, monkeypatch, capsys):
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -309,5 +309,16 @@ def test_a_missing_teacher_names_the_extra(tmp_path, monkeypatch, capsys):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert main(["distill-labels", "--data", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert main(["distill-labels", "--data", str(tree), "--out", str(tmp_path / "x.safetensors")]) == 2
     assert ".[distill]" in capsys.readouterr().err
+
+
+def test_wrong_options_of_the_command_are_one_line(tree, tmp_path, capsys):
+    out = tmp_path / "labels.safetensors"
+    command = ["distill-labels", "--data", str(tree), "--out", str(out)]
+    for wrong in (["--seed", "-1"], ["--minimum", "-5"], ["--exclude", str(tmp_path / "nothing")]):
+        assert main([*command, *wrong]) == 2
+        assert wrong[0] in capsys.readouterr().err
+    out.write_bytes(b"")
+    assert main(command) == 2
+    assert "exists; remove it" in capsys.readouterr().err
