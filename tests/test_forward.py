@@ -142,7 +142,7 @@ def test_a_network_made_for_inference_is_named():
     with torch.inference_mode():
         loaded, made = zfnet.load("imagenet65k"), zfnet.mnist()
     assert zfnet.explain(loaded, torch.zeros(1, 3, 224, 224), "saliency", 1).map.shape == (1, 1, 224, 224)
-    with pytest.raises(ValueError, match="made under torch.inference_mode"):
+    with pytest.raises(ValueError, match="built under torch.inference_mode"):
         zfnet.explain(made.eval(), torch.zeros(1, 3, 28, 28), "saliency", 1)
     x = torch.randn(1, 3, 28, 28)  # what needs no gradients goes on
     with torch.no_grad():
