@@ -84,7 +84,7 @@ class Augment:
 @dataclass(frozen=True, config=FORBID)
 class Optim:
     batch: Annotated[Int, Field(ge=1, le=10**6)] = 128
-    lr: Annotated[Float, Field(ge=0, le=1e30)] = 1e-2
+    lr: Annotated[Float, Field(ge=0, le=1000)] = 1e-2
     momentum: Annotated[Float, Field(ge=0, le=0.9999)] = 0.9
     nesterov: Bool = False
     # not in the paper, which follows Krizhevsky's recipe; not applied to biases and BatchNorm
