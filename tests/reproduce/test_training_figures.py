@@ -1,6 +1,7 @@
 """Figures 4 and 6 and bench_train on tiny trainings; what they measure, on arrays made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,8 @@ def test_figure_6_compares_only_networks_that_have_learnt():
 
 
 def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(tree, tmp_path, tiny, monkeypatch):
+    plan = replace(fig6_filters.PLANS["subset", "cpu"], lr=1e3)  # a training that no other test keeps in the cache
+    monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     monkeypatch.setattr("zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0)))
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])
