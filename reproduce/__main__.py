@@ -59,8 +59,8 @@ def list_figures(options: argparse.Namespace) -> int:
         print(f"{name:<21}{figure.title}" + (f" ({'; '.join(notes)})" if notes else ""))
         for corpus in corpora:
             record = read_record(options.out / corpus / name)
-            here = options.datasets is not None if figure.corpus else context.corpus == corpus
-            inputs = known_inputs(context, figure, corpus, hash_data=here)
+            has_data = options.datasets is not None if figure.corpus else context.corpus == corpus
+            inputs = known_inputs(context, figure, corpus, hash_data=has_data)
             print(f"{'':<21}{corpus}: {status(figure, script_folder(script), record, inputs)}")
     return OK
 
@@ -88,8 +88,8 @@ def make_figures(options: argparse.Namespace) -> int:
         chosen, names = list(dict.fromkeys(options.ids)), ""
     else:
         chosen, names = everyday(scripts, context), "the figures of `all`, which train nothing"
-    given = {name: getattr(options, name) for name in ("data", "datasets", "model", "weights", "scale")}
-    refusal = refuse_unused(given, (scripts[name].FIGURE for name in chosen), names)
+    arguments = {name: getattr(options, name) for name in ("data", "datasets", "model", "weights", "scale")}
+    refusal = refuse_unused(arguments, (scripts[name].FIGURE for name in chosen), names)
     if refusal:
         print(f"reproduce: {refusal}", file=sys.stderr)
         return WRONG

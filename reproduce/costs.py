@@ -53,8 +53,8 @@ def gtx_580_flops() -> float:
 
 def record_of(figure_id: str) -> Record | None:
     """The committed record of a figure that was run, on whichever data."""
-    found = (read_record(path.parent) for path in sorted(FIGURES.glob(f"*/{figure_id}/result.json")) if "@" not in str(path))
-    return next((record for record in found if record and record.verdict != "not run" and record.scale != "samples"), None)
+    records = (read_record(path.parent) for path in sorted(FIGURES.glob(f"*/{figure_id}/result.json")) if "@" not in str(path))
+    return next((record for record in records if record and record.verdict != "not run" and record.scale != "samples"), None)
 
 
 def cpu_flops() -> float:
