@@ -3,7 +3,16 @@
 from zfnet import alexnet, zfnet
 from zfnet import load as _load
 
-dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors", "tqdm", "filelock", "platformdirs"]
+dependencies = [
+    "torch",
+    "torchvision",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "tqdm",
+    "filelock",
+    "platformdirs",
+]
 __all__ = ["alexnet", "pretrained", "zfnet"]  # hub lists every public function of this module
 
 

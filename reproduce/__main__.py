@@ -31,14 +31,19 @@ def main(arguments: list[str] | None = None) -> int:
     from zfnet.memory import keep_freed_memory
 
     keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32: TF32 moves switches between near-equal cells
+    torch.backends.cudnn.allow_tf32 = (
+        False  # float32 is float32: TF32 moves switches between near-equal cells
+    )
     try:
         return COMMANDS[options.command](options)
     except (*WRONG_INPUT, OSError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
-        print("reproduce: interrupted; the same command continues, and finished figures are kept", file=sys.stderr)
+        print(
+            "reproduce: interrupted; the same command continues, and finished figures are kept",
+            file=sys.stderr,
+        )
         return INTERRUPTED
 
 
@@ -53,8 +58,14 @@ def list_figures(options: argparse.Namespace) -> int:
     for name, script in discover().items():
         figure = script.FIGURE
         corpora = [figure.corpus or gallery.COMMITTED[0]]
-        corpora += [c for c in gallery.COMMITTED if c not in corpora and (options.out / c / name / "result.json").exists()]
-        notes = [f"needs {', '.join(needs(figure))}"] * bool(needs(figure)) + ["trains"] * figure.trains
+        corpora += [
+            c
+            for c in gallery.COMMITTED
+            if c not in corpora and (options.out / c / name / "result.json").exists()
+        ]
+        notes = [f"needs {', '.join(needs(figure))}"] * bool(needs(figure)) + [
+            "trains"
+        ] * figure.trains
         notes += ["only by its id"] * figure.alone
         print(f"{name:<21}{figure.title}" + (f" ({'; '.join(notes)})" if notes else ""))
         for corpus in corpora:
@@ -81,20 +92,29 @@ def make_figures(options: argparse.Namespace) -> int:
     scripts = discover()
     unknown = [name for name in getattr(options, "ids", []) if name not in scripts]
     if unknown:
-        print(f"reproduce: no figure {', '.join(unknown)}; there are {', '.join(scripts)}", file=sys.stderr)
+        print(
+            f"reproduce: no figure {', '.join(unknown)}; there are {', '.join(scripts)}",
+            file=sys.stderr,
+        )
         return WRONG
     context = _context(options)
     if options.command == "run":
         chosen, names = list(dict.fromkeys(options.ids)), ""
     else:
         chosen, names = everyday(scripts, context), "the figures of `all`, which train nothing"
-    arguments = {name: getattr(options, name) for name in ("data", "datasets", "model", "weights", "scale")}
+    arguments = {
+        name: getattr(options, name) for name in ("data", "datasets", "model", "weights", "scale")
+    }
     refusal = refuse_unused(arguments, (scripts[name].FIGURE for name in chosen), names)
     if refusal:
         print(f"reproduce: {refusal}", file=sys.stderr)
         return WRONG
     context.check()
-    return dry_run(chosen, scripts, context, options) if options.dry_run else make(chosen, scripts, context, options)
+    return (
+        dry_run(chosen, scripts, context, options)
+        if options.dry_run
+        else make(chosen, scripts, context, options)
+    )
 
 
 def everyday(scripts: dict, context) -> list[str]:
@@ -116,10 +136,14 @@ def dry_run(chosen: list[str], scripts: dict, context, options: argparse.Namespa
     for f in forecasts:
         about = "" if f.reason else duration(f.seconds)
         place = f"{f.folder}{f' (has a result: {f.record.verdict})' if f.record else ''}"
-        print(f"{f.figure.id:<21}{f.action:<9}{f.scale:<9}{about:>9}  {f.source:<26}{f.data:<34}{f.reason or place}")
+        print(
+            f"{f.figure.id:<21}{f.action:<9}{f.scale:<9}{about:>9}  {f.source:<26}{f.data:<34}{f.reason or place}"
+        )
     able = [f for f in forecasts if not f.reason]
     total = duration(sum(f.seconds for f in able))
-    print(f"{len(able)} of {len(forecasts)} figures would be made, in about {total} without a cache. Nothing was computed.")
+    print(
+        f"{len(able)} of {len(forecasts)} figures would be made, in about {total} without a cache. Nothing was computed."
+    )
     return OK
 
 
@@ -140,14 +164,18 @@ def make(chosen: list[str], scripts: dict, context, options: argparse.Namespace)
         for name in bar:
             bar.set_description(name)
             try:
-                outcomes.append(run(scripts[name], context, options.out, options.force, options.allow_dirty))
+                outcomes.append(
+                    run(scripts[name], context, options.out, options.force, options.allow_dirty)
+                )
             except WRONG_INPUT:
                 raise  # wrong input, for all of them
             except Exception:
                 bar.write(traceback.format_exc())
                 failed.append(name)
     atlas_seconds = None
-    if options.command == "all" and options.data is None and options.model is None:  # others on demand: they take minutes
+    if (
+        options.command == "all" and options.data is None and options.model is None
+    ):  # others on demand: they take minutes
         atlas_seconds = _sample_atlas(context, options.out, failed)
     pages = gallery.write(options.out, only={outcome.folder.parent.name for outcome in outcomes})
     _closing_table(outcomes, failed, scripts, atlas_seconds)
@@ -174,11 +202,15 @@ def _sample_atlas(context, out: Path, failed: list[str]) -> float | None:
     return time.perf_counter() - began
 
 
-def _closing_table(outcomes: list, failed: list[str], scripts: dict, atlas_seconds: float | None) -> None:
+def _closing_table(
+    outcomes: list, failed: list[str], scripts: dict, atlas_seconds: float | None
+) -> None:
     from reproduce import atlas
     from reproduce.figure import SAMPLES
 
-    print(f"\n{'figure':<21}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}  written to, or why not")
+    print(
+        f"\n{'figure':<21}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}  written to, or why not"
+    )
     for outcome in outcomes:
         record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
@@ -200,7 +232,9 @@ def write_atlas(options: argparse.Namespace) -> int:
 
     began, context = time.perf_counter(), _context(options)
     context.check()
-    canonical.resolve(context, options.canonical)  # a wrong name is an error now, not after the pass
+    canonical.resolve(
+        context, options.canonical
+    )  # a wrong name is an error now, not after the pass
     page = atlas.write(context, options.out)
     if options.canonical:
         canonical.add(context, options.out, options.canonical)
@@ -212,7 +246,17 @@ def write_look(options: argparse.Namespace) -> int:
     from reproduce.atlas.look import look
 
     began, context = time.perf_counter(), _context(options)
-    return _wrote(look(context.model, context.network_name, options.image, options.out, options.atlas, context.progress), began)
+    return _wrote(
+        look(
+            context.model,
+            context.network_name,
+            options.image,
+            options.out,
+            options.atlas,
+            context.progress,
+        ),
+        began,
+    )
 
 
 def _context(options: argparse.Namespace):
@@ -225,7 +269,9 @@ def _context(options: argparse.Namespace):
     with join(options.device) as (_, device):
         progress = functools.partial(tqdm, dynamic_ncols=True)
         if options.command in ("run", "all"):
-            progress = functools.partial(progress, leave=False, position=1)  # below the bar of the figures
+            progress = functools.partial(
+                progress, leave=False, position=1
+            )  # below the bar of the figures
         return Context(
             options.model or DEFAULT_MODEL, getattr(options, "data", None), str(device), progress,
             getattr(options, "datasets", None), options.weights, getattr(options, "scale", None),

@@ -21,7 +21,9 @@ from zfnet.training.config import Config, load_config
 TRAIN, VAL, CLASSES = 1_281_167, 50_000, 1000  # images and classes of ImageNet 2012
 FORWARD, TRAINING = 2, 6  # floating-point operations per multiply-add
 GTX_580_DAYS = 12  # section 3 of the paper: 70 epochs on one GTX 580
-GPU_FLOPS = 10e12  # assumed: what a current GPU sustains in float32; `zfnet train --dry-run` measures yours
+GPU_FLOPS = (
+    10e12  # assumed: what a current GPU sustains in float32; `zfnet train --dry-run` measures yours
+)
 FIGURES = REPOSITORY / "figures"
 
 
@@ -37,7 +39,9 @@ def multiply_adds(config: Config) -> int:
 
 def training_operations(config: Config, images: int) -> float:
     """Floating-point operations of a training on `images` images per epoch."""
-    return float(TRAINING * multiply_adds(config) * images * sum(stage.epochs for stage in config.stages))
+    return float(
+        TRAINING * multiply_adds(config) * images * sum(stage.epochs for stage in config.stages)
+    )
 
 
 @functools.cache
@@ -53,8 +57,19 @@ def gtx_580_flops() -> float:
 
 def record_of(figure_id: str) -> Record | None:
     """The committed record of a figure that was run, on whichever data."""
-    records = (read_record(path.parent) for path in sorted(FIGURES.glob(f"*/{figure_id}/result.json")) if "@" not in str(path))
-    return next((record for record in records if record and record.verdict != "not run" and record.scale != "samples"), None)
+    records = (
+        read_record(path.parent)
+        for path in sorted(FIGURES.glob(f"*/{figure_id}/result.json"))
+        if "@" not in str(path)
+    )
+    return next(
+        (
+            record
+            for record in records
+            if record and record.verdict != "not run" and record.scale != "samples"
+        ),
+        None,
+    )
 
 
 def cpu_flops() -> float:
@@ -69,7 +84,10 @@ def trainings(figure: Figure, scale: str, kind: str) -> list[Config]:
     """The trainings of Table 2, Table 3 or Figure 6 at a scale, on a "cuda" or "cpu" device."""
     if figure.id == "fig6":
         plan = fig6_filters.PLANS[scale, kind]
-        return [ablations.recipe(plan, row, fig6_filters.FIGURE.seed) for row, _ in fig6_filters.RUNS.values()]
+        return [
+            ablations.recipe(plan, row, fig6_filters.FIGURE.seed)
+            for row, _ in fig6_filters.RUNS.values()
+        ]
     plan = ablations.PLANS[scale]
     if figure.id == "tab3":
         return [ablations.recipe(plan, name, 0) for name in ROWS]  # of one seed
@@ -85,7 +103,12 @@ def operations(figure: Figure, scale: str, kind: str, classes: int, train: int) 
     if figure.id == "fig4":
         searched = fig4_evolution.FIGURE.config["images"][scale] or train
         snapshots = len(fig4_evolution.FIGURE.paper["epochs shown"])
-        return float(FORWARD * multiply_adds(load_config(ablations.PAPER_RECIPE)) * min(searched, train) * snapshots)
+        return float(
+            FORWARD
+            * multiply_adds(load_config(ablations.PAPER_RECIPE))
+            * min(searched, train)
+            * snapshots
+        )
     plan = _plan(figure, scale, kind)
     used = min(plan.classes or classes, classes)
     images = min(used * plan.per_class, train) if plan.per_class else train
@@ -108,9 +131,13 @@ def estimate(figure: Figure, context: Context) -> tuple[float, str]:
     if figure.scales and context._tree is not None:
         classes, train, _ = context.tree_size
         rate, source = (
-            (GPU_FLOPS, "10 TFLOP/s assumed") if context.kind == "cuda" else (cpu_flops(), "tab3's images/s on a CPU")
+            (GPU_FLOPS, "10 TFLOP/s assumed")
+            if context.kind == "cuda"
+            else (cpu_flops(), "tab3's images/s on a CPU")
         )
-        return operations(figure, scale_of(figure, context), context.kind, classes, train) / rate, source
+        return operations(
+            figure, scale_of(figure, context), context.kind, classes, train
+        ) / rate, source
     record = record_of(figure.id)
     if record and (context.data or figure.corpus or "images" not in figure.inputs):
         return record.seconds, f"record on {record.inputs['corpus']}"

@@ -54,7 +54,11 @@ class Digits:
             out = Path(tempfile.mkdtemp(dir=cache_dir(), prefix="mnist-", suffix=".partial"))
             try:
                 with torch.enable_grad():  # figures are computed without gradients
-                    train(load_config(CONFIG), lambda split, side: self.train if split == "train" else self.test, out)
+                    train(
+                        load_config(CONFIG),
+                        lambda split, side: self.train if split == "train" else self.test,
+                        out,
+                    )
                 (out / "model.safetensors").replace(kept)
             finally:
                 shutil.rmtree(out)

@@ -36,7 +36,12 @@ from reproduce.digits import Digits
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError, sha256
 from zfnet.data import no_progress
-from zfnet.data.benchmarks import DatasetNotFoundError, load_caltech101, load_caltech256, load_voc2012
+from zfnet.data.benchmarks import (
+    DatasetNotFoundError,
+    load_caltech101,
+    load_caltech256,
+    load_voc2012,
+)
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.data.folders import load_folder, scan
 from zfnet.data.images import ImageError
@@ -62,9 +67,21 @@ from zfnet.training.evaluate import first_dense
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = "samples"
-DEFAULT_MODEL = "imagenet65k"  # the bundled network: its results go into folders without the name of a network
-PAPER = {"conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096}  # Fig. 3: maps, units
-SEARCH_VERSION = 1  # raise it when the shared search of the strongest activations returns something else
+DEFAULT_MODEL = (
+    "imagenet65k"  # the bundled network: its results go into folders without the name of a network
+)
+PAPER = {
+    "conv1": 96,
+    "conv2": 256,
+    "conv3": 384,
+    "conv4": 384,
+    "conv5": 256,
+    "fc6": 4096,
+    "fc7": 4096,
+}  # Fig. 3: maps, units
+SEARCH_VERSION = (
+    1  # raise it when the shared search of the strongest activations returns something else
+)
 
 
 class DirtyTreeError(RuntimeError):
@@ -72,8 +89,18 @@ class DirtyTreeError(RuntimeError):
 
 
 # Of the user's input, from which nothing can be made.
-WRONG_INPUT = (CheckpointError, DataError, DirtyTreeError, ImageError, ParallelError, UnknownLayer, UnsupportedNetwork)
-DATASETS: dict[str, Callable] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
+WRONG_INPUT = (
+    CheckpointError,
+    DataError,
+    DirtyTreeError,
+    ImageError,
+    ParallelError,
+    UnknownLayer,
+    UnsupportedNetwork,
+)
+DATASETS: dict[
+    str, Callable
+] = {  # that a figure may have of its own: (torchvision's folder, progress) -> images
     "caltech101": lambda root, progress: load_caltech101(root, progress=progress),
     "caltech256": lambda root, progress: load_caltech256(root, progress=progress),
     "voc2012 train": lambda root, progress: load_voc2012(root, "train", progress=progress),
@@ -191,7 +218,9 @@ class Context:
         found = [f"no layer {name[-1]}" for name in PAPER if name not in there]
         for name, size in PAPER.items():
             own = len(cast(torch.Tensor, there[name].weight)) if name in there else size
-            found += [f"{own:,} {'maps' if name[0] == 'c' else 'units'} in layer {name[-1]}"] * (own != size)
+            found += [f"{own:,} {'maps' if name[0] == 'c' else 'units'} in layer {name[-1]}"] * (
+                own != size
+            )
         if self.tied:
             found.append("a first dense layer that sees only each map's mean, not its places")
         if not any(name.startswith("norm") for name, _ in self.model.named_children()):
@@ -266,8 +295,13 @@ class Context:
     def _model(self) -> Network:
         model = cast(Network, load_network(self.model_name, self.weights))
         if self.foreign:
-            trained_on = 1_281_167 if self.weights is None else 0  # images; unknown for given weights
-            model.info = {"sha256": sha256(model.state_dict(), {"name": self.model_name}), "training_images": trained_on}
+            trained_on = (
+                1_281_167 if self.weights is None else 0
+            )  # images; unknown for given weights
+            model.info = {
+                "sha256": sha256(model.state_dict(), {"name": self.model_name}),
+                "training_images": trained_on,
+            }
         return model.to(self.device)
 
     @functools.cached_property
@@ -281,9 +315,17 @@ class Context:
 
     @functools.cached_property
     def _top(self) -> TopActivations:
-        path = cache_dir() / f"top-{digest(self._model.info['sha256'], self._images.digest, SEARCH_VERSION)[:20]}.safetensors"
+        path = (
+            cache_dir()
+            / f"top-{digest(self._model.info['sha256'], self._images.digest, SEARCH_VERSION)[:20]}.safetensors"
+        )
         search = functools.partial(
-            top_activations, self._model, self._images, groups=self._images.groups, progress=self.progress, state=path
+            top_activations,
+            self._model,
+            self._images,
+            groups=self._images.groups,
+            progress=self.progress,
+            state=path,
         )
         try:
             return search()
@@ -335,7 +377,10 @@ class Context:
     @functools.cached_property
     def _snapshots(self) -> dict[int, Path]:
         folder = Path(self.model_name).expanduser().parent / "snapshots"
-        return {int(path.stem.removeprefix("epoch-")): path for path in sorted(folder.glob("epoch-*.safetensors"))}
+        return {
+            int(path.stem.removeprefix("epoch-")): path
+            for path in sorted(folder.glob("epoch-*.safetensors"))
+        }
 
     @property
     def kind(self) -> str:
@@ -347,7 +392,11 @@ class Context:
         """The scale of a result that uses the images: the paper's, a subset, or the sample photographs."""
         if self.data is None:
             return "samples"
-        return "paper" if len(self._images) == 50_000 and self._model.info["training_images"] > 1_200_000 else "subset"
+        return (
+            "paper"
+            if len(self._images) == 50_000 and self._model.info["training_images"] > 1_200_000
+            else "subset"
+        )
 
     def identity(self, figure: Figure) -> dict[str, str]:
         """The hashes of a figure's declared inputs, for its cache key and its record."""
@@ -365,7 +414,9 @@ class Context:
         if "device" in figure.inputs:
             identity["device"] = torch.device(self.device).type
         if "snapshots" in figure.inputs:
-            hashes = [(epoch, zfnet.load(path).info["sha256"]) for epoch, path in self._snapshots.items()]
+            hashes = [
+                (epoch, zfnet.load(path).info["sha256"]) for epoch, path in self._snapshots.items()
+            ]
             identity["snapshots"] = digest(*hashes) if hashes else "absent"
         own = {name: self.dataset(name) for name in DATASETS if name in figure.inputs}
         if "pretraining" in figure.inputs and any(own.values()):  # else nothing is compared with it
@@ -394,7 +445,10 @@ def unsuitable_network(figure: Figure, context: Context) -> str:
     if figure.network == "zfnet":
         return f"It needs a network of this package, and {name} is torchvision's."
     try:
-        chain(context.model, torch.zeros(1, 3, context.model.size, context.model.size, device=context.device))
+        chain(
+            context.model,
+            torch.zeros(1, 3, context.model.size, context.model.size, device=context.device),
+        )
     except UnsupportedNetwork as error:
         return f"It needs a network that the deconvnet can invert: {error}."
     return ""
@@ -411,7 +465,10 @@ def result_folder(figure: Figure, context: Context, out: Path) -> Path:
         folder = folder.with_name(f"{folder.name}@{context.network_name}")
         checkpoint = context.checkpoint
         records = [read_record(path.parent) for path in folder.glob("*/result.json")]
-        if any(record and record.inputs.get("checkpoint", checkpoint) != checkpoint for record in records):
+        if any(
+            record and record.inputs.get("checkpoint", checkpoint) != checkpoint
+            for record in records
+        ):
             folder = folder.with_name(f"{folder.name}-{checkpoint[:8]}")
     return folder / figure.id
 
@@ -451,7 +508,9 @@ def imagenette() -> Path:
             Imagenette(str(partial), split="val", size="320px", download=True)
             os.replace(partial, root)
         except (OSError, RuntimeError) as error:
-            raise DataError(f"Imagenette could not be downloaded ({error}); give DATA=/path/to/imagenet instead") from None
+            raise DataError(
+                f"Imagenette could not be downloaded ({error}); give DATA=/path/to/imagenet instead"
+            ) from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return root / "imagenette2-320"
@@ -491,11 +550,15 @@ def is_committed(folder: Path) -> bool:
     """Whether git tracks files in a folder."""
     if not folder.is_dir():
         return False
-    listed = subprocess.run(["git", "ls-files", "."], cwd=folder, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "."], cwd=folder, capture_output=True, text=True, check=False
+    )
     return bool(listed.stdout.strip())
 
 
-def run(script: ModuleType, context: Context, out: Path, force: bool = False, allow_dirty: bool = False) -> Outcome:
+def run(
+    script: ModuleType, context: Context, out: Path, force: bool = False, allow_dirty: bool = False
+) -> Outcome:
     """Make one figure in its `result_folder`, unless a record with the same key and its pictures are there.
 
     Raises:
@@ -508,7 +571,12 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
     hashes = keys.file_hashes(figure, script_folder(script))
     key = keys.key(figure, inputs, hashes)
     prior = read_record(folder)
-    if prior and not force and prior.key == key and all((folder / name).exists() for name in prior.files):
+    if (
+        prior
+        and not force
+        and prior.key == key
+        and all((folder / name).exists() for name in prior.files)
+    ):
         return _kept(prior, folder, began)
 
     if not allow_dirty and is_committed(folder.parent) and sources_changed():
@@ -528,11 +596,18 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
             smaller = SCALES.index(_scale(result, figure, context)) > SCALES.index(prior.scale)
             if smaller and not force:
                 scale = _scale(result, figure, context)
-                return _kept(prior, folder, began, reason=f"The record's scale is larger than {scale}; --force replaces it.")
+                return _kept(
+                    prior,
+                    folder,
+                    began,
+                    reason=f"The record's scale is larger than {scale}; --force replaces it.",
+                )
         _save(arrays, key, result)
     with plot.style():
         empty = result.verdict == "not run" and not result.arrays
-        pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = {} if empty else script.draw(result)
+        pictures: dict[str, matplotlib.figure.Figure | np.ndarray] = (
+            {} if empty else script.draw(result)
+        )
         for name, picture in pictures.items():
             if isinstance(picture, np.ndarray):
                 write_gif(picture, folder / name)
@@ -541,7 +616,9 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
                     write_figure(picture, folder / name, quality=quality)
                     if (folder / name).stat().st_size <= 400_000:
                         break
-    for stale in (path for kind in ("png", "jpg", "gif") for path in folder.glob(f"*.{kind}")):  # of an earlier version
+    for stale in (
+        path for kind in ("png", "jpg", "gif") for path in folder.glob(f"*.{kind}")
+    ):  # of an earlier version
         if stale.name not in pictures:
             stale.unlink()
     record = Record(
@@ -556,11 +633,15 @@ def run(script: ModuleType, context: Context, out: Path, force: bool = False, al
     return replace(_kept(record, folder, began), cached=False)
 
 
-def _kept(record: Record, folder: Path, began: float, reason: str = "", ran: bool = True) -> Outcome:
+def _kept(
+    record: Record, folder: Path, began: float, reason: str = "", ran: bool = True
+) -> Outcome:
     """The outcome of a figure that has a record; for one that says "not run", the reason is its note."""
     if record.verdict == "not run":
         reason, ran = record.note, False
-    return Outcome(record, time.perf_counter() - began, cached=True, folder=folder, reason=reason, ran=ran)
+    return Outcome(
+        record, time.perf_counter() - began, cached=True, folder=folder, reason=reason, ran=ran
+    )
 
 
 def _computed(script: ModuleType, context: Context) -> Result:
@@ -584,7 +665,9 @@ def _scale(result: Result, figure: Figure, context: Context) -> str:
 def _save(path: Path, key: str, result: Result) -> None:
     about = {name: getattr(result, name) for name in ("measured", "verdict", "n", "note", "scale")}
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, __about__=np.array(json.dumps(about | {"key": key})), **result.arrays)  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(
+            file, __about__=np.array(json.dumps(about | {"key": key})), **result.arrays
+        )  # pyright: ignore[reportArgumentType]
 
 
 def _load(path: Path, key: str) -> Result | None:
@@ -594,7 +677,9 @@ def _load(path: Path, key: str) -> Result | None:
             about = json.loads(str(file["__about__"]))
             if about.pop("key") != key:
                 return None
-            return Result(arrays={name: file[name] for name in file.files if name != "__about__"}, **about)
+            return Result(
+                arrays={name: file[name] for name in file.files if name != "__about__"}, **about
+            )
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
 

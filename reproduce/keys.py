@@ -32,7 +32,10 @@ def plain(config: Mapping[str, Any]) -> Any:
 def file_hashes(figure: Figure, folder: Path) -> dict[str, str]:
     """A hash of the contents of each YAML file that a figure declares, by name; comments do not count."""
     parsed = {name: yaml.safe_load((folder / name).read_text("utf-8")) for name in figure.files}
-    return {name: digest(json.dumps(contents, sort_keys=True, default=str)) for name, contents in parsed.items()}
+    return {
+        name: digest(json.dumps(contents, sort_keys=True, default=str))
+        for name, contents in parsed.items()
+    }
 
 
 def key(figure: Figure, inputs: Mapping[str, str], files: Mapping[str, str]) -> str:
@@ -46,8 +49,15 @@ def key(figure: Figure, inputs: Mapping[str, str], files: Mapping[str, str]) -> 
     Returns:
         A sha256 in hexadecimal.
     """
-    parts = {"id": figure.id, "version": figure.version, "config": plain(figure.config), "seed": figure.seed}
-    return digest(json.dumps(parts | {"inputs": dict(inputs), "files": dict(files)}, sort_keys=True))
+    parts = {
+        "id": figure.id,
+        "version": figure.version,
+        "config": plain(figure.config),
+        "seed": figure.seed,
+    }
+    return digest(
+        json.dumps(parts | {"inputs": dict(inputs), "files": dict(files)}, sort_keys=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,11 +70,15 @@ class Status:
 
     def __str__(self) -> str:
         differs = f": {', '.join(self.differs)}" if self.differs else ""
-        unchecked = f" (not checked, data not here: {', '.join(self.unchecked)})" if self.unchecked else ""
+        unchecked = (
+            f" (not checked, data not here: {', '.join(self.unchecked)})" if self.unchecked else ""
+        )
         return self.state + differs + unchecked
 
 
-def status(figure: Figure, folder: Path, record: Record | None, inputs: Mapping[str, str]) -> Status:
+def status(
+    figure: Figure, folder: Path, record: Record | None, inputs: Mapping[str, str]
+) -> Status:
     """Compare a record with what its figure declares now.
 
     Args:

@@ -23,7 +23,11 @@ def notebook(text: str) -> dict:
     for number, part in enumerate(BLOCK.split(text)):  # text, block, text, ...
         if not part.strip():
             continue
-        cell = {"id": f"cell-{number}", "metadata": {}, "cell_type": "code" if number % 2 else "markdown"}
+        cell = {
+            "id": f"cell-{number}",
+            "metadata": {},
+            "cell_type": "code" if number % 2 else "markdown",
+        }
         if number % 2:
             cell |= {"execution_count": None, "outputs": []}
             part = INLINE + part if number == 1 else part

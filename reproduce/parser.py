@@ -15,7 +15,9 @@ NETWORK = "bundled network, checkpoint file (.safetensors), or torchvision:NAME 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands. Options that name inputs default to None, so that an unused one can be refused."""
-    parser = argparse.ArgumentParser(prog="python -m reproduce", description="Regenerate the paper's figures and tables.")
+    parser = argparse.ArgumentParser(
+        prog="python -m reproduce", description="Regenerate the paper's figures and tables."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_list(commands)
     _add_figures(commands)
@@ -39,7 +41,9 @@ def _add_figures(commands) -> None:
     for name, text in texts.items():
         sub = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         if name == "run":
-            sub.add_argument("ids", nargs="+", metavar="ID", help="ids of figures, as `list` shows them")
+            sub.add_argument(
+                "ids", nargs="+", metavar="ID", help="ids of figures, as `list` shows them"
+            )
         _add_data(sub)
         _add_network(sub)
         sub.add_argument(
@@ -52,33 +56,56 @@ def _add_figures(commands) -> None:
             "--allow-dirty", action="store_true",
             help="write committed records although the sources have uncommitted changes (default: refuse)",
         )  # fmt: skip
-        sub.add_argument("--force", action="store_true", help="replace results that exist (default: keep them)")
-        sub.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing (default: off)")
+        sub.add_argument(
+            "--force", action="store_true", help="replace results that exist (default: keep them)"
+        )
+        sub.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="show what would be done, and do nothing (default: off)",
+        )
 
 
 def _add_pages(commands) -> None:
-    sub = commands.add_parser("gallery", help="write the HTML pages, RESULTS.md and the README's table from recorded results")
+    sub = commands.add_parser(
+        "gallery",
+        help="write the HTML pages, RESULTS.md and the README's table from recorded results",
+    )
     _add_out(sub)
     sub = commands.add_parser("notebook", help="write the course as a Jupyter notebook")
     sub.add_argument(
         "--out", type=Path, default=notebook.COURSE.with_name("course.ipynb"), metavar="PATH",
         help="file to write, or folder to write course.ipynb into (default: reproduce/lectures/course.ipynb)",
     )  # fmt: skip
-    sub = commands.add_parser("replication", help="write the table of costs at the paper's scale into docs/replication.md")
+    sub = commands.add_parser(
+        "replication", help="write the table of costs at the paper's scale into docs/replication.md"
+    )
     sub.add_argument(
-        "--out", type=Path, default=REPLICATION, metavar="FILE", help="page to update (default: docs/replication.md)"
+        "--out",
+        type=Path,
+        default=REPLICATION,
+        metavar="FILE",
+        help="page to update (default: docs/replication.md)",
     )
 
 
 def _add_atlas(commands) -> None:
-    sub = commands.add_parser("atlas", help="write a page for every feature and class of a network; continues where it stopped")
+    sub = commands.add_parser(
+        "atlas",
+        help="write a page for every feature and class of a network; continues where it stopped",
+    )
     sub.add_argument(
         "--data", metavar="PATH",
         help="ImageNet-like tree with val/<wnid>/*.JPEG, or imagenette (default: the sample photographs)",
     )  # fmt: skip
     _add_network(sub)
     sub.add_argument(
-        "-o", "--out", type=Path, default=ATLAS, metavar="DIR", help="folder to write (default: figures/samples/atlas)"
+        "-o",
+        "--out",
+        type=Path,
+        default=ATLAS,
+        metavar="DIR",
+        help="folder to write (default: figures/samples/atlas)",
     )
     sub.add_argument(
         "--canonical", nargs="+", default=[], metavar="NAME",
@@ -112,10 +139,19 @@ def _add_network(sub: argparse.ArgumentParser) -> None:
         "--weights", metavar="PATH",
         help="for torchvision:NAME: file of weights, or random (default: torchvision's pretrained weights)",
     )  # fmt: skip
-    sub.add_argument("--device", default="auto", metavar="NAME", help="cuda or cpu (default: cuda if available, else cpu)")
+    sub.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="cuda or cpu (default: cuda if available, else cpu)",
+    )
 
 
 def _add_out(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--out", type=Path, default=gallery.FIGURES, metavar="DIR", help="folder of the results (default: figures)"
+        "--out",
+        type=Path,
+        default=gallery.FIGURES,
+        metavar="DIR",
+        help="folder of the results (default: figures)",
     )

@@ -37,21 +37,37 @@ CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reproduce.release", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="the tree it was trained on; val/ is evaluated")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="the tree it was trained on; val/ is evaluated"
+    )
     parser.add_argument("--name", default="imagenet65k")
     parser.add_argument("--precision", default="int8", choices=("float16", "int8"))
-    parser.add_argument("--ten-crops", action="store_true", help="measure the paper's ten crops too: ten times as long")
     parser.add_argument(
-        "--hardware", action="append", default=[], help="what it was trained on, for the card; once, or once for each cycle"
+        "--ten-crops",
+        action="store_true",
+        help="measure the paper's ten crops too: ten times as long",
     )
-    parser.add_argument("--note", action="append", default=[], help="a further line for the card's limits; may be repeated")
+    parser.add_argument(
+        "--hardware",
+        action="append",
+        default=[],
+        help="what it was trained on, for the card; once, or once for each cycle",
+    )
+    parser.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        help="a further line for the card's limits; may be repeated",
+    )
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
 
     progress = functools.partial(tqdm, leave=False)
     try:
         model = zfnet.load(options.checkpoint, folded=False).to(options.device)
-        skip = model.info.get("config", {}).get("data", {}).get("skip_unreadable", False)  # as when it was trained
+        skip = (
+            model.info.get("config", {}).get("data", {}).get("skip_unreadable", False)
+        )  # as when it was trained
         load = functools.partial(load_folder, skip_unreadable=skip, progress=progress)
         train, images = (load(options.data / split) for split in ("train", "val"))
     except (CheckpointError, DataError) as error:
@@ -59,9 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fast = resolve_precision(Config(), device_of(model)).precision
     cycles = len(cycles_of(model))
     if len(options.hardware) > 1 and len(options.hardware) != cycles:
-        parser.error(f"--hardware is given {len(options.hardware)} times, for {cycles} cycles of training")
+        parser.error(
+            f"--hardware is given {len(options.hardware)} times, for {cycles} cycles of training"
+        )
     if model.info["data"] != train.digest:
-        parser.error(f"{options.data} has other training images than those that {options.checkpoint.name} was trained on")
+        parser.error(
+            f"{options.data} has other training images than those that {options.checkpoint.name} was trained on"
+        )
     model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), train, fast)
     before = measure(model, images, "before packing", fast)
     target = BUNDLED / f"{options.name}.safetensors"
@@ -73,7 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trial.unlink(missing_ok=True)  # it would be loaded as a bundled one
     after = measure(packed, images, "after packing", fast)
     exact = after if fast == "float32" else measure(packed, images, "after packing", "float32")
-    ten = {"accuracy, ten crops": measure(packed, images, "after packing", fast, views=10)} if options.ten_crops else {}
+    ten = (
+        {"accuracy, ten crops": measure(packed, images, "after packing", fast, views=10)}
+        if options.ten_crops
+        else {}
+    )
 
     model.info = {key: value for key, value in model.info.items() if key != "sha256"} | {
         "packing": options.precision,
@@ -86,13 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     zfnet.save(model, target, precision=options.precision)
     write_card(target, sorted(np.bincount(train.labels).tolist()), options.hardware, options.note)
-    print(f"wrote {target.name}, {CARD.name}: top-1 {exact['top1']:.2f} %, top-5 {exact['top5']:.2f} %")
+    print(
+        f"wrote {target.name}, {CARD.name}: top-1 {exact['top1']:.2f} %, top-5 {exact['top5']:.2f} %"
+    )
     return 0
 
 
 def write_card(released: Path, counts: list[int], hardware: list[str], notes: list[str]) -> None:
     """MODEL_CARD.md of a released network; `counts` are of training images, by class, smallest first."""
-    card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
+    card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(
+        TEMPLATE.read_text()
+    )
     model = zfnet.load(released)
     cycles = cycles_of(model)
     text = card.render(
@@ -129,8 +157,15 @@ def cycles_of(model: Network) -> list[dict]:
 def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The pooling head, fitted on as many training images of each class as an epoch draws."""
     most = model.info["config"]["data"]["per_class"]
-    chosen = np.sort(epoch_order(images.labels, most, torch.Generator()))  # in the order in which they lie on disk
-    return pooling_head(model, images.subset(chosen), precision=precision, progress=functools.partial(tqdm, leave=False))
+    chosen = np.sort(
+        epoch_order(images.labels, most, torch.Generator())
+    )  # in the order in which they lie on disk
+    return pooling_head(
+        model,
+        images.subset(chosen),
+        precision=precision,
+        progress=functools.partial(tqdm, leave=False),
+    )
 
 
 @torch.inference_mode()
@@ -141,23 +176,49 @@ def head_accuracy(model: Network, images: Images) -> dict[str, float]:
     assert model.cam_head is not None
     weight, bias = (tensor.to(device_of(model)) for tensor in model.cam_head)
     hits = []
-    for part in tqdm(np.array_split(np.arange(len(images)), -(-len(images) // 100)), desc="pooling head", leave=False):
+    for part in tqdm(
+        np.array_split(np.arange(len(images)), -(-len(images) // 100)),
+        desc="pooling head",
+        leave=False,
+    ):
         maps = trace(model, images.batch(part).to(weight.device), until=layer)[layer]
         labels = torch.from_numpy(images.labels[part]).to(weight.device)
-        hits.append((maps.mean((2, 3)) @ weight.T + bias).topk(min(5, len(bias))).indices == labels[:, None])
+        hits.append(
+            (maps.mean((2, 3)) @ weight.T + bias).topk(min(5, len(bias))).indices == labels[:, None]
+        )
     found = torch.cat(hits).float()
-    return {"top1": round(100 * float(found[:, 0].mean()), 2), "top5": round(100 * float(found.any(1).float().mean()), 2)}
+    return {
+        "top1": round(100 * float(found[:, 0].mean()), 2),
+        "top5": round(100 * float(found.any(1).float().mean()), 2),
+    }
 
 
-def measure(model: Network, images: Images, title: str, precision: str, views: int = 1) -> dict[str, float | int | str]:
+def measure(
+    model: Network, images: Images, title: str, precision: str, views: int = 1
+) -> dict[str, float | int | str]:
     """Accuracy in percent, with its protocol."""
     print(f"evaluating {title}, {precision}, {views} views")
-    scores = evaluate(model, images, views=views, precision=precision, progress=functools.partial(tqdm, leave=False))
+    scores = evaluate(
+        model,
+        images,
+        views=views,
+        precision=precision,
+        progress=functools.partial(tqdm, leave=False),
+    )
     crops = "one centre crop" if views == 1 else "ten crops"
     protocol = f"{crops} of 224 from 256, {precision}"
-    if precision == "float32" and device_of(model).type == "cuda" and torch.backends.cudnn.allow_tf32:
+    if (
+        precision == "float32"
+        and device_of(model).type == "cuda"
+        and torch.backends.cudnn.allow_tf32
+    ):
         protocol += ", convolutions in TF32"
-    return {"top1": round(100 - scores.top1, 2), "top5": round(100 - scores.top5, 2), "n": scores.n, "protocol": protocol}
+    return {
+        "top1": round(100 - scores.top1, 2),
+        "top5": round(100 - scores.top5, 2),
+        "n": scores.n,
+        "protocol": protocol,
+    }
 
 
 @torch.inference_mode()
@@ -170,7 +231,9 @@ def ranks(model: Network, images: Images) -> dict[str, list[int]]:
             continue
         label = model.wnids.index(wnid)
         logits = model(images.batch((images.labels == label).nonzero()[0]).to(device_of(model)))
-        found[model.classes[label]] = sorted((logits > logits[:, label, None]).sum(1).add(1).tolist())
+        found[model.classes[label]] = sorted(
+            (logits > logits[:, label, None]).sum(1).add(1).tolist()
+        )
     return found
 
 

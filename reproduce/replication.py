@@ -13,7 +13,16 @@ from zfnet.training.config import load_config
 
 MARKS = ("<!-- table: written by python -m reproduce replication -->", "<!-- end of table -->")
 MODEL = "runs/imagenet/model.safetensors"
-HEADER = ["", "command", "data", "PFLOP", "hours at 10 TFLOP/s", "hours on a GTX 580", "source", "result"]
+HEADER = [
+    "",
+    "command",
+    "data",
+    "PFLOP",
+    "hours at 10 TFLOP/s",
+    "hours on a GTX 580",
+    "source",
+    "result",
+]
 RECIPE = load_config(costs.ablations.PAPER_RECIPE)
 
 
@@ -40,14 +49,25 @@ def training_row() -> list[str]:
     """The network that the figures look into."""
     command = "`zfnet train configs/imagenet.yaml --data PATH`"
     source = "estimated: multiply-adds; the GTX 580's hours are the paper's 12 days"
-    return ["**the network**", command, "ImageNet train, val", *hours(costs.paper_training()), source, "`runs/imagenet/`"]
+    return [
+        "**the network**",
+        command,
+        "ImageNet train, val",
+        *hours(costs.paper_training()),
+        source,
+        "`runs/imagenet/`",
+    ]
 
 
 def row(figure: Figure) -> list[str]:
     """A figure with trainings, or of snapshots of one."""
     work = costs.operations(figure, "paper", "cuda", costs.CLASSES, costs.TRAIN)
     count = len(costs.trainings(figure, "paper", "cuda"))
-    source = f"estimated: multiply-adds of {count} trainings" if count else "estimated: multiply-adds of 8 searches"
+    source = (
+        f"estimated: multiply-adds of {count} trainings"
+        if count
+        else "estimated: multiply-adds of 8 searches"
+    )
     return [title(figure), command(figure), data(figure), *hours(work), source, folder(figure)]
 
 
@@ -55,22 +75,42 @@ def analysis_row(figure: Figure) -> list[str]:
     """A figure that trains no network on ImageNet: what its committed record took."""
     record = costs.record_of(figure.id)
     if record is None:
-        return [title(figure), command(figure), data(figure), "–", "not measured: this project lacks the data", folder(figure)]
+        return [
+            title(figure),
+            command(figure),
+            data(figure),
+            "–",
+            "not measured: this project lacks the data",
+            folder(figure),
+        ]
     device = record.environment["device"]
     source = f"record on {record.inputs['corpus']}, n = {record.n:,}, {device}"
-    return [title(figure), command(figure), data(figure), f"{number(record.seconds)} s", source, folder(figure)]
+    return [
+        title(figure),
+        command(figure),
+        data(figure),
+        f"{number(record.seconds)} s",
+        source,
+        folder(figure),
+    ]
 
 
 def hours(work: float) -> list[str]:
     """PFLOP, hours at the assumed rate, and hours at the rate of the authors' GPU."""
-    return [number(work / 1e15), number(work / costs.GPU_FLOPS / 3600), number(work / costs.gtx_580_flops() / 3600)]
+    return [
+        number(work / 1e15),
+        number(work / costs.GPU_FLOPS / 3600),
+        number(work / costs.gtx_580_flops() / 3600),
+    ]
 
 
 def derivation(figures: dict[str, Figure]) -> str:
     """How the table's numbers follow from multiply-adds, and the trainings that several figures share."""
     macs, record = costs.multiply_adds(RECIPE), costs.record_of("tab3")
     assert record is not None
-    together = {c for name in ("tab2", "tab3") for c in costs.trainings(figures[name], "paper", "cuda")}
+    together = {
+        c for name in ("tab2", "tab3") for c in costs.trainings(figures[name], "paper", "cuda")
+    }
     shared = sum(costs.training_operations(config, costs.TRAIN) for config in together)
     return "\n".join([
         f"- One forward pass of ZFNet on 224 x 224 pixels has {macs / 1e9:.3f} x 10⁹ multiply-adds (`zfnet describe`), of "

@@ -7,12 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce import costs
-from reproduce.figure import DATASETS, SAMPLES, Context, Figure, result_folder, scan, unsuitable_network
+from reproduce.figure import (
+    DATASETS,
+    SAMPLES,
+    Context,
+    Figure,
+    result_folder,
+    scan,
+    unsuitable_network,
+)
 from zfnet.data.cache import DataError
 from zfnet.record import Record, read_record
 
 IMAGES, NETWORK = {"images", "top", "tree", "pretraining"}, {"model", "top", "snapshots"}
-NAMES = {"caltech101": "Caltech-101", "caltech256": "Caltech-256", "voc2012 train": "VOC 2012", "digits": "MNIST"}
+NAMES = {
+    "caltech101": "Caltech-101",
+    "caltech256": "Caltech-256",
+    "voc2012 train": "VOC 2012",
+    "digits": "MNIST",
+}
 CORPORA = {
     "caltech101": "Caltech-101", "caltech256": "Caltech-256", "voc2012": "VOC 2012", "mnist": "MNIST", "scenes": "drawn scenes"
 }  # fmt: skip
@@ -22,11 +35,15 @@ def can_use(figure: Figure, option: str) -> bool:
     """Whether an option of the command line (data, datasets, model, scale, weights) changes anything for a figure."""
     if option == "scale":
         return bool(figure.scales)
-    wanted = {"data": IMAGES, "datasets": set(DATASETS), "model": NETWORK, "weights": NETWORK}[option]
+    wanted = {"data": IMAGES, "datasets": set(DATASETS), "model": NETWORK, "weights": NETWORK}[
+        option
+    ]
     return bool(wanted & set(figure.inputs))
 
 
-def refuse_unused(given: Mapping[str, object], figures: Iterable[Figure], asked_for: str = "") -> str:
+def refuse_unused(
+    given: Mapping[str, object], figures: Iterable[Figure], asked_for: str = ""
+) -> str:
     """One line about an option that was given and that none of the figures can use; "" where there is none.
 
     `asked_for` replaces the figures' ids in the message.
@@ -56,12 +73,18 @@ def missing_input(figure: Figure, context: Context) -> str:
     """Which input is missing and which option gives it, in a sentence; "" where nothing is. Decodes no image."""
     if figure.labels and context.corpus == SAMPLES:
         return "It needs labeled images; give ImageNet or a part of it with --data."
-    if "tree" in figure.inputs and (context._tree is None or not (context._tree / "train").is_dir()):
+    if "tree" in figure.inputs and (
+        context._tree is None or not (context._tree / "train").is_dir()
+    ):
         return "It needs a tree with train/ and val/; give ImageNet or a part of it with --data."
     if "snapshots" in figure.inputs and len(context._snapshots) < 3:
-        return "It needs a run with at least three snapshots; give RUN/model.safetensors with --model."
+        return (
+            "It needs a run with at least three snapshots; give RUN/model.safetensors with --model."
+        )
     sets = [name for name in figure.inputs if name in DATASETS and name != "digits"]
-    absent = [NAMES[name] for name in sets if name in NAMES and not dataset_folder(context, name).is_dir()]
+    absent = [
+        NAMES[name] for name in sets if name in NAMES and not dataset_folder(context, name).is_dir()
+    ]
     if sets and len(absent) == len([name for name in sets if name in NAMES]):
         return f"{' and '.join(absent)} not found in {context.datasets}; give the folder with --datasets."
     return unsuitable_network(figure, context)
@@ -94,7 +117,9 @@ def forecast(figure: Figure, context: Context, out: Path) -> Forecast:
     folder = result_folder(figure, context, out)
     seconds, source = costs.estimate(figure, context) if not reason else (0.0, "")
     data, scale = data_of(figure, context), scale_of(figure, context)
-    return Forecast(figure, action, data, scale, folder, seconds, source, reason, read_record(folder))
+    return Forecast(
+        figure, action, data, scale, folder, seconds, source, reason, read_record(folder)
+    )
 
 
 def data_of(figure: Figure, context: Context) -> str:

@@ -118,7 +118,9 @@ def random_he(model):
 def narrow_vgg11(classes=7):
     """VGG-11 of torchvision with an eighth of its channels and short dense layers: its geometry at 1 % of its cost."""
     torch.manual_seed(0)
-    maps = torchvision.models.vgg.make_layers([8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"])
+    maps = torchvision.models.vgg.make_layers(
+        [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
+    )
     with torch.device("meta"):  # its own dense layers have 120 million weights, and are replaced
         model = torchvision.models.VGG(maps, init_weights=False)
     model.classifier = torch.nn.Sequential(
@@ -136,11 +138,20 @@ def any_layers(draw, *, oblong):
     for _ in range(draw(st.integers(1, 3))):
         rows = draw(st.integers(1, 5))
         kernel = (rows, draw(st.integers(1, 5)) if oblong else rows)
-        stride, padding, dilation = draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(st.integers(1, 2))
-        modules += [torch.nn.Conv2d(channels, 4, kernel, stride, padding, dilation), torch.nn.ReLU()]
+        stride, padding, dilation = (
+            draw(st.integers(1, 3)),
+            draw(st.integers(0, 2)),
+            draw(st.integers(1, 2)),
+        )
+        modules += [
+            torch.nn.Conv2d(channels, 4, kernel, stride, padding, dilation),
+            torch.nn.ReLU(),
+        ]
         channels = 4
         if draw(st.booleans()):
-            modules.append(torch.nn.MaxPool2d(3, 2, draw(st.integers(0, 1)), ceil_mode=draw(st.booleans())))
+            modules.append(
+                torch.nn.MaxPool2d(3, 2, draw(st.integers(0, 1)), ceil_mode=draw(st.booleans()))
+            )
     return modules, size
 
 
@@ -162,4 +173,6 @@ def plain():
 @pytest.fixture(scope="session")
 def photographs():
     """Three sample photographs as one batch (3, 3, 224, 224)."""
-    return torch.cat([zfnet.preprocess(zfnet.photograph(name)) for name in ("cat", "coffee", "astronaut")])
+    return torch.cat(
+        [zfnet.preprocess(zfnet.photograph(name)) for name in ("cat", "coffee", "astronaut")]
+    )

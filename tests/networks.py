@@ -20,7 +20,9 @@ def he(model):
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             fan = module.weight[0].numel()
-            module.weight.data = torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5
+            module.weight.data = (
+                torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5
+            )
             if module.bias is not None:
                 module.bias.data = torch.randn(module.bias.shape, generator=generator) * 0.1
         if isinstance(module, nn.BatchNorm2d):
@@ -31,7 +33,9 @@ def he(model):
 
 def vgg11():
     model = narrow_vgg11(10)
-    model.classifier = nn.Sequential(nn.Linear(64 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 10))
+    model.classifier = nn.Sequential(
+        nn.Linear(64 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 10)
+    )
     return he(model)
 
 
@@ -51,7 +55,13 @@ def mnist():
     return random_he(zfnet.mnist(10, norm="none"))
 
 
-BUILD = {"zfnet": small_zfnet, "alexnet": small_alexnet, "mnist": mnist, "vgg11": vgg11, "resnet18": resnet18}
+BUILD = {
+    "zfnet": small_zfnet,
+    "alexnet": small_alexnet,
+    "mnist": mnist,
+    "vgg11": vgg11,
+    "resnet18": resnet18,
+}
 
 
 def two_images(model):

@@ -25,14 +25,21 @@ from zfnet.model import mnist
 def model():
     torch.manual_seed(0)
     model = zfnet.zfnet(5, norm="batch", maps=(8, 12, 8), fc=16, size=96)
-    model.classes, model.wnids, model.info = list("abcde"), [f"n{i}" for i in range(5)], {"config": {"seed": 1}}
+    model.classes, model.wnids, model.info = (
+        list("abcde"),
+        [f"n{i}" for i in range(5)],
+        {"config": {"seed": 1}},
+    )
     return model
 
 
 def test_round_trip_keeps_everything(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
     again = load(tmp_path / "a.safetensors", folded=False)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     assert (again.classes, again.wnids, again.info["config"], again.options) == (
         model.classes,
         model.wnids,
@@ -48,11 +55,17 @@ def test_round_trip_keeps_everything(model, tmp_path):
 
 @pytest.mark.parametrize(("precision", "bound"), [("float16", 5e-4), ("int8", 4.1e-3)])
 def test_packing_stays_within_its_rounding(precision, bound):
-    state = {"conv.weight": torch.randn(6, 3, 3, 3), "conv.bias": torch.randn(6), "bn.num_batches_tracked": torch.tensor(3)}
+    state = {
+        "conv.weight": torch.randn(6, 3, 3, 3),
+        "conv.bias": torch.randn(6),
+        "bn.num_batches_tracked": torch.tensor(3),
+    }
     back = unpack(pack(state, precision))
     assert set(back) == set(state)
     assert torch.equal(back["conv.bias"], state["conv.bias"])
-    error = (back["conv.weight"] - state["conv.weight"]).abs() / state["conv.weight"].abs().amax((1, 2, 3), keepdim=True)
+    error = (back["conv.weight"] - state["conv.weight"]).abs() / state["conv.weight"].abs().amax(
+        (1, 2, 3), keepdim=True
+    )
     assert 0 < error.max() <= bound
 
 
@@ -84,11 +97,17 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
 def test_another_architecture_names_the_first_differing_layer(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
     with pytest.raises(
-        CheckpointError, match=r"conv4\.weight is \(12, 8, 3, 3\) in the checkpoint, \(16, 8, 3, 3\) in the network"
+        CheckpointError,
+        match=r"conv4\.weight is \(12, 8, 3, 3\) in the checkpoint, \(16, 8, 3, 3\) in the network",
     ):
-        initialize(zfnet.zfnet(5, norm="batch", maps=(8, 16, 8), fc=16, size=96), tmp_path / "a.safetensors")
+        initialize(
+            zfnet.zfnet(5, norm="batch", maps=(8, 16, 8), fc=16, size=96),
+            tmp_path / "a.safetensors",
+        )
     with pytest.raises(CheckpointError, match=r"conv1\.bias is missing in the checkpoint"):
-        initialize(zfnet.zfnet(5, norm="none", maps=(8, 12, 8), fc=16, size=96), tmp_path / "a.safetensors")
+        initialize(
+            zfnet.zfnet(5, norm="none", maps=(8, 12, 8), fc=16, size=96), tmp_path / "a.safetensors"
+        )
 
 
 def test_a_layer_that_the_network_lacks_is_the_first_that_differs(model, tmp_path):
@@ -121,7 +140,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*the one that was there is unchanged"):
+    with pytest.raises(
+        CheckpointError, match="No space left on device.*the one that was there is unchanged"
+    ):
         write_tensors(path, {"a": torch.ones(3)}, {})
     assert torch.equal(read_tensors(path)[0]["a"], torch.zeros(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
@@ -145,13 +166,17 @@ def test_the_bundled_network_is_what_its_card_says():
     assert torch.equal(state, torch.get_rng_state())
     assert len(model.classes) == len(model.wnids) == 1000
     assert model.classes[model.wnids.index("n02088094")] == "Afghan hound"
-    assert model.info["accuracy"]["top1"] > 12.9  # the pilot's; measured after packing, one centre crop at 224
+    assert (
+        model.info["accuracy"]["top1"] > 12.9
+    )  # the pilot's; measured after packing, one centre crop at 224
     assert model.info["accuracy"]["top5"] > 33.2
     assert (zfnet.checkpoint.BUNDLED / "imagenet65k.safetensors").stat().st_size <= 20e6
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not os.environ.get("ZFNET_DATA"), reason="needs a tree of ImageNet images in $ZFNET_DATA")
+@pytest.mark.skipif(
+    not os.environ.get("ZFNET_DATA"), reason="needs a tree of ImageNet images in $ZFNET_DATA"
+)
 def test_the_bundled_network_classifies_as_its_card_says():
     root = Path(os.environ["ZFNET_DATA"])
     images = zfnet.load_folder(root / "val" if (root / "val").is_dir() else root)
@@ -159,7 +184,9 @@ def test_the_bundled_network_classifies_as_its_card_says():
     scores = zfnet.evaluate(model, images)
     recorded = model.info["accuracy"]["top5"]
     error = 100 * (recorded / 100 * (1 - recorded / 100) / scores.n) ** 0.5
-    assert 100 - scores.top5 > recorded - 4 * error - 3  # another set of images: four standard errors, and three points
+    assert (
+        100 - scores.top5 > recorded - 4 * error - 3
+    )  # another set of images: four standard errors, and three points
 
 
 def test_damaged_metadata_is_a_checkpoint_error(tmp_path):
@@ -183,12 +210,16 @@ def test_weights_shared_by_all_places_are_stored_once(tmp_path):
     save(model, tmp_path / "shared.safetensors", precision="int8")
     save(mnist(), tmp_path / "plain.safetensors", precision="int8")
     places = weight.shape[2]
-    saved = (tmp_path / "plain.safetensors").stat().st_size - (tmp_path / "shared.safetensors").stat().st_size
+    saved = (tmp_path / "plain.safetensors").stat().st_size - (
+        tmp_path / "shared.safetensors"
+    ).stat().st_size
     assert saved == pytest.approx(64 * 32 * (places - 1), rel=0.02)
     loaded = load(tmp_path / "shared.safetensors", folded=False)
     shared = loaded.fc3.weight.view(64, 32, places)
     assert torch.equal(shared, shared[..., :1].expand_as(shared))
-    torch.testing.assert_close(loaded.fc3.weight, model.fc3.weight, atol=float(weight.abs().max()) / 200, rtol=0)
+    torch.testing.assert_close(
+        loaded.fc3.weight, model.fc3.weight, atol=float(weight.abs().max()) / 200, rtol=0
+    )
 
 
 @pytest.mark.parametrize(

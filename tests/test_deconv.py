@@ -37,13 +37,17 @@ def test_unpooling_by_hand():
 @given(
     st.integers(2, 4), st.integers(1, 4), st.integers(0, 1), st.integers(1, 2), st.booleans(), st.integers(5, 14), st.integers(5, 14), st.integers(0, 9999)
 )  # fmt: skip
-def test_unpooling_is_the_transpose_of_pooling(kernel, stride, padding, dilation, ceil, height, width, seed):
+def test_unpooling_is_the_transpose_of_pooling(
+    kernel, stride, padding, dilation, ceil, height, width, seed
+):
     """Gather and scatter agree with back-propagation through max pooling, and keep the sum, for any window."""
     assume(padding <= kernel // 2)
     assume(dilation * (kernel - 1) + 1 <= min(height, width) + 2 * padding)
     pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil)
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()  # many ties
+    x = (
+        torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()
+    )  # many ties
     pooled, switches = F.max_pool2d(x, kernel, stride, padding, dilation, ceil, return_indices=True)
     signal = torch.randn(pooled.shape, generator=generator)
     oracle = torch.autograd.grad(pooled, x, signal)[0]
@@ -54,11 +58,18 @@ def test_unpooling_is_the_transpose_of_pooling(kernel, stride, padding, dilation
     last = torch.zeros(2, 3, height * width)
     for i in range(switches[0, 0].numel()):  # slowly, window by window in reading order
         last.scatter_(2, switches.flatten(2)[:, :, i : i + 1], signal.flatten(2)[:, :, i : i + 1])
-    assert torch.equal(unpool(signal, switches, (height, width), pool, "overwrite").flatten(2), last)
+    assert torch.equal(
+        unpool(signal, switches, (height, width), pool, "overwrite").flatten(2), last
+    )
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(60, 90), st.integers(60, 90), st.integers(0, 999), st.sampled_from(["zfnet", "alexnet"]))
+@given(
+    st.integers(60, 90),
+    st.integers(60, 90),
+    st.integers(0, 999),
+    st.sampled_from(["zfnet", "alexnet"]),
+)
 def test_without_relu_it_is_the_adjoint_of_the_forward_pass(height, width, seed, arch):
     """With biases removed, switches frozen and no LRN: <A x, y> = <x, A' y>, for any size of image."""
     torch.manual_seed(seed)
@@ -71,11 +82,19 @@ def test_without_relu_it_is_the_adjoint_of_the_forward_pass(height, width, seed,
     forward = signal
     for step in steps:
         if isinstance(step.module, nn.MaxPool2d):
-            forward = forward.flatten(2).gather(2, t.switches[step.name].flatten(2)).view_as(t.switches[step.name])
+            forward = (
+                forward.flatten(2)
+                .gather(2, t.switches[step.name].flatten(2))
+                .view_as(t.switches[step.name])
+            )
         else:
-            forward = F.conv2d(forward, step.module.weight, None, step.module.stride, step.module.padding)
+            forward = F.conv2d(
+                forward, step.module.weight, None, step.module.stride, step.module.padding
+            )
     down = backproject(replace(t, steps=steps), y)
-    assert float((forward * y).sum().detach()) == pytest.approx(float((signal * down).sum()), rel=1e-9)
+    assert float((forward * y).sum().detach()) == pytest.approx(
+        float((signal * down).sum()), rel=1e-9
+    )
 
 
 def test_windows_may_be_oblong():

@@ -28,7 +28,9 @@ def test_trace_keeps_rectified_maps_before_pooling(plain, photographs):
 
 
 def test_trace_stops_where_it_is_told(plain, photographs):
-    t = zfnet.trace(plain, photographs[:1, :, :150, :170], until="conv5")  # any size will do below the dense layers
+    t = zfnet.trace(
+        plain, photographs[:1, :, :150, :170], until="conv5"
+    )  # any size will do below the dense layers
     assert t.logits is None
     assert t.layers[-1] == "conv5"
     with pytest.raises(UnknownLayer, match="no layer 'fc7' in this trace"):
@@ -42,9 +44,14 @@ def test_torchvisions_networks_are_traced(name, photographs):
     x = photographs[:2, :, :96, :96]
     t = zfnet.trace(model, x)
     convs = sum(isinstance(m, nn.Conv2d) for m in model.modules())
-    assert t.layers == (*(f"conv{i + 1}" for i in range(convs)), *(f"fc{convs + i}" for i in (1, 2, 3)))
+    assert t.layers == (
+        *(f"conv{i + 1}" for i in range(convs)),
+        *(f"fc{convs + i}" for i in (1, 2, 3)),
+    )
     torch.testing.assert_close(t.logits, model(x))
-    assert all(t[layer].min() >= 0 for layer in t.layers[:-1])  # in-place ReLUs did not overwrite, rectified all
+    assert all(
+        t[layer].min() >= 0 for layer in t.layers[:-1]
+    )  # in-place ReLUs did not overwrite, rectified all
     assert t["conv1"].max() > 0
 
 
@@ -72,7 +79,9 @@ def test_the_mode_and_gradients_are_left_alone(photographs):
     ],
 )
 def test_a_wrong_input_is_a_value_error(plain, x):
-    with pytest.raises(ValueError, match=r"expected a float batch|does not fit the network at conv1|float64"):
+    with pytest.raises(
+        ValueError, match=r"expected a float batch|does not fit the network at conv1|float64"
+    ):
         zfnet.trace(plain, x)
 
 
@@ -97,7 +106,9 @@ def test_pooling_leaves_maps_in_their_layout(order):
     pool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
     x = torch.randn(2, 5, 12, 9).round().contiguous(memory_format=order)  # rounded: many ties
     pooled, switches = max_pool(pool, x)
-    expected = nn.functional.max_pool2d(x.contiguous(), 3, 2, 1, ceil_mode=True, return_indices=True)
+    expected = nn.functional.max_pool2d(
+        x.contiguous(), 3, 2, 1, ceil_mode=True, return_indices=True
+    )
     assert torch.equal(pooled, expected[0])
     assert torch.equal(switches, expected[1])
     assert pooled.is_contiguous(memory_format=order)
@@ -105,7 +116,9 @@ def test_pooling_leaves_maps_in_their_layout(order):
 
 def test_an_image_is_occluded_alone_where_a_network_normalises_by_its_batch():
     norm = nn.BatchNorm2d(8, track_running_stats=False)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 4)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 4)
+    ).eval()
     x = torch.randn(1, 3, 16, 16)
     o = zfnet.occlude(model, x, 0, size=8, stride=8, fill=0.0)
     covered = x.clone()
@@ -141,11 +154,18 @@ def test_modules_that_do_more_in_train_are_brought_back():
 def test_a_network_made_for_inference_is_named():
     with torch.inference_mode():
         loaded, made = zfnet.load("imagenet65k"), zfnet.mnist()
-    assert zfnet.explain(loaded, torch.zeros(1, 3, 224, 224), "saliency", 1).map.shape == (1, 1, 224, 224)
+    assert zfnet.explain(loaded, torch.zeros(1, 3, 224, 224), "saliency", 1).map.shape == (
+        1,
+        1,
+        224,
+        224,
+    )
     with pytest.raises(ValueError, match="built under torch.inference_mode"):
         zfnet.explain(made.eval(), torch.zeros(1, 3, 28, 28), "saliency", 1)
     x = torch.randn(1, 3, 28, 28)  # what needs no gradients goes on
     with torch.no_grad():
         logits = made(x)
     torch.testing.assert_close(zfnet.trace(made, x).logits, logits)
-    torch.testing.assert_close(zfnet.occlude(made, x, 0, size=7, stride=7).baseline.logit, logits[0, 0])
+    torch.testing.assert_close(
+        zfnet.occlude(made, x, 0, size=7, stride=7).baseline.logit, logits[0, 0]
+    )

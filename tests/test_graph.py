@@ -34,7 +34,10 @@ class Functional(nn.Module):
 )  # fmt: skip
 def test_what_cannot_be_inverted_is_refused_with_a_reason(model, reason):
     with pytest.raises(UnsupportedNetwork, match=reason):
-        zfnet.trace(model.eval(), torch.randn(1, 3, 8, 8) if isinstance(model, Functional) else torch.randn(1, 3, 64, 64))
+        zfnet.trace(
+            model.eval(),
+            torch.randn(1, 3, 8, 8) if isinstance(model, Functional) else torch.randn(1, 3, 64, 64),
+        )
 
 
 class Block(nn.Module):
@@ -49,14 +52,18 @@ class Block(nn.Module):
 
 
 def test_a_sequential_is_verified_too():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Block(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), Block(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2)
+    ).eval()
     with pytest.raises(UnsupportedNetwork, match="residual"):
         zfnet.trace(model, torch.randn(1, 3, 8, 8))
 
 
 def test_one_relu_may_serve_several_layers():
     relu = nn.ReLU(inplace=True)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.Flatten(), nn.Linear(64, 2)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.Flatten(), nn.Linear(64, 2)
+    ).eval()
     x = torch.randn(2, 3, 8, 8)
     t = zfnet.trace(model, x)
     torch.testing.assert_close(t.logits, model(x))
@@ -68,7 +75,13 @@ def test_layers_end_where_their_geometry_does():
     """Rectified after pooling: the layer is the convolution's map, so that positions and boxes are its own."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Dropout(), nn.ReLU()
+        nn.BatchNorm2d(3),
+        nn.Conv2d(3, 4, 3),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 3),
+        nn.Dropout(),
+        nn.ReLU(),
     ).eval()
     x = torch.randn(1, 3, 20, 20)
     t = zfnet.trace(model, x)
@@ -83,8 +96,15 @@ def test_layers_end_where_their_geometry_does():
 
 
 def test_names_of_the_paper_are_kept():
-    children = {"conv1": nn.Conv2d(3, 4, 3), "relu1": nn.ReLU(), "conv5": nn.Conv2d(4, 4, 3), "relu5": nn.ReLU()}
-    model = nn.Sequential(OrderedDict(children | {"flatten": nn.Flatten(), "fc8": nn.Linear(64, 2)}))
+    children = {
+        "conv1": nn.Conv2d(3, 4, 3),
+        "relu1": nn.ReLU(),
+        "conv5": nn.Conv2d(4, 4, 3),
+        "relu5": nn.ReLU(),
+    }
+    model = nn.Sequential(
+        OrderedDict(children | {"flatten": nn.Flatten(), "fc8": nn.Linear(64, 2)})
+    )
     t = zfnet.trace(model.eval(), torch.randn(1, 3, 8, 8))
     assert t.layers == ("conv1", "conv5", "fc8")
     assert "conv5" in t
@@ -112,7 +132,9 @@ def test_a_grey_image_does_not_hide_that_a_network_is_no_chain():
 
 
 def test_a_wrapped_network_has_the_layers_of_the_network():
-    model = random_he(zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8, without=(3,), size=64))
+    model = random_he(
+        zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8, without=(3,), size=64)
+    )
     x = torch.randn(2, 3, 64, 64)
     t = zfnet.trace(model, x)
     for wrapped in (nn.DataParallel(model), torch.compile(model, backend="eager")):
@@ -122,12 +144,17 @@ def test_a_wrapped_network_has_the_layers_of_the_network():
 
 
 def test_a_layer_may_be_named_alone(photographs):
-    model, squares = random_he(zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8)), photographs[:2]
+    model, squares = (
+        random_he(zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8)),
+        photographs[:2],
+    )
     points = torch.full((1, 2, 2), 60)
     alone, listed = (
         [
             population(model, squares, layers)["conv1"].counts,
-            invariance(model, squares, [0, 1], "translation", [5.0], layers=layers).distance["conv1"],
+            invariance(model, squares, [0, 1], "translation", [5.0], layers=layers).distance[
+                "conv1"
+            ],
             correspondence(model, squares, points, size=30, layers=layers).difference["conv1"],
         ]
         for layers in ("conv1", ["conv1"])
@@ -151,7 +178,11 @@ class NewlyHeaded(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv1, self.conv2, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * 256, 5)
+        self.conv1, self.conv2, self.fc = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Linear(4 * 256, 5),
+        )
         nn.init.zeros_(self.fc.weight)
 
     def forward(self, x):
@@ -174,11 +205,15 @@ def test_what_a_network_does_between_its_modules_is_seen():
 
 
 def test_a_module_that_changes_its_kinds_forward_is_none_of_them():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Halved(2), nn.Flatten(), nn.Linear(4 * 15 * 15, 5)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), Halved(2), nn.Flatten(), nn.Linear(4 * 15 * 15, 5)
+    ).eval()
     x = torch.randn(1, 3, 32, 32)
     with pytest.raises(UnsupportedNetwork, match="2 is a Halved"):
         zfnet.trace(model, x)
     o = zfnet.occlude(model, x, 0, size=8, stride=8)
     torch.testing.assert_close(o.baseline.logit, model(x)[0, 0].detach())
-    like = nn.Sequential(type("Same", (nn.Conv2d,), {})(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 5)).eval()
+    like = nn.Sequential(
+        type("Same", (nn.Conv2d,), {})(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 5)
+    ).eval()
     torch.testing.assert_close(zfnet.trace(like, x).logits, like(x))

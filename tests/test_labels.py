@@ -21,14 +21,19 @@ def offered():
 
 def test_a_word_offers_the_classes_that_contain_it_and_then_its_group(offered):
     assert (
-        offered("cat") == "no class 'cat'; choose from tiger cat, Persian cat, Siamese cat, Egyptian cat, Madagascar cat, tabby"
+        offered("cat")
+        == "no class 'cat'; choose from tiger cat, Persian cat, Siamese cat, Egyptian cat, Madagascar cat, tabby"
     )
     assert offered("Cat") == offered("cat").replace("'cat'", "'Cat'")
     dogs = offered("dog").split("choose from ")[1]
     assert dogs.startswith("Maltese dog, ")
-    assert dogs.endswith(" and 109 more")  # 118 breeds and the African hunting dog, of which ten are named
+    assert dogs.endswith(
+        " and 109 more"
+    )  # 118 breeds and the African hunting dog, of which ten are named
     assert len(dogs.split(",")) == 10
-    assert offered("hound").count("hound") == 4  # Afghan, Walker and Ibizan hound, but no bloodhound
+    assert (
+        offered("hound").count("hound") == 4
+    )  # Afghan, Walker and Ibizan hound, but no bloodhound
     assert "did you mean goldfish" in offered("goldfisch")
     assert offered("zzzz") == "no class 'zzzz'; there are 1000, such as tench"
     assert offered("") == "no class ''; there are 1000, such as tench"
@@ -59,8 +64,18 @@ def test_groups_begin_and_end_where_wordnet_has_them(group, first, last, count):
 
 
 def test_all_groups_are_tested_and_do_not_overlap_but_for_sharks():
-    indices = [i for group, parts in ILSVRC_GROUPS.items() if group != "shark" for part in parts for i in part]
-    assert len(indices) == len(set(indices)) == 16 + 59 + 3 + 5 + 11 + 17 + 6 + 118 + 3 + 4 + 5 + 4 + 6 + 13 + 10
+    indices = [
+        i
+        for group, parts in ILSVRC_GROUPS.items()
+        if group != "shark"
+        for part in parts
+        for i in part
+    ]
+    assert (
+        len(indices)
+        == len(set(indices))
+        == 16 + 59 + 3 + 5 + 11 + 17 + 6 + 118 + 3 + 4 + 5 + 4 + 6 + 13 + 10
+    )
     cars = [imagenet_names()[i] for part in ILSVRC_GROUPS["car"] for i in part]
     assert cars == [
         "ambulance",

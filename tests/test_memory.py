@@ -20,9 +20,13 @@ print(returned, faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep their own ways")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries keep their own ways"
+)
 def test_kept_memory_is_not_fetched_from_the_system_again():
-    done = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True
+    )
     returned, kept = map(int, done.stdout.split())
     assert 10 * kept < returned
 

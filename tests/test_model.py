@@ -23,7 +23,9 @@ def test_zfnet_is_fig_3_layer_by_layer():
     rows = {row.name: row for row in zfnet.describe(zfnet.zfnet())}
     assert {name: rows[name].shape for name in FIG3} == FIG3
     assert round(sum(r.parameters for r in rows.values()) / 1e6, 1) == 62.4
-    macs = {name: round(rows[name].macs / 1e6) for name in ("conv1", "conv2", "conv3", "conv4", "conv5")}
+    macs = {
+        name: round(rows[name].macs / 1e6) for name in ("conv1", "conv2", "conv3", "conv4", "conv5")
+    }
     assert macs == {"conv1": 171, "conv2": 415, "conv3": 150, "conv4": 224, "conv5": 150}
     assert round(sum(r.macs for r in rows.values()) / 1e6) == 1168
 
@@ -31,7 +33,14 @@ def test_zfnet_is_fig_3_layer_by_layer():
 def test_alexnet_replica_and_krizhevskys_groups():
     dense, grouped = zfnet.alexnet(), zfnet.alexnet(groups=2)
     rows = {row.name: row.shape for row in zfnet.describe(dense)}
-    assert [rows[n][-1] for n in ("conv1", "pool1", "conv2", "pool2", "conv5", "pool5")] == [55, 27, 27, 13, 13, 6]
+    assert [rows[n][-1] for n in ("conv1", "pool1", "conv2", "pool2", "conv5", "pool5")] == [
+        55,
+        27,
+        27,
+        13,
+        13,
+        6,
+    ]
     assert [getattr(grouped, f"conv{n}").groups for n in range(1, 6)] == [1, 2, 1, 2, 2]
     parameters = sum(p.numel() for p in grouped.parameters())
     assert parameters == 60_965_224  # Krizhevsky et al. 2012: "60 million parameters"
@@ -49,17 +58,31 @@ def test_alexnet_replica_and_krizhevskys_groups():
 def test_every_row_of_table_3(build, options, present, fc7):
     with torch.device("meta"):
         model = build(**options)
-    numbers = [name[-1] for name, m in model.named_children() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    numbers = [
+        name[-1] for name, m in model.named_children() if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     assert " ".join(numbers) == present
     if fc7:
         assert model.fc7.out_features == fc7
     if "maps" in options:
-        assert (model.conv3.out_channels, model.conv4.out_channels, model.conv5.out_channels) == options["maps"]
+        assert (
+            model.conv3.out_channels,
+            model.conv4.out_channels,
+            model.conv5.out_channels,
+        ) == options["maps"]
     assert model(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 1000)
 
 
 @pytest.mark.parametrize(
-    "bad", [{"norm": "layer"}, {"maps": (1, 2)}, {"without": (1,)}, {"input": "caffe"}, {"start": "zero"}, {"size": 8}]
+    "bad",
+    [
+        {"norm": "layer"},
+        {"maps": (1, 2)},
+        {"without": (1,)},
+        {"input": "caffe"},
+        {"start": "zero"},
+        {"size": 8},
+    ],
 )
 def test_a_wrong_option_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad)) if "size" not in bad else "8 pixels"):
@@ -67,7 +90,9 @@ def test_a_wrong_option_is_named(bad):
 
 
 def test_an_unknown_option_is_named_beside_the_known():
-    known = ", ".join(p.name for p in inspect.signature(_build).parameters.values() if p.kind is p.KEYWORD_ONLY)
+    known = ", ".join(
+        p.name for p in inspect.signature(_build).parameters.values() if p.kind is p.KEYWORD_ONLY
+    )
     with pytest.raises(TypeError, match=f"alexnet: unknown option depth; there are {known}$"):
         zfnet.alexnet(10, depth=3)
 
@@ -78,13 +103,23 @@ def test_an_unknown_option_is_named_beside_the_known():
 )  # fmt: skip
 def test_the_first_weights_have_the_deviation_asked_for(options, inner):
     model = zfnet.zfnet(50, fc=64, size=64, **options)
-    assert float(model.conv2.weight.detach().std()) == pytest.approx(inner, rel=0.01)  # 2,400 inputs: 5 x 5 of 96 maps
+    assert float(model.conv2.weight.detach().std()) == pytest.approx(
+        inner, rel=0.01
+    )  # 2,400 inputs: 5 x 5 of 96 maps
     assert float(model.fc8.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
-    assert not any(m.bias.any() for m in model if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None)
+    assert not any(
+        m.bias.any() for m in model if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.sampled_from([1, 3, 5, 7]), st.integers(0, 99))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.sampled_from([1, 3, 5, 7]),
+    st.integers(0, 99),
+)
 def test_lrn_equals_pytorchs_forward_and_backward(n, channels, side, size, seed):
     generator = torch.Generator().manual_seed(seed)
     x = (3 * torch.randn(n, channels, side, side, generator=generator)).requires_grad_()
@@ -102,7 +137,8 @@ def test_lrn_gradient_by_finite_differences():
 
 def test_paper_input_maps_to_the_papers_range():
     x = (
-        torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)]) - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)])
+        - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     ) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     y = PaperInput(mean=torch.full((3, 2, 2), 127.5))(x)
     torch.testing.assert_close(y[0], torch.full((3, 2, 2), -127.5), rtol=0, atol=1e-3)
@@ -130,7 +166,12 @@ def test_class_index_takes_names_numbers_and_wnids():
         ["Afghan hound", "crane", "crane", "goldfish"],
         ["n02088094", "n02012849", "n03126707", "n01443537"],
     )
-    assert model.class_index("afghan HOUND") == model.class_index("n02088094") == model.class_index(0) == 0
+    assert (
+        model.class_index("afghan HOUND")
+        == model.class_index("n02088094")
+        == model.class_index(0)
+        == 0
+    )
     with pytest.raises(ValueError, match="n02012849, n03126707"):
         model.class_index("crane")
     with pytest.raises(ValueError, match="Afghan hound"):

@@ -80,7 +80,9 @@ def test_the_keys_of_torchvisions_own_files_are_understood(tmp_path):
     torch.save(state, tmp_path / "densenet.pth")
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(load_network("torchvision:densenet121", tmp_path / "densenet.pth")(x), dense(x))
+        assert torch.equal(
+            load_network("torchvision:densenet121", tmp_path / "densenet.pth")(x), dense(x)
+        )
     google = models.googlenet(weights=None, init_weights=False, transform_input=True).eval()
     torch.save(google.state_dict(), tmp_path / "googlenet.pth")
     loaded = load_network("torchvision:googlenet", tmp_path / "googlenet.pth")
@@ -138,7 +140,9 @@ def test_a_structure_is_that_of_the_loaded_network():
     assert shapes == {name: t.shape for name, t in zfnet.load("imagenet65k").state_dict().items()}
 
 
-@pytest.mark.parametrize("module", [evaluation, labels, networks, summary], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [evaluation, labels, networks, summary], ids=lambda module: module.__name__
+)
 def test_the_examples_in_docstrings_run(module):
     result = doctest.testmod(module)
     assert result.attempted

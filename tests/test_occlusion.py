@@ -35,7 +35,9 @@ def small():
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize(("size", "stride", "fill"), [(16, 16, 0.0), (20, 12, 0.5), (70, 70, 0.0), (33, 7, -1.0)])
+@pytest.mark.parametrize(
+    ("size", "stride", "fill"), [(16, 16, 0.0), (20, 12, 0.5), (70, 70, 0.0), (33, 7, -1.0)]
+)
 def test_equals_one_position_at_a_time(small, size, stride, fill):
     x = torch.randn(2, 3, 64, 64)
     o = occlude(small, x, [4, 1], size=size, stride=stride, fill=fill, batch=5)
@@ -49,9 +51,15 @@ def test_equals_one_position_at_a_time(small, size, stride, fill):
                 copy = x[n : n + 1].clone()
                 copy[:, :, r * stride : r * stride + size, c * stride : c * stride + size] = fill
                 t = zfnet.trace(small, copy)
-                torch.testing.assert_close(o.activation[n, r, c], t["conv5"][0, channel].sum(), rtol=1e-4, atol=1e-4)
-                torch.testing.assert_close(o.logit[n, r, c], t.logits[0, (4, 1)[n]], rtol=1e-4, atol=1e-5)
-                torch.testing.assert_close(o.probability[n, r, c], t.logits[0].softmax(0)[(4, 1)[n]], rtol=1e-4, atol=1e-6)
+                torch.testing.assert_close(
+                    o.activation[n, r, c], t["conv5"][0, channel].sum(), rtol=1e-4, atol=1e-4
+                )
+                torch.testing.assert_close(
+                    o.logit[n, r, c], t.logits[0, (4, 1)[n]], rtol=1e-4, atol=1e-5
+                )
+                torch.testing.assert_close(
+                    o.probability[n, r, c], t.logits[0].softmax(0)[(4, 1)[n]], rtol=1e-4, atol=1e-6
+                )
                 assert o.label[n, r, c] == t.logits[0].argmax()
     plain = zfnet.trace(small, x)
     torch.testing.assert_close(o.baseline.logit, plain.logits[[0, 1], [4, 1]])
@@ -72,7 +80,9 @@ def test_one_image_has_no_leading_axis(small):
 def test_a_filling_may_be_a_picture(small):
     x = torch.randn(1, 3, 64, 64)
     same = occlude(small, x, 0, fill=x)
-    torch.testing.assert_close(same.logit, same.baseline.logit.expand_as(same.logit), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        same.logit, same.baseline.logit.expand_as(same.logit), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.reference
@@ -85,7 +95,9 @@ def test_any_module_may_be_occluded():
     assert o.baseline.activation is None
     assert o.logit.shape == (2, 2, 2)
     assert model.training
-    assert occlude(narrow_vgg11(), torch.randn(1, 3, 64, 64), 1, size=64, stride=64).activation.shape == (1, 1)
+    assert occlude(
+        narrow_vgg11(), torch.randn(1, 3, 64, 64), 1, size=64, stride=64
+    ).activation.shape == (1, 1)
 
 
 class Block(nn.Module):
@@ -110,7 +122,13 @@ class BeginsInPlace(nn.Module):
 @pytest.mark.reference
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_a_network_that_overwrites_its_input_leaves_the_callers_alone(order):
-    chain = [nn.ReLU(inplace=True), nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    chain = [
+        nn.ReLU(inplace=True),
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ]
     for model in (BeginsInPlace(), nn.Sequential(*chain, nn.Linear(6, 5))):
         x = torch.randn(2, 3, 32, 32).contiguous(memory_format=order)
         given = x.clone()
@@ -155,11 +173,15 @@ def test_wrong_requests(small):
 
 def test_covering_a_scenes_object_lowers_its_logit(scenes_net, scenes_val):
     """A known answer: the drop is where the object is, and covering the ground does little."""
-    chosen = [i for i in range(30) if scenes_net(scenes_val.batch([i])).argmax() == scenes_val.labels[i]]
+    chosen = [
+        i for i in range(30) if scenes_net(scenes_val.batch([i])).argmax() == scenes_val.labels[i]
+    ]
     o = occlude(scenes_net, scenes_val.batch(chosen), scenes_val.labels[chosen], size=24, stride=8)
     mask = torch.from_numpy(scenes_val.masks[chosen])[:, 8:-8, 8:-8].float()
     share = (
-        torch.stack([mask[:, t:b, l:r].sum((1, 2)) for t, l, b, r in o.boxes.view(-1, 4).tolist()], 1)
+        torch.stack(
+            [mask[:, t:b, l:r].sum((1, 2)) for t, l, b, r in o.boxes.view(-1, 4).tolist()], 1
+        )
         / mask.sum((1, 2))[:, None]
     )
     drop = (o.baseline.logit[:, None, None] - o.logit).flatten(1)
@@ -171,7 +193,9 @@ def test_covering_a_scenes_object_lowers_its_logit(scenes_net, scenes_val):
 def test_a_filling_fits_or_is_refused(small):
     x = torch.randn(1, 3, 64, 64)
     colour = occlude(small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]))
-    picture = occlude(small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1).expand(3, 64, 64))
+    picture = occlude(
+        small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1).expand(3, 64, 64)
+    )
     torch.testing.assert_close(colour.logit, picture.logit)
     with pytest.raises(ValueError, match="does not broadcast"):
         occlude(small, x, 0, fill=torch.zeros(2))

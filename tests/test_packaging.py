@@ -33,7 +33,9 @@ INSTALLS_ZFNET = r"\b(?:pip3? install|uv (?:add|pip install))\b[^\n]*?[\s'\"]zfn
 
 
 def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,11 @@ def sources() -> list[Path]:
 def texts(sources) -> dict[str, str]:
     """Every text file in which a person or a tool could read how to install the project, but this one."""
     kinds = {".md", ".py", ".toml", ".cff", ".yml", ".yaml", ".ipynb", ".html", ".lock", ""}
-    chosen = [p for p in sources if p.suffix in kinds and p.parts[0] != "figures" and p.name != Path(__file__).name]
+    chosen = [
+        p
+        for p in sources
+        if p.suffix in kinds and p.parts[0] != "figures" and p.name != Path(__file__).name
+    ]
     return {str(path): (ROOT / path).read_text("utf-8") for path in chosen}
 
 
@@ -57,7 +63,11 @@ def test_the_version_has_one_source():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert str(citation["version"]) == zfnet.__version__
     assert citation["repository-code"] == ADDRESS
-    assert re.search(rf"^## \[?{re.escape(zfnet.__version__)}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert re.search(
+        rf"^## \[?{re.escape(zfnet.__version__)}\b",
+        (ROOT / "CHANGELOG.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
 
 
 def test_every_document_names_the_address_of_pyproject(texts):
@@ -71,29 +81,53 @@ def test_every_document_names_the_address_of_pyproject(texts):
 
 
 def test_the_api_page_lists_every_public_name():
-    listed = re.findall(r"^::: zfnet\.(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(set(zfnet.__all__) - {"METHODS"})  # a dict: `explain` lists its keys
+    listed = re.findall(
+        r"^::: zfnet\.(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert sorted(listed) == sorted(
+        set(zfnet.__all__) - {"METHODS"}
+    )  # a dict: `explain` lists its keys
 
 
 def test_nothing_tells_to_install_another_project(texts):
-    for line in ("pip install zfnet", "pip install 'zfnet[dev]'", "pip install -U zfnet\n", "uv add zfnet"):
+    for line in (
+        "pip install zfnet",
+        "pip install 'zfnet[dev]'",
+        "pip install -U zfnet\n",
+        "uv add zfnet",
+    ):
         assert re.search(INSTALLS_ZFNET, line)
-    for line in ("pip install zfnet-deconvnet", f"pip install git+{ADDRESS}", "pip install 'zfnet-deconvnet[dev]'"):
+    for line in (
+        "pip install zfnet-deconvnet",
+        f"pip install git+{ADDRESS}",
+        "pip install 'zfnet-deconvnet[dev]'",
+    ):
         assert not re.search(INSTALLS_ZFNET, line)
     for name, text in texts.items():
-        assert not (found := re.search(INSTALLS_ZFNET, text)), f"{name}: {found[0]}: zfnet is another project there"
+        assert not (found := re.search(INSTALLS_ZFNET, text)), (
+            f"{name}: {found[0]}: zfnet is another project there"
+        )
 
 
 @posix
 def test_make_can_install_pytorch_without_cuda():
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "TORCH")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MFLAGS", "TORCH")
+    }
 
     def make(*arguments: str) -> subprocess.CompletedProcess:
         command = ["make", "--dry-run", "--what-if=pyproject.toml", "test", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
 
     commands = [line for line in make("TORCH=cpu").stdout.splitlines() if "pip install" in line]
-    assert [("torch torchvision --index-url" in line, "-e" in line) for line in commands] == [(True, False), (False, True)]
+    assert [("torch torchvision --index-url" in line, "-e" in line) for line in commands] == [
+        (True, False),
+        (False, True),
+    ]
     assert "--index-url" not in make().stdout
     assert "use TORCH=cpu" in make("TORCH=gpu").stderr
 
@@ -102,12 +136,17 @@ def test_the_lock_file_satisfies_pyproject():
     lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *(extras["analysis"] + extras["reproduce"] + extras["distill"] + extras["dev"])]
+    wanted = [
+        *PROJECT["dependencies"],
+        *(extras["analysis"] + extras["reproduce"] + extras["distill"] + extras["dev"]),
+    ]
     for requirement in map(Requirement, wanted):
         name = canonicalize_name(requirement.name)
         if name != PROJECT["name"]:
             assert name in pins, f"requirements.lock has no {name}"
-            assert pins[name] in requirement.specifier, f"requirements.lock has {name} {pins[name]}, wanted: {requirement}"
+            assert pins[name] in requirement.specifier, (
+                f"requirements.lock has {name} {pins[name]}, wanted: {requirement}"
+            )
     made_with = {
         json.loads(path.read_text("utf-8"))["environment"]["torch"].split("+")[0]
         for path in (ROOT / "figures").glob("*/*/result.json")
@@ -130,34 +169,58 @@ def test_torch_hub_loads_from_a_clone():
 def test_torch_hub_knows_what_is_imported():
     """hub.load checks `dependencies` before it imports anything, and names the package to install."""
     code = "import sys, zfnet; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     imports = {"pyyaml": "yaml", "pillow": "PIL"}
-    core = {imports.get(name, name) for name in (Requirement(line).name for line in PROJECT["dependencies"])}
+    core = {
+        imports.get(name, name)
+        for name in (Requirement(line).name for line in PROJECT["dependencies"])
+    }
     needed = core & set(done.stdout.split())
     text = (ROOT / "hubconf.py").read_text("utf-8")
-    named = set(re.findall(r'"(\w+)"', re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)[1]))
+    named = set(
+        re.findall(
+            r'"(\w+)"', re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)[1]
+        )
+    )
     assert "safetensors" in needed
     assert needed <= named <= core
 
 
 def test_reproduce_runs_only_from_a_clone(tmp_path):
-    shutil.copytree(ROOT / "reproduce", tmp_path / "reproduce", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "reproduce", tmp_path / "reproduce", ignore=shutil.ignore_patterns("__pycache__")
+    )
     command = [sys.executable, "-m", "reproduce", "list"]
-    done = subprocess.run(command, cwd=tmp_path, env=bare(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=bare(), capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     assert "reproduce runs only from a clone of the repository" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "figures").exists()
 
 
 def test_workflows_and_hooks_are_valid_yaml():
-    workflows = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / ".github/workflows").glob("*.yml")}
+    workflows = {
+        path.stem: yaml.safe_load(path.read_text("utf-8"))
+        for path in (ROOT / ".github/workflows").glob("*.yml")
+    }
     matrix = workflows["ci"]["jobs"]["tests"]["strategy"]["matrix"]
     assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
-    supported = {line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if "Python :: 3." in line}
+    supported = {
+        line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if "Python :: 3." in line
+    }
     assert set(matrix["python"]) == supported
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
-    revisions = {repository["repo"].rsplit("/", 1)[-1]: repository.get("rev", "") for repository in hooks}
-    (ruff,) = (Requirement(line) for line in PROJECT["optional-dependencies"]["dev"] if line.startswith("ruff"))
+    revisions = {
+        repository["repo"].rsplit("/", 1)[-1]: repository.get("rev", "") for repository in hooks
+    }
+    (ruff,) = (
+        Requirement(line)
+        for line in PROJECT["optional-dependencies"]["dev"]
+        if line.startswith("ruff")
+    )
     assert revisions["ruff-pre-commit"].removeprefix("v") in ruff.specifier
 
 
@@ -173,8 +236,18 @@ def built(sources, tmp_path_factory) -> SimpleNamespace:
     for path in sources:
         (folder / "copy" / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, folder / "copy" / path)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(folder / "copy")]
-    done = subprocess.run(command, cwd=folder, env=bare(), capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(folder / "copy"),
+    ]
+    done = subprocess.run(
+        command, cwd=folder, env=bare(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return SimpleNamespace(sdist=sdist, wheel=wheel)
@@ -189,24 +262,45 @@ def installed(built, tmp_path_factory) -> SimpleNamespace:
     context = builder.ensure_directories(folder / "venv")
 
     def run(*command: str) -> subprocess.CompletedProcess:
-        return subprocess.run(command, cwd=folder, env=bare(), capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=folder, env=bare(), capture_output=True, text=True, check=False
+        )
 
     about = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = Path(run(context.env_exe, "-c", about).stdout.strip())
     # A plain line appends a folder to sys.path and reads none of its .pth files: no editable install is found.
-    (packages / "this_environment.pth").write_text(str(distribution("torch").locate_file("")) + "\n", "utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", context.env_exe, "install", "--no-deps", "--no-index", str(built.wheel)]
+    (packages / "this_environment.pth").write_text(
+        str(distribution("torch").locate_file("")) + "\n", "utf-8"
+    )
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        context.env_exe,
+        "install",
+        "--no-deps",
+        "--no-index",
+        str(built.wheel),
+    ]
     done = run(*pip)
     assert done.returncode == 0, done.stdout + done.stderr
     return SimpleNamespace(
-        folder=folder, packages=packages, run=run, python=context.env_exe, script=str(Path(context.bin_path) / "zfnet")
+        folder=folder,
+        packages=packages,
+        run=run,
+        python=context.env_exe,
+        script=str(Path(context.bin_path) / "zfnet"),
     )
 
 
 @pytest.mark.slow
 def test_the_wheel_and_the_sdist_hold_zfnet_alone(built):
     library = {path.relative_to(ROOT).as_posix() for path in (ROOT / "zfnet").rglob("*.py")}
-    library |= {"zfnet/py.typed", *(f"zfnet/weights/{path.name}" for path in (ROOT / "zfnet/weights").glob("*.safetensors"))}
+    library |= {
+        "zfnet/py.typed",
+        *(f"zfnet/weights/{path.name}" for path in (ROOT / "zfnet/weights").glob("*.safetensors")),
+    }
     with zipfile.ZipFile(built.wheel) as wheel:
         names = set(wheel.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
@@ -220,7 +314,13 @@ def test_the_wheel_and_the_sdist_hold_zfnet_alone(built):
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     assert library <= names
     assert {"pyproject.toml", "LICENSE", "README.md", "CITATION.cff"} <= names
-    assert not {name.split("/")[0] for name in names} & {"reproduce", "tests", "figures", "configs", "hubconf.py"}
+    assert not {name.split("/")[0] for name in names} & {
+        "reproduce",
+        "tests",
+        "figures",
+        "configs",
+        "hubconf.py",
+    }
 
 
 @pytest.mark.slow
@@ -242,7 +342,9 @@ def test_the_wheel_runs_from_anywhere(installed):
     assert "grad_cam" in zfnet_command("explain", "cat.png")
     assert "probability" in zfnet_command("occlude", "cat.png", "--size", "64", "--stride", "64")
     zfnet.photograph("cat").save(installed.folder / "my_cat.jpg")
-    (block,) = re.findall(r"```python\n(import zfnet\n.*?)```", (ROOT / "docs/index.md").read_text("utf-8"), re.DOTALL)
+    (block,) = re.findall(
+        r"```python\n(import zfnet\n.*?)```", (ROOT / "docs/index.md").read_text("utf-8"), re.DOTALL
+    )
     done = installed.run(installed.python, "-c", block)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in zfnet.load("imagenet65k").classes

@@ -44,7 +44,9 @@ def test_equals_captum_where_there_is_no_normalisation(build, photographs):
         p = project(model, x, layer, channel)
         r, c = p.position[0].tolist()
         selector = (channel, r, c) if t[layer].ndim == 4 else channel
-        oracle = captum.attr.NeuronDeconvolution(model, modules[layer]).attribute(x.clone().requires_grad_(), selector)
+        oracle = captum.attr.NeuronDeconvolution(model, modules[layer]).attribute(
+            x.clone().requires_grad_(), selector
+        )
         oracle = oracle.detach() * p.activation
         assert p.activation > 0
         assert (p.pixels - oracle).abs().max() <= 1e-5 * oracle.abs().max(), layer
@@ -57,7 +59,9 @@ def test_with_lrn_it_differs_from_backpropagation_through_it(photographs):
         photographs[:1].clone().requires_grad_(), (3, *p.position[0].tolist())
     )
     difference = (p.pixels - oracle.detach() * p.activation).abs().max() / p.pixels.abs().max()
-    assert difference > 0.1  # back-propagation scales by k^-0.75 at each normalisation; the deconvnet skips it
+    assert (
+        difference > 0.1
+    )  # back-propagation scales by k^-0.75 at each normalisation; the deconvnet skips it
 
 
 @pytest.mark.reference
@@ -66,7 +70,9 @@ def test_positions_channels_and_boxes(plain, photographs):
     p = project(plain, photographs, "conv4", torch.tensor([5, 6, 7]))
     for n, channel in enumerate((5, 6, 7)):
         row, column = p.position[n].tolist()
-        assert t["conv4"][n, channel, row, column] == t["conv4"][n, channel].max() == p.activation[n]
+        assert (
+            t["conv4"][n, channel, row, column] == t["conv4"][n, channel].max() == p.activation[n]
+        )
         alone = project(plain, photographs[n : n + 1], "conv4", channel, (row, column))
         torch.testing.assert_close(alone.pixels[0], p.pixels[n], rtol=1e-4, atol=1e-6)
     assert p.pixels.shape == (3, 3, 224, 224)
@@ -98,7 +104,10 @@ def test_ties_go_to_the_first_position_and_nothing_projects_to_nothing():
     assert p.pixels.abs().max() == 0
 
 
-@pytest.mark.parametrize(("layer", "position", "size"), [("conv1", (0, 0), 7), ("conv3", (12, 0), 75), ("conv5", (6, 6), 139)])
+@pytest.mark.parametrize(
+    ("layer", "position", "size"),
+    [("conv1", (0, 0), 7), ("conv3", (12, 0), 75), ("conv5", (6, 6), 139)],
+)
 def test_crop_is_the_receptive_field_with_zeros_outside(plain, photographs, layer, position, size):
     whole = project(plain, photographs[:1], layer, 1, position)
     patch = project(plain, photographs[:1], layer, 1, position, crop=True)
@@ -117,13 +126,17 @@ def test_crop_is_the_receptive_field_with_zeros_outside(plain, photographs, laye
 def test_identical_over_20_runs(photographs, collision, two_threads):
     model = random_he(zfnet.zfnet(10, norm="none", maps=(16, 24, 24, 24, 16), fc=16))
     first = project(model, photographs, "conv5", 3, collision=collision).pixels
-    assert all(torch.equal(first, project(model, photographs, "conv5", 3, collision=collision).pixels) for _ in range(19))
+    assert all(
+        torch.equal(first, project(model, photographs, "conv5", 3, collision=collision).pixels)
+        for _ in range(19)
+    )
 
 
 def test_overwriting_loses_signal(plain, photographs):
     strongest = trace(plain, photographs)["conv5"].amax((2, 3)).argmax(1)
     right, wrong = (
-        project(plain, photographs, "conv5", strongest, collision=c).pixels.flatten(1) for c in ("sum", "overwrite")
+        project(plain, photographs, "conv5", strongest, collision=c).pixels.flatten(1)
+        for c in ("sum", "overwrite")
     )
     assert F.cosine_similarity(right, wrong).max() < 0.99
 
@@ -136,8 +149,13 @@ def test_batchnorm_counts_as_part_of_its_filter(photographs):
     with torch.no_grad():
         model.bn1.weight.uniform_(-1, 2)
     model.eval()
-    a, b = project(model, photographs, "conv4", 2), project(zfnet.fold(model), photographs, "conv4", 2)
-    torch.testing.assert_close(a.pixels, b.pixels, rtol=1e-3, atol=1e-5 * float(b.pixels.abs().max()))
+    a, b = (
+        project(model, photographs, "conv4", 2),
+        project(zfnet.fold(model), photographs, "conv4", 2),
+    )
+    torch.testing.assert_close(
+        a.pixels, b.pixels, rtol=1e-3, atol=1e-5 * float(b.pixels.abs().max())
+    )
 
 
 def test_dense_layers_and_the_papers_input(photographs):
@@ -145,15 +163,24 @@ def test_dense_layers_and_the_papers_input(photographs):
     p = project(model, photographs[:1], "fc8", 2)
     assert p.pixels.shape == (1, 3, 224, 224)
     assert p.box.tolist() == [[0, 0, 224, 224]]
-    with torch.no_grad():  # the same network without its input layer, its first filters scaled instead
+    with (
+        torch.no_grad()
+    ):  # the same network without its input layer, its first filters scaled instead
         plain = random_he(zfnet.zfnet(5, norm="none", fc=16))
-        plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("input.")})
-        shift = torch.einsum("oihw,i->o", plain.conv1.weight, (model.input.center - model.input.mean).mean((1, 2)))
+        plain.load_state_dict(
+            {k: v for k, v in model.state_dict().items() if not k.startswith("input.")}
+        )
+        shift = torch.einsum(
+            "oihw,i->o", plain.conv1.weight, (model.input.center - model.input.mean).mean((1, 2))
+        )
         plain.conv1.bias += shift
         plain.conv1.weight *= model.input.scale
     t = trace(model, photographs[:1])
     torch.testing.assert_close(
-        trace(plain, photographs[:1])["conv1"][..., 1:-1, 1:-1], t["conv1"][..., 1:-1, 1:-1], rtol=1e-3, atol=1e-2
+        trace(plain, photographs[:1])["conv1"][..., 1:-1, 1:-1],
+        t["conv1"][..., 1:-1, 1:-1],
+        rtol=1e-3,
+        atol=1e-2,
     )
 
 
@@ -186,7 +213,9 @@ def test_a_scenes_object_is_where_its_projections_are(scenes_net, scenes_val):
     strongest = trace(scenes_net, x)["conv5"].amax((2, 3)).argmax(1)
     energy = project(scenes_net, x, "conv5", strongest).pixels.square().sum(1)
     mask = torch.from_numpy(scenes_val.masks[chosen])[:, 8:-8, 8:-8]
-    near = F.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0  # contours lie just outside the object too
+    near = (
+        F.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0
+    )  # contours lie just outside the object too
     inside = (energy * near).sum((1, 2)) / energy.sum((1, 2))
     assert inside.mean() > 2 * near.float().mean()
 
@@ -208,15 +237,28 @@ def test_on_a_gpu_it_equals_the_cpu(plain, photographs, monkeypatch):
 def test_padding_given_in_words_is_the_numbers_it_stands_for(kernel, dilation):
     def network(first, second):
         torch.manual_seed(0)
-        filters = [nn.Conv2d(3, 8, 3, padding=first), nn.Conv2d(8, 8, kernel, padding=second, dilation=dilation)]
-        return nn.Sequential(filters[0], nn.ReLU(), nn.MaxPool2d(3, 2), filters[1], nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+        filters = [
+            nn.Conv2d(3, 8, 3, padding=first),
+            nn.Conv2d(8, 8, kernel, padding=second, dilation=dilation),
+        ]
+        return nn.Sequential(
+            filters[0],
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            filters[1],
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(2),
+        )
 
     x, reach = torch.randn(2, 3, 24, 24), dilation * (kernel - 1)
     words, numbers = network("valid", "same"), network(0, reach // 2)
     words(x), numbers(x)
     numbers.load_state_dict(words.state_dict())
     for crop in (True, False):
-        found, oracle = (project(m, x[:1], "conv2", torch.arange(8), (1, 9), crop=crop) for m in (words, numbers))
+        found, oracle = (
+            project(m, x[:1], "conv2", torch.arange(8), (1, 9), crop=crop) for m in (words, numbers)
+        )
         assert oracle.activation.max() > 0
         assert torch.equal(found.pixels, oracle.pixels)
     a, b = (zfnet.occlude(m, x, size=6, stride=5).logit for m in (words, numbers))
@@ -225,7 +267,9 @@ def test_padding_given_in_words_is_the_numbers_it_stands_for(kernel, dilation):
 
 def test_padding_more_on_one_side_is_refused_by_name():
     model = nn.Sequential(nn.Conv2d(3, 8, 4, padding="same"), nn.ReLU())
-    with pytest.raises(UnsupportedNetwork, match=r"kernel_size=\(4, 4\).*: pads one side more than the other"):
+    with pytest.raises(
+        UnsupportedNetwork, match=r"kernel_size=\(4, 4\).*: pads one side more than the other"
+    ):
         project(model, torch.randn(1, 3, 16, 16), "conv1", 2)
 
 

@@ -25,7 +25,11 @@ def test_receptive_fields_of_the_paper(plain, photographs):
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([1, 3, 5, 7]), st.integers(1, 3), st.integers(0, 2), st.booleans()), min_size=1, max_size=4
+        st.tuples(
+            st.sampled_from([1, 3, 5, 7]), st.integers(1, 3), st.integers(0, 2), st.booleans()
+        ),
+        min_size=1,
+        max_size=4,
     ),
     st.integers(0, 10**6),
 )
@@ -33,7 +37,10 @@ def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
     """On a network of the same geometry with positive weights and average pooling, every pixel of the field has a gradient."""
     side, modules, linear, names, channels = 61, [], [], [], 1
     for number, (kernel, stride, padding, pool) in enumerate(rows, 1):
-        stride, padding = min(stride, kernel), min(padding, kernel // 2)  # a stride above the kernel leaves gaps
+        stride, padding = (
+            min(stride, kernel),
+            min(padding, kernel // 2),
+        )  # a stride above the kernel leaves gaps
         conv = nn.Conv2d(channels, 2, kernel, stride, padding, bias=False)
         nn.init.constant_(conv.weight, 0.5)
         channels = 2
@@ -61,7 +68,12 @@ def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
 def test_no_receptive_field_is_invented_above_an_adaptive_pooling():
     dense = nn.Linear(5 * 64, 4)
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Conv2d(6, 5, 3, padding=1), nn.Flatten(), dense
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(8),
+        nn.Conv2d(6, 5, 3, padding=1),
+        nn.Flatten(),
+        dense,
     )
     x = torch.randn(1, 3, 24, 24)
     t = zfnet.trace(model.eval(), x)

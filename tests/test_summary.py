@@ -73,7 +73,11 @@ list(zfnet.describe(load_structure("torchvision:squeezenet1_1")))  # imports, an
         ('before = peak(); list(zfnet.describe(load_structure("torchvision:vgg16")))', 0, 32),
         ('before = peak(); list(zfnet.describe(load_structure("imagenet65k")))', 0, 32),
         ("model = zfnet.zfnet(); before = peak(); list(zfnet.describe(model))", 0, 32),
-        ("before = peak(); list(zfnet.describe(zfnet.zfnet()))", 200, 400),  # its 62 million weights are 238 MiB
+        (
+            "before = peak(); list(zfnet.describe(zfnet.zfnet()))",
+            200,
+            400,
+        ),  # its 62 million weights are 238 MiB
     ],
 )
 def test_a_description_needs_no_memory_for_weights(code, least, most):

@@ -27,8 +27,23 @@ from zfnet.top import top_activations
 class Noise(Dataset):
     """Images made on demand; some are exact copies of earlier ones, so that there are ties. Item `fail` cannot be read."""
 
-    def __init__(self, n: int, labelled: bool = False, size: int = 64, repeat: int = 11, fail: int = -1, digest: str = "noise"):
-        self.n, self.labelled, self.size, self.repeat, self.fail, self.digest = n, labelled, size, repeat, fail, digest
+    def __init__(
+        self,
+        n: int,
+        labelled: bool = False,
+        size: int = 64,
+        repeat: int = 11,
+        fail: int = -1,
+        digest: str = "noise",
+    ):
+        self.n, self.labelled, self.size, self.repeat, self.fail, self.digest = (
+            n,
+            labelled,
+            size,
+            repeat,
+            fail,
+            digest,
+        )
         self.read = 0
 
     def __len__(self):
@@ -38,12 +53,16 @@ class Noise(Dataset):
         if i == self.fail:
             raise OSError("unplugged")
         self.read += 1
-        x = torch.randn(3, self.size, self.size, generator=torch.Generator().manual_seed(i % self.repeat))
+        x = torch.randn(
+            3, self.size, self.size, generator=torch.Generator().manual_seed(i % self.repeat)
+        )
         return (x, i) if self.labelled else x
 
 
 def small_net(**options):
-    return random_he(zfnet.zfnet(4, **{"norm": "none", "maps": (6, 7, 8, 8, 5), "fc": 8, "size": 64} | options))
+    return random_he(
+        zfnet.zfnet(4, **{"norm": "none", "maps": (6, 7, 8, 8, 5), "fc": 8, "size": 64} | options)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +88,11 @@ def counting(model):
 def same(a, b):
     """Whether two searches found the same, to the last bit."""
     pairs = [(vars(a[layer]), vars(b[layer])) for layer in a]
-    return list(a) == list(b) and a.images == b.images and all(torch.equal(x[n], y[n]) for x, y in pairs for n in x)
+    return (
+        list(a) == list(b)
+        and a.images == b.images
+        and all(torch.equal(x[n], y[n]) for x, y in pairs for n in x)
+    )
 
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -79,7 +102,10 @@ def brute_force(model, dataset, layer, k, groups=None):
     """Sort (value, -index) of every image's strongest position, slowly."""
     maps = torch.cat([zfnet.trace(model, dataset[i][None])[layer] for i in range(len(dataset))])
     for channel in range(maps.shape[1]):
-        rows = [(float(m.max()), i, divmod(int(m.argmax()), m.shape[1])) for i, m in enumerate(maps[:, channel])]
+        rows = [
+            (float(m.max()), i, divmod(int(m.argmax()), m.shape[1]))
+            for i, m in enumerate(maps[:, channel])
+        ]
         rows.sort(key=lambda row: (-row[0], row[1]))
         if groups is not None:
             seen, kept = set(), []
@@ -101,15 +127,24 @@ def test_equals_sorting_everything(small, batch, groups):
         assert found[layer].position.shape == (*found[layer].value.shape, 2)
         for channel, rows in enumerate(brute_force(small, dataset, layer, 4, groups)):
             assert found[layer].index[channel].tolist() == [i for _, i, _ in rows]
-            assert [tuple(p) for p in found[layer].position[channel].tolist()] == [p for _, _, p in rows]
-            assert found[layer].value[channel].tolist() == pytest.approx([v for v, _, _ in rows], rel=1e-5)
+            assert [tuple(p) for p in found[layer].position[channel].tolist()] == [
+                p for _, _, p in rows
+            ]
+            assert found[layer].value[channel].tolist() == pytest.approx(
+                [v for v, _, _ in rows], rel=1e-5
+            )
 
 
 @pytest.mark.reference
 def test_equal_images_in_batches_of_any_size_stand_in_order():
     """A last batch of one would be rounded otherwise than a full one: an equal image there must not overtake."""
     model = random_he(zfnet.zfnet(10, fc=64, size=96))
-    found = top_activations(model, [torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(0))] * 17, LAYERS, batch=8)
+    found = top_activations(
+        model,
+        [torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(0))] * 17,
+        LAYERS,
+        batch=8,
+    )
     for layer in LAYERS:
         assert (found[layer].index == torch.arange(9)).all(), layer
 
@@ -191,7 +226,13 @@ def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch):
             for batch in batches:
                 yield batch
                 gc.collect()
-                sizes.append(sum(o.untyped_storage().nbytes() for o in gc.get_objects() if type(o) is torch.Tensor))
+                sizes.append(
+                    sum(
+                        o.untyped_storage().nbytes()
+                        for o in gc.get_objects()
+                        if type(o) is torch.Tensor
+                    )
+                )
 
         top_activations(small, Noise(n), LAYERS, k=3, batch=8, progress=watched)
         return max(sizes)
@@ -205,7 +246,11 @@ def test_memory_does_not_grow_with_the_number_of_images(small, monkeypatch):
 
 
 @given(
-    st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(1, 8), st.integers(1, 3), st.integers(0, 6), st.randoms()
+    st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    st.integers(1, 8),
+    st.integers(1, 3),
+    st.integers(0, 6),
+    st.randoms(),
 )
 def test_merging_is_sorting(batches, k, levels, groups, random):
     """Batches merged one after the other, with ties and groups, against one sort by (-value, index)."""
@@ -213,7 +258,12 @@ def test_merging_is_sorting(batches, k, levels, groups, random):
     value = torch.tensor([[float(random.randrange(levels)) for _ in range(n)] for _ in range(2)])
     group_of = torch.tensor([random.randrange(groups) for _ in range(n)]) if groups else None
     index = torch.arange(n).expand(2, -1)
-    parts = list(zip(*(t.split(batches, 1) for t in (value, index, index[:, :, None].expand(-1, -1, 2))), strict=True))
+    parts = list(
+        zip(
+            *(t.split(batches, 1) for t in (value, index, index[:, :, None].expand(-1, -1, 2))),
+            strict=True,
+        )
+    )
     best = parts[:1]
     for part in parts[1:]:
         best = [search.merge([*best, part], k, group_of)]
@@ -234,7 +284,13 @@ def test_each_image_passes_once_and_only_as_far_as_wanted(small, monkeypatch):
     monkeypatch.setattr(forward, "max_pool", None)  # no switches
     with counting(small) as passed:
         top_activations(small, Noise(20), ("conv3", "conv1"), k=2, batch=8)
-    names = ("conv1", "pool1", "conv2", "pool2", "conv3")  # a ReLU works in place, not through its module
+    names = (
+        "conv1",
+        "pool1",
+        "conv2",
+        "pool2",
+        "conv3",
+    )  # a ReLU works in place, not through its module
     assert passed == dict.fromkeys(names, 24)  # three full batches
 
 
@@ -242,21 +298,33 @@ def test_a_network_of_another_library_is_verified_once(small, monkeypatch):
     calls = []
     original = forward.chain
     monkeypatch.setattr(forward, "chain", lambda *args: calls.append(args) or original(*args))
-    foreign = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3))
+    foreign = nn.Sequential(
+        nn.ReLU(), nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3)
+    )
     kept = [torch.stack([Noise(30)[i] for i in range(j, j + 5)]) for j in range(0, 30, 5)]
     before = [x.clone() for x in kept]
-    found = top_activations(foreign, Noise(30), ("conv1", "conv2"), k=3, batch=5, progress=lambda _, **__: kept)
+    found = top_activations(
+        foreign, Noise(30), ("conv1", "conv2"), k=3, batch=5, progress=lambda _, **__: kept
+    )
     assert len(calls) == 1
-    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))  # inputs are never overwritten
+    assert all(
+        torch.equal(a, b) for a, b in zip(kept, before, strict=True)
+    )  # inputs are never overwritten
     for channel, rows in enumerate(brute_force(foreign, Noise(30), "conv2", 3)):
         assert found["conv2"].index[channel].tolist() == [i for _, i, _ in rows]
 
 
 def test_merging_is_rare(small, monkeypatch):
     merge, columns = search.merge, []
-    monkeypatch.setattr(search, "merge", lambda parts, *rest: columns.append(len(parts)) or merge(parts, *rest))
+    monkeypatch.setattr(
+        search, "merge", lambda parts, *rest: columns.append(len(parts)) or merge(parts, *rest)
+    )
     top_activations(small, Noise(600), "conv1", k=9, batch=8)
-    assert columns == [32, 33, 12]  # batches of 8: 256 columns, the table and 256, the table and the remaining 88
+    assert columns == [
+        32,
+        33,
+        12,
+    ]  # batches of 8: 256 columns, the table and 256, the table and the remaining 88
 
 
 @pytest.mark.parametrize("by", ["data", "progress"])
@@ -273,8 +341,12 @@ def test_an_interrupted_search_continues(small, tmp_path, monkeypatch, by, group
 
     search_ = {"k": 4, "batch": 4, "groups": groups, "state": tmp_path / "s"}
     with pytest.raises(OSError, match="unplugged"):
-        top_activations(small, Noise(30, fail=22 if by == "data" else -1), LAYERS, progress=broken, **search_)
-    assert TopActivations.load(tmp_path / "s").images == 20  # what was found so far can be looked at
+        top_activations(
+            small, Noise(30, fail=22 if by == "data" else -1), LAYERS, progress=broken, **search_
+        )
+    assert (
+        TopActivations.load(tmp_path / "s").images == 20
+    )  # what was found so far can be looked at
     dataset = Noise(30)
     with counting(small) as passed:
         assert same(top_activations(small, dataset, LAYERS, **search_), whole)
@@ -298,7 +370,9 @@ def test_a_killed_search_continues(small, tmp_path):
         "import sys; from tests.test_top import *; search.WRITE_EVERY = 0\n"
         "top_activations(small_net(), Killer(20, fail=13), LAYERS, k=3, batch=4, state=sys.argv[1])"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], cwd=ROOT, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "s")], cwd=ROOT, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     with counting(small) as passed:
         found = top_activations(small, Noise(20), LAYERS, k=3, batch=4, state=tmp_path / "s")
@@ -321,7 +395,9 @@ def test_a_state_of_another_search_is_refused(small, tmp_path):
         ("data", (small, Noise(6, digest="others"), ("conv1",), 2), {}),
         ("data", (small, Noise(6, size=80), ("conv1",), 2), {}),
     ):
-        with pytest.raises(CheckpointError, match=rf"s: the state of another search \([^;]*{name}") as error:
+        with pytest.raises(
+            CheckpointError, match=rf"s: the state of another search \([^;]*{name}"
+        ) as error:
             top_activations(*arguments, state=path, **options)
         assert "\n" not in str(error.value)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -338,7 +414,10 @@ def test_the_global_random_state_is_left_alone(small):
 
 
 def test_the_state_of_other_items_of_a_data_set_is_refused(small, tmp_path):
-    data, state = [torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(i)) for i in range(30)], tmp_path / "s"
+    data, state = (
+        [torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(i)) for i in range(30)],
+        tmp_path / "s",
+    )
     first = top_activations(small, Subset(data, [0, 1, 2, 3]), ("conv1",), k=2, state=state)
     again = top_activations(small, Subset(data, [0, 1, 2, 3]), ("conv1",), k=2, state=state)
     assert same(first, again)

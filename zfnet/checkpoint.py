@@ -92,7 +92,9 @@ def structure(name: str | Path) -> Network:
 
 def _check_arch(path: Path, meta: dict) -> None:
     if meta.get("arch") not in ARCHITECTURES:
-        raise CheckpointError(f"{path}: not a zfnet checkpoint (no known architecture in its metadata)")
+        raise CheckpointError(
+            f"{path}: not a zfnet checkpoint (no known architecture in its metadata)"
+        )
 
 
 def _path(name: str | Path) -> Path:
@@ -103,7 +105,9 @@ def _path(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix != ".safetensors" and not path.is_file():
         names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
-        raise CheckpointError(f"no bundled network {str(name)!r} (there are: {names}), nor a file of that name")
+        raise CheckpointError(
+            f"no bundled network {str(name)!r} (there are: {names}), nor a file of that name"
+        )
     return path
 
 
@@ -184,7 +188,9 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {}
     for name, tensor in packed.items():
         if tensor.dtype == torch.int8:
-            state[name] = tensor.float() * packed[f"{name}.scale"].view((-1,) + (1,) * (tensor.ndim - 1))
+            state[name] = tensor.float() * packed[f"{name}.scale"].view(
+                (-1,) + (1,) * (tensor.ndim - 1)
+            )
         elif not name.endswith(".weight.scale"):
             state[name] = tensor.float() if tensor.is_floating_point() else tensor
     if "input.centre" in state:  # its name in files written before it was spelled "center"
@@ -215,7 +221,9 @@ def initialize(model: Network, name: str | Path) -> dict:
     assign(model, state, str(path))
     for i, (there, here) in enumerate(zip(meta.get("wnids", ()), model.wnids, strict=False)):
         if there != here:
-            raise CheckpointError(f"{path}: of other classes: output {i} is {there} in the checkpoint, {here} in the network")
+            raise CheckpointError(
+                f"{path}: of other classes: output {i} is {there} in the checkpoint, {here} in the network"
+            )
     return meta.get("info", {}) | {"sha256": meta["sha256"]}
 
 
@@ -245,7 +253,9 @@ def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     for name in sorted(dict.fromkeys([*own, *state]), key=layer):
         if name not in own or name not in state:
             where = "the checkpoint" if name not in state else "the network"
-            raise CheckpointError(f"{source}: of another architecture: {name} is missing in {where}")
+            raise CheckpointError(
+                f"{source}: of another architecture: {name} is missing in {where}"
+            )
         if own[name].shape != state[name].shape:
             raise CheckpointError(
                 f"{source}: of another architecture: {name} is {tuple(state[name].shape)} in the checkpoint, "
@@ -269,7 +279,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
         CheckpointError: The file cannot be written, as on a full disk; an old one is unchanged.
     """
     path = Path(path)
-    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     meta = json.loads(json.dumps(meta | {"format": FORMAT}))
     meta["sha256"] = sha256(tensors, meta)
     runs = {name: run for name, tensor in tensors.items() if (run := column_run(tensor)) > 1}
@@ -350,7 +363,9 @@ def _description(path: str | Path, file: Any) -> dict:
     if not isinstance(meta, dict):
         raise CheckpointError(f"{path}: damaged: its description is not readable")
     if meta.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}")
+        raise CheckpointError(
+            f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}"
+        )
     return meta
 
 

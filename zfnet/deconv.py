@@ -45,7 +45,9 @@ from zfnet.receptive_field import Size, geometry
 from zfnet.transpose import transpose
 
 
-def backproject(t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None) -> Tensor:
+def backproject(
+    t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None
+) -> Tensor:
     """Carry a signal in a trace's last layer down to pixels.
 
     Args:
@@ -81,7 +83,9 @@ def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tens
     return transpose(step, signal, size)
 
 
-def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d, collision: str = "sum") -> Tensor:
+def unpool(
+    signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d, collision: str = "sum"
+) -> Tensor:
     """Place each pooled value at its switch, with zeros elsewhere.
 
     3 x 3 windows at stride 2 overlap, so up to four windows share one maximum. Their values must be
@@ -103,7 +107,9 @@ def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d, col
     # Windows this many rows or columns apart do not overlap. Without repeated indices a scatter is
     # deterministic, on a GPU too.
     kernel, stride, _, dilation = geometry(pool)
-    rows, columns = (-(-(d * (k - 1) + 1) // s) for k, s, d in zip(kernel, stride, dilation, strict=True))
+    rows, columns = (
+        -(-(d * (k - 1) + 1) // s) for k, s, d in zip(kernel, stride, dilation, strict=True)
+    )
     for r, c in itertools.product(range(rows), range(columns)):
         index = switches[:, :, r::rows, c::columns].flatten(2)
         below.scatter_add_(2, index, signal[:, :, r::rows, c::columns].flatten(2))
@@ -131,5 +137,9 @@ def filter_transposed(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
     """
     kernel, stride, padding, dilation = geometry(conv)
     sides = zip(size, signal.shape[-2:], kernel, stride, padding, dilation, strict=True)
-    output_padding = [full - ((n - 1) * s - 2 * p + d * (k - 1) + 1) for full, n, k, s, p, d in sides]
-    return F.conv_transpose2d(signal, conv.weight, None, stride, padding, output_padding, conv.groups, dilation)
+    output_padding = [
+        full - ((n - 1) * s - 2 * p + d * (k - 1) + 1) for full, n, k, s, p, d in sides
+    ]
+    return F.conv_transpose2d(
+        signal, conv.weight, None, stride, padding, output_padding, conv.groups, dilation
+    )

@@ -17,7 +17,9 @@ from zfnet.receptive_field import check_fits
 Reader = Callable[[Tensor], dict[str, Tensor]]
 
 
-def feature_extractor(model: nn.Module, x: Tensor, layers: Sequence[str], *, rectified: bool = True) -> Reader:
+def feature_extractor(
+    model: nn.Module, x: Tensor, layers: Sequence[str], *, rectified: bool = True
+) -> Reader:
     """Return a function from images to the activations of some layers, through which gradients pass.
 
     Args:
@@ -52,7 +54,9 @@ def feature_extractor(model: nn.Module, x: Tensor, layers: Sequence[str], *, rec
     return extract
 
 
-def layer_reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool = True) -> Reader:
+def layer_reader(
+    model: nn.Module, x: Tensor, layers: Sequence[str], rectified: bool = True
+) -> Reader:
     """Return a function that reads layers: step by step in a chain, by hooks in other networks.
 
     The caller puts the network into evaluation mode. Arguments and errors are those of
@@ -62,14 +66,18 @@ def layer_reader(model: nn.Module, x: Tensor, layers: Sequence[str], rectified: 
         steps = network_steps(model, x, *layers)
     except UnsupportedNetwork as error:
         if not rectified:
-            raise UnsupportedNetwork(f"rectified=False needs a network that is a chain of modules: {error}") from None
+            raise UnsupportedNetwork(
+                f"rectified=False needs a network that is a chain of modules: {error}"
+            ) from None
         modules = {layer: module_of(model, layer, x) for layer in layers}
         return partial(_read_by_hooks, model, modules)
     check_layers(steps, layers)
     return partial(_read_steps, steps, layers, rectified)
 
 
-def _read_steps(steps: Sequence[Step], layers: Sequence[str], rectified: bool, x: Tensor) -> dict[str, Tensor]:
+def _read_steps(
+    steps: Sequence[Step], layers: Sequence[str], rectified: bool, x: Tensor
+) -> dict[str, Tensor]:
     """Return the activations of layers in a chain of steps, in the order of the chain."""
     check_fits(steps, x)  # x may have another size than the images that built the steps
     ends = {step.layer: i for i, step in enumerate(steps) if step.layer and step.layer in layers}
@@ -80,7 +88,9 @@ def _read_steps(steps: Sequence[Step], layers: Sequence[str], rectified: bool, x
     return {layer: t[name] for layer, name in names.items()}
 
 
-def _read_by_hooks(model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor) -> dict[str, Tensor]:
+def _read_by_hooks(
+    model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor
+) -> dict[str, Tensor]:
     """Return the outputs of modules in the network's own forward pass. Removes its hooks."""
     with ExitStack() as stack:
         hooks = {layer: stack.enter_context(Hook(*module)) for layer, module in modules.items()}
@@ -88,5 +98,7 @@ def _read_by_hooks(model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]
     for layer, hook in hooks.items():
         if hook.maps is None or hook.maps.ndim not in (2, 4) or len(hook.maps) != len(x):
             output = "no tensor" if hook.maps is None else tuple(hook.maps.shape)
-            raise UnsupportedNetwork(f"{layer} must return maps (N, C, H, W) or vectors (N, C), got {output}")
+            raise UnsupportedNetwork(
+                f"{layer} must return maps (N, C, H, W) or vectors (N, C), got {output}"
+            )
     return {layer: hook.maps for layer, hook in hooks.items() if hook.maps is not None}

@@ -16,7 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.graph import BATCHNORMS, Step, UnknownLayer, UnsupportedNetwork, chain, layers_of, steps_until
+from zfnet.graph import (
+    BATCHNORMS,
+    Step,
+    UnknownLayer,
+    UnsupportedNetwork,
+    chain,
+    layers_of,
+    steps_until,
+)
 from zfnet.receptive_field import (
     ReceptiveField,
     check_fits,
@@ -88,7 +96,9 @@ class Trace(Mapping):
         """
         steps = steps_until(self.steps, layer)
         if any(isinstance(step.module, (nn.Flatten, nn.Linear)) for step in steps):
-            return torch.tensor([0, 0, *self.x.shape[2:]], device=position.device).expand(*position.shape[:-1], 4)
+            return torch.tensor([0, 0, *self.x.shape[2:]], device=position.device).expand(
+                *position.shape[:-1], 4
+            )
         return receptive_field_box(steps, map_sizes(steps, _image_size(self.x)), position)
 
 
@@ -154,7 +164,11 @@ def run(
         inputs[step.name] = signal.shape
         if switches and isinstance(step.module, nn.MaxPool2d):
             signal, index[step.name] = max_pool(step.module, signal)
-        elif keep is not None and isinstance(step.module, nn.ReLU) and not _shared(signal, x, *outputs.values()):
+        elif (
+            keep is not None
+            and isinstance(step.module, nn.ReLU)
+            and not _shared(signal, x, *outputs.values())
+        ):
             signal = signal.relu_()
         else:
             signal = apply(step.module, signal)
@@ -199,11 +213,18 @@ def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
 
     CPUs pool ten times faster when maps are channels last, so other maps are copied first.
     """
-    kernel, stride, padding, dilation = module.kernel_size, module.stride, module.padding, module.dilation
+    kernel, stride, padding, dilation = (
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+    )
     memory_format = layout(x)
     if x.device.type == "cpu":
         x = x.contiguous(memory_format=torch.channels_last)
-    pooled, switches = F.max_pool2d(x, kernel, stride, padding, dilation, module.ceil_mode, return_indices=True)
+    pooled, switches = F.max_pool2d(
+        x, kernel, stride, padding, dilation, module.ceil_mode, return_indices=True
+    )
     return pooled.contiguous(memory_format=memory_format), switches
 
 
@@ -227,13 +248,17 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
         logits = model(x)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnsupportedNetwork(f"{type(model).__name__} must return logits ({len(x)}, classes), got {returned}")
+        raise UnsupportedNetwork(
+            f"{type(model).__name__} must return logits ({len(x)}, classes), got {returned}"
+        )
     return logits
 
 
 def normalizes_by_batch(model: nn.Module) -> bool:
     """Whether activations depend on the other images of the batch, even in evaluation mode."""
-    return any(isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules())
+    return any(
+        isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules()
+    )
 
 
 @contextmanager
@@ -245,7 +270,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in training:
-            if type(module).train is not nn.Module.train:  # merged adapters do more than set the flag
+            if (
+                type(module).train is not nn.Module.train
+            ):  # merged adapters do more than set the flag
                 module.train()
         training_modules = set(training)
         for module in model.modules():

@@ -150,7 +150,9 @@ def module_of(model: nn.Module, layer: str, x: Tensor) -> tuple[nn.Module, int]:
     try:
         return model.get_submodule(layer or "no name"), -1
     except AttributeError:
-        raise unknown_layer(layer, layers_of(steps) or [name for name, _ in model.named_children()]) from None
+        raise unknown_layer(
+            layer, layers_of(steps) or [name for name, _ in model.named_children()]
+        ) from None
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
@@ -163,13 +165,17 @@ def _unwrap(model: nn.Module) -> nn.Module:
 def _leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the modules without children, with their paths. One ReLU may serve several layers."""
     modules = model.named_modules(remove_duplicate=False)
-    return [(path, module) for path, module in modules if path and next(module.children(), None) is None]
+    return [
+        (path, module) for path, module in modules if path and next(module.children(), None) is None
+    ]
 
 
 def _check_invertible(model: nn.Module, path: str, module: nn.Module) -> None:
     """Raise UnsupportedNetwork for a module without a rule on the way down."""
     kind = next((kind for kind in INVERTIBLE if isinstance(module, kind)), None)
-    if kind is None or type(module).forward is not kind.forward:  # a subclass may compute something else
+    if (
+        kind is None or type(module).forward is not kind.forward
+    ):  # a subclass may compute something else
         raise UnsupportedNetwork(
             f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; "
             "it needs convolutions, ReLU modules, max pooling, normalization and dense layers, as in VGG"
@@ -193,7 +199,9 @@ def _name_as_in_paper(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn
     named: list[tuple[str, nn.Module]] = []
     number, used = 0, set()
     for path, module in leaves:
-        if isinstance(module, nn.Linear) and not any(isinstance(m, (nn.Flatten, nn.Linear)) for _, m in named):
+        if isinstance(module, nn.Linear) and not any(
+            isinstance(m, (nn.Flatten, nn.Linear)) for _, m in named
+        ):
             named.append(("flatten", nn.Flatten()))
         number += isinstance(module, WEIGHTED)
         kind = kind_of(module)
@@ -238,7 +246,9 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
     call = next(waiting, None)
     for i, (_, module) in enumerate(named):
         if call is None or module is not call[0]:
-            if isinstance(module, (*IDENTITIES, nn.Flatten)):  # an unused dropout, or our own flattening
+            if isinstance(
+                module, (*IDENTITIES, nn.Flatten)
+            ):  # an unused dropout, or our own flattening
                 continue
             raise _not_a_chain(model)
         _, received, returned = call
@@ -246,7 +256,11 @@ def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> 
             raise _not_a_chain(model)
         previous = returned
         call = next(waiting, None)
-    if call is not None or not isinstance(logits, Tensor) or not _same(previous, _with_copy(logits)):
+    if (
+        call is not None
+        or not isinstance(logits, Tensor)
+        or not _same(previous, _with_copy(logits))
+    ):
         raise _not_a_chain(model)
 
 
@@ -270,7 +284,10 @@ def _record_calls(
 
     with ExitStack() as hooks, wrap_shape_errors(images[:1]):
         for module in dict.fromkeys(module for _, module in named):
-            for handle in (module.register_forward_pre_hook(before), module.register_forward_hook(after)):
+            for handle in (
+                module.register_forward_pre_hook(before),
+                module.register_forward_hook(after),
+            ):
                 hooks.callback(handle.remove)
         logits = model(images.clone())  # the network may begin in place
     return calls, logits

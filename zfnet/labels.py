@@ -63,7 +63,9 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
     shared = [w for w in ILSVRC_SHARED.get(text.lower(), ()) if w in wnids]
     if len(shared) > 1:
         raise ValueError(_ambiguous(text, shared))
-    matches = [i for i, c in enumerate(classes) if c == text]  # Cardigan is a dog, cardigan a garment
+    matches = [
+        i for i, c in enumerate(classes) if c == text
+    ]  # Cardigan is a dog, cardigan a garment
     matches = matches or [i for i, c in enumerate(classes) if c.lower() == text.lower()]
     if len(matches) == 1:
         return matches[0]
@@ -97,7 +99,9 @@ def _ambiguous(text: str, wnids: Sequence[str]) -> str:
 def _suggestion(text: str, classes: Sequence[str]) -> str:
     if related := related_classes(text, classes):
         more = len(related) - OFFERED
-        return f"choose from {', '.join(related[:OFFERED])}" + (f" and {more} more" if more > 0 else "")
+        return f"choose from {', '.join(related[:OFFERED])}" + (
+            f" and {more} more" if more > 0 else ""
+        )
     lower = {c.lower(): c for c in classes}
     if near := [lower[n] for n in difflib.get_close_matches(text.lower(), lower, 3, 0.5)]:
         return f"did you mean {' or '.join(near)}?"

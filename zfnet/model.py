@@ -65,7 +65,9 @@ class Network(nn.Sequential):
     linear classifier of the global average pool of the last rectified maps: class activation mapping needs it).
     """
 
-    def __init__(self, arch: str, table: Sequence[Layer], options: dict, children: dict[str, nn.Module]):
+    def __init__(
+        self, arch: str, table: Sequence[Layer], options: dict, children: dict[str, nn.Module]
+    ):
         super().__init__()
         self.arch, self.table, self.options = arch, tuple(table), dict(options)
         self.size: int = options["size"]
@@ -79,7 +81,9 @@ class Network(nn.Sequential):
     def __getitem__(self, key):  # pyright: ignore[reportIncompatibleMethodOverride]
         """One module, or for a slice a plain `nn.Sequential` of those modules under their names."""
         return (
-            nn.Sequential(OrderedDict(list(self._modules.items())[key])) if isinstance(key, slice) else super().__getitem__(key)
+            nn.Sequential(OrderedDict(list(self._modules.items())[key]))
+            if isinstance(key, slice)
+            else super().__getitem__(key)
         )
 
     def class_index(self, name: str | int) -> int:
@@ -124,7 +128,13 @@ def mnist(classes: int = 10, **options) -> Network:
     Its digits are RGB like every image here, so that everything that takes a ZFNet takes it too. Options as for `zfnet`, where
     `fc` (64) is of layer 3, which `without` may leave out, and `maps` are of layers 1 and 2. BatchNorm unless `norm` says else.
     """
-    return _build("mnist", MNIST, classes, (3,), **{"size": 28, "fc": 64, "norm": "batch", "dropout": 0.0} | options)
+    return _build(
+        "mnist",
+        MNIST,
+        classes,
+        (3,),
+        **{"size": 28, "fc": 64, "norm": "batch", "dropout": 0.0} | options,
+    )
 
 
 ARCHITECTURES = {"zfnet": zfnet, "alexnet": alexnet, "mnist": mnist}
@@ -159,7 +169,11 @@ def _build(
     first = len(table) + 1 - len(maps)
     widths = {first + i: width for i, width in enumerate(maps)}
     rows = [
-        replace(row, maps=widths.get(row.number, row.maps), groups=groups if row.number in (2, 4, 5) else 1)
+        replace(
+            row,
+            maps=widths.get(row.number, row.maps),
+            groups=groups if row.number in (2, 4, 5) else 1,
+        )
         for row in table
         if row.number not in without
     ]
@@ -170,7 +184,13 @@ def _build(
     for row in rows:
         n = row.number
         children[f"conv{n}"] = nn.Conv2d(
-            channels, row.maps, row.kernel, row.stride, row.padding, groups=row.groups, bias=norm != "batch"
+            channels,
+            row.maps,
+            row.kernel,
+            row.stride,
+            row.padding,
+            groups=row.groups,
+            bias=norm != "batch",
         )
         if norm == "batch":
             children[f"bn{n}"] = nn.BatchNorm2d(row.maps)
@@ -230,8 +250,16 @@ def _check(
         raise ValueError(f"{arch}: maps must have {some}{depth} (all), got {tuple(maps)}")
     optional = [row.number for row in table if not row.pool] + list(hidden)
     if not set(without) <= set(optional):
-        raise ValueError(f"{arch}: without can hold {', '.join(map(str, optional))}, got {tuple(without)}")
-    counts = {"classes": [classes], "fc": [fc], "groups": [groups], "in_channels": [in_channels], "maps": maps}
+        raise ValueError(
+            f"{arch}: without can hold {', '.join(map(str, optional))}, got {tuple(without)}"
+        )
+    counts = {
+        "classes": [classes],
+        "fc": [fc],
+        "groups": [groups],
+        "in_channels": [in_channels],
+        "maps": maps,
+    }
     for name, number in ((name, number) for name, numbers in counts.items() for number in numbers):
         if number < 1:
             raise ValueError(f"{arch}: {name} must be at least 1, got {number}")
@@ -246,7 +274,9 @@ def _draw_weights(model: Network, output: nn.Linear, *, he: bool) -> None:
             if he:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             else:
-                nn.init.normal_(module.weight, std=1e-2)  # section 3: "initialized to 10^-2 and biases to 0"
+                nn.init.normal_(
+                    module.weight, std=1e-2
+                )  # section 3: "initialized to 10^-2 and biases to 0"
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if he:
@@ -259,10 +289,14 @@ def fold(model: Network) -> Network:
     w' = w g / sqrt(v + eps), b' = beta + (b - m) g / sqrt(v + eps): the same function, and exactly the layers of the
     paper, so that a deconvnet has no BatchNorm to invert.
     """
-    options = model.options | {"norm": "none" if model.options["norm"] == "batch" else model.options["norm"]}
+    options = model.options | {
+        "norm": "none" if model.options["norm"] == "batch" else model.options["norm"]
+    }
     children: dict[str, nn.Module] = {}
     filters = None
-    for name, module in copy.deepcopy(model).eval()._modules.items():  # one ReLU may serve several layers
+    for name, module in (
+        copy.deepcopy(model).eval()._modules.items()
+    ):  # one ReLU may serve several layers
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             assert filters is not None
             assert module.running_var is not None
@@ -271,11 +305,17 @@ def fold(model: Network) -> Network:
             bias = torch.zeros_like(gain) if filters.bias is None else filters.bias
             shape = (-1,) + (1,) * (filters.weight.ndim - 1)
             filters.weight = nn.Parameter((filters.weight * gain.view(shape)).detach())
-            filters.bias = nn.Parameter((module.bias + (bias - module.running_mean) * gain).detach())
+            filters.bias = nn.Parameter(
+                (module.bias + (bias - module.running_mean) * gain).detach()
+            )
         else:
             children[name] = module
             filters = module if isinstance(module, (nn.Conv2d, nn.Linear)) else filters
     folded = Network(model.arch, model.table, options, children).eval()
-    folded.classes, folded.wnids, folded.info = list(model.classes), list(model.wnids), dict(model.info)
+    folded.classes, folded.wnids, folded.info = (
+        list(model.classes),
+        list(model.wnids),
+        dict(model.info),
+    )
     folded.cam_head = model.cam_head
     return folded

@@ -57,7 +57,9 @@ def load_network(name: str | Path, weights: str | Path | None = None) -> nn.Modu
     if not str(name).startswith(TORCHVISION):
         _refuse_builder_name(name)
         if weights is not None:
-            raise CheckpointError(f"{name} includes its weights; weights={str(weights)!r} is only for torchvision:NAME")
+            raise CheckpointError(
+                f"{name} includes its weights; weights={str(weights)!r} is only for torchvision:NAME"
+            )
         return load(name)
     builder = _builder_name(name)
     if weights != UNTRAINED:
@@ -128,7 +130,9 @@ def _refuse_builder_name(name: str | Path) -> None:
     if (BUNDLED / f"{name}.safetensors").exists() or Path(name).exists():
         return
     if str(name) in _builders():
-        raise CheckpointError(f"no bundled network {str(name)!r}; did you mean {TORCHVISION}{name}?")
+        raise CheckpointError(
+            f"no bundled network {str(name)!r}; did you mean {TORCHVISION}{name}?"
+        )
 
 
 @cache
@@ -142,7 +146,9 @@ def _builder_name(name: str | Path) -> str:
     builder = str(name).removeprefix(TORCHVISION)
     if builder not in _builders():
         near = difflib.get_close_matches(builder, _builders(), 3, 0.5) or ["resnet18", "vgg16"]
-        raise CheckpointError(f"torchvision has no classifier {builder!r}; did you mean {' or '.join(near)}?")
+        raise CheckpointError(
+            f"torchvision has no classifier {builder!r}; did you mean {' or '.join(near)}?"
+        )
     return builder
 
 
@@ -168,7 +174,11 @@ def _build(builder: str, *, pretrained: bool) -> nn.Module:
 
     options: dict[str, Any] = {}
     if builder in PORTED:
-        options = {"transform_input": pretrained, "aux_logits": False, "init_weights": not pretrained}
+        options = {
+            "transform_input": pretrained,
+            "aux_logits": False,
+            "init_weights": not pretrained,
+        }
     if builder.startswith("vit_"):
         options = {"image_size": _size(builder)}
     return models.get_model(builder, weights=None, **options)
@@ -202,8 +212,12 @@ def _read_state(path: str | Path) -> dict[str, Tensor]:
         reason = (str(error) or repr(error)).splitlines()[0]
         raise CheckpointError(f"{path}: not a file of tensors from torch.save ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        content = f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
-        raise CheckpointError(f"{path}: expected a state dict (names to tensors), got {content or type(state).__name__}")
+        content = (
+            f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
+        )
+        raise CheckpointError(
+            f"{path}: expected a state dict (names to tensors), got {content or type(state).__name__}"
+        )
     return state
 
 

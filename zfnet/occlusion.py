@@ -100,18 +100,32 @@ def occlude(
         boxes, fill = occluder_boxes(x.shape[2], x.shape[3], size, stride), expand_fill(fill, x)
         batch = 1 if normalizes_by_batch(model) else batch
         steps = _conv_chain(model, x)
-        maps, logits = zip(*(pass_images(model, steps, part.clone()) for part in x.split(batch)), strict=True)
+        maps, logits = zip(
+            *(pass_images(model, steps, part.clone()) for part in x.split(batch)), strict=True
+        )
         logits, target = torch.cat(logits), resolve_target(target, torch.cat(logits))
         channel = activation = None
         if steps:
             channel, activation = _strongest_map(torch.cat(maps))
         baseline = [activation, *measure(logits, target)]
         covered = measure_covered(
-            model, steps, x, fill, boxes.view(-1, 4).to(x.device), channel, target, batch=batch, progress=progress
+            model,
+            steps,
+            x,
+            fill,
+            boxes.view(-1, 4).to(x.device),
+            channel,
+            target,
+            batch=batch,
+            progress=progress,
         )
-    grids = [None if values is None else values.view(len(x), *boxes.shape[:2]) for values in covered]
+    grids = [
+        None if values is None else values.view(len(x), *boxes.shape[:2]) for values in covered
+    ]
     if len(x) == 1:  # no leading axis for one image
-        channel, target, *values = (None if v is None else v[0] for v in (channel, target, *grids, *baseline))
+        channel, target, *values = (
+            None if v is None else v[0] for v in (channel, target, *grids, *baseline)
+        )
         grids, baseline = values[:4], values[4:]
     return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore[reportArgumentType]
 
@@ -158,9 +172,13 @@ def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
         raise ValueError(
             f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size"
         )
-    tops, lefts = (torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width))
+    tops, lefts = (
+        torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width)
+    )
     top, left = torch.meshgrid(tops, lefts, indexing="ij")
-    return torch.stack([top, left, (top + size).clamp_max(height), (left + size).clamp_max(width)], -1)
+    return torch.stack(
+        [top, left, (top + size).clamp_max(height), (left + size).clamp_max(width)], -1
+    )
 
 
 def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
@@ -170,7 +188,9 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
     """
     row, column = (torch.arange(n, device=image.device) for n in image.shape[-2:])
     top, left, bottom, right = (edge[:, None] for edge in boxes.T)  # (M, 1)
-    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
+    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[
+        :, None, :
+    ]
     return torch.where(inside[:, None], fill, image)
 
 
@@ -196,7 +216,9 @@ def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Ten
     last = conv_layers(steps)[-1]
     t = run(steps, x, keep=(last,), switches=False)
     if t.output.ndim != 2:
-        raise UnsupportedNetwork(f"{type(model).__name__} must return logits, got {tuple(t.output.shape)}")
+        raise UnsupportedNetwork(
+            f"{type(model).__name__} must return logits, got {tuple(t.output.shape)}"
+        )
     return t[last], t.output
 
 

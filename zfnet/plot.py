@@ -31,7 +31,14 @@ HEAT = "viridis"
 ATTRIBUTION = "inferno"  # of maps without negative values
 DIVERGING = "RdBu_r"  # of signed ones: 0 is white
 NAMED = 7  # classes in a map of labels that have a colour of their own
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's: told apart by the colour-blind
+LINES = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)  # Okabe and Ito's: told apart by the colour-blind
 
 
 def style():
@@ -44,16 +51,26 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_table(axes: Axes, header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[float], grey=()) -> None:
+def draw_table(
+    axes: Axes,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[float],
+    grey=(),
+) -> None:
     """Fill the axes with a table of text, its header in bold; the columns numbered in `grey`, the paper's, stand back."""
     axes.set_axis_off()
     whole: Any = (0, 0, 1, 1)  # which the annotation of matplotlib lacks
-    table = axes.table(rows, colLabels=header, cellLoc="center", bbox=whole, colWidths=widths, edges="horizontal")
+    table = axes.table(
+        rows, colLabels=header, cellLoc="center", bbox=whole, colWidths=widths, edges="horizontal"
+    )
     table.auto_set_font_size(False)
     table.set_fontsize(10)
     for (row, column), cell in table.get_celld().items():
         cell.set(linewidth=1.2 if row == 0 else 0.3)
-        cell.get_text().set(weight="bold" if row == 0 else "normal", color="0.35" if column in grey else "black")
+        cell.get_text().set(
+            weight="bold" if row == 0 else "normal", color="0.35" if column in grey else "black"
+        )
 
 
 def projection_image(pixels: Tensor | np.ndarray) -> np.ndarray:
@@ -76,7 +93,9 @@ def photograph(x: Tensor | np.ndarray) -> np.ndarray:
 def filter_image(weight: Tensor | np.ndarray) -> np.ndarray:
     """Show layer-1 filters (M, 3, k, k) as RGB (M, k, k, 3) in [0, 1]: each scaled from its minimum to its maximum, as
     in the paper."""
-    values = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight, dtype=np.float32)
+    values = np.asarray(
+        weight.detach().cpu() if isinstance(weight, Tensor) else weight, dtype=np.float32
+    )
     low = values.min((1, 2, 3), keepdims=True)
     high = values.max((1, 2, 3), keepdims=True)
     return ((values - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)
@@ -86,7 +105,11 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int = 1, background: float = 1.
     """Lay tiles (N, H, W, 3) out in rows of `columns`, `gap` pixels apart: one image (.., .., 3)."""
     n, height, width, depth = tiles.shape
     rows = -(-n // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, depth), background, dtype=np.float32)
+    sheet = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, depth),
+        background,
+        dtype=np.float32,
+    )
     for i, tile in enumerate(tiles):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[top : top + height, left : left + width] = tile
@@ -115,7 +138,9 @@ def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.set_axis_off()
 
 
-def heat(axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float, float] | None = None) -> None:
+def heat(
+    axes: Axes, values: np.ndarray, title: str = "", *, limits: tuple[float, float] | None = None
+) -> None:
     """A heat map (rows, columns) with its own colour bar: dark where the value is low."""
     low, high = limits or (float(values.min()), float(values.max()))
     shown = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1e-6)
@@ -149,7 +174,10 @@ def attribution_image(
     both, plain = (mpl.colormaps[name] for name in (DIVERGING, ATTRIBUTION))
     if together and signed is None:
         signed = bool(scaled.min() < 0)
-    shown = [both((v + 1) / 2) if (v.min() < 0 if signed is None else signed) else plain(v) for v in scaled]
+    shown = [
+        both((v + 1) / 2) if (v.min() < 0 if signed is None else signed) else plain(v)
+        for v in scaled
+    ]
     return np.where(finite[..., None], np.stack(shown)[..., :3], GREY), top
 
 
@@ -170,10 +198,20 @@ def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str =
     for value, colour in zip(shown, colours, strict=True):
         image[labels == value] = colour
     show(axes, image, title)
-    patches = [shapes.Patch(color=tuple(c), label=literal(str(names[v]))) for v, c in zip(shown, colours, strict=True)]
+    patches = [
+        shapes.Patch(color=tuple(c), label=literal(str(names[v])))
+        for v, c in zip(shown, colours, strict=True)
+    ]
     if len(values) > NAMED:
         patches.append(shapes.Patch(color="0.85", label=f"{len(values) - NAMED} others"))
-    axes.legend(handles=patches, fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
+    axes.legend(
+        handles=patches,
+        fontsize=6.5,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        handlelength=1,
+    )
 
 
 def at_middles(axes: Axes, size: int, stride: int, side: int) -> None:
@@ -187,19 +225,39 @@ def at_middles(axes: Axes, size: int, stride: int, side: int) -> None:
 def rectangle(axes: Axes, box: Sequence[int] | np.ndarray, colour: str = "white", **style) -> None:
     """Outline a box (top, left, bottom, right) given in input pixels."""
     top, left, bottom, right = (float(v) for v in box)
-    axes.add_patch(shapes.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, **style))
+    axes.add_patch(
+        shapes.Rectangle(
+            (left - 0.5, top - 0.5),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=colour,
+            **style,
+        )
+    )
 
 
-def band(axes: Axes, x: np.ndarray, rows: np.ndarray, colour: str, label: str = "", over: np.ndarray | float = 1.0) -> None:
+def band(
+    axes: Axes,
+    x: np.ndarray,
+    rows: np.ndarray,
+    colour: str,
+    label: str = "",
+    over: np.ndarray | float = 1.0,
+) -> None:
     """The mean over rows (N, T) of a line, over the mean of `over` (N,), with its 95 % bootstrap interval as a band."""
     n, base = len(rows), np.broadcast_to(over, len(rows))
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 2000)  # how often each row is in a draw
+    drawn = np.random.default_rng(0).multinomial(
+        n, np.full(n, 1 / n), 2000
+    )  # how often each row is in a draw
     low, high = np.quantile(drawn @ rows / (drawn @ base)[:, None], (0.025, 0.975), axis=0)
     axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
     axes.plot(x, rows.mean(0) / base.mean(), color=colour, label=label)
 
 
-def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int], title: str) -> Figure:
+def projection_figure(
+    x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int], title: str
+) -> Figure:
     """One projected feature: the image (1, 3, H, W) with its receptive field, the whole projection, and the patch enlarged."""
     figure = new_figure(7.5, 2.9)
     left, middle, right = figure.subplots(1, 3)
@@ -213,7 +271,13 @@ def projection_figure(x: Tensor, patch: Tensor, whole: Tensor, box: Sequence[int
 
 
 def occlusion_figure(
-    x: Tensor, maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str], size: int, stride: int, title: str
+    x: Tensor,
+    maps: dict[str, np.ndarray],
+    labels: np.ndarray,
+    names: Sequence[str],
+    size: int,
+    stride: int,
+    title: str,
 ) -> Figure:
     """One image's occlusion maps: the square image (1, 3, S, S) with the occluder's size, each map with its bar, the labels."""
     figure = new_figure(3.0 * (len(maps) + 2), 3.3)

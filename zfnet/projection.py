@@ -11,7 +11,15 @@ from torch.utils.data import Dataset
 
 from zfnet.deconv import backproject
 from zfnet.forward import Trace, evaluating, network_steps, run
-from zfnet.graph import Step, UnknownLayer, channels_of, check_layers, conv_layers, layer_names, layers_of
+from zfnet.graph import (
+    Step,
+    UnknownLayer,
+    channels_of,
+    check_layers,
+    conv_layers,
+    layer_names,
+    layers_of,
+)
 from zfnet.model import device_of
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
@@ -103,15 +111,24 @@ def project(
     with evaluating(model), torch.no_grad():
         steps = network_steps(model, x, layer)
         if layer not in layers_of(steps):
-            raise UnknownLayer(f"{layer!r} has no features of its own; choose one of {', '.join(layers_of(steps))}")
+            raise UnknownLayer(
+                f"{layer!r} has no features of its own; choose one of {', '.join(layers_of(steps))}"
+            )
         field = receptive_field(steps, layer) if layer in conv_layers(steps) else None
         units = select_units(steps, x, layer, channel, position, activation)
-        pixels, units = project_units(steps, x, units, field, crop=crop, collision=collision, batch=batch)
+        pixels, units = project_units(
+            steps, x, units, field, crop=crop, collision=collision, batch=batch
+        )
     return _projection(steps, x, pixels, units, field)
 
 
 def project_top(
-    model: nn.Module, dataset: Dataset, top: TopActivations, layers: str | Sequence[str] | None = None, *, batch: int = 64
+    model: nn.Module,
+    dataset: Dataset,
+    top: TopActivations,
+    layers: str | Sequence[str] | None = None,
+    *,
+    batch: int = 64,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
     """Project every activation that a search has found, to patches of its receptive field (Fig. 2).
 
@@ -154,7 +171,14 @@ def project_top(
 
 @reference
 def project_units(
-    steps: Sequence[Step], x: Tensor, units: Units, field: ReceptiveField | None, *, crop: bool, collision: str, batch: int
+    steps: Sequence[Step],
+    x: Tensor,
+    units: Units,
+    field: ReceptiveField | None,
+    *,
+    crop: bool,
+    collision: str,
+    batch: int,
 ) -> tuple[Tensor, Units]:
     """Project M units of the last step through whole maps.
 
@@ -174,7 +198,10 @@ def project_units(
         signal = one_hot(maps, part).view(len(chosen), *t.output.shape[1:])
         pixels.append(project_signal(t, signal, collision=collision))
         parts.append(part)
-    position, activation = torch.cat([p.position for p in parts]), torch.cat([p.activation for p in parts])
+    position, activation = (
+        torch.cat([p.position for p in parts]),
+        torch.cat([p.activation for p in parts]),
+    )
     units, images = Units(units.image, units.channel, position, activation), torch.cat(pixels)
     if crop and field:
         return cut(images, field.offset + position * field.stride, field.size), units
@@ -184,7 +211,12 @@ def project_units(
 @reference
 @torch.no_grad()
 def project_found(
-    model: nn.Module, dataset: Dataset, top: TopActivations, chains: Mapping[str, list[Step]], first: Tensor, batch: int
+    model: nn.Module,
+    dataset: Dataset,
+    top: TopActivations,
+    chains: Mapping[str, list[Step]],
+    first: Tensor,
+    batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
     """Project what a search has found, `batch` units of one layer at a time; see `project_top`.
 
@@ -195,11 +227,15 @@ def project_found(
         field, top_layer = receptive_field(steps, layer), top[layer]
         channels, ranks = (top_layer.index.cpu() >= 0).nonzero().unbind(1)
         for channel, rank in zip(channels.split(batch), ranks.split(batch), strict=True):
-            x = read_images(dataset, top_layer.index[channel, rank].tolist(), first.device, like=first)
+            x = read_images(
+                dataset, top_layer.index[channel, rank].tolist(), first.device, like=first
+            )
             check_input(model, x)
             units = found_units(top_layer, channel, rank, x)
             with evaluating(model):
-                patches, units = project_units(steps, x, units, field, crop=True, collision="sum", batch=batch)
+                patches, units = project_units(
+                    steps, x, units, field, crop=True, collision="sum", batch=batch
+                )
             yield layer, rank.to(x.device), _projection(steps, x, patches, units, field)
 
 
@@ -219,16 +255,22 @@ def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor
     return cut(p.pixels, corner, field), cut(x, corner, field)
 
 
-def read_images(dataset: Dataset, indices: list[int], device: torch.device, like: Tensor | None = None) -> Tensor:
+def read_images(
+    dataset: Dataset, indices: list[int], device: torch.device, like: Tensor | None = None
+) -> Tensor:
     """Read items as one batch (M, 3, H, W). Raises ValueError for items of several sizes."""
-    read_many = getattr(dataset, "__getitems__", None)  # PyTorch's way to read several items at once
+    read_many = getattr(
+        dataset, "__getitems__", None
+    )  # PyTorch's way to read several items at once
     x = collate(read_many(indices) if read_many else [dataset[i] for i in indices])
     if like is not None and x.shape[1:] != like.shape[1:]:
         raise ValueError(f"items of several sizes: {tuple(like.shape[1:])}, {tuple(x.shape[1:])}")
     return x.to(device)
 
 
-def _projection(steps: Sequence[Step], x: Tensor, pixels: Tensor, units: Units, field: ReceptiveField | None) -> Projection:
+def _projection(
+    steps: Sequence[Step], x: Tensor, pixels: Tensor, units: Units, field: ReceptiveField | None
+) -> Projection:
     """Add the boxes of the units to their pixels."""
     assert units.position is not None
     assert units.activation is not None
@@ -245,8 +287,12 @@ def _check_found(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> 
     """Raise UnknownLayer or IndexError where a search's units are not this layer's."""
     check_layers(steps, [layer])
     if layer not in conv_layers(steps):
-        raise UnknownLayer(f"{layer!r} is not convolutional: its units see the whole image; use `project`")
+        raise UnknownLayer(
+            f"{layer!r} is not convolutional: its units see the whole image; use `project`"
+        )
     position = top.position[top.index >= 0].long()
     outside = Window(position, position + 1).reaches_outside(layer_size(steps, first))
     if len(top.index) != channels_of(steps) or outside:
-        raise IndexError(f"the search's units of {layer} are not this network's, or of images of another size")
+        raise IndexError(
+            f"the search's units of {layer} are not this network's, or of images of another size"
+        )

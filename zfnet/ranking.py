@@ -40,7 +40,9 @@ class TopActivations(Mapping):
 
     def __getitem__(self, layer: str) -> Top:
         if layer not in self.layers:
-            raise UnknownLayer(f"no layer {layer!r} was searched; available: {', '.join(self.layers)}")
+            raise UnknownLayer(
+                f"no layer {layer!r} was searched; available: {', '.join(self.layers)}"
+            )
         return self.layers[layer]
 
     def __iter__(self) -> Iterator[str]:
@@ -51,7 +53,9 @@ class TopActivations(Mapping):
 
     def save(self, path: str | Path, **metadata: object) -> None:
         """Write the table to a safetensors file, which `TopActivations.load` reads."""
-        tensors = {f"{layer}.{name}": t for layer, top in self.items() for name, t in vars(top).items()}
+        tensors = {
+            f"{layer}.{name}": t for layer, top in self.items() for name, t in vars(top).items()
+        }
         write_tensors(path, tensors, {"layers": list(self), "images": self.images, **metadata})
 
     @staticmethod
@@ -60,13 +64,20 @@ class TopActivations(Mapping):
         tensors, meta = read_tensors(path)
         names = ("value", "index", "position")
         try:
-            layers = {layer: Top(*(tensors[f"{layer}.{name}"] for name in names)) for layer in meta["layers"]}
+            layers = {
+                layer: Top(*(tensors[f"{layer}.{name}"] for name in names))
+                for layer in meta["layers"]
+            }
             return TopActivations(layers, meta["images"])
         except KeyError as missing:
-            raise CheckpointError(f"{path}: not a table of top activations: {missing} is missing") from None
+            raise CheckpointError(
+                f"{path}: not a table of top activations: {missing} is missing"
+            ) from None
 
 
-def ranking(value: Tensor, position: Tensor, k: int, *, least: bool = False, group_of: Tensor | None = None) -> Top:
+def ranking(
+    value: Tensor, position: Tensor, k: int, *, least: bool = False, group_of: Tensor | None = None
+) -> Top:
     """Rank a table of N images by C units to the k strongest, or weakest, images of each unit.
 
     Args:
@@ -108,7 +119,11 @@ def sort_by_image(parts: list[Maxima]) -> Maxima:
     """Join the maxima of several processes, the earlier image first."""
     value, index, position = (torch.cat(part, 1) for part in zip(*parts, strict=True))
     order = index.argsort(1)
-    return value.gather(1, order), index.gather(1, order), position.gather(1, order[:, :, None].expand(-1, -1, 2))
+    return (
+        value.gather(1, order),
+        index.gather(1, order),
+        position.gather(1, order[:, :, None].expand(-1, -1, 2)),
+    )
 
 
 def as_top(maxima: Maxima, k: int) -> Top:

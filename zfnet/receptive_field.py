@@ -55,7 +55,9 @@ def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
     return ReceptiveField(size, second - first, first)
 
 
-def receptive_field_box(steps: Sequence[Step], sizes: Mapping[str, Size], position: Tensor) -> Tensor:
+def receptive_field_box(
+    steps: Sequence[Step], sizes: Mapping[str, Size], position: Tensor
+) -> Tensor:
     """Return the pixels that units of the last step see.
 
     The window is clipped to each map on the way down, because at a border a unit sees padding.
@@ -88,7 +90,9 @@ def map_sizes(steps: Sequence[Step], size: Size) -> dict[str, Size]:
         size = output_size(step.module, size)
         if min(size) < 1:
             image = sizes[steps[0].name]
-            raise ValueError(f"an image of {image} pixels does not fit the network at {step.name}: it is too small")
+            raise ValueError(
+                f"an image of {image} pixels does not fit the network at {step.name}: it is too small"
+            )
     return sizes | {"": size}
 
 
@@ -101,7 +105,9 @@ def check_fits(steps: Sequence[Step], x: Tensor) -> None:
             shape = _output_shape(step.module, shape)
             expected = "a larger image" if min(shape) < 1 else None
         if expected:
-            raise ValueError(f"x {tuple(x.shape)} does not fit the network at {step.name}: it expects {expected}")
+            raise ValueError(
+                f"x {tuple(x.shape)} does not fit the network at {step.name}: it expects {expected}"
+            )
 
 
 def _expected_input(module: nn.Module, shape: tuple[int, ...]) -> str | None:
@@ -113,7 +119,9 @@ def _expected_input(module: nn.Module, shape: tuple[int, ...]) -> str | None:
             return f"{module.in_features} features, not {shape[-1]}"
         case nn.BatchNorm1d() | nn.BatchNorm2d() if shape[0] != module.num_features:
             return f"{module.num_features} channels, not {shape[0]}"
-        case PaperInput() if any(n not in (1, size) for n, size in zip(module.mean.shape, shape, strict=True)):
+        case PaperInput() if any(
+            n not in (1, size) for n, size in zip(module.mean.shape, shape, strict=True)
+        ):
             return f"images like its mean {tuple(module.mean.shape)}"
     return None
 
@@ -128,9 +136,17 @@ def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
         case nn.Linear():
             return (*shape[:-1], module.out_features)
         case nn.AdaptiveAvgPool2d():
-            return tuple(F.adaptive_avg_pool2d(torch.empty(1, *shape, device="meta"), module.output_size).shape[1:])
+            return tuple(
+                F.adaptive_avg_pool2d(
+                    torch.empty(1, *shape, device="meta"), module.output_size
+                ).shape[1:]
+            )
         case nn.Flatten():
-            return tuple(torch.empty(1, *shape, device="meta").flatten(module.start_dim, module.end_dim).shape[1:])
+            return tuple(
+                torch.empty(1, *shape, device="meta")
+                .flatten(module.start_dim, module.end_dim)
+                .shape[1:]
+            )
     return shape
 
 
@@ -155,7 +171,10 @@ def cut_windows(maps: Tensor, window: Window, image: Tensor | None = None) -> Te
     """
     height, width = maps.shape[2:]
     rows, columns = window.rows_and_columns()
-    rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]  # (M, h, 1), (M, 1, w)
+    rows, columns = (
+        rows.clamp(0, height - 1)[:, :, None],
+        columns.clamp(0, width - 1)[:, None],
+    )  # (M, h, 1), (M, 1, w)
     image = torch.arange(len(maps), device=maps.device) if image is None else image
     patch = maps.permute(0, 2, 3, 1)[image[:, None, None], rows, columns].permute(0, 3, 1, 2)
     if not window.reaches_outside((height, width)):
@@ -168,9 +187,14 @@ def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
     if getattr(module, "padding_mode", "zeros") != "zeros":
         raise UnsupportedNetwork(f"{module}: only padding with zeros is supported")
     values = [getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")]
-    kernel, stride, padding, dilation = (list(v) if isinstance(v, tuple) else [v, v] for v in values)
+    kernel, stride, padding, dilation = (
+        list(v) if isinstance(v, tuple) else [v, v] for v in values
+    )
     if isinstance(module.padding, str):  # "same" (stride 1, by PyTorch's own rule) or "valid"
-        total = [d * (k - 1) if module.padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
+        total = [
+            d * (k - 1) if module.padding == "same" else 0
+            for k, d in zip(kernel, dilation, strict=True)
+        ]
         if any(n % 2 for n in total):
             raise UnsupportedNetwork(f"{module}: pads one side more than the other")
         padding = [n // 2 for n in total]
@@ -180,7 +204,9 @@ def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
 def is_windowed(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.MaxPool2d]:
     """Whether each cell is computed from a window. Raises UnsupportedNetwork for adaptive pooling."""
     if isinstance(module, nn.AdaptiveAvgPool2d):
-        raise UnsupportedNetwork(f"{module} is below a convolution: its cells have windows of several sizes")
+        raise UnsupportedNetwork(
+            f"{module} is below a convolution: its cells have windows of several sizes"
+        )
     return isinstance(module, (nn.Conv2d, nn.MaxPool2d))
 
 
@@ -197,7 +223,9 @@ def output_size(module: nn.Module, size: Size) -> Size:
     return height, width
 
 
-def _output_side(n: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool) -> int:
+def _output_side(
+    n: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool
+) -> int:
     """PyTorch's rule: in ceil mode the last window begins inside the map or its left padding."""
     span = n + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
@@ -247,7 +275,10 @@ class Window:
     def outside(self, size: Sequence[int]) -> Tensor:
         """Which cells of M windows of one shape are outside a map of `size`: (M, h, w) bool."""
         rows, columns = self.rows_and_columns()
-        return ~(((rows >= 0) & (rows < size[0]))[:, :, None] & ((columns >= 0) & (columns < size[1]))[:, None])
+        return ~(
+            ((rows >= 0) & (rows < size[0]))[:, :, None]
+            & ((columns >= 0) & (columns < size[1]))[:, None]
+        )
 
     def always_outside(self, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """How many first and last rows and columns are outside a map of `size` in all windows.
@@ -257,7 +288,9 @@ class Window:
         """
         spare = self.size[0] - 1
         first = (-self.low).amin(0).clamp_min(0).minimum(spare)
-        return first, (self.high - self.high.new_tensor(size)).amin(0).clamp_min(0).minimum(spare - first)
+        return first, (self.high - self.high.new_tensor(size)).amin(0).clamp_min(0).minimum(
+            spare - first
+        )
 
     def rows_and_columns(self) -> tuple[Tensor, Tensor]:
         """The rows (M, h) and columns (M, w) of windows of one size."""

@@ -51,7 +51,9 @@ class Record:
     seconds: float
     environment: dict[str, str] = field(default_factory=dict)
     version: int = 0  # of the figure; 0 in records from before versions
-    file_hashes: dict[str, str] = field(default_factory=dict)  # hashes of the figure's declared files
+    file_hashes: dict[str, str] = field(
+        default_factory=dict
+    )  # hashes of the figure's declared files
 
     def __post_init__(self):
         if self.scale not in SCALES or self.verdict not in VERDICTS:
@@ -74,7 +76,11 @@ def environment(device: str) -> dict[str, str]:
         ['commit', 'device', 'python', 'torch']
     """
     commit = _git("rev-parse", "HEAD").stdout.strip() or "unknown"
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     return {
         "commit": commit + ("-dirty" if sources_changed() else ""),
         "torch": torch.__version__,
@@ -89,7 +95,9 @@ def sources_changed() -> bool:
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
 
 
 def write_record(record: Record, folder: str | Path) -> None:
@@ -99,7 +107,10 @@ def write_record(record: Record, folder: str | Path) -> None:
         record: The result.
         folder: The figure's folder, created where it is missing.
     """
-    write_text(Path(folder) / "result.json", json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        Path(folder) / "result.json",
+        json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    )
 
 
 def read_record(folder: str | Path) -> Record | None:
@@ -144,10 +155,21 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] 
         >>> Image.open(path).n_frames
         2
     """
-    images = [Image.fromarray(f).quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
+    images = [
+        Image.fromarray(f).quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        for f in frames
+    ]
     times = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
     with atomic_write(path) as partial:
-        images[0].save(partial, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
+        images[0].save(
+            partial,
+            "GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=times,
+            loop=0,
+            optimize=True,
+        )
 
 
 def write_figure(figure: Figure, path: Path, quality: int = 88) -> None:
@@ -165,6 +187,17 @@ def write_figure(figure: Figure, path: Path, quality: int = 88) -> None:
         >>> path.is_file()
         True
     """
-    options: dict[str, Any] = {"pil_kwargs": {"quality": quality, "optimize": True}} if path.suffix in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = (
+        {"pil_kwargs": {"quality": quality, "optimize": True}}
+        if path.suffix in (".jpg", ".jpeg")
+        else {}
+    )
     with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=150, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.06, **options)
+        figure.savefig(
+            partial,
+            dpi=150,
+            format=path.suffix[1:] or "png",
+            bbox_inches="tight",
+            pad_inches=0.06,
+            **options,
+        )

@@ -11,7 +11,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _SPEC = importlib.util.find_spec("zfnet.fast")
-HAS_FAST = _SPEC is not None and _SPEC.origin is not None  # the library is complete without the folder
+HAS_FAST = (
+    _SPEC is not None and _SPEC.origin is not None
+)  # the library is complete without the folder
 
 
 def reference(function: Callable[P, R]) -> Callable[P, R]:

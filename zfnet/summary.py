@@ -86,7 +86,9 @@ class _Call:
 def _meta_copy(model: nn.Module) -> nn.Module:
     """Copy a network with all its parameters and buffers on the meta device."""
     tensors = itertools.chain(model.parameters(), model.buffers())
-    memo = {id(t): _on_meta(t) for t in tensors}  # deepcopy takes these instead of copying the weights
+    memo = {
+        id(t): _on_meta(t) for t in tensors
+    }  # deepcopy takes these instead of copying the weights
     return copy.deepcopy(model, memo)
 
 
@@ -169,4 +171,10 @@ def _by(size: int | str | tuple[int, ...]) -> str:
 
 def _side(size: int | str | tuple[int, ...]) -> str:
     """Format a stride or padding: 2 and (2, 2) as "2", (0, 3) as "0x3"."""
-    return str(size) if not isinstance(size, tuple) else str(size[0]) if len(set(size)) == 1 else _by(size)
+    return (
+        str(size)
+        if not isinstance(size, tuple)
+        else str(size[0])
+        if len(set(size)) == 1
+        else _by(size)
+    )

@@ -77,7 +77,9 @@ def top_activations(
         raise ValueError("no layers given")
     check_positive(k=k, batch=batch)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise ValueError(f"{type(dataset).__name__} has no length or no index: the table names images by their index")
+        raise ValueError(
+            f"{type(dataset).__name__} has no length or no index: the table names images by their index"
+        )
     size = len(dataset)  # pyright: ignore[reportArgumentType]
     if size == 0:
         raise ValueError("the data set is empty")
@@ -86,7 +88,9 @@ def top_activations(
     return _run_distributed(search, _State.open(state, search), distributed)
 
 
-def _run_distributed(search: _Search, state: _State, distributed: DistributedContext) -> TopActivations:
+def _run_distributed(
+    search: _Search, state: _State, distributed: DistributedContext
+) -> TopActivations:
     """Share the batches among the processes of a distributed, and merge what they find.
 
     Processes pass whole batches, because convolutions round differently in smaller ones.
@@ -94,10 +98,14 @@ def _run_distributed(search: _Search, state: _State, distributed: DistributedCon
     size = len(search.dataset)  # pyright: ignore[reportArgumentType]
     if distributed.size == 1:
         return search.run(range(size), state)
-    finished = distributed.gather(state.read())[0]  # all read the state before one of them writes it
+    finished = distributed.gather(state.read())[
+        0
+    ]  # all read the state before one of them writes it
     if finished and finished.images == size:
         return finished
-    batches = distributed.share([range(start, min(start + search.batch, size)) for start in range(0, size, search.batch)])
+    batches = distributed.share(
+        [range(start, min(start + search.batch, size)) for start in range(0, size, search.batch)]
+    )
     own_state = state.with_suffix(f"{distributed.rank} of {distributed.size}")
     images = [i for part in batches for i in part]
     tables = distributed.gather(search.run(images, own_state) if images else None)
@@ -105,7 +113,9 @@ def _run_distributed(search: _Search, state: _State, distributed: DistributedCon
     group_of = None if search.group_of is None else search.group_of.to(cpu)
     layers = {}
     for layer in search.layers:
-        maxima = sort_by_image([maxima_of(table[layer], cpu) for table in tables if table is not None])
+        maxima = sort_by_image(
+            [maxima_of(table[layer], cpu) for table in tables if table is not None]
+        )
         layers[layer] = as_top(merge([maxima], search.k, group_of), search.k)
     table = TopActivations(layers, size)
     if distributed.is_main:
@@ -133,7 +143,9 @@ class _Search:
         if table.images == len(images):
             return table
         device, done, steps = device_of(self.model), table.images, []
-        maxima: dict[str, list[Maxima]] = {layer: [maxima_of(table[layer], device)] if table else [] for layer in self.layers}
+        maxima: dict[str, list[Maxima]] = {
+            layer: [maxima_of(table[layer], device)] if table else [] for layer in self.layers
+        }
         pending, written = 0, time.monotonic()
         for x in self._batches(images[done:], device):
             with evaluating(self.model), torch.no_grad():
@@ -143,15 +155,22 @@ class _Search:
                 index = torch.tensor(images[done : done + len(x)], device=device)
                 strongest = strongest_positions(steps, self.layers, _pad_batch(x, self.batch))
             for layer, (value, position) in strongest.items():
-                value, position = value[: len(x)].T.float(), position[: len(x)].transpose(0, 1)  # (C, B), (C, B, 2)
+                value, position = (
+                    value[: len(x)].T.float(),
+                    position[: len(x)].transpose(0, 1),
+                )  # (C, B), (C, B, 2)
                 maxima[layer].append((value, index.expand_as(value), position))
             done, pending = done + len(x), pending + len(x)
             due = state.path is not None and time.monotonic() - written >= WRITE_EVERY
             if due or pending >= max(self.k, COLUMNS) or done == len(images):
-                maxima = {layer: [merge(parts, self.k, self.group_of)] for layer, parts in maxima.items()}
+                maxima = {
+                    layer: [merge(parts, self.k, self.group_of)] for layer, parts in maxima.items()
+                }
                 pending = 0
             if due or done == len(images):
-                table = TopActivations({layer: as_top(parts[0], self.k) for layer, parts in maxima.items()}, done)
+                table = TopActivations(
+                    {layer: as_top(parts[0], self.k) for layer, parts in maxima.items()}, done
+                )
                 state.write(table)
                 written = time.monotonic()
         return table
@@ -173,7 +192,9 @@ class _Search:
 
 
 @reference
-def strongest_positions(steps: Sequence[Step], layers: Sequence[str], x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def strongest_positions(
+    steps: Sequence[Step], layers: Sequence[str], x: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Pass images x (B, 3, H, W) through the steps, and find where each map is strongest.
 
     Returns for each layer the maxima (B, C) and their positions (B, C, 2), the first in reading
@@ -193,7 +214,9 @@ def collate(items: Sequence) -> Tensor:
     images = [item[0] if isinstance(item, (list, tuple)) else item for item in items]
     for image in images:
         if not isinstance(image, Tensor):
-            raise ValueError(f"items must be tensors (3, H, W) or (tensor, label), got {type(image).__name__}")
+            raise ValueError(
+                f"items must be tensors (3, H, W) or (tensor, label), got {type(image).__name__}"
+            )
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise ValueError(f"items of several sizes: {', '.join(map(str, sorted(shapes)))}")
@@ -222,7 +245,9 @@ class _State:
             "k": search.k,
             "groups": None if groups is None else sha256({"groups": groups.cpu()}, {}),
             "images": size,
-            "data": sha256({str(i): collate([search.dataset[i]])[0] for i in sampled}, {"digest": digest}),
+            "data": sha256(
+                {str(i): collate([search.dataset[i]])[0] for i in sampled}, {"digest": digest}
+            ),
         }
         return _State(Path(path), identity)
 
@@ -234,10 +259,19 @@ class _State:
         if self.path is None or not self.path.exists():
             return None
         stored = read_tensors(self.path)[1].get("search", {})
-        names = [name for name in self.identity if name not in stored or self.identity[name] != stored[name]]
+        names = [
+            name
+            for name in self.identity
+            if name not in stored or self.identity[name] != stored[name]
+        ]
         if names:
-            pairs = "; ".join(f"{n}: {str(stored.get(n))[:48]} there, {str(self.identity[n])[:48]} here" for n in names)
-            raise CheckpointError(f"{self.path}: the state of another search ({pairs}); name another file, or remove it")
+            pairs = "; ".join(
+                f"{n}: {str(stored.get(n))[:48]} there, {str(self.identity[n])[:48]} here"
+                for n in names
+            )
+            raise CheckpointError(
+                f"{self.path}: the state of another search ({pairs}); name another file, or remove it"
+            )
         return TopActivations.load(self.path)
 
     def write(self, table: TopActivations) -> None:
@@ -253,7 +287,9 @@ def _digest(dataset: Dataset) -> list | str | None:
     return getattr(dataset, "digest", None)
 
 
-def _check_groups(groups: Sequence[int] | np.ndarray | Tensor, size: int, device: torch.device) -> Tensor:
+def _check_groups(
+    groups: Sequence[int] | np.ndarray | Tensor, size: int, device: torch.device
+) -> Tensor:
     """Return groups (N,) as int64. Raises ValueError."""
     if len(groups) != size:
         raise ValueError(f"groups has {len(groups)} entries for {size} images")

@@ -32,7 +32,9 @@ def transpose(step: Step, signal: Tensor, size: torch.Size) -> Tensor:
             return _average(module, signal, size)
     if isinstance(module, (*NORMS, *IDENTITIES)):
         return signal
-    raise UnsupportedNetwork(f"{step.name} is a {type(module).__name__}, which the deconvnet cannot invert")
+    raise UnsupportedNetwork(
+        f"{step.name} is a {type(module).__name__}, which the deconvnet cannot invert"
+    )
 
 
 def _average(pool: nn.AdaptiveAvgPool2d, signal: Tensor, size: torch.Size) -> Tensor:
@@ -40,5 +42,7 @@ def _average(pool: nn.AdaptiveAvgPool2d, signal: Tensor, size: torch.Size) -> Te
     if signal.shape[-2:] == size[-2:]:
         return signal
     with torch.inference_mode(False), torch.enable_grad():
-        below = torch.zeros(len(signal), *size[1:], dtype=signal.dtype, device=signal.device, requires_grad=True)
+        below = torch.zeros(
+            len(signal), *size[1:], dtype=signal.dtype, device=signal.device, requires_grad=True
+        )
         return torch.autograd.grad(pool(below), below, signal.clone())[0]

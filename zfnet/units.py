@@ -28,7 +28,12 @@ class Units:
 
 
 def select_units(
-    steps: Sequence[Step], x: Tensor, layer: str, channel: object, position: object, activation: Tensor | None
+    steps: Sequence[Step],
+    x: Tensor,
+    layer: str,
+    channel: object,
+    position: object,
+    activation: Tensor | None,
 ) -> Units:
     """Check channel, position and activation, and repeat what is given once for all M units."""
     height, width = layer_size(steps, x)
@@ -40,25 +45,37 @@ def select_units(
     if position is not None:
         position = as_integers(position, "position", x.device)
         if position.shape[-1:] != (2,) or position.ndim > 2:
-            raise ValueError(f"position must be (row, column) or (M, 2), got shape {tuple(position.shape)}")
+            raise ValueError(
+                f"position must be (row, column) or (M, 2), got shape {tuple(position.shape)}"
+            )
         position = position.reshape(-1, 2)
         if ((position < 0) | (position >= position.new_tensor([height, width]))).any():
-            raise IndexError(f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {position.tolist()}")
+            raise IndexError(
+                f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {position.tolist()}"
+            )
     m = _common_length(x, channel, position)
     if activation is not None:
         activation = torch.as_tensor(activation, dtype=x.dtype, device=x.device)
         if position is None or activation.shape != (m,):
-            raise ValueError(f"activation needs a position, and shape ({m},); got {tuple(activation.shape)}")
+            raise ValueError(
+                f"activation needs a position, and shape ({m},); got {tuple(activation.shape)}"
+            )
     image = torch.arange(len(x), device=x.device).expand(m)
-    return Units(image, channel.expand(m), None if position is None else position.expand(m, 2), activation)
+    return Units(
+        image, channel.expand(m), None if position is None else position.expand(m, 2), activation
+    )
 
 
 def _common_length(x: Tensor, channel: Tensor, position: Tensor | None) -> int:
     """Return the number of units M: images, channels and positions are each 1 or M."""
     lengths = {len(x), len(channel), 1 if position is None else len(position)}
     if not lengths <= {1, max(lengths)}:
-        given = f"{len(channel)} channels" + ("" if position is None else f", {len(position)} positions")
-        raise ValueError(f"{len(x)} images and {given} do not match: give one for all, or one per projection")
+        given = f"{len(channel)} channels" + (
+            "" if position is None else f", {len(position)} positions"
+        )
+        raise ValueError(
+            f"{len(x)} images and {given} do not match: give one for all, or one per projection"
+        )
     return max(lengths)
 
 
@@ -97,7 +114,9 @@ def one_hot(maps: Tensor, units: Units) -> Tensor:
     assert units.activation is not None
     count = len(units.channel)
     signal = maps.new_zeros(count, *maps.shape[1:])
-    signal[torch.arange(count, device=maps.device), units.channel, *units.position.T] = units.activation
+    signal[torch.arange(count, device=maps.device), units.channel, *units.position.T] = (
+        units.activation
+    )
     return signal
 
 

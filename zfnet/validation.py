@@ -16,13 +16,17 @@ def check_input(model: nn.Module, x: Tensor) -> None:
     """Raise ValueError unless x is a finite float batch (N, C, H, W) like the network's weights."""
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or 0 in x.shape:
         kind = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"expected a float batch (N, C, H, W), as zfnet.preprocess returns, got {kind}")
+        raise ValueError(
+            f"expected a float batch (N, C, H, W), as zfnet.preprocess returns, got {kind}"
+        )
     dense = x if x.is_contiguous() else x.permute(0, 2, 3, 1)  # else aminmax copies
     if not all(bound.isfinite() for bound in dense.aminmax()):
         raise ValueError("x has values that are not finite")
     weight = next(model.parameters(), x)
     if (x.device, x.dtype) != (weight.device, weight.dtype):
-        raise ValueError(f"x is {x.dtype} on {x.device}, the network {weight.dtype} on {weight.device}")
+        raise ValueError(
+            f"x is {x.dtype} on {x.device}, the network {weight.dtype} on {weight.device}"
+        )
 
 
 def check_positive(**values: object) -> None:
@@ -62,10 +66,14 @@ def resolve_target(target: Target, logits: Tensor) -> Tensor:
     if target is None:
         return logits.argmax(1)
     if isinstance(target, str):
-        raise ValueError(f"target must be a class number, got {target!r}; model.class_index finds a name's number")
+        raise ValueError(
+            f"target must be a class number, got {target!r}; model.class_index finds a name's number"
+        )
     target = as_integers(target, "target", logits.device).reshape(-1)
     if len(target) not in (1, n):
-        raise ValueError(f"{len(target)} targets for {n} images: give one for all, or one per image")
+        raise ValueError(
+            f"{len(target)} targets for {n} images: give one for all, or one per image"
+        )
     if ((target < 0) | (target >= classes)).any():
         raise ValueError(f"target must be a class from 0 to {classes - 1}, got {target.tolist()}")
     return target.expand(n)
@@ -90,7 +98,9 @@ def expand_fill(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
     try:
         return fill.expand_as(x)
     except RuntimeError:
-        raise ValueError(f"{name} {tuple(fill.shape)} does not broadcast to x {tuple(x.shape)}") from None
+        raise ValueError(
+            f"{name} {tuple(fill.shape)} does not broadcast to x {tuple(x.shape)}"
+        ) from None
 
 
 @contextmanager

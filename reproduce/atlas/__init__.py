@@ -29,7 +29,10 @@ from zfnet.receptive_field import receptive_field
 from zfnet.summary import Row, describe
 
 NINE = 9  # strongest images of a feature, and of a class
-THUMBNAIL, ACROSS = 96, 16  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
+THUMBNAIL, ACROSS = (
+    96,
+    16,
+)  # pixels of a whole image on a class's page, and how many of them side by side in a sheet
 BUDGET = 60  # seconds that the atlas of the sample photographs may take in `make figures`
 # Raise these when what is computed changes: the table of activations (and all below), sheets and demos, the pages' numbers.
 TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 2, 2
@@ -43,7 +46,9 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     """
     model, images = context.model, context.images
     if images.size != model.size:
-        raise DataError(f"the network takes {model.size} pixels, the images of {context.corpus} are cut to {images.size}")
+        raise DataError(
+            f"the network takes {model.size} pixels, the images of {context.corpus} are cut to {images.size}"
+        )
     parts = digest(model.info["sha256"], images.digest, most, TABLE_VERSION, PICTURE_VERSION)
     key = digest(parts, SUMMARY_VERSION)
     names, outputs, kind = summary.kinds(images)
@@ -59,22 +64,38 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
     missing = [*reversed(layers), "classes", "images"]  # the most interesting first
     if there.get("key") == key:
         index = there
-        missing = [part for part in missing if part in there["missing"] or damaged(out, part, len(there["demos"]))]
+        missing = [
+            part
+            for part in missing
+            if part in there["missing"] or damaged(out, part, len(there["demos"]))
+        ]
     if not missing:
         return page
 
     save(out, "index", index | {"missing": missing})
     state = cache_dir() / f"atlas-{digest(model.info['sha256'], images.digest, TABLE_VERSION)[:20]}"
     table = tabulate(model, images, state, progress=context.progress)
-    save(out, "names", {"name": list(images.names), "kind": kind.tolist(), "taken": table.logits.argmax(1).tolist()})
+    save(
+        out,
+        "names",
+        {
+            "name": list(images.names),
+            "kind": kind.tolist(),
+            "taken": table.logits.argmax(1).tolist(),
+        },
+    )
     for part in list(missing):
         if part == "classes":
             write_classes(table, images, out)
         elif part == "images":
             index["demos"] = write_demos(context, table, out)
         else:
-            top = ranking(table.maximum[part], table.position[part].long(), NINE, group_of=groups(images))
-            sheets.write_layer(model, images, part, top, numbers[part], out / "sheets", context.progress)
+            top = ranking(
+                table.maximum[part], table.position[part].long(), NINE, group_of=groups(images)
+            )
+            sheets.write_layer(
+                model, images, part, top, numbers[part], out / "sheets", context.progress
+            )
             if part == layers[0]:
                 path = out / "sheets" / f"{part}-covers-filters.webp"
                 sheets.write_filters(conv_weight(model, part), numbers[part], path)
@@ -87,7 +108,10 @@ def write(context: Context, out: Path, most: int | None = None) -> Path:
 def write_sample(context: Context, out: Path) -> Path | None:
     """Write the atlas of the sample photographs. Returns None, and writes nothing, where a reader made another one there."""
     there = read(out, "index")
-    if there and (there.get("network"), there.get("corpus")) != (context.network_name, context.corpus):
+    if there and (there.get("network"), there.get("corpus")) != (
+        context.network_name,
+        context.corpus,
+    ):
         return None
     return write(context, out)
 
@@ -105,7 +129,9 @@ def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, 
     """
     channels = getattr(model, "options", {"in_channels": 3})["in_channels"]
     if channels != 3:
-        raise DataError(f"the network takes images of {channels} channels, and the pages show those of 3")
+        raise DataError(
+            f"the network takes images of {channels} channels, and the pages show those of 3"
+        )
     if not all(values.isfinite().all() for values in model.state_dict().values()):
         raise DataError("the network has weights that are not finite")
     x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
@@ -115,7 +141,9 @@ def describe_network(model: Network, most: int | None) -> tuple[dict, dict[str, 
     for layer in conv_layers(steps):
         (row,) = (row for row in rows if row.name == layer)
         maps, field = row.shape[0], receptive_field(steps, layer)
-        numbers[layer] = np.linspace(0, maps - 1, min(maps, most or maps)).round().astype(int).tolist()
+        numbers[layer] = (
+            np.linspace(0, maps - 1, min(maps, most or maps)).round().astype(int).tolist()
+        )
         layers.append({
             "name": layer, "maps": maps, "numbers": numbers[layer], "size": row.shape[1], "field": field.size,
             "stride": field.stride, "offset": field.offset, "side": sheets.tile_side(field.size),
@@ -158,13 +186,17 @@ def write_classes(table: Table, images: Images, out: Path) -> None:
     for number, start in enumerate(range(0, len(shown), ACROSS**2)):
         tiles = demos.thumbnails(images, shown[start : start + ACROSS**2], THUMBNAIL)
         sheets.write_picture(out / "sheets" / f"images-{number}.webp", mosaic(tiles, ACROSS, gap=0))
-    save(out, "classes", {"classes": summary.class_data(table, images, top), "shown": shown.tolist()})
+    save(
+        out, "classes", {"classes": summary.class_data(table, images, top), "shown": shown.tolist()}
+    )
 
 
 def write_demos(context: Context, table: Table, out: Path) -> list[dict]:
     """The demonstration images' data and pictures, those that are not there yet; what the index says of them."""
     chosen, listed = demos.choose(context, table), []
-    for number, (name, x, target) in enumerate(context.progress(chosen, total=len(chosen), desc="occluding")):
+    for number, (name, x, target) in enumerate(
+        context.progress(chosen, total=len(chosen), desc="occluding")
+    ):
         found = read(out, f"image{number}")
         if found is None:
             found = demos.record(context.model, x, target, out / "demos", str(number))

@@ -18,7 +18,14 @@ from zfnet.plot import photograph
 PHOTOGRAPHS = 100  # of the corpus, from which the colours are taken
 SEED = 8
 NOISE = 0.05  # around the mean grey, where the ascent begins
-ASCENT = {"frequency": True, "steps": 96, "rate": 0.03, "jitter": 16, "variation": 40.0, "decay": 5.0}  # 10 s an image on a CPU
+ASCENT = {
+    "frequency": True,
+    "steps": 96,
+    "rate": 0.03,
+    "jitter": 16,
+    "variation": 40.0,
+    "decay": 5.0,
+}  # 10 s an image on a CPU
 
 
 def resolve(context: Context, asked: Sequence[str]) -> dict[str, tuple[str | None, int]]:
@@ -29,7 +36,9 @@ def resolve(context: Context, asked: Sequence[str]) -> dict[str, tuple[str | Non
         layer, _, number = name.partition("/")
         if layer in layers:
             if not number.isdecimal() or int(number) not in layers[layer]:
-                raise DataError(f"{name}: {layer} has features {layer}/0 to {layer}/{layers[layer][-1]}")
+                raise DataError(
+                    f"{name}: {layer} has features {layer}/0 to {layer}/{layers[layer][-1]}"
+                )
             pages[f"{layer}/{int(number)}"] = (layer, int(number))
             continue
         try:
@@ -52,11 +61,24 @@ def add(context: Context, out: Path, asked: Sequence[str]) -> None:
     pages = {page: target for page, target in resolve(context, asked).items() if page not in drawn}
     some = np.linspace(0, len(images) - 1, min(len(images), PHOTOGRAPHS)).astype(int)
     colours = color_root(images.batch(some)) if pages else None
-    for page, (layer, unit) in context.progress(pages.items(), total=len(pages), desc="canonical images"):
+    for page, (layer, unit) in context.progress(
+        pages.items(), total=len(pages), desc="canonical images"
+    ):
         generator = torch.Generator().manual_seed(SEED)
-        start = NOISE * torch.randn(1, 3, model.size, model.size, generator=generator).to(context.device)
+        start = NOISE * torch.randn(1, 3, model.size, model.size, generator=generator).to(
+            context.device
+        )
         with torch.enable_grad():
-            found = ascend(model, start, unit, layer=layer, at="centre", colours=colours, generator=generator, **ASCENT)
+            found = ascend(
+                model,
+                start,
+                unit,
+                layer=layer,
+                at="centre",
+                colours=colours,
+                generator=generator,
+                **ASCENT,
+            )
         file = f"demos/canonical-{page.replace('/', '-')}.webp"
         write_picture(out / file, photograph(found.pixels.cpu())[0])
         said: dict = {"file": file, "value": float(found.activation[0])}

@@ -35,17 +35,30 @@ def choose(context: Context, table: Table) -> list[tuple[str, Tensor, int]]:
     labels = images.labels
     if (labels < 0).all():
         return found[:COUNT]
-    probability = table.logits.softmax(1).gather(1, torch.from_numpy(labels).clamp_min(0)[:, None])[:, 0]
+    probability = table.logits.softmax(1).gather(1, torch.from_numpy(labels).clamp_min(0)[:, None])[
+        :, 0
+    ]
     for i in probability.argsort(descending=True, stable=True).tolist():
         if len(found) < COUNT and labels[i] >= 0 and labels[i] not in taken:
             taken.add(int(labels[i]))
-            found.append((images.names[i].split("/")[-1], images.batch([i]).to(context.device), int(labels[i])))
+            found.append(
+                (
+                    images.names[i].split("/")[-1],
+                    images.batch([i]).to(context.device),
+                    int(labels[i]),
+                )
+            )
     return found[:COUNT]
 
 
 @torch.no_grad()
 def record(
-    model: Network, x: Tensor, target: int | None, folder: Path, name: str, progress: Callable = no_progress
+    model: Network,
+    x: Tensor,
+    target: int | None,
+    folder: Path,
+    name: str,
+    progress: Callable = no_progress,
 ) -> dict[str, Any]:
     """Write an image's pictures into `folder`, and return its numbers for the page.
 
@@ -53,7 +66,9 @@ def record(
     maps, laid out as the map is, cut to the receptive field. Grey is where a map is silent.
     """
     size, stride = (max(1, OCCLUDER[name] * x.shape[-1] // SIDE) for name in ("size", "stride"))
-    o = zfnet.occlude(model, x, target, size=size, stride=stride, fill=OCCLUDER["fill"], progress=progress)
+    o = zfnet.occlude(
+        model, x, target, size=size, stride=stride, fill=OCCLUDER["fill"], progress=progress
+    )
     t = zfnet.trace(model, x)
     layer = conv_layers(t.steps)[-1]
     maps, field = t[layer][0], t.receptive_field(layer)
@@ -65,8 +80,12 @@ def record(
         tiles = np.full((values.numel(), side, side, 3), GREY, dtype=np.float32)
         position = (values > 0).nonzero()
         if len(position):
-            pixels = zfnet.project(model, x, layer, torch.full((len(position),), channel), position, crop=True).pixels
-            tiles[(position[:, 0] * values.shape[1] + position[:, 1]).cpu()] = enlarge(projection_image(pixels.cpu()), side)
+            pixels = zfnet.project(
+                model, x, layer, torch.full((len(position),), channel), position, crop=True
+            ).pixels
+            tiles[(position[:, 0] * values.shape[1] + position[:, 1]).cpu()] = enlarge(
+                projection_image(pixels.cpu()), side
+            )
         write_picture(folder / f"{name}-map{number}.webp", mosaic(tiles, values.shape[1], gap=0))
     assert o.channel is not None
     assert o.activation is not None
@@ -95,5 +114,8 @@ def numbers(values: Tensor) -> list:
 
 def thumbnails(images: Images, chosen: np.ndarray, side: int) -> np.ndarray:
     """Whole network inputs as small tiles (M, side, side, 3)."""
-    parts = [enlarge(photograph(images.batch(some)), side) for some in np.array_split(chosen, max(1, len(chosen) // 64))]
+    parts = [
+        enlarge(photograph(images.batch(some)), side)
+        for some in np.array_split(chosen, max(1, len(chosen) // 64))
+    ]
     return np.concatenate(parts)

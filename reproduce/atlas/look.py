@@ -25,7 +25,9 @@ LABELS = 5
 ATTRIBUTIONS = ("grad_cam", "saliency")  # of zfnet.METHODS, those that the page shows
 
 
-def look(model: Network, name: str, image: Path, out: Path, atlas: Path, progress: Callable = no_progress) -> Path:
+def look(
+    model: Network, name: str, image: Path, out: Path, atlas: Path, progress: Callable = no_progress
+) -> Path:
     """Write the page of one image to `out`, and return it. `name` is the network's, `atlas` the folder of an atlas.
 
     Neighbours are shown where that is an atlas of the same network; else the page says why not.
@@ -41,7 +43,11 @@ def look(model: Network, name: str, image: Path, out: Path, atlas: Path, progres
     best = probability.argsort(descending=True, stable=True)[:LABELS].tolist()
     for layer in progress(list(numbers), total=len(numbers), desc="layers"):
         save(out, layer, {"features": strongest(model, x, t[layer][0], layer, out, atlas, there)})
-    save(out, "image", demos.record(model, x, None, out / "demos", "image", progress) | {"name": image.name})
+    save(
+        out,
+        "image",
+        demos.record(model, x, None, out / "demos", "image", progress) | {"name": image.name},
+    )
     save(out, "index", layers | constants() | {
         "missing": [], "network": name, "data": "", "look": {
             "name": image.name, "prediction": [[c, float(probability[c]), float(t.logits[0, c])] for c in best],
@@ -58,11 +64,16 @@ def neighbourhood(atlas: Path, model: Network) -> tuple[dict, str]:
     if index is None or "layers" not in index:
         return {}, "There is no atlas to take neighbours from: python -m reproduce atlas makes one."
     if index["checkpoint"] != model.info["sha256"]:
-        return {}, "The atlas there is of another network, so that its features are no neighbours of these."
+        return (
+            {},
+            "The atlas there is of another network, so that its features are no neighbours of these.",
+        )
     return index, ""
 
 
-def strongest(model: Network, x: Tensor, maps: Tensor, layer: str, out: Path, atlas: Path, there: dict) -> list[dict]:
+def strongest(
+    model: Network, x: Tensor, maps: Tensor, layer: str, out: Path, atlas: Path, there: dict
+) -> list[dict]:
     """The features of a layer that the image excites most, with their pictures: its own, and its neighbours' in the atlas."""
     value, place = maps.flatten(1).max(1)  # (C,)
     chosen = value.argsort(descending=True, stable=True)[:FEATURES]
@@ -72,18 +83,35 @@ def strongest(model: Network, x: Tensor, maps: Tensor, layer: str, out: Path, at
         return []
     own = seen(model, x.expand(len(chosen), -1, -1, -1), layer, chosen, position)
     pairs = np.stack([own[kind] for kind in KINDS], 1)  # (F, 2, side, side, 3)
-    write_picture(out / "sheets" / f"{layer}-own.webp", mosaic(pairs.reshape(-1, *pairs.shape[2:]), len(KINDS), gap=0))
-    listed = next((item for item in there.get("layers", []) if item["name"] == layer and layer not in there["missing"]), None)
+    write_picture(
+        out / "sheets" / f"{layer}-own.webp",
+        mosaic(pairs.reshape(-1, *pairs.shape[2:]), len(KINDS), gap=0),
+    )
+    listed = next(
+        (
+            item
+            for item in there.get("layers", [])
+            if item["name"] == layer and layer not in there["missing"]
+        ),
+        None,
+    )
     data = read(atlas, layer) if listed else None
     features = []
-    rows = {kind: np.full((len(chosen), COLUMNS, *pairs.shape[2:]), GREY, dtype=np.float32) for kind in KINDS}
+    rows = {
+        kind: np.full((len(chosen), COLUMNS, *pairs.shape[2:]), GREY, dtype=np.float32)
+        for kind in KINDS
+    }
     for f, number in enumerate(chosen.tolist()):
         found = 0
         if listed and data and number in listed["numbers"]:
             slot = listed["numbers"].index(number)
-            with contextlib.suppress(OSError):  # a sheet that is missing or damaged has no neighbours to show
+            with contextlib.suppress(
+                OSError
+            ):  # a sheet that is missing or damaged has no neighbours to show
                 for kind in KINDS:
-                    tiles = read_tiles(atlas / "sheets" / f"{layer}-{kind}-{slot // ROWS}.webp", listed["side"])
+                    tiles = read_tiles(
+                        atlas / "sheets" / f"{layer}-{kind}-{slot // ROWS}.webp", listed["side"]
+                    )
                     rows[kind][f] = tiles[slot % ROWS]
                 found = len(data["features"][slot]["value"])
         features.append({
@@ -104,6 +132,10 @@ def attributions(model: Network, x: Tensor, target: int, out: Path) -> list[dict
         picture, top = attribution_image(a.map.cpu())
         write_picture(out / "demos" / f"{name}.webp", picture[0], quality=QUALITY)
         (state,) = a.state
-        said = f"brightest from {top[0]:.3g}" if state == "ok" else f"the map is {state}: it says nothing of this image"
+        said = (
+            f"brightest from {top[0]:.3g}"
+            if state == "ok"
+            else f"the map is {state}: it says nothing of this image"
+        )
         shown.append({"name": name, "file": f"demos/{name}.webp", "said": said})
     return shown

@@ -21,7 +21,10 @@ from zfnet.projection import patches_inside
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import cut
 
-LARGEST, SMALLEST = 90, 48  # pixels of a tile; the patches of low layers are enlarged, for the compression blurs by pixels
+LARGEST, SMALLEST = (
+    90,
+    48,
+)  # pixels of a tile; the patches of low layers are enlarged, for the compression blurs by pixels
 COLUMNS = 9  # tiles of a feature: its strongest images
 ROWS = 32  # features of a sheet
 TOGETHER = 4  # sheets whose features are projected together
@@ -35,7 +38,9 @@ def tile_side(field: int) -> int:
     return min(LARGEST, field if field >= SMALLEST else field * -(-SMALLEST // field))
 
 
-def write_picture(path: Path, image: np.ndarray, quality: int = QUALITY, lossless: bool = False) -> None:
+def write_picture(
+    path: Path, image: np.ndarray, quality: int = QUALITY, lossless: bool = False
+) -> None:
     """Write an image (H, W, 3) in [0, 1] as WebP, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -52,7 +57,9 @@ def read_tiles(path: Path, side: int) -> np.ndarray:
     return sheet.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
 
 
-def seen(model: Network, x: Tensor, layer: str, channel: Tensor, position: Tensor) -> dict[str, np.ndarray]:
+def seen(
+    model: Network, x: Tensor, layer: str, channel: Tensor, position: Tensor
+) -> dict[str, np.ndarray]:
     """What units saw, and its projection, as tiles (M, side, side, 3): of images x (M, 3, H, W) at position (M, 2).
 
     At the border the patch is the one that lies inside the image.
@@ -61,21 +68,37 @@ def seen(model: Network, x: Tensor, layer: str, channel: Tensor, position: Tenso
     field = zfnet.trace(model, x[:1], until=layer).receptive_field(layer).size
     projections, patches = patches_inside(p, x, field)
     shown = (photograph(patches.cpu()), projection_image(projections.cpu()))
-    return {kind: enlarge(tiles, tile_side(field)) for kind, tiles in zip(KINDS, shown, strict=True)}
+    return {
+        kind: enlarge(tiles, tile_side(field)) for kind, tiles in zip(KINDS, shown, strict=True)
+    }
 
 
 def write_layer(
-    model: Network, images: Images, layer: str, top: Top, numbers: Sequence[int], folder: Path, progress: Callable = no_progress
+    model: Network,
+    images: Images,
+    layer: str,
+    top: Top,
+    numbers: Sequence[int],
+    folder: Path,
+    progress: Callable = no_progress,
 ) -> None:
     """Write a layer's missing sheets: one feature per row, ROWS per sheet; then the sheet of covers.
 
     Where no image excites a feature its tiles are gray.
     """
-    field = zfnet.trace(model, images.batch([0]).to(device_of(model)), until=layer).receptive_field(layer).size
+    field = (
+        zfnet.trace(model, images.batch([0]).to(device_of(model)), until=layer)
+        .receptive_field(layer)
+        .size
+    )
     side, starts = tile_side(field), range(0, len(numbers), ROWS)
     groups = [starts[i : i + TOGETHER] for i in range(0, len(starts), TOGETHER)]
     for group in progress(groups, total=len(groups), desc=layer):
-        paths = {(start, kind): folder / f"{layer}-{kind}-{start // ROWS}.webp" for start in group for kind in KINDS}
+        paths = {
+            (start, kind): folder / f"{layer}-{kind}-{start // ROWS}.webp"
+            for start in group
+            for kind in KINDS
+        }
         if all(path.exists() for path in paths.values()):
             continue
         tiles = layer_tiles(model, images, layer, top, numbers[group[0] : group[-1] + ROWS], field)
@@ -87,7 +110,12 @@ def write_layer(
     for kind in KINDS:
         path = folder / f"{layer}-covers-{kind}.webp"
         if not path.exists():
-            tiles = np.concatenate([read_tiles(folder / f"{layer}-{kind}-{start // ROWS}.webp", side) for start in starts])
+            tiles = np.concatenate(
+                [
+                    read_tiles(folder / f"{layer}-{kind}-{start // ROWS}.webp", side)
+                    for start in starts
+                ]
+            )
             write_picture(path, covers(tiles))
 
 
@@ -103,11 +131,18 @@ def layer_tiles(
     row[list(numbers)] = torch.arange(len(numbers))
     excited = (row[:, None] >= 0) & (top.value > 0)
     chosen = replace(top, index=torch.where(excited, top.index, -1))
-    tiles = {kind: np.full((len(numbers) * COLUMNS, side, side, 3), GREY, dtype=np.float32) for kind in KINDS}
-    for _, rank, p in zfnet.project_top(model, images, TopActivations({layer: chosen}, len(images)), layer):
+    tiles = {
+        kind: np.full((len(numbers) * COLUMNS, side, side, 3), GREY, dtype=np.float32)
+        for kind in KINDS
+    }
+    for _, rank, p in zfnet.project_top(
+        model, images, TopActivations({layer: chosen}, len(images)), layer
+    ):
         channel, rank, corner = p.channel.cpu(), rank.cpu(), p.corner.cpu()
         x = images.batch(top.index[channel, rank])
-        inside = corner.clamp(0, x.shape[-1] - field)  # at the border, the nearest patch inside the image
+        inside = corner.clamp(
+            0, x.shape[-1] - field
+        )  # at the border, the nearest patch inside the image
         projections = cut(p.pixels.cpu(), inside - corner, field)
         places = (row[channel] * COLUMNS + rank).numpy()
         tiles[KINDS[0]][places] = enlarge(photograph(cut(x, inside, field)), side)
@@ -125,4 +160,8 @@ def covers(tiles: np.ndarray) -> np.ndarray:
 def write_filters(weight: Tensor, numbers: Sequence[int], path: Path) -> None:
     """The filters of a first layer, COVERS a row, each enlarged to a tile, exactly: their pixels can be counted."""
     tiles = filter_image(weight[list(numbers)].detach().cpu())
-    write_picture(path, mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GREY), lossless=True)
+    write_picture(
+        path,
+        mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GREY),
+        lossless=True,
+    )

@@ -11,14 +11,20 @@ from zfnet.data.cache import DataError
 from zfnet.record import write_text
 
 HERE = Path(__file__).parent
-PAGE = {"atlas.js": "atlas.js", "atlas.css": "atlas.css", "atlas.html": "index.html"}  # by the script a folder is known
+PAGE = {
+    "atlas.js": "atlas.js",
+    "atlas.css": "atlas.css",
+    "atlas.html": "index.html",
+}  # by the script a folder is known
 FOLDERS = ("data", "sheets", "demos")
 BEFORE, AFTER = "ATLAS[", "] = "  # a data file is ATLAS["name"] = {...};
 
 
 def save(out: Path, name: str, values: dict[str, Any] | list) -> None:
     """Write `out/data/<name>.js`, which puts the values into the page's one global, ATLAS."""
-    text = json.dumps(values, allow_nan=False, separators=(",", ":"))  # ASCII, as scripts take it whatever their encoding
+    text = json.dumps(
+        values, allow_nan=False, separators=(",", ":")
+    )  # ASCII, as scripts take it whatever their encoding
     write_text(out / "data" / f"{name}.js", f"{BEFORE}{json.dumps(name)}{AFTER}{text};\n")
 
 
@@ -27,7 +33,11 @@ def read(out: Path, name: str) -> Any:
     try:
         text = (out / "data" / f"{name}.js").read_text("ascii")
         before = f"{BEFORE}{json.dumps(name)}{AFTER}"
-        return json.loads(text.removeprefix(before).removesuffix(";\n")) if text.startswith(before) else None
+        return (
+            json.loads(text.removeprefix(before).removesuffix(";\n"))
+            if text.startswith(before)
+            else None
+        )
     except (OSError, ValueError):
         return None
 
@@ -42,7 +52,9 @@ def prepare(out: Path, parts: str, look: bool = False) -> dict[str, Any]:
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _ours(out))):
         raise DataError(f"{out}: there is something there that is no {kind}; name a new folder")
     if index is not None and ("look" in index) != look:
-        raise DataError(f"{out}: there is {'an atlas' if look else 'a look'} there, not to be overwritten; name another folder")
+        raise DataError(
+            f"{out}: there is {'an atlas' if look else 'a look'} there, not to be overwritten; name another folder"
+        )
     if index is not None and index.get("parts") == parts and not look:
         return index
     for folder in FOLDERS:
@@ -53,7 +65,11 @@ def prepare(out: Path, parts: str, look: bool = False) -> dict[str, Any]:
 def _ours(out: Path) -> bool:
     """Whether the script there is a page's: someone else's atlas.js may have a data folder beside it."""
     try:
-        return (out / "atlas.js").read_bytes().startswith((HERE / "atlas.js").read_bytes().splitlines()[0])
+        return (
+            (out / "atlas.js")
+            .read_bytes()
+            .startswith((HERE / "atlas.js").read_bytes().splitlines()[0])
+        )
     except OSError:
         return False
 

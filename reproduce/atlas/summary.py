@@ -35,7 +35,9 @@ def kinds(images: Images) -> tuple[list[str], list[int], np.ndarray]:
     return names.tolist(), [-1] * len(names), kind
 
 
-def lifts(maximum: Tensor, kind: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lifts(
+    maximum: Tensor, kind: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean response to the images of each kind over the mean to all, its standard error, and the selectivity of each map.
 
     From maxima (N, C): (C, count), (C, count), (C,). Selectivity is (m - r) / (m + r), m the largest mean of a kind and r the
@@ -73,7 +75,9 @@ def beside(similarity: np.ndarray) -> list[int]:
     return order
 
 
-def layer_data(table: Table, layer: str, top: Top, numbers: Sequence[int], kind: np.ndarray, count: int) -> dict:
+def layer_data(
+    table: Table, layer: str, top: Top, numbers: Sequence[int], kind: np.ndarray, count: int
+) -> dict:
     """What the pages say of a layer's features `numbers`, in lists beside these."""
     chosen = torch.tensor(numbers)
     maximum, counts = table.maximum[layer][:, chosen], table.counts[layer][chosen]
@@ -106,7 +110,10 @@ def class_data(table: Table, images: Images, top: Top) -> list[dict]:
     for c in range(table.logits.shape[1]):
         own, driven = labels == c, target == c
         taken = Counter(predicted[own].tolist()) if own.any() else Counter()
-        right, wrong = taken.pop(c, 0), sorted(taken.items(), key=lambda pair: (-pair[1], pair[0]))[:CONFUSED]
+        right, wrong = (
+            taken.pop(c, 0),
+            sorted(taken.items(), key=lambda pair: (-pair[1], pair[0]))[:CONFUSED],
+        )
         there = [i for i in top.index[c].tolist() if i >= 0]
         item: dict = {
             "images": int(own.sum()), "right": right, "confused": wrong, "taken": int((predicted == c).sum()),
@@ -115,8 +122,13 @@ def class_data(table: Table, images: Images, top: Top) -> list[dict]:
         if driven.any():
             mine = torch.from_numpy(driven)
             drive = table.drive[mine].double().mean(0)
-            order = [d for d in drive.argsort(descending=True, stable=True).tolist() if drive[d] > 0][:DRIVERS]
-            item |= {"drive": [[d, brief(drive[d])] for d in order], "mean": brief(table.logits[mine, c].mean())}
+            order = [
+                d for d in drive.argsort(descending=True, stable=True).tolist() if drive[d] > 0
+            ][:DRIVERS]
+            item |= {
+                "drive": [[d, brief(drive[d])] for d in order],
+                "mean": brief(table.logits[mine, c].mean()),
+            }
         found.append(item)
     return found
 

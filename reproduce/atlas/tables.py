@@ -24,7 +24,9 @@ from zfnet.model import Network, device_of
 
 PART = 128  # images: what an interruption costs
 BINS = 48  # half octaves of a histogram
-LOWEST = 2 * (127 - 10)  # the float32 exponent and first bit of 2^-10: smaller activations count in the first bin
+LOWEST = 2 * (
+    127 - 10
+)  # the float32 exponent and first bit of 2^-10: smaller activations count in the first bin
 DENSE = 64  # positions along a side, beyond which the histogram counts every second row and column, or third, ...
 
 
@@ -53,7 +55,14 @@ def edges() -> list[float]:
     return bits.view(torch.float32).tolist()
 
 
-def tabulate(model: Network, images: Images, folder: Path, *, batch: int = 32, progress: Callable = no_progress) -> Table:
+def tabulate(
+    model: Network,
+    images: Images,
+    folder: Path,
+    *,
+    batch: int = 32,
+    progress: Callable = no_progress,
+) -> Table:
     """Pass the images through the network once, in parts of PART that are kept in `folder`. Raises as `stream`."""
     layers = conv_layers(chain(model, images.batch([0]).to(device_of(model))))
     starts = range(0, len(images), PART)
@@ -79,27 +88,40 @@ def tabulate(model: Network, images: Images, folder: Path, *, batch: int = 32, p
     )  # fmt: skip
 
 
-def _part(model: Network, images: Images, chosen: range, layers: list[str], batch: int) -> dict[str, Tensor]:
+def _part(
+    model: Network, images: Images, chosen: range, layers: list[str], batch: int
+) -> dict[str, Tensor]:
     gathered: dict[str, list[Tensor]] = {}
     done = 0
     for found in stream(model, Subset(images, chosen), layers, batch=batch):  # pyright: ignore[reportArgumentType]
         rows = {}
         for layer, maps in found.items():
-            value, place = maps.permute(0, 2, 3, 1).flatten(1, 2).max(1)  # (B, C); max keeps the first
+            value, place = (
+                maps.permute(0, 2, 3, 1).flatten(1, 2).max(1)
+            )  # (B, C); max keeps the first
             rows[f"{layer}.maximum"] = value
-            rows[f"{layer}.position"] = torch.stack([place // maps.shape[3], place % maps.shape[3]], -1).short()
+            rows[f"{layer}.position"] = torch.stack(
+                [place // maps.shape[3], place % maps.shape[3]], -1
+            ).short()
             step = -(-maps.shape[2] // DENSE)
             rows[f"{layer}.counts"] = histogram(maps[:, :, ::step, ::step])[None]
             rows[f"{layer}.step"] = torch.tensor([step])
         last = found[layers[-1]]
-        labels = torch.from_numpy(images.labels[chosen.start + done : chosen.start + done + len(last)])
-        rows |= dict(zip(("logits", "target", "drive"), decide(model, layers[-1], last, labels), strict=True))
+        labels = torch.from_numpy(
+            images.labels[chosen.start + done : chosen.start + done + len(last)]
+        )
+        rows |= dict(
+            zip(("logits", "target", "drive"), decide(model, layers[-1], last, labels), strict=True)
+        )
         done += len(last)
         for name, row in rows.items():
             gathered.setdefault(name, []).append(row.cpu())
     part = {name: torch.cat(rows) for name, rows in gathered.items()}
     for layer in layers:
-        part |= {f"{layer}.counts": part[f"{layer}.counts"].sum(0), f"{layer}.step": part[f"{layer}.step"][0]}
+        part |= {
+            f"{layer}.counts": part[f"{layer}.counts"].sum(0),
+            f"{layer}.step": part[f"{layer}.step"][0],
+        }
     return part
 
 
@@ -115,7 +137,9 @@ def histogram(maps: Tensor) -> Tensor:
     return torch.bincount(level.flatten(), minlength=maps.shape[1] * (1 + BINS)).view(-1, 1 + BINS)
 
 
-def decide(model: Network, layer: str, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def decide(
+    model: Network, layer: str, maps: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""From a layer's maps (B, C, H, W) to logits (B, K), the target class (B,), and what each map gives to its logit (B, C).
 
     $\sum_{ij} a_{cij} \, \partial S / \partial a_{cij}$: with a network that is piecewise linear above the layer, the maps'

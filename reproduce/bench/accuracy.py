@@ -31,18 +31,33 @@ def compute(ctx) -> Result:
     chosen = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)
     part = images.subset(chosen[images.labels[chosen] >= 0])
     if not len(part):
-        return Result({}, {}, "not run", n=0, note="The images have no labels; give a tree of images with --data.")
+        return Result(
+            {},
+            {},
+            "not run",
+            n=0,
+            note="The images have no labels; give a tree of images with --data.",
+        )
     places = {views: ranks(probabilities(ctx.model, part, views), part.labels) for views in (1, 10)}
     measured: dict = {
         f"top-{k} accuracy, %": {
-            f"{views} crop{'s' * (views > 1)}": mean_interval(100.0 * (place <= k), seed=FIGURE.seed)
+            f"{views} crop{'s' * (views > 1)}": mean_interval(
+                100.0 * (place <= k), seed=FIGURE.seed
+            )
             for views, place in places.items()
         }
         for k in (1, 5)
     }
-    gain = {k: mean_interval(100.0 * ((places[10] <= k).astype(float) - (places[1] <= k)), seed=FIGURE.seed) for k in (1, 5)}
+    gain = {
+        k: mean_interval(
+            100.0 * ((places[10] <= k).astype(float) - (places[1] <= k)), seed=FIGURE.seed
+        )
+        for k in (1, 5)
+    }
     measured["gain of ten crops, points"] = {f"top-{k}": g for k, g in gain.items()}
-    measured["claims"], said = verdict({f"ten crops are better than one, top-{k}": above(g) for k, g in gain.items()})
+    measured["claims"], said = verdict(
+        {f"ten crops are better than one, top-{k}": above(g) for k, g in gain.items()}
+    )
     note = f"float32, crops of {ctx.model.size} pixels; {len(part):,} of {len(images):,} images, with 95 % intervals."
     return Result({}, measured, said, n=len(part), note=note)
 
@@ -52,12 +67,22 @@ def draw(result: Result):
         return {}
     rows = []
     for name in ("top-1 accuracy, %", "top-5 accuracy, %"):
-        cells = [f"{v:.1f} [{low:.1f}, {high:.1f}]" for v, low, high in result.measured[name].values()]
+        cells = [
+            f"{v:.1f} [{low:.1f}, {high:.1f}]" for v, low, high in result.measured[name].values()
+        ]
         rows.append(
-            [name, *cells, "{:+.1f} [{:+.1f}, {:+.1f}]".format(*result.measured["gain of ten crops, points"][name[:5]])]
+            [
+                name,
+                *cells,
+                "{:+.1f} [{:+.1f}, {:+.1f}]".format(
+                    *result.measured["gain of ten crops, points"][name[:5]]
+                ),
+            ]
         )
     figure = new_figure(9, 1.5)
     axes = figure.subplots()
-    draw_table(axes, ["", "one centre crop", "ten crops", "gain, points"], rows, [1.2, 1.4, 1.4, 1.4])
+    draw_table(
+        axes, ["", "one centre crop", "ten crops", "gain, points"], rows, [1.2, 1.4, 1.4, 1.4]
+    )
     axes.set_title(f"The released network on {result.n:,} validation images, with 95 % intervals")
     return {"accuracy.png": figure}

@@ -11,7 +11,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from reproduce.bench.races import CAPTUM, OURS, PLAIN, ZENNIT, choice, grow, occlusion, projection, search
+from reproduce.bench.races import (
+    CAPTUM,
+    OURS,
+    PLAIN,
+    ZENNIT,
+    choice,
+    grow,
+    occlusion,
+    projection,
+    search,
+)
 from reproduce.figure import Figure, Result
 from reproduce.gallery import number
 from zfnet.plot import LINES, new_figure
@@ -36,8 +46,15 @@ FIGURE = Figure(
 GOALS = {  # set by ourselves
     "occlusion, 1 image": {"plain over ours": 3.5, "Captum over ours": 3.5},
     "occlusion, 16 images": {"plain over ours": 4.5},
-    "projection, all features": {"plain over ours": 8, "Captum over ours": 50, "seconds for all features": 60},
-    "search": {"ours over the forward pass, k = 9": 1.1, "ours over the forward pass, k = 1000": 1.1},
+    "projection, all features": {
+        "plain over ours": 8,
+        "Captum over ours": 50,
+        "seconds for all features": 60,
+    },
+    "search": {
+        "ours over the forward pass, k = 9": 1.1,
+        "ours over the forward pass, k = 1000": 1.1,
+    },
 }
 
 
@@ -49,17 +66,26 @@ def compute(ctx) -> Result:
         measured[name] = occlusion(ctx.model, part, config, ctx.device)
     measured["projection, all features"] = projection(ctx, config)
     measured["search"] = search(ctx, config)
-    measured["the chosen way's time over the faster way's"] = choice(ctx.model, x[:1], config, ctx.device)
+    measured["the chosen way's time over the faster way's"] = choice(
+        ctx.model, x[:1], config, ctx.device
+    )
     for name, settings in grow(ctx, x[:1], config).items():
-        arrays |= {f"{name}.at": np.array(list(settings)), f"{name}.seconds": np.array(list(settings.values()))}
+        arrays |= {
+            f"{name}.at": np.array(list(settings)),
+            f"{name}.seconds": np.array(list(settings.values())),
+        }
     reached = {}
     for name, goals in GOALS.items():
         for what, goal in goals.items():
             value = measured[name][what][0]
             least = what.endswith(f"over {OURS}")
-            reached[f"{name}: {what} {'at least' if least else 'at most'} {goal:g}"] = value >= goal if least else value <= goal
+            reached[f"{name}: {what} {'at least' if least else 'at most'} {goal:g}"] = (
+                value >= goal if least else value <= goal
+            )
     measured["goals"] = {goal: "reached" if yes else "not reached" for goal, yes in reached.items()}
-    verdict = "reproduced" if all(reached.values()) else "partial" if any(reached.values()) else "differs"
+    verdict = (
+        "reproduced" if all(reached.values()) else "partial" if any(reached.values()) else "differs"
+    )
     note = (
         f"Median, least and most of {config['repeats']} repetitions in turn; a goal is reached by the median. "
         f"{torch.get_num_threads()} threads, float32. Captum was not run on 16 images. "
@@ -79,11 +105,21 @@ def draw(result: Result):
         f"{ZENNIT}, seconds": LINES[2],
         f"{CAPTUM}, seconds": LINES[3],
     }
-    labels |= {"forward pass, seconds": LINES[1], "k = 9, seconds": LINES[0], "k = 1000, seconds": LINES[5]}
+    labels |= {
+        "forward pass, seconds": LINES[1],
+        "k = 9, seconds": LINES[0],
+        "k = 1000, seconds": LINES[5],
+    }
     for axes, (name, task) in zip(grid[0], tasks.items(), strict=True):
-        shown = [(label.removesuffix(", seconds"), *task[label], colour) for label, colour in labels.items() if label in task]
+        shown = [
+            (label.removesuffix(", seconds"), *task[label], colour)
+            for label, colour in labels.items()
+            if label in task
+        ]
         for i, (_, median, least, most, colour) in enumerate(shown):
-            axes.bar(i, median, 0.7, color=colour, yerr=[[median - least], [most - median]], capsize=3)
+            axes.bar(
+                i, median, 0.7, color=colour, yerr=[[median - least], [most - median]], capsize=3
+            )
             axes.annotate(
                 f"{number(float(median))} s",
                 (i, most),
@@ -109,7 +145,9 @@ def draw(result: Result):
         axes.loglog(at, seconds[:, 0], color=LINES[0], marker="o", markersize=4)
         axes.set_xticks(at, [f"{v:,}" for v in at])
         for i, (place, median) in enumerate(zip(at, seconds[:, 0], strict=True)):
-            below = i > 0 and at[i - 1] < place < 2 * at[i - 1]  # beside its neighbour's there is no room
+            below = (
+                i > 0 and at[i - 1] < place < 2 * at[i - 1]
+            )  # beside its neighbour's there is no room
             axes.annotate(
                 f"{number(float(median))} s",
                 (place, median),

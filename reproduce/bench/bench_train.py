@@ -16,7 +16,18 @@ import torch
 import torchvision
 
 import zfnet
-from reproduce.bench.loops import BARE, DATA, OURS_BEFORE, SEED, TORCHVISION, WHOLE, cores, kept_at, ours, theirs
+from reproduce.bench.loops import (
+    BARE,
+    DATA,
+    OURS_BEFORE,
+    SEED,
+    TORCHVISION,
+    WHOLE,
+    cores,
+    kept_at,
+    ours,
+    theirs,
+)
 from reproduce.bench.timing import race, spread
 from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.gallery import number
@@ -37,10 +48,28 @@ FIGURE = Figure(
     alone=True,
     files=("../../configs/imagenet65k.yaml",),
     config={
-        "cpu": {"batch": 128, "size": 128, "side": 146, "steps": 2, "repeats": 15, "precision": "auto"},
-        "cuda": {"batch": 256, "size": 224, "side": 256, "steps": 30, "repeats": 5, "precision": "auto"},
+        "cpu": {
+            "batch": 128,
+            "size": 128,
+            "side": 146,
+            "steps": 2,
+            "repeats": 15,
+            "precision": "auto",
+        },
+        "cuda": {
+            "batch": 256,
+            "size": 224,
+            "side": 256,
+            "steps": 30,
+            "repeats": 5,
+            "precision": "auto",
+        },
         "goals": {"cpu": {SHARE: 0.9}, "cuda": {SHARE: 0.9, FASTER: 30_000}},
-        "peak, TFLOP/s": {"H100": 989, "H200": 989, "A100": 312},  # bfloat16 without sparsity, of the makers' data sheets
+        "peak, TFLOP/s": {
+            "H100": 989,
+            "H200": 989,
+            "A100": 312,
+        },  # bfloat16 without sparsity, of the makers' data sheets
     },
     trains=True,
 )
@@ -62,26 +91,35 @@ def compute(ctx) -> Result:
     )  # the network of 224 pixels, whatever it is fed
     of = of | {"precision": config.precision}
     count = of["batch"] * of["steps"]
-    chosen = np.resize(np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int), count)
+    chosen = np.resize(
+        np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int), count
+    )
     images = kept_at(ctx.images.subset(chosen), of["side"])
     with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
         loops = ours(config, images, of, device) | theirs(config, images, of, device, Path(folder))
         compiled, why = compilable(config, images, of, device) if kind == "cuda" else ({}, "")
         loops |= compiled
         timings = race(loops, of["repeats"], ctx.device)
-    measured: dict = {f"{name}, images/s": spread([count / s for s in timing.seconds]) for name, timing in timings.items()}
+    measured: dict = {
+        f"{name}, images/s": spread([count / s for s in timing.seconds])
+        for name, timing in timings.items()
+    }
     if kind == "cuda":
         rates = [measured.get(f"{name}, images/s", [0.0]) for name in (WHOLE, f"{WHOLE}, compiled")]
         measured[FASTER] = max(rates, key=lambda rate: rate[0])
     for name, (one, other) in RATIOS.items():
         if one not in timings:  # nothing is compiled on a CPU, or can be on this machine
             continue
-        measured[name] = spread([b / a for a, b in zip(timings[one].seconds, timings[other].seconds, strict=True)])
+        measured[name] = spread(
+            [b / a for a, b in zip(timings[one].seconds, timings[other].seconds, strict=True)]
+        )
     share = [a / b for a, b in zip(timings[DATA].seconds, timings[WHOLE].seconds, strict=True)]
     measured["time of reading and augmenting over a step's"] = spread(share)
     with torch.device("meta"):
         networks = {"ZFNet": new_model(config, images), TORCHVISION: torchvision.models.alexnet()}
-    measured["parameters"] = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    measured["parameters"] = {
+        name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
+    }
     if kind == "cuda":
         measured |= roofline(config, measured[FASTER][0], torch.cuda.get_device_name(device))
     goals = {
@@ -98,35 +136,47 @@ def compute(ctx) -> Result:
     if why:
         note += f" torch.compile failed here: {why}."
     reached = [said == "reached" for said in goals.values()]
-    return Result({}, measured, "reproduced" if all(reached) else "differs", n=of["repeats"], note=note)
+    return Result(
+        {}, measured, "reproduced" if all(reached) else "differs", n=of["repeats"], note=note
+    )
 
 
-def compilable(config: Config, images: Images, of: dict, device: torch.device) -> tuple[dict[str, Callable[[], None]], str]:
+def compilable(
+    config: Config, images: Images, of: dict, device: torch.device
+) -> tuple[dict[str, Callable[[], None]], str]:
     """Our compiled loops, once each of them has run; or none, and why: a bare machine has no C compiler for Triton."""
     loops = ours(replace(config, compile=True), images, of, device)
     chosen = {f"{name}, compiled": loops[name] for name in (WHOLE, BARE)}
     try:
         for loop in chosen.values():
             loop()
-    except Exception as error:  # whatever a compiler may raise: the other loops are timed all the same
+    except (
+        Exception
+    ) as error:  # whatever a compiler may raise: the other loops are timed all the same
         return {}, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return chosen, ""
 
 
 def roofline(config: Config, speed: float, name: str) -> dict:
     """The share of a GPU's arithmetic that a step uses: forward and twice as much backward, two operations a multiply-add."""
-    rows = list(zfnet.describe(zfnet.zfnet(1000, norm="batch", fc=config.model.fc, size=config.model.size)))
+    rows = list(
+        zfnet.describe(zfnet.zfnet(1000, norm="batch", fc=config.model.fc, size=config.model.size))
+    )
     tera = 3 * 2 * sum(row.macs for row in rows) * speed / 1e12
     peak = next((peak for gpu, peak in FIGURE.config["peak, TFLOP/s"].items() if gpu in name), None)
     return {"TFLOP/s": tera} | ({"share of the peak": tera / peak} if peak else {})
 
 
 def draw(result: Result):
-    rates = {name: values for name, values in result.measured.items() if name.endswith(", images/s")}
+    rates = {
+        name: values for name, values in result.measured.items() if name.endswith(", images/s")
+    }
     axes = (figure := new_figure(9, 0.42 * len(rates) + 0.9)).subplots()
     for i, (name, (median, least, most)) in enumerate(rates.items()):
         colour = LINES[1] if name.startswith(TORCHVISION) else LINES[0]
-        axes.errorbar(median, i, xerr=[[median - least], [most - median]], color=colour, fmt="o", capsize=3)
+        axes.errorbar(
+            median, i, xerr=[[median - least], [most - median]], color=colour, fmt="o", capsize=3
+        )
         axes.text(most, i, f" {number(float(median))}", va="center", fontsize=9)
     axes.set_yticks(range(len(rates)), [name.removesuffix(", images/s") for name in rates])
     axes.invert_yaxis()

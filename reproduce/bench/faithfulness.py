@@ -18,7 +18,13 @@ import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import REPOSITORY, Figure, Result
 from reproduce.lectures.occluders import blurred
-from zfnet.analysis.faithfulness import auc, pointing_game, randomized, rank_correlation, replacement_curve
+from zfnet.analysis.faithfulness import (
+    auc,
+    pointing_game,
+    randomized,
+    rank_correlation,
+    replacement_curve,
+)
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
@@ -47,9 +53,19 @@ FIGURE = Figure(
     trains=True,
 )  # fmt: skip
 RANDOM, CENTRE = "random map", "image centre"
-LESS, LESS_OF = "rank correlation over the cascade, less saliency's", ("guided_backprop", "deconvnet")
-BETTER, SAME = "points better than the centre by, %", "rank correlation with the map of the random network"
-SCORES = {"pointing game": "pointing game, %", "insertion": "insertion AUC", "deletion": "deletion AUC"}
+LESS, LESS_OF = (
+    "rank correlation over the cascade, less saliency's",
+    ("guided_backprop", "deconvnet"),
+)
+BETTER, SAME = (
+    "points better than the centre by, %",
+    "rank correlation with the map of the random network",
+)
+SCORES = {
+    "pointing game": "pointing game, %",
+    "insertion": "insertion AUC",
+    "deletion": "deletion AUC",
+}
 
 
 def compute(ctx) -> Result:
@@ -57,13 +73,25 @@ def compute(ctx) -> Result:
     model = network().to(ctx.device)
     images = load_scenes(5 * config["images"], seed=1, size=model.size)
     parts = np.split(np.arange(len(images)), 5)
-    right = np.concatenate([model(images.batch(part).to(ctx.device)).argmax(1).cpu().numpy() for part in parts])
-    known = np.flatnonzero(right == images.labels)[: config["images"]]  # what a network gets wrong has no evidence to find
-    x, target = images.batch(known).to(ctx.device), torch.from_numpy(images.labels[known]).to(ctx.device)
+    right = np.concatenate(
+        [model(images.batch(part).to(ctx.device)).argmax(1).cpu().numpy() for part in parts]
+    )
+    known = np.flatnonzero(right == images.labels)[
+        : config["images"]
+    ]  # what a network gets wrong has no evidence to find
+    x, target = (
+        images.batch(known).to(ctx.device),
+        torch.from_numpy(images.labels[known]).to(ctx.device),
+    )
     border = (images.masks.shape[1] - model.size) // 2
-    mask = torch.from_numpy(images.masks[known][:, border : border + model.size, border : border + model.size])
+    mask = torch.from_numpy(
+        images.masks[known][:, border : border + model.size, border : border + model.size]
+    )
 
-    maps = {name: attribute(model, x, target, name) for name in ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS))}
+    maps = {
+        name: attribute(model, x, target, name)
+        for name in ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS))
+    }
     maps[RANDOM] = torch.rand(len(x), 1, *x.shape[2:], generator=generator)
     place = torch.arange(model.size) - (model.size - 1) / 2
     maps[CENTRE] = -(place[:, None] ** 2 + place**2).expand(len(x), 1, -1, -1)
@@ -71,7 +99,12 @@ def compute(ctx) -> Result:
     soft = blurred(x, config["blur"])
     for name, map in ctx.progress(maps.items(), total=len(maps), desc="pointing and replacing"):
         rows["pointing game"][name] = 100 * pointing_game(map, mask, config["tolerance"]).numpy()
-        options = {"map": map.nan_to_num().to(ctx.device), "target": target, "steps": config["steps"], "generator": None}
+        options = {
+            "map": map.nan_to_num().to(ctx.device),
+            "target": target,
+            "steps": config["steps"],
+            "generator": None,
+        }
         rows["insertion"][name] = auc(replacement_curve(model, soft, x, **options)).cpu().numpy()
         rows["deletion"][name] = auc(replacement_curve(model, x, 0.0, **options)).cpu().numpy()
 
@@ -81,23 +114,36 @@ def compute(ctx) -> Result:
     layers = []
     for layer, other in randomized(model, generator):
         layers.append(layer)
-        for name in ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS), desc=f"{layer} and above at random"):
+        for name in ctx.progress(
+            zfnet.METHODS, total=len(zfnet.METHODS), desc=f"{layer} and above at random"
+        ):
             was, now = maps[name][:few], attribute(other, x[:few], target[:few], name)
-            kept[name].append(rank_correlation(was, now).nan_to_num().numpy())  # a flat map resembles nothing
+            kept[name].append(
+                rank_correlation(was, now).nan_to_num().numpy()
+            )  # a flat map resembles nothing
             sizes[name].append(rank_correlation(was.abs(), now.abs()).nan_to_num().numpy())
     cascade = {name: np.stack(values, 1) for name, values in kept.items()}  # (few, layers)
 
-    measured: dict = {SCORES[score]: {n: mean_interval(v) for n, v in values.items()} for score, values in rows.items()}
+    measured: dict = {
+        SCORES[score]: {n: mean_interval(v) for n, v in values.items()}
+        for score, values in rows.items()
+    }
     measured[SAME] = {n: mean_interval(v[:, -1]) for n, v in cascade.items()}
     measured[f"{SAME}, of absolute values"] = {n: mean_interval(v[-1]) for n, v in sizes.items()}
-    measured["rank correlation, mean over the cascade"] = {n: mean_interval(v.mean(1)) for n, v in cascade.items()}
+    measured["rank correlation, mean over the cascade"] = {
+        n: mean_interval(v.mean(1)) for n, v in cascade.items()
+    }
     gradient = cascade["saliency"].mean(1)
     measured[LESS] = {n: mean_interval(cascade[n].mean(1) - gradient) for n in LESS_OF}
     centre = rows["pointing game"][CENTRE]
-    measured[BETTER] = {n: mean_interval(v - centre) for n, v in rows["pointing game"].items() if n != CENTRE}
+    measured[BETTER] = {
+        n: mean_interval(v - centre) for n, v in rows["pointing game"].items() if n != CENTRE
+    }
     measured["share of the image that the object covers, %"] = 100 * float(mask.float().mean())
     measured["accuracy of the network, %"] = 100 * float((right == images.labels).mean())
-    arrays = {f"cascade.{name}": values for name, values in cascade.items()} | {"layers": np.array(layers)}
+    arrays = {f"cascade.{name}": values for name, values in cascade.items()} | {
+        "layers": np.array(layers)
+    }
     claims, found = judge(measured)
     note = (
         f"The first {len(known)} of {len(images)} scenes that the network gets right; a hit is a maximum within "
@@ -107,40 +153,72 @@ def compute(ctx) -> Result:
         "not correlate, wherever they are large: compare the absolute values. In a scene the object's outline is nearly "
         "the only strong edge, which favours methods that show edges: VOC's photographs are not so, and the two do not compare."
     )
-    return Result(arrays, measured | {"claims": claims}, found, n=len(known), note=note, scale="subset")
+    return Result(
+        arrays, measured | {"claims": claims}, found, n=len(known), note=note, scale="subset"
+    )
 
 
 def network() -> torch.nn.Module:
     """The scenes network of the recipe, from the cache, trained the first time; with a pooling head for CAM."""
     recipe = REPOSITORY / "configs" / "scenes.yaml"
     config = load_config(recipe)
-    scenes = {split: load_scenes(n, seed=s) for split, n, s in (("train", config.data.scenes, 0), ("val", 500, 1))}
+    scenes = {
+        split: load_scenes(n, seed=s)
+        for split, n, s in (("train", config.data.scenes, 0), ("val", 500, 1))
+    }
     out = cache_dir() / f"scenes-net-{digest(recipe.read_text(), scenes['train'].digest)[:20]}"
     if not (out / "model.safetensors").exists():
         with torch.enable_grad():
-            train(config, lambda split, side: scenes[split], out, resume=(out / "state.safetensors").exists())
+            train(
+                config,
+                lambda split, side: scenes[split],
+                out,
+                resume=(out / "state.safetensors").exists(),
+            )
     model = zfnet.load(out / "model.safetensors")
     chosen = np.arange(1000)
-    pooled = [zfnet.trace(model, scenes["train"].batch(p), until="conv5")["conv5"].mean((2, 3)) for p in np.split(chosen, 10)]
-    fit = LogisticRegression(max_iter=2000).fit(torch.cat(pooled).numpy(), scenes["train"].labels[chosen])
+    pooled = [
+        zfnet.trace(model, scenes["train"].batch(p), until="conv5")["conv5"].mean((2, 3))
+        for p in np.split(chosen, 10)
+    ]
+    fit = LogisticRegression(max_iter=2000).fit(
+        torch.cat(pooled).numpy(), scenes["train"].labels[chosen]
+    )
     model.cam_head = tuple(torch.from_numpy(part).float() for part in (fit.coef_, fit.intercept_))
     return model
 
 
-def attribute(model: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, method: str) -> torch.Tensor:
+def attribute(
+    model: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, method: str
+) -> torch.Tensor:
     """A method's maps (N, 1, H, W) on the CPU, in batches."""
     options = FIGURE.config.get(method, {})
     pairs = zip(x.split(25), target.split(25), strict=True)
-    return torch.cat([zfnet.explain(model, part, method, classes, **options).map.cpu() for part, classes in pairs])
+    return torch.cat(
+        [
+            zfnet.explain(model, part, method, classes, **options).map.cpu()
+            for part, classes in pairs
+        ]
+    )
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """The claims, beyond their intervals: reproduced if all hold, partial if any does, undecided where one holds zero."""
     better = m[BETTER]
     deconvnet = above(better["deconvnet"])
-    held = {"the deconvnet points no better than the image's centre": None if deconvnet is None else not deconvnet}
-    held |= {f"{name} points better than the centre": above(better[name]) for name in ("occlusion", "grad_cam")}
-    held |= {f"{name} changes less over the cascade than the gradient": above(m[LESS][name]) for name in LESS_OF}
+    held = {
+        "the deconvnet points no better than the image's centre": None
+        if deconvnet is None
+        else not deconvnet
+    }
+    held |= {
+        f"{name} points better than the centre": above(better[name])
+        for name in ("occlusion", "grad_cam")
+    }
+    held |= {
+        f"{name} changes less over the cascade than the gradient": above(m[LESS][name])
+        for name in LESS_OF
+    }
     return verdict(held)
 
 
@@ -154,7 +232,9 @@ def draw(result: Result):
     names = sorted(columns[0], key=lambda name: -columns[0][name][0])
     digits = (0, 2, 2, 2)
     cells = [
-        [spoken(name)] + [interval(column.get(name), d) for column, d in zip(columns, digits, strict=True)] for name in names
+        [spoken(name)]
+        + [interval(column.get(name), d) for column, d in zip(columns, digits, strict=True)]
+        for name in names
     ]
     header = [
         "method",
@@ -163,19 +243,26 @@ def draw(result: Result):
         "deletion AUC\nlower is better",
     ]
     header += ["rank correlation,\nrandom network"]
-    table = upper.table(cells, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")
+    table = upper.table(
+        cells, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal"
+    )
     table.auto_set_font_size(False)
     table.set_fontsize(9)
     for (row, _), cell in table.get_celld().items():
         cell.set(linewidth=1.2 if row == 0 else 0.3, height=2.4 if row == 0 else 1)
         baseline = row > 0 and names[row - 1] in (RANDOM, CENTRE)
-        cell.get_text().set(weight="bold" if row == 0 else "normal", color="0.45" if baseline else "black")
+        cell.get_text().set(
+            weight="bold" if row == 0 else "normal", color="0.45" if baseline else "black"
+        )
     for number, name in enumerate(random):
         style = f"{'-' if number < len(LINES) else '--'}o"
         means, colour = [1, *result.arrays[f"cascade.{name}"].mean(0)], LINES[number % len(LINES)]
         lower.plot(means, style, color=colour, markersize=3, label=spoken(name))
     lower.set_xticks(range(len(layers) + 1), ["trained", *layers])
-    lower.set(xlabel="randomised, this layer and all above", ylabel="rank correlation with the\nmap of the trained network")
+    lower.set(
+        xlabel="randomised, this layer and all above",
+        ylabel="rank correlation with the\nmap of the trained network",
+    )
     lower.legend(ncols=1, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     upper.set_title(f"{result.n} drawn scenes that the network gets right: mean and 95 % interval")
     return {"faithfulness.png": figure}
@@ -187,4 +274,8 @@ def spoken(name: str) -> str:
 
 def interval(values: list[float] | None, digits: int) -> str:
     """A mean with its interval, as a cell."""
-    return f"{values[0]:z.{digits}f}  ({values[1]:z.{digits}f} to {values[2]:z.{digits}f})" if values else ""
+    return (
+        f"{values[0]:z.{digits}f}  ({values[1]:z.{digits}f} to {values[2]:z.{digits}f})"
+        if values
+        else ""
+    )

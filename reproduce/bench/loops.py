@@ -45,21 +45,33 @@ def kept_at(images: Images, side: int) -> Images:
         raw = images.raw(rows).permute(0, 3, 1, 2).float()
         small = F.interpolate(raw, (side, side), mode="bilinear", antialias=True)
         pixels[rows] = small.round().byte().permute(0, 2, 3, 1).numpy()
-    return replace(images, pixels=pixels, labels=images.labels.clip(0), rows=None, groups=None, size=side)
+    return replace(
+        images, pixels=pixels, labels=images.labels.clip(0), rows=None, groups=None, size=side
+    )
 
 
-def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict[str, Callable[[], None]]:
+def ours(
+    config: Config, images: Images, of: dict, device: torch.device
+) -> dict[str, Callable[[], None]]:
     """Our loops, each over all images once: the whole step, on noise, on random tensors, and its parts."""
     torch.manual_seed(SEED)
     model = new_model(config, images).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer, run = new_optimizer(model, config.optim), runner(model, config)
     for group in optimizer.param_groups:
         group["lr"] = 1e-4  # speed does not depend on it, and nothing overflows
-    parts, generator = np.arange(len(images)).reshape(-1, of["batch"]), torch.Generator().manual_seed(SEED)
+    parts, generator = (
+        np.arange(len(images)).reshape(-1, of["batch"]),
+        torch.Generator().manual_seed(SEED),
+    )
     feed, stream = Feed(images, device, keep=True), Feed(images, device)
-    noise = torch.randint(0, 256, (of["batch"], of["side"], of["side"], 3), dtype=torch.uint8, generator=generator).to(device)
+    noise = torch.randint(
+        0, 256, (of["batch"], of["side"], of["side"], 3), dtype=torch.uint8, generator=generator
+    ).to(device)
     x = torch.randn(of["batch"], 3, of["size"], of["size"], generator=generator).to(device)
-    x, y = x.contiguous(memory_format=torch.channels_last), torch.zeros(of["batch"], dtype=torch.int64, device=device)
+    x, y = (
+        x.contiguous(memory_format=torch.channels_last),
+        torch.zeros(of["batch"], dtype=torch.int64, device=device),
+    )
 
     def passed(x: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -98,25 +110,44 @@ def ours(config: Config, images: Images, of: dict, device: torch.device) -> dict
             whole(x, y)
 
     parts_of_it = {"forward and backward": gradients, "forward": forward, DATA: augmented}
-    streamed = {STREAMED: lambda: photographs(stream)} if feed.resident else {}  # else the whole step is that already
+    streamed = (
+        {STREAMED: lambda: photographs(stream)} if feed.resident else {}
+    )  # else the whole step is that already
     return {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors} | streamed | parts_of_it
 
 
-def theirs(config: Config, images: Images, of: dict, device: torch.device, folder: Path) -> dict[str, Callable[[], None]]:
+def theirs(
+    config: Config, images: Images, of: dict, device: torch.device, folder: Path
+) -> dict[str, Callable[[], None]]:
     """torchvision's AlexNet, by its own pipeline from JPEG files, by ours, and on random tensors."""
     for i, label in enumerate(images.labels.tolist()):
         path = folder / f"{label:04d}" / f"{i}.jpg"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(images.raw([i])[0].numpy()).save(path, quality=90)
-    steps = [v2.RandomResizedCrop(of["size"], antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    steps = [
+        v2.RandomResizedCrop(of["size"], antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.PILToTensor(),
+    ]
     transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
     files = Subset(torchvision.datasets.ImageFolder(str(folder), transform), range(len(images)))
-    model = torchvision.models.alexnet(num_classes=1000).to(device, memory_format=torch.channels_last)  # pyright: ignore
+    model = torchvision.models.alexnet(num_classes=1000).to(
+        device, memory_format=torch.channels_last
+    )  # pyright: ignore
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
     plain = Config(precision=of["precision"], optim=replace(Config().optim, clip_rms=0.0))
     workers, pinned = cores(), device.type == "cuda"
-    loader = DataLoader(files, of["batch"], shuffle=True, num_workers=workers, persistent_workers=True, pin_memory=pinned)
-    random = torch.randn(of["batch"], 3, of["size"], of["size"], device=device).contiguous(memory_format=torch.channels_last)
+    loader = DataLoader(
+        files,
+        of["batch"],
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=True,
+        pin_memory=pinned,
+    )
+    random = torch.randn(of["batch"], 3, of["size"], of["size"], device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     labels = torch.zeros(of["batch"], dtype=torch.int64, device=device)
 
     def loop(batches) -> None:
@@ -128,7 +159,10 @@ def theirs(config: Config, images: Images, of: dict, device: torch.device, folde
     generator = torch.Generator().manual_seed(SEED)
 
     def by_ours() -> None:
-        loop((augment(raw, of["size"], config.augment, generator), y) for raw, y in feed.batches(parts))
+        loop(
+            (augment(raw, of["size"], config.augment, generator), y)
+            for raw, y in feed.batches(parts)
+        )
 
     def passed() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=of["precision"] == "bfloat16"):

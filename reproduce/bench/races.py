@@ -40,7 +40,8 @@ def report(timings: dict[str, Timing], errors: dict[str, float]) -> dict:
     found |= {f"{name}, MiB": t.memory for name, t in timings.items()}
     others = {name: t.seconds for name, t in timings.items() if name != OURS}
     found |= {
-        f"{name} over {OURS}": spread([b / a for a, b in zip(ours, other, strict=True)]) for name, other in others.items()
+        f"{name} over {OURS}": spread([b / a for a, b in zip(ours, other, strict=True)])
+        for name, other in others.items()
     }
     return found | {f"{name}, largest relative difference": error for name, error in errors.items()}
 
@@ -58,15 +59,23 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
             return occlude(model, channels_last(x), size=size, stride=stride, batch=batch)
 
     batch = best(batches, lambda b: plain(b, x[:1]), device)
-    methods: dict[str, Callable] = {OURS: lambda: occlude(model, x, size=size, stride=stride), PLAIN: lambda: plain(batch)}
+    methods: dict[str, Callable] = {
+        OURS: lambda: occlude(model, x, size=size, stride=stride),
+        PLAIN: lambda: plain(batch),
+    }
     if len(x) == 1 and installed(CAPTUM):
         from captum.attr import Occlusion
 
-        target, there = int(model(x).argmax()), copy.deepcopy(model).to(memory_format=torch.channels_last)  # pyright: ignore
+        target, there = (
+            int(model(x).argmax()),
+            copy.deepcopy(model).to(memory_format=torch.channels_last),
+        )  # pyright: ignore
 
         def by_captum(batch: int):
             shape, step = (3, size, size), (3, stride, stride)
-            return Occlusion(there).attribute(x, shape, step, target=target, perturbations_per_eval=batch)
+            return Occlusion(there).attribute(
+                x, shape, step, target=target, perturbations_per_eval=batch
+            )
 
         at_once = best(batches, by_captum, device)
         methods[CAPTUM] = lambda: by_captum(at_once)
@@ -76,7 +85,14 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
         covered = functools.partial(occlude_independent, fill_fn=torch.zeros_like, invert=True)
         only = functional.one_hot(model(x).argmax(1), model(x).shape[1])
-        one_by_one = OneByOne(model, None, lambda logits: logits * only, covered, window=(size, size), stride=(stride, stride))
+        one_by_one = OneByOne(
+            model,
+            None,
+            lambda logits: logits * only,
+            covered,
+            window=(size, size),
+            stride=(stride, stride),
+        )
         methods[ZENNIT] = lambda: one_by_one(x)[1]
     timings = race(methods, config["repeats"], device)
     ours = timings[OURS].result
@@ -84,14 +100,22 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     if len(x) == 1:
         # Theirs are pictures: Captum's the mean fall over the positions that cover a pixel, zennit's the logits' sum.
         total, count = torch.zeros(2, *x.shape[2:], device=x.device)
-        for (top, left, bottom, right), logit in zip(ours.boxes.view(-1, 4).tolist(), ours.logit.flatten(), strict=True):
+        for (top, left, bottom, right), logit in zip(
+            ours.boxes.view(-1, 4).tolist(), ours.logit.flatten(), strict=True
+        ):
             total[top:bottom, left:right] += logit
             count[top:bottom, left:right] += 1
         if CAPTUM in timings:
-            errors[CAPTUM] = relative(ours.baseline.logit - total / count, timings[CAPTUM].result[0, 0])
-        if ZENNIT in timings:  # its windows go on at the other side of the image where they reach the border
+            errors[CAPTUM] = relative(
+                ours.baseline.logit - total / count, timings[CAPTUM].result[0, 0]
+            )
+        if (
+            ZENNIT in timings
+        ):  # its windows go on at the other side of the image where they reach the border
             inner = slice(size, -size)
-            errors[ZENNIT] = relative(total[inner, inner], timings[ZENNIT].result[0, 0, inner, inner])
+            errors[ZENNIT] = relative(
+                total[inner, inner], timings[ZENNIT].result[0, 0, inner, inner]
+            )
     return report(timings, errors)
 
 
@@ -115,7 +139,11 @@ def projection(ctx, config: dict) -> dict:
     errors: dict[str, float] = {}
     for (name, layer), timing in timings.items():
         few, n = total[OURS].result[layer], len(timing.result)
-        oracle = timing.result if name == ALONE else cut(timing.result, few.corner[:n], few.pixels.shape[-1])
+        oracle = (
+            timing.result
+            if name == ALONE
+            else cut(timing.result, few.corner[:n], few.pixels.shape[-1])
+        )
         if name == CAPTUM:  # it projects one, not the activation
             oracle = oracle * few.activation[:n, None, None, None]
         errors[name] = max(errors.get(name, 0.0), relative(few.pixels[:n], oracle))
@@ -128,9 +156,14 @@ def projection(ctx, config: dict) -> dict:
     return report(total, errors) | {"projections": count, "seconds for all features": [reading]}
 
 
-def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str) -> dict[str, Callable]:
+def others(
+    model, layer: str, x: Tensor, channel: Tensor, position: Tensor, config: dict, device: str
+) -> dict[str, Callable]:
     """The other methods, each returning its units' projections as whole images."""
-    steps, rows = network_steps(model, x, layer), torch.arange(len(x))  # beside `channel` and `position`, on the CPU
+    steps, rows = (
+        network_steps(model, x, layer),
+        torch.arange(len(x)),
+    )  # beside `channel` and `position`, on the CPU
 
     def seed(maps: Tensor, chosen: Tensor) -> Tensor:
         """The chosen units' activations, all others zero."""
@@ -150,8 +183,15 @@ def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, conf
         from zennit.composites import DeconvNet
 
         def by_zennit(batch: int) -> Tensor:
-            with Gradient(model=nn.Sequential(*(step.module for step in steps)), composite=DeconvNet()) as attributor:
-                return torch.cat([attributor(x[r].clone(), lambda maps, r=r: seed(maps, r))[1] for r in rows.split(batch)])
+            with Gradient(
+                model=nn.Sequential(*(step.module for step in steps)), composite=DeconvNet()
+            ) as attributor:
+                return torch.cat(
+                    [
+                        attributor(x[r].clone(), lambda maps, r=r: seed(maps, r))[1]
+                        for r in rows.split(batch)
+                    ]
+                )
 
         at_once = best(config["batches"], by_zennit, device)
         methods[ZENNIT] = lambda: by_zennit(at_once)
@@ -162,7 +202,9 @@ def others(model, layer: str, x: Tensor, channel: Tensor, position: Tensor, conf
             found = []
             for i in range(config["one by one"]):  # Captum takes one selector for a batch
                 selector = (int(channel[i]), *position[i].tolist())
-                pixels = NeuronDeconvolution(model, steps[-1].module).attribute(x[i : i + 1].clone().requires_grad_(), selector)
+                pixels = NeuronDeconvolution(model, steps[-1].module).attribute(
+                    x[i : i + 1].clone().requires_grad_(), selector
+                )
                 found.append(pixels.detach())
             return torch.cat(found)
 
@@ -175,7 +217,13 @@ def units(top, count: int) -> tuple[Tensor, ...]:
     channel, rank = (top.index >= 0).nonzero().unbind(1)
     chosen = torch.linspace(0, len(channel) - 1, count).long()
     channel, rank = channel[chosen], rank[chosen]
-    return top.index[channel, rank], channel, rank, top.position[channel, rank], top.value[channel, rank]
+    return (
+        top.index[channel, rank],
+        channel,
+        rank,
+        top.position[channel, rank],
+        top.value[channel, rank],
+    )
 
 
 class Held(torch.utils.data.Dataset):
@@ -185,7 +233,9 @@ class Held(torch.utils.data.Dataset):
         found = torch.cat([top[layer].index.flatten() for layer in LAYERS]).unique().clamp_min(0)
         self.n, self.x = len(images), {0: images.batch([0])[0].to(device)}
         for part in found.split(64):
-            self.x |= dict(zip(part.tolist(), channels_last(images.batch(part).to(device)), strict=True))
+            self.x |= dict(
+                zip(part.tolist(), channels_last(images.batch(part).to(device)), strict=True)
+            )
 
     def __len__(self) -> int:
         return self.n
@@ -240,7 +290,10 @@ def search(ctx, config: dict) -> dict:
                     signal = step.module(signal)
 
     methods = {"forward pass": forward}
-    methods |= {f"k = {k}": lambda k=k: zfnet.top_activations(ctx.model, images, LAYERS, k) for k in (9, 1000)}
+    methods |= {
+        f"k = {k}": lambda k=k: zfnet.top_activations(ctx.model, images, LAYERS, k)
+        for k in (9, 1000)
+    }
     timings = race(methods, config["repeats"], ctx.device)
     bare = timings.pop("forward pass")
     found = {"forward pass, seconds": bare.summary(), "images": n}
@@ -271,8 +324,12 @@ def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     for name, network in (("this network", model), ("a network of 4 maps a layer", tiny)):
         for size in [s for s in (*config["sizes"], 192) if s >= config["choice stride"]]:
             ways = {
-                "chosen": functools.partial(occlude, network, x, size=size, stride=config["choice stride"]),
-                "incremental": functools.partial(incremental, network, x, size, config["choice stride"]),
+                "chosen": functools.partial(
+                    occlude, network, x, size=size, stride=config["choice stride"]
+                ),
+                "incremental": functools.partial(
+                    incremental, network, x, size, config["choice stride"]
+                ),
                 "plain": functools.partial(plain, network, x, size, config["choice stride"]),
             }
             timings = race(ways, 3, device)
@@ -294,7 +351,11 @@ def grow(ctx, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
         },
         "images": {n: lambda n=n: zfnet.top_activations(ctx.model, Part(ctx.images, n), LAYERS) for n in config["images"]},
     }  # fmt: skip
-    long = {("stride", 2), ("images", 1000), ("images", 10000)}  # once is enough of these: they take a minute or more
+    long = {
+        ("stride", 2),
+        ("images", 1000),
+        ("images", 10000),
+    }  # once is enough of these: they take a minute or more
     found: dict[str, dict[int, list[float]]] = {}
     for name, runs in tasks.items():
         found[name] = {}

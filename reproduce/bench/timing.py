@@ -73,7 +73,9 @@ def peak(method: Callable[[], object], device: str) -> tuple[object, float]:
     def resident() -> int:
         return int(STATM.read_text().split()[1]) * PAGE
 
-    with contextlib.suppress(OSError, AttributeError):  # what the allocator keeps of earlier runs would not show as a rise
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # what the allocator keeps of earlier runs would not show as a rise
         ctypes.CDLL(None).malloc_trim(0)
     done, before = threading.Event(), resident()
     highest = [before]

@@ -33,9 +33,17 @@ COMMITTED = (
     "mnist",
     "scenes",
 )  # on one page; any other corpus has a page of its own
-SETS = ("caltech101", "caltech256", "voc2012 train", "digits")  # inputs from the folder that --datasets names
+SETS = (
+    "caltech101",
+    "caltech256",
+    "voc2012 train",
+    "digits",
+)  # inputs from the folder that --datasets names
 MADE = ("scenes", "samples")  # need no option: drawn, or installed with a package
-PAPER = (*(f"fig{i}" for i in range(1, 10)), *(f"tab{i}" for i in range(1, 8)))  # all that the paper shows, in its order
+PAPER = (
+    *(f"fig{i}" for i in range(1, 10)),
+    *(f"tab{i}" for i in range(1, 8)),
+)  # all that the paper shows, in its order
 VERDICTS = {  # of zfnet.record, with what they mean
     "reproduced": "every claim that the figure tests held",
     "partial": "some of them held",
@@ -54,7 +62,10 @@ FIELDS = (
     "id", "title", "claim", "scale", "verdict", "measured", "paper", "n", "seed", "note", "inputs", "key", "files", "seconds",
     "environment",
 )  # fmt: skip
-CLAIMS = ("claims", "goals")  # of what was measured, those that were tested: the paper's claims, a benchmark's own goals
+CLAIMS = (
+    "claims",
+    "goals",
+)  # of what was measured, those that were tested: the paper's claims, a benchmark's own goals
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,12 @@ def write(out: Path, only: Collection[str] | None = None) -> list[Path]:
 
     `only` limits it to the pages that hold these corpora. Returns the paths written.
     """
-    names = sorted(folder.name for folder in out.iterdir() if folder.is_dir()) if out.is_dir() else []
-    committed = [record for name in COMMITTED if name in names for record in records(out / name, out)]
+    names = (
+        sorted(folder.name for folder in out.iterdir() if folder.is_dir()) if out.is_dir() else []
+    )
+    committed = [
+        record for name in COMMITTED if name in names for record in records(out / name, out)
+    ]
     pages = []
     if committed and (only is None or set(only) & set(COMMITTED)):
         pages.append(_page(out / "index.html", committed))
@@ -95,7 +110,9 @@ def write(out: Path, only: Collection[str] | None = None) -> list[Path]:
         readme = REPOSITORY / "README.md"
         before, _, rest = readme.read_text("utf-8").partition(MARKS[0])
         _, _, after = rest.partition(MARKS[1])
-        readme.write_text(before + MARKS[0] + "\n" + _render("summary.md", committed) + MARKS[1] + after, "utf-8")
+        readme.write_text(
+            before + MARKS[0] + "\n" + _render("summary.md", committed) + MARKS[1] + after, "utf-8"
+        )
         pages += [REPOSITORY / "RESULTS.md", readme]
     return pages
 
@@ -108,8 +125,14 @@ def records(folder: Path, page: Path) -> list[SimpleNamespace]:
             values = json.loads(path.read_text("utf-8"))
             if isinstance(values, dict) and all(field in values for field in FIELDS):
                 url = "/".join(quote(part) for part in path.parent.relative_to(page).parts)
-                values["environment"] = dict.fromkeys(("commit", "device", "torch"), "unknown") | values["environment"]
-                found.append(SimpleNamespace(**values | {"corpus": folder.name, "folder": path.parent, "url": url}))
+                values["environment"] = (
+                    dict.fromkeys(("commit", "device", "torch"), "unknown") | values["environment"]
+                )
+                found.append(
+                    SimpleNamespace(
+                        **values | {"corpus": folder.name, "folder": path.parent, "url": url}
+                    )
+                )
     return found
 
 
@@ -130,7 +153,9 @@ def sections(found: list[SimpleNamespace], home: str) -> dict[str, list[Item]]:
         item = Item(name, label, declared.title, results, command(name, declared.corpus or home))
         parts["Figures" if figure else "Tables"].append(item)
     for name, results in of.items():
-        bench = name.startswith("bench") or (name in made and made[name].file.startswith("reproduce/bench/"))
+        bench = name.startswith("bench") or (
+            name in made and made[name].file.startswith("reproduce/bench/")
+        )
         title = made[name].title if name in made else results[0].title
         item = Item(name, name, title, results, command(name, results[0].corpus))
         parts["Benchmarks" if bench else "Lectures"].append(item)
@@ -212,13 +237,21 @@ def pictures(record: SimpleNamespace) -> list[SimpleNamespace]:
     for name in record.files:
         with contextlib.suppress(OSError, ValueError), Image.open(record.folder / name) as image:
             width, height = image.size
-            found.append(SimpleNamespace(name=name, url=f"{record.url}/{quote(name)}", width=width, height=height))
+            found.append(
+                SimpleNamespace(
+                    name=name, url=f"{record.url}/{quote(name)}", width=width, height=height
+                )
+            )
     return found
 
 
 def claims(record: SimpleNamespace) -> list[tuple[str, str, str]]:
     """(claim, what was found, yes | no | partly | untold) of measured["claims"], and of measured["goals"] of a benchmark."""
-    found = [(claim, number(said)) for kind in CLAIMS for claim, said in record.measured.get(kind, {}).items()]
+    found = [
+        (claim, number(said))
+        for kind in CLAIMS
+        for claim, said in record.measured.get(kind, {}).items()
+    ]
     return [(claim, said, _state(said)) for claim, said in found]
 
 
@@ -236,11 +269,18 @@ def tables(record: SimpleNamespace) -> tuple[dict[str, list], dict[str, list]]:
 
     Further nested keys become "a: b"; claims and goals are left to `claims`.
     """
-    ours, paper = _flat({key: value for key, value in record.measured.items() if key not in CLAIMS}), _flat(record.paper)
-    groups: dict[str, list] = {"": []}  # the ungrouped first: below a group they would seem to be of it
+    ours, paper = (
+        _flat({key: value for key, value in record.measured.items() if key not in CLAIMS}),
+        _flat(record.paper),
+    )
+    groups: dict[str, list] = {
+        "": []
+    }  # the ungrouped first: below a group they would seem to be of it
     for path in dict.fromkeys([*ours, *paper]):
         group, name = (path[0], ": ".join(path[1:])) if len(path) > 1 else ("", path[0])
-        groups.setdefault(group, []).append((name, number(ours.get(path, "")), number(paper.get(path, ""))))
+        groups.setdefault(group, []).append(
+            (name, number(ours.get(path, "")), number(paper.get(path, "")))
+        )
     beside = {group: rows for group, rows in groups.items() if any(row[2] for row in rows)}
     return beside, {group: rows for group, rows in groups.items() if rows and group not in beside}
 
@@ -257,18 +297,29 @@ def _flat(values: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str,
     return flat
 
 
-def _page(path: Path, found: list[SimpleNamespace], elsewhere: Collection[SimpleNamespace] = ()) -> Path:
+def _page(
+    path: Path, found: list[SimpleNamespace], elsewhere: Collection[SimpleNamespace] = ()
+) -> Path:
     atlas = "atlas/index.html" if (path.parent / "atlas" / "index.html").exists() else ""
-    path.write_text(_render("page.html", found, {record.id for record in elsewhere}, atlas), "utf-8")
+    path.write_text(
+        _render("page.html", found, {record.id for record in elsewhere}, atlas), "utf-8"
+    )
     return path
 
 
-def _render(template: str, found: list[SimpleNamespace], elsewhere: Collection[str] = (), atlas: str = "") -> str:
+def _render(
+    template: str, found: list[SimpleNamespace], elsewhere: Collection[str] = (), atlas: str = ""
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"number": number, "duration": text.duration, "plain": text.plain, "wrap": text.wrap}
+    environment.filters |= {
+        "number": number,
+        "duration": text.duration,
+        "plain": text.plain,
+        "wrap": text.wrap,
+    }
     environment.globals |= {
         "claims": claims, "tables": tables, "pictures": pictures, "command": command, "scripts": scripts(),
         "overview": text.overview, "numbers": text.numbers, "theirs": theirs, "verdicts": VERDICTS, "scales": SCALES,

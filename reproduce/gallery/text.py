@@ -29,21 +29,35 @@ def number(value: Any) -> str:
 def _several(values: list) -> str:
     """A list: an interval if the first lies between the others, ± if the second is small beside it, with digits to match."""
     spread = 0.0
-    if any(isinstance(v, float) for v in values) and all(isinstance(v, int | float) for v in values):
+    if any(isinstance(v, float) for v in values) and all(
+        isinstance(v, int | float) for v in values
+    ):
         if len(values) == 3 and values[1] <= values[0] <= values[2]:
             spread = values[2] - values[1]
         elif len(values) == 2 and 0 < values[1] <= abs(values[0]) / 4:
             spread = values[1]
     if not 1e-4 < spread < 1e6:
-        return ", ".join(number(v) for v in values) if len(values) <= LONGEST else f"{len(values)} values"
-    decimals = max(0, 1 - int(f"{spread:e}".partition("e")[2]))  # two digits of the spread, and no more than were given
+        return (
+            ", ".join(number(v) for v in values)
+            if len(values) <= LONGEST
+            else f"{len(values)} values"
+        )
+    decimals = max(
+        0, 1 - int(f"{spread:e}".partition("e")[2])
+    )  # two digits of the spread, and no more than were given
     decimals = min(decimals, max(len(str(v).partition(".")[2]) for v in values))
     first, *others = (f"{v:z,.{decimals}f}" for v in values)  # z: no -0
     return f"{first} ± {others[0]}" if len(others) == 1 else f"{first} [{others[0]}, {others[1]}]"
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.1f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def overview(items: list) -> str:
@@ -52,7 +66,9 @@ def overview(items: list) -> str:
     for item in items:
         for record in item.results:
             link = f"[{plain(item.name)}](figures/{record.url})"
-            rows.append([link, plain(item.title), plain(record.corpus), record.scale, record.verdict])
+            rows.append(
+                [link, plain(item.title), plain(record.corpus), record.scale, record.verdict]
+            )
         if not item.results:
             rows.append([item.name, item.title, "", "", item.verdict])
     return columns(["", "title", "on", "scale", "verdict"], rows)
@@ -70,9 +86,13 @@ def numbers(groups: dict[str, list], theirs: str) -> str:
 
 def columns(header: list[str], rows: list[list[str]]) -> str:
     """Aligned, so that it reads well in a terminal too."""
-    widths = [max(3, *(len(row[column]) for row in [header, *rows])) for column in range(len(header))]
+    widths = [
+        max(3, *(len(row[column]) for row in [header, *rows])) for column in range(len(header))
+    ]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in [header, *rows]]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    return "\n".join(
+        [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+    )
 
 
 def plain(text: Any) -> str:
@@ -81,4 +101,6 @@ def plain(text: Any) -> str:
 
 
 def wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(plain(text), 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        plain(text), 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

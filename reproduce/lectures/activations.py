@@ -22,7 +22,12 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=1,
     budget=7,
-    config={"layers": LAYERS, "images": 2000, "images of samples": 96, "quantiles": [0.5, 0.9, 0.99, 0.999]},
+    config={
+        "layers": LAYERS,
+        "images": 2000,
+        "images of samples": 96,
+        "quantiles": [0.5, 0.9, 0.99, 0.999],
+    },
     network="chain",
 )
 
@@ -31,7 +36,9 @@ def compute(ctx) -> Result:
     samples = ctx.corpus == SAMPLES
     chosen = spread(ctx, FIGURE.config["images of samples" if samples else "images"])
     arrays, measured = {}, {}
-    for layer, p in population(ctx.model, subset(ctx, chosen), LAYERS, progress=ctx.progress).items():
+    for layer, p in population(
+        ctx.model, subset(ctx, chosen), LAYERS, progress=ctx.progress
+    ).items():
         quantiles = p.quantile(FIGURE.config["quantiles"]).numpy()
         positive = (p.values > 0) & (p.counts > 0)
         arrays |= {
@@ -43,7 +50,10 @@ def compute(ctx) -> Result:
             "dead": int(p.dead.sum()),
             "sparsity, %": 100 * p.sparsity,
             "images that excite a map, median %": 100 * float(np.median(p.excited)),
-            **{f"quantile {q}": float(v) for q, v in zip(FIGURE.config["quantiles"], quantiles, strict=True)},
+            **{
+                f"quantile {q}": float(v)
+                for q, v in zip(FIGURE.config["quantiles"], quantiles, strict=True)
+            },
         }
     measured["a quantile is exact to, %"] = 100 * ERROR
     claims, found = judge(measured)
@@ -72,18 +82,28 @@ def draw(result: Result):
     edges = np.arange(-4, 3.01, 0.1)  # of log10
     for panel, layer in zip(above.subplots(1, len(LAYERS), sharey=True), LAYERS, strict=True):
         counts = a[f"{layer}.counts"]
-        shares = np.histogram(np.log10(a[f"{layer}.values"]), edges, weights=counts)[0] / counts.sum()
+        shares = (
+            np.histogram(np.log10(a[f"{layer}.values"]), edges, weights=counts)[0] / counts.sum()
+        )
         panel.fill_between(edges[:-1] + 0.05, 100 * shares, step="mid", color="0.8", linewidth=0)
-        for q, value, colour in zip(FIGURE.config["quantiles"], a[f"{layer}.quantiles"], LINES, strict=False):
+        for q, value, colour in zip(
+            FIGURE.config["quantiles"], a[f"{layer}.quantiles"], LINES, strict=False
+        ):
             if value > 0:
                 panel.axvline(np.log10(value), color=colour, linewidth=1.4, label=f"{100 * q:g} %")
-        panel.set(title=f"{layer}: {m[layer]['sparsity, %']:.0f} % zero", xlim=(-3, 2), xticks=(-2, 0, 2))
+        panel.set(
+            title=f"{layer}: {m[layer]['sparsity, %']:.0f} % zero", xlim=(-3, 2), xticks=(-2, 0, 2)
+        )
         panel.set_xticklabels(["0.01", "1", "100"])
     axes = above.axes
     axes[0].set_ylim(0, 1.05 * max(panel.dataLim.ymax for panel in axes))
     axes[0].set_ylabel("share of the activations\nabove zero, %")
     axes[len(LAYERS) // 2].set_xlabel("activation (logarithmic)")
-    lines = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    lines = {
+        label: line
+        for panel in axes
+        for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
     above.legend(
         lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines), frameon=False,
         title=f"Quantiles of all activations of {result.n} images, zeros included (a quantile of zero has no line)",
@@ -95,11 +115,17 @@ def draw(result: Result):
     dead = [f"{m[layer]['dead']} of\n{m[layer]['maps or units']}\ndead" for layer in LAYERS]
     left.bar_label(bars, dead, fontsize=7.5, padding=2)
     left.set_yticks(range(0, 101, 25))
-    left.set(ylim=(0, max(sparsity) + 24), ylabel="activations at zero, %", title="Sparsity and dead filters")
+    left.set(
+        ylim=(0, max(sparsity) + 24),
+        ylabel="activations at zero, %",
+        title="Sparsity and dead filters",
+    )
     left.set_xticks(places, LAYERS)
     for layer, colour in zip(LAYERS, (*LINES, "black"), strict=True):
         excited = 100 * np.sort(a[f"{layer}.excited"])[::-1]
-        right.plot(100 * (np.arange(len(excited)) + 0.5) / len(excited), excited, color=colour, label=layer)
+        right.plot(
+            100 * (np.arange(len(excited)) + 0.5) / len(excited), excited, color=colour, label=layer
+        )
     right.set(
         xlim=(0, 100), ylim=(0, 102), xlabel="maps or units of the layer, in order, %", ylabel="images that excite it, %",
         title="How many images excite each map",

@@ -41,7 +41,13 @@ def compute(ctx) -> Result:
     colours = color_root(ctx.images.batch(spread(ctx, config["images"])))
     generator = torch.Generator().manual_seed(FIGURE.seed)
     picture = zfnet.preprocess(zfnet.photograph(config["photograph"]))
-    starts = torch.cat([torch.zeros_like(picture), config["noise"] * torch.randn(picture.shape, generator=generator), picture])
+    starts = torch.cat(
+        [
+            torch.zeros_like(picture),
+            config["noise"] * torch.randn(picture.shape, generator=generator),
+            picture,
+        ]
+    )
     names, drawn, said = [], [], []
     for layer, targets in config["targets"].items():
         for target in targets:
@@ -50,23 +56,37 @@ def compute(ctx) -> Result:
                 colours=colours, jitter=config["jitter"], variation=config["variation"][layer], decay=config["decay"][layer],
                 steps=config["steps"], rate=config["rate"], generator=generator, progress=ctx.progress,
             )  # fmt: skip
-            names.append(ctx.model.classes[target] if layer == "logits" else f"{layer}, channel {target}")
+            names.append(
+                ctx.model.classes[target] if layer == "logits" else f"{layer}, channel {target}"
+            )
             drawn.append(a.pixels.cpu())
             said.append(a.activation.cpu())
     pixels = torch.stack(drawn)  # (targets, starts, 3, H, W)
-    codes = torch.stack([zfnet.trace(ctx.model, part.to(ctx.device), until="fc7")["fc7"].cpu() for part in drawn])
+    codes = torch.stack(
+        [zfnet.trace(ctx.model, part.to(ctx.device), until="fc7")["fc7"].cpu() for part in drawn]
+    )
     measured: dict = {"activation": {name: a.tolist() for name, a in zip(names, said, strict=True)}}
     for kind, values in (("pixels", pixels), ("layer 7", codes)):
         same, other = compared(values.flatten(2))
-        measured[f"rank correlation of {kind}"] = {"one target, two starts": same, "two targets": other}
+        measured[f"rank correlation of {kind}"] = {
+            "one target, two starts": same,
+            "two targets": other,
+        }
     claims, found = judge(measured)
-    arrays = {"pixels": pixels.numpy(), "codes": codes.numpy(), "starts": starts.numpy(), "names": np.array(names)}
+    arrays = {
+        "pixels": pixels.numpy(),
+        "codes": codes.numpy(),
+        "starts": starts.numpy(),
+        "names": np.array(names),
+    }
     arrays["activation"] = torch.stack(said).numpy()
     note = (
         "Means over pairs, with the least and the largest: of images of one target from two starts, and of images of two "
         "targets from one start, which have that in common."
     )
-    return Result(arrays, measured | {"claims": claims}, found, n=pixels.shape[0] * pixels.shape[1], note=note)
+    return Result(
+        arrays, measured | {"claims": claims}, found, n=pixels.shape[0] * pixels.shape[1], note=note
+    )
 
 
 def compared(values: torch.Tensor) -> tuple[list[float], list[float]]:
@@ -84,14 +104,25 @@ def compared(values: torch.Tensor) -> tuple[list[float], list[float]]:
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Whether images from different starts differ in pixels, and whether their codes tell the target."""
-    (pixels, codes), most = (measured[f"rank correlation of {kind}"] for kind in ("pixels", "layer 7")), FIGURE.config["pixels"]
+    (pixels, codes), most = (
+        (measured[f"rank correlation of {kind}"] for kind in ("pixels", "layer 7")),
+        FIGURE.config["pixels"],
+    )
     same, other = "one target, two starts", "two targets"
     return verdict(
         {
-            f"images of one target from two starts correlate below {most} in pixels, on average": pixels[same][0] < most,
-            "layer-7 codes of one target correlate more than those of two targets, on average": codes[same][0]
+            f"images of one target from two starts correlate below {most} in pixels, on average": pixels[
+                same
+            ][0]
+            < most,
+            "layer-7 codes of one target correlate more than those of two targets, on average": codes[
+                same
+            ][0]
             > codes[other][0],
-            "and do so in the least alike pair of a target against the average pair of two": codes[same][1] > codes[other][0],
+            "and do so in the least alike pair of a target against the average pair of two": codes[
+                same
+            ][1]
+            > codes[other][0],
         }
     )
 
@@ -111,8 +142,15 @@ def draw(result: Result):
             )
     for axes in grid.flat:
         axes.title.set_fontsize(8)
-    rows = [f"{kind} {result.measured[f'rank correlation of {kind}'][pair][0]:.2f}" for pair in PAIRS for kind in KINDS]
-    figure.supxlabel(f"rank correlation, one target: {rows[0]}, {rows[1]}; two targets: {rows[2]}, {rows[3]}", fontsize=9)
+    rows = [
+        f"{kind} {result.measured[f'rank correlation of {kind}'][pair][0]:.2f}"
+        for pair in PAIRS
+        for kind in KINDS
+    ]
+    figure.supxlabel(
+        f"rank correlation, one target: {rows[0]}, {rows[1]}; two targets: {rows[2]}, {rows[3]}",
+        fontsize=9,
+    )
     return {"ascent_starts.jpg": figure}
 
 

@@ -42,7 +42,13 @@ UNITS = {
 
 def compute(ctx) -> Result:
     if ctx.corpus == SAMPLES or len(ctx.images) < FEW:
-        return Result({}, {}, "not run", n=0, note=f"Accuracy needs at least {FEW} labeled images; give them with --data.")
+        return Result(
+            {},
+            {},
+            "not run",
+            n=0,
+            note=f"Accuracy needs at least {FEW} labeled images; give them with --data.",
+        )
     config, found = FIGURE.config, recognise(ctx)
     values = look(ctx)
     placed = {name: np.arange(len(found.labels)) for name in ATTRIBUTES}
@@ -55,7 +61,9 @@ def compute(ctx) -> Result:
     if seen is not None:
         placed[SEEN], values[SEEN] = np.arange(len(found.labels)), seen[found.labels].astype(float)
     bins = {
-        name: binned(v, found.right[placed[name]], config["bins of sizes" if name == SIZE else "bins"])
+        name: binned(
+            v, found.right[placed[name]], config["bins of sizes" if name == SIZE else "bins"]
+        )
         for name, v in values.items()
         if v.min() < v.max()
     }
@@ -70,8 +78,14 @@ def compute(ctx) -> Result:
         measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
         measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.slope]
     if SEEN in bins:  # the number is one of the class, so its interval is over classes
-        measured[SEEN]["last less first, points"] = by_class(values[SEEN], found.right, found.labels, bins[SEEN].edges)
-    rises = {name: above(row["last less first, points"]) for name, row in measured.items() if name in bins}
+        measured[SEEN]["last less first, points"] = by_class(
+            values[SEEN], found.right, found.labels, bins[SEEN].edges
+        )
+    rises = {
+        name: above(row["last less first, points"])
+        for name, row in measured.items()
+        if name in bins
+    }
     inside = measured["within classes, the recognised image has more of it, share of pairs"]
     claims, outcome = verdict(
         {f"accuracy rises with {name}": yes for name, yes in rises.items() if name != "brightness"}
@@ -81,7 +95,9 @@ def compute(ctx) -> Result:
             if name != "brightness" and inside.get(name)
         }
     )
-    arrays = {f"value.{name}": v for name, v in values.items()} | {f"image.{name}": placed[name] for name in values}
+    arrays = {f"value.{name}": v for name, v in values.items()} | {
+        f"image.{name}": placed[name] for name in values
+    }
     arrays |= {"right": found.right, "top5": top5}
     for name in ATTRIBUTES:
         order = np.argsort(values[name])
@@ -99,9 +115,13 @@ def compute(ctx) -> Result:
 def look(ctx) -> dict[str, np.ndarray]:
     """Every attribute of every image of the corpus: (N,) each."""
     rows: dict[str, list] = {name: [] for name in ATTRIBUTES}
-    for part in ctx.progress(np.array_split(np.arange(len(ctx.images)), -(-len(ctx.images) // 100)), desc="looking"):
+    for part in ctx.progress(
+        np.array_split(np.arange(len(ctx.images)), -(-len(ctx.images) // 100)), desc="looking"
+    ):
         # What batch() standardises, before it does.
-        pixels = center_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
+        pixels = (
+            center_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
+        )
         for name, attribute in ATTRIBUTES.items():
             rows[name].append(attribute(pixels).numpy())
     return {name: np.concatenate(parts).astype(float) for name, parts in rows.items()}
@@ -124,7 +144,10 @@ def spans(values: np.ndarray, edges: np.ndarray) -> list[str]:
     """Each bin in words: from where to where, or the one value that is in it."""
     bins = np.searchsorted(edges[1:-1], values, side="right")
     alike = [len(np.unique(values[bins == n])) == 1 for n in range(len(edges) - 1)]
-    return [low if one else f"{low} to {high}" for one, (low, high) in zip(alike, pairwise(fitted(edges)), strict=True)]
+    return [
+        low if one else f"{low} to {high}"
+        for one, (low, high) in zip(alike, pairwise(fitted(edges)), strict=True)
+    ]
 
 
 def fitted(edges: np.ndarray) -> list[str]:
@@ -153,7 +176,9 @@ def within(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[fl
     ]
 
 
-def by_class(values: np.ndarray, right: np.ndarray, labels: np.ndarray, edges: np.ndarray) -> list[float]:
+def by_class(
+    values: np.ndarray, right: np.ndarray, labels: np.ndarray, edges: np.ndarray
+) -> list[float]:
     """Accuracy in the last bin less that in the first of a number that a class has, in points: [d, low, high] over classes."""
     known, first, images = np.unique(labels, return_index=True, return_counts=True)
     hits, of = np.array([right[labels == label].sum() for label in known]), values[first]
@@ -162,7 +187,9 @@ def by_class(values: np.ndarray, right: np.ndarray, labels: np.ndarray, edges: n
         low, high = (drawn[side] for side in (of[drawn] < edges[1], of[drawn] >= edges[-2]))
         if not len(low) or not len(high):
             return float("nan")
-        return 100 * float(hits[high].sum() / images[high].sum() - hits[low].sum() / images[low].sum())
+        return 100 * float(
+            hits[high].sum() / images[high].sum() - hits[low].sum() / images[low].sum()
+        )
 
     every = np.arange(len(known))
     return [apart(every), *bootstrap(apart, len(every), seed=FIGURE.seed)]
@@ -183,16 +210,24 @@ def draw(result: Result):
         if f"shown.{name}" in a:
             show(strip, mosaic(enlarge(a[f"shown.{name}"], 110), len(a[f"shown.{name}"]), gap=40))
         b = binned(
-            a[f"value.{name}"], a["right"][a[f"image.{name}"]], FIGURE.config["bins of sizes" if name == SIZE else "bins"]
+            a[f"value.{name}"],
+            a["right"][a[f"image.{name}"]],
+            FIGURE.config["bins of sizes" if name == SIZE else "bins"],
         )
         place, share = np.arange(len(b.share)), 100 * b.share
-        panel.errorbar(place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3)
+        panel.errorbar(
+            place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3
+        )
         panel.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
         panel.set_xticks(place, spans(a[f"value.{name}"], b.edges), fontsize=7.5)
-        panel.set(title=f"{name}, n = {len(a[f'value.{name}']):,}", ylabel="top-1, %", xlabel=UNITS[name])
+        panel.set(
+            title=f"{name}, n = {len(a[f'value.{name}']):,}", ylabel="top-1, %", xlabel=UNITS[name]
+        )
         panel.set_xlim(-0.4, len(place) - 0.6)
         if within_class.get(name):
-            said = "AUC of being recognised, within classes: {:.2f} ({:.2f} to {:.2f})".format(*within_class[name])
+            said = "AUC of being recognised, within classes: {:.2f} ({:.2f} to {:.2f})".format(
+                *within_class[name]
+            )
             panel.text(0.5, 0.06, said, transform=panel.transAxes, ha="center", fontsize=7.5)
         panel.set_ylim(0, max(40, 1.1 * 100 * b.interval.max()))
     for panel in grid[1::2].flat[len(names) :]:

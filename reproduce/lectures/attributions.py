@@ -46,7 +46,9 @@ def compute(ctx) -> Result:
     x = torch.cat([row[1] for row in rows])
     target = torch.tensor([row[2] for row in rows], device=x.device)
     logits = ctx.model(x)
-    other = logits.scatter(1, target[:, None], -torch.inf).argmax(1)  # the most probable of the other classes
+    other = logits.scatter(1, target[:, None], -torch.inf).argmax(
+        1
+    )  # the most probable of the other classes
     inside = torch.stack([covered(boxes, x.shape[-2:]) for *_, boxes in rows])
     arrays = {"x": x.cpu().numpy(), "boxes": inside.numpy()}
     measured: dict = {
@@ -74,11 +76,17 @@ def compute(ctx) -> Result:
             b = zfnet.explain(ctx.model, x, method, other, **options)
             same = rank_correlation(a.map, b.map).nan_to_num().mean()
             measured[method][NEXT] = float(same)
-    for what, shown in (("", maps), (", of absolute values", {name: map.abs() for name, map in maps.items()})):
+    for what, shown in (
+        ("", maps),
+        (", of absolute values", {name: map.abs() for name, map in maps.items()}),
+    ):
         measured[f"rank correlation of pairs of methods{what}"] = {
-            f"{a}, {b}": float(rank_correlation(shown[a], shown[b]).nan_to_num().mean()) for a, b in combinations(shown, 2)
+            f"{a}, {b}": float(rank_correlation(shown[a], shown[b]).nan_to_num().mean())
+            for a, b in combinations(shown, 2)
         }
-    measured["a map in the middle"] = {ON_OBJECT: concentration(central(len(x), x.shape[-1]), inside)}
+    measured["a map in the middle"] = {
+        ON_OBJECT: concentration(central(len(x), x.shape[-1]), inside)
+    }
     claims, verdict = judge(measured)
     note = "The images of Fig. 7. A map that is all zero, or not finite, is reported under 'state' and counts 0."
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(rows), note=note)
@@ -94,7 +102,9 @@ def central(n: int, side: int) -> torch.Tensor:
 def covered(boxes: dict[str, list[list[int]]], size: torch.Size) -> torch.Tensor:
     """The pixels (H, W) that lie in a box of the object."""
     inside = torch.zeros(size, dtype=torch.bool)
-    for top, left, bottom, right in (box for kind, found in boxes.items() if kind != DISTRACTOR for box in found):
+    for top, left, bottom, right in (
+        box for kind, found in boxes.items() if kind != DISTRACTOR for box in found
+    ):
         inside[top:bottom, left:right] = True
     return inside
 
@@ -110,8 +120,13 @@ def concentration(maps: torch.Tensor, inside: torch.Tensor) -> float | None:
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Whether all methods are above the middle on the object, and whether two change less with the class than the gradient."""
-    methods = {name: row for name, row in measured.items() if isinstance(row, dict) and "raw" in row}
-    share, middle = [row[ON_OBJECT] for row in methods.values()], measured["a map in the middle"][ON_OBJECT]
+    methods = {
+        name: row for name, row in measured.items() if isinstance(row, dict) and "raw" in row
+    }
+    share, middle = (
+        [row[ON_OBJECT] for row in methods.values()],
+        measured["a map in the middle"][ON_OBJECT],
+    )
     if not share or None in share:
         return {}, "not comparable"
     held = [all(s > middle for s in share)]
@@ -120,7 +135,9 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     }
     for name in ("guided_backprop", "deconvnet"):
         held.append(methods[name][NEXT] > methods["saliency"][NEXT])
-        claims[f"{name} changes less with the class than the gradient"] = "holds" if held[-1] else "does not hold"
+        claims[f"{name} changes less with the class than the gradient"] = (
+            "holds" if held[-1] else "does not hold"
+        )
     return claims, "reproduced" if all(held) else "partial" if any(held) else "differs"
 
 
@@ -132,15 +149,37 @@ def draw(result: Result):
     for axes in grid.flat:
         axes.set_axis_off()
         axes.title.set_fontsize(7)
-    for n, (photo, row) in enumerate(zip(photograph(x), result.measured["images"].values(), strict=True)):
+    for n, (photo, row) in enumerate(
+        zip(photograph(x), result.measured["images"].values(), strict=True)
+    ):
         places = iter(grid[2 * n : 2 * n + 2].flat)
         right = row["class"] == row["predicted"]
-        show(next(places), photo, row["class"] + ("" if right else f"\ntaken for\n{row['predicted']}"))
+        show(
+            next(places),
+            photo,
+            row["class"] + ("" if right else f"\ntaken for\n{row['predicted']}"),
+        )
         for axes, method in zip(places, methods, strict=False):
             signed = bool(result.arrays[method].min() < 0)
             (shown,), (top,) = attribution_image(result.arrays[method][n : n + 1], signed=signed)
-            show(axes, shown, f"{method.replace('_', ' ').replace(' plus plus', '++')}\nm = {top:.2g}")
-    for place, colours, least in ((grid[-1, : columns // 2], ATTRIBUTION, 0), (grid[-1, columns // 2 :], DIVERGING, -1)):
-        key = figure.colorbar(ScalarMappable(Normalize(least, 1), colours), ax=place, location="bottom", shrink=0.7, aspect=40)
-        key.set_ticks([-1, 0, 1] if least else [0, 1], labels=["−m: against", "0", "m: for"] if least else ["0", "m"])
+            show(
+                axes,
+                shown,
+                f"{method.replace('_', ' ').replace(' plus plus', '++')}\nm = {top:.2g}",
+            )
+    for place, colours, least in (
+        (grid[-1, : columns // 2], ATTRIBUTION, 0),
+        (grid[-1, columns // 2 :], DIVERGING, -1),
+    ):
+        key = figure.colorbar(
+            ScalarMappable(Normalize(least, 1), colours),
+            ax=place,
+            location="bottom",
+            shrink=0.7,
+            aspect=40,
+        )
+        key.set_ticks(
+            [-1, 0, 1] if least else [0, 1],
+            labels=["−m: against", "0", "m: for"] if least else ["0", "m"],
+        )
     return {"attributions.jpg": figure}

@@ -41,10 +41,19 @@ def compute(ctx) -> Result:
     colours = color_root(photographs)
     target = np.linspace(0, len(names) - 1, min(len(names), config["classes"])).round().astype(int)
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    noise = config["noise"] * torch.randn(len(target), 3, *photographs.shape[-2:], generator=generator).to(ctx.device)
-    options = {"steps": config["steps"], "rate": config["rate"], "batch": 10, "progress": ctx.progress}
+    noise = config["noise"] * torch.randn(
+        len(target), 3, *photographs.shape[-2:], generator=generator
+    ).to(ctx.device)
+    options = {
+        "steps": config["steps"],
+        "rate": config["rate"],
+        "batch": 10,
+        "progress": ctx.progress,
+    }
     options |= {"generator": generator}
-    held = {"frequency": True, "colours": colours} | {key: config[key] for key in ("jitter", "variation", "decay")}
+    held = {"frequency": True, "colours": colours} | {
+        key: config[key] for key in ("jitter", "variation", "decay")
+    }
     drawn = ascend(ctx.model, noise, target.tolist(), **held, **options).pixels
     parted, climbs = part(ctx, drawn, target, **held, **options | {"steps": config["part steps"]})
     few = np.linspace(0, len(target) - 1, min(len(target), config["plain"])).round().astype(int)
@@ -55,11 +64,22 @@ def compute(ctx) -> Result:
         "pixels alone": (plain.pixels, target[few]),
     }
     arrays: dict[str, np.ndarray] = {"colours": colours.numpy(), "few": few}
-    measured: dict = {"total variation of photographs": [float(v) for v in total_variation(photographs).quantile(QUANTILES)]}
+    measured: dict = {
+        "total variation of photographs": [
+            float(v) for v in total_variation(photographs).quantile(QUANTILES)
+        ]
+    }
     for kind, (pixels, wanted) in kinds.items():
         probability = probabilities(ctx.model, pixels)
-        predicted, own = probability.argmax(1).numpy(), probability[range(len(wanted)), wanted].numpy()
-        arrays |= {f"{kind}.pixels": pixels.cpu().numpy(), f"{kind}.target": wanted, f"{kind}.predicted": predicted}
+        predicted, own = (
+            probability.argmax(1).numpy(),
+            probability[range(len(wanted)), wanted].numpy(),
+        )
+        arrays |= {
+            f"{kind}.pixels": pixels.cpu().numpy(),
+            f"{kind}.target": wanted,
+            f"{kind}.predicted": predicted,
+        }
         arrays[f"{kind}.probability"] = own
         measured[kind] = {
             "classes": len(wanted), "taken for their class, %": 100 * float((predicted == wanted).mean()),
@@ -70,7 +90,9 @@ def compute(ctx) -> Result:
             ),
             "taken for another": {names[t]: names[p] for t, p in zip(wanted, predicted, strict=True) if t != p},
         }  # fmt: skip
-    measured["climbs to part them, by class"] = {names[t]: n for t, n in zip(target, climbs, strict=True) if n}
+    measured["climbs to part them, by class"] = {
+        names[t]: n for t, n in zip(target, climbs, strict=True) if n
+    }
     arrays["names"] = np.array(names)
     claims, found = judge(measured)
     note = (
@@ -85,7 +107,9 @@ def compute(ctx) -> Result:
 QUANTILES = torch.tensor([0.0, 0.5, 1.0])
 
 
-def part(ctx, pixels: torch.Tensor, target: np.ndarray, **options) -> tuple[torch.Tensor, list[int]]:
+def part(
+    ctx, pixels: torch.Tensor, target: np.ndarray, **options
+) -> tuple[torch.Tensor, list[int]]:
     """What the network takes for another class climbs on, up the logarithm of its own class's probability; how often each did.
 
     A class's logit can be high while that of a class like it is higher. In the logits z that slope is one_hot(y) - softmax(z),
@@ -112,7 +136,9 @@ def probabilities(model, pixels: torch.Tensor) -> torch.Tensor:
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Whether images are taken for their class, and whether only regularised ones are as smooth as photographs."""
     least, (_, median, _) = 100 * FIGURE.config["share"], measured["total variation of photographs"]
-    first, drawn, plain = (measured[kind] for kind in ("before they were parted", "regularised", "pixels alone"))
+    first, drawn, plain = (
+        measured[kind] for kind in ("before they were parted", "regularised", "pixels alone")
+    )
     often = {}
     for when, row in (("at once", first), ("when those taken for another have climbed on", drawn)):
         of, share = row["classes"], row["taken for their class, %"]
@@ -120,9 +146,13 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     rough = "total variation, median"
     paired = f"{rough} of those that were drawn on pixels alone too"
     return verdict(
-        {f"more than {least:g} % of the images are taken for their class {when}": yes for when, yes in often.items()}
+        {
+            f"more than {least:g} % of the images are taken for their class {when}": yes
+            for when, yes in often.items()
+        }
         | {
-            "without regularisers they are rougher than the regularised ones": plain[paired] > drawn[paired],
+            "without regularisers they are rougher than the regularised ones": plain[paired]
+            > drawn[paired],
             "regularised, they are no rougher than the median photograph": drawn[rough] <= median,
         }
     )

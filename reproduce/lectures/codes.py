@@ -26,7 +26,14 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=7,
     budget=14,
-    config={"images": 2500, "laid out": 900, "images of samples": 121, "neighbours": 5, "queries": 6, "pixels": 16},
+    config={
+        "images": 2500,
+        "laid out": 900,
+        "images of samples": 121,
+        "neighbours": 5,
+        "queries": 6,
+        "pixels": 16,
+    },
     network="chain",
 )
 KINDS = {  # of ILSVRC's classes, by the number of the output: the sorted WordNet ids keep kin together
@@ -43,9 +50,14 @@ def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < FEW:
-        return Result({}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images.")
+        return Result(
+            {}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images."
+        )
     codes = responses(ctx.model, subset(ctx, chosen), "fc7", progress=ctx.progress)["fc7"].maximum
-    small = [F.interpolate(ctx.images.batch(part), config["pixels"], mode="area") for part in np.array_split(chosen, 20)]
+    small = [
+        F.interpolate(ctx.images.batch(part), config["pixels"], mode="area")
+        for part in np.array_split(chosen, 20)
+    ]
     pixels = torch.cat(small).flatten(1)
     kinds, names = kinds_of(ctx, chosen)
     side = int(min(len(chosen), config["laid out"]) ** 0.5)
@@ -56,30 +68,48 @@ def compute(ctx) -> Result:
     near = [nearest(codes[some], k), nearest(pixels[some], k)]
     for p in map(torch.from_numpy, points.values()):  # in a plane nearness is distance
         near.append(torch.cdist(p, p).fill_diagonal_(torch.inf).topk(k, largest=False).indices)
-    agree = {space: (kinds[some][i.numpy()] == kinds[some][:, None]).mean(1) for space, i in zip(SPACES, near, strict=True)}
+    agree = {
+        space: (kinds[some][i.numpy()] == kinds[some][:, None]).mean(1)
+        for space, i in zip(SPACES, near, strict=True)
+    }
     share = np.bincount(kinds[some]) / len(some)
 
     def mean(values: np.ndarray) -> list[float]:
         return mean_interval(values, seed=FIGURE.seed)
 
     measured = {
-        f"share of the {k} nearest that are of the image's kind": {s: mean(v) for s, v in agree.items()},
+        f"share of the {k} nearest that are of the image's kind": {
+            s: mean(v) for s, v in agree.items()
+        },
         "the same, by chance": float((share**2).sum()),
         "layer 7 less pixels": mean(agree[SPACES[0]] - agree[SPACES[1]]),
         "t-SNE less PCA": mean(agree[SPACES[3]] - agree[SPACES[2]]),
     }
     everyone = {"layer 7": nearest(codes, k), "pixels": nearest(pixels, k)}
     measured["nearest is of the same class, share"] = {
-        space: mean((labels[found[:, 0].numpy()] == labels).astype(float)) for space, found in everyone.items()
+        space: mean((labels[found[:, 0].numpy()] == labels).astype(float))
+        for space, found in everyone.items()
     }
-    claims, outcome = verdict({name: above(measured[name]) for name in ("layer 7 less pixels", "t-SNE less PCA")})
+    claims, outcome = verdict(
+        {name: above(measured[name]) for name in ("layer 7 less pixels", "t-SNE less PCA")}
+    )
     note = f"Layouts and kinds of {len(some)} images, classes of {len(chosen)}, spread evenly over the corpus; 95 % intervals "
     note += f"over images. Near is the cosine, in a plane the distance; pixels are {config['pixels']} x {config['pixels']}."
     if samples:
-        outcome, note = "not comparable", note + " Kinds are the photographs, of which the images are overlapping crops."
+        outcome, note = (
+            "not comparable",
+            note + " Kinds are the photographs, of which the images are overlapping crops.",
+        )
     rng = np.random.default_rng(FIGURE.seed)
     queries = rng.choice(len(chosen), config["queries"], replace=False)
-    rows = np.concatenate([queries[:, None], everyone["layer 7"][queries].numpy(), everyone["pixels"][queries].numpy()], 1)
+    rows = np.concatenate(
+        [
+            queries[:, None],
+            everyone["layer 7"][queries].numpy(),
+            everyone["pixels"][queries].numpy(),
+        ],
+        1,
+    )
     arrays = {
         "kinds": kinds[some], "names": np.array(names), **points, "cells": grid(points["t-SNE"], side),
         "tiles": tiles(ctx, chosen[some], 1200 // side),
@@ -105,7 +135,10 @@ def kinds_of(ctx, chosen: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 def tiles(ctx, index: np.ndarray, side: int) -> np.ndarray:
     """Images (M,) as tiles: (M, side, side, 3) uint8."""
-    parts = (enlarge(photograph(ctx.images.batch(part)), side) for part in np.array_split(index, -(-len(index) // 64)))
+    parts = (
+        enlarge(photograph(ctx.images.batch(part)), side)
+        for part in np.array_split(index, -(-len(index) // 64))
+    )
     return np.concatenate([(255 * part).round().astype(np.uint8) for part in parts])
 
 
@@ -113,9 +146,16 @@ def draw(result: Result):
     if not result.arrays:
         return {}
     a, m, k = result.arrays, result.measured, FIGURE.config["neighbours"]
-    share, chance = m[f"share of the {k} nearest that are of the image's kind"], m["the same, by chance"]
+    share, chance = (
+        m[f"share of the {k} nearest that are of the image's kind"],
+        m["the same, by chance"],
+    )
     names = a["names"].tolist()
-    colours = COLOURS if len(names) <= len(COLOURS) else [mpl.colormaps["tab20"](i % 20) for i in range(len(names))]
+    colours = (
+        COLOURS
+        if len(names) <= len(COLOURS)
+        else [mpl.colormaps["tab20"](i % 20) for i in range(len(names))]
+    )
     planes = new_figure(13.4, 5.4)
     *panels, bars = planes.subplots(1, 3, width_ratios=(1.25, 1.25, 0.8))
     for panel, space in zip(panels, ("PCA", "t-SNE"), strict=True):
@@ -127,7 +167,9 @@ def draw(result: Result):
         handles = panels[0].get_legend_handles_labels()
         planes.legend(*handles, loc="outside lower center", ncols=7, frameon=False, markerscale=1.6)
     for place, (mean, low, high) in enumerate(share.values()):
-        bars.bar(place, mean, yerr=[[mean - low], [high - mean]], color="0.55", capsize=3, width=0.65)
+        bars.bar(
+            place, mean, yerr=[[mean - low], [high - mean]], color="0.55", capsize=3, width=0.65
+        )
     bars.axhline(chance, color="black", linestyle=":", label="by chance")
     bars.set_xticks(range(len(share)), [space.replace(", ", "\n") for space in share])
     bars.set(ylim=(0, 1), title=f"Of the {k} nearest, the share of the same kind")
@@ -141,7 +183,19 @@ def draw(result: Result):
     rows, side = new_figure(11.6, 1.02 * len(a["neighbours"]) + 0.3), a["neighbours"].shape[2] + 2
     panel = rows.subplots()
     image = mosaic(np.concatenate(a["neighbours"]) / 255, 2 * k + 1, gap=2)
-    show(panel, np.insert(image, np.repeat([side - 1, (k + 1) * side - 1], 16), 1, axis=1))  # white between the three
-    for title, left, count in (("image", 0, 1), ("nearest in layer 7", 1, k), ("nearest in pixels", k + 1, k)):
-        panel.text((left + count / 2) * side + 16 * (left > 0) + 16 * (left > 1), -6, title, ha="center", va="bottom")
+    show(
+        panel, np.insert(image, np.repeat([side - 1, (k + 1) * side - 1], 16), 1, axis=1)
+    )  # white between the three
+    for title, left, count in (
+        ("image", 0, 1),
+        ("nearest in layer 7", 1, k),
+        ("nearest in pixels", k + 1, k),
+    ):
+        panel.text(
+            (left + count / 2) * side + 16 * (left > 0) + 16 * (left > 1),
+            -6,
+            title,
+            ha="center",
+            va="bottom",
+        )
     return {"planes.png": planes, "grid.jpg": sheet, "neighbours.jpg": rows}

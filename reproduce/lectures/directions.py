@@ -46,14 +46,22 @@ MARGIN = "units less random directions, less half of what these gain"
 
 def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
-    many, few = config["of samples"] if samples else (config["images"], config["for principal ones"])
+    many, few = (
+        config["of samples"] if samples else (config["images"], config["for principal ones"])
+    )
     chosen, generator = spread(ctx, many), torch.Generator().manual_seed(FIGURE.seed)
     if len(chosen) < FEW:
-        return Result({}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images.")
-    vectors = sample_vectors(ctx.model, subset(ctx, spread(ctx, few)), "conv5", generator, progress=ctx.progress)
+        return Result(
+            {}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images."
+        )
+    vectors = sample_vectors(
+        ctx.model, subset(ctx, spread(ctx, few)), "conv5", generator, progress=ctx.progress
+    )
     axes = {"conv5": three_kinds(vectors, generator)}
     every = torch.cat(axes["conv5"]).to(ctx.device)
-    found = responses(ctx.model, subset(ctx, chosen), LAYERS, directions={"conv5": every}, progress=ctx.progress)
+    found = responses(
+        ctx.model, subset(ctx, chosen), LAYERS, directions={"conv5": every}, progress=ctx.progress
+    )
     codes = found["fc7"].maximum  # (N, units)
     axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator)
     along = codes @ torch.cat(axes["fc7"]).T
@@ -64,22 +72,43 @@ def compute(ctx) -> Result:
     for layer in LAYERS:
         top = found[layer].extremes(K, groups=groups(ctx, chosen))
         parts = torch.arange(len(top.index)).split([len(part) for part in axes[layer]])
-        parts = [part[(top.value[part] > 0).all(1)] for part in parts]  # those that nine images excite
+        parts = [
+            part[(top.value[part] > 0).all(1)] for part in parts
+        ]  # those that nine images excite
         name = f"{layer}, one class among nine images, share"
-        coherence[name] = {kind: purity(labels[top.index[part].numpy()]) for kind, part in zip(KINDS, parts, strict=True)}
+        coherence[name] = {
+            kind: purity(labels[top.index[part].numpy()])
+            for kind, part in zip(KINDS, parts, strict=True)
+        }
         if layer == "conv5":
             alike = similarity(codes, top.index).numpy()
-            coherence["conv5, cosine of the nine images' layer 7"] = {k: alike[p] for k, p in zip(KINDS, parts, strict=True)}
+            coherence["conv5, cosine of the nine images' layer 7"] = {
+                k: alike[p] for k, p in zip(KINDS, parts, strict=True)
+            }
             for kind, part in zip(KINDS, parts, strict=True):
-                order = torch.randperm(len(part), generator=generator) if kind != KINDS[2] else torch.arange(len(part))
-                drawn = part[order[: config["shown"]]]  # the first principal ones, of the others some at random
-                index, position = chosen[top.index[drawn].flatten().numpy()], top.position[drawn].flatten(0, 1)
+                order = (
+                    torch.randperm(len(part), generator=generator)
+                    if kind != KINDS[2]
+                    else torch.arange(len(part))
+                )
+                drawn = part[
+                    order[: config["shown"]]
+                ]  # the first principal ones, of the others some at random
+                index, position = (
+                    chosen[top.index[drawn].flatten().numpy()],
+                    top.position[drawn].flatten(0, 1),
+                )
                 seen = patches(ctx, layer, index, position)
-                arrays[kind] = (255 * enlarge(photograph(seen), 76)).astype(np.uint8).reshape(-1, K, 76, 76, 3)
+                arrays[kind] = (
+                    (255 * enlarge(photograph(seen), 76)).astype(np.uint8).reshape(-1, K, 76, 76, 3)
+                )
     for name, kinds in coherence.items():
-        measured[name] = {kind: mean_interval(values, seed=FIGURE.seed) for kind, values in kinds.items()}
+        measured[name] = {
+            kind: mean_interval(values, seed=FIGURE.seed) for kind, values in kinds.items()
+        }
         measured[name] |= {
-            f"units less {kind}": difference_interval(kinds["units"], kinds[kind], seed=FIGURE.seed) for kind in KINDS[1:]
+            f"units less {kind}": difference_interval(kinds["units"], kinds[kind], seed=FIGURE.seed)
+            for kind in KINDS[1:]
         }
     at_random = torch.randint(len(chosen), (2000, K), generator=generator)
     measured["nine images at random"] = {
@@ -91,16 +120,17 @@ def compute(ctx) -> Result:
         reached = other + (other - by_chance(measured, name)) / 2
         measured[name][MARGIN] = difference_interval(one, reached, seed=FIGURE.seed)
     claims, outcome = judge(measured)
-    note = (
-        f"Means over directions, of {len(chosen)} images. The 95 % intervals are by bootstrap over directions as if they were "
-    )
+    note = f"Means over directions, of {len(chosen)} images. The 95 % intervals are by bootstrap over directions as if they were "
     note += "independent: they share images, and true intervals are wider. Of each kind up to "
     note += f"{config['directions']}, of principal ones {config['principal']}, less those that fewer than nine images excite. "
     note += "Principal directions are of layer 5's activations at random positions, and of layer 7's codes, each with its "
     note += "largest coefficient positive. A claim holds if units gain less on random directions than half of what these gain "
     note += "on chance."
     if samples:
-        outcome, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
+        outcome, note = (
+            "not comparable",
+            note + " The class of a crop is its photograph: the pictures only.",
+        )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
 
 
@@ -109,12 +139,18 @@ def three_kinds(vectors: torch.Tensor, generator: torch.Generator) -> list[torch
     units, count = vectors.shape[1], min(FIGURE.config["directions"], vectors.shape[1])
     some = torch.randperm(units, generator=generator)[:count].sort().values
     principal = min(FIGURE.config["principal"], len(vectors) - 1, units)
-    return [torch.eye(units)[some], random_directions(units, count, generator), pca(vectors, principal).axes]
+    return [
+        torch.eye(units)[some],
+        random_directions(units, count, generator),
+        pca(vectors, principal).axes,
+    ]
 
 
 def by_chance(measured: dict, name: str) -> float:
     """What nine images at random have of a measure."""
-    return measured["nine images at random"]["one class, share" if "class" in name else "cosine of layer 7"]
+    return measured["nine images at random"][
+        "one class, share" if "class" in name else "cosine of layer 7"
+    ]
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
@@ -146,10 +182,19 @@ def draw(result: Result):
         chance = by_chance(m, name)
         for place, kind in enumerate(KINDS):
             mean, low, high = m[name][kind]
-            panel.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], fmt="o", color=LINES[place], capsize=3)
+            panel.errorbar(
+                mean,
+                -place,
+                xerr=[[mean - low], [high - mean]],
+                fmt="o",
+                color=LINES[place],
+                capsize=3,
+            )
         panel.axvline(chance, color="0.6", linestyle=":", label="nine at random")
         panel.set_yticks([0, -1, -2], KINDS)
-        panel.set(title=name.replace("conv5", "layer 5").replace("fc7", "layer 7"), ylim=(-2.6, 0.6))
+        panel.set(
+            title=name.replace("conv5", "layer 5").replace("fc7", "layer 7"), ylim=(-2.6, 0.6)
+        )
     right.axes[0].legend(frameon=False, fontsize=7.5)
     right.suptitle(f"Coherence, mean over directions with 95 % interval ({result.n} images)")
     return {"directions.jpg": figure}

@@ -46,7 +46,9 @@ def compute(ctx) -> Result:
     cycles, changed = {}, {}
     for layer in config["layers"]:
         generator = torch.Generator().manual_seed(FIGURE.seed)
-        pixels = dream(ctx.model, x, layer, **options, generator=generator, progress=ctx.progress).pixels
+        pixels = dream(
+            ctx.model, x, layer, **options, generator=generator, progress=ctx.progress
+        ).pixels
         arrays[f"{layer}.pixels"] = pixels[: len(shown)].cpu().numpy()
         louder[layer] = energies(ctx.model, pixels)
         cycles[layer] = mean_frequency(pixels - x)
@@ -55,13 +57,19 @@ def compute(ctx) -> Result:
     def mean(values: np.ndarray) -> list[float]:
         return mean_interval(values.astype(float), seed=FIGURE.seed)
 
-    times = {of: {layer: values[layer] / said[layer] for layer in config["layers"]} for of, values in louder.items()}
+    times = {
+        of: {layer: values[layer] / said[layer] for layer in config["layers"]}
+        for of, values in louder.items()
+    }
     measured = {
         "times the mean squared activation, by dream and layer": {
-            of: {layer: float(values.mean()) for layer, values in row.items()} for of, row in times.items()
+            of: {layer: float(values.mean()) for layer, values in row.items()}
+            for of, row in times.items()
         },
         "of the layer dreamt of": {layer: mean(times[layer][layer]) for layer in config["layers"]},
-        "mean frequency of the change, cycles a pixel": {layer: mean(values) for layer, values in cycles.items()},
+        "mean frequency of the change, cycles a pixel": {
+            layer: mean(values) for layer, values in cycles.items()
+        },
         "images taken for another class then": changed,
     }
     claims, found = verdict(
@@ -85,7 +93,8 @@ def energies(model, x: torch.Tensor) -> dict[str, np.ndarray]:
     """The mean squared activation of each layer, by image: (N,) each."""
     parts = [zfnet.trace(model, part, until=FIGURE.config["layers"][-1]) for part in x.split(20)]
     return {
-        layer: torch.cat([t[layer].square().mean((1, 2, 3)) for t in parts]).cpu().numpy() for layer in FIGURE.config["layers"]
+        layer: torch.cat([t[layer].square().mean((1, 2, 3)) for t in parts]).cpu().numpy()
+        for layer in FIGURE.config["layers"]
     }
 
 
@@ -96,7 +105,9 @@ def labels(model, x: torch.Tensor) -> torch.Tensor:
 def mean_frequency(change: torch.Tensor) -> np.ndarray:
     """The mean frequency of images (N, C, H, W), weighted by energy, in cycles a pixel: (N,) from 0 to 0.71."""
     energy = torch.fft.fft2(change.double()).abs().square().sum(1)
-    rows, columns = (torch.fft.fftfreq(n, device=change.device, dtype=torch.float64) for n in change.shape[2:])
+    rows, columns = (
+        torch.fft.fftfreq(n, device=change.device, dtype=torch.float64) for n in change.shape[2:]
+    )
     frequency = torch.hypot(rows[:, None], columns)
     return ((energy * frequency).sum((1, 2)) / energy.sum((1, 2))).cpu().numpy()
 

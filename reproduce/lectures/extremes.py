@@ -27,19 +27,37 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=5,
     budget=6,
-    config={"layer": LAYER, "images": 4000, "images of samples": 128, "k": 9, "features": 3, "shown": 6},
+    config={
+        "layer": LAYER,
+        "images": 4000,
+        "images of samples": 128,
+        "k": 9,
+        "features": 3,
+        "shown": 6,
+    },
     network="chain",
 )
-RANKINGS = {f"{end} by {by}": {"by": by, "least": end == "least"} for end in ("most", "least") for by in ("maximum", "mean")}
+RANKINGS = {
+    f"{end} by {by}": {"by": by, "least": end == "least"}
+    for end in ("most", "least")
+    for by in ("maximum", "mean")
+}
 
 
 def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < FEW:
-        return Result({}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images.")
-    table = responses(ctx.model, subset(ctx, chosen), LAYER, rectified=False, progress=ctx.progress)[LAYER]
-    tops = {name: table.extremes(config["k"], **how, groups=groups(ctx, chosen)) for name, how in RANKINGS.items()}
+        return Result(
+            {}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {FEW} images."
+        )
+    table = responses(
+        ctx.model, subset(ctx, chosen), LAYER, rectified=False, progress=ctx.progress
+    )[LAYER]
+    tops = {
+        name: table.extremes(config["k"], **how, groups=groups(ctx, chosen))
+        for name, how in RANKINGS.items()
+    }
     labels, alive = classes(ctx, chosen), (table.maximum > 0).any(0)
     shares = {name: purity(labels[top.index[alive].numpy()]) for name, top in tops.items()}
     pairs = zip(*(tops[f"most by {by}"].index[alive] for by in ("maximum", "mean")), strict=True)
@@ -50,26 +68,43 @@ def compute(ctx) -> Result:
         return mean_interval(values, seed=FIGURE.seed)
 
     measured = {
-        "one class among nine images, mean share": {name: mean(share) for name, share in shares.items()},
-        "most less least": {by: mean(shares[f"most by {by}"] - shares[f"least by {by}"]) for by in ("maximum", "mean")},
-        "nine at random": float(purity(np.random.default_rng(FIGURE.seed).choice(labels, (2000, config["k"]))).mean()),
+        "one class among nine images, mean share": {
+            name: mean(share) for name, share in shares.items()
+        },
+        "most less least": {
+            by: mean(shares[f"most by {by}"] - shares[f"least by {by}"])
+            for by in ("maximum", "mean")
+        },
+        "nine at random": float(
+            purity(np.random.default_rng(FIGURE.seed).choice(labels, (2000, config["k"]))).mean()
+        ),
         "different images among all features' nine, share": {
-            name: len(top.index[alive].unique()) / top.index[alive].numel() for name, top in tops.items()
+            name: len(top.index[alive].unique()) / top.index[alive].numel()
+            for name, top in tops.items()
         },
         "of the nine most by maximum also among those by mean": mean(np.array(both)),
         "images equal at zero after the ReLU, share": mean(silent),
     }
-    claims, found = verdict({f"by {by}": above(gain) for by, gain in measured["most less least"].items()})
+    claims, found = verdict(
+        {f"by {by}": above(gain) for by, gain in measured["most less least"].items()}
+    )
     note = (
         f"Means over the {int(alive.sum())} features of layer 5 that some image excites, with 95 % intervals; {len(chosen)} "
         "images. Values are before the ReLU, so that the least differ. Features shown are drawn at random among them. The box "
         "is the receptive field of the strongest position."
     )
     if samples:
-        found, note = "not comparable", note + " The class of a crop is its photograph: the pictures only."
+        found, note = (
+            "not comparable",
+            note + " The class of a crop is its photograph: the pictures only.",
+        )
     generator = torch.Generator().manual_seed(FIGURE.seed)
     numbers = torch.where(alive)[0]
-    numbers = numbers[torch.randperm(len(numbers), generator=generator)[: config["features"]]].sort().values
+    numbers = (
+        numbers[torch.randperm(len(numbers), generator=generator)[: config["features"]]]
+        .sort()
+        .values
+    )
     arrays = {"features": numbers.numpy()} | shown(ctx, chosen, tops, numbers)
     return Result(arrays, measured | {"claims": claims}, found, n=len(chosen), note=note)
 
@@ -83,8 +118,12 @@ def shown(ctx, chosen: np.ndarray, tops: dict, numbers: torch.Tensor) -> dict[st
     for name, top in tops.items():
         index = top.index[numbers, :count]
         x = ctx.images.batch(chosen[index.flatten().numpy()])
-        arrays[f"{name}.images"] = enlarge(photograph(x), 112).reshape(*index.shape, 112, 112, 3).astype(np.float16)
-        boxes = receptive_field_box(steps, map_sizes(steps, (size, size)), top.position[numbers, :count])
+        arrays[f"{name}.images"] = (
+            enlarge(photograph(x), 112).reshape(*index.shape, 112, 112, 3).astype(np.float16)
+        )
+        boxes = receptive_field_box(
+            steps, map_sizes(steps, (size, size)), top.position[numbers, :count]
+        )
         arrays[f"{name}.boxes"] = boxes.numpy() * 112 / size
         arrays[f"{name}.values"] = top.value[numbers, :count].numpy()
     return arrays
@@ -103,9 +142,18 @@ def draw(result: Result):
                 for place, panel in enumerate(axes):
                     name = f"{end} by {by}"
                     show(panel, a[f"{name}.images"][row, place].astype(np.float32))
-                    rectangle(panel, a[f"{name}.boxes"][row, place], "yellow", linewidth=1) if by == "maximum" else None
+                    rectangle(
+                        panel, a[f"{name}.boxes"][row, place], "yellow", linewidth=1
+                    ) if by == "maximum" else None
                     value = a[f"{name}.values"][row, place]
-                    panel.text(4, 108, f"{value:.2g}", color="white", fontsize=7, bbox={"color": "black", "pad": 1})
+                    panel.text(
+                        4,
+                        108,
+                        f"{value:.2g}",
+                        color="white",
+                        fontsize=7,
+                        bbox={"color": "black", "pad": 1},
+                    )
                 axes[0].text(-6, 56, f"by {by}", rotation=90, ha="right", va="center", fontsize=8)
             block.suptitle(f"feature {feature} of layer 5, before its ReLU: {end}", fontsize=9)
     return {"extremes.jpg": figure}

@@ -30,7 +30,12 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=5,
     budget=1,
-    config={"layers": ["conv1", "conv2", "conv3", "conv4", "conv5"], "permutations": 1000, "at least": 10, "shown": 8},
+    config={
+        "layers": ["conv1", "conv2", "conv3", "conv4", "conv5"],
+        "permutations": 1000,
+        "at least": 10,
+        "shown": 8,
+    },
     files=("faces_and_text.yaml",),
     network="chain",
 )
@@ -45,19 +50,29 @@ def compute(ctx) -> Result:
     for label in LABELS:
         kept = np.array([i for i, mark in enumerate(marks) if counts(mark, label)], dtype=int)
         y = np.array([marks[i][label] for i in kept], dtype=bool)
-        names, of = np.unique([ctx.images.names[numbers[i]].split("/")[0] for i in kept], return_inverse=True)
+        names, of = np.unique(
+            [ctx.images.names[numbers[i]].split("/")[0] for i in kept], return_inverse=True
+        )
         chosen[label] = kept, y, of, first_half(of, y)
-        if min([np.bincount(2 * y + chosen[label][3], minlength=4).min(), len(names) // 2]) < config["at least"]:
+        if (
+            min([np.bincount(2 * y + chosen[label][3], minlength=4).min(), len(names) // 2])
+            < config["at least"]
+        ):
             note = f"Fewer than {config['at least']} annotated images of a kind in the corpus. {missing}"
             return Result({}, {"images": len(numbers)}, "not run", n=len(numbers), note=note)
-    found = responses(ctx.model, subset(ctx, np.array(numbers)), config["layers"], progress=ctx.progress)
+    found = responses(
+        ctx.model, subset(ctx, np.array(numbers)), config["layers"], progress=ctx.progress
+    )
     arrays, measured = {}, {"images": len(numbers)}
     generator = torch.Generator().manual_seed(FIGURE.seed)
     for label, (kept, y, of, half) in chosen.items():
         positive, first, classes = (torch.from_numpy(array) for array in (y, half, of))
         values = {layer: table.maximum[kept] for layer, table in found.items()}
         best = {layer: best_unit(v, positive, first) for layer, v in values.items()}
-        scored = {layer: judged(v.numpy(), y, half, of, best[layer].unit.tolist()) for layer, v in values.items()}
+        scored = {
+            layer: judged(v.numpy(), y, half, of, best[layer].unit.tolist())
+            for layer, v in values.items()
+        }
         measured[label] = {
             "images with and without": [int(y.sum()), int((~y).sum())],
             "units of layer 5 chosen on the two halves": best["conv5"].unit.tolist(),
@@ -67,13 +82,20 @@ def compute(ctx) -> Result:
         for name, groups in (("luck", torch.zeros_like(classes)), ("the class alone", classes)):
             labellings = permuted(positive, groups, config["permutations"], generator)
             control = best_unit(values["conv5"], labellings, first).judged.mean(1)
-            measured[label][f"{name}: mean and 97.5 %"] = [float(control.mean()), float(control.quantile(0.975))]
+            measured[label][f"{name}: mean and 97.5 %"] = [
+                float(control.mean()),
+                float(control.quantile(0.975)),
+            ]
             arrays[f"{label}.{name}"] = auc(values["conv5"], labellings[:20]).numpy().ravel()
         arrays[f"{label}.units"] = auc(values["conv5"], positive).numpy()
         unit = int(best["conv5"].unit[0])
-        order = [i for i in values["conv5"][:, unit].argsort(descending=True).tolist() if not half[i]][: config["shown"]]
+        order = [
+            i for i in values["conv5"][:, unit].argsort(descending=True).tolist() if not half[i]
+        ][: config["shown"]]
         index, position = kept[order], found["conv5"].position[kept[order], unit]
-        arrays[f"{label}.patches"] = photograph(patches(ctx, "conv5", np.array(numbers)[index], position))
+        arrays[f"{label}.patches"] = photograph(
+            patches(ctx, "conv5", np.array(numbers)[index], position)
+        )
         arrays[f"{label}.right"] = y[order]
     claims, outcome = judge(measured)
     note = (
@@ -103,7 +125,9 @@ def first_half(of: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return np.isin(of, np.argsort(share, kind="stable")[::2])
 
 
-def judged(values: np.ndarray, y: np.ndarray, half: np.ndarray, of: np.ndarray, units: list[int]) -> list[float]:
+def judged(
+    values: np.ndarray, y: np.ndarray, half: np.ndarray, of: np.ndarray, units: list[int]
+) -> list[float]:
     """The mean AUC of two units, each on the half that did not choose it, and its interval over classes: [mean, low, high]."""
     pairs = []
     for judging, unit in zip((~half, half), units, strict=True):
@@ -113,7 +137,9 @@ def judged(values: np.ndarray, y: np.ndarray, half: np.ndarray, of: np.ndarray, 
 
     def mean(drawn: np.ndarray) -> float:
         weight = np.bincount(drawn, minlength=of.max() + 1)
-        sums = [(weight[a] @ won @ weight[b], weight[a].sum() * weight[b].sum()) for won, a, b in pairs]
+        sums = [
+            (weight[a] @ won @ weight[b], weight[a].sum() * weight[b].sum()) for won, a, b in pairs
+        ]
         return float(np.mean([won / number if number else np.nan for won, number in sums]))
 
     classes = of.max() + 1
@@ -125,7 +151,10 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
     held = {}
     for label in LABELS:
         for control in ("luck", "the class alone"):
-            mean, limit = m[label]["AUC on the other half"]["conv5"][0], m[label][f"{control}: mean and 97.5 %"][1]
+            mean, limit = (
+                m[label]["AUC on the other half"]["conv5"][0],
+                m[label][f"{control}: mean and 97.5 %"][1],
+            )
             held[f"{label}: more than {control}"] = mean > limit
     return verdict(held)
 
@@ -139,20 +168,47 @@ def draw(result: Result):
         spread, layers, strip = block.subplots(1, 3, width_ratios=(1, 1, 1.62))
         bins = np.linspace(0, 1, 41)
         luck = a[f"{label}.luck"]
-        spread.hist(luck, bins, weights=np.full(len(luck), 1 / 20), color="0.8", label="labels permuted")
-        spread.hist(a[f"{label}.units"], bins, histtype="step", color=LINES[0], linewidth=1.6, label="layer 5")
-        spread.set(xlim=(0.1, 1), xlabel=f"AUC for {label}", ylabel="units", title="All 256 units of layer 5, all images")
+        spread.hist(
+            luck, bins, weights=np.full(len(luck), 1 / 20), color="0.8", label="labels permuted"
+        )
+        spread.hist(
+            a[f"{label}.units"],
+            bins,
+            histtype="step",
+            color=LINES[0],
+            linewidth=1.6,
+            label="layer 5",
+        )
+        spread.set(
+            xlim=(0.1, 1),
+            xlabel=f"AUC for {label}",
+            ylabel="units",
+            title="All 256 units of layer 5, all images",
+        )
         spread.legend(frameon=False, loc="upper left", fontsize=7.5)
         scored = m[label]["AUC on the other half"]
         for place, (mean, low, high) in enumerate(scored.values()):
-            layers.errorbar(place, mean, yerr=[[mean - low], [high - mean]], fmt="o", color=LINES[0], capsize=3)
+            layers.errorbar(
+                place, mean, yerr=[[mean - low], [high - mean]], fmt="o", color=LINES[0], capsize=3
+            )
         for control, style in (("luck", ":"), ("the class alone", "--")):
-            layers.axhline(m[label][f"{control}: mean and 97.5 %"][0], color="0.5", linestyle=style, label=control)
+            layers.axhline(
+                m[label][f"{control}: mean and 97.5 %"][0],
+                color="0.5",
+                linestyle=style,
+                label=control,
+            )
         layers.set_xticks(range(len(scored)), scored)
-        layers.set(ylim=(0.3, 1), ylabel="AUC on the other half", title="Best unit, chosen on other classes")
+        layers.set(
+            ylim=(0.3, 1),
+            ylabel="AUC on the other half",
+            title="Best unit, chosen on other classes",
+        )
         layers.legend(frameon=False, loc="lower right", fontsize=7.5)
         tiles = enlarge(a[f"{label}.patches"], 130)
-        colours = np.where(a[f"{label}.right"][:, None], (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[:, None, None]
+        colours = np.where(a[f"{label}.right"][:, None], (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[
+            :, None, None
+        ]
         framed = np.broadcast_to(colours, (len(tiles), 138, 138, 3)).copy()
         framed[:, 4:-4, 4:-4] = tiles
         unit, other = m[label]["units of layer 5 chosen on the two halves"]

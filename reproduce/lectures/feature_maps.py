@@ -31,7 +31,13 @@ FIGURE = Figure(
     config={"layers": LAYERS, "images": 200, "images of samples": 32, "photograph": "cat"},
     network="chain",
 )
-ROWS = {"conv1": 16, "conv2": 22, "conv3": 24, "conv4": 24, "conv5": 22}  # maps in a column of the picture
+ROWS = {
+    "conv1": 16,
+    "conv2": 22,
+    "conv3": 24,
+    "conv4": 24,
+    "conv5": 22,
+}  # maps in a column of the picture
 HEIGHT = 1056  # pixels of a column
 
 
@@ -48,8 +54,14 @@ def compute(ctx) -> Result:
     t = zfnet.trace(ctx.model, x, until=LAYERS[-1])
     arrays = {layer: t[layer][0].cpu().numpy().astype(np.float16) for layer in LAYERS}
     measured = {
-        name: {layer: mean_interval(torch.cat(part).numpy(), seed=FIGURE.seed) for layer, part in parts.items()}
-        for name, parts in (("share of blank maps", blank), ("share of positions above zero", above))
+        name: {
+            layer: mean_interval(torch.cat(part).numpy(), seed=FIGURE.seed)
+            for layer, part in parts.items()
+        }
+        for name, parts in (
+            ("share of blank maps", blank),
+            ("share of positions above zero", above),
+        )
     }
     claims, found = judge(*measured.values())
     note = f"Means over {len(chosen)} images with 95 % intervals. A map is blank if it is zero everywhere; higher layers' maps "
@@ -66,10 +78,14 @@ def choose(ctx, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
         name = FIGURE.config["photograph"]
         return zfnet.preprocess(zfnet.photograph(name)).to(ctx.device), name
     labels = torch.from_numpy(ctx.images.labels[chosen])
-    batches = [ctx.images.batch(chosen[i : i + 32]).to(ctx.device) for i in range(0, len(chosen), 32)]
+    batches = [
+        ctx.images.batch(chosen[i : i + 32]).to(ctx.device) for i in range(0, len(chosen), 32)
+    ]
     parts = [ctx.model(x).softmax(1).cpu() for x in batches]
     best = int(torch.cat(parts).gather(1, labels[:, None]).argmax())
-    return ctx.images.batch(chosen[best : best + 1]).to(ctx.device), ctx.model.classes[int(labels[best])]
+    return ctx.images.batch(chosen[best : best + 1]).to(ctx.device), ctx.model.classes[
+        int(labels[best])
+    ]
 
 
 def judge(blank: dict, above: dict) -> tuple[dict[str, str], str]:
@@ -97,12 +113,20 @@ def draw(result: Result):
     show(top[0], photograph(a["x"])[0], result.measured["shown"])
     for panel, layer in zip(top[1:], LAYERS, strict=True):
         maps = a[layer].astype(np.float32)
-        strongest = int(maps[:, 1:-1, 1:-1].max((1, 2)).argmax())  # not by its rim, which comes of the zeros around a map
+        strongest = int(
+            maps[:, 1:-1, 1:-1].max((1, 2)).argmax()
+        )  # not by its rim, which comes of the zeros around a map
         show(panel, coloured(maps[strongest : strongest + 1])[0], f"{layer}, map {strongest}")
     widths = [sheet.shape[1] for sheet in sheets.values()]
-    for panel, (layer, sheet) in zip(below.subplots(1, 5, width_ratios=widths), sheets.items(), strict=True):
+    for panel, (layer, sheet) in zip(
+        below.subplots(1, 5, width_ratios=widths), sheets.items(), strict=True
+    ):
         none = int((a[layer].max((1, 2)) <= 0).sum())
-        show(panel, sheet, f"{layer}: {len(a[layer])} maps\n{none} blank\n(mean {blank[layer][0]:.1%})")
+        show(
+            panel,
+            sheet,
+            f"{layer}: {len(a[layer])} maps\n{none} blank\n(mean {blank[layer][0]:.1%})",
+        )
     return {"maps.jpg": figure}
 
 

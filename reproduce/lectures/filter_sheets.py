@@ -21,7 +21,13 @@ from zfnet.plot import mosaic, new_figure, photograph, show
 from zfnet.synthesis.ascent import ascend, color_root
 from zfnet.synthesis.base import total_variation
 
-SIDES = {"conv1": 48, "conv2": 80, "conv3": 112, "conv4": 144, "conv5": 176}  # pixels: some receptive fields, or one and a half
+SIDES = {
+    "conv1": 48,
+    "conv2": 80,
+    "conv3": 112,
+    "conv4": 144,
+    "conv5": 176,
+}  # pixels: some receptive fields, or one and a half
 FIGURE = Figure(
     id="filter_sheets",
     title="Filter sheets: gradient ascent on the channels of each layer",
@@ -49,7 +55,9 @@ def compute(ctx) -> Result:
     colours = color_root(ctx.images.batch(chosen))
     arrays["colours"] = colours.numpy()
     natural = {
-        rectified: responses(ctx.model, subset(ctx, chosen), tuple(SIDES), rectified=rectified, progress=ctx.progress)
+        rectified: responses(
+            ctx.model, subset(ctx, chosen), tuple(SIDES), rectified=rectified, progress=ctx.progress
+        )
         for rectified in (False, True)
     }
     generator = torch.Generator().manual_seed(FIGURE.seed)
@@ -59,7 +67,10 @@ def compute(ctx) -> Result:
         count = means.shape[1]
         channels = np.linspace(0, count - 1, min(count, config["channels"])).round().astype(int)
         strongest = means[:, channels].amax(0)
-        pixels, reached = torch.zeros(len(channels), 3, side, side), torch.full((len(channels),), -torch.inf)
+        pixels, reached = (
+            torch.zeros(len(channels), 3, side, side),
+            torch.full((len(channels),), -torch.inf),
+        )
         # Where a ReLU is shut there is no slope: what does not get far begins anew, from more noise.
         for noise in config["noise"]:
             left = (reached <= strongest).nonzero()[:, 0]
@@ -73,9 +84,15 @@ def compute(ctx) -> Result:
                 progress=ctx.progress,
             )  # fmt: skip
             better = a.activation.cpu() > reached[left]
-            pixels[left[better]], reached[left[better]] = a.pixels.cpu()[better], a.activation.cpu()[better]
+            pixels[left[better]], reached[left[better]] = (
+                a.pixels.cpu()[better],
+                a.activation.cpu()[better],
+            )
         arrays |= {f"{layer}.pixels": pixels.numpy(), f"{layer}.channels": channels}
-        arrays |= {f"{layer}.activation": reached.numpy(), f"{layer}.photographs": strongest.numpy()}
+        arrays |= {
+            f"{layer}.activation": reached.numpy(),
+            f"{layer}.photographs": strongest.numpy(),
+        }
         measured[layer] = {
             "channels": len(channels), "pixels a side": side,
             ABOVE: 100 * float((reached > strongest).float().mean()),
@@ -89,7 +106,13 @@ def compute(ctx) -> Result:
         "others. Where that is not above the strongest photograph, the ascent begins anew from more noise, at most twice. The "
         "median leaves out channels whose mean is nowhere above 0 in the photographs."
     )
-    return Result(arrays, measured | {"claims": claims}, found, n=sum(row["channels"] for row in measured.values()), note=note)
+    return Result(
+        arrays,
+        measured | {"claims": claims},
+        found,
+        n=sum(row["channels"] for row in measured.values()),
+        note=note,
+    )
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:

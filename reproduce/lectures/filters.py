@@ -42,23 +42,31 @@ def compute(ctx) -> Result:
             continue
         energy = weight.square().sum((2, 3))  # (filters, slices)
         strongest = energy.topk(k, dim=1)
-        share[layer] = mean_interval((strongest.values.sum(1) / energy.sum(1)).numpy(), seed=FIGURE.seed)
+        share[layer] = mean_interval(
+            (strongest.values.sum(1) / energy.sum(1)).numpy(), seed=FIGURE.seed
+        )
         chosen = torch.randperm(len(weight), generator=generator)[:count].sort().values
-        arrays[layer] = weight[chosen[:, None], strongest.indices[chosen]].numpy()  # (count, 9, rows, columns)
+        arrays[layer] = weight[
+            chosen[:, None], strongest.indices[chosen]
+        ].numpy()  # (count, 9, rows, columns)
         arrays[f"{layer}.slices"] = np.array(weight.shape[1])
     first = torch.from_numpy(arrays[layers[0]])
     grey = 3 * first.mean(1).square().sum((1, 2)) / first.square().sum((1, 2, 3))
     measured = {
         "cosine of weights with their neighbours": smooth,
         "share of a filter's energy in its nine strongest slices": share,
-        "the same, were all slices equal": {layer: k / int(arrays[f"{layer}.slices"]) for layer in share},
+        "the same, were all slices equal": {
+            layer: k / int(arrays[f"{layer}.slices"]) for layer in share
+        },
         "filters of layer 1 that are mostly colour, of all": [int((grey < 0.5).sum()), len(grey)],
     }
     claims, found = judge(smooth, share)
     note = "Means over a layer's filters with 95 % intervals. Mostly colour: less than half of the energy is common to red, "
     note += "green and blue. The filters shown of deeper layers are drawn at random."
     scale = "paper" if model.info.get("training_images", 0) > 1_200_000 else "subset"
-    return Result(arrays, measured | {"claims": claims}, found, n=len(layers), note=note, scale=scale)
+    return Result(
+        arrays, measured | {"claims": claims}, found, n=len(layers), note=note, scale=scale
+    )
 
 
 def smoothness(weight: torch.Tensor) -> torch.Tensor:
@@ -72,19 +80,30 @@ def judge(smooth: dict, share: dict) -> tuple[dict[str, str], str]:
     """Which claims hold, beyond the intervals; the verdict: reproduced if both do, differs if neither."""
     first, *deeper = smooth.values()
     held = {
-        "layer 1 is smoother than every deeper layer": every(higher(first, other) for other in deeper),
-        "nine slices hold less than half in every deeper layer": every(below(found, 0.5) for found in share.values()),
+        "layer 1 is smoother than every deeper layer": every(
+            higher(first, other) for other in deeper
+        ),
+        "nine slices hold less than half in every deeper layer": every(
+            below(found, 0.5) for found in share.values()
+        ),
     }
     return verdict(held)
 
 
 def draw(result: Result):
-    a, share = result.arrays, result.measured["share of a filter's energy in its nine strongest slices"]
+    a, share = (
+        result.arrays,
+        result.measured["share of a filter's energy in its nine strongest slices"],
+    )
     figure = new_figure(12.4, 5)
     left, right = figure.subfigures(1, 2, width_ratios=(1.3, 1))
     first, *deeper = (name for name in a if "." not in name)
     axes = left.subplots()
-    show(axes, mosaic(enlarge(filter_image(a[first]), 56), 12, gap=4), f"{first}: all {len(a[first])} filters, in colour")
+    show(
+        axes,
+        mosaic(enlarge(filter_image(a[first]), 56), 12, gap=4),
+        f"{first}: all {len(a[first])} filters, in colour",
+    )
     for panel, layer in zip(right.subplots(2, -(-len(deeper) // 2)).flat, deeper, strict=True):
         blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
         show(panel, mosaic(np.stack(blocks), 4, gap=24))
@@ -97,4 +116,8 @@ def draw(result: Result):
 def signed(slices: np.ndarray) -> np.ndarray:
     """Slices (9, rows, columns) of one filter on one scale: white for 0, red above, blue below: (9, rows, columns, 3)."""
     v = slices[..., None] / np.abs(slices).max()
-    return np.where(v > 0, 1 - v * (1 - np.array([0.70, 0.09, 0.17])), 1 + v * (1 - np.array([0.13, 0.40, 0.67])))
+    return np.where(
+        v > 0,
+        1 - v * (1 - np.array([0.70, 0.09, 0.17])),
+        1 + v * (1 - np.array([0.13, 0.40, 0.67])),
+    )

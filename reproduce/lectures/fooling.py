@@ -39,7 +39,11 @@ def compute(ctx) -> Result:
     config, names = FIGURE.config, ctx.model.classes
     _, shown, true, _ = zip(*choose(ctx)[: config["shown"]], strict=True)
     x = torch.cat(shown)
-    goal = ctx.model.wnids.index(config["goal"]) if config["goal"] in ctx.model.wnids else len(names) - 1
+    goal = (
+        ctx.model.wnids.index(config["goal"])
+        if config["goal"] in ctx.model.wnids
+        else len(names) - 1
+    )
     ways = {
         "smallest": deepfool(ctx.model, x),
         "one step": fgsm(ctx.model, x, epsilon=config["epsilon"]),
@@ -54,15 +58,29 @@ def compute(ctx) -> Result:
     many = ctx.images.batch(chosen).to(ctx.device)
     s = deepfool(ctx.model, many, progress=ctx.progress)
     length = 255 * to_pixels(many).flatten(1).norm(dim=1)
-    arrays |= {"robustness": (s.norm / length).cpu().numpy(), "robust.fooled": s.success.cpu().numpy()}
+    arrays |= {
+        "robustness": (s.norm / length).cpu().numpy(),
+        "robust.fooled": s.success.cpu().numpy(),
+    }
     targets = np.linspace(0, len(names) - 1, min(len(names), config["rubbish"])).round().astype(int)
     generator = torch.Generator().manual_seed(FIGURE.seed)
     noise = config["noise"] * torch.randn(len(targets), *x.shape[1:], generator=generator)
     r = rubbish(
-        ctx.model, noise.to(ctx.device), targets.tolist(), steps=config["climbing"], rate=config["rate"], progress=ctx.progress
+        ctx.model,
+        noise.to(ctx.device),
+        targets.tolist(),
+        steps=config["climbing"],
+        rate=config["rate"],
+        progress=ctx.progress,
     )
-    arrays |= {f"rubbish.{key}": getattr(r, field).cpu().numpy() for key, field in FIELDS.items()} | {"names": np.array(names)}
-    arrays |= {"chosen.goal": np.array(goal), "rubbish.goal": targets, "noise.predicted": r.label.cpu().numpy()}
+    arrays |= {
+        f"rubbish.{key}": getattr(r, field).cpu().numpy() for key, field in FIELDS.items()
+    } | {"names": np.array(names)}
+    arrays |= {
+        "chosen.goal": np.array(goal),
+        "rubbish.goal": targets,
+        "noise.predicted": r.label.cpu().numpy(),
+    }
     levels = s.linf[s.success].cpu()
     measured = {
         "smallest changes": {
@@ -107,11 +125,17 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     sure = sum(p >= config["confidence"] for p in r["probability"])
     return verdict(
         {
-            f"smallest changes alter every decision at less than {config['robustness']} of the image's norm": few["fooled, %"]
+            f"smallest changes alter every decision at less than {config['robustness']} of the image's norm": few[
+                "fooled, %"
+            ]
             == 100
             and robustness < config["robustness"],
-            "every example is taken for the chosen class": all(measured["examples"]["chosen"]["fooled"]),
-            f"all rubbish is taken for its class, most of it with a probability of {config['confidence']} or more": r["images"]
+            "every example is taken for the chosen class": all(
+                measured["examples"]["chosen"]["fooled"]
+            ),
+            f"all rubbish is taken for its class, most of it with a probability of {config['confidence']} or more": r[
+                "images"
+            ]
             == r["taken for their class"]
             and sure > r["images"] / 2,
         }
@@ -121,7 +145,11 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 def draw(result: Result):
     a, names = result.arrays, result.arrays["names"]
     columns, rows = 5, len(a["x"]) + 1
-    drawn = np.linspace(0, len(a["rubbish.goal"]) - 1, min(columns, len(a["rubbish.goal"]))).round().astype(int)
+    drawn = (
+        np.linspace(0, len(a["rubbish.goal"]) - 1, min(columns, len(a["rubbish.goal"])))
+        .round()
+        .astype(int)
+    )
     figure = new_figure(1.96 * columns, 2.32 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
@@ -129,10 +157,18 @@ def draw(result: Result):
         axes.title.set_fontsize(7.5)
     for i in range(len(a["x"])):
         taken = names[a["label"][i]]
-        what = taken if a["label"][i] == a["true"][i] else f"{names[a['true'][i]]}, taken for {taken}"
-        show(grid[i, 0], photograph(a["x"][i : i + 1])[0], f"{what}:\nprobability {a['probability'][i]:.2f}")
+        what = (
+            taken if a["label"][i] == a["true"][i] else f"{names[a['true'][i]]}, taken for {taken}"
+        )
+        show(
+            grid[i, 0],
+            photograph(a["x"][i : i + 1])[0],
+            f"{what}:\nprobability {a['probability'][i]:.2f}",
+        )
         change = a["smallest.pixels"][i : i + 1] - a["x"][i : i + 1]
-        text = f"shortest change (L2), enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
+        text = (
+            f"shortest change (L2), enlarged:\nat most {a['smallest.largest'][i]:.1f} grey levels"
+        )
         show(grid[i, 1], projection_image(change)[0], text)
         for axes, way in zip(grid[i, 2:], ("smallest", "one step", "chosen"), strict=True):
             title = {
@@ -140,7 +176,11 @@ def draw(result: Result):
                 "one step": f"one step of {a['one step.largest'][i]:.0f} grey level",
                 "chosen": f"to {names[a['chosen.goal']]}, by {a['chosen.largest'][i]:.0f} levels",
             }
-            show(axes, photograph(a[f"{way}.pixels"][i : i + 1])[0], f"{title[way]}:\n{said(a, way, i, names)}")
+            show(
+                axes,
+                photograph(a[f"{way}.pixels"][i : i + 1])[0],
+                f"{title[way]}:\n{said(a, way, i, names)}",
+            )
     for axes, i in zip(grid[-1], drawn, strict=False):
         text = f"rubbish:\n{said(a, 'rubbish', i, names)}"
         show(axes, photograph(a["rubbish.pixels"][i : i + 1])[0], text)

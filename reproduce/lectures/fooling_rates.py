@@ -34,7 +34,12 @@ FIGURE = Figure(
     alone=True,
 )  # fmt: skip
 GAIN = "fooled by iterated steps and not by one, less the reverse, points"
-KINDS = {"random": "random signs", "fgsm": "one step (FGSM)", "iterated": "iterated", "aimed": "iterated, at a chosen class"}
+KINDS = {
+    "random": "random signs",
+    "fgsm": "one step (FGSM)",
+    "iterated": "iterated",
+    "aimed": "iterated, at a chosen class",
+}
 
 
 def compute(ctx) -> Result:
@@ -62,17 +67,32 @@ def compute(ctx) -> Result:
         x = ctx.images.batch(part).to(ctx.device)
         logits = ctx.model(x)
         goal = torch.randint(1, logits.shape[1], (len(x),), generator=generator).to(x.device)
-        attack(ctx, fooled["aimed"], x, config["aimed steps"], target=(logits.argmax(1) + goal) % logits.shape[1])
-    arrays = {f"{kind}.{e:g}": np.concatenate(found) for kind, rows in fooled.items() for e, found in rows.items()}
+        attack(
+            ctx,
+            fooled["aimed"],
+            x,
+            config["aimed steps"],
+            target=(logits.argmax(1) + goal) % logits.shape[1],
+        )
+    arrays = {
+        f"{kind}.{e:g}": np.concatenate(found)
+        for kind, rows in fooled.items()
+        for e, found in rows.items()
+    }
     arrays |= {"right": np.concatenate(right), "images": chosen, "aimed.images": few}
     right = arrays["right"]
-    measured: dict = {KINDS[kind]: {f"{e:g}": summary(arrays[f"{kind}.{e:g}"]) for e in rows} for kind, rows in fooled.items()}
+    measured: dict = {
+        KINDS[kind]: {f"{e:g}": summary(arrays[f"{kind}.{e:g}"]) for e in rows}
+        for kind, rows in fooled.items()
+    }
     at = f"{config['judged at']:g}"
     gained = 100.0 * (arrays[f"iterated.{at}"].astype(float) - arrays[f"fgsm.{at}"])
     measured[GAIN] = {at: mean_interval(gained, seed=FIGURE.seed)}
     measured["of the images classified rightly, %"] = {
         KINDS["fgsm"]: {f"{e:g}": percent(arrays[f"fgsm.{e:g}"][right]) for e in config["epsilon"]},
-        KINDS["iterated"]: {f"{e:g}": percent(arrays[f"iterated.{e:g}"][right]) for e in config["iterated"]},
+        KINDS["iterated"]: {
+            f"{e:g}": percent(arrays[f"iterated.{e:g}"][right]) for e in config["iterated"]
+        },
         "images": int(right.sum()),
     }
     claims, found = judge(measured)
@@ -112,9 +132,13 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     often = above(random, 10)
     return verdict(
         {
-            f"one step of {at} grey levels fools the network in more than half of the images": above(one, 50),
+            f"one step of {at} grey levels fools the network in more than half of the images": above(
+                one, 50
+            ),
             "iterated steps of at most that size fool it in more": above(measured[GAIN][at]),
-            "random signs of that size fool it in fewer than one image in ten": None if often is None else not often,
+            "random signs of that size fool it in fewer than one image in ten": None
+            if often is None
+            else not often,
         }
     )
 
@@ -127,14 +151,21 @@ def draw(result: Result):
         x, values = [float(e) for e in rows], np.array(list(rows.values()))
         axes.fill_between(x, values[:, 1], values[:, 2], color=colour, alpha=0.2, linewidth=0)
         axes.plot(
-            x, values[:, 0], "o-", color=colour, markersize=4, label=f"{name} (n = {len(result.arrays[f'{kind}.{x[0]:g}'])})"
+            x,
+            values[:, 0],
+            "o-",
+            color=colour,
+            markersize=4,
+            label=f"{name} (n = {len(result.arrays[f'{kind}.{x[0]:g}'])})",
         )
     axes.set_xscale("log")
     ticks = FIGURE.config["epsilon"]
     axes.set_xticks(ticks, [f"{e:g}" for e in ticks])
     axes.minorticks_off()
     axes.set(
-        xlabel="largest change of a pixel, in grey levels of 255", ylabel="images whose decision changes, %", ylim=(0, 102)
+        xlabel="largest change of a pixel, in grey levels of 255",
+        ylabel="images whose decision changes, %",
+        ylim=(0, 102),
     )
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return {"fooling_rates.png": figure}

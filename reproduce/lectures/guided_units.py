@@ -30,7 +30,14 @@ FIGURE = Figure(
     inputs=("model", "images", "top"),
     seed=36,
     budget=9,
-    config={"layer": LAYER, "features": 100, "features of samples": 12, "shown": 5, "cell": 8, "share": 0.25},
+    config={
+        "layer": LAYER,
+        "features": 100,
+        "features of samples": 12,
+        "shown": 5,
+        "cell": 8,
+        "share": 0.25,
+    },
     network="chain",
 )
 BETTER = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
@@ -46,7 +53,8 @@ def compute(ctx) -> Result:
     units = (LAYER, chosen.to(ctx.device), found.position[chosen, 0].to(ctx.device))
     p = zfnet.project(ctx.model, x, *units)
     back = {DECONVNET: p.pixels} | {
-        way: unit_gradient(ctx.model, x, *units, guided=way == GUIDED).pixels for way in (GUIDED, GRADIENT)
+        way: unit_gradient(ctx.model, x, *units, guided=way == GUIDED).pixels
+        for way in (GUIDED, GRADIENT)
     }
     energy = {way: by_cell(pixels.square().sum(1)) for way, pixels in back.items()}
     inside = in_field(p.box, energy[GRADIENT])
@@ -54,14 +62,19 @@ def compute(ctx) -> Result:
     energy[RANDOM] = torch.rand(inside.shape, generator=generator).to(x)
     energy[MIDDLE] = nearness(p.corner + size / 2, inside)
     kept = {way: most(of, inside, generator) for way, of in energy.items()}
-    shares = {way: answers(ctx.model, x * enlarged(mask, x), units) / p.activation for way, mask in kept.items()}
+    shares = {
+        way: answers(ctx.model, x * enlarged(mask, x), units) / p.activation
+        for way, mask in kept.items()
+    }
 
     def mean(values: torch.Tensor) -> list[float]:
         return mean_interval(values.cpu().numpy().astype(float), seed=FIGURE.seed)
 
     gains = {f"{one} less {other}": mean(shares[one] - shares[other]) for one, other in BETTER}
     measured = {
-        "share of the activation that is kept": {way: mean(values) for way, values in shares.items()},
+        "share of the activation that is kept": {
+            way: mean(values) for way, values in shares.items()
+        },
         "gain": gains,
         "rank correlation of the energies in the field": {
             f"{one}, {other}": mean(agreement(energy[one], energy[other], inside))
@@ -76,7 +89,10 @@ def compute(ctx) -> Result:
     )
     some = torch.linspace(0, len(chosen) - 1, min(len(chosen), config["shown"])).round().long()
     corner = p.corner[some].clamp(0, x.shape[-1] - size)
-    arrays = {f"{way}.pixels": cut(pixels[some], corner, size).cpu().numpy() for way, pixels in back.items()}
+    arrays = {
+        f"{way}.pixels": cut(pixels[some], corner, size).cpu().numpy()
+        for way, pixels in back.items()
+    }
     arrays |= {
         "patches": cut(x[some], corner, size).cpu().numpy(),
         "kept": cut((x * enlarged(kept[GUIDED], x))[some], corner, size).cpu().numpy(),
@@ -94,14 +110,21 @@ def by_cell(values: torch.Tensor) -> torch.Tensor:
 def in_field(box: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     """Which cells (N, rows, columns) have their middle in the boxes (N, 4)."""
     top, left, bottom, right = box.T[..., None, None]
-    row, column = (FIGURE.config["cell"] * (torch.arange(n, device=box.device) + 0.5) for n in cells.shape[1:])
+    row, column = (
+        FIGURE.config["cell"] * (torch.arange(n, device=box.device) + 0.5) for n in cells.shape[1:]
+    )
     return (row[:, None] >= top) & (row[:, None] < bottom) & (column >= left) & (column < right)
 
 
 def nearness(middle: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     """How near cells (N, rows, columns) are to a point of their image (N, 2) in pixels: 1 there, falling to 0."""
-    row, column = (FIGURE.config["cell"] * (torch.arange(n, device=middle.device) + 0.5) for n in cells.shape[1:])
-    return 1 / (1 + torch.hypot(row[:, None] - middle[:, 0, None, None], column - middle[:, 1, None, None]))
+    row, column = (
+        FIGURE.config["cell"] * (torch.arange(n, device=middle.device) + 0.5)
+        for n in cells.shape[1:]
+    )
+    return 1 / (
+        1 + torch.hypot(row[:, None] - middle[:, 0, None, None], column - middle[:, 1, None, None])
+    )
 
 
 def agreement(one: torch.Tensor, other: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -112,7 +135,9 @@ def agreement(one: torch.Tensor, other: torch.Tensor, inside: torch.Tensor) -> t
 
 def most(energy: torch.Tensor, inside: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The share of the cells inside that have most energy: (N, rows, columns) bool."""
-    place = ranks(energy.where(inside, energy.new_tensor(-1.0)).flatten(1), generator).view(inside.shape)
+    place = ranks(energy.where(inside, energy.new_tensor(-1.0)).flatten(1), generator).view(
+        inside.shape
+    )
     return place < (FIGURE.config["share"] * inside.sum((1, 2))).round()[:, None, None]
 
 
@@ -127,7 +152,9 @@ def answers(model, x: torch.Tensor, units: tuple) -> torch.Tensor:
     """What each unit says to its image: (N,)."""
     layer, channel, position = units
     parts = [zfnet.trace(model, part, until=layer)[layer] for part in x.split(20)]
-    return torch.cat(parts)[torch.arange(len(x), device=x.device), channel, position[:, 0], position[:, 1]]
+    return torch.cat(parts)[
+        torch.arange(len(x), device=x.device), channel, position[:, 0], position[:, 1]
+    ]
 
 
 def draw(result: Result):
@@ -138,12 +165,32 @@ def draw(result: Result):
     kept = 100 * FIGURE.config["share"]
     titles = ["what it sees", DECONVNET, GUIDED, GRADIENT, f"{kept:g} % kept by guided"]
     for row, panels in enumerate(grid):
-        back = [projection_image(a[f"{way}.pixels"][row : row + 1]) for way in (DECONVNET, GUIDED, GRADIENT)]
-        pictures = [photograph(a["patches"][row : row + 1]), *back, photograph(a["kept"][row : row + 1])]
+        back = [
+            projection_image(a[f"{way}.pixels"][row : row + 1])
+            for way in (DECONVNET, GUIDED, GRADIENT)
+        ]
+        pictures = [
+            photograph(a["patches"][row : row + 1]),
+            *back,
+            photograph(a["kept"][row : row + 1]),
+        ]
         for panel, picture, title in zip(panels, pictures, titles, strict=True):
             show(panel, enlarge(picture, side)[0], title if row == 0 else "")
-        panels[0].text(-8, side / 2, f"feature {a['features'][row]}", rotation=90, ha="right", va="center", fontsize=9)
+        panels[0].text(
+            -8,
+            side / 2,
+            f"feature {a['features'][row]}",
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
         panels[4].text(
-            side + 6, side / 2, f"{100 * a['share'][row]:.0f} % of the activation", rotation=90, va="center", fontsize=8
+            side + 6,
+            side / 2,
+            f"{100 * a['share'][row]:.0f} % of the activation",
+            rotation=90,
+            va="center",
+            fontsize=8,
         )
     return {"guided_units.jpg": figure}

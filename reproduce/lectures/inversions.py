@@ -39,7 +39,11 @@ FIGURE = Figure(
     alone=True,
     network="chain",
 )  # fmt: skip
-ERROR, RATIO, PIXELS = "relative error of the code", "error over the distance of photographs", "rank correlation of the pixels"
+ERROR, RATIO, PIXELS = (
+    "relative error of the code",
+    "error over the distance of photographs",
+    "rank correlation of the pixels",
+)
 
 
 def compute(ctx) -> Result:
@@ -61,7 +65,10 @@ def compute(ctx) -> Result:
         apart = between(codes[layer], others[layer])
         norm = codes[layer].flatten(1).norm(dim=1)
         same = rank_correlation(made.pixels, x)
-        arrays |= {f"{layer}.pixels": made.pixels.cpu().numpy(), f"{layer}.error": made.error.cpu().numpy()}
+        arrays |= {
+            f"{layer}.pixels": made.pixels.cpu().numpy(),
+            f"{layer}.error": made.error.cpu().numpy(),
+        }
         arrays[f"{layer}.history"] = made.history.cpu().numpy()
         measured[layer] = {
             key: dict(zip(names, values.tolist(), strict=True))
@@ -88,7 +95,9 @@ def between(codes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Whether codes are met better than by another photograph, and whether the picture is lost on the way up."""
     met = FIGURE.config["met"]
-    like = [sum(measured[layer][PIXELS].values()) / len(measured[layer][PIXELS]) for layer in LAYERS]
+    like = [
+        sum(measured[layer][PIXELS].values()) / len(measured[layer][PIXELS]) for layer in LAYERS
+    ]
     groups = [sum(part) / len(part) for part in (like[:2], like[2:5], like[5:])]
     return verdict(
         {
@@ -115,11 +124,22 @@ def draw(result: Result):
                 photograph(a[f"{layer}.pixels"][i : i + 1])[0],
                 f"from {layer}\nerror {error}" if i == 0 else f"error {error}",
             )
-    panels = {ERROR: "relative squared error", RATIO: "over the distance of photographs", PIXELS: "rank correlation of pixels"}
+    panels = {
+        ERROR: "relative squared error",
+        RATIO: "over the distance of photographs",
+        PIXELS: "rank correlation of pixels",
+    }
     for axis, (key, title) in zip(below.subplots(1, 3), panels.items(), strict=True):
         for i, name in enumerate(result.measured[LAYERS[0]][key]):  # in the order of the rows above
             values = [result.measured[layer][key][name] for layer in LAYERS]
-            axis.plot(LAYERS, values, "o-", color=LINES[i % len(LINES)], label=f"row {i + 1}", markersize=4)
+            axis.plot(
+                LAYERS,
+                values,
+                "o-",
+                color=LINES[i % len(LINES)],
+                label=f"row {i + 1}",
+                markersize=4,
+            )
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=title)
         axis.tick_params(axis="x", labelsize=8)

@@ -48,10 +48,18 @@ def compute(ctx) -> Result:
         note = f"Fewer than {config['at least']} annotated images in the corpus. {missing}"
         return Result({}, {"images": len(names)}, "not run", n=len(names), note=note)
     reach = (heads[:, 2:] - heads[:, :2]).amax(1)
-    places = {layer: match(ctx.model, x.to(ctx.device), points, layer, finer=config["finer"]).place.cpu() for layer in LAYERS}
-    places |= {SAME: points[:, None].expand(-1, len(points), -1, -1).float(), BOX: in_the_box(points, heads)}
+    places = {
+        layer: match(ctx.model, x.to(ctx.device), points, layer, finer=config["finer"]).place.cpu()
+        for layer in LAYERS
+    }
+    places |= {
+        SAME: points[:, None].expand(-1, len(points), -1, -1).float(),
+        BOX: in_the_box(points, heads),
+    }
     found = {  # (alphas, N, N, P)
-        name: torch.stack([transferred(place, points, reach, alpha) for alpha in config["alphas"]]).numpy()
+        name: torch.stack(
+            [transferred(place, points, reach, alpha) for alpha in config["alphas"]]
+        ).numpy()
         for name, place in places.items()
     }
     at = {alpha: config["alphas"].index(alpha) for alpha in config["judged"]}
@@ -76,7 +84,9 @@ def compute(ctx) -> Result:
         f"conv5 finds more than {other}, at {alpha}": above(measured["conv5 less another, points"][f"{other}, at {alpha}"])
         for alpha in at for other in (SAME, "conv1")
     })  # fmt: skip
-    arrays = {f"place.{name}": place.numpy() for name, place in places.items()} | {"points": points.numpy()}
+    arrays = {f"place.{name}": place.numpy() for name, place in places.items()} | {
+        "points": points.numpy()
+    }
     shown = np.linspace(0, len(names) - 1, config["shown"]).round().astype(int)
     arrays |= {"x": x[shown].numpy(), "shown": shown, "reach": reach.numpy()}
     note = (
@@ -89,7 +99,10 @@ def compute(ctx) -> Result:
 
 def in_the_box(points: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
     """Where points (N, P, 2) of head i lie in head j, heads (N, 4), if moved and scaled with the box: (N, N, P, 2)."""
-    corner, size = heads[:, None, :2].float(), (heads[:, None, 2:] - heads[:, None, :2]).float()  # (N, 1, 2)
+    corner, size = (
+        heads[:, None, :2].float(),
+        (heads[:, None, 2:] - heads[:, None, :2]).float(),
+    )  # (N, 1, 2)
     inside = (points - corner) / size
     return corner[None] + inside[:, None] * size[None]
 
@@ -101,7 +114,9 @@ def pck(hits: np.ndarray) -> list[float]:
     apart = ~np.eye(n, dtype=bool)
 
     def mean(drawn: np.ndarray) -> float:
-        weight = np.outer(*[np.bincount(drawn, minlength=n)] * 2) * apart  # an image drawn twice is no pair with itself
+        weight = (
+            np.outer(*[np.bincount(drawn, minlength=n)] * 2) * apart
+        )  # an image drawn twice is no pair with itself
         return float((weight * by_pair).sum() / weight.sum()) if weight.any() else float("nan")
 
     return [mean(np.arange(n)), *bootstrap(mean, n, seed=FIGURE.seed)]
@@ -128,20 +143,42 @@ def draw(result: Result):
         show(axes, photo, "asked: eyes and nose of this dog" if j == first else "found in another")
         for p, (row, column) in enumerate(a["points"][j]):
             colour = PART_COLOURS[p]
-            axes.plot(column, row, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2)
+            axes.plot(
+                column,
+                row,
+                "o",
+                markersize=9,
+                markerfacecolor="none",
+                markeredgecolor=colour,
+                markeredgewidth=2,
+            )
             if j != first:
                 r, c = a["place.conv5"][first, j, p]
                 axes.plot([column, c], [row, r], color=colour, linewidth=1)
-                axes.plot(c, r, "x", color=colour, markersize=14 - 4 * p, markeredgewidth=2.4)  # seen if one lies on another
-    handles = [grid[0, 0].plot([], [], "o", color=PART_COLOURS[p], label=part)[0] for p, part in enumerate(PARTS)]
+                axes.plot(
+                    c, r, "x", color=colour, markersize=14 - 4 * p, markeredgewidth=2.4
+                )  # seen if one lies on another
+    handles = [
+        grid[0, 0].plot([], [], "o", color=PART_COLOURS[p], label=part)[0]
+        for p, part in enumerate(PARTS)
+    ]
     left.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    left.suptitle("circles: the annotated parts; crosses: the nearest features of layer 5", fontsize=9)
+    left.suptitle(
+        "circles: the annotated parts; crosses: the nearest features of layer 5", fontsize=9
+    )
     axes = right.subplots()
     for number, (name, curve) in enumerate(m["PCK by alpha, %"].items()):
         plain = name in (SAME, BOX)
-        style = {"color": "0.35" if plain else LINES[number], "linestyle": "-" if not plain else "--" if name == SAME else ":"}
-        axes.plot(config["alphas"], list(curve.values()), marker="o", markersize=3, label=name, **style)
-    axes.set(xlabel="alpha, of the head's longer side", ylabel="keypoints found (PCK), %", ylim=(0, 100))
+        style = {
+            "color": "0.35" if plain else LINES[number],
+            "linestyle": "-" if not plain else "--" if name == SAME else ":",
+        }
+        axes.plot(
+            config["alphas"], list(curve.values()), marker="o", markersize=3, label=name, **style
+        )
+    axes.set(
+        xlabel="alpha, of the head's longer side", ylabel="keypoints found (PCK), %", ylim=(0, 100)
+    )
     right.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.set_title(f"{result.n} dogs, {m['keypoints looked for']:,} keypoints")
     return {"keypoints.jpg": figure}

@@ -42,7 +42,11 @@ def compute(ctx) -> Result:
     surest, others = wrong[: config["confident"]], wrong[config["confident"] :]
     if len(others) < FEW:
         return Result(
-            {}, {}, "not run", n=len(found.labels), note=f"{len(wrong)} mistakes: too few to compare the surest with."
+            {},
+            {},
+            "not run",
+            n=len(found.labels),
+            note=f"{len(wrong)} mistakes: too few to compare the surest with.",
         )
     kind, fifth = kind_table(), found.rank() <= 5
     same = kind[found.labels] == kind[found.predicted]
@@ -62,7 +66,9 @@ def compute(ctx) -> Result:
         },
         "right, of all images judged as confidently, %": percent(level),
     }  # fmt: skip
-    there = np.isin(found.predicted[surest], found.labels)  # a tree of few classes has no typical image of the others
+    there = np.isin(
+        found.predicted[surest], found.labels
+    )  # a tree of few classes has no typical image of the others
     shown = distinct(surest[there], found.predicted)[: config["shown"]]
     classes = ctx.model.classes
     measured["shown"] = {
@@ -73,8 +79,16 @@ def compute(ctx) -> Result:
         for i in shown
     }  # fmt: skip
     beside = np.array([typical(found, found.predicted[i]) for i in shown], dtype=int)
-    arrays = {"shown": photograph(ctx.images.batch(shown)), "typical": photograph(ctx.images.batch(beside))}
-    arrays |= {"probability": sure, "predicted": found.predicted, "labels": found.labels, "rank": found.rank()}
+    arrays = {
+        "shown": photograph(ctx.images.batch(shown)),
+        "typical": photograph(ctx.images.batch(beside)),
+    }
+    arrays |= {
+        "probability": sure,
+        "predicted": found.predicted,
+        "labels": found.labels,
+        "rank": found.rank(),
+    }
     claims, outcome = verdict({
         "within the kind more often than other mistakes":
             above(measured["most confident less other mistakes, points"]["within the kind"]),
@@ -102,7 +116,9 @@ def kind_table() -> np.ndarray:
 def typical(found: Recognised, label: int) -> int:
     """The image of a class whose code, of unit length, is nearest to the mean of the class's codes."""
     own = np.flatnonzero(found.labels == label)
-    codes = found.codes[own] / np.maximum(np.linalg.norm(found.codes[own], axis=1, keepdims=True), 1e-12)
+    codes = found.codes[own] / np.maximum(
+        np.linalg.norm(found.codes[own], axis=1, keepdims=True), 1e-12
+    )
     return int(own[(codes @ codes.mean(0)).argmax()])
 
 
@@ -119,7 +135,11 @@ def percent(hits: np.ndarray) -> list[float]:
 
 def apart(one: np.ndarray, other: np.ndarray) -> list[float]:
     """The share of one less that of the other, in points, with its interval over images: [difference, low, high]."""
-    return difference_interval(100.0 * one, 100.0 * other, seed=FIGURE.seed) if len(one) and len(other) else [float("nan")]
+    return (
+        difference_interval(100.0 * one, 100.0 * other, seed=FIGURE.seed)
+        if len(one) and len(other)
+        else [float("nan")]
+    )
 
 
 def draw(result: Result):

@@ -45,10 +45,17 @@ def compute(ctx) -> Result:
         generator = torch.Generator().manual_seed(FIGURE.seed)
         points, labels = draw_points(config["networks"], config["points"], generator)
         kept = train(points, labels, activation, generator, ctx.progress)
-        right = [((network(points, activation, *w) > 0) == (labels > 0.5)).double().mean(1).numpy() for w in kept]
-        away = [(distances(w[0], w[1]) - edge).abs().median(1).values.double().numpy() for w in kept]
+        right = [
+            ((network(points, activation, *w) > 0) == (labels > 0.5)).double().mean(1).numpy()
+            for w in kept
+        ]
+        away = [
+            (distances(w[0], w[1]) - edge).abs().median(1).values.double().numpy() for w in kept
+        ]
         measured[kind] = {
-            "accuracy, %": {f"epoch {e}": mean_interval(100 * v) for e, v in zip(epochs, right, strict=True)},
+            "accuracy, %": {
+                f"epoch {e}": mean_interval(100 * v) for e, v in zip(epochs, right, strict=True)
+            },
             "distance of the lines from where the classes meet": {
                 f"epoch {e}": mean_interval(v) for e, v in zip(epochs, away, strict=True)
             },
@@ -63,8 +70,13 @@ def compute(ctx) -> Result:
         plane = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
         for epoch, w in zip(epochs, kept, strict=True):
             one = [part[:1] for part in w]
-            arrays |= {f"{kind}.{epoch}.w": one[0][0].numpy(), f"{kind}.{epoch}.b": one[1][0].numpy()}
-            arrays[f"{kind}.{epoch}.region"] = (network(plane, activation, *one)[0] > 0).view(GRID, GRID).numpy()
+            arrays |= {
+                f"{kind}.{epoch}.w": one[0][0].numpy(),
+                f"{kind}.{epoch}.b": one[1][0].numpy(),
+            }
+            arrays[f"{kind}.{epoch}.region"] = (
+                (network(plane, activation, *one)[0] > 0).view(GRID, GRID).numpy()
+            )
     claims, said = judge(measured)
     note = (
         f"{config['networks']} networks of {config['units']} hidden units of each kind, Adam at {config['rate']} on all "
@@ -74,7 +86,9 @@ def compute(ctx) -> Result:
     return Result(arrays, measured | {"claims": claims}, said, n=2 * config["networks"], note=note)
 
 
-def draw_points(networks: int, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_points(
+    networks: int, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Points (S, N, 2), half in the disc, half in the ring, even over their areas, and which are in the disc (S, N)."""
     inside = (torch.arange(count) % 2 == 0).float().expand(networks, count)
     share, angle = (torch.rand(networks, count, generator=generator) for _ in range(2))
@@ -84,11 +98,15 @@ def draw_points(networks: int, count: int, generator: torch.Generator) -> tuple[
     return torch.stack([radius * angle.cos(), radius * angle.sin()], -1), inside
 
 
-def train(points, labels, activation, generator: torch.Generator, progress) -> list[list[torch.Tensor]]:
+def train(
+    points, labels, activation, generator: torch.Generator, progress
+) -> list[list[torch.Tensor]]:
     """The weights of S networks at each of the epochs that are shown, trained side by side."""
     units, epochs = FIGURE.config["units"], FIGURE.config["epochs"]
     weights = [  # PyTorch's own start: uniform, within one over the root of the inputs
-        torch.empty(len(points), *shape).uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator).requires_grad_()
+        torch.empty(len(points), *shape)
+        .uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+        .requires_grad_()
         for shape, inputs in (((units, 2), 2), ((units,), 2), ((units,), units), ((), units))
     ]
     optimizer = torch.optim.Adam(weights, lr=FIGURE.config["rate"])
@@ -119,7 +137,12 @@ def distances(w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if the lines of both kinds of unit end nearer to the circle than they began, beyond the interval."""
-    held = {f"{kind}: the lines end nearer to where the classes meet": above(m[kind]["nearer at the end by"]) for kind in UNITS}
+    held = {
+        f"{kind}: the lines end nearer to where the classes meet": above(
+            m[kind]["nearer at the end by"]
+        )
+        for kind in UNITS
+    }
     return verdict(held)
 
 
@@ -135,8 +158,13 @@ def draw(result: Result):
                 x, y = a["points"][a["labels"] == inside].T
                 axes.scatter(x, y, s=2.5, color=colour, linewidths=0)
             for (u, v), b in zip(a[f"{kind}.{epoch}.w"], a[f"{kind}.{epoch}.b"], strict=True):
-                foot, along = -b * np.array([u, v]) / (u * u + v * v), np.array([-v, u]) / np.hypot(u, v)
-                axes.plot(*np.stack([foot - 4 * along, foot + 4 * along]).T, color="0.15", linewidth=1)
+                foot, along = (
+                    -b * np.array([u, v]) / (u * u + v * v),
+                    np.array([-v, u]) / np.hypot(u, v),
+                )
+                axes.plot(
+                    *np.stack([foot - 4 * along, foot + 4 * along]).T, color="0.15", linewidth=1
+                )
             axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[])
             axes.set_title(f"epoch {epoch}: {100 * accuracy:.0f} % right", fontsize=9)
             axes.spines[:].set_visible(False)

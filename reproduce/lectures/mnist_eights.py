@@ -29,7 +29,11 @@ FIGURE = Figure(
     corpus="mnist",
     trains=True,
 )
-QUALITIES = {"slant": (slant, "degrees to the right"), "thickness": (thickness, "pixels"), "hole area": (hole_area, "pixels")}
+QUALITIES = {
+    "slant": (slant, "degrees to the right"),
+    "thickness": (thickness, "pixels"),
+    "hole area": (hole_area, "pixels"),
+}
 GROUPS = ("strongest", "weakest")
 
 
@@ -39,20 +43,33 @@ def compute(ctx) -> Result:
     unseen = np.arange(len(x)) >= int((ctx.dataset("digits").train.labels == digit).sum())
     logits = torch.cat([ctx.dataset("digits").model(some) for some in x.split(500)])
     logit = logits[:, digit].numpy()
-    qualities = {name: measure(grey(x)).double().numpy() for name, (measure, _) in QUALITIES.items()}
+    qualities = {
+        name: measure(grey(x)).double().numpy() for name, (measure, _) in QUALITIES.items()
+    }
     order, size = np.argsort(-logit, kind="stable"), max(round(len(x) * FIGURE.config["share"]), 2)
     groups = dict(zip(GROUPS, (order[:size], order[-size:][::-1].copy()), strict=True))
     taken = {name: int((logits[i].argmax(1) != digit).sum()) for name, i in groups.items()}
-    measured: dict = {"eights": len(x), "not trained on": int(unseen.sum()), "accuracy, %": ctx.dataset("digits").accuracy}
+    measured: dict = {
+        "eights": len(x),
+        "not trained on": int(unseen.sum()),
+        "accuracy, %": ctx.dataset("digits").accuracy,
+    }
     measured |= {"in a group": size, "taken for another digit": taken}
     for name, values in qualities.items():
         measured[name] = {"all eights": mean_interval(values, seed=FIGURE.seed)}
-        measured[name] |= {group: mean_interval(values[i], seed=FIGURE.seed) for group, i in groups.items()}
-        for less, of in (("", values), (", in distance from the mean of all", np.abs(values - values.mean()))):
+        measured[name] |= {
+            group: mean_interval(values[i], seed=FIGURE.seed) for group, i in groups.items()
+        }
+        for less, of in (
+            ("", values),
+            (", in distance from the mean of all", np.abs(values - values.mean())),
+        ):
             measured[name][f"weakest less strongest{less}"] = difference_interval(
                 of[groups["weakest"]], of[groups["strongest"]], seed=FIGURE.seed
             )
-        measured[name]["correlation with the logit"] = correlation_interval(values, logit, seed=FIGURE.seed)
+        measured[name]["correlation with the logit"] = correlation_interval(
+            values, logit, seed=FIGURE.seed
+        )
         measured[name]["correlation, eights not trained on"] = correlation_interval(
             values[unseen], logit[unseen], seed=FIGURE.seed
         )
@@ -63,13 +80,22 @@ def compute(ctx) -> Result:
         f"All {len(x)} eights, {int(unseen.sum())} of which the network was not trained on; groups are the tenths at both ends "
         "of the logit. 95 % intervals by bootstrap."
     )
-    return Result(arrays, measured | {"claims": claims}, said, n=len(x), note=note, scale=ctx.dataset("digits").scale)
+    return Result(
+        arrays,
+        measured | {"claims": claims},
+        said,
+        n=len(x),
+        note=note,
+        scale=ctx.dataset("digits").scale,
+    )
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if weak eights are thinner and lean further to the right, both beyond the intervals."""
     held = {
-        "the weakest eights are thinner than the strongest": below(m["thickness"]["weakest less strongest"]),
+        "the weakest eights are thinner than the strongest": below(
+            m["thickness"]["weakest less strongest"]
+        ),
         "the weakest eights lean further to the right": above(m["slant"]["weakest less strongest"]),
     }
     return verdict(held)
@@ -81,11 +107,17 @@ def draw(result: Result):
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.75))
     shown = np.repeat(a["shown"][..., None], 3, axis=3)
     half = len(shown) // 2
-    for axes, group, tiles in zip(top.subplots(1, 2), GROUPS, (shown[:half], shown[half:]), strict=True):
+    for axes, group, tiles in zip(
+        top.subplots(1, 2), GROUPS, (shown[:half], shown[half:]), strict=True
+    ):
         low, high = a["logit"][a[group]].min(), a["logit"][a[group]].max()
         taken = m["taken for another digit"][group]
         title = f"the {group} of {m['eights']:,} eights: logit {low:.1f} to {high:.1f}"
-        show(axes, mosaic(1 - tiles, 8, gap=1, background=0.8), title + (f", {taken} taken for another digit" if taken else ""))
+        show(
+            axes,
+            mosaic(1 - tiles, 8, gap=1, background=0.8),
+            title + (f", {taken} taken for another digit" if taken else ""),
+        )
     for axes, (name, (_, unit)) in zip(bottom.subplots(1, 3), QUALITIES.items(), strict=True):
         axes.scatter(a["logit"], a[name], s=6, color="0.7", linewidths=0)
         for group, colour in zip(GROUPS, LINES, strict=False):

@@ -34,7 +34,11 @@ FIGURE = Figure(
     corpus="mnist",
     trains=True,
 )
-LEFT_OF_AN_8 = {3: (None, -1), 9: (1, -1), 6: (-1, 1)}  # digit -> on which side its missing stroke was: row, column
+LEFT_OF_AN_8 = {
+    3: (None, -1),
+    9: (1, -1),
+    6: (-1, 1),
+}  # digit -> on which side its missing stroke was: row, column
 
 
 def compute(ctx) -> Result:
@@ -46,7 +50,14 @@ def compute(ctx) -> Result:
     recognised = logits.argmax(1) == digit
     known, x = int(recognised.sum()), x[recognised][:200]
     o = zfnet.occlude(
-        model, x, digit, size=config["size"], stride=config["stride"], fill=black, batch=512, progress=ctx.progress
+        model,
+        x,
+        digit,
+        size=config["size"],
+        stride=config["stride"],
+        fill=black,
+        batch=512,
+        progress=ctx.progress,
     )
     base = o.baseline
     fall = (1 - o.logit / base.logit[:, None, None]).numpy()  # (N, rows, cols), as a share
@@ -85,14 +96,23 @@ def compute(ctx) -> Result:
     }
     arrays["baseline"] = base.logit[rows].numpy()
     arrays |= {name: getattr(o, name)[rows].numpy() for name in ("probability", "logit", "label")}
-    arrays |= {f"mean {name}": getattr(o, name).mean(0).numpy() for name in ("probability", "logit")}
+    arrays |= {
+        f"mean {name}": getattr(o, name).mean(0).numpy() for name in ("probability", "logit")
+    }
     note = (
         f"A black square of {config['size']} pixels at every position. Of {eights} eights that the network was not trained on "
         f"{known} are recognised, and the first {len(x)} of these erased; drawn are the one with the largest logit, the median "
         "and the smallest. 95 % intervals over eights; a digit is placed by the mean of the positions that are taken for it. "
         "A share of a logit is the lectures' measure: the softmax leaves open where its zero is."
     )
-    return Result(arrays, measured | {"claims": claims}, said, n=len(x), note=note, scale=ctx.dataset("digits").scale)
+    return Result(
+        arrays,
+        measured | {"claims": claims},
+        said,
+        n=len(x),
+        note=note,
+        scale=ctx.dataset("digits").scale,
+    )
 
 
 def centre(images: np.ndarray) -> np.ndarray:
@@ -105,7 +125,11 @@ def centre(images: np.ndarray) -> np.ndarray:
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if all claims that could be tested hold beyond their intervals; partial if some do."""
     hardly = m["of these, those that move the probability by less than 0.01, %"]
-    held = {"most positions that cost a tenth of the logit hardly move the probability": above(hardly, 50)}
+    held = {
+        "most positions that cost a tenth of the logit hardly move the probability": above(
+            hardly, 50
+        )
+    }
     for k, (down, right) in LEFT_OF_AN_8.items():
         found = m["where, in pixels from the middle of the ink"].get(str(k))
         if found:
@@ -120,17 +144,24 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 def draw(result: Result):
     a, m, size = result.arrays, result.measured, FIGURE.config["size"]
     names = [
-        f"{name}: logit {logit:.1f}" for name, logit in zip(("strongest", "median", "weakest"), a["baseline"], strict=True)
+        f"{name}: logit {logit:.1f}"
+        for name, logit in zip(("strongest", "median", "weakest"), a["baseline"], strict=True)
     ]
     figure = new_figure(11.5, 7.7)
     grid = figure.subplots(len(names) + 1, 5)
     digits = ListedColormap(colormaps["tab10"].colors)  # pyright: ignore[reportAttributeAccessIssue]
-    rows = [(a["x"][n], a["probability"][n], a["logit"][n], a["fall"][n]) for n in range(len(names))]
+    rows = [
+        (a["x"][n], a["probability"][n], a["logit"][n], a["fall"][n]) for n in range(len(names))
+    ]
     rows.append((a["mean"], a["mean probability"], a["mean logit"], a["mean fall"]))
-    for axes, name, (x, probability, logit, fall) in zip(grid, [*names, f"mean of {result.n}"], rows, strict=True):
+    for axes, name, (x, probability, logit, fall) in zip(
+        grid, [*names, f"mean of {result.n}"], rows, strict=True
+    ):
         picture = np.repeat(x[..., None], 3, axis=2)
         show(axes[0], picture, name)
-        axes[0].add_patch(shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1))
+        axes[0].add_patch(
+            shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1)
+        )
         heat(axes[1], probability, "probability of 8", limits=(0, 1))
         heat(axes[2], logit, "logit of 8")
         for panel in axes[1:3]:
@@ -141,7 +172,15 @@ def draw(result: Result):
         shown = axes[3].imshow(100 * fall, cmap=HEAT, extent=extent, vmin=0)
         axes[3].contour(x, levels=[0.5 * x.max()], colors="white", linewidths=1)
         axes[3].set(xlim=(-0.5, x.shape[1] - 0.5), ylim=(x.shape[0] - 0.5, -0.5))
-        scale(figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=axes[3], fraction=0.046, pad=0.03, format="%d %%"))
+        scale(
+            figure.colorbar(
+                ScalarMappable(shown.norm, shown.cmap),
+                ax=axes[3],
+                fraction=0.046,
+                pad=0.03,
+                format="%d %%",
+            )
+        )
     for axes, label in zip(grid[:, 4], a["label"], strict=False):
         shown = axes.imshow(label, cmap=digits, vmin=-0.5, vmax=9.5)
         at_middles(axes, size, FIGURE.config["stride"], a["x"].shape[-1])

@@ -28,7 +28,12 @@ FIGURE = Figure(
     inputs=("digits",),
     seed=0,
     budget=150,
-    config={"digits": 1000, "components": 3, "layers": ["conv1", "conv2"], "least correlation": 0.5},
+    config={
+        "digits": 1000,
+        "components": 3,
+        "layers": ["conv1", "conv2"],
+        "least correlation": 0.5,
+    },
     alone=True,
     corpus="mnist",
     trains=True,
@@ -42,11 +47,18 @@ def compute(ctx) -> Result:
     chosen = np.linspace(0, len(test) - 1, min(len(test), FIGURE.config["digits"])).astype(int)
     x, labels = test.batch(chosen), torch.from_numpy(test.labels[chosen])
     traces = [zfnet.trace(ctx.dataset("digits").model, part) for part in x.split(100)]
-    features = {"pixels": grey(x)} | {name: torch.cat([t[name] for t in traces]) for name in (*LAYERS, "fc3")}
+    features = {"pixels": grey(x)} | {
+        name: torch.cat([t[name] for t in traces]) for name in (*LAYERS, "fc3")
+    }
     qualities = {name: measure(grey(x)).numpy() for name, measure in QUALITIES.items()}
     arrays = {"labels": labels.numpy()}
     measured: dict = {"digits": len(x), "accuracy, %": ctx.dataset("digits").accuracy}
-    names = ("silhouette", "silhouette of the first two components", "nearest to the mean of their class, %", "variance, %")
+    names = (
+        "silhouette",
+        "silhouette of the first two components",
+        "nearest to the mean of their class, %",
+        "variance, %",
+    )
     measured |= {name: {} for name in names}
     every: dict[str, np.ndarray] = {}
     for layer, maps in features.items():
@@ -54,16 +66,24 @@ def compute(ctx) -> Result:
         every[layer] = silhouette(maps, labels).numpy()
         plane = silhouette(found.codes[:, :2], labels).numpy()
         right = 100 * nearest_centroid(maps, labels).double().numpy()
-        values = (*(mean_interval(v, seed=FIGURE.seed) for v in (every[layer], plane, right)), (100 * found.share).tolist())
+        values = (
+            *(mean_interval(v, seed=FIGURE.seed) for v in (every[layer], plane, right)),
+            (100 * found.share).tolist(),
+        )
         for name, value in zip(names, values, strict=True):
             measured[name][layer] = value
         if layer in LAYERS:
             arrays[layer] = found.codes.numpy()
-    measured["silhouette, conv2 less conv1"] = mean_interval(every["conv2"] - every["conv1"], seed=FIGURE.seed)
+    measured["silhouette, conv2 less conv1"] = mean_interval(
+        every["conv2"] - every["conv1"], seed=FIGURE.seed
+    )
     for title, centred in (("correlation", False), ("correlation within a digit", True)):
         measured[title] = {
             layer: {
-                f"component {k + 1}": {name: correlate(code, q, labels.numpy(), centred) for name, q in qualities.items()}
+                f"component {k + 1}": {
+                    name: correlate(code, q, labels.numpy(), centred)
+                    for name, q in qualities.items()
+                }
                 for k, code in enumerate(arrays[layer].T)
             }
             for layer in LAYERS
@@ -74,10 +94,19 @@ def compute(ctx) -> Result:
         f"{len(x)} digits that the network was not trained on; 95 % intervals by bootstrap over them. Rectified maps before "
         f"pooling. {missing} digits are too narrow to have a top. A component's sign is arbitrary."
     )
-    return Result(arrays, measured | {"claims": claims}, said, n=len(x), note=note, scale=ctx.dataset("digits").scale)
+    return Result(
+        arrays,
+        measured | {"claims": claims},
+        said,
+        n=len(x),
+        note=note,
+        scale=ctx.dataset("digits").scale,
+    )
 
 
-def correlate(code: np.ndarray, quality: np.ndarray, labels: np.ndarray, centred: bool) -> list[float]:
+def correlate(
+    code: np.ndarray, quality: np.ndarray, labels: np.ndarray, centred: bool
+) -> list[float]:
     """Pearson's r of two qualities of the images (n,), with its interval; `centred` takes out the means of the classes."""
     known = np.isfinite(quality)
     a, b, labels = code[known].astype(float), quality[known].astype(float), labels[known]
@@ -90,11 +119,16 @@ def correlate(code: np.ndarray, quality: np.ndarray, labels: np.ndarray, centred
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Reproduced if the classes part and each quality is found in a component; partial if some of that holds."""
-    held = {"the classes are further apart after conv2 than after conv1": above(m["silhouette, conv2 less conv1"])}
+    held = {
+        "the classes are further apart after conv2 than after conv1": above(
+            m["silhouette, conv2 less conv1"]
+        )
+    }
     for quality in QUALITIES:
         found = [parts[quality] for layer in LAYERS for parts in m["correlation"][layer].values()]
         held[f"one of the first three components is {quality}"] = any(
-            min(abs(low), abs(high)) > FIGURE.config["least correlation"] and low * high > 0 for _, low, high in found
+            min(abs(low), abs(high)) > FIGURE.config["least correlation"] and low * high > 0
+            for _, low, high in found
         )
     return verdict(held)
 
@@ -109,7 +143,9 @@ def draw(result: Result):
             x, y = codes[labels == digit, :2].T
             axes.scatter(x, y, s=22, marker=f"${digit}$", color=f"C{digit}", linewidths=0.2)
         whole, plane = (result.measured[name][layer][0] for name in list(result.measured)[2:4])
-        axes.set_title(f"after {layer}: silhouette {whole:.2f}, of this plane {plane:.2f}", fontsize=10)
+        axes.set_title(
+            f"after {layer}: silhouette {whole:.2f}, of this plane {plane:.2f}", fontsize=10
+        )
         share = result.measured["variance, %"][layer]
         axes.set_xlabel(f"component 1 ({share[0]:.0f} % of the variance)")
         axes.set_ylabel(f"component 2 ({share[1]:.0f} %)")
@@ -120,7 +156,13 @@ def draw(result: Result):
         table(axes, result.measured, layer)
     axes, quality = panels[2], result.measured["silhouette"]
     mean, low, high = np.array(list(quality.values())).T
-    axes.bar(range(len(mean)), mean, yerr=(mean - low, high - mean), color=["0.75", "C0", "C0", "0.75"], width=0.6)
+    axes.bar(
+        range(len(mean)),
+        mean,
+        yerr=(mean - low, high - mean),
+        color=["0.75", "C0", "C0", "0.75"],
+        width=0.6,
+    )
     axes.set_xticks(range(len(mean)), list(quality))
     axes.set_title("quality of the clusters: mean silhouette", fontsize=9)
     return {"mnist_pca.png": figure}
@@ -128,12 +170,23 @@ def draw(result: Result):
 
 def table(axes, measured: dict, layer: str) -> None:
     """The correlations of the components (rows) with the qualities (columns), and below each that within a digit."""
-    both = [np.array([list(r.values()) for r in measured[t][layer].values()]) for t in list(measured)[-3:-1]]  # (3, 3, 3) each
+    both = [
+        np.array([list(r.values()) for r in measured[t][layer].values()])
+        for t in list(measured)[-3:-1]
+    ]  # (3, 3, 3) each
     axes.imshow(both[0][..., 0], cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for (k, q), r in np.ndenumerate(both[0][..., 0]):
         _, low, high = both[0][k, q]
         text = f"{r:+z.2f}\n[{low:+z.2f}, {high:+z.2f}]\nwithin: {both[1][k, q, 0]:+z.2f}"
-        axes.text(q, k, text, ha="center", va="center", fontsize=7, color="white" if abs(r) > 0.7 else "black")
+        axes.text(
+            q,
+            k,
+            text,
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if abs(r) > 0.7 else "black",
+        )
     axes.set_xticks(range(len(QUALITIES)), list(QUALITIES))
     axes.set_yticks(range(len(both[0])), [f"comp. {k + 1}" for k in range(len(both[0]))])
     axes.tick_params(length=0)

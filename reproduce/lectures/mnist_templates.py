@@ -39,11 +39,16 @@ def compute(ctx) -> Result:
     layer = fit(x, labels)
     weight = layer.weight.detach()  # (10, 784)
     means = torch.stack([x[labels == k].mean(0) for k in range(10)])
-    alike = torch.corrcoef(torch.cat([weight, means - means.mean(0)]))[:10, 10:].numpy()  # (weights, means)
+    alike = torch.corrcoef(torch.cat([weight, means - means.mean(0)]))[
+        :10, 10:
+    ].numpy()  # (weights, means)
     right = (layer(unseen).argmax(1) == truth).double().numpy()
     test = ctx.dataset("digits").test
     network = torch.cat(
-        [ctx.dataset("digits").model(test.batch(part)).argmax(1) for part in torch.arange(len(test)).split(500)]
+        [
+            ctx.dataset("digits").model(test.batch(part)).argmax(1)
+            for part in torch.arange(len(test)).split(500)
+        ]
     )
     better = (network == truth).double().numpy() - right
     own = np.diag(alike)
@@ -55,13 +60,24 @@ def compute(ctx) -> Result:
         "classes whose weights are nearest to their own mean": int((alike.argmax(1) == np.arange(10)).sum()),
     }  # fmt: skip
     claims, verdict = judge(measured)
-    arrays = {"means": means.view(10, 28, 28).numpy(), "weights": weight.view(10, 28, 28).numpy(), "own": own}
+    arrays = {
+        "means": means.view(10, 28, 28).numpy(),
+        "weights": weight.view(10, 28, 28).numpy(),
+        "own": own,
+    }
     note = (
         f"Softmax regression on {len(x)} digits of 28 x 28 grey pixels from 0 to 1, fitted to its optimum with a penalty of "
         f"{FIGURE.config['decay'] / 2} times the squared weights, without which the pictures are noise where there is little "
         "ink. 95 % intervals over the digits tested."
     )
-    return Result(arrays, measured | {"claims": claims}, verdict, n=len(unseen), note=note, scale=ctx.dataset("digits").scale)
+    return Result(
+        arrays,
+        measured | {"claims": claims},
+        verdict,
+        n=len(unseen),
+        note=note,
+        scale=ctx.dataset("digits").scale,
+    )
 
 
 def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
@@ -69,11 +85,16 @@ def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
     layer = nn.Linear(x.shape[1], 10)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=FIGURE.config["steps"], line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        layer.parameters(), max_iter=FIGURE.config["steps"], line_search_fn="strong_wolfe"
+    )
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(layer(x), labels) + FIGURE.config["decay"] / 2 * layer.weight.square().sum()
+        value = (
+            F.cross_entropy(layer(x), labels)
+            + FIGURE.config["decay"] / 2 * layer.weight.square().sum()
+        )
         value.backward()
         return value
 
@@ -90,7 +111,10 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
         "weights that look like their own digit most": f"{found} of 10",
         "the network of two convolutional layers errs less": WORDS[better],
     }
-    return claims, "reproduced" if found == 10 and better else "partial" if found > 5 or better else "differs"
+    return (
+        claims,
+        "reproduced" if found == 10 and better else "partial" if found > 5 or better else "differs",
+    )
 
 
 def draw(result: Result):
@@ -109,7 +133,9 @@ def draw(result: Result):
             axes.spines[:].set_visible(False)
     grid[0, 0].set_ylabel("mean digit")
     grid[1, 0].set_ylabel("weights")
-    bar = figure.colorbar(shown, ax=grid[1].tolist(), fraction=0.012, pad=0.01, label="against / for")
+    bar = figure.colorbar(
+        shown, ax=grid[1].tolist(), fraction=0.012, pad=0.01, label="against / for"
+    )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7)
     accuracy, more = (m[name][0] for name in list(m)[2:4])

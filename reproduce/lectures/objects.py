@@ -23,9 +23,14 @@ from zfnet.plot import photograph
 
 ANNOTATED = Path(__file__).with_name("objects.yaml")
 BINS = 12  # of each of Lab's three axes
-LOW, RANGE = np.array([0, 0.6, 0.6]), np.array([1, 1.2, 1.2])  # which holds nearly all colours of photographs
+LOW, RANGE = (
+    np.array([0, 0.6, 0.6]),
+    np.array([1, 1.2, 1.2]),
+)  # which holds nearly all colours of photographs
 ROUNDS = 4
-EDGE = 3.0  # how sharply a difference of colour separates neighbours, over the image's mean difference
+EDGE = (
+    3.0  # how sharply a difference of colour separates neighbours, over the image's mean difference
+)
 TRUST = 0.02  # in a pixel's own colour, against that in its neighbours
 SURE = 5.0  # outside the box
 
@@ -77,7 +82,9 @@ def grid_laplacian(colours: np.ndarray):
     flat = colours.reshape(-1, colours.shape[-1])
     apart = ((flat[i] - flat[j]) ** 2).sum(1)
     weight = np.exp(-EDGE * apart / max(apart.mean(), 1e-12)) + 1e-4
-    joined = coo_matrix((np.r_[weight, weight], (np.r_[i, j], np.r_[j, i])), (height * width,) * 2).tocsr()
+    joined = coo_matrix(
+        (np.r_[weight, weight], (np.r_[i, j], np.r_[j, i])), (height * width,) * 2
+    ).tocsr()
     return diags(np.asarray(joined.sum(1)).ravel()) - joined
 
 
@@ -85,14 +92,18 @@ def framed(pixels: np.ndarray, side: int) -> np.ndarray:
     """The outline of what stands inside a margin of a twentieth of a square image (S, S, 3), found at `side`: (S, S) bool."""
     size, margin = len(pixels), round(0.05 * side)
     small = pixels.reshape(side, size // side, side, size // side, 3).mean((1, 3))
-    return np.kron(outline(small, (margin, margin, side - margin, side - margin)), np.ones((size // side,) * 2)).astype(bool)
+    return np.kron(
+        outline(small, (margin, margin, side - margin, side - margin)), np.ones((size // side,) * 2)
+    ).astype(bool)
 
 
 def annotations() -> dict:
     return yaml.safe_load(ANNOTATED.read_text())
 
 
-def outlined(ctx, photographs: Sequence[str], side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray, str]:
+def outlined(
+    ctx, photographs: Sequence[str], side: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray, str]:
     """The corpus's images whose outline was accepted, of the samples these photographs with the classes that the network says.
 
     x (N, 3, H, W), classes (N,), masks (N, H, W) found at `side`; how well those that were also drawn by eye agree (M,); a word
@@ -100,7 +111,11 @@ def outlined(ctx, photographs: Sequence[str], side: int) -> tuple[torch.Tensor, 
     """
     marks, agreed = annotations(), []
     if ctx.corpus == SAMPLES:
-        x, names, missing = torch.cat([zfnet.preprocess(zfnet.photograph(name)) for name in photographs]), photographs, ""
+        x, names, missing = (
+            torch.cat([zfnet.preprocess(zfnet.photograph(name)) for name in photographs]),
+            photographs,
+            "",
+        )
         target = ctx.model(x.to(ctx.device)).argmax(1)
     else:
         places, missing = present(ctx, marks["outlines"])
@@ -109,11 +124,19 @@ def outlined(ctx, photographs: Sequence[str], side: int) -> tuple[torch.Tensor, 
         names, x = list(places), ctx.images.batch(list(places.values()))
         target = torch.from_numpy(ctx.images.labels[list(places.values())]).to(ctx.device)
     masks = []
-    for name, pixels in ctx.progress(zip(names, photograph(x), strict=True), total=len(x), desc="outlines"):
+    for name, pixels in ctx.progress(
+        zip(names, photograph(x), strict=True), total=len(x), desc="outlines"
+    ):
         masks.append(framed(pixels, side))
         if name in marks["polygons"]:
             agreed.append(agreement(pixels, marks["polygons"][name], masks[-1]))
-    return x.to(ctx.device), target, torch.from_numpy(np.stack(masks)).to(ctx.device), np.array(agreed), missing
+    return (
+        x.to(ctx.device),
+        target,
+        torch.from_numpy(np.stack(masks)).to(ctx.device),
+        np.array(agreed),
+        missing,
+    )
 
 
 def agreement(pixels: np.ndarray, polygon: list[list[int]], mask: np.ndarray) -> float:

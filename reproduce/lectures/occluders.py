@@ -39,7 +39,11 @@ def fillings(x: torch.Tensor) -> dict[str, torch.Tensor]:
     black = -torch.tensor(MEAN, device=x.device) / torch.tensor(STD, device=x.device)
     noise = FIGURE.config["noise"] * torch.randn(x.shape, generator=generator).to(x.device)
     return dict(
-        zip(FILLINGS, (expand_fill(0.0, x), expand_fill(black, x), noise, blurred(x, FIGURE.config["blur"])), strict=True)
+        zip(
+            FILLINGS,
+            (expand_fill(0.0, x), expand_fill(black, x), noise, blurred(x, FIGURE.config["blur"])),
+            strict=True,
+        )
     )
 
 
@@ -50,7 +54,13 @@ def compute(ctx) -> Result:
         centre = torch.tensor([[88, 88, 136, 136]], device=x.device)
         for kind, filled in fillings(x).items():
             o = zfnet.occlude(
-                ctx.model, x, target, size=config["size"], stride=config["stride"], fill=filled, progress=ctx.progress
+                ctx.model,
+                x,
+                target,
+                size=config["size"],
+                stride=config["stride"],
+                fill=filled,
+                progress=ctx.progress,
             )
             maps[kind] = o.logit.cpu()
             falls[kind] = {
@@ -77,8 +87,15 @@ def compute(ctx) -> Result:
 
 def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
     """The claims as counts of images: that all pairs of maps agree, and that the blur costs least on average."""
-    agree = [min(row["rank correlation of the maps"].values()) > FIGURE.config["agreement"] for row in rows]
-    least = [min(row["fall of the logit"], key=lambda k: row["fall of the logit"][k]["mean"]) == FILLINGS[-1] for row in rows]
+    agree = [
+        min(row["rank correlation of the maps"].values()) > FIGURE.config["agreement"]
+        for row in rows
+    ]
+    least = [
+        min(row["fall of the logit"], key=lambda k: row["fall of the logit"][k]["mean"])
+        == FILLINGS[-1]
+        for row in rows
+    ]
     held = {
         f"every pair of maps has a rank correlation above {FIGURE.config['agreement']}": agree,
         "the blurred copy lowers the logit least, on average over positions": least,
@@ -99,12 +116,23 @@ def draw(result: Result):
             right = row["class"] == row["predicted"]
             said = row["class"] + ("" if right else f" (taken for {row['predicted']})")
             show(top, photograph(result.arrays[f"{number}.{kind}.example"])[0], kind)
-            top.set_title(f"{said}\n" if kind == FILLINGS[0] else "", loc="left", weight="bold")  # a line above the filling's
+            top.set_title(
+                f"{said}\n" if kind == FILLINGS[0] else "", loc="left", weight="bold"
+            )  # a line above the filling's
             fall = row["fall of the logit"][kind]
             shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
-            at_middles(below, FIGURE.config["size"], FIGURE.config["stride"], len(top.images[0].get_array()))
+            at_middles(
+                below,
+                FIGURE.config["size"],
+                FIGURE.config["stride"],
+                len(top.images[0].get_array()),
+            )
             way = "falls" if fall["mean"] >= 0 else "rises"
-            below.set_title(f"falls by {fall['largest']:.1f} at most,\n{way} by {abs(fall['mean']):.2f} on average")
+            below.set_title(
+                f"falls by {fall['largest']:.1f} at most,\n{way} by {abs(fall['mean']):.2f} on average"
+            )
             below.set_axis_off()
-        figure.colorbar(shown, ax=list(pair.flat), fraction=0.03, pad=0.02, label="logit under the square")
+        figure.colorbar(
+            shown, ax=list(pair.flat), fraction=0.03, pad=0.02, label="logit under the square"
+        )
     return {"occluders.jpg": figure}

@@ -26,11 +26,19 @@ def partners(target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         order = torch.randperm(len(target), generator=generator)
         if (target[order] != target).all():
             return order
-    raise ValueError(f"{len(target)} images are of too few classes to pair each with one of another class")
+    raise ValueError(
+        f"{len(target)} images are of too few classes to pair each with one of another class"
+    )
 
 
 def paint(
-    model: Network, x: torch.Tensor, style: torch.Tensor, *, side: int, progress: Callable, **options: float
+    model: Network,
+    x: torch.Tensor,
+    style: torch.Tensor,
+    *,
+    side: int,
+    progress: Callable,
+    **options: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images x (N, 3, H, W) in the style of those numbered style (N,), made at `side` pixels and enlarged: like x.
 
@@ -42,16 +50,23 @@ def paint(
 
         def fill(array: np.ndarray, rows=rows) -> dict:
             with torch.enable_grad():
-                made = style_transfer(model, small[rows], small[style[rows]], progress=progress, **options)  # pyright: ignore[reportArgumentType]
+                made = style_transfer(
+                    model, small[rows], small[style[rows]], progress=progress, **options
+                )  # pyright: ignore[reportArgumentType]
             array[:] = bytes_of(made.pixels)
-            return {"content": made.content.tolist(), "style": {name: left.tolist() for name, left in made.style.items()}}
+            return {
+                "content": made.content.tolist(),
+                "style": {name: left.tolist() for name, left in made.style.items()},
+            }
 
         seen = bytes_of(small[torch.cat([rows, style[rows]])]).tobytes()
         key = digest("painted", model.info["sha256"], side, sorted(options.items()), seen)
         pixels, about = cached_array(f"painted-{key[:20]}", (len(rows), side, side, 3), fill)
         parts.append(torch.from_numpy(np.array(pixels)))
         away += about["content"]
-    return resized(standardize(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1]), torch.tensor(away)
+    return resized(
+        standardize(torch.cat(parts).permute(0, 3, 1, 2)).to(x), x.shape[-1]
+    ), torch.tensor(away)
 
 
 def resized(x: torch.Tensor, side: int) -> torch.Tensor:

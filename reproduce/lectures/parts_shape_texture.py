@@ -15,7 +15,15 @@ from reproduce.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import outlined
 from reproduce.lectures.painted import bytes_of, paint, partners, resized
 from reproduce.lectures.shared import FEW
-from zfnet.analysis.cues import confidence, cover_parts, decisions, keep, shuffle_parts, silhouettes, texture_alone
+from zfnet.analysis.cues import (
+    confidence,
+    cover_parts,
+    decisions,
+    keep,
+    shuffle_parts,
+    silhouettes,
+    texture_alone,
+)
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 
@@ -49,7 +57,9 @@ NEITHER = "neither"  # what most painted images are taken for
 def compute(ctx) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     x, target, masks, agreed, missing = outlined(ctx, PHOTOGRAPHS, config["side"])
-    known = confidence(ctx.model, x, target).label == target if len(x) else target.bool()  # else there is nothing to lose
+    known = (
+        confidence(ctx.model, x, target).label == target if len(x) else target.bool()
+    )  # else there is nothing to lose
     x, target, masks, accepted = x[known], target[known], masks[known.to(masks.device)], len(x)
     if len(x) < FEW and not samples:
         note = f"Fewer than {FEW} of the {accepted} outlined images here are recognised. {missing}"
@@ -61,7 +71,10 @@ def compute(ctx) -> Result:
     painted, away = paint(ctx.model, x, style, progress=ctx.progress, **config["painted"])
     logits = confidence(ctx.model, painted, target).logits
     among = target.unique()
-    free, asked = decisions(logits, target, target[style]), decisions(logits, target, target[style], among)
+    free, asked = (
+        decisions(logits, target, target[style]),
+        decisions(logits, target, target[style], among),
+    )
     side = config["painted"]["side"]
     coarse = confidence(ctx.model, resized(resized(x, side), x.shape[-1]), target)
     measured = {
@@ -83,17 +96,32 @@ def compute(ctx) -> Result:
         },
     }  # fmt: skip
     if len(agreed):
-        measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(agreed, seed=FIGURE.seed)
+        measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(
+            agreed, seed=FIGURE.seed
+        )
     claims, outcome = ({}, "not comparable") if samples else judge(measured)
     picked = np.linspace(0, len(x) - 1, config["shown"]).round().astype(int)
-    said = np.array([NEITHER, "shape", "texture"])[(asked.shape.int() + 2 * asked.texture.int()).cpu()]
+    said = np.array([NEITHER, "shape", "texture"])[
+        (asked.shape.int() + 2 * asked.texture.int()).cpu()
+    ]
     pairs = np.concatenate(
-        [np.flatnonzero(said == kind)[: config["pairs shown"] // 3] for kind in ("texture", "shape", NEITHER)]
+        [
+            np.flatnonzero(said == kind)[: config["pairs shown"] // 3]
+            for kind in ("texture", "shape", NEITHER)
+        ]
     )
     arrays = {f"probability.{kind}": p for kind, p in probability.items()}
-    arrays |= {"painted.logits": logits.half().cpu().numpy(), "target": target.cpu().numpy(), "style": style.numpy()}
+    arrays |= {
+        "painted.logits": logits.half().cpu().numpy(),
+        "target": target.cpu().numpy(),
+        "style": style.numpy(),
+    }
     arrays |= {f"shown.{kind}": bytes_of(images[picked]) for kind, images in kinds.items()}
-    arrays |= {"content": bytes_of(x[pairs]), "paint": bytes_of(x[style[pairs]]), "painted": bytes_of(painted[pairs])}
+    arrays |= {
+        "content": bytes_of(x[pairs]),
+        "paint": bytes_of(x[style[pairs]]),
+        "painted": bytes_of(painted[pairs]),
+    }
     arrays["said"] = said[pairs]
     note = (
         f"Those of {accepted} images with an outline accepted by eye that the network gets right: so the image's own top-1 is "
@@ -111,9 +139,17 @@ def variants(x: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
     """The images with one cue left, or some gone: each like x."""
     config, rng = FIGURE.config, torch.Generator().manual_seed(FIGURE.seed)
     kinds = {WHOLE: x, "object only": keep(x, masks), "ground only": keep(x, ~masks)}
-    kinds |= {f"parts shuffled, {grid} x {grid}": shuffle_parts(x, grid, rng) for grid in config["grids"]}
-    kinds |= {f"parts covered, {gone:.0%}": cover_parts(x, config["covered grid"], gone, rng) for gone in config["covered"]}
-    return kinds | {OUTLINE: silhouettes(masks), TEXTURE: texture_alone(x, masks, config["patch"], rng)}
+    kinds |= {
+        f"parts shuffled, {grid} x {grid}": shuffle_parts(x, grid, rng) for grid in config["grids"]
+    }
+    kinds |= {
+        f"parts covered, {gone:.0%}": cover_parts(x, config["covered grid"], gone, rng)
+        for gone in config["covered"]
+    }
+    return kinds | {
+        OUTLINE: silhouettes(masks),
+        TEXTURE: texture_alone(x, masks, config["patch"], rng),
+    }
 
 
 def share(right: torch.Tensor) -> list[float]:
@@ -135,8 +171,12 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
     texture = m["cue conflict"]["texture share, %"]
     return verdict(
         {
-            "the texture alone keeps more than the outline alone": above(m["texture only less outline only, probability"]),
-            "shuffled parts keep more than the outline alone": above(m["parts shuffled 4 x 4 less outline only, probability"]),
+            "the texture alone keeps more than the outline alone": above(
+                m["texture only less outline only, probability"]
+            ),
+            "shuffled parts keep more than the outline alone": above(
+                m["parts shuffled 4 x 4 less outline only, probability"]
+            ),
             "most decisions between shape and texture are for the texture": above(texture, 50),
         }
     )
@@ -152,7 +192,12 @@ def draw(result: Result):
     axes = above.subplots()
     rows = np.stack([a[f"shown.{kind}"] for kind in kinds], 1) / 255  # (shown, kinds, H, W, 3)
     side, gap = 112, 4
-    show(axes, mosaic(enlarge(rows.reshape(-1, *rows.shape[2:]).astype(np.float32), side), len(kinds), gap=gap))
+    show(
+        axes,
+        mosaic(
+            enlarge(rows.reshape(-1, *rows.shape[2:]).astype(np.float32), side), len(kinds), gap=gap
+        ),
+    )
     for n, kind in enumerate(kinds):
         axes.text(
             n * (side + gap) + side / 2,
@@ -165,9 +210,18 @@ def draw(result: Result):
     left, right = below.subfigures(1, 2, width_ratios=(1, 1.25))
     bars = left.subplots()
     values = np.array([m["probability of the class"][kind] for kind in kinds])
-    bars.barh(kinds, values[:, 0], color=[LINES[1] if kind in (OUTLINE, TEXTURE) else LINES[0] for kind in kinds])
+    bars.barh(
+        kinds,
+        values[:, 0],
+        color=[LINES[1] if kind in (OUTLINE, TEXTURE) else LINES[0] for kind in kinds],
+    )
     bars.errorbar(
-        values[:, 0], range(len(kinds)), xerr=abs(values[:, 1:] - values[:, :1]).T, fmt="none", color="0.2", capsize=2
+        values[:, 0],
+        range(len(kinds)),
+        xerr=abs(values[:, 1:] - values[:, :1]).T,
+        fmt="none",
+        color="0.2",
+        capsize=2,
     )
     for n, kind in enumerate(kinds):
         said = f"{values[n, 0]:.2g}; {m['top-1, %'][kind][0]:.0f} % right"
@@ -182,16 +236,34 @@ def draw(result: Result):
     strip = right.subplots()
     tiles = np.stack([a["content"], a["paint"], a["painted"]]) / 255  # (3, pairs, H, W, 3)
     size, pairs = 150, len(a["said"])
-    show(strip, mosaic(enlarge(tiles.reshape(-1, *tiles.shape[2:]).astype(np.float32), size), pairs, gap=gap))
+    show(
+        strip,
+        mosaic(
+            enlarge(tiles.reshape(-1, *tiles.shape[2:]).astype(np.float32), size), pairs, gap=gap
+        ),
+    )
     for n, text in enumerate(("shape of", "in the style of", "painted")):
-        strip.text(-8, n * (size + gap) + size / 2, text, rotation=90, ha="right", va="center", fontsize=8)
+        strip.text(
+            -8, n * (size + gap) + size / 2, text, rotation=90, ha="right", va="center", fontsize=8
+        )
     for n, said in enumerate(a["said"]):
-        strip.text(n * (size + gap) + size / 2, 3 * (size + gap) + 4, f"decided:\n{said}", ha="center", va="top", fontsize=8)
+        strip.text(
+            n * (size + gap) + size / 2,
+            3 * (size + gap) + 4,
+            f"decided:\n{said}",
+            ha="center",
+            va="top",
+            fontsize=8,
+        )
     conflict = m["cue conflict"]
     texture, shape = conflict["decisions for texture, for shape"]
     strip.set_title(
         f"Cues at odds: of {conflict['pairs']} images {texture} are decided for the texture, {shape} for the shape, "
         f"{conflict['pairs'] - texture - shape} for neither"
-        + ("\ntexture share {:.0f} %, {:.0f} to {:.0f}".format(*conflict["texture share, %"]) if texture + shape else "")
+        + (
+            "\ntexture share {:.0f} %, {:.0f} to {:.0f}".format(*conflict["texture share, %"])
+            if texture + shape
+            else ""
+        )
     )
     return {"parts_shape_texture.jpg": figure}

@@ -38,15 +38,27 @@ def compute(ctx) -> Result:
     chosen = choose(ctx)
     if not chosen:
         return Result(
-            {}, {}, "not run", n=0, note="The corpus has none of the annotated polar bears; give ImageNet with --data."
+            {},
+            {},
+            "not run",
+            n=0,
+            note="The corpus has none of the annotated polar bears; give ImageNet with --data.",
         )
     target, arrays, measured = ctx.model.wnids.index(config["wnid"]), {}, {}
     for number, (name, x, boxes) in enumerate(chosen):
         o = zfnet.occlude(
-            ctx.model, x, target, size=config["size"], stride=config["stride"], fill=config["fill"], progress=ctx.progress
+            ctx.model,
+            x,
+            target,
+            size=config["size"],
+            stride=config["stride"],
+            fill=config["fill"],
+            progress=ctx.progress,
         )
         base = o.baseline
-        arrays |= {f"{number}.{key}": getattr(o, key).cpu().numpy() for key in ("logit", "probability")}
+        arrays |= {
+            f"{number}.{key}": getattr(o, key).cpu().numpy() for key in ("logit", "probability")
+        }
         arrays[f"{number}.x"] = x.cpu().numpy()
         arrays[f"{number}.boxes"] = np.array([box for found in boxes.values() for box in found])
         arrays[f"{number}.kinds"] = np.array([kind for kind, found in boxes.items() for _ in found])
@@ -54,7 +66,9 @@ def compute(ctx) -> Result:
         for kind, positions in where(o.boxes, boxes).items():
             if positions.any():
                 falls["logit"][kind] = float((base.logit - o.logit).cpu()[positions].mean())
-                falls["probability"][kind] = float((base.probability - o.probability).cpu()[positions].mean())
+                falls["probability"][kind] = float(
+                    (base.probability - o.probability).cpu()[positions].mean()
+                )
         measured[name] = {
             "predicted": classes[int(base.label)], "logit": float(base.logit), "probability": float(base.probability),
             "mean fall of the logit": falls["logit"], "mean fall of the probability": falls["probability"],
@@ -66,14 +80,22 @@ def compute(ctx) -> Result:
         "whose class is most probable. A position counts for the kind of box that it covers most, if it covers half of it (or "
         "half of the occluder is in it); 'elsewhere' touches no box."
     )
-    summary = {kind: mean_over([row["mean fall of the logit"] for row in measured.values()], kind) for kind in KINDS}
-    measured["mean fall of the logit over the images"] = {kind: value for kind, value in summary.items() if value is not None}
+    summary = {
+        kind: mean_over([row["mean fall of the logit"] for row in measured.values()], kind)
+        for kind in KINDS
+    }
+    measured["mean fall of the logit over the images"] = {
+        kind: value for kind, value in summary.items() if value is not None
+    }
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(chosen), note=note)
 
 
 def choose(ctx) -> list[tuple[str, torch.Tensor, dict]]:
     """The annotated images of the corpus, as (name, x, boxes): those with snow first, then by the probability of the class."""
-    wnid, places = FIGURE.config["wnid"], {name.split("/")[-1]: i for i, name in enumerate(ctx.images.names)}
+    wnid, places = (
+        FIGURE.config["wnid"],
+        {name.split("/")[-1]: i for i, name in enumerate(ctx.images.names)},
+    )
     if wnid not in ctx.model.wnids:
         return []
     found = []
@@ -94,14 +116,24 @@ def judge(falls: list[dict[str, float]]) -> tuple[dict[str, str], str]:
     """The claims as counts of images in which they hold: reproduced if all do everywhere, partial if in most of the cases."""
     tests = {
         "covering the face lowers the logit, more than elsewhere": [
-            fall["face"] > max(0.0, fall["elsewhere"]) for fall in falls if {"face", "elsewhere"} <= fall.keys()
+            fall["face"] > max(0.0, fall["elsewhere"])
+            for fall in falls
+            if {"face", "elsewhere"} <= fall.keys()
         ],
         "covering the fur lowers the logit, more than elsewhere": [
-            fall["fur"] > max(0.0, fall["elsewhere"]) for fall in falls if {"fur", "elsewhere"} <= fall.keys()
+            fall["fur"] > max(0.0, fall["elsewhere"])
+            for fall in falls
+            if {"fur", "elsewhere"} <= fall.keys()
         ],
-        "the face costs more than the fur": [fall["face"] > fall["fur"] for fall in falls if {"face", "fur"} <= fall.keys()],
-        "the face costs more than the snow": [fall["face"] > fall["snow"] for fall in falls if {"face", "snow"} <= fall.keys()],
-        "the fur costs more than the snow": [fall["fur"] > fall["snow"] for fall in falls if {"fur", "snow"} <= fall.keys()],
+        "the face costs more than the fur": [
+            fall["face"] > fall["fur"] for fall in falls if {"face", "fur"} <= fall.keys()
+        ],
+        "the face costs more than the snow": [
+            fall["face"] > fall["snow"] for fall in falls if {"face", "snow"} <= fall.keys()
+        ],
+        "the fur costs more than the snow": [
+            fall["fur"] > fall["snow"] for fall in falls if {"fur", "snow"} <= fall.keys()
+        ],
     }
     claims = {claim: f"{sum(held)} of {len(held)}" for claim, held in tests.items() if held}
     if not all(tests.values()):
@@ -116,14 +148,23 @@ def draw(result: Result):
     names = [name for name in result.measured if name.endswith(".JPEG")]
     figure = new_figure(11.6, 2.45 * len(names))
     grid = figure.subplots(len(names), 4, squeeze=False, width_ratios=(1, 1.2, 1.2, 1.25))
-    widest = max(max(map(abs, result.measured[name]["mean fall of the logit"].values())) for name in names)
+    widest = max(
+        max(map(abs, result.measured[name]["mean fall of the logit"].values())) for name in names
+    )
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
         row, a = (
             result.measured[name],
-            {k: result.arrays[f"{number}.{k}"] for k in ("x", "logit", "probability", "boxes", "kinds")},
+            {
+                k: result.arrays[f"{number}.{k}"]
+                for k in ("x", "logit", "probability", "boxes", "kinds")
+            },
         )
         known = "ice bear" in row["predicted"] or "polar bear" in row["predicted"]
-        show(axes[0], photograph(a["x"])[0], "taken for a polar bear" if known else f"taken for: {row['predicted']}")
+        show(
+            axes[0],
+            photograph(a["x"])[0],
+            "taken for a polar bear" if known else f"taken for: {row['predicted']}",
+        )
         for kind, box in zip(a["kinds"], a["boxes"], strict=True):
             rectangle(axes[0], box, KINDS[kind], linewidth=1.4)
         heat(axes[1], a["logit"], f"logit under the square ({row['logit']:.1f} uncovered)")
@@ -134,6 +175,8 @@ def draw(result: Result):
         kinds = [kind for kind in KINDS if kind in falls]
         axes[3].barh(kinds, [falls[kind] for kind in kinds], color=[KINDS[kind] for kind in kinds])
         axes[3].axvline(0, color="black", linewidth=0.8)
-        axes[3].set(xlim=(-0.35 * widest, 1.1 * widest), title="mean fall of the logit where covered")
+        axes[3].set(
+            xlim=(-0.35 * widest, 1.1 * widest), title="mean fall of the logit where covered"
+        )
         axes[3].invert_yaxis()
     return {"polar_bear.jpg": figure}

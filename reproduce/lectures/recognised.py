@@ -46,7 +46,9 @@ def recognise(ctx, batch: int = 100) -> Recognised:
         return {}
 
     key = digest("recognised", model.info["sha256"], images.digest)
-    kept = cached_array(f"recognised-{key[:20]}", (len(images), 2 * sum(widths)), fill)[0].view(np.float16)
+    kept = cached_array(f"recognised-{key[:20]}", (len(images), 2 * sum(widths)), fill)[0].view(
+        np.float16
+    )
     logits, codes = np.split(np.asarray(kept, dtype=np.float32), [widths[0]], 1)
     return Recognised(torch.from_numpy(logits).softmax(1).numpy(), codes, images.labels)
 
@@ -57,4 +59,9 @@ def training_images(ctx) -> np.ndarray | None:
     train = (train.parent if train.name == "val" else train) / "train"
     if not ctx.data or not train.is_dir():
         return None
-    return np.array([len(list((train / wnid).iterdir())) if (train / wnid).is_dir() else 0 for wnid in ctx.model.wnids])
+    return np.array(
+        [
+            len(list((train / wnid).iterdir())) if (train / wnid).is_dir() else 0
+            for wnid in ctx.model.wnids
+        ]
+    )

@@ -35,20 +35,36 @@ FIGURE = Figure(
 
 def compute(ctx) -> Result:
     config = FIGURE.config
-    contents = torch.cat([zfnet.preprocess(zfnet.photograph(name)) for name in config["contents"]]).to(ctx.device)
-    styles = {name: zfnet.preprocess(zfnet.photograph(name)).to(ctx.device) for name in config["styles"]}
+    contents = torch.cat(
+        [zfnet.preprocess(zfnet.photograph(name)) for name in config["contents"]]
+    ).to(ctx.device)
+    styles = {
+        name: zfnet.preprocess(zfnet.photograph(name)).to(ctx.device) for name in config["styles"]
+    }
     styles |= surest(ctx, config["wnids"])
-    options = {key: config[key] for key in ("content_layer", "weight", "variation", "steps", "rate")}
-    arrays = {"contents": contents.cpu().numpy(), "styles": torch.cat(list(styles.values())).cpu().numpy()}
+    options = {
+        key: config[key] for key in ("content_layer", "weight", "variation", "steps", "rate")
+    }
+    arrays = {
+        "contents": contents.cpu().numpy(),
+        "styles": torch.cat(list(styles.values())).cpu().numpy(),
+    }
     before = zfnet.trace(ctx.model, contents, until=LAYERS[-1])
     measured: dict = {}
     for number, (name, style) in enumerate(styles.items()):
-        s = style_transfer(ctx.model, contents, style, **options, batch=len(contents), progress=ctx.progress)
+        s = style_transfer(
+            ctx.model, contents, style, **options, batch=len(contents), progress=ctx.progress
+        )
         goal = zfnet.trace(ctx.model, style, until=LAYERS[-1])
         unpainted = {layer: relative(gram(before[layer]), gram(goal[layer])) for layer in LAYERS}
         codes = zfnet.trace(ctx.model, s.pixels, until=LAYERS[-1])[config["content_layer"]]
-        nearest = torch.cdist(codes.flatten(1), before[config["content_layer"]].flatten(1)).argmin(1)
-        arrays |= {f"{number}.pixels": s.pixels.cpu().numpy(), f"{number}.history": s.history.cpu().numpy()}
+        nearest = torch.cdist(codes.flatten(1), before[config["content_layer"]].flatten(1)).argmin(
+            1
+        )
+        arrays |= {
+            f"{number}.pixels": s.pixels.cpu().numpy(),
+            f"{number}.history": s.history.cpu().numpy(),
+        }
         arrays |= {f"{number}.{layer}": s.style[layer].cpu().numpy() for layer in LAYERS}
         measured[name] = {
             "distance of the content": by_content(s.content),
@@ -58,7 +74,11 @@ def compute(ctx) -> Result:
             },
             "content is the nearest": int((nearest.cpu() == torch.arange(len(contents))).sum()),
             "taken for": dict(
-                zip(config["contents"], (ctx.model.classes[i] for i in ctx.model(s.pixels).argmax(1).tolist()), strict=True)
+                zip(
+                    config["contents"],
+                    (ctx.model.classes[i] for i in ctx.model(s.pixels).argmax(1).tolist()),
+                    strict=True,
+                )
             ),
         }
     arrays["names"] = np.array(list(styles))
@@ -69,7 +89,9 @@ def compute(ctx) -> Result:
         "code, or the style's Gram matrix; 'nearest' counts contents whose code is nearer to the result's than the others'. "
         "Left in the picture is the mean over the layers of the distance from the style."
     )
-    return Result(arrays, measured | {"claims": claims}, found, n=len(contents) * len(styles), note=note)
+    return Result(
+        arrays, measured | {"claims": claims}, found, n=len(contents) * len(styles), note=note
+    )
 
 
 def by_content(values: torch.Tensor) -> dict[str, float]:
@@ -79,13 +101,21 @@ def by_content(values: torch.Tensor) -> dict[str, float]:
 def judge(rows: list[dict], contents: int) -> tuple[dict[str, str], str]:
     """Whether the style is met in each layer, on average over styles, and whether each content is still the nearest one."""
     near = FIGURE.config["near"]
-    left = {layer: [row["left of the content image's distance from the style"][layer] for row in rows] for layer in LAYERS}
+    left = {
+        layer: [row["left of the content image's distance from the style"][layer] for row in rows]
+        for layer in LAYERS
+    }
     held = {
-        f"less than {near} of the distance from the style is left in {layer}": sum(values) / len(values) < near
+        f"less than {near} of the distance from the style is left in {layer}": sum(values)
+        / len(values)
+        < near
         for layer, values in left.items()
     }
     kept = sum(row["content is the nearest"] for row in rows)
-    return verdict(held | {"in nine of ten the content's code is the nearest": kept >= 0.9 * contents * len(rows)})
+    return verdict(
+        held
+        | {"in nine of ten the content's code is the nearest": kept >= 0.9 * contents * len(rows)}
+    )
 
 
 def draw(result: Result):
@@ -98,7 +128,9 @@ def draw(result: Result):
         show(grid[0, column + 1], photograph(a["styles"][column : column + 1])[0], f"style: {name}")
         for row in range(contents):
             left = f"{100 * np.mean([a[f'{column}.{layer}'][row] for layer in LAYERS]):.0f} % off the style"
-            show(grid[row + 1, column + 1], photograph(a[f"{column}.pixels"][row : row + 1])[0], left)
+            show(
+                grid[row + 1, column + 1], photograph(a[f"{column}.pixels"][row : row + 1])[0], left
+            )
     for row, name in enumerate(FIGURE.config["contents"]):
         show(grid[row + 1, 0], photograph(a["contents"][row : row + 1])[0], f"content: {name}")
     return {"style_transfer.jpg": figure}

@@ -35,7 +35,9 @@ FIGURE = Figure(
 
 def compute(ctx) -> Result:
     config = FIGURE.config
-    sources = {name: zfnet.preprocess(zfnet.photograph(name)).to(ctx.device) for name in config["textures"]}
+    sources = {
+        name: zfnet.preprocess(zfnet.photograph(name)).to(ctx.device) for name in config["textures"]
+    }
     sources |= surest(ctx, config["wnids"])
     x = torch.cat(list(sources.values()))
     generator = torch.Generator().manual_seed(FIGURE.seed)
@@ -47,10 +49,21 @@ def compute(ctx) -> Result:
     place: dict[str, float] = {}
     options = {key: config[key] for key in ("steps", "rate", "variation")}
     for n in range(1, len(LAYERS) + 1):
-        t = style_transfer(ctx.model, None, x, style_layers=LAYERS[:n], start=start, **options, progress=ctx.progress)
+        t = style_transfer(
+            ctx.model,
+            None,
+            x,
+            style_layers=LAYERS[:n],
+            start=start,
+            **options,
+            progress=ctx.progress,
+        )
         arrays[f"{up_to(n)}.pixels"] = t.pixels.cpu().numpy()
         found = grams(ctx.model, t.pixels)
-        left[up_to(n)] = {layer: float((relative(found[layer], goal[layer]) / far[layer]).mean()) for layer in LAYERS}
+        left[up_to(n)] = {
+            layer: float((relative(found[layer], goal[layer]) / far[layer]).mean())
+            for layer in LAYERS
+        }
         same = rank_correlation(*(images.mean(1).flatten(1).double() for images in (t.pixels, x)))
         place[up_to(n)] = float(same.abs().max())
     asked = {layer: left[up_to(n)][layer] for n, layer in enumerate(LAYERS, 1)}
@@ -88,7 +101,15 @@ def draw(result: Result):
     grid = figure.subplots(len(a["names"]), len(columns), squeeze=False)
     for row, (name, panels) in enumerate(zip(a["names"], grid, strict=True)):
         for panel, column in zip(panels, columns, strict=True):
-            title = "the picture" if column == "sources" else f"layers 1 to {column[-8]}" if " to " in column else "layer 1"
+            title = (
+                "the picture"
+                if column == "sources"
+                else f"layers 1 to {column[-8]}"
+                if " to " in column
+                else "layer 1"
+            )
             show(panel, photograph(a[column][row : row + 1])[0], title if row == 0 else "")
-        panels[0].text(-8, a["sources"].shape[-1] / 2, name, rotation=90, ha="right", va="center", fontsize=9)
+        panels[0].text(
+            -8, a["sources"].shape[-1] / 2, name, rotation=90, ha="right", va="center", fontsize=9
+        )
     return {"textures.jpg": figure}

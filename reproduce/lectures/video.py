@@ -26,7 +26,13 @@ FIGURE = Figure(
     inputs=("model",),
     seed=35,
     budget=6,
-    config={"photograph": PHOTOGRAPH, "frames": 12, "window": 300, "method": "grad_cam", "drawn": 208},
+    config={
+        "photograph": PHOTOGRAPH,
+        "frames": 12,
+        "window": 300,
+        "method": "grad_cam",
+        "drawn": 208,
+    },
     files=("../paper/fig7_boxes.yaml",),
 )
 
@@ -36,18 +42,26 @@ def compute(ctx) -> Result:
     photo = zfnet.photograph(PHOTOGRAPH)
     (row, column), wnid = cup(photo.size)
     side, count = config["window"], config["frames"]
-    free = np.array([photo.height - side, photo.width - side])  # how far the window can move down, and across
+    free = np.array(
+        [photo.height - side, photo.width - side]
+    )  # how far the window can move down, and across
     reach = np.minimum(free, side // 2) / 2  # so that the cup stays in it
     angle = 2 * np.pi * np.arange(count) / count
-    corner = (free / 2 + reach * np.stack([np.sin(angle), np.cos(angle)], 1)).round().astype(int)  # (N, 2)
-    x = torch.cat([zfnet.preprocess(photo.crop((c, r, c + side, r + side))) for r, c in corner.tolist()]).to(ctx.device)
+    corner = (
+        (free / 2 + reach * np.stack([np.sin(angle), np.cos(angle)], 1)).round().astype(int)
+    )  # (N, 2)
+    x = torch.cat(
+        [zfnet.preprocess(photo.crop((c, r, c + side, r + side))) for r, c in corner.tolist()]
+    ).to(ctx.device)
     # The network sees the middle 224 of 256 pixels of the window.
     true = ((np.array([row, column]) - corner) / side * 256 - 16).astype(np.float32)  # (N, 2)
     probability = ctx.model(x).softmax(1)
     target = ctx.model.wnids.index(wnid)
     map = zfnet.explain(ctx.model, x, config["method"], target).map.cpu()
     found = centre_of_mass(map).numpy()
-    slopes = {name: slope(true[:, axis], found[:, axis]) for axis, name in enumerate(("down", "across"))}
+    slopes = {
+        name: slope(true[:, axis], found[:, axis]) for axis, name in enumerate(("down", "across"))
+    }
     measured = {
         "frames": count, "class": ctx.model.classes[target], "its probability, least and most": [
             float(probability[:, target].min()), float(probability[:, target].max())
@@ -57,13 +71,17 @@ def compute(ctx) -> Result:
         "correlation": {n: float(np.corrcoef(true[:, i], found[:, i])[0, 1]) for i, n in enumerate(("down", "across"))},
         "distance to the middle of the cup, pixels": float(np.linalg.norm(found - true, axis=1).mean()),
     }  # fmt: skip
-    claims, outcome = verdict({f"moves with the photograph {name}": above(s) for name, s in slopes.items()})
+    claims, outcome = verdict(
+        {f"moves with the photograph {name}": above(s) for name, s in slopes.items()}
+    )
     note = (
         "A slope is 0 if the map stays, 1 if it follows; 95 % intervals by bootstrap over frames. The colours of all frames "
         "have one scale."
     )
     arrays = {"x": x.cpu().numpy(), "map": map.numpy(), "true": true, "found": found}
-    return Result(arrays, measured | {"claims": claims}, outcome, n=count, note=note, scale="samples")
+    return Result(
+        arrays, measured | {"claims": claims}, outcome, n=count, note=note, scale="samples"
+    )
 
 
 def cup(size: tuple[int, int]) -> tuple[tuple[float, float], str]:
@@ -72,7 +90,9 @@ def cup(size: tuple[int, int]) -> tuple[tuple[float, float], str]:
     (row,) = [row for row in rows if PHOTOGRAPH in row["images"]]
     top, left, bottom, right = row["images"][PHOTOGRAPH]["cup"][0]
     short = min(size)  # the annotated view is the middle 224 of 256 pixels of the middle square
-    middle = (np.array([top + bottom, left + right]) / 2 + 16) / 256 * short + (np.array(size[::-1]) - short) / 2
+    middle = (np.array([top + bottom, left + right]) / 2 + 16) / 256 * short + (
+        np.array(size[::-1]) - short
+    ) / 2
     return (float(middle[0]), float(middle[1])), row["wnid"]
 
 
@@ -96,7 +116,12 @@ def slope(true: np.ndarray, found: np.ndarray) -> list[float]:
 
 def draw(result: Result):
     side = FIGURE.config["drawn"]
-    frames = moving_maps(result.arrays["x"], attribution_image(result.arrays["map"], together=True)[0])
+    frames = moving_maps(
+        result.arrays["x"], attribution_image(result.arrays["map"], together=True)[0]
+    )
     half = result.arrays["x"].shape[-1]
-    both = [enlarge(part.astype(np.float32), side) for part in (frames[:, :, :half], frames[:, :, -half:])]
+    both = [
+        enlarge(part.astype(np.float32), side)
+        for part in (frames[:, :, :half], frames[:, :, -half:])
+    ]
     return {"video.gif": np.concatenate(both, 2).round().clip(0, 255).astype(np.uint8)}

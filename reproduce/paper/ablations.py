@@ -46,7 +46,11 @@ ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes o
 NO_TREE = "No tree of images to train on; give ImageNet or a part of it with --data."
 VERSION = 4  # of what a row holds, to be raised when that changes
 KEEP = 240.0  # seconds between two states of a training: writing up to 1 GB takes as long as an epoch on a GPU
-ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # the networks of Table 2, whose probabilities are kept
+ENSEMBLE = (
+    "AlexNet",
+    "ZFNet",
+    f"ZFNet, {WIDE}",
+)  # the networks of Table 2, whose probabilities are kept
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ PLANS = {  # --scale; `paper` is the recipe of configs/imagenet.yaml, the others
         minutes=0, views=1,
     ),
 }  # fmt: skip
-SETTINGS = {"plans": {scale: asdict(plan) for scale, plan in PLANS.items()}, "rows": ROWS}  # part of the figures' config
+SETTINGS = {
+    "plans": {scale: asdict(plan) for scale, plan in PLANS.items()},
+    "rows": ROWS,
+}  # part of the figures' config
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,19 +157,35 @@ def load(ctx: Context, plan: Plan, split: str) -> Images:
 def trained(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed: int) -> Row:
     """A row: read from the cache, else trained, or its training continued. `images` are of "train" and "val"."""
     config = recipe(plan, name, seed)
-    key = digest(json.dumps(to_dict(config)), plan.views, images["train"].digest, images["val"].digest, VERSION)
+    key = digest(
+        json.dumps(to_dict(config)),
+        plan.views,
+        images["train"].digest,
+        images["val"].digest,
+        VERSION,
+    )
     folder = cache_dir() / f"row-{key[:20]}"
     path = folder.with_suffix(".npz")
     if not path.exists():
         diverged = trained_in(folder, config, images, ctx.device)
-        arrays, about = lost(plan, images, folder) if diverged else _measure(ctx, plan, images, name, folder)
+        arrays, about = (
+            lost(plan, images, folder) if diverged else _measure(ctx, plan, images, name, folder)
+        )
         precision = resolve_precision(config, torch.device(ctx.device)).precision
-        about |= {"name": name, "plan": asdict(plan), "diverged": diverged, "precision": precision, **environment(ctx.device)}
+        about |= {
+            "name": name,
+            "plan": asdict(plan),
+            "diverged": diverged,
+            "precision": precision,
+            **environment(ctx.device),
+        }
         keep(path, about=np.array(json.dumps(about)), **arrays)
         shutil.rmtree(folder)  # up to 2 GB of weights and momenta, which no figure reads
     with np.load(path, allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
-        return Row(**{name: file[name] for name in ("rank", "known", "probability", "label")}, about=about)
+        return Row(
+            **{name: file[name] for name in ("rank", "known", "probability", "label")}, about=about
+        )
 
 
 def trained_in(folder: Path, config: Config, images: dict[str, Images], device: str) -> str:
@@ -170,7 +193,14 @@ def trained_in(folder: Path, config: Config, images: dict[str, Images], device: 
     resume = (folder / "state.safetensors").exists()
     with torch.enable_grad():
         try:
-            train(config, lambda split, side: images[split], folder, resume=resume, device=device, keep_every=KEEP)
+            train(
+                config,
+                lambda split, side: images[split],
+                folder,
+                resume=resume,
+                device=device,
+                keep_every=KEEP,
+            )
         except DivergedError as error:
             return str(error).partition(";")[0]
     return ""
@@ -187,7 +217,11 @@ def lost(plan: Plan, images: dict[str, Images], folder: Path) -> tuple[dict[str,
     val, epoch = images["val"], trained_on(plan, images["train"])
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     seconds = sum(len(epoch) // plan.batch * plan.batch / line["images_per_second"] for line in log)
-    n, classes, about = len(val), len(val.classes), {"epochs": len(log), "log": log, "seconds": seconds}
+    n, classes, about = (
+        len(val),
+        len(val.classes),
+        {"epochs": len(log), "log": log, "seconds": seconds},
+    )
     probability = np.full((n, classes), 1 / classes, dtype=np.float32)
     rank, known = np.full(n, classes + 5), np.full(min(n, len(epoch)), classes + 5)
     return {"rank": rank, "known": known, "probability": probability, "label": val.labels}, about
@@ -237,7 +271,10 @@ def paper_scale(row: Row, size: int) -> str:
     if not speed:
         return "ZFNet finished no epoch, by which the paper's scale could be timed."
     with torch.device("meta"):
-        work, paper = (sum(layer.macs for layer in zfnet.describe(zfnet.zfnet(1000, size=n))) for n in (size, 224))
+        work, paper = (
+            sum(layer.macs for layer in zfnet.describe(zfnet.zfnet(1000, size=n)))
+            for n in (size, 224)
+        )
     hours = 70 * 1.28e6 / speed / 3600 * paper / work
     return (
         f"The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet {hours:,.0f} h: the {speed:.0f} images/s "
@@ -247,7 +284,11 @@ def paper_scale(row: Row, size: int) -> str:
 
 def diverged(rows: dict[str, list[Row]]) -> dict[str, str]:
     """Where the trainings ended that diverged, by row and seed."""
-    found = {f"{name}, seed {seed}": row.about["diverged"] for name, of in rows.items() for seed, row in enumerate(of)}
+    found = {
+        f"{name}, seed {seed}": row.about["diverged"]
+        for name, of in rows.items()
+        for seed, row in enumerate(of)
+    }
     return {name: where for name, where in found.items() if where}
 
 

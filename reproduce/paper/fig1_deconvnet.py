@@ -35,16 +35,22 @@ def compute(ctx) -> Result:
     shared = {name: share_of_shared(switches) for name, switches in t.switches.items()}
     strongest = t["conv5"].amax((2, 3)).argmax(1)
     right, wrong = (
-        zfnet.project(ctx.model, x, "conv5", strongest, collision=c).pixels.flatten(1) for c in ("sum", "overwrite")
+        zfnet.project(ctx.model, x, "conv5", strongest, collision=c).pixels.flatten(1)
+        for c in ("sum", "overwrite")
     )
     alike = F.cosine_similarity(right, wrong)
     measured = {
         "pooled cells that share a switch": shared,
-        "cosine of overwriting with summing, conv5 projections": {"mean": float(alike.mean()), "lowest": float(alike.min())},
+        "cosine of overwriting with summing, conv5 projections": {
+            "mean": float(alike.mean()),
+            "lowest": float(alike.min()),
+        },
         "projections changed by overwriting": float((alike < 0.999).float().mean()),
     }
     arrays = example(ctx.model, x[:1])
-    kept = {how: float(arrays[how].sum() / arrays["signal"].sum()) for how in ("summed", "overwritten")}
+    kept = {
+        how: float(arrays[how].sum() / arrays["signal"].sum()) for how in ("summed", "overwritten")
+    }
     measured["share of the drawn signal that is kept"] = kept
     summing_matters = min(shared.values()) > 0.01 and float(alike.mean()) < 0.99
     verdict = "reproduced" if np.isclose(kept["summed"], 1) and summing_matters else "differs"
@@ -74,7 +80,9 @@ def example(model, x) -> dict[str, np.ndarray]:
     strongest = int(t["conv5"].flatten().argmax())
     seed = torch.zeros_like(t["conv5"]).flatten()
     seed[strongest] = t["conv5"].flatten()[strongest]
-    signal = backproject(t, seed.view_as(t["conv5"]), until="pool1")[0]  # (96, 55, 55), what pool1 has to unpool
+    signal = backproject(t, seed.view_as(t["conv5"]), until="pool1")[
+        0
+    ]  # (96, 55, 55), what pool1 has to unpool
     maps, pooled, switches = t["conv1"][0], t["pool1"][0], t.switches["pool1"][0]
 
     def regions(values):  # every 3 x 3 block of pooled cells: (C, 53, 53, 9)
@@ -82,20 +90,32 @@ def example(model, x) -> dict[str, np.ndarray]:
 
     blocks = regions(signal.relu())
     owner = regions(switches)
-    pairs = (owner[..., :, None] == owner[..., None, :]) & (blocks[..., :, None] > 0) & (blocks[..., None, :] > 0)
+    pairs = (
+        (owner[..., :, None] == owner[..., None, :])
+        & (blocks[..., :, None] > 0)
+        & (blocks[..., None, :] > 0)
+    )
     shared = pairs.flatten(3).sum(3) > (blocks > 0).sum(3)  # more pairs than each cell with itself
-    score = torch.where(shared, (blocks > 0).sum(3) + blocks.sum(3) / blocks.sum(3).max(), torch.zeros(()))
+    score = torch.where(
+        shared, (blocks > 0).sum(3) + blocks.sum(3) / blocks.sum(3).max(), torch.zeros(())
+    )
     channel, r, c = (int(i) for i in torch.unravel_index(score.argmax(), score.shape))
 
-    below, above = (slice(2 * r, 2 * r + CELLS), slice(2 * c, 2 * c + CELLS)), (slice(r, r + 3), slice(c, c + 3))
+    below, above = (
+        (slice(2 * r, 2 * r + CELLS), slice(2 * c, 2 * c + CELLS)),
+        (slice(r, r + 3), slice(c, c + 3)),
+    )
     width = maps.shape[2]
     place = switches[channel][above]
-    local = (place // width - 2 * r) * CELLS + place % width - 2 * c  # the switches, within the region
+    local = (
+        (place // width - 2 * r) * CELLS + place % width - 2 * c
+    )  # the switches, within the region
     down = signal[channel][above]
     down = (100 * down / down.max()).round() / 100  # as it is drawn: the drawn numbers add up
     pool = next(step.module for step in t.steps if step.name == "pool1")
     summed, overwritten = (
-        unpool(down[None, None], local[None, None], (CELLS, CELLS), pool, how)[0, 0] for how in ("sum", "overwrite")
+        unpool(down[None, None], local[None, None], (CELLS, CELLS), pool, how)[0, 0]
+        for how in ("sum", "overwrite")
     )
     found = {
         "region": maps[channel][below], "pooled": pooled[channel][above], "switches": local,
@@ -110,20 +130,54 @@ def draw(result: Result):
     diagram(upper.subplots())
     a = result.arrays
     axes = lower.subplots(1, 5, width_ratios=(7, 4, 4, 7, 7))
-    colours = {s: f"C{i}" for i, s in enumerate(sorted({int(v) for v in a["switches"].flat if (a["switches"] == v).sum() > 1}))}
-    grid(axes[0], a["region"], "1. a region of a conv1 map, and\nthe maxima of its 3 x 3 windows", colours, a["switches"])
+    colours = {
+        s: f"C{i}"
+        for i, s in enumerate(
+            sorted({int(v) for v in a["switches"].flat if (a["switches"] == v).sum() > 1})
+        )
+    }
+    grid(
+        axes[0],
+        a["region"],
+        "1. a region of a conv1 map, and\nthe maxima of its 3 x 3 windows",
+        colours,
+        a["switches"],
+    )
     grid(axes[1], a["pooled"], "2. max pooled,\nwith switches", colours, cell=a["switches"])
     top = a["summed"].max()  # signals are in one grey scale
-    grid(axes[2], a["signal"], "3. signal from above\n(largest = 1)", colours, cell=a["switches"], top=top)
-    grid(axes[3], a["summed"], "4. unpooled at the switches:\nshared ones add", colours, a["switches"], top=top)
-    grid(axes[4], a["overwritten"], "the same by overwriting:\nsignal is lost", colours, a["switches"], top=top)
+    grid(
+        axes[2],
+        a["signal"],
+        "3. signal from above\n(largest = 1)",
+        colours,
+        cell=a["switches"],
+        top=top,
+    )
+    grid(
+        axes[3],
+        a["summed"],
+        "4. unpooled at the switches:\nshared ones add",
+        colours,
+        a["switches"],
+        top=top,
+    )
+    grid(
+        axes[4],
+        a["overwritten"],
+        "the same by overwriting:\nsignal is lost",
+        colours,
+        a["switches"],
+        top=top,
+    )
     return {"fig1.png": figure}
 
 
 def grid(axes, values, title, colours, switches=None, cell=None, top=None):
     """Numbers on squares; a frame marks a switch, a coloured one a switch that several windows share."""
     n = len(values)
-    axes.imshow(values, cmap="Greys", vmin=0, vmax=1.6 * (values.max() if top is None else top) or 1)
+    axes.imshow(
+        values, cmap="Greys", vmin=0, vmax=1.6 * (values.max() if top is None else top) or 1
+    )
     for r in range(n):
         for c in range(n):
             size = 7 if n > 3 else 8
@@ -138,11 +192,22 @@ def grid(axes, values, title, colours, switches=None, cell=None, top=None):
             )
             flat = r * n + c
             marked = switches is not None and (switches == flat).any()
-            colour = colours.get(flat, "0.25") if marked else colours.get(int(cell[r, c])) if cell is not None else None
+            colour = (
+                colours.get(flat, "0.25")
+                if marked
+                else colours.get(int(cell[r, c]))
+                if cell is not None
+                else None
+            )
             if colour:
                 axes.add_patch(
                     shapes.Rectangle(
-                        (c - 0.44, r - 0.44), 0.88, 0.88, fill=False, edgecolor=colour, linewidth=2.2 if colour != "0.25" else 1
+                        (c - 0.44, r - 0.44),
+                        0.88,
+                        0.88,
+                        fill=False,
+                        edgecolor=colour,
+                        linewidth=2.2 if colour != "0.25" else 1,
                     )
                 )
     axes.set_title(title)
@@ -160,16 +225,26 @@ def diagram(axes):
     ):  # fmt: skip
         for level, text in enumerate(texts):
             box = shapes.FancyBboxPatch(
-                (x - 1.9, level - 0.27), 3.8, 0.54, boxstyle="round,pad=0.02", facecolor=colour, edgecolor="0.3"
+                (x - 1.9, level - 0.27),
+                3.8,
+                0.54,
+                boxstyle="round,pad=0.02",
+                facecolor=colour,
+                edgecolor="0.3",
             )
             axes.add_patch(box)
             axes.text(x, level, text, ha="center", va="center", fontsize=9)
         for level in range(len(texts) - 1):
             low, high = (x, level + 0.3), (x, level + 0.7)
             axes.annotate(
-                "", low if x == 2 else high, high if x == 2 else low, arrowprops={"arrowstyle": "-|>", "color": "0.2"}
+                "",
+                low if x == 2 else high,
+                high if x == 2 else low,
+                arrowprops={"arrowstyle": "-|>", "color": "0.2"},
             )
-    axes.annotate("", (3.95, 3), (6.05, 3), arrowprops={"arrowstyle": "-|>", "color": "C3", "linestyle": "--"})
+    axes.annotate(
+        "", (3.95, 3), (6.05, 3), arrowprops={"arrowstyle": "-|>", "color": "C3", "linestyle": "--"}
+    )
     axes.text(5, 3.12, "switches", ha="center", color="C3")
     axes.text(2, 4.55, "deconvnet", ha="center", weight="bold")
     axes.text(8, 4.55, "convnet", ha="center", weight="bold")

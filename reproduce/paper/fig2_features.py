@@ -41,7 +41,9 @@ COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}
 def compute(ctx) -> Result:
     model, images = ctx.model, ctx.images
     if len(images) < 9:
-        return Result({}, {}, "not run", n=len(images), note="The corpus has fewer than nine images.")
+        return Result(
+            {}, {}, "not run", n=len(images), note="The corpus has fewer than nine images."
+        )
     top = ctx.top
     generator = torch.Generator().manual_seed(FIGURE.seed)
     arrays: dict[str, np.ndarray] = {"conv1.filters": conv_weight(model, "conv1").numpy()}
@@ -57,12 +59,16 @@ def compute(ctx) -> Result:
         projections, patches = [], []
         for channel in chosen.tolist():
             x = images.batch(found.index[channel].clamp_min(0)).to(ctx.device)
-            p = zfnet.project(model, x, layer, torch.full((9,), channel), found.position[channel].to(ctx.device))
+            p = zfnet.project(
+                model, x, layer, torch.full((9,), channel), found.position[channel].to(ctx.device)
+            )
             projection, patch = patches_inside(p, x, field)
             projections.append(projection.cpu())
             patches.append(patch.cpu())
         arrays[f"{layer}.channels"] = chosen.numpy()
-        arrays[f"{layer}.projections"] = torch.stack(projections).numpy()  # (features, 9, 3, R, R) signed
+        arrays[f"{layer}.projections"] = torch.stack(
+            projections
+        ).numpy()  # (features, 9, 3, R, R) signed
         arrays[f"{layer}.patches"] = torch.stack(patches).numpy()  # the same, network inputs
         arrays[f"{layer}.activations"] = found.value[chosen].numpy()
         arrays[f"{layer}.images"] = found.index[chosen].numpy()
@@ -74,9 +80,15 @@ def compute(ctx) -> Result:
         return Result(arrays, measured, "not comparable", n=len(images), note=note)
     shuffled = np.random.default_rng(FIGURE.seed).permutation(images.labels)
     means, left_out = jackknife(labels)
-    measured["one class among the top nine, mean share"] = dict(zip(labels, means.tolist(), strict=True))
-    measured["its standard error"] = dict(zip(labels, standard_error(left_out).tolist(), strict=True))
-    measured["by chance (labels shuffled), conv5"] = float(purity(shuffled[top["conv5"].index]).mean())
+    measured["one class among the top nine, mean share"] = dict(
+        zip(labels, means.tolist(), strict=True)
+    )
+    measured["its standard error"] = dict(
+        zip(labels, standard_error(left_out).tolist(), strict=True)
+    )
+    measured["by chance (labels shuffled), conv5"] = float(
+        purity(shuffled[top["conv5"].index]).mean()
+    )
     per_class = len(images) / len(set(images.labels.tolist()))
     note = (
         "Features are drawn at random among those that nine images excite; a share of 1/9 is nine different classes. "
@@ -97,7 +109,9 @@ def jackknife(labels: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """
     classes = np.unique(np.concatenate([found.ravel() for found in labels.values()]))
     group = np.zeros(classes.max() + 1, dtype=int)
-    group[classes] = np.random.default_rng(FIGURE.seed).permutation(len(classes)) % min(GROUPS, len(classes))
+    group[classes] = np.random.default_rng(FIGURE.seed).permutation(len(classes)) % min(
+        GROUPS, len(classes)
+    )
 
     def mean_share(found: np.ndarray, kept: np.ndarray) -> float:
         found, kept = found[kept.any(1)], kept[kept.any(1)]
@@ -105,13 +119,18 @@ def jackknife(labels: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return float((same.max(1) / kept.sum(1)).mean())
 
     means = np.array([purity(found).mean() for found in labels.values()])
-    left_out = [[mean_share(found, group[found] != g) for found in labels.values()] for g in range(group.max() + 1)]
+    left_out = [
+        [mean_share(found, group[found] != g) for found in labels.values()]
+        for g in range(group.max() + 1)
+    ]
     return means, np.array(left_out)
 
 
 def standard_error(left_out: np.ndarray) -> np.ndarray:
     """Of what was computed G times, without a group each: (G, ...) -> (...) (the jackknife, Tukey 1958)."""
-    return np.sqrt((len(left_out) - 1) / len(left_out) * ((left_out - left_out.mean(0)) ** 2).sum(0))
+    return np.sqrt(
+        (len(left_out) - 1) / len(left_out) * ((left_out - left_out.mean(0)) ** 2).sum(0)
+    )
 
 
 def rises(means: np.ndarray, left_out: np.ndarray) -> dict[str, list[float]]:
@@ -130,7 +149,13 @@ def judge(rises: dict[str, list[float]]) -> tuple[dict[str, str], str]:
     if not np.isfinite([*rises.values()]).all():  # a layer has no features that nine images excite
         return {}, "not comparable"
     falls = [above(step) is False for step in rises.values()]
-    return verdict({MAIN: above(rises[WHOLE]), "it falls nowhere on the way, beyond the interval": not any(falls)}, MAIN)
+    return verdict(
+        {
+            MAIN: above(rises[WHOLE]),
+            "it falls nowhere on the way, beyond the interval": not any(falls),
+        },
+        MAIN,
+    )
 
 
 def draw(result: Result):
@@ -159,6 +184,8 @@ def draw(result: Result):
 
 def blocks(render, tiles: np.ndarray, side: int, columns: int) -> np.ndarray:
     """Nine tiles a feature as a 3 x 3 block, and the blocks in rows: (features, 9, 3, R, R) -> one image."""
-    features = [mosaic(enlarge(render(nine), side), 3, gap=1, background=0.6) for nine in tiles]  # patches may be white
+    features = [
+        mosaic(enlarge(render(nine), side), 3, gap=1, background=0.6) for nine in tiles
+    ]  # patches may be white
     framed = [np.pad(block, ((1, 1), (1, 1), (0, 0)), constant_values=0.6) for block in features]
     return mosaic(np.stack(framed), columns, gap=6)

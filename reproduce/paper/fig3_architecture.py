@@ -32,11 +32,16 @@ def compute(ctx) -> Result:
     rows = list(zfnet.describe(model))
     sizes = {row.name: " x ".join(map(str, (*row.shape[1:], row.shape[0]))) for row in rows}
     measured = {name: sizes[name] for name in FIGURE.paper}
-    measured |= {"parameters": sum(row.parameters for row in rows), "multiply-adds": sum(row.macs for row in rows)}
+    measured |= {
+        "parameters": sum(row.parameters for row in rows),
+        "multiply-adds": sum(row.macs for row in rows),
+    }
     arrays = {
         "name": np.array(["input", *(row.name for row in rows)]),
         "operation": np.array(["image", *(row.operation for row in rows)]),
-        "shape": np.array([(3, model.size, model.size), *((*row.shape, 1, 1)[:3] for row in rows)]),  # maps, height, width
+        "shape": np.array(
+            [(3, model.size, model.size), *((*row.shape, 1, 1)[:3] for row in rows)]
+        ),  # maps, height, width
     }
     same = all(measured[name] == size for name, size in FIGURE.paper.items())
     return Result(
@@ -52,29 +57,49 @@ def draw(result: Result):
     figure = new_figure(12.5, 3.6)
     axes = figure.subplots()
     x = 0.0
-    for i, (name, operation, (maps, side, _)) in enumerate(zip(*result.arrays.values(), strict=True)):
+    for i, (name, operation, (maps, side, _)) in enumerate(
+        zip(*result.arrays.values(), strict=True)
+    ):
         if not name.startswith(("input", "conv", "pool", "fc")):
             continue
         normalised = any(n.startswith("norm") for n in result.arrays["name"][i + 1 : i + 2])
-        text = operation.replace(", ", "\n").replace("fully connected", "dense") + ("\nthen normalised" if normalised else "")
+        text = operation.replace(", ", "\n").replace("fully connected", "dense") + (
+            "\nthen normalised" if normalised else ""
+        )
         if side > 1:
             edge = 2.5 * np.sqrt(side / 224)  # on a root scale, so that 6 can be seen beside 224
             depth = 0.08 * np.log2(maps)
             for shift in np.linspace(depth, 0, 4):
                 corner = (x + shift, 0.5 * shift - edge / 2)
                 axes.add_patch(
-                    shapes.Rectangle(corner, 0.5 * edge, edge, facecolor="#dfe8f5", edgecolor="#34507a", linewidth=0.9)
+                    shapes.Rectangle(
+                        corner,
+                        0.5 * edge,
+                        edge,
+                        facecolor="#dfe8f5",
+                        edgecolor="#34507a",
+                        linewidth=0.9,
+                    )
                 )
             width = 0.5 * edge + depth
         else:
             x += 0.25
-            axes.add_patch(shapes.Rectangle((x, -0.95), 0.22, 1.9, facecolor="#f5e7d8", edgecolor="#8a5a24", linewidth=0.9))
+            axes.add_patch(
+                shapes.Rectangle(
+                    (x, -0.95), 0.22, 1.9, facecolor="#f5e7d8", edgecolor="#8a5a24", linewidth=0.9
+                )
+            )
             width = 0.22
         axes.text(x + width / 2, 2.35, name, ha="center", weight="bold")
         axes.text(x + width / 2, 2.25, text, ha="center", va="top", fontsize=6, color="0.3")
         size = f"{side} x {side}\n{maps} maps" if side > 1 else f"{maps}\nunits"
         axes.text(x + width / 2, -1.75, size, ha="center", va="center", fontsize=7.5)
-        axes.annotate("", (x + width + 0.42, 0), (x + width + 0.1, 0), arrowprops={"arrowstyle": "->", "color": "0.4"})
+        axes.annotate(
+            "",
+            (x + width + 0.42, 0),
+            (x + width + 0.1, 0),
+            arrowprops={"arrowstyle": "->", "color": "0.4"},
+        )
         x += width + 0.52
     axes.text(x, 0, "softmax", va="center")
     axes.set(xlim=(-0.2, x + 0.9), ylim=(-2.1, 2.7), aspect="equal")

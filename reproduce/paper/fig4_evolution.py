@@ -29,7 +29,10 @@ FIGURE = Figure(
     seed=4,
     budget=3600,
     paper={"epochs shown": [1, 2, 5, 10, 20, 30, 40, 64]},
-    config={"features": 6, "images": {"paper": 0, "subset": 10_000, "smoke": 500}},  # searched; 0: all training images
+    config={
+        "features": 6,
+        "images": {"paper": 0, "subset": 10_000, "smoke": 500},
+    },  # searched; 0: all training images
     alone=True,
     scales=("paper", "subset", "smoke"),
 )
@@ -44,7 +47,9 @@ def compute(ctx) -> Result:
     epochs = sorted(snapshots)
     requested = ctx.requested_scale or "subset"
     model = zfnet.load(snapshots[epochs[0]])
-    if requested == "paper" and (model.info["training_images"] < 1_200_000 or epochs != FIGURE.paper["epochs shown"]):
+    if requested == "paper" and (
+        model.info["training_images"] < 1_200_000 or epochs != FIGURE.paper["epochs shown"]
+    ):
         note = f"--scale paper needs a run on all of ImageNet with snapshots of epochs {FIGURE.paper['epochs shown']}."
         return Result({}, {}, "not run", n=0, note=note, scale="smoke")
     images, tree = some_images(ctx, model, FIGURE.config["images"][requested])
@@ -59,17 +64,29 @@ def compute(ctx) -> Result:
         layers = conv_layers(chain(model, images.batch([0]).to(ctx.device)))
         top = zfnet.top_activations(model, images, layers, 1)
         for layer in layers:
-            filters.setdefault(layer, []).append(raw.get_submodule(layer).weight.detach().flatten(1))
+            filters.setdefault(layer, []).append(
+                raw.get_submodule(layer).weight.detach().flatten(1)
+            )
             found = top[layer]
-            strongest.setdefault(layer, []).append(torch.where(found.value > 0, found.index, -1)[:, 0].numpy())
+            strongest.setdefault(layer, []).append(
+                torch.where(found.value > 0, found.index, -1)[:, 0].numpy()
+            )
             if layer not in chosen:
-                chosen[layer] = torch.randperm(len(found.value), generator=generator)[: FIGURE.config["features"]].sort().values
+                chosen[layer] = (
+                    torch.randperm(len(found.value), generator=generator)[
+                        : FIGURE.config["features"]
+                    ]
+                    .sort()
+                    .values
+                )
             of = chosen[layer]
             x = images.batch(found.index[of, 0]).to(ctx.device)
             p = zfnet.project(model, x, layer, of, found.position[of, 0].to(ctx.device))
             field = zfnet.trace(model, x[:1]).receptive_field(layer).size
             patches, _ = patches_inside(p, x, field)
-            arrays[f"{layer}.{epoch}"] = enlarge(projection_image(patches.cpu()), TILE).astype(np.float32)
+            arrays[f"{layer}.{epoch}"] = enlarge(projection_image(patches.cpu()), TILE).astype(
+                np.float32
+            )
     settled = {layer: settling(np.stack(found), epochs) for layer, found in strongest.items()}
     turned = {layer: turning(found, epochs) for layer, found in filters.items()}
     first, *_, last = settled
@@ -77,7 +94,9 @@ def compute(ctx) -> Result:
     difference = difference_interval(settled[last], settled[first], seed=FIGURE.seed)
     means = {layer: mean_interval(e) for layer, e in settled.items()}
     measured: dict = {
-        "epoch from which the top image stays, median": {layer: float(np.median(e)) for layer, e in settled.items()},
+        "epoch from which the top image stays, median": {
+            layer: float(np.median(e)) for layer, e in settled.items()
+        },
         "the same, mean, with its 95 % interval": means,
         "features whose top image still changed at the end, %": {
             n: 100 * float((e == epochs[-1]).mean()) for n, e in settled.items()
@@ -88,8 +107,11 @@ def compute(ctx) -> Result:
     }
     held = {
         "the top images of the last layer settle later than those of the first": above(difference),
-        "after the first snapshots its filters turn more an epoch than those of the first": later[1] > later[0],
-        "the top images of the first layer settle in the first half of the training": below(means[first], epochs[-1] / 2),
+        "after the first snapshots its filters turn more an epoch than those of the first": later[1]
+        > later[0],
+        "the top images of the first layer settle in the first half of the training": below(
+            means[first], epochs[-1] / 2
+        ),
     }
     measured["claims"], said = verdict(held)
     note = (
@@ -99,8 +121,13 @@ def compute(ctx) -> Result:
     )
     scale = scale_of(len(model.classes), tree, len(images))
     scale = "paper" if (requested, scale) == ("paper", "subset") else scale
-    if scale == "smoke":  # in a short training layer 1 also settles because it hardly leaves its random start
-        said, note = "not comparable", note + " So small a training shows the order of the layers here, not in a full one."
+    if (
+        scale == "smoke"
+    ):  # in a short training layer 1 also settles because it hardly leaves its random start
+        said, note = (
+            "not comparable",
+            note + " So small a training shows the order of the layers here, not in a full one.",
+        )
     return Result(arrays, measured, said, n=len(images), note=note, scale=scale)
 
 
@@ -119,13 +146,17 @@ def some_images(ctx, model, count: int = 0) -> tuple[Images, int]:
     kept = known[np.linspace(0, len(known) - 1, min(len(known), count or len(known))).astype(int)]
     chosen, size, side = [files[i] for i in kept], model.size, round(model.size * 256 / 224)
     names = class_names(folders)
-    return load_files(root, chosen, labels[kept], names, folders, side=side, size=size, progress=ctx.progress), len(folders)
+    return load_files(
+        root, chosen, labels[kept], names, folders, side=side, size=size, progress=ctx.progress
+    ), len(folders)
 
 
 def settling(index: np.ndarray, epochs: list[int]) -> np.ndarray:
     """The epoch from which each feature's strongest image is its last: (snapshots, C) indices to (C,) epochs."""
     same = index == index[-1]
-    from_here = np.flip(np.logical_and.accumulate(np.flip(same, 0), 0), 0)  # the same at this and all later snapshots
+    from_here = np.flip(
+        np.logical_and.accumulate(np.flip(same, 0), 0), 0
+    )  # the same at this and all later snapshots
     return np.array(epochs, dtype=float)[from_here.argmax(0)]
 
 
@@ -148,9 +179,19 @@ def draw(result: Result):
     figure = new_figure(4.2 * columns, 3.5 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (layer, median) in zip(panels, medians.items(), strict=False):
-        tiles = np.stack([result.arrays[f"{layer}.{epoch}"] for epoch in epochs], 1)  # (features, epochs, ...)
-        title = f"stay from epoch {median:g}" if median < epochs[-1] else "still change in the last snapshot"
-        show(axes, mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2), f"{layer}: top images {title} (median)")
+        tiles = np.stack(
+            [result.arrays[f"{layer}.{epoch}"] for epoch in epochs], 1
+        )  # (features, epochs, ...)
+        title = (
+            f"stay from epoch {median:g}"
+            if median < epochs[-1]
+            else "still change in the last snapshot"
+        )
+        show(
+            axes,
+            mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2),
+            f"{layer}: top images {title} (median)",
+        )
     for axes in panels[len(medians) :]:
         axes.set_axis_off()
     turn = panels[len(medians)]
@@ -158,7 +199,11 @@ def draw(result: Result):
     for layer, colour in zip(medians, LINES, strict=False):
         turned = result.measured["filters' turn, degrees an epoch, between snapshots"][layer]
         turn.plot(epochs[1:], turned, marker="o", ms=3, color=colour, label=layer)
-    turn.set(xlabel="epoch", ylabel="degrees an epoch", ylim=(0, None), title="How far filters turn")
+    turn.set(
+        xlabel="epoch", ylabel="degrees an epoch", ylim=(0, None), title="How far filters turn"
+    )
     turn.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"Rows: features; columns: after epoch {', '.join(map(str, epochs))}", fontsize=9)
+    figure.suptitle(
+        f"Rows: features; columns: after epoch {', '.join(map(str, epochs))}", fontsize=9
+    )
     return {"fig4.jpg": figure}

@@ -68,10 +68,17 @@ def compute(ctx) -> Result:
     plan = PLANS[ctx.requested_scale or "subset", ctx.kind]
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     try:
-        found = {name: short_run(ctx, plan, images, *run) for name, run in ctx.progress(RUNS.items(), total=3)}
+        found = {
+            name: short_run(ctx, plan, images, *run)
+            for name, run in ctx.progress(RUNS.items(), total=3)
+        }
     except DivergedError as error:
-        return Result({}, {}, "not comparable", n=0, note=f"Nothing to look at: {error}.", scale=plan.scale)
-    arrays = {f"{name}.{key}": value for name, arrays in found.items() for key, value in arrays.items()}
+        return Result(
+            {}, {}, "not comparable", n=0, note=f"Nothing to look at: {error}.", scale=plan.scale
+        )
+    arrays = {
+        f"{name}.{key}": value for name, arrays in found.items() for key, value in arrays.items()
+    }
     return judge(arrays, plan, len(images["val"]), len(images["val"].classes))
 
 
@@ -82,7 +89,12 @@ def short_run(ctx, plan, images: dict, row: str, limit: float) -> dict[str, np.n
         config, model=replace(config.model, input="paper", start="paper"), optim=replace(config.optim, clip_rms=limit),
         snapshots=tuple(range(1, plan.epochs + 1)),
     )  # fmt: skip
-    key = digest(to_dict(config), FIGURE.config["features"], FIGURE.config["high"], *(part.digest for part in images.values()))
+    key = digest(
+        to_dict(config),
+        FIGURE.config["features"],
+        FIGURE.config["high"],
+        *(part.digest for part in images.values()),
+    )
     folder = cache_dir() / f"fig6-{key[:20]}"
     path = folder.with_suffix(".npz")
     if not path.exists():
@@ -93,7 +105,13 @@ def short_run(ctx, plan, images: dict, row: str, limit: float) -> dict[str, np.n
         last = snapshots[-1].to(ctx.device)
         error = np.array(evaluate(last, images["val"]).top1)
         filters = np.stack([model.conv1.weight.cpu().numpy() for model in snapshots])
-        keep(path, filters=filters, error=error, diverged=np.array(diverged), **looked_at(last, images["val"]))
+        keep(
+            path,
+            filters=filters,
+            error=error,
+            diverged=np.array(diverged),
+            **looked_at(last, images["val"]),
+        )
         shutil.rmtree(folder)
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
@@ -107,8 +125,12 @@ def looked_at(model, val) -> dict[str, np.ndarray]:
     channel, activation, pixels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     order = channel.argsort()
     every = pixels[order][activation[order] > 0]  # of dead maps there is nothing to see
-    high = shares(every.numpy(), (FIGURE.config["high"],))[:, -1]  # AlexNet's patches are larger: less leaks into its high band
-    shown = torch.randperm(len(every), generator=torch.Generator().manual_seed(FIGURE.seed))[: FIGURE.config["features"]]
+    high = shares(every.numpy(), (FIGURE.config["high"],))[
+        :, -1
+    ]  # AlexNet's patches are larger: less leaks into its high band
+    shown = torch.randperm(len(every), generator=torch.Generator().manual_seed(FIGURE.seed))[
+        : FIGURE.config["features"]
+    ]
     dead = {f"dead.{layer}": alive[layer].dead.numpy() for layer in alive}
     return dead | {"high": high, "projections": every[shown.sort().values].numpy()}
 
@@ -118,10 +140,17 @@ def judge(arrays: dict[str, np.ndarray], plan, n: int, classes: int) -> Result:
     free, alex, ours = RUNS
     spectra = {name: shares(middle(arrays[f"{name}.filters"][-1]), limits) for name in RUNS}
     ratio = {name: dominance(arrays[f"{name}.filters"]) for name in RUNS}
-    dead = {name: [int(arrays[f"{name}.dead.{layer}"].sum()) for layer in ("conv1", "conv2")] for name in RUNS}
+    dead = {
+        name: [int(arrays[f"{name}.dead.{layer}"].sum()) for layer in ("conv1", "conv2")]
+        for name in RUNS
+    }
     last = {name: rms(arrays[f"{name}.filters"][-1]) for name in RUNS}
     band = {name: mean_interval(100 * spectra[name][:, 1], seed=FIGURE.seed) for name in RUNS}
-    fast = {name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed) for name in RUNS if arrays[f"{name}.high"].size}
+    fast = {
+        name: mean_interval(100 * arrays[f"{name}.high"], seed=FIGURE.seed)
+        for name in RUNS
+        if arrays[f"{name}.high"].size
+    }
     flat = {name: int((values < FLAT * np.median(values)).sum()) for name, values in last.items()}
     largest = max(float(rms(filters).max()) for filters in arrays[f"{free}.filters"])
     acted = largest > RUNS[ours][1]
@@ -130,11 +159,15 @@ def judge(arrays: dict[str, np.ndarray], plan, n: int, classes: int) -> Result:
     filters, apart = {name: len(found) for name, found in last.items()}, FIGURE.config["stands out"]
     larger = ratio[free][-1] / ratio[ours][-1]
     differ = acted and max(larger, 1 / larger) > apart
-    diverged = {name: str(arrays[f"{name}.diverged"]) for name in RUNS if arrays[f"{name}.diverged"]}
+    diverged = {
+        name: str(arrays[f"{name}.diverged"]) for name in RUNS if arrays[f"{name}.diverged"]
+    }
     measured: dict = {
         "val top-1, %": accuracy,
         "trainings that diverged": diverged,
-        "largest RMS of a filter of layer 1": {name: float(found.max()) for name, found in last.items()},
+        "largest RMS of a filter of layer 1": {
+            name: float(found.max()) for name, found in last.items()
+        },
         "largest RMS of layer 1 over the median, by epoch": ratio,
         "the same after the last epoch": {name: values[-1] for name, values in ratio.items()},
         "dead filters of layer 1: flat ones": flat,
@@ -147,9 +180,13 @@ def judge(arrays: dict[str, np.ndarray], plan, n: int, classes: int) -> Result:
     }
     held = {
         "without clipping the largest filter stands out more": larger > 1 if differ else None,
-        "AlexNet has more dead filters in layer 1": more(flat[alex], filters[alex], flat[ours], filters[ours]),
+        "AlexNet has more dead filters in layer 1": more(
+            flat[alex], filters[alex], flat[ours], filters[ours]
+        ),
         "ZFNet's filters hold more of the middle frequencies": higher(band[ours], band[alex]),
-        "AlexNet's layer-2 projections hold more of the high ones": higher(fast.get(alex), fast.get(ours)),
+        "AlexNet's layer-2 projections hold more of the high ones": higher(
+            fast.get(alex), fast.get(ours)
+        ),
     }
     measured["claims"], said = verdict(held)
     note = (
@@ -178,16 +215,30 @@ def draw(result: Result):
     figure = new_figure(11.5, 7.4)
     upper, lower = figure.subplots(2, 3)
     for axes, letter, name in zip(upper, "abc", RUNS, strict=True):
-        filters = result.arrays[f"{name}.filters"][-1]  # on one scale, so that the largest stands out and flat ones are grey
-        tiles = (0.5 + 0.5 * filters / max(float(np.abs(filters).max()), 1e-12)).transpose(0, 2, 3, 1).astype(np.float32)
+        filters = result.arrays[f"{name}.filters"][
+            -1
+        ]  # on one scale, so that the largest stands out and flat ones are grey
+        tiles = (
+            (0.5 + 0.5 * filters / max(float(np.abs(filters).max()), 1e-12))
+            .transpose(0, 2, 3, 1)
+            .astype(np.float32)
+        )
         show(axes, mosaic(enlarge(tiles, 34), 12, gap=3), f"({letter}) layer 1, {name}")
     for axes, letter, name in zip(lower[:2], "de", ("AlexNet", "ZFNet"), strict=True):
         pixels = result.arrays[f"{name}.projections"]
-        tiles = mosaic(enlarge(projection_image(pixels), 96), 4, gap=4) if len(pixels) else np.ones((96, 96, 3), np.float32)
+        tiles = (
+            mosaic(enlarge(projection_image(pixels), 96), 4, gap=4)
+            if len(pixels)
+            else np.ones((96, 96, 3), np.float32)
+        )
         show(axes, tiles, f"({letter}) layer-2 projections, {name}")
     ratio = result.measured["largest RMS of layer 1 over the median, by epoch"]
-    for (name, values), colour, width in zip(ratio.items(), LINES, (4, 1.5, 1.5), strict=False):  # two may be the same
-        lower[2].plot(range(1, len(values) + 1), values, marker="o", ms=3, lw=width, color=colour, label=name)
+    for (name, values), colour, width in zip(
+        ratio.items(), LINES, (4, 1.5, 1.5), strict=False
+    ):  # two may be the same
+        lower[2].plot(
+            range(1, len(values) + 1), values, marker="o", ms=3, lw=width, color=colour, label=name
+        )
     lower[2].xaxis.get_major_locator().set_params(integer=True)
     lower[2].set(xlabel="epoch", title="Layer 1: largest RMS over the median")
     lower[2].legend(frameon=False, fontsize=9)

@@ -19,7 +19,17 @@ import zfnet
 from reproduce.annotated import DISTRACTOR, covered, positions, present, where
 from reproduce.figure import Figure, Result
 from zfnet.occlusion import occluder_boxes
-from zfnet.plot import at_middles, heat, label_map, mosaic, new_figure, photograph, projection_image, rectangle, show
+from zfnet.plot import (
+    at_middles,
+    heat,
+    label_map,
+    mosaic,
+    new_figure,
+    photograph,
+    projection_image,
+    rectangle,
+    show,
+)
 from zfnet.projection import patches_inside
 
 LEAST = 18
@@ -49,10 +59,15 @@ def compute(ctx) -> Result:
     for number, (name, x, target, boxes) in enumerate(choose(ctx)):
         occluder = {name: FIGURE.config[name] for name in ("size", "stride", "fill")}
         o = zfnet.occlude(ctx.model, x, target, **occluder, progress=ctx.progress)
-        arrays |= {f"{number}.{k}": getattr(o, k).cpu().numpy() for k in ("activation", "probability", "logit", "label")}
+        arrays |= {
+            f"{number}.{k}": getattr(o, k).cpu().numpy()
+            for k in ("activation", "probability", "logit", "label")
+        }
         arrays |= {f"{number}.{k}": v for k, v in projections(ctx, name, x, int(o.channel)).items()}
         arrays[f"{number}.x"] = x.cpu().numpy()
-        arrays[f"{number}.objects"] = np.array([box for found in boxes.values() for box in found]).reshape(-1, 4)
+        arrays[f"{number}.objects"] = np.array(
+            [box for found in boxes.values() for box in found]
+        ).reshape(-1, 4)
         arrays[f"{number}.kinds"] = np.array([kind for kind, found in boxes.items() for _ in found])
         base = o.baseline
         measured[name] = {
@@ -62,15 +77,24 @@ def compute(ctx) -> Result:
         }  # fmt: skip
         groups, p = positions(boxes, o.boxes), zfnet.project(ctx.model, x, "conv5", int(o.channel))
         shares = covered(p.pixels[0].cpu(), o.boxes)
-        groups |= {SHOWN: shares >= shares.max() / 2, HIDDEN: (shares < 0.01) & where(o.boxes, {"": p.box.tolist()})[""]}
+        groups |= {
+            SHOWN: shares >= shares.max() / 2,
+            HIDDEN: (shares < 0.01) & where(o.boxes, {"": p.box.tolist()})[""],
+        }
         measured[name]["positions"] = {kind: int(at.sum()) for kind, at in groups.items()}
         changes = {
             "probability change": o.probability - base.probability, "logit change": o.logit - base.logit,
             "strongest map's change, %": 100 * (o.activation / base.activation - 1),
         }  # fmt: skip
         for what, change in changes.items():
-            measured[name][what] = {kind: float(change.cpu()[at].mean()) for kind, at in groups.items() if at.any()}
-    missing = present(ctx, yaml.safe_load(BOXES.read_text())["sha256"])[1] if ctx.corpus != "samples" else ""
+            measured[name][what] = {
+                kind: float(change.cpu()[at].mean()) for kind, at in groups.items() if at.any()
+            }
+    missing = (
+        present(ctx, yaml.safe_load(BOXES.read_text())["sha256"])[1]
+        if ctx.corpus != "samples"
+        else ""
+    )
     claims, verdict = judge(list(measured.values()))
     size, stride = FIGURE.config["size"], FIGURE.config["stride"]
     note = (
@@ -100,9 +124,17 @@ def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
             else:
                 continue
             probability = model(x).softmax(1)[0]
-            target = model.wnids.index(row["wnid"]) if row["wnid"] in model.wnids else int(probability.argmax())
-            occluders = occluder_boxes(*x.shape[-2:], FIGURE.config["size"], FIGURE.config["stride"])
-            enough = {kind for kind, at in positions(boxes, occluders).items() if int(at.sum()) >= LEAST}
+            target = (
+                model.wnids.index(row["wnid"])
+                if row["wnid"] in model.wnids
+                else int(probability.argmax())
+            )
+            occluders = occluder_boxes(
+                *x.shape[-2:], FIGURE.config["size"], FIGURE.config["stride"]
+            )
+            enough = {
+                kind for kind, at in positions(boxes, occluders).items() if int(at.sum()) >= LEAST
+            }
             wanted = {"elsewhere", *boxes} - (set() if row["wnid"] == HOUND else {DISTRACTOR})
             score = (wanted <= enough, float(probability[target]))
             if best is None or score > best[0]:
@@ -113,7 +145,9 @@ def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
     looked = np.linspace(0, len(images) - 1, min(len(images), 300)).astype(int)
     x = images.batch(looked).to(ctx.device)
     target = torch.from_numpy(images.labels[looked]).to(ctx.device)
-    probability = torch.cat([model(part) for part in x.split(50)]).softmax(1).gather(1, target[:, None])[:, 0]
+    probability = (
+        torch.cat([model(part) for part in x.split(50)]).softmax(1).gather(1, target[:, None])[:, 0]
+    )
     for i in probability.argsort(descending=True).tolist():
         if len(rows) < 3 and int(target[i]) not in [row[2] for row in rows]:
             rows.append((images.names[looked[i]].split("/")[-1], x[i : i + 1], int(target[i]), {}))
@@ -132,60 +166,103 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
     for row in rows:
         change, activation = row["probability change"], row["strongest map's change, %"]
         enough = {kind for kind, count in row["positions"].items() if count >= LEAST}
-        for kind in enough - {DISTRACTOR, "elsewhere", SHOWN, HIDDEN} if "elsewhere" in enough else ():
+        for kind in (
+            enough - {DISTRACTOR, "elsewhere", SHOWN, HIDDEN} if "elsewhere" in enough else ()
+        ):
             lowers.append(change[kind] < min(0.0, change["elsewhere"]))
         if {SHOWN, HIDDEN} <= enough:
             validates.append(activation[SHOWN] < min(0.0, activation[HIDDEN]))
         if row["class"] == "Afghan hound" and {DISTRACTOR, "dog", "elsewhere"} <= enough:
-            raises.append(row["logit change"][DISTRACTOR] > max(0.0, row["logit change"]["elsewhere"]))
+            raises.append(
+                row["logit change"][DISTRACTOR] > max(0.0, row["logit change"]["elsewhere"])
+            )
             faces.append(activation[DISTRACTOR] < activation["dog"])
-    claims = {claim: f"{sum(results)} of {len(results)}" for claim, results in held.items() if results}
+    claims = {
+        claim: f"{sum(results)} of {len(results)}" for claim, results in held.items() if results
+    }
     if not raises:
         return claims, "not comparable"
     results = [result for found in held.values() for result in found]
-    return claims, "reproduced" if all(held.values()) and all(results) else "partial" if any(results) else "differs"
+    return claims, "reproduced" if all(held.values()) and all(results) else "partial" if any(
+        results
+    ) else "differs"
 
 
 def projections(ctx, name: str, x: torch.Tensor, channel: int) -> dict[str, np.ndarray]:
     """The strongest map's projection in this image, and in the three other images that excite it most: (4, 3, R, R)."""
     others = [i for i in ctx.top["conv5"].index[channel].tolist() if i >= 0]
-    others = [i for i in others if name not in (ctx.images.names[i].split("/")[-1], ctx.images.names[i].split("@")[0])][:3]
+    others = [
+        i
+        for i in others
+        if name not in (ctx.images.names[i].split("/")[-1], ctx.images.names[i].split("@")[0])
+    ][:3]
     batch = torch.cat([x, ctx.images.batch(others).to(ctx.device)]) if others else x
     p = zfnet.project(ctx.model, batch, "conv5", channel)
     field = zfnet.trace(ctx.model, x).receptive_field("conv5").size
     shown = patches_inside(p, batch, field)
-    return {key: patches.cpu().numpy() for key, patches in zip(("projections", "patches"), shown, strict=True)}
+    return {
+        key: patches.cpu().numpy()
+        for key, patches in zip(("projections", "patches"), shown, strict=True)
+    }
 
 
 def draw(result: Result):
     names = [name for name in result.measured if name != "claims"]
     figure = new_figure(14.5, 2.3 * len(names))
-    grid = figure.subplots(len(names), 6, squeeze=False, width_ratios=(1, 1.15, 1.9, 1.15, 1.15, 1.15))
+    grid = figure.subplots(
+        len(names), 6, squeeze=False, width_ratios=(1, 1.15, 1.9, 1.15, 1.15, 1.15)
+    )
     size = FIGURE.config["size"]
     grey = photograph(np.full((1, 3, 1, 1), FIGURE.config["fill"]))[0, 0, 0]
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
-        a = {key.split(".", 1)[1]: value for key, value in result.arrays.items() if key.startswith(f"{number}.")}
+        a = {
+            key.split(".", 1)[1]: value
+            for key, value in result.arrays.items()
+            if key.startswith(f"{number}.")
+        }
         entry = result.measured[name]
         right = entry["predicted"] == entry["class"]
-        show(axes[0], photograph(a["x"])[0], f"(a) {entry['class']}" + ("" if right else f"\n(taken for {entry['predicted']})"))
-        axes[0].add_patch(shapes.Rectangle((0, 0), size, size, facecolor=grey, edgecolor="white", linewidth=0.6))
+        show(
+            axes[0],
+            photograph(a["x"])[0],
+            f"(a) {entry['class']}" + ("" if right else f"\n(taken for {entry['predicted']})"),
+        )
+        axes[0].add_patch(
+            shapes.Rectangle((0, 0), size, size, facecolor=grey, edgecolor="white", linewidth=0.6)
+        )
         for kind, box in zip(a["kinds"], a["objects"], strict=True):
             rectangle(axes[0], box, "yellow" if kind == DISTRACTOR else "cyan", linewidth=1.1)
-        heat(axes[1], a["activation"], f"(b) strongest layer-5 map\n(number {entry['strongest layer-5 map']}), total")
-        tiles = np.concatenate([framed(projection_image(a["projections"])), photograph(a["patches"])])
+        heat(
+            axes[1],
+            a["activation"],
+            f"(b) strongest layer-5 map\n(number {entry['strongest layer-5 map']}), total",
+        )
+        tiles = np.concatenate(
+            [framed(projection_image(a["projections"])), photograph(a["patches"])]
+        )
         show(
             axes[2],
             mosaic(tiles, len(a["patches"]), gap=4),
             "(c) its projection: here (black frame),\nand in its strongest other images",
         )
-        heat(axes[3], a["probability"], f"(d) probability of\n{entry['class']}", limits=(0, float(a["probability"].max())))
+        heat(
+            axes[3],
+            a["probability"],
+            f"(d) probability of\n{entry['class']}",
+            limits=(0, float(a["probability"].max())),
+        )
         drop, logit = entry["largest fall of the logit"], entry["logit"]
-        heat(axes[4], a["logit"], f"logit of {entry['class']}\n{logit:.1f} uncovered, falls by up to {drop:.1f}")
+        heat(
+            axes[4],
+            a["logit"],
+            f"logit of {entry['class']}\n{logit:.1f} uncovered, falls by up to {drop:.1f}",
+        )
         label_map(axes[5], a["label"], result.arrays["classes"], "(e) most probable class")
         for panel in (axes[1], *axes[3:]):
             at_middles(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
     figure.supxlabel(
-        "boxes: cyan, the object; yellow, faces beside it. The grey square in the corner is the occluder.", fontsize=9
+        "boxes: cyan, the object; yellow, faces beside it. The grey square in the corner is the occluder.",
+        fontsize=9,
     )
     return {"fig7.jpg": figure}
 

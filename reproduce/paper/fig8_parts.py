@@ -35,24 +35,40 @@ PARTS = ("right eye", "left eye", "nose")
 def compute(ctx) -> Result:
     names, x, points, heads, missing = faces(ctx)
     if not names:
-        return Result({}, {"images": 0}, "not run", n=0, note=f"The corpus has none of the annotated images. {missing}")
-    names, x, points, heads = (found[: FIGURE.config["shown"]] for found in (names, x, points, heads))
+        return Result(
+            {},
+            {"images": 0},
+            "not run",
+            n=0,
+            note=f"The corpus has none of the annotated images. {missing}",
+        )
+    names, x, points, heads = (
+        found[: FIGURE.config["shown"]] for found in (names, x, points, heads)
+    )
     size = FIGURE.config["size"]
     generator = torch.Generator().manual_seed(FIGURE.seed)
     random = random_points(heads, points, size, FIGURE.config["random"], generator)
-    every = torch.cat([points.transpose(0, 1), random])  # (6, N, 2): the parts, then the random ones
-    masked = torch.stack([x] + [mask_parts(x, where, size, FIGURE.config["fill"]) for where in every], 1)  # (N, 7, 3, 224, 224)
+    every = torch.cat(
+        [points.transpose(0, 1), random]
+    )  # (6, N, 2): the parts, then the random ones
+    masked = torch.stack(
+        [x] + [mask_parts(x, where, size, FIGURE.config["fill"]) for where in every], 1
+    )  # (N, 7, 3, 224, 224)
     boxes = part_boxes(every, size, *x.shape[-2:])[:, :, None]  # (6, N, 1, 4)
-    covers = ((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(-1)  # (6, N, 3): which mask covers which part
+    covers = ((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(
+        -1
+    )  # (6, N, 3): which mask covers which part
     measured = {
         "images": len(names),
         "masks of an image": len(every),
         "masks that cover their own part and no other, %": 100
         * float((covers[:3] == torch.eye(3)[:, None]).all(-1).float().mean()),
-        "random masks that cover the middle of none, %": 100 * float((~covers[3:]).all(-1).float().mean()),
+        "random masks that cover the middle of none, %": 100
+        * float((~covers[3:]).all(-1).float().mean()),
         "share of the view that a mask covers, %": 100 * size**2 / x[0, 0].numel(),
         "eye to eye, in masks": {
-            name: float((p[0] - p[1]).double().norm() / size) for name, p in zip(names, points, strict=True)
+            name: float((p[0] - p[1]).double().norm() / size)
+            for name, p in zip(names, points, strict=True)
         },
     }
     verdict = judge(measured)
@@ -67,16 +83,30 @@ def compute(ctx) -> Result:
 
 def faces(ctx) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor, str]:
     """The annotated images of the corpus: names, x (N, 3, 224, 224), points (N, 3, 2), heads (N, 4); a word on the others."""
-    marks, said, found = yaml.safe_load(FACES.read_text())["samples" if ctx.corpus == SAMPLES else "imagenet"], "", []
+    marks, said, found = (
+        yaml.safe_load(FACES.read_text())["samples" if ctx.corpus == SAMPLES else "imagenet"],
+        "",
+        [],
+    )
     if ctx.corpus == SAMPLES:
         photographs = (name.partition("@") for name in marks)
-        crops = (sample(photo).crop(tuple(int(edge) for edge in box.split(","))) for photo, _, box in photographs)
+        crops = (
+            sample(photo).crop(tuple(int(edge) for edge in box.split(",")))
+            for photo, _, box in photographs
+        )
         inputs = {name: zfnet.preprocess(crop) for name, crop in zip(marks, crops, strict=True)}
     else:
         there, said = present(ctx, {name: mark["sha256"] for name, mark in marks.items()})
         inputs = {name: ctx.images.batch([number]) for name, number in there.items()}
     for name, x in inputs.items():
-        found.append((name, x, torch.tensor([marks[name][part] for part in PARTS]), torch.tensor(marks[name]["head"])))
+        found.append(
+            (
+                name,
+                x,
+                torch.tensor([marks[name][part] for part in PARTS]),
+                torch.tensor(marks[name]["head"]),
+            )
+        )
     if not found:
         return [], torch.empty(0), torch.empty(0), torch.empty(0), said
     names, x, points, heads = zip(*found, strict=True)
@@ -87,7 +117,10 @@ def judge(m: dict) -> str:
     """Reproduced if every mask covers its own part alone, of five images or more; with fewer there is nothing to compare."""
     if m["images"] < 5:
         return "not comparable"
-    right = (m["masks that cover their own part and no other, %"], m["random masks that cover the middle of none, %"])
+    right = (
+        m["masks that cover their own part and no other, %"],
+        m["random masks that cover the middle of none, %"],
+    )
     return "reproduced" if min(right) == 100 else "partial" if max(right) > 0 else "differs"
 
 

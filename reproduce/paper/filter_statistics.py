@@ -15,7 +15,9 @@ def shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
     smaller a window, the more of a low frequency leaks into the next band: compare only filters of one size.
     """
     n = max(SPECTRUM, filters.shape[-1])
-    energy = (np.abs(np.fft.fft2(filters, (n, n))) ** 2).sum(1)  # zeros around: every frequency between is there too
+    energy = (np.abs(np.fft.fft2(filters, (n, n))) ** 2).sum(
+        1
+    )  # zeros around: every frequency between is there too
     frequency = np.abs(np.fft.fftfreq(n))
     band = np.searchsorted(limits, np.maximum(frequency[:, None], frequency), side="left")
     parts = np.stack([(energy * (band == i)).sum((1, 2)) for i in range(len(limits) + 1)], 1)

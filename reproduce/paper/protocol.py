@@ -44,10 +44,18 @@ def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str
     images, others = ctx.dataset(name), ctx.pretraining
     counts = {"images": len(images), "classes": len(images.classes)}
     if others is None:
-        return images, np.arange(len(images)), counts, {}, "Overlaps with the pretraining images were not searched: no --data. "
+        return (
+            images,
+            np.arange(len(images)),
+            counts,
+            {},
+            "Overlaps with the pretraining images were not searched: no --data. ",
+        )
     found = find_overlaps(images, others, progress=ctx.progress)
     counts |= {"images that overlap": len(found.index), "pretraining images searched": len(others)}
-    counts["highest correlation of those kept"] = round(float(np.delete(found.correlation, found.index).max(initial=-1)), 3)
+    counts["highest correlation of those kept"] = round(
+        float(np.delete(found.correlation, found.index).max(initial=-1)), 3
+    )
     nearest = np.argsort(-found.correlation, kind="stable")[:20]
     pairs = [small(images, nearest), small(others, found.other[nearest])]
     pictures = {
@@ -85,12 +93,25 @@ class Classified(NamedTuple):
 
 
 def frozen(
-    ctx: Context, products: np.ndarray, labels: np.ndarray, classifier: Callable, per_class: int, figure: Figure
+    ctx: Context,
+    products: np.ndarray,
+    labels: np.ndarray,
+    classifier: Callable,
+    per_class: int,
+    figure: Figure,
 ) -> Classified:
     """Fit a classifier, `softmax` or `linear_svm`, of frozen features on each fold, from their inner products."""
     found = Classified([], [], CHOICES[classifier.__name__])
-    splits = folds(labels, per_class, most=figure.config["most to test"], count=figure.config["folds"], seed=figure.seed)
-    for fold in ctx.progress(splits, total=len(splits), desc=f"{classifier.__name__}, {per_class} a class"):
+    splits = folds(
+        labels,
+        per_class,
+        most=figure.config["most to test"],
+        count=figure.config["folds"],
+        seed=figure.seed,
+    )
+    for fold in ctx.progress(
+        splits, total=len(splits), desc=f"{classifier.__name__}, {per_class} a class"
+    ):
         x, others = coordinates(products, fold)
         fitted = classifier(x, labels[fold.train], found.choices)
         found.accuracy.append(per_class_accuracy(labels[fold.test], fitted.predict(others)))
@@ -102,7 +123,11 @@ def at_the_ends(found: Sequence[Classified]) -> str:
     """How C was chosen, and how often it was the first or the last of the choices: then another might have been better."""
     chosen = [(c, of.choices) for of in found for c in of.c if c is not None]
     ends = sum(c in (choices[0], choices[-1]) for c, choices in chosen)
-    middle = " Of one image a class C is the middle one." if len(chosen) < sum(len(of.c) for of in found) else ""
+    middle = (
+        " Of one image a class C is the middle one."
+        if len(chosen) < sum(len(of.c) for of in found)
+        else ""
+    )
     return f"C by cross-validation on 30 of the classes, an end of its range in {ends} of {len(chosen)} folds.{middle} "
 
 
@@ -116,20 +141,42 @@ def from_scratch(ctx: Context, kept: np.ndarray, per_class: int, figure: Figure)
     config = load_config(FROM_SCRATCH)
     assert config.optim.schedule == "one_cycle"  # another one would look at the test images
     load, side = LOADERS[figure.corpus], config.stages[-1].side
-    images = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress).subset(kept)
+    images = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress).subset(
+        kept
+    )
     found = []
-    splits = folds(images.labels, per_class, most=figure.config["most to test"], count=figure.config["folds"], seed=figure.seed)
-    for number, fold in enumerate(ctx.progress(splits, total=len(splits), desc=f"from scratch, {per_class} a class")):
+    splits = folds(
+        images.labels,
+        per_class,
+        most=figure.config["most to test"],
+        count=figure.config["folds"],
+        seed=figure.seed,
+    )
+    for number, fold in enumerate(
+        ctx.progress(splits, total=len(splits), desc=f"from scratch, {per_class} a class")
+    ):
         parts = {"train": images.subset(fold.train), "val": images.subset(fold.test)}
-        out = cache_dir() / f"scratch-{digest(to_dict(config), number, parts['train'].digest, TRAINING_VERSION)[:20]}"
+        out = (
+            cache_dir()
+            / f"scratch-{digest(to_dict(config), number, parts['train'].digest, TRAINING_VERSION)[:20]}"
+        )
         if not (out / "model.safetensors").exists():
             seeded = replace(config, seed=number)
             resume = (out / "state.safetensors").exists()
             with torch.enable_grad():
-                train(seeded, lambda split, side, p=parts: p[split], out, resume=resume, device=ctx.device)
+                train(
+                    seeded,
+                    lambda split, side, p=parts: p[split],
+                    out,
+                    resume=resume,
+                    device=ctx.device,
+                )
         model = zfnet.load(out / "model.safetensors").to(ctx.device)
         with torch.inference_mode():
-            logits = [model(parts["val"].batch(i).to(ctx.device)) for i in np.array_split(np.arange(len(fold.test)), 50)]
+            logits = [
+                model(parts["val"].batch(i).to(ctx.device))
+                for i in np.array_split(np.arange(len(fold.test)), 50)
+            ]
         predicted = torch.cat(logits).argmax(1).cpu().numpy()
         found.append(per_class_accuracy(parts["val"].labels, predicted))
     return found

@@ -29,8 +29,18 @@ FIGURE = Figure(
     seed=1,
     budget=20,
     paper={
-        "layer 5": {"right eye": [0.067, 0.007], "left eye": [0.069, 0.007], "nose": [0.079, 0.017], "random": [0.107, 0.017]},
-        "layer 7": {"right eye": [0.069, 0.015], "left eye": [0.068, 0.013], "nose": [0.069, 0.011], "random": [0.073, 0.014]},
+        "layer 5": {
+            "right eye": [0.067, 0.007],
+            "left eye": [0.069, 0.007],
+            "nose": [0.079, 0.017],
+            "random": [0.107, 0.017],
+        },
+        "layer 7": {
+            "right eye": [0.069, 0.015],
+            "left eye": [0.068, 0.013],
+            "nose": [0.069, 0.011],
+            "random": [0.073, 0.014],
+        },
     },
     config={
         "layers": list(LAYERS),
@@ -52,36 +62,71 @@ MOVED = {part: f"another's {part}" for part in PARTS}  # the control
 def compute(ctx) -> Result:
     names, x, points, heads, missing = faces(ctx)
     if len(names) < 2:
-        return Result({}, {}, "not run", n=len(names), note=f"Fewer than two annotated images in the corpus. {missing}")
+        return Result(
+            {},
+            {},
+            "not run",
+            n=len(names),
+            note=f"Fewer than two annotated images in the corpus. {missing}",
+        )
     config = FIGURE.config
     generator = torch.Generator().manual_seed(FIGURE.seed)
     random = random_points(heads, points, config["size"], config["random parts"], generator)
     parts = points.transpose(0, 1)  # (3, N, 2)
-    shifts = np.unique(np.linspace(1, len(names) - 1, config["shifts"]).round().astype(int)).tolist()
-    moved = [torch.stack([part.roll(shift, 0) for shift in shifts]) for part in parts]  # image n has the place of n - shift
+    shifts = np.unique(
+        np.linspace(1, len(names) - 1, config["shifts"]).round().astype(int)
+    ).tolist()
+    moved = [
+        torch.stack([part.roll(shift, 0) for shift in shifts]) for part in parts
+    ]  # image n has the place of n - shift
     every = torch.cat([parts, random, *moved])
     found = correspondence(
-        ctx.model, x.to(ctx.device), every.to(ctx.device), size=config["size"], fill=config["fill"], progress=ctx.progress
+        ctx.model,
+        x.to(ctx.device),
+        every.to(ctx.device),
+        size=config["size"],
+        fill=config["fill"],
+        progress=ctx.progress,
     )
     counts = [1, 1, 1, len(random)] + [len(shifts)] * len(PARTS)
-    groups = dict(zip((*PARTS, RANDOM, *MOVED.values()), torch.arange(len(every)).split(counts), strict=True))
+    groups = dict(
+        zip((*PARTS, RANDOM, *MOVED.values()), torch.arange(len(every)).split(counts), strict=True)
+    )
     boxes = part_boxes(torch.stack(moved), config["size"], *x.shape[-2:])  # (parts, shifts, N, 4)
-    hit = ((parts[:, None] >= boxes[..., :2]) & (parts[:, None] < boxes[..., 2:])).all(-1).float().mean((1, 2))
+    hit = (
+        ((parts[:, None] >= boxes[..., :2]) & (parts[:, None] < boxes[..., 2:]))
+        .all(-1)
+        .float()
+        .mean((1, 2))
+    )
     covers = {name: 100 * float(share) for name, share in zip(MOVED.values(), hit, strict=True)}
-    measured: dict = {"images": len(names), "masks at another's place that cover the same part here, %": covers}
+    measured: dict = {
+        "images": len(names),
+        "masks at another's place that cover the same part here, %": covers,
+    }
     below: dict[str, np.ndarray] = {}
     for layer, words in LAYERS.items():
         difference = found.difference[layer].cpu().numpy()
-        pairs = {name: difference[which.numpy()] for name, which in groups.items()}  # (repetitions, N, N) each
+        pairs = {
+            name: difference[which.numpy()] for name, which in groups.items()
+        }  # (repetitions, N, N) each
         measured[words] = {name: repeated(d) for name, d in pairs.items()}
         mean = {name: d.mean(0) for name, d in pairs.items()}
         for title, other in ((RANDOM, dict.fromkeys(PARTS, RANDOM)), ("another's place", MOVED)):
             less = {part: mean[other[part]] - mean[part] for part in PARTS}
             less["all three parts"] = np.mean(list(less.values()), 0)
-            measured[f"{words}, {title} less the part"] = {part: paired(d) for part, d in less.items()}
+            measured[f"{words}, {title} less the part"] = {
+                part: paired(d) for part, d in less.items()
+            }
         gain = measured[f"{words}, {RANDOM} less the part"]["all three parts"]
-        measured[f"{words}, parts below random, %"] = [100 * v / paired(mean[RANDOM])[0] for v in gain]
-        below[layer] = 100 * np.mean([mean[RANDOM] - mean[part] for part in PARTS], 0) / paired(mean[RANDOM])[0]
+        measured[f"{words}, parts below random, %"] = [
+            100 * v / paired(mean[RANDOM])[0] for v in gain
+        ]
+        below[layer] = (
+            100
+            * np.mean([mean[RANDOM] - mean[part] for part in PARTS], 0)
+            / paired(mean[RANDOM])[0]
+        )
     measured[SMALLER] = paired(below["pool5"] - below["fc7"])
     claims, said = judge(measured) if len(names) >= config["images"] else ({}, "not comparable")
     note = (
@@ -111,8 +156,15 @@ def repeated(difference: np.ndarray) -> list[float]:
     deltas = []
     for _ in range(FIGURE.config["subsets"]):
         chosen = rng.choice(n, few, replace=False)
-        deltas.append(difference[rng.integers(len(difference))][np.ix_(chosen, chosen)].sum() / (few * (few - 1)))
-    return [float(np.mean(deltas)), float(np.std(deltas))] if few < n or len(difference) > 1 else [float(np.mean(deltas))]
+        deltas.append(
+            difference[rng.integers(len(difference))][np.ix_(chosen, chosen)].sum()
+            / (few * (few - 1))
+        )
+    return (
+        [float(np.mean(deltas)), float(np.std(deltas))]
+        if few < n or len(difference) > 1
+        else [float(np.mean(deltas))]
+    )
 
 
 def paired(difference: np.ndarray) -> list[float]:
@@ -121,7 +173,9 @@ def paired(difference: np.ndarray) -> list[float]:
 
     def mean(drawn: np.ndarray) -> float:
         other = drawn[:, None] != drawn  # an image drawn twice is no pair with itself
-        return float(difference[np.ix_(drawn, drawn)][other].mean()) if other.any() else float("nan")
+        return (
+            float(difference[np.ix_(drawn, drawn)][other].mean()) if other.any() else float("nan")
+        )
 
     return [mean(np.arange(n)), *(bootstrap(mean, n, seed=FIGURE.seed) if n > 2 else [])]
 
@@ -146,7 +200,11 @@ def draw(result: Result):
     axes = figure.subplots()
     rows = []
     for part in (*PARTS, RANDOM, *MOVED.values()):
-        cells = [values[layer].get(part) for layer in LAYERS.values() for values in (result.measured, FIGURE.paper)]
+        cells = [
+            values[layer].get(part)
+            for layer in LAYERS.values()
+            for values in (result.measured, FIGURE.paper)
+        ]
         rows.append([part, *(" ± ".join(f"{value:.3f}" for value in cell or ()) for cell in cells)])
     header = ["masked", "layer 5: ours", "the paper's", "layer 7: ours", "the paper's"]
     draw_table(axes, header, rows, [1.25, 1, 1, 1, 1], grey=(2, 4))

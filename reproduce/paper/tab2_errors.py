@@ -9,7 +9,18 @@ import numpy as np
 
 from reproduce.claims import above, verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.ablations import NO_TREE, SETTINGS, WIDE, Row, diverged, load, paper_scale, plan_for, ranks, trained
+from reproduce.paper.ablations import (
+    NO_TREE,
+    SETTINGS,
+    WIDE,
+    Row,
+    diverged,
+    load,
+    paper_scale,
+    plan_for,
+    ranks,
+    trained,
+)
 from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
 
@@ -51,7 +62,12 @@ def compute(ctx) -> Result:
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     seeds = ctx.progress(range(plan.seeds), total=plan.seeds, desc="ZFNets")
     zfnets = [trained(ctx, plan, images, "ZFNet", seed) for seed in seeds]
-    return judge(trained(ctx, plan, images, "AlexNet", 0), zfnets, trained(ctx, plan, images, f"ZFNet, {WIDE}", 0), plan)
+    return judge(
+        trained(ctx, plan, images, "AlexNet", 0),
+        zfnets,
+        trained(ctx, plan, images, f"ZFNet, {WIDE}", 0),
+        plan,
+    )
 
 
 def judge(alexnet: Row, zfnets: list[Row], wide: Row, plan) -> Result:
@@ -60,15 +76,23 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, plan) -> Result:
     found = {REPLICA: together([alexnet]), ONE: together(zfnets[:1]), WIDER: together([wide])}
     good = [row for row in zfnets if not row.about["diverged"]]
     if len(good) > 1:
-        found |= {MANY: together(good)} | ({} if wide.about["diverged"] else {ALL: together([*good, wide])})
-    errors = {name: [round(100 * float((rank > k).mean()), 2) for k in (1, 5)] for name, rank in found.items()}
+        found |= {MANY: together(good)} | (
+            {} if wide.about["diverged"] else {ALL: together([*good, wide])}
+        )
+    errors = {
+        name: [round(100 * float((rank > k).mean()), 2) for k in (1, 5)]
+        for name, rank in found.items()
+    }
     nets = {name: n for name, n in ((MANY, len(good)), (ALL, len(good) + 1)) if name in found}
     measured: dict = {ERROR: errors, "nets": nets}
     steps = {"ZFNet beats AlexNet": (ONE, REPLICA), "wider layers 3-5 help": (WIDER, ONE)}
     if MANY in found:
         steps["several ZFNets beat one"] = (MANY, ONE)
     if ALL in found:
-        steps |= {"all together beat several ZFNets": (ALL, MANY), "all together beat the wider one": (ALL, WIDER)}
+        steps |= {
+            "all together beat several ZFNets": (ALL, MANY),
+            "all together beat the wider one": (ALL, WIDER),
+        }
     gains = {
         claim: mean_interval(100.0 * ((found[worse] > 1).astype(float) - (found[better] > 1)))
         for claim, (better, worse) in steps.items()
@@ -76,8 +100,13 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, plan) -> Result:
     measured["gain in val top-1, points, with its 95 % interval"] = gains
     classes = len(np.unique(alexnet.label))
     measured |= {"classes": classes, "epochs": plan.epochs, "trainings that diverged": ended}
-    learnt = min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER)) >= FIGURE.config["times chance"] * 100 / classes
-    measured["claims"], said = verdict({claim: above(gain) for claim, gain in gains.items()} if learnt else {})
+    learnt = (
+        min(100 - errors[name][0] for name in (REPLICA, ONE, WIDER))
+        >= FIGURE.config["times chance"] * 100 / classes
+    )
+    measured["claims"], said = verdict(
+        {claim: above(gain) for claim, gain in gains.items()} if learnt else {}
+    )
     said = said if plan.scale != "smoke" else "not comparable"
     crops = "ten crops" if plan.views == 10 else "one centre crop"
     note = (
@@ -88,7 +117,14 @@ def judge(alexnet: Row, zfnets: list[Row], wide: Row, plan) -> Result:
         note += f"Diverged, and left out of the means: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
     if not learnt:
         note += f"The networks are not {FIGURE.config['times chance']} times as good as chance: nothing is compared. "
-    return Result({}, measured, said, n=len(alexnet.label), note=note + paper_scale(zfnets[0], plan.size), scale=plan.scale)
+    return Result(
+        {},
+        measured,
+        said,
+        n=len(alexnet.label),
+        note=note + paper_scale(zfnets[0], plan.size),
+        scale=plan.scale,
+    )
 
 
 def together(rows: list[Row]) -> np.ndarray:
@@ -107,13 +143,24 @@ def draw(result: Result):
     for name, (top1, top5) in paper.items():
         own = [f"{v:.1f}" for v in ours.get(name, [])] or ["–", "–"]
         whose = {"ours": result.measured, "paper": FIGURE.paper}
-        nets = [f"{of['nets'][name]} nets ({who})" for who, of in whose.items() if name in of["nets"]]
+        nets = [
+            f"{of['nets'][name]} nets ({who})" for who, of in whose.items() if name in of["nets"]
+        ]
         title = f"{name}: {', '.join(nets)}" if nets else name
         rows.append([title, own[0], f"{top1:.1f}", own[1], f"{top5:.1f}", f"{test.get(name, '–')}"])
-    header = ["error, %", "val top-1: ours", "paper", "val top-5: ours", "paper", "test top-5: paper"]
+    header = [
+        "error, %",
+        "val top-1: ours",
+        "paper",
+        "val top-5: ours",
+        "paper",
+        "test top-5: paper",
+    ]
     figure = new_figure(10.5, 2.8)
     axes = figure.subplots()
     draw_table(axes, header, rows, [2.4, 1.2, 0.8, 1.2, 0.8, 1.3], (2, 4, 5))
     of = result.measured
-    axes.set_title(f"Our networks are Table 3's: {of['classes']} classes, {of['epochs']} epochs; {result.scale} scale")
+    axes.set_title(
+        f"Our networks are Table 3's: {of['classes']} classes, {of['epochs']} epochs; {result.scale} scale"
+    )
     return {"tab2.png": figure}

@@ -89,19 +89,36 @@ def compute(ctx) -> Result:
 def judge(rows: dict[str, list[Row]], plan, figure: Figure) -> Result:
     """The table, the costs of the changes with their 95 % intervals, the claims, and whether anything was learnt at all."""
     seeds, n = len(rows[Z]), len(rows[Z][0].label)
-    means = {name: np.mean([[r.train_error(), r.error(), r.error(5)] for r in found], axis=0) for name, found in rows.items()}
-    measured: dict = {ERROR: {name: [round(float(v), 2) for v in errors] for name, errors in means.items()}}
-    order = [torch.tensor([[table[name][1] for name in rows]]) for table in (measured[ERROR], figure.paper[ERROR])]
+    means = {
+        name: np.mean([[r.train_error(), r.error(), r.error(5)] for r in found], axis=0)
+        for name, found in rows.items()
+    }
+    measured: dict = {
+        ERROR: {name: [round(float(v), 2) for v in errors] for name, errors in means.items()}
+    }
+    order = [
+        torch.tensor([[table[name][1] for name in rows]])
+        for table in (measured[ERROR], figure.paper[ERROR])
+    ]
     agreement = float(rank_correlation(order[0].double(), order[1].double()))
-    measured["order of the rows, val top-1, Spearman"] = agreement if np.isfinite(agreement) else None  # all rows alike
+    measured["order of the rows, val top-1, Spearman"] = (
+        agreement if np.isfinite(agreement) else None
+    )  # all rows alike
     costs = {name: cost(rows[changed], rows[whole]) for name, (changed, whole) in COSTS.items()}
     costs[BEYOND] = interval(
-        [misses(a) - misses(b) - misses(c) + misses(d) for a, b, c, d in zip(*(rows[n] for n in FOUR), strict=True)]
+        [
+            misses(a) - misses(b) - misses(c) + misses(d)
+            for a, b, c, d in zip(*(rows[n] for n in FOUR), strict=True)
+        ]
     )
     measured["cost in val top-1, points, with its 95 % interval"] = costs
     paper = {name: errors[1] for name, errors in figure.paper[ERROR].items()}
     theirs = {name: paper[a] - paper[b] for name, (a, b) in COSTS.items()}
-    theirs[BEYOND] = theirs["without layers 3, 4, 6, 7"] - theirs["without layers 3, 4"] - theirs["without layers 6, 7"]
+    theirs[BEYOND] = (
+        theirs["without layers 3, 4, 6, 7"]
+        - theirs["without layers 3, 4"]
+        - theirs["without layers 6, 7"]
+    )
     measured["the same in the paper"] = {name: round(points, 1) for name, points in theirs.items()}
     classes = len(np.unique(rows[Z][0].label))
     measured |= {"seeds": seeds, "validation images": n, "classes": classes, "epochs": plan.epochs}
@@ -110,13 +127,22 @@ def judge(rows: dict[str, list[Row]], plan, figure: Figure) -> Result:
         name: round(speed, 1) for name, found in rows.items() if (speed := speed_of(found[0]))
     }
     measured["trainings that diverged"] = ended = diverged(rows)
-    measured["hours of training, all rows"] = sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
+    measured["hours of training, all rows"] = (
+        sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
+    )
     for several, one in (("commits", "commit"), ("devices", "device")):
         measured[several] = sorted({row.about[one] for found in rows.values() for row in found})
-    learnt = min(100 - means[name][1] for name in rows if name != NEITHER) >= figure.config["times chance"] * 100 / classes
+    learnt = (
+        min(100 - means[name][1] for name in rows if name != NEITHER)
+        >= figure.config["times chance"] * 100 / classes
+    )
     widest, wide = (rows[name] for name in COSTS[WIDEST])
-    fit = interval([100.0 * (a.known > 1) - 100.0 * (b.known > 1) for a, b in zip(widest, wide, strict=True)])
-    measured["training error of the widest network above that with only layers 3-5 wider, points"] = fit
+    fit = interval(
+        [100.0 * (a.known > 1) - 100.0 * (b.known > 1) for a, b in zip(widest, wide, strict=True)]
+    )
+    measured[
+        "training error of the widest network above that with only layers 3-5 wider, points"
+    ] = fit
     held = claims(costs, fit, figure.config) if learnt else {}
     measured["claims"], found = verdict(held)
     found = found if plan.scale != "smoke" else "not comparable"
@@ -155,7 +181,9 @@ def interval(differences: list[np.ndarray]) -> list[float]:
     if len(differences) == 1:
         return mean_interval(differences[0])
     means = np.array([d.mean() for d in differences])
-    half = float(t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5)  # Student's, for seeds are few
+    half = float(
+        t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
+    )  # Student's, for seeds are few
     return [float(means.mean()), float(means.mean()) - half, float(means.mean()) + half]
 
 
@@ -167,7 +195,9 @@ def claims(costs: dict[str, list[float]], fit: list[float], config: dict) -> dic
         return below(costs[name], share * all_four[0]) if costly else None
 
     def either_way(name: str, share: float) -> bool | None:
-        return every((less(name, share), above(costs[name], -share * all_four[0]))) if costly else None
+        return (
+            every((less(name, share), above(costs[name], -share * all_four[0]))) if costly else None
+        )
 
     more = False if below(all_four) else above(costs[BEYOND])
     overfits = every((below(fit), above(costs[WIDEST])))
@@ -175,9 +205,15 @@ def claims(costs: dict[str, list[float]], fit: list[float], config: dict) -> dic
     dense = [name for name in costs if "layers 6, 7 of" in name]
     return {
         "removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one": more,
-        f"removing layers 3, 4 costs less than {little:g} of that": less("without layers 3, 4", little),
-        f"removing layers 6, 7 costs less than {little:g} of that": less("without layers 6, 7", little),
-        f"the width of layers 6, 7 changes less than {hardly:g} of that": every(either_way(name, hardly) for name in dense),
+        f"removing layers 3, 4 costs less than {little:g} of that": less(
+            "without layers 3, 4", little
+        ),
+        f"removing layers 6, 7 costs less than {little:g} of that": less(
+            "without layers 6, 7", little
+        ),
+        f"the width of layers 6, 7 changes less than {hardly:g} of that": every(
+            either_way(name, hardly) for name in dense
+        ),
         "wider layers 3-5 lower the error": below(costs["ZFNet, wider layers 3-5"]),
         "with wider layers 6, 7 too they overfit: less training error, more in validation": overfits,
         "ZFNet's error is below AlexNet's": below(costs["ZFNet instead of AlexNet"]),
@@ -196,5 +232,7 @@ def draw(result: Result):
     axes = figure.subplots()
     draw_table(axes, header, rows, [3.1, *[1.15, 0.85] * 3], (2, 4, 6))
     of = result.measured
-    axes.set_title(f"{of['classes']} classes, {of['epochs']} epochs, seeds: {of['seeds']}; {result.scale} scale")
+    axes.set_title(
+        f"{of['classes']} classes, {of['epochs']} epochs, seeds: {of['seeds']}; {result.scale} scale"
+    )
     return {"tab3.png": figure}

@@ -36,7 +36,10 @@ FIGURE = Figure(
     paper={
         "pretrained": {"15 a class": [83.8, 0.5], "30 a class": [86.5, 0.5]},
         "from scratch": {"15 a class": [22.8, 1.5], "30 a class": [46.5, 1.7]},
-        "best before": {"15 a class": 73.2, "30 a class": 84.3},  # Yang et al. 2009; Bo et al. 2013 have 81.4 at 30
+        "best before": {
+            "15 a class": 73.2,
+            "30 a class": 84.3,
+        },  # Yang et al. 2009; Bo et al. 2013 have 81.4 at 30
         "images that overlap": 44,
         "images": 9144,
     },
@@ -65,7 +68,12 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
     """Tables 4 and 5: the figure's data set, by frozen features and from scratch, at its numbers of images a class."""
     if ctx.dataset(figure.corpus) is None:
         return Result(
-            {}, {}, "not run", n=0, note=f"{absent}; give the folder of torchvision's data sets with --datasets.", scale="smoke"
+            {},
+            {},
+            "not run",
+            n=0,
+            note=f"{absent}; give the folder of torchvision's data sets with --datasets.",
+            scale="smoke",
         )
     images, kept, counts, pictures, note = unseen(ctx, figure.corpus)
     labels = images.labels[kept]
@@ -75,18 +83,25 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
         for n in sorted({*figure.config["curve"], *figure.config["per class"]})
     }
     products = inner_products(ctx, images, kept, figure.config["also"])
-    also = {n: frozen(ctx, products, labels, softmax, n, figure) for n in figure.config["per class"]}
+    also = {
+        n: frozen(ctx, products, labels, softmax, n, figure) for n in figure.config["per class"]
+    }
     scratch = {n: from_scratch(ctx, kept, n, figure) for n in figure.config["per class"]}
     measured: dict = {
         "pretrained": {f"{n} a class": mean_and_deviation(curve[n].accuracy) for n in scratch},
-        "pretrained, layers 1-5 only": {f"{n} a class": mean_and_deviation(found.accuracy) for n, found in also.items()},
+        "pretrained, layers 1-5 only": {
+            f"{n} a class": mean_and_deviation(found.accuracy) for n, found in also.items()
+        },
         "from scratch": {f"{n} a class": mean_and_deviation(found) for n, found in scratch.items()},
     }
     gain = {n: np.subtract(curve[n].accuracy, scratch[n]) for n in scratch}
     deep = {n: np.subtract(also[n].accuracy, scratch[n]) for n in scratch}
     for name, found in (("gain, points", gain), ("gain, layers 1-5 only, points", deep)):
         measured[name] = {f"{n} a class": mean_and_deviation(g.tolist()) for n, g in found.items()}
-    before = {name: value[0] if isinstance(value, list) else value for name, value in figure.paper["best before"].items()}
+    before = {
+        name: value[0] if isinstance(value, list) else value
+        for name, value in figure.paper["best before"].items()
+    }
     main = "pretrained features beat training from scratch, in every fold"
     held = {
         main: all((g > 0).all() for g in gain.values()),
@@ -98,9 +113,13 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
     }
     claims, said = verdict(held, main)
     measured |= counts | {"claims": claims}
-    measured["pretrained, by images a class"] = {str(n): mean_and_deviation(found.accuracy) for n, found in curve.items()}
+    measured["pretrained, by images a class"] = {
+        str(n): mean_and_deviation(found.accuracy) for n, found in curve.items()
+    }
     measured["C of the softmax, by fold"] = {str(n): found.c for n, found in curve.items()}
-    measured["C of the softmax on layers 1-5, by fold"] = {str(n): found.c for n, found in also.items()}
+    measured["C of the softmax on layers 1-5, by fold"] = {
+        str(n): found.c for n, found in also.items()
+    }
     arrays = {"curve": np.array([[n, *found.accuracy] for n, found in curve.items()])} | pictures
     arrays["scratch"] = np.array([[n, *found] for n, found in scratch.items()])
     size = load_config(FROM_SCRATCH).model.size
@@ -125,7 +144,14 @@ def draw_transfer(result: Result, figure: Figure):
     left, right = picture.subplots(1, 2, width_ratios=[2, 1])
     numbers = [f"{n} a class" for n in figure.config["per class"]]
     rows = [
-        [name, *(words(values.get(name, {}).get(n)) or "–" for n in numbers for values in (result.measured, figure.paper))]
+        [
+            name,
+            *(
+                words(values.get(name, {}).get(n)) or "–"
+                for n in numbers
+                for values in (result.measured, figure.paper)
+            ),
+        ]
         for name in ROWS
     ]
     short = [n.replace(" a class", "") for n in numbers]
@@ -136,17 +162,38 @@ def draw_transfer(result: Result, figure: Figure):
     series = {"pretrained": result.measured["pretrained, by images a class"]} | {
         name: result.measured[name] for name in ROWS[1:3]
     }
-    for (name, values), colour, marker in zip(series.items(), (LINES[0], LINES[2], LINES[1]), "o^s", strict=True):
-        n, (mean, deviation) = [int(text.split()[0]) for text in values], np.transpose(list(values.values()))
-        right.errorbar(n, mean, deviation, color=colour, marker=marker, ms=4, capsize=2, label=f"{name}, ours")
+    for (name, values), colour, marker in zip(
+        series.items(), (LINES[0], LINES[2], LINES[1]), "o^s", strict=True
+    ):
+        n, (mean, deviation) = (
+            [int(text.split()[0]) for text in values],
+            np.transpose(list(values.values())),
+        )
+        right.errorbar(
+            n, mean, deviation, color=colour, marker=marker, ms=4, capsize=2, label=f"{name}, ours"
+        )
         if name in figure.paper:
-            points = {int(text.split()[0]): v[0] if isinstance(v, list) else v for text, v in figure.paper[name].items()}
-            right.plot(*zip(*points.items(), strict=True), ls=":", marker="x", color=colour, alpha=0.7, label=f"{name}, paper")
-    right.set(xlabel="training images a class", ylabel="accuracy, % (mean over classes)", ylim=(0, 100))
+            points = {
+                int(text.split()[0]): v[0] if isinstance(v, list) else v
+                for text, v in figure.paper[name].items()
+            }
+            right.plot(
+                *zip(*points.items(), strict=True),
+                ls=":",
+                marker="x",
+                color=colour,
+                alpha=0.7,
+                label=f"{name}, paper",
+            )
+    right.set(
+        xlabel="training images a class", ylabel="accuracy, % (mean over classes)", ylim=(0, 100)
+    )
     right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     found = {f"{figure.id}.png": picture}
     if "overlaps" in result.arrays:
-        found["overlaps.jpg"] = draw_overlaps(*(result.arrays[name] for name in ("overlaps", "correlation", "left out")))
+        found["overlaps.jpg"] = draw_overlaps(
+            *(result.arrays[name] for name in ("overlaps", "correlation", "left out"))
+        )
     return found
 
 
@@ -155,7 +202,9 @@ def draw_overlaps(pairs: np.ndarray, correlation: np.ndarray, left_out: np.ndarr
     picture = new_figure(9, 4.4)
     for i, axis in enumerate(picture.subplots(2, 10).ravel()[: len(pairs)]):
         axis.imshow(np.concatenate(pairs[i]))
-        axis.set_title(f"{correlation[i]:.2f}{', left out' if i < left_out else ''}", fontsize=8, pad=2)
+        axis.set_title(
+            f"{correlation[i]:.2f}{', left out' if i < left_out else ''}", fontsize=8, pad=2
+        )
         axis.set_axis_off()
     picture.suptitle(
         f"The images most like a training image of the network (below each), their correlation; {left_out} above the threshold"

@@ -40,7 +40,9 @@ FIGURE = Figure(
     corpus="voc2012",
     network="chain",
 )  # fmt: skip
-ABSENT = "PASCAL VOC 2012 was not found; give the folder of torchvision's data sets with --datasets."
+ABSENT = (
+    "PASCAL VOC 2012 was not found; give the folder of torchvision's data sets with --datasets."
+)
 
 
 def compute(ctx) -> Result:
@@ -48,7 +50,10 @@ def compute(ctx) -> Result:
     if train is None or val is None:
         return Result({}, {}, "not run", n=0, note=ABSENT, scale="smoke")
     layer = FIGURE.config["layer"]
-    parts = [extract(ctx.model, part.images, (layer,), progress=ctx.progress)[layer] for part in (train, val)]
+    parts = [
+        extract(ctx.model, part.images, (layer,), progress=ctx.progress)[layer]
+        for part in (train, val)
+    ]
     shown, classes = (train.present == 1).nonzero()  # an example of each class that it shows
     fold = Fold(shown, len(train.images) + np.arange(len(val.images)))
     x, others = coordinates(gram(np.concatenate(parts), progress=ctx.progress), fold)
@@ -60,15 +65,28 @@ def compute(ctx) -> Result:
         if (val.present[:, c] == 1).any()
     }
     mean = round(float(np.mean(list(precision.values()))), 2)
-    judged = {name: val.present[val.present[:, c] >= 0, c] for c, name in enumerate(VOC_CLASSES) if name in precision}
+    judged = {
+        name: val.present[val.present[:, c] >= 0, c]
+        for c, name in enumerate(VOC_CLASSES)
+        if name in precision
+    }
     chance = {name: 100 * float((present == 1).mean()) for name, present in judged.items()}
-    held = {"every class is found more precisely than by chance": all(precision[name] > chance[name] for name in precision)}
+    held = {
+        "every class is found more precisely than by chance": all(
+            precision[name] > chance[name] for name in precision
+        )
+    }
     claims, said = verdict(held)
     note = (
         "Trained on train and scored on val, where the paper was trained on both and scored on test by the server: the numbers "
         "do not compare. "
     )
-    measured = {"mean": mean, "average precision": precision, "C of the softmax": float(fitted.C), "claims": claims}
+    measured = {
+        "mean": mean,
+        "average precision": precision,
+        "C of the softmax": float(fitted.C),
+        "claims": claims,
+    }
     said = "not comparable" if said == "reproduced" else said
     return Result({}, measured, said, n=len(val.images), note=note + ctx.departures, scale="subset")
 
@@ -79,9 +97,15 @@ def draw(result: Result):
     picture = new_figure(6.4, 3.6)
     axes = picture.subplots()
     paper = FIGURE.paper["average precision"]
-    cells = [[name, f"{value:.1f}", f"{paper[name]:.1f}"] for name, value in result.measured["average precision"].items()]
+    cells = [
+        [name, f"{value:.1f}", f"{paper[name]:.1f}"]
+        for name, value in result.measured["average precision"].items()
+    ]
     half = -(-len(cells) // 2)
     rows = [a + b for a, b in zip(cells[:half], [*cells[half:], [""] * 3], strict=False)]
     draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, grey=(2, 5))
-    axes.set_title(f"mean {result.measured['mean']:.1f} % on val; the paper's {FIGURE.paper['mean']} % on test", fontsize=10)
+    axes.set_title(
+        f"mean {result.measured['mean']:.1f} % on val; the paper's {FIGURE.paper['mean']} % on test",
+        fontsize=10,
+    )
     return {"tab6.png": picture}

@@ -11,7 +11,14 @@ from itertools import pairwise, permutations, product
 
 from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen, words
+from reproduce.paper.protocol import (
+    at_the_ends,
+    frozen,
+    inner_products,
+    mean_and_deviation,
+    unseen,
+    words,
+)
 from zfnet.analysis.transfer import LAYERS, linear_svm, softmax
 from zfnet.plot import LINES, draw_table, new_figure
 
@@ -53,32 +60,53 @@ def compute(ctx) -> Result:
             continue
         images, kept, counts, _, note = unseen(ctx, name)
         labels = images.labels[kept]
-        found: dict = {"SVM": {}, "softmax": {}, "C of the SVM, by fold": {}, "C of the softmax, by fold": {}}
+        found: dict = {
+            "SVM": {},
+            "softmax": {},
+            "C of the SVM, by fold": {},
+            "C of the softmax, by fold": {},
+        }
         for layer in LAYERS:
             products = inner_products(ctx, images, kept, layer)
             title = f"layer {layer[-1]}"
             for kind, classifier in (("SVM", linear_svm), ("softmax", softmax)):
                 fitted.append(of := frozen(ctx, products, labels, classifier, per_class, FIGURE))
-                found[kind][title], found[f"C of the {kind}, by fold"][title] = mean_and_deviation(of.accuracy), of.c
+                found[kind][title], found[f"C of the {kind}, by fold"][title] = (
+                    mean_and_deviation(of.accuracy),
+                    of.c,
+                )
         measured[name] = found | counts
         n, word = n + len(kept), word + (note if note not in word else "")
     if not measured:
         return Result(
-            {}, {}, "not run", n=0, note=f"{word}Give the folder of torchvision's data sets with --datasets.", scale="smoke"
+            {},
+            {},
+            "not run",
+            n=0,
+            note=f"{word}Give the folder of torchvision's data sets with --datasets.",
+            scale="smoke",
         )
     held = {}
     for name in (name for name in FIGURE.paper if name in measured):
         svm = {layer: value[0] for layer, value in measured[name]["SVM"].items()}
         rising = [svm[f"layer {i}"] for i in range(1, 6)]
-        held[f"{name}: it rises at every layer from 1 to 5"] = all(b > a for a, b in pairwise(rising))
+        held[f"{name}: it rises at every layer from 1 to 5"] = all(
+            b > a for a, b in pairwise(rising)
+        )
         held[f"{name}: layer 5 is better than layer 1"] = rising[-1] > rising[0]
         paper = FIGURE.paper[name]["SVM"]
-        apart = [(a, b) for a, b in permutations(paper, 2) if paper[a][0] - paper[a][1] > paper[b][0] + paper[b][1]]
-        held[f"{name}: the layers are in the paper's order, where its deviations tell them apart"] = all(
-            svm[better] > svm[worse] for better, worse in apart
-        )
+        apart = [
+            (a, b)
+            for a, b in permutations(paper, 2)
+            if paper[a][0] - paper[a][1] > paper[b][0] + paper[b][1]
+        ]
+        held[
+            f"{name}: the layers are in the paper's order, where its deviations tell them apart"
+        ] = all(svm[better] > svm[worse] for better, worse in apart)
     measured["claims"], said = verdict(held)
-    return Result({}, measured, said, n=n, note=word + at_the_ends(fitted) + ctx.departures, scale="subset")
+    return Result(
+        {}, measured, said, n=n, note=word + at_the_ends(fitted) + ctx.departures, scale="subset"
+    )
 
 
 def draw(result: Result):
@@ -91,15 +119,28 @@ def draw(result: Result):
     header, rows = [""], [[layer] for layer in layers]
     kinds = list(product(names, ("SVM", "softmax")))
     for (name, kind), colour, marker in zip(kinds, LINES, "osos", strict=False):
-        for whose, values, style in (("ours", result.measured, f"{marker}-"), ("paper", FIGURE.paper, "x:")):
+        for whose, values, style in (
+            ("ours", result.measured, f"{marker}-"),
+            ("paper", FIGURE.paper, "x:"),
+        ):
             cells = values[name][kind]
             header.append(kind if whose == "ours" else "paper")
-            rows = [[*row, words(cells.get(layer)) or "–"] for row, layer in zip(rows, layers, strict=True)]
+            rows = [
+                [*row, words(cells.get(layer)) or "–"]
+                for row, layer in zip(rows, layers, strict=True)
+            ]
             means = {int(k[-1]): v[0] if isinstance(v, list) else v for k, v in cells.items()}
             label = f"{kind}, {whose}" if len(names) == 1 else f"{name}, {kind}, {whose}"
             right.plot(*zip(*means.items(), strict=True), style, color=colour, ms=5, label=label)
-    draw_table(left, header, rows, [0.7, *[1.0] * (len(header) - 1)], grey=tuple(range(2, len(header), 2)))
+    draw_table(
+        left, header, rows, [0.7, *[1.0] * (len(header) - 1)], grey=tuple(range(2, len(header), 2))
+    )
     left.set_title(f"{' and '.join(names)}: accuracy, %, mean and deviation over five folds")
-    right.set(xlabel="layer", ylabel="accuracy, % (mean over classes)", ylim=(0, 100), xticks=[1, 2, 3, 4, 5, 7])
+    right.set(
+        xlabel="layer",
+        ylabel="accuracy, % (mean over classes)",
+        ylim=(0, 100),
+        xticks=[1, 2, 3, 4, 5, 7],
+    )
     right.legend(frameon=False)
     return {"tab7.png": picture}

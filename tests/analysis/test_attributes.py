@@ -6,7 +6,15 @@ import torch
 from scipy.stats import binomtest
 from skimage.filters import laplace
 
-from zfnet.analysis.attributes import ATTRIBUTES, binned, brightness, colourfulness, contrast, grey, sharpness
+from zfnet.analysis.attributes import (
+    ATTRIBUTES,
+    binned,
+    brightness,
+    colourfulness,
+    contrast,
+    grey,
+    sharpness,
+)
 from zfnet.analysis.intervals import wilson
 
 
@@ -25,7 +33,9 @@ def test_of_a_flat_image_by_hand():
         assert float(ATTRIBUTES[name](flat(0.2, 0.4, 0.9))) == pytest.approx(0, abs=1e-6)
     assert float(colourfulness(flat(0.3, 0.3, 0.3))) == pytest.approx(0, abs=1e-4)
     # red: rg = 255, yb = 127.5, no deviation: 0.3 of their length
-    assert float(colourfulness(flat(1.0, 0.0, 0.0))) == pytest.approx(0.3 * np.hypot(255, 127.5), rel=1e-5)
+    assert float(colourfulness(flat(1.0, 0.0, 0.0))) == pytest.approx(
+        0.3 * np.hypot(255, 127.5), rel=1e-5
+    )
 
 
 def test_of_stripes_by_hand():
@@ -78,7 +88,9 @@ def test_an_image_outside_its_range_is_refused(name):
 def test_wilson_is_scipys(successes, n):
     for level in (0.95, 0.8):
         expected = binomtest(successes, n).proportion_ci(level, "wilson")
-        assert wilson(successes, n, level=level) == pytest.approx([expected.low, expected.high], abs=1e-9)
+        assert wilson(successes, n, level=level) == pytest.approx(
+            [expected.low, expected.high], abs=1e-9
+        )
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 4)])
@@ -93,8 +105,12 @@ def test_bins_hold_as_many_images_each():
     found = binned(values, right, 4)
     assert found.count.tolist() == [250] * 4
     order = np.argsort(values)
-    assert found.share.tolist() == pytest.approx([right[part].mean() for part in np.split(order, 4)])
-    for share, (low, high), part in zip(found.share, found.interval, np.split(order, 4), strict=True):
+    assert found.share.tolist() == pytest.approx(
+        [right[part].mean() for part in np.split(order, 4)]
+    )
+    for share, (low, high), part in zip(
+        found.share, found.interval, np.split(order, 4), strict=True
+    ):
         assert [low, high] == pytest.approx(wilson(int(right[part].sum()), 250))
         assert low < share < high
     assert found.slope[0] == pytest.approx(found.share[-1] - found.share[0])

@@ -12,7 +12,14 @@ import yaml
 import zfnet
 from reproduce.paper.fig8_parts import FACES, FIGURE, PARTS
 from tests.conftest import random_he
-from zfnet.analysis.correspondence import changes, correspondence, hamming, mask_parts, part_boxes, random_points
+from zfnet.analysis.correspondence import (
+    changes,
+    correspondence,
+    hamming,
+    mask_parts,
+    part_boxes,
+    random_points,
+)
 
 
 def test_signs_and_hamming_by_hand():
@@ -34,7 +41,9 @@ def test_parts_are_masked_at_the_right_pixels():
     x = torch.ones(3, 3, 20, 30)
     masked = mask_parts(x, torch.tensor([[10, 12], [0, 0], [19, 29]]), 5, fill=-2.0)
     for image, (rows, columns) in zip(
-        masked, ((range(8, 13), range(10, 15)), (range(3), range(3)), (range(17, 20), range(27, 30))), strict=True
+        masked,
+        ((range(8, 13), range(10, 15)), (range(3), range(3)), (range(17, 20), range(27, 30))),
+        strict=True,
     ):
         for r in range(20):
             for c in range(30):
@@ -60,12 +69,24 @@ def test_equals_a_loop_over_pairs(small):
                 r, c = points[p, n].tolist()
                 copy = x[n : n + 1].clone()
                 copy[:, :, max(0, r - 8) : r + 8, max(0, c - 8) : c + 8] = 0
-                eps.append((zfnet.trace(small, x[n : n + 1])[layer] - zfnet.trace(small, copy)[layer]).flatten())
+                eps.append(
+                    (
+                        zfnet.trace(small, x[n : n + 1])[layer] - zfnet.trace(small, copy)[layer]
+                    ).flatten()
+                )
             assert len(eps[0]) == units
             limit = [1e-6 * zfnet.trace(small, x[n : n + 1])[layer].abs().max() for n in range(4)]
-            signs = [[0 if abs(v) <= limit[n] else (1 if v > 0 else -1) for v in eps[n].tolist()] for n in range(4)]
-            pairs = [sum(a != b for a, b in zip(signs[i], signs[j], strict=True)) / units for i, j in permutations(range(4), 2)]
-            assert float(found.delta[layer][p]) == pytest.approx(sum(pairs) / 12, abs=2 / units / 12)
+            signs = [
+                [0 if abs(v) <= limit[n] else (1 if v > 0 else -1) for v in eps[n].tolist()]
+                for n in range(4)
+            ]
+            pairs = [
+                sum(a != b for a, b in zip(signs[i], signs[j], strict=True)) / units
+                for i, j in permutations(range(4), 2)
+            ]
+            assert float(found.delta[layer][p]) == pytest.approx(
+                sum(pairs) / 12, abs=2 / units / 12
+            )
             assert float(found.difference[layer][p, 0, 1]) == pytest.approx(pairs[0], abs=1 / units)
         torch.testing.assert_close(found.difference[layer], found.difference[layer].transpose(1, 2))
 
@@ -109,7 +130,9 @@ def test_random_parts_lie_in_the_head_and_cover_no_part():
     again = random_points(boxes, avoid, 37, 500, torch.Generator().manual_seed(0))
     assert torch.equal(drawn, again)
     with pytest.raises(ValueError, match="image 0: no square of 37"):
-        random_points(torch.tensor([[50, 50, 70, 70]]), torch.tensor([[[60, 60]]]), 37, 1, torch.Generator())
+        random_points(
+            torch.tensor([[50, 50, 70, 70]]), torch.tensor([[[60, 60]]]), 37, 1, torch.Generator()
+        )
 
 
 def test_the_annotated_faces():
@@ -118,7 +141,9 @@ def test_the_annotated_faces():
     assert set(annotated) == {"imagenet", "samples"}
     for corpus, images in annotated.items():
         for name, marks in images.items():
-            assert set(marks) == {*PARTS, "head"} | ({"sha256"} if corpus == "imagenet" else set()), name
+            assert set(marks) == {*PARTS, "head"} | (
+                {"sha256"} if corpus == "imagenet" else set()
+            ), name
             top, left, bottom, right = marks["head"]
             assert 0 <= top < bottom <= 224
             assert 0 <= left < right <= 224
@@ -126,7 +151,9 @@ def test_the_annotated_faces():
             for r, c in (right_eye, left_eye, nose):
                 assert top <= r < bottom, name
                 assert left <= c < right, name
-            assert right_eye[1] < left_eye[1], f"{name}: the animal's right eye is on the left of a frontal picture"
+            assert right_eye[1] < left_eye[1], (
+                f"{name}: the animal's right eye is on the left of a frontal picture"
+            )
             assert right_eye[1] < nose[1] < left_eye[1], f"{name}: the nose is between the eyes"
             assert nose[0] > (right_eye[0] + left_eye[0]) / 2, f"{name}: the nose is below the eyes"
     size = FIGURE.config["size"]
@@ -140,9 +167,13 @@ def test_the_annotated_faces():
 @pytest.mark.skipif(not os.environ.get("ZFNET_DATA"), reason="needs ImageNet-65k in $ZFNET_DATA")
 def test_the_annotated_files_are_those_that_were_looked_at():
     root = Path(os.environ["ZFNET_DATA"])
-    present = {path.name: path for path in root.glob("val/*/*.JPEG")} or {path.name: path for path in root.glob("*/*.JPEG")}
+    present = {path.name: path for path in root.glob("val/*/*.JPEG")} or {
+        path.name: path for path in root.glob("*/*.JPEG")
+    }
     annotated = yaml.safe_load(FACES.read_text())["imagenet"]
     found = [name for name in annotated if name in present]
     assert found, f"no annotated image in {root}"
     for name in found:
-        assert hashlib.sha256(present[name].read_bytes()).hexdigest() == annotated[name]["sha256"], name
+        assert (
+            hashlib.sha256(present[name].read_bytes()).hexdigest() == annotated[name]["sha256"]
+        ), name

@@ -79,7 +79,9 @@ def test_a_silhouette_is_black_on_white():
     mask[0, 1:3, 2:] = mask[1, 0, 0] = True
     found = to_pixels(silhouettes(mask))
     assert found.shape == (2, 3, 4, 5)
-    torch.testing.assert_close(found, (~mask)[:, None].expand(-1, 3, -1, -1).float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found, (~mask)[:, None].expand(-1, 3, -1, -1).float(), atol=1e-6, rtol=0
+    )
 
 
 def test_only_the_objects_texture_is_left():
@@ -107,7 +109,9 @@ def test_the_object_or_its_ground_is_kept():
         kept = keep(x, wanted, fill=7.5)
         for r in range(4):
             for c in range(4):
-                assert kept[0, :, r, c].tolist() == (x[0, :, r, c].tolist() if wanted[0, r, c] else [7.5] * 3)
+                assert kept[0, :, r, c].tolist() == (
+                    x[0, :, r, c].tolist() if wanted[0, r, c] else [7.5] * 3
+                )
 
 
 def test_decisions_by_hand():
@@ -117,7 +121,9 @@ def test_decisions_by_hand():
     assert free.shape.tolist() == [True, False, False, False, False]
     assert free.texture.tolist() == [False, True, False, False, False]
     assert free.texture_share[0] == 0.5
-    asked = decisions(logits, shape, texture, among=[0, 1, 2])  # without class 3, which took the third and the fourth
+    asked = decisions(
+        logits, shape, texture, among=[0, 1, 2]
+    )  # without class 3, which took the third and the fourth
     assert asked.shape.tolist() == [True, False, True, False, False]
     assert asked.texture.tolist() == [False, True, False, True, False]
     mean, low, high = asked.texture_share
@@ -142,13 +148,17 @@ def test_confidence_is_the_softmaxs_in_any_batch(build):
         logits = model(x)
     torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-4)
     for n, t in enumerate(target):
-        assert float(found.probability[n]) == pytest.approx(float(logits[n].softmax(0)[t]), rel=1e-3)
+        assert float(found.probability[n]) == pytest.approx(
+            float(logits[n].softmax(0)[t]), rel=1e-3
+        )
         assert float(found.logit[n]) == pytest.approx(float(logits[n, t]), rel=1e-3, abs=1e-4)
     assert torch.equal(found.label, logits.argmax(1))
     before = x.clone()
     confidence(torch.nn.Sequential(torch.nn.ReLU(inplace=True), model), x, target)
     assert torch.equal(x, before)  # a network that begins in place changes a copy
-    assert torch.equal(confidence(model, x, None).probability, confidence(model, x, found.label).probability)
+    assert torch.equal(
+        confidence(model, x, None).probability, confidence(model, x, found.label).probability
+    )
 
 
 def test_wrong_requests():
@@ -178,7 +188,11 @@ def test_a_generator_draws_on_its_own_device():
     x, mask = numbered(2, 12).cuda(), torch.ones(2, 12, 12, dtype=torch.bool).cuda()
     for device in ("cpu", "cuda"):
         rng = torch.Generator(device).manual_seed(0)
-        for found in (shuffle_parts(x, 3, rng), cover_parts(x, 3, 0.5, rng), texture_alone(x, mask, 4, rng)):
+        for found in (
+            shuffle_parts(x, 3, rng),
+            cover_parts(x, 3, 0.5, rng),
+            texture_alone(x, mask, 4, rng),
+        ):
             assert found.device == x.device
 
 
@@ -186,14 +200,17 @@ def test_where_only_the_shape_tells_the_class_only_the_shape_is_used(scenes_net,
     """The drawn scenes' texture says nothing: cues that keep the outline keep the class, the others leave chance."""
     chosen, border = np.arange(200), (scenes_val.masks.shape[1] - 112) // 2
     x = scenes_val.batch(chosen)
-    mask = torch.from_numpy(scenes_val.masks[chosen][:, border : border + 112, border : border + 112])
+    mask = torch.from_numpy(
+        scenes_val.masks[chosen][:, border : border + 112, border : border + 112]
+    )
     target = torch.from_numpy(scenes_val.labels[chosen])
     seen = {
         "image": x, "object": keep(x, mask), "ground": keep(x, ~mask), "silhouette": silhouettes(mask),
         "texture": texture_alone(x, mask, 14, generator()), "parts": shuffle_parts(x, 4, generator()),
     }  # fmt: skip
     right = {
-        name: float((confidence(scenes_net, images, target).label == target).float().mean()) for name, images in seen.items()
+        name: float((confidence(scenes_net, images, target).label == target).float().mean())
+        for name, images in seen.items()
     }
     assert right["image"] > 0.8
     assert right["silhouette"] > 0.4

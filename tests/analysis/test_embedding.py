@@ -13,16 +13,27 @@ from zfnet.analysis.embedding import grid, nearest, nearest_centroid, pca, silho
 @pytest.mark.parametrize("shape", [(60, 8), (20, 3, 7, 5)], ids=["more images", "more features"])
 def test_pca_is_scikit_learns(shape):
     sklearn = pytest.importorskip("sklearn.decomposition")
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 4, shape[-1]) + 3
+    x = (
+        torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+        * torch.linspace(1, 4, shape[-1])
+        + 3
+    )
     found = pca(x, 4)
     reference = sklearn.PCA(4, svd_solver="full").fit(x.flatten(1).double().numpy())
     axes = torch.from_numpy(reference.components_)
-    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a component has no sign of its own
+    axes = (
+        axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    )  # a component has no sign of its own
     torch.testing.assert_close(found.axes.double(), axes, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
-        found.share.double(), torch.from_numpy(reference.explained_variance_ratio_), rtol=1e-5, atol=1e-6
+        found.share.double(),
+        torch.from_numpy(reference.explained_variance_ratio_),
+        rtol=1e-5,
+        atol=1e-6,
     )
-    torch.testing.assert_close(found.codes, (x.flatten(1) - found.mean) @ found.axes.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found.codes, (x.flatten(1) - found.mean) @ found.axes.T, rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(found.axes @ found.axes.T, torch.eye(4), rtol=0, atol=1e-5)
 
 
@@ -82,7 +93,9 @@ def test_silhouette_equals_its_definition():
 def test_silhouette_by_hand():
     x = torch.tensor([[0.0], [2.0], [10.0], [13.0]])
     # the first: a = 2, b = (10 + 13) / 2; the third: a = 3, b = (10 + 8) / 2
-    assert silhouette(x, torch.tensor([0, 0, 1, 1])).tolist() == pytest.approx([9.5 / 11.5, 7.5 / 9.5, 6 / 9, 9 / 12])
+    assert silhouette(x, torch.tensor([0, 0, 1, 1])).tolist() == pytest.approx(
+        [9.5 / 11.5, 7.5 / 9.5, 6 / 9, 9 / 12]
+    )
 
 
 def test_nearest_centroid_leaves_the_image_itself_out():
@@ -91,11 +104,16 @@ def test_nearest_centroid_leaves_the_image_itself_out():
     expected = []
     for n in range(len(flat)):
         others = torch.arange(len(flat)) != n
-        distance = {k: float((flat[others & (labels == k)].mean(0) - flat[n]).norm()) for k in labels.unique().tolist()}
+        distance = {
+            k: float((flat[others & (labels == k)].mean(0) - flat[n]).norm())
+            for k in labels.unique().tolist()
+        }
         expected.append(min(distance, key=lambda k: distance[k]) == int(labels[n]))
     assert nearest_centroid(x, labels).tolist() == expected
     assert 0 < sum(expected) < len(expected)  # both answers occur
-    assert not nearest_centroid(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))[2]  # alone in its class
+    assert not nearest_centroid(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))[
+        2
+    ]  # alone in its class
 
 
 @pytest.mark.parametrize("quality", [silhouette, nearest_centroid])
@@ -109,7 +127,10 @@ def test_wrong_labels(quality):
 def test_neighbours_are_those_of_the_cosine_and_never_the_image_itself():
     codes = np.random.default_rng(0).normal(size=(600, 5))  # more than one block of rows
     unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
-    expected = [sorted((j for j in range(600) if j != i), key=lambda j: -unit[i] @ unit[j])[:3] for i in range(0, 600, 23)]
+    expected = [
+        sorted((j for j in range(600) if j != i), key=lambda j: -unit[i] @ unit[j])[:3]
+        for i in range(0, 600, 23)
+    ]
     assert nearest(torch.from_numpy(codes), 3)[::23].tolist() == expected
     assert nearest(torch.from_numpy(10 * codes[:9]), 8).shape == (9, 8)
     with pytest.raises(ValueError, match="between 1 and the 8 other images, got 9"):
@@ -127,13 +148,19 @@ def test_a_grid_is_the_best_of_all_assignments():
 
         def cost(cells, places=places, columns=columns, rows=rows):
             return sum(
-                (x - c % columns) ** 2 + (y - (rows - 1 - c // columns)) ** 2 for (x, y), c in zip(places, cells, strict=True)
+                (x - c % columns) ** 2 + (y - (rows - 1 - c // columns)) ** 2
+                for (x, y), c in zip(places, cells, strict=True)
             )
 
         best = min(itertools.permutations(range(columns * rows), n), key=cost)
         assert cost(found) == pytest.approx(cost(best))
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    assert grid(corners, 2).tolist() == [2, 3, 0, 1]  # row 0 is on top, and the second coordinate grows upwards
+    assert grid(corners, 2).tolist() == [
+        2,
+        3,
+        0,
+        1,
+    ]  # row 0 is on top, and the second coordinate grows upwards
 
 
 def test_a_layout_keeps_clusters_apart_and_is_the_same_again():

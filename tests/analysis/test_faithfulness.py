@@ -7,7 +7,14 @@ from torch import nn
 
 import zfnet
 from tests.networks import SIZE, small_zfnet
-from zfnet.analysis.faithfulness import auc, pointing_game, randomized, rank_correlation, ranks, replacement_curve
+from zfnet.analysis.faithfulness import (
+    auc,
+    pointing_game,
+    randomized,
+    rank_correlation,
+    ranks,
+    replacement_curve,
+)
 
 
 class Weighing(nn.Module):
@@ -26,7 +33,9 @@ def test_deletion_and_insertion_by_hand():
     weight = torch.tensor([[1.0, -2.0], [4.0, 3.0]])
     model, x = Weighing(weight), torch.ones(2, 1, 2, 2)
     map = torch.stack([weight, -weight])[:, None]
-    logits = torch.tensor([[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]])  # the largest first; the other way round
+    logits = torch.tensor(
+        [[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]]
+    )  # the largest first; the other way round
     deletion = replacement_curve(model, x, 0.0, map, 0, steps=4, batch=3)
     torch.testing.assert_close(deletion, logits.sigmoid().detach())
     insertion = replacement_curve(model, 0.0, x, map, torch.tensor([0, 1]), steps=4)
@@ -41,8 +50,12 @@ def test_either_may_broadcast():
     model, x, map = Weighing(torch.ones(2, 2)), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
     grey = torch.full_like(x, 0.5)
     for one in (0.5, grey[:1], grey[:1, :, :1, :1]):
-        assert torch.equal(replacement_curve(model, one, x, map, 0), replacement_curve(model, grey, x, map, 0))
-        assert torch.equal(replacement_curve(model, x, one, map, 0), replacement_curve(model, x, grey, map, 0))
+        assert torch.equal(
+            replacement_curve(model, one, x, map, 0), replacement_curve(model, grey, x, map, 0)
+        )
+        assert torch.equal(
+            replacement_curve(model, x, one, map, 0), replacement_curve(model, x, grey, map, 0)
+        )
 
 
 def test_auc_by_hand():
@@ -69,7 +82,9 @@ def test_pointing_game_by_hand():
     map[2, 0, 3, 4] = map[2, 0, 0, 0] = 1  # one of two maxima is on it
     map[4, 0, 3, 4] = float("nan")
     hits = pointing_game(map, mask)
-    torch.testing.assert_close(hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0]))  # flat: the share of the object
+    torch.testing.assert_close(
+        hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0])
+    )  # flat: the share of the object
     assert pointing_game(map, mask, 2)[:2].tolist() == [1, 1]
     map[1] = 0
     map[1, 0, 1, 2] = 1  # diagonal: at a distance of 1.4
@@ -82,7 +97,10 @@ def test_rank_correlation_equals_scipy():
     a = torch.randn(4, 1, 9, 8, generator=generator)
     b = a + torch.randn(a.shape, generator=generator)
     a, b = a.relu(), (3 * b).round()  # many equal values
-    expected = [float(scipy.stats.spearmanr(m.flatten(), n.flatten()).statistic) for m, n in zip(a, b, strict=True)]
+    expected = [
+        float(scipy.stats.spearmanr(m.flatten(), n.flatten()).statistic)
+        for m, n in zip(a, b, strict=True)
+    ]
     torch.testing.assert_close(rank_correlation(a, b), torch.tensor(expected, dtype=torch.float64))
     assert rank_correlation(a, a.exp()).tolist() == pytest.approx([1] * 4)
     assert rank_correlation(a, torch.zeros_like(a)).isnan().all()
@@ -110,9 +128,15 @@ def test_randomised_one_layer_after_the_other():
 
 
 def test_an_untrained_top_changes_what_the_gradient_says():
-    model, x = small_zfnet(), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    model, x = (
+        small_zfnet(),
+        torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
+    )
     before = zfnet.explain(model, x, "saliency", 3).map
-    last = [zfnet.explain(m, x, "saliency", 3).map for _, m in randomized(model, torch.Generator().manual_seed(0))][-1]
+    last = [
+        zfnet.explain(m, x, "saliency", 3).map
+        for _, m in randomized(model, torch.Generator().manual_seed(0))
+    ][-1]
     assert rank_correlation(before, last).max() < 0.9
     assert torch.equal(zfnet.explain(model, x, "saliency", 3).map, before)
 

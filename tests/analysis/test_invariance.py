@@ -21,7 +21,9 @@ def test_whole_pixels_are_sliced(squares):
     shown = views(squares, "translation", [-7, 0, 5], share=0.5, size=32)
     assert shown.shape == (2, 3, 3, 32, 32)
     for i, v in enumerate((-7, 0, 5)):  # a picture moved down by v shows what was v rows higher
-        torch.testing.assert_close(shown[:, i], squares[:, :, 16 - v : 48 - v, 16:48], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            shown[:, i], squares[:, :, 16 - v : 48 - v, 16:48], rtol=0, atol=1e-5
+        )
 
 
 def test_quarter_turns_are_counter_clockwise(squares):
@@ -45,20 +47,31 @@ def test_a_turn_between_is_the_formula(squares):
     shown = views(squares, "rotation", [30], share=0.5, size=32)[0, 0]
     r, c = 3 + 0.5 - 16, 20 + 0.5 - 16
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
-    row, column = r * cosine + c * sine + 31.5, c * cosine - r * sine + 31.5  # in the square's pixels
+    row, column = (
+        r * cosine + c * sine + 31.5,
+        c * cosine - r * sine + 31.5,
+    )  # in the square's pixels
     top, left = int(row), int(column)
     a, b = row - top, column - left
     q = squares[0, :, top : top + 2, left : left + 2]
-    expected = (1 - a) * ((1 - b) * q[:, 0, 0] + b * q[:, 0, 1]) + a * ((1 - b) * q[:, 1, 0] + b * q[:, 1, 1])
+    expected = (1 - a) * ((1 - b) * q[:, 0, 0] + b * q[:, 0, 1]) + a * (
+        (1 - b) * q[:, 1, 0] + b * q[:, 1, 1]
+    )
     torch.testing.assert_close(shown[:, 3, 20], expected, rtol=0, atol=1e-4)
 
 
 def test_the_papers_ranges_stay_inside_the_picture():
     """White inside, so a border that invented something darker would show."""
     white = torch.ones(1, 1, 256, 256)
-    for family, values in (("translation", [-60, 60]), ("scale", [1, 1.8]), ("rotation", list(range(0, 360, 5)))):
+    for family, values in (
+        ("translation", [-60, 60]),
+        ("scale", [1, 1.8]),
+        ("rotation", list(range(0, 360, 5))),
+    ):
         assert views(white, family, values, share=SHARE).min() == pytest.approx(1)
-    with pytest.raises(ValueError, match=r"translation by \[-61.0, 61.0\] looks outside the square"):
+    with pytest.raises(
+        ValueError, match=r"translation by \[-61.0, 61.0\] looks outside the square"
+    ):
         views(white, "translation", [-61, 0, 61], share=SHARE)
     with pytest.raises(ValueError, match="looks outside"):
         views(white, "rotation", [45], share=0.8)
@@ -95,18 +108,36 @@ def test_the_identity_moves_nothing(small):
 def test_distances_and_probabilities_are_those_of_one_image_at_a_time(small):
     squares = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(2))
     target, values = [0, 5, 3], [-9.0, 4.0, 11.0]
-    f = invariance(small, squares, target, "translation", values, layers=("conv1", "conv5", "fc7"), share=0.6, size=64, batch=2)
+    f = invariance(
+        small,
+        squares,
+        target,
+        "translation",
+        values,
+        layers=("conv1", "conv5", "fc7"),
+        share=0.6,
+        size=64,
+        batch=2,
+    )
     assert f.distance["conv5"].shape == f.probability.shape == f.label.shape == (3, 3)
     for n in range(3):
-        base = zfnet.trace(small, views(squares[n : n + 1], "translation", [0], share=0.6, size=64)[0])
-        assert f.reference[n] == pytest.approx(float(base.logits.softmax(1)[0, target[n]]), rel=1e-4)
+        base = zfnet.trace(
+            small, views(squares[n : n + 1], "translation", [0], share=0.6, size=64)[0]
+        )
+        assert f.reference[n] == pytest.approx(
+            float(base.logits.softmax(1)[0, target[n]]), rel=1e-4
+        )
         for i, v in enumerate(values):
-            t = zfnet.trace(small, views(squares[n : n + 1], "translation", [v], share=0.6, size=64)[0])
+            t = zfnet.trace(
+                small, views(squares[n : n + 1], "translation", [v], share=0.6, size=64)[0]
+            )
             for layer in ("conv1", "conv5", "fc7"):
                 a, b = base[layer].numpy().ravel(), t[layer].numpy().ravel()
                 expected = np.sqrt(((a - b) ** 2).sum()) / np.sqrt((a**2).sum())
                 assert float(f.distance[layer][n, i]) == pytest.approx(expected, rel=1e-4)
-            assert float(f.probability[n, i]) == pytest.approx(float(t.logits.softmax(1)[0, target[n]]), rel=1e-4)
+            assert float(f.probability[n, i]) == pytest.approx(
+                float(t.logits.softmax(1)[0, target[n]]), rel=1e-4
+            )
             assert f.label[n, i] == t.logits.argmax()
 
 
@@ -128,7 +159,9 @@ def test_r_squared_is_the_square_of_the_correlation():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=9), rng.normal(size=(4, 9))
     expected = [np.corrcoef(x, row)[0, 1] ** 2 for row in y]
-    np.testing.assert_allclose(r_squared(torch.from_numpy(x), torch.from_numpy(y)), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        r_squared(torch.from_numpy(x), torch.from_numpy(y)), expected, rtol=1e-9
+    )
     line = torch.tensor([0.0, 1.0, 2.0])
     assert r_squared(line, torch.stack([3 - 2 * line, torch.ones(3)])).tolist() == [1, 1]
     with pytest.raises(ValueError, match="three points"):

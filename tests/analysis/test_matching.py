@@ -19,7 +19,10 @@ def noise(n, side=96, seed=0):
 
 @pytest.mark.parametrize("layer", ["conv2", "conv5"])
 def test_equals_a_loop_over_all_places(small, layer):
-    x, points = noise(3), torch.tensor([[[30, 40], [61, 20]], [[50, 50], [33, 71]], [[45, 60], [70, 30]]])
+    x, points = (
+        noise(3),
+        torch.tensor([[[30, 40], [61, 20]], [[50, 50], [33, 71]], [[45, 60], [70, 30]]]),
+    )
     found = match(small, x, points, layer)
     t = zfnet.trace(small, x)
     maps, field = t[layer].double(), t.receptive_field(layer)
@@ -27,7 +30,10 @@ def test_equals_a_loop_over_all_places(small, layer):
     for i in range(3):
         for p in range(2):
             r, c = ((points[i, p].double() - first) / field.stride).tolist()
-            top, left = min(max(int(r), 0), maps.shape[2] - 2), min(max(int(c), 0), maps.shape[3] - 2)
+            top, left = (
+                min(max(int(r), 0), maps.shape[2] - 2),
+                min(max(int(c), 0), maps.shape[3] - 2),
+            )
             a, b = r - top, c - left  # bilinear, written out
             corner = maps[i, :, top : top + 2, left : left + 2]
             code = (1 - a) * ((1 - b) * corner[:, 0, 0] + b * corner[:, 0, 1]) + a * (
@@ -50,8 +56,12 @@ def test_a_unit_finds_itself_and_what_moved_is_found_where_it_went(small):
     big, points = noise(1, 160), torch.tensor([[[79, 79], [90, 72]]]).expand(2, -1, -1)
     field = zfnet.trace(small, big[:, :, :96, :96], until="conv2").receptive_field("conv2")
     by = 2 * field.stride
-    x = torch.cat([big[:, :, 32:128, 32:128], big[:, :, 32 - by : 128 - by, 32:128]])  # the content moves down
-    units = field.offset + (field.size - 1) / 2 + field.stride * torch.tensor([[3.0, 4.0], [5.0, 2.0]])
+    x = torch.cat(
+        [big[:, :, 32:128, 32:128], big[:, :, 32 - by : 128 - by, 32:128]]
+    )  # the content moves down
+    units = (
+        field.offset + (field.size - 1) / 2 + field.stride * torch.tensor([[3.0, 4.0], [5.0, 2.0]])
+    )
     points = units.expand(2, -1, -1)
     found = match(small, x, points, "conv2")
     torch.testing.assert_close(found.place[0, 0], units)

@@ -28,7 +28,11 @@ def images():
 @pytest.mark.parametrize("rectified", [True, False])
 def test_responses_are_those_of_one_image_at_a_time(small, images, rectified):
     found = responses(small, images, ("conv2", "conv5", "fc7"), rectified=rectified, batch=4)
-    before = {"conv2": small[:5], "conv5": small[:13], "fc7": small[:20]}  # up to the layer, without its ReLU
+    before = {
+        "conv2": small[:5],
+        "conv5": small[:13],
+        "fc7": small[:20],
+    }  # up to the layer, without its ReLU
     for layer, table in found.items():
         for n, x in enumerate(images):
             a = before[layer](x[None])[0].detach()
@@ -37,7 +41,9 @@ def test_responses_are_those_of_one_image_at_a_time(small, images, rectified):
             torch.testing.assert_close(table.mean[n], a.mean(1), rtol=1e-4, atol=1e-5)
             width = zfnet.trace(small, x[None])[layer].shape[-1] if layer != "fc7" else 1
             flat = table.position[n, :, 0] * width + table.position[n, :, 1]
-            torch.testing.assert_close(a.gather(1, flat[:, None])[:, 0], a.amax(1), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                a.gather(1, flat[:, None])[:, 0], a.amax(1), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_a_direction_is_a_sum_of_units_and_a_unit_is_a_direction(small, images):
@@ -78,9 +84,15 @@ def test_extremes_are_those_of_sorting_in_python(values, k, least, by, grouped):
     for unit in range(2):
         column = (table if by == "maximum" else table.flip(1))[:, unit].tolist()
         order = sorted(range(n), key=lambda i: (column[i] if least else -column[i], i))
-        kept = [i for place, i in enumerate(order) if not grouped or i % 4 not in [j % 4 for j in order[:place]]][:k]
+        kept = [
+            i
+            for place, i in enumerate(order)
+            if not grouped or i % 4 not in [j % 4 for j in order[:place]]
+        ][:k]
         assert top.index[unit].tolist() == kept + [-1] * (k - len(kept))
-        assert top.value[unit].tolist() == [column[i] for i in kept] + [-torch.inf] * (k - len(kept))
+        assert top.value[unit].tolist() == [column[i] for i in kept] + [-torch.inf] * (
+            k - len(kept)
+        )
         assert (top.position[unit, : len(kept)] == where[kept, unit]).all()
 
 
@@ -94,13 +106,18 @@ def test_another_librarys_network(images):
 def test_a_network_without_weights(images):
     network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU())  # no chain: read by hooks
     maximum = responses(network, images[:2], "1", batch=2)["1"].maximum
-    torch.testing.assert_close(maximum, torch.nn.functional.avg_pool2d(torch.stack(images[:2]), 2).amax((2, 3)).relu())
+    torch.testing.assert_close(
+        maximum, torch.nn.functional.avg_pool2d(torch.stack(images[:2]), 2).amax((2, 3)).relu()
+    )
 
 
 def test_wrong_requests(small, images):
     with pytest.raises(UnknownLayer, match="no layer 'conv9'; the network has conv1"):
         responses(small, images, ("conv1", "conv9"))
-    for wrong, message in (((small, [], ("conv1",)), "empty"), ((small, images, ()), "layers must not be empty")):
+    for wrong, message in (
+        ((small, [], ("conv1",)), "empty"),
+        ((small, images, ()), "layers must not be empty"),
+    ):
         with pytest.raises(ValueError, match=message):
             next(stream(*wrong))
     with pytest.raises(ValueError, match="on cpu, the network"):
@@ -116,7 +133,9 @@ def test_wrong_requests(small, images):
         table.extremes(0)
     with pytest.raises(ValueError, match="groups has 1 entries"):
         table.extremes(3, groups=[0])
-    with pytest.raises(UnknownLayer, match="directions of conv2, of which no responses are asked for"):
+    with pytest.raises(
+        UnknownLayer, match="directions of conv2, of which no responses are asked for"
+    ):
         responses(small, images, "conv1", directions={"conv2": torch.eye(3)})
 
 
@@ -166,7 +185,12 @@ def test_the_network_for_digits():
     x = two_images(model)
     t = zfnet.trace(model, x)
     for layer, table in responses(model, list(x), ("conv1", "conv2", "fc3")).items():
-        torch.testing.assert_close(table.maximum, t[layer].flatten(2).amax(2) if t[layer].ndim == 4 else t[layer])
+        torch.testing.assert_close(
+            table.maximum, t[layer].flatten(2).amax(2) if t[layer].ndim == 4 else t[layer]
+        )
     found = population(model, list(x), ("conv1", "conv2", "fc3"))
     assert found["fc3"].sparsity == pytest.approx(float((t["fc3"] <= 0).double().mean()))
-    assert sample_vectors(model, list(x), "conv2", torch.Generator()).shape == (16, t["conv2"].shape[1])
+    assert sample_vectors(model, list(x), "conv2", torch.Generator()).shape == (
+        16,
+        t["conv2"].shape[1],
+    )

@@ -11,7 +11,10 @@ from zfnet.analysis.selectivity import auc, best_unit, permuted
 def test_auc_by_hand():
     values = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 1.0], [0.0, 0.0]])
     positive = torch.tensor([True, False, True, False])
-    assert auc(values, positive).tolist() == [1.0, 0.75]  # of four pairs, the second unit has two right and two equal
+    assert auc(values, positive).tolist() == [
+        1.0,
+        0.75,
+    ]  # of four pairs, the second unit has two right and two equal
     assert auc(values, ~positive).tolist() == [0.0, 0.25]
 
 
@@ -54,7 +57,9 @@ def test_labels_are_permuted_within_their_groups_and_nowhere_else():
     found = permuted(positive, groups, 600, generator)
     for g in range(3):
         assert (found[:, groups == g].sum(1) == positive[groups == g].sum()).all()
-    for i, share in enumerate((1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)):  # every place of a group is as likely
+    for i, share in enumerate(
+        (1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)
+    ):  # every place of a group is as likely
         assert found[:, i].double().mean() == pytest.approx(share, abs=0.07)
     free = permuted(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
     assert (free.sum(1) == 4).all()

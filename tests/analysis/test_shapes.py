@@ -8,7 +8,10 @@ import torch
 
 from zfnet.analysis.shapes import curved_top, hole_area, slant, thickness, verticality
 
-SIDE, FINE = 28, 16  # pixels, and how many times finer the drawings are made before they are averaged to greys
+SIDE, FINE = (
+    28,
+    16,
+)  # pixels, and how many times finer the drawings are made before they are averaged to greys
 
 
 def drawn(inside, lean=0.0):
@@ -44,7 +47,9 @@ def test_slant_to_the_right_is_positive_and_mirrors():
         image[0, row, 8 - row] = 1  # "/"
     assert float(slant(image)) == pytest.approx(45)
     assert float(slant(image.flip(2))) == pytest.approx(-45)
-    assert float(slant(torch.nn.functional.pad(image * 0.3, (5, 2, 1, 7)))) == pytest.approx(45, abs=1e-3)  # place, brightness
+    assert float(slant(torch.nn.functional.pad(image * 0.3, (5, 2, 1, 7)))) == pytest.approx(
+        45, abs=1e-3
+    )  # place, brightness
 
 
 @pytest.mark.parametrize("width", [2, 3, 4.5])
@@ -79,7 +84,9 @@ def test_holes_add_up_and_a_gap_opens_them():
     assert float(hole_area(drawn(bar(20, 4)))) == 0
     open_ring = drawn(lambda x, y: ring(9, 6)(x, y) & ~((x.abs() < 1) & (y < 0)))
     assert float(hole_area(open_ring)) == 0
-    spiral = torch.zeros(1, 7, 7)  # a hole that is reached around two corners, and a diagonal that is closed
+    spiral = torch.zeros(
+        1, 7, 7
+    )  # a hole that is reached around two corners, and a diagonal that is closed
     spiral[0, 1, 1:6] = spiral[0, 1:6, 1] = spiral[0, 5, 1:6] = spiral[0, 3:6, 5] = 1
     assert float(hole_area(spiral)) == 0
     diamond = torch.zeros(1, 5, 5)
@@ -92,15 +99,21 @@ def test_verticality():
     assert float(verticality(drawn(bar(20, 3, 90)))) < 0.15
     assert float(verticality(drawn(ring(8, 5)))) == pytest.approx(0.5, abs=0.01)
     image = drawn(bar(20, 3, 30))
-    assert float(verticality(image)) == pytest.approx(1 - float(verticality(image.transpose(1, 2))), abs=1e-6)
+    assert float(verticality(image)) == pytest.approx(
+        1 - float(verticality(image.transpose(1, 2))), abs=1e-6
+    )
 
 
 def test_curved_tops():
     arch = drawn(lambda x, y: ring(9, 6.5)(x, y) & (y < 0) | (bar(18, 2)(x - 7.75, y) & (y >= 0)))
-    flat = drawn(lambda x, y: (((y + 8).abs() < 1.25) & (x.abs() < 7)) | bar(18, 2.5)(x - 5, y))  # a 7
+    flat = drawn(
+        lambda x, y: (((y + 8).abs() < 1.25) & (x.abs() < 7)) | bar(18, 2.5)(x - 5, y)
+    )  # a 7
     cup = drawn(lambda x, y: ring(9, 6.5)(x, y) & (y > 0))
     slope = drawn(bar(20, 3, 60))
-    assert float(curved_top(drawn(ring(9, 6)))) == pytest.approx(15 * math.pi / 64, abs=0.1)  # the parabola of half a circle
+    assert float(curved_top(drawn(ring(9, 6)))) == pytest.approx(
+        15 * math.pi / 64, abs=0.1
+    )  # the parabola of half a circle
     assert float(curved_top(arch)) > 0.6
     assert float(curved_top(flat)) == pytest.approx(0, abs=0.05)
     assert abs(float(curved_top(slope))) < 0.35
@@ -110,17 +123,27 @@ def test_curved_tops():
 
 
 def test_many_at_once_are_as_one_by_one():
-    images = torch.cat([drawn(eight, 10), drawn(bar(18, 3)), torch.zeros(1, SIDE, SIDE), drawn(ring(8, 5))])
+    images = torch.cat(
+        [drawn(eight, 10), drawn(bar(18, 3)), torch.zeros(1, SIDE, SIDE), drawn(ring(8, 5))]
+    )
     for measure in (slant, thickness, hole_area, verticality, curved_top):
         found = measure(images)
         assert found.shape == (4,)
-        np.testing.assert_allclose(found, torch.cat([measure(image[None]) for image in images]), rtol=1e-5)
+        np.testing.assert_allclose(
+            found, torch.cat([measure(image[None]) for image in images]), rtol=1e-5
+        )
         assert found[2].isnan()  # no ink
         assert not found[[0, 1, 3]].isnan().any()
 
 
 @pytest.mark.parametrize(
-    "bad", [torch.zeros(28, 28), torch.zeros(1, 3, 28, 28), torch.full((1, 9, 9), 255.0), torch.zeros(1, 9, 9).byte()]
+    "bad",
+    [
+        torch.zeros(28, 28),
+        torch.zeros(1, 3, 28, 28),
+        torch.full((1, 9, 9), 255.0),
+        torch.zeros(1, 9, 9).byte(),
+    ],
 )
 def test_wrong_images_are_named(bad):
     with pytest.raises(ValueError, match=r"expected grey images \(N, H, W\)"):

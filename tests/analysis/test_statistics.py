@@ -24,7 +24,9 @@ def test_quantiles_are_exact_to_their_stated_error(values, q):
     values = np.array(values, dtype=np.float32)
     expected = np.quantile(values.astype(np.float64), q, method="inverted_cdf")
     found = of(values).quantile(q).numpy()
-    assert (abs(found - expected) <= ERROR * abs(expected) + 1e-39).all()  # floats next to zero count as 0
+    assert (
+        abs(found - expected) <= ERROR * abs(expected) + 1e-39
+    ).all()  # floats next to zero count as 0
 
 
 def test_quantiles_of_skewed_activations_over_five_orders_of_magnitude():
@@ -35,7 +37,9 @@ def test_quantiles_of_skewed_activations_over_five_orders_of_magnitude():
     found = of(values).quantile(q).numpy()
     assert (found[expected == 0] == 0).all()
     np.testing.assert_allclose(found, expected, rtol=ERROR)
-    assert abs(found / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4  # a histogram, not the values themselves
+    assert (
+        abs(found / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4
+    )  # a histogram, not the values themselves
     with pytest.raises(ValueError, match=r"\[0, 1\], got \[0.5, 1.5\]"):
         of(values).quantile([0.5, 1.5])
 
@@ -43,7 +47,9 @@ def test_quantiles_of_skewed_activations_over_five_orders_of_magnitude():
 def test_every_float_is_near_the_middle_of_its_bin():
     values = bin_values()
     finite = values[values.isfinite()]
-    assert (count(finite)[values.isfinite() & (values != 0)] == 1).all()  # each middle lies in its own bin
+    assert (
+        count(finite)[values.isfinite() & (values != 0)] == 1
+    ).all()  # each middle lies in its own bin
     assert len(finite) == 2 * 255 * 128
     drawn = torch.randn(10_000, generator=torch.Generator().manual_seed(0)) * 100
     middles = values[((drawn.view(torch.int32) >> 16) & 0xFFFF).long()]
@@ -53,10 +59,19 @@ def test_every_float_is_near_the_middle_of_its_bin():
 @pytest.fixture
 def built():
     """Four filters on images of one constant v: v, a dead one, one that needs v > 2, and one active only at the left border."""
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 2 * 2, 2))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * 2 * 2, 2),
+    )
     weight, bias = torch.zeros(4, 3, 3, 3), torch.tensor([0.0, -1.0, -2.0, 0.0])
     weight[0, 0, 1, 1] = weight[2, 0, 1, 1] = 1
-    weight[3, 0, 1, 1], weight[3, 0, 1, 0] = 1, -1  # v less its left neighbour: zero but where that is padding
+    weight[3, 0, 1, 1], weight[3, 0, 1, 0] = (
+        1,
+        -1,
+    )  # v less its left neighbour: zero but where that is padding
     net[0].weight.data, net[0].bias.data = weight, bias
     return net.eval(), [torch.full((3, 4, 4), float(v)) for v in (1, 2, 3, 4)]
 
@@ -87,9 +102,13 @@ def test_a_population_is_the_sum_of_its_images():
     for layer, p in found.items():
         a = t[layer].flatten(2) if t[layer].ndim == 4 else t[layer][:, :, None]  # (N, C, positions)
         torch.testing.assert_close(p.active, (a > 0).double().mean((0, 2)), rtol=0, atol=1e-3)
-        torch.testing.assert_close(p.excited, (a > 0).any(2).double().mean(0), rtol=0, atol=1e-6, check_dtype=False)
+        torch.testing.assert_close(
+            p.excited, (a > 0).any(2).double().mean(0), rtol=0, atol=1e-6, check_dtype=False
+        )
         expected = np.quantile(a.double().numpy(), [0.5, 0.9, 0.999], method="inverted_cdf")
-        np.testing.assert_allclose(p.quantile([0.5, 0.9, 0.999]).numpy(), expected, rtol=ERROR * 1.2, atol=1e-4)
+        np.testing.assert_allclose(
+            p.quantile([0.5, 0.9, 0.999]).numpy(), expected, rtol=ERROR * 1.2, atol=1e-4
+        )
 
 
 def test_activations_that_are_not_finite_are_reported(built):

@@ -31,12 +31,18 @@ def test_folds_are_balanced_apart_and_nested():
     for few, many in zip(small, large, strict=True):
         assert np.bincount(labels[few.train]).tolist() == [5, 5, 5]
         assert np.bincount(labels[few.test]).tolist() == [50, 35, 4]
-        assert np.bincount(labels[many.train]).tolist() == [20, 20, 8]  # a class with too few keeps one for the test
+        assert np.bincount(labels[many.train]).tolist() == [
+            20,
+            20,
+            8,
+        ]  # a class with too few keeps one for the test
         assert np.bincount(labels[many.test]).tolist() == [50, 20, 1]
         assert set(few.train) <= set(many.train)
         assert not set(many.train) & set(many.test)
     assert len({tuple(fold.train) for fold in large}) == 5
-    assert all((a.train == b.train).all() for a, b in zip(small, folds(labels, 5, seed=3), strict=True))
+    assert all(
+        (a.train == b.train).all() for a, b in zip(small, folds(labels, 5, seed=3), strict=True)
+    )
     with pytest.raises(ValueError, match=r"classes \[1\] have one image"):
         folds(np.array([0, 0, 1]), 1)
 
@@ -59,11 +65,15 @@ def test_coordinates_keep_every_inner_product_with_the_training_images(width):
 def test_a_classifier_of_the_coordinates_is_the_classifier_of_the_features(classifier):
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(4), 20)
-    features = (rng.normal(size=(80, 300)) + 0.4 * rng.normal(size=(4, 300))[labels]).astype(np.float32)
+    features = (rng.normal(size=(80, 300)) + 0.4 * rng.normal(size=(4, 300))[labels]).astype(
+        np.float32
+    )
     fold = folds(labels, 10, count=1)[0]
     x, others = coordinates(gram(features), fold)
     scaled = features / np.sqrt(np.square(features[fold.train]).sum(1).mean())
-    direct = classifier(scaled[fold.train], labels[fold.train], (3.0,)).decision_function(scaled[fold.test])
+    direct = classifier(scaled[fold.train], labels[fold.train], (3.0,)).decision_function(
+        scaled[fold.test]
+    )
     factored = classifier(x, labels[fold.train], (3.0,)).decision_function(others)
     assert np.abs(direct - factored).max() < 0.02 * np.abs(direct).max()
     assert (direct.argmax(1) == factored.argmax(1)).mean() > 0.95
@@ -72,9 +82,13 @@ def test_a_classifier_of_the_coordinates_is_the_classifier_of_the_features(class
 def test_the_regularisation_is_chosen_on_the_training_images():
     rng = np.random.default_rng(2)
     labels = np.repeat(np.arange(3), 30)
-    x = np.concatenate([np.eye(3)[labels] + 0.1 * rng.normal(size=(90, 3)), 10 * rng.normal(size=(90, 5))], 1)  # loud noise
+    x = np.concatenate(
+        [np.eye(3)[labels] + 0.1 * rng.normal(size=(90, 3)), 10 * rng.normal(size=(90, 5))], 1
+    )  # loud noise
     assert softmax(x, labels, (1e-6, 10.0)).C == 10.0
-    assert softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0  # one a class: the middle one
+    assert (
+        softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0
+    )  # one a class: the middle one
 
 
 def test_scores_by_hand():
@@ -107,7 +121,9 @@ def test_features_are_the_traces_and_are_extracted_once(small, monkeypatch):
         expected = t[layer].flatten().numpy()
         assert features.shape == (24, len(expected))
         assert np.allclose(features[11], expected, atol=2e-3 * np.abs(expected).max())
-    monkeypatch.setattr("zfnet.analysis.transfer.run", lambda *a, **k: pytest.fail("extracted again"))
+    monkeypatch.setattr(
+        "zfnet.analysis.transfer.run", lambda *a, **k: pytest.fail("extracted again")
+    )
     assert np.array_equal(extract(model, images, ("fc7",))["fc7"], found["fc7"])
 
 
@@ -118,7 +134,9 @@ def test_other_weights_have_other_features(small):
         model.fc7.weight.mul_(-1)
     after = extract(model, images, ("fc7",))["fc7"]
     assert not np.array_equal(after, before)
-    assert np.allclose(after[5], zfnet.trace(model, images.batch([5]))["fc7"][0].numpy(), rtol=1e-3, atol=1e-3)
+    assert np.allclose(
+        after[5], zfnet.trace(model, images.batch([5]))["fc7"][0].numpy(), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_features_beyond_half_precision_are_an_error(small):
@@ -141,13 +159,20 @@ def test_planted_near_duplicates_are_found_and_nothing_else(tmp_path):
     rng = np.random.default_rng(0)
 
     def scene():  # smooth, as photographs are
-        return Image.fromarray(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
+        return Image.fromarray(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)).resize(
+            (320, 240), Image.Resampling.BICUBIC
+        )
 
     mine, theirs = [scene() for _ in range(6)], [scene() for _ in range(8)]
     theirs[3] = center(mine[0], 224)  # the whole square at another size
     theirs[5] = center(mine[1], 256).crop((16, 16, 240, 240))  # its central 7/8
     theirs[6] = mine[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")  # mirrored, in grey
-    for framed in (mine[3], theirs[0], mine[4], theirs[1]):  # frames and skies are alike, and no evidence
+    for framed in (
+        mine[3],
+        theirs[0],
+        mine[4],
+        theirs[1],
+    ):  # frames and skies are alike, and no evidence
         framed.paste("white", (0, 0, 320, 30))
         framed.paste("white", (0, 210, 320, 240))
     for trap in (mine[5], theirs[2]):

@@ -17,7 +17,13 @@ from zfnet.forward import Hook
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
 
 # The default layer of each network as a module, and under the names that mean it.
-LAST = {"zfnet": "relu5", "alexnet": "relu5", "mnist": "relu2", "vgg11": "features.19", "resnet18": "layer4"}
+LAST = {
+    "zfnet": "relu5",
+    "alexnet": "relu5",
+    "mnist": "relu2",
+    "vgg11": "features.19",
+    "resnet18": "layer4",
+}
 NAMES = {
     "zfnet": ("conv5", "relu5"),
     "alexnet": ("conv5",),
@@ -44,7 +50,9 @@ def x(network):
 
 def test_grad_cam_equals_captum(name, network, x):
     oracle = out_of_place(network)
-    theirs = captum.attr.LayerGradCam(oracle, oracle.get_submodule(LAST[name])).attribute(x, TARGET, relu_attributions=True)
+    theirs = captum.attr.LayerGradCam(oracle, oracle.get_submodule(LAST[name])).attribute(
+        x, TARGET, relu_attributions=True
+    )
     a = grad_cam(network, x, TARGET)
     close(a.coarse, theirs)
     larger = captum.attr.LayerAttribution.interpolate(theirs, x.shape[2:], "bilinear")
@@ -63,7 +71,9 @@ def test_grad_cam_of_any_layer(name, network, x):
     close(grad_cam(network, x, TARGET, layer=path).coarse, theirs.relu())
 
 
-@pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:Input Tensor", "ignore:.*non-full backward hook")
+@pytest.mark.filterwarnings(
+    "ignore:Setting backward hooks", "ignore:Input Tensor", "ignore:.*non-full backward hook"
+)
 def test_guided_grad_cam_equals_captum(name, network, x):
     oracle = out_of_place(network)
     method = captum.attr.GuidedGradCam(oracle, oracle.get_submodule(LAST[name]))
@@ -77,7 +87,9 @@ def activations_and_gradient(network, x, path, target):
     """A module's output and the logit's gradient in it, by a plain hook on a network without in-place ReLUs."""
     network = out_of_place(network)
     kept = []
-    network.get_submodule(path).register_forward_hook(lambda m, i, o: (o.retain_grad(), kept.append(o))[0])
+    network.get_submodule(path).register_forward_hook(
+        lambda m, i, o: (o.retain_grad(), kept.append(o))[0]
+    )
     network(x.clone().requires_grad_())[0, target].backward()
     return kept[-1][0].detach().double(), kept[-1].grad[0].double()
 
@@ -98,7 +110,10 @@ def test_grad_cam_plus_plus_equals_its_equations_place_by_place(name, network, x
 
 
 def test_cam_of_resnet_averages_to_its_logits():
-    model, x = BUILD["resnet18"](), torch.randn(3, 3, SIZE, SIZE + 32, generator=torch.Generator().manual_seed(1))
+    model, x = (
+        BUILD["resnet18"](),
+        torch.randn(3, 3, SIZE, SIZE + 32, generator=torch.Generator().manual_seed(1)),
+    )
     model.requires_grad_(False)
     maps = nn.Sequential(*list(model.children())[:-2])(x)  # all but pooling and the dense layer
     target = torch.tensor([1, 5, 9])
@@ -107,7 +122,9 @@ def test_cam_of_resnet_averages_to_its_logits():
         expected = sum(float(model.fc.weight[c, k]) * maps[n, k] for k in range(maps.shape[1]))
         close(a.coarse[n, 0], expected)
     logit = model(x).gather(1, target[:, None])[:, 0]
-    torch.testing.assert_close(a.coarse.mean((1, 2, 3)) + model.fc.bias[target], logit, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        a.coarse.mean((1, 2, 3)) + model.fc.bias[target], logit, rtol=1e-4, atol=1e-4
+    )
     assert (a.coarse < 0).any()  # no ReLU
     # Grad-CAM is ReLU(CAM) over the number of places, where a network ends so (Selvaraju et al., section 3.1).
     close(grad_cam(model, x, target).coarse, a.coarse.relu() / a.coarse[0].numel())
@@ -115,7 +132,10 @@ def test_cam_of_resnet_averages_to_its_logits():
 
 
 def test_cam_by_a_fitted_head():
-    model, x = small_zfnet("lrn"), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    model, x = (
+        small_zfnet("lrn"),
+        torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
+    )
     with pytest.raises(UnsupportedNetwork, match=r"model.cam_head = .* or use grad_cam"):
         cam(model, x)
     weight = torch.randn(10, 16, generator=torch.Generator().manual_seed(2))
@@ -123,7 +143,9 @@ def test_cam_by_a_fitted_head():
     maps = zfnet.trace(model, x)["conv5"]
     close(
         cam(model, x, TARGET).coarse,
-        torch.stack([torch.tensordot(weight[c], m, 1) for c, m in zip(TARGET, maps, strict=True)])[:, None],
+        torch.stack([torch.tensordot(weight[c], m, 1) for c, m in zip(TARGET, maps, strict=True)])[
+            :, None
+        ],
     )
     model.cam_head = (weight[:, :3], torch.zeros(10))
     with pytest.raises(ValueError, match=r"weight \(10, 16\) and its bias, got \(10, 3\)"):
@@ -156,7 +178,15 @@ def test_the_last_maps_are_rectified_however_relu_is_spelt(relu):
 
 def small_chain(relu):
     """Three convolutions, with one pooling between them and one behind, and a ReLU after each: `relu()` gives it."""
-    layers = [nn.Conv2d(3, 6, 3), relu(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), relu(), nn.Conv2d(8, 8, 3, padding=1), relu()]
+    layers = [
+        nn.Conv2d(3, 6, 3),
+        relu(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3),
+        relu(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        relu(),
+    ]
     torch.manual_seed(0)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
 
@@ -168,7 +198,9 @@ def test_a_relu_that_serves_several_layers_is_the_layers_own(method):
     one.load_state_dict(several.state_dict())
     x = torch.randn(2, 3, 24, 28)
     for layer in ("conv1", "conv2", "conv3"):
-        assert torch.equal(method(one, x, 1, layer=layer).coarse, method(several, x, 1, layer=layer).coarse)
+        assert torch.equal(
+            method(one, x, 1, layer=layer).coarse, method(several, x, 1, layer=layer).coarse
+        )
 
 
 class Ending(nn.Module):
@@ -183,7 +215,9 @@ class Ending(nn.Module):
     def forward(self, x):
         x = self.features(x)
         if self.end == "norm of pooled":  # as ConvNeXt's
-            x = F.layer_norm(x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)
+            x = F.layer_norm(x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1), (8,)).permute(
+                0, 3, 1, 2
+            )
             return self.last(x.flatten(1))
         x = F.max_pool2d(x, 2)
         if self.end == "channels last":  # as networks that came from TensorFlow
@@ -196,7 +230,9 @@ class Ending(nn.Module):
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_what_comes_after_the_last_pooling_is_no_map(end, order):
     model, x = Ending(end), torch.randn(2, 3, 26, 22).contiguous(memory_format=order)
-    theirs = captum.attr.LayerGradCam(model, model.features[4]).attribute(x, 1, relu_attributions=True)
+    theirs = captum.attr.LayerGradCam(model, model.features[4]).attribute(
+        x, 1, relu_attributions=True
+    )
     close(grad_cam(model, x, 1).coarse, theirs)
 
 
@@ -253,7 +289,10 @@ def test_a_map_that_says_nothing_is_reported():
 def test_the_default_layer_does_not_depend_on_the_images_size():
     torch.manual_seed(0)
     model = torchvision.models.alexnet(num_classes=4).eval()
-    for side, places in ((224, 13), (256, 15)):  # at 256 its adaptive pooling shrinks what was pooled before
+    for side, places in (
+        (224, 13),
+        (256, 15),
+    ):  # at 256 its adaptive pooling shrinks what was pooled before
         x = torch.randn(1, 3, side, side)
         a = grad_cam(model, x, 1)
         assert a.coarse.shape[2:] == (places, places)
@@ -261,7 +300,14 @@ def test_the_default_layer_does_not_depend_on_the_images_size():
 
 
 def test_cam_takes_what_the_global_pooling_is_given():
-    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    layers = [
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ]
     model, x = nn.Sequential(*layers).eval(), torch.randn(2, 3, 32, 32)
     a = cam(model, x, 1)
     assert a.coarse.shape[2:] == (15, 15)

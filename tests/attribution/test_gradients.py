@@ -55,7 +55,9 @@ TARGET = torch.tensor([3, 7])
 def close(ours, theirs, tolerance=1e-5):
     assert ours.shape == theirs.shape
     assert theirs.abs().max() > 0
-    torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max()))
+    torch.testing.assert_close(
+        ours, theirs.detach(), rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max())
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,18 +67,27 @@ def close(ours, theirs, tolerance=1e-5):
         (guided_backprop, captum.attr.GuidedBackprop, {}), (deconvnet, captum.attr.Deconvolution, {}),
     ],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:Input Tensor", "ignore:.*non-full backward hook")
+@pytest.mark.filterwarnings(
+    "ignore:Setting backward hooks", "ignore:Input Tensor", "ignore:.*non-full backward hook"
+)
 def test_equals_captum(network, x, method, oracle, options):
-    theirs = oracle(out_of_place(network)).attribute(x.clone().requires_grad_(), target=TARGET, **options)
+    theirs = oracle(out_of_place(network)).attribute(
+        x.clone().requires_grad_(), target=TARGET, **options
+    )
     a = method(network, x, TARGET)
     close(a.pixels, theirs)
-    reduced = a.pixels.sum(1, keepdim=True) if method is gradient_x_input else a.pixels.abs().amax(1, keepdim=True)
+    reduced = (
+        a.pixels.sum(1, keepdim=True)
+        if method is gradient_x_input
+        else a.pixels.abs().amax(1, keepdim=True)
+    )
     assert torch.equal(a.map, reduced)
     assert (a.method, a.target.tolist(), a.state) == (method.__name__, [3, 7], ("ok", "ok"))
 
 
 @pytest.mark.parametrize(
-    ("method", "composite"), [(guided_backprop, zennit.composites.GuidedBackprop), (deconvnet, zennit.composites.DeconvNet)]
+    ("method", "composite"),
+    [(guided_backprop, zennit.composites.GuidedBackprop), (deconvnet, zennit.composites.DeconvNet)],
 )
 def test_equals_zennit(network, x, method, composite):
     with zennit.attribution.Gradient(out_of_place(network), composite()) as attributor:
@@ -88,17 +99,26 @@ def test_integrated_gradients_equal_captum_and_are_complete(network, x):
     """In float64: rounding of the points on the way, which differs, would switch a ReLU here and there."""
     network, x = copy.deepcopy(network).double(), x.double()
     options = {"n_steps": 6, "method": "riemann_middle"}
-    base = torch.randn(1, 3, *x.shape[2:], generator=torch.Generator().manual_seed(2), dtype=x.dtype)
-    theirs = captum.attr.IntegratedGradients(network).attribute(x, base.expand_as(x), TARGET, **options)
+    base = torch.randn(
+        1, 3, *x.shape[2:], generator=torch.Generator().manual_seed(2), dtype=x.dtype
+    )
+    theirs = captum.attr.IntegratedGradients(network).attribute(
+        x, base.expand_as(x), TARGET, **options
+    )
     ours = integrated_gradients(network, x, TARGET, steps=6, baseline=base, batch=4)
     close(ours.pixels, theirs)
     with torch.no_grad():
         change = (network(x) - network(base.expand_as(x))).gather(1, TARGET[:, None])[:, 0]
-    torch.testing.assert_close(ours.map.sum((1, 2, 3)) + ours.residual, change, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        ours.map.sum((1, 2, 3)) + ours.residual, change, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_integrated_gradients_are_the_more_complete_the_more_steps():
-    network, x = small_zfnet("lrn"), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    network, x = (
+        small_zfnet("lrn"),
+        torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
+    )
     many = integrated_gradients(network, x, TARGET, steps=200, batch=20)
     few = integrated_gradients(network, x, TARGET, steps=2)
     assert many.residual.abs().max() < 0.02 * few.pixels.abs().sum((1, 2, 3)).min()
@@ -107,7 +127,10 @@ def test_integrated_gradients_are_the_more_complete_the_more_steps():
 
 def test_smoothgrad_is_captums_noise_tunnel_without_noise_and_the_same_for_every_batch(network, x):
     small = {"samples": 5, "sigma": 0.1}
-    one, other = (smoothgrad(network, x, TARGET, **small, batch=b, generator=torch.Generator().manual_seed(5)) for b in (1, 3))
+    one, other = (
+        smoothgrad(network, x, TARGET, **small, batch=b, generator=torch.Generator().manual_seed(5))
+        for b in (1, 3)
+    )
     close(one.pixels, other.pixels)
     tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(network))
     theirs = tunnel.attribute(x, nt_samples=3, stdevs=0.0, target=TARGET, abs=False)
@@ -117,14 +140,23 @@ def test_smoothgrad_is_captums_noise_tunnel_without_noise_and_the_same_for_every
 
 def test_smoothgrad_by_hand():
     """The mean of gradients at the noisy copies, whose deviation is a share of each image's range."""
-    model, x = small_zfnet(), torch.stack([torch.rand(3, SIZE, SIZE), 10 * torch.rand(3, SIZE, SIZE)])
+    model, x = (
+        small_zfnet(),
+        torch.stack([torch.rand(3, SIZE, SIZE), 10 * torch.rand(3, SIZE, SIZE)]),
+    )
     expected = []
     for n, image in enumerate(x):
-        drawn = torch.Generator().manual_seed(9)  # the same noise for each: an image's map does not depend on the others
+        drawn = torch.Generator().manual_seed(
+            9
+        )  # the same noise for each: an image's map does not depend on the others
         deviation = 0.2 * (image.max() - image.min())
-        copies = torch.stack([image + deviation * torch.randn(3, SIZE, SIZE, generator=drawn) for _ in range(4)])
+        copies = torch.stack(
+            [image + deviation * torch.randn(3, SIZE, SIZE, generator=drawn) for _ in range(4)]
+        )
         expected.append(gradient(model, copies, [1, 2][n])[0].mean(0))
-    ours = smoothgrad(model, x, [1, 2], samples=4, sigma=0.2, generator=torch.Generator().manual_seed(9))
+    ours = smoothgrad(
+        model, x, [1, 2], samples=4, sigma=0.2, generator=torch.Generator().manual_seed(9)
+    )
     close(ours.pixels, torch.stack(expected))
     state = torch.random.get_rng_state()
     again = smoothgrad(model, x, [1, 2], samples=4, sigma=0.2)
@@ -143,7 +175,9 @@ def test_a_map_is_free_of_the_callers_graph(method):
 
 def test_saliency_equals_finite_differences():
     model = small_zfnet("lrn").double()
-    x = torch.randn(1, 3, SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(
+        1, 3, SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     a, step = saliency(model, x, 4), 1e-6
     for c, row, column in ((0, 3, 5), (1, 30, 40), (2, 63, 63)):
         ends = []
@@ -151,7 +185,9 @@ def test_saliency_equals_finite_differences():
             moved = x.clone()
             moved[0, c, row, column] += sign * step
             ends.append(float(model(moved)[0, 4].detach()))
-        assert float(a.pixels[0, c, row, column]) == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=1e-4, abs=1e-7)
+        assert float(a.pixels[0, c, row, column]) == pytest.approx(
+            (ends[1] - ends[0]) / (2 * step), rel=1e-4, abs=1e-7
+        )
         assert float(a.map[0, 0, row, column]) == float(a.pixels[0, :, row, column].abs().max())
 
 
@@ -168,7 +204,10 @@ def slowly(model, x, target, rule):
 
 @pytest.mark.parametrize("relu", RELUS.values(), ids=list(RELUS))
 def test_every_spelling_of_relu_is_handled(relu):
-    model, x = Rectified(relu), torch.randn(2, 3, 21, 25, generator=torch.Generator().manual_seed(1))
+    model, x = (
+        Rectified(relu),
+        torch.randn(2, 3, 21, 25, generator=torch.Generator().manual_seed(1)),
+    )
     target = torch.tensor([0, 2])
     with torch.no_grad():
         guided = slowly(model, x, target, lambda r, f: r.relu() * (f > 0))
@@ -206,12 +245,17 @@ def test_linear_steps_of_any_layout_pass(method):
     strided = method(model, x.contiguous(memory_format=torch.channels_last), 1)
     close(strided.pixels, method(model, x, 1).pixels)
     resnet = torchvision.models.resnet18(num_classes=5).eval()
-    assert method(resnet, torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last), 1).state == ("ok",)
+    assert method(
+        resnet, torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last), 1
+    ).state == ("ok",)
 
 
 def test_the_deconvnet_skips_normalisation_and_guided_backprop_does_not():
     """With LRN the attribution is the project's own projection of a logit, and not Captum's; a signal, not a gradient, comes down."""
-    model, x = small_zfnet("lrn"), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    model, x = (
+        small_zfnet("lrn"),
+        torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
+    )
     for norm in (module for name, module in model.named_children() if name.startswith("norm")):
         norm.alpha = 5.0  # strong enough to be seen
     target = model(x).argmax(1)
@@ -219,9 +263,13 @@ def test_the_deconvnet_skips_normalisation_and_guided_backprop_does_not():
     projected = zfnet.project(model, x, "fc8", target)
     assert (projected.activation > 0).all()  # for a logit below 0 the projection is of its negative
     close(ours.pixels * projected.activation.view(-1, 1, 1, 1), projected.pixels)
-    theirs = captum.attr.Deconvolution(out_of_place(model)).attribute(x.clone().requires_grad_(), target=target)
+    theirs = captum.attr.Deconvolution(out_of_place(model)).attribute(
+        x.clone().requires_grad_(), target=target
+    )
     assert float(F.cosine_similarity(ours.pixels.flatten(1), theirs.flatten(1)).max()) < 0.99
-    theirs = captum.attr.GuidedBackprop(out_of_place(model)).attribute(x.clone().requires_grad_(), target=TARGET)
+    theirs = captum.attr.GuidedBackprop(out_of_place(model)).attribute(
+        x.clone().requires_grad_(), target=TARGET
+    )
     close(guided_backprop(model, x, TARGET).pixels, theirs)
 
 
@@ -233,7 +281,10 @@ def test_both_ways_of_the_deconvnet_agree():
 
 
 def test_batches_and_targets():
-    model, x = small_zfnet(), torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    model, x = (
+        small_zfnet(),
+        torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
+    )
     predicted = model(x).argmax(1)
     for method in (saliency, integrated_gradients, smoothgrad, guided_backprop, deconvnet):
         assert method(model, x[:1]).target.tolist() == predicted[:1].tolist()
@@ -266,7 +317,10 @@ def test_a_network_and_its_gradients_are_left_as_they_were():
     assert torch.equal(x, kept)
     assert not x.requires_grad
     assert [m.training for m in model.modules()] == modes
-    assert all(torch.equal(p, q) and p.requires_grad == r for p, (q, r) in zip(model.parameters(), before, strict=True))
+    assert all(
+        torch.equal(p, q) and p.requires_grad == r
+        for p, (q, r) in zip(model.parameters(), before, strict=True)
+    )
     assert all(bool((p.grad == 1).all()) for p in model.parameters() if p.requires_grad)
     assert hooks(model) == 0
 
@@ -299,7 +353,9 @@ def test_maps_that_say_nothing_are_reported():
     model = Rectified(F.relu)
     model.fc.weight.data[1] = float("nan")
     assert saliency(model, x, 1).state == ("not finite", "not finite")
-    half = Attribution(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), None, "by hand", torch.tensor([0, 0]))
+    half = Attribution(
+        torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), None, "by hand", torch.tensor([0, 0])
+    )
     assert half.state == ("all zero", "ok")
 
 
@@ -345,7 +401,9 @@ def slow_unit(model, x, layer, channel, position, guided):
             break
     down = torch.zeros_like(signals[-1])
     down[(0, channel, *position)] = 1
-    for name, below, above in zip(reversed(names), reversed(signals[:-1]), reversed(signals[1:]), strict=True):
+    for name, below, above in zip(
+        reversed(names), reversed(signals[:-1]), reversed(signals[1:]), strict=True
+    ):
         module = model.get_submodule(name)
         if name.startswith("relu"):
             down = down * (above > 0)
@@ -366,11 +424,18 @@ def test_a_units_gradient_against_the_way_down_by_hand(guided):
         assert torch.equal(p.position, by_deconvnet.position)
         assert torch.equal(p.box, by_deconvnet.box)
         for n, channel in enumerate((2, 5)):
-            expected = slow_unit(model, x[n : n + 1], layer, channel, p.position[n].tolist(), guided)
+            expected = slow_unit(
+                model, x[n : n + 1], layer, channel, p.position[n].tolist(), guided
+            )
             torch.testing.assert_close(p.pixels[n : n + 1], expected, rtol=1e-4, atol=1e-6)
         cropped = unit_gradient(model, x, layer, torch.tensor([2, 5]), guided=guided, crop=True)
-        assert cropped.pixels.shape == zfnet.project(model, x, layer, torch.tensor([2, 5]), crop=True).pixels.shape
-        assert float(cropped.pixels.abs().sum()) == pytest.approx(float(p.pixels.abs().sum()), rel=1e-4)  # nothing outside
+        assert (
+            cropped.pixels.shape
+            == zfnet.project(model, x, layer, torch.tensor([2, 5]), crop=True).pixels.shape
+        )
+        assert float(cropped.pixels.abs().sum()) == pytest.approx(
+            float(p.pixels.abs().sum()), rel=1e-4
+        )  # nothing outside
 
 
 def test_a_units_gradient_equals_captums():
@@ -391,11 +456,15 @@ def test_units_of_dense_layers_of_one_image_and_in_batches():
     many = unit_gradient(model, x, "conv5", torch.arange(5), batch=2)
     assert many.pixels.shape == (5, 3, 64, 64)
     for n in range(5):
-        torch.testing.assert_close(many.pixels[n : n + 1], unit_gradient(model, x, "conv5", n).pixels)
+        torch.testing.assert_close(
+            many.pixels[n : n + 1], unit_gradient(model, x, "conv5", n).pixels
+        )
     logit = unit_gradient(model, x, "fc8", 3, guided=False, crop=True)
     torch.testing.assert_close(logit.pixels, zfnet.explain(model, x, "saliency", 3).pixels)
     with torch.inference_mode():
-        assert torch.equal(unit_gradient(model, x, "conv5", torch.arange(5), batch=2).pixels, many.pixels)
+        assert torch.equal(
+            unit_gradient(model, x, "conv5", torch.arange(5), batch=2).pixels, many.pixels
+        )
     with pytest.raises(IndexError):
         unit_gradient(model, x, "conv5", 99)
     with pytest.raises(ValueError, match="batch must be at least 1"):

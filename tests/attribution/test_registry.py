@@ -15,7 +15,11 @@ NAMES = [
     "saliency", "gradient_x_input", "smoothgrad", "integrated_gradients", "guided_backprop", "deconvnet",
     "cam", "grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "occlusion",
 ]  # fmt: skip
-SMALL = {"smoothgrad": {"samples": 3}, "integrated_gradients": {"steps": 3}, "occlusion": {"size": 24, "stride": 20}}
+SMALL = {
+    "smoothgrad": {"samples": 3},
+    "integrated_gradients": {"steps": 3},
+    "occlusion": {"size": 24, "stride": 20},
+}
 
 
 def test_the_methods_are_those_of_the_design():
@@ -32,7 +36,9 @@ def test_every_method_on_every_network(build, method):
     model = BUILD[build]()
     x = two_images(model)
     if method == "cam" and build != "resnet18":
-        maps = zfnet.trace(model, x)[{"mnist": "conv2", "vgg11": "conv8"}.get(build, "conv5")].shape[1]
+        maps = zfnet.trace(model, x)[
+            {"mnist": "conv2", "vgg11": "conv8"}.get(build, "conv5")
+        ].shape[1]
         model.cam_head = (torch.randn(10, maps), torch.zeros(10))
     a = zfnet.explain(model, x, method, TARGET, **SMALL.get(method, {}))
     assert a.map.shape == (2, 1, *x.shape[2:])
@@ -43,8 +49,16 @@ def test_every_method_on_every_network(build, method):
     assert not a.map.requires_grad
     assert a.pixels is None or a.pixels.shape == x.shape
     one = zfnet.explain(model, x[:1], method, int(TARGET[0]), **SMALL.get(method, {}))
-    close(a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5)  # its maps are differences of rounded logits
-    if method in ("saliency", "guided_backprop", "deconvnet", "grad_cam", "occlusion"):  # that draw nothing
+    close(
+        a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5
+    )  # its maps are differences of rounded logits
+    if method in (
+        "saliency",
+        "guided_backprop",
+        "deconvnet",
+        "grad_cam",
+        "occlusion",
+    ):  # that draw nothing
         close(zfnet.explain(model, x[:1], method, **SMALL.get(method, {})).map,
               zfnet.explain(model, x[:1], method, model(x[:1]).argmax(1), **SMALL.get(method, {})).map)  # fmt: skip
 
@@ -66,7 +80,10 @@ def test_occlusion_equals_captum():
     theirs = captum.attr.Occlusion(model).attribute(
         x, sliding_window_shapes=(3, 16, 16), strides=(3, 8, 8), baselines=0.5, target=TARGET
     )
-    close(zfnet.explain(model, x, "occlusion", TARGET, size=16, stride=8, fill=0.5).map, theirs[:, :1].double())
+    close(
+        zfnet.explain(model, x, "occlusion", TARGET, size=16, stride=8, fill=0.5).map,
+        theirs[:, :1].double(),
+    )
 
 
 def test_occlusion_by_hand_with_a_clipped_window():
@@ -82,7 +99,9 @@ def test_occlusion_by_hand_with_a_clipped_window():
 
 def test_wrong_requests():
     model, x = BUILD["zfnet"](), torch.randn(1, 3, SIZE, SIZE)
-    with pytest.raises(ValueError, match="'gradcam' is not a method; available: saliency, .*grad_cam"):
+    with pytest.raises(
+        ValueError, match="'gradcam' is not a method; available: saliency, .*grad_cam"
+    ):
         zfnet.explain(model, x, "gradcam")
     with pytest.raises(TypeError, match="steps"):
         zfnet.explain(model, x, "saliency", steps=3)

@@ -56,13 +56,31 @@ def test_project_writes_a_picture(photo, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "conv5, channel 17" in printed
     assert printed.splitlines()[-1] == f"wrote {out}"
-    assert main(["project", photo, "--layer", "conv3", "--position", "0", "12", "-o", str(out)]) == 0
+    assert (
+        main(["project", photo, "--layer", "conv3", "--position", "0", "12", "-o", str(out)]) == 0
+    )
     assert "row 0, column 12" in capsys.readouterr().out
 
 
 def test_occlude_writes_a_picture(photo, tmp_path, capsys):
     out = tmp_path / "out.jpg"
-    assert main(["occlude", photo, "--target", "tabby", "--size", "80", "--stride", "48", "-o", str(out)]) == 0
+    assert (
+        main(
+            [
+                "occlude",
+                photo,
+                "--target",
+                "tabby",
+                "--size",
+                "80",
+                "--stride",
+                "48",
+                "-o",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert out.stat().st_size > 10_000
     printed = capsys.readouterr().out
     assert "tabby: probability" in printed
@@ -71,7 +89,9 @@ def test_occlude_writes_a_picture(photo, tmp_path, capsys):
 
 def test_explain_writes_a_picture(photo, tmp_path, capsys):
     out = tmp_path / "out.png"
-    assert main(["explain", photo, "--method", "grad_cam", "--target", "tabby", "-o", str(out)]) == 0
+    assert (
+        main(["explain", photo, "--method", "grad_cam", "--target", "tabby", "-o", str(out)]) == 0
+    )
     with Image.open(out) as image:
         assert min(image.size) > 300
     printed = capsys.readouterr()
@@ -86,7 +106,21 @@ def test_explain_says_when_a_map_says_nothing(photo, tmp_path, capsys):
     torch.nn.init.zeros_(model.fc8.weight)
     zfnet.save(model, tmp_path / "m.safetensors")
     out = tmp_path / "out.png"
-    assert main(["explain", photo, "--method", "saliency", "--model", str(tmp_path / "m.safetensors"), "-o", str(out)]) == 0
+    assert (
+        main(
+            [
+                "explain",
+                photo,
+                "--method",
+                "saliency",
+                "--model",
+                str(tmp_path / "m.safetensors"),
+                "-o",
+                str(out),
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr()
     assert "raw values from 0 to 0; the map is all zero" in printed.out
     assert "the map is all zero; it does not explain this image" in printed.err
@@ -95,7 +129,24 @@ def test_explain_says_when_a_map_says_nothing(photo, tmp_path, capsys):
 
 def test_top_over_a_tree(tree, tmp_path, capsys):
     out = tmp_path / "top.png"
-    assert main(["top", "--data", str(tree), "--layer", "conv2", "--channel", "3", "-k", "4", "-o", str(out)]) == 0
+    assert (
+        main(
+            [
+                "top",
+                "--data",
+                str(tree),
+                "--layer",
+                "conv2",
+                "--channel",
+                "3",
+                "-k",
+                "4",
+                "-o",
+                str(out),
+            ]
+        )
+        == 0
+    )
     wrote, *lines = capsys.readouterr().out.splitlines()
     assert wrote == f"wrote {out}"
     assert [line.split(".")[0] for line in lines] == ["1", "2", "3", "4"]
@@ -183,13 +234,22 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("train {config} --data {tree} --set model.maps=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_line_and_exit_status_2(arguments, message, photo, tree, tmp_path, capsys, monkeypatch):
+def test_wrong_input_is_one_line_and_exit_status_2(
+    arguments, message, photo, tree, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("name: run")
     plain = tmp_path / "plain.safetensors"  # a network without a pooling head
     if "{plain}" in arguments:
         zfnet.save(zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64), plain)
-    assert main(arguments.format(photo=photo, config=tmp_path / "run.yaml", tree=tree, plain=plain).split()) == 2
+    assert (
+        main(
+            arguments.format(
+                photo=photo, config=tmp_path / "run.yaml", tree=tree, plain=plain
+            ).split()
+        )
+        == 2
+    )
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("zfnet ")]
     assert len(lines) == 1
     assert message in lines[0]
@@ -197,7 +257,13 @@ def test_wrong_input_is_one_line_and_exit_status_2(arguments, message, photo, tr
 
 @pytest.mark.parametrize(
     "arguments",
-    [["project"], ["project", "x.jpg", "--channel", "abc"], ["explain", "x.jpg", "--method", "gradcam"], ["fly"], []],
+    [
+        ["project"],
+        ["project", "x.jpg", "--channel", "abc"],
+        ["explain", "x.jpg", "--method", "gradcam"],
+        ["fly"],
+        [],
+    ],
 )
 def test_wrong_arguments_are_one_line_too(arguments, capsys):
     with pytest.raises(SystemExit) as error:
@@ -207,39 +273,96 @@ def test_wrong_arguments_are_one_line_too(arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["project {photo}", "occlude {photo}", "explain {photo}", "video {folder} -o v.gif", "top", "eval --data {tree}"]
+    "command",
+    [
+        "project {photo}",
+        "occlude {photo}",
+        "explain {photo}",
+        "video {folder} -o v.gif",
+        "top",
+        "eval --data {tree}",
+    ],
 )
-def test_a_network_of_gray_images_is_refused_by_name(command, photo, tree, tmp_path, capsys, monkeypatch):
+def test_a_network_of_gray_images_is_refused_by_name(
+    command, photo, tree, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    zfnet.save(zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64, in_channels=1), tmp_path / "gray.safetensors")
+    zfnet.save(
+        zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64, in_channels=1), tmp_path / "gray.safetensors"
+    )
     folder = photo.removesuffix("/cat.png")
-    assert main(f"{command} --model gray.safetensors".format(photo=photo, folder=folder, tree=tree).split()) == 2
-    assert "gray.safetensors takes images with 1 channel(s); this command needs 3" in capsys.readouterr().err
+    assert (
+        main(
+            f"{command} --model gray.safetensors".format(
+                photo=photo, folder=folder, tree=tree
+            ).split()
+        )
+        == 2
+    )
+    assert (
+        "gray.safetensors takes images with 1 channel(s); this command needs 3"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys):
     model = str(scenes_run / "model.safetensors")
-    assert main(["project", photo, "--model", model, "--layer", "conv2", "-o", str(tmp_path / "p.png")]) == 0
+    assert (
+        main(
+            ["project", photo, "--model", model, "--layer", "conv2", "-o", str(tmp_path / "p.png")]
+        )
+        == 0
+    )
     assert "receptive field" in capsys.readouterr().out
-    assert main(["occlude", photo, "--model", model, "--stride", "16", "-o", str(tmp_path / "o")]) == 0
+    assert (
+        main(["occlude", photo, "--model", model, "--stride", "16", "-o", str(tmp_path / "o")]) == 0
+    )
     assert (tmp_path / "o").read_bytes().startswith(b"\x89PNG")
-    assert main(["top", "--model", model, "--layer", "conv2", "-k", "2", "-o", str(tmp_path / "t.png")]) == 0
+    assert (
+        main(
+            ["top", "--model", model, "--layer", "conv2", "-k", "2", "-o", str(tmp_path / "t.png")]
+        )
+        == 0
+    )
 
 
-def test_a_class_without_validation_images_is_told_before_any_is_decoded(tree, tmp_path, capsys, monkeypatch):
+def test_a_class_without_validation_images_is_told_before_any_is_decoded(
+    tree, tmp_path, capsys, monkeypatch
+):
     (tmp_path / "run.yaml").write_text("stages: [{epochs: 1, size: 64, side: 73}]")
     shutil.rmtree(tree / "val" / "n03000000")
     monkeypatch.setattr("zfnet.cli.train.load_folder", lambda *a, **k: pytest.fail("decoded"))
-    assert main(["train", str(tmp_path / "run.yaml"), "--data", str(tree), "--out", str(tmp_path / "run")]) == 2
+    assert (
+        main(
+            [
+                "train",
+                str(tmp_path / "run.yaml"),
+                "--data",
+                str(tree),
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 2
+    )
     assert capsys.readouterr().err == "zfnet train: 1 classes have no folder in val/: n03000000\n"
 
 
 def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):
-    small = ("model.size=96", "model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8", "precision=float32", "snapshots=[]")
+    small = (
+        "model.size=96",
+        "model.maps=[4, 4, 4, 4, 4]",
+        "model.fc=8",
+        "optim.batch=8",
+        "precision=float32",
+        "snapshots=[]",
+    )
     stages = "stages=[{epochs: 1, size: 64, side: 73}, {epochs: 1, size: 96, side: 110}]"
     options = [f"--set={key}" for key in (*small, stages)]
     config = str(ROOT / "configs" / "imagenet65k.yaml")
-    assert main(["train", config, "--data", str(tree), "--out", str(tmp_path / "run"), *options]) == 0
+    assert (
+        main(["train", config, "--data", str(tree), "--out", str(tmp_path / "run"), *options]) == 0
+    )
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["size"] for line in log] == [64, 96]
     assert zfnet.load(tmp_path / "run" / "model.safetensors").size == 96
@@ -248,20 +371,48 @@ def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):
 def test_train_takes_digits_from_where_they_lie(tmp_path, capsys):
     from tests.data.test_digits import write_mnist
 
-    small = [f"--set={key}" for key in ("optim.batch=10", "stages=[{epochs: 1, size: 28, side: 32}]")]
-    arguments = ["train", str(ROOT / "configs" / "mnist.yaml"), *small, "--out", str(tmp_path / "run"), "--data"]
+    small = [
+        f"--set={key}" for key in ("optim.batch=10", "stages=[{epochs: 1, size: 28, side: 32}]")
+    ]
+    arguments = [
+        "train",
+        str(ROOT / "configs" / "mnist.yaml"),
+        *small,
+        "--out",
+        str(tmp_path / "run"),
+        "--data",
+    ]
     assert main([*arguments, str(tmp_path / "nowhere")]) == 2
     assert "no whole MNIST" in capsys.readouterr().err
     assert main([*arguments, str(write_mnist(tmp_path))]) == 0
     model = zfnet.load(tmp_path / "run" / "model.safetensors")
-    assert (model.arch, model.classes, model.info["training_images"]) == ("mnist", list("0123456789"), 30)
+    assert (model.arch, model.classes, model.info["training_images"]) == (
+        "mnist",
+        list("0123456789"),
+        30,
+    )
 
 
 def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
     for name in ("my set #2", "2012", "null", "photos: new"):
         other = tree = tree.rename(tmp_path / name)
-        small = [f"--set={key}" for key in ("model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8", "precision=float32")]
-        arguments = ["train", str(ROOT / "configs" / "imagenet65k.yaml"), "--data", str(other), "--dry-run", *small]
+        small = [
+            f"--set={key}"
+            for key in (
+                "model.maps=[4, 4, 4, 4, 4]",
+                "model.fc=8",
+                "optim.batch=8",
+                "precision=float32",
+            )
+        ]
+        arguments = [
+            "train",
+            str(ROOT / "configs" / "imagenet65k.yaml"),
+            "--data",
+            str(other),
+            "--dry-run",
+            *small,
+        ]
         assert main(arguments) == 0
         printed = capsys.readouterr().out
         assert name in printed
@@ -269,11 +420,21 @@ def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
 
 
 def test_stages_below_the_networks_size_suit_drawn_scenes_and_not_digits(tmp_path, capsys):
-    small = [f"--set={key}" for key in ("data.scenes=16", "model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8")]
+    small = [
+        f"--set={key}"
+        for key in ("data.scenes=16", "model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8")
+    ]
     stages = "--set=stages=[{epochs: 1, size: 64, side: 73}]"
     scenes = str(ROOT / "configs" / "scenes.yaml")
-    assert main(["train", scenes, *small, "--set=model.size=96", stages, "--out", str(tmp_path / "a")]) == 0
-    digits = ["train", str(ROOT / "configs" / "mnist.yaml"), "--set=stages=[{epochs: 1, size: 20, side: 24}]"]
+    assert (
+        main(["train", scenes, *small, "--set=model.size=96", stages, "--out", str(tmp_path / "a")])
+        == 0
+    )
+    digits = [
+        "train",
+        str(ROOT / "configs" / "mnist.yaml"),
+        "--set=stages=[{epochs: 1, size: 20, side: 24}]",
+    ]
     assert main([*digits, "--out", str(tmp_path / "b")]) == 2
     assert "side at least 28" in capsys.readouterr().err
 
@@ -282,12 +443,30 @@ def test_a_class_may_hold_dollars(photo, tmp_path):
     model = zfnet.zfnet(2, maps=(4,) * 5, fc=8, size=64)
     model.classes = ["a$b_{$c", "$"]
     zfnet.save(model, tmp_path / "m.safetensors")
-    for command in (["explain", photo, "--target", "0"], ["occlude", photo, "--target", "1", "--size", "16", "--stride", "16"]):
-        assert main([*command, "--model", str(tmp_path / "m.safetensors"), "-o", str(tmp_path / "o.png")]) == 0
+    for command in (
+        ["explain", photo, "--target", "0"],
+        ["occlude", photo, "--target", "1", "--size", "16", "--stride", "16"],
+    ):
+        assert (
+            main(
+                [
+                    *command,
+                    "--model",
+                    str(tmp_path / "m.safetensors"),
+                    "-o",
+                    str(tmp_path / "o.png"),
+                ]
+            )
+            == 0
+        )
 
 
-@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2", "RANK": "0"}, {"RANK": ""}, {"WORLD_SIZE": "two"}])
-def test_half_of_torchruns_environment_is_refused(environment, photo, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    "environment", [{"WORLD_SIZE": "2", "RANK": "0"}, {"RANK": ""}, {"WORLD_SIZE": "two"}]
+)
+def test_half_of_torchruns_environment_is_refused(
+    environment, photo, monkeypatch, capsys, tmp_path
+):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert main(["explain", photo, "-o", str(tmp_path / "o.png")]) == 2
@@ -297,7 +476,9 @@ def test_half_of_torchruns_environment_is_refused(environment, photo, monkeypatc
 def test_commands_compute_in_float32_where_they_say_so(monkeypatch):
     """Not in TF32, a GPU's default, which moves switches; from a program the setting is the caller's."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(importlib.import_module("zfnet.cli.main"), "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(
+        importlib.import_module("zfnet.cli.main"), "keep_freed_memory", lambda: None
+    )
     assert main(["describe"]) == 0
     assert torch.backends.cudnn.allow_tf32
     monkeypatch.setattr(sys, "argv", ["zfnet", "describe"])

@@ -15,10 +15,15 @@ def arguments():
     for action in new_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
-                yield from ((name, sub, a) for a in sub._actions if not isinstance(a, argparse._HelpAction))
+                yield from (
+                    (name, sub, a) for a in sub._actions if not isinstance(a, argparse._HelpAction)
+                )
 
 
-@pytest.mark.parametrize(("command", "parser", "action"), [pytest.param(*a, id=f"{a[0]}-{a[2].dest}") for a in arguments()])
+@pytest.mark.parametrize(
+    ("command", "parser", "action"),
+    [pytest.param(*a, id=f"{a[0]}-{a[2].dest}") for a in arguments()],
+)
 def test_every_argument_has_help_with_its_default_and_unit(command, parser, action):
     assert action.help, f"{command} {action.dest} has no help"
     text = parser._get_formatter()._expand_help(action)
@@ -27,7 +32,9 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
     if action.default not in (None, False, []):
         assert f"(default: {action.default})" in text
     if action.type is int:
-        assert any(unit in text for unit in ("pixels", "channel", "from 0", "per image", "per channel"))
+        assert any(
+            unit in text for unit in ("pixels", "channel", "from 0", "per image", "per channel")
+        )
     assert "Path(" not in text
     assert "None" not in text
 
@@ -53,7 +60,10 @@ def test_version(capsys):
 def test_the_module_is_the_command():
     """As torchrun starts it; the exit status of wrong input is the process's own."""
     process = subprocess.run(
-        [sys.executable, "-m", "zfnet.cli", "describe", "--model", "nothing"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "zfnet.cli", "describe", "--model", "nothing"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.returncode == 2
     assert process.stderr.startswith("zfnet describe: no bundled network 'nothing'")

@@ -27,10 +27,16 @@ def test_explain_and_occlude(name, photo, tmp_path, capsys):
     printed = capsys.readouterr().out
     with torch.no_grad():
         logits = load_network(f"torchvision:{name}", "random")(zfnet.preprocess(photo))[0]
-    assert f"grad_cam for tabby: probability {logits.softmax(0)[281]:.3f}, logit {logits[281]:.2f}" in printed
+    assert (
+        f"grad_cam for tabby: probability {logits.softmax(0)[281]:.3f}, logit {logits[281]:.2f}"
+        in printed
+    )
     assert "predicted class: " in printed
     assert f"wrote {out}" in printed
-    assert main(["occlude", photo, "--size", "112", "--stride", "112", *random(name), "-o", str(out)]) == 0
+    assert (
+        main(["occlude", photo, "--size", "112", "--stride", "112", *random(name), "-o", str(out)])
+        == 0
+    )
     assert f"wrote {out}" in capsys.readouterr().out
 
 
@@ -45,8 +51,13 @@ def test_project_and_top_on_a_chain(photo, tree, tmp_path, capsys):
     assert len(ranks) == 2
 
 
-def test_a_network_with_branches_cannot_be_projected_and_the_reason_is_named(photo, tmp_path, capsys):
-    for name, reason in (("resnet18", "residual connections"), ("squeezenet1_1", "cannot invert|cannot be inverted")):
+def test_a_network_with_branches_cannot_be_projected_and_the_reason_is_named(
+    photo, tmp_path, capsys
+):
+    for name, reason in (
+        ("resnet18", "residual connections"),
+        ("squeezenet1_1", "cannot invert|cannot be inverted"),
+    ):
         assert main(["project", photo, *random(name), "-o", str(tmp_path / "out.png")]) == 2
         error = capsys.readouterr().err
         assert any(r in error for r in reason.split("|"))

@@ -35,7 +35,9 @@ def patches(n=5, side=40, seed=0):
 def gif(tmp_path):
     path = tmp_path / "moving.gif"
     images = patches()
-    images[0].save(path, save_all=True, append_images=images[1:], duration=[50, 60, 70, 80, 90], loop=0)
+    images[0].save(
+        path, save_all=True, append_images=images[1:], duration=[50, 60, 70, 80, 90], loop=0
+    )
     return path
 
 
@@ -64,8 +66,14 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
         "a10.png",
         "b2.png",
     ]
-    for same in (["a01.png", "a1.png"], ["a1.png", "a01.png"], ["²1.png", "a1.png"]):  # whatever order the folder gives them in
-        assert sorted(same, key=lambda n: natural_sort_key(folder / n)) == sorted(same, key=lambda n: (n[0] != "a", n))
+    for same in (
+        ["a01.png", "a1.png"],
+        ["a1.png", "a01.png"],
+        ["²1.png", "a1.png"],
+    ):  # whatever order the folder gives them in
+        assert sorted(same, key=lambda n: natural_sort_key(folder / n)) == sorted(
+            same, key=lambda n: (n[0] != "a", n)
+        )
 
 
 def test_a_gif_keeps_its_frames_and_times(gif):
@@ -155,13 +163,33 @@ def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):
     model = random_he(zfnet.zfnet(3, norm="none", maps=(6, 8, 8, 8, 6), fc=8, size=64))
     model.fc8.weight.data.zero_()
     zfnet.save(model, tmp_path / "mute.safetensors")
-    assert main(["video", str(gif), "--model", str(tmp_path / "mute.safetensors"), "-o", str(tmp_path / "maps.gif")]) == 0
-    assert "5 of 5 maps do not explain their frame: the first, of frame 1, is all zero" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "video",
+                str(gif),
+                "--model",
+                str(tmp_path / "mute.safetensors"),
+                "-o",
+                str(tmp_path / "maps.gif"),
+            ]
+        )
+        == 0
+    )
+    assert (
+        "5 of 5 maps do not explain their frame: the first, of frame 1, is all zero"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_command_takes_a_folder(folder, model, tmp_path):
     out = tmp_path / "maps.gif"
-    assert main(["video", str(folder), "--model", model, "--method", "gradient_x_input", "-o", str(out)]) == 0
+    assert (
+        main(
+            ["video", str(folder), "--model", model, "--method", "gradient_x_input", "-o", str(out)]
+        )
+        == 0
+    )
     with Image.open(out) as image:
         assert image.n_frames == 12
 

@@ -6,7 +6,13 @@ import torch
 from PIL import Image
 
 import zfnet
-from zfnet.data.benchmarks import VOC_CLASSES, DatasetNotFoundError, load_caltech101, load_caltech256, load_voc2012
+from zfnet.data.benchmarks import (
+    VOC_CLASSES,
+    DatasetNotFoundError,
+    load_caltech101,
+    load_caltech256,
+    load_voc2012,
+)
 from zfnet.data.cache import DataError
 
 
@@ -22,13 +28,23 @@ def picture(path, colour, seed=0):
 def caltech101(root, count=6):
     for label, name in enumerate(("BACKGROUND_Google", "Faces", "accordion", "yin_yang")):
         for i in range(count):
-            picture(root / "caltech101" / "101_ObjectCategories" / name / f"image_{i + 1:04d}.jpg", label % 3, 10 * label + i)
+            picture(
+                root / "caltech101" / "101_ObjectCategories" / name / f"image_{i + 1:04d}.jpg",
+                label % 3,
+                10 * label + i,
+            )
 
 
 def caltech256(root, count=6):
     for label, name in enumerate(("001.ak47", "002.american-flag", "003.backpack", "257.clutter")):
         for i in range(count):
-            path = root / "caltech256" / "256_ObjectCategories" / name / f"{label + 1:03d}_{i + 1:04d}.jpg"
+            path = (
+                root
+                / "caltech256"
+                / "256_ObjectCategories"
+                / name
+                / f"{label + 1:03d}_{i + 1:04d}.jpg"
+            )
             picture(path, label % 3, 10 * label + i)
 
 
@@ -41,12 +57,17 @@ def voc2012(root, count=8):
         (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
         for i, name in enumerate(names):
             picture(folder / "JPEGImages" / f"{name}.jpg", i % 2, i)
-            things = [("dog", i == count - 1)] * (i % 2 == 0 or i == count - 1) + [("cat", False)] * (i % 2 or i == 0)
+            things = [("dog", i == count - 1)] * (i % 2 == 0 or i == count - 1) + [
+                ("cat", False)
+            ] * (i % 2 or i == 0)
             objects = "".join(
-                f"<object><name>{thing}</name><difficult>{int(hard)}</difficult></object>" for thing, hard in things
+                f"<object><name>{thing}</name><difficult>{int(hard)}</difficult></object>"
+                for thing, hard in things
             )
             (folder / "Annotations").mkdir(exist_ok=True)
-            (folder / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
+            (folder / "Annotations" / f"{name}.xml").write_text(
+                f"<annotation>{objects}</annotation>"
+            )
 
 
 def test_caltech101_without_its_background(tmp_path):
@@ -64,7 +85,10 @@ def test_caltech256_without_its_clutter(tmp_path):
     images = load_caltech256(tmp_path, side=146, size=128)
     assert list(images.classes) == ["001.ak47", "002.american-flag", "003.backpack"]
     assert np.bincount(images.labels).tolist() == [6, 6, 6]
-    assert all(name.startswith(images.classes[label]) for name, label in zip(images.names, images.labels, strict=True))
+    assert all(
+        name.startswith(images.classes[label])
+        for name, label in zip(images.names, images.labels, strict=True)
+    )
     assert images.batch([0]).shape == (1, 3, 128, 128)
 
 
@@ -98,12 +122,17 @@ def test_an_absent_data_set_says_where_it_belongs_and_makes_no_folder(tmp_path, 
 
 def test_an_unreadable_file_of_a_data_set_is_named(tmp_path):
     caltech101(tmp_path)
-    (tmp_path / "caltech101" / "101_ObjectCategories" / "Faces" / "image_0002.jpg").write_bytes(b"no image")
+    (tmp_path / "caltech101" / "101_ObjectCategories" / "Faces" / "image_0002.jpg").write_bytes(
+        b"no image"
+    )
     with pytest.raises(DataError, match=r"Faces/image_0002\.jpg"):
         load_caltech101(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["<annotation><object>", "<annotation><object><name>unicorn</name></object></annotation>"])
+@pytest.mark.parametrize(
+    "text",
+    ["<annotation><object>", "<annotation><object><name>unicorn</name></object></annotation>"],
+)
 def test_a_bad_annotation_is_named(tmp_path, text):
     voc2012(tmp_path)
     (tmp_path / "VOCdevkit" / "VOC2012" / "Annotations" / "val_003.xml").write_text(text)

@@ -112,7 +112,9 @@ def test_limit_keeps_the_first_of_each_class(tree):
 
 
 def test_hidden_files_are_no_images(tree):
-    (tree / "train" / "n01440764" / "._n01440764_0.JPEG").write_bytes(b"what macOS leaves beside a copied file")
+    (tree / "train" / "n01440764" / "._n01440764_0.JPEG").write_bytes(
+        b"what macOS leaves beside a copied file"
+    )
     assert len(load_folder(tree / "train", side=64, size=56)) == 24
 
 
@@ -164,7 +166,9 @@ def test_only_the_shape_tells_a_scenes_class():
     assert images.masks is not None
     colours = np.array([p[m].mean(0) for p, m in zip(images.pixels, images.masks, strict=True)])
     means = np.array([colours[images.labels == i].mean(0) for i in range(len(SHAPES))])
-    assert means.std(0).max() < 0.6 * colours.std(0).mean()  # the classes' mean colours differ by chance alone
+    assert (
+        means.std(0).max() < 0.6 * colours.std(0).mean()
+    )  # the classes' mean colours differ by chance alone
     with pytest.raises(ValueError, match="label"):
         draw_scene(0, label=10)
 
@@ -209,7 +213,11 @@ def test_a_file_that_can_be_read_again_is(tree, monkeypatch):
         raise ImageError(f"{path}: Permission denied")
 
     real = folders.read_image
-    monkeypatch.setattr(folders, "read_image", lambda path: fails(path) if path.name == "n01440764_0.JPEG" else real(path))
+    monkeypatch.setattr(
+        folders,
+        "read_image",
+        lambda path: fails(path) if path.name == "n01440764_0.JPEG" else real(path),
+    )
     left = load_folder(tree / "val", skip_unreadable=True)
     assert left.skipped
     monkeypatch.setattr(folders, "read_image", real)
@@ -283,7 +291,11 @@ def test_what_a_killed_decoding_left_makes_room_for_the_next_at_once(tmp_path, m
 
 def test_one_process_holds_a_lock(tmp_path):
     lock = file_lock(tmp_path / "lock", wait=False)
-    with file_lock(tmp_path / "lock"), pytest.raises(BlockingIOError, match="locked by another"), lock:
+    with (
+        file_lock(tmp_path / "lock"),
+        pytest.raises(BlockingIOError, match="locked by another"),
+        lock,
+    ):
         pass
     with file_lock(tmp_path / "lock", wait=False):
         pass
@@ -316,9 +328,13 @@ def test_a_class_of_unreadable_images_is_never_left_out(tree):
 @posix
 def test_a_link_to_nothing_is_an_unreadable_image(tree):
     (tree / "val" / "n03000000" / "link.jpg").symlink_to(tree / "moved.jpg")
-    with pytest.raises(DataError, match=r"1 of 10 files are unreadable(.|\n)*link\.jpg: no such file"):
+    with pytest.raises(
+        DataError, match=r"1 of 10 files are unreadable(.|\n)*link\.jpg: no such file"
+    ):
         load_folder(tree / "val", side=72, size=64)
-    assert load_folder(tree / "val", side=72, size=64, skip_unreadable=True).skipped == ["n03000000/link.jpg"]
+    assert load_folder(tree / "val", side=72, size=64, skip_unreadable=True).skipped == [
+        "n03000000/link.jpg"
+    ]
 
 
 @posix
@@ -348,7 +364,10 @@ def test_the_cache_follows_the_xdg_base_directories(monkeypatch, tmp_path):
 
 @linux
 def test_names_of_any_bytes_are_read(tree):
-    os.rename(tree / "val" / "n01440764" / "n01440764_0.JPEG", os.fsencode(tree / "val" / "n01440764") + b"/caf\xe9.JPEG")
+    os.rename(
+        tree / "val" / "n01440764" / "n01440764_0.JPEG",
+        os.fsencode(tree / "val" / "n01440764") + b"/caf\xe9.JPEG",
+    )
     assert len(load_folder(tree / "val")) == 9
 
 

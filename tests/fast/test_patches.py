@@ -23,7 +23,9 @@ def whole_maps(model, x, layer, channel, position):
     """The oracle: one-hot signals carried down through a trace of whole images."""
     t = trace(model, x, until=layer)
     signal, n = torch.zeros_like(t[layer]), torch.arange(len(x))
-    signal[n, channel, position[:, 0], position[:, 1]] = t[layer][n, channel, position[:, 0], position[:, 1]]
+    signal[n, channel, position[:, 0], position[:, 1]] = t[layer][
+        n, channel, position[:, 0], position[:, 1]
+    ]
     return backproject(t, signal), signal.sum((1, 2, 3))
 
 
@@ -32,7 +34,9 @@ def detied(x):
 
     Photographs have flat areas, whose maxima rounding alone decides, and kernels of a CPU round otherwise for another size.
     """
-    return x.double() + 1e-2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return x.double() + 1e-2 * torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -52,7 +56,9 @@ def test_equals_whole_maps(name, photographs):
             p = project(model, x, layer, channel, position, crop=crop)
             expected = cut(oracle, p.corner, p.pixels.shape[-1]) if crop else oracle
             assert (p.pixels - expected).abs().max() <= 1e-9 * oracle.abs().max(), (layer, crop)
-            torch.testing.assert_close(p.activation, activation, rtol=1e-8, atol=1e-9 * float(activation.max()))
+            torch.testing.assert_close(
+                p.activation, activation, rtol=1e-8, atol=1e-9 * float(activation.max())
+            )
 
 
 def test_every_position_of_one_image(photographs):
@@ -61,11 +67,14 @@ def test_every_position_of_one_image(photographs):
     position = torch.cartesian_prod(torch.arange(13), torch.arange(13))
     p = project(model, photographs[:1], "conv5", 3, position)
     parts = [
-        whole_maps(model, photographs[:1].expand(len(part), -1, -1, -1), "conv5", 3, part)[0] for part in position.split(13)
+        whole_maps(model, photographs[:1].expand(len(part), -1, -1, -1), "conv5", 3, part)[0]
+        for part in position.split(13)
     ]
     oracle = torch.cat(parts)
     assert (p.pixels - oracle).abs().max() <= 1e-5 * oracle.abs().max()
-    few = [project(model, photographs[:1], "conv5", 3, part).pixels for part in position[::40].split(2)]  # by fields
+    few = [
+        project(model, photographs[:1], "conv5", 3, part).pixels for part in position[::40].split(2)
+    ]  # by fields
     assert (torch.cat(few) - p.pixels[::40]).abs().max() <= 1e-5 * oracle.abs().max()
 
 
@@ -87,7 +96,9 @@ def test_equals_whole_maps_for_any_geometry(data):
         position[:, 1] = data.draw(st.sampled_from((0, width - 1)))
     channel = torch.randint(4, (5,))
     oracle, _ = whole_maps(model, x, layer, channel, position)
-    torch.testing.assert_close(project(model, x, layer, channel, position).pixels, oracle, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        project(model, x, layer, channel, position).pixels, oracle, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_fewer_operations(photographs):
@@ -125,7 +136,10 @@ def test_units_may_come_in_any_order(photographs):
     """They are carried down by position, and returned as they came."""
     model = NETWORKS["zfnet"]()
     generator = torch.Generator().manual_seed(0)
-    position, channel = torch.randint(13, (40, 2), generator=generator), torch.randint(256, (40,), generator=generator)
+    position, channel = (
+        torch.randint(13, (40, 2), generator=generator),
+        torch.randint(256, (40,), generator=generator),
+    )
     x = photographs[torch.arange(40) % 3]
     p = project(model, x, "conv5", channel, position, crop=True)
     assert torch.equal(p.position, position)
@@ -153,7 +167,9 @@ def test_known_activations_spare_the_layers_above_the_last_pooling(layer, order,
         counts.append(counter.get_total_flops())
     assert counts[1] < counts[0]
     twice = project(model, x, layer, channel, position, activation=2 * found.activation).pixels
-    assert (twice - 2 * found.pixels).abs().max() <= 1e-6 * found.pixels.abs().max()  # rectification scales
+    assert (
+        twice - 2 * found.pixels
+    ).abs().max() <= 1e-6 * found.pixels.abs().max()  # rectification scales
     with pytest.raises(ValueError, match="activation needs a position"):
         project(model, x, layer, channel, activation=found.activation)
     with pytest.raises(ValueError, match="activation needs a position"):
@@ -165,7 +181,9 @@ def test_known_activations_spare_the_layers_above_the_last_pooling(layer, order,
 def test_fields_keep_the_layout_of_the_image(name, order, monkeypatch):
     """Near-equal maxima fall otherwise with other kernels, and each layout has its own; in float32, a few do so anyway."""
     met = []
-    monkeypatch.setattr(forward, "max_pool", lambda module, x: met.append(layout(x)) or max_pool(module, x))
+    monkeypatch.setattr(
+        forward, "max_pool", lambda module, x: met.append(layout(x)) or max_pool(module, x)
+    )
     model, photographs = NETWORKS[name](), zfnet.load_samples()
     x = photographs.batch(range(12)).contiguous(memory_format=order)
     layer = [n for n in trace(model, x[:1]).layers if n.startswith("conv")][-1]
@@ -174,7 +192,9 @@ def test_fields_keep_the_layout_of_the_image(name, order, monkeypatch):
     oracle, _ = whole_maps(model, x, layer, torch.arange(12), position)
     p = project(model, x, layer, torch.arange(12), position)
     assert set(met) == {order}
-    assert ((p.pixels - oracle).abs().amax((1, 2, 3)) <= 5e-5 * oracle.abs().amax((1, 2, 3))).sum() >= 10
+    assert (
+        (p.pixels - oracle).abs().amax((1, 2, 3)) <= 5e-5 * oracle.abs().amax((1, 2, 3))
+    ).sum() >= 10
 
 
 def test_the_networks_filters_stay_as_they_were(photographs):
@@ -191,9 +211,15 @@ def test_the_networks_filters_stay_as_they_were(photographs):
 def test_no_more_at_once_than_asked(plain, photographs, monkeypatch):
     counts = []
     original = patches.project_signal
-    monkeypatch.setattr(patches, "project_signal", lambda t, signal: counts.append(len(signal)) or original(t, signal))
+    monkeypatch.setattr(
+        patches,
+        "project_signal",
+        lambda t, signal: counts.append(len(signal)) or original(t, signal),
+    )
     project(plain, photographs, "conv3", 0, (5, 5), batch=2)
     assert counts == [2, 1]
     counts.clear()
-    project(plain, photographs.repeat(10, 1, 1, 1), "conv5", 0, (5, 5))  # a unit of layer 5 takes 67 x 67 cells of layer 1
+    project(
+        plain, photographs.repeat(10, 1, 1, 1), "conv5", 0, (5, 5)
+    )  # a unit of layer 5 takes 67 x 67 cells of layer 1
     assert max(counts) * 67 * 67 * 96 <= patches.CHUNK

@@ -43,17 +43,28 @@ torch.save([result, sorted(name for name in sys.modules if name.startswith("zfne
 def computed(folder, path, **environment):
     """The numbers of SCRIPT, and the modules of zfnet.fast that it imported."""
     environment = os.environ | {"PYTHONPATH": str(folder)} | environment
-    subprocess.run([sys.executable, "-c", SCRIPT, str(path)], cwd=folder, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path)], cwd=folder, env=environment, check=True
+    )
     return torch.load(path, weights_only=True)
 
 
 def test_without_the_folder_the_library_is_complete(tmp_path):
     """Deleting zfnet/fast, or switching it off, changes no number by more than the rounding of sums."""
     package = tmp_path / "without" / "zfnet"
-    shutil.copytree(ROOT / "zfnet", package, ignore=shutil.ignore_patterns("fast", "__pycache__", "*.safetensors"))
+    shutil.copytree(
+        ROOT / "zfnet",
+        package,
+        ignore=shutil.ignore_patterns("fast", "__pycache__", "*.safetensors"),
+    )
     (package / "fast" / "__pycache__").mkdir(parents=True)  # what git leaves of a deleted folder
     fast, modules = computed(ROOT, tmp_path / "fast.pt", ZFNET_FAST="1")
-    assert {"zfnet.fast.patches", "zfnet.fast.batched", "zfnet.fast.incremental", "zfnet.fast.kernels"} <= set(modules)
+    assert {
+        "zfnet.fast.patches",
+        "zfnet.fast.batched",
+        "zfnet.fast.incremental",
+        "zfnet.fast.kernels",
+    } <= set(modules)
     off, modules = computed(ROOT, tmp_path / "off.pt", ZFNET_FAST="0")
     assert modules == ["zfnet.fast"]
     deleted, modules = computed(tmp_path / "without", tmp_path / "deleted.pt")

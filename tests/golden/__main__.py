@@ -11,7 +11,9 @@ from pathlib import Path
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__)
     parser.add_argument("ids", nargs="*", metavar="ID", help="figures; by default all")
-    parser.add_argument("--compare", action="store_true", help="write nothing; show how far the numbers are")
+    parser.add_argument(
+        "--compare", action="store_true", help="write nothing; show how far the numbers are"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ZFNET_CACHE"] = f"{folder}/cache"
@@ -22,7 +24,10 @@ def main() -> int:
         ids = options.ids or list(discover())
         unknown = [name for name in ids if name not in discover()]
         if unknown:
-            print(f"no figure {', '.join(unknown)}; available: {', '.join(discover())}", file=sys.stderr)
+            print(
+                f"no figure {', '.join(unknown)}; available: {', '.join(discover())}",
+                file=sys.stderr,
+            )
             return 2
         inputs = Inputs(Path(folder))
         for name in ids:
@@ -32,7 +37,9 @@ def main() -> int:
             if options.compare:
                 for rtol in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1):
                     lines = list(differences(read(name), numbers, Tolerance(rtol, rtol / 10)))
-                    print(f"{name}, tolerance {rtol:g}: {len(lines)} differences; {'; '.join(lines[:3])}")
+                    print(
+                        f"{name}, tolerance {rtol:g}: {len(lines)} differences; {'; '.join(lines[:3])}"
+                    )
                     if not lines:
                         break
             else:

@@ -143,7 +143,9 @@ class Inputs:
                 split, wnid = "train" if number >= 12 else "val", wnids[number % 2]
                 path = root / split / wnid / f"{wnid}_{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(images.raw([rows[number * len(rows) // 20]])[0].numpy()).save(path, compress_level=1)
+                Image.fromarray(images.raw([rows[number * len(rows) // 20]])[0].numpy()).save(
+                    path, compress_level=1
+                )
         return Context(NETWORK, str(root))
 
     @functools.cached_property
@@ -159,7 +161,11 @@ class Inputs:
         assert self.tree.data is not None
         out, root = self.folder / "run", Path(self.tree.data)
         with torch.enable_grad():
-            train(parse(TRAINING), lambda split, side: load_folder(root / split, side=side, size=64), out)
+            train(
+                parse(TRAINING),
+                lambda split, side: load_folder(root / split, side=side, size=64),
+                out,
+            )
         return Context(str(out / "model.safetensors"), self.tree.data)
 
     def context(self, name: str) -> Context:
@@ -177,7 +183,9 @@ class Inputs:
             if name in ("fig6", "tab2", "tab3"):
                 self._narrow(patch)
             if name in DATASETS:
-                patch.setattr(protocol, "FROM_SCRATCH", self._recipe(protocol.FROM_SCRATCH, _from_scratch))
+                patch.setattr(
+                    protocol, "FROM_SCRATCH", self._recipe(protocol.FROM_SCRATCH, _from_scratch)
+                )
             if name.startswith("mnist"):
                 patch.setattr(Digits, "model", property(_digits_network))
             if name == "faithfulness":
@@ -199,7 +207,9 @@ class Inputs:
         """Tables 2 and 3: narrow networks, two epochs of two steps."""
         plan = ablations.Plan("smoke", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
         patch.setitem(ablations.PLANS, "smoke", plan)
-        patch.setitem(fig6_filters.PLANS, ("subset", "cpu"), replace(plan, scale="subset", epochs=2))
+        patch.setitem(
+            fig6_filters.PLANS, ("subset", "cpu"), replace(plan, scale="subset", epochs=2)
+        )
         patch.setattr(ablations, "RECIPE", self._recipe(ablations.RECIPE, _narrow_model))
         for name, row in ablations.ROWS.items():
             narrow = {"fc": row["fc"] // 256} if "fc" in row else {}
@@ -219,11 +229,19 @@ class Inputs:
             if number < BOXES:
                 boxes[path.name] = {"box": box, "sha256": sha256}
             if number % 13 == 0:
-                points = ([top + 30, left + 20], [top + 30, right - 20], [low - 30, (left + right) // 2])
+                points = (
+                    [top + 30, left + 20],
+                    [top + 30, right - 20],
+                    [low - 30, (left + right) // 2],
+                )
                 parts = dict(zip(fig8_parts.PARTS, points, strict=True))
                 faces[path.name] = {**parts, "head": box, "sha256": sha256}
             if path.parent.name == CLASSES["cat"][0]:
-                bears[path.name] = {"face": [[top, left, top + 40, left + 40]], "fur": [box], "snow": [[180, 0, 224, 224]]}
+                bears[path.name] = {
+                    "face": [[top, left, top + 40, left + 40]],
+                    "fur": [box],
+                    "snow": [[180, 0, 224, 224]],
+                }
             labels[path.name] = {"face": number % 3 == 0, "text": number % 2 == 0, "sha256": sha256}
         for module in (attributes, localisation):
             patch.setattr(module, "FEW", BOXES)
@@ -242,7 +260,10 @@ def _from_scratch(config: dict) -> None:
     config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
     config["optim"]["batch"] = 6
     config["precision"] = "float32"
-    config["stages"] = [{"epochs": 1, "size": 96, "side": 146}, {"epochs": 1, "size": 128, "side": 146}]
+    config["stages"] = [
+        {"epochs": 1, "size": 96, "side": 146},
+        {"epochs": 1, "size": 128, "side": 146},
+    ]
 
 
 def _narrow_model(config: dict) -> None:
@@ -253,7 +274,9 @@ def _narrow_model(config: dict) -> None:
 def _digits_network(digits: Digits) -> Network:
     """A network for the digits: random filters and a fitted last layer; training would amplify rounding."""
     config = load_config(CONFIG)
-    model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), digits.train))
+    model = random_he(
+        new_model(replace(config, model=replace(config.model, norm="none")), digits.train)
+    )
     codes = torch.cat([t["fc3"] for t in _traces(model, digits.train, 4000, "fc3")])
     _fit(model.fc4, codes, digits.train.labels[:4000])
     return model
@@ -287,6 +310,8 @@ def _ridge(codes: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch
     wanted = torch.eye(kinds, dtype=torch.float64)[labels] - 1 / kinds
     centered = codes - codes.mean(0)
     covariance = centered.T @ centered / len(codes)
-    ridge = covariance + 0.01 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+    ridge = covariance + 0.01 * covariance.diagonal().mean() * torch.eye(
+        len(covariance), dtype=torch.float64
+    )
     weight = 20 * torch.linalg.solve(ridge, centered.T @ wanted / len(codes)).T
     return weight.float(), (-weight @ codes.mean(0)).float()

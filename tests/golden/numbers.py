@@ -51,19 +51,34 @@ def compute(name: str, inputs: Inputs) -> dict[str, Any]:
 def summary(result: Result) -> dict[str, Any]:
     """What is kept of a result: its numbers and verdict, and statistics and some values of each array."""
     arrays = {name: array_summary(array) for name, array in sorted(result.arrays.items())}
-    return {"verdict": result.verdict, "n": int(result.n), "measured": plain(result.measured), "arrays": arrays}
+    return {
+        "verdict": result.verdict,
+        "n": int(result.n),
+        "measured": plain(result.measured),
+        "arrays": arrays,
+    }
 
 
 def array_summary(array: np.ndarray) -> dict[str, Any]:
     """Shape and type; of numbers the mean, deviation, absolute sum and evenly spaced values; of texts the values and a hash."""
     flat = array.ravel()
     chosen = flat[np.linspace(0, flat.size - 1, min(flat.size, VALUES)).round().astype(int)]
-    about: dict[str, Any] = {"shape": list(array.shape), "dtype": array.dtype.str if array.dtype.kind != "U" else "text"}
+    about: dict[str, Any] = {
+        "shape": list(array.shape),
+        "dtype": array.dtype.str if array.dtype.kind != "U" else "text",
+    }
     if array.dtype.kind == "U":
-        return about | {"values": chosen.tolist(), "sha256": hashlib.sha256("\n".join(flat.tolist()).encode()).hexdigest()}
+        return about | {
+            "values": chosen.tolist(),
+            "sha256": hashlib.sha256("\n".join(flat.tolist()).encode()).hexdigest(),
+        }
     numbers = flat.astype(np.float64)
     if flat.size:
-        about |= {"mean": numbers.mean(), "std": numbers.std(), "absolute sum": np.abs(numbers).sum()}
+        about |= {
+            "mean": numbers.mean(),
+            "std": numbers.std(),
+            "absolute sum": np.abs(numbers).sum(),
+        }
     return plain(about | {"values": chosen.tolist()})
 
 
@@ -78,7 +93,9 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def differences(golden: Any, now: Any, tolerance: Tolerance, path: str = "", scale: float = 0.0) -> Iterator[str]:
+def differences(
+    golden: Any, now: Any, tolerance: Tolerance, path: str = "", scale: float = 0.0
+) -> Iterator[str]:
     """Yield a line for each value that is missing, new, or too far from its golden value.
 
     Args:
@@ -125,5 +142,7 @@ def read(name: str) -> dict[str, Any]:
 
 def write(name: str, numbers: dict[str, Any]) -> None:
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text)  # a list of numbers on one line
+    text = re.sub(
+        r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text
+    )  # a list of numbers on one line
     kept(name).write_text(text + "\n")

@@ -25,25 +25,41 @@ from tests.golden.inputs import CANNOT_RUN, Inputs
 from tests.golden.numbers import FOLDER, Tolerance, compute, differences, read, summary
 
 FROM_SCRATCH = Tolerance(
-    skip=("verdict", "measured/claims/*", "measured/from scratch*", "measured/gain*", "arrays/scratch*"),
+    skip=(
+        "verdict",
+        "measured/claims/*",
+        "measured/from scratch*",
+        "measured/gain*",
+        "arrays/scratch*",
+    ),
     reason="It also trains a network by two steps, which is right on one of three test images more or less by rounding.",
 )
 TOLERANCES = {
-    "faithfulness": Tolerance(rtol=2e-2, reason="Replacing pixels by rank follows ties in SmoothGrad's map."),
+    "faithfulness": Tolerance(
+        rtol=2e-2, reason="Replacing pixels by rank follows ties in SmoothGrad's map."
+    ),
     "fig4": Tolerance(rtol=2e-2, reason="Its network is trained: three epochs amplify rounding."),
     "filter_sheets": Tolerance(rtol=3e-3, reason="Steps of gradient ascent amplify rounding."),
-    "mnist_templates": Tolerance(rtol=1e-2, reason="Its layer is fitted by L-BFGS, whose steps amplify rounding."),
+    "mnist_templates": Tolerance(
+        rtol=1e-2, reason="Its layer is fitted by L-BFGS, whose steps amplify rounding."
+    ),
     "tab1": Tolerance(
-        rtol=2e-2, atol=2e-2, reason="It compares signs of small differences of features, which rounding flips near 0."
+        rtol=2e-2,
+        atol=2e-2,
+        reason="It compares signs of small differences of features, which rounding flips near 0.",
     ),
     "fooling": Tolerance(
-        skip=("arrays/chosen.*",), reason="Rounding flips the sign of a small slope, which is a whole step of a pixel."
+        skip=("arrays/chosen.*",),
+        reason="Rounding flips the sign of a small slope, which is a whole step of a pixel.",
     ),
     "inversions": Tolerance(rtol=1e-2, reason="Steps of optimization amplify rounding."),
     "tab4": FROM_SCRATCH,
     "tab5": FROM_SCRATCH,
     "tab3": Tolerance(
-        skip=tuple(f"measured/{name}*" for name in ("training images a second", "hours of training", "commits", "devices")),
+        skip=tuple(
+            f"measured/{name}*"
+            for name in ("training images a second", "hours of training", "commits", "devices")
+        ),
         reason="It also tells when and on what it was trained.",
     ),
 }
@@ -61,27 +77,43 @@ def inputs(tmp_path_factory, cache):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in discover() if name not in CANNOT_RUN],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in discover()
+        if name not in CANNOT_RUN
+    ],
 )
 def test_a_figure_measures_its_golden_numbers(name, inputs):
     numbers, figure = compute(name, inputs), discover()[name].FIGURE
-    declared = {Path(file).name for file in figure.files} | ({"mnist.yaml"} if "digits" in figure.inputs else set())
-    assert inputs.yaml_files <= declared, "a file that the figure reads is not in its FIGURE.files, so not in its key"
+    declared = {Path(file).name for file in figure.files} | (
+        {"mnist.yaml"} if "digits" in figure.inputs else set()
+    )
+    assert inputs.yaml_files <= declared, (
+        "a file that the figure reads is not in its FIGURE.files, so not in its key"
+    )
     lines = list(differences(read(name), numbers, TOLERANCES.get(name, Tolerance())))
-    assert not lines, "\n".join([*lines[:20], f"{len(lines)} differences; if they are meant: python -m tests.golden {name}"])
+    assert not lines, "\n".join(
+        [*lines[:20], f"{len(lines)} differences; if they are meant: python -m tests.golden {name}"]
+    )
 
 
 def test_every_figure_has_golden_numbers_or_a_reason():
     files = {path.stem: read(path.stem) for path in FOLDER.glob("*.json")}
     assert files.keys() == discover().keys()
-    assert {name: numbers["cannot_run"] for name, numbers in files.items() if "cannot_run" in numbers} == CANNOT_RUN
+    assert {
+        name: numbers["cannot_run"] for name, numbers in files.items() if "cannot_run" in numbers
+    } == CANNOT_RUN
     assert not [name for name, numbers in files.items() if numbers.get("verdict") == "not run"]
     assert {*SLOW, *TOLERANCES} <= files.keys() - CANNOT_RUN.keys()
     assert all(tolerance.reason for tolerance in TOLERANCES.values())
 
 
 def result(**changes):
-    values: dict[str, Any] = {"measured": {"share": 0.5, "claims": {"it holds": "holds"}}, "verdict": "partial", "n": 4}
+    values: dict[str, Any] = {
+        "measured": {"share": 0.5, "claims": {"it holds": "holds"}},
+        "verdict": "partial",
+        "n": 4,
+    }
     values["arrays"] = {"map": np.linspace(-1.0, 1.0, 100).reshape(10, 10)}
     return Result(**values | changes)
 
@@ -90,13 +122,22 @@ def result(**changes):
     ("change", "named"),
     [
         ({"measured": {"share": 0.502, "claims": {"it holds": "holds"}}}, "measured/share"),
-        ({"measured": {"share": 0.5, "claims": {"it holds": "undecided"}}}, "measured/claims/it holds"),
+        (
+            {"measured": {"share": 0.5, "claims": {"it holds": "undecided"}}},
+            "measured/claims/it holds",
+        ),
         ({"measured": {"share": 0.5, "claims": {}}}, "measured/claims/it holds: missing"),
-        ({"measured": {"share": 0.5, "claims": {"it holds": "holds"}, "more": 1}}, "measured/more: new"),
+        (
+            {"measured": {"share": 0.5, "claims": {"it holds": "holds"}, "more": 1}},
+            "measured/more: new",
+        ),
         ({"verdict": "differs"}, "verdict"),
         ({"n": 5}, "n"),
         ({"arrays": {"map": np.linspace(-1.0, 1.0, 100).reshape(100)}}, "arrays/map/shape"),
-        ({"arrays": {"map": np.linspace(-1.0, 1.0, 100).reshape(10, 10) + 0.002}}, "arrays/map/mean"),
+        (
+            {"arrays": {"map": np.linspace(-1.0, 1.0, 100).reshape(10, 10) + 0.002}},
+            "arrays/map/mean",
+        ),
         ({"arrays": {"map": -np.linspace(-1.0, 1.0, 100).reshape(10, 10)}}, "arrays/map/values/0"),
         ({"arrays": {"map": np.array(["a", "b"])}}, "arrays/map/dtype"),
     ],
@@ -107,7 +148,10 @@ def test_a_changed_number_is_found(change, named):
 
 
 def test_rounding_and_skipped_numbers_are_not_differences():
-    golden, close = summary(result()), summary(result(measured={"share": 0.50001, "claims": {"it holds": "holds"}}))
+    golden, close = (
+        summary(result()),
+        summary(result(measured={"share": 0.50001, "claims": {"it holds": "holds"}})),
+    )
     assert not list(differences(golden, close, Tolerance()))
     other = summary(result(measured={"share": 0.7, "claims": {"it holds": "holds"}}))
     assert not list(differences(golden, other, Tolerance(skip=("measured/share",))))

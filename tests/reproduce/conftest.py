@@ -59,7 +59,9 @@ def few():
 def made(tmp_path_factory):
     """A folder with a tiny network, a tree of images, and the whole atlas of both."""
     folder = tmp_path_factory.mktemp("small")
-    context = Context(str(small_network(folder / "small.safetensors")), str(small_tree(folder / "tree")))
+    context = Context(
+        str(small_network(folder / "small.safetensors")), str(small_tree(folder / "tree"))
+    )
     with pytest.MonkeyPatch.context() as patch:
         smaller(patch)
         atlas.write(context, folder / "atlas")
@@ -74,8 +76,17 @@ def small(few, made):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    program = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
+    program = next(
+        (
+            found
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (found := shutil.which(name))
+        ),
+        None,
+    )
     if program is None:
         pytest.skip("needs Chromium: apt install chromium")
     with playwright.sync_playwright() as running:

@@ -32,7 +32,8 @@ def narrow(tmp_path, monkeypatch):
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
     small = {
-        n: {k: v // 256 if k == "fc" else (6, 8, 6) if k == "maps" else v for k, v in row.items()} for n, row in ROWS.items()
+        n: {k: v // 256 if k == "fc" else (6, 8, 6) if k == "maps" else v for k, v in row.items()}
+        for n, row in ROWS.items()
     }
     for name, row in small.items():
         monkeypatch.setitem(ROWS, name, row)
@@ -44,7 +45,15 @@ def test_every_row_of_the_paper_can_be_built_and_differs_only_in_its_model():
     for size in PLANS.values():
         configs = {name: recipe(size, name, 3) for name in ROWS}
         assert len({str(c.model) for c in configs.values()}) == len(ROWS) == 12
-        assert len({str((c.seed, c.data, c.augment, c.optim, c.stages, c.precision)) for c in configs.values()}) == 1
+        assert (
+            len(
+                {
+                    str((c.seed, c.data, c.augment, c.optim, c.stages, c.precision))
+                    for c in configs.values()
+                }
+            )
+            == 1
+        )
         for config in configs.values():
             options = {k: v for k, v in vars(config.model).items() if k != "arch"}
             with torch.device("meta"):
@@ -59,28 +68,47 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
     def interrupted(config, *arguments, **options):
         calls.append(options["resume"])
         if len(calls) == 3:
-            options["report"] = lambda status: (_ for _ in ()).throw(KeyboardInterrupt) if status.epoch == 2 else None
+            options["report"] = lambda status: (
+                (_ for _ in ()).throw(KeyboardInterrupt) if status.epoch == 2 else None
+            )
         return real(config, *arguments, **options)
 
     monkeypatch.setattr(ablations, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(discover()["tab3"], context, tmp_path / "out")
     record = run(discover()["tab3"], context, tmp_path / "out").record
-    assert calls == [False, False, False, True, *[False] * 9]  # the third is continued, the first two are not trained again
+    assert calls == [
+        False,
+        False,
+        False,
+        True,
+        *[False] * 9,
+    ]  # the third is continued, the first two are not trained again
     assert (record.scale, record.verdict, record.n) == ("smoke", "not comparable", 6)
     assert list(record.measured[tab3_ablations.ERROR]) == list(ROWS)
     assert record.measured["seeds"] == 1
     assert record.files == ["tab3.png"]
     monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
     other = run(discover()["tab2"], context, tmp_path / "out").record
-    assert set(other.measured[tab2_errors.ERROR]) == {"AlexNet, the replica", "ZFNet", "ZFNet with wider layers 3-5 (b)"}
-    assert other.measured[tab2_errors.ERROR]["ZFNet"][0] == record.measured[tab3_ablations.ERROR]["ZFNet"][1]
+    assert set(other.measured[tab2_errors.ERROR]) == {
+        "AlexNet, the replica",
+        "ZFNet",
+        "ZFNet with wider layers 3-5 (b)",
+    }
+    assert (
+        other.measured[tab2_errors.ERROR]["ZFNet"][0]
+        == record.measured[tab3_ablations.ERROR]["ZFNet"][1]
+    )
 
 
-def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(tree, quick, narrow, monkeypatch):
+def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(
+    tree, quick, narrow, monkeypatch
+):
     context = Context("imagenet65k", str(tree))
     size = replace(plan_for(context), lr=1e3)  # a training that no other test keeps in the cache
-    monkeypatch.setattr("zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0)))
+    monkeypatch.setattr(
+        "zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+    )
     images = {split: ablations.load(context, size, split) for split in ("train", "val")}
     lost = ablations.trained(context, size, images, "ZFNet", 0)
     assert (lost.error(), lost.error(5), lost.about["log"]) == (100, 100, [])  # of three classes
@@ -109,7 +137,9 @@ def row(error, seed=0, n=2000, train=30.0):
     known = np.where(np.arange(n) < n * train / 100, 7, 1)
     label = np.arange(n) % 20
     probability = np.full((n, 20), 0.01, dtype=np.float32)
-    probability[np.arange(n), np.where(rank > 1, (label + 1 + seed) % 20, label)] = 0.5 if seed else 0.4
+    probability[np.arange(n), np.where(rank > 1, (label + 1 + seed) % 20, label)] = (
+        0.5 if seed else 0.4
+    )
     about = {
         "diverged": "",
         "log": [{"images_per_second": 100.0}],
@@ -123,7 +153,9 @@ def row(error, seed=0, n=2000, train=30.0):
 
 def judged(errors, seeds=3, scale="subset", fitted=None, **changed):
     """Table 3 of rows with these errors, and the paper's training errors but for those `fitted` otherwise."""
-    trained = {name: errors[0] for name, errors in zip(ROWS, tab3_ablations.PAPER, strict=True)} | (fitted or {})
+    trained = {name: errors[0] for name, errors in zip(ROWS, tab3_ablations.PAPER, strict=True)} | (
+        fitted or {}
+    )
     rows = {
         name: [row(changed.get(name, e), seed, train=trained[name]) for seed in range(seeds)]
         for name, e in zip(ROWS, errors, strict=True)
@@ -171,14 +203,24 @@ def test_the_widest_overfits_where_it_errs_less_in_training_and_more_in_validati
         "does not hold": judged(paper, **{widest: 36.0}),
         "undecided": judged(paper, seeds=1, **{widest: 37.6}),
     }
-    assert {word: result.measured["claims"][claim] for word, result in said.items()} == {word: word for word in said}
+    assert {word: result.measured["claims"][claim] for word, result in said.items()} == {
+        word: word for word in said
+    }
     assert judged(paper, fitted={widest: 30.0}).measured["claims"][claim] == "does not hold"
     assert judged(paper, fitted={widest: 18.8, wide: 18.8}).measured["claims"][claim] == "undecided"
 
 
 def test_training_error_is_of_images_that_are_trained_on():
     labels = np.repeat(np.arange(3), (500, 6, 30))
-    images = Images(np.zeros((1, 8, 8, 3), np.uint8), labels, ["a", "b", "c"], ["n1", "n2", "n3"], [""] * 536, "", 8)
+    images = Images(
+        np.zeros((1, 8, 8, 3), np.uint8),
+        labels,
+        ["a", "b", "c"],
+        ["n1", "n2", "n3"],
+        [""] * 536,
+        "",
+        8,
+    )
     chosen = ablations.trained_on(replace(TINY, per_class=5), images)
     assert np.bincount(labels[chosen]).tolist() == [5, 5, 5]
     assert sorted(set(labels[chosen[:8]])) == [0, 1, 2]  # a part of them is of all classes
@@ -190,7 +232,11 @@ def test_a_training_that_diverges_late_keeps_the_log_of_its_good_epochs(tree, qu
     lines = [{"epoch": epoch, "images_per_second": speed} for epoch, speed in ((1, 4.0), (2, 2.0))]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     arrays, about = ablations.lost(TINY, images, tmp_path)
-    assert about == {"epochs": 2, "log": lines, "seconds": 8 / 4.0 + 8 / 2.0}  # two classes of four images in an epoch
+    assert about == {
+        "epochs": 2,
+        "log": lines,
+        "seconds": 8 / 4.0 + 8 / 2.0,
+    }  # two classes of four images in an epoch
     lost = Row(**arrays, about=about)
     assert (lost.error(5), lost.train_error()) == (100, 100)
 
@@ -198,13 +244,19 @@ def test_a_training_that_diverges_late_keeps_the_log_of_its_good_epochs(tree, qu
 def test_where_all_four_layers_cost_nothing_no_share_of_that_is_judged():
     paper = [errors[1] for errors in tab3_ablations.PAPER]
     claims = judged(paper, **{"AlexNet without layers 3, 4, 6, 7": 30.0}).measured["claims"]
-    assert claims.pop("removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one") == "does not hold"
+    assert (
+        claims.pop("removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one")
+        == "does not hold"
+    )
     assert {word for claim, word in claims.items() if "of that" in claim} == {"undecided"}
 
 
 def test_networks_that_no_interval_tells_apart_are_not_compared():
     result = tab2_errors.judge(row(40.0, 1), [row(40.0, 2)], row(40.0, 3), TINY)
-    assert (result.verdict, set(result.measured["claims"].values())) == ("not comparable", {"undecided"})
+    assert (result.verdict, set(result.measured["claims"].values())) == (
+        "not comparable",
+        {"undecided"},
+    )
 
 
 def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so():
@@ -217,18 +269,29 @@ def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so
     alone = tab2_errors.judge(ended, [row(40.0, 1)], row(38.0, 8), TINY)
     assert alone.measured[tab2_errors.ERROR]["AlexNet, the replica"] == [100.0, 100.0]
     assert alone.verdict == "not comparable"
-    wide = tab2_errors.judge(row(45.0, 9), [row(40.0, 1), row(40.0, 2)], replace(ended, label=row(1.0).label), TINY)
-    assert ("ZFNets (a)" in wide.measured[tab2_errors.ERROR], "(a) and (b)" in wide.measured[tab2_errors.ERROR]) == (
+    wide = tab2_errors.judge(
+        row(45.0, 9), [row(40.0, 1), row(40.0, 2)], replace(ended, label=row(1.0).label), TINY
+    )
+    assert (
+        "ZFNets (a)" in wide.measured[tab2_errors.ERROR],
+        "(a) and (b)" in wide.measured[tab2_errors.ERROR],
+    ) == (
         True,
         False,
     )
     assert wide.measured["nets"] == {"ZFNets (a)": 2}
     first = tab2_errors.judge(row(45.0, 9), [ended, row(40.0, 1), row(40.0, 2)], row(38.0, 8), TINY)
-    assert first.measured[tab2_errors.ERROR]["ZFNet"] == [100.0, 100.0]  # the first seed, as in Table 3
+    assert first.measured[tab2_errors.ERROR]["ZFNet"] == [
+        100.0,
+        100.0,
+    ]  # the first seed, as in Table 3
 
 
 def test_an_interval_over_seeds_is_students():
-    changed, whole = [row(45.0, s) for s in range(3)], [row(e, s) for s, e in enumerate((40.0, 41.0, 42.0))]
+    changed, whole = (
+        [row(45.0, s) for s in range(3)],
+        [row(e, s) for s, e in enumerate((40.0, 41.0, 42.0))],
+    )
     mean, low, high = tab3_ablations.cost(changed, whole)
     assert mean == pytest.approx(4.0, abs=0.05)
     assert (high - mean, mean - low) == pytest.approx((4.3027 * 1.0 / 3**0.5,) * 2, rel=0.05)
@@ -240,7 +303,15 @@ def test_an_ensemble_averages_probabilities():
     errors = result.measured[tab2_errors.ERROR]
     mean = np.mean([r.probability.astype(np.float32) for r in zfnets], axis=0)
     by_hand = [
-        100 * float(np.mean([sorted(p, reverse=True).index(p[y]) > 0 for p, y in zip(mean, zfnets[0].label, strict=True)]))
+        100
+        * float(
+            np.mean(
+                [
+                    sorted(p, reverse=True).index(p[y]) > 0
+                    for p, y in zip(mean, zfnets[0].label, strict=True)
+                ]
+            )
+        )
     ]
     assert errors["ZFNets (a)"][0] == pytest.approx(by_hand[0])
     assert errors["ZFNets (a)"][0] < errors["ZFNet"][0] == pytest.approx(40.0)
@@ -252,7 +323,9 @@ def test_an_ensemble_averages_probabilities():
 def test_ranks_count_what_is_more_probable():
     probability = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
     assert ranks(probability, np.array([0, 0])).tolist() == [3, 1]
-    flat = np.full((4, 4), 0.25)  # a network that says the same of all images is right by chance, not always
+    flat = np.full(
+        (4, 4), 0.25
+    )  # a network that says the same of all images is right by chance, not always
     assert ranks(flat, np.arange(4)).tolist() == [1, 2, 3, 4]
 
 
@@ -267,7 +340,10 @@ def test_the_plan_follows_the_device():
 def test_all_four_layers_must_cost_more_than_their_pairs():
     paper = [errors[1] for errors in tab3_ablations.PAPER]
     claims = judged(paper, **{"AlexNet without layers 3, 4, 6, 7": 46.0}).measured["claims"]
-    assert claims["removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one"] == "does not hold"
+    assert (
+        claims["removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one"]
+        == "does not hold"
+    )
     stuck = judged(paper, **{tab3_ablations.COSTS["ZFNet, wider layers 3-5"][0]: 95.0})
     assert (stuck.verdict, stuck.measured["claims"]) == ("not comparable", {})
 

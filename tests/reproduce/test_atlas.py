@@ -39,13 +39,18 @@ def test_the_table_is_that_of_the_plain_pass(small, table):
         maps = t[layer]
         torch.testing.assert_close(table.maximum[layer], maps.amax((2, 3)), rtol=1e-4, atol=1e-5)
         position = table.position[layer].long()
-        there = maps.flatten(2).gather(2, (position[..., 0] * maps.shape[3] + position[..., 1])[..., None])[..., 0]
+        there = maps.flatten(2).gather(
+            2, (position[..., 0] * maps.shape[3] + position[..., 1])[..., None]
+        )[..., 0]
         torch.testing.assert_close(there, maps.amax((2, 3)), rtol=1e-4, atol=1e-5)
         assert table.step[layer] == (2 if layer == "conv1" else 1)
         counted = maps[:, :, :: table.step[layer], :: table.step[layer]]
         for c in range(maps.shape[1]):
             values = counted[:, c].flatten().numpy()
-            expected = [(values <= 0).sum(), *np.histogram(values[values > 0].clip(edges[0], edges[-1] * 0.999), edges)[0]]
+            expected = [
+                (values <= 0).sum(),
+                *np.histogram(values[values > 0].clip(edges[0], edges[-1] * 0.999), edges)[0],
+            ]
             assert np.abs(table.counts[layer][c].numpy() - expected).sum() <= 2e-4 * len(
                 values
             )  # rounding moves a few over an edge
@@ -59,20 +64,30 @@ def test_the_histograms_bins_are_those_of_the_floats():
     assert counted[0] == 0
     assert counted[1:].tolist() == [64] * tables.BINS  # 128 of those floats in each octave
     odd = torch.tensor([0.0, -1.0, 1e-9, 1.0, 1.49, 1.5, 1e9])
-    assert tables.histogram(odd[None, None, :, None])[0].nonzero()[:, 0].tolist() == [0, 1, 21, 22, tables.BINS]
+    assert tables.histogram(odd[None, None, :, None])[0].nonzero()[:, 0].tolist() == [
+        0,
+        1,
+        21,
+        22,
+        tables.BINS,
+    ]
 
 
 def test_what_drives_a_logit_is_gradient_times_activation(small, table):
     context, _ = small
     x, labels = context.images.batch([0, 8, 20]), context.images.labels[[0, 8, 20]]
     maps, gradient, _ = maps_and_gradient(context.model, x, labels.tolist(), "conv5")
-    torch.testing.assert_close(table.drive[[0, 8, 20]], (maps * gradient).sum((2, 3)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        table.drive[[0, 8, 20]], (maps * gradient).sum((2, 3)), rtol=1e-3, atol=1e-4
+    )
     unbiased = zfnet.load(context.model_name)
     for name in ("fc6", "fc7", "fc8"):
         unbiased.get_submodule(name).bias.zero_()
     logits, target, share = tables.decide(unbiased, "conv5", maps, torch.full((3,), -1))
     assert target.tolist() == logits.argmax(1).tolist()
-    torch.testing.assert_close(share.sum(1), logits.amax(1), rtol=1e-3, atol=1e-4)  # nothing else gives to it
+    torch.testing.assert_close(
+        share.sum(1), logits.amax(1), rtol=1e-3, atol=1e-4
+    )  # nothing else gives to it
 
 
 def test_the_top_nine_are_those_of_the_search(small):
@@ -85,13 +100,22 @@ def test_the_top_nine_are_those_of_the_search(small):
             assert item["position"] == found[layer].position[c, :n].tolist()
             assert item["value"] == pytest.approx(found[layer].value[c, :n].tolist(), rel=1e-3)
     dead = site.read(folder, "conv5")["features"][2]
-    assert (dead["value"], dead["zero"], dead["silent"], dead["likes"], dead["similar"]) == ([], 1, 1, [], [])
+    assert (dead["value"], dead["zero"], dead["silent"], dead["likes"], dead["similar"]) == (
+        [],
+        1,
+        1,
+        [],
+        [],
+    )
 
 
 def test_a_tile_is_the_patch_and_its_projection(small):
     context, folder = small
     item = site.read(folder, "conv3")["features"][5]
-    tiles = {kind: sheets.read_tiles(folder / "sheets" / f"conv3-{kind}-0.webp", 75) for kind in sheets.KINDS}
+    tiles = {
+        kind: sheets.read_tiles(folder / "sheets" / f"conv3-{kind}-0.webp", 75)
+        for kind in sheets.KINDS
+    }
     for rank in (0, 4):
         x = context.images.batch([item["image"][rank]])
         position = torch.tensor(item["position"][rank])
@@ -101,15 +125,21 @@ def test_a_tile_is_the_patch_and_its_projection(small):
             ("patches", photograph(x)),
             ("projections", projection_image(p.pixels[..., top : top + 75, left : left + 75])),
         ):
-            shown = image[0] if kind == "projections" else image[0, top : top + 75, left : left + 75]
-            assert np.abs(tiles[kind][5, rank] - shown).mean() < 0.06, kind  # but for the compression
+            shown = (
+                image[0] if kind == "projections" else image[0, top : top + 75, left : left + 75]
+            )
+            assert np.abs(tiles[kind][5, rank] - shown).mean() < 0.06, (
+                kind
+            )  # but for the compression
 
 
 def test_lift_error_and_selectivity_by_hand():
     maximum = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 0.0], [2.0, 0.0], [9.0, 0.0]])
     lift, error, selectivity = summary.lifts(maximum, np.array([0, 0, 1, 1, -1]), 2)
     assert lift.tolist() == [[1, 1], [0, 0]]  # the image of no kind does not count
-    assert error[0].tolist() == pytest.approx([2**0.5 / 2**0.5 / 2, 0])  # s = sqrt 2, over sqrt n, over the mean
+    assert error[0].tolist() == pytest.approx(
+        [2**0.5 / 2**0.5 / 2, 0]
+    )  # s = sqrt 2, over sqrt n, over the mean
     assert selectivity.tolist() == [0, 0]
     _, _, selectivity = summary.lifts(torch.tensor([[6.0], [2.0], [0.0]]), np.arange(3), 3)
     assert selectivity == pytest.approx([(6 - 1) / (6 + 1)])
@@ -141,10 +171,15 @@ def test_classes_say_what_the_network_makes_of_their_images(small, table):
     for c, item in enumerate(site.read(folder, "classes")["classes"]):
         assert item["images"] == 7
         assert item["right"] == ((predicted == c) & (labels == c)).sum()
-        assert dict(item["confused"]) == {k: n for k in range(3) if k != c and (n := ((predicted == k) & (labels == c)).sum())}
+        assert dict(item["confused"]) == {
+            k: n for k in range(3) if k != c and (n := ((predicted == k) & (labels == c)).sum())
+        }
         assert item["top"][0] == int(table.logits[:, c].argmax())
         drive = table.drive[labels == c].mean(0)
-        assert item["drive"][0] == [int(drive.argmax()), pytest.approx(float(drive.max()), rel=1e-3)]
+        assert item["drive"][0] == [
+            int(drive.argmax()),
+            pytest.approx(float(drive.max()), rel=1e-3),
+        ]
 
 
 def test_crops_without_classes_are_of_their_photographs():
@@ -173,7 +208,11 @@ def stopping(after):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypatch):
@@ -181,7 +220,9 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypat
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
     seen = []
     real = tables._part
-    monkeypatch.setattr(tables, "_part", lambda *arguments: (seen.append(arguments[2].start), real(*arguments))[1])
+    monkeypatch.setattr(
+        tables, "_part", lambda *arguments: (seen.append(arguments[2].start), real(*arguments))[1]
+    )
     # In the pass, before a layer, before the last layer, before the images.
     for after, whole_parts in ((1, 0), (4, 1), (6, 4), (4, 6)):
         again = Context(context.model_name, context.data, progress=stopping(after))
@@ -189,7 +230,10 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypat
         with pytest.raises(Stopped):
             atlas.write(again, tmp_path / "atlas")
         missing = site.read(tmp_path / "atlas", "index")["missing"]
-        assert missing == ["conv5", "conv4", "conv3", "conv2", "conv1", "classes", "images"][whole_parts:]
+        assert (
+            missing
+            == ["conv5", "conv4", "conv3", "conv2", "conv1", "classes", "images"][whole_parts:]
+        )
     again = Context(context.model_name, context.data)
     again.__dict__["_images"] = context.images
     atlas.write(again, tmp_path / "atlas")
@@ -200,7 +244,9 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypat
 def test_a_finished_atlas_is_left_as_it_is(small, monkeypatch):
     context, whole = small
     before = contents(whole)
-    monkeypatch.setattr(atlas, "tabulate", lambda *arguments, **options: pytest.fail("it was computed again"))
+    monkeypatch.setattr(
+        atlas, "tabulate", lambda *arguments, **options: pytest.fail("it was computed again")
+    )
     assert atlas.write(context, whole) == whole / "index.html"
     assert contents(whole) == before
 
@@ -230,7 +276,9 @@ def test_a_limited_atlas_and_its_progress(small, tmp_path):
     assert index["layers"][-1]["numbers"] == [0, 4, 8]
     assert len(site.read(tmp_path / "a", "conv5")["features"]) == 3
     assert index["missing"] == []
-    assert atlas.write_sample(Context("imagenet65k", None), tmp_path / "a") is None  # a reader's own is left alone
+    assert (
+        atlas.write_sample(Context("imagenet65k", None), tmp_path / "a") is None
+    )  # a reader's own is left alone
     assert site.prepare(tmp_path / "a", index["parts"]) == index
     assert site.prepare(tmp_path / "a", "of other inputs") == {}
     assert not any((tmp_path / "a" / folder).exists() for folder in site.FOLDERS)
@@ -271,7 +319,11 @@ def test_the_recorded_maps_are_those_of_occlude(small, table):
     context, folder = small
     data = site.read(folder, "image0")
     ((name, x, target),) = demos.choose(context, table)
-    assert site.read(folder, "index")["demos"][0] == {"name": name, "target": target, "label": data["baseline"]["label"]}
+    assert site.read(folder, "index")["demos"][0] == {
+        "name": name,
+        "target": target,
+        "label": data["baseline"]["label"],
+    }
     o = zfnet.occlude(context.model, x, target, **demos.OCCLUDER)
     for key in ("activation", "logit", "probability"):
         np.testing.assert_allclose(data[key], getattr(o, key).numpy(), rtol=1e-4, atol=1e-6)
@@ -280,7 +332,9 @@ def test_the_recorded_maps_are_those_of_occlude(small, table):
         [[top, bottom], [left, right]] for top, left, bottom, right in o.boxes[:2, 0].tolist()
     ]
     maps = zfnet.trace(context.model, x)["conv5"][0]
-    assert [found["channel"] for found in data["maps"]] == maps.amax((1, 2)).argsort(descending=True)[:4].tolist()
+    assert [found["channel"] for found in data["maps"]] == maps.amax((1, 2)).argsort(
+        descending=True
+    )[:4].tolist()
 
 
 def test_the_occluder_is_of_the_images_size(few, tmp_path):
@@ -298,7 +352,20 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
     context, whole = small
     photo = tmp_path / f"{HOSTILE.replace('/', '')}.png"
     zfnet.photograph("cat").resize((300, 240)).save(photo)
-    assert command(monkeypatch, "look", photo, "-o", tmp_path / "page", "--atlas", whole, "--model", context.model_name) == 0
+    assert (
+        command(
+            monkeypatch,
+            "look",
+            photo,
+            "-o",
+            tmp_path / "page",
+            "--atlas",
+            whole,
+            "--model",
+            context.model_name,
+        )
+        == 0
+    )
     assert "Open" in capsys.readouterr().out
     index = site.read(tmp_path / "page", "index")
     x = zfnet.preprocess(photo)
@@ -313,9 +380,13 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
         there = sheets.read_tiles(whole / "sheets" / f"conv3-{kind}-0.webp", 75)
         assert np.abs(copied - there[expected]).mean() < 0.03  # compressed twice
     other = zfnet.load(small_network(tmp_path / "other.safetensors", classes=("a", "b", "c")))
-    look(other, "other", photo, tmp_path / "page", whole)  # replaces the first, and takes no neighbours of another network
+    look(
+        other, "other", photo, tmp_path / "page", whole
+    )  # replaces the first, and takes no neighbours of another network
     assert "another network" in site.read(tmp_path / "page", "index")["look"]["why"]
-    assert {feature["neighbours"] for feature in site.read(tmp_path / "page", "conv5")["features"]} == {0}
+    assert {
+        feature["neighbours"] for feature in site.read(tmp_path / "page", "conv5")["features"]
+    } == {0}
     assert not (tmp_path / "page" / "sheets" / "conv3-patches.webp").exists()
     found, reason = neighbourhood(tmp_path, other)
     assert found == {}
@@ -330,7 +401,10 @@ def test_look_does_without_the_sheets_of_a_damaged_atlas(small, tmp_path):
     sheet.write_bytes(sheet.read_bytes()[:200])
     zfnet.photograph("cat").save(tmp_path / "cat.png")
     look(context.model, "small", tmp_path / "cat.png", tmp_path / "page", tmp_path / "atlas")
-    shown = {n: max(f["neighbours"] for f in site.read(tmp_path / "page", n)["features"]) for n in ("conv2", "conv3", "conv4")}
+    shown = {
+        n: max(f["neighbours"] for f in site.read(tmp_path / "page", n)["features"])
+        for n in ("conv2", "conv3", "conv4")
+    }
     assert shown == {"conv2": 9, "conv3": 0, "conv4": 0}
 
 
@@ -339,14 +413,22 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     (tmp_path / "text.jpg").write_text("no image")
     photo = tmp_path / "cat.png"
     zfnet.photograph("cat").save(photo)
-    zfnet.save(zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4, in_channels=1), tmp_path / "grey.safetensors")
+    zfnet.save(
+        zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4, in_channels=1), tmp_path / "grey.safetensors"
+    )
     broken = zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4)
     torch.nn.init.constant_(broken.conv3.weight, torch.nan)
     zfnet.save(broken, tmp_path / "broken.safetensors")
     model = ["--model", context.model_name]
     for arguments, message in (
-        (["atlas", "-o", tmp_path / "o", "--model", tmp_path / "broken.safetensors"], "weights that are not finite"),
-        (["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "broken.safetensors"], "weights that are not finite"),
+        (
+            ["atlas", "-o", tmp_path / "o", "--model", tmp_path / "broken.safetensors"],
+            "weights that are not finite",
+        ),
+        (
+            ["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "broken.safetensors"],
+            "weights that are not finite",
+        ),
         (["look", tmp_path / "none.jpg", "-o", tmp_path / "o", *model], "no such file"),
         (["look", tmp_path / "text.jpg", "-o", tmp_path / "o", *model], "not a readable image"),
         (["look", tmp_path / "text.jpg", "-o", whole, *model], "not a readable image"),
@@ -355,8 +437,14 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
         (["atlas", "-o", tmp_path / "o", "--model", "none"], "no bundled network"),
         (["atlas", "-o", tmp_path / "o", "--device", "abacus", *model], "'abacus' cannot be used"),
         (["atlas", "-o", tmp_path / "o", "--canonical", "zebra", *model], "zebra"),
-        (["atlas", "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"], "of 1 channels"),
-        (["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"], "of 1 channels"),
+        (
+            ["atlas", "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"],
+            "of 1 channels",
+        ),
+        (
+            ["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"],
+            "of 1 channels",
+        ),
     ):
         assert command(monkeypatch, *arguments) == 2
         said = capsys.readouterr().err.strip().splitlines()

@@ -46,19 +46,26 @@ def site_of(made, few):
 @contextlib.contextmanager
 def opened(browser, address, route="", width=1440, scheme="light", touch=False):
     """A page; `page.heard` is what it asked for and complained of, and `page.go(route)` leads to another address in it."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=touch)
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=touch
+    )
     page = context.new_page()
     page.set_default_timeout(10_000)
     page.heard = {"requests": [], "complaints": []}
     page.on("request", lambda request: page.heard["requests"].append(request.url))
     page.on("console", lambda message: page.heard["complaints"].append(message.text))
     page.on("pageerror", lambda error: page.heard["complaints"].append(str(error)))
-    page.on("dialog", lambda dialog: (page.heard["complaints"].append(dialog.message), dialog.dismiss()))
+    page.on(
+        "dialog", lambda dialog: (page.heard["complaints"].append(dialog.message), dialog.dismiss())
+    )
 
     def go(route):
         if page.evaluate("location.hash") == f"#/{route}":
             return
-        page.evaluate("route => { delete document.getElementById('view').dataset.route; location.hash = `#/${route}`; }", route)
+        page.evaluate(
+            "route => { delete document.getElementById('view').dataset.route; location.hash = `#/${route}`; }",
+            route,
+        )
         arrived(page)
 
     page.go = go
@@ -70,7 +77,9 @@ def opened(browser, address, route="", width=1440, scheme="light", touch=False):
 
 def arrived(page, route=None):
     if route is not None:
-        page.wait_for_function("route => document.getElementById('view').dataset.route === route", arg=route)
+        page.wait_for_function(
+            "route => document.getElementById('view').dataset.route === route", arg=route
+        )
     page.wait_for_selector("main[data-route]")
 
 
@@ -92,15 +101,32 @@ def test_every_route_draws_its_page(browser, made, site_of):
             assert page.title().startswith(heading(page))
             assert len(page.query_selector_all("main .why")) >= 1
             for why in page.query_selector_all("main .why code"):
-                assert (site.HERE.parent.parent / why.text_content()).is_file()  # the file that made it
-        for route in ("conv9", "conv5/99", "conv5/x", "class/77", "image/44", "nowhere/1", "constructor"):
+                assert (
+                    site.HERE.parent.parent / why.text_content()
+                ).is_file()  # the file that made it
+        for route in (
+            "conv9",
+            "conv5/99",
+            "conv5/x",
+            "class/77",
+            "image/44",
+            "nowhere/1",
+            "constructor",
+        ):
             page.go(route)
             assert heading(page) == "Nothing here"
-        for route in ("conv5?sort=constructor", "conv5?sort=like", "conv5?like=length", "conv5?like=99"):  # typed by hand
+        for route in (
+            "conv5?sort=constructor",
+            "conv5?sort=like",
+            "conv5?like=length",
+            "conv5?like=99",
+        ):  # typed by hand
             page.go(route)
             assert heading(page) == "conv5: 9 features"
         assert page.heard["complaints"] == []
-        assert [url for url in page.heard["requests"] if not url.startswith((address, "data:"))] == []
+        assert [
+            url for url in page.heard["requests"] if not url.startswith((address, "data:"))
+        ] == []
         assert len(page.heard["requests"]) > 15
     with opened(browser, address, "conv4/5") as page:  # an address in a lecture
         assert heading(page) == "conv4 feature 5"
@@ -133,7 +159,9 @@ def test_it_works_from_a_web_server(browser, made, site_of):
             assert heading(page) == "conv5 feature 3"
             page.go("image/0")
             assert page.heard["complaints"] == []
-            assert [url for url in page.heard["requests"] if not url.startswith((address, "data:"))] == []
+            assert [
+                url for url in page.heard["requests"] if not url.startswith((address, "data:"))
+            ] == []
         server.shutdown()
 
 
@@ -145,7 +173,8 @@ def test_the_search_sorts_features_by_a_class(browser, made, site_of):
         arrived(page, "conv5")
         assert heading(page) == "conv5: what likes Afghan hound?"
         shown = page.eval_on_selector_all(
-            "main .grid a", "all => all.map(a => [a.getAttribute('href'), a.querySelector('small').textContent])"
+            "main .grid a",
+            "all => all.map(a => [a.getAttribute('href'), a.querySelector('small').textContent])",
         )
         lifts = [float(label.removeprefix("× ")) for _, label in shown]
         assert lifts == sorted(lifts, reverse=True)
@@ -177,7 +206,9 @@ def test_the_grid_is_sorted_as_asked(browser, made, site_of):
     with opened(browser, site_of["atlas"], "conv4") as page:
 
         def order():
-            return page.eval_on_selector_all("main .grid a", "all => all.map(a => +a.getAttribute('href').split('/')[2])")
+            return page.eval_on_selector_all(
+                "main .grid a", "all => all.map(a => +a.getAttribute('href').split('/')[2])"
+            )
 
         assert order() == list(range(8))
         for sort, expected in (
@@ -206,7 +237,9 @@ def test_classes_without_images_are_neither_best_nor_worst(browser, made, tmp_pa
     with opened(browser, (tmp_path / "atlas").as_uri(), "classes") as page:
         for order, expected in (("name", "1 9 10"), ("best", "1 10 9"), ("worst", "10 1 9")):
             page.click(f"button[data-value={order}]")
-            shown = page.eval_on_selector_all("main .list a", "all => all.map(a => a.textContent.slice(6)).join(' ')")
+            shown = page.eval_on_selector_all(
+                "main .list a", "all => all.map(a => a.textContent.slice(6)).join(' ')"
+            )
             assert shown == expected, order
 
 
@@ -236,7 +269,8 @@ def test_patches_and_projections_together_or_alternately(browser, made, site_of)
 
         def shown():
             return page.eval_on_selector_all(
-                "figure[data-kind]", "all => all.filter(f => f.offsetParent).map(f => f.dataset.kind)"
+                "figure[data-kind]",
+                "all => all.filter(f => f.offsetParent).map(f => f.dataset.kind)",
             )
 
         assert shown() == ["patches", "projections"]
@@ -253,8 +287,12 @@ def test_patches_and_projections_together_or_alternately(browser, made, site_of)
         assert len(page.query_selector_all("[data-kind=patches] button.tile")) == count
         page.focus("[data-kind=patches] button.tile:nth-child(2)")
         assert page.text_content(".told").startswith("2. ")
-        sheets = page.eval_on_selector_all("button.tile", "all => all.map(t => getComputedStyle(t).backgroundImage)")
-        assert all(re.search(r"sheets/conv5-(patches|projections)-0\.webp", sheet) for sheet in sheets)
+        sheets = page.eval_on_selector_all(
+            "button.tile", "all => all.map(t => getComputedStyle(t).backgroundImage)"
+        )
+        assert all(
+            re.search(r"sheets/conv5-(patches|projections)-0\.webp", sheet) for sheet in sheets
+        )
         page.go("conv5/2")
         assert "dead" in page.text_content("main .big")
 
@@ -267,14 +305,23 @@ def readout(page):
 
 def check(page, data, r, c):
     told = readout(page)
-    assert told["occluder"] == f"row {r + 1} of {len(data['rows'])}, column {c + 1} of {len(data['columns'])}"
-    assert float(re.match(r"[\d.]+", told["activation"])[0]) == pytest.approx(data["activation"][r][c], rel=1e-3)
+    assert (
+        told["occluder"]
+        == f"row {r + 1} of {len(data['rows'])}, column {c + 1} of {len(data['columns'])}"
+    )
+    assert float(re.match(r"[\d.]+", told["activation"])[0]) == pytest.approx(
+        data["activation"][r][c], rel=1e-3
+    )
     assert float(told["logit"]) == pytest.approx(data["logit"][r][c], rel=1e-3)
-    assert float(told["probability"].removesuffix(" %")) == pytest.approx(100 * data["probability"][r][c], abs=0.51)
+    assert float(told["probability"].removesuffix(" %")) == pytest.approx(
+        100 * data["probability"][r][c], abs=0.51
+    )
     assert told["label"] == CLASSES[data["label"][r][c]]
     box = page.evaluate("""() => { const s = document.querySelector('.stage').getBoundingClientRect(), o = document.querySelector('.occluder').getBoundingClientRect();
       return [o.top - s.top, o.bottom - s.top, o.left - s.left, o.right - s.left].map(v => v / s.width); }""")
-    assert box == pytest.approx([v / data["side"] for v in (*data["rows"][r], *data["columns"][c])], abs=0.01)
+    assert box == pytest.approx(
+        [v / data["side"] for v in (*data["rows"][r], *data["columns"][c])], abs=0.01
+    )
 
 
 def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
@@ -283,14 +330,26 @@ def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
         assert readout(page)["occluder"] == "none"
         assert float(readout(page)["logit"]) == pytest.approx(data["baseline"]["logit"], rel=1e-3)
         stage = page.query_selector(".stage").bounding_box()
-        for r, c in ((0, 0), (7, 9), (len(data["rows"]) - 1, 4)):  # the pointer in the middle of the occluder's place
-            y, x = ((edges[0] + edges[1]) / 2 / data["side"] for edges in (data["rows"][r], data["columns"][c]))
+        for r, c in (
+            (0, 0),
+            (7, 9),
+            (len(data["rows"]) - 1, 4),
+        ):  # the pointer in the middle of the occluder's place
+            y, x = (
+                (edges[0] + edges[1]) / 2 / data["side"]
+                for edges in (data["rows"][r], data["columns"][c])
+            )
             page.mouse.move(stage["x"] + x * stage["width"], stage["y"] + y * stage["height"])
             check(page, data, r, c)
         page.mouse.move(5, 5)
         assert readout(page)["occluder"] == "none"
         page.focus(".stage")
-        for key, r, c in (("ArrowDown", 6, 5), ("ArrowRight", 6, 6), ("ArrowUp", 5, 6), ("ArrowLeft", 5, 5)):  # from the middle
+        for key, r, c in (
+            ("ArrowDown", 6, 5),
+            ("ArrowRight", 6, 6),
+            ("ArrowUp", 5, 6),
+            ("ArrowLeft", 5, 5),
+        ):  # from the middle
             page.keyboard.press(key)
             check(page, data, r, c)
         assert page.evaluate("location.hash") == "#/image/0"
@@ -305,11 +364,17 @@ def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
         assert len(page.query_selector_all("figure[data-map]")) == 4
         values = data["maps"][1]["values"]
         cells = [(r, c) for r in range(13) for c in range(13)]
-        excited, silent = (next((rc for rc in cells if (values[rc[0]][rc[1]] > 0) == on), None) for on in (True, False))
+        excited, silent = (
+            next((rc for rc in cells if (values[rc[0]][rc[1]] > 0) == on), None)
+            for on in (True, False)
+        )
         page.locator("figure[data-map='1'] .cell").scroll_into_view_if_needed()
         frame = page.query_selector("figure[data-map='1'] .cell").bounding_box()
         for r, c in filter(None, (excited, silent)):
-            page.mouse.click(frame["x"] + (c + 0.5) / 13 * frame["width"], frame["y"] + (r + 0.5) / 13 * frame["height"])
+            page.mouse.click(
+                frame["x"] + (c + 0.5) / 13 * frame["width"],
+                frame["y"] + (r + 0.5) / 13 * frame["height"],
+            )
             told = page.text_content(".lab .told")
             assert told.startswith(f"map {data['maps'][1]['channel']}, row {r}, column {c}: ")
             assert ("silent" in told) == (values[r][c] <= 0)
@@ -319,26 +384,40 @@ def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
             assert float(style["top"][:-1]) == pytest.approx(
                 100 * (field["offset"] + field["stride"] * r) / data["side"], rel=1e-3
             )
-            assert float(style["width"][:-1]) == pytest.approx(100 * field["size"] / data["side"], rel=1e-3)
+            assert float(style["width"][:-1]) == pytest.approx(
+                100 * field["size"] / data["side"], rel=1e-3
+            )
             assert "demos/0-map1.webp" in style["backgroundImage"]
-            x, y = (float(v.removesuffix("%").removesuffix("px")) for v in style["backgroundPosition"].split())
+            x, y = (
+                float(v.removesuffix("%").removesuffix("px"))
+                for v in style["backgroundPosition"].split()
+            )
             assert (x, y) == pytest.approx((100 * c / 12, 100 * r / 12), rel=1e-3)
             assert (style["visibility"] == "hidden") == (values[r][c] <= 0)
         page.focus("figure[data-map='2'] .cell")
         page.keyboard.press("ArrowDown")
-        assert page.text_content(".lab .told").startswith(f"map {data['maps'][2]['channel']}, row 7, column 6")
+        assert page.text_content(".lab .told").startswith(
+            f"map {data['maps'][2]['channel']}, row 7, column 6"
+        )
 
 
 def test_a_lifted_finger_leaves_the_occluder(browser, made, site_of):
     data = site.read(made / "atlas", "image0")
     with opened(browser, site_of["atlas"], "image/0", width=360, touch=True) as page:
         stage = page.query_selector(".stage").bounding_box()
-        y, x = ((edges[3][0] + edges[3][1]) / 2 / data["side"] for edges in (data["rows"], data["columns"]))
+        y, x = (
+            (edges[3][0] + edges[3][1]) / 2 / data["side"]
+            for edges in (data["rows"], data["columns"])
+        )
         page.touchscreen.tap(stage["x"] + x * stage["width"], stage["y"] + y * stage["height"])
         page.wait_for_timeout(50)
         check(page, data, 3, 3)
         how = "[...document.querySelectorAll('.stage')].map(e => getComputedStyle(e).touchAction)"
-        assert page.evaluate(how) == ["none", "auto", "auto"]  # a finger on the still pictures scrolls
+        assert page.evaluate(how) == [
+            "none",
+            "auto",
+            "auto",
+        ]  # a finger on the still pictures scrolls
 
 
 @pytest.mark.parametrize("width", [768, 1440])
@@ -401,7 +480,9 @@ def test_pictures_have_words_and_the_keyboard_reaches_them(browser, made, site_o
         for _ in range(60):
             page.keyboard.press("Tab")
             reached.add(
-                page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
+                page.evaluate(
+                    "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
+                )
             )
         assert {"together", "projections", "The feature after"} <= reached
         assert any(label.startswith("1. ") for label in reached)
@@ -413,14 +494,17 @@ def test_a_page_does_not_lose_the_keyboards_place(browser, site_of):
         for sort in ("sparsity", "selectivity"):
             page.keyboard.press("ArrowDown")
             page.wait_for_function(
-                "sort => location.hash.includes(sort) && document.querySelector('select').value === sort", arg=sort
+                "sort => location.hash.includes(sort) && document.querySelector('select').value === sort",
+                arg=sort,
             )
             arrived(page)
             page.wait_for_timeout(50)
             assert page.evaluate("document.activeElement.id") == "order"
         page.focus("main .grid a")
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('main h1').textContent.startsWith('conv4 feature')")
+        page.wait_for_function(
+            "document.querySelector('main h1').textContent.startsWith('conv4 feature')"
+        )
         assert page.evaluate("document.activeElement.id") == "view"
 
 
@@ -448,7 +532,9 @@ def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site
         said = page.text_content("#unfinished")
         assert "still missing: conv3, conv2, conv1, classes, images." in said
         assert page.is_visible("#unfinished")
-        assert page.eval_on_selector_all("main .strip strong", "all => all.map(s => s.textContent)") == ["conv5", "conv4"]
+        assert page.eval_on_selector_all(
+            "main .strip strong", "all => all.map(s => s.textContent)"
+        ) == ["conv5", "conv4"]
         page.go("conv4/3")
         assert heading(page) == "conv4 feature 3"
         page.keyboard.press("ArrowDown")  # conv3 is not there
@@ -468,7 +554,9 @@ def test_look_shows_the_image_its_features_and_their_neighbours(browser, made, s
     with opened(browser, address) as page:
         assert heading(page) == f"{HOSTILE}.png"
         assert CLASSES[index["look"]["prediction"][0][0]] in page.text_content("main .card")
-        assert page.eval_on_selector_all(".pictures figcaption", "all => all.map(f => f.textContent)") == [
+        assert page.eval_on_selector_all(
+            ".pictures figcaption", "all => all.map(f => f.textContent)"
+        ) == [
             "grad cam",
             "saliency",
         ]
@@ -479,10 +567,12 @@ def test_look_shows_the_image_its_features_and_their_neighbours(browser, made, s
         page.click("#map a:has-text('conv5')")
         arrived(page, "conv5")
         features = site.read(made / "look", "conv5")["features"]
-        assert page.eval_on_selector_all("main .wide strong", "all => all.map(s => s.textContent)") == [
-            f"feature {f['number']}" for f in features
-        ]
-        shown = page.eval_on_selector_all("main .wide", "all => all.map(w => w.querySelectorAll('.nine .tile').length)")
+        assert page.eval_on_selector_all(
+            "main .wide strong", "all => all.map(s => s.textContent)"
+        ) == [f"feature {f['number']}" for f in features]
+        shown = page.eval_on_selector_all(
+            "main .wide", "all => all.map(w => w.querySelectorAll('.nine .tile').length)"
+        )
         assert shown == [2 * f["neighbours"] for f in features]
         assert max(shown) == 18
         page.keyboard.press("ArrowLeft")
@@ -490,4 +580,6 @@ def test_look_shows_the_image_its_features_and_their_neighbours(browser, made, s
         page.set_viewport_size({"width": 360, "height": 900})
         assert page.query_selector(".neighbours .tile").bounding_box()["width"] > 48
         assert page.heard["complaints"] == []
-        assert [url for url in page.heard["requests"] if not url.startswith((address, "data:"))] == []
+        assert [
+            url for url in page.heard["requests"] if not url.startswith((address, "data:"))
+        ] == []

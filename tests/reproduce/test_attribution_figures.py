@@ -15,7 +15,9 @@ from zfnet.plot import attribution_image
 
 
 def test_the_polar_bears_boxes_lie_in_the_image_and_are_tested():
-    boxes = occluder_boxes(224, 224, polar_bear.FIGURE.config["size"], polar_bear.FIGURE.config["stride"])
+    boxes = occluder_boxes(
+        224, 224, polar_bear.FIGURE.config["size"], polar_bear.FIGURE.config["stride"]
+    )
     annotated = yaml.safe_load(polar_bear.BOXES.read_text())
     assert len(annotated) == 10
     assert sum("snow" in found for found in annotated.values()) >= 3
@@ -65,7 +67,9 @@ def test_the_fillings():
     seen = occluders.blurred(point, 4.0)[0, 0]
     place = torch.arange(61.0) - 30
     expected = torch.exp(-(place[:, None] ** 2 + place**2) / 32)
-    torch.testing.assert_close(seen[20:41, 20:41], (expected / expected.sum())[20:41, 20:41], rtol=0.02, atol=1e-6)
+    torch.testing.assert_close(
+        seen[20:41, 20:41], (expected / expected.sum())[20:41, 20:41], rtol=0.02, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,12 +80,17 @@ def test_the_occluders_verdict(correlation, blur, verdict):
     falls = {kind: {"mean": 1.0, "largest": 2.0} for kind in occluders.FILLINGS[:-1]} | {
         "blurred": {"mean": blur, "largest": 1.0}
     }
-    row = {"fall of the logit": falls, "rank correlation of the maps": {"mean grey, black": 0.95, "black, noise": correlation}}
+    row = {
+        "fall of the logit": falls,
+        "rank correlation of the maps": {"mean grey, black": 0.95, "black, noise": correlation},
+    }
     assert occluders.judge([row])[1] == verdict
 
 
 def test_the_share_of_a_map_on_the_object():
-    inside = attributions.covered({"dog": [[0, 0, 2, 2]], "face": [[2, 2, 4, 4]]}, torch.Size((4, 4)))
+    inside = attributions.covered(
+        {"dog": [[0, 0, 2, 2]], "face": [[2, 2, 4, 4]]}, torch.Size((4, 4))
+    )
     assert inside.sum() == 4
     maps = torch.ones(2, 1, 4, 4)
     assert attributions.concentration(maps, inside.expand(2, 4, 4)) == pytest.approx(1)
@@ -94,13 +103,19 @@ def rows(share=2.0, guided=0.9):
     change = {"saliency": 0.5, "guided_backprop": guided, "deconvnet": 0.8}
     middle = {"a map in the middle": {attributions.ON_OBJECT: 1.4}}
     return middle | {
-        name: {"raw": [0, 1], attributions.ON_OBJECT: share, attributions.NEXT: value} for name, value in change.items()
+        name: {"raw": [0, 1], attributions.ON_OBJECT: share, attributions.NEXT: value}
+        for name, value in change.items()
     }
 
 
 @pytest.mark.parametrize(
     ("measured", "verdict"),
-    [(rows(), "reproduced"), (rows(share=1.3), "partial"), (rows(guided=0.1), "partial"), (rows(share=None), "not comparable")],
+    [
+        (rows(), "reproduced"),
+        (rows(share=1.3), "partial"),
+        (rows(guided=0.1), "partial"),
+        (rows(share=None), "not comparable"),
+    ],
 )
 def test_the_attributions_verdict(measured, verdict):
     assert attributions.judge(measured)[1] == verdict
@@ -114,9 +129,14 @@ def test_a_map_in_the_middle_gains_on_an_object_in_the_middle():
     assert attributions.concentration(maps, ~inside) < 1
 
 
-def scores(deconvnet=(-5, -9, -1), occlusion=(20, 10, 30), cam=(20, 10, 30), guided=(0.3, 0.2, 0.4)):
+def scores(
+    deconvnet=(-5, -9, -1), occlusion=(20, 10, 30), cam=(20, 10, 30), guided=(0.3, 0.2, 0.4)
+):
     better = {"deconvnet": deconvnet, "occlusion": occlusion, "grad_cam": cam}
-    return {faithfulness.BETTER: better, faithfulness.LESS: {"guided_backprop": guided, "deconvnet": (0.3, 0.2, 0.4)}}
+    return {
+        faithfulness.BETTER: better,
+        faithfulness.LESS: {"guided_backprop": guided, "deconvnet": (0.3, 0.2, 0.4)},
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from reproduce.claims import above, below, every, higher, verdict
 
 
 @pytest.mark.parametrize(
-    ("interval", "answer"), [([2.0, 1.5, 2.5], True), ([0.0, -1.0, 0.5], False), ([1.0, 0.5, 1.5], None), ([5.0], None)]
+    ("interval", "answer"),
+    [([2.0, 1.5, 2.5], True), ([0.0, -1.0, 0.5], False), ([1.0, 0.5, 1.5], None), ([5.0], None)],
 )
 def test_an_interval_lies_above_or_below_a_limit_or_leaves_it_open(interval, answer):
     assert above(interval, 1.0) is answer
@@ -17,7 +18,13 @@ def test_an_interval_lies_above_or_below_a_limit_or_leaves_it_open(interval, ans
 def test_two_intervals():
     low, high, wide = [1.0, 0.8, 1.2], [2.0, 1.8, 2.2], [1.5, 0.5, 2.5]
     assert (higher(high, low), higher(low, high)) == (True, False)
-    assert {higher(low, wide), higher(wide, high), higher(low, low), higher(None, low), higher([1.0], low)} == {None}
+    assert {
+        higher(low, wide),
+        higher(wide, high),
+        higher(low, low),
+        higher(None, low),
+        higher([1.0], low),
+    } == {None}
 
 
 def test_one_that_is_refuted_outweighs_those_that_are_open():
@@ -39,6 +46,8 @@ def test_a_verdict_counts_what_holds(held, found):
     assert verdict(held) == ({claim: words[yes] for claim, yes in held.items()}, found)
 
 
-@pytest.mark.parametrize(("main", "found"), [(True, "partial"), (False, "differs"), (None, "not comparable")])
+@pytest.mark.parametrize(
+    ("main", "found"), [(True, "partial"), (False, "differs"), (None, "not comparable")]
+)
 def test_nothing_is_partial_without_the_main_claim(main, found):
     assert verdict({"a": True, "b": main, "c": False}, "b")[1] == found

@@ -29,7 +29,13 @@ from zfnet.plot import new_figure
 from zfnet.record import write_record
 from zfnet.training.config import load_config
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "MODEL_CARD.md", COURSE, *(ROOT / "docs").glob("*.md")]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "RESULTS.md",
+    ROOT / "MODEL_CARD.md",
+    COURSE,
+    *(ROOT / "docs").glob("*.md"),
+]
 DOCUMENTS += (ROOT / "configs").glob("*.yaml")
 COMMAND = re.compile(r"((?:\.venv/bin/)?(?:python -m reproduce|zfnet|torchrun)(?: +[^`\n#]+)?)")
 
@@ -56,9 +62,18 @@ def test_every_argument_has_help_and_says_its_default():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "faithfulness", "--model", "nonexistent.safetensors"], "--model has no effect on faithfulness"),
-        (["run", "fig3", "--model", "nonexistent.safetensors"], "nonexistent.safetensors: no such file"),
-        (["run", "faithfulness", "mlp_lines", "--data", "."], "--data has no effect on faithfulness, mlp_lines"),
+        (
+            ["run", "faithfulness", "--model", "nonexistent.safetensors"],
+            "--model has no effect on faithfulness",
+        ),
+        (
+            ["run", "fig3", "--model", "nonexistent.safetensors"],
+            "nonexistent.safetensors: no such file",
+        ),
+        (
+            ["run", "faithfulness", "mlp_lines", "--data", "."],
+            "--data has no effect on faithfulness, mlp_lines",
+        ),
         (["run", "fig3", "--scale", "smoke"], "--scale has no effect on fig3"),
         (["run", "tab2", "--datasets", "."], "--datasets has no effect on tab2"),
         (["run", "faithfulness", "--weights", "random"], "--weights has no effect on faithfulness"),
@@ -90,10 +105,20 @@ def test_paper_scale_on_a_small_tree_is_refused_with_its_size(tree, capsys):
 
 def test_a_figure_that_was_not_run_says_why_and_exits_with_3(tmp_path, capsys):
     (tmp_path / "sets").mkdir()
-    arguments = ["run", "tab4", "fig4", "--datasets", str(tmp_path / "sets"), "--out", str(tmp_path / "out")]
+    arguments = [
+        "run",
+        "tab4",
+        "fig4",
+        "--datasets",
+        str(tmp_path / "sets"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(arguments) == 3
     lines = capsys.readouterr().out
-    assert re.search(r"^tab4 .* not run .* Caltech-101 was not found; give .* --datasets\.$", lines, re.MULTILINE)
+    assert re.search(
+        r"^tab4 .* not run .* Caltech-101 was not found; give .* --datasets\.$", lines, re.MULTILINE
+    )
     assert re.search(r"^fig4 .* not run .*--model RUN/model\.safetensors", lines, re.MULTILINE)
     assert "0 figures in" in lines
     assert main(arguments) == 3  # from the record that says the same
@@ -103,7 +128,10 @@ def test_an_earlier_result_is_kept_and_named_where_the_data_are_missing(tmp_path
     (tmp_path / "sets").mkdir()
     folder = tmp_path / "out" / "caltech101" / "tab4"
     write_record(record(id="tab4", verdict="partial", scale="subset", files=[]), folder)
-    assert main(["run", "tab4", "--datasets", str(tmp_path / "sets"), "--out", str(tmp_path / "out")]) == 3
+    assert (
+        main(["run", "tab4", "--datasets", str(tmp_path / "sets"), "--out", str(tmp_path / "out")])
+        == 3
+    )
     assert f"Kept: {folder}." in capsys.readouterr().out
     assert json.loads((folder / "result.json").read_text())["verdict"] == "partial"
 
@@ -141,22 +169,37 @@ def test_results_of_another_network_have_a_folder_of_their_own(tmp_path):
     second = run(script(("model",)), other, out)
     assert second.folder == out / f"samples@fast-{other.checkpoint[:8]}" / "small"
     assert (
-        json.loads((out / "samples@fast" / "small" / "result.json").read_text())["inputs"]["checkpoint"] == context.checkpoint
+        json.loads((out / "samples@fast" / "small" / "result.json").read_text())["inputs"][
+            "checkpoint"
+        ]
+        == context.checkpoint
     )
     named = Context(small(tmp_path / "tiny.safetensors", 0), None)
     assert result_folder(script(("top",)).FIGURE, named, out).parent.name == "samples@tiny"
-    assert result_folder(script(("model",)).FIGURE, Context("imagenet65k", None), out).parent.name == "samples"
+    assert (
+        result_folder(script(("model",)).FIGURE, Context("imagenet65k", None), out).parent.name
+        == "samples"
+    )
     pages = gallery.write(out)
-    assert {path.parent.name for path in pages} == {"samples", "samples@fast", second.folder.parent.name}
+    assert {path.parent.name for path in pages} == {
+        "samples",
+        "samples@fast",
+        second.folder.parent.name,
+    }
     assert "--model MODEL" not in (out / "samples" / "index.html").read_text()
 
 
 def test_a_torchvision_network_is_named_and_refused_where_a_figure_cannot_use_it(tmp_path):
     context = Context("torchvision:squeezenet1_1", None, weights="random")
-    assert result_folder(script(("model",)).FIGURE, context, tmp_path).parent.name == "samples@squeezenet1_1"
+    assert (
+        result_folder(script(("model",)).FIGURE, context, tmp_path).parent.name
+        == "samples@squeezenet1_1"
+    )
     outcome = run(discover()["fig3"], context, tmp_path)
     assert (outcome.ran, outcome.record.verdict) == (False, "not run")
-    assert outcome.reason == "It needs a network of this package, and squeezenet1_1 is torchvision's."
+    assert (
+        outcome.reason == "It needs a network of this package, and squeezenet1_1 is torchvision's."
+    )
     assert outcome.record.inputs["model"] == "torchvision:squeezenet1_1"
 
 
@@ -187,7 +230,12 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     for epoch in (1, 2, 5):
         small(run_folder / "snapshots" / f"epoch-{epoch:03d}.safetensors", epoch)
     out = tmp_path / "out"
-    assert main(["all", "--dry-run", "--data", str(imagenet), "--model", checkpoint, "--out", str(out)]) == 0
+    assert (
+        main(
+            ["all", "--dry-run", "--data", str(imagenet), "--model", checkpoint, "--out", str(out)]
+        )
+        == 0
+    )
     lines = lines_of(capsys.readouterr().out)
     everyday_ids = {name for name, module in discover().items() if not module.FIGURE.alone}
     assert everyday_ids | {"fig4"} <= set(lines)  # the run kept snapshots
@@ -197,9 +245,27 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     assert str(out / "imagenet" / "fig8") in lines["fig8"]
     assert not out.exists()
     names = ["tab2", "tab3", "fig4", "fig6", "tab4"]
-    assert main(["run", *names, "--dry-run", "--scale", "subset", "--data", str(imagenet), "--device", "cpu"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                *names,
+                "--dry-run",
+                "--scale",
+                "subset",
+                "--data",
+                str(imagenet),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     lines = lines_of(capsys.readouterr().out)
-    assert all("subset" in lines[name] and "train" in lines[name].split()[1] for name in ("tab2", "tab3", "fig6"))
+    assert all(
+        "subset" in lines[name] and "train" in lines[name].split()[1]
+        for name in ("tab2", "tab3", "fig6")
+    )
     assert "not run" in lines["fig4"]
     assert "--model" in lines["fig4"]
     assert "--datasets" in lines["tab4"]
@@ -210,7 +276,15 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_a_dry_run_of_the_papers_training(imagenet, capsys):
-    arguments = ["train", str(ROOT / "configs" / "imagenet.yaml"), "--data", str(imagenet), "--dry-run", "--device", "cpu"]
+    arguments = [
+        "train",
+        str(ROOT / "configs" / "imagenet.yaml"),
+        "--data",
+        str(imagenet),
+        "--dry-run",
+        "--device",
+        "cpu",
+    ]
     assert zfnet_main(arguments) == 0
     output = capsys.readouterr().out
     assert "1000 classes" in output
@@ -224,7 +298,13 @@ def test_figure_4_is_part_of_all_only_with_snapshots():
 
 def test_multiply_adds_by_hand():
     """Fig. 3: side squared x maps x kernel squared x maps below, and the dense layers."""
-    convolutions = [(110, 96, 7, 3), (26, 256, 5, 96), (13, 384, 3, 256), (13, 384, 3, 384), (13, 256, 3, 384)]
+    convolutions = [
+        (110, 96, 7, 3),
+        (26, 256, 5, 96),
+        (13, 384, 3, 256),
+        (13, 384, 3, 384),
+        (13, 256, 3, 384),
+    ]
     by_hand = sum(side**2 * maps * kernel**2 * below for side, maps, kernel, below in convolutions)
     by_hand += 6 * 6 * 256 * 4096 + 4096 * 4096 + 4096 * 1000
     config = load_config(ROOT / "configs" / "imagenet.yaml")
@@ -263,7 +343,12 @@ def printed_commands():
         for piece in (part.strip() for block in blocks for part in block.split("&&")):
             found = COMMAND.match(piece.removeprefix("srun "))
             if found:
-                yield path.name, re.split(r" {2,}|$", found[1], maxsplit=1)[0].strip().removeprefix(".venv/bin/")
+                yield (
+                    path.name,
+                    re.split(r" {2,}|$", found[1], maxsplit=1)[0]
+                    .strip()
+                    .removeprefix(".venv/bin/"),
+                )
 
 
 def test_every_printed_command_parses_and_uses_its_options(capsys):
@@ -286,7 +371,10 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
         count += 1
         if reproduce and options.command == "run":
             assert set(options.ids) <= set(scripts), (name, line)
-            given = {option: getattr(options, option) for option in ("data", "datasets", "model", "weights", "scale")}
+            given = {
+                option: getattr(options, option)
+                for option in ("data", "datasets", "model", "weights", "scale")
+            }
             for option, value in given.items():
                 figures = [scripts[id].FIGURE for id in options.ids]
                 assert not requirements.refuse_unused({option: value}, figures), (name, line)

@@ -35,7 +35,11 @@ def test_there_are_ten_steps_each_with_its_question_picture_command_code_and_a_q
 def test_every_link_exists():
     links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
     assert len(links) >= 11
-    missing = [link for link in links if not link.startswith("http") and not (COURSE.parent / link).exists()]
+    missing = [
+        link
+        for link in links
+        if not link.startswith("http") and not (COURSE.parent / link).exists()
+    ]
     assert not missing
 
 
@@ -71,7 +75,11 @@ def test_its_numbers_are_those_of_the_records():
     mistaken = [image["class"] != image["predicted"] for image in shown]
     face = next(image["logit change"]["face"] for image in shown if "face" in image["logit change"])
     next_class = "rank correlation with the map of the next class"
-    alike = {m: v[next_class] for m, v in measured("attributions").items() if m in zfnet.METHODS and next_class in v}
+    alike = {
+        m: v[next_class]
+        for m, v in measured("attributions").items()
+        if m in zfnet.METHODS and next_class in v
+    }
     cues = measured("parts_shape_texture")
     kept, conflict = cues["probability kept, of the image's"], cues["cue conflict"]
     decided = sum(conflict["decisions for texture, for shape"])
@@ -82,12 +90,16 @@ def test_its_numbers_are_those_of_the_records():
     smallest = fooling["smallest changes"]
     fooled = [
         not wrong and image["class"] != now
-        for image, wrong, now in zip(shown, mistaken, fooling["examples"]["smallest"]["taken for"], strict=True)
+        for image, wrong, now in zip(
+            shown, mistaken, fooling["examples"]["smallest"]["taken for"], strict=True
+        )
     ]
     said = [
         f"right on {accuracy:.0f} % of 10,000 held-out ImageNet images",
         f"the bundled ZFNet: {accuracy:.0f} % top-1 of 1000 classes",
-        "In this network {} % of layer 1's activations are above zero".format(*percent(positive[0])),
+        "In this network {} % of layer 1's activations are above zero".format(
+            *percent(positive[0])
+        ),
         "{} to {} % in the layers above".format(*percent(min(positive[1:]), max(positive[1:]))),
         f"no layer leaves more than {100 * blank:.1f} % of its maps blank",
         f"the commonest class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
@@ -103,7 +115,9 @@ def test_its_numbers_are_those_of_the_records():
             *percent(kept["parts shuffled, 4 x 4"][0], kept["texture only"][0]), cues["images"]
         ),
         f"Of the painted images {conflict['pairs'] - decided} of {conflict['pairs']} are taken for neither class, and of the other "
-        f"{decided} most for the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(*conflict["texture share, %"]),
+        f"{decided} most for the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(
+            *conflict["texture share, %"]
+        ),
         f"the {cues['classes']} classes of these images are asked; where all 1,000 are, {{}} are taken for the texture's and "
         "{} for the shape's".format(*conflict["of all outputs, decisions for texture, for shape"]),
         f"({mistakes['within the kind, %']['most confident'][0]:.0f} % of the hundred surest; "
@@ -131,9 +145,13 @@ def test_the_notebook_is_the_readme():
     for cell in made["cells"]:
         source = "".join(cell["source"])
         together.append(
-            f"```python\n{source.removeprefix('%matplotlib inline' + chr(10))}\n```" if cell["cell_type"] == "code" else source
+            f"```python\n{source.removeprefix('%matplotlib inline' + chr(10))}\n```"
+            if cell["cell_type"] == "code"
+            else source
         )
-    assert [line for line in "\n".join(together).splitlines() if line] == [line for line in TEXT.splitlines() if line]
+    assert [line for line in "\n".join(together).splitlines() if line] == [
+        line for line in TEXT.splitlines() if line
+    ]
 
 
 @pytest.mark.parametrize("out", ["deep/course.ipynb", "deep/", "deep"])
@@ -143,7 +161,9 @@ def test_the_command_writes_it_with_links_that_open_from_there(tmp_path, out):
     path = tmp_path / "deep" / "course.ipynb"
     assert f"wrote {path}" in done.stdout
     made = json.loads(path.read_text("utf-8"))
-    links = re.findall(r"\]\((?!http)([^)\s]+)\)", "".join("".join(cell["source"]) for cell in made["cells"]))
+    links = re.findall(
+        r"\]\((?!http)([^)\s]+)\)", "".join("".join(cell["source"]) for cell in made["cells"])
+    )
     assert len(links) >= 11
     assert not [link for link in links if not (path.parent / link).exists()]
 
@@ -155,13 +175,23 @@ def test_the_notebook_beside_the_readme_has_its_links():
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     """In a Jupyter kernel, as a reader runs it: no cell fails, and the figures are shown."""
-    nbformat = pytest.importorskip("nbformat", reason="nbclient and ipykernel, of the dev extra, are not installed")
-    nbclient = pytest.importorskip("nbclient", reason="nbclient and ipykernel, of the dev extra, are not installed")
+    nbformat = pytest.importorskip(
+        "nbformat", reason="nbclient and ipykernel, of the dev extra, are not installed"
+    )
+    nbclient = pytest.importorskip(
+        "nbclient", reason="nbclient and ipykernel, of the dev extra, are not installed"
+    )
     made = nbformat.read(write(tmp_path / "course.ipynb"), as_version=4)
     nbformat.validate(made)
-    nbclient.NotebookClient(made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
+    nbclient.NotebookClient(
+        made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    ).execute()
     code = [cell for cell in made.cells if cell.cell_type == "code"]
     assert all(cell.outputs for cell in code)
-    shown = [cell for cell in code if any("image/png" in output.get("data", {}) for output in cell.outputs)]
+    shown = [
+        cell
+        for cell in code
+        if any("image/png" in output.get("data", {}) for output in cell.outputs)
+    ]
     drawing = [cell for cell in code if "_figure(" in cell.source]
     assert len(shown) == len(drawing) >= 6

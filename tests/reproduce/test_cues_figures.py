@@ -37,7 +37,9 @@ def test_an_outline_is_found_in_its_box():
     for number in range(12):
         scene = draw_scene(number, 112, seed=3)
         top, left, bottom, right = scene.box
-        found = objects.outline(scene.image / 255, (max(top - 4, 0), max(left - 4, 0), bottom + 4, right + 4))
+        found = objects.outline(
+            scene.image / 255, (max(top - 4, 0), max(left - 4, 0), bottom + 4, right + 4)
+        )
         whole = scene.mask if scene.label != 4 else found  # a ring's hole is filled by design
         scores.append((found & whole).sum() / (found | whole).sum())
     assert np.mean(scores) > 0.7
@@ -59,23 +61,34 @@ def test_the_annotations_are_whole():
     assert len(marks["outlines"]) >= 200
     assert len(marks["boxes"]) >= 150
     assert set(marks["polygons"]) <= set(marks["outlines"])
-    assert all(len(h) == 64 for h in [*marks["outlines"].values(), *(m["sha256"] for m in marks["boxes"].values())])
+    assert all(
+        len(h) == 64
+        for h in [*marks["outlines"].values(), *(m["sha256"] for m in marks["boxes"].values())]
+    )
     for top, left, bottom, right in (mark["box"] for mark in marks["boxes"].values()):
         assert 0 <= top < bottom <= 224
         assert 0 <= left < right <= 224
-    assert all(0 <= v < 224 for polygon in marks["polygons"].values() for point in polygon for v in point)
+    assert all(
+        0 <= v < 224 for polygon in marks["polygons"].values() for point in polygon for v in point
+    )
 
 
 def test_annotated_files_are_those_that_were_looked_at(tree):
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
     context = Context("imagenet65k", str(tree))
     good, other = sorted((tree / "val" / "n02088094").iterdir())[:2]
-    hashes = {good.name: hashlib.sha256(good.read_bytes()).hexdigest(), other.name: "0" * 64, "n0_0.JPEG": "0" * 64}
+    hashes = {
+        good.name: hashlib.sha256(good.read_bytes()).hexdigest(),
+        other.name: "0" * 64,
+        "n0_0.JPEG": "0" * 64,
+    }
     found, said = present(context, hashes)
     assert list(found) == [good.name]
     assert context.images.names[found[good.name]].endswith(good.name)
     assert said == f"Left out: 1 absent, {other.name} (another file of that name)."
-    downloaded = SimpleNamespace(data="imagenette", images=context.images)  # which lies in the cache
+    downloaded = SimpleNamespace(
+        data="imagenette", images=context.images
+    )  # which lies in the cache
     assert present(downloaded, hashes) == ({}, "Left out: 3 absent.")
 
 
@@ -162,13 +175,20 @@ def test_attributes_and_mistakes_need_labels(tmp_path):
         assert (outcome.record.verdict, outcome.record.files) == ("not run", [])
 
 
-JUDGED = ["reproduced", "partial", "differs", "not comparable"]  # which is what few images end in, for want of a decision
+JUDGED = [
+    "reproduced",
+    "partial",
+    "differs",
+    "not comparable",
+]  # which is what few images end in, for want of a decision
 
 
 def made_up(n=40, seed=0):
     rng = np.random.default_rng(seed)
     probability = rng.dirichlet(np.ones(6), n)
-    return recognised.Recognised(probability, rng.random((n, 5)).astype(np.float32), rng.integers(0, 6, n))
+    return recognised.Recognised(
+        probability, rng.random((n, 5)).astype(np.float32), rng.integers(0, 6, n)
+    )
 
 
 def test_ranks_and_typical_images():
@@ -182,7 +202,9 @@ def test_ranks_and_typical_images():
         unit = [c / np.linalg.norm(c) for c in found.codes[own]]
         cosine = [float(u @ np.mean(unit, 0)) for u in unit]
         assert mistakes.typical(found, label) == own[int(np.argmax(cosine))]
-    assert mistakes.distinct(np.array([4, 2, 7, 1]), np.array([9, 3, 5, 5, 5, 9, 9, 3])).tolist() == [4, 7]
+    assert mistakes.distinct(
+        np.array([4, 2, 7, 1]), np.array([9, 3, 5, 5, 5, 9, 9, 3])
+    ).tolist() == [4, 7]
 
 
 def test_recognise_keeps_what_the_network_says(tree, cache):
@@ -202,7 +224,8 @@ def test_recognise_keeps_what_the_network_says(tree, cache):
 
 
 @pytest.mark.parametrize(
-    ("n", "kinds", "verdicts"), [(80, 6, ["not run"]), (300, 6, JUDGED), (300, 2, JUDGED), (80, 1, ["not run"])]
+    ("n", "kinds", "verdicts"),
+    [(80, 6, ["not run"]), (300, 6, JUDGED), (300, 2, JUDGED), (80, 1, ["not run"])],
 )
 def test_few_images_or_classes_are_enough_or_said_not_to_be(n, kinds, verdicts, monkeypatch):
     found, rng = made_up(n), np.random.default_rng(1)
@@ -210,21 +233,31 @@ def test_few_images_or_classes_are_enough_or_said_not_to_be(n, kinds, verdicts, 
     pixels = torch.from_numpy(rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8))
     names = [f"{i}.JPEG" for i in range(n)]
     images = Images(pixels.permute(0, 2, 3, 1).numpy(), found.labels, [], [], names, "few", size=16)
-    model = SimpleNamespace(wnids=[str(i) for i in range(1000)], classes=[str(i) for i in range(1000)])
-    ctx = SimpleNamespace(corpus="few", data=None, images=images, model=model, progress=lambda items, **_: items)
+    model = SimpleNamespace(
+        wnids=[str(i) for i in range(1000)], classes=[str(i) for i in range(1000)]
+    )
+    ctx = SimpleNamespace(
+        corpus="few", data=None, images=images, model=model, progress=lambda items, **_: items
+    )
     for script in (mistakes, attributes):
         monkeypatch.setattr(script, "recognise", lambda ctx: found)
         result = script.compute(ctx)
         assert result.verdict in (verdicts if script is mistakes else JUDGED)
         assert bool(script.draw(result)) == (result.verdict != "not run")
         if script is mistakes and result.measured:
-            assert {row["taken for"] for row in result.measured["shown"].values()} == {str(k) for k in range(kinds)}
+            assert {row["taken for"] for row in result.measured["shown"].values()} == {
+                str(k) for k in range(kinds)
+            }
 
 
 def test_kinds_and_differences():
     table = mistakes.kind_table()
     names = list(zfnet.data.folders.imagenet_names())
-    assert table[names.index("Pomeranian")] == table[names.index("chow")] != table[names.index("tabby")]
+    assert (
+        table[names.index("Pomeranian")]
+        == table[names.index("chow")]
+        != table[names.index("tabby")]
+    )
     one, other = np.array([True, True, True, False]), np.array([False, False, True, False])
     mean, low, high = mistakes.apart(one, other)
     assert mean == 50
@@ -283,7 +316,10 @@ def test_a_bin_of_one_value_is_named_by_it():
     edges = np.array([40.0, 794, 1340])
     assert attributes.spans(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
     assert attributes.spans(np.array([40.0, 41, 794, 1340]), edges) == ["40 to 794", "794 to 1,340"]
-    assert attributes.spans(np.array([732.0, 1300, 1300]), np.array([732.0, 1300, 1300])) == ["732", "1,300"]
+    assert attributes.spans(np.array([732.0, 1300, 1300]), np.array([732.0, 1300, 1300])) == [
+        "732",
+        "1,300",
+    ]
 
 
 def test_boxes_of_masks_and_their_overlap():
@@ -300,7 +336,9 @@ def test_a_map_above_a_fifth_and_a_segment_find_a_disc():
     row, column = np.mgrid[:64, :64]
     disc = (row - 24) ** 2 + (column - 36) ** 2 < 14**2
     pixels = np.where(disc[..., None], [0.9, 0.1, 0.1], [0.1, 0.3, 0.9])
-    hot = np.exp(-((row - 24) ** 2 + (column - 36) ** 2) / 50.0)  # strongest in the middle of the disc, far from its edge
+    hot = np.exp(
+        -((row - 24) ** 2 + (column - 36) ** 2) / 50.0
+    )  # strongest in the middle of the disc, far from its edge
     found = localisation.segmented(hot, pixels)
     truth = localisation.box_of(disc)[None]
     assert localisation.overlap(found[None], truth)[0] > 0.9  # the colours carry it to the edge
@@ -313,4 +351,6 @@ def test_a_map_above_a_fifth_and_a_segment_find_a_disc():
 def test_the_best_single_box_is_right_for_most():
     truth = np.array([[80, 80, 144, 144]] * 3 + [[0, 0, 224, 224]] * 2)
     box = localisation.best_single(truth, 224)
-    assert (localisation.overlap(np.tile(box, (5, 1)), truth) >= 0.5).tolist() == [True] * 3 + [False] * 2
+    assert (localisation.overlap(np.tile(box, (5, 1)), truth) >= 0.5).tolist() == [True] * 3 + [
+        False
+    ] * 2

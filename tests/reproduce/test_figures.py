@@ -20,7 +20,13 @@ from reproduce import atlas
 from reproduce.__main__ import main
 from reproduce.annotated import covered, where
 from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
-from reproduce.paper import fig2_features, fig5_invariance, fig7_occlusion, fig8_parts, tab1_correspondence
+from reproduce.paper import (
+    fig2_features,
+    fig5_invariance,
+    fig7_occlusion,
+    fig8_parts,
+    tab1_correspondence,
+)
 from reproduce.paper.fig7_occlusion import BOXES, HIDDEN, SHOWN
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
@@ -94,7 +100,11 @@ def test_a_smaller_scale_replaces_a_larger_one_only_by_force(tmp_path):
     versions = itertools.count(1)
 
     def made(scale: str, force: bool = False) -> tuple[str, bool]:
-        other = script(lambda ctx: Result({"values": np.eye(2)}, {"scale": scale}, "reproduced", n=1, note=scale, scale=scale))
+        other = script(
+            lambda ctx: Result(
+                {"values": np.eye(2)}, {"scale": scale}, "reproduced", n=1, note=scale, scale=scale
+            )
+        )
         other.FIGURE = replace(other.FIGURE, version=next(versions))  # another key
         outcome = run(other, context, tmp_path, force)
         return outcome.record.scale, outcome.cached
@@ -186,13 +196,19 @@ def test_fig3_is_the_papers(tmp_path):
 
 
 def test_the_committed_results_are_whole():
-    folders = [p.parent for p in (ROOT / "figures").glob("*/*/result.json") if p.parent.parent.name != "samples"]
+    folders = [
+        p.parent
+        for p in (ROOT / "figures").glob("*/*/result.json")
+        if p.parent.parent.name != "samples"
+    ]
     assert folders
     for folder in folders:
         found = read_record(folder)
         assert found is not None
         for name in found.files:
-            assert (folder / name).stat().st_size <= (400_000 if name.endswith(".jpg") else 1_000_000)
+            assert (folder / name).stat().st_size <= (
+                400_000 if name.endswith(".jpg") else 1_000_000
+            )
             with Image.open(folder / name) as image:
                 assert min(image.size) > 200
 
@@ -205,15 +221,27 @@ def children_seconds():
 
 
 def command(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["run", "fig99"], "no figure fig99; there are fig1"), (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder")],
+    [
+        (["run", "fig99"], "no figure fig99; there are fig1"),
+        (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder"),
+    ],
 )
 def test_a_wrong_figure_or_tree_is_one_line(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)  # the command changes it
+    monkeypatch.setattr(
+        torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32
+    )  # the command changes it
     monkeypatch.setattr(sys, "argv", ["reproduce", *arguments])
     assert main() == 2
     error = capsys.readouterr().err
@@ -232,7 +260,9 @@ def test_all_figures_at_sample_scale_and_from_the_cache(tmp_path):
     before = children_seconds()
     done = command("reproduce", "all", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert children_seconds() - before <= 2 * 360  # six minutes of two cores, the time that `make figures` may take
+    assert (
+        children_seconds() - before <= 2 * 360
+    )  # six minutes of two cores, the time that `make figures` may take
     everyday = [name for name, module in discover().items() if not module.FIGURE.alone]
     for name in everyday:
         found = read_record(tmp_path / "samples" / name)
@@ -263,22 +293,31 @@ def test_the_readmes_python_runs_as_it_stands(tmp_path):
 
     zfnet.photograph("cat").save(tmp_path / "my_cat.jpg")
     for block in blocks:
-        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("*.png"))
 
 
 def test_where_says_which_positions_cover_what():
     boxes = occluder_boxes(224, 224, 48, 8)
-    found = where(boxes, {"dog": [[100, 100, 200, 200]], "face": [[0, 28, 14, 54], [90, 90, 110, 110]]})
+    found = where(
+        boxes, {"dog": [[100, 100, 200, 200]], "face": [[0, 28, 14, 54], [90, 90, 110, 110]]}
+    )
     for r, c in ((0, 0), (0, 4), (10, 10), (15, 15), (12, 12), (22, 22)):
         top, left, bottom, right = boxes[r, c].tolist()
 
         def share(box, top=top, left=left, bottom=bottom, right=right):
-            overlap = max(0, min(bottom, box[2]) - max(top, box[0])) * max(0, min(right, box[3]) - max(left, box[1]))
+            overlap = max(0, min(bottom, box[2]) - max(top, box[0])) * max(
+                0, min(right, box[3]) - max(left, box[1])
+            )
             return overlap / min(48 * 48, (box[2] - box[0]) * (box[3] - box[1]))
 
-        dog, face = share((100, 100, 200, 200)), max(share((0, 28, 14, 54)), share((90, 90, 110, 110)))
+        dog, face = (
+            share((100, 100, 200, 200)),
+            max(share((0, 28, 14, 54)), share((90, 90, 110, 110))),
+        )
         assert found["dog"][r, c] == (dog >= 0.5 and dog >= face)
         assert found["face"][r, c] == (face >= 0.5 and face >= dog)
         assert found["elsewhere"][r, c] == (dog == face == 0)
@@ -288,7 +327,9 @@ def test_where_says_which_positions_cover_what():
 def test_every_annotated_box_is_tested_by_some_position():
     import yaml
 
-    boxes = occluder_boxes(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
+    boxes = occluder_boxes(
+        224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"]
+    )
     marks = yaml.safe_load(BOXES.read_text())
     assert {name for row in marks["imagenet"] for name in row["images"]} == set(marks["sha256"])
     for rows in (marks["imagenet"], marks["samples"]):
@@ -301,12 +342,18 @@ def test_every_annotated_box_is_tested_by_some_position():
 FEW = fig7_occlusion.LEAST - 1
 
 
-def row(dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0, shown=-30.0, hidden=1.0, positions=None):
+def row(
+    dog, face, elsewhere=0.0, map_dog=-10.0, map_face=-20.0, shown=-30.0, hidden=1.0, positions=None
+):
     change = {"dog": dog, "face": face, "elsewhere": elsewhere}
     activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0, SHOWN: shown, HIDDEN: hidden}
     same = {"logit change": change, "probability change": change}
     counts = dict.fromkeys(activation, fig7_occlusion.LEAST) | (positions or {})
-    return {"class": "Afghan hound", "strongest map's change, %": activation, "positions": counts} | same
+    return {
+        "class": "Afghan hound",
+        "strongest map's change, %": activation,
+        "positions": counts,
+    } | same
 
 
 def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
@@ -318,9 +365,14 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
     free, tied = (Context(str(tmp_path / f"{name}.safetensors"), None) for name in ("free", "tied"))
     assert (free.tied, tied.tied) == (False, True)
     common = "Unlike the paper's, this network has"
-    units = ", ".join([f"8 maps in layer {n}" for n in range(1, 6)] + ["16 units in layer 6", "16 units in layer 7"])
+    units = ", ".join(
+        [f"8 maps in layer {n}" for n in range(1, 6)]
+        + ["16 units in layer 6", "16 units in layer 7"]
+    )
     assert free.departures == f"{common} {units}, no contrast normalisation. "
-    assert tied.departures.startswith(f"{common} {units}, a first dense layer that sees only each map's mean")
+    assert tied.departures.startswith(
+        f"{common} {units}, a first dense layer that sees only each map's mean"
+    )
 
     def departures(network):
         zfnet.save(network, tmp_path / "other.safetensors")
@@ -328,13 +380,20 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
 
     assert departures(zfnet.zfnet(3)) == ""
     assert departures(zfnet.zfnet(3, without=(6,))) == f"{common} no layer 6. "
-    assert "is not the paper's, but alexnet" in departures(zfnet.alexnet(3, maps=(8, 8, 8, 8, 8), fc=16))
+    assert "is not the paper's, but alexnet" in departures(
+        zfnet.alexnet(3, maps=(8, 8, 8, 8, 8), fc=16)
+    )
 
 
 def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
     numbers = responses()
     assert fig5_invariance.judge(numbers, tied=True)[1] == "partial"
-    assert fig5_invariance.judge(responses(reach=5, bent=True, stable=False, peaks="away"), tied=True)[1] == "differs"
+    assert (
+        fig5_invariance.judge(responses(reach=5, bent=True, stable=False, peaks="away"), tied=True)[
+            1
+        ]
+        == "differs"
+    )
     claims, _ = fig5_invariance.judge(numbers, symmetric=False)
     assert not any("symmetric" in claim for claim in claims)
 
@@ -345,9 +404,13 @@ def test_fig7_prefers_images_that_leave_something_to_compare():
     least, marks = fig7_occlusion.LEAST, yaml.safe_load(BOXES.read_text())
     for row in marks["imagenet"]:  # each row has an image of which its claims can be tested
         kinds = ["elsewhere"] + ["face"] * (row["wnid"] == "n02088094")
-        occluders = occluder_boxes(224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"])
+        occluders = occluder_boxes(
+            224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"]
+        )
         counts = [fig7_occlusion.positions(boxes, occluders) for boxes in row["images"].values()]
-        assert any(all(kind in found and found[kind].sum() >= least for kind in kinds) for found in counts)
+        assert any(
+            all(kind in found and found[kind].sum() >= least for kind in kinds) for found in counts
+        )
 
 
 class Sure:
@@ -371,13 +434,23 @@ def test_fig7_takes_the_most_probable_image_of_those_that_can_test_its_claims(mo
     ]
 
     def chosen(order):
-        pixels = {name: torch.full((1, 3, 224, 224), float(len(order) - order.index(name))) for name in order}
+        pixels = {
+            name: torch.full((1, 3, 224, 224), float(len(order) - order.index(name)))
+            for name in order
+        }
         images = SimpleNamespace(batch=lambda i: pixels[names[i[0]]])
-        monkeypatch.setattr(fig7_occlusion, "present", lambda ctx, hashes: ({name: i for i, name in enumerate(names)}, ""))
+        monkeypatch.setattr(
+            fig7_occlusion,
+            "present",
+            lambda ctx, hashes: ({name: i for i, name in enumerate(names)}, ""),
+        )
         ctx = SimpleNamespace(model=Sure(), images=images, corpus="tree", device="cpu")
         return [row[0] for row in fig7_occlusion.choose(ctx)]
 
-    assert chosen(names) == ["n02112018_1150.JPEG", "n02088094_233.JPEG"]  # the first of each has no room beside its boxes
+    assert chosen(names) == [
+        "n02112018_1150.JPEG",
+        "n02088094_233.JPEG",
+    ]  # the first of each has no room beside its boxes
     assert chosen(names[::-1]) == ["n02112018_10476.JPEG", "n02088094_233.JPEG"]
 
 
@@ -386,7 +459,11 @@ def test_a_projection_is_covered_by_its_share_of_energy():
     pixels[0, 100, 100], pixels[2, 10, 200] = 2.0, -1.0
     shares = covered(pixels, boxes := occluder_boxes(224, 224, 48, 8))
     for box, share in zip(boxes.view(-1, 4).tolist(), shares.flatten().tolist(), strict=True):
-        inside = [t <= r < b and l <= c < right for t, l, b, right in [box] for r, c in ((100, 100), (10, 200))]
+        inside = [
+            t <= r < b and l <= c < right
+            for t, l, b, right in [box]
+            for r, c in ((100, 100), (10, 200))
+        ]
         assert share == pytest.approx(0.8 * inside[0] + 0.2 * inside[1])
 
 
@@ -408,7 +485,9 @@ def test_fig2s_verdict_needs_a_clear_rise():
     rng = np.random.default_rng(0)
 
     def layers(*means):
-        left_out = np.array(means) + rng.normal(0, 0.01 / 50**0.5, (50, 5))  # a standard error of 0.01
+        left_out = np.array(means) + rng.normal(
+            0, 0.01 / 50**0.5, (50, 5)
+        )  # a standard error of 0.01
         return fig2_features.judge(fig2_features.rises(np.array(means), left_out))
 
     assert layers(0.2, 0.3, 0.4, 0.5, 0.6)[1] == "reproduced"
@@ -442,10 +521,20 @@ def test_fig2s_standard_error_counts_classes_and_not_features():
 def responses(reach=0.5, bent=False, stable=True, peaks=True):
     """Made-up curves of 40 images, ten of a symmetric object: layer 1 jumps to 0.8, layer 7 grows evenly to `reach`."""
     rng = np.random.default_rng(0)
-    arrays = {"averaged": np.arange(30), "symmetric": np.arange(30, 40), "reference": rng.uniform(0.4, 0.6, 40)}
+    arrays = {
+        "averaged": np.arange(30),
+        "symmetric": np.arange(30, 40),
+        "reference": rng.uniform(0.4, 0.6, 40),
+    }
     for family in ("translation", "scale", "rotation"):
         x = fig5_invariance.grid(family)
-        moved = abs(x) if family == "translation" else np.log(x) if family == "scale" else np.minimum(x, 360 - x)
+        moved = (
+            abs(x)
+            if family == "translation"
+            else np.log(x)
+            if family == "scale"
+            else np.minimum(x, 360 - x)
+        )
         straight = moved / moved.max() if not bent else (moved > 0).astype(float)
         noise = rng.normal(0, 0.005, (40, len(x)))
         arrays[f"{family}.conv1"] = (moved > 0) * 0.8 + noise * (moved > 0)
@@ -454,7 +543,9 @@ def responses(reach=0.5, bent=False, stable=True, peaks=True):
         arrays[f"{family}.probability"] = arrays["reference"][:, None] * kept + noise
     if peaks:  # of the symmetric object, or of all; or the symmetric object's lie between the quarter turns
         at = np.isin(fig5_invariance.grid("rotation"), (90, 180, 270))
-        arrays["rotation.probability"][0 if peaks == "of all" else 30 :] += 0.2 * (~at if peaks == "away" else at)
+        arrays["rotation.probability"][0 if peaks == "of all" else 30 :] += 0.2 * (
+            ~at if peaks == "away" else at
+        )
     return fig5_invariance.measure(arrays)
 
 
@@ -470,7 +561,9 @@ def test_fig5s_verdict_follows_its_claims(curves, broken, verdict):
     claims, found = fig5_invariance.judge(responses(**curves))
     assert found == verdict
     for claim, state in claims.items():
-        fails = "undecided" if broken == "symmetric" else "does not hold"  # no peak, or all alike: the interval holds 0
+        fails = (
+            "undecided" if broken == "symmetric" else "does not hold"
+        )  # no peak, or all alike: the interval holds 0
         assert state == (fails if broken is not None and broken in claim else "holds"), claim
 
 
@@ -485,9 +578,13 @@ def test_tab1s_statistics_and_verdict():
     assert low < expected < high
     found = tab1_correspondence.repeated(sets)
     every = np.array([s[np.triu_indices(8, 1)].mean() for s in sets])
-    assert found[0] == pytest.approx(every.mean(), abs=0.02)  # five of eight images, one of three sets
+    assert found[0] == pytest.approx(
+        every.mean(), abs=0.02
+    )  # five of eight images, one of three sets
     assert 0 < found[1] < 0.3
-    assert tab1_correspondence.repeated(sets[:1, :5, :5]) == [pytest.approx(one[:5, :5].sum() / 20)]  # nothing to repeat
+    assert tab1_correspondence.repeated(sets[:1, :5, :5]) == [
+        pytest.approx(one[:5, :5].sum() / 20)
+    ]  # nothing to repeat
 
     def numbers(random, moved=0.1, layer7=1.0):
         gains = dict(zip((*fig8_parts.PARTS, "all three parts"), random, strict=True))
@@ -506,8 +603,12 @@ def test_tab1s_statistics_and_verdict():
     assert judge(numbers((0.1, 0.0, 0.0, 0.005)))[1] == "not comparable"  # whatever else holds
     assert judge(numbers((0.1, -0.1, -0.1, -0.03)))[1] == "differs"
     assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[0]["layer 5: so is the nose"] == "undecided"
-    places = torch.tensor([[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]])  # three images, two masks: one in two places
-    assert tab1_correspondence.apart(places) == pytest.approx((5 + 0 + 5) / 3 / 2)  # the other in one
+    places = torch.tensor(
+        [[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]]
+    )  # three images, two masks: one in two places
+    assert tab1_correspondence.apart(places) == pytest.approx(
+        (5 + 0 + 5) / 3 / 2
+    )  # the other in one
 
 
 def test_fig8_leaves_out_what_it_cannot_use(tree):
@@ -538,10 +639,18 @@ def test_fig8_leaves_out_what_it_cannot_use(tree):
 
 @pytest.mark.parametrize(
     ("images", "own", "none", "verdict"),
-    [(5, 100, 100, "reproduced"), (2, 100, 100, "not comparable"), (5, 80, 100, "partial"), (5, 0, 0, "differs")],
+    [
+        (5, 100, 100, "reproduced"),
+        (2, 100, 100, "not comparable"),
+        (5, 80, 100, "partial"),
+        (5, 0, 0, "differs"),
+    ],
 )
 def test_fig8s_verdict(images, own, none, verdict):
-    numbers = {"masks that cover their own part and no other, %": own, "random masks that cover the middle of none, %": none}
+    numbers = {
+        "masks that cover their own part and no other, %": own,
+        "random masks that cover the middle of none, %": none,
+    }
     assert fig8_parts.judge({"images": images} | numbers) == verdict
 
 
@@ -569,7 +678,10 @@ def test_imagenette_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_gpu_does_not_take_over_what_a_cpu_measured():
     figure = discover()["tab3"].FIGURE
-    identity = [Context("imagenet65k", None, device).identity(figure) for device in ("cpu", "cuda", "cuda:1")]
+    identity = [
+        Context("imagenet65k", None, device).identity(figure)
+        for device in ("cpu", "cuda", "cuda:1")
+    ]
     assert identity[0] != identity[1] == identity[2]
 
 

@@ -62,7 +62,12 @@ def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
     assert re.findall(r'<article id="(\w+)"', page) == [*ORDER, "a_lecture", "bench_speed"]
     overview = page[page.index("<nav") : page.index("</nav>")]
     assert re.findall(r'<a href="#(\w+)">', overview) == [*ORDER, "a_lecture", "bench_speed"]
-    assert re.findall(r'<h2 id="part-(\w+)">', page) == ["figures", "tables", "lectures", "benchmarks"]
+    assert re.findall(r'<h2 id="part-(\w+)">', page) == [
+        "figures",
+        "tables",
+        "lectures",
+        "benchmarks",
+    ]
     assert page.count("No result here yet") == 15
     assert '<li class="badge not-run">15 not run</li>' in page
     for name in ORDER:
@@ -90,9 +95,17 @@ def test_the_commands_of_what_has_not_run(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     keep(tmp_path, "samples", "fig1")
     ours, samples = (path.read_text() for path in gallery.write(tmp_path))
-    for name, options in (("fig6", " --data PATH"), ("fig9", " --data IMAGENET --datasets PATH"), ("tab6", " --datasets PATH")):
+    for name, options in (
+        ("fig6", " --data PATH"),
+        ("fig9", " --data IMAGENET --datasets PATH"),
+        ("tab6", " --datasets PATH"),
+    ):
         assert f">python -m reproduce run {name}{options}<" in ours
-    for name, options in (("fig6", " --data PATH"), ("fig9", " --data IMAGENET --datasets PATH"), ("fig5", "")):
+    for name, options in (
+        ("fig6", " --data PATH"),
+        ("fig9", " --data IMAGENET --datasets PATH"),
+        ("fig5", ""),
+    ):
         assert f">python -m reproduce run {name}{options}<" in samples
 
 
@@ -105,10 +118,14 @@ def test_results_of_one_figure_stand_together(tmp_path):
     assert re.findall(r"<h4[^>]*>On (\w+)</h4>", ours) == ["imagenet65k", "scenes"]
     assert 'src="imagenet65k/fig1/a.png"' in ours
     assert 'src="fig2/a.png"' in samples
-    assert '<li class="badge reproduced">1 reproduced</li>' in ours  # the first corpus speaks for the figure
+    assert (
+        '<li class="badge reproduced">1 reproduced</li>' in ours
+    )  # the first corpus speaks for the figure
     assert '<a href="../index.html#fig1">a committed one</a>' in samples
     assert "../index.html#fig3" not in samples
-    assert [str(path.relative_to(tmp_path)) for path in gallery.write(tmp_path, only={"samples"})] == ["samples/index.html"]
+    assert [
+        str(path.relative_to(tmp_path)) for path in gallery.write(tmp_path, only={"samples"})
+    ] == ["samples/index.html"]
 
 
 def test_a_page_links_to_the_atlas_beside_it(tmp_path):
@@ -137,13 +154,21 @@ def test_claims_are_marked_not_tabled(tmp_path):
     said = {
         "a": "holds", "b": "does not hold", "c": "3 of 3", "d": "0 of 1", "e": "2 of 3", "f": "no such class", "g": True, "h": False,
     }  # fmt: skip
-    keep(tmp_path, "imagenet65k", "fig1", measured={"claims": said, "goals": {"i": "reached", "j": "not reached"}, "k": 1})
+    keep(
+        tmp_path,
+        "imagenet65k",
+        "fig1",
+        measured={"claims": said, "goals": {"i": "reached", "j": "not reached"}, "k": 1},
+    )
     (found,) = gallery.records(tmp_path / "imagenet65k", tmp_path)
     states = "".join(f"{claim}{state[0]}" for claim, _, state in gallery.claims(found))
     assert states == "ay" + "bn" + "cy" + "dn" + "ep" + "fu" + "gy" + "hn" + "iy" + "jn"
     assert gallery.tables(found) == ({}, {"": [("k", "1", "")]})
     page = gallery.write(tmp_path)[0].read_text()
-    assert '<li class="no"><span class="mark" aria-hidden="true">✗</span><span>b: <em>does not hold</em></span></li>' in page
+    assert (
+        '<li class="no"><span class="mark" aria-hidden="true">✗</span><span>b: <em>does not hold</em></span></li>'
+        in page
+    )
 
 
 def test_numbers_are_grouped_beside_the_papers():
@@ -152,7 +177,10 @@ def test_numbers_are_grouped_beside_the_papers():
         paper={"two": {"c": 6.5, "d": "-"}, "last": 7},
     )
     beside, other = gallery.tables(found)
-    assert beside == {"": [("alone", "3", ""), ("last", "5", "7")], "two": [("c", "4", "6.5"), ("d", "", "-")]}
+    assert beside == {
+        "": [("alone", "3", ""), ("last", "5", "7")],
+        "two": [("c", "4", "6.5"), ("d", "", "-")],
+    }
     assert other == {"one": [("a: x", "1", ""), ("b", "2", "")]}
 
 
@@ -171,11 +199,21 @@ def test_numbers_as_a_reader_wants_them(value, shown):
 
 
 def test_durations():
-    assert [text.duration(s) for s in (0.66, 99.94, 150, 7200)] == ["0.7 s", "99.9 s", "2 min", "2.0 h"]
+    assert [text.duration(s) for s in (0.66, 99.94, 150, 7200)] == [
+        "0.7 s",
+        "99.9 s",
+        "2 min",
+        "2.0 h",
+    ]
 
 
 def test_hashes_are_short_with_the_whole_in_the_title(tmp_path):
-    keep(tmp_path, "imagenet65k", "fig1", inputs={"corpus": "imagenet65k", "checkpoint": "ab" * 32, "voc2012": "absent"})
+    keep(
+        tmp_path,
+        "imagenet65k",
+        "fig1",
+        inputs={"corpus": "imagenet65k", "checkpoint": "ab" * 32, "voc2012": "absent"},
+    )
     page = gallery.write(tmp_path)[0].read_text()
     assert f'checkpoint <code title="{"ab" * 32}">{"ab" * 6}</code>' in page
     assert 'voc2012 <code title="absent">absent</code>' in page
@@ -188,10 +226,14 @@ def test_hostile_names_are_text(tmp_path):
         tags = Tags(page).found
         assert len([tag for tag, _ in tags if tag == "img"]) == page.count("<figure>") >= 4
         assert {tag for tag, _ in tags}.isdisjoint({"script", "iframe", "object"})
-        assert not [name for _, attrs in tags for name in attrs if name.startswith("on") or name == "x"]
+        assert not [
+            name for _, attrs in tags for name in attrs if name.startswith("on") or name == "x"
+        ]
         assert "&lt;img src=x onerror=alert(1)&gt;" in page
     found = gallery.records(tmp_path / "imagenet65k", tmp_path)
-    results = re.sub(r"`[^`\n]*`", "", gallery._render("results.md", found))  # code needs no escapes
+    results = re.sub(
+        r"`[^`\n]*`", "", gallery._render("results.md", found)
+    )  # code needs no escapes
     assert re.search(r"\\<img", results)
     assert not re.search(r"(?<!\\)<img", results)
 
@@ -205,15 +247,24 @@ def test_markdown_reads_well_in_a_terminal(tmp_path):
         for table in tables:
             assert len({len(line) for line in table.splitlines()}) == 1  # aligned
     assert "| right eye           | 0.4" in gallery._render("results.md", found)
-    assert text.plain("a|b\n[c](javascript:d) [0.1, 0.2] `e`") == r"a\|b \[c](javascript:d) [0.1, 0.2] \`e\`"
+    assert (
+        text.plain("a|b\n[c](javascript:d) [0.1, 0.2] `e`")
+        == r"a\|b \[c](javascript:d) [0.1, 0.2] \`e\`"
+    )
 
 
 def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "REPOSITORY", tmp_path)
     monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
-    (tmp_path / "README.md").write_text(f"before\n{gallery.MARKS[0]}\nold\n{gallery.MARKS[1]}\nafter\n")
+    (tmp_path / "README.md").write_text(
+        f"before\n{gallery.MARKS[0]}\nold\n{gallery.MARKS[1]}\nafter\n"
+    )
     keep(tmp_path / "figures", "imagenet65k", "fig1")
-    assert [path.name for path in gallery.write(tmp_path / "figures")] == ["index.html", "RESULTS.md", "README.md"]
+    assert [path.name for path in gallery.write(tmp_path / "figures")] == [
+        "index.html",
+        "RESULTS.md",
+        "README.md",
+    ]
     first = (tmp_path / "README.md").read_text()
     assert first.startswith("before\n")
     assert first.endswith(f"{gallery.MARKS[1]}\nafter\n")
@@ -236,7 +287,11 @@ def path(request, tmp_path_factory):
         for corpus in gallery.COMMITTED if request.param == "committed" else ["imagenet65k"]:
             if (ROOT / "figures" / corpus).is_dir():
                 copy = corpus if request.param == "committed" else "samples"
-                shutil.copytree(ROOT / "figures" / corpus, out / copy, ignore=shutil.ignore_patterns("*.npz", ".*"))
+                shutil.copytree(
+                    ROOT / "figures" / corpus,
+                    out / copy,
+                    ignore=shutil.ignore_patterns("*.npz", ".*"),
+                )
     return gallery.write(out)[-1 if request.param == "hostile alone" else 0]
 
 
@@ -249,10 +304,14 @@ def opened(browser, path, width=1440, scheme="light"):
     page.on("request", lambda request: page.heard["requests"].append(request.url))
     page.on("console", lambda message: page.heard["complaints"].append(message.text))
     page.on("pageerror", lambda error: page.heard["complaints"].append(str(error)))
-    page.on("dialog", lambda dialog: (page.heard["complaints"].append(dialog.message), dialog.dismiss()))
+    page.on(
+        "dialog", lambda dialog: (page.heard["complaints"].append(dialog.message), dialog.dismiss())
+    )
     page.goto(path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    page.evaluate("Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))")
+    page.evaluate(
+        "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))"
+    )
     yield page
     context.close()
 
@@ -263,7 +322,9 @@ def test_nothing_leaves_the_page_and_every_picture_loads(browser, path):
         widths = page.evaluate("[...document.images].map(i => i.naturalWidth)")
         assert len(widths) >= 4
         assert min(widths) > 0
-        assert [url for url in page.heard["requests"] if not url.startswith(("file://", "data:"))] == []
+        assert [
+            url for url in page.heard["requests"] if not url.startswith(("file://", "data:"))
+        ] == []
         assert len(page.heard["requests"]) >= 1 + len(widths)  # the events were heard
         assert page.heard["complaints"] == []
 
@@ -281,12 +342,15 @@ def test_every_link_has_a_target(browser, path):
         assert page.evaluate(
             "[...document.querySelectorAll('[id]')].length == new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size"
         )
-        links = page.evaluate("[...document.querySelectorAll('a')].map(a => [a.getAttribute('href'), a.href])")
+        links = page.evaluate(
+            "[...document.querySelectorAll('a')].map(a => [a.getAttribute('href'), a.href])"
+        )
         assert len(links) > 16
         missing = [
             link
             for link, _ in links
-            if link.startswith("#") and not page.evaluate("id => !!document.getElementById(id)", link[1:])
+            if link.startswith("#")
+            and not page.evaluate("id => !!document.getElementById(id)", link[1:])
         ]
         assert missing == []
         files = [urlsplit(address) for link, address in links if not link.startswith("#")]
@@ -314,8 +378,12 @@ def test_all_text_is_readable(browser, path, scheme):
         assert [item for item in found if item[1] < 4.5] == []
         body = next(back for name, _, back in found if name == "H1.")
         assert (body > 0.5) == (scheme == "light")
-        cards = page.evaluate("[...document.querySelectorAll('figure a')].map(a => getComputedStyle(a).backgroundColor)")
-        assert all(min(map(int, re.findall(r"\d+", card))) > 230 for card in cards)  # pictures are made for white paper
+        cards = page.evaluate(
+            "[...document.querySelectorAll('figure a')].map(a => getComputedStyle(a).backgroundColor)"
+        )
+        assert all(
+            min(map(int, re.findall(r"\d+", card))) > 230 for card in cards
+        )  # pictures are made for white paper
 
 
 def test_the_keyboard_reaches_everything(browser, path):
@@ -324,26 +392,39 @@ def test_the_keyboard_reaches_everything(browser, path):
         page.keyboard.press("Tab")
         assert page.evaluate(focused) == ["skip", "#results"]
         assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
-        overview = page.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))")
+        overview = page.evaluate(
+            "[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))"
+        )
         assert len(overview) >= 16
         for link in overview:
             page.keyboard.press("Tab")
             assert page.evaluate(focused)[1] == link
-            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") not in ("none", "hidden")
-        rest = page.evaluate("document.querySelectorAll('main a, main summary, main [tabindex]').length")
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") not in (
+                "none",
+                "hidden",
+            )
+        rest = page.evaluate(
+            "document.querySelectorAll('main a, main summary, main [tabindex]').length"
+        )
         assert rest >= 16
         for _ in range(rest):
             page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.closest('article') === [...document.querySelectorAll('article')].pop()")
+        assert page.evaluate(
+            "document.activeElement.closest('article') === [...document.querySelectorAll('article')].pop()"
+        )
 
 
 def test_the_page_has_landmarks_and_headings_in_order(browser, path):
     with opened(browser, path) as page:
         assert (
-            page.evaluate("['header', 'nav', 'main', 'footer'].map(n => document.querySelectorAll('body > ' + n).length)")
+            page.evaluate(
+                "['header', 'nav', 'main', 'footer'].map(n => document.querySelectorAll('body > ' + n).length)"
+            )
             == [1] * 4
         )
-        levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4, h5')].map(h => +h.tagName[1])")
+        levels = page.evaluate(
+            "[...document.querySelectorAll('h1, h2, h3, h4, h5')].map(h => +h.tagName[1])"
+        )
         assert levels[0] == 1
         assert levels.count(1) == 1
         assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
@@ -352,9 +433,19 @@ def test_the_page_has_landmarks_and_headings_in_order(browser, path):
 
 
 def test_alternative_texts_say_what_is_shown(tmp_path):
-    keep(tmp_path, "imagenet65k", "fig1", title="A title", claim="A claim.", files=["one.png", "two.png"])
+    keep(
+        tmp_path,
+        "imagenet65k",
+        "fig1",
+        title="A title",
+        claim="A claim.",
+        files=["one.png", "two.png"],
+    )
     tags = Tags(gallery.write(tmp_path)[0].read_text()).found
-    assert [attrs["alt"] for tag, attrs in tags if tag == "img"] == ["A title (one). A claim.", "A title (two). A claim."]
+    assert [attrs["alt"] for tag, attrs in tags if tag == "img"] == [
+        "A title (one). A claim.",
+        "A title (two). A claim.",
+    ]
 
 
 def test_the_committed_page_is_the_generators():

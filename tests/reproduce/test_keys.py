@@ -10,7 +10,15 @@ import pytest
 import reproduce.figure
 from reproduce import keys
 from reproduce.__main__ import main
-from reproduce.figure import Context, DirtyTreeError, Figure, discover, known_inputs, run, script_folder
+from reproduce.figure import (
+    Context,
+    DirtyTreeError,
+    Figure,
+    discover,
+    known_inputs,
+    run,
+    script_folder,
+)
 from tests.reproduce.test_figures import script
 from zfnet.record import read_record, write_record
 
@@ -22,7 +30,16 @@ HERE = {name: INPUTS[name] for name in ("corpus", "checkpoint")}  # what is know
 def figure(tmp_path):
     (tmp_path / "boxes.yaml").write_text("cat: [1, 2, 3, 4]  # by eye\n")
     config = {"images": 10, "curve": (1, 2)}
-    return Figure("small", "Small", "It is small.", ("model", "images"), seed=3, budget=1, config=config, files=("boxes.yaml",))
+    return Figure(
+        "small",
+        "Small",
+        "It is small.",
+        ("model", "images"),
+        seed=3,
+        budget=1,
+        config=config,
+        files=("boxes.yaml",),
+    )
 
 
 @pytest.fixture
@@ -41,12 +58,22 @@ def record(figure, tmp_path):
 def test_a_key_depends_on_what_is_declared(figure, tmp_path):
     hashes = keys.file_hashes(figure, tmp_path)
     key = keys.key(figure, INPUTS, hashes)
-    others = [replace(figure, **c) for c in ({"id": "other"}, {"version": 2}, {"seed": 4}, {"config": {"images": 11}})]
+    others = [
+        replace(figure, **c)
+        for c in ({"id": "other"}, {"version": 2}, {"seed": 4}, {"config": {"images": 11}})
+    ]
     changed = [keys.key(other, INPUTS, hashes) for other in others]
     changed += [keys.key(figure, INPUTS | {name: "e" * 64}, hashes) for name in INPUTS]
     changed.append(keys.key(figure, INPUTS, {"boxes.yaml": "f" * 64}))
     assert len({key, *changed}) == 1 + len(changed)
-    same = replace(figure, title="T", claim="C", budget=9, paper={"a": 1}, config={"curve": [1, 2], "images": 10})
+    same = replace(
+        figure,
+        title="T",
+        claim="C",
+        budget=9,
+        paper={"a": 1},
+        config={"curve": [1, 2], "images": 10},
+    )
     assert keys.key(same, dict(reversed(INPUTS.items())), hashes) == key
 
 
@@ -60,7 +87,10 @@ def test_a_comment_in_a_declared_file_does_not_count(figure, tmp_path):
 
 def test_a_record_is_current_also_where_its_data_are_missing(figure, record, tmp_path):
     assert str(keys.status(figure, tmp_path, record, INPUTS)) == "current"
-    assert str(keys.status(figure, tmp_path, record, HERE)) == "current (not checked, data not here: data)"
+    assert (
+        str(keys.status(figure, tmp_path, record, HERE))
+        == "current (not checked, data not here: data)"
+    )
     assert str(keys.status(figure, tmp_path, None, HERE)) == "missing"
 
 
@@ -74,7 +104,9 @@ def test_a_stale_record_names_what_differs(figure, record, tmp_path):
     assert differs(replace(figure, config={"images": 9}, seed=5)) == ("config", "seed")
     assert differs(inputs=INPUTS | {"data": "e" * 64}) == ("data",)
     assert differs(inputs=HERE | {"checkpoint": "e" * 64}) == ("checkpoint",)
-    assert differs(inputs=HERE | {"digits": "e" * 64}) == ("digits",)  # an input that was declared since
+    assert differs(inputs=HERE | {"digits": "e" * 64}) == (
+        "digits",
+    )  # an input that was declared since
     assert differs(record=replace(record, inputs=INPUTS | {"data": "e" * 64})) == ("key",)  # edited
     assert differs(record=replace(record, version=0)) == ("recorded before keys had versions",)
     (tmp_path / "boxes.yaml").write_text("cat: [0, 0, 1, 1]\n")
@@ -114,13 +146,21 @@ def test_the_list_says_which_records_are_current(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "imagenet65k" / "fig3"
     made = read_record(folder)
     inputs = made.inputs | {"corpus": "imagenet65k"}
-    write_record(replace(made, inputs=inputs, key=keys.key(modules["fig3"].FIGURE, inputs, {})), folder)
+    write_record(
+        replace(made, inputs=inputs, key=keys.key(modules["fig3"].FIGURE, inputs, {})), folder
+    )
     shutil.copytree(folder, folder.with_name("fig8"))
     write_record(replace(made, id="fig8", version=0), folder.with_name("fig8"))
     monkeypatch.setattr("sys.argv", ["reproduce", "list", "--out", str(tmp_path)])
     assert main() == 0
     lines = capsys.readouterr().out.splitlines()
-    states = dict(zip((line.split()[0] for line in lines[::2]), (line.strip() for line in lines[1::2]), strict=True))
+    states = dict(
+        zip(
+            (line.split()[0] for line in lines[::2]),
+            (line.strip() for line in lines[1::2]),
+            strict=True,
+        )
+    )
     assert states == {
         "fig3": "imagenet65k: current",
         "fig8": "imagenet65k: stale: recorded before keys had versions",
@@ -133,7 +173,11 @@ def repository(tmp_path, monkeypatch):
     """A git repository with a library and one committed corpus; records are asked about its sources."""
 
     def git(*arguments):
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+            cwd=tmp_path,
+            check=True,
+        )
 
     for folder in ("zfnet", "figures/imagenet65k"):
         (tmp_path / folder).mkdir(parents=True)
@@ -153,11 +197,15 @@ def test_changed_sources_do_not_write_committed_records(repository):
     (repository / "zfnet" / "file").write_text("changed")
     assert run(made, context, figures).cached  # it is only read
     made.FIGURE = replace(made.FIGURE, version=2)
-    with pytest.raises(DirtyTreeError, match="small: sources have uncommitted changes.*--allow-dirty"):
+    with pytest.raises(
+        DirtyTreeError, match="small: sources have uncommitted changes.*--allow-dirty"
+    ):
         run(made, context, figures)
     assert len(calls) == 1
     assert read_record(figures / "imagenet65k" / "small").version == 1
     record = run(made, context, figures, allow_dirty=True).record
     assert (record.version, record.environment["commit"][-6:]) == (2, "-dirty")
     made.FIGURE = replace(made.FIGURE, corpus="")
-    assert not run(made, context, figures).cached  # of the sample photographs, which are not committed
+    assert not run(
+        made, context, figures
+    ).cached  # of the sample photographs, which are not committed

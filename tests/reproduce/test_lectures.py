@@ -36,7 +36,9 @@ def test_patches_are_the_receptive_fields(cache):
     top, left, bottom, right = t.box("conv3", torch.tensor([6, 7])).tolist()
     assert found.shape == (2, 3, 75, 75)
     np.testing.assert_array_equal(found[0], x[0, :, top:bottom, left:right])
-    np.testing.assert_array_equal(found[1], x[1, :, :75, -75:])  # at the border, the patch that lies inside
+    np.testing.assert_array_equal(
+        found[1], x[1, :, :75, -75:]
+    )  # at the border, the patch that lies inside
 
 
 def test_smooth_filters_and_noise():
@@ -45,45 +47,87 @@ def test_smooth_filters_and_noise():
     assert filters.smoothness(ramp).min() > 0.99
     assert abs(filters.smoothness(noise).mean()) < 0.02
     stripes = torch.tensor([1.0, -1.0]).repeat(3)[:5].expand(1, 1, 5, 5)
-    assert float(filters.smoothness(stripes)) == pytest.approx(0, abs=1e-6)  # alike down, opposite across
+    assert float(filters.smoothness(stripes)) == pytest.approx(
+        0, abs=1e-6
+    )  # alike down, opposite across
     sure = {"conv1": [0.9, 0.88, 0.92], "conv2": [0.5, 0.48, 0.52]}
     assert filters.judge(sure, {"conv2": [0.2, 0.19, 0.21]})[1] == "reproduced"
     assert filters.judge(sure, {"conv2": [0.49, 0.47, 0.51]})[1] == "partial"
-    assert filters.judge(sure | {"conv3": [0.87, 0.86, 0.89]}, {"conv2": [0.5, 0.4, 0.6]})[1] == "not comparable"
-    assert filters.judge(sure | {"conv3": [0.95, 0.94, 0.96]}, {"conv2": [0.6, 0.55, 0.65]})[1] == "differs"
+    assert (
+        filters.judge(sure | {"conv3": [0.87, 0.86, 0.89]}, {"conv2": [0.5, 0.4, 0.6]})[1]
+        == "not comparable"
+    )
+    assert (
+        filters.judge(sure | {"conv3": [0.95, 0.94, 0.96]}, {"conv2": [0.6, 0.55, 0.65]})[1]
+        == "differs"
+    )
 
 
 def test_the_verdicts_of_maps_and_activations():
-    falling = {layer: [0.5 - 0.05 * i, 0.49 - 0.05 * i, 0.51 - 0.05 * i] for i, layer in enumerate(feature_maps.LAYERS)}
-    rising = {layer: [0.1 * i, 0.1 * i - 0.01, 0.1 * i + 0.01] for i, layer in enumerate(feature_maps.LAYERS)}
+    falling = {
+        layer: [0.5 - 0.05 * i, 0.49 - 0.05 * i, 0.51 - 0.05 * i]
+        for i, layer in enumerate(feature_maps.LAYERS)
+    }
+    rising = {
+        layer: [0.1 * i, 0.1 * i - 0.01, 0.1 * i + 0.01]
+        for i, layer in enumerate(feature_maps.LAYERS)
+    }
     assert feature_maps.judge(rising, falling)[1] == "reproduced"
     assert feature_maps.judge(rising, rising)[1] == "partial"
     assert feature_maps.judge(falling, rising)[1] == "differs"
-    numbers = {layer: {"maps or units": 100, "dead": 1, "sparsity, %": 60 + i} for i, layer in enumerate(activations.LAYERS)}
+    numbers = {
+        layer: {"maps or units": 100, "dead": 1, "sparsity, %": 60 + i}
+        for i, layer in enumerate(activations.LAYERS)
+    }
     assert activations.judge(numbers)[1] == "reproduced"
     numbers["conv3"]["dead"] = 2
     claims, found = activations.judge(numbers)
     assert found == "partial"
-    assert [claim for claim, state in claims.items() if state != "holds"] == ["at most 1 % of conv3 is dead"]
+    assert [claim for claim, state in claims.items() if state != "holds"] == [
+        "at most 1 % of conv3 is dead"
+    ]
 
 
 def test_units_against_random_directions():
     def numbers(*intervals, at_random=(0.3, 0.2, 0.4)):
         units = {"units": [], "random directions": at_random}
-        found = {f"{i}: one class": units | {directions.MARGIN: interval} for i, interval in enumerate(intervals)}
-        return found | {"nine images at random": {"one class, share": 0.1, "cosine of layer 7": 0.1}}
+        found = {
+            f"{i}: one class": units | {directions.MARGIN: interval}
+            for i, interval in enumerate(intervals)
+        }
+        return found | {
+            "nine images at random": {"one class, share": 0.1, "cosine of layer 7": 0.1}
+        }
 
     less, unsure, more = (-0.2, -0.3, -0.1), (0, -0.2, 0.2), (0.2, 0.1, 0.3)
-    found = [directions.judge(numbers(*kind)) for kind in ((less, less), (less, unsure), (less, more), (more,), (unsure,))]
-    assert [verdict for _, verdict in found] == ["reproduced", "partial", "partial", "differs", "not comparable"]
+    found = [
+        directions.judge(numbers(*kind))
+        for kind in ((less, less), (less, unsure), (less, more), (more,), (unsure,))
+    ]
+    assert [verdict for _, verdict in found] == [
+        "reproduced",
+        "partial",
+        "partial",
+        "differs",
+        "not comparable",
+    ]
     assert list(found[1][0].values()) == ["holds", "undecided"]
-    assert directions.judge(numbers(less, at_random=(0.2, 0.05, 0.3)))[1] == "not comparable"  # which may gain nothing
+    assert (
+        directions.judge(numbers(less, at_random=(0.2, 0.05, 0.3)))[1] == "not comparable"
+    )  # which may gain nothing
 
 
 def test_kinds_are_ranges_that_do_not_overlap():
-    covered = [i for ranges in codes.KINDS.values() for low, high in ranges for i in range(low, high)]
+    covered = [
+        i for ranges in codes.KINDS.values() for low, high in ranges for i in range(low, high)
+    ]
     assert len(covered) == len(set(covered))
-    wanted = {"Pomeranian": "dogs", "tabby": "other mammals", "goldfinch": "birds", "boa constrictor": "other animals"}
+    wanted = {
+        "Pomeranian": "dogs",
+        "tabby": "other mammals",
+        "goldfinch": "birds",
+        "boa constrictor": "other animals",
+    }
     wanted |= {
         "espresso": "things and places",
         "strawberry": "food and plants",
@@ -97,7 +141,9 @@ def test_kinds_are_ranges_that_do_not_overlap():
         images=SimpleNamespace(labels=np.array([names.index(n) for n in wanted])),
     )
     numbers, kinds = codes.kinds_of(ctx, np.arange(len(wanted)))
-    assert {name: kinds[i] for name, i in zip(wanted, numbers, strict=True)} == wanted | {"espresso": "food and plants"}
+    assert {name: kinds[i] for name, i in zip(wanted, numbers, strict=True)} == wanted | {
+        "espresso": "food and plants"
+    }
 
 
 def test_the_annotated_images_are_enough_and_their_classes_do_not_give_the_label_away():
@@ -105,10 +151,14 @@ def test_the_annotated_images_are_enough_and_their_classes_do_not_give_the_label
     assert len(marks) >= 60
     assert all(len(mark["sha256"]) == 64 and len(mark) > 1 for mark in marks.values())
     for label in faces_and_text.LABELS:
-        counted = {name: mark[label] for name, mark in marks.items() if faces_and_text.counts(mark, label)}
+        counted = {
+            name: mark[label] for name, mark in marks.items() if faces_and_text.counts(mark, label)
+        }
         assert min(sum(counted.values()), len(counted) - sum(counted.values())) >= 40
         both = [
-            wnid for wnid in {name.split("_")[0] for name in counted} if len({v for n, v in counted.items() if wnid in n}) == 2
+            wnid
+            for wnid in {name.split("_")[0] for name in counted}
+            if len({v for n, v in counted.items() if wnid in n}) == 2
         ]
         assert len(both) >= 10
 
@@ -123,16 +173,23 @@ def test_units_are_judged_on_the_classes_that_did_not_choose_them():
     values = rng.normal(size=(96, 4)) + y[:, None]
     mean, low, high = faces_and_text.judged(values, y, half, of, [2, 1])
     sides = [
-        float(auc(torch.from_numpy(values[side]), torch.from_numpy(y[side]))[unit]) for side, unit in ((~half, 2), (half, 1))
+        float(auc(torch.from_numpy(values[side]), torch.from_numpy(y[side]))[unit])
+        for side, unit in ((~half, 2), (half, 1))
     ]
     assert mean == pytest.approx(np.mean(sides))
     assert 0.5 < low < mean < high < 1
 
 
-@pytest.mark.parametrize(("face", "text", "verdict"), [(0.8, 0.8, "reproduced"), (0.8, 0.6, "partial"), (0.5, 0.5, "differs")])
+@pytest.mark.parametrize(
+    ("face", "text", "verdict"),
+    [(0.8, 0.8, "reproduced"), (0.8, 0.6, "partial"), (0.5, 0.5, "differs")],
+)
 def test_faces_and_texts_verdict(face, text, verdict):
     controls = {"luck: mean and 97.5 %": [0.5, 0.6], "the class alone: mean and 97.5 %": [0.6, 0.7]}
-    numbers = {t: controls | {"AUC on the other half": {"conv5": [v]}} for t, v in (("face", face), ("text", text))}
+    numbers = {
+        t: controls | {"AUC on the other half": {"conv5": [v]}}
+        for t, v in (("face", face), ("text", text))
+    }
     assert faces_and_text.judge(numbers)[1] == verdict
 
 

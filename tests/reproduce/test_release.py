@@ -29,9 +29,14 @@ def cycles(tree, tmp_path, monkeypatch):
     (tmp_path / "bundled").mkdir()
     first = sorted((tree / "train").iterdir())[0]
     Image.fromarray(np.full((70, 90, 3), 99, np.uint8)).save(first / "one_more.JPEG")
-    stages = ([{"epochs": 2, "size": 64, "side": 73}], [{"epochs": 1, "size": 64, "side": 73, "tied": True, "frozen": 2}])
+    stages = (
+        [{"epochs": 2, "size": 64, "side": 73}],
+        [{"epochs": 1, "size": 64, "side": 73, "tied": True, "frozen": 2}],
+    )
     runs = [tmp_path / name for name in ("first", "second")]
-    for run, of, begin in zip(runs, stages, ([], ["--init", str(runs[0] / "model.safetensors")]), strict=True):
+    for run, of, begin in zip(
+        runs, stages, ([], ["--init", str(runs[0] / "model.safetensors")]), strict=True
+    ):
         config = run.with_suffix(".yaml")
         config.write_text(json.dumps(SMALL | {"stages": of}))  # JSON is YAML
         assert command(["train", str(config), "--data", str(tree), "--out", str(run), *begin]) == 0
@@ -48,7 +53,10 @@ def test_other_images_than_it_was_trained_on_are_refused(cycles, tree, capsys):
 
 
 def test_a_wrong_path_is_an_error_of_one_line(cycles, tree, tmp_path, capsys):
-    for checkpoint, data in ((tmp_path / "none.safetensors", tree), (cycles[1] / "model.safetensors", tmp_path / "nowhere")):
+    for checkpoint, data in (
+        (tmp_path / "none.safetensors", tree),
+        (cycles[1] / "model.safetensors", tmp_path / "nowhere"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             release.main([str(checkpoint), "--data", str(data), "--name", "small"])
         missing = checkpoint if not checkpoint.exists() else data
@@ -57,14 +65,30 @@ def test_a_wrong_path_is_an_error_of_one_line(cycles, tree, tmp_path, capsys):
 
 
 def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
-    arguments = [str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small", *["--hardware", "a loom"] * 3]
+    arguments = [
+        str(cycles[1] / "model.safetensors"),
+        "--data",
+        str(tree),
+        "--name",
+        "small",
+        *["--hardware", "a loom"] * 3,
+    ]
     with pytest.raises(SystemExit):
         release.main(arguments)
     assert "3 times, for 2 cycles" in capsys.readouterr().err
 
 
 def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
-    said = ["--hardware", "an abacus", "--hardware", "a loom", "--note", "It rained.", "--note", "It snowed."]
+    said = [
+        "--hardware",
+        "an abacus",
+        "--hardware",
+        "a loom",
+        "--note",
+        "It rained.",
+        "--note",
+        "It snowed.",
+    ]
     last = str(cycles[1] / "model.safetensors")
     assert release.main([last, "--data", str(tree), "--name", "small", "--ten-crops", *said]) == 0
 
@@ -79,19 +103,31 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
 
     card = (tmp_path / "CARD.md").read_text()
     tied = model.fc6.weight.numel() - model.fc6.weight[:, ::36].numel()
-    assert f"only {sum(p.numel() for p in model.parameters()) - tied:,} of the parameters are distinct" in card
+    assert (
+        f"only {sum(p.numel() for p in model.parameters()) - tied:,} of the parameters are distinct"
+        in card
+    )
     assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
     measured = [line.split(" | ")[0] for line in card.splitlines() if " of 224 from 256, " in line]
     assert measured[:2] == ["| **as released**", "| as released"]  # by one crop and by ten
-    packing = model.info["accuracy, packing"].items()  # in bfloat16 where the CPU has it: then both are rows of their own
-    assert measured[2:] == [f"| {when}" for when, scores in packing if scores != model.info["accuracy"]]
-    assert f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |" in card
+    packing = model.info[
+        "accuracy, packing"
+    ].items()  # in bfloat16 where the CPU has it: then both are rows of their own
+    assert measured[2:] == [
+        f"| {when}" for when, scores in packing if scores != model.info["accuracy"]
+    ]
+    assert (
+        f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |"
+        in card
+    )
     lines = [line.strip() for line in card.splitlines() if "zfnet train" in line]
     assert lines == [
         "zfnet train configs/small.yaml --data PATH --out runs/first && \\",
         "zfnet train configs/small-second.yaml --data PATH --out runs/second --init runs/first/model.safetensors",
     ]
-    assert [line.split(" on ")[1].split(",")[0] for line in card.splitlines() if " minutes on " in line] == [
+    assert [
+        line.split(" on ")[1].split(",")[0] for line in card.splitlines() if " minutes on " in line
+    ] == [
         "an abacus",
         "a loom",
     ]
@@ -99,4 +135,11 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     assert "Stages: 1 epochs at 64 px with layer 6 tied and layers 1 to 2 frozen." in card
     assert "\n- It rained.\n- It snowed.\n" in card
     assert "Layer 6 has the same weight at all places of a map" in card
-    assert sum(line.count("|") == 8 and line[2].isdigit() for line in card.splitlines() if len(line) > 2) == 3  # epochs
+    assert (
+        sum(
+            line.count("|") == 8 and line[2].isdigit()
+            for line in card.splitlines()
+            if len(line) > 2
+        )
+        == 3
+    )  # epochs

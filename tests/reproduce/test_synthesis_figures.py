@@ -47,8 +47,14 @@ class Photographs:
 
     def __init__(self, n=8):
         generator = torch.Generator().manual_seed(0)
-        self.pixels = torch.randint(0, 256, (n, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
-        self.labels, self.names, self.groups = np.arange(n) % 10, [f"{i}.JPEG" for i in range(n)], None
+        self.pixels = torch.randint(
+            0, 256, (n, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8
+        )
+        self.labels, self.names, self.groups = (
+            np.arange(n) % 10,
+            [f"{i}.JPEG" for i in range(n)],
+            None,
+        )
 
     def __len__(self):
         return len(self.labels)
@@ -67,27 +73,42 @@ def ctx(monkeypatch):
     monkeypatch.setattr(
         zfnet,
         "preprocess",
-        lambda image: standardize(torch.from_numpy(np.array(image.resize((SIZE, SIZE)))).permute(2, 0, 1)[None]),
+        lambda image: standardize(
+            torch.from_numpy(np.array(image.resize((SIZE, SIZE)))).permute(2, 0, 1)[None]
+        ),
     )
     model = small_zfnet()
     return SimpleNamespace(
-        model=model.requires_grad_(False), images=Photographs(), device="cpu", corpus="noise", data=None, progress=no_progress
+        model=model.requires_grad_(False),
+        images=Photographs(),
+        device="cpu",
+        corpus="noise",
+        data=None,
+        progress=no_progress,
     )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.FIGURE.id)
 def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatch):
-    monkeypatch.setattr(script, "FIGURE", replace(script.FIGURE, config=script.FIGURE.config | SCRIPTS[script]))
+    monkeypatch.setattr(
+        script, "FIGURE", replace(script.FIGURE, config=script.FIGURE.config | SCRIPTS[script])
+    )
     if script is filter_sheets:
         monkeypatch.setattr(script, "SIDES", {"conv1": 32, "conv5": 64})
     with torch.no_grad():
         result = script.compute(ctx)
         again = script.compute(ctx)
-    few = {"not comparable"} if script in (filter_sheets, fooling_rates) else set()  # whose shares of so few are too wide
+    few = (
+        {"not comparable"} if script in (filter_sheets, fooling_rates) else set()
+    )  # whose shares of so few are too wide
     assert result.verdict in {"reproduced", "partial", "differs"} | few
     assert result.measured["claims"]
     assert result.n > 0
-    made = [name for name in result.arrays if name.endswith("pixels") or name.startswith(("fgsm.", "iterated."))]
+    made = [
+        name
+        for name in result.arrays
+        if name.endswith("pixels") or name.startswith(("fgsm.", "iterated."))
+    ]
     assert made
     for name in made:
         np.testing.assert_array_equal(result.arrays[name], again.arrays[name])
@@ -116,47 +137,79 @@ def test_what_an_ascent_does_not_drive_up_begins_anew_from_more_noise(ctx, monke
 
 def test_the_rates_are_those_of_the_methods(ctx, monkeypatch):
     monkeypatch.setattr(
-        fooling_rates, "FIGURE", replace(fooling_rates.FIGURE, config=fooling_rates.FIGURE.config | SCRIPTS[fooling_rates])
+        fooling_rates,
+        "FIGURE",
+        replace(fooling_rates.FIGURE, config=fooling_rates.FIGURE.config | SCRIPTS[fooling_rates]),
     )
     with torch.no_grad():
         result = fooling_rates.compute(ctx)
     x = ctx.images.batch(result.arrays["images"])
     for epsilon in (1, 2):
-        assert result.arrays[f"fgsm.{epsilon}"].tolist() == fgsm(ctx.model, x, epsilon=epsilon).success.tolist()
+        assert (
+            result.arrays[f"fgsm.{epsilon}"].tolist()
+            == fgsm(ctx.model, x, epsilon=epsilon).success.tolist()
+        )
     slope, label = loss_gradient(ctx.model, x, ctx.model(x).argmax(1))
-    torch.testing.assert_close(fgsm(ctx.model, x, epsilon=2).pixels, clip(x + 2 * gray_level(x) * slope.sign()))
-    assert (result.arrays["right"] == (label.numpy() == ctx.images.labels[result.arrays["images"]])).all()
+    torch.testing.assert_close(
+        fgsm(ctx.model, x, epsilon=2).pixels, clip(x + 2 * gray_level(x) * slope.sign())
+    )
+    assert (
+        result.arrays["right"] == (label.numpy() == ctx.images.labels[result.arrays["images"]])
+    ).all()
     assert not (result.arrays["iterated.1"] & ~result.arrays["iterated.2"]).any()
 
 
 def test_an_interval_of_a_share():
     share, low, high = fooling_rates.summary(np.array([True] * 30 + [False] * 70))
     assert share == pytest.approx(30)
-    for end in (low, high):  # Wilson's ends are the shares p at which 30 of 100 lie 1.96 deviations away
-        assert abs(0.3 - end / 100) == pytest.approx(1.96 * (end / 100 * (1 - end / 100) / 100) ** 0.5, rel=1e-4)
+    for end in (
+        low,
+        high,
+    ):  # Wilson's ends are the shares p at which 30 of 100 lie 1.96 deviations away
+        assert abs(0.3 - end / 100) == pytest.approx(
+            1.96 * (end / 100 * (1 - end / 100) / 100) ** 0.5, rel=1e-4
+        )
     assert low < share < high
 
 
 def rates(random=(2, 1, 3), one=(70, 66, 74), gain=(20, 16, 24)):
     at = f"{fooling_rates.FIGURE.config['judged at']:g}"
-    shares = {fooling_rates.KINDS[kind]: {at: list(v)} for kind, v in (("random", random), ("fgsm", one))}
+    shares = {
+        fooling_rates.KINDS[kind]: {at: list(v)} for kind, v in (("random", random), ("fgsm", one))
+    }
     return shares | {fooling_rates.GAIN: {at: list(gain)}}
 
 
 def sheets(conv1=100.0, conv5=100.0):
-    return {layer: {"channels": 36, filter_sheets.ABOVE: share} for layer, share in (("conv1", conv1), ("conv5", conv5))}
+    return {
+        layer: {"channels": 36, filter_sheets.ABOVE: share}
+        for layer, share in (("conv1", conv1), ("conv5", conv5))
+    }
 
 
 def examples(share=100.0, drawn=0.2, plain=0.5, first=98.0):
-    rows = {"before they were parted": (first, drawn), "regularised": (share, drawn), "pixels alone": (share, plain)}
-    names = ("total variation, median", "total variation, median of those that were drawn on pixels alone too")
-    found = {kind: {"classes": 50, "taken for their class, %": s} | dict.fromkeys(names, v) for kind, (s, v) in rows.items()}
+    rows = {
+        "before they were parted": (first, drawn),
+        "regularised": (share, drawn),
+        "pixels alone": (share, plain),
+    }
+    names = (
+        "total variation, median",
+        "total variation, median of those that were drawn on pixels alone too",
+    )
+    found = {
+        kind: {"classes": 50, "taken for their class, %": s} | dict.fromkeys(names, v)
+        for kind, (s, v) in rows.items()
+    }
     return found | {"total variation of photographs": [0.1, 0.2, 0.4]}
 
 
 def starts(pixels=0.1, same=(0.6, 0.5, 0.7), other=(0.2, 0.1, 0.3)):
     pairs = {"one target, two starts": list(same), "two targets": list(other)}
-    return {"rank correlation of pixels": {"one target, two starts": [pixels, 0, 1]}, "rank correlation of layer 7": pairs}
+    return {
+        "rank correlation of pixels": {"one target, two starts": [pixels, 0, 1]},
+        "rank correlation of layer 7": pairs,
+    }
 
 
 def codes(ratio=0.3, falling=True):
@@ -169,7 +222,12 @@ def codes(ratio=0.3, falling=True):
 
 def styles(left=0.2, nearest=2):
     share = dict.fromkeys(style_transfer.LAYERS, left)
-    return [{"left of the content image's distance from the style": share, "content is the nearest": nearest}]
+    return [
+        {
+            "left of the content image's distance from the style": share,
+            "content is the nearest": nearest,
+        }
+    ]
 
 
 def fooled(share=100.0, robustness=0.01, chosen=True, believed=2, p=0.95):
@@ -208,14 +266,20 @@ def test_what_an_interval_leaves_open_is_undecided():
 
 
 def test_a_codes_distance_to_others_leaves_out_its_own():
-    found = inversions.between(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]]))
+    found = inversions.between(
+        torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]])
+    )
     assert float(found) == pytest.approx(3.0)
 
 
 def test_correlations_of_starts_and_targets():
-    rows = torch.tensor([[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]])  # (targets, starts, D)
+    rows = torch.tensor(
+        [[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]]
+    )  # (targets, starts, D)
     same, other = ascent_starts.compared(rows)
-    assert same == pytest.approx([0.0, -1, 1])  # 1 for the first target's starts, -1 for the second's
+    assert same == pytest.approx(
+        [0.0, -1, 1]
+    )  # 1 for the first target's starts, -1 for the second's
     assert other == pytest.approx([0.0, -1, 1])
 
 
@@ -234,14 +298,24 @@ def test_units_are_asked_again_with_the_part_of_their_field_that_is_kept(ctx, mo
     with torch.no_grad():
         result = guided_units.compute(ctx)
     shares = result.measured["share of the activation that is kept"]
-    assert list(shares) == ["deconvnet", "guided back-propagation", "gradient", "at random", "the middle"]
+    assert list(shares) == [
+        "deconvnet",
+        "guided back-propagation",
+        "gradient",
+        "at random",
+        "the middle",
+    ]
     for name, (gain, low, high) in result.measured["gain"].items():
         one, other = name.split(" less ")
         assert gain == pytest.approx(shares[one][0] - shares[other][0])
-        assert result.measured["claims"][name] == ("holds" if low > 0 else "does not hold" if high < 0 else "undecided")
+        assert result.measured["claims"][name] == (
+            "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+        )
         assert low <= gain <= high
     assert list(guided_units.draw(result)) == ["guided_units.jpg"]
-    monkeypatch.setattr(guided_units, "FIGURE", replace(guided_units.FIGURE, config=config | {"share": 1.0}))
+    monkeypatch.setattr(
+        guided_units, "FIGURE", replace(guided_units.FIGURE, config=config | {"share": 1.0})
+    )
     with torch.no_grad():  # all of the field: all of the activation, whatever is outside
         whole = guided_units.compute(ctx).measured["share of the activation that is kept"]
     assert all(values == pytest.approx([1.0] * 3, abs=0.2) for values in whole.values())
@@ -265,10 +339,16 @@ def test_the_cells_of_a_field_with_most_energy():
     assert float(near[1, 1]) == float(near[0, 0]) == pytest.approx(1 / 9)
 
 
-def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooling_head(ctx, monkeypatch):
+def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooling_head(
+    ctx, monkeypatch
+):
     boxes = {f"{i}.JPEG": {"sha256": "", "box": [8 * i, 0, 8 * i + 20, 40]} for i in range(5)}
     monkeypatch.setattr(localisation, "annotations", lambda: {"boxes": boxes})
-    monkeypatch.setattr(localisation, "present", lambda ctx, hashes: ({name: i for i, name in enumerate(hashes)}, ""))
+    monkeypatch.setattr(
+        localisation,
+        "present",
+        lambda ctx, hashes: ({name: i for i, name in enumerate(hashes)}, ""),
+    )
     monkeypatch.setattr(localisation, "FEW", 3)
     ctx.images.size = SIZE
     with torch.no_grad():
@@ -285,13 +365,17 @@ def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooli
 
 
 def test_a_dream_is_measured_at_every_layer(ctx, monkeypatch):
-    monkeypatch.setattr(dreams, "FIGURE", replace(dreams.FIGURE, config=dreams.FIGURE.config | SCRIPTS[dreams]))
+    monkeypatch.setattr(
+        dreams, "FIGURE", replace(dreams.FIGURE, config=dreams.FIGURE.config | SCRIPTS[dreams])
+    )
     with torch.no_grad():
         result = dreams.compute(ctx)
     table = result.measured["times the mean squared activation, by dream and layer"]
     assert list(table) == [dreams.CONTRAST, *dreams.FIGURE.config["layers"]]
     for layer in dreams.FIGURE.config["layers"]:
-        assert table[layer][layer] == pytest.approx(result.measured["of the layer dreamt of"][layer][0])
+        assert table[layer][layer] == pytest.approx(
+            result.measured["of the layer dreamt of"][layer][0]
+        )
     x = ctx.images.batch([0, 1])
     slow = [float((layer_maps**2).mean()) for layer_maps in zfnet.trace(ctx.model, x)["conv3"]]
     np.testing.assert_allclose(dreams.energies(ctx.model, x)["conv3"], slow, rtol=1e-5)

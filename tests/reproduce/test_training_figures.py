@@ -29,19 +29,39 @@ SMALL = {
 def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
     (tmp_path / "run.yaml").write_text(json.dumps(SMALL))
     assert (
-        main(["train", str(tmp_path / "run.yaml"), "--data", str(tree), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+        main(
+            [
+                "train",
+                str(tmp_path / "run.yaml"),
+                "--data",
+                str(tree),
+                "--out",
+                str(tmp_path / "run"),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
     )
     context = Context(str(tmp_path / "run" / "model.safetensors"), str(tree))
     record = run(discover()["fig4"], context, tmp_path / "out").record
-    assert (record.scale, record.verdict, record.n, record.files) == ("smoke", "not comparable", 24, ["fig4.jpg"])
+    assert (record.scale, record.verdict, record.n, record.files) == (
+        "smoke",
+        "not comparable",
+        24,
+        ["fig4.jpg"],
+    )
     medians = record.measured["epoch from which the top image stays, median"]
     assert list(medians) == [f"conv{i}" for i in range(1, 6)]
     assert all(1 <= epoch <= 4 for epoch in medians.values())
     assert all(
-        len(t) == 2 and min(t) > 0 for t in record.measured["filters' turn, degrees an epoch, between snapshots"].values()
+        len(t) == 2 and min(t) > 0
+        for t in record.measured["filters' turn, degrees an epoch, between snapshots"].values()
     )
     assert record.inputs["snapshots"] != "absent"
-    (tree / "train" / "n02088094").rename(tree / "train" / "n04000000")  # a class that the network was not trained on
+    (tree / "train" / "n02088094").rename(
+        tree / "train" / "n04000000"
+    )  # a class that the network was not trained on
     images, classes = fig4_evolution.some_images(context, context.model)
     assert (len(images), classes) == (16, 3)
     assert not any("n04000000" in name for name in images.names)
@@ -58,14 +78,23 @@ def test_figure_4_is_of_a_subset_where_the_network_knows_all_its_classes():
 
 def test_figure_4_without_snapshots_claims_nothing(tree, tmp_path):
     record = run(discover()["fig4"], Context("imagenet65k", str(tree)), tmp_path).record
-    assert (record.verdict, record.measured, record.inputs["snapshots"]) == ("not run", {}, "absent")
+    assert (record.verdict, record.measured, record.inputs["snapshots"]) == (
+        "not run",
+        {},
+        "absent",
+    )
 
 
 def test_settling_and_turning_by_hand():
-    index = np.array([[7, 1, 5, 2], [3, 1, 5, 9], [3, 1, 6, 2], [3, 1, 5, 2]])  # snapshots x features
+    index = np.array(
+        [[7, 1, 5, 2], [3, 1, 5, 9], [3, 1, 6, 2], [3, 1, 5, 2]]
+    )  # snapshots x features
     assert fig4_evolution.settling(index, [1, 2, 5, 20]).tolist() == [2, 1, 20, 5]
     east, north = torch.tensor([[1.0, 0], [2, 0]]), torch.tensor([[0.0, 3], [5, 0]])
-    assert fig4_evolution.turning([east, north, north], [2, 5, 9]) == [pytest.approx(45 / 3), pytest.approx(0)]
+    assert fig4_evolution.turning([east, north, north], [2, 5, 9]) == [
+        pytest.approx(45 / 3),
+        pytest.approx(0),
+    ]
 
 
 @pytest.fixture
@@ -81,9 +110,16 @@ def tiny(tmp_path, monkeypatch):
 def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
     context = Context("imagenet65k", str(tree))
     record = run(discover()["fig6"], context, tmp_path / "out").record
-    assert (record.scale, record.verdict, record.n, record.files) == ("subset", "not comparable", 6, ["fig6.jpg"])
+    assert (record.scale, record.verdict, record.n, record.files) == (
+        "subset",
+        "not comparable",
+        6,
+        ["fig6.jpg"],
+    )
     ratio = record.measured["largest RMS of layer 1 over the median, by epoch"]
-    assert {name: len(values) for name, values in ratio.items()} == dict.fromkeys(fig6_filters.RUNS, 3)
+    assert {name: len(values) for name, values in ratio.items()} == dict.fromkeys(
+        fig6_filters.RUNS, 3
+    )
     energy = record.measured["energy of layer 1's filters in low, middle, high frequencies, %"]
     assert all(sum(bands) == pytest.approx(100) for bands in energy.values())
     monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
@@ -93,10 +129,14 @@ def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
 
 def test_a_filters_energy_lies_where_it_oscillates():
     at = np.arange(64)
-    waves = [np.cos(2 * np.pi * f * at)[None, :] * np.ones((64, 1)) for f in (1 / 64, 10 / 64, 31 / 64)]
+    waves = [
+        np.cos(2 * np.pi * f * at)[None, :] * np.ones((64, 1)) for f in (1 / 64, 10 / 64, 31 / 64)
+    ]
     filters = np.stack([np.stack([w] * 3) for w in waves])
     np.testing.assert_allclose(filter_statistics.shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9)
-    checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(3, 1)  # a chessboard: the highest there is
+    checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(
+        3, 1
+    )  # a chessboard: the highest there is
     assert filter_statistics.shares(checks, (0.125,))[0, 1] == pytest.approx(1)
 
 
@@ -104,17 +144,25 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
     """Of one texture a window of 7 pixels shows more middle frequencies than one of 11, which can resolve its low ones."""
     rng, at = np.random.default_rng(0), np.arange(11)
     angle, phase = 2 * np.pi * rng.random((2, 200, 1, 1))
-    waves = np.cos(2 * np.pi * 0.06 * (np.cos(angle) * at[:, None] + np.sin(angle) * at) + phase)  # below 0.1 cycles a pixel
+    waves = np.cos(
+        2 * np.pi * 0.06 * (np.cos(angle) * at[:, None] + np.sin(angle) * at) + phase
+    )  # below 0.1 cycles a pixel
     large = waves[:, None].repeat(3, 1)
     small = filter_statistics.middle(large)
     assert small.shape == (200, 3, 7, 7)
     assert np.array_equal(small, large[..., 2:9, 2:9])
-    whole, cut = (filter_statistics.shares(filters, (0.1, 0.25))[:, 1].mean() for filters in (large, small))
+    whole, cut = (
+        filter_statistics.shares(filters, (0.1, 0.25))[:, 1].mean() for filters in (large, small)
+    )
     assert cut > 1.2 * whole
     low = {
-        f"{name}.filters": lambda _, of=of: of[None] for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
+        f"{name}.filters": lambda _, of=of: of[None]
+        for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
     }
-    assert judged(low).measured["claims"]["ZFNet's filters hold more of the middle frequencies"] == "undecided"
+    assert (
+        judged(low).measured["claims"]["ZFNet's filters hold more of the middle frequencies"]
+        == "undecided"
+    )
 
 
 def test_counts_are_told_apart_only_where_chance_does_not_explain_them():
@@ -125,7 +173,10 @@ def test_counts_are_told_apart_only_where_chance_does_not_explain_them():
 
 def test_figure_6_of_one_living_map_decides_nothing_there():
     result = judged({"AlexNet.high": lambda high: high[:1]})
-    assert result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"] == "undecided"
+    assert (
+        result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"]
+        == "undecided"
+    )
 
 
 def test_dominance_is_the_largest_over_the_median():
@@ -142,7 +193,9 @@ def judged(changed):
         "dead.conv1": np.zeros(5, bool), "dead.conv2": np.zeros(5, bool),
         "high": rng.random(5), "projections": rng.normal(size=(5, 3, 9, 9)), "error": np.array(70.0), "diverged": np.array(""),
     }  # fmt: skip
-    arrays = {f"{name}.{key}": values for name in fig6_filters.RUNS for key, values in found.items()}
+    arrays = {
+        f"{name}.{key}": values for name in fig6_filters.RUNS for key, values in found.items()
+    }
     changed = {key: change(arrays[key]) for key, change in changed.items()}
     return fig6_filters.judge(arrays | changed, ablations.PLANS["subset"], 9, 20)
 
@@ -160,11 +213,14 @@ CLIPPED = {"ZFNet, not clipped.filters": largest_times(3)}
 
 
 @pytest.mark.parametrize(
-    ("free", "ours", "said"), [(1 + 1e-7, 1, "undecided"), (1.5, 1, "undecided"), (3, 1, "holds"), (3, 4, "does not hold")]
+    ("free", "ours", "said"),
+    [(1 + 1e-7, 1, "undecided"), (1.5, 1, "undecided"), (3, 1, "holds"), (3, 4, "does not hold")],
 )
 def test_clipping_that_never_acted_decides_nothing(free, ours, said):
     """On a GPU two trainings that should be one differ by rounding."""
-    result = judged({"ZFNet, not clipped.filters": largest_times(free), "ZFNet.filters": largest_times(ours)})
+    result = judged(
+        {"ZFNet, not clipped.filters": largest_times(free), "ZFNet.filters": largest_times(ours)}
+    )
     assert result.measured["claims"]["without clipping the largest filter stands out more"] == said
     assert ("(a) does not differ from (c)" in result.note) == (said == "undecided")
 
@@ -175,14 +231,26 @@ def test_figure_6_compares_only_networks_that_have_learnt():
     assert (stuck.verdict, stuck.measured["val top-1, %"]["AlexNet"]) == ("not comparable", 6.0)
     assert "not 3 times as good as chance" in stuck.note
     assert judged({}).verdict == "not comparable"  # all undecided
-    lost = judged(CLIPPED | {"ZFNet, not clipped.diverged": lambda _: np.array("the loss is nan at epoch 2, step 9")})
-    assert "Up to the last good epoch: ZFNet, not clipped: the loss is nan at epoch 2, step 9." in lost.note
+    lost = judged(
+        CLIPPED
+        | {"ZFNet, not clipped.diverged": lambda _: np.array("the loss is nan at epoch 2, step 9")}
+    )
+    assert (
+        "Up to the last good epoch: ZFNet, not clipped: the loss is nan at epoch 2, step 9."
+        in lost.note
+    )
 
 
-def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(tree, tmp_path, tiny, monkeypatch):
-    plan = replace(fig6_filters.PLANS["subset", "cpu"], lr=1e3)  # a training that no other test keeps in the cache
+def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
+    tree, tmp_path, tiny, monkeypatch
+):
+    plan = replace(
+        fig6_filters.PLANS["subset", "cpu"], lr=1e3
+    )  # a training that no other test keeps in the cache
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
-    monkeypatch.setattr("zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0)))
+    monkeypatch.setattr(
+        "zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+    )
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])
     assert record.note.startswith("Nothing to look at: ZFNet, limit 0: ")
@@ -190,7 +258,10 @@ def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(tree, tmp
 
 def test_figure_6_of_a_dead_second_layer_is_drawn_and_decides_nothing_there():
     result = judged({"AlexNet.high": lambda high: high[:0], "AlexNet.projections": lambda p: p[:0]})
-    assert result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"] == "undecided"
+    assert (
+        result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"]
+        == "undecided"
+    )
     assert list(fig6_filters.draw(result)) == ["fig6.jpg"]
 
 
@@ -229,11 +300,16 @@ def test_a_machine_that_cannot_compile_still_times_the_rest(tree, monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    assert bench.compilable(config, images, of, torch.device("cpu")) == ({}, "RuntimeError: no C compiler")
+    assert bench.compilable(config, images, of, torch.device("cpu")) == (
+        {},
+        "RuntimeError: no C compiler",
+    )
 
 
 def test_accuracy_is_what_evaluation_measures(tree, tmp_path):
-    (tree / "val" / "n03000000").rename(tree / "val" / "n02088238")  # a class that the network knows
+    (tree / "val" / "n03000000").rename(
+        tree / "val" / "n02088238"
+    )  # a class that the network knows
     context = Context("imagenet65k", str(tree))
     record = run(discover()["accuracy"], context, tmp_path).record
     for views, name in ((1, "1 crop"), (10, "10 crops")):
@@ -241,4 +317,7 @@ def test_accuracy_is_what_evaluation_measures(tree, tmp_path):
         for k, error in ((1, scores.top1), (5, scores.top5)):
             assert record.measured[f"top-{k} accuracy, %"][name][0] == pytest.approx(100 - error)
     assert record.n == 9
-    assert run(discover()["accuracy"], Context("imagenet65k", None), tmp_path).record.verdict == "not run"
+    assert (
+        run(discover()["accuracy"], Context("imagenet65k", None), tmp_path).record.verdict
+        == "not run"
+    )

@@ -29,7 +29,10 @@ def quick(tmp_path, monkeypatch):
     config = yaml.safe_load(protocol.FROM_SCRATCH.read_text())
     config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
     config["optim"]["batch"] = 6
-    config["stages"] = [{"epochs": 1, "size": 96, "side": 146}, {"epochs": 1, "size": 128, "side": 146}]
+    config["stages"] = [
+        {"epochs": 1, "size": 96, "side": 146},
+        {"epochs": 1, "size": 128, "side": 146},
+    ]
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(protocol, "FROM_SCRATCH", tmp_path / "quick.yaml")
 
@@ -43,7 +46,9 @@ def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tre
     context = Context(checkpoint, str(tree), datasets=str(root))
     made = {name: run(discover()[name], context, tmp_path / "out") for name in NAMES}
     records = {name: outcome.record for name, outcome in made.items()}
-    assert all(record.verdict != "not run" and record.scale == "subset" for record in records.values())
+    assert all(
+        record.verdict != "not run" and record.scale == "subset" for record in records.values()
+    )
     table = records["tab4"].measured
     assert (table["images"], table["images that overlap"], records["tab4"].n) == (18, 1, 17)
     assert records["tab4"].files == ["tab4.png", "overlaps.jpg"]
@@ -56,9 +61,15 @@ def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tre
             table["pretrained"][name][0] - table["from scratch"][name][0], abs=0.02
         )
     assert set(records["tab5"].measured["pretrained"]) == {f"{n} a class" for n in (15, 30, 45, 60)}
-    assert set(records["tab7"].measured["caltech101"]["SVM"]) == {f"layer {n}" for n in (1, 2, 3, 4, 5, 7)}
+    assert set(records["tab7"].measured["caltech101"]["SVM"]) == {
+        f"layer {n}" for n in (1, 2, 3, 4, 5, 7)
+    }
     assert set(records["tab6"].measured["average precision"]) == {"dog", "cat"}
-    assert all((outcome.folder / file).is_file() for outcome in made.values() for file in outcome.record.files)
+    assert all(
+        (outcome.folder / file).is_file()
+        for outcome in made.values()
+        for file in outcome.record.files
+    )
 
 
 def test_a_training_from_scratch_is_kept(tmp_path, checkpoint, quick, monkeypatch):
@@ -84,7 +95,11 @@ def test_a_run_without_the_data_leaves_the_result_that_is_there(tmp_path, checkp
     caltech101(tmp_path / "datasets")
     there = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
     made = run(discover()["tab7"], there, tmp_path / "out")
-    again = run(discover()["tab7"], Context(checkpoint, None, datasets=str(tmp_path / "nowhere")), tmp_path / "out")
+    again = run(
+        discover()["tab7"],
+        Context(checkpoint, None, datasets=str(tmp_path / "nowhere")),
+        tmp_path / "out",
+    )
     assert again.record == made.record
     assert all((made.folder / name).is_file() for name in made.record.files)
 
@@ -98,7 +113,12 @@ def test_a_tree_without_training_images_is_an_error(tmp_path, checkpoint):
 
 def test_c_counts_as_chosen_only_where_there_is_something_to_choose_by():
     choices = (0.1, 1.0, 10.0)
-    found = [protocol.Classified([1.0, 2.0], [0.1, 1.0], choices), protocol.Classified([3.0], [10.0], choices)]
+    found = [
+        protocol.Classified([1.0, 2.0], [0.1, 1.0], choices),
+        protocol.Classified([3.0], [10.0], choices),
+    ]
     assert "an end of its range in 2 of 3 folds. " in protocol.at_the_ends(found)
     one = protocol.Classified([4.0, 5.0], [None, None], choices)
-    assert "2 of 3 folds. Of one image a class C is the middle one. " in protocol.at_the_ends([*found, one])
+    assert "2 of 3 folds. Of one image a class C is the middle one. " in protocol.at_the_ends(
+        [*found, one]
+    )

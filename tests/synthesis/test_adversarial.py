@@ -9,7 +9,15 @@ import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.data.images import STD, to_pixels
 from zfnet.graph import UnsupportedNetwork
-from zfnet.synthesis.adversarial import BEYOND, deepfool, fgsm, gray_level, loss_gradient, pgd, rubbish
+from zfnet.synthesis.adversarial import (
+    BEYOND,
+    deepfool,
+    fgsm,
+    gray_level,
+    loss_gradient,
+    pgd,
+    rubbish,
+)
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import clip
 
@@ -28,7 +36,9 @@ def linear(classes=2, size=6):
 
 def test_a_grey_level_is_one_of_255():
     x = 0.2 * images(1)
-    torch.testing.assert_close(255 * (to_pixels(x + gray_level(x)) - to_pixels(x)), torch.ones_like(x), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        255 * (to_pixels(x + gray_level(x)) - to_pixels(x)), torch.ones_like(x), atol=1e-3, rtol=0
+    )
 
 
 def test_on_two_linear_classes_fgsm_moves_the_gap_by_epsilon_times_the_sum_of_weights():
@@ -37,10 +47,16 @@ def test_on_two_linear_classes_fgsm_moves_the_gap_by_epsilon_times_the_sum_of_we
     gap = lambda x: (model(x)[:, 1] - model(x)[:, 0]).detach()  # noqa: E731
     a = fgsm(model, x, epsilon=3.0)
     sides = 1 - 2 * a.label.float()  # towards class 1 from class 0, and back
-    torch.testing.assert_close(gap(a.pixels) - gap(x), sides * 3 * float((w.abs() * LEVEL).sum()), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(a.pixels, x + sides.view(-1, 1, 1, 1) * 3 * LEVEL * w.sign(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        gap(a.pixels) - gap(x), sides * 3 * float((w.abs() * LEVEL).sum()), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        a.pixels, x + sides.view(-1, 1, 1, 1) * 3 * LEVEL * w.sign(), rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(a.linf, torch.full((4,), 3.0), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(a.norm, torch.full((4,), 3.0 * (3 * 36) ** 0.5), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        a.norm, torch.full((4,), 3.0 * (3 * 36) ** 0.5), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_on_two_linear_classes_it_succeeds_from_the_distance_in_the_maximum_norm_on():
@@ -51,7 +67,9 @@ def test_on_two_linear_classes_it_succeeds_from_the_distance_in_the_maximum_norm
         assert not bool(fgsm(model, x[n : n + 1], epsilon=0.97 * needed).success)
         assert bool(fgsm(model, x[n : n + 1], epsilon=1.03 * needed).success)
         assert bool(pgd(model, x[n : n + 1], epsilon=1.03 * needed, steps=6).success)
-        two = pgd(model, x[n : n + 1], epsilon=2.4 * needed, steps=8)  # a quarter of epsilon each, and it stops
+        two = pgd(
+            model, x[n : n + 1], epsilon=2.4 * needed, steps=8
+        )  # a quarter of epsilon each, and it stops
         assert float(two.linf) == pytest.approx(1.2 * needed, rel=1e-3)
 
 
@@ -60,17 +78,25 @@ def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane
     """In pixels: with W the weights in pixels, the distance to the plane of classes k and y is |gap| / |W_k - W_y|."""
     model, x = linear(classes), 0.2 * images(24, size=6)
     logits = model(x).detach()
-    weight = (model[1].weight.view(classes, 3, 6, 6) / torch.tensor(STD).view(3, 1, 1)).flatten(1).detach()
+    weight = (
+        (model[1].weight.view(classes, 3, 6, 6) / torch.tensor(STD).view(3, 1, 1))
+        .flatten(1)
+        .detach()
+    )
     label = logits.argmax(1)
     a = deepfool(model, x, overshoot=1e-4)
     for n, y in enumerate(label.tolist()):
         others = [k for k in range(classes) if k != y]
-        distances = [float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm()) for k in others]
+        distances = [
+            float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm()) for k in others
+        ]
         assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BEYOND), rel=1e-3)
         assert int(a.predicted[n]) == others[distances.index(min(distances))]
     assert a.success.all()
     if classes > 2:
-        assert (a.predicted != logits.topk(2).indices[:, 1]).any()  # the second most probable class is not always the nearest
+        assert (
+            a.predicted != logits.topk(2).indices[:, 1]
+        ).any()  # the second most probable class is not always the nearest
 
 
 def test_the_smallest_change_does_not_end_on_the_plane():
@@ -93,12 +119,16 @@ def test_the_slope_of_the_loss_equals_finite_differences():
             moved = x.clone()
             moved[:, c, row, column] += sign * 1e-6
             ends.append(loss(moved))
-        torch.testing.assert_close(slope[:, c, row, column], (ends[1] - ends[0]) / 2e-6, rtol=1e-4, atol=1e-8)
+        torch.testing.assert_close(
+            slope[:, c, row, column], (ends[1] - ends[0]) / 2e-6, rtol=1e-4, atol=1e-8
+        )
 
 
 def test_changed_images_are_valid_and_within_epsilon_and_say_what_the_network_says():
     model, x = small_zfnet(), 2 * images()  # much of it black or white
-    x = (to_pixels(x) - torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    x = (to_pixels(x) - torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)) / torch.tensor(STD).view(
+        3, 1, 1
+    )
     random = torch.Generator().manual_seed(3)
     for a in (
         fgsm(model, x, epsilon=2.5),
@@ -106,12 +136,17 @@ def test_changed_images_are_valid_and_within_epsilon_and_say_what_the_network_sa
         pgd(model, x, epsilon=2.5, target=3),
     ):
         assert float(a.linf.max()) <= 2.5 + 1e-3
-        levels = 255 * (a.pixels * torch.tensor(STD).view(3, 1, 1) + torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1))
+        levels = 255 * (
+            a.pixels * torch.tensor(STD).view(3, 1, 1)
+            + torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
+        )
         assert -1e-3 <= float(levels.min()) <= float(levels.max()) <= 255.001
         p = model(a.pixels).softmax(1)
         assert torch.equal(a.predicted, p.argmax(1))
         torch.testing.assert_close(a.probability, p.amax(1).detach())
-        assert torch.equal(a.success, a.predicted != a.label if a.target is None else a.predicted == 3)
+        assert torch.equal(
+            a.success, a.predicted != a.label if a.target is None else a.predicted == 3
+        )
 
 
 def test_iterations_fool_where_one_step_does_and_reach_goals_where_it_cannot():
@@ -119,7 +154,10 @@ def test_iterations_fool_where_one_step_does_and_reach_goals_where_it_cannot():
     one, many = fgsm(model, x, epsilon=4.0), pgd(model, x, epsilon=4.0, steps=12)
     assert int(many.success.sum()) >= int(one.success.sum())
     target = model(x).topk(3).indices[:, 2]
-    aimed, far = fgsm(model, x, epsilon=8.0, target=target), pgd(model, x, epsilon=8.0, steps=20, target=target)
+    aimed, far = (
+        fgsm(model, x, epsilon=8.0, target=target),
+        pgd(model, x, epsilon=8.0, steps=20, target=target),
+    )
     assert int(far.success.sum()) > int(aimed.success.sum())
     assert int(far.success.sum()) >= 8
     assert (deepfool(model, x).norm < 2.0 * many.norm)[many.success].all()
@@ -145,7 +183,9 @@ def test_an_image_that_is_fooled_is_left_as_it_is():
 def test_rubbish_has_its_class_with_confidence():
     model, x = small_zfnet(), 0.1 * images()
     state = torch.random.get_rng_state()
-    a = rubbish(model, x, [2, 3, 4, 3], steps=150, rate=0.1)  # of class 1 random weights hold no clear image
+    a = rubbish(
+        model, x, [2, 3, 4, 3], steps=150, rate=0.1
+    )  # of class 1 random weights hold no clear image
     assert a.success.all()
     before = model(x).softmax(1)[range(4), [2, 3, 4, 3]].detach()
     assert (a.probability > before + 0.3).all()

@@ -29,7 +29,9 @@ def test_on_a_linear_network_every_pixel_goes_to_the_end_that_its_weight_points_
     weight = model[1].weight.view(4, 3, 6, 6)
     expected = torch.where(weight > 0, high.expand_as(weight), low.expand_as(weight))
     torch.testing.assert_close(a.pixels, expected.detach())
-    torch.testing.assert_close(a.activation, (weight * expected).sum((1, 2, 3)).detach() + model[1].bias.detach())
+    torch.testing.assert_close(
+        a.activation, (weight * expected).sum((1, 2, 3)).detach() + model[1].bias.detach()
+    )
 
 
 def test_with_decay_a_linear_network_has_its_maximum_where_the_penalty_balances_it():
@@ -43,7 +45,14 @@ def test_with_decay_a_linear_network_has_its_maximum_where_the_penalty_balances_
 
 @pytest.mark.parametrize(
     ("layer", "at"),
-    [("conv2", "mean"), ("conv3", "max"), ("conv5", "centre"), ("conv4", (1, 2)), ("fc6", "mean"), (None, "mean")],
+    [
+        ("conv2", "mean"),
+        ("conv3", "max"),
+        ("conv5", "centre"),
+        ("conv4", (1, 2)),
+        ("fc6", "mean"),
+        (None, "mean"),
+    ],
 )
 def test_what_it_climbs_is_what_a_trace_says(layer, at):
     model, x = small_zfnet(), noise()
@@ -57,15 +66,27 @@ def test_what_it_climbs_is_what_a_trace_says(layer, at):
         if values.ndim > 1:
             middle = [n // 2 for n in values.shape[1:]]
             place = middle if at == "centre" else at
-            values = values.amax((1, 2)) if at == "max" else values[:, place[0], place[1]] if at != "mean" else None
+            values = (
+                values.amax((1, 2))
+                if at == "max"
+                else values[:, place[0], place[1]]
+                if at != "mean"
+                else None
+            )
         if values is not None:  # a mean is taken before the ReLU
-            torch.testing.assert_close(said if layer is None else said.relu(), values, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(
+                said if layer is None else said.relu(), values, rtol=1e-3, atol=1e-4
+            )
     if at == "mean" and layer == "conv2":
         a = ascend(model, x, target, layer=layer, rectified=True, steps=25)
-        assert ((a.activation > a.history[0]) == (a.history[0] > 0)).all()  # a silent channel has no slope
+        assert (
+            (a.activation > a.history[0]) == (a.history[0] > 0)
+        ).all()  # a silent channel has no slope
         assert torch.equal(a.pixels[a.history[0] == 0], x[a.history[0] == 0])
         assert (a.history[0] == 0).tolist() == [False, True]
-        torch.testing.assert_close(a.activation, zfnet.trace(model, a.pixels)[layer][torch.arange(2), target].mean((1, 2)))
+        torch.testing.assert_close(
+            a.activation, zfnet.trace(model, a.pixels)[layer][torch.arange(2), target].mean((1, 2))
+        )
 
 
 def test_a_unit_is_a_direction_and_a_mean_of_maps_is_linear_in_it():
@@ -74,7 +95,11 @@ def test_a_unit_is_a_direction_and_a_mean_of_maps_is_linear_in_it():
     ours, theirs = (ascend(model, x, target, layer="conv3", steps=6) for target in ([4, 9], unit))
     assert torch.equal(ours.pixels, theirs.pixels)
     mixed = ascend(
-        model, x[:1].expand(3, -1, -1, -1), torch.stack([unit[0], unit[1], 2 * unit[0] - unit[1]]), layer="conv3", steps=1
+        model,
+        x[:1].expand(3, -1, -1, -1),
+        torch.stack([unit[0], unit[1], 2 * unit[0] - unit[1]]),
+        layer="conv3",
+        steps=1,
     )
     torch.testing.assert_close(mixed.history[0, 2], 2 * mixed.history[0, 0] - mixed.history[0, 1])
 
@@ -82,20 +107,31 @@ def test_a_unit_is_a_direction_and_a_mean_of_maps_is_linear_in_it():
 def test_frequency_space_is_another_way_to_write_an_image():
     colours = torch.tensor([[0.6, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.8]])
     low, high = pixel_range(torch.zeros(1, 3, 1, 1))
-    x = low + (high - low) * (0.05 + 0.9 * torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(to_image(to_frequencies(x, colours), (12, 17), colours), x, atol=1e-4, rtol=1e-4)
+    x = low + (high - low) * (
+        0.05 + 0.9 * torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0))
+    )
+    torch.testing.assert_close(
+        to_image(to_frequencies(x, colours), (12, 17), colours), x, atol=1e-4, rtol=1e-4
+    )
     # a coefficient of 1 at f cycles a pixel is a wave of amplitude 2 / (f sqrt(pixels)), here of the first colour
     point = torch.zeros(1, 3, 16, 9, 2)
-    point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = 1.0, 1.0  # both halves of a real wave of two cycles in 16 rows
+    point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = (
+        1.0,
+        1.0,
+    )  # both halves of a real wave of two cycles in 16 rows
     shown = (to_image(point, (16, 16), torch.eye(3)) - low) / (high - low)
     wave = 2 / (2 / 16 * 16) * torch.cos(2 * math.pi * 2 * torch.arange(16) / 16)
-    torch.testing.assert_close(shown[0, 0], wave.sigmoid()[:, None].expand(16, 16), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        shown[0, 0], wave.sigmoid()[:, None].expand(16, 16), atol=1e-5, rtol=1e-4
+    )
     assert (shown[0, 1:] - 0.5).abs().max() < 1e-5
 
 
 def test_frequency_space_climbs_with_smoother_images_that_stay_valid():
     model, x = small_zfnet(), torch.zeros(2, 3, SIZE, SIZE)
-    plain, smooth = (ascend(model, x, [3, 7], layer="conv2", steps=40, frequency=f) for f in (False, True))
+    plain, smooth = (
+        ascend(model, x, [3, 7], layer="conv2", steps=40, frequency=f) for f in (False, True)
+    )
     low, high = pixel_range(x)
     for a in (plain, smooth):
         assert (a.activation > a.history[0]).all()
@@ -117,13 +153,18 @@ def test_variation_and_blur_smooth_and_blur_comes_every_fourth_step():
     model, x = small_zfnet(), noise(scale=1.0)
     options = {"layer": "conv2", "steps": 30}
     free = ascend(model, x, 3, **options)
-    for held in (ascend(model, x, 3, variation=1e3, **options), ascend(model, x, 3, blur=1.0, **options)):
+    for held in (
+        ascend(model, x, 3, variation=1e3, **options),
+        ascend(model, x, 3, blur=1.0, **options),
+    ):
         assert (total_variation(held.pixels) < 0.8 * total_variation(free.pixels)).all()
     still = linear()
     still[1].weight.data.zero_()  # no slope: nothing but blur moves the image
     x = clip(noise(1, 6, 1.0))
     assert torch.equal(ascend(still, x, 0, blur=0.7, steps=3).pixels, x)
-    torch.testing.assert_close(ascend(still, x, 0, blur=0.7, steps=8).pixels, blurred(blurred(x, 0.7), 0.7))
+    torch.testing.assert_close(
+        ascend(still, x, 0, blur=0.7, steps=8).pixels, blurred(blurred(x, 0.7), 0.7)
+    )
 
 
 def test_jitter_moves_the_image_under_the_network():
@@ -132,7 +173,9 @@ def test_jitter_moves_the_image_under_the_network():
     model.add_module("conv1", nn.Conv2d(3, 2, 3, padding=1))
     he(model)
     x = torch.zeros(1, 3, 15, 15)
-    fixed, jittered = (ascend(model, x, 1, layer="conv1", at=(7, 7), steps=60, jitter=j) for j in (0, 2))
+    fixed, jittered = (
+        ascend(model, x, 1, layer="conv1", at=(7, 7), steps=60, jitter=j) for j in (0, 2)
+    )
     drawn = [(a.pixels != 0).any(1)[0].nonzero() for a in (fixed, jittered)]
     assert (drawn[0].min(0).values.tolist(), drawn[0].max(0).values.tolist()) == ([6, 6], [8, 8])
     assert (drawn[1].min(0).values.tolist(), drawn[1].max(0).values.tolist()) == ([4, 4], [10, 10])
@@ -141,10 +184,20 @@ def test_jitter_moves_the_image_under_the_network():
 def test_an_image_comes_out_the_same_in_every_batch_and_from_its_generator():
     model, x = small_zfnet().double(), noise(3).double()
     state = torch.random.get_rng_state()
-    whole, single = (ascend(model, x, [1, 2, 3], steps=6, jitter=3, frequency=True, batch=b) for b in (3, 1))
+    whole, single = (
+        ascend(model, x, [1, 2, 3], steps=6, jitter=3, frequency=True, batch=b) for b in (3, 1)
+    )
     torch.testing.assert_close(whole.pixels, single.pixels)
     torch.testing.assert_close(whole.history, single.history)
-    other = ascend(model, x, [1, 2, 3], steps=6, jitter=3, frequency=True, generator=torch.Generator().manual_seed(5))
+    other = ascend(
+        model,
+        x,
+        [1, 2, 3],
+        steps=6,
+        jitter=3,
+        frequency=True,
+        generator=torch.Generator().manual_seed(5),
+    )
     assert not torch.allclose(other.pixels, whole.pixels)
     assert torch.equal(state, torch.random.get_rng_state())
 

@@ -37,8 +37,12 @@ def test_two_steps_by_hand(channel):
             low, high = pixel_range(moved)
             point = moved.clamp(low, high)
         torch.testing.assert_close(d.pixels[n : n + 1], point)
-        assert float(d.before[n]) == pytest.approx(float((up_to(model, "relu3", x[n : n + 1])[:, chosen] ** 2).detach().mean()))
-        assert float(d.after[n]) == pytest.approx(float((up_to(model, "relu3", point)[:, chosen] ** 2).detach().mean()))
+        assert float(d.before[n]) == pytest.approx(
+            float((up_to(model, "relu3", x[n : n + 1])[:, chosen] ** 2).detach().mean())
+        )
+        assert float(d.after[n]) == pytest.approx(
+            float((up_to(model, "relu3", point)[:, chosen] ** 2).detach().mean())
+        )
 
 
 def test_an_image_keeps_its_detail_through_the_octaves_and_is_amplified():
@@ -56,7 +60,9 @@ def test_more_octaves_draw_larger_things():
     """What was drawn at a smaller size is coarser: neighbours in the change are more alike."""
 
     def grain(octaves):
-        change = dream(small_zfnet(), images(2), "conv2", octaves=octaves, steps=6).pixels - images(2)
+        change = dream(small_zfnet(), images(2), "conv2", octaves=octaves, steps=6).pixels - images(
+            2
+        )
         return float((change[..., 1:] - change[..., :-1]).square().mean() / change.square().mean())
 
     assert grain(4) < grain(1)
@@ -97,7 +103,11 @@ def test_what_cannot_be_dreamt_of():
     with pytest.raises(ValueError, match="fc7 has no maps"):
         dream(small_zfnet(), images(1), "fc7")
     with pytest.raises(ValueError, match="RGB"):
-        dream(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 3)), torch.randn(1, 1, 8, 8), "conv1")
+        dream(
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 3)),
+            torch.randn(1, 1, 8, 8),
+            "conv1",
+        )
     with pytest.raises(ValueError, match="float32 or float64"):
         dream(small_zfnet().bfloat16(), images(1).bfloat16(), "conv1")
     silent = small_zfnet()

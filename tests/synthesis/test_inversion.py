@@ -18,18 +18,27 @@ def images(n=2, size=SIZE, seed=1, scale=1.0):
 def test_the_loss_is_the_papers_by_hand():
     model, x, start = small_zfnet(), images(), images(seed=2)
     code = zfnet.trace(model, x)["conv4"]
-    i = invert(model, code, start, layer="conv4", alpha=4, bound=0.3, beta=3, variation=0.2, steps=1)
+    i = invert(
+        model, code, start, layer="conv4", alpha=4, bound=0.3, beta=3, variation=0.2, steps=1
+    )
     found = zfnet.trace(model, start)["conv4"]
     for n in range(2):
-        expected = float((found[n] - code[n]).norm() ** 2 / code[n].norm() ** 2) + 0.3 * float((start[n] ** 4).mean())
-        rows, columns = start[n, :, 1:, :-1] - start[n, :, :-1, :-1], start[n, :, :-1, 1:] - start[n, :, :-1, :-1]
+        expected = float((found[n] - code[n]).norm() ** 2 / code[n].norm() ** 2) + 0.3 * float(
+            (start[n] ** 4).mean()
+        )
+        rows, columns = (
+            start[n, :, 1:, :-1] - start[n, :, :-1, :-1],
+            start[n, :, :-1, 1:] - start[n, :, :-1, :-1],
+        )
         expected += 0.2 * float(torch.hypot(rows, columns).pow(3).mean())
         assert float(i.history[0, n]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_code_of_the_image_itself_has_no_error_and_stays():
     model, x = small_zfnet(), images()
-    code = feature_extractor(model, x, ("fc7",))(x)["fc7"].detach()  # to the last bit: Adam makes whole steps of any difference
+    code = feature_extractor(model, x, ("fc7",))(x)[
+        "fc7"
+    ].detach()  # to the last bit: Adam makes whole steps of any difference
     i = invert(model, code, x, layer="fc7", bound=0, variation=0, steps=3)
     assert float(i.error.max()) == 0
     assert torch.equal(i.pixels, x)
@@ -60,7 +69,9 @@ def test_the_error_falls_and_is_that_of_the_code(layer):
     code = zfnet.trace(model, x)[layer]
     i = invert(model, code, start, layer=layer, bound=0, variation=0, steps=40)
     assert (i.error < 0.6 * i.history[0]).all()
-    left = (zfnet.trace(model, i.pixels)[layer] - code).flatten(1).norm(dim=1) / code.flatten(1).norm(dim=1)
+    left = (zfnet.trace(model, i.pixels)[layer] - code).flatten(1).norm(dim=1) / code.flatten(
+        1
+    ).norm(dim=1)
     torch.testing.assert_close(i.error, left**2, rtol=1e-3, atol=1e-6)
 
 
@@ -68,9 +79,14 @@ def test_the_bound_holds_pixels_and_the_variation_smooths():
     model, x = small_zfnet(), images()
     code, start = zfnet.trace(model, x)["conv2"], images(seed=2, scale=2.0)
     options = {"layer": "conv2", "steps": 60, "rate": 0.3}
-    free, bound, smooth = (invert(model, code, start, bound=b, variation=v, **options) for b, v in ((0, 0), (10, 0), (0, 10)))
+    free, bound, smooth = (
+        invert(model, code, start, bound=b, variation=v, **options)
+        for b, v in ((0, 0), (10, 0), (0, 10))
+    )
     assert float(bound.pixels.abs().max()) < 0.6 * float(free.pixels.abs().max())
-    change = [float((i.pixels[..., 1:] - i.pixels[..., :-1]).square().mean()) for i in (free, smooth)]
+    change = [
+        float((i.pixels[..., 1:] - i.pixels[..., :-1]).square().mean()) for i in (free, smooth)
+    ]
     assert change[1] < 0.3 * change[0]
 
 
@@ -82,7 +98,9 @@ def test_an_image_comes_out_the_same_in_every_batch():
     torch.testing.assert_close(whole.history, single.history)
 
 
-@pytest.mark.parametrize(("build", "size", "layer"), [(resnet18, 40, "layer2.1"), (lambda: he(zfnet.mnist()), 28, "fc3")])
+@pytest.mark.parametrize(
+    ("build", "size", "layer"), [(resnet18, 40, "layer2.1"), (lambda: he(zfnet.mnist()), 28, "fc3")]
+)
 def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
     model = build().train()
     x = images(1, size)

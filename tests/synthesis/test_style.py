@@ -15,7 +15,9 @@ from zfnet.synthesis.style import gram, style_transfer
 
 
 def images(n, *size, seed=1):
-    return clip(torch.randn(n, 3, *(size or (SIZE, SIZE)), generator=torch.Generator().manual_seed(seed)))
+    return clip(
+        torch.randn(n, 3, *(size or (SIZE, SIZE)), generator=torch.Generator().manual_seed(seed))
+    )
 
 
 def test_gram_matrices_by_hand():
@@ -23,17 +25,33 @@ def test_gram_matrices_by_hand():
     for n in range(2):
         for i in range(3):
             for j in range(3):
-                assert float(gram(maps)[n, i, j]) == pytest.approx(float((maps[n, i] * maps[n, j]).sum()) / 20, abs=1e-5)
-    turned = maps.flatten(2)[..., torch.randperm(20, generator=torch.Generator().manual_seed(1))].view(2, 3, 4, 5)
+                assert float(gram(maps)[n, i, j]) == pytest.approx(
+                    float((maps[n, i] * maps[n, j]).sum()) / 20, abs=1e-5
+                )
+    turned = maps.flatten(2)[
+        ..., torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    ].view(2, 3, 4, 5)
     torch.testing.assert_close(gram(turned), gram(maps))  # where a feature is does not count
 
 
 def test_the_loss_is_that_of_a_slow_version():
     model, content, style = small_zfnet(), images(2), images(1, 48, 80, seed=2)
-    s = style_transfer(model, content, style, weight=3, variation=0.5, steps=2, content_layer="conv3", start=images(2, seed=3))
+    s = style_transfer(
+        model,
+        content,
+        style,
+        weight=3,
+        variation=0.5,
+        steps=2,
+        content_layer="conv3",
+        start=images(2, seed=3),
+    )
     x, p = (zfnet.trace(model, each) for each in (images(2, seed=3), content))
     a, signal = {}, style
-    for name, module in model.named_children():  # a picture of another size does not fit the dense layers
+    for (
+        name,
+        module,
+    ) in model.named_children():  # a picture of another size does not fit the dense layers
         if name == "flatten":
             break
         signal = module(signal).detach()
@@ -47,7 +65,9 @@ def test_the_loss_is_that_of_a_slow_version():
             expected += 3 / 5 * float(((ours - theirs) ** 2).sum() / (theirs**2).sum())
         image = x.x[n]
         for c in range(3):
-            steps = torch.hypot(image[c, 1:, :-1] - image[c, :-1, :-1], image[c, :-1, 1:] - image[c, :-1, :-1])
+            steps = torch.hypot(
+                image[c, 1:, :-1] - image[c, :-1, :-1], image[c, :-1, 1:] - image[c, :-1, :-1]
+            )
             expected += 0.5 * float(steps.mean()) / 3
         assert float(s.history[0, n]) == pytest.approx(expected, rel=1e-4)
     end = zfnet.trace(model, s.pixels)
@@ -73,7 +93,9 @@ def test_an_image_comes_out_the_same_in_every_batch():
     model, content, style = small_zfnet().double(), images(3).double(), images(3, seed=2).double()
     state = torch.random.get_rng_state()
     whole, single = (style_transfer(model, content, style, steps=5, batch=b) for b in (3, 1))
-    torch.testing.assert_close(whole.pixels, single.pixels, rtol=1e-6, atol=1e-6)  # in float32 rounding tips Adam over
+    torch.testing.assert_close(
+        whole.pixels, single.pixels, rtol=1e-6, atol=1e-6
+    )  # in float32 rounding tips Adam over
     assert whole.history.shape == single.history.shape == (5, 3)
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -89,7 +111,12 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layers)
     model = build().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     s = style_transfer(
-        model, images(1, size, size), images(1, size, size, seed=2), content_layer=layers[-1], style_layers=layers, steps=12
+        model,
+        images(1, size, size),
+        images(1, size, size, seed=2),
+        content_layer=layers[-1],
+        style_layers=layers,
+        steps=12,
     )
     assert float(s.history[-1]) < 0.9 * float(s.history[0])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -114,7 +141,9 @@ def test_bad_arguments_are_named():
     silent = small_zfnet()
     silent.conv3.bias.data.fill_(-1e3)
     silent.conv4.bias.data.fill_(-1.0)
-    with pytest.raises(ValueError, match="what conv4 says to the content is zero throughout in image 0"):
+    with pytest.raises(
+        ValueError, match="what conv4 says to the content is zero throughout in image 0"
+    ):
         style_transfer(silent, x, x)
     with pytest.raises(ValueError, match="what conv3 says to the style is zero throughout"):
         style_transfer(silent, x, x, content_layer="conv2", style_layers=("conv2", "conv3"))
@@ -133,19 +162,29 @@ def test_the_range_of_pixels_and_total_variation():
     ramp = 3.0 * torch.arange(5)[:, None] + 4.0 * torch.arange(6)
     x = torch.stack([ramp.expand(3, 5, 6), torch.zeros(3, 5, 6)])
     torch.testing.assert_close(total_variation(x), torch.tensor([5.0, 0.0]), atol=2e-4, rtol=1e-4)
-    torch.testing.assert_close(total_variation(x, 2.0), torch.tensor([25.0, 0.0]), atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        total_variation(x, 2.0), torch.tensor([25.0, 0.0]), atol=2e-4, rtol=1e-4
+    )
 
 
 def test_a_descent_finds_the_bottom_of_a_bowl_and_each_row_its_own():
     goal = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    point, history = descend(lambda p, step: (p - goal).square().sum(1), torch.zeros(3, 4), steps=300, rate=0.1)
+    point, history = descend(
+        lambda p, step: (p - goal).square().sum(1), torch.zeros(3, 4), steps=300, rate=0.1
+    )
     torch.testing.assert_close(point, goal, atol=1e-2, rtol=0)
     assert history.shape == (300, 3)
     torch.testing.assert_close(history[0], goal.square().sum(1))
-    one, _ = descend(lambda p, step: (p - goal[1:2]).square().sum(1), torch.zeros(1, 4), steps=300, rate=0.1)
+    one, _ = descend(
+        lambda p, step: (p - goal[1:2]).square().sum(1), torch.zeros(1, 4), steps=300, rate=0.1
+    )
     assert torch.equal(one, point[1:2])
     held, _ = descend(
-        lambda p, step: (p - 9).square().sum(1), torch.zeros(1, 1), steps=99, rate=0.5, after=lambda p, step: p.clamp_max(2)
+        lambda p, step: (p - 9).square().sum(1),
+        torch.zeros(1, 1),
+        steps=99,
+        rate=0.5,
+        after=lambda p, step: p.clamp_max(2),
     )
     assert float(held) == 2
     # down a plane Adam's steps have the length of the rate, which falls linearly: 5/5, 4/5, 3/5, 2/5 and 1/5 of it
@@ -165,17 +204,35 @@ def test_features_are_those_of_a_trace_and_gradients_pass():
         torch.testing.assert_close(value.detach(), t[layer], rtol=1e-4, atol=1e-5)
     assert float(torch.autograd.grad(found["fc7"].sum(), x)[0].abs().max()) > 0
     before = feature_extractor(model, x.detach(), ("conv2",), rectified=False)(x)["conv2"]
-    torch.testing.assert_close(nn.functional.relu(before).detach(), t["conv2"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        nn.functional.relu(before).detach(), t["conv2"], rtol=1e-4, atol=1e-5
+    )
     assert float(before.detach().min()) < 0
 
 
 def test_a_texture_without_content_is_the_same_descent_without_that_term():
     model, noise, style = small_zfnet(), images(2, seed=7), images(1, 48, 80, seed=2)
-    t = style_transfer(model, None, style, start=noise, style_layers=("conv1", "conv3"), variation=0.0, weight=5, steps=30)
+    t = style_transfer(
+        model,
+        None,
+        style,
+        start=noise,
+        style_layers=("conv1", "conv3"),
+        variation=0.0,
+        weight=5,
+        steps=30,
+    )
     assert t.content is None
     maps = zfnet.trace(model, noise)
     goal = feature_extractor(model, noise, ("conv1", "conv3"))(style)
-    expected = sum(((gram(maps[n]) - gram(goal[n])) ** 2).sum((1, 2)) / (gram(goal[n]) ** 2).sum() for n in goal) * 5 / 2
+    expected = (
+        sum(
+            ((gram(maps[n]) - gram(goal[n])) ** 2).sum((1, 2)) / (gram(goal[n]) ** 2).sum()
+            for n in goal
+        )
+        * 5
+        / 2
+    )
     torch.testing.assert_close(t.history[0], expected)
     assert set(t.style) == {"conv1", "conv3"}
     assert (t.history[-1] < 0.3 * t.history[0]).all()

@@ -15,8 +15,18 @@ def test_every_config_loads_and_survives_a_round_trip(path):
 
 def test_imagenet_is_the_papers_recipe():
     config = load_config(ROOT / "configs" / "imagenet.yaml")
-    assert (config.optim.lr, config.optim.momentum, config.optim.batch, config.optim.clip_rms) == (0.01, 0.9, 128, 0.1)
-    assert (config.model.norm, config.model.fc, config.model.dropout, config.model.input) == ("lrn", 4096, 0.5, "paper")
+    assert (config.optim.lr, config.optim.momentum, config.optim.batch, config.optim.clip_rms) == (
+        0.01,
+        0.9,
+        128,
+        0.1,
+    )
+    assert (config.model.norm, config.model.fc, config.model.dropout, config.model.input) == (
+        "lrn",
+        4096,
+        0.5,
+        "paper",
+    )
     assert (config.augment.crops, config.optim.schedule) == ("paper", "plateau")
     assert sum(stage.epochs for stage in config.stages) == 70
     assert config.snapshots == (1, 2, 5, 10, 20, 30, 40, 64)
@@ -25,8 +35,14 @@ def test_imagenet_is_the_papers_recipe():
 def test_overrides_are_typed(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("optim: {weight_decay: 5e-5}\n")
-    config = load_config(path, ["optim.lr=1e-3", "model.maps=[8, 8, 8]", "data.per_class=3", "stages=[{epochs: 2}]"])
-    assert (config.optim.weight_decay, config.optim.lr, config.model.maps) == (5e-5, 1e-3, (8, 8, 8))
+    config = load_config(
+        path, ["optim.lr=1e-3", "model.maps=[8, 8, 8]", "data.per_class=3", "stages=[{epochs: 2}]"]
+    )
+    assert (config.optim.weight_decay, config.optim.lr, config.model.maps) == (
+        5e-5,
+        1e-3,
+        (8, 8, 8),
+    )
     assert config.stages[0].epochs == 2
 
 

@@ -117,7 +117,9 @@ def test_a_killed_run_continues_to_the_same_file(images, tmp_path):
     path = tmp_path / "labels.safetensors"
     resolution = np.array([32 if name.endswith("4.png") else 64 for name in images.names])
     with pytest.raises(KeyboardInterrupt):
-        write_labels(path, images, resolution, replace(COLOR, probabilities=dies), minimum=64, batch=8)
+        write_labels(
+            path, images, resolution, replace(COLOR, probabilities=dies), minimum=64, batch=8
+        )
     assert not path.exists()
     asked = 0
 
@@ -126,7 +128,9 @@ def test_a_killed_run_continues_to_the_same_file(images, tmp_path):
         asked += len(pixels)
         return by_color(pixels)
 
-    write_labels(path, images, resolution, replace(COLOR, probabilities=counts), minimum=64, batch=8)
+    write_labels(
+        path, images, resolution, replace(COLOR, probabilities=counts), minimum=64, batch=8
+    )
     assert asked == 12 * 4 - 16
     assert path.read_bytes() == whole.read_bytes()
     assert [file.name for file in tmp_path.iterdir()].count(".labels.safetensors.key") == 0
@@ -156,7 +160,9 @@ def test_a_crop_depends_on_the_seed_and_the_name_alone():
 
 
 def test_a_mirrored_box_mirrors_the_crop():
-    raw = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    raw = torch.randint(
+        0, 256, (1, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     plain, mirrored = (crop(raw, torch.tensor([[0.0, 0.0, w, 1.0]]), 8) for w in (1.0, -1.0))
     torch.testing.assert_close(plain, raw.permute(0, 3, 1, 2).float())
     torch.testing.assert_close(mirrored, plain.flip(3))
@@ -188,7 +194,10 @@ def test_loss_is_cross_entropy_and_kl_up_to_a_constant():
     temperature, weight = 2.0, 0.7
     pair = targets(y, teacher, 5, weight=weight, smoothing=0.1)
     (found,) = torch.autograd.grad(distillation_loss(logits, pair, temperature), logits)
-    kl = F.kl_div(F.log_softmax(logits / temperature, 1), teacher, reduction="batchmean") * temperature**2
+    kl = (
+        F.kl_div(F.log_softmax(logits / temperature, 1), teacher, reduction="batchmean")
+        * temperature**2
+    )
     reference = weight * kl + (1 - weight) * F.cross_entropy(logits, y, label_smoothing=0.1)
     (expected,) = torch.autograd.grad(reference, logits)
     torch.testing.assert_close(found, expected)
@@ -200,7 +209,9 @@ def test_mixup_keeps_the_larger_share_and_the_sum():
     mixed, (true, teacher) = mixup(x, pair, 0.4, (0, 1))
     assert ((true + teacher).diagonal() >= 0.5).all()
     torch.testing.assert_close((true + teacher).sum(1), torch.ones(6))
-    torch.testing.assert_close(mixed[:, 0, 0, 0], (true + teacher) @ torch.arange(6.0))  # images mix as targets do
+    torch.testing.assert_close(
+        mixed[:, 0, 0, 0], (true + teacher) @ torch.arange(6.0)
+    )  # images mix as targets do
     assert not torch.equal(mixed, x)
 
 
@@ -217,7 +228,9 @@ def test_unusable_label_files_are_errors_that_name_them(images, tmp_path):
     with pytest.raises(DataError, match=r"labels\.safetensors: damaged"):
         load_labels(path)
     save(mnist(), path)
-    with pytest.raises(DataError, match=r"labels\.safetensors: not written by `zfnet distill-labels`"):
+    with pytest.raises(
+        DataError, match=r"labels\.safetensors: not written by `zfnet distill-labels`"
+    ):
         load_labels(path)
 
 
@@ -226,7 +239,9 @@ def test_images_without_labels_are_refused(images, tmp_path):
     write(path, images.subset([0, 1, 2]))
     with pytest.raises(DataError, match="12 of 15 training images have no labels, such as a/3.png"):
         Replay(path, of_1000_classes(images))
-    with pytest.raises(DataError, match="the teacher knows 1000 classes, the training images have 3"):
+    with pytest.raises(
+        DataError, match="the teacher knows 1000 classes, the training images have 3"
+    ):
         Replay(path, images)
 
 
@@ -309,7 +324,9 @@ def test_a_missing_teacher_names_the_extra(tree, tmp_path, monkeypatch, capsys):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert main(["distill-labels", "--data", str(tree), "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert (
+        main(["distill-labels", "--data", str(tree), "--out", str(tmp_path / "x.safetensors")]) == 2
+    )
     assert ".[distill]" in capsys.readouterr().err
 
 

@@ -22,7 +22,14 @@ from zfnet.training.plan import plan_run
 from zfnet.training.setup import TrainingError, synchronised
 
 CONFIG = {
-    "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64, "dropout": 0.0, "input": "paper"},
+    "model": {
+        "norm": "lrn",
+        "maps": [4, 6, 6, 6, 6],
+        "fc": 12,
+        "size": 64,
+        "dropout": 0.0,
+        "input": "paper",
+    },
     "optim": {"batch": 8, "lr": 0.05, "clip_rms": 0.1, "ema": 0.9},
     "augment": {"crops": "resized", "colour": 0.2, "aspect": 1.2},
     "stages": [
@@ -61,11 +68,20 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
         "tests.training.worker",
     ]
     paths = [str(config), str(tree)]
-    subprocess.run([*launch, "work", *paths, str(tmp_path / "two")], env=environment(), cwd=ROOT, check=True, timeout=240)
+    subprocess.run(
+        [*launch, "work", *paths, str(tmp_path / "two")],
+        env=environment(),
+        cwd=ROOT,
+        check=True,
+        timeout=240,
+    )
     worker.work(config, tree, tmp_path / "one", SINGLE_PROCESS, torch.device("cpu"))
     for one, two in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-        assert (two["train_top1_error"], two["val_top1_error"]) == (one["train_top1_error"], one["val_top1_error"])
+        assert (two["train_top1_error"], two["val_top1_error"]) == (
+            one["train_top1_error"],
+            one["val_top1_error"],
+        )
     assert log(tmp_path / "one")[-1]["loss"] != log(tmp_path / "one")[0]["loss"]
     one, two = (read_tensors(tmp_path / run / "model.safetensors")[0] for run in ("one", "two"))
     for name in one:
@@ -87,7 +103,11 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
             assert torch.equal(found[layer].position, top.position), name
             assert torch.equal(found[layer].value, top.value), name
     scores = zfnet.evaluate(model, images, batch=5, views=10)
-    assert read_tensors(tmp_path / "two" / "top.safetensors")[1]["scores"] == [scores.top1, scores.top5, scores.n]
+    assert read_tensors(tmp_path / "two" / "top.safetensors")[1]["scores"] == [
+        scores.top1,
+        scores.top5,
+        scores.n,
+    ]
     assert sorted(p.name for p in (tmp_path / "two").glob("search*")) == ["search"]
 
 
@@ -98,23 +118,45 @@ def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tests.training.worker", "die", str(config), str(tree), str(tmp_path / "run")]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    command = [
+        sys.executable,
+        "-m",
+        "tests.training.worker",
+        "die",
+        str(config),
+        str(tree),
+        str(tmp_path / "run"),
+    ]
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+    }
     processes = [
         subprocess.Popen(
-            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment(RANK=str(r), LOCAL_RANK=str(r), **shared)
+            command,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(RANK=str(r), LOCAL_RANK=str(r), **shared),
         )
         for r in range(2)
     ]
     assert processes[1].wait(timeout=120) == -signal.SIGKILL
-    _, said = processes[0].communicate(timeout=120)  # without the timeout of `join` it waits for 30 minutes
+    _, said = processes[0].communicate(
+        timeout=120
+    )  # without the timeout of `join` it waits for 30 minutes
     assert processes[0].returncode == 2
     assert "process 0 of 2 lost another one" in said
     _, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 1
     (tmp_path / "run" / "log.jsonl").touch()
     resumed = train(
-        parse(CONFIG), lambda split, side: zfnet.load_folder(tree / split, side=side, size=64), tmp_path / "run", resume=True
+        parse(CONFIG),
+        lambda split, side: zfnet.load_folder(tree / split, side=side, size=64),
+        tmp_path / "run",
+        resume=True,
     )
     assert resumed.info["epochs"] == 4
 
@@ -124,7 +166,10 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch):
     for name, value in (("RANK", 1), ("WORLD_SIZE", 2), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))
     with (
-        pytest.raises(ParallelError, match="2 processes want a GPU each, and this machine has 1: use --nproc_per_node 1"),
+        pytest.raises(
+            ParallelError,
+            match="2 processes want a GPU each, and this machine has 1: use --nproc_per_node 1",
+        ),
         join("cuda"),
     ):
         pass
@@ -142,25 +187,45 @@ def test_a_port_that_is_taken_is_told(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        given = ("RANK", 0), ("WORLD_SIZE", 2), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", taken.getsockname()[1])
+        given = (
+            ("RANK", 0),
+            ("WORLD_SIZE", 2),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", taken.getsockname()[1]),
+        )
         for name, value in given:
             monkeypatch.setenv(name, str(value))
-        with pytest.raises(ParallelError, match="process 0 of 2 cannot reach the others"), join("cpu"):
+        with (
+            pytest.raises(ParallelError, match="process 0 of 2 cannot reach the others"),
+            join("cpu"),
+        ):
             pass
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(ParallelError, match="device 'cuda:3' cannot be used: .*this machine has 0 GPUs"), join("cuda:3"):
+    with (
+        pytest.raises(
+            ParallelError, match="device 'cuda:3' cannot be used: .*this machine has 0 GPUs"
+        ),
+        join("cuda:3"),
+    ):
         pass
 
 
-def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(tmp_path, monkeypatch):
+def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
     config = parse(CONFIG | {"model": {"norm": "batch", "maps": [4] * 5, "fc": 8, "size": 64}})
     for _ in range(2):  # the second time it is not taken for a run that was begun
         with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
-            train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", distributed=DistributedContext(0, 2))
+            train(
+                config,
+                lambda split, side: pytest.fail("loaded"),
+                tmp_path / "run",
+                distributed=DistributedContext(0, 2),
+            )
     assert not (tmp_path / "run").exists()
     with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
         plan_run(config, torch.device("cpu"), DistributedContext(0, 2))
@@ -181,4 +246,9 @@ def test_a_batch_that_cannot_be_shared_is_an_error(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
     config = parse(CONFIG | {"optim": {"batch": 9}})
     with pytest.raises(TrainingError, match="a batch of 9 cannot be shared evenly by 2 processes"):
-        train(config, lambda split, side: pytest.fail("loaded"), tmp_path / "run", distributed=DistributedContext(0, 2))
+        train(
+            config,
+            lambda split, side: pytest.fail("loaded"),
+            tmp_path / "run",
+            distributed=DistributedContext(0, 2),
+        )

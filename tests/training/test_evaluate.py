@@ -38,17 +38,32 @@ def test_ten_crops_and_folder_names(scenes_net, scenes_val):
     ten = evaluate(scenes_net, scenes_val, views=10, limit=100)
     assert (ten.views, ten.n) == (10, 100)
     assert ten.top1 < 40  # corners cut some objects
-    renamed = zfnet.load_scenes(100, seed=1, size=112, side=128).aligned(scenes_net.wnids[::-1], scenes_net.classes[::-1])
-    assert evaluate(scenes_net, renamed).top1 == evaluate(scenes_net, zfnet.load_scenes(100, seed=1, size=112, side=128)).top1
+    renamed = zfnet.load_scenes(100, seed=1, size=112, side=128).aligned(
+        scenes_net.wnids[::-1], scenes_net.classes[::-1]
+    )
+    assert (
+        evaluate(scenes_net, renamed).top1
+        == evaluate(scenes_net, zfnet.load_scenes(100, seed=1, size=112, side=128)).top1
+    )
 
 
 def test_ten_crops_equal_a_slow_loop(scenes_net, scenes_val):
     wrong = 0
     for i in np.linspace(0, len(scenes_val) - 1, 60).astype(int).tolist():
         square = standardize(scenes_val.raw([i]).permute(0, 3, 1, 2))
-        crops = torch.cat([square[..., t : t + 112, l : l + 112] for t, l in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))])
-        wrong += int(scenes_net(torch.cat([crops, crops.flip(3)])).softmax(1).mean(0).argmax() != scenes_val.labels[i])
-    assert evaluate(scenes_net, scenes_val, views=10, limit=60).top1 == pytest.approx(100 * wrong / 60)
+        crops = torch.cat(
+            [
+                square[..., t : t + 112, l : l + 112]
+                for t, l in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))
+            ]
+        )
+        wrong += int(
+            scenes_net(torch.cat([crops, crops.flip(3)])).softmax(1).mean(0).argmax()
+            != scenes_val.labels[i]
+        )
+    assert evaluate(scenes_net, scenes_val, views=10, limit=60).top1 == pytest.approx(
+        100 * wrong / 60
+    )
 
 
 def test_an_evaluation_of_other_views_is_refused(scenes_net, scenes_val):
@@ -75,7 +90,9 @@ def colored(wnids):
     pixels = np.full((9, 64, 64, 3), 40, np.uint8)
     for i in range(9):
         pixels[i, ..., i % 3] = 200
-    return Images(pixels, np.arange(9) % 3, wnids, wnids, [str(i) for i in range(9)], "colored", size=56)
+    return Images(
+        pixels, np.arange(9) % 3, wnids, wnids, [str(i) for i in range(9)], "colored", size=56
+    )
 
 
 def test_any_network_with_logits_is_evaluated():
@@ -103,11 +120,17 @@ def test_a_network_of_torchvision_is_evaluated_as_a_loop_does(scenes_val):
     model = load_network("torchvision:squeezenet1_1", "random")
     wnids = list(imagenet_wnids()[: len(scenes_val.wnids)])
     images = scenes_val.aligned(scenes_val.wnids, scenes_val.classes).subset(range(20))
-    images = Images(images.pixels, images.labels, wnids, wnids, images.names, "renamed", 112, images.rows)
+    images = Images(
+        images.pixels, images.labels, wnids, wnids, images.names, "renamed", 112, images.rows
+    )
     with torch.inference_mode():
-        x = torch.nn.functional.interpolate(images.batch(range(20)), (224, 224), mode="bilinear", antialias=True)
+        x = torch.nn.functional.interpolate(
+            images.batch(range(20)), (224, 224), mode="bilinear", antialias=True
+        )
         top5 = model(x).topk(5).indices
-    wrong = sum(int(label) not in row for label, row in zip(images.labels, top5.tolist(), strict=True))
+    wrong = sum(
+        int(label) not in row for label, row in zip(images.labels, top5.tolist(), strict=True)
+    )
     assert evaluate(model, images).top5 == pytest.approx(5 * wrong)
 
 

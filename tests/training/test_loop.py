@@ -57,7 +57,17 @@ def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
     path.write_text(json.dumps(config))  # JSON is YAML
 
     def command(out, *more):
-        return ["train", str(path), "--data", str(tree), "--out", str(out), "--device", "cpu", *more]
+        return [
+            "train",
+            str(path),
+            "--data",
+            str(tree),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            *more,
+        ]
 
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     assert main(command(tmp_path / "whole")) == 0
@@ -66,19 +76,26 @@ def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
         program = [sys.executable, "-m", "zfnet.cli", *command(tmp_path / "killed", *resume)]
         process = subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL)
         log = tmp_path / "killed" / "log.jsonl"
-        while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < lines_before_kill):
+        while process.poll() is None and (
+            not log.exists() or len(log.read_text().splitlines()) < lines_before_kill
+        ):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
     assert main(command(tmp_path / "killed", "--resume")) == 0
 
-    for name in ("model.safetensors", "snapshots/epoch-002.safetensors", "snapshots/epoch-020.safetensors"):
+    for name in (
+        "model.safetensors",
+        "snapshots/epoch-002.safetensors",
+        "snapshots/epoch-020.safetensors",
+    ):
         whole, _ = read_tensors(tmp_path / "whole" / name)
         killed, _ = read_tensors(tmp_path / "killed" / name)
         assert whole.keys() == killed.keys()
         assert all(torch.equal(whole[key], killed[key]) for key in whole), name
     logs = [
-        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("whole", "killed")
+        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()]
+        for run in ("whole", "killed")
     ]
     for a, b in zip(*logs, strict=True):
         assert a | {"images_per_second": 0} == b | {"images_per_second": 0}
@@ -94,7 +111,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
         return x * float("nan") if calls["n"] > 7 else x  # three steps an epoch: in the third
 
     monkeypatch.setattr("zfnet.training.loop.augment", poisoned)
-    with pytest.raises(DivergedError, match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors"):
+    with pytest.raises(
+        DivergedError,
+        match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors",
+    ):
         train(config, loader(tree), tmp_path / "run")
     tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 2
@@ -107,27 +127,42 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
 @posix
 def test_two_runs_do_not_share_a_folder(tree, tmp_path):
     (tmp_path / "run").mkdir()
-    with file_lock(tmp_path / "run" / "lock"), pytest.raises(TrainingError, match="another process trains in .*run"):
+    with (
+        file_lock(tmp_path / "run" / "lock"),
+        pytest.raises(TrainingError, match="another process trains in .*run"),
+    ):
         train(parse(SMALL), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "state.safetensors").exists()
 
 
 def test_images_that_change_before_a_later_stage_stop_the_run(tree, tmp_path):
-    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73}]})
+    config = parse(
+        SMALL
+        | {"stages": [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73}]}
+    )
 
     def changing(split, side):
         if side == 73 and (tree / split / "n03000000").exists():
             (tree / split / "n03000000").rename(tree / split / "a")
         return loader(tree)(split, side)
 
-    with pytest.raises(TrainingError, match=r"not those that the run began with; the last good state is .*state\.safetensors"):
+    with pytest.raises(
+        TrainingError,
+        match=r"not those that the run began with; the last good state is .*state\.safetensors",
+    ):
         train(config, changing, tmp_path / "run")
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_stage_too_small_for_the_network_stops_before_training(tree, tmp_path):
-    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}, {"epochs": 1, "size": 16, "side": 73}]})
-    with pytest.raises(TrainingError, match=r"stages\[1\]: images of 16 pixels are too small for the network's layers"):
+    config = parse(
+        SMALL
+        | {"stages": [{"epochs": 1, "size": 64, "side": 73}, {"epochs": 1, "size": 16, "side": 73}]}
+    )
+    with pytest.raises(
+        TrainingError,
+        match=r"stages\[1\]: images of 16 pixels are too small for the network's layers",
+    ):
         train(config, loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
@@ -136,7 +171,9 @@ def test_a_network_is_no_state_of_a_run(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     train(config, loader(tree), tmp_path / "run")
     shutil.copy(tmp_path / "run" / "model.safetensors", tmp_path / "run" / "state.safetensors")
-    with pytest.raises(TrainingError, match=r"state\.safetensors: a network, not the state of a run"):
+    with pytest.raises(
+        TrainingError, match=r"state\.safetensors: a network, not the state of a run"
+    ):
         train(config, loader(tree), tmp_path / "run", resume=True)
 
 
@@ -167,7 +204,9 @@ def test_a_run_that_one_machine_of_two_holds_is_neither_overwritten_nor_resumed(
 
 
 def test_a_run_is_resumed_on_its_own_images_wherever_they_lie_and_on_no_others(tree, tmp_path):
-    config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}], "data": {"path": str(tree)}})
+    config = parse(
+        SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}], "data": {"path": str(tree)}}
+    )
     train(config, loader(tree), tmp_path / "run")
     moved = replace(config, data=replace(config.data, path="elsewhere"))
     assert train(moved, loader(tree), tmp_path / "run", resume=True).info["epochs"] == 2
@@ -184,15 +223,23 @@ def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     first = train(config, loader(tree), tmp_path / "first")
     still = parse(
-        SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}], "optim": SMALL["optim"] | {"lr": 0.0, "clip_rms": 0.0}}
+        SMALL
+        | {
+            "stages": [{"epochs": 1, "size": 64, "side": 73}],
+            "optim": SMALL["optim"] | {"lr": 0.0, "clip_rms": 0.0},
+        }
     )
-    second = train(still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors")
+    second = train(
+        still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors"
+    )
     assert torch.equal(first.conv3.weight, second.conv3.weight)
     assert second.info["init"]["log"] == first.info["log"]
     assert first.info["init"] is None
 
 
-def test_a_run_killed_in_its_first_epoch_keeps_the_weights_that_it_began_with(tree, tmp_path, monkeypatch):
+def test_a_run_killed_in_its_first_epoch_keeps_the_weights_that_it_began_with(
+    tree, tmp_path, monkeypatch
+):
     one = {"stages": [{"epochs": 1, "size": 64, "side": 73}]}
     first = train(parse(SMALL | one), loader(tree), tmp_path / "first")
     still = parse(SMALL | one | {"optim": SMALL["optim"] | {"lr": 0.0, "clip_rms": 0.0}})
@@ -202,7 +249,9 @@ def test_a_run_killed_in_its_first_epoch_keeps_the_weights_that_it_began_with(tr
 
     monkeypatch.setattr("zfnet.training.loop.augment", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors")
+        train(
+            still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors"
+        )
     monkeypatch.undo()
     with pytest.raises(TrainingError, match="--resume"):
         train(still, loader(tree), tmp_path / "second")
@@ -240,7 +289,11 @@ def test_training_leaves_the_global_random_state(tree, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    train(parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]}), loader(tree), tmp_path / "run")
+    train(
+        parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]}),
+        loader(tree),
+        tmp_path / "run",
+    )
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -258,7 +311,13 @@ def test_the_papers_recipe_runs_with_its_mean_image(tree, tmp_path):
 
 
 def test_plateau_divides_the_rate_by_ten(tree, tmp_path):
-    config = parse(SMALL | {"optim": SMALL["optim"] | {"lr": 1e-12}, "stages": [{"epochs": 4, "size": 64, "side": 73}]})
+    config = parse(
+        SMALL
+        | {
+            "optim": SMALL["optim"] | {"lr": 1e-12},
+            "stages": [{"epochs": 4, "size": 64, "side": 73}],
+        }
+    )
     log = train(config, loader(tree), tmp_path / "run").info["log"]
     assert [line["lr"] for line in log] == pytest.approx([1e-12, 1e-12, 1e-13, 1e-14])
 
@@ -276,10 +335,14 @@ def test_auto_precision_is_bfloat16_only_where_it_is_fast(tree, tmp_path, monkey
 
 def test_auto_precision_is_settled_before_each_run_and_no_other_is_touched(monkeypatch):
     config, cpu, cuda = parse({}), torch.device("cpu"), torch.device("cuda")
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # as in older releases of PyTorch
+    monkeypatch.delattr(
+        torch.cpu, "get_capabilities", raising=False
+    )  # as in older releases of PyTorch
     assert resolve_precision(config, cpu).precision == "float32"
     for supported, chosen in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found)
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found
+        )
         assert resolve_precision(config, cuda).precision == chosen
     asked = parse({"precision": "bfloat16"})
     assert resolve_precision(asked, cpu) is asked
@@ -305,7 +368,9 @@ def test_a_tied_layer_6_sees_the_mean_of_each_map():
     assert torch.equal(places, places[..., :1].expand_as(places))
     torch.testing.assert_close(places.detach().sum(2), summed)
     pooled = zfnet.trace(network, x)["pool5"].mean((2, 3))
-    torch.testing.assert_close(dense(network.flatten(zfnet.trace(network, x)["pool5"])), pooled @ summed.T + dense.bias)
+    torch.testing.assert_close(
+        dense(network.flatten(zfnet.trace(network, x)["pool5"])), pooled @ summed.T + dense.bias
+    )
 
 
 def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
@@ -321,8 +386,14 @@ def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
     first = run("first", {"tied": True})
     assert torch.equal(places(first), places(first)[..., :1].expand_as(places(first)))
     start = tmp_path / "first" / "model.safetensors"
-    then = run("then", {"tied": True, "frozen": 5, "size": 96}, {"tied": True, "frozen": 2}, init=start)
-    same = [torch.equal(a.weight, b.weight) for a, b in zip(first, then, strict=True) if isinstance(a, torch.nn.Conv2d)]
+    then = run(
+        "then", {"tied": True, "frozen": 5, "size": 96}, {"tied": True, "frozen": 2}, init=start
+    )
+    same = [
+        torch.equal(a.weight, b.weight)
+        for a, b in zip(first, then, strict=True)
+        if isinstance(a, torch.nn.Conv2d)
+    ]
     assert same == [True, True, False, False, False]
     assert not torch.equal(first.fc6.weight, then.fc6.weight)
     assert torch.equal(places(then), places(then)[..., :1].expand_as(places(then)))
@@ -342,19 +413,27 @@ def test_layers_are_frozen_without_momentum_too(tree, tmp_path):
 
 def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
     """A last epoch without gradients: what moves then is momentum alone."""
-    small = SMALL | {"optim": {"batch": 8, "lr": 0.05, "weight_decay": 0.0, "clip_rms": 0.0}, "snapshots": [1, 2, 3]}
+    small = SMALL | {
+        "optim": {"batch": 8, "lr": 0.05, "weight_decay": 0.0, "clip_rms": 0.0},
+        "snapshots": [1, 2, 3],
+    }
     stages = [{"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen": 2}, {})]
 
     real, calls = F.cross_entropy, {"n": 0}
 
     def loss(logits, y, **options):
         calls["n"] += 1
-        return real(logits, y, **options) if calls["n"] <= 6 else 0 * logits.sum()  # three steps an epoch
+        return (
+            real(logits, y, **options) if calls["n"] <= 6 else 0 * logits.sum()
+        )  # three steps an epoch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zfnet.training.loop.F.cross_entropy", loss)
         train(parse(small | {"stages": stages}), loader(tree), tmp_path / "run")
-    one, two, three = (read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0] for i in (1, 2, 3))
+    one, two, three = (
+        read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0]
+        for i in (1, 2, 3)
+    )
     for name in ("conv1.weight", "conv2.weight"):
         assert torch.equal(one[name], two[name])
         assert torch.equal(two[name], three[name])
@@ -364,22 +443,37 @@ def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
 DEVICES = [
     "cpu",
     pytest.param(
-        "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+        ],
     ),
 ]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(tree, tmp_path, device, precision):
+def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(
+    tree, tmp_path, device, precision
+):
     """Killed in the middle of a frozen and tied stage, it ends as the whole run does; on a GPU up to rounding."""
     stages = [
         {"epochs": 4, "size": 48, "side": 64},
         {"epochs": 4, "size": 48, "side": 64, "tied": True, "frozen": 2},
         {"epochs": 2, "size": 64, "side": 73, "tied": True, "frozen": 5},
     ]
-    optim = {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "ema": 0.9, "clip_rms": 0.0, "label_smoothing": 0.1}
-    config = parse(SMALL | {"stages": stages, "snapshots": [1, 6, 10], "optim": optim, "precision": precision})
+    optim = {
+        "batch": 8,
+        "lr": 0.05,
+        "schedule": "one_cycle",
+        "ema": 0.9,
+        "clip_rms": 0.0,
+        "label_smoothing": 0.1,
+    }
+    config = parse(
+        SMALL | {"stages": stages, "snapshots": [1, 6, 10], "optim": optim, "precision": precision}
+    )
     whole = train(config, loader(tree), tmp_path / "whole", device=device)
 
     def stop(status):
@@ -392,7 +486,9 @@ def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(tree, 
     losses = [[line["loss"] for line in run.info["log"]] for run in (whole, resumed)]
     assert losses[0][-1] < losses[0][0]
     assert losses[0] == (losses[1] if device == "cpu" else pytest.approx(losses[1], rel=0.05))
-    assert {p.name for p in (tmp_path / "run" / "snapshots").iterdir()} == {f"epoch-{i:03d}.safetensors" for i in (1, 6, 10)}
+    assert {p.name for p in (tmp_path / "run" / "snapshots").iterdir()} == {
+        f"epoch-{i:03d}.safetensors" for i in (1, 6, 10)
+    }
     exact = {"rtol": 0, "atol": 0} if device == "cpu" else {"rtol": 0.1, "atol": 0.05}
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, **exact)
@@ -472,7 +568,9 @@ def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     limit, least = resource.getrlimit(resource.RLIMIT_FSIZE), 2000
 
-    def full(model, *arguments, **options):  # after the second epoch's steps, before its state is written
+    def full(
+        model, *arguments, **options
+    ):  # after the second epoch's steps, before its state is written
         if full.calls:
             resource.setrlimit(resource.RLIMIT_FSIZE, (least, limit[1]))
         full.calls += 1
@@ -482,7 +580,8 @@ def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
     monkeypatch.setattr("zfnet.training.loop.evaluate", full)
     try:
         with pytest.raises(
-            CheckpointError, match=r"state\.safetensors: cannot be written .*the one that was there is unchanged"
+            CheckpointError,
+            match=r"state\.safetensors: cannot be written .*the one that was there is unchanged",
         ):
             train(config, loader(tree), tmp_path / "run")
     finally:
@@ -495,16 +594,25 @@ def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
         train(config, loader(tree), tmp_path / "run", resume=True),
         train(config, loader(tree), tmp_path / "whole"),
     )
-    assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True)
+    )
 
 
 def test_a_state_of_another_architecture_names_the_first_layer_that_differs(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     train(config, loader(tree), tmp_path / "run")
     wide = parse(
-        SMALL | {"model": SMALL["model"] | {"maps": [4, 6, 8, 6, 6]}, "stages": [{"epochs": 1, "size": 64, "side": 73}]}
+        SMALL
+        | {
+            "model": SMALL["model"] | {"maps": [4, 6, 8, 6, 6]},
+            "stages": [{"epochs": 1, "size": 64, "side": 73}],
+        }
     )
-    with pytest.raises(CheckpointError, match=r"conv3\.weight is \(6, 6, 3, 3\) in the checkpoint, \(8, 6, 3, 3\)"):
+    with pytest.raises(
+        CheckpointError, match=r"conv3\.weight is \(6, 6, 3, 3\) in the checkpoint, \(8, 6, 3, 3\)"
+    ):
         train(wide, loader(tree), tmp_path / "other", init=tmp_path / "run" / "model.safetensors")
 
 
@@ -515,12 +623,24 @@ def test_torch_compile_trains_alike(tree, tmp_path, monkeypatch, device, norm):
     """Over two sizes, of which one needs the adaptive pooling, and with layers frozen on the way."""
     losses, compiled = [], []
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(function) or real(function, **options))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda function, **options: compiled.append(function) or real(function, **options),
+    )
     for flag in (False, True):
-        model = SMALL["model"] | {"dropout": 0.0, "norm": norm}  # a compiled dropout draws other masks
-        stages = [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73, "frozen": 1}]
+        model = SMALL["model"] | {
+            "dropout": 0.0,
+            "norm": norm,
+        }  # a compiled dropout draws other masks
+        stages = [
+            {"epochs": 1, "size": 48, "side": 64},
+            {"epochs": 1, "size": 64, "side": 73, "frozen": 1},
+        ]
         more = {"model": model, "stages": stages, "compile": flag, "precision": "float32"}
-        log = train(parse(SMALL | more), loader(tree), tmp_path / str(flag), device=device).info["log"]
+        log = train(parse(SMALL | more), loader(tree), tmp_path / str(flag), device=device).info[
+            "log"
+        ]
         losses.append([line["loss"] for line in log])
         assert bool(compiled) == flag
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

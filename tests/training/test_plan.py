@@ -40,8 +40,12 @@ def test_a_plan_counts_what_is_there(tree, monkeypatch):
     assert "decoding: 500.0 ms an image" in text
     assert "30 epochs at 64 pixels: 100 images/s in 1 processes on cpu in float32, 0.00 h" in text
     assert "the resume state is 0.00 GiB" in text
-    large = parse(SMALL | {"data": {"path": str(tree)}, "stages": [{"epochs": 3000, "size": 64, "side": 73}]})
-    assert plan_run(large, torch.device("cpu"))[-1].startswith(f"about {(3000 * 24 / 100 + 33 * 0.5) / 3600:.1f} h")
+    large = parse(
+        SMALL | {"data": {"path": str(tree)}, "stages": [{"epochs": 3000, "size": 64, "side": 73}]}
+    )
+    assert plan_run(large, torch.device("cpu"))[-1].startswith(
+        f"about {(3000 * 24 / 100 + 33 * 0.5) / 3600:.1f} h"
+    )
 
 
 def test_the_command_measures_and_writes_nothing(tree, tmp_path, capsys, monkeypatch):
@@ -50,7 +54,9 @@ def test_the_command_measures_and_writes_nothing(tree, tmp_path, capsys, monkeyp
     before = set(cache_dir().iterdir())
     monkeypatch.chdir(tmp_path)
     assert main(["train", str(path), "--data", str(tree), "--dry-run", "--device", "cpu"]) == 0
-    speeds = [float(s.replace(",", "")) for s in re.findall(r"([\d,]+) images/s", capsys.readouterr().out)]
+    speeds = [
+        float(s.replace(",", "")) for s in re.findall(r"([\d,]+) images/s", capsys.readouterr().out)
+    ]
     assert len(speeds) == 2
     assert all(speed > 0 for speed in speeds)
     assert set(cache_dir().iterdir()) == before
@@ -94,7 +100,9 @@ def test_images_and_steps_that_each_fit_on_a_gpu_may_not_fit_together(monkeypatc
         assert said.startswith(f"steps take {gib}.0 GiB; 57.0 GiB of images stay on the GPU")
         assert ("too much together for its 80.0 GiB: take a smaller batch" in said) == much
     peak["bytes"] = 30 * plan.GIB  # streamed images leave the steps their room
-    assert plan._where(stage, 2 * images, torch.device("cuda")).endswith("are streamed, for the GPU has no room for them")
+    assert plan._where(stage, 2 * images, torch.device("cuda")).endswith(
+        "are streamed, for the GPU has no room for them"
+    )
 
 
 def test_steps_too_large_for_a_gpu_are_an_error(tree, monkeypatch):

@@ -28,9 +28,18 @@ def work(config: Path, tree: Path, out: Path, distributed, device) -> None:
     scores = evaluate(model, images, batch=5, views=10, distributed=distributed)
     groups = [i // 2 for i in range(len(images))]
     tables = {
-        "top": top_activations(model, images, ("conv1", "conv5"), 9, batch=4, distributed=distributed),
+        "top": top_activations(
+            model, images, ("conv1", "conv5"), 9, batch=4, distributed=distributed
+        ),
         "grouped": top_activations(
-            model, images, ("conv5",), 3, batch=5, groups=groups, distributed=distributed, state=out / "search"
+            model,
+            images,
+            ("conv5",),
+            3,
+            batch=5,
+            groups=groups,
+            distributed=distributed,
+            state=out / "search",
         ),
     }
     if distributed.is_main:

@@ -22,13 +22,22 @@ def grey(pixels: Tensor) -> Tensor:
     Raises ValueError for images of another shape, or outside [0, 1].
     """
     check_pixels(pixels)
-    return (pixels * torch.tensor(LUMA, device=pixels.device, dtype=pixels.dtype).view(3, 1, 1)).sum(1)
+    return (
+        pixels * torch.tensor(LUMA, device=pixels.device, dtype=pixels.dtype).view(3, 1, 1)
+    ).sum(1)
 
 
 def check_pixels(pixels: Tensor) -> None:
-    fits = pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.is_floating_point() and 0 not in pixels.shape
+    fits = (
+        pixels.ndim == 4
+        and pixels.shape[1] == 3
+        and pixels.is_floating_point()
+        and 0 not in pixels.shape
+    )
     if not (fits and pixels.min() >= 0 and pixels.max() <= 1):  # what is not a number is neither
-        raise ValueError(f"expected RGB images (N, 3, H, W) of floats in [0, 1], got {pixels.dtype} {tuple(pixels.shape)}")
+        raise ValueError(
+            f"expected RGB images (N, 3, H, W) of floats in [0, 1], got {pixels.dtype} {tuple(pixels.shape)}"
+        )
 
 
 def brightness(pixels: Tensor) -> Tensor:
@@ -53,8 +62,12 @@ def sharpness(pixels: Tensor) -> Tensor:
     """
     size, luma = contrast(pixels), grey(pixels)[:, None]
     if min(pixels.shape[2:]) < 3:
-        raise ValueError(f"images of {pixels.shape[2]} x {pixels.shape[3]} pixels have no Laplacian; at least 3 x 3")
-    edges = F.conv2d(luma, torch.tensor(LAPLACIAN).to(luma)[None, None]).flatten(1).std(1, correction=0)
+        raise ValueError(
+            f"images of {pixels.shape[2]} x {pixels.shape[3]} pixels have no Laplacian; at least 3 x 3"
+        )
+    edges = (
+        F.conv2d(luma, torch.tensor(LAPLACIAN).to(luma)[None, None]).flatten(1).std(1, correction=0)
+    )
     return torch.where(size > 1e-6, edges / size.clamp_min(1e-6), 0)
 
 
@@ -102,10 +115,20 @@ def binned(values: np.ndarray, right: np.ndarray, bins: int = 5) -> Binned:
     Raises ValueError for values that do not fit or are not finite, or that are all equal.
     """
     values, right = np.asarray(values, dtype=np.float64), np.asarray(right, dtype=bool)
-    if values.shape != right.shape or values.ndim != 1 or not np.isfinite(values).all() or not len(values) or bins < 2:
+    if (
+        values.shape != right.shape
+        or values.ndim != 1
+        or not np.isfinite(values).all()
+        or not len(values)
+        or bins < 2
+    ):
         found = f"{values.shape}, and {bins} bins"
-        raise ValueError(f"one finite value is needed for each of {right.shape} images, and two bins or more; got {found}")
-    inner = np.unique(np.sort(values)[np.arange(1, bins) * len(values) // bins])  # each one an image's value
+        raise ValueError(
+            f"one finite value is needed for each of {right.shape} images, and two bins or more; got {found}"
+        )
+    inner = np.unique(
+        np.sort(values)[np.arange(1, bins) * len(values) // bins]
+    )  # each one an image's value
     if inner.max() > values.min():
         inner = inner[inner > values.min()]
     else:  # nearly all are the least value: one bin for these, one for the others
@@ -120,5 +143,8 @@ def binned(values: np.ndarray, right: np.ndarray, bins: int = 5) -> Binned:
     interval = np.array([wilson(int(h), int(n)) for h, n in zip(hits, count, strict=True)])
     (l1, u1), (lb, ub) = interval[0], interval[-1]
     d = share[-1] - share[0]
-    low, high = d - np.hypot(share[-1] - lb, u1 - share[0]), d + np.hypot(ub - share[-1], share[0] - l1)
+    low, high = (
+        d - np.hypot(share[-1] - lb, u1 - share[0]),
+        d + np.hypot(ub - share[-1], share[0] - l1),
+    )
     return Binned(edges, count, share, interval, [float(d), float(low), float(high)])

@@ -36,7 +36,9 @@ def part_boxes(points: Tensor, size: int, height: int, width: int) -> Tensor:
     """
     limit = torch.tensor([height, width], device=points.device)
     if size < 1 or (points < 0).any() or (points >= limit).any():
-        raise ValueError(f"size must be at least 1 and points in a {height} x {width} image, got {size} and {points.tolist()}")
+        raise ValueError(
+            f"size must be at least 1 and points in a {height} x {width} image, got {size} and {points.tolist()}"
+        )
     first = points - size // 2
     return torch.cat([first.clamp_min(0), (first + size).minimum(limit)], -1)
 
@@ -47,12 +49,16 @@ def mask_parts(x: Tensor, points: Tensor, size: int, fill: float = 0.0) -> Tenso
     Raises ValueError as `part_boxes`, and where there is not one point for each image.
     """
     if points.shape != (len(x), 2):
-        raise ValueError(f"expected one point (row, column) for each of {len(x)} images, got {tuple(points.shape)}")
+        raise ValueError(
+            f"expected one point (row, column) for each of {len(x)} images, got {tuple(points.shape)}"
+        )
     boxes = part_boxes(points.to(x.device), size, *x.shape[-2:])
     return cover(x, boxes, torch.full_like(x, fill))  # pyright: ignore[reportArgumentType]
 
 
-def random_points(boxes: Tensor, avoid: Tensor, size: int, count: int, generator: torch.Generator) -> Tensor:
+def random_points(
+    boxes: Tensor, avoid: Tensor, size: int, count: int, generator: torch.Generator
+) -> Tensor:
     """Draw `count` middles of random parts for each of N images of 224 pixels: (count, N, 2) int64, as (row, column).
 
     Uniform over the ellipse inscribed in the image's box (N, 4), where a square of `size` lies wholly in the image and
@@ -66,10 +72,14 @@ def random_points(boxes: Tensor, avoid: Tensor, size: int, count: int, generator
     for n, (box, points) in enumerate(zip(boxes, avoid, strict=True)):
         centre, half = (box[:2] + box[2:] - 1) / 2, (box[2:] - box[:2]) / 2
         inside = (((places - centre) / half) ** 2).sum(1) <= 1
-        covers = ((points >= squares[:, None, :2]) & (points < squares[:, None, 2:])).all(2).any(1)  # (H W,)
+        covers = (
+            ((points >= squares[:, None, :2]) & (points < squares[:, None, 2:])).all(2).any(1)
+        )  # (H W,)
         allowed = places[inside & whole & ~covers]
         if not len(allowed):
-            raise ValueError(f"image {n}: no square of {size} pixels in the box {box.tolist()} avoids {points.tolist()}")
+            raise ValueError(
+                f"image {n}: no square of {size} pixels in the box {box.tolist()} avoids {points.tolist()}"
+            )
         drawn.append(allowed[torch.randint(len(allowed), (count,), generator=generator)])
     return torch.stack(drawn, 1)
 
@@ -114,7 +124,9 @@ def correspondence(
     check_input(model, x)
     layers = layer_names(layers)
     if len(x) < 2:
-        raise ValueError(f"a correspondence is between images: at least two are needed, got {len(x)}")
+        raise ValueError(
+            f"a correspondence is between images: at least two are needed, got {len(x)}"
+        )
     if points.ndim != 3 or points.shape[1:] != (len(x), 2) or not len(points):
         raise ValueError(f"points must be (P, {len(x)}, 2), got {tuple(points.shape)}")
     if batch < 1:
@@ -132,4 +144,6 @@ def correspondence(
             rows[layer].append(hamming(changes(before[layer], after[layer])))
     difference = {layer: torch.stack(found) for layer, found in rows.items()}
     pairs = len(x) * (len(x) - 1)
-    return Correspondence(difference, {layer: found.sum((1, 2)) / pairs for layer, found in difference.items()})
+    return Correspondence(
+        difference, {layer: found.sum((1, 2)) / pairs for layer, found in difference.items()}
+    )

@@ -23,9 +23,13 @@ def tiles(x: Tensor, grid: int) -> Tensor:
     """
     n, channels, height, width = x.shape
     if grid < 1 or height % grid or width % grid:
-        raise ValueError(f"a grid of {grid} x {grid} tiles does not divide an image of {height} x {width} pixels")
+        raise ValueError(
+            f"a grid of {grid} x {grid} tiles does not divide an image of {height} x {width} pixels"
+        )
     cut = x.reshape(n, channels, grid, height // grid, grid, width // grid)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(n, grid * grid, channels, height // grid, width // grid)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(
+        n, grid * grid, channels, height // grid, width // grid
+    )
 
 
 def assemble(pieces: Tensor) -> Tensor:
@@ -44,11 +48,17 @@ def shuffle_parts(x: Tensor, grid: int, generator: torch.Generator) -> Tensor:
     image itself. Raises ValueError as `tiles`.
     """
     pieces = tiles(x, grid)
-    order = torch.rand(pieces.shape[:2], generator=generator, device=generator.device).argsort(1).to(x.device)
+    order = (
+        torch.rand(pieces.shape[:2], generator=generator, device=generator.device)
+        .argsort(1)
+        .to(x.device)
+    )
     return assemble(pieces[torch.arange(len(x), device=x.device)[:, None], order])
 
 
-def cover_parts(x: Tensor, grid: int, share: float, generator: torch.Generator, fill: float = 0.0) -> Tensor:
+def cover_parts(
+    x: Tensor, grid: int, share: float, generator: torch.Generator, fill: float = 0.0
+) -> Tensor:
     """Cover a random `share` of the grid x grid tiles of each image (N, C, H, W) with `fill` (0 is mean grey): like x.
 
     The number of tiles is rounded, and the same in every image; places are its own. Parts stay where they are, and some are
@@ -58,7 +68,12 @@ def cover_parts(x: Tensor, grid: int, share: float, generator: torch.Generator, 
     if not 0 <= share <= 1:
         raise ValueError(f"the covered share of the tiles must be from 0 to 1, got {share}")
     pieces = tiles(x, grid)
-    rank = torch.rand(pieces.shape[:2], generator=generator, device=generator.device).argsort(1).argsort(1).to(x.device)
+    rank = (
+        torch.rand(pieces.shape[:2], generator=generator, device=generator.device)
+        .argsort(1)
+        .argsort(1)
+        .to(x.device)
+    )
     gone = rank < round(share * grid * grid)
     return assemble(torch.where(gone[:, :, None, None, None], fill, pieces))
 
@@ -84,16 +99,22 @@ def texture_alone(x: Tensor, mask: Tensor, side: int, generator: torch.Generator
     n, channels, height, width = x.shape
     if side < 1 or height % side or width % side:
         raise ValueError(f"squares of {side} pixels do not pave an image of {height} x {width}")
-    covered = F.avg_pool2d(mask[:, None].double(), side, 1)[:, 0]  # of the square with its corner there
+    covered = F.avg_pool2d(mask[:, None].double(), side, 1)[
+        :, 0
+    ]  # of the square with its corner there
     places, columns = covered.flatten(1), covered.shape[-1]
     allowed = places >= places.amax(1, keepdim=True).clamp_max(1) - 1e-9
     count = (height // side) * (width // side)
     weights = allowed.to(generator.device).double()
-    drawn = torch.multinomial(weights, count, replacement=True, generator=generator).to(x.device)  # (N, count)
+    drawn = torch.multinomial(weights, count, replacement=True, generator=generator).to(
+        x.device
+    )  # (N, count)
     reach = torch.arange(side, device=x.device)
     row = (drawn // columns)[:, :, None] + reach  # (N, count, side)
     column = (drawn % columns)[:, :, None] + reach
-    picked = x[torch.arange(n, device=x.device)[:, None, None, None], :, row[..., None], column[:, :, None]]  # (N, M, s, s, C)
+    picked = x[
+        torch.arange(n, device=x.device)[:, None, None, None], :, row[..., None], column[:, :, None]
+    ]  # (N, M, s, s, C)
     down, across = height // side, width // side
     laid = picked.reshape(n, down, across, side, side, channels).permute(0, 5, 1, 3, 2, 4)
     return laid.reshape(n, channels, height, width)
@@ -108,10 +129,16 @@ def keep(x: Tensor, mask: Tensor, fill: float = 0.0) -> Tensor:
 def check_mask(mask: Tensor, x: Tensor | None = None) -> None:
     """Raise ValueError where a mask is not (N, H, W) bool, does not fit the images, or leaves an image without an object."""
     wanted = "(N, H, W)" if x is None else str((len(x), *x.shape[2:]))
-    if mask.dtype != torch.bool or mask.ndim != 3 or (x is not None and mask.shape != (len(x), *x.shape[2:])):
+    if (
+        mask.dtype != torch.bool
+        or mask.ndim != 3
+        or (x is not None and mask.shape != (len(x), *x.shape[2:]))
+    ):
         raise ValueError(f"the mask must be bool {wanted}, got {mask.dtype} {tuple(mask.shape)}")
     if not mask.flatten(1).any(1).all():
-        raise ValueError(f"the mask is empty in image {int((~mask.flatten(1).any(1)).nonzero()[0])}")
+        raise ValueError(
+            f"the mask is empty in image {int((~mask.flatten(1).any(1)).nonzero()[0])}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +167,9 @@ def confidence(model: nn.Module, x: Tensor, target: Target, *, batch: int = 50) 
     with evaluating(model), torch.no_grad():
         logits = torch.cat([forward(model, part)[1] for part in x.split(batch)])
     chosen = resolve_target(target, logits)[:, None]
-    return Confidence(logits.softmax(1).gather(1, chosen)[:, 0], logits.gather(1, chosen)[:, 0], logits)
+    return Confidence(
+        logits.softmax(1).gather(1, chosen)[:, 0], logits.gather(1, chosen)[:, 0], logits
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +188,9 @@ class Decisions:
         return [for_texture / either, *wilson(for_texture, either)] if either else []
 
 
-def decisions(logits: Tensor, shape: Tensor, texture: Tensor, among: Sequence[int] | Tensor | None = None) -> Decisions:
+def decisions(
+    logits: Tensor, shape: Tensor, texture: Tensor, among: Sequence[int] | Tensor | None = None
+) -> Decisions:
     r"""Whether images whose outline is of one class and whose texture of another go to the first or to the second.
 
     The decision is $\arg\max_k z_k$ of logits (N, K), over all classes or those `among` which the experiment asks; `shape` and

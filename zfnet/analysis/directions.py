@@ -17,9 +17,13 @@ from zfnet.data import no_progress
 def random_directions(units: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw orthonormal directions, uniform over rotations: (count, units). Raises ValueError for more than there are units."""
     if not 1 <= count <= units:
-        raise ValueError(f"between 1 and {units} directions of {units} units can be orthogonal, got {count}")
+        raise ValueError(
+            f"between 1 and {units} directions of {units} units can be orthogonal, got {count}"
+        )
     q, r = torch.linalg.qr(torch.randn(units, count, generator=generator, dtype=torch.float64))
-    return (q * r.diagonal().sign()).T.float()  # without the signs, QR would not be uniform (Mezzadri 2007)
+    return (
+        q * r.diagonal().sign()
+    ).T.float()  # without the signs, QR would not be uniform (Mezzadri 2007)
 
 
 def sample_vectors(
@@ -40,8 +44,12 @@ def sample_vectors(
     for found in stream(model, dataset, (layer,), batch=batch, progress=progress):
         vectors = positions_by_units(found[layer]).cpu()  # (B, H W, C)
         places = vectors.shape[1]
-        drawn = torch.randint(places, (len(vectors), per_image if places > 1 else 1), generator=generator)
-        rows.append(vectors.gather(1, drawn[..., None].expand(-1, -1, vectors.shape[2])).flatten(0, 1))
+        drawn = torch.randint(
+            places, (len(vectors), per_image if places > 1 else 1), generator=generator
+        )
+        rows.append(
+            vectors.gather(1, drawn[..., None].expand(-1, -1, vectors.shape[2])).flatten(0, 1)
+        )
     return torch.cat(rows)
 
 
@@ -60,5 +68,8 @@ def similarity(codes: Tensor, index: Tensor) -> Tensor:
     if k < 2:
         raise ValueError("images are alike in pairs: at least two a set")
     units = F.normalize(codes, dim=1)
-    total, own = units[index].sum(1), units.square().sum(1)[index].sum(1)  # (U, D), whose square sums all pairs, and (U,)
+    total, own = (
+        units[index].sum(1),
+        units.square().sum(1)[index].sum(1),
+    )  # (U, D), whose square sums all pairs, and (U,)
     return (total.square().sum(1) - own) / (k * (k - 1))

@@ -38,7 +38,9 @@ def pca(features: Tensor, components: int = 2) -> PCA:
     """
     x = features.flatten(1)
     if not 1 <= components <= min(len(x) - 1, x.shape[1]):
-        raise ValueError(f"{components} components need as many features and one image more, got {tuple(x.shape)}")
+        raise ValueError(
+            f"{components} components need as many features and one image more, got {tuple(x.shape)}"
+        )
     if not x.isfinite().all():
         raise ValueError("features hold values that are not finite")
     mean = x.mean(0)
@@ -115,7 +117,9 @@ def tsne(codes: Tensor, *, seed: int, perplexity: float = 30.0, components: int 
     unit = F.normalize(codes, dim=1)
     reduced = pca(unit, min(components, len(codes) - 1, codes.shape[1])).codes
     perplexity = min(perplexity, (len(codes) - 1) / 3)
-    return manifold.TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced.cpu().numpy())
+    return manifold.TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        reduced.cpu().numpy()
+    )
 
 
 def grid(points: np.ndarray, columns: int) -> np.ndarray:
@@ -143,7 +147,9 @@ def grid(points: np.ndarray, columns: int) -> np.ndarray:
     rows = -(-len(points) // columns)
     low, high = points.min(0), points.max(0)
     places = (points - low) / np.maximum(high - low, 1e-12) * (columns - 1, rows - 1)
-    cells = np.stack([np.tile(np.arange(columns), rows), np.repeat(np.arange(rows)[::-1], columns)], 1)  # (cells, 2)
+    cells = np.stack(
+        [np.tile(np.arange(columns), rows), np.repeat(np.arange(rows)[::-1], columns)], 1
+    )  # (cells, 2)
     cost = ((places[:, None] - cells) ** 2).sum(2)
     return optimize.linear_sum_assignment(cost)[1]
 
@@ -175,7 +181,11 @@ def silhouette(features: Tensor, labels: Tensor) -> Tensor:
     """
     x, _ = _classes(features, labels)
     metrics = import_extra("sklearn.metrics")
-    return torch.from_numpy(metrics.silhouette_samples(x.cpu().numpy(), labels.cpu().numpy())).float().to(features.device)
+    return (
+        torch.from_numpy(metrics.silhouette_samples(x.cpu().numpy(), labels.cpu().numpy()))
+        .float()
+        .to(features.device)
+    )
 
 
 def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
@@ -204,14 +214,18 @@ def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
     centroids = members.T @ x / count[:, None]  # (K, D)
     distance = torch.cdist(x, centroids, compute_mode="donot_use_mm_for_euclid_dist")
     n = count[own.int().argmax(1)]
-    without = distance[own] * n / (n - 1)  # x less the mean of the others is n / (n - 1) times x less the mean of all
+    without = (
+        distance[own] * n / (n - 1)
+    )  # x less the mean of the others is n / (n - 1) times x less the mean of all
     return without < distance.masked_fill(own, torch.inf).amin(1)
 
 
 def _classes(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return flattened features (N, D) and one-hot classes (N, K), both float64."""
     if labels.shape != features.shape[:1]:
-        raise ValueError(f"expected one label for each of {len(features)} images, got {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected one label for each of {len(features)} images, got {tuple(labels.shape)}"
+        )
     found, places = labels.unique(return_inverse=True)
     if len(found) < 2:
         raise ValueError("the quality of clusters needs two classes or more")

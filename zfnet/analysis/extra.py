@@ -26,4 +26,6 @@ def import_extra(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"sklearn": "scikit-learn"}.get(root := module.split(".")[0], root)
-        raise ImportError(f"{package} is missing; install it with: pip install 'zfnet-deconvnet[analysis]'") from error
+        raise ImportError(
+            f"{package} is missing; install it with: pip install 'zfnet-deconvnet[analysis]'"
+        ) from error

@@ -42,25 +42,35 @@ def replacement_curve(
     old, new = expand_fill(old, like, "old"), expand_fill(new, like, "new")
     check_input(model, old)
     if map.shape != (len(old), 1, *old.shape[2:]) or not map.isfinite().all():
-        raise ValueError(f"map must be finite and ({len(old)}, 1, H, W) like the images, got {tuple(map.shape)}")
+        raise ValueError(
+            f"map must be finite and ({len(old)}, 1, H, W) like the images, got {tuple(map.shape)}"
+        )
     if steps < 1 or batch < 1:
         raise ValueError(f"steps and batch must be at least 1, got {steps} and {batch}")
-    rank = ranks(map.flatten(1), generator or torch.Generator().manual_seed(0)).view(map.shape)  # 0 is the largest
+    rank = ranks(map.flatten(1), generator or torch.Generator().manual_seed(0)).view(
+        map.shape
+    )  # 0 is the largest
     counts = (torch.arange(steps + 1, device=map.device) * rank[0].numel()) // steps
     rows = []
     with evaluating(model), torch.no_grad():
         for n in progress(range(len(old)), total=len(old), desc="replacing pixels"):
             chunks = counts.view(-1, 1, 1, 1).split(batch)
-            rows.append(torch.cat([model(torch.where(rank[n] < chunk, new[n], old[n])) for chunk in chunks]))
+            rows.append(
+                torch.cat([model(torch.where(rank[n] < chunk, new[n], old[n])) for chunk in chunks])
+            )
     logits = torch.stack(rows)  # (N, steps + 1, classes)
     return logits.softmax(2)[torch.arange(len(old)), :, resolve_target(target, logits[:, 0])]
 
 
 def ranks(values: Tensor, generator: torch.Generator) -> Tensor:
     """The place of each of the values (N, P) in falling order, 0 for the largest; equal ones in an order that is drawn."""
-    shuffled = torch.randperm(values.shape[1], generator=generator, device=generator.device).to(values.device)
+    shuffled = torch.randperm(values.shape[1], generator=generator, device=generator.device).to(
+        values.device
+    )
     order = shuffled[values[:, shuffled].argsort(dim=1, descending=True, stable=True)]
-    return torch.empty_like(order).scatter_(1, order, torch.arange(values.shape[1], device=order.device).expand_as(order))
+    return torch.empty_like(order).scatter_(
+        1, order, torch.arange(values.shape[1], device=order.device).expand_as(order)
+    )
 
 
 def auc(curve: Tensor) -> Tensor:
@@ -76,7 +86,9 @@ def pointing_game(map: Tensor, mask: Tensor, tolerance: int = 0) -> Tensor:
     Raises ValueError where map and mask do not fit.
     """
     if map.shape != (len(mask), 1, *mask.shape[1:]) or mask.dtype != torch.bool:
-        raise ValueError(f"map must be (N, 1, H, W) and mask (N, H, W) bool, got {tuple(map.shape)} and {tuple(mask.shape)}")
+        raise ValueError(
+            f"map must be (N, 1, H, W) and mask (N, H, W) bool, got {tuple(map.shape)} and {tuple(mask.shape)}"
+        )
     near = torch.arange(-tolerance, tolerance + 1, device=mask.device)
     disc = (near[:, None] ** 2 + near**2 <= tolerance**2).float()[None, None]
     object_ = F.conv2d(mask[:, None].float(), disc, padding=tolerance) > 0.5
@@ -94,7 +106,9 @@ def randomized(model: nn.Module, generator: torch.Generator) -> Iterator[tuple[s
     copy that changes on: use it before asking for the next.
     """
     model = copy.deepcopy(model)
-    weighted = [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    weighted = [
+        (name, m) for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     head = getattr(model, "cam_head", None)
     if head is not None:
         setattr(model, "cam_head", tuple(redrawn(part, generator) for part in head))  # noqa: B010

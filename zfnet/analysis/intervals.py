@@ -10,7 +10,12 @@ import numpy as np
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], float], n: int, *, seed: int = 0, repetitions: int = 2000, level: float = 0.95
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    seed: int = 0,
+    repetitions: int = 2000,
+    level: float = 0.95,
 ) -> list[float]:
     """The percentile interval [low, high] of a statistic of n images, drawn again with replacement (Efron 1979).
 
@@ -27,33 +32,50 @@ def bootstrap(
     return [float(v) for v in np.quantile(values, ((1 - level) / 2, (1 + level) / 2))]
 
 
-def mean_interval(values: np.ndarray, base: np.ndarray | float = 1.0, *, seed: int = 0) -> list[float]:
+def mean_interval(
+    values: np.ndarray, base: np.ndarray | float = 1.0, *, seed: int = 0
+) -> list[float]:
     """[mean, low, high] of values (n,), over the mean of `base` (n,), with its 95 % bootstrap interval; for one, [mean]."""
     base = np.broadcast_to(base, values.shape)
     mean = [float(values.mean() / base.mean())]
     if len(values) < 2:
         return mean
-    return mean + bootstrap(lambda i: float(values[i].mean() / base[i].mean()), len(values), seed=seed)
+    return mean + bootstrap(
+        lambda i: float(values[i].mean() / base[i].mean()), len(values), seed=seed
+    )
 
 
 def difference_interval(
-    one: np.ndarray, other: np.ndarray, bases: tuple[np.ndarray | float, np.ndarray | float] = (1.0, 1.0), *, seed: int = 0
+    one: np.ndarray,
+    other: np.ndarray,
+    bases: tuple[np.ndarray | float, np.ndarray | float] = (1.0, 1.0),
+    *,
+    seed: int = 0,
 ) -> list[float]:
     """[difference, low, high] of the means of two groups, (n,) and (m,), each over the mean of its base: 95 %, by bootstrap.
 
     Each group is drawn again by itself, for the groups share nothing. Of fewer than two in either [difference] alone.
     """
-    groups = [(values, np.broadcast_to(base, values.shape)) for values, base in zip((one, other), bases, strict=True)]
+    groups = [
+        (values, np.broadcast_to(base, values.shape))
+        for values, base in zip((one, other), bases, strict=True)
+    ]
 
     def less(drawn: list[np.ndarray]) -> float:
-        mean, others = (values[i].mean() / base[i].mean() for (values, base), i in zip(groups, drawn, strict=True))
+        mean, others = (
+            values[i].mean() / base[i].mean()
+            for (values, base), i in zip(groups, drawn, strict=True)
+        )
         return float(mean - others)
 
     found = [less([np.arange(len(values)) for values, _ in groups])]
     if min(len(one), len(other)) < 2:
         return found
     rng = np.random.default_rng(seed)
-    draws = [less([rng.integers(0, len(values), len(values)) for values, _ in groups]) for _ in range(2000)]
+    draws = [
+        less([rng.integers(0, len(values), len(values)) for values, _ in groups])
+        for _ in range(2000)
+    ]
     return found + [float(v) for v in np.quantile(draws, (0.025, 0.975))]
 
 
@@ -75,7 +97,9 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> list[float]:
     within 0 and 1. Raises ValueError for no images, or more successes than images.
     """
     if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"a share is of at least one image, of which some or all count, got {successes} of {n}")
+        raise ValueError(
+            f"a share is of at least one image, of which some or all count, got {successes} of {n}"
+        )
     z, share = NormalDist().inv_cdf((1 + level) / 2), successes / n
     middle = share + z * z / (2 * n)
     reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

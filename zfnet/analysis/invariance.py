@@ -15,7 +15,11 @@ from zfnet.forward import trace
 from zfnet.graph import layer_names
 from zfnet.validation import check_input
 
-IDENTITY = {"translation": 0.0, "scale": 1.0, "rotation": 0.0}  # the families, and the value that changes nothing
+IDENTITY = {
+    "translation": 0.0,
+    "scale": 1.0,
+    "rotation": 0.0,
+}  # the families, and the value that changes nothing
 SHARE = 0.65  # of the side: the largest round view whose shifts by 60 of 224 pixels, and all turns, stay in the square
 
 
@@ -37,7 +41,14 @@ class Invariance:
     reference_label: Tensor
 
 
-def views(squares: Tensor, family: str, values: Sequence[float] | Tensor, *, share: float = SHARE, size: int = 224) -> Tensor:
+def views(
+    squares: Tensor,
+    family: str,
+    values: Sequence[float] | Tensor,
+    *,
+    share: float = SHARE,
+    size: int = 224,
+) -> Tensor:
     r"""Resample squares (N, C, S, S) once, bilinearly, for each of T transforms: (N, T, C, size, size).
 
     The pixel at $u$ = (row, column) from the view's centre shows the square at $\frac{\text{share} \cdot S}{\text{size}} A u$
@@ -51,12 +62,16 @@ def views(squares: Tensor, family: str, values: Sequence[float] | Tensor, *, sha
     if family not in IDENTITY:
         raise ValueError(f"no family of transforms {family!r}; there are {', '.join(IDENTITY)}")
     if squares.ndim != 4 or squares.shape[2] != squares.shape[3] or not squares.is_floating_point():
-        raise ValueError(f"expected float squares (N, C, S, S), got {tuple(squares.shape)} {squares.dtype}")
+        raise ValueError(
+            f"expected float squares (N, C, S, S), got {tuple(squares.shape)} {squares.dtype}"
+        )
     if not 0 < share <= 1 or size < 1:
         raise ValueError(f"share must be in (0, 1] and size at least 1, got {share} and {size}")
     v = torch.as_tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
     if not v.isfinite().all() or (family == "scale" and (v <= 0).any()):
-        raise ValueError(f"values of {family} must be finite" + (" and above 0" if family == "scale" else ""))
+        raise ValueError(
+            f"values of {family} must be finite" + (" and above 0" if family == "scale" else "")
+        )
     u = torch.arange(size, dtype=torch.float64) + 0.5 - size / 2
     row, column = torch.meshgrid(u, u, indexing="ij")  # (size, size)
     if family == "translation":
@@ -66,15 +81,23 @@ def views(squares: Tensor, family: str, values: Sequence[float] | Tensor, *, sha
     else:
         sine, cosine = torch.sin(v * math.pi / 180), torch.cos(v * math.pi / 180)
         row, column = row * cosine + column * sine, column * cosine - row * sine
-    grid = torch.stack([column, row], -1) * (2 * share / size)  # (T, size, size, 2) in [-1, 1], from edge to edge
-    outside = [float(value) for value, places in zip(v.flatten(), grid, strict=True) if places.abs().max() > 1]
+    grid = torch.stack([column, row], -1) * (
+        2 * share / size
+    )  # (T, size, size, 2) in [-1, 1], from edge to edge
+    outside = [
+        float(value)
+        for value, places in zip(v.flatten(), grid, strict=True)
+        if places.abs().max() > 1
+    ]
     if outside:
         raise ValueError(
             f"{family} by {outside} looks outside the square; choose smaller values or a smaller share than {share}"
         )
     n, t = len(squares), len(v)
     grid = grid.to(squares).repeat(n, 1, 1, 1)
-    sampled = F.grid_sample(squares.repeat_interleave(t, 0), grid, padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(
+        squares.repeat_interleave(t, 0), grid, padding_mode="border", align_corners=False
+    )
     return sampled.view(n, t, *sampled.shape[1:])
 
 
@@ -104,10 +127,16 @@ def invariance(
     values = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
     target = torch.as_tensor(target).reshape(-1)
     if len(target) != len(squares) or target.is_floating_point():
-        raise ValueError(f"target must be one class for each of {len(squares)} images, got {target.tolist()}")
+        raise ValueError(
+            f"target must be one class for each of {len(squares)} images, got {target.tolist()}"
+        )
     if batch < 1 or not len(values) or not layers:
-        raise ValueError(f"batch must be at least 1, and values and layers not empty; got {batch}, {values.tolist()}, {layers}")
-    every = torch.cat([torch.tensor([IDENTITY.get(family, 0.0)]).double(), values])  # the reference comes first
+        raise ValueError(
+            f"batch must be at least 1, and values and layers not empty; got {batch}, {values.tolist()}, {layers}"
+        )
+    every = torch.cat(
+        [torch.tensor([IDENTITY.get(family, 0.0)]).double(), values]
+    )  # the reference comes first
     distances: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     probabilities, labels = [], []
     for n in progress(range(len(squares)), total=len(squares), desc=family):
@@ -124,7 +153,9 @@ def invariance(
                 parts[layer].append((features - f).norm(dim=1) / f.norm().clamp_min(1e-12))
         scores = torch.cat(logits)
         if not 0 <= target[n] < scores.shape[1]:
-            raise ValueError(f"target must be a class from 0 to {scores.shape[1] - 1}, got {int(target[n])}")
+            raise ValueError(
+                f"target must be a class from 0 to {scores.shape[1] - 1}, got {int(target[n])}"
+            )
         probabilities.append(scores.softmax(1)[:, target[n]])
         labels.append(scores.argmax(1))
         for layer in layers:
@@ -148,7 +179,9 @@ def r_squared(x: Tensor, y: Tensor) -> Tensor:
     """
     x, y = x.double(), y.double()
     if len(x) < 3 or y.shape[1:] != x.shape or bool((x == x[0]).all()):
-        raise ValueError(f"a line needs three points or more at different places, got x {tuple(x.shape)}, y {tuple(y.shape)}")
+        raise ValueError(
+            f"a line needs three points or more at different places, got x {tuple(x.shape)}, y {tuple(y.shape)}"
+        )
     x, y = x - x.mean(), y - y.mean(1, keepdim=True)
     total = y.square().sum(1)
     return torch.where(total > 0, (y @ x).square() / (x @ x * total.clamp_min(1e-300)), 1.0)

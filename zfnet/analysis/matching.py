@@ -45,14 +45,27 @@ def match(
     Raises ValueError for points that do not fit, UnknownLayer, UnsupportedNetwork.
     Long, Zhang & Darrell 2014, "Do convnets learn correspondence?", section 4 (alignment by nearest conv features).
     """
-    if points.ndim != 3 or points.shape[::2] != (len(x), 2) or not points.isfinite().all() or min(finer, batch) < 1:
+    if (
+        points.ndim != 3
+        or points.shape[::2] != (len(x), 2)
+        or not points.isfinite().all()
+        or min(finer, batch) < 1
+    ):
         given = f"{tuple(points.shape)}, {finer} and {batch}"
-        raise ValueError(f"points must be ({len(x)}, P, 2) and finite, finer and batch at least 1, got {given}")
+        raise ValueError(
+            f"points must be ({len(x)}, P, 2) and finite, finer and batch at least 1, got {given}"
+        )
     field = trace(model, x[:1], until=layer).receptive_field(layer)
-    maps = torch.cat([trace(model, part, until=layer)[layer] for part in x.split(batch)])  # (N, C, h, w)
-    first = field.offset + (field.size - 1) / 2  # the centre of the first unit's receptive field, in pixels
+    maps = torch.cat(
+        [trace(model, part, until=layer)[layer] for part in x.split(batch)]
+    )  # (N, C, h, w)
+    first = (
+        field.offset + (field.size - 1) / 2
+    )  # the centre of the first unit's receptive field, in pixels
     height, width = maps.shape[2:]
-    rows, columns = (torch.arange((n - 1) * finer + 1, device=x.device) / finer for n in (height, width))
+    rows, columns = (
+        torch.arange((n - 1) * finer + 1, device=x.device) / finer for n in (height, width)
+    )
     candidates = torch.cartesian_prod(rows, columns)  # (M, 2), in units
     codes = F.normalize(sample(maps, candidates.expand(len(x), -1, -1)), dim=2)  # (N, M, C)
     asked = F.normalize(sample(maps, (points.to(maps) - first) / field.stride), dim=2)  # (N, P, C)
@@ -70,9 +83,13 @@ def sample(maps: Tensor, positions: Tensor) -> Tensor:
     Beyond the outermost units the border's value is continued.
     """
     size = torch.tensor(maps.shape[2:], device=maps.device, dtype=maps.dtype)
-    scaled = 2 * positions / (size - 1).clamp_min(1) - 1  # -1 and 1 are the centres of the outermost units
+    scaled = (
+        2 * positions / (size - 1).clamp_min(1) - 1
+    )  # -1 and 1 are the centres of the outermost units
     grid = scaled.flip(-1)[:, None]  # (N, 1, P, 2) as (x, y)
-    return F.grid_sample(maps, grid, padding_mode="border", align_corners=True)[:, :, 0].transpose(1, 2)
+    return F.grid_sample(maps, grid, padding_mode="border", align_corners=True)[:, :, 0].transpose(
+        1, 2
+    )
 
 
 def transferred(place: Tensor, points: Tensor, reach: Tensor, alpha: float) -> Tensor:

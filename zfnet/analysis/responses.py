@@ -33,7 +33,12 @@ class Responses:
     position: Tensor
 
     def extremes(
-        self, k: int, *, by: str = "maximum", least: bool = False, groups: Sequence[int] | np.ndarray | Tensor | None = None
+        self,
+        k: int,
+        *,
+        by: str = "maximum",
+        least: bool = False,
+        groups: Sequence[int] | np.ndarray | Tensor | None = None,
     ) -> Top:
         """The k images that each unit answers most, or least, by `by` ("maximum" or "mean"): a `Top`, the extreme one first.
 
@@ -69,9 +74,13 @@ def responses(
     """
     layers = layer_names(layers)
     if directions and (other := set(directions) - set(layers)):
-        raise UnknownLayer(f"directions of {', '.join(sorted(other))}, of which no responses are asked for")
+        raise UnknownLayer(
+            f"directions of {', '.join(sorted(other))}, of which no responses are asked for"
+        )
     parts: dict[str, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
-    for found in stream(model, dataset, layers, rectified=rectified, batch=batch, progress=progress):
+    for found in stream(
+        model, dataset, layers, rectified=rectified, batch=batch, progress=progress
+    ):
         for layer, maps in found.items():
             values = positions_by_units(maps)  # (B, H W, C)
             if directions and layer in directions:
@@ -84,7 +93,10 @@ def responses(
             maximum, place = values.max(1)  # keeps the first
             position = torch.stack([place // width, place % width], -1)
             parts[layer].append((maximum.cpu(), values.mean(1).cpu(), position.cpu()))
-    return {layer: Responses(*(torch.cat(part) for part in zip(*rows, strict=True))) for layer, rows in parts.items()}
+    return {
+        layer: Responses(*(torch.cat(part) for part in zip(*rows, strict=True)))
+        for layer, rows in parts.items()
+    }
 
 
 def positions_by_units(maps: Tensor) -> Tensor:
@@ -123,5 +135,7 @@ def stream(
         with evaluating(model), torch.no_grad():
             read = read or layer_reader(model, x, layers, rectified)
             check_input(model, x)
-            found = read(x.contiguous(memory_format=torch.channels_last))  # convolutions on CPUs are faster so
+            found = read(
+                x.contiguous(memory_format=torch.channels_last)
+            )  # convolutions on CPUs are faster so
         yield found

@@ -21,7 +21,9 @@ def auc(values: Tensor, positive: Tensor) -> Tensor:
         raise ValueError(
             f"each labelling must have both kinds among {n} images, got {number.flatten().long().tolist()[:5]} positive"
         )
-    ranks = torch.stack([(values < row).sum(0) + ((values == row).sum(0) + 1) / 2 for row in values])  # (N, U), ties averaged
+    ranks = torch.stack(
+        [(values < row).sum(0) + ((values == row).sum(0) + 1) / 2 for row in values]
+    )  # (N, U), ties averaged
     total = positive.double() @ ranks.double()
     return (total - number * (number + 1) / 2) / (number * (n - number))
 
@@ -48,7 +50,10 @@ def best_unit(values: Tensor, positive: Tensor, first: Tensor) -> Selected:
     areas = [auc(values[half], positive[..., half]) for half in (first, ~first)]  # (..., U) each
     units = [area.argmax(-1) for area in areas]
     chosen = [area.amax(-1) for area in areas]
-    judged = [other.gather(-1, unit[..., None])[..., 0] for other, unit in zip(reversed(areas), units, strict=True)]
+    judged = [
+        other.gather(-1, unit[..., None])[..., 0]
+        for other, unit in zip(reversed(areas), units, strict=True)
+    ]
     return Selected(*(torch.stack(part, -1) for part in (units, chosen, judged)))
 
 
@@ -58,7 +63,9 @@ def permuted(positive: Tensor, groups: Tensor, count: int, generator: torch.Gene
     With one group for all, what luck gives; with the images' classes, what the class alone gives away of the label.
     """
     order = torch.rand(count, len(positive), generator=generator).argsort(1)
-    shuffled = order.gather(1, groups[order].argsort(dim=1, stable=True))  # group by group, within each at random
+    shuffled = order.gather(
+        1, groups[order].argsort(dim=1, stable=True)
+    )  # group by group, within each at random
     found = torch.empty(count, len(positive), dtype=torch.bool)
     found[:, groups.argsort(stable=True)] = positive[shuffled]
     return found

@@ -21,7 +21,9 @@ def slant(images: Tensor) -> Tensor:
     "deslanting"). A shape without a lean of its own, sheared by an angle, has that angle.
     """
     images = _checked(images)
-    rows, columns = (torch.arange(n, dtype=images.dtype, device=images.device) for n in images.shape[1:])
+    rows, columns = (
+        torch.arange(n, dtype=images.dtype, device=images.device) for n in images.shape[1:]
+    )
     total = images.sum((1, 2))
     y = rows - ((images.sum(2) @ rows) / total)[:, None]  # (N, H)
     x = columns - ((images.sum(1) @ columns) / total)[:, None]  # (N, W)
@@ -40,7 +42,11 @@ def thickness(images: Tensor) -> Tensor:
     """
     images = _checked(images)
     down, right = F.pad(images, (0, 0, 1, 1)).diff(dim=1), F.pad(images, (1, 1)).diff(dim=2)
-    edge = torch.hypot(down[:, 1:], right[:, :, 1:]).sum((1, 2)) + down[:, 0].abs().sum(1) + right[:, :, 0].abs().sum(1)
+    edge = (
+        torch.hypot(down[:, 1:], right[:, :, 1:]).sum((1, 2))
+        + down[:, 0].abs().sum(1)
+        + right[:, :, 0].abs().sum(1)
+    )
     return 2 * images.sum((1, 2)) / edge
 
 
@@ -113,6 +119,12 @@ def _blank(images: Tensor) -> Tensor:
 
 def _checked(images: Tensor) -> Tensor:
     """Raises ValueError where images are not grey (N, H, W) in [0, 1]."""
-    if images.ndim != 3 or not images.is_floating_point() or (images.numel() and not 0 <= images.min() <= images.max() <= 1):
-        raise ValueError(f"expected grey images (N, H, W), floats in [0, 1], got {tuple(images.shape)} {images.dtype}")
+    if (
+        images.ndim != 3
+        or not images.is_floating_point()
+        or (images.numel() and not 0 <= images.min() <= images.max() <= 1)
+    ):
+        raise ValueError(
+            f"expected grey images (N, H, W), floats in [0, 1], got {tuple(images.shape)} {images.dtype}"
+        )
     return images

@@ -14,8 +14,12 @@ from zfnet.analysis.responses import positions_by_units, stream
 from zfnet.data import no_progress
 from zfnet.graph import layer_names
 
-PATTERNS = 1 << 16  # the leading 16 bits of a float32: its sign, its exponent, and seven bits after the point
-ERROR = 2.0**-8  # the largest relative distance of a float from the middle of those that share these bits
+PATTERNS = (
+    1 << 16
+)  # the leading 16 bits of a float32: its sign, its exponent, and seven bits after the point
+ERROR = (
+    2.0**-8
+)  # the largest relative distance of a float from the middle of those that share these bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,4 +110,7 @@ def population(
     for layer in layers:
         if counts[layer][beyond].any():
             raise ValueError(f"{layer} puts out values that are not finite")
-    return {layer: Population(images, excited[layer] / images, active[layer] / images, counts[layer]) for layer in layers}
+    return {
+        layer: Population(images, excited[layer] / images, active[layer] / images, counts[layer])
+        for layer in layers
+    }

@@ -28,7 +28,10 @@ from zfnet.graph import UnknownLayer, layer_names
 from zfnet.model import Network, device_of
 
 FEATURES = 1  # part of the cache's name; to be raised when the forward pass changes
-CHOICES = {"linear_svm": (0.01, 0.1, 1.0, 10.0, 100.0), "softmax": (0.1, 1.0, 10.0, 100.0, 1000.0)}  # of C
+CHOICES = {
+    "linear_svm": (0.01, 0.1, 1.0, 10.0, 100.0),
+    "softmax": (0.1, 1.0, 10.0, 100.0, 1000.0),
+}  # of C
 # Table 7's layers 1-5 and 7, rectified, and pooled where they are.
 LAYERS = ("pool1", "pool2", "conv3", "conv4", "pool5", "fc7")
 
@@ -41,7 +44,9 @@ class Fold:
     test: np.ndarray
 
 
-def folds(labels: np.ndarray, per_class: int, *, most: int = 50, count: int = 5, seed: int = 0) -> list[Fold]:
+def folds(
+    labels: np.ndarray, per_class: int, *, most: int = 50, count: int = 5, seed: int = 0
+) -> list[Fold]:
     """Draw `count` splits: `per_class` images of each class to train, up to `most` others to test (Caltech-101's protocol).
 
     A larger `per_class` of the same seed holds the smaller one's training images. A class with too few images keeps one for
@@ -49,13 +54,22 @@ def folds(labels: np.ndarray, per_class: int, *, most: int = 50, count: int = 5,
     """
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
-        raise ValueError(f"the classes {classes[counts < 2][:10].tolist()} have one image each: none is left to test")
+        raise ValueError(
+            f"the classes {classes[counts < 2][:10].tolist()} have one image each: none is left to test"
+        )
     splits = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         drawn = [rng.permutation((labels == c).nonzero()[0]) for c in classes]
         parts = [np.split(d, [min(per_class, len(d) - 1)]) for d in drawn]
-        splits.append(Fold(*(np.concatenate(side) for side in zip(*((a, b[:most]) for a, b in parts), strict=True))))
+        splits.append(
+            Fold(
+                *(
+                    np.concatenate(side)
+                    for side in zip(*((a, b[:most]) for a, b in parts), strict=True)
+                )
+            )
+        )
     return splits
 
 
@@ -77,11 +91,17 @@ def extract(
     if unknown := [layer for layer in layers if layer not in names]:
         raise UnknownLayer(f"no layer {', '.join(unknown)}; the network has {', '.join(names)}")
     side = images.pixels.shape[1]
-    weights = sha256({name: t.cpu() for name, t in model.state_dict().items()}, {"modules": str(model)})
-    stem = digest("features", FEATURES, PREPROCESSING, weights, images.digest, side, images.size)[:20]
+    weights = sha256(
+        {name: t.cpu() for name, t in model.state_dict().items()}, {"modules": str(model)}
+    )
+    stem = digest("features", FEATURES, PREPROCESSING, weights, images.digest, side, images.size)[
+        :20
+    ]
     paths = {layer: cache_dir() / f"{stem}-{layer}.npy" for layer in layers}
     missing = {layer: path for layer, path in paths.items() if not path.exists()}
-    partials = {layer: path.with_suffix(f".{uuid4().hex}.partial") for layer, path in missing.items()}
+    partials = {
+        layer: path.with_suffix(f".{uuid4().hex}.partial") for layer, path in missing.items()
+    }
     if missing:
         device = device_of(model)
         steps = network_steps(model, images.batch([0]).to(device), max(missing, key=names.index))
@@ -97,7 +117,9 @@ def extract(
                             raise ValueError(f"features of {layer} beyond half precision")
                         if layer not in kept:
                             shape = (len(images), features.shape[1])
-                            kept[layer] = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+                            kept[layer] = np.lib.format.open_memmap(
+                                partial, "w+", np.float16, shape
+                            )
                         kept[layer][part] = features
             kept.clear()  # and so written to the files
             for layer, path in missing.items():
@@ -108,7 +130,9 @@ def extract(
     return {layer: np.load(path, mmap_mode="r") for layer, path in paths.items()}
 
 
-def gram(features: np.ndarray, *, chunk: int = 1024, progress: Callable = no_progress) -> np.ndarray:
+def gram(
+    features: np.ndarray, *, chunk: int = 1024, progress: Callable = no_progress
+) -> np.ndarray:
     """The inner products of all pairs of features (N, D), float32 (N, N): exact up to its rounding, two chunks at a time."""
     starts = range(0, len(features), chunk)
     products = np.empty((len(features), len(features)), np.float32)
@@ -117,14 +141,18 @@ def gram(features: np.ndarray, *, chunk: int = 1024, progress: Callable = no_pro
         for j in starts:
             if j > i:
                 break
-            columns = rows if i == j else torch.from_numpy(np.array(features[j : j + chunk], np.float32))
+            columns = (
+                rows if i == j else torch.from_numpy(np.array(features[j : j + chunk], np.float32))
+            )
             block = (rows @ columns.T).numpy()
             products[i : i + chunk, j : j + chunk] = block
             products[j : j + chunk, i : i + chunk] = block.T
     return products
 
 
-def coordinates(products: np.ndarray, fold: Fold, *, tolerance: float = 1e-6) -> tuple[np.ndarray, np.ndarray]:
+def coordinates(
+    products: np.ndarray, fold: Fold, *, tolerance: float = 1e-6
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Coordinates of the training and the test images in which a linear classifier is the one on the features themselves.
 
     With the training images' Gram matrix $K = U \Lambda U^T$: $U \Lambda^{1/2}$ (n, r), and $K_* U \Lambda^{-1/2}$ (m, r) for
@@ -140,7 +168,9 @@ def coordinates(products: np.ndarray, fold: Fold, *, tolerance: float = 1e-6) ->
     return (vectors * values.sqrt()).numpy(), (others @ vectors / values.sqrt()).numpy()
 
 
-def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES["linear_svm"], *, seed: int = 0):
+def linear_svm(
+    x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES["linear_svm"], *, seed: int = 0
+):
     """scikit-learn's LinearSVC on x (n, d), one against the rest, its C by 3-fold cross-validation on x, for 30 classes of it.
 
     Solved to a tolerance of 0.01 instead of scikit-learn's 0.0001, in a fraction of the time.
@@ -149,13 +179,17 @@ def linear_svm(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES[
     return _chosen(svm.LinearSVC(random_state=seed, tol=1e-2), x, y, choices, seed)
 
 
-def softmax(x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES["softmax"], *, seed: int = 0):
+def softmax(
+    x: np.ndarray, y: np.ndarray, choices: Sequence[float] = CHOICES["softmax"], *, seed: int = 0
+):
     """scikit-learn's multinomial logistic regression, a softmax layer on x (n, d), its C chosen as `linear_svm`'s."""
     linear_model = import_extra("sklearn.linear_model")
     return _chosen(linear_model.LogisticRegression(max_iter=1000), x, y, choices, seed)
 
 
-def _chosen(classifier, x: np.ndarray, y: np.ndarray, choices: Sequence[float], seed: int, most: int = 30):
+def _chosen(
+    classifier, x: np.ndarray, y: np.ndarray, choices: Sequence[float], seed: int, most: int = 30
+):
     """The classifier with the best of `choices`, fitted to all of x; chosen on at most `most` of the classes, for speed."""
     selection = import_extra("sklearn.model_selection")
     classes, counts = np.unique(y, return_counts=True)
@@ -197,21 +231,33 @@ def pooling_head(
     pooled = []
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with evaluating(model), torch.inference_mode(), autocast:
-        for part in progress(np.array_split(np.arange(len(images)), -(-len(images) // batch)), desc="pooling features"):
+        for part in progress(
+            np.array_split(np.arange(len(images)), -(-len(images) // batch)),
+            desc="pooling features",
+        ):
             x = images.batch(part).to(device, memory_format=torch.channels_last)
-            pooled.append(run(steps, x, keep=(layer,), switches=False)[layer].float().mean((2, 3)).cpu())
+            pooled.append(
+                run(steps, x, keep=(layer,), switches=False)[layer].float().mean((2, 3)).cpu()
+            )
     features = torch.cat(pooled).numpy()
     scale = float(features.std())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # close enough long before the last digit stands
-        fitted = linear_model.LogisticRegression(C=c, max_iter=150).fit(features / scale, images.labels)
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # close enough long before the last digit stands
+        fitted = linear_model.LogisticRegression(C=c, max_iter=150).fit(
+            features / scale, images.labels
+        )
     coefficients, intercepts = fitted.coef_ / scale, fitted.intercept_
     if len(fitted.classes_) == 2:  # one row, for the second class against the first
         coefficients, intercepts = (
             np.concatenate([-coefficients, coefficients]) / 2,
             np.concatenate([-intercepts, intercepts]) / 2,
         )
-    weight, bias = torch.zeros(len(model.classes), features.shape[1]), torch.full((len(model.classes),), -torch.inf)
+    weight, bias = (
+        torch.zeros(len(model.classes), features.shape[1]),
+        torch.full((len(model.classes),), -torch.inf),
+    )
     weight[fitted.classes_] = torch.from_numpy(coefficients).float()
     bias[fitted.classes_] = torch.from_numpy(intercepts).float()
     return weight, bias
@@ -267,11 +313,17 @@ def find_overlaps(
     be a frame. An image is compared as its central 16/16, 15/16 and 14/16, mirrored or not, since data sets crop differently.
     """
     shares = (1.0, 15 / 16, 14 / 16)
-    views = [torch.cat(vectors) for share in shares for vectors in zip(*_vectors(images, side, batch, share), strict=True)]
+    views = [
+        torch.cat(vectors)
+        for share in shares
+        for vectors in zip(*_vectors(images, side, batch, share), strict=True)
+    ]
     best, place = torch.full((len(images),), -2.0), torch.zeros(len(images), dtype=torch.int64)
     start = 0
     total = -(-len(others) // batch)
-    for plain, _ in progress(_vectors(others, side, batch, 1.0), total=total, desc="looking for overlaps"):
+    for plain, _ in progress(
+        _vectors(others, side, batch, 1.0), total=total, desc="looking for overlaps"
+    ):
         for view in views:
             value, where = (view @ plain.T).max(1)
             better = value > best
@@ -280,12 +332,16 @@ def find_overlaps(
     return Overlaps((best > threshold).nonzero()[:, 0].numpy(), place.numpy(), best.numpy())
 
 
-def _vectors(images: Images, side: int, batch: int, share: float) -> Iterator[tuple[Tensor, Tensor]]:
+def _vectors(
+    images: Images, side: int, batch: int, share: float
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Unit vectors of the images' central share, as it is and mirrored, a batch at a time."""
     edge = side // 6
     for chosen in np.array_split(np.arange(len(images)), -(-len(images) // batch)):
         grey = (images.raw(chosen).float() @ torch.tensor(LUMA))[:, None]  # (N, 1, S, S)
-        grey = F.interpolate(center_crop(grey, round(share * grey.shape[-1])), (side, side), mode="area")
+        grey = F.interpolate(
+            center_crop(grey, round(share * grey.shape[-1])), (side, side), mode="area"
+        )
         high = grey - _around(grey)
         local = high / (_around(high**2).sqrt() + 4)  # of 255: what is fainter than that is noise
         inner = local[..., edge:-edge, edge:-edge]

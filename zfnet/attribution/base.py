@@ -53,7 +53,9 @@ class Attribution:
         return tuple("all zero" if z else "ok" if f else "not finite" for f, z in pairs)
 
 
-def forward(model: nn.Module, x: Tensor, watching: AbstractContextManager | None = None) -> tuple[Tensor, Tensor]:
+def forward(
+    model: nn.Module, x: Tensor, watching: AbstractContextManager | None = None
+) -> tuple[Tensor, Tensor]:
     """Return a copy of x that collects gradients, and its logits (N, classes).
 
     Args:
@@ -67,7 +69,9 @@ def forward(model: nn.Module, x: Tensor, watching: AbstractContextManager | None
     """
     check_input(model, x)
     if any(weight.is_inference() for weight in model.parameters()):
-        raise ValueError("the network was built under torch.inference_mode, which disables gradients: build it outside")
+        raise ValueError(
+            "the network was built under torch.inference_mode, which disables gradients: build it outside"
+        )
     leaf = x.detach().clone().requires_grad_()
     images = leaf.clone()  # an in-place first module overwrites the clone
     with watching or nullcontext():
@@ -81,7 +85,9 @@ def derivative(logits: Tensor, target: Tensor, below: Tensor) -> Tensor:
     Raises:
         UnsupportedNetwork: If the logit does not depend on `below`.
     """
-    return slope(logits.gather(1, target[:, None].clone()), below)  # autograd cannot save inference tensors
+    return slope(
+        logits.gather(1, target[:, None].clone()), below
+    )  # autograd cannot save inference tensors
 
 
 def slope(value: Tensor, point: Tensor, *, keep: bool = False) -> Tensor:
@@ -95,13 +101,21 @@ def slope(value: Tensor, point: Tensor, *, keep: bool = False) -> Tensor:
     Raises:
         UnsupportedNetwork: If `value` does not depend on `point`.
     """
-    g = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0] if value.requires_grad else None
+    g = (
+        torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0]
+        if value.requires_grad
+        else None
+    )
     if g is None:
-        raise UnsupportedNetwork("no gradient reaches the input: the network's forward pass detaches the signal")
+        raise UnsupportedNetwork(
+            "no gradient reaches the input: the network's forward pass detaches the signal"
+        )
     return g
 
 
-def gradient(model: nn.Module, x: Tensor, target: Target = None, rule: Callable | None = None) -> tuple[Tensor, Tensor]:
+def gradient(
+    model: nn.Module, x: Tensor, target: Target = None, rule: Callable | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the gradient of each image's target logit with respect to its pixels.
 
     The network runs in evaluation mode. Its parameters and their `.grad` stay untouched.
@@ -148,7 +162,9 @@ def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tenso
         UnsupportedNetwork: If the graph has another nonlinearity.
     """
 
-    def hook(grad_inputs: tuple[Tensor, ...], grad_outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def hook(
+        grad_inputs: tuple[Tensor, ...], grad_outputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
         return (rule(grad_outputs[0], grad_inputs[0]), *grad_inputs[1:])
 
     for node in between(logits, leaf):
@@ -171,7 +187,11 @@ def is_rectifier(kind: str, node: Any) -> bool:
 
 def is_mask(node: Any) -> bool:
     """Whether a graph node multiplies by constant zeros and ones, as in x * (x > 0)."""
-    factors = [f for f in (node._saved_self, node._saved_other) if isinstance(f, Tensor) and f.ndim and not f.requires_grad]
+    factors = [
+        f
+        for f in (node._saved_self, node._saved_other)
+        if isinstance(f, Tensor) and f.ndim and not f.requires_grad
+    ]
     return any(bool(((f == 0) | (f == 1)).all()) for f in factors)
 
 

@@ -53,7 +53,9 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
     return Attribution(enlarge(coarse, x), None, "cam", target, coarse)
 
 
-def grad_cam(model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None) -> Attribution:
+def grad_cam(
+    model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None
+) -> Attribution:
     r"""Weight the maps of a layer by their mean gradients: $M = \mathrm{ReLU}(\sum_k \alpha_k A_k)$.
 
     $\alpha_k$ is the mean of $\partial S / \partial A_{ij}^k$ over positions. Selvaraju et al.
@@ -85,7 +87,9 @@ def grad_cam(model: nn.Module, x: Tensor, target: Target = None, *, layer: str |
     return Attribution(enlarge(coarse, x), None, "grad_cam", target, coarse)
 
 
-def grad_cam_plus_plus(model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None) -> Attribution:
+def grad_cam_plus_plus(
+    model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None
+) -> Attribution:
     r"""Weight the maps by their positive gradients, each with its own share.
 
     $w_k = \sum_{ij} \alpha_{ij}^k \mathrm{ReLU}(g_{ij}^k)$, $\alpha_{ij}^k = g^2 / (2 g^2 + g^3
@@ -121,7 +125,9 @@ def grad_cam_plus_plus(model: nn.Module, x: Tensor, target: Target = None, *, la
     return Attribution(enlarge(coarse, x), None, "grad_cam_plus_plus", target, coarse)
 
 
-def guided_grad_cam(model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None) -> Attribution:
+def guided_grad_cam(
+    model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None
+) -> Attribution:
     r"""Multiply guided back-propagation by the enlarged Grad-CAM map.
 
     Selvaraju et al. 2017, section 3.2.
@@ -164,7 +170,9 @@ def enlarge(coarse: Tensor, x: Tensor) -> Tensor:
     return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def maps_and_gradient(model: nn.Module, x: Tensor, target: Target, layer: str | None) -> tuple[Tensor, Tensor, Tensor]:
+def maps_and_gradient(
+    model: nn.Module, x: Tensor, target: Target, layer: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return a layer's maps (N, C, h, w), the target logit's gradient for them, and the targets (N,)."""
     with feature_maps(model, x, layer) as (maps, logits):
         target = resolve_target(target, logits)
@@ -185,7 +193,9 @@ def feature_maps(
         _, logits = forward(model, x, kept)
         if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
             shape = "" if kept.maps is None else f"; its output is {tuple(kept.maps.shape)}"
-            raise UnsupportedNetwork(f"{layer or type(model).__name__} has no feature maps (N, C, h, w){shape}")
+            raise UnsupportedNetwork(
+                f"{layer or type(model).__name__} has no feature maps (N, C, h, w){shape}"
+            )
         yield kept.maps, logits
 
 
@@ -206,12 +216,20 @@ class LastMaps(TorchFunctionMode):
         result, source = func(*args, **(kwargs or {})), args[0] if args else None
         if isinstance(result, Tensor) and result.requires_grad:
             operation = type(result.grad_fn).__name__
-            if "Pool" in operation or "Mean" in operation:  # a mean over channels changes the second axis
-                if is_maps(source) and result.shape[:2] == source.shape[:2] and result.numel() < source.numel():
+            if (
+                "Pool" in operation or "Mean" in operation
+            ):  # a mean over channels changes the second axis
+                if (
+                    is_maps(source)
+                    and result.shape[:2] == source.shape[:2]
+                    and result.numel() < source.numel()
+                ):
                     if self.pooled or source.shape[2:] != self.coarse:
                         self.maps = source
                     self.coarse = result.shape[2:]
-            elif is_maps(result) and ("Conv" in operation or self.same_positions(result, operation)):
+            elif is_maps(result) and (
+                "Conv" in operation or self.same_positions(result, operation)
+            ):
                 self.maps, self.coarse = result, None
         return result
 
@@ -222,7 +240,12 @@ class LastMaps(TorchFunctionMode):
 
 
 def is_maps(value: object) -> TypeGuard[Tensor]:
-    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[2:].numel() > 1 and value.requires_grad
+    return (
+        isinstance(value, Tensor)
+        and value.ndim == 4
+        and value.shape[2:].numel() > 1
+        and value.requires_grad
+    )
 
 
 def pooling_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,11 +259,15 @@ def pooling_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor
     head = getattr(model, "cam_head", None)
     dense = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
     if head is None and dense:
-        bias = dense[0].bias if dense[0].bias is not None else logits.new_zeros(len(dense[0].weight))
+        bias = (
+            dense[0].bias if dense[0].bias is not None else logits.new_zeros(len(dense[0].weight))
+        )
         head = (dense[0].weight.detach(), bias.detach())
         pooled = maps.mean((2, 3))
         fits = pooled.shape[1] == head[0].shape[1] and logits.shape[1] == len(head[0])
-        if not fits or not torch.allclose(F.linear(pooled, *head), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
+        if not fits or not torch.allclose(
+            F.linear(pooled, *head), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())
+        ):
             head = None
     if head is None:
         raise UnsupportedNetwork(
@@ -250,5 +277,7 @@ def pooling_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor
     weight, bias = (torch.as_tensor(part).to(maps) for part in head)
     if weight.shape != (logits.shape[1], maps.shape[1]) or bias.shape != weight.shape[:1]:
         shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
-        raise ValueError(f"cam_head must be a weight ({logits.shape[1]}, {maps.shape[1]}) and its bias, got {shapes}")
+        raise ValueError(
+            f"cam_head must be a weight ({logits.shape[1]}, {maps.shape[1]}) and its bias, got {shapes}"
+        )
     return weight, bias

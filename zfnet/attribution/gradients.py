@@ -127,7 +127,10 @@ def smoothgrad(
     def noisy(n: int, numbers: range) -> Tensor:  # one draw per copy, so that `batch` has no effect
         if numbers.start == 0:
             generator.set_state(state)
-        noise = [torch.randn(x.shape[1:], generator=generator, dtype=x.dtype, device=generator.device) for _ in numbers]
+        noise = [
+            torch.randn(x.shape[1:], generator=generator, dtype=x.dtype, device=generator.device)
+            for _ in numbers
+        ]
         return x[n] + deviation[n] * torch.stack(noise).to(x.device)
 
     mean = mean_gradient(model, noisy, target, samples, batch, progress)
@@ -185,7 +188,9 @@ def integrated_gradients(
     with evaluating(model), torch.no_grad():
         ends = [forward(model, end)[1].gather(1, target[:, None])[:, 0] for end in (x, base)]
     residual = ends[0] - ends[1] - pixels.sum((1, 2, 3))
-    return Attribution(pixels.sum(1, keepdim=True), pixels, "integrated_gradients", target, residual=residual)
+    return Attribution(
+        pixels.sum(1, keepdim=True), pixels, "integrated_gradients", target, residual=residual
+    )
 
 
 def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -246,7 +251,9 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
     try:
         t = trace(model, x)
     except UnsupportedNetwork:
-        g, target = gradient(model, x, target, rule=lambda incoming, outgoing: incoming.clamp_min(0))
+        g, target = gradient(
+            model, x, target, rule=lambda incoming, outgoing: incoming.clamp_min(0)
+        )
     else:
         assert t.logits is not None
         target = resolve_target(target, t.logits)
@@ -302,7 +309,12 @@ def unit_gradient(
             leaf = images[rows].detach().clone().requires_grad_()
             maps = read(leaf)[layer]
             maps = maps[..., None, None] if maps.ndim == 2 else maps
-            value = maps[torch.arange(len(rows), device=x.device), p.channel[rows], p.position[rows, 0], p.position[rows, 1]]
+            value = maps[
+                torch.arange(len(rows), device=x.device),
+                p.channel[rows],
+                p.position[rows, 0],
+                p.position[rows, 1],
+            ]
             if guided:
                 rectify(value, leaf, guide)
             parts.append(slope(value, leaf))
@@ -328,14 +340,21 @@ def predicted(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def mean_gradient(
-    model: nn.Module, copies: Callable[[int, range], Tensor], target: Tensor, count: int, batch: int, progress: Callable
+    model: nn.Module,
+    copies: Callable[[int, range], Tensor],
+    target: Tensor,
+    count: int,
+    batch: int,
+    progress: Callable,
 ) -> Tensor:
     """Average the gradient over `count` copies of each image, `batch` per pass.
 
     `copies(n, numbers)` returns the copies of image n with these numbers.
     """
     if count < 1 or batch < 1:
-        raise ValueError(f"the number of copies and batch must be at least 1, got {count} and {batch}")
+        raise ValueError(
+            f"the number of copies and batch must be at least 1, got {count} and {batch}"
+        )
     chunks = [range(first, min(first + batch, count)) for first in range(0, count, batch)]
     jobs = [(n, numbers) for n in range(len(target)) for numbers in chunks]
     sums: list[Tensor] = []

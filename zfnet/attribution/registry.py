@@ -60,9 +60,15 @@ def occlusion(
         >>> occlusion(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, size=8).map.shape
         torch.Size([2, 1, 28, 28])
     """
-    o = occlude(model, x, target, size=size, stride=stride, fill=fill, batch=batch, progress=progress)
-    drop = (o.baseline.logit.reshape(-1, 1, 1) - o.logit.reshape(len(x), *o.boxes.shape[:2])).to(x)  # (N, rows, cols)
-    row, column = (covered(edges, n, x) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True))
+    o = occlude(
+        model, x, target, size=size, stride=stride, fill=fill, batch=batch, progress=progress
+    )
+    drop = (o.baseline.logit.reshape(-1, 1, 1) - o.logit.reshape(len(x), *o.boxes.shape[:2])).to(
+        x
+    )  # (N, rows, cols)
+    row, column = (
+        covered(edges, n, x) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True)
+    )
     total = row.T @ drop @ column  # (N, H, W): an occluder is a product of a row and a column span
     count = row.sum(0)[:, None] * column.sum(0)
     return Attribution((total / count)[:, None], None, "occlusion", o.target.reshape(-1))
@@ -94,7 +100,9 @@ METHODS: dict[str, Callable[..., Attribution]] = {
 }
 
 
-def explain(model: nn.Module, x: Tensor, method: str, target: Target = None, **options) -> Attribution:
+def explain(
+    model: nn.Module, x: Tensor, method: str, target: Target = None, **options
+) -> Attribution:
     """Explain each image's class by a method of `zfnet.METHODS`.
 
     Args:

@@ -26,10 +26,14 @@ from zfnet.training.distributed import join
 
 DEFAULT_MODEL = "imagenet65k"
 DEFAULT_LAYER = "conv5"
-MODEL_HELP = "a bundled network, the path of a checkpoint, or torchvision:NAME, such as torchvision:resnet18"
+MODEL_HELP = (
+    "a bundled network, the path of a checkpoint, or torchvision:NAME, such as torchvision:resnet18"
+)
 DEVICE_HELP = "cpu, cuda, cuda:N, or auto: cuda if available, else cpu (default: %(default)s)"
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
-progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False, disable=None)  # terminals only
+progress_bar = functools.partial(
+    tqdm, dynamic_ncols=True, leave=False, disable=None
+)  # terminals only
 
 
 class UserError(Exception):
@@ -69,7 +73,9 @@ def load_model(options: argparse.Namespace, device: torch.device | None = None) 
             return load_model(options, device)
     model = load_network(options.model, options.weights).to(device)
     if isinstance(model, Network) and (channels := model.options["in_channels"]) != 3:
-        raise UserError(f"{options.model} takes images with {channels} channel(s); this command needs 3")
+        raise UserError(
+            f"{options.model} takes images with {channels} channel(s); this command needs 3"
+        )
     return model
 
 
@@ -81,7 +87,13 @@ def load_photograph(path: str, model: Any) -> Tensor:
 def load_tree(path: Path, model: Any, *, skip_unreadable: bool) -> Images:
     """Read a tree of class folders, or the val/ in it."""
     root = path / "val" if (path / "val").is_dir() else path
-    return load_folder(root, side=kept_side(model), size=model.size, skip_unreadable=skip_unreadable, progress=progress_bar)
+    return load_folder(
+        root,
+        side=kept_side(model),
+        size=model.size,
+        skip_unreadable=skip_unreadable,
+        progress=progress_bar,
+    )
 
 
 def kept_side(model: Any) -> int:

@@ -22,7 +22,11 @@ DESCRIPTION = (
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
-    sub.add_argument("--arch", choices=sorted(ARCHITECTURES), help="an architecture of this package instead (default: none)")
+    sub.add_argument(
+        "--arch",
+        choices=sorted(ARCHITECTURES),
+        help="an architecture of this package instead (default: none)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,7 +41,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _is_flatten(model: nn.Module, row: Row) -> bool:
-    return row.operation == nn.Flatten.__name__ and isinstance(model.get_submodule(row.name), nn.Flatten)
+    return row.operation == nn.Flatten.__name__ and isinstance(
+        model.get_submodule(row.name), nn.Flatten
+    )
 
 
 def print_table(name: str, rows: list[Row]) -> None:
@@ -46,10 +52,16 @@ def print_table(name: str, rows: list[Row]) -> None:
     first = 2 + max(len(row.name) for row in rows)
     second = max(36, 2 + max(len(row.operation) for row in rows))
     third = max(15, 2 + max(map(len, shapes)))
-    print(f"{'layer':<{first}}{'operation':<{second}}{'output':>{third}}{'parameters':>15}{'multiply-adds':>18}")
+    print(
+        f"{'layer':<{first}}{'operation':<{second}}{'output':>{third}}{'parameters':>15}{'multiply-adds':>18}"
+    )
     for row, shape in zip(rows, shapes, strict=True):
         parameters, macs = (f"{count:,}" if count else "" for count in (row.parameters, row.macs))
-        print(f"{row.name:<{first}}{row.operation:<{second}}{shape:>{third}}{parameters:>15}{macs:>18}".rstrip())
+        print(
+            f"{row.name:<{first}}{row.operation:<{second}}{shape:>{third}}{parameters:>15}{macs:>18}".rstrip()
+        )
     parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
     print(f"{'total':<{first + second + third}}{parameters:>15,}{macs:>18,}")
-    print(f"{name}: {parameters / 1e6:.1f} M parameters, {macs / 1e6:,.0f} M multiply-adds per forward pass")
+    print(
+        f"{name}: {parameters / 1e6:.1f} M parameters, {macs / 1e6:,.0f} M multiply-adds per forward pass"
+    )

@@ -21,10 +21,22 @@ SIDE = 256  # pixels; crops are cut from squares of this side
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--data", required=True, type=Path, metavar="PATH", help="a folder with train/<class>/")
-    sub.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to write the labels (.safetensors)")
     sub.add_argument(
-        "--variant", type=int, default=0, choices=(0, 1, 2), help="which EfficientNet-Lite, from 0 to 2 (default: 0)"
+        "--data", required=True, type=Path, metavar="PATH", help="a folder with train/<class>/"
+    )
+    sub.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="where to write the labels (.safetensors)",
+    )
+    sub.add_argument(
+        "--variant",
+        type=int,
+        default=0,
+        choices=(0, 1, 2),
+        help="which EfficientNet-Lite, from 0 to 2 (default: 0)",
     )
     sub.add_argument(
         "--per-class",
@@ -33,7 +45,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images per class at most, from 0, which takes all (default: 200)",
     )
-    sub.add_argument("--crops", type=int, default=4, metavar="N", help="crops per image (default: 4)")
+    sub.add_argument(
+        "--crops", type=int, default=4, metavar="N", help="crops per image (default: 4)"
+    )
     sub.add_argument(
         "--minimum",
         type=int,
@@ -47,14 +61,18 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="leave out the files named in it, one <class>/<file> per line (default: none)",
     )
-    sub.add_argument("--seed", type=int, default=0, help="seed of images and crops, from 0 (default: 0)")
+    sub.add_argument(
+        "--seed", type=int, default=0, help="seed of images and crops, from 0 (default: 0)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out} must end in .safetensors")
     if min(options.per_class, options.minimum, options.seed) < 0 or options.crops < 1:
-        raise UserError("--per-class, --minimum and --seed must be at least 0, and --crops at least 1")
+        raise UserError(
+            "--per-class, --minimum and --seed must be at least 0, and --crops at least 1"
+        )
     if options.out.exists():
         raise UserError(f"--out {options.out} exists; remove it, or choose another file")
     if options.exclude and not options.exclude.is_file():
@@ -69,11 +87,15 @@ def run(options: argparse.Namespace) -> None:
     names = np.array([f"{file.parent.name}/{file.name}" for file in files])
     kept = np.flatnonzero(~np.isin(names, list(excluded)))
     resolution = distill.resolutions([files[i] for i in kept])
-    chosen = distill.choose_images(labels[kept], resolution, options.per_class, minimum=options.minimum, seed=options.seed)
+    chosen = distill.choose_images(
+        labels[kept], resolution, options.per_class, minimum=options.minimum, seed=options.seed
+    )
     images = load_folder(root, side=SIDE, names=names[kept][chosen].tolist(), progress=progress_bar)
     written = distill.write_labels(
         options.out, images, resolution[chosen], teacher, crops=options.crops, seed=options.seed,
         minimum=options.minimum, progress=progress_bar,
     )  # fmt: skip
     asked = int((written.probability[:, 0, 0] > 0).sum())
-    print(f"wrote {options.out}: {len(images):,} images, {options.crops} crops of {asked:,} of them by {teacher.name}")
+    print(
+        f"wrote {options.out}: {len(images):,} images, {options.crops} crops of {asked:,} of them by {teacher.name}"
+    )

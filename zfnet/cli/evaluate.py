@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zfnet.cli.common import add_model, add_skip_unreadable, load_model, load_tree, progress_bar, usage_errors
+from zfnet.cli.common import (
+    add_model,
+    add_skip_unreadable,
+    load_model,
+    load_tree,
+    progress_bar,
+    usage_errors,
+)
 from zfnet.data import no_progress
 from zfnet.training.distributed import join
 from zfnet.training.evaluate import evaluate
@@ -17,7 +24,11 @@ DESCRIPTION = "Measure top-1 and top-5 error in percent over a tree of images. F
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--data", required=True, type=Path, metavar="PATH", help="a folder with <class>/*.JPEG, or with val/<class>/ in it"
+        "--data",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="a folder with <class>/*.JPEG, or with val/<class>/ in it",
     )
     sub.add_argument(
         "--views",
@@ -43,7 +54,12 @@ def run(options: argparse.Namespace) -> None:
         bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
             scores = evaluate(
-                model, images, views=options.views, precision=options.precision, distributed=distributed, progress=bar
+                model,
+                images,
+                views=options.views,
+                precision=options.precision,
+                distributed=distributed,
+                progress=bar,
             )
     if not distributed.is_main:
         return

@@ -21,12 +21,19 @@ from zfnet.cli.common import (
 
 NAME = "explain"
 HELP = "attribute a class score to image regions"
-DESCRIPTION = "Attribute the score of a class to the regions of an image, and draw the attribution map."
+DESCRIPTION = (
+    "Attribute the score of a class to the regions of an image, and draw the attribution map."
+)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("image", help="the path of an image")
-    sub.add_argument("--method", default="grad_cam", choices=METHODS, help="the attribution method (default: %(default)s)")
+    sub.add_argument(
+        "--method",
+        default="grad_cam",
+        choices=METHODS,
+        help="the attribution method (default: %(default)s)",
+    )
     add_target(sub)
     add_picture(sub, "explain.png")
     add_model(sub)

@@ -12,7 +12,17 @@ import torch
 import zfnet
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
-from zfnet.cli import describe, distill_labels, evaluate, explain, occlude, project, top, train, video
+from zfnet.cli import (
+    describe,
+    distill_labels,
+    evaluate,
+    explain,
+    occlude,
+    project,
+    top,
+    train,
+    video,
+)
 from zfnet.cli.common import UserError
 from zfnet.data.cache import DataError
 from zfnet.data.images import ImageError
@@ -38,7 +48,9 @@ class Parser(argparse.ArgumentParser):
 
 def new_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = Parser(prog="zfnet", description="Train ZFNet and look inside it, as Zeiler & Fergus did.")
+    parser = Parser(
+        prog="zfnet", description="Train ZFNet and look inside it, as Zeiler & Fergus did."
+    )
     parser.add_argument("--version", action="version", version=f"zfnet {zfnet.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -30,7 +30,13 @@ DESCRIPTION = (
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("image", help="the path of an image")
     add_target(sub)
-    sub.add_argument("--size", type=int, default=32, metavar="N", help="side of the square in pixels (default: %(default)s)")
+    sub.add_argument(
+        "--size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="side of the square in pixels (default: %(default)s)",
+    )
     sub.add_argument(
         "--stride",
         type=int,
@@ -48,7 +54,9 @@ def run(options: argparse.Namespace) -> None:
     x = load_photograph(options.image, model)
     with usage_errors():
         target = target_index(model, options.target)
-        o = occlude(model, x, target, size=options.size, stride=options.stride, progress=progress_bar)
+        o = occlude(
+            model, x, target, size=options.size, stride=options.stride, progress=progress_bar
+        )
     name, predicted = model.classes[int(o.target)], model.classes[int(o.baseline.label)]
     maps = {"probability": o.probability, "logit": o.logit}
     if o.activation is not None and o.channel is not None:
@@ -56,9 +64,13 @@ def run(options: argparse.Namespace) -> None:
     arrays = {title: values.cpu().numpy() for title, values in maps.items()}
     probability, logit = float(o.baseline.probability), float(o.baseline.logit)
     title = f"{name}: probability {probability:.3f}, logit {logit:.2f} without occluder"
-    print(f"{title}; the most harmful occluder lowers the logit by {logit - float(o.logit.min()):.2f}")
+    print(
+        f"{title}; the most harmful occluder lowers the logit by {logit - float(o.logit.min()):.2f}"
+    )
     if predicted != name:
         print(f"predicted class: {predicted}")
     labels = o.label.cpu().numpy()
-    figure = plot.occlusion_figure(x.cpu(), arrays, labels, model.classes, options.size, options.stride, title)
+    figure = plot.occlusion_figure(
+        x.cpu(), arrays, labels, model.classes, options.size, options.stride, title
+    )
     write_picture(figure, options.out)

@@ -21,14 +21,21 @@ from zfnet.projection import project
 
 NAME = "project"
 HELP = "project an activation of an image to pixels"
-DESCRIPTION = "Project one activation of an image to pixels with the deconvnet, and show what caused it."
+DESCRIPTION = (
+    "Project one activation of an image to pixels with the deconvnet, and show what caused it."
+)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("image", help="the path of an image")
-    sub.add_argument("--layer", default=DEFAULT_LAYER, help="the layer of the activation (default: %(default)s)")
     sub.add_argument(
-        "--channel", type=int, metavar="N", help="the channel, from 0 (default: the one with the strongest activation)"
+        "--layer", default=DEFAULT_LAYER, help="the layer of the activation (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--channel",
+        type=int,
+        metavar="N",
+        help="the channel, from 0 (default: the one with the strongest activation)",
     )
     sub.add_argument(
         "--position",
@@ -61,10 +68,15 @@ def run(options: argparse.Namespace) -> None:
     title = f"{layer}, channel {channel}, row {row}, column {column}: activation {value:.3f}"
     box = whole.box[0].tolist()
     print(f"{title}; receptive field {box} (top, left, bottom, right) in pixels")
-    write_picture(plot.projection_figure(x.cpu(), patch.pixels.cpu(), whole.pixels.cpu(), box, title), options.out)
+    write_picture(
+        plot.projection_figure(x.cpu(), patch.pixels.cpu(), whole.pixels.cpu(), box, title),
+        options.out,
+    )
 
 
 def _check_position(layer: str, position: list[int], size: tuple[int, ...]) -> None:
     if not all(0 <= p < n for p, n in zip(position, size, strict=True)):
         rows, columns = size
-        raise UserError(f"{layer} has rows 0 to {rows - 1} and columns 0 to {columns - 1}, got --position {position}")
+        raise UserError(
+            f"{layer} has rows 0 to {rows - 1} and columns 0 to {columns - 1}, got --position {position}"
+        )

@@ -52,9 +52,19 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a folder with <class>/*.JPEG, or with val/<class>/ in it (default: crops of the sample photographs)",
     )
-    sub.add_argument("--layer", default=DEFAULT_LAYER, help="the layer to search (default: %(default)s)")
-    sub.add_argument("--channel", type=int, metavar="N", help="the channel to show, from 0 (default: 0)")
-    sub.add_argument("-k", type=int, default=9, metavar="N", help="activations per channel (default: %(default)s)")
+    sub.add_argument(
+        "--layer", default=DEFAULT_LAYER, help="the layer to search (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--channel", type=int, metavar="N", help="the channel to show, from 0 (default: 0)"
+    )
+    sub.add_argument(
+        "-k",
+        type=int,
+        default=9,
+        metavar="N",
+        help="activations per channel (default: %(default)s)",
+    )
     add_skip_unreadable(sub)
     sub.add_argument(
         "-o",
@@ -79,7 +89,13 @@ def run(options: argparse.Namespace) -> None:
         bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
             result = top_activations(
-                model, images, (options.layer,), options.k, groups=images.groups, distributed=distributed, progress=bar
+                model,
+                images,
+                (options.layer,),
+                options.k,
+                groups=images.groups,
+                distributed=distributed,
+                progress=bar,
             )
     if not distributed.is_main:
         return
@@ -118,17 +134,23 @@ def _ranking(top: Top, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
     return index, top.value[channel, : len(index)]
 
 
-def _picture(model: Any, images: Images, result: TopActivations, layer: str, channel: int) -> Figure:
+def _picture(
+    model: Any, images: Images, result: TopActivations, layer: str, channel: int
+) -> Figure:
     """Draw the projections of the strongest activations beside their image patches."""
     index, value = _ranking(result[layer], channel)
     x = images.batch(index).to(device_of(model))
     position = result[layer].position[channel, : len(index)]
-    p = project(model, x, layer, torch.full((len(index),), channel), position, activation=value, crop=True)
+    p = project(
+        model, x, layer, torch.full((len(index),), channel), position, activation=value, crop=True
+    )
     patches = cut(x, p.corner, p.pixels.shape[-1])
     figure = plot.new_figure(8, 4.3)
     left, right = figure.subplots(1, 2)
     columns = min(3, len(index))
-    plot.show(left, plot.mosaic(plot.projection_image(p.pixels.cpu()), columns, gap=2), "projections")
+    plot.show(
+        left, plot.mosaic(plot.projection_image(p.pixels.cpu()), columns, gap=2), "projections"
+    )
     plot.show(right, plot.mosaic(plot.photograph(patches.cpu()), columns, gap=2), "image patches")
     figure.suptitle(f"{layer}, channel {channel}: strongest activations in {result.images} images")
     return figure

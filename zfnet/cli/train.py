@@ -45,14 +45,24 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one key of the configuration, such as optim.lr=0.02; may be repeated (default: no change)",
     )
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the run (default: runs/NAME)")
     sub.add_argument(
-        "--resume", action="store_true", help="continue the run in --out after its last epoch (default: a new run)"
+        "--out", type=Path, metavar="FOLDER", help="where to write the run (default: runs/NAME)"
     )
     sub.add_argument(
-        "--init", metavar="MODEL", help="start from the weights of a checkpoint or bundled network (default: random)"
+        "--resume",
+        action="store_true",
+        help="continue the run in --out after its last epoch (default: a new run)",
     )
-    sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out (default: stop and list them)")
+    sub.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from the weights of a checkpoint or bundled network (default: random)",
+    )
+    sub.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave unreadable images out (default: stop and list them)",
+    )
     sub.add_argument("--device", default="auto", help=DEVICE_HELP)
     sub.add_argument(
         "--dry-run",
@@ -67,7 +77,9 @@ def run(options: argparse.Namespace) -> None:
     if options.dry_run:
         with join(options.device) as (distributed, device):
             lines = plan_run(config, device, distributed, options.init)
-        print("\n".join([*lines, f"the run would be written to {out}"] if distributed.is_main else []))
+        print(
+            "\n".join([*lines, f"the run would be written to {out}"] if distributed.is_main else [])
+        )
         return
     if config.data.kind == "folders":  # before hours of decoding
         check_classes(*(scan(Path(config.data.path) / split)[0] for split in ("train", "val")))
@@ -99,7 +111,9 @@ def _configure(options: argparse.Namespace) -> Config:
         refuse(options, "skip-unreadable", f"data.kind {config.data.kind}")
     path = options.data or config.data.path
     if config.data.kind == "folders" and not path:
-        raise UserError("no images: give --data PATH, a folder with train/<class>/ and val/<class>/")
+        raise UserError(
+            "no images: give --data PATH, a folder with train/<class>/ and val/<class>/"
+        )
     skip = options.skip_unreadable or config.data.skip_unreadable
     return replace(config, data=replace(config.data, path=path, skip_unreadable=skip))
 
@@ -111,7 +125,13 @@ def _loader(config: Config):
     def load(split: str, side: int) -> Images:
         if config.data.kind == "digits":
             part = "train" if split == "train" else "test"
-            return load_digits(part, config.data.path or None, side=side, size=config.model.size, download=config.data.download)
+            return load_digits(
+                part,
+                config.data.path or None,
+                side=side,
+                size=config.model.size,
+                download=config.data.download,
+            )
         size = min(config.model.size, side)  # a stage may be below the network's own size
         if config.data.kind == "scenes":
             count, seed = (config.data.scenes, 0) if split == "train" else (VALIDATION_SCENES, 1)
@@ -127,7 +147,10 @@ def _loader(config: Config):
         )
         if images.skipped:
             example = images.skipped[0]
-            print(f"left out {len(images.skipped)} unreadable files, such as {example}", file=sys.stderr)
+            print(
+                f"left out {len(images.skipped)} unreadable files, such as {example}",
+                file=sys.stderr,
+            )
         return images
 
     return load
@@ -141,9 +164,14 @@ class ProgressBar:
 
     def update(self, status: TrainingProgress) -> None:
         if self.bar is None:
-            self.bar = tqdm(total=status.steps, initial=status.step - 1, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(
+                total=status.steps, initial=status.step - 1, unit="step", dynamic_ncols=True
+            )
         self.bar.set_description(f"epoch {status.epoch}/{status.epochs}", refresh=False)
-        speed, accuracy = f"{status.images_per_second:.0f} images/s", f"accuracy {100 * status.accuracy:.1f} %"
+        speed, accuracy = (
+            f"{status.images_per_second:.0f} images/s",
+            f"accuracy {100 * status.accuracy:.1f} %",
+        )
         self.bar.set_postfix_str(f"{speed}, loss {status.loss:.3f}, {accuracy}", refresh=False)
         self.bar.update(status.step - self.bar.n)
 

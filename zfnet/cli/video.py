@@ -44,7 +44,9 @@ BATCH = 16
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("frames", help="an animated GIF, or a folder of images in the order of their numbers")
+    sub.add_argument(
+        "frames", help="an animated GIF, or a folder of images in the order of their numbers"
+    )
     sub.add_argument(
         "--method",
         default="grad_cam",
@@ -52,7 +54,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help=f"an attribution method, or {PROJECTION} of one channel (default: %(default)s)",
     )
     add_target(sub, "the most probable class over all frames")
-    sub.add_argument("--layer", help=f"only with {PROJECTION}: the layer (default: {DEFAULT_LAYER})")
+    sub.add_argument(
+        "--layer", help=f"only with {PROJECTION}: the layer (default: {DEFAULT_LAYER})"
+    )
     sub.add_argument(
         "--channel",
         type=int,
@@ -60,7 +64,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help=f"only with {PROJECTION}: the channel, from 0 (default: the strongest over all frames)",
     )
     sub.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", default=Path("video.gif"), help="the GIF to write (default: %(default)s)"
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        default=Path("video.gif"),
+        help="the GIF to write (default: %(default)s)",
     )
     add_model(sub)
 
@@ -99,7 +108,10 @@ def _attributions(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[n
             states += a.state
     if bad := [(i, state) for i, state in enumerate(states, 1) if state != "ok"]:
         first = f"the first, of frame {bad[0][0]}, is {bad[0][1]}"
-        print(f"zfnet video: {len(bad)} of {len(x)} maps do not explain their frame: {first}", file=sys.stderr)
+        print(
+            f"zfnet video: {len(bad)} of {len(x)} maps do not explain their frame: {first}",
+            file=sys.stderr,
+        )
     pictures, (top, *_) = plot.attribution_image(torch.cat(maps), together=True)
     name = model.classes[target]
     return pictures, f"{options.method} for {name}, full color at {top:.3g} in every frame"
@@ -111,11 +123,17 @@ def _projections(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[np
     channel = options.channel
     if channel is None:
         parts = [trace(model, part.to(device), until=layer)[layer].cpu() for part in x.split(BATCH)]
-        strongest = [part[:, :, None].flatten(2).amax(2) for part in parts]  # (n, C) of maps and of vectors
+        strongest = [
+            part[:, :, None].flatten(2).amax(2) for part in parts
+        ]  # (n, C) of maps and of vectors
         channel = int(torch.cat(strongest).mean(0).argmax())
     check_channel(layer, channel, count_channels(model, layer))
-    pixels = torch.cat([project(model, f.to(device), layer, channel).pixels.cpu() for f in _single(x, options)])
+    pixels = torch.cat(
+        [project(model, f.to(device), layer, channel).pixels.cpu() for f in _single(x, options)]
+    )
     n, side = len(x), x.shape[-1]
-    row = plot.projection_image(pixels.permute(1, 2, 0, 3).flatten(2)[None])  # side by side: one contrast for all
+    row = plot.projection_image(
+        pixels.permute(1, 2, 0, 3).flatten(2)[None]
+    )  # side by side: one contrast for all
     pictures = row[0].reshape(side, n, side, 3).transpose(1, 0, 2, 3)  # (H, N W, 3) to (N, H, W, 3)
     return pictures, f"projections of {layer}, channel {channel}"

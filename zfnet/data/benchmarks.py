@@ -28,7 +28,9 @@ class DatasetNotFoundError(DataError):
     """The dataset's folder is missing. The message says where its files belong."""
 
 
-def load_caltech101(root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = no_progress) -> Images:
+def load_caltech101(
+    root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = no_progress
+) -> Images:
     """Load Caltech-101 (Fei-Fei et al. 2004): 8,677 images of 101 classes.
 
     The 467 images of BACKGROUND_Google are left out.
@@ -60,7 +62,9 @@ def load_caltech101(root: str | Path, *, side: int = 256, size: int = 224, progr
     return load_files(folder, files, labels, names, names, side=side, size=size, progress=progress)
 
 
-def load_caltech256(root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = no_progress) -> Images:
+def load_caltech256(
+    root: str | Path, *, side: int = 256, size: int = 224, progress: Callable = no_progress
+) -> Images:
     """Load Caltech-256 (Griffin et al. 2007): 29,780 images of 256 classes.
 
     The 827 images of its clutter folder are left out.
@@ -152,7 +156,9 @@ def load_voc2012(
             raise DataError(f"{path}: not a PASCAL VOC annotation ({error})") from None
     folder, files = Path(root) / "VOCdevkit" / "VOC2012", [Path(path) for path in dataset.images]
     labels = np.full(len(files), -1, dtype=np.int64)
-    images = load_files(folder, files, labels, VOC_CLASSES, VOC_CLASSES, side=side, size=size, progress=progress)
+    images = load_files(
+        folder, files, labels, VOC_CLASSES, VOC_CLASSES, side=side, size=size, progress=progress
+    )
     return MultiLabelImages(images, present, digest(images.digest, present.tolist()))
 
 
@@ -160,8 +166,12 @@ def _open_dataset(kind: type, root: str | Path, subfolder: str, **options):
     """Open torchvision's dataset, and turn its errors into DataError."""
     folder = Path(root) / subfolder
     if not folder.is_dir():  # torchvision would create it
-        raise DatasetNotFoundError(f"{root}: {kind.__name__} not found; its files belong in {folder}")
+        raise DatasetNotFoundError(
+            f"{root}: {kind.__name__} not found; its files belong in {folder}"
+        )
     try:
         return kind(str(root), **options)
     except (RuntimeError, OSError, ValueError) as error:
-        raise DataError(f"{folder}: not {kind.__name__} as torchvision keeps it ({error})") from None
+        raise DataError(
+            f"{folder}: not {kind.__name__} as torchvision keeps it ({error})"
+        ) from None

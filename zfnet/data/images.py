@@ -17,7 +17,9 @@ STD = (0.229, 0.224, 0.225)
 
 PREPROCESSING = 4  # part of the cache key: raise it when decoding or resizing changes
 MAX_PIXELS = 100_000_000  # larger than any photograph of a dataset; rejects decompression bombs
-MAX_ASPECT_RATIO = 32  # times the shorter side: of longer images only the central square is resampled
+MAX_ASPECT_RATIO = (
+    32  # times the shorter side: of longer images only the central square is resampled
+)
 EXIF_TRANSPOSITIONS = {  # EXIF orientation -> transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
@@ -55,7 +57,9 @@ def read_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"{path}: {image.width} x {image.height} is over {MAX_PIXELS:,} pixels")
+                    raise ImageError(
+                        f"{path}: {image.width} x {image.height} is over {MAX_PIXELS:,} pixels"
+                    )
                 return to_rgb(image)
     except ImageError:
         raise
@@ -64,7 +68,9 @@ def read_image(path: str | Path) -> Image.Image:
     except IsADirectoryError:
         raise ImageError(f"{path}: is a folder, not an image") from None
     except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error
-        raise ImageError(f"{path}: not a readable image ({str(error).splitlines()[0] if str(error) else error!r})") from error
+        raise ImageError(
+            f"{path}: not a readable image ({str(error).splitlines()[0] if str(error) else error!r})"
+        ) from error
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -86,7 +92,11 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF: the pixels may be intact
         return image
-    return image.transpose(EXIF_TRANSPOSITIONS[orientation]) if orientation in EXIF_TRANSPOSITIONS else image
+    return (
+        image.transpose(EXIF_TRANSPOSITIONS[orientation])
+        if orientation in EXIF_TRANSPOSITIONS
+        else image
+    )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -111,7 +121,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all():
             raise ImageError("the image holds values that are not finite")
-        top = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255 if values.max() > 1 else 1
+        top = (
+            65535
+            if image.mode.startswith("I;16") or values.max() > 255
+            else 255
+            if values.max() > 1
+            else 1
+        )
         image = Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))
     image = image.convert("LA") if image.mode == "La" else image
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
@@ -142,13 +158,16 @@ def center(image: Image.Image, side: int = 256) -> Image.Image:
     """
     # torchvision's functions give the same pixels, but double the time of `import zfnet`.
     short = min(image.size)
-    resized = [side if n == short else int(side * n / short) for n in image.size]  # torchvision's rounding
+    resized = [
+        side if n == short else int(side * n / short) for n in image.size
+    ]  # torchvision's rounding
     left, top = (round((n - side) / 2) for n in resized)
     if max(image.size) <= MAX_ASPECT_RATIO * short:
         whole = image.resize((resized[0], resized[1]), Image.Resampling.BILINEAR)
         return whole.crop((left, top, left + side, top + side))
     (left, right), (top, bottom) = (
-        (edge * n / full, (edge + side) * n / full) for edge, n, full in zip((left, top), image.size, resized, strict=True)
+        (edge * n / full, (edge + side) * n / full)
+        for edge, n, full in zip((left, top), image.size, resized, strict=True)
     )
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
@@ -227,7 +246,9 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
     elif isinstance(image, np.ndarray):
         image = _from_array(image)
     elif not isinstance(image, Image.Image):
-        raise TypeError(f"preprocess takes a path, a Pillow image or a numpy array, not {type(image).__name__}")
+        raise TypeError(
+            f"preprocess takes a path, a Pillow image or a numpy array, not {type(image).__name__}"
+        )
     elif 0 in image.size:
         raise ValueError(f"an image of {image.width} x {image.height} pixels is empty")
     else:
@@ -236,7 +257,9 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
         except (OSError, SyntaxError) as error:
             raise ImageError(f"the image cannot be read: {error}") from None
     square = np.array(center(to_rgb(image), round(size * 256 / 224)))
-    return standardize(center_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)).contiguous()
+    return standardize(
+        center_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)
+    ).contiguous()
 
 
 def center_crop(pixels: Tensor, size: int) -> Tensor:
@@ -259,13 +282,19 @@ def center_crop(pixels: Tensor, size: int) -> Tensor:
         tensor([1, 2])
     """
     if size > min(pixels.shape[-2:]):
-        raise ValueError(f"a crop of {size} pixels is larger than the {tuple(pixels.shape[-2:])} image")
+        raise ValueError(
+            f"a crop of {size} pixels is larger than the {tuple(pixels.shape[-2:])} image"
+        )
     top, left = (pixels.shape[-2] - size) // 2, (pixels.shape[-1] - size) // 2
     return pixels[..., top : top + size, left : left + size]
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+    if (
+        array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (1, 3, 4))
+        or 0 in array.shape
+    ):
         raise ValueError(f"an image array is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
     if array.dtype == bool:
         array = array.astype(np.float32)

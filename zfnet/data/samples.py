@@ -49,7 +49,9 @@ def photograph(name: str) -> Image.Image:
     try:
         import skimage.data
     except ImportError:
-        raise DataError("the sample photographs need scikit-image: pip install scikit-image") from None
+        raise DataError(
+            "the sample photographs need scikit-image: pip install scikit-image"
+        ) from None
     return read_image(Path(skimage.data.__file__).parent / PHOTOGRAPHS[name])
 
 
@@ -75,7 +77,8 @@ def crop_boxes(width: int, height: int) -> list[tuple[int, int, int, int, int]]:
         columns, rows = (1 + -(-(n - side) // (side // 2 + 1)) for n in (width, height))
         for top in np.linspace(0, height - side, rows).astype(int):
             boxes += [
-                (number, left, top, left + side, top + side) for left in np.linspace(0, width - side, columns).astype(int)
+                (number, left, top, left + side, top + side)
+                for left in np.linspace(0, width - side, columns).astype(int)
             ]
     return boxes
 
@@ -111,9 +114,20 @@ def load_samples(size: int = 224, side: int = 256) -> Images:
 
     def fill(array: np.ndarray) -> dict:
         for i, (name, box) in enumerate(sources):
-            array[i] = np.asarray(photographs[name].resize((side, side), Image.Resampling.BILINEAR, box=box))
+            array[i] = np.asarray(
+                photographs[name].resize((side, side), Image.Resampling.BILINEAR, box=box)
+            )
         return {}
 
     pixels, _ = cached_array(f"{identity[:20]}-{side}", (len(names), side, side, 3), fill)
     labels = np.full(len(names), -1, dtype=np.int64)
-    return Images(pixels, labels, list(photographs), list(photographs), names, identity, size, groups=np.array(groups))
+    return Images(
+        pixels,
+        labels,
+        list(photographs),
+        list(photographs),
+        names,
+        identity,
+        size,
+        groups=np.array(groups),
+    )

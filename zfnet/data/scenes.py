@@ -55,25 +55,40 @@ def draw_scene(index: int, size: int = 128, seed: int = 0, label: int | None = N
     """
     label = index % len(SHAPES) if label is None else label
     if size < 16 or not 0 <= label < len(SHAPES):
-        raise ValueError(f"a scene has at least 16 pixels and a label of 0 to {len(SHAPES) - 1}, got {size} and {label}")
+        raise ValueError(
+            f"a scene has at least 16 pixels and a label of 0 to {len(SHAPES) - 1}, got {size} and {label}"
+        )
     rng = np.random.default_rng([seed, index])
-    fine, coarse = _grid(2 * size), _grid(size)  # edges are drawn at twice the resolution, then averaged
+    fine, coarse = (
+        _grid(2 * size),
+        _grid(size),
+    )  # edges are drawn at twice the resolution, then averaged
     ground, other, paint, stripe = _colors(rng)
     image = _texture(rng, *coarse, ground, other)
     for _ in range(rng.integers(3, 7)):  # distractors: short sticks between ground and object
-        (cx, cy), angle, length = rng.uniform(0.05, 0.95, 2), rng.uniform(0, np.pi), rng.uniform(0.03, 0.08)
+        (cx, cy), angle, length = (
+            rng.uniform(0.05, 0.95, 2),
+            rng.uniform(0, np.pi),
+            rng.uniform(0.03, 0.08),
+        )
         u, v = _rotate(coarse[0] - cx, coarse[1] - cy, angle)
         image[(abs(u) < length) & (abs(v) < 0.012)] = rng.uniform(0, 1, 3)
     radius = rng.uniform(0.17, 0.27)
     cx, cy = rng.uniform(radius + 0.08, 0.92 - radius, 2)
     u, v = _rotate((fine[0] - cx) / radius, (fine[1] - cy) / radius, rng.uniform(-0.35, 0.35))
-    share = _inside(SHAPES[label], u, v).reshape(size, 2, size, 2).mean((1, 3), dtype=np.float32)[..., None]
+    share = (
+        _inside(SHAPES[label], u, v)
+        .reshape(size, 2, size, 2)
+        .mean((1, 3), dtype=np.float32)[..., None]
+    )
     image = image * (1 - share) + _texture(rng, *coarse, paint, stripe) * share
     image += rng.normal(0, 0.02, (size, size, 1)).astype(np.float32)
     image = (image.clip(0, 1) * 255).round().astype(np.uint8)
     mask = share[..., 0] >= 0.5
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return Scene(image, mask, label, (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1))
+    return Scene(
+        image, mask, label, (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    )
 
 
 def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) -> Images:
@@ -103,7 +118,16 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
     drawn, _ = cached_array(f"scenes-{identity[:20]}", (count, side, side, 4), fill)
     names = [f"scene-{seed}-{i}" for i in range(count)]
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
-    return Images(drawn[..., :3], labels, SHAPES, SHAPES, names, identity, size, masks=drawn[..., 3].view(bool))
+    return Images(
+        drawn[..., :3],
+        labels,
+        SHAPES,
+        SHAPES,
+        names,
+        identity,
+        size,
+        masks=drawn[..., 3].view(bool),
+    )
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,11 +147,17 @@ def _colors(rng: np.random.Generator) -> list[np.ndarray]:
     paint = rng.uniform(0, 1, 3)
     while np.abs(paint - ground).max() < 0.45:
         paint = rng.uniform(0, 1, 3)
-    colors = [c for base in (ground, paint) for c in (base, (base + rng.uniform(-0.18, 0.18, 3)).clip(0, 1))]
+    colors = [
+        c
+        for base in (ground, paint)
+        for c in (base, (base + rng.uniform(-0.18, 0.18, 3)).clip(0, 1))
+    ]
     return [c.astype(np.float32) for c in colors]
 
 
-def _texture(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+def _texture(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, one: np.ndarray, two: np.ndarray
+) -> np.ndarray:
     """Draw stripes, checks, dots or blotches of two colors: (size, size, 3) in [0, 1]."""
     u, v = _rotate(x, y, rng.uniform(0, np.pi))
     frequency = np.float32(2 * np.pi * rng.uniform(6, 16))
@@ -156,7 +186,9 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         case "triangle":
             return (v < 0.7) & (2 * abs(u) - v < 1.1)
         case "star":
-            fold = abs((np.arctan2(u, -v) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)  # 0 at a tip, pi/5 in a notch
+            fold = abs(
+                (np.arctan2(u, -v) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5
+            )  # 0 at a tip, pi/5 in a notch
             a, b = r * np.cos(fold), r * np.sin(fold)
             notch = 0.42 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
             return (a - 1) * notch[1] - b * (notch[0] - 1) < 0

@@ -52,5 +52,7 @@ def choose(reference: Callable) -> Callable:
     """Return the acceleration of a reference, or the reference where accelerations are disabled."""
     if not is_enabled():
         return reference
-    module, _, name = ACCELERATIONS[f"{reference.__module__}.{reference.__qualname__}"].rpartition(".")
+    module, _, name = ACCELERATIONS[f"{reference.__module__}.{reference.__qualname__}"].rpartition(
+        "."
+    )
     return getattr(importlib.import_module(module), name)

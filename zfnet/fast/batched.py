@@ -19,13 +19,26 @@ from torch.utils.data import Dataset
 
 from zfnet.fast.kernels import CHANNELS_LAST
 from zfnet.fast.merging import merge_windows, multiplications
-from zfnet.fast.patches import CHUNK, channels_last, cut_switches, largest_map, project_fields, trace_windows
+from zfnet.fast.patches import (
+    CHUNK,
+    channels_last,
+    cut_switches,
+    largest_map,
+    project_fields,
+    trace_windows,
+)
 from zfnet.fast.switches import SwitchTable
 from zfnet.forward import evaluating
 from zfnet.graph import Step
 from zfnet.projection import Projection, read_images
 from zfnet.ranking import Top, TopActivations
-from zfnet.receptive_field import ReceptiveField, Window, map_sizes, receptive_field, receptive_field_box
+from zfnet.receptive_field import (
+    ReceptiveField,
+    Window,
+    map_sizes,
+    receptive_field,
+    receptive_field_box,
+)
 from zfnet.units import Units
 from zfnet.validation import check_input
 
@@ -34,12 +47,19 @@ MAX_SWITCHES = 32_000_000  # kept at once: 128 MB, and once more while they are 
 
 @torch.no_grad()
 def project_found(
-    model: nn.Module, dataset: Dataset, top: TopActivations, chains: Mapping[str, list[Step]], first: Tensor, batch: int
+    model: nn.Module,
+    dataset: Dataset,
+    top: TopActivations,
+    chains: Mapping[str, list[Step]],
+    first: Tensor,
+    batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
     """Accelerate `projection.project_found`: layers above the same pooling share its windows."""
     first = first.contiguous(memory_format=CHANNELS_LAST)
     longest = channels_last(max(chains.values(), key=len, default=[]))
-    layers = [_Layer.of(longest[: len(steps)], name, top[name], first) for name, steps in chains.items()]
+    layers = [
+        _Layer.of(longest[: len(steps)], name, top[name], first) for name, steps in chains.items()
+    ]
     for pooled in dict.fromkeys(layer.pooled for layer in layers):
         together = [layer for layer in layers if layer.pooled == pooled]
         yield from _project_layers(model, together, dataset, first, batch)
@@ -66,9 +86,13 @@ class _Layer:
 
     @staticmethod
     def of(steps: list[Step], name: str, top: Top, x: Tensor) -> _Layer:
-        pooled = 1 + max((i for i, step in enumerate(steps) if isinstance(step.module, nn.MaxPool2d)), default=-1)
+        pooled = 1 + max(
+            (i for i, step in enumerate(steps) if isinstance(step.module, nn.MaxPool2d)), default=-1
+        )
         channel, rank = (top.index.cpu() >= 0).nonzero().unbind(1)
-        image, position, value = (t.cpu()[channel, rank] for t in (top.index, top.position.long(), top.value))
+        image, position, value = (
+            t.cpu()[channel, rank] for t in (top.index, top.position.long(), top.value)
+        )
         window = Window(position, position + 1)
         for step in reversed(steps[pooled:]):
             if isinstance(step.module, nn.Conv2d):
@@ -85,12 +109,18 @@ class _Layer:
     ) -> tuple[str, Tensor, Projection]:
         """Project units (M,) through the switches of their windows, `table_row` (M,) of the tables."""
         device = first.device
-        channel, position, value = (t[rows].to(device) for t in (self.channel, self.position, self.value))
+        channel, position, value = (
+            t[rows].to(device) for t in (self.channel, self.position, self.value)
+        )
         t, pixels = cut_switches(self.steps, first, tables, table_row.to(device), position)
         patch = project_fields(t, pixels, self.field, Units(table_row, channel, position, value))
         corner = self.field.offset + position * self.field.stride
         box = receptive_field_box(self.steps, self.sizes, position)
-        return self.name, self.rank[rows].to(device), Projection(patch, value, position, channel, box, corner)
+        return (
+            self.name,
+            self.rank[rows].to(device),
+            Projection(patch, value, position, channel, box, corner),
+        )
 
 
 def _project_layers(
@@ -114,7 +144,9 @@ def _project_layers(
             # Units at similar positions are projected together (zfnet/fast/patches.py).
             order = torch.from_numpy(chosen[np.lexsort(layer.position[chosen].numpy().T[::-1])])
             for rows in order.split(min(batch, max(1, CHUNK // largest_map(layer.steps)))):
-                yield layer.project(rows, torch.from_numpy(window[rows.numpy()] - begin), tables, first)
+                yield layer.project(
+                    rows, torch.from_numpy(window[rows.numpy()] - begin), tables, first
+                )
 
 
 def _pass_windows(
@@ -127,16 +159,24 @@ def _pass_windows(
     """
     size, parts, begin, end = high - low, [], 0, 0
     while end < len(image):
-        at_once = min(batch, max(1, CHUNK // largest_map(steps, (int(size[end, 0]), int(size[end, 1])))))
-        rows = np.arange(end, end + int((size[end : end + at_once] == size[end]).all(1).sum()))  # sorted by size
+        at_once = min(
+            batch, max(1, CHUNK // largest_map(steps, (int(size[end, 0]), int(size[end, 1]))))
+        )
+        rows = np.arange(
+            end, end + int((size[end : end + at_once] == size[end]).all(1).sum())
+        )  # sorted by size
         indices, row = np.unique(image[rows], return_inverse=True)
         window = Window(*(torch.from_numpy(cells[rows]).to(first.device) for cells in (low, high)))
-        x = read_images(dataset, indices.tolist(), first.device, like=first).contiguous(memory_format=CHANNELS_LAST)
+        x = read_images(dataset, indices.tolist(), first.device, like=first).contiguous(
+            memory_format=CHANNELS_LAST
+        )
         check_input(model, x)
         with evaluating(model):
             parts.append(trace_windows(steps, x, torch.from_numpy(row).to(first.device), window))
         end += len(rows)
-        if sum(s.table.numel() for part in parts for s in part.values()) >= MAX_SWITCHES or end == len(image):
+        if sum(
+            s.table.numel() for part in parts for s in part.values()
+        ) >= MAX_SWITCHES or end == len(image):
             tables = {name: SwitchTable.cat([part[name] for part in parts]) for name in parts[0]}
             parts.clear()
             yield begin, end, tables

@@ -38,7 +38,9 @@ def predict(network: Incremental, boxes: Tensor, batch: int) -> tuple[float, int
     work = whole = calls = 0.0
     most = most_whole = 1.0
     shapes = network.shapes
-    for stage, (below, size_below), (channels, size) in zip(network.stages, shapes[:-1], shapes[1:], strict=True):
+    for stage, (below, size_below), (channels, size) in zip(
+        network.stages, shapes[:-1], shapes[1:], strict=True
+    ):
         window = window.above(stage.module, size)  # pyright: ignore[reportArgumentType]
         read = window.below(stage.module).size.prod(1) * below  # pyright: ignore[reportArgumentType]
         cells, all_cells = window.size.prod(1), size[0] * size[1]
@@ -50,10 +52,14 @@ def predict(network: Incremental, boxes: Tensor, batch: int) -> tuple[float, int
         most_whole = max(most_whole, below * size_below[0] * size_below[1] + all_cells * channels)
     last_size = shapes[-1][1]
     share = float(window.size.prod(1).double().mean()) / (last_size[0] * last_size[1])
-    dense = [step.module.weight.numel() for step in network.tail if isinstance(step.module, nn.Linear)]
+    dense = [
+        step.module.weight.numel() for step in network.tail if isinstance(step.module, nn.Linear)
+    ]
     work += count * (sum(dense) - dense[0] * (1 - share) if network.flat else sum(dense))
     whole += count * sum(dense)
     positions = max(1, min(count, int(batch * most_whole / most)))
     chunks, batches = -(-count // positions), -(-count // batch)
     call = CALL["cpu" if boxes.device.type == "cpu" else "cuda"]
-    return (work + call * calls * chunks) / (whole + call * len(network.stages) * batches), positions
+    return (work + call * calls * chunks) / (
+        whole + call * len(network.stages) * batches
+    ), positions

@@ -28,7 +28,12 @@ from zfnet.forward import apply, run
 from zfnet.graph import BATCHNORMS, IDENTITIES, NORMS, Step, UnsupportedNetwork, conv_layers
 from zfnet.receptive_field import Size, Window, geometry, output_size
 
-POINTWISE = (nn.ReLU, *NORMS, *IDENTITIES, *BATCHNORMS)  # a cell depends on the same cell of the input
+POINTWISE = (
+    nn.ReLU,
+    *NORMS,
+    *IDENTITIES,
+    *BATCHNORMS,
+)  # a cell depends on the same cell of the input
 
 
 def measure_covered(
@@ -72,7 +77,11 @@ class Stage:
     def of(steps: Sequence[Step]) -> Stage:
         module = steps[0].module
         geometry(module)  # pyright: ignore[reportArgumentType]  # raises where it has no plain windows
-        weight = module.weight.contiguous(memory_format=torch.channels_last) if isinstance(module, nn.Conv2d) else None
+        weight = (
+            module.weight.contiguous(memory_format=torch.channels_last)
+            if isinstance(module, nn.Conv2d)
+            else None
+        )
         return Stage(tuple(steps), weight)
 
     @property
@@ -83,7 +92,9 @@ class Stage:
         """Apply the module to patches that hold their halo: (M, C, h, w) to (M, C', h', w')."""
         module = self.module
         if isinstance(module, nn.Conv2d):
-            return F.conv2d(patch, self.weight, module.bias, module.stride, 0, module.dilation, module.groups)  # pyright: ignore
+            return F.conv2d(  # pyright: ignore[reportCallIssue, reportArgumentType]
+                patch, self.weight, module.bias, module.stride, 0, module.dilation, module.groups
+            )
         return F.max_pool2d(patch, module.kernel_size, module.stride, 0, module.dilation)  # pyright: ignore
 
     def multiplications(self) -> int:
@@ -126,8 +137,13 @@ class Changed:
         """The table's row of each cell of M patches of one shape, in a map of `size`: (M, h, w)."""
         r, c = patch.rows_and_columns()
         low, high = self.window.low, self.window.high
-        r_changed, c_changed = (r >= low[:, :1]) & (r < high[:, :1]), (c >= low[:, 1:]) & (c < high[:, 1:])
-        new = (self.start[:, None] + (r - low[:, :1]) * self.pitch[:, None])[:, :, None] + (c - low[:, 1:])[:, None]
+        r_changed, c_changed = (
+            (r >= low[:, :1]) & (r < high[:, :1]),
+            (c >= low[:, 1:]) & (c < high[:, 1:]),
+        )
+        new = (self.start[:, None] + (r - low[:, :1]) * self.pitch[:, None])[:, :, None] + (
+            c - low[:, 1:]
+        )[:, None]
         old = (1 + r * size[1])[:, :, None] + c[:, None]
         old = old.masked_fill(patch.outside(size), 0)
         return torch.where(r_changed[:, :, None] & c_changed[:, None], new, old)
@@ -143,14 +159,18 @@ class Incremental:
 
     def __init__(self, steps: Sequence[Step], x: Tensor, fill: Tensor, channel: Tensor | None):
         if channel is None:
-            raise UnsupportedNetwork("a network that is not a chain of modules needs a whole pass per position")
+            raise UnsupportedNetwork(
+                "a network that is not a chain of modules needs a whole pass per position"
+            )
         self.layer = conv_layers(steps)[-1]
         self.lead, self.stages, self.tail = _split(steps)
         if self.layer not in [step.layer for stage in self.stages for step in stage.steps]:
             raise UnsupportedNetwork(f"{self.layer} is not below the dense layers")
         dense = [i for i, step in enumerate(self.tail) if isinstance(step.module, nn.Linear)]
         self.dense = dense[0] if dense else len(self.tail)
-        self.shapes = [(x.shape[1], (x.shape[2], x.shape[3]))]  # of each stage's input, and of the last output
+        self.shapes = [
+            (x.shape[1], (x.shape[2], x.shape[3]))
+        ]  # of each stage's input, and of the last output
         for stage in self.stages:
             channels = self.shapes[-1][0] if stage.weight is None else len(stage.weight)
             self.shapes.append((channels, output_size(stage.module, self.shapes[-1][1])))
@@ -165,7 +185,9 @@ class Incremental:
             self.number, self.base = n, self._unoccluded(n)
         base, low = self.base, boxes[:, :2]
         (height, width), table = self.shapes[0][1], torch.cat([base.tables[0], base.fill])
-        start = 1 + height * width + low[:, 0] * width + low[:, 1]  # the occluder is a window of the picture `fill`
+        start = (
+            1 + height * width + low[:, 0] * width + low[:, 1]
+        )  # the occluder is a window of the picture `fill`
         changed = Changed(Window(low, boxes[:, 2:]), start, torch.full_like(start, width))
         total = base.map.sum().expand(len(boxes)).clone()
         for i, stage in enumerate(self.stages):
@@ -193,14 +215,20 @@ class Incremental:
         window = changed.window.above(stage.module, self.shapes[i + 1][1])  # pyright: ignore[reportArgumentType]
         cells = window.size.prod(1)
         known = base.tables[i + 1]
-        above = self._buffer(f"table {i % 2}", len(known) + int(cells.sum()), known.shape[1])  # the other holds `table`
+        above = self._buffer(
+            f"table {i % 2}", len(known) + int(cells.sum()), known.shape[1]
+        )  # the other holds `table`
         above[: len(known)] = known
         start, end = torch.empty_like(cells), len(known)
         for members, (height, width) in group_by_shape(window.size):
             patch = window[members].below(stage.module)  # pyright: ignore[reportArgumentType]
             rows = changed[members].rows(patch, self.shapes[i][1])
             patches = self._buffer("patches", rows.numel(), table.shape[1])
-            y = torch.index_select(table, 0, rows.flatten(), out=patches).view(*rows.shape, -1).permute(0, 3, 1, 2)
+            y = (
+                torch.index_select(table, 0, rows.flatten(), out=patches)
+                .view(*rows.shape, -1)
+                .permute(0, 3, 1, 2)
+            )
             for step in stage.steps:
                 if step is stage.steps[0]:
                     y = stage.without_padding(y)
@@ -209,7 +237,9 @@ class Incremental:
                 if step.layer == self.layer:
                     total[members] += _difference(base, window[members], y)
             count = len(members) * height * width
-            above[end : end + count].view(len(members), height, width, -1).copy_(y.permute(0, 2, 3, 1))
+            above[end : end + count].view(len(members), height, width, -1).copy_(
+                y.permute(0, 2, 3, 1)
+            )
             start[members] = end + torch.arange(0, count, height * width, device=start.device)
             end += count
         return above, Changed(window, start, window.size[:, 1])
@@ -225,14 +255,24 @@ class Incremental:
         """The logits (M, classes), from the changed windows of the last stage."""
         size, window = self.shapes[-1][1], changed.window
         if base.hidden is None:  # not a plain flattening: assemble the whole maps
-            whole = Window(torch.zeros_like(window.low), torch.zeros_like(window.low) + window.low.new_tensor(size))
+            whole = Window(
+                torch.zeros_like(window.low),
+                torch.zeros_like(window.low) + window.low.new_tensor(size),
+            )
             rows, rest = changed.rows(whole, size), self.tail
-            y = table.index_select(0, rows.flatten()).view(*rows.shape, -1).permute(0, 3, 1, 2).contiguous()
+            y = (
+                table.index_select(0, rows.flatten())
+                .view(*rows.shape, -1)
+                .permute(0, 3, 1, 2)
+                .contiguous()
+            )
         else:
             y, rest = base.hidden.repeat(len(window.low), 1), self.tail[self.dense + 1 :]
             for cell, weight in enumerate(self._weight_by_cell(size)):
                 position = window.low.new_tensor(divmod(cell, size[1]))
-                members = ((window.low <= position) & (position < window.high)).all(1).nonzero()[:, 0]
+                members = (
+                    ((window.low <= position) & (position < window.high)).all(1).nonzero()[:, 0]
+                )
                 r, c = (position - window.low[members]).unbind(1)
                 rows = changed.start[members] + r * changed.pitch[members] + c
                 y[members] += (table[rows] - table[1 + cell]) @ weight  # each position once
@@ -242,7 +282,9 @@ class Incremental:
         """The first dense layer's weights for each cell of the maps below it: (h w, C, F)."""
         if self.weight_by_cell is None:
             weight: Tensor = self.tail[self.dense].module.weight  # pyright: ignore[reportAssignmentType]
-            self.weight_by_cell = weight.unflatten(1, (-1, size[0] * size[1])).permute(2, 1, 0).contiguous()
+            self.weight_by_cell = (
+                weight.unflatten(1, (-1, size[0] * size[1])).permute(2, 1, 0).contiguous()
+            )
         return self.weight_by_cell
 
 

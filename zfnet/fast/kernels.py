@@ -27,7 +27,9 @@ def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tenso
         match step.module:
             case nn.MaxPool2d() if collision == "sum":
                 signal = unpool(signal, t.switches[step.name], (size[-2], size[-1]), step.module)
-            case nn.ReLU() if signal.data_ptr() != original.data_ptr():  # the caller's is not overwritten
+            case nn.ReLU() if (
+                signal.data_ptr() != original.data_ptr()
+            ):  # the caller's is not overwritten
                 signal = signal.relu_()
             case nn.Conv2d():
                 signal = filter_transposed(step.module, signal, (size[-2], size[-1]))
@@ -43,7 +45,11 @@ def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d) -> 
     if signal.device.type != "cpu":  # not deterministic there
         return deconv.unpool(signal, switches, size, pool)
     kernel, stride, padding, dilation = geometry(pool)
-    memory_format = CHANNELS_LAST if switches.is_contiguous(memory_format=CHANNELS_LAST) else torch.contiguous_format
+    memory_format = (
+        CHANNELS_LAST
+        if switches.is_contiguous(memory_format=CHANNELS_LAST)
+        else torch.contiguous_format
+    )
     below = torch.empty(*signal.shape[:2], *size, dtype=signal.dtype, memory_format=memory_format)
     backward = torch.ops.aten.max_pool2d_with_indices_backward
     return backward(signal, below, kernel, stride, padding, dilation, pool.ceil_mode, switches)
@@ -79,11 +85,15 @@ def _by_phase(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
     channels, channels_below = weight.shape[:2]
     weight = F.pad(weight, (0, columns * s - weight.shape[3], 0, rows * s - weight.shape[2]))
     weight = weight.view(channels, channels_below, rows, s, columns, s).flip(2, 4)
-    weight = weight.permute(1, 3, 5, 0, 2, 4).reshape(-1, channels, rows, columns)  # (C' s s, C, rows, columns)
+    weight = weight.permute(1, 3, 5, 0, 2, 4).reshape(
+        -1, channels, rows, columns
+    )  # (C' s s, C, rows, columns)
     pixels = F.pixel_shuffle(F.conv2d(signal, weight, None, 1, (rows - 1, columns - 1)), s)
     top, left = geometry(conv)[2]
     pixels = pixels[:, :, top : top + size[0], left : left + size[1]]
-    return F.pad(pixels, (0, size[1] - pixels.shape[3], 0, size[0] - pixels.shape[2]))  # cells that no filter reaches
+    return F.pad(
+        pixels, (0, size[1] - pixels.shape[3], 0, size[0] - pixels.shape[2])
+    )  # cells that no filter reaches
 
 
 def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,13 +102,17 @@ def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Ten
     return whole(model, steps, x.contiguous(memory_format=CHANNELS_LAST))
 
 
-def strongest_positions(steps: Sequence[Step], layers: Sequence[str], x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def strongest_positions(
+    steps: Sequence[Step], layers: Sequence[str], x: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Accelerate `top.strongest_positions`: channels last, each map dropped once it is read."""
     found = {}
 
     def read(step: Step, output: Tensor) -> None:
         if step.layer in layers:
-            found[step.layer] = _first_maxima(output if output.ndim == 4 else output[:, :, None, None])
+            found[step.layer] = _first_maxima(
+                output if output.ndim == 4 else output[:, :, None, None]
+            )
 
     run(steps, x.contiguous(memory_format=CHANNELS_LAST), keep=(), switches=False, visit=read)
     return found

@@ -20,14 +20,20 @@ def multiplications(steps: list[Step], size: Size) -> np.ndarray:
     window, total = Window(torch.zeros_like(square), square), np.zeros((height + 1, width + 1))
     for step in reversed(steps):
         if isinstance(step.module, nn.Conv2d):
-            cells = window.size.minimum(torch.tensor(output_size(step.module, sizes[step.name]))).numpy()
-            total += np.outer(cells[: height + 1, 0], cells[: width + 1, 1]) * float(step.module.weight.numel())
+            cells = window.size.minimum(
+                torch.tensor(output_size(step.module, sizes[step.name]))
+            ).numpy()
+            total += np.outer(cells[: height + 1, 0], cells[: width + 1, 1]) * float(
+                step.module.weight.numel()
+            )
         if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
             window = window.below(step.module)
     return total
 
 
-def merge_windows(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, ...]:
+def merge_windows(
+    image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Merge windows while that lowers their total cost.
 
     Greedy: in each image the two windows whose union saves most become one, until none saves
@@ -45,19 +51,25 @@ def merge_windows(image: np.ndarray, low: np.ndarray, high: np.ndarray, cost: np
     """
     if not len(image):
         return np.zeros(0, dtype=int), image, low, high
-    windows, row = np.unique(np.concatenate([image[:, None], low, high], 1), axis=0, return_inverse=True)
+    windows, row = np.unique(
+        np.concatenate([image[:, None], low, high], 1), axis=0, return_inverse=True
+    )
     owner, merged, count = np.empty(len(windows), dtype=int), [], 0
     for members in np.split(np.arange(len(windows)), np.flatnonzero(np.diff(windows[:, 0])) + 1):
         low, high, own = _merge_image(windows[members, 1:3], windows[members, 3:], cost)
         owner[members], count = own + count, count + len(low)
-        merged.append(np.concatenate([np.full((len(low), 1), windows[members[0], 0]), low, high], 1))
+        merged.append(
+            np.concatenate([np.full((len(low), 1), windows[members[0], 0]), low, high], 1)
+        )
     found = np.concatenate(merged)
     order = np.lexsort([*found[:, 1:3].T[::-1], *(found[:, 3:] - found[:, 1:3]).T])
     image, low, high = np.split(found[order], [1, 3], axis=1)
     return np.argsort(order)[owner[row.reshape(-1)]], image[:, 0], low, high
 
 
-def _merge_image(low: np.ndarray, high: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merge_image(
+    low: np.ndarray, high: np.ndarray, cost: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Merge the windows of one image: the merged low and high, and each window's merged number."""
     own = np.arange(len(low))
     if len(low) > CROWD:  # the search for pairs would take longer than it saves
@@ -65,7 +77,10 @@ def _merge_image(low: np.ndarray, high: np.ndarray, cost: np.ndarray) -> tuple[n
         if cost[tuple((last - first).T)] < cost[tuple((high - low).T)].sum():
             low, high, own = first, last, np.zeros_like(own)
     while 1 < len(low) <= CROWD:
-        lower, upper = np.minimum(low[:, None], low), np.maximum(high[:, None], high)  # of each pair's union
+        lower, upper = (
+            np.minimum(low[:, None], low),
+            np.maximum(high[:, None], high),
+        )  # of each pair's union
         alone = cost[tuple((high - low).T)]
         saved = alone[:, None] + alone - cost[tuple(np.moveaxis(upper - lower, 2, 0))]
         np.fill_diagonal(saved, 0)

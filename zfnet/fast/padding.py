@@ -20,7 +20,11 @@ class PaddingMask(nn.Module):
 
     def __init__(self, sides: tuple[int, int, int, int], outside: Tensor | None, value: float):
         super().__init__()
-        self.sides, self.cells, self.value = sides, () if outside is None else outside.nonzero(as_tuple=True), value
+        self.sides, self.cells, self.value = (
+            sides,
+            () if outside is None else outside.nonzero(as_tuple=True),
+            value,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, C, h', w') -> (M, C, h, w). Overwrites x."""
@@ -34,5 +38,7 @@ class PaddingMask(nn.Module):
         return self._set(signal) if self.cells and self.value == 0 else signal
 
     def _set(self, maps: Tensor) -> Tensor:
-        maps.permute(0, 2, 3, 1)[self.cells] = self.value  # few cells: far faster than a mask over all
+        maps.permute(0, 2, 3, 1)[self.cells] = (
+            self.value
+        )  # few cells: far faster than a mask over all
         return maps

@@ -35,7 +35,14 @@ FEW_UNITS = 4  # of one image; a pass of the image costs about four fields of la
 
 
 def project_units(
-    steps: Sequence[Step], x: Tensor, units: Units, field: ReceptiveField | None, *, crop: bool, collision: str, batch: int
+    steps: Sequence[Step],
+    x: Tensor,
+    units: Units,
+    field: ReceptiveField | None,
+    *,
+    crop: bool,
+    collision: str,
+    batch: int,
 ) -> tuple[Tensor, Units]:
     """Accelerate `projection.project_units`: pass and project what the units see, and no more.
 
@@ -58,12 +65,16 @@ def project_units(
     for rows in order.split(min(batch, max(1, CHUNK // largest_map(steps)))):
         parts.append(_project_chunk(steps, x, shared, units[rows], field))
     back = torch.argsort(order)
-    patches, position, activation = (torch.cat(part)[back].contiguous() for part in zip(*parts, strict=True))
+    patches, position, activation = (
+        torch.cat(part)[back].contiguous() for part in zip(*parts, strict=True)
+    )
     units = replace(units, position=position, activation=activation)
     if crop:
         return patches, units
     corner = field.offset + position * field.stride
-    return cut(patches, -corner, _size(x)), units  # the image is a window of the plane around the patch
+    return cut(
+        patches, -corner, _size(x)
+    ), units  # the image is a window of the plane around the patch
 
 
 def _project_chunk(
@@ -76,7 +87,9 @@ def _project_chunk(
             rows = torch.arange(len(units.channel), device=x.device)
             units = replace(units, activation=t.output[rows, units.channel, 0, 0])
     else:
-        rows = units.image if shared is not None else torch.arange(len(units.image), device=x.device)
+        rows = (
+            units.image if shared is not None else torch.arange(len(units.image), device=x.device)
+        )
         t = run(steps, x[units.image], keep=()) if shared is None else shared
         units = locate(as_maps(t.output), units, rows)
         t, window = cut_switches(steps, x, whole_switches(t), rows, units.position)
@@ -95,15 +108,21 @@ def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units
     assert units.position is not None
     assert units.activation is not None
     count, activation = len(units.channel), units.activation
-    signal = activation.new_empty(count, channels_of(t.steps), 1, 1).contiguous(memory_format=CHANNELS_LAST)
+    signal = activation.new_empty(count, channels_of(t.steps), 1, 1).contiguous(
+        memory_format=CHANNELS_LAST
+    )
     signal.zero_()[torch.arange(count, device=signal.device), units.channel, 0, 0] = activation
     patch = project_signal(t, signal)
-    top, left = (window.low - field.offset - units.position * field.stride)[0].tolist()  # the same for all
+    top, left = (window.low - field.offset - units.position * field.stride)[
+        0
+    ].tolist()  # the same for all
     bottom, right = field.size - top - patch.shape[2], field.size - left - patch.shape[3]
     return F.pad(patch, (left, right, top, bottom))
 
 
-def trace_fields(steps: list[Step], x: Tensor, units: Units, *, only_switches: bool = False) -> tuple[Trace, Window]:
+def trace_fields(
+    steps: list[Step], x: Tensor, units: Units, *, only_switches: bool = False
+) -> tuple[Trace, Window]:
     """Pass only what M units see through the network.
 
     The steps end with the units' layer, whose output is (M, C, 1, 1). `only_switches` stops after
@@ -117,7 +136,9 @@ def trace_fields(steps: list[Step], x: Tensor, units: Units, *, only_switches: b
     return fields.trace(x, t.switches, t.output), fields.pixels
 
 
-def trace_windows(steps: list[Step], x: Tensor, image: Tensor, window: Window) -> dict[str, SwitchTable]:
+def trace_windows(
+    steps: list[Step], x: Tensor, image: Tensor, window: Window
+) -> dict[str, SwitchTable]:
     """Return the switches below B windows of the last step's maps, of one size, for images (B,).
 
     What several units of an image see passes through the network once; `cut_switches` returns the
@@ -127,24 +148,37 @@ def trace_windows(steps: list[Step], x: Tensor, image: Tensor, window: Window) -
     above = fields.outputs() | {fields.steps[-1].name: window}
     index = _run_windows(fields, x, image, len(fields.steps)).switches
     return {
-        name: SwitchTable.of(index[name].int(), above[name].low, fields.inputs[name].low, fields.width(name)) for name in index
+        name: SwitchTable.of(
+            index[name].int(), above[name].low, fields.inputs[name].low, fields.width(name)
+        )
+        for name in index
     }
 
 
 def whole_switches(t: Trace) -> dict[str, SwitchTable]:
     """Return a trace's switches, with the whole maps as windows."""
     origin = torch.zeros(len(t.x), 2, dtype=torch.int64, device=t.x.device)
-    return {name: SwitchTable.of(index, origin, origin, t.inputs[name][3]) for name, index in t.switches.items()}
+    return {
+        name: SwitchTable.of(index, origin, origin, t.inputs[name][3])
+        for name, index in t.switches.items()
+    }
 
 
 def cut_switches(
-    steps: list[Step], x: Tensor, tables: dict[str, SwitchTable], row: Tensor, position: Tensor | None
+    steps: list[Step],
+    x: Tensor,
+    tables: dict[str, SwitchTable],
+    row: Tensor,
+    position: Tensor | None,
 ) -> tuple[Trace, Window]:
     """Do as `trace_fields` with `only_switches`, from window row (M,) of the tables."""
     assert position is not None
     sizes = map_sizes(steps, _size(x))
     fields = Fields.of(steps, _size(x), Window(position, position + 1))
-    pooled, pooled_size = fields.outputs(), {a.name: sizes[b.name] for a, b in itertools.pairwise(steps)}
+    pooled, pooled_size = (
+        fields.outputs(),
+        {a.name: sizes[b.name] for a, b in itertools.pairwise(steps)},
+    )
     switches = {}
     for step in fields.steps:
         if isinstance(step.module, nn.MaxPool2d):
@@ -194,7 +228,9 @@ class Fields:
 
     def outputs(self) -> dict[str, Window]:
         """The cells that leave each step but the last."""
-        return {step.name: self.inputs[above.name] for step, above in itertools.pairwise(self.steps)}
+        return {
+            step.name: self.inputs[above.name] for step, above in itertools.pairwise(self.steps)
+        }
 
     def width(self, name: str) -> int:
         return int(self.inputs[name].size[0, 1])
@@ -209,12 +245,18 @@ def _run_windows(fields: Fields, x: Tensor, image: Tensor, end: int) -> Trace:
     """Pass windows of pixels, of image (M,) of x, through the first `end` of the steps."""
     steps = fields.steps[:end]
     windowed = (PaddingMask, nn.Conv2d, nn.MaxPool2d)
-    first = next((i for i, step in enumerate(steps) if isinstance(step.module, windowed)), len(steps))
-    x = run(steps[:first], x, keep=()).output  # pixel by pixel, on the whole image, like a mean image
+    first = next(
+        (i for i, step in enumerate(steps) if isinstance(step.module, windowed)), len(steps)
+    )
+    x = run(
+        steps[:first], x, keep=()
+    ).output  # pixel by pixel, on the whole image, like a mean image
     if first == len(steps):
         return Trace((), {}, {}, {}, x, x)
     patches = cut_windows(x, fields.inputs[steps[first].name], image)
-    patches = patches.contiguous(memory_format=layout(x))  # so the switches are those of the whole image
+    patches = patches.contiguous(
+        memory_format=layout(x)
+    )  # so the switches are those of the whole image
     return run(steps[first:], patches, keep=())
 
 
@@ -247,7 +289,9 @@ def channels_last(steps: Sequence[Step]) -> list[Step]:
         if isinstance(module, nn.Conv2d):
             weight = module.weight.detach().contiguous(memory_format=CHANNELS_LAST)
             module = copy.copy(module)
-            module._parameters = module._parameters | {"weight": nn.Parameter(weight, requires_grad=False)}
+            module._parameters = module._parameters | {
+                "weight": nn.Parameter(weight, requires_grad=False)
+            }
         found.append(replace(step, module=module))
     return found
 

@@ -50,7 +50,10 @@ class SwitchTable:
         """Join tables, one after the other."""
         before = [0, *itertools.accumulate(len(part.table) for part in parts)]
         start = [part.start + n for part, n in zip(parts, before, strict=False)]
-        table, _, *others = (torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True))
+        table, _, *others = (
+            torch.cat(values)
+            for values in zip(*(vars(part).values() for part in parts), strict=True)
+        )
         return SwitchTable(table, torch.cat(start), *others)
 
     def cut(self, row: Tensor, window: Window, below: Window) -> Tensor:
@@ -61,9 +64,19 @@ class SwitchTable:
         will do.
         """
         last = self.size[row] - 1
-        r, c = (cells - low for cells, low in zip(window.rows_and_columns(), self.above[row].split(1, 1), strict=True))
-        r, c = (cells.clamp_min(0).minimum(end) for cells, end in zip((r, c), last.split(1, 1), strict=True))
-        cells = (self.start[row, None] + r * self.size[row, 1:])[:, :, None] + c[:, None]  # (M, h, w)
+        r, c = (
+            cells - low
+            for cells, low in zip(
+                window.rows_and_columns(), self.above[row].split(1, 1), strict=True
+            )
+        )
+        r, c = (
+            cells.clamp_min(0).minimum(end)
+            for cells, end in zip((r, c), last.split(1, 1), strict=True)
+        )
+        cells = (self.start[row, None] + r * self.size[row, 1:])[:, :, None] + c[
+            :, None
+        ]  # (M, h, w)
         switch = self.table[cells]  # (M, h, w, C), in windows of self.width
         width = int(below.size[0, 1])
         (down, right), wider = (self.below[row] - below.low).unbind(1), width - self.width[row]

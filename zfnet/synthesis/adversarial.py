@@ -48,7 +48,13 @@ class Adversarial:
 
 
 def fgsm(
-    model: nn.Module, x: Tensor, *, epsilon: float, label: Target = None, target: Target = None, batch: int = 32
+    model: nn.Module,
+    x: Tensor,
+    *,
+    epsilon: float,
+    label: Target = None,
+    target: Target = None,
+    batch: int = 32,
 ) -> Adversarial:
     r"""Take one step along the sign of the loss's gradient.
 
@@ -78,7 +84,9 @@ def fgsm(
         >>> a.pixels.shape, a.success.shape
         (torch.Size([2, 3, 28, 28]), torch.Size([2]))
     """
-    return pgd(model, x, epsilon=epsilon, steps=1, size=epsilon, label=label, target=target, batch=batch)
+    return pgd(
+        model, x, epsilon=epsilon, steps=1, size=epsilon, label=label, target=target, batch=batch
+    )
 
 
 @torch.inference_mode(False)  # even inside a caller's inference mode
@@ -128,7 +136,9 @@ def pgd(
         True
     """
     if not 0 <= epsilon <= 255 or steps < 1 or batch < 1:
-        raise ValueError(f"epsilon must be 0 to 255 gray levels, steps and batch at least 1; got {epsilon}, {steps}, {batch}")
+        raise ValueError(
+            f"epsilon must be 0 to 255 gray levels, steps and batch at least 1; got {epsilon}, {steps}, {batch}"
+        )
     size = max(epsilon / 4, epsilon / steps) if size is None else size
     if not 0 <= size < float("inf"):
         raise ValueError(f"size must be 0 or more gray levels, got {size}")
@@ -138,10 +148,14 @@ def pgd(
     low, high = clip(x - epsilon * unit), clip(x + epsilon * unit)
     pixels = x.clone()
     if generator is not None:
-        noise = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+        noise = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(
+            x.device
+        )
         pixels = low + (high - low) * noise
     towards, sign = (label, 1.0) if target is None else (target, -1.0)
-    for rows in progress(list(torch.arange(len(x)).split(batch)), total=-(-len(x) // batch), desc="fooling"):
+    for rows in progress(
+        list(torch.arange(len(x)).split(batch)), total=-(-len(x) // batch), desc="fooling"
+    ):
         for _ in range(steps):
             g, predicted = loss_gradient(model, pixels[rows], towards[rows])
             left = (predicted == label[rows]) if target is None else (predicted != target[rows])
@@ -202,7 +216,9 @@ def deepfool(
     x = valid(x)
     label, _ = classes(model, x, label, None, batch)
     pixels = x.clone()
-    for rows in progress(list(torch.arange(len(x)).split(batch)), total=-(-len(x) // batch), desc="fooling"):
+    for rows in progress(
+        list(torch.arange(len(x)).split(batch)), total=-(-len(x) // batch), desc="fooling"
+    ):
         total, others = torch.zeros_like(x[rows]), None
         for _ in range(steps):
             step, others, left = nearest_plane(model, pixels[rows], label[rows], others, candidates)
@@ -251,7 +267,9 @@ def rubbish(
         tensor([8, 8])
     """
     if target is None or batch < 1:
-        raise ValueError(f"rubbish needs a target class, and batch at least 1; got {target} and {batch}")
+        raise ValueError(
+            f"rubbish needs a target class, and batch at least 1; got {target} and {batch}"
+        )
     pixel_range(x)
     label, targets = classes(model, x, None, target, batch)
     assert targets is not None
@@ -261,7 +279,14 @@ def rubbish(
             with evaluating(model):
                 return F.cross_entropy(model(point.clone()), targets[rows], reduction="none")
 
-        return descend(loss, clip(x[rows]), steps=steps, rate=rate, after=lambda point, step: clip(point), progress=progress)[0]
+        return descend(
+            loss,
+            clip(x[rows]),
+            steps=steps,
+            rate=rate,
+            after=lambda point, step: clip(point),
+            progress=progress,
+        )[0]
 
     pixels = torch.cat([climb(rows) for rows in torch.arange(len(x)).split(batch)])
     return evaluate(model, x.detach(), pixels, label, targets, batch)
@@ -284,11 +309,15 @@ def valid(x: Tensor) -> Tensor:
         ValueError: If a pixel is more than half a gray level outside [black, white], or not RGB.
     """
     if ((x - clip(x)).abs() > 0.5 * gray_level(x)).any():
-        raise ValueError("x has pixels outside [black, white]; zfnet.synthesis.base.clip(x) returns the nearest valid image")
+        raise ValueError(
+            "x has pixels outside [black, white]; zfnet.synthesis.base.clip(x) returns the nearest valid image"
+        )
     return x.detach()
 
 
-def classes(model: nn.Module, x: Tensor, label: Target, target: Target, batch: int) -> tuple[Tensor, Tensor | None]:
+def classes(
+    model: nn.Module, x: Tensor, label: Target, target: Target, batch: int
+) -> tuple[Tensor, Tensor | None]:
     """Return the classes (N,) to leave, None meaning the predicted ones, and the targets, if any."""
     check_input(model, x)
     logits = predicted_logits(model, x, batch)
@@ -301,12 +330,23 @@ def predicted_logits(model: nn.Module, x: Tensor, batch: int) -> Tensor:
         return torch.cat([forward(model, part)[1] for part in x.split(batch)])
 
 
-def evaluate(model: nn.Module, x: Tensor, pixels: Tensor, label: Tensor, target: Tensor | None, batch: int) -> Adversarial:
+def evaluate(
+    model: nn.Module, x: Tensor, pixels: Tensor, label: Tensor, target: Tensor | None, batch: int
+) -> Adversarial:
     """Return the result: the predictions for the changed images, and their distances from x."""
     probability, predicted = predicted_logits(model, pixels, batch).softmax(1).max(1)
     change = ((pixels - x) / gray_level(x)).flatten(1)
     success = predicted != label if target is None else predicted == target
-    return Adversarial(pixels, label, target, predicted, probability, success, change.abs().amax(1), change.norm(dim=1))
+    return Adversarial(
+        pixels,
+        label,
+        target,
+        predicted,
+        probability,
+        success,
+        change.abs().amax(1),
+        change.norm(dim=1),
+    )
 
 
 def loss_gradient(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,7 +369,11 @@ def nearest_plane(
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         leaf, logits = forward(model, x)
         if others is None:
-            order = logits.detach().scatter(1, label[:, None], -torch.inf).topk(min(candidates, logits.shape[1] - 1), dim=1)
+            order = (
+                logits.detach()
+                .scatter(1, label[:, None], -torch.inf)
+                .topk(min(candidates, logits.shape[1] - 1), dim=1)
+            )
             others = order.indices
         rows = torch.arange(len(x), device=x.device)
         best, step = torch.full_like(logits[:, 0], torch.inf), torch.zeros_like(x)
@@ -340,5 +384,8 @@ def nearest_plane(
             distance = gap.detach().abs() / square.sqrt()
             nearer = distance < best
             candidate = (((distance + BEYOND) / square.sqrt())[:, None, None, None] * w) * unit
-            best, step = torch.where(nearer, distance, best), torch.where(nearer[:, None, None, None], candidate, step)
+            best, step = (
+                torch.where(nearer, distance, best),
+                torch.where(nearer[:, None, None, None], candidate, step),
+            )
     return step, others, logits.detach().argmax(1) == label

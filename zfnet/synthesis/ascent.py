@@ -74,12 +74,16 @@ def ascend(
         given = f"{batch}, {steps}, {decay}, {blur}, {jitter}, {variation}"
         raise ValueError(f"batch and steps must be at least 1, regularisers 0 or more: {given}")
     if frequency and blur:
-        raise ValueError("blur acts on pixels: leave it out with frequency=True, which is smooth by itself")
+        raise ValueError(
+            "blur acts on pixels: leave it out with frequency=True, which is smooth by itself"
+        )
     if colours is not None and not frequency:
         raise ValueError("colours belong to frequency=True")
     score = scorer(model, x, target, layer, at, rectified)
     generator = generator or torch.Generator().manual_seed(0)
-    shifts = torch.randint(-jitter, jitter + 1, (steps, 2), generator=generator, device=generator.device).tolist()
+    shifts = torch.randint(
+        -jitter, jitter + 1, (steps, 2), generator=generator, device=generator.device
+    ).tolist()
     size = x.shape[-2:]
     colours = torch.eye(3) if colours is None else colours.clone()
 
@@ -131,7 +135,9 @@ def scorer(
         try:
             found = feature_extractor(model, x, (layer,), rectified=rectified)
         except UnsupportedNetwork:
-            found = feature_extractor(model, x, (layer,))  # no chain of modules: what the module puts out
+            found = feature_extractor(
+                model, x, (layer,)
+            )  # no chain of modules: what the module puts out
 
         def read(images: Tensor) -> Tensor:
             return found(images)[layer]
@@ -151,9 +157,19 @@ def reduce(values: Tensor, at: str | tuple[int, int]) -> Tensor:
     """What becomes of maps (N, h, w): their mean, maximum, centre or one place, (N,). Raises ValueError."""
     height, width = values.shape[1:]
     row, column = (height // 2, width // 2) if isinstance(at, str) else at
-    if (isinstance(at, str) and at not in PLACES) or not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"at must be {', '.join(PLACES)} or a place in a map of {height} x {width}, got {at!r}")
-    return values.mean((1, 2)) if at == "mean" else values.amax((1, 2)) if at == "max" else values[:, row, column]
+    if (isinstance(at, str) and at not in PLACES) or not (
+        0 <= row < height and 0 <= column < width
+    ):
+        raise ValueError(
+            f"at must be {', '.join(PLACES)} or a place in a map of {height} x {width}, got {at!r}"
+        )
+    return (
+        values.mean((1, 2))
+        if at == "mean"
+        else values.amax((1, 2))
+        if at == "max"
+        else values[:, row, column]
+    )
 
 
 def directions(target: int | Sequence[int] | Tensor, n: int, width: int) -> Tensor:
@@ -167,7 +183,9 @@ def directions(target: int | Sequence[int] | Tensor, n: int, width: int) -> Tens
         return target.expand(n, width)
     target = target.reshape(-1)
     if len(target) not in (1, n) or bool(((target < 0) | (target >= width)).any()):
-        raise ValueError(f"target must be one of {width} units, or one for each of {n} images, got {target.tolist()}")
+        raise ValueError(
+            f"target must be one of {width} units, or one for each of {n} images, got {target.tolist()}"
+        )
     return torch.nn.functional.one_hot(target.expand(n).long(), width).float()
 
 
@@ -179,7 +197,9 @@ def amplitudes(size: Sequence[int]) -> Tensor:
 
 def to_image(point: Tensor, size: Sequence[int], colours: Tensor) -> Tensor:
     r"""Valid images (N, 3, H, W) of coefficients (N, 3, H, W // 2 + 1, 2): $\sigma(C \, F^{-1} (z / f))$, black to white."""
-    plain = torch.fft.irfft2(torch.view_as_complex(point) * amplitudes(size).to(point), s=tuple(size), norm="ortho")
+    plain = torch.fft.irfft2(
+        torch.view_as_complex(point) * amplitudes(size).to(point), s=tuple(size), norm="ortho"
+    )
     low, high = pixel_range(plain)
     mixed = torch.einsum("dc,nchw->ndhw", colours.to(point), plain)
     return low + (high - low) * mixed.sigmoid()
@@ -190,7 +210,9 @@ def to_frequencies(x: Tensor, colours: Tensor) -> Tensor:
     low, high = pixel_range(x)
     logit = torch.logit(((x - low) / (high - low)).clamp(EDGE, 1 - EDGE))
     plain = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(colours).to(x), logit)
-    return torch.view_as_real(torch.fft.rfft2(plain, norm="ortho") / amplitudes(x.shape[-2:]).to(x)).contiguous()
+    return torch.view_as_real(
+        torch.fft.rfft2(plain, norm="ortho") / amplitudes(x.shape[-2:]).to(x)
+    ).contiguous()
 
 
 def color_root(x: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ def pixel_range(like: Tensor) -> tuple[Tensor, Tensor]:
     """
     if like.ndim != 4 or like.shape[1] != 3:
         raise ValueError(f"images must be RGB (N, 3, H, W), got {tuple(like.shape)}")
-    mean, std = (torch.tensor(v, device=like.device, dtype=like.dtype).view(1, 3, 1, 1) for v in (MEAN, STD))
+    mean, std = (
+        torch.tensor(v, device=like.device, dtype=like.dtype).view(1, 3, 1, 1) for v in (MEAN, STD)
+    )
     return -mean / std, (1 - mean) / std
 
 
@@ -111,7 +113,9 @@ def descend(
         (True, torch.Size([100, 2]))
     """
     if start.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"images must be float32 or float64, got {start.dtype}: convert the network and its input")
+        raise ValueError(
+            f"images must be float32 or float64, got {start.dtype}: convert the network and its input"
+        )
     if steps < 1 or not 0 < rate < float("inf"):
         raise ValueError(f"steps must be at least 1 and rate above 0, got {steps} and {rate}")
     history = []

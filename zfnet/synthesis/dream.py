@@ -85,7 +85,12 @@ def dream(
     pixel_range(x)
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"images must be float32 or float64, got {x.dtype}")
-    if min(batch, steps, octaves) < 1 or not 1 < zoom < float("inf") or jitter < 0 or not 0 < rate < float("inf"):
+    if (
+        min(batch, steps, octaves) < 1
+        or not 1 < zoom < float("inf")
+        or jitter < 0
+        or not 0 < rate < float("inf")
+    ):
         raise ValueError(
             f"batch, steps and octaves must be at least 1, zoom above 1, jitter 0 or more and rate above 0; got "
             f"{batch}, {steps}, {octaves}, {zoom}, {jitter}, {rate}"
@@ -93,8 +98,13 @@ def dream(
     chosen = None if channel is None else as_integers(channel, "channel", x.device).reshape(-1)
     read = feature_extractor(model, x, (layer,))
     generator = generator or torch.Generator().manual_seed(0)
-    shifts = torch.randint(-jitter, jitter + 1, (octaves, steps, 2), generator=generator, device=generator.device).tolist()
-    sizes = [tuple(max(1, round(side / zoom**n)) for side in x.shape[-2:]) for n in reversed(range(octaves))]
+    shifts = torch.randint(
+        -jitter, jitter + 1, (octaves, steps, 2), generator=generator, device=generator.device
+    ).tolist()
+    sizes = [
+        tuple(max(1, round(side / zoom**n)) for side in x.shape[-2:])
+        for n in reversed(range(octaves))
+    ]
 
     def energy(images: Tensor) -> Tensor:
         maps = read(images)[layer]
@@ -102,20 +112,30 @@ def dream(
             raise ValueError(f"{layer} has no maps; choose a convolutional layer")
         if chosen is not None:
             if not len(chosen) or bool(((chosen < 0) | (chosen >= maps.shape[1])).any()):
-                raise ValueError(f"channel must be from 0 to {maps.shape[1] - 1} in {layer}, got {channel}")
+                raise ValueError(
+                    f"channel must be from 0 to {maps.shape[1] - 1} in {layer}, got {channel}"
+                )
             maps = maps[:, chosen]
         return maps.square().mean((1, 2, 3))
 
     parts = []
-    for rows in progress(torch.arange(len(x)).split(batch), total=-(-len(x) // batch), desc=f"dreaming of {layer}"):
+    for rows in progress(
+        torch.arange(len(x)).split(batch), total=-(-len(x) // batch), desc=f"dreaming of {layer}"
+    ):
         image = x[rows].detach()
         with torch.no_grad():
             before = energy(image)
         if not before.all():
-            raise ValueError(f"{layer} is silent in image {int(rows[(before == 0).cpu()][0])}; choose another image or layer")
+            raise ValueError(
+                f"{layer} is silent in image {int(rows[(before == 0).cpu()][0])}; choose another image or layer"
+            )
         drawn = image.new_zeros(*image.shape[:2], *sizes[0])
         for size, moves in zip(sizes, shifts, strict=True):
-            base = F.interpolate(image, size, mode="bilinear", antialias=True) if size != image.shape[-2:] else image
+            base = (
+                F.interpolate(image, size, mode="bilinear", antialias=True)
+                if size != image.shape[-2:]
+                else image
+            )
             point = clip(base + F.interpolate(drawn, size, mode="bilinear"))
             for move in moves:
                 point = amplify(energy, point, move, rate)
@@ -125,7 +145,9 @@ def dream(
     return Dream(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def amplify(energy: Callable[[Tensor], Tensor], x: Tensor, move: Sequence[int], rate: float) -> Tensor:
+def amplify(
+    energy: Callable[[Tensor], Tensor], x: Tensor, move: Sequence[int], rate: float
+) -> Tensor:
     """Return images x after one step up the energy, shifted by `move` before the step."""
     with torch.enable_grad():
         point = torch.roll(x, tuple(move), (2, 3)).requires_grad_()

@@ -39,7 +39,9 @@ def gram(maps: Tensor) -> Tensor:
     Raises ValueError for a dense layer's vectors, which have no positions.
     """
     if maps.ndim != 4:
-        raise ValueError(f"a Gram matrix is of maps (N, C, h, w), got {tuple(maps.shape)}: style layers are convolutional")
+        raise ValueError(
+            f"a Gram matrix is of maps (N, C, h, w), got {tuple(maps.shape)}: style layers are convolutional"
+        )
     flat = maps.flatten(2)
     return flat @ flat.mT / flat.shape[2]
 
@@ -83,15 +85,21 @@ def style_transfer(
             f"and {tuple(start.shape)}"
         )
     if batch < 1 or min(weight, variation) < 0 or not style_layers:
-        raise ValueError(f"batch must be at least 1, weights 0 or more: {batch}, {weight}, {variation}; layers not empty")
-    layers = tuple(dict.fromkeys(style_layers if content is None else (content_layer, *style_layers)))
+        raise ValueError(
+            f"batch must be at least 1, weights 0 or more: {batch}, {weight}, {variation}; layers not empty"
+        )
+    layers = tuple(
+        dict.fromkeys(style_layers if content is None else (content_layer, *style_layers))
+    )
     read = feature_extractor(model, start, layers)
     parts = []
     for rows in torch.arange(len(start)).split(batch):
         with torch.no_grad():
             goal = None if content is None else read(content[rows])[content_layer]
             grams = {
-                name: gram(maps) for name, maps in read(style[rows if len(style) > 1 else [0]]).items() if name in style_layers
+                name: gram(maps)
+                for name, maps in read(style[rows if len(style) > 1 else [0]]).items()
+                if name in style_layers
             }
         if goal is not None:
             check_goal(goal, f"what {content_layer} says to the content")
@@ -105,23 +113,36 @@ def style_transfer(
 
         def loss(x: Tensor, step: int, distances=distances) -> Tensor:
             far, styles = distances(x)
-            return far + weight * torch.stack(list(styles.values())).mean(0) + variation * total_variation(x)
+            return (
+                far
+                + weight * torch.stack(list(styles.values())).mean(0)
+                + variation * total_variation(x)
+            )
 
         pixels, history = descend(
-            loss, clip(start[rows]), steps=steps, rate=rate, after=lambda x, step: clip(x), progress=progress
+            loss,
+            clip(start[rows]),
+            steps=steps,
+            rate=rate,
+            after=lambda x, step: clip(x),
+            progress=progress,
         )
         with torch.no_grad():
             parts.append((pixels, history.T, *distances(pixels)))
     pixels, history, far, styles = zip(*parts, strict=True)
     left = {name: torch.cat([part[name] for part in styles]) for name in style_layers}
-    return StyleTransfer(torch.cat(pixels), torch.cat(history).T, None if content is None else torch.cat(far), left)
+    return StyleTransfer(
+        torch.cat(pixels), torch.cat(history).T, None if content is None else torch.cat(far), left
+    )
 
 
 def check_goal(goal: Tensor, what: str) -> None:
     """Raise ValueError where one of N arrays is zero: nothing has a relative distance from it."""
     silent = ~goal.flatten(1).any(1)
     if silent.any():
-        raise ValueError(f"{what} is zero throughout in image {int(silent.nonzero()[0])}: there is nothing to come near to")
+        raise ValueError(
+            f"{what} is zero throughout in image {int(silent.nonzero()[0])}: there is nothing to come near to"
+        )
 
 
 def relative(found: Tensor, goal: Tensor) -> Tensor:

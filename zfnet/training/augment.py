@@ -44,7 +44,9 @@ def augment(
         far = side - size
         corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
         places = corners[torch.randint(5, (total,), generator=generator)[mine]].tolist()
-        x = torch.stack([image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)])
+        x = torch.stack(
+            [image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)]
+        )
         x = x.permute(0, 3, 1, 2).float()
         x = torch.where(to_device(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
@@ -65,10 +67,14 @@ def random_boxes(n: int, options: Augment, generator: torch.Generator) -> Tensor
     """
     flip = (torch.rand(n, generator=generator) < 0.5) & options.flip
     scale = torch.empty(n).uniform_(*options.scale, generator=generator)
-    stretch = torch.empty(n).uniform_(-1, 1, generator=generator).mul(math.log(options.aspect) / 2).exp()
+    stretch = (
+        torch.empty(n).uniform_(-1, 1, generator=generator).mul(math.log(options.aspect) / 2).exp()
+    )
     width, height = (scale * stretch).clamp_max(1), (scale / stretch).clamp_max(1)
     x, y = torch.rand(2, n, generator=generator) * 2 - 1
-    return torch.stack([x * (1 - width), y * (1 - height), torch.where(flip, -width, width), height], 1)
+    return torch.stack(
+        [x * (1 - width), y * (1 - height), torch.where(flip, -width, width), height], 1
+    )
 
 
 def crop(raw: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -85,7 +91,9 @@ def crop(raw: Tensor, boxes: Tensor, size: int) -> Tensor:
     line = (2 * torch.arange(size) + 1) / size - 1  # pixel centers of a crop, from -1 to 1
     across = boxes[:, 2:3] * line + boxes[:, 0:1]  # (N, size)
     down = boxes[:, 3:4] * line + boxes[:, 1:2]
-    grid = torch.broadcast_tensors(to_device(across, raw.device)[:, None, :], to_device(down, raw.device)[:, :, None])
+    grid = torch.broadcast_tensors(
+        to_device(across, raw.device)[:, None, :], to_device(down, raw.device)[:, :, None]
+    )
     x = raw.permute(0, 3, 1, 2).float()
     return F.grid_sample(x, torch.stack(grid, -1), padding_mode="reflection", align_corners=False)
 
@@ -96,8 +104,20 @@ def recoloured(x: Tensor, saturation: Tensor, contrast: Tensor, shift: Tensor) -
     z is the standardised pixel, g the mean of its channels; `saturation` s and `contrast` c are (N, 1), `shift` (N, 3). All of
     it is linear in the pixel: three passes over memory, where the steps one by one take eleven.
     """
-    scale, offset = 1 / (255 * torch.tensor(STD)), -torch.tensor(MEAN) / torch.tensor(STD)  # (3,): z = scale x + offset
-    own, grey = (1 + contrast) * (1 + saturation), -(1 + contrast) * saturation  # (N, 1): the weights of z and of g
+    scale, offset = (
+        1 / (255 * torch.tensor(STD)),
+        -torch.tensor(MEAN) / torch.tensor(STD),
+    )  # (3,): z = scale x + offset
+    own, grey = (
+        (1 + contrast) * (1 + saturation),
+        -(1 + contrast) * saturation,
+    )  # (N, 1): the weights of z and of g
     constant = to_device(own * offset + grey * offset.mean() + shift, x.device)
-    y = torch.addcmul(constant[:, :, None, None], x, to_device(own * scale, x.device)[:, :, None, None])
-    return y.add_((to_device(grey * scale / 3, x.device)[:, None] @ x.flatten(2)).view(len(x), 1, *x.shape[2:]))
+    y = torch.addcmul(
+        constant[:, :, None, None], x, to_device(own * scale, x.device)[:, :, None, None]
+    )
+    return y.add_(
+        (to_device(grey * scale / 3, x.device)[:, None] @ x.flatten(2)).view(
+            len(x), 1, *x.shape[2:]
+        )
+    )

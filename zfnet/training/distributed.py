@@ -17,7 +17,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 PATIENCE = timedelta(days=1)
-BROKEN = ("gloo", "nccl", "connection", "timed out", "socket", "peer")  # what the backends' errors speak of
+BROKEN = (
+    "gloo",
+    "nccl",
+    "connection",
+    "timed out",
+    "socket",
+    "peer",
+)  # what the backends' errors speak of
 
 
 class ParallelError(RuntimeError):
@@ -60,11 +67,18 @@ class DistributedContext:
 
 
 SINGLE_PROCESS = DistributedContext()
-TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}  # as it is without
+TORCHRUN = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "LOCAL_WORLD_SIZE": "1",
+}  # as it is without
 
 
 @contextlib.contextmanager
-def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[DistributedContext, torch.device]]:
+def join(
+    device: str = "auto", timeout: float = 600.0
+) -> Iterator[tuple[DistributedContext, torch.device]]:
     """This process's distributed, by the environment that torchrun gives it, and its device: of GPUs, each process has its own.
 
     `timeout` is how many seconds a step waits for a process that does not answer; before a run, and after a search or an
@@ -74,7 +88,9 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Distrib
     """
     given = {name: os.environ.get(name, default) for name, default in TORCHRUN.items()}
     if not all(number.isdecimal() for number in given.values()):
-        raise ParallelError(f"torchrun gives numbers, the environment has {given}: start with torchrun, or unset them")
+        raise ParallelError(
+            f"torchrun gives numbers, the environment has {given}: start with torchrun, or unset them"
+        )
     rank, size, local, here = map(int, given.values())
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,15 +98,21 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Distrib
     if size > 1 and device.startswith("cuda"):
         if here > there:
             instead = f"--nproc_per_node {there}" if there else "--device cpu"
-            raise ParallelError(f"{here} processes want a GPU each, and this machine has {there}: use {instead}")
+            raise ParallelError(
+                f"{here} processes want a GPU each, and this machine has {there}: use {instead}"
+            )
         device = f"cuda:{local}"
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         known = f"; this machine has {there} GPUs" if device.startswith("cuda") else ""
-        raise ParallelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}{known}") from None
-    if chosen.type == "cuda" and chosen.index is not None:  # else pinned memory would take a part of the first GPU
+        raise ParallelError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}{known}"
+        ) from None
+    if (
+        chosen.type == "cuda" and chosen.index is not None
+    ):  # else pinned memory would take a part of the first GPU
         torch.cuda.set_device(chosen)
     if size == 1:
         yield SINGLE_PROCESS, chosen
@@ -99,14 +121,23 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[tuple[Distrib
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     except ValueError as error:
-        raise ParallelError(f"WORLD_SIZE is {size}, but torchrun has not started this process ({error})") from None
+        raise ParallelError(
+            f"WORLD_SIZE is {size}, but torchrun has not started this process ({error})"
+        ) from None
     except dist.DistError as error:
-        raise ParallelError(f"process {rank} of {size} cannot reach the others ({str(error).splitlines()[0]})") from None
+        raise ParallelError(
+            f"process {rank} of {size} cannot reach the others ({str(error).splitlines()[0]})"
+        ) from None
     try:
-        yield DistributedContext(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)), chosen
+        yield (
+            DistributedContext(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)),
+            chosen,
+        )
     except RuntimeError as error:
         text = str(error).splitlines()[0] if str(error) else repr(error)
-        if isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(w in text.lower() for w in BROKEN)):
+        if isinstance(error, dist.DistError) or (
+            type(error) is RuntimeError and any(w in text.lower() for w in BROKEN)
+        ):
             raise ParallelError(f"process {rank} of {size} lost another one ({text})") from None
         raise
     dist.destroy_process_group()  # not after an error: it may wait for a process that is gone

@@ -80,18 +80,32 @@ def evaluate(
         8
     """
     if views not in (1, 10) or precision not in ("float32", "bfloat16"):
-        raise ValueError(f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and {precision!r}")
+        raise ValueError(
+            f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and {precision!r}"
+        )
     wnids = _output_wnids(model, images) if wnids is None else list(wnids)
     images = images.aligned(wnids, wnids)
-    chosen = np.arange(len(images)) if not limit else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
+    chosen = (
+        np.arange(len(images))
+        if not limit
+        else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
+    )
     if not len(chosen):
         raise ValueError("no images to evaluate")
-    parts = distributed.share([chosen[start : start + batch] for start in range(0, len(chosen), batch)])
-    hits = torch.zeros(2, dtype=torch.int64, device=device_of(model))  # read once: reading waits for the device
+    parts = distributed.share(
+        [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
+    )
+    hits = torch.zeros(
+        2, dtype=torch.int64, device=device_of(model)
+    )  # read once: reading waits for the device
     predicted = predict(model, images, parts, size=size, views=views, precision=precision)
-    for part, probability in zip(progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True):
+    for part, probability in zip(
+        progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True
+    ):
         if probability.shape[1] != len(wnids):
-            raise ValueError(f"the network has {probability.shape[1]} outputs, but {len(wnids)} classes are given")
+            raise ValueError(
+                f"the network has {probability.shape[1]} outputs, but {len(wnids)} classes are given"
+            )
         labels = torch.from_numpy(images.labels[part]).to(probability.device)
         right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
         hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
@@ -106,7 +120,9 @@ def _output_wnids(model: nn.Module, images: Images) -> list[str]:
     if wnids is None and names_digest(images.wnids) == ILSVRC_2012:
         wnids = images.wnids
     if wnids is None:
-        raise ValueError(f"{type(model).__name__} has no `wnids`: pass wnids=, the folder name of each output, in order")
+        raise ValueError(
+            f"{type(model).__name__} has no `wnids`: pass wnids=, the folder name of each output, in order"
+        )
     return list(wnids)  # pyright: ignore[reportArgumentType]
 
 
@@ -127,7 +143,11 @@ def predict(
     device = device_of(model)
     declared = getattr(model, "size", None)
     size = size or (declared if isinstance(declared, int) else None)
-    network = functools.partial(forward, model) if isinstance(model, Network) else functools.partial(logits_of, model)
+    network = (
+        functools.partial(forward, model)
+        if isinstance(model, Network)
+        else functools.partial(logits_of, model)
+    )
     with evaluating(model):
         for raw, _ in Feed(images, device).batches(parts):
             squares = standardize(raw.permute(0, 3, 1, 2))

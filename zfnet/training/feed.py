@@ -29,9 +29,13 @@ class Feed:
         self.images, self.device = images, device
         size = images.pixels[:1].nbytes * len(images)
         self.resident = keep and device.type == "cuda" and fits(size, *room(device))
-        self._stream = _stream(torch.empty(0, device=device).device) if device.type == "cuda" else None
+        self._stream = (
+            _stream(torch.empty(0, device=device).device) if device.type == "cuda" else None
+        )
         if self.resident:
-            self._pixels = torch.empty((len(images), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
+            self._pixels = torch.empty(
+                (len(images), *images.pixels.shape[1:]), dtype=torch.uint8, device=device
+            )
             self._labels = torch.from_numpy(images.labels).to(device)
             for start in range(0, len(images), CHUNK):
                 part = np.arange(start, min(start + CHUNK, len(images)))
@@ -48,7 +52,9 @@ class Feed:
         if self._stream is None:
             readers = ThreadPoolExecutor(1)  # a CPU's cores have enough to do
         else:  # a new thread begins on the first GPU, and would take some of its memory
-            readers = ThreadPoolExecutor(AHEAD, initializer=torch.cuda.set_device, initargs=(self._stream.device,))
+            readers = ThreadPoolExecutor(
+                AHEAD, initializer=torch.cuda.set_device, initargs=(self._stream.device,)
+            )
         with readers as reader:
             for part in parts:
                 waiting.append(reader.submit(self._read, part))
@@ -62,9 +68,15 @@ class Feed:
         if self._stream is None:
             return raw, labels, None
         with torch.cuda.stream(self._stream):
-            return to_device(raw, self.device), to_device(labels, self.device), self._stream.record_event()
+            return (
+                to_device(raw, self.device),
+                to_device(labels, self.device),
+                self._stream.record_event(),
+            )
 
-    def _arrived(self, raw: Tensor, labels: Tensor, event: torch.Event | None) -> tuple[Tensor, Tensor]:
+    def _arrived(
+        self, raw: Tensor, labels: Tensor, event: torch.Event | None
+    ) -> tuple[Tensor, Tensor]:
         if event is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(event)
@@ -81,7 +93,11 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU's tensor on a device. To a GPU it goes from pinned memory, so that nobody waits until its queue of work is done."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 def room(device: torch.device) -> tuple[int, int]:

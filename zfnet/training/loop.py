@@ -90,11 +90,15 @@ def train(
         DivergedError: The loss or the weights are not finite. The last saved state stays good.
     """
     out, device = Path(out), torch.device(device)
-    exists = distributed.gather((out / "state.safetensors").exists())  # before any process writes it
+    exists = distributed.gather(
+        (out / "state.safetensors").exists()
+    )  # before any process writes it
     if resume and not all(exists):
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(exists):
-        raise TrainingError(f"{out} holds a run already: continue it with --resume, remove it, or choose another --out")
+        raise TrainingError(
+            f"{out} holds a run already: continue it with --resume, remove it, or choose another --out"
+        )
     check_distributed(config, device, distributed)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -115,16 +119,33 @@ def train(
 class _Run:
     """One training run: what `train` sets up, and its steps."""
 
-    def __init__(self, config: Config, load_images: Loader, out: Path, device: torch.device, distributed, init) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load_images: Loader,
+        out: Path,
+        device: torch.device,
+        distributed,
+        init,
+    ) -> None:
         self.requested, self.config = config, resolve_precision(config, device)
-        self.load_images, self.out, self.device, self.distributed = load_images, out, device, distributed
+        self.load_images, self.out, self.device, self.distributed = (
+            load_images,
+            out,
+            device,
+            distributed,
+        )
         self.stage, self.feed, self.forward = config.stages[0], None, None
         self.images, self.val = load_images("train", self.stage.side), None
         self.model = new_model(config, self.images)
-        freeze(self.model, max(stage.frozen for stage in config.stages))  # fails now, not hours later
+        freeze(
+            self.model, max(stage.frozen for stage in config.stages)
+        )  # fails now, not hours later
         initial = initialize(self.model, init) if init is not None else None
         self.model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.average = {k: v.clone() for k, v in self.model.state_dict().items()} if config.optim.ema else None
+        self.average = (
+            {k: v.clone() for k, v in self.model.state_dict().items()} if config.optim.ema else None
+        )
         self.optimizer = new_optimizer(self.model, config.optim)
         self.replay = Replay(config.distill.labels, self.images) if config.distill.labels else None
         self.steps_per_epoch = count_steps(self.images, config, self.replay)
@@ -140,7 +161,9 @@ class _Run:
 
     def start(self, resume: bool) -> None:
         """Restore the last state, or write the first one, so that a run killed in its first epoch can resume."""
-        self.distributed.gather(None)  # another machine may still decode images; collectives below time out sooner
+        self.distributed.gather(
+            None
+        )  # another machine may still decode images; collectives below time out sooner
         self.state_path, self.log_path = self.out / "state.safetensors", self.out / "log.jsonl"
         state = (self.model, self.optimizer, self.average)
         if resume:
@@ -148,7 +171,9 @@ class _Run:
         elif self.distributed.is_main:
             store(self.state_path, self.requested, self.progress, *state)
         if self.distributed.is_main:
-            self.log_path.write_text("".join(json.dumps(line) + "\n" for line in self.progress["log"]))
+            self.log_path.write_text(
+                "".join(json.dumps(line) + "\n" for line in self.progress["log"])
+            )
         self.saved_at = time.monotonic()
 
     def enter_stage(self, epoch: int) -> None:
@@ -157,9 +182,14 @@ class _Run:
         if self.feed is not None and stage is previous:
             return
         self.stage, self.feed = stage, None  # frees the old images before the new ones are loaded
-        self.images, self.val = self.load_images("train", stage.side), self.load_images("val", stage.side)
+        self.images, self.val = (
+            self.load_images("train", stage.side),
+            self.load_images("val", stage.side),
+        )
         if image_names(self.images, self.val) != self.names:
-            raise TrainingError(f"the images are not those that the run began with; {self._last_state(epoch)}")
+            raise TrainingError(
+                f"the images are not those that the run began with; {self._last_state(epoch)}"
+            )
         self.distributed.gather(None)  # `runner` has a short timeout; decoding may take hours
         self.feed = Feed(self.images, self.device, keep=True)
         if self.forward is None or stage.frozen != previous.frozen:
@@ -172,7 +202,9 @@ class _Run:
         """Train on each batch of an epoch, and return its metrics."""
         config, optim, device = self.config, self.config.optim, self.device
         assert self.feed is not None
-        order = stage_order(self.images, self.stage, config, self.replay, seeded(config.seed, epoch))
+        order = stage_order(
+            self.images, self.stage, config, self.replay, seeded(config.seed, epoch)
+        )
         batches = order[: self.steps_per_epoch[epoch] * optim.batch].reshape(-1, optim.batch)
         parts = [self.distributed.share(np.sort(batch)) for batch in batches]
         self.began = time.perf_counter()
@@ -194,14 +226,22 @@ class _Run:
                 mean_loss, n = loss_sum / (i + 1), (i + 1) * optim.batch
                 if not math.isfinite(mean_loss):
                     where = f"at epoch {epoch + 1}, step {i + 1}"
-                    raise DivergedError(f"the loss is {mean_loss} {where}; {self._last_state(epoch)}")
+                    raise DivergedError(
+                        f"the loss is {mean_loss} {where}; {self._last_state(epoch)}"
+                    )
                 speed = n / (time.perf_counter() - self.began)
-                report(TrainingProgress(epoch + 1, self.epochs, now + 1, self.steps, mean_loss, correct / n, speed))
+                report(
+                    TrainingProgress(
+                        epoch + 1, self.epochs, now + 1, self.steps, mean_loss, correct / n, speed
+                    )
+                )
         speed = n / (time.perf_counter() - self.began)
         error = 100 - 100 * correct / n
         return {"lr": lr, "loss": mean_loss, "train_top1_error": error, "images_per_second": speed}
 
-    def _train_batch(self, now: int, part: np.ndarray, raw: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _train_batch(
+        self, now: int, part: np.ndarray, raw: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Augment a batch, take step `now`, and update the averaged weights."""
         config, model, rank = self.config, self.model, self.distributed.rank
         assert self.forward is not None
@@ -210,7 +250,14 @@ class _Run:
         if self.replay is not None:
             generator = seeded(config.seed, now, 2, rank)
             boxes, teacher = self.replay.batch(part, config.distill.temperature, generator)
-        x = augment(raw, self.stage.size, config.augment, seeded(config.seed, now, 1), self.distributed, boxes)
+        x = augment(
+            raw,
+            self.stage.size,
+            config.augment,
+            seeded(config.seed, now, 1),
+            self.distributed,
+            boxes,
+        )
         if self.replay is not None or config.augment.mixup:
             weight, smoothing = config.distill.weight, config.optim.label_smoothing
             pair = targets(y, teacher, len(model.wnids), weight=weight, smoothing=smoothing)
@@ -228,7 +275,9 @@ class _Run:
         self.evaluated = averaged_copy(self.model, self.average)
         tensors = [*self.model.state_dict().values(), *self.evaluated.state_dict().values()]
         if not all(t.isfinite().all() for t in tensors):
-            raise DivergedError(f"weights that are not finite after epoch {epoch + 1}; {self._last_state(epoch)}")
+            raise DivergedError(
+                f"weights that are not finite after epoch {epoch + 1}; {self._last_state(epoch)}"
+            )
         limit = 0 if epoch == self.epochs - 1 else self.config.validate
         assert self.val is not None
         scores = evaluate(
@@ -248,7 +297,14 @@ class _Run:
         if epoch + 1 in self.config.snapshots:
             save(self.evaluated, self.out / "snapshots" / f"epoch-{epoch + 1:03d}.safetensors")
         if epoch == self.epochs - 1 or time.monotonic() - self.saved_at >= keep_every:
-            store(self.state_path, self.requested, self.progress, self.model, self.optimizer, self.average)
+            store(
+                self.state_path,
+                self.requested,
+                self.progress,
+                self.model,
+                self.optimizer,
+                self.average,
+            )
             self.saved_at = time.monotonic()
         with self.log_path.open("a") as log:
             log.write(json.dumps(self.progress["log"][-1]) + "\n")

@@ -43,7 +43,10 @@ GIB = 2**30
 
 
 def plan_run(
-    config: Config, device: torch.device, distributed: DistributedContext = SINGLE_PROCESS, init: str | None = None
+    config: Config,
+    device: torch.device,
+    distributed: DistributedContext = SINGLE_PROCESS,
+    init: str | None = None,
 ) -> list[str]:
     """Check a run and measure what it will take: lines to print. Only for trees of images.
 
@@ -62,29 +65,48 @@ def plan_run(
     found = {split: _images(config, *listed[split]) for split in listed}
     check_classes(found["train"].wnids, found["val"].wnids)
     replay = Replay(config.distill.labels, found["train"]) if config.distill.labels else None
-    per_stage = [len(stage_order(found["train"], stage, config, replay, torch.Generator())) for stage in config.stages]
+    per_stage = [
+        len(stage_order(found["train"], stage, config, replay, torch.Generator()))
+        for stage in config.stages
+    ]
     per_epoch = min(per_stage)
     if per_epoch < config.optim.batch:
-        raise TrainingError(f"a batch of {config.optim.batch} is more than the {per_epoch} images of an epoch")
+        raise TrainingError(
+            f"a batch of {config.optim.batch} is more than the {per_epoch} images of an epoch"
+        )
     lines = [f"{root}: {len(found['train'].classes)} classes, the same in train/ and val/"]
     for split, images in found.items():
         counts = np.bincount(images.labels)
         lines.append(f"  {split}: {len(images):,} images, {counts.min()} to {counts.max()} a class")
-    each = " as they are" if not config.data.per_class else f", at most {config.data.per_class} a class"
+    each = (
+        " as they are"
+        if not config.data.per_class
+        else f", at most {config.data.per_class} a class"
+    )
     batch = config.optim.batch
-    lines.append(f"  an epoch: {per_epoch:,} of them{each}, in {per_epoch // batch:,} steps of {batch}")
+    lines.append(
+        f"  an epoch: {per_epoch:,} of them{each}, in {per_epoch // batch:,} steps of {batch}"
+    )
 
     total = sum(len(images) for images in found.values())
     disk = sum(total * side**2 * 3 for side in {stage.side for stage in config.stages})
     free = shutil.disk_usage(cache_dir()).free
-    lines.append(f"disk: {disk / GIB:.1f} GiB of decoded images, where none is decoded yet; {free / GIB:.1f} GiB are free")
+    lines.append(
+        f"disk: {disk / GIB:.1f} GiB of decoded images, where none is decoded yet; {free / GIB:.1f} GiB are free"
+    )
     if disk > free:
         lines.append("  that is too little, unless they are decoded already")
     files, side = _some(listed), config.stages[-1].side
     with ThreadPoolExecutor() as pool:  # as zfnet.data.folders does it
-        decode = _seconds(lambda: list(pool.map(lambda file: _decode(file, side, config.data.skip_unreadable), files)))
+        decode = _seconds(
+            lambda: list(
+                pool.map(lambda file: _decode(file, side, config.data.skip_unreadable), files)
+            )
+        )
         decode /= len(files)
-    lines.append(f"  decoding: {decode * 1000:.1f} ms an image, {total * decode / 3600:.2f} h, once a side")
+    lines.append(
+        f"  decoding: {decode * 1000:.1f} ms an image, {total * decode / 3600:.2f} h, once a side"
+    )
 
     model = new_model(config, found["train"].subset([0]))
     if init is not None:
@@ -102,10 +124,20 @@ def plan_run(
     for stage, images in zip(config.stages, per_stage, strict=True):
         freeze(model, stage.frozen)
         try:
-            speed = _speed(config, stage, model, runner(model, config, distributed), optimizer, device, distributed)
+            speed = _speed(
+                config,
+                stage,
+                model,
+                runner(model, config, distributed),
+                optimizer,
+                device,
+                distributed,
+            )
         except torch.OutOfMemoryError:
             share = batch // distributed.size
-            raise TrainingError(f"steps of {share} images at {stage.size} pixels do not fit into the GPU's memory") from None
+            raise TrainingError(
+                f"steps of {share} images at {stage.size} pixels do not fit into the GPU's memory"
+            ) from None
         seconds = stage.epochs * images / speed
         hours += seconds / 3600
         lines.append(
@@ -146,15 +178,32 @@ def _some(listed: dict) -> list[Path]:
     return [files[i] for i in np.linspace(0, len(files) - 1, min(FILES, len(files))).astype(int)]
 
 
-def _speed(config: Config, stage: Stage, model, run, optimizer, device: torch.device, distributed: DistributedContext) -> float:
+def _speed(
+    config: Config,
+    stage: Stage,
+    model,
+    run,
+    optimizer,
+    device: torch.device,
+    distributed: DistributedContext,
+) -> float:
     """Images a second of the whole distributed, of steps as the run will make them, augmentation included."""
     n = config.optim.batch // distributed.size
     generator = torch.Generator().manual_seed(config.seed)
-    raw = torch.randint(0, 256, (n, stage.side, stage.side, 3), generator=generator, dtype=torch.uint8).to(device)
+    raw = torch.randint(
+        0, 256, (n, stage.side, stage.side, 3), generator=generator, dtype=torch.uint8
+    ).to(device)
     labels = torch.randint(0, model.options["classes"], (n,), generator=generator).to(device)
 
     def one() -> None:
-        step(model, run, optimizer, augment(raw, stage.size, config.augment, generator), labels, config)
+        step(
+            model,
+            run,
+            optimizer,
+            augment(raw, stage.size, config.augment, generator),
+            labels,
+            config,
+        )
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -172,7 +221,11 @@ def _where(stage: Stage, n: int, device: torch.device) -> str:
     kept, peak = fits(size, *room(device)), torch.cuda.max_memory_allocated(device)
     where = "stay on the GPU" if kept else "are streamed, for the GPU has no room for them"
     total = room(device)[1]
-    much = f", too much together for its {total / GIB:.1f} GiB: take a smaller batch" if kept and peak + size > total else ""
+    much = (
+        f", too much together for its {total / GIB:.1f} GiB: take a smaller batch"
+        if kept and peak + size > total
+        else ""
+    )
     return f"steps take {peak / GIB:.1f} GiB; {size / GIB:.1f} GiB of images {where}{much}"
 
 

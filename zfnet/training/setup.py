@@ -62,19 +62,27 @@ def resolve_precision(config: Config, device: torch.device) -> Config:
     return replace(config, precision="bfloat16" if fast else "float32")
 
 
-def check_distributed(config: Config, device: torch.device, distributed: DistributedContext) -> None:
+def check_distributed(
+    config: Config, device: torch.device, distributed: DistributedContext
+) -> None:
     """Raise TrainingError for what the processes cannot share: an uneven batch, or BatchNorm on a CPU."""
     if config.optim.batch % distributed.size:
-        raise TrainingError(f"a batch of {config.optim.batch} cannot be shared evenly by {distributed.size} processes")
+        raise TrainingError(
+            f"a batch of {config.optim.batch} cannot be shared evenly by {distributed.size} processes"
+        )
     if distributed.size > 1 and config.model.norm == "batch" and device.type != "cuda":
-        raise TrainingError("BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not")
+        raise TrainingError(
+            "BatchNorm in several processes needs GPUs (SyncBatchNorm); model.norm=lrn or none does not"
+        )
 
 
 def check_classes(train: Sequence[str], val: Sequence[str]) -> None:
     """Raise TrainingError where training and validation images are not of the same classes, naming them."""
     for split, missing in (("val", set(train) - set(val)), ("train", set(val) - set(train))):
         if missing:
-            raise TrainingError(f"{len(missing)} classes have no folder in {split}/: {', '.join(sorted(missing)[:10])}")
+            raise TrainingError(
+                f"{len(missing)} classes have no folder in {split}/: {', '.join(sorted(missing)[:10])}"
+            )
 
 
 def new_model(config: Config, images: Images) -> Network:
@@ -90,10 +98,20 @@ def new_model(config: Config, images: Images) -> Network:
         try:
             forward(shapes, torch.empty(1, 3, stage.size, stage.size, device="meta"))
         except RuntimeError:
-            raise TrainingError(f"stages[{i}]: images of {stage.size} pixels are too small for the network's layers") from None
-    if config.model.input == "paper":  # the per-pixel mean image, over at most 10,000 training images
+            raise TrainingError(
+                f"stages[{i}]: images of {stage.size} pixels are too small for the network's layers"
+            ) from None
+    if (
+        config.model.input == "paper"
+    ):  # the per-pixel mean image, over at most 10,000 training images
         chosen = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(int)
-        mean = torch.stack([images.raw(part).double().mean(0) * len(part) for part in np.array_split(chosen, 100) if len(part)])
+        mean = torch.stack(
+            [
+                images.raw(part).double().mean(0) * len(part)
+                for part in np.array_split(chosen, 100)
+                if len(part)
+            ]
+        )
         mean = center_crop((mean.sum(0) / len(chosen)).permute(2, 0, 1).float(), model.size)
         layer = model.input
         assert isinstance(layer, PaperInput)
@@ -105,14 +123,25 @@ def new_optimizer(model: Network, options: Optim) -> torch.optim.SGD:
     """SGD as the config has it, in one pass over memory. Weights decay; biases and BatchNorm do not."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=True)
-    if options.momentum:  # of all parameters, for the fused step takes no mixture where a later stage thaws a layer
-        optimizer.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in model.parameters()})
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(
+        groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=True
+    )
+    if (
+        options.momentum
+    ):  # of all parameters, for the fused step takes no mixture where a later stage thaws a layer
+        optimizer.state.update(
+            {p: {"momentum_buffer": torch.zeros_like(p)} for p in model.parameters()}
+        )
     return optimizer
 
 
-def runner(model: Network, config: Config, distributed: DistributedContext = SINGLE_PROCESS) -> Callable[[Tensor], Tensor]:
+def runner(
+    model: Network, config: Config, distributed: DistributedContext = SINGLE_PROCESS
+) -> Callable[[Tensor], Tensor]:
     """The forward pass of a training step, for x (N, 3, H, W): compiled if wanted, its gradients averaged over all processes.
 
     BatchNorm takes its means over the whole batch, whichever process has which part.
@@ -124,7 +153,9 @@ def runner(model: Network, config: Config, distributed: DistributedContext = SIN
     if config.model.norm == "batch":
         model = synchronised(model)
     ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(_Forward(model, function), ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        _Forward(model, function), ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 class _Forward(nn.Module):
@@ -141,11 +172,15 @@ class _Forward(nn.Module):
 def synchronised(model: Network) -> Network:
     """The network with SyncBatchNorm for BatchNorm, on the same parameters and running means: its twin for training."""
     twin = copy.copy(model)
-    twin._modules = model._modules.copy()  # else the conversion would change `model`, which is folded when it is loaded
+    twin._modules = (
+        model._modules.copy()
+    )  # else the conversion would change `model`, which is folded when it is loaded
     return nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # pyright: ignore[reportReturnType]
 
 
-def stage_order(images: Images, stage: Stage, config: Config, replay: Replay | None, generator: torch.Generator) -> np.ndarray:
+def stage_order(
+    images: Images, stage: Stage, config: Config, replay: Replay | None, generator: torch.Generator
+) -> np.ndarray:
     """The training images of one epoch of a stage, shuffled: those of at least the stage's resolution."""
     if replay is None:
         return epoch_order(images.labels, config.data.per_class, generator)
@@ -168,9 +203,14 @@ def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) 
 def count_steps(images: Images, config: Config, replay: Replay | None) -> list[int]:
     """The steps of each epoch, which may draw another number of images in each stage."""
     epochs = range(sum(stage.epochs for stage in config.stages))
-    counts = [len(stage_order(images, stage_of(config, e), config, replay, torch.Generator())) for e in epochs]
+    counts = [
+        len(stage_order(images, stage_of(config, e), config, replay, torch.Generator()))
+        for e in epochs
+    ]
     if min(counts) < config.optim.batch:
-        raise TrainingError(f"a batch of {config.optim.batch} is more than the {min(counts)} images of an epoch")
+        raise TrainingError(
+            f"a batch of {config.optim.batch} is more than the {min(counts)} images of an epoch"
+        )
     return [count // config.optim.batch for count in counts]
 
 
@@ -200,4 +240,6 @@ def exclusive(out: Path) -> Iterator[None]:
 
 def seeded(*numbers: int) -> torch.Generator:
     """A CPU generator whose seed depends on each of the numbers."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator().manual_seed(
+        int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    )

@@ -16,7 +16,9 @@ from zfnet.training.config import Config, to_dict
 from zfnet.training.setup import TrainingError
 
 
-def store(path: Path, config: Config, progress: dict, model: Network, optimizer: torch.optim.SGD, average) -> None:
+def store(
+    path: Path, config: Config, progress: dict, model: Network, optimizer: torch.optim.SGD, average
+) -> None:
     tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         momentum = optimizer.state[parameter].get("momentum_buffer")
@@ -24,10 +26,16 @@ def store(path: Path, config: Config, progress: dict, model: Network, optimizer:
             tensors[f"momentum.{name}"] = momentum.detach().cpu().contiguous()
     for name, value in (average or {}).items():
         tensors[f"average.{name}"] = value.detach().cpu().contiguous()
-    write_tensors(path, tensors, {"config": to_dict(config), "progress": progress | {"best": _finite(progress["best"])}})
+    write_tensors(
+        path,
+        tensors,
+        {"config": to_dict(config), "progress": progress | {"best": _finite(progress["best"])}},
+    )
 
 
-def restore(path: Path, config: Config, data: list[str], model: Network, optimizer: torch.optim.SGD, average) -> dict:
+def restore(
+    path: Path, config: Config, data: list[str], model: Network, optimizer: torch.optim.SGD, average
+) -> dict:
     tensors, meta = read_tensors(path)
     if "progress" not in meta:
         raise TrainingError(f"{path}: a network, not the state of a run")
@@ -35,17 +43,26 @@ def restore(path: Path, config: Config, data: list[str], model: Network, optimiz
     now["data"]["path"] = then["data"]["path"]  # the images count, not where they lie
     changed = [key for key in now if now[key] != then.get(key)]
     if changed:
-        raise TrainingError(f"{path}: made with another config ({', '.join(changed)} differ); resume with the same one")
+        raise TrainingError(
+            f"{path}: made with another config ({', '.join(changed)} differ); resume with the same one"
+        )
     if data != meta["progress"].get("data", data):
-        raise TrainingError(f"{path}: trained on other images than these; resume with the same ones")
+        raise TrainingError(
+            f"{path}: trained on other images than these; resume with the same ones"
+        )
     assign(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, str(path))
     for name, parameter in model.named_parameters():
         if f"momentum.{name}" in tensors:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
+                tensors[f"momentum.{name}"]
+            )
     for name in average or {}:
         average[name].copy_(tensors[f"average.{name}"])
     progress = meta["progress"]
-    return progress | {"data": data, "best": math.inf if progress["best"] is None else progress["best"]}
+    return progress | {
+        "data": data,
+        "best": math.inf if progress["best"] is None else progress["best"],
+    }
 
 
 @torch.no_grad()
