@@ -23,7 +23,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from zfnet.data.io import atomic_write
-from zfnet.model import ARCHITECTURES, Network, fold
+from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
 
 BUNDLED = Path(__file__).parent / "weights"
 FORMAT = 1
@@ -111,20 +111,22 @@ def _path(name: str | Path) -> Path:
     return path
 
 
-def save(model: Network, path: str | Path, *, precision: str = "float32") -> None:
+def save(model: nn.Module, path: str | Path, *, precision: str = "float32") -> None:
     """Write a network atomically.
 
     int8 rounds w / s to -127..127 with s = max |w| / 127 per output channel. Biases and
     BatchNorm stay float32.
 
     Args:
-        model: The network.
+        model: The network, possibly inside DataParallel or torch.compile.
         path: The file to write.
         precision: The weights' precision: "float32", "float16" or "int8".
 
     Raises:
         ValueError: `precision` is unknown.
-        CheckpointError: The file cannot be written.
+        TypeError: The network was not built by `zfnet`, `alexnet` or `mnist`.
+        CheckpointError: A layer was replaced, so that `load` could not build the network; or the
+            file cannot be written.
 
     Example:
         >>> import tempfile
@@ -133,6 +135,11 @@ def save(model: Network, path: str | Path, *, precision: str = "float32") -> Non
         >>> load(path).arch
         'mnist'
     """
+    model = unwrap_network(model)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        rebuilt = ARCHITECTURES[model.arch](**model.options)
+    state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    assign(rebuilt, state, f"cannot save to {path}")
     state = model.state_dict() | dict(zip(CAM_HEAD, model.cam_head or (), strict=False))
     state = {name: t.detach().float().cpu().contiguous() for name, t in state.items()}
     meta = {
@@ -198,7 +205,7 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def initialize(model: Network, name: str | Path) -> dict:
+def initialize(model: nn.Module, name: str | Path) -> dict:
     """Copy a checkpoint's weights into a network, as `zfnet train --init` does.
 
     Args:
@@ -215,7 +222,7 @@ def initialize(model: Network, name: str | Path) -> dict:
     Example:
         >>> info = initialize(load("imagenet65k"), "imagenet65k")  # doctest: +SKIP
     """
-    path = _path(name)
+    path, model = _path(name), unwrap_network(model)
     tensors, meta = read_tensors(path)
     state, _ = _split(unpack(tensors))
     assign(model, state, str(path))

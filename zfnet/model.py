@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from zfnet.labels import find_class
 from zfnet.normalization import LocalResponseNorm, PaperInput
@@ -32,6 +33,8 @@ class Layer:
     norm: bool = False
     groups: int = 1
 
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 # Zeiler & Fergus, Fig. 3. Padding 1 in layer 1 gives the figure's 110 x 110.
 ZFNET = (
@@ -97,6 +100,23 @@ class Network(nn.Sequential):
 def device_of(model: nn.Module) -> torch.device:
     """The device on which a network lies: its first weight's, else its first buffer's, else the CPU."""
     return next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0)).device
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside DataParallel, DistributedDataParallel, AveragedModel, torch.compile."""
+    while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, WRAPPERS) else model._orig_mod  # pyright: ignore[reportAssignmentType]
+    return model
+
+
+def unwrap_network(model: nn.Module) -> Network:
+    """Return the `Network` inside its wrappers. Raises TypeError for any other network."""
+    network = unwrap(model)
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"expected a network of {', '.join(ARCHITECTURES)}, got {type(network).__name__}"
+        )
+    return network
 
 
 def zfnet(classes: int = 1000, **options) -> Network:
@@ -283,12 +303,13 @@ def _draw_weights(model: Network, output: nn.Linear, *, he: bool) -> None:
         nn.init.normal_(output.weight, std=1e-2)
 
 
-def fold(model: Network) -> Network:
+def fold(model: nn.Module) -> Network:
     """Return a copy of the network with every BatchNorm folded into the layer before it, in eval mode.
 
     w' = w g / sqrt(v + eps), b' = beta + (b - m) g / sqrt(v + eps): the same function, and exactly the layers of the
     paper, so that a deconvnet has no BatchNorm to invert.
     """
+    model = unwrap_network(model)
     options = model.options | {
         "norm": "none" if model.options["norm"] == "batch" else model.options["norm"]
     }

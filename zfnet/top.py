@@ -16,7 +16,7 @@ from zfnet.checkpoint import CheckpointError, read_tensors, sha256
 from zfnet.data import no_progress
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
-from zfnet.model import device_of
+from zfnet.model import device_of, unwrap
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
 from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
@@ -238,9 +238,10 @@ class _State:
         size = len(search.dataset)  # pyright: ignore[reportArgumentType]
         # One item shows the size and the preprocessing, which a digest of files does not.
         sampled = [0] if digest else range(0, size, -(-size // SAMPLED_ITEMS))
-        weights = {name: t.cpu() for name, t in search.model.state_dict().items()}
+        model = unwrap(search.model)
+        weights = {name: t.cpu() for name, t in model.state_dict().items()}
         identity = {
-            "weights": sha256(weights, {"modules": str(search.model)}),
+            "weights": sha256(weights, {"modules": str(model)}),
             "layers": list(search.layers),
             "k": search.k,
             "groups": None if groups is None else sha256({"groups": groups.cpu()}, {}),

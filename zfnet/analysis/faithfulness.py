@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zfnet.data import no_progress
 from zfnet.forward import evaluating
+from zfnet.model import unwrap
 from zfnet.validation import check_input, expand_fill, resolve_target
 
 
@@ -105,7 +106,7 @@ def randomized(model: nn.Module, generator: torch.Generator) -> Iterator[tuple[s
     that signals keep their size; biases too. A fitted pooling head (`cam_head`) goes with the first. What is given is one
     copy that changes on: use it before asking for the next.
     """
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(unwrap(model))
     weighted = [
         (name, m) for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))
     ]

@@ -15,6 +15,7 @@ from zfnet.attribution.base import Attribution, Target, derivative, forward
 from zfnet.attribution.gradients import guided_backprop, strongest
 from zfnet.forward import Hook, evaluating
 from zfnet.graph import UnsupportedNetwork, module_of
+from zfnet.model import unwrap
 from zfnet.validation import resolve_target
 
 
@@ -46,6 +47,7 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         >>> cam(model, torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
     """
+    model = unwrap(model)
     with feature_maps(model, x, pooled=getattr(model, "cam_head", None) is None) as (maps, logits):
         target = resolve_target(target, logits)
         weight, _ = pooling_head(model, maps.detach(), logits.detach())
