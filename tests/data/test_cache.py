@@ -1,6 +1,8 @@
 """Trees of folders, the sample photographs, and drawn scenes."""
 
+import dataclasses
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from PIL import Image
 
 import zfnet
 from tests.marks import linux, posix
-from zfnet.data.cache import DataError, cache_dir, cached_array
+from zfnet.data.cache import DataError, Images, cache_dir, cached_array
 from zfnet.data.folders import class_names, imagenet_names, load_folder
 from zfnet.data.images import ImageError
 from zfnet.data.io import atomic_write, file_lock
@@ -397,3 +399,42 @@ def test_a_tree_is_loaded_by_names(tmp_path):
     assert images.labels.tolist() == [0, 1]
     with pytest.raises(DataError, match="2 files are missing, such as a/3.png"):
         load_folder(tmp_path, side=8, size=8, names=["a/1.png", "a/3.png", "c/1.png"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "subset", "samples", "scenes", "torch subset"])
+def test_a_worker_is_sent_the_path_of_mapped_pixels(tree, kind):
+    folder = load_folder(tree / "train")
+    images = {
+        "folder": lambda: folder,
+        "subset": lambda: folder.subset([5, 1]),
+        "samples": load_samples,
+        "scenes": lambda: load_scenes(20, size=56, side=64),
+        "torch subset": lambda: torch.utils.data.Subset(folder, [5, 1]),
+    }[kind]()
+    sent = pickle.dumps(images)
+    decoded = images if isinstance(images, Images) else folder
+    assert len(sent) < 0.1 * decoded.pixels.nbytes
+    received = pickle.loads(sent)
+    for i in (0, len(images) - 1):
+        assert torch.equal(received[i][0], images[i][0])
+        assert received[i][1] == images[i][1]
+
+
+def test_pickled_pixels_are_equal_whatever_view_they_are(tree):
+    folder = load_folder(tree / "train", side=32, size=28)
+    for view in (np.s_[3:7], np.s_[3:7, :, ::-1], np.s_[-4:, 1:-1, 1:-1], np.s_[3:7, ..., ::2]):
+        for pixels in (folder.pixels[view], np.array(folder.pixels[view])):
+            images = dataclasses.replace(folder.subset(range(4)), size=20, pixels=pixels, rows=None)
+            received = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(images))))
+            assert np.array_equal(received.pixels, pixels)
+            assert not received.pixels.flags.writeable or pixels.flags.writeable
+
+
+def test_a_spawned_worker_maps_the_pixels(tree):
+    images = load_folder(tree / "val", side=32, size=28)
+    loader = torch.utils.data.DataLoader(
+        images, 9, num_workers=1, multiprocessing_context="spawn", generator=torch.Generator()
+    )
+    x, labels = next(iter(loader))
+    assert torch.equal(x, images.batch(range(9)))
+    assert labels.tolist() == images.labels.tolist()

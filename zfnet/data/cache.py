@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -107,6 +109,15 @@ class Images(Dataset):
                 f"items of {self.size} pixels cannot be cut from images kept at {self.pixels.shape[1]}"
             )
 
+    def __getstate__(self) -> dict:
+        """Pickle the paths of mapped files, not their pixels: spawned workers map them again."""
+        return {name: _MappedArray.of(value) for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict) -> None:
+        for name, value in state.items():
+            opened = value.open() if isinstance(value, _MappedArray) else value
+            object.__setattr__(self, name, opened)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -178,6 +189,32 @@ class Images(Dataset):
         table = np.array([place[w] for w in self.wnids], dtype=np.int64)
         labels = np.where(self.labels < 0, -1, table[self.labels])
         return replace(self, labels=labels, wnids=wnids, classes=classes)
+
+
+@dataclass(frozen=True)
+class _MappedArray:
+    """The place of a read-only array, or of a view of one, in the file that it is mapped from."""
+
+    path: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """Return the place of a mapped array, and any other value as it is."""
+        root = value
+        while isinstance(root, np.ndarray) and not isinstance(root.base, mmap.mmap):
+            root = root.base
+        if not isinstance(root, np.memmap) or root.mode != "r":
+            return value
+        offset = root.offset + value.ctypes.data - root.ctypes.data
+        return cls(str(root.filename), value.dtype, value.shape, offset, value.strides)
+
+    def open(self) -> np.ndarray:
+        file = np.memmap(self.path, np.uint8, "r")
+        return np.ndarray(self.shape, self.dtype, file, self.offset, self.strides)
 
 
 def digest(*parts: object) -> str:
