@@ -83,6 +83,11 @@ def check_classes(train: Sequence[str], val: Sequence[str]) -> None:
             raise TrainingError(
                 f"{len(missing)} classes have no folder in {split}/: {', '.join(sorted(missing)[:10])}"
             )
+    if len(set(train)) < 2:
+        raise TrainingError(
+            f"training needs at least two classes, got {', '.join(train) or 'none'}; "
+            "with one class every network is always right"
+        )
 
 
 def new_model(config: Config, images: Images) -> Network:
