@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from zfnet.data.io import atomic_write
+from zfnet.data.io import atomic_write, expand_path
 from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -102,7 +102,7 @@ def _path(name: str | Path) -> Path:
     path = BUNDLED / f"{name}.safetensors"
     if Path(name).name == str(name) and path.is_file():
         return path
-    path = Path(name)
+    path = expand_path(name)
     if path.suffix != ".safetensors" and not path.is_file():
         names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
         raise CheckpointError(
@@ -350,7 +350,7 @@ def read_metadata(path: str | Path) -> dict:
 def _opened(path: str | Path) -> Iterator[Any]:
     """Open a safetensors file, and turn read errors into CheckpointError."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(expand_path(path), framework="pt") as file:
             yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from zfnet.checkpoint import CheckpointError, read_tensors, sha256
 from zfnet.data import no_progress
+from zfnet.data.io import expand_path
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
 from zfnet.model import device_of, unwrap
@@ -250,7 +251,7 @@ class _State:
                 {str(i): collate([search.dataset[i]])[0] for i in sampled}, {"digest": digest}
             ),
         }
-        return _State(Path(path), identity)
+        return _State(expand_path(path), identity)
 
     def with_suffix(self, suffix: str) -> _State:
         return replace(self, path=self.path and self.path.with_name(f"{self.path.name}.{suffix}"))

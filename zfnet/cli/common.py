@@ -17,6 +17,7 @@ from tqdm import tqdm
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
+from zfnet.data.io import expand_path
 from zfnet.forward import trace
 from zfnet.labels import find_class
 from zfnet.model import Network, device_of
@@ -58,7 +59,9 @@ def add_target(sub: argparse.ArgumentParser, default: str = "the predicted class
 
 def add_picture(sub: argparse.ArgumentParser, default: str) -> None:
     text = "the picture to write: .png, .jpg, .pdf or .svg (default: %(default)s)"
-    sub.add_argument("-o", "--out", type=Path, metavar="FILE", default=Path(default), help=text)
+    sub.add_argument(
+        "-o", "--out", type=expand_path, metavar="FILE", default=Path(default), help=text
+    )
 
 
 def add_skip_unreadable(sub: argparse.ArgumentParser) -> None:
@@ -134,7 +137,7 @@ def refuse(options: argparse.Namespace, name: str, reason: str) -> None:
 
 def check_picture(out: Path, image: str | None = None) -> None:
     """Refuse an output that is the input, a folder, or of an unknown format, before computing."""
-    if image is not None and out.resolve() == Path(image).resolve():
+    if image is not None and out.resolve() == expand_path(image).resolve():
         raise UserError(f"-o {out} would overwrite the image")
     if out.is_dir():
         raise UserError(f"-o {out} is a folder; name a file, such as {out / 'out.png'}")

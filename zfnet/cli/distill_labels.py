@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
 from zfnet.cli.common import UserError, progress_bar
 from zfnet.data.folders import load_folder, scan
+from zfnet.data.io import expand_path
 from zfnet.training import distill
 
 NAME = "distill-labels"
@@ -22,12 +22,16 @@ SIDE = 256  # pixels; crops are cut from squares of this side
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--data", required=True, type=Path, metavar="PATH", help="a folder with train/<class>/"
+        "--data",
+        required=True,
+        type=expand_path,
+        metavar="PATH",
+        help="a folder with train/<class>/",
     )
     sub.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         help="where to write the labels (.safetensors)",
     )
@@ -57,7 +61,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--exclude",
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         help="leave out the files named in it, one <class>/<file> per line (default: none)",
     )

@@ -14,6 +14,7 @@ from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse
 from zfnet.data.cache import Images
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder, scan
+from zfnet.data.io import expand_path
 from zfnet.data.scenes import load_scenes
 from zfnet.training.config import Config, load_config
 from zfnet.training.distill import load_labels
@@ -32,7 +33,9 @@ VALIDATION_SCENES = 500
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("config", type=Path, help="the YAML file, such as configs/imagenet.yaml")
+    sub.add_argument(
+        "config", type=expand_path, help="the YAML file, such as configs/imagenet.yaml"
+    )
     sub.add_argument(
         "--data",
         metavar="PATH",
@@ -46,7 +49,10 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="change one key of the configuration, such as optim.lr=0.02; may be repeated (default: no change)",
     )
     sub.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to write the run (default: runs/NAME)"
+        "--out",
+        type=expand_path,
+        metavar="FOLDER",
+        help="where to write the run (default: runs/NAME)",
     )
     sub.add_argument(
         "--resume",

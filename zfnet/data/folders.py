@@ -14,6 +14,7 @@ import numpy as np
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images, cached_array, digest
 from zfnet.data.images import PREPROCESSING, ImageError, center, read_image
+from zfnet.data.io import expand_path
 
 ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # sha256 of its 1000 sorted ids
 EXTENSIONS = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -59,7 +60,7 @@ def load_folder(
         >>> load_folder(root, side=32, size=28)[0][0].shape
         torch.Size([3, 28, 28])
     """
-    root = Path(root)
+    root = expand_path(root)
     folders, files, labels = scan(root, limit, names)
     return load_files(
         root, files, labels, class_names(folders), folders, side=side, size=size, skip_unreadable=skip_unreadable,
@@ -201,6 +202,7 @@ def scan(
     Raises:
         DataError: A folder or a named file is missing, or a class folder has no images.
     """
+    root = expand_path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected a tree with one folder per class")
     folders = sorted(

@@ -15,6 +15,7 @@ from zfnet.data import no_progress
 from zfnet.data.cache import DataError
 from zfnet.data.folders import is_image
 from zfnet.data.images import MAX_PIXELS, ImageError, preprocess, read_image, to_rgb
+from zfnet.data.io import expand_path
 
 MILLISECONDS = 100  # the duration of frames that have none
 
@@ -59,7 +60,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
         >>> frames.x.shape, frames.milliseconds
         (torch.Size([2, 3, 224, 224]), [40, 40])
     """
-    path = Path(path)
+    path = expand_path(path)
     if path.is_dir():
         files = sorted((p for p in path.iterdir() if is_image(p)), key=natural_sort_key)
         if not files:

@@ -11,6 +11,8 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from zfnet.data.io import expand_path
+
 # The input convention everywhere, as in torchvision: RGB in [0, 1] minus MEAN, divided by STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -55,7 +57,7 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(expand_path(path)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(
                         f"{path}: {image.width} x {image.height} is over {MAX_PIXELS:,} pixels"

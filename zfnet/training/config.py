@@ -145,7 +145,7 @@ class Config:
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `key=value` overrides with dotted keys. Raises ConfigError, naming file and key."""
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         values = yaml.safe_load(path.read_text("utf-8")) or {}
     except OSError as error:

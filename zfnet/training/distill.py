@@ -31,6 +31,7 @@ from torch import Tensor
 from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images
+from zfnet.data.io import expand_path
 from zfnet.training.augment import crop
 
 TOP = 8  # probabilities stored per crop
@@ -215,7 +216,7 @@ def write_labels(
     Raises:
         DataError: The partial work beside `path` belongs to other images or options.
     """
-    path = Path(path)
+    path = expand_path(path)
     boxes = label_boxes(images.names, crops, seed, scale, aspect)
     meta = {
         "kind": KIND, "teacher": teacher.name, "seed": seed, "scale": list(scale), "aspect": aspect,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from zfnet.checkpoint import initialize, save
 from zfnet.data.cache import Images
+from zfnet.data.io import expand_path
 from zfnet.model import Network
 from zfnet.training.augment import augment
 from zfnet.training.config import Config, to_dict
@@ -89,7 +90,7 @@ def train(
         TrainingError: The run cannot start or cannot be resumed.
         DivergedError: The loss or the weights are not finite. The last saved state stays good.
     """
-    out, device = Path(out), torch.device(device)
+    out, device = expand_path(out), torch.device(device)
     exists = distributed.gather(
         (out / "state.safetensors").exists()
     )  # before any process writes it
