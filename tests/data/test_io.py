@@ -67,8 +67,8 @@ def test_every_path_is_expanded(home, monkeypatch, capsys):
 def test_an_output_that_would_overwrite_its_input_is_refused_under_any_spelling(home, capsys):
     image = home / "tree" / "cat" / "0.png"
     before = image.read_bytes()
-    for given, out in (("~/tree/cat/0.png", str(image)), (str(image), "~/tree/cat/0.png")):
-        assert main(["explain", given, f"--out={out}", "--device", "cpu"]) == 2
+    for image_path, out in (("~/tree/cat/0.png", str(image)), (str(image), "~/tree/cat/0.png")):
+        assert main(["explain", image_path, f"--out={out}", "--device", "cpu"]) == 2
         assert "would overwrite the image" in capsys.readouterr().err
     assert image.read_bytes() == before
 

@@ -97,13 +97,11 @@ def _animation(path: Path):
     try:
         with Image.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
-                raise ImageError(
-                    f"{path}: {file.width} x {file.height} is over {MAX_PIXELS:,} pixels"
-                )
+                raise ImageError(f"{file.width} x {file.height} is over {MAX_PIXELS:,} pixels")
             for frame in ImageSequence.Iterator(file):
                 yield to_rgb(frame.copy()), int(frame.info.get("duration") or MILLISECONDS)
-    except ImageError:
-        raise
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file or folder") from None
     except Exception as error:  # Pillow's decoders raise many types
