@@ -34,7 +34,7 @@ import zfnet
 from reproduce import keys
 from reproduce.digits import Digits
 from zfnet import plot
-from zfnet.checkpoint import CheckpointError, sha256
+from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.benchmarks import (
     DatasetNotFoundError,
@@ -61,6 +61,7 @@ from zfnet.record import (
     write_gif,
     write_record,
 )
+from zfnet.tensor_file import sha256
 from zfnet.top import top_activations
 from zfnet.training.distributed import ParallelError
 from zfnet.training.evaluate import first_dense
@@ -233,7 +234,7 @@ class Context:
         if self.foreign:
             return False
         layer = first_dense(self.model)
-        weight = layer.weight.view(layer.out_features, self.model.table[-1].maps, -1)
+        weight = layer.weight.view(layer.out_features, self.model.table[-1].channels, -1)
         return weight.shape[2] > 1 and bool((weight == weight[..., :1]).all())
 
     @property

@@ -28,7 +28,8 @@ from zfnet.model import Network, device_of
 from zfnet.record import read_record, write_text
 from zfnet.training.config import Config
 from zfnet.training.evaluate import evaluate
-from zfnet.training.setup import epoch_order, resolve_precision
+from zfnet.training.sampling import epoch_order
+from zfnet.training.setup import resolve_precision
 
 TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
 CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"

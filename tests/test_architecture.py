@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
-    "training.config", "training.distributed", "memory", "data", "labels", "normalization", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
+    "options", "training.config", "training.distributed", "memory", "data", "labels", "normalization", "layers", "model", "summary", "tensor_file", "checkpoint", "networks", "fast", "reference", "validation", "graph",
     "receptive_field", "forward", "feature_extraction", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "attribution", "synthesis", "analysis",
     "training.feed", "training.evaluate", "training", "record", "plot", "cli",
 ]  # fmt: skip
