@@ -10,7 +10,7 @@ from PIL import Image
 import zfnet
 from reproduce import atlas
 from reproduce.atlas import demos, tables
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from tests.conftest import random_he
 
 HOSTILE = "<img src=x onerror=alert(1)>"

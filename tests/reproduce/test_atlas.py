@@ -13,7 +13,7 @@ import zfnet
 from reproduce import __main__, atlas
 from reproduce.atlas import canonical, demos, sheets, site, summary, tables
 from reproduce.atlas.look import look, neighbourhood
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from tests.reproduce.conftest import HOSTILE, small_network
 from zfnet.analysis.statistics import bin_values
 from zfnet.attribution.cam import maps_and_gradient
