@@ -28,8 +28,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--port",
         type=int,
-        help="the port of the page, from 1 to 65535; 0 takes a free one (default: 8765, or a free one "
-        "where it is taken)",
+        help="the port of the page, from 0, which takes a free one, to 65535 (default: 8765, or a "
+        "free one where it is taken)",
     )
     sub.add_argument(
         "--token",

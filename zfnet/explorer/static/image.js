@@ -25,8 +25,8 @@ export function drawImage() {
     stage, caption,
     el("div", { class: "bar" }, el("label", { class: "button", for: "file" }, "Choose a file", file), webcam, rate),
     samples,
-    el("section", { class: "card" }, el("h2", {}, "Most probable classes"), classes),
   );
+  byId("answers").append(el("section", { class: "card" }, el("h2", {}, "Most probable classes"), classes));
   document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
   document.addEventListener("drop", (event) => {

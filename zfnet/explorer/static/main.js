@@ -41,7 +41,7 @@ function draw() {
   byId("top").append(views, drawShare());
   byId("work").append(drawFeatures(), drawCover(), drawCompare());
   byId("side").append(drawUnit());
-  byId("image").append(drawPins());
+  byId("answers").append(drawPins());
   const show = () => {
     views.press(state.view);
     for (const [view] of VIEWS) byId(view).hidden = view !== state.view;
