@@ -5,11 +5,16 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import zfnet
@@ -438,3 +443,52 @@ def test_a_spawned_worker_maps_the_pixels(tree):
     x, labels = next(iter(loader))
     assert torch.equal(x, images.batch(range(9)))
     assert labels.tolist() == images.labels.tolist()
+
+
+NAMES = st.sampled_from(
+    ["1.jpg", "2.jfif", "3.pgm", "4.JPEG", "5.webp", "6.ico", "note.txt", "7", ".8.png", "9.pdf"]
+)
+PLACES = st.sampled_from(["", "cat", "cat/more", "cat/a/b", "dog", "dog/.hidden"])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sets(st.tuples(PLACES, NAMES)))
+def test_every_file_is_loaded_or_named(files):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for place, name in {*files, ("cat", "0.png"), ("dog", "0.png")}:
+            path = root / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix in (".txt", ".pdf", ""):
+                path.write_text("text")
+            else:
+                form = {".jfif": "JPEG", ".pgm": "PPM", ".jpg": "JPEG"}.get(path.suffix.lower())
+                Image.new("L", (40, 40)).save(path, form)
+        visible = {
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if path.is_file()
+            and not any(part.startswith(".") for part in path.parts[len(root.parts) :])
+        }
+        images = load_folder(root, side=32, size=28)
+        assert {*images.names, *images.skipped} == visible
+        assert len(images.names) + len(images.skipped) == len(visible)
+        assert all(
+            Path(name).suffix in (".txt", ".pdf", "") or "/" not in name for name in images.skipped
+        )
+        listed = torchvision.datasets.ImageFolder(folder).samples
+        listed = [Path(path).relative_to(root).as_posix() for path, _ in listed]
+        listed = [name for name in listed if name in visible]
+        assert [name for name in images.names if name in listed] == listed  # all, in its order
+        one = images.names[-1]
+        assert list(load_folder(root, side=32, size=28, names=[one]).names) == [one]
+
+
+def test_splits_are_not_classes(tree):
+    with pytest.raises(DataError, match=r"holds splits, not classes; give .*train"):
+        load_folder(tree)
+
+
+def test_a_link_to_a_folder_above_is_entered_once(tree):
+    (tree / "val" / "n01440764" / "again").symlink_to(tree / "val" / "n01440764")
+    assert len(load_folder(tree / "val", side=32, size=28)) == 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,22 @@ def load_photograph(path: str, model: Any) -> Tensor:
 def load_tree(path: Path, model: Any, *, skip_unreadable: bool) -> Images:
     """Read a tree of class folders, or the val/ in it."""
     root = path / "val" if (path / "val").is_dir() else path
-    return load_folder(
+    images = load_folder(
         root,
         side=kept_side(model),
         size=model.size,
         skip_unreadable=skip_unreadable,
         progress=progress_bar,
     )
+    report_skipped(images)
+    return images
+
+
+def report_skipped(images: Images) -> None:
+    """Name a file that was left out, and say how many were."""
+    if images.skipped:
+        text = f"left out {len(images.skipped)} files, such as {images.skipped[0]}"
+        print(text, file=sys.stderr)
 
 
 def kept_side(model: Any) -> int:

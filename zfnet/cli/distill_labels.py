@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from zfnet.cli.common import UserError, progress_bar
-from zfnet.data.folders import load_folder, scan
+from zfnet.data.folders import load_folder, relative_names, scan
 from zfnet.data.io import expand_path
 from zfnet.training import soft_labels
 from zfnet.training.teacher import MissingTeacherError, efficientnet_lite
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
         teacher = efficientnet_lite(options.variant)
     except MissingTeacherError as error:
         raise UserError(str(error)) from None
-    names = np.array([f"{file.parent.name}/{file.name}" for file in files])
+    names = np.array(relative_names(root, files))
     kept = np.flatnonzero(~np.isin(names, list(excluded)))
     resolution = soft_labels.resolutions([files[i] for i in kept])
     chosen = soft_labels.choose_images(

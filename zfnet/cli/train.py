@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse
+from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse, report_skipped
 from zfnet.data.cache import Images
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder, scan
@@ -152,12 +151,7 @@ def _loader(config: Config):
             names=load_labels(config.distill.labels).names if replayed else None,
             progress=progress_bar,
         )
-        if images.skipped:
-            example = images.skipped[0]
-            print(
-                f"left out {len(images.skipped)} unreadable files, such as {example}",
-                file=sys.stderr,
-            )
+        report_skipped(images)
         return images
 
     return load

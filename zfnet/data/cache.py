@@ -79,7 +79,7 @@ class Images(Dataset):
         rows: (N,) the row of `pixels` of each image; None for 0 to N - 1.
         groups: (N,) equal for images from one photograph, or None.
         masks: (N, side, side) bool, the objects of drawn scenes, or None.
-        skipped: Unreadable files that were left out.
+        skipped: The other files of the tree: unreadable ones, and those that are not images.
 
     Raises:
         ValueError: `size` is larger than the side of `pixels`.
