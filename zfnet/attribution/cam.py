@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from zfnet.attribution.base import Attribution, Target, derivative, forward
 from zfnet.attribution.gradients import guided_backprop, strongest
 from zfnet.forward import Hook, evaluating
-from zfnet.graph import UnsupportedNetwork, module_of
+from zfnet.graph import UnsupportedNetwork, find_module
 from zfnet.validation import resolve_target
 
 
@@ -189,7 +189,7 @@ def feature_maps(
     maps before pooling; with `pooled`, the input of the last pooling even if it was pooled before.
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        kept = LastMaps(pooled) if layer is None else Hook(*module_of(model, layer, x))
+        kept = LastMaps(pooled) if layer is None else Hook(*find_module(model, layer))
         _, logits = forward(model, x, kept)
         if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
             shape = "" if kept.maps is None else f"; its output is {tuple(kept.maps.shape)}"
