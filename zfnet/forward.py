@@ -24,10 +24,12 @@ from zfnet.graph import (
     UnknownLayer,
     UnsupportedNetwork,
     graph_steps,
+    is_chain,
     layers_of,
     steps_until,
     wired,
 )
+from zfnet.layout import channels_first
 from zfnet.operations import Call
 from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
 from zfnet.shapes import sizes_of, with_shapes
@@ -103,7 +105,8 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
 
     The network runs in evaluation mode and without gradients; its own mode is restored. In a chain
     of another library the layers are called conv1 ... convN, fc(N+1), and so on. In a network with
-    branches they have the paths of modules, such as "layer3.0.conv2" (see `zfnet.list_layers`).
+    branches they have the paths of modules, such as "layer3.0.conv2" (see `zfnet.list_layers`), and
+    are what a forward hook sees. Maps with channels last are transposed to (N, C, H, W).
 
     Args:
         model: Any network that `torch.fx` can trace.
@@ -216,7 +219,11 @@ def network_steps(model: nn.Module, x: Tensor, *until: str) -> list[Step]:
                 f"{step.name} normalizes by the batch even in evaluation mode; it needs running "
                 "statistics"
             )
-    return with_shapes(steps, x)
+    steps = with_shapes(steps, x)
+    if is_chain(steps):
+        return steps
+    steps = channels_first(steps)
+    return steps_until(steps, *until) if until else steps
 
 
 def apply(module: nn.Module, *inputs: Tensor) -> Tensor:

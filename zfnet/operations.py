@@ -52,6 +52,13 @@ class Concat(nn.Module):
         return f"dim={self.dim}"
 
 
+class ChannelsFirst(nn.Module):
+    """Transpose maps (N, H, W, C) to (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
 @dataclass(frozen=True)
 class Operand:
     """A placeholder for the tensor that a step receives at this place."""

@@ -29,6 +29,15 @@ def with_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
     if is_chain(steps):
         check_fits(steps, x)
         return list(steps)
+    return meta_shapes(steps, x)
+
+
+def meta_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
+    """Return the steps with their shapes, from a pass on the meta device.
+
+    Raises:
+        ValueError: If x does not fit the network. The message names the step.
+    """
     values: dict[str, Any] = {"": torch.empty_like(x, device="meta")}
     shaped = []
     for step, inputs in wired(steps):

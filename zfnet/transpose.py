@@ -26,6 +26,7 @@ from zfnet.operations import (
     RECTIFIERS,
     Add,
     Call,
+    ChannelsFirst,
     Concat,
     Expression,
     Operand,
@@ -35,7 +36,7 @@ from zfnet.tracing import SIZES
 LINEAR_MODULES = (
     nn.Conv2d, nn.Linear, nn.Flatten, nn.Unflatten, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, Add,
     Concat, PaperInput, nn.ConvTranspose2d, nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle, nn.ZeroPad2d, nn.ReflectionPad2d,
-    nn.ReplicationPad2d,
+    nn.ReplicationPad2d, ChannelsFirst,
 )  # fmt: skip
 LINEAR_CALLS = {
     torch.reshape, torch.transpose, torch.swapaxes, torch.permute, torch.movedim, torch.squeeze, torch.unsqueeze,
@@ -90,7 +91,7 @@ def transpose(step: Step, signal: Tensor, sizes: Any) -> Tensor | tuple[Tensor |
         return signal
     if _rectifies(module):
         return F.relu(signal)
-    if (reason := _why_not(module)) is not None:
+    if (reason := why_not_invertible(module)) is not None:
         raise UnsupportedNetwork(_message(step, reason))
     return _pull_back(module, signal, sizes)
 
@@ -98,7 +99,7 @@ def transpose(step: Step, signal: Tensor, sizes: Any) -> Tensor | tuple[Tensor |
 def check_invertible(steps: Sequence[Step]) -> None:
     """Raise UnsupportedNetwork, naming the step and the reason, where the deconvnet has no rule."""
     for step in steps:
-        if (reason := _why_not(step.module)) is not None:
+        if (reason := why_not_invertible(step.module)) is not None:
             raise UnsupportedNetwork(_message(step, reason))
 
 
@@ -115,14 +116,14 @@ def _rectifies(module: nn.Module) -> bool:
     )
 
 
-def _why_not(module: nn.Module) -> str | None:
+def why_not_invertible(module: nn.Module) -> str | None:
     """Say why the deconvnet has no rule for a module, or None where it has one."""
     if _rectifies(module) or isinstance(module, (*LINEAR_MODULES, *NORMS, *IDENTITIES)):
         return None
     if isinstance(module, nn.MaxPool2d):
         return "it returns its switches too" if module.return_indices else None
     if isinstance(module, Call):
-        return _why_not_call(module.expression)
+        return _why_not_linear(module.expression)
     if isinstance(module, ATTENTION):
         return "it weights values by other values of the same image"
     if isinstance(module, NORMALIZATIONS):
@@ -130,13 +131,13 @@ def _why_not(module: nn.Module) -> str | None:
     return "it is neither linear nor a rectifier, and the way down rectifies only where a ReLU did"
 
 
-def _why_not_call(expression: Expression) -> str | None:
+def _why_not_linear(expression: Expression) -> str | None:
     """Say why a call is not linear in the tensors of the network, or None where it is."""
     target = expression.target
     if not _depends(expression):
         return None
     inner = [part for part in _arguments(expression) if isinstance(part, Expression)]
-    reason = next(filter(None, map(_why_not_call, inner)), None)
+    reason = next(filter(None, map(_why_not_linear, inner)), None)
     if reason is not None:
         return reason
     if target in PRODUCTS:
@@ -145,7 +146,7 @@ def _why_not_call(expression: Expression) -> str | None:
             return "it multiplies values by other values of the same image, as a gate does"
         return None
     if isinstance(target, nn.Module):
-        return _why_not(target)
+        return why_not_invertible(target)
     if target in LINEAR_CALLS:
         return None
     return "it is neither linear nor a rectifier"
