@@ -17,11 +17,11 @@ from sklearn.linear_model import LogisticRegression
 import zfnet
 from reproduce.claims import above, verdict
 from reproduce.figure import REPOSITORY, Figure, Result
-from reproduce.lectures.occluders import blurred
+from reproduce.lectures.occluders import blur
 from zfnet.analysis.faithfulness import (
     auc,
     pointing_game,
-    randomized,
+    randomize_layers,
     rank_correlation,
     replacement_curve,
 )
@@ -96,7 +96,7 @@ def compute(ctx) -> Result:
     place = torch.arange(model.size) - (model.size - 1) / 2
     maps[CENTRE] = -(place[:, None] ** 2 + place**2).expand(len(x), 1, -1, -1)
     rows = {"pointing game": {}, "insertion": {}, "deletion": {}}
-    soft = blurred(x, config["blur"])
+    soft = blur(x, config["blur"])
     for name, map in ctx.progress(maps.items(), total=len(maps), desc="pointing and replacing"):
         rows["pointing game"][name] = 100 * pointing_game(map, mask, config["tolerance"]).numpy()
         options = {
@@ -112,7 +112,7 @@ def compute(ctx) -> Result:
     kept: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}  # of absolute values
     layers = []
-    for layer, other in randomized(model, generator):
+    for layer, other in randomize_layers(model, generator):
         layers.append(layer)
         for name in ctx.progress(
             zfnet.METHODS, total=len(zfnet.METHODS), desc=f"{layer} and above at random"

@@ -10,7 +10,8 @@ import numpy as np
 
 from reproduce.claims import verdict
 from reproduce.figure import Figure, Result
-from zfnet.analysis.transfer import Fold, average_precision, coordinates, extract, gram, softmax
+from zfnet.analysis.features import extract
+from zfnet.analysis.transfer import Fold, average_precision, coordinates, gram, softmax
 from zfnet.data.benchmarks import VOC_CLASSES
 from zfnet.plot import draw_table, new_figure
 

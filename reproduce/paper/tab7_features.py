@@ -19,7 +19,8 @@ from reproduce.paper.protocol import (
     unseen,
     words,
 )
-from zfnet.analysis.transfer import LAYERS, linear_svm, softmax
+from zfnet.analysis.features import LAYERS
+from zfnet.analysis.transfer import linear_svm, softmax
 from zfnet.plot import LINES, draw_table, new_figure
 
 FIGURE = Figure(
