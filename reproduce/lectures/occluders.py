@@ -16,7 +16,7 @@ from reproduce.paper.fig7_occlusion import choose
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.data.images import MEAN, STD
 from zfnet.occlusion import cover
-from zfnet.plot import HEAT, at_middles, new_figure, photograph, show
+from zfnet.plot import HEAT, align_occlusion_map, new_figure, photograph, show
 from zfnet.synthesis.base import blur
 from zfnet.validation import expand_fill
 
@@ -121,7 +121,7 @@ def draw(result: Result):
             )  # a line above the filling's
             fall = row["fall of the logit"][kind]
             shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
-            at_middles(
+            align_occlusion_map(
                 below,
                 FIGURE.config["size"],
                 FIGURE.config["stride"],

@@ -104,7 +104,7 @@ def draw(result: Result):
     ]
     half = -(-len(cells) // 2)
     rows = [a + b for a, b in zip(cells[:half], [*cells[half:], [""] * 3], strict=False)]
-    draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, grey=(2, 5))
+    draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, muted=(2, 5))
     axes.set_title(
         f"mean {result.measured['mean']:.1f} % on val; the paper's {FIGURE.paper['mean']} % on test",
         fontsize=10,

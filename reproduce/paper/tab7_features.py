@@ -134,7 +134,7 @@ def draw(result: Result):
             label = f"{kind}, {whose}" if len(names) == 1 else f"{name}, {kind}, {whose}"
             right.plot(*zip(*means.items(), strict=True), style, color=colour, ms=5, label=label)
     draw_table(
-        left, header, rows, [0.7, *[1.0] * (len(header) - 1)], grey=tuple(range(2, len(header), 2))
+        left, header, rows, [0.7, *[1.0] * (len(header) - 1)], muted=tuple(range(2, len(header), 2))
     )
     left.set_title(f"{' and '.join(names)}: accuracy, %, mean and deviation over five folds")
     right.set(
