@@ -15,7 +15,7 @@ from reproduce.claims import above, verdict
 from reproduce.figure import SAMPLES, Figure, Result
 from zfnet.analysis.faithfulness import descending_ranks, rank_correlation
 from zfnet.analysis.intervals import mean_interval
-from zfnet.attribution.gradients import unit_gradient
+from zfnet.attribution.guided import unit_gradient
 from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
 from zfnet.receptive_field import cut
 

@@ -94,8 +94,9 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF: the pixels may be intact
         return image
-    transposition = EXIF_TRANSPOSITIONS.get(orientation)
-    return image if transposition is None else image.transpose(transposition)
+    if orientation not in EXIF_TRANSPOSITIONS:
+        return image
+    return image.transpose(EXIF_TRANSPOSITIONS[orientation])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

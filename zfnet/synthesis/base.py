@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfnet.attribution.base import slope
+from zfnet.attribution.base import grad_of_sum
 from zfnet.data import no_progress
 from zfnet.data.images import MEAN, STD
 
@@ -127,7 +127,7 @@ def descend(
         optimizer = torch.optim.Adam([point], rate)
         for step in progress(range(steps), total=steps, desc="descending"):
             value = loss(point, step)
-            point.grad = slope(value, point)  # does not touch the gradients of the parameters
+            point.grad = grad_of_sum(value, point)  # does not touch the gradients of the parameters
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             optimizer.step()
             if after:

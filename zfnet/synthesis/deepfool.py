@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zfnet.attribution.base import Target, forward, slope
+from zfnet.attribution.base import Target, forward, grad_of_sum
 from zfnet.data import no_progress
 from zfnet.forward import evaluating
 from zfnet.synthesis.base import clip
@@ -119,7 +119,7 @@ def _boundary_step(
         nearest, step = torch.full_like(logits[:, 0], torch.inf), torch.zeros_like(x)
         for k in classes.T:
             f = logits[rows, k] - logits[rows, label]
-            w = slope(f, leaf, keep=True) * unit
+            w = grad_of_sum(f, leaf, retain_graph=True) * unit
             w_norm = w.square().sum((1, 2, 3)).clamp_min(1e-30).sqrt()
             distance = f.detach().abs() / w_norm
             is_nearer = distance < nearest

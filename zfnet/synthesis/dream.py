@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.attribution.base import slope
+from zfnet.attribution.base import grad_of_sum
 from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.synthesis.base import clip, pixel_range
@@ -168,6 +168,6 @@ def _ascent_step(
     """Take one normalized gradient step on images x, rolled by a shift."""
     with torch.enable_grad():
         point = torch.roll(x, tuple(shift), (2, 3)).requires_grad_()
-        g = slope(energy(point) / 2, point)
+        g = grad_of_sum(energy(point) / 2, point)
     step = rate * g / g.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
     return clip(torch.roll(point.detach() + step, (-shift[0], -shift[1]), (2, 3)))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.attribution.base import Target, forward, slope
+from zfnet.attribution.base import Target, forward, grad_of_sum
 from zfnet.data.images import STD
 from zfnet.forward import evaluating
 from zfnet.synthesis.base import clip, pixel_range
@@ -117,4 +117,4 @@ def loss_gradient(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, T
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         leaf, logits = forward(model, x)
         loss = F.cross_entropy(logits, label, reduction="none")
-        return slope(loss, leaf), logits.argmax(1)
+        return grad_of_sum(loss, leaf), logits.argmax(1)
