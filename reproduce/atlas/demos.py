@@ -13,8 +13,9 @@ from torch import Tensor
 import zfnet
 from reproduce.atlas.sheets import LARGEST, write_picture
 from reproduce.atlas.tables import Table
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from reproduce.paper import fig7_occlusion
+from reproduce.paper.boxed_images import choose_images
 from zfnet.attribution.registry import spans
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
@@ -30,7 +31,7 @@ SIDE = 224  # pixels of the images that OCCLUDER is for; on others it is as larg
 
 def choose(context: Context, table: Table) -> list[tuple[str, Tensor, int]]:
     """(name, image, class): those of Figure 7, then the best recognised of other classes, up to COUNT of both."""
-    found = [(name, x, target) for name, x, target, _ in fig7_occlusion.choose(context)]
+    found = [(name, x, target) for name, x, target, _ in choose_images(context)]
     images, taken = context.images, {target for _, _, target in found}
     labels = images.labels
     if (labels < 0).all():
