@@ -67,6 +67,9 @@ def new_figure(width: float, height: float) -> Figure:
     Args:
         width: The width, in inches.
         height: The height, in inches.
+
+    Returns:
+        The figure.
     """
     return Figure(figsize=(width, height), layout="constrained")
 

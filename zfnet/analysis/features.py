@@ -49,6 +49,12 @@ def extract(
     Raises:
         UnknownLayer: If the network has no such layer.
         ValueError: If a feature exceeds 65,504, the largest number of half precision.
+
+    Example:
+        >>> import zfnet
+        >>> digits = zfnet.load_digits("test").subset(range(4))
+        >>> extract(zfnet.mnist(), digits, "fc3")["fc3"].shape
+        (4, 64)
     """
     layers, names = layer_names(layers), [name for name, _ in model.named_children()]
     if unknown := [layer for layer in layers if layer not in names]:

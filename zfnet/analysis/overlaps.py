@@ -60,6 +60,12 @@ def find_overlaps(
 
     Returns:
         The near-duplicates, and the best match of every image.
+
+    Example:
+        >>> import zfnet
+        >>> images = zfnet.load_scenes(4, size=56, side=64)
+        >>> find_overlaps(images, images.subset([2])).index.tolist()
+        [2]
     """
     views = [
         torch.cat(vectors)

@@ -44,6 +44,14 @@ def fit_pooling_head(
 
     Raises:
         ImportError: If scikit-learn is missing.
+
+    Example:
+        >>> import zfnet
+        >>> model, digits = zfnet.mnist(), zfnet.load_digits("test").subset(range(0, 1000, 20))
+        >>> model.classes, model.wnids = digits.classes, digits.wnids
+        >>> weight, bias = fit_pooling_head(model, digits)
+        >>> weight.shape, bias.shape
+        (torch.Size([10, 32]), torch.Size([10]))
     """
     images = images.aligned(model.wnids, model.classes)
     features = _pooled_features(model, images, batch, precision, progress)

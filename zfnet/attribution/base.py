@@ -58,12 +58,15 @@ class Attribution:
 def forward(
     model: nn.Module, x: Tensor, context: AbstractContextManager | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return a copy of x that requires gradients, and its logits (N, classes).
+    """Run a forward pass that can be differentiated with respect to x.
 
     Args:
         model: Any network that returns logits.
         x: Images (N, C, H, W).
         context: A context manager for the forward pass, such as one that records a layer.
+
+    Returns:
+        A copy of x that requires gradients (N, C, H, W), and its logits (N, classes).
 
     Raises:
         ValueError: If x is wrong, or if the weights are inference tensors.
@@ -83,7 +86,15 @@ def forward(
 
 
 def logit_gradient(logits: Tensor, target: Tensor, point: Tensor) -> Tensor:
-    """Return the gradient of each image's target logit with respect to `point`.
+    """Return the gradient of each image's target logit with respect to a tensor.
+
+    Args:
+        logits: Logits (N, classes) with an autograd graph.
+        target: The class of each image (N,).
+        point: The tensor to differentiate by.
+
+    Returns:
+        The gradient, with the shape of `point`.
 
     Raises:
         UnsupportedNetwork: If the logit does not depend on `point`.
@@ -93,15 +104,24 @@ def logit_gradient(logits: Tensor, target: Tensor, point: Tensor) -> Tensor:
 
 
 def grad_of_sum(value: Tensor, point: Tensor, *, retain_graph: bool = False) -> Tensor:
-    """Return the gradient of the sum of `value` with respect to `point`.
+    """Return the gradient of a sum with respect to a tensor.
 
     Args:
-        value: Values of any shape.
+        value: The values to sum, of any shape.
         point: The tensor to differentiate by.
         retain_graph: Retain the graph for another backward pass.
 
+    Returns:
+        The gradient, with the shape of `point`.
+
     Raises:
         UnsupportedNetwork: If `value` does not depend on `point`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(3, requires_grad=True)
+        >>> grad_of_sum(x**2, x)
+        tensor([2., 2., 2.])
     """
     g = None
     if value.requires_grad:

@@ -172,6 +172,17 @@ def upsample(coarse: Tensor, x: Tensor) -> Tensor:
     The papers stretch the map over the whole image, but the centers of the receptive fields do not
     reach its border without padding. In ZFNet's layer 5 they are in rows 20 to 212 of 224, and are
     drawn in rows 8 to 215: at the upper left, a map is shifted outward by 12 pixels.
+
+    Args:
+        coarse: Maps (N, 1, h, w).
+        x: Images (N, C, H, W).
+
+    Returns:
+        Maps (N, 1, H, W).
+
+    Example:
+        >>> upsample(torch.zeros(1, 1, 7, 7), torch.zeros(1, 3, 28, 28)).shape
+        torch.Size([1, 1, 28, 28])
     """
     return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -189,10 +200,17 @@ def maps_and_gradient(
 def feature_maps(
     model: nn.Module, x: Tensor, layer: str | None = None, *, pooled: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pass x once, and yield the layer's maps (N, C, h, w) in the autograd graph, and the logits.
+    """Yield a layer's maps (N, C, h, w) and the logits of one differentiable forward pass.
 
-    A module that is called several times yields its last maps. Without a layer, yields the last
-    maps before pooling; with `pooled`, the input of the last pooling even if it was pooled before.
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W).
+        layer: A layer name or module path; None for the last feature maps before pooling. A module
+            that is called several times yields its last maps.
+        pooled: Without a layer, yield the input of the last pooling even if it is pooled itself.
+
+    Yields:
+        The maps in the autograd graph, and the logits (N, classes).
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         kept = LastMaps(pooled) if layer is None else Hook(*module_of(model, layer, x))
@@ -246,6 +264,7 @@ class LastMaps(TorchFunctionMode):
 
 
 def is_maps(value: object) -> TypeGuard[Tensor]:
+    """Return whether a value is a differentiable tensor (N, C, h, w) with several positions."""
     return (
         isinstance(value, Tensor)
         and value.ndim == 4
@@ -255,13 +274,7 @@ def is_maps(value: object) -> TypeGuard[Tensor]:
 
 
 def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weight (classes, C) and bias (classes,) that map pooled features to logits.
-
-    Raises:
-        ValueError: If the shapes of `model.cam_head` are wrong.
-        UnsupportedNetwork: If there is no `cam_head`, and the last dense layer does not map the
-            pooled features to the logits.
-    """
+    """Return the weight (classes, C) and bias (classes,) that map pooled features to logits."""
     head = getattr(model, "cam_head", None)
     dense = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
     if head is None and dense:

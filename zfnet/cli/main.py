@@ -36,7 +36,18 @@ from zfnet.training.config import ConfigError
 from zfnet.training.distributed import ParallelError
 from zfnet.training.setup import TrainingError
 
-COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video, explore)
+COMMANDS = (
+    describe,
+    train,
+    distill_labels,
+    evaluate,
+    top,
+    project,
+    occlude,
+    explain,
+    video,
+    explore,
+)
 USER_ERRORS = (
     CheckpointError, ConfigError, DataError, ImageError, ParallelError, TrainingError, UnknownLayer,
     UnsupportedNetwork, UserError, OSError,

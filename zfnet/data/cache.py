@@ -31,6 +31,9 @@ def cache_dir() -> Path:
     The folder is `$ZFNET_CACHE`; else the user's cache folder of this system (on Linux
     `$XDG_CACHE_HOME/zfnet` or `~/.cache/zfnet`); else `zfnet` in the temporary folder.
 
+    Returns:
+        The folder.
+
     Raises:
         DataError: None of these folders can be written.
 
@@ -145,10 +148,13 @@ class Images(Dataset):
         return torch.from_numpy(self.pixels[index if self.rows is None else self.rows[index]])
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Images:
-        """Return the items at `indices`, in that order, with a new digest.
+        """Select items.
 
         Args:
-            indices: The items' numbers.
+            indices: The numbers of the items.
+
+        Returns:
+            The items at `indices`, in that order, with a new digest.
         """
         index = np.asarray(indices)
         rows = index if self.rows is None else self.rows[index]
@@ -163,13 +169,16 @@ class Images(Dataset):
         )
 
     def aligned(self, wnids: Sequence[str], classes: Sequence[str]) -> Images:
-        """Return the same images, labeled by a network's outputs.
+        """Relabel the images by a network's outputs.
 
         A folder maps to an output by its WordNet id, never by its sorted position.
 
         Args:
             wnids: The WordNet ids of the network's outputs.
             classes: The names of the network's outputs.
+
+        Returns:
+            The same images with new labels.
 
         Raises:
             DataError: The network has no output for some folders.

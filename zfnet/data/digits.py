@@ -79,6 +79,9 @@ def split_indices(labels: np.ndarray, count: int, split: str) -> np.ndarray:
         count: The number of digits per class in the test split, the last ones.
         split: "train" or "test".
 
+    Returns:
+        The indices (n,) int64.
+
     Example:
         >>> split_indices(np.array([0, 1, 0, 1]), 1, "test")
         array([2, 3])

@@ -100,6 +100,9 @@ def load_files(
         skip_unreadable: Leave unreadable files out and list them in `skipped`.
         progress: A progress bar such as `tqdm.tqdm`.
 
+    Returns:
+        The images.
+
     Raises:
         DataError: Files are unreadable and `skip_unreadable` is False, or a class has no
             readable image.

@@ -16,13 +16,21 @@ EPSILON = 1e-8  # keeps the gradient of the total variation finite where the ima
 
 
 def pixel_range(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return black and white in the network's input convention: (1, 3, 1, 1) each.
+    """Return black and white in the network's input convention.
 
     Args:
         like: Images (N, 3, H, W); the result has their device and dtype.
 
+    Returns:
+        Black and white (1, 3, 1, 1) each.
+
     Raises:
         ValueError: If `like` is not RGB.
+
+    Example:
+        >>> black, white = pixel_range(torch.zeros(1, 3, 2, 2))
+        >>> bool((black < white).all())
+        True
     """
     if like.ndim != 4 or like.shape[1] != 3:
         raise ValueError(f"images must be RGB (N, 3, H, W), got {tuple(like.shape)}")
