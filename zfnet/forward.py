@@ -84,7 +84,22 @@ class Trace(Mapping):
 
         Only what the way down needs is selected: the switches and the shapes.
         """
-        return replace(self, switches={name: index[rows] for name, index in self.switches.items()})
+        inputs = {
+            name: _with_length(shape, len(rows))
+            if isinstance(shape, torch.Size)
+            else tuple(_with_length(part, len(rows)) for part in shape)
+            for name, shape in self.inputs.items()
+        }
+        switches = {name: index[rows] for name, index in self.switches.items()}
+        return replace(self, switches=switches, inputs=inputs)
+
+    def can_repeat(self) -> bool:
+        """Whether one image's trace may be repeated: each value's first dimension is the image."""
+        return all(
+            size[0] == 1
+            for sizes in self.inputs.values()
+            for size in ([sizes] if isinstance(sizes, torch.Size) else sizes)
+        )
 
     def receptive_field(self, layer: str) -> ReceptiveField:
         """The receptive field of a convolutional layer's units. Raises UnknownLayer."""
@@ -240,6 +255,10 @@ def _shared(signal: Tensor, *others: object) -> bool:
     storage = signal.untyped_storage().data_ptr()
     tensors = (other for other in others if isinstance(other, Tensor))
     return any(storage == other.untyped_storage().data_ptr() for other in tensors)
+
+
+def _with_length(shape: torch.Size, length: int) -> torch.Size:
+    return torch.Size((length, *shape[1:]))
 
 
 def _shapes(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:

@@ -196,6 +196,7 @@ def project_units(
     or patches (M, 3, R, R) with `crop`, and the units with their positions and activations.
     """
     shared = run(steps, x, keep=()) if len(x) == 1 else None  # many units of one image: one pass
+    shared = shared if shared and shared.can_repeat() else None
     pixels, parts = [], []
     for chosen in torch.arange(len(units.image), device=x.device).split(batch):
         part = units[chosen]

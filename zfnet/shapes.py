@@ -45,7 +45,10 @@ def meta_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
         try:
             value = values[step.name] = _call_on_meta(step.module, read)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            shapes = [value.shape[1:] for value in read if isinstance(value, Tensor)]
+            expected = _expected_input(step.module, shapes[0]) if len(shapes) == 1 else None
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = f"it expects {expected}" if expected else reason
             raise ValueError(
                 f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}"
             ) from error

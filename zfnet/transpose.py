@@ -172,7 +172,7 @@ def _pull_back(module: nn.Module, signal: Tensor, sizes: Any) -> Any:
     single = isinstance(sizes, torch.Size)
     with torch.inference_mode(False), torch.enable_grad():
         below = [
-            torch.zeros(len(signal), *size[1:], dtype=signal.dtype, device=signal.device)
+            torch.zeros(size, dtype=signal.dtype, device=signal.device)
             for size in ([sizes] if single else sizes)
         ]
         output = module(*(values.requires_grad_() for values in below))
