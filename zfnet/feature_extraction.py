@@ -10,8 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zfnet.forward import Hook, evaluating, network_steps, run
+from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, UnsupportedNetwork, check_layers, find_module
+from zfnet.hooks import Hook
 from zfnet.shapes import with_shapes
 
 Reader = Callable[[Tensor], dict[str, Tensor]]
