@@ -62,7 +62,7 @@ def graph_steps(model: nn.Module, *, to_result: bool = False) -> list[Step]:
     """
     inner = unwrap(model)
     leaves = _sequential_leaves(inner)
-    if leaves is not None:
+    if leaves is not None and any(isinstance(module, WEIGHTED) for _, module in leaves):
         return _name_chain(inner, leaves)
     traced = trace_steps(inner)
     if to_result:
@@ -257,10 +257,11 @@ def _only_result(model: nn.Module, traced: Traced) -> Traced:
 
 
 def _is_sequence(traced: Traced) -> bool:
-    """Whether each step reads exactly the one before."""
+    """Whether each step reads exactly the one before, and one of them has weights."""
     below = ["", *(step.name for step in traced.steps)]
     reads = all(step.inputs == (b,) for step, b in zip(traced.steps, below, strict=False))
-    return reads and traced.result == below[-1]
+    weighted = any(isinstance(step.module, WEIGHTED) for step in traced.steps)
+    return reads and weighted and traced.result == below[-1]
 
 
 def _name_chain(model: nn.Module, leaves: Sequence[tuple[str, nn.Module]]) -> list[Step]:

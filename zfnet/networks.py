@@ -165,9 +165,8 @@ def _check_normalization(builder: str) -> None:
     mean, std = tuple(transforms.mean), tuple(transforms.std)
     if (mean, std) != (MEAN, STD):
         raise CheckpointError(
-            f"torchvision:{builder}: its weights need inputs normalized by mean {mean} and standard"
-            " "
-            f"deviation {std}; only {MEAN} and {STD} are supported"
+            f"torchvision:{builder}: its weights need inputs normalized by mean {mean} and "
+            f"standard deviation {std}; only {MEAN} and {STD} are supported"
         )
 
 
