@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import zfnet
 from reproduce.core.record import read_record
-from zfnet.analysis.transfer import pooling_head
+from zfnet.analysis.pooling_head import fit_pooling_head
 from zfnet.checkpoint import BUNDLED, CheckpointError
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import load_folder
@@ -160,7 +160,7 @@ def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tens
     chosen = np.sort(
         epoch_order(images.labels, most, torch.Generator())
     )  # in the order in which they lie on disk
-    return pooling_head(
+    return fit_pooling_head(
         model,
         images.subset(chosen),
         precision=precision,

@@ -19,7 +19,7 @@ from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.invariance import IDENTITY, SHARE, invariance, r_squared, views
 from zfnet.data.images import center, standardize
 from zfnet.data.samples import photograph as sample
-from zfnet.plot import LINES, band, enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import LINES, enlarge, mean_band, mosaic, new_figure, photograph, show
 
 LAYERS = {"conv1": "layer 1", "fc7": "layer 7"}
 FIGURE = Figure(
@@ -269,19 +269,19 @@ def draw(result: Result):
         for panel, (key, title) in zip(panels, TITLES.items(), strict=True):
             panel.set(title=title, ylim=(0, top if key == "probability" else None))
         for (layer, words), colour in zip(LAYERS.items(), LINES, strict=False):
-            band(upper, x, a[f"{family}.{layer}"][a["averaged"]], colour, words)
+            mean_band(upper, x, a[f"{family}.{layer}"][a["averaged"]], colour, words)
         groups = {
             "averaged": f"{result.n} images",
             "symmetric": f"{a['titles'][-1]} ({len(a['symmetric'])})",
         }
         for (group, label), colour in zip(groups.items(), LINES[2:], strict=False):
-            band(
+            mean_band(
                 lower,
                 x,
                 a[f"{family}.probability"][a[group]],
                 colour,
                 label,
-                over=a["reference"][a[group]],
+                base=a["reference"][a[group]],
             )
         for panel in (*panels, upper, lower):
             panel.set(xlabel=UNITS[family], xlim=(x[0], x[-1]))

@@ -24,8 +24,8 @@ from reproduce.core.annotations import (
 from reproduce.core.figure import Figure, Result
 from reproduce.paper.boxed_images import BOXES, MIN_POSITIONS, SIZE, STRIDE, choose_images
 from zfnet.plot import (
-    at_middles,
-    heat,
+    align_occlusion_map,
+    heat_map,
     label_map,
     mosaic,
     new_figure,
@@ -193,7 +193,7 @@ def draw(result: Result):
         )
         for kind, box in zip(a["kinds"], a["objects"], strict=True):
             rectangle(axes[0], box, "yellow" if kind == DISTRACTOR else "cyan", linewidth=1.1)
-        heat(
+        heat_map(
             axes[1],
             a["activation"],
             f"(b) strongest layer-5 map\n(number {entry['strongest layer-5 map']}), total",
@@ -206,21 +206,21 @@ def draw(result: Result):
             mosaic(tiles, len(a["patches"]), gap=4),
             "(c) its projection: here (black frame),\nand in its strongest other images",
         )
-        heat(
+        heat_map(
             axes[3],
             a["probability"],
             f"(d) probability of\n{entry['class']}",
             limits=(0, float(a["probability"].max())),
         )
         drop, logit = entry["largest fall of the logit"], entry["logit"]
-        heat(
+        heat_map(
             axes[4],
             a["logit"],
             f"logit of {entry['class']}\n{logit:.1f} uncovered, falls by up to {drop:.1f}",
         )
         label_map(axes[5], a["label"], result.arrays["classes"], "(e) most probable class")
         for panel in (axes[1], *axes[3:]):
-            at_middles(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
+            align_occlusion_map(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
     figure.supxlabel(
         "boxes: cyan, the object; yellow, faces beside it. The grey square in the corner is the occluder.",
         fontsize=9,
