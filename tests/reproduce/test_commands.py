@@ -266,7 +266,7 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
                 "cpu",
             ]
         )
-        == 0
+        == 3
     )
     lines = lines_of(capsys.readouterr().out)
     assert all(
