@@ -74,8 +74,8 @@ def add(context: Context, out: Path, asked: Sequence[str]) -> None:
                 start,
                 unit,
                 layer=layer,
-                at="centre",
-                colours=colours,
+                position="center",
+                colors=colours,
                 generator=generator,
                 **ASCENT,
             )

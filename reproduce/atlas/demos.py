@@ -21,7 +21,7 @@ from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.graph import conv_layers
 from zfnet.model import Network
-from zfnet.plot import GREY, enlarge, mosaic, photograph, projection_image
+from zfnet.plot import GRAY, enlarge, mosaic, photograph, projection_image
 
 COUNT = 6
 MAPS = 4  # strongest maps of the last layer
@@ -78,7 +78,7 @@ def record(
     for number, channel in enumerate(progress(strongest, total=len(strongest), desc="projecting")):
         values = maps[channel]
         side = min(LARGEST, field.size)
-        tiles = np.full((values.numel(), side, side, 3), GREY, dtype=np.float32)
+        tiles = np.full((values.numel(), side, side, 3), GRAY, dtype=np.float32)
         position = (values > 0).nonzero()
         if len(position):
             pixels = zfnet.project(

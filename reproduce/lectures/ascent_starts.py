@@ -14,7 +14,8 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
+from zfnet.synthesis.fourier import color_root
 
 STARTS = ("mean grey", "noise", "photograph")
 FIGURE = Figure(
@@ -53,7 +54,7 @@ def compute(ctx) -> Result:
         for target in targets:
             a = ascend(
                 ctx.model, starts.to(ctx.device), target, layer=None if layer == "logits" else layer, frequency=True,
-                colours=colours, jitter=config["jitter"], variation=config["variation"][layer], decay=config["decay"][layer],
+                colors=colours, jitter=config["jitter"], variation=config["variation"][layer], decay=config["decay"][layer],
                 steps=config["steps"], rate=config["rate"], generator=generator, progress=ctx.progress,
             )  # fmt: skip
             names.append(

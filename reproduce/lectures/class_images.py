@@ -15,8 +15,9 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import wilson
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
+from zfnet.synthesis.fourier import color_root
 
 FIGURE = Figure(
     id="class_images",
@@ -51,7 +52,7 @@ def compute(ctx) -> Result:
         "progress": ctx.progress,
     }
     options |= {"generator": generator}
-    held = {"frequency": True, "colours": colours} | {
+    held = {"frequency": True, "colors": colours} | {
         key: config[key] for key in ("jitter", "variation", "decay")
     }
     drawn = ascend(ctx.model, noise, target.tolist(), **held, **options).pixels

@@ -18,8 +18,9 @@ from reproduce.lectures.shared import spread, subset
 from zfnet.analysis.intervals import wilson
 from zfnet.analysis.responses import responses
 from zfnet.plot import mosaic, new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
+from zfnet.synthesis.fourier import color_root
 
 SIDES = {
     "conv1": 48,
@@ -79,7 +80,7 @@ def compute(ctx) -> Result:
             start = noise * torch.randn(len(left), 3, side, side, generator=generator)
             a = ascend(
                 ctx.model, start.to(ctx.device), channels[left].tolist(), layer=layer, rectified=rectified, frequency=True,
-                colours=colours, jitter=min(config["jitter"], side // 8), variation=config["variation"][layer],
+                colors=colours, jitter=min(config["jitter"], side // 8), variation=config["variation"][layer],
                 decay=config["decay"][layer], steps=config["steps"], rate=config["rate"], generator=generator, batch=12,
                 progress=ctx.progress,
             )  # fmt: skip

@@ -16,7 +16,8 @@ from reproduce.lectures.shared import spread
 from reproduce.paper.boxed_images import choose_images
 from zfnet.data.images import to_pixels
 from zfnet.plot import new_figure, photograph, projection_image, show
-from zfnet.synthesis.adversarial import deepfool, fgsm, pgd, rubbish
+from zfnet.synthesis.adversarial import fgsm, pgd, rubbish
+from zfnet.synthesis.deepfool import deepfool
 
 FIGURE = Figure(
     id="fooling",

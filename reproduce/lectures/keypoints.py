@@ -14,7 +14,7 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.figure import Figure, Result
 from reproduce.paper.dog_faces import PARTS, load_faces
 from zfnet.analysis.intervals import bootstrap
-from zfnet.analysis.matching import match, transferred
+from zfnet.analysis.matching import correct_keypoints, match
 from zfnet.plot import LINES, new_figure, photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -49,7 +49,9 @@ def compute(ctx) -> Result:
         return Result({}, {"images": len(names)}, "not run", n=len(names), note=note)
     reach = (heads[:, 2:] - heads[:, :2]).amax(1)
     places = {
-        layer: match(ctx.model, x.to(ctx.device), points, layer, finer=config["finer"]).place.cpu()
+        layer: match(
+            ctx.model, x.to(ctx.device), points, layer, oversampling=config["finer"]
+        ).position.cpu()
         for layer in LAYERS
     }
     places |= {
@@ -58,7 +60,7 @@ def compute(ctx) -> Result:
     }
     found = {  # (alphas, N, N, P)
         name: torch.stack(
-            [transferred(place, points, reach, alpha) for alpha in config["alphas"]]
+            [correct_keypoints(place, points, reach, alpha) for alpha in config["alphas"]]
         ).numpy()
         for name, place in places.items()
     }
@@ -125,7 +127,7 @@ def pck(hits: np.ndarray) -> list[float]:
 def crossed(place: torch.Tensor, points: torch.Tensor, reach: torch.Tensor, alpha: float) -> float:
     """How often an eye's match is at the other eye, within reach and nearer to it, in per cent of the pairs' eyes."""
     eyes, other = place[:, :, :2], points[:, [1, 0]]
-    wrong = transferred(eyes, other, reach, alpha)
+    wrong = correct_keypoints(eyes, other, reach, alpha)
     nearer = (eyes - other[None]).norm(dim=-1) < (eyes - points[None, :, :2]).norm(dim=-1)
     apart = ~torch.eye(len(points), dtype=torch.bool)
     return 100 * float((wrong & nearer)[apart].float().mean())

@@ -68,7 +68,7 @@ def compute(ctx) -> Result:
         right = 100 * nearest_centroid(maps, labels).double().numpy()
         values = (
             *(mean_interval(v, seed=FIGURE.seed) for v in (every[layer], plane, right)),
-            (100 * found.share).tolist(),
+            (100 * found.explained_variance_ratio).tolist(),
         )
         for name, value in zip(names, values, strict=True):
             measured[name][layer] = value

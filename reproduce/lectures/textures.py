@@ -15,7 +15,8 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import surest
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.style import LAYERS, gram, relative, style_transfer
+from zfnet.synthesis.base import relative_distance
+from zfnet.synthesis.style import LAYERS, gram, style_transfer
 
 FIGURE = Figure(
     id="textures",
@@ -43,7 +44,10 @@ def compute(ctx) -> Result:
     generator = torch.Generator().manual_seed(FIGURE.seed)
     start = config["noise"] * torch.randn(x.shape, generator=generator).to(x)
     goal = grams(ctx.model, x)
-    far = {layer: relative(found, goal[layer]) for layer, found in grams(ctx.model, start).items()}
+    far = {
+        layer: relative_distance(found, goal[layer])
+        for layer, found in grams(ctx.model, start).items()
+    }
     arrays: dict[str, np.ndarray] = {"sources": x.cpu().numpy(), "names": np.array(list(sources))}
     left: dict[str, dict[str, float]] = {}
     place: dict[str, float] = {}
@@ -61,7 +65,7 @@ def compute(ctx) -> Result:
         arrays[f"{up_to(n)}.pixels"] = t.pixels.cpu().numpy()
         found = grams(ctx.model, t.pixels)
         left[up_to(n)] = {
-            layer: float((relative(found[layer], goal[layer]) / far[layer]).mean())
+            layer: float((relative_distance(found[layer], goal[layer]) / far[layer]).mean())
             for layer in LAYERS
         }
         same = rank_correlation(*(images.mean(1).flatten(1).double() for images in (t.pixels, x)))

@@ -16,7 +16,7 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.figure import Figure, Result
 from reproduce.paper.boxed_images import BOXES
 from zfnet.analysis.intervals import bootstrap
-from zfnet.plot import attribution_image, enlarge, moving_maps
+from zfnet.plot import attribution_image, enlarge, overlay_frames
 
 PHOTOGRAPH = "coffee"
 FIGURE = Figure(
@@ -116,8 +116,8 @@ def slope(true: np.ndarray, found: np.ndarray) -> list[float]:
 
 def draw(result: Result):
     side = FIGURE.config["drawn"]
-    frames = moving_maps(
-        result.arrays["x"], attribution_image(result.arrays["map"], together=True)[0]
+    frames = overlay_frames(
+        result.arrays["x"], attribution_image(result.arrays["map"], shared_scale=True)[0]
     )
     half = result.arrays["x"].shape[-1]
     both = [

@@ -24,7 +24,7 @@ from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.paper.transformed_images import Chosen, choose
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.invariance import IDENTITY, SHARE, invariance, r_squared, views
-from zfnet.plot import LINES, band, enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import LINES, enlarge, mean_band, mosaic, new_figure, photograph, show
 
 LAYERS = {"conv1": "layer 1", "fc7": "layer 7"}
 FIGURE = Figure(
@@ -270,10 +270,10 @@ def _draw_means(result: Result) -> Picture:
     columns = figure.subplots(2, 3, sharey="row").T
     for (upper, lower), family in zip(columns, IDENTITY, strict=True):
         for (layer, words), color in zip(LAYERS.items(), LINES, strict=False):
-            band(upper, grid(family), a[f"{family}.{layer}"][a["averaged"]], color, words)
+            mean_band(upper, grid(family), a[f"{family}.{layer}"][a["averaged"]], color, words)
         for (group, label), color in zip(groups.items(), LINES[2:], strict=False):
-            probability, over = a[f"{family}.probability"][a[group]], reference[a[group]]
-            band(lower, grid(family), probability, color, label, over=over)
+            probability, base = a[f"{family}.probability"][a[group]], reference[a[group]]
+            mean_band(lower, grid(family), probability, color, label, base=base)
         _set_x(upper, family)
         _set_x(lower, family)
     for panel in columns.flat:  # rows share their limits, so only after all are drawn

@@ -40,8 +40,8 @@ from reproduce.paper.boxed_images import (
 )
 from zfnet.occlusion import Occlusion
 from zfnet.plot import (
-    at_middles,
-    heat,
+    align_occlusion_map,
+    heat_map,
     label_map,
     mosaic,
     new_figure,
@@ -229,21 +229,21 @@ def _draw_row(axes: np.ndarray, a: dict[str, np.ndarray], entry: dict, classes: 
     name, size = entry["class"], FIGURE.config["size"]
     _draw_image(axes[0], a, entry)
     title = f"(b) strongest layer-5 map\n(number {entry['strongest layer-5 map']}), total"
-    heat(axes[1], a["activation"], title)
+    heat_map(axes[1], a["activation"], title)
     tiles = np.concatenate(
         [_frame_first(projection_image(a["projections"])), photograph(a["patches"])]
     )
     title = "(c) its projection: here (black frame),\nand in its strongest other images"
     show(axes[2], mosaic(tiles, len(a["patches"]), gap=4), title)
     limits = (0, float(a["probability"].max()))
-    heat(axes[3], a["probability"], f"(d) probability of\n{name}", limits=limits)
+    heat_map(axes[3], a["probability"], f"(d) probability of\n{name}", limits=limits)
     drop = (
         f"{entry['logit']:.1f} uncovered, drops by up to {entry['largest fall of the logit']:.1f}"
     )
-    heat(axes[4], a["logit"], f"logit of {name}\n{drop}")
+    heat_map(axes[4], a["logit"], f"logit of {name}\n{drop}")
     label_map(axes[5], a["label"], classes, "(e) most probable class")
     for panel in (axes[1], *axes[3:]):
-        at_middles(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
+        align_occlusion_map(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
 
 
 def _draw_image(axes: Axes, a: dict[str, np.ndarray], entry: dict) -> None:

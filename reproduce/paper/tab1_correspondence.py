@@ -237,7 +237,7 @@ def draw(result: Result) -> dict[str, Picture]:
         ]
         rows.append([part, *(" ± ".join(f"{value:.3f}" for value in cell) for cell in cells)])
     header = ["masked", "layer 5: ours", "the paper's", "layer 7: ours", "the paper's"]
-    draw_table(axes, header, rows, [1.25, 1, 1, 1, 1], grey=(2, 4))
+    draw_table(axes, header, rows, [1.25, 1, 1, 1, 1], muted=(2, 4))
     title = (
         "Δ, mean Hamming distance of the signs of change: lower is more alike "
         f"({result.n} images; ± over draws of five)"

@@ -10,7 +10,8 @@ import numpy as np
 
 from reproduce.core.claims import verdict
 from reproduce.core.figure import Figure, Result
-from zfnet.analysis.transfer import Fold, average_precision, coordinates, extract, gram, softmax
+from zfnet.analysis.features import extract
+from zfnet.analysis.transfer import Fold, average_precision, coordinates, gram, softmax
 from zfnet.data.benchmarks import VOC_CLASSES
 from zfnet.plot import draw_table, new_figure
 
@@ -110,7 +111,7 @@ def draw(result: Result):
     ]
     half = -(-len(cells) // 2)
     rows = [a + b for a, b in zip(cells[:half], [*cells[half:], [""] * 3], strict=False)]
-    draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, grey=(2, 5))
+    draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, muted=(2, 5))
     axes.set_title(
         f"mean {result.measured['mean']:.1f} % on val; the paper's {FIGURE.paper['mean']} % on test",
         fontsize=10,

@@ -19,7 +19,8 @@ from reproduce.paper.protocol import (
     unseen,
     words,
 )
-from zfnet.analysis.transfer import LAYERS, linear_svm, softmax
+from zfnet.analysis.features import LAYERS
+from zfnet.analysis.transfer import linear_svm, softmax
 from zfnet.plot import LINES, draw_table, new_figure
 
 FIGURE = Figure(
@@ -138,7 +139,7 @@ def draw(result: Result):
             label = f"{kind}, {whose}" if len(names) == 1 else f"{name}, {kind}, {whose}"
             right.plot(*zip(*means.items(), strict=True), style, color=colour, ms=5, label=label)
     draw_table(
-        left, header, rows, [0.7, *[1.0] * (len(header) - 1)], grey=tuple(range(2, len(header), 2))
+        left, header, rows, [0.7, *[1.0] * (len(header) - 1)], muted=tuple(range(2, len(header), 2))
     )
     left.set_title(f"{' and '.join(names)}: accuracy, %, mean and deviation over five folds")
     right.set(
