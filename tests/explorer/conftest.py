@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import zfnet
-from tests.conftest import ROOT
 
 pytest.importorskip("starlette", reason="needs the extra: pip install 'zfnet-deconvnet[explorer]'")
 pytest.importorskip("uvicorn", reason="needs the extra: pip install 'zfnet-deconvnet[explorer]'")

@@ -179,7 +179,7 @@ def test_closing_the_stream_cancels_a_sweep(server, client):
     answer.close()
     connection.close()
     # A second sweep, of another tab, has to wait for the first; 2809 positions take minutes.
-    status, body = client.raw("sweep", image="coffee", size=112, stride=112, tab="second")
+    _, body = client.raw("sweep", image="coffee", size=112, stride=112, tab="second")
     assert "result" in json.loads(body.splitlines()[-1])
 
 
