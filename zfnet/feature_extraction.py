@@ -1,4 +1,4 @@
-"""Read the activations of layers, in any network, with or without gradients."""
+"""Extract the activations of layers, in any network, with or without gradients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Reader = Callable[[Tensor], dict[str, Tensor]]
 def feature_extractor(
     model: nn.Module, x: Tensor, layers: Sequence[str], *, rectified: bool = True
 ) -> Reader:
-    """Return a function from images to the activations of some layers, through which gradients pass.
+    """Return a differentiable function from images to the activations of layers.
 
     Args:
         model: Any network. In a chain of modules, nothing above the highest layer is computed.
-        x: Images (N, 3, H, W) of the size that the function will get.
-        layers: Names as in `zfnet.trace`, or paths of modules where the network is not a chain.
-        rectified: Whether to return activations after the layer's ReLU. False needs a chain.
+        x: Images (N, 3, H, W) of the size that will be passed to the function.
+        layers: Layer names, or module paths in a network with branches.
+        rectified: Return activations after the layer's ReLU; False requires a chain.
 
     Returns:
         A function that maps images (B, 3, H, W) to activations (B, C, h, w) or (B, C) by name.
@@ -44,7 +44,7 @@ def feature_extractor(
     """
     with evaluating(model), torch.no_grad():
         read = layer_reader(model, x, layers, rectified)
-        read(x[:1])  # fail early where a layer cannot be read
+        read(x[:1])  # fail early if a layer cannot be read
 
     def extract(images: Tensor) -> dict[str, Tensor]:
         with evaluating(model):
@@ -91,7 +91,7 @@ def _read_steps(
 def _read_by_hooks(
     model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor
 ) -> dict[str, Tensor]:
-    """Return the outputs of modules in the network's own forward pass. Removes its hooks."""
+    """Return the outputs of modules in the network's forward pass, by temporary hooks."""
     with ExitStack() as stack:
         hooks = {layer: stack.enter_context(Hook(*module)) for layer, module in modules.items()}
         model(x)

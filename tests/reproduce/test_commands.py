@@ -13,9 +13,14 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas, costs, gallery, replication, requirements
+from reproduce import atlas, gallery, replication
 from reproduce.__main__ import everyday, main
-from reproduce.figure import Context, Figure, Result, discover, result_folder, run
+from reproduce.core import costs, requirements
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.figure import Figure, Result
+from reproduce.core.record import write_record
+from reproduce.core.run import result_folder, run
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
@@ -26,7 +31,6 @@ from zfnet.cli.main import new_parser
 from zfnet.data import folders
 from zfnet.networks import imagenet_wnids
 from zfnet.plot import new_figure
-from zfnet.record import write_record
 from zfnet.training.config import load_config
 
 DOCUMENTS = [
@@ -140,7 +144,7 @@ def small(path, seed):
     """A checkpoint of a small random network."""
     torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = zfnet.zfnet(3, maps=(4, 4, 4, 4, 4), fc=8, norm="none")
+    model = zfnet.zfnet(3, channels=(4, 4, 4, 4, 4), fc_units=8, norm="none")
     zfnet.save(random_he(model) if seed == 0 else model, path)
     return str(path)
 
@@ -154,7 +158,7 @@ def script(inputs):
     def compute(ctx):
         return Result({"values": np.eye(2)}, {}, "reproduced", n=1)
 
-    figure = Figure("small", "Small", "It is small.", inputs, seed=0, budget=1)
+    figure = Figure("small", "Small", "It is small.", inputs, seed=0, time_budget=1)
     return SimpleNamespace(FIGURE=figure, compute=compute, draw=draw, __file__=__file__)
 
 
@@ -237,7 +241,7 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
         == 0
     )
     lines = lines_of(capsys.readouterr().out)
-    everyday_ids = {name for name, module in discover().items() if not module.FIGURE.alone}
+    everyday_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
     assert everyday_ids | {"fig4"} <= set(lines)  # the run kept snapshots
     assert "2,000 images" in lines["fig2"]
     assert str(out / "imagenet@imagenet" / "fig2") in lines["fig2"]
