@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.explorer.conftest import ROOT
+from tests.conftest import ROOT
 
 VIEWS = {
     "unit": {"view": "unit", "layer": "conv5", "unit": 17, "at": "6,4"},
