@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--hardware",
         action="append",
         default=[],
-        help="what it was trained on, for the card; once, or once for each cycle",
+        help="what it was trained on, for the card; once, or once per run",
     )
     parser.add_argument(
         "--note",
@@ -75,11 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CheckpointError, DataError) as error:
         parser.error(str(error))
     fast = resolve_precision(Config(), device_of(model)).precision
-    cycles = len(cycles_of(model))
-    if len(options.hardware) > 1 and len(options.hardware) != cycles:
-        parser.error(
-            f"--hardware is given {len(options.hardware)} times, for {cycles} cycles of training"
-        )
+    runs = len(runs_of(model))
+    if len(options.hardware) > 1 and len(options.hardware) != runs:
+        parser.error(f"--hardware is given {len(options.hardware)} times, for {runs} training runs")
     if model.info["data"] != train.digest:
         parser.error(
             f"{options.data} has other training images than those that {options.checkpoint.name} was trained on"
@@ -124,13 +122,13 @@ def write_card(released: Path, counts: list[int], hardware: list[str], notes: li
         TEMPLATE.read_text()
     )
     model = zfnet.load(released)
-    cycles = cycles_of(model)
+    runs = runs_of(model)
     text = card.render(
         model=model,
-        cycles=cycles,
+        runs=runs,
         name=released.stem,
         ten=model.info.get("accuracy, ten crops") or ten_crops(model),
-        hardware=hardware * (len(cycles) if len(hardware) == 1 else 1),
+        hardware=hardware * (len(runs) if len(hardware) == 1 else 1),
         notes=notes,
         megabytes=released.stat().st_size / 1e6,
         rows=list(zfnet.describe(model)),
@@ -148,12 +146,12 @@ def ten_crops(model: Network) -> dict[str, float | str] | None:
     return {"protocol": "ten crops of 224 from 256, float32", "top1": top1, "top5": top5}
 
 
-def cycles_of(model: Network) -> list[dict]:
-    """What is known of each cycle of training, the first one first."""
-    cycles = [model.info]
-    while cycles[0].get("init"):
-        cycles.insert(0, cycles[0]["init"])
-    return cycles
+def runs_of(model: Network) -> list[dict]:
+    """Return the `info` of each training run, the first one first."""
+    runs = [model.info]
+    while runs[0].get("init"):
+        runs.insert(0, runs[0]["init"])
+    return runs
 
 
 def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
