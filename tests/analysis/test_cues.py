@@ -124,9 +124,8 @@ def test_cue_conflict_by_hand():
     assert all_classes.shape.tolist() == [True, False, False, False, False]
     assert all_classes.texture.tolist() == [False, True, False, False, False]
     assert all_classes.texture_share[0] == 0.5
-    some_classes = cue_conflict(
-        logits, shape, texture, classes=[0, 1, 2]
-    )  # without class 3, which took the third and the fourth
+    # without class 3, which wins images 2 and 3
+    some_classes = cue_conflict(logits, shape, texture, classes=[0, 1, 2])
     assert some_classes.shape.tolist() == [True, False, True, False, False]
     assert some_classes.texture.tolist() == [False, True, False, True, False]
     mean, low, high = some_classes.texture_share

@@ -1,4 +1,4 @@
-"""Insertion, deletion, the pointing game and randomization against hand-computed arrays and SciPy."""
+"""Insertion, deletion, the pointing game and randomization against arrays by hand and SciPy."""
 
 import pytest
 import scipy.stats

@@ -52,7 +52,7 @@ def test_match_equals_a_loop_over_all_positions(small, layer):
 
 
 def test_match_finds_shifted_content(small):
-    """After a shift by the stride, inner units see the same pixels; padding differs at the border."""
+    """After a shift by the stride, units see the same pixels, except at the border."""
     big, points = noise(1, 160), torch.tensor([[[79, 79], [90, 72]]]).expand(2, -1, -1)
     field = zfnet.trace(small, big[:, :, :96, :96], until="conv2").receptive_field("conv2")
     shift = 2 * field.stride

@@ -72,7 +72,8 @@ def test_extremes_equal_top_activations(small, images):
 
 
 @given(
-    values=st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 0)), min_size=1, max_size=12),  # small numbers: many ties
+    # small numbers give many ties
+    values=st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 0)), min_size=1, max_size=12),
     k=st.integers(1, 5), least=st.booleans(), by=st.sampled_from(["maximum", "mean"]), grouped=st.booleans(),
 )  # fmt: skip
 def test_extremes_equal_sorting_in_python(values, k, least, by, grouped):

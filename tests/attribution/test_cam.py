@@ -1,4 +1,4 @@
-"""CAM, Grad-CAM, Grad-CAM++ and guided Grad-CAM against Captum and slow versions of their equations."""
+"""CAM, Grad-CAM, Grad-CAM++ and guided Grad-CAM against Captum and their equations."""
 
 import threading
 
@@ -84,7 +84,7 @@ def test_guided_grad_cam_equals_captum(name, network, x):
 
 
 def activations_and_gradient(network, x, path, target):
-    """Return a module's output and the logit's gradient, by a hook on a network without in-place ReLUs."""
+    """Return a module's output and its gradient, by a hook; needs ReLUs that are not in-place."""
     network = out_of_place(network)
     kept = []
     network.get_submodule(path).register_forward_hook(

@@ -387,7 +387,7 @@ def test_wrong_requests():
 
 
 def slow_unit(model, x, layer, channel, position, guided):
-    """Backpropagate by hand: through the mask of each ReLU, and guided, through positive gradients."""
+    """Backpropagate by hand through the mask of each ReLU; guided drops negative gradients."""
     signals, names = [x], []
     for name, module in model.named_children():
         signals.append(module(signals[-1]))

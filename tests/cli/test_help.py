@@ -58,7 +58,7 @@ def test_version(capsys):
 
 
 def test_python_m_runs_the_command():
-    """Wrong input is the exit status of the process, as torchrun sees it."""
+    """Wrong input sets the exit status of the process."""
     process = subprocess.run(
         [sys.executable, "-m", "zfnet.cli", "describe", "--model", "nothing"],
         capture_output=True,

@@ -205,7 +205,7 @@ def test_video_of_a_folder(folder, model, tmp_path):
         ("{gif} --method projection --target 1 -o out.gif", "--target cannot be used with --method projection"),
         ("{gif} --layer conv5 -o out.gif", "--layer cannot be used with --method grad_cam"),
         ("{gif} --method projection --layer conv9 -o out.gif", "no layer 'conv9'"),
-        ("{gif} --method cam -o out.gif", "use grad_cam"), ("{still} -o out.gif", "is a still image"),
+        ("{gif} --method cam -o out.gif", "use grad_cam"), ("{still} -o out.gif", "a still image"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line(arguments, message, gif, model, tmp_path, capsys, monkeypatch):

@@ -94,7 +94,7 @@ def test_deepfool_on_a_linear_network_finds_the_nearest_boundary(classes):
 
 
 def test_deepfool_steps_beyond_the_boundary():
-    """With equal logits the lower class is predicted, so a step onto the boundary would not suffice."""
+    """With equal logits the lower class is predicted: a step onto the boundary does not suffice."""
     model, x = linear(), 0.2 * images(8, size=6)
     gap = (model(x)[:, 1] - model(x)[:, 0]).detach()
     model[1].bias.data[0] += gap.max() + 0.1
