@@ -247,7 +247,7 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("explain {photo} --method cam --model {plain}", "use grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
         ("occlude {photo} -o .", "is a folder"), ("train {config} --data {tree} --resume --out nothing", "no run to resume"),
         ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch must be at least 1, got 0"),
-        ("train {config} --data {tree} --set model.channels=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
+        ("train {config} --data {tree} --set model.channels=[1,2]", "channels must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_status_2(
