@@ -32,9 +32,8 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
     if action.default not in (None, False, []):
         assert f"(default: {action.default})" in text
     if action.type is int:
-        assert any(
-            unit in text for unit in ("pixels", "channel", "from 0", "per image", "per channel")
-        )
+        units = ("pixels", "channel", "from 0", "per image", "per channel", "per class")
+        assert any(unit in text for unit in units)
     assert "Path(" not in text
     assert "None" not in text
 

@@ -179,7 +179,7 @@ def test_uninformative_maps_are_reported(gif, tmp_path, capsys):
         == 0
     )
     assert (
-        "5 of 5 maps do not explain their frame: the first, of frame 1, is all zero"
+        "5 of 5 maps do not explain their frame; the first, of frame 1, is all zero"
         in capsys.readouterr().err
     )
 
