@@ -7,6 +7,7 @@ import functools
 import statistics
 import unittest.mock
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +81,8 @@ def _by_zennit(model: nn.Module, x: Tensor, config: dict) -> Callable:
     window, step = config["size"], config["stride"]
     fill = functools.partial(occlude_independent, fill_fn=torch.zeros_like, invert=True)
     target = functional.one_hot(model(x).argmax(1), model(x).shape[1])
-    method = Occlusion(
-        model, None, lambda y: y * target, fill, window=(window, window), stride=(step, step)
-    )
+    options: Any = {"window": (window, window), "stride": (step, step)}
+    method = Occlusion(model, None, lambda y: y * target, fill, **options)
     return lambda: method(x)[1]  # pyright: ignore[reportOptionalSubscript]
 
 

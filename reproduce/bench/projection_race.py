@@ -120,7 +120,7 @@ def _other_methods(
             chain = nn.Sequential(*(step.module for step in steps))
             with Gradient(model=chain, composite=DeconvNet()) as attributor:
                 parts = [
-                    attributor(x[r].clone(), lambda maps, r=r: seed(maps, r))[1]
+                    attributor(x[r].clone(), lambda maps, r=r: seed(maps, r))[1]  # pyright: ignore
                     for r in rows.split(batch)
                 ]
             return torch.cat(parts)
