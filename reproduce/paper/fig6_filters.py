@@ -189,7 +189,7 @@ def judge(arrays: Arrays, plan: Plan, n: int, classes: int) -> Result:
         summary = "not comparable"
     note = _note(plan, n, largest)
     if not clips:
-        note += " No filter of layer 1 exceeded that after any epoch: (a) equals (c)."
+        note += " No filter of layer 1 exceeded that after any epoch: (a) does not differ from (c)."
     if not learned:
         note += f" Some network is not {config['times chance']} times as good as chance."
     if diverged := measured["trainings that diverged"]:

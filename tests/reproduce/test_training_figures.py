@@ -255,7 +255,7 @@ def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
     )
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])
-    assert record.note.startswith("Nothing to look at: ZFNet, limit 0: ")
+    assert record.note.startswith("Nothing to analyze: ZFNet, limit 0: ")
 
 
 def test_figure_6_of_a_dead_second_layer_is_drawn_and_decides_nothing_there():
