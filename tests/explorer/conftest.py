@@ -62,7 +62,7 @@ def atlas(tmp_path_factory, network):
 def server(network, atlas):
     """A server in a thread; `backend` is what it computes with."""
     running = Server(port=0, token=TOKEN)
-    running.backend = Backend(network, "imagenet65k", atlas)
+    running.backend = Backend(network, "imagenet65k", "zfnet.load('imagenet65k')", atlas)
     thread = running.start(running.backend)
     yield running
     running.stop()
@@ -149,7 +149,7 @@ def wait_until(condition, seconds=60):
 def small_lrn():
     """A small ZFNet with normalization layers, random weights."""
     torch.manual_seed(0)
-    model = zfnet.zfnet(10, fc=16, size=112).eval()
+    model = zfnet.zfnet(10, fc_units=16, size=112).eval()
     for module in model:
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)

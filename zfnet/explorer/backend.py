@@ -44,15 +44,17 @@ class Backend:
 
     Args:
         model: A network with `classes` and `size`, as `zfnet.load` returns it.
-        name: What the page and the reproducing code call the network.
+        name: What the page calls the network.
+        source: Python that loads it, such as `zfnet.load("imagenet65k")`, for the code that
+            reproduces a picture; None where there is none.
         atlas: The folder of an atlas of this network, or None.
 
     Raises:
         UnsupportedNetwork: If the deconvnet cannot invert the network.
     """
 
-    def __init__(self, model: Any, name: str, atlas: Path | None = None):
-        self.model, self.name = model, name
+    def __init__(self, model: Any, name: str, source: str | None = None, atlas: Path | None = None):
+        self.model, self.name, self.source = model, name, source
         self.images = ImageStore(model.size, device_of(model))
         self.atlas = Atlas(atlas, getattr(model, "info", {}).get("sha256", ""))
         self._traces: OrderedDict[str, tuple[Tensor, Trace]] = OrderedDict()
@@ -219,18 +221,13 @@ class Backend:
         """Cover every position in turn: the maps of Fig. 7."""
         x = self.images[image]
         o = occlude(self.model, x, target, size=size, stride=stride, batch=16, progress=progress)
-        assert o.activation is not None
-        assert o.channel is not None
-        assert o.baseline.activation is not None
+        total = {} if o.activation is None else {"total": o.activation.tolist()}
+        strongest = None if o.channel is None else {"layer": self.convs[-1], "unit": int(o.channel)}
         return {
             "size": size, "stride": stride, "target": int(o.target), "boxes": o.boxes.tolist(),
-            "strongest": {"layer": self.convs[-1], "unit": int(o.channel)},
-            "probability": o.probability.tolist(), "logit": o.logit.tolist(),
-            "label": o.label.tolist(), "total": o.activation.tolist(),
-            "baseline": {
-                "probability": float(o.baseline.probability), "logit": float(o.baseline.logit),
-                "label": int(o.baseline.label), "total": float(o.baseline.activation),
-            },
+            "strongest": strongest, "probability": o.probability.tolist(),
+            "logit": o.logit.tolist(),
+            "label": o.label.tolist(), **total,
         }  # fmt: skip
 
     def explain(
