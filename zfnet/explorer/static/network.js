@@ -31,7 +31,9 @@ export function drawNetwork() {
 
 function mark() {
   for (const box of byId("map").children) {
-    if (box.dataset.layer === state.layer) box.setAttribute("aria-current", "true");
-    else box.removeAttribute("aria-current");
+    if (box.dataset.layer === state.layer) {
+      box.setAttribute("aria-current", "true");
+      box.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else box.removeAttribute("aria-current");
   }
 }
