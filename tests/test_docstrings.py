@@ -9,7 +9,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
-DOCUMENTED = ("analysis", "attribution", "data", "synthesis", "rendering.py", "plot.py")
+DOCUMENTED = (
+    "analysis",
+    "attribution",
+    "data",
+    "synthesis",
+    "training",
+    "checkpoint.py",
+    "labels.py",
+    "layers.py",
+    "model.py",
+    "options.py",
+    "plot.py",
+    "record.py",
+    "rendering.py",
+    "tensor_file.py",
+)
 
 
 def module_name(path: Path) -> str:

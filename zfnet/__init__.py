@@ -9,6 +9,7 @@ from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
 from zfnet.explorer.notebook import explore
 from zfnet.forward import trace
+from zfnet.layer_list import list_layers
 from zfnet.model import alexnet, fold, mnist, zfnet
 from zfnet.occlusion import occlude
 from zfnet.projection import project, project_top
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 
 # In the order of a first session: a network, an image, and visualizations of both.
 __all__ = [
-    "zfnet", "alexnet", "mnist", "describe", "fold", "load", "save",
+    "zfnet", "alexnet", "mnist", "describe", "list_layers", "fold", "load", "save",
     "preprocess", "photograph", "load_samples", "load_folder", "load_scenes", "load_digits",
     "trace", "project", "top_activations", "TopActivations", "project_top", "occlude", "explain",
     "METHODS", "evaluate", "explore",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.forward import Hook, evaluating, network_steps, run
-from zfnet.graph import Step, UnsupportedNetwork, check_layers, module_of
-from zfnet.receptive_field import check_fits
+from zfnet.graph import Step, UnsupportedNetwork, check_layers, find_module
+from zfnet.shapes import with_shapes
 
 Reader = Callable[[Tensor], dict[str, Tensor]]
 
@@ -66,20 +66,30 @@ def layer_reader(
         steps = network_steps(model, x, *layers)
     except UnsupportedNetwork as error:
         if not rectified:
-            raise UnsupportedNetwork(
-                f"rectified=False needs a network that is a chain of modules: {error}"
-            ) from None
-        modules = {layer: module_of(model, layer, x) for layer in layers}
+            raise UnsupportedNetwork(f"rectified=False needs a chain of modules: {error}") from None
+        modules = {layer: find_module(model, layer) for layer in layers}
         return partial(_read_by_hooks, model, modules)
     check_layers(steps, layers)
+    if any(step.inputs is not None for step in steps):
+        if not rectified:
+            raise UnsupportedNetwork(
+                f"rectified=False needs a chain of modules; {type(model).__name__} has branches"
+            )
+        return partial(_read_branches, steps, layers)
     return partial(_read_steps, steps, layers, rectified)
+
+
+def _read_branches(steps: Sequence[Step], layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
+    """Return the outputs of layers in a network with branches, and compute nothing above them."""
+    t = run(with_shapes(steps, x), x, keep=layers, switches=False)
+    return {layer: t[layer] for layer in layers}
 
 
 def _read_steps(
     steps: Sequence[Step], layers: Sequence[str], rectified: bool, x: Tensor
 ) -> dict[str, Tensor]:
     """Return the activations of layers in a chain of steps, in the order of the chain."""
-    check_fits(steps, x)  # x may have another size than the images that built the steps
+    with_shapes(steps, x)  # x may have another size than the images that built the steps
     ends = {step.layer: i for i, step in enumerate(steps) if step.layer and step.layer in layers}
     if not rectified:
         ends = {layer: i - isinstance(steps[i].module, nn.ReLU) for layer, i in ends.items()}

@@ -80,6 +80,10 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
 def related_classes(word: str, classes: Sequence[str]) -> list[str]:
     """Return the classes with a word in their name, followed by the other classes of its group.
 
+    Args:
+        word: A word in any case, such as "cat".
+        classes: The names to choose from.
+
     Example:
         >>> related_classes("cat", ["tabby", "Egyptian cat", "goldfish"])
         ['Egyptian cat', 'tabby']

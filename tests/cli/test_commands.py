@@ -227,7 +227,7 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("project {photo} --channel 1 --position 13 0", "conv5 has rows 0 to 12"), ("project nowhere.jpg", "nowhere.jpg: no such file"),
         ("project {photo} --model vgg", "no bundled network 'vgg'"), ("project {photo} --layer pool1 --channel 0", "no features of its own"),
         ("occlude {photo} --target hond", "no class 'hond'"),
-        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "give --data PATH"),
+        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "add --data PATH"),
         ("train {config} --set optim.speed=1", "unknown option optim.speed"), ("train {config} --data nowhere", "nowhere/train: no such folder"),
         ("eval --data nowhere", "nowhere: no such folder"), ("top --layer conv6", "no layer 'conv6'"), ("top -k 0", "-k must be at least 1"),
         ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "--device warp is not available; available: auto, cpu"),

@@ -76,7 +76,9 @@ def test_a_missing_or_damaged_mnist_is_named_and_never_fetched(tmp_path, monkeyp
     monkeypatch.setattr(
         "torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked")
     )
-    with pytest.raises(DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"):
+    with pytest.raises(
+        DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"
+    ):
         load_digits("train", tmp_path / "nowhere")
     root = write_mnist(tmp_path)
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"

@@ -130,7 +130,9 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
         "a loom",
     ]
     assert "Stages: 2 epochs at 64 px." in card
-    assert "Stages: 1 epochs at 64 px with shared weights in layer 6 and layers 1 to 2 frozen." in card
+    assert (
+        "Stages: 1 epochs at 64 px with shared weights in layer 6 and layers 1 to 2 frozen." in card
+    )
     assert "\n- It rained.\n- It snowed.\n" in card
     assert "Layer 6 has the same weight at all places of a map" in card
     assert (

@@ -251,7 +251,7 @@ def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
     )  # a training that no other test keeps in the cache
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     monkeypatch.setattr(
-        "zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+        "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])

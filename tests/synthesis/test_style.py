@@ -141,9 +141,7 @@ def test_bad_arguments_are_named():
     silent = small_zfnet()
     silent.conv3.bias.data.fill_(-1e3)
     silent.conv4.bias.data.fill_(-1.0)
-    with pytest.raises(
-        ValueError, match="conv4 of the content is zero in image 0"
-    ):
+    with pytest.raises(ValueError, match="conv4 of the content is zero in image 0"):
         style_transfer(silent, x, x)
     with pytest.raises(ValueError, match="conv3 of the style is zero in image 0"):
         style_transfer(silent, x, x, content_layer="conv2", style_layers=("conv2", "conv3"))

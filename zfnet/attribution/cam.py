@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from zfnet.attribution.base import Attribution, Target, forward, logit_gradient
 from zfnet.attribution.gradients import channel_max
 from zfnet.attribution.guided import guided_backprop
-from zfnet.forward import Hook, evaluating
-from zfnet.graph import UnsupportedNetwork, module_of
-from zfnet.validation import resolve_target
+from zfnet.forward import Hook, evaluating, run
+from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, find_step
+from zfnet.layer_list import last_maps, shaped_steps
+from zfnet.layout import channels_last_steps
+from zfnet.validation import check_input, resolve_target
 
 
 def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -213,64 +213,56 @@ def feature_maps(
         The maps in the autograd graph, and the logits (N, classes).
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        kept = LastMaps(pooled) if layer is None else Hook(*module_of(model, layer, x))
+        if layer is None:
+            yield _last_maps(model, x, pooled)
+            return
+        last = _has_channels_last(model, x, layer)
+        kept = Hook(*find_module(model, layer), channels_last=last)
         _, logits = forward(model, x, kept)
         if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
             shape = "" if kept.maps is None else f"; its output is {tuple(kept.maps.shape)}"
-            raise UnsupportedNetwork(
-                f"{layer or type(model).__name__} has no feature maps (N, C, h, w){shape}"
-            )
+            raise UnsupportedNetwork(f"{layer} has no feature maps (N, C, h, w){shape}")
         yield kept.maps, logits
 
 
-class LastMaps(TorchFunctionMode):
-    """A context that keeps the last maps before pooling, whichever operation makes them.
+def _last_maps(model: nn.Module, x: Tensor, pooled: bool) -> tuple[Tensor, Tensor]:
+    """Return the last maps that the network's logits come from, and the logits."""
+    check_input(model, x)
+    try:
+        steps = shaped_steps(model, x, to_result=True)
+        name = last_maps(steps, pooled=pooled).name
+    except UnsupportedNetwork as error:
+        raise UnsupportedNetwork(f"{type(model).__name__} {error}; or give a layer") from None
+    if len(steps[-1].shape or ()) != 1:
+        shape = ("N", *(steps[-1].shape or ()))
+        raise UnsupportedNetwork(f"{type(model).__name__} must return logits, got {shape}")
+    network = _KeepsMaps(model, steps, name)
+    _, logits = forward(network, x)
+    assert network.maps is not None
+    return network.maps, logits
 
-    Maps (N, C, h, w) have several positions. They come from a convolution, or from operations that
-    keep the positions of other maps (concatenation may change C). Pooled maps count only with
-    `pooled`, and only where they are pooled again.
-    """
 
-    def __init__(self, pooled: bool = False):
+class _KeepsMaps(nn.Module):
+    """A network that runs as its graph, and keeps the output of one step."""
+
+    def __init__(self, model: nn.Module, steps: Sequence[Step], name: str):
         super().__init__()
-        self.pooled, self.maps = pooled, None
-        self.coarse: torch.Size | None = None  # the size after a pooling, until a convolution
+        self.network, self.steps, self.name = model, steps, name
+        self.maps: Tensor | None = None
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result, source = func(*args, **(kwargs or {})), args[0] if args else None
-        if isinstance(result, Tensor) and result.requires_grad:
-            operation = type(result.grad_fn).__name__
-            if (
-                "Pool" in operation or "Mean" in operation
-            ):  # a mean over channels changes the second axis
-                if (
-                    is_maps(source)
-                    and result.shape[:2] == source.shape[:2]
-                    and result.numel() < source.numel()
-                ):
-                    if self.pooled or source.shape[2:] != self.coarse:
-                        self.maps = source
-                    self.coarse = result.shape[2:]
-            elif is_maps(result) and (
-                "Conv" in operation or self.same_positions(result, operation)
-            ):
-                self.maps, self.coarse = result, None
-        return result
-
-    def same_positions(self, result: Tensor, operation: str) -> bool:
-        """Whether a result has the positions of the current maps."""
-        alike = slice(2, None) if "Cat" in operation else slice(None)
-        return self.maps is not None and result.shape[alike] == self.maps.shape[alike]
+    def forward(self, x: Tensor) -> Tensor:
+        t = run(self.steps, x, keep=(self.name,), switches=False)
+        self.maps = t[self.name]
+        return t.output
 
 
-def is_maps(value: object) -> TypeGuard[Tensor]:
-    """Return whether a value is a differentiable tensor (N, C, h, w) with several positions."""
-    return (
-        isinstance(value, Tensor)
-        and value.ndim == 4
-        and value.shape[2:].numel() > 1
-        and value.requires_grad
-    )
+def _has_channels_last(model: nn.Module, x: Tensor, layer: str) -> bool:
+    """Whether a layer's maps are (N, H, W, C); False where the network cannot be traced."""
+    try:
+        steps = shaped_steps(model, x)
+        return find_step(steps, layer).name in channels_last_steps(steps)
+    except (UnsupportedNetwork, UnknownLayer):
+        return False
 
 
 def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
