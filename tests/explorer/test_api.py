@@ -152,7 +152,7 @@ def test_cover(client, network, coffee, coffee_trace):
     )
     o = zfnet.occlude(network, coffee, target, size=112, stride=112)
     assert base["total"] == pytest.approx(float(o.baseline.activation), rel=1e-4)
-    assert answer["strongest"]["unit"] == int(o.channel)
+    assert answer["strongest"] == ["conv5", int(o.channel)]
     corner = client.get("cover", image="coffee", box="0,0,112,112", target=target)
     assert corner["total"] == pytest.approx(float(o.activation[0, 0]), rel=1e-4)
 

@@ -2,6 +2,7 @@
 
 import { latest } from "./api.js";
 import { ARROWS, byId, cellAt, el, number, paintValues, rgb } from "./dom.js";
+import { layerChoice } from "./network.js";
 import { layerOf, network, on, state, unitName, update } from "./state.js";
 
 const COUNT = 24; // maps per request
@@ -16,7 +17,7 @@ export function drawFeatures() {
   on(["image", "layer", "view"], () => { if (state.view === "features") load(0, COUNT); });
   on(["frame"], () => { if (state.view === "features") load(0, Math.max(COUNT, grid.children.length)); });
   on(["unit", "layer"], mark);
-  return el("section", { class: "panel", id: "features" }, title, why, grid, el("div", { class: "bar" }, more));
+  return el("section", { class: "panel", id: "features" }, title, why, layerChoice(), grid, el("div", { class: "bar" }, more));
 }
 
 async function load(start, count) {

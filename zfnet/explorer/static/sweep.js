@@ -42,11 +42,11 @@ async function run() {
 }
 
 function show(result) {
-  const target = network.classes[result.target], { layer, unit } = result.strongest || {};
+  const target = network.classes[result.target];
   const range = (values) => `${number(Math.min(...values.flat()), 3)} to ${number(Math.max(...values.flat()), 3)}`;
   const heat = (id, title, values, low) => figure(result, id, title, range(values), paintValues(el("canvas"), values.flat(), values[0].length, low ?? Math.min(...values.flat()), Math.max(...values.flat()), network.heat.map(rgb)), values);
   maps.replaceChildren(...[
-    result.total && heat("total", `total of ${unitName(layer, unit)}`, result.total),
+    result.total && heat("total", `total of ${unitName(...result.strongest)}`, result.total),
     heat("logit", `logit of ${target}`, result.logit),
     heat("probability", `probability of ${target}`, result.probability, 0),
     labels(result)].filter(Boolean));
