@@ -399,9 +399,9 @@ def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
     numbers = responses()
     assert fig5_invariance.judge(numbers, shared_fc6=True)[1] == "partial"
     assert (
-        fig5_invariance.judge(responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True)[
-            1
-        ]
+        fig5_invariance.judge(
+            responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True
+        )[1]
         == "differs"
     )
     claims, _ = fig5_invariance.judge(numbers, has_symmetric=False)
