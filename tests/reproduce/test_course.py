@@ -8,7 +8,7 @@ import pytest
 
 import zfnet
 from reproduce.figure import discover
-from reproduce.notebook import COURSE, notebook, relinked, write
+from reproduce.notebook import COURSE, notebook, relink, write
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import command
 
@@ -137,18 +137,14 @@ def test_its_numbers_are_those_of_the_records():
 
 def test_the_notebook_is_the_readme():
     made = notebook(TEXT)
-    code = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
+    code = [cell for cell in made.cells if cell.cell_type == "code"]
     assert len(code) == 1 + len(STEPS)
-    assert len({cell["id"] for cell in made["cells"]}) == len(made["cells"])
-    assert "".join(code[0]["source"]).startswith("%matplotlib inline\nimport torch")
+    assert len({cell.id for cell in made.cells}) == len(made.cells)
+    assert code[0].source.startswith("%matplotlib inline\nimport torch")
     together = []
-    for cell in made["cells"]:
-        source = "".join(cell["source"])
-        together.append(
-            f"```python\n{source.removeprefix('%matplotlib inline' + chr(10))}\n```"
-            if cell["cell_type"] == "code"
-            else source
-        )
+    for cell in made.cells:
+        source = cell.source.removeprefix("%matplotlib inline\n")
+        together.append(f"```python\n{source}\n```" if cell.cell_type == "code" else source)
     assert [line for line in "\n".join(together).splitlines() if line] == [
         line for line in TEXT.splitlines() if line
     ]
@@ -169,7 +165,7 @@ def test_the_command_writes_it_with_links_that_open_from_there(tmp_path, out):
 
 
 def test_the_notebook_beside_the_readme_has_its_links():
-    assert relinked(TEXT, COURSE.parent) == TEXT
+    assert relink(TEXT, COURSE.parent) == TEXT
 
 
 @pytest.mark.slow
