@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas
-from reproduce.atlas import demos, tables
+from reproduce.site import atlas
+from reproduce.site.atlas import demos, tables
 from reproduce.figure import Context
 from tests.conftest import random_he
 

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas, costs, gallery, replication, requirements
+from reproduce import costs, replication, requirements
 from reproduce.__main__ import everyday, main
 from reproduce.figure import Context, Figure, Result, discover, result_folder, run
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
 from tests.conftest import ROOT, random_he
+from reproduce.site import atlas, gallery
 from tests.reproduce.test_figures import record
 from zfnet.cli.main import main as zfnet_main
 from zfnet.cli.main import new_parser

@@ -1,4 +1,4 @@
-"""The gallery: what it lists, how it writes numbers, that it escapes names; and its pages in headless Chromium."""
+"""The gallery: its items, numbers and escaping, and its pages in headless Chromium."""
 
 import contextlib
 import itertools
@@ -12,11 +12,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from PIL import Image
 
-from reproduce import gallery
-from reproduce.gallery import text
+from reproduce.site import gallery
+from reproduce.site import rendering, text
+from reproduce.site.gallery import contents
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import record
-from zfnet.record import write_record
+from reproduce.core.record import write_record
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 QUOTED = "#?%41\" onmouseover='alert(1)' x=\""
@@ -41,6 +42,10 @@ def keep_hostile(out):
                 inputs={word: word, "corpus": word}, environment={"commit": word, "torch": word, "device": word},
             )  # fmt: skip
     keep(out, "imagenet65k", "fig5", title=HOSTILE, claim=QUOTED)
+
+
+def markdown(template, entries):
+    return rendering.render(template, **gallery._values(entries))
 
 
 class Tags(HTMLParser):
@@ -68,11 +73,11 @@ def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
         "lectures",
         "benchmarks",
     ]
-    assert page.count("No result here yet") == 15
+    assert page.count("No result yet") == 15
     assert '<li class="badge not-run">15 not run</li>' in page
     for name in ORDER:
         assert f"python -m reproduce run {name}" in page
-    results = gallery._render("results.md", gallery.records(tmp_path / "imagenet65k", tmp_path))
+    results = markdown("results.md", gallery.read_entries(tmp_path / "imagenet65k", tmp_path))
     assert re.findall(r"^### (?:(Figure|Table) (\d))?", results, re.MULTILINE)[:16] == [
         ("Figure" if name.startswith("fig") else "Table", name[3:]) for name in ORDER
     ]
@@ -147,7 +152,7 @@ def test_a_record_that_cannot_be_read_is_left_out(tmp_path):
     (tmp_path / "imagenet65k" / "fig1" / "a.png").write_bytes(b"no picture")
     (path,) = gallery.write(tmp_path)
     assert path.read_text().count("<img") == 0
-    assert "1 of its pictures cannot be found" in path.read_text()
+    assert "1 of 1 pictures missing" in path.read_text()
 
 
 def test_claims_are_marked_not_tabled(tmp_path):
@@ -160,10 +165,10 @@ def test_claims_are_marked_not_tabled(tmp_path):
         "fig1",
         measured={"claims": said, "goals": {"i": "reached", "j": "not reached"}, "k": 1},
     )
-    (found,) = gallery.records(tmp_path / "imagenet65k", tmp_path)
-    states = "".join(f"{claim}{state[0]}" for claim, _, state in gallery.claims(found))
+    (entry,) = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
+    states = "".join(f"{claim}{state[0]}" for claim, _, state in contents.claims(entry.record))
     assert states == "ay" + "bn" + "cy" + "dn" + "ep" + "fu" + "gy" + "hn" + "iy" + "jn"
-    assert gallery.tables(found) == ({}, {"": [("k", "1", "")]})
+    assert contents.tables(entry.record) == ({}, {"": [("k", "1", "")]})
     page = gallery.write(tmp_path)[0].read_text()
     assert (
         '<li class="no"><span class="mark" aria-hidden="true">✗</span><span>b: <em>does not hold</em></span></li>'
@@ -176,12 +181,12 @@ def test_numbers_are_grouped_beside_the_papers():
         measured={"one": {"a": {"x": 1}, "b": 2}, "alone": 3, "two": {"c": 4}, "last": 5},
         paper={"two": {"c": 6.5, "d": "-"}, "last": 7},
     )
-    beside, other = gallery.tables(found)
-    assert beside == {
+    compared, others = contents.tables(found)
+    assert compared == {
         "": [("alone", "3", ""), ("last", "5", "7")],
         "two": [("c", "4", "6.5"), ("d", "", "-")],
     }
-    assert other == {"one": [("a: x", "1", ""), ("b", "2", "")]}
+    assert others == {"one": [("a: x", "1", ""), ("b", "2", "")]}
 
 
 @pytest.mark.parametrize(
@@ -230,25 +235,23 @@ def test_hostile_names_are_text(tmp_path):
             name for _, attrs in tags for name in attrs if name.startswith("on") or name == "x"
         ]
         assert "&lt;img src=x onerror=alert(1)&gt;" in page
-    found = gallery.records(tmp_path / "imagenet65k", tmp_path)
-    results = re.sub(
-        r"`[^`\n]*`", "", gallery._render("results.md", found)
-    )  # code needs no escapes
+    entries = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
+    results = re.sub(r"`[^`\n]*`", "", markdown("results.md", entries))  # code needs no escapes
     assert re.search(r"\\<img", results)
     assert not re.search(r"(?<!\\)<img", results)
 
 
 def test_markdown_reads_well_in_a_terminal(tmp_path):
     shutil.copytree(ROOT / "figures" / "imagenet65k", tmp_path / "imagenet65k")
-    found = gallery.records(tmp_path / "imagenet65k", tmp_path)
+    entries = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
     for template in ("results.md", "summary.md"):
-        tables = re.findall(r"(?:^\|.*\n)+", gallery._render(template, found), re.MULTILINE)
+        tables = re.findall(r"(?:^\|.*\n)+", markdown(template, entries), re.MULTILINE)
         assert tables
         for table in tables:
             assert len({len(line) for line in table.splitlines()}) == 1  # aligned
-    assert "| right eye           | 0.4" in gallery._render("results.md", found)
+    assert "| right eye           | 0.4" in markdown("results.md", entries)
     assert (
-        text.plain("a|b\n[c](javascript:d) [0.1, 0.2] `e`")
+        text.escape_markdown("a|b\n[c](javascript:d) [0.1, 0.2] `e`")
         == r"a\|b \[c](javascript:d) [0.1, 0.2] \`e\`"
     )
 
@@ -257,7 +260,7 @@ def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "REPOSITORY", tmp_path)
     monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
     (tmp_path / "README.md").write_text(
-        f"before\n{gallery.MARKS[0]}\nold\n{gallery.MARKS[1]}\nafter\n"
+        f"before\n{gallery.README_MARKS[0]}\nold\n{gallery.README_MARKS[1]}\nafter\n"
     )
     keep(tmp_path / "figures", "imagenet65k", "fig1")
     assert [path.name for path in gallery.write(tmp_path / "figures")] == [
@@ -267,7 +270,7 @@ def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
     ]
     first = (tmp_path / "README.md").read_text()
     assert first.startswith("before\n")
-    assert first.endswith(f"{gallery.MARKS[1]}\nafter\n")
+    assert first.endswith(f"{gallery.README_MARKS[1]}\nafter\n")
     assert "[Figure 1](figures/imagenet65k/fig1)" in first
     assert "old" not in first
     gallery.write(tmp_path / "figures")

@@ -102,7 +102,8 @@ def write(context: Context, out: Path, limit: int | None = None) -> Path:
             top = ranking(
                 table.maximum[part], table.position[part].long(), TOP, group_of=groups(images)
             )
-            write_sheets(context, part, top, numbers[part], out)
+            is_first = part == next(iter(numbers))
+            write_sheets(context, part, top, numbers[part], out, filters=is_first)
             data = summary.layer_data(table, part, top, numbers[part], kind, len(names))
             save(out, part, data)
         missing.remove(part)
@@ -201,7 +202,9 @@ def named_rows(model: Network, layers: Sequence[str]) -> list[Row]:
 def class_groups(classes: Sequence[str]) -> dict[str, list[int]]:
     """The outputs of everyday words, such as every breed for "dog"; empty without such classes."""
     related = {word: related_classes(word, classes) for word in ILSVRC_GROUPS}
-    return {word: [classes.index(name) for name in names] for word, names in related.items() if names}
+    return {
+        word: [classes.index(name) for name in names] for word, names in related.items() if names
+    }
 
 
 def constants() -> dict[str, Any]:
@@ -221,12 +224,12 @@ def constants() -> dict[str, Any]:
 
 
 def write_sheets(
-    context: Context, layer: str, top: Top, numbers: Sequence[int], out: Path
+    context: Context, layer: str, top: Top, numbers: Sequence[int], out: Path, filters: bool
 ) -> None:
-    """Write the sheets of a layer, and of the first layer the filters."""
+    """Write the sheets of a layer, and on request its filters, which only a first layer can show."""
     model, folder = context.model, out / "sheets"
     sheets.write_layer(model, context.images, layer, top, numbers, folder, context.progress)
-    if layer == conv_layers(chain(model, context.images.batch([0]).to(device_of(model))))[0]:
+    if filters:
         path = folder / f"{layer}-covers-filters.webp"
         sheets.write_filters(conv_weight(model, layer), numbers, path)
 

@@ -36,10 +36,10 @@ VERDICTS = {
     "not run": "its data was missing; the command computes it",
 }
 SCALES = {
-    "paper": "all data that the claim is about: the paper's, or MNIST in a lecture. Also a result "
-    "that needs no data",
-    "subset": "the paper's protocol on part of that data. It can test claims in words, and does not "
-    "reproduce accuracies",
+    "paper": "all data that the claim is about: the paper's, or MNIST in a lecture. Also a "
+    "result that needs no data",
+    "subset": "the paper's protocol on part of that data. It can test claims in words, and does "
+    "not reproduce accuracies",
     "samples": "about 500 crops of the sample photographs of scikit-image",
     "smoke": "a run so small that it only shows that the code works",
 }
