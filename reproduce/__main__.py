@@ -9,8 +9,9 @@ import time
 import traceback
 from pathlib import Path
 
-from reproduce import gallery, notebook
+from reproduce import notebook
 from reproduce.parser import build_parser
+from reproduce.site import gallery
 
 OK, FAILED, WRONG, NOT_RUN, INTERRUPTED = 0, 1, 2, 3, 130  # exit statuses
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch  # here and below: it takes seconds, and the gallery needs none
 
-    from reproduce.figure import WRONG_INPUT
+    from reproduce.core.run import USER_ERRORS
     from zfnet.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         return COMMANDS[options.command](options)
-    except (*WRONG_INPUT, OSError) as error:
+    except (*USER_ERRORS, OSError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
@@ -49,10 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def list_figures(options: argparse.Namespace) -> int:
     """Print every figure: id, title, what it needs, whether it trains, and the state of its committed records."""
-    from reproduce.figure import DEFAULT_MODEL, Context, discover, known_inputs, script_folder
-    from reproduce.keys import status
-    from reproduce.requirements import needs
-    from zfnet.record import read_record
+    from reproduce.core.cache import record_status
+    from reproduce.core.context import Context
+    from reproduce.core.discovery import discover, script_folder
+    from reproduce.core.figure import DEFAULT_MODEL
+    from reproduce.core.record import read_record
+    from reproduce.core.requirements import needs
+    from reproduce.core.run import available_inputs
 
     context = Context(DEFAULT_MODEL, options.data, datasets=options.datasets)
     for name, script in discover().items():
@@ -66,13 +70,15 @@ def list_figures(options: argparse.Namespace) -> int:
         notes = [f"needs {', '.join(needs(figure))}"] * bool(needs(figure)) + [
             "trains"
         ] * figure.trains
-        notes += ["only by its id"] * figure.alone
+        notes += ["only by its id"] * figure.manual
         print(f"{name:<21}{figure.title}" + (f" ({'; '.join(notes)})" if notes else ""))
         for corpus in corpora:
             record = read_record(options.out / corpus / name)
             has_data = options.datasets is not None if figure.corpus else context.corpus == corpus
-            inputs = known_inputs(context, figure, corpus, hash_data=has_data)
-            print(f"{'':<21}{corpus}: {status(figure, script_folder(script), record, inputs)}")
+            inputs = available_inputs(context, figure, corpus, hash_data=has_data)
+            print(
+                f"{'':<21}{corpus}: {record_status(figure, script_folder(script), record, inputs)}"
+            )
     return OK
 
 
@@ -86,8 +92,8 @@ def write_replication(options: argparse.Namespace) -> int:
 
 def make_figures(options: argparse.Namespace) -> int:
     """Check what was asked for, then compute the figures, or with --dry-run show what would be computed."""
-    from reproduce.figure import discover
-    from reproduce.requirements import refuse_unused
+    from reproduce.core.discovery import discover
+    from reproduce.core.requirements import refuse_unused
 
     scripts = discover()
     unknown = [name for name in getattr(options, "ids", []) if name not in scripts]
@@ -119,17 +125,17 @@ def make_figures(options: argparse.Namespace) -> int:
 
 def everyday(scripts: dict, context) -> list[str]:
     """The figures of `all`: those that are made without being named, and Figure 4 where the model's run kept snapshots."""
-    snapshots = len(context._snapshots) >= 3 and context.data is not None
+    snapshots = len(context.snapshots) >= 3 and context.data is not None
     return [
         name for name, script in scripts.items()
-        if not script.FIGURE.alone or (snapshots and "snapshots" in script.FIGURE.inputs)
+        if not script.FIGURE.manual or (snapshots and "snapshots" in script.FIGURE.inputs)
     ]  # fmt: skip
 
 
 def dry_run(chosen: list[str], scripts: dict, context, options: argparse.Namespace) -> int:
     """Print for each figure what a run would do, from what, where to, and for how long; compute nothing."""
-    from reproduce.gallery.text import duration
-    from reproduce.requirements import forecast
+    from reproduce.core.requirements import forecast
+    from reproduce.site.text import duration
 
     forecasts = [forecast(scripts[name].FIGURE, context, options.out) for name in chosen]
     print(f"{'figure':<21}{'would':<9}{'scale':<9}{'about':>9}  {'from':<26}{'data':<34}folder")
@@ -155,7 +161,7 @@ def make(chosen: list[str], scripts: dict, context, options: argparse.Namespace)
     """
     from tqdm import tqdm
 
-    from reproduce.figure import WRONG_INPUT, Outcome, run
+    from reproduce.core.run import USER_ERRORS, Outcome, run
 
     began = time.perf_counter()
     outcomes: list[Outcome] = []
@@ -167,7 +173,7 @@ def make(chosen: list[str], scripts: dict, context, options: argparse.Namespace)
                 outcomes.append(
                     run(scripts[name], context, options.out, options.force, options.allow_dirty)
                 )
-            except WRONG_INPUT:
+            except USER_ERRORS:
                 raise  # wrong input, for all of them
             except Exception:
                 bar.write(traceback.format_exc())
@@ -187,13 +193,14 @@ def make(chosen: list[str], scripts: dict, context, options: argparse.Namespace)
 
 def _sample_atlas(context, out: Path, failed: list[str]) -> float | None:
     """Write the atlas of the sample photographs; its seconds, or None where it failed."""
-    from reproduce import atlas
-    from reproduce.figure import SAMPLES, WRONG_INPUT
+    from reproduce.core.figure import SAMPLES
+    from reproduce.core.run import USER_ERRORS
+    from reproduce.site import atlas
 
     began = time.perf_counter()
     try:
         atlas.write_sample(context, out / SAMPLES / "atlas")
-    except WRONG_INPUT:
+    except USER_ERRORS:
         raise
     except Exception:
         print(traceback.format_exc(), file=sys.stderr)
@@ -205,14 +212,14 @@ def _sample_atlas(context, out: Path, failed: list[str]) -> float | None:
 def _closing_table(
     outcomes: list, failed: list[str], scripts: dict, atlas_seconds: float | None
 ) -> None:
-    from reproduce import atlas
-    from reproduce.figure import SAMPLES
+    from reproduce.core.figure import SAMPLES
+    from reproduce.site import atlas
 
     print(
         f"\n{'figure':<21}{'scale':<10}{'verdict':<17}{'seconds':>8}{'budget':>8}  written to, or why not"
     )
     for outcome in outcomes:
-        record, budget = outcome.record, scripts[outcome.record.id].FIGURE.budget
+        record, budget = outcome.record, scripts[outcome.record.id].FIGURE.time_budget
         spent = "cached" if outcome.cached else f"{outcome.seconds:.1f}"
         verdict = record.verdict if outcome.ran else "not run"
         kept = f" Kept: {outcome.folder}." if outcome.reason and record.verdict != "not run" else ""
@@ -220,15 +227,15 @@ def _closing_table(
             f"{record.id:<21}{record.scale:<10}{verdict:<17}{spent:>8}{budget:>8.0f}  {outcome.reason or outcome.folder}{kept}"
         )
     if atlas_seconds is not None:
-        print(f"{'atlas':<21}{SAMPLES:<10}{'':<17}{atlas_seconds:>8.1f}{atlas.BUDGET:>8.0f}")
+        print(f"{'atlas':<21}{SAMPLES:<10}{'':<17}{atlas_seconds:>8.1f}{atlas.TIME_BUDGET:>8.0f}")
     for name in failed:
         print(f"{name:<21}failed: see above")
 
 
 def write_atlas(options: argparse.Namespace) -> int:
     """Write an atlas, and the canonical images that were asked for."""
-    from reproduce import atlas
-    from reproduce.atlas import canonical
+    from reproduce.site import atlas
+    from reproduce.site.atlas import canonical
 
     began, context = time.perf_counter(), _context(options)
     context.check()
@@ -243,7 +250,7 @@ def write_atlas(options: argparse.Namespace) -> int:
 
 def write_look(options: argparse.Namespace) -> int:
     """Write the page of one image."""
-    from reproduce.atlas.look import look
+    from reproduce.site.atlas.look import look
 
     began, context = time.perf_counter(), _context(options)
     return _wrote(
@@ -263,7 +270,8 @@ def _context(options: argparse.Namespace):
     """The inputs that the options name."""
     from tqdm import tqdm
 
-    from reproduce.figure import DEFAULT_MODEL, Context
+    from reproduce.core.context import Context
+    from reproduce.core.figure import DEFAULT_MODEL
     from zfnet.training.distributed import join
 
     with join(options.device) as (_, device):

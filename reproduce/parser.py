@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reproduce import gallery, notebook
+from reproduce import FIGURES, REPOSITORY, notebook
 
-ATLAS = gallery.FIGURES / "samples" / "atlas"
-REPLICATION = gallery.REPOSITORY / "docs" / "replication.md"
+ATLAS = FIGURES / "samples" / "atlas"
+REPLICATION = REPOSITORY / "docs" / "replication.md"
 SCALES = ("paper", "subset", "smoke")
 NETWORK = "bundled network, checkpoint file (.safetensors), or torchvision:NAME such as torchvision:resnet18"
 
@@ -151,7 +151,7 @@ def _add_out(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out",
         type=Path,
-        default=gallery.FIGURES,
+        default=FIGURES,
         metavar="DIR",
         help="folder of the results (default: figures)",
     )

@@ -19,18 +19,19 @@ import torch
 from tqdm import tqdm
 
 import zfnet
+from reproduce.core.record import read_record
 from zfnet.analysis.transfer import pooling_head
 from zfnet.checkpoint import BUNDLED, CheckpointError
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import load_folder
 from zfnet.forward import trace
 from zfnet.model import Network, device_of
-from zfnet.record import read_record, write_text
+from zfnet.record import write_text
 from zfnet.training.config import Config
 from zfnet.training.evaluate import evaluate
 from zfnet.training.setup import epoch_order, resolve_precision
 
-TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
+TEMPLATE = Path(__file__).parent / "site" / "templates" / "model_card.md"
 CARD = Path(__file__).resolve().parent.parent / "MODEL_CARD.md"
 
 

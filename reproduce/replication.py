@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reproduce import costs
-from reproduce.figure import Figure, discover
-from reproduce.gallery import PAPER
-from reproduce.gallery.text import columns, number
-from reproduce.requirements import CORPORA, NAMES, can_use
+from reproduce.core import costs
+from reproduce.core.discovery import discover
+from reproduce.core.figure import Figure
+from reproduce.core.requirements import CORPORA, NAMES, can_use
+from reproduce.site.gallery import PAPER
+from reproduce.site.text import columns, number
 from zfnet.training.config import load_config
 
 MARKS = ("<!-- table: written by python -m reproduce replication -->", "<!-- end of table -->")
@@ -137,7 +138,7 @@ def title(figure: Figure) -> str:
 
 def command(figure: Figure) -> str:
     """The command at the paper's scale; figures of `all` come with it."""
-    if not figure.alone:
+    if not figure.manual:
         return "`all` (above)"
     options = [
         ("scale", "--scale paper"),

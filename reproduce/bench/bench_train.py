@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 import zfnet
+from reproduce import REPOSITORY
 from reproduce.bench.loops import (
     BARE,
     DATA,
@@ -29,8 +30,8 @@ from reproduce.bench.loops import (
     theirs,
 )
 from reproduce.bench.timing import race, spread
-from reproduce.figure import REPOSITORY, Figure, Result
-from reproduce.gallery import number
+from reproduce.core.figure import Figure, Result
+from reproduce.site.text import number
 from zfnet.data.cache import Images
 from zfnet.plot import LINES, new_figure
 from zfnet.training.config import Config, load_config
@@ -44,8 +45,8 @@ FIGURE = Figure(
     claim="Reading and augmenting costs hardly more than nothing: a step on photographs is as fast as one on random tensors.",
     inputs=("images", "device"),
     seed=SEED,
-    budget=600,
-    alone=True,
+    time_budget=600,
+    manual=True,
     files=("../../configs/imagenet65k.yaml",),
     config={
         "cpu": {
@@ -83,7 +84,7 @@ RATIOS = {  # how many times as fast the first loop is as the second
 
 
 def compute(ctx) -> Result:
-    kind = ctx.kind
+    kind = ctx.device_type
     of, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
     config = resolve_precision(

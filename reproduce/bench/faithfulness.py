@@ -15,9 +15,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import zfnet
-from reproduce.claims import above, verdict
-from reproduce.figure import REPOSITORY, Figure, Result
-from reproduce.lectures.occluders import blurred
+from reproduce import REPOSITORY
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.faithfulness import (
     auc,
     pointing_game,
@@ -29,6 +29,7 @@ from zfnet.analysis.intervals import mean_interval
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
 from zfnet.plot import LINES, new_figure
+from zfnet.synthesis.base import blurred
 from zfnet.training.config import load_config
 from zfnet.training.loop import train
 
@@ -40,8 +41,8 @@ FIGURE = Figure(
     "the centre; guided backpropagation and the deconvnet change less than the gradient as layer by layer is randomised.",
     inputs=(),
     seed=23,
-    budget=900,
-    alone=True,
+    time_budget=900,
+    manual=True,
     corpus="scenes",
     paper={"pointing game on VOC 2007, VGG-16, % (TorchRay)": {"deconvnet": 67.5, "image centre": 69.6}},
     config={

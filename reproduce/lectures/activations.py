@@ -7,8 +7,8 @@ activations that are left are spread over orders of magnitude. Quantiles are of 
 
 import numpy as np
 
-from reproduce.claims import verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, spread, subset
 from zfnet.analysis.statistics import ERROR, population
 from zfnet.plot import LINES, new_figure
@@ -21,7 +21,7 @@ FIGURE = Figure(
     "layer 1.",
     inputs=("model", "images"),
     seed=1,
-    budget=7,
+    time_budget=7,
     config={
         "layers": LAYERS,
         "images": 2000,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
@@ -24,14 +24,14 @@ FIGURE = Figure(
     "than images of other targets are.",
     inputs=("model", "images"),
     seed=25,
-    budget=240,
+    time_budget=240,
     config={
         "targets": {"logits": [130, 291, 340, 985], "conv5": [3]}, "photograph": "astronaut", "images": 100,
         "noise": 0.3, "steps": 60,
         "rate": 0.03, "jitter": 16, "variation": {"logits": 40.0, "conv5": 3.0}, "decay": {"logits": 5.0, "conv5": 0.5},
         "pixels": 0.5,
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 

@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from reproduce.annotated import present
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.annotations import find_annotated
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
 from reproduce.lectures.recognised import recognise, training_images
 from reproduce.lectures.shared import FEW
@@ -28,7 +28,7 @@ FIGURE = Figure(
     "recognised more often.",
     inputs=("model", "images"),
     seed=33,
-    budget=2,
+    time_budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
     files=("objects.yaml",),
     labels=True,
@@ -53,7 +53,7 @@ def compute(ctx) -> Result:
     values = look(ctx)
     placed = {name: np.arange(len(found.labels)) for name in ATTRIBUTES}
     boxes = annotations()["boxes"]
-    places, missing = present(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
+    places, missing = find_annotated(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
     if len(places) >= FEW:
         placed[SIZE] = np.array(list(places.values()))
         values[SIZE] = np.array([area(boxes[name]["box"]) for name in places])

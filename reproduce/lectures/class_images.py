@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import wilson
 from zfnet.plot import new_figure, photograph, show
@@ -25,13 +25,13 @@ FIGURE = Figure(
     "it is as smooth as photographs are, and smoother than from ascent on pixels alone.",
     inputs=("model", "images"),
     seed=24,
-    budget=600,
+    time_budget=600,
     config={
         "classes": 50, "shown": 20, "plain": 5, "images": 100, "steps": 60, "rate": 0.03, "noise": 0.05, "jitter": 16,
         "variation": 40.0, "decay": 5.0, "share": 0.75,
         "part steps": 20, "part at most": 3,
     },
-    alone=True,
+    manual=True,
 )  # fmt: skip
 
 

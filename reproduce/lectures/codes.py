@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, spread, subset
 from zfnet.analysis.embedding import grid, nearest, pca, tsne
 from zfnet.analysis.intervals import mean_interval
@@ -25,7 +25,7 @@ FIGURE = Figure(
     "t-SNE keeps more of that than the plane of the two principal components.",
     inputs=("model", "images"),
     seed=7,
-    budget=14,
+    time_budget=14,
     config={
         "images": 2500,
         "laid out": 900,

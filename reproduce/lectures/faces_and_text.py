@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import yaml
 
-from reproduce.annotated import present
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.annotations import find_annotated
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import patches, subset
 from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.responses import responses
@@ -29,7 +29,7 @@ FIGURE = Figure(
     "part in choosing it: above what the classes alone give.",
     inputs=("model", "images"),
     seed=5,
-    budget=1,
+    time_budget=1,
     config={
         "layers": ["conv1", "conv2", "conv3", "conv4", "conv5"],
         "permutations": 1000,
@@ -110,7 +110,7 @@ def compute(ctx) -> Result:
 def annotated(ctx) -> tuple[list[int], list[dict], str]:
     """The annotated images of the corpus, by number, and their marks; a word on the others."""
     marks = yaml.safe_load(MARKS.read_text())["imagenet"]
-    found, said = present(ctx, {name: mark["sha256"] for name, mark in marks.items()})
+    found, said = find_annotated(ctx, {name: mark["sha256"] for name, mark in marks.items()})
     return list(found.values()), [marks[name] for name in found], said
 
 

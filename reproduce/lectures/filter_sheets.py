@@ -12,8 +12,8 @@ channel is the number: the share of channels whose image beats the strongest of 
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread, subset
 from zfnet.analysis.intervals import wilson
 from zfnet.analysis.responses import responses
@@ -35,14 +35,14 @@ FIGURE = Figure(
     "edges and colours in layer 1 to textures and parts in layer 5.",
     inputs=("model", "images"),
     seed=23,
-    budget=420,
+    time_budget=420,
     config={
         "channels": 36, "images": 100, "sides": SIDES, "steps": 60, "rate": 0.05, "noise": [0.3, 1.0, 3.0], "jitter": 8,
         "share": 0.75, "rectified": ["conv1", "conv2"],
         "variation": {"conv1": 1.0, "conv2": 1.0, "conv3": 3.0, "conv4": 3.0, "conv5": 3.0},
         "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from zfnet.analysis.faithfulness import rank_correlation, ranks
 from zfnet.analysis.intervals import mean_interval
 from zfnet.attribution.gradients import unit_gradient
@@ -29,7 +29,7 @@ FIGURE = Figure(
     "than the middle; that of guided back-propagation keeps more than the deconvnet's, and more than the gradient's.",
     inputs=("model", "images", "top"),
     seed=36,
-    budget=9,
+    time_budget=9,
     config={
         "layer": LAYER,
         "features": 100,

@@ -10,9 +10,9 @@ the head's box, which no method is told. Intervals are by bootstrap over images,
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
-from reproduce.paper.fig8_parts import PARTS, faces
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.dog_faces import PARTS, load_faces
 from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.matching import match, transferred
 from zfnet.plot import LINES, new_figure, photograph, show
@@ -25,7 +25,7 @@ FIGURE = Figure(
     "those of layer 1.",
     inputs=("model", "images"),
     seed=31,
-    budget=4,
+    time_budget=4,
     config={
         "layers": LAYERS,
         "judged": [0.1, 0.2],
@@ -43,7 +43,7 @@ PART_COLOURS = ("cyan", "yellow", "magenta")  # none of the layers'
 
 def compute(ctx) -> Result:
     config = FIGURE.config
-    names, x, points, heads, missing = faces(ctx)
+    names, x, points, heads, missing = load_faces(ctx)
     if len(names) < config["at least"]:
         note = f"Fewer than {config['at least']} annotated images in the corpus. {missing}"
         return Result({}, {"images": len(names)}, "not run", n=len(names), note=note)

@@ -15,9 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 
 import zfnet
-from reproduce.claims import above, below, every, verdict
-from reproduce.digits import grey
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, below, every, verdict
+from reproduce.core.digits import grey
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.images import standardize
 from zfnet.plot import HEAT, at_middles, heat, new_figure, show
@@ -28,9 +28,9 @@ FIGURE = Figure(
     claim="The probability of 8 hides what its logit shows; erasing a stroke makes the digit that the rest looks like.",
     inputs=("digits",),
     seed=0,
-    budget=150,
+    time_budget=150,
     config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
-    alone=True,
+    manual=True,
     corpus="mnist",
     trains=True,
 )

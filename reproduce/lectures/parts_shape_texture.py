@@ -10,8 +10,8 @@ the shape or for the texture. The painted images are kept in the cache: made onc
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import outlined
 from reproduce.lectures.painted import bytes_of, paint, partners, resized
 from reproduce.lectures.shared import FEW
@@ -35,8 +35,8 @@ FIGURE = Figure(
     "parts; and where outline and texture are at odds, most decisions are for the texture.",
     inputs=("model", "images"),
     seed=32,
-    budget=120,
-    alone=True,
+    time_budget=120,
+    manual=True,
     config={
         "photographs": PHOTOGRAPHS, "grids": [2, 4, 8], "covered": [0.25, 0.5, 0.75], "covered grid": 7, "patch": 32,
         "side": 112,

@@ -15,8 +15,8 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.annotated import where
-from reproduce.figure import Figure, Result
+from reproduce.core.annotations import covering_positions
+from reproduce.core.figure import Figure, Result
 from zfnet.plot import LINES, at_middles, heat, new_figure, photograph, rectangle, show
 
 FIGURE = Figure(
@@ -25,7 +25,7 @@ FIGURE = Figure(
     claim="Covering the bear lowers the class's logit, the face more than the fur, and both more than the snow around it.",
     inputs=("model", "images"),
     seed=21,
-    budget=3,
+    time_budget=3,
     config={"wnid": "n02134084", "size": 32, "stride": 2, "fill": 0.0, "images": 5},
     files=("polar_bear.yaml",),
 )
@@ -63,7 +63,7 @@ def compute(ctx) -> Result:
         arrays[f"{number}.boxes"] = np.array([box for found in boxes.values() for box in found])
         arrays[f"{number}.kinds"] = np.array([kind for kind, found in boxes.items() for _ in found])
         falls: dict = {"logit": {}, "probability": {}}
-        for kind, positions in where(o.boxes, boxes).items():
+        for kind, positions in covering_positions(o.boxes, boxes).items():
             if positions.any():
                 falls["logit"][kind] = float((base.logit - o.logit).cpu()[positions].mean())
                 falls["probability"][kind] = float(

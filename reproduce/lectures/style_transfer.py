@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import surest
 from zfnet.plot import new_figure, photograph, show
 from zfnet.synthesis.style import LAYERS, gram, relative, style_transfer
@@ -23,12 +23,12 @@ FIGURE = Figure(
     "any other content's.",
     inputs=("model", "images"),
     seed=27,
-    budget=480,
+    time_budget=480,
     config={
         "contents": ["cat", "astronaut", "coffee"], "styles": ["brick", "grass", "gravel"], "wnids": ["n02391049", "n03530642"],
         "content_layer": "conv4", "weight": 10.0, "variation": 0.05, "steps": 150, "rate": 0.08, "near": 0.5,
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 

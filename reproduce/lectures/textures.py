@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import surest
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
@@ -23,12 +23,12 @@ FIGURE = Figure(
     claim="Each layer's Gram matrices are met when they are asked for, and further off before; where things are is forgotten.",
     inputs=("model", "images"),
     seed=38,
-    budget=480,
+    time_budget=480,
     config={
         "textures": ["brick", "grass"], "wnids": ["n02391049", "n03530642"], "noise": 0.3, "steps": 150, "rate": 0.08,
         "variation": 0.02, "near": 0.1, "forgotten": 0.2,
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 

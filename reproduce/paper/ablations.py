@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.figure import REPOSITORY, Context
+from reproduce import REPOSITORY
+from reproduce.core.context import Context
+from reproduce.core.record import environment
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.folders import class_names, load_files, scan
 from zfnet.data.io import atomic_write
 from zfnet.model import Network
-from zfnet.record import environment
 from zfnet.training.config import Config, load_config, to_dict
 from zfnet.training.evaluate import predict
 from zfnet.training.loop import DivergedError, train
@@ -121,7 +122,7 @@ class Row:
 
 def plan_for(ctx: Context) -> Plan:
     """The plan of `--scale`; without it, `subset` on a GPU and `smoke` on a CPU. `paper` takes weeks and must be requested."""
-    return PLANS[ctx.requested_scale or ("subset" if ctx.kind == "cuda" else "smoke")]
+    return PLANS[ctx.requested_scale or ("subset" if ctx.device_type == "cuda" else "smoke")]
 
 
 def recipe(plan: Plan, name: str, seed: int) -> Config:

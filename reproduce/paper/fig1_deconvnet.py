@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from reproduce.figure import Figure, Result
+from reproduce.core.figure import Figure, Result
 from zfnet.deconv import backproject, unpool
 from zfnet.plot import new_figure
 
@@ -21,7 +21,7 @@ FIGURE = Figure(
     claim="Unpooling puts each value back where its switch points; where overlapping windows share a maximum, the values add.",
     inputs=("model", "images"),
     seed=1,
-    budget=20,
+    time_budget=20,
     config={"images": 24, "layer": "conv5"},
     network="chain",
 )

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result, conv_weight
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
+from reproduce.core.networks import conv_weight
 from zfnet.analysis.directions import purity
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
 from zfnet.projection import patches_inside
@@ -25,7 +26,7 @@ FIGURE = Figure(
     claim="From layer 1 to layer 5, more of a feature's nine strongest images belong to one class.",
     inputs=("model", "images", "top"),
     seed=2,
-    budget=50,
+    time_budget=50,
     config={
         "groups of classes": GROUPS,
         "features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12},

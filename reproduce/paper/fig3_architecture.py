@@ -8,7 +8,7 @@ import matplotlib.patches as shapes
 import numpy as np
 
 import zfnet
-from reproduce.figure import Figure, Result
+from reproduce.core.figure import Figure, Result
 from zfnet.plot import new_figure
 
 FIGURE = Figure(
@@ -17,7 +17,7 @@ FIGURE = Figure(
     claim="Five convolutional layers and two dense ones turn 224 x 224 pixels into class scores, with the sizes of Fig. 3.",
     inputs=("model",),
     seed=0,
-    budget=10,
+    time_budget=10,
     paper={
         "conv1": "110 x 110 x 96", "pool1": "55 x 55 x 96", "conv2": "26 x 26 x 256", "pool2": "13 x 13 x 256",
         "conv3": "13 x 13 x 384", "conv4": "13 x 13 x 384", "conv5": "13 x 13 x 256", "pool5": "6 x 6 x 256",
@@ -49,7 +49,7 @@ def compute(ctx) -> Result:
         measured,
         "reproduced" if same else "differs",
         n=1,
-        note=f"Drawn is the paper's network. {ctx.departures}".strip(),
+        note=f"Drawn is the paper's network. {ctx.differences_from_paper}".strip(),
     )
 
 

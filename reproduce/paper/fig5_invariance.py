@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from reproduce.claims import above, every, higher, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, every, higher, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.invariance import IDENTITY, SHARE, invariance, r_squared, views
 from zfnet.data.images import center, standardize
@@ -29,7 +29,7 @@ FIGURE = Figure(
     "under which the class is more stable than under rotation; there it peaks at quarter turns where the object is symmetric.",
     inputs=("model", "images"),
     seed=5,
-    budget=30,
+    time_budget=30,
     config={
         "layers": list(LAYERS), "share": SHARE, "average": 200, "small": {"translation": 5, "scale": 1.05, "rotation": 10},
         "translation": [-60, 60, 5], "scale": [1, 1.8, 0.05], "rotation": [0, 350, 10],  # first, last, step
@@ -93,7 +93,9 @@ def compute(ctx) -> Result:
     symmetric = (
         labelled and ctx.model.wnids[int(targets[len(titles) - 1])] == FIGURE.config["classes"][-1]
     )
-    claims, found = judge(measured, symmetric, ctx.tied) if labelled else ({}, "not comparable")
+    claims, found = (
+        judge(measured, symmetric, ctx.shared_fc6) if labelled else ({}, "not comparable")
+    )
     note = (
         f"The reference view is the central {SHARE:.0%} of the square at 224 pixels, so that every transform samples inside "
         f"the picture, once; at scale 1.8 it sees the central {SHARE / 1.8:.0%}. Distances are Euclidean, over the length of "
@@ -101,12 +103,12 @@ def compute(ctx) -> Result:
         f"by bootstrap over them; R squared: of a line for each. "
         + symmetric
         * f"The symmetric object is {alike} images of its class, which the means leave out. "
-        + ctx.tied
+        + ctx.shared_fc6
         * "With a layer 6 that sees no places this reproduces the paper in part at best. "
     )
     few = "Too few images, or photographs without labels, which count as what the network takes them for: no proof."
     shows = "Shown: of each of the paper's classes (where the corpus lacks one, of any) the image whose class is most probable."
-    note += ctx.departures + (shows if labelled else few)
+    note += ctx.differences_from_paper + (shows if labelled else few)
     return Result(arrays, measured | {"claims": claims}, found, n=n, note=note)
 
 

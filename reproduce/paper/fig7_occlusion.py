@@ -8,17 +8,21 @@ logit. Columns: (a) image; (b) total of the strongest layer-5 map; (c) that map 
 other images; (d) probability of the class; (e) most probable class; and the lectures' logit map with its percentage drop.
 """
 
-from pathlib import Path
-
 import matplotlib.patches as shapes
 import numpy as np
 import torch
 import yaml
 
 import zfnet
-from reproduce.annotated import DISTRACTOR, covered, positions, present, where
-from reproduce.figure import Figure, Result
-from zfnet.occlusion import occluder_boxes
+from reproduce.core.annotations import (
+    DISTRACTOR,
+    covered_energy,
+    covering_positions,
+    find_annotated,
+    position_groups,
+)
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.boxed_images import BOXES, MIN_POSITIONS, SIZE, STRIDE, choose_images
 from zfnet.plot import (
     at_middles,
     heat,
@@ -32,7 +36,6 @@ from zfnet.plot import (
 )
 from zfnet.projection import patches_inside
 
-LEAST = 18
 FIGURE = Figure(
     id="fig7",
     title="Sensitivity of a layer-5 feature and of the classifier to occlusion",
@@ -41,22 +44,21 @@ FIGURE = Figure(
     "covering these raises the hound's logit.)",
     inputs=("model", "images", "top"),
     seed=7,
-    budget=40,
-    config={"size": 48, "stride": 8, "fill": 0.0},
+    time_budget=40,
+    config={"size": SIZE, "stride": STRIDE, "fill": 0.0},
     files=("fig7_boxes.yaml",),
     network="chain",
 )
-BOXES = Path(__file__).with_name("fig7_boxes.yaml")
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
-# Positions whose mean counts: half of the 36 in which an occluder of 48 pixels, in steps of 8, moves by its own size.
-HOUND = "n02088094"  # whose picture the claims about faces are of
 
 
 def compute(ctx) -> Result:
     classes = ctx.model.classes
     arrays: dict[str, np.ndarray] = {"classes": np.array(classes)}
     measured: dict = {}
-    for number, (name, x, target, boxes) in enumerate(choose(ctx)):
+    for number, (name, x, target, boxes) in enumerate(
+        choose_images(ctx, FIGURE.config["size"], FIGURE.config["stride"])
+    ):
         occluder = {name: FIGURE.config[name] for name in ("size", "stride", "fill")}
         o = zfnet.occlude(ctx.model, x, target, **occluder, progress=ctx.progress)
         arrays |= {
@@ -75,11 +77,14 @@ def compute(ctx) -> Result:
             "logit": float(base.logit), "strongest layer-5 map": int(o.channel),
             "largest fall of the logit": float(base.logit - o.logit.min()),
         }  # fmt: skip
-        groups, p = positions(boxes, o.boxes), zfnet.project(ctx.model, x, "conv5", int(o.channel))
-        shares = covered(p.pixels[0].cpu(), o.boxes)
+        groups, p = (
+            position_groups(o.boxes, boxes),
+            zfnet.project(ctx.model, x, "conv5", int(o.channel)),
+        )
+        shares = covered_energy(p.pixels[0].cpu(), o.boxes)
         groups |= {
             SHOWN: shares >= shares.max() / 2,
-            HIDDEN: (shares < 0.01) & where(o.boxes, {"": p.box.tolist()})[""],
+            HIDDEN: (shares < 0.01) & covering_positions(o.boxes, {"": p.box.tolist()})[""],
         }
         measured[name]["positions"] = {kind: int(at.sum()) for kind, at in groups.items()}
         changes = {
@@ -91,7 +96,7 @@ def compute(ctx) -> Result:
                 kind: float(change.cpu()[at].mean()) for kind, at in groups.items() if at.any()
             }
     missing = (
-        present(ctx, yaml.safe_load(BOXES.read_text())["sha256"])[1]
+        find_annotated(ctx, yaml.safe_load(BOXES.read_text())["sha256"])[1]
         if ctx.corpus != "samples"
         else ""
     )
@@ -102,56 +107,12 @@ def compute(ctx) -> Result:
         "claims can be tested, the one the network is surest of; a corpus without such images shows its three surest. A "
         "position counts for the kind of box that it covers most, if it covers half of it (or half of the occluder is in it), "
         "and for a face only if it touches no object; 'elsewhere' touches no box; means over fewer than "
-        f"{LEAST} positions test nothing. "
+        f"{MIN_POSITIONS} positions test nothing. "
         "The projection is shown where the occluder covers at least half as much of its energy as anywhere, and not where it "
         "covers less than a hundredth; in the middle of the receptive field covering costs most in any case. Maps lie where "
-        f"the occluder's middle was. {ctx.departures}{missing}"
+        f"the occluder's middle was. {ctx.differences_from_paper}{missing}"
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(measured), note=note)
-
-
-def choose(ctx) -> list[tuple[str, torch.Tensor, int, dict]]:
-    """The rows of the figure: (name, x, class, boxes by kind)."""
-    model, images, marks = ctx.model, ctx.images, yaml.safe_load(BOXES.read_text())
-    places, rows = present(ctx, marks["sha256"])[0], []
-    for row in marks["samples" if ctx.corpus == "samples" else "imagenet"]:
-        best = None
-        for name, boxes in row["images"].items():
-            if ctx.corpus == "samples":
-                x = zfnet.preprocess(zfnet.photograph(name)).to(ctx.device)
-            elif name in places:
-                x = images.batch([places[name]]).to(ctx.device)
-            else:
-                continue
-            probability = model(x).softmax(1)[0]
-            target = (
-                model.wnids.index(row["wnid"])
-                if row["wnid"] in model.wnids
-                else int(probability.argmax())
-            )
-            occluders = occluder_boxes(
-                *x.shape[-2:], FIGURE.config["size"], FIGURE.config["stride"]
-            )
-            enough = {
-                kind for kind, at in positions(boxes, occluders).items() if int(at.sum()) >= LEAST
-            }
-            wanted = {"elsewhere", *boxes} - (set() if row["wnid"] == HOUND else {DISTRACTOR})
-            score = (wanted <= enough, float(probability[target]))
-            if best is None or score > best[0]:
-                best = (score, name, x, target, boxes)
-        rows += [best[1:]] if best else []
-    if rows:
-        return rows
-    looked = np.linspace(0, len(images) - 1, min(len(images), 300)).astype(int)
-    x = images.batch(looked).to(ctx.device)
-    target = torch.from_numpy(images.labels[looked]).to(ctx.device)
-    probability = (
-        torch.cat([model(part) for part in x.split(50)]).softmax(1).gather(1, target[:, None])[:, 0]
-    )
-    for i in probability.argsort(descending=True).tolist():
-        if len(rows) < 3 and int(target[i]) not in [row[2] for row in rows]:
-            rows.append((images.names[looked[i]].split("/")[-1], x[i : i + 1], int(target[i]), {}))
-    return rows
 
 
 def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
@@ -165,7 +126,7 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
     lowers, validates, faces, raises = held.values()
     for row in rows:
         change, activation = row["probability change"], row["strongest map's change, %"]
-        enough = {kind for kind, count in row["positions"].items() if count >= LEAST}
+        enough = {kind for kind, count in row["positions"].items() if count >= MIN_POSITIONS}
         for kind in (
             enough - {DISTRACTOR, "elsewhere", SHOWN, HIDDEN} if "elsewhere" in enough else ()
         ):

@@ -5,16 +5,11 @@ of one size, and random parts of the same size beside them; Table 1 then asks wh
 image. Each row is one image: as it is; without its right eye, left eye, nose; and without three random parts of the head.
 """
 
-from pathlib import Path
-
 import torch
-import yaml
 
-import zfnet
-from reproduce.annotated import present
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.dog_faces import PARTS, load_faces
 from zfnet.analysis.correspondence import mask_parts, part_boxes, random_points
-from zfnet.data.samples import photograph as sample
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(
@@ -23,17 +18,15 @@ FIGURE = Figure(
     claim="Of each frontal dog the right eye, the left eye and the nose are masked alone, and random parts of the same size.",
     inputs=("images",),
     seed=8,
-    budget=10,
+    time_budget=10,
     paper={"images": 5},
     config={"size": 37, "fill": 0.0, "shown": 5, "random": 3},  # a sixth of the view; mean grey
     files=("faces.yaml",),
 )
-FACES = Path(__file__).with_name("faces.yaml")
-PARTS = ("right eye", "left eye", "nose")
 
 
 def compute(ctx) -> Result:
-    names, x, points, heads, missing = faces(ctx)
+    names, x, points, heads, missing = load_faces(ctx)
     if not names:
         return Result(
             {},
@@ -79,38 +72,6 @@ def compute(ctx) -> Result:
         n=len(names),
         note=f"The first annotated images by name; random masks may cover the rim of a part. {missing}",
     )
-
-
-def faces(ctx) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor, str]:
-    """The annotated images of the corpus: names, x (N, 3, 224, 224), points (N, 3, 2), heads (N, 4); a word on the others."""
-    marks, said, found = (
-        yaml.safe_load(FACES.read_text())["samples" if ctx.corpus == SAMPLES else "imagenet"],
-        "",
-        [],
-    )
-    if ctx.corpus == SAMPLES:
-        photographs = (name.partition("@") for name in marks)
-        crops = (
-            sample(photo).crop(tuple(int(edge) for edge in box.split(",")))
-            for photo, _, box in photographs
-        )
-        inputs = {name: zfnet.preprocess(crop) for name, crop in zip(marks, crops, strict=True)}
-    else:
-        there, said = present(ctx, {name: mark["sha256"] for name, mark in marks.items()})
-        inputs = {name: ctx.images.batch([number]) for name, number in there.items()}
-    for name, x in inputs.items():
-        found.append(
-            (
-                name,
-                x,
-                torch.tensor([marks[name][part] for part in PARTS]),
-                torch.tensor(marks[name]["head"]),
-            )
-        )
-    if not found:
-        return [], torch.empty(0), torch.empty(0), torch.empty(0), said
-    names, x, points, heads = zip(*found, strict=True)
-    return list(names), torch.cat(x), torch.stack(points), torch.stack(heads), said
 
 
 def judge(m: dict) -> str:

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from reproduce.digits import TRAINING_VERSION
-from reproduce.figure import REPOSITORY, Context, Figure
+from reproduce import REPOSITORY
+from reproduce.core.context import Context
+from reproduce.core.digits import TRAINING_VERSION
+from reproduce.core.figure import Figure
 from zfnet.analysis.transfer import (
     CHOICES,
     coordinates,

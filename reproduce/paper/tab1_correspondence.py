@@ -12,10 +12,10 @@ one has the part, so that the places are spread alike, though some cover the par
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.dog_faces import PARTS, load_faces
 from reproduce.paper.fig8_parts import FIGURE as MASKS
-from reproduce.paper.fig8_parts import PARTS, faces
 from zfnet.analysis.correspondence import correspondence, part_boxes, random_points
 from zfnet.analysis.intervals import bootstrap
 from zfnet.plot import draw_table, new_figure
@@ -27,7 +27,7 @@ FIGURE = Figure(
     claim="Masking an eye or the nose changes layer 5 more alike from dog to dog than masking random parts; layer 7 hardly.",
     inputs=("model", "images"),
     seed=1,
-    budget=20,
+    time_budget=20,
     paper={
         "layer 5": {
             "right eye": [0.067, 0.007],
@@ -60,7 +60,7 @@ MOVED = {part: f"another's {part}" for part in PARTS}  # the control
 
 
 def compute(ctx) -> Result:
-    names, x, points, heads, missing = faces(ctx)
+    names, x, points, heads, missing = load_faces(ctx)
     if len(names) < 2:
         return Result(
             {},
@@ -134,7 +134,7 @@ def compute(ctx) -> Result:
         f"over all, with 95 % intervals. {config['random parts']} sets of random parts of the head that cover no eye's or "
         "nose's middle. The paper does not say what its sum is divided by, so that the order compares and the size does not. "
         f"From image to image {apart(points):.0f} pixels lie between the places of a part, {apart(random.transpose(0, 1)):.0f} "
-        f"between those of random ones: of that the control is free. {ctx.departures}"
+        f"between those of random ones: of that the control is free. {ctx.differences_from_paper}"
     )
     note += "" if claims else "The paper has five images: with fewer there is nothing to compare. "
     return Result({}, measured | {"claims": claims}, said, n=len(names), note=note + missing)

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.paper.fig8_parts import FACES, FIGURE, PARTS
+from reproduce.paper.dog_faces import FACES, PARTS
+from reproduce.paper.fig8_parts import FIGURE
 from tests.conftest import random_he
 from zfnet.analysis.correspondence import (
     changes,

@@ -22,10 +22,11 @@ from PIL import Image
 
 import zfnet
 from reproduce.bench import faithfulness
-from reproduce.digits import CONFIG, Digits
-from reproduce.figure import Context, discover
+from reproduce.core.context import Context
+from reproduce.core.digits import CONFIG, Digits
+from reproduce.core.discovery import discover
 from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
-from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
+from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
 from tests.conftest import random_he
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.cache import Images
@@ -234,7 +235,7 @@ class Inputs:
                     [top + 30, right - 20],
                     [low - 30, (left + right) // 2],
                 )
-                parts = dict(zip(fig8_parts.PARTS, points, strict=True))
+                parts = dict(zip(dog_faces.PARTS, points, strict=True))
                 faces[path.name] = {**parts, "head": box, "sha256": sha256}
             if path.parent.name == CLASSES["cat"][0]:
                 bears[path.name] = {
@@ -246,7 +247,7 @@ class Inputs:
         for module in (attributes, localisation):
             patch.setattr(module, "FEW", BOXES)
         for module, name, marks in (
-            (fig8_parts, "FACES", {"imagenet": faces}),
+            (dog_faces, "FACES", {"imagenet": faces}),
             (objects, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),
             (faces_and_text, "MARKS", {"imagenet": labels}),
             (polar_bear, "BOXES", bears),

@@ -8,7 +8,9 @@ import pytest
 import torch
 import yaml
 
-from reproduce.figure import Context, discover, run
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.run import run
 from reproduce.paper import ablations, tab2_errors, tab3_ablations
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan_for, ranks, recipe
 from zfnet.data.cache import Images

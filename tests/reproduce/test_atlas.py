@@ -11,10 +11,10 @@ from PIL import Image
 
 import zfnet
 from reproduce import __main__
+from reproduce.core.context import Context
 from reproduce.site import atlas
 from reproduce.site.atlas import canonical, demos, files, sheets, summary, tables
 from reproduce.site.atlas.look import find_atlas, look
-from reproduce.figure import Context
 from tests.reproduce.conftest import HOSTILE, small_network
 from zfnet.analysis.statistics import bin_values
 from zfnet.attribution.cam import maps_and_gradient
@@ -149,7 +149,9 @@ def test_lift_error_and_selectivity_by_hand():
 def test_alike_is_the_correlation_and_orders_by_it():
     values = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
     values[:, 4] = 2 * values[:, 0] + 1
-    np.testing.assert_allclose(summary.correlations(values), np.corrcoef(values.T.numpy()), atol=1e-6)
+    np.testing.assert_allclose(
+        summary.correlations(values), np.corrcoef(values.T.numpy()), atol=1e-6
+    )
     order = summary.similarity_order(summary.correlations(values))
     assert order[:2] == [0, 4]
     assert sorted(order) == list(range(5))
@@ -222,7 +224,9 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypat
     seen = []
     real = tables._compute_part
     monkeypatch.setattr(
-        tables, "_compute_part", lambda *arguments: (seen.append(arguments[2].start), real(*arguments))[1]
+        tables,
+        "_compute_part",
+        lambda *arguments: (seen.append(arguments[2].start), real(*arguments))[1],
     )
     # In the pass, before a layer, before the last layer, before the images.
     for after, whole_parts in ((1, 0), (4, 1), (6, 4), (4, 6)):

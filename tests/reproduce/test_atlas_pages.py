@@ -10,10 +10,10 @@ import threading
 import pytest
 
 import zfnet
+from reproduce.core.context import Context
 from reproduce.site import atlas
 from reproduce.site.atlas import files
 from reproduce.site.atlas.look import look
-from reproduce.figure import Context
 from tests.conftest import ROOT
 from tests.reproduce.conftest import CLASSES, HOSTILE
 from tests.reproduce.test_gallery import CONTRASTS
@@ -197,7 +197,9 @@ def test_the_search_jumps_to_a_feature(browser, made, site_of, address):
         assert heading(page) == "conv5 feature 3"
         page.go("conv4")
         page.fill("input[type=search]", "conv5/900")
-        assert "conv5 has no feature 900 in this atlas; available: 0 to 8" in page.text_content(".find ul")
+        assert "conv5 has no feature 900 in this atlas; available: 0 to 8" in page.text_content(
+            ".find ul"
+        )
 
 
 def test_the_grid_is_sorted_as_asked(browser, made, site_of):

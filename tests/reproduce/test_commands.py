@@ -13,21 +13,25 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import costs, replication, requirements
+from reproduce import replication
 from reproduce.__main__ import everyday, main
-from reproduce.figure import Context, Figure, Result, discover, result_folder, run
+from reproduce.core import costs, requirements
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.figure import Figure, Result
+from reproduce.core.record import write_record
+from reproduce.core.run import result_folder, run
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
-from tests.conftest import ROOT, random_he
 from reproduce.site import atlas, gallery
+from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
 from zfnet.cli.main import main as zfnet_main
 from zfnet.cli.main import new_parser
 from zfnet.data import folders
 from zfnet.networks import imagenet_wnids
 from zfnet.plot import new_figure
-from zfnet.record import write_record
 from zfnet.training.config import load_config
 
 DOCUMENTS = [
@@ -155,7 +159,7 @@ def script(inputs):
     def compute(ctx):
         return Result({"values": np.eye(2)}, {}, "reproduced", n=1)
 
-    figure = Figure("small", "Small", "It is small.", inputs, seed=0, budget=1)
+    figure = Figure("small", "Small", "It is small.", inputs, seed=0, time_budget=1)
     return SimpleNamespace(FIGURE=figure, compute=compute, draw=draw, __file__=__file__)
 
 
@@ -238,7 +242,7 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
         == 0
     )
     lines = lines_of(capsys.readouterr().out)
-    everyday_ids = {name for name, module in discover().items() if not module.FIGURE.alone}
+    everyday_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
     assert everyday_ids | {"fig4"} <= set(lines)  # the run kept snapshots
     assert "2,000 images" in lines["fig2"]
     assert str(out / "imagenet@imagenet" / "fig2") in lines["fig2"]

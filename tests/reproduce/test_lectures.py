@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.figure import SAMPLES
+from reproduce.core.figure import SAMPLES
 from reproduce.lectures import activations, codes, directions, faces_and_text, feature_maps, filters
 from reproduce.lectures.shared import classes, patches, spread
 from tests.conftest import random_he
@@ -195,7 +195,7 @@ def test_faces_and_texts_verdict(face, text, verdict):
 
 def test_without_annotated_images_it_is_not_run(tree):
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
-    from reproduce.figure import Context
+    from reproduce.core.context import Context
 
     result = faces_and_text.compute(Context("imagenet65k", str(tree)))
     assert (result.verdict, result.measured) == ("not run", {"images": 0})

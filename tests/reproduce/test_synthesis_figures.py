@@ -346,7 +346,7 @@ def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooli
     monkeypatch.setattr(localisation, "annotations", lambda: {"boxes": boxes})
     monkeypatch.setattr(
         localisation,
-        "present",
+        "find_annotated",
         lambda ctx, hashes: ({name: i for i, name in enumerate(hashes)}, ""),
     )
     monkeypatch.setattr(localisation, "FEW", 3)

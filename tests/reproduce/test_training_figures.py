@@ -10,7 +10,9 @@ import yaml
 
 import reproduce.bench.bench_train as bench
 import zfnet
-from reproduce.figure import Context, discover, run
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.run import run
 from reproduce.paper import ablations, fig4_evolution, fig6_filters, filter_statistics
 from zfnet.cli import main
 from zfnet.data.cache import DataError
@@ -313,7 +315,7 @@ def test_accuracy_is_what_evaluation_measures(tree, tmp_path):
     context = Context("imagenet65k", str(tree))
     record = run(discover()["accuracy"], context, tmp_path).record
     for views, name in ((1, "1 crop"), (10, "10 crops")):
-        scores = zfnet.evaluate(context._model, context._images, views=views)
+        scores = zfnet.evaluate(context.model, context.images, views=views)
         for k, error in ((1, scores.top1), (5, scores.top5)):
             assert record.measured[f"top-{k} accuracy, %"][name][0] == pytest.approx(100 - error)
     assert record.n == 9

@@ -7,7 +7,9 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.figure import Context, discover, run
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.run import run
 from reproduce.paper import protocol
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.cache import DataError

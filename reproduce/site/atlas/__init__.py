@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from reproduce.core.context import Context
 from reproduce.core.networks import conv_weight
@@ -90,9 +91,7 @@ def write(context: Context, out: Path, limit: int | None = None) -> Path:
     save(out, "index", index | {"missing": missing})
     table = read_table(context)
     predicted = table.logits.argmax(1).tolist()
-    save(
-        out, "names", {"name": list(images.names), "kind": kind.tolist(), "predicted": predicted}
-    )
+    save(out, "names", {"name": list(images.names), "kind": kind.tolist(), "predicted": predicted})
     for part in list(missing):
         if part == "classes":
             write_classes(table, images, out)
@@ -184,9 +183,7 @@ def describe_network(
         "classes": list(model.classes),
         "groups": class_groups(model.classes),
         "layers": layers,
-        "map": [
-            {"name": row.name, "operation": row.operation, "shape": row.shape} for row in rows
-        ],
+        "map": [{"name": row.name, "operation": row.operation, "shape": row.shape} for row in rows],
         "side": model.size,
     }, numbers
 
@@ -209,7 +206,7 @@ def class_groups(classes: Sequence[str]) -> dict[str, list[int]]:
 
 def constants() -> dict[str, Any]:
     """The numbers that the page's script shares with these sources."""
-    heat = mpl.colormaps[HEAT](np.linspace(0, 1, 64))
+    heat = colormaps[HEAT](np.linspace(0, 1, 64))
     return {
         "rows": sheets.ROWS,
         "columns": sheets.COLUMNS,
@@ -219,7 +216,7 @@ def constants() -> dict[str, Any]:
         "edges": edges(),
         "bins": BINS,
         "colors": LINES,
-        "heat": [mpl.colors.to_hex(color) for color in heat],
+        "heat": [to_hex(color) for color in heat],
     }
 
 

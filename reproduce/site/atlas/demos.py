@@ -12,7 +12,8 @@ from torch import Tensor
 
 import zfnet
 from reproduce.core.context import Context
-from reproduce.paper import fig7_occlusion
+from reproduce.paper.boxed_images import choose_images
+from reproduce.paper.fig7_occlusion import FIGURE
 from reproduce.site.atlas.sheets import MAX_SIDE, write_picture
 from reproduce.site.atlas.tables import Table
 from zfnet.attribution.registry import spans
@@ -26,7 +27,7 @@ from zfnet.receptive_field import ReceptiveField
 
 COUNT = 6  # images
 MAPS = 4  # strongest maps of the last layer
-OCCLUDER = fig7_occlusion.FIGURE.config
+OCCLUDER = FIGURE.config
 OCCLUDER_SIDE = 224  # image size of OCCLUDER, which is scaled for other sizes
 
 
@@ -36,7 +37,7 @@ def choose(context: Context, table: Table) -> list[tuple[str, Tensor, int]]:
     Returns:
         Up to COUNT of (name, image, class).
     """
-    chosen = [(name, x, target) for name, x, target, _ in fig7_occlusion.choose(context)]
+    chosen = [(name, x, target) for name, x, target, _ in choose_images(context)]
     images, labels = context.images, context.images.labels
     if (labels < 0).all():
         return chosen[:COUNT]
@@ -48,7 +49,7 @@ def choose(context: Context, table: Table) -> list[tuple[str, Tensor, int]]:
         if len(chosen) < COUNT and label >= 0 and label not in used:
             used.add(label)
             x = images.batch([i]).to(context.device)
-            chosen.append((images.names[i].split("/")[-1], x, label))
+            chosen.append((str(images.names[i]).split("/")[-1], x, label))
     return chosen[:COUNT]
 
 

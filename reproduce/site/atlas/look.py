@@ -80,6 +80,7 @@ def look(
     page = write_page(out)
     neighbors = find_atlas(atlas, model)
     t = zfnet.trace(model, x)
+    assert t.logits is not None
     for layer in progress(list(numbers), total=len(numbers), desc="layers"):
         save(out, layer, {"features": strongest(model, x, t[layer][0], layer, out, neighbors)})
     data = demos.record(model, x, None, out / "demos", "image", progress)

@@ -33,8 +33,9 @@ def kinds(images: Images) -> tuple[list[str], list[int], np.ndarray]:
         outputs, kind = np.unique(images.labels, return_inverse=True)
         labeled = outputs >= 0
         kind = np.where(labeled[kind], kind - (~labeled).sum(), -1)
-        return [images.classes[i] for i in outputs[labeled]], outputs[labeled].tolist(), kind
-    names, kind = np.unique([name.split("@")[0] for name in images.names], return_inverse=True)
+        names = [str(images.classes[i]) for i in outputs[labeled]]
+        return names, outputs[labeled].tolist(), kind
+    names, kind = np.unique([str(name).split("@")[0] for name in images.names], return_inverse=True)
     return names.tolist(), [-1] * len(names), kind
 
 

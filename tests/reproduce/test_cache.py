@@ -7,20 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import reproduce.figure
-from reproduce import keys
 from reproduce.__main__ import main
-from reproduce.figure import (
-    Context,
-    DirtyTreeError,
-    Figure,
-    discover,
-    known_inputs,
-    run,
-    script_folder,
-)
+from reproduce.core import cache, discovery
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover, script_folder
+from reproduce.core.figure import Figure
+from reproduce.core.record import read_record, write_record
+from reproduce.core.run import DirtyTreeError, available_inputs, run
 from tests.reproduce.test_figures import script
-from zfnet.record import read_record, write_record
 
 INPUTS = {"corpus": "imagenet65k", "checkpoint": "c" * 64, "data": "d" * 64}
 HERE = {name: INPUTS[name] for name in ("corpus", "checkpoint")}  # what is known without the data
@@ -36,7 +30,7 @@ def figure(tmp_path):
         "It is small.",
         ("model", "images"),
         seed=3,
-        budget=1,
+        time_budget=1,
         config=config,
         files=("boxes.yaml",),
     )
@@ -46,57 +40,57 @@ def figure(tmp_path):
 def record(figure, tmp_path):
     from tests.reproduce.test_figures import record
 
-    hashes = keys.file_hashes(figure, tmp_path)
+    hashes = cache.file_hashes(figure, tmp_path)
     made = record(
         id=figure.id, inputs=INPUTS, config=figure.config, seed=figure.seed, version=figure.version, file_hashes=hashes,
-        key=keys.key(figure, INPUTS, hashes),
+        key=cache.cache_key(figure, INPUTS, hashes),
     )  # fmt: skip
     write_record(made, tmp_path / "record")
     return read_record(tmp_path / "record")  # as JSON holds it
 
 
 def test_a_key_depends_on_what_is_declared(figure, tmp_path):
-    hashes = keys.file_hashes(figure, tmp_path)
-    key = keys.key(figure, INPUTS, hashes)
+    hashes = cache.file_hashes(figure, tmp_path)
+    key = cache.cache_key(figure, INPUTS, hashes)
     others = [
         replace(figure, **c)
         for c in ({"id": "other"}, {"version": 2}, {"seed": 4}, {"config": {"images": 11}})
     ]
-    changed = [keys.key(other, INPUTS, hashes) for other in others]
-    changed += [keys.key(figure, INPUTS | {name: "e" * 64}, hashes) for name in INPUTS]
-    changed.append(keys.key(figure, INPUTS, {"boxes.yaml": "f" * 64}))
+    changed = [cache.cache_key(other, INPUTS, hashes) for other in others]
+    changed += [cache.cache_key(figure, INPUTS | {name: "e" * 64}, hashes) for name in INPUTS]
+    changed.append(cache.cache_key(figure, INPUTS, {"boxes.yaml": "f" * 64}))
     assert len({key, *changed}) == 1 + len(changed)
     same = replace(
         figure,
         title="T",
         claim="C",
-        budget=9,
+        time_budget=9,
         paper={"a": 1},
         config={"curve": [1, 2], "images": 10},
     )
-    assert keys.key(same, dict(reversed(INPUTS.items())), hashes) == key
+    assert cache.cache_key(same, dict(reversed(INPUTS.items())), hashes) == key
 
 
 def test_a_comment_in_a_declared_file_does_not_count(figure, tmp_path):
-    before = keys.file_hashes(figure, tmp_path)
+    before = cache.file_hashes(figure, tmp_path)
     (tmp_path / "boxes.yaml").write_text("# four numbers\ncat:\n- 1\n- 2\n- 3\n- 4\n")
-    assert keys.file_hashes(figure, tmp_path) == before
+    assert cache.file_hashes(figure, tmp_path) == before
     (tmp_path / "boxes.yaml").write_text("cat: [1, 2, 3, 5]\n")
-    assert keys.file_hashes(figure, tmp_path) != before
+    assert cache.file_hashes(figure, tmp_path) != before
 
 
 def test_a_record_is_current_also_where_its_data_are_missing(figure, record, tmp_path):
-    assert str(keys.status(figure, tmp_path, record, INPUTS)) == "current"
+    assert str(cache.record_status(figure, tmp_path, record, INPUTS)) == "current"
     assert (
-        str(keys.status(figure, tmp_path, record, HERE))
-        == "current (not checked, data not here: data)"
+        str(cache.record_status(figure, tmp_path, record, HERE))
+        == "current (not checked, data not available: data)"
     )
-    assert str(keys.status(figure, tmp_path, None, HERE)) == "missing"
+    assert str(cache.record_status(figure, tmp_path, None, HERE)) == "missing"
 
 
 def test_a_stale_record_names_what_differs(figure, record, tmp_path):
     def differs(figure=figure, record=record, inputs=HERE):
-        status = keys.status(figure, tmp_path, record, inputs)
+        status = cache.record_status(figure, tmp_path, record, inputs)
         assert status.state == "stale"
         return status.differs
 
@@ -114,9 +108,9 @@ def test_a_stale_record_names_what_differs(figure, record, tmp_path):
 
 
 def test_another_device_does_not_make_a_record_stale(figure, record, tmp_path):
-    hashes, inputs = keys.file_hashes(figure, tmp_path), INPUTS | {"device": "cuda"}
-    made = replace(record, inputs=inputs, key=keys.key(figure, inputs, hashes))
-    assert str(keys.status(figure, tmp_path, made, INPUTS | {"device": "cpu"})) == "current"
+    hashes, inputs = cache.file_hashes(figure, tmp_path), INPUTS | {"device": "cuda"}
+    made = replace(record, inputs=inputs, key=cache.cache_key(figure, inputs, hashes))
+    assert str(cache.record_status(figure, tmp_path, made, INPUTS | {"device": "cpu"})) == "current"
 
 
 def test_a_run_stores_the_parts_of_its_key(tmp_path):
@@ -126,9 +120,11 @@ def test_a_run_stores_the_parts_of_its_key(tmp_path):
     record = read_record(tmp_path / "samples" / "fig8")
     assert record.version == module.FIGURE.version
     assert set(record.file_hashes) == {"faces.yaml"}
-    assert keys.key(module.FIGURE, record.inputs, record.file_hashes) == record.key
-    inputs = known_inputs(context, module.FIGURE, "samples", hash_data=True)
-    assert str(keys.status(module.FIGURE, script_folder(module), record, inputs)) == "current"
+    assert cache.cache_key(module.FIGURE, record.inputs, record.file_hashes) == record.key
+    inputs = available_inputs(context, module.FIGURE, "samples", hash_data=True)
+    assert (
+        str(cache.record_status(module.FIGURE, script_folder(module), record, inputs)) == "current"
+    )
 
 
 def test_declared_files_are_annotations_and_recipes():
@@ -140,14 +136,15 @@ def test_declared_files_are_annotations_and_recipes():
 
 def test_the_list_says_which_records_are_current(tmp_path, capsys, monkeypatch):
     modules = {name: discover()[name] for name in ("fig3", "fig8", "tab1")}
-    monkeypatch.setattr(reproduce.figure, "discover", lambda: modules)
+    monkeypatch.setattr(discovery, "discover", lambda: modules)
     run(modules["fig3"], Context("imagenet65k", None), tmp_path)
     (tmp_path / "samples").rename(tmp_path / "imagenet65k")
     folder = tmp_path / "imagenet65k" / "fig3"
     made = read_record(folder)
     inputs = made.inputs | {"corpus": "imagenet65k"}
     write_record(
-        replace(made, inputs=inputs, key=keys.key(modules["fig3"].FIGURE, inputs, {})), folder
+        replace(made, inputs=inputs, key=cache.cache_key(modules["fig3"].FIGURE, inputs, {})),
+        folder,
     )
     shutil.copytree(folder, folder.with_name("fig8"))
     write_record(replace(made, id="fig8", version=0), folder.with_name("fig8"))
@@ -185,7 +182,7 @@ def repository(tmp_path, monkeypatch):
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "one")
-    monkeypatch.setattr("zfnet.record.__file__", str(tmp_path / "zfnet" / "record.py"))
+    monkeypatch.setattr("reproduce.core.record.REPOSITORY", tmp_path)
     return tmp_path
 
 

@@ -6,18 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduce import costs
-from reproduce.figure import (
-    DATASETS,
-    SAMPLES,
-    Context,
-    Figure,
-    result_folder,
-    scan,
-    unsuitable_network,
-)
+from reproduce.core import costs
+from reproduce.core.context import Context
+from reproduce.core.corpora import DATASETS
+from reproduce.core.figure import SAMPLES, Figure
+from reproduce.core.networks import unsupported_network
+from reproduce.core.record import Record, read_record
+from reproduce.core.run import result_folder
 from zfnet.data.cache import DataError
-from zfnet.record import Record, read_record
+from zfnet.data.folders import scan
 
 IMAGES, NETWORK = {"images", "top", "tree", "pretraining"}, {"model", "top", "snapshots"}
 NAMES = {
@@ -73,11 +70,9 @@ def missing_input(figure: Figure, context: Context) -> str:
     """Which input is missing and which option gives it, in a sentence; "" where nothing is. Decodes no image."""
     if figure.labels and context.corpus == SAMPLES:
         return "It needs labeled images; give ImageNet or a part of it with --data."
-    if "tree" in figure.inputs and (
-        context._tree is None or not (context._tree / "train").is_dir()
-    ):
+    if "tree" in figure.inputs and (context.tree is None or not (context.tree / "train").is_dir()):
         return "It needs a tree with train/ and val/; give ImageNet or a part of it with --data."
-    if "snapshots" in figure.inputs and len(context._snapshots) < 3:
+    if "snapshots" in figure.inputs and len(context.snapshots) < 3:
         return (
             "It needs a run with at least three snapshots; give RUN/model.safetensors with --model."
         )
@@ -87,7 +82,7 @@ def missing_input(figure: Figure, context: Context) -> str:
     ]
     if sets and len(absent) == len([name for name in sets if name in NAMES]):
         return f"{' and '.join(absent)} not found in {context.datasets}; give the folder with --datasets."
-    return unsuitable_network(figure, context)
+    return unsupported_network(figure, context)
 
 
 def dataset_folder(context: Context, name: str) -> Path:
@@ -124,7 +119,7 @@ def forecast(figure: Figure, context: Context, out: Path) -> Forecast:
 
 def data_of(figure: Figure, context: Context) -> str:
     """The images that a figure would use, counted from their folders."""
-    if "tree" in figure.inputs and context._tree is not None:
+    if "tree" in figure.inputs and context.tree is not None:
         classes, train, val = context.tree_size
         return f"{train:,} + {val:,} images of {classes:,} classes"
     if figure.corpus:

@@ -10,11 +10,13 @@ import functools
 
 import torch
 
-from reproduce.figure import REPOSITORY, Context, Figure
+from reproduce import REPOSITORY
+from reproduce.core.context import Context
+from reproduce.core.figure import Figure
+from reproduce.core.record import Record, read_record
 from reproduce.paper import ablations, fig4_evolution, fig6_filters
 from reproduce.paper.ablations import ENSEMBLE, ROWS, Plan
 from zfnet.model import ARCHITECTURES
-from zfnet.record import Record, read_record
 from zfnet.summary import describe
 from zfnet.training.config import Config, load_config
 
@@ -128,17 +130,17 @@ def scale_of(figure: Figure, context: Context) -> str:
 
 def estimate(figure: Figure, context: Context) -> tuple[float, str]:
     """Seconds that a figure takes, and what they are estimated from."""
-    if figure.scales and context._tree is not None:
+    if figure.scales and context.tree is not None:
         classes, train, _ = context.tree_size
         rate, source = (
             (GPU_FLOPS, "10 TFLOP/s assumed")
-            if context.kind == "cuda"
+            if context.device_type == "cuda"
             else (cpu_flops(), "tab3's images/s on a CPU")
         )
         return operations(
-            figure, scale_of(figure, context), context.kind, classes, train
+            figure, scale_of(figure, context), context.device_type, classes, train
         ) / rate, source
     record = record_of(figure.id)
     if record and (context.data or figure.corpus or "images" not in figure.inputs):
         return record.seconds, f"record on {record.inputs['corpus']}"
-    return figure.budget, "time budget"
+    return figure.time_budget, "time budget"
