@@ -231,7 +231,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypat
     # In the pass, before a layer, before the last layer, before the images.
     for after, whole_parts in ((1, 0), (4, 1), (6, 4), (4, 6)):
         again = Context(context.model_name, context.data, progress=stopping(after))
-        again.__dict__["_images"] = context.images
+        again.opened["images"] = context.images
         with pytest.raises(Stopped):
             atlas.write(again, tmp_path / "atlas")
         missing = files.read(tmp_path / "atlas", "index")["missing"]
@@ -240,7 +240,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypat
             == ["conv5", "conv4", "conv3", "conv2", "conv1", "classes", "images"][whole_parts:]
         )
     again = Context(context.model_name, context.data)
-    again.__dict__["_images"] = context.images
+    again.opened["images"] = context.images
     atlas.write(again, tmp_path / "atlas")
     assert seen == [0, 7, 14]  # nothing twice
     assert contents(tmp_path / "atlas") == contents(whole)
@@ -303,7 +303,7 @@ def test_what_is_no_atlas_is_not_overwritten(small, tmp_path, scenes_val):
         files.prepare(whole, "", look=True)
     assert (whole / "data" / "index.js").exists()
     other = Context(context.model_name, context.data)
-    other.__dict__["_images"] = scenes_val  # of 112 pixels
+    other.opened["images"] = scenes_val  # of 112 pixels
     with pytest.raises(DataError, match="224 pixels"):
         atlas.write(other, tmp_path / "new")
     assert not (tmp_path / "new").exists()

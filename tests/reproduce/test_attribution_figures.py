@@ -9,7 +9,7 @@ from reproduce.bench import faithfulness
 from reproduce.core.annotations import covering_positions
 from reproduce.core.context import Context
 from reproduce.core.run import run
-from reproduce.lectures import attributions, occluders, polar_bear
+from reproduce.lectures.attribution import attributions, occluders, polar_bear
 from zfnet.data.images import to_pixels
 from zfnet.occlusion import occluder_boxes
 from zfnet.plot import attribution_image
@@ -89,7 +89,7 @@ def test_the_occluders_verdict(correlation, blur, verdict):
 
 
 def test_the_share_of_a_map_on_the_object():
-    inside = attributions.covered(
+    inside = attributions.object_mask(
         {"dog": [[0, 0, 2, 2]], "face": [[2, 2, 4, 4]]}, torch.Size((4, 4))
     )
     assert inside.sum() == 4
@@ -123,7 +123,7 @@ def test_the_attributions_verdict(measured, verdict):
 
 
 def test_a_map_in_the_middle_gains_on_an_object_in_the_middle():
-    maps, inside = attributions.central(2, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
+    maps, inside = attributions.central_maps(2, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
     assert (float(maps.min()), maps.shape) == (0, (2, 1, 64, 64))
     inside[:, 20:44, 20:44] = True
     assert attributions.concentration(maps, inside) > 1.5

@@ -13,7 +13,13 @@ from reproduce.core.digits import Digits, grey
 from reproduce.core.discovery import discover
 from reproduce.core.record import read_record
 from reproduce.core.run import run
-from reproduce.lectures import mlp_lines, mnist_eights, mnist_occlusion, mnist_pca, mnist_templates
+from reproduce.lectures.digits import (
+    mlp_lines,
+    mnist_eights,
+    mnist_occlusion,
+    mnist_pca,
+    mnist_templates,
+)
 from tests.data.test_digits import write_mnist
 from zfnet.analysis.intervals import correlation_interval
 from zfnet.data import no_progress
@@ -56,8 +62,8 @@ def test_correlations_within_a_digit_ignore_its_mean():
     labels = np.arange(300) % 3
     a, b = rng.normal(size=(2, 300))
     code, quality = a + 10 * labels, np.where(np.arange(300) < 3, np.nan, b + 10 * labels)
-    assert mnist_pca.correlate(code, quality, labels, centred=False)[0] > 0.9
-    r, low, high = mnist_pca.correlate(code, quality, labels, centred=True)
+    assert mnist_pca.correlate(code, quality, labels, centered=False)[0] > 0.9
+    r, low, high = mnist_pca.correlate(code, quality, labels, centered=True)
     assert low < 0 < high
     assert r == pytest.approx(np.corrcoef(a[3:], b[3:])[0, 1], abs=0.02)
 
@@ -106,7 +112,7 @@ def test_mnist_eights_verdict():
 def test_mnist_occlusions_centre_and_verdict():
     image = np.zeros((1, 10, 12))
     image[0, 2:5, 7:10] = 0.5
-    assert mnist_occlusion.centre(image).tolist() == [[3, 8]]
+    assert mnist_occlusion.ink_center(image).tolist() == [[3, 8]]
 
     def numbers(hidden, **places):
         where = {

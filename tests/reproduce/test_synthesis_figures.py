@@ -9,16 +9,15 @@ import pytest
 import torch
 
 import zfnet
-from reproduce.lectures import (
+from reproduce.lectures.attribution import guided_units, localisation
+from reproduce.lectures.synthesis import (
     ascent_starts,
     class_images,
     dreams,
     filter_sheets,
     fooling,
     fooling_rates,
-    guided_units,
     inversions,
-    localisation,
     style_transfer,
     textures,
 )
@@ -266,7 +265,7 @@ def test_what_an_interval_leaves_open_is_undecided():
 
 
 def test_a_codes_distance_to_others_leaves_out_its_own():
-    found = inversions.between(
+    found = inversions.mean_distance(
         torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]])
     )
     assert float(found) == pytest.approx(3.0)
@@ -276,7 +275,7 @@ def test_correlations_of_starts_and_targets():
     rows = torch.tensor(
         [[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]]
     )  # (targets, starts, D)
-    same, other = ascent_starts.compared(rows)
+    same, other = ascent_starts.correlations(rows)
     assert same == pytest.approx(
         [0.0, -1, 1]
     )  # 1 for the first target's starts, -1 for the second's
@@ -327,14 +326,14 @@ def test_the_cells_of_a_field_with_most_energy():
     assert inside[0].nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
     assert inside[1].nonzero().tolist() == [[0, 0], [1, 0]]  # middles at 4 and 12 are in, at 20 out
     energy = torch.arange(16.0).view(1, 4, 4).repeat(2, 1, 1)
-    kept = guided_units.most(energy, inside, torch.Generator())
+    kept = guided_units.strongest_cells(energy, inside, torch.Generator())
     assert kept[0].nonzero().tolist() == [[1, 2]]  # a quarter of four
-    pixels = guided_units.enlarged(kept, torch.zeros(2, 3, 36, 32))
+    pixels = guided_units.to_pixel_mask(kept, torch.zeros(2, 3, 36, 32))
     assert pixels.shape == (2, 1, 36, 32)
     assert pixels[0, 0].nonzero().amin(0).tolist() == [8, 16]
     assert float(pixels[0].sum()) == 64
-    torch.testing.assert_close(guided_units.by_cell(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
-    near = guided_units.nearness(torch.tensor([[12.0, 4.0]]), torch.zeros(1, 4, 4))[0]
+    torch.testing.assert_close(guided_units.cell_means(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
+    near = guided_units.centrality(torch.tensor([[12.0, 4.0]]), torch.zeros(1, 4, 4))[0]
     assert float(near[1, 0]) == 1
     assert float(near[1, 1]) == float(near[0, 0]) == pytest.approx(1 / 9)
 
@@ -343,23 +342,23 @@ def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooli
     ctx, monkeypatch
 ):
     boxes = {f"{i}.JPEG": {"sha256": "", "box": [8 * i, 0, 8 * i + 20, 40]} for i in range(5)}
-    monkeypatch.setattr(localisation, "annotations", lambda: {"boxes": boxes})
+    monkeypatch.setattr(localisation, "object_annotations", lambda: {"boxes": boxes})
     monkeypatch.setattr(
         localisation,
         "find_annotated",
         lambda ctx, hashes: ({name: i for i, name in enumerate(hashes)}, ""),
     )
-    monkeypatch.setattr(localisation, "FEW", 3)
+    monkeypatch.setattr(localisation, "MIN_IMAGES", 3)
     ctx.images.size = SIZE
     with torch.no_grad():
         result = localisation.compute(ctx)
     right = result.measured["boxes that are right, %"]
-    assert set(right) == set(localisation.WAYS) - {"CAM"} | {localisation.ONE}
+    assert set(right) == set(localisation.METHODS) - {"CAM"} | {localisation.ONE}
     for way, (share, low, high) in right.items():
         assert low - 1e-9 <= share <= high + 1e-9
         assert share == 100 * np.mean(result.arrays[f"overlap.{way}"] >= 0.5)
     assert set(result.measured["claims"]) == {
-        f"{w} is right more often than one box for all" for w in right if w in localisation.WAYS
+        f"{w} is right more often than one box for all" for w in right if w in localisation.METHODS
     }
     assert list(localisation.draw(result)) == ["localisation.jpg"]
 
