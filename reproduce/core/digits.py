@@ -19,7 +19,7 @@ from zfnet.model import Network
 from zfnet.training.config import load_config, to_dict
 from zfnet.training.loop import train
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "mnist.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mnist.yaml"
 TRAINING_VERSION = 1  # of networks that figures train and keep: raise it when the same recipe trains another network
 
 

@@ -85,7 +85,8 @@ def outline(pixels: np.ndarray, box: tuple[int, int, int, int] | list[int]) -> n
         ratio = (log_histogram(bins, p) - log_histogram(bins, 1 - p))[bins].clip(-6, 6)
         prior = np.where(inside, 1 / (1 + np.exp(-ratio)), 0)
         p = np.asarray(spsolve((laplacian + diags(weight)).tocsc(), weight * prior))
-    components, count = label((p > 0.5).reshape(height, width))  # pyright: ignore[reportGeneralTypeIssues]
+    mask = (p > 0.5).reshape(height, width)
+    components, count = label(mask)  # pyright: ignore[reportGeneralTypeIssues]
     if not count:
         return inside.reshape(height, width)
     largest = 1 + np.bincount(components.ravel())[1:].argmax()

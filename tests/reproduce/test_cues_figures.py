@@ -1,6 +1,7 @@
 """What the network uses, which images it knows, its mistakes, keypoints, the video: their numbers by hand, their verdicts."""
 
 import hashlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -305,7 +306,7 @@ def test_the_video_on_the_samples(tmp_path):
 
 def test_faces_and_files_that_are_declared_exist():
     for module in (attributes, keypoints, mistakes, parts_shape_texture, video):
-        folder = outlines.ANNOTATED.parent
+        folder = Path(module.__file__).parent
         assert all((folder / name).is_file() for name in module.FIGURE.files)
     assert yaml.safe_load(outlines.ANNOTATED.read_text()).keys() == {
         "outlines",

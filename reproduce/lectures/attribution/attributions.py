@@ -156,10 +156,9 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     )
     if not share or None in share:
         return {}, "not comparable"
-    results = [all(s > central for s in share)]
-    claims = {
-        "methods that put more on the object than a map in the middle": f"{sum(s > central for s in share)} of {len(share)}"
-    }
+    count = sum(s > central for s in share)
+    results = [count == len(share)]
+    claims = {"methods that put more on the object than a central map": f"{count} of {len(share)}"}
     for name in ("guided_backprop", "deconvnet"):
         results.append(methods[name][NEXT] > methods["saliency"][NEXT])
         claims[f"{name} changes less with the class than the gradient"] = (

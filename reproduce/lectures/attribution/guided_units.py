@@ -92,10 +92,10 @@ def compute(ctx: Context) -> Result:
     }
     claims, outcome = verdict({name: above(gain) for name, gain in gains.items()})
     note = (
-        f"The strongest image of each of {len(features)} features of layer 5, a random sample; means "
-        f"with 95 % intervals over features. The {config['share']:.0%} of the receptive field with most "
-        f"energy is kept, in cells of {config['cell']} x {config['cell']} pixels; the rest is mean gray. "
-        "Energy is the squared signal, summed over colors and pixels."
+        f"The strongest image of each of {len(features)} features of layer 5, a random sample; "
+        f"means with 95 % intervals over features. The {config['share']:.0%} of the receptive "
+        f"field with most energy is kept, in cells of {config['cell']} x {config['cell']} pixels; "
+        "the rest is mean gray. Energy is the squared signal, summed over colors and pixels."
     )
     shown = torch.linspace(0, len(features) - 1, min(len(features), config["shown"])).round().long()
     corner = p.corner[shown].clamp(0, x.shape[-1] - size)

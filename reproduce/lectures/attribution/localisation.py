@@ -112,9 +112,9 @@ def compute(ctx: Context) -> Result:
         {f"{name_} is right more often than {ONE}": above(gain) for name_, gain in gains.items()}
     )
     note = (
-        f"A random sample of {len(rows)} validation images with boxes drawn by eye. Maps are of the "
-        f"true class, even if the prediction is wrong. {ONE.capitalize()}: the centered box that is "
-        f"correct most often on these images. 95 % intervals over images. {missing}"
+        f"A random sample of {len(rows)} validation images with boxes drawn by eye. Maps are of "
+        f"the true class, even if the prediction is wrong. {ONE.capitalize()}: the centered box "
+        f"that is correct most often on these images. 95 % intervals over images. {missing}"
     )
     shown = np.linspace(0, len(rows) - 1, config["shown"]).round().astype(int)
     x = ctx.images.batch([rows[i] for i in shown])

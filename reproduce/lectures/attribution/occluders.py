@@ -97,14 +97,15 @@ def compute(ctx: Context) -> Result:
         arrays[f"{number}.limits"] = np.array([float(flat.min()), float(flat.max())])
     claims, verdict = judge(list(measured.values()))
     note = (
-        f"A square of {config['size']} pixels with stride {config['stride']}. The noise has the standard "
-        f"deviation of ImageNet's pixels, the blur one of {config['blur']:g} pixels. Images of Fig. 7."
+        f"A square of {config['size']} pixels with stride {config['stride']}. The noise has the "
+        f"standard deviation of ImageNet's pixels, the blur one of {config['blur']:g} pixels. "
+        "Images of Fig. 7."
     )
     return Result(arrays, measured | {"claims": claims}, verdict, n=len(measured), note=note)
 
 
 def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
-    """Both claims as counts of images: all pairs of maps agree, and the blur costs least on average."""
+    """Both claims as counts of images: all maps agree, and the blur costs least on average."""
     agreement = [
         min(row["rank correlation of the maps"].values()) > FIGURE.config["agreement"]
         for row in rows
@@ -147,7 +148,8 @@ def draw(result: Result) -> dict[str, Any]:
             )
             way = "falls" if fall["mean"] >= 0 else "rises"
             below.set_title(
-                f"falls by {fall['largest']:.1f} at most,\n{way} by {abs(fall['mean']):.2f} on average"
+                f"falls by {fall['largest']:.1f} at most,\n"
+                f"{way} by {abs(fall['mean']):.2f} on average"
             )
             below.set_axis_off()
         figure.colorbar(

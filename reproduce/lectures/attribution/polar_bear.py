@@ -89,10 +89,10 @@ def compute(ctx: Context) -> Result:
         }
     claims, verdict = judge([row["mean fall of the logit"] for row in measured.values()])
     note = (
-        f"An occluder of {config['size']} pixels with stride {config['stride']}. Images with snow come "
-        "first, then those with the highest probability. A position counts for the kind of box that "
-        "it covers most, if it covers half of a box or half of the occluder is inside it. 'Elsewhere' "
-        "touches no box."
+        f"An occluder of {config['size']} pixels with stride {config['stride']}. Images with snow "
+        "come first, then those with the highest probability. A position counts for the kind of "
+        "box that it covers most, if it covers half of a box or half of the occluder is inside "
+        "it. 'Elsewhere' touches no box."
     )
     summary = {
         kind: mean_drop([row["mean fall of the logit"] for row in measured.values()], kind)

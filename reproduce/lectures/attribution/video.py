@@ -4,8 +4,8 @@ A square window moves in an ellipse over the photograph of a cup of coffee. The 
 around it move across the frames, and its annotated box is known in each. Grad-CAM of espresso, on
 one scale for all frames, should move along: the map's center of mass is regressed on the center of
 the box, vertically and horizontally. The slope is 0 for a static map and 1 for one that follows
-exactly. The test cannot separate the cup from the table, which moves with it. `zfnet video` does the
-same for a GIF or a folder of frames, with any method.
+exactly. The test cannot separate the cup from the table, which moves with it. `zfnet video` does
+the same for a GIF or a folder of frames, with any method.
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ def center_of_mass(maps: torch.Tensor) -> torch.Tensor:
 
 
 def slope(cup_centers: np.ndarray, centers: np.ndarray) -> list[float]:
-    """The least-squares slope of one coordinate over another.
+    """The least-squares slope of one coordinate of the map over that of the cup.
 
     Args:
-        true: The center of the box in each frame (N,).
-        found: The center of mass in each frame (N,).
+        cup_centers: The center of the cup's box in each frame (N,).
+        centers: The map's center of mass in each frame (N,).
 
     Returns:
         [slope, low, high], with an interval over frames.

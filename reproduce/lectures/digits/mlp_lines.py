@@ -93,9 +93,10 @@ def compute(ctx: Context) -> Result:
     claims, outcome = judge(measured)
     note = (
         f"{config['networks']} networks of each kind with {config['units']} hidden units, Adam at "
-        f"{config['rate']} on all {config['points']} points. The disc has radius {config['disc']}, the "
-        f"ring starts at {config['ring']}; 95 % intervals over networks. The decision boundary of a "
-        "rectified network bends only at its lines, which cross it and need not follow it."
+        f"{config['rate']} on all {config['points']} points. The disc has radius "
+        f"{config['disc']}, the ring starts at {config['ring']}; 95 % intervals over networks. "
+        "The decision boundary of a rectified network bends only at its lines, which cross it "
+        "and need not follow it."
     )
     return Result(
         arrays, measured | {"claims": claims}, outcome, n=2 * config["networks"], note=note

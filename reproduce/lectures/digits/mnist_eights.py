@@ -1,11 +1,11 @@
 """MNIST: the eights with the largest and the smallest logit of 8.
 
 Lectures look at both groups and conclude that thin and right-leaning eights are weak. Here slant,
-stroke thickness and hole area are measured on every 8 (zfnet/analysis/shapes.py), for the tenth with
-the largest and the tenth with the smallest logit of 8. A claim holds if the groups differ beyond the
-interval. A network may also respond weakly to unusual eights of either kind, so the distance from the
-mean 8 is compared too. The network was trained on most of these eights; correlations are also given
-for the others.
+stroke thickness and hole area are measured on every 8 (zfnet/analysis/shapes.py), for the tenth
+with the largest and the tenth with the smallest logit of 8. A claim holds if the groups differ
+beyond the interval. A network may also respond weakly to unusual eights of either kind, so the
+distance from the mean 8 is compared too. The network was trained on most of these eights;
+correlations are also given for the others.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def compute(ctx: Context) -> Result:
         {"shown": grey(x[torch.from_numpy(shown)]).numpy(), "logit": logit} | qualities | groups
     )
     note = (
-        f"All {len(x)} eights; the network was not trained on {int(held_out.sum())} of them. The groups "
-        "are the tenths with the largest and the smallest logit. 95 % intervals by bootstrap."
+        f"All {len(x)} eights; the network was not trained on {int(held_out.sum())} of them. The "
+        "groups are the tenths with the largest and the smallest logit. 95 % intervals by "
+        "bootstrap."
     )
     return Result(
         arrays,

@@ -4,8 +4,8 @@ A black square, the color of the background, moves over the digit. Lectures draw
 the logit of 8, with the relative decrease of the logit over the picture. Two claims are tested on
 correctly classified eights that the network was not trained on. The probability saturates: most
 positions that cost a tenth of the logit change it by less than 0.01. And the network reads the rest
-as we do: a 3 where the left of the loops is erased, a 9 where the lower left is, a 6 where the upper
-right is. The center of the erased squares is compared with the center of the ink.
+as we do: a 3 where the left of the loops is erased, a 9 where the lower left is, a 6 where the
+upper right is. The center of the erased squares is compared with the center of the ink.
 """
 
 from __future__ import annotations
@@ -118,11 +118,12 @@ def compute(ctx: Context) -> Result:
         f"mean {name}": getattr(o, name).mean(0).numpy() for name in ("probability", "logit")
     }
     note = (
-        f"A black square of {config['size']} pixels at every position. Of {eights} eights outside the "
-        f"training set, {correct_count} are classified correctly, and the first {len(x)} of these are "
-        "used. The picture shows those with the largest, the median and the smallest logit. 95 % "
-        "intervals over eights. A digit's position is the mean of the squares that lead to it. The "
-        "share of a logit is the lectures' measure; softmax does not determine its zero."
+        f"A black square of {config['size']} pixels at every position. Of {eights} eights outside "
+        f"the training set, {correct_count} are classified correctly, and the first {len(x)} of "
+        "these are used. The picture shows those with the largest, the median and the smallest "
+        "logit. 95 % intervals over eights. A digit's position is the mean of the squares that "
+        "lead to it. The share of a logit is the lectures' measure; softmax does not determine "
+        "its zero."
     )
     return Result(
         arrays,
@@ -172,7 +173,7 @@ def draw(result: Result) -> dict[str, Any]:
     ]
     figure = new_figure(11.5, 7.7)
     grid = figure.subplots(len(names) + 1, 5)
-    digits = ListedColormap(colormaps["tab10"].colors)  # pyright: ignore[reportAttributeAccessIssue]
+    digits = ListedColormap(colormaps["tab10"](np.arange(10)))
     rows = [
         (a["x"][n], a["probability"][n], a["logit"][n], a["fall"][n]) for n in range(len(names))
     ]

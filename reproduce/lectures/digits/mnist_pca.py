@@ -4,10 +4,10 @@ Lectures color the digits by class in the plane of the first two components, obs
 separate from layer to layer, and guess what the components mean: slant, verticality, curved tops.
 Both are measured. The quality of the clusters is the mean silhouette of the whole representation,
 and of the plane that is drawn. Each component is correlated with the three attributes, measured on
-the picture (zfnet/analysis/shapes.py). A guess holds for an attribute if it explains a quarter of the
-variance of one of the first three components: |r| above 0.5 beyond its interval. Classes differ in
-every attribute, so a component that only separates classes correlates with all. Correlations within a
-digit, with class means removed, are more informative.
+the picture (zfnet/analysis/shapes.py). A guess holds for an attribute if it explains a quarter of
+the variance of one of the first three components: |r| above 0.5 beyond its interval. Classes differ
+in every attribute, so a component that only separates classes correlates with all. Correlations
+within a digit, with class means removed, are more informative.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def compute(ctx: Context) -> Result:
     claims, outcome = judge(measured)
     missing = int(np.isnan(qualities["curved top"]).sum())
     note = (
-        f"{len(x)} digits outside the training set; 95 % intervals by bootstrap over them. Rectified "
-        f"maps before pooling. {missing} digits are too narrow to have a top. The sign of a component "
-        "is arbitrary."
+        f"{len(x)} digits outside the training set; 95 % intervals by bootstrap over them. "
+        f"Rectified maps before pooling. {missing} digits are too narrow to have a top. The sign "
+        "of a component is arbitrary."
     )
     return Result(
         arrays,
@@ -121,7 +121,7 @@ def correlate(
         code: Coordinates along the component (n,).
         quality: The attribute (n,). NaN where it is undefined.
         labels: Digits (n,).
-        centred: Remove the class means first.
+        centered: Remove the class means first.
 
     Returns:
         [r, low, high].
@@ -187,7 +187,7 @@ def draw(result: Result) -> dict[str, Any]:
 
 
 def table(axes, measured: dict, layer: str) -> None:
-    """Draw the correlations of components (rows) with attributes (columns), and those within a digit."""
+    """Draw the correlations of components (rows) with attributes, overall and within digits."""
     tables = [
         np.array([list(r.values()) for r in measured[t][layer].values()])
         for t in list(measured)[-3:-1]

@@ -1,10 +1,11 @@
 """MNIST: the weights of one dense layer with a softmax are templates of the digits.
 
-A logit is the product of the picture with a class's weights: ink on a positive weight is evidence for
-the class, ink on a negative one evidence against it. Lectures draw the ten weight vectors as pictures
-and recognize the digits. Measured: each is correlated with the mean picture of each class, minus the
-mean of all. A template is recognized if its own class correlates most. A template has no shifts and
-no second way of writing, so the network of two convolutional layers should have fewer errors.
+A logit is the product of the picture with a class's weights: ink on a positive weight is evidence
+for the class, ink on a negative one evidence against it. Lectures draw the ten weight vectors as
+pictures and recognize the digits. Measured: each is correlated with the mean picture of each class,
+minus the mean of all. A template is recognized if its own class correlates most. A template has no
+shifts and no second way of writing, so the network of two convolutional layers should have fewer
+errors.
 """
 
 from __future__ import annotations
@@ -81,9 +82,10 @@ def compute(ctx: Context) -> Result:
         "own": own_class,
     }
     note = (
-        f"Softmax regression on {len(x)} digits of 28 x 28 gray pixels in [0, 1], fitted to its optimum "
-        f"with a penalty of {FIGURE.config['decay'] / 2} times the squared weights. Without it, the "
-        "weights are noise where there is little ink. 95 % intervals over the test digits."
+        f"Softmax regression on {len(x)} digits of 28 x 28 gray pixels in [0, 1], fitted to its "
+        f"optimum with a penalty of {FIGURE.config['decay'] / 2} times the squared weights. "
+        "Without it, the weights are noise where there is little ink. 95 % intervals over the "
+        "test digits."
     )
     return Result(
         arrays,
@@ -122,7 +124,7 @@ def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
-    """Every template matches its own class, and the network has fewer errors beyond the interval."""
+    """Every template matches its own class, and the network has fewer errors."""
     matched = m["classes whose weights are nearest to their own mean"]
     gain = above(m["accuracy of the network of two convolutional layers, less that, %"])
     claims = {
@@ -158,7 +160,8 @@ def draw(result: Result) -> dict[str, Any]:
     bar.ax.tick_params(labelsize=7)
     accuracy, gain_mean = (m[name][0] for name in list(m)[2:4])
     figure.suptitle(
-        f"One dense layer: {accuracy:.1f} % of {result.n:,} test digits correct; two convolutional "
-        f"layers: {accuracy + gain_mean:.1f} %. r: correlation with the mean digit minus the overall mean"
+        f"One dense layer: {accuracy:.1f} % of {result.n:,} test digits correct; two "
+        f"convolutional layers: {accuracy + gain_mean:.1f} %. r: correlation with the mean digit "
+        "minus the overall mean"
     )
     return {"mnist_templates.png": figure}

@@ -98,8 +98,8 @@ def compute(ctx: Context) -> Result:
     )
     note = (
         f"Layouts and kinds of {len(laid_out)} images, classes of {len(chosen)}, evenly spread "
-        "over the corpus; 95 % intervals over images. Similarity is the cosine, in a plane the distance. "
-        f"Pixels are averaged to {config['pixels']} x {config['pixels']}."
+        "over the corpus; 95 % intervals over images. Similarity is the cosine, in a plane the "
+        f"distance. Pixels are averaged to {config['pixels']} x {config['pixels']}."
     )
     if samples:
         outcome = "not comparable"

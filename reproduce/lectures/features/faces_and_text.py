@@ -105,11 +105,11 @@ def compute(ctx: Context) -> Result:
         arrays[f"{label}.right"] = y[order]
     claims, outcome = judge(measured)
     note = (
-        "The unit is chosen on half of the classes and tested on the other, both ways; the two AUCs "
-        "are averaged. Intervals: 95 %, by bootstrap over classes. Controls permute the labels of "
-        "all images (luck), or within each class (the class alone). Text is tested on images "
-        "without a face, so that avoiding faces does not help. The images shown are the strongest "
-        f"of the half that did not choose the unit. {missing}"
+        "The unit is chosen on half of the classes and tested on the other, both ways; the two "
+        "AUCs are averaged. Intervals: 95 %, by bootstrap over classes. Controls permute the "
+        "labels of all images (luck), or within each class (the class alone). Text is tested on "
+        "images without a face, so that avoiding faces does not help. The images shown are the "
+        f"strongest of the half that did not choose the unit. {missing}"
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(numbers), note=note)
 
@@ -134,7 +134,7 @@ def first_half(class_of: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """Split the classes in two halves: every other class, sorted by its share of positives.
 
     Args:
-        of: Class of each image (N,).
+        class_of: Class of each image (N,).
         positive: Labels (N,).
 
     Returns:
@@ -147,7 +147,18 @@ def first_half(class_of: np.ndarray, positive: np.ndarray) -> np.ndarray:
 def held_out_auc(
     values: np.ndarray, y: np.ndarray, first: np.ndarray, class_of: np.ndarray, units: list[int]
 ) -> list[float]:
-    """The mean AUC of two units, each on the half that did not choose it, and its interval over classes: [mean, low, high]."""
+    """The mean AUC of two units, each on the half of the classes that did not choose it.
+
+    Args:
+        values: Largest activations (N, units).
+        y: Labels (N,).
+        first: Whether an image is in the first half (N,).
+        class_of: Class of each image (N,).
+        units: The units that the first and the second half chose.
+
+    Returns:
+        [mean, low, high], with an interval over classes.
+    """
     pairs = []
     for judging, unit in zip((~first, first), units, strict=True):
         with_, without = np.flatnonzero(y & judging), np.flatnonzero(~y & judging)

@@ -71,7 +71,8 @@ def compute(ctx: Context) -> Result:
     claims, outcome = judge(*measured.values())
     note = (
         f"Means over {len(chosen)} images with 95 % intervals. A map is blank if it is zero at "
-        "every position. Higher maps have fewer positions, which alone makes blank maps more likely."
+        "every position. Higher maps have fewer positions, which alone makes blank maps more "
+        "likely."
     )
     if samples or len(chosen) < MIN_IMAGES:
         outcome, note = "not comparable", note + " Too few different images to compare."

@@ -125,10 +125,10 @@ def compute(ctx: Context) -> Result:
         }
     )
     note = (
-        f"The {len(most_confident)} mistakes with the highest probability against all "
-        f"others. The six kinds are {', '.join(KINDS)}, and the rest. Shown is one image per "
-        "predicted class, beside the image of that class whose code is closest to the mean. Shares have Wilson's 95 % intervals, "
-        "differences intervals by bootstrap over images."
+        f"The {len(most_confident)} mistakes with the highest probability against all others. The "
+        f"six kinds are {', '.join(KINDS)}, and the rest. Shown is one image per predicted class, "
+        "beside the image of that class whose code is closest to the mean. Shares have Wilson's "
+        "95 % intervals, differences intervals by bootstrap over images."
     )
     return Result(
         arrays, measured | {"claims": claims}, outcome, n=len(predictions.labels), note=note
@@ -136,7 +136,15 @@ def compute(ctx: Context) -> Result:
 
 
 def typical_image(predictions: Predictions, label: int) -> int:
-    """The image of a class whose code, of unit length, is nearest to the mean of the class's codes."""
+    """The image of a class whose normalized code is closest to the class's mean code.
+
+    Args:
+        predictions: Predictions of the corpus.
+        label: The class.
+
+    Returns:
+        Its index in the corpus.
+    """
     members = np.flatnonzero(predictions.labels == label)
     codes = predictions.codes[members] / np.maximum(
         np.linalg.norm(predictions.codes[members], axis=1, keepdims=True), 1e-12
@@ -156,7 +164,7 @@ def percent(hits: np.ndarray) -> list[float]:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> list[float]:
-    """The share of one less that of the other, in points, with its interval over images: [difference, low, high]."""
+    """The difference of two shares in points, with its interval: [difference, low, high]."""
     return (
         difference_interval(100.0 * one, 100.0 * other, seed=FIGURE.seed)
         if len(one) and len(other)

@@ -122,11 +122,11 @@ def compute(ctx: Context) -> Result:
         shown = order[(np.linspace(0.02, 0.98, config["shown"]) * len(order)).astype(int)]
         arrays[f"shown.{name}"] = photograph(ctx.images.batch(shown))
     note = (
-        "Top-1 in bins of equal size with Wilson's 95 % intervals. The difference of the last and the "
-        "first bin has Newcombe's interval, for training images one by bootstrap over classes. The "
-        "small images are at the 2nd, 50th and 98th percentile. Within classes: pairs of a correct "
-        "and a wrong image of one class, 95 % by bootstrap over classes. Object size: a random "
-        f"sample of images, with boxes drawn by eye. {missing}"
+        "Top-1 in bins of equal size with Wilson's 95 % intervals. The difference of the last "
+        "and the first bin has Newcombe's interval, for training images one by bootstrap over "
+        "classes. The small images are at the 2nd, 50th and 98th percentile. Within classes: "
+        "pairs of a correct and a wrong image of one class, 95 % by bootstrap over classes. "
+        f"Object size: a random sample of images, with boxes drawn by eye. {missing}"
     )
     return Result(
         arrays, measured | {"claims": claims}, outcome, n=len(predictions.labels), note=note
@@ -187,7 +187,8 @@ def within_classes(values: np.ndarray, right: np.ndarray, labels: np.ndarray) ->
         labels: Classes (N,).
 
     Returns:
-        The share of pairs in which the correct image has more of the attribute, with its interval over
+        The share of pairs in which the correct image has more of the attribute, with its interval
+        over
         classes: [share, low, high]. Empty if fewer than two classes have a pair.
     """
     won, pairs = [], []

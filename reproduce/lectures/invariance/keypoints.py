@@ -110,9 +110,10 @@ def compute(ctx: Context) -> Result:
     shown = np.linspace(0, len(names) - 1, config["shown"]).round().astype(int)
     arrays |= {"x": x[shown].numpy(), "shown": shown, "reach": head_size.numpy()}
     note = (
-        f"{len(names)} frontal dogs, every ordered pair. Alpha is relative to the longer side of the "
-        "head. Features are compared at the centers of receptive fields, and interpolated to "
-        f"{config['finer']} positions per unit. 95 % intervals by bootstrap over images. {missing}"
+        f"{len(names)} frontal dogs, every ordered pair. Alpha is relative to the longer side of "
+        "the head. Features are compared at the centers of receptive fields, and interpolated to "
+        f"{config['finer']} positions per unit. 95 % intervals by bootstrap over images. "
+        f"{missing}"
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(names), note=note)
 

@@ -83,7 +83,8 @@ def compute(ctx: Context) -> Result:
         len(x),
     )
     if len(x) < MIN_IMAGES and not samples:
-        note = f"Fewer than {MIN_IMAGES} of {accepted} outlined images are classified correctly. {missing}"
+        note = f"Fewer than {MIN_IMAGES} of {accepted} outlined images are predicted correctly. "
+        note += missing
         return Result({}, {"images": len(x)}, "not run", n=len(x), note=note)
     kinds = variants(x, masks)
     confidences = {kind: confidence(ctx.model, images, target) for kind, images in kinds.items()}
@@ -165,13 +166,13 @@ def compute(ctx: Context) -> Result:
     }
     arrays["said"] = decision[pairs]
     note = (
-        f"The correctly classified ones of {accepted} images with an outline accepted by eye, so the "
-        "top-1 of the images is 100 % by selection. They come from the 480 images on which an earlier "
-        "network was most confident. Texture: squares of the object in random order. Painted at "
-        f"{side} pixels and enlarged. Decisions are among the {len(among)} classes of these images, and "
-        "among all outputs. Painting may also damage the shape; the distance to the content's layer-4 "
-        "code is measured. 95 % intervals: bootstrap for probabilities, Wilson's for shares. "
-        f"{missing}"
+        f"The correctly classified ones of {accepted} images with an outline accepted by eye, so "
+        "the top-1 of the images is 100 % by selection. They come from the 480 images on which "
+        "an earlier network was most confident. Texture: squares of the object in random order. "
+        f"Painted at {side} pixels and enlarged. Decisions are among the {len(among)} classes of "
+        "these images, and among all outputs. Painting may also damage the shape; the distance "
+        "to the content's layer-4 code is measured. 95 % intervals: bootstrap for probabilities, "
+        f"Wilson's for shares. {missing}"
     )
     if samples:
         note += " The sample photographs have no labels, so predictions replace them."
@@ -301,8 +302,8 @@ def draw(result: Result) -> dict[str, Any]:
     conflict = m["cue conflict"]
     texture, shape = conflict["decisions for texture, for shape"]
     strip.set_title(
-        f"Conflicting cues, {conflict['pairs']} images: {texture} decisions for texture, {shape} for "
-        f"shape, {conflict['pairs'] - texture - shape} for neither"
+        f"Conflicting cues, {conflict['pairs']} images: {texture} decisions for texture, {shape} "
+        f"for shape, {conflict['pairs'] - texture - shape} for neither"
         + (
             "\ntexture share {:.0f} %, {:.0f} to {:.0f}".format(*conflict["texture share, %"])
             if texture + shape

@@ -105,8 +105,8 @@ def compute(ctx: Context) -> Result:
     }
     arrays["activation"] = torch.stack(activations).numpy()
     note = (
-        "Mean, smallest and largest over pairs: images of one target from two starts, and images of "
-        "two targets from the same start."
+        "Mean, smallest and largest over pairs: images of one target from two starts, and images "
+        "of two targets from the same start."
     )
     return Result(
         arrays,
@@ -124,8 +124,8 @@ def correlations(values: torch.Tensor) -> tuple[list[float], list[float]]:
         values: Pixels or codes (targets, starts, D).
 
     Returns:
-        [mean, smallest, largest] over pairs of starts of one target, and over pairs of targets with the
-        same start.
+        [mean, smallest, largest] over pairs of starts of one target, and over pairs of targets with
+        the same start.
     """
     targets, starts = values.shape[:2]
     same = [(t, a, t, b) for t in range(targets) for a in range(starts) for b in range(a)]
@@ -140,25 +140,18 @@ def correlations(values: torch.Tensor) -> tuple[list[float], list[float]]:
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Images of one target differ in pixels, and their codes identify the target."""
-    (pixels, codes), limit = (
-        (measured[f"rank correlation of {kind}"] for kind in ("pixels", "layer 7")),
-        FIGURE.config["pixels"],
-    )
-    same, other = "one target, two starts", "two targets"
+    limit, same, other = FIGURE.config["pixels"], "one target, two starts", "two targets"
+    pixels = measured["rank correlation of pixels"]
+    codes = measured["rank correlation of layer 7"]
+    mean, smallest = codes[same][:2]
+    other_mean = codes[other][0]
     return verdict(
         {
-            f"images of one target from two starts correlate below {limit} in pixels, on average": pixels[
-                same
-            ][0]
+            f"images of one target correlate below {limit} in pixels, on average": pixels[same][0]
             < limit,
-            "layer-7 codes of one target correlate more than those of two targets, on average": codes[
-                same
-            ][0]
-            > codes[other][0],
-            "and do so in the least alike pair of a target against the average pair of two": codes[
-                same
-            ][1]
-            > codes[other][0],
+            "layer-7 codes correlate more within a target than between targets, on average": mean
+            > other_mean,
+            "so do those of the least similar pair within a target": smallest > other_mean,
         }
     )
 

@@ -123,11 +123,11 @@ def compute(ctx: Context) -> Result:
     arrays["names"] = np.array(names)
     claims, outcome = judge(measured)
     note = (
-        f"{len(target)} of {len(names)} classes, evenly spread; the picture shows {config['shown']}. "
-        "Ascent continues on the log-probability of images that are predicted as another class, at "
-        f"most {config['part at most']} times. Total variation of {len(photographs)} photographs of "
-        "the corpus: smallest, median and largest. The claims compare medians, with those of pixels "
-        "alone for the same classes."
+        f"{len(target)} of {len(names)} classes, evenly spread; the picture shows "
+        f"{config['shown']}. Ascent continues on the log-probability of images that are predicted "
+        f"as another class, at most {config['part at most']} times. Total variation of "
+        f"{len(photographs)} photographs of the corpus: smallest, median and largest. The claims "
+        "compare medians, with those of pixels alone for the same classes."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(target), note=note)
 
@@ -141,8 +141,8 @@ def separate(
     """Continue the ascent of images that are predicted as another class.
 
     A class's logit can be high while that of a similar class is higher. So ascent continues on the
-    log-probability, whose gradient in the logits z is one_hot(y) - softmax(z). It is computed once per
-    ascent and scaled so that the weight of the intended class is 1.
+    log-probability, whose gradient in the logits z is one_hot(y) - softmax(z). It is computed once
+    per ascent and scaled so that the weight of the intended class is 1.
 
     Args:
         ctx: The network.
@@ -174,29 +174,22 @@ def probabilities(model, pixels: torch.Tensor) -> torch.Tensor:
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Predictions, roughness without regularization, and smoothness with it."""
-    least, (_, median, _) = 100 * FIGURE.config["share"], measured["total variation of photographs"]
+    required = 100 * FIGURE.config["share"]
+    _, median, _ = measured["total variation of photographs"]
     first, drawn, plain = (
         measured[kind] for kind in ("before they were parted", "regularised", "pixels alone")
     )
-    frequency = {}
-    for when, row in (("at once", first), ("when those taken for another have climbed on", drawn)):
-        of, share = row["classes"], row["taken for their class, %"]
-        frequency[when] = above(
-            [share, *(100 * v for v in wilson(round(of * share / 100), of))], least
-        )
+    results = {}
+    for when, row in (("at once", first), ("after further ascent", drawn)):
+        n, share = row["classes"], row["taken for their class, %"]
+        interval = [100 * v for v in wilson(round(n * share / 100), n)]
+        claim = f"more than {required:g} % of the images are predicted as their class {when}"
+        results[claim] = above([share, *interval], required)
     key = "total variation, median"
-    paired_key = f"{key} of those that were drawn on pixels alone too"
-    return verdict(
-        {
-            f"more than {least:g} % of the images are taken for their class {when}": yes
-            for when, yes in frequency.items()
-        }
-        | {
-            "without regularisers they are rougher than the regularised ones": plain[paired_key]
-            > drawn[paired_key],
-            "regularised, they are no rougher than the median photograph": drawn[key] <= median,
-        }
-    )
+    paired = f"{key} of those that were drawn on pixels alone too"
+    results["images without regularization are rougher"] = plain[paired] > drawn[paired]
+    results["regularized images are no rougher than the median photograph"] = drawn[key] <= median
+    return verdict(results)
 
 
 def draw(result: Result) -> dict[str, Any]:

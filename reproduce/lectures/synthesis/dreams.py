@@ -2,8 +2,8 @@
 
 Mordvintsev, Olah and Tyka (2015). No class and no feature is chosen: the activations of a layer are
 increased, at several sizes of the image. To test that it is this layer which is amplified, and not
-only contrast, the activations of every layer are measured in every dream, and in the photograph with
-more contrast. The mean frequency of the change measures the size of what is drawn.
+only contrast, the activations of every layer are measured in every dream, and in the photograph
+with more contrast. The mean frequency of the change measures the size of what is drawn.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ def compute(ctx: Context) -> Result:
         }
     )
     note = (
-        f"{len(shown)} photographs of scikit-image (shown) and {len(x) - len(shown)} images of the "
-        "corpus; means over them, some with 95 % intervals. "
-        f"{config['octaves']} sizes with a factor of {config['zoom']}, {config['steps']} steps each. "
-        f"{CONTRAST.capitalize()}: {config['contrast']} times that of the image. Frequencies are "
-        "weighted by the energy of the change."
+        f"{len(shown)} photographs of scikit-image (shown) and {len(x) - len(shown)} images of "
+        f"the corpus; means over them, some with 95 % intervals. {config['octaves']} sizes with a "
+        f"factor of {config['zoom']}, {config['steps']} steps each. {CONTRAST.capitalize()}: "
+        f"{config['contrast']} times that of the image. Frequencies are weighted by the energy of "
+        "the change."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
 

@@ -1,15 +1,15 @@
 """Gradient ascent on the channels of each layer: a sheet of images per layer.
 
 The mean of a channel over its positions is maximized from noise. Chollet (Deep Learning with
-Python, on what convnets learn) ascends on pixels. Here ascent is in frequency space, with the colors
-of photographs, jitter and total variation, without which layers 3 to 5 yield high-frequency noise.
-In layers 1 and 2 the mean is taken after the ReLU, as Chollet does: before it, the mean of layer 1 is
-linear in the image, and a uniform color maximizes it. In layers 3 to 5 it is taken before the ReLU,
-since noise leaves many channels silent, without a gradient.
+Python, on what convnets learn) ascends on pixels. Here ascent is in frequency space, with the
+colors of photographs, jitter and total variation, without which layers 3 to 5 yield high-frequency
+noise. In layers 1 and 2 the mean is taken after the ReLU, as Chollet does: before it, the mean of
+layer 1 is linear in the image, and a uniform color maximizes it. In layers 3 to 5 it is taken
+before the ReLU, since noise leaves many channels silent, without a gradient.
 
-An image shows many copies of what its channel responds to, since the mean counts every position. Its
-size grows with the layer. The number is the share of channels whose image has a larger mean than the
-strongest of some photographs of the corpus.
+An image shows many copies of what its channel responds to, since the mean counts every position.
+Its size grows with the layer. The number is the share of channels whose image has a larger mean
+than the strongest of some photographs of the corpus.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def compute(ctx: Context) -> Result:
     note = (
         f"{config['channels']} channels per layer, evenly spread: the mean over positions for the "
         f"optimized image, against the strongest of {len(chosen)} photographs; after the ReLU in "
-        f"{' and '.join(config['rectified'])}, before it in the others. An ascent that stays below the "
-        "strongest photograph starts again from more noise, at most twice. The median leaves out "
-        "channels whose mean is not positive in any photograph."
+        f"{' and '.join(config['rectified'])}, before it in the others. An ascent that stays "
+        "below the strongest photograph starts again from more noise, at most twice. The median "
+        "leaves out channels whose mean is not positive in any photograph."
     )
     return Result(
         arrays,
@@ -151,10 +151,7 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     required, results = 100 * FIGURE.config["share"], {}
     for layer, row in measured.items():
         interval = wilson(round(row["channels"] * row[ABOVE] / 100), row["channels"])
-        claim = (
-            f"more than {required:g} % of {layer}'s channels say more to their image than to any "
-        )
-        claim += "photograph"
+        claim = f"more than {required:g} % of {layer}'s channels exceed every photograph"
         results[claim] = above([row[ABOVE], *(100 * v for v in interval)], required)
     return verdict(results)
 

@@ -1,11 +1,11 @@
 """Adversarial examples: the smallest change, one step, a chosen class, and images of nothing.
 
 Each image has its prediction; the smallest change in the L2 norm that alters it (DeepFool,
-Moosavi-Dezfooli et al. 2016), shown with more contrast; one step of FGSM; and PGD to a distant class.
-Below are images that started as noise and maximize a class's probability without a regularizer
-(Nguyen et al. 2015); the network predicts the class with confidence. The smallest changes are measured
-on more images, relative to the norm of the image as in the DeepFool paper: a robustness of 0.01 means
-that one hundredth of the norm suffices.
+Moosavi-Dezfooli et al. 2016), shown with more contrast; one step of FGSM; and PGD to a distant
+class. Below are images that started as noise and maximize a class's probability without a
+regularizer (Nguyen et al. 2015); the network predicts the class with confidence. The smallest
+changes are measured on more images, relative to the norm of the image as in the DeepFool paper: a
+robustness of 0.01 means that one hundredth of the norm suffices.
 """
 
 from __future__ import annotations
@@ -126,12 +126,12 @@ def compute(ctx: Context) -> Result:
     }
     claims, outcome = judge(measured)
     note = (
-        "Images of Fig. 7. An image that is misclassified may change to its true class. The smallest "
-        "change is so in the L2 norm: single pixels may change more than by one step of "
-        f"{config['epsilon']:g} gray level, which changes all. The chosen class is {names[target]}, "
-        f"within {config['aimed']:g} levels. Changes are shown on gray, each with its own contrast. "
-        "Robustness is over images evenly spread over the corpus. Rubbish starts from noise, whose "
-        "own prediction is recorded too."
+        "Images of Fig. 7. An image that is misclassified may change to its true class. The "
+        "smallest change is so in the L2 norm: single pixels may change more than by one step of "
+        f"{config['epsilon']:g} gray level, which changes all. The chosen class is "
+        f"{names[target]}, within {config['aimed']:g} levels. Changes are shown on gray, each "
+        "with its own contrast. Robustness is over images evenly spread over the corpus. Rubbish "
+        "starts from noise, whose own prediction is recorded too."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
 
@@ -147,25 +147,18 @@ FIELDS = {  # names of arrays in the record -> fields of an attack's result
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
-    """Smallest changes suffice, the chosen class is reached, and rubbish is predicted confidently."""
+    """Smallest changes suffice, the chosen class is reached, and rubbish is confidently wrong."""
     config, smallest, r = FIGURE.config, measured["smallest changes"], measured["rubbish"]
+    limit, confidence = config["robustness"], config["confidence"]
     robustness = smallest["robustness: mean norm of the change over the image's"]
-    confident = sum(p >= config["confidence"] for p in r["probability"])
+    confident = sum(p >= confidence for p in r["probability"])
+    always = smallest["fooled, %"] == 100 and robustness < limit
+    believed = r["images"] == r["taken for their class"] and confident > r["images"] / 2
     return verdict(
         {
-            f"smallest changes alter every decision at less than {config['robustness']} of the image's norm": smallest[
-                "fooled, %"
-            ]
-            == 100
-            and robustness < config["robustness"],
-            "every example is taken for the chosen class": all(
-                measured["examples"]["chosen"]["fooled"]
-            ),
-            f"all rubbish is taken for its class, most of it with a probability of {config['confidence']} or more": r[
-                "images"
-            ]
-            == r["taken for their class"]
-            and confident > r["images"] / 2,
+            f"smallest changes always succeed, below {limit} of the image's norm": always,
+            "every example reaches the chosen class": all(measured["examples"]["chosen"]["fooled"]),
+            f"rubbish reaches its class, mostly with a probability of {confidence}": believed,
         }
     )
 

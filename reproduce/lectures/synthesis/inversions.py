@@ -2,8 +2,8 @@
 
 Mahendran and Vedaldi (2015, section 5.2): from noise, pixels are changed until the code of a layer
 equals that of a photograph. What the code holds is reconstructed, and the image prior fills in the
-rest: early layers restore the photograph, dense ones its parts at other positions. Three numbers per
-layer: the relative error of the code; that error over the distance between codes of different
+rest: early layers restore the photograph, dense ones its parts at other positions. Three numbers
+per layer: the relative error of the code; that error over the distance between codes of different
 photographs, which is 1 if the reconstruction is no better than another image; and the rank
 correlation of the pixels.
 """
@@ -129,7 +129,7 @@ def mean_distance(codes: torch.Tensor, other_codes: torch.Tensor) -> torch.Tenso
 
     Args:
         codes: Codes (N, ...).
-        others: Codes of other images (M, ...). An image's own code does not count.
+        other_codes: Codes of other images (M, ...). An image's own code does not count.
 
     Returns:
         (N,).
@@ -141,19 +141,16 @@ def mean_distance(codes: torch.Tensor, other_codes: torch.Tensor) -> torch.Tenso
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Codes are matched better than by another photograph, and pixels are lost with depth."""
     limit = FIGURE.config["met"]
-    correlation = [
-        sum(measured[layer][PIXELS].values()) / len(measured[layer][PIXELS]) for layer in LAYERS
-    ]
-    groups = [
+    correlation = [sum(measured[layer][PIXELS].values()) for layer in LAYERS]
+    low, middle, dense = (
         sum(part) / len(part) for part in (correlation[:2], correlation[2:5], correlation[5:])
-    ]
+    )
+    matched = all(max(measured[layer][RATIO].values()) < limit for layer in LAYERS)
     return verdict(
         {
-            f"every code is met to within {limit} of the distance of photographs": all(
-                max(measured[l][RATIO].values()) < limit for l in LAYERS
-            ),
-            "the pixels correlate most in layers 1 and 2, less in 3 to 5": groups[0] > groups[1],
-            "and least in the dense layers": groups[1] > groups[2],
+            f"every code is matched within {limit} of the distance of photographs": matched,
+            "pixels correlate most in layers 1 and 2, less in 3 to 5": low > middle,
+            "pixels correlate least in the dense layers": middle > dense,
         }
     )
 

@@ -1,7 +1,7 @@
 """Style transfer: the layout of one image in the texture of another.
 
-Gatys, Ecker and Bethge (2016). The content is the maps of layer 4. The style is the Gram matrices of
-layers 1 to 5: which features occur together, wherever. The original network is VGG, with small
+Gatys, Ecker and Bethge (2016). The content is the maps of layer 4. The style is the Gram matrices
+of layers 1 to 5: which features occur together, wherever. The original network is VGG, with small
 filters and strides. ZFNet's first layer samples every second pixel with 7 x 7 filters, so no layer
 holds the finest grain, and total variation has to fill it in. Gram matrices of smooth and grainy
 images differ in scale, so distances are relative to the style's own.
@@ -100,11 +100,11 @@ def compute(ctx: Context) -> Result:
     arrays["names"] = np.array(list(styles))
     claims, outcome = judge(list(measured.values()), len(contents))
     note = (
-        f"Contents and the first {len(config['styles'])} styles are photographs of scikit-image. The "
-        "other styles are the most probable images of two classes. Distances are squared, relative to "
-        "the content's code or the style's Gram matrix. 'Nearest' counts contents whose code is closer "
-        "to the result's than those of the others. Percentages in the picture are mean distances from "
-        "the style over layers."
+        f"Contents and the first {len(config['styles'])} styles are photographs of scikit-image. "
+        "The other styles are the most probable images of two classes. Distances are squared, "
+        "relative to the content's code or the style's Gram matrix. 'Nearest' counts contents "
+        "whose code is closer to the result's than those of the others. Percentages in the "
+        "picture are mean distances from the style over layers."
     )
     return Result(
         arrays, measured | {"claims": claims}, outcome, n=len(contents) * len(styles), note=note
@@ -117,26 +117,17 @@ def by_content(values: torch.Tensor) -> dict[str, float]:
 
 
 def judge(rows: list[dict], contents: int) -> tuple[dict[str, str], str]:
-    """The style is matched in each layer, averaged over styles, and each content is still nearest."""
-    limit = FIGURE.config["near"]
-    remaining = {
-        layer: [row["left of the content image's distance from the style"][layer] for row in rows]
-        for layer in LAYERS
-    }
-    results = {
-        f"less than {limit} of the distance from the style is left in {layer}": sum(values)
-        / len(values)
-        < limit
-        for layer, values in remaining.items()
-    }
-    nearest_count = sum(row["content is the nearest"] for row in rows)
-    return verdict(
-        results
-        | {
-            "in nine of ten the content's code is the nearest": nearest_count
-            >= 0.9 * contents * len(rows)
-        }
-    )
+    """The style is matched in each layer on average, and most contents are still nearest."""
+    limit, distance = FIGURE.config["near"], "left of the content image's distance from the style"
+    results = {}
+    for layer in LAYERS:
+        mean = sum(row[distance][layer] for row in rows) / len(rows)
+        results[f"less than {limit} of the distance from the style remains in {layer}"] = (
+            mean < limit
+        )
+    nearest = sum(row["content is the nearest"] for row in rows)
+    enough = nearest >= 0.9 * contents * len(rows)
+    return verdict(results | {"for nine in ten, the content's code is the nearest": enough})
 
 
 def draw(result: Result) -> dict[str, Any]:
@@ -148,7 +139,8 @@ def draw(result: Result) -> dict[str, Any]:
     for column, name in enumerate(names):
         show(grid[0, column + 1], photograph(a["styles"][column : column + 1])[0], f"style: {name}")
         for row in range(contents):
-            remaining = f"{100 * np.mean([a[f'{column}.{layer}'][row] for layer in LAYERS]):.0f} % from the style"
+            distance = np.mean([a[f"{column}.{layer}"][row] for layer in LAYERS])
+            remaining = f"{100 * distance:.0f} % from the style"
             show(
                 grid[row + 1, column + 1],
                 photograph(a[f"{column}.pixels"][row : row + 1])[0],

@@ -1,9 +1,9 @@
 """Textures from Gram matrices: what layers keep of an image without positions.
 
-Gatys, Ecker and Bethge (2015, Fig. 2). From noise, an image is optimized to have the Gram matrices of
-another image: those of layer 1, those of layers 1 and 2, and so on. Layer 1 alone gives colors and
-grain, layer 2 adds larger structure, and higher layers add little. The matrices of layers that are
-not optimized are a test: they approach the image's only as far as the others determine them.
+Gatys, Ecker and Bethge (2015, Fig. 2). From noise, an image is optimized to have the Gram matrices
+of another image: those of layer 1, those of layers 1 and 2, and so on. Layer 1 alone gives colors
+and grain, layer 2 adds larger structure, and higher layers add little. The matrices of layers that
+are not optimized are a test: they approach the image's only as far as the others determine them.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ FIGURE = Figure(
     manual=True,
     network="chain",
 )
+CORRELATION = "rank correlation of brightness with the picture, pixel by pixel, largest"
 
 
 def compute(ctx: Context) -> Result:
@@ -86,21 +87,20 @@ def compute(ctx: Context) -> Result:
     earlier = {layer: remaining[layer_range(n)][layer] for n, layer in enumerate(LAYERS) if n}
     measured = {
         "left of noise's distance from the picture's Gram matrices": remaining,
-        "rank correlation of brightness with the picture, pixel by pixel, largest": position_correlation,
+        CORRELATION: position_correlation,
     }
-    key = f"less than {config['near']:g} is left when it is asked for"
-    results = {f"{layer}: {key}": optimized[layer] < config["near"] for layer in LAYERS}
+    limit = config["near"]
+    claim = f"less than {limit:g} remains once it is optimized"
+    results = {f"{layer}: {claim}": optimized[layer] < limit for layer in LAYERS}
     results |= {
-        f"{layer}: more is left before": earlier[layer] > optimized[layer] for layer in earlier
+        f"{layer}: more remains before": earlier[layer] > optimized[layer] for layer in earlier
     }
-    results["where things are is forgotten"] = (
-        max(position_correlation.values()) < config["forgotten"]
-    )
+    results["positions are lost"] = max(position_correlation.values()) < config["forgotten"]
     claims, outcome = verdict(results)
     note = (
-        f"The first {len(config['textures'])} images are photographs of scikit-image, the others the "
-        "most probable images of two classes. Means over images; distances are squared. All start from "
-        "the same noise."
+        f"The first {len(config['textures'])} images are photographs of scikit-image, the others "
+        "the most probable images of two classes. Means over images; distances are squared. All "
+        "start from the same noise."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
 

@@ -223,7 +223,7 @@ def constants() -> dict[str, Any]:
 def write_sheets(
     context: Context, layer: str, top: Top, numbers: Sequence[int], out: Path, filters: bool
 ) -> None:
-    """Write the sheets of a layer, and on request its filters, which only a first layer can show."""
+    """Write the sheets of a layer, and with `filters` those of a first layer."""
     model, folder = context.model, out / "sheets"
     sheets.write_layer(model, context.images, layer, top, numbers, folder, context.progress)
     if filters:

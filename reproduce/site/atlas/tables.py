@@ -111,7 +111,8 @@ def _compute_part(
 ) -> dict[str, Tensor]:
     gathered: dict[str, list[Tensor]] = {}
     start = chosen.start
-    batches = stream(model, Subset(images, chosen), layers, batch=batch)  # pyright: ignore[reportArgumentType]
+    subset = Subset(images, chosen)  # pyright: ignore[reportArgumentType]
+    batches = stream(model, subset, layers, batch=batch)
     for activations in batches:
         rows: dict[str, Tensor] = {}
         for layer, maps in activations.items():
