@@ -248,7 +248,7 @@ class Inputs:
                 }
             labels[path.name] = {"face": number % 3 == 0, "text": number % 2 == 0, "sha256": sha256}
         for module in (attributes, localisation):
-            patch.setattr(module, "FEW", BOXES)
+            patch.setattr(module, "MIN_IMAGES", BOXES)
         for module, name, marks in (
             (dog_faces, "FACES", {"imagenet": faces}),
             (outlines, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),

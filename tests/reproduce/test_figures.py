@@ -244,7 +244,7 @@ def command(*arguments, **options):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "fig99"], "no figure fig99; there are fig1"),
+        (["run", "fig99"], "no figure fig99; did you mean fig9? available: fig1"),
         (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder"),
     ],
 )
