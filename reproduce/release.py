@@ -33,7 +33,8 @@ from zfnet.model import Network, device_of
 from zfnet.record import write_text
 from zfnet.training.config import Config
 from zfnet.training.evaluate import evaluate
-from zfnet.training.setup import epoch_order, resolve_precision
+from zfnet.training.sampling import epoch_order
+from zfnet.training.setup import resolve_precision
 
 TEMPLATE = REPOSITORY / "reproduce" / "site" / "templates" / "model_card.md"
 CARD = REPOSITORY / "MODEL_CARD.md"

@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
-    "training.config", "training.distributed", "memory", "data", "labels", "normalization", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
+    "options", "training.config", "training.distributed", "memory", "data", "labels", "normalization", "layers", "model", "summary", "tensor_file", "checkpoint", "networks", "fast", "reference", "validation", "graph",
     "receptive_field", "forward", "feature_extraction", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "attribution", "synthesis", "analysis",
-    "training.feed", "training.evaluate", "training", "record", "plot", "cli",
+    "training.feed", "training.evaluate", "training", "record", "plot", "explorer", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
 WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "record.py")} | set(
-    (ROOT / "zfnet" / "cli").glob("*.py")
+    path for folder in ("cli", "explorer") for path in (ROOT / "zfnet" / folder).glob("*.py")
 )
 
 
@@ -67,7 +67,7 @@ def test_imports_only_from_the_left(path):
     allowed = set(
         ORDER[
             : ORDER.index(own)
-            + (own in ("data", "attribution", "synthesis", "analysis", "training", "cli"))
+            + (own in ("data", "attribution", "synthesis", "analysis", "training", "explorer", "cli"))
         ]
     ) - {"fast"}
     allowed |= {"zfnet"} if own == "cli" else set()  # for the version

@@ -133,7 +133,7 @@ def test_a_grey_image_does_not_hide_that_a_network_is_no_chain():
 
 def test_a_wrapped_network_has_the_layers_of_the_network():
     model = random_he(
-        zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8, without=(3,), size=64)
+        zfnet.zfnet(3, norm="none", channels=(4, 4, 4, 4, 4), fc_units=8, drop_layers=(3,), size=64)
     )
     x = torch.randn(2, 3, 64, 64)
     t = zfnet.trace(model, x)
@@ -145,7 +145,7 @@ def test_a_wrapped_network_has_the_layers_of_the_network():
 
 def test_a_layer_may_be_named_alone(photographs):
     model, squares = (
-        random_he(zfnet.zfnet(3, norm="none", maps=(4, 4, 4, 4, 4), fc=8)),
+        random_he(zfnet.zfnet(3, norm="none", channels=(4, 4, 4, 4, 4), fc_units=8)),
         photographs[:2],
     )
     points = torch.full((1, 2, 2), 60)

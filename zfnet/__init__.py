@@ -7,6 +7,7 @@ from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
 from zfnet.data.samples import load_samples, photograph
 from zfnet.data.scenes import load_scenes
+from zfnet.explorer.notebook import explore
 from zfnet.forward import trace
 from zfnet.model import alexnet, fold, mnist, zfnet
 from zfnet.occlusion import occlude
@@ -23,4 +24,5 @@ __all__ = [
     "zfnet", "alexnet", "mnist", "describe", "fold", "load", "save",
     "preprocess", "photograph", "load_samples", "load_folder", "load_scenes", "load_digits",
     "trace", "project", "top_activations", "TopActivations", "project_top", "occlude", "explain", "METHODS", "evaluate",
+    "explore",
 ]  # fmt: skip

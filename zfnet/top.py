@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from zfnet.checkpoint import CheckpointError, read_tensors, sha256
+from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
@@ -20,6 +20,7 @@ from zfnet.model import device_of
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
 from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
+from zfnet.tensor_file import read_tensors, sha256
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.validation import as_integers, check_input, check_positive
 

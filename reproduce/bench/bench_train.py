@@ -161,7 +161,9 @@ def compilable(
 def roofline(config: Config, speed: float, name: str) -> dict:
     """The share of a GPU's arithmetic that a step uses: forward and twice as much backward, two operations a multiply-add."""
     rows = list(
-        zfnet.describe(zfnet.zfnet(1000, norm="batch", fc=config.model.fc, size=config.model.size))
+        zfnet.describe(
+            zfnet.zfnet(1000, norm="batch", fc_units=config.model.fc_units, size=config.model.size)
+        )
     )
     tera = 3 * 2 * sum(row.macs for row in rows) * speed / 1e12
     peak = next((peak for gpu, peak in FIGURE.config["peak, TFLOP/s"].items() if gpu in name), None)

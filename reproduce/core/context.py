@@ -15,7 +15,7 @@ from reproduce.core.corpora import DATASETS, corpus_name, images_root, tree_dige
 from reproduce.core.figure import DEFAULT_MODEL, SAMPLES, Figure
 from reproduce.core.inputs import Input, UndeclaredInputError
 from reproduce.core.networks import differences_from_paper, has_shared_fc6
-from zfnet.checkpoint import CheckpointError, sha256
+from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.benchmarks import DatasetNotFoundError
 from zfnet.data.cache import DataError, Images, cache_dir, digest
@@ -24,6 +24,7 @@ from zfnet.data.samples import load_samples
 from zfnet.model import Network
 from zfnet.networks import load_network
 from zfnet.ranking import TopActivations
+from zfnet.tensor_file import sha256
 from zfnet.top import top_activations
 
 SEARCH_VERSION = 1  # raise it when the search for the strongest activations returns something else

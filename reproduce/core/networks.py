@@ -40,7 +40,9 @@ def differences_from_paper(model: Network) -> str:
 def has_shared_fc6(model: Network) -> bool:
     """Whether fc6 has one weight for all positions of a map, so that it sees only its mean."""
     layer = first_dense(model)
-    weight = layer.weight.view(layer.out_features, model.table[-1].maps, -1)  # (units, maps, cells)
+    weight = layer.weight.view(
+        layer.out_features, model.table[-1].channels, -1
+    )  # (units, maps, cells)
     return weight.shape[2] > 1 and bool((weight == weight[..., :1]).all())
 
 

@@ -86,7 +86,7 @@ def short_run(ctx, plan, images: dict, row: str, limit: float) -> dict[str, np.n
     """A training's filters of layer 1 by epoch, up to where it diverged, dead maps, and layer 2's projections; kept."""
     config = recipe(plan, row, FIGURE.seed)
     config = replace(
-        config, model=replace(config.model, input="paper", start="paper"), optim=replace(config.optim, clip_rms=limit),
+        config, model=replace(config.model, input="paper", init="paper"), optim=replace(config.optim, clip_rms=limit),
         snapshots=tuple(range(1, plan.epochs + 1)),
     )  # fmt: skip
     key = digest(

@@ -10,7 +10,7 @@ from zfnet.analysis.matching import match, sample, transferred
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(6, norm="none", maps=(8, 12, 12, 12, 10), fc=8, size=96))
+    return random_he(zfnet.zfnet(6, norm="none", channels=(8, 12, 12, 12, 10), fc_units=8, size=96))
 
 
 def noise(n, side=96, seed=0):

@@ -93,7 +93,7 @@ def test_a_network_whose_dead_filters_are_known(built):
 
 
 def test_a_population_is_the_sum_of_its_images():
-    net = random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    net = random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
     images = list(torch.randn(7, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     labelled = [(x, 0) for x in images]
     found = population(net, labelled, batch=3)

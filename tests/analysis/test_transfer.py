@@ -107,7 +107,7 @@ def test_scores_by_hand():
 def small(tree):
     """Images of a tree, and a small network for them."""
     torch.manual_seed(0)
-    model = zfnet.fold(zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch"))
+    model = zfnet.fold(zfnet.zfnet(3, channels=(8, 8, 8, 8, 8), fc_units=16, norm="batch"))
     model.wnids = ["n01440764", "n02088094", "n03000000"]
     model.classes = list(model.wnids)
     return model, load_folder(tree / "train")

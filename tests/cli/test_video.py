@@ -19,7 +19,9 @@ from zfnet.record import write_gif
 def model(tmp_path_factory):
     """A small network's checkpoint, whose first class is of the brightness above."""
     path = tmp_path_factory.mktemp("network") / "small.safetensors"
-    zfnet.save(random_he(zfnet.zfnet(3, norm="none", maps=(6, 8, 8, 8, 6), fc=8, size=64)), path)
+    zfnet.save(
+        random_he(zfnet.zfnet(3, norm="none", channels=(6, 8, 8, 8, 6), fc_units=8, size=64)), path
+    )
     return str(path)
 
 
@@ -160,7 +162,7 @@ def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
 
 
 def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):
-    model = random_he(zfnet.zfnet(3, norm="none", maps=(6, 8, 8, 8, 6), fc=8, size=64))
+    model = random_he(zfnet.zfnet(3, norm="none", channels=(6, 8, 8, 8, 6), fc_units=8, size=64))
     model.fc8.weight.data.zero_()
     zfnet.save(model, tmp_path / "mute.safetensors")
     assert (

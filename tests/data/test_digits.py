@@ -163,14 +163,14 @@ def test_the_networks_layers():
         "fc3": (64,),
         "fc4": (10,),
     }
-    assert [n for n, _ in zfnet.mnist(without=(3,), norm="none").named_children()][-2:] == [
+    assert [n for n, _ in zfnet.mnist(drop_layers=(3,), norm="none").named_children()][-2:] == [
         "flatten",
         "fc4",
     ]
-    assert zfnet.mnist(maps=(4, 6)).conv2.weight.shape == (6, 4, 5, 5)
+    assert zfnet.mnist(channels=(4, 6)).conv2.weight.shape == (6, 4, 5, 5)
     for options, message in (
-        ({"maps": (4, 6, 8)}, r"maps must have 2 \(all\)"),
-        ({"without": (6,)}, "without can hold 3, got"),
+        ({"channels": (4, 6, 8)}, r"channels must have 2 \(all\)"),
+        ({"drop_layers": (6,)}, "drop_layers can hold 3, got"),
     ):
         with pytest.raises(ValueError, match=message):
             zfnet.mnist(**options)

@@ -97,7 +97,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
     "textures": {"textures": ["brick"], "steps": 3},
 }  # fmt: skip
 TRAINING = {  # a network that trains in seconds
-    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
     "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
     "augment": {"crops": "resized"},
     "stages": [{"epochs": 3, "size": 64, "side": 73}],
@@ -216,8 +216,8 @@ class Inputs:
         )
         patch.setattr(ablations, "RECIPE", self._recipe(ablations.RECIPE, _narrow_model))
         for name, row in ablations.ROWS.items():
-            narrow = {"fc": row["fc"] // 256} if "fc" in row else {}
-            narrow |= {"maps": (6, 8, 6)} if "maps" in row else {}
+            narrow = {"fc_units": row["fc_units"] // 256} if "fc_units" in row else {}
+            narrow |= {"channels": (6, 8, 6)} if "channels" in row else {}
             patch.setitem(ablations.ROWS, name, row | narrow)
 
     def _annotate(self, patch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ class Inputs:
 
 
 def _from_scratch(config: dict) -> None:
-    config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
+    config["model"] |= {"channels": [4, 4, 4, 4, 4], "fc_units": 8}
     config["optim"]["batch"] = 6
     config["precision"] = "float32"
     config["stages"] = [
@@ -271,7 +271,7 @@ def _from_scratch(config: dict) -> None:
 
 
 def _narrow_model(config: dict) -> None:
-    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+    config["model"] |= {"fc_units": 12, "channels": [4, 4, 4, 4, 4]}
 
 
 @functools.cache

@@ -33,7 +33,7 @@ def small_tree(folder, each=7):
 
 def small_network(path, classes=CLASSES):
     """A ZFNet of few maps with random weights; feature 2 of layer 5 is dead."""
-    model = random_he(zfnet.zfnet(len(classes), maps=(6, 8, 8, 8, 9), fc=12, norm="none"))
+    model = random_he(zfnet.zfnet(len(classes), channels=(6, 8, 8, 8, 9), fc_units=12, norm="none"))
     model.classes, model.wnids = list(classes), list(WNIDS)
     with torch.no_grad():
         model.conv5.weight[2], model.conv5.bias[2] = 0, -1

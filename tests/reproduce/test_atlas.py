@@ -419,9 +419,10 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     photo = tmp_path / "cat.png"
     zfnet.photograph("cat").save(photo)
     zfnet.save(
-        zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4, in_channels=1), tmp_path / "grey.safetensors"
+        zfnet.zfnet(3, channels=(2, 2, 2, 2, 2), fc_units=4, in_channels=1),
+        tmp_path / "grey.safetensors",
     )
-    broken = zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4)
+    broken = zfnet.zfnet(3, channels=(2, 2, 2, 2, 2), fc_units=4)
     torch.nn.init.constant_(broken.conv3.weight, torch.nan)
     zfnet.save(broken, tmp_path / "broken.safetensors")
     model = ["--model", context.model_name]

@@ -148,7 +148,7 @@ def small(path, seed):
     """A checkpoint of a small random network."""
     torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = zfnet.zfnet(3, maps=(4, 4, 4, 4, 4), fc=8, norm="none")
+    model = zfnet.zfnet(3, channels=(4, 4, 4, 4, 4), fc_units=8, norm="none")
     zfnet.save(random_he(model) if seed == 0 else model, path)
     return str(path)
 

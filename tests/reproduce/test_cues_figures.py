@@ -99,7 +99,7 @@ def test_partners_are_of_other_classes_and_every_style_is_given_once():
 
 
 def test_painting_is_done_once(cache, monkeypatch):
-    model = random_he(zfnet.zfnet(4, norm="none", maps=(4, 6, 6, 6, 4), fc=8, size=64))
+    model = random_he(zfnet.zfnet(4, norm="none", channels=(4, 6, 6, 6, 4), fc_units=8, size=64))
     model.info = {"sha256": "a network of this test"}
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     style, options = torch.tensor([1, 2, 0]), {"side": 48, "steps": 2, "rate": 0.1, "weight": 10.0}

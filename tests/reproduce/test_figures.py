@@ -41,7 +41,7 @@ from zfnet.data.cache import DataError
 from zfnet.occlusion import occluder_boxes
 from zfnet.plot import mosaic, new_figure, projection_image
 from zfnet.record import write_figure
-from zfnet.training.rules import tie_places
+from zfnet.training.constraints import share_fc6
 
 
 def script(compute=None, inputs=("model",), calls=None):
@@ -368,9 +368,9 @@ def row(
 
 def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
     torch.manual_seed(0)
-    model = zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch")
+    model = zfnet.zfnet(3, channels=(8, 8, 8, 8, 8), fc_units=16, norm="batch")
     zfnet.save(model, tmp_path / "free.safetensors")
-    tie_places(model)
+    share_fc6(model)
     zfnet.save(model, tmp_path / "tied.safetensors", precision="int8")
     free, tied = (Context(str(tmp_path / f"{name}.safetensors"), None) for name in ("free", "tied"))
     assert (free.shared_fc6, tied.shared_fc6) == (False, True)
@@ -389,9 +389,9 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
         return Context(str(tmp_path / "other.safetensors"), None).differences_from_paper
 
     assert departures(zfnet.zfnet(3)) == ""
-    assert departures(zfnet.zfnet(3, without=(6,))) == f"{common} no layer 6. "
+    assert departures(zfnet.zfnet(3, drop_layers=(6,))) == f"{common} no layer 6. "
     assert "is not the paper's, but alexnet" in departures(
-        zfnet.alexnet(3, maps=(8, 8, 8, 8, 8), fc=16)
+        zfnet.alexnet(3, channels=(8, 8, 8, 8, 8), fc_units=16)
     )
 
 

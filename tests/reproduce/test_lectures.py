@@ -36,7 +36,7 @@ def test_images_are_spread_and_sample_crops_are_of_their_photograph(cache):
 
 
 def test_patches_are_the_receptive_fields(cache):
-    images, model = load_samples(), random_he(zfnet.zfnet(6, maps=(6, 7, 8, 8, 5), fc=8))
+    images, model = load_samples(), random_he(zfnet.zfnet(6, channels=(6, 7, 8, 8, 5), fc_units=8))
     ctx = SimpleNamespace(images=images, model=model, device="cpu")
     found = unit_patches(ctx, "conv3", np.array([3, 40]), torch.tensor([[6, 7], [0, 12]]))
     x = images.batch([3, 40])

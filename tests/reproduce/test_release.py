@@ -11,10 +11,10 @@ from reproduce import release
 from zfnet.cli import main as command
 
 SMALL = {
-    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12},
+    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12},
     "optim": {"batch": 8, "lr": 0.01},
     "precision": "float32",
-    "validate": 6,
+    "val_images": 6,
 }
 
 
@@ -31,7 +31,7 @@ def cycles(tree, tmp_path, monkeypatch):
     Image.fromarray(np.full((70, 90, 3), 99, np.uint8)).save(first / "one_more.JPEG")
     stages = (
         [{"epochs": 2, "size": 64, "side": 73}],
-        [{"epochs": 1, "size": 64, "side": 73, "tied": True, "frozen": 2}],
+        [{"epochs": 1, "size": 64, "side": 73, "shared_fc6": True, "frozen_layers": 2}],
     )
     runs = [tmp_path / name for name in ("first", "second")]
     for run, of, begin in zip(

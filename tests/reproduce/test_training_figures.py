@@ -19,7 +19,7 @@ from zfnet.data.cache import DataError
 from zfnet.training.config import parse
 
 SMALL = {
-    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
     "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
     "augment": {"crops": "resized"},
     "stages": [{"epochs": 4, "size": 64, "side": 73}],
@@ -104,7 +104,7 @@ def tiny(tmp_path, monkeypatch):
     plan = ablations.Plan("subset", 2, 4, 103, 90, 3, 4, 1e-2, "float32", 1, 0, 1)
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     config = yaml.safe_load(ablations.RECIPE.read_text())
-    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+    config["model"] |= {"fc_units": 12, "channels": [4, 4, 4, 4, 4]}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
 

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from zfnet.analysis.attributes import LUMA
 from zfnet.analysis.extra import import_extra
-from zfnet.checkpoint import sha256
 from zfnet.data import no_progress
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.images import PREPROCESSING, center_crop
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import UnknownLayer, layer_names
 from zfnet.model import Network, device_of
+from zfnet.tensor_file import sha256
 
 FEATURES = 1  # part of the cache's name; to be raised when the forward pass changes
 CHOICES = {

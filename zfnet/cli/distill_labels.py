@@ -9,7 +9,8 @@ import numpy as np
 
 from zfnet.cli.common import UserError, progress_bar
 from zfnet.data.folders import load_folder, scan
-from zfnet.training import distill
+from zfnet.training import soft_labels
+from zfnet.training.teacher import MissingTeacherError, efficientnet_lite
 
 NAME = "distill-labels"
 HELP = "store a teacher's probabilities for crops of training images"
@@ -81,17 +82,17 @@ def run(options: argparse.Namespace) -> None:
     excluded = set(options.exclude.read_text().split()) if options.exclude else set()
     _, files, labels = scan(root)
     try:
-        teacher = distill.efficientnet_lite(options.variant)
-    except distill.MissingTeacherError as error:
+        teacher = efficientnet_lite(options.variant)
+    except MissingTeacherError as error:
         raise UserError(str(error)) from None
     names = np.array([f"{file.parent.name}/{file.name}" for file in files])
     kept = np.flatnonzero(~np.isin(names, list(excluded)))
-    resolution = distill.resolutions([files[i] for i in kept])
-    chosen = distill.choose_images(
+    resolution = soft_labels.resolutions([files[i] for i in kept])
+    chosen = soft_labels.choose_images(
         labels[kept], resolution, options.per_class, minimum=options.minimum, seed=options.seed
     )
     images = load_folder(root, side=SIDE, names=names[kept][chosen].tolist(), progress=progress_bar)
-    written = distill.write_labels(
+    written = soft_labels.write_labels(
         options.out, images, resolution[chosen], teacher, crops=options.crops, seed=options.seed,
         minimum=options.minimum, progress=progress_bar,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from zfnet.cli import (
     distill_labels,
     evaluate,
     explain,
+    explore,
     occlude,
     project,
     top,
@@ -32,7 +33,7 @@ from zfnet.training.config import ConfigError
 from zfnet.training.distributed import ParallelError
 from zfnet.training.setup import TrainingError
 
-COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video)
+COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video, explore)
 USER_ERRORS = (
     CheckpointError, ConfigError, DataError, ImageError, ParallelError, TrainingError, UnknownLayer,
     UnsupportedNetwork, UserError, OSError,

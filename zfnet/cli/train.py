@@ -16,11 +16,12 @@ from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder, scan
 from zfnet.data.scenes import load_scenes
 from zfnet.training.config import Config, load_config
-from zfnet.training.distill import load_labels
 from zfnet.training.distributed import join
-from zfnet.training.loop import TrainingProgress, train
+from zfnet.training.loop import train
 from zfnet.training.plan import plan_run
+from zfnet.training.progress import TrainingProgress
 from zfnet.training.setup import check_classes
+from zfnet.training.soft_labels import load_labels
 
 NAME = "train"
 HELP = "train a network from a configuration file"

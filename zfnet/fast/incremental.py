@@ -92,9 +92,8 @@ class Stage:
         """Apply the module to patches that hold their halo: (M, C, h, w) to (M, C', h', w')."""
         module = self.module
         if isinstance(module, nn.Conv2d):
-            return F.conv2d(  # pyright: ignore[reportCallIssue, reportArgumentType]
-                patch, self.weight, module.bias, module.stride, 0, module.dilation, module.groups
-            )
+            options = module.stride, 0, module.dilation, module.groups
+            return F.conv2d(patch, self.weight, module.bias, *options)  # pyright: ignore
         return F.max_pool2d(patch, module.kernel_size, module.stride, 0, module.dilation)  # pyright: ignore
 
     def multiplications(self) -> int:

@@ -15,12 +15,13 @@ from torch.utils.data import Subset
 
 from zfnet.analysis.responses import stream
 from zfnet.attribution.base import derivative
-from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
+from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.forward import evaluating, run
 from zfnet.graph import chain, conv_layers
 from zfnet.model import Network, device_of
+from zfnet.tensor_file import read_tensors, write_tensors
 
 PART = 128  # images per cached part
 BINS = 48  # of the histogram, half an octave each
