@@ -17,7 +17,13 @@ from reproduce.core.run import run
 from reproduce.lectures import outlines, predictions
 from reproduce.lectures.attribution import localisation, video
 from reproduce.lectures.features import mistakes
-from reproduce.lectures.invariance import attributes, cue_conflict, keypoints, parts_shape_texture
+from reproduce.lectures.invariance import (
+    attributes,
+    cue_conflict,
+    keypoints,
+    parts_shape_texture,
+    single_cues,
+)
 from reproduce.lectures.kinds import kind_table
 from tests.conftest import random_he
 from zfnet.data.cache import Images
@@ -147,7 +153,8 @@ def test_what_is_seen_with_one_cue_left():
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 224, 224, dtype=torch.bool)
     masks[:, 64:160, 48:180] = True
-    kinds = parts_shape_texture.variants(x, masks)
+    figure = parts_shape_texture.FIGURE
+    kinds = single_cues.variants(x, masks, figure.config, figure.seed)
     assert {"image", "outline only", "texture only", "object only", "ground only"} < set(kinds)
     assert all(images.shape == x.shape for images in kinds.values())
     assert torch.equal(kinds["object only"] + kinds["ground only"], x)

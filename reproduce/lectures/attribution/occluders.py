@@ -115,11 +115,11 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
         == FILLINGS[-1]
         for row in rows
     ]
-    held = {
+    results = {
         f"every pair of maps has a rank correlation above {FIGURE.config['agreement']}": agreement,
         "the blurred copy lowers the logit least, on average over positions": blur_is_least,
     }
-    claims = {claim: f"{sum(results)} of {len(results)}" for claim, results in held.items()}
+    claims = {claim: f"{sum(images)} of {len(images)}" for claim, images in results.items()}
     results_all = agreement + blur_is_least
     return claims, "reproduced" if all(results_all) else "partial" if any(
         results_all

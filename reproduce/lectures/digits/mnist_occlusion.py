@@ -22,10 +22,11 @@ from matplotlib.colors import ListedColormap
 import zfnet
 from reproduce.core.claims import above, below, every, verdict
 from reproduce.core.context import Context
-from reproduce.core.digits import grey
+from reproduce.core.digits import Digits, grey
 from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.images import standardize
+from zfnet.occlusion import Occlusion
 from zfnet.plot import HEAT, at_middles, heat, new_figure, show
 
 FIGURE = Figure(
@@ -49,90 +50,106 @@ ERASED_SIDES = {
 
 
 def compute(ctx: Context) -> Result:
-    config, model, test = FIGURE.config, ctx.dataset("digits").model, ctx.dataset("digits").test
-    digit, black = config["digit"], standardize(torch.zeros(3, 1, 1, dtype=torch.uint8))[:, 0, 0]
-    x = test.batch(np.flatnonzero(test.labels == digit))
-    eights = len(x)
-    logits = torch.cat([model(part) for part in x.split(500)])
-    correct = logits.argmax(1) == digit
-    correct_count, x = int(correct.sum()), x[correct][:200]
+    config, digits = FIGURE.config, ctx.dataset("digits")
+    x, eights, correct = correct_eights(digits)
+    black = standardize(torch.zeros(3, 1, 1, dtype=torch.uint8))[:, 0, 0]
     o = zfnet.occlude(
-        model,
+        digits.model,
         x,
-        digit,
+        config["digit"],
         size=config["size"],
         stride=config["stride"],
         fill=black,
         batch=512,
         progress=ctx.progress,
     )
-    base = o.baseline
-    fall = (1 - o.logit / base.logit[:, None, None]).numpy()  # (N, rows, cols), as a share
-    hidden = (base.probability[:, None, None] - o.probability).numpy() < config["hidden"]
-    large = fall >= config["fall"]
-    any_large = large.any((1, 2))
-    share = np.array(
-        [100 * h[l].mean() for h, l in zip(hidden[any_large], large[any_large], strict=True)]
-    )
-    label = o.label.numpy()
-    measured: dict = {
-        "eights": eights,
-        "recognised": correct_count,
-        "erased piece by piece": len(x),
-        "accuracy, %": ctx.dataset("digits").accuracy,
-        "largest fall of the logit, %": mean_interval(100 * fall.max((1, 2))),
-        "largest fall of the probability": mean_interval(
-            (base.probability - o.probability.amin((1, 2))).numpy()
-        ),
-        "positions that cost a tenth of the logit, %": mean_interval(100 * large.mean((1, 2))),
-        "of these, those that move the probability by less than 0.01, %": mean_interval(share),
-        "turned into another digit somewhere": int((label != digit).any((1, 2)).sum()),
-        "turned into": {
-            str(k): int((label == k).any((1, 2)).sum()) for k in range(10) if k != digit
-        },
-        "where, in pixels from the middle of the ink": {},
-    }
-    centers = (o.boxes[..., :2] + o.boxes[..., 2:] - 1).double().numpy() / 2  # (rows, cols, 2)
-    ink = ink_center(grey(x).double().numpy())
-    for k in ERASED_SIDES:
-        turned = [n for n in range(len(x)) if (label[n] == k).any()]
-        if len(turned) > 1:
-            offset = np.array([centers[label[n] == k].mean(0) - ink[n] for n in turned])
-            measured["where, in pixels from the middle of the ink"][str(k)] = {
-                "eights": len(turned),
-                "down": mean_interval(offset[:, 0]),
-                "right": mean_interval(offset[:, 1]),
-            }
+    fall = (1 - o.logit / o.baseline.logit[:, None, None]).numpy()  # (N, rows, cols)
+    measured = {"eights": eights, "recognised": correct, "erased piece by piece": len(x)}
+    measured |= {"accuracy, %": digits.accuracy}
+    measured |= fall_numbers(o, fall) | prediction_numbers(o, grey(x).double().numpy())
     claims, outcome = judge(measured)
-    order = base.logit.argsort(descending=True, stable=True)
-    rows = order[[0, len(order) // 2, -1]]
-    arrays = {
-        "x": grey(x[rows]).numpy(),
-        "mean": grey(x).mean(0).numpy(),
-        "mean fall": fall.mean(0),
-        "fall": fall[rows.numpy()],
-    }
-    arrays["baseline"] = base.logit[rows].numpy()
-    arrays |= {name: getattr(o, name)[rows].numpy() for name in ("probability", "logit", "label")}
-    arrays |= {
-        f"mean {name}": getattr(o, name).mean(0).numpy() for name in ("probability", "logit")
-    }
     note = (
         f"A black square of {config['size']} pixels at every position. Of {eights} eights outside "
-        f"the training set, {correct_count} are classified correctly, and the first {len(x)} of "
+        f"the training set, {correct} are classified correctly, and the first {len(x)} of "
         "these are used. The picture shows those with the largest, the median and the smallest "
         "logit. 95 % intervals over eights. A digit's position is the mean of the squares that "
         "lead to it. The share of a logit is the lectures' measure; softmax does not determine "
         "its zero."
     )
-    return Result(
-        arrays,
-        measured | {"claims": claims},
-        outcome,
-        n=len(x),
-        note=note,
-        scale=ctx.dataset("digits").scale,
-    )
+    measured |= {"claims": claims}
+    arrays = drawn_arrays(o, grey(x), fall)
+    return Result(arrays, measured, outcome, n=len(x), note=note, scale=digits.scale)
+
+
+def correct_eights(digits: Digits, limit: int = 200) -> tuple[torch.Tensor, int, int]:
+    """The first correctly classified eights, the number of eights, and that of correct ones."""
+    digit, test = FIGURE.config["digit"], digits.test
+    x = test.batch(np.flatnonzero(test.labels == digit))
+    logits = torch.cat([digits.model(part) for part in x.split(500)])
+    correct = logits.argmax(1) == digit
+    return x[correct][:limit], len(x), int(correct.sum())
+
+
+def fall_numbers(o: Occlusion, fall: np.ndarray) -> dict[str, Any]:
+    """How far logit and probability fall, and how often only the logit does."""
+    config, base = FIGURE.config, o.baseline
+    probability_fall = (base.probability - o.probability.amin((1, 2))).numpy()
+    hidden = (base.probability[:, None, None] - o.probability).numpy() < config["hidden"]
+    large = fall >= config["fall"]
+    rows = np.flatnonzero(large.any((1, 2)))
+    share = np.array([100 * hidden[n][large[n]].mean() for n in rows])
+    return {
+        "largest fall of the logit, %": mean_interval(100 * fall.max((1, 2))),
+        "largest fall of the probability": mean_interval(probability_fall),
+        "positions that cost a tenth of the logit, %": mean_interval(100 * large.mean((1, 2))),
+        "of these, those that move the probability by less than 0.01, %": mean_interval(share),
+    }
+
+
+def prediction_numbers(o: Occlusion, images: np.ndarray) -> dict[str, Any]:
+    """Which digits erased eights are predicted as, and where their erased parts are.
+
+    Args:
+        o: The occlusion of the eights.
+        images: The eights (N, H, W).
+    """
+    digit, label = FIGURE.config["digit"], o.label.numpy()
+    centers = (o.boxes[..., :2] + o.boxes[..., 2:] - 1).double().numpy() / 2  # (rows, cols, 2)
+    ink = ink_center(images)
+    offsets = {}
+    for k in ERASED_SIDES:
+        turned = [n for n in range(len(images)) if (label[n] == k).any()]
+        if len(turned) > 1:
+            offset = np.array([centers[label[n] == k].mean(0) - ink[n] for n in turned])
+            offsets[str(k)] = {
+                "eights": len(turned),
+                "down": mean_interval(offset[:, 0]),
+                "right": mean_interval(offset[:, 1]),
+            }
+    others = [k for k in range(10) if k != digit]
+    return {
+        "turned into another digit somewhere": int((label != digit).any((1, 2)).sum()),
+        "turned into": {str(k): int((label == k).any((1, 2)).sum()) for k in others},
+        "where, in pixels from the middle of the ink": offsets,
+    }
+
+
+def drawn_arrays(o: Occlusion, images: torch.Tensor, fall: np.ndarray) -> dict[str, np.ndarray]:
+    """The eights with the largest, median and smallest logit, and means over all."""
+    order = o.baseline.logit.argsort(descending=True, stable=True)
+    rows = order[[0, len(order) // 2, -1]]
+    return {
+        "x": images[rows].numpy(),
+        "mean": images.mean(0).numpy(),
+        "mean fall": fall.mean(0),
+        "fall": fall[rows.numpy()],
+        "baseline": o.baseline.logit[rows].numpy(),
+        "probability": o.probability[rows].numpy(),
+        "logit": o.logit[rows].numpy(),
+        "label": o.label[rows].numpy(),
+        "mean probability": o.probability.mean(0).numpy(),
+        "mean logit": o.logit.mean(0).numpy(),
+    }
 
 
 def ink_center(images: np.ndarray) -> np.ndarray:

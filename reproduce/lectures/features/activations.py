@@ -76,7 +76,7 @@ def compute(ctx: Context) -> Result:
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """The claims about dead filters and sparsity."""
-    held = {
+    results = {
         f"at most 1 % of {layer} is dead": m[layer]["dead"] <= 0.01 * m[layer]["maps or units"]
         for layer in LAYERS[:5]
     } | {
@@ -85,7 +85,7 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
         ),
         "layer 7 is sparser than layer 1": m["fc7"]["sparsity, %"] > m["conv1"]["sparsity, %"],
     }
-    return verdict(held)
+    return verdict(results)
 
 
 def draw(result: Result) -> dict[str, Any]:

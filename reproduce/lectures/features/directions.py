@@ -31,6 +31,7 @@ from zfnet.analysis.embedding import pca
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.responses import Responses, responses
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
+from zfnet.ranking import Top
 
 LAYERS = ("conv5", "fc7")
 K = 9
@@ -77,64 +78,34 @@ def compute(ctx: Context) -> Result:
     )
     axes = {"conv5": three_kinds(vectors, generator)}
     every = torch.cat(axes["conv5"]).to(ctx.device)
-    found = responses(
+    by_layer = responses(
         ctx.model, subset(ctx, chosen), LAYERS, directions={"conv5": every}, progress=ctx.progress
     )
-    codes = found["fc7"].maximum  # (N, units)
+    codes = by_layer["fc7"].maximum  # (N, units)
     axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator)
     along = codes @ torch.cat(axes["fc7"]).T
     # Directions of layer 7 have no position.
-    found["fc7"] = Responses(along, along, torch.zeros(*along.shape, 2, dtype=torch.int64))
-    labels, measured, arrays = image_classes(ctx, chosen), {}, {}
+    by_layer["fc7"] = Responses(along, along, torch.zeros(*along.shape, 2, dtype=torch.int64))
+    labels, arrays = image_classes(ctx, chosen), {}
     coherence: dict[str, dict[str, np.ndarray]] = {}
     for layer in LAYERS:
-        top = found[layer].extremes(K, groups=photograph_groups(ctx, chosen))
-        parts = torch.arange(len(top.index)).split([len(part) for part in axes[layer]])
-        parts = [part[(top.value[part] > 0).all(1)] for part in parts]  # with nine images
+        top = by_layer[layer].extremes(K, groups=photograph_groups(ctx, chosen))
+        parts = with_nine_images(top, [len(part) for part in axes[layer]])
         name = f"{layer}, one class among nine images, share"
-        coherence[name] = {
-            kind: purity(labels[top.index[part].numpy()])
-            for kind, part in zip(KINDS, parts, strict=True)
-        }
+        coherence[name] = {kind: purity(labels[top.index[p].numpy()]) for kind, p in parts.items()}
         if layer == "conv5":
             cosine = similarity(codes, top.index).numpy()
-            coherence["conv5, cosine of the nine images' layer 7"] = {
-                k: cosine[p] for k, p in zip(KINDS, parts, strict=True)
-            }
-            for kind, part in zip(KINDS, parts, strict=True):
-                order = (
-                    torch.randperm(len(part), generator=generator)
-                    if kind != KINDS[2]
-                    else torch.arange(len(part))
-                )
-                drawn = part[
-                    order[: config["shown"]]
-                ]  # the first principal directions, a random sample of the others
-                index, position = (
-                    chosen[top.index[drawn].flatten().numpy()],
-                    top.position[drawn].flatten(0, 1),
-                )
-                tiles = unit_patches(ctx, layer, index, position)
-                arrays[kind] = (
-                    (255 * enlarge(photograph(tiles), 76))
-                    .astype(np.uint8)
-                    .reshape(-1, K, 76, 76, 3)
-                )
-    for name, kinds in coherence.items():
-        measured[name] = {
-            kind: mean_interval(values, seed=FIGURE.seed) for kind, values in kinds.items()
-        }
-        measured[name] |= {
-            f"units less {kind}": difference_interval(kinds["units"], kinds[kind], seed=FIGURE.seed)
-            for kind in KINDS[1:]
-        }
+            name = "conv5, cosine of the nine images' layer 7"
+            coherence[name] = {kind: cosine[part] for kind, part in parts.items()}
+            arrays = example_tiles(ctx, chosen, top, parts, generator)
+    measured: dict[str, Any] = {name: intervals(kinds) for name, kinds in coherence.items()}
     at_random = torch.randint(len(chosen), (2000, K), generator=generator)
     measured["nine images at random"] = {
         "one class, share": float(purity(labels[at_random.numpy()]).mean()),
         "cosine of layer 7": float(similarity(codes, at_random).mean()),
     }
-    for name, found in coherence.items():
-        one, other = (found[kind] for kind in KINDS[:2])
+    for name, by_kind in coherence.items():
+        one, other = (by_kind[kind] for kind in KINDS[:2])
         reached = other + (other - by_chance(measured, name)) / 2
         measured[name][MARGIN] = difference_interval(one, reached, seed=FIGURE.seed)
     claims, outcome = judge(measured)
@@ -153,6 +124,57 @@ def compute(ctx: Context) -> Result:
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
 
 
+def with_nine_images(top: Top, sizes: list[int]) -> dict[str, torch.Tensor]:
+    """The directions of each kind that nine images activate, as rows of `top`."""
+    parts = torch.arange(len(top.index)).split(sizes)
+    return {
+        kind: part[(top.value[part] > 0).all(1)] for kind, part in zip(KINDS, parts, strict=True)
+    }
+
+
+def example_tiles(
+    ctx: Context,
+    chosen: np.ndarray,
+    top: Top,
+    parts: dict[str, torch.Tensor],
+    generator: torch.Generator,
+) -> dict[str, np.ndarray]:
+    """The patches of some directions of layer 5: the first principal ones, random other ones.
+
+    Args:
+        ctx: The network and the corpus.
+        chosen: The images that are measured.
+        top: Their strongest responses.
+        parts: The directions of each kind.
+        generator: Chooses the directions that are not principal.
+
+    Returns:
+        (directions, 9, 76, 76, 3) uint8 by kind.
+    """
+    arrays = {}
+    for kind, part in parts.items():
+        if kind == KINDS[2]:
+            order = torch.arange(len(part))
+        else:
+            order = torch.randperm(len(part), generator=generator)
+        drawn = part[order[: FIGURE.config["shown"]]]
+        index = chosen[top.index[drawn].flatten().numpy()]
+        tiles = unit_patches(ctx, "conv5", index, top.position[drawn].flatten(0, 1))
+        pixels = (255 * enlarge(photograph(tiles), 76)).astype(np.uint8)
+        arrays[kind] = pixels.reshape(-1, K, 76, 76, 3)
+    return arrays
+
+
+def intervals(kinds: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """The mean of each kind, and the differences of units from the others."""
+    means = {kind: mean_interval(values, seed=FIGURE.seed) for kind, values in kinds.items()}
+    units = kinds[KINDS[0]]
+    return means | {
+        f"units less {kind}": difference_interval(units, kinds[kind], seed=FIGURE.seed)
+        for kind in KINDS[1:]
+    }
+
+
 def three_kinds(vectors: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
     """The directions that are compared.
 
@@ -164,10 +186,10 @@ def three_kinds(vectors: torch.Tensor, generator: torch.Generator) -> list[torch
         Units (rows of the identity), random directions, and principal directions of the vectors.
     """
     units, count = vectors.shape[1], min(FIGURE.config["directions"], vectors.shape[1])
-    some = torch.randperm(units, generator=generator)[:count].sort().values
+    chosen = torch.randperm(units, generator=generator)[:count].sort().values
     principal = min(FIGURE.config["principal"], len(vectors) - 1, units)
     return [
-        torch.eye(units)[some],
+        torch.eye(units)[chosen],
         random_directions(units, count, generator),
         pca(vectors, principal).axes,
     ]
@@ -185,12 +207,12 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
     A claim is undecided if that interval contains 0, or if random directions may gain nothing.
     """
-    held = {}
+    results = {}
     for name, row in m.items():
         if "units" in row:
             larger, gains = above(row[MARGIN]), above(row[KINDS[1]], by_chance(m, name))
-            held[name] = not larger if gains and larger is not None else None
-    return verdict(held)
+            results[name] = not larger if gains and larger is not None else None
+    return verdict(results)
 
 
 def draw(result: Result) -> dict[str, Any]:

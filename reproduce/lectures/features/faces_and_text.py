@@ -178,15 +178,15 @@ def held_out_auc(
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Each label: the AUC on the other half exceeds 97.5 % of each control."""
-    held = {}
+    results = {}
     for label in LABELS:
         for control in ("luck", "the class alone"):
             mean, limit = (
                 m[label]["AUC on the other half"]["conv5"][0],
                 m[label][f"{control}: mean and 97.5 %"][1],
             )
-            held[f"{label}: more than {control}"] = mean > limit
-    return verdict(held)
+            results[f"{label}: more than {control}"] = mean > limit
+    return verdict(results)
 
 
 def draw(result: Result) -> dict[str, Any]:

@@ -108,13 +108,13 @@ def choose(ctx: Context, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
 def judge(blank: dict, above: dict) -> tuple[dict[str, str], str]:
     """Both claims, beyond the intervals."""
     active, empty = list(above.values()), list(blank.values())
-    held = {
+    results = {
         "every layer has fewer positions above zero than the one below": all(
             high[2] < low[1] for low, high in pairwise(active)
         ),
         "the last layer leaves more maps blank than the first": empty[-1][1] > empty[0][-1],
     }
-    return verdict(held)
+    return verdict(results)
 
 
 def draw(result: Result) -> dict[str, Any]:

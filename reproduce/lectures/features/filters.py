@@ -94,7 +94,7 @@ def smoothness(weight: torch.Tensor) -> torch.Tensor:
 def judge(cosines: dict, share: dict) -> tuple[dict[str, str], str]:
     """Both claims, each beyond its interval."""
     first, *deeper = cosines.values()
-    held = {
+    results = {
         "layer 1 is smoother than every deeper layer": every(
             higher(first, other) for other in deeper
         ),
@@ -102,7 +102,7 @@ def judge(cosines: dict, share: dict) -> tuple[dict[str, str], str]:
             below(interval, 0.5) for interval in share.values()
         ),
     }
-    return verdict(held)
+    return verdict(results)
 
 
 def draw(result: Result) -> dict[str, Any]:

@@ -47,91 +47,100 @@ def compute(ctx: Context) -> Result:
     if ctx.corpus == SAMPLES or len(ctx.images) < MIN_IMAGES or len(ctx.model.wnids) != 1000:
         return Result({}, {}, "not run", n=0, note=REASON)
     predictions = predict_corpus(ctx)
-    confidence = predictions.probability.max(1)
+    n, confidence = len(predictions.labels), predictions.probability.max(1)
     wrong = np.flatnonzero(~predictions.correct)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    most_confident, others = wrong[: config["confident"]], wrong[config["confident"] :]
+    confident, others = wrong[: config["confident"]], wrong[config["confident"] :]
     if len(others) < MIN_IMAGES:
-        return Result(
-            {},
-            {},
-            "not run",
-            n=len(predictions.labels),
-            note=f"{len(wrong)} mistakes are too few for a comparison.",
-        )
-    kind, in_top5 = kind_table(), predictions.rank() <= 5
-    same = kind[predictions.labels] == kind[predictions.predicted]
-    threshold = float(confidence[most_confident[-1]])
-    as_confident = predictions.correct[confidence >= threshold]
-    kind_share = np.bincount(kind[predictions.labels], minlength=kind.max() + 1) / len(
-        predictions.labels
-    )
-    measured = {
-        "images": len(predictions.labels),
-        "mistakes": len(wrong),
-        "most confident mistakes": len(most_confident),
-        "their least probability of the wrong class": threshold,
-        "within the kind, %": {
-            "most confident": percent(same[most_confident]),
-            "other mistakes": percent(same[others]),
-        },
-        "within the kind by chance, %": 100
-        * float((kind_share[kind[predictions.labels[most_confident]]]).mean()),
-        "true class among the five most probable, %": {
-            "most confident": percent(in_top5[most_confident]),
-            "other mistakes": percent(in_top5[others]),
-        },
-        "most confident less other mistakes, points": {
-            "within the kind": difference(same[most_confident], same[others]),
-            "among the five": difference(in_top5[most_confident], in_top5[others]),
-        },
-        "right, of all images judged as confidently, %": percent(as_confident),
-    }
+        note = f"{len(wrong)} mistakes are too few for a comparison."
+        return Result({}, {}, "not run", n=n, note=note)
+    measured: dict[str, Any] = {"images": n, "mistakes": len(wrong)}
+    measured |= compare(predictions, confident, others)
     # A tree of few classes has no typical images of the others.
-    has_images = np.isin(predictions.predicted[most_confident], predictions.labels)
-    shown = one_per_class(most_confident[has_images], predictions.predicted)[: config["shown"]]
-    classes = ctx.model.classes
-    measured["shown"] = {
-        ctx.images.names[i]: {
-            "true class": classes[predictions.labels[i]],
-            "taken for": classes[predictions.predicted[i]],
-            "probability": float(confidence[i]),
-            "rank of the true class": int(predictions.rank()[i]),
-        }
-        for i in shown
-    }
-    typical_rows = np.array(
-        [typical_image(predictions, int(predictions.predicted[i])) for i in shown], dtype=int
-    )
+    has_images = np.isin(predictions.predicted[confident], predictions.labels)
+    shown = one_per_class(confident[has_images], predictions.predicted)[: config["shown"]]
+    measured["shown"] = describe(ctx, predictions, shown)
+    typical = [typical_image(predictions, int(predictions.predicted[i])) for i in shown]
     arrays = {
         "shown": photograph(ctx.images.batch(shown)),
-        "typical": photograph(ctx.images.batch(typical_rows)),
-    }
-    arrays |= {
+        "typical": photograph(ctx.images.batch(np.array(typical, dtype=int))),
         "probability": confidence,
         "predicted": predictions.predicted,
         "labels": predictions.labels,
         "rank": predictions.rank(),
     }
-    claims, outcome = verdict(
-        {
-            "within the kind more often than other mistakes": above(
-                measured["most confident less other mistakes, points"]["within the kind"]
-            ),
-            "the true class among the five more often than in other mistakes": above(
-                measured["most confident less other mistakes, points"]["among the five"]
-            ),
-            "most images judged as confidently are right": above(percent(as_confident), 50),
-        }
-    )
+    claims, outcome = judge(measured)
     note = (
-        f"The {len(most_confident)} mistakes with the highest probability against all others. The "
-        f"six kinds are {', '.join(KINDS)}, and the rest. Shown is one image per predicted class, "
+        f"The {len(confident)} mistakes with the highest probability against all others. The six "
+        f"kinds are {', '.join(KINDS)}, and the rest. Shown is one image per predicted class, "
         "beside the image of that class whose code is closest to the mean. Shares have Wilson's "
         "95 % intervals, differences intervals by bootstrap over images."
     )
-    return Result(
-        arrays, measured | {"claims": claims}, outcome, n=len(predictions.labels), note=note
+    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
+
+
+def compare(predictions: Predictions, confident: np.ndarray, others: np.ndarray) -> dict[str, Any]:
+    """Compare the most confident mistakes with the others, and with chance.
+
+    Args:
+        predictions: Predictions of the corpus.
+        confident: The most confident mistakes, in descending order.
+        others: The other mistakes.
+    """
+    labels, predicted = predictions.labels, predictions.predicted
+    kind, in_top5 = kind_table(), predictions.rank() <= 5
+    same = kind[labels] == kind[predicted]
+    kind_share = np.bincount(kind[labels], minlength=kind.max() + 1) / len(labels)
+    confidence = predictions.probability.max(1)
+    threshold = float(confidence[confident[-1]])
+    return {
+        "most confident mistakes": len(confident),
+        "their least probability of the wrong class": threshold,
+        "within the kind, %": {
+            "most confident": percent(same[confident]),
+            "other mistakes": percent(same[others]),
+        },
+        "within the kind by chance, %": 100 * float(kind_share[kind[labels[confident]]].mean()),
+        "true class among the five most probable, %": {
+            "most confident": percent(in_top5[confident]),
+            "other mistakes": percent(in_top5[others]),
+        },
+        "most confident less other mistakes, points": {
+            "within the kind": difference(same[confident], same[others]),
+            "among the five": difference(in_top5[confident], in_top5[others]),
+        },
+        "right, of all images judged as confidently, %": percent(
+            predictions.correct[confidence >= threshold]
+        ),
+    }
+
+
+def describe(ctx: Context, predictions: Predictions, shown: np.ndarray) -> dict[str, Any]:
+    """The true and the predicted class of images, by file name."""
+    classes, rank = ctx.model.classes, predictions.rank()
+    return {
+        str(ctx.images.names[i]): {
+            "true class": classes[predictions.labels[i]],
+            "taken for": classes[predictions.predicted[i]],
+            "probability": float(predictions.probability[i].max()),
+            "rank of the true class": int(rank[i]),
+        }
+        for i in shown
+    }
+
+
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """The claims, each beyond its interval."""
+    gain = measured["most confident less other mistakes, points"]
+    correct = measured["right, of all images judged as confidently, %"]
+    return verdict(
+        {
+            "within the kind more often than other mistakes": above(gain["within the kind"]),
+            "true class in the top five more often than other mistakes": above(
+                gain["among the five"]
+            ),
+            "most images with the same confidence are classified correctly": above(correct, 50),
+        }
     )
 
 

@@ -19,7 +19,7 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.outlines import object_annotations
-from reproduce.lectures.predictions import predict_corpus, training_images
+from reproduce.lectures.predictions import Predictions, predict_corpus, training_images
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.attributes import ATTRIBUTES, Binned, binned
 from zfnet.analysis.intervals import bootstrap
@@ -51,72 +51,15 @@ UNITS = {
 
 def compute(ctx: Context) -> Result:
     if ctx.corpus == SAMPLES or len(ctx.images) < MIN_IMAGES:
-        return Result(
-            {},
-            {},
-            "not run",
-            n=0,
-            note=f"It needs at least {MIN_IMAGES} labeled images; give them with --data.",
-        )
+        note = f"It needs at least {MIN_IMAGES} labeled images; give them with --data."
+        return Result({}, {}, "not run", n=0, note=note)
     config, predictions = FIGURE.config, predict_corpus(ctx)
-    values = measure_images(ctx)
-    rows_of = {name: np.arange(len(predictions.labels)) for name in ATTRIBUTES}
-    boxes = object_annotations()["boxes"]
-    rows, missing = find_annotated(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
-    if len(rows) >= MIN_IMAGES:
-        rows_of[SIZE] = np.array(list(rows.values()))
-        values[SIZE] = np.array([area(boxes[name]["box"]) for name in rows])
-    per_class = training_images(ctx)
-    if per_class is not None:
-        rows_of[TRAINING_IMAGES], values[TRAINING_IMAGES] = (
-            np.arange(len(predictions.labels)),
-            per_class[predictions.labels].astype(float),
-        )
-    bins = {
-        name: binned(
-            v,
-            predictions.correct[rows_of[name]],
-            config["bins of sizes" if name == SIZE else "bins"],
-        )
-        for name, v in values.items()
-        if v.min() < v.max()
-    }
-    measured: dict = {"top-1, %": 100 * float(predictions.correct.mean())}
-    measured |= {name: describe(b) for name, b in bins.items()}
-    measured["within classes, the recognised image has more of it, share of pairs"] = {
-        name: within_classes(values[name], predictions.correct, predictions.labels)
-        for name in ATTRIBUTES
-    }
-    top5 = predictions.rank() <= 5
-    if SIZE in bins:
-        sized = binned(values[SIZE], top5[rows_of[SIZE]], config["bins of sizes"])
-        measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
-        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.slope]
-    if TRAINING_IMAGES in bins:  # an attribute of the class: the interval is over classes
-        measured[TRAINING_IMAGES]["last less first, points"] = by_class(
-            values[TRAINING_IMAGES],
-            predictions.correct,
-            predictions.labels,
-            bins[TRAINING_IMAGES].edges,
-        )
-    slopes = {
-        name: above(row["last less first, points"])
-        for name, row in measured.items()
-        if name in bins
-    }
-    within_share = measured["within classes, the recognised image has more of it, share of pairs"]
-    claims, outcome = verdict(
-        {f"accuracy rises with {name}": yes for name, yes in slopes.items() if name != "brightness"}
-        | {
-            f"and within classes with {name}": above(within_share[name], 0.5)
-            for name in slopes
-            if name != "brightness" and within_share.get(name)
-        }
-    )
-    arrays = {f"value.{name}": v for name, v in values.items()} | {
-        f"image.{name}": rows_of[name] for name in values
-    }
-    arrays |= {"right": predictions.correct, "top5": top5}
+    values, rows_of, missing = attribute_values(ctx, predictions.labels)
+    measured = measure(predictions, values, rows_of)
+    claims, outcome = judge(measured)
+    arrays = {f"value.{name}": v for name, v in values.items()}
+    arrays |= {f"image.{name}": rows_of[name] for name in values}
+    arrays |= {"right": predictions.correct, "top5": predictions.rank() <= 5}
     for name in ATTRIBUTES:
         order = np.argsort(values[name])
         shown = order[(np.linspace(0.02, 0.98, config["shown"]) * len(order)).astype(int)]
@@ -128,8 +71,85 @@ def compute(ctx: Context) -> Result:
         "pairs of a correct and a wrong image of one class, 95 % by bootstrap over classes. "
         f"Object size: a random sample of images, with boxes drawn by eye. {missing}"
     )
-    return Result(
-        arrays, measured | {"claims": claims}, outcome, n=len(predictions.labels), note=note
+    n = len(predictions.labels)
+    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
+
+
+def attribute_values(
+    ctx: Context, labels: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
+    """The attributes of images, by name.
+
+    Args:
+        ctx: The corpus.
+        labels: Classes (N,).
+
+    Returns:
+        The values of each attribute, the images that have it, and a sentence on missing boxes.
+    """
+    values = measure_images(ctx)
+    rows_of = {name: np.arange(len(labels)) for name in ATTRIBUTES}
+    boxes = object_annotations()["boxes"]
+    rows, missing = find_annotated(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
+    if len(rows) >= MIN_IMAGES:
+        rows_of[SIZE] = np.array(list(rows.values()))
+        values[SIZE] = np.array([area(boxes[name]["box"]) for name in rows])
+    per_class = training_images(ctx)
+    if per_class is not None:
+        rows_of[TRAINING_IMAGES] = np.arange(len(labels))
+        values[TRAINING_IMAGES] = per_class[labels].astype(float)
+    return values, rows_of, missing
+
+
+WITHIN = "within classes, the recognised image has more of it, share of pairs"
+
+
+def measure(
+    predictions: Predictions, values: dict[str, np.ndarray], rows_of: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Accuracy by bins of each attribute, and the comparison within classes.
+
+    Args:
+        predictions: Predictions of the corpus.
+        values: Values of each attribute.
+        rows_of: The images that have it.
+    """
+    config, correct = FIGURE.config, predictions.correct
+    measured: dict[str, Any] = {"top-1, %": 100 * float(correct.mean())}
+    for name, v in values.items():
+        if v.min() < v.max():
+            count = config["bins of sizes" if name == SIZE else "bins"]
+            bins = binned(v, correct[rows_of[name]], count)
+            measured[name] = describe(bins)
+            if name == TRAINING_IMAGES:  # an attribute of the class: the interval is over classes
+                gain = by_class(v, correct, predictions.labels, bins.edges)
+                measured[name]["last less first, points"] = gain
+    measured[WITHIN] = {
+        name: within_classes(values[name], correct, predictions.labels) for name in ATTRIBUTES
+    }
+    if SIZE in measured:
+        in_top5 = predictions.rank()[rows_of[SIZE]] <= 5
+        sized = binned(values[SIZE], in_top5, config["bins of sizes"])
+        measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
+        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.slope]
+    return measured
+
+
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """Accuracy rises with each attribute but brightness, overall and within classes."""
+    names = [name for name in UNITS if name in measured and name != "brightness"]
+    results = {
+        f"accuracy rises with {name}": above(measured[name]["last less first, points"])
+        for name in names
+    }
+    within = measured[WITHIN]
+    return verdict(
+        results
+        | {
+            f"and within classes with {name}": above(within[name], 0.5)
+            for name in names
+            if within.get(name)
+        }
     )
 
 
@@ -165,10 +185,10 @@ def describe(b: Binned) -> dict:
 def bin_labels(values: np.ndarray, edges: np.ndarray) -> list[str]:
     """The range of each bin in words, or the only value in it."""
     bins = np.searchsorted(edges[1:-1], values, side="right")
-    alike = [len(np.unique(values[bins == n])) == 1 for n in range(len(edges) - 1)]
+    has_one_value = [len(np.unique(values[bins == n])) == 1 for n in range(len(edges) - 1)]
     return [
         low if one else f"{low} to {high}"
-        for one, (low, high) in zip(alike, pairwise(shortest_decimals(edges)), strict=True)
+        for one, (low, high) in zip(has_one_value, pairwise(shortest_decimals(edges)), strict=True)
     ]
 
 
@@ -220,8 +240,8 @@ def by_class(
     Returns:
         The difference in points, with its interval over classes: [difference, low, high].
     """
-    known, first, images = np.unique(labels, return_index=True, return_counts=True)
-    hits, of = np.array([right[labels == label].sum() for label in known]), values[first]
+    classes, first, images = np.unique(labels, return_index=True, return_counts=True)
+    hits, of = np.array([right[labels == label].sum() for label in classes]), values[first]
 
     def gain(drawn: np.ndarray) -> float:
         low, high = (drawn[side] for side in (of[drawn] < edges[1], of[drawn] >= edges[-2]))
@@ -231,7 +251,7 @@ def by_class(
             hits[high].sum() / images[high].sum() - hits[low].sum() / images[low].sum()
         )
 
-    every = np.arange(len(known))
+    every = np.arange(len(classes))
     return [gain(every), *bootstrap(gain, len(every), seed=FIGURE.seed)]
 
 
@@ -244,7 +264,7 @@ def draw(result: Result) -> dict[str, Any]:
     grid = figure.subplots(4, 3, height_ratios=(0.42, 1, 0.42, 1))
     for panel in grid[::2].flat:
         panel.set_axis_off()
-    within_class = m["within classes, the recognised image has more of it, share of pairs"]
+    within_class = m[WITHIN]
     for n, name in enumerate(names):
         strip, panel = grid[2 * (n // 3), n % 3], grid[2 * (n // 3) + 1, n % 3]
         if f"shown.{name}" in a:

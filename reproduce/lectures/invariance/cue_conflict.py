@@ -7,18 +7,60 @@ continues.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from reproduce.core.context import Context
+from zfnet.analysis.cues import Decisions, confidence, decisions
 from zfnet.data.cache import cached_array, digest
 from zfnet.data.images import standardize, to_pixels
 from zfnet.model import Network
 from zfnet.synthesis.style import style_transfer
 
 CHUNK = 8  # images per cache file
+
+
+class Conflict(NamedTuple):
+    """Images that are painted in the style of images of other classes.
+
+    Attributes:
+        style: The index of each image's style (N,).
+        painted: The painted images, like x.
+        logits: Their logits (N, classes).
+        distance: Their distances from the content (N,).
+        two_choice: Decisions among the classes of these images.
+        open_choice: Decisions among all outputs.
+    """
+
+    style: torch.Tensor
+    painted: torch.Tensor
+    logits: torch.Tensor
+    distance: torch.Tensor
+    two_choice: Decisions
+    open_choice: Decisions
+
+
+def paint_conflict(
+    ctx: Context, x: torch.Tensor, target: torch.Tensor, seed: int, options: dict[str, Any]
+) -> Conflict:
+    """Paint images in each other's styles, and predict them.
+
+    Args:
+        ctx: The network.
+        x: Images (N, 3, H, W).
+        target: Their classes (N,).
+        seed: Seed of the assignment of styles.
+        options: Options of `paint`.
+    """
+    style = partners(target.cpu(), torch.Generator().manual_seed(seed))
+    painted, distance = paint(ctx.model, x, style, progress=ctx.progress, **options)
+    logits = confidence(ctx.model, painted, target).logits
+    two_choice = decisions(logits, target, target[style], target.unique())
+    open_choice = decisions(logits, target, target[style])
+    return Conflict(style, painted, logits, distance, two_choice, open_choice)
 
 
 def partners(target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

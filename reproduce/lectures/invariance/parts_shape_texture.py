@@ -18,18 +18,11 @@ import torch
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
-from reproduce.lectures.invariance.cue_conflict import paint, partners, resize, to_uint8
+from reproduce.lectures.invariance.cue_conflict import Conflict, paint_conflict, resize, to_uint8
+from reproduce.lectures.invariance.single_cues import IMAGE, OUTLINE, TEXTURE, variants
 from reproduce.lectures.outlines import outlined_images
 from reproduce.lectures.sampling import MIN_IMAGES
-from zfnet.analysis.cues import (
-    confidence,
-    cover_parts,
-    decisions,
-    keep,
-    shuffle_parts,
-    silhouettes,
-    texture_alone,
-)
+from zfnet.analysis.cues import confidence
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 
@@ -67,43 +60,28 @@ FIGURE = Figure(
     files=("../objects.yaml",),
     network="chain",
 )
-IMAGE, OUTLINE, TEXTURE = "image", "outline only", "texture only"
 NEITHER = "neither"  # the decision for most painted images
 
 
 def compute(ctx: Context) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
-    x, target, masks, agreement, missing = outlined_images(ctx, PHOTOGRAPHS, config["side"])
+    outlined = outlined_images(ctx, PHOTOGRAPHS, config["side"])
+    x, target, masks = outlined.x, outlined.target, outlined.masks
+    accepted = len(x)
     # A wrong image has no probability to lose.
     correct = confidence(ctx.model, x, target).label == target if len(x) else target.bool()
-    x, target, masks, accepted = (
-        x[correct],
-        target[correct],
-        masks[correct.to(masks.device)],
-        len(x),
-    )
+    x, target, masks = x[correct], target[correct], masks[correct.to(masks.device)]
     if len(x) < MIN_IMAGES and not samples:
         note = f"Fewer than {MIN_IMAGES} of {accepted} outlined images are predicted correctly. "
-        note += missing
+        note += outlined.missing
         return Result({}, {"images": len(x)}, "not run", n=len(x), note=note)
-    kinds = variants(x, masks)
+    kinds = variants(x, masks, config, FIGURE.seed)
     confidences = {kind: confidence(ctx.model, images, target) for kind, images in kinds.items()}
     probability = {kind: c.probability.cpu().numpy() for kind, c in confidences.items()}
-    style = partners(target.cpu(), torch.Generator().manual_seed(FIGURE.seed))
-    painted, content_distance = paint(
-        ctx.model, x, style, progress=ctx.progress, **config["painted"]
-    )
-    logits = confidence(ctx.model, painted, target).logits
-    among = target.unique()
-    open_choice, two_choice = (
-        decisions(logits, target, target[style]),
-        decisions(logits, target, target[style], among),
-    )
-    side = config["painted"]["side"]
-    low_resolution = confidence(ctx.model, resize(resize(x, side), x.shape[-1]), target)
+    conflict = paint_conflict(ctx, x, target, FIGURE.seed, config["painted"])
     measured = {
         "images": len(x),
-        "classes": len(among),
+        "classes": len(target.unique()),
         "probability of the class": {
             kind: mean_interval(p, seed=FIGURE.seed) for kind, p in probability.items()
         },
@@ -117,82 +95,75 @@ def compute(ctx: Context) -> Result:
         "parts shuffled 4 x 4 less outline only, probability": difference(
             probability, "parts shuffled, 4 x 4", OUTLINE
         ),
-        "cue conflict": {
-            "pairs": len(x),
-            "decisions for texture, for shape": [
-                int(two_choice.texture.sum()),
-                int(two_choice.shape.sum()),
-            ],
-            "texture share, %": percent(two_choice.texture_share),
-            "of all outputs, decisions for texture, for shape": [
-                int(open_choice.texture.sum()),
-                int(open_choice.shape.sum()),
-            ],
-            "of all outputs, texture share, %": percent(open_choice.texture_share),
-            "squared distance to the content's code, over its length, median": float(
-                content_distance.median()
-            ),
-            f"control: top-1 of the unpainted images at {side} pixels, %": share(
-                low_resolution.label == target
-            ),
-        },
+        "cue conflict": conflict_numbers(ctx, x, target, conflict),
     }
-    if len(agreement):
+    if len(outlined.agreement):
         measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(
-            agreement, seed=FIGURE.seed
+            outlined.agreement, seed=FIGURE.seed
         )
     claims, outcome = ({}, "not comparable") if samples else judge(measured)
-    examples = np.linspace(0, len(x) - 1, config["shown"]).round().astype(int)
-    decision = np.array([NEITHER, "shape", "texture"])[
-        (two_choice.shape.int() + 2 * two_choice.texture.int()).cpu()
-    ]
-    pairs = np.concatenate(
-        [
-            np.flatnonzero(decision == kind)[: config["pairs shown"] // 3]
-            for kind in ("texture", "shape", NEITHER)
-        ]
-    )
     arrays = {f"probability.{kind}": p for kind, p in probability.items()}
-    arrays |= {
-        "painted.logits": logits.half().cpu().numpy(),
-        "target": target.cpu().numpy(),
-        "style": style.numpy(),
-    }
-    arrays |= {f"shown.{kind}": to_uint8(images[examples]) for kind, images in kinds.items()}
-    arrays |= {
-        "content": to_uint8(x[pairs]),
-        "paint": to_uint8(x[style[pairs]]),
-        "painted": to_uint8(painted[pairs]),
-    }
-    arrays["said"] = decision[pairs]
+    arrays |= example_arrays(x, target, kinds, conflict)
+    side = config["painted"]["side"]
     note = (
         f"The correctly classified ones of {accepted} images with an outline accepted by eye, so "
         "the top-1 of the images is 100 % by selection. They come from the 480 images on which "
         "an earlier network was most confident. Texture: squares of the object in random order. "
-        f"Painted at {side} pixels and enlarged. Decisions are among the {len(among)} classes of "
-        "these images, and among all outputs. Painting may also damage the shape; the distance "
-        "to the content's layer-4 code is measured. 95 % intervals: bootstrap for probabilities, "
-        f"Wilson's for shares. {missing}"
+        f"Painted at {side} pixels and enlarged. Decisions are among the {measured['classes']} "
+        "classes of these images, and among all outputs. Painting may also damage the shape; the "
+        "distance to the content's layer-4 code is measured. 95 % intervals: bootstrap for "
+        f"probabilities, Wilson's for shares. {outlined.missing}"
     )
     if samples:
         note += " The sample photographs have no labels, so predictions replace them."
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
 
 
-def variants(x: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The images with some cues removed, by name; each like x."""
-    config, rng = FIGURE.config, torch.Generator().manual_seed(FIGURE.seed)
-    kinds = {IMAGE: x, "object only": keep(x, masks), "ground only": keep(x, ~masks)}
-    kinds |= {
-        f"parts shuffled, {grid} x {grid}": shuffle_parts(x, grid, rng) for grid in config["grids"]
+def conflict_numbers(
+    ctx: Context, x: torch.Tensor, target: torch.Tensor, conflict: Conflict
+) -> dict[str, Any]:
+    """The decisions for texture and shape, and a control for the painting's resolution."""
+    side = FIGURE.config["painted"]["side"]
+    control = confidence(ctx.model, resize(resize(x, side), x.shape[-1]), target)
+    two, free = conflict.two_choice, conflict.open_choice
+    distance = float(conflict.distance.median())
+    return {
+        "pairs": len(x),
+        "decisions for texture, for shape": [int(two.texture.sum()), int(two.shape.sum())],
+        "texture share, %": percent(two.texture_share),
+        "of all outputs, decisions for texture, for shape": [
+            int(free.texture.sum()),
+            int(free.shape.sum()),
+        ],
+        "of all outputs, texture share, %": percent(free.texture_share),
+        "squared distance to the content's code, over its length, median": distance,
+        f"control: top-1 of the unpainted images at {side} pixels, %": share(
+            control.label == target
+        ),
     }
-    kinds |= {
-        f"parts covered, {gone:.0%}": cover_parts(x, config["covered grid"], gone, rng)
-        for gone in config["covered"]
-    }
-    return kinds | {
-        OUTLINE: silhouettes(masks),
-        TEXTURE: texture_alone(x, masks, config["patch"], rng),
+
+
+def example_arrays(
+    x: torch.Tensor, target: torch.Tensor, kinds: dict[str, torch.Tensor], conflict: Conflict
+) -> dict[str, np.ndarray]:
+    """The images that are drawn: some with one cue left, and some pairs of each decision."""
+    config, two = FIGURE.config, conflict.two_choice
+    examples = np.linspace(0, len(x) - 1, config["shown"]).round().astype(int)
+    names = np.array([NEITHER, "shape", "texture"])
+    decision = names[(two.shape.int() + 2 * two.texture.int()).cpu()]
+    per_kind = config["pairs shown"] // 3
+    pairs = np.concatenate(
+        [np.flatnonzero(decision == kind)[:per_kind] for kind in ("texture", "shape", NEITHER)]
+    )
+    return {
+        "painted.logits": conflict.logits.half().cpu().numpy(),
+        "target": target.cpu().numpy(),
+        "style": conflict.style.numpy(),
+        **{f"shown.{kind}": to_uint8(images[examples]) for kind, images in kinds.items()},
+        "content": to_uint8(x[pairs]),
+        "paint": to_uint8(x[conflict.style[pairs]]),
+        "painted": to_uint8(conflict.painted[pairs]),
+        "said": decision[pairs],
     }
 
 
@@ -233,81 +204,68 @@ def draw(result: Result) -> dict[str, Any]:
     kinds = [key.removeprefix("probability.") for key in a if key.startswith("probability.")]
     figure = new_figure(11.6, 8.9)
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 0.82)).flat
-    axes = above.subplots()
-    rows = np.stack([a[f"shown.{kind}"] for kind in kinds], 1) / 255  # (shown, kinds, H, W, 3)
-    side, gap = 112, 4
-    show(
-        axes,
-        mosaic(
-            enlarge(rows.reshape(-1, *rows.shape[2:]).astype(np.float32), side), len(kinds), gap=gap
-        ),
-    )
-    for n, kind in enumerate(kinds):
-        axes.text(
-            n * (side + gap) + side / 2,
-            -6,
-            kind.replace(", ", "\n").replace(" only", "\nonly").replace("outline", "silhouette"),
-            ha="center",
-            va="bottom",
-            fontsize=7.5,
-        )
     left, right = below.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25)).flat
-    bars = left.subplots()
-    values = np.array([m["probability of the class"][kind] for kind in kinds])
-    bars.barh(
-        kinds,
-        values[:, 0],
-        color=[LINES[1] if kind in (OUTLINE, TEXTURE) else LINES[0] for kind in kinds],
-    )
-    bars.errorbar(
-        values[:, 0],
-        range(len(kinds)),
-        xerr=abs(values[:, 1:] - values[:, :1]).T,
-        fmt="none",
-        color="0.2",
-        capsize=2,
-    )
-    for n, kind in enumerate(kinds):
-        decision = f"{values[n, 0]:.2g}; {m['top-1, %'][kind][0]:.0f} % right"
-        bars.text(values[n, 2] + 0.01, n, decision, va="center", fontsize=7.5)
-    bars.set_yticks(range(len(kinds)), [kind.replace("outline", "silhouette") for kind in kinds])
-    bars.invert_yaxis()
-    bars.set(
-        xlim=(0, 1.35 * values[:, 2].max()),
-        xlabel="probability of the class, mean and 95 % interval",
-        title=f"One cue left, {result.n} images (orange: the two compared)",
-    )
-    strip = right.subplots()
-    tiles = np.stack([a["content"], a["paint"], a["painted"]]) / 255  # (3, pairs, H, W, 3)
-    size, pairs = 150, len(a["said"])
-    show(
-        strip,
-        mosaic(
-            enlarge(tiles.reshape(-1, *tiles.shape[2:]).astype(np.float32), size), pairs, gap=gap
-        ),
-    )
-    for n, text in enumerate(("shape of", "in the style of", "painted")):
-        strip.text(
-            -8, n * (size + gap) + size / 2, text, rotation=90, ha="right", va="center", fontsize=8
-        )
-    for n, decision in enumerate(a["said"]):
-        strip.text(
-            n * (size + gap) + size / 2,
-            3 * (size + gap) + 4,
-            f"decision:\n{decision}",
-            ha="center",
-            va="top",
-            fontsize=8,
-        )
-    conflict = m["cue conflict"]
-    texture, shape = conflict["decisions for texture, for shape"]
-    strip.set_title(
-        f"Conflicting cues, {conflict['pairs']} images: {texture} decisions for texture, {shape} "
-        f"for shape, {conflict['pairs'] - texture - shape} for neither"
-        + (
-            "\ntexture share {:.0f} %, {:.0f} to {:.0f}".format(*conflict["texture share, %"])
-            if texture + shape
-            else ""
-        )
-    )
+    draw_variants(above.subplots(), a, kinds)
+    draw_probabilities(left.subplots(), m, kinds)
+    draw_pairs(right.subplots(), a, m["cue conflict"])
     return {"parts_shape_texture.jpg": figure}
+
+
+SIDE, GAP = 112, 4  # pixels of an image with one cue left, and between images
+
+
+def draw_variants(axes, a: dict[str, np.ndarray], kinds: list[str]) -> None:
+    """Draw images with one cue left: one row per image, one column per variant."""
+    rows = np.stack([a[f"shown.{kind}"] for kind in kinds], 1) / 255  # (shown, kinds, H, W, 3)
+    tiles = enlarge(rows.reshape(-1, *rows.shape[2:]).astype(np.float32), SIDE)
+    show(axes, mosaic(tiles, len(kinds), gap=GAP))
+    for n, kind in enumerate(kinds):
+        center = n * (SIDE + GAP) + SIDE / 2
+        text = label(kind).replace(", ", "\n").replace(" only", "\nonly")
+        axes.text(center, -6, text, ha="center", va="bottom", fontsize=7.5)
+
+
+def label(kind: str) -> str:
+    return kind.replace("outline", "silhouette")
+
+
+def draw_probabilities(axes, m: dict[str, Any], kinds: list[str]) -> None:
+    """Draw the probability of the class for each variant."""
+    values = np.array([m["probability of the class"][kind] for kind in kinds])
+    mean, low, high = values.T
+    colors = [LINES[1] if kind in (OUTLINE, TEXTURE) else LINES[0] for kind in kinds]
+    rows = np.arange(len(kinds))
+    axes.barh(kinds, mean, color=colors)
+    spread = (mean - low, high - mean)
+    axes.errorbar(mean, rows, xerr=spread, fmt="none", color="0.2", capsize=2)
+    for n, kind in enumerate(kinds):
+        text = f"{mean[n]:.2g}; {m['top-1, %'][kind][0]:.0f} % correct"
+        axes.text(high[n] + 0.01, n, text, va="center", fontsize=7.5)
+    axes.set_yticks(rows, [label(kind) for kind in kinds])
+    axes.invert_yaxis()
+    axes.set(
+        xlim=(0, 1.35 * high.max()),
+        xlabel="probability of the class, mean and 95 % interval",
+        title=f"One cue left, {m['images']} images (orange: the two compared)",
+    )
+
+
+def draw_pairs(axes, a: dict[str, np.ndarray], conflict: dict[str, Any]) -> None:
+    """Draw images with conflicting cues: shape, style, the painted image, and the decision."""
+    size, pairs = 150, len(a["said"])
+    tiles = np.stack([a["content"], a["paint"], a["painted"]]) / 255  # (3, pairs, H, W, 3)
+    tiles = enlarge(tiles.reshape(-1, *tiles.shape[2:]).astype(np.float32), size)
+    show(axes, mosaic(tiles, pairs, gap=GAP))
+    for n, text in enumerate(("shape of", "in the style of", "painted")):
+        center = n * (size + GAP) + size / 2
+        axes.text(-8, center, text, rotation=90, ha="right", va="center", fontsize=8)
+    for n, decision in enumerate(a["said"]):
+        center, bottom = n * (size + GAP) + size / 2, 3 * (size + GAP) + 4
+        axes.text(center, bottom, f"decision:\n{decision}", ha="center", va="top", fontsize=8)
+    texture, shape = conflict["decisions for texture, for shape"]
+    title = f"Conflicting cues, {conflict['pairs']} images: {texture} decisions for texture, "
+    title += f"{shape} for shape, {conflict['pairs'] - texture - shape} for neither"
+    if texture + shape:
+        share, low, high = conflict["texture share, %"]
+        title += f"\ntexture share {share:.0f} %, {low:.0f} to {high:.0f}"
+    axes.set_title(title)

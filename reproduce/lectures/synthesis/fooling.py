@@ -22,7 +22,7 @@ from reproduce.lectures.sampling import spread_indices
 from reproduce.paper.boxed_images import choose_images
 from zfnet.data.images import to_pixels
 from zfnet.plot import new_figure, photograph, projection_image, show
-from zfnet.synthesis.adversarial import deepfool, fgsm, pgd, rubbish
+from zfnet.synthesis.adversarial import Adversarial, deepfool, fgsm, pgd, rubbish
 
 FIGURE = Figure(
     id="fooling",
@@ -51,91 +51,6 @@ FIGURE = Figure(
 )
 
 
-def compute(ctx: Context) -> Result:
-    config, names = FIGURE.config, ctx.model.classes
-    _, shown, true, _ = zip(*choose_images(ctx)[: config["shown"]], strict=True)
-    x = torch.cat(shown)
-    target = (
-        ctx.model.wnids.index(config["goal"])
-        if config["goal"] in ctx.model.wnids
-        else len(names) - 1
-    )
-    attacks = {
-        "smallest": deepfool(ctx.model, x),
-        "one step": fgsm(ctx.model, x, epsilon=config["epsilon"]),
-        "chosen": pgd(ctx.model, x, epsilon=config["aimed"], steps=config["steps"], target=target),
-    }
-    probability, label = ctx.model(x).softmax(1).max(1)
-    arrays = {"x": x.cpu().numpy(), "true": np.array(true), "label": label.cpu().numpy()}
-    arrays["probability"] = probability.cpu().numpy()
-    for attack, a in attacks.items():
-        arrays |= {
-            f"{attack}.{key}": getattr(a, field).cpu().numpy() for key, field in FIELDS.items()
-        }
-    chosen = spread_indices(ctx, config["images"])
-    x_many = ctx.images.batch(chosen).to(ctx.device)
-    s = deepfool(ctx.model, x_many, progress=ctx.progress)
-    length = 255 * to_pixels(x_many).flatten(1).norm(dim=1)
-    arrays |= {
-        "robustness": (s.norm / length).cpu().numpy(),
-        "robust.fooled": s.success.cpu().numpy(),
-    }
-    targets = np.linspace(0, len(names) - 1, min(len(names), config["rubbish"])).round().astype(int)
-    generator = torch.Generator().manual_seed(FIGURE.seed)
-    noise = config["noise"] * torch.randn(len(targets), *x.shape[1:], generator=generator)
-    r = rubbish(
-        ctx.model,
-        noise.to(ctx.device),
-        targets.tolist(),
-        steps=config["climbing"],
-        rate=config["rate"],
-        progress=ctx.progress,
-    )
-    arrays |= {
-        f"rubbish.{key}": getattr(r, field).cpu().numpy() for key, field in FIELDS.items()
-    } | {"names": np.array(names)}
-    arrays |= {
-        "chosen.goal": np.array(target),
-        "rubbish.goal": targets,
-        "noise.predicted": r.label.cpu().numpy(),
-    }
-    levels = s.linf[s.success].cpu()
-    measured = {
-        "smallest changes": {
-            "images": len(chosen),
-            "fooled, %": 100 * float(s.success.float().mean()),
-            "robustness: mean norm of the change over the image's": float((s.norm / length).mean()),
-            "largest change of a pixel, median, grey levels": float(levels.median()),
-            "change of a pixel, root mean square, median, grey levels": float(
-                (s.norm / x_many[0].numel() ** 0.5).median()
-            ),
-        },
-        "examples": {
-            attack: {
-                "fooled": a.success.tolist(),
-                "taken for": [names[i] for i in a.predicted.tolist()],
-            }
-            for attack, a in attacks.items()
-        },
-        "rubbish": {
-            "images": len(targets),
-            "taken for their class": int(r.success.sum()),
-            "probability": r.probability.tolist(),
-            "the noise was taken for": sorted({names[i] for i in r.label.tolist()}),
-        },
-    }
-    claims, outcome = judge(measured)
-    note = (
-        "Images of Fig. 7. An image that is misclassified may change to its true class. The "
-        "smallest change is so in the L2 norm: single pixels may change more than by one step of "
-        f"{config['epsilon']:g} gray level, which changes all. The chosen class is "
-        f"{names[target]}, within {config['aimed']:g} levels. Changes are shown on gray, each "
-        "with its own contrast. Robustness is over images evenly spread over the corpus. Rubbish "
-        "starts from noise, whose own prediction is recorded too."
-    )
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
-
-
 FIELDS = {  # names of arrays in the record -> fields of an attack's result
     "pixels": "pixels",
     "predicted": "predicted",
@@ -144,6 +59,109 @@ FIELDS = {  # names of arrays in the record -> fields of an attack's result
     "largest": "linf",
     "norm": "norm",
 }
+
+
+def compute(ctx: Context) -> Result:
+    config, names = FIGURE.config, ctx.model.classes
+    arrays, examples = attack_examples(ctx)
+    smallest_arrays, smallest = smallest_changes(ctx)
+    rubbish_arrays, rubbish_numbers = optimize_rubbish(ctx, arrays["x"].shape[1:])
+    arrays |= smallest_arrays | rubbish_arrays | {"names": np.array(names)}
+    measured = {"smallest changes": smallest, "examples": examples, "rubbish": rubbish_numbers}
+    claims, outcome = judge(measured)
+    note = (
+        "Images of Fig. 7. An image that is misclassified may change to its true class. The "
+        "smallest change is so in the L2 norm: single pixels may change more than by one step of "
+        f"{config['epsilon']:g} gray level, which changes all. The chosen class is "
+        f"{names[int(arrays['chosen.goal'])]}, within {config['aimed']:g} levels. Changes are "
+        "shown on gray, each with its own contrast. Robustness is over images evenly spread over "
+        "the corpus. Rubbish starts from noise, whose own prediction is recorded too."
+    )
+    n = smallest["images"]
+    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
+
+
+def attack_examples(ctx: Context) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Attack the images that are shown in three ways."""
+    config, names, wnids = FIGURE.config, ctx.model.classes, ctx.model.wnids
+    _, shown, true, _ = zip(*choose_images(ctx)[: config["shown"]], strict=True)
+    x = torch.cat(shown)
+    target = wnids.index(config["goal"]) if config["goal"] in wnids else len(names) - 1
+    attacks = {
+        "smallest": deepfool(ctx.model, x),
+        "one step": fgsm(ctx.model, x, epsilon=config["epsilon"]),
+        "chosen": pgd(ctx.model, x, epsilon=config["aimed"], steps=config["steps"], target=target),
+    }
+    probability, label = ctx.model(x).softmax(1).max(1)
+    arrays = {
+        "x": x.cpu().numpy(),
+        "true": np.array(true),
+        "label": label.cpu().numpy(),
+        "probability": probability.cpu().numpy(),
+        "chosen.goal": np.array(target),
+    }
+    for attack, a in attacks.items():
+        arrays |= result_arrays(attack, a)
+    measured = {
+        attack: {
+            "fooled": a.success.tolist(),
+            "taken for": [names[i] for i in a.predicted.tolist()],
+        }
+        for attack, a in attacks.items()
+    }
+    return arrays, measured
+
+
+def result_arrays(attack: str, a: Adversarial) -> dict[str, np.ndarray]:
+    return {f"{attack}.{key}": getattr(a, field).cpu().numpy() for key, field in FIELDS.items()}
+
+
+def smallest_changes(ctx: Context) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Measure the smallest changes of images that are evenly spread over the corpus."""
+    chosen = spread_indices(ctx, FIGURE.config["images"])
+    x = ctx.images.batch(chosen).to(ctx.device)
+    s = deepfool(ctx.model, x, progress=ctx.progress)
+    robustness = s.norm / (255 * to_pixels(x).flatten(1).norm(dim=1))
+    arrays = {
+        "robustness": robustness.cpu().numpy(),
+        "robust.fooled": s.success.cpu().numpy(),
+    }
+    rms = s.norm / x[0].numel() ** 0.5
+    measured = {
+        "images": len(chosen),
+        "fooled, %": 100 * float(s.success.float().mean()),
+        "robustness: mean norm of the change over the image's": float(robustness.mean()),
+        "largest change of a pixel, median, grey levels": float(s.linf[s.success].median()),
+        "change of a pixel, root mean square, median, grey levels": float(rms.median()),
+    }
+    return arrays, measured
+
+
+def optimize_rubbish(
+    ctx: Context, shape: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Optimize noise images of a shape (3, H, W), each for one of evenly spread classes."""
+    config, names = FIGURE.config, ctx.model.classes
+    targets = np.linspace(0, len(names) - 1, min(len(names), config["rubbish"])).round().astype(int)
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    noise = config["noise"] * torch.randn(len(targets), *shape, generator=generator)
+    r = rubbish(
+        ctx.model,
+        noise.to(ctx.device),
+        targets.tolist(),
+        steps=config["climbing"],
+        rate=config["rate"],
+        progress=ctx.progress,
+    )
+    arrays = result_arrays("rubbish", r)
+    arrays |= {"rubbish.goal": targets, "noise.predicted": r.label.cpu().numpy()}
+    measured = {
+        "images": len(targets),
+        "taken for their class": int(r.success.sum()),
+        "probability": r.probability.tolist(),
+        "the noise was taken for": sorted({names[i] for i in r.label.tolist()}),
+    }
+    return arrays, measured
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
