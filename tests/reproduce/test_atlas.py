@@ -1,4 +1,4 @@
-"""The atlas's numbers against slow ones; that an interrupted run ends as an uninterrupted one; what it refuses; `look`."""
+"""The atlas: its numbers against slow computations, interruptions, errors, and `look`."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def table(small, cache):
     return tables.tabulate(context.model, context.images, folder)
 
 
-def test_the_table_is_that_of_the_plain_pass(small, table):
+def test_the_table_matches_a_plain_forward_pass(small, table):
     context, _ = small
     x = context.images.batch(range(len(context.images)))
     t = zfnet.trace(context.model, x)
@@ -59,7 +59,7 @@ def test_the_table_is_that_of_the_plain_pass(small, table):
     assert table.target.tolist() == context.images.labels.tolist()
 
 
-def test_the_histograms_bins_are_those_of_the_floats():
+def test_histogram_bins_are_half_octaves():
     values = bin_values()[(bin_values() >= 2**-10) & (bin_values() < 2.0**14)]
     counted = tables.histogram(values[None, None, :, None])[0]
     assert counted[0] == 0
@@ -74,7 +74,7 @@ def test_the_histograms_bins_are_those_of_the_floats():
     ]
 
 
-def test_what_drives_a_logit_is_gradient_times_activation(small, table):
+def test_drive_is_gradient_times_activation(small, table):
     context, _ = small
     x, labels = context.images.batch([0, 8, 20]), context.images.labels[[0, 8, 20]]
     maps, gradient, _ = maps_and_gradient(context.model, x, labels.tolist(), "conv5")
@@ -91,7 +91,7 @@ def test_what_drives_a_logit_is_gradient_times_activation(small, table):
     )  # nothing else gives to it
 
 
-def test_the_top_nine_are_those_of_the_search(small):
+def test_the_top_nine_match_the_search(small):
     context, folder = small
     found = zfnet.top_activations(context.model, context.images)
     for layer in ("conv2", "conv5"):
@@ -146,7 +146,7 @@ def test_lift_error_and_selectivity_by_hand():
     assert selectivity == pytest.approx([(6 - 1) / (6 + 1)])
 
 
-def test_alike_is_the_correlation_and_orders_by_it():
+def test_correlations_and_similarity_order():
     values = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
     values[:, 4] = 2 * values[:, 0] + 1
     np.testing.assert_allclose(
@@ -159,7 +159,7 @@ def test_alike_is_the_correlation_and_orders_by_it():
     assert summary.correlations(values)[3].tolist() == [0] * 5
 
 
-def test_the_lift_of_every_class_is_kept_for_the_search(small, table):
+def test_the_lift_of_every_class_is_saved(small, table):
     import base64
 
     context, folder = small
@@ -168,7 +168,7 @@ def test_the_lift_of_every_class_is_kept_for_the_search(small, table):
     np.testing.assert_allclose(kept / summary.STEPS, lift, atol=1e-3)
 
 
-def test_classes_say_what_the_network_makes_of_their_images(small, table):
+def test_class_data_matches_the_predictions(small, table):
     context, folder = small
     predicted, labels = table.logits.argmax(1).numpy(), context.images.labels
     for c, item in enumerate(files.read(folder, "classes")["classes"]):
@@ -185,7 +185,7 @@ def test_classes_say_what_the_network_makes_of_their_images(small, table):
         ]
 
 
-def test_crops_without_classes_are_of_their_photographs():
+def test_unlabeled_crops_are_sorted_by_photograph():
     names, outputs, kind = summary.kinds(zfnet.load_samples())
     assert {"cat", "coffee"} <= set(names)
     assert set(outputs) == {-1}
@@ -218,7 +218,7 @@ def contents(folder):
     }
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_with_the_same_result(small, tmp_path, monkeypatch):
     context, whole = small
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
     seen = []
@@ -246,7 +246,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypat
     assert contents(tmp_path / "atlas") == contents(whole)
 
 
-def test_a_finished_atlas_is_left_as_it_is(small, monkeypatch):
+def test_a_finished_atlas_is_not_recomputed(small, monkeypatch):
     context, whole = small
     before = contents(whole)
     monkeypatch.setattr(
@@ -256,7 +256,7 @@ def test_a_finished_atlas_is_left_as_it_is(small, monkeypatch):
     assert contents(whole) == before
 
 
-def test_data_that_were_damaged_are_made_again(small, tmp_path):
+def test_damaged_data_is_written_again(small, tmp_path):
     context, whole = small
     shutil.copytree(whole, tmp_path / "atlas")
     (tmp_path / "atlas" / "data" / "conv4.js").write_text('ATLAS["conv4"] = {"feat')
@@ -289,7 +289,7 @@ def test_a_limited_atlas_and_its_progress(small, tmp_path):
     assert not any((tmp_path / "a" / folder).exists() for folder in files.FOLDERS)
 
 
-def test_what_is_no_atlas_is_not_overwritten(small, tmp_path, scenes_val):
+def test_other_folders_are_not_overwritten(small, tmp_path, scenes_val):
     context, whole = small
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match="name a new folder"):
@@ -309,7 +309,7 @@ def test_what_is_no_atlas_is_not_overwritten(small, tmp_path, scenes_val):
     assert not (tmp_path / "new").exists()
 
 
-def test_data_are_ascii_scripts_of_one_global_and_hold_no_paths(small, tmp_path):
+def test_data_files_are_ascii_scripts_without_paths(small, tmp_path):
     _, whole = small
     files.save(tmp_path, "odd", {"</script>\u2028é": 1})
     assert files.read(tmp_path, "odd") == {"</script>\u2028é": 1}
@@ -320,7 +320,7 @@ def test_data_are_ascii_scripts_of_one_global_and_hold_no_paths(small, tmp_path)
         assert str(whole.parent) not in text
 
 
-def test_the_recorded_maps_are_those_of_occlude(small, table):
+def test_the_recorded_maps_match_occlude(small, table):
     context, folder = small
     data = files.read(folder, "image0")
     ((name, x, target),) = demos.choose(context, table)
@@ -342,7 +342,7 @@ def test_the_recorded_maps_are_those_of_occlude(small, table):
     )[:4].tolist()
 
 
-def test_the_occluder_is_of_the_images_size(few, tmp_path):
+def test_the_occluder_scales_with_the_image(few, tmp_path):
     data = demos.record(zfnet.mnist(), torch.zeros(1, 3, 28, 28), None, tmp_path, "digit")
     assert (data["size"], data["stride"]) == (6, 2)  # 48 and, in tests, 16 of 224
     assert len(data["rows"]) == 12
@@ -353,7 +353,7 @@ def command(monkeypatch, *arguments):
     return __main__.main()
 
 
-def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
+def test_look_shows_neighbors_from_the_atlas(small, tmp_path, monkeypatch, capsys):
     context, whole = small
     photo = tmp_path / f"{HOSTILE.replace('/', '')}.png"
     zfnet.photograph("cat").resize((300, 240)).save(photo)
@@ -398,7 +398,7 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
     assert "no atlas" in missing.reason
 
 
-def test_look_does_without_the_sheets_of_a_damaged_atlas(small, tmp_path):
+def test_look_skips_damaged_sheets(small, tmp_path):
     context, whole = small
     shutil.copytree(whole, tmp_path / "atlas")
     (tmp_path / "atlas" / "sheets" / "conv3-patches-0.webp").unlink()
@@ -459,7 +459,7 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "o").exists()
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+def test_an_interruption_says_how_to_resume(monkeypatch, capsys, tmp_path):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -468,7 +468,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
     assert "the same command continues" in capsys.readouterr().err
 
 
-def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):
+def test_canonical_images_are_drawn_on_request(small, tmp_path, monkeypatch):
     ascent = pytest.importorskip("zfnet.synthesis.ascent", reason="needs gradient ascent")
     context, _ = small
     monkeypatch.setitem(canonical.ASCENT, "steps", 3)

@@ -1,4 +1,4 @@
-"""The atlas's and look's pages in headless Chromium: from a file, as a reader opens them, and from a web server."""
+"""The pages of the atlas and of `look` in headless Chromium, from files and from a server."""
 
 import contextlib
 import functools
@@ -202,7 +202,7 @@ def test_the_search_jumps_to_a_feature(browser, made, site_of, address):
         )
 
 
-def test_the_grid_is_sorted_as_asked(browser, made, site_of):
+def test_the_grid_can_be_sorted(browser, made, site_of):
     features = files.read(made / "atlas", "conv4")["features"]
     with opened(browser, site_of["atlas"], "conv4") as page:
 
@@ -265,7 +265,7 @@ def test_arrow_keys_lead_between_features_and_layers(browser, made, site_of):
         assert page.evaluate("location.hash") == "#/conv4"
 
 
-def test_patches_and_projections_together_or_alternately(browser, made, site_of):
+def test_patches_and_projections_can_be_switched(browser, made, site_of):
     with opened(browser, site_of["atlas"], "conv5/3") as page:
 
         def shown():
@@ -402,7 +402,7 @@ def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
         )
 
 
-def test_a_lifted_finger_leaves_the_occluder(browser, made, site_of):
+def test_the_occluder_stays_after_a_tap(browser, made, site_of):
     data = files.read(made / "atlas", "image0")
     with opened(browser, site_of["atlas"], "image/0", width=360, touch=True) as page:
         stage = page.query_selector(".stage").bounding_box()
@@ -422,7 +422,7 @@ def test_a_lifted_finger_leaves_the_occluder(browser, made, site_of):
 
 
 @pytest.mark.parametrize("width", [768, 1440])
-def test_the_numbers_are_beside_the_image_that_is_covered(browser, site_of, width):
+def test_the_numbers_are_visible_beside_the_image(browser, site_of, width):
     with opened(browser, site_of["atlas"], "image/0", width=width) as page:
         stage, told = (page.query_selector(name).bounding_box() for name in (".stage", ".readout"))
         assert told["y"] + told["height"] < stage["y"] + stage["height"] < 900
@@ -467,7 +467,7 @@ def test_all_text_is_readable(browser, site_of, scheme):
         assert (body > 0.5) == (scheme == "light")
 
 
-def test_pictures_have_words_and_the_keyboard_reaches_them(browser, made, site_of):
+def test_pictures_have_labels_and_are_reachable_by_keyboard(browser, made, site_of):
     with opened(browser, site_of["atlas"], "conv5/3") as page:
         assert page.evaluate(
             "[...document.querySelectorAll('[role=img], button, canvas, .stage')].every(e => e.getAttribute('aria-label') || e.textContent || e.ariaHidden)"
@@ -489,7 +489,7 @@ def test_pictures_have_words_and_the_keyboard_reaches_them(browser, made, site_o
         assert any(label.startswith("1. ") for label in reached)
 
 
-def test_a_page_does_not_lose_the_keyboards_place(browser, site_of):
+def test_keyboard_focus_is_kept(browser, site_of):
     with opened(browser, site_of["atlas"], "conv4") as page:
         page.focus("select")
         for sort in ("sparsity", "selectivity"):
@@ -509,7 +509,7 @@ def test_a_page_does_not_lose_the_keyboards_place(browser, site_of):
         assert page.evaluate("document.activeElement.id") == "view"
 
 
-def test_a_page_without_its_data_says_so(browser, tmp_path):
+def test_a_page_without_data_says_so(browser, tmp_path):
     files.write_page(tmp_path)
     context = browser.new_context()
     page = context.new_page()
@@ -518,7 +518,7 @@ def test_a_page_without_its_data_says_so(browser, tmp_path):
     context.close()
 
 
-def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site_of, few, tmp_path):
+def test_an_unfinished_atlas_shows_its_finished_parts(browser, made, site_of, few, tmp_path):
     context = Context(str(made / "small.safetensors"), str(made / "tree"))
 
     def progress(items, total=None, desc=""):
@@ -549,7 +549,7 @@ def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site
         assert not page.is_visible("#unfinished")
 
 
-def test_look_shows_the_image_its_features_and_their_neighbours(browser, made, site_of):
+def test_look_shows_the_image_features_and_neighbors(browser, made, site_of):
     index = files.read(made / "look", "index")
     address = site_of["look"]
     with opened(browser, address) as page:

@@ -1,4 +1,4 @@
-"""The course: ten steps that are whole, links and commands that exist; and, slowly, its notebook from beginning to end."""
+"""The course: its ten steps, links, commands and numbers, and its notebook."""
 
 import json
 import re
@@ -18,7 +18,7 @@ COUNT = ("none", "one", "two", "all")  # of three
 STEPS = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
 
 
-def test_there_are_ten_steps_each_with_its_question_picture_command_code_and_a_question_to_the_reader():
+def test_the_ten_steps_are_complete():
     assert [int(step.split(".")[0]) for step in STEPS] == list(range(1, 11))
     for step in STEPS:
         title = step.splitlines()[0]
@@ -65,7 +65,7 @@ def percent(*shares):
     return [f"{100 * share:.0f}" for share in shares]
 
 
-def test_its_numbers_are_those_of_the_records():
+def test_numbers_match_the_records():
     """Trained and recorded again, the text has to follow: a failure shows the sentences that it has to hold."""
     accuracy = measured("accuracy")["top-1 accuracy, %"]["1 crop"][0]
     positive = [share[0] for share in measured("maps")["share of positions above zero"].values()]
@@ -155,7 +155,7 @@ def test_the_notebook_is_the_readme():
 
 
 @pytest.mark.parametrize("out", ["deep/course.ipynb", "deep/", "deep"])
-def test_the_command_writes_it_with_links_that_open_from_there(tmp_path, out):
+def test_links_are_relative_to_the_notebook(tmp_path, out):
     done = command("reproduce", "notebook", "--out", f"{tmp_path}/{out}")
     assert done.returncode == 0, done.stderr
     path = tmp_path / "deep" / "course.ipynb"
@@ -168,7 +168,7 @@ def test_the_command_writes_it_with_links_that_open_from_there(tmp_path, out):
     assert not [link for link in links if not (path.parent / link).exists()]
 
 
-def test_the_notebook_beside_the_readme_has_its_links():
+def test_links_stay_beside_the_readme():
     assert relink(TEXT, COURSE.parent) == TEXT
 
 

@@ -1,4 +1,4 @@
-"""What the network uses, which images it knows, its mistakes, keypoints, the video: their numbers by hand, their verdicts."""
+"""Cues, attributes, mistakes, keypoints, boxes and the video: numbers by hand, verdicts."""
 
 import hashlib
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_a_flat_image_and_an_enlarged_outline():
     assert outlines.polygon_overlap(image, [[32, 32], [32, 79], [79, 79], [79, 32]], found) > 0.9
 
 
-def test_the_annotations_are_whole():
+def test_the_annotations_are_complete():
     marks = outlines.object_annotations()
     assert len(marks["outlines"]) >= 200
     assert len(marks["boxes"]) >= 150
@@ -76,7 +76,7 @@ def test_the_annotations_are_whole():
     )
 
 
-def test_annotated_files_are_those_that_were_looked_at(tree):
+def test_annotated_files_are_matched_by_hash(tree):
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
     context = Context("imagenet65k", str(tree))
     good, other = sorted((tree / "val" / "n02088094").iterdir())[:2]
@@ -95,7 +95,7 @@ def test_annotated_files_are_those_that_were_looked_at(tree):
     assert find_annotated(downloaded, hashes) == ({}, "Left out: 3 absent.")
 
 
-def test_partners_are_of_other_classes_and_every_style_is_given_once():
+def test_partners_are_a_permutation_with_other_classes():
     target = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 5])
     order = cue_conflict.partners(target, torch.Generator().manual_seed(0))
     assert sorted(order.tolist()) == list(range(10))
@@ -104,7 +104,7 @@ def test_partners_are_of_other_classes_and_every_style_is_given_once():
         cue_conflict.partners(torch.tensor([0, 0, 0, 1]), torch.Generator())
 
 
-def test_painting_is_done_once(cache, monkeypatch):
+def test_painting_is_cached(cache, monkeypatch):
     model = random_he(zfnet.zfnet(4, norm="none", channels=(4, 6, 6, 6, 4), fc_units=8, size=64))
     model.info = {"sha256": "a network of this test"}
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -149,7 +149,7 @@ def test_the_cues_verdict(changes, broken, outcome):
         assert state == (fails if broken is not None and broken in claim else "holds"), claim
 
 
-def test_what_is_seen_with_one_cue_left():
+def test_variants_have_one_cue_left():
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 224, 224, dtype=torch.bool)
     masks[:, 64:160, 48:180] = True
@@ -213,7 +213,7 @@ def test_ranks_and_typical_images():
     ).tolist() == [4, 7]
 
 
-def test_recognise_keeps_what_the_network_says(tree, cache):
+def test_predictions_are_cached(tree, cache):
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
     context = Context("imagenet65k", str(tree))
     found = predictions.predict_corpus(context, batch=4)
@@ -233,7 +233,7 @@ def test_recognise_keeps_what_the_network_says(tree, cache):
     ("n", "kinds", "verdicts"),
     [(80, 6, ["not run"]), (300, 6, JUDGED), (300, 2, JUDGED), (80, 1, ["not run"])],
 )
-def test_few_images_or_classes_are_enough_or_said_not_to_be(n, kinds, verdicts, monkeypatch):
+def test_too_few_images_or_classes_are_reported(n, kinds, verdicts, monkeypatch):
     found, rng = made_up(n), np.random.default_rng(1)
     found.labels[:] %= kinds
     pixels = torch.from_numpy(rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8))
@@ -311,7 +311,7 @@ def test_the_video_on_the_samples(tmp_path):
     assert (tmp_path / SAMPLES / "video" / "video.gif").stat().st_size < 400_000
 
 
-def test_faces_and_files_that_are_declared_exist():
+def test_declared_files_exist():
     for module in (attributes, keypoints, mistakes, parts_shape_texture, video):
         folder = Path(module.__file__).parent
         assert all((folder / name).is_file() for name in module.FIGURE.files)
@@ -322,7 +322,7 @@ def test_faces_and_files_that_are_declared_exist():
     }
 
 
-def test_a_bin_of_one_value_is_named_by_it():
+def test_a_bin_with_one_value_is_labeled_by_it():
     edges = np.array([40.0, 794, 1340])
     assert attributes.bin_labels(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
     assert attributes.bin_labels(np.array([40.0, 41, 794, 1340]), edges) == [

@@ -57,7 +57,7 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
+def test_every_figure_of_the_paper_is_listed_in_order(tmp_path):
     keep(tmp_path, "imagenet65k", "tab1")
     keep(tmp_path, "imagenet65k", "a_lecture")
     keep(tmp_path, "imagenet65k", "bench_speed")
@@ -95,7 +95,7 @@ def test_the_command_has_the_options_of_its_corpus(name, corpus, options):
     assert gallery.command(name, corpus) == f"python -m reproduce run {name}{options}"
 
 
-def test_the_commands_of_what_has_not_run(tmp_path):
+def test_commands_of_figures_that_have_not_run(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     keep(tmp_path, "samples", "fig1")
     ours, samples = (path.read_text() for path in gallery.write(tmp_path))
@@ -113,7 +113,7 @@ def test_the_commands_of_what_has_not_run(tmp_path):
         assert f">python -m reproduce run {name}{options}<" in samples
 
 
-def test_results_of_one_figure_stand_together(tmp_path):
+def test_results_of_one_figure_are_grouped(tmp_path):
     keep(tmp_path, "scenes", "fig1", title="Two", verdict="differs")
     keep(tmp_path, "imagenet65k", "fig1", title="Two", verdict="reproduced")
     keep(tmp_path, "samples", "fig2")
@@ -143,7 +143,7 @@ def test_a_page_links_to_the_atlas_beside_it(tmp_path):
     assert "atlas/index.html" not in ours
 
 
-def test_a_record_that_cannot_be_read_is_left_out(tmp_path):
+def test_an_unreadable_record_is_left_out(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     for number, content in enumerate(("{", "[]", '{"id": "fig2"}')):
         (tmp_path / "imagenet65k" / f"x{number}").mkdir()
@@ -175,7 +175,7 @@ def test_claims_are_marked_not_tabled(tmp_path):
     )
 
 
-def test_numbers_are_grouped_beside_the_papers():
+def test_numbers_are_grouped_with_published_ones():
     found = record(
         measured={"one": {"a": {"x": 1}, "b": 2}, "alone": 3, "two": {"c": 4}, "last": 5},
         paper={"two": {"c": 6.5, "d": "-"}, "last": 7},
@@ -198,7 +198,7 @@ def test_numbers_are_grouped_beside_the_papers():
         ([46.0], "46"), (list(range(20)), "20 values"), ([0.5, 0.5, 0.5], "0.5, 0.5, 0.5"),
     ],
 )  # fmt: skip
-def test_numbers_as_a_reader_wants_them(value, shown):
+def test_number_formats(value, shown):
     assert text.number(value) == shown
 
 
@@ -211,7 +211,7 @@ def test_durations():
     ]
 
 
-def test_hashes_are_short_with_the_whole_in_the_title(tmp_path):
+def test_hashes_are_short_with_the_full_one_in_the_title(tmp_path):
     keep(
         tmp_path,
         "imagenet65k",
@@ -240,7 +240,7 @@ def test_hostile_names_are_text(tmp_path):
     assert not re.search(r"(?<!\\)<img", results)
 
 
-def test_markdown_reads_well_in_a_terminal(tmp_path):
+def test_markdown_tables_are_aligned(tmp_path):
     shutil.copytree(ROOT / "figures" / "imagenet65k", tmp_path / "imagenet65k")
     entries = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
     for template in ("results.md", "summary.md"):
@@ -318,7 +318,7 @@ def opened(browser, path, width=1440, scheme="light"):
     context.close()
 
 
-def test_nothing_leaves_the_page_and_every_picture_loads(browser, path):
+def test_no_external_requests_and_every_picture_loads(browser, path):
     with opened(browser, path) as page:
         page.mouse.wheel(0, 100_000)
         widths = page.evaluate("[...document.images].map(i => i.naturalWidth)")
@@ -434,7 +434,7 @@ def test_the_page_has_landmarks_and_headings_in_order(browser, path):
         assert page.evaluate("document.documentElement.lang") == "en"
 
 
-def test_alternative_texts_say_what_is_shown(tmp_path):
+def test_alternative_texts_describe_pictures(tmp_path):
     keep(
         tmp_path,
         "imagenet65k",
@@ -450,7 +450,7 @@ def test_alternative_texts_say_what_is_shown(tmp_path):
     ]
 
 
-def test_the_committed_page_is_the_generators():
+def test_the_committed_page_is_up_to_date():
     """figures/index.html holds every committed record: nobody has forgotten to write it again."""
     page = (ROOT / "figures" / "index.html").read_text()
     for found in (ROOT / "figures").glob("*/*/result.json"):

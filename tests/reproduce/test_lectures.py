@@ -1,4 +1,4 @@
-"""The lectures' pictures of what is there: their numbers on made-up inputs, their verdicts, their annotations."""
+"""Lecture figures on features: numbers on synthetic inputs, verdicts, annotations."""
 
 from types import SimpleNamespace
 
@@ -24,7 +24,7 @@ from zfnet.analysis.selectivity import auc
 from zfnet.data.samples import load_samples
 
 
-def test_images_are_spread_and_sample_crops_are_of_their_photograph(cache):
+def test_indices_are_spread_and_crops_have_photographs_as_classes(cache):
     images = load_samples()
     ctx = SimpleNamespace(images=images, corpus=SAMPLES)
     chosen = spread_indices(ctx, 60)
@@ -152,7 +152,7 @@ def test_kinds_are_ranges_that_do_not_overlap():
     }
 
 
-def test_the_annotated_images_are_enough_and_their_classes_do_not_give_the_label_away():
+def test_annotations_are_sufficient_and_classes_do_not_predict_labels():
     marks = yaml.safe_load(faces_and_text.MARKS.read_text())["imagenet"]
     assert len(marks) >= 60
     assert all(len(mark["sha256"]) == 64 and len(mark) > 1 for mark in marks.values())
@@ -169,7 +169,7 @@ def test_the_annotated_images_are_enough_and_their_classes_do_not_give_the_label
         assert len(both) >= 10
 
 
-def test_units_are_judged_on_the_classes_that_did_not_choose_them():
+def test_units_are_tested_on_held_out_classes():
     rng = np.random.default_rng(0)
     of = np.repeat(np.arange(12), 8)
     y = rng.random(96) < np.linspace(0.2, 0.8, 12)[of]

@@ -1,4 +1,4 @@
-"""The lectures' pictures of made images: each computed and drawn on a tiny network, their numbers, their verdicts."""
+"""Lecture figures on synthesis: each on a tiny network, numbers and verdicts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +88,7 @@ def ctx(monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.FIGURE.id)
-def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatch):
+def test_each_figure_is_deterministic_and_drawn(script, ctx, monkeypatch):
     monkeypatch.setattr(
         script, "FIGURE", replace(script.FIGURE, config=script.FIGURE.config | SCRIPTS[script])
     )
@@ -116,7 +116,7 @@ def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatc
     assert all((Path(script.__file__).parent / name).is_file() for name in script.FIGURE.files)
 
 
-def test_what_an_ascent_does_not_drive_up_begins_anew_from_more_noise(ctx, monkeypatch):
+def test_unsuccessful_ascents_restart_from_more_noise(ctx, monkeypatch):
     """An ascent that ends where it began, at a slope of nothing, but from noise of 1 on; then at once."""
     config = filter_sheets.FIGURE.config | SCRIPTS[filter_sheets]
     monkeypatch.setattr(filter_sheets, "FIGURE", replace(filter_sheets.FIGURE, config=config))
@@ -134,7 +134,7 @@ def test_what_an_ascent_does_not_drive_up_begins_anew_from_more_noise(ctx, monke
     assert result.arrays["conv1.pixels"].std() == pytest.approx(1, abs=0.05)
 
 
-def test_the_rates_are_those_of_the_methods(ctx, monkeypatch):
+def test_rates_match_the_attacks(ctx, monkeypatch):
     monkeypatch.setattr(
         fooling_rates,
         "FIGURE",
@@ -256,7 +256,7 @@ def test_the_verdicts_follow_the_numbers(judge, inputs, verdict):
     assert set(claims.values()) <= {"holds", "does not hold"}
 
 
-def test_what_an_interval_leaves_open_is_undecided():
+def test_claims_within_the_interval_are_undecided():
     claims, found = fooling_rates.judge(rates(one=(52, 48, 56)))
     assert (list(claims.values()), found) == (["undecided", "holds", "holds"], "partial")
     assert filter_sheets.judge(sheets(83.0, 83.0))[1] == "not comparable"  # 30 of 36: 68 to 92 %
@@ -264,7 +264,7 @@ def test_what_an_interval_leaves_open_is_undecided():
     assert [state for claim, state in claims.items() if "at once" in claim] == ["undecided"]
 
 
-def test_a_codes_distance_to_others_leaves_out_its_own():
+def test_mean_distance_excludes_the_own_code():
     found = inversions.mean_distance(
         torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]])
     )
@@ -290,7 +290,7 @@ def test_the_mean_frequency_is_that_of_a_wave():
     np.testing.assert_allclose(found, [4 / 64, 16 / 64, 5 / 64], rtol=1e-5)
 
 
-def test_units_are_asked_again_with_the_part_of_their_field_that_is_kept(ctx, monkeypatch):
+def test_guided_units_measures_masked_activations(ctx, monkeypatch):
     config = guided_units.FIGURE.config | {"features": 6, "shown": 2}
     monkeypatch.setattr(guided_units, "FIGURE", replace(guided_units.FIGURE, config=config))
     ctx.top = zfnet.top_activations(ctx.model, ctx.images, ("conv5",), 1)
@@ -338,9 +338,7 @@ def test_the_cells_of_a_field_with_most_energy():
     assert float(near[1, 1]) == float(near[0, 0]) == pytest.approx(1 / 9)
 
 
-def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooling_head(
-    ctx, monkeypatch
-):
+def test_localisation_works_without_a_pooling_head(ctx, monkeypatch):
     boxes = {f"{i}.JPEG": {"sha256": "", "box": [8 * i, 0, 8 * i + 20, 40]} for i in range(5)}
     monkeypatch.setattr(localisation, "object_annotations", lambda: {"boxes": boxes})
     monkeypatch.setattr(
