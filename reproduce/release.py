@@ -24,7 +24,7 @@ from tqdm import tqdm
 import zfnet
 from reproduce import REPOSITORY
 from reproduce.core.record import read_record
-from zfnet.analysis.transfer import pooling_head
+from zfnet.analysis.pooling_head import fit_pooling_head
 from zfnet.checkpoint import BUNDLED, CheckpointError
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import load_folder
@@ -49,11 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model, train, val = _load(options)
     except (CheckpointError, DataError) as error:
         parser.error(str(error))
-    cycles = len(training_cycles(model))
-    if len(options.hardware) > 1 and len(options.hardware) != cycles:
-        parser.error(
-            f"--hardware is given {len(options.hardware)} times, for {cycles} cycles of training"
-        )
+    runs = len(training_runs(model))
+    if len(options.hardware) > 1 and len(options.hardware) != runs:
+        parser.error(f"--hardware is given {len(options.hardware)} times, for {runs} training runs")
     if model.info["data"] != train.digest:
         parser.error(
             f"{options.data} has other training images than those that {options.checkpoint.name} "
@@ -82,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--hardware",
         action="append",
         default=[],
-        help="what it was trained on, for the card; once, or once per cycle",
+        help="what it was trained on, for the card; once, or once per run",
     )
     parser.add_argument(
         "--note", action="append", default=[], help="a limitation, for the card; may be repeated"
@@ -134,18 +132,18 @@ def write_card(released: Path, counts: list[int], hardware: list[str], notes: li
     Args:
         released: The packed network.
         counts: Training images per class, in ascending order.
-        hardware: What it was trained on: one text, or one per cycle of training.
+        hardware: What it was trained on: one text, or one per training run.
         notes: Limitations.
     """
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     model = zfnet.load(released)
-    cycles = training_cycles(model)
+    runs = training_runs(model)
     text = environment.from_string(TEMPLATE.read_text()).render(
         model=model,
-        cycles=cycles,
+        runs=runs,
         name=released.stem,
         ten=model.info.get("accuracy, ten crops") or recorded_ten_crops(model),
-        hardware=hardware * (len(cycles) if len(hardware) == 1 else 1),
+        hardware=hardware * (len(runs) if len(hardware) == 1 else 1),
         notes=notes,
         megabytes=released.stat().st_size / 1e6,
         rows=list(zfnet.describe(model)),
@@ -163,12 +161,12 @@ def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
     return {"protocol": "ten crops of 224 from 256, float32", "top1": top1, "top5": top5}
 
 
-def training_cycles(model: Network) -> list[dict]:
-    """The `info` of each cycle of training, in order."""
-    cycles = [model.info]
-    while cycles[0].get("init"):
-        cycles.insert(0, cycles[0]["init"])
-    return cycles
+def training_runs(model: Network) -> list[dict]:
+    """The `info` of each training run, in order."""
+    runs = [model.info]
+    while runs[0].get("init"):
+        runs.insert(0, runs[0]["init"])
+    return runs
 
 
 def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,7 +174,7 @@ def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tens
     per_class = model.info["config"]["data"]["per_class"]
     rows = epoch_order(images.labels, per_class, torch.Generator())
     subset = images.subset(np.sort(rows))  # in the order on disk
-    return pooling_head(model, subset, precision=precision, progress=progress_bar)
+    return fit_pooling_head(model, subset, precision=precision, progress=progress_bar)
 
 
 @torch.inference_mode()

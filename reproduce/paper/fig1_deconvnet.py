@@ -63,8 +63,8 @@ def compute(ctx: Context) -> Result:
     summing_matters = min(shared.values()) > 0.01 and float(cosine.mean()) < 0.99
     verdict = "reproduced" if np.isclose(kept["summed"], 1) and summing_matters else "differs"
     note = (
-        "Drawn: the first image, its strongest conv5 unit, and the region with a shared maximum and "
-        "the strongest signal."
+        "Drawn: the first image, its strongest conv5 unit, and the region with a shared maximum "
+        "and the strongest signal."
     )
     return Result(arrays, measured, verdict, n=len(x), note=note)
 
@@ -95,6 +95,7 @@ def example(model: Network, x: Tensor) -> dict[str, np.ndarray]:
     down = signal[above]
     down = (100 * down / down.max()).round() / 100  # rounded, so that the drawn numbers add up
     pool = next(step.module for step in t.steps if step.name == "pool1")
+    assert isinstance(pool, torch.nn.MaxPool2d)
     summed, overwritten = (
         unpool(down[None, None], local[None, None], (CELLS, CELLS), pool, mode)[0, 0]
         for mode in ("sum", "overwrite")
@@ -139,7 +140,7 @@ def _busiest_region(signal: Tensor, switches: Tensor) -> tuple[int, int, int]:
 
 def draw(result: Result) -> dict[str, Picture]:
     figure = new_figure(11, 6.8)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 0.92))
+    upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 0.92)))
     _diagram(upper.subplots())
     a = result.arrays
     axes = lower.subplots(1, 5, width_ratios=(7, 4, 4, 7, 7))

@@ -150,7 +150,7 @@ def _mean_share(labels: np.ndarray, kept: np.ndarray) -> float:
 
 
 def standard_error(left_out: np.ndarray) -> np.ndarray:
-    """The jackknife's standard error (Tukey 1958) from G leave-one-out values: (G, ...) -> (...)."""
+    """The jackknife's standard error (Tukey 1958) from G left-out values: (G, ...) -> (...)."""
     n = len(left_out)
     return np.sqrt((n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0))
 

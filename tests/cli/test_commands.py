@@ -45,6 +45,20 @@ def test_describe_prints_the_bundled_network_unless_another_is_named(capsys):
     text = capsys.readouterr().out
     assert "torchvision:resnet18: 11.7 M parameters, 1,814 M multiply-adds per forward pass" in text
     assert "layer4.1.conv2" in text
+    assert main(["describe", "--model", "torchvision:resnet18", "--weights", "random"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_columns_of_the_table_are_separate_and_aligned(capsys):
+    assert main(["describe", "--arch", "alexnet"]) == 0
+    header, *rows, total, _ = capsys.readouterr().out.splitlines()
+    ends = [header.index(name) + len(name) for name in ("output", "parameters", "multiply-adds")]
+    for row in (header, *rows, total):
+        for end in ends[:2]:
+            assert row[end : end + 2].strip() == ""
+        assert len(row) <= ends[2]
+    assert total[: ends[0]].strip() == "total"
+    assert total.split() == ["total", "62,378,344", "1,135,256,096"]
 
 
 def test_project_writes_a_picture(photo, tmp_path, capsys):
@@ -213,10 +227,12 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("project {photo} --channel 1 --position 13 0", "conv5 has rows 0 to 12"), ("project nowhere.jpg", "nowhere.jpg: no such file"),
         ("project {photo} --model vgg", "no bundled network 'vgg'"), ("project {photo} --layer pool1 --channel 0", "no features of its own"),
         ("occlude {photo} --target hond", "no class 'hond'"),
-        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "give --data PATH"),
+        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "add --data PATH"),
         ("train {config} --set optim.speed=1", "unknown option optim.speed"), ("train {config} --data nowhere", "nowhere/train: no such folder"),
         ("eval --data nowhere", "nowhere: no such folder"), ("top --layer conv6", "no layer 'conv6'"), ("top -k 0", "-k must be at least 1"),
-        ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
+        ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "--device warp is not available; available: auto, cpu"),
+        ("explain {photo} --device cuda:99", "--device cuda:99 is not available"), ("describe --arch zfnet --weights random", "--weights cannot be used with --arch"),
+        ("describe --model torchvision:resnet18 --weights none.pth", "none.pth: no such file"), ("describe --weights random", "imagenet65k includes its weights"),
         ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
         ("occlude {photo} --target crane", "use a WordNet id: n02012849, n03126707"), ("project {photo} -o {photo}", "would overwrite the image"),
         ("explain {photo} --target cat", "no class 'cat'; choose from tiger cat, Persian cat"), ("describe --arch zfnet --model imagenet65k", "--model cannot be used with --arch"),

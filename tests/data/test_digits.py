@@ -76,15 +76,17 @@ def test_a_missing_or_damaged_mnist_is_named_and_never_fetched(tmp_path, monkeyp
     monkeypatch.setattr(
         "torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked")
     )
-    with pytest.raises(DataError, match=r"nowhere/MNIST/raw: no whole MNIST.*data.download=true"):
+    with pytest.raises(
+        DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"
+    ):
         load_digits("train", tmp_path / "nowhere")
     root = write_mnist(tmp_path)
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="no whole MNIST"):
+    with pytest.raises(DataError, match="MNIST is missing or incomplete"):
         load_digits("test", root)
     (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="no whole MNIST"):
+    with pytest.raises(DataError, match="MNIST is missing or incomplete"):
         load_digits("train", root)
 
 

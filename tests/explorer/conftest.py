@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import zfnet
-from tests.conftest import ROOT
 
 pytest.importorskip("starlette", reason="needs the extra: pip install 'zfnet-deconvnet[explorer]'")
 pytest.importorskip("uvicorn", reason="needs the extra: pip install 'zfnet-deconvnet[explorer]'")
@@ -150,7 +149,7 @@ def wait_until(condition, seconds=60):
 def small_lrn():
     """A small ZFNet with normalization layers, random weights."""
     torch.manual_seed(0)
-    model = zfnet.zfnet(10, fc=16, size=112).eval()
+    model = zfnet.zfnet(10, fc_units=16, size=112).eval()
     for module in model:
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)

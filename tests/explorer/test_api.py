@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 
 import zfnet
+from tests.conftest import ROOT
 from tests.explorer.conftest import Client, wait_until
+from zfnet.explorer.api import Api
 from zfnet.explorer.images import KEPT, clean_filename
 from zfnet.explorer.variants import Rules, project_variant
 from zfnet.explorer.wire import pack, unpack
@@ -179,7 +182,7 @@ def test_closing_the_stream_cancels_a_sweep(server, client):
     answer.close()
     connection.close()
     # A second sweep, of another tab, has to wait for the first; 2809 positions take minutes.
-    status, body = client.raw("sweep", image="coffee", size=112, stride=112, tab="second")
+    _, body = client.raw("sweep", image="coffee", size=112, stride=112, tab="second")
     assert "result" in json.loads(body.splitlines()[-1])
 
 
@@ -289,3 +292,8 @@ def test_file_names_are_cleaned():
     assert clean_filename("C:\\pictures\\my cat.jpg") == "my cat.jpg"
     assert clean_filename("../..") == "the file"
     assert len(clean_filename("a" * 500)) == 80
+
+
+def test_the_documentation_lists_every_address(server):
+    listed = re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "explorer.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(r.path[1:] for r in Api(server.backend, None).routes())

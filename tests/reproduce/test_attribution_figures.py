@@ -62,10 +62,10 @@ def test_the_fillings():
     assert float(filled["noise"].std()) == pytest.approx(1, abs=0.05)
     assert torch.equal(occluders.fillings(x)["noise"], filled["noise"])
     flat = torch.full((1, 3, 60, 60), 0.7)
-    torch.testing.assert_close(occluders.blurred(flat, 8.0), flat)
+    torch.testing.assert_close(occluders.blur(flat, 8.0), flat)
     point = torch.zeros(1, 3, 61, 61)
     point[:, :, 30, 30] = 1
-    seen = occluders.blurred(point, 4.0)[0, 0]
+    seen = occluders.blur(point, 4.0)[0, 0]
     place = torch.arange(61.0) - 30
     expected = torch.exp(-(place[:, None] ** 2 + place**2) / 32)
     torch.testing.assert_close(

@@ -24,8 +24,9 @@ from reproduce.lectures.synthesis import (
 from tests.networks import small_zfnet
 from zfnet.data import no_progress
 from zfnet.data.images import standardize
-from zfnet.synthesis.adversarial import fgsm, gray_level, loss_gradient
+from zfnet.synthesis.adversarial import fgsm
 from zfnet.synthesis.base import clip
+from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
 SCRIPTS = {
     filter_sheets: {"channels": 4, "images": 5, "steps": 3},

@@ -18,6 +18,7 @@ DESCRIPTION = (
 )
 EXTRA = "the explorer needs starlette and uvicorn: pip install 'zfnet-deconvnet[explorer]'"
 SHORTEST_TOKEN = 16
+CLONE = Path(__file__).resolve().parents[2]  # where figures/ is, in a clone
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="an atlas of this network, for the neighbors of its features (default: one below "
-        "figures/ of the current folder, if any)",
+        "figures/ of the current folder or of the clone, if any)",
     )
     sub.add_argument(
         "--no-browser", action="store_true", help="do not open a browser (default: open one)"
@@ -62,7 +63,8 @@ def run(options: argparse.Namespace) -> None:
     server = Server(options.port, options.token)
     try:
         model = load_model(options)
-        backend = Backend(model, options.model, options.atlas or find_atlas(Path.cwd()))
+        atlas = options.atlas or find_atlas(Path.cwd()) or find_atlas(CLONE)
+        backend = Backend(model, options.model, atlas)
         url = server.url
         if options.image:
             content = read_bytes(options.image)

@@ -58,7 +58,7 @@ def explore(
     server = Server(port=0, frames=True)
     server.start(backend)
     _servers.append(server)
-    return IFrame(server.url + state, "100%", HEIGHT, allow="camera")
+    return IFrame(server.url + state, "100%", HEIGHT, extras=['allow="camera"'])
 
 
 def unavailable() -> str | None:

@@ -56,6 +56,7 @@ class _Tree:
 
     @property
     def total(self) -> int:
+        """The number of images of both splits."""
         return len(self.train) + len(self.val)
 
 

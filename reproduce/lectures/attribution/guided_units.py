@@ -19,9 +19,9 @@ import zfnet
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
-from zfnet.analysis.faithfulness import rank_correlation, ranks
+from zfnet.analysis.faithfulness import descending_ranks, rank_correlation
 from zfnet.analysis.intervals import mean_interval
-from zfnet.attribution.gradients import unit_gradient
+from zfnet.attribution.guided import unit_gradient
 from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
 from zfnet.receptive_field import cut
 
@@ -147,9 +147,9 @@ def strongest_cells(
     energy: torch.Tensor, inside: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
     """The share of the cells inside with most energy, as a mask (N, rows, columns)."""
-    place = ranks(energy.where(inside, energy.new_tensor(-1.0)).flatten(1), generator).view(
-        inside.shape
-    )
+    place = descending_ranks(
+        energy.where(inside, energy.new_tensor(-1.0)).flatten(1), generator
+    ).view(inside.shape)
     return place < (FIGURE.config["share"] * inside.sum((1, 2))).round()[:, None, None]
 
 

@@ -21,8 +21,8 @@ from reproduce.paper.boxed_images import choose_images
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.data.images import MEAN, STD
 from zfnet.occlusion import cover
-from zfnet.plot import HEAT, at_middles, new_figure, photograph, show
-from zfnet.synthesis.base import blurred
+from zfnet.plot import HEAT, align_occlusion_map, new_figure, photograph, show
+from zfnet.synthesis.base import blur
 from zfnet.validation import expand_fill
 
 FIGURE = Figure(
@@ -54,7 +54,7 @@ def fillings(x: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(
         zip(
             FILLINGS,
-            (expand_fill(0.0, x), expand_fill(black, x), noise, blurred(x, FIGURE.config["blur"])),
+            (expand_fill(0.0, x), expand_fill(black, x), noise, blur(x, FIGURE.config["blur"])),
             strict=True,
         )
     )
@@ -140,7 +140,7 @@ def draw(result: Result) -> dict[str, Any]:
             top.set_title(f"{caption}\n" if kind == FILLINGS[0] else "", loc="left", weight="bold")
             fall = row["fall of the logit"][kind]
             shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
-            at_middles(
+            align_occlusion_map(
                 below,
                 FIGURE.config["size"],
                 FIGURE.config["stride"],

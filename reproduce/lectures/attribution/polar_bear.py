@@ -21,7 +21,7 @@ import zfnet
 from reproduce.core.annotations import covering_positions
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from zfnet.plot import LINES, at_middles, heat, new_figure, photograph, rectangle, show
+from zfnet.plot import LINES, align_occlusion_map, heat_map, new_figure, photograph, rectangle, show
 
 FIGURE = Figure(
     id="polar_bear",
@@ -192,10 +192,12 @@ def draw(result: Result) -> dict[str, Any]:
         )
         for kind, box in zip(a["kinds"], a["boxes"], strict=True):
             rectangle(axes[0], box, KINDS[kind], linewidth=1.4)
-        heat(axes[1], a["logit"], f"logit under the square ({row['logit']:.1f} uncovered)")
-        heat(axes[2], a["probability"], f"probability ({row['probability']:.2f} uncovered)")
+        heat_map(axes[1], a["logit"], f"logit under the square ({row['logit']:.1f} uncovered)")
+        heat_map(axes[2], a["probability"], f"probability ({row['probability']:.2f} uncovered)")
         for panel in axes[1:3]:
-            at_middles(panel, FIGURE.config["size"], FIGURE.config["stride"], a["x"].shape[-1])
+            align_occlusion_map(
+                panel, FIGURE.config["size"], FIGURE.config["stride"], a["x"].shape[-1]
+            )
         drops = row["mean fall of the logit"]
         kinds = [kind for kind in KINDS if kind in drops]
         axes[3].barh(kinds, [drops[kind] for kind in kinds], color=[KINDS[kind] for kind in kinds])

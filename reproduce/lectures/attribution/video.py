@@ -22,7 +22,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.paper.boxed_images import BOXES
 from zfnet.analysis.intervals import bootstrap
-from zfnet.plot import attribution_image, enlarge, moving_maps
+from zfnet.plot import attribution_image, enlarge, overlay_frames
 
 PHOTOGRAPH = "coffee"
 FIGURE = Figure(
@@ -152,8 +152,8 @@ def slope(cup_centers: np.ndarray, centers: np.ndarray) -> list[float]:
 
 def draw(result: Result) -> dict[str, Any]:
     side = FIGURE.config["drawn"]
-    colored, _ = attribution_image(result.arrays["map"], together=True)
-    frames = moving_maps(torch.from_numpy(result.arrays["x"]), colored)
+    colored, _ = attribution_image(result.arrays["map"], shared_scale=True)
+    frames = overlay_frames(torch.from_numpy(result.arrays["x"]), colored)
     half = result.arrays["x"].shape[-1]
     halves = [
         enlarge(part.astype(np.float32), side)

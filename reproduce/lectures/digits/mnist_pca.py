@@ -75,7 +75,7 @@ def compute(ctx: Context) -> Result:
         hits = 100 * nearest_centroid(maps, labels).double().numpy()
         values = (
             *(mean_interval(v, seed=FIGURE.seed) for v in (silhouettes[layer], plane, hits)),
-            (100 * components.share).tolist(),
+            (100 * components.explained_variance_ratio).tolist(),
         )
         for name, value in zip(names, values, strict=True):
             measured[name][layer] = value

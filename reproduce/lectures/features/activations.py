@@ -16,7 +16,7 @@ from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.sampling import MIN_IMAGES, spread_indices, subset
-from zfnet.analysis.statistics import ERROR, population
+from zfnet.analysis.statistics import RELATIVE_ERROR, population
 from zfnet.plot import LINES, new_figure
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
@@ -63,7 +63,7 @@ def compute(ctx: Context) -> Result:
                 for q, v in zip(FIGURE.config["quantiles"], quantiles, strict=True)
             },
         }
-    measured["a quantile is exact to, %"] = 100 * ERROR
+    measured["a quantile is exact to, %"] = 100 * RELATIVE_ERROR
     claims, outcome = judge(measured)
     note = (
         f"Over {len(chosen)} images, evenly spread over the corpus, and all positions; rectified, "

@@ -20,7 +20,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.kinds import KIND_NAMES, kind_table
 from reproduce.lectures.sampling import MIN_IMAGES, image_classes, spread_indices, subset
-from zfnet.analysis.embedding import grid, nearest, pca, tsne
+from zfnet.analysis.embedding import grid_layout, nearest_neighbors, pca, tsne
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.responses import responses
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
@@ -66,7 +66,7 @@ def compute(ctx: Context) -> Result:
     plane = pca(F.normalize(codes[laid_out], dim=1)).codes
     points = {"PCA": plane.numpy(), "t-SNE": tsne(codes[laid_out], seed=FIGURE.seed)}
     k, labels = config["neighbours"], image_classes(ctx, chosen)
-    nearest_in = [nearest(codes[laid_out], k), nearest(pixels[laid_out], k)]
+    nearest_in = [nearest_neighbors(codes[laid_out], k), nearest_neighbors(pixels[laid_out], k)]
     for p in map(torch.from_numpy, points.values()):  # distance in the plane
         nearest_in.append(
             torch.cdist(p, p).fill_diagonal_(torch.inf).topk(k, largest=False).indices
@@ -88,7 +88,7 @@ def compute(ctx: Context) -> Result:
         "layer 7 less pixels": mean(agreement[SPACES[0]] - agreement[SPACES[1]]),
         "t-SNE less PCA": mean(agreement[SPACES[3]] - agreement[SPACES[2]]),
     }
-    neighbors = {"layer 7": nearest(codes, k), "pixels": nearest(pixels, k)}
+    neighbors = {"layer 7": nearest_neighbors(codes, k), "pixels": nearest_neighbors(pixels, k)}
     measured["nearest is of the same class, share"] = {
         space: mean((labels[index[:, 0].numpy()] == labels).astype(float))
         for space, index in neighbors.items()
@@ -118,7 +118,7 @@ def compute(ctx: Context) -> Result:
         "kinds": kinds[laid_out],
         "names": np.array(names),
         **points,
-        "cells": grid(points["t-SNE"], side),
+        "cells": grid_layout(points["t-SNE"], side),
         "tiles": tiles(ctx, chosen[laid_out], 1200 // side),
         "neighbours": tiles(ctx, chosen[rows.flatten()], 112).reshape(*rows.shape, 112, 112, 3),
     }

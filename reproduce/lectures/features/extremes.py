@@ -50,7 +50,7 @@ FIGURE = Figure(
     network="chain",
 )
 RANKINGS = {
-    f"{end} by {by}": {"by": by, "least": end == "least"}
+    f"{end} by {by}": {"by": by, "largest": end == "most"}
     for end in ("most", "least")
     for by in ("maximum", "mean")
 }

@@ -24,7 +24,7 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.sampling import subset, unit_patches
 from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.responses import responses
-from zfnet.analysis.selectivity import auc, best_unit, permuted
+from zfnet.analysis.selectivity import auc, best_unit, permute_labels
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(
@@ -82,12 +82,12 @@ def compute(ctx: Context) -> Result:
         measured[label] = {
             "images with and without": [int(y.sum()), int((~y).sum())],
             "units of layer 5 chosen on the two halves": best["conv5"].unit.tolist(),
-            "their AUC where they were chosen": best["conv5"].chosen.tolist(),
+            "their AUC where they were chosen": best["conv5"].selection_auc.tolist(),
             "AUC on the other half": aucs,
         }
         for name, groups in (("luck", torch.zeros_like(classes)), ("the class alone", classes)):
-            labelings = permuted(positive, groups, config["permutations"], generator)
-            control = best_unit(values["conv5"], labelings, in_first).judged.mean(1)
+            labelings = permute_labels(positive, groups, config["permutations"], generator)
+            control = best_unit(values["conv5"], labelings, in_first).held_out_auc.mean(1)
             measured[label][f"{name}: mean and 97.5 %"] = [
                 float(control.mean()),
                 float(control.quantile(0.975)),

@@ -21,7 +21,7 @@ from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.outlines import object_annotations
 from reproduce.lectures.predictions import Predictions, predict_corpus, training_images
 from reproduce.lectures.sampling import MIN_IMAGES
-from zfnet.analysis.attributes import ATTRIBUTES, Binned, binned
+from zfnet.analysis.attributes import ATTRIBUTES, QuantileBins, accuracy_by_quantile
 from zfnet.analysis.intervals import bootstrap
 from zfnet.data.images import center_crop
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
@@ -43,7 +43,7 @@ UNITS = {
     "brightness": "mean luma",
     "contrast": "deviation of luma",
     "sharpness": "deviation of the Laplacian over contrast",
-    "colourfulness": "Hasler and Suesstrunk's M",
+    "colorfulness": "Hasler and Suesstrunk's M",
     SIZE: "share of the view in the object's box",
     TRAINING_IMAGES: "of the class",
 }
@@ -119,7 +119,7 @@ def measure(
     for name, v in values.items():
         if v.min() < v.max():
             count = config["bins of sizes" if name == SIZE else "bins"]
-            bins = binned(v, correct[rows_of[name]], count)
+            bins = accuracy_by_quantile(v, correct[rows_of[name]], count)
             measured[name] = describe(bins)
             if name == TRAINING_IMAGES:  # an attribute of the class: the interval is over classes
                 gain = by_class(v, correct, predictions.labels, bins.edges)
@@ -129,9 +129,9 @@ def measure(
     }
     if SIZE in measured:
         in_top5 = predictions.rank()[rows_of[SIZE]] <= 5
-        sized = binned(values[SIZE], in_top5, config["bins of sizes"])
+        sized = accuracy_by_quantile(values[SIZE], in_top5, config["bins of sizes"])
         measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
-        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.slope]
+        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.difference]
     return measured
 
 
@@ -173,12 +173,12 @@ def area(box: list[int], side: int = 224) -> float:
     return (box[2] - box[0]) * (box[3] - box[1]) / side**2
 
 
-def describe(b: Binned) -> dict:
+def describe(b: QuantileBins) -> dict:
     return {
         "bins from": [float(e) for e in b.edges],
         "images": b.count.tolist(),
         "top-1, % by bin": [round(100 * s, 1) for s in b.share],
-        "last less first, points": [100 * v for v in b.slope],
+        "last less first, points": [100 * v for v in b.difference],
     }
 
 
@@ -269,7 +269,7 @@ def draw(result: Result) -> dict[str, Any]:
         strip, panel = grid[2 * (n // 3), n % 3], grid[2 * (n // 3) + 1, n % 3]
         if f"shown.{name}" in a:
             show(strip, mosaic(enlarge(a[f"shown.{name}"], 110), len(a[f"shown.{name}"]), gap=40))
-        b = binned(
+        b = accuracy_by_quantile(
             a[f"value.{name}"],
             a["right"][a[f"image.{name}"]],
             FIGURE.config["bins of sizes" if name == SIZE else "bins"],

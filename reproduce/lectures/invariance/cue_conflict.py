@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from reproduce.core.context import Context
-from zfnet.analysis.cues import Decisions, confidence, decisions
+from zfnet.analysis.decisions import CueConflict, confidence, cue_conflict
 from zfnet.data.cache import cached_array, digest
 from zfnet.data.images import standardize, to_pixels
 from zfnet.model import Network
@@ -31,16 +31,16 @@ class Conflict(NamedTuple):
         painted: The painted images, like x.
         logits: Their logits (N, classes).
         distance: Their distances from the content (N,).
-        two_choice: Decisions among the classes of these images.
-        open_choice: Decisions among all outputs.
+        two_choice: CueConflict among the classes of these images.
+        open_choice: CueConflict among all outputs.
     """
 
     style: torch.Tensor
     painted: torch.Tensor
     logits: torch.Tensor
     distance: torch.Tensor
-    two_choice: Decisions
-    open_choice: Decisions
+    two_choice: CueConflict
+    open_choice: CueConflict
 
 
 def paint_conflict(
@@ -58,8 +58,8 @@ def paint_conflict(
     style = partners(target.cpu(), torch.Generator().manual_seed(seed))
     painted, distance = paint(ctx.model, x, style, progress=ctx.progress, **options)
     logits = confidence(ctx.model, painted, target).logits
-    two_choice = decisions(logits, target, target[style], target.unique())
-    open_choice = decisions(logits, target, target[style])
+    two_choice = cue_conflict(logits, target, target[style], target.unique())
+    open_choice = cue_conflict(logits, target, target[style])
     return Conflict(style, painted, logits, distance, two_choice, open_choice)
 
 

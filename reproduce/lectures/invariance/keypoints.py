@@ -21,7 +21,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.paper.dog_faces import PARTS, load_faces
 from zfnet.analysis.intervals import bootstrap
-from zfnet.analysis.matching import match, transferred
+from zfnet.analysis.matching import correct_keypoints, match
 from zfnet.plot import LINES, new_figure, photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -56,7 +56,9 @@ def compute(ctx: Context) -> Result:
         return Result({}, {"images": len(names)}, "not run", n=len(names), note=note)
     head_size = (heads[:, 2:] - heads[:, :2]).amax(1)
     predicted = {
-        layer: match(ctx.model, x.to(ctx.device), points, layer, finer=config["finer"]).place.cpu()
+        layer: match(
+            ctx.model, x.to(ctx.device), points, layer, oversampling=config["finer"]
+        ).position.cpu()
         for layer in LAYERS
     }
     predicted |= {
@@ -65,7 +67,7 @@ def compute(ctx: Context) -> Result:
     }
     hits_by = {  # (alphas, N, N, P)
         name: torch.stack(
-            [transferred(place, points, head_size, alpha) for alpha in config["alphas"]]
+            [correct_keypoints(place, points, head_size, alpha) for alpha in config["alphas"]]
         ).numpy()
         for name, place in predicted.items()
     }
@@ -162,7 +164,7 @@ def swapped_eyes(
 ) -> float:
     """The percentage of eyes whose match is at the other eye, within reach and closer to it."""
     eyes, other = place[:, :, :2], points[:, [1, 0]]
-    wrong = transferred(eyes, other, head_size, alpha)
+    wrong = correct_keypoints(eyes, other, head_size, alpha)
     nearer = (eyes - other[None]).norm(dim=-1) < (eyes - points[None, :, :2]).norm(dim=-1)
     different = ~torch.eye(len(points), dtype=torch.bool)
     return 100 * float((wrong & nearer)[different].float().mean())

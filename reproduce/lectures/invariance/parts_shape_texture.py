@@ -22,7 +22,7 @@ from reproduce.lectures.invariance.cue_conflict import Conflict, paint_conflict,
 from reproduce.lectures.invariance.single_cues import IMAGE, OUTLINE, TEXTURE, variants
 from reproduce.lectures.outlines import outlined_images
 from reproduce.lectures.sampling import MIN_IMAGES
-from zfnet.analysis.cues import confidence
+from zfnet.analysis.decisions import confidence
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 

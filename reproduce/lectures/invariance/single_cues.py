@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from zfnet.analysis.cues import cover_parts, keep, shuffle_parts, silhouettes, texture_alone
+from zfnet.analysis.cues import apply_mask, cover_parts, shuffle_parts, silhouettes, texture_patches
 
 IMAGE, OUTLINE, TEXTURE = "image", "outline only", "texture only"
 
@@ -28,7 +28,7 @@ def variants(
         Images like x, by name of the variant.
     """
     rng = torch.Generator().manual_seed(seed)
-    kinds = {IMAGE: x, "object only": keep(x, masks), "ground only": keep(x, ~masks)}
+    kinds = {IMAGE: x, "object only": apply_mask(x, masks), "ground only": apply_mask(x, ~masks)}
     kinds |= {
         f"parts shuffled, {grid} x {grid}": shuffle_parts(x, grid, rng) for grid in config["grids"]
     }
@@ -38,5 +38,5 @@ def variants(
     }
     return kinds | {
         OUTLINE: silhouettes(masks),
-        TEXTURE: texture_alone(x, masks, config["patch"], rng),
+        TEXTURE: texture_patches(x, masks, config["patch"], rng),
     }

@@ -20,7 +20,8 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.sampling import spread_indices
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
+from zfnet.synthesis.fourier import color_root
 
 STARTS = ("mean grey", "noise", "photograph")
 FIGURE = Figure(
@@ -69,7 +70,7 @@ def compute(ctx: Context) -> Result:
                 target,
                 layer=None if layer == "logits" else layer,
                 frequency=True,
-                colours=colors,
+                colors=colors,
                 jitter=config["jitter"],
                 variation=config["variation"][layer],
                 decay=config["decay"][layer],

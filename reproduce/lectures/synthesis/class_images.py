@@ -21,8 +21,9 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.sampling import spread_indices
 from zfnet.analysis.intervals import wilson
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
+from zfnet.synthesis.fourier import color_root
 
 FIGURE = Figure(
     id="class_images",
@@ -68,7 +69,7 @@ def compute(ctx: Context) -> Result:
         "progress": ctx.progress,
     }
     options |= {"generator": generator}
-    regularization = {"frequency": True, "colours": colors} | {
+    regularization = {"frequency": True, "colors": colors} | {
         key: config[key] for key in ("jitter", "variation", "decay")
     }
     drawn = ascend(ctx.model, noise, target.tolist(), **regularization, **options).pixels

@@ -26,8 +26,9 @@ from reproduce.lectures.sampling import spread_indices, subset
 from zfnet.analysis.intervals import wilson
 from zfnet.analysis.responses import responses
 from zfnet.plot import mosaic, new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
+from zfnet.synthesis.fourier import color_root
 
 SIDES = {
     "conv1": 48,
@@ -100,7 +101,7 @@ def compute(ctx: Context) -> Result:
                 layer=layer,
                 rectified=rectified,
                 frequency=True,
-                colours=colors,
+                colors=colors,
                 jitter=min(config["jitter"], side // 8),
                 variation=config["variation"][layer],
                 decay=config["decay"][layer],

@@ -22,7 +22,9 @@ from reproduce.lectures.sampling import spread_indices
 from reproduce.paper.boxed_images import choose_images
 from zfnet.data.images import to_pixels
 from zfnet.plot import new_figure, photograph, projection_image, show
-from zfnet.synthesis.adversarial import Adversarial, deepfool, fgsm, pgd, rubbish
+from zfnet.synthesis.adversarial import fgsm, pgd, rubbish
+from zfnet.synthesis.deepfool import deepfool
+from zfnet.synthesis.perturbation import Adversarial
 
 FIGURE = Figure(
     id="fooling",

@@ -21,8 +21,9 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.sampling import spread_indices
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure
-from zfnet.synthesis.adversarial import gray_level, loss_gradient, pgd
+from zfnet.synthesis.adversarial import pgd
 from zfnet.synthesis.base import clip
+from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
 FIGURE = Figure(
     id="fooling_rates",

@@ -4,7 +4,7 @@ Gatys, Ecker and Bethge (2016). The content is the maps of layer 4. The style is
 of layers 1 to 5: which features occur together, wherever. The original network is VGG, with small
 filters and strides. ZFNet's first layer samples every second pixel with 7 x 7 filters, so no layer
 holds the finest grain, and total variation has to fill it in. Gram matrices of smooth and grainy
-images differ in scale, so distances are relative to the style's own.
+images differ in scale, so distances are relative_distance to the style's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.lectures.sampling import most_probable_images
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.style import LAYERS, gram, relative, style_transfer
+from zfnet.synthesis.base import relative_distance
+from zfnet.synthesis.style import LAYERS, gram, style_transfer
 
 FIGURE = Figure(
     id="style_transfer",
@@ -71,7 +72,8 @@ def compute(ctx: Context) -> Result:
         assert s.content is not None
         style_trace = zfnet.trace(ctx.model, style, until=LAYERS[-1])
         distance_before = {
-            layer: relative(gram(before[layer]), gram(style_trace[layer])) for layer in LAYERS
+            layer: relative_distance(gram(before[layer]), gram(style_trace[layer]))
+            for layer in LAYERS
         }
         codes = zfnet.trace(ctx.model, s.pixels, until=LAYERS[-1])[config["content_layer"]]
         nearest = torch.cdist(codes.flatten(1), before[config["content_layer"]].flatten(1)).argmin(

@@ -20,7 +20,8 @@ from reproduce.core.figure import Figure, Result
 from reproduce.lectures.sampling import most_probable_images
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.style import LAYERS, gram, relative, style_transfer
+from zfnet.synthesis.base import relative_distance
+from zfnet.synthesis.style import LAYERS, gram, style_transfer
 
 FIGURE = Figure(
     id="textures",
@@ -57,7 +58,8 @@ def compute(ctx: Context) -> Result:
     start = config["noise"] * torch.randn(x.shape, generator=generator).to(x)
     wanted = grams(ctx.model, x)
     initial = {
-        layer: relative(gram, wanted[layer]) for layer, gram in grams(ctx.model, start).items()
+        layer: relative_distance(gram, wanted[layer])
+        for layer, gram in grams(ctx.model, start).items()
     }
     arrays: dict[str, np.ndarray] = {"sources": x.cpu().numpy(), "names": np.array(list(sources))}
     remaining: dict[str, dict[str, float]] = {}
@@ -76,7 +78,7 @@ def compute(ctx: Context) -> Result:
         arrays[f"{layer_range(n)}.pixels"] = t.pixels.cpu().numpy()
         reached = grams(ctx.model, t.pixels)
         remaining[layer_range(n)] = {
-            layer: float((relative(reached[layer], wanted[layer]) / initial[layer]).mean())
+            layer: float((relative_distance(reached[layer], wanted[layer]) / initial[layer]).mean())
             for layer in LAYERS
         }
         correlation = rank_correlation(

@@ -72,7 +72,9 @@ def add(context: Context, out: Path, names: Sequence[str]) -> None:
         out: The folder of the atlas.
         names: As in `resolve`.
     """
-    from zfnet.synthesis.ascent import ascend, color_root  # slow to import, rarely needed
+    # Slow to import, and rarely needed.
+    from zfnet.synthesis.ascent import ascend
+    from zfnet.synthesis.fourier import color_root
 
     index = read(out, "index")
     images, model, drawn = context.images, context.model, index.get("canonical", {})
@@ -86,7 +88,7 @@ def add(context: Context, out: Path, names: Sequence[str]) -> None:
         start = (NOISE * noise).to(context.device)
         with torch.enable_grad():
             ascent = ascend(
-                model, start, unit, layer=layer, at="centre", colours=colors, generator=generator,
+                model, start, unit, layer=layer, position="center", colors=colors, generator=generator,
                 **ASCENT,
             )  # fmt: skip
         file = f"demos/canonical-{page.replace('/', '-')}.webp"

@@ -22,7 +22,7 @@ from zfnet.data.cache import Images
 from zfnet.graph import conv_layers
 from zfnet.model import Network
 from zfnet.occlusion import Occlusion
-from zfnet.plot import GREY, enlarge, mosaic, photograph, projection_image
+from zfnet.plot import GRAY, enlarge, mosaic, photograph, projection_image
 from zfnet.receptive_field import ReceptiveField
 
 COUNT = 6  # images
@@ -105,7 +105,7 @@ def projection_sheet(
 ) -> np.ndarray:
     """The projections of all positions of a map (H, W), as an image; gray where it is silent."""
     side = min(MAX_SIDE, field.size)
-    tiles = np.full((values.numel(), side, side, 3), GREY, dtype=np.float32)
+    tiles = np.full((values.numel(), side, side, 3), GRAY, dtype=np.float32)
     position = (values > 0).nonzero()
     if len(position):
         channels = torch.full((len(position),), channel)

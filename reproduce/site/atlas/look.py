@@ -29,7 +29,7 @@ from zfnet.attribution.registry import METHODS
 from zfnet.data import no_progress
 from zfnet.data.images import read_image
 from zfnet.model import Network, device_of
-from zfnet.plot import GREY, attribution_image, mosaic
+from zfnet.plot import GRAY, attribution_image, mosaic
 
 FEATURES = 6  # per layer
 LABELS = 5
@@ -161,7 +161,7 @@ def copy_neighbors(
     listed = atlas.layer(layer)
     data = read(atlas.folder, layer) if listed else None
     counts = [0] * len(features)
-    blank = np.full((len(features), COLUMNS, side, side, 3), GREY, dtype=np.float32)
+    blank = np.full((len(features), COLUMNS, side, side, 3), GRAY, dtype=np.float32)
     rows = {kind: blank.copy() for kind in KINDS}
     for f, number in enumerate(features):
         if not (listed and data and number in listed["numbers"]):

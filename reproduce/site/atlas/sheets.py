@@ -16,7 +16,7 @@ from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.data.io import atomic_write
 from zfnet.model import Network, device_of
-from zfnet.plot import GREY, enlarge, filter_image, mosaic, photograph, projection_image
+from zfnet.plot import GRAY, enlarge, filter_image, mosaic, photograph, projection_image
 from zfnet.projection import patches_inside
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import cut
@@ -148,7 +148,7 @@ def layer_tiles(
     row[list(numbers)] = torch.arange(len(numbers))
     active = (row[:, None] >= 0) & (top.value > 0)
     chosen = replace(top, index=torch.where(active, top.index, -1))
-    blank = np.full((len(numbers) * COLUMNS, side, side, 3), GREY, dtype=np.float32)
+    blank = np.full((len(numbers) * COLUMNS, side, side, 3), GRAY, dtype=np.float32)
     tiles = {kind: blank.copy() for kind in KINDS}
     # project_top computes regions that units share in an image once.
     batches = zfnet.project_top(model, images, TopActivations({layer: chosen}, len(images)), layer)
@@ -171,11 +171,11 @@ def covers(tiles: np.ndarray) -> np.ndarray:
     """
     third = MAX_SIDE // 3
     blocks = [mosaic(enlarge(nine, third), 3, gap=0) for nine in tiles]
-    return mosaic(np.stack(blocks), COVERS, gap=0, background=GREY)
+    return mosaic(np.stack(blocks), COVERS, gap=0, background=GRAY)
 
 
 def write_filters(weight: Tensor, numbers: Sequence[int], path: Path) -> None:
     """Write the filters of a first layer, COVERS per row, enlarged by a whole number of pixels."""
     tiles = filter_image(weight[list(numbers)].detach().cpu())
-    sheet = mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GREY)
+    sheet = mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GRAY)
     write_picture(path, sheet, lossless=True)

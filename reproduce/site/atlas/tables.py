@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from zfnet.analysis.responses import stream
-from zfnet.attribution.base import derivative
+from zfnet.attribution.base import logit_gradient
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
@@ -189,5 +189,5 @@ def decide(
         logits = run(above, leaf, keep=(), switches=False).output
         labels = labels.to(logits.device)
         target = torch.where(labels < 0, logits.argmax(1), labels)
-        share = (derivative(logits, target, leaf) * leaf).sum((2, 3))
+        share = (logit_gradient(logits, target, leaf) * leaf).sum((2, 3))
     return logits.detach(), target, share.detach()

@@ -69,7 +69,7 @@ function labels(result) {
 // A map whose cells put the square on the image.
 function figure(result, id, title, range, canvas, values) {
   const rows = result.boxes.length, columns = result.boxes[0].length, cursor = el("i", { hidden: true });
-  const text = el("figcaption", {}, title, range ? el("small", {}, ` ${range}`) : null);
+  const text = el("figcaption", {}, title, el("small", {}, range));
   const cell = el("div", { class: "cell", tabindex: "0", role: "application", "aria-label": `${title}: arrow keys move the square` }, canvas, cursor);
   let at = [0, 0];
   const move = ([row, column]) => {
