@@ -88,9 +88,15 @@ def add(context: Context, out: Path, names: Sequence[str]) -> None:
         start = (NOISE * noise).to(context.device)
         with torch.enable_grad():
             ascent = ascend(
-                model, start, unit, layer=layer, position="center", colors=colors, generator=generator,
+                model,
+                start,
+                unit,
+                layer=layer,
+                position="center",
+                colors=colors,
+                generator=generator,
                 **ASCENT,
-            )  # fmt: skip
+            )
         file = f"demos/canonical-{page.replace('/', '-')}.webp"
         write_picture(out / file, photograph(ascent.pixels.cpu())[0])
         entry: dict[str, Any] = {"file": file, "value": float(ascent.activation[0])}
