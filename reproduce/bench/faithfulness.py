@@ -48,8 +48,8 @@ FIGURE = Figure(
     id="faithfulness",
     title="Faithfulness of attribution methods",
     claim="The deconvnet points at the object no better than the image's center does. Occlusion "
-    "and Grad-CAM point better than the center. Guided backpropagation and the deconvnet change less "
-    "than the gradient as layer by layer is randomized.",
+    "and Grad-CAM point better than the center. Guided backpropagation and the deconvnet change "
+    "less than the gradient as layer by layer is randomized.",
     inputs=(),
     seed=23,
     time_budget=900,

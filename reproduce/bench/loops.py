@@ -53,7 +53,7 @@ def resized(images: Images, side: int) -> Images:
 def our_loops(
     config: Config, images: Images, size: dict, device: torch.device
 ) -> dict[str, Callable]:
-    """Our loops over all images: the whole step, the step on noise and random tensors, its parts."""
+    """Our loops over all images: the step on photographs, noise and random tensors; its parts."""
     torch.manual_seed(SEED)
     model = new_model(config, images).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer, run = new_optimizer(model, config.optim), runner(model, config)
