@@ -15,9 +15,9 @@ ORDER = [  # of design.md, section 1, with the modules that each stands on
     "training.feed", "training.evaluate", "training", "record", "rendering", "plot", "explorer", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
-WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "rendering.py", "record.py")} | set(
+WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "rendering.py", "record.py")} | {
     path for folder in ("cli", "explorer") for path in (ROOT / "zfnet" / folder).glob("*.py")
-)
+}
 
 
 def module(name: str) -> str:
@@ -67,10 +67,7 @@ def test_imports_only_from_the_left(path):
     allowed = set(
         ORDER[
             : ORDER.index(own)
-            + (
-                own
-                in ("data", "attribution", "synthesis", "analysis", "training", "explorer", "cli")
-            )
+            + (own in ("data", "attribution", "synthesis", "analysis", "training", "explorer", "cli"))
         ]
     ) - {"fast"}
     allowed |= {"zfnet"} if own == "cli" else set()  # for the version

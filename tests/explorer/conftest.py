@@ -30,7 +30,7 @@ def network():
 
 
 def write_atlas(folder, network):
-    """An atlas with two features of conv5 in the format of reproduce/atlas: noise as pictures."""
+    """An atlas with two features of conv5 in the format of reproduce/site/atlas: noise as pictures."""
     (folder / "data").mkdir(parents=True)
     (folder / "sheets").mkdir()
     layer = {"name": "conv5", "numbers": [17, 97], "side": SIDE}
@@ -62,7 +62,7 @@ def atlas(tmp_path_factory, network):
 def server(network, atlas):
     """A server in a thread; `backend` is what it computes with."""
     running = Server(port=0, token=TOKEN)
-    running.backend = Backend(network, "imagenet65k", atlas)
+    running.backend = Backend(network, "imagenet65k", "zfnet.load('imagenet65k')", atlas)
     thread = running.start(running.backend)
     yield running
     running.stop()

@@ -252,6 +252,7 @@ class _KeepsMaps(nn.Module):
         self.maps: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output, and keep the layer's maps."""
         t = run(self.steps, x, keep=(self.name,), switches=False)
         self.maps = t[self.name]
         return t.output
