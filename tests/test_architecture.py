@@ -67,7 +67,10 @@ def test_imports_only_from_the_left(path):
     allowed = set(
         ORDER[
             : ORDER.index(own)
-            + (own in ("data", "attribution", "synthesis", "analysis", "training", "explorer", "cli"))
+            + (
+                own
+                in ("data", "attribution", "synthesis", "analysis", "training", "explorer", "cli")
+            )
         ]
     ) - {"fast"}
     allowed |= {"zfnet"} if own == "cli" else set()  # for the version

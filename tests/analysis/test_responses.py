@@ -81,7 +81,9 @@ def test_extremes_equal_sorting_in_python(values, k, least, by, grouped):
     n = len(values)
     where = torch.arange(n * 2 * 2).reshape(n, 2, 2)
     groups = [i % 4 for i in range(n)] if grouped else None
-    top = Responses(table, table.flip(1), where).extremes(k, by=by, largest=not least, groups=groups)
+    top = Responses(table, table.flip(1), where).extremes(
+        k, by=by, largest=not least, groups=groups
+    )
     for unit in range(2):
         column = (table if by == "maximum" else table.flip(1))[:, unit].tolist()
         order = sorted(range(n), key=lambda i: (column[i] if least else -column[i], i))

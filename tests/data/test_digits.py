@@ -76,7 +76,9 @@ def test_missing_or_damaged_mnist_is_an_error_and_not_downloaded(tmp_path, monke
     monkeypatch.setattr(
         "torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked")
     )
-    with pytest.raises(DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"):
+    with pytest.raises(
+        DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"
+    ):
         load_digits("train", tmp_path / "nowhere")
     root = write_mnist(tmp_path)
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
