@@ -194,8 +194,8 @@ def _download(builder: str) -> nn.Module:
         return models.get_model(builder, weights=weights)
     except (OSError, RuntimeError) as error:  # no network, or a download with the wrong hash
         raise CheckpointError(
-            f"torchvision:{builder}: cannot download {weights.url} ({error}); pass weights: the path of "
-            f"a state dict, or {UNTRAINED} for an untrained network"
+            f"torchvision:{builder}: cannot download {weights.url} ({error}); pass weights: "
+            f"the path of a state dict, or {UNTRAINED} for an untrained network"
         ) from None
 
 

@@ -39,8 +39,8 @@ POINTWISE = (
 
 
 def measure_covered(
-    model: nn.Module, steps: Sequence[Step], x: Tensor, fill: Tensor, boxes: Tensor, channel: Tensor | None,
-    target: Tensor, *, batch: int, progress: Callable,
+    model: nn.Module, steps: Sequence[Step], x: Tensor, fill: Tensor, boxes: Tensor,
+    channel: Tensor | None, target: Tensor, *, batch: int, progress: Callable,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:  # fmt: skip
     """Accelerate `occlusion.measure_covered`, where the count of operations says that it pays.
 
