@@ -108,7 +108,8 @@ class _Layer:
         sizes = map_sizes(steps, (x.shape[2], x.shape[3]))
         return _Layer(
             name=name, steps=steps, pooled=pooled, image=image, channel=channel, rank=rank,
-            position=position, value=value.to(x.dtype), window=window.clip(sizes[steps[pooled].name]), sizes=sizes,
+            position=position, value=value.to(x.dtype),
+            window=window.clip(sizes[steps[pooled].name]), sizes=sizes,
             field=receptive_field(steps, name),
         )  # fmt: skip
 
