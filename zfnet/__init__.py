@@ -1,6 +1,7 @@
 """ZFNet and its deconvnet: train it, look inside it, and regenerate the figures of Zeiler & Fergus (ECCV 2014)."""
 
 from zfnet.attribution.registry import METHODS, explain
+from zfnet.benchmarking import benchmark
 from zfnet.checkpoint import load, save
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
@@ -22,5 +23,6 @@ __version__ = "0.1.0"
 __all__ = [
     "zfnet", "alexnet", "mnist", "describe", "fold", "load", "save",
     "preprocess", "photograph", "load_samples", "load_folder", "load_scenes", "load_digits",
-    "trace", "project", "top_activations", "TopActivations", "project_top", "occlude", "explain", "METHODS", "evaluate",
+    "trace", "project", "top_activations", "TopActivations", "project_top", "occlude", "explain", "METHODS", "benchmark",
+    "evaluate",
 ]  # fmt: skip

@@ -1,0 +1,56 @@
+"""What a call costs: seconds and peak memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """Return a call's result and its wall-clock seconds, including queued work on a GPU."""
+    _synchronize(device)
+    began = time.perf_counter()
+    result = call()
+    _synchronize(device)
+    return result, time.perf_counter() - began
+
+
+def peak_memory(call: Callable[[], Any], device: torch.device) -> float:
+    """Return the peak memory in MiB of the tensors that a call allocates.
+
+    Tensors that exist before the call do not count. The profiler records every allocation of
+    PyTorch, so the number does not depend on what the process keeps in reserve.
+
+    Args:
+        call: The function to measure.
+        device: Where it computes.
+
+    Example:
+        >>> round(peak_memory(lambda: torch.zeros(4, 2**20), torch.device("cpu")))
+        16
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports a missing GPU driver otherwise
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    total = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak / 2**20
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
