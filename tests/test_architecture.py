@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
     "training.config", "training.distributed", "memory", "data", "labels", "normalization", "model", "summary", "checkpoint", "networks", "fast", "reference", "validation", "graph",
     "receptive_field", "forward", "feature_extraction", "transpose", "deconv", "occlusion", "ranking", "top", "units", "projection", "attribution", "synthesis", "analysis",
-    "training.feed", "training.evaluate", "training", "record", "plot", "cli",
+    "training.feed", "training.evaluate", "training", "record", "plot", "benchmarking", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
 WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "record.py")} | set(
@@ -67,7 +67,18 @@ def test_imports_only_from_the_left(path):
     allowed = set(
         ORDER[
             : ORDER.index(own)
-            + (own in ("data", "attribution", "synthesis", "analysis", "training", "cli"))
+            + (
+                own
+                in (
+                    "data",
+                    "attribution",
+                    "synthesis",
+                    "analysis",
+                    "benchmarking",
+                    "training",
+                    "cli",
+                )
+            )
         ]
     ) - {"fast"}
     allowed |= {"zfnet"} if own == "cli" else set()  # for the version

@@ -33,7 +33,8 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
         assert f"(default: {action.default})" in text
     if action.type is int:
         assert any(
-            unit in text for unit in ("pixels", "channel", "from 0", "per image", "per channel")
+            unit in text
+            for unit in ("pixels", "channel", "from 0", "from 1", "per image", "per channel")
         )
     assert "Path(" not in text
     assert "None" not in text
@@ -41,7 +42,7 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
 
 def test_every_command_has_help(capsys):
     assert [c.NAME for c in COMMANDS] == [
-        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "video",
+        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "bench", "video",
     ]  # fmt: skip
     for command in (*([c.NAME] for c in COMMANDS), []):
         with pytest.raises(SystemExit) as exit:

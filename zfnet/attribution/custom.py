@@ -28,8 +28,8 @@ def explain_with(
         **options: Passed to the function.
 
     Returns:
-        The attribution. Of (N, C, H, W) with C > 1, `pixels` holds the values and `map` their sum
-        over channels.
+        The attribution. Of values (N, C, H, W), `pixels` holds the values and `map` their sum over
+        channels.
 
     Raises:
         ValueError: If x or target is wrong, or the function returns something else.
@@ -74,7 +74,7 @@ def as_attribution(
     if isinstance(result, Attribution):
         return result
     values = values.detach().to(x)
-    if values.shape[1] == 1:
+    if tuple(values.shape) != pixels_shape:
         return Attribution(values, None, name, target)
     return Attribution(values.sum(1, keepdim=True), values, name, target)
 

@@ -34,7 +34,7 @@ def from_captum(attribution: Any, **options: Any) -> Method:
 
     def method(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
         explainer = _for_model(attribution, model, "forward_func")
-        values = explainer.attribute(x.detach().clone(), target=target, **options).detach()
+        values = explainer.attribute(_leaf(x), target=target, **options).detach()
         return values if values.shape[2:] == x.shape[2:] else enlarge(values, x)
 
     return named(method, attribution)
@@ -57,10 +57,10 @@ def from_grad_cam(cam: Any, **options: Any) -> Method:
 
         targets = [ClassifierOutputTarget(int(t)) for t in target]
         if hasattr(cam, "target_layers"):
-            maps = _for_model(cam, model, "model")(x, targets, **options)
+            maps = _for_model(cam, model, "model")(_leaf(x), targets, **options)
         else:
             with cam(model) as built:  # removes its hooks
-                maps = built(x, targets, **options)
+                maps = built(_leaf(x), targets, **options)
         return torch.from_numpy(maps)[:, None].to(x)
 
     return named(method, cam)
@@ -79,9 +79,8 @@ def from_torchcam(extractor: Any, **options: Any) -> Method:
     """
 
     def run(built: Any, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-        with torch.enable_grad():
-            scores = model(x.detach().clone().requires_grad_())
-            (maps,) = built(target.tolist(), scores, **options)
+        scores = model(_leaf(x))
+        (maps,) = built(target.tolist(), scores, **options)
         return enlarge(maps[:, None].detach(), x)
 
     def method(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
@@ -91,6 +90,11 @@ def from_torchcam(extractor: Any, **options: Any) -> Method:
             return run(built, model, x, target)
 
     return named(method, extractor)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """Return a copy that requires gradients: the weights of a loaded network do not."""
+    return x.detach().clone().requires_grad_()
 
 
 def _for_model(explainer: Any, model: nn.Module, attribute: str) -> Any:

@@ -26,6 +26,7 @@ class Case:
         name: The method's name.
         seed: Seed of this batch. Equal for all methods, so that they meet the same random numbers.
         batch: The largest number of images per forward pass.
+        pixels: The values (N, C, H, W) that the map was reduced from, or None.
         memo: Intermediate results that do not depend on the method, shared by all methods.
     """
 
@@ -38,6 +39,7 @@ class Case:
     name: str
     seed: int = 0
     batch: int = 64
+    pixels: Tensor | None = None
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
     def explain(self, x: Tensor | None = None) -> Tensor:

@@ -80,26 +80,23 @@ def max_sensitivity(case: Case, *, radius: float = 0.1, samples: int = 5) -> Ten
 
 
 def completeness(case: Case) -> Tensor:
-    r"""Distance of the map's sum from the logit's rise over a gray image, in logits.
+    r"""Distance of the values' sum from the logit's rise over a gray image, in logits.
 
     $|\sum M - (S(x) - S(0))|$: the completeness axiom of Sundararajan, Taly & Yan 2017. It applies
-    to signed maps. A map without negative values has no score.
+    to methods that return a signed value for each input value (N, C, H, W) and sum them over
+    channels. The unsigned maps of other methods, and coarse maps, have no score.
 
     Args:
         case: The maps.
 
     Returns:
-        (N,), 0 or more; NaN for a map without negative values.
+        (N,), 0 or more; NaN where it does not apply.
     """
+    if case.pixels is None or not (case.map < 0).any():
+        return torch.full((len(case.x),), torch.nan)
 
     def rise() -> Tensor:
-        gray = torch.zeros_like(case.x[:1])
-        ends = [
-            case.logits(case.x, case.target),
-            *(case.logits(gray, t) for t in case.target[:, None]),
-        ]
-        return ends[0] - torch.cat(ends[1:])
+        gray = torch.zeros_like(case.x[:1]).expand_as(case.x)
+        return case.logits(case.x, case.target) - case.logits(gray, case.target)
 
-    values = case.map.flatten(1).double()
-    error = (values.sum(1) - case.once("rise", rise)).abs()
-    return error.masked_fill(~(values < 0).any(1), torch.nan)
+    return (case.map.double().sum((1, 2, 3)) - case.once("rise", rise)).abs()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zfnet.attribution.custom import Method
 
 RANDOM, CENTER, EDGES, MASK = "random map", "center", "edge detector", "true mask"
 
@@ -48,9 +49,14 @@ def edge_detector(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     return (down.square() + across.square()).sqrt()
 
 
-def true_mask(mask: Tensor) -> Callable:
-    """Return a method that returns these masks (N, H, W) as maps."""
-    return lambda model, x, target: mask[:, None].to(x)
+def true_mask(mask: Tensor | None) -> Method:
+    """Return a method that returns these masks (N, H, W) as maps of the first images."""
+
+    def method(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+        assert mask is not None
+        return mask[: len(x), None].to(x)
+
+    return method
 
 
 CONTROLS = {RANDOM: random_map, CENTER: center, EDGES: edge_detector}

@@ -11,13 +11,16 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-def timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """Return a call's result and its wall-clock seconds, including queued work on a GPU."""
+def timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float, float]:
+    """Return a call's result, its wall-clock seconds and its CPU seconds of all threads.
+
+    Work that is queued on a GPU counts as wall-clock time.
+    """
     _synchronize(device)
-    began = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     result = call()
     _synchronize(device)
-    return result, time.perf_counter() - began
+    return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> float:
@@ -42,8 +45,8 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> float:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports a missing GPU driver otherwise
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
-    assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    results: Any = recorded.profiler
+    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
     total = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         total += event.nbytes()

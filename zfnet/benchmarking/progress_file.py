@@ -20,15 +20,19 @@ class ProgressFile:
     """
 
     def __init__(self, path: str | Path | None, fingerprint: str):
-        self.path, self.fingerprint = path and Path(path), fingerprint
+        self.path = None if path is None else Path(path)
+        self.fingerprint = fingerprint
         self.parts: dict[str, dict] = {}
         if self.path and self.path.exists():
-            for line in self.path.read_text("utf-8").splitlines():
+            text = self.path.read_text("utf-8")
+            if text and not text.endswith("\n"):  # end the line of an interrupted write
+                self.path.write_text(text + "\n", "utf-8")
+            for line in text.splitlines():
                 try:
                     part = json.loads(line)
                     self.parts[part["key"]] = part
                 except (ValueError, KeyError, TypeError):
-                    continue  # the last line of an interrupted write
+                    continue  # an interrupted write
 
     def key(self, *parts: object) -> str:
         """Hash what a part depends on; tensors by their values."""

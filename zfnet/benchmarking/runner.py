@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zfnet.analysis.intervals import mean_interval
 from zfnet.attribution.custom import Method, call_method, method_name
 from zfnet.attribution.registry import METHODS
 from zfnet.benchmarking.base import Case, Metric
-from zfnet.benchmarking.controls import CONTROLS, MASK, true_mask
+from zfnet.benchmarking.controls import CONTROLS, MASK, random_map, true_mask
 from zfnet.benchmarking.cost import peak_memory, timed
 from zfnet.benchmarking.data import Selection, select_images
 from zfnet.benchmarking.metrics import DEFAULT, resolve_metrics
@@ -104,9 +104,10 @@ def benchmark(
     run = _Run(model, images, scores, batch, seed, "memory" in costs, resume)
     chosen = named | (_controls(named) if controls else {})
     with evaluating(model):
-        run.all_batches(chosen, with_mask=controls and MASK not in named, progress=progress)
+        with_mask = controls and images.has_masks and MASK not in named
+        run.all_batches(chosen, with_mask=with_mask, progress=progress)
     spent = time.perf_counter() - began[0], time.process_time() - began[1]
-    return run.table(set(chosen) - set(named) | {MASK} if controls else set(), costs, spent)
+    return run.table({*chosen, MASK} - set(named), costs, spent)
 
 
 def resolve_methods(
@@ -161,45 +162,47 @@ class _Run:
         key = fingerprint(self.model, self.seed, self.batch)
         self.file = ProgressFile(self.resume, key)
 
-    def all_batches(self, methods: dict[str, Method], *, with_mask: bool, progress: Callable):
-        """Score all methods on all images, batch by batch."""
-        device = device_of(self.model)
+    def all_batches(
+        self, methods: dict[str, Method], *, with_mask: bool, progress: Callable
+    ) -> None:
+        """Score all methods on all images, batch by batch; with masks, the true mask too."""
+        names = [*methods, *([MASK] if with_mask else [])]
         count = len(self.images.indices)
-        rows = [np.arange(i, min(i + self.batch, count)) for i in range(0, count, self.batch)]
-        masked = with_mask and self.images.has_masks
-        jobs = [(k, name) for k in range(len(rows)) for name in (*methods, *[MASK] * masked)]
-        bar, memo = progress(jobs, total=len(jobs), desc="methods"), {}
-        current, x, target, mask = -1, None, None, None
-        for k, name in bar:
-            if k != current:
-                x, mask = self.images.read(self.images.indices[rows[k]])
-                x, target = x.to(device), self.images.target[rows[k]].to(device)
-                current, memo = k, {}
-                if mask is not None:
-                    self.empty_masks += int((~mask.flatten(1).any(1)).sum())
-                    mask = mask.to(device)
-            assert x is not None and target is not None
-            method = (
-                true_mask(mask) if masked and name == MASK and mask is not None else methods[name]
-            )
-            blank = torch.zeros_like(x[:, :1])
-            case = Case(
-                self.model, x, target, blank, mask, method, name, self.seed + k, self.batch, memo
-            )
-            self.score(case, k)
+        numbers = range(-(-count // self.batch))
+        jobs = [(number, name) for number in numbers for name in names]
+        blank = None
+        for number, name in progress(jobs, total=len(jobs), desc="scoring"):
+            if name == names[0]:
+                blank = self.case(number)
+            assert blank is not None
+            method = methods[name] if name in methods else true_mask(blank.mask)
+            self.score(replace(blank, name=name, method=method), number)
+
+    def case(self, number: int) -> Case:
+        """Return a batch of images, without a method yet."""
+        rows = slice(number * self.batch, (number + 1) * self.batch)
+        x, mask = self.images.read(self.images.indices[rows])
+        device = device_of(self.model)
+        x, target = x.to(device), self.images.target[rows].to(device)
+        if mask is not None:
+            mask = mask.to(device)
+            self.empty_masks += int((~mask.flatten(1).any(1)).sum())
+        blank = torch.zeros_like(x[:, :1])
+        return Case(
+            self.model, x, target, blank, mask, random_map, "", self.seed + number, self.batch
+        )
 
     def score(self, case: Case, number: int) -> None:
         """Score one method on one batch, or take what the progress file has."""
         if case.name in self.skipped:
             return
-        wanted = [EXPLAIN, *(metric.name for metric in self.metrics)]
-        keys = {m: self._key(case, m) for m in wanted}
-        done = {m: self.file.get(key) for m, key in keys.items()}
+        keys = {m: self._key(case, m) for m in (EXPLAIN, *(metric.name for metric in self.metrics))}
+        done = {m: part for m, key in keys.items() if (part := self.file.get(key))}
         try:
-            if not all(done.values()):
+            if len(done) < len(keys):
                 case, done[EXPLAIN] = self.explain(case, number)
             for metric in self.metrics:
-                if not done[metric.name]:
+                if metric.name not in done:
                     done[metric.name] = self.apply(metric, case)
         except UnsupportedNetwork as error:
             self.skipped[case.name] = str(error)
@@ -213,29 +216,35 @@ class _Run:
         """Compute the maps of a batch, their state and cost."""
         device = case.x.device
         call = partial(call_method, case.method, case.name, case.model, case.x, case.target)
-        raw, seconds = timed(lambda: call().map, device)
+        attribution, seconds, cpu = timed(call, device)
+        raw = attribution.map
         memory = float("nan")
         if self.measure_memory and number == 0:
-            memory = peak_memory(call, device)
+            one = (case.x[:1], case.target[:1])
+            memory = peak_memory(
+                lambda: call_method(case.method, case.name, case.model, *one), device
+            )
         finite = raw.isfinite().flatten(1).all(1)
         maps = raw.where(finite[:, None, None, None], 0.0)
         flat = maps.flatten(1)
         constant = (flat.amax(1) == flat.amin(1)) & finite
         state = {"constant": int(constant.sum()), "not_finite": int((~finite).sum())}
         per_image = [seconds / len(raw)] * len(raw)
-        part = {"values": per_image, "seconds": seconds, "memory": memory, **state}
-        return _with_map(case, maps), part
+        part = {"values": per_image, "seconds": seconds, "cpu": cpu, "memory": memory, **state}
+        return replace(case, map=maps, pixels=attribution.pixels), part
 
     def apply(self, metric: Metric, case: Case) -> dict:
         """Score a batch by a metric."""
-        values, seconds = timed(lambda: metric(case), case.x.device)
+        values, seconds, _ = timed(lambda: metric(case), case.x.device)
         if tuple(values.shape) != (len(case.x),):
             raise ValueError(
                 f"metric {metric.name} must return ({len(case.x)},), got {tuple(values.shape)}"
             )
         return {"values": values.double().cpu().tolist(), "seconds": seconds}
 
-    def table(self, controls: set[str], costs: list[str], spent: tuple[float, float]):
+    def table(
+        self, controls: set[str], costs: list[str], spent: tuple[float, float]
+    ) -> BenchmarkTable:
         """Collect all parts."""
         names = list(dict.fromkeys(name for name, _ in self.parts))
         rows, values = [], {}
@@ -269,7 +278,8 @@ class _Run:
             name, metric.name, mean, low, high, len(valid), images,
             sum(part["constant"] for part in explained),
             sum(part["not_finite"] for part in explained),
-            sum(part["seconds"] for part in explained) / images, memory,
+            sum(part["seconds"] for part in explained) / images,
+            sum(part["cpu"] for part in explained) / images, memory,
             sum(part["seconds"] for part in scored), metric.unit, metric.better, control,
         )  # fmt: skip
         return row, values
@@ -279,10 +289,6 @@ class _Run:
         return self.file.key(case.name, metric, sorted(options.items()), case.x, case.target)
 
 
-def _with_map(case: Case, maps: Tensor) -> Case:
-    return Case(**(vars(case) | {"map": maps}))
-
-
 def _cost_metric(name: str) -> Metric:
-    unit = {"speed": "seconds per image", "memory": "MiB per batch"}[name]
+    unit = {"speed": "seconds per image", "memory": "MiB for one image"}[name]
     return Metric(name, lambda case: torch.empty(0), "lower", unit)

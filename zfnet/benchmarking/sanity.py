@@ -63,7 +63,7 @@ def independent(case: Case, *, points: int = 4) -> Tensor:
 
 def weighted_layers(model: nn.Module) -> list[nn.Module]:
     """Return the convolutions and dense layers, from the logits down."""
-    return [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))][::-1]
+    return [m for m in reversed([*model.modules()]) if isinstance(m, (nn.Conv2d, nn.Linear))]
 
 
 def spaced(count: int, points: int) -> list[int]:

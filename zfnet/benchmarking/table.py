@@ -31,8 +31,9 @@ class Row:
         constant: Maps with one value only. They score as a random order of pixels does.
         not_finite: Maps with NaN or infinity. They are replaced by zeros, which are constant.
         seconds: Wall-clock seconds per image to explain.
-        peak_memory_mb: Peak memory in MiB that tensors of one batch take while it is explained; NaN
-            where it was not measured.
+        cpu_seconds: CPU seconds per image to explain, of all threads.
+        peak_memory_mb: Peak memory in MiB of the tensors while one image is explained; NaN without
+            the metric "memory".
         scoring_seconds: Wall-clock seconds that the metric took for all images.
         unit: The unit of the mean.
         better: "higher", "lower" or "".
@@ -49,6 +50,7 @@ class Row:
     constant: int
     not_finite: int
     seconds: float
+    cpu_seconds: float
     peak_memory_mb: float
     scoring_seconds: float
     unit: str

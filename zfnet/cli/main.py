@@ -13,6 +13,7 @@ import zfnet
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import (
+    bench,
     describe,
     distill_labels,
     evaluate,
@@ -32,7 +33,7 @@ from zfnet.training.config import ConfigError
 from zfnet.training.distributed import ParallelError
 from zfnet.training.setup import TrainingError
 
-COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, video)
+COMMANDS = (describe, train, distill_labels, evaluate, top, project, occlude, explain, bench, video)
 USER_ERRORS = (
     CheckpointError, ConfigError, DataError, ImageError, ParallelError, TrainingError, UnknownLayer,
     UnsupportedNetwork, UserError, OSError,
