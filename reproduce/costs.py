@@ -1,7 +1,8 @@
-"""How long figures take: from the multiply-adds of their trainings, or from the seconds in a committed record.
+"""How long figures take: from the multiply-adds of their trainings, or from a committed record.
 
-A training costs 2 x 3 floating-point operations per multiply-add of the forward pass and image: the backward pass computes
-two gradients, of the inputs and of the weights, each as expensive as the forward pass. A search costs the forward pass only.
+A training costs 2 x 3 floating-point operations per multiply-add of the forward pass, for each
+image. The backward pass computes two gradients, of the inputs and of the weights, each as
+expensive as the forward pass. A search costs the forward pass only.
 """
 
 from __future__ import annotations
@@ -10,26 +11,26 @@ import functools
 
 import torch
 
-from reproduce.figure import REPOSITORY, Context, Figure
+from reproduce import FIGURES
+from reproduce.core.context import Context
+from reproduce.core.figure import Figure
+from reproduce.core.record import Record, read_record
 from reproduce.paper import ablations, fig4_evolution, fig6_filters
 from reproduce.paper.ablations import ENSEMBLE, ROWS, Plan
 from zfnet.model import ARCHITECTURES
-from zfnet.record import Record, read_record
 from zfnet.summary import describe
 from zfnet.training.config import Config, load_config
 
-TRAIN, VAL, CLASSES = 1_281_167, 50_000, 1000  # images and classes of ImageNet 2012
+TRAIN, CLASSES = 1_281_167, 1000  # training images and classes of ImageNet 2012
 FORWARD, TRAINING = 2, 6  # floating-point operations per multiply-add
 GTX_580_DAYS = 12  # section 3 of the paper: 70 epochs on one GTX 580
-GPU_FLOPS = (
-    10e12  # assumed: what a current GPU sustains in float32; `zfnet train --dry-run` measures yours
-)
-FIGURES = REPOSITORY / "figures"
+GPU_FLOPS = 10e12  # assumed for a current GPU in float32; `zfnet train --dry-run` measures yours
+SPEEDS = "training images a second, each row at its time"  # in the record of Table 3
 
 
 @functools.cache
 def multiply_adds(config: Config) -> int:
-    """Multiply-adds of one forward pass of a configuration's network on one image, at the size of its last stage."""
+    """Multiply-adds of one forward pass on one image, at the size of the last stage."""
     options = {name: value for name, value in vars(config.model).items() if name != "arch"}
     options["size"] = config.stages[-1].size
     with torch.device("meta"):
@@ -38,10 +39,9 @@ def multiply_adds(config: Config) -> int:
 
 
 def training_operations(config: Config, images: int) -> float:
-    """Floating-point operations of a training on `images` images per epoch."""
-    return float(
-        TRAINING * multiply_adds(config) * images * sum(stage.epochs for stage in config.stages)
-    )
+    """Floating-point operations of a training with `images` images per epoch."""
+    epochs = sum(stage.epochs for stage in config.stages)
+    return float(TRAINING * multiply_adds(config) * images * epochs)
 
 
 @functools.cache
@@ -51,94 +51,91 @@ def paper_training() -> float:
 
 
 def gtx_580_flops() -> float:
-    """What the authors' GPU sustained: the operations of their training over its 12 days."""
+    """Floating-point operations per second of the authors' GPU, from their 12 days of training."""
     return paper_training() / (GTX_580_DAYS * 86400)
 
 
-def record_of(figure_id: str) -> Record | None:
-    """The committed record of a figure that was run, on whichever data."""
-    records = (
-        read_record(path.parent)
-        for path in sorted(FIGURES.glob(f"*/{figure_id}/result.json"))
-        if "@" not in str(path)
-    )
-    return next(
-        (
-            record
-            for record in records
-            if record and record.verdict != "not run" and record.scale != "samples"
-        ),
-        None,
-    )
-
-
 def cpu_flops() -> float:
-    """What a CPU sustained in training, by the images per second in the committed record of Table 3."""
-    record = record_of("tab3")
+    """Operations per second of a CPU in training, from the speed in the record of Table 3."""
+    record = committed_record("tab3")
     assert record is not None
-    speed = record.measured["training images a second, each row at its time"]["ZFNet"]
-    return TRAINING * multiply_adds(ablations.recipe(ablations.PLANS["smoke"], "ZFNet", 0)) * speed
+    config = ablations.recipe(ablations.PLANS["smoke"], "ZFNet", 0)
+    return TRAINING * multiply_adds(config) * record.measured[SPEEDS]["ZFNet"]
 
 
-def trainings(figure: Figure, scale: str, kind: str) -> list[Config]:
-    """The trainings of Table 2, Table 3 or Figure 6 at a scale, on a "cuda" or "cpu" device."""
+def committed_record(figure_id: str) -> Record | None:
+    """The first committed record of a figure on images beyond the samples, with our network."""
+    for path in sorted(FIGURES.glob(f"*/{figure_id}/result.json")):
+        record = read_record(path.parent) if "@" not in str(path) else None
+        if record and record.verdict != "not run" and record.scale != "samples":
+            return record
+    return None
+
+
+def trainings(figure: Figure, scale: str, device_type: str) -> list[Config]:
+    """The trainings of Table 2, Table 3 or Figure 6 at a scale, on "cuda" or "cpu"."""
+    plan = _plan(figure, scale, device_type)
     if figure.id == "fig6":
-        plan = fig6_filters.PLANS[scale, kind]
-        return [
-            ablations.recipe(plan, row, fig6_filters.FIGURE.seed)
-            for row, _ in fig6_filters.RUNS.values()
-        ]
-    plan = ablations.PLANS[scale]
-    if figure.id == "tab3":
-        return [ablations.recipe(plan, name, 0) for name in ROWS]  # of one seed
-    if figure.id == "tab2":
-        others = [name for name in ENSEMBLE if name != "ZFNet"]
-        rows = [("ZFNet", seed) for seed in range(plan.seeds)] + [(name, 0) for name in others]
-        return [ablations.recipe(plan, *row) for row in rows]
-    return []
+        rows = [(name, figure.seed) for name, _ in fig6_filters.RUNS.values()]
+    elif figure.id == "tab3":
+        rows = [(name, 0) for name in ROWS]  # one seed
+    elif figure.id == "tab2":
+        rows = [("ZFNet", seed) for seed in range(plan.seeds)]
+        rows += [(name, 0) for name in ENSEMBLE if name != "ZFNet"]
+    else:
+        rows = []
+    return [ablations.recipe(plan, name, seed) for name, seed in rows]
 
 
-def operations(figure: Figure, scale: str, kind: str, classes: int, train: int) -> float:
-    """Floating-point operations of a figure with `scales`, on a tree of so many classes and training images."""
+def _plan(figure: Figure, scale: str, device_type: str) -> Plan:
+    if figure.id == "fig6":
+        return fig6_filters.PLANS[scale, device_type]
+    return ablations.PLANS[scale]
+
+
+def operations(
+    figure: Figure, scale: str, device_type: str, classes: int = CLASSES, train: int = TRAIN
+) -> float:
+    """Floating-point operations of a figure with `scales`.
+
+    Args:
+        figure: Table 2, Table 3, Figure 4 or Figure 6.
+        scale: The value of `--scale`.
+        device_type: "cuda" or "cpu".
+        classes: Classes of the tree of images.
+        train: Training images of the tree.
+    """
     if figure.id == "fig4":
-        searched = fig4_evolution.FIGURE.config["images"][scale] or train
+        searched = min(figure.config["images"][scale] or train, train)
         snapshots = len(fig4_evolution.FIGURE.paper["epochs shown"])
-        return float(
-            FORWARD
-            * multiply_adds(load_config(ablations.PAPER_RECIPE))
-            * min(searched, train)
-            * snapshots
-        )
-    plan = _plan(figure, scale, kind)
+        macs = multiply_adds(load_config(ablations.PAPER_RECIPE))
+        return float(FORWARD * macs * searched * snapshots)
+    plan = _plan(figure, scale, device_type)
     used = min(plan.classes or classes, classes)
     images = min(used * plan.per_class, train) if plan.per_class else train
-    return sum(training_operations(config, images) for config in trainings(figure, scale, kind))
+    configs = trainings(figure, scale, device_type)
+    return sum(training_operations(config, images) for config in configs)
 
 
-def _plan(figure: Figure, scale: str, kind: str) -> Plan:
-    return fig6_filters.PLANS[scale, kind] if figure.id == "fig6" else ablations.PLANS[scale]
-
-
-def scale_of(figure: Figure, context: Context) -> str:
-    """The scale at which a figure that trains would be made: the requested one, else the device's."""
+def default_scale(figure: Figure, context: Context) -> str:
+    """The scale at which a figure with `scales` is made: the requested one, else the device's."""
     if figure.id in ("fig4", "fig6"):
         return context.requested_scale or "subset"
     return ablations.plan_for(context).scale
 
 
 def estimate(figure: Figure, context: Context) -> tuple[float, str]:
-    """Seconds that a figure takes, and what they are estimated from."""
-    if figure.scales and context._tree is not None:
-        classes, train, _ = context.tree_size
-        rate, source = (
-            (GPU_FLOPS, "10 TFLOP/s assumed")
-            if context.kind == "cuda"
-            else (cpu_flops(), "tab3's images/s on a CPU")
-        )
-        return operations(
-            figure, scale_of(figure, context), context.kind, classes, train
-        ) / rate, source
-    record = record_of(figure.id)
+    """Seconds that a figure takes, and their source. `--scale paper` assumes all of ImageNet."""
+    if figure.scales and (context.tree or context.requested_scale == "paper"):
+        rate, source = GPU_FLOPS, f"{GPU_FLOPS / 1e12:.0f} TFLOP/s, assumed"
+        if context.device_type == "cpu":
+            rate, source = cpu_flops(), "Table 3's speed on a CPU"
+        size = (CLASSES, TRAIN)
+        if context.requested_scale != "paper":
+            size = context.tree_size[:2]
+        scale = default_scale(figure, context)
+        return operations(figure, scale, context.device_type, *size) / rate, source
+    record = committed_record(figure.id)
     if record and (context.data or figure.corpus or "images" not in figure.inputs):
         return record.seconds, f"record on {record.inputs['corpus']}"
-    return figure.budget, "time budget"
+    return figure.time_budget, "time budget"

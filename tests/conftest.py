@@ -167,7 +167,7 @@ def two_threads():
 @pytest.fixture(scope="session")
 def plain():
     """A ZFNet without normalisation, on which Captum is an oracle."""
-    return random_he(zfnet.zfnet(10, norm="none", fc=32))
+    return random_he(zfnet.zfnet(10, norm="none", fc_units=32))
 
 
 @pytest.fixture(scope="session")

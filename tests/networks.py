@@ -44,11 +44,15 @@ def resnet18():
 
 
 def small_zfnet(norm="none"):
-    return random_he(zfnet.zfnet(10, norm=norm, maps=(16, 24, 24, 24, 16), fc=32, size=SIZE))
+    return random_he(
+        zfnet.zfnet(10, norm=norm, channels=(16, 24, 24, 24, 16), fc_units=32, size=SIZE)
+    )
 
 
 def small_alexnet():
-    return random_he(zfnet.alexnet(10, norm="none", maps=(16, 24, 24, 24, 16), fc=32, size=SIZE))
+    return random_he(
+        zfnet.alexnet(10, norm="none", channels=(16, 24, 24, 24, 16), fc_units=32, size=SIZE)
+    )
 
 
 def mnist():

@@ -7,24 +7,15 @@ import pytest
 import torch
 
 import zfnet
-from zfnet.checkpoint import (
-    CheckpointError,
-    column_run,
-    initialize,
-    load,
-    pack,
-    read_tensors,
-    save,
-    unpack,
-    write_tensors,
-)
+from zfnet.checkpoint import CheckpointError, initialize, load, save, structure
 from zfnet.model import mnist
+from zfnet.tensor_file import column_run, pack, read_tensors, unpack, write_tensors
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    model = zfnet.zfnet(5, norm="batch", maps=(8, 12, 8), fc=16, size=96)
+    model = zfnet.zfnet(5, norm="batch", channels=(8, 12, 8), fc_units=16, size=96)
     model.classes, model.wnids, model.info = (
         list("abcde"),
         [f"n{i}" for i in range(5)],
@@ -101,18 +92,21 @@ def test_another_architecture_names_the_first_differing_layer(model, tmp_path):
         match=r"conv4\.weight is \(12, 8, 3, 3\) in the checkpoint, \(16, 8, 3, 3\) in the network",
     ):
         initialize(
-            zfnet.zfnet(5, norm="batch", maps=(8, 16, 8), fc=16, size=96),
+            zfnet.zfnet(5, norm="batch", channels=(8, 16, 8), fc_units=16, size=96),
             tmp_path / "a.safetensors",
         )
     with pytest.raises(CheckpointError, match=r"conv1\.bias is missing in the checkpoint"):
         initialize(
-            zfnet.zfnet(5, norm="none", maps=(8, 12, 8), fc=16, size=96), tmp_path / "a.safetensors"
+            zfnet.zfnet(5, norm="none", channels=(8, 12, 8), fc_units=16, size=96),
+            tmp_path / "a.safetensors",
         )
 
 
 def test_a_layer_that_the_network_lacks_is_the_first_that_differs(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
-    without = zfnet.zfnet(5, norm="batch", maps=(8, 12, 8), fc=16, size=96, without=(3,))
+    without = zfnet.zfnet(
+        5, norm="batch", channels=(8, 12, 8), fc_units=16, size=96, drop_layers=(3,)
+    )
     with pytest.raises(CheckpointError, match=r"bn3\.bias is missing in the network"):
         initialize(without, tmp_path / "a.safetensors")
 
@@ -121,7 +115,7 @@ def test_weights_of_other_classes_are_refused(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
     twin = zfnet.load(tmp_path / "a.safetensors", folded=False)
     twin.wnids = [*twin.wnids[:3], *twin.wnids[:2:-1]]
-    said = f"of other classes: output 3 is {model.wnids[3]} in the checkpoint, {model.wnids[4]} in the network"
+    said = f"the classes differ: output 3 is {model.wnids[3]} in the checkpoint, {model.wnids[4]} in the network"
     with pytest.raises(CheckpointError, match=said):
         initialize(twin, tmp_path / "a.safetensors")
 
@@ -234,3 +228,33 @@ def test_weights_shared_by_all_places_are_stored_once(tmp_path):
 )
 def test_column_run(matrix, run):
     assert column_run(torch.tensor(matrix)) == run
+
+
+def test_checkpoints_with_older_option_names_load_unchanged(model, tmp_path):
+    """Translation leaves the recorded hash and the outputs as they are."""
+    save(model, tmp_path / "new.safetensors")
+    tensors, meta = read_tensors(tmp_path / "new.safetensors")
+    meta.pop("sha256")
+    old = {"fc_units": "fc", "channels": "maps", "drop_layers": "without"}
+    options = {old.get(k, k): v for k, v in meta["options"].items() if k != "init"}
+    stage = {"epochs": 1, "tied": True, "frozen": 2}
+    config = {"model": {"fc": 16, "start": "he"}, "augment": {"colour": 0.2}, "stages": [stage]}
+    info = {"config": config, "init": {"config": {"validate": 10}, "init": None}}
+    write_tensors(tmp_path / "old.safetensors", tensors, meta | {"options": options, "info": info})
+
+    loaded = load(tmp_path / "old.safetensors", folded=False)
+    assert loaded.options == model.options
+    assert loaded.info["config"] == {
+        "model": {"fc_units": 16, "init": "he"},
+        "augment": {"color": 0.2},
+        "stages": [{"epochs": 1, "shared_fc6": True, "frozen_layers": 2}],
+    }
+    assert loaded.info["init"] == {"config": {"val_images": 10}, "init": None}
+    assert loaded.info["sha256"] == read_tensors(tmp_path / "old.safetensors")[1]["sha256"]
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
+    assert structure(tmp_path / "old.safetensors").options["fc_units"] == 16
+    assert initialize(model, tmp_path / "old.safetensors")["config"] == loaded.info["config"]
+
+
+def test_bundled_network_keeps_its_recorded_hash():
+    assert load("imagenet65k").info["sha256"][:16] == "4a66fd2eae5266b6"  # as in MODEL_CARD.md

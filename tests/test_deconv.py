@@ -73,7 +73,9 @@ def test_unpooling_is_the_transpose_of_pooling(
 def test_without_relu_it_is_the_adjoint_of_the_forward_pass(height, width, seed, arch):
     """With biases removed, switches frozen and no LRN: <A x, y> = <x, A' y>, for any size of image."""
     torch.manual_seed(seed)
-    model = getattr(zfnet, arch)(3, norm="none", maps=(6, 8, 8, 6, 6), fc=8).double().eval()
+    model = (
+        getattr(zfnet, arch)(3, norm="none", channels=(6, 8, 8, 6, 6), fc_units=8).double().eval()
+    )
     x = torch.randn(1, 3, height, width, dtype=torch.float64)
     t = trace(model, x, until="conv5")
     steps = tuple(step for step in t.steps if not isinstance(step.module, nn.ReLU))

@@ -56,7 +56,7 @@ def test_torchvisions_networks_are_traced(name, photographs):
 
 
 def test_the_mode_and_gradients_are_left_alone(photographs):
-    model = zfnet.zfnet(4, fc=8, norm="batch")
+    model = zfnet.zfnet(4, fc_units=8, norm="batch")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.drop6.eval()
     a, b = zfnet.trace(model, photographs).logits, zfnet.trace(model, photographs).logits

@@ -31,7 +31,7 @@ def test_every_pixel_is_covered(height, width, size, stride):
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
 @pytest.mark.reference

@@ -159,8 +159,8 @@ def test_torch_hub_loads_from_a_clone():
     def load(*arguments, **options):
         return torch.hub.load(str(ROOT), *arguments, source="local", **options)
 
-    assert load("zfnet", 7, fc=8).fc8.out_features == 7
-    assert type(load("alexnet", 7, fc=8)) is type(zfnet.alexnet(7, fc=8))
+    assert load("zfnet", 7, fc_units=8).fc8.out_features == 7
+    assert type(load("alexnet", 7, fc_units=8)) is type(zfnet.alexnet(7, fc_units=8))
     model = load("pretrained")
     assert len(model.classes) == 1000
     assert model.info["sha256"] == zfnet.load("imagenet65k").info["sha256"]

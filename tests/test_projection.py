@@ -27,8 +27,8 @@ def vgg11():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: random_he(zfnet.zfnet(10, norm="none", fc=32)), lambda: random_he(zfnet.alexnet(10, norm="none", fc=32)),
-        lambda: random_he(zfnet.alexnet(10, norm="none", fc=32, groups=2)), vgg11,
+        lambda: random_he(zfnet.zfnet(10, norm="none", fc_units=32)), lambda: random_he(zfnet.alexnet(10, norm="none", fc_units=32)),
+        lambda: random_he(zfnet.alexnet(10, norm="none", fc_units=32, groups=2)), vgg11,
     ],
     ids=["zfnet", "alexnet", "alexnet-groups", "vgg11"],
 )  # fmt: skip
@@ -53,7 +53,7 @@ def test_equals_captum_where_there_is_no_normalisation(build, photographs):
 
 
 def test_with_lrn_it_differs_from_backpropagation_through_it(photographs):
-    model = random_he(zfnet.zfnet(10, fc=32))
+    model = random_he(zfnet.zfnet(10, fc_units=32))
     p = project(model, photographs[:1], "conv5", 3)
     oracle = captum.attr.NeuronDeconvolution(model, model.relu5).attribute(
         photographs[:1].clone().requires_grad_(), (3, *p.position[0].tolist())
@@ -95,7 +95,7 @@ def test_one_image_and_many_channels_in_any_batch(plain, photographs):
 
 @pytest.mark.reference
 def test_ties_go_to_the_first_position_and_nothing_projects_to_nothing():
-    model = zfnet.zfnet(3, norm="none", fc=8)
+    model = zfnet.zfnet(3, norm="none", fc_units=8)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     p = project(model, torch.randn(2, 3, 224, 224), "conv5", 0)
@@ -124,7 +124,7 @@ def test_crop_is_the_receptive_field_with_zeros_outside(plain, photographs, laye
 
 @pytest.mark.parametrize("collision", ["sum", "overwrite"])
 def test_identical_over_20_runs(photographs, collision, two_threads):
-    model = random_he(zfnet.zfnet(10, norm="none", maps=(16, 24, 24, 24, 16), fc=16))
+    model = random_he(zfnet.zfnet(10, norm="none", channels=(16, 24, 24, 24, 16), fc_units=16))
     first = project(model, photographs, "conv5", 3, collision=collision).pixels
     assert all(
         torch.equal(first, project(model, photographs, "conv5", 3, collision=collision).pixels)
@@ -143,7 +143,7 @@ def test_overwriting_loses_signal(plain, photographs):
 
 def test_batchnorm_counts_as_part_of_its_filter(photographs):
     torch.manual_seed(0)
-    model = zfnet.zfnet(5, norm="batch", fc=16)
+    model = zfnet.zfnet(5, norm="batch", fc_units=16)
     for _ in range(2):
         model(photographs)
     with torch.no_grad():
@@ -159,14 +159,14 @@ def test_batchnorm_counts_as_part_of_its_filter(photographs):
 
 
 def test_dense_layers_and_the_papers_input(photographs):
-    model = random_he(zfnet.zfnet(5, norm="none", fc=16, input="paper"))
+    model = random_he(zfnet.zfnet(5, norm="none", fc_units=16, input="paper"))
     p = project(model, photographs[:1], "fc8", 2)
     assert p.pixels.shape == (1, 3, 224, 224)
     assert p.box.tolist() == [[0, 0, 224, 224]]
     with (
         torch.no_grad()
     ):  # the same network without its input layer, its first filters scaled instead
-        plain = random_he(zfnet.zfnet(5, norm="none", fc=16))
+        plain = random_he(zfnet.zfnet(5, norm="none", fc_units=16))
         plain.load_state_dict(
             {k: v for k, v in model.state_dict().items() if not k.startswith("input.")}
         )

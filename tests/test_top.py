@@ -61,7 +61,9 @@ class Noise(Dataset):
 
 def small_net(**options):
     return random_he(
-        zfnet.zfnet(4, **{"norm": "none", "maps": (6, 7, 8, 8, 5), "fc": 8, "size": 64} | options)
+        zfnet.zfnet(
+            4, **{"norm": "none", "channels": (6, 7, 8, 8, 5), "fc_units": 8, "size": 64} | options
+        )
     )
 
 
@@ -138,7 +140,7 @@ def test_equals_sorting_everything(small, batch, groups):
 @pytest.mark.reference
 def test_equal_images_in_batches_of_any_size_stand_in_order():
     """A last batch of one would be rounded otherwise than a full one: an equal image there must not overtake."""
-    model = random_he(zfnet.zfnet(10, fc=64, size=96))
+    model = random_he(zfnet.zfnet(10, fc_units=64, size=96))
     found = top_activations(
         model,
         [torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(0))] * 17,
@@ -294,10 +296,12 @@ def test_each_image_passes_once_and_only_as_far_as_wanted(small, monkeypatch):
     assert passed == dict.fromkeys(names, 24)  # three full batches
 
 
-def test_a_network_of_another_library_is_verified_once(small, monkeypatch):
+def test_a_network_of_another_library_is_listed_once(small, monkeypatch):
     calls = []
-    original = forward.chain
-    monkeypatch.setattr(forward, "chain", lambda *args: calls.append(args) or original(*args))
+    original = forward.graph_steps
+    monkeypatch.setattr(
+        forward, "graph_steps", lambda *args, **k: calls.append(args) or original(*args, **k)
+    )
     foreign = nn.Sequential(
         nn.ReLU(), nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3)
     )

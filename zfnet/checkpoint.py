@@ -1,37 +1,43 @@
-"""Checkpoints in safetensors with metadata: verified when read and replaced atomically.
+"""Checkpoints: networks in the format of `zfnet.tensor_file`.
 
-A checkpoint holds the architecture, its options, the class names and the weights, so that
-`zfnet.load(path)` needs nothing else. Weights are float32, float16, or int8 with one scale
-per output channel. The trainer's resume state uses the same format.
+A checkpoint holds the architecture, its options, the class names and the weights, so
+`zfnet.load(path)` needs nothing else. Weights are float32, float16, or int8 with one scale per
+output channel.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import math
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from zfnet.data.io import atomic_write
 from zfnet.model import ARCHITECTURES, Network, fold
+from zfnet.tensor_file import (
+    CheckpointError,
+    pack,
+    read_metadata,
+    read_tensors,
+    unpack,
+    write_tensors,
+)
 
 BUNDLED = Path(__file__).parent / "weights"
-FORMAT = 1
 CAM_HEAD = ("cam.weight", "cam.bias")  # stored with the network's weights
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used. The message names the file and the reason."""
+# Option and tensor names of checkpoints written before a renaming, with their names today.
+RENAMED = {
+    "fc": "fc_units",
+    "maps": "channels",
+    "without": "drop_layers",
+    "start": "init",
+    "colour": "color",
+    "tied": "shared_fc6",
+    "frozen": "frozen_layers",
+    "validate": "val_images",
+    "input.centre": "input.center",
+}
 
 
 def load(name: str | Path, *, folded: bool = True) -> Network:
@@ -55,12 +61,12 @@ def load(name: str | Path, *, folded: bool = True) -> Network:
         1000
     """
     path = _path(name)
-    tensors, meta = read_tensors(path)
+    state, meta = _read(path)
     _check_arch(path, meta)
     # Ignore torch's default device and dtype, and leave its random state unchanged.
     with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         model = ARCHITECTURES[meta["arch"]](**meta["options"]).float()
-        state, model.cam_head = _split(unpack(tensors))
+        state, model.cam_head = _split(state)
         assign(model, state, str(path))
         model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
         model.info["sha256"] = meta["sha256"]
@@ -82,12 +88,45 @@ def structure(name: str | Path) -> Network:
         device(type='meta')
     """
     path = _path(name)
-    meta = read_metadata(path)
+    meta = rename_options(read_metadata(path))
     _check_arch(path, meta)
     with torch.device("meta"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         model = ARCHITECTURES[meta["arch"]](**meta["options"])
         model.classes, model.wnids, model.info = meta["classes"], meta["wnids"], meta["info"]
         return fold(model).requires_grad_(False)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read a checkpoint's float32 tensors and metadata, under today's names."""
+    tensors, meta = read_tensors(path)
+    state = {RENAMED.get(name, name): tensor for name, tensor in unpack(tensors).items()}
+    return state, rename_options(meta)
+
+
+def rename_options(meta: dict) -> dict:
+    """Give the options and recorded configurations of an older checkpoint today's names.
+
+    Args:
+        meta: Metadata as `read_metadata` returns it. It stays as it is.
+
+    Example:
+        >>> rename_options({"options": {"fc": 64, "norm": "batch"}})
+        {'options': {'fc_units': 64, 'norm': 'batch'}}
+    """
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {RENAMED.get(key, key): rename(item) for key, item in value.items()}
+        return [rename(item) for item in value] if isinstance(value, list) else value
+
+    meta = dict(meta)
+    for key in ("options", "config"):
+        if key in meta:
+            meta[key] = rename(meta[key])
+    for key in ("info", "init"):  # `init` is the `info` of the run that this one started from
+        if isinstance(meta.get(key), dict):
+            meta[key] = rename_options(meta[key])
+    return meta
 
 
 def _check_arch(path: Path, meta: dict) -> None:
@@ -106,7 +145,7 @@ def _path(name: str | Path) -> Path:
     if path.suffix != ".safetensors" and not path.is_file():
         names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
         raise CheckpointError(
-            f"no bundled network {str(name)!r} (there are: {names}), nor a file of that name"
+            f"no bundled network {str(name)!r}, and no such file; bundled: {names}"
         )
     return path
 
@@ -145,59 +184,6 @@ def save(model: Network, path: str | Path, *, precision: str = "float32") -> Non
     write_tensors(path, pack(state, precision), meta)
 
 
-def pack(state: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
-    """Store the weights of a state dict at a lower precision; `unpack` inverts it up to rounding.
-
-    Args:
-        state: A state dict of float32 tensors.
-        precision: "float32", "float16" or "int8".
-
-    Raises:
-        ValueError: `precision` is unknown.
-
-    Example:
-        >>> pack({"a.weight": torch.ones(2, 2)}, "int8")["a.weight"].dtype
-        torch.int8
-    """
-    if precision not in ("float32", "float16", "int8"):
-        raise ValueError(f"precision must be float32, float16 or int8, got {precision!r}")
-    packed = {}
-    for name, tensor in state.items():
-        if tensor.ndim < 2 or name.startswith("input.") or precision == "float32":
-            packed[name] = tensor
-        elif precision == "float16":
-            packed[name] = tensor.half()
-        else:
-            scale = tensor.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
-            shape = (-1,) + (1,) * (tensor.ndim - 1)
-            packed[name] = (tensor / scale.view(shape)).round().to(torch.int8)
-            packed[f"{name}.scale"] = scale
-    return packed
-
-
-def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert packed tensors to a float32 state dict.
-
-    Args:
-        packed: The result of `pack`.
-
-    Example:
-        >>> unpack(pack({"a.weight": torch.ones(1, 2)}, "float16"))["a.weight"]
-        tensor([[1., 1.]])
-    """
-    state = {}
-    for name, tensor in packed.items():
-        if tensor.dtype == torch.int8:
-            state[name] = tensor.float() * packed[f"{name}.scale"].view(
-                (-1,) + (1,) * (tensor.ndim - 1)
-            )
-        elif not name.endswith(".weight.scale"):
-            state[name] = tensor.float() if tensor.is_floating_point() else tensor
-    if "input.centre" in state:  # its name in files written before it was spelled "center"
-        state["input.center"] = state.pop("input.centre")
-    return state
-
-
 def initialize(model: Network, name: str | Path) -> dict:
     """Copy a checkpoint's weights into a network, as `zfnet train --init` does.
 
@@ -216,21 +202,23 @@ def initialize(model: Network, name: str | Path) -> dict:
         >>> info = initialize(load("imagenet65k"), "imagenet65k")  # doctest: +SKIP
     """
     path = _path(name)
-    tensors, meta = read_tensors(path)
-    state, _ = _split(unpack(tensors))
+    state, meta = _read(path)
+    state, _ = _split(state)
     assign(model, state, str(path))
-    for i, (there, here) in enumerate(zip(meta.get("wnids", ()), model.wnids, strict=False)):
-        if there != here:
+    pairs = zip(meta.get("wnids", ()), model.wnids, strict=False)
+    for i, (theirs, ours) in enumerate(pairs):
+        if theirs != ours:
             raise CheckpointError(
-                f"{path}: of other classes: output {i} is {there} in the checkpoint, {here} in the network"
+                f"{path}: the classes differ: output {i} is {theirs} in the checkpoint, "
+                f"{ours} in the network"
             )
     return meta.get("info", {}) | {"sha256": meta["sha256"]}
 
 
 def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
     """Separate the network's weights from its pooling head, or None."""
-    own = {name: tensor for name, tensor in state.items() if name not in CAM_HEAD}
-    return own, (state[CAM_HEAD[0]], state[CAM_HEAD[1]]) if CAM_HEAD[0] in state else None
+    weights = {name: tensor for name, tensor in state.items() if name not in CAM_HEAD}
+    return weights, (state[CAM_HEAD[0]], state[CAM_HEAD[1]]) if CAM_HEAD[0] in state else None
 
 
 def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -245,159 +233,20 @@ def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
         CheckpointError: The architecture differs. The message names the first such layer.
     """
 
-    def layer(name: str) -> int:
-        found = re.search(r"\d+", name)
-        return int(found[0]) if found else 0
+    def layer_number(name: str) -> int:
+        digits = re.search(r"\d+", name)
+        return int(digits[0]) if digits else 0
 
     own = model.state_dict()
-    for name in sorted(dict.fromkeys([*own, *state]), key=layer):
+    for name in sorted(dict.fromkeys([*own, *state]), key=layer_number):
         if name not in own or name not in state:
-            where = "the checkpoint" if name not in state else "the network"
+            place = "the checkpoint" if name not in state else "the network"
             raise CheckpointError(
-                f"{source}: of another architecture: {name} is missing in {where}"
+                f"{source}: the architecture differs: {name} is missing in {place}"
             )
         if own[name].shape != state[name].shape:
             raise CheckpointError(
-                f"{source}: of another architecture: {name} is {tuple(state[name].shape)} in the checkpoint, "
-                f"{tuple(own[name].shape)} in the network"
+                f"{source}: the architecture differs: {name} is {tuple(state[name].shape)} "
+                f"in the checkpoint, {tuple(own[name].shape)} in the network"
             )
     model.load_state_dict(state)
-
-
-def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Write tensors and JSON metadata atomically.
-
-    A matrix with runs of equal columns, as of a layer with one weight per map, is stored with
-    one column per run. The recorded hash is that of the full matrices.
-
-    Args:
-        path: The file to write.
-        tensors: The tensors by name.
-        meta: Metadata that JSON can hold.
-
-    Raises:
-        CheckpointError: The file cannot be written, as on a full disk; an old one is unchanged.
-    """
-    path = Path(path)
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    meta = json.loads(json.dumps(meta | {"format": FORMAT}))
-    meta["sha256"] = sha256(tensors, meta)
-    runs = {name: run for name, tensor in tensors.items() if (run := column_run(tensor)) > 1}
-    if runs:
-        meta["runs"] = runs
-        tensors |= {name: tensors[name][:, ::run].contiguous() for name, run in runs.items()}
-    try:
-        with atomic_write(path) as partial, open(partial, "wb") as file:
-            file.write(to_bytes(tensors, metadata={"zfnet": json.dumps(meta)}))
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, SafetensorError) as error:
-        kept = "; the one that was there is unchanged" if path.exists() else ""
-        raise CheckpointError(f"{path}: cannot be written ({error}){kept}") from None
-
-
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Read a file of `write_tensors` and verify its hash.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The tensors by name, and the metadata with its "sha256".
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or of another kind.
-    """
-    with _opened(path) as file:
-        meta = _description(path, file)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    for name, run in meta.pop("runs", {}).items():
-        tensors[name] = tensors[name].repeat_interleave(run, 1)
-    if meta.pop("sha256", None) != (sha := sha256(tensors, meta)):
-        raise CheckpointError(f"{path}: damaged: its contents do not have the recorded hash")
-    meta["sha256"] = sha
-    return tensors, meta
-
-
-def read_metadata(path: str | Path) -> dict:
-    """Read only the metadata of a file of `write_tensors`. The hash is not verified.
-
-    Args:
-        path: The file.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or of another kind.
-
-    Example:
-        >>> read_metadata(BUNDLED / "imagenet65k.safetensors")["arch"]
-        'zfnet'
-    """
-    with _opened(path) as file:
-        return _description(path, file)
-
-
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a safetensors file, and turn read errors into CheckpointError."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
-
-
-def _description(path: str | Path, file: Any) -> dict:
-    """Return the metadata of an open file of `write_tensors`."""
-    text = (file.metadata() or {}).get("zfnet")
-    if text is None:
-        raise CheckpointError(f"{path}: a safetensors file, but not written by zfnet")
-    try:
-        meta = json.loads(text)
-    except ValueError:
-        meta = None
-    if not isinstance(meta, dict):
-        raise CheckpointError(f"{path}: damaged: its description is not readable")
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: of format {meta.get('format')}, this version reads format {FORMAT}"
-        )
-    return meta
-
-
-def column_run(tensor: Tensor) -> int:
-    """Return the largest run length of equal columns that divides a matrix evenly.
-
-    Args:
-        tensor: A tensor; the result is 1 unless it is a matrix.
-
-    Example:
-        >>> column_run(torch.tensor([[1, 1, 2, 2]]))
-        2
-    """
-    if tensor.ndim != 2 or 0 in tensor.shape:
-        return 1
-    starts = (tensor[:, 1:] != tensor[:, :-1]).any(0).nonzero()[:, 0] + 1
-    return math.gcd(tensor.shape[1], *starts.tolist())
-
-
-def sha256(tensors: dict[str, Tensor], meta: dict) -> str:
-    """Hash tensors, their names and shapes, and JSON metadata.
-
-    Args:
-        tensors: The tensors by name.
-        meta: Metadata that JSON can hold.
-
-    Returns:
-        The hash in hexadecimal digits.
-    """
-    sha = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return sha.hexdigest()

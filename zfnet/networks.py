@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zfnet.checkpoint import BUNDLED, CheckpointError, assign, load, read_metadata, structure
+from zfnet.checkpoint import BUNDLED, CheckpointError, assign, load, structure
 from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.data.images import MEAN, STD
+from zfnet.tensor_file import read_metadata
 
 TORCHVISION = "torchvision:"
 UNTRAINED = "random"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zfnet.data import no_progress
 from zfnet.forward import evaluating, logits_of, normalizes_by_batch, run
 from zfnet.graph import Step, UnsupportedNetwork, chain, conv_layers
-from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
+from zfnet.shapes import check_fits
 from zfnet.validation import Target, check_input, check_positive, expand_fill, resolve_target
 
 
@@ -197,7 +197,7 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
     """The network's steps; none where it is not a chain, or has no convolutional layers."""
     try:
-        steps = chain(model, x[:1])
+        steps = chain(model)
     except UnsupportedNetwork:
         return []
     check_fits(steps, x)

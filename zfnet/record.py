@@ -1,135 +1,16 @@
-"""Records of results: result.json with what was measured, and atomically written pictures."""
+"""Texts and pictures, written atomically."""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from zfnet.data.io import atomic_write
-
-SCALES = ("paper", "subset", "samples", "smoke")
-SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on
-VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One figure's result, as stored in result.json.
-
-    Attributes:
-        measured: The measured numbers by name.
-        paper: The paper's numbers, under the same names where they can be compared.
-
-    Raises:
-        ValueError: `scale` is not in SCALES, or `verdict` is not in VERDICTS.
-    """
-
-    id: str
-    title: str
-    claim: str
-    scale: str
-    verdict: str
-    measured: dict[str, Any]
-    paper: dict[str, Any]
-    n: int
-    seed: int
-    note: str
-    inputs: dict[str, str]  # checkpoint and data, by sha256; corpus by name
-    config: dict[str, Any]
-    key: str  # hash of id, version, config, seed, inputs and file_hashes
-    files: list[str]
-    seconds: float
-    environment: dict[str, str] = field(default_factory=dict)
-    version: int = 0  # of the figure; 0 in records from before versions
-    file_hashes: dict[str, str] = field(
-        default_factory=dict
-    )  # hashes of the figure's declared files
-
-    def __post_init__(self):
-        if self.scale not in SCALES or self.verdict not in VERDICTS:
-            raise ValueError(
-                f"{self.id}: scale {self.scale!r} or verdict {self.verdict!r} is not one of {SCALES} and {VERDICTS}"
-            )
-
-
-def environment(device: str) -> dict[str, str]:
-    """Describe how a result was made: commit, versions and device, without host names or paths.
-
-    Args:
-        device: A torch device, such as "cpu" or "cuda".
-
-    Returns:
-        Texts by name. The commit ends in "-dirty" where sources have uncommitted changes.
-
-    Example:
-        >>> sorted(environment("cpu"))
-        ['commit', 'device', 'python', 'torch']
-    """
-    commit = _git("rev-parse", "HEAD").stdout.strip() or "unknown"
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.startswith("cuda")
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    return {
-        "commit": commit + ("-dirty" if sources_changed() else ""),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": name,
-    }
-
-
-def sources_changed() -> bool:
-    """Whether tracked sources have uncommitted changes; False outside a git repository."""
-    return _git("diff", "--quiet", "HEAD", "--", *(f":/{name}" for name in SOURCES)).returncode == 1
-
-
-def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
-
-
-def write_record(record: Record, folder: str | Path) -> None:
-    """Write `folder/result.json` atomically.
-
-    Args:
-        record: The result.
-        folder: The figure's folder, created where it is missing.
-    """
-    write_text(
-        Path(folder) / "result.json",
-        json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-    )
-
-
-def read_record(folder: str | Path) -> Record | None:
-    """Read a `result.json`.
-
-    Args:
-        folder: The figure's folder.
-
-    Returns:
-        The record, or None where it is missing or unreadable.
-
-    Example:
-        >>> read_record("no-such-folder") is None
-        True
-    """
-    try:
-        return Record(**json.loads((Path(folder) / "result.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def write_text(path: Path, text: str) -> None:

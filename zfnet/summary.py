@@ -48,7 +48,7 @@ def describe(model: nn.Module, size: int | None = None) -> Iterator[Row]:
 
     Example:
         >>> import zfnet
-        >>> conv1 = next(describe(zfnet.zfnet(10, fc=8)))
+        >>> conv1 = next(describe(zfnet.zfnet(10, fc_units=8)))
         >>> conv1.operation, conv1.shape, conv1.parameters
         ('conv 7x7, stride 2, pad 1', (96, 110, 110), 14208)
     """

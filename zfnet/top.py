@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from zfnet.checkpoint import CheckpointError, read_tensors, sha256
+from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
 from zfnet.model import device_of
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
-from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
+from zfnet.shapes import with_shapes
+from zfnet.tensor_file import read_tensors, sha256
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
+from zfnet.units import as_maps
 from zfnet.validation import as_integers, check_input, check_positive
 
 COLUMNS = 256  # images between merges; a merge sorts k + max(k, COLUMNS) values per map
@@ -47,9 +49,10 @@ def top_activations(
     pooling.
 
     Args:
-        model: A network that is a chain of modules.
+        model: Any network that `torch.fx` can trace.
         dataset: N preprocessed (3, H, W) tensors, or (tensor, label).
-        layers: Layers with weights: conv1, ..., fc8.
+        layers: In a chain layers with weights: conv1, ..., fc8. In a network with branches the
+            paths of modules that return maps or vectors; see `zfnet.list_layers`.
         k: How many activations to keep per map.
         batch: The number of images per forward pass.
         groups: A group per image (N,); at most one image of a group is kept, for crops of one
@@ -151,7 +154,7 @@ class _Search:
             with evaluating(self.model), torch.no_grad():
                 steps = steps or self._steps(x[:1])
                 check_input(self.model, x)
-                check_fits(steps, x)
+                with_shapes(steps, x)
                 index = torch.tensor(images[done : done + len(x)], device=device)
                 strongest = strongest_positions(steps, self.layers, _pad_batch(x, self.batch))
             for layer, (value, position) in strongest.items():
@@ -203,7 +206,7 @@ def strongest_positions(
     t = run(steps, x, keep=layers, switches=False)
     found = {}
     for layer in layers:
-        maps = t[layer] if t[layer].ndim == 4 else t[layer][:, :, None, None]  # (B, C, H, W)
+        maps = as_maps(t[layer])  # (B, C, H, W)
         value, cell = maps.flatten(2).max(2)  # max returns the first
         found[layer] = value, torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1)
     return found

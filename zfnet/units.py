@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfnet.graph import Step, channels_of, conv_layers
+from zfnet.graph import Step, channels_of
 from zfnet.ranking import Top
-from zfnet.receptive_field import Size, map_sizes
+from zfnet.shapes import Size, sizes_of
 from zfnet.validation import as_integers
 
 
@@ -81,9 +81,7 @@ def _common_length(x: Tensor, channel: Tensor, position: Tensor | None) -> int:
 
 def layer_size(steps: Sequence[Step], x: Tensor) -> Size:
     """Return the size of the last step's maps; 1 x 1 for a dense layer."""
-    if steps[-1].layer not in conv_layers(steps):
-        return (1, 1)
-    return map_sizes(steps, (x.shape[2], x.shape[3]))[""]
+    return sizes_of(steps, x)[""]
 
 
 def found_units(top: Top, channel: Tensor, rank: Tensor, x: Tensor) -> Units:

@@ -18,7 +18,8 @@ import torch
 from reproduce.atlas import demos, sheets, summary
 from reproduce.atlas.site import prepare, read, save, shell
 from reproduce.atlas.tables import BINS, Table, edges, tabulate
-from reproduce.figure import Context, conv_weight
+from reproduce.core.context import Context
+from reproduce.core.networks import conv_weight
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.graph import chain, conv_layers
 from zfnet.labels import ILSVRC_GROUPS, related_classes

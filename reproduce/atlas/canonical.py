@@ -11,7 +11,7 @@ import torch
 from reproduce.atlas import describe_network
 from reproduce.atlas.sheets import write_picture
 from reproduce.atlas.site import read, save
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from zfnet.data.cache import DataError
 from zfnet.plot import photograph
 
@@ -74,8 +74,8 @@ def add(context: Context, out: Path, asked: Sequence[str]) -> None:
                 start,
                 unit,
                 layer=layer,
-                at="centre",
-                colours=colours,
+                position="center",
+                colors=colours,
                 generator=generator,
                 **ASCENT,
             )

@@ -13,14 +13,15 @@ from torch import Tensor
 import zfnet
 from reproduce.atlas.sheets import LARGEST, write_picture
 from reproduce.atlas.tables import Table
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from reproduce.paper import fig7_occlusion
+from reproduce.paper.boxed_images import choose_images
 from zfnet.attribution.registry import spans
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.graph import conv_layers
 from zfnet.model import Network
-from zfnet.plot import GREY, enlarge, mosaic, photograph, projection_image
+from zfnet.plot import GRAY, enlarge, mosaic, photograph, projection_image
 
 COUNT = 6
 MAPS = 4  # strongest maps of the last layer
@@ -30,7 +31,7 @@ SIDE = 224  # pixels of the images that OCCLUDER is for; on others it is as larg
 
 def choose(context: Context, table: Table) -> list[tuple[str, Tensor, int]]:
     """(name, image, class): those of Figure 7, then the best recognised of other classes, up to COUNT of both."""
-    found = [(name, x, target) for name, x, target, _ in fig7_occlusion.choose(context)]
+    found = [(name, x, target) for name, x, target, _ in choose_images(context)]
     images, taken = context.images, {target for _, _, target in found}
     labels = images.labels
     if (labels < 0).all():
@@ -77,7 +78,7 @@ def record(
     for number, channel in enumerate(progress(strongest, total=len(strongest), desc="projecting")):
         values = maps[channel]
         side = min(LARGEST, field.size)
-        tiles = np.full((values.numel(), side, side, 3), GREY, dtype=np.float32)
+        tiles = np.full((values.numel(), side, side, 3), GRAY, dtype=np.float32)
         position = (values > 0).nonzero()
         if len(position):
             pixels = zfnet.project(

@@ -18,7 +18,7 @@ from zfnet.attribution.registry import METHODS
 from zfnet.data import no_progress
 from zfnet.data.images import read_image
 from zfnet.model import Network, device_of
-from zfnet.plot import GREY, attribution_image, mosaic
+from zfnet.plot import GRAY, attribution_image, mosaic
 
 FEATURES = 6  # of each layer
 LABELS = 5
@@ -98,7 +98,7 @@ def strongest(
     data = read(atlas, layer) if listed else None
     features = []
     rows = {
-        kind: np.full((len(chosen), COLUMNS, *pairs.shape[2:]), GREY, dtype=np.float32)
+        kind: np.full((len(chosen), COLUMNS, *pairs.shape[2:]), GRAY, dtype=np.float32)
         for kind in KINDS
     }
     for f, number in enumerate(chosen.tolist()):

@@ -16,7 +16,7 @@ import zfnet
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.model import Network, device_of
-from zfnet.plot import GREY, enlarge, filter_image, mosaic, photograph, projection_image
+from zfnet.plot import GRAY, enlarge, filter_image, mosaic, photograph, projection_image
 from zfnet.projection import patches_inside
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import cut
@@ -132,7 +132,7 @@ def layer_tiles(
     excited = (row[:, None] >= 0) & (top.value > 0)
     chosen = replace(top, index=torch.where(excited, top.index, -1))
     tiles = {
-        kind: np.full((len(numbers) * COLUMNS, side, side, 3), GREY, dtype=np.float32)
+        kind: np.full((len(numbers) * COLUMNS, side, side, 3), GRAY, dtype=np.float32)
         for kind in KINDS
     }
     for _, rank, p in zfnet.project_top(
@@ -154,7 +154,7 @@ def covers(tiles: np.ndarray) -> np.ndarray:
     """One tile a feature, of its nine: (features, 9, side, side, 3) to an image of COVERS tiles of 90 pixels per row."""
     third = LARGEST // 3
     blocks = [mosaic(enlarge(nine, third), 3, gap=0) for nine in tiles]
-    return mosaic(np.stack(blocks), COVERS, gap=0, background=GREY)
+    return mosaic(np.stack(blocks), COVERS, gap=0, background=GRAY)
 
 
 def write_filters(weight: Tensor, numbers: Sequence[int], path: Path) -> None:
@@ -162,6 +162,6 @@ def write_filters(weight: Tensor, numbers: Sequence[int], path: Path) -> None:
     tiles = filter_image(weight[list(numbers)].detach().cpu())
     write_picture(
         path,
-        mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GREY),
+        mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GRAY),
         lossless=True,
     )

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from zfnet.analysis.responses import stream
-from zfnet.attribution.base import derivative
-from zfnet.checkpoint import CheckpointError, read_tensors, write_tensors
+from zfnet.attribution.base import logit_gradient
+from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.forward import evaluating, run
 from zfnet.graph import chain, conv_layers
 from zfnet.model import Network, device_of
+from zfnet.tensor_file import read_tensors, write_tensors
 
 PART = 128  # images: what an interruption costs
 BINS = 48  # half octaves of a histogram
@@ -152,5 +153,5 @@ def decide(
         logits = run(above, leaf, keep=(), switches=False).output
         labels = labels.to(logits.device)
         target = torch.where(labels < 0, logits.argmax(1), labels)
-        share = (derivative(logits, target, leaf) * leaf).sum((2, 3))
+        share = (logit_gradient(logits, target, leaf) * leaf).sum((2, 3))
     return logits.detach(), target, share.detach()

@@ -6,8 +6,8 @@ than the plan has, evenly chosen ones stand for all, the same ones for both.
 
 import numpy as np
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.paper.ablations import probabilities, ranks
 from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import draw_table, new_figure
@@ -18,16 +18,16 @@ FIGURE = Figure(
     claim="Averaging ten crops is better than one centre crop.",
     inputs=("model", "images", "device"),
     seed=13,
-    budget=1800,
+    time_budget=1800,
     config={"images": {"cpu": 10_000, "cuda": 50_000}},
-    alone=True,
+    manual=True,
     labels=True,
 )
 
 
 def compute(ctx) -> Result:
     images = ctx.images
-    most = FIGURE.config["images"][ctx.kind]
+    most = FIGURE.config["images"][ctx.device_type]
     chosen = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)
     part = images.subset(chosen[images.labels[chosen] >= 0])
     if not len(part):

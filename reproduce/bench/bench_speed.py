@@ -22,7 +22,7 @@ from reproduce.bench.races import (
     projection,
     search,
 )
-from reproduce.figure import Figure, Result
+from reproduce.core.figure import Figure, Result
 from reproduce.gallery import number
 from zfnet.plot import LINES, new_figure
 
@@ -33,8 +33,8 @@ FIGURE = Figure(
     "computation; the search costs hardly more than the forward pass.",
     inputs=("model", "images", "top", "device"),
     seed=11,
-    budget=1500,
-    alone=True,
+    time_budget=1500,
+    manual=True,
     config={
         "batches": {"cpu": [4, 8, 64], "cuda": [8, 64, 256]},
         "repeats": 5, "size": 32, "stride": 8, "strides": [16, 8, 4, 2], "sizes": [8, 16, 32, 64, 96],
@@ -59,7 +59,7 @@ GOALS = {  # set by ourselves
 
 
 def compute(ctx) -> Result:
-    batches = FIGURE.config["batches"][ctx.kind]
+    batches = FIGURE.config["batches"][ctx.device_type]
     config, arrays, measured = FIGURE.config | {"batches": batches}, {}, {}
     x = ctx.images.batch(np.linspace(0, len(ctx.images) - 1, 16).astype(int)).to(ctx.device)
     for name, part in (("occlusion, 1 image", x[:1]), ("occlusion, 16 images", x)):

@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 import zfnet
+from reproduce import REPOSITORY
 from reproduce.bench.loops import (
     BARE,
     DATA,
@@ -29,7 +30,7 @@ from reproduce.bench.loops import (
     theirs,
 )
 from reproduce.bench.timing import race, spread
-from reproduce.figure import REPOSITORY, Figure, Result
+from reproduce.core.figure import Figure, Result
 from reproduce.gallery import number
 from zfnet.data.cache import Images
 from zfnet.plot import LINES, new_figure
@@ -44,8 +45,8 @@ FIGURE = Figure(
     claim="Reading and augmenting costs hardly more than nothing: a step on photographs is as fast as one on random tensors.",
     inputs=("images", "device"),
     seed=SEED,
-    budget=600,
-    alone=True,
+    time_budget=600,
+    manual=True,
     files=("../../configs/imagenet65k.yaml",),
     config={
         "cpu": {
@@ -83,7 +84,7 @@ RATIOS = {  # how many times as fast the first loop is as the second
 
 
 def compute(ctx) -> Result:
-    kind = ctx.kind
+    kind = ctx.device_type
     of, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
     config = resolve_precision(
@@ -160,7 +161,9 @@ def compilable(
 def roofline(config: Config, speed: float, name: str) -> dict:
     """The share of a GPU's arithmetic that a step uses: forward and twice as much backward, two operations a multiply-add."""
     rows = list(
-        zfnet.describe(zfnet.zfnet(1000, norm="batch", fc=config.model.fc, size=config.model.size))
+        zfnet.describe(
+            zfnet.zfnet(1000, norm="batch", fc_units=config.model.fc_units, size=config.model.size)
+        )
     )
     tera = 3 * 2 * sum(row.macs for row in rows) * speed / 1e12
     peak = next((peak for gpu, peak in FIGURE.config["peak, TFLOP/s"].items() if gpu in name), None)

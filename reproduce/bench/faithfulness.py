@@ -15,13 +15,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import zfnet
-from reproduce.claims import above, verdict
-from reproduce.figure import REPOSITORY, Figure, Result
-from reproduce.lectures.occluders import blurred
+from reproduce import REPOSITORY
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.faithfulness import (
     auc,
     pointing_game,
-    randomized,
+    randomize_layers,
     rank_correlation,
     replacement_curve,
 )
@@ -29,6 +29,7 @@ from zfnet.analysis.intervals import mean_interval
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
 from zfnet.plot import LINES, new_figure
+from zfnet.synthesis.base import blur
 from zfnet.training.config import load_config
 from zfnet.training.loop import train
 
@@ -40,8 +41,8 @@ FIGURE = Figure(
     "the centre; guided backpropagation and the deconvnet change less than the gradient as layer by layer is randomised.",
     inputs=(),
     seed=23,
-    budget=900,
-    alone=True,
+    time_budget=900,
+    manual=True,
     corpus="scenes",
     paper={"pointing game on VOC 2007, VGG-16, % (TorchRay)": {"deconvnet": 67.5, "image centre": 69.6}},
     config={
@@ -96,7 +97,7 @@ def compute(ctx) -> Result:
     place = torch.arange(model.size) - (model.size - 1) / 2
     maps[CENTRE] = -(place[:, None] ** 2 + place**2).expand(len(x), 1, -1, -1)
     rows = {"pointing game": {}, "insertion": {}, "deletion": {}}
-    soft = blurred(x, config["blur"])
+    soft = blur(x, config["blur"])
     for name, map in ctx.progress(maps.items(), total=len(maps), desc="pointing and replacing"):
         rows["pointing game"][name] = 100 * pointing_game(map, mask, config["tolerance"]).numpy()
         options = {
@@ -112,7 +113,7 @@ def compute(ctx) -> Result:
     kept: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}  # of absolute values
     layers = []
-    for layer, other in randomized(model, generator):
+    for layer, other in randomize_layers(model, generator):
         layers.append(layer)
         for name in ctx.progress(
             zfnet.METHODS, total=len(zfnet.METHODS), desc=f"{layer} and above at random"

@@ -23,8 +23,8 @@ from torch import nn
 from tqdm import tqdm
 
 import zfnet
+from reproduce import REPOSITORY
 from reproduce.bench import leaderboard_page, peers
-from reproduce.figure import REPOSITORY
 from zfnet.benchmarking import (
     METRICS,
     BenchmarkTable,

@@ -21,9 +21,9 @@ from zfnet.data.images import MEAN, STD
 from zfnet.training.augment import augment
 from zfnet.training.config import Config
 from zfnet.training.feed import Feed
-from zfnet.training.loop import step
-from zfnet.training.setup import new_model, new_optimizer, runner
-from zfnet.training.state import update_average
+from zfnet.training.optim import new_average, new_optimizer
+from zfnet.training.setup import new_model, runner
+from zfnet.training.step import train_step
 
 SEED = 12
 STREAMED = "photographs, streamed from memory"
@@ -77,11 +77,11 @@ def ours(
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             return F.cross_entropy(run(x).float(), y)
 
-    average = {name: value.clone() for name, value in model.state_dict().items()}
+    average = new_average(model, config.optim.ema)
 
     def whole(x: Tensor, y: Tensor) -> None:
-        step(model, run, optimizer, x, y, config)
-        update_average(average, model, config.optim.ema)
+        train_step(model, run, optimizer, x, y, config)
+        average.update_parameters(model)
 
     def photographs(feed: Feed = feed) -> None:
         for raw, labels in feed.batches(parts):
@@ -153,7 +153,9 @@ def theirs(
     def loop(batches) -> None:
         for x, y in batches:
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-            step(model, model, optimizer, x.contiguous(memory_format=torch.channels_last), y, plain)  # pyright: ignore
+            train_step(
+                model, model, optimizer, x.contiguous(memory_format=torch.channels_last), y, plain
+            )  # pyright: ignore
 
     feed, parts = Feed(images, device, keep=True), np.arange(len(images)).reshape(-1, of["batch"])
     generator = torch.Generator().manual_seed(SEED)

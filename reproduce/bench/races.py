@@ -319,7 +319,7 @@ def incremental(model: nn.Module, x: Tensor, size: int, stride: int) -> None:
 
 def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     """The time of the way that counting operations chooses over the faster way's: 1 where the choice is right."""
-    tiny = zfnet.zfnet(10, norm="none", maps=(4, 4, 4, 4, 4), fc=8).to(device)
+    tiny = zfnet.zfnet(10, norm="none", channels=(4, 4, 4, 4, 4), fc_units=8).to(device)
     found = {}
     for name, network in (("this network", model), ("a network of 4 maps a layer", tiny)):
         for size in [s for s in (*config["sizes"], 192) if s >= config["choice stride"]]:

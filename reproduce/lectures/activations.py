@@ -7,10 +7,10 @@ activations that are left are spread over orders of magnitude. Quantiles are of 
 
 import numpy as np
 
-from reproduce.claims import verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, spread, subset
-from zfnet.analysis.statistics import ERROR, population
+from zfnet.analysis.statistics import RELATIVE_ERROR, population
 from zfnet.plot import LINES, new_figure
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
@@ -21,7 +21,7 @@ FIGURE = Figure(
     "layer 1.",
     inputs=("model", "images"),
     seed=1,
-    budget=7,
+    time_budget=7,
     config={
         "layers": LAYERS,
         "images": 2000,
@@ -55,7 +55,7 @@ def compute(ctx) -> Result:
                 for q, v in zip(FIGURE.config["quantiles"], quantiles, strict=True)
             },
         }
-    measured["a quantile is exact to, %"] = 100 * ERROR
+    measured["a quantile is exact to, %"] = 100 * RELATIVE_ERROR
     claims, found = judge(measured)
     note = f"Over {len(chosen)} images, spread evenly over the corpus, and all positions; rectified, before pooling. Dead: "
     note += "above zero nowhere in any of these images."

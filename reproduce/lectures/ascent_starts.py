@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
+from zfnet.synthesis.fourier import color_root
 
 STARTS = ("mean grey", "noise", "photograph")
 FIGURE = Figure(
@@ -24,14 +25,14 @@ FIGURE = Figure(
     "than images of other targets are.",
     inputs=("model", "images"),
     seed=25,
-    budget=240,
+    time_budget=240,
     config={
         "targets": {"logits": [130, 291, 340, 985], "conv5": [3]}, "photograph": "astronaut", "images": 100,
         "noise": 0.3, "steps": 60,
         "rate": 0.03, "jitter": 16, "variation": {"logits": 40.0, "conv5": 3.0}, "decay": {"logits": 5.0, "conv5": 0.5},
         "pixels": 0.5,
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 
@@ -53,7 +54,7 @@ def compute(ctx) -> Result:
         for target in targets:
             a = ascend(
                 ctx.model, starts.to(ctx.device), target, layer=None if layer == "logits" else layer, frequency=True,
-                colours=colours, jitter=config["jitter"], variation=config["variation"][layer], decay=config["decay"][layer],
+                colors=colours, jitter=config["jitter"], variation=config["variation"][layer], decay=config["decay"][layer],
                 steps=config["steps"], rate=config["rate"], generator=generator, progress=ctx.progress,
             )  # fmt: skip
             names.append(

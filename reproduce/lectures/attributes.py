@@ -1,6 +1,6 @@
 """Which images does the network recognise? Accuracy against what an image looks like, and how often its class was seen.
 
-Brightness, contrast, sharpness and colourfulness of the 224 x 224 view, the share of it that the object's annotated box takes,
+Brightness, contrast, sharpness and colorfulness of the 224 x 224 view, the share of it that the object's annotated box takes,
 and the number of training images of the class: in bins of as many images each, with the accuracy of each bin. An attribute
 may go with accuracy because it goes with the class (flowers are colourful, and easy). So each is also compared within classes:
 how often, of two images of one class, it is the recognised one that has more of it; without a relation half the time.
@@ -10,13 +10,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from reproduce.annotated import present
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.annotations import find_annotated
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
 from reproduce.lectures.recognised import recognise, training_images
 from reproduce.lectures.shared import FEW
-from zfnet.analysis.attributes import ATTRIBUTES, Binned, binned
+from zfnet.analysis.attributes import ATTRIBUTES, QuantileBins, accuracy_by_quantile
 from zfnet.analysis.intervals import bootstrap
 from zfnet.data.images import center_crop
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
@@ -28,7 +28,7 @@ FIGURE = Figure(
     "recognised more often.",
     inputs=("model", "images"),
     seed=33,
-    budget=2,
+    time_budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
     files=("objects.yaml",),
     labels=True,
@@ -36,7 +36,7 @@ FIGURE = Figure(
 SIZE, SEEN = "object size", "training images"
 UNITS = {
     "brightness": "mean luma", "contrast": "deviation of luma", "sharpness": "deviation of the Laplacian over contrast",
-    "colourfulness": "Hasler and Suesstrunk's M", SIZE: "share of the view in the object's box", SEEN: "of the class",
+    "colorfulness": "Hasler and Suesstrunk's M", SIZE: "share of the view in the object's box", SEEN: "of the class",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def compute(ctx) -> Result:
     values = look(ctx)
     placed = {name: np.arange(len(found.labels)) for name in ATTRIBUTES}
     boxes = annotations()["boxes"]
-    places, missing = present(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
+    places, missing = find_annotated(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
     if len(places) >= FEW:
         placed[SIZE] = np.array(list(places.values()))
         values[SIZE] = np.array([area(boxes[name]["box"]) for name in places])
@@ -61,7 +61,7 @@ def compute(ctx) -> Result:
     if seen is not None:
         placed[SEEN], values[SEEN] = np.arange(len(found.labels)), seen[found.labels].astype(float)
     bins = {
-        name: binned(
+        name: accuracy_by_quantile(
             v, found.right[placed[name]], config["bins of sizes" if name == SIZE else "bins"]
         )
         for name, v in values.items()
@@ -74,9 +74,9 @@ def compute(ctx) -> Result:
     }
     top5 = found.rank() <= 5
     if SIZE in bins:
-        sized = binned(values[SIZE], top5[placed[SIZE]], config["bins of sizes"])
+        sized = accuracy_by_quantile(values[SIZE], top5[placed[SIZE]], config["bins of sizes"])
         measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
-        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.slope]
+        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.difference]
     if SEEN in bins:  # the number is one of the class, so its interval is over classes
         measured[SEEN]["last less first, points"] = by_class(
             values[SEEN], found.right, found.labels, bins[SEEN].edges
@@ -132,11 +132,11 @@ def area(box: list[int], side: int = 224) -> float:
     return (box[2] - box[0]) * (box[3] - box[1]) / side**2
 
 
-def described(b: Binned) -> dict:
+def described(b: QuantileBins) -> dict:
     return {
         "bins from": [float(e) for e in b.edges], "images": b.count.tolist(),
         "top-1, % by bin": [round(100 * s, 1) for s in b.share],
-        "last less first, points": [100 * v for v in b.slope],
+        "last less first, points": [100 * v for v in b.difference],
     }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def draw(result: Result):
         strip, panel = grid[2 * (n // 3), n % 3], grid[2 * (n // 3) + 1, n % 3]
         if f"shown.{name}" in a:
             show(strip, mosaic(enlarge(a[f"shown.{name}"], 110), len(a[f"shown.{name}"]), gap=40))
-        b = binned(
+        b = accuracy_by_quantile(
             a[f"value.{name}"],
             a["right"][a[f"image.{name}"]],
             FIGURE.config["bins of sizes" if name == SIZE else "bins"],

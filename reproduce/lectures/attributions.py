@@ -17,8 +17,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 import zfnet
-from reproduce.figure import Figure, Result
-from reproduce.paper.fig7_occlusion import DISTRACTOR, choose
+from reproduce.core.annotations import DISTRACTOR
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.boxed_images import choose_images
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.graph import UnsupportedNetwork
 from zfnet.plot import ATTRIBUTION, DIVERGING, attribution_image, new_figure, photograph, show
@@ -30,7 +31,7 @@ FIGURE = Figure(
     "the deconvnet, which look like the image, change less with the class than the gradient.",
     inputs=("model", "images"),
     seed=20,
-    budget=30,
+    time_budget=30,
     config={
         "integrated_gradients": {"steps": 12}, "smoothgrad": {"samples": 12, "sigma": 0.15},
         "occlusion": {"size": 48, "stride": 16}, "images": 3,
@@ -42,7 +43,7 @@ NEXT = "rank correlation with the map of the next class"
 
 
 def compute(ctx) -> Result:
-    rows = choose(ctx)[: FIGURE.config["images"]]
+    rows = choose_images(ctx)[: FIGURE.config["images"]]
     x = torch.cat([row[1] for row in rows])
     target = torch.tensor([row[2] for row in rows], device=x.device)
     logits = ctx.model(x)

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import wilson
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
+from zfnet.synthesis.fourier import color_root
 
 FIGURE = Figure(
     id="class_images",
@@ -25,13 +26,13 @@ FIGURE = Figure(
     "it is as smooth as photographs are, and smoother than from ascent on pixels alone.",
     inputs=("model", "images"),
     seed=24,
-    budget=600,
+    time_budget=600,
     config={
         "classes": 50, "shown": 20, "plain": 5, "images": 100, "steps": 60, "rate": 0.03, "noise": 0.05, "jitter": 16,
         "variation": 40.0, "decay": 5.0, "share": 0.75,
         "part steps": 20, "part at most": 3,
     },
-    alone=True,
+    manual=True,
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def compute(ctx) -> Result:
         "progress": ctx.progress,
     }
     options |= {"generator": generator}
-    held = {"frequency": True, "colours": colours} | {
+    held = {"frequency": True, "colors": colours} | {
         key: config[key] for key in ("jitter", "variation", "decay")
     }
     drawn = ascend(ctx.model, noise, target.tolist(), **held, **options).pixels

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, spread, subset
-from zfnet.analysis.embedding import grid, nearest, pca, tsne
+from zfnet.analysis.embedding import grid_layout, nearest_neighbors, pca, tsne
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.responses import responses
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
@@ -25,7 +25,7 @@ FIGURE = Figure(
     "t-SNE keeps more of that than the plane of the two principal components.",
     inputs=("model", "images"),
     seed=7,
-    budget=14,
+    time_budget=14,
     config={
         "images": 2500,
         "laid out": 900,
@@ -65,7 +65,7 @@ def compute(ctx) -> Result:
     plane = pca(F.normalize(codes[some], dim=1)).codes
     points = {"PCA": plane.numpy(), "t-SNE": tsne(codes[some], seed=FIGURE.seed)}
     k, labels = config["neighbours"], classes(ctx, chosen)
-    near = [nearest(codes[some], k), nearest(pixels[some], k)]
+    near = [nearest_neighbors(codes[some], k), nearest_neighbors(pixels[some], k)]
     for p in map(torch.from_numpy, points.values()):  # in a plane nearness is distance
         near.append(torch.cdist(p, p).fill_diagonal_(torch.inf).topk(k, largest=False).indices)
     agree = {
@@ -85,7 +85,7 @@ def compute(ctx) -> Result:
         "layer 7 less pixels": mean(agree[SPACES[0]] - agree[SPACES[1]]),
         "t-SNE less PCA": mean(agree[SPACES[3]] - agree[SPACES[2]]),
     }
-    everyone = {"layer 7": nearest(codes, k), "pixels": nearest(pixels, k)}
+    everyone = {"layer 7": nearest_neighbors(codes, k), "pixels": nearest_neighbors(pixels, k)}
     measured["nearest is of the same class, share"] = {
         space: mean((labels[found[:, 0].numpy()] == labels).astype(float))
         for space, found in everyone.items()
@@ -111,7 +111,7 @@ def compute(ctx) -> Result:
         1,
     )
     arrays = {
-        "kinds": kinds[some], "names": np.array(names), **points, "cells": grid(points["t-SNE"], side),
+        "kinds": kinds[some], "names": np.array(names), **points, "cells": grid_layout(points["t-SNE"], side),
         "tiles": tiles(ctx, chosen[some], 1200 // side),
         "neighbours": tiles(ctx, chosen[rows.flatten()], 112).reshape(*rows.shape, 112, 112, 3),
     }  # fmt: skip

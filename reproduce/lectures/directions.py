@@ -10,8 +10,8 @@ images; for layer 5 also how alike the nine are to layer 7 (mean cosine of the c
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, groups, patches, spread, subset
 from zfnet.analysis.directions import purity, random_directions, sample_vectors, similarity
 from zfnet.analysis.embedding import pca
@@ -27,7 +27,7 @@ FIGURE = Figure(
     claim="The images that excite a random direction most share a class as much as those of a single unit.",
     inputs=("model", "images"),
     seed=14,
-    budget=10,
+    time_budget=10,
     config={
         "k": K,
         "layers": LAYERS,

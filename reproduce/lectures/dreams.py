@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import new_figure, photograph, show
@@ -23,12 +23,12 @@ FIGURE = Figure(
     claim="Each layer's activations are amplified more by its own dream than by any other layer's, and than by more contrast.",
     inputs=("model", "images"),
     seed=37,
-    budget=300,
+    time_budget=300,
     config={
         "photographs": ["astronaut", "coffee", "rocket"], "images": 20, "layers": ["conv1", "conv2", "conv3", "conv4", "conv5"],
         "octaves": 4, "zoom": 1.4, "steps": 10, "rate": 0.03, "jitter": 16, "contrast": 1.5,
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 CONTRAST = "more contrast"

@@ -8,8 +8,8 @@ it. By the maximum an image counts for one place, which the box marks; by the me
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, classes, groups, spread, subset
 from zfnet.analysis.directions import purity
 from zfnet.analysis.intervals import mean_interval
@@ -26,7 +26,7 @@ FIGURE = Figure(
     "it answers least is no concept.",
     inputs=("model", "images"),
     seed=5,
-    budget=6,
+    time_budget=6,
     config={
         "layer": LAYER,
         "images": 4000,
@@ -38,7 +38,7 @@ FIGURE = Figure(
     network="chain",
 )
 RANKINGS = {
-    f"{end} by {by}": {"by": by, "least": end == "least"}
+    f"{end} by {by}": {"by": by, "largest": end == "most"}
     for end in ("most", "least")
     for by in ("maximum", "mean")
 }

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import yaml
 
-from reproduce.annotated import present
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.annotations import find_annotated
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import patches, subset
 from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.responses import responses
-from zfnet.analysis.selectivity import auc, best_unit, permuted
+from zfnet.analysis.selectivity import auc, best_unit, permute_labels
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(
@@ -29,7 +29,7 @@ FIGURE = Figure(
     "part in choosing it: above what the classes alone give.",
     inputs=("model", "images"),
     seed=5,
-    budget=1,
+    time_budget=1,
     config={
         "layers": ["conv1", "conv2", "conv3", "conv4", "conv5"],
         "permutations": 1000,
@@ -76,12 +76,12 @@ def compute(ctx) -> Result:
         measured[label] = {
             "images with and without": [int(y.sum()), int((~y).sum())],
             "units of layer 5 chosen on the two halves": best["conv5"].unit.tolist(),
-            "their AUC where they were chosen": best["conv5"].chosen.tolist(),
+            "their AUC where they were chosen": best["conv5"].selection_auc.tolist(),
             "AUC on the other half": scored,
         }
         for name, groups in (("luck", torch.zeros_like(classes)), ("the class alone", classes)):
-            labellings = permuted(positive, groups, config["permutations"], generator)
-            control = best_unit(values["conv5"], labellings, first).judged.mean(1)
+            labellings = permute_labels(positive, groups, config["permutations"], generator)
+            control = best_unit(values["conv5"], labellings, first).held_out_auc.mean(1)
             measured[label][f"{name}: mean and 97.5 %"] = [
                 float(control.mean()),
                 float(control.quantile(0.975)),
@@ -110,7 +110,7 @@ def compute(ctx) -> Result:
 def annotated(ctx) -> tuple[list[int], list[dict], str]:
     """The annotated images of the corpus, by number, and their marks; a word on the others."""
     marks = yaml.safe_load(MARKS.read_text())["imagenet"]
-    found, said = present(ctx, {name: mark["sha256"] for name, mark in marks.items()})
+    found, said = find_annotated(ctx, {name: mark["sha256"] for name, mark in marks.items()})
     return list(found.values()), [marks[name] for name in found], said
 
 

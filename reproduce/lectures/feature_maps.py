@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.shared import FEW, spread, subset
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.responses import stream
@@ -27,7 +27,7 @@ FIGURE = Figure(
     "the first's.",
     inputs=("model", "images"),
     seed=1,
-    budget=5,
+    time_budget=5,
     config={"layers": LAYERS, "images": 200, "images of samples": 32, "photograph": "cat"},
     network="chain",
 )

@@ -12,14 +12,15 @@ channel is the number: the share of channels whose image beats the strongest of 
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread, subset
 from zfnet.analysis.intervals import wilson
 from zfnet.analysis.responses import responses
 from zfnet.plot import mosaic, new_figure, photograph, show
-from zfnet.synthesis.ascent import ascend, color_root
+from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
+from zfnet.synthesis.fourier import color_root
 
 SIDES = {
     "conv1": 48,
@@ -35,14 +36,14 @@ FIGURE = Figure(
     "edges and colours in layer 1 to textures and parts in layer 5.",
     inputs=("model", "images"),
     seed=23,
-    budget=420,
+    time_budget=420,
     config={
         "channels": 36, "images": 100, "sides": SIDES, "steps": 60, "rate": 0.05, "noise": [0.3, 1.0, 3.0], "jitter": 8,
         "share": 0.75, "rectified": ["conv1", "conv2"],
         "variation": {"conv1": 1.0, "conv2": 1.0, "conv3": 3.0, "conv4": 3.0, "conv5": 3.0},
         "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 
@@ -79,7 +80,7 @@ def compute(ctx) -> Result:
             start = noise * torch.randn(len(left), 3, side, side, generator=generator)
             a = ascend(
                 ctx.model, start.to(ctx.device), channels[left].tolist(), layer=layer, rectified=rectified, frequency=True,
-                colours=colours, jitter=min(config["jitter"], side // 8), variation=config["variation"][layer],
+                colors=colours, jitter=min(config["jitter"], side // 8), variation=config["variation"][layer],
                 decay=config["decay"][layer], steps=config["steps"], rate=config["rate"], generator=generator, batch=12,
                 progress=ctx.progress,
             )  # fmt: skip

@@ -9,8 +9,9 @@ share of a filter's energy in its nine strongest slices, which is all that one c
 import numpy as np
 import torch
 
-from reproduce.claims import below, every, higher, verdict
-from reproduce.figure import Figure, Result, conv_weight
+from reproduce.core.claims import below, every, higher, verdict
+from reproduce.core.figure import Figure, Result
+from reproduce.core.networks import conv_weight
 from zfnet.analysis.intervals import mean_interval
 from zfnet.graph import chain, conv_layers
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
@@ -22,7 +23,7 @@ FIGURE = Figure(
     "than half of its energy, so that they cannot be read.",
     inputs=("model",),
     seed=1,
-    budget=3,
+    time_budget=3,
     config={"filters of a deeper layer": 12, "slices": 9},
     network="chain",
 )

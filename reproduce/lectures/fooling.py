@@ -10,13 +10,14 @@ does: a robustness of 0.01 says that a hundredth of the image's norm suffices.
 import numpy as np
 import torch
 
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
-from reproduce.paper.fig7_occlusion import choose
+from reproduce.paper.boxed_images import choose_images
 from zfnet.data.images import to_pixels
 from zfnet.plot import new_figure, photograph, projection_image, show
-from zfnet.synthesis.adversarial import deepfool, fgsm, pgd, rubbish
+from zfnet.synthesis.adversarial import fgsm, pgd, rubbish
+from zfnet.synthesis.deepfool import deepfool
 
 FIGURE = Figure(
     id="fooling",
@@ -25,19 +26,19 @@ FIGURE = Figure(
     "have climbed from noise are taken for a class with confidence.",
     inputs=("model", "images"),
     seed=29,
-    budget=300,
+    time_budget=300,
     config={
         "shown": 3, "images": 60, "epsilon": 1.0, "goal": "n03063599", "aimed": 8.0, "steps": 20, "rubbish": 10, "noise": 0.3,
         "climbing": 80, "rate": 0.03, "robustness": 0.02, "confidence": 0.9,
     },
     files=("../paper/fig7_boxes.yaml",),
-    alone=True,
+    manual=True,
 )  # fmt: skip
 
 
 def compute(ctx) -> Result:
     config, names = FIGURE.config, ctx.model.classes
-    _, shown, true, _ = zip(*choose(ctx)[: config["shown"]], strict=True)
+    _, shown, true, _ = zip(*choose_images(ctx)[: config["shown"]], strict=True)
     x = torch.cat(shown)
     goal = (
         ctx.model.wnids.index(config["goal"])

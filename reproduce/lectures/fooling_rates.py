@@ -11,13 +11,14 @@ and is not attacked again.
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, new_figure
-from zfnet.synthesis.adversarial import gray_level, loss_gradient, pgd
+from zfnet.synthesis.adversarial import pgd
 from zfnet.synthesis.base import clip
+from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
 FIGURE = Figure(
     id="fooling_rates",
@@ -26,12 +27,12 @@ FIGURE = Figure(
     "one, and random signs of the same size hardly do anything.",
     inputs=("model", "images"),
     seed=28,
-    budget=900,
+    time_budget=900,
     config={
         "images": 500, "targeted": 100, "epsilon": [0.1, 0.25, 0.5, 1, 2, 4, 8], "random": [0.5, 2, 8],
         "iterated": [0.25, 0.5, 1, 2], "aimed": [1, 2, 4, 8], "steps": 4, "aimed steps": 8, "judged at": 0.5,
     },
-    alone=True,
+    manual=True,
 )  # fmt: skip
 GAIN = "fooled by iterated steps and not by one, less the reverse, points"
 KINDS = {

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
-from zfnet.analysis.faithfulness import rank_correlation, ranks
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
+from zfnet.analysis.faithfulness import descending_ranks, rank_correlation
 from zfnet.analysis.intervals import mean_interval
-from zfnet.attribution.gradients import unit_gradient
+from zfnet.attribution.guided import unit_gradient
 from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
 from zfnet.receptive_field import cut
 
@@ -29,7 +29,7 @@ FIGURE = Figure(
     "than the middle; that of guided back-propagation keeps more than the deconvnet's, and more than the gradient's.",
     inputs=("model", "images", "top"),
     seed=36,
-    budget=9,
+    time_budget=9,
     config={
         "layer": LAYER,
         "features": 100,
@@ -135,9 +135,9 @@ def agreement(one: torch.Tensor, other: torch.Tensor, inside: torch.Tensor) -> t
 
 def most(energy: torch.Tensor, inside: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The share of the cells inside that have most energy: (N, rows, columns) bool."""
-    place = ranks(energy.where(inside, energy.new_tensor(-1.0)).flatten(1), generator).view(
-        inside.shape
-    )
+    place = descending_ranks(
+        energy.where(inside, energy.new_tensor(-1.0)).flatten(1), generator
+    ).view(inside.shape)
     return place < (FIGURE.config["share"] * inside.sum((1, 2))).round()[:, None, None]
 
 

@@ -10,10 +10,10 @@ image; and the rank correlation of the pixels.
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import spread
-from reproduce.paper.fig7_occlusion import choose
+from reproduce.paper.boxed_images import choose_images
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import LINES, new_figure, photograph, show
 from zfnet.synthesis.inversion import invert
@@ -26,7 +26,7 @@ FIGURE = Figure(
     "photograph the less, the higher the layer.",
     inputs=("model", "images"),
     seed=26,
-    budget=480,
+    time_budget=480,
     config={
         "layers": LAYERS, "images": 3, "others": 40, "steps": 120, "rate": 0.1, "noise": 0.05, "alpha": 6.0, "bound": 1e-4,
         "beta": 2.0,
@@ -36,7 +36,7 @@ FIGURE = Figure(
         },
     },
     files=("../paper/fig7_boxes.yaml",),
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 ERROR, RATIO, PIXELS = (
@@ -48,7 +48,7 @@ ERROR, RATIO, PIXELS = (
 
 def compute(ctx) -> Result:
     config = FIGURE.config
-    rows = choose(ctx)[: config["images"]]
+    rows = choose_images(ctx)[: config["images"]]
     names, x = [row[0] for row in rows], torch.cat([row[1] for row in rows])
     generator = torch.Generator().manual_seed(FIGURE.seed)
     start = config["noise"] * torch.randn(x.shape, generator=generator).to(x.device)

@@ -10,11 +10,11 @@ the head's box, which no method is told. Intervals are by bootstrap over images,
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
-from reproduce.paper.fig8_parts import PARTS, faces
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.dog_faces import PARTS, load_faces
 from zfnet.analysis.intervals import bootstrap
-from zfnet.analysis.matching import match, transferred
+from zfnet.analysis.matching import correct_keypoints, match
 from zfnet.plot import LINES, new_figure, photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -25,7 +25,7 @@ FIGURE = Figure(
     "those of layer 1.",
     inputs=("model", "images"),
     seed=31,
-    budget=4,
+    time_budget=4,
     config={
         "layers": LAYERS,
         "judged": [0.1, 0.2],
@@ -43,13 +43,15 @@ PART_COLOURS = ("cyan", "yellow", "magenta")  # none of the layers'
 
 def compute(ctx) -> Result:
     config = FIGURE.config
-    names, x, points, heads, missing = faces(ctx)
+    names, x, points, heads, missing = load_faces(ctx)
     if len(names) < config["at least"]:
         note = f"Fewer than {config['at least']} annotated images in the corpus. {missing}"
         return Result({}, {"images": len(names)}, "not run", n=len(names), note=note)
     reach = (heads[:, 2:] - heads[:, :2]).amax(1)
     places = {
-        layer: match(ctx.model, x.to(ctx.device), points, layer, finer=config["finer"]).place.cpu()
+        layer: match(
+            ctx.model, x.to(ctx.device), points, layer, oversampling=config["finer"]
+        ).position.cpu()
         for layer in LAYERS
     }
     places |= {
@@ -58,7 +60,7 @@ def compute(ctx) -> Result:
     }
     found = {  # (alphas, N, N, P)
         name: torch.stack(
-            [transferred(place, points, reach, alpha) for alpha in config["alphas"]]
+            [correct_keypoints(place, points, reach, alpha) for alpha in config["alphas"]]
         ).numpy()
         for name, place in places.items()
     }
@@ -125,7 +127,7 @@ def pck(hits: np.ndarray) -> list[float]:
 def crossed(place: torch.Tensor, points: torch.Tensor, reach: torch.Tensor, alpha: float) -> float:
     """How often an eye's match is at the other eye, within reach and nearer to it, in per cent of the pairs' eyes."""
     eyes, other = place[:, :, :2], points[:, [1, 0]]
-    wrong = transferred(eyes, other, reach, alpha)
+    wrong = correct_keypoints(eyes, other, reach, alpha)
     nearer = (eyes - other[None]).norm(dim=-1) < (eyes - points[None, :, :2]).norm(dim=-1)
     apart = ~torch.eye(len(points), dtype=torch.bool)
     return 100 * float((wrong & nearer)[apart].float().mean())

@@ -16,9 +16,9 @@ from scipy.ndimage import find_objects, gaussian_filter, label
 from skimage.segmentation import random_walker
 
 import zfnet
-from reproduce.annotated import present
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.annotations import find_annotated
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import annotations
 from reproduce.lectures.shared import FEW
 from zfnet.analysis.intervals import mean_interval, wilson
@@ -32,7 +32,7 @@ FIGURE = Figure(
     "single box for all images.",
     inputs=("model", "images"),
     seed=39,
-    budget=2,
+    time_budget=2,
     config={
         "share": 0.2,
         "object": 0.95,
@@ -58,7 +58,7 @@ def compute(ctx) -> Result:
             note="The sample photographs have no boxes; give ImageNet with --data.",
         )
     config, marks = FIGURE.config, annotations()["boxes"]
-    places, missing = present(ctx, {name: marks[name]["sha256"] for name in sorted(marks)})
+    places, missing = find_annotated(ctx, {name: marks[name]["sha256"] for name in sorted(marks)})
     if len(places) < FEW:
         return Result(
             {},

@@ -9,8 +9,8 @@ dog), and how often the true class is among the five most probable, against the 
 
 import numpy as np
 
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.codes import KINDS
 from reproduce.lectures.recognised import Recognised, recognise
 from reproduce.lectures.shared import FEW
@@ -24,7 +24,7 @@ FIGURE = Figure(
     "class among the five most probable more often, and are sure for a reason: most images judged as confidently are right.",
     inputs=("model", "images"),
     seed=34,
-    budget=2,
+    time_budget=2,
     config={"confident": 100, "shown": 12},
     labels=True,
 )

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import LINES, new_figure
 
@@ -24,11 +24,11 @@ FIGURE = Figure(
     claim="The lines of the hidden units move to where the classes meet.",
     inputs=(),
     seed=0,
-    budget=30,
+    time_budget=30,
     config={
         "networks": 20, "points": 400, "units": 6, "rate": 0.02, "epochs": [0, 30, 100, 300, 1000], "disc": 0.5, "ring": 0.65,
     },
-    alone=True,
+    manual=True,
     corpus="mnist",
     trains=True,
 )  # fmt: skip

@@ -10,9 +10,9 @@ correlations are given also for those that it was not.
 import numpy as np
 import torch
 
-from reproduce.claims import above, below, verdict
-from reproduce.digits import grey
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, below, verdict
+from reproduce.core.digits import grey
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import correlation_interval, difference_interval, mean_interval
 from zfnet.analysis.shapes import hole_area, slant, thickness
 from zfnet.plot import LINES, mosaic, new_figure, show
@@ -23,9 +23,9 @@ FIGURE = Figure(
     claim="Thin and right-leaning eights are weak.",
     inputs=("digits",),
     seed=0,
-    budget=150,
+    time_budget=150,
     config={"digit": 8, "share": 0.1, "shown": 24},
-    alone=True,
+    manual=True,
     corpus="mnist",
     trains=True,
 )

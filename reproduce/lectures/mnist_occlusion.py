@@ -15,12 +15,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 
 import zfnet
-from reproduce.claims import above, below, every, verdict
-from reproduce.digits import grey
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, below, every, verdict
+from reproduce.core.digits import grey
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.images import standardize
-from zfnet.plot import HEAT, at_middles, heat, new_figure, show
+from zfnet.plot import HEAT, align_occlusion_map, heat_map, new_figure, show
 
 FIGURE = Figure(
     id="mnist_occlusion",
@@ -28,9 +28,9 @@ FIGURE = Figure(
     claim="The probability of 8 hides what its logit shows; erasing a stroke makes the digit that the rest looks like.",
     inputs=("digits",),
     seed=0,
-    budget=150,
+    time_budget=150,
     config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
-    alone=True,
+    manual=True,
     corpus="mnist",
     trains=True,
 )
@@ -162,10 +162,10 @@ def draw(result: Result):
         axes[0].add_patch(
             shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1)
         )
-        heat(axes[1], probability, "probability of 8", limits=(0, 1))
-        heat(axes[2], logit, "logit of 8")
+        heat_map(axes[1], probability, "probability of 8", limits=(0, 1))
+        heat_map(axes[2], logit, "logit of 8")
         for panel in axes[1:3]:
-            at_middles(panel, size, FIGURE.config["stride"], x.shape[-1])
+            align_occlusion_map(panel, size, FIGURE.config["stride"], x.shape[-1])
         show(axes[3], np.zeros_like(picture), "relative decrease of the logit")
         edge = size / 2 - 1  # a position is drawn at the middle of its square
         extent = (edge, edge + fall.shape[1], edge + fall.shape[0], edge)
@@ -183,7 +183,7 @@ def draw(result: Result):
         )
     for axes, label in zip(grid[:, 4], a["label"], strict=False):
         shown = axes.imshow(label, cmap=digits, vmin=-0.5, vmax=9.5)
-        at_middles(axes, size, FIGURE.config["stride"], a["x"].shape[-1])
+        align_occlusion_map(axes, size, FIGURE.config["stride"], a["x"].shape[-1])
         axes.set_title("taken for")
         axes.set_axis_off()
         scale(figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, ticks=range(10)))

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import above, verdict
-from reproduce.digits import grey
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.digits import grey
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.embedding import nearest_centroid, pca, silhouette
 from zfnet.analysis.intervals import correlation_interval, mean_interval
 from zfnet.analysis.shapes import curved_top, slant, verticality
@@ -27,14 +27,14 @@ FIGURE = Figure(
     "verticality and curved tops.",
     inputs=("digits",),
     seed=0,
-    budget=150,
+    time_budget=150,
     config={
         "digits": 1000,
         "components": 3,
         "layers": ["conv1", "conv2"],
         "least correlation": 0.5,
     },
-    alone=True,
+    manual=True,
     corpus="mnist",
     trains=True,
 )
@@ -68,7 +68,7 @@ def compute(ctx) -> Result:
         right = 100 * nearest_centroid(maps, labels).double().numpy()
         values = (
             *(mean_interval(v, seed=FIGURE.seed) for v in (every[layer], plane, right)),
-            (100 * found.share).tolist(),
+            (100 * found.explained_variance_ratio).tolist(),
         )
         for name, value in zip(names, values, strict=True):
             measured[name][layer] = value

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reproduce.claims import WORDS, above
-from reproduce.digits import grey
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import WORDS, above
+from reproduce.core.digits import grey
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import new_figure
 
@@ -23,9 +23,9 @@ FIGURE = Figure(
     claim="Each class's weights look like its digit; ten templates err more than a network of two convolutional layers.",
     inputs=("digits",),
     seed=0,
-    budget=150,
+    time_budget=150,
     config={"decay": 0.01, "steps": 100},
-    alone=True,
+    manual=True,
     corpus="mnist",
     trains=True,
 )

@@ -17,8 +17,8 @@ from skimage.color import rgb2lab
 from skimage.draw import polygon2mask
 
 import zfnet
-from reproduce.annotated import present
-from reproduce.figure import SAMPLES
+from reproduce.core.annotations import find_annotated
+from reproduce.core.figure import SAMPLES
 from zfnet.plot import photograph
 
 ANNOTATED = Path(__file__).with_name("objects.yaml")
@@ -118,7 +118,7 @@ def outlined(
         )
         target = ctx.model(x.to(ctx.device)).argmax(1)
     else:
-        places, missing = present(ctx, marks["outlines"])
+        places, missing = find_annotated(ctx, marks["outlines"])
         if not places:
             return torch.empty(0), torch.empty(0), torch.empty(0), np.empty(0), missing
         names, x = list(places), ctx.images.batch(list(places.values()))

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.figure import Figure, Result
-from reproduce.paper.fig7_occlusion import choose
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.boxed_images import choose_images
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.data.images import MEAN, STD
 from zfnet.occlusion import cover
-from zfnet.plot import HEAT, at_middles, new_figure, photograph, show
-from zfnet.synthesis.base import blurred
+from zfnet.plot import HEAT, align_occlusion_map, new_figure, photograph, show
+from zfnet.synthesis.base import blur
 from zfnet.validation import expand_fill
 
 FIGURE = Figure(
@@ -26,7 +26,7 @@ FIGURE = Figure(
     claim="The fillings agree on where the evidence is, and differ in how much they cost: a blurred copy least.",
     inputs=("model", "images"),
     seed=22,
-    budget=16,
+    time_budget=16,
     config={"size": 48, "stride": 16, "noise": 1.0, "blur": 8.0, "images": 3, "agreement": 0.5},
     files=("../paper/fig7_boxes.yaml",),
 )
@@ -41,7 +41,7 @@ def fillings(x: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(
         zip(
             FILLINGS,
-            (expand_fill(0.0, x), expand_fill(black, x), noise, blurred(x, FIGURE.config["blur"])),
+            (expand_fill(0.0, x), expand_fill(black, x), noise, blur(x, FIGURE.config["blur"])),
             strict=True,
         )
     )
@@ -49,7 +49,7 @@ def fillings(x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def compute(ctx) -> Result:
     config, arrays, measured = FIGURE.config, {}, {}
-    for number, (name, x, target, _) in enumerate(choose(ctx)[: config["images"]]):
+    for number, (name, x, target, _) in enumerate(choose_images(ctx)[: config["images"]]):
         maps, falls = {}, {}
         centre = torch.tensor([[88, 88, 136, 136]], device=x.device)
         for kind, filled in fillings(x).items():
@@ -121,7 +121,7 @@ def draw(result: Result):
             )  # a line above the filling's
             fall = row["fall of the logit"][kind]
             shown = below.imshow(result.arrays[f"{number}.{kind}"], cmap=HEAT, vmin=low, vmax=high)
-            at_middles(
+            align_occlusion_map(
                 below,
                 FIGURE.config["size"],
                 FIGURE.config["stride"],

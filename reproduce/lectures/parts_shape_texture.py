@@ -10,20 +10,13 @@ the shape or for the texture. The painted images are kept in the cache: made onc
 import numpy as np
 import torch
 
-from reproduce.claims import above, verdict
-from reproduce.figure import SAMPLES, Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.objects import outlined
 from reproduce.lectures.painted import bytes_of, paint, partners, resized
 from reproduce.lectures.shared import FEW
-from zfnet.analysis.cues import (
-    confidence,
-    cover_parts,
-    decisions,
-    keep,
-    shuffle_parts,
-    silhouettes,
-    texture_alone,
-)
+from zfnet.analysis.cues import apply_mask, cover_parts, shuffle_parts, silhouettes, texture_patches
+from zfnet.analysis.decisions import confidence, cue_conflict
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 
@@ -35,8 +28,8 @@ FIGURE = Figure(
     "parts; and where outline and texture are at odds, most decisions are for the texture.",
     inputs=("model", "images"),
     seed=32,
-    budget=120,
-    alone=True,
+    time_budget=120,
+    manual=True,
     config={
         "photographs": PHOTOGRAPHS, "grids": [2, 4, 8], "covered": [0.25, 0.5, 0.75], "covered grid": 7, "patch": 32,
         "side": 112,
@@ -72,8 +65,8 @@ def compute(ctx) -> Result:
     logits = confidence(ctx.model, painted, target).logits
     among = target.unique()
     free, asked = (
-        decisions(logits, target, target[style]),
-        decisions(logits, target, target[style], among),
+        cue_conflict(logits, target, target[style]),
+        cue_conflict(logits, target, target[style], among),
     )
     side = config["painted"]["side"]
     coarse = confidence(ctx.model, resized(resized(x, side), x.shape[-1]), target)
@@ -138,7 +131,7 @@ def compute(ctx) -> Result:
 def variants(x: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
     """The images with one cue left, or some gone: each like x."""
     config, rng = FIGURE.config, torch.Generator().manual_seed(FIGURE.seed)
-    kinds = {WHOLE: x, "object only": keep(x, masks), "ground only": keep(x, ~masks)}
+    kinds = {WHOLE: x, "object only": apply_mask(x, masks), "ground only": apply_mask(x, ~masks)}
     kinds |= {
         f"parts shuffled, {grid} x {grid}": shuffle_parts(x, grid, rng) for grid in config["grids"]
     }
@@ -148,7 +141,7 @@ def variants(x: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
     }
     return kinds | {
         OUTLINE: silhouettes(masks),
-        TEXTURE: texture_alone(x, masks, config["patch"], rng),
+        TEXTURE: texture_patches(x, masks, config["patch"], rng),
     }
 
 

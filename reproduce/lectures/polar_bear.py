@@ -15,9 +15,9 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.annotated import where
-from reproduce.figure import Figure, Result
-from zfnet.plot import LINES, at_middles, heat, new_figure, photograph, rectangle, show
+from reproduce.core.annotations import covering_positions
+from reproduce.core.figure import Figure, Result
+from zfnet.plot import LINES, align_occlusion_map, heat_map, new_figure, photograph, rectangle, show
 
 FIGURE = Figure(
     id="polar_bear",
@@ -25,7 +25,7 @@ FIGURE = Figure(
     claim="Covering the bear lowers the class's logit, the face more than the fur, and both more than the snow around it.",
     inputs=("model", "images"),
     seed=21,
-    budget=3,
+    time_budget=3,
     config={"wnid": "n02134084", "size": 32, "stride": 2, "fill": 0.0, "images": 5},
     files=("polar_bear.yaml",),
 )
@@ -63,7 +63,7 @@ def compute(ctx) -> Result:
         arrays[f"{number}.boxes"] = np.array([box for found in boxes.values() for box in found])
         arrays[f"{number}.kinds"] = np.array([kind for kind, found in boxes.items() for _ in found])
         falls: dict = {"logit": {}, "probability": {}}
-        for kind, positions in where(o.boxes, boxes).items():
+        for kind, positions in covering_positions(o.boxes, boxes).items():
             if positions.any():
                 falls["logit"][kind] = float((base.logit - o.logit).cpu()[positions].mean())
                 falls["probability"][kind] = float(
@@ -167,10 +167,12 @@ def draw(result: Result):
         )
         for kind, box in zip(a["kinds"], a["boxes"], strict=True):
             rectangle(axes[0], box, KINDS[kind], linewidth=1.4)
-        heat(axes[1], a["logit"], f"logit under the square ({row['logit']:.1f} uncovered)")
-        heat(axes[2], a["probability"], f"probability ({row['probability']:.2f} uncovered)")
+        heat_map(axes[1], a["logit"], f"logit under the square ({row['logit']:.1f} uncovered)")
+        heat_map(axes[2], a["probability"], f"probability ({row['probability']:.2f} uncovered)")
         for panel in axes[1:3]:
-            at_middles(panel, FIGURE.config["size"], FIGURE.config["stride"], a["x"].shape[-1])
+            align_occlusion_map(
+                panel, FIGURE.config["size"], FIGURE.config["stride"], a["x"].shape[-1]
+            )
         falls = row["mean fall of the logit"]
         kinds = [kind for kind in KINDS if kind in falls]
         axes[3].barh(kinds, [falls[kind] for kind in kinds], color=[KINDS[kind] for kind in kinds])

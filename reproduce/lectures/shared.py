@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Subset
 
 import zfnet
-from reproduce.figure import SAMPLES
+from reproduce.core.figure import SAMPLES
 from zfnet.receptive_field import cut
 
 FEW = 60  # images, with fewer of which nothing is said of a population

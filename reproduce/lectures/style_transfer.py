@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import surest
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.style import LAYERS, gram, relative, style_transfer
+from zfnet.synthesis.base import relative_distance
+from zfnet.synthesis.style import LAYERS, gram, style_transfer
 
 FIGURE = Figure(
     id="style_transfer",
@@ -23,12 +24,12 @@ FIGURE = Figure(
     "any other content's.",
     inputs=("model", "images"),
     seed=27,
-    budget=480,
+    time_budget=480,
     config={
         "contents": ["cat", "astronaut", "coffee"], "styles": ["brick", "grass", "gravel"], "wnids": ["n02391049", "n03530642"],
         "content_layer": "conv4", "weight": 10.0, "variation": 0.05, "steps": 150, "rate": 0.08, "near": 0.5,
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 
@@ -56,7 +57,9 @@ def compute(ctx) -> Result:
             ctx.model, contents, style, **options, batch=len(contents), progress=ctx.progress
         )
         goal = zfnet.trace(ctx.model, style, until=LAYERS[-1])
-        unpainted = {layer: relative(gram(before[layer]), gram(goal[layer])) for layer in LAYERS}
+        unpainted = {
+            layer: relative_distance(gram(before[layer]), gram(goal[layer])) for layer in LAYERS
+        }
         codes = zfnet.trace(ctx.model, s.pixels, until=LAYERS[-1])[config["content_layer"]]
         nearest = torch.cdist(codes.flatten(1), before[config["content_layer"]].flatten(1)).argmin(
             1

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.lectures.shared import surest
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.plot import new_figure, photograph, show
-from zfnet.synthesis.style import LAYERS, gram, relative, style_transfer
+from zfnet.synthesis.base import relative_distance
+from zfnet.synthesis.style import LAYERS, gram, style_transfer
 
 FIGURE = Figure(
     id="textures",
@@ -23,12 +24,12 @@ FIGURE = Figure(
     claim="Each layer's Gram matrices are met when they are asked for, and further off before; where things are is forgotten.",
     inputs=("model", "images"),
     seed=38,
-    budget=480,
+    time_budget=480,
     config={
         "textures": ["brick", "grass"], "wnids": ["n02391049", "n03530642"], "noise": 0.3, "steps": 150, "rate": 0.08,
         "variation": 0.02, "near": 0.1, "forgotten": 0.2,
     },
-    alone=True,
+    manual=True,
     network="chain",
 )  # fmt: skip
 
@@ -43,7 +44,10 @@ def compute(ctx) -> Result:
     generator = torch.Generator().manual_seed(FIGURE.seed)
     start = config["noise"] * torch.randn(x.shape, generator=generator).to(x)
     goal = grams(ctx.model, x)
-    far = {layer: relative(found, goal[layer]) for layer, found in grams(ctx.model, start).items()}
+    far = {
+        layer: relative_distance(found, goal[layer])
+        for layer, found in grams(ctx.model, start).items()
+    }
     arrays: dict[str, np.ndarray] = {"sources": x.cpu().numpy(), "names": np.array(list(sources))}
     left: dict[str, dict[str, float]] = {}
     place: dict[str, float] = {}
@@ -61,7 +65,7 @@ def compute(ctx) -> Result:
         arrays[f"{up_to(n)}.pixels"] = t.pixels.cpu().numpy()
         found = grams(ctx.model, t.pixels)
         left[up_to(n)] = {
-            layer: float((relative(found[layer], goal[layer]) / far[layer]).mean())
+            layer: float((relative_distance(found[layer], goal[layer]) / far[layer]).mean())
             for layer in LAYERS
         }
         same = rank_correlation(*(images.mean(1).flatten(1).double() for images in (t.pixels, x)))

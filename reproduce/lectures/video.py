@@ -12,11 +12,11 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
-from reproduce.paper.fig7_occlusion import BOXES
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
+from reproduce.paper.boxed_images import BOXES
 from zfnet.analysis.intervals import bootstrap
-from zfnet.plot import attribution_image, enlarge, moving_maps
+from zfnet.plot import attribution_image, enlarge, overlay_frames
 
 PHOTOGRAPH = "coffee"
 FIGURE = Figure(
@@ -25,7 +25,7 @@ FIGURE = Figure(
     claim="As the window moves over the photograph, the map's centre of mass moves the same way, down and across.",
     inputs=("model",),
     seed=35,
-    budget=6,
+    time_budget=6,
     config={
         "photograph": PHOTOGRAPH,
         "frames": 12,
@@ -116,8 +116,8 @@ def slope(true: np.ndarray, found: np.ndarray) -> list[float]:
 
 def draw(result: Result):
     side = FIGURE.config["drawn"]
-    frames = moving_maps(
-        result.arrays["x"], attribution_image(result.arrays["map"], together=True)[0]
+    frames = overlay_frames(
+        result.arrays["x"], attribution_image(result.arrays["map"], shared_scale=True)[0]
     )
     half = result.arrays["x"].shape[-1]
     both = [

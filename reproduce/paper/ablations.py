@@ -15,33 +15,35 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.figure import REPOSITORY, Context
+from reproduce import REPOSITORY
+from reproduce.core.context import Context
+from reproduce.core.record import environment
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.folders import class_names, load_files, scan
 from zfnet.data.io import atomic_write
 from zfnet.model import Network
-from zfnet.record import environment
 from zfnet.training.config import Config, load_config, to_dict
 from zfnet.training.evaluate import predict
 from zfnet.training.loop import DivergedError, train
-from zfnet.training.setup import epoch_order, resolve_precision
+from zfnet.training.sampling import epoch_order
+from zfnet.training.setup import resolve_precision
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 PAPER_RECIPE = REPOSITORY / "configs" / "imagenet.yaml"
 WIDE = "layers 3-5 of 512, 1024, 512"
 ROWS: dict[str, dict] = {  # Table 3 from top to bottom: what each row changes of the recipe's model
     "AlexNet": {"arch": "alexnet"},
-    "AlexNet without layers 3, 4": {"arch": "alexnet", "without": (3, 4)},
-    "AlexNet without layer 7": {"arch": "alexnet", "without": (7,)},
-    "AlexNet without layers 6, 7": {"arch": "alexnet", "without": (6, 7)},
-    "AlexNet without layers 3, 4, 6, 7": {"arch": "alexnet", "without": (3, 4, 6, 7)},
-    "AlexNet, layers 6, 7 of 2048": {"arch": "alexnet", "fc": 2048},
-    "AlexNet, layers 6, 7 of 8192": {"arch": "alexnet", "fc": 8192},
+    "AlexNet without layers 3, 4": {"arch": "alexnet", "drop_layers": (3, 4)},
+    "AlexNet without layer 7": {"arch": "alexnet", "drop_layers": (7,)},
+    "AlexNet without layers 6, 7": {"arch": "alexnet", "drop_layers": (6, 7)},
+    "AlexNet without layers 3, 4, 6, 7": {"arch": "alexnet", "drop_layers": (3, 4, 6, 7)},
+    "AlexNet, layers 6, 7 of 2048": {"arch": "alexnet", "fc_units": 2048},
+    "AlexNet, layers 6, 7 of 8192": {"arch": "alexnet", "fc_units": 8192},
     "ZFNet": {},
-    "ZFNet, layers 6, 7 of 2048": {"fc": 2048},
-    "ZFNet, layers 6, 7 of 8192": {"fc": 8192},
-    f"ZFNet, {WIDE}": {"maps": (512, 1024, 512)},
-    f"ZFNet, {WIDE}, and 6, 7 of 8192": {"maps": (512, 1024, 512), "fc": 8192},
+    "ZFNet, layers 6, 7 of 2048": {"fc_units": 2048},
+    "ZFNet, layers 6, 7 of 8192": {"fc_units": 8192},
+    f"ZFNet, {WIDE}": {"channels": (512, 1024, 512)},
+    f"ZFNet, {WIDE}, and 6, 7 of 8192": {"channels": (512, 1024, 512), "fc_units": 8192},
 }
 NO_TREE = "No tree of images to train on; give ImageNet or a part of it with --data."
 VERSION = 4  # of what a row holds, to be raised when that changes
@@ -121,7 +123,7 @@ class Row:
 
 def plan_for(ctx: Context) -> Plan:
     """The plan of `--scale`; without it, `subset` on a GPU and `smoke` on a CPU. `paper` takes weeks and must be requested."""
-    return PLANS[ctx.requested_scale or ("subset" if ctx.kind == "cuda" else "smoke")]
+    return PLANS[ctx.requested_scale or ("subset" if ctx.device_type == "cuda" else "smoke")]
 
 
 def recipe(plan: Plan, name: str, seed: int) -> Config:

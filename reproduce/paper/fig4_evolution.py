@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import above, below, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, below, verdict
+from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.data.cache import DataError, Images
 from zfnet.data.folders import class_names, load_files, scan
@@ -27,13 +27,13 @@ FIGURE = Figure(
     claim="The lower layers' features settle within a few epochs, the upper ones' only after many.",
     inputs=("snapshots", "tree"),
     seed=4,
-    budget=3600,
+    time_budget=3600,
     paper={"epochs shown": [1, 2, 5, 10, 20, 30, 40, 64]},
     config={
         "features": 6,
         "images": {"paper": 0, "subset": 10_000, "smoke": 500},
     },  # searched; 0: all training images
-    alone=True,
+    manual=True,
     scales=("paper", "subset", "smoke"),
 )
 TILE = 64  # pixels of a drawn projection

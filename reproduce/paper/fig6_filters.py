@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 import zfnet
-from reproduce.claims import higher, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import higher, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.paper import ablations
 from reproduce.paper.ablations import NO_TREE, SETTINGS, keep, load, recipe, trained_in
 from reproduce.paper.filter_statistics import WINDOW, dominance, middle, more, rms, shares
@@ -44,14 +44,14 @@ FIGURE = Figure(
     "frequencies than ZFNet's, and its layer 2 more aliasing.",
     inputs=("tree", "device"),
     seed=6,
-    budget=3 * 3600,
+    time_budget=3 * 3600,
     config=SETTINGS | {
         "fig6 plans": {f"{scale} on {kind}": asdict(plan) for (scale, kind), plan in PLANS.items()}, "flat below": FLAT,
         "limit": 0.02, "features": 16, "low": 0.1, "high": 0.25, "times chance": 3, "stands out": 1.1,
     },
     paper={"limit": 0.1},
     files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
-    alone=True,
+    manual=True,
     trains=True,
     scales=("paper", "subset", "smoke"),
 )  # fmt: skip
@@ -65,7 +65,7 @@ RUNS = {  # panel -> row of Table 3, and the limit of a filter's RMS
 def compute(ctx) -> Result:
     if ctx.tree is None:
         return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
-    plan = PLANS[ctx.requested_scale or "subset", ctx.kind]
+    plan = PLANS[ctx.requested_scale or "subset", ctx.device_type]
     images = {split: load(ctx, plan, split) for split in ("train", "val")}
     try:
         found = {
@@ -86,7 +86,7 @@ def short_run(ctx, plan, images: dict, row: str, limit: float) -> dict[str, np.n
     """A training's filters of layer 1 by epoch, up to where it diverged, dead maps, and layer 2's projections; kept."""
     config = recipe(plan, row, FIGURE.seed)
     config = replace(
-        config, model=replace(config.model, input="paper", start="paper"), optim=replace(config.optim, clip_rms=limit),
+        config, model=replace(config.model, input="paper", init="paper"), optim=replace(config.optim, clip_rms=limit),
         snapshots=tuple(range(1, plan.epochs + 1)),
     )  # fmt: skip
     key = digest(

@@ -8,8 +8,8 @@ import itertools
 
 import numpy as np
 
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.paper.protocol import at_the_ends, frozen, inner_products, mean_and_deviation, unseen
 from reproduce.paper.tab4_caltech101 import FIGURE as TABLE4
 from reproduce.paper.tab5_caltech256 import FIGURE as TABLE5
@@ -22,7 +22,7 @@ FIGURE = Figure(
     claim="Six training images a class with pretrained features beat the leading method with sixty.",
     inputs=TABLE5.inputs,
     seed=0,
-    budget=3600,
+    time_budget=3600,
     paper={name: TABLE5.paper[name] for name in ("pretrained", "best before")},
     config={
         "curve": (1, 2, 4, 6, 10, 15, 20, 30, 45, 60),
@@ -31,7 +31,7 @@ FIGURE = Figure(
         "folds": 5,
     },
     files=(*TABLE4.files,),
-    alone=True,
+    manual=True,
     corpus="caltech256",
     network="chain",
 )
@@ -61,7 +61,7 @@ def compute(ctx) -> Result:
     measured["C of the softmax, by fold"] = {str(n): found.c for n, found in curve.items()}
     measured["claims"], said = verdict(held)
     arrays = {"curve": np.array([[n, *found.accuracy] for n, found in curve.items()])}
-    note += at_the_ends([*curve.values()]) + ctx.departures
+    note += at_the_ends([*curve.values()]) + ctx.differences_from_paper
     return Result(arrays, measured, said, len(kept), note, "subset")
 
 

@@ -15,17 +15,13 @@ import torch
 import torch.nn.functional as F
 
 import zfnet
-from reproduce.digits import TRAINING_VERSION
-from reproduce.figure import REPOSITORY, Context, Figure
-from zfnet.analysis.transfer import (
-    CHOICES,
-    coordinates,
-    extract,
-    find_overlaps,
-    folds,
-    gram,
-    per_class_accuracy,
-)
+from reproduce import REPOSITORY
+from reproduce.core.context import Context
+from reproduce.core.digits import TRAINING_VERSION
+from reproduce.core.figure import Figure
+from zfnet.analysis.features import extract
+from zfnet.analysis.overlaps import find_overlaps
+from zfnet.analysis.transfer import C_GRID, coordinates, folds, gram, per_class_accuracy
 from zfnet.data.benchmarks import load_caltech101, load_caltech256
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.training.config import load_config, to_dict
@@ -101,11 +97,11 @@ def frozen(
     figure: Figure,
 ) -> Classified:
     """Fit a classifier, `softmax` or `linear_svm`, of frozen features on each fold, from their inner products."""
-    found = Classified([], [], CHOICES[classifier.__name__])
+    found = Classified([], [], C_GRID[classifier.__name__])
     splits = folds(
         labels,
         per_class,
-        most=figure.config["most to test"],
+        max_test=figure.config["most to test"],
         count=figure.config["folds"],
         seed=figure.seed,
     )
@@ -148,7 +144,7 @@ def from_scratch(ctx: Context, kept: np.ndarray, per_class: int, figure: Figure)
     splits = folds(
         images.labels,
         per_class,
-        most=figure.config["most to test"],
+        max_test=figure.config["most to test"],
         count=figure.config["folds"],
         seed=figure.seed,
     )

@@ -7,8 +7,8 @@ ImageNet (python -m reproduce run tab3): the released one with BatchNorm never s
 
 import numpy as np
 
-from reproduce.claims import above, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.paper.ablations import (
     NO_TREE,
     SETTINGS,
@@ -31,7 +31,7 @@ FIGURE = Figure(
     claim="ZFNet beats AlexNet, an ensemble of ZFNets beats one, wider layers 3-5 help, and all together are best.",
     inputs=("tree", "device"),
     seed=0,
-    budget=2000,
+    time_budget=2000,
     paper={
         ERROR: {
             "Krizhevsky et al., 1 net": [40.7, 18.2], "Krizhevsky et al., 5 nets": [38.1, 16.4],
@@ -47,7 +47,7 @@ FIGURE = Figure(
     },
     config=SETTINGS | {"times chance": 3},
     files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
-    alone=True,
+    manual=True,
     trains=True,
     scales=("paper", "subset", "smoke"),
 )  # fmt: skip

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy.stats import t
 
-from reproduce.claims import above, below, every, verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import above, below, every, verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.paper.ablations import (
     NO_TREE,
     ROWS,
@@ -45,11 +45,11 @@ FIGURE = Figure(
     "little; wider layers 3-5 help, and overfit with wider 6, 7; ZFNet beats AlexNet.",
     inputs=("tree", "device"),
     seed=0,
-    budget=6000,
+    time_budget=6000,
     paper={ERROR: {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
     config=SETTINGS | {"little": 0.5, "hardly": 0.25, "times chance": 3},
     files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
-    alone=True,
+    manual=True,
     trains=True,
     scales=("paper", "subset", "smoke"),
 )

@@ -9,8 +9,8 @@ out of the training as in the paper. Took 67 minutes on one core from scratch, a
 
 import numpy as np
 
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.paper.protocol import (
     FROM_SCRATCH,
     at_the_ends,
@@ -32,7 +32,7 @@ FIGURE = Figure(
     "and better than anything before.",
     inputs=("model", "caltech101", "pretraining"),
     seed=0,
-    budget=4200,
+    time_budget=4200,
     paper={
         "pretrained": {"15 a class": [83.8, 0.5], "30 a class": [86.5, 0.5]},
         "from scratch": {"15 a class": [22.8, 1.5], "30 a class": [46.5, 1.7]},
@@ -52,7 +52,7 @@ FIGURE = Figure(
         "folds": 5,
     },
     files=("../../configs/caltech101.yaml",),
-    alone=True,
+    manual=True,
     corpus="caltech101",
     trains=True,
     network="chain",
@@ -127,7 +127,7 @@ def transfer(ctx, figure: Figure, absent: str) -> Result:
         f"{counts['images']:,} images: the background class is left out. A class with fewer than are to be trained on keeps "
         f"one for the test. From scratch at {size} pixels, by {FROM_SCRATCH.name}, whose epochs were chosen on Caltech-101's "
         f"first fold; frozen features at {ctx.model.size}, pretrained on a part of ImageNet: neither the accuracies nor the "
-        f"gain are on the paper's terms. {at_the_ends([*curve.values(), *also.values()])}{ctx.departures}"
+        f"gain are on the paper's terms. {at_the_ends([*curve.values(), *also.values()])}{ctx.differences_from_paper}"
     )
     return Result(arrays, measured, said, n=len(kept), note=note, scale="subset")
 

@@ -3,7 +3,7 @@
 The paper's claim is Table 4's, at 15 to 60 images a class. The same code as Table 4's, with the user's copy of Caltech-256.
 """
 
-from reproduce.figure import Figure, Result
+from reproduce.core.figure import Figure, Result
 from reproduce.paper.tab4_caltech101 import FIGURE as TABLE4
 from reproduce.paper.tab4_caltech101 import draw_transfer, transfer
 
@@ -14,7 +14,7 @@ FIGURE = Figure(
     "and better than anything before.",
     inputs=("model", "caltech256", "pretraining"),
     seed=0,
-    budget=20_000,
+    time_budget=20_000,
     paper={
         "pretrained": {
             "15 a class": [65.7, 0.2], "30 a class": [70.6, 0.2], "45 a class": [72.7, 0.4], "60 a class": [74.2, 0.3],
@@ -30,7 +30,7 @@ FIGURE = Figure(
     },
     config=TABLE4.config | {"per class": (15, 30, 45, 60), "curve": ()},
     files=(*TABLE4.files,),
-    alone=True,
+    manual=True,
     corpus="caltech256",
     trains=True,
     network="chain",

@@ -8,9 +8,10 @@ shows several classes is a training example of each.
 
 import numpy as np
 
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
-from zfnet.analysis.transfer import Fold, average_precision, coordinates, extract, gram, softmax
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
+from zfnet.analysis.features import extract
+from zfnet.analysis.transfer import Fold, average_precision, coordinates, gram, softmax
 from zfnet.data.benchmarks import VOC_CLASSES
 from zfnet.plot import draw_table, new_figure
 
@@ -20,7 +21,7 @@ FIGURE = Figure(
     claim="A softmax on frozen ImageNet features comes close to the best methods on PASCAL, whose images are of another kind.",
     inputs=("model", "voc2012 train", "voc2012 val"),
     seed=0,
-    budget=900,
+    time_budget=900,
     paper={
         "mean": 79.0,
         "best before, mean": 82.2,
@@ -36,7 +37,7 @@ FIGURE = Figure(
         ),
     },
     config={"layer": "fc7"},
-    alone=True,
+    manual=True,
     corpus="voc2012",
     network="chain",
 )  # fmt: skip
@@ -88,7 +89,14 @@ def compute(ctx) -> Result:
         "claims": claims,
     }
     said = "not comparable" if said == "reproduced" else said
-    return Result({}, measured, said, n=len(val.images), note=note + ctx.departures, scale="subset")
+    return Result(
+        {},
+        measured,
+        said,
+        n=len(val.images),
+        note=note + ctx.differences_from_paper,
+        scale="subset",
+    )
 
 
 def draw(result: Result):
@@ -103,7 +111,7 @@ def draw(result: Result):
     ]
     half = -(-len(cells) // 2)
     rows = [a + b for a, b in zip(cells[:half], [*cells[half:], [""] * 3], strict=False)]
-    draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, grey=(2, 5))
+    draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, muted=(2, 5))
     axes.set_title(
         f"mean {result.measured['mean']:.1f} % on val; the paper's {FIGURE.paper['mean']} % on test",
         fontsize=10,

@@ -9,8 +9,8 @@ measured too where it is in `--datasets`.
 
 from itertools import pairwise, permutations, product
 
-from reproduce.claims import verdict
-from reproduce.figure import Figure, Result
+from reproduce.core.claims import verdict
+from reproduce.core.figure import Figure, Result
 from reproduce.paper.protocol import (
     at_the_ends,
     frozen,
@@ -19,7 +19,8 @@ from reproduce.paper.protocol import (
     unseen,
     words,
 )
-from zfnet.analysis.transfer import LAYERS, linear_svm, softmax
+from zfnet.analysis.features import LAYERS
+from zfnet.analysis.transfer import linear_svm, softmax
 from zfnet.plot import LINES, draw_table, new_figure
 
 FIGURE = Figure(
@@ -28,7 +29,7 @@ FIGURE = Figure(
     claim="Accuracy on Caltech rises from layer 1 to layer 5: the deeper, the more powerful the features.",
     inputs=("model", "caltech101", "caltech256", "pretraining"),
     seed=0,
-    budget=3600,
+    time_budget=3600,
     paper={
         "caltech101": {
             "SVM": {
@@ -46,7 +47,7 @@ FIGURE = Figure(
         },
     },
     config={"per class": {"caltech101": 30, "caltech256": 60}, "most to test": 50, "folds": 5},
-    alone=True,
+    manual=True,
     corpus="caltech101",
     network="chain",
 )  # fmt: skip
@@ -105,7 +106,12 @@ def compute(ctx) -> Result:
         ] = all(svm[better] > svm[worse] for better, worse in apart)
     measured["claims"], said = verdict(held)
     return Result(
-        {}, measured, said, n=n, note=word + at_the_ends(fitted) + ctx.departures, scale="subset"
+        {},
+        measured,
+        said,
+        n=n,
+        note=word + at_the_ends(fitted) + ctx.differences_from_paper,
+        scale="subset",
     )
 
 
@@ -133,7 +139,7 @@ def draw(result: Result):
             label = f"{kind}, {whose}" if len(names) == 1 else f"{name}, {kind}, {whose}"
             right.plot(*zip(*means.items(), strict=True), style, color=colour, ms=5, label=label)
     draw_table(
-        left, header, rows, [0.7, *[1.0] * (len(header) - 1)], grey=tuple(range(2, len(header), 2))
+        left, header, rows, [0.7, *[1.0] * (len(header) - 1)], muted=tuple(range(2, len(header), 2))
     )
     left.set_title(f"{' and '.join(names)}: accuracy, %, mean and deviation over five folds")
     right.set(

@@ -8,11 +8,11 @@ from skimage.filters import laplace
 
 from zfnet.analysis.attributes import (
     ATTRIBUTES,
-    binned,
+    accuracy_by_quantile,
     brightness,
-    colourfulness,
+    colorfulness,
     contrast,
-    grey,
+    luma,
     sharpness,
 )
 from zfnet.analysis.intervals import wilson
@@ -31,9 +31,9 @@ def test_of_a_flat_image_by_hand():
     assert float(brightness(flat(0.0, 1.0, 0.0))) == pytest.approx(0.587)
     for name in ("contrast", "sharpness"):
         assert float(ATTRIBUTES[name](flat(0.2, 0.4, 0.9))) == pytest.approx(0, abs=1e-6)
-    assert float(colourfulness(flat(0.3, 0.3, 0.3))) == pytest.approx(0, abs=1e-4)
+    assert float(colorfulness(flat(0.3, 0.3, 0.3))) == pytest.approx(0, abs=1e-4)
     # red: rg = 255, yb = 127.5, no deviation: 0.3 of their length
-    assert float(colourfulness(flat(1.0, 0.0, 0.0))) == pytest.approx(
+    assert float(colorfulness(flat(1.0, 0.0, 0.0))) == pytest.approx(
         0.3 * np.hypot(255, 127.5), rel=1e-5
     )
 
@@ -49,15 +49,15 @@ def test_of_stripes_by_hand():
     colours[:, 0, :, ::2], colours[:, 2, :, 1::2] = 1, 1  # red and blue
     # rg is 255, 0: mean and deviation 127.5; yb is 127.5, -255: mean -63.75, deviation 191.25
     expected = np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75)
-    assert float(colourfulness(colours)) == pytest.approx(expected, rel=1e-5)
+    assert float(colorfulness(colours)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_equals_scikit_image():
     x = images()
-    for image, luma, edge, size in zip(x, grey(x), sharpness(x), contrast(x), strict=True):
+    for image, gray, edge, size in zip(x, luma(x), sharpness(x), contrast(x), strict=True):
         array = image.permute(1, 2, 0).double().numpy()
         by_hand = array @ np.array([0.299, 0.587, 0.114])
-        np.testing.assert_allclose(luma, by_hand, atol=1e-6)
+        np.testing.assert_allclose(gray, by_hand, atol=1e-6)
         assert float(size) == pytest.approx(by_hand.std(), rel=1e-5)
         inside = laplace(by_hand)[1:-1, 1:-1]
         assert float(edge) == pytest.approx(inside.std() / by_hand.std(), rel=1e-5)
@@ -95,14 +95,14 @@ def test_wilson_is_scipys(successes, n):
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 4)])
 def test_wilson_of_nothing(successes, n):
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="successes among n >= 1 images"):
         wilson(successes, n)
 
 
 def test_bins_hold_as_many_images_each():
     rng = np.random.default_rng(0)
     values, right = rng.normal(size=1000), rng.random(1000) < 0.3
-    found = binned(values, right, 4)
+    found = accuracy_by_quantile(values, right, 4)
     assert found.count.tolist() == [250] * 4
     order = np.argsort(values)
     assert found.share.tolist() == pytest.approx(
@@ -113,13 +113,13 @@ def test_bins_hold_as_many_images_each():
     ):
         assert [low, high] == pytest.approx(wilson(int(right[part].sum()), 250))
         assert low < share < high
-    assert found.slope[0] == pytest.approx(found.share[-1] - found.share[0])
+    assert found.difference[0] == pytest.approx(found.share[-1] - found.share[0])
 
 
 @pytest.mark.parametrize(("n", "bins"), [(11, 5), (51, 5), (7, 3), (100, 7)])
 def test_bins_differ_by_one_image_at_most(n, bins):
     values = np.random.default_rng(n).permutation(n).astype(float)
-    count = binned(values, values > 2, bins).count
+    count = accuracy_by_quantile(values, values > 2, bins).count
     assert len(count) == bins
     assert count.max() - count.min() <= 1
 
@@ -128,23 +128,23 @@ def test_newcombes_interval_of_a_difference():
     # Newcombe 1998, table II, method 10: 56/70 less 48/80 is 0.2 with (0.0524, 0.3339)
     values = np.repeat([0.0, 1.0], [80, 70])
     right = np.r_[np.arange(80) < 48, np.arange(70) < 56]
-    found = binned(values, right, 2)
+    found = accuracy_by_quantile(values, right, 2)
     assert found.count.tolist() == [80, 70]
-    assert found.slope == pytest.approx([0.2, 0.0524, 0.3339], abs=1e-4)
+    assert found.difference == pytest.approx([0.2, 0.0524, 0.3339], abs=1e-4)
 
 
 def test_equal_values_share_a_bin():
     values = np.array([40] * 95 + [300, 500, 800, 900, 1300])
-    found = binned(values, np.arange(100) >= 90, 5)
+    found = accuracy_by_quantile(values, np.arange(100) >= 90, 5)
     assert found.count.tolist() == [95, 5]
     assert found.share.tolist() == [5 / 95, 1]
-    with pytest.raises(ValueError, match="all equal"):
-        binned(np.ones(5), np.ones(5))
+    with pytest.raises(ValueError, match="all values are equal"):
+        accuracy_by_quantile(np.ones(5), np.ones(5))
     with pytest.raises(ValueError, match="one finite value"):
-        binned(np.array([1.0, np.nan]), np.ones(2))
+        accuracy_by_quantile(np.array([1.0, np.nan]), np.ones(2))
     for values, bins in ((np.arange(4.0), 1), (np.empty(0), 5)):
-        with pytest.raises(ValueError, match="two bins or more"):
-            binned(values, np.ones(len(values)), bins)
+        with pytest.raises(ValueError, match="at least one image and two bins"):
+            accuracy_by_quantile(values, np.ones(len(values)), bins)
 
 
 @pytest.mark.parametrize("size", [(2, 8), (8, 2)])

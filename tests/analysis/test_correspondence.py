@@ -10,12 +10,13 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.paper.fig8_parts import FACES, FIGURE, PARTS
+from reproduce.paper.dog_faces import FACES, PARTS
+from reproduce.paper.fig8_parts import FIGURE
 from tests.conftest import random_he
 from zfnet.analysis.correspondence import (
-    changes,
+    change_signs,
     correspondence,
-    hamming,
+    hamming_distance,
     mask_parts,
     part_boxes,
     random_points,
@@ -25,16 +26,16 @@ from zfnet.analysis.correspondence import (
 def test_signs_and_hamming_by_hand():
     before = torch.tensor([[2.0, 0.0, 1.0, 4.0], [3.0, 5.0, 0.0, 0.0]])
     after = torch.tensor([[1.0, 0.5, 1.0, 4.0], [4.0, 5.0, 0.0, 2.0]])
-    signs = changes(before, after)
+    signs = change_signs(before, after)
     assert signs.tolist() == [[1, -1, 0, 0], [-1, 0, 0, -1]]
     # they differ in the first (1, -1), the second (-1, 0) and the last (0, -1); the third is 0 in both
-    assert hamming(signs).tolist() == [[0, 0.75], [0.75, 0]]
+    assert hamming_distance(signs).tolist() == [[0, 0.75], [0.75, 0]]
 
 
 def test_a_change_that_is_rounding_is_none():
     before = torch.tensor([[100.0, 1.0]])
-    assert changes(before, before + torch.tensor([[0.0, 5e-5]])).tolist() == [[0, 0]]
-    assert changes(before, before + torch.tensor([[0.0, 5e-4]])).tolist() == [[0, -1]]
+    assert change_signs(before, before + torch.tensor([[0.0, 5e-5]])).tolist() == [[0, 0]]
+    assert change_signs(before, before + torch.tensor([[0.0, 5e-4]])).tolist() == [[0, -1]]
 
 
 def test_parts_are_masked_at_the_right_pixels():
@@ -54,7 +55,7 @@ def test_parts_are_masked_at_the_right_pixels():
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
 def test_equals_a_loop_over_pairs(small):

@@ -6,16 +6,15 @@ import torch
 
 from tests.networks import resnet18, small_zfnet
 from zfnet.analysis.cues import (
-    assemble,
-    confidence,
+    apply_mask,
     cover_parts,
-    decisions,
-    keep,
+    join_tiles,
     shuffle_parts,
     silhouettes,
-    texture_alone,
-    tiles,
+    split_tiles,
+    texture_patches,
 )
+from zfnet.analysis.decisions import confidence, cue_conflict
 from zfnet.data.images import to_pixels
 from zfnet.graph import UnsupportedNetwork
 
@@ -31,12 +30,12 @@ def numbered(n=2, side=12):
 
 def test_tiles_are_in_reading_order_and_assemble_puts_them_back():
     x = numbered()
-    cut = tiles(x, 3)
+    cut = split_tiles(x, 3)
     assert cut.shape == (2, 9, 3, 4, 4)
     for place in range(9):
         top, left = 4 * (place // 3), 4 * (place % 3)
         assert torch.equal(cut[:, place], x[:, :, top : top + 4, left : left + 4])
-    assert torch.equal(assemble(cut), x)
+    assert torch.equal(join_tiles(cut), x)
 
 
 def test_shuffled_parts_are_the_same_parts_elsewhere_in_each_image_its_own_way():
@@ -44,8 +43,8 @@ def test_shuffled_parts_are_the_same_parts_elsewhere_in_each_image_its_own_way()
     found = shuffle_parts(x, 3, generator())
     orders = []
     for image, shuffled in zip(x, found, strict=True):
-        own = {tuple(t.flatten().tolist()): i for i, t in enumerate(tiles(image[None], 3)[0])}
-        orders.append([own[tuple(t.flatten().tolist())] for t in tiles(shuffled[None], 3)[0]])
+        own = {tuple(t.flatten().tolist()): i for i, t in enumerate(split_tiles(image[None], 3)[0])}
+        orders.append([own[tuple(t.flatten().tolist())] for t in split_tiles(shuffled[None], 3)[0]])
     assert all(sorted(order) == list(range(9)) for order in orders)
     assert len(set(map(tuple, orders))) == 3
     assert list(range(9)) not in orders
@@ -66,7 +65,7 @@ def test_every_order_of_the_parts_is_as_likely():
 def test_a_share_of_the_parts_is_covered(share):
     x = numbered(4, 16) + 1
     found = cover_parts(x, 4, share, generator(), fill=-1.0)
-    gone = (tiles(found, 4) == -1).flatten(2)
+    gone = (split_tiles(found, 4) == -1).flatten(2)
     assert torch.equal(gone.all(2), gone.any(2))
     assert gone.all(2).sum(1).tolist() == [round(16 * share)] * 4
     assert torch.equal(torch.where(found == -1, x, found), x)
@@ -88,25 +87,25 @@ def test_only_the_objects_texture_is_left():
     x, mask = numbered(2, 12), torch.zeros(2, 12, 12, dtype=torch.bool)
     mask[0, 3:9, 2:8] = True
     mask[1, 5:8, :] = True  # too thin for a square of four: those that it covers most are taken
-    found = texture_alone(x, mask, 4, generator())
+    found = texture_patches(x, mask, 4, generator())
     assert found.shape == x.shape
     corners = []
     for n in range(2):
         corners.append(set())
-        for patch in tiles(found[n : n + 1], 3)[0]:
+        for patch in split_tiles(found[n : n + 1], 3)[0]:
             top, left = divmod(int(patch[0, 0, 0]) - int(x[n, 0, 0, 0]), 12)
             assert torch.equal(patch, x[n, :, top : top + 4, left : left + 4])
             corners[n].add((top, left))
     assert all(3 <= top <= 5 and 2 <= left <= 4 for top, left in corners[0])
     assert all(top in (4, 5) for top, _ in corners[1])
     assert min(len(found) for found in corners) > 3
-    assert torch.equal(found, texture_alone(x, mask, 4, generator()))
+    assert torch.equal(found, texture_patches(x, mask, 4, generator()))
 
 
 def test_the_object_or_its_ground_is_kept():
     x, mask = numbered(1, 4), torch.eye(4, dtype=torch.bool)[None]
     for wanted in (mask, ~mask):
-        kept = keep(x, wanted, fill=7.5)
+        kept = apply_mask(x, wanted, fill=7.5)
         for r in range(4):
             for c in range(4):
                 assert kept[0, :, r, c].tolist() == (
@@ -117,23 +116,23 @@ def test_the_object_or_its_ground_is_kept():
 def test_decisions_by_hand():
     logits = torch.tensor([[9.0, 1, 0, 5], [1, 9, 0, 5], [0, 1, 2, 9], [0, 1, 2, 9], [5, 9, 8, 0]])
     shape, texture = torch.tensor([0, 0, 2, 0, 0]), torch.tensor([1, 1, 0, 2, 2])
-    free = decisions(logits, shape, texture)
+    free = cue_conflict(logits, shape, texture)
     assert free.shape.tolist() == [True, False, False, False, False]
     assert free.texture.tolist() == [False, True, False, False, False]
     assert free.texture_share[0] == 0.5
-    asked = decisions(
-        logits, shape, texture, among=[0, 1, 2]
+    asked = cue_conflict(
+        logits, shape, texture, classes=[0, 1, 2]
     )  # without class 3, which took the third and the fourth
     assert asked.shape.tolist() == [True, False, True, False, False]
     assert asked.texture.tolist() == [False, True, False, True, False]
     mean, low, high = asked.texture_share
     assert mean == 0.5
     assert 0.1 < low < 0.2 < 0.8 < high < 0.9
-    assert decisions(logits[4:], shape[4:], texture[4:]).texture_share == []
-    with pytest.raises(ValueError, match="must be among"):
-        decisions(logits, shape, texture, among=[0, 1])
-    with pytest.raises(ValueError, match="one class|a class of its shape"):
-        decisions(logits, shape, shape)
+    assert cue_conflict(logits[4:], shape[4:], texture[4:]).texture_share == []
+    with pytest.raises(ValueError, match="must be among `classes`"):
+        cue_conflict(logits, shape, texture, classes=[0, 1])
+    with pytest.raises(ValueError, match="a class for its shape"):
+        cue_conflict(logits, shape, shape)
 
 
 @pytest.mark.parametrize("build", [small_zfnet, resnet18])
@@ -165,12 +164,12 @@ def test_wrong_requests():
     x, mask = torch.zeros(2, 3, 12, 12), torch.ones(2, 12, 12, dtype=torch.bool)
     with pytest.raises(ValueError, match="5 x 5 tiles does not divide an image of 12 x 12"):
         shuffle_parts(x, 5, generator())
-    with pytest.raises(ValueError, match=r"from 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
         cover_parts(x, 3, 1.5, generator())
-    with pytest.raises(ValueError, match="squares of 5 pixels do not pave"):
-        texture_alone(x, mask, 5, generator())
+    with pytest.raises(ValueError, match="5 does not divide 12 x 12"):
+        texture_patches(x, mask, 5, generator())
     with pytest.raises(ValueError, match=r"must be bool \(2, 12, 12\)"):
-        keep(x, mask[:1])
+        apply_mask(x, mask[:1])
     with pytest.raises(ValueError, match="must be bool"):
         silhouettes(mask.float())
     with pytest.raises(ValueError, match="batch must be at least 1"):
@@ -191,7 +190,7 @@ def test_a_generator_draws_on_its_own_device():
         for found in (
             shuffle_parts(x, 3, rng),
             cover_parts(x, 3, 0.5, rng),
-            texture_alone(x, mask, 4, rng),
+            texture_patches(x, mask, 4, rng),
         ):
             assert found.device == x.device
 
@@ -205,8 +204,8 @@ def test_where_only_the_shape_tells_the_class_only_the_shape_is_used(scenes_net,
     )
     target = torch.from_numpy(scenes_val.labels[chosen])
     seen = {
-        "image": x, "object": keep(x, mask), "ground": keep(x, ~mask), "silhouette": silhouettes(mask),
-        "texture": texture_alone(x, mask, 14, generator()), "parts": shuffle_parts(x, 4, generator()),
+        "image": x, "object": apply_mask(x, mask), "ground": apply_mask(x, ~mask), "silhouette": silhouettes(mask),
+        "texture": texture_patches(x, mask, 14, generator()), "parts": shuffle_parts(x, 4, generator()),
     }  # fmt: skip
     right = {
         name: float((confidence(scenes_net, images, target).label == target).float().mean())

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from zfnet.analysis.embedding import grid, nearest, nearest_centroid, pca, silhouette, tsne
+from zfnet.analysis.embedding import (
+    grid_layout,
+    nearest_centroid,
+    nearest_neighbors,
+    pca,
+    silhouette,
+    tsne,
+)
 
 
 @pytest.mark.parametrize("shape", [(60, 8), (20, 3, 7, 5)], ids=["more images", "more features"])
@@ -26,7 +33,7 @@ def test_pca_is_scikit_learns(shape):
     )  # a component has no sign of its own
     torch.testing.assert_close(found.axes.double(), axes, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
-        found.share.double(),
+        found.explained_variance_ratio.double(),
         torch.from_numpy(reference.explained_variance_ratio_),
         rtol=1e-5,
         atol=1e-6,
@@ -42,7 +49,7 @@ def test_pca_of_a_line():
     found = pca(torch.stack([1 + 3 * t, 2 - 4 * t], 1), 1)
     assert found.axes[0].tolist() == pytest.approx([-0.6, 0.8])  # the larger entry is positive
     assert found.codes[:, 0].tolist() == pytest.approx([10, 5, 0, -15])
-    assert found.share.tolist() == pytest.approx([1])
+    assert found.explained_variance_ratio.tolist() == pytest.approx([1])
 
 
 @pytest.mark.parametrize(
@@ -118,9 +125,9 @@ def test_nearest_centroid_leaves_the_image_itself_out():
 
 @pytest.mark.parametrize("quality", [silhouette, nearest_centroid])
 def test_wrong_labels(quality):
-    with pytest.raises(ValueError, match="two classes"):
+    with pytest.raises(ValueError, match="at least two classes"):
         quality(torch.randn(4, 2), torch.zeros(4).long())
-    with pytest.raises(ValueError, match="one label for each of 4"):
+    with pytest.raises(ValueError, match="one label per image"):
         quality(torch.randn(4, 2), torch.zeros(3).long())
 
 
@@ -131,17 +138,17 @@ def test_neighbours_are_those_of_the_cosine_and_never_the_image_itself():
         sorted((j for j in range(600) if j != i), key=lambda j: -unit[i] @ unit[j])[:3]
         for i in range(0, 600, 23)
     ]
-    assert nearest(torch.from_numpy(codes), 3)[::23].tolist() == expected
-    assert nearest(torch.from_numpy(10 * codes[:9]), 8).shape == (9, 8)
+    assert nearest_neighbors(torch.from_numpy(codes), 3)[::23].tolist() == expected
+    assert nearest_neighbors(torch.from_numpy(10 * codes[:9]), 8).shape == (9, 8)
     with pytest.raises(ValueError, match="between 1 and the 8 other images, got 9"):
-        nearest(torch.from_numpy(codes[:9]), 9)
+        nearest_neighbors(torch.from_numpy(codes[:9]), 9)
 
 
 def test_a_grid_is_the_best_of_all_assignments():
     rng = np.random.default_rng(0)
     for n, columns, rows in ((6, 3, 2), (5, 2, 3)):
         points = rng.normal(size=(n, 2)) * (3, 100)
-        found = grid(points, columns)
+        found = grid_layout(points, columns)
         assert len(set(found.tolist())) == n
         low, high = points.min(0), points.max(0)
         places = (points - low) / (high - low) * (columns - 1, rows - 1)
@@ -155,7 +162,7 @@ def test_a_grid_is_the_best_of_all_assignments():
         best = min(itertools.permutations(range(columns * rows), n), key=cost)
         assert cost(found) == pytest.approx(cost(best))
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    assert grid(corners, 2).tolist() == [
+    assert grid_layout(corners, 2).tolist() == [
         2,
         3,
         0,
@@ -173,7 +180,7 @@ def test_a_layout_keeps_clusters_apart_and_is_the_same_again():
     distance = np.linalg.norm(points[:, None] - points, axis=2) + np.diag(np.full(100, np.inf))
     assert (labels[distance.argmin(1)] == labels).all()
     np.testing.assert_array_equal(points, tsne(codes, seed=0, perplexity=10))
-    with pytest.raises(ValueError, match="three images"):
+    with pytest.raises(ValueError, match="at least three images"):
         tsne(codes[:2], seed=0)
 
 
@@ -183,4 +190,4 @@ def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     with pytest.raises(ImportError, match=r"scikit-learn is missing.*zfnet-deconvnet\[analysis\]"):
         tsne(torch.zeros(4, 4), seed=0)
     with pytest.raises(ImportError, match=r"scipy is missing.*zfnet-deconvnet\[analysis\]"):
-        grid(np.zeros((4, 2)), 2)
+        grid_layout(np.zeros((4, 2)), 2)

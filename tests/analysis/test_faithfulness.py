@@ -9,10 +9,10 @@ import zfnet
 from tests.networks import SIZE, small_zfnet
 from zfnet.analysis.faithfulness import (
     auc,
+    descending_ranks,
     pointing_game,
-    randomized,
+    randomize_layers,
     rank_correlation,
-    ranks,
     replacement_curve,
 )
 
@@ -65,11 +65,11 @@ def test_auc_by_hand():
 
 def test_equal_pixels_go_in_an_order_that_is_drawn():
     values = torch.zeros(1, 1000)
-    found = ranks(values, torch.Generator().manual_seed(0))[0]
+    found = descending_ranks(values, torch.Generator().manual_seed(0))[0]
     assert sorted(found.tolist()) == list(range(1000))
     assert abs(scipy.stats.spearmanr(found, range(1000)).statistic) < 0.1
     values[0, 700], values[0, 3] = 2, -1
-    found = ranks(values, torch.Generator().manual_seed(0))[0]
+    found = descending_ranks(values, torch.Generator().manual_seed(0))[0]
     assert (int(found[700]), int(found[3])) == (0, 999)
 
 
@@ -111,7 +111,7 @@ def test_randomised_one_layer_after_the_other():
     model.cam_head = (torch.ones(10, 16), torch.zeros(10))
     original = {name: p.detach().clone() for name, p in model.named_parameters()}
     names = []
-    for name, other in randomized(model, torch.Generator().manual_seed(0)):
+    for name, other in randomize_layers(model, torch.Generator().manual_seed(0)):
         names.append(name)
         for layer in ("conv1", "conv3", "fc6", "fc8"):
             drawn, old = other.get_submodule(layer).weight.detach(), original[f"{layer}.weight"]
@@ -122,8 +122,8 @@ def test_randomised_one_layer_after_the_other():
     assert names == ["fc8", "fc7", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1"]
     assert all(torch.equal(p, original[name]) for name, p in model.named_parameters())
     assert (model.cam_head[0] == 1).all()
-    again = next(iter(randomized(model, torch.Generator().manual_seed(0))))[1]
-    once = next(iter(randomized(model, torch.Generator().manual_seed(0))))[1]
+    again = next(iter(randomize_layers(model, torch.Generator().manual_seed(0))))[1]
+    once = next(iter(randomize_layers(model, torch.Generator().manual_seed(0))))[1]
     assert torch.equal(again.fc8.weight, once.fc8.weight)
 
 
@@ -135,7 +135,7 @@ def test_an_untrained_top_changes_what_the_gradient_says():
     before = zfnet.explain(model, x, "saliency", 3).map
     last = [
         zfnet.explain(m, x, "saliency", 3).map
-        for _, m in randomized(model, torch.Generator().manual_seed(0))
+        for _, m in randomize_layers(model, torch.Generator().manual_seed(0))
     ][-1]
     assert rank_correlation(before, last).max() < 0.9
     assert torch.equal(zfnet.explain(model, x, "saliency", 3).map, before)

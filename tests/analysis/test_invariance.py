@@ -70,16 +70,16 @@ def test_the_papers_ranges_stay_inside_the_picture():
     ):
         assert views(white, family, values, share=SHARE).min() == pytest.approx(1)
     with pytest.raises(
-        ValueError, match=r"translation by \[-61.0, 61.0\] looks outside the square"
+        ValueError, match=r"translation by \[-61.0, 61.0\] extends beyond the picture"
     ):
         views(white, "translation", [-61, 0, 61], share=SHARE)
-    with pytest.raises(ValueError, match="looks outside"):
+    with pytest.raises(ValueError, match="extends beyond"):
         views(white, "rotation", [45], share=0.8)
 
 
 def test_wrong_transforms(squares):
     for family, values, message in (
-        ("shear", [1], "no family of transforms 'shear'; there are translation, scale, rotation"),
+        ("shear", [1], "'shear' is not a family; available: translation, scale, rotation"),
         ("scale", [0.0], "above 0"), ("rotation", [float("nan")], "finite"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
@@ -92,7 +92,7 @@ def test_wrong_transforms(squares):
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
 def test_the_identity_moves_nothing(small):
@@ -144,14 +144,14 @@ def test_distances_and_probabilities_are_those_of_one_image_at_a_time(small):
 def test_wrong_requests(small):
     squares = torch.randn(2, 3, 96, 96)
     for target, layers, batch, message in (
-        ([0], ("fc7",), 4, "one class for each of 2 images"), ([0, 6], ("fc7",), 4, "class from 0 to 5"),
+        ([0], ("fc7",), 4, "one class per image"), ([0, 6], ("fc7",), 4, "class from 0 to 5"),
         ([0.5, 1.0], ("fc7",), 4, "one class"), ([0, 1], ("fc7",), 0, "batch must be"), ([0, 1], (), 4, "layers not empty"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             invariance(small, squares, target, "scale", [1.2], layers=layers, size=64, batch=batch)
     with pytest.raises(UnknownLayer, match="conv9"):
         invariance(small, squares, [0, 1], "scale", [1.2], layers=("conv9",), size=64)
-    with pytest.raises(ValueError, match="no family"):
+    with pytest.raises(ValueError, match="not a family"):
         invariance(small, squares, [0, 1], "shear", [1.2], size=64)
 
 

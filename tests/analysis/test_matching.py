@@ -5,12 +5,12 @@ import torch
 
 import zfnet
 from tests.conftest import random_he
-from zfnet.analysis.matching import match, sample, transferred
+from zfnet.analysis.matching import correct_keypoints, match, sample
 
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(6, norm="none", maps=(8, 12, 12, 12, 10), fc=8, size=96))
+    return random_he(zfnet.zfnet(6, norm="none", channels=(8, 12, 12, 12, 10), fc_units=8, size=96))
 
 
 def noise(n, side=96, seed=0):
@@ -47,7 +47,7 @@ def test_equals_a_loop_over_all_places(small, layer):
                 }
                 best = max(cosine, key=lambda place: cosine[place])
                 assert float(found.similarity[i, j, p]) == pytest.approx(cosine[best], abs=1e-5)
-                u, v = ((found.place[i, j, p] - first) / field.stride).round().int().tolist()
+                u, v = ((found.position[i, j, p] - first) / field.stride).round().int().tolist()
                 assert cosine[u, v] == pytest.approx(cosine[best], abs=1e-5)
 
 
@@ -64,11 +64,11 @@ def test_a_unit_finds_itself_and_what_moved_is_found_where_it_went(small):
     )
     points = units.expand(2, -1, -1)
     found = match(small, x, points, "conv2")
-    torch.testing.assert_close(found.place[0, 0], units)
-    torch.testing.assert_close(found.place[0, 1], units + torch.tensor([float(by), 0.0]))
+    torch.testing.assert_close(found.position[0, 0], units)
+    torch.testing.assert_close(found.position[0, 1], units + torch.tensor([float(by), 0.0]))
     torch.testing.assert_close(found.similarity[0], torch.ones(2, 2), atol=1e-5, rtol=0)
-    between = match(small, x, points + field.stride / 2, "conv2", finer=2)
-    torch.testing.assert_close(between.place[0, 0], units + field.stride / 2)
+    between = match(small, x, points + field.stride / 2, "conv2", oversampling=2)
+    torch.testing.assert_close(between.position[0, 0], units + field.stride / 2)
 
 
 def test_sampling_is_bilinear_and_continues_the_border():
@@ -82,20 +82,26 @@ def test_correct_keypoints_by_hand():
     place = torch.tensor([[[[10.0, 10.0]], [[53.0, 24.0]]], [[[30.0, 10.0]], [[50.0, 20.0]]]])
     reach = torch.tensor([100, 50])
     # from 0 to 1 the error is 5 pixels of 50; from 1 to 0 it is 20 of 100
-    assert transferred(place, truth, reach, 0.1)[..., 0].tolist() == [[True, True], [False, True]]
-    assert transferred(place, truth, reach, 0.09)[..., 0].tolist() == [[True, False], [False, True]]
-    assert transferred(place, truth, reach, 0.2)[..., 0].all()
+    assert correct_keypoints(place, truth, reach, 0.1)[..., 0].tolist() == [
+        [True, True],
+        [False, True],
+    ]
+    assert correct_keypoints(place, truth, reach, 0.09)[..., 0].tolist() == [
+        [True, False],
+        [False, True],
+    ]
+    assert correct_keypoints(place, truth, reach, 0.2)[..., 0].all()
 
 
 def test_wrong_requests(small):
-    with pytest.raises(ValueError, match=r"points must be \(2, P, 2\)"):
+    with pytest.raises(ValueError, match=r"points must be finite and \(2, P, 2\)"):
         match(small, noise(2), torch.zeros(3, 1, 2))
     for points, options in (
-        (torch.zeros(2, 1, 2), {"finer": 0}),
+        (torch.zeros(2, 1, 2), {"oversampling": 0}),
         (torch.zeros(2, 1, 2), {"batch": 0}),
         (torch.full((2, 1, 2), torch.nan), {}),
     ):
-        with pytest.raises(ValueError, match="finite, finer and batch at least 1"):
+        with pytest.raises(ValueError, match="finite and|at least 1"):
             match(small, noise(2), points, **options)
     with pytest.raises(zfnet.graph.UnknownLayer, match="conv9"):
         match(small, noise(2), torch.zeros(2, 1, 2), "conv9")

@@ -17,7 +17,7 @@ from zfnet.graph import UnknownLayer, UnsupportedNetwork
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,9 @@ def test_extremes_are_those_of_sorting_in_python(values, k, least, by, grouped):
     n = len(values)
     where = torch.arange(n * 2 * 2).reshape(n, 2, 2)
     groups = [i % 4 for i in range(n)] if grouped else None
-    top = Responses(table, table.flip(1), where).extremes(k, by=by, least=least, groups=groups)
+    top = Responses(table, table.flip(1), where).extremes(
+        k, by=by, largest=not least, groups=groups
+    )
     for unit in range(2):
         column = (table if by == "maximum" else table.flip(1))[:, unit].tolist()
         order = sorted(range(n), key=lambda i: (column[i] if least else -column[i], i))
@@ -134,7 +136,7 @@ def test_wrong_requests(small, images):
     with pytest.raises(ValueError, match="groups has 1 entries"):
         table.extremes(3, groups=[0])
     with pytest.raises(
-        UnknownLayer, match="directions of conv2, of which no responses are asked for"
+        UnknownLayer, match="directions are given for conv2, which is not among `layers`"
     ):
         responses(small, images, "conv1", directions={"conv2": torch.eye(3)})
 

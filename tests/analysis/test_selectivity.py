@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from zfnet.analysis.selectivity import auc, best_unit, permuted
+from zfnet.analysis.selectivity import auc, best_unit, permute_labels
 
 
 def test_auc_by_hand():
@@ -26,7 +26,7 @@ def test_auc_is_scikit_learns_ties_included_for_many_labellings():
     for labelling, row in zip(positive, found, strict=True):
         assert row.tolist() == pytest.approx([roc_auc_score(labelling, v) for v in values.T])
     for wrong in (torch.zeros(40), torch.ones(40), torch.ones(39)):
-        with pytest.raises(ValueError, match="both kinds among 40 images"):
+        with pytest.raises(ValueError, match="positive and negative images among 40"):
             auc(torch.from_numpy(values), wrong.bool())
 
 
@@ -39,28 +39,30 @@ def test_a_unit_that_knows_is_found_and_luck_is_not_taken_for_knowledge():
     knowing[:, 123] += 3 * positive
     found = best_unit(knowing, positive, first)
     assert found.unit.tolist() == [123, 123]
-    assert found.judged.min() > 0.9
+    assert found.held_out_auc.min() > 0.9
     for way, (chosen_on, judged_on) in enumerate(((first, ~first), (~first, first))):
-        assert found.chosen[way] == auc(knowing[chosen_on], positive[chosen_on]).max()
-        assert found.judged[way] == auc(knowing[judged_on], positive[judged_on])[123]
+        assert found.selection_auc[way] == auc(knowing[chosen_on], positive[chosen_on]).max()
+        assert found.held_out_auc[way] == auc(knowing[judged_on], positive[judged_on])[123]
     labels = torch.stack([positive[torch.randperm(60, generator=rng)] for _ in range(200)])
     luck = best_unit(noise, labels, first)
-    assert luck.unit.shape == luck.judged.shape == (200, 2)
-    assert luck.chosen.mean() > 0.75  # the best of 300 units that know nothing ...
-    assert luck.judged.mean() == pytest.approx(0.5, abs=0.03)  # ... knows nothing of the other half
+    assert luck.unit.shape == luck.held_out_auc.shape == (200, 2)
+    assert luck.selection_auc.mean() > 0.75  # the best of 300 units that know nothing ...
+    assert luck.held_out_auc.mean() == pytest.approx(
+        0.5, abs=0.03
+    )  # ... knows nothing of the other half
 
 
 def test_labels_are_permuted_within_their_groups_and_nowhere_else():
     generator = torch.Generator().manual_seed(0)
     groups = torch.tensor([2, 0, 2, 1, 0, 0, 2, 1])
     positive = torch.tensor([1, 1, 0, 1, 0, 0, 0, 1]).bool()
-    found = permuted(positive, groups, 600, generator)
+    found = permute_labels(positive, groups, 600, generator)
     for g in range(3):
         assert (found[:, groups == g].sum(1) == positive[groups == g].sum()).all()
     for i, share in enumerate(
         (1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)
     ):  # every place of a group is as likely
         assert found[:, i].double().mean() == pytest.approx(share, abs=0.07)
-    free = permuted(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
+    free = permute_labels(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
     assert (free.sum(1) == 4).all()
     assert free.double().mean(0).tolist() == pytest.approx([0.5] * 8, abs=0.07)

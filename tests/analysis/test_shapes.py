@@ -146,5 +146,5 @@ def test_many_at_once_are_as_one_by_one():
     ],
 )
 def test_wrong_images_are_named(bad):
-    with pytest.raises(ValueError, match=r"expected grey images \(N, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected gray images \(N, H, W\)"):
         slant(bad)

@@ -9,11 +9,11 @@ from torch import nn
 
 import zfnet
 from tests.conftest import random_he
-from zfnet.analysis.statistics import ERROR, Population, bin_values, count, population
+from zfnet.analysis.statistics import RELATIVE_ERROR, Population, bin_values, histogram, population
 
 
 def of(values: np.ndarray) -> Population:
-    return Population(1, torch.ones(1), torch.ones(1), count(torch.from_numpy(values)))
+    return Population(1, torch.ones(1), torch.ones(1), histogram(torch.from_numpy(values)))
 
 
 @given(
@@ -25,7 +25,7 @@ def test_quantiles_are_exact_to_their_stated_error(values, q):
     expected = np.quantile(values.astype(np.float64), q, method="inverted_cdf")
     found = of(values).quantile(q).numpy()
     assert (
-        abs(found - expected) <= ERROR * abs(expected) + 1e-39
+        abs(found - expected) <= RELATIVE_ERROR * abs(expected) + 1e-39
     ).all()  # floats next to zero count as 0
 
 
@@ -36,7 +36,7 @@ def test_quantiles_of_skewed_activations_over_five_orders_of_magnitude():
     expected = np.quantile(values.astype(np.float64), q, method="inverted_cdf")
     found = of(values).quantile(q).numpy()
     assert (found[expected == 0] == 0).all()
-    np.testing.assert_allclose(found, expected, rtol=ERROR)
+    np.testing.assert_allclose(found, expected, rtol=RELATIVE_ERROR)
     assert (
         abs(found / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4
     )  # a histogram, not the values themselves
@@ -48,12 +48,12 @@ def test_every_float_is_near_the_middle_of_its_bin():
     values = bin_values()
     finite = values[values.isfinite()]
     assert (
-        count(finite)[values.isfinite() & (values != 0)] == 1
+        histogram(finite)[values.isfinite() & (values != 0)] == 1
     ).all()  # each middle lies in its own bin
     assert len(finite) == 2 * 255 * 128
     drawn = torch.randn(10_000, generator=torch.Generator().manual_seed(0)) * 100
     middles = values[((drawn.view(torch.int32) >> 16) & 0xFFFF).long()]
-    assert ((middles - drawn).abs() <= ERROR * drawn.abs()).all()
+    assert ((middles - drawn).abs() <= RELATIVE_ERROR * drawn.abs()).all()
 
 
 @pytest.fixture
@@ -88,12 +88,12 @@ def test_a_network_whose_dead_filters_are_known(built):
     zeros = 4 * 16 + 2 * 16 + 4 * 12
     assert found.counts[0] == zeros
     assert found.quantile(zeros / 256).item() == 0
-    assert found.quantile(zeros / 256 + 0.001).item() == pytest.approx(1, rel=ERROR)
-    assert found.quantile(1.0).item() == pytest.approx(4, rel=ERROR)
+    assert found.quantile(zeros / 256 + 0.001).item() == pytest.approx(1, rel=RELATIVE_ERROR)
+    assert found.quantile(1.0).item() == pytest.approx(4, rel=RELATIVE_ERROR)
 
 
 def test_a_population_is_the_sum_of_its_images():
-    net = random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    net = random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
     images = list(torch.randn(7, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     labelled = [(x, 0) for x in images]
     found = population(net, labelled, batch=3)
@@ -107,18 +107,18 @@ def test_a_population_is_the_sum_of_its_images():
         )
         expected = np.quantile(a.double().numpy(), [0.5, 0.9, 0.999], method="inverted_cdf")
         np.testing.assert_allclose(
-            p.quantile([0.5, 0.9, 0.999]).numpy(), expected, rtol=ERROR * 1.2, atol=1e-4
+            p.quantile([0.5, 0.9, 0.999]).numpy(), expected, rtol=RELATIVE_ERROR * 1.2, atol=1e-4
         )
 
 
 def test_activations_that_are_not_finite_are_reported(built):
     net, images = built
     net[0].weight.data[0] = torch.inf
-    with pytest.raises(ValueError, match="conv1 puts out values that are not finite"):
+    with pytest.raises(ValueError, match="conv1 has activations that are not finite"):
         population(net, images, ("conv1",))
 
 
 @pytest.mark.parametrize("q", [-0.1, 1.1, float("nan")])
 def test_shares_outside_zero_to_one_are_refused(q):
-    with pytest.raises(ValueError, match="q must lie in"):
-        Population(1, torch.ones(1), torch.ones(1), count(torch.rand(100))).quantile(q)
+    with pytest.raises(ValueError, match="q must be in"):
+        Population(1, torch.ones(1), torch.ones(1), histogram(torch.rand(100))).quantile(q)

@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 
 import zfnet
+from zfnet.analysis.features import extract
+from zfnet.analysis.overlaps import find_overlaps
+from zfnet.analysis.pooling_head import fit_pooling_head
 from zfnet.analysis.transfer import (
     Fold,
     average_precision,
     coordinates,
-    extract,
-    find_overlaps,
     folds,
     gram,
     linear_svm,
     per_class_accuracy,
-    pooling_head,
     softmax,
 )
 from zfnet.data.folders import load_folder
@@ -27,7 +27,7 @@ from zfnet.data.images import center
 
 def test_folds_are_balanced_apart_and_nested():
     labels = np.repeat([0, 1, 2], [100, 40, 9])
-    small, large = (folds(labels, n, most=50, count=5, seed=3) for n in (5, 20))
+    small, large = (folds(labels, n, max_test=50, count=5, seed=3) for n in (5, 20))
     for few, many in zip(small, large, strict=True):
         assert np.bincount(labels[few.train]).tolist() == [5, 5, 5]
         assert np.bincount(labels[few.test]).tolist() == [50, 35, 4]
@@ -107,7 +107,7 @@ def test_scores_by_hand():
 def small(tree):
     """Images of a tree, and a small network for them."""
     torch.manual_seed(0)
-    model = zfnet.fold(zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch"))
+    model = zfnet.fold(zfnet.zfnet(3, channels=(8, 8, 8, 8, 8), fc_units=16, norm="batch"))
     model.wnids = ["n01440764", "n02088094", "n03000000"]
     model.classes = list(model.wnids)
     return model, load_folder(tree / "train")
@@ -122,7 +122,7 @@ def test_features_are_the_traces_and_are_extracted_once(small, monkeypatch):
         assert features.shape == (24, len(expected))
         assert np.allclose(features[11], expected, atol=2e-3 * np.abs(expected).max())
     monkeypatch.setattr(
-        "zfnet.analysis.transfer.run", lambda *a, **k: pytest.fail("extracted again")
+        "zfnet.analysis.features.run", lambda *a, **k: pytest.fail("extracted again")
     )
     assert np.array_equal(extract(model, images, ("fc7",))["fc7"], found["fc7"])
 
@@ -142,14 +142,14 @@ def test_other_weights_have_other_features(small):
 def test_features_beyond_half_precision_are_an_error(small):
     model, images = small
     model.conv1.weight.data *= 1e6
-    with pytest.raises(ValueError, match="pool1 beyond half precision"):
+    with pytest.raises(ValueError, match="pool1 exceed half precision"):
         extract(model, images, ("pool1",))
 
 
 def test_the_pooling_head_tells_the_colours_apart(small):
     model, images = small
     shuffled = dataclasses.replace(images, wnids=list(images.wnids))
-    weight, bias = pooling_head(model, shuffled, c=100.0)
+    weight, bias = fit_pooling_head(model, shuffled, c=100.0)
     assert weight.shape == (3, 8)
     pooled = zfnet.trace(model, images.batch(range(24)))["conv5"].mean((2, 3))
     assert ((pooled @ weight.T + bias).argmax(1).numpy() == images.labels).mean() > 0.9

@@ -14,15 +14,8 @@ from torch import nn
 import zfnet
 from tests.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet, two_images
 from zfnet.attribution.base import Attribution, gradient
-from zfnet.attribution.gradients import (
-    deconvnet,
-    gradient_x_input,
-    guided_backprop,
-    integrated_gradients,
-    saliency,
-    smoothgrad,
-    unit_gradient,
-)
+from zfnet.attribution.gradients import gradient_x_input, integrated_gradients, saliency, smoothgrad
+from zfnet.attribution.guided import deconvnet, guided_backprop, unit_gradient
 from zfnet.graph import UnsupportedNetwork
 
 RELUS = {
@@ -387,7 +380,7 @@ def test_wrong_requests():
             def forward(self, v):
                 return self.cut(self.inner, v)
 
-        with pytest.raises(UnsupportedNetwork, match="detaches the signal"):
+        with pytest.raises(UnsupportedNetwork, match="forward pass detaches it"):
             saliency(Cut(), x)
 
 

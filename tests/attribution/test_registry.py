@@ -66,7 +66,9 @@ def test_every_method_on_every_network(build, method):
 @pytest.mark.parametrize("method", NAMES)
 def test_every_method_on_images_of_one_channel(method):
     """As those of MNIST."""
-    model = random_he(zfnet.zfnet(10, norm="none", maps=(8,) * 5, fc=16, size=SIZE, in_channels=1))
+    model = random_he(
+        zfnet.zfnet(10, norm="none", channels=(8,) * 5, fc_units=16, size=SIZE, in_channels=1)
+    )
     model.cam_head = (torch.randn(10, 8), torch.zeros(10))
     x = torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     a = zfnet.explain(model, x, method, **SMALL.get(method, {}))

@@ -14,7 +14,7 @@ from tests.benchmarking.networks import (
     make_case,
     small_net,
 )
-from zfnet.analysis.faithfulness import ranks, replacement_curve
+from zfnet.analysis.faithfulness import descending_ranks, replacement_curve
 from zfnet.benchmarking.consistency import _removals, completeness, max_sensitivity, sensitivity_n
 from zfnet.benchmarking.localization import energy, pointing
 from zfnet.benchmarking.removal import deletion, impute, road
@@ -70,7 +70,9 @@ def test_imputation(channels):
     from quantus.functions.perturb_func import noisy_linear_imputation
 
     x = image_batch(1, channels)[0]
-    rank = ranks(torch.rand(1, 144, generator=torch.Generator().manual_seed(0)), torch.Generator())
+    rank = descending_ranks(
+        torch.rand(1, 144, generator=torch.Generator().manual_seed(0)), torch.Generator()
+    )
     for removed in (1, 30, 130):
         hole = (rank[0] < removed).view(12, 12)
         expected = noisy_linear_imputation(
@@ -169,12 +171,12 @@ def test_cascading_is_mprt_on_the_same_random_networks(monkeypatch):
     """
     from quantus.helpers.model.pytorch_model import PyTorchModel
 
-    from zfnet.analysis.faithfulness import randomized
+    from zfnet.analysis.faithfulness import randomize_layers
 
     case = make_case(lambda model, x, target: gradient_x_input(model, x, target).abs())
 
     def networks(self, order="top_down", seed=42):
-        for name, model in randomized(case.model, case.generator()):
+        for name, model in randomize_layers(case.model, case.generator()):
             yield name, PyTorchModel(copy.deepcopy(model), softmax=False)
 
     monkeypatch.setattr(PyTorchModel, "get_random_layer_generator", networks)

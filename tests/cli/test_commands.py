@@ -45,6 +45,20 @@ def test_describe_prints_the_bundled_network_unless_another_is_named(capsys):
     text = capsys.readouterr().out
     assert "torchvision:resnet18: 11.7 M parameters, 1,814 M multiply-adds per forward pass" in text
     assert "layer4.1.conv2" in text
+    assert main(["describe", "--model", "torchvision:resnet18", "--weights", "random"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_columns_of_the_table_are_separate_and_aligned(capsys):
+    assert main(["describe", "--arch", "alexnet"]) == 0
+    header, *rows, total, _ = capsys.readouterr().out.splitlines()
+    ends = [header.index(name) + len(name) for name in ("output", "parameters", "multiply-adds")]
+    for row in (header, *rows, total):
+        for end in ends[:2]:
+            assert row[end : end + 2].strip() == ""
+        assert len(row) <= ends[2]
+    assert total[: ends[0]].strip() == "total"
+    assert total.split() == ["total", "62,378,344", "1,135,256,096"]
 
 
 def test_project_writes_a_picture(photo, tmp_path, capsys):
@@ -102,7 +116,7 @@ def test_explain_writes_a_picture(photo, tmp_path, capsys):
 
 
 def test_explain_says_when_a_map_says_nothing(photo, tmp_path, capsys):
-    model = zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64)
+    model = zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64)
     torch.nn.init.zeros_(model.fc8.weight)
     zfnet.save(model, tmp_path / "m.safetensors")
     out = tmp_path / "out.png"
@@ -163,7 +177,7 @@ def test_train_then_eval(tree, tmp_path, capsys):
     config.write_text(
         json.dumps(
             {
-                "model": {"norm": "batch", "maps": [4] * 5, "fc": 8, "size": 64},
+                "model": {"norm": "batch", "channels": [4] * 5, "fc_units": 8, "size": 64},
                 "optim": {"batch": 8},
                 "stages": [{"epochs": 9, "size": 64, "side": 73}],
             }
@@ -196,7 +210,7 @@ def test_train_then_eval(tree, tmp_path, capsys):
 
 def test_skip_unreadable(tree, tmp_path, capsys):
     (tree / "val" / "n01440764" / "broken.JPEG").write_bytes(b"")
-    model = zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64)
+    model = zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64)
     model.wnids = ["n01440764", "n02088094", "n03000000"]
     zfnet.save(model, tmp_path / "m.safetensors")
     arguments = ["eval", "--model", str(tmp_path / "m.safetensors"), "--data", str(tree)]
@@ -213,10 +227,12 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("project {photo} --channel 1 --position 13 0", "conv5 has rows 0 to 12"), ("project nowhere.jpg", "nowhere.jpg: no such file"),
         ("project {photo} --model vgg", "no bundled network 'vgg'"), ("project {photo} --layer pool1 --channel 0", "no features of its own"),
         ("occlude {photo} --target hond", "no class 'hond'"),
-        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "give --data PATH"),
-        ("train {config} --set optim.speed=1", "unknown key optim.speed"), ("train {config} --data nowhere", "nowhere/train: no such folder"),
+        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "add --data PATH"),
+        ("train {config} --set optim.speed=1", "unknown option optim.speed"), ("train {config} --data nowhere", "nowhere/train: no such folder"),
         ("eval --data nowhere", "nowhere: no such folder"), ("top --layer conv6", "no layer 'conv6'"), ("top -k 0", "-k must be at least 1"),
-        ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
+        ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "--device warp is not available; available: auto, cpu"),
+        ("explain {photo} --device cuda:99", "--device cuda:99 is not available"), ("describe --arch zfnet --weights random", "--weights cannot be used with --arch"),
+        ("describe --model torchvision:resnet18 --weights none.pth", "none.pth: no such file"), ("describe --weights random", "imagenet65k includes its weights"),
         ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
         ("occlude {photo} --target crane", "use a WordNet id: n02012849, n03126707"), ("project {photo} -o {photo}", "would overwrite the image"),
         ("explain {photo} --target cat", "no class 'cat'; choose from tiger cat, Persian cat"), ("describe --arch zfnet --model imagenet65k", "--model cannot be used with --arch"),
@@ -230,8 +246,8 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("explain {photo} --target tabby -o {photo}", "would overwrite the image"), ("explain {photo} -o out.xyz", "cannot be written"),
         ("explain {photo} --method cam --model {plain}", "use grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
         ("occlude {photo} -o .", "is a folder"), ("train {config} --data {tree} --resume --out nothing", "no run to resume"),
-        ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch: 0 is not between"),
-        ("train {config} --data {tree} --set model.maps=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
+        ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch must be at least 1, got 0"),
+        ("train {config} --data {tree} --set model.channels=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_status_2(
@@ -241,7 +257,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(
     (tmp_path / "run.yaml").write_text("name: run")
     plain = tmp_path / "plain.safetensors"  # a network without a pooling head
     if "{plain}" in arguments:
-        zfnet.save(zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64), plain)
+        zfnet.save(zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64), plain)
     assert (
         main(
             arguments.format(
@@ -288,7 +304,8 @@ def test_a_network_of_gray_images_is_refused_by_name(
 ):
     monkeypatch.chdir(tmp_path)
     zfnet.save(
-        zfnet.zfnet(3, maps=(4,) * 5, fc=8, size=64, in_channels=1), tmp_path / "gray.safetensors"
+        zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64, in_channels=1),
+        tmp_path / "gray.safetensors",
     )
     folder = photo.removesuffix("/cat.png")
     assert (
@@ -351,8 +368,8 @@ def test_a_class_without_validation_images_is_told_before_any_is_decoded(
 def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):
     small = (
         "model.size=96",
-        "model.maps=[4, 4, 4, 4, 4]",
-        "model.fc=8",
+        "model.channels=[4, 4, 4, 4, 4]",
+        "model.fc_units=8",
         "optim.batch=8",
         "precision=float32",
         "snapshots=[]",
@@ -399,8 +416,8 @@ def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
         small = [
             f"--set={key}"
             for key in (
-                "model.maps=[4, 4, 4, 4, 4]",
-                "model.fc=8",
+                "model.channels=[4, 4, 4, 4, 4]",
+                "model.fc_units=8",
                 "optim.batch=8",
                 "precision=float32",
             )
@@ -422,7 +439,12 @@ def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
 def test_stages_below_the_networks_size_suit_drawn_scenes_and_not_digits(tmp_path, capsys):
     small = [
         f"--set={key}"
-        for key in ("data.scenes=16", "model.maps=[4, 4, 4, 4, 4]", "model.fc=8", "optim.batch=8")
+        for key in (
+            "data.scenes=16",
+            "model.channels=[4, 4, 4, 4, 4]",
+            "model.fc_units=8",
+            "optim.batch=8",
+        )
     ]
     stages = "--set=stages=[{epochs: 1, size: 64, side: 73}]"
     scenes = str(ROOT / "configs" / "scenes.yaml")
@@ -440,7 +462,7 @@ def test_stages_below_the_networks_size_suit_drawn_scenes_and_not_digits(tmp_pat
 
 
 def test_a_class_may_hold_dollars(photo, tmp_path):
-    model = zfnet.zfnet(2, maps=(4,) * 5, fc=8, size=64)
+    model = zfnet.zfnet(2, channels=(4,) * 5, fc_units=8, size=64)
     model.classes = ["a$b_{$c", "$"]
     zfnet.save(model, tmp_path / "m.safetensors")
     for command in (

@@ -42,7 +42,7 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
 
 def test_every_command_has_help(capsys):
     assert [c.NAME for c in COMMANDS] == [
-        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "bench", "video",
+        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "bench", "video", "explore",
     ]  # fmt: skip
     for command in (*([c.NAME] for c in COMMANDS), []):
         with pytest.raises(SystemExit) as exit:

@@ -70,7 +70,7 @@ def test_eval_maps_folders_by_wordnet_id(tree, capsys):
     assert "9 images, one center crop of 224 pixels, float32" in capsys.readouterr().out
     (tree / "val" / "n02123045").rename(tree / "val" / "tabby")
     assert main(["eval", "--data", str(tree), *random("squeezenet1_1")]) == 2
-    assert "1 class folders have no output in the network: tabby" in capsys.readouterr().err
+    assert "the network has no output for 1 class folders: tabby" in capsys.readouterr().err
 
 
 def test_video_of_a_torchvision_network(tmp_path, capsys):

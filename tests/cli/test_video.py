@@ -11,7 +11,7 @@ from zfnet.cli import main
 from zfnet.data.cache import DataError
 from zfnet.data.frames import load_frames, natural_sort_key
 from zfnet.data.images import ImageError
-from zfnet.plot import attribution_image, moving_maps
+from zfnet.plot import attribution_image, overlay_frames
 from zfnet.record import write_gif
 
 
@@ -19,7 +19,9 @@ from zfnet.record import write_gif
 def model(tmp_path_factory):
     """A small network's checkpoint, whose first class is of the brightness above."""
     path = tmp_path_factory.mktemp("network") / "small.safetensors"
-    zfnet.save(random_he(zfnet.zfnet(3, norm="none", maps=(6, 8, 8, 8, 6), fc=8, size=64)), path)
+    zfnet.save(
+        random_he(zfnet.zfnet(3, norm="none", channels=(6, 8, 8, 8, 6), fc_units=8, size=64)), path
+    )
     return str(path)
 
 
@@ -92,20 +94,20 @@ def test_what_is_no_moving_picture_is_refused(tmp_path, gif):
         load_frames(tmp_path / "nothing")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match="no images in it"):
+    with pytest.raises(DataError, match="no images; expected"):
         load_frames(empty)
     patches(1, 40)[0].save(empty / "1.png")
     with pytest.raises(DataError, match="still image"):
         load_frames(empty)
     patches(1, 44)[0].save(empty / "2.png")
-    with pytest.raises(DataError, match=r"2.png is 44 x 44 pixels, the first frame 40 x 40"):
+    with pytest.raises(DataError, match=r"2.png is 44 x 44 pixels, but the first frame 40 x 40"):
         load_frames(empty)
     (empty / "2.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"2.png: not a readable image"):
         load_frames(empty)
     cut = tmp_path / "cut.gif"
     cut.write_bytes(gif.read_bytes()[:60])
-    with pytest.raises(ImageError, match=r"cut.gif: not a readable moving picture"):
+    with pytest.raises(ImageError, match=r"cut.gif: not a readable animation"):
         load_frames(cut)
 
 
@@ -125,16 +127,16 @@ def test_a_gif_is_written_whole(tmp_path):
 def test_frames_share_one_scale():
     maps = np.zeros((2, 1, 10, 10), dtype=np.float32)
     maps[0, 0, :5], maps[1, 0, :5] = 4.0, 1.0
-    shown, top = attribution_image(maps, together=True)
+    shown, top = attribution_image(maps, shared_scale=True)
     assert top.tolist() == [4, 4]
     assert shown[0, 0, 0].sum() > shown[1, 0, 0].sum() > shown[1, 9, 9].sum()
     apart, tops = attribution_image(maps)
     assert tops.tolist() == [4, 1]
     assert np.array_equal(apart[0], apart[1])
     maps[1, 0, 9] = -2.0  # one negative value: all frames in the colours of signed maps
-    signed, _ = attribution_image(maps, together=True)
+    signed, _ = attribution_image(maps, shared_scale=True)
     assert signed[0, 9, 9].min() > 0.9  # 0 is white
-    beside = moving_maps(torch.zeros(2, 3, 10, 10), shown)
+    beside = overlay_frames(torch.zeros(2, 3, 10, 10), shown)
     assert beside.shape == (2, 10, 24, 3)
     assert (beside[:, :, 10:14] == 255).all()
 
@@ -160,7 +162,7 @@ def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
 
 
 def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):
-    model = random_he(zfnet.zfnet(3, norm="none", maps=(6, 8, 8, 8, 6), fc=8, size=64))
+    model = random_he(zfnet.zfnet(3, norm="none", channels=(6, 8, 8, 8, 6), fc_units=8, size=64))
     model.fc8.weight.data.zero_()
     zfnet.save(model, tmp_path / "mute.safetensors")
     assert (

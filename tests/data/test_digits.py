@@ -76,15 +76,17 @@ def test_a_missing_or_damaged_mnist_is_named_and_never_fetched(tmp_path, monkeyp
     monkeypatch.setattr(
         "torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked")
     )
-    with pytest.raises(DataError, match=r"nowhere/MNIST/raw: no whole MNIST.*data.download=true"):
+    with pytest.raises(
+        DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"
+    ):
         load_digits("train", tmp_path / "nowhere")
     root = write_mnist(tmp_path)
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="no whole MNIST"):
+    with pytest.raises(DataError, match="MNIST is missing or incomplete"):
         load_digits("test", root)
     (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="no whole MNIST"):
+    with pytest.raises(DataError, match="MNIST is missing or incomplete"):
         load_digits("train", root)
 
 
@@ -163,14 +165,14 @@ def test_the_networks_layers():
         "fc3": (64,),
         "fc4": (10,),
     }
-    assert [n for n, _ in zfnet.mnist(without=(3,), norm="none").named_children()][-2:] == [
+    assert [n for n, _ in zfnet.mnist(drop_layers=(3,), norm="none").named_children()][-2:] == [
         "flatten",
         "fc4",
     ]
-    assert zfnet.mnist(maps=(4, 6)).conv2.weight.shape == (6, 4, 5, 5)
+    assert zfnet.mnist(channels=(4, 6)).conv2.weight.shape == (6, 4, 5, 5)
     for options, message in (
-        ({"maps": (4, 6, 8)}, r"maps must have 2 \(all\)"),
-        ({"without": (6,)}, "without can hold 3, got"),
+        ({"channels": (4, 6, 8)}, r"channels must have 2 \(all\)"),
+        ({"drop_layers": (6,)}, "drop_layers can hold 3, got"),
     ):
         with pytest.raises(ValueError, match=message):
             zfnet.mnist(**options)

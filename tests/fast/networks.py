@@ -6,7 +6,10 @@ import torchvision
 import zfnet
 from tests.conftest import narrow_vgg11, random_he
 
-NARROW = {"maps": (16, 24, 24, 24, 16), "fc": 16}  # the released geometry with fewer channels
+NARROW = {
+    "channels": (16, 24, 24, 24, 16),
+    "fc_units": 16,
+}  # the released geometry with fewer channels
 
 
 def batchnorm():
@@ -17,7 +20,7 @@ def batchnorm():
 
 
 NETWORKS = {
-    "zfnet": lambda: random_he(zfnet.zfnet(7, norm="none", fc=16)),
+    "zfnet": lambda: random_he(zfnet.zfnet(7, norm="none", fc_units=16)),
     "zfnet-lrn": lambda: random_he(zfnet.zfnet(7, **NARROW)),
     "zfnet-papers-input": lambda: random_he(zfnet.zfnet(7, **NARROW, input="paper")),
     "zfnet-batchnorm": batchnorm,

@@ -17,12 +17,14 @@ from zfnet.projection import project_top
 
 
 def smaller(arch, **options):
-    return random_he(arch(10, **{"size": 96, "maps": (8, 12, 10, 10, 12), "fc": 16} | options))
+    return random_he(
+        arch(10, **{"size": 96, "channels": (8, 12, 10, 10, 12), "fc_units": 16} | options)
+    )
 
 
 NETWORKS = {
     "ZFNet": lambda: smaller(zfnet.zfnet),
-    "BatchNorm": lambda: zfnet.zfnet(10, size=96, maps=(8, 12, 10, 10, 12), fc=16, norm="batch").eval(),
+    "BatchNorm": lambda: zfnet.zfnet(10, size=96, channels=(8, 12, 10, 10, 12), fc_units=16, norm="batch").eval(),
     "paper's input": lambda: smaller(zfnet.zfnet, input="paper"),
     "AlexNet": lambda: smaller(zfnet.alexnet, groups=2),
     "rows that no pooled cell reads": lambda: smaller(zfnet.zfnet, size=100),
@@ -160,7 +162,7 @@ def test_what_cannot_be_projected_is_named():
     with pytest.raises(IndexError, match="conv1"):
         list(project_top(model, torch.zeros(3, 3, 64, 64), top))
     with pytest.raises(IndexError, match="conv3"):
-        list(project_top(smaller(zfnet.zfnet, maps=(8, 12, 9, 10, 12)), images, top))
+        list(project_top(smaller(zfnet.zfnet, channels=(8, 12, 9, 10, 12)), images, top))
     with pytest.raises(ValueError, match="several sizes"):
         list(project_top(model, [images[0], *torch.zeros(2, 3, 100, 100)], top))
     images[1, 0, 0, 0] = torch.nan
@@ -187,7 +189,7 @@ def test_the_way_up_is_passed_once_where_units_crowd(monkeypatch):
 
 
 COST = multiplications(
-    network_steps(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool2"), (224, 224)
+    network_steps(zfnet.zfnet(10, fc_units=8), torch.zeros(1, 3, 224, 224), "pool2"), (224, 224)
 )
 
 
@@ -196,7 +198,7 @@ def test_the_cost_is_the_count_of_multiplications():
     assert (
         COST[1, 1] == 9 * 256 * 96 * 25 + 19**2 * 96 * 3 * 49
     )  # a cell of pool2 sees 3 x 3 of conv2 and 19 x 19 of conv1
-    whole = zfnet.describe(zfnet.zfnet(10, fc=8))
+    whole = zfnet.describe(zfnet.zfnet(10, fc_units=8))
     assert COST[13, 13] <= sum(row.macs for row in whole if row.name in ("conv1", "conv2"))
 
 
@@ -227,7 +229,7 @@ def test_merged_windows_cover_their_own_and_cost_no_more(drawn):
 @pytest.mark.parametrize(("step", "windows"), [(1, 1), (6, 81)])
 def test_a_crowd_becomes_one_window_only_where_that_is_cheaper(step, windows):
     low = step * np.stack(np.meshgrid(np.arange(9), np.arange(9)), -1).reshape(-1, 2)
-    steps = network_steps(zfnet.zfnet(10, fc=8), torch.zeros(1, 3, 224, 224), "pool1")
+    steps = network_steps(zfnet.zfnet(10, fc_units=8), torch.zeros(1, 3, 224, 224), "pool1")
     found = merge_windows(np.zeros(81, dtype=int), low, low + 1, multiplications(steps, (224, 224)))
     assert len(low) > merging.CROWD
     assert len(found[1]) == windows

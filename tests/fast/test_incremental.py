@@ -21,7 +21,7 @@ from zfnet.occlusion import occlude, occluder_boxes
 
 @pytest.fixture(scope="module")
 def small():
-    return random_he(zfnet.zfnet(6, norm="lrn", maps=(6, 7, 8, 8, 5), fc=8, size=64))
+    return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
 def both_ways(model, x, **options):
@@ -113,7 +113,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize(("size", "least"), [(32, 4.5), (16, 5.5)])
 def test_incremental_does_fewer_operations(photographs, size, least):
     """The released geometry at stride 8: at 32 x 32 the whole network takes 4.5 times fewer multiply-adds or better."""
-    model = random_he(zfnet.zfnet(10, norm="none", fc=1024))
+    model = random_he(zfnet.zfnet(10, norm="none", fc_units=1024))
     boxes = occluder_boxes(224, 224, size, 8).view(-1, 4)
     steps = chain(model, photographs[:1])
     with torch.no_grad():

@@ -103,7 +103,7 @@ def test_equals_whole_maps_for_any_geometry(data):
 
 def test_fewer_operations(photographs):
     """All features of Fig. 2, nine images each: seven times fewer multiply-adds than whole maps, forward and back."""
-    model = random_he(zfnet.zfnet(10, norm="none", fc=16))
+    model = random_he(zfnet.zfnet(10, norm="none", fc_units=16))
     fields = whole = 0
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         size = trace(model, photographs[:1], until=layer)[layer].shape
@@ -124,7 +124,7 @@ def operations(model, x, layer, position) -> int:
 
 
 def test_what_lies_outside_the_image_for_all_units_is_not_computed(photographs):
-    model = random_he(zfnet.zfnet(10, norm="none", fc=16))
+    model = random_he(zfnet.zfnet(10, norm="none", fc_units=16))
     x = photographs[:1].expand(4, -1, -1, -1)
     middle = operations(model, x, "conv5", [[6, 6]] * 4)
     assert operations(model, x, "conv5", [[0, 0]] * 4) < 0.45 * middle

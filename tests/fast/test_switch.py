@@ -24,7 +24,7 @@ SCRIPT = """
 import sys, torch, zfnet
 torch.manual_seed(0)
 torch.set_num_threads(1)
-model = zfnet.zfnet(10, size=96, maps=(8, 12, 10, 10, 12), fc=16).double().eval()
+model = zfnet.zfnet(10, size=96, channels=(8, 12, 10, 10, 12), fc_units=16).double().eval()
 images = torch.randn(4, 3, 96, 96, dtype=torch.float64)
 top = zfnet.top_activations(model, images, ("conv1", "conv5"), 2)
 p, q = zfnet.project(model, images, "conv4", 3, crop=True), zfnet.project(model, images[:1], "conv5", torch.arange(12))

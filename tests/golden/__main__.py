@@ -17,7 +17,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ZFNET_CACHE"] = f"{folder}/cache"
-        from reproduce.figure import discover
+        from reproduce.core.discovery import discover
         from tests.golden.inputs import Inputs
         from tests.golden.numbers import Tolerance, compute, differences, read, write
 

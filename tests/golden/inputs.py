@@ -22,10 +22,11 @@ from PIL import Image
 
 import zfnet
 from reproduce.bench import faithfulness
-from reproduce.digits import CONFIG, Digits
-from reproduce.figure import Context, discover
+from reproduce.core.context import Context
+from reproduce.core.digits import CONFIG, Digits
+from reproduce.core.discovery import discover
 from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
-from reproduce.paper import ablations, fig6_filters, fig8_parts, protocol
+from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
 from tests.conftest import random_he
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.cache import Images
@@ -93,7 +94,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
     "textures": {"textures": ["brick"], "steps": 3},
 }  # fmt: skip
 TRAINING = {  # a network that trains in seconds
-    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
     "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
     "augment": {"crops": "resized"},
     "stages": [{"epochs": 3, "size": 64, "side": 73}],
@@ -212,8 +213,8 @@ class Inputs:
         )
         patch.setattr(ablations, "RECIPE", self._recipe(ablations.RECIPE, _narrow_model))
         for name, row in ablations.ROWS.items():
-            narrow = {"fc": row["fc"] // 256} if "fc" in row else {}
-            narrow |= {"maps": (6, 8, 6)} if "maps" in row else {}
+            narrow = {"fc_units": row["fc_units"] // 256} if "fc_units" in row else {}
+            narrow |= {"channels": (6, 8, 6)} if "channels" in row else {}
             patch.setitem(ablations.ROWS, name, row | narrow)
 
     def _annotate(self, patch: pytest.MonkeyPatch) -> None:
@@ -234,7 +235,7 @@ class Inputs:
                     [top + 30, right - 20],
                     [low - 30, (left + right) // 2],
                 )
-                parts = dict(zip(fig8_parts.PARTS, points, strict=True))
+                parts = dict(zip(dog_faces.PARTS, points, strict=True))
                 faces[path.name] = {**parts, "head": box, "sha256": sha256}
             if path.parent.name == CLASSES["cat"][0]:
                 bears[path.name] = {
@@ -246,7 +247,7 @@ class Inputs:
         for module in (attributes, localisation):
             patch.setattr(module, "FEW", BOXES)
         for module, name, marks in (
-            (fig8_parts, "FACES", {"imagenet": faces}),
+            (dog_faces, "FACES", {"imagenet": faces}),
             (objects, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),
             (faces_and_text, "MARKS", {"imagenet": labels}),
             (polar_bear, "BOXES", bears),
@@ -257,7 +258,7 @@ class Inputs:
 
 
 def _from_scratch(config: dict) -> None:
-    config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
+    config["model"] |= {"channels": [4, 4, 4, 4, 4], "fc_units": 8}
     config["optim"]["batch"] = 6
     config["precision"] = "float32"
     config["stages"] = [
@@ -267,7 +268,7 @@ def _from_scratch(config: dict) -> None:
 
 
 def _narrow_model(config: dict) -> None:
-    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+    config["model"] |= {"fc_units": 12, "channels": [4, 4, 4, 4, 4]}
 
 
 @functools.cache

@@ -15,7 +15,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
-from reproduce.figure import Result, discover
+from reproduce.core.discovery import discover
+from reproduce.core.figure import Result
 from tests.golden.inputs import CANNOT_RUN, SETTINGS, Inputs
 
 FOLDER = Path(__file__).parent

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reproduce.figure import Result, discover
+from reproduce.core.discovery import discover
+from reproduce.core.figure import Result
 from tests.golden.inputs import CANNOT_RUN, Inputs
 from tests.golden.numbers import FOLDER, Tolerance, compute, differences, read, summary
 

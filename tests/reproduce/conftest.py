@@ -10,7 +10,7 @@ from PIL import Image
 import zfnet
 from reproduce import atlas
 from reproduce.atlas import demos, tables
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from tests.conftest import random_he
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -33,7 +33,7 @@ def small_tree(folder, each=7):
 
 def small_network(path, classes=CLASSES):
     """A ZFNet of few maps with random weights; feature 2 of layer 5 is dead."""
-    model = random_he(zfnet.zfnet(len(classes), maps=(6, 8, 8, 8, 9), fc=12, norm="none"))
+    model = random_he(zfnet.zfnet(len(classes), channels=(6, 8, 8, 8, 9), fc_units=12, norm="none"))
     model.classes, model.wnids = list(classes), list(WNIDS)
     with torch.no_grad():
         model.conv5.weight[2], model.conv5.bias[2] = 0, -1

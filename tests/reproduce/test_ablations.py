@@ -8,7 +8,9 @@ import pytest
 import torch
 import yaml
 
-from reproduce.figure import Context, discover, run
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.run import run
 from reproduce.paper import ablations, tab2_errors, tab3_ablations
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan_for, ranks, recipe
 from zfnet.data.cache import Images
@@ -28,11 +30,14 @@ def quick(monkeypatch):
 def narrow(tmp_path, monkeypatch):
     """The same rows, all of them narrow."""
     config = yaml.safe_load(ablations.RECIPE.read_text())
-    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+    config["model"] |= {"fc_units": 12, "channels": [4, 4, 4, 4, 4]}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
     small = {
-        n: {k: v // 256 if k == "fc" else (6, 8, 6) if k == "maps" else v for k, v in row.items()}
+        n: {
+            k: v // 256 if k == "fc_units" else (6, 8, 6) if k == "channels" else v
+            for k, v in row.items()
+        }
         for n, row in ROWS.items()
     }
     for name, row in small.items():
@@ -41,7 +46,7 @@ def narrow(tmp_path, monkeypatch):
 
 def test_every_row_of_the_paper_can_be_built_and_differs_only_in_its_model():
     whole = load_config(ablations.RECIPE)
-    assert (whole.model.norm, whole.model.fc, whole.model.dropout) == ("lrn", 4096, 0.5)
+    assert (whole.model.norm, whole.model.fc_units, whole.model.dropout) == ("lrn", 4096, 0.5)
     for size in PLANS.values():
         configs = {name: recipe(size, name, 3) for name in ROWS}
         assert len({str(c.model) for c in configs.values()}) == len(ROWS) == 12
@@ -107,7 +112,7 @@ def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(
     context = Context("imagenet65k", str(tree))
     size = replace(plan_for(context), lr=1e3)  # a training that no other test keeps in the cache
     monkeypatch.setattr(
-        "zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+        "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
     images = {split: ablations.load(context, size, split) for split in ("train", "val")}
     lost = ablations.trained(context, size, images, "ZFNet", 0)

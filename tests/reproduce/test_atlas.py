@@ -13,7 +13,7 @@ import zfnet
 from reproduce import __main__, atlas
 from reproduce.atlas import canonical, demos, sheets, site, summary, tables
 from reproduce.atlas.look import look, neighbourhood
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from tests.reproduce.conftest import HOSTILE, small_network
 from zfnet.analysis.statistics import bin_values
 from zfnet.attribution.cam import maps_and_gradient
@@ -414,9 +414,10 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     photo = tmp_path / "cat.png"
     zfnet.photograph("cat").save(photo)
     zfnet.save(
-        zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4, in_channels=1), tmp_path / "grey.safetensors"
+        zfnet.zfnet(3, channels=(2, 2, 2, 2, 2), fc_units=4, in_channels=1),
+        tmp_path / "grey.safetensors",
     )
-    broken = zfnet.zfnet(3, maps=(2, 2, 2, 2, 2), fc=4)
+    broken = zfnet.zfnet(3, channels=(2, 2, 2, 2, 2), fc_units=4)
     torch.nn.init.constant_(broken.conv3.weight, torch.nan)
     zfnet.save(broken, tmp_path / "broken.safetensors")
     model = ["--model", context.model_name]

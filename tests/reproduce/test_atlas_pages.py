@@ -13,7 +13,7 @@ import zfnet
 from reproduce import atlas
 from reproduce.atlas import site
 from reproduce.atlas.look import look
-from reproduce.figure import Context
+from reproduce.core.context import Context
 from tests.reproduce.conftest import CLASSES, HOSTILE
 from tests.reproduce.test_gallery import CONTRASTS
 

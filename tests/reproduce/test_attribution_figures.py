@@ -5,9 +5,10 @@ import pytest
 import torch
 import yaml
 
-from reproduce.annotated import where
 from reproduce.bench import faithfulness
-from reproduce.figure import Context, run
+from reproduce.core.annotations import covering_positions
+from reproduce.core.context import Context
+from reproduce.core.run import run
 from reproduce.lectures import attributions, occluders, polar_bear
 from zfnet.data.images import to_pixels
 from zfnet.occlusion import occluder_boxes
@@ -26,7 +27,7 @@ def test_the_polar_bears_boxes_lie_in_the_image_and_are_tested():
         for top, left, bottom, right in (box for some in found.values() for box in some):
             assert 0 <= top < bottom <= 224
             assert 0 <= left < right <= 224
-        positions = where(boxes, found)
+        positions = covering_positions(boxes, found)
         assert all(positions[kind].any() for kind in found)
 
 
@@ -61,10 +62,10 @@ def test_the_fillings():
     assert float(filled["noise"].std()) == pytest.approx(1, abs=0.05)
     assert torch.equal(occluders.fillings(x)["noise"], filled["noise"])
     flat = torch.full((1, 3, 60, 60), 0.7)
-    torch.testing.assert_close(occluders.blurred(flat, 8.0), flat)
+    torch.testing.assert_close(occluders.blur(flat, 8.0), flat)
     point = torch.zeros(1, 3, 61, 61)
     point[:, :, 30, 30] = 1
-    seen = occluders.blurred(point, 4.0)[0, 0]
+    seen = occluders.blur(point, 4.0)[0, 0]
     place = torch.arange(61.0) - 30
     expected = torch.exp(-(place[:, None] ** 2 + place**2) / 32)
     torch.testing.assert_close(

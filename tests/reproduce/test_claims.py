@@ -2,7 +2,7 @@
 
 import pytest
 
-from reproduce.claims import above, below, every, higher, verdict
+from reproduce.core.claims import above, below, every, higher, verdict
 
 
 @pytest.mark.parametrize(

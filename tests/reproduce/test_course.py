@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 import zfnet
-from reproduce.figure import discover
+from reproduce.core.discovery import discover
 from reproduce.notebook import COURSE, notebook, relinked, write
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import command

@@ -9,8 +9,10 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.annotated import present
-from reproduce.figure import SAMPLES, Context, run
+from reproduce.core.annotations import find_annotated
+from reproduce.core.context import Context
+from reproduce.core.figure import SAMPLES
+from reproduce.core.run import run
 from reproduce.lectures import (
     attributes,
     keypoints,
@@ -82,14 +84,14 @@ def test_annotated_files_are_those_that_were_looked_at(tree):
         other.name: "0" * 64,
         "n0_0.JPEG": "0" * 64,
     }
-    found, said = present(context, hashes)
+    found, said = find_annotated(context, hashes)
     assert list(found) == [good.name]
     assert context.images.names[found[good.name]].endswith(good.name)
     assert said == f"Left out: 1 absent, {other.name} (another file of that name)."
     downloaded = SimpleNamespace(
         data="imagenette", images=context.images
     )  # which lies in the cache
-    assert present(downloaded, hashes) == ({}, "Left out: 3 absent.")
+    assert find_annotated(downloaded, hashes) == ({}, "Left out: 3 absent.")
 
 
 def test_partners_are_of_other_classes_and_every_style_is_given_once():
@@ -102,7 +104,7 @@ def test_partners_are_of_other_classes_and_every_style_is_given_once():
 
 
 def test_painting_is_done_once(cache, monkeypatch):
-    model = random_he(zfnet.zfnet(4, norm="none", maps=(4, 6, 6, 6, 4), fc=8, size=64))
+    model = random_he(zfnet.zfnet(4, norm="none", channels=(4, 6, 6, 6, 4), fc_units=8, size=64))
     model.info = {"sha256": "a network of this test"}
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     style, options = torch.tensor([1, 2, 0]), {"side": 48, "steps": 2, "rate": 0.1, "weight": 10.0}

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from reproduce.digits import Digits, grey
-from reproduce.figure import Context, discover, run
+from reproduce.core.context import Context
+from reproduce.core.digits import Digits, grey
+from reproduce.core.discovery import discover
+from reproduce.core.record import read_record
+from reproduce.core.run import run
 from reproduce.lectures import mlp_lines, mnist_eights, mnist_occlusion, mnist_pca, mnist_templates
 from tests.data.test_digits import write_mnist
 from zfnet.analysis.intervals import correlation_interval
 from zfnet.data import no_progress
 from zfnet.data.digits import load_digits
-from zfnet.record import read_record
 
 IDS = ("mlp_lines", "mnist_eights", "mnist_occlusion", "mnist_pca", "mnist_templates")
 
@@ -225,7 +227,7 @@ def test_every_figure_of_the_digits_runs_and_is_recorded(tmp_path, monkeypatch):
         script = discover()[name]
         began = time.process_time()
         outcome = run(script, context, tmp_path)
-        assert time.process_time() - began <= 2 * script.FIGURE.budget  # of two cores
+        assert time.process_time() - began <= 2 * script.FIGURE.time_budget  # of two cores
         assert outcome.record.scale == ("paper" if name == "mlp_lines" else "subset")
         found = read_record(tmp_path / "mnist" / name)
         assert found is not None

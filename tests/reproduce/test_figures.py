@@ -18,22 +18,30 @@ from PIL import Image
 import zfnet
 from reproduce import atlas
 from reproduce.__main__ import main
-from reproduce.annotated import covered, where
-from reproduce.figure import Context, Figure, Result, UndeclaredInput, discover, imagenette, run
+from reproduce.core.annotations import covered_energy, covering_positions, position_groups
+from reproduce.core.context import Context, UndeclaredInputError
+from reproduce.core.corpora import imagenette
+from reproduce.core.discovery import discover
+from reproduce.core.figure import Figure, Result
+from reproduce.core.record import Record, environment, read_record
+from reproduce.core.run import run
 from reproduce.paper import (
+    boxed_images,
+    dog_faces,
     fig2_features,
     fig5_invariance,
     fig7_occlusion,
     fig8_parts,
     tab1_correspondence,
 )
-from reproduce.paper.fig7_occlusion import BOXES, HIDDEN, SHOWN
+from reproduce.paper.boxed_images import BOXES, MIN_POSITIONS, choose_images
+from reproduce.paper.fig7_occlusion import HIDDEN, SHOWN
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import occluder_boxes
 from zfnet.plot import mosaic, new_figure, projection_image
-from zfnet.record import Record, environment, read_record, write_figure
-from zfnet.training.rules import tie_places
+from zfnet.record import write_figure
+from zfnet.training.constraints import share_fc6
 
 
 def script(compute=None, inputs=("model",), calls=None):
@@ -50,7 +58,7 @@ def script(compute=None, inputs=("model",), calls=None):
         return Result({"values": np.arange(4.0).reshape(2, 2)}, {"answer": 42}, "reproduced", n=1)
 
     module = SimpleNamespace(
-        FIGURE=Figure("small", "Small", "It is small.", inputs, seed=0, budget=1), compute=compute or default, draw=draw,
+        FIGURE=Figure("small", "Small", "It is small.", inputs, seed=0, time_budget=1), compute=compute or default, draw=draw,
         __file__=__file__,
     )  # fmt: skip
     return module
@@ -129,7 +137,7 @@ def test_an_undeclared_input_is_an_error(tmp_path):
     def compute(ctx):
         return Result({"values": np.zeros((2, 2))}, {"n": len(ctx.images)}, "reproduced", n=1)
 
-    with pytest.raises(UndeclaredInput, match="images"):
+    with pytest.raises(UndeclaredInputError, match="images"):
         run(script(compute, inputs=("model",)), Context("imagenet65k", None), tmp_path)
 
 
@@ -181,9 +189,11 @@ def test_every_script_states_its_claim_and_its_budget():
     assert {"fig1", "fig2", "fig3", "fig5", "fig7", "fig8", "tab1"} <= set(scripts)
     for module in scripts.values():
         assert module.__doc__
-        assert module.FIGURE.budget > 0
-        assert len(Path(module.__file__).read_text().splitlines()) <= 200
-    everyday = [module.FIGURE.budget for module in scripts.values() if not module.FIGURE.alone]
+        assert module.FIGURE.time_budget > 0
+        assert len(Path(module.__file__).read_text().splitlines()) <= 300
+    everyday = [
+        module.FIGURE.time_budget for module in scripts.values() if not module.FIGURE.manual
+    ]
     assert sum(everyday) + atlas.BUDGET <= 360  # six minutes
 
 
@@ -191,7 +201,7 @@ def test_fig3_is_the_papers(tmp_path):
     outcome = run(discover()["fig3"], Context("imagenet65k", None), tmp_path)
     assert outcome.record.verdict == "reproduced"
     assert outcome.record.measured["conv1"] == "110 x 110 x 96"
-    assert "Drawn is the paper's network. Unlike" in outcome.record.note
+    assert "The drawing shows the paper's network. Unlike" in outcome.record.note
     assert "network has 1,024 units in layer 6, 1,024 units in layer 7" in outcome.record.note
 
 
@@ -234,7 +244,7 @@ def command(*arguments, **options):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "fig99"], "no figure fig99; there are fig1"),
+        (["run", "fig99"], "no figure fig99; did you mean fig9? available: fig1"),
         (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder"),
     ],
 )
@@ -263,7 +273,7 @@ def test_all_figures_at_sample_scale_and_from_the_cache(tmp_path):
     assert (
         children_seconds() - before <= 2 * 360
     )  # six minutes of two cores, the time that `make figures` may take
-    everyday = [name for name, module in discover().items() if not module.FIGURE.alone]
+    everyday = [name for name, module in discover().items() if not module.FIGURE.manual]
     for name in everyday:
         found = read_record(tmp_path / "samples" / name)
         assert found is not None
@@ -302,7 +312,7 @@ def test_the_readmes_python_runs_as_it_stands(tmp_path):
 
 def test_where_says_which_positions_cover_what():
     boxes = occluder_boxes(224, 224, 48, 8)
-    found = where(
+    found = covering_positions(
         boxes, {"dog": [[100, 100, 200, 200]], "face": [[0, 28, 14, 54], [90, 90, 110, 110]]}
     )
     for r, c in ((0, 0), (0, 4), (10, 10), (15, 15), (12, 12), (22, 22)):
@@ -336,10 +346,10 @@ def test_every_annotated_box_is_tested_by_some_position():
         for images in rows:
             for found in images["images"].values():
                 for kind, some in found.items():
-                    assert all(where(boxes, {kind: [box]})[kind].any() for box in some)
+                    assert all(covering_positions(boxes, {kind: [box]})[kind].any() for box in some)
 
 
-FEW = fig7_occlusion.LEAST - 1
+FEW = MIN_POSITIONS - 1
 
 
 def row(
@@ -348,7 +358,7 @@ def row(
     change = {"dog": dog, "face": face, "elsewhere": elsewhere}
     activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0, SHOWN: shown, HIDDEN: hidden}
     same = {"logit change": change, "probability change": change}
-    counts = dict.fromkeys(activation, fig7_occlusion.LEAST) | (positions or {})
+    counts = dict.fromkeys(activation, MIN_POSITIONS) | (positions or {})
     return {
         "class": "Afghan hound",
         "strongest map's change, %": activation,
@@ -358,56 +368,56 @@ def row(
 
 def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
     torch.manual_seed(0)
-    model = zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch")
+    model = zfnet.zfnet(3, channels=(8, 8, 8, 8, 8), fc_units=16, norm="batch")
     zfnet.save(model, tmp_path / "free.safetensors")
-    tie_places(model)
+    share_fc6(model)
     zfnet.save(model, tmp_path / "tied.safetensors", precision="int8")
     free, tied = (Context(str(tmp_path / f"{name}.safetensors"), None) for name in ("free", "tied"))
-    assert (free.tied, tied.tied) == (False, True)
+    assert (free.shared_fc6, tied.shared_fc6) == (False, True)
     common = "Unlike the paper's, this network has"
     units = ", ".join(
         [f"8 maps in layer {n}" for n in range(1, 6)]
         + ["16 units in layer 6", "16 units in layer 7"]
     )
-    assert free.departures == f"{common} {units}, no contrast normalisation. "
-    assert tied.departures.startswith(
+    assert free.differences_from_paper == f"{common} {units}, no contrast normalisation. "
+    assert tied.differences_from_paper.startswith(
         f"{common} {units}, a first dense layer that sees only each map's mean"
     )
 
     def departures(network):
         zfnet.save(network, tmp_path / "other.safetensors")
-        return Context(str(tmp_path / "other.safetensors"), None).departures
+        return Context(str(tmp_path / "other.safetensors"), None).differences_from_paper
 
     assert departures(zfnet.zfnet(3)) == ""
-    assert departures(zfnet.zfnet(3, without=(6,))) == f"{common} no layer 6. "
+    assert departures(zfnet.zfnet(3, drop_layers=(6,))) == f"{common} no layer 6. "
     assert "is not the paper's, but alexnet" in departures(
-        zfnet.alexnet(3, maps=(8, 8, 8, 8, 8), fc=16)
+        zfnet.alexnet(3, channels=(8, 8, 8, 8, 8), fc_units=16)
     )
 
 
 def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
     numbers = responses()
-    assert fig5_invariance.judge(numbers, tied=True)[1] == "partial"
+    assert fig5_invariance.judge(numbers, shared_fc6=True)[1] == "partial"
     assert (
-        fig5_invariance.judge(responses(reach=5, bent=True, stable=False, peaks="away"), tied=True)[
+        fig5_invariance.judge(responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True)[
             1
         ]
         == "differs"
     )
-    claims, _ = fig5_invariance.judge(numbers, symmetric=False)
+    claims, _ = fig5_invariance.judge(numbers, has_symmetric=False)
     assert not any("symmetric" in claim for claim in claims)
 
 
 def test_fig7_prefers_images_that_leave_something_to_compare():
     import yaml
 
-    least, marks = fig7_occlusion.LEAST, yaml.safe_load(BOXES.read_text())
+    least, marks = MIN_POSITIONS, yaml.safe_load(BOXES.read_text())
     for row in marks["imagenet"]:  # each row has an image of which its claims can be tested
         kinds = ["elsewhere"] + ["face"] * (row["wnid"] == "n02088094")
         occluders = occluder_boxes(
             224, 224, fig7_occlusion.FIGURE.config["size"], fig7_occlusion.FIGURE.config["stride"]
         )
-        counts = [fig7_occlusion.positions(boxes, occluders) for boxes in row["images"].values()]
+        counts = [position_groups(occluders, boxes) for boxes in row["images"].values()]
         assert any(
             all(kind in found and found[kind].sum() >= least for kind in kinds) for found in counts
         )
@@ -440,12 +450,12 @@ def test_fig7_takes_the_most_probable_image_of_those_that_can_test_its_claims(mo
         }
         images = SimpleNamespace(batch=lambda i: pixels[names[i[0]]])
         monkeypatch.setattr(
-            fig7_occlusion,
-            "present",
+            boxed_images,
+            "find_annotated",
             lambda ctx, hashes: ({name: i for i, name in enumerate(names)}, ""),
         )
         ctx = SimpleNamespace(model=Sure(), images=images, corpus="tree", device="cpu")
-        return [row[0] for row in fig7_occlusion.choose(ctx)]
+        return [row[0] for row in choose_images(ctx)]
 
     assert chosen(names) == [
         "n02112018_1150.JPEG",
@@ -457,7 +467,7 @@ def test_fig7_takes_the_most_probable_image_of_those_that_can_test_its_claims(mo
 def test_a_projection_is_covered_by_its_share_of_energy():
     pixels = torch.zeros(3, 224, 224)
     pixels[0, 100, 100], pixels[2, 10, 200] = 2.0, -1.0
-    shares = covered(pixels, boxes := occluder_boxes(224, 224, 48, 8))
+    shares = covered_energy(pixels, boxes := occluder_boxes(224, 224, 48, 8))
     for box, share in zip(boxes.view(-1, 4).tolist(), shares.flatten().tolist(), strict=True):
         inside = [
             t <= r < b and l <= c < right
@@ -587,7 +597,7 @@ def test_tab1s_statistics_and_verdict():
     ]  # nothing to repeat
 
     def numbers(random, moved=0.1, layer7=1.0):
-        gains = dict(zip((*fig8_parts.PARTS, "all three parts"), random, strict=True))
+        gains = dict(zip((*dog_faces.PARTS, "all three parts"), random, strict=True))
         return {
             "layer 5, random less the part": {part: [v, v - 0.01, v + 0.01] for part, v in gains.items()},
             "layer 5, another's place less the part": {"all three parts": [moved, moved - 0.01, moved + 0.01]},
@@ -606,7 +616,7 @@ def test_tab1s_statistics_and_verdict():
     places = torch.tensor(
         [[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]]
     )  # three images, two masks: one in two places
-    assert tab1_correspondence.apart(places) == pytest.approx(
+    assert tab1_correspondence.mean_distance(places) == pytest.approx(
         (5 + 0 + 5) / 3 / 2
     )  # the other in one
 
@@ -616,7 +626,7 @@ def test_fig8_leaves_out_what_it_cannot_use(tree):
     import yaml
 
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
-    marks = next(iter(yaml.safe_load(fig8_parts.FACES.read_text())["imagenet"].values()))
+    marks = next(iter(yaml.safe_load(dog_faces.FACES.read_text())["imagenet"].values()))
     folder = tree / "val" / "n02088094"
     good, other = sorted(folder.iterdir())[:2]
     annotated = {
@@ -626,15 +636,15 @@ def test_fig8_leaves_out_what_it_cannot_use(tree):
     file = tree / "faces.yaml"
     file.write_text(yaml.safe_dump({"imagenet": annotated}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fig8_parts, "FACES", file)
+        patch.setattr(dog_faces, "FACES", file)
         context = Context("imagenet65k", str(tree))
-        names, x, points, heads, said = fig8_parts.faces(context)
+        names, x, points, heads, said = dog_faces.load_faces(context)
         assert fig8_parts.compute(context).verdict == "not comparable"
         assert tab1_correspondence.compute(context).verdict == "not run"
     assert names == [good.name]
     assert (x.shape, points.shape, heads.shape) == ((1, 3, 224, 224), (1, 3, 2), (1, 4))
     assert said == f"Left out: 1 absent, {other.name} (another file of that name)."
-    assert points[0].tolist() == [marks[part] for part in fig8_parts.PARTS]
+    assert points[0].tolist() == [marks[part] for part in dog_faces.PARTS]
 
 
 @pytest.mark.parametrize(
@@ -669,7 +679,7 @@ def test_imagenette_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
             raise RuntimeError("File not found or corrupted.")
 
     monkeypatch.setattr("torchvision.datasets.Imagenette", download)
-    with pytest.raises(DataError, match="Imagenette could not be downloaded"):
+    with pytest.raises(DataError, match="could not download Imagenette"):
         imagenette()
     assert list(tmp_path.iterdir()) == []
     broken.clear()
@@ -692,7 +702,7 @@ def test_a_result_names_the_commit_of_its_sources(tmp_path, monkeypatch):
             ["git", *about, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    monkeypatch.setattr("zfnet.record.__file__", str(tmp_path / "zfnet" / "record.py"))
+    monkeypatch.setattr("reproduce.core.record.REPOSITORY", tmp_path)
     for folder in ("zfnet", "figures"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "file").write_text("as it was")

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from reproduce import gallery
+from reproduce.core.record import write_record
 from reproduce.gallery import text
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import record
-from zfnet.record import write_record
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 QUOTED = "#?%41\" onmouseover='alert(1)' x=\""

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.figure import SAMPLES
+from reproduce.core.figure import SAMPLES
 from reproduce.lectures import activations, codes, directions, faces_and_text, feature_maps, filters
 from reproduce.lectures.shared import classes, patches, spread
 from tests.conftest import random_he
@@ -28,7 +28,7 @@ def test_images_are_spread_and_sample_crops_are_of_their_photograph(cache):
 
 
 def test_patches_are_the_receptive_fields(cache):
-    images, model = load_samples(), random_he(zfnet.zfnet(6, maps=(6, 7, 8, 8, 5), fc=8))
+    images, model = load_samples(), random_he(zfnet.zfnet(6, channels=(6, 7, 8, 8, 5), fc_units=8))
     ctx = SimpleNamespace(images=images, model=model, device="cpu")
     found = patches(ctx, "conv3", np.array([3, 40]), torch.tensor([[6, 7], [0, 12]]))
     x = images.batch([3, 40])
@@ -195,7 +195,7 @@ def test_faces_and_texts_verdict(face, text, verdict):
 
 def test_without_annotated_images_it_is_not_run(tree):
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
-    from reproduce.figure import Context
+    from reproduce.core.context import Context
 
     result = faces_and_text.compute(Context("imagenet65k", str(tree)))
     assert (result.verdict, result.measured) == ("not run", {"images": 0})

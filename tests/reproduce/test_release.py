@@ -11,10 +11,10 @@ from reproduce import release
 from zfnet.cli import main as command
 
 SMALL = {
-    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12},
+    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12},
     "optim": {"batch": 8, "lr": 0.01},
     "precision": "float32",
-    "validate": 6,
+    "val_images": 6,
 }
 
 
@@ -31,7 +31,7 @@ def cycles(tree, tmp_path, monkeypatch):
     Image.fromarray(np.full((70, 90, 3), 99, np.uint8)).save(first / "one_more.JPEG")
     stages = (
         [{"epochs": 2, "size": 64, "side": 73}],
-        [{"epochs": 1, "size": 64, "side": 73, "tied": True, "frozen": 2}],
+        [{"epochs": 1, "size": 64, "side": 73, "shared_fc6": True, "frozen_layers": 2}],
     )
     runs = [tmp_path / name for name in ("first", "second")]
     for run, of, begin in zip(
@@ -75,7 +75,7 @@ def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
     ]
     with pytest.raises(SystemExit):
         release.main(arguments)
-    assert "3 times, for 2 cycles" in capsys.readouterr().err
+    assert "3 times, for 2 training runs" in capsys.readouterr().err
 
 
 def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
@@ -121,10 +121,8 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
         in card
     )
     lines = [line.strip() for line in card.splitlines() if "zfnet train" in line]
-    assert lines == [
-        "zfnet train configs/small.yaml --data PATH --out runs/first && \\",
-        "zfnet train configs/small-second.yaml --data PATH --out runs/second --init runs/first/model.safetensors",
-    ]
+    assert lines == ["zfnet train configs/small.yaml --data PATH --out runs/small"]
+    assert "trained in 2 runs" in card
     assert [
         line.split(" on ")[1].split(",")[0] for line in card.splitlines() if " minutes on " in line
     ] == [
@@ -132,7 +130,9 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
         "a loom",
     ]
     assert "Stages: 2 epochs at 64 px." in card
-    assert "Stages: 1 epochs at 64 px with layer 6 tied and layers 1 to 2 frozen." in card
+    assert (
+        "Stages: 1 epochs at 64 px with shared weights in layer 6 and layers 1 to 2 frozen." in card
+    )
     assert "\n- It rained.\n- It snowed.\n" in card
     assert "Layer 6 has the same weight at all places of a map" in card
     assert (

@@ -25,8 +25,9 @@ from reproduce.lectures import (
 from tests.networks import small_zfnet
 from zfnet.data import no_progress
 from zfnet.data.images import standardize
-from zfnet.synthesis.adversarial import fgsm, gray_level, loss_gradient
+from zfnet.synthesis.adversarial import fgsm
 from zfnet.synthesis.base import clip
+from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
 SCRIPTS = {
     filter_sheets: {"channels": 4, "images": 5, "steps": 3},
@@ -346,7 +347,7 @@ def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooli
     monkeypatch.setattr(localisation, "annotations", lambda: {"boxes": boxes})
     monkeypatch.setattr(
         localisation,
-        "present",
+        "find_annotated",
         lambda ctx, hashes: ({name: i for i, name in enumerate(hashes)}, ""),
     )
     monkeypatch.setattr(localisation, "FEW", 3)

@@ -10,14 +10,16 @@ import yaml
 
 import reproduce.bench.bench_train as bench
 import zfnet
-from reproduce.figure import Context, discover, run
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.run import run
 from reproduce.paper import ablations, fig4_evolution, fig6_filters, filter_statistics
 from zfnet.cli import main
 from zfnet.data.cache import DataError
 from zfnet.training.config import parse
 
 SMALL = {
-    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
     "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
     "augment": {"crops": "resized"},
     "stages": [{"epochs": 4, "size": 64, "side": 73}],
@@ -102,7 +104,7 @@ def tiny(tmp_path, monkeypatch):
     plan = ablations.Plan("subset", 2, 4, 103, 90, 3, 4, 1e-2, "float32", 1, 0, 1)
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     config = yaml.safe_load(ablations.RECIPE.read_text())
-    config["model"] |= {"fc": 12, "maps": [4, 4, 4, 4, 4]}
+    config["model"] |= {"fc_units": 12, "channels": [4, 4, 4, 4, 4]}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
 
@@ -249,7 +251,7 @@ def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
     )  # a training that no other test keeps in the cache
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     monkeypatch.setattr(
-        "zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+        "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])
@@ -313,7 +315,7 @@ def test_accuracy_is_what_evaluation_measures(tree, tmp_path):
     context = Context("imagenet65k", str(tree))
     record = run(discover()["accuracy"], context, tmp_path).record
     for views, name in ((1, "1 crop"), (10, "10 crops")):
-        scores = zfnet.evaluate(context._model, context._images, views=views)
+        scores = zfnet.evaluate(context.model, context.images, views=views)
         for k, error in ((1, scores.top1), (5, scores.top5)):
             assert record.measured[f"top-{k} accuracy, %"][name][0] == pytest.approx(100 - error)
     assert record.n == 9

@@ -7,7 +7,9 @@ import torch
 import yaml
 
 import zfnet
-from reproduce.figure import Context, discover, run
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover
+from reproduce.core.run import run
 from reproduce.paper import protocol
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.cache import DataError
@@ -18,7 +20,7 @@ NAMES = ("tab4", "tab5", "tab6", "tab7", "fig9")
 @pytest.fixture
 def checkpoint(tmp_path):
     torch.manual_seed(0)
-    model = zfnet.zfnet(3, maps=(8, 8, 8, 8, 8), fc=16, norm="batch")
+    model = zfnet.zfnet(3, channels=(8, 8, 8, 8, 8), fc_units=16, norm="batch")
     zfnet.save(model, tmp_path / "small.safetensors")
     return str(tmp_path / "small.safetensors")
 
@@ -27,7 +29,7 @@ def checkpoint(tmp_path):
 def quick(tmp_path, monkeypatch):
     """From scratch in two steps of a small network."""
     config = yaml.safe_load(protocol.FROM_SCRATCH.read_text())
-    config["model"] |= {"maps": [4, 4, 4, 4, 4], "fc": 8}
+    config["model"] |= {"channels": [4, 4, 4, 4, 4], "fc_units": 8}
     config["optim"]["batch"] = 6
     config["stages"] = [
         {"epochs": 1, "size": 96, "side": 146},

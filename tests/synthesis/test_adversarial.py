@@ -9,17 +9,11 @@ import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.data.images import STD, to_pixels
 from zfnet.graph import UnsupportedNetwork
-from zfnet.synthesis.adversarial import (
-    BEYOND,
-    deepfool,
-    fgsm,
-    gray_level,
-    loss_gradient,
-    pgd,
-    rubbish,
-)
+from zfnet.synthesis.adversarial import fgsm, pgd, rubbish
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import clip
+from zfnet.synthesis.deepfool import BOUNDARY_MARGIN, deepfool
+from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
 LEVEL = 1 / (255 * torch.tensor(STD).view(3, 1, 1))
 
@@ -90,7 +84,7 @@ def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane
         distances = [
             float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm()) for k in others
         ]
-        assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BEYOND), rel=1e-3)
+        assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BOUNDARY_MARGIN), rel=1e-3)
         assert int(a.predicted[n]) == others[distances.index(min(distances))]
     assert a.success.all()
     if classes > 2:

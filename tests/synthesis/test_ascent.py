@@ -9,8 +9,9 @@ from torch import nn
 import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.graph import UnknownLayer
-from zfnet.synthesis.ascent import ascend, color_root, to_frequencies, to_image
-from zfnet.synthesis.base import blurred, clip, pixel_range, total_variation
+from zfnet.synthesis.ascent import ascend
+from zfnet.synthesis.base import blur, clip, pixel_range, total_variation
+from zfnet.synthesis.fourier import color_root, to_frequencies, to_image
 
 
 def noise(n=2, size=SIZE, scale=0.1):
@@ -44,44 +45,43 @@ def test_with_decay_a_linear_network_has_its_maximum_where_the_penalty_balances_
 
 
 @pytest.mark.parametrize(
-    ("layer", "at"),
+    ("layer", "position"),
     [
         ("conv2", "mean"),
         ("conv3", "max"),
-        ("conv5", "centre"),
+        ("conv5", "center"),
         ("conv4", (1, 2)),
         ("fc6", "mean"),
         (None, "mean"),
     ],
 )
-def test_what_it_climbs_is_what_a_trace_says(layer, at):
+def test_activations_are_those_of_a_trace(layer, position):
     model, x = small_zfnet(), noise()
     target = torch.tensor([3, 7])
-    a = ascend(model, x, target, layer=layer, at=at, steps=25)
+    a = ascend(model, x, target, layer=layer, position=position, steps=25)
     assert (a.activation > a.history[0]).all()
     assert a.history.shape == (25, 2)
-    for pixels, said in ((x, a.history[0]), (a.pixels, a.activation)):
+    for pixels, activation in ((x, a.history[0]), (a.pixels, a.activation)):
         t = zfnet.trace(model, pixels)
         values = (t.logits if layer is None else t[layer])[torch.arange(2), target]
         if values.ndim > 1:
             middle = [n // 2 for n in values.shape[1:]]
-            place = middle if at == "centre" else at
+            place = middle if position == "center" else position
             values = (
                 values.amax((1, 2))
-                if at == "max"
+                if position == "max"
                 else values[:, place[0], place[1]]
-                if at != "mean"
+                if position != "mean"
                 else None
             )
         if values is not None:  # a mean is taken before the ReLU
             torch.testing.assert_close(
-                said if layer is None else said.relu(), values, rtol=1e-3, atol=1e-4
+                activation if layer is None else activation.relu(), values, rtol=1e-3, atol=1e-4
             )
-    if at == "mean" and layer == "conv2":
+    if position == "mean" and layer == "conv2":
         a = ascend(model, x, target, layer=layer, rectified=True, steps=25)
-        assert (
-            (a.activation > a.history[0]) == (a.history[0] > 0)
-        ).all()  # a silent channel has no slope
+        # An inactive channel has no gradient.
+        assert ((a.activation > a.history[0]) == (a.history[0] > 0)).all()
         assert torch.equal(a.pixels[a.history[0] == 0], x[a.history[0] == 0])
         assert (a.history[0] == 0).tolist() == [False, True]
         torch.testing.assert_close(
@@ -145,7 +145,7 @@ def test_the_colours_of_images_are_the_root_of_their_covariance():
     white = torch.randn(4, 3, 200, 200, generator=torch.Generator().manual_seed(0))
     found = color_root(torch.einsum("dc,nchw->ndhw", root, white))
     torch.testing.assert_close(found, root, atol=0.01, rtol=0)
-    with pytest.raises(ValueError, match="one colour"):
+    with pytest.raises(ValueError, match="the same color"):
         color_root(torch.zeros(1, 3, 4, 4))
 
 
@@ -155,15 +155,15 @@ def test_variation_and_blur_smooth_and_blur_comes_every_fourth_step():
     free = ascend(model, x, 3, **options)
     for held in (
         ascend(model, x, 3, variation=1e3, **options),
-        ascend(model, x, 3, blur=1.0, **options),
+        ascend(model, x, 3, blur_sigma=1.0, **options),
     ):
         assert (total_variation(held.pixels) < 0.8 * total_variation(free.pixels)).all()
     still = linear()
     still[1].weight.data.zero_()  # no slope: nothing but blur moves the image
     x = clip(noise(1, 6, 1.0))
-    assert torch.equal(ascend(still, x, 0, blur=0.7, steps=3).pixels, x)
+    assert torch.equal(ascend(still, x, 0, blur_sigma=0.7, steps=3).pixels, x)
     torch.testing.assert_close(
-        ascend(still, x, 0, blur=0.7, steps=8).pixels, blurred(blurred(x, 0.7), 0.7)
+        ascend(still, x, 0, blur_sigma=0.7, steps=8).pixels, blur(blur(x, 0.7), 0.7)
     )
 
 
@@ -174,7 +174,7 @@ def test_jitter_moves_the_image_under_the_network():
     he(model)
     x = torch.zeros(1, 3, 15, 15)
     fixed, jittered = (
-        ascend(model, x, 1, layer="conv1", at=(7, 7), steps=60, jitter=j) for j in (0, 2)
+        ascend(model, x, 1, layer="conv1", position=(7, 7), steps=60, jitter=j) for j in (0, 2)
     )
     drawn = [(a.pixels != 0).any(1)[0].nonzero() for a in (fixed, jittered)]
     assert (drawn[0].min(0).values.tolist(), drawn[0].max(0).values.tolist()) == ([6, 6], [8, 8])
@@ -205,9 +205,9 @@ def test_an_image_comes_out_the_same_in_every_batch_and_from_its_generator():
 def test_it_climbs_inside_inference_mode_too():
     model, x, colours = small_zfnet(), noise(), 0.5 * torch.eye(3)
     options = {"layer": "conv3", "frequency": True, "jitter": 2, "steps": 3}
-    expected = ascend(model, x, torch.eye(24)[3], colours=colours, **options)
+    expected = ascend(model, x, torch.eye(24)[3], colors=colours, **options)
     with torch.inference_mode():
-        found = ascend(model, x.clone(), torch.eye(24)[3], colours=colours.clone(), **options)
+        found = ascend(model, x.clone(), torch.eye(24)[3], colors=colours.clone(), **options)
     torch.testing.assert_close(found.pixels, expected.pixels)
 
 
@@ -233,9 +233,9 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        (0, {"batch": 0}, "batch"), (0, {"decay": -1.0}, "regularisers"), (0, {"blur": 1.0, "frequency": True}, "blur acts on pixels"),
-        (0, {"colours": torch.eye(3)}, "colours belong"), (24, {}, "one of 24 units"), ([1, 2, 3], {}, "one for each of 2"),
-        (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"at": "edge"}, "at must be"), (0, {"at": (99, 0)}, "at must be"), (0, {"steps": 0}, "steps"),
+        (0, {"batch": 0}, "batch"), (0, {"decay": -1.0}, "regularizers"), (0, {"blur_sigma": 1.0, "frequency": True}, "blur_sigma applies to pixels"),
+        (0, {"colors": torch.eye(3)}, "colors requires"), (24, {}, "a unit from 0 to 23"), ([1, 2, 3], {}, "one per image for 2 images"),
+        (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"position": "edge"}, "position must be"), (0, {"position": (99, 0)}, "position must be"), (0, {"steps": 0}, "steps"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named(target, options, message):

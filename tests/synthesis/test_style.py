@@ -126,26 +126,24 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layers)
 
 def test_bad_arguments_are_named():
     model, x = small_zfnet(), images(2)
-    with pytest.raises(ValueError, match="one style or one for each of 2"):
+    with pytest.raises(ValueError, match=r"one image or one per image \(2\)"):
         style_transfer(model, x, images(3))
-    with pytest.raises(ValueError, match="start of their shape"):
+    with pytest.raises(ValueError, match="start have the shape of the content"):
         style_transfer(model, x, x, start=images(2, 32, 32))
-    with pytest.raises(ValueError, match="weights 0 or more"):
+    with pytest.raises(ValueError, match="weight and variation 0 or more"):
         style_transfer(model, x, x, weight=-1)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         style_transfer(model, x, x, steps=0)
     with pytest.raises(ValueError, match="not finite"):
         style_transfer(model, x, x, start=x * torch.nan)
-    with pytest.raises(ValueError, match="style layers are convolutional"):
+    with pytest.raises(ValueError, match="Gram matrices need feature maps"):
         style_transfer(model, x, x, style_layers=("conv1", "fc6"))
     silent = small_zfnet()
     silent.conv3.bias.data.fill_(-1e3)
     silent.conv4.bias.data.fill_(-1.0)
-    with pytest.raises(
-        ValueError, match="what conv4 says to the content is zero throughout in image 0"
-    ):
+    with pytest.raises(ValueError, match="conv4 of the content is zero in image 0"):
         style_transfer(silent, x, x)
-    with pytest.raises(ValueError, match="what conv3 says to the style is zero throughout"):
+    with pytest.raises(ValueError, match="conv3 of the style is zero in image 0"):
         style_transfer(silent, x, x, content_layer="conv2", style_layers=("conv2", "conv3"))
     with pytest.raises(UnknownLayer, match="conv9"):
         style_transfer(model, x, x, style_layers=("conv9",))
@@ -236,7 +234,7 @@ def test_a_texture_without_content_is_the_same_descent_without_that_term():
     torch.testing.assert_close(t.history[0], expected)
     assert set(t.style) == {"conv1", "conv3"}
     assert (t.history[-1] < 0.3 * t.history[0]).all()
-    with pytest.raises(ValueError, match="needs a start"):
+    with pytest.raises(ValueError, match="needs start"):
         style_transfer(model, None, style)
-    with pytest.raises(ValueError, match="one style or one for each of 2 images"):
+    with pytest.raises(ValueError, match=r"one image or one per image \(2\)"):
         style_transfer(model, None, images(3), start=noise)

@@ -39,7 +39,7 @@ def test_colour_is_saturation_then_contrast_brightness_and_tint():
     raw = torch.randint(
         0, 256, (6, 12, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    options = Augment(crops="paper", flip=False, colour=0.4)
+    options = Augment(crops="paper", flip=False, color=0.4)
     found = augment(raw, 12, options, torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)
     torch.rand(6, generator=generator)  # of the flips

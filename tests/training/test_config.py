@@ -2,8 +2,9 @@
 
 import pytest
 
+import zfnet
 from tests.conftest import ROOT
-from zfnet.training.config import ConfigError, load_config, parse, to_dict
+from zfnet.training.config import ConfigError, load_config, parse, stage_configs, to_dict
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
@@ -21,7 +22,7 @@ def test_imagenet_is_the_papers_recipe():
         128,
         0.1,
     )
-    assert (config.model.norm, config.model.fc, config.model.dropout, config.model.input) == (
+    assert (config.model.norm, config.model.fc_units, config.model.dropout, config.model.input) == (
         "lrn",
         4096,
         0.5,
@@ -36,9 +37,10 @@ def test_overrides_are_typed(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("optim: {weight_decay: 5e-5}\n")
     config = load_config(
-        path, ["optim.lr=1e-3", "model.maps=[8, 8, 8]", "data.per_class=3", "stages=[{epochs: 2}]"]
+        path,
+        ["optim.lr=1e-3", "model.channels=[8, 8, 8]", "data.per_class=3", "stages=[{epochs: 2}]"],
     )
-    assert (config.optim.weight_decay, config.optim.lr, config.model.maps) == (
+    assert (config.optim.weight_decay, config.optim.lr, config.model.channels) == (
         5e-5,
         1e-3,
         (8, 8, 8),
@@ -49,12 +51,12 @@ def test_overrides_are_typed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optim: {lrr: 1}", "unknown key optim.lrr"), ("speed: 1", "unknown key speed"), ("optim: {lr: fast}", "optim.lr: expected float"),
-        ("seed: 1.5", "seed: expected int"), ("optim: {nesterov: 1}", "optim.nesterov: expected bool"), ("model: zfnet", "model: expected keys"),
-        ("stages: 3", "stages: expected a list"), ("stages: [{epochs: x}]", r"stages\[0\].epochs: expected int"), ("stages: []", "stages"),
-        ("model: {norm: layer}", "model.norm: 'layer' is not one of"), ("a: [", "not valid YAML"), ("seed: true", "seed: expected int"),
-        ("optim: {batch: 0}", "optim.batch: 0 is not between"), ("optim: {lr: -1.0}", "optim.lr"), ("stages: [{epochs: 0}]", "epochs must be at least 1"), ("stages: [{frozen: -1}]", "frozen must be 0 or more"),
-        ("stages: [{size: 224, side: 128}]", "size 224 is above side 128"), ("augment: {scale: [0.9, 0.5]}", "augment.scale"),
+        ("optim: {lrr: 1}", "unknown option optim.lrr"), ("speed: 1", "unknown option speed"), ("optim: {lr: fast}", "optim.lr must be a number, got 'fast'"),
+        ("seed: 1.5", "seed must be an integer"), ("optim: {nesterov: 1}", "optim.nesterov must be true or false"), ("model: zfnet", "model must be keys and values"),
+        ("stages: 3", "stages must be a list"), ("stages: [{epochs: x}]", r"stages\[0\].epochs must be an integer"), ("stages: []", "stages"),
+        ("model: {norm: layer}", "model.norm must be 'lrn', 'batch' or 'none', got 'layer'"), ("a: [", "not valid YAML"), ("seed: true", "seed must be an integer"),
+        ("optim: {batch: 0}", "optim.batch must be at least 1, got 0"), ("optim: {lr: -1.0}", "optim.lr"), ("stages: [{epochs: 0}]", "epochs must be at least 1, got 0"), ("stages: [{frozen_layers: -1}]", "frozen_layers must be at least 0"),
+        ("stages: [{size: 224, side: 128}]", "size 224 is above side 128"), ("augment: {scale: [0.9, 0.5]}", "augment.scale: expected two shares"),
         ("optim: {nesterov: true, momentum: 0}", "optim.nesterov: needs"),
         ("{model: {norm: batch}, optim: {batch: 1}}", "optim.batch: BatchNorm needs at least 2 images, got 1"),
         ("snapshots: [0]", "snapshots: 0 is not between 1 and 70"), ("snapshots: [5, 71]", "71 is not between 1 and 70"),
@@ -83,7 +85,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_the_papers_input_wants_stages_of_its_mean_images_size():
     stages = [{"epochs": 1, "size": 48, "side": 64}]
-    with pytest.raises(ConfigError, match=r"stages\[0\]: size 48 is not model.size 64"):
+    with pytest.raises(ConfigError, match=r"stages\[0\]: size 48 must be model.size 64"):
         parse({"model": {"input": "paper", "size": 64}, "stages": stages})
     parse({"model": {"input": "standard", "size": 64}, "stages": stages})
 
@@ -93,3 +95,56 @@ def test_a_file_without_keys_is_refused(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match="expected"):
         load_config(tmp_path / "c.yaml", ["seed=1"])
+
+
+def test_imagenet65k_has_the_stages_of_the_bundled_network():
+    """The stages and their options equal those that the bundled network's six runs recorded."""
+    config, info, runs = load_config(ROOT / "configs" / "imagenet65k.yaml"), None, []
+    info = zfnet.load("imagenet65k").info
+    while info:
+        runs.insert(0, info["config"])
+        info = info.get("init")
+    recorded = [(stage, run) for run in runs for stage in run["stages"]]
+    assert len(recorded) == len(config.stages)
+    firsts = [stage is run["stages"][0] for stage, run in recorded]
+    assert [stage.restart for stage in config.stages] == [False, *firsts[1:]]
+    for stage, resolved, (old_stage, run) in zip(
+        config.stages, map(to_dict, stage_configs(config)), recorded, strict=True
+    ):
+        assert to_dict(stage) | old_stage == to_dict(stage)
+        for section in ("optim", "augment"):
+            found = {**resolved[section], "scale": list(resolved["augment"]["scale"])}
+            assert found | run[section] == found
+
+
+def test_overrides_of_a_stage_hold_until_they_are_overridden():
+    stages = [
+        {"epochs": 1},
+        {"epochs": 1, "restart": True, "optim": {"lr": 0.5}, "augment": {"color": 0.3}},
+        {"epochs": 1, "augment": {"flip": False}},
+        {"epochs": 1, "restart": True, "optim": {"ema": 0.9}},
+    ]
+    configs = stage_configs(parse({"stages": stages}))
+    assert [c.optim.lr for c in configs] == [0.01, 0.5, 0.5, 0.5]
+    assert [c.optim.ema for c in configs] == [0, 0, 0, 0.9]
+    assert [(c.augment.color, c.augment.flip) for c in configs] == [
+        (0, True),
+        (0.3, True),
+        (0.3, False),
+        (0.3, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"optim": {"lr": 1.0}}, r"stages\[1\]\.optim can only change with restart: true"),
+        ({"restart": True, "optim": {"lrr": 1}}, r"unknown option stages\[1\]\.optim\.lrr"),
+        ({"restart": True, "optim": {"lr": -1}}, r"stages\[1\]\.optim\.lr must be at least 0"),
+        ({"augment": {"scale": [1, 0.5]}}, "augment.scale: expected two shares"),
+        ({"restart": True, "optim": {"batch": 1}}, "optim.batch: BatchNorm needs at least 2"),
+    ],
+)
+def test_wrong_overrides_of_a_stage_name_the_key(stage, message):
+    with pytest.raises(ConfigError, match=message):
+        parse({"model": {"norm": "batch"}, "stages": [{"epochs": 1}, {"epochs": 1} | stage]})

@@ -12,27 +12,25 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from zfnet.checkpoint import read_tensors, save
-from zfnet.cli import main
+from zfnet.checkpoint import save
+from zfnet.cli import distill_labels, main
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
 from zfnet.model import mnist
-from zfnet.training import distill
+from zfnet.tensor_file import read_tensors
+from zfnet.training import soft_labels
 from zfnet.training.augment import crop
 from zfnet.training.config import ConfigError, parse
-from zfnet.training.distill import (
-    Replay,
-    Teacher,
+from zfnet.training.distill import Replay, distillation_loss, mixup, targets
+from zfnet.training.loop import train
+from zfnet.training.soft_labels import (
     choose_images,
-    distillation_loss,
     label_boxes,
     load_labels,
-    mixup,
     resolutions,
-    targets,
     write_labels,
 )
-from zfnet.training.loop import train
+from zfnet.training.teacher import Teacher
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +137,7 @@ def test_a_killed_run_continues_to_the_same_file(images, tmp_path):
 def test_partial_work_on_other_images_is_refused(images, tmp_path):
     path = tmp_path / "labels.safetensors"
     (tmp_path / ".labels.safetensors.key").write_text("another")
-    with pytest.raises(DataError, match="begun with other images or options"):
+    with pytest.raises(DataError, match="from other images or options"):
         write(path, images)
 
 
@@ -248,9 +246,9 @@ def test_images_without_labels_are_refused(images, tmp_path):
 def test_crops_that_numpy_draws_otherwise_are_refused(images, tmp_path, monkeypatch):
     path = tmp_path / "labels.safetensors"
     write(path, images)
-    drawn = distill.label_boxes
-    monkeypatch.setattr(distill, "label_boxes", lambda *args: drawn(*args) * 0.5)
-    with pytest.raises(DataError, match="cannot be drawn again"):
+    drawn = soft_labels.label_boxes
+    monkeypatch.setattr(soft_labels, "label_boxes", lambda *args: drawn(*args) * 0.5)
+    with pytest.raises(DataError, match="does not reproduce its crops"):
         load_labels(path)
 
 
@@ -303,7 +301,7 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
 
 
 def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(distill, "efficientnet_lite", lambda variant: COLOR)
+    monkeypatch.setattr(distill_labels, "efficientnet_lite", lambda variant: COLOR)
     out, excluded = tmp_path / "labels.safetensors", tmp_path / "twins.txt"
     excluded.write_text("a/0.png\n")
     arguments = ["distill-labels", "--data", str(tree.parent), "--out", str(out), "--minimum", "64"]

@@ -14,27 +14,27 @@ import zfnet
 from tests.conftest import ROOT
 from tests.marks import posix
 from tests.training import worker
-from zfnet.checkpoint import read_tensors
+from zfnet.tensor_file import read_tensors
 from zfnet.training.config import parse
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext, ParallelError, join
 from zfnet.training.loop import train
 from zfnet.training.plan import plan_run
-from zfnet.training.setup import TrainingError, synchronised
+from zfnet.training.setup import TrainingError, with_sync_batchnorm
 
 CONFIG = {
     "model": {
         "norm": "lrn",
-        "maps": [4, 6, 6, 6, 6],
-        "fc": 12,
+        "channels": [4, 6, 6, 6, 6],
+        "fc_units": 12,
         "size": 64,
         "dropout": 0.0,
         "input": "paper",
     },
     "optim": {"batch": 8, "lr": 0.05, "clip_rms": 0.1, "ema": 0.9},
-    "augment": {"crops": "resized", "colour": 0.2, "aspect": 1.2},
+    "augment": {"crops": "resized", "color": 0.2, "aspect": 1.2},
     "stages": [
         {"epochs": 2, "size": 64, "side": 64},
-        {"epochs": 1, "size": 64, "side": 73, "tied": True, "frozen": 2},
+        {"epochs": 1, "size": 64, "side": 73, "shared_fc6": True, "frozen_layers": 2},
         {"epochs": 1, "size": 64, "side": 73},
     ],
     "precision": "float32",
@@ -148,7 +148,7 @@ def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
         timeout=120
     )  # without the timeout of `join` it waits for 30 minutes
     assert processes[0].returncode == 2
-    assert "process 0 of 2 lost another one" in said
+    assert "process 0 of 2: another process died" in said
     _, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 1
     (tmp_path / "run" / "log.jsonl").touch()
@@ -168,7 +168,7 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch):
     with (
         pytest.raises(
             ParallelError,
-            match="2 processes want a GPU each, and this machine has 1: use --nproc_per_node 1",
+            match="2 processes need a GPU each, and this machine has 1: use --nproc_per_node 1",
         ),
         join("cuda"),
     ):
@@ -217,7 +217,9 @@ def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
-    config = parse(CONFIG | {"model": {"norm": "batch", "maps": [4] * 5, "fc": 8, "size": 64}})
+    config = parse(
+        CONFIG | {"model": {"norm": "batch", "channels": [4] * 5, "fc_units": 8, "size": 64}}
+    )
     for _ in range(2):  # the second time it is not taken for a run that was begun
         with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
             train(
@@ -232,8 +234,8 @@ def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(
 
 
 def test_synchronised_batchnorm_shares_its_weights_with_the_network():
-    model = zfnet.zfnet(3, norm="batch", maps=(4,) * 5, fc=8, size=64)
-    twin = synchronised(model)
+    model = zfnet.zfnet(3, norm="batch", channels=(4,) * 5, fc_units=8, size=64)
+    twin = with_sync_batchnorm(model)
     assert isinstance(twin.bn1, torch.nn.SyncBatchNorm)
     assert isinstance(twin.bn6, torch.nn.SyncBatchNorm)
     assert type(model.bn1) is torch.nn.BatchNorm2d
@@ -245,7 +247,9 @@ def test_synchronised_batchnorm_shares_its_weights_with_the_network():
 def test_a_batch_that_cannot_be_shared_is_an_error(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
     config = parse(CONFIG | {"optim": {"batch": 9}})
-    with pytest.raises(TrainingError, match="a batch of 9 cannot be shared evenly by 2 processes"):
+    with pytest.raises(
+        TrainingError, match="a batch of 9 cannot be divided evenly among 2 processes"
+    ):
         train(
             config,
             lambda split, side: pytest.fail("loaded"),

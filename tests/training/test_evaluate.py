@@ -21,7 +21,7 @@ def test_the_scenes_network_reaches_95_percent(scenes_net, scenes_val):
 
 def test_pooling_before_rectifying_changes_nothing():
     torch.manual_seed(0)
-    model = zfnet.zfnet(6, fc=16, size=96, norm="batch", dropout=0.0)
+    model = zfnet.zfnet(6, fc_units=16, size=96, norm="batch", dropout=0.0)
     x = torch.randn(2, 3, 96, 96)
     gradients = []
     for function in (model, lambda x: forward(model, x)):

@@ -16,22 +16,25 @@ import torch.nn.functional as F
 
 import zfnet
 from tests.marks import posix
-from zfnet.checkpoint import CheckpointError, read_tensors
+from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
 from zfnet.data.folders import load_folder
 from zfnet.data.io import file_lock
+from zfnet.tensor_file import read_tensors, write_tensors
 from zfnet.training.augment import augment
 from zfnet.training.config import ConfigError, parse
+from zfnet.training.constraints import clip_filters, share_fc6
 from zfnet.training.distributed import DistributedContext
 from zfnet.training.evaluate import evaluate
 from zfnet.training.loop import DivergedError, train
-from zfnet.training.rules import clip_filters, one_cycle, tie_places
-from zfnet.training.setup import TrainingError, epoch_order, resolve_precision
+from zfnet.training.optim import new_average, one_cycle
+from zfnet.training.sampling import epoch_order
+from zfnet.training.setup import TrainingError, resolve_precision
 
 SMALL = {
-    "model": {"norm": "batch", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
     "optim": {"batch": 8, "lr": 0.01, "clip_rms": 0.1, "ema": 0.9, "patience": 1},
-    "augment": {"crops": "resized", "colour": 0.2, "aspect": 1.2},
+    "augment": {"crops": "resized", "color": 0.2, "aspect": 1.2},
     "stages": [{"epochs": 3, "size": 48, "side": 64}, {"epochs": 3, "size": 64, "side": 73}],
 }
 
@@ -148,7 +151,7 @@ def test_images_that_change_before_a_later_stage_stop_the_run(tree, tmp_path):
 
     with pytest.raises(
         TrainingError,
-        match=r"not those that the run began with; the last good state is .*state\.safetensors",
+        match=r"the images have changed during the run; the last good state is .*state\.safetensors",
     ):
         train(config, changing, tmp_path / "run")
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
@@ -299,7 +302,7 @@ def test_training_leaves_the_global_random_state(tree, tmp_path):
 
 def test_the_papers_recipe_runs_with_its_mean_image(tree, tmp_path):
     config = parse({
-        "model": {"norm": "lrn", "input": "paper", "fc": 8, "maps": [4, 4, 4, 4, 4], "size": 64},
+        "model": {"norm": "lrn", "input": "paper", "fc_units": 8, "channels": [4, 4, 4, 4, 4], "size": 64},
         "optim": {"batch": 8}, "stages": [{"epochs": 1, "size": 64, "side": 73}], "precision": "float32",
     })  # fmt: skip
     model = train(config, loader(tree), tmp_path / "run")
@@ -359,11 +362,13 @@ def test_clip_filters_bounds_the_rms_and_leaves_small_filters():
 
 
 def test_a_tied_layer_6_sees_the_mean_of_each_map():
-    network = zfnet.zfnet(classes=3, fc=5, maps=(4, 4, 4, 4, 6), size=128, norm="none").eval()
+    network = zfnet.zfnet(
+        classes=3, fc_units=5, channels=(4, 4, 4, 4, 6), size=128, norm="none"
+    ).eval()
     x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     dense = network[[name for name, _ in network.named_children()].index("fc6")]
-    maps, summed = network.table[-1].maps, dense.weight.detach().view(5, 6, -1).sum(2)
-    tie_places(network)
+    maps, summed = network.table[-1].channels, dense.weight.detach().view(5, 6, -1).sum(2)
+    share_fc6(network)
     places = dense.weight.view(5, maps, 9)
     assert torch.equal(places, places[..., :1].expand_as(places))
     torch.testing.assert_close(places.detach().sum(2), summed)
@@ -383,11 +388,14 @@ def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
     def places(network):
         return network.fc6.weight.view(12, 6, 9)
 
-    first = run("first", {"tied": True})
+    first = run("first", {"shared_fc6": True})
     assert torch.equal(places(first), places(first)[..., :1].expand_as(places(first)))
     start = tmp_path / "first" / "model.safetensors"
     then = run(
-        "then", {"tied": True, "frozen": 5, "size": 96}, {"tied": True, "frozen": 2}, init=start
+        "then",
+        {"shared_fc6": True, "frozen_layers": 5, "size": 96},
+        {"shared_fc6": True, "frozen_layers": 2},
+        init=start,
     )
     same = [
         torch.equal(a.weight, b.weight)
@@ -398,15 +406,98 @@ def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
     assert not torch.equal(first.fc6.weight, then.fc6.weight)
     assert torch.equal(places(then), places(then)[..., :1].expand_as(places(then)))
     assert all(parameter.requires_grad for parameter in then.parameters())
-    last = run("last", {"frozen": 7}, init=start)
+    last = run("last", {"frozen_layers": 7}, init=start)
     assert torch.equal(first.fc7.weight, last.fc7.weight)
     assert not torch.equal(first.fc8.weight, last.fc8.weight)
     untied = run("untied", {}, init=start)
     assert (places(untied) - places(untied)[..., :1]).abs().max() > 0
 
 
+RESTARTS = [
+    {"epochs": 2, "size": 48, "side": 64},
+    {
+        "epochs": 2,
+        "size": 48,
+        "side": 64,
+        "restart": True,
+        "optim": {"lr": 0.02, "warmup": 0.5, "ema": 0.5},
+        "augment": {"color": 0.0},
+    },
+    {"epochs": 1, "size": 64, "side": 73, "restart": True, "optim": {"lr": 0.0}},
+]
+ONE_CYCLE = {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "ema": 0.9, "clip_rms": 0.0}
+
+
+def test_restart_begins_a_cycle_from_the_averaged_weights(tree, tmp_path):
+    """A last cycle at rate 0 keeps the averaged weights of the cycle before."""
+    config = parse(SMALL | {"stages": RESTARTS, "optim": ONE_CYCLE, "snapshots": [2, 4, 5]})
+    log = train(config, loader(tree), tmp_path / "run").info["log"]
+    two, four, five = (
+        read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0]
+        for i in (2, 4, 5)
+    )
+    assert not torch.equal(two["conv3.weight"], four["conv3.weight"])
+    assert torch.equal(four["conv3.weight"], five["conv3.weight"])
+    # Three steps per epoch: each cycle has six steps and ends its cosine after its last one.
+    first = [0.05 * one_cycle(step / 6, 0.2) for step in (2, 5)]
+    second = [0.02 * one_cycle(step / 6, 0.5) for step in (2, 5)]
+    assert [line["lr"] for line in log] == pytest.approx([*first, *second, 0])
+
+
+def test_first_cycle_of_a_run_equals_a_run_of_that_cycle(tree, tmp_path):
+    config = SMALL | {"optim": ONE_CYCLE, "snapshots": [2]}
+    train(parse(config | {"stages": RESTARTS}), loader(tree), tmp_path / "all")
+    train(parse(config | {"stages": RESTARTS[:1]}), loader(tree), tmp_path / "first")
+    snapshots = [tmp_path / run / "snapshots" / "epoch-002.safetensors" for run in ("all", "first")]
+    tensors = [read_tensors(path)[0] for path in snapshots]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+@pytest.mark.parametrize("epoch", [3, 4, 5])
+def test_run_with_restarts_resumes_bit_for_bit(tree, tmp_path, epoch):
+    """Also at a restart: the saved state is that of the cycle before."""
+    config = parse(SMALL | {"stages": RESTARTS, "optim": ONE_CYCLE})
+    expected = train(config, loader(tree), tmp_path / "expected")
+
+    def stop(progress):
+        if progress.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, loader(tree), tmp_path / "run", report=stop)
+    resumed = train(config, loader(tree), tmp_path / "run", resume=True)
+    for a, b in zip(expected.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_state_of_an_older_version_is_an_error(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+    train(config, loader(tree), tmp_path / "run")
+    tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
+    older = {key: meta[key] for key in ("config", "progress")}
+    write_tensors(tmp_path / "run" / "state.safetensors", tensors, older)
+    with pytest.raises(TrainingError, match="the state of an older version"):
+        train(config, loader(tree), tmp_path / "run", resume=True)
+
+
+def test_average_weighs_early_steps_less():
+    """The n-th update has decay min(0.9, n / (n + 9)), also for buffers; counters are copied."""
+    layer = torch.nn.BatchNorm1d(1)
+    average, weight, mean = new_average(layer, 0.9), 1.0, 0.0
+    for n in range(1, 100):
+        layer.weight.data.fill_(float(n))
+        layer.running_mean.fill_(-float(n))
+        layer.num_batches_tracked.fill_(n)
+        average.update_parameters(layer)
+        decay = min(0.9, n / (n + 9))
+        weight, mean = decay * weight + (1 - decay) * n, decay * mean - (1 - decay) * n
+    assert float(average.module.weight.detach()) == pytest.approx(weight, rel=1e-5)
+    assert float(average.module.running_mean) == pytest.approx(mean, rel=1e-5)
+    assert int(average.module.num_batches_tracked) == 99
+
+
 def test_layers_are_frozen_without_momentum_too(tree, tmp_path):
-    stages = [{"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen": 2})]
+    stages = [{"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen_layers": 2})]
     small = SMALL | {"optim": {"batch": 8, "momentum": 0.0}, "stages": stages}
     assert train(parse(small), loader(tree), tmp_path / "run").info["epochs"] == 2
 
@@ -417,7 +508,9 @@ def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
         "optim": {"batch": 8, "lr": 0.05, "weight_decay": 0.0, "clip_rms": 0.0},
         "snapshots": [1, 2, 3],
     }
-    stages = [{"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen": 2}, {})]
+    stages = [
+        {"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen_layers": 2}, {})
+    ]
 
     real, calls = F.cross_entropy, {"n": 0}
 
@@ -428,7 +521,7 @@ def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
         )  # three steps an epoch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zfnet.training.loop.F.cross_entropy", loss)
+        patch.setattr("zfnet.training.step.F.cross_entropy", loss)
         train(parse(small | {"stages": stages}), loader(tree), tmp_path / "run")
     one, two, three = (
         read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0]
@@ -460,8 +553,8 @@ def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(
     """Killed in the middle of a frozen and tied stage, it ends as the whole run does; on a GPU up to rounding."""
     stages = [
         {"epochs": 4, "size": 48, "side": 64},
-        {"epochs": 4, "size": 48, "side": 64, "tied": True, "frozen": 2},
-        {"epochs": 2, "size": 64, "side": 73, "tied": True, "frozen": 5},
+        {"epochs": 4, "size": 48, "side": 64, "shared_fc6": True, "frozen_layers": 2},
+        {"epochs": 2, "size": 64, "side": 73, "shared_fc6": True, "frozen_layers": 5},
     ]
     optim = {
         "batch": 8,
@@ -498,8 +591,8 @@ def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(
 
 
 def test_a_later_stage_that_freezes_every_layer_is_an_error_before_the_first(tree, tmp_path):
-    stages = [{"epochs": 1, "size": 64, "side": 73, "frozen": frozen} for frozen in (0, 8)]
-    with pytest.raises(TrainingError, match="frozen: 8 of a network's 8 layers"):
+    stages = [{"epochs": 1, "size": 64, "side": 73, "frozen_layers": frozen} for frozen in (0, 8)]
+    with pytest.raises(TrainingError, match="frozen_layers: 8 of 8 layers"):
         train(parse(SMALL | {"stages": stages}), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
@@ -515,7 +608,7 @@ def test_even_sampling_draws_each_class_alike():
 
 
 def test_one_cycle_rises_and_falls():
-    rates = [one_cycle(share, 1.0, 0.2) for share in np.linspace(0, 1, 101)]
+    rates = [one_cycle(share, 0.2) for share in np.linspace(0, 1, 101)]
     assert np.argmax(rates) == 20
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0)
@@ -538,7 +631,7 @@ def test_weights_that_are_not_finite_are_never_kept(tree, tmp_path, monkeypatch)
         if calls["n"] == 6:  # the last step of the second epoch
             model.conv1.weight.data.fill_(float("inf"))
 
-    monkeypatch.setattr("zfnet.training.loop.clip_filters", poisoned)
+    monkeypatch.setattr("zfnet.training.step.clip_filters", poisoned)
     config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}]})
     with pytest.raises(DivergedError, match="not finite after epoch 2; the last good state"):
         train(config, loader(tree), tmp_path / "run")
@@ -606,7 +699,7 @@ def test_a_state_of_another_architecture_names_the_first_layer_that_differs(tree
     wide = parse(
         SMALL
         | {
-            "model": SMALL["model"] | {"maps": [4, 6, 8, 6, 6]},
+            "model": SMALL["model"] | {"channels": [4, 6, 8, 6, 6]},
             "stages": [{"epochs": 1, "size": 64, "side": 73}],
         }
     )
@@ -635,7 +728,7 @@ def test_torch_compile_trains_alike(tree, tmp_path, monkeypatch, device, norm):
         }  # a compiled dropout draws other masks
         stages = [
             {"epochs": 1, "size": 48, "side": 64},
-            {"epochs": 1, "size": 64, "side": 73, "frozen": 1},
+            {"epochs": 1, "size": 64, "side": 73, "frozen_layers": 1},
         ]
         more = {"model": model, "stages": stages, "compile": flag, "precision": "float32"}
         log = train(parse(SMALL | more), loader(tree), tmp_path / str(flag), device=device).info[

@@ -17,7 +17,7 @@ from zfnet.training.plan import plan_run
 from zfnet.training.setup import TrainingError
 
 SMALL = {
-    "model": {"norm": "lrn", "maps": [4, 6, 6, 6, 6], "fc": 12, "size": 64},
+    "model": {"norm": "lrn", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
     "optim": {"batch": 8, "ema": 0.9},
     "augment": {"crops": "resized"},
     "stages": [{"epochs": 3, "size": 48, "side": 64}, {"epochs": 30, "size": 64, "side": 73}],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zfnet.attribution.cam import enlarge
+from zfnet.attribution.cam import upsample
 from zfnet.attribution.custom import Method
 
 
@@ -35,7 +35,7 @@ def from_captum(attribution: Any, **options: Any) -> Method:
     def method(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
         explainer = _for_model(attribution, model, "forward_func")
         values = explainer.attribute(_leaf(x), target=target, **options).detach()
-        return values if values.shape[2:] == x.shape[2:] else enlarge(values, x)
+        return values if values.shape[2:] == x.shape[2:] else upsample(values, x)
 
     return named(method, attribution)
 
@@ -81,7 +81,7 @@ def from_torchcam(extractor: Any, **options: Any) -> Method:
     def run(built: Any, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
         scores = model(_leaf(x))
         (maps,) = built(target.tolist(), scores, **options)
-        return enlarge(maps[:, None].detach(), x)
+        return upsample(maps[:, None].detach(), x)
 
     def method(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
         if hasattr(extractor, "target_names"):

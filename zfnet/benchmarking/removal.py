@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from zfnet.analysis.extra import import_extra
-from zfnet.analysis.faithfulness import auc, ranks, replacement_curve
+from zfnet.analysis.faithfulness import auc, descending_ranks, replacement_curve
 from zfnet.benchmarking.base import Case
-from zfnet.synthesis.base import blurred
+from zfnet.synthesis.base import blur as gaussian
 
 NEIGHBORS = [
     (-1, -1, 1 / 12), (-1, 0, 1 / 6), (-1, 1, 1 / 12), (0, -1, 1 / 6),
@@ -30,7 +30,7 @@ def insertion(case: Case, *, steps: int = 20, blur: float = 0.1) -> Tensor:
     Returns:
         (N,) in [0, 1].
     """
-    soft = case.once(("blur", blur), lambda: blurred(case.x, blur * case.x.shape[2]))
+    soft = case.once(("blur", blur), lambda: gaussian(case.x, blur * case.x.shape[2]))
     return _area(case, soft, case.x, steps)
 
 
@@ -75,7 +75,7 @@ def road(
         (N,) in [0, 1]: the share of `shares` after which the class is still predicted.
     """
     generator = case.generator()
-    rank = ranks(case.map.flatten(1), generator)  # 0 is the largest
+    rank = descending_ranks(case.map.flatten(1), generator)  # 0 is the largest
     kept = []
     for share in shares:
         removed = (rank < int(share * rank.shape[1])).view(len(rank), *case.x.shape[2:])

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from zfnet.analysis.faithfulness import rank_correlation, redrawn
+from zfnet.analysis.faithfulness import rank_correlation, redraw
 from zfnet.benchmarking.base import Case
 
 
@@ -103,9 +103,9 @@ def randomize(
         head: Whether to draw the pooling head, `model.cam_head`, too.
     """
     if head and (pooling := getattr(model, "cam_head", None)) is not None:
-        setattr(model, "cam_head", tuple(redrawn(part, generator) for part in pooling))  # noqa: B010
+        setattr(model, "cam_head", tuple(redraw(part, generator) for part in pooling))  # noqa: B010
     for parameter in layer.parameters():
-        parameter.data = redrawn(parameter.detach(), generator)
+        parameter.data = redraw(parameter.detach(), generator)
 
 
 def similarity(before: Tensor, after: Tensor) -> Tensor:

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from zfnet import occlusion
 from zfnet.fast.cost import predict
 from zfnet.forward import apply, run
-from zfnet.graph import BATCHNORMS, IDENTITIES, NORMS, Step, UnsupportedNetwork, conv_layers
-from zfnet.receptive_field import Size, Window, geometry, output_size
+from zfnet.graph import Step, UnsupportedNetwork, conv_layers
+from zfnet.operations import BATCHNORMS, IDENTITIES, NORMS
+from zfnet.receptive_field import Window
+from zfnet.shapes import Size, geometry, output_size
 
 POINTWISE = (
     nn.ReLU,
@@ -91,9 +93,10 @@ class Stage:
     def without_padding(self, patch: Tensor) -> Tensor:
         """Apply the module to patches that hold their halo: (M, C, h, w) to (M, C', h', w')."""
         module = self.module
-        if isinstance(module, nn.Conv2d):
-            options = module.stride, 0, module.dilation, module.groups
-            return F.conv2d(patch, self.weight, module.bias, *options)  # pyright: ignore
+        if isinstance(module, nn.Conv2d) and self.weight is not None:
+            return F.conv2d(
+                patch, self.weight, module.bias, module.stride, 0, module.dilation, module.groups
+            )
         return F.max_pool2d(patch, module.kernel_size, module.stride, 0, module.dilation)  # pyright: ignore
 
     def multiplications(self) -> int:

@@ -1,1 +1,1 @@
-"""Training and evaluation: configuration, augmentation, the loop, several processes, distillation."""
+"""Training and evaluation: configuration, augmentation, the loop, processes, distillation."""

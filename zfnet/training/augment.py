@@ -1,4 +1,4 @@
-"""Random crops, flips and colour: what a training batch goes through on its device, so that no loader limits the network."""
+"""Random crops, flips and colors of training batches, computed on the network's device."""
 
 from __future__ import annotations
 
@@ -36,30 +36,35 @@ def augment(
         (N, 3, size, size) float32, channels last.
     """
     n, side = len(raw), raw.shape[1]
-    total, mine = n * distributed.size, slice(distributed.rank, None, distributed.size)
+    total, share = n * distributed.size, slice(distributed.rank, None, distributed.size)
     if boxes is not None:
         x = crop(raw, boxes, size)
     elif options.crops == "paper":  # section 3: corners and center, with and without flip
-        flip = ((torch.rand(total, generator=generator) < 0.5) & options.flip)[mine]
-        far = side - size
+        flip = ((torch.rand(total, generator=generator) < 0.5) & options.flip)[share]
+        far = side - size  # the last offset
         corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
-        places = corners[torch.randint(5, (total,), generator=generator)[mine]].tolist()
+        corner = corners[torch.randint(5, (total,), generator=generator)[share]].tolist()
         x = torch.stack(
-            [image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)]
+            [image[t : t + size, l : l + size] for image, (t, l) in zip(raw, corner, strict=True)]
         )
         x = x.permute(0, 3, 1, 2).float()
         x = torch.where(to_device(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
-        x = crop(raw, random_boxes(total, options, generator)[mine], size)
+        x = crop(raw, random_boxes(total, options, generator)[share], size)
     uniform = torch.rand(3, total, 1, generator=generator) * 2 - 1
-    saturation, contrast, brightness = (options.colour * uniform)[:, mine]
-    tint = (options.colour * (torch.rand(total, 3, generator=generator) - 0.5))[mine]
-    x = recoloured(x, saturation, contrast, brightness + tint)
+    saturation, contrast, brightness = (options.color * uniform)[:, share]
+    tint = (options.color * (torch.rand(total, 3, generator=generator) - 0.5))[share]
+    x = recolor(x, saturation, contrast, brightness + tint)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def random_boxes(n: int, options: Augment, generator: torch.Generator) -> Tensor:
     """Draw n random crops of a square that spans [-1, 1] in both directions.
+
+    Args:
+        n: Number of crops.
+        options: Scale, aspect and flip; see `zfnet.training.config.Augment`.
+        generator: CPU generator.
 
     Returns:
         (n, 4) float32: center x, center y, half width, half height. A negative half width mirrors
@@ -98,26 +103,28 @@ def crop(raw: Tensor, boxes: Tensor, size: int) -> Tensor:
     return F.grid_sample(x, torch.stack(grid, -1), padding_mode="reflection", align_corners=False)
 
 
-def recoloured(x: Tensor, saturation: Tensor, contrast: Tensor, shift: Tensor) -> Tensor:
-    r"""Standardise pixels x (N, 3, H, W) from 0 to 255 and change their colours: (1 + c) (g + (1 + s) (z - g)) + shift.
+def recolor(x: Tensor, saturation: Tensor, contrast: Tensor, shift: Tensor) -> Tensor:
+    r"""Standardize pixels and change their colors: (1 + c) (g + (1 + s) (z - g)) + shift.
 
-    z is the standardised pixel, g the mean of its channels; `saturation` s and `contrast` c are (N, 1), `shift` (N, 3). All of
-    it is linear in the pixel: three passes over memory, where the steps one by one take eleven.
+    z is the standardized pixel, g the mean of its channels. All of it is linear in the pixel, so it
+    takes three passes over memory. Step by step it would take eleven.
+
+    Args:
+        x: (N, 3, H, W) pixels from 0 to 255.
+        saturation: (N, 1), s.
+        contrast: (N, 1), c.
+        shift: (N, 3), or (N, 1) for all channels.
+
+    Returns:
+        (N, 3, H, W).
     """
-    scale, offset = (
-        1 / (255 * torch.tensor(STD)),
-        -torch.tensor(MEAN) / torch.tensor(STD),
-    )  # (3,): z = scale x + offset
-    own, grey = (
-        (1 + contrast) * (1 + saturation),
-        -(1 + contrast) * saturation,
-    )  # (N, 1): the weights of z and of g
-    constant = to_device(own * offset + grey * offset.mean() + shift, x.device)
-    y = torch.addcmul(
-        constant[:, :, None, None], x, to_device(own * scale, x.device)[:, :, None, None]
-    )
-    return y.add_(
-        (to_device(grey * scale / 3, x.device)[:, None] @ x.flatten(2)).view(
-            len(x), 1, *x.shape[2:]
-        )
-    )
+    # z = scale x + offset, (3,) each
+    scale, offset = 1 / (255 * torch.tensor(STD)), -torch.tensor(MEAN) / torch.tensor(STD)
+    pixel_weight = (1 + contrast) * (1 + saturation)  # (N, 1), of z
+    gray_weight = -(1 + contrast) * saturation  # (N, 1), of g
+    constant = to_device(pixel_weight * offset + gray_weight * offset.mean() + shift, x.device)
+    gain = to_device(pixel_weight * scale, x.device)  # (N, 3)
+    y = torch.addcmul(constant[:, :, None, None], x, gain[:, :, None, None])
+    # (N, 1, 3) @ (N, 3, H W) -> (N, 1, H, W)
+    gray = to_device(gray_weight * scale / 3, x.device)[:, None] @ x.flatten(2)
+    return y.add_(gray.view(len(x), 1, *x.shape[2:]))

@@ -1,6 +1,7 @@
-"""Several processes under torchrun: which of them this is, its share of the work, and what all of them found together.
+"""Several processes under torchrun: their ranks, their shares of a batch, and their collectives.
 
-`torchrun --nproc_per_node 8 -m zfnet.cli train ...` starts them. A single process uses `SINGLE_PROCESS`.
+`torchrun --nproc_per_node 8 -m zfnet.cli train ...` starts them. A single process uses
+`SINGLE_PROCESS`.
 """
 
 from __future__ import annotations
@@ -16,31 +17,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-PATIENCE = timedelta(days=1)
-BROKEN = (
-    "gloo",
-    "nccl",
-    "connection",
-    "timed out",
-    "socket",
-    "peer",
-)  # what the backends' errors speak of
+GATHER_TIMEOUT = timedelta(days=1)  # one machine may decode its images slowly
+# gloo and NCCL report a lost process as a plain RuntimeError with one of these words.
+LOST_PEER = ("gloo", "nccl", "connection", "timed out", "socket", "peer")
 
 
 class ParallelError(RuntimeError):
-    """Processes that cannot start, or cannot go on, together. The message says why."""
+    """Several processes cannot start or continue. The message says why."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
     """Process `rank` of `size`. Every process must call `sum` and `gather`, in the same order.
 
-    `patient` is a process group for `gather`, which waits for a process that still reads its images; `sum` does not.
+    Attributes:
+        rank: The number of this process, from 0.
+        size: The number of processes.
+        group: Process group of `gather`, with a long timeout.
     """
 
     rank: int = 0
     size: int = 1
-    patient: Any = None
+    group: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -48,76 +46,116 @@ class DistributedContext:
         return self.rank == 0
 
     def share(self, items: Any) -> Any:
-        """Every size-th item of a list or an array, from the rank-th on."""
+        """Return this process's share: every size-th item.
+
+        Args:
+            items: A list or an array.
+
+        Example:
+            >>> DistributedContext(rank=1, size=2).share([0, 1, 2, 3])
+            [1, 3]
+        """
         return items[self.rank :: self.size]
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of all processes' values, in a tensor of its own."""
+        """Return the sum of all processes' values, in a new tensor of the same shape."""
         values = values.clone()
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def gather(self, item: Any) -> list:
-        """What each process has, in order of rank; tensors in it must be on the CPU."""
-        found = [item] * self.size
+        """Return the items of all processes, in order of rank. Tensors must be on the CPU."""
+        items = [item] * self.size
         if self.size > 1:
-            dist.all_gather_object(found, item, group=self.patient)
-        return found
+            dist.all_gather_object(items, item, group=self.group)
+        return items
 
 
 SINGLE_PROCESS = DistributedContext()
-TORCHRUN = {
-    "RANK": "0",
-    "WORLD_SIZE": "1",
-    "LOCAL_RANK": "0",
-    "LOCAL_WORLD_SIZE": "1",
-}  # as it is without
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
 
 @contextlib.contextmanager
 def join(
     device: str = "auto", timeout: float = 600.0
 ) -> Iterator[tuple[DistributedContext, torch.device]]:
-    """This process's distributed, by the environment that torchrun gives it, and its device: of GPUs, each process has its own.
+    """Join the processes that torchrun has started.
 
-    `timeout` is how many seconds a step waits for a process that does not answer; before a run, and after a search or an
-    evaluation, the wait is up to `PATIENCE`, for one machine may read slowly. One that has died is noticed at once by gloo;
-    NCCL ends the process when the time is over, unless torchrun did before. Raises ParallelError for a device that cannot be
-    used, more processes on a machine than it has GPUs, and a process that died.
+    A process that dies ends the others: gloo notices it at once, NCCL after the timeout.
+
+    Args:
+        device: A torch device, or "auto": a GPU, if there is one. Each process of a machine gets
+            its own GPU.
+        timeout: Seconds that `sum` and gradients wait for another process. `gather` waits up to
+            `GATHER_TIMEOUT`.
+
+    Yields:
+        The context of this process, and its device.
+
+    Raises:
+        ParallelError: The device cannot be used, a machine has fewer GPUs than processes, or
+            another process died.
+
+    Example:
+        >>> with join("cpu") as (distributed, device):
+        ...     print(distributed.rank, device)
+        0 cpu
     """
-    given = {name: os.environ.get(name, default) for name, default in TORCHRUN.items()}
-    if not all(number.isdecimal() for number in given.values()):
+    environment = {name: os.environ.get(name, default) for name, default in TORCHRUN.items()}
+    if not all(value.isdecimal() for value in environment.values()):
         raise ParallelError(
-            f"torchrun gives numbers, the environment has {given}: start with torchrun, or unset them"
+            f"expected numbers in the environment, got {environment}: start with torchrun, or "
+            "unset them"
         )
-    rank, size, local, here = map(int, given.values())
+    rank, size, local_rank, local_size = map(int, environment.values())
+    torch_device = _choose_device(device, size, local_rank, local_size)
+    if size == 1:
+        yield SINGLE_PROCESS, torch_device
+        return
+    _init_process_group(rank, size, torch_device, timeout)
+    try:
+        group = dist.new_group(backend="gloo", timeout=GATHER_TIMEOUT)
+        yield DistributedContext(rank, size, group), torch_device
+    except RuntimeError as error:
+        text = str(error).splitlines()[0] if str(error) else repr(error)
+        is_plain = type(error) is RuntimeError
+        lost = is_plain and any(word in text.lower() for word in LOST_PEER)
+        if lost or isinstance(error, dist.DistError):
+            raise ParallelError(
+                f"process {rank} of {size}: another process died ({text})"
+            ) from None
+        raise
+    dist.destroy_process_group()  # not after an error: it may wait for a dead process
+
+
+def _choose_device(device: str, size: int, local_rank: int, local_size: int) -> torch.device:
+    """Return this process's device, after a test that it works."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    there = torch.cuda.device_count()
+    gpus = torch.cuda.device_count()
     if size > 1 and device.startswith("cuda"):
-        if here > there:
-            instead = f"--nproc_per_node {there}" if there else "--device cpu"
+        if local_size > gpus:
+            option = f"--nproc_per_node {gpus}" if gpus else "--device cpu"
             raise ParallelError(
-                f"{here} processes want a GPU each, and this machine has {there}: use {instead}"
+                f"{local_size} processes need a GPU each, and this machine has {gpus}: use {option}"
             )
-        device = f"cuda:{local}"
+        device = f"cuda:{local_rank}"
     try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()
+        torch_device = torch.device(device)
+        torch.zeros(1, device=torch_device).item()
     except (RuntimeError, AssertionError) as error:
-        known = f"; this machine has {there} GPUs" if device.startswith("cuda") else ""
-        raise ParallelError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}{known}"
-        ) from None
-    if (
-        chosen.type == "cuda" and chosen.index is not None
-    ):  # else pinned memory would take a part of the first GPU
-        torch.cuda.set_device(chosen)
-    if size == 1:
-        yield SINGLE_PROCESS, chosen
-        return
-    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        count = f"; this machine has {gpus} GPUs" if device.startswith("cuda") else ""
+        reason = str(error).splitlines()[0]
+        raise ParallelError(f"device {device!r} cannot be used: {reason}{count}") from None
+    if torch_device.type == "cuda" and torch_device.index is not None:
+        # Without this, pinned memory would allocate memory on the first GPU.
+        torch.cuda.set_device(torch_device)
+    return torch_device
+
+
+def _init_process_group(rank: int, size: int, device: torch.device, timeout: float) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     except ValueError as error:
@@ -125,19 +163,7 @@ def join(
             f"WORLD_SIZE is {size}, but torchrun has not started this process ({error})"
         ) from None
     except dist.DistError as error:
+        reason = str(error).splitlines()[0]
         raise ParallelError(
-            f"process {rank} of {size} cannot reach the others ({str(error).splitlines()[0]})"
+            f"process {rank} of {size} cannot reach the others ({reason})"
         ) from None
-    try:
-        yield (
-            DistributedContext(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE)),
-            chosen,
-        )
-    except RuntimeError as error:
-        text = str(error).splitlines()[0] if str(error) else repr(error)
-        if isinstance(error, dist.DistError) or (
-            type(error) is RuntimeError and any(w in text.lower() for w in BROKEN)
-        ):
-            raise ParallelError(f"process {rank} of {size} lost another one ({text})") from None
-        raise
-    dist.destroy_process_group()  # not after an error: it may wait for a process that is gone

@@ -1,4 +1,4 @@
-"""How often a network is right: top-1 and top-5 error over decoded images, by one crop or the paper's ten."""
+"""Top-1 and top-5 error of a network, with one crop per image or the paper's ten."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def evaluate(
     Args:
         model: Any network that returns logits (N, classes) for images (N, 3, size, size).
         images: The labeled images. Folders are matched to outputs by name, never by position.
-        size: Side of the input in pixels; crops are resized to it. None takes `model.size`, else the
-            crop as it is.
+        size: Side of the input in pixels; crops are resized to it. None takes `model.size`, or
+            does not resize.
         views: 1, or the paper's 10: corners and center, with and without flip, mean probability.
         limit: How many images to evaluate, evenly spaced; 0 takes all.
         batch: Images per forward pass.
@@ -69,49 +69,48 @@ def evaluate(
 
     Raises:
         DataError: The network has no output for a folder.
-        ValueError: The classes of the outputs are unknown or of another number, or an option is wrong.
+        ValueError: The classes of the outputs are unknown, their number differs, or an option is
+            wrong.
         UnsupportedNetwork: The network does not return logits.
 
     Example:
         >>> import zfnet
         >>> images = zfnet.load_scenes(8, size=64, side=73)
-        >>> model = zfnet.zfnet(len(images.wnids), maps=(4,) * 5, fc=8, size=64)
+        >>> model = zfnet.zfnet(len(images.wnids), channels=(4,) * 5, fc_units=8, size=64)
         >>> evaluate(model, images, wnids=images.wnids).n
         8
     """
     if views not in (1, 10) or precision not in ("float32", "bfloat16"):
         raise ValueError(
-            f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and {precision!r}"
+            f"views must be 1 or 10, and precision 'float32' or 'bfloat16', got {views} and "
+            f"{precision!r}"
         )
     wnids = _output_wnids(model, images) if wnids is None else list(wnids)
     images = images.aligned(wnids, wnids)
-    chosen = (
-        np.arange(len(images))
-        if not limit
-        else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
-    )
-    if not len(chosen):
+    n = min(limit, len(images)) if limit else len(images)
+    if not n:
         raise ValueError("no images to evaluate")
-    parts = distributed.share(
-        [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-    )
-    hits = torch.zeros(
-        2, dtype=torch.int64, device=device_of(model)
-    )  # read once: reading waits for the device
-    predicted = predict(model, images, parts, size=size, views=views, precision=precision)
-    for part, probability in zip(
-        progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True
-    ):
+    rows = np.linspace(0, len(images) - 1, n).astype(int) if limit else np.arange(n)
+    parts = distributed.share([rows[start : start + batch] for start in range(0, n, batch)])
+    outputs = predict(model, images, parts, size=size, views=views, precision=precision)
+    bar = progress(parts, total=len(parts), desc="evaluating")
+    # Read once at the end: reading synchronizes the device.
+    hits = torch.zeros(2, dtype=torch.int64, device=device_of(model))
+    for part, probability in zip(bar, outputs, strict=True):
         if probability.shape[1] != len(wnids):
             raise ValueError(
-                f"the network has {probability.shape[1]} outputs, but {len(wnids)} classes are given"
+                f"the network has {probability.shape[1]} outputs, but there are {len(wnids)} wnids"
             )
-        labels = torch.from_numpy(images.labels[part]).to(probability.device)
-        right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
-        hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
-    first, five = torch.stack(distributed.gather(hits.cpu())).sum(0).tolist()
-    n = len(chosen)
-    return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
+        hits += _hits(probability, torch.from_numpy(images.labels[part]))
+    top1, top5 = torch.stack(distributed.gather(hits.cpu())).sum(0).tolist()
+    return Scores(100 - 100 * top1 / n, 100 - 100 * top5 / n, n, views)
+
+
+def _hits(probability: Tensor, labels: Tensor) -> Tensor:
+    """Count the images (n, classes) whose label is the first, and is among the first five: (2,)."""
+    labels = labels.to(probability.device)
+    correct = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
+    return torch.stack([correct[:, 0].sum(), correct.any(1).sum()])
 
 
 def _output_wnids(model: nn.Module, images: Images) -> list[str]:
@@ -121,7 +120,7 @@ def _output_wnids(model: nn.Module, images: Images) -> list[str]:
         wnids = images.wnids
     if wnids is None:
         raise ValueError(
-            f"{type(model).__name__} has no `wnids`: pass wnids=, the folder name of each output, in order"
+            f"{type(model).__name__} has no `wnids`: pass wnids=, the folder name of each output"
         )
     return list(wnids)  # pyright: ignore[reportArgumentType]
 
@@ -136,9 +135,18 @@ def predict(
     views: int = 1,
     precision: str = "float32",
 ) -> Iterator[Tensor]:
-    """Yield the probabilities (n, classes) of each part's n images, summed over the views.
+    """Yield the probabilities of each part's images, in evaluation mode.
 
-    `size` and `precision` are as in `evaluate`. The network is in evaluation mode.
+    Args:
+        model: As in `evaluate`.
+        images: The images.
+        parts: Arrays (n,) of indices.
+        size: As in `evaluate`.
+        views: As in `evaluate`.
+        precision: As in `evaluate`.
+
+    Yields:
+        (n, classes), summed over the views.
     """
     device = device_of(model)
     declared = getattr(model, "size", None)
@@ -162,7 +170,7 @@ def predict(
 
 
 def _views(squares: Tensor, views: int) -> list[Tensor]:
-    """The central 7/8 of each square, 224 of 256, or the same size at the corners and the centre, as it is and flipped."""
+    """Crop squares (N, 3, S, S) to 7/8, as 224 of 256: the center, or also corners and mirrored."""
     side = squares.shape[-1]
     cut = round(side * 7 / 8)
     if views == 1:
@@ -174,14 +182,21 @@ def _views(squares: Tensor, views: int) -> list[Tensor]:
 
 
 def forward(model: Network, x: Tensor) -> Tensor:
-    """Logits of a batch, which may be smaller than the network's input: then the last pooling is an adaptive one.
+    """Compute the logits of images at any resolution, also at one the network was not built for.
 
-    Its grid is the one that layer 6 was built for (6 x 6 at 224), so one set of weights serves every resolution. Where a
-    pooling follows a ReLU, it is done first: the maximum of the rectified is the rectified maximum, on a quarter of the
-    memory, with the same gradient.
+    At another resolution the last pooling becomes adaptive, with the grid of layer 6 (6 x 6 at 224
+    pixels). ReLU is applied after the pooling that follows it: output and gradient are the same,
+    with a quarter of the memory.
+
+    Args:
+        model: The network.
+        x: (N, 3, H, W).
+
+    Returns:
+        (N, classes).
     """
     resized = x.shape[-1] != model.size
-    grid = math.isqrt(first_dense(model).in_features // model.table[-1].maps)
+    grid = math.isqrt(first_dense(model).in_features // model.table[-1].channels)
     modules, last = list(model), model.get_submodule(f"pool{model.table[-1].number}")
     for before, module, after in zip([None, *modules], modules, [*modules[1:], None], strict=False):
         if isinstance(module, nn.ReLU) and isinstance(after, nn.MaxPool2d):
@@ -196,5 +211,5 @@ def forward(model: Network, x: Tensor) -> Tensor:
 
 
 def first_dense(model: Network) -> nn.Linear:
-    """The first fully connected layer, on the last maps."""
+    """Return the first fully connected layer, which sees the last feature maps."""
     return next(m for m in model if isinstance(m, nn.Linear))

@@ -1,0 +1,170 @@
+"""Accuracy by groups of classes on photographs that are independent of ImageNet.
+
+The distilled network's teacher was trained on all of ImageNet, so its validation images flatter
+both. Animal Pose (Cao et al., ICCV 2019) has boxes of dogs, cats, horses, sheep and cows on images
+of PASCAL VOC. The folder holds `keypoints.json` and `images/`.
+
+    python -m reproduce.animals FOLDER --model imagenet65k --teacher
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+import zfnet
+from zfnet.labels import ILSVRC_GROUPS
+from zfnet.model import Network
+from zfnet.training.teacher import efficientnet_lite
+
+# Classes of ILSVRC 2012, which are sorted by WordNet id.
+GROUPS: dict[str, Sequence[int]] = {
+    "dog": [i for part in ILSVRC_GROUPS["dog"] for i in part],
+    "cat": [i for part in ILSVRC_GROUPS["cat"] for i in part],
+    "horse": [339],  # sorrel
+    "sheep": [348, 349],  # ram, bighorn
+    "cow": [345],  # ox
+}
+MARGIN = 256 / 224  # the side of the crop over the longer side of the box
+BATCH = 32
+
+Probabilities = Callable[[Sequence[Image.Image]], Tensor]  # N photographs -> (N, 1000)
+
+
+@dataclass(frozen=True)
+class Animal:
+    """The largest animal of a photograph: its group and its box (left, top, right, bottom)."""
+
+    path: Path
+    group: str
+    box: tuple[int, int, int, int]
+
+    def crop(self) -> Image.Image:
+        """Return a square around the box, moved into the photograph where it would leave it."""
+        image = Image.open(self.path).convert("RGB")
+        left, top, right, bottom = self.box
+        side = min(round(MARGIN * max(right - left, bottom - top)), *image.size)
+        x, y = (
+            min(max((low + high - side) // 2, 0), length - side)
+            for low, high, length in zip(self.box[:2], self.box[2:], image.size, strict=True)
+        )
+        return image.crop((x, y, x + side, y + side))
+
+
+def read_animals(folder: Path) -> list[Animal]:
+    """Read the VOC photographs of Animal Pose that show animals of one group only."""
+    data = json.loads((folder / "keypoints.json").read_text())
+    names = {category["id"]: category["name"] for category in data["categories"]}
+    annotations: dict[str, list[dict]] = {}
+    for annotation in data["annotations"]:
+        annotations.setdefault(data["images"][str(annotation["image_id"])], []).append(annotation)
+    animals = []
+    for file, boxes in sorted(annotations.items()):
+        groups = {names[box["category_id"]] for box in boxes}
+        if len(groups) == 1 and re.fullmatch(r"20\d\d_\d{6}\.jpg", file):
+            largest = max((box["bbox"] for box in boxes), key=_area)
+            animals.append(Animal(folder / "images" / file, groups.pop(), tuple(largest)))
+    return animals
+
+
+def group_accuracy(probabilities: Probabilities, animals: Sequence[Animal]) -> dict[str, dict]:
+    """Measure how often a classifier of ILSVRC's 1000 classes recognizes each group.
+
+    Args:
+        probabilities: Maps N square photographs to probabilities (N, 1000).
+        animals: The photographs.
+
+    Returns:
+        For each group, and for the mean over groups: the number of photographs `n`; `top1`, percent
+        whose most probable class belongs to the group; `among5`, percent where the group has the
+        largest total probability among the five.
+    """
+    top1, among5 = [], []
+    names = list(GROUPS)
+    for start in tqdm(range(0, len(animals), BATCH), desc="animals", leave=False):
+        batch = animals[start : start + BATCH]
+        p = probabilities([animal.crop() for animal in batch])
+        totals = torch.stack([p[:, list(GROUPS[name])].sum(1) for name in names], 1)  # (N, 5)
+        best, likely = p.argmax(1).tolist(), totals.argmax(1).tolist()
+        top1 += [i in GROUPS[a.group] for i, a in zip(best, batch, strict=True)]
+        among5 += [names[i] == a.group for i, a in zip(likely, batch, strict=True)]
+    groups = np.array([animal.group for animal in animals])
+    table = {}
+    for name in sorted(set(groups), key=names.index):
+        chosen = groups == name
+        table[name] = {
+            "n": int(chosen.sum()),
+            "top1": round(100 * float(np.mean(np.array(top1)[chosen])), 1),
+            "among5": round(100 * float(np.mean(np.array(among5)[chosen])), 1),
+        }
+    means = {
+        k: round(float(np.mean([row[k] for row in table.values()])), 1) for k in ("top1", "among5")
+    }
+    return table | {"mean": {"n": len(animals), **means}}
+
+
+def student(model: Network) -> Probabilities:
+    """Return the probabilities of a network with ILSVRC's 1000 classes, sorted by WordNet id."""
+    order = np.argsort(model.wnids).tolist()
+
+    @torch.inference_mode()
+    def probabilities(photographs: Sequence[Image.Image]) -> Tensor:
+        x = torch.cat([zfnet.preprocess(photograph) for photograph in photographs])
+        return model(x).softmax(1)[:, order]
+
+    return probabilities
+
+
+def teacher() -> Probabilities:
+    """Return the probabilities of the teacher of docs/distillation.md, at its own resolution."""
+    lite = efficientnet_lite(0)
+
+    def probabilities(photographs: Sequence[Image.Image]) -> Tensor:
+        size = round(lite.size * MARGIN)
+        edge = (size - lite.size) // 2
+        pixels = np.stack(
+            [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in photographs]
+        )
+        inner = pixels[:, edge : edge + lite.size, edge : edge + lite.size]  # (N, 224, 224, 3)
+        return lite.probabilities(torch.from_numpy(inner).permute(0, 3, 1, 2).float())
+
+    return probabilities
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the accuracy by group of a network, of the teacher, or of both."""
+    parser = argparse.ArgumentParser(prog="python -m reproduce.animals")
+    parser.add_argument("folder", type=Path, help="folder with keypoints.json and images/")
+    parser.add_argument("--model", help="a bundled network or a checkpoint")
+    parser.add_argument("--teacher", action="store_true", help="measure the teacher too")
+    options = parser.parse_args(arguments)
+    animals = read_animals(options.folder)
+    classifiers = (
+        {options.model: lambda: student(zfnet.load(options.model))} if options.model else {}
+    )
+    classifiers |= {"teacher": teacher} if options.teacher else {}
+    for name, make in classifiers.items():
+        print(f"\n{name}: percent of photographs (top-1 in group; largest of five groups)")
+        for group, row in group_accuracy(make(), animals).items():
+            print(f"  {group:<6} {row['n']:>5} {row['top1']:6.1f} {row['among5']:6.1f}")
+    return 0
+
+
+def _area(box: Sequence[int]) -> int:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

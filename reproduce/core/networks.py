@@ -1,0 +1,84 @@
+"""The network of a run: its differences from the paper's, and its filters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
+from zfnet.model import Network, device_of
+from zfnet.training.evaluate import first_dense
+
+if TYPE_CHECKING:
+    from reproduce.core.context import Context
+    from reproduce.core.figure import Figure
+
+PAPER_UNITS = {  # feature maps and units of Fig. 3
+    "conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096,
+}  # fmt: skip
+
+
+def differences_from_paper(model: Network) -> str:
+    """A sentence on how a network of ours differs from the paper's; "" if it does not."""
+    if model.arch != "zfnet":
+        return f"This network is not the paper's, but {model.arch}. "
+    layers = dict(model.named_children())
+    differences = [f"no layer {name[-1]}" for name in PAPER_UNITS if name not in layers]
+    for name, count in PAPER_UNITS.items():
+        units = len(cast(torch.Tensor, layers[name].weight)) if name in layers else count
+        if units != count:
+            kind = "maps" if name.startswith("conv") else "units"
+            differences.append(f"{units:,} {kind} in layer {name[-1]}")
+    if has_shared_fc6(model):
+        differences.append("a first dense layer that sees only each map's mean, not its places")
+    if not any(name.startswith("norm") for name in layers):
+        differences.append("no contrast normalisation")
+    return f"Unlike the paper's, this network has {', '.join(differences)}. " if differences else ""
+
+
+def has_shared_fc6(model: Network) -> bool:
+    """Whether fc6 has one weight for all positions of a map, so that it sees only its mean."""
+    layer = first_dense(model)
+    weight = layer.weight.view(
+        layer.out_features, model.table[-1].channels, -1
+    )  # (units, maps, cells)
+    return weight.shape[2] > 1 and bool((weight == weight[..., :1]).all())
+
+
+def conv_weight(model: Network, layer: str) -> torch.Tensor:
+    """The weights of a convolutional layer (maps, slices, rows, columns), on the CPU.
+
+    Args:
+        model: Any network that the deconvnet can invert.
+        layer: Name of the layer, such as "conv1".
+
+    Raises:
+        UnknownLayer: The network has no convolutional layer of that name.
+    """
+    weight = None
+    for step in chain(model, _zeros(model)):
+        if isinstance(step.module, torch.nn.Conv2d):
+            weight = step.module.weight
+        # The step whose output is the layer's activation: mostly the ReLU after the convolution.
+        if step.layer == layer and weight is not None:
+            return weight.detach().cpu()
+    raise UnknownLayer(f"no convolutional layer {layer!r}")
+
+
+def unsupported_network(figure: Figure, context: Context) -> str:
+    """Why a figure cannot be made with a network of torchvision, in a sentence; "" where it can."""
+    if not (figure.uses_model and context.from_torchvision) or figure.network == "any":
+        return ""
+    name = context.network_name
+    if figure.network == "zfnet":
+        return f"It needs a network of this package, and {name} is torchvision's."
+    try:
+        chain(context.model, _zeros(context.model))
+    except UnsupportedNetwork as error:
+        return f"It needs a network that the deconvnet can invert: {error}."
+    return ""
+
+
+def _zeros(model: Network) -> torch.Tensor:
+    return torch.zeros(1, 3, model.size, model.size, device=device_of(model))

@@ -1,0 +1,249 @@
+"""Make one figure: compute it or take it from the cache, draw it, and write its record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure as Picture
+
+from reproduce.core.cache import cache_key, file_hashes, load_result, save_result
+from reproduce.core.context import Context
+from reproduce.core.discovery import script_folder
+from reproduce.core.figure import DEFAULT_MODEL, Figure, Result
+from reproduce.core.networks import unsupported_network
+from reproduce.core.record import (
+    SCALES,
+    Record,
+    environment,
+    is_committed,
+    read_record,
+    sources_changed,
+    write_record,
+)
+from zfnet import plot
+from zfnet.checkpoint import CheckpointError
+from zfnet.data.cache import DataError
+from zfnet.data.images import ImageError
+from zfnet.graph import UnknownLayer, UnsupportedNetwork
+from zfnet.record import write_figure, write_gif
+from zfnet.training.distributed import ParallelError
+
+QUALITIES = (78, 64, 50)  # of JPEG: the first whose file is small enough
+LARGEST_PICTURE = 400_000  # bytes
+
+
+class DirtyTreeError(RuntimeError):
+    """A committed record would be made from sources that no commit has."""
+
+
+USER_ERRORS = (  # the user's input cannot be used
+    CheckpointError,
+    DataError,
+    DirtyTreeError,
+    ImageError,
+    ParallelError,
+    UnknownLayer,
+    UnsupportedNetwork,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A line of the closing table.
+
+    Attributes:
+        record: The record of the figure, new or kept.
+        seconds: Seconds of this run.
+        cached: Whether the record is an earlier one.
+        folder: The folder of the record.
+        reason: Why nothing was made, where the record is kept or says "not run".
+        ran: Whether the figure could be made.
+    """
+
+    record: Record
+    seconds: float
+    cached: bool
+    folder: Path
+    reason: str = ""
+    ran: bool = True
+
+
+def run(
+    script: ModuleType, context: Context, out: Path, force: bool = False, allow_dirty: bool = False
+) -> Outcome:
+    """Make one figure in its `result_folder`, unless a record with the same key is there.
+
+    Args:
+        script: The module of the figure.
+        context: The inputs.
+        out: The folder of all results.
+        force: Compute also what is cached, and replace also a record of a larger scale.
+        allow_dirty: Write committed records even from sources with uncommitted changes.
+
+    Raises:
+        DirtyTreeError: The corpus is committed, the sources have uncommitted changes, and
+            `allow_dirty` is not set.
+    """
+    figure: Figure = script.FIGURE
+    start = time.perf_counter()
+    folder = result_folder(figure, context, out)
+    inputs = context.identity(figure)
+    hashes = file_hashes(figure, script_folder(script))
+    key = cache_key(figure, inputs, hashes)
+    prior = read_record(folder)
+    if prior and not force and _is_current(prior, key, folder):
+        return _keep(prior, folder, start)
+    if not allow_dirty:
+        _require_clean_sources(figure, folder)
+
+    result = None if force else load_result(folder / "arrays.npz", key)
+    if result is None:
+        result = _compute(script, context)
+        reason = _reason_to_keep(prior, result, result_scale(result, figure, context), force)
+        if prior and reason:
+            return _keep(prior, folder, start, reason, ran=result.verdict != "not run")
+        save_result(folder / "arrays.npz", key, result)
+    files = _draw(script, result, folder)
+    record = Record(
+        id=figure.id,
+        title=figure.title,
+        claim=figure.claim,
+        scale=result_scale(result, figure, context),
+        verdict=result.verdict,
+        measured=result.measured,
+        paper=figure.paper,
+        n=result.n,
+        seed=figure.seed,
+        note=result.note,
+        inputs=inputs,
+        config=figure.config,
+        key=key,
+        files=files,
+        seconds=round(time.perf_counter() - start, 1),
+        environment=environment(context.device),
+        version=figure.version,
+        file_hashes=hashes,
+    )
+    write_record(record, folder)
+    return replace(_keep(record, folder, start), cached=False)
+
+
+def result_folder(figure: Figure, context: Context, out: Path) -> Path:
+    """The folder of a figure's result.
+
+    It is `out/<corpus>/<id>`, or `out/<corpus>@<network>/<id>` for figures that use another
+    network than the default. Where that folder has results of another checkpoint of the same
+    name, the first eight digits of this checkpoint's hash are added to the name.
+    """
+    folder = out / (figure.corpus or context.corpus)
+    if figure.uses_model and context.model_name != DEFAULT_MODEL:
+        folder = folder.with_name(f"{folder.name}@{context.network_name}")
+        records = [read_record(path.parent) for path in folder.glob("*/result.json")]
+        checkpoints = {record.inputs.get("checkpoint") for record in records if record}
+        if checkpoints - {None, context.checkpoint}:
+            folder = folder.with_name(f"{folder.name}-{context.checkpoint[:8]}")
+    return folder / figure.id
+
+
+def result_scale(result: Result, figure: Figure, context: Context) -> str:
+    """The scale of a result: what it states, else that of the images, else "paper"."""
+    return result.scale or (context.scale if figure.uses_images else "paper")
+
+
+def available_inputs(
+    context: Context, figure: Figure, corpus: str, hash_data: bool
+) -> dict[str, str]:
+    """The hashes of a figure's inputs that can be computed, to compare with a committed record.
+
+    Args:
+        context: The network and the data.
+        figure: The figure whose inputs are hashed.
+        corpus: The corpus of the record.
+        hash_data: Hash the data too, not only the network. Missing data are left out.
+    """
+    hashes = {"corpus": corpus}
+    if hash_data:
+        hashes |= context.identity(figure)
+    elif {"model", "top"} & set(figure.inputs):
+        hashes["checkpoint"] = context.checkpoint
+    return {name: value for name, value in hashes.items() if value != "absent"}
+
+
+def _is_current(record: Record, key: str, folder: Path) -> bool:
+    return record.key == key and all((folder / name).exists() for name in record.files)
+
+
+def _require_clean_sources(figure: Figure, folder: Path) -> None:
+    if is_committed(folder.parent) and sources_changed():
+        raise DirtyTreeError(
+            f"{figure.id}: sources have uncommitted changes, and {folder.parent.name} is a "
+            "committed corpus; commit the changes, or pass --allow-dirty"
+        )
+
+
+def _compute(script: ModuleType, context: Context) -> Result:
+    """Compute a figure; "not run" where it does not support the network of torchvision."""
+    figure: Figure = script.FIGURE
+    reason = unsupported_network(figure, context)
+    if not reason:
+        torch.manual_seed(figure.seed)
+        try:
+            with torch.no_grad():
+                return script.compute(context.for_figure(figure))
+        except (UnsupportedNetwork, UnknownLayer) as error:
+            if not context.from_torchvision:
+                raise
+            reason = f"It cannot use {context.network_name}: {error}."
+    return Result({}, {}, "not run", n=0, note=reason)
+
+
+def _reason_to_keep(prior: Record | None, result: Result, scale: str, force: bool) -> str:
+    """Why an earlier record is better than a new result; "" where the result replaces it."""
+    if prior is None:
+        return ""
+    if result.verdict == "not run":
+        return result.note or "It could not be run."
+    smaller = SCALES.index(scale) > SCALES.index(prior.scale)
+    if prior.verdict != "not run" and smaller and not force:
+        return f"The record's scale is larger than {scale}; --force replaces it."
+    return ""
+
+
+def _keep(
+    record: Record, folder: Path, start: float, reason: str = "", ran: bool = True
+) -> Outcome:
+    """The outcome of a figure that has a record; for one that says "not run", its note."""
+    if record.verdict == "not run":
+        reason, ran = record.note, False
+    seconds = time.perf_counter() - start
+    return Outcome(record, seconds, cached=True, folder=folder, reason=reason, ran=ran)
+
+
+def _draw(script: ModuleType, result: Result, folder: Path) -> list[str]:
+    """Draw a result, write its pictures and remove those of an earlier version. Returns names."""
+    pictures: dict[str, Picture | np.ndarray] = {}
+    with plot.style():
+        if result.verdict != "not run" or result.arrays:
+            pictures = script.draw(result)
+        for name, picture in pictures.items():
+            _write_picture(picture, folder / name)
+    for kind in ("png", "jpg", "gif"):
+        for path in folder.glob(f"*.{kind}"):
+            if path.name not in pictures:
+                path.unlink()
+    return list(pictures)
+
+
+def _write_picture(picture: Picture | np.ndarray, path: Path) -> None:
+    if isinstance(picture, np.ndarray):
+        write_gif(picture, path)
+        return
+    for quality in QUALITIES:
+        write_figure(picture, path, quality=quality)
+        if path.stat().st_size <= LARGEST_PICTURE:
+            break

@@ -1,0 +1,61 @@
+"""What "save" writes: the code reproduces the picture."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+VIEWS = {
+    "unit": {"view": "unit", "layer": "conv5", "unit": 17, "at": "6,4"},
+    "changed": {"view": "unit", "layer": "conv4", "unit": 100, "switches": 0, "method": "none"},
+    "dense": {"view": "unit", "layer": "fc8", "unit": 967},
+    "cover": {"view": "cover", "box": "40,60,110,130"},
+    "explain": {"view": "explain", "method": "grad_cam", "target": 967},
+}
+
+
+@pytest.mark.parametrize("parameters", VIEWS.values(), ids=VIEWS)
+def test_the_code_reproduces_the_picture(client, tmp_path, parameters):
+    shared = client.get("share", image="coffee", **parameters)
+    status, png = client.raw("picture", image="coffee", **parameters)
+    assert status == 200
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.text["Title"] == shared["caption"]
+        assert picture.text["Source"] == shared["code"]
+        expected = np.asarray(picture.convert("RGB")).astype(int)
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""}
+    script = tmp_path / "shared.py"
+    script.write_text(shared["code"])
+    subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, check=True)
+    with Image.open(tmp_path / f"{shared['name']}.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels - expected).mean() < 0.5
+    lines = [
+        line
+        for line in shared["code"].splitlines()
+        if line and not line.startswith(("from", "import"))
+    ]
+    assert len(lines) <= 12
+
+
+def test_the_caption_of_a_unit_has_its_numbers(client):
+    unit = client.get("unit", image="coffee", layer="conv5", unit=17, at="6,4")[0]
+    shared = client.get("share", image="coffee", **VIEWS["unit"])
+    assert shared["caption"] == (
+        f"conv5/17 at row 6, column 4: activation {unit['activation']:.3f}"
+    )
+
+
+def test_an_uploaded_file_is_named_in_the_code(client):
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 300), "teal").save(buffer, "PNG")
+    _, body = client.raw("upload", "POST", buffer.getvalue(), name='my "cat".png')
+    shared = client.get("share", image=json.loads(body)["image"], **VIEWS["unit"])
+    assert "x = zfnet.preprocess('my _cat_.png', model.size)" in shared["code"]

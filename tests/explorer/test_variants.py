@@ -1,0 +1,94 @@
+"""The changed rules of the deconvnet, against the library, autograd, and hand-computed switches."""
+
+import pytest
+import torch
+
+import zfnet
+from tests.explorer.conftest import small_lrn
+from zfnet.explorer.variants import Rules, corner_switches, project_variant
+
+
+@pytest.fixture(scope="module")
+def lrn():
+    return small_lrn()
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def traced(lrn, image):
+    return zfnet.trace(lrn, image)
+
+
+def strongest(traced, layer):
+    maps = traced[layer][0]
+    if maps.ndim == 1:
+        return int(maps.argmax()), (0, 0)
+    channel = int(maps.amax((1, 2)).argmax())
+    return channel, divmod(int(maps[channel].argmax()), maps.shape[2])
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv4", "conv5", "fc7", "fc8"])
+@pytest.mark.parametrize("collision", ["sum", "overwrite"])
+def test_the_paper_rules_give_project(lrn, image, traced, layer, collision):
+    channel, at = strongest(traced, layer)
+    pixels = project_variant(lrn, traced, layer, channel, at, Rules(collision=collision))
+    expected = zfnet.project(lrn, image, layer, channel, at, collision=collision).pixels
+    torch.testing.assert_close(pixels, expected, rtol=1e-4, atol=1e-6)
+    assert pixels.abs().max() > 0
+
+
+@pytest.mark.parametrize("layer", ["conv2", "conv5", "fc8"])
+def test_gradient_with_normalization_is_the_gradient(lrn, image, traced, layer):
+    channel, at = strongest(traced, layer)
+    rules = Rules("gradient", normalization=True)
+    pixels = project_variant(lrn, traced, layer, channel, at, rules)
+    x = image.clone().requires_grad_()
+    stop = {"conv2": "relu2", "conv5": "relu5", "fc8": "fc8"}[layer]
+    signal = x
+    for name, module in lrn.named_children():
+        signal = module(signal)
+        if name == stop:
+            break
+    value = signal[(0, channel, *at)[: signal.ndim]]
+    (gradient,) = torch.autograd.grad(value, x)
+    torch.testing.assert_close(pixels, gradient * value.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_guided_equals_the_library(network, coffee, coffee_trace):
+    target = int(coffee_trace.logits.argmax())
+    pixels = project_variant(network, coffee_trace, "fc8", target, (0, 0), Rules("guided"))
+    a = zfnet.explain(network, coffee, "guided_backprop", target)
+    expected = a.pixels * coffee_trace.logits[0, target]
+    torch.testing.assert_close(pixels, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_each_rule_changes_the_projection(lrn, traced):
+    channel, at = strongest(traced, "conv5")
+    variants = [
+        Rules(), Rules("none"), Rules("guided"), Rules("gradient"), Rules(switches=False),
+        Rules(collision="overwrite"), Rules(normalization=True),
+    ]  # fmt: skip
+    pixels = [project_variant(lrn, traced, "conv5", channel, at, rules) for rules in variants]
+    for i, first in enumerate(pixels):
+        for second in pixels[i + 1 :]:
+            assert not torch.allclose(first, second, rtol=1e-3, atol=1e-7)
+
+
+def test_corner_switches_by_hand():
+    pool = torch.nn.MaxPool2d(3, 2, padding=1)
+    like = torch.zeros(1, 1, 3, 3, dtype=torch.int64)
+    # Windows of a 5 x 5 map begin at -1, 1 and 3; the first is clipped to 0.
+    assert corner_switches(pool, (5, 5), like)[0, 0].tolist() == [
+        [0, 1, 3], [5, 6, 8], [15, 16, 18]
+    ]  # fmt: skip
+
+
+def test_unknown_rules_are_refused():
+    with pytest.raises(ValueError, match="rectification must be one of deconvnet, guided"):
+        Rules("relu")
+    with pytest.raises(ValueError, match="collision must be one of sum, overwrite, got 'mean'"):
+        Rules(collision="mean")

@@ -1,0 +1,208 @@
+"""Cache keys, which committed records are current, and the refusal to record from changed sources."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reproduce.__main__ import main
+from reproduce.core import cache, discovery
+from reproduce.core.context import Context
+from reproduce.core.discovery import discover, script_folder
+from reproduce.core.figure import Figure
+from reproduce.core.record import read_record, write_record
+from reproduce.core.run import DirtyTreeError, available_inputs, run
+from tests.reproduce.test_figures import script
+
+INPUTS = {"corpus": "imagenet65k", "checkpoint": "c" * 64, "data": "d" * 64}
+HERE = {name: INPUTS[name] for name in ("corpus", "checkpoint")}  # what is known without the data
+
+
+@pytest.fixture
+def figure(tmp_path):
+    (tmp_path / "boxes.yaml").write_text("cat: [1, 2, 3, 4]  # by eye\n")
+    config = {"images": 10, "curve": (1, 2)}
+    return Figure(
+        "small",
+        "Small",
+        "It is small.",
+        ("model", "images"),
+        seed=3,
+        time_budget=1,
+        config=config,
+        files=("boxes.yaml",),
+    )
+
+
+@pytest.fixture
+def record(figure, tmp_path):
+    from tests.reproduce.test_figures import record
+
+    hashes = cache.file_hashes(figure, tmp_path)
+    made = record(
+        id=figure.id, inputs=INPUTS, config=figure.config, seed=figure.seed, version=figure.version, file_hashes=hashes,
+        key=cache.cache_key(figure, INPUTS, hashes),
+    )  # fmt: skip
+    write_record(made, tmp_path / "record")
+    return read_record(tmp_path / "record")  # as JSON holds it
+
+
+def test_a_key_depends_on_what_is_declared(figure, tmp_path):
+    hashes = cache.file_hashes(figure, tmp_path)
+    key = cache.cache_key(figure, INPUTS, hashes)
+    others = [
+        replace(figure, **c)
+        for c in ({"id": "other"}, {"version": 2}, {"seed": 4}, {"config": {"images": 11}})
+    ]
+    changed = [cache.cache_key(other, INPUTS, hashes) for other in others]
+    changed += [cache.cache_key(figure, INPUTS | {name: "e" * 64}, hashes) for name in INPUTS]
+    changed.append(cache.cache_key(figure, INPUTS, {"boxes.yaml": "f" * 64}))
+    assert len({key, *changed}) == 1 + len(changed)
+    same = replace(
+        figure,
+        title="T",
+        claim="C",
+        time_budget=9,
+        paper={"a": 1},
+        config={"curve": [1, 2], "images": 10},
+    )
+    assert cache.cache_key(same, dict(reversed(INPUTS.items())), hashes) == key
+
+
+def test_a_comment_in_a_declared_file_does_not_count(figure, tmp_path):
+    before = cache.file_hashes(figure, tmp_path)
+    (tmp_path / "boxes.yaml").write_text("# four numbers\ncat:\n- 1\n- 2\n- 3\n- 4\n")
+    assert cache.file_hashes(figure, tmp_path) == before
+    (tmp_path / "boxes.yaml").write_text("cat: [1, 2, 3, 5]\n")
+    assert cache.file_hashes(figure, tmp_path) != before
+
+
+def test_a_record_is_current_also_where_its_data_are_missing(figure, record, tmp_path):
+    assert str(cache.record_status(figure, tmp_path, record, INPUTS)) == "current"
+    assert (
+        str(cache.record_status(figure, tmp_path, record, HERE))
+        == "current (not checked, data not available: data)"
+    )
+    assert str(cache.record_status(figure, tmp_path, None, HERE)) == "missing"
+
+
+def test_a_stale_record_names_what_differs(figure, record, tmp_path):
+    def differs(figure=figure, record=record, inputs=HERE):
+        status = cache.record_status(figure, tmp_path, record, inputs)
+        assert status.state == "stale"
+        return status.differs
+
+    assert differs(replace(figure, version=2)) == ("version",)
+    assert differs(replace(figure, config={"images": 9}, seed=5)) == ("config", "seed")
+    assert differs(inputs=INPUTS | {"data": "e" * 64}) == ("data",)
+    assert differs(inputs=HERE | {"checkpoint": "e" * 64}) == ("checkpoint",)
+    assert differs(inputs=HERE | {"digits": "e" * 64}) == (
+        "digits",
+    )  # an input that was declared since
+    assert differs(record=replace(record, inputs=INPUTS | {"data": "e" * 64})) == ("key",)  # edited
+    assert differs(record=replace(record, version=0)) == ("recorded before keys had versions",)
+    (tmp_path / "boxes.yaml").write_text("cat: [0, 0, 1, 1]\n")
+    assert differs() == ("files",)
+
+
+def test_another_device_does_not_make_a_record_stale(figure, record, tmp_path):
+    hashes, inputs = cache.file_hashes(figure, tmp_path), INPUTS | {"device": "cuda"}
+    made = replace(record, inputs=inputs, key=cache.cache_key(figure, inputs, hashes))
+    assert str(cache.record_status(figure, tmp_path, made, INPUTS | {"device": "cpu"})) == "current"
+
+
+def test_a_run_stores_the_parts_of_its_key(tmp_path):
+    context = Context("imagenet65k", None)
+    module = discover()["fig8"]
+    run(module, context, tmp_path)
+    record = read_record(tmp_path / "samples" / "fig8")
+    assert record.version == module.FIGURE.version
+    assert set(record.file_hashes) == {"faces.yaml"}
+    assert cache.cache_key(module.FIGURE, record.inputs, record.file_hashes) == record.key
+    inputs = available_inputs(context, module.FIGURE, "samples", hash_data=True)
+    assert (
+        str(cache.record_status(module.FIGURE, script_folder(module), record, inputs)) == "current"
+    )
+
+
+def test_declared_files_are_annotations_and_recipes():
+    for module in discover().values():
+        for name in module.FIGURE.files:
+            assert Path(name).suffix == ".yaml"
+            assert (script_folder(module) / name).is_file()
+
+
+def test_the_list_says_which_records_are_current(tmp_path, capsys, monkeypatch):
+    modules = {name: discover()[name] for name in ("fig3", "fig8", "tab1")}
+    monkeypatch.setattr(discovery, "discover", lambda: modules)
+    run(modules["fig3"], Context("imagenet65k", None), tmp_path)
+    (tmp_path / "samples").rename(tmp_path / "imagenet65k")
+    folder = tmp_path / "imagenet65k" / "fig3"
+    made = read_record(folder)
+    inputs = made.inputs | {"corpus": "imagenet65k"}
+    write_record(
+        replace(made, inputs=inputs, key=cache.cache_key(modules["fig3"].FIGURE, inputs, {})),
+        folder,
+    )
+    shutil.copytree(folder, folder.with_name("fig8"))
+    write_record(replace(made, id="fig8", version=0), folder.with_name("fig8"))
+    monkeypatch.setattr("sys.argv", ["reproduce", "list", "--out", str(tmp_path)])
+    assert main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    states = dict(
+        zip(
+            (line.split()[0] for line in lines[::2]),
+            (line.strip() for line in lines[1::2]),
+            strict=True,
+        )
+    )
+    assert states == {
+        "fig3": "imagenet65k: current",
+        "fig8": "imagenet65k: stale: recorded before keys had versions",
+        "tab1": "imagenet65k: missing",
+    }
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A git repository with a library and one committed corpus; records are asked about its sources."""
+
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+            cwd=tmp_path,
+            check=True,
+        )
+
+    for folder in ("zfnet", "figures/imagenet65k"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_text("as it was")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    monkeypatch.setattr("reproduce.core.record.REPOSITORY", tmp_path)
+    return tmp_path
+
+
+def test_changed_sources_do_not_write_committed_records(repository):
+    calls, context = [], Context("imagenet65k", None)
+    made, figures = script(inputs=(), calls=calls), repository / "figures"
+    made.FIGURE = replace(made.FIGURE, corpus="imagenet65k")
+    assert not run(made, context, figures).cached
+    (repository / "zfnet" / "file").write_text("changed")
+    assert run(made, context, figures).cached  # it is only read
+    made.FIGURE = replace(made.FIGURE, version=2)
+    with pytest.raises(
+        DirtyTreeError, match="small: sources have uncommitted changes.*--allow-dirty"
+    ):
+        run(made, context, figures)
+    assert len(calls) == 1
+    assert read_record(figures / "imagenet65k" / "small").version == 1
+    record = run(made, context, figures, allow_dirty=True).record
+    assert (record.version, record.environment["commit"][-6:]) == (2, "-dirty")
+    made.FIGURE = replace(made.FIGURE, corpus="")
+    assert not run(
+        made, context, figures
+    ).cached  # of the sample photographs, which are not committed

@@ -1,0 +1,108 @@
+"""The nine strongest images of a feature, read from an atlas (`python -m reproduce atlas`)."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+KINDS = ("patches", "projections")
+NO_ATLAS = "no atlas: `python -m reproduce atlas` makes one, and --atlas DIR names it"
+
+
+class Atlas:
+    """An atlas folder: `data/*.js` with the numbers, `sheets/*.webp` with the pictures.
+
+    Args:
+        folder: The folder, or None.
+        checkpoint: The hash of the network's weights; an atlas of another network is refused.
+    """
+
+    def __init__(self, folder: Path | None, checkpoint: str):
+        self.folder, self.checkpoint = folder, checkpoint
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """What the atlas says about itself; empty where it cannot be used."""
+        index = self._read("index") if self.folder else None
+        usable = isinstance(index, dict) and index.get("checkpoint") == self.checkpoint
+        return index if usable and index else {}
+
+    @property
+    def status(self) -> str:
+        """Where the neighbors come from, or why there are none."""
+        if self.index:
+            return f"{self.index['images']:,} images ({self.index['corpus']})"
+        if self.folder and self._read("index") is not None:
+            return f"{self.folder} is the atlas of another network"
+        return NO_ATLAS
+
+    def neighbors(self, layer: str, unit: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The values, and the patches and projections (up to 9, side, side, 3) uint8, of a feature.
+
+        The arrays are empty where the atlas has no pictures of it; `why` says why.
+        """
+        listed = {entry["name"]: entry for entry in self.index.get("layers", [])}.get(layer)
+        if listed is None or layer in self.index["missing"]:
+            return _nothing(f"the atlas has no {layer}" if self.index else self.status)
+        if unit not in listed["numbers"]:
+            return _nothing(f"the atlas has no pages for {layer}/{unit}")
+        slot, data = listed["numbers"].index(unit), self._read(layer)
+        try:
+            feature = data["features"][slot]  # pyright: ignore[reportOptionalSubscript]
+            count = len(feature["value"])
+            tiles = {
+                kind: self._tiles(f"{layer}-{kind}", slot, listed["side"])[:count] for kind in KINDS
+            }
+        except (OSError, ValueError, LookupError, TypeError):
+            return _nothing(f"{self.folder}: the atlas is damaged at {layer}/{unit}")
+        why = "" if count else f"no image of the atlas activates {layer}/{unit}"
+        return {
+            "values": feature["value"],
+            "names": self._names(feature["image"]),
+            "why": why,
+        }, tiles
+
+    def _names(self, images: list[int]) -> list[str]:
+        names = self._read("names")
+        return [names["name"][i] for i in images] if names else [""] * len(images)
+
+    def _tiles(self, sheet: str, slot: int, side: int) -> np.ndarray:
+        rows = self.index["rows"]
+        assert self.folder is not None
+        with Image.open(self.folder / "sheets" / f"{sheet}-{slot // rows}.webp") as image:
+            top = slot % rows * side
+            strip = image.convert("RGB").crop((0, top, image.width, top + side))
+        # (side, columns x side, 3) -> (columns, side, side, 3)
+        return np.asarray(strip).reshape(side, -1, side, 3).swapaxes(0, 1)
+
+    def _read(self, name: str) -> Any:
+        assert self.folder is not None
+        return _read_script(self.folder / "data" / f"{name}.js")
+
+
+def _nothing(why: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    empty = np.zeros((0, 1, 1, 3), np.uint8)
+    return {"values": [], "names": [], "why": why}, dict.fromkeys(KINDS, empty)
+
+
+@lru_cache(maxsize=16)
+def _read_script(path: Path) -> Any:
+    """The values of ATLAS["name"] = {...}; or None where the file is missing or damaged."""
+    try:
+        text = path.read_text("ascii")
+        return json.loads(text[text.index("=") + 1 :].strip().removesuffix(";"))
+    except (OSError, ValueError):
+        return None
+
+
+def find_atlas(root: Path) -> Path | None:
+    """The atlas that `make figures` or a clone has, if any."""
+    folders = sorted(
+        root.glob("figures/*/atlas"), key=lambda f: (f.parent.name != "imagenet65k", f)
+    )
+    return next((folder for folder in folders if (folder / "data" / "index.js").exists()), None)

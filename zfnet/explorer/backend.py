@@ -1,0 +1,287 @@
+"""What the page shows, computed by the library's public functions.
+
+Each method answers one kind of request with a header and arrays (see `wire`). All run in the
+worker's thread.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from torch import Tensor
+
+from zfnet.attribution.registry import METHODS, explain
+from zfnet.data import no_progress
+from zfnet.explorer.atlas import Atlas
+from zfnet.explorer.errors import BadRequest
+from zfnet.explorer.images import ImageStore
+from zfnet.explorer.query import Unit
+from zfnet.explorer.variants import Rules, project_variant
+from zfnet.explorer.wire import to_bytes
+from zfnet.forward import Trace, evaluating, run, trace
+from zfnet.graph import NORMS, UnknownLayer, conv_layers
+from zfnet.model import device_of
+from zfnet.occlusion import cover, occlude
+from zfnet.plot import HEAT, LINES, attribution_image, photograph, projection_image
+from zfnet.projection import Projection, project
+from zfnet.receptive_field import cut
+
+Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
+BEST = 5  # classes
+TRACES = 2  # kept; a ZFNet's takes 20 MB, a VGG-16's 300 MB
+MAX_MAPS = 64  # per request
+
+
+class Backend:
+    """One network, the images in memory, and the atlas.
+
+    Args:
+        model: A network with `classes` and `size`, as `zfnet.load` returns it.
+        name: What the page and the reproducing code call the network.
+        atlas: The folder of an atlas of this network, or None.
+
+    Raises:
+        UnsupportedNetwork: If the deconvnet cannot invert the network.
+    """
+
+    def __init__(self, model: Any, name: str, atlas: Path | None = None):
+        self.model, self.name = model, name
+        self.images = ImageStore(model.size, device_of(model))
+        self.atlas = Atlas(atlas, getattr(model, "info", {}).get("sha256", ""))
+        self._traces: OrderedDict[str, tuple[Tensor, Trace]] = OrderedDict()
+        blank = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
+        self.structure = trace(model, blank)  # its layers and shapes; it also warms up torch
+        self.convs = conv_layers(self.structure.steps)
+
+    def describe(self) -> dict[str, Any]:
+        """The network, and what the page can choose from."""
+        t = self.structure
+        colors = colormaps[HEAT](np.linspace(0, 1, 64))
+        return {
+            "network": self.name, "size": self.model.size, "classes": list(self.model.classes),
+            "layers": [self._describe_layer(layer) for layer in t.layers],
+            "normalizes": any(isinstance(step.module, NORMS) for step in t.steps),
+            "samples": self.images.samples, "methods": list(METHODS), "atlas": self.atlas.status,
+            "heat": [to_hex(color) for color in colors], "lines": LINES,
+        }  # fmt: skip
+
+    def _describe_layer(self, layer: str) -> dict[str, Any]:
+        maps = _as_maps(self.structure[layer])
+        described = {"name": layer, "maps": maps.shape[1], "size": list(maps.shape[2:])}
+        if layer in self.convs:
+            field = self.structure.receptive_field(layer)
+            described |= {"field": field.size, "stride": field.stride, "offset": field.offset}
+        return described
+
+    def trace(self, image: str) -> Trace:
+        """The trace of an image; of the last ones it is kept."""
+        x = self.images[image]
+        kept = self._traces.get(image)
+        if kept is None or kept[0] is not x:  # a webcam's frame has replaced another
+            kept = self._traces[image] = (x, trace(self.model, x))
+        self._traces.move_to_end(image)
+        while len(self._traces) > TRACES:
+            self._traces.popitem(last=False)
+        return kept[1]
+
+    def image(self, image: str) -> Answer:
+        """The image as the network sees it, and its most probable classes."""
+        t = self.trace(image)
+        pixels = to_bytes(photograph(t.x.cpu())[0])
+        return {"image": image, "label": self.images.label(image)} | best(t.logits), {
+            "pixels": pixels
+        }
+
+    def maps(self, image: str, layer: str, start: int, count: int) -> Answer:
+        """The feature maps of a layer, strongest first, each scaled by its own maximum."""
+        maps = self._maps(image, layer)[0]
+        value, place = maps.flatten(1).max(1)  # (C,); the first maximum in reading order
+        chosen = value.argsort(descending=True, stable=True)[start : start + count]
+        scaled = maps[chosen].clamp_min(0) / value[chosen, None, None].clamp_min(1e-12)
+        columns = maps.shape[2]
+        return {
+            "layer": layer, "start": start, "total": len(maps), "units": chosen.tolist(),
+            "values": value[chosen].tolist(),
+            "positions": [[p // columns, p % columns] for p in place[chosen].tolist()],
+        }, {"maps": to_bytes(scaled.cpu().numpy())}  # fmt: skip
+
+    def unit(self, image: str, unit: Unit, rules: Rules) -> Answer:
+        """One unit: its map, its receptive field, the patch that it sees, and its projection."""
+        maps = self._maps(image, unit.layer)
+        self._check(unit, maps)
+        p = project(self.model, self.images[image], unit.layer, unit.channel, unit.at, crop=True)
+        paper = p.pixels
+        pixels = paper if rules == Rules() else self._variant(image, unit, p, rules)
+        pictures = projection_image(torch.cat([pixels, paper]).cpu())
+        top, left, bottom, right = self._inside(p, paper.shape[2:])
+        row, column = p.position[0].tolist()
+        header = {
+            "layer": unit.layer, "unit": unit.channel, "at": [row, column],
+            "activation": float(p.activation[0]), "box": p.box[0].tolist(),
+            "size": list(maps.shape[2:]), "maximum": float(maps[0, unit.channel].max()),
+            "similarity": cosine(pixels, paper), "largest": float(pixels.abs().max()),
+        }  # fmt: skip
+        return header, {
+            "map": maps[0, unit.channel].float().cpu().numpy(),
+            "patch": to_bytes(photograph(self._patch(image, p).cpu())[0]),
+            "projection": to_bytes(pictures[0])[top:bottom, left:right],
+            "paper": to_bytes(pictures[1])[top:bottom, left:right],
+        }
+
+    def _variant(self, image: str, unit: Unit, p: Projection, rules: Rules) -> Tensor:
+        row, column = p.position[0].tolist()
+        pixels = project_variant(
+            self.model, self.trace(image), unit.layer, unit.channel, (row, column), rules
+        )
+        return cut(pixels, p.corner, p.pixels.shape[-1]) if unit.layer in self.convs else pixels
+
+    def _patch(self, image: str, p: Projection) -> Tensor:
+        """The image inside a unit's receptive field (1, 3, h, w)."""
+        top, left, bottom, right = p.box[0].tolist()
+        return self.images[image][:, :, top:bottom, left:right]
+
+    def _inside(self, p: Projection, size: Sequence[int]) -> list[int]:
+        """The part of a cropped projection that is inside the image: (top, left, bottom, right)."""
+        (top, left), box = p.corner[0].tolist(), p.box[0].tolist()
+        edges = [box[0] - top, box[1] - left, box[2] - top, box[3] - left]
+        return [min(edge, side) for edge, side in zip(edges, [*size, *size], strict=True)]
+
+    def neighbors(self, unit: Unit) -> Answer:
+        """The nine strongest images of a feature in the atlas."""
+        self._check(unit, _as_maps(self._layer(self.structure, unit.layer)))
+        return self.atlas.neighbors(unit.layer, unit.channel)
+
+    def cover(
+        self,
+        image: str,
+        box: tuple[int, int, int, int] | None,
+        target: int | None,
+        pins: list[Unit],
+    ) -> dict[str, Any]:
+        """The network's response with a box (top, left, bottom, right) covered by the mean gray."""
+        t = self.trace(image)
+        for pin in pins:
+            self._check(pin, self._maps(image, pin.layer))
+        assert t.logits is not None
+        if target is None:
+            target = int(t.logits[0].argmax())
+        if not 0 <= target < t.logits.shape[1]:
+            raise BadRequest(f"target must be from 0 to {t.logits.shape[1] - 1}, got {target}")
+        strongest = int(t[self.convs[-1]][0].amax((1, 2)).argmax())
+        answer = {
+            "target": target, "strongest": {"layer": self.convs[-1], "unit": strongest},
+            "baseline": self._responses(t, t.logits, target, strongest, pins), "box": None,
+        }  # fmt: skip
+        if box is not None:
+            side = self.model.size
+            top, left, bottom, right = (min(max(edge, 0), side) for edge in box)
+            if top >= bottom or left >= right:
+                raise BadRequest(
+                    "box must be top,left,bottom,right, with top < bottom, left < right"
+                )
+            boxes = torch.tensor([[top, left, bottom, right]], device=t.x.device)
+            covered = cover(t.x[0], boxes, torch.zeros_like(t.x[0]))
+            names = {self.convs[-1], *(pin.layer for pin in pins)}
+            with evaluating(self.model), torch.no_grad():
+                c = run(self.structure.steps, covered, keep=names, switches=False)
+            answer |= self._responses(c, c.output, target, strongest, pins)
+            answer["box"] = [top, left, bottom, right]
+        return answer
+
+    def _responses(
+        self, t: Trace, logits: Tensor | None, target: int, strongest: int, pins: list[Unit]
+    ) -> dict[str, Any]:
+        assert logits is not None
+        probability, label = logits[0].softmax(0), int(logits[0].argmax())
+        units = [_as_maps(t[pin.layer])[0, pin.channel] for pin in pins]
+        return {
+            "probability": float(probability[target]), "logit": float(logits[0, target]),
+            "label": label, "label_probability": float(probability[label]),
+            "total": float(t[self.convs[-1]][0, strongest].sum()),
+            "pins": [float(maps[pin.at]) for maps, pin in zip(units, pins, strict=True) if pin.at],
+        }  # fmt: skip
+
+    def sweep(
+        self,
+        image: str,
+        size: int,
+        stride: int,
+        target: int | None,
+        progress: Callable = no_progress,
+    ) -> dict[str, Any]:
+        """Cover every position in turn: the maps of Fig. 7."""
+        x = self.images[image]
+        o = occlude(self.model, x, target, size=size, stride=stride, batch=16, progress=progress)
+        assert o.activation is not None
+        assert o.channel is not None
+        assert o.baseline.activation is not None
+        return {
+            "size": size, "stride": stride, "target": int(o.target), "boxes": o.boxes.tolist(),
+            "strongest": {"layer": self.convs[-1], "unit": int(o.channel)},
+            "probability": o.probability.tolist(), "logit": o.logit.tolist(),
+            "label": o.label.tolist(), "total": o.activation.tolist(),
+            "baseline": {
+                "probability": float(o.baseline.probability), "logit": float(o.baseline.logit),
+                "label": int(o.baseline.label), "total": float(o.baseline.activation),
+            },
+        }  # fmt: skip
+
+    def explain(
+        self, image: str, method: str, target: int | None, progress: Callable = no_progress
+    ) -> Answer:
+        """The attribution map of a class by one of METHODS."""
+        options = {"progress": progress} if method == "occlusion" else {}
+        a = explain(self.model, self.images[image], method, target, **options)
+        picture, scale = attribution_image(a.map.detach().cpu())
+        return {
+            "method": method, "target": int(a.target[0]), "state": a.state[0],
+            "low": float(a.map.min()), "high": float(a.map.max()), "scale": float(scale[0]),
+        }, {"picture": to_bytes(picture[0])}  # fmt: skip
+
+    def _layer(self, t: Trace, layer: str) -> Tensor:
+        if layer not in t.layers:
+            raise UnknownLayer(f"no layer {layer[:40]!r}; the network has {', '.join(t.layers)}")
+        return t[layer]
+
+    def _maps(self, image: str, layer: str) -> Tensor:
+        """A layer's activations (1, C, H, W); a dense layer's are maps of one position."""
+        return _as_maps(self._layer(self.trace(image), layer))
+
+    def _check(self, unit: Unit, maps: Tensor) -> None:
+        """Raise BadRequest for a channel or position outside the layer."""
+        channels, rows, columns = maps.shape[1:]
+        if not 0 <= unit.channel < channels:
+            raise BadRequest(f"{unit.layer} has units 0 to {channels - 1}, got {unit.channel}")
+        if unit.at and not (0 <= unit.at[0] < rows and 0 <= unit.at[1] < columns):
+            size = f"rows 0 to {rows - 1} and columns 0 to {columns - 1}"
+            raise BadRequest(f"{unit.layer} has {size}, got {unit.at[0]},{unit.at[1]}")
+
+
+def best(logits: Tensor | None) -> dict[str, Any]:
+    """The most probable classes of one image, most probable first."""
+    assert logits is not None
+    probability = logits[0].softmax(0)
+    order = probability.argsort(descending=True, stable=True)[:BEST]
+    return {
+        "best": order.tolist(),
+        "probability": probability[order].tolist(),
+        "logit": logits[0, order].tolist(),
+    }
+
+
+def cosine(a: Tensor, b: Tensor) -> float | None:
+    """The cosine similarity of two projections, or None where one is zero."""
+    a, b = a.flatten().double(), b.flatten().double()
+    norm = float(a.norm() * b.norm())
+    return float(a @ b) / norm if norm > 0 else None
+
+
+def _as_maps(output: Tensor) -> Tensor:
+    return output if output.ndim == 4 else output[:, :, None, None]  # (N, C) -> (N, C, 1, 1)

@@ -1,0 +1,61 @@
+"""How far a run is, and its loss and accuracy in the current epoch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zfnet.training.distributed import DistributedContext
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """The progress of a run.
+
+    Attributes:
+        epoch: The current epoch, from 1.
+        epochs: Epochs of the run.
+        step: Steps made so far.
+        steps: Steps of the run.
+        loss: Mean loss of the epoch so far.
+        accuracy: Top-1 accuracy on the epoch's training batches so far, 0 to 1.
+        images_per_second: Training speed over the epoch so far.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+
+
+class EpochMeter:
+    """Sums an epoch's loss and correct answers on the device, which reads do not slow down.
+
+    Args:
+        batch: Images per step, over all processes.
+        device: Where losses are.
+        distributed: The processes that share each batch.
+    """
+
+    def __init__(self, batch: int, device: torch.device, distributed: DistributedContext):
+        self.batch, self.distributed, self.steps = batch, distributed, 0
+        self.sums = torch.zeros(2, device=device)  # loss, correct answers
+        self.began = time.perf_counter()
+
+    def add(self, loss: Tensor, correct: Tensor) -> None:
+        """Add a step: this process's mean loss and its number of correct answers, both scalars."""
+        self.sums += torch.stack([loss / self.distributed.size, correct])
+        self.steps += 1
+
+    def read(self) -> tuple[float, float, float]:
+        """Return mean loss, accuracy and images per second. This waits for the device."""
+        loss, correct = self.distributed.sum(self.sums).tolist()
+        images = self.steps * self.batch
+        speed = images / (time.perf_counter() - self.began)
+        return loss / self.steps, correct / images, speed
