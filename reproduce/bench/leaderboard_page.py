@@ -44,7 +44,7 @@ the object looks plausible, and is wrong. What the network reads:
 
 [shortcut.csv](leaderboard/shortcut.csv) has the intervals for the tag,
 [shortcut-object.csv](leaderboard/shortcut-object.csv) those for the object. The tag is smaller than
-one cell of the last feature maps, so class activation maps cannot point at it.
+one cell of the last feature maps, one reason why class activation maps miss it.
 """
 METRIC_RANKS = """## Do the metrics agree?
 
@@ -60,8 +60,8 @@ PEERS = """## Beside other packages
 
 The same method of other packages on {images} scenes, one thread, in calls of ten images. The
 largest difference is between maps scaled to [0, 1]: pytorch-grad-cam and torch-cam scale theirs.
-pytorch-grad-cam resizes with OpenCV, and both packages use another score for Grad-CAM++. Times are
-wall-clock, the fastest of three calls or more, on a shared machine.
+Grad-CAM++ of torch-cam 0.5.0 differs because it divides a copy of its coefficients, so that they
+stay undivided. Times are wall-clock, the fastest of three calls or more, on a shared machine.
 """
 ADD = """## Add a row
 

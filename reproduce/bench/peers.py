@@ -39,7 +39,7 @@ def pairs() -> list[tuple[str, dict, str, Callable]]:
     return [
         ("saliency", {}, "Captum", largest(from_captum(captum.Saliency))),
         ("gradient_x_input", {}, "Captum", from_captum(captum.InputXGradient)),
-        ("integrated_gradients", {"steps": 50}, "Captum", from_captum(captum.IntegratedGradients, **steps)),
+        ("integrated_gradients", {"steps": 50, "batch": 50}, "Captum", from_captum(captum.IntegratedGradients, **steps)),
         ("guided_backprop", {}, "Captum", largest(from_captum(captum.GuidedBackprop))),
         ("deconvnet", {}, "Captum", largest(from_captum(captum.Deconvolution))),
         ("occlusion", {"size": 16, "stride": 8}, "Captum", first(from_captum(captum.Occlusion, **window))),

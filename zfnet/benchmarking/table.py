@@ -121,7 +121,11 @@ class BenchmarkTable:
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas.DataFrame. Raises ImportError where pandas is missing."""
-        return import_extra("pandas").DataFrame([asdict(row) for row in self.rows])
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("pandas is missing; install it with: pip install pandas") from error
+        return pandas.DataFrame([asdict(row) for row in self.rows])
 
     def plot(self) -> Any:
         """Return a matplotlib figure: one panel per metric, means with 95 % intervals."""
