@@ -1,9 +1,9 @@
 """The leaderboard of attribution methods: tables in docs/leaderboard, and docs/leaderboard.md.
 
-    python -m reproduce.bench.leaderboard scenes              # drawn scenes: minutes
-    python -m reproduce.bench.leaderboard images --data PATH  # a tree of class folders, such as val
-    python -m reproduce.bench.leaderboard peers               # ours beside Captum and the CAM packages
-    python -m reproduce.bench.leaderboard page                # the page, from the tables
+    python -m reproduce.bench.leaderboard scenes     # drawn scenes: minutes
+    python -m reproduce.bench.leaderboard images --data PATH  # a tree of class folders
+    python -m reproduce.bench.leaderboard peers      # ours beside other packages
+    python -m reproduce.bench.leaderboard page     # the page, from the tables
 
 Small networks are trained on scenes the first time, and kept in the cache. An interrupted run
 continues where it stopped. `--limit` sets the number of images.

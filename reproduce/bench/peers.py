@@ -36,18 +36,25 @@ def pairs() -> list[tuple[str, dict, str, Callable]]:
         "strides": (3, 8, 8),
         "perturbations_per_eval": 16,
     }
+    relu = {"relu_attributions": True}
     return [
         ("saliency", {}, "Captum", largest(from_captum(captum.Saliency))),
         ("gradient_x_input", {}, "Captum", from_captum(captum.InputXGradient)),
-        ("integrated_gradients", {"steps": 50, "batch": 50}, "Captum", from_captum(captum.IntegratedGradients, **steps)),
+        ("integrated_gradients", {"steps": 50, "batch": 50}, "Captum",
+         from_captum(captum.IntegratedGradients, **steps)),
         ("guided_backprop", {}, "Captum", largest(from_captum(captum.GuidedBackprop))),
         ("deconvnet", {}, "Captum", largest(from_captum(captum.Deconvolution))),
-        ("occlusion", {"size": 16, "stride": 8}, "Captum", first(from_captum(captum.Occlusion, **window))),
-        ("grad_cam", {}, "Captum", from_captum(lambda m: captum.LayerGradCam(m, m.relu5), relu_attributions=True)),
-        ("grad_cam", {}, "pytorch-grad-cam", from_grad_cam(lambda m: grad_cam.GradCAM(m, [m.relu5]))),
+        ("occlusion", {"size": 16, "stride": 8}, "Captum",
+         first(from_captum(captum.Occlusion, **window))),
+        ("grad_cam", {}, "Captum",
+         from_captum(lambda m: captum.LayerGradCam(m, m.relu5), **relu)),
+        ("grad_cam", {}, "pytorch-grad-cam",
+         from_grad_cam(lambda m: grad_cam.GradCAM(m, [m.relu5]))),
         ("grad_cam", {}, "torch-cam", from_torchcam(lambda m: torchcam.GradCAM(m, "relu5"))),
-        ("grad_cam_plus_plus", {}, "pytorch-grad-cam", from_grad_cam(lambda m: grad_cam.GradCAMPlusPlus(m, [m.relu5]))),
-        ("grad_cam_plus_plus", {}, "torch-cam", from_torchcam(lambda m: torchcam.GradCAMpp(m, "relu5"))),
+        ("grad_cam_plus_plus", {}, "pytorch-grad-cam",
+         from_grad_cam(lambda m: grad_cam.GradCAMPlusPlus(m, [m.relu5]))),
+        ("grad_cam_plus_plus", {}, "torch-cam",
+         from_torchcam(lambda m: torchcam.GradCAMpp(m, "relu5"))),
     ]  # fmt: skip
 
 

@@ -8,6 +8,6 @@ from zfnet.benchmarking.shortcut import load_shortcut_scenes
 from zfnet.benchmarking.table import BenchmarkTable, Row, metric_agreement, rank_agreement
 
 __all__ = [
-    "benchmark", "BenchmarkTable", "Row", "METRICS", "Metric", "Case", "rank_agreement", "metric_agreement",
-    "from_captum", "from_grad_cam", "from_torchcam", "load_shortcut_scenes",
+    "benchmark", "BenchmarkTable", "Row", "METRICS", "Metric", "Case", "rank_agreement",
+    "metric_agreement",    "from_captum", "from_grad_cam", "from_torchcam", "load_shortcut_scenes",
 ]  # fmt: skip

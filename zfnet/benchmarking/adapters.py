@@ -1,4 +1,4 @@
-"""Methods of other packages as functions of (model, x, target): Captum, pytorch-grad-cam, torch-cam.
+"""Methods of Captum, pytorch-grad-cam and torch-cam as functions of (model, x, target).
 
 Each adapter takes an explainer, or better a function that builds one for a network, such as the
 explainer's class. The packages need not be installed for this module.

@@ -1,4 +1,4 @@
-"""Do a map's values agree with the network's output? Sensitivity-n, max-sensitivity, completeness."""
+"""Do a map's values agree with the logit? Sensitivity-n, max-sensitivity, completeness."""
 
 from __future__ import annotations
 

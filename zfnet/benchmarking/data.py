@@ -122,8 +122,8 @@ def load_data(model: nn.Module, data: Any, count: int) -> tuple[str, Any]:
         return Path(data).name, load_folder(root, size=size, side=side)
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
         raise ValueError(
-            f"data must be one of {', '.join(DRAWN)}, a folder, or a Dataset of (x, label[, mask]), "
-            f"got {type(data).__name__}"
+            f"data must be one of {', '.join(DRAWN)}, a folder, or a Dataset of "
+            f"(x, label[, mask]), got {type(data).__name__}"
         )
     return type(data).__name__, data
 
@@ -170,8 +170,8 @@ def _check_labels(labels: Tensor, indices: np.ndarray, classes: int) -> None:
     if wrong:
         first = wrong[0]
         raise ValueError(
-            f"image {int(indices[first])} has label {int(labels[first])}, but the network's outputs "
-            f"are 0 to {classes - 1}; relabel the data, or use target='predicted'"
+            f"image {int(indices[first])} has label {int(labels[first])}, but the network's "
+            f"outputs are 0 to {classes - 1}; relabel the data, or use target='predicted'"
         )
 
 

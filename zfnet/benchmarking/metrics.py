@@ -49,9 +49,8 @@ def resolve_metrics(metrics: Sequence[str | Metric]) -> tuple[list[Metric], list
         chosen += GROUPS.get(metric, (metric,)) if isinstance(metric, str) else (metric,)
     names = [metric if isinstance(metric, str) else metric.name for metric in chosen]
     if unknown := [m for m in chosen if isinstance(m, str) and m not in {*METRICS, *COSTS}]:
-        raise ValueError(
-            f"unknown metrics: {', '.join(unknown)}; available: {', '.join([*METRICS, *COSTS, *GROUPS])}"
-        )
+        available = ", ".join([*METRICS, *COSTS, *GROUPS])
+        raise ValueError(f"unknown metrics: {', '.join(unknown)}; available: {available}")
     if not chosen or len(set(names)) < len(names):
         raise ValueError(f"each metric must be given once, and at least one, got {names}")
     scores = [METRICS[m] if isinstance(m, str) else m for m in chosen if m not in COSTS]

@@ -1,4 +1,4 @@
-"""Does the map depend on what the network learned? Randomization of its layers (Adebayo et al. 2018).
+"""Does the map depend on the weights? Randomization of layers (Adebayo et al. 2018).
 
 The layers are randomized in place and restored afterwards, so that an explainer that is bound to
 the network, such as a Captum object, sees the random weights too.

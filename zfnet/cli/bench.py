@@ -37,8 +37,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--data",
         default="scenes",
         metavar="DATA",
-        help=f"{', '.join(DRAWN)}, or the path of a folder with <class>/*.JPEG or val/<class>/ in it "
-        "(default: %(default)s)",
+        help=f"{', '.join(DRAWN)}, or the path of a folder with <class>/*.JPEG or val/<class>/ "
+        "in it (default: %(default)s)",
     )
     available = ", ".join([*METRICS, *COSTS, *GROUPS])
     sub.add_argument(
@@ -57,7 +57,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--target",
         choices=TARGETS,
         default="label",
-        help="the class to explain: each image's label, or the predicted class (default: %(default)s)",
+        help="the class to explain: each image's label, or the predicted class "
+        "(default: %(default)s)",
     )
     sub.add_argument(
         "--correct-only",
