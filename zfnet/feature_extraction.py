@@ -10,10 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zfnet.forward import Hook, evaluating, network_steps, run
+from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, UnsupportedNetwork, check_layers, find_module
+from zfnet.hooks import Hook
 from zfnet.shapes import with_shapes
 
+CHAIN_NEEDED = "rectified=False needs a network that is a chain of modules"
 Reader = Callable[[Tensor], dict[str, Tensor]]
 
 
@@ -66,15 +68,13 @@ def layer_reader(
         steps = network_steps(model, x, *layers)
     except UnsupportedNetwork as error:
         if not rectified:
-            raise UnsupportedNetwork(f"rectified=False needs a chain of modules: {error}") from None
+            raise UnsupportedNetwork(f"{CHAIN_NEEDED}: {error}") from None
         modules = {layer: find_module(model, layer) for layer in layers}
         return partial(_read_by_hooks, model, modules)
     check_layers(steps, layers)
     if any(step.inputs is not None for step in steps):
         if not rectified:
-            raise UnsupportedNetwork(
-                f"rectified=False needs a chain of modules; {type(model).__name__} has branches"
-            )
+            raise UnsupportedNetwork(f"{CHAIN_NEEDED}; {type(model).__name__} has branches")
         return partial(_read_branches, steps, layers)
     return partial(_read_steps, steps, layers, rectified)
 

@@ -6,11 +6,8 @@ pass over the steps of a network, which the deconvnet, occlusion and the top-k s
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +29,7 @@ from zfnet.graph import (
 from zfnet.layout import channels_first
 from zfnet.operations import Call
 from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
-from zfnet.shapes import sizes_of, with_shapes
+from zfnet.shapes import repeat_shapes, shapes_of, sizes_of, with_shapes
 from zfnet.tracing import evaluating as evaluating
 from zfnet.validation import check_input, wrap_shape_errors
 
@@ -84,7 +81,17 @@ class Trace(Mapping):
 
         Only what the way down needs is selected: the switches and the shapes.
         """
-        return replace(self, switches={name: index[rows] for name, index in self.switches.items()})
+        inputs = {name: repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
+        switches = {name: index[rows] for name, index in self.switches.items()}
+        return replace(self, switches=switches, inputs=inputs)
+
+    def can_repeat(self) -> bool:
+        """Whether one image's trace may be repeated: each value's first dimension is the image."""
+        return all(
+            size[0] == 1
+            for sizes in self.inputs.values()
+            for size in ([sizes] if isinstance(sizes, torch.Size) else sizes)
+        )
 
     def receptive_field(self, layer: str) -> ReceptiveField:
         """The receptive field of a convolutional layer's units. Raises UnknownLayer."""
@@ -164,7 +171,7 @@ def run(
     signal = x
     for step, inputs in wired(steps):
         read = [values[name] for name in inputs]
-        shapes[step.name] = _shapes(read)
+        shapes[step.name] = shapes_of(read)
         readers.subtract(inputs)
         if keep is not None:
             for name in inputs:
@@ -242,29 +249,16 @@ def _shared(signal: Tensor, *others: object) -> bool:
     return any(storage == other.untyped_storage().data_ptr() for other in tensors)
 
 
-def _shapes(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:
-    """The shape of a step's input, or of each of several; empty for what is no tensor."""
-    shapes = tuple(v.shape if isinstance(v, Tensor) else torch.Size() for v in values)
-    return shapes[0] if len(shapes) == 1 else shapes
-
-
 def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return pooled maps and switches (N, C, h, w), flat indices into the H x W maps.
 
     CPUs pool ten times faster when maps are channels last, so other maps are copied first.
     """
-    kernel, stride, padding, dilation = (
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.dilation,
-    )
+    window = (module.kernel_size, module.stride, module.padding, module.dilation)
     memory_format = layout(x)
     if x.device.type == "cpu":
         x = x.contiguous(memory_format=torch.channels_last)
-    pooled, switches = F.max_pool2d(
-        x, kernel, stride, padding, dilation, module.ceil_mode, return_indices=True
-    )
+    pooled, switches = F.max_pool2d(x, *window, module.ceil_mode, return_indices=True)
     return pooled.contiguous(memory_format=memory_format), switches
 
 
@@ -299,37 +293,3 @@ def normalizes_by_batch(model: nn.Module) -> bool:
     return any(
         isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules()
     )
-
-
-class Hook(AbstractContextManager):
-    """A context that keeps a module's output at one of its calls, in the thread that entered it.
-
-    `call` counts from 0; -1 is the last. The network continues with a copy, which an in-place ReLU
-    may overwrite. `maps` is the output, or None where the module was not called or returns no tensor;
-    with `channels_last` it is transposed from (N, H, W, C) to (N, C, H, W).
-    """
-
-    def __init__(self, module: nn.Module, call: int = -1, *, channels_last: bool = False):
-        self.module, self.call, self.channels_last = module, call, channels_last
-        self.maps: Tensor | None = None
-
-    def __enter__(self):
-        calls, thread = itertools.count(), threading.get_ident()
-
-        def keep(module, inputs, output):
-            if threading.get_ident() != thread or self.call not in (-1, next(calls)):
-                return None
-            if not isinstance(output, Tensor):
-                self.maps = None
-                return None
-            if not self.channels_last:
-                self.maps = output
-                return output.clone()
-            self.maps = output.permute(0, 3, 1, 2)
-            return self.maps.permute(0, 2, 3, 1).clone()
-
-        self.handle = self.module.register_forward_hook(keep)
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.handle.remove()

@@ -3,8 +3,8 @@
 `graph_steps` lists the operations of any `nn.Module` that `torch.fx` can trace: modules and
 functions, reused and in-place ones. The deconvnet inverts them one by one, from top to bottom.
 
-A network that is a chain, such as ZFNet, AlexNet and VGG, has the layers conv1, ..., convN, and then
-fc(N+1), ...: rectified, before pooling. In a network with branches a layer has the path of its
+A network that is a chain, such as ZFNet, AlexNet and VGG, has the layers conv1, ..., convN, and
+then fc(N+1), ...: rectified, before pooling. In a network with branches a layer has the path of its
 module, such as "layer3.0.conv2" or "features.denseblock2", and is what that module returns, as a
 forward hook sees it. A module that is called several times means its last call.
 """
@@ -12,7 +12,6 @@ forward hook sees it. A module that is called several times means its last call.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,19 +24,19 @@ from zfnet.operations import (
     BATCHNORMS,
     IDENTITIES,
     NORMS,
-    RECTIFIERS,
     WEIGHTED,
     Call,
     UnsupportedNetwork,
 )
-from zfnet.tracing import Step, Traced, is_leaf, trace_steps, unwrap
+from zfnet.paper_names import completed_layers, name_as_in_paper
+from zfnet.steps import Step, Traced, trace_steps
+from zfnet.tracing import is_leaf, unwrap
 
 # What a chain may have, for the receptive-field arithmetic and the accelerations of chains.
 CHAIN_MODULES = (
-    *WEIGHTED, *BATCHNORMS, *NORMS, *IDENTITIES, nn.ReLU, nn.MaxPool2d, nn.Flatten, nn.AdaptiveAvgPool2d, PaperInput,
+    *WEIGHTED, *BATCHNORMS, *NORMS, *IDENTITIES, nn.ReLU, nn.MaxPool2d, nn.Flatten,
+    nn.AdaptiveAvgPool2d, PaperInput,
 )  # fmt: skip
-KINDS = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn"}
-KINDS |= {nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"} | dict.fromkeys(NORMS, "norm")
 
 
 class UnknownLayer(KeyError):
@@ -63,7 +62,7 @@ def graph_steps(model: nn.Module, *, to_result: bool = False) -> list[Step]:
     """
     inner = unwrap(model)
     leaves = _sequential_leaves(inner)
-    if leaves is not None:
+    if leaves is not None and any(isinstance(module, WEIGHTED) for _, module in leaves):
         return _name_chain(inner, leaves)
     traced = trace_steps(inner)
     if to_result:
@@ -179,7 +178,7 @@ def find_step(steps: Sequence[Step], name: str) -> Step:
 
 
 def check_layers(steps: Sequence[Step], layers: Sequence[str]) -> None:
-    """Raise UnknownLayer for a name that is not a layer, UnsupportedNetwork for one without maps."""
+    """Raise UnknownLayer for an unknown name, UnsupportedNetwork for a layer without maps."""
     available = layers_of(steps)
     for layer in layers:
         if layer not in available:
@@ -258,16 +257,17 @@ def _only_result(model: nn.Module, traced: Traced) -> Traced:
 
 
 def _is_sequence(traced: Traced) -> bool:
-    """Whether each step reads exactly the one before."""
+    """Whether each step reads exactly the one before, and one of them has weights."""
     below = ["", *(step.name for step in traced.steps)]
     reads = all(step.inputs == (b,) for step, b in zip(traced.steps, below, strict=False))
-    return reads and traced.result == below[-1]
+    weighted = any(isinstance(step.module, WEIGHTED) for step in traced.steps)
+    return reads and weighted and traced.result == below[-1]
 
 
 def _name_chain(model: nn.Module, leaves: Sequence[tuple[str, nn.Module]]) -> list[Step]:
     """Return the steps of a chain, named as in the paper."""
-    named = leaves if type(model) is Network else _name_as_in_paper(leaves)
-    layers = _completed_layers(named)
+    named = leaves if type(model) is Network else name_as_in_paper(leaves)
+    layers = completed_layers(named)
     return [
         Step(name, module, layer, None, (path,))
         for (name, module), layer, (path, _) in zip(named, layers, leaves, strict=True)
@@ -288,43 +288,3 @@ def _is_chain_module(module: nn.Module) -> bool:
     if isinstance(module, BATCHNORMS) and module.running_mean is None:
         return False  # normalizes by the batch
     return kind is not None and type(module).forward is kind.forward
-
-
-def _name_as_in_paper(leaves: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Name modules conv1, relu1, ..., unless all layers have such names."""
-
-    def kind_of(module: nn.Module) -> str | None:
-        return next((name for kind, name in KINDS.items() if isinstance(module, kind)), None)
-
-    weighted = [(path, kind_of(module)) for path, module in leaves if isinstance(module, WEIGHTED)]
-    keep = all(re.fullmatch(rf"{kind}\d+", path) for path, kind in weighted)
-    named: list[tuple[str, nn.Module]] = []
-    number, used = 0, set()
-    for path, module in leaves:
-        number += isinstance(module, WEIGHTED)
-        kind = kind_of(module)
-        name = f"{kind}{number}" if kind and not keep else path
-        name = path if name in used else name  # a second dropout of one layer, for example
-        used.add(name)
-        named.append((name, module))
-    return named
-
-
-def _completed_layers(named: Sequence[tuple[str, nn.Module]]) -> list[str | None]:
-    """For each module, return the layer whose activation it completes, or None.
-
-    A layer ends with its ReLU, else with the last of its weights and BatchNorm.
-    """
-    completed: list[str | None] = [None] * len(named)
-    layer, end = None, 0
-    for i, (name, module) in enumerate(named):
-        if isinstance(module, WEIGHTED):
-            layer, end = name, i
-        elif layer and isinstance(module, (*BATCHNORMS, *RECTIFIERS)):
-            completed[end] = None
-            end = i
-        else:
-            layer = None  # pooling, normalization and dropout come after the activation
-        if layer:
-            completed[end] = layer
-    return completed

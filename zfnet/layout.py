@@ -40,10 +40,11 @@ def channels_first(steps: Sequence[Step]) -> list[Step]:
         if step.name not in last or not step.paths:
             result.append(step)
             continue
-        height, width, channels = step.shape or ()
+        shape = step.shape or torch.Size()
+        height, width, channels = shape
         maps = Step(
             f"{step.name} with channels first", ChannelsFirst(), None, (step.name,), step.paths,
-            torch.Size((channels, height, width)), (step.shape or torch.Size(),),
+            torch.Size((channels, height, width)), (shape,),
         )  # fmt: skip
         result += [replace(step, paths=()), maps]
     return result

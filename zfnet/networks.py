@@ -59,7 +59,8 @@ def load_network(name: str | Path, weights: str | Path | None = None) -> nn.Modu
         _refuse_builder_name(name)
         if weights is not None:
             raise CheckpointError(
-                f"{name} includes its weights; weights={str(weights)!r} is only for torchvision:NAME"
+                f"{name} includes its weights; weights={str(weights)!r} is only for "
+                "torchvision:NAME"
             )
         return load(name)
     builder = _builder_name(name)
@@ -164,8 +165,8 @@ def _check_normalization(builder: str) -> None:
     mean, std = tuple(transforms.mean), tuple(transforms.std)
     if (mean, std) != (MEAN, STD):
         raise CheckpointError(
-            f"torchvision:{builder}: its weights need inputs normalized by mean {mean} and standard "
-            f"deviation {std}; only {MEAN} and {STD} are supported"
+            f"torchvision:{builder}: its weights need inputs normalized by mean {mean} and "
+            f"standard deviation {std}; only {MEAN} and {STD} are supported"
         )
 
 
@@ -217,7 +218,8 @@ def _read_state(path: str | Path) -> dict[str, Tensor]:
             f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
         )
         raise CheckpointError(
-            f"{path}: expected a state dict (names to tensors), got {content or type(state).__name__}"
+            f"{path}: expected a state dict (names to tensors), "
+            f"got {content or type(state).__name__}"
         )
     return state
 
@@ -247,7 +249,7 @@ def _size(builder: str) -> int:
 
 
 def _labeled(model: nn.Module, builder: str) -> nn.Module:
-    """Set `classes`, `wnids` and `size`, which no classifier of torchvision uses for anything else."""
+    """Set `classes`, `wnids` and `size`, which torchvision's classifiers do not use."""
     network: Any = model
     network.classes, network.wnids = list(imagenet_names()), list(imagenet_wnids())
     network.size = _size(builder)

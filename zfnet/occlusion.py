@@ -127,7 +127,7 @@ def occlude(
             None if v is None else v[0] for v in (channel, target, *grids, *baseline)
         )
         grids, baseline = values[:4], values[4:]
-    return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore[reportArgumentType]
+    return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore
 
 
 @reference
@@ -170,7 +170,8 @@ def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
     check_positive(size=size, stride=stride)
     if stride > size:
         raise ValueError(
-            f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size"
+            f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; "
+            "choose stride <= size"
         )
     tops, lefts = (
         torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from zfnet.batches import read_images as read_images
 from zfnet.deconv import backproject
 from zfnet.forward import Trace, evaluating, network_steps, run
 from zfnet.graph import (
@@ -31,7 +32,6 @@ from zfnet.receptive_field import (
 )
 from zfnet.reference import reference
 from zfnet.shapes import sizes_of
-from zfnet.top import collate
 from zfnet.transpose import check_invertible
 from zfnet.units import Units, as_maps, found_units, layer_size, locate, one_hot, select_units
 from zfnet.validation import check_input, check_positive
@@ -196,6 +196,7 @@ def project_units(
     or patches (M, 3, R, R) with `crop`, and the units with their positions and activations.
     """
     shared = run(steps, x, keep=()) if len(x) == 1 else None  # many units of one image: one pass
+    shared = shared if shared and shared.can_repeat() else None
     pixels, parts = [], []
     for chosen in torch.arange(len(units.image), device=x.device).split(batch):
         part = units[chosen]
@@ -263,19 +264,6 @@ def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor
     """
     corner = p.corner.clamp(0, x.shape[-1] - field)
     return cut(p.pixels, corner, field), cut(x, corner, field)
-
-
-def read_images(
-    dataset: Dataset, indices: list[int], device: torch.device, like: Tensor | None = None
-) -> Tensor:
-    """Read items as one batch (M, 3, H, W). Raises ValueError for items of several sizes."""
-    read_many = getattr(
-        dataset, "__getitems__", None
-    )  # PyTorch's way to read several items at once
-    x = collate(read_many(indices) if read_many else [dataset[i] for i in indices])
-    if like is not None and x.shape[1:] != like.shape[1:]:
-        raise ValueError(f"items of several sizes: {tuple(like.shape[1:])}, {tuple(x.shape[1:])}")
-    return x.to(device)
 
 
 def _projection(

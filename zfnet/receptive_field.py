@@ -36,23 +36,30 @@ from zfnet.operations import (
 from zfnet.shapes import Size, Windowed, geometry, is_windowed, map_sizes, output_size, spatial_size
 
 __all__ = [
-    "ReceptiveField", "Size", "Window", "cut", "cut_windows", "geometry", "is_windowed", "map_sizes", "output_size",
+    "ReceptiveField", "Size", "Window", "cut", "cut_windows", "geometry", "is_windowed",
+    "map_sizes", "output_size",
     "receptive_field", "receptive_field_box",
 ]  # fmt: skip
 
 # Modules whose output at a position depends on their input at that position alone.
 CELLWISE = (
-    *RECTIFIERS, *BATCHNORMS, *NORMS, *IDENTITIES, PaperInput, Add, nn.Hardtanh, nn.SiLU, nn.GELU, nn.ELU, nn.CELU, nn.SELU,
-    nn.Softplus, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Threshold, nn.Softmax2d,
+    *RECTIFIERS, *BATCHNORMS, *NORMS, *IDENTITIES, PaperInput, Add, nn.Hardtanh, nn.SiLU, nn.GELU,
+    nn.ELU, nn.CELU, nn.SELU,
+    nn.Softplus, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Threshold,
+    nn.Softmax2d,
 )  # fmt: skip
 ARITHMETIC = {
-    "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "truediv", "itruediv", "div", "div_", "neg", "pow", "sqrt",
-    "rsqrt", "abs", "exp", "log", "maximum", "minimum", "where", "clamp", "clamp_", "sigmoid", "softmax", "stochastic_depth",
+    "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "truediv", "itruediv",
+    "div", "div_", "neg", "pow", "sqrt",
+    "rsqrt", "abs", "exp", "log", "maximum", "minimum", "where", "clamp", "clamp_", "sigmoid",
+    "softmax", "stochastic_depth",
 }  # fmt: skip
 # Functions that move channels; at a position too, where the last two dimensions stay.
 RESHAPES = {
-    "view", "reshape", "transpose", "permute", "chunk", "split", "unbind", "getitem", "stack", "squeeze", "unsqueeze", "narrow",
-    "select", "mean", "sum", "amax", "flatten", "channel_shuffle", "expand", "layer_norm", "contiguous", "cat",
+    "view", "reshape", "transpose", "permute", "chunk", "split", "unbind", "getitem", "stack",
+    "squeeze", "unsqueeze", "narrow",
+    "select", "mean", "sum", "amax", "flatten", "channel_shuffle", "expand", "layer_norm",
+    "contiguous", "cat",
 }  # fmt: skip
 
 

@@ -29,6 +29,11 @@ def with_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
     if is_chain(steps):
         check_fits(steps, x)
         return list(steps)
+    pairs = (
+        pair for step, names in wired(steps) for pair in zip(names, step.input_shapes, strict=False)
+    )
+    if {shape for name, shape in pairs if not name} == {x.shape[1:]}:
+        return list(steps)  # known for images of this shape
     return meta_shapes(steps, x)
 
 
@@ -45,7 +50,10 @@ def meta_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
         try:
             value = values[step.name] = _call_on_meta(step.module, read)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            shapes = [value.shape[1:] for value in read if isinstance(value, Tensor)]
+            expected = _expected_input(step.module, shapes[0]) if len(shapes) == 1 else None
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = f"it expects {expected}" if expected else reason
             raise ValueError(
                 f"x {tuple(x.shape)} does not fit the network at {step.name}: {reason}"
             ) from error
@@ -101,7 +109,8 @@ def map_sizes(steps: Sequence[Step], size: Size) -> dict[str, Size]:
         if min(size) < 1:
             image = sizes[steps[0].name]
             raise ValueError(
-                f"an image of {image} pixels does not fit the network at {step.name}: it is too small"
+                f"an image of {image} pixels does not fit the network at {step.name}: it is too "
+                "small"
             )
     return sizes | {"": size}
 
@@ -161,7 +170,11 @@ def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def geometry(module: Windowed) -> list[list[int]]:
-    """Return kernel, stride, padding and dilation, each [rows, columns]. Raises UnsupportedNetwork."""
+    """Return kernel, stride, padding and dilation, each [rows, columns].
+
+    Raises:
+        UnsupportedNetwork: If a convolution pads with something else than zeros, or unevenly.
+    """
     if getattr(module, "padding_mode", "zeros") != "zeros":
         raise UnsupportedNetwork(f"{module}: only padding with zeros is supported")
     names = ("kernel_size", "stride", "padding", "dilation")
@@ -181,7 +194,7 @@ def geometry(module: Windowed) -> list[list[int]]:
 
 
 def is_windowed(module: nn.Module) -> TypeGuard[Windowed]:
-    """Whether each cell is computed from a window. Raises UnsupportedNetwork for adaptive pooling."""
+    """Whether each cell is computed from a window. Raises UnsupportedNetwork if it may differ."""
     if isinstance(module, nn.AdaptiveAvgPool2d):
         raise UnsupportedNetwork(
             f"{module} is below a convolution: its cells have windows of several sizes"
@@ -211,3 +224,16 @@ def _output_side(
         return span // stride + 1
     count = -(-span // stride) + 1
     return count - 1 if (count - 1) * stride >= n + padding else count
+
+
+def repeat_shapes(shapes: Any, count: int) -> Any:
+    """The shapes for `count` images in place of one."""
+    if isinstance(shapes, torch.Size):
+        return torch.Size((count, *shapes[1:]))
+    return tuple(repeat_shapes(shape, count) for shape in shapes)
+
+
+def shapes_of(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:
+    """The shape of a step's input, or of each of several; empty for what is no tensor."""
+    shapes = tuple(v.shape if isinstance(v, Tensor) else torch.Size() for v in values)
+    return shapes[0] if len(shapes) == 1 else shapes

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from zfnet.batches import collate as collate
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.forward import evaluating, network_steps, run
@@ -81,7 +82,7 @@ def top_activations(
     check_positive(k=k, batch=batch)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise ValueError(
-            f"{type(dataset).__name__} has no length or no index: the table names images by their index"
+            f"{type(dataset).__name__} has no length or no index: the table names images by index"
         )
     size = len(dataset)  # pyright: ignore[reportArgumentType]
     if size == 0:
@@ -181,8 +182,9 @@ class _Search:
     def _batches(self, images: Sequence[int], device: torch.device) -> Iterator[Tensor]:
         """Read the images in batches."""
         loader = DataLoader(
-            self.dataset, self.batch, sampler=images, collate_fn=collate, pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # DataLoader would otherwise draw from the global random state
+            self.dataset, self.batch, sampler=images, collate_fn=collate,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # the default draws from the global random state
         )  # fmt: skip
         for x in self.progress(loader, total=len(loader), desc="searching"):
             yield x.to(device, non_blocking=True)
@@ -210,20 +212,6 @@ def strongest_positions(
         value, cell = maps.flatten(2).max(2)  # max returns the first
         found[layer] = value, torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1)
     return found
-
-
-def collate(items: Sequence) -> Tensor:
-    """Stack the images of items, tensors or (tensor, label), into a batch. Raises ValueError."""
-    images = [item[0] if isinstance(item, (list, tuple)) else item for item in items]
-    for image in images:
-        if not isinstance(image, Tensor):
-            raise ValueError(
-                f"items must be tensors (3, H, W) or (tensor, label), got {type(image).__name__}"
-            )
-    shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
-        raise ValueError(f"items of several sizes: {', '.join(map(str, sorted(shapes)))}")
-    return torch.stack(images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +261,8 @@ class _State:
                 for n in names
             )
             raise CheckpointError(
-                f"{self.path}: the state of another search ({pairs}); name another file, or remove it"
+                f"{self.path}: the state of another search ({pairs}); name another file or "
+                "remove it"
             )
         return TopActivations.load(self.path)
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 
 from zfnet.graph import Step, UnsupportedNetwork
 from zfnet.normalization import PaperInput
@@ -34,24 +35,35 @@ from zfnet.operations import (
 from zfnet.tracing import SIZES
 
 LINEAR_MODULES = (
-    nn.Conv2d, nn.Linear, nn.Flatten, nn.Unflatten, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, Add,
-    Concat, PaperInput, nn.ConvTranspose2d, nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle, nn.ZeroPad2d, nn.ReflectionPad2d,
+    nn.Conv2d, nn.Linear, nn.Flatten, nn.Unflatten, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, Add,
+    Concat, PaperInput, nn.ConvTranspose2d, nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle,
+    nn.ZeroPad2d, nn.ReflectionPad2d,
     nn.ReplicationPad2d, ChannelsFirst,
 )  # fmt: skip
 LINEAR_CALLS = {
-    torch.reshape, torch.transpose, torch.swapaxes, torch.permute, torch.movedim, torch.squeeze, torch.unsqueeze,
-    torch.chunk, torch.split, torch.tensor_split, torch.unbind, torch.cat, torch.stack, torch.narrow, torch.select,
-    torch.index_select, torch.flatten, torch.unflatten, torch.flip, torch.roll, torch.neg, torch.mean, torch.sum,
-    torch.add, torch.sub, torch.channel_shuffle, F.pixel_shuffle, F.pad, F.interpolate, F.avg_pool2d,
-    F.adaptive_avg_pool2d, operator.getitem, operator.add, operator.iadd, operator.sub, operator.isub, operator.neg,
-    "view", "reshape", "transpose", "swapaxes", "permute", "movedim", "squeeze", "unsqueeze", "chunk", "split",
-    "tensor_split", "unbind", "narrow", "select", "index_select", "flatten", "unflatten", "flip", "roll", "neg",
-    "mean", "sum", "add", "add_", "sub", "sub_", "expand", "view_as", "reshape_as", "repeat", "t", "to", "float", "contiguous",
+    torch.reshape, torch.transpose, torch.swapaxes, torch.permute, torch.movedim, torch.squeeze,
+    torch.unsqueeze,
+    torch.chunk, torch.split, torch.tensor_split, torch.unbind, torch.cat, torch.stack,
+    torch.narrow, torch.select,
+    torch.index_select, torch.flatten, torch.unflatten, torch.flip, torch.roll, torch.neg,
+    torch.mean, torch.sum,
+    torch.add, torch.sub, torch.channel_shuffle, F.pixel_shuffle, F.pad, F.interpolate,
+    F.avg_pool2d,
+    F.adaptive_avg_pool2d, operator.getitem, operator.add, operator.iadd, operator.sub,
+    operator.isub, operator.neg,
+    "view", "reshape", "transpose", "swapaxes", "permute", "movedim", "squeeze", "unsqueeze",
+    "chunk", "split",
+    "tensor_split", "unbind", "narrow", "select", "index_select", "flatten", "unflatten", "flip",
+    "roll", "neg",
+    "mean", "sum", "add", "add_", "sub", "sub_", "expand", "view_as", "reshape_as", "repeat", "t",
+    "to", "float", "contiguous",
 }  # fmt: skip
 DIVISIONS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
 # Linear where a single factor, or only the dividend, depends on the image.
 PRODUCTS = DIVISIONS | {
-    operator.mul, operator.imul, operator.matmul, torch.mul, torch.matmul, F.linear, F.conv2d, "mul", "mul_", "matmul",
+    operator.mul, operator.imul, operator.matmul, torch.mul, torch.matmul, F.linear, F.conv2d,
+    "mul", "mul_", "matmul",
 }  # fmt: skip
 ATTENTION = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d)
 NORMALIZATIONS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
@@ -155,7 +167,7 @@ def _why_not_linear(expression: Expression) -> str | None:
 def _arguments(expression: Expression) -> list[Any]:
     """The arguments of a call, those in lists included."""
     found: list[Any] = []
-    torch.fx.node.map_aggregate((expression.args, expression.kwargs), found.append)  # pyright: ignore
+    map_aggregate((expression.args, expression.kwargs), found.append)  # pyright: ignore
     return found
 
 
@@ -168,11 +180,11 @@ def _depends(value: Any) -> bool:
 
 
 def _pull_back(module: nn.Module, signal: Tensor, sizes: Any) -> Any:
-    """Apply the transpose of a linear module: the gradient of a linear function is its transpose."""
+    """Apply the transpose of a linear module, which is its gradient."""
     single = isinstance(sizes, torch.Size)
     with torch.inference_mode(False), torch.enable_grad():
         below = [
-            torch.zeros(len(signal), *size[1:], dtype=signal.dtype, device=signal.device)
+            torch.zeros(size, dtype=signal.dtype, device=signal.device)
             for size in ([sizes] if single else sizes)
         ]
         output = module(*(values.requires_grad_() for values in below))

@@ -51,9 +51,7 @@ def test_project_and_top_on_a_chain(photo, tree, tmp_path, capsys):
     assert len(ranks) == 2
 
 
-def test_a_network_with_branches_cannot_be_projected_and_the_reason_is_named(
-    photo, tmp_path, capsys
-):
+def test_networks_with_branches_cannot_be_projected(photo, tmp_path, capsys):
     for name, reason in (
         ("resnet18", "residual connections"),
         ("squeezenet1_1", "cannot invert|cannot be inverted"),

@@ -62,7 +62,7 @@ def atlas(tmp_path_factory, network):
 def server(network, atlas):
     """A server in a thread; `backend` is what it computes with."""
     running = Server(port=0, token=TOKEN)
-    running.backend = Backend(network, "imagenet65k", atlas)
+    running.backend = Backend(network, "imagenet65k", "zfnet.load('imagenet65k')", atlas)
     thread = running.start(running.backend)
     yield running
     running.stop()

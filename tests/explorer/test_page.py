@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 import zfnet
-from tests.explorer.conftest import Client, wait_until
+from tests.explorer.conftest import Client, small_lrn, wait_until
+from zfnet.explorer.backend import Backend
+from zfnet.explorer.server import Server
 from zfnet.occlusion import cover
 from zfnet.plot import projection_image
 
@@ -23,19 +25,19 @@ def open_page(browser, server):
     """A function that opens the page; whatever it logs or requests from outside is an error."""
     contexts, problems = [], []
 
-    def open_it(state="", width=1280, height=900, **options):
+    def open_it(state="", width=1280, height=900, server=server, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("console", lambda m: problems.append(m.text) if READBACK not in m.text else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda r: problems.append(r.url) if outside(r.url) else None)
+        page.on("request", lambda r: problems.append(r.url) if outside(r.url, server) else None)
         page.goto(server.url + state)
         page.wait_for_selector("main[data-ready]")
         return page
 
-    def outside(url):
+    def outside(url, server):
         return not url.startswith((server.url, "data:", "blob:"))
 
     yield open_it
@@ -403,3 +405,19 @@ CONTRAST = """() => {
     return Math.min(...[...document.querySelectorAll("p, h2, small, figcaption")].filter((e) => e.offsetParent && !e.closest(".card, header, #notice"))
         .map((e) => light(getComputedStyle(e).color)).map((text) => (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05)));
 }"""
+
+
+def test_a_network_with_normalization_takes_it_apart_too(open_page, server):
+    lrn = Server(port=0, token=server.token)
+    thread = lrn.start(Backend(small_lrn(), "small"))
+    try:
+        page = open_page("#layer=conv4", server=lrn)
+        page.wait_for_selector("#unit-facts[data-key]")
+        paper = pixels(page, "#projection")
+        page.click("#apart summary")
+        page.check("[data-rule=normalization]")
+        changed_projection(page, [paper])
+        assert "normalization=1" in page.url
+    finally:
+        lrn.stop()
+        thread.join(20)

@@ -150,7 +150,7 @@ def grid_layout(points: np.ndarray, columns: int) -> np.ndarray:
     stretched to the grid. Jonker & Volgenant 1987.
 
     Args:
-        points: Points (N, 2) as (x, y); y grows upwards.
+        points: Points (N, 2) as (x, y); y points up.
         columns: The number of columns.
 
     Returns:

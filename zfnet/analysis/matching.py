@@ -15,7 +15,7 @@ from zfnet.forward import trace
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The best matches of P points of N images in each of the images.
+    """The best match of P points per image in each of N images.
 
     Entry [i, j, p] is the match in image j of point p of image i. If no unit of the layer is active
     at the point, all similarities are 0 and the position is meaningless.

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from zfnet.attribution.base import Attribution, Target, forward, logit_gradient
 from zfnet.attribution.gradients import channel_max
 from zfnet.attribution.guided import guided_backprop
-from zfnet.forward import Hook, evaluating, run
+from zfnet.forward import evaluating, run
 from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, find_step
+from zfnet.hooks import Hook
 from zfnet.layer_list import last_maps, shaped_steps
 from zfnet.layout import channels_last_steps
 from zfnet.validation import check_input, resolve_target
@@ -251,6 +252,7 @@ class _KeepsMaps(nn.Module):
         self.maps: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output, and keep the layer's maps."""
         t = run(self.steps, x, keep=(self.name,), switches=False)
         self.maps = t[self.name]
         return t.output

@@ -17,6 +17,7 @@ from zfnet.forward import trace
 from zfnet.graph import UnsupportedNetwork
 from zfnet.projection import Projection, project, project_signal
 from zfnet.receptive_field import cut
+from zfnet.transpose import check_invertible
 from zfnet.validation import resolve_target
 
 
@@ -53,9 +54,9 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
     r"""Project a class's logit with the deconvnet: each ReLU passes $R' = 1[R > 0] \, R$.
 
     Zeiler & Fergus, section 2.1; Springenberg et al. 2015, Fig. 1, compare it with backpropagation.
-    In a chain of modules this is `zfnet.project` of a logit of 1, which skips normalization. In
-    other networks, such as ResNet, it is the gradient with this rule, through normalization.
-    Without normalization both equal Captum's Deconvolution.
+    This is `zfnet.project` of a logit of 1, which skips local response normalization. In a network
+    that `zfnet.project` refuses, such as one with group normalization, it is the gradient with this
+    rule. Without such normalization both equal Captum's Deconvolution.
 
     Args:
         model: Any network that returns logits.
@@ -77,6 +78,7 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
     """
     try:
         t = trace(model, x)
+        check_invertible(t.steps)
     except UnsupportedNetwork:
         g, target = gradient(model, x, target, rule=lambda above, below: above.clamp_min(0))
     else:

@@ -54,13 +54,16 @@ def _is_flatten(model: nn.Module, row: Row) -> bool:
 
 def print_table(name: str, rows: list[Row]) -> None:
     """Print one line per row, and the totals."""
-    parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
     table = [("layer", "operation", "output", "parameters", "multiply-adds")]
     for row in rows:
         shape = " x ".join(map(str, (*row.shape[1:], *row.shape[:1])))
-        counts = (f"{count:,}" if count else "" for count in (row.parameters, row.macs))
-        table.append((row.name, row.operation, shape, *counts))
-    table.append(("total", "", "", f"{parameters:,}", f"{macs:,}"))
+        parameters, macs = (f"{count:,}" if count else "" for count in (row.parameters, row.macs))
+        table.append((row.name, row.operation, shape, parameters, macs))
+    total_parameters, total_macs = (
+        sum(row.parameters for row in rows),
+        sum(row.macs for row in rows),
+    )
+    table.append(("total", "", "", f"{total_parameters:,}", f"{total_macs:,}"))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         columns = [  # text to the left, numbers to the right
@@ -69,6 +72,6 @@ def print_table(name: str, rows: list[Row]) -> None:
         ]
         print("  ".join(columns).rstrip())
     print(
-        f"{name}: {parameters / 1e6:.1f} M parameters, "
-        f"{macs / 1e6:,.0f} M multiply-adds per forward pass"
+        f"{name}: {total_parameters / 1e6:.1f} M parameters, "
+        f"{total_macs / 1e6:,.0f} M multiply-adds per forward pass"
     )

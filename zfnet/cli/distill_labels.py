@@ -54,7 +54,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=int,
         default=128,
         metavar="PIXELS",
-        help="least shorter side of images that the teacher predicts (default: 128)",
+        help="least shorter side, in pixels, of images that the teacher predicts (default: 128)",
     )
     sub.add_argument(
         "--exclude",

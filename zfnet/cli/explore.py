@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     try:
         model = load_model(options)
         atlas = options.atlas or find_atlas(Path.cwd()) or find_atlas(CLONE)
-        backend = Backend(model, options.model, atlas)
+        backend = Backend(model, options.model, source_of(options), atlas)
         url = server.url
         if options.image:
             content = read_bytes(options.image)
@@ -95,3 +95,11 @@ def check_token(token: str | None) -> None:
         raise UserError(
             f"--token must have at least {SHORTEST_TOKEN} letters, digits, - or _, got {token!r}"
         )
+
+
+def source_of(options: argparse.Namespace) -> str:
+    """The Python that loads the network of --model."""
+    if not options.model.startswith("torchvision:"):
+        return f"zfnet.load({options.model!r})"
+    weights = f", {options.weights!r}" if options.weights else ""
+    return f"load_network({options.model!r}{weights})"

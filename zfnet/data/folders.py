@@ -112,40 +112,12 @@ def load_files(
     stats = [_stamp(path) for path in files]
     key = digest("folder", PREPROCESSING, root.resolve(), *names, *stats)
 
-    def decode(i: int) -> tuple[np.ndarray | None, str]:
-        """Return a square and its file's hash, or None and the error's message."""
-        try:
-            square = np.asarray(center(read_image(files[i]), side))
-            return square, hashlib.sha256(files[i].read_bytes()).hexdigest()
-        except ImageError as error:
-            return None, str(error)
-
     def fill(array: np.ndarray) -> dict:
-        unreadable, hashes = {}, []
-        pool = ThreadPoolExecutor()  # Pillow releases the GIL while it decodes and resizes
-        try:
-            chunks = (
-                pool.map(decode, range(i, min(i + 1024, len(files))))
-                for i in range(0, len(files), 1024)
-            )
-            squares = progress(
-                itertools.chain.from_iterable(chunks),
-                total=len(files),
-                desc=f"decoding {root.name}",
-            )
-            for i, (square, text) in enumerate(squares):
-                if square is None:
-                    unreadable[i] = text
-                else:
-                    array[i] = square
-                    hashes.append(text)
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted run drops the queue
-        return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
+        return _decode_all(files, names, side, array, progress, f"decoding {root.name}")
 
     def valid(metadata: dict) -> bool:
         """Check that unreadable files are still unreadable; permissions may have changed."""
-        return all(decode(int(i))[0] is None for i in metadata["unreadable"])
+        return all(_decode(files[int(i)], side)[0] is None for i in metadata["unreadable"])
 
     pixels, metadata = cached_array(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
     errors = {int(i): message for i, message in metadata["unreadable"].items()}
@@ -163,7 +135,6 @@ def load_files(
             f"{root}: no image is readable in {len(unreadable)} class folders: "
             f"{', '.join(unreadable[:10])}"
         )
-    skipped = [names[i] for i in errors]
     return Images(
         pixels,
         labels[rows],
@@ -173,8 +144,45 @@ def load_files(
         metadata["digest"],
         size,
         rows,
-        skipped=skipped,
+        skipped=[names[i] for i in errors],
     )
+
+
+def _decode(path: Path, side: int) -> tuple[np.ndarray | None, str]:
+    """Return a square and its file's hash, or None and the error message."""
+    try:
+        square = np.asarray(center(read_image(path), side))
+        return square, hashlib.sha256(path.read_bytes()).hexdigest()
+    except ImageError as error:
+        return None, str(error)
+
+
+def _decode_all(
+    files: Sequence[Path],
+    names: Sequence[str],
+    side: int,
+    array: np.ndarray,
+    progress: Callable,
+    label: str,
+) -> dict:
+    """Decode files into an array (N, side, side, 3); return the metadata of the cache entry."""
+    unreadable, hashes = {}, []
+    pool = ThreadPoolExecutor()  # Pillow releases the GIL while it decodes and resizes
+    try:
+        chunks = (
+            pool.map(_decode, files[i : i + 1024], itertools.repeat(side))
+            for i in range(0, len(files), 1024)
+        )
+        squares = progress(itertools.chain.from_iterable(chunks), total=len(files), desc=label)
+        for i, (square, text) in enumerate(squares):
+            if square is None:
+                unreadable[i] = text
+            else:
+                array[i] = square
+                hashes.append(text)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run drops the queue
+    return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
 
 
 def is_image(path: Path) -> bool:

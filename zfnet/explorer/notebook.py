@@ -51,7 +51,7 @@ def explore(
     from zfnet.explorer.backend import Backend
     from zfnet.explorer.server import Server
 
-    backend = Backend(model, name or getattr(model, "arch", type(model).__name__), atlas)
+    backend = Backend(model, name or getattr(model, "arch", type(model).__name__), atlas=atlas)
     state = "" if x is None else f"#image={backend.images.add(x)}"
     while _servers:
         _servers.pop().stop()

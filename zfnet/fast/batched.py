@@ -115,7 +115,7 @@ class _Layer:
     def project(
         self, rows: Tensor, table_row: Tensor, tables: dict[str, SwitchTable], first: Tensor
     ) -> tuple[str, Tensor, Projection]:
-        """Project units (M,) through the switches of their windows, `table_row` (M,) of the tables."""
+        """Project units (M,) through the switches of windows `table_row` (M,) of the tables."""
         device = first.device
         channel, position, value = (
             t[rows].to(device) for t in (self.channel, self.position, self.value)

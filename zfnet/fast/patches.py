@@ -283,7 +283,7 @@ def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
 
 
 def channels_last(steps: Sequence[Step]) -> list[Step]:
-    """Copy the convolutions with channels-last filters; CPUs otherwise reorder them at each call."""
+    """Copy the convolutions with channels-last filters, which CPUs reorder at each call."""
     found = []
     for step in steps:
         module = step.module

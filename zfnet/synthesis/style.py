@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.data import no_progress
-from zfnet.feature_extraction import feature_extractor
+from zfnet.feature_extraction import Reader, feature_extractor
 from zfnet.graph import layer_names
 from zfnet.synthesis.base import check_nonzero, clip, descend, relative_distance, total_variation
 from zfnet.validation import check_input
@@ -141,39 +141,24 @@ def style_transfer(
     read = feature_extractor(model, start, tuple(dict.fromkeys(layers)))
     results = []
     for rows in torch.arange(len(start)).split(batch):
-        with torch.no_grad():
-            maps = None if content is None else read(content[rows])[content_layer]
-            style_maps = read(style[rows] if len(style) > 1 else style)
-            grams = {layer: gram(style_maps[layer]) for layer in style_layers}
-        if maps is not None:
-            check_nonzero(maps, f"{content_layer} of the content")
-        for layer, matrices in grams.items():
-            check_nonzero(matrices, f"{layer} of the style")
-
-        def distances(x: Tensor, maps=maps, grams=grams) -> tuple[Tensor, dict[str, Tensor]]:
-            features = read(x)
-            from_content = x.new_zeros(len(x))
-            if maps is not None:
-                from_content = relative_distance(features[content_layer], maps)
-            from_style = {
-                layer: relative_distance(gram(features[layer]), grams[layer])
-                for layer in style_layers
-            }
-            return from_content, from_style
+        distances = _distance_function(
+            read,
+            None if content is None else content[rows],
+            style[rows] if len(style) > 1 else style,
+            content_layer,
+            style_layers,
+        )
 
         def loss(x: Tensor, step: int, distances=distances) -> Tensor:
             from_content, from_style = distances(x)
             style_loss = torch.stack(list(from_style.values())).mean(0)
             return from_content + weight * style_loss + variation * total_variation(x)
 
-        pixels, history = descend(
-            loss,
-            clip(start[rows]),
-            steps=steps,
-            rate=rate,
-            after=lambda x, step: clip(x),
-            progress=progress,
-        )
+        def after(x: Tensor, step: int) -> Tensor:
+            return clip(x)
+
+        x = clip(start[rows])
+        pixels, history = descend(loss, x, steps=steps, rate=rate, after=after, progress=progress)
         with torch.no_grad():
             results.append((pixels, history.T, *distances(pixels)))
     pixels, history, from_content, from_style = zip(*results, strict=True)
@@ -183,3 +168,33 @@ def style_transfer(
         None if content is None else torch.cat(from_content),
         {layer: torch.cat([part[layer] for part in from_style]) for layer in style_layers},
     )
+
+
+def _distance_function(
+    read: Reader,
+    content: Tensor | None,
+    style: Tensor,
+    content_layer: str,
+    style_layers: Sequence[str],
+) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
+    """Return a function from images to their distances from content (N,) and style, by layer."""
+    with torch.no_grad():
+        maps = None if content is None else read(content)[content_layer]
+        style_maps = read(style)
+        grams = {layer: gram(style_maps[layer]) for layer in style_layers}
+    if maps is not None:
+        check_nonzero(maps, f"{content_layer} of the content")
+    for layer, matrices in grams.items():
+        check_nonzero(matrices, f"{layer} of the style")
+
+    def distances(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        features = read(x)
+        from_content = x.new_zeros(len(x))
+        if maps is not None:
+            from_content = relative_distance(features[content_layer], maps)
+        from_style = {
+            layer: relative_distance(gram(features[layer]), grams[layer]) for layer in style_layers
+        }
+        return from_content, from_style
+
+    return distances
