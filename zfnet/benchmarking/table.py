@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from zfnet.analysis.extra import import_extra
-from zfnet.plot import LINES, new_figure
-from zfnet.record import write_text
+from zfnet.data.io import atomic_write
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,8 @@ class BenchmarkTable:
         for row in self.rows:
             writer.writerow({k: _cell(v) for k, v in asdict(row).items()})
         if path is not None:
-            write_text(Path(path), text.getvalue())
+            with atomic_write(Path(path)) as partial:
+                partial.write_text(text.getvalue(), "utf-8")
         return text.getvalue()
 
     def to_pandas(self) -> Any:
@@ -129,6 +129,8 @@ class BenchmarkTable:
 
     def plot(self) -> Any:
         """Return a matplotlib figure: one panel per metric, means with 95 % intervals."""
+        from zfnet.plot import LINES, new_figure  # matplotlib, which `import zfnet` does not need
+
         methods, metrics = self.methods[::-1], self.metrics
         columns = min(4, len(metrics))
         lines = -(-len(metrics) // columns)
