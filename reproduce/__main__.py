@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reproduce import gallery, notebook
+from reproduce import notebook
 from reproduce.parser import build_parser
+from reproduce.site import gallery
 from reproduce.status import INTERRUPTED, OK, WRONG
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ def write_replication(options: argparse.Namespace) -> int:
 
 def write_atlas(options: argparse.Namespace) -> int:
     """Write an atlas, and the requested canonical images."""
-    from reproduce import atlas
-    from reproduce.atlas import canonical
+    from reproduce.site import atlas
+    from reproduce.site.atlas import canonical
 
     start, context = time.perf_counter(), _context(options)
     context.check()
@@ -124,7 +125,7 @@ def write_atlas(options: argparse.Namespace) -> int:
 
 def write_look(options: argparse.Namespace) -> int:
     """Write the page of one image."""
-    from reproduce.atlas.look import look
+    from reproduce.site.atlas.look import look
 
     start, context = time.perf_counter(), _context(options)
     model, name = context.model, context.network_name

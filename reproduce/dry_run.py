@@ -12,7 +12,7 @@ from reproduce.core.figure import SAMPLES, Figure
 from reproduce.core.record import Record, read_record
 from reproduce.core.requirements import CORPUS_NAMES, missing_input
 from reproduce.core.run import result_folder
-from reproduce.gallery.text import duration
+from reproduce.site.text import duration
 from zfnet.data.cache import DataError
 from zfnet.data.folders import scan
 

@@ -12,12 +12,13 @@ from types import ModuleType
 
 from tqdm import tqdm
 
-from reproduce import atlas, dry_run, gallery
+from reproduce import dry_run
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.figure import SAMPLES
 from reproduce.core.requirements import FEWEST_SNAPSHOTS, unused_option
 from reproduce.core.run import USER_ERRORS, Outcome, run
+from reproduce.site import atlas, gallery
 from reproduce.status import FAILED, NOT_RUN, OK, WRONG
 
 ROW = "{:<21}{:<10}{:<17}{:>8}{:>8}  {}"
@@ -140,6 +141,8 @@ def _closing_table(
             )
         )
     if atlas_seconds is not None:
-        print(ROW.format("atlas", SAMPLES, "", f"{atlas_seconds:.1f}", f"{atlas.BUDGET:.0f}", ""))
+        print(
+            ROW.format("atlas", SAMPLES, "", f"{atlas_seconds:.1f}", f"{atlas.TIME_BUDGET:.0f}", "")
+        )
     for name in failed:
         print(f"{name:<21}failed: see above")

@@ -36,7 +36,7 @@ from zfnet.training.evaluate import evaluate
 from zfnet.training.sampling import epoch_order
 from zfnet.training.setup import resolve_precision
 
-TEMPLATE = Path(__file__).parent / "gallery" / "model_card.md"
+TEMPLATE = REPOSITORY / "reproduce" / "site" / "templates" / "model_card.md"
 CARD = REPOSITORY / "MODEL_CARD.md"
 FIG7_CLASSES = ("n02088094", "n02112018", "n02974003")  # Afghan hound, Pomeranian, car wheel
 progress_bar = functools.partial(tqdm, leave=False)

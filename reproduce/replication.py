@@ -8,8 +8,8 @@ from reproduce import costs
 from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure
 from reproduce.core.requirements import CORPUS_NAMES, DATASET_NAMES, supports
-from reproduce.gallery import PAPER
-from reproduce.gallery.text import columns, number
+from reproduce.site.gallery import PAPER
+from reproduce.site.text import columns, number
 from zfnet.training.config import load_config
 
 MARKS = ("<!-- table: written by python -m reproduce replication -->", "<!-- end of table -->")

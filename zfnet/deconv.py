@@ -34,8 +34,6 @@ Example:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,12 +46,7 @@ from zfnet.transpose import transpose
 
 
 def backproject(
-    t: Trace,
-    signal: Tensor,
-    *,
-    collision: str = "sum",
-    until: str | None = None,
-    rule: Callable | None = None,
+    t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
 ) -> Tensor:
     """Carry a signal in a trace's last layer down to pixels.
 
@@ -62,24 +55,23 @@ def backproject(
         signal: The signal, in the shape of the last layer: (N, C, H, W) or (N, C).
         collision: What `unpool` does where windows share a switch.
         until: Stop above this step; "pool1" returns the signal that is about to be unpooled there.
-        rule: Replaces `invert`, for accelerations.
+        rule: Replaces `invert`.
 
     Returns:
         Pixels (N, 3, H, W), signed.
     """
-    rule = rule or invert
     signals = {t.steps[-1].name: signal}  # of each step's output; "" is the pixels
     for step, inputs in reversed(list(wired(t.steps))):
         if step.name == until or step.name not in signals:
             continue
-        below = rule(step, signals.pop(step.name), t, collision)
+        below = (rule or invert)(step, signals.pop(step.name), t, collision)
         for name, part in zip(inputs, below if len(inputs) > 1 else [below], strict=True):
             if part is not None:
-                signals[name] = signals[name] + part if name in signals else part
+                signals[name] = signals[name] + part if name in signals else part  # pyright: ignore
     return signals[until or ""]
 
 
-def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Any:
+def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tensor | tuple:
     """Carry a signal down through one step: from its output's shape (N, ...) to its input's."""
     module, size = step.module, t.inputs[step.name]
     match module:

@@ -20,7 +20,7 @@ from reproduce.bench.projection_race import projection
 from reproduce.bench.races import grow, search
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.gallery import number
+from reproduce.site.text import number
 from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(

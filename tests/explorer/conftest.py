@@ -30,7 +30,7 @@ def network():
 
 
 def write_atlas(folder, network):
-    """An atlas with two features of conv5 in the format of reproduce/atlas: noise as pictures."""
+    """An atlas with two features of conv5 in the format of reproduce/site/atlas: noise as pictures."""
     (folder / "data").mkdir(parents=True)
     (folder / "sheets").mkdir()
     layer = {"name": "conv5", "numbers": [17, 97], "side": SIDE}

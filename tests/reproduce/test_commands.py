@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas, costs, gallery, replication
+from reproduce import costs, replication
 from reproduce.__main__ import main
 from reproduce.core import requirements
 from reproduce.core.context import Context
@@ -27,6 +27,7 @@ from reproduce.make import everyday
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
+from reproduce.site import atlas, gallery
 from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
 from zfnet.cli.main import main as zfnet_main

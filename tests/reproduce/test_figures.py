@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas
 from reproduce.__main__ import main
 from reproduce.core.annotations import covered_energy, covering_positions, position_groups
 from reproduce.core.context import Context, UndeclaredInputError
@@ -36,6 +35,7 @@ from reproduce.paper import (
 )
 from reproduce.paper.boxed_images import BOXES, MIN_POSITIONS, choose_images
 from reproduce.paper.fig7_occlusion import HIDDEN, SHOWN
+from reproduce.site import atlas
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import occluder_boxes
@@ -194,7 +194,7 @@ def test_every_script_states_its_claim_and_its_budget():
     everyday = [
         module.FIGURE.time_budget for module in scripts.values() if not module.FIGURE.manual
     ]
-    assert sum(everyday) + atlas.BUDGET <= 360  # six minutes
+    assert sum(everyday) + atlas.TIME_BUDGET <= 360  # six minutes
 
 
 def test_fig3_is_the_papers(tmp_path):
@@ -399,9 +399,9 @@ def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
     numbers = responses()
     assert fig5_invariance.judge(numbers, shared_fc6=True)[1] == "partial"
     assert (
-        fig5_invariance.judge(responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True)[
-            1
-        ]
+        fig5_invariance.judge(
+            responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True
+        )[1]
         == "differs"
     )
     claims, _ = fig5_invariance.judge(numbers, has_symmetric=False)

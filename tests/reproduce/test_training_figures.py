@@ -135,7 +135,9 @@ def test_a_filters_energy_lies_where_it_oscillates():
         np.cos(2 * np.pi * f * at)[None, :] * np.ones((64, 1)) for f in (1 / 64, 10 / 64, 31 / 64)
     ]
     filters = np.stack([np.stack([w] * 3) for w in waves])
-    np.testing.assert_allclose(filter_statistics.band_shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(
+        filter_statistics.band_shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9
+    )
     checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(
         3, 1
     )  # a chessboard: the highest there is
@@ -154,7 +156,8 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
     assert small.shape == (200, 3, 7, 7)
     assert np.array_equal(small, large[..., 2:9, 2:9])
     whole, cut = (
-        filter_statistics.band_shares(filters, (0.1, 0.25))[:, 1].mean() for filters in (large, small)
+        filter_statistics.band_shares(filters, (0.1, 0.25))[:, 1].mean()
+        for filters in (large, small)
     )
     assert cut > 1.2 * whole
     low = {

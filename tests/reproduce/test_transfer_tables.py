@@ -121,6 +121,7 @@ def test_c_counts_as_chosen_only_where_there_is_something_to_choose_by():
     ]
     assert "an end of its range in 2 of 3 folds. " in protocol.grid_note(found)
     one = protocol.Classified([4.0, 5.0], [None, None], choices)
-    assert "2 of 3 folds. With one image per class, C is the middle of the range. " in protocol.grid_note(
-        [*found, one]
+    assert (
+        "2 of 3 folds. With one image per class, C is the middle of the range. "
+        in protocol.grid_note([*found, one])
     )

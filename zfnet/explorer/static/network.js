@@ -56,7 +56,7 @@ function mark() {
   for (const box of byId("map").children) {
     if (box.dataset.layer === state.layer) {
       box.setAttribute("aria-current", "true");
-      box.scrollIntoView({ block: "nearest", inline: "nearest" });
+      byId("map").scrollLeft = box.offsetLeft - (byId("map").clientWidth - box.clientWidth) / 2;
     } else box.removeAttribute("aria-current");
   }
 }
