@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
     "options", "training.config", "training.distributed", "memory", "data", "labels", "normalization", "layers", "model", "summary", "tensor_file", "checkpoint", "networks", "fast", "reference", "validation", "operations", "tracing", "steps", "paper_names", "hooks", "graph",
     "layout", "shapes", "receptive_field", "forward", "feature_extraction", "transpose", "layer_list", "deconv", "occlusion", "ranking", "batches", "units", "top", "projection", "attribution", "synthesis", "analysis",
-    "training.feed", "training.evaluate", "training", "record", "rendering", "plot", "explorer", "cli",
+    "training.feed", "training.evaluate", "training", "record", "rendering", "plot", "benchmarking", "explorer", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
 WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "rendering.py", "record.py")} | {
@@ -69,7 +69,7 @@ def test_imports_only_from_the_left(path):
             : ORDER.index(own)
             + (
                 own
-                in ("data", "attribution", "synthesis", "analysis", "training", "explorer", "cli")
+                in ("data", "attribution", "synthesis", "analysis", "benchmarking", "training", "explorer", "cli")
             )
         ]
     ) - {"fast"}

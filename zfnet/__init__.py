@@ -1,6 +1,7 @@
 """ZFNet and its deconvnet: train it, visualize it, and reproduce Zeiler & Fergus (ECCV 2014)."""
 
 from zfnet.attribution.registry import METHODS, explain
+from zfnet.benchmarking import benchmark
 from zfnet.checkpoint import load, save
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
@@ -25,5 +26,5 @@ __all__ = [
     "zfnet", "alexnet", "mnist", "describe", "list_layers", "fold", "load", "save",
     "preprocess", "photograph", "load_samples", "load_folder", "load_scenes", "load_digits",
     "trace", "project", "top_activations", "TopActivations", "project_top", "occlude", "explain",
-    "METHODS", "evaluate", "explore",
+    "METHODS", "benchmark", "evaluate", "explore",
 ]  # fmt: skip

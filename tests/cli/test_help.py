@@ -32,7 +32,7 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
     if action.default not in (None, False, []):
         assert f"(default: {action.default})" in text
     if action.type is int:
-        units = ("pixels", "channel", "from 0", "per image", "per channel", "per class")
+        units = ("pixels", "channel", "from 0", "from 1", "per image", "per channel", "per class")
         assert any(unit in text for unit in units)
     assert "Path(" not in text
     assert "None" not in text
@@ -40,7 +40,7 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
 
 def test_every_command_has_help(capsys):
     assert [c.NAME for c in COMMANDS] == [
-        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "video", "explore",
+        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "bench", "video", "explore",
     ]  # fmt: skip
     for command in (*([c.NAME] for c in COMMANDS), []):
         with pytest.raises(SystemExit) as exit:

@@ -185,14 +185,14 @@ def randomize_layers(
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, weighted)]
     head = getattr(model, "cam_head", None)
     if head is not None:
-        setattr(model, "cam_head", tuple(_randomize(part, generator) for part in head))  # noqa: B010
+        setattr(model, "cam_head", tuple(redraw(part, generator) for part in head))  # noqa: B010
     for name, module in reversed(layers):
         for parameter in module.parameters():
-            parameter.data = _randomize(parameter.detach(), generator)
+            parameter.data = redraw(parameter.detach(), generator)
         yield name, model
 
 
-def _randomize(values: Tensor, generator: torch.Generator) -> Tensor:
+def redraw(values: Tensor, generator: torch.Generator) -> Tensor:
     """Draw normal values with the mean and standard deviation of a tensor."""
     noise = torch.randn(values.shape, generator=generator, device=generator.device).to(values)
     return values.mean() + values.std(correction=0) * noise

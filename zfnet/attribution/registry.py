@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zfnet.attribution.base import Attribution, Target
 from zfnet.attribution.cam import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
+from zfnet.attribution.custom import Method, explain_with
 from zfnet.attribution.gradients import gradient_x_input, integrated_gradients, saliency, smoothgrad
 from zfnet.attribution.guided import deconvnet, guided_backprop
 from zfnet.data import no_progress
@@ -95,15 +96,16 @@ METHODS: dict[str, Callable[..., Attribution]] = {
 
 
 def explain(
-    model: nn.Module, x: Tensor, method: str, target: Target = None, **options
+    model: nn.Module, x: Tensor, method: str | Method, target: Target = None, **options
 ) -> Attribution:
-    """Explain the class of each image with a method of `zfnet.METHODS`.
+    """Explain the class of each image with a method of `zfnet.METHODS` or a function of your own.
 
     Args:
         model: Any network that returns logits. cam, guided_backprop, deconvnet and guided_grad_cam
             have further requirements; see their functions.
         x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
-        method: A name in `zfnet.METHODS`, such as "grad_cam".
+        method: A name in `zfnet.METHODS`, such as "grad_cam", or a function `method(model, x,
+            target)` that returns maps (N, 1, H, W) or values (N, C, H, W).
         target: A class, one class per image, or None for the predicted classes.
         **options: Options of the method; see its function.
 
@@ -123,6 +125,8 @@ def explain(
         >>> a.map.shape, a.pixels.shape, a.method
         (torch.Size([2, 1, 28, 28]), torch.Size([2, 3, 28, 28]), 'saliency')
     """
+    if callable(method):
+        return explain_with(method, model, x, target, **options)
     if method not in METHODS:
         raise ValueError(f"{method!r} is not a method; available: {', '.join(METHODS)}")
     return METHODS[method](model, x, target, **options)

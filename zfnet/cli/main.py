@@ -16,6 +16,7 @@ import zfnet
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import (
+    bench,
     describe,
     distill_labels,
     evaluate,
@@ -45,6 +46,7 @@ COMMANDS = (
     project,
     occlude,
     explain,
+    bench,
     video,
     explore,
 )
