@@ -94,8 +94,7 @@ def test_touching_a_map_shows_the_projection(open_page, network, coffee, coffee_
     )
     shares = [float(value[:-1]) / 100 * 224 for value in style]
     assert shares == pytest.approx([top, left, bottom - top], abs=0.01)
-    assert f"unit={strongest}" in page.url
-    assert "at=6,4" in page.url
+    wait_until(lambda: f"unit={strongest}" in page.url and "at=6,4" in page.url)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "fc7", "fc8"])
@@ -221,7 +220,7 @@ def test_compare_two_methods_for_any_class(open_page, network, coffee):
         )
     page.select_option("#right-method", "saliency")
     page.wait_for_selector("[data-side=right] p[data-method=saliency]")
-    assert "right=saliency" in page.url or "right" not in page.url  # the default is not written
+    wait_until(lambda: "right=" not in page.url)  # saliency is the default
 
 
 def png(color):
@@ -340,6 +339,7 @@ def test_the_address_holds_the_state(open_page):
     assert page.get_attribute("#unit .choice [data-value=guided]", "aria-pressed") == "true"
     page.click("#map [data-layer=conv2]")
     page.wait_for_selector("#unit-facts[data-key^='conv2/']")
+    page.wait_for_timeout(500)  # the address is written a little later
     address = page.url
     again = open_page(address[address.index("#") :])
     again.wait_for_selector("#unit-facts[data-key^='conv2/']")
@@ -417,7 +417,7 @@ def test_a_network_with_normalization_takes_it_apart_too(open_page, server):
         page.click("#apart summary")
         page.check("[data-rule=normalization]")
         changed_projection(page, [paper])
-        assert "normalization=1" in page.url
+        wait_until(lambda: "normalization=1" in page.url)
     finally:
         lrn.stop()
         thread.join(20)
