@@ -69,7 +69,16 @@ def test_imports_only_from_the_left(path):
             : ORDER.index(own)
             + (
                 own
-                in ("data", "attribution", "synthesis", "analysis", "benchmarking", "training", "explorer", "cli")
+                in (
+                    "data",
+                    "attribution",
+                    "synthesis",
+                    "analysis",
+                    "benchmarking",
+                    "training",
+                    "explorer",
+                    "cli",
+                )
             )
         ]
     ) - {"fast"}
