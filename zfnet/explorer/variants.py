@@ -97,7 +97,7 @@ def project_variant(
 
 def _invert(
     step: Step, signal: Tensor, t: Trace, rules: Rules, output: Tensor, below: Tensor | None
-) -> Tensor:
+) -> Tensor | tuple:
     """Carry a signal down through one step; `output` and `below` are what it returned and read."""
     module = step.module
     if isinstance(module, RECTIFIERS) and rules.rectification != "deconvnet":
