@@ -89,7 +89,7 @@ def project_variant(
         signal[at] = part.output[at]
         below = {step.name: values[inputs[0]] for step, inputs in wired(part.steps) if inputs}
 
-        def rule(step: Step, signal: Tensor, t: Trace, collision: str) -> Tensor:
+        def rule(step: Step, signal: Tensor, t: Trace, collision: str) -> Tensor | tuple:
             return _invert(step, signal, t, rules, values[step.name], below.get(step.name))
 
         return backproject(part, signal, rule=rule)
