@@ -1,6 +1,7 @@
 # make figures   regenerate every figure that needs no training    (DATA=/path/to/imagenet, or DATA=imagenette)
 # make test      lint, types and the default tests
 # make test-all  the slow tests too
+# make explore   the live page: touch a network, and it answers    (IMAGE=my_cat.jpg)
 # make docs      the documentation site, in site/
 #
 # TORCH=cpu with any of them, in a fresh clone: PyTorch without CUDA, hundreds of megabytes instead of gigabytes.
@@ -9,6 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 DATA ?=
+IMAGE ?=
 TORCH ?=
 ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH) is unknown: use TORCH=cpu, or leave it out)
@@ -20,11 +22,14 @@ SIZE = $(if $(TORCH),hundreds of megabytes,some gigabytes)
 export MPLBACKEND := Agg
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: figures test test-all docs clean
+.PHONY: figures explore test test-all docs clean
 .NOTPARALLEL:
 
 figures: .venv/reproduce
 	$(BIN)/python -m reproduce all $(if $(DATA),--data "$(DATA)")
+
+explore: .venv/explorer
+	$(BIN)/zfnet explore $(if $(IMAGE),"$(IMAGE)")
 
 test: .venv/dev
 	$(BIN)/ruff check .
@@ -49,10 +54,16 @@ docs: .venv/docs
 	$(PIP) --quiet -e ".[reproduce]"
 	touch $@
 
+.venv/explorer: pyproject.toml | .venv/created
+	@echo "Installing PyTorch and the rest into .venv: $(SIZE), some minutes."
+	$(INSTALL_TORCH)
+	$(PIP) --quiet -e ".[explorer]"
+	touch $@
+
 .venv/dev: pyproject.toml | .venv/created
 	@echo "Installing PyTorch, the tests' oracles and the rest into .venv: $(SIZE), some minutes."
 	$(INSTALL_TORCH)
-	$(PIP) --quiet -e ".[reproduce,dev]"
+	$(PIP) --quiet -e ".[reproduce,explorer,dev]"
 	touch $@ .venv/reproduce
 
 .venv/docs: pyproject.toml | .venv/created

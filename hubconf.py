@@ -12,6 +12,7 @@ dependencies = [
     "tqdm",
     "filelock",
     "platformdirs",
+    "pydantic",
 ]
 __all__ = ["alexnet", "pretrained", "zfnet"]  # hub lists every public function of this module
 

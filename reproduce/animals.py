@@ -26,7 +26,7 @@ from tqdm import tqdm
 import zfnet
 from zfnet.labels import ILSVRC_GROUPS
 from zfnet.model import Network
-from zfnet.training.distill import efficientnet_lite
+from zfnet.training.teacher import efficientnet_lite
 
 # Classes of ILSVRC 2012, which are sorted by WordNet id.
 GROUPS: dict[str, Sequence[int]] = {

@@ -1,64 +1,66 @@
-"""The course as a notebook: `reproduce/lectures/README.md`, its Python blocks as cells, everything else as text between them.
+"""Write the course, `lectures/README.md`, as a Jupyter notebook.
 
-It is made, not kept: the course has one source, and a copy of it in the repository could only differ. A notebook is JSON, so no
-library is needed to write one (https://nbformat.readthedocs.io). Pictures are linked, relative to the notebook.
+The notebook is generated and never committed, so that the course has a single source.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 COURSE = Path(__file__).parent / "lectures" / "README.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")  # to a file
-INLINE = "%matplotlib inline\n"  # so that a figure which ends a cell is shown
+FILE_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
+INLINE = "%matplotlib inline\n"  # shows a figure that ends a cell
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def notebook(text: str) -> dict:
-    """The notebook (format 4.5) of a Markdown text: a code cell for each Python block, Markdown cells between them."""
-    cells = []
-    for number, part in enumerate(BLOCK.split(text)):  # text, block, text, ...
-        if not part.strip():
-            continue
-        cell = {
-            "id": f"cell-{number}",
-            "metadata": {},
-            "cell_type": "code" if number % 2 else "markdown",
-        }
-        if number % 2:
-            cell |= {"execution_count": None, "outputs": []}
-            part = INLINE + part if number == 1 else part
-        cells.append(cell | {"source": part.strip("\n").splitlines(keepends=True)})
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    about = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    return {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
+def notebook(text: str) -> Any:
+    """Convert Markdown to a notebook.
+
+    Args:
+        text: Markdown. Its fenced Python blocks become code cells, the rest Markdown cells.
+
+    Returns:
+        An nbformat notebook.
+    """
+    import jupytext  # slow to import, and only this command needs it
+
+    cells = jupytext.reads(text, fmt="md")
+    cells.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    for number, cell in enumerate(cells.cells):
+        cell["id"] = f"cell-{number}"  # jupytext draws ids at random
+    first = next((cell for cell in cells.cells if cell.cell_type == "code"), None)
+    if first is not None:
+        first.source = INLINE + first.source
+    return cells
 
 
 def write(path: Path) -> Path:
     """Write the course as a notebook.
 
     Args:
-        path: The file, or a folder (one that exists, or a name without .ipynb), into which course.ipynb is written.
+        path: A file that ends in .ipynb, or a folder for `course.ipynb`.
 
     Returns:
-        The file. Its pictures and links are relative to its own folder.
+        The written file. Its links are relative to its own folder.
     """
+    import jupytext
+
     if path.is_dir() or path.suffix != ".ipynb":
         path = path / "course.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = relinked(COURSE.read_text("utf-8"), path.parent)
-    path.write_text(json.dumps(notebook(text), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    cells = notebook(relink(COURSE.read_text("utf-8"), path.parent))
+    path.write_text(jupytext.writes(cells, fmt="ipynb") + "\n", "utf-8")
     return path
 
 
-def relinked(text: str, folder: Path) -> str:
-    """The course's text with its links relative to another folder. Addresses of the web and of sections stay."""
+def relink(text: str, folder: Path) -> str:
+    """Make the file links of the course relative to another folder. Web addresses stay."""
 
-    def relative(match: re.Match) -> str:
-        path = os.path.relpath((COURSE.parent / match[1]).resolve(), folder.resolve())
-        return f"]({Path(path).as_posix()})"
+    def relative(match: re.Match[str]) -> str:
+        target = (COURSE.parent / match[1]).resolve()
+        return f"]({Path(os.path.relpath(target, folder.resolve())).as_posix()})"
 
-    return LINK.sub(relative, text)
+    return FILE_LINK.sub(relative, text)

@@ -1,20 +1,22 @@
-"""The arguments of `python -m reproduce`. Imports no torch, so that `--help` and the gallery answer at once."""
+"""The arguments of `python -m reproduce`. Imports no torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from reproduce import gallery, notebook
+from reproduce import FIGURES, REPOSITORY, notebook
 
-ATLAS = gallery.FIGURES / "samples" / "atlas"
-REPLICATION = gallery.REPOSITORY / "docs" / "replication.md"
+ATLAS = FIGURES / "samples" / "atlas"
+REPLICATION = REPOSITORY / "docs" / "replication.md"
 SCALES = ("paper", "subset", "smoke")
-NETWORK = "bundled network, checkpoint file (.safetensors), or torchvision:NAME such as torchvision:resnet18"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands. Options that name inputs default to None, so that an unused one can be refused."""
+    """The parser of all commands.
+
+    Options that name inputs default to None, so that one without an effect can be refused.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m reproduce", description="Regenerate the paper's figures and tables."
     )
@@ -27,19 +29,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_list(commands) -> None:
-    text = "list the figures: id, title, inputs, whether they train, and whether their recorded results are current"
-    sub = commands.add_parser("list", help=text)
+    sub = commands.add_parser(
+        "list",
+        help="list the figures: id, title, inputs, whether they train, and whether their recorded "
+        "results are current",
+    )
     _add_out(sub)
     _add_data(sub)
 
 
 def _add_figures(commands) -> None:
     texts = {
-        "run": "compute the figures that are named; exits 3 if one was not run",
+        "run": "compute the figures with the given ids; exits with 3 if one cannot be run",
         "all": "compute every figure that needs no training",
     }
     for name, text in texts.items():
-        sub = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        sub = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
         if name == "run":
             sub.add_argument(
                 "ids", nargs="+", metavar="ID", help="ids of figures, as `list` shows them"
@@ -47,17 +52,19 @@ def _add_figures(commands) -> None:
         _add_data(sub)
         _add_network(sub)
         sub.add_argument(
-            "--scale", choices=SCALES,
-            help="size of the trainings behind tab2, tab3, fig4 and fig6: paper (all of ImageNet, 70 epochs at 224 pixels), "
-            "subset or smoke (default: what the device allows, and never paper)",
-        )  # fmt: skip
+            "--scale",
+            choices=SCALES,
+            help="size of the trainings of tab2, tab3, fig4 and fig6: paper (all of ImageNet, 70 "
+            "epochs at 224 pixels), subset or smoke (default: what the device allows, never paper)",
+        )
         _add_out(sub)
         sub.add_argument(
-            "--allow-dirty", action="store_true",
-            help="write committed records although the sources have uncommitted changes (default: refuse)",
-        )  # fmt: skip
+            "--allow-dirty",
+            action="store_true",
+            help="write committed records from sources with uncommitted changes (default: refuse)",
+        )
         sub.add_argument(
-            "--force", action="store_true", help="replace results that exist (default: keep them)"
+            "--force", action="store_true", help="replace existing results (default: keep them)"
         )
         sub.add_argument(
             "--dry-run",
@@ -74,9 +81,13 @@ def _add_pages(commands) -> None:
     _add_out(sub)
     sub = commands.add_parser("notebook", help="write the course as a Jupyter notebook")
     sub.add_argument(
-        "--out", type=Path, default=notebook.COURSE.with_name("course.ipynb"), metavar="PATH",
-        help="file to write, or folder to write course.ipynb into (default: reproduce/lectures/course.ipynb)",
-    )  # fmt: skip
+        "--out",
+        type=Path,
+        default=notebook.COURSE.with_name("course.ipynb"),
+        metavar="PATH",
+        help="file to write, or folder to write course.ipynb into "
+        "(default: reproduce/lectures/course.ipynb)",
+    )
     sub = commands.add_parser(
         "replication", help="write the table of costs at the paper's scale into docs/replication.md"
     )
@@ -92,12 +103,14 @@ def _add_pages(commands) -> None:
 def _add_atlas(commands) -> None:
     sub = commands.add_parser(
         "atlas",
-        help="write a page for every feature and class of a network; continues where it stopped",
+        help="write a page for every feature and class of a network; an interrupted run resumes",
     )
     sub.add_argument(
-        "--data", metavar="PATH",
-        help="ImageNet-like tree with val/<wnid>/*.JPEG, or imagenette (default: the sample photographs)",
-    )  # fmt: skip
+        "--data",
+        metavar="PATH",
+        help="ImageNet-like tree with val/<wnid>/*.JPEG, or imagenette "
+        "(default: the sample photographs)",
+    )
     _add_network(sub)
     sub.add_argument(
         "-o",
@@ -108,37 +121,55 @@ def _add_atlas(commands) -> None:
         help="folder to write (default: figures/samples/atlas)",
     )
     sub.add_argument(
-        "--canonical", nargs="+", default=[], metavar="NAME",
-        help="also draw these classes (by name) or features (as conv5/17) by gradient ascent (default: none)",
-    )  # fmt: skip
+        "--canonical",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="also draw these classes (by name) or features (as conv5/17) by gradient ascent "
+        "(default: none)",
+    )
     sub = commands.add_parser("look", help="write an interactive page for one image")
-    sub.add_argument("image", type=Path, metavar="IMAGE", help="image file to look into")
+    sub.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     _add_network(sub)
     sub.add_argument(
-        "--atlas", type=Path, default=ATLAS, metavar="DIR",
-        help="atlas from which the neighbors of the image's features are taken (default: figures/samples/atlas)",
-    )  # fmt: skip
+        "--atlas",
+        type=Path,
+        default=ATLAS,
+        metavar="DIR",
+        help="atlas in which the neighbors of the image's features are found "
+        "(default: figures/samples/atlas)",
+    )
     sub.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write")
 
 
 def _add_data(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--data", metavar="PATH",
-        help="ImageNet-like tree with val/<wnid>/*.JPEG (and train/ for figures that train), or imagenette to download it "
-        "(default: the sample photographs of scikit-image)",
-    )  # fmt: skip
+        "--data",
+        metavar="PATH",
+        help="ImageNet-like tree with val/<wnid>/*.JPEG (and train/ for figures that train), or "
+        "imagenette to download it (default: the sample photographs of scikit-image)",
+    )
     sub.add_argument(
-        "--datasets", metavar="PATH",
-        help="folder of torchvision's Caltech-101, Caltech-256, VOC 2012 and MNIST (default: datasets/ in the cache)",
-    )  # fmt: skip
+        "--datasets",
+        metavar="PATH",
+        help="folder of torchvision's Caltech-101, Caltech-256, VOC 2012 and MNIST "
+        "(default: datasets/ in the cache)",
+    )
 
 
 def _add_network(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", metavar="NAME", help=f"{NETWORK} (default: imagenet65k)")
     sub.add_argument(
-        "--weights", metavar="PATH",
-        help="for torchvision:NAME: file of weights, or random (default: torchvision's pretrained weights)",
-    )  # fmt: skip
+        "--model",
+        metavar="NAME",
+        help="bundled network, checkpoint file (.safetensors), or torchvision:NAME such as "
+        "torchvision:resnet18 (default: imagenet65k)",
+    )
+    sub.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="for torchvision:NAME: file of weights, or random "
+        "(default: torchvision's pretrained weights)",
+    )
     sub.add_argument(
         "--device",
         default="auto",
@@ -151,7 +182,7 @@ def _add_out(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out",
         type=Path,
-        default=gallery.FIGURES,
+        default=FIGURES,
         metavar="DIR",
         help="folder of the results (default: figures)",
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zfnet
-from zfnet.checkpoint import CheckpointError, initialize, load, save
+from zfnet.checkpoint import CheckpointError, initialize, load, save, structure
 from zfnet.model import mnist
 from zfnet.tensor_file import column_run, pack, read_tensors, unpack, write_tensors
 
@@ -228,3 +228,33 @@ def test_weights_shared_by_all_places_are_stored_once(tmp_path):
 )
 def test_column_run(matrix, run):
     assert column_run(torch.tensor(matrix)) == run
+
+
+def test_checkpoints_with_older_option_names_load_unchanged(model, tmp_path):
+    """Translation leaves the recorded hash and the outputs as they are."""
+    save(model, tmp_path / "new.safetensors")
+    tensors, meta = read_tensors(tmp_path / "new.safetensors")
+    meta.pop("sha256")
+    old = {"fc_units": "fc", "channels": "maps", "drop_layers": "without"}
+    options = {old.get(k, k): v for k, v in meta["options"].items() if k != "init"}
+    stage = {"epochs": 1, "tied": True, "frozen": 2}
+    config = {"model": {"fc": 16, "start": "he"}, "augment": {"colour": 0.2}, "stages": [stage]}
+    info = {"config": config, "init": {"config": {"validate": 10}, "init": None}}
+    write_tensors(tmp_path / "old.safetensors", tensors, meta | {"options": options, "info": info})
+
+    loaded = load(tmp_path / "old.safetensors", folded=False)
+    assert loaded.options == model.options
+    assert loaded.info["config"] == {
+        "model": {"fc_units": 16, "init": "he"},
+        "augment": {"color": 0.2},
+        "stages": [{"epochs": 1, "shared_fc6": True, "frozen_layers": 2}],
+    }
+    assert loaded.info["init"] == {"config": {"val_images": 10}, "init": None}
+    assert loaded.info["sha256"] == read_tensors(tmp_path / "old.safetensors")[1]["sha256"]
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
+    assert structure(tmp_path / "old.safetensors").options["fc_units"] == 16
+    assert initialize(model, tmp_path / "old.safetensors")["config"] == loaded.info["config"]
+
+
+def test_bundled_network_keeps_its_recorded_hash():
+    assert load("imagenet65k").info["sha256"][:16] == "4a66fd2eae5266b6"  # as in MODEL_CARD.md

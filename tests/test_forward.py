@@ -160,7 +160,7 @@ def test_a_network_made_for_inference_is_named():
         224,
         224,
     )
-    with pytest.raises(ValueError, match="built under torch.inference_mode"):
+    with pytest.raises(ValueError, match="created in torch.inference_mode"):
         zfnet.explain(made.eval(), torch.zeros(1, 3, 28, 28), "saliency", 1)
     x = torch.randn(1, 3, 28, 28)  # what needs no gradients goes on
     with torch.no_grad():

@@ -202,8 +202,10 @@ def test_wrong_requests_say_what_would_be_right(plain, photographs):
         project(plain, photographs, "conv5", torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="collision"):
         project(plain, photographs, "conv5", 0, collision="mean")
-    with pytest.raises(UnsupportedNetwork):
-        project(torchvision.models.resnet18(weights=None), photographs, "conv1", 0)
+    with pytest.raises(UnsupportedNetwork, match="is a SiLU"):
+        project(
+            torchvision.models.efficientnet_b0(weights=None).eval(), photographs, "features.1", 0
+        )
 
 
 def test_a_scenes_object_is_where_its_projections_are(scenes_net, scenes_val):

@@ -77,13 +77,13 @@ def test_no_receptive_field_is_invented_above_an_adaptive_pooling():
     )
     x = torch.randn(1, 3, 24, 24)
     t = zfnet.trace(model.eval(), x)
-    calls = (
-        lambda: t.receptive_field("conv2"), lambda: t.box("conv2", torch.tensor([0, 0])),
-        lambda: zfnet.project(model, x, "conv2", 1, (3, 4)), lambda: zfnet.project(model, x, "conv2", 1),
-    )  # fmt: skip
-    for call in calls:
-        with pytest.raises(UnsupportedNetwork, match="windows of several sizes"):
-            call()
+    with pytest.raises(UnsupportedNetwork, match="windows of several sizes"):
+        t.receptive_field("conv2")
+    assert t.box("conv2", torch.tensor([0, 0])).tolist() == [0, 0, 24, 24]
+    p = zfnet.project(model, x, "conv2", 1, (3, 4), crop=True)
+    assert p.pixels.shape == x.shape  # the whole image
+    assert p.box.tolist() == [[0, 0, 24, 24]]
+    assert not zfnet.graph.is_chain(t.steps)
     assert t.receptive_field("conv1").size == 3
     assert zfnet.project(model, x, "conv1", 1).pixels.any()
     assert zfnet.project(model, x, "fc3", 1).pixels.shape == x.shape

@@ -10,7 +10,7 @@ below it, from top to bottom, each in three steps:
 Contrast normalization is skipped on the way down. The last filtering, into pixels, is not
 rectified, so pixels are signed. The result differs from the gradient in step 2 only: a gradient
 passes a ReLU where the forward signal was positive, the deconvnet where the signal that comes down
-is.
+is. Where the network branches, the signals of its branches are added (zfnet/transpose.py).
 
 Example:
     Project the strongest activation of conv2's map 17 with the three steps alone.
@@ -40,13 +40,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.forward import Trace
-from zfnet.graph import Step
-from zfnet.receptive_field import Size, geometry
+from zfnet.graph import Step, wired
+from zfnet.shapes import Size, geometry
 from zfnet.transpose import transpose
 
 
 def backproject(
-    t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None
+    t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
 ) -> Tensor:
     """Carry a signal in a trace's last layer down to pixels.
 
@@ -55,18 +55,23 @@ def backproject(
         signal: The signal, in the shape of the last layer: (N, C, H, W) or (N, C).
         collision: What `unpool` does where windows share a switch.
         until: Stop above this step; "pool1" returns the signal that is about to be unpooled there.
+        rule: Replaces `invert`.
 
     Returns:
         Pixels (N, 3, H, W), signed.
     """
-    for step in reversed(t.steps):
-        if step.name == until:
-            break
-        signal = invert(step, signal, t, collision)
-    return signal
+    signals = {t.steps[-1].name: signal}  # of each step's output; "" is the pixels
+    for step, inputs in reversed(list(wired(t.steps))):
+        if step.name == until or step.name not in signals:
+            continue
+        below = (rule or invert)(step, signals.pop(step.name), t, collision)
+        for name, part in zip(inputs, below if len(inputs) > 1 else [below], strict=True):
+            if part is not None:
+                signals[name] = signals[name] + part if name in signals else part  # pyright: ignore
+    return signals[until or ""]
 
 
-def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tensor:
+def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tensor | tuple:
     """Carry a signal down through one step: from its output's shape (N, ...) to its input's."""
     module, size = step.module, t.inputs[step.name]
     match module:

@@ -1,4 +1,4 @@
-"""Read the activations of layers, in any network, with or without gradients."""
+"""Extract the activations of layers, in any network, with or without gradients."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zfnet.forward import Hook, evaluating, network_steps, run
-from zfnet.graph import Step, UnsupportedNetwork, check_layers, module_of
-from zfnet.receptive_field import check_fits
+from zfnet.forward import evaluating, network_steps, run
+from zfnet.graph import Step, UnsupportedNetwork, check_layers, find_module
+from zfnet.hooks import Hook
+from zfnet.shapes import with_shapes
 
+CHAIN_NEEDED = "rectified=False needs a network that is a chain of modules"
 Reader = Callable[[Tensor], dict[str, Tensor]]
 
 
 def feature_extractor(
     model: nn.Module, x: Tensor, layers: Sequence[str], *, rectified: bool = True
 ) -> Reader:
-    """Return a function from images to the activations of some layers, through which gradients pass.
+    """Return a differentiable function from images to the activations of layers.
 
     Args:
         model: Any network. In a chain of modules, nothing above the highest layer is computed.
-        x: Images (N, 3, H, W) of the size that the function will get.
-        layers: Names as in `zfnet.trace`, or paths of modules where the network is not a chain.
-        rectified: Whether to return activations after the layer's ReLU. False needs a chain.
+        x: Images (N, 3, H, W) of the size that will be passed to the function.
+        layers: Layer names, or module paths in a network with branches.
+        rectified: Return activations after the layer's ReLU; False requires a chain.
 
     Returns:
         A function that maps images (B, 3, H, W) to activations (B, C, h, w) or (B, C) by name.
@@ -44,7 +46,7 @@ def feature_extractor(
     """
     with evaluating(model), torch.no_grad():
         read = layer_reader(model, x, layers, rectified)
-        read(x[:1])  # fail early where a layer cannot be read
+        read(x[:1])  # fail early if a layer cannot be read
 
     def extract(images: Tensor) -> dict[str, Tensor]:
         with evaluating(model):
@@ -66,20 +68,28 @@ def layer_reader(
         steps = network_steps(model, x, *layers)
     except UnsupportedNetwork as error:
         if not rectified:
-            raise UnsupportedNetwork(
-                f"rectified=False needs a network that is a chain of modules: {error}"
-            ) from None
-        modules = {layer: module_of(model, layer, x) for layer in layers}
+            raise UnsupportedNetwork(f"{CHAIN_NEEDED}: {error}") from None
+        modules = {layer: find_module(model, layer) for layer in layers}
         return partial(_read_by_hooks, model, modules)
     check_layers(steps, layers)
+    if any(step.inputs is not None for step in steps):
+        if not rectified:
+            raise UnsupportedNetwork(f"{CHAIN_NEEDED}; {type(model).__name__} has branches")
+        return partial(_read_branches, steps, layers)
     return partial(_read_steps, steps, layers, rectified)
+
+
+def _read_branches(steps: Sequence[Step], layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
+    """Return the outputs of layers in a network with branches, and compute nothing above them."""
+    t = run(with_shapes(steps, x), x, keep=layers, switches=False)
+    return {layer: t[layer] for layer in layers}
 
 
 def _read_steps(
     steps: Sequence[Step], layers: Sequence[str], rectified: bool, x: Tensor
 ) -> dict[str, Tensor]:
     """Return the activations of layers in a chain of steps, in the order of the chain."""
-    check_fits(steps, x)  # x may have another size than the images that built the steps
+    with_shapes(steps, x)  # x may have another size than the images that built the steps
     ends = {step.layer: i for i, step in enumerate(steps) if step.layer and step.layer in layers}
     if not rectified:
         ends = {layer: i - isinstance(steps[i].module, nn.ReLU) for layer, i in ends.items()}
@@ -91,7 +101,7 @@ def _read_steps(
 def _read_by_hooks(
     model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor
 ) -> dict[str, Tensor]:
-    """Return the outputs of modules in the network's own forward pass. Removes its hooks."""
+    """Return the outputs of modules in the network's forward pass, by temporary hooks."""
     with ExitStack() as stack:
         hooks = {layer: stack.enter_context(Hook(*module)) for layer, module in modules.items()}
         model(x)

@@ -6,11 +6,10 @@ pass over the steps of a network, which the deconvnet, occlusion and the top-k s
 
 from __future__ import annotations
 
-import itertools
-import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +20,17 @@ from zfnet.graph import (
     Step,
     UnknownLayer,
     UnsupportedNetwork,
-    chain,
+    graph_steps,
+    is_chain,
     layers_of,
     steps_until,
+    wired,
 )
-from zfnet.receptive_field import (
-    ReceptiveField,
-    check_fits,
-    map_sizes,
-    receptive_field,
-    receptive_field_box,
-)
+from zfnet.layout import channels_first
+from zfnet.operations import Call
+from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
+from zfnet.shapes import repeat_shapes, shapes_of, sizes_of, with_shapes
+from zfnet.tracing import evaluating as evaluating
 from zfnet.validation import check_input, wrap_shape_errors
 
 
@@ -47,7 +46,7 @@ class Trace(Mapping):
         outputs: The activations by name of layer or step.
         switches: For each pooling, (N, C, h, w) int64: the flat index of each window's maximum in
             the H x W map below, as PyTorch returns it.
-        inputs: The shape that entered each step.
+        inputs: The shape that entered each step; a tuple of shapes where several did.
         x: The images (N, 3, H, W).
         output: What the last step returned.
         logits: Logits (N, classes), or None where the pass stopped earlier.
@@ -56,7 +55,7 @@ class Trace(Mapping):
     steps: tuple[Step, ...]
     outputs: dict[str, Tensor]
     switches: dict[str, Tensor]
-    inputs: dict[str, torch.Size]
+    inputs: dict[str, Any]
     x: Tensor
     output: Tensor
     logits: Tensor | None = None
@@ -74,7 +73,7 @@ class Trace(Mapping):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of the layers with weights, in order: conv1, ..., fc8."""
+        """The names of the layers, in order: conv1, ..., fc8, or the paths of modules."""
         return tuple(layers_of(self.steps))
 
     def select(self, rows: Tensor) -> Trace:
@@ -82,7 +81,17 @@ class Trace(Mapping):
 
         Only what the way down needs is selected: the switches and the shapes.
         """
-        return replace(self, switches={name: index[rows] for name, index in self.switches.items()})
+        inputs = {name: repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
+        switches = {name: index[rows] for name, index in self.switches.items()}
+        return replace(self, switches=switches, inputs=inputs)
+
+    def can_repeat(self) -> bool:
+        """Whether one image's trace may be repeated: each value's first dimension is the image."""
+        return all(
+            size[0] == 1
+            for sizes in self.inputs.values()
+            for size in ([sizes] if isinstance(sizes, torch.Size) else sizes)
+        )
 
     def receptive_field(self, layer: str) -> ReceptiveField:
         """The receptive field of a convolutional layer's units. Raises UnknownLayer."""
@@ -95,29 +104,27 @@ class Trace(Mapping):
         Raises UnknownLayer.
         """
         steps = steps_until(self.steps, layer)
-        if any(isinstance(step.module, (nn.Flatten, nn.Linear)) for step in steps):
-            return torch.tensor([0, 0, *self.x.shape[2:]], device=position.device).expand(
-                *position.shape[:-1], 4
-            )
-        return receptive_field_box(steps, map_sizes(steps, _image_size(self.x)), position)
+        return receptive_field_box(steps, sizes_of(steps, self.x), position)
 
 
 def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
     """Pass images through the network once, and keep every activation and pooling switch.
 
-    The network runs in evaluation mode and without gradients; its own mode is restored. In another
-    library's network the layers are called conv1 ... convN, fc(N+1), and so on.
+    The network runs in evaluation mode and without gradients; its own mode is restored. In a chain
+    of another library the layers are called conv1 ... convN, fc(N+1), and so on. In a network with
+    branches they have the paths of modules, such as "layer3.0.conv2" (see `zfnet.list_layers`), and
+    are what a forward hook sees. Maps with channels last are transposed to (N, C, H, W).
 
     Args:
-        model: A network that is a chain of modules.
+        model: Any network that `torch.fx` can trace.
         x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
-        until: The last layer to compute; None computes all.
+        until: The layer to compute, with what it depends on; None computes all.
 
     Returns:
         The trace. Its `logits` are None if `until` is given.
 
     Raises:
-        UnsupportedNetwork: If the network is not a chain of invertible modules.
+        UnsupportedNetwork: If the network cannot be traced, or does not return one tensor.
         UnknownLayer: If `until` is not a layer.
         ValueError: If x is not a finite float batch that fits the network.
 
@@ -147,7 +154,7 @@ def run(
         steps: The steps of a network, from `network_steps`.
         x: Images (N, C, H, W), or maps where the steps are the upper part of a network.
         keep: The layers and steps whose outputs the trace keeps; None keeps all. With a choice, a
-            ReLU overwrites its input where that is not kept.
+            ReLU overwrites its input where nothing else reads it, and outputs are dropped early.
         switches: Whether to record the pooling switches.
         visit: Called as `visit(step, output)` after each step. A later step may overwrite the
             output.
@@ -157,55 +164,89 @@ def run(
     """
     outputs: dict[str, Tensor] = {}
     index: dict[str, Tensor] = {}
-    inputs: dict[str, torch.Size] = {}
-    layers = layers_of(steps)
+    shapes: dict[str, torch.Size | tuple[torch.Size, ...]] = {}
+    layers = set(layers_of(steps))
+    readers = Counter(name for _, inputs in wired(steps) for name in inputs)
+    values: dict[str, Any] = {"": x}
     signal = x
-    for step in steps:
-        inputs[step.name] = signal.shape
+    for step, inputs in wired(steps):
+        read = [values[name] for name in inputs]
+        shapes[step.name] = shapes_of(read)
+        readers.subtract(inputs)
+        if keep is not None:
+            for name in inputs:
+                if not readers[name]:
+                    values.pop(name, None)
         if switches and isinstance(step.module, nn.MaxPool2d):
-            signal, index[step.name] = max_pool(step.module, signal)
+            signal, index[step.name] = max_pool(step.module, read[0])
         elif (
             keep is not None
             and isinstance(step.module, nn.ReLU)
-            and not _shared(signal, x, *outputs.values())
+            and not _shared(read[0], x, *outputs.values(), *values.values())
         ):
-            signal = signal.relu_()
+            signal = read[0].relu_()
         else:
-            signal = apply(step.module, signal)
-        # "conv1" is the layer's rectified map, not the output of the convolution of that name.
-        for name in (step.layer, None if step.name in layers else step.name):
-            if name is not None and (keep is None or name in keep):
+            signal = apply(step.module, *read)
+        if readers[step.name]:
+            values[step.name] = signal
+        for name in output_names(step, layers):
+            if keep is None or name in keep:
                 outputs[name] = signal
         if visit:
             visit(step, signal)
-    return Trace(tuple(steps), outputs, index, inputs, x, signal)
+    return Trace(tuple(steps), outputs, index, shapes, x, signal)
+
+
+def output_names(step: Step, layers: Collection[str]) -> set[str]:
+    """Return the names under which a trace keeps a step's output.
+
+    In a chain "conv1" is the layer's rectified map, not the output of the module of that name.
+    """
+    if step.inputs is not None:
+        return {step.name, *step.paths} if step.name not in layers else set(step.paths)
+    names = {step.name, *step.paths} - set(layers)
+    return names | {step.layer} if step.layer else names
 
 
 def network_steps(model: nn.Module, x: Tensor, *until: str) -> list[Step]:
-    """Check x and return the network's steps, up to the highest of the named layers or steps.
+    """Check x and return the network's steps, up to the named layers or steps.
 
     Raises:
-        UnsupportedNetwork: If the network is not a chain of invertible modules.
+        UnsupportedNetwork: If the network cannot be traced, normalizes by the batch, or without
+            `until` does not return one tensor.
         UnknownLayer: If a name is neither a layer nor a step.
         ValueError: If x is not a finite float batch that fits the network.
     """
     check_input(model, x)
-    steps = chain(model, x[:1])
+    steps = graph_steps(model, to_result=not until)
     steps = steps_until(steps, *until) if until else steps
-    check_fits(steps, x)
-    return steps
+    for step in steps:
+        if isinstance(step.module, BATCHNORMS) and step.module.running_mean is None:
+            raise UnsupportedNetwork(
+                f"{step.name} normalizes by the batch even in evaluation mode; it needs running "
+                "statistics"
+            )
+    steps = with_shapes(steps, x)
+    if is_chain(steps):
+        return steps
+    steps = channels_first(steps)
+    return steps_until(steps, *until) if until else steps
 
 
-def apply(module: nn.Module, x: Tensor) -> Tensor:
-    """Return a module's output without overwriting x, which torchvision's ReLUs would do."""
+def apply(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """Return a module's output without overwriting its inputs, as torchvision's ReLUs would do."""
     if isinstance(module, nn.ReLU):
-        return F.relu(x)
-    return module(x.clone() if getattr(module, "inplace", False) else x)
+        return F.relu(inputs[0])
+    if (isinstance(module, Call) and module.in_place()) or getattr(module, "inplace", False):
+        return module(inputs[0].clone(), *inputs[1:])
+    return module(*inputs)
 
 
-def _shared(signal: Tensor, *others: Tensor) -> bool:
-    """Whether the signal is the memory of another tensor, as after a dropout in evaluation mode."""
-    return any(signal.data_ptr() == other.data_ptr() for other in others)
+def _shared(signal: Tensor, *others: object) -> bool:
+    """Whether a signal shares memory with another tensor, as a view does."""
+    storage = signal.untyped_storage().data_ptr()
+    tensors = (other for other in others if isinstance(other, Tensor))
+    return any(storage == other.untyped_storage().data_ptr() for other in tensors)
 
 
 def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,18 +254,11 @@ def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
 
     CPUs pool ten times faster when maps are channels last, so other maps are copied first.
     """
-    kernel, stride, padding, dilation = (
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.dilation,
-    )
+    window = (module.kernel_size, module.stride, module.padding, module.dilation)
     memory_format = layout(x)
     if x.device.type == "cpu":
         x = x.contiguous(memory_format=torch.channels_last)
-    pooled, switches = F.max_pool2d(
-        x, kernel, stride, padding, dilation, module.ceil_mode, return_indices=True
-    )
+    pooled, switches = F.max_pool2d(x, *window, module.ceil_mode, return_indices=True)
     return pooled.contiguous(memory_format=memory_format), switches
 
 
@@ -259,51 +293,3 @@ def normalizes_by_batch(model: nn.Module) -> bool:
     return any(
         isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules()
     )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and restore the mode of each module afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            if (
-                type(module).train is not nn.Module.train
-            ):  # merged adapters do more than set the flag
-                module.train()
-        training_modules = set(training)
-        for module in model.modules():
-            module.training = module in training_modules
-
-
-class Hook(AbstractContextManager):
-    """A context that keeps a module's output at one of its calls, in the thread that entered it.
-
-    `call` counts from 0; -1 is the last. The network continues with a copy, which an in-place ReLU
-    may overwrite. `maps` is the output, or None where the module was not called.
-    """
-
-    def __init__(self, module: nn.Module, call: int = -1):
-        self.module, self.call, self.maps = module, call, None
-
-    def __enter__(self):
-        calls, thread = itertools.count(), threading.get_ident()
-
-        def keep(module, inputs, output):
-            if threading.get_ident() != thread or self.call not in (-1, next(calls)):
-                return None
-            self.maps = output if isinstance(output, Tensor) else None
-            return output if self.maps is None else output.clone()
-
-        self.handle = self.module.register_forward_hook(keep)
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.handle.remove()
-
-
-def _image_size(x: Tensor) -> tuple[int, int]:
-    return x.shape[2], x.shape[3]

@@ -1,36 +1,42 @@
-"""The layers of a network, as a list of named steps.
+"""The layers of a network: its forward pass as a graph of named operations.
 
-The deconvnet inverts a network step by step, so it needs the modules that a forward pass applies,
-in order. `chain` lists them for ZFNet, for any `nn.Sequential`, and for networks such as
-torchvision's AlexNet and VGG. It rejects a network that is not its modules one after the other.
+`graph_steps` lists the operations of any `nn.Module` that `torch.fx` can trace: modules and
+functions, reused and in-place ones. The deconvnet inverts them one by one, from top to bottom.
+
+A network that is a chain, such as ZFNet, AlexNet and VGG, has the layers conv1, ..., convN, and
+then fc(N+1), ...: rectified, before pooling. In a network with branches a layer has the path of its
+module, such as "layer3.0.conv2" or "features.denseblock2", and is what that module returns, as a
+forward hook sees it. A module that is called several times means its last call.
 """
 
 from __future__ import annotations
 
-import re
-import threading
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from zfnet.model import Network
-from zfnet.normalization import LocalResponseNorm, PaperInput
-from zfnet.validation import wrap_shape_errors
+from zfnet.normalization import PaperInput
+from zfnet.operations import (
+    BATCHNORMS,
+    IDENTITIES,
+    NORMS,
+    WEIGHTED,
+    Call,
+    UnsupportedNetwork,
+)
+from zfnet.paper_names import completed_layers, name_as_in_paper
+from zfnet.steps import Step, Traced, trace_steps
+from zfnet.tracing import is_leaf, unwrap
 
-NORMS = (LocalResponseNorm, nn.LocalResponseNorm)
-IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode
-BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-WEIGHTED = (nn.Conv2d, nn.Linear)
-INVERTIBLE = (
-    *WEIGHTED, *BATCHNORMS, *NORMS, *IDENTITIES, nn.ReLU, nn.MaxPool2d, nn.Flatten, nn.AdaptiveAvgPool2d, PaperInput,
+# What a chain may have, for the receptive-field arithmetic and the accelerations of chains.
+CHAIN_MODULES = (
+    *WEIGHTED, *BATCHNORMS, *NORMS, *IDENTITIES, nn.ReLU, nn.MaxPool2d, nn.Flatten,
+    nn.AdaptiveAvgPool2d, PaperInput,
 )  # fmt: skip
-
-
-class UnsupportedNetwork(TypeError):
-    """A network that the deconvnet cannot invert. The message names the part at fault."""
 
 
 class UnknownLayer(KeyError):
@@ -40,48 +46,83 @@ class UnknownLayer(KeyError):
         return str(self.args[0])
 
 
-@dataclass(frozen=True)
-class Step:
-    """One module of the forward pass.
+def graph_steps(model: nn.Module, *, to_result: bool = False) -> list[Step]:
+    """List the operations of a network's forward pass in evaluation mode, in order.
 
-    Attributes:
-        name: The name of the module: conv1, relu1, pool1, norm1, ..., fc8.
-        module: The module.
-        layer: The layer whose activation this module completes, or None. The ReLU completes conv1;
-            conv1 itself does where no ReLU follows.
+    Args:
+        model: The network. DataParallel and torch.compile are unwrapped.
+        to_result: Whether to keep only what the result depends on, and to require that the result
+            is one tensor. Otherwise side branches that end in a module's output are kept too.
+
+    Returns:
+        The steps. In a chain each reads the one before, and the layers are named as in the paper.
+
+    Raises:
+        UnsupportedNetwork: If the forward pass cannot be traced. The message names the line.
     """
+    inner = unwrap(model)
+    leaves = _sequential_leaves(inner)
+    if leaves is not None and any(isinstance(module, WEIGHTED) for _, module in leaves):
+        return _name_chain(inner, leaves)
+    traced = trace_steps(inner)
+    if to_result:
+        traced = _only_result(inner, traced)
+    steps = traced.steps
+    if _is_sequence(traced):
+        named = _name_chain(inner, [(step.name, step.module) for step in steps])
+        return [replace(new, paths=old.paths) for new, old in zip(named, steps, strict=True)]
+    return steps
 
-    name: str
-    module: nn.Module
-    layer: str | None = None
 
-
-def chain(model: nn.Module, x: Tensor) -> list[Step]:
-    """List the modules that the network applies, in order and named by layer.
-
-    A network that is not ours is verified with one forward pass over x and noise: each module must
-    receive what the previous one returned, and nothing else may change the signal.
+def chain(model: nn.Module, x: Tensor | None = None) -> list[Step]:
+    """List the operations of a network that is a chain of convolutions, ReLUs and poolings.
 
     Args:
         model: The network.
-        x: One image (1, 3, H, W).
+        x: Unused.
 
     Returns:
         The steps, from the input to the logits.
 
     Raises:
-        UnsupportedNetwork: If the network is not a chain of invertible modules.
-        ValueError: If x does not fit the network.
+        UnsupportedNetwork: If the network has branches, or other operations.
     """
-    inner = _unwrap(model)
-    leaves = _leaves(inner)
-    for path, module in leaves:
-        _check_invertible(model, path, module)
-    named = leaves if type(inner) is Network else _name_as_in_paper(leaves)
-    if type(model) is not Network:
-        _verify(inner, named, x)
-    layers = _completed_layers(named)
-    return [Step(name, module, layer) for (name, module), layer in zip(named, layers, strict=True)]
+    steps = graph_steps(model)
+    if not is_chain(steps):
+        part = next(
+            step for step in steps if step.inputs is not None or not _is_chain_module(step.module)
+        )
+        raise UnsupportedNetwork(
+            f"{type(unwrap(model)).__name__} is not a chain of convolutions, ReLUs and poolings: "
+            f"{part.name} is a {_operation(part)}"
+        )
+    return steps
+
+
+def is_chain(steps: Sequence[Step]) -> bool:
+    """Whether each step reads the one before, and is of a kind that chains have.
+
+    An adaptive pooling is the last of a chain's poolings and convolutions.
+    """
+    last: nn.Module | None = None
+    for step in steps:
+        if step.inputs is not None or not _is_chain_module(step.module):
+            return False
+        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
+            if isinstance(last, nn.AdaptiveAvgPool2d):
+                return False
+            last = step.module
+        elif isinstance(step.module, nn.AdaptiveAvgPool2d):
+            last = step.module
+    return True
+
+
+def wired(steps: Sequence[Step]) -> Iterator[tuple[Step, tuple[str, ...]]]:
+    """Yield each step with the names of the steps that it reads; "" is what enters the first."""
+    below = ""
+    for step in steps:
+        yield step, (below,) if step.inputs is None else step.inputs
+        below = step.name
 
 
 def layer_names(layers: str | Sequence[str]) -> tuple[str, ...]:
@@ -90,8 +131,15 @@ def layer_names(layers: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def layers_of(steps: Sequence[Step]) -> list[str]:
-    """Return the names of the layers with weights, in order: conv1, ..., fc8."""
-    return [step.layer for step in steps if step.layer]
+    """Return the names of the layers, in order: conv1, ..., fc8, or the paths of modules."""
+    if all(step.inputs is None for step in steps):
+        return [step.layer for step in steps if step.layer]
+    return [path for step in steps for path in step.paths]
+
+
+def names_of(step: Step) -> tuple[str, ...]:
+    """Return the layers that a step completes."""
+    return (step.layer,) if step.layer else step.paths if step.inputs is not None else ()
 
 
 def conv_layers(steps: Sequence[Step]) -> list[str]:
@@ -100,40 +148,62 @@ def conv_layers(steps: Sequence[Step]) -> list[str]:
 
 
 def channels_of(steps: Sequence[Step]) -> int:
-    """Return the number of features of the last layer with weights."""
+    """Return the number of features of the last step."""
+    if (shape := steps[-1].shape) is not None:
+        return shape[0]
     weighted = [step.module for step in steps if isinstance(step.module, WEIGHTED)]
     return weighted[-1].weight.shape[0]
 
 
 def steps_until(steps: Sequence[Step], *names: str) -> list[Step]:
-    """Return the steps up to the highest of the named layers or steps. Raises UnknownLayer."""
-    ends = {step.name: i + 1 for i, step in enumerate(steps)}
-    ends |= {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
-    for name in names:
-        if name not in ends:
-            raise unknown_layer(name, layers_of(steps))
-    return list(steps[: max(ends[name] for name in names)])
+    """Return the steps that the named layers or steps depend on. Raises UnknownLayer."""
+    targets = {name: find_step(steps, name).name for name in names}
+    if all(step.inputs is None for step in steps):
+        order = [step.name for step in steps]
+        return list(steps[: 1 + max(order.index(target) for target in targets.values())])
+    return _ancestors(steps, set(targets.values()))
+
+
+def find_step(steps: Sequence[Step], name: str) -> Step:
+    """Return the step that a layer, step or module path names. Raises UnknownLayer."""
+    for match in (
+        lambda step: step.layer == name,
+        lambda step: name in step.paths,
+        lambda step: step.name == name,
+    ):
+        step = next((step for step in reversed(steps) if name and match(step)), None)
+        if step:
+            return step
+    raise unknown_layer(name, layers_of(steps))
 
 
 def check_layers(steps: Sequence[Step], layers: Sequence[str]) -> None:
-    """Raise UnknownLayer for a name that is not a layer with weights."""
+    """Raise UnknownLayer for an unknown name, UnsupportedNetwork for a layer without maps."""
+    available = layers_of(steps)
     for layer in layers:
-        if layer not in layers_of(steps):
-            raise unknown_layer(layer, layers_of(steps))
+        if layer not in available:
+            raise unknown_layer(layer, available)
+        shape = find_step(steps, layer).shape
+        if shape is not None and len(shape) not in (1, 3):
+            raise UnsupportedNetwork(
+                f"{layer} returns {('N', *shape)}, neither maps (N, C, H, W) nor vectors (N, C)"
+            )
 
 
 def unknown_layer(name: str, available: Sequence[str]) -> UnknownLayer:
     """Return the error for a layer that the network does not have."""
-    return UnknownLayer(f"no layer {name!r}; the network has {', '.join(available)}")
+    top = [layer for layer in available if "." not in layer] or list(available)
+    near = difflib.get_close_matches(str(name), [n for n in available if n not in top], 3)
+    near = f"; did you mean {' or '.join(near)}?" if near else ""
+    return UnknownLayer(f"no layer {name!r}; the network has {', '.join(top)}{near}")
 
 
-def module_of(model: nn.Module, layer: str, x: Tensor) -> tuple[nn.Module, int]:
+def find_module(model: nn.Module, layer: str) -> tuple[nn.Module, int]:
     """Find the module that completes a layer, and which of its calls does.
 
     Args:
         model: The network.
-        layer: A name as in `zfnet.trace`; in a network that is not a chain, the path of a module.
-        x: One image (1, 3, H, W).
+        layer: A name as in `zfnet.trace`, or the path of a module.
 
     Returns:
         The module, and the number of the call, from 0. The number is -1, the last call, for a path.
@@ -142,8 +212,8 @@ def module_of(model: nn.Module, layer: str, x: Tensor) -> tuple[nn.Module, int]:
         UnknownLayer: If there is no such layer or module.
     """
     steps: list[Step] = []
-    with suppress(UnsupportedNetwork), torch.no_grad():
-        steps = chain(model, x[:1])
+    with suppress(UnsupportedNetwork):
+        steps = [step for step in graph_steps(model) if step.inputs is None]
     for i, step in reversed(list(enumerate(steps))):
         if layer in (step.layer, step.name):
             return step.module, sum(earlier.module is step.module for earlier in steps[:i])
@@ -155,163 +225,66 @@ def module_of(model: nn.Module, layer: str, x: Tensor) -> tuple[nn.Module, int]:
         ) from None
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside DataParallel, DistributedDataParallel and torch.compile."""
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        model = model.module
-    return getattr(model, "_orig_mod", model)
+def _operation(step: Step) -> str:
+    """The operation of a step, in words."""
+    name = step.module.extra_repr() if isinstance(step.module, Call) else type(step.module).__name__
+    return name + (f" of {' and '.join(step.inputs)}" if step.inputs and step.inputs[1:] else "")
 
 
-def _leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the modules without children, with their paths. One ReLU may serve several layers."""
-    modules = model.named_modules(remove_duplicate=False)
+def _sequential_leaves(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """List the paths and modules of nested `nn.Sequential`s; None for any other network."""
+    leaves: list[tuple[str, nn.Module]] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.Sequential):
+            hooked = module._forward_hooks or module._forward_pre_hooks
+            if type(module).forward is not nn.Sequential.forward or hooked:
+                return None
+        elif is_leaf(module):
+            leaves.append((path, module))
+        else:
+            return None
+    return leaves if isinstance(model, nn.Sequential) and leaves else None
+
+
+def _only_result(model: nn.Module, traced: Traced) -> Traced:
+    """Leave out the side branches. Raises UnsupportedNetwork unless the result is one tensor."""
+    if traced.result is None:
+        raise UnsupportedNetwork(
+            f"{type(model).__name__} returns {traced.kind}; wrap it in a module that returns the "
+            "logits alone"
+        )
+    return replace(traced, steps=_ancestors(traced.steps, {traced.result}))
+
+
+def _is_sequence(traced: Traced) -> bool:
+    """Whether each step reads exactly the one before, and one of them has weights."""
+    below = ["", *(step.name for step in traced.steps)]
+    reads = all(step.inputs == (b,) for step, b in zip(traced.steps, below, strict=False))
+    weighted = any(isinstance(step.module, WEIGHTED) for step in traced.steps)
+    return reads and weighted and traced.result == below[-1]
+
+
+def _name_chain(model: nn.Module, leaves: Sequence[tuple[str, nn.Module]]) -> list[Step]:
+    """Return the steps of a chain, named as in the paper."""
+    named = leaves if type(model) is Network else name_as_in_paper(leaves)
+    layers = completed_layers(named)
     return [
-        (path, module) for path, module in modules if path and next(module.children(), None) is None
+        Step(name, module, layer, None, (path,))
+        for (name, module), layer, (path, _) in zip(named, layers, leaves, strict=True)
     ]
 
 
-def _check_invertible(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Raise UnsupportedNetwork for a module without a rule on the way down."""
-    kind = next((kind for kind in INVERTIBLE if isinstance(module, kind)), None)
-    if (
-        kind is None or type(module).forward is not kind.forward
-    ):  # a subclass may compute something else
-        raise UnsupportedNetwork(
-            f"{type(model).__name__}: {path} is a {type(module).__name__}, which the deconvnet cannot invert; "
-            "it needs convolutions, ReLU modules, max pooling, normalization and dense layers, as in VGG"
-        )
+def _ancestors(steps: Sequence[Step], names: set[str]) -> list[Step]:
+    """Return the named steps and what they depend on."""
+    needed = set(names)
+    for step, inputs in reversed(list(wired(steps))):
+        if step.name in needed:
+            needed |= set(inputs)
+    return [step for step in steps if step.name in needed]
+
+
+def _is_chain_module(module: nn.Module) -> bool:
+    kind = next((kind for kind in CHAIN_MODULES if isinstance(module, kind)), None)
     if isinstance(module, BATCHNORMS) and module.running_mean is None:
-        raise UnsupportedNetwork(
-            f"{type(model).__name__}: {path} normalizes by the batch even in evaluation mode; it needs running statistics"
-        )
-
-
-def _name_as_in_paper(leaves: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Name modules conv1, relu1, ..., unless all layers have such names; flatten before dense ones."""
-    kinds = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn"}
-    kinds |= {nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"} | dict.fromkeys(NORMS, "norm")
-
-    def kind_of(module: nn.Module) -> str | None:
-        return next((name for kind, name in kinds.items() if isinstance(module, kind)), None)
-
-    weighted = [(path, kind_of(module)) for path, module in leaves if isinstance(module, WEIGHTED)]
-    keep = all(re.fullmatch(rf"{kind}\d+", path) for path, kind in weighted)
-    named: list[tuple[str, nn.Module]] = []
-    number, used = 0, set()
-    for path, module in leaves:
-        if isinstance(module, nn.Linear) and not any(
-            isinstance(m, (nn.Flatten, nn.Linear)) for _, m in named
-        ):
-            named.append(("flatten", nn.Flatten()))
-        number += isinstance(module, WEIGHTED)
-        kind = kind_of(module)
-        name = f"{kind}{number}" if kind and not keep else path
-        name = path if name in used else name  # a second dropout of one layer, for example
-        used.add(name)
-        named.append((name, module))
-    return named
-
-
-def _completed_layers(named: list[tuple[str, nn.Module]]) -> list[str | None]:
-    """For each module, return the layer whose activation it completes, or None.
-
-    A layer ends with its ReLU, else with the last of its weights and BatchNorm.
-    """
-    completed: list[str | None] = [None] * len(named)
-    layer, end = None, 0
-    for i, (name, module) in enumerate(named):
-        if isinstance(module, WEIGHTED):
-            layer, end = name, i
-        elif layer and isinstance(module, (*BATCHNORMS, nn.ReLU)):
-            completed[end] = None
-            end = i
-        else:
-            layer = None  # pooling, normalization and dropout come after the activation
-        if layer:
-            completed[end] = layer
-    return completed
-
-
-def _verify(model: nn.Module, named: list[tuple[str, nn.Module]], x: Tensor) -> None:
-    """Raise UnsupportedNetwork unless the network applies the named modules one after the other.
-
-    All inputs and outputs are compared, because a new last layer may be zero and hide a difference.
-    So may a gray image in a network without biases, for which noise is passed too.
-    """
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    images = torch.cat([x, noise])
-    calls, logits = _record_calls(model, named, images)
-    previous: Signal = (images, images)
-    waiting = iter(calls)
-    call = next(waiting, None)
-    for i, (_, module) in enumerate(named):
-        if call is None or module is not call[0]:
-            if isinstance(
-                module, (*IDENTITIES, nn.Flatten)
-            ):  # an unused dropout, or our own flattening
-                continue
-            raise _not_a_chain(model)
-        _, received, returned = call
-        if not received or not returned or not _same(previous, received, is_input=i == 0):
-            raise _not_a_chain(model)
-        previous = returned
-        call = next(waiting, None)
-    if (
-        call is not None
-        or not isinstance(logits, Tensor)
-        or not _same(previous, _with_copy(logits))
-    ):
-        raise _not_a_chain(model)
-
-
-Signal = tuple[Tensor, ...]  # a tensor and a copy of its values; empty for anything else
-
-
-def _record_calls(
-    model: nn.Module, named: list[tuple[str, nn.Module]], images: Tensor
-) -> tuple[list[tuple[nn.Module, Signal, Signal]], object]:
-    """Run the network once; return each module call with its input and output, and the result."""
-    calls: list[tuple[nn.Module, Signal, Signal]] = []
-    thread = threading.get_ident()
-
-    def before(module: nn.Module, inputs: tuple) -> None:
-        if threading.get_ident() == thread:
-            calls.append((module, _with_copy(inputs[0] if inputs else None), ()))
-
-    def after(module: nn.Module, inputs: tuple, output: object) -> None:
-        if threading.get_ident() == thread:
-            calls[-1] = (*calls[-1][:2], _with_copy(output))
-
-    with ExitStack() as hooks, wrap_shape_errors(images[:1]):
-        for module in dict.fromkeys(module for _, module in named):
-            for handle in (
-                module.register_forward_pre_hook(before),
-                module.register_forward_hook(after),
-            ):
-                hooks.callback(handle.remove)
-        logits = model(images.clone())  # the network may begin in place
-    return calls, logits
-
-
-def _not_a_chain(model: nn.Module) -> UnsupportedNetwork:
-    return UnsupportedNetwork(
-        f"{type(model).__name__} cannot be inverted: its forward pass is not its modules one after the other "
-        "(residual connections, or functional ReLU or pooling, which leave no switch to follow)"
-    )
-
-
-def _with_copy(value: object) -> Signal:
-    return (value, value.clone()) if isinstance(value, Tensor) else ()
-
-
-def _same(returned: Signal, received: Signal, *, is_input: bool = False) -> bool:
-    """Whether a module received the memory that the previous one returned, unchanged.
-
-    Flattening copies a tensor that is not contiguous, so there only the values must agree.
-    """
-    (memory, before), (other_memory, after) = returned, received
-    if before.numel() != after.numel():
-        return False
-    if not torch.allclose(before.reshape(after.shape), after, rtol=0, atol=0, equal_nan=True):
-        return False
-    return is_input or memory.data_ptr() == other_memory.data_ptr() or not memory.is_contiguous()
+        return False  # normalizes by the batch
+    return kind is not None and type(module).forward is kind.forward

@@ -1,4 +1,4 @@
-"""Find an output of a classifier by its class: a number, a WordNet id, or a name."""
+"""Look up a class of a classifier by its number, WordNet id, or name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numbers import Integral
 
 from zfnet.data.folders import imagenet_names
 
-# ILSVRC 2012 gives each of these names to two classes. torchvision's lists rename one class of a
-# pair, and not the same one in every version.
+# Names that ILSVRC 2012 gives to two classes each. torchvision renames one class of a pair, which
+# one depends on the version.
 ILSVRC_SHARED = {"crane": ("n02012849", "n03126707"), "maillot": ("n03710637", "n03710721")}
-# What a word of everyday language means among ILSVRC's 1000 classes, which are sorted by WordNet id.
+# Everyday words for ranges of ILSVRC's 1000 classes, which are sorted by WordNet id.
 ILSVRC_GROUPS: dict[str, tuple[range, ...]] = {
     "fish": (range(0, 7), range(389, 398)),  # tench to stingray, barracouta to puffer
     "shark": (range(2, 5),),  # great white shark to hammerhead
@@ -31,7 +31,7 @@ ILSVRC_GROUPS: dict[str, tuple[range, ...]] = {
     "monkey": (range(370, 383),),  # guenon to squirrel monkey
     "car": tuple(range(i, i + 1) for i in (407, 436, 468, 511, 609, 627, 656, 661, 751, 817)),
 }
-OFFERED = 10  # classes that an error names
+MAX_SUGGESTIONS = 10  # classes that an error message lists
 
 
 def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) -> int:
@@ -48,7 +48,7 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
 
     Raises:
         ValueError: There is no such class, or two have this name (crane, maillot). The message
-            offers the classes that contain the word or belong to its group, else similar names.
+            suggests classes that contain the word or belong to its group, or similar names.
 
     Example:
         >>> find_class("goldfish", ["tench", "goldfish"], ["n01440764", "n01443537"])
@@ -63,9 +63,8 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
     shared = [w for w in ILSVRC_SHARED.get(text.lower(), ()) if w in wnids]
     if len(shared) > 1:
         raise ValueError(_ambiguous(text, shared))
-    matches = [
-        i for i, c in enumerate(classes) if c == text
-    ]  # Cardigan is a dog, cardigan a garment
+    # Cardigan is a dog, cardigan a garment.
+    matches = [i for i, c in enumerate(classes) if c == text]
     matches = matches or [i for i, c in enumerate(classes) if c.lower() == text.lower()]
     if len(matches) == 1:
         return matches[0]
@@ -74,12 +73,16 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
     if text.isdecimal() and int(text) < len(classes):
         return int(text)
     if text.removeprefix("-").isdecimal():
-        raise ValueError(f"no class {text}: class numbers are 0 to {len(classes) - 1}")
+        raise ValueError(f"no class {text}; class numbers are 0 to {len(classes) - 1}")
     raise ValueError(f"no class {text!r}; {_suggestion(text, classes)}")
 
 
 def related_classes(word: str, classes: Sequence[str]) -> list[str]:
-    """List the classes with a word in their name, then the other classes of its group.
+    """Return the classes with a word in their name, followed by the other classes of its group.
+
+    Args:
+        word: A word in any case, such as "cat".
+        classes: The names to choose from.
 
     Example:
         >>> related_classes("cat", ["tabby", "Egyptian cat", "goldfish"])
@@ -98,11 +101,10 @@ def _ambiguous(text: str, wnids: Sequence[str]) -> str:
 
 def _suggestion(text: str, classes: Sequence[str]) -> str:
     if related := related_classes(text, classes):
-        more = len(related) - OFFERED
-        return f"choose from {', '.join(related[:OFFERED])}" + (
-            f" and {more} more" if more > 0 else ""
-        )
+        more = len(related) - MAX_SUGGESTIONS
+        suffix = f" and {more} more" if more > 0 else ""
+        return f"choose from {', '.join(related[:MAX_SUGGESTIONS])}{suffix}"
     lower = {c.lower(): c for c in classes}
-    if near := [lower[n] for n in difflib.get_close_matches(text.lower(), lower, 3, 0.5)]:
-        return f"did you mean {' or '.join(near)}?"
-    return f"there are {len(classes)}, such as {classes[0]}"
+    if similar := [lower[n] for n in difflib.get_close_matches(text.lower(), lower, 3, 0.5)]:
+        return f"did you mean {' or '.join(similar)}?"
+    return f"there are {len(classes)} classes, such as {classes[0]}"

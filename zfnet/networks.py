@@ -60,7 +60,8 @@ def load_network(name: str | Path, weights: str | Path | None = None) -> nn.Modu
         _refuse_builder_name(name)
         if weights is not None:
             raise CheckpointError(
-                f"{name} includes its weights; weights={str(weights)!r} is only for torchvision:NAME"
+                f"{name} includes its weights; weights={str(weights)!r} is only for "
+                "torchvision:NAME"
             )
         return load(name)
     builder = _builder_name(name)
@@ -165,8 +166,8 @@ def _check_normalization(builder: str) -> None:
     mean, std = tuple(transforms.mean), tuple(transforms.std)
     if (mean, std) != (MEAN, STD):
         raise CheckpointError(
-            f"torchvision:{builder}: its weights need inputs normalized by mean {mean} and standard "
-            f"deviation {std}; only {MEAN} and {STD} are supported"
+            f"torchvision:{builder}: its weights need inputs normalized by mean {mean} and "
+            f"standard deviation {std}; only {MEAN} and {STD} are supported"
         )
 
 
@@ -194,8 +195,8 @@ def _download(builder: str) -> nn.Module:
         return models.get_model(builder, weights=weights)
     except (OSError, RuntimeError) as error:  # no network, or a download with the wrong hash
         raise CheckpointError(
-            f"torchvision:{builder}: cannot download {weights.url} ({error}); pass weights: the path of "
-            f"a state dict, or {UNTRAINED} for an untrained network"
+            f"torchvision:{builder}: cannot download {weights.url} ({error}); pass weights: "
+            f"the path of a state dict, or {UNTRAINED} for an untrained network"
         ) from None
 
 
@@ -219,7 +220,8 @@ def _read_state(path: str | Path) -> dict[str, Tensor]:
             f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
         )
         raise CheckpointError(
-            f"{path}: expected a state dict (names to tensors), got {content or type(state).__name__}"
+            f"{path}: expected a state dict (names to tensors), "
+            f"got {content or type(state).__name__}"
         )
     return state
 
@@ -249,7 +251,7 @@ def _size(builder: str) -> int:
 
 
 def _labeled(model: nn.Module, builder: str) -> nn.Module:
-    """Set `classes`, `wnids` and `size`, which no classifier of torchvision uses for anything else."""
+    """Set `classes`, `wnids` and `size`, which torchvision's classifiers do not use."""
     network: Any = model
     network.classes, network.wnids = list(imagenet_names()), list(imagenet_wnids())
     network.size = _size(builder)

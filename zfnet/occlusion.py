@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zfnet.data import no_progress
 from zfnet.forward import evaluating, logits_of, normalizes_by_batch, run
 from zfnet.graph import Step, UnsupportedNetwork, chain, conv_layers
-from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
+from zfnet.shapes import check_fits
 from zfnet.validation import Target, check_input, check_positive, expand_fill, resolve_target
 
 
@@ -127,7 +127,7 @@ def occlude(
             None if v is None else v[0] for v in (channel, target, *grids, *baseline)
         )
         grids, baseline = values[:4], values[4:]
-    return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore[reportArgumentType]
+    return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore
 
 
 @reference
@@ -170,7 +170,8 @@ def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
     check_positive(size=size, stride=stride)
     if stride > size:
         raise ValueError(
-            f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; choose stride <= size"
+            f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; "
+            "choose stride <= size"
         )
     tops, lefts = (
         torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width)
@@ -197,7 +198,7 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
     """The network's steps; none where it is not a chain, or has no convolutional layers."""
     try:
-        steps = chain(model, x[:1])
+        steps = chain(model)
     except UnsupportedNetwork:
         return []
     check_fits(steps, x)

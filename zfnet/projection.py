@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from zfnet.batches import read_images as read_images
 from zfnet.deconv import backproject
 from zfnet.forward import Trace, evaluating, network_steps, run
 from zfnet.graph import (
@@ -16,7 +17,6 @@ from zfnet.graph import (
     UnknownLayer,
     channels_of,
     check_layers,
-    conv_layers,
     layer_names,
     layers_of,
 )
@@ -26,12 +26,13 @@ from zfnet.receptive_field import (
     ReceptiveField,
     Window,
     cut,
-    map_sizes,
+    field_or_image,
     receptive_field,
     receptive_field_box,
 )
 from zfnet.reference import reference
-from zfnet.top import collate
+from zfnet.shapes import sizes_of
+from zfnet.transpose import check_invertible
 from zfnet.units import Units, as_maps, found_units, layer_size, locate, one_hot, select_units
 from zfnet.validation import check_input, check_positive
 
@@ -76,15 +77,19 @@ def project(
     Zeiler & Fergus, section 2.1. One image with M channels or positions gives M projections.
 
     Args:
-        model: A network that is a chain of modules.
+        model: A network of convolutions, ReLUs, pooling and what else is linear, with branches or
+            without, that `torch.fx` can trace. Where it has no ReLU nothing is rectified: the
+            result is the gradient times the activation.
         x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
-        layer: A layer with weights: conv1, ..., fc8.
+        layer: In a chain a layer with weights: conv1, ..., fc8. In a network with branches the path
+            of a module, such as "layer3.0.conv2"; see `zfnet.list_layers`.
         channel: A feature map, or one per projection (M,).
         position: (row, column), one per projection (M, 2), or None for each map's strongest
             position, the first in reading order.
         activation: The units' activations (M,) if a search has found them; they need not be
             computed.
-        crop: Whether to return the receptive fields; of a dense layer, the whole image.
+        crop: Whether to return the receptive fields. A unit of a dense layer, or above a global
+            pooling, sees the whole image.
         collision: What unpooling does where windows share a maximum: "sum", as back-propagation
             does, or "overwrite", as `torch.nn.MaxUnpool2d` does, which loses signal.
         batch: The number of projections to compute at once.
@@ -94,7 +99,8 @@ def project(
 
     Raises:
         UnknownLayer: If the network has no such layer.
-        UnsupportedNetwork: If the network is not a chain of invertible modules.
+        UnsupportedNetwork: If the network cannot be traced, or has an operation below the layer
+            that is neither linear nor a ReLU.
         IndexError: If a channel or position is outside the layer.
         ValueError: If x does not fit the network, or another argument is wrong.
 
@@ -114,7 +120,9 @@ def project(
             raise UnknownLayer(
                 f"{layer!r} has no features of its own; choose one of {', '.join(layers_of(steps))}"
             )
-        field = receptive_field(steps, layer) if layer in conv_layers(steps) else None
+        check_layers(steps, [layer])
+        check_invertible(steps)
+        field = field_or_image(steps, layer)
         units = select_units(steps, x, layer, channel, position, activation)
         pixels, units = project_units(
             steps, x, units, field, crop=crop, collision=collision, batch=batch
@@ -136,7 +144,7 @@ def project_top(
         model: The network that was searched.
         dataset: The data set that was searched, of (3, H, W) tensors or (tensor, label).
         top: The result of `zfnet.top_activations`.
-        layers: Some of the search's convolutional layers; None takes all.
+        layers: Some of the search's layers of maps; None takes all.
         batch: The largest number of projections to yield at once.
 
     Returns:
@@ -145,7 +153,8 @@ def project_top(
         Places that no image has taken are left out.
 
     Raises:
-        UnknownLayer: If a layer was not searched, or is dense.
+        UnknownLayer: If a layer was not searched, or its units see the whole image.
+        UnsupportedNetwork: As in `project`.
         IndexError: If the search's units are not this network's.
         ValueError: If the data set has another length, or items of several sizes.
 
@@ -166,6 +175,7 @@ def project_top(
         chains = {layer: network_steps(model, first, layer) for layer in layers}
     for layer, steps in chains.items():
         _check_found(steps, layer, top[layer], first)
+        check_invertible(steps)
     return project_found(model, dataset, top, chains, first, batch)
 
 
@@ -186,6 +196,7 @@ def project_units(
     or patches (M, 3, R, R) with `crop`, and the units with their positions and activations.
     """
     shared = run(steps, x, keep=()) if len(x) == 1 else None  # many units of one image: one pass
+    shared = shared if shared and shared.can_repeat() else None
     pixels, parts = [], []
     for chosen in torch.arange(len(units.image), device=x.device).split(batch):
         part = units[chosen]
@@ -255,30 +266,17 @@ def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor
     return cut(p.pixels, corner, field), cut(x, corner, field)
 
 
-def read_images(
-    dataset: Dataset, indices: list[int], device: torch.device, like: Tensor | None = None
-) -> Tensor:
-    """Read items as one batch (M, 3, H, W). Raises ValueError for items of several sizes."""
-    read_many = getattr(
-        dataset, "__getitems__", None
-    )  # PyTorch's way to read several items at once
-    x = collate(read_many(indices) if read_many else [dataset[i] for i in indices])
-    if like is not None and x.shape[1:] != like.shape[1:]:
-        raise ValueError(f"items of several sizes: {tuple(like.shape[1:])}, {tuple(x.shape[1:])}")
-    return x.to(device)
-
-
 def _projection(
     steps: Sequence[Step], x: Tensor, pixels: Tensor, units: Units, field: ReceptiveField | None
 ) -> Projection:
     """Add the boxes of the units to their pixels."""
     assert units.position is not None
     assert units.activation is not None
-    if field is None:  # a unit of a dense layer sees the whole image
+    if field is None:  # the unit sees the whole image
         box = torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(len(units.image), 4)
         corner = torch.zeros_like(units.position)
     else:
-        box = receptive_field_box(steps, map_sizes(steps, (x.shape[2], x.shape[3])), units.position)
+        box = receptive_field_box(steps, sizes_of(steps, x), units.position)
         corner = field.offset + units.position * field.stride
     return Projection(pixels, units.activation, units.position, units.channel, box, corner)
 
@@ -286,9 +284,9 @@ def _projection(
 def _check_found(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> None:
     """Raise UnknownLayer or IndexError where a search's units are not this layer's."""
     check_layers(steps, [layer])
-    if layer not in conv_layers(steps):
+    if field_or_image(steps, layer) is None:
         raise UnknownLayer(
-            f"{layer!r} is not convolutional: its units see the whole image; use `project`"
+            f"the units of {layer!r} see the whole image, not patches of it; use `project`"
         )
     position = top.position[top.index >= 0].long()
     outside = Window(position, position + 1).reaches_outside(layer_size(steps, first))

@@ -9,16 +9,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.graph import Step, UnsupportedNetwork, conv_layers, layers_of, unknown_layer
+from zfnet.graph import (
+    Step,
+    UnsupportedNetwork,
+    conv_layers,
+    layers_of,
+    steps_until,
+    unknown_layer,
+    wired,
+)
 from zfnet.normalization import PaperInput
+from zfnet.operations import (
+    BATCHNORMS,
+    IDENTITIES,
+    NORMS,
+    RECTIFIERS,
+    Add,
+    Call,
+    Concat,
+    Expression,
+)
+from zfnet.shapes import Size, Windowed, geometry, is_windowed, map_sizes, output_size, spatial_size
 
-Size = tuple[int, int]  # height and width
+__all__ = [
+    "ReceptiveField", "Size", "Window", "cut", "cut_windows", "geometry", "is_windowed",
+    "map_sizes", "output_size",
+    "receptive_field", "receptive_field_box",
+]  # fmt: skip
+
+# Modules whose output at a position depends on their input at that position alone.
+CELLWISE = (
+    *RECTIFIERS, *BATCHNORMS, *NORMS, *IDENTITIES, PaperInput, Add, nn.Hardtanh, nn.SiLU, nn.GELU,
+    nn.ELU, nn.CELU, nn.SELU,
+    nn.Softplus, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Threshold,
+    nn.Softmax2d,
+)  # fmt: skip
+ARITHMETIC = {
+    "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "truediv", "itruediv",
+    "div", "div_", "neg", "pow", "sqrt",
+    "rsqrt", "abs", "exp", "log", "maximum", "minimum", "where", "clamp", "clamp_", "sigmoid",
+    "softmax", "stochastic_depth",
+}  # fmt: skip
+# Functions that move channels; at a position too, where the last two dimensions stay.
+RESHAPES = {
+    "view", "reshape", "transpose", "permute", "chunk", "split", "unbind", "getitem", "stack",
+    "squeeze", "unsqueeze", "narrow",
+    "select", "mean", "sum", "amax", "flatten", "channel_shuffle", "expand", "layer_norm",
+    "contiguous", "cat",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,26 +75,38 @@ class ReceptiveField:
     offset: int
 
 
+class WholeImage(UnsupportedNetwork):
+    """A layer whose units do not see windows of one size."""
+
+
 def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
-    """Compute a convolutional layer's receptive field. ZFNet's are 7, 27, 75, 107 and 139 pixels.
+    """Compute the receptive field of a layer of maps. ZFNet's are 7, 27, 75, 107 and 139 pixels.
 
     Raises:
-        UnknownLayer: If the network has no such convolutional layer.
-        UnsupportedNetwork: If the field is not square, or if an adaptive pooling is below the
-            layer.
+        UnknownLayer: If a chain has no such convolutional layer.
+        UnsupportedNetwork: If the field is not square, or if units of the layer see windows of
+            several sizes, as above an adaptive pooling.
     """
-    names = [step.name for step in steps]
-    if layer not in conv_layers(steps):
+    if all(step.inputs is None for step in steps) and layer not in conv_layers(steps):
         raise unknown_layer(layer, layers_of(steps))
     cells = torch.tensor([[0, 0], [1, 1]])
-    window = Window(cells, cells + 1)  # the first unit, and its diagonal neighbor
-    for step in reversed(steps[: names.index(layer) + 1]):
-        if is_windowed(step.module):
-            window = window.below(step.module)
+    below = steps_until(steps, layer)
+    window = follow_down(below, Window(cells, cells + 1))  # the first unit, and its neighbor
     if any(rows != columns for rows, columns in window.size.tolist() + window.low.tolist()):
         raise UnsupportedNetwork(f"the receptive field of {layer} is not square")
     (size, _), (first, _), (second, _) = window.size[0].tolist(), *window.low.tolist()
     return ReceptiveField(size, second - first, first)
+
+
+def field_or_image(steps: Sequence[Step], layer: str) -> ReceptiveField | None:
+    """Return a layer's receptive field, or None where its units see the whole image."""
+    is_dense = len(steps_until(steps, layer)[-1].shape or (0, 0, 0)) == 1
+    if (all(step.inputs is None for step in steps) and layer not in conv_layers(steps)) or is_dense:
+        return None
+    try:
+        return receptive_field(steps, layer)
+    except WholeImage:
+        return None
 
 
 def receptive_field_box(
@@ -70,84 +124,73 @@ def receptive_field_box(
     Returns:
         Boxes (..., 4) as (top, left, bottom, right), clipped to the image.
     """
-    window = Window(position, position + 1)
-    for step in reversed(steps):
-        if is_windowed(step.module):
-            window = window.below(step.module).clip(sizes[step.name])
+    window = follow_down(steps, Window(position, position + 1), sizes)
     return torch.cat([window.low, window.high], -1)
 
 
-def map_sizes(steps: Sequence[Step], size: Size) -> dict[str, Size]:
-    """Return the size (h, w) of each step's input, and under "" of the last step's output.
+def follow_down(
+    steps: Sequence[Step], window: Window, sizes: Mapping[str, Size] | None = None
+) -> Window:
+    """Return the windows of images that windows of the last step's maps depend on.
 
-    Raises:
-        ValueError: If nothing is left of an image of this size.
-        UnsupportedNetwork: If an adaptive pooling is among the steps.
+    Where branches join, it is the union. With `sizes` windows are clipped to each map, and a step
+    that looks everywhere is allowed.
     """
-    sizes = {}
-    for step in steps:
-        sizes[step.name] = size
-        size = output_size(step.module, size)
-        if min(size) < 1:
-            image = sizes[steps[0].name]
-            raise ValueError(
-                f"an image of {image} pixels does not fit the network at {step.name}: it is too small"
-            )
-    return sizes | {"": size}
+    windows = {steps[-1].name: window}
+    for step, inputs in reversed(list(wired(steps))):
+        window = windows.pop(step.name, None)  # pyright: ignore[reportAssignmentType]
+        if window is None:
+            continue
+        size = sizes[step.name] if sizes else None
+        if not is_cellwise(step):
+            window = _window_below(step, window, size)
+        for name in inputs:
+            windows[name] = windows[name].union(window) if name in windows else window
+    return windows[""]
 
 
-def check_fits(steps: Sequence[Step], x: Tensor) -> None:
-    """Raise ValueError, naming the step, where the network cannot take images of this shape."""
-    shape = tuple(x.shape[1:])
-    for step in steps:
-        expected = _expected_input(step.module, shape)
-        if expected is None:
-            shape = _output_shape(step.module, shape)
-            expected = "a larger image" if min(shape) < 1 else None
-        if expected:
-            raise ValueError(
-                f"x {tuple(x.shape)} does not fit the network at {step.name}: it expects {expected}"
-            )
+def _window_below(step: Step, window: Window, size: Size | None) -> Window:
+    """The cells that a step reads for a window of its output. Raises UnsupportedNetwork."""
+    module = step.module
+    if isinstance(module, Windowed):
+        window = window.below(module)
+        return window.clip(size) if size else window
+    if size is None:
+        name = module.extra_repr() if isinstance(module, Call) else str(module)
+        raise WholeImage(
+            f"{step.name} ({name}) is below the layer: its cells have windows of several sizes"
+        )
+    zero = torch.zeros_like(window.low)
+    return Window(zero, zero + zero.new_tensor(size))
 
 
-def _expected_input(module: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """What a module expects where its input's shape (C, H, W) or (F,) is wrong, else None."""
+def is_cellwise(step: Step) -> bool:
+    """Whether each position of a step's output depends on the same position of its inputs."""
+    module = step.module
+    keeps = [spatial_size(shape) == spatial_size(step.shape or ()) for shape in step.input_shapes]
     match module:
-        case nn.Conv2d() if len(shape) != 3 or shape[0] != module.in_channels:
-            return f"{module.in_channels} channels, not {shape[0]}"
-        case nn.Linear() if shape[-1] != module.in_features:
-            return f"{module.in_features} features, not {shape[-1]}"
-        case nn.BatchNorm1d() | nn.BatchNorm2d() if shape[0] != module.num_features:
-            return f"{module.num_features} channels, not {shape[0]}"
-        case PaperInput() if any(
-            n not in (1, size) for n, size in zip(module.mean.shape, shape, strict=True)
-        ):
-            return f"images like its mean {tuple(module.mean.shape)}"
-    return None
-
-
-def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape (C, H, W) or (F,) of a module's output; not positive where nothing is left."""
-    match module:
-        case nn.Conv2d():
-            return (module.out_channels, *output_size(module, (shape[1], shape[2])))
-        case nn.MaxPool2d():
-            return (shape[0], *output_size(module, (shape[1], shape[2])))
-        case nn.Linear():
-            return (*shape[:-1], module.out_features)
+        case Concat():
+            return all(keeps) and (module.dim % 4 == 1 or len(step.shape or ()) != 3)
         case nn.AdaptiveAvgPool2d():
-            return tuple(
-                F.adaptive_avg_pool2d(
-                    torch.empty(1, *shape, device="meta"), module.output_size
-                ).shape[1:]
-            )
-        case nn.Flatten():
-            return tuple(
-                torch.empty(1, *shape, device="meta")
-                .flatten(module.start_dim, module.end_dim)
-                .shape[1:]
-            )
-    return shape
+            return bool(keeps) and all(keeps)
+        case nn.Softmax() | nn.LayerNorm():
+            return False
+        case Call():
+            expression, ndim = module.expression, 1 + len(step.shape or ())
+            moves_channels = expression.name in RESHAPES and _keeps_positions(expression, ndim)
+            return expression.name in ARITHMETIC or (moves_channels and all(keeps))
+    return isinstance(module, CELLWISE)
+
+
+def _keeps_positions(expression: Expression, ndim: int) -> bool:
+    """Whether a reshaping to `ndim` dimensions leaves the last two in place."""
+    dims = [d for d in (*expression.args[1:], *expression.kwargs.values()) if isinstance(d, int)]
+    if expression.name == "transpose":
+        return all(0 <= d % ndim < ndim - 2 for d in dims)
+    if expression.name == "permute":
+        order = expression.args[1] if isinstance(expression.args[1], (tuple, list)) else dims
+        return [d % len(order) for d in order[-2:]] == [len(order) - 2, len(order) - 1]
+    return True
 
 
 def cut(maps: Tensor, corner: Tensor, size: int | Size) -> Tensor:
@@ -182,58 +225,6 @@ def cut_windows(maps: Tensor, window: Window, image: Tensor | None = None) -> Te
     return patch.masked_fill(window.outside((height, width))[:, None], 0)
 
 
-def geometry(module: nn.Conv2d | nn.MaxPool2d) -> list[list[int]]:
-    """Return kernel, stride, padding and dilation, each [rows, columns]. Raises UnsupportedNetwork."""
-    if getattr(module, "padding_mode", "zeros") != "zeros":
-        raise UnsupportedNetwork(f"{module}: only padding with zeros is supported")
-    values = [getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")]
-    kernel, stride, padding, dilation = (
-        list(v) if isinstance(v, tuple) else [v, v] for v in values
-    )
-    if isinstance(module.padding, str):  # "same" (stride 1, by PyTorch's own rule) or "valid"
-        total = [
-            d * (k - 1) if module.padding == "same" else 0
-            for k, d in zip(kernel, dilation, strict=True)
-        ]
-        if any(n % 2 for n in total):
-            raise UnsupportedNetwork(f"{module}: pads one side more than the other")
-        padding = [n // 2 for n in total]
-    return [kernel, stride, padding, dilation]
-
-
-def is_windowed(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.MaxPool2d]:
-    """Whether each cell is computed from a window. Raises UnsupportedNetwork for adaptive pooling."""
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        raise UnsupportedNetwork(
-            f"{module} is below a convolution: its cells have windows of several sizes"
-        )
-    return isinstance(module, (nn.Conv2d, nn.MaxPool2d))
-
-
-def output_size(module: nn.Module, size: Size) -> Size:
-    """Return the size (h, w) of a module's output; 0 or less where nothing is left.
-
-    Raises UnsupportedNetwork as `is_windowed` does.
-    """
-    if not is_windowed(module):
-        return size
-    ceil_mode = isinstance(module, nn.MaxPool2d) and module.ceil_mode
-    sides = zip(size, *geometry(module), strict=True)
-    height, width = (_output_side(*side, ceil_mode=ceil_mode) for side in sides)
-    return height, width
-
-
-def _output_side(
-    n: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool
-) -> int:
-    """PyTorch's rule: in ceil mode the last window begins inside the map or its left padding."""
-    span = n + 2 * padding - dilation * (kernel - 1) - 1
-    if not ceil_mode:
-        return span // stride + 1
-    count = -(-span // stride) + 1
-    return count - 1 if (count - 1) * stride >= n + padding else count
-
-
 @dataclass(frozen=True, eq=False)
 class Window:
     """Rectangles of cells from `low` (..., 2) to `high` (..., 2), exclusive; int64."""
@@ -249,13 +240,13 @@ class Window:
     def __getitem__(self, index) -> Window:
         return Window(self.low[index], self.high[index])
 
-    def below(self, module: nn.Conv2d | nn.MaxPool2d) -> Window:
+    def below(self, module: Windowed) -> Window:
         """The cells that a module reads to compute these; outside the map where it pads."""
         kernel, stride, padding, dilation = (self.low.new_tensor(v) for v in geometry(module))
         low = self.low * stride - padding
         return Window(low, low + (self.size - 1) * stride + dilation * (kernel - 1) + 1)
 
-    def above(self, module: nn.Conv2d | nn.MaxPool2d, size: Sequence[int]) -> Window:
+    def above(self, module: Windowed, size: Sequence[int]) -> Window:
         """The cells of a module's output, of `size` (h, w), that depend on these; never empty."""
         kernel, stride, padding, dilation = (self.low.new_tensor(v) for v in geometry(module))
         low = -((dilation * (kernel - 1) - self.low - padding) // stride)  # rounded up
@@ -267,6 +258,10 @@ class Window:
         last = self.low.new_tensor(size) - 1
         low = self.low.clamp_min(0).minimum(last)
         return Window(low, (self.high - 1).minimum(last).maximum(low) + 1)
+
+    def union(self, other: Window) -> Window:
+        """The smallest windows that hold both."""
+        return Window(self.low.minimum(other.low), self.high.maximum(other.high))
 
     def reaches_outside(self, size: Sequence[int]) -> bool:
         """Whether any cell is outside a map of `size` (h, w)."""

@@ -1,4 +1,4 @@
-"""Mark a function as a reference: the plain computation, which zfnet/fast may accelerate."""
+"""Decorate reference implementations, which `zfnet.fast` may accelerate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _SPEC = importlib.util.find_spec("zfnet.fast")
-HAS_FAST = (
-    _SPEC is not None and _SPEC.origin is not None
-)  # the library is complete without the folder
+# The library is complete without the folder zfnet/fast.
+HAS_FAST = _SPEC is not None and _SPEC.origin is not None
 
 
 def reference(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a reference: each call asks `zfnet.fast` for its exact acceleration.
+    """Let `zfnet.fast` replace a function by its exact acceleration in each call.
 
-    The reference itself remains available as `function.__wrapped__`.
+    The reference implementation remains available as `function.__wrapped__`.
     """
     if not HAS_FAST:
         return function

@@ -96,6 +96,7 @@ def read_metadata(path: str | Path) -> dict:
         CheckpointError: The file is missing, damaged, or of another kind.
 
     Example:
+        >>> from zfnet.checkpoint import BUNDLED
         >>> read_metadata(BUNDLED / "imagenet65k.safetensors")["arch"]
         'zfnet'
     """

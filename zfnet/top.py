@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from zfnet.batches import collate as collate
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.io import expand_path
@@ -19,10 +20,11 @@ from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
 from zfnet.model import device_of, unwrap
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
-from zfnet.receptive_field import check_fits
 from zfnet.reference import reference
+from zfnet.shapes import with_shapes
 from zfnet.tensor_file import read_tensors, sha256
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
+from zfnet.units import as_maps
 from zfnet.validation import as_integers, check_input, check_positive
 
 COLUMNS = 256  # images between merges; a merge sorts k + max(k, COLUMNS) values per map
@@ -49,9 +51,10 @@ def top_activations(
     pooling.
 
     Args:
-        model: A network that is a chain of modules.
+        model: Any network that `torch.fx` can trace.
         dataset: N preprocessed (3, H, W) tensors, or (tensor, label).
-        layers: Layers with weights: conv1, ..., fc8.
+        layers: In a chain layers with weights: conv1, ..., fc8. In a network with branches the
+            paths of modules that return maps or vectors; see `zfnet.list_layers`.
         k: How many activations to keep per map.
         batch: The number of images per forward pass.
         groups: A group per image (N,); at most one image of a group is kept, for crops of one
@@ -80,7 +83,7 @@ def top_activations(
     check_positive(k=k, batch=batch)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise ValueError(
-            f"{type(dataset).__name__} has no length or no index: the table names images by their index"
+            f"{type(dataset).__name__} has no length or no index: the table names images by index"
         )
     size = len(dataset)  # pyright: ignore[reportArgumentType]
     if size == 0:
@@ -153,7 +156,7 @@ class _Search:
             with evaluating(self.model), torch.no_grad():
                 steps = steps or self._steps(x[:1])
                 check_input(self.model, x)
-                check_fits(steps, x)
+                with_shapes(steps, x)
                 index = torch.tensor(images[done : done + len(x)], device=device)
                 strongest = strongest_positions(steps, self.layers, _pad_batch(x, self.batch))
             for layer, (value, position) in strongest.items():
@@ -180,8 +183,9 @@ class _Search:
     def _batches(self, images: Sequence[int], device: torch.device) -> Iterator[Tensor]:
         """Read the images in batches."""
         loader = DataLoader(
-            self.dataset, self.batch, sampler=images, collate_fn=collate, pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # DataLoader would otherwise draw from the global random state
+            self.dataset, self.batch, sampler=images, collate_fn=collate,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # the default draws from the global random state
         )  # fmt: skip
         for x in self.progress(loader, total=len(loader), desc="searching"):
             yield x.to(device, non_blocking=True)
@@ -205,24 +209,10 @@ def strongest_positions(
     t = run(steps, x, keep=layers, switches=False)
     found = {}
     for layer in layers:
-        maps = t[layer] if t[layer].ndim == 4 else t[layer][:, :, None, None]  # (B, C, H, W)
+        maps = as_maps(t[layer])  # (B, C, H, W)
         value, cell = maps.flatten(2).max(2)  # max returns the first
         found[layer] = value, torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1)
     return found
-
-
-def collate(items: Sequence) -> Tensor:
-    """Stack the images of items, tensors or (tensor, label), into a batch. Raises ValueError."""
-    images = [item[0] if isinstance(item, (list, tuple)) else item for item in items]
-    for image in images:
-        if not isinstance(image, Tensor):
-            raise ValueError(
-                f"items must be tensors (3, H, W) or (tensor, label), got {type(image).__name__}"
-            )
-    shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
-        raise ValueError(f"items of several sizes: {', '.join(map(str, sorted(shapes)))}")
-    return torch.stack(images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +263,8 @@ class _State:
                 for n in names
             )
             raise CheckpointError(
-                f"{self.path}: the state of another search ({pairs}); name another file, or remove it"
+                f"{self.path}: the state of another search ({pairs}); name another file or "
+                "remove it"
             )
         return TopActivations.load(self.path)
 

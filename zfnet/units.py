@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfnet.graph import Step, channels_of, conv_layers
+from zfnet.graph import Step, channels_of
 from zfnet.ranking import Top
-from zfnet.receptive_field import Size, map_sizes
+from zfnet.shapes import Size, sizes_of
 from zfnet.validation import as_integers
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """M units of a layer: images (M,), channels (M,), and if known positions (M, 2), activations (M,)."""
+    """M units of a layer: images (M,), channels (M,), positions (M, 2) and activations (M,)."""
 
     image: Tensor
     channel: Tensor
@@ -24,7 +24,8 @@ class Units:
     activation: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> Units:
-        return Units(*(None if values is None else values[rows] for values in vars(self).values()))  # pyright: ignore
+        parts = (None if values is None else values[rows] for values in vars(self).values())
+        return Units(*parts)  # pyright: ignore
 
 
 def select_units(
@@ -51,7 +52,8 @@ def select_units(
         position = position.reshape(-1, 2)
         if ((position < 0) | (position >= position.new_tensor([height, width]))).any():
             raise IndexError(
-                f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {position.tolist()}"
+                f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), "
+                f"got {position.tolist()}"
             )
     m = _common_length(x, channel, position)
     if activation is not None:
@@ -81,13 +83,11 @@ def _common_length(x: Tensor, channel: Tensor, position: Tensor | None) -> int:
 
 def layer_size(steps: Sequence[Step], x: Tensor) -> Size:
     """Return the size of the last step's maps; 1 x 1 for a dense layer."""
-    if steps[-1].layer not in conv_layers(steps):
-        return (1, 1)
-    return map_sizes(steps, (x.shape[2], x.shape[3]))[""]
+    return sizes_of(steps, x)[""]
 
 
 def found_units(top: Top, channel: Tensor, rank: Tensor, x: Tensor) -> Units:
-    """Return a search's units at `channel` (M,) and `rank` (M,), one per image of x (M, 3, H, W)."""
+    """Return a search's units at `channel` (M,) and `rank` (M,), one per image x (M, 3, H, W)."""
     position, value = top.position[channel, rank].long(), top.value[channel, rank]
     rows = torch.arange(len(channel), device=x.device)
     return Units(rows, channel.to(x.device), position.to(x.device), value.to(x))

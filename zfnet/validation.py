@@ -68,7 +68,8 @@ def resolve_target(target: Target, logits: Tensor) -> Tensor:
         return logits.argmax(1)
     if isinstance(target, str):
         raise ValueError(
-            f"target must be a class number, got {target!r}; model.class_index finds a name's number"
+            f"target must be a class number, got {target!r}; model.class_index finds the number of "
+            "a name"
         )
     target = as_integers(target, "target", logits.device).reshape(-1)
     if len(target) not in (1, n):
@@ -106,7 +107,7 @@ def expand_fill(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
 
 @contextmanager
 def wrap_shape_errors(x: Tensor) -> Iterator[None]:
-    """Raise ValueError where another library's network fails on x, in practice because of its shape.
+    """Raise ValueError where a network fails on x, in practice because of its shape.
 
     Use it around the forward pass of a whole network only. Steps are checked by arithmetic instead.
     """

@@ -1,7 +1,8 @@
-"""How fast training is, what of it is data, and the same of torchvision's AlexNet behind torchvision's own pipeline.
+"""The speed of training, and the share of data loading; the same for torchvision's AlexNet.
 
-All loops run in one process, in turn, after a warm-up, on the same photographs, device, precision and threads; a ratio is the
-median over repetitions, with the least and the most. Other people's AlexNet: 9,319 images/s on a V100, 16,487 on an A100.
+All loops run in one process, alternating, after a warm-up, on the same photographs, device,
+precision and threads. A ratio is the median over repetitions, with the least and the most.
+Published speeds of AlexNet: 9,319 images/s on a V100, 16,487 on an A100.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from matplotlib.figure import Figure as Picture
 
 import zfnet
 from reproduce import REPOSITORY
@@ -25,13 +27,14 @@ from reproduce.bench.loops import (
     TORCHVISION,
     WHOLE,
     cores,
-    kept_at,
-    ours,
-    theirs,
+    our_loops,
+    resized,
+    torchvision_loops,
 )
 from reproduce.bench.timing import race, spread
+from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.gallery import number
+from reproduce.site.text import number
 from zfnet.data.cache import Images
 from zfnet.plot import LINES, new_figure
 from zfnet.training.config import Config, load_config
@@ -42,7 +45,8 @@ FASTER = "photographs, compiled or not, images/s"
 FIGURE = Figure(
     id="bench_train",
     title="Speed of training",
-    claim="Reading and augmenting costs hardly more than nothing: a step on photographs is as fast as one on random tensors.",
+    claim="Reading and augmenting costs almost nothing: a step on photographs is as fast as one "
+    "on random tensors.",
     inputs=("images", "device"),
     seed=SEED,
     time_budget=600,
@@ -70,11 +74,11 @@ FIGURE = Figure(
             "H100": 989,
             "H200": 989,
             "A100": 312,
-        },  # bfloat16 without sparsity, of the makers' data sheets
+        },  # bfloat16 without sparsity, from the data sheets
     },
     trains=True,
 )
-RATIOS = {  # how many times as fast the first loop is as the second
+RATIOS = {  # the speed of the first loop over that of the second
     SHARE: (WHOLE, BARE),
     f"{SHARE}, both compiled": (f"{WHOLE}, compiled", f"{BARE}, compiled"),
     f"{TORCHVISION}, {SHARE}": (f"{TORCHVISION}, {WHOLE}", f"{TORCHVISION}, {BARE}"),
@@ -83,21 +87,21 @@ RATIOS = {  # how many times as fast the first loop is as the second
 }
 
 
-def compute(ctx) -> Result:
+def compute(ctx: Context) -> Result:
     kind = ctx.device_type
     of, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
-    config = resolve_precision(
-        replace(config, precision=of["precision"]), device
-    )  # the network of 224 pixels, whatever it is fed
+    # The network of 224 pixels, whatever the size of its input.
+    config = resolve_precision(replace(config, precision=of["precision"]), device)
     of = of | {"precision": config.precision}
     count = of["batch"] * of["steps"]
     chosen = np.resize(
         np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int), count
     )
-    images = kept_at(ctx.images.subset(chosen), of["side"])
+    images = resized(ctx.images.subset(chosen), of["side"])
     with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
-        loops = ours(config, images, of, device) | theirs(config, images, of, device, Path(folder))
+        loops = our_loops(config, images, of, device)
+        loops |= torchvision_loops(config, images, of, device, Path(folder))
         compiled, why = compilable(config, images, of, device) if kind == "cuda" else ({}, "")
         loops |= compiled
         timings = race(loops, of["repeats"], ctx.device)
@@ -109,7 +113,7 @@ def compute(ctx) -> Result:
         rates = [measured.get(f"{name}, images/s", [0.0]) for name in (WHOLE, f"{WHOLE}, compiled")]
         measured[FASTER] = max(rates, key=lambda rate: rate[0])
     for name, (one, other) in RATIOS.items():
-        if one not in timings:  # nothing is compiled on a CPU, or can be on this machine
+        if one not in timings:  # compiled loops, on a CPU or without a compiler
             continue
         measured[name] = spread(
             [b / a for a, b in zip(timings[one].seconds, timings[other].seconds, strict=True)]
@@ -129,14 +133,15 @@ def compute(ctx) -> Result:
     }
     measured["goals"] = goals
     note = (
-        f"ZFNet by configs/imagenet65k.yaml, batches of {of['batch']} at {of['size']} pixels, {of['precision']}, "
-        f"{torch.get_num_threads()} threads; median, least and most of {of['repeats']} repetitions of {of['steps']} steps in "
-        f"turn. torchvision: an ImageFolder of the same squares of {of['side']} pixels as JPEG, random resized crops, a "
-        f"DataLoader with {cores()} workers, which go on from one repetition to the next."
+        f"ZFNet by configs/imagenet65k.yaml, batches of {of['batch']} at {of['size']} pixels, "
+        f"{of['precision']}, {torch.get_num_threads()} threads; median, least and most of "
+        f"{of['repeats']} alternating repetitions of {of['steps']} steps. torchvision: an "
+        f"ImageFolder of the same squares of {of['side']} pixels as JPEG, random resized crops, a "
+        f"DataLoader with {cores()} persistent workers."
     )
     if why:
         note += f" torch.compile failed here: {why}."
-    reached = [said == "reached" for said in goals.values()]
+    reached = [goal == "reached" for goal in goals.values()]
     return Result(
         {}, measured, "reproduced" if all(reached) else "differs", n=of["repeats"], note=note
     )
@@ -144,22 +149,23 @@ def compute(ctx) -> Result:
 
 def compilable(
     config: Config, images: Images, of: dict, device: torch.device
-) -> tuple[dict[str, Callable[[], None]], str]:
-    """Our compiled loops, once each of them has run; or none, and why: a bare machine has no C compiler for Triton."""
-    loops = ours(replace(config, compile=True), images, of, device)
+) -> tuple[dict[str, Callable], str]:
+    """Our compiled loops, after a first run; or none, and why: Triton needs a C compiler."""
+    loops = our_loops(replace(config, compile=True), images, of, device)
     chosen = {f"{name}, compiled": loops[name] for name in (WHOLE, BARE)}
     try:
         for loop in chosen.values():
             loop()
-    except (
-        Exception
-    ) as error:  # whatever a compiler may raise: the other loops are timed all the same
+    except Exception as error:  # whatever a compiler raises, the other loops are timed
         return {}, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return chosen, ""
 
 
 def roofline(config: Config, speed: float, name: str) -> dict:
-    """The share of a GPU's arithmetic that a step uses: forward and twice as much backward, two operations a multiply-add."""
+    """TFLOP/s of a training step, and its share of a GPU's peak.
+
+    The backward pass costs twice the forward pass; a multiply-add is two operations.
+    """
     rows = list(
         zfnet.describe(
             zfnet.zfnet(1000, norm="batch", fc_units=config.model.fc_units, size=config.model.size)
@@ -170,21 +176,21 @@ def roofline(config: Config, speed: float, name: str) -> dict:
     return {"TFLOP/s": tera} | ({"share of the peak": tera / peak} if peak else {})
 
 
-def draw(result: Result):
+def draw(result: Result) -> dict[str, Picture]:
     rates = {
         name: values for name, values in result.measured.items() if name.endswith(", images/s")
     }
     axes = (figure := new_figure(9, 0.42 * len(rates) + 0.9)).subplots()
     for i, (name, (median, least, most)) in enumerate(rates.items()):
-        colour = LINES[1] if name.startswith(TORCHVISION) else LINES[0]
+        color = LINES[1] if name.startswith(TORCHVISION) else LINES[0]
         axes.errorbar(
-            median, i, xerr=[[median - least], [most - median]], color=colour, fmt="o", capsize=3
+            median, i, xerr=[[median - least], [most - median]], color=color, fmt="o", capsize=3
         )
         axes.text(most, i, f" {number(float(median))}", va="center", fontsize=9)
     axes.set_yticks(range(len(rates)), [name.removesuffix(", images/s") for name in rates])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(right=2 * max(values[2] for values in rates.values()))
-    axes.set_xlabel("images a second, logarithmic: median, least and most")
+    axes.set_xlabel("images per second, logarithmic: median, least and most")
     axes.grid(axis="x", alpha=0.3)
     return {"bench_train.png": figure}

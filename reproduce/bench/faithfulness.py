@@ -1,35 +1,45 @@
-"""Which attribution methods are faithful? Every method of `zfnet.METHODS` on drawn scenes whose answer is known.
+"""Which attribution methods are faithful? `zfnet.METHODS` on drawn scenes with known answers.
 
-In the scenes only the object's shape tells the class, so an attribution must point at the object, whose mask is known
-(pointing game, Zhang et al. 2016); the pixels that it ranks first must matter (deletion and insertion, Petsiuk et al. 2018);
-and it must change when the network under it is randomised from the logits down (Adebayo et al. 2018). A random map, and for
-the pointing game the image's centre, say what nothing scores. A small ZFNet is trained on scenes by configs/scenes.yaml the
-first time, and kept in the cache. About ten minutes on two cores with the training, of one to two minutes.
+In the scenes only the object's shape determines the class. So an attribution must point at the
+object, whose mask is known (pointing game, Zhang et al. 2016). The pixels that it ranks first must
+matter (deletion and insertion, Petsiuk et al. 2018). It must change when the network is randomized
+from the logits down (Adebayo et al. 2018). A random map, and for the pointing game the image's
+center, are the baselines. A small ZFNet is trained on scenes by configs/scenes.yaml once, and
+cached. It takes about ten minutes on two cores, including one or two minutes of training.
 
-Published context: in the pointing game on VOC 2007 with VGG-16, TorchRay measured 67.5 % for the deconvnet and 69.6 % for the
-image's centre: a deconvnet says where its images' edges are, not where the class is.
+Published context: in the pointing game on VOC 2007 with VGG-16, TorchRay measured 67.5 % for the
+deconvnet and 69.6 % for the image's center. A deconvnet shows where its images' edges are, not
+where the class is.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from matplotlib.transforms import Bbox
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
 import zfnet
 from reproduce import REPOSITORY
 from reproduce.core.claims import above, verdict
+from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from zfnet.analysis.faithfulness import (
     auc,
     pointing_game,
-    randomized,
+    randomize_layers,
     rank_correlation,
     replacement_curve,
 )
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
+from zfnet.model import Network
 from zfnet.plot import LINES, new_figure
-from zfnet.synthesis.base import blurred
+from zfnet.synthesis.base import blur
 from zfnet.training.config import load_config
 from zfnet.training.loop import train
 
@@ -37,246 +47,292 @@ RECIPE = "../../configs/scenes.yaml"
 FIGURE = Figure(
     id="faithfulness",
     title="Faithfulness of attribution methods",
-    claim="The deconvnet points at the object no better than the image's centre does; occlusion and Grad-CAM point better than "
-    "the centre; guided backpropagation and the deconvnet change less than the gradient as layer by layer is randomised.",
+    claim="The deconvnet points at the object no better than the image's center does. Occlusion "
+    "and Grad-CAM point better than the center. Guided backpropagation and the deconvnet change "
+    "less than the gradient as layer by layer is randomized.",
     inputs=(),
     seed=23,
     time_budget=900,
     manual=True,
     corpus="scenes",
-    paper={"pointing game on VOC 2007, VGG-16, % (TorchRay)": {"deconvnet": 67.5, "image centre": 69.6}},
+    paper={
+        "pointing game on VOC 2007, VGG-16, % (TorchRay)": {
+            "deconvnet": 67.5, "image centre": 69.6,
+        },
+    },
     config={
         "images": 100, "randomised images": 16, "steps": 10, "blur": 12.0, "tolerance": 4,
-        "smoothgrad": {"samples": 16, "batch": 16}, "integrated_gradients": {"steps": 16, "batch": 16},
+        "smoothgrad": {"samples": 16, "batch": 16},
+        "integrated_gradients": {"steps": 16, "batch": 16},
         "occlusion": {"size": 16, "stride": 8},
     },
     files=(RECIPE,),
     trains=True,
 )  # fmt: skip
-RANDOM, CENTRE = "random map", "image centre"
-LESS, LESS_OF = (
-    "rank correlation over the cascade, less saliency's",
-    ("guided_backprop", "deconvnet"),
-)
-BETTER, SAME = (
-    "points better than the centre by, %",
-    "rank correlation with the map of the random network",
-)
+RANDOM, CENTER = "random map", "image centre"
+LESS = "rank correlation over the cascade, less saliency's"
+LESS_OF = ("guided_backprop", "deconvnet")
+BETTER = "points better than the centre by, %"
+SAME = "rank correlation with the map of the random network"
 SCORES = {
     "pointing game": "pointing game, %",
     "insertion": "insertion AUC",
     "deletion": "deletion AUC",
 }
+HEADER = [
+    "method",
+    "pointing game, %\nhigher is better",
+    "insertion AUC\nhigher is better",
+    "deletion AUC\nlower is better",
+    "rank correlation,\nrandom network",
+]
 
 
-def compute(ctx) -> Result:
+class Scenes(NamedTuple):
+    """The first scenes that the network classifies correctly.
+
+    Attributes:
+        x: (N, 3, S, S), the inputs.
+        target: (N,), the classes.
+        mask: (N, S, S), where the object is.
+        count: Number of scenes that were classified.
+        accuracy: The network's accuracy on them, in percent.
+    """
+
+    x: Tensor
+    target: Tensor
+    mask: Tensor
+    count: int
+    accuracy: float
+
+
+def compute(ctx: Context) -> Result:
     config, generator = FIGURE.config, torch.Generator().manual_seed(FIGURE.seed)
     model = network().to(ctx.device)
+    scenes = _scenes(ctx, model)
+    methods = ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS))
+    maps = {name: attribute(model, scenes.x, scenes.target, name) for name in methods}
+    n, side = len(scenes.x), model.size
+    maps[RANDOM] = torch.rand(n, 1, side, side, generator=generator)
+    place = torch.arange(side) - (side - 1) / 2
+    maps[CENTER] = -(place[:, None] ** 2 + place**2).expand(n, 1, -1, -1)
+    scores = _scores(ctx, model, scenes, maps)
+    measured: dict = {
+        SCORES[score]: {name: mean_interval(v) for name, v in values.items()}
+        for score, values in scores.items()
+    }
+    randomized, cascade, layers = _randomize(ctx, model, scenes, maps, generator)
+    measured |= randomized
+    center = scores["pointing game"][CENTER]
+    measured[BETTER] = {
+        name: mean_interval(values - center)
+        for name, values in scores["pointing game"].items()
+        if name != CENTER
+    }
+    share = 100 * float(scenes.mask.float().mean())
+    measured["share of the image that the object covers, %"] = share
+    measured["accuracy of the network, %"] = scenes.accuracy
+    measured["claims"], summary = judge(measured)
+    arrays = {f"cascade.{name}": values for name, values in cascade.items()}
+    arrays["layers"] = np.array(layers)
+    note = (
+        f"The first {n} of {scenes.count} scenes that the network classifies correctly. A hit is a "
+        f"maximum within {config['tolerance']} pixels of the object's mask. Deletion replaces "
+        f"pixels by gray, insertion starts from a blur of {config['blur']:g} pixels. Intervals are "
+        "95 % over images by bootstrap; one network was randomized, with "
+        f"{config['randomised images']} images. CAM's head is a logistic regression on the pooled "
+        "conv5 of 1,000 other scenes. Signed maps with random signs do not correlate, wherever "
+        "they are large: compare the absolute values. In a scene the object's outline is nearly "
+        "the only strong edge, which favors methods that show edges. VOC's photographs differ, so "
+        "the two do not compare."
+    )
+    return Result(arrays, measured, summary, n=n, note=note, scale="subset")
+
+
+def _scenes(ctx: Context, model: Network) -> Scenes:
+    """Classify scenes, and keep correct ones: elsewhere there is no evidence to find."""
+    config, device = FIGURE.config, ctx.device
     images = load_scenes(5 * config["images"], seed=1, size=model.size)
-    parts = np.split(np.arange(len(images)), 5)
-    right = np.concatenate(
-        [model(images.batch(part).to(ctx.device)).argmax(1).cpu().numpy() for part in parts]
-    )
-    known = np.flatnonzero(right == images.labels)[
-        : config["images"]
-    ]  # what a network gets wrong has no evidence to find
-    x, target = (
-        images.batch(known).to(ctx.device),
-        torch.from_numpy(images.labels[known]).to(ctx.device),
-    )
+    batches = np.split(np.arange(len(images)), 5)
+    logits = [model(images.batch(rows).to(device)) for rows in batches]
+    correct = torch.cat(logits).argmax(1).cpu().numpy() == images.labels
+    rows = np.flatnonzero(correct)[: config["images"]]
+    assert images.masks is not None
     border = (images.masks.shape[1] - model.size) // 2
-    mask = torch.from_numpy(
-        images.masks[known][:, border : border + model.size, border : border + model.size]
+    inner = slice(border, border + model.size)
+    return Scenes(
+        x=images.batch(rows).to(device),
+        target=torch.from_numpy(images.labels[rows]).to(device),
+        mask=torch.from_numpy(images.masks[rows][:, inner, inner]),
+        count=len(images),
+        accuracy=100 * float(correct.mean()),
     )
 
-    maps = {
-        name: attribute(model, x, target, name)
-        for name in ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS))
-    }
-    maps[RANDOM] = torch.rand(len(x), 1, *x.shape[2:], generator=generator)
-    place = torch.arange(model.size) - (model.size - 1) / 2
-    maps[CENTRE] = -(place[:, None] ** 2 + place**2).expand(len(x), 1, -1, -1)
-    rows = {"pointing game": {}, "insertion": {}, "deletion": {}}
-    soft = blurred(x, config["blur"])
+
+def _scores(
+    ctx: Context, model: Network, scenes: Scenes, maps: dict[str, Tensor]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Pointing game, insertion and deletion: (N,) by score and method."""
+    config = FIGURE.config
+    scores: dict[str, dict[str, np.ndarray]] = {score: {} for score in SCORES}
+    soft = blur(scenes.x, config["blur"])
     for name, map in ctx.progress(maps.items(), total=len(maps), desc="pointing and replacing"):
-        rows["pointing game"][name] = 100 * pointing_game(map, mask, config["tolerance"]).numpy()
+        hits = pointing_game(map, scenes.mask, config["tolerance"])
+        scores["pointing game"][name] = 100 * hits.numpy()
         options = {
             "map": map.nan_to_num().to(ctx.device),
-            "target": target,
+            "target": scenes.target,
             "steps": config["steps"],
             "generator": None,
         }
-        rows["insertion"][name] = auc(replacement_curve(model, soft, x, **options)).cpu().numpy()
-        rows["deletion"][name] = auc(replacement_curve(model, x, 0.0, **options)).cpu().numpy()
+        inserted = replacement_curve(model, soft, scenes.x, **options)
+        deleted = replacement_curve(model, scenes.x, 0.0, **options)
+        scores["insertion"][name] = auc(inserted).cpu().numpy()
+        scores["deletion"][name] = auc(deleted).cpu().numpy()
+    return scores
 
-    few = config["randomised images"]
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}
-    sizes: dict[str, list[np.ndarray]] = {name: [] for name in zfnet.METHODS}  # of absolute values
+
+def _randomize(
+    ctx: Context,
+    model: Network,
+    scenes: Scenes,
+    maps: dict[str, Tensor],
+    generator: torch.Generator,
+) -> tuple[dict, dict[str, np.ndarray], list[str]]:
+    """Randomize the network from the logits down, layer by layer.
+
+    Returns:
+        The measured numbers; the rank correlations with the map of the trained network (n, layers)
+        by method; the layers in order.
+    """
+    few, methods = FIGURE.config["randomised images"], zfnet.METHODS
+    x, target = scenes.x[:few], scenes.target[:few]
+    signed: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    absolute: dict[str, np.ndarray] = {}
     layers = []
-    for layer, other in randomized(model, generator):
+    for layer, randomized in randomize_layers(model, generator):
         layers.append(layer)
-        for name in ctx.progress(
-            zfnet.METHODS, total=len(zfnet.METHODS), desc=f"{layer} and above at random"
-        ):
-            was, now = maps[name][:few], attribute(other, x[:few], target[:few], name)
-            kept[name].append(
-                rank_correlation(was, now).nan_to_num().numpy()
-            )  # a flat map resembles nothing
-            sizes[name].append(rank_correlation(was.abs(), now.abs()).nan_to_num().numpy())
-    cascade = {name: np.stack(values, 1) for name, values in kept.items()}  # (few, layers)
-
-    measured: dict = {
-        SCORES[score]: {n: mean_interval(v) for n, v in values.items()}
-        for score, values in rows.items()
+        description = f"{layer} and above at random"
+        for name in ctx.progress(methods, total=len(methods), desc=description):
+            before, after = maps[name][:few], attribute(randomized, x, target, name)
+            # The correlation with a flat map is NaN: count it as 0.
+            signed[name].append(rank_correlation(before, after).nan_to_num().numpy())
+            correlation = rank_correlation(before.abs(), after.abs()).nan_to_num().numpy()
+            absolute[name] = correlation
+    cascade = {name: np.stack(values, 1) for name, values in signed.items()}
+    mean = {name: values.mean(1) for name, values in cascade.items()}
+    measured = {
+        SAME: {name: mean_interval(values[:, -1]) for name, values in cascade.items()},
+        f"{SAME}, of absolute values": {name: mean_interval(v) for name, v in absolute.items()},
+        "rank correlation, mean over the cascade": {
+            name: mean_interval(values) for name, values in mean.items()
+        },
+        LESS: {name: mean_interval(mean[name] - mean["saliency"]) for name in LESS_OF},
     }
-    measured[SAME] = {n: mean_interval(v[:, -1]) for n, v in cascade.items()}
-    measured[f"{SAME}, of absolute values"] = {n: mean_interval(v[-1]) for n, v in sizes.items()}
-    measured["rank correlation, mean over the cascade"] = {
-        n: mean_interval(v.mean(1)) for n, v in cascade.items()
-    }
-    gradient = cascade["saliency"].mean(1)
-    measured[LESS] = {n: mean_interval(cascade[n].mean(1) - gradient) for n in LESS_OF}
-    centre = rows["pointing game"][CENTRE]
-    measured[BETTER] = {
-        n: mean_interval(v - centre) for n, v in rows["pointing game"].items() if n != CENTRE
-    }
-    measured["share of the image that the object covers, %"] = 100 * float(mask.float().mean())
-    measured["accuracy of the network, %"] = 100 * float((right == images.labels).mean())
-    arrays = {f"cascade.{name}": values for name, values in cascade.items()} | {
-        "layers": np.array(layers)
-    }
-    claims, found = judge(measured)
-    note = (
-        f"The first {len(known)} of {len(images)} scenes that the network gets right; a hit is a maximum within "
-        f"{config['tolerance']} pixels of the object's mask. Deletion replaces by grey, insertion starts from a blur of "
-        f"{config['blur']:g} pixels. Intervals are 95 % over images by bootstrap; one network randomised, {few} images. CAM's "
-        "head is a logistic regression on the pooled conv5 of 1,000 other scenes. Signed maps whose signs are drawn anew do "
-        "not correlate, wherever they are large: compare the absolute values. In a scene the object's outline is nearly "
-        "the only strong edge, which favours methods that show edges: VOC's photographs are not so, and the two do not compare."
-    )
-    return Result(
-        arrays, measured | {"claims": claims}, found, n=len(known), note=note, scale="subset"
-    )
+    return measured, cascade, layers
 
 
-def network() -> torch.nn.Module:
-    """The scenes network of the recipe, from the cache, trained the first time; with a pooling head for CAM."""
+def network() -> Network:
+    """The network of configs/scenes.yaml with a pooling head for CAM; trained once, then cached."""
     recipe = REPOSITORY / "configs" / "scenes.yaml"
     config = load_config(recipe)
-    scenes = {
-        split: load_scenes(n, seed=s)
-        for split, n, s in (("train", config.data.scenes, 0), ("val", 500, 1))
-    }
-    out = cache_dir() / f"scenes-net-{digest(recipe.read_text(), scenes['train'].digest)[:20]}"
+    scenes = {"train": load_scenes(config.data.scenes, seed=0), "val": load_scenes(500, seed=1)}
+    key = digest(recipe.read_text(), scenes["train"].digest)[:20]
+    out = cache_dir() / f"scenes-net-{key}"
     if not (out / "model.safetensors").exists():
+        resume = (out / "state.safetensors").exists()
         with torch.enable_grad():
-            train(
-                config,
-                lambda split, side: scenes[split],
-                out,
-                resume=(out / "state.safetensors").exists(),
-            )
+            train(config, lambda split, side: scenes[split], out, resume=resume)
     model = zfnet.load(out / "model.safetensors")
-    chosen = np.arange(1000)
+    rows, images = np.arange(1000), scenes["train"]
     pooled = [
-        zfnet.trace(model, scenes["train"].batch(p), until="conv5")["conv5"].mean((2, 3))
-        for p in np.split(chosen, 10)
+        zfnet.trace(model, images.batch(part), until="conv5")["conv5"].mean((2, 3))
+        for part in np.split(rows, 10)
     ]
-    fit = LogisticRegression(max_iter=2000).fit(
-        torch.cat(pooled).numpy(), scenes["train"].labels[chosen]
-    )
-    model.cam_head = tuple(torch.from_numpy(part).float() for part in (fit.coef_, fit.intercept_))
+    head = LogisticRegression(max_iter=2000).fit(torch.cat(pooled).numpy(), images.labels[rows])
+    weight, bias = (torch.from_numpy(part).float() for part in (head.coef_, head.intercept_))
+    model.cam_head = (weight, bias)
     return model
 
 
-def attribute(
-    model: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, method: str
-) -> torch.Tensor:
+def attribute(model: torch.nn.Module, x: Tensor, target: Tensor, method: str) -> Tensor:
     """A method's maps (N, 1, H, W) on the CPU, in batches."""
     options = FIGURE.config.get(method, {})
-    pairs = zip(x.split(25), target.split(25), strict=True)
-    return torch.cat(
-        [
-            zfnet.explain(model, part, method, classes, **options).map.cpu()
-            for part, classes in pairs
-        ]
-    )
+    batches = zip(x.split(25), target.split(25), strict=True)
+    maps = [zfnet.explain(model, part, method, of, **options).map.cpu() for part, of in batches]
+    return torch.cat(maps)
 
 
-def judge(m: dict) -> tuple[dict[str, str], str]:
-    """The claims, beyond their intervals: reproduced if all hold, partial if any does, undecided where one holds zero."""
-    better = m[BETTER]
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """Judge the claims by their intervals."""
+    better, less = measured[BETTER], measured[LESS]
     deconvnet = above(better["deconvnet"])
-    held = {
-        "the deconvnet points no better than the image's centre": None
-        if deconvnet is None
-        else not deconvnet
+    judgments = {
+        "the deconvnet points no better than the image's centre": (
+            None if deconvnet is None else not deconvnet
+        )
     }
-    held |= {
-        f"{name} points better than the centre": above(better[name])
-        for name in ("occlusion", "grad_cam")
-    }
-    held |= {
-        f"{name} changes less over the cascade than the gradient": above(m[LESS][name])
-        for name in LESS_OF
-    }
-    return verdict(held)
+    for name in ("occlusion", "grad_cam"):
+        judgments[f"{name} points better than the centre"] = above(better[name])
+    for name in LESS_OF:
+        claim = f"{name} changes less over the cascade than the gradient"
+        judgments[claim] = above(less[name])
+    return verdict(judgments)
 
 
-def draw(result: Result):
-    m, layers = result.measured, result.arrays["layers"].tolist()
-    random = m[SAME]
+def draw(result: Result) -> dict[str, Picture]:
     figure = new_figure(11.5, 8.6)
     upper, lower = figure.subplots(2, 1, height_ratios=(1.25, 1))
-    upper.set_axis_off()
-    columns = [m[title] for title in SCORES.values()] + [random]
-    names = sorted(columns[0], key=lambda name: -columns[0][name][0])
-    digits = (0, 2, 2, 2)
-    cells = [
-        [spoken(name)]
-        + [interval(column.get(name), d) for column, d in zip(columns, digits, strict=True)]
-        for name in names
-    ]
-    header = [
-        "method",
-        "pointing game, %\nhigher is better",
-        "insertion AUC\nhigher is better",
-        "deletion AUC\nlower is better",
-    ]
-    header += ["rank correlation,\nrandom network"]
-    table = upper.table(
-        cells, colLabels=header, cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal"
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(9)
-    for (row, _), cell in table.get_celld().items():
-        cell.set(linewidth=1.2 if row == 0 else 0.3, height=2.4 if row == 0 else 1)
-        baseline = row > 0 and names[row - 1] in (RANDOM, CENTRE)
-        cell.get_text().set(
-            weight="bold" if row == 0 else "normal", color="0.45" if baseline else "black"
-        )
-    for number, name in enumerate(random):
-        style = f"{'-' if number < len(LINES) else '--'}o"
-        means, colour = [1, *result.arrays[f"cascade.{name}"].mean(0)], LINES[number % len(LINES)]
-        lower.plot(means, style, color=colour, markersize=3, label=spoken(name))
-    lower.set_xticks(range(len(layers) + 1), ["trained", *layers])
-    lower.set(
-        xlabel="randomised, this layer and all above",
-        ylabel="rank correlation with the\nmap of the trained network",
-    )
-    lower.legend(ncols=1, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    upper.set_title(f"{result.n} drawn scenes that the network gets right: mean and 95 % interval")
+    _draw_scores(upper, result)
+    _draw_cascade(lower, result)
     return {"faithfulness.png": figure}
 
 
-def spoken(name: str) -> str:
+def _draw_scores(axes: Axes, result: Result) -> None:
+    """The table of scores, sorted by the pointing game; baselines in gray."""
+    columns = [result.measured[title] for title in (*SCORES.values(), SAME)]
+    names = sorted(columns[0], key=lambda name: -columns[0][name][0])
+    digits = (0, 2, 2, 2)
+    cells = [
+        [_title(name)]
+        + [_cell(column.get(name), d) for column, d in zip(columns, digits, strict=True)]
+        for name in names
+    ]
+    axes.set_axis_off()
+    box, edges = Bbox.unit(), "horizontal"
+    table = axes.table(cells, colLabels=HEADER, cellLoc="center", bbox=box, edges=edges)
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    for (row, _), cell in table.get_celld().items():
+        baseline = row > 0 and names[row - 1] in (RANDOM, CENTER)
+        cell.set(linewidth=1.2 if row == 0 else 0.3, height=2.4 if row == 0 else 1)
+        weight, color = "bold" if row == 0 else "normal", "0.45" if baseline else "black"
+        cell.get_text().set(weight=weight, color=color)
+    title = f"{result.n} drawn scenes, classified correctly: mean and 95 % interval"
+    axes.set_title(title)
+
+
+def _draw_cascade(axes: Axes, result: Result) -> None:
+    """How the maps change as layers are randomized."""
+    layers = result.arrays["layers"].tolist()
+    for number, name in enumerate(result.measured[SAME]):
+        means = [1, *result.arrays[f"cascade.{name}"].mean(0)]
+        style = f"{'-' if number < len(LINES) else '--'}o"
+        color = LINES[number % len(LINES)]
+        axes.plot(means, style, color=color, markersize=3, label=_title(name))
+    axes.set_xticks(range(len(layers) + 1), ["trained", *layers])
+    axes.set_xlabel("randomized, this layer and all above")
+    axes.set_ylabel("rank correlation with the\nmap of the trained network")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _title(name: str) -> str:
     return name.replace("_plus_plus", "++").replace("_", " ")
 
 
-def interval(values: list[float] | None, digits: int) -> str:
+def _cell(values: list[float] | None, digits: int) -> str:
     """A mean with its interval, as a cell."""
-    return (
-        f"{values[0]:z.{digits}f}  ({values[1]:z.{digits}f} to {values[2]:z.{digits}f})"
-        if values
-        else ""
-    )
+    if not values:
+        return ""
+    mean, low, high = (f"{value:z.{digits}f}" for value in values)
+    return f"{mean}  ({low} to {high})"

@@ -1,4 +1,4 @@
-"""The loops that bench_train times: our training step and its parts, and torchvision's AlexNet behind its own pipeline."""
+"""The loops that bench_train times: our training step, its parts, and torchvision's AlexNet."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ OURS_BEFORE = f"{TORCHVISION}, our pipeline"
 
 
 def cores() -> int:
-    """The cores that this process may use, which in a container are not all that the machine has."""
+    """The cores that this process may use: in a container, not all cores of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def kept_at(images: Images, side: int) -> Images:
-    """The images as they would be kept at another side, with labels."""
+def resized(images: Images, side: int) -> Images:
+    """The images at another side, with labels."""
     pixels = np.empty((len(images), side, side, 3), dtype=np.uint8)
     for rows in np.array_split(np.arange(len(images)), -(-len(images) // 100)):
         raw = images.raw(rows).permute(0, 3, 1, 2).float()
@@ -50,82 +50,85 @@ def kept_at(images: Images, side: int) -> Images:
     )
 
 
-def ours(
-    config: Config, images: Images, of: dict, device: torch.device
-) -> dict[str, Callable[[], None]]:
-    """Our loops, each over all images once: the whole step, on noise, on random tensors, and its parts."""
+def our_loops(
+    config: Config, images: Images, size: dict, device: torch.device
+) -> dict[str, Callable]:
+    """Our loops over all images: the step on photographs, noise and random tensors; its parts."""
     torch.manual_seed(SEED)
     model = new_model(config, images).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer, run = new_optimizer(model, config.optim), runner(model, config)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-4  # speed does not depend on it, and nothing overflows
+        group["lr"] = 1e-4  # does not affect speed, and nothing overflows
     parts, generator = (
-        np.arange(len(images)).reshape(-1, of["batch"]),
+        np.arange(len(images)).reshape(-1, size["batch"]),
         torch.Generator().manual_seed(SEED),
     )
     feed, stream = Feed(images, device, keep=True), Feed(images, device)
     noise = torch.randint(
-        0, 256, (of["batch"], of["side"], of["side"], 3), dtype=torch.uint8, generator=generator
+        0,
+        256,
+        (size["batch"], size["side"], size["side"], 3),
+        dtype=torch.uint8,
+        generator=generator,
     ).to(device)
-    x = torch.randn(of["batch"], 3, of["size"], of["size"], generator=generator).to(device)
+    x = torch.randn(size["batch"], 3, size["size"], size["size"], generator=generator).to(device)
     x, y = (
         x.contiguous(memory_format=torch.channels_last),
-        torch.zeros(of["batch"], dtype=torch.int64, device=device),
+        torch.zeros(size["batch"], dtype=torch.int64, device=device),
     )
 
-    def passed(x: Tensor) -> Tensor:
+    def loss(x: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             return F.cross_entropy(run(x).float(), y)
 
     average = new_average(model, config.optim.ema)
 
-    def whole(x: Tensor, y: Tensor) -> None:
+    def step(x: Tensor, y: Tensor) -> None:
         train_step(model, run, optimizer, x, y, config)
         average.update_parameters(model)
 
     def photographs(feed: Feed = feed) -> None:
         for raw, labels in feed.batches(parts):
-            whole(augment(raw, of["size"], config.augment, generator), labels)
+            step(augment(raw, size["size"], config.augment, generator), labels)
 
     def augmented() -> None:
         for raw, _ in feed.batches(parts):
-            augment(raw, of["size"], config.augment, generator)
+            augment(raw, size["size"], config.augment, generator)
 
     @torch.no_grad()
     def forward() -> None:
         for _ in parts:
-            passed(x)
+            loss(x)
 
     def gradients() -> None:
         for _ in parts:
             model.zero_grad()
-            passed(x).backward()
+            loss(x).backward()
 
     def on_noise() -> None:
         for _ in parts:
-            whole(augment(noise, of["size"], config.augment, generator), y)
+            step(augment(noise, size["size"], config.augment, generator), y)
 
     def on_tensors() -> None:
         for _ in parts:
-            whole(x, y)
+            step(x, y)
 
-    parts_of_it = {"forward and backward": gradients, "forward": forward, DATA: augmented}
-    streamed = (
-        {STREAMED: lambda: photographs(stream)} if feed.resident else {}
-    )  # else the whole step is that already
-    return {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors} | streamed | parts_of_it
+    loops: dict[str, Callable] = {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors}
+    if feed.resident:  # else the whole step streams already
+        loops[STREAMED] = lambda: photographs(stream)
+    return loops | {"forward and backward": gradients, "forward": forward, DATA: augmented}
 
 
-def theirs(
-    config: Config, images: Images, of: dict, device: torch.device, folder: Path
-) -> dict[str, Callable[[], None]]:
-    """torchvision's AlexNet, by its own pipeline from JPEG files, by ours, and on random tensors."""
+def torchvision_loops(
+    config: Config, images: Images, size: dict, device: torch.device, folder: Path
+) -> dict[str, Callable]:
+    """torchvision's AlexNet with its own pipeline from JPEG files, with ours, on random tensors."""
     for i, label in enumerate(images.labels.tolist()):
         path = folder / f"{label:04d}" / f"{i}.jpg"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(images.raw([i])[0].numpy()).save(path, quality=90)
     steps = [
-        v2.RandomResizedCrop(of["size"], antialias=True),
+        v2.RandomResizedCrop(size["size"], antialias=True),
         v2.RandomHorizontalFlip(),
         v2.PILToTensor(),
     ]
@@ -135,20 +138,20 @@ def theirs(
         device, memory_format=torch.channels_last
     )  # pyright: ignore
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
-    plain = Config(precision=of["precision"], optim=replace(Config().optim, clip_rms=0.0))
+    plain = Config(precision=size["precision"], optim=replace(Config().optim, clip_rms=0.0))
     workers, pinned = cores(), device.type == "cuda"
     loader = DataLoader(
         files,
-        of["batch"],
+        size["batch"],
         shuffle=True,
         num_workers=workers,
         persistent_workers=True,
         pin_memory=pinned,
     )
-    random = torch.randn(of["batch"], 3, of["size"], of["size"], device=device).contiguous(
+    random = torch.randn(size["batch"], 3, size["size"], size["size"], device=device).contiguous(
         memory_format=torch.channels_last
     )
-    labels = torch.zeros(of["batch"], dtype=torch.int64, device=device)
+    labels = torch.zeros(size["batch"], dtype=torch.int64, device=device)
 
     def loop(batches) -> None:
         for x, y in batches:
@@ -157,32 +160,32 @@ def theirs(
                 model, model, optimizer, x.contiguous(memory_format=torch.channels_last), y, plain
             )  # pyright: ignore
 
-    feed, parts = Feed(images, device, keep=True), np.arange(len(images)).reshape(-1, of["batch"])
+    feed, parts = Feed(images, device, keep=True), np.arange(len(images)).reshape(-1, size["batch"])
     generator = torch.Generator().manual_seed(SEED)
 
-    def by_ours() -> None:
+    def with_our_pipeline() -> None:
         loop(
-            (augment(raw, of["size"], config.augment, generator), y)
+            (augment(raw, size["size"], config.augment, generator), y)
             for raw, y in feed.batches(parts)
         )
 
-    def passed() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=of["precision"] == "bfloat16"):
+    def loss() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=size["precision"] == "bfloat16"):
             return F.cross_entropy(model(random).float(), labels)
 
     @torch.no_grad()
     def forward() -> None:
         for _ in parts:
-            passed()
+            loss()
 
     def gradients() -> None:
         for _ in parts:
             model.zero_grad()
-            passed().backward()
+            loss().backward()
 
     return {
         f"{TORCHVISION}, {WHOLE}": lambda: loop(loader),
-        OURS_BEFORE: by_ours,
+        OURS_BEFORE: with_our_pipeline,
         f"{TORCHVISION}, {BARE}": lambda: loop([(random, labels)] * len(parts)),
         f"{TORCHVISION}, forward and backward": gradients,
         f"{TORCHVISION}, forward": forward,

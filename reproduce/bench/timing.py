@@ -1,4 +1,4 @@
-"""Timing that can be believed: a warm-up, methods in turn, every repetition kept, peak memory beside it."""
+"""Time methods: a warm-up, then all methods alternating, with every repetition and peak memory."""
 
 from __future__ import annotations
 
@@ -20,23 +20,30 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each repetition, what the warm-up returned, and the memory that it took at its peak, in MiB (NaN: unknown)."""
+    """The timing of a method.
+
+    Attributes:
+        seconds: Seconds of each repetition.
+        result: What the warm-up returned.
+        memory: Peak memory in MiB; NaN where it is unknown.
+    """
 
     seconds: list[float]
     result: Any
     memory: float
 
     def summary(self) -> list[float]:
-        """Median, least and most."""
+        """[median, least, most] seconds."""
         return spread(self.seconds)
 
 
 def spread(values: list[float]) -> list[float]:
+    """[median, least, most]."""
     return [statistics.median(values), min(values), max(values)]
 
 
 def race(methods: dict[Any, Callable[[], object]], repeats: int, device: str) -> dict[Any, Timing]:
-    """Run each method once to warm up and to measure memory, then all in turn, `repeats` times."""
+    """Run each method once to warm up and measure memory, then all alternating, `repeats` times."""
     warm = {name: peak(method, device) for name, method in methods.items()}
     seconds: dict[Any, list[float]] = {name: [] for name in methods}
     for _ in range(repeats):
@@ -46,22 +53,22 @@ def race(methods: dict[Any, Callable[[], object]], repeats: int, device: str) ->
 
 
 def clock(method: Callable[[], object], device: str) -> float:
-    """Seconds of one run; a GPU is waited for before and after."""
+    """Seconds of one run, with a GPU synchronized before and after."""
     finish(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     method()
     finish(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def finish(device: str) -> None:
-    """Wait until a GPU has done all that it was given."""
+    """Synchronize a GPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def peak(method: Callable[[], object], device: str) -> tuple[object, float]:
-    """What a method returns, and how far memory rose meanwhile, in MiB: of the GPU, or of the process, sampled every 5 ms."""
+    """What a method returns, and the rise of memory in MiB: a GPU's, or the process's, sampled."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -73,9 +80,8 @@ def peak(method: Callable[[], object], device: str) -> tuple[object, float]:
     def resident() -> int:
         return int(STATM.read_text().split()[1]) * PAGE
 
-    with contextlib.suppress(
-        OSError, AttributeError
-    ):  # what the allocator keeps of earlier runs would not show as a rise
+    # Return freed memory, which would hide a rise.
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     done, before = threading.Event(), resident()
     highest = [before]
@@ -96,7 +102,7 @@ def peak(method: Callable[[], object], device: str) -> tuple[object, float]:
 
 
 def best(settings: list[int], run: Callable[[int], object], device: str) -> int:
-    """The setting with which `run` is fastest, by the better of two runs each, in turn, after a warm-up."""
+    """The setting with which `run` is fastest, by the better of two runs each, after a warm-up."""
     run(settings[0])
-    twice = [[clock(lambda s=setting: run(s), device) for setting in settings] for _ in range(2)]
-    return min(zip(map(min, *twice), settings, strict=True))[1]
+    rounds = [[clock(lambda s=setting: run(s), device) for setting in settings] for _ in range(2)]
+    return min(zip(map(min, *rounds), settings, strict=True))[1]

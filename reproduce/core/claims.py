@@ -1,4 +1,7 @@
-"""What measurements say of claims: an interval bears one out, refutes it or leaves it open; and the verdict on all together."""
+"""Judge claims by intervals, and sum up the judgments in a verdict.
+
+An interval is [mean, low, high]. A judgment is True, False, or None where it is undecided.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +11,49 @@ WORDS = {True: "holds", False: "does not hold", None: "undecided"}
 
 
 def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval [mean, low, high] lies above a limit; None where it reaches to both sides, or is not known."""
-    if len(interval) < 3:  # of one image
+    """Whether an interval is above a limit; None where it contains the limit or has no bounds."""
+    if len(interval) < 3:  # one image has no interval
         return None
     _, low, high = interval
     return True if low > limit else False if high < limit else None
 
 
 def below(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval [mean, low, high] lies below a limit, likewise."""
-    return None if (answer := above(interval, limit)) is None else not answer
+    """Whether an interval is below a limit; None where it contains the limit or has no bounds."""
+    judgment = above(interval, limit)
+    return None if judgment is None else not judgment
 
 
-def higher(one: Sequence[float] | None, other: Sequence[float] | None) -> bool | None:
-    """Whether an interval [mean, low, high] lies above another; None where they overlap, or one is not known."""
-    if one is None or other is None or min(len(one), len(other)) < 3:
+def higher(first: Sequence[float] | None, second: Sequence[float] | None) -> bool | None:
+    """Whether the first interval is above the second; None where they overlap or lack bounds."""
+    if first is None or second is None or min(len(first), len(second)) < 3:
         return None
-    return True if one[1] > other[2] else False if one[2] < other[1] else None
+    return True if first[1] > second[2] else False if first[2] < second[1] else None
 
 
-def every(answers: Iterable[bool | None]) -> bool | None:
-    """Whether all hold: False if one does not, None if none is refuted but some are open, or there are none."""
-    found = set(answers)
-    return False if False in found else True if found == {True} else None
+def every(judgments: Iterable[bool | None]) -> bool | None:
+    """Whether all hold: False if one does not; None if one is undecided, or there are none."""
+    distinct = set(judgments)
+    return False if False in distinct else True if distinct == {True} else None
 
 
-def verdict(held: Mapping[str, bool | None], main: str = "") -> tuple[dict[str, str], str]:
-    """Claims in words, where None is undecided, and the verdict.
+def verdict(judgments: Mapping[str, bool | None], main: str = "") -> tuple[dict[str, str], str]:
+    """Sum up the judgments of claims.
 
-    Reproduced if all hold, partial if some do, differs if none holds and one is refuted; not comparable where the measurements
-    leave all of them open. Of a `main` claim that does not hold the others make nothing partial.
+    Args:
+        judgments: A judgment for each claim.
+        main: A claim that has to hold for any verdict better than its own.
+
+    Returns:
+        The judgments in words, and the verdict. It is "reproduced" if all claims hold, "partial"
+        if some do, "differs" if none holds and one is refuted, and "not comparable" if all are
+        undecided.
     """
-    kinds = {held[main]} if main and not held[main] else set(held.values())
+    kinds = set(judgments.values())
+    if main and not judgments[main]:
+        kinds = {judgments[main]}
     if True in kinds:
-        found = "reproduced" if kinds == {True} else "partial"
+        summary = "reproduced" if kinds == {True} else "partial"
     else:
-        found = "differs" if False in kinds else "not comparable"
-    return {claim: WORDS[yes] for claim, yes in held.items()}, found
+        summary = "differs" if False in kinds else "not comparable"
+    return {claim: WORDS[judgment] for claim, judgment in judgments.items()}, summary

@@ -6,13 +6,14 @@ import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, cast
 
 import torch
 
 import zfnet
 from reproduce.core.corpora import DATASETS, corpus_name, images_root, tree_digest
 from reproduce.core.figure import DEFAULT_MODEL, SAMPLES, Figure
+from reproduce.core.inputs import Input, UndeclaredInputError
 from reproduce.core.networks import differences_from_paper, has_shared_fc6
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
@@ -28,38 +29,6 @@ from zfnet.top import top_activations
 
 SEARCH_VERSION = 1  # raise it when the search for the strongest activations returns something else
 IMAGENET_TRAIN = 1_281_167  # images that torchvision's networks were trained on
-T = TypeVar("T")
-
-
-class UndeclaredInputError(RuntimeError):
-    """A script used an input that its FIGURE does not declare, so its cache key would be wrong."""
-
-
-class Input(Generic[T]):
-    """A property of `Context` for an input that figures declare.
-
-    It is opened at the first access, once for all figures. A figure that does not declare it gets
-    an UndeclaredInputError.
-    """
-
-    def __init__(self, open_input: Callable[[Any], T]):
-        self.open_input = open_input
-        self.__doc__ = open_input.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, context: None, owner: type) -> Input[T]: ...
-    @overload
-    def __get__(self, context: Context, owner: type) -> T: ...
-    def __get__(self, context: Context | None, owner: type) -> Input[T] | T:
-        if context is None:
-            return self
-        context.require(self.name)
-        if self.name not in context.opened:
-            context.opened[self.name] = self.open_input(context.unrestricted)
-        return context.opened[self.name]
 
 
 class Context:
@@ -128,7 +97,7 @@ class Context:
 
     @Input
     def images(self) -> Images:
-        """The corpus, labeled by the network's outputs; labels are -1 for the sample photographs."""
+        """The corpus, labeled by the network's outputs; -1 for the sample photographs."""
         if self.data is None:
             return load_samples()
         images = load_folder(images_root(self.data), progress=self.progress)
@@ -163,7 +132,7 @@ class Context:
 
     @Input
     def pretraining(self) -> Images | None:
-        """The network's training images, `train/` of the tree, at 128 pixels; None without a tree."""
+        """The training images of the tree, at 128 pixels; None without a tree."""
         if self.tree is None:
             return None
         return load_folder(self.tree / "train", side=128, size=112, progress=self.progress)
@@ -241,8 +210,11 @@ class Context:
         (classes, train, _), (_, val, _) = (scan(tree / split) for split in ("train", "val"))
         return len(classes), len(train), len(val)
 
-    def check(self) -> None:
+    def check(self, dry_run: bool = False) -> None:
         """Check the user's options before anything is computed.
+
+        Args:
+            dry_run: Allow a tree that is too small for `--scale paper`.
 
         Raises:
             DataError: A folder does not exist, or is too small for `--scale paper`.
@@ -253,22 +225,25 @@ class Context:
         for path in (self.data if self.data != "imagenette" else None, self.requested_datasets):
             if path and not Path(path).expanduser().is_dir():
                 raise DataError(f"{path}: no such folder")
-        if self.requested_scale == "paper":
-            self._check_paper_scale()
+        if self.requested_scale == "paper" and not dry_run and self.too_small_for_paper_scale:
+            raise DataError(self.too_small_for_paper_scale)
 
-    def _check_paper_scale(self) -> None:
+    @property
+    def too_small_for_paper_scale(self) -> str:
+        """Why the tree does not allow `--scale paper`; "" where it does."""
         needs = (
             "--scale paper needs ImageNet 2012: 1,000 classes, over 1,200,000 training and "
             "50,000 validation images"
         )
         if self.tree is None:
-            raise DataError(f"{needs}; give its folder with --data")
+            return f"{needs}; give its folder with --data"
         classes, train, val = self.tree_size
-        if (classes, val) != (1000, 50_000) or train < 1_200_000:
-            raise DataError(
-                f"{needs}; {self.tree} has {classes:,} classes, {train:,} training and {val:,} "
-                "validation images. Omit --scale, or use --scale subset or smoke"
-            )
+        if (classes, val) == (1000, 50_000) and train >= 1_200_000:
+            return ""
+        return (
+            f"{needs}; {self.tree} has {classes:,} classes, {train:,} training and {val:,} "
+            "validation images. Omit --scale, or use --scale subset or smoke"
+        )
 
     def identity(self, figure: Figure) -> dict[str, str]:
         """The hashes of a figure's declared inputs, for its cache key and its record."""

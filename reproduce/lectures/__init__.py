@@ -1,1 +1,1 @@
-"""The pictures that courses teach around the paper, one file each; README.md is the course."""
+"""Figures that courses teach around the paper, by theme. README.md is the course."""

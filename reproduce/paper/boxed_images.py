@@ -77,7 +77,7 @@ def _output(ctx: Context, wnid: str, probability: torch.Tensor) -> int:
 
 def _testable_kinds(x: torch.Tensor, boxes: Boxes, size: int, stride: int) -> set[str]:
     """The kinds of boxes that enough positions of the occluder cover."""
-    groups = position_groups(occluder_boxes(*x.shape[-2:], size, stride), boxes)
+    groups = position_groups(occluder_boxes(x.shape[-2], x.shape[-1], size, stride), boxes)
     return {kind for kind, mask in groups.items() if int(mask.sum()) >= MIN_POSITIONS}
 
 
@@ -93,6 +93,6 @@ def _surest_images(ctx: Context, count: int = 3) -> list[BoxedImage]:
     for i in probability.argsort(descending=True).tolist():
         label = int(target[i])
         if len(chosen) < count and label not in chosen:
-            name = images.names[rows[i]].split("/")[-1]
+            name = str(images.names[int(rows[i])]).split("/")[-1]
             chosen[label] = BoxedImage(name, x[i : i + 1], label, {})
     return list(chosen.values())

@@ -17,6 +17,7 @@ from zfnet.data.samples import photograph
 
 FACES = Path(__file__).with_name("faces.yaml")
 PARTS = ("right eye", "left eye", "nose")
+MASK, FILL = 37, 0.0  # side of a mask, a sixth of the view; mean gray
 
 
 class Faces(NamedTuple):

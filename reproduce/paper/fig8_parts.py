@@ -1,91 +1,89 @@
 """Figure 8: the images of the correspondence experiment, with one part masked at a time.
 
-The paper's claim: in frontal pictures of dogs the right eye, the left eye and the nose can each be masked alone, by squares
-of one size, and random parts of the same size beside them; Table 1 then asks whether the network is changed alike in every
-image. Each row is one image: as it is; without its right eye, left eye, nose; and without three random parts of the head.
+The paper's claim: in frontal pictures of dogs the right eye, the left eye and the nose can each be
+masked, by squares of one size, and so can random parts. Table 1 then asks whether the network
+changes alike in every image. Each row is one image: unmasked; without its right eye, left eye,
+nose; and without three random parts of the head.
 """
 
 import torch
+from matplotlib.figure import Figure as Picture
+from torch import Tensor
 
+from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.paper.dog_faces import PARTS, load_faces
+from reproduce.paper.dog_faces import FILL, MASK, PARTS, load_faces
 from zfnet.analysis.correspondence import mask_parts, part_boxes, random_points
 from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
 
 FIGURE = Figure(
     id="fig8",
     title="Images for the correspondence experiments",
-    claim="Of each frontal dog the right eye, the left eye and the nose are masked alone, and random parts of the same size.",
+    claim="In each frontal dog the right eye, the left eye and the nose are masked one at a time, "
+    "and random parts of the same size.",
     inputs=("images",),
     seed=8,
     time_budget=10,
     paper={"images": 5},
-    config={"size": 37, "fill": 0.0, "shown": 5, "random": 3},  # a sixth of the view; mean grey
+    config={"size": MASK, "fill": FILL, "shown": 5, "random": 3},
     files=("faces.yaml",),
 )
+FEWEST = 5  # images, as in the paper
+OWN = "masks that cover their own part and no other, %"
+NONE = "random masks that cover the middle of none, %"
 
 
-def compute(ctx) -> Result:
-    names, x, points, heads, missing = load_faces(ctx)
-    if not names:
-        return Result(
-            {},
-            {"images": 0},
-            "not run",
-            n=0,
-            note=f"The corpus has none of the annotated images. {missing}",
-        )
-    names, x, points, heads = (
-        found[: FIGURE.config["shown"]] for found in (names, x, points, heads)
-    )
-    size = FIGURE.config["size"]
+def compute(ctx: Context) -> Result:
+    config, faces = FIGURE.config, load_faces(ctx)
+    if not faces.names:
+        note = f"The corpus has none of the annotated images. {faces.missing}"
+        return Result({}, {"images": 0}, "not run", n=0, note=note)
+    shown, size = config["shown"], config["size"]
+    names, x = faces.names[:shown], faces.x[:shown]
+    points, heads = faces.points[:shown], faces.heads[:shown]
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    random = random_points(heads, points, size, FIGURE.config["random"], generator)
-    every = torch.cat(
-        [points.transpose(0, 1), random]
-    )  # (6, N, 2): the parts, then the random ones
-    masked = torch.stack(
-        [x] + [mask_parts(x, where, size, FIGURE.config["fill"]) for where in every], 1
-    )  # (N, 7, 3, 224, 224)
-    boxes = part_boxes(every, size, *x.shape[-2:])[:, :, None]  # (6, N, 1, 4)
-    covers = ((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(
-        -1
-    )  # (6, N, 3): which mask covers which part
+    random = random_points(heads, points, size, config["random"], generator)
+    masks = torch.cat([points.transpose(0, 1), random])  # (6, N, 2): the parts, then random ones
+    images = [x, *(mask_parts(x, middle, size, config["fill"]) for middle in masks)]
+    own, none = _coverage(masks, points, (x.shape[-2], x.shape[-1]))
     measured = {
         "images": len(names),
-        "masks of an image": len(every),
-        "masks that cover their own part and no other, %": 100
-        * float((covers[:3] == torch.eye(3)[:, None]).all(-1).float().mean()),
-        "random masks that cover the middle of none, %": 100
-        * float((~covers[3:]).all(-1).float().mean()),
+        "masks of an image": len(masks),
+        OWN: own,
+        NONE: none,
         "share of the view that a mask covers, %": 100 * size**2 / x[0, 0].numel(),
         "eye to eye, in masks": {
             name: float((p[0] - p[1]).double().norm() / size)
             for name, p in zip(names, points, strict=True)
         },
     }
-    verdict = judge(measured)
-    return Result(
-        {"masked": masked.numpy()},
-        measured,
-        verdict,
-        n=len(names),
-        note=f"The first annotated images by name; random masks may cover the rim of a part. {missing}",
+    arrays = {"masked": torch.stack(images, 1).numpy()}  # (N, 7, 3, 224, 224)
+    note = (
+        "The first annotated images by name. Random masks may cover the edge of a part. "
+        f"{faces.missing}"
     )
+    return Result(arrays, measured, judge(measured), n=len(names), note=note)
 
 
-def judge(m: dict) -> str:
-    """Reproduced if every mask covers its own part alone, of five images or more; with fewer there is nothing to compare."""
-    if m["images"] < 5:
+def _coverage(masks: Tensor, points: Tensor, view: tuple[int, int]) -> tuple[float, float]:
+    """The percentages of masks that cover only their own part, and of random ones without any."""
+    boxes = part_boxes(masks, FIGURE.config["size"], *view)[:, :, None]  # (6, N, 1, 4)
+    covers = ((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(-1)  # (6, N, 3)
+    count = len(PARTS)
+    own = (covers[:count] == torch.eye(count)[:, None]).all(-1)
+    none = (~covers[count:]).all(-1)
+    return 100 * float(own.float().mean()), 100 * float(none.float().mean())
+
+
+def judge(measured: dict) -> str:
+    """ "reproduced" if every mask of five images or more covers its own part only."""
+    if measured["images"] < FEWEST:
         return "not comparable"
-    right = (
-        m["masks that cover their own part and no other, %"],
-        m["random masks that cover the middle of none, %"],
-    )
-    return "reproduced" if min(right) == 100 else "partial" if max(right) > 0 else "differs"
+    shares = (measured[OWN], measured[NONE])
+    return "reproduced" if min(shares) == 100 else "partial" if max(shares) > 0 else "differs"
 
 
-def draw(result: Result):
+def draw(result: Result) -> dict[str, Picture]:
     if not result.arrays:
         return {}
     masked = result.arrays["masked"]  # (N, 7, 3, 224, 224)
@@ -94,7 +92,7 @@ def draw(result: Result):
     figure = new_figure(columns * 1.35, len(masked) * 1.35 + 0.25)
     axes = figure.subplots()
     show(axes, mosaic(tiles, columns, gap=gap))
-    titles = ["image", *PARTS, *["random part"] * (columns - 4)]
+    titles = ["image", *PARTS, *["random part"] * (columns - 1 - len(PARTS))]
     for n, title in enumerate(titles):
         axes.text(n * (side + gap) + side / 2, -6, title, ha="center", va="bottom", fontsize=8)
     return {"fig8.jpg": figure}

@@ -1,14 +1,16 @@
-"""What Tables 4, 5 and 7 and Figure 9 share: the folds, the features, the overlaps left out, and training from scratch.
+"""The protocol of Tables 4, 5 and 7 and Figure 9: folds, features, overlaps, and classifiers.
 
-The paper's protocol, section 5: a number of images of each class to train on, up to 50 others of it to test on, the mean over
-classes of the accuracy in a class, its mean and standard deviation over five folds.
+The paper's protocol (section 5): a number of training images per class, up to 50 other images per
+class to test on, and the mean over classes of the per-class accuracy, with its mean and standard
+deviation over five folds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,74 +21,85 @@ from reproduce import REPOSITORY
 from reproduce.core.context import Context
 from reproduce.core.digits import TRAINING_VERSION
 from reproduce.core.figure import Figure
-from zfnet.analysis.transfer import (
-    CHOICES,
-    coordinates,
-    extract,
-    find_overlaps,
-    folds,
-    gram,
-    per_class_accuracy,
-)
+from zfnet.analysis.features import extract
+from zfnet.analysis.overlaps import find_overlaps
+from zfnet.analysis.transfer import C_GRID, Fold, coordinates, folds, gram, per_class_accuracy
 from zfnet.data.benchmarks import load_caltech101, load_caltech256
 from zfnet.data.cache import Images, cache_dir, digest
-from zfnet.training.config import load_config, to_dict
+from zfnet.training.config import Config, load_config, to_dict
 from zfnet.training.loop import train
 
 LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}
 FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"
+SHOWN_OVERLAPS = 20
 
 
-def unseen(ctx: Context, name: str) -> tuple[Images, np.ndarray, dict, dict, str]:
-    """A data set, which of its images the network has not seen in training, the counts, the likeliest overlaps, and a word.
+class Unseen(NamedTuple):
+    """The images of a data set that the network was not trained on.
 
-    The overlaps are 20 pairs (20, 2, 64, 64, 3), each image above the training image that is most like it, their correlations,
-    and how many are left out.
+    Attributes:
+        images: The whole data set.
+        rows: The images without an overlap with the pretraining images.
+        counts: Numbers of images, classes and overlaps, for the record.
+        arrays: The 20 likeliest overlaps: "overlaps" (20, 2, 64, 64, 3), each image above the
+            training image that is most like it; their "correlation" (20,); the number "left out".
+            Empty without pretraining images.
+        note: A sentence on the overlaps.
     """
+
+    images: Images
+    rows: np.ndarray
+    counts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    note: str
+
+
+def unseen(ctx: Context, name: str) -> Unseen:
+    """Leave the images out that overlap with the network's pretraining images."""
     images, others = ctx.dataset(name), ctx.pretraining
-    counts = {"images": len(images), "classes": len(images.classes)}
+    counts: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
     if others is None:
-        return (
-            images,
-            np.arange(len(images)),
-            counts,
-            {},
-            "Overlaps with the pretraining images were not searched: no --data. ",
-        )
-    found = find_overlaps(images, others, progress=ctx.progress)
-    counts |= {"images that overlap": len(found.index), "pretraining images searched": len(others)}
-    counts["highest correlation of those kept"] = round(
-        float(np.delete(found.correlation, found.index).max(initial=-1)), 3
-    )
-    nearest = np.argsort(-found.correlation, kind="stable")[:20]
-    pairs = [small(images, nearest), small(others, found.other[nearest])]
-    pictures = {
+        note = "Overlaps with the pretraining images were not searched: no --data. "
+        return Unseen(images, np.arange(len(images)), counts, {}, note)
+    overlaps = find_overlaps(images, others, progress=ctx.progress)
+    kept = np.delete(overlaps.correlation, overlaps.index)
+    counts["images that overlap"] = len(overlaps.index)
+    counts["pretraining images searched"] = len(others)
+    counts["highest correlation of those kept"] = round(float(kept.max(initial=-1)), 3)
+    nearest = np.argsort(-overlaps.correlation, kind="stable")[:SHOWN_OVERLAPS]
+    pairs = [_thumbnails(images, nearest), _thumbnails(others, overlaps.other[nearest])]
+    arrays = {
         "overlaps": np.stack(pairs, 1),
-        "correlation": found.correlation[nearest],
-        "left out": np.array(len(found.index)),
+        "correlation": overlaps.correlation[nearest],
+        "left out": np.array(len(overlaps.index)),
     }
-    word = "Images that overlap with one of the network's training images are left out. "
+    note = "Images that overlap with one of the network's training images are left out. "
     if others.digest != ctx.model.info.get("data"):
-        word = "Overlaps were searched in a tree that the network was not trained on. "
-    return images, np.setdiff1d(np.arange(len(images)), found.index), counts, pictures, word
+        note = "Overlaps were searched in a tree that the network was not trained on. "
+    rows = np.setdiff1d(np.arange(len(images)), overlaps.index)
+    return Unseen(images, rows, counts, arrays, note)
 
 
-def small(images: Images, chosen: np.ndarray) -> np.ndarray:
+def _thumbnails(images: Images, rows: np.ndarray) -> np.ndarray:
     """Pictures of 64 pixels: (n, 64, 64, 3) uint8."""
-    pixels = images.raw(chosen).permute(0, 3, 1, 2).float()
+    pixels = images.raw(rows).permute(0, 3, 1, 2).float()
     return F.interpolate(pixels, (64, 64), mode="area").byte().permute(0, 2, 3, 1).numpy()
 
 
-def inner_products(ctx: Context, images: Images, kept: np.ndarray, layer: str) -> np.ndarray:
-    """The Gram matrix of the kept images' features at a layer of the frozen network."""
+def inner_products(ctx: Context, images: Images, rows: np.ndarray, layer: str) -> np.ndarray:
+    """The Gram matrix of some images' features at a layer of the frozen network."""
     features = extract(ctx.model, images, (layer,), progress=ctx.progress)[layer]
-    return gram(features, progress=ctx.progress)[np.ix_(kept, kept)]
+    return gram(features, progress=ctx.progress)[np.ix_(rows, rows)]
 
 
 class Classified(NamedTuple):
-    """A linear classifier of frozen features on each fold: its accuracy in percent, the C that was chosen, and of which.
+    """Linear classifiers of frozen features.
 
-    Of one image a class there is nothing to choose by: C is None, and the classifier's the middle one of the choices.
+    Attributes:
+        accuracy: Accuracy on each fold, in percent.
+        c: The regularization C that was chosen on each fold. None with one image per class, where
+            there is nothing to choose by, and the middle of the grid is used.
+        choices: The grid of C.
     """
 
     accuracy: list[float]
@@ -94,7 +107,7 @@ class Classified(NamedTuple):
     choices: Sequence[float]
 
 
-def frozen(
+def classify_frozen(
     ctx: Context,
     products: np.ndarray,
     labels: np.ndarray,
@@ -102,94 +115,100 @@ def frozen(
     per_class: int,
     figure: Figure,
 ) -> Classified:
-    """Fit a classifier, `softmax` or `linear_svm`, of frozen features on each fold, from their inner products."""
-    found = Classified([], [], CHOICES[classifier.__name__])
-    splits = folds(
-        labels,
-        per_class,
-        most=figure.config["most to test"],
-        count=figure.config["folds"],
-        seed=figure.seed,
-    )
-    for fold in ctx.progress(
-        splits, total=len(splits), desc=f"{classifier.__name__}, {per_class} a class"
-    ):
-        x, others = coordinates(products, fold)
-        fitted = classifier(x, labels[fold.train], found.choices)
-        found.accuracy.append(per_class_accuracy(labels[fold.test], fitted.predict(others)))
-        found.c.append(float(fitted.C) if per_class > 1 else None)
-    return found
+    """Fit a classifier on each fold.
+
+    Args:
+        ctx: The run, for its progress.
+        products: (N, N), inner products of the features.
+        labels: (N,), the classes.
+        classifier: `softmax` or `linear_svm`.
+        per_class: Training images per class.
+        figure: Its config has the number of folds and of test images.
+    """
+    name = classifier.__name__
+    result = Classified([], [], C_GRID[name])
+    splits = _folds(labels, per_class, figure)
+    for fold in ctx.progress(splits, total=len(splits), desc=f"{name}, {per_class} per class"):
+        train, test = coordinates(products, fold)
+        fitted = classifier(train, labels[fold.train], result.choices)
+        result.accuracy.append(per_class_accuracy(labels[fold.test], fitted.predict(test)))
+        result.c.append(float(fitted.C) if per_class > 1 else None)
+    return result
 
 
-def at_the_ends(found: Sequence[Classified]) -> str:
-    """How C was chosen, and how often it was the first or the last of the choices: then another might have been better."""
-    chosen = [(c, of.choices) for of in found for c in of.c if c is not None]
+def _folds(labels: np.ndarray, per_class: int, figure: Figure) -> list[Fold]:
+    config = figure.config
+    count, max_test = config["folds"], config["most to test"]
+    return folds(labels, per_class, max_test=max_test, count=count, seed=figure.seed)
+
+
+def grid_note(results: Sequence[Classified]) -> str:
+    """A sentence on how C was chosen, and how often it was an end of the grid.
+
+    Where it was, a value beyond the grid might have been better.
+    """
+    chosen = [(c, result.choices) for result in results for c in result.c if c is not None]
     ends = sum(c in (choices[0], choices[-1]) for c, choices in chosen)
-    middle = (
-        " Of one image a class C is the middle one."
-        if len(chosen) < sum(len(of.c) for of in found)
-        else ""
+    note = (
+        f"C by cross-validation on 30 of the classes, an end of its range in {ends} of "
+        f"{len(chosen)} folds. "
     )
-    return f"C by cross-validation on 30 of the classes, an end of its range in {ends} of {len(chosen)} folds.{middle} "
+    if len(chosen) < sum(len(result.c) for result in results):
+        note += "With one image per class, C is the middle of the range. "
+    return note
 
 
-def from_scratch(ctx: Context, kept: np.ndarray, per_class: int, figure: Figure) -> list[float]:
-    """The accuracy in percent on each fold of a ZFNet trained on nothing else, by `configs/caltech101.yaml`.
+def train_from_scratch(
+    ctx: Context, rows: np.ndarray, per_class: int, figure: Figure
+) -> list[float]:
+    """Train a ZFNet on each fold by `configs/caltech101.yaml`.
 
-    The last epoch counts. How many there are was chosen on the test images of Caltech-101's first fold, which favours this
-    baseline there.
-    Finished trainings are kept in the cache, and an interrupted one continues.
+    The accuracy is that after the last epoch. The number of epochs was chosen on the test images of
+    Caltech-101's first fold, which favors this baseline there. Finished trainings are cached, and
+    an interrupted one resumes.
+
+    Returns:
+        The accuracy on each fold, in percent.
     """
     config = load_config(FROM_SCRATCH)
-    assert config.optim.schedule == "one_cycle"  # another one would look at the test images
+    assert config.optim.schedule == "one_cycle"  # other schedules look at the test images
     load, side = LOADERS[figure.corpus], config.stages[-1].side
-    images = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress).subset(
-        kept
-    )
-    found = []
-    splits = folds(
-        images.labels,
-        per_class,
-        most=figure.config["most to test"],
-        count=figure.config["folds"],
-        seed=figure.seed,
-    )
-    for number, fold in enumerate(
-        ctx.progress(splits, total=len(splits), desc=f"from scratch, {per_class} a class")
-    ):
+    whole = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress)
+    images = whole.subset(rows)
+    splits, accuracy = _folds(images.labels, per_class, figure), []
+    description = f"from scratch, {per_class} per class"
+    for number, fold in enumerate(ctx.progress(splits, total=len(splits), desc=description)):
         parts = {"train": images.subset(fold.train), "val": images.subset(fold.test)}
-        out = (
-            cache_dir()
-            / f"scratch-{digest(to_dict(config), number, parts['train'].digest, TRAINING_VERSION)[:20]}"
-        )
+        key = digest(to_dict(config), number, parts["train"].digest, TRAINING_VERSION)[:20]
+        out = cache_dir() / f"scratch-{key}"
         if not (out / "model.safetensors").exists():
-            seeded = replace(config, seed=number)
-            resume = (out / "state.safetensors").exists()
-            with torch.enable_grad():
-                train(
-                    seeded,
-                    lambda split, side, p=parts: p[split],
-                    out,
-                    resume=resume,
-                    device=ctx.device,
-                )
-        model = zfnet.load(out / "model.safetensors").to(ctx.device)
-        with torch.inference_mode():
-            logits = [
-                model(parts["val"].batch(i).to(ctx.device))
-                for i in np.array_split(np.arange(len(fold.test)), 50)
-            ]
-        predicted = torch.cat(logits).argmax(1).cpu().numpy()
-        found.append(per_class_accuracy(parts["val"].labels, predicted))
-    return found
+            _train(replace(config, seed=number), parts, out, ctx.device)
+        predicted = _predict(out / "model.safetensors", parts["val"], ctx.device)
+        accuracy.append(per_class_accuracy(parts["val"].labels, predicted))
+    return accuracy
 
 
-def mean_and_deviation(values: list[float]) -> list[float]:
-    """[mean, standard deviation] over folds, in percent, as the paper gives them."""
+def _train(config: Config, parts: dict[str, Images], out: Path, device: str) -> None:
+    resume = (out / "state.safetensors").exists()
+    with torch.enable_grad():
+        train(config, lambda split, side: parts[split], out, resume=resume, device=device)
+
+
+@torch.inference_mode()
+def _predict(checkpoint: Path, images: Images, device: str) -> np.ndarray:
+    """The most probable class of each image."""
+    model = zfnet.load(checkpoint).to(device)
+    batches = np.array_split(np.arange(len(images)), 50)
+    logits = [model(images.batch(rows).to(device)) for rows in batches]
+    return torch.cat(logits).argmax(1).cpu().numpy()
+
+
+def mean_and_deviation(values: Sequence[float]) -> list[float]:
+    """[mean, standard deviation] over folds, in percent, as in the paper."""
     return [round(float(np.mean(values)), 2), round(float(np.std(values)), 2)]
 
 
-def words(cell: list[float] | float | None) -> str:
-    """A cell of a table: mean and deviation, one number, or nothing."""
+def table_cell(cell: list[float] | float | None) -> str:
+    """The text of a table's cell: mean and deviation, one number, or nothing."""
     numbers = cell if isinstance(cell, list) else [] if cell is None else [cell]
     return " ± ".join(f"{value:.1f}" for value in numbers)

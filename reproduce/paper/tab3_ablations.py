@@ -1,32 +1,33 @@
-"""Table 3: what each part of the architecture is for: AlexNet and ZFNet with layers left out, narrowed and widened.
+"""Table 3: what each part of the architecture contributes.
 
-The paper's claims: without layers 3 and 4, or 6 and 7, little is lost; without both, almost everything, so that depth matters;
-the width of layers 6 and 7 matters little, wider layers 3-5 help, with wider 6 and 7 too they overfit, and ZFNet beats AlexNet.
-Ours: every row from scratch by one recipe, at the scale of --scale (PLANS in ablations.py). `paper` is the paper's recipe,
-configs/imagenet.yaml. `subset`, the default on a GPU, takes 20 epochs of all classes at 128 pixels, and further seeds while
-time is left (--force continues them). `smoke`, the default on a CPU, takes 32 epochs of 100 classes at 112 pixels.
+The paper's claims: without layers 3 and 4, or 6 and 7, little is lost; without all four, almost
+everything, so depth matters. The width of layers 6 and 7 matters little. Wider layers 3-5 help;
+with wider 6 and 7 too they overfit. ZFNet beats AlexNet.
+
+Ours: every row from scratch by one configuration, at the scale of `--scale` (PLANS in
+ablations.py). "paper" is the paper's configuration, configs/imagenet.yaml. "subset", the default
+on a GPU, takes 20 epochs of all classes at 128 pixels, and further seeds while time is left
+(--force continues them). "smoke", the default on a CPU, takes 32 epochs of 100 classes at 112
+pixels.
 """
 
 import time
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 from scipy.stats import t
 
 from reproduce.core.claims import above, below, every, verdict
+from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.paper.ablations import (
-    NO_TREE,
-    ROWS,
-    SETTINGS,
-    WIDE,
+from reproduce.paper.ablations import NO_TREE, ROWS, SETTINGS, WIDE, Plan, load_images, plan_for
+from reproduce.paper.trained_rows import (
     Row,
-    diverged,
-    load,
-    paper_scale,
-    plan_for,
-    speed_of,
-    trained,
+    diverged_trainings,
+    paper_scale_note,
+    train_row,
+    training_speed,
 )
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.analysis.intervals import mean_interval
@@ -34,15 +35,17 @@ from zfnet.plot import draw_table, new_figure
 
 ERRORS = ("train top-1", "val top-1", "val top-5")
 PAPER = (  # in percent, in the order of ROWS
-    (35.1, 40.5, 18.1), (41.8, 45.4, 22.1), (27.4, 40.0, 18.4), (27.4, 44.8, 22.4), (71.1, 71.3, 50.1), (40.3, 41.7, 18.8),
-    (26.8, 40.0, 18.1), (33.1, 38.4, 16.5), (38.2, 40.2, 17.6), (22.0, 38.8, 17.0), (18.8, 37.5, 16.0), (10.0, 38.3, 16.9),
+    (35.1, 40.5, 18.1), (41.8, 45.4, 22.1), (27.4, 40.0, 18.4), (27.4, 44.8, 22.4),
+    (71.1, 71.3, 50.1), (40.3, 41.7, 18.8), (26.8, 40.0, 18.1), (33.1, 38.4, 16.5),
+    (38.2, 40.2, 17.6), (22.0, 38.8, 17.0), (18.8, 37.5, 16.0), (10.0, 38.3, 16.9),
 )  # fmt: skip
 ERROR = "error, %: train, val top-1, val top-5"
 FIGURE = Figure(
     id="tab3",
     title="ImageNet 2012 error of changed architectures",
-    claim="Removing layers 3, 4 or 6, 7 costs little, removing all four almost everything; the width of layers 6, 7 matters "
-    "little; wider layers 3-5 help, and overfit with wider 6, 7; ZFNet beats AlexNet.",
+    claim="Removing layers 3, 4 or 6, 7 costs little, removing all four almost everything. The "
+    "width of layers 6, 7 matters little. Wider layers 3-5 help, and overfit with wider 6, 7. "
+    "ZFNet beats AlexNet.",
     inputs=("tree", "device"),
     seed=0,
     time_budget=6000,
@@ -58,7 +61,7 @@ NEITHER = f"{A} without layers 3, 4, 6, 7"
 FOUR = (NEITHER, f"{A} without layers 3, 4", f"{A} without layers 6, 7", A)
 WIDEST = "ZFNet, wider layers 3-5: and 6, 7 of 8192"
 BEYOND = "without layers 3, 4, 6, 7, beyond what 3, 4 and 6, 7 cost one by one"
-COSTS = {  # what a change costs: the changed row, and the row that it changes
+COSTS = {  # change -> the changed row, and the row that it changes
     "without layers 3, 4": (f"{A} without layers 3, 4", A),
     "without layers 6, 7": (f"{A} without layers 6, 7", A),
     "without layers 3, 4, 6, 7": (NEITHER, A),
@@ -72,102 +75,137 @@ COSTS = {  # what a change costs: the changed row, and the row that it changes
 }
 
 
-def compute(ctx) -> Result:
+Rows = dict[str, list[Row]]  # one Row per seed
+
+
+def compute(ctx: Context) -> Result:
     if ctx.tree is None:
         return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
-    began, plan = time.monotonic(), plan_for(ctx)
-    images = {split: load(ctx, plan, split) for split in ("train", "val")}
-    rows: dict[str, list[Row]] = {name: [] for name in ROWS}
+    start, plan = time.monotonic(), plan_for(ctx)
+    images = load_images(ctx, plan)
+    rows: Rows = {name: [] for name in ROWS}
     for seed in range(plan.seeds):
-        if seed and time.monotonic() - began > 60 * plan.minutes:
+        if seed and time.monotonic() - start > 60 * plan.minutes:
             break
         for name in ctx.progress(ROWS, total=len(ROWS), desc=f"seed {seed}"):
-            rows[name].append(trained(ctx, plan, images, name, seed))
+            rows[name].append(train_row(ctx, plan, images, name, seed))
     return judge(rows, plan, FIGURE)
 
 
-def judge(rows: dict[str, list[Row]], plan, figure: Figure) -> Result:
-    """The table, the costs of the changes with their 95 % intervals, the claims, and whether anything was learnt at all."""
-    seeds, n = len(rows[Z]), len(rows[Z][0].label)
+def judge(rows: Rows, plan: Plan, figure: Figure) -> Result:
+    """The table, the costs of the changes with their intervals, and the claims.
+
+    No claim is tested if a row other than the smallest network learned nothing.
+    """
+    first, times = rows[Z][0], figure.config["times chance"]
+    classes = len(np.unique(first.label))
     means = {
-        name: np.mean([[r.train_error(), r.error(), r.error(5)] for r in found], axis=0)
-        for name, found in rows.items()
+        name: np.mean([[r.train_error(), r.error(), r.error(5)] for r in seeds], axis=0)
+        for name, seeds in rows.items()
     }
+    errors = {name: [round(float(v), 2) for v in of_row] for name, of_row in means.items()}
+    costs = _costs(rows)
+    overfit = _overfit(rows)
+    diverged = diverged_trainings(rows)
     measured: dict = {
-        ERROR: {name: [round(float(v), 2) for v in errors] for name, errors in means.items()}
+        ERROR: errors,
+        "order of the rows, val top-1, Spearman": _rank_agreement(errors, figure.paper[ERROR]),
+        "cost in val top-1, points, with its 95 % interval": costs,
+        "the same in the paper": _paper_costs(figure.paper[ERROR]),
+        "seeds": len(rows[Z]),
+        "validation images": len(first.label),
+        "classes": classes,
+        "epochs": plan.epochs,
+        "accuracy by chance, %": 100 / classes,
+        **_training_facts(rows),
+        "trainings that diverged": diverged,
+        "training error of the widest network above that with only layers 3-5 wider, points": (
+            overfit
+        ),
     }
-    order = [
-        torch.tensor([[table[name][1] for name in rows]])
-        for table in (measured[ERROR], figure.paper[ERROR])
-    ]
-    agreement = float(rank_correlation(order[0].double(), order[1].double()))
-    measured["order of the rows, val top-1, Spearman"] = (
-        agreement if np.isfinite(agreement) else None
-    )  # all rows alike
-    costs = {name: cost(rows[changed], rows[whole]) for name, (changed, whole) in COSTS.items()}
-    costs[BEYOND] = interval(
-        [
-            misses(a) - misses(b) - misses(c) + misses(d)
-            for a, b, c, d in zip(*(rows[n] for n in FOUR), strict=True)
-        ]
-    )
-    measured["cost in val top-1, points, with its 95 % interval"] = costs
-    paper = {name: errors[1] for name, errors in figure.paper[ERROR].items()}
-    theirs = {name: paper[a] - paper[b] for name, (a, b) in COSTS.items()}
-    theirs[BEYOND] = (
-        theirs["without layers 3, 4, 6, 7"]
-        - theirs["without layers 3, 4"]
-        - theirs["without layers 6, 7"]
-    )
-    measured["the same in the paper"] = {name: round(points, 1) for name, points in theirs.items()}
-    classes = len(np.unique(rows[Z][0].label))
-    measured |= {"seeds": seeds, "validation images": n, "classes": classes, "epochs": plan.epochs}
-    measured["accuracy by chance, %"] = 100 / classes
-    measured["training images a second, each row at its time"] = {
-        name: round(speed, 1) for name, found in rows.items() if (speed := speed_of(found[0]))
-    }
-    measured["trainings that diverged"] = ended = diverged(rows)
-    measured["hours of training, all rows"] = (
-        sum(row.about["seconds"] for found in rows.values() for row in found) / 3600
-    )
-    for several, one in (("commits", "commit"), ("devices", "device")):
-        measured[several] = sorted({row.about[one] for found in rows.values() for row in found})
-    learnt = (
-        min(100 - means[name][1] for name in rows if name != NEITHER)
-        >= figure.config["times chance"] * 100 / classes
-    )
-    widest, wide = (rows[name] for name in COSTS[WIDEST])
-    fit = interval(
-        [100.0 * (a.known > 1) - 100.0 * (b.known > 1) for a, b in zip(widest, wide, strict=True)]
-    )
-    measured[
-        "training error of the widest network above that with only layers 3-5 wider, points"
-    ] = fit
-    held = claims(costs, fit, figure.config) if learnt else {}
-    measured["claims"], found = verdict(held)
-    found = found if plan.scale != "smoke" else "not comparable"
-    note = (
-        f"{plan.epochs} epochs of {plan.per_class or 'all'} images of each of {classes} classes at {plan.size} pixels, batch "
-        f"{plan.batch}, {rows[Z][0].about['precision']}, {seeds} seed{'s' * (seeds > 1)}; one centre crop; training error "
-        "without dropout. "
-        f"Intervals are over {'seeds' if seeds > 1 else 'validation images, of one training a row: others vary beyond them'}. "
-        "Speeds are of the hour in which a row was trained, and compare only where nothing else ran. "
-    )
-    if not learnt:
-        limit = f"{figure.config['times chance']} times as good as chance"
-        note += f"Some row beside the one without layers 3, 4, 6, 7 is not {limit}: no claim is tested. "
-    if ended:
-        note += f"Diverged, and counted as wrong on every image: {'; '.join(f'{n}: {w}' for n, w in ended.items())}. "
+    lowest = min(100 - means[name][1] for name in rows if name != NEITHER)
+    learned = lowest >= times * 100 / classes
+    judgments = claims(costs, overfit, figure.config) if learned else {}
+    measured["claims"], summary = verdict(judgments)
+    summary = summary if plan.scale != "smoke" else "not comparable"
+    note = _protocol_note(rows, plan, classes)
+    if not learned:
+        note += (
+            "A row other than the one without layers 3, 4, 6, 7 is not "
+            f"{times} times as good as chance: no claim is tested. "
+        )
+    if diverged:
+        trainings = "; ".join(f"{name}: {where}" for name, where in diverged.items())
+        note += f"Diverged, and counted as wrong on every image: {trainings}. "
     if plan.scale == "smoke":
-        training = [errors[0] for errors in means.values()]
-        note += f"Training errors are from {min(training):.0f} to {max(training):.0f} %: so few images and steps compare "
-        note += "how fast networks learn, not how well. "
-    note += paper_scale(rows[Z][0], plan.size)
-    return Result({}, measured, found, n=n, note=note, scale=plan.scale)
+        training = [of_row[0] for of_row in means.values()]
+        note += (
+            f"Training errors are from {min(training):.0f} to {max(training):.0f} %: so few images "
+            "and steps compare how fast networks learn, not how well. "
+        )
+    note += paper_scale_note(first, plan.size)
+    return Result({}, measured, summary, n=len(first.label), note=note, scale=plan.scale)
+
+
+def _protocol_note(rows: Rows, plan: Plan, classes: int) -> str:
+    seeds, precision = len(rows[Z]), rows[Z][0].about["precision"]
+    over = "seeds"
+    if seeds == 1:
+        over = "validation images, of one training per row: other trainings vary beyond them"
+    return (
+        f"{plan.epochs} epochs of {plan.per_class or 'all'} images per class, {classes} classes, "
+        f"{plan.size} pixels, batch {plan.batch}, {precision}, {seeds} seed{'s' * (seeds > 1)}; "
+        f"one center crop; training error without dropout. Intervals are over {over}. Speeds "
+        "were measured when a row was trained, and compare only where nothing else ran. "
+    )
+
+
+def _training_facts(rows: Rows) -> dict:
+    """Speeds, hours, commits and devices of the trainings."""
+    trainings = [row for seeds in rows.values() for row in seeds]
+    speeds = {name: training_speed(seeds[0]) for name, seeds in rows.items()}
+    return {
+        "training images a second, each row at its time": {
+            name: round(speed, 1) for name, speed in speeds.items() if speed
+        },
+        "hours of training, all rows": sum(row.about["seconds"] for row in trainings) / 3600,
+        "commits": sorted({row.about["commit"] for row in trainings}),
+        "devices": sorted({row.about["device"] for row in trainings}),
+    }
+
+
+def _rank_agreement(ours: dict[str, list[float]], paper: dict[str, list[float]]) -> float | None:
+    """Spearman's correlation of the rows by validation error; None if all rows are alike."""
+    order = [torch.tensor([[table[name][1] for name in ours]]).double() for table in (ours, paper)]
+    correlation = float(rank_correlation(*order))
+    return correlation if np.isfinite(correlation) else None
+
+
+def _costs(rows: Rows) -> dict[str, list[float]]:
+    """[mean, low, high] of the rise in validation error by each change, in points."""
+    costs = {name: cost(rows[changed], rows[whole]) for name, (changed, whole) in COSTS.items()}
+    seeds = zip(*(rows[name] for name in FOUR), strict=True)
+    interaction = [misses(a) - misses(b) - misses(c) + misses(d) for a, b, c, d in seeds]
+    return costs | {BEYOND: interval(interaction)}
+
+
+def _paper_costs(paper: dict[str, list[float]]) -> dict[str, float]:
+    """The same costs by the paper's errors."""
+    costs = {name: paper[a][1] - paper[b][1] for name, (a, b) in COSTS.items()}
+    one_by_one = costs["without layers 3, 4"] + costs["without layers 6, 7"]
+    costs[BEYOND] = costs["without layers 3, 4, 6, 7"] - one_by_one
+    return {name: round(points, 1) for name, points in costs.items()}
+
+
+def _overfit(rows: Rows) -> list[float]:
+    """Training error of the widest network minus that with only layers 3-5 wider, in points."""
+    widest, wide = (rows[name] for name in COSTS[WIDEST])
+    pairs = zip(widest, wide, strict=True)
+    return interval([100.0 * (a.train_rank > 1) - 100.0 * (b.train_rank > 1) for a, b in pairs])
 
 
 def misses(row: Row) -> np.ndarray:
-    """100 for each validation image that the network took for another class, else 0."""
+    """100 for each misclassified validation image, else 0."""
     return 100.0 * (row.rank > 1)
 
 
@@ -177,62 +215,67 @@ def cost(changed: list[Row], whole: list[Row]) -> list[float]:
 
 
 def interval(differences: list[np.ndarray]) -> list[float]:
-    """[mean, low, high] of one difference an image and seed: over the seeds where there are several, else over the images."""
+    """[mean, low, high] of differences (N,) per seed: over several seeds, else over images."""
     if len(differences) == 1:
         return mean_interval(differences[0])
     means = np.array([d.mean() for d in differences])
-    half = float(
-        t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
-    )  # Student's, for seeds are few
-    return [float(means.mean()), float(means.mean()) - half, float(means.mean()) + half]
+    n, mean = len(means), float(means.mean())
+    half = float(t.ppf(0.975, n - 1) * means.std(ddof=1) / n**0.5)  # Student's t: seeds are few
+    return [mean, mean - half, mean + half]
 
 
-def claims(costs: dict[str, list[float]], fit: list[float], config: dict) -> dict[str, bool | None]:
-    """Each conclusion of the paper: true, false, or None where intervals leave it open; `fit` is `WIDEST`'s in training."""
-    costly = (all_four := costs["without layers 3, 4, 6, 7"])[1] > 0
+def claims(
+    costs: dict[str, list[float]], overfit: list[float], config: dict
+) -> dict[str, bool | None]:
+    """Judge the paper's conclusions.
+
+    Args:
+        costs: Intervals of the costs of all changes.
+        overfit: Interval of the training error of `WIDEST`, above that with layers 3-5 wider.
+        config: Shares of the cost of removing four layers that count as "little" and "hardly".
+    """
+    all_four = costs["without layers 3, 4, 6, 7"]
+    costly = all_four[1] > 0
 
     def less(name: str, share: float) -> bool | None:
         return below(costs[name], share * all_four[0]) if costly else None
 
-    def either_way(name: str, share: float) -> bool | None:
-        return (
-            every((less(name, share), above(costs[name], -share * all_four[0]))) if costly else None
-        )
+    def within(name: str, share: float) -> bool | None:
+        limit = share * all_four[0]
+        return every((less(name, share), above(costs[name], -limit))) if costly else None
 
-    more = False if below(all_four) else above(costs[BEYOND])
-    overfits = every((below(fit), above(costs[WIDEST])))
     little, hardly = config["little"], config["hardly"]
     dense = [name for name in costs if "layers 6, 7 of" in name]
+    small = f"costs less than {little:g} of that"
     return {
-        "removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one": more,
-        f"removing layers 3, 4 costs less than {little:g} of that": less(
-            "without layers 3, 4", little
+        "removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one": (
+            False if below(all_four) else above(costs[BEYOND])
         ),
-        f"removing layers 6, 7 costs less than {little:g} of that": less(
-            "without layers 6, 7", little
-        ),
+        f"removing layers 3, 4 {small}": less("without layers 3, 4", little),
+        f"removing layers 6, 7 {small}": less("without layers 6, 7", little),
         f"the width of layers 6, 7 changes less than {hardly:g} of that": every(
-            either_way(name, hardly) for name in dense
+            within(name, hardly) for name in dense
         ),
         "wider layers 3-5 lower the error": below(costs["ZFNet, wider layers 3-5"]),
-        "with wider layers 6, 7 too they overfit: less training error, more in validation": overfits,
+        "with wider layers 6, 7 too they overfit: less training error, more in validation": every(
+            (below(overfit), above(costs[WIDEST]))
+        ),
         "ZFNet's error is below AlexNet's": below(costs["ZFNet instead of AlexNet"]),
     }
 
 
-def draw(result: Result):
+def draw(result: Result) -> dict[str, Picture]:
     if not result.measured:
         return {}
     rows = []
     for name, errors in result.measured[ERROR].items():
         paper = FIGURE.paper[ERROR][name]
-        rows.append([name, *(f"{v:.1f}" for pair in zip(errors, paper, strict=True) for v in pair)])
+        cells = [f"{v:.1f}" for pair in zip(errors, paper, strict=True) for v in pair]
+        rows.append([name, *cells])
     header = ["error, %", *(text for error in ERRORS for text in (f"{error}: ours", "paper"))]
     figure = new_figure(11.5, 4.3)
     axes = figure.subplots()
     draw_table(axes, header, rows, [3.1, *[1.15, 0.85] * 3], (2, 4, 6))
-    of = result.measured
-    axes.set_title(
-        f"{of['classes']} classes, {of['epochs']} epochs, seeds: {of['seeds']}; {result.scale} scale"
-    )
+    classes, epochs, seeds = (result.measured[key] for key in ("classes", "epochs", "seeds"))
+    axes.set_title(f"{classes} classes, {epochs} epochs, seeds: {seeds}; {result.scale} scale")
     return {"tab3.png": figure}

@@ -1,4 +1,4 @@
-"""Attributes against pixels by hand, scikit-image and SciPy; bins against counting."""
+"""Attributes against hand-computed values, scikit-image and SciPy; bins against counting."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from skimage.filters import laplace
 
 from zfnet.analysis.attributes import (
     ATTRIBUTES,
-    binned,
+    accuracy_by_quantile,
     brightness,
-    colourfulness,
+    colorfulness,
     contrast,
-    grey,
+    luma,
     sharpness,
 )
 from zfnet.analysis.intervals import wilson
@@ -26,38 +26,38 @@ def flat(r, g, b):
     return torch.tensor([r, g, b]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
 
 
-def test_of_a_flat_image_by_hand():
+def test_flat_images_by_hand():
     assert float(brightness(flat(1.0, 0.0, 0.0))) == pytest.approx(0.299)
     assert float(brightness(flat(0.0, 1.0, 0.0))) == pytest.approx(0.587)
     for name in ("contrast", "sharpness"):
         assert float(ATTRIBUTES[name](flat(0.2, 0.4, 0.9))) == pytest.approx(0, abs=1e-6)
-    assert float(colourfulness(flat(0.3, 0.3, 0.3))) == pytest.approx(0, abs=1e-4)
-    # red: rg = 255, yb = 127.5, no deviation: 0.3 of their length
-    assert float(colourfulness(flat(1.0, 0.0, 0.0))) == pytest.approx(
+    assert float(colorfulness(flat(0.3, 0.3, 0.3))) == pytest.approx(0, abs=1e-4)
+    # red: rg = 255 and yb = 127.5 without deviation, so 0.3 of their norm
+    assert float(colorfulness(flat(1.0, 0.0, 0.0))) == pytest.approx(
         0.3 * np.hypot(255, 127.5), rel=1e-5
     )
 
 
-def test_of_stripes_by_hand():
+def test_stripes_by_hand():
     x = torch.zeros(1, 3, 8, 8)
     x[:, :, :, ::2] = 1
     assert float(brightness(x)) == pytest.approx(0.5)
     assert float(contrast(x)) == pytest.approx(0.5)
-    # inside, the Laplacian is +2 or -2, as often; 2 over a contrast of 0.5
+    # inside, the Laplacian is +2 and -2 in turn: 2 over a contrast of 0.5
     assert float(sharpness(x)) == pytest.approx(4, rel=1e-5)
-    colours = torch.zeros(1, 3, 8, 8)
-    colours[:, 0, :, ::2], colours[:, 2, :, 1::2] = 1, 1  # red and blue
+    colors = torch.zeros(1, 3, 8, 8)
+    colors[:, 0, :, ::2], colors[:, 2, :, 1::2] = 1, 1  # red and blue
     # rg is 255, 0: mean and deviation 127.5; yb is 127.5, -255: mean -63.75, deviation 191.25
     expected = np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75)
-    assert float(colourfulness(colours)) == pytest.approx(expected, rel=1e-5)
+    assert float(colorfulness(colors)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_equals_scikit_image():
     x = images()
-    for image, luma, edge, size in zip(x, grey(x), sharpness(x), contrast(x), strict=True):
+    for image, gray, edge, size in zip(x, luma(x), sharpness(x), contrast(x), strict=True):
         array = image.permute(1, 2, 0).double().numpy()
         by_hand = array @ np.array([0.299, 0.587, 0.114])
-        np.testing.assert_allclose(luma, by_hand, atol=1e-6)
+        np.testing.assert_allclose(gray, by_hand, atol=1e-6)
         assert float(size) == pytest.approx(by_hand.std(), rel=1e-5)
         inside = laplace(by_hand)[1:-1, 1:-1]
         assert float(edge) == pytest.approx(inside.std() / by_hand.std(), rel=1e-5)
@@ -71,7 +71,7 @@ def test_blurring_lowers_sharpness_and_fading_does_not():
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
-def test_an_image_outside_its_range_is_refused(name):
+def test_images_outside_the_range_are_rejected(name):
     for wrong in (
         torch.full((1, 3, 4, 4), 1.5),
         torch.zeros(1, 1, 4, 4),
@@ -85,7 +85,7 @@ def test_an_image_outside_its_range_is_refused(name):
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (1, 2), (13, 200), (999, 1000)])
-def test_wilson_is_scipys(successes, n):
+def test_wilson_equals_scipy(successes, n):
     for level in (0.95, 0.8):
         expected = binomtest(successes, n).proportion_ci(level, "wilson")
         assert wilson(successes, n, level=level) == pytest.approx(
@@ -94,60 +94,60 @@ def test_wilson_is_scipys(successes, n):
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 4)])
-def test_wilson_of_nothing(successes, n):
-    with pytest.raises(ValueError, match="at least one image"):
+def test_wilson_rejects_wrong_counts(successes, n):
+    with pytest.raises(ValueError, match="successes among n >= 1 images"):
         wilson(successes, n)
 
 
-def test_bins_hold_as_many_images_each():
+def test_bins_have_equal_counts():
     rng = np.random.default_rng(0)
     values, right = rng.normal(size=1000), rng.random(1000) < 0.3
-    found = binned(values, right, 4)
-    assert found.count.tolist() == [250] * 4
+    result = accuracy_by_quantile(values, right, 4)
+    assert result.count.tolist() == [250] * 4
     order = np.argsort(values)
-    assert found.share.tolist() == pytest.approx(
+    assert result.share.tolist() == pytest.approx(
         [right[part].mean() for part in np.split(order, 4)]
     )
     for share, (low, high), part in zip(
-        found.share, found.interval, np.split(order, 4), strict=True
+        result.share, result.interval, np.split(order, 4), strict=True
     ):
         assert [low, high] == pytest.approx(wilson(int(right[part].sum()), 250))
         assert low < share < high
-    assert found.slope[0] == pytest.approx(found.share[-1] - found.share[0])
+    assert result.difference[0] == pytest.approx(result.share[-1] - result.share[0])
 
 
 @pytest.mark.parametrize(("n", "bins"), [(11, 5), (51, 5), (7, 3), (100, 7)])
-def test_bins_differ_by_one_image_at_most(n, bins):
+def test_counts_of_bins_differ_by_at_most_one(n, bins):
     values = np.random.default_rng(n).permutation(n).astype(float)
-    count = binned(values, values > 2, bins).count
+    count = accuracy_by_quantile(values, values > 2, bins).count
     assert len(count) == bins
     assert count.max() - count.min() <= 1
 
 
-def test_newcombes_interval_of_a_difference():
-    # Newcombe 1998, table II, method 10: 56/70 less 48/80 is 0.2 with (0.0524, 0.3339)
+def test_newcombe_interval_of_a_difference():
+    # Newcombe 1998, table II, method 10: 56/70 - 48/80 = 0.2 with (0.0524, 0.3339)
     values = np.repeat([0.0, 1.0], [80, 70])
     right = np.r_[np.arange(80) < 48, np.arange(70) < 56]
-    found = binned(values, right, 2)
-    assert found.count.tolist() == [80, 70]
-    assert found.slope == pytest.approx([0.2, 0.0524, 0.3339], abs=1e-4)
+    result = accuracy_by_quantile(values, right, 2)
+    assert result.count.tolist() == [80, 70]
+    assert result.difference == pytest.approx([0.2, 0.0524, 0.3339], abs=1e-4)
 
 
 def test_equal_values_share_a_bin():
     values = np.array([40] * 95 + [300, 500, 800, 900, 1300])
-    found = binned(values, np.arange(100) >= 90, 5)
-    assert found.count.tolist() == [95, 5]
-    assert found.share.tolist() == [5 / 95, 1]
-    with pytest.raises(ValueError, match="all equal"):
-        binned(np.ones(5), np.ones(5))
+    result = accuracy_by_quantile(values, np.arange(100) >= 90, 5)
+    assert result.count.tolist() == [95, 5]
+    assert result.share.tolist() == [5 / 95, 1]
+    with pytest.raises(ValueError, match="all values are equal"):
+        accuracy_by_quantile(np.ones(5), np.ones(5))
     with pytest.raises(ValueError, match="one finite value"):
-        binned(np.array([1.0, np.nan]), np.ones(2))
+        accuracy_by_quantile(np.array([1.0, np.nan]), np.ones(2))
     for values, bins in ((np.arange(4.0), 1), (np.empty(0), 5)):
-        with pytest.raises(ValueError, match="two bins or more"):
-            binned(values, np.ones(len(values)), bins)
+        with pytest.raises(ValueError, match="at least one image and two bins"):
+            accuracy_by_quantile(values, np.ones(len(values)), bins)
 
 
 @pytest.mark.parametrize("size", [(2, 8), (8, 2)])
-def test_an_image_too_small_for_a_laplacian_is_refused(size):
+def test_sharpness_rejects_images_smaller_than_the_laplacian(size):
     with pytest.raises(ValueError, match="at least 3 x 3"):
         sharpness(torch.rand(1, 3, *size))

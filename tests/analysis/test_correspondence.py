@@ -1,4 +1,4 @@
-"""Correspondence against arrays by hand and a loop over pairs; and the annotated faces."""
+"""Correspondence against hand-computed arrays and a loop over pairs; annotated faces."""
 
 import hashlib
 import os
@@ -14,31 +14,31 @@ from reproduce.paper.dog_faces import FACES, PARTS
 from reproduce.paper.fig8_parts import FIGURE
 from tests.conftest import random_he
 from zfnet.analysis.correspondence import (
-    changes,
+    change_signs,
     correspondence,
-    hamming,
+    hamming_distance,
     mask_parts,
     part_boxes,
     random_points,
 )
 
 
-def test_signs_and_hamming_by_hand():
+def test_signs_and_hamming_distance_by_hand():
     before = torch.tensor([[2.0, 0.0, 1.0, 4.0], [3.0, 5.0, 0.0, 0.0]])
     after = torch.tensor([[1.0, 0.5, 1.0, 4.0], [4.0, 5.0, 0.0, 2.0]])
-    signs = changes(before, after)
+    signs = change_signs(before, after)
     assert signs.tolist() == [[1, -1, 0, 0], [-1, 0, 0, -1]]
-    # they differ in the first (1, -1), the second (-1, 0) and the last (0, -1); the third is 0 in both
-    assert hamming(signs).tolist() == [[0, 0.75], [0.75, 0]]
+    # the signs differ in coordinates 0, 1 and 3; both are 0 in coordinate 2
+    assert hamming_distance(signs).tolist() == [[0, 0.75], [0.75, 0]]
 
 
-def test_a_change_that_is_rounding_is_none():
+def test_rounding_errors_count_as_no_change():
     before = torch.tensor([[100.0, 1.0]])
-    assert changes(before, before + torch.tensor([[0.0, 5e-5]])).tolist() == [[0, 0]]
-    assert changes(before, before + torch.tensor([[0.0, 5e-4]])).tolist() == [[0, -1]]
+    assert change_signs(before, before + torch.tensor([[0.0, 5e-5]])).tolist() == [[0, 0]]
+    assert change_signs(before, before + torch.tensor([[0.0, 5e-4]])).tolist() == [[0, -1]]
 
 
-def test_parts_are_masked_at_the_right_pixels():
+def test_mask_parts_covers_the_right_pixels():
     x = torch.ones(3, 3, 20, 30)
     masked = mask_parts(x, torch.tensor([[10, 12], [0, 0], [19, 29]]), 5, fill=-2.0)
     for image, (rows, columns) in zip(
@@ -62,7 +62,7 @@ def test_equals_a_loop_over_pairs(small):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 64, 64, generator=generator)
     points = torch.randint(0, 64, (3, 4, 2), generator=generator)
-    found = correspondence(small, x, points, size=16, batch=3)
+    result = correspondence(small, x, points, size=16, batch=3)
     for layer, units in (("pool5", small.fc6.in_features), ("fc7", 8)):
         for p in range(3):
             eps = []
@@ -85,19 +85,23 @@ def test_equals_a_loop_over_pairs(small):
                 sum(a != b for a, b in zip(signs[i], signs[j], strict=True)) / units
                 for i, j in permutations(range(4), 2)
             ]
-            assert float(found.delta[layer][p]) == pytest.approx(
+            assert float(result.delta[layer][p]) == pytest.approx(
                 sum(pairs) / 12, abs=2 / units / 12
             )
-            assert float(found.difference[layer][p, 0, 1]) == pytest.approx(pairs[0], abs=1 / units)
-        torch.testing.assert_close(found.difference[layer], found.difference[layer].transpose(1, 2))
+            assert float(result.difference[layer][p, 0, 1]) == pytest.approx(
+                pairs[0], abs=1 / units
+            )
+        torch.testing.assert_close(
+            result.difference[layer], result.difference[layer].transpose(1, 2)
+        )
 
 
-def test_the_same_image_twice_corresponds(small):
+def test_identical_images_correspond(small):
     x = torch.randn(1, 3, 64, 64).repeat(2, 1, 1, 1)
     same = correspondence(small, x, torch.tensor([[[30, 30], [30, 30]]]), size=16)
     assert same.delta["pool5"].tolist() == same.delta["fc7"].tolist() == [0]
-    other = correspondence(small, x, torch.tensor([[[10, 10], [54, 54]]]), size=16)
-    assert other.delta["pool5"][0] > 0
+    different = correspondence(small, x, torch.tensor([[[10, 10], [54, 54]]]), size=16)
+    assert different.delta["pool5"][0] > 0
 
 
 def test_wrong_requests(small):
@@ -114,29 +118,29 @@ def test_wrong_requests(small):
         mask_parts(x, torch.zeros(1, 2, dtype=torch.int64), 8)
 
 
-def test_random_parts_lie_in_the_head_and_cover_no_part():
+def test_random_parts_are_in_the_head_and_cover_no_part():
     boxes = torch.tensor([[20, 30, 160, 150], [0, 0, 200, 120]])
     avoid = torch.tensor([[[60, 60], [60, 120], [110, 90]], [[50, 40], [50, 90], [100, 60]]])
-    drawn = random_points(boxes, avoid, 37, 500, torch.Generator().manual_seed(0))
-    assert drawn.shape == (500, 2, 2)
+    centers = random_points(boxes, avoid, 37, 500, torch.Generator().manual_seed(0))
+    assert centers.shape == (500, 2, 2)
     for n, (top, left, bottom, right) in enumerate(boxes.tolist()):
-        for r, c in drawn[:, n].tolist():
+        for r, c in centers[:, n].tolist():
             assert ((r - (top + bottom - 1) / 2) / (bottom - top) * 2) ** 2 + (
                 (c - (left + right - 1) / 2) / (right - left) * 2
             ) ** 2 <= 1
             assert 18 <= r < 224 - 18
             assert 18 <= c < 224 - 18
             assert all(abs(r - a) > 18 or abs(c - b) > 18 for a, b in avoid[n].tolist())
-    assert len(drawn[:, 0].unique(dim=0)) > 300
-    again = random_points(boxes, avoid, 37, 500, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn, again)
+    assert len(centers[:, 0].unique(dim=0)) > 300
+    repeated = random_points(boxes, avoid, 37, 500, torch.Generator().manual_seed(0))
+    assert torch.equal(centers, repeated)
     with pytest.raises(ValueError, match="image 0: no square of 37"):
         random_points(
             torch.tensor([[50, 50, 70, 70]]), torch.tensor([[[60, 60]]]), 37, 1, torch.Generator()
         )
 
 
-def test_the_annotated_faces():
+def test_annotated_faces():
     annotated = yaml.safe_load(FACES.read_text())
     assert len(annotated["imagenet"]) >= 12
     assert set(annotated) == {"imagenet", "samples"}
@@ -166,15 +170,15 @@ def test_the_annotated_faces():
 
 @pytest.mark.data
 @pytest.mark.skipif(not os.environ.get("ZFNET_DATA"), reason="needs ImageNet-65k in $ZFNET_DATA")
-def test_the_annotated_files_are_those_that_were_looked_at():
+def test_annotated_files_have_the_recorded_hashes():
     root = Path(os.environ["ZFNET_DATA"])
     present = {path.name: path for path in root.glob("val/*/*.JPEG")} or {
         path.name: path for path in root.glob("*/*.JPEG")
     }
     annotated = yaml.safe_load(FACES.read_text())["imagenet"]
-    found = [name for name in annotated if name in present]
-    assert found, f"no annotated image in {root}"
-    for name in found:
+    result = [name for name in annotated if name in present]
+    assert result, f"no annotated image in {root}"
+    for name in result:
         assert (
             hashlib.sha256(present[name].read_bytes()).hexdigest() == annotated[name]["sha256"]
         ), name

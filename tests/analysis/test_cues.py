@@ -1,4 +1,4 @@
-"""One cue left, or two at odds: pixels followed by hand; decisions counted; and a network that only the shape can tell."""
+"""Cues against pixels moved by hand, decisions by hand, and a network trained on shapes."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,15 @@ import torch
 
 from tests.networks import resnet18, small_zfnet
 from zfnet.analysis.cues import (
-    assemble,
-    confidence,
+    apply_mask,
     cover_parts,
-    decisions,
-    keep,
+    join_tiles,
     shuffle_parts,
     silhouettes,
-    texture_alone,
-    tiles,
+    split_tiles,
+    texture_patches,
 )
+from zfnet.analysis.decisions import confidence, cue_conflict
 from zfnet.data.images import to_pixels
 from zfnet.graph import UnsupportedNetwork
 
@@ -25,36 +24,40 @@ def generator(seed=0):
 
 
 def numbered(n=2, side=12):
-    """Images whose every pixel is different, and tells which image it is of."""
+    """Return images in which every pixel has a different value."""
     return torch.arange(n * 3 * side * side, dtype=torch.float32).reshape(n, 3, side, side)
 
 
-def test_tiles_are_in_reading_order_and_assemble_puts_them_back():
+def test_tiles_are_in_reading_order_and_join_tiles_inverts_split_tiles():
     x = numbered()
-    cut = tiles(x, 3)
+    cut = split_tiles(x, 3)
     assert cut.shape == (2, 9, 3, 4, 4)
     for place in range(9):
         top, left = 4 * (place // 3), 4 * (place % 3)
         assert torch.equal(cut[:, place], x[:, :, top : top + 4, left : left + 4])
-    assert torch.equal(assemble(cut), x)
+    assert torch.equal(join_tiles(cut), x)
 
 
-def test_shuffled_parts_are_the_same_parts_elsewhere_in_each_image_its_own_way():
+def test_shuffle_parts_permutes_the_tiles_of_each_image_independently():
     x = numbered(3)
-    found = shuffle_parts(x, 3, generator())
+    result = shuffle_parts(x, 3, generator())
     orders = []
-    for image, shuffled in zip(x, found, strict=True):
-        own = {tuple(t.flatten().tolist()): i for i, t in enumerate(tiles(image[None], 3)[0])}
-        orders.append([own[tuple(t.flatten().tolist())] for t in tiles(shuffled[None], 3)[0]])
+    for image, shuffled in zip(x, result, strict=True):
+        tile_numbers = {
+            tuple(t.flatten().tolist()): i for i, t in enumerate(split_tiles(image[None], 3)[0])
+        }
+        orders.append(
+            [tile_numbers[tuple(t.flatten().tolist())] for t in split_tiles(shuffled[None], 3)[0]]
+        )
     assert all(sorted(order) == list(range(9)) for order in orders)
     assert len(set(map(tuple, orders))) == 3
     assert list(range(9)) not in orders
-    assert torch.equal(found, shuffle_parts(x, 3, generator()))
-    assert not torch.equal(found, shuffle_parts(x, 3, generator(1)))
+    assert torch.equal(result, shuffle_parts(x, 3, generator()))
+    assert not torch.equal(result, shuffle_parts(x, 3, generator(1)))
     assert torch.equal(shuffle_parts(x, 1, generator()), x)
 
 
-def test_every_order_of_the_parts_is_as_likely():
+def test_permutations_of_parts_are_uniform():
     x = numbered(1, 2).expand(6000, -1, -1, -1)
     first = shuffle_parts(x, 2, generator())[:, 0].flatten(1)
     orders, counts = np.unique(first.numpy(), axis=0, return_counts=True)
@@ -63,101 +66,100 @@ def test_every_order_of_the_parts_is_as_likely():
 
 
 @pytest.mark.parametrize("share", [0, 0.25, 0.5, 1])
-def test_a_share_of_the_parts_is_covered(share):
+def test_cover_parts_covers_the_given_share(share):
     x = numbered(4, 16) + 1
-    found = cover_parts(x, 4, share, generator(), fill=-1.0)
-    gone = (tiles(found, 4) == -1).flatten(2)
-    assert torch.equal(gone.all(2), gone.any(2))
-    assert gone.all(2).sum(1).tolist() == [round(16 * share)] * 4
-    assert torch.equal(torch.where(found == -1, x, found), x)
+    result = cover_parts(x, 4, share, generator(), fill=-1.0)
+    covered = (split_tiles(result, 4) == -1).flatten(2)
+    assert torch.equal(covered.all(2), covered.any(2))
+    assert covered.all(2).sum(1).tolist() == [round(16 * share)] * 4
+    assert torch.equal(torch.where(result == -1, x, result), x)
     if share in (0.25, 0.5):
-        assert len({tuple(row) for row in gone.all(2).tolist()}) > 1
+        assert len({tuple(row) for row in covered.all(2).tolist()}) > 1
 
 
-def test_a_silhouette_is_black_on_white():
+def test_silhouettes_are_black_on_white():
     mask = torch.zeros(2, 4, 5, dtype=torch.bool)
     mask[0, 1:3, 2:] = mask[1, 0, 0] = True
-    found = to_pixels(silhouettes(mask))
-    assert found.shape == (2, 3, 4, 5)
+    result = to_pixels(silhouettes(mask))
+    assert result.shape == (2, 3, 4, 5)
     torch.testing.assert_close(
-        found, (~mask)[:, None].expand(-1, 3, -1, -1).float(), atol=1e-6, rtol=0
+        result, (~mask)[:, None].expand(-1, 3, -1, -1).float(), atol=1e-6, rtol=0
     )
 
 
-def test_only_the_objects_texture_is_left():
+def test_texture_patches_come_from_the_object():
     x, mask = numbered(2, 12), torch.zeros(2, 12, 12, dtype=torch.bool)
     mask[0, 3:9, 2:8] = True
-    mask[1, 5:8, :] = True  # too thin for a square of four: those that it covers most are taken
-    found = texture_alone(x, mask, 4, generator())
-    assert found.shape == x.shape
+    mask[1, 5:8, :] = True  # thinner than a patch: the patches that it covers most are used
+    result = texture_patches(x, mask, 4, generator())
+    assert result.shape == x.shape
     corners = []
     for n in range(2):
         corners.append(set())
-        for patch in tiles(found[n : n + 1], 3)[0]:
+        for patch in split_tiles(result[n : n + 1], 3)[0]:
             top, left = divmod(int(patch[0, 0, 0]) - int(x[n, 0, 0, 0]), 12)
             assert torch.equal(patch, x[n, :, top : top + 4, left : left + 4])
             corners[n].add((top, left))
     assert all(3 <= top <= 5 and 2 <= left <= 4 for top, left in corners[0])
     assert all(top in (4, 5) for top, _ in corners[1])
-    assert min(len(found) for found in corners) > 3
-    assert torch.equal(found, texture_alone(x, mask, 4, generator()))
+    assert min(len(result) for result in corners) > 3
+    assert torch.equal(result, texture_patches(x, mask, 4, generator()))
 
 
-def test_the_object_or_its_ground_is_kept():
+def test_apply_mask_by_hand():
     x, mask = numbered(1, 4), torch.eye(4, dtype=torch.bool)[None]
-    for wanted in (mask, ~mask):
-        kept = keep(x, wanted, fill=7.5)
+    for region in (mask, ~mask):
+        masked = apply_mask(x, region, fill=7.5)
         for r in range(4):
             for c in range(4):
-                assert kept[0, :, r, c].tolist() == (
-                    x[0, :, r, c].tolist() if wanted[0, r, c] else [7.5] * 3
+                assert masked[0, :, r, c].tolist() == (
+                    x[0, :, r, c].tolist() if region[0, r, c] else [7.5] * 3
                 )
 
 
-def test_decisions_by_hand():
+def test_cue_conflict_by_hand():
     logits = torch.tensor([[9.0, 1, 0, 5], [1, 9, 0, 5], [0, 1, 2, 9], [0, 1, 2, 9], [5, 9, 8, 0]])
     shape, texture = torch.tensor([0, 0, 2, 0, 0]), torch.tensor([1, 1, 0, 2, 2])
-    free = decisions(logits, shape, texture)
-    assert free.shape.tolist() == [True, False, False, False, False]
-    assert free.texture.tolist() == [False, True, False, False, False]
-    assert free.texture_share[0] == 0.5
-    asked = decisions(
-        logits, shape, texture, among=[0, 1, 2]
-    )  # without class 3, which took the third and the fourth
-    assert asked.shape.tolist() == [True, False, True, False, False]
-    assert asked.texture.tolist() == [False, True, False, True, False]
-    mean, low, high = asked.texture_share
+    all_classes = cue_conflict(logits, shape, texture)
+    assert all_classes.shape.tolist() == [True, False, False, False, False]
+    assert all_classes.texture.tolist() == [False, True, False, False, False]
+    assert all_classes.texture_share[0] == 0.5
+    # without class 3, which wins images 2 and 3
+    some_classes = cue_conflict(logits, shape, texture, classes=[0, 1, 2])
+    assert some_classes.shape.tolist() == [True, False, True, False, False]
+    assert some_classes.texture.tolist() == [False, True, False, True, False]
+    mean, low, high = some_classes.texture_share
     assert mean == 0.5
     assert 0.1 < low < 0.2 < 0.8 < high < 0.9
-    assert decisions(logits[4:], shape[4:], texture[4:]).texture_share == []
-    with pytest.raises(ValueError, match="must be among"):
-        decisions(logits, shape, texture, among=[0, 1])
-    with pytest.raises(ValueError, match="one class|a class of its shape"):
-        decisions(logits, shape, shape)
+    assert cue_conflict(logits[4:], shape[4:], texture[4:]).texture_share == []
+    with pytest.raises(ValueError, match="must be among `classes`"):
+        cue_conflict(logits, shape, texture, classes=[0, 1])
+    with pytest.raises(ValueError, match="a class for its shape"):
+        cue_conflict(logits, shape, shape)
 
 
 @pytest.mark.parametrize("build", [small_zfnet, resnet18])
-def test_confidence_is_the_softmaxs_in_any_batch(build):
+def test_confidence_equals_softmax_in_any_batch(build):
     model = build()
     x, target = torch.randn(5, 3, 64, 64, generator=generator()), [3, 1, 4, 1, 5]
     model.train()
-    found = confidence(model, x, target, batch=2)
+    result = confidence(model, x, target, batch=2)
     assert model.training
     model.eval()
     with torch.no_grad():
         logits = model(x)
-    torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result.logits, logits, rtol=1e-4, atol=1e-4)
     for n, t in enumerate(target):
-        assert float(found.probability[n]) == pytest.approx(
+        assert float(result.probability[n]) == pytest.approx(
             float(logits[n].softmax(0)[t]), rel=1e-3
         )
-        assert float(found.logit[n]) == pytest.approx(float(logits[n, t]), rel=1e-3, abs=1e-4)
-    assert torch.equal(found.label, logits.argmax(1))
+        assert float(result.logit[n]) == pytest.approx(float(logits[n, t]), rel=1e-3, abs=1e-4)
+    assert torch.equal(result.label, logits.argmax(1))
     before = x.clone()
     confidence(torch.nn.Sequential(torch.nn.ReLU(inplace=True), model), x, target)
-    assert torch.equal(x, before)  # a network that begins in place changes a copy
+    assert torch.equal(x, before)  # an in-place first module changes a copy
     assert torch.equal(
-        confidence(model, x, None).probability, confidence(model, x, found.label).probability
+        confidence(model, x, None).probability, confidence(model, x, result.label).probability
     )
 
 
@@ -165,12 +167,12 @@ def test_wrong_requests():
     x, mask = torch.zeros(2, 3, 12, 12), torch.ones(2, 12, 12, dtype=torch.bool)
     with pytest.raises(ValueError, match="5 x 5 tiles does not divide an image of 12 x 12"):
         shuffle_parts(x, 5, generator())
-    with pytest.raises(ValueError, match=r"from 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
         cover_parts(x, 3, 1.5, generator())
-    with pytest.raises(ValueError, match="squares of 5 pixels do not pave"):
-        texture_alone(x, mask, 5, generator())
+    with pytest.raises(ValueError, match="5 does not divide 12 x 12"):
+        texture_patches(x, mask, 5, generator())
     with pytest.raises(ValueError, match=r"must be bool \(2, 12, 12\)"):
-        keep(x, mask[:1])
+        apply_mask(x, mask[:1])
     with pytest.raises(ValueError, match="must be bool"):
         silhouettes(mask.float())
     with pytest.raises(ValueError, match="batch must be at least 1"):
@@ -184,33 +186,33 @@ def test_wrong_requests():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_generator_draws_on_its_own_device():
+def test_generators_of_any_device_work():
     x, mask = numbered(2, 12).cuda(), torch.ones(2, 12, 12, dtype=torch.bool).cuda()
     for device in ("cpu", "cuda"):
         rng = torch.Generator(device).manual_seed(0)
-        for found in (
+        for result in (
             shuffle_parts(x, 3, rng),
             cover_parts(x, 3, 0.5, rng),
-            texture_alone(x, mask, 4, rng),
+            texture_patches(x, mask, 4, rng),
         ):
-            assert found.device == x.device
+            assert result.device == x.device
 
 
-def test_where_only_the_shape_tells_the_class_only_the_shape_is_used(scenes_net, scenes_val):
-    """The drawn scenes' texture says nothing: cues that keep the outline keep the class, the others leave chance."""
+def test_network_trained_on_shapes_uses_the_shape(scenes_net, scenes_val):
+    """In the scenes, only the outline predicts the class: without it, accuracy is at chance."""
     chosen, border = np.arange(200), (scenes_val.masks.shape[1] - 112) // 2
     x = scenes_val.batch(chosen)
     mask = torch.from_numpy(
         scenes_val.masks[chosen][:, border : border + 112, border : border + 112]
     )
     target = torch.from_numpy(scenes_val.labels[chosen])
-    seen = {
-        "image": x, "object": keep(x, mask), "ground": keep(x, ~mask), "silhouette": silhouettes(mask),
-        "texture": texture_alone(x, mask, 14, generator()), "parts": shuffle_parts(x, 4, generator()),
+    cues = {
+        "image": x, "object": apply_mask(x, mask), "ground": apply_mask(x, ~mask), "silhouette": silhouettes(mask),
+        "texture": texture_patches(x, mask, 14, generator()), "parts": shuffle_parts(x, 4, generator()),
     }  # fmt: skip
     right = {
         name: float((confidence(scenes_net, images, target).label == target).float().mean())
-        for name, images in seen.items()
+        for name, images in cues.items()
     }
     assert right["image"] > 0.8
     assert right["silhouette"] > 0.4

@@ -1,4 +1,4 @@
-"""Insertion and deletion, the pointing game and randomisation, against arrays by hand and against scipy."""
+"""Insertion, deletion, the pointing game and randomization against arrays by hand and SciPy."""
 
 import pytest
 import scipy.stats
@@ -9,16 +9,16 @@ import zfnet
 from tests.networks import SIZE, small_zfnet
 from zfnet.analysis.faithfulness import (
     auc,
+    descending_ranks,
     pointing_game,
-    randomized,
+    randomize_layers,
     rank_correlation,
-    ranks,
     replacement_curve,
 )
 
 
-class Weighing(nn.Module):
-    """Two classes, of logits w . x and 0, for images of one channel: what each pixel is worth is known."""
+class LinearNetwork(nn.Module):
+    """A linear network with logits w . x and 0 for images of one channel."""
 
     def __init__(self, weight):
         super().__init__()
@@ -31,30 +31,30 @@ class Weighing(nn.Module):
 
 def test_deletion_and_insertion_by_hand():
     weight = torch.tensor([[1.0, -2.0], [4.0, 3.0]])
-    model, x = Weighing(weight), torch.ones(2, 1, 2, 2)
+    model, x = LinearNetwork(weight), torch.ones(2, 1, 2, 2)
     map = torch.stack([weight, -weight])[:, None]
     logits = torch.tensor(
         [[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]]
-    )  # the largest first; the other way round
+    )  # largest first, and smallest first
     deletion = replacement_curve(model, x, 0.0, map, 0, steps=4, batch=3)
     torch.testing.assert_close(deletion, logits.sigmoid().detach())
     insertion = replacement_curve(model, 0.0, x, map, torch.tensor([0, 1]), steps=4)
     torch.testing.assert_close(insertion[0], torch.tensor([0.0, 4, 7, 8, 6]).sigmoid())
     torch.testing.assert_close(insertion[1], (-torch.tensor([0.0, -2, -1, 2, 6])).sigmoid())
     assert insertion.shape == (2, 5)
-    two = replacement_curve(model, x, 0.0, map, 0, steps=2)  # half of the pixels at a time
-    torch.testing.assert_close(two, deletion[:, ::2])
+    coarse = replacement_curve(model, x, 0.0, map, 0, steps=2)  # half of the pixels per step
+    torch.testing.assert_close(coarse, deletion[:, ::2])
 
 
-def test_either_may_broadcast():
-    model, x, map = Weighing(torch.ones(2, 2)), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
-    grey = torch.full_like(x, 0.5)
-    for one in (0.5, grey[:1], grey[:1, :, :1, :1]):
+def test_old_and_new_broadcast():
+    model, x, map = LinearNetwork(torch.ones(2, 2)), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    gray = torch.full_like(x, 0.5)
+    for one in (0.5, gray[:1], gray[:1, :, :1, :1]):
         assert torch.equal(
-            replacement_curve(model, one, x, map, 0), replacement_curve(model, grey, x, map, 0)
+            replacement_curve(model, one, x, map, 0), replacement_curve(model, gray, x, map, 0)
         )
         assert torch.equal(
-            replacement_curve(model, x, one, map, 0), replacement_curve(model, x, grey, map, 0)
+            replacement_curve(model, x, one, map, 0), replacement_curve(model, x, gray, map, 0)
         )
 
 
@@ -63,14 +63,14 @@ def test_auc_by_hand():
     assert auc(curve).tolist() == [0.5, 1]
 
 
-def test_equal_pixels_go_in_an_order_that_is_drawn():
+def test_ties_are_broken_at_random():
     values = torch.zeros(1, 1000)
-    found = ranks(values, torch.Generator().manual_seed(0))[0]
-    assert sorted(found.tolist()) == list(range(1000))
-    assert abs(scipy.stats.spearmanr(found, range(1000)).statistic) < 0.1
+    ranks = descending_ranks(values, torch.Generator().manual_seed(0))[0]
+    assert sorted(ranks.tolist()) == list(range(1000))
+    assert abs(scipy.stats.spearmanr(ranks, range(1000)).statistic) < 0.1
     values[0, 700], values[0, 3] = 2, -1
-    found = ranks(values, torch.Generator().manual_seed(0))[0]
-    assert (int(found[700]), int(found[3])) == (0, 999)
+    ranks = descending_ranks(values, torch.Generator().manual_seed(0))[0]
+    assert (int(ranks[700]), int(ranks[3])) == (0, 999)
 
 
 def test_pointing_game_by_hand():
@@ -84,7 +84,7 @@ def test_pointing_game_by_hand():
     hits = pointing_game(map, mask)
     torch.testing.assert_close(
         hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0])
-    )  # flat: the share of the object
+    )  # a flat map scores the share of the object
     assert pointing_game(map, mask, 2)[:2].tolist() == [1, 1]
     map[1] = 0
     map[1, 0, 1, 2] = 1  # diagonal: at a distance of 1.4
@@ -106,12 +106,12 @@ def test_rank_correlation_equals_scipy():
     assert rank_correlation(a, torch.zeros_like(a)).isnan().all()
 
 
-def test_randomised_one_layer_after_the_other():
+def test_randomize_layers_randomizes_from_the_top():
     model = small_zfnet()
     model.cam_head = (torch.ones(10, 16), torch.zeros(10))
     original = {name: p.detach().clone() for name, p in model.named_parameters()}
     names = []
-    for name, other in randomized(model, torch.Generator().manual_seed(0)):
+    for name, other in randomize_layers(model, torch.Generator().manual_seed(0)):
         names.append(name)
         for layer in ("conv1", "conv3", "fc6", "fc8"):
             drawn, old = other.get_submodule(layer).weight.detach(), original[f"{layer}.weight"]
@@ -122,12 +122,12 @@ def test_randomised_one_layer_after_the_other():
     assert names == ["fc8", "fc7", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1"]
     assert all(torch.equal(p, original[name]) for name, p in model.named_parameters())
     assert (model.cam_head[0] == 1).all()
-    again = next(iter(randomized(model, torch.Generator().manual_seed(0))))[1]
-    once = next(iter(randomized(model, torch.Generator().manual_seed(0))))[1]
-    assert torch.equal(again.fc8.weight, once.fc8.weight)
+    second_run = next(iter(randomize_layers(model, torch.Generator().manual_seed(0))))[1]
+    first_run = next(iter(randomize_layers(model, torch.Generator().manual_seed(0))))[1]
+    assert torch.equal(second_run.fc8.weight, first_run.fc8.weight)
 
 
-def test_an_untrained_top_changes_what_the_gradient_says():
+def test_randomization_changes_the_saliency():
     model, x = (
         small_zfnet(),
         torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
@@ -135,14 +135,14 @@ def test_an_untrained_top_changes_what_the_gradient_says():
     before = zfnet.explain(model, x, "saliency", 3).map
     last = [
         zfnet.explain(m, x, "saliency", 3).map
-        for _, m in randomized(model, torch.Generator().manual_seed(0))
+        for _, m in randomize_layers(model, torch.Generator().manual_seed(0))
     ][-1]
     assert rank_correlation(before, last).max() < 0.9
     assert torch.equal(zfnet.explain(model, x, "saliency", 3).map, before)
 
 
 def test_wrong_requests():
-    model, x = Weighing(torch.ones(2, 2)), torch.ones(2, 1, 2, 2)
+    model, x = LinearNetwork(torch.ones(2, 2)), torch.ones(2, 1, 2, 2)
     with pytest.raises(ValueError, match=r"map must be finite and \(2, 1, H, W\)"):
         replacement_curve(model, x, 0.0, x[:1], 0)
     with pytest.raises(ValueError, match="map must be finite"):
@@ -159,7 +159,7 @@ def test_wrong_requests():
         pointing_game(x, x[:, 0])
 
 
-def test_a_map_that_holds_nan_has_no_rank_correlation():
+def test_rank_correlation_of_a_map_with_nan_is_nan():
     a = torch.rand(2, 1, 5, 5)
     b = a.clone()
     b[0, 0, 0, 0] = torch.nan

@@ -1,4 +1,4 @@
-"""Transforms against slicing and turning arrays, distances against norms, lines against numpy's."""
+"""Transforms against slicing and rotating arrays, distances against norms, intervals."""
 
 import numpy as np
 import pytest
@@ -16,52 +16,54 @@ def squares():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def test_whole_pixels_are_sliced(squares):
-    """With a view of half the square, drawn at its own size, every transform on the pixel grid is exact."""
-    shown = views(squares, "translation", [-7, 0, 5], share=0.5, size=32)
-    assert shown.shape == (2, 3, 3, 32, 32)
-    for i, v in enumerate((-7, 0, 5)):  # a picture moved down by v shows what was v rows higher
+def test_transforms_on_the_pixel_grid_equal_slicing(squares):
+    """A view of half the square at its original size needs no interpolation."""
+    transformed = views(squares, "translation", [-7, 0, 5], share=0.5, size=32)
+    assert transformed.shape == (2, 3, 3, 32, 32)
+    for i, v in enumerate((-7, 0, 5)):  # a shift down by v shows the rows v above
         torch.testing.assert_close(
-            shown[:, i], squares[:, :, 16 - v : 48 - v, 16:48], rtol=0, atol=1e-5
+            transformed[:, i], squares[:, :, 16 - v : 48 - v, 16:48], rtol=0, atol=1e-5
         )
 
 
-def test_quarter_turns_are_counter_clockwise(squares):
-    centre = squares[:, :, 16:48, 16:48]
-    shown = views(squares, "rotation", [0, 90, 180, 270, 360], share=0.5, size=32)
+def test_quarter_turns_are_counterclockwise(squares):
+    center = squares[:, :, 16:48, 16:48]
+    transformed = views(squares, "rotation", [0, 90, 180, 270, 360], share=0.5, size=32)
     for i in range(5):
-        torch.testing.assert_close(shown[:, i], torch.rot90(centre, i, (2, 3)), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            transformed[:, i], torch.rot90(center, i, (2, 3)), rtol=0, atol=1e-4
+        )
 
 
-def test_twice_the_scale_shows_half_the_picture_and_bilinearly(squares):
-    shown = views(squares, "scale", [1, 2], share=1.0, size=64)
-    torch.testing.assert_close(shown[:, 0], squares, rtol=0, atol=1e-5)
+def test_scale_two_equals_bilinear_upsampling(squares):
+    transformed = views(squares, "scale", [1, 2], share=1.0, size=64)
+    torch.testing.assert_close(transformed[:, 0], squares, rtol=0, atol=1e-5)
     expected = torch.nn.functional.interpolate(
         squares[:, :, 15:49, 15:49], scale_factor=2, mode="bilinear", align_corners=False
     )
-    torch.testing.assert_close(shown[:, 1], expected[:, :, 2:-2, 2:-2], rtol=0, atol=1e-4)
+    torch.testing.assert_close(transformed[:, 1], expected[:, :, 2:-2, 2:-2], rtol=0, atol=1e-4)
 
 
-def test_a_turn_between_is_the_formula(squares):
-    """One pixel by hand: the view's (row 3, column 20), 30 degrees counter-clockwise."""
-    shown = views(squares, "rotation", [30], share=0.5, size=32)[0, 0]
+def test_rotation_by_30_degrees_by_hand(squares):
+    """Compute one pixel of the view: row 3, column 20."""
+    transformed = views(squares, "rotation", [30], share=0.5, size=32)[0, 0]
     r, c = 3 + 0.5 - 16, 20 + 0.5 - 16
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
     row, column = (
         r * cosine + c * sine + 31.5,
         c * cosine - r * sine + 31.5,
-    )  # in the square's pixels
+    )  # in pixels of the square
     top, left = int(row), int(column)
     a, b = row - top, column - left
     q = squares[0, :, top : top + 2, left : left + 2]
     expected = (1 - a) * ((1 - b) * q[:, 0, 0] + b * q[:, 0, 1]) + a * (
         (1 - b) * q[:, 1, 0] + b * q[:, 1, 1]
     )
-    torch.testing.assert_close(shown[:, 3, 20], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(transformed[:, 3, 20], expected, rtol=0, atol=1e-4)
 
 
-def test_the_papers_ranges_stay_inside_the_picture():
-    """White inside, so a border that invented something darker would show."""
+def test_ranges_of_the_paper_stay_inside_the_picture():
+    """On a white picture, darker pixels would reveal padding."""
     white = torch.ones(1, 1, 256, 256)
     for family, values in (
         ("translation", [-60, 60]),
@@ -70,16 +72,16 @@ def test_the_papers_ranges_stay_inside_the_picture():
     ):
         assert views(white, family, values, share=SHARE).min() == pytest.approx(1)
     with pytest.raises(
-        ValueError, match=r"translation by \[-61.0, 61.0\] looks outside the square"
+        ValueError, match=r"translation by \[-61.0, 61.0\] extends beyond the picture"
     ):
         views(white, "translation", [-61, 0, 61], share=SHARE)
-    with pytest.raises(ValueError, match="looks outside"):
+    with pytest.raises(ValueError, match="extends beyond"):
         views(white, "rotation", [45], share=0.8)
 
 
 def test_wrong_transforms(squares):
     for family, values, message in (
-        ("shear", [1], "no family of transforms 'shear'; there are translation, scale, rotation"),
+        ("shear", [1], "'shear' is not a family; available: translation, scale, rotation"),
         ("scale", [0.0], "above 0"), ("rotation", [float("nan")], "finite"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
@@ -95,7 +97,7 @@ def small():
     return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
-def test_the_identity_moves_nothing(small):
+def test_identity_has_distance_zero(small):
     squares = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     for family, value in (*IDENTITY.items(), ("rotation", 360.0)):
         f = invariance(small, squares, [1, 2], family, [value], size=64)
@@ -105,7 +107,7 @@ def test_the_identity_moves_nothing(small):
         assert (f.label[:, 0] == f.reference_label).all()
 
 
-def test_distances_and_probabilities_are_those_of_one_image_at_a_time(small):
+def test_distances_and_probabilities_equal_single_images(small):
     squares = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(2))
     target, values = [0, 5, 3], [-9.0, 4.0, 11.0]
     f = invariance(
@@ -144,18 +146,18 @@ def test_distances_and_probabilities_are_those_of_one_image_at_a_time(small):
 def test_wrong_requests(small):
     squares = torch.randn(2, 3, 96, 96)
     for target, layers, batch, message in (
-        ([0], ("fc7",), 4, "one class for each of 2 images"), ([0, 6], ("fc7",), 4, "class from 0 to 5"),
+        ([0], ("fc7",), 4, "one class per image"), ([0, 6], ("fc7",), 4, "class from 0 to 5"),
         ([0.5, 1.0], ("fc7",), 4, "one class"), ([0, 1], ("fc7",), 0, "batch must be"), ([0, 1], (), 4, "layers not empty"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             invariance(small, squares, target, "scale", [1.2], layers=layers, size=64, batch=batch)
     with pytest.raises(UnknownLayer, match="conv9"):
         invariance(small, squares, [0, 1], "scale", [1.2], layers=("conv9",), size=64)
-    with pytest.raises(ValueError, match="no family"):
+    with pytest.raises(ValueError, match="not a family"):
         invariance(small, squares, [0, 1], "shear", [1.2], size=64)
 
 
-def test_r_squared_is_the_square_of_the_correlation():
+def test_r_squared_equals_the_squared_correlation():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=9), rng.normal(size=(4, 9))
     expected = [np.corrcoef(x, row)[0, 1] ** 2 for row in y]
@@ -168,14 +170,14 @@ def test_r_squared_is_the_square_of_the_correlation():
         r_squared(torch.ones(3), torch.ones(1, 3))
 
 
-def test_intervals_hold_the_mean_as_often_as_they_say():
+def test_coverage_of_bootstrap_intervals():
     rng = np.random.default_rng(0)
-    held = 0
+    covered = 0
     for seed in range(200):
         mean, low, high = mean_interval(rng.normal(1.0, 2.0, 40), seed=seed)
         assert low < mean < high
-        held += low <= 1.0 <= high
-    assert 0.88 <= held / 200 <= 0.99
+        covered += low <= 1.0 <= high
+    assert 0.88 <= covered / 200 <= 0.99
     assert mean_interval(np.array([3.0, 5.0]), np.array([2.0, 2.0]))[0] == 2
     assert mean_interval(np.array([3.0])) == [3]
     assert bootstrap(lambda i: 7.0, 3) == [7, 7]
@@ -186,7 +188,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
         bootstrap(lambda i: float("nan"), 3)
 
 
-def test_two_groups_differ_by_what_their_deviations_leave():
+def test_difference_interval_equals_the_normal_approximation():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.5, 0.1, 300), rng.normal(0.4, 0.1, 100)
     mean, low, high = difference_interval(a, b)

@@ -1,11 +1,11 @@
-"""Correspondence by nearest features: against a slow loop, on images moved by a known distance, and PCK by hand."""
+"""Matching against a slow loop and on shifted images; correct keypoints by hand."""
 
 import pytest
 import torch
 
 import zfnet
 from tests.conftest import random_he
-from zfnet.analysis.matching import match, sample, transferred
+from zfnet.analysis.matching import correct_keypoints, match, sample
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +18,12 @@ def noise(n, side=96, seed=0):
 
 
 @pytest.mark.parametrize("layer", ["conv2", "conv5"])
-def test_equals_a_loop_over_all_places(small, layer):
+def test_match_equals_a_loop_over_all_positions(small, layer):
     x, points = (
         noise(3),
         torch.tensor([[[30, 40], [61, 20]], [[50, 50], [33, 71]], [[45, 60], [70, 30]]]),
     )
-    found = match(small, x, points, layer)
+    matches = match(small, x, points, layer)
     t = zfnet.trace(small, x)
     maps, field = t[layer].double(), t.receptive_field(layer)
     first = field.offset + (field.size - 1) / 2
@@ -34,7 +34,7 @@ def test_equals_a_loop_over_all_places(small, layer):
                 min(max(int(r), 0), maps.shape[2] - 2),
                 min(max(int(c), 0), maps.shape[3] - 2),
             )
-            a, b = r - top, c - left  # bilinear, written out
+            a, b = r - top, c - left  # bilinear interpolation
             corner = maps[i, :, top : top + 2, left : left + 2]
             code = (1 - a) * ((1 - b) * corner[:, 0, 0] + b * corner[:, 0, 1]) + a * (
                 (1 - b) * corner[:, 1, 0] + b * corner[:, 1, 1]
@@ -46,56 +46,62 @@ def test_equals_a_loop_over_all_places(small, layer):
                     for v in range(maps.shape[3])
                 }
                 best = max(cosine, key=lambda place: cosine[place])
-                assert float(found.similarity[i, j, p]) == pytest.approx(cosine[best], abs=1e-5)
-                u, v = ((found.place[i, j, p] - first) / field.stride).round().int().tolist()
+                assert float(matches.similarity[i, j, p]) == pytest.approx(cosine[best], abs=1e-5)
+                u, v = ((matches.position[i, j, p] - first) / field.stride).round().int().tolist()
                 assert cosine[u, v] == pytest.approx(cosine[best], abs=1e-5)
 
 
-def test_a_unit_finds_itself_and_what_moved_is_found_where_it_went(small):
-    """Moved by the layer's stride, whose units then see the same pixels: away from the border, where padding differs."""
+def test_match_finds_shifted_content(small):
+    """After a shift by the stride, units see the same pixels, except at the border."""
     big, points = noise(1, 160), torch.tensor([[[79, 79], [90, 72]]]).expand(2, -1, -1)
     field = zfnet.trace(small, big[:, :, :96, :96], until="conv2").receptive_field("conv2")
-    by = 2 * field.stride
+    shift = 2 * field.stride
     x = torch.cat(
-        [big[:, :, 32:128, 32:128], big[:, :, 32 - by : 128 - by, 32:128]]
+        [big[:, :, 32:128, 32:128], big[:, :, 32 - shift : 128 - shift, 32:128]]
     )  # the content moves down
     units = (
         field.offset + (field.size - 1) / 2 + field.stride * torch.tensor([[3.0, 4.0], [5.0, 2.0]])
     )
     points = units.expand(2, -1, -1)
-    found = match(small, x, points, "conv2")
-    torch.testing.assert_close(found.place[0, 0], units)
-    torch.testing.assert_close(found.place[0, 1], units + torch.tensor([float(by), 0.0]))
-    torch.testing.assert_close(found.similarity[0], torch.ones(2, 2), atol=1e-5, rtol=0)
-    between = match(small, x, points + field.stride / 2, "conv2", finer=2)
-    torch.testing.assert_close(between.place[0, 0], units + field.stride / 2)
+    matches = match(small, x, points, "conv2")
+    torch.testing.assert_close(matches.position[0, 0], units)
+    torch.testing.assert_close(matches.position[0, 1], units + torch.tensor([float(shift), 0.0]))
+    torch.testing.assert_close(matches.similarity[0], torch.ones(2, 2), atol=1e-5, rtol=0)
+    oversampled = match(small, x, points + field.stride / 2, "conv2", oversampling=2)
+    torch.testing.assert_close(oversampled.position[0, 0], units + field.stride / 2)
 
 
-def test_sampling_is_bilinear_and_continues_the_border():
+def test_sample_is_bilinear_and_clamps_to_the_border():
     maps = torch.arange(12.0).reshape(1, 1, 3, 4)
-    asked = torch.tensor([[[1.0, 2.0], [0.5, 0.0], [1.25, 2.5], [-3.0, 1.0], [9.0, 9.0]]])
-    assert sample(maps, asked)[0, :, 0].tolist() == pytest.approx([6, 2, 7.5, 1, 11])
+    positions = torch.tensor([[[1.0, 2.0], [0.5, 0.0], [1.25, 2.5], [-3.0, 1.0], [9.0, 9.0]]])
+    assert sample(maps, positions)[0, :, 0].tolist() == pytest.approx([6, 2, 7.5, 1, 11])
 
 
 def test_correct_keypoints_by_hand():
     truth = torch.tensor([[[10, 10]], [[50, 20]]])
     place = torch.tensor([[[[10.0, 10.0]], [[53.0, 24.0]]], [[[30.0, 10.0]], [[50.0, 20.0]]]])
     reach = torch.tensor([100, 50])
-    # from 0 to 1 the error is 5 pixels of 50; from 1 to 0 it is 20 of 100
-    assert transferred(place, truth, reach, 0.1)[..., 0].tolist() == [[True, True], [False, True]]
-    assert transferred(place, truth, reach, 0.09)[..., 0].tolist() == [[True, False], [False, True]]
-    assert transferred(place, truth, reach, 0.2)[..., 0].all()
+    # the error from 0 to 1 is 5 pixels of 50, and from 1 to 0 it is 20 of 100
+    assert correct_keypoints(place, truth, reach, 0.1)[..., 0].tolist() == [
+        [True, True],
+        [False, True],
+    ]
+    assert correct_keypoints(place, truth, reach, 0.09)[..., 0].tolist() == [
+        [True, False],
+        [False, True],
+    ]
+    assert correct_keypoints(place, truth, reach, 0.2)[..., 0].all()
 
 
 def test_wrong_requests(small):
-    with pytest.raises(ValueError, match=r"points must be \(2, P, 2\)"):
+    with pytest.raises(ValueError, match=r"points must be finite and \(2, P, 2\)"):
         match(small, noise(2), torch.zeros(3, 1, 2))
     for points, options in (
-        (torch.zeros(2, 1, 2), {"finer": 0}),
+        (torch.zeros(2, 1, 2), {"oversampling": 0}),
         (torch.zeros(2, 1, 2), {"batch": 0}),
         (torch.full((2, 1, 2), torch.nan), {}),
     ):
-        with pytest.raises(ValueError, match="finite, finer and batch at least 1"):
+        with pytest.raises(ValueError, match="finite and|at least 1"):
             match(small, noise(2), points, **options)
     with pytest.raises(zfnet.graph.UnknownLayer, match="conv9"):
         match(small, noise(2), torch.zeros(2, 1, 2), "conv9")

@@ -1,4 +1,4 @@
-"""Responses against one image at a time, extremes against sorting in Python, and the search of top.py."""
+"""Responses against single images; extremes against sorting in Python and top_activations."""
 
 import pytest
 import torch
@@ -26,14 +26,14 @@ def images():
 
 
 @pytest.mark.parametrize("rectified", [True, False])
-def test_responses_are_those_of_one_image_at_a_time(small, images, rectified):
-    found = responses(small, images, ("conv2", "conv5", "fc7"), rectified=rectified, batch=4)
+def test_responses_equal_single_images(small, images, rectified):
+    tables = responses(small, images, ("conv2", "conv5", "fc7"), rectified=rectified, batch=4)
     before = {
         "conv2": small[:5],
         "conv5": small[:13],
         "fc7": small[:20],
-    }  # up to the layer, without its ReLU
-    for layer, table in found.items():
+    }  # up to the layer, without the ReLU
+    for layer, table in tables.items():
         for n, x in enumerate(images):
             a = before[layer](x[None])[0].detach()
             a = (a.relu() if rectified else a).reshape(len(a), -1)
@@ -46,13 +46,13 @@ def test_responses_are_those_of_one_image_at_a_time(small, images, rectified):
             )
 
 
-def test_a_direction_is_a_sum_of_units_and_a_unit_is_a_direction(small, images):
+def test_directions_are_linear_combinations_of_units(small, images):
     directions = torch.cat([torch.eye(5), torch.tensor([[1.0, -2.0, 0, 0, 0.5]])])
-    plain = responses(small, images, "conv5")["conv5"]
+    units = responses(small, images, "conv5")["conv5"]
     along = responses(small, images, ("conv4", "conv5"), directions={"conv5": directions})
     assert along["conv4"].maximum.shape == (11, 8)
-    torch.testing.assert_close(along["conv5"].maximum[:, :5], plain.maximum)
-    assert (along["conv5"].position[:, :5] == plain.position).all()
+    torch.testing.assert_close(along["conv5"].maximum[:, :5], units.maximum)
+    assert (along["conv5"].position[:, :5] == units.position).all()
     for n, x in enumerate(images):
         a = zfnet.trace(small, x[None])["conv5"][0]
         z = a[0] - 2 * a[1] + 0.5 * a[4]
@@ -60,7 +60,7 @@ def test_a_direction_is_a_sum_of_units_and_a_unit_is_a_direction(small, images):
         assert along["conv5"].mean[n, 5] == pytest.approx(float(z.mean()), rel=1e-4, abs=1e-5)
 
 
-def test_the_strongest_are_those_of_the_search(small, images):
+def test_extremes_equal_top_activations(small, images):
     groups = [0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
     for options in ({}, {"groups": groups}):
         searched = zfnet.top_activations(small, images, ("conv3", "conv5"), k=4, **options)
@@ -72,39 +72,44 @@ def test_the_strongest_are_those_of_the_search(small, images):
 
 
 @given(
-    values=st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 0)), min_size=1, max_size=12),  # small numbers: many ties
+    # small numbers give many ties
+    values=st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 0)), min_size=1, max_size=12),
     k=st.integers(1, 5), least=st.booleans(), by=st.sampled_from(["maximum", "mean"]), grouped=st.booleans(),
 )  # fmt: skip
-def test_extremes_are_those_of_sorting_in_python(values, k, least, by, grouped):
+def test_extremes_equal_sorting_in_python(values, k, least, by, grouped):
     table = torch.tensor(values).float()
     n = len(values)
     where = torch.arange(n * 2 * 2).reshape(n, 2, 2)
     groups = [i % 4 for i in range(n)] if grouped else None
-    top = Responses(table, table.flip(1), where).extremes(k, by=by, least=least, groups=groups)
+    top = Responses(table, table.flip(1), where).extremes(
+        k, by=by, largest=not least, groups=groups
+    )
     for unit in range(2):
         column = (table if by == "maximum" else table.flip(1))[:, unit].tolist()
         order = sorted(range(n), key=lambda i: (column[i] if least else -column[i], i))
-        kept = [
+        expected = [
             i
             for place, i in enumerate(order)
             if not grouped or i % 4 not in [j % 4 for j in order[:place]]
         ][:k]
-        assert top.index[unit].tolist() == kept + [-1] * (k - len(kept))
-        assert top.value[unit].tolist() == [column[i] for i in kept] + [-torch.inf] * (
-            k - len(kept)
+        assert top.index[unit].tolist() == expected + [-1] * (k - len(expected))
+        assert top.value[unit].tolist() == [column[i] for i in expected] + [-torch.inf] * (
+            k - len(expected)
         )
-        assert (top.position[unit, : len(kept)] == where[kept, unit]).all()
+        assert (top.position[unit, : len(expected)] == where[expected, unit]).all()
 
 
-def test_another_librarys_network(images):
+def test_torchvision_network(images):
     vgg = narrow_vgg11()
     x = torch.stack(images[:2])
     table = responses(vgg, images[:2], "conv8")["conv8"]
     torch.testing.assert_close(table.maximum, zfnet.trace(vgg, x)["conv8"].amax((2, 3)))
 
 
-def test_a_network_without_weights(images):
-    network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU())  # no chain: read by hooks
+def test_network_without_weights(images):
+    network = torch.nn.Sequential(
+        torch.nn.AvgPool2d(2), torch.nn.ReLU()
+    )  # not a chain, so it is read by hooks
     maximum = responses(network, images[:2], "1", batch=2)["1"].maximum
     torch.testing.assert_close(
         maximum, torch.nn.functional.avg_pool2d(torch.stack(images[:2]), 2).amax((2, 3)).relu()
@@ -134,12 +139,12 @@ def test_wrong_requests(small, images):
     with pytest.raises(ValueError, match="groups has 1 entries"):
         table.extremes(3, groups=[0])
     with pytest.raises(
-        UnknownLayer, match="directions of conv2, of which no responses are asked for"
+        UnknownLayer, match="directions are given for conv2, which is not among `layers`"
     ):
         responses(small, images, "conv1", directions={"conv2": torch.eye(3)})
 
 
-def test_the_mode_and_the_random_state_are_left_alone(small, images):
+def test_mode_and_random_state_do_not_change(small, images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(0.9)).train()
     state = torch.get_rng_state()
     responses(net, images, "conv1")
@@ -147,28 +152,28 @@ def test_the_mode_and_the_random_state_are_left_alone(small, images):
     assert (torch.get_rng_state() == state).all()
 
 
-def test_a_residual_network_is_read_at_its_modules(images):
+def test_residual_network_is_read_at_modules(images):
     model = BUILD["resnet18"]()
     x = torch.stack(images[:3])
     with torch.no_grad():
         a = model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(x)))))
         b = model.layer4(model.layer3(model.layer2(a)))
-    found = responses(model, images[:3], ("layer4.1", "layer1", "fc"), batch=2)
-    for maps, table in ((a, found["layer1"]), (b, found["layer4.1"])):
+    tables = responses(model, images[:3], ("layer4.1", "layer1", "fc"), batch=2)
+    for maps, table in ((a, tables["layer1"]), (b, tables["layer4.1"])):
         torch.testing.assert_close(table.maximum, maps.amax((2, 3)), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(table.mean, maps.mean((2, 3)), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found["fc"].maximum, model(x).detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tables["fc"].maximum, model(x).detach(), rtol=1e-4, atol=1e-4)
     before = next(stream(model, images[:1], ("layer1.0.conv1",)))["layer1.0.conv1"]
     assert (before < 0).any()  # the in-place ReLU that follows did not overwrite it
     assert not any(module._forward_hooks for module in model.modules())
     shares = population(model, images[:3], ("layer4",))["layer4"]
     torch.testing.assert_close(shares.active, (b > 0).double().mean((0, 2, 3)), rtol=0, atol=1e-3)
-    drawn = sample_vectors(model, images[:3], "layer4", torch.Generator(), per_image=2)
-    for vector, maps in zip(drawn, b.repeat_interleave(2, 0), strict=True):
+    samples = sample_vectors(model, images[:3], "layer4", torch.Generator(), per_image=2)
+    for vector, maps in zip(samples, b.repeat_interleave(2, 0), strict=True):
         assert torch.isclose(maps.flatten(1).T, vector, rtol=1e-4, atol=1e-3).all(1).any()
 
 
-def test_what_a_residual_network_cannot_give(images):
+def test_errors_on_residual_networks(images):
     model = BUILD["resnet18"]()
     with pytest.raises(UnknownLayer, match="no layer 'conv5'; the network has conv1, .*layer4"):
         responses(model, images, "conv5")
@@ -180,7 +185,7 @@ def test_what_a_residual_network_cannot_give(images):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_network_for_digits():
+def test_network_for_digits():
     model = BUILD["mnist"]()
     x = two_images(model)
     t = zfnet.trace(model, x)
@@ -188,8 +193,8 @@ def test_the_network_for_digits():
         torch.testing.assert_close(
             table.maximum, t[layer].flatten(2).amax(2) if t[layer].ndim == 4 else t[layer]
         )
-    found = population(model, list(x), ("conv1", "conv2", "fc3"))
-    assert found["fc3"].sparsity == pytest.approx(float((t["fc3"] <= 0).double().mean()))
+    tables = population(model, list(x), ("conv1", "conv2", "fc3"))
+    assert tables["fc3"].sparsity == pytest.approx(float((t["fc3"] <= 0).double().mean()))
     assert sample_vectors(model, list(x), "conv2", torch.Generator()).shape == (
         16,
         t["conv2"].shape[1],

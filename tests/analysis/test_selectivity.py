@@ -1,11 +1,11 @@
-"""AUC against scikit-learn and pairs counted by hand; a unit built to know, among units that do not."""
+"""AUC against scikit-learn and counted pairs; selection of one informative unit among noise."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from zfnet.analysis.selectivity import auc, best_unit, permuted
+from zfnet.analysis.selectivity import auc, best_unit, permute_labels
 
 
 def test_auc_by_hand():
@@ -14,53 +14,55 @@ def test_auc_by_hand():
     assert auc(values, positive).tolist() == [
         1.0,
         0.75,
-    ]  # of four pairs, the second unit has two right and two equal
+    ]  # the second unit ranks two of four pairs correctly, and ties two
     assert auc(values, ~positive).tolist() == [0.0, 0.25]
 
 
-def test_auc_is_scikit_learns_ties_included_for_many_labellings():
+def test_auc_equals_scikit_learn_with_ties_and_many_labelings():
     rng = np.random.default_rng(0)
     values, positive = rng.integers(0, 6, (40, 5)).astype(np.float32), rng.random((7, 40)) < 0.3
-    found = auc(torch.from_numpy(values), torch.from_numpy(positive))
-    assert found.shape == (7, 5)
-    for labelling, row in zip(positive, found, strict=True):
-        assert row.tolist() == pytest.approx([roc_auc_score(labelling, v) for v in values.T])
+    result = auc(torch.from_numpy(values), torch.from_numpy(positive))
+    assert result.shape == (7, 5)
+    for labeling, row in zip(positive, result, strict=True):
+        assert row.tolist() == pytest.approx([roc_auc_score(labeling, v) for v in values.T])
     for wrong in (torch.zeros(40), torch.ones(40), torch.ones(39)):
-        with pytest.raises(ValueError, match="both kinds among 40 images"):
+        with pytest.raises(ValueError, match="positive and negative images among 40"):
             auc(torch.from_numpy(values), wrong.bool())
 
 
-def test_a_unit_that_knows_is_found_and_luck_is_not_taken_for_knowledge():
+def test_best_unit_finds_a_selective_unit_and_held_out_auc_is_unbiased():
     rng = torch.Generator().manual_seed(0)
     positive = torch.arange(60) % 2 == 0
     first = torch.arange(60) < 30
     noise = torch.randn(60, 300, generator=rng)
-    knowing = noise.clone()
-    knowing[:, 123] += 3 * positive
-    found = best_unit(knowing, positive, first)
-    assert found.unit.tolist() == [123, 123]
-    assert found.judged.min() > 0.9
+    informative = noise.clone()
+    informative[:, 123] += 3 * positive
+    result = best_unit(informative, positive, first)
+    assert result.unit.tolist() == [123, 123]
+    assert result.held_out_auc.min() > 0.9
     for way, (chosen_on, judged_on) in enumerate(((first, ~first), (~first, first))):
-        assert found.chosen[way] == auc(knowing[chosen_on], positive[chosen_on]).max()
-        assert found.judged[way] == auc(knowing[judged_on], positive[judged_on])[123]
+        assert result.selection_auc[way] == auc(informative[chosen_on], positive[chosen_on]).max()
+        assert result.held_out_auc[way] == auc(informative[judged_on], positive[judged_on])[123]
     labels = torch.stack([positive[torch.randperm(60, generator=rng)] for _ in range(200)])
     luck = best_unit(noise, labels, first)
-    assert luck.unit.shape == luck.judged.shape == (200, 2)
-    assert luck.chosen.mean() > 0.75  # the best of 300 units that know nothing ...
-    assert luck.judged.mean() == pytest.approx(0.5, abs=0.03)  # ... knows nothing of the other half
+    assert luck.unit.shape == luck.held_out_auc.shape == (200, 2)
+    assert luck.selection_auc.mean() > 0.75  # the best of 300 random units ...
+    assert luck.held_out_auc.mean() == pytest.approx(
+        0.5, abs=0.03
+    )  # ... is at chance on the other half
 
 
-def test_labels_are_permuted_within_their_groups_and_nowhere_else():
+def test_labels_are_permuted_within_groups_only():
     generator = torch.Generator().manual_seed(0)
     groups = torch.tensor([2, 0, 2, 1, 0, 0, 2, 1])
     positive = torch.tensor([1, 1, 0, 1, 0, 0, 0, 1]).bool()
-    found = permuted(positive, groups, 600, generator)
+    result = permute_labels(positive, groups, 600, generator)
     for g in range(3):
-        assert (found[:, groups == g].sum(1) == positive[groups == g].sum()).all()
+        assert (result[:, groups == g].sum(1) == positive[groups == g].sum()).all()
     for i, share in enumerate(
         (1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)
-    ):  # every place of a group is as likely
-        assert found[:, i].double().mean() == pytest.approx(share, abs=0.07)
-    free = permuted(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
-    assert (free.sum(1) == 4).all()
-    assert free.double().mean(0).tolist() == pytest.approx([0.5] * 8, abs=0.07)
+    ):  # positions within a group are equally likely
+        assert result[:, i].double().mean() == pytest.approx(share, abs=0.07)
+    ungrouped = permute_labels(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
+    assert (ungrouped.sum(1) == 4).all()
+    assert ungrouped.double().mean(0).tolist() == pytest.approx([0.5] * 8, abs=0.07)

@@ -1,4 +1,4 @@
-"""Shapes measured on drawings of known slant, stroke thickness and hole area."""
+"""Shape descriptors of drawings with known slant, stroke thickness and hole area."""
 
 import math
 
@@ -11,11 +11,11 @@ from zfnet.analysis.shapes import curved_top, hole_area, slant, thickness, verti
 SIDE, FINE = (
     28,
     16,
-)  # pixels, and how many times finer the drawings are made before they are averaged to greys
+)  # pixels, and the factor of supersampling
 
 
-def drawn(inside, lean=0.0):
-    """A picture (1, 28, 28) of the points where inside(x, y), in pixels from the middle, y downwards; sheared to the right."""
+def draw(inside, lean=0.0):
+    """Draw the points where inside(x, y), sheared to the right: (1, 28, 28); y points down."""
     axis = (torch.arange(SIDE * FINE) + 0.5) / FINE - SIDE / 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     fine = inside(x + y * math.tan(math.radians(lean)), y).float()
@@ -37,11 +37,11 @@ def bar(length, width, turned=0.0):
 
 @pytest.mark.parametrize("lean", [-35, -10, 0, 12.5, 30])
 @pytest.mark.parametrize("shape", [ring(8, 5), eight, bar(18, 3)], ids=["ring", "eight", "bar"])
-def test_slant_is_the_shear_that_was_drawn(shape, lean):
-    assert float(slant(drawn(shape, lean))) == pytest.approx(lean, abs=0.5)
+def test_slant_equals_the_shear(shape, lean):
+    assert float(slant(draw(shape, lean))) == pytest.approx(lean, abs=0.5)
 
 
-def test_slant_to_the_right_is_positive_and_mirrors():
+def test_sign_of_the_slant():
     image = torch.zeros(1, 9, 9)
     for row in range(9):
         image[0, row, 8 - row] = 1  # "/"
@@ -49,44 +49,42 @@ def test_slant_to_the_right_is_positive_and_mirrors():
     assert float(slant(image.flip(2))) == pytest.approx(-45)
     assert float(slant(torch.nn.functional.pad(image * 0.3, (5, 2, 1, 7)))) == pytest.approx(
         45, abs=1e-3
-    )  # place, brightness
+    )  # position and brightness do not matter
 
 
 @pytest.mark.parametrize("width", [2, 3, 4.5])
 @pytest.mark.parametrize("turned", [0, 20, 45, 90])
 def test_thickness_of_a_bar(width, turned):
-    # its ends are edges too: 2 A / P is tL / (t + L)
-    found = float(thickness(drawn(bar(20, width, turned))))
-    assert found == pytest.approx(width * 20 / (width + 20), rel=0.1)
+    # the ends are edges too: 2 A / P = tL / (t + L)
+    values = float(thickness(draw(bar(20, width, turned))))
+    assert values == pytest.approx(width * 20 / (width + 20), rel=0.1)
 
 
 @pytest.mark.parametrize("width", [1.5, 2.5, 4])
-def test_thickness_of_a_ring_wherever_it_lies(width):
-    image = drawn(ring(7 + width / 2, 7 - width / 2))
+def test_thickness_of_a_ring_does_not_depend_on_its_position(width):
+    image = draw(ring(7 + width / 2, 7 - width / 2))
     assert float(thickness(image)) == pytest.approx(width, rel=0.1)
     cut = image[:, 4:24, 4:24]
     cut = cut[
         :, int(cut[0].any(1).nonzero()[0]) :, int(cut[0].any(0).nonzero()[0]) :
-    ]  # it touches the border, whose edge counts
+    ]  # a ring at the border; the border counts as an edge
     assert float(thickness(cut)) == pytest.approx(float(thickness(image)), rel=1e-5)
 
 
 @pytest.mark.parametrize("inner", [2, 3.5, 6])
 def test_hole_area_of_a_ring(inner):
-    assert float(hole_area(drawn(ring(inner + 3, inner)))) == pytest.approx(
+    assert float(hole_area(draw(ring(inner + 3, inner)))) == pytest.approx(
         math.pi * inner**2, abs=2 * inner
-    )  # a third of a pixel of edge
+    )  # antialiased edges are uncertain by a third of a pixel
 
 
 def test_holes_add_up_and_a_gap_opens_them():
-    both, one = drawn(eight), drawn(ring(6, 3, 4.5))
+    both, one = draw(eight), draw(ring(6, 3, 4.5))
     assert float(hole_area(both)) == pytest.approx(2 * float(hole_area(one)), abs=4)
-    assert float(hole_area(drawn(bar(20, 4)))) == 0
-    open_ring = drawn(lambda x, y: ring(9, 6)(x, y) & ~((x.abs() < 1) & (y < 0)))
+    assert float(hole_area(draw(bar(20, 4)))) == 0
+    open_ring = draw(lambda x, y: ring(9, 6)(x, y) & ~((x.abs() < 1) & (y < 0)))
     assert float(hole_area(open_ring)) == 0
-    spiral = torch.zeros(
-        1, 7, 7
-    )  # a hole that is reached around two corners, and a diagonal that is closed
+    spiral = torch.zeros(1, 7, 7)  # an opening around two corners, and a closed diagonal
     spiral[0, 1, 1:6] = spiral[0, 1:6, 1] = spiral[0, 5, 1:6] = spiral[0, 3:6, 5] = 1
     assert float(hole_area(spiral)) == 0
     diamond = torch.zeros(1, 5, 5)
@@ -95,49 +93,49 @@ def test_holes_add_up_and_a_gap_opens_them():
 
 
 def test_verticality():
-    assert float(verticality(drawn(bar(20, 3)))) > 0.85
-    assert float(verticality(drawn(bar(20, 3, 90)))) < 0.15
-    assert float(verticality(drawn(ring(8, 5)))) == pytest.approx(0.5, abs=0.01)
-    image = drawn(bar(20, 3, 30))
+    assert float(verticality(draw(bar(20, 3)))) > 0.85
+    assert float(verticality(draw(bar(20, 3, 90)))) < 0.15
+    assert float(verticality(draw(ring(8, 5)))) == pytest.approx(0.5, abs=0.01)
+    image = draw(bar(20, 3, 30))
     assert float(verticality(image)) == pytest.approx(
         1 - float(verticality(image.transpose(1, 2))), abs=1e-6
     )
 
 
 def test_curved_tops():
-    arch = drawn(lambda x, y: ring(9, 6.5)(x, y) & (y < 0) | (bar(18, 2)(x - 7.75, y) & (y >= 0)))
-    flat = drawn(
+    arch = draw(lambda x, y: ring(9, 6.5)(x, y) & (y < 0) | (bar(18, 2)(x - 7.75, y) & (y >= 0)))
+    flat = draw(
         lambda x, y: (((y + 8).abs() < 1.25) & (x.abs() < 7)) | bar(18, 2.5)(x - 5, y)
     )  # a 7
-    cup = drawn(lambda x, y: ring(9, 6.5)(x, y) & (y > 0))
-    slope = drawn(bar(20, 3, 60))
-    assert float(curved_top(drawn(ring(9, 6)))) == pytest.approx(
+    cup = draw(lambda x, y: ring(9, 6.5)(x, y) & (y > 0))
+    slope = draw(bar(20, 3, 60))
+    assert float(curved_top(draw(ring(9, 6)))) == pytest.approx(
         15 * math.pi / 64, abs=0.1
-    )  # the parabola of half a circle
+    )  # the least-squares parabola of a half circle
     assert float(curved_top(arch)) > 0.6
     assert float(curved_top(flat)) == pytest.approx(0, abs=0.05)
     assert abs(float(curved_top(slope))) < 0.35
-    assert float(curved_top(drawn(bar(20, 3)))) == pytest.approx(0, abs=0.05)
+    assert float(curved_top(draw(bar(20, 3)))) == pytest.approx(0, abs=0.05)
     assert float(curved_top(cup)) <= 0.1
-    assert math.isnan(float(curved_top(drawn(bar(20, 2)))))  # two columns of ink
+    assert math.isnan(float(curved_top(draw(bar(20, 2)))))  # two columns of ink
 
 
-def test_many_at_once_are_as_one_by_one():
+def test_batches_equal_single_images():
     images = torch.cat(
-        [drawn(eight, 10), drawn(bar(18, 3)), torch.zeros(1, SIDE, SIDE), drawn(ring(8, 5))]
+        [draw(eight, 10), draw(bar(18, 3)), torch.zeros(1, SIDE, SIDE), draw(ring(8, 5))]
     )
     for measure in (slant, thickness, hole_area, verticality, curved_top):
-        found = measure(images)
-        assert found.shape == (4,)
+        values = measure(images)
+        assert values.shape == (4,)
         np.testing.assert_allclose(
-            found, torch.cat([measure(image[None]) for image in images]), rtol=1e-5
+            values, torch.cat([measure(image[None]) for image in images]), rtol=1e-5
         )
-        assert found[2].isnan()  # no ink
-        assert not found[[0, 1, 3]].isnan().any()
+        assert values[2].isnan()  # no ink
+        assert not values[[0, 1, 3]].isnan().any()
 
 
 @pytest.mark.parametrize(
-    "bad",
+    "images",
     [
         torch.zeros(28, 28),
         torch.zeros(1, 3, 28, 28),
@@ -145,6 +143,6 @@ def test_many_at_once_are_as_one_by_one():
         torch.zeros(1, 9, 9).byte(),
     ],
 )
-def test_wrong_images_are_named(bad):
-    with pytest.raises(ValueError, match=r"expected grey images \(N, H, W\)"):
-        slant(bad)
+def test_wrong_images_are_rejected(images):
+    with pytest.raises(ValueError, match=r"expected gray images \(N, H, W\)"):
+        slant(images)

@@ -1,4 +1,4 @@
-"""Folds, exact factors of Gram matrices, the classifiers, scores by hand, and near-duplicates that are planted."""
+"""Folds, factors of Gram matrices, classifiers, scores by hand, and planted near-duplicates."""
 
 import dataclasses
 
@@ -8,26 +8,26 @@ import torch
 from PIL import Image
 
 import zfnet
+from zfnet.analysis.features import extract
+from zfnet.analysis.overlaps import find_overlaps
+from zfnet.analysis.pooling_head import fit_pooling_head
 from zfnet.analysis.transfer import (
     Fold,
     average_precision,
     coordinates,
-    extract,
-    find_overlaps,
     folds,
     gram,
     linear_svm,
     per_class_accuracy,
-    pooling_head,
     softmax,
 )
 from zfnet.data.folders import load_folder
 from zfnet.data.images import center
 
 
-def test_folds_are_balanced_apart_and_nested():
+def test_folds_are_balanced_disjoint_and_nested():
     labels = np.repeat([0, 1, 2], [100, 40, 9])
-    small, large = (folds(labels, n, most=50, count=5, seed=3) for n in (5, 20))
+    small, large = (folds(labels, n, max_test=50, count=5, seed=3) for n in (5, 20))
     for few, many in zip(small, large, strict=True):
         assert np.bincount(labels[few.train]).tolist() == [5, 5, 5]
         assert np.bincount(labels[few.test]).tolist() == [50, 35, 4]
@@ -35,7 +35,7 @@ def test_folds_are_balanced_apart_and_nested():
             20,
             20,
             8,
-        ]  # a class with too few keeps one for the test
+        ]  # a class with too few images keeps one for the test
         assert np.bincount(labels[many.test]).tolist() == [50, 20, 1]
         assert set(few.train) <= set(many.train)
         assert not set(many.train) & set(many.test)
@@ -48,7 +48,7 @@ def test_folds_are_balanced_apart_and_nested():
 
 
 @pytest.mark.parametrize("width", [7, 400])
-def test_coordinates_keep_every_inner_product_with_the_training_images(width):
+def test_coordinates_preserve_inner_products(width):
     features = np.random.default_rng(0).normal(size=(60, width)).astype(np.float32)
     products = gram(features, chunk=25)
     assert np.allclose(products, features.astype(float) @ features.T.astype(float), atol=1e-3)
@@ -62,7 +62,7 @@ def test_coordinates_keep_every_inner_product_with_the_training_images(width):
 
 
 @pytest.mark.parametrize("classifier", [linear_svm, softmax])
-def test_a_classifier_of_the_coordinates_is_the_classifier_of_the_features(classifier):
+def test_classifiers_of_coordinates_and_features_agree(classifier):
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(4), 20)
     features = (rng.normal(size=(80, 300)) + 0.4 * rng.normal(size=(4, 300))[labels]).astype(
@@ -79,25 +79,25 @@ def test_a_classifier_of_the_coordinates_is_the_classifier_of_the_features(class
     assert (direct.argmax(1) == factored.argmax(1)).mean() > 0.95
 
 
-def test_the_regularisation_is_chosen_on_the_training_images():
+def test_regularization_is_chosen_on_the_training_images():
     rng = np.random.default_rng(2)
     labels = np.repeat(np.arange(3), 30)
     x = np.concatenate(
         [np.eye(3)[labels] + 0.1 * rng.normal(size=(90, 3)), 10 * rng.normal(size=(90, 5))], 1
-    )  # loud noise
+    )  # strong noise
     assert softmax(x, labels, (1e-6, 10.0)).C == 10.0
     assert (
         softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0
-    )  # one a class: the middle one
+    )  # one image per class: the middle value of C
 
 
 def test_scores_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1])
     assert per_class_accuracy(labels, np.array([0, 0, 0, 1, 1, 0])) == pytest.approx((75 + 50) / 2)
-    # by falling score: hit, miss, hit, (does not count), miss, hit: precision 1, 2/3, 3/5
+    # in descending order: hit, miss, hit, (ignored), miss, hit; precision 1, 2/3, 3/5
     scores, present = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([1, 0, 1, -1, 0, 1])
     assert average_precision(scores, present) == pytest.approx(100 * (1 + 2 / 3 + 3 / 5) / 3)
-    # miss, hit, hit: the precision 1/2 at the first hit is bettered to 2/3 at the second
+    # miss, hit, hit: the precision of 1/2 at the first hit is raised to 2/3
     assert average_precision(scores[:3], np.array([0, 1, 1])) == pytest.approx(100 * 2 / 3)
     with pytest.raises(ValueError, match="no image shows"):
         average_precision(scores, np.zeros(6, int))
@@ -105,7 +105,7 @@ def test_scores_by_hand():
 
 @pytest.fixture
 def small(tree):
-    """Images of a tree, and a small network for them."""
+    """Return a small network and the images of a tree."""
     torch.manual_seed(0)
     model = zfnet.fold(zfnet.zfnet(3, channels=(8, 8, 8, 8, 8), fc_units=16, norm="batch"))
     model.wnids = ["n01440764", "n02088094", "n03000000"]
@@ -113,21 +113,21 @@ def small(tree):
     return model, load_folder(tree / "train")
 
 
-def test_features_are_the_traces_and_are_extracted_once(small, monkeypatch):
+def test_features_equal_the_trace_and_are_cached(small, monkeypatch):
     model, images = small
-    found = extract(model, images, ("pool1", "conv3", "fc7"), batch=7)
+    result = extract(model, images, ("pool1", "conv3", "fc7"), batch=7)
     t = zfnet.trace(model, images.batch([11]))
-    for layer, features in found.items():
+    for layer, features in result.items():
         expected = t[layer].flatten().numpy()
         assert features.shape == (24, len(expected))
         assert np.allclose(features[11], expected, atol=2e-3 * np.abs(expected).max())
     monkeypatch.setattr(
-        "zfnet.analysis.transfer.run", lambda *a, **k: pytest.fail("extracted again")
+        "zfnet.analysis.features.run", lambda *a, **k: pytest.fail("extracted again")
     )
-    assert np.array_equal(extract(model, images, ("fc7",))["fc7"], found["fc7"])
+    assert np.array_equal(extract(model, images, ("fc7",))["fc7"], result["fc7"])
 
 
-def test_other_weights_have_other_features(small):
+def test_cache_distinguishes_weights(small):
     model, images = small
     before = np.array(extract(model, images, ("fc7",))["fc7"])
     with torch.no_grad():
@@ -142,23 +142,23 @@ def test_other_weights_have_other_features(small):
 def test_features_beyond_half_precision_are_an_error(small):
     model, images = small
     model.conv1.weight.data *= 1e6
-    with pytest.raises(ValueError, match="pool1 beyond half precision"):
+    with pytest.raises(ValueError, match="pool1 exceed half precision"):
         extract(model, images, ("pool1",))
 
 
-def test_the_pooling_head_tells_the_colours_apart(small):
+def test_pooling_head_separates_colors(small):
     model, images = small
     shuffled = dataclasses.replace(images, wnids=list(images.wnids))
-    weight, bias = pooling_head(model, shuffled, c=100.0)
+    weight, bias = fit_pooling_head(model, shuffled, c=100.0)
     assert weight.shape == (3, 8)
     pooled = zfnet.trace(model, images.batch(range(24)))["conv5"].mean((2, 3))
     assert ((pooled @ weight.T + bias).argmax(1).numpy() == images.labels).mean() > 0.9
 
 
-def test_planted_near_duplicates_are_found_and_nothing_else(tmp_path):
+def test_find_overlaps_finds_planted_near_duplicates_only(tmp_path):
     rng = np.random.default_rng(0)
 
-    def scene():  # smooth, as photographs are
+    def scene():  # smooth like a photograph
         return Image.fromarray(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)).resize(
             (320, 240), Image.Resampling.BICUBIC
         )
@@ -166,13 +166,13 @@ def test_planted_near_duplicates_are_found_and_nothing_else(tmp_path):
     mine, theirs = [scene() for _ in range(6)], [scene() for _ in range(8)]
     theirs[3] = center(mine[0], 224)  # the whole square at another size
     theirs[5] = center(mine[1], 256).crop((16, 16, 240, 240))  # its central 7/8
-    theirs[6] = mine[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")  # mirrored, in grey
+    theirs[6] = mine[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")  # mirrored, in gray
     for framed in (
         mine[3],
         theirs[0],
         mine[4],
         theirs[1],
-    ):  # frames and skies are alike, and no evidence
+    ):  # frames and skies are no evidence
         framed.paste("white", (0, 0, 320, 30))
         framed.paste("white", (0, 210, 320, 240))
     for trap in (mine[5], theirs[2]):
@@ -182,8 +182,10 @@ def test_planted_near_duplicates_are_found_and_nothing_else(tmp_path):
         (tmp_path / folder / "n0").mkdir(parents=True)
         for i, picture in enumerate(pictures):
             picture.save(tmp_path / folder / "n0" / f"{i}.jpg", quality=70)
-    found = find_overlaps(load_folder(tmp_path / "mine"), load_folder(tmp_path / "theirs"), batch=5)
-    assert found.index.tolist() == [0, 1, 2]
-    assert found.other[:3].tolist() == [3, 5, 6]
-    assert (found.correlation[:3] > 0.97).all()
-    assert (found.correlation[3:] < 0.7).all()
+    result = find_overlaps(
+        load_folder(tmp_path / "mine"), load_folder(tmp_path / "theirs"), batch=5
+    )
+    assert result.index.tolist() == [0, 1, 2]
+    assert result.other[:3].tolist() == [3, 5, 6]
+    assert (result.correlation[:3] > 0.97).all()
+    assert (result.correlation[3:] < 0.7).all()

@@ -1,4 +1,4 @@
-"""CAM, Grad-CAM, Grad-CAM++ and guided Grad-CAM against Captum and slow versions of their equations."""
+"""CAM, Grad-CAM, Grad-CAM++ and guided Grad-CAM against Captum and their equations."""
 
 import threading
 
@@ -13,10 +13,10 @@ import zfnet
 from tests.attribution.test_gradients import TARGET, close, hooks
 from tests.networks import BUILD, SIZE, Rectified, he, out_of_place, small_zfnet, two_images
 from zfnet.attribution.cam import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
-from zfnet.forward import Hook
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
+from zfnet.hooks import Hook
 
-# The default layer of each network as a module, and under the names that mean it.
+# The default layer of each network: its module, and its names.
 LAST = {
     "zfnet": "relu5",
     "alexnet": "relu5",
@@ -63,7 +63,7 @@ def test_grad_cam_equals_captum(name, network, x):
 
 
 def test_grad_cam_of_any_layer(name, network, x):
-    """A layer whose output a following in-place ReLU overwrites: what is kept is what the layer put out."""
+    """The output of a layer is recorded before an in-place ReLU overwrites it."""
     path = {"vgg11": "features.3", "resnet18": "layer2.0.bn1", "mnist": "relu1"}.get(name, "relu3")
     oracle = out_of_place(network)
     theirs = captum.attr.LayerGradCam(oracle, oracle.get_submodule(path)).attribute(x, TARGET)
@@ -84,7 +84,7 @@ def test_guided_grad_cam_equals_captum(name, network, x):
 
 
 def activations_and_gradient(network, x, path, target):
-    """A module's output and the logit's gradient in it, by a plain hook on a network without in-place ReLUs."""
+    """Return a module's output and its gradient, by a hook; needs ReLUs that are not in-place."""
     network = out_of_place(network)
     kept = []
     network.get_submodule(path).register_forward_hook(
@@ -115,7 +115,7 @@ def test_cam_of_resnet_averages_to_its_logits():
         torch.randn(3, 3, SIZE, SIZE + 32, generator=torch.Generator().manual_seed(1)),
     )
     model.requires_grad_(False)
-    maps = nn.Sequential(*list(model.children())[:-2])(x)  # all but pooling and the dense layer
+    maps = nn.Sequential(*list(model.children())[:-2])(x)  # without pooling and the dense layer
     target = torch.tensor([1, 5, 9])
     a = cam(model, x, target)
     for n, c in enumerate(target.tolist()):
@@ -126,17 +126,17 @@ def test_cam_of_resnet_averages_to_its_logits():
         a.coarse.mean((1, 2, 3)) + model.fc.bias[target], logit, rtol=1e-4, atol=1e-4
     )
     assert (a.coarse < 0).any()  # no ReLU
-    # Grad-CAM is ReLU(CAM) over the number of places, where a network ends so (Selvaraju et al., section 3.1).
+    # For such networks Grad-CAM is ReLU(CAM) over the number of positions (Selvaraju et al., 3.1).
     close(grad_cam(model, x, target).coarse, a.coarse.relu() / a.coarse[0].numel())
     assert cam(model, x).target.tolist() == model(x).argmax(1).tolist()
 
 
-def test_cam_by_a_fitted_head():
+def test_cam_with_a_cam_head():
     model, x = (
         small_zfnet("lrn"),
         torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
     )
-    with pytest.raises(UnsupportedNetwork, match=r"model.cam_head = .* or use grad_cam"):
+    with pytest.raises(UnsupportedNetwork, match=r"use grad_cam, or set model.cam_head"):
         cam(model, x)
     weight = torch.randn(10, 16, generator=torch.Generator().manual_seed(2))
     model.cam_head = (weight, torch.zeros(10))
@@ -148,11 +148,11 @@ def test_cam_by_a_fitted_head():
         ],
     )
     model.cam_head = (weight[:, :3], torch.zeros(10))
-    with pytest.raises(ValueError, match=r"weight \(10, 16\) and its bias, got \(10, 3\)"):
+    with pytest.raises(ValueError, match=r"weight \(10, 16\) and a bias \(10,\), got \(10, 3\)"):
         cam(model, x)
 
 
-def test_cam_is_not_given_where_the_end_is_another():
+def test_cam_rejects_other_network_heads():
     class Cubed(Rectified):
         def forward(self, x):
             return super().forward(x) ** 3
@@ -167,7 +167,7 @@ def test_cam_is_not_given_where_the_end_is_another():
     [nn.ReLU(), nn.ReLU(inplace=True), F.relu, lambda x: x.relu_()],
     ids=["module", "in-place module", "F.relu", "relu_"],
 )
-def test_the_last_maps_are_rectified_however_relu_is_spelt(relu):
+def test_last_maps_are_rectified_for_every_kind_of_relu(relu):
     x = torch.randn(1, 3, 21, 25, generator=torch.Generator().manual_seed(1))
     model = Rectified(relu)
     maps = F.max_pool2d(F.relu(model.conv1(x)), 2)
@@ -177,7 +177,7 @@ def test_the_last_maps_are_rectified_however_relu_is_spelt(relu):
 
 
 def small_chain(relu):
-    """Three convolutions, with one pooling between them and one behind, and a ReLU after each: `relu()` gives it."""
+    """Return three convolutions with ReLUs made by `relu()`, and two poolings."""
     layers = [
         nn.Conv2d(3, 6, 3),
         relu(),
@@ -192,7 +192,7 @@ def small_chain(relu):
 
 
 @pytest.mark.parametrize("method", [grad_cam, grad_cam_plus_plus, guided_grad_cam])
-def test_a_relu_that_serves_several_layers_is_the_layers_own(method):
+def test_shared_relus(method):
     shared = nn.ReLU()
     one, several = small_chain(lambda: shared), small_chain(nn.ReLU)
     one.load_state_dict(several.state_dict())
@@ -203,8 +203,8 @@ def test_a_relu_that_serves_several_layers_is_the_layers_own(method):
         )
 
 
-class Ending(nn.Module):
-    """Two convolutions with a pooling after each, and one of several ways from there to the logits."""
+class NetworkHead(nn.Module):
+    """Two convolutions with pooling, followed by one of several heads."""
 
     def __init__(self, end):
         super().__init__()
@@ -214,13 +214,13 @@ class Ending(nn.Module):
 
     def forward(self, x):
         x = self.features(x)
-        if self.end == "norm of pooled":  # as ConvNeXt's
+        if self.end == "norm of pooled":  # as in ConvNeXt
             x = F.layer_norm(x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1), (8,)).permute(
                 0, 3, 1, 2
             )
             return self.last(x.flatten(1))
         x = F.max_pool2d(x, 2)
-        if self.end == "channels last":  # as networks that came from TensorFlow
+        if self.end == "channels last":  # as in networks ported from TensorFlow
             return self.last(x.permute(0, 2, 3, 1).reshape(len(x), -1))
         x = F.normalize(x, dim=1) if self.end == "normalised" else x
         return self.last(x.contiguous().view(len(x), -1))
@@ -228,15 +228,15 @@ class Ending(nn.Module):
 
 @pytest.mark.parametrize("end", ["norm of pooled", "channels last", "normalised", "contiguous"])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_what_comes_after_the_last_pooling_is_no_map(end, order):
-    model, x = Ending(end), torch.randn(2, 3, 26, 22).contiguous(memory_format=order)
+def test_operations_after_the_last_pooling_are_not_maps(end, order):
+    model, x = NetworkHead(end), torch.randn(2, 3, 26, 22).contiguous(memory_format=order)
     theirs = captum.attr.LayerGradCam(model, model.features[4]).attribute(
         x, 1, relu_attributions=True
     )
     close(grad_cam(model, x, 1).coarse, theirs)
 
 
-def test_a_hook_hears_only_its_own_thread():
+def test_hooks_are_per_thread():
     model, x = small_chain(nn.ReLU), torch.randn(2, 3, 24, 28)
     with Hook(model[0]) as hook:
         other = threading.Thread(target=model, args=(x,))
@@ -247,7 +247,7 @@ def test_a_hook_hears_only_its_own_thread():
     assert torch.equal(hook.maps, model[0](x))
 
 
-def test_no_hook_stays_behind_whatever_happens():
+def test_hooks_are_removed_after_errors():
     model, x = BUILD["resnet18"](), torch.randn(1, 3, SIZE, SIZE)
     model.train()
     for method in (cam, grad_cam, grad_cam_plus_plus, guided_grad_cam):
@@ -263,7 +263,7 @@ def test_no_hook_stays_behind_whatever_happens():
     assert hooks(model) == 0
     assert all(module.training for module in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    torch.relu(x)  # no mode stays behind either: the next call is a plain one
+    torch.relu(x)  # the function mode is gone too
     assert torch.overrides._get_current_function_mode() is None
 
 
@@ -279,27 +279,27 @@ def test_wrong_layers():
         grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4)), x)
 
 
-def test_a_map_that_says_nothing_is_reported():
+def test_state_of_an_all_zero_map():
     model, x = small_zfnet(), torch.randn(1, 3, SIZE, SIZE)
     model.fc8.weight.data[2] = 0
     assert grad_cam(model, x, 2).state == ("all zero",)
     assert grad_cam_plus_plus(model, x, 2).state == ("all zero",)
 
 
-def test_the_default_layer_does_not_depend_on_the_images_size():
+def test_default_layer_does_not_depend_on_the_image_size():
     torch.manual_seed(0)
     model = torchvision.models.alexnet(num_classes=4).eval()
     for side, places in (
         (224, 13),
         (256, 15),
-    ):  # at 256 its adaptive pooling shrinks what was pooled before
+    ):  # at 256 pixels, adaptive pooling shrinks maps that are already pooled
         x = torch.randn(1, 3, side, side)
         a = grad_cam(model, x, 1)
         assert a.coarse.shape[2:] == (places, places)
         close(a.coarse, grad_cam(model, x, 1, layer="conv5").coarse)
 
 
-def test_cam_takes_what_the_global_pooling_is_given():
+def test_cam_uses_the_input_of_global_pooling():
     layers = [
         nn.Conv2d(3, 8, 3),
         nn.ReLU(),

@@ -1,4 +1,4 @@
-"""Gradient attributions against Captum, finite differences and each other, on chains and residual networks; nothing left behind."""
+"""Gradient attributions against Captum, zennit and finite differences."""
 
 import copy
 
@@ -14,15 +14,8 @@ from torch import nn
 import zfnet
 from tests.networks import BUILD, SIZE, Rectified, out_of_place, small_zfnet, two_images
 from zfnet.attribution.base import Attribution, gradient
-from zfnet.attribution.gradients import (
-    deconvnet,
-    gradient_x_input,
-    guided_backprop,
-    integrated_gradients,
-    saliency,
-    smoothgrad,
-    unit_gradient,
-)
+from zfnet.attribution.gradients import gradient_x_input, integrated_gradients, saliency, smoothgrad
+from zfnet.attribution.guided import deconvnet, guided_backprop, unit_gradient
 from zfnet.graph import UnsupportedNetwork
 
 RELUS = {
@@ -96,7 +89,7 @@ def test_equals_zennit(network, x, method, composite):
 
 
 def test_integrated_gradients_equal_captum_and_are_complete(network, x):
-    """In float64: rounding of the points on the way, which differs, would switch a ReLU here and there."""
+    """In float64: different rounding of the interpolated points would flip some ReLUs."""
     network, x = copy.deepcopy(network).double(), x.double()
     options = {"n_steps": 6, "method": "riemann_middle"}
     base = torch.randn(
@@ -114,7 +107,7 @@ def test_integrated_gradients_equal_captum_and_are_complete(network, x):
     )
 
 
-def test_integrated_gradients_are_the_more_complete_the_more_steps():
+def test_completeness_improves_with_steps():
     network, x = (
         small_zfnet("lrn"),
         torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
@@ -125,7 +118,7 @@ def test_integrated_gradients_are_the_more_complete_the_more_steps():
     assert many.residual.abs().sum() < few.residual.abs().sum()
 
 
-def test_smoothgrad_is_captums_noise_tunnel_without_noise_and_the_same_for_every_batch(network, x):
+def test_smoothgrad_equals_captum_without_noise_in_any_batch(network, x):
     small = {"samples": 5, "sigma": 0.1}
     one, other = (
         smoothgrad(network, x, TARGET, **small, batch=b, generator=torch.Generator().manual_seed(5))
@@ -139,7 +132,7 @@ def test_smoothgrad_is_captums_noise_tunnel_without_noise_and_the_same_for_every
 
 
 def test_smoothgrad_by_hand():
-    """The mean of gradients at the noisy copies, whose deviation is a share of each image's range."""
+    """Average the gradients of noisy copies; the noise is relative to the range of each image."""
     model, x = (
         small_zfnet(),
         torch.stack([torch.rand(3, SIZE, SIZE), 10 * torch.rand(3, SIZE, SIZE)]),
@@ -148,7 +141,7 @@ def test_smoothgrad_by_hand():
     for n, image in enumerate(x):
         drawn = torch.Generator().manual_seed(
             9
-        )  # the same noise for each: an image's map does not depend on the others
+        )  # all images get the same noise, so maps do not depend on the other images
         deviation = 0.2 * (image.max() - image.min())
         copies = torch.stack(
             [image + deviation * torch.randn(3, SIZE, SIZE, generator=drawn) for _ in range(4)]
@@ -165,7 +158,7 @@ def test_smoothgrad_by_hand():
 
 
 @pytest.mark.parametrize("method", [gradient_x_input, integrated_gradients, saliency])
-def test_a_map_is_free_of_the_callers_graph(method):
+def test_maps_are_detached_from_the_callers_graph(method):
     x = torch.randn(1, 3, SIZE, SIZE, requires_grad=True)
     a = method(small_zfnet(), x, 1)
     assert not a.map.requires_grad
@@ -192,7 +185,7 @@ def test_saliency_equals_finite_differences():
 
 
 def slowly(model, x, target, rule):
-    """The rectified backward pass of `Rectified`, layer by layer, from its own forward pass."""
+    """Compute the rectified backward pass of `Rectified` layer by layer."""
     z1 = model.conv1(x)
     pooled, switches = F.max_pool2d(z1.relu(), 2, return_indices=True)
     z2 = model.conv2(pooled)
@@ -203,7 +196,7 @@ def slowly(model, x, target, rule):
 
 
 @pytest.mark.parametrize("relu", RELUS.values(), ids=list(RELUS))
-def test_every_spelling_of_relu_is_handled(relu):
+def test_every_kind_of_relu_is_handled(relu):
     model, x = (
         Rectified(relu),
         torch.randn(2, 3, 21, 25, generator=torch.Generator().manual_seed(1)),
@@ -221,7 +214,7 @@ def test_every_spelling_of_relu_is_handled(relu):
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=list(OTHERS))
 @pytest.mark.parametrize("method", [guided_backprop, deconvnet])
-def test_what_is_no_relu_is_refused(other, method):
+def test_other_nonlinearities_are_rejected(other, method):
     model, x = Rectified(other), torch.randn(1, 3, 21, 21)
     saliency(model, x)
     with pytest.raises(UnsupportedNetwork, match="need ReLUs"):
@@ -229,8 +222,8 @@ def test_what_is_no_relu_is_refused(other, method):
 
 
 @pytest.mark.parametrize("method", [guided_backprop, deconvnet])
-def test_linear_steps_of_any_layout_pass(method):
-    """A mean over channels_last maps records a strided view, 1 - x a reversed subtraction."""
+def test_linear_operations_of_any_layout_pass(method):
+    """A mean over channels_last maps records a strided view, and 1 - x a reversed subtraction."""
 
     class Reversed(nn.Module):
         def __init__(self):
@@ -250,18 +243,20 @@ def test_linear_steps_of_any_layout_pass(method):
     ).state == ("ok",)
 
 
-def test_the_deconvnet_skips_normalisation_and_guided_backprop_does_not():
-    """With LRN the attribution is the project's own projection of a logit, and not Captum's; a signal, not a gradient, comes down."""
+def test_deconvnet_skips_normalization_and_guided_backprop_does_not():
+    """With LRN the attribution equals `zfnet.project` of a logit, and differs from Captum."""
     model, x = (
         small_zfnet("lrn"),
         torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
     )
     for norm in (module for name, module in model.named_children() if name.startswith("norm")):
-        norm.alpha = 5.0  # strong enough to be seen
+        norm.alpha = 5.0  # strong enough to matter
     target = model(x).argmax(1)
     ours = deconvnet(model, x, target)
     projected = zfnet.project(model, x, "fc8", target)
-    assert (projected.activation > 0).all()  # for a logit below 0 the projection is of its negative
+    assert (
+        projected.activation > 0
+    ).all()  # the projection of a negative logit has the opposite sign
     close(ours.pixels * projected.activation.view(-1, 1, 1, 1), projected.pixels)
     theirs = captum.attr.Deconvolution(out_of_place(model)).attribute(
         x.clone().requires_grad_(), target=target
@@ -273,8 +268,8 @@ def test_the_deconvnet_skips_normalisation_and_guided_backprop_does_not():
     close(guided_backprop(model, x, TARGET).pixels, theirs)
 
 
-def test_both_ways_of_the_deconvnet_agree():
-    """The chain's explicit deconvnet, and the rule on the recorded pass that other networks get."""
+def test_both_implementations_of_the_deconvnet_agree():
+    """Compare the explicit deconvnet of a chain with the rule on the autograd graph."""
     model, x = BUILD["vgg11"](), torch.randn(1, 3, SIZE, SIZE)
     recorded, _ = gradient(model, x, 3, rule=lambda incoming, outgoing: incoming.clamp_min(0))
     close(deconvnet(model, x, 3).pixels, recorded)
@@ -295,7 +290,7 @@ def test_batches_and_targets():
     assert torch.equal(saliency(model, x, [1]).map, saliency(model, x, torch.tensor([1, 1, 1])).map)
 
 
-def test_a_network_and_its_gradients_are_left_as_they_were():
+def test_networks_and_their_gradients_do_not_change():
     model = BUILD["resnet18"]()
     model.train()
     model.layer1.eval()
@@ -330,7 +325,7 @@ def hooks(model):
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
-def test_few_copies_live_at_once():
+def test_memory_is_bounded_by_batch():
     sizes = []
 
     class Counting(Rectified):
@@ -346,7 +341,7 @@ def test_few_copies_live_at_once():
     assert max(sizes) == 50
 
 
-def test_maps_that_say_nothing_are_reported():
+def test_uninformative_maps_are_reported():
     model, x = Rectified(F.relu), torch.randn(2, 3, 21, 21)
     model.conv1.bias.data.fill_(-1e6)  # every unit is dead
     assert saliency(model, x).state == ("all zero", "all zero")
@@ -387,12 +382,12 @@ def test_wrong_requests():
             def forward(self, v):
                 return self.cut(self.inner, v)
 
-        with pytest.raises(UnsupportedNetwork, match="detaches the signal"):
+        with pytest.raises(UnsupportedNetwork, match="forward pass detaches it"):
             saliency(Cut(), x)
 
 
 def slow_unit(model, x, layer, channel, position, guided):
-    """The way down by hand: the pass kept, each ReLU's mask, and for guided back-propagation the sign of what comes down."""
+    """Backpropagate by hand through the mask of each ReLU; guided drops negative gradients."""
     signals, names = [x], []
     for name, module in model.named_children():
         signals.append(module(signals[-1]))
@@ -415,7 +410,7 @@ def slow_unit(model, x, layer, channel, position, guided):
 
 
 @pytest.mark.parametrize("guided", [True, False])
-def test_a_units_gradient_against_the_way_down_by_hand(guided):
+def test_unit_gradient_equals_a_backward_pass_by_hand(guided):
     model = small_zfnet()
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     for layer in ("conv1", "conv3", "conv5"):
@@ -435,10 +430,10 @@ def test_a_units_gradient_against_the_way_down_by_hand(guided):
         )
         assert float(cropped.pixels.abs().sum()) == pytest.approx(
             float(p.pixels.abs().sum()), rel=1e-4
-        )  # nothing outside
+        )  # zero outside
 
 
-def test_a_units_gradient_equals_captums():
+def test_unit_gradient_equals_captum():
     model = small_zfnet()
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
     for guided, method in (
@@ -450,7 +445,7 @@ def test_a_units_gradient_equals_captums():
         torch.testing.assert_close(p.pixels, theirs.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_units_of_dense_layers_of_one_image_and_in_batches():
+def test_unit_gradients_of_dense_layers_and_in_batches():
     model = small_zfnet()
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     many = unit_gradient(model, x, "conv5", torch.arange(5), batch=2)

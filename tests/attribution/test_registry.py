@@ -1,4 +1,4 @@
-"""Every method by its name, on networks and images of every kind; occlusion as an attribution against Captum."""
+"""All methods on several kinds of networks and images; occlusion against Captum."""
 
 import inspect
 
@@ -22,7 +22,7 @@ SMALL = {
 }
 
 
-def test_the_methods_are_those_of_the_design():
+def test_names_of_methods():
     assert list(zfnet.METHODS) == NAMES
     for name, method in zfnet.METHODS.items():
         assert method.__name__ == name
@@ -44,28 +44,28 @@ def test_every_method_on_every_network(build, method):
     assert a.map.shape == (2, 1, *x.shape[2:])
     assert a.method == method
     assert a.target.tolist() == TARGET.tolist()
-    assert a.state[0] == "ok"  # Grad-CAM may find nothing that speaks for a class
+    assert a.state[0] == "ok"  # Grad-CAM can be all zero
     assert a.state[1] in ("ok", "all zero")
     assert not a.map.requires_grad
     assert a.pixels is None or a.pixels.shape == x.shape
     one = zfnet.explain(model, x[:1], method, int(TARGET[0]), **SMALL.get(method, {}))
     close(
         a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5
-    )  # its maps are differences of rounded logits
+    )  # maps are differences of rounded logits
     if method in (
         "saliency",
         "guided_backprop",
         "deconvnet",
         "grad_cam",
         "occlusion",
-    ):  # that draw nothing
+    ):  # methods without randomness
         close(zfnet.explain(model, x[:1], method, **SMALL.get(method, {})).map,
               zfnet.explain(model, x[:1], method, model(x[:1]).argmax(1), **SMALL.get(method, {})).map)  # fmt: skip
 
 
 @pytest.mark.parametrize("method", NAMES)
 def test_every_method_on_images_of_one_channel(method):
-    """As those of MNIST."""
+    """Gray images such as those of MNIST."""
     model = random_he(
         zfnet.zfnet(10, norm="none", channels=(8,) * 5, fc_units=16, size=SIZE, in_channels=1)
     )
@@ -88,8 +88,8 @@ def test_occlusion_equals_captum():
     )
 
 
-def test_occlusion_by_hand_with_a_clipped_window():
-    """On 3 x 3 pixels of a sum: a pixel has the mean over the occluders that cover it, the last of which are clipped."""
+def test_occlusion_with_a_clipped_window_by_hand():
+    """A network that sums 3 x 3 pixels: each pixel is the mean over the occluders that cover it."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 1, bias=False))
     model[1].weight.data.fill_(1.0)
     x = torch.arange(1.0, 10.0).view(1, 1, 3, 3)

@@ -1,4 +1,4 @@
-"""The command line: what it prints and writes, and one line with exit status 2 for whatever is wrong."""
+"""The command line: output, files, and one line with exit status 2 for wrong input."""
 
 import importlib
 import json
@@ -34,7 +34,7 @@ def test_describe_prints_fig_3(capsys):
     assert "55 x 55 x 96" in capsys.readouterr().out
 
 
-def test_describe_prints_the_bundled_network_unless_another_is_named(capsys):
+def test_describe_prints_the_bundled_network_by_default(capsys):
     assert main(["describe"]) == 0
     text = capsys.readouterr().out
     assert "imagenet65k: 15.2 M parameters" in text
@@ -45,6 +45,20 @@ def test_describe_prints_the_bundled_network_unless_another_is_named(capsys):
     text = capsys.readouterr().out
     assert "torchvision:resnet18: 11.7 M parameters, 1,814 M multiply-adds per forward pass" in text
     assert "layer4.1.conv2" in text
+    assert main(["describe", "--model", "torchvision:resnet18", "--weights", "random"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_columns_of_describe_are_aligned(capsys):
+    assert main(["describe", "--arch", "alexnet"]) == 0
+    header, *rows, total, _ = capsys.readouterr().out.splitlines()
+    ends = [header.index(name) + len(name) for name in ("output", "parameters", "multiply-adds")]
+    for row in (header, *rows, total):
+        for end in ends[:2]:
+            assert row[end : end + 2].strip() == ""
+        assert len(row) <= ends[2]
+    assert total[: ends[0]].strip() == "total"
+    assert total.split() == ["total", "62,378,344", "1,135,256,096"]
 
 
 def test_project_writes_a_picture(photo, tmp_path, capsys):
@@ -101,7 +115,7 @@ def test_explain_writes_a_picture(photo, tmp_path, capsys):
     assert printed.err == ""
 
 
-def test_explain_says_when_a_map_says_nothing(photo, tmp_path, capsys):
+def test_explain_reports_uninformative_maps(photo, tmp_path, capsys):
     model = zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64)
     torch.nn.init.zeros_(model.fc8.weight)
     zfnet.save(model, tmp_path / "m.safetensors")
@@ -213,10 +227,12 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("project {photo} --channel 1 --position 13 0", "conv5 has rows 0 to 12"), ("project nowhere.jpg", "nowhere.jpg: no such file"),
         ("project {photo} --model vgg", "no bundled network 'vgg'"), ("project {photo} --layer pool1 --channel 0", "no features of its own"),
         ("occlude {photo} --target hond", "no class 'hond'"),
-        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "give --data PATH"),
+        ("occlude {photo} --size 8 --stride 16", "stride of 16"), ("train none.yaml", "none.yaml: No such file"), ("train {config}", "add --data PATH"),
         ("train {config} --set optim.speed=1", "unknown option optim.speed"), ("train {config} --data nowhere", "nowhere/train: no such folder"),
         ("eval --data nowhere", "nowhere: no such folder"), ("top --layer conv6", "no layer 'conv6'"), ("top -k 0", "-k must be at least 1"),
-        ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "device 'warp' cannot be used"),
+        ("project {photo} --channel 1 -o {photo}/x.png", "cannot be written"), ("project {photo} --device warp", "--device warp is not available; available: auto, cpu"),
+        ("explain {photo} --device cuda:99", "--device cuda:99 is not available"), ("describe --arch zfnet --weights random", "--weights cannot be used with --arch"),
+        ("describe --model torchvision:resnet18 --weights none.pth", "none.pth: no such file"), ("describe --weights random", "imagenet65k includes its weights"),
         ("project {photo} --channel 1 -o out.xyz", "cannot be written"),
         ("occlude {photo} --target crane", "use a WordNet id: n02012849, n03126707"), ("project {photo} -o {photo}", "would overwrite the image"),
         ("explain {photo} --target cat", "no class 'cat'; choose from tiger cat, Persian cat"), ("describe --arch zfnet --model imagenet65k", "--model cannot be used with --arch"),
@@ -231,7 +247,7 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("explain {photo} --method cam --model {plain}", "use grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
         ("occlude {photo} -o .", "is a folder"), ("train {config} --data {tree} --resume --out nothing", "no run to resume"),
         ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch must be at least 1, got 0"),
-        ("train {config} --data {tree} --set model.channels=[1,2]", "maps must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
+        ("train {config} --data {tree} --set model.channels=[1,2]", "channels must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_status_2(
@@ -265,7 +281,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(
         [],
     ],
 )
-def test_wrong_arguments_are_one_line_too(arguments, capsys):
+def test_usage_errors_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
@@ -283,9 +299,7 @@ def test_wrong_arguments_are_one_line_too(arguments, capsys):
         "eval --data {tree}",
     ],
 )
-def test_a_network_of_gray_images_is_refused_by_name(
-    command, photo, tree, tmp_path, capsys, monkeypatch
-):
+def test_network_of_gray_images_is_rejected(command, photo, tree, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     zfnet.save(
         zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64, in_channels=1),
@@ -306,7 +320,7 @@ def test_a_network_of_gray_images_is_refused_by_name(
     )
 
 
-def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys):
+def test_images_are_resized_to_the_networks_size(scenes_run, photo, tmp_path, capsys):
     model = str(scenes_run / "model.safetensors")
     assert (
         main(
@@ -327,7 +341,7 @@ def test_a_smaller_network_sees_its_own_size(scenes_run, photo, tmp_path, capsys
     )
 
 
-def test_a_class_without_validation_images_is_told_before_any_is_decoded(
+def test_class_without_validation_images_is_reported_before_decoding(
     tree, tmp_path, capsys, monkeypatch
 ):
     (tmp_path / "run.yaml").write_text("stages: [{epochs: 1, size: 64, side: 73}]")
@@ -349,7 +363,7 @@ def test_a_class_without_validation_images_is_told_before_any_is_decoded(
     assert capsys.readouterr().err == "zfnet train: 1 classes have no folder in val/: n03000000\n"
 
 
-def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):
+def test_train_starts_below_the_networks_resolution(tree, tmp_path):
     small = (
         "model.size=96",
         "model.channels=[4, 4, 4, 4, 4]",
@@ -369,7 +383,7 @@ def test_train_begins_below_the_networks_own_resolution(tree, tmp_path):
     assert zfnet.load(tmp_path / "run" / "model.safetensors").size == 96
 
 
-def test_train_takes_digits_from_where_they_lie(tmp_path, capsys):
+def test_train_reads_digits_from_data(tmp_path, capsys):
     from tests.data.test_digits import write_mnist
 
     small = [
@@ -394,7 +408,7 @@ def test_train_takes_digits_from_where_they_lie(tmp_path, capsys):
     )
 
 
-def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
+def test_data_is_a_path_even_if_it_looks_like_a_number(tree, tmp_path, capsys):
     for name in ("my set #2", "2012", "null", "photos: new"):
         other = tree = tree.rename(tmp_path / name)
         small = [
@@ -420,7 +434,7 @@ def test_data_is_a_path_whatever_its_name(tree, tmp_path, capsys):
         assert "the run would be written to runs/imagenet65k" in printed
 
 
-def test_stages_below_the_networks_size_suit_drawn_scenes_and_not_digits(tmp_path, capsys):
+def test_stages_below_the_networks_size_work_for_scenes_only(tmp_path, capsys):
     small = [
         f"--set={key}"
         for key in (
@@ -445,7 +459,7 @@ def test_stages_below_the_networks_size_suit_drawn_scenes_and_not_digits(tmp_pat
     assert "side at least 28" in capsys.readouterr().err
 
 
-def test_a_class_may_hold_dollars(photo, tmp_path):
+def test_class_names_may_contain_dollar_signs(photo, tmp_path):
     model = zfnet.zfnet(2, channels=(4,) * 5, fc_units=8, size=64)
     model.classes = ["a$b_{$c", "$"]
     zfnet.save(model, tmp_path / "m.safetensors")
@@ -470,7 +484,7 @@ def test_a_class_may_hold_dollars(photo, tmp_path):
 @pytest.mark.parametrize(
     "environment", [{"WORLD_SIZE": "2", "RANK": "0"}, {"RANK": ""}, {"WORLD_SIZE": "two"}]
 )
-def test_half_of_torchruns_environment_is_refused(
+def test_incomplete_torchrun_environment_is_rejected(
     environment, photo, monkeypatch, capsys, tmp_path
 ):
     for name, value in environment.items():
@@ -479,8 +493,8 @@ def test_half_of_torchruns_environment_is_refused(
     assert "torchrun" in capsys.readouterr().err
 
 
-def test_commands_compute_in_float32_where_they_say_so(monkeypatch):
-    """Not in TF32, a GPU's default, which moves switches; from a program the setting is the caller's."""
+def test_commands_disable_tf32(monkeypatch):
+    """TF32 changes pooling switches. A program that calls main keeps its own setting."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(
         importlib.import_module("zfnet.cli.main"), "keep_freed_memory", lambda: None

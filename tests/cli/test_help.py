@@ -1,4 +1,4 @@
-"""The help of every command, and the entrances: `zfnet`, `python -m zfnet.cli`."""
+"""Help of all commands, and the entry points `zfnet` and `python -m zfnet.cli`."""
 
 import argparse
 import subprocess
@@ -11,7 +11,7 @@ from zfnet.cli.main import COMMANDS, main, new_parser
 
 
 def arguments():
-    """Every argument of every command, with the name of its command."""
+    """Yield every argument of every command, with its command and parser."""
     for action in new_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
@@ -32,16 +32,15 @@ def test_every_argument_has_help_with_its_default_and_unit(command, parser, acti
     if action.default not in (None, False, []):
         assert f"(default: {action.default})" in text
     if action.type is int:
-        assert any(
-            unit in text for unit in ("pixels", "channel", "from 0", "per image", "per channel")
-        )
+        units = ("pixels", "channel", "from 0", "from 1", "per image", "per channel", "per class")
+        assert any(unit in text for unit in units)
     assert "Path(" not in text
     assert "None" not in text
 
 
 def test_every_command_has_help(capsys):
     assert [c.NAME for c in COMMANDS] == [
-        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "video", "explore",
+        "describe", "train", "distill-labels", "eval", "top", "project", "occlude", "explain", "bench", "video", "explore",
     ]  # fmt: skip
     for command in (*([c.NAME] for c in COMMANDS), []):
         with pytest.raises(SystemExit) as exit:
@@ -57,8 +56,8 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"zfnet {zfnet.__version__}\n"
 
 
-def test_the_module_is_the_command():
-    """As torchrun starts it; the exit status of wrong input is the process's own."""
+def test_python_m_runs_the_command():
+    """Wrong input sets the exit status of the process."""
     process = subprocess.run(
         [sys.executable, "-m", "zfnet.cli", "describe", "--model", "nothing"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Moving pictures in and out: frames in order, maps on one scale, and one line for whatever is wrong."""
+"""Animations: order of frames, one scale for all maps, and errors on one line."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ from zfnet.cli import main
 from zfnet.data.cache import DataError
 from zfnet.data.frames import load_frames, natural_sort_key
 from zfnet.data.images import ImageError
-from zfnet.plot import attribution_image, moving_maps
+from zfnet.plot import attribution_image, overlay_frames
 from zfnet.record import write_gif
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A small network's checkpoint, whose first class is of the brightness above."""
+    """Save a small network whose first class is the brightness of the upper half."""
     path = tmp_path_factory.mktemp("network") / "small.safetensors"
     zfnet.save(
         random_he(zfnet.zfnet(3, norm="none", channels=(6, 8, 8, 8, 6), fc_units=8, size=64)), path
@@ -26,7 +26,7 @@ def model(tmp_path_factory):
 
 
 def patches(n=5, side=40, seed=0):
-    """A bright square that moves to the right, on a dark ground: n images."""
+    """Return n images of a bright square that moves to the right."""
     frames = np.full((n, side, side, 3), 40, dtype=np.uint8)
     for i, frame in enumerate(frames):
         frame[8:20, 4 + 5 * i : 16 + 5 * i] = (220, 180, 40)
@@ -53,7 +53,7 @@ def folder(tmp_path):
     return path
 
 
-def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
+def test_folders_are_read_in_natural_order(folder):
     found = load_frames(folder, 64)
     assert found.x.shape == (12, 3, 64, 64)
     assert found.milliseconds == [100] * 12
@@ -72,20 +72,20 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
         ["a01.png", "a1.png"],
         ["a1.png", "a01.png"],
         ["²1.png", "a1.png"],
-    ):  # whatever order the folder gives them in
+    ):  # in any order of the directory listing
         assert sorted(same, key=lambda n: natural_sort_key(folder / n)) == sorted(
             same, key=lambda n: (n[0] != "a", n)
         )
 
 
-def test_a_gif_keeps_its_frames_and_times(gif):
+def test_frames_and_durations_of_a_gif(gif):
     found = load_frames(gif, 64)
     assert found.milliseconds == [50, 60, 70, 80, 90]
     expected = torch.cat([zfnet.preprocess(image, 64) for image in patches()])
-    torch.testing.assert_close(found.x, expected, atol=0.15, rtol=0)  # GIF's palette
+    torch.testing.assert_close(found.x, expected, atol=0.15, rtol=0)  # the palette of GIF is coarse
 
 
-def test_what_is_no_moving_picture_is_refused(tmp_path, gif):
+def test_wrong_animations_are_rejected(tmp_path, gif):
     still = tmp_path / "still.gif"
     patches(1)[0].save(still)
     with pytest.raises(DataError, match="still image"):
@@ -94,24 +94,24 @@ def test_what_is_no_moving_picture_is_refused(tmp_path, gif):
         load_frames(tmp_path / "nothing")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match="no images in it"):
+    with pytest.raises(DataError, match="no images; expected"):
         load_frames(empty)
     patches(1, 40)[0].save(empty / "1.png")
     with pytest.raises(DataError, match="still image"):
         load_frames(empty)
     patches(1, 44)[0].save(empty / "2.png")
-    with pytest.raises(DataError, match=r"2.png is 44 x 44 pixels, the first frame 40 x 40"):
+    with pytest.raises(DataError, match=r"2.png is 44 x 44 pixels, but the first frame 40 x 40"):
         load_frames(empty)
     (empty / "2.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"2.png: not a readable image"):
         load_frames(empty)
     cut = tmp_path / "cut.gif"
     cut.write_bytes(gif.read_bytes()[:60])
-    with pytest.raises(ImageError, match=r"cut.gif: not a readable moving picture"):
+    with pytest.raises(ImageError, match=r"cut.gif: not a readable animation"):
         load_frames(cut)
 
 
-def test_a_gif_is_written_whole(tmp_path):
+def test_gif_is_written_atomically(tmp_path):
     frames = np.stack([np.asarray(image) for image in patches(3)])
     path = tmp_path / "deep" / "out.gif"
     write_gif(frames, path, [40, 50, 60])
@@ -127,16 +127,16 @@ def test_a_gif_is_written_whole(tmp_path):
 def test_frames_share_one_scale():
     maps = np.zeros((2, 1, 10, 10), dtype=np.float32)
     maps[0, 0, :5], maps[1, 0, :5] = 4.0, 1.0
-    shown, top = attribution_image(maps, together=True)
+    shown, top = attribution_image(maps, shared_scale=True)
     assert top.tolist() == [4, 4]
     assert shown[0, 0, 0].sum() > shown[1, 0, 0].sum() > shown[1, 9, 9].sum()
     apart, tops = attribution_image(maps)
     assert tops.tolist() == [4, 1]
     assert np.array_equal(apart[0], apart[1])
-    maps[1, 0, 9] = -2.0  # one negative value: all frames in the colours of signed maps
-    signed, _ = attribution_image(maps, together=True)
+    maps[1, 0, 9] = -2.0  # one negative value: all frames use the signed colormap
+    signed, _ = attribution_image(maps, shared_scale=True)
     assert signed[0, 9, 9].min() > 0.9  # 0 is white
-    beside = moving_maps(torch.zeros(2, 3, 10, 10), shown)
+    beside = overlay_frames(torch.zeros(2, 3, 10, 10), shown)
     assert beside.shape == (2, 10, 24, 3)
     assert (beside[:, :, 10:14] == 255).all()
 
@@ -144,7 +144,7 @@ def test_frames_share_one_scale():
 @pytest.mark.parametrize(
     "arguments", ["", "--method saliency --target 1", "--method occlusion", "--method projection --layer conv2", "--method projection --channel 3", "--method projection --layer fc7"]
 )  # fmt: skip
-def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
+def test_every_method_on_a_video(arguments, gif, model, tmp_path, capsys):
     out = tmp_path / "maps.gif"
     assert main(["video", str(gif), "--model", model, "-o", str(out), *arguments.split()]) == 0
     with Image.open(out) as image:
@@ -161,7 +161,7 @@ def test_any_map_over_a_video(arguments, gif, model, tmp_path, capsys):
     assert ("projections of " if "projection" in arguments else "in every frame") in printed
 
 
-def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):
+def test_uninformative_maps_are_reported(gif, tmp_path, capsys):
     model = random_he(zfnet.zfnet(3, norm="none", channels=(6, 8, 8, 8, 6), fc_units=8, size=64))
     model.fc8.weight.data.zero_()
     zfnet.save(model, tmp_path / "mute.safetensors")
@@ -179,12 +179,12 @@ def test_maps_that_say_nothing_are_reported(gif, tmp_path, capsys):
         == 0
     )
     assert (
-        "5 of 5 maps do not explain their frame: the first, of frame 1, is all zero"
+        "5 of 5 maps do not explain their frame; the first, of frame 1, is all zero"
         in capsys.readouterr().err
     )
 
 
-def test_the_command_takes_a_folder(folder, model, tmp_path):
+def test_video_of_a_folder(folder, model, tmp_path):
     out = tmp_path / "maps.gif"
     assert (
         main(
@@ -205,7 +205,7 @@ def test_the_command_takes_a_folder(folder, model, tmp_path):
         ("{gif} --method projection --target 1 -o out.gif", "--target cannot be used with --method projection"),
         ("{gif} --layer conv5 -o out.gif", "--layer cannot be used with --method grad_cam"),
         ("{gif} --method projection --layer conv9 -o out.gif", "no layer 'conv9'"),
-        ("{gif} --method cam -o out.gif", "use grad_cam"), ("{still} -o out.gif", "is a still image"),
+        ("{gif} --method cam -o out.gif", "use grad_cam"), ("{still} -o out.gif", "a still image"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line(arguments, message, gif, model, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Caltech-101, Caltech-256 and PASCAL VOC 2012, on small trees as torchvision keeps them."""
+"""Caltech-101, Caltech-256 and PASCAL VOC 2012, on small trees in torchvision's layout."""
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ from zfnet.data.benchmarks import (
 from zfnet.data.cache import DataError
 
 
-def picture(path, colour, seed=0):
-    """A noisy picture with a gradient of a class's colour."""
+def picture(path, color, seed=0):
+    """Write a noisy image with a gradient in the color of a class."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 90, (60, 80, 3)) + np.linspace(0, 60, 80).astype(int)[None, :, None]
-    pixels[..., colour] += 100
+    pixels[..., color] += 100
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.astype(np.uint8)).save(path, quality=92)
 
@@ -49,7 +49,7 @@ def caltech256(root, count=6):
 
 
 def voc2012(root, count=8):
-    """Photographs that show a dog, a cat or both; the last one's dog is marked difficult."""
+    """Write images that show a dog, a cat or both; the last dog is marked difficult."""
     folder = root / "VOCdevkit" / "VOC2012"
     for split in ("train", "val"):
         names = [f"{split}_{i:03d}" for i in range(count)]
@@ -92,7 +92,7 @@ def test_caltech256_without_its_clutter(tmp_path):
     assert images.batch([0]).shape == (1, 3, 128, 128)
 
 
-def test_voc_says_what_is_on_an_image(tmp_path):
+def test_voc_annotations(tmp_path):
     voc2012(tmp_path)
     found = load_voc2012(tmp_path, "val")
     dog, cat = VOC_CLASSES.index("dog"), VOC_CLASSES.index("cat")
@@ -111,7 +111,7 @@ def test_voc_says_what_is_on_an_image(tmp_path):
         (lambda root: load_voc2012(root, "val"), "VOCdevkit/VOC2012"),
     ],
 )
-def test_an_absent_data_set_says_where_it_belongs_and_makes_no_folder(tmp_path, load, folder):
+def test_missing_data_set_names_its_folder_and_creates_none(tmp_path, load, folder):
     with pytest.raises(DatasetNotFoundError, match=folder):
         load(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -120,7 +120,7 @@ def test_an_absent_data_set_says_where_it_belongs_and_makes_no_folder(tmp_path, 
         load(tmp_path)
 
 
-def test_an_unreadable_file_of_a_data_set_is_named(tmp_path):
+def test_unreadable_file_of_a_data_set_is_named(tmp_path):
     caltech101(tmp_path)
     (tmp_path / "caltech101" / "101_ObjectCategories" / "Faces" / "image_0002.jpg").write_bytes(
         b"no image"
@@ -133,7 +133,7 @@ def test_an_unreadable_file_of_a_data_set_is_named(tmp_path):
     "text",
     ["<annotation><object>", "<annotation><object><name>unicorn</name></object></annotation>"],
 )
-def test_a_bad_annotation_is_named(tmp_path, text):
+def test_invalid_annotation_is_named(tmp_path, text):
     voc2012(tmp_path)
     (tmp_path / "VOCdevkit" / "VOC2012" / "Annotations" / "val_003.xml").write_text(text)
     with pytest.raises(DataError, match=r"val_003\.xml"):

@@ -1,4 +1,4 @@
-"""Trees of folders, the sample photographs, and drawn scenes."""
+"""Folders of images, their cache, the sample photographs, and scenes."""
 
 import dataclasses
 import os
@@ -27,7 +27,7 @@ from zfnet.data.samples import load_samples
 from zfnet.data.scenes import SHAPES, draw_scene, load_scenes
 
 
-def test_a_folder_item_is_preprocess_of_its_file(tree):
+def test_items_of_a_folder_equal_preprocess(tree):
     images = load_folder(tree / "train")
     assert len(images) == 24
     assert list(images.wnids) == ["n01440764", "n02088094", "n03000000"]
@@ -47,7 +47,7 @@ def test_images_are_decoded_once(tree, monkeypatch):
     assert first.digest == again.digest
 
 
-def test_an_interrupted_decoding_leaves_nothing(tree, monkeypatch):
+def test_interrupted_decoding_leaves_no_files(tree, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -61,7 +61,7 @@ def test_an_interrupted_decoding_leaves_nothing(tree, monkeypatch):
     assert entries() == before
 
 
-def test_a_cache_that_lost_its_notes_is_made_again(tree):
+def test_cache_without_metadata_is_computed_again(tree):
     images = load_folder(tree / "val", side=70, size=63)
     notes = list(cache_dir().glob("*-70.json"))
     assert len(notes) == 1
@@ -86,7 +86,7 @@ def test_unreadable_files_are_counted_listed_and_skipped_on_request(tree):
     broken = [tree / "train" / "n02088094" / name for name in ("bad1.JPEG", "bad2.png")]
     for path in broken:
         path.write_bytes(b"no image")
-    for _ in range(2):  # the second time from the cache
+    for _ in range(2):  # the second time reads the cache
         with pytest.raises(DataError, match=r"2 of 26 files are unreadable") as error:
             load_folder(tree / "train", side=64, size=56)
         assert all(path.name in str(error.value) for path in broken)
@@ -98,13 +98,13 @@ def test_unreadable_files_are_counted_listed_and_skipped_on_request(tree):
         assert images.raw([23]).float().mean((0, 1, 2)).argmax() == 2  # rows follow names
 
 
-def test_a_black_image_is_no_unreadable_one(tree):
+def test_black_images_are_readable(tree):
     Image.new("RGB", (30, 30)).save(tree / "val" / "n02088094" / "black.png")
     for _ in range(2):
         assert len(load_folder(tree / "val", side=64, size=56, skip_unreadable=True)) == 10
 
 
-def test_labels_follow_names_not_places(tree):
+def test_labels_follow_wordnet_ids_not_positions(tree):
     images = load_folder(tree / "val", side=64, size=56)
     wnids = ["n03000000", "n05000000", "n01440764", "n02088094"]
     aligned = images.aligned(wnids, wnids)
@@ -118,21 +118,21 @@ def test_limit_keeps_the_first_of_each_class(tree):
     assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_hidden_files_are_no_images(tree):
+def test_hidden_files_are_ignored(tree):
     (tree / "train" / "n01440764" / "._n01440764_0.JPEG").write_bytes(
         b"what macOS leaves beside a copied file"
     )
     assert len(load_folder(tree / "train", side=64, size=56)) == 24
 
 
-def test_imagenet_names_belong_to_the_thousand():
+def test_imagenet_names_need_all_1000_classes():
     names = imagenet_names()
     assert len(names) == 1000
     assert names[160] == "Afghan hound"
     assert class_names(["n01440764", "n02088094"]) == ["n01440764", "n02088094"]
     ids = zfnet.load("imagenet65k").wnids
     assert class_names(ids) == list(names)
-    others = [*ids[:-1], "n99999999"]  # as many WordNet ids, but not those
+    others = [*ids[:-1], "n99999999"]  # 1000 WordNet ids, one of them wrong
     assert class_names(others) == others
 
 
@@ -162,29 +162,29 @@ def test_scenes_are_deterministic_with_a_true_mask():
     assert scene.mask[:, right - 1].any()
 
 
-def test_scenes_of_any_size_are_the_same_picture():
+def test_scenes_are_the_same_at_any_size():
     small, large = draw_scene(17, size=64), draw_scene(17, size=256)
     shrunk = large.mask.reshape(64, 4, 64, 4).mean((1, 3)) > 0.5
     assert (shrunk ^ small.mask).mean() < 0.01
 
 
-def test_only_the_shape_tells_a_scenes_class():
+def test_only_the_shape_predicts_the_class_of_a_scene():
     images = load_scenes(200, seed=3, size=56, side=64)
     assert images.masks is not None
-    colours = np.array([p[m].mean(0) for p, m in zip(images.pixels, images.masks, strict=True)])
-    means = np.array([colours[images.labels == i].mean(0) for i in range(len(SHAPES))])
+    colors = np.array([p[m].mean(0) for p, m in zip(images.pixels, images.masks, strict=True)])
+    means = np.array([colors[images.labels == i].mean(0) for i in range(len(SHAPES))])
     assert (
-        means.std(0).max() < 0.6 * colours.std(0).mean()
-    )  # the classes' mean colours differ by chance alone
+        means.std(0).max() < 0.6 * colors.std(0).mean()
+    )  # mean colors of classes differ by chance only
     with pytest.raises(ValueError, match="label"):
         draw_scene(0, label=10)
 
 
-def test_contents_tell_trees_apart(tmp_path):
-    """Two trees with the same names and file sizes, and one that changes under the same name."""
-    for split, colour in (("train", "red"), ("val", "blue")):
+def test_digest_depends_on_contents(tmp_path):
+    """Compare two trees with equal names and file sizes, and one whose files change."""
+    for split, color in (("train", "red"), ("val", "blue")):
         (tmp_path / split / "a").mkdir(parents=True)
-        Image.new("RGB", (64, 64), colour).save(tmp_path / split / "a" / "0.bmp")
+        Image.new("RGB", (64, 64), color).save(tmp_path / split / "a" / "0.bmp")
     red, blue = (load_folder(tmp_path / split, side=64, size=56) for split in ("train", "val"))
     assert red.raw([0])[0, 0, 0].tolist() == [255, 0, 0]
     assert blue.raw([0])[0, 0, 0].tolist() == [0, 0, 255]
@@ -197,11 +197,13 @@ def test_contents_tell_trees_apart(tmp_path):
 
 
 def test_a_crop_larger_than_the_image_is_an_error(tree):
-    with pytest.raises(ValueError, match="224 pixels cannot be cut from images kept at 128"):
+    with pytest.raises(
+        ValueError, match="a crop of 224 pixels is larger than the decoded images, 128 x 128"
+    ):
         load_folder(tree / "val", side=128)
 
 
-def test_an_unwritable_cache_is_replaced_or_named(tree, tmp_path, monkeypatch):
+def test_unwritable_cache_is_replaced_or_named(tree, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("ZFNET_CACHE", str(blocked / "cache"))
@@ -213,7 +215,7 @@ def test_an_unwritable_cache_is_replaced_or_named(tree, tmp_path, monkeypatch):
     assert cache_dir() == tmp_path / "zfnet"
 
 
-def test_a_file_that_can_be_read_again_is(tree, monkeypatch):
+def test_files_that_become_readable_are_decoded(tree, monkeypatch):
     from zfnet.data import folders
 
     def fails(path):
@@ -232,20 +234,20 @@ def test_a_file_that_can_be_read_again_is(tree, monkeypatch):
 
 
 @pytest.mark.parametrize("damaged", ["*.npy", "*.json"])
-def test_damaged_caches_are_made_again(tree, tmp_path, monkeypatch, damaged):
+def test_damaged_caches_are_computed_again(tree, tmp_path, monkeypatch, damaged):
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
     before = load_folder(tree / "val")
     expected = before.batch([0, 1])
     (path,) = (tmp_path / "cache").glob(damaged)
     whole_file = path.read_bytes()
-    path.unlink()  # what is mapped stays
+    path.unlink()  # an open memory map remains valid
     path.write_bytes(whole_file[: len(whole_file) // 2])
     again = load_folder(tree / "val")
     assert again.digest == before.digest
     assert torch.equal(again.batch([0, 1]), expected)
 
 
-def test_no_room_for_decoded_images_is_told_before_they_are(tree, monkeypatch):
+def test_full_disk_is_reported_before_decoding(tree, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -254,7 +256,7 @@ def test_no_room_for_decoded_images_is_told_before_they_are(tree, monkeypatch):
         load_folder(tree / "val", side=250)
 
 
-def test_many_write_one_file_and_readers_meet_none_in_part(tmp_path):
+def test_concurrent_writers_never_expose_partial_files(tmp_path):
     path, bad = tmp_path / "file", []
 
     def write(text):
@@ -272,7 +274,7 @@ def test_many_write_one_file_and_readers_meet_none_in_part(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_a_killed_writer_left_is_removed_in_time(tmp_path):
+def test_stale_partial_files_are_removed(tmp_path):
     old, new = tmp_path / ".file.0a.partial", tmp_path / ".file.0b.partial"
     for path in (old, new):
         path.write_text("part")
@@ -282,7 +284,7 @@ def test_what_a_killed_writer_left_is_removed_in_time(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".file.0b.partial", "file"]
 
 
-def test_what_a_killed_decoding_left_makes_room_for_the_next_at_once(tmp_path, monkeypatch):
+def test_partial_files_of_a_killed_decoding_are_removed_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path))
     left = tmp_path / ".name.npy.0a.partial"
     left.write_text("part")
@@ -296,7 +298,7 @@ def test_what_a_killed_decoding_left_makes_room_for_the_next_at_once(tmp_path, m
     assert there == [False]
 
 
-def test_one_process_holds_a_lock(tmp_path):
+def test_locks_are_exclusive(tmp_path):
     lock = file_lock(tmp_path / "lock", wait=False)
     with (
         file_lock(tmp_path / "lock"),
@@ -325,7 +327,7 @@ def test_a_lock_is_released_when_its_process_dies(tmp_path):
             pass
 
 
-def test_a_class_of_unreadable_images_is_never_left_out(tree):
+def test_classes_without_readable_images_are_an_error(tree):
     for file in (tree / "val" / "n03000000").iterdir():
         file.write_text("no image")
     with pytest.raises(DataError, match="val: no image is readable in 1 class folders: n03000000"):
@@ -333,7 +335,7 @@ def test_a_class_of_unreadable_images_is_never_left_out(tree):
 
 
 @posix
-def test_a_link_to_nothing_is_an_unreadable_image(tree):
+def test_broken_links_are_unreadable_images(tree):
     (tree / "val" / "n03000000" / "link.jpg").symlink_to(tree / "moved.jpg")
     with pytest.raises(
         DataError, match=r"1 of 10 files are unreadable(.|\n)*link\.jpg: no such file"
@@ -345,7 +347,7 @@ def test_a_link_to_nothing_is_an_unreadable_image(tree):
 
 
 @posix
-def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
+def test_cache_without_a_home_folder(monkeypatch, tmp_path):
     def no_entry(uid):
         raise KeyError(uid)
 
@@ -360,7 +362,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
 
 
 @linux
-def test_the_cache_follows_the_xdg_base_directories(monkeypatch, tmp_path):
+def test_cache_follows_the_xdg_base_directories(monkeypatch, tmp_path):
     monkeypatch.delenv("ZFNET_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_dir() == tmp_path / "xdg" / "zfnet"
@@ -370,7 +372,7 @@ def test_the_cache_follows_the_xdg_base_directories(monkeypatch, tmp_path):
 
 
 @linux
-def test_names_of_any_bytes_are_read(tree):
+def test_file_names_may_contain_any_bytes(tree):
     os.rename(
         tree / "val" / "n01440764" / "n01440764_0.JPEG",
         os.fsencode(tree / "val" / "n01440764") + b"/caf\xe9.JPEG",
@@ -379,14 +381,14 @@ def test_names_of_any_bytes_are_read(tree):
 
 
 @posix
-def test_writing_keeps_links_and_devices(tmp_path):
+def test_atomic_write_keeps_links_and_devices(tmp_path):
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to("real.txt")
     with atomic_write(tmp_path / "link.txt") as partial:
         partial.write_text("new")
     assert (tmp_path / "link.txt").is_symlink()
     assert (tmp_path / "real.txt").read_text() == "new"
-    os.mkfifo(tmp_path / "pipe")  # stands for a device, which only root can make
+    os.mkfifo(tmp_path / "pipe")  # stands in for a device, which only root can create
     with (
         pytest.raises(FileExistsError, match="pipe exists and is not a regular file"),
         atomic_write(tmp_path / "pipe") as partial,
@@ -395,7 +397,7 @@ def test_writing_keeps_links_and_devices(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_tree_is_loaded_by_names(tmp_path):
+def test_load_folder_by_names(tmp_path):
     for name in ("a/1.png", "a/2.png", "b/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)

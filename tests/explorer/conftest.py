@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import zfnet
-from tests.conftest import ROOT
 
 pytest.importorskip("starlette", reason="needs the extra: pip install 'zfnet-deconvnet[explorer]'")
 pytest.importorskip("uvicorn", reason="needs the extra: pip install 'zfnet-deconvnet[explorer]'")
@@ -31,7 +30,7 @@ def network():
 
 
 def write_atlas(folder, network):
-    """An atlas with two features of conv5 in the format of reproduce/atlas: noise as pictures."""
+    """An atlas with two features of conv5 in the format of reproduce/site/atlas: noise as pictures."""
     (folder / "data").mkdir(parents=True)
     (folder / "sheets").mkdir()
     layer = {"name": "conv5", "numbers": [17, 97], "side": SIDE}
@@ -63,7 +62,7 @@ def atlas(tmp_path_factory, network):
 def server(network, atlas):
     """A server in a thread; `backend` is what it computes with."""
     running = Server(port=0, token=TOKEN)
-    running.backend = Backend(network, "imagenet65k", atlas)
+    running.backend = Backend(network, "imagenet65k", "zfnet.load('imagenet65k')", atlas)
     thread = running.start(running.backend)
     yield running
     running.stop()
@@ -150,7 +149,7 @@ def wait_until(condition, seconds=60):
 def small_lrn():
     """A small ZFNet with normalization layers, random weights."""
     torch.manual_seed(0)
-    model = zfnet.zfnet(10, fc=16, size=112).eval()
+    model = zfnet.zfnet(10, fc_units=16, size=112).eval()
     for module in model:
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)

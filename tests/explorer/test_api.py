@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 
 import zfnet
+from tests.conftest import ROOT
 from tests.explorer.conftest import Client, wait_until
+from zfnet.explorer.api import Api
 from zfnet.explorer.images import KEPT, clean_filename
 from zfnet.explorer.variants import Rules, project_variant
 from zfnet.explorer.wire import pack, unpack
@@ -149,7 +152,7 @@ def test_cover(client, network, coffee, coffee_trace):
     )
     o = zfnet.occlude(network, coffee, target, size=112, stride=112)
     assert base["total"] == pytest.approx(float(o.baseline.activation), rel=1e-4)
-    assert answer["strongest"]["unit"] == int(o.channel)
+    assert answer["strongest"] == ["conv5", int(o.channel)]
     corner = client.get("cover", image="coffee", box="0,0,112,112", target=target)
     assert corner["total"] == pytest.approx(float(o.activation[0, 0]), rel=1e-4)
 
@@ -179,7 +182,7 @@ def test_closing_the_stream_cancels_a_sweep(server, client):
     answer.close()
     connection.close()
     # A second sweep, of another tab, has to wait for the first; 2809 positions take minutes.
-    status, body = client.raw("sweep", image="coffee", size=112, stride=112, tab="second")
+    _, body = client.raw("sweep", image="coffee", size=112, stride=112, tab="second")
     assert "result" in json.loads(body.splitlines()[-1])
 
 
@@ -238,7 +241,7 @@ def bomb(side):
         (b"not an image", "text.txt", "text.txt: not a readable image"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "broken.png", "broken.png: not a readable image"),
         (bomb(12_000), "bomb.png", "bomb.png: 12000 x 12000 is over 100,000,000 pixels"),
-        (bomb(20_000), "bomb.png", "bomb.png: not a readable image ('Image size (400000000 pixels)"),
+        (bomb(20_000), "bomb.png", "bomb.png: not a readable image (Image size (400000000 pixels)"),
         (b"x", "../../etc/<b>passwd", "_b_passwd: not a readable image"),
     ],
 )  # fmt: skip
@@ -289,3 +292,8 @@ def test_file_names_are_cleaned():
     assert clean_filename("C:\\pictures\\my cat.jpg") == "my cat.jpg"
     assert clean_filename("../..") == "the file"
     assert len(clean_filename("a" * 500)) == 80
+
+
+def test_the_documentation_lists_every_address(server):
+    listed = re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "explorer.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(r.path[1:] for r in Api(server.backend, None).routes())

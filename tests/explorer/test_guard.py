@@ -67,7 +67,23 @@ def hostile(rng, port):
         "network", "samples", "image", "maps", "unit", "neighbors", "cover", "explain", "share",
         "picture", "upload", "frame", "nothing", "../api", "%00", "sweep",
     ]  # fmt: skip
-    names = ["image", "layer", "unit", "at", "box", "pins", "target", "method", "size", "start", "count", "tab", "lane", "view", "switches"]
+    names = [
+        "image",
+        "layer",
+        "unit",
+        "at",
+        "box",
+        "pins",
+        "target",
+        "method",
+        "size",
+        "start",
+        "count",
+        "tab",
+        "lane",
+        "view",
+        "switches",
+    ]
     values = [
         "coffee", "conv5", "-1", "99999999999999999999", "1e400", "nan", "0,0", "-1,-1", "6,4,2,0", "a" * 3000, "%00", "%F0%9F%92%A5",
         "../../etc/passwd", "'; DROP TABLE", "<script>", "conv5/17@6,4", "conv5/17@9999,9999", "saliency", "unit", "0", "1", "",

@@ -46,12 +46,17 @@ def test_in_a_kernel_it_shows_a_frame(monkeypatch):
         client.execute_interactive(code, timeout=120, output_hook=shown.append)
         errors = [m["content"]["traceback"] for m in shown if m["msg_type"] == "error"]
         assert not errors
-        (html,) = [m["content"]["data"]["text/html"] for m in shown if m["msg_type"] == "execute_result"]
+        (html,) = [
+            m["content"]["data"]["text/html"] for m in shown if m["msg_type"] == "execute_result"
+        ]
         assert 'allow="camera"' in html
         url, state = re.search(r'src="([^"#?]+)[^"#]*(#[^"]*)"', html).groups()
         assert state == "#image=given"
         with urllib.request.urlopen(url, timeout=60) as answer:
-            assert "frame-ancestors 'self' http://127.0.0.1:*" in answer.headers["content-security-policy"]
+            assert (
+                "frame-ancestors 'self' http://127.0.0.1:*"
+                in answer.headers["content-security-policy"]
+            )
         with urllib.request.urlopen(f"{url}api/image?image=given", timeout=60) as answer:
             assert answer.status == 200
     finally:

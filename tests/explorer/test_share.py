@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.explorer.conftest import ROOT
+from tests.conftest import ROOT
 
 VIEWS = {
     "unit": {"view": "unit", "layer": "conv5", "unit": 17, "at": "6,4"},
@@ -37,7 +37,11 @@ def test_the_code_reproduces_the_picture(client, tmp_path, parameters):
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels.shape == expected.shape
     assert np.abs(pixels - expected).mean() < 0.5
-    lines = [line for line in shared["code"].splitlines() if line and not line.startswith(("from", "import"))]
+    lines = [
+        line
+        for line in shared["code"].splitlines()
+        if line and not line.startswith(("from", "import"))
+    ]
     assert len(lines) <= 12
 
 

@@ -5,7 +5,10 @@ import torch
 
 import zfnet
 from tests.explorer.conftest import small_lrn
+from zfnet.explorer.backend import Backend
+from zfnet.explorer.query import Unit
 from zfnet.explorer.variants import Rules, corner_switches, project_variant
+from zfnet.networks import load_network
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,37 @@ def test_unknown_rules_are_refused():
         Rules("relu")
     with pytest.raises(ValueError, match="collision must be one of sum, overwrite, got 'mean'"):
         Rules(collision="mean")
+
+
+@pytest.fixture(scope="module")
+def residual():
+    return load_network("torchvision:resnet18", "random")
+
+
+def test_a_network_with_branches(residual, coffee):
+    t = zfnet.trace(residual, coffee)
+    maps = t["layer2.0.conv2"][0]
+    channel = int(maps.amax((1, 2)).argmax())
+    at = divmod(int(maps[channel].argmax()), maps.shape[2])
+    pixels = project_variant(residual, t, "layer2.0.conv2", channel, at, Rules())
+    p = zfnet.project(residual, coffee, "layer2.0.conv2", channel, at)
+    torch.testing.assert_close(pixels, p.pixels, rtol=1e-4, atol=1e-7)
+    pixels = project_variant(residual, t, "layer2.0.conv2", channel, at, Rules("gradient"))
+    x = coffee.clone().requires_grad_()
+    seen = []
+    hook = residual.layer2[0].conv2.register_forward_hook(lambda m, i, output: seen.append(output))
+    residual(x)
+    hook.remove()
+    value = seen[0][0, channel, at[0], at[1]]
+    (gradient,) = torch.autograd.grad(value, x)
+    torch.testing.assert_close(pixels, gradient * value.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_backend_takes_a_network_with_branches(residual):
+    backend = Backend(residual, "resnet18")
+    names = [layer["name"] for layer in backend.describe()["layers"]]
+    assert "layer4.1.conv2" in names
+    header, arrays = backend.unit("coffee", Unit("layer3.0.conv1", 5), Rules())
+    assert arrays["projection"].shape == arrays["patch"].shape
+    assert backend.cover("coffee", (9, 9, 60, 60), None, [])["total"] is None
+    assert header["similarity"] == pytest.approx(1) or header["activation"] == 0

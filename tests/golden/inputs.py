@@ -25,7 +25,10 @@ from reproduce.bench import faithfulness
 from reproduce.core.context import Context
 from reproduce.core.digits import CONFIG, Digits
 from reproduce.core.discovery import discover
-from reproduce.lectures import attributes, faces_and_text, localisation, objects, polar_bear
+from reproduce.lectures import outlines
+from reproduce.lectures.attribution import localisation, polar_bear
+from reproduce.lectures.features import faces_and_text
+from reproduce.lectures.invariance import attributes
 from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
 from tests.conftest import random_he
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
@@ -245,10 +248,10 @@ class Inputs:
                 }
             labels[path.name] = {"face": number % 3 == 0, "text": number % 2 == 0, "sha256": sha256}
         for module in (attributes, localisation):
-            patch.setattr(module, "FEW", BOXES)
+            patch.setattr(module, "MIN_IMAGES", BOXES)
         for module, name, marks in (
             (dog_faces, "FACES", {"imagenet": faces}),
-            (objects, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),
+            (outlines, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),
             (faces_and_text, "MARKS", {"imagenet": labels}),
             (polar_bear, "BOXES", bears),
         ):

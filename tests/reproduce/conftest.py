@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas
-from reproduce.atlas import demos, tables
 from reproduce.core.context import Context
+from reproduce.site import atlas
+from reproduce.site.atlas import demos, tables
 from tests.conftest import random_he
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -11,8 +11,9 @@ import yaml
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.run import run
-from reproduce.paper import ablations, tab2_errors, tab3_ablations
-from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, Row, plan_for, ranks, recipe
+from reproduce.paper import ablations, tab2_errors, tab3_ablations, trained_rows
+from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, plan_for, recipe
+from reproduce.paper.trained_rows import Row, ranks
 from zfnet.data.cache import Images
 from zfnet.model import ARCHITECTURES
 from zfnet.training.config import load_config
@@ -68,7 +69,7 @@ def test_every_row_of_the_paper_can_be_built_and_differs_only_in_its_model():
 
 def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow, monkeypatch):
     context = Context("imagenet65k", str(tree))
-    real, calls = ablations.train, []
+    real, calls = trained_rows.train, []
 
     def interrupted(config, *arguments, **options):
         calls.append(options["resume"])
@@ -78,7 +79,7 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
             )
         return real(config, *arguments, **options)
 
-    monkeypatch.setattr(ablations, "train", interrupted)
+    monkeypatch.setattr(trained_rows, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(discover()["tab3"], context, tmp_path / "out")
     record = run(discover()["tab3"], context, tmp_path / "out").record
@@ -93,7 +94,7 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
     assert list(record.measured[tab3_ablations.ERROR]) == list(ROWS)
     assert record.measured["seeds"] == 1
     assert record.files == ["tab3.png"]
-    monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     other = run(discover()["tab2"], context, tmp_path / "out").record
     assert set(other.measured[tab2_errors.ERROR]) == {
         "AlexNet, the replica",
@@ -112,14 +113,14 @@ def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(
     context = Context("imagenet65k", str(tree))
     size = replace(plan_for(context), lr=1e3)  # a training that no other test keeps in the cache
     monkeypatch.setattr(
-        "zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+        "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
-    images = {split: ablations.load(context, size, split) for split in ("train", "val")}
-    lost = ablations.trained(context, size, images, "ZFNet", 0)
+    images = ablations.load_images(context, size)
+    lost = trained_rows.train_row(context, size, images, "ZFNet", 0)
     assert (lost.error(), lost.error(5), lost.about["log"]) == (100, 100, [])  # of three classes
     assert "not finite" in lost.about["diverged"] or "the loss is" in lost.about["diverged"]
-    monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
-    again = ablations.trained(context, size, images, "ZFNet", 0)
+    monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
+    again = trained_rows.train_row(context, size, images, "ZFNet", 0)
     assert again.about == lost.about
     rows = {name: [row(40.0)] for name in ROWS} | {"ZFNet": [lost]}
     result = tab3_ablations.judge({name: [replace(r, label=lost.label, rank=r.rank[: len(lost.label)]) for r in found] for name, found in rows.items()}, TINY, tab3_ablations.FIGURE)  # fmt: skip
@@ -226,23 +227,23 @@ def test_training_error_is_of_images_that_are_trained_on():
         "",
         8,
     )
-    chosen = ablations.trained_on(replace(TINY, per_class=5), images)
+    chosen = trained_rows.epoch_rows(replace(TINY, per_class=5), images)
     assert np.bincount(labels[chosen]).tolist() == [5, 5, 5]
     assert sorted(set(labels[chosen[:8]])) == [0, 1, 2]  # a part of them is of all classes
 
 
 def test_a_training_that_diverges_late_keeps_the_log_of_its_good_epochs(tree, quick, tmp_path):
     context = Context("imagenet65k", str(tree))
-    images = {split: ablations.load(context, TINY, split) for split in ("train", "val")}
+    images = ablations.load_images(context, TINY)
     lines = [{"epoch": epoch, "images_per_second": speed} for epoch, speed in ((1, 4.0), (2, 2.0))]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    arrays, about = ablations.lost(TINY, images, tmp_path)
+    arrays, about = trained_rows.diverged_row(TINY, images, tmp_path)
     assert about == {
         "epochs": 2,
         "log": lines,
         "seconds": 8 / 4.0 + 8 / 2.0,
     }  # two classes of four images in an epoch
-    lost = Row(**arrays, about=about)
+    lost = Row(train_rank=arrays.pop("known"), **arrays, about=about)
     assert (lost.error(5), lost.train_error()) == (100, 100)
 
 
@@ -354,7 +355,7 @@ def test_all_four_layers_must_cost_more_than_their_pairs():
 
 
 def test_hours_at_paper_scale_are_of_the_papers_image_size():
-    whole, small = (ablations.paper_scale(row(40.0), size) for size in (224, 112))
+    whole, small = (trained_rows.paper_scale_note(row(40.0), size) for size in (224, 112))
     hours = [int(text.split(" h:")[0].split()[-1].replace(",", "")) for text in (whole, small)]
     assert hours[0] == round(70 * 1.28e6 / 100 / 3600)
     assert 3 < hours[1] / hours[0] < 5

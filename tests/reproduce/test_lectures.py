@@ -1,4 +1,4 @@
-"""The lectures' pictures of what is there: their numbers on made-up inputs, their verdicts, their annotations."""
+"""Lecture figures on features: numbers on synthetic inputs, verdicts, annotations."""
 
 from types import SimpleNamespace
 
@@ -9,28 +9,36 @@ import yaml
 
 import zfnet
 from reproduce.core.figure import SAMPLES
-from reproduce.lectures import activations, codes, directions, faces_and_text, feature_maps, filters
-from reproduce.lectures.shared import classes, patches, spread
+from reproduce.lectures.features import (
+    activations,
+    codes,
+    directions,
+    faces_and_text,
+    feature_maps,
+    filters,
+)
+from reproduce.lectures.kinds import KINDS
+from reproduce.lectures.sampling import image_classes, spread_indices, unit_patches
 from tests.conftest import random_he
 from zfnet.analysis.selectivity import auc
 from zfnet.data.samples import load_samples
 
 
-def test_images_are_spread_and_sample_crops_are_of_their_photograph(cache):
+def test_indices_are_spread_and_crops_have_photographs_as_classes(cache):
     images = load_samples()
     ctx = SimpleNamespace(images=images, corpus=SAMPLES)
-    chosen = spread(ctx, 60)
+    chosen = spread_indices(ctx, 60)
     assert (len(chosen), chosen[0], chosen[-1]) == (60, 0, len(images) - 1)
     assert np.diff(chosen).max() - np.diff(chosen).min() <= 1
-    assert len(spread(ctx, 10**6)) == len(images)
+    assert len(spread_indices(ctx, 10**6)) == len(images)
     names = [images.names[i].split("@")[0] for i in chosen]
-    assert len(set(zip(names, classes(ctx, chosen).tolist(), strict=True))) == len(set(names))
+    assert len(set(zip(names, image_classes(ctx, chosen).tolist(), strict=True))) == len(set(names))
 
 
 def test_patches_are_the_receptive_fields(cache):
     images, model = load_samples(), random_he(zfnet.zfnet(6, channels=(6, 7, 8, 8, 5), fc_units=8))
     ctx = SimpleNamespace(images=images, model=model, device="cpu")
-    found = patches(ctx, "conv3", np.array([3, 40]), torch.tensor([[6, 7], [0, 12]]))
+    found = unit_patches(ctx, "conv3", np.array([3, 40]), torch.tensor([[6, 7], [0, 12]]))
     x = images.batch([3, 40])
     t = zfnet.trace(model, x, until="conv3")
     top, left, bottom, right = t.box("conv3", torch.tensor([6, 7])).tolist()
@@ -118,9 +126,7 @@ def test_units_against_random_directions():
 
 
 def test_kinds_are_ranges_that_do_not_overlap():
-    covered = [
-        i for ranges in codes.KINDS.values() for low, high in ranges for i in range(low, high)
-    ]
+    covered = [i for ranges in KINDS.values() for low, high in ranges for i in range(low, high)]
     assert len(covered) == len(set(covered))
     wanted = {
         "Pomeranian": "dogs",
@@ -146,7 +152,7 @@ def test_kinds_are_ranges_that_do_not_overlap():
     }
 
 
-def test_the_annotated_images_are_enough_and_their_classes_do_not_give_the_label_away():
+def test_annotations_are_sufficient_and_classes_do_not_predict_labels():
     marks = yaml.safe_load(faces_and_text.MARKS.read_text())["imagenet"]
     assert len(marks) >= 60
     assert all(len(mark["sha256"]) == 64 and len(mark) > 1 for mark in marks.values())
@@ -163,7 +169,7 @@ def test_the_annotated_images_are_enough_and_their_classes_do_not_give_the_label
         assert len(both) >= 10
 
 
-def test_units_are_judged_on_the_classes_that_did_not_choose_them():
+def test_units_are_tested_on_held_out_classes():
     rng = np.random.default_rng(0)
     of = np.repeat(np.arange(12), 8)
     y = rng.random(96) < np.linspace(0.2, 0.8, 12)[of]
@@ -171,7 +177,7 @@ def test_units_are_judged_on_the_classes_that_did_not_choose_them():
     assert len(set(of[half]) & set(of[~half])) == 0
     assert len(set(of[half])) == 6
     values = rng.normal(size=(96, 4)) + y[:, None]
-    mean, low, high = faces_and_text.judged(values, y, half, of, [2, 1])
+    mean, low, high = faces_and_text.held_out_auc(values, y, half, of, [2, 1])
     sides = [
         float(auc(torch.from_numpy(values[side]), torch.from_numpy(y[side]))[unit])
         for side, unit in ((~half, 2), (half, 1))

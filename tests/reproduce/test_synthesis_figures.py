@@ -1,4 +1,4 @@
-"""The lectures' pictures of made images: each computed and drawn on a tiny network, their numbers, their verdicts."""
+"""Lecture figures on synthesis: each on a tiny network, numbers and verdicts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,24 +9,24 @@ import pytest
 import torch
 
 import zfnet
-from reproduce.lectures import (
+from reproduce.lectures.attribution import guided_units, localisation
+from reproduce.lectures.synthesis import (
     ascent_starts,
     class_images,
     dreams,
     filter_sheets,
     fooling,
     fooling_rates,
-    guided_units,
     inversions,
-    localisation,
     style_transfer,
     textures,
 )
 from tests.networks import small_zfnet
 from zfnet.data import no_progress
 from zfnet.data.images import standardize
-from zfnet.synthesis.adversarial import fgsm, gray_level, loss_gradient
+from zfnet.synthesis.adversarial import fgsm
 from zfnet.synthesis.base import clip
+from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
 SCRIPTS = {
     filter_sheets: {"channels": 4, "images": 5, "steps": 3},
@@ -89,7 +89,7 @@ def ctx(monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.FIGURE.id)
-def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatch):
+def test_each_figure_is_deterministic_and_drawn(script, ctx, monkeypatch):
     monkeypatch.setattr(
         script, "FIGURE", replace(script.FIGURE, config=script.FIGURE.config | SCRIPTS[script])
     )
@@ -117,7 +117,7 @@ def test_each_is_computed_and_drawn_and_keeps_raw_values(script, ctx, monkeypatc
     assert all((Path(script.__file__).parent / name).is_file() for name in script.FIGURE.files)
 
 
-def test_what_an_ascent_does_not_drive_up_begins_anew_from_more_noise(ctx, monkeypatch):
+def test_unsuccessful_ascents_restart_from_more_noise(ctx, monkeypatch):
     """An ascent that ends where it began, at a slope of nothing, but from noise of 1 on; then at once."""
     config = filter_sheets.FIGURE.config | SCRIPTS[filter_sheets]
     monkeypatch.setattr(filter_sheets, "FIGURE", replace(filter_sheets.FIGURE, config=config))
@@ -135,7 +135,7 @@ def test_what_an_ascent_does_not_drive_up_begins_anew_from_more_noise(ctx, monke
     assert result.arrays["conv1.pixels"].std() == pytest.approx(1, abs=0.05)
 
 
-def test_the_rates_are_those_of_the_methods(ctx, monkeypatch):
+def test_rates_match_the_attacks(ctx, monkeypatch):
     monkeypatch.setattr(
         fooling_rates,
         "FIGURE",
@@ -257,7 +257,7 @@ def test_the_verdicts_follow_the_numbers(judge, inputs, verdict):
     assert set(claims.values()) <= {"holds", "does not hold"}
 
 
-def test_what_an_interval_leaves_open_is_undecided():
+def test_claims_within_the_interval_are_undecided():
     claims, found = fooling_rates.judge(rates(one=(52, 48, 56)))
     assert (list(claims.values()), found) == (["undecided", "holds", "holds"], "partial")
     assert filter_sheets.judge(sheets(83.0, 83.0))[1] == "not comparable"  # 30 of 36: 68 to 92 %
@@ -265,8 +265,8 @@ def test_what_an_interval_leaves_open_is_undecided():
     assert [state for claim, state in claims.items() if "at once" in claim] == ["undecided"]
 
 
-def test_a_codes_distance_to_others_leaves_out_its_own():
-    found = inversions.between(
+def test_mean_distance_excludes_the_own_code():
+    found = inversions.mean_distance(
         torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]])
     )
     assert float(found) == pytest.approx(3.0)
@@ -276,7 +276,7 @@ def test_correlations_of_starts_and_targets():
     rows = torch.tensor(
         [[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]]
     )  # (targets, starts, D)
-    same, other = ascent_starts.compared(rows)
+    same, other = ascent_starts.correlations(rows)
     assert same == pytest.approx(
         [0.0, -1, 1]
     )  # 1 for the first target's starts, -1 for the second's
@@ -291,7 +291,7 @@ def test_the_mean_frequency_is_that_of_a_wave():
     np.testing.assert_allclose(found, [4 / 64, 16 / 64, 5 / 64], rtol=1e-5)
 
 
-def test_units_are_asked_again_with_the_part_of_their_field_that_is_kept(ctx, monkeypatch):
+def test_guided_units_measures_masked_activations(ctx, monkeypatch):
     config = guided_units.FIGURE.config | {"features": 6, "shown": 2}
     monkeypatch.setattr(guided_units, "FIGURE", replace(guided_units.FIGURE, config=config))
     ctx.top = zfnet.top_activations(ctx.model, ctx.images, ("conv5",), 1)
@@ -327,39 +327,37 @@ def test_the_cells_of_a_field_with_most_energy():
     assert inside[0].nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
     assert inside[1].nonzero().tolist() == [[0, 0], [1, 0]]  # middles at 4 and 12 are in, at 20 out
     energy = torch.arange(16.0).view(1, 4, 4).repeat(2, 1, 1)
-    kept = guided_units.most(energy, inside, torch.Generator())
+    kept = guided_units.strongest_cells(energy, inside, torch.Generator())
     assert kept[0].nonzero().tolist() == [[1, 2]]  # a quarter of four
-    pixels = guided_units.enlarged(kept, torch.zeros(2, 3, 36, 32))
+    pixels = guided_units.to_pixel_mask(kept, torch.zeros(2, 3, 36, 32))
     assert pixels.shape == (2, 1, 36, 32)
     assert pixels[0, 0].nonzero().amin(0).tolist() == [8, 16]
     assert float(pixels[0].sum()) == 64
-    torch.testing.assert_close(guided_units.by_cell(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
-    near = guided_units.nearness(torch.tensor([[12.0, 4.0]]), torch.zeros(1, 4, 4))[0]
+    torch.testing.assert_close(guided_units.cell_means(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
+    near = guided_units.centrality(torch.tensor([[12.0, 4.0]]), torch.zeros(1, 4, 4))[0]
     assert float(near[1, 0]) == 1
     assert float(near[1, 1]) == float(near[0, 0]) == pytest.approx(1 / 9)
 
 
-def test_boxes_are_compared_with_those_drawn_by_eye_on_a_network_without_a_pooling_head(
-    ctx, monkeypatch
-):
+def test_localisation_works_without_a_pooling_head(ctx, monkeypatch):
     boxes = {f"{i}.JPEG": {"sha256": "", "box": [8 * i, 0, 8 * i + 20, 40]} for i in range(5)}
-    monkeypatch.setattr(localisation, "annotations", lambda: {"boxes": boxes})
+    monkeypatch.setattr(localisation, "object_annotations", lambda: {"boxes": boxes})
     monkeypatch.setattr(
         localisation,
         "find_annotated",
         lambda ctx, hashes: ({name: i for i, name in enumerate(hashes)}, ""),
     )
-    monkeypatch.setattr(localisation, "FEW", 3)
+    monkeypatch.setattr(localisation, "MIN_IMAGES", 3)
     ctx.images.size = SIZE
     with torch.no_grad():
         result = localisation.compute(ctx)
     right = result.measured["boxes that are right, %"]
-    assert set(right) == set(localisation.WAYS) - {"CAM"} | {localisation.ONE}
+    assert set(right) == set(localisation.METHODS) - {"CAM"} | {localisation.ONE}
     for way, (share, low, high) in right.items():
         assert low - 1e-9 <= share <= high + 1e-9
         assert share == 100 * np.mean(result.arrays[f"overlap.{way}"] >= 0.5)
     assert set(result.measured["claims"]) == {
-        f"{w} is right more often than one box for all" for w in right if w in localisation.WAYS
+        f"{w} is right more often than one box for all" for w in right if w in localisation.METHODS
     }
     assert list(localisation.draw(result)) == ["localisation.jpg"]
 

@@ -13,7 +13,7 @@ import zfnet
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.run import run
-from reproduce.paper import ablations, fig4_evolution, fig6_filters, filter_statistics
+from reproduce.paper import ablations, fig4_evolution, fig6_filters, filter_statistics, trained_rows
 from zfnet.cli import main
 from zfnet.data.cache import DataError
 from zfnet.training.config import parse
@@ -64,13 +64,13 @@ def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
     (tree / "train" / "n02088094").rename(
         tree / "train" / "n04000000"
     )  # a class that the network was not trained on
-    images, classes = fig4_evolution.some_images(context, context.model)
+    images, classes = fig4_evolution.training_images(context, context.model)
     assert (len(images), classes) == (16, 3)
     assert not any("n04000000" in name for name in images.names)
     for folder in list((tree / "train").iterdir()):
         folder.rename(folder.with_name("x" + folder.name))
     with pytest.raises(DataError, match="none of its folders is a class"):
-        fig4_evolution.some_images(context, context.model)
+        fig4_evolution.training_images(context, context.model)
 
 
 def test_figure_4_is_of_a_subset_where_the_network_knows_all_its_classes():
@@ -124,7 +124,7 @@ def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
     )
     energy = record.measured["energy of layer 1's filters in low, middle, high frequencies, %"]
     assert all(sum(bands) == pytest.approx(100) for bands in energy.values())
-    monkeypatch.setattr(ablations, "train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     again = run(discover()["fig6"], context, tmp_path / "out", force=True).record
     assert again.measured == record.measured
 
@@ -135,11 +135,13 @@ def test_a_filters_energy_lies_where_it_oscillates():
         np.cos(2 * np.pi * f * at)[None, :] * np.ones((64, 1)) for f in (1 / 64, 10 / 64, 31 / 64)
     ]
     filters = np.stack([np.stack([w] * 3) for w in waves])
-    np.testing.assert_allclose(filter_statistics.shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(
+        filter_statistics.band_shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9
+    )
     checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(
         3, 1
     )  # a chessboard: the highest there is
-    assert filter_statistics.shares(checks, (0.125,))[0, 1] == pytest.approx(1)
+    assert filter_statistics.band_shares(checks, (0.125,))[0, 1] == pytest.approx(1)
 
 
 def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
@@ -150,11 +152,12 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
         2 * np.pi * 0.06 * (np.cos(angle) * at[:, None] + np.sin(angle) * at) + phase
     )  # below 0.1 cycles a pixel
     large = waves[:, None].repeat(3, 1)
-    small = filter_statistics.middle(large)
+    small = filter_statistics.center(large)
     assert small.shape == (200, 3, 7, 7)
     assert np.array_equal(small, large[..., 2:9, 2:9])
     whole, cut = (
-        filter_statistics.shares(filters, (0.1, 0.25))[:, 1].mean() for filters in (large, small)
+        filter_statistics.band_shares(filters, (0.1, 0.25))[:, 1].mean()
+        for filters in (large, small)
     )
     assert cut > 1.2 * whole
     low = {
@@ -168,9 +171,9 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
 
 
 def test_counts_are_told_apart_only_where_chance_does_not_explain_them():
-    assert filter_statistics.more(20, 96, 2, 96) is True
-    assert filter_statistics.more(2, 96, 20, 96) is False
-    assert filter_statistics.more(1, 96, 0, 96) is None
+    assert filter_statistics.larger_share(20, 96, 2, 96) is True
+    assert filter_statistics.larger_share(2, 96, 20, 96) is False
+    assert filter_statistics.larger_share(1, 96, 0, 96) is None
 
 
 def test_figure_6_of_one_living_map_decides_nothing_there():
@@ -251,11 +254,11 @@ def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
     )  # a training that no other test keeps in the cache
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     monkeypatch.setattr(
-        "zfnet.training.loop.step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+        "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])
-    assert record.note.startswith("Nothing to look at: ZFNet, limit 0: ")
+    assert record.note.startswith("Nothing to analyze: ZFNet, limit 0: ")
 
 
 def test_figure_6_of_a_dead_second_layer_is_drawn_and_decides_nothing_there():

@@ -78,9 +78,9 @@ def test_a_training_from_scratch_is_kept(tmp_path, checkpoint, quick, monkeypatc
     caltech101(tmp_path / "datasets")
     context = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
     kept, figure = protocol.unseen(context, "caltech101")[1], discover()["tab4"].FIGURE
-    first = protocol.from_scratch(context, kept, 3, figure)
+    first = protocol.train_from_scratch(context, kept, 3, figure)
     monkeypatch.setattr(protocol, "train", lambda *a, **k: pytest.fail("trained again"))
-    assert protocol.from_scratch(context, kept, 3, figure) == first
+    assert protocol.train_from_scratch(context, kept, 3, figure) == first
 
 
 def test_without_the_data_nothing_is_claimed(tmp_path, checkpoint):
@@ -119,8 +119,9 @@ def test_c_counts_as_chosen_only_where_there_is_something_to_choose_by():
         protocol.Classified([1.0, 2.0], [0.1, 1.0], choices),
         protocol.Classified([3.0], [10.0], choices),
     ]
-    assert "an end of its range in 2 of 3 folds. " in protocol.at_the_ends(found)
+    assert "an end of its range in 2 of 3 folds. " in protocol.grid_note(found)
     one = protocol.Classified([4.0, 5.0], [None, None], choices)
-    assert "2 of 3 folds. Of one image a class C is the middle one. " in protocol.at_the_ends(
-        [*found, one]
+    assert (
+        "2 of 3 folds. With one image per class, C is the middle of the range. "
+        in protocol.grid_note([*found, one])
     )

@@ -1,4 +1,4 @@
-"""Fooling against closed forms on linear networks, finite differences, and what a fooled image must satisfy."""
+"""Attacks against closed forms on linear networks, finite differences, and their constraints."""
 
 import pytest
 import torch
@@ -9,17 +9,11 @@ import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.data.images import STD, to_pixels
 from zfnet.graph import UnsupportedNetwork
-from zfnet.synthesis.adversarial import (
-    BEYOND,
-    deepfool,
-    fgsm,
-    gray_level,
-    loss_gradient,
-    pgd,
-    rubbish,
-)
+from zfnet.synthesis.adversarial import fgsm, pgd, rubbish
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import clip
+from zfnet.synthesis.deepfool import BOUNDARY_MARGIN, deepfool
+from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
 LEVEL = 1 / (255 * torch.tensor(STD).view(3, 1, 1))
 
@@ -34,19 +28,19 @@ def linear(classes=2, size=6):
     return model
 
 
-def test_a_grey_level_is_one_of_255():
+def test_gray_level_is_one_of_255():
     x = 0.2 * images(1)
     torch.testing.assert_close(
         255 * (to_pixels(x + gray_level(x)) - to_pixels(x)), torch.ones_like(x), atol=1e-3, rtol=0
     )
 
 
-def test_on_two_linear_classes_fgsm_moves_the_gap_by_epsilon_times_the_sum_of_weights():
+def test_fgsm_changes_a_linear_logit_by_epsilon_times_the_l1_norm():
     model, x = linear(), 0.2 * images(size=6)
     w = (model[1].weight[1] - model[1].weight[0]).view(3, 6, 6).detach()
     gap = lambda x: (model(x)[:, 1] - model(x)[:, 0]).detach()  # noqa: E731
     a = fgsm(model, x, epsilon=3.0)
-    sides = 1 - 2 * a.label.float()  # towards class 1 from class 0, and back
+    sides = 1 - 2 * a.label.float()  # the direction of the other class
     torch.testing.assert_close(
         gap(a.pixels) - gap(x), sides * 3 * float((w.abs() * LEVEL).sum()), rtol=1e-4, atol=1e-5
     )
@@ -59,7 +53,7 @@ def test_on_two_linear_classes_fgsm_moves_the_gap_by_epsilon_times_the_sum_of_we
     )
 
 
-def test_on_two_linear_classes_it_succeeds_from_the_distance_in_the_maximum_norm_on():
+def test_attacks_on_a_linear_network_succeed_from_its_linf_distance_on():
     model, x = linear(), 0.2 * images(size=6)
     w = (model[1].weight[1] - model[1].weight[0]).view(3, 6, 6).detach()
     gap = (model(x)[:, 1] - model(x)[:, 0]).detach().abs()
@@ -69,13 +63,13 @@ def test_on_two_linear_classes_it_succeeds_from_the_distance_in_the_maximum_norm
         assert bool(pgd(model, x[n : n + 1], epsilon=1.03 * needed, steps=6).success)
         two = pgd(
             model, x[n : n + 1], epsilon=2.4 * needed, steps=8
-        )  # a quarter of epsilon each, and it stops
+        )  # steps of a quarter of epsilon, with early stopping
         assert float(two.linf) == pytest.approx(1.2 * needed, rel=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane(classes):
-    """In pixels: with W the weights in pixels, the distance to the plane of classes k and y is |gap| / |W_k - W_y|."""
+def test_deepfool_on_a_linear_network_finds_the_nearest_boundary(classes):
+    """With W the weights in pixels, the distance from class y to class k is |gap| / |W_k - W_y|."""
     model, x = linear(classes), 0.2 * images(24, size=6)
     logits = model(x).detach()
     weight = (
@@ -90,7 +84,7 @@ def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane
         distances = [
             float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm()) for k in others
         ]
-        assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BEYOND), rel=1e-3)
+        assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BOUNDARY_MARGIN), rel=1e-3)
         assert int(a.predicted[n]) == others[distances.index(min(distances))]
     assert a.success.all()
     if classes > 2:
@@ -99,8 +93,8 @@ def test_the_smallest_change_of_a_linear_network_is_the_way_to_its_nearest_plane
         ).any()  # the second most probable class is not always the nearest
 
 
-def test_the_smallest_change_does_not_end_on_the_plane():
-    """Where both logits are equal the lower class is predicted: without a step beyond, class 0 is never left."""
+def test_deepfool_steps_beyond_the_boundary():
+    """With equal logits the lower class is predicted: a step onto the boundary does not suffice."""
     model, x = linear(), 0.2 * images(8, size=6)
     gap = (model(x)[:, 1] - model(x)[:, 0]).detach()
     model[1].bias.data[0] += gap.max() + 0.1
@@ -108,7 +102,7 @@ def test_the_smallest_change_does_not_end_on_the_plane():
     assert deepfool(model, x, overshoot=0.0, steps=20).success.all()
 
 
-def test_the_slope_of_the_loss_equals_finite_differences():
+def test_loss_gradient_equals_finite_differences():
     model, x = small_zfnet("lrn").double(), images(2).double()
     label = torch.tensor([3, 7])
     slope, _ = loss_gradient(model, x, label)
@@ -124,8 +118,8 @@ def test_the_slope_of_the_loss_equals_finite_differences():
         )
 
 
-def test_changed_images_are_valid_and_within_epsilon_and_say_what_the_network_says():
-    model, x = small_zfnet(), 2 * images()  # much of it black or white
+def test_perturbed_images_are_valid_and_within_epsilon():
+    model, x = small_zfnet(), 2 * images()  # many pixels are black or white
     x = (to_pixels(x) - torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)) / torch.tensor(STD).view(
         3, 1, 1
     )
@@ -149,7 +143,7 @@ def test_changed_images_are_valid_and_within_epsilon_and_say_what_the_network_sa
         )
 
 
-def test_iterations_fool_where_one_step_does_and_reach_goals_where_it_cannot():
+def test_pgd_is_stronger_than_fgsm():
     model, x = small_zfnet(), images(12)
     one, many = fgsm(model, x, epsilon=4.0), pgd(model, x, epsilon=4.0, steps=12)
     assert int(many.success.sum()) >= int(one.success.sum())
@@ -163,7 +157,7 @@ def test_iterations_fool_where_one_step_does_and_reach_goals_where_it_cannot():
     assert (deepfool(model, x).norm < 2.0 * many.norm)[many.success].all()
 
 
-def test_an_image_that_is_fooled_is_left_as_it_is():
+def test_misclassified_images_do_not_change():
     model, x = small_zfnet(), images()
     wrong = (model(x).argmax(1) + 1) % 10
     for a in (
@@ -177,15 +171,15 @@ def test_an_image_that_is_fooled_is_left_as_it_is():
     assert a.success.all()
     again = deepfool(model, x, batch=1)
     torch.testing.assert_close(a.norm, again.norm, rtol=1e-3, atol=1e-3)
-    assert float(a.norm.max()) < 255 * 5  # of 255 x 110 that a whole image may change
+    assert float(a.norm.max()) < 255 * 5  # far below the norm of a full change
 
 
-def test_rubbish_has_its_class_with_confidence():
+def test_rubbish_is_classified_with_high_confidence():
     model, x = small_zfnet(), 0.1 * images()
     state = torch.random.get_rng_state()
     a = rubbish(
         model, x, [2, 3, 4, 3], steps=150, rate=0.1
-    )  # of class 1 random weights hold no clear image
+    )  # class 1 of the random network reaches no high probability
     assert a.success.all()
     before = model(x).softmax(1)[range(4), [2, 3, 4, 3]].detach()
     assert (a.probability > before + 0.3).all()
@@ -194,7 +188,7 @@ def test_rubbish_has_its_class_with_confidence():
 
 
 @pytest.mark.parametrize(("build", "size"), [(resnet18, 40), (lambda: he(zfnet.mnist()), 28)])
-def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size):
+def test_networks_and_images_do_not_change(build, size):
     model = build().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = images(2, size)
@@ -211,7 +205,7 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size):
     assert all(module.training for module in model.modules())
 
 
-def test_it_fools_inside_inference_mode_and_leaves_no_record():
+def test_attacks_work_in_inference_mode():
     model, x, label = small_zfnet(), images(2), torch.tensor([1, 2])
     for attack in (
         lambda x, y: fgsm(model, x, epsilon=2.0, label=y),
@@ -227,7 +221,7 @@ def test_it_fools_inside_inference_mode_and_leaves_no_record():
         torch.testing.assert_close(found.pixels, expected.pixels)
 
 
-def test_a_network_that_lets_no_gradient_through_is_refused():
+def test_network_that_detaches_the_gradient_is_rejected():
     class Detached(nn.Module):
         def forward(self, x):
             return x.detach().flatten(1)[:, :4]
@@ -243,7 +237,7 @@ def test_a_network_that_lets_no_gradient_through_is_refused():
             attempt(Detached())
 
 
-def test_bad_arguments_are_named():
+def test_wrong_arguments():
     model, x = small_zfnet(), images()
     with pytest.raises(ValueError, match="epsilon must be 0 to 255"):
         fgsm(model, x, epsilon=-1)

@@ -1,4 +1,4 @@
-"""Gradient ascent against closed forms on linear networks, and against slow versions of its regularisers by hand."""
+"""Gradient ascent against closed forms on linear networks and slow versions of its regularizers."""
 
 import math
 
@@ -9,8 +9,9 @@ from torch import nn
 import zfnet
 from tests.networks import SIZE, he, resnet18, small_zfnet
 from zfnet.graph import UnknownLayer
-from zfnet.synthesis.ascent import ascend, color_root, to_frequencies, to_image
-from zfnet.synthesis.base import blurred, clip, pixel_range, total_variation
+from zfnet.synthesis.ascent import ascend
+from zfnet.synthesis.base import blur, clip, pixel_range, total_variation
+from zfnet.synthesis.fourier import color_root, to_frequencies, to_image
 
 
 def noise(n=2, size=SIZE, scale=0.1):
@@ -22,7 +23,7 @@ def linear(size=6, classes=4):
     return he(model)
 
 
-def test_on_a_linear_network_every_pixel_goes_to_the_end_that_its_weight_points_to():
+def test_pixels_of_a_linear_network_reach_black_or_white():
     model = linear()
     a = ascend(model, torch.zeros(4, 3, 6, 6), [0, 1, 2, 3], steps=150, rate=0.2)
     low, high = pixel_range(a.pixels)
@@ -34,8 +35,8 @@ def test_on_a_linear_network_every_pixel_goes_to_the_end_that_its_weight_points_
     )
 
 
-def test_with_decay_a_linear_network_has_its_maximum_where_the_penalty_balances_it():
-    """w x - l |x|^2 / n, with n numbers in the image, is largest at x = n w / (2 l)."""
+def test_decay_on_a_linear_network_has_a_closed_form():
+    """For an image of n elements, w x - l |x|^2 / n is largest at x = n w / (2 l)."""
     model, n = linear(), 3 * 6 * 6
     a = ascend(model, torch.zeros(1, 3, 6, 6), 2, steps=400, rate=0.05, decay=n / 2 * 0.5)
     expected = clip(model[1].weight[2].view(1, 3, 6, 6) / 0.5).detach()
@@ -44,44 +45,43 @@ def test_with_decay_a_linear_network_has_its_maximum_where_the_penalty_balances_
 
 
 @pytest.mark.parametrize(
-    ("layer", "at"),
+    ("layer", "position"),
     [
         ("conv2", "mean"),
         ("conv3", "max"),
-        ("conv5", "centre"),
+        ("conv5", "center"),
         ("conv4", (1, 2)),
         ("fc6", "mean"),
         (None, "mean"),
     ],
 )
-def test_what_it_climbs_is_what_a_trace_says(layer, at):
+def test_activations_are_those_of_a_trace(layer, position):
     model, x = small_zfnet(), noise()
     target = torch.tensor([3, 7])
-    a = ascend(model, x, target, layer=layer, at=at, steps=25)
+    a = ascend(model, x, target, layer=layer, position=position, steps=25)
     assert (a.activation > a.history[0]).all()
     assert a.history.shape == (25, 2)
-    for pixels, said in ((x, a.history[0]), (a.pixels, a.activation)):
+    for pixels, activation in ((x, a.history[0]), (a.pixels, a.activation)):
         t = zfnet.trace(model, pixels)
         values = (t.logits if layer is None else t[layer])[torch.arange(2), target]
         if values.ndim > 1:
             middle = [n // 2 for n in values.shape[1:]]
-            place = middle if at == "centre" else at
+            place = middle if position == "center" else position
             values = (
                 values.amax((1, 2))
-                if at == "max"
+                if position == "max"
                 else values[:, place[0], place[1]]
-                if at != "mean"
+                if position != "mean"
                 else None
             )
         if values is not None:  # a mean is taken before the ReLU
             torch.testing.assert_close(
-                said if layer is None else said.relu(), values, rtol=1e-3, atol=1e-4
+                activation if layer is None else activation.relu(), values, rtol=1e-3, atol=1e-4
             )
-    if at == "mean" and layer == "conv2":
+    if position == "mean" and layer == "conv2":
         a = ascend(model, x, target, layer=layer, rectified=True, steps=25)
-        assert (
-            (a.activation > a.history[0]) == (a.history[0] > 0)
-        ).all()  # a silent channel has no slope
+        # An inactive channel has no gradient.
+        assert ((a.activation > a.history[0]) == (a.history[0] > 0)).all()
         assert torch.equal(a.pixels[a.history[0] == 0], x[a.history[0] == 0])
         assert (a.history[0] == 0).tolist() == [False, True]
         torch.testing.assert_close(
@@ -89,7 +89,7 @@ def test_what_it_climbs_is_what_a_trace_says(layer, at):
         )
 
 
-def test_a_unit_is_a_direction_and_a_mean_of_maps_is_linear_in_it():
+def test_units_are_one_hot_directions():
     model, x = small_zfnet().double(), noise().double()
     unit = torch.eye(24)[[4, 9]]
     ours, theirs = (ascend(model, x, target, layer="conv3", steps=6) for target in ([4, 9], unit))
@@ -104,16 +104,16 @@ def test_a_unit_is_a_direction_and_a_mean_of_maps_is_linear_in_it():
     torch.testing.assert_close(mixed.history[0, 2], 2 * mixed.history[0, 0] - mixed.history[0, 1])
 
 
-def test_frequency_space_is_another_way_to_write_an_image():
-    colours = torch.tensor([[0.6, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.8]])
+def test_to_image_inverts_to_frequencies():
+    colors = torch.tensor([[0.6, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.8]])
     low, high = pixel_range(torch.zeros(1, 3, 1, 1))
     x = low + (high - low) * (
         0.05 + 0.9 * torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0))
     )
     torch.testing.assert_close(
-        to_image(to_frequencies(x, colours), (12, 17), colours), x, atol=1e-4, rtol=1e-4
+        to_image(to_frequencies(x, colors), (12, 17), colors), x, atol=1e-4, rtol=1e-4
     )
-    # a coefficient of 1 at f cycles a pixel is a wave of amplitude 2 / (f sqrt(pixels)), here of the first colour
+    # a coefficient of 1 at f cycles per pixel is a wave of amplitude 2 / (f sqrt(pixels))
     point = torch.zeros(1, 3, 16, 9, 2)
     point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = (
         1.0,
@@ -127,7 +127,7 @@ def test_frequency_space_is_another_way_to_write_an_image():
     assert (shown[0, 1:] - 0.5).abs().max() < 1e-5
 
 
-def test_frequency_space_climbs_with_smoother_images_that_stay_valid():
+def test_frequency_parametrization_gives_smoother_valid_images():
     model, x = small_zfnet(), torch.zeros(2, 3, SIZE, SIZE)
     plain, smooth = (
         ascend(model, x, [3, 7], layer="conv2", steps=40, frequency=f) for f in (False, True)
@@ -140,48 +140,48 @@ def test_frequency_space_climbs_with_smoother_images_that_stay_valid():
     assert (roughness[1] < roughness[0]).all()
 
 
-def test_the_colours_of_images_are_the_root_of_their_covariance():
+def test_color_root_is_the_root_of_the_covariance():
     root = torch.tensor([[1.0, 0.3, 0.2], [0.3, 0.8, 0.1], [0.2, 0.1, 0.6]])
     white = torch.randn(4, 3, 200, 200, generator=torch.Generator().manual_seed(0))
     found = color_root(torch.einsum("dc,nchw->ndhw", root, white))
     torch.testing.assert_close(found, root, atol=0.01, rtol=0)
-    with pytest.raises(ValueError, match="one colour"):
+    with pytest.raises(ValueError, match="the same color"):
         color_root(torch.zeros(1, 3, 4, 4))
 
 
-def test_variation_and_blur_smooth_and_blur_comes_every_fourth_step():
+def test_variation_and_blur_smooth_images():
     model, x = small_zfnet(), noise(scale=1.0)
     options = {"layer": "conv2", "steps": 30}
     free = ascend(model, x, 3, **options)
     for held in (
         ascend(model, x, 3, variation=1e3, **options),
-        ascend(model, x, 3, blur=1.0, **options),
+        ascend(model, x, 3, blur_sigma=1.0, **options),
     ):
         assert (total_variation(held.pixels) < 0.8 * total_variation(free.pixels)).all()
     still = linear()
-    still[1].weight.data.zero_()  # no slope: nothing but blur moves the image
+    still[1].weight.data.zero_()  # no gradient: only the blur changes the image
     x = clip(noise(1, 6, 1.0))
-    assert torch.equal(ascend(still, x, 0, blur=0.7, steps=3).pixels, x)
+    assert torch.equal(ascend(still, x, 0, blur_sigma=0.7, steps=3).pixels, x)
     torch.testing.assert_close(
-        ascend(still, x, 0, blur=0.7, steps=8).pixels, blurred(blurred(x, 0.7), 0.7)
+        ascend(still, x, 0, blur_sigma=0.7, steps=8).pixels, blur(blur(x, 0.7), 0.7)
     )
 
 
-def test_jitter_moves_the_image_under_the_network():
-    """A layer that sees one place only: without jitter one patch is drawn, with it the neighbours too."""
+def test_jitter_spreads_the_optimized_pattern():
+    """Without jitter one patch changes; with jitter its neighborhood changes too."""
     model = nn.Sequential()
     model.add_module("conv1", nn.Conv2d(3, 2, 3, padding=1))
     he(model)
     x = torch.zeros(1, 3, 15, 15)
     fixed, jittered = (
-        ascend(model, x, 1, layer="conv1", at=(7, 7), steps=60, jitter=j) for j in (0, 2)
+        ascend(model, x, 1, layer="conv1", position=(7, 7), steps=60, jitter=j) for j in (0, 2)
     )
     drawn = [(a.pixels != 0).any(1)[0].nonzero() for a in (fixed, jittered)]
     assert (drawn[0].min(0).values.tolist(), drawn[0].max(0).values.tolist()) == ([6, 6], [8, 8])
     assert (drawn[1].min(0).values.tolist(), drawn[1].max(0).values.tolist()) == ([4, 4], [10, 10])
 
 
-def test_an_image_comes_out_the_same_in_every_batch_and_from_its_generator():
+def test_images_depend_on_the_generator_only():
     model, x = small_zfnet().double(), noise(3).double()
     state = torch.random.get_rng_state()
     whole, single = (
@@ -202,12 +202,12 @@ def test_an_image_comes_out_the_same_in_every_batch_and_from_its_generator():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_it_climbs_inside_inference_mode_too():
-    model, x, colours = small_zfnet(), noise(), 0.5 * torch.eye(3)
+def test_ascend_works_in_inference_mode():
+    model, x, colors = small_zfnet(), noise(), 0.5 * torch.eye(3)
     options = {"layer": "conv3", "frequency": True, "jitter": 2, "steps": 3}
-    expected = ascend(model, x, torch.eye(24)[3], colours=colours, **options)
+    expected = ascend(model, x, torch.eye(24)[3], colors=colors, **options)
     with torch.inference_mode():
-        found = ascend(model, x.clone(), torch.eye(24)[3], colours=colours.clone(), **options)
+        found = ascend(model, x.clone(), torch.eye(24)[3], colors=colors.clone(), **options)
     torch.testing.assert_close(found.pixels, expected.pixels)
 
 
@@ -220,7 +220,7 @@ def test_it_climbs_inside_inference_mode_too():
         (lambda: he(zfnet.mnist()), 28, None),
     ],
 )
-def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
+def test_networks_and_images_do_not_change(build, size, layer):
     model = build().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     a = ascend(model, noise(2, size), [0, 3], layer=layer, steps=15)
@@ -233,12 +233,12 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        (0, {"batch": 0}, "batch"), (0, {"decay": -1.0}, "regularisers"), (0, {"blur": 1.0, "frequency": True}, "blur acts on pixels"),
-        (0, {"colours": torch.eye(3)}, "colours belong"), (24, {}, "one of 24 units"), ([1, 2, 3], {}, "one for each of 2"),
-        (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"at": "edge"}, "at must be"), (0, {"at": (99, 0)}, "at must be"), (0, {"steps": 0}, "steps"),
+        (0, {"batch": 0}, "batch"), (0, {"decay": -1.0}, "regularizers"), (0, {"blur_sigma": 1.0, "frequency": True}, "blur_sigma applies to pixels"),
+        (0, {"colors": torch.eye(3)}, "colors requires"), (24, {}, "a unit from 0 to 23"), ([1, 2, 3], {}, "one per image for 2 images"),
+        (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"position": "edge"}, "position must be"), (0, {"position": (99, 0)}, "position must be"), (0, {"steps": 0}, "steps"),
     ],
 )  # fmt: skip
-def test_bad_arguments_are_named(target, options, message):
+def test_wrong_arguments(target, options, message):
     with pytest.raises(ValueError, match=message):
         ascend(small_zfnet(), noise(), target, **{"layer": "conv3", "steps": 2} | options)
     with pytest.raises(ValueError, match="must be RGB"):
@@ -247,7 +247,7 @@ def test_bad_arguments_are_named(target, options, message):
         ascend(small_zfnet(), noise(), 0, layer="conv9")
 
 
-def test_half_precision_is_refused():
+def test_half_precision_is_rejected():
     model = zfnet.mnist().eval().half()
     with pytest.raises(ValueError, match="float32 or float64"):
         ascend(model, torch.zeros(1, 3, 28, 28).half(), 1, steps=2)

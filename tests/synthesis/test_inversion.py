@@ -1,4 +1,4 @@
-"""Inversion against its loss by hand, a linear code that has one answer, and networks of other shapes."""
+"""Inversion against its loss by hand, an invertible linear code, and several networks."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def images(n=2, size=SIZE, seed=1, scale=1.0):
     return scale * torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_loss_is_the_papers_by_hand():
+def test_loss_equals_the_paper_by_hand():
     model, x, start = small_zfnet(), images(), images(seed=2)
     code = zfnet.trace(model, x)["conv4"]
     i = invert(
@@ -34,17 +34,17 @@ def test_the_loss_is_the_papers_by_hand():
         assert float(i.history[0, n]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_code_of_the_image_itself_has_no_error_and_stays():
+def test_exact_code_has_no_error():
     model, x = small_zfnet(), images()
     code = feature_extractor(model, x, ("fc7",))(x)[
         "fc7"
-    ].detach()  # to the last bit: Adam makes whole steps of any difference
+    ].detach()  # bitwise: Adam amplifies any difference to a full step
     i = invert(model, code, x, layer="fc7", bound=0, variation=0, steps=3)
     assert float(i.error.max()) == 0
     assert torch.equal(i.pixels, x)
 
 
-def test_a_code_that_keeps_everything_gives_the_image_back():
+def test_invertible_code_recovers_the_image():
     model = nn.Sequential()
     model.add_module("conv1", nn.Conv2d(3, 3, 1))
     nn.init.orthogonal_(he(model).conv1.weight)
@@ -64,7 +64,7 @@ def test_a_code_that_keeps_everything_gives_the_image_back():
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv3", "conv5", "fc7", "fc8"])
-def test_the_error_falls_and_is_that_of_the_code(layer):
+def test_error_decreases_and_equals_the_distance_of_codes(layer):
     model, x, start = small_zfnet(), images(), images(seed=2, scale=0.1)
     code = zfnet.trace(model, x)[layer]
     i = invert(model, code, start, layer=layer, bound=0, variation=0, steps=40)
@@ -75,7 +75,7 @@ def test_the_error_falls_and_is_that_of_the_code(layer):
     torch.testing.assert_close(i.error, left**2, rtol=1e-3, atol=1e-6)
 
 
-def test_the_bound_holds_pixels_and_the_variation_smooths():
+def test_bound_limits_pixels_and_variation_smooths():
     model, x = small_zfnet(), images()
     code, start = zfnet.trace(model, x)["conv2"], images(seed=2, scale=2.0)
     options = {"layer": "conv2", "steps": 60, "rate": 0.3}
@@ -90,7 +90,7 @@ def test_the_bound_holds_pixels_and_the_variation_smooths():
     assert change[1] < 0.3 * change[0]
 
 
-def test_an_image_comes_out_the_same_in_every_batch():
+def test_batch_does_not_change_images():
     model, x, start = small_zfnet().double(), images(3).double(), images(3, seed=2).double()
     code = zfnet.trace(model, x)["conv3"]
     whole, single = (invert(model, code, start, layer="conv3", steps=5, batch=b) for b in (3, 1))
@@ -101,7 +101,7 @@ def test_an_image_comes_out_the_same_in_every_batch():
 @pytest.mark.parametrize(
     ("build", "size", "layer"), [(resnet18, 40, "layer2.1"), (lambda: he(zfnet.mnist()), 28, "fc3")]
 )
-def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
+def test_networks_and_images_do_not_change(build, size, layer):
     model = build().train()
     x = images(1, size)
     code = feature_extractor(model, x, (layer,))(x)[layer].detach()
@@ -111,14 +111,14 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layer):
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
-def test_bad_arguments_are_named():
+def test_wrong_arguments():
     model, x = small_zfnet(), images()
     code = zfnet.trace(model, x)["conv3"]
     with pytest.raises(ValueError, match="code of conv3 must be"):
         invert(model, code[:1], x, layer="conv3")
     with pytest.raises(ValueError, match="finite"):
         invert(model, code * torch.inf, x, layer="conv3")
-    with pytest.raises(ValueError, match="code of conv3 is zero throughout in image 1"):
+    with pytest.raises(ValueError, match="the code of conv3 is zero in image 1"):
         invert(model, torch.cat([code[:1], 0 * code[1:]]), x, layer="conv3")
     with pytest.raises(ValueError, match="alpha and beta above 0"):
         invert(model, code, x, layer="conv3", beta=0)

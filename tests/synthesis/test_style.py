@@ -1,4 +1,4 @@
-"""Style transfer and what it stands on, against slow versions by hand; the same image in every batch, on every network."""
+"""Style transfer and its building blocks against slow versions; batches and several networks."""
 
 import pytest
 import torch
@@ -31,10 +31,10 @@ def test_gram_matrices_by_hand():
     turned = maps.flatten(2)[
         ..., torch.randperm(20, generator=torch.Generator().manual_seed(1))
     ].view(2, 3, 4, 5)
-    torch.testing.assert_close(gram(turned), gram(maps))  # where a feature is does not count
+    torch.testing.assert_close(gram(turned), gram(maps))  # positions do not matter
 
 
-def test_the_loss_is_that_of_a_slow_version():
+def test_loss_equals_a_slow_version():
     model, content, style = small_zfnet(), images(2), images(1, 48, 80, seed=2)
     s = style_transfer(
         model,
@@ -51,7 +51,7 @@ def test_the_loss_is_that_of_a_slow_version():
     for (
         name,
         module,
-    ) in model.named_children():  # a picture of another size does not fit the dense layers
+    ) in model.named_children():  # an image of another size does not fit the dense layers
         if name == "flatten":
             break
         signal = module(signal).detach()
@@ -76,7 +76,7 @@ def test_the_loss_is_that_of_a_slow_version():
     assert set(s.style) == set(a)
 
 
-def test_an_image_in_its_own_style_stays_as_it_is_and_another_style_is_taken_on():
+def test_own_style_changes_nothing_and_another_style_is_approached():
     model, content, style = small_zfnet(), images(2), images(2, seed=2).sign() * 0.5
     same = style_transfer(model, content, content, variation=0.0, steps=3)
     assert float(same.history.max()) < 1e-9
@@ -89,13 +89,13 @@ def test_an_image_in_its_own_style_stays_as_it_is_and_another_style_is_taken_on(
     assert ((s.pixels >= low) & (s.pixels <= high)).all()
 
 
-def test_an_image_comes_out_the_same_in_every_batch():
+def test_batch_does_not_change_images():
     model, content, style = small_zfnet().double(), images(3).double(), images(3, seed=2).double()
     state = torch.random.get_rng_state()
     whole, single = (style_transfer(model, content, style, steps=5, batch=b) for b in (3, 1))
     torch.testing.assert_close(
         whole.pixels, single.pixels, rtol=1e-6, atol=1e-6
-    )  # in float32 rounding tips Adam over
+    )  # in float32, Adam amplifies rounding
     assert whole.history.shape == single.history.shape == (5, 3)
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -107,7 +107,7 @@ def test_an_image_comes_out_the_same_in_every_batch():
         (lambda: he(zfnet.mnist()), 28, ("conv1", "conv2")),
     ],
 )  # fmt: skip
-def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layers):
+def test_networks_and_images_do_not_change(build, size, layers):
     model = build().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     s = style_transfer(
@@ -124,36 +124,34 @@ def test_it_runs_on_every_network_and_leaves_nothing_behind(build, size, layers)
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
-def test_bad_arguments_are_named():
+def test_wrong_arguments():
     model, x = small_zfnet(), images(2)
-    with pytest.raises(ValueError, match="one style or one for each of 2"):
+    with pytest.raises(ValueError, match=r"one image or one per image \(2\)"):
         style_transfer(model, x, images(3))
-    with pytest.raises(ValueError, match="start of their shape"):
+    with pytest.raises(ValueError, match="start have the shape of the content"):
         style_transfer(model, x, x, start=images(2, 32, 32))
-    with pytest.raises(ValueError, match="weights 0 or more"):
+    with pytest.raises(ValueError, match="weight and variation 0 or more"):
         style_transfer(model, x, x, weight=-1)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         style_transfer(model, x, x, steps=0)
     with pytest.raises(ValueError, match="not finite"):
         style_transfer(model, x, x, start=x * torch.nan)
-    with pytest.raises(ValueError, match="style layers are convolutional"):
+    with pytest.raises(ValueError, match="Gram matrices need feature maps"):
         style_transfer(model, x, x, style_layers=("conv1", "fc6"))
-    silent = small_zfnet()
-    silent.conv3.bias.data.fill_(-1e3)
-    silent.conv4.bias.data.fill_(-1.0)
-    with pytest.raises(
-        ValueError, match="what conv4 says to the content is zero throughout in image 0"
-    ):
-        style_transfer(silent, x, x)
-    with pytest.raises(ValueError, match="what conv3 says to the style is zero throughout"):
-        style_transfer(silent, x, x, content_layer="conv2", style_layers=("conv2", "conv3"))
+    inactive = small_zfnet()
+    inactive.conv3.bias.data.fill_(-1e3)
+    inactive.conv4.bias.data.fill_(-1.0)
+    with pytest.raises(ValueError, match="conv4 of the content is zero in image 0"):
+        style_transfer(inactive, x, x)
+    with pytest.raises(ValueError, match="conv3 of the style is zero in image 0"):
+        style_transfer(inactive, x, x, content_layer="conv2", style_layers=("conv2", "conv3"))
     with pytest.raises(UnknownLayer, match="conv9"):
         style_transfer(model, x, x, style_layers=("conv9",))
     with pytest.raises(ValueError, match="RGB"):
         pixel_range(torch.zeros(1, 1, 4, 4))
 
 
-def test_the_range_of_pixels_and_total_variation():
+def test_pixel_range_and_total_variation():
     low, high = pixel_range(torch.zeros(1, 3, 2, 2))
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     torch.testing.assert_close(low.flatten() * std + mean, torch.zeros(3), atol=1e-6, rtol=0)
@@ -167,7 +165,7 @@ def test_the_range_of_pixels_and_total_variation():
     )
 
 
-def test_a_descent_finds_the_bottom_of_a_bowl_and_each_row_its_own():
+def test_descend_minimizes_each_row_independently():
     goal = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     point, history = descend(
         lambda p, step: (p - goal).square().sum(1), torch.zeros(3, 4), steps=300, rate=0.1
@@ -187,14 +185,14 @@ def test_a_descent_finds_the_bottom_of_a_bowl_and_each_row_its_own():
         after=lambda p, step: p.clamp_max(2),
     )
     assert float(held) == 2
-    # down a plane Adam's steps have the length of the rate, which falls linearly: 5/5, 4/5, 3/5, 2/5 and 1/5 of it
+    # on a plane, Adam's steps equal the rate, which decays linearly: 5/5, 4/5, 3/5, 2/5, 1/5
     down, _ = descend(lambda p, step: p.sum(1), torch.zeros(1, 2), steps=5, rate=0.5)
     torch.testing.assert_close(down, torch.full((1, 2), -1.5))
     with pytest.raises(ValueError, match="rate above 0"):
         descend(lambda p, step: p.sum(1), torch.zeros(1, 1), steps=1, rate=0.0)
 
 
-def test_features_are_those_of_a_trace_and_gradients_pass():
+def test_feature_extractor_equals_the_trace_and_passes_gradients():
     model, x = small_zfnet("lrn"), images(2).requires_grad_()
     read = feature_extractor(model, x.detach(), ("conv2", "fc7"))
     t = zfnet.trace(model, x.detach())
@@ -210,7 +208,7 @@ def test_features_are_those_of_a_trace_and_gradients_pass():
     assert float(before.detach().min()) < 0
 
 
-def test_a_texture_without_content_is_the_same_descent_without_that_term():
+def test_texture_synthesis_omits_the_content_term():
     model, noise, style = small_zfnet(), images(2, seed=7), images(1, 48, 80, seed=2)
     t = style_transfer(
         model,
@@ -236,7 +234,7 @@ def test_a_texture_without_content_is_the_same_descent_without_that_term():
     torch.testing.assert_close(t.history[0], expected)
     assert set(t.style) == {"conv1", "conv3"}
     assert (t.history[-1] < 0.3 * t.history[0]).all()
-    with pytest.raises(ValueError, match="needs a start"):
+    with pytest.raises(ValueError, match="needs start"):
         style_transfer(model, None, style)
-    with pytest.raises(ValueError, match="one style or one for each of 2 images"):
+    with pytest.raises(ValueError, match=r"one image or one per image \(2\)"):
         style_transfer(model, None, images(3), start=noise)

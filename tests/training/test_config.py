@@ -2,8 +2,9 @@
 
 import pytest
 
+import zfnet
 from tests.conftest import ROOT
-from zfnet.training.config import ConfigError, load_config, parse, to_dict
+from zfnet.training.config import ConfigError, load_config, parse, stage_configs, to_dict
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
@@ -94,3 +95,56 @@ def test_a_file_without_keys_is_refused(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match="expected"):
         load_config(tmp_path / "c.yaml", ["seed=1"])
+
+
+def test_imagenet65k_has_the_stages_of_the_bundled_network():
+    """The stages and their options equal those that the bundled network's six runs recorded."""
+    config, info, runs = load_config(ROOT / "configs" / "imagenet65k.yaml"), None, []
+    info = zfnet.load("imagenet65k").info
+    while info:
+        runs.insert(0, info["config"])
+        info = info.get("init")
+    recorded = [(stage, run) for run in runs for stage in run["stages"]]
+    assert len(recorded) == len(config.stages)
+    firsts = [stage is run["stages"][0] for stage, run in recorded]
+    assert [stage.restart for stage in config.stages] == [False, *firsts[1:]]
+    for stage, resolved, (old_stage, run) in zip(
+        config.stages, map(to_dict, stage_configs(config)), recorded, strict=True
+    ):
+        assert to_dict(stage) | old_stage == to_dict(stage)
+        for section in ("optim", "augment"):
+            found = {**resolved[section], "scale": list(resolved["augment"]["scale"])}
+            assert found | run[section] == found
+
+
+def test_overrides_of_a_stage_hold_until_they_are_overridden():
+    stages = [
+        {"epochs": 1},
+        {"epochs": 1, "restart": True, "optim": {"lr": 0.5}, "augment": {"color": 0.3}},
+        {"epochs": 1, "augment": {"flip": False}},
+        {"epochs": 1, "restart": True, "optim": {"ema": 0.9}},
+    ]
+    configs = stage_configs(parse({"stages": stages}))
+    assert [c.optim.lr for c in configs] == [0.01, 0.5, 0.5, 0.5]
+    assert [c.optim.ema for c in configs] == [0, 0, 0, 0.9]
+    assert [(c.augment.color, c.augment.flip) for c in configs] == [
+        (0, True),
+        (0.3, True),
+        (0.3, False),
+        (0.3, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"optim": {"lr": 1.0}}, r"stages\[1\]\.optim can only change with restart: true"),
+        ({"restart": True, "optim": {"lrr": 1}}, r"unknown option stages\[1\]\.optim\.lrr"),
+        ({"restart": True, "optim": {"lr": -1}}, r"stages\[1\]\.optim\.lr must be at least 0"),
+        ({"augment": {"scale": [1, 0.5]}}, "augment.scale: expected two shares"),
+        ({"restart": True, "optim": {"batch": 1}}, "optim.batch: BatchNorm needs at least 2"),
+    ],
+)
+def test_wrong_overrides_of_a_stage_name_the_key(stage, message):
+    with pytest.raises(ConfigError, match=message):
+        parse({"model": {"norm": "batch"}, "stages": [{"epochs": 1}, {"epochs": 1} | stage]})

@@ -237,9 +237,7 @@ def test_images_without_labels_are_refused(images, tmp_path):
     write(path, images.subset([0, 1, 2]))
     with pytest.raises(DataError, match="12 of 15 training images have no labels, such as a/3.png"):
         Replay(path, of_1000_classes(images))
-    with pytest.raises(
-        DataError, match="the teacher knows 1000 classes, the training images have 3"
-    ):
+    with pytest.raises(DataError, match="the teacher has 1000 classes, the training images have 3"):
         Replay(path, images)
 
 

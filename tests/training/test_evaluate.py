@@ -110,7 +110,7 @@ def test_a_network_without_wnids_has_ilsvrcs_order_if_the_folders_are_ilsvrcs():
     assert evaluate(model, colored(list(imagenet_wnids()))).top1 == 0
     with pytest.raises(ValueError, match=r"Brightest has no `wnids`: pass wnids="):
         evaluate(model, colored([*imagenet_wnids()[:-1], "n99999999"]))
-    with pytest.raises(ValueError, match="the network has 7 outputs, but 1000 classes are given"):
+    with pytest.raises(ValueError, match="the network has 7 outputs, but there are 1000 wnids"):
         evaluate(Brightest(7), colored(list(imagenet_wnids())))
 
 

@@ -20,14 +20,14 @@ from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
 from zfnet.data.folders import load_folder
 from zfnet.data.io import file_lock
-from zfnet.tensor_file import read_tensors
+from zfnet.tensor_file import read_tensors, write_tensors
 from zfnet.training.augment import augment
 from zfnet.training.config import ConfigError, parse
 from zfnet.training.constraints import clip_filters, share_fc6
 from zfnet.training.distributed import DistributedContext
 from zfnet.training.evaluate import evaluate
 from zfnet.training.loop import DivergedError, train
-from zfnet.training.optim import one_cycle
+from zfnet.training.optim import new_average, one_cycle
 from zfnet.training.sampling import epoch_order
 from zfnet.training.setup import TrainingError, resolve_precision
 
@@ -411,6 +411,89 @@ def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
     assert not torch.equal(first.fc8.weight, last.fc8.weight)
     untied = run("untied", {}, init=start)
     assert (places(untied) - places(untied)[..., :1]).abs().max() > 0
+
+
+RESTARTS = [
+    {"epochs": 2, "size": 48, "side": 64},
+    {
+        "epochs": 2,
+        "size": 48,
+        "side": 64,
+        "restart": True,
+        "optim": {"lr": 0.02, "warmup": 0.5, "ema": 0.5},
+        "augment": {"color": 0.0},
+    },
+    {"epochs": 1, "size": 64, "side": 73, "restart": True, "optim": {"lr": 0.0}},
+]
+ONE_CYCLE = {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "ema": 0.9, "clip_rms": 0.0}
+
+
+def test_restart_begins_a_cycle_from_the_averaged_weights(tree, tmp_path):
+    """A last cycle at rate 0 keeps the averaged weights of the cycle before."""
+    config = parse(SMALL | {"stages": RESTARTS, "optim": ONE_CYCLE, "snapshots": [2, 4, 5]})
+    log = train(config, loader(tree), tmp_path / "run").info["log"]
+    two, four, five = (
+        read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0]
+        for i in (2, 4, 5)
+    )
+    assert not torch.equal(two["conv3.weight"], four["conv3.weight"])
+    assert torch.equal(four["conv3.weight"], five["conv3.weight"])
+    # Three steps per epoch: each cycle has six steps and ends its cosine after its last one.
+    first = [0.05 * one_cycle(step / 6, 0.2) for step in (2, 5)]
+    second = [0.02 * one_cycle(step / 6, 0.5) for step in (2, 5)]
+    assert [line["lr"] for line in log] == pytest.approx([*first, *second, 0])
+
+
+def test_first_cycle_of_a_run_equals_a_run_of_that_cycle(tree, tmp_path):
+    config = SMALL | {"optim": ONE_CYCLE, "snapshots": [2]}
+    train(parse(config | {"stages": RESTARTS}), loader(tree), tmp_path / "all")
+    train(parse(config | {"stages": RESTARTS[:1]}), loader(tree), tmp_path / "first")
+    snapshots = [tmp_path / run / "snapshots" / "epoch-002.safetensors" for run in ("all", "first")]
+    tensors = [read_tensors(path)[0] for path in snapshots]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+@pytest.mark.parametrize("epoch", [3, 4, 5])
+def test_run_with_restarts_resumes_bit_for_bit(tree, tmp_path, epoch):
+    """Also at a restart: the saved state is that of the cycle before."""
+    config = parse(SMALL | {"stages": RESTARTS, "optim": ONE_CYCLE})
+    expected = train(config, loader(tree), tmp_path / "expected")
+
+    def stop(progress):
+        if progress.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, loader(tree), tmp_path / "run", report=stop)
+    resumed = train(config, loader(tree), tmp_path / "run", resume=True)
+    for a, b in zip(expected.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_state_of_an_older_version_is_an_error(tree, tmp_path):
+    config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
+    train(config, loader(tree), tmp_path / "run")
+    tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
+    older = {key: meta[key] for key in ("config", "progress")}
+    write_tensors(tmp_path / "run" / "state.safetensors", tensors, older)
+    with pytest.raises(TrainingError, match="the state of an older version"):
+        train(config, loader(tree), tmp_path / "run", resume=True)
+
+
+def test_average_weighs_early_steps_less():
+    """The n-th update has decay min(0.9, n / (n + 9)), also for buffers; counters are copied."""
+    layer = torch.nn.BatchNorm1d(1)
+    average, weight, mean = new_average(layer, 0.9), 1.0, 0.0
+    for n in range(1, 100):
+        layer.weight.data.fill_(float(n))
+        layer.running_mean.fill_(-float(n))
+        layer.num_batches_tracked.fill_(n)
+        average.update_parameters(layer)
+        decay = min(0.9, n / (n + 9))
+        weight, mean = decay * weight + (1 - decay) * n, decay * mean - (1 - decay) * n
+    assert float(average.module.weight.detach()) == pytest.approx(weight, rel=1e-5)
+    assert float(average.module.running_mean) == pytest.approx(mean, rel=1e-5)
+    assert int(average.module.num_batches_tracked) == 99
 
 
 def test_layers_are_frozen_without_momentum_too(tree, tmp_path):

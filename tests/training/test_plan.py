@@ -34,10 +34,10 @@ def test_a_plan_counts_what_is_there(tree, monkeypatch):
     monkeypatch.setattr(plan, "_seconds", lambda work: 8.0)  # for 16 files
     text = "\n".join(plan_run(config(tree), torch.device("cpu")))
     assert "3 classes, the same in train/ and val/" in text
-    assert "train: 24 images, 8 to 8 a class" in text
-    assert "val: 9 images, 3 to 3 a class" in text
-    assert "an epoch: 24 of them as they are, in 3 steps of 8" in text
-    assert "decoding: 500.0 ms an image" in text
+    assert "train: 24 images, 8 to 8 per class" in text
+    assert "val: 9 images, 3 to 3 per class" in text
+    assert "one epoch: 24 images, in 3 steps of 8" in text
+    assert "decoding: 500.0 ms per image" in text
     assert "30 epochs at 64 pixels: 100 images/s in 1 processes on cpu in float32, 0.00 h" in text
     assert "the resume state is 0.00 GiB" in text
     large = parse(
@@ -91,17 +91,17 @@ def test_the_plan_takes_what_the_run_would_take_and_refuses_what_it_would(tree, 
 
 def test_images_and_steps_that_each_fit_on_a_gpu_may_not_fit_together(monkeypatch):
     stage, peak = plan.Stage(epochs=1, size=224, side=256), {"bytes": 0}
-    monkeypatch.setattr(plan, "room", lambda device: (78 * plan.GIB, 80 * plan.GIB))
+    monkeypatch.setattr(plan, "gpu_memory", lambda device: (78 * plan.GIB, 80 * plan.GIB))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
     images = 57 * plan.GIB // (3 * 256**2)
     for gib, much in ((10, False), (30, True)):
         peak["bytes"] = gib * plan.GIB
-        said = plan._where(stage, images, torch.device("cuda"))
+        said = plan._describe_memory(stage, images, torch.device("cuda"))
         assert said.startswith(f"steps take {gib}.0 GiB; 57.0 GiB of images stay on the GPU")
-        assert ("too much together for its 80.0 GiB: take a smaller batch" in said) == much
+        assert ("together more than its 80.0 GiB: use a smaller batch" in said) == much
     peak["bytes"] = 30 * plan.GIB  # streamed images leave the steps their room
-    assert plan._where(stage, 2 * images, torch.device("cuda")).endswith(
-        "are streamed, for the GPU has no room for them"
+    assert plan._describe_memory(stage, 2 * images, torch.device("cuda")).endswith(
+        "are streamed, as they do not fit on the GPU"
     )
 
 

@@ -1,1 +1,1 @@
-"""Analysis: measurements of units, layers and predictions over images."""
+"""Analysis: measurements of units, layers and predictions over many images."""

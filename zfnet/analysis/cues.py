@@ -1,209 +1,228 @@
-"""What does the network use: parts, their arrangement, outline, texture? Images with one cue left, or with two at odds."""
+"""Images with a single cue left: the parts of an object, its outline, or its texture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from zfnet.analysis.intervals import wilson
-from zfnet.attribution.base import Target, forward
 from zfnet.data.images import standardize
-from zfnet.forward import evaluating
-from zfnet.validation import check_input, resolve_target
 
 
-def tiles(x: Tensor, grid: int) -> Tensor:
-    """Cut images (N, C, H, W) into grid x grid tiles, in reading order: (N, grid grid, C, H / grid, W / grid).
+def split_tiles(x: Tensor, grid: int) -> Tensor:
+    """Split images into grid x grid tiles, in reading order.
 
-    Raises ValueError where the grid does not divide the image.
+    Args:
+        x: Images (N, C, H, W).
+        grid: The number of tiles per side; it must divide H and W.
+
+    Returns:
+        Tiles (N, grid * grid, C, H / grid, W / grid).
+
+    Raises:
+        ValueError: If the grid does not divide the image.
+
+    Example:
+        >>> split_tiles(torch.zeros(1, 3, 8, 8), 2).shape
+        torch.Size([1, 4, 3, 4, 4])
     """
     n, channels, height, width = x.shape
     if grid < 1 or height % grid or width % grid:
         raise ValueError(
             f"a grid of {grid} x {grid} tiles does not divide an image of {height} x {width} pixels"
         )
-    cut = x.reshape(n, channels, grid, height // grid, grid, width // grid)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(
-        n, grid * grid, channels, height // grid, width // grid
-    )
+    h, w = height // grid, width // grid
+    tiles = x.reshape(n, channels, grid, h, grid, w).permute(0, 2, 4, 1, 3, 5)
+    return tiles.reshape(n, grid * grid, channels, h, w)
 
 
-def assemble(pieces: Tensor) -> Tensor:
-    """Lay tiles (N, grid grid, C, h, w) out in reading order: (N, C, grid h, grid w), the inverse of `tiles`."""
-    n, count, channels, height, width = pieces.shape
+def join_tiles(tiles: Tensor) -> Tensor:
+    """Join tiles into images; the inverse of `split_tiles`.
+
+    Args:
+        tiles: Tiles (N, grid * grid, C, h, w), in reading order.
+
+    Returns:
+        Images (N, C, grid * h, grid * w).
+
+    Example:
+        >>> join_tiles(torch.zeros(1, 4, 3, 4, 4)).shape
+        torch.Size([1, 3, 8, 8])
+    """
+    n, count, channels, height, width = tiles.shape
     grid = round(count**0.5)
-    laid = pieces.reshape(n, grid, grid, channels, height, width).permute(0, 3, 1, 4, 2, 5)
-    return laid.reshape(n, channels, grid * height, grid * width)
+    rows = tiles.reshape(n, grid, grid, channels, height, width).permute(0, 3, 1, 4, 2, 5)
+    return rows.reshape(n, channels, grid * height, grid * width)
 
 
 def shuffle_parts(x: Tensor, grid: int, generator: torch.Generator) -> Tensor:
-    """Cut each image (N, C, H, W) into grid x grid tiles and lay them out in a random order of its own: like x.
+    """Split each image into grid x grid tiles, and shuffle them.
 
-    Every part is still there, where it was among others is not (Zhang & Zhu 2019, "Interpreting adversarially trained
-    convolutional neural networks": patch-shuffled images). Orders are uniform; of two tiles a side, one in 24 is the
-    image itself. Raises ValueError as `tiles`.
+    Every part remains, but their arrangement is lost. Zhang & Zhu 2019, "Interpreting adversarially
+    trained convolutional neural networks" (patch shuffling). Permutations are uniform, and include
+    the identity.
+
+    Args:
+        x: Images (N, C, H, W).
+        grid: The number of tiles per side; it must divide H and W.
+        generator: The source of randomness; each image gets its own permutation.
+
+    Returns:
+        Images (N, C, H, W).
+
+    Raises:
+        ValueError: If the grid does not divide the image.
+
+    Example:
+        >>> shuffle_parts(torch.zeros(1, 3, 8, 8), 2, torch.Generator()).shape
+        torch.Size([1, 3, 8, 8])
     """
-    pieces = tiles(x, grid)
-    order = (
-        torch.rand(pieces.shape[:2], generator=generator, device=generator.device)
-        .argsort(1)
-        .to(x.device)
-    )
-    return assemble(pieces[torch.arange(len(x), device=x.device)[:, None], order])
+    tiles = split_tiles(x, grid)
+    order = _random_order(tiles, generator)
+    return join_tiles(tiles[torch.arange(len(x), device=x.device)[:, None], order])
 
 
 def cover_parts(
     x: Tensor, grid: int, share: float, generator: torch.Generator, fill: float = 0.0
 ) -> Tensor:
-    """Cover a random `share` of the grid x grid tiles of each image (N, C, H, W) with `fill` (0 is mean grey): like x.
+    """Cover a random share of the grid x grid tiles of each image.
 
-    The number of tiles is rounded, and the same in every image; places are its own. Parts stay where they are, and some are
-    gone: the counterpart of `shuffle_parts` (Zeiler & Fergus, section 4.2, cover one square).
-    Raises ValueError as `tiles`, or for a share outside [0, 1].
+    The counterpart of `shuffle_parts`: parts keep their places, but some are missing. Zeiler &
+    Fergus, section 4.2, cover one square.
+
+    Args:
+        x: Images (N, C, H, W).
+        grid: The number of tiles per side; it must divide H and W.
+        share: The share of tiles to cover, in [0, 1]; rounded to whole tiles.
+        generator: The source of randomness; each image gets its own tiles.
+        fill: The value of covered pixels; 0 is the mean gray.
+
+    Returns:
+        Images (N, C, H, W).
+
+    Raises:
+        ValueError: If the grid does not divide the image, or share is outside [0, 1].
+
+    Example:
+        >>> cover_parts(torch.ones(1, 3, 8, 8), 2, 0.5, torch.Generator()).mean()
+        tensor(0.5000)
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"the covered share of the tiles must be from 0 to 1, got {share}")
-    pieces = tiles(x, grid)
-    rank = (
-        torch.rand(pieces.shape[:2], generator=generator, device=generator.device)
-        .argsort(1)
-        .argsort(1)
-        .to(x.device)
-    )
-    gone = rank < round(share * grid * grid)
-    return assemble(torch.where(gone[:, :, None, None, None], fill, pieces))
+        raise ValueError(f"share, of the tiles to cover, must be in [0, 1], got {share}")
+    tiles = split_tiles(x, grid)
+    rank = _random_order(tiles, generator).argsort(1)
+    covered = rank < round(share * grid * grid)  # (N, grid * grid)
+    return join_tiles(torch.where(covered[:, :, None, None, None], fill, tiles))
+
+
+def _random_order(tiles: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a random permutation of each image's tiles (N, grid * grid)."""
+    keys = torch.rand(tiles.shape[:2], generator=generator, device=generator.device)
+    return keys.argsort(1).to(tiles.device)
 
 
 def silhouettes(mask: Tensor) -> Tensor:
-    """The object's outline alone: mask (N, H, W) bool as network inputs (N, 3, H, W), the object black on white.
+    """Draw objects in black on white, so that only their outlines remain.
 
-    Geirhos et al. 2019, "ImageNet-trained CNNs are biased towards texture", section 2. Raises ValueError where it is no mask.
+    Geirhos et al. 2019, "ImageNet-trained CNNs are biased towards texture", section 2.
+
+    Args:
+        mask: Objects (N, H, W), bool.
+
+    Returns:
+        Network inputs (N, 3, H, W).
+
+    Raises:
+        ValueError: If the mask is not bool (N, H, W), or empty in an image.
+
+    Example:
+        >>> silhouettes(torch.ones(1, 8, 8, dtype=torch.bool)).shape
+        torch.Size([1, 3, 8, 8])
     """
     check_mask(mask)
     return standardize(torch.where(mask, 0, 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1))
 
 
-def texture_alone(x: Tensor, mask: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """The object's texture alone: images (N, 3, H, W) paved with squares of `side` pixels drawn at random from the object.
+def texture_patches(x: Tensor, mask: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Tile each image with random square patches of its object.
 
-    The squares are those that the object, mask (N, H, W) bool, covers wholly; where there is none, those that it covers most.
-    No outline and no arrangement above `side` pixels is left, and no ground (after Gatys, Ecker & Bethge 2017, "Texture and
-    art with deep neural networks", and Brendel & Bethge 2019, whose images are texturised by patches or by their statistics).
-    Raises ValueError where mask and x do not fit, or `side` does not divide the image.
+    The object's texture remains; its outline, any arrangement above `side` pixels and the
+    background are lost. After Gatys, Ecker & Bethge 2017, "Texture and art with deep neural
+    networks", and Brendel & Bethge 2019. Patches are drawn from those that the object covers
+    completely, or, if there are none, from those that it covers most.
+
+    Args:
+        x: Images (N, 3, H, W).
+        mask: Objects (N, H, W), bool.
+        side: The side of a patch, in pixels; it must divide H and W.
+        generator: The source of randomness.
+
+    Returns:
+        Images (N, 3, H, W).
+
+    Raises:
+        ValueError: If the mask does not fit the images, or side does not divide them.
+
+    Example:
+        >>> x, mask = torch.zeros(1, 3, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool)
+        >>> texture_patches(x, mask, 4, torch.Generator()).shape
+        torch.Size([1, 3, 8, 8])
     """
     check_mask(mask, x)
     n, channels, height, width = x.shape
     if side < 1 or height % side or width % side:
-        raise ValueError(f"squares of {side} pixels do not pave an image of {height} x {width}")
-    covered = F.avg_pool2d(mask[:, None].double(), side, 1)[
-        :, 0
-    ]  # of the square with its corner there
-    places, columns = covered.flatten(1), covered.shape[-1]
-    allowed = places >= places.amax(1, keepdim=True).clamp_max(1) - 1e-9
-    count = (height // side) * (width // side)
+        raise ValueError(
+            f"the side of a patch must divide the image: {side} does not divide {height} x {width}"
+        )
+    rows, columns = height // side, width // side
+    corners = _patch_corners(mask, side, rows * columns, generator).to(x.device)  # (N, count, 2)
+    offset = torch.arange(side, device=x.device)
+    row, column = (corners[:, :, i, None] + offset for i in (0, 1))  # (N, count, side)
+    image = torch.arange(n, device=x.device)[:, None, None, None]
+    patches = x[image, :, row[..., None], column[:, :, None]]  # (N, count, side, side, C)
+    patches = patches.reshape(n, rows, columns, side, side, channels).permute(0, 5, 1, 3, 2, 4)
+    return patches.reshape(n, channels, height, width)
+
+
+def _patch_corners(mask: Tensor, side: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw the top-left corners (N, count, 2) of patches that the object covers most."""
+    coverage = F.avg_pool2d(mask[:, None].double(), side, 1)[:, 0]  # (N, H - side + 1, ...)
+    columns = coverage.shape[-1]
+    coverage = coverage.flatten(1)
+    allowed = coverage >= coverage.amax(1, keepdim=True).clamp_max(1) - 1e-9
     weights = allowed.to(generator.device).double()
-    drawn = torch.multinomial(weights, count, replacement=True, generator=generator).to(
-        x.device
-    )  # (N, count)
-    reach = torch.arange(side, device=x.device)
-    row = (drawn // columns)[:, :, None] + reach  # (N, count, side)
-    column = (drawn % columns)[:, :, None] + reach
-    picked = x[
-        torch.arange(n, device=x.device)[:, None, None, None], :, row[..., None], column[:, :, None]
-    ]  # (N, M, s, s, C)
-    down, across = height // side, width // side
-    laid = picked.reshape(n, down, across, side, side, channels).permute(0, 5, 1, 3, 2, 4)
-    return laid.reshape(n, channels, height, width)
+    index = torch.multinomial(weights, count, replacement=True, generator=generator)  # (N, count)
+    return torch.stack([index // columns, index % columns], -1)
 
 
-def keep(x: Tensor, mask: Tensor, fill: float = 0.0) -> Tensor:
-    """Images (N, C, H, W) with `fill` (0 is mean grey) where mask (N, H, W) bool is not: like x. Raises ValueError."""
+def apply_mask(x: Tensor, mask: Tensor, fill: float = 0.0) -> Tensor:
+    """Replace the pixels outside a mask.
+
+    Args:
+        x: Images (N, C, H, W).
+        mask: The pixels to keep (N, H, W), bool.
+        fill: The value of the other pixels; 0 is the mean gray.
+
+    Returns:
+        Images (N, C, H, W).
+
+    Raises:
+        ValueError: If the mask does not fit the images, or is empty in one of them.
+
+    Example:
+        >>> apply_mask(torch.ones(1, 1, 2, 2), torch.eye(2, dtype=torch.bool)[None])[0, 0].tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
     check_mask(mask, x)
     return torch.where(mask[:, None], x, fill)
 
 
 def check_mask(mask: Tensor, x: Tensor | None = None) -> None:
-    """Raise ValueError where a mask is not (N, H, W) bool, does not fit the images, or leaves an image without an object."""
-    wanted = "(N, H, W)" if x is None else str((len(x), *x.shape[2:]))
-    if (
-        mask.dtype != torch.bool
-        or mask.ndim != 3
-        or (x is not None and mask.shape != (len(x), *x.shape[2:]))
-    ):
-        raise ValueError(f"the mask must be bool {wanted}, got {mask.dtype} {tuple(mask.shape)}")
-    if not mask.flatten(1).any(1).all():
-        raise ValueError(
-            f"the mask is empty in image {int((~mask.flatten(1).any(1)).nonzero()[0])}"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Confidence:
-    """What the network makes of N images: the `probability` and `logit` of each one's class (N,), and the `logits` (N, K)."""
-
-    probability: Tensor
-    logit: Tensor
-    logits: Tensor
-
-    @property
-    def label(self) -> Tensor:
-        """The predicted classes (N,)."""
-        return self.logits.argmax(1)
-
-
-def confidence(model: nn.Module, x: Tensor, target: Target, *, batch: int = 50) -> Confidence:
-    """Pass x (N, C, H, W) through a network that returns logits, `batch` at once, and keep what it says of the classes.
-
-    `target` is a class, one for each image, or None: the predicted ones.
-    Raises ValueError for a bad x, batch or target, UnsupportedNetwork where the answer is not logits.
-    """
-    check_input(model, x)
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
-    with evaluating(model), torch.no_grad():
-        logits = torch.cat([forward(model, part)[1] for part in x.split(batch)])
-    chosen = resolve_target(target, logits)[:, None]
-    return Confidence(
-        logits.softmax(1).gather(1, chosen)[:, 0], logits.gather(1, chosen)[:, 0], logits
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Decisions:
-    """Decisions on N images in which two cues are at odds: `shape` and `texture` (N,) bool; the others went to neither class.
-
-    `texture_share` is [T / (T + S), low, high], with Wilson's 95 % interval; it is empty where no decision fell to either.
-    """
-
-    shape: Tensor
-    texture: Tensor
-
-    @property
-    def texture_share(self) -> list[float]:
-        for_texture, either = int(self.texture.sum()), int(self.texture.sum() + self.shape.sum())
-        return [for_texture / either, *wilson(for_texture, either)] if either else []
-
-
-def decisions(
-    logits: Tensor, shape: Tensor, texture: Tensor, among: Sequence[int] | Tensor | None = None
-) -> Decisions:
-    r"""Whether images whose outline is of one class and whose texture of another go to the first or to the second.
-
-    The decision is $\arg\max_k z_k$ of logits (N, K), over all classes or those `among` which the experiment asks; `shape` and
-    `texture` (N,) are the classes of the two cues. The texture share is $T / (T + S)$, of the decisions for either.
-    Geirhos et al. 2019, "ImageNet-trained CNNs are biased towards texture", section 2 (its shape bias is 1 less this).
-    Raises ValueError where the cues of an image agree, or are not among the classes.
-    """
-    if shape.shape != texture.shape or len(shape) != len(logits) or (shape == texture).any():
-        raise ValueError("each image needs a class of its shape and another of its texture")
-    if among is not None:
-        asked = torch.as_tensor(among, device=logits.device)
-        if not (torch.isin(shape, asked) & torch.isin(texture, asked)).all():
-            raise ValueError("the classes of shape and texture must be among those asked")
-        logits = torch.full_like(logits, -torch.inf).index_copy(1, asked, logits[:, asked])
-    label = logits.argmax(1)
-    return Decisions(label == shape, label == texture)
+    """Raise ValueError unless a mask is bool (N, H, W), fits the images x, and is never empty."""
+    expected = "(N, H, W)" if x is None else str((len(x), *x.shape[2:]))
+    fits = mask.ndim == 3 and (x is None or mask.shape == (len(x), *x.shape[2:]))
+    if mask.dtype != torch.bool or not fits:
+        raise ValueError(f"the mask must be bool {expected}, got {mask.dtype} {tuple(mask.shape)}")
+    empty = ~mask.flatten(1).any(1)
+    if empty.any():
+        raise ValueError(f"the mask is empty in image {int(empty.nonzero()[0])}")

@@ -1,4 +1,4 @@
-"""Directions of a layer other than its units: are single units any more coherent than random directions?"""
+"""Directions in a layer's activation space: are single units more coherent than random ones?"""
 
 from __future__ import annotations
 
@@ -15,15 +15,28 @@ from zfnet.data import no_progress
 
 
 def random_directions(units: int, count: int, generator: torch.Generator) -> Tensor:
-    """Draw orthonormal directions, uniform over rotations: (count, units). Raises ValueError for more than there are units."""
+    """Draw orthonormal directions, uniform over rotations.
+
+    Args:
+        units: The number of units of the layer.
+        count: The number of directions, from 1 to `units`.
+        generator: The source of randomness.
+
+    Returns:
+        Directions (count, units).
+
+    Raises:
+        ValueError: If count is not between 1 and `units`.
+
+    Example:
+        >>> random_directions(8, 3, torch.Generator()).shape
+        torch.Size([3, 8])
+    """
     if not 1 <= count <= units:
-        raise ValueError(
-            f"between 1 and {units} directions of {units} units can be orthogonal, got {count}"
-        )
+        raise ValueError(f"count must be between 1 and the {units} units, got {count}")
     q, r = torch.linalg.qr(torch.randn(units, count, generator=generator, dtype=torch.float64))
-    return (
-        q * r.diagonal().sign()
-    ).T.float()  # without the signs, QR would not be uniform (Mezzadri 2007)
+    # The signs of R's diagonal make Q uniform (Mezzadri 2007).
+    return (q * r.diagonal().sign()).T.float()
 
 
 def sample_vectors(
@@ -36,40 +49,80 @@ def sample_vectors(
     batch: int = 32,
     progress: Callable = no_progress,
 ) -> Tensor:
-    """A layer's rectified activations at random positions, `per_image` of each image: (N per_image, C).
+    """Sample a layer's rectified activations at random positions.
 
-    Positions are drawn with replacement; a dense layer has one. Raises as `responses`.
+    Args:
+        model: Any network.
+        dataset: Preprocessed (3, H, W) tensors or (tensor, label).
+        layer: A layer name.
+        generator: The source of randomness.
+        per_image: The number of positions per image, drawn with replacement. A dense layer has one.
+        batch: The number of images per forward pass.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        Activations (N * per_image, C).
+
+    Raises:
+        UnknownLayer: If the network has no such layer.
+        UnsupportedNetwork: If the layer's output is not (N, C, H, W) or (N, C).
+        ValueError: If the data set is empty or its items are wrong.
+
+    Example:
+        >>> import zfnet
+        >>> images = list(torch.randn(2, 3, 28, 28))
+        >>> sample_vectors(zfnet.mnist(), images, "conv2", torch.Generator(), per_image=4).shape
+        torch.Size([8, 32])
     """
-    rows = []
-    for found in stream(model, dataset, (layer,), batch=batch, progress=progress):
-        vectors = positions_by_units(found[layer]).cpu()  # (B, H W, C)
-        places = vectors.shape[1]
-        drawn = torch.randint(
-            places, (len(vectors), per_image if places > 1 else 1), generator=generator
-        )
-        rows.append(
-            vectors.gather(1, drawn[..., None].expand(-1, -1, vectors.shape[2])).flatten(0, 1)
-        )
-    return torch.cat(rows)
+    samples = []
+    for activations in stream(model, dataset, (layer,), batch=batch, progress=progress):
+        vectors = positions_by_units(activations[layer]).cpu()  # (B, H W, C)
+        images, positions, units = vectors.shape
+        count = per_image if positions > 1 else 1
+        index = torch.randint(positions, (images, count), generator=generator)
+        samples.append(vectors.gather(1, index[..., None].expand(-1, -1, units)).flatten(0, 1))
+    return torch.cat(samples)
 
 
 def purity(labels: np.ndarray) -> np.ndarray:
-    """The share of the most frequent class among each unit's images: labels (units, k) to (units,), from 1 / k to 1."""
+    """Return the share of the most frequent class among each unit's images.
+
+    Args:
+        labels: The classes of each unit's k images (units, k).
+
+    Returns:
+        Shares (units,) from 1 / k to 1.
+
+    Example:
+        >>> purity(np.array([[3, 3, 3, 5]])).tolist()
+        [0.75]
+    """
     return np.array([np.unique(row, return_counts=True)[1].max() / len(row) for row in labels])
 
 
 def similarity(codes: Tensor, index: Tensor) -> Tensor:
-    r"""How alike the images of each set are: the mean cosine of the codes (N, D) of all pairs of a row of index (U, k): (U,).
+    r"""Return the mean cosine similarity over all pairs of images in each set.
 
-    $\frac{1}{k (k - 1)} \sum_{i \ne j} \cos(f_i, f_j)$, in [-1, 1]; of a code of zeros every cosine is 0. Raises ValueError for
-    sets of fewer than two.
+    $\frac{1}{k (k - 1)} \sum_{i \ne j} \cos(f_i, f_j)$. The cosine with a zero vector is 0.
+
+    Args:
+        codes: Codes f of all images (M, D).
+        index: The image numbers of each set (sets, k), with k at least 2.
+
+    Returns:
+        Values (sets,) in [-1, 1].
+
+    Raises:
+        ValueError: If k is below 2.
+
+    Example:
+        >>> similarity(torch.eye(2), torch.tensor([[0, 1], [1, 1]])).tolist()
+        [0.0, 1.0]
     """
     k = index.shape[1]
     if k < 2:
-        raise ValueError("images are alike in pairs: at least two a set")
-    units = F.normalize(codes, dim=1)
-    total, own = (
-        units[index].sum(1),
-        units.square().sum(1)[index].sum(1),
-    )  # (U, D), whose square sums all pairs, and (U,)
-    return (total.square().sum(1) - own) / (k * (k - 1))
+        raise ValueError(f"similarity compares pairs: sets of at least two are needed, got {k}")
+    unit = F.normalize(codes, dim=1)
+    total = unit[index].sum(1)  # (sets, D); its squared norm sums the cosines of all pairs
+    diagonal = unit.square().sum(1)[index].sum(1)  # (sets,), the pairs i = j
+    return (total.square().sum(1) - diagonal) / (k * (k - 1))

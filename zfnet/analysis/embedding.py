@@ -14,50 +14,71 @@ from zfnet.analysis.extra import import_extra
 
 @dataclass(frozen=True, eq=False)
 class PCA:
-    """The principal components of features (N, D).
+    """The first k principal components of features (N, D).
 
-    `codes` (N, k) are the features along the components, of mean 0; `axes` (k, D) the components,
-    of length 1 and at right angles; `mean` (D,); `share` (k,) of the whole variance that each
-    component holds, falling, in [0, 1].
+    Attributes:
+        codes: The centered features along the components (N, k).
+        axes: The components (k, D), orthonormal.
+        mean: The mean of the features (D,).
+        explained_variance_ratio: The share of the total variance per component (k,), decreasing.
     """
 
     codes: Tensor
     axes: Tensor
     mean: Tensor
-    share: Tensor
+    explained_variance_ratio: Tensor
 
 
 def pca(features: Tensor, components: int = 2) -> PCA:
-    r"""The directions in which features (N, ...) vary most: the eigenvectors of their covariance (Pearson 1901).
+    r"""Return the principal components of features, by scikit-learn in float64.
 
-    $X - \bar x = U S V^T$; the components are the rows of $V^T$, the codes $U S$, the shares $s_i^2
-    / \sum_j s_j^2$. Features are flattened and kept in their own units. A component's sign makes
-    its entry of the largest size positive. With more features than images the N x N matrix of
-    products is decomposed, which is the same and smaller. Raises ValueError for fewer images or
-    features than components, or for features that do not vary or are not finite.
+    $X - \bar x = U S V^T$; the components are the rows of $V^T$, the codes $U S$, and the explained
+    variance ratios $s_i^2 / \sum_j s_j^2$. Features are not scaled. The sign of a component makes
+    its entry of the largest magnitude positive.
+
+    Args:
+        features: Features (N, ...); they are flattened.
+        components: The number of components k, at most D and N - 1.
+
+    Returns:
+        The components, in the dtype and on the device of the features.
+
+    Raises:
+        ImportError: If scikit-learn is missing.
+        ValueError: If there are too few images or features, if the features vary in fewer than k
+            directions, or if they are not finite.
+
+    Example:
+        >>> p = pca(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]), 1)
+        >>> p.axes.abs(), p.explained_variance_ratio
+        (tensor([[0.6000, 0.8000]]), tensor([1.]))
     """
+    decomposition = import_extra("sklearn.decomposition")
     x = features.flatten(1)
     if not 1 <= components <= min(len(x) - 1, x.shape[1]):
         raise ValueError(
-            f"{components} components need as many features and one image more, got {tuple(x.shape)}"
+            f"{components} components need {components} features and {components + 1} images, "
+            f"got {tuple(x.shape)}"
         )
     if not x.isfinite().all():
         raise ValueError("features hold values that are not finite")
     mean = x.mean(0)
-    x = (x - mean).double()
-    wide = x.shape[1] > len(x)
-    values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)  # ascending
-    values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
-    total = x.square().sum()
-    if values[-1] <= 1e-12 * total or total == 0:
+    centered = (x - mean).double().cpu().numpy()
+    scale = float(np.square(centered).sum())
+    # ARPACK computes only the first components, but needs a matrix that is not tiny.
+    few = components <= min(centered.shape) // 10 and min(centered.shape) > 500
+    fit = decomposition.PCA(components, svd_solver="arpack" if few else "full", random_state=0)
+    if scale == 0 or fit.fit(centered).explained_variance_ratio_[-1] <= 1e-12:
         raise ValueError(f"features vary in fewer than {components} directions")
-    axes = (x.T @ vectors / values.sqrt()).T if wide else vectors.T
+    axes = torch.from_numpy(fit.components_)
+    # scikit-learn 1.4 chooses the signs by the codes instead.
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    kind = features.dtype
-    return PCA((x @ axes.T).to(kind), axes.to(kind), mean, (values / total).to(kind))
+    codes, ratio = torch.from_numpy(centered) @ axes.T, fit.explained_variance_ratio_
+    codes, axes, ratio = (t.to(x) for t in (codes, axes, torch.from_numpy(ratio)))
+    return PCA(codes, axes, mean, ratio)
 
 
-def nearest(codes: Tensor, k: int) -> Tensor:
+def nearest_neighbors(codes: Tensor, k: int) -> Tensor:
     r"""Return the k other images with the most similar codes, by cosine.
 
     Args:
@@ -72,30 +93,30 @@ def nearest(codes: Tensor, k: int) -> Tensor:
 
     Example:
         >>> import torch
-        >>> nearest(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]]), 1).tolist()
+        >>> codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
+        >>> nearest_neighbors(codes, 1).tolist()
         [[2], [2], [0]]
     """
     if not 1 <= k < len(codes):
         raise ValueError(f"k must be between 1 and the {len(codes) - 1} other images, got {k}")
     rows = F.normalize(codes, dim=1)
-    found = []
+    neighbors = []
     for start in range(0, len(rows), 512):  # bounds the memory of the cosines
         cosine = rows[start : start + 512] @ rows.T
-        own = torch.arange(len(cosine), device=codes.device)
-        cosine[own, start + own] = -torch.inf
-        found.append(cosine.topk(k).indices)
-    return torch.cat(found)
+        cosine.diagonal(start).fill_(-torch.inf)  # an image is not its own neighbor
+        neighbors.append(cosine.topk(k).indices)
+    return torch.cat(neighbors)
 
 
 def tsne(codes: Tensor, *, seed: int, perplexity: float = 30.0, components: int = 50) -> np.ndarray:
-    """Lay codes out in the plane with scikit-learn's t-SNE, so that neighbors stay neighbors.
+    """Embed codes in the plane with scikit-learn's t-SNE, which keeps neighbors together.
 
-    van der Maaten & Hinton 2008. Codes are normalized and reduced by PCA first. The layout starts
-    from the first two components. Distances between far groups mean little.
+    van der Maaten & Hinton 2008. Codes are normalized and reduced by PCA first. The embedding is
+    initialized with the first two components. Distances between far groups mean little.
 
     Args:
         codes: Codes (N, D).
-        seed: The seed of the layout.
+        seed: The seed of the embedding.
         perplexity: The effective number of neighbors; at most (N - 1) / 3 is used.
         components: The number of principal components.
 
@@ -113,7 +134,7 @@ def tsne(codes: Tensor, *, seed: int, perplexity: float = 30.0, components: int 
     """
     manifold = import_extra("sklearn.manifold")
     if len(codes) < 3:
-        raise ValueError(f"a layout needs three images or more, got {len(codes)}")
+        raise ValueError(f"t-SNE needs at least three images, got {len(codes)}")
     unit = F.normalize(codes, dim=1)
     reduced = pca(unit, min(components, len(codes) - 1, codes.shape[1])).codes
     perplexity = min(perplexity, (len(codes) - 1) / 3)
@@ -122,14 +143,14 @@ def tsne(codes: Tensor, *, seed: int, perplexity: float = 30.0, components: int 
     )
 
 
-def grid(points: np.ndarray, columns: int) -> np.ndarray:
-    r"""Assign each of N points to a cell of a grid, near its place and without overlaps.
+def grid_layout(points: np.ndarray, columns: int) -> np.ndarray:
+    r"""Assign each point to a cell of a grid, near its position and without overlaps.
 
     Minimizes $\sum_n \|u_n - c_{\pi(n)}\|^2$ over assignments $\pi$, with the points' ranges
     stretched to the grid. Jonker & Volgenant 1987.
 
     Args:
-        points: Points (N, 2) as (x, y); y grows upwards.
+        points: Points (N, 2) as (x, y); y points up.
         columns: The number of columns.
 
     Returns:
@@ -140,33 +161,33 @@ def grid(points: np.ndarray, columns: int) -> np.ndarray:
 
     Example:
         >>> import numpy as np
-        >>> grid(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), 2).tolist()
+        >>> grid_layout(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), 2).tolist()
         [2, 3, 0, 1]
     """
     optimize = import_extra("scipy.optimize")
     rows = -(-len(points) // columns)
     low, high = points.min(0), points.max(0)
-    places = (points - low) / np.maximum(high - low, 1e-12) * (columns - 1, rows - 1)
+    scaled = (points - low) / np.maximum(high - low, 1e-12) * (columns - 1, rows - 1)
     cells = np.stack(
         [np.tile(np.arange(columns), rows), np.repeat(np.arange(rows)[::-1], columns)], 1
     )  # (cells, 2)
-    cost = ((places[:, None] - cells) ** 2).sum(2)
+    cost = ((scaled[:, None] - cells) ** 2).sum(2)  # (N, cells)
     return optimize.linear_sum_assignment(cost)[1]
 
 
 def silhouette(features: Tensor, labels: Tensor) -> Tensor:
-    r"""Return how well each image fits its class: $s = (b - a) / \max(a, b)$.
+    r"""Return the silhouette of each image: $s = (b - a) / \max(a, b)$.
 
-    Rousseeuw 1987, by scikit-learn. a is the mean Euclidean distance to the others of the class, b
-    the mean distance to those of the nearest other class. The mean of s is the quality of the
-    clusters.
+    Rousseeuw 1987, by scikit-learn. a is the mean Euclidean distance to the other images of the
+    class, and b the mean distance to those of the nearest other class. The mean of s measures how
+    well the classes separate.
 
     Args:
         features: Features (N, ...); they are flattened.
         labels: Classes (N,).
 
     Returns:
-        Values (N,) in [-1, 1]; 0 for an image alone in its class.
+        Values (N,) in [-1, 1]; 0 for the only image of a class.
 
     Raises:
         ImportError: If scikit-learn is missing.
@@ -181,11 +202,8 @@ def silhouette(features: Tensor, labels: Tensor) -> Tensor:
     """
     x, _ = _classes(features, labels)
     metrics = import_extra("sklearn.metrics")
-    return (
-        torch.from_numpy(metrics.silhouette_samples(x.cpu().numpy(), labels.cpu().numpy()))
-        .float()
-        .to(features.device)
-    )
+    values = metrics.silhouette_samples(x.cpu().numpy(), labels.cpu().numpy())
+    return torch.from_numpy(values).float().to(features.device)
 
 
 def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
@@ -198,7 +216,7 @@ def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
         labels: Classes (N,).
 
     Returns:
-        Booleans (N,); False for an image alone in its class.
+        Booleans (N,); False for the only image of a class.
 
     Raises:
         ValueError: If there are fewer than two classes, or if labels are not (N,).
@@ -210,23 +228,22 @@ def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
         [True, True, True, True]
     """
     x, members = _classes(features, labels)
-    count, own = members.sum(0), members.bool()
+    count, is_own = members.sum(0), members.bool()
     centroids = members.T @ x / count[:, None]  # (K, D)
-    distance = torch.cdist(x, centroids, compute_mode="donot_use_mm_for_euclid_dist")
-    n = count[own.int().argmax(1)]
-    without = (
-        distance[own] * n / (n - 1)
-    )  # x less the mean of the others is n / (n - 1) times x less the mean of all
-    return without < distance.masked_fill(own, torch.inf).amin(1)
+    distance = torch.cdist(x, centroids, compute_mode="donot_use_mm_for_euclid_dist")  # (N, K)
+    n = count[is_own.int().argmax(1)]  # (N,), the size of the image's class
+    # Leaving x out of the mean of its class scales their difference by n / (n - 1).
+    leave_one_out = distance[is_own] * n / (n - 1)
+    return leave_one_out < distance.masked_fill(is_own, torch.inf).amin(1)
 
 
 def _classes(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return flattened features (N, D) and one-hot classes (N, K), both float64."""
     if labels.shape != features.shape[:1]:
         raise ValueError(
-            f"expected one label for each of {len(features)} images, got {tuple(labels.shape)}"
+            f"expected one label per image, ({len(features)},), got {tuple(labels.shape)}"
         )
-    found, places = labels.unique(return_inverse=True)
-    if len(found) < 2:
-        raise ValueError("the quality of clusters needs two classes or more")
-    return features.flatten(1).double(), F.one_hot(places).double()
+    classes, index = labels.unique(return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError("at least two classes are needed to measure how well they separate")
+    return features.flatten(1).double(), F.one_hot(index).double()

@@ -1,4 +1,4 @@
-"""Is an attribution true to the network? Insertion and deletion, the pointing game, and randomising the network under it."""
+"""Faithfulness of attributions: insertion and deletion, the pointing game, and sanity checks."""
 
 from __future__ import annotations
 
@@ -27,20 +27,42 @@ def replacement_curve(
     batch: int = 64,
     progress: Callable = no_progress,
 ) -> Tensor:
-    r"""The target's probability while `old` is replaced by `new`, the pixels of the largest `map` first: (N, steps + 1).
+    r"""Replace pixels in the order of an attribution, and record the target's probability.
 
-    Column s is after a share of s / steps of the pixels. Deletion (Petsiuk, Das & Saenko 2018, RISE, section 4.3) goes from
-    the image to grey, and is good where it falls at once; insertion goes from a blurred image to the image, and is good where
-    it rises at once. `auc` is the area below. `map` (N, 1, H, W), signed; equal pixels go in an order drawn from `generator`
-    (None: seed 0), for reading order would be a method of its own. `old` and `new` are in the input convention: tensors (N,
-    C, H, W), or for one of them what broadcasts to the other. Raises ValueError for a bad map or target, no images among the
-    two, or steps or batch below 1.
+    Petsiuk, Das & Saenko 2018 (RISE), section 4.3. Deletion replaces the image by gray; a faithful
+    map makes the probability fall quickly. Insertion replaces a blurred image by the image; a
+    faithful map makes it rise quickly. `auc` returns the area under the curve.
+
+    Args:
+        model: A network that returns logits.
+        old: The images before replacement (N, C, H, W), or a value that broadcasts to `new`.
+        new: The images after replacement (N, C, H, W), or a value that broadcasts to `old`.
+        map: Attributions (N, 1, H, W), signed; the largest pixels are replaced first.
+        target: A class, or one class per image.
+        steps: The number of steps; each replaces 1 / steps of the pixels.
+        generator: The order of equal pixels is random, because reading order would favor a method;
+            None for seed 0.
+        batch: The number of images per forward pass.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        Probabilities (N, steps + 1); column s is after s / steps of the pixels.
+
+    Raises:
+        ValueError: If neither `old` nor `new` is images, or if map, target, steps or batch is
+            wrong.
+
+    Example:
+        >>> import zfnet
+        >>> x = torch.randn(1, 3, 28, 28)
+        >>> replacement_curve(zfnet.mnist(), x, 0.0, x[:, :1], 8, steps=4).shape
+        torch.Size([1, 5])
     """
-    given = [t for t in (old, new) if isinstance(t, Tensor) and t.ndim == 4]
-    if not given:
+    images = [t for t in (old, new) if isinstance(t, Tensor) and t.ndim == 4]
+    if not images:
         raise ValueError("old or new must be images (N, C, H, W)")
-    like = max(given, key=Tensor.numel)
-    old, new = expand_fill(old, like, "old"), expand_fill(new, like, "new")
+    largest = max(images, key=Tensor.numel)
+    old, new = expand_fill(old, largest, "old"), expand_fill(new, largest, "new")
     check_input(model, old)
     if map.shape != (len(old), 1, *old.shape[2:]) or not map.isfinite().all():
         raise ValueError(
@@ -48,96 +70,158 @@ def replacement_curve(
         )
     if steps < 1 or batch < 1:
         raise ValueError(f"steps and batch must be at least 1, got {steps} and {batch}")
-    rank = ranks(map.flatten(1), generator or torch.Generator().manual_seed(0)).view(
-        map.shape
-    )  # 0 is the largest
+    generator = generator or torch.Generator().manual_seed(0)
+    rank = descending_ranks(map.flatten(1), generator).view(map.shape)  # 0 is the largest
     counts = (torch.arange(steps + 1, device=map.device) * rank[0].numel()) // steps
     rows = []
     with evaluating(model), torch.no_grad():
         for n in progress(range(len(old)), total=len(old), desc="replacing pixels"):
             chunks = counts.view(-1, 1, 1, 1).split(batch)
-            rows.append(
-                torch.cat([model(torch.where(rank[n] < chunk, new[n], old[n])) for chunk in chunks])
-            )
+            replaced = [torch.where(rank[n] < count, new[n], old[n]) for count in chunks]
+            rows.append(torch.cat([model(part) for part in replaced]))
     logits = torch.stack(rows)  # (N, steps + 1, classes)
     return logits.softmax(2)[torch.arange(len(old)), :, resolve_target(target, logits[:, 0])]
 
 
-def ranks(values: Tensor, generator: torch.Generator) -> Tensor:
-    """The place of each of the values (N, P) in falling order, 0 for the largest; equal ones in an order that is drawn."""
-    shuffled = torch.randperm(values.shape[1], generator=generator, device=generator.device).to(
-        values.device
-    )
+def descending_ranks(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the rank of each value in descending order; ties are broken at random.
+
+    Args:
+        values: Values (N, P).
+        generator: The source of randomness.
+
+    Returns:
+        Ranks (N, P) int64, from 0 for the largest.
+
+    Example:
+        >>> descending_ranks(torch.tensor([[1.0, 3.0, 2.0]]), torch.Generator()).tolist()
+        [[2, 0, 1]]
+    """
+    count = values.shape[1]
+    shuffled = torch.randperm(count, generator=generator, device=generator.device)
+    shuffled = shuffled.to(values.device)
     order = shuffled[values[:, shuffled].argsort(dim=1, descending=True, stable=True)]
-    return torch.empty_like(order).scatter_(
-        1, order, torch.arange(values.shape[1], device=order.device).expand_as(order)
-    )
+    ranks = torch.arange(count, device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, ranks)
 
 
 def auc(curve: Tensor) -> Tensor:
-    """The area below curves (N, steps + 1) over the share from 0 to 1, by trapezoids: (N,) in [0, 1] for probabilities."""
+    """Return the area under curves over [0, 1], by the trapezoidal rule.
+
+    Args:
+        curve: Curves (N, steps + 1), at equal distances.
+
+    Returns:
+        Areas (N,); in [0, 1] for probabilities.
+
+    Example:
+        >>> auc(torch.tensor([[1.0, 0.5, 0.0]]))
+        tensor([0.5000])
+    """
     return (curve[:, :-1] + curve[:, 1:]).mean(1) / 2
 
 
 def pointing_game(map: Tensor, mask: Tensor, tolerance: int = 0) -> Tensor:
-    """Whether the maximum of each map (N, 1, H, W) lies on the object, mask (N, H, W) bool, or within `tolerance` pixels: (N,).
+    """Return whether the maximum of each map is on the object.
 
-    Zhang et al. 2016 (excitation backprop), section 4.1, who allow 15 pixels. Where several places share the maximum it is the
-    share of them that hit, so that a flat map scores as a random point does. A map that is not finite misses.
-    Raises ValueError where map and mask do not fit.
+    Zhang et al. 2016 (excitation backprop), section 4.1, with a tolerance of 15 pixels. If several
+    pixels share the maximum, the result is the share of them that hit: a flat map scores like a
+    random point. A map that is not finite misses.
+
+    Args:
+        map: Attributions (N, 1, H, W).
+        mask: Objects (N, H, W), bool.
+        tolerance: The distance from the object, in pixels, that still counts as a hit.
+
+    Returns:
+        Hits (N,) in [0, 1].
+
+    Raises:
+        ValueError: If map and mask have the wrong shape or dtype.
+
+    Example:
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> pointing_game(torch.tensor([[[[3.0, 1.0], [0.0, 0.0]]]]), mask)
+        tensor([1.])
     """
     if map.shape != (len(mask), 1, *mask.shape[1:]) or mask.dtype != torch.bool:
         raise ValueError(
-            f"map must be (N, 1, H, W) and mask (N, H, W) bool, got {tuple(map.shape)} and {tuple(mask.shape)}"
+            f"map must be (N, 1, H, W) and mask (N, H, W) bool, "
+            f"got {tuple(map.shape)} and {tuple(mask.shape)} {mask.dtype}"
         )
-    near = torch.arange(-tolerance, tolerance + 1, device=mask.device)
-    disc = (near[:, None] ** 2 + near**2 <= tolerance**2).float()[None, None]
-    object_ = F.conv2d(mask[:, None].float(), disc, padding=tolerance) > 0.5
+    offset = torch.arange(-tolerance, tolerance + 1, device=mask.device)
+    disk = (offset[:, None] ** 2 + offset**2 <= tolerance**2).float()[None, None]
+    dilated = F.conv2d(mask[:, None].float(), disk, padding=tolerance) > 0.5
     peak = map == map.amax((2, 3), keepdim=True)
-    hits = (peak & object_).sum((1, 2, 3)) / peak.sum((1, 2, 3)).clamp_min(1)
+    hits = (peak & dilated).sum((1, 2, 3)) / peak.sum((1, 2, 3)).clamp_min(1)
     return torch.where(map.isfinite().flatten(1).all(1), hits, 0.0)
 
 
-def randomized(model: nn.Module, generator: torch.Generator) -> Iterator[tuple[str, nn.Module]]:
-    """The network with its layers randomised one after the other, from the logits down: (layer, a network) for each.
+def randomize_layers(
+    model: nn.Module, generator: torch.Generator
+) -> Iterator[tuple[str, nn.Module]]:
+    """Randomize a network layer by layer, from the logits down.
 
-    Cascading randomisation of Adebayo et al. 2018, section 3.1: an attribution that looks the same on a random network does
-    not show what the network learnt. The weights of a layer are drawn anew, normal with the mean and deviation of its own, so
-    that signals keep their size; biases too. A fitted pooling head (`cam_head`) goes with the first. What is given is one
-    copy that changes on: use it before asking for the next.
+    The cascading randomization of Adebayo et al. 2018, section 3.1: an attribution that does not
+    change on a random network does not show what the network has learned. Weights and biases are
+    drawn from a normal distribution with the mean and standard deviation of the original ones, so
+    that activations keep their scale. The pooling head (`cam_head`) is randomized with the first
+    layer.
+
+    Args:
+        model: Any network; it is copied.
+        generator: The source of randomness.
+
+    Yields:
+        The name of the last randomized layer, and the network. The same copy is yielded each time:
+        use it before the next iteration.
+
+    Example:
+        >>> import zfnet
+        >>> [name for name, _ in randomize_layers(zfnet.mnist(), torch.Generator())]
+        ['fc4', 'fc3', 'conv2', 'conv1']
     """
     model = copy.deepcopy(unwrap(model))
-    weighted = [
-        (name, m) for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))
-    ]
+    weighted = (nn.Conv2d, nn.Linear)
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, weighted)]
     head = getattr(model, "cam_head", None)
     if head is not None:
-        setattr(model, "cam_head", tuple(redrawn(part, generator) for part in head))  # noqa: B010
-    for name, module in reversed(weighted):
+        setattr(model, "cam_head", tuple(redraw(part, generator) for part in head))  # noqa: B010
+    for name, module in reversed(layers):
         for parameter in module.parameters():
-            parameter.data = redrawn(parameter.detach(), generator)
+            parameter.data = redraw(parameter.detach(), generator)
         yield name, model
 
 
-def redrawn(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal values with the mean and deviation of these: like them."""
-    drawn = torch.randn(values.shape, generator=generator, device=generator.device).to(values)
-    return values.mean() + values.std(correction=0) * drawn
+def redraw(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw normal values with the mean and standard deviation of a tensor."""
+    noise = torch.randn(values.shape, generator=generator, device=generator.device).to(values)
+    return values.mean() + values.std(correction=0) * noise
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    r"""Spearman's rank correlation of maps (N, ...) with maps of the same shape: (N,) in [-1, 1].
+    r"""Return Spearman's rank correlation of pairs of maps.
 
-    Pearson's correlation of the ranks, equal values sharing the mean of theirs. NaN for a flat map, whose ranks say nothing,
-    and for one that holds NaN.
+    Pearson's correlation of the ranks; equal values share their mean rank.
+
+    Args:
+        a: Maps (N, ...).
+        b: Maps of the same shape.
+
+    Returns:
+        Correlations (N,) float64 in [-1, 1]; NaN for a flat map or one that contains NaN.
+
+    Example:
+        >>> rank_correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 1.0]]))
+        tensor([-1.], dtype=torch.float64)
     """
-    x, y = (torch.stack([mean_ranks(row) for row in maps.flatten(1)]) for maps in (a, b))
+    x, y = (torch.stack([_mean_ranks(row) for row in maps.flatten(1)]) for maps in (a, b))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     r = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
     return r.masked_fill((a.isnan() | b.isnan()).flatten(1).any(1), torch.nan)
 
 
-def mean_ranks(row: Tensor) -> Tensor:
-    """The ranks of a row (P,), from 1, equal values sharing the mean of theirs: float64."""
+def _mean_ranks(row: Tensor) -> Tensor:
+    """Return the ranks of a row (P,) from 1, float64; equal values share their mean rank."""
     _, inverse, counts = row.unique(return_inverse=True, return_counts=True)
     return (counts.cumsum(0) - (counts - 1) / 2.0).double()[inverse]

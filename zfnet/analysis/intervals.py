@@ -1,4 +1,4 @@
-"""How sure a mean, or a share, over images is."""
+"""Confidence intervals of means, shares, differences and correlations over images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,26 @@ def bootstrap(
     repetitions: int = 2000,
     level: float = 0.95,
 ) -> list[float]:
-    """The percentile interval [low, high] of a statistic of n images, drawn again with replacement (Efron 1979).
+    """Return the percentile bootstrap interval of a statistic of n images (Efron 1979).
 
-    `statistic` maps the numbers (n,) of the images drawn, some twice, to a float; draws for which it is not finite are
-    left out. Raises ValueError for fewer than two images, of which no interval is known, or where no draw has a value.
+    Args:
+        statistic: Maps image numbers (n,), drawn with replacement, to a number. Draws for which it
+            is not finite are ignored.
+        n: The number of images, at least 2.
+        seed: The seed of the draws.
+        repetitions: The number of draws.
+        level: The confidence level.
+
+    Returns:
+        The interval [low, high].
+
+    Raises:
+        ValueError: If n is below 2, or the statistic is finite for no draw.
+
+    Example:
+        >>> low, high = bootstrap(lambda i: float(np.arange(9.0)[i].mean()), 9)
+        >>> low < 4 < high
+        True
     """
     if n < 2:
         raise ValueError(f"an interval over images needs at least two, got {n}")
@@ -35,7 +51,20 @@ def bootstrap(
 def mean_interval(
     values: np.ndarray, base: np.ndarray | float = 1.0, *, seed: int = 0
 ) -> list[float]:
-    """[mean, low, high] of values (n,), over the mean of `base` (n,), with its 95 % bootstrap interval; for one, [mean]."""
+    """Return the mean of values relative to that of a base, with its 95 % bootstrap interval.
+
+    Args:
+        values: One value per image (n,).
+        base: What the mean is divided by: the mean of one number per image (n,), or a number.
+        seed: The seed of the draws.
+
+    Returns:
+        [mean, low, high], or [mean] for one image.
+
+    Example:
+        >>> mean_interval(np.array([2.0, 2.0]))
+        [2.0, 2.0, 2.0]
+    """
     base = np.broadcast_to(base, values.shape)
     mean = [float(values.mean() / base.mean())]
     if len(values) < 2:
@@ -46,61 +75,106 @@ def mean_interval(
 
 
 def difference_interval(
-    one: np.ndarray,
-    other: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
     bases: tuple[np.ndarray | float, np.ndarray | float] = (1.0, 1.0),
     *,
     seed: int = 0,
 ) -> list[float]:
-    """[difference, low, high] of the means of two groups, (n,) and (m,), each over the mean of its base: 95 %, by bootstrap.
+    """Return the difference of two groups' means, with its 95 % bootstrap interval.
 
-    Each group is drawn again by itself, for the groups share nothing. Of fewer than two in either [difference] alone.
+    The groups are drawn independently.
+
+    Args:
+        first: Values of the first group (n,).
+        second: Values of the second group (m,), subtracted from the first.
+        bases: What each mean is divided by, as in `mean_interval`.
+        seed: The seed of the draws.
+
+    Returns:
+        [difference, low, high], or [difference] if a group has fewer than two values.
+
+    Example:
+        >>> difference_interval(np.array([3.0, 3.0]), np.array([1.0, 1.0]))
+        [2.0, 2.0, 2.0]
     """
     groups = [
         (values, np.broadcast_to(base, values.shape))
-        for values, base in zip((one, other), bases, strict=True)
+        for values, base in zip((first, second), bases, strict=True)
     ]
 
-    def less(drawn: list[np.ndarray]) -> float:
-        mean, others = (
+    def difference(draws: list[np.ndarray]) -> float:
+        one, two = (
             values[i].mean() / base[i].mean()
-            for (values, base), i in zip(groups, drawn, strict=True)
+            for (values, base), i in zip(groups, draws, strict=True)
         )
-        return float(mean - others)
+        return float(one - two)
 
-    found = [less([np.arange(len(values)) for values, _ in groups])]
-    if min(len(one), len(other)) < 2:
-        return found
+    point_estimate = [difference([np.arange(len(values)) for values, _ in groups])]
+    if min(len(first), len(second)) < 2:
+        return point_estimate
     rng = np.random.default_rng(seed)
-    draws = [
-        less([rng.integers(0, len(values), len(values)) for values, _ in groups])
+    differences = [
+        difference([rng.integers(0, len(values), len(values)) for values, _ in groups])
         for _ in range(2000)
     ]
-    return found + [float(v) for v in np.quantile(draws, (0.025, 0.975))]
+    return point_estimate + [float(v) for v in np.quantile(differences, (0.025, 0.975))]
 
 
-def correlation_interval(one: np.ndarray, other: np.ndarray, *, seed: int = 0) -> list[float]:
-    """[r, low, high]: Pearson's correlation of two values of each of n images, (n,) each, and its 95 % bootstrap interval."""
+def correlation_interval(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> list[float]:
+    """Return Pearson's correlation over images, with its 95 % bootstrap interval.
 
-    def r(i: np.ndarray) -> float:
-        a, b = one[i] - one[i].mean(), other[i] - other[i].mean()
-        length = np.sqrt((a @ a) * (b @ b))
-        return float(a @ b / length) if length > 0 else float("nan")
+    Args:
+        x: One value per image (n,).
+        y: Another value per image (n,).
+        seed: The seed of the draws.
 
-    return [r(np.arange(len(one))), *bootstrap(r, len(one), seed=seed)]
+    Returns:
+        [r, low, high].
+
+    Raises:
+        ValueError: If there are fewer than two images.
+
+    Example:
+        >>> r, low, high = correlation_interval(np.arange(9.0), np.arange(9.0) ** 2)
+        >>> 0.9 < low < r < high
+        True
+    """
+
+    def correlation(i: np.ndarray) -> float:
+        a, b = x[i] - x[i].mean(), y[i] - y[i].mean()
+        norm = np.sqrt((a @ a) * (b @ b))
+        return float(a @ b / norm) if norm > 0 else float("nan")
+
+    return [correlation(np.arange(len(x))), *bootstrap(correlation, len(x), seed=seed)]
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> list[float]:
-    r"""The interval [low, high] of a share of n images that have something or not (Wilson 1927), in [0, 1].
+    r"""Return Wilson's score interval of a share (Wilson 1927).
 
-    The p for which $|\hat p - p| \le z \sqrt{p (1 - p) / n}$: unlike the normal one it is right for few images, and stays
-    within 0 and 1. Raises ValueError for no images, or more successes than images.
+    All p for which $|\hat p - p| \le z \sqrt{p (1 - p) / n}$. Unlike the normal approximation, it
+    is valid for few images and stays within [0, 1].
+
+    Args:
+        successes: The number of successes, from 0 to n.
+        n: The number of images, at least 1.
+        level: The confidence level.
+
+    Returns:
+        The interval [low, high] in [0, 1].
+
+    Raises:
+        ValueError: If n is below 1, or successes is not between 0 and n.
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson(5, 10)]
+        [0.237, 0.763]
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(
-            f"a share is of at least one image, of which some or all count, got {successes} of {n}"
+            f"expected 0 to n successes among n >= 1 images, got {successes} among {n}"
         )
     z, share = NormalDist().inv_cdf((1 + level) / 2), successes / n
     middle = share + z * z / (2 * n)
-    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return [float(np.clip((middle + sign * reach) / (1 + z * z / n), 0, 1)) for sign in (-1, 1)]
+    margin = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return [float(np.clip((middle + sign * margin) / (1 + z * z / n), 0, 1)) for sign in (-1, 1)]

@@ -1,4 +1,4 @@
-"""Invariance: how far features move, and whether the class holds, when a picture is shifted, scaled or turned (Fig. 5)."""
+"""Invariance of features to translation, scale and rotation (Fig. 5)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ from zfnet.forward import trace
 from zfnet.graph import layer_names
 from zfnet.validation import check_input
 
-IDENTITY = {
-    "translation": 0.0,
-    "scale": 1.0,
-    "rotation": 0.0,
-}  # the families, and the value that changes nothing
-SHARE = 0.65  # of the side: the largest round view whose shifts by 60 of 224 pixels, and all turns, stay in the square
+# The value of each family that changes nothing.
+IDENTITY = {"translation": 0.0, "scale": 1.0, "rotation": 0.0}
+# The side of a view relative to the picture's. At 0.65, translations by 60 of 224 pixels and all
+# rotations stay inside the picture.
+SHARE = 0.65
 
 
 @dataclass(frozen=True, eq=False)
 class Invariance:
-    """What T transforms of one family do to N images.
+    """The effect of T transforms of one family on N images.
 
-    `values` (T,) are pixels of the view (down is positive), factors, or degrees counter-clockwise. `distance[layer]` (N, T) is
-    relative to the norm of the reference view's features; `probability` (N, T) is the target's, `label` (N, T) the most
-    probable class. `reference` (N,) and `reference_label` (N,) are the untransformed view's probability and class.
+    Attributes:
+        family: "translation", "scale" or "rotation".
+        values: The transforms (T,): pixels of the view (down is positive), factors, or degrees
+            counterclockwise.
+        distance: For each layer, the distance (N, T) of the features from those of the reference
+            view, relative to their norm.
+        probability: The target's probability (N, T).
+        label: The most probable class (N, T).
+        reference: The target's probability in the untransformed view (N,).
+        reference_label: The most probable class in the untransformed view (N,).
     """
 
     family: str
@@ -49,31 +55,64 @@ def views(
     share: float = SHARE,
     size: int = 224,
 ) -> Tensor:
-    r"""Resample squares (N, C, S, S) once, bilinearly, for each of T transforms: (N, T, C, size, size).
+    r"""Resample square pictures, bilinearly and once, for each transform.
 
-    The pixel at $u$ = (row, column) from the view's centre shows the square at $\frac{\text{share} \cdot S}{\text{size}} A u$
-    from its own: $A u = u - (v, 0)$ for a translation of v pixels of the view, $u / v$ for scale, $R_v u$ for
-    rotation by v degrees counter-clockwise. The identity is the central `share` of the square at `size` pixels, so that a
-    transform samples inside the picture and no border invents evidence; the paper does not say how its were filled.
-    Zeiler & Fergus, section 4.1, Fig. 5.
-    Raises ValueError for an unknown family, a value that is not finite, a scale of 0 or less, and a transform that would
-    look outside the square.
+    The pixel at $u$ = (row, column) from the center of the view shows the picture at
+    $\frac{\text{share} \cdot S}{\text{size}} A u$ from its center. $A u = u - (v, 0)$ for a
+    translation by v, $u / v$ for a scale, and $R_v u$ for a rotation. Views are smaller than the
+    picture, so that transforms need no padding; the paper does not describe its padding. Zeiler &
+    Fergus, section 4.1, Fig. 5.
+
+    Args:
+        squares: Pictures (N, C, S, S).
+        family: "translation", "scale" or "rotation".
+        values: T pixels of the view (down is positive), factors, or degrees counterclockwise.
+        share: The side of the untransformed view, relative to S; in (0, 1].
+        size: The side of a view, in pixels.
+
+    Returns:
+        Views (N, T, C, size, size).
+
+    Raises:
+        ValueError: If the family is unknown, if a value is not finite or a scale not positive, or
+            if a view extends beyond the picture.
+
+    Example:
+        >>> views(torch.zeros(1, 3, 64, 64), "rotation", [0, 90], size=32).shape
+        torch.Size([1, 2, 3, 32, 32])
     """
     if family not in IDENTITY:
-        raise ValueError(f"no family of transforms {family!r}; there are {', '.join(IDENTITY)}")
+        raise ValueError(f"{family!r} is not a family; available: {', '.join(IDENTITY)}")
     if squares.ndim != 4 or squares.shape[2] != squares.shape[3] or not squares.is_floating_point():
         raise ValueError(
             f"expected float squares (N, C, S, S), got {tuple(squares.shape)} {squares.dtype}"
         )
     if not 0 < share <= 1 or size < 1:
         raise ValueError(f"share must be in (0, 1] and size at least 1, got {share} and {size}")
-    v = torch.as_tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
+    v = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
     if not v.isfinite().all() or (family == "scale" and (v <= 0).any()):
+        condition = "finite and above 0" if family == "scale" else "finite"
+        raise ValueError(f"values of {family} must be {condition}, got {v.tolist()}")
+    grid = _sampling_grid(family, v, size) * (2 * share / size)  # in [-1, 1], from edge to edge
+    outside = v[grid.abs().flatten(1).amax(1) > 1].tolist()
+    if outside:
         raise ValueError(
-            f"values of {family} must be finite" + (" and above 0" if family == "scale" else "")
+            f"{family} by {outside} extends beyond the picture; use smaller values, "
+            f"or a smaller share than {share}"
         )
+    n, t = len(squares), len(v)
+    grid = grid.to(squares).repeat(n, 1, 1, 1)  # (N T, size, size, 2)
+    sampled = F.grid_sample(
+        squares.repeat_interleave(t, 0), grid, padding_mode="border", align_corners=False
+    )
+    return sampled.view(n, t, *sampled.shape[1:])
+
+
+def _sampling_grid(family: str, values: Tensor, size: int) -> Tensor:
+    """Return the transformed coordinates (T, size, size, 2): (x, y) from the center, in pixels."""
     u = torch.arange(size, dtype=torch.float64) + 0.5 - size / 2
     row, column = torch.meshgrid(u, u, indexing="ij")  # (size, size)
+    v = values.view(-1, 1, 1)
     if family == "translation":
         row, column = row - v, column.expand(len(v), -1, -1)
     elif family == "scale":
@@ -81,24 +120,7 @@ def views(
     else:
         sine, cosine = torch.sin(v * math.pi / 180), torch.cos(v * math.pi / 180)
         row, column = row * cosine + column * sine, column * cosine - row * sine
-    grid = torch.stack([column, row], -1) * (
-        2 * share / size
-    )  # (T, size, size, 2) in [-1, 1], from edge to edge
-    outside = [
-        float(value)
-        for value, places in zip(v.flatten(), grid, strict=True)
-        if places.abs().max() > 1
-    ]
-    if outside:
-        raise ValueError(
-            f"{family} by {outside} looks outside the square; choose smaller values or a smaller share than {share}"
-        )
-    n, t = len(squares), len(v)
-    grid = grid.to(squares).repeat(n, 1, 1, 1)
-    sampled = F.grid_sample(
-        squares.repeat_interleave(t, 0), grid, padding_mode="border", align_corners=False
-    )
-    return sampled.view(n, t, *sampled.shape[1:])
+    return torch.stack([column, row], -1)
 
 
 def invariance(
@@ -114,13 +136,39 @@ def invariance(
     batch: int = 16,
     progress: Callable = no_progress,
 ) -> Invariance:
-    r"""Transform each image, and measure how far its features move and what becomes of its class.
+    r"""Transform images, and measure the change of their features and predictions.
 
-    $d(T) = \|f(x) - f(Tx)\|_2 / \|f(x)\|_2$ at each of `layers` (rectified maps before pooling), and the softmax probability
-    of `target` (N,). `squares` (N, 3, S, S) are whole pictures in the network's input convention, `family` one of
-    translation, scale and rotation; see `views` for its `values`, `share` and `size`. Distances are 0 or more.
-    Raises ValueError for bad squares, targets or transforms, UnknownLayer, and UnsupportedNetwork.
+    $d(T) = \|f(x) - f(Tx)\|_2 / \|f(x)\|_2$ at each layer, with rectified maps before pooling.
     Zeiler & Fergus, section 4.1, Fig. 5.
+
+    Args:
+        model: A network that `zfnet.trace` supports.
+        squares: Pictures (N, 3, S, S) in the network's input convention.
+        target: One class per image (N,).
+        family: "translation", "scale" or "rotation".
+        values: The transforms (T,), as in `views`.
+        layers: Layer names.
+        share: The side of the untransformed view, relative to S.
+        size: The side of a view, in pixels.
+        batch: The number of views per forward pass.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        Distances, probabilities and predicted classes.
+
+    Raises:
+        ValueError: If squares, target, family, values, layers or batch is wrong.
+        UnknownLayer: If the network has no such layer.
+        UnsupportedNetwork: If `zfnet.trace` does not support the network.
+
+    Example:
+        >>> import zfnet
+        >>> i = invariance(
+        ...     zfnet.mnist(), torch.randn(1, 3, 40, 40), [8], "rotation", [10, 20],
+        ...     layers="conv2", size=28,
+        ... )
+        >>> i.distance["conv2"].shape
+        torch.Size([1, 2])
     """
     check_input(model, squares)
     layers = layer_names(layers)
@@ -128,39 +176,32 @@ def invariance(
     target = torch.as_tensor(target).reshape(-1)
     if len(target) != len(squares) or target.is_floating_point():
         raise ValueError(
-            f"target must be one class for each of {len(squares)} images, got {target.tolist()}"
+            f"target must be one class per image, ({len(squares)},), got {target.tolist()}"
         )
     if batch < 1 or not len(values) or not layers:
         raise ValueError(
-            f"batch must be at least 1, and values and layers not empty; got {batch}, {values.tolist()}, {layers}"
+            f"batch must be at least 1, and values and layers not empty; "
+            f"got {batch}, {values.tolist()} and {layers}"
         )
-    every = torch.cat(
-        [torch.tensor([IDENTITY.get(family, 0.0)]).double(), values]
-    )  # the reference comes first
+    identity = torch.tensor([IDENTITY.get(family, 0.0)]).double()
+    all_values = torch.cat([identity, values])  # the reference view comes first
     distances: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     probabilities, labels = [], []
     for n in progress(range(len(squares)), total=len(squares), desc=family):
-        reference: dict[str, Tensor] = {}
-        parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-        logits = []
-        for chunk in every.split(batch):
-            t = trace(model, views(squares[n : n + 1], family, chunk, share=share, size=size)[0])
-            assert t.logits is not None
-            logits.append(t.logits)
-            for layer in layers:
-                features = t[layer].flatten(1)  # (B, units)
-                f = reference.setdefault(layer, features[0])
-                parts[layer].append((features - f).norm(dim=1) / f.norm().clamp_min(1e-12))
-        scores = torch.cat(logits)
-        if not 0 <= target[n] < scores.shape[1]:
+        chunks = [
+            views(squares[n : n + 1], family, chunk, share=share, size=size)[0]
+            for chunk in all_values.split(batch)
+        ]
+        distance, logits = _distances(model, chunks, layers)
+        if not 0 <= target[n] < logits.shape[1]:
             raise ValueError(
-                f"target must be a class from 0 to {scores.shape[1] - 1}, got {int(target[n])}"
+                f"target must be a class from 0 to {logits.shape[1] - 1}, got {int(target[n])}"
             )
-        probabilities.append(scores.softmax(1)[:, target[n]])
-        labels.append(scores.argmax(1))
+        probabilities.append(logits.softmax(1)[:, target[n]])
+        labels.append(logits.argmax(1))
         for layer in layers:
-            distances[layer].append(torch.cat(parts[layer]))
-    probability, label = torch.stack(probabilities), torch.stack(labels)
+            distances[layer].append(distance[layer])
+    probability, label = torch.stack(probabilities), torch.stack(labels)  # (N, 1 + T)
     return Invariance(
         family,
         values,
@@ -172,15 +213,46 @@ def invariance(
     )
 
 
-def r_squared(x: Tensor, y: Tensor) -> Tensor:
-    r"""How straight each row of y (N, T) is against x (T,): $R^2$ of the least-squares line, with intercept, (N,) in [0, 1].
+def _distances(
+    model: nn.Module, chunks: Sequence[Tensor], layers: Sequence[str]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the relative distances (V,) from the first view by layer, and the logits (V, K)."""
+    distances: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    reference: dict[str, Tensor] = {}
+    logits = []
+    for x in chunks:
+        t = trace(model, x)
+        assert t.logits is not None
+        logits.append(t.logits)
+        for layer in layers:
+            features = t[layer].flatten(1)  # (B, units)
+            f = reference.setdefault(layer, features[0])
+            distances[layer].append((features - f).norm(dim=1) / f.norm().clamp_min(1e-12))
+    return {layer: torch.cat(rows) for layer, rows in distances.items()}, torch.cat(logits)
 
-    1 for a constant row. Raises ValueError for fewer than three points, or where all x are equal.
+
+def r_squared(x: Tensor, y: Tensor) -> Tensor:
+    r"""Return $R^2$ of the least-squares line, with intercept, through each row of y.
+
+    Args:
+        x: Positions (T,), at least three and not all equal.
+        y: Values (N, T).
+
+    Returns:
+        $R^2$ (N,) in [0, 1]; 1 for a constant row.
+
+    Raises:
+        ValueError: If there are fewer than three points, or if all x are equal.
+
+    Example:
+        >>> r_squared(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([[1.0, 3.0, 5.0]]))
+        tensor([1.], dtype=torch.float64)
     """
     x, y = x.double(), y.double()
     if len(x) < 3 or y.shape[1:] != x.shape or bool((x == x[0]).all()):
         raise ValueError(
-            f"a line needs three points or more at different places, got x {tuple(x.shape)}, y {tuple(y.shape)}"
+            f"a line needs at least three points at different x, "
+            f"got x {tuple(x.shape)} and y {tuple(y.shape)}"
         )
     x, y = x - x.mean(), y - y.mean(1, keepdim=True)
     total = y.square().sum(1)

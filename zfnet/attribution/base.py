@@ -1,4 +1,4 @@
-"""The result of an attribution, and the gradient of a logit with an optional rule for ReLUs."""
+"""Building blocks of attribution: its result, and gradients with modified ReLUs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from zfnet.forward import evaluating, logits_of
 from zfnet.graph import UnsupportedNetwork
 from zfnet.validation import Target, check_input, resolve_target
 
-# Graph nodes that `rectify` leaves alone: linear, selecting or normalizing operations.
-PLAIN = (
-    r"AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Rsub|Sub|Mul|Div|Neg|Sum|Mean|Cat|Stack|Split(WithSizes)?|Unbind|"
-    r"Select|Slice|Index|Gather|View|AsStrided|ReshapeAlias|UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|"
-    r"ToCopy|Flip|Roll|ConstantPadNd|ReflectionPad2D|ReplicationPad2D|PixelShuffle|Upsample(Bilinear|Nearest)2D|"
-    r"(Adaptive)?MaxPool2D(WithIndices)?|(Adaptive)?AvgPool[123]D|\w*BatchNorm|NativeGroupNorm|NativeLayerNorm|Pow|Sqrt|Rsqrt|_LRN"
+# Graph nodes that `rectify` does not change: linear, selecting or normalizing operations.
+LINEAR_NODES = (
+    r"AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Rsub|Sub|Mul|Div|Neg|Sum|Mean|"
+    r"Cat|Stack|Split(WithSizes)?|Unbind|Select|Slice|Index|Gather|View|AsStrided|ReshapeAlias|"
+    r"UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|ToCopy|Flip|Roll|"
+    r"ConstantPadNd|ReflectionPad2D|ReplicationPad2D|PixelShuffle|Upsample(Bilinear|Nearest)2D|"
+    r"(Adaptive)?MaxPool2D(WithIndices)?|(Adaptive)?AvgPool[123]D|\w*BatchNorm|NativeGroupNorm|"
+    r"NativeLayerNorm|Pow|Sqrt|Rsqrt|_LRN"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """The attribution of N images. Values are raw; drawing normalizes them.
+    """The attribution of N images. Values are raw; `zfnet.plot` normalizes them.
 
     Attributes:
         map: The map (N, 1, H, W), with channels reduced as in the method's paper.
         pixels: The signed map (N, C, H, W), or None for a method without one.
         method: The method's name in `zfnet.METHODS`.
         target: The explained classes (N,).
-        coarse: A class-activation map (N, 1, h, w) before enlargement; None for other methods.
+        coarse: The class activation map (N, 1, h, w) before upsampling; None for other methods.
         residual: The completeness error (N,) of integrated gradients, in logits; None for other
             methods.
     """
@@ -54,14 +56,17 @@ class Attribution:
 
 
 def forward(
-    model: nn.Module, x: Tensor, watching: AbstractContextManager | None = None
+    model: nn.Module, x: Tensor, context: AbstractContextManager | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return a copy of x that collects gradients, and its logits (N, classes).
+    """Run a forward pass that can be differentiated with respect to x.
 
     Args:
         model: Any network that returns logits.
         x: Images (N, C, H, W).
-        watching: A context that is entered around the forward pass.
+        context: A context manager for the forward pass, such as one that records a layer.
+
+    Returns:
+        A copy of x that requires gradients (N, C, H, W), and its logits (N, classes).
 
     Raises:
         ValueError: If x is wrong, or if the weights are inference tensors.
@@ -70,45 +75,60 @@ def forward(
     check_input(model, x)
     if any(weight.is_inference() for weight in model.parameters()):
         raise ValueError(
-            "the network was built under torch.inference_mode, which disables gradients: build it outside"
+            "the network was created in torch.inference_mode, which disables gradients; "
+            "create it outside"
         )
     leaf = x.detach().clone().requires_grad_()
-    images = leaf.clone()  # an in-place first module overwrites the clone
-    with watching or nullcontext():
+    images = leaf.clone()  # an in-place first module may overwrite it
+    with context or nullcontext():
         logits = logits_of(model, images)
     return leaf, logits
 
 
-def derivative(logits: Tensor, target: Tensor, below: Tensor) -> Tensor:
-    """Return the gradient of each image's target logit with respect to `below`.
-
-    Raises:
-        UnsupportedNetwork: If the logit does not depend on `below`.
-    """
-    return slope(
-        logits.gather(1, target[:, None].clone()), below
-    )  # autograd cannot save inference tensors
-
-
-def slope(value: Tensor, point: Tensor, *, keep: bool = False) -> Tensor:
-    """Return the gradient of the sum of `value` with respect to `point`.
+def logit_gradient(logits: Tensor, target: Tensor, point: Tensor) -> Tensor:
+    """Return the gradient of each image's target logit with respect to a tensor.
 
     Args:
-        value: Values of any shape.
+        logits: Logits (N, classes) with an autograd graph.
+        target: The class of each image (N,).
         point: The tensor to differentiate by.
-        keep: Whether to keep the graph for another backward pass.
+
+    Returns:
+        The gradient, with the shape of `point`.
+
+    Raises:
+        UnsupportedNetwork: If the logit does not depend on `point`.
+    """
+    index = target[:, None].clone()  # autograd cannot save inference tensors
+    return grad_of_sum(logits.gather(1, index), point)
+
+
+def grad_of_sum(value: Tensor, point: Tensor, *, retain_graph: bool = False) -> Tensor:
+    """Return the gradient of a sum with respect to a tensor.
+
+    Args:
+        value: The values to sum, of any shape.
+        point: The tensor to differentiate by.
+        retain_graph: Retain the graph for another backward pass.
+
+    Returns:
+        The gradient, with the shape of `point`.
 
     Raises:
         UnsupportedNetwork: If `value` does not depend on `point`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(3, requires_grad=True)
+        >>> grad_of_sum(x**2, x)
+        tensor([2., 2., 2.])
     """
-    g = (
-        torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=keep)[0]
-        if value.requires_grad
-        else None
-    )
+    g = None
+    if value.requires_grad:
+        g = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=retain_graph)[0]
     if g is None:
         raise UnsupportedNetwork(
-            "no gradient reaches the input: the network's forward pass detaches the signal"
+            "no gradient reaches the input, because the network's forward pass detaches it"
         )
     return g
 
@@ -118,7 +138,7 @@ def gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of each image's target logit with respect to its pixels.
 
-    The network runs in evaluation mode. Its parameters and their `.grad` stay untouched.
+    The network runs in evaluation mode. Its parameters and their `.grad` do not change.
 
     Args:
         model: Any network that returns logits.
@@ -144,14 +164,14 @@ def gradient(
         target = resolve_target(target, logits)
         if rule:
             rectify(logits, leaf, rule)
-        return derivative(logits, target, leaf), target
+        return logit_gradient(logits, target, leaf), target
 
 
 def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Replace the backward pass of every ReLU between `leaf` and `logits` by `rule`.
 
-    The hooks belong to the autograd graph, so nothing remains on the network. The graph shows a
-    module, a function, an in-place ReLU and a clamp at 0 alike.
+    The hooks belong to the autograd graph, so the network does not change. Modules, functions,
+    in-place ReLUs and clamps at 0 are handled alike.
 
     Args:
         logits: The output of the forward pass.
@@ -167,26 +187,27 @@ def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tenso
     ) -> tuple[Tensor, ...]:
         return (rule(grad_outputs[0], grad_inputs[0]), *grad_inputs[1:])
 
-    for node in between(logits, leaf):
+    for node in nodes_between(logits, leaf):
         kind = re.sub(r"Backward\d*$", "", type(node).__name__)
         if is_rectifier(kind, node):
             node.register_hook(hook)
-        elif not re.fullmatch(PLAIN, kind) or (kind == "Mul" and is_mask(node)):
+        elif not re.fullmatch(LINEAR_NODES, kind) or (kind == "Mul" and is_mask(node)):
             operation = "multiplies by a mask" if kind == "Mul" else f"applies {kind}"
             raise UnsupportedNetwork(
-                f"the network {operation}, for which guided backpropagation and the deconvnet have no rule; they need "
-                "ReLUs (nn.ReLU, F.relu, clamp at 0) between convolutions, dense layers, pooling and normalization"
+                f"the network {operation}, for which guided backpropagation and the deconvnet have "
+                f"no rule; they need ReLUs (nn.ReLU, F.relu, clamp at 0) between convolutions, "
+                f"dense layers, pooling and normalization"
             )
 
 
 def is_rectifier(kind: str, node: Any) -> bool:
-    """Whether a graph node is max(0, x): a ReLU, or a clamp at 0 from below."""
+    """Return whether a graph node is max(0, x): a ReLU, or a clamp at 0 from below."""
     low, high = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
     return kind == "Relu" or (kind in ("Clamp", "ClampMin") and low == 0 and high is None)
 
 
 def is_mask(node: Any) -> bool:
-    """Whether a graph node multiplies by constant zeros and ones, as in x * (x > 0)."""
+    """Return whether a graph node multiplies by constant zeros and ones, as in x * (x > 0)."""
     factors = [
         f
         for f in (node._saved_self, node._saved_other)
@@ -195,21 +216,21 @@ def is_mask(node: Any) -> bool:
     return any(bool(((f == 0) | (f == 1)).all()) for f in factors)
 
 
-def between(top: Tensor, leaf: Tensor) -> list[Any]:
+def nodes_between(top: Tensor, leaf: Tensor) -> list[Any]:
     """Return the graph nodes between `leaf` and `top`, without those that only reach parameters."""
-    above: dict[Any, list[Any]] = {top.grad_fn: []}
-    waiting: list[Any] = [top.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        for below, _ in node.next_functions:
-            if below is not None and below not in above:
-                waiting.append(below)
-            if below is not None:
-                above.setdefault(below, []).append(node)
-    waiting = [node for node in above if getattr(node, "variable", None) is leaf]
-    reached = dict.fromkeys(waiting)
-    while waiting:
-        fresh = [node for node in above[waiting.pop()] if node not in reached]
-        reached |= dict.fromkeys(fresh)
-        waiting += fresh
-    return list(reached)
+    parents: dict[Any, list[Any]] = {top.grad_fn: []}  # the nodes that use a node's output
+    stack: list[Any] = [top.grad_fn]
+    while stack:
+        node = stack.pop()
+        for child, _ in node.next_functions:
+            if child is not None and child not in parents:
+                stack.append(child)
+            if child is not None:
+                parents.setdefault(child, []).append(node)
+    stack = [node for node in parents if getattr(node, "variable", None) is leaf]
+    visited = dict.fromkeys(stack)
+    while stack:
+        unvisited = [node for node in parents[stack.pop()] if node not in visited]
+        visited |= dict.fromkeys(unvisited)
+        stack += unvisited
+    return list(visited)

@@ -1,30 +1,32 @@
-"""Class activation maps: the last feature maps, weighted for a class (CAM, Grad-CAM, Grad-CAM++)."""
+"""Class activation maps: weighted sums of feature maps (CAM, Grad-CAM, Grad-CAM++)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from zfnet.attribution.base import Attribution, Target, derivative, forward
-from zfnet.attribution.gradients import guided_backprop, strongest
-from zfnet.forward import Hook, evaluating
-from zfnet.graph import UnsupportedNetwork, module_of
+from zfnet.attribution.base import Attribution, Target, forward, logit_gradient
+from zfnet.attribution.gradients import channel_max
+from zfnet.attribution.guided import guided_backprop
+from zfnet.forward import evaluating, run
+from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, find_step
+from zfnet.hooks import Hook
+from zfnet.layer_list import last_maps, shaped_steps
+from zfnet.layout import channels_last_steps
 from zfnet.model import unwrap
-from zfnet.validation import resolve_target
+from zfnet.validation import check_input, resolve_target
 
 
 def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""Weight the maps under global average pooling by the class's weights: $M_c = \sum_k w_k^c A_k$.
+    r"""Weight the last feature maps by the class's weights: $M_c = \sum_k w_k^c A_k$.
 
     Zhou et al. 2016, section 2. The network must end in global average pooling and one dense layer,
-    as ResNet does, or have such a head as `model.cam_head`: weight (classes, C) and bias. The mean
-    of `coarse` over positions plus the bias is the logit of that head.
+    as ResNet does, or have such a head as `model.cam_head`: weight (classes, C) and bias. The
+    spatial mean of `coarse` plus the bias is the logit of that head.
 
     Args:
         model: Any network that returns logits.
@@ -32,12 +34,12 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         target: A class, one class per image, or None for the predicted classes.
 
     Returns:
-        `coarse` (N, 1, h, w) is signed, in logits, not rectified; `map` (N, 1, H, W) is `coarse`
-        enlarged bilinearly.
+        `coarse` (N, 1, h, w) is signed, in logits, not rectified; `map` (N, 1, H, W) is `coarse`,
+        upsampled bilinearly.
 
     Raises:
         ValueError: If x, target or `cam_head` is wrong.
-        UnsupportedNetwork: If the network has neither such an end nor a `cam_head`.
+        UnsupportedNetwork: If the network has neither such a last layer nor a `cam_head`.
 
     Example:
         >>> import torch, zfnet
@@ -50,34 +52,35 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
     model = unwrap(model)
     with feature_maps(model, x, pooled=getattr(model, "cam_head", None) is None) as (maps, logits):
         target = resolve_target(target, logits)
-        weight, _ = pooling_head(model, maps.detach(), logits.detach())
+        weight, _ = resolve_head(model, maps.detach(), logits.detach())
         coarse = torch.einsum("nc,nchw->nhw", weight[target], maps.detach())[:, None]
-    return Attribution(enlarge(coarse, x), None, "cam", target, coarse)
+    return Attribution(upsample(coarse, x), None, "cam", target, coarse)
 
 
 def grad_cam(
     model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None
 ) -> Attribution:
-    r"""Weight the maps of a layer by their mean gradients: $M = \mathrm{ReLU}(\sum_k \alpha_k A_k)$.
+    r"""Weight the maps of a layer by their mean gradients.
 
-    $\alpha_k$ is the mean of $\partial S / \partial A_{ij}^k$ over positions. Selvaraju et al.
-    2017, section 3. The ReLU keeps evidence for the class. It may leave nothing: see `state`.
+    $M = \mathrm{ReLU}(\sum_k \alpha_k A_k)$, where $\alpha_k$ is the mean of $\partial S /
+    \partial A_{ij}^k$ over positions. Selvaraju et al. 2017, section 3. The ReLU keeps only
+    evidence for the class. The map can be all zero; see `Attribution.state`.
 
     Args:
         model: Any network that returns logits.
         x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
         target: A class, one class per image, or None for the predicted classes.
-        layer: A layer as in `zfnet.trace` (conv5 is rectified) or a module's path. By default the
-            last maps before pooling: relu5 of ZFNet, the last block of ResNet.
+        layer: A layer name (conv5 is rectified), or a module path in a network with branches. None
+            for the last feature maps before pooling: relu5 of ZFNet, the last block of ResNet.
 
     Returns:
-        `coarse` (N, 1, h, w) has the layer's size; `map` (N, 1, H, W) is enlarged bilinearly. Both
+        `coarse` (N, 1, h, w) has the layer's size; `map` (N, 1, H, W) is upsampled bilinearly. Both
         are 0 or more.
 
     Raises:
         ValueError: If x or target is wrong.
         UnknownLayer: If the network has no such layer.
-        UnsupportedNetwork: If the layer has no maps.
+        UnsupportedNetwork: If the layer has no feature maps.
 
     Example:
         >>> import torch, zfnet
@@ -86,25 +89,26 @@ def grad_cam(
     """
     maps, g, target = maps_and_gradient(model, x, target, layer)
     coarse = (g.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
-    return Attribution(enlarge(coarse, x), None, "grad_cam", target, coarse)
+    return Attribution(upsample(coarse, x), None, "grad_cam", target, coarse)
 
 
 def grad_cam_plus_plus(
     model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None
 ) -> Attribution:
-    r"""Weight the maps by their positive gradients, each with its own share.
+    r"""Weight the maps of a layer by a weighted mean of their positive gradients.
 
-    $w_k = \sum_{ij} \alpha_{ij}^k \mathrm{ReLU}(g_{ij}^k)$, $\alpha_{ij}^k = g^2 / (2 g^2 + g^3
-    \sum_{ab} A_{ab}^k)$, $g = \partial S / \partial A_{ij}^k$; $M = \mathrm{ReLU}(\sum_k w_k A_k)$.
-    Chattopadhay et al. 2018, eq. 10 and 19, for a score $e^S$ of a piecewise linear S. The factor
-    $e^S$ is constant in an image and overflows, so it is left out. Where g is 0, alpha is 0.
+    $M = \mathrm{ReLU}(\sum_k w_k A_k)$ with $w_k = \sum_{ij} \alpha_{ij}^k
+    \mathrm{ReLU}(g_{ij}^k)$, $\alpha_{ij}^k = g^2 / (2 g^2 + g^3 \sum_{ab} A_{ab}^k)$ and $g =
+    \partial S / \partial A_{ij}^k$. Chattopadhay et al. 2018, eq. 10 and 19, for the score $e^S$ of
+    a piecewise linear S. The factor $e^S$ is constant within an image and overflows, so it is
+    omitted. Where g is 0, alpha is 0.
 
     Args:
         model: Any network that returns logits.
         x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
         target: A class, one class per image, or None for the predicted classes.
-        layer: A layer as in `zfnet.trace` (conv5 is rectified) or a module's path. By default the
-            last maps before pooling: relu5 of ZFNet, the last block of ResNet.
+        layer: A layer name (conv5 is rectified), or a module path in a network with branches. None
+            for the last feature maps before pooling: relu5 of ZFNet, the last block of ResNet.
 
     Returns:
         `coarse` (N, 1, h, w) and `map` (N, 1, H, W), as in `grad_cam`.
@@ -112,7 +116,7 @@ def grad_cam_plus_plus(
     Raises:
         ValueError: If x or target is wrong.
         UnknownLayer: If the network has no such layer.
-        UnsupportedNetwork: If the layer has no maps.
+        UnsupportedNetwork: If the layer has no feature maps.
 
     Example:
         >>> import torch, zfnet
@@ -120,17 +124,18 @@ def grad_cam_plus_plus(
         torch.Size([2, 1, 28, 28])
     """
     maps, g, target = maps_and_gradient(model, x, target, layer)
-    below = 2 * g**2 + g**3 * maps.sum((2, 3), keepdim=True)
-    share = torch.where(below == 0, 0.0, g**2 / torch.where(below == 0, 1.0, below))
-    weight = (share * g.relu()).sum((2, 3), keepdim=True)
+    denominator = 2 * g**2 + g**3 * maps.sum((2, 3), keepdim=True)
+    is_zero = denominator == 0
+    alpha = torch.where(is_zero, 0.0, g**2 / torch.where(is_zero, 1.0, denominator))
+    weight = (alpha * g.relu()).sum((2, 3), keepdim=True)
     coarse = (weight * maps).sum(1, keepdim=True).relu()
-    return Attribution(enlarge(coarse, x), None, "grad_cam_plus_plus", target, coarse)
+    return Attribution(upsample(coarse, x), None, "grad_cam_plus_plus", target, coarse)
 
 
 def guided_grad_cam(
     model: nn.Module, x: Tensor, target: Target = None, *, layer: str | None = None
 ) -> Attribution:
-    r"""Multiply guided back-propagation by the enlarged Grad-CAM map.
+    r"""Multiply guided backpropagation by the upsampled Grad-CAM map.
 
     Selvaraju et al. 2017, section 3.2.
 
@@ -138,8 +143,8 @@ def guided_grad_cam(
         model: Any network that returns logits.
         x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
         target: A class, one class per image, or None for the predicted classes.
-        layer: A layer as in `zfnet.trace` (conv5 is rectified) or a module's path. By default the
-            last maps before pooling: relu5 of ZFNet, the last block of ResNet.
+        layer: A layer name (conv5 is rectified), or a module path in a network with branches. None
+            for the last feature maps before pooling: relu5 of ZFNet, the last block of ResNet.
 
     Returns:
         `pixels` (N, C, H, W) is the signed product, `map` (N, 1, H, W) its largest absolute value
@@ -148,26 +153,39 @@ def guided_grad_cam(
     Raises:
         ValueError: If x or target is wrong.
         UnknownLayer: If the network has no such layer.
-        UnsupportedNetwork: If the layer has no maps, or the network other nonlinearities than ReLUs.
+        UnsupportedNetwork: If the layer has no feature maps, or the network has nonlinearities
+            other than ReLUs.
 
     Example:
         >>> import torch, zfnet
         >>> guided_grad_cam(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
     """
-    where = grad_cam(model, x, target, layer=layer)
-    pixels = guided_backprop(model, x, where.target).pixels
+    location = grad_cam(model, x, target, layer=layer)
+    target = location.target
+    pixels = guided_backprop(model, x, target).pixels
     assert pixels is not None
-    pixels = pixels * where.map
-    return Attribution(strongest(pixels), pixels, "guided_grad_cam", where.target, where.coarse)
+    pixels = pixels * location.map
+    return Attribution(channel_max(pixels), pixels, "guided_grad_cam", target, location.coarse)
 
 
-def enlarge(coarse: Tensor, x: Tensor) -> Tensor:
-    """Enlarge a coarse map (N, 1, h, w) to the size of x bilinearly, as the papers do.
+def upsample(coarse: Tensor, x: Tensor) -> Tensor:
+    """Upsample a coarse map (N, 1, h, w) to the size of x bilinearly, as the papers do.
 
-    The papers stretch the map over the whole image. The receptive fields of a network without
-    padding are narrower: ZFNet's layer 5 is centered on rows 20 to 212 of 224, but drawn from 8 to
-    215. At the upper left a map is 12 pixels too far out.
+    The papers stretch the map over the whole image, but the centers of the receptive fields do not
+    reach its border without padding. In ZFNet's layer 5 they are in rows 20 to 212 of 224, and are
+    drawn in rows 8 to 215: at the upper left, a map is shifted outward by 12 pixels.
+
+    Args:
+        coarse: Maps (N, 1, h, w).
+        x: Images (N, C, H, W).
+
+    Returns:
+        Maps (N, 1, H, W).
+
+    Example:
+        >>> upsample(torch.zeros(1, 1, 7, 7), torch.zeros(1, 3, 28, 28)).shape
+        torch.Size([1, 1, 28, 28])
     """
     return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -175,111 +193,104 @@ def enlarge(coarse: Tensor, x: Tensor) -> Tensor:
 def maps_and_gradient(
     model: nn.Module, x: Tensor, target: Target, layer: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a layer's maps (N, C, h, w), the target logit's gradient for them, and the targets (N,)."""
+    """Return a layer's maps (N, C, h, w), the target logit's gradient, and the targets (N,)."""
     with feature_maps(model, x, layer) as (maps, logits):
         target = resolve_target(target, logits)
-        return maps.detach(), derivative(logits, target, maps), target
+        return maps.detach(), logit_gradient(logits, target, maps), target
 
 
 @contextmanager
 def feature_maps(
     model: nn.Module, x: Tensor, layer: str | None = None, *, pooled: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pass x once, and yield the layer's maps (N, C, h, w) in the autograd graph, and the logits.
+    """Yield a layer's maps (N, C, h, w) and the logits of one differentiable forward pass.
 
-    A module that is called several times yields its last maps. Without a layer, yields the last
-    maps before pooling; with `pooled`, the input of the last pooling even if it was pooled before.
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W).
+        layer: A layer name or module path; None for the last feature maps before pooling. A module
+            that is called several times yields its last maps.
+        pooled: Without a layer, yield the input of the last pooling even if it is pooled itself.
+
+    Yields:
+        The maps in the autograd graph, and the logits (N, classes).
     """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        kept = LastMaps(pooled) if layer is None else Hook(*module_of(model, layer, x))
+        if layer is None:
+            yield _last_maps(model, x, pooled)
+            return
+        last = _has_channels_last(model, x, layer)
+        kept = Hook(*find_module(model, layer), channels_last=last)
         _, logits = forward(model, x, kept)
         if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
             shape = "" if kept.maps is None else f"; its output is {tuple(kept.maps.shape)}"
-            raise UnsupportedNetwork(
-                f"{layer or type(model).__name__} has no feature maps (N, C, h, w){shape}"
-            )
+            raise UnsupportedNetwork(f"{layer} has no feature maps (N, C, h, w){shape}")
         yield kept.maps, logits
 
 
-class LastMaps(TorchFunctionMode):
-    """A context that keeps the last maps before pooling, whichever operation makes them.
+def _last_maps(model: nn.Module, x: Tensor, pooled: bool) -> tuple[Tensor, Tensor]:
+    """Return the last maps that the network's logits come from, and the logits."""
+    check_input(model, x)
+    try:
+        steps = shaped_steps(model, x, to_result=True)
+        name = last_maps(steps, pooled=pooled).name
+    except UnsupportedNetwork as error:
+        raise UnsupportedNetwork(f"{type(model).__name__} {error}; or give a layer") from None
+    if len(steps[-1].shape or ()) != 1:
+        shape = ("N", *(steps[-1].shape or ()))
+        raise UnsupportedNetwork(f"{type(model).__name__} must return logits, got {shape}")
+    network = _KeepsMaps(model, steps, name)
+    _, logits = forward(network, x)
+    assert network.maps is not None
+    return network.maps, logits
 
-    Maps (N, C, h, w) have several positions. They come from a convolution, or from operations that
-    keep the positions of other maps (concatenation may change C). Pooled maps count only with
-    `pooled`, and only where they are pooled again.
-    """
 
-    def __init__(self, pooled: bool = False):
+class _KeepsMaps(nn.Module):
+    """A network that runs as its graph, and keeps the output of one step."""
+
+    def __init__(self, model: nn.Module, steps: Sequence[Step], name: str):
         super().__init__()
-        self.pooled, self.maps = pooled, None
-        self.coarse: torch.Size | None = None  # the size after a pooling, until a convolution
+        self.network, self.steps, self.name = model, steps, name
+        self.maps: Tensor | None = None
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result, source = func(*args, **(kwargs or {})), args[0] if args else None
-        if isinstance(result, Tensor) and result.requires_grad:
-            operation = type(result.grad_fn).__name__
-            if (
-                "Pool" in operation or "Mean" in operation
-            ):  # a mean over channels changes the second axis
-                if (
-                    is_maps(source)
-                    and result.shape[:2] == source.shape[:2]
-                    and result.numel() < source.numel()
-                ):
-                    if self.pooled or source.shape[2:] != self.coarse:
-                        self.maps = source
-                    self.coarse = result.shape[2:]
-            elif is_maps(result) and (
-                "Conv" in operation or self.same_positions(result, operation)
-            ):
-                self.maps, self.coarse = result, None
-        return result
-
-    def same_positions(self, result: Tensor, operation: str) -> bool:
-        """Whether a result has the positions of the current maps."""
-        alike = slice(2, None) if "Cat" in operation else slice(None)
-        return self.maps is not None and result.shape[alike] == self.maps.shape[alike]
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output, and keep the layer's maps."""
+        t = run(self.steps, x, keep=(self.name,), switches=False)
+        self.maps = t[self.name]
+        return t.output
 
 
-def is_maps(value: object) -> TypeGuard[Tensor]:
-    return (
-        isinstance(value, Tensor)
-        and value.ndim == 4
-        and value.shape[2:].numel() > 1
-        and value.requires_grad
-    )
+def _has_channels_last(model: nn.Module, x: Tensor, layer: str) -> bool:
+    """Whether a layer's maps are (N, H, W, C); False where the network cannot be traced."""
+    try:
+        steps = shaped_steps(model, x)
+        return find_step(steps, layer).name in channels_last_steps(steps)
+    except (UnsupportedNetwork, UnknownLayer):
+        return False
 
 
-def pooling_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weight (classes, C) and bias (classes,) from pooled maps to logits.
-
-    Raises:
-        ValueError: If the shapes of `model.cam_head` are wrong.
-        UnsupportedNetwork: If there is no `cam_head`, and the last dense layer does not give the
-            logits of the pooled maps.
-    """
+def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weight (classes, C) and bias (classes,) that map pooled features to logits."""
     head = getattr(model, "cam_head", None)
     dense = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
     if head is None and dense:
-        bias = (
-            dense[0].bias if dense[0].bias is not None else logits.new_zeros(len(dense[0].weight))
-        )
-        head = (dense[0].weight.detach(), bias.detach())
+        weight, bias = dense[0].weight.detach(), dense[0].bias
+        head = (weight, logits.new_zeros(len(weight)) if bias is None else bias.detach())
         pooled = maps.mean((2, 3))
-        fits = pooled.shape[1] == head[0].shape[1] and logits.shape[1] == len(head[0])
-        if not fits or not torch.allclose(
-            F.linear(pooled, *head), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())
-        ):
+        fits = pooled.shape[1] == weight.shape[1] and logits.shape[1] == len(weight)
+        atol = 1e-4 * float(logits.abs().max())
+        if not fits or not torch.allclose(F.linear(pooled, *head), logits, rtol=1e-3, atol=atol):
             head = None
     if head is None:
         raise UnsupportedNetwork(
-            f"{type(model).__name__} does not end in global average pooling and one dense layer, and has no cam_head; "
-            "set model.cam_head = (weight (classes, maps), bias (classes,)), fitted on its pooled last maps, or use grad_cam"
+            f"{type(model).__name__} does not end in global average pooling and one dense layer, "
+            f"and has no cam_head; use grad_cam, or set model.cam_head to the weight (classes, "
+            f"channels) and bias (classes,) of a linear classifier of its pooled features"
         )
     weight, bias = (torch.as_tensor(part).to(maps) for part in head)
     if weight.shape != (logits.shape[1], maps.shape[1]) or bias.shape != weight.shape[:1]:
-        shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
         raise ValueError(
-            f"cam_head must be a weight ({logits.shape[1]}, {maps.shape[1]}) and its bias, got {shapes}"
+            f"cam_head must be a weight ({logits.shape[1]}, {maps.shape[1]}) and a bias "
+            f"({logits.shape[1]},), got {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
     return weight, bias

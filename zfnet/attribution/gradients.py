@@ -1,30 +1,22 @@
-"""Gradient attributions: plain, averaged, integrated, and with other backward passes of ReLUs.
-
-`unit_gradient` is the counterpart of `zfnet.project` for any unit of any layer.
-"""
+"""Gradient attributions: plain, multiplied by the input, averaged over noise, and integrated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from zfnet.attribution.base import Attribution, Target, forward, gradient, rectify, slope
+from zfnet.attribution.base import Attribution, Target, forward, gradient
 from zfnet.data import no_progress
-from zfnet.feature_extraction import feature_extractor
-from zfnet.forward import evaluating, trace
-from zfnet.graph import UnsupportedNetwork
-from zfnet.projection import Projection, project, project_signal
-from zfnet.receptive_field import cut
+from zfnet.forward import evaluating
 from zfnet.validation import expand_fill, resolve_target
 
 
 def saliency(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
     r"""Return the largest absolute gradient over channels.
 
-    $M_{ij} = \max_c |\partial S / \partial x_{cij}|$ for the logit S of the class: Simonyan,
+    $M_{ij} = \max_c |\partial S / \partial x_{cij}|$ for the logit S of the class. Simonyan,
     Vedaldi & Zisserman 2014, section 3.
 
     Args:
@@ -46,14 +38,14 @@ def saliency(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         torch.Size([2, 1, 28, 28])
     """
     g, target = gradient(model, x, target)
-    return Attribution(strongest(g), g, "saliency", target)
+    return Attribution(channel_max(g), g, "saliency", target)
 
 
 def gradient_x_input(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""Multiply the gradient by the input: each pixel's first-order share of the logit.
+    r"""Multiply the gradient by the input: each pixel's first-order contribution to the logit.
 
-    $M_{ij} = \sum_c x_{cij} \, \partial S / \partial x_{cij}$: Shrikumar et al. 2016, "Not just a
-    black box". A pixel of the mean gray is 0 in the input convention, so its share is 0.
+    $M_{ij} = \sum_c x_{cij} \, \partial S / \partial x_{cij}$. Shrikumar et al. 2016, "Not just a
+    black box". The mean gray is 0 in the input convention, so it contributes nothing.
 
     Args:
         model: Any network that returns logits.
@@ -88,20 +80,18 @@ def smoothgrad(
     batch: int = 8,
     progress: Callable = no_progress,
 ) -> Attribution:
-    r"""Return the saliency of the mean gradient over noisy copies.
+    r"""Average the gradient over noisy copies of each image.
 
-    $\frac{1}{n} \sum \partial S(x + \epsilon) / \partial x$: Smilkov et al. 2017, section 3. The
-    noise $\epsilon$ is normal. Without noise the result is `saliency`.
+    $\frac{1}{n} \sum \partial S(x + \epsilon) / \partial x$ with normal noise $\epsilon$. Smilkov
+    et al. 2017, section 3. Without noise the result is `saliency`.
 
     Args:
         model: Any network that returns logits.
         x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
-        target: A class, one class per image, or None for the predicted classes.
-            The prediction is that of the clean image.
+        target: A class, one class per image, or None for the classes predicted without noise.
         samples: The number of noisy copies.
         sigma: The standard deviation of the noise, as a share of the image's range max x - min x.
-        generator: The source of the noise; None uses a CPU generator with seed 0. All images get
-            the same noise.
+        generator: The source of the noise, the same for all images; None for seed 0.
         batch: The number of copies per forward pass. It does not change the noise.
         progress: A progress bar such as `tqdm.tqdm`.
 
@@ -120,21 +110,21 @@ def smoothgrad(
     """
     if not 0 <= sigma < float("inf"):
         raise ValueError(f"sigma must be a share of the image's range, 0 or more, got {sigma}")
-    target = predicted(model, x, target)
+    target = resolve_classes(model, x, target)
     generator = generator or torch.Generator().manual_seed(0)
     deviation, state = sigma * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))), generator.get_state()
 
-    def noisy(n: int, numbers: range) -> Tensor:  # one draw per copy, so that `batch` has no effect
+    def noisy_copies(n: int, numbers: range) -> Tensor:
         if numbers.start == 0:
             generator.set_state(state)
-        noise = [
+        noise = [  # one draw per copy, so that `batch` has no effect
             torch.randn(x.shape[1:], generator=generator, dtype=x.dtype, device=generator.device)
             for _ in numbers
         ]
         return x[n] + deviation[n] * torch.stack(noise).to(x.device)
 
-    mean = mean_gradient(model, noisy, target, samples, batch, progress)
-    return Attribution(strongest(mean), mean, "smoothgrad", target)
+    mean = mean_gradient(model, noisy_copies, target, samples, batch, progress)
+    return Attribution(channel_max(mean), mean, "smoothgrad", target)
 
 
 def integrated_gradients(
@@ -147,11 +137,11 @@ def integrated_gradients(
     batch: int = 8,
     progress: Callable = no_progress,
 ) -> Attribution:
-    r"""Integrate the gradient on the straight line from a baseline b to x.
+    r"""Integrate the gradient along the straight line from a baseline b to x.
 
-    $(x - b) \int_0^1 \partial S(b + a (x - b)) / \partial x \, da$: Sundararajan, Taly & Yan 2017,
-    section 3, by the midpoint rule. The attributions sum to S(x) - S(b); more steps make the sum
-    more exact.
+    $(x - b) \int_0^1 \partial S(b + a (x - b)) / \partial x \, da$ by the midpoint rule.
+    Sundararajan, Taly & Yan 2017, section 3. The attributions sum to S(x) - S(b), more exactly with
+    more steps.
 
     Args:
         model: Any network that returns logits.
@@ -177,7 +167,7 @@ def integrated_gradients(
         >>> a.map.shape, a.residual.shape
         (torch.Size([2, 1, 28, 28]), torch.Size([2]))
     """
-    target = predicted(model, x, target)
+    target = resolve_classes(model, x, target)
     base = expand_fill(baseline, x, "baseline")
 
     def interpolate(n: int, numbers: range) -> Tensor:
@@ -193,148 +183,13 @@ def integrated_gradients(
     )
 
 
-def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""Back-propagate with ReLUs that also rectify the signal: $R' = 1[f > 0] \, 1[R > 0] \, R$.
-
-    Springenberg et al. 2015, section 3.4: R is the signal from above, f the ReLU's input. The plain
-    gradient is $1[f > 0] \, R$. ReLUs may be modules, functions, in-place, shared, or clamps at 0.
-
-    Args:
-        model: Any network that returns logits.
-        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
-        target: A class, one class per image, or None for the predicted classes.
-
-    Returns:
-        `pixels` (N, C, H, W) is signed, as in the paper; `map` (N, 1, H, W) is its largest absolute
-        value over channels, since the paper has no map.
-
-    Raises:
-        ValueError: If x or target is wrong.
-        UnsupportedNetwork: If the network has nonlinearities other than ReLUs.
-
-    Example:
-        >>> import torch, zfnet
-        >>> guided_backprop(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
-        torch.Size([2, 1, 28, 28])
-    """
-    g, target = gradient(model, x, target, rule=guide)
-    return Attribution(strongest(g), g, "guided_backprop", target)
-
-
-def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
-    r"""Project a class's logit with the deconvnet: each ReLU passes $R' = 1[R > 0] \, R$.
-
-    Zeiler & Fergus, section 2.1; Springenberg et al. 2015, Fig. 1, compare it with
-    back-propagation. In a chain of modules this is `zfnet.project` from a signal of 1 in the logit,
-    and skips normalization on the way down. In other networks, such as ResNet, it is the gradient
-    with that rule, through normalization. Without normalization both agree with Captum's
-    Deconvolution.
-
-    Args:
-        model: Any network that returns logits.
-        x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
-        target: A class, one class per image, or None for the predicted classes.
-
-    Returns:
-        `pixels` (N, C, H, W) is signed; `map` (N, 1, H, W) is its largest absolute value over
-        channels.
-
-    Raises:
-        ValueError: If x or target is wrong.
-        UnsupportedNetwork: If the network has nonlinearities other than ReLUs.
-
-    Example:
-        >>> import torch, zfnet
-        >>> deconvnet(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
-        torch.Size([2, 1, 28, 28])
-    """
-    try:
-        t = trace(model, x)
-    except UnsupportedNetwork:
-        g, target = gradient(
-            model, x, target, rule=lambda incoming, outgoing: incoming.clamp_min(0)
-        )
-    else:
-        assert t.logits is not None
-        target = resolve_target(target, t.logits)
-        g = project_signal(t, torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0))
-    return Attribution(strongest(g), g, "deconvnet", target)
-
-
-def unit_gradient(
-    model: nn.Module,
-    x: Tensor,
-    layer: str,
-    channel: int | Tensor,
-    position: tuple[int, int] | Tensor | None = None,
-    *,
-    guided: bool = True,
-    crop: bool = False,
-    batch: int = 16,
-) -> Projection:
-    r"""Return the gradient, plain or guided, of one activation of each image: $\partial a / \partial x$.
-
-    Springenberg et al. 2015, section 3.4 and Fig. 3. Units are selected as in `zfnet.project`,
-    whose signal starts with the activation itself. The gradient of a silent unit is 0.
-
-    Args:
-        model: A network that is a chain of modules.
-        x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
-        layer: A layer with weights: conv1, ..., fc8.
-        channel: A feature map, or one per result (M,).
-        position: (row, column), one per result (M, 2), or None for each map's strongest position.
-        guided: Whether each ReLU also drops negative signals.
-        crop: Whether to return the receptive fields instead of whole images.
-        batch: The number of units per backward pass.
-
-    Returns:
-        A `Projection` whose `pixels` are in units of the activation per unit of input.
-
-    Raises:
-        UnknownLayer: If the network has no such layer.
-        UnsupportedNetwork: If the network is not a chain of modules.
-        IndexError: If a channel or position is out of range.
-        ValueError: If x or batch is wrong.
-
-    Example:
-        >>> import torch, zfnet
-        >>> unit_gradient(zfnet.mnist(), torch.rand(2, 3, 28, 28), "conv2", 5).pixels.shape
-        torch.Size([2, 3, 28, 28])
-    """
-    p = project(model, x, layer, channel, position, crop=crop, batch=batch)
-    images = x.expand(len(p.channel), *x.shape[1:])
-    read, parts = feature_extractor(model, x, (layer,)), []
-    with torch.inference_mode(False), torch.enable_grad():
-        for rows in torch.arange(len(images), device=x.device).split(batch):
-            leaf = images[rows].detach().clone().requires_grad_()
-            maps = read(leaf)[layer]
-            maps = maps[..., None, None] if maps.ndim == 2 else maps
-            value = maps[
-                torch.arange(len(rows), device=x.device),
-                p.channel[rows],
-                p.position[rows, 0],
-                p.position[rows, 1],
-            ]
-            if guided:
-                rectify(value, leaf, guide)
-            parts.append(slope(value, leaf))
-    pixels = torch.cat(parts)
-    height, width = p.pixels.shape[2:]
-    return replace(p, pixels=cut(pixels, p.corner, (height, width)) if crop else pixels)
-
-
-def guide(incoming: Tensor, outgoing: Tensor) -> Tensor:
-    """Drop the negative part of a ReLU's gradient: the rule of guided back-propagation."""
-    return outgoing.clamp_min(0)
-
-
-def strongest(pixels: Tensor) -> Tensor:
-    """Return the largest absolute value over channels: (N, C, H, W) -> (N, 1, H, W)."""
+def channel_max(pixels: Tensor) -> Tensor:
+    """Return the largest absolute value over the channels of (N, C, H, W): (N, 1, H, W)."""
     return pixels.abs().amax(1, keepdim=True)
 
 
-def predicted(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Return the targets (N,), where None means the predicted classes."""
+def resolve_classes(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    """Return the target of each image (N,); the predicted class for None."""
     with evaluating(model), torch.no_grad():
         return resolve_target(target, forward(model, x)[1])
 
@@ -347,9 +202,18 @@ def mean_gradient(
     batch: int,
     progress: Callable,
 ) -> Tensor:
-    """Average the gradient over `count` copies of each image, `batch` per pass.
+    """Average the gradient of the target's logit over several variants of each image.
 
-    `copies(n, numbers)` returns the copies of image n with these numbers.
+    Args:
+        model: Any network that returns logits.
+        copies: Maps an image number and a range of copy numbers to these copies (B, C, H, W).
+        target: The class of each image (N,).
+        count: The number of copies per image.
+        batch: The number of copies per forward pass.
+        progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        Gradients (N, C, H, W).
     """
     if count < 1 or batch < 1:
         raise ValueError(

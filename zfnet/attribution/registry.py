@@ -9,14 +9,9 @@ from torch import Tensor, nn
 
 from zfnet.attribution.base import Attribution, Target
 from zfnet.attribution.cam import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
-from zfnet.attribution.gradients import (
-    deconvnet,
-    gradient_x_input,
-    guided_backprop,
-    integrated_gradients,
-    saliency,
-    smoothgrad,
-)
+from zfnet.attribution.custom import Method, explain_with
+from zfnet.attribution.gradients import gradient_x_input, integrated_gradients, saliency, smoothgrad
+from zfnet.attribution.guided import deconvnet, guided_backprop
 from zfnet.data import no_progress
 from zfnet.occlusion import occlude
 
@@ -32,10 +27,10 @@ def occlusion(
     batch: int = 64,
     progress: Callable = no_progress,
 ) -> Attribution:
-    r"""Average the drop of the logit, $S(x) - S(\tilde x)$, over the occluders that cover each pixel.
+    r"""Average the drop of the logit over the occluders that cover each pixel.
 
-    Zeiler & Fergus, section 4.2. The maps of `zfnet.occlude` are over occluder positions; this one
-    is over pixels.
+    The drop is $S(x) - S(\tilde x)$. Zeiler & Fergus, section 4.2. `zfnet.occlude` returns maps
+    over occluder positions; this map is over pixels.
 
     Args:
         model: Any network that returns logits.
@@ -49,7 +44,7 @@ def occlusion(
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
-        `map` (N, 1, H, W) is signed, in logits: positive where covering lowers the class.
+        `map` (N, 1, H, W) is signed, in logits: positive where occlusion lowers the class's logit.
 
     Raises:
         ValueError: If x, target, size, stride, fill or batch is wrong.
@@ -63,24 +58,24 @@ def occlusion(
     o = occlude(
         model, x, target, size=size, stride=stride, fill=fill, batch=batch, progress=progress
     )
-    drop = (o.baseline.logit.reshape(-1, 1, 1) - o.logit.reshape(len(x), *o.boxes.shape[:2])).to(
-        x
-    )  # (N, rows, cols)
+    occluded = o.logit.reshape(len(x), *o.boxes.shape[:2])  # (N, rows, cols)
+    drop = (o.baseline.logit.reshape(-1, 1, 1) - occluded).to(x)
     row, column = (
-        covered(edges, n, x) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True)
+        coverage(edges, n, x) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True)
     )
-    total = row.T @ drop @ column  # (N, H, W): an occluder is a product of a row and a column span
+    # An occluder is the product of a row span and a column span.
+    total = row.T @ drop @ column  # (N, H, W)
     count = row.sum(0)[:, None] * column.sum(0)
     return Attribution((total / count)[:, None], None, "occlusion", o.target.reshape(-1))
 
 
 def spans(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the row spans (rows, 2) and column spans (cols, 2) of a grid of boxes (rows, cols, 4)."""
+    """Split a grid of boxes (rows, cols, 4) into row spans (rows, 2) and column spans (cols, 2)."""
     return boxes[:, 0, 0::2], boxes[0, :, 1::2]
 
 
-def covered(edges: Tensor, n: int, like: Tensor) -> Tensor:
-    """Return 1 where a span (M, 2) covers one of n positions, else 0: (M, n)."""
+def coverage(edges: Tensor, n: int, like: Tensor) -> Tensor:
+    """Return whether each span (M, 2) covers each of n positions, as 1 or 0 (M, n)."""
     position = torch.arange(n, device=edges.device)
     return ((position >= edges[:, :1]) & (position < edges[:, 1:])).to(like)
 
@@ -101,21 +96,22 @@ METHODS: dict[str, Callable[..., Attribution]] = {
 
 
 def explain(
-    model: nn.Module, x: Tensor, method: str, target: Target = None, **options
+    model: nn.Module, x: Tensor, method: str | Method, target: Target = None, **options
 ) -> Attribution:
-    """Explain each image's class by a method of `zfnet.METHODS`.
+    """Explain the class of each image with a method of `zfnet.METHODS` or a function of your own.
 
     Args:
         model: Any network that returns logits. cam, guided_backprop, deconvnet and guided_grad_cam
-            need more; see there.
+            have further requirements; see their functions.
         x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
-        method: A name in `zfnet.METHODS`, such as "grad_cam".
+        method: A name in `zfnet.METHODS`, such as "grad_cam", or a function `method(model, x,
+            target)` that returns maps (N, 1, H, W) or values (N, C, H, W).
         target: A class, one class per image, or None for the predicted classes.
         **options: Options of the method; see its function.
 
     Returns:
-        The attribution: `map` (N, 1, H, W), raw; `pixels` (N, C, H, W), signed, or None; and
-        `state`, which tells for each image whether its map is ok, all zero or not finite.
+        The attribution: `map` (N, 1, H, W), raw; `pixels` (N, C, H, W), signed, or None; and the
+        `state` of each image: "ok", "all zero" or "not finite".
 
     Raises:
         ValueError: If the method is unknown, or x or target is wrong.
@@ -129,6 +125,8 @@ def explain(
         >>> a.map.shape, a.pixels.shape, a.method
         (torch.Size([2, 1, 28, 28]), torch.Size([2, 3, 28, 28]), 'saliency')
     """
+    if callable(method):
+        return explain_with(method, model, x, target, **options)
     if method not in METHODS:
         raise ValueError(f"{method!r} is not a method; available: {', '.join(METHODS)}")
     return METHODS[method](model, x, target, **options)

@@ -1,4 +1,4 @@
-"""The command line: `zfnet COMMAND`, or `torchrun ... -m zfnet.cli COMMAND` for several processes."""
+"""The command line: `zfnet COMMAND`, or `torchrun ... -m zfnet.cli COMMAND` on several GPUs."""
 
 from zfnet.cli.main import main
 

@@ -1,4 +1,4 @@
-"""`python -m zfnet.cli`, which torchrun starts."""
+"""Entry point of `python -m zfnet.cli`, for torchrun."""
 
 import sys
 

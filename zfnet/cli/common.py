@@ -1,4 +1,4 @@
-"""What several commands share: the network, the images, and the checks of arguments."""
+"""Helpers shared by the commands: arguments, loading of networks and images, error messages."""
 
 from __future__ import annotations
 
@@ -28,37 +28,39 @@ from zfnet.training.distributed import join
 
 DEFAULT_MODEL = "imagenet65k"
 DEFAULT_LAYER = "conv5"
+WEIGHTS_HELP = (
+    "with torchvision:NAME: the path of a state dict (.pth, .pt, .safetensors), or random for an "
+    "untrained network (default: {default})"
+)
 MODEL_HELP = (
     "a bundled network, the path of a checkpoint, or torchvision:NAME, such as torchvision:resnet18"
 )
 DEVICE_HELP = "cpu, cuda, cuda:N, or auto: cuda if available, else cpu (default: %(default)s)"
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
-progress_bar = functools.partial(
-    tqdm, dynamic_ncols=True, leave=False, disable=None
-)  # terminals only
+# disable=None shows bars in terminals only.
+progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False, disable=None)
 
 
 class UserError(Exception):
-    """Input that a command cannot use: shown as one line, exit status 2."""
+    """Wrong input. The message is printed on one line, and the exit status is 2."""
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose a network and its device."""
+    """Add --model, --weights and --device."""
     sub.add_argument("--model", default=DEFAULT_MODEL, help=f"{MODEL_HELP} (default: %(default)s)")
-    sub.add_argument(
-        "--weights",
-        help="with torchvision:NAME: the path of a state dict (.pth, .pt, .safetensors), or random for an "
-        "untrained network (default: torchvision's weights, downloaded once)",
-    )
+    weights = WEIGHTS_HELP.format(default="torchvision's weights, downloaded once")
+    sub.add_argument("--weights", help=weights)
     sub.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
 def add_target(sub: argparse.ArgumentParser, default: str = "the predicted class") -> None:
+    """Add --target."""
     text = f"the class to explain: a name, a number from 0, or a WordNet id (default: {default})"
     sub.add_argument("--target", metavar="CLASS", help=text)
 
 
 def add_picture(sub: argparse.ArgumentParser, default: str) -> None:
+    """Add -o, the picture to write."""
     text = "the picture to write: .png, .jpg, .pdf or .svg (default: %(default)s)"
     sub.add_argument(
         "-o", "--out", type=expand_path, metavar="FILE", default=Path(default), help=text
@@ -66,8 +68,29 @@ def add_picture(sub: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_skip_unreadable(sub: argparse.ArgumentParser) -> None:
-    text = "leave unreadable images out (default: stop and list them)"
+    """Add --skip-unreadable."""
+    text = "skip unreadable images (default: stop and list them)"
     sub.add_argument("--skip-unreadable", action="store_true", help=text)
+
+
+def check_device(name: str) -> None:
+    """Raise UserError, naming the available devices, if --device cannot be used.
+
+    CUDA devices are only counted: a tensor would allocate a context on the first GPU in every
+    process.
+    """
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    available = ["auto", "cpu", *(["cuda"] if gpus else []), *gpus]
+    try:
+        is_cuda = name == "auto" or torch.device(name).type == "cuda"
+        if is_cuda:
+            is_available = name in available
+        else:
+            is_available = torch.zeros(1, device=name).item() == 0
+    except (RuntimeError, AssertionError, NotImplementedError):
+        is_available = False
+    if not is_available:
+        raise UserError(f"--device {name} is not available; available: {', '.join(available)}")
 
 
 def load_model(options: argparse.Namespace, device: torch.device | None = None) -> Any:
@@ -84,16 +107,16 @@ def load_model(options: argparse.Namespace, device: torch.device | None = None) 
 
 
 def load_photograph(path: str, model: Any) -> Tensor:
-    """Read one image as the network's input (1, 3, size, size), on its device."""
+    """Read one image as network input (1, 3, size, size), on the network's device."""
     return preprocess(path, model.size).to(device_of(model))
 
 
 def load_tree(path: Path, model: Any, *, skip_unreadable: bool) -> Images:
-    """Read a tree of class folders, or the val/ in it."""
+    """Load a tree of class folders, or its subfolder val/ if there is one."""
     root = path / "val" if (path / "val").is_dir() else path
     images = load_folder(
         root,
-        side=kept_side(model),
+        side=decoded_side(model),
         size=model.size,
         skip_unreadable=skip_unreadable,
         progress=progress_bar,
@@ -109,19 +132,19 @@ def report_skipped(images: Images) -> None:
         print(text, file=sys.stderr)
 
 
-def kept_side(model: Any) -> int:
-    """Return the side in pixels at which images are kept for a network: 256 for 224."""
+def decoded_side(model: Any) -> int:
+    """Return the side of decoded images for a network, in pixels: 256 for an input of 224."""
     return round(model.size * 256 / 224)
 
 
 def target_index(model: Any, name: str | None) -> int | None:
-    """Return the index of --target, or None where it was not given."""
+    """Return the class number of --target, or None without it."""
     return None if name is None else find_class(name, model.classes, model.wnids)
 
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Show the library's ValueError for an argument as one line."""
+    """Turn the library's ValueError about an argument into a UserError."""
     try:
         yield
     except ValueError as error:
@@ -129,24 +152,25 @@ def usage_errors() -> Iterator[None]:
 
 
 def count_channels(model: Any, layer: str) -> int:
-    """Return how many channels a layer has. Raises UnknownLayer."""
+    """Return the number of channels of a layer. Raises UnknownLayer."""
     x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
     return trace(model, x, until=layer)[layer].shape[1]
 
 
 def check_channel(layer: str, channel: int, channels: int) -> None:
+    """Raise UserError if --channel is out of range."""
     if not 0 <= channel < channels:
         raise UserError(f"{layer} has channels 0 to {channels - 1}, got --channel {channel}")
 
 
 def refuse(options: argparse.Namespace, name: str, reason: str) -> None:
-    """Raise UserError if an option was given that has no effect here."""
+    """Raise UserError if an option is given that would have no effect."""
     if getattr(options, name.replace("-", "_")) not in (None, False):
         raise UserError(f"--{name} cannot be used with {reason}")
 
 
 def check_picture(out: Path, image: str | None = None) -> None:
-    """Refuse an output that is the input, a folder, or of an unknown format, before computing."""
+    """Raise UserError if -o is the input image, a folder, or of an unknown format."""
     if image is not None and out.resolve() == expand_path(image).resolve():
         raise UserError(f"-o {out} would overwrite the image")
     if out.is_dir():
@@ -156,7 +180,7 @@ def check_picture(out: Path, image: str | None = None) -> None:
 
 
 def write_picture(figure: Figure, path: Path) -> None:
-    """Write a figure, and say so."""
+    """Write a figure, and print its path."""
     try:
         write_figure(figure, path)
     except (OSError, ValueError) as error:

@@ -7,33 +7,38 @@ import argparse
 import torch
 from torch import nn
 
-from zfnet.cli.common import DEFAULT_MODEL, MODEL_HELP, refuse
+from zfnet.cli.common import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, refuse
 from zfnet.model import ARCHITECTURES
-from zfnet.networks import load_structure
+from zfnet.networks import load_network, load_structure
 from zfnet.summary import Row, describe
 
 NAME = "describe"
 HELP = "print a network as a table of layers"
 DESCRIPTION = (
     "Print a network as the table of Fig. 3: output sizes in pixels and channels, parameters, and "
-    "multiply-adds for one image. No weights are loaded or downloaded."
+    "multiply-adds for one image. Weights are loaded with --weights only, and never downloaded."
 )
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
+    weights = WEIGHTS_HELP.format(default="none are loaded")
+    sub.add_argument("--weights", help=f"{weights}; an error if they do not fit")
     sub.add_argument(
         "--arch",
         choices=sorted(ARCHITECTURES),
-        help="an architecture of this package instead (default: none)",
+        help="an architecture of this package, instead of --model (default: none)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
     if options.arch:
         refuse(options, "model", "--arch")
+        refuse(options, "weights", "--arch")
         with torch.device("meta"):
             model = ARCHITECTURES[options.arch]()
+    elif options.weights:
+        model = load_network(options.model or DEFAULT_MODEL, options.weights)
     else:
         model = load_structure(options.model or DEFAULT_MODEL)
     rows = [row for row in describe(model) if not _is_flatten(model, row)]
@@ -41,27 +46,32 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _is_flatten(model: nn.Module, row: Row) -> bool:
-    return row.operation == nn.Flatten.__name__ and isinstance(
-        model.get_submodule(row.name), nn.Flatten
-    )
+    """Return whether a row is an nn.Flatten, which the table leaves out."""
+    if row.operation != nn.Flatten.__name__:
+        return False
+    return isinstance(model.get_submodule(row.name), nn.Flatten)
 
 
 def print_table(name: str, rows: list[Row]) -> None:
-    """Print one line per row, then the totals."""
-    shapes = [" x ".join(map(str, (*row.shape[1:], *row.shape[:1]))) for row in rows]
-    first = 2 + max(len(row.name) for row in rows)
-    second = max(36, 2 + max(len(row.operation) for row in rows))
-    third = max(15, 2 + max(map(len, shapes)))
-    print(
-        f"{'layer':<{first}}{'operation':<{second}}{'output':>{third}}{'parameters':>15}{'multiply-adds':>18}"
-    )
-    for row, shape in zip(rows, shapes, strict=True):
+    """Print one line per row, and the totals."""
+    table = [("layer", "operation", "output", "parameters", "multiply-adds")]
+    for row in rows:
+        shape = " x ".join(map(str, (*row.shape[1:], *row.shape[:1])))
         parameters, macs = (f"{count:,}" if count else "" for count in (row.parameters, row.macs))
-        print(
-            f"{row.name:<{first}}{row.operation:<{second}}{shape:>{third}}{parameters:>15}{macs:>18}".rstrip()
-        )
-    parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
-    print(f"{'total':<{first + second + third}}{parameters:>15,}{macs:>18,}")
+        table.append((row.name, row.operation, shape, parameters, macs))
+    total_parameters, total_macs = (
+        sum(row.parameters for row in rows),
+        sum(row.macs for row in rows),
+    )
+    table.append(("total", "", "", f"{total_parameters:,}", f"{total_macs:,}"))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        columns = [  # text to the left, numbers to the right
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        print("  ".join(columns).rstrip())
     print(
-        f"{name}: {parameters / 1e6:.1f} M parameters, {macs / 1e6:,.0f} M multiply-adds per forward pass"
+        f"{name}: {total_parameters / 1e6:.1f} M parameters, "
+        f"{total_macs / 1e6:,.0f} M multiply-adds per forward pass"
     )

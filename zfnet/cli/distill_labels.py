@@ -1,4 +1,4 @@
-"""`zfnet distill-labels`: store a teacher's opinion of fixed crops of the training images."""
+"""`zfnet distill-labels`: store a teacher's predictions for crops of training images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from zfnet.training.teacher import MissingTeacherError, efficientnet_lite
 NAME = "distill-labels"
 HELP = "store a teacher's probabilities for crops of training images"
 DESCRIPTION = (
-    "Ask a teacher, EfficientNet-Lite, about fixed crops of training images, and store its largest "
-    "probabilities for `zfnet train`. Needs the extra `distill`. A killed run continues."
+    "Store the largest probabilities of a teacher, EfficientNet-Lite, for fixed crops of training "
+    "images. `zfnet train` uses them. Needs the extra `distill`. A killed run continues."
 )
 SIDE = 256  # pixels; crops are cut from squares of this side
 
@@ -48,7 +48,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=int,
         default=200,
         metavar="N",
-        help="images per class at most, from 0, which takes all (default: 200)",
+        help="most images per class; 0 takes all (default: 200)",
     )
     sub.add_argument(
         "--crops", type=int, default=4, metavar="N", help="crops per image (default: 4)"
@@ -58,7 +58,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=int,
         default=128,
         metavar="PIXELS",
-        help="ask the teacher only about images whose shorter side is at least so many pixels (default: 128)",
+        help="least shorter side, in pixels, of images that the teacher predicts (default: 128)",
     )
     sub.add_argument(
         "--exclude",
@@ -97,10 +97,17 @@ def run(options: argparse.Namespace) -> None:
     )
     images = load_folder(root, side=SIDE, names=names[kept][chosen].tolist(), progress=progress_bar)
     written = soft_labels.write_labels(
-        options.out, images, resolution[chosen], teacher, crops=options.crops, seed=options.seed,
-        minimum=options.minimum, progress=progress_bar,
-    )  # fmt: skip
-    asked = int((written.probability[:, 0, 0] > 0).sum())
+        options.out,
+        images,
+        resolution[chosen],
+        teacher,
+        crops=options.crops,
+        seed=options.seed,
+        minimum=options.minimum,
+        progress=progress_bar,
+    )
+    predicted = int((written.probability[:, 0, 0] > 0).sum())
     print(
-        f"wrote {options.out}: {len(images):,} images, {options.crops} crops of {asked:,} of them by {teacher.name}"
+        f"wrote {options.out}: {len(images):,} images, {options.crops} crops of {predicted:,} of "
+        f"them by {teacher.name}"
     )

@@ -19,7 +19,10 @@ from zfnet.training.evaluate import evaluate
 
 NAME = "eval"
 HELP = "measure top-1 and top-5 error over a tree of images"
-DESCRIPTION = "Measure top-1 and top-5 error in percent over a tree of images. Folders are classes, by WordNet id."
+DESCRIPTION = (
+    "Measure top-1 and top-5 error in percent over a tree of images. Folders are classes, named by "
+    "WordNet id."
+)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -28,7 +31,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         required=True,
         type=expand_path,
         metavar="PATH",
-        help="a folder with <class>/*.JPEG, or with val/<class>/ in it",
+        help="a folder with <class>/*.JPEG, or with val/<class>/*.JPEG",
     )
     sub.add_argument(
         "--views",
@@ -41,7 +44,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--precision",
         default="float32",
         choices=("float32", "bfloat16"),
-        help="number format of convolutions and matrix products (default: %(default)s)",
+        help="the precision of convolutions and matrix products (default: %(default)s)",
     )
     add_skip_unreadable(sub)
     add_model(sub)

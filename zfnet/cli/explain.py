@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> None:
     target, predicted = int(a.target), int(logits.argmax())
     probability, (state,) = float(logits.softmax(0)[target]), a.state
     name = model.classes[target]
-    title = f"{options.method} for {name}: probability {probability:.3f}, logit {float(logits[target]):.2f}"
+    logit = float(logits[target])
+    title = f"{options.method} for {name}: probability {probability:.3f}, logit {logit:.2f}"
     values = f"raw values from {float(a.map.min()):.3g} to {float(a.map.max()):.3g}"
     values += "" if state == "ok" else f"; the map is {state}"
     print(f"{title}; {values}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from zfnet.cli.common import UserError, add_model, load_model, usage_errors
+from zfnet.data.io import expand_path
 
 NAME = "explore"
 HELP = "open a page that answers while you touch the network"
@@ -18,11 +19,15 @@ DESCRIPTION = (
 )
 EXTRA = "the explorer needs starlette and uvicorn: pip install 'zfnet-deconvnet[explorer]'"
 SHORTEST_TOKEN = 16
+CLONE = Path(__file__).resolve().parents[2]  # where figures/ is, in a clone
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "image", nargs="?", type=Path, help="the path of an image (default: a sample photograph)"
+        "image",
+        nargs="?",
+        type=expand_path,
+        help="the path of an image (default: a sample photograph)",
     )
     add_model(sub)
     sub.add_argument(
@@ -38,10 +43,10 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--atlas",
-        type=Path,
+        type=expand_path,
         metavar="DIR",
         help="an atlas of this network, for the neighbors of its features (default: one below "
-        "figures/ of the current folder, if any)",
+        "figures/ of the current folder or of the clone, if any)",
     )
     sub.add_argument(
         "--no-browser", action="store_true", help="do not open a browser (default: open one)"
@@ -62,7 +67,8 @@ def run(options: argparse.Namespace) -> None:
     server = Server(options.port, options.token)
     try:
         model = load_model(options)
-        backend = Backend(model, options.model, options.atlas or find_atlas(Path.cwd()))
+        atlas = options.atlas or find_atlas(Path.cwd()) or find_atlas(CLONE)
+        backend = Backend(model, options.model, source_of(options), atlas)
         url = server.url
         if options.image:
             content = read_bytes(options.image)
@@ -93,3 +99,11 @@ def check_token(token: str | None) -> None:
         raise UserError(
             f"--token must have at least {SHORTEST_TOKEN} letters, digits, - or _, got {token!r}"
         )
+
+
+def source_of(options: argparse.Namespace) -> str:
+    """The Python that loads the network of --model."""
+    if not options.model.startswith("torchvision:"):
+        return f"zfnet.load({options.model!r})"
+    weights = f", {options.weights!r}" if options.weights else ""
+    return f"load_network({options.model!r}{weights})"

@@ -1,4 +1,7 @@
-"""Parse the command line and run a command. Wrong input is one line on stderr and exit status 2."""
+"""Parse the command line and run a command.
+
+Wrong input prints one line to stderr, and the exit status is 2.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import zfnet
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import (
+    bench,
     describe,
     distill_labels,
     evaluate,
@@ -24,7 +28,7 @@ from zfnet.cli import (
     train,
     video,
 )
-from zfnet.cli.common import UserError
+from zfnet.cli.common import UserError, check_device
 from zfnet.data.cache import DataError
 from zfnet.data.images import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
@@ -42,6 +46,7 @@ COMMANDS = (
     project,
     occlude,
     explain,
+    bench,
     video,
     explore,
 )
@@ -61,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 def new_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     parser = Parser(
-        prog="zfnet", description="Train ZFNet and look inside it, as Zeiler & Fergus did."
+        prog="zfnet", description="Train ZFNet, and visualize it as Zeiler & Fergus did."
     )
     parser.add_argument("--version", action="version", version=f"zfnet {zfnet.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -76,16 +81,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: The command and its arguments. None takes those of this process.
+        arguments: The command and its arguments; None for those of this process.
 
     Returns:
         The exit status: 0, 2 for wrong input, or 130 after an interrupt.
     """
     options = new_parser().parse_args(arguments)
-    if arguments is None:  # not called from a program, which has its own settings
+    if arguments is None:  # a program that calls main has its own settings
         keep_freed_memory()
-        torch.backends.cudnn.allow_tf32 = False  # TF32 moves switches between nearly equal cells
+        torch.backends.cudnn.allow_tf32 = False  # rounding changes pooling switches
     try:
+        if device := getattr(options, "device", None):
+            check_device(device)
         with plot.style():
             options.run(options)
     except USER_ERRORS as error:

@@ -1,4 +1,4 @@
-"""`zfnet occlude`: cover an image piece by piece, and map the network's response."""
+"""`zfnet occlude`: occlude each part of an image, and map the network's response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zfnet.cli.common import (
 from zfnet.occlusion import occlude
 
 NAME = "occlude"
-HELP = "cover an image piece by piece and map the response"
+HELP = "occlude each part of an image and map the response"
 DESCRIPTION = (
     "Cover each part of an image with a gray square, and map the strongest feature map, the class "
     "probability and the logit over the square's positions (Fig. 7)."
@@ -64,9 +64,8 @@ def run(options: argparse.Namespace) -> None:
     arrays = {title: values.cpu().numpy() for title, values in maps.items()}
     probability, logit = float(o.baseline.probability), float(o.baseline.logit)
     title = f"{name}: probability {probability:.3f}, logit {logit:.2f} without occluder"
-    print(
-        f"{title}; the most harmful occluder lowers the logit by {logit - float(o.logit.min()):.2f}"
-    )
+    drop = logit - float(o.logit.min())
+    print(f"{title}; the strongest occlusion effect lowers the logit by {drop:.2f}")
     if predicted != name:
         print(f"predicted class: {predicted}")
     labels = o.label.cpu().numpy()

@@ -42,7 +42,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=int,
         nargs=2,
         metavar=("ROW", "COLUMN"),
-        help="the place in the feature map, from 0 (default: the strongest)",
+        help="the position in the feature map, from 0 (default: the strongest)",
     )
     add_picture(sub, "project.png")
     add_model(sub)
@@ -55,28 +55,28 @@ def run(options: argparse.Namespace) -> None:
     layer, channel = options.layer, options.channel
     maps = trace(model, x, until=layer)[layer]
     if maps.ndim == 2:
-        maps = maps[:, :, None, None]  # (1, C) of a dense layer to (1, C, 1, 1)
+        maps = maps[:, :, None, None]  # dense layer: (1, C, 1, 1)
     if channel is None:
         channel = int(maps[0].amax((1, 2)).argmax())
     check_channel(layer, channel, maps.shape[1])
     if options.position:
         _check_position(layer, options.position, maps.shape[2:])
     position = tuple(options.position) if options.position else None
-    whole = project(model, x, layer, channel, position)
+    projection = project(model, x, layer, channel, position)
     patch = project(model, x, layer, channel, position, crop=True)
-    (row, column), value = whole.position[0].tolist(), float(whole.activation[0])
+    (row, column), value = projection.position[0].tolist(), float(projection.activation[0])
     title = f"{layer}, channel {channel}, row {row}, column {column}: activation {value:.3f}"
-    box = whole.box[0].tolist()
+    box = projection.box[0].tolist()
     print(f"{title}; receptive field {box} (top, left, bottom, right) in pixels")
-    write_picture(
-        plot.projection_figure(x.cpu(), patch.pixels.cpu(), whole.pixels.cpu(), box, title),
-        options.out,
-    )
+    images = (x.cpu(), patch.pixels.cpu(), projection.pixels.cpu())
+    write_picture(plot.projection_figure(*images, box, title), options.out)
 
 
 def _check_position(layer: str, position: list[int], size: tuple[int, ...]) -> None:
+    """Raise UserError if --position is outside the feature map."""
     if not all(0 <= p < n for p, n in zip(position, size, strict=True)):
         rows, columns = size
         raise UserError(
-            f"{layer} has rows 0 to {rows - 1} and columns 0 to {columns - 1}, got --position {position}"
+            f"{layer} has rows 0 to {rows - 1} and columns 0 to {columns - 1}, "
+            f"got --position {position}"
         )

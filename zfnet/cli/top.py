@@ -18,7 +18,7 @@ from zfnet.cli.common import (
     check_channel,
     check_picture,
     count_channels,
-    kept_side,
+    decoded_side,
     load_model,
     load_tree,
     progress_bar,
@@ -40,8 +40,8 @@ from zfnet.training.distributed import join
 NAME = "top"
 HELP = "find and show the strongest activations of a channel over many images"
 DESCRIPTION = (
-    "Find the images that activate a channel most, at most once per image, and show their patches beside "
-    "the projections of the activations (Fig. 2)."
+    "Find the images with the strongest activation of a channel, and show image patches and the "
+    "projections of the activations side by side (Fig. 2)."
 )
 TABLE = ".safetensors"
 
@@ -51,7 +51,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--data",
         type=expand_path,
         metavar="PATH",
-        help="a folder with <class>/*.JPEG, or with val/<class>/ in it (default: crops of the sample photographs)",
+        help="a folder with <class>/*.JPEG, or with val/<class>/*.JPEG "
+        "(default: crops of the sample photographs)",
     )
     sub.add_argument(
         "--layer", default=DEFAULT_LAYER, help="the layer to search (default: %(default)s)"
@@ -73,8 +74,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=expand_path,
         metavar="FILE",
         default=Path("top.png"),
-        help="the picture to write (.png, .jpg, .pdf, .svg), or the table of all channels (.safetensors) "
-        "(default: %(default)s)",
+        help="the picture to write (.png, .jpg, .pdf, .svg), or the table of all channels "
+        "(.safetensors) (default: %(default)s)",
     )
     add_model(sub)
 
@@ -112,6 +113,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check_arguments(options: argparse.Namespace, table: bool) -> None:
+    """Raise UserError for arguments that are wrong or have no effect."""
     if table:
         refuse(options, "channel", f"-o {options.out}, the table of all channels")
     else:
@@ -123,13 +125,14 @@ def _check_arguments(options: argparse.Namespace, table: bool) -> None:
 
 
 def _images(options: argparse.Namespace, model: Any) -> Images:
+    """Load the images of --data, or crops of the sample photographs."""
     if options.data:
         return load_tree(options.data, model, skip_unreadable=options.skip_unreadable)
-    return load_samples(model.size, kept_side(model))
+    return load_samples(model.size, decoded_side(model))
 
 
 def _ranking(top: Top, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images and activations of a channel (n,), fewer than k where there are fewer images."""
+    """Return the image numbers and activations of a channel (n,), at most k of them."""
     index = top.index[channel]
     index = index[index >= 0]
     return index, top.value[channel, : len(index)]
@@ -138,7 +141,7 @@ def _ranking(top: Top, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
 def _picture(
     model: Any, images: Images, result: TopActivations, layer: str, channel: int
 ) -> Figure:
-    """Draw the projections of the strongest activations beside their image patches."""
+    """Draw the projections of the strongest activations next to their image patches."""
     index, value = _ranking(result[layer], channel)
     x = images.batch(index).to(device_of(model))
     position = result[layer].position[channel, : len(index)]
@@ -149,9 +152,8 @@ def _picture(
     figure = plot.new_figure(8, 4.3)
     left, right = figure.subplots(1, 2)
     columns = min(3, len(index))
-    plot.show(
-        left, plot.mosaic(plot.projection_image(p.pixels.cpu()), columns, gap=2), "projections"
-    )
+    projections = plot.projection_image(p.pixels.cpu())
+    plot.show(left, plot.mosaic(projections, columns, gap=2), "projections")
     plot.show(right, plot.mosaic(plot.photograph(patches.cpu()), columns, gap=2), "image patches")
     figure.suptitle(f"{layer}, channel {channel}: strongest activations in {result.images} images")
     return figure

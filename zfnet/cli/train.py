@@ -26,8 +26,8 @@ from zfnet.training.soft_labels import load_labels
 NAME = "train"
 HELP = "train a network from a configuration file"
 DESCRIPTION = (
-    "Train a network from a configuration file. The run's folder gets model.safetensors, log.jsonl and "
-    "state.safetensors, from which --resume continues."
+    "Train a network from a configuration file. The run's folder receives model.safetensors, "
+    "log.jsonl and state.safetensors, from which --resume continues."
 )
 VALIDATION_SCENES = 500
 
@@ -39,14 +39,16 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--data",
         metavar="PATH",
-        help="a folder with train/<class>/ and val/<class>/, or with MNIST's files (default: data.path of the configuration)",
+        help="a folder with train/<class>/ and val/<class>/, or with MNIST's files "
+        "(default: data.path of the configuration)",
     )
     sub.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one key of the configuration, such as optim.lr=0.02; may be repeated (default: no change)",
+        help="change one key of the configuration, such as optim.lr=0.02; may be repeated "
+        "(default: no change)",
     )
     sub.add_argument(
         "--out",
@@ -87,15 +89,21 @@ def run(options: argparse.Namespace) -> None:
             "\n".join([*lines, f"the run would be written to {out}"] if distributed.is_main else [])
         )
         return
-    if config.data.kind == "folders":  # before hours of decoding
+    if config.data.kind == "folders":  # fail before hours of decoding
         check_classes(*(scan(Path(config.data.path) / split)[0] for split in ("train", "val")))
     bar = ProgressBar()
     with join(options.device) as (distributed, device):
         try:
             train(
-                config, _loader(config), out, resume=options.resume, init=options.init, device=device, distributed=distributed,
-                report=bar.update if distributed.is_main else lambda status: None,
-            )  # fmt: skip
+                config,
+                _loader(config),
+                out,
+                resume=options.resume,
+                init=options.init,
+                device=device,
+                distributed=distributed,
+                report=bar.update if distributed.is_main else lambda progress: None,
+            )
         finally:
             bar.close()
         if distributed.is_main:
@@ -106,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _configure(options: argparse.Namespace) -> Config:
-    """Read the configuration, and refuse options that it does not use."""
+    """Read the configuration, and reject options that it does not use."""
     config = load_config(options.config, options.set)
     if options.resume:
         refuse(options, "init", "--resume, which continues from the run's own weights")
@@ -117,15 +125,13 @@ def _configure(options: argparse.Namespace) -> Config:
         refuse(options, "skip-unreadable", f"data.kind {config.data.kind}")
     path = options.data or config.data.path
     if config.data.kind == "folders" and not path:
-        raise UserError(
-            "no images: give --data PATH, a folder with train/<class>/ and val/<class>/"
-        )
+        raise UserError("no images: add --data PATH, a folder with train/<class>/ and val/<class>/")
     skip = options.skip_unreadable or config.data.skip_unreadable
     return replace(config, data=replace(config.data, path=path, skip_unreadable=skip))
 
 
 def _loader(config: Config):
-    """Return the function that loads the images of a split ("train" or "val"), kept at `side` pixels."""
+    """Return a function from a split ("train" or "val") and a side in pixels to its images."""
 
     @functools.cache
     def load(split: str, side: int) -> Images:
@@ -158,23 +164,23 @@ def _loader(config: Config):
 
 
 class ProgressBar:
-    """A bar over the steps of the whole training, which appears with the first step."""
+    """A progress bar over all steps of the run. It appears with the first step."""
 
     def __init__(self):
         self.bar: tqdm | None = None
 
-    def update(self, status: TrainingProgress) -> None:
+    def update(self, progress: TrainingProgress) -> None:
         if self.bar is None:
             self.bar = tqdm(
-                total=status.steps, initial=status.step - 1, unit="step", dynamic_ncols=True
+                total=progress.steps, initial=progress.step - 1, unit="step", dynamic_ncols=True
             )
-        self.bar.set_description(f"epoch {status.epoch}/{status.epochs}", refresh=False)
+        self.bar.set_description(f"epoch {progress.epoch}/{progress.epochs}", refresh=False)
         speed, accuracy = (
-            f"{status.images_per_second:.0f} images/s",
-            f"accuracy {100 * status.accuracy:.1f} %",
+            f"{progress.images_per_second:.0f} images/s",
+            f"accuracy {100 * progress.accuracy:.1f} %",
         )
-        self.bar.set_postfix_str(f"{speed}, loss {status.loss:.3f}, {accuracy}", refresh=False)
-        self.bar.update(status.step - self.bar.n)
+        self.bar.set_postfix_str(f"{speed}, loss {progress.loss:.3f}, {accuracy}", refresh=False)
+        self.bar.update(progress.step - self.bar.n)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -1,4 +1,4 @@
-"""`zfnet video`: an attribution map or a projection of every frame, as a GIF."""
+"""`zfnet video`: draw an attribution map or a projection of every frame of an animation."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from zfnet.projection import project
 from zfnet.record import write_gif
 
 NAME = "video"
-HELP = "draw a map beside every frame of a moving picture, as a GIF"
+HELP = "draw a map next to every frame of an animation, as a GIF"
 DESCRIPTION = (
-    "Draw an attribution map, or the projection of a channel, beside every frame of a moving picture, as a "
-    "GIF. All frames have one scale."
+    "Draw an attribution map, or the projection of a channel, next to every frame of an animation, "
+    "and write a GIF. All frames have the same scale."
 )
 PROJECTION = "projection"
 BATCH = 16
@@ -46,7 +46,8 @@ BATCH = 16
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "frames", help="an animated GIF, or a folder of images in the order of their numbers"
+        "frames",
+        help="an animated GIF, or a folder of images, sorted by the numbers in their names",
     )
     sub.add_argument(
         "--method",
@@ -62,7 +63,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--channel",
         type=int,
         metavar="N",
-        help=f"only with {PROJECTION}: the channel, from 0 (default: the strongest over all frames)",
+        help=f"only with {PROJECTION}: the channel, from 0 (default: the strongest on average)",
     )
     sub.add_argument(
         "-o",
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
     frames = load_frames(options.frames, model.size, progress=progress_bar)
     draw = _projections if options.method == PROJECTION else _attributions
     pictures, title = draw(model, frames.x, options)
-    write_gif(plot.moving_maps(frames.x, pictures), options.out, frames.milliseconds)
+    write_gif(plot.overlay_frames(frames.x, pictures), options.out, frames.milliseconds)
     print(f"wrote {options.out}: {len(frames.x)} frames, {title}")
 
 
@@ -96,7 +97,7 @@ def _single(x: Tensor, options: argparse.Namespace) -> Iterable[Tensor]:
 
 
 def _attributions(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[np.ndarray, str]:
-    """Draw the attribution map of every frame (N, H, W, 3), with one scale, and describe them."""
+    """Return the colored attribution maps of all frames (N, H, W, 3), and their description."""
     device, maps, states = device_of(model), [], []
     with usage_errors():
         target = target_index(model, options.target)
@@ -107,34 +108,32 @@ def _attributions(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[n
             a = explain(model, frame.to(device), options.method, target)
             maps.append(a.map.cpu())
             states += a.state
-    if bad := [(i, state) for i, state in enumerate(states, 1) if state != "ok"]:
-        first = f"the first, of frame {bad[0][0]}, is {bad[0][1]}"
+    if failures := [(i, state) for i, state in enumerate(states, 1) if state != "ok"]:
+        frame, state = failures[0]
         print(
-            f"zfnet video: {len(bad)} of {len(x)} maps do not explain their frame: {first}",
+            f"zfnet video: {len(failures)} of {len(x)} maps do not explain their frame; "
+            f"the first, of frame {frame}, is {state}",
             file=sys.stderr,
         )
-    pictures, (top, *_) = plot.attribution_image(torch.cat(maps), together=True)
+    pictures, (scale, *_) = plot.attribution_image(torch.cat(maps), shared_scale=True)
     name = model.classes[target]
-    return pictures, f"{options.method} for {name}, full color at {top:.3g} in every frame"
+    return pictures, f"{options.method} for {name}, full color at {scale:.3g} in every frame"
 
 
 def _projections(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[np.ndarray, str]:
-    """Draw the projection of one channel in every frame (N, H, W, 3), with one contrast, and name it."""
+    """Return the projections of one channel in all frames (N, H, W, 3), and their description."""
     layer, device = options.layer or DEFAULT_LAYER, device_of(model)
     channel = options.channel
     if channel is None:
         parts = [trace(model, part.to(device), until=layer)[layer].cpu() for part in x.split(BATCH)]
-        strongest = [
-            part[:, :, None].flatten(2).amax(2) for part in parts
-        ]  # (n, C) of maps and of vectors
+        strongest = [part[:, :, None].flatten(2).amax(2) for part in parts]  # (n, C)
         channel = int(torch.cat(strongest).mean(0).argmax())
     check_channel(layer, channel, count_channels(model, layer))
     pixels = torch.cat(
         [project(model, f.to(device), layer, channel).pixels.cpu() for f in _single(x, options)]
     )
     n, side = len(x), x.shape[-1]
-    row = plot.projection_image(
-        pixels.permute(1, 2, 0, 3).flatten(2)[None]
-    )  # side by side: one contrast for all
-    pictures = row[0].reshape(side, n, side, 3).transpose(1, 0, 2, 3)  # (H, N W, 3) to (N, H, W, 3)
+    # One wide image (1, 3, H, N W) gives all frames the same contrast.
+    wide = plot.projection_image(pixels.permute(1, 2, 0, 3).flatten(2)[None])[0]
+    pictures = wide.reshape(side, n, side, 3).transpose(1, 0, 2, 3)  # (N, H, W, 3)
     return pictures, f"projections of {layer}, channel {channel}"

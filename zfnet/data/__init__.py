@@ -1,18 +1,20 @@
-"""Image sources: folders, benchmarks, sample photographs, digits, drawn scenes and animations."""
+"""Data sets: folders, benchmarks, sample photographs, digits, synthetic scenes, animations."""
 
 from collections.abc import Iterable
 
 
 def no_progress(items: Iterable, total: int | None = None, desc: str = "") -> Iterable:
-    """Return `items` unchanged: the default `progress`, which shows no bar.
+    """Return the items unchanged: the default `progress` argument, which shows no bar.
+
+    Pass `tqdm.tqdm` as `progress` to see a bar.
 
     Args:
-        items: What a progress bar would iterate over.
-        total: Ignored; the number of items.
-        desc: Ignored; the bar's label.
+        items: The items to iterate over.
+        total: The number of items; ignored.
+        desc: The label of the bar; ignored.
 
     Returns:
-        `items`. Pass `tqdm.tqdm` as `progress` to see a bar.
+        The items.
 
     Example:
         >>> list(no_progress([1, 2], total=2))

@@ -1,7 +1,7 @@
 """The datasets of the paper's section 5: Caltech-101, Caltech-256 and PASCAL VOC 2012.
 
-They are read where torchvision keeps them: `root` holds `caltech101/`, `caltech256/` and
-`VOCdevkit/`. Nothing is downloaded.
+`root` has torchvision's layout: `caltech101/`, `caltech256/` and `VOCdevkit/`. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from zfnet.data.cache import DataError, Images, digest
 from zfnet.data.folders import load_files
 from zfnet.data.io import expand_path
 
-CALTECH256_CLUTTER = "257.clutter"  # images of anything, which form no class
+CALTECH256_CLUTTER = "257.clutter"  # not a class: arbitrary images
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
 )  # fmt: skip
 
 
 class DatasetNotFoundError(DataError):
-    """The dataset's folder is missing. The message says where its files belong."""
+    """The folder of a data set is missing. The message says where its files are expected."""
 
 
 def load_caltech101(
@@ -37,17 +38,17 @@ def load_caltech101(
     The 467 images of BACKGROUND_Google are left out.
 
     Args:
-        root: The folder that holds `caltech101/101_ObjectCategories`.
-        side: Side in pixels of the squares that are kept.
+        root: The folder that contains `caltech101/101_ObjectCategories`.
+        side: Side in pixels of the decoded squares.
         size: Side in pixels of an item's central crop.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
-        The images with their labels; items as those of `load_folder`.
+        The images with their labels, preprocessed as by `load_folder`.
 
     Raises:
         DatasetNotFoundError: The folder is missing.
-        DataError: Its files are not as torchvision keeps them, or are unreadable.
+        DataError: Its files do not have torchvision's layout, or are unreadable.
 
     Example:
         >>> load_caltech101("datasets")  # doctest: +SKIP
@@ -71,17 +72,17 @@ def load_caltech256(
     The 827 images of its clutter folder are left out.
 
     Args:
-        root: The folder that holds `caltech256/256_ObjectCategories`.
-        side: Side in pixels of the squares that are kept.
+        root: The folder that contains `caltech256/256_ObjectCategories`.
+        side: Side in pixels of the decoded squares.
         size: Side in pixels of an item's central crop.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
-        The images with their labels; items as those of `load_folder`.
+        The images with their labels, preprocessed as by `load_folder`.
 
     Raises:
         DatasetNotFoundError: The folder is missing.
-        DataError: Its files are not as torchvision keeps them, or are unreadable.
+        DataError: Its files do not have torchvision's layout, or are unreadable.
 
     Example:
         >>> load_caltech256("datasets")  # doctest: +SKIP
@@ -105,8 +106,8 @@ class MultiLabelImages:
 
     Attributes:
         images: The images, with labels of -1.
-        present: (N, classes) int8: 1 where an object of the class is annotated, 0 where none
-            is, and -1 where all of them are marked difficult, which counts as neither.
+        present: (N, classes) int8: 1 if an object of the class is annotated, 0 if none is, and -1
+            if all of them are marked difficult.
         digest: A hash of the images and of `present`.
     """
 
@@ -123,21 +124,21 @@ def load_voc2012(
     size: int = 224,
     progress: Callable = no_progress,
 ) -> MultiLabelImages:
-    """Load the classification task of PASCAL VOC 2012.
+    """Load PASCAL VOC 2012 for multi-label classification.
 
     Args:
-        root: The folder that holds `VOCdevkit/VOC2012`.
+        root: The folder that contains `VOCdevkit/VOC2012`.
         split: "train", "val" or "trainval".
-        side: Side in pixels of the squares that are kept.
+        side: Side in pixels of the decoded squares.
         size: Side in pixels of an item's central crop.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
-        The images and the classes that each one shows.
+        The images, and the classes that are present in each one.
 
     Raises:
         DatasetNotFoundError: The folder is missing.
-        DataError: Its files are not as torchvision keeps them, or are unreadable.
+        DataError: Its files do not have torchvision's layout, or are unreadable.
 
     Example:
         >>> load_voc2012("datasets", "val").present.shape  # doctest: +SKIP
@@ -172,11 +173,11 @@ def _open_dataset(kind: type, root: str | Path, subfolder: str, **options):
     folder = root / subfolder
     if not folder.is_dir():  # torchvision would create it
         raise DatasetNotFoundError(
-            f"{root}: {kind.__name__} not found; its files belong in {folder}"
+            f"{root}: {kind.__name__} not found; its files are expected in {folder}"
         )
     try:
         return kind(str(root), **options)
     except (RuntimeError, OSError, ValueError) as error:
         raise DataError(
-            f"{folder}: not {kind.__name__} as torchvision keeps it ({error})"
+            f"{folder}: not torchvision's layout of {kind.__name__} ({error})"
         ) from None

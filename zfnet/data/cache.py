@@ -1,4 +1,4 @@
-"""Decoded images: the uint8 form that training, search and figures share, and its cache."""
+"""Decoded images as uint8 arrays, and their cache on disk."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ class DataError(ValueError):
 
 
 def cache_dir() -> Path:
-    """Return the folder for decoded images, and create it.
+    """Return the cache folder, and create it if necessary.
 
     The folder is `$ZFNET_CACHE`; else the user's cache folder of this system (on Linux
     `$XDG_CACHE_HOME/zfnet` or `~/.cache/zfnet`); else `zfnet` in the temporary folder.
+
+    Returns:
+        The folder.
 
     Raises:
         DataError: None of these folders can be written.
@@ -41,8 +44,8 @@ def cache_dir() -> Path:
         True
     """
     candidates = [Path(tempfile.gettempdir()) / "zfnet"]
-    if chosen := os.environ.get("ZFNET_CACHE"):
-        candidates = [expand_path(chosen)]
+    if variable := os.environ.get("ZFNET_CACHE"):
+        candidates = [expand_path(variable)]
     else:
         # Without a home folder, as in containers, platformdirs raises or returns "~/.cache".
         with contextlib.suppress(RuntimeError):
@@ -57,7 +60,8 @@ def cache_dir() -> Path:
         if os.access(folder, os.W_OK):
             return folder
     raise DataError(
-        f"no folder for decoded images is writable ({', '.join(map(str, candidates))}); set ZFNET_CACHE to a writable folder"
+        f"no cache folder is writable ({', '.join(map(str, candidates))}); "
+        f"set ZFNET_CACHE to a writable folder"
     )
 
 
@@ -106,7 +110,8 @@ class Images(Dataset):
     def __post_init__(self):
         if self.size > self.pixels.shape[1]:
             raise ValueError(
-                f"items of {self.size} pixels cannot be cut from images kept at {self.pixels.shape[1]}"
+                f"a crop of {self.size} pixels is larger than the decoded images, "
+                f"{self.pixels.shape[1]} x {self.pixels.shape[1]} pixels"
             )
 
     def __getstate__(self) -> dict:
@@ -138,9 +143,8 @@ class Images(Dataset):
         Returns:
             (len(indices), 3, size, size) float32.
         """
-        return standardize(
-            center_crop(self.raw(indices).permute(0, 3, 1, 2), self.size).contiguous()
-        )
+        pixels = self.raw(indices).permute(0, 3, 1, 2)  # (N, 3, side, side)
+        return standardize(center_crop(pixels, self.size).contiguous())
 
     def raw(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Return the decoded squares without cropping.
@@ -151,25 +155,32 @@ class Images(Dataset):
         Returns:
             (len(indices), side, side, 3) uint8.
         """
-        chosen = np.asarray(indices)
-        return torch.from_numpy(self.pixels[chosen if self.rows is None else self.rows[chosen]])
+        index = np.asarray(indices)
+        return torch.from_numpy(self.pixels[index if self.rows is None else self.rows[index]])
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Images:
-        """Return the items at `indices`, in that order, with a digest of their own.
+        """Select items.
 
         Args:
-            indices: The items' numbers.
+            indices: The numbers of the items.
+
+        Returns:
+            The items at `indices`, in that order, with a new digest.
         """
-        chosen = np.asarray(indices)
-        rows = chosen if self.rows is None else self.rows[chosen]
+        index = np.asarray(indices)
+        rows = index if self.rows is None else self.rows[index]
         return replace(
-            self, labels=self.labels[chosen], names=[self.names[i] for i in chosen], rows=rows,
-            groups=None if self.groups is None else self.groups[chosen],
-            masks=None if self.masks is None else self.masks[chosen], digest=digest(self.digest, *rows),
-        )  # fmt: skip
+            self,
+            labels=self.labels[index],
+            names=[self.names[i] for i in index],
+            rows=rows,
+            groups=None if self.groups is None else self.groups[index],
+            masks=None if self.masks is None else self.masks[index],
+            digest=digest(self.digest, *rows),
+        )
 
     def aligned(self, wnids: Sequence[str], classes: Sequence[str]) -> Images:
-        """Return the same images, labeled by a network's outputs.
+        """Relabel the images by a network's outputs.
 
         A folder maps to an output by its WordNet id, never by its sorted position.
 
@@ -177,16 +188,20 @@ class Images(Dataset):
             wnids: The WordNet ids of the network's outputs.
             classes: The names of the network's outputs.
 
+        Returns:
+            The same images with new labels.
+
         Raises:
             DataError: The network has no output for some folders.
         """
-        place = {wnid: i for i, wnid in enumerate(wnids)}
-        missing = [wnid for wnid in self.wnids if wnid not in place]
+        output = {wnid: i for i, wnid in enumerate(wnids)}
+        missing = [wnid for wnid in self.wnids if wnid not in output]
         if missing:
             raise DataError(
-                f"{len(missing)} class folders have no output in the network: {', '.join(missing[:10])}"
+                f"the network has no output for {len(missing)} class folders: "
+                f"{', '.join(missing[:10])}"
             )
-        table = np.array([place[w] for w in self.wnids], dtype=np.int64)
+        table = np.array([output[wnid] for wnid in self.wnids], dtype=np.int64)
         labels = np.where(self.labels < 0, -1, table[self.labels])
         return replace(self, labels=labels, wnids=wnids, classes=classes)
 
@@ -218,7 +233,7 @@ class _MappedArray:
 
 
 def digest(*parts: object) -> str:
-    """Hash the text of some objects, to name caches and identify data.
+    """Hash the text of objects, to name cache entries and to identify data.
 
     Args:
         parts: Objects, hashed by `str`.
@@ -232,9 +247,8 @@ def digest(*parts: object) -> str:
     """
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(
-            str(part).encode(errors="surrogateescape") + b"\0"
-        )  # file names may hold any bytes
+        # File names may contain any bytes.
+        sha.update(str(part).encode(errors="surrogateescape") + b"\0")
     return sha.hexdigest()
 
 
@@ -244,7 +258,7 @@ def cached_array(
     fill: Callable[[np.ndarray], dict],
     valid: Callable[[dict], bool] = lambda metadata: True,
 ) -> tuple[np.ndarray, dict]:
-    """Map a uint8 array from the cache, and compute it first where it is missing.
+    """Memory-map a uint8 array from the cache; compute it first if it is missing.
 
     The array and its metadata are written atomically, the array last, so that an interrupted
     run leaves no incomplete entry. One process computes while the others wait.
@@ -252,8 +266,8 @@ def cached_array(
     Args:
         name: The entry's file name in the cache, without a suffix.
         shape: The array's shape.
-        fill: Fills the array of that shape in place and returns metadata that JSON can hold.
-        valid: Whether cached metadata is still valid; False computes the entry again.
+        fill: Fills an array of that shape in place, and returns metadata that JSON can store.
+        valid: Tells whether cached metadata is still valid; if not, the entry is computed again.
 
     Returns:
         The read-only array of shape `shape`, mapped from disk, and its metadata.

@@ -1,4 +1,4 @@
-"""Image trees with one folder per class, decoded once by the paper's preprocessing."""
+"""Folders of images, one subfolder per class, decoded once by the paper's preprocessing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from zfnet.data.cache import DataError, Images, cached_array, digest
 from zfnet.data.images import PREPROCESSING, ImageError, center, read_image
 from zfnet.data.io import expand_path
 
-ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # sha256 of its 1000 sorted ids
+# The sha256 of the 1000 sorted WordNet ids of ILSVRC 2012, one per line.
+ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 # Formats that Pillow recognizes but cannot decode, or only with another program.
 UNDECODABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 SPLITS = {"train", "val", "test"}
@@ -35,18 +36,18 @@ def load_folder(
     names: Sequence[str] | None = None,
     progress: Callable = no_progress,
 ) -> Images:
-    """Load a tree `root/<class>/*.JPEG` as uint8 squares, which the cache keeps.
+    """Load a tree `root/<class>/*.JPEG` as uint8 squares, and cache them.
 
     Classes are the subfolders in sorted order. Every format that Pillow decodes is read, also in
     folders below a class's folder, as by torchvision's `ImageFolder`. Hidden files are ignored.
 
     Args:
-        root: The folder that holds one folder per class.
+        root: A folder with one subfolder per class.
         side: Side in pixels of the squares: the shorter side is resized to it.
         size: Side in pixels of an item's central crop.
         skip_unreadable: Leave unreadable files out and list them in `skipped`.
-        limit: Images per class, the first by name; 0 loads all.
-        names: Load only these files, `<class>/<file>`, in the tree's order; None loads all.
+        limit: The number of images per class, the first by name; 0 for all.
+        names: The files to load, `<class>/<file>`; None for all.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
@@ -69,9 +70,16 @@ def load_folder(
     root = expand_path(root)
     folders, files, labels = scan(root, limit, names)
     images = load_files(
-        root, files, labels, class_names(folders), folders, side=side, size=size, skip_unreadable=skip_unreadable,
+        root,
+        files,
+        labels,
+        class_names(folders),
+        folders,
+        side=side,
+        size=size,
+        skip_unreadable=skip_unreadable,
         progress=progress,
-    )  # fmt: skip
+    )
     endings = extensions()
     others = (f for f in walk(root) if f.parent == root or f.suffix.lower() not in endings)
     return replace(images, skipped=[*images.skipped, *relative_names(root, others)])
@@ -92,7 +100,7 @@ def load_files(
     """Decode files below `root` into squares, as `load_folder` does.
 
     Args:
-        root: A folder that holds all files.
+        root: A folder that contains all files.
         files: The N image files.
         labels: (N,) int64 class indices.
         classes: The classes' names.
@@ -101,6 +109,9 @@ def load_files(
         size: Side in pixels of an item's central crop.
         skip_unreadable: Leave unreadable files out and list them in `skipped`.
         progress: A progress bar such as `tqdm.tqdm`.
+
+    Returns:
+        The images.
 
     Raises:
         DataError: Files are unreadable and `skip_unreadable` is False, or a class has no
@@ -111,67 +122,77 @@ def load_files(
     stats = [_stamp(path) for path in files]
     key = digest("folder", PREPROCESSING, root.resolve(), *names, *stats)
 
-    def decode(i: int) -> tuple[np.ndarray | None, str]:
-        """Return a square and its file's hash, or None and the error's message."""
-        try:
-            square = np.asarray(center(read_image(files[i]), side))
-            return square, hashlib.sha256(files[i].read_bytes()).hexdigest()
-        except ImageError as error:
-            return None, str(error)
-
     def fill(array: np.ndarray) -> dict:
-        unreadable, hashes = {}, []
-        pool = ThreadPoolExecutor()  # Pillow releases the GIL while it decodes and resizes
-        try:
-            chunks = (
-                pool.map(decode, range(i, min(i + 1024, len(files))))
-                for i in range(0, len(files), 1024)
-            )
-            squares = progress(
-                itertools.chain.from_iterable(chunks),
-                total=len(files),
-                desc=f"decoding {root.name}",
-            )
-            for i, (square, text) in enumerate(squares):
-                if square is None:
-                    unreadable[i] = text
-                else:
-                    array[i] = square
-                    hashes.append(text)
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted run drops the queue
-        return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
+        return _decode_all(files, names, side, array, progress, f"decoding {root.name}")
 
-    def valid(about: dict) -> bool:
+    def valid(metadata: dict) -> bool:
         """Check that unreadable files are still unreadable; permissions may have changed."""
-        return all(decode(int(i))[0] is None for i in about["unreadable"])
+        return all(_decode(files[int(i)], side)[0] is None for i in metadata["unreadable"])
 
-    pixels, about = cached_array(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
-    bad = {int(i): message for i, message in about["unreadable"].items()}
-    if len(bad) == len(files):
+    pixels, metadata = cached_array(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
+    errors = {int(i): message for i, message in metadata["unreadable"].items()}
+    if len(errors) == len(files):
         raise DataError(f"{root}: none of its {len(files)} images is readable")
-    if bad and not skip_unreadable:
-        listed = "".join(f"\n  {message}" for message in bad.values())
+    if errors and not skip_unreadable:
+        messages = "".join(f"\n  {message}" for message in errors.values())
         raise DataError(
-            f"{root}: {len(bad)} of {len(files)} files are unreadable; remove them or use --skip-unreadable:{listed}"
+            f"{root}: {len(errors)} of {len(files)} files are unreadable; "
+            f"remove them or use --skip-unreadable:{messages}"
         )
-    rows = np.array([i for i in range(len(files)) if i not in bad])
-    if lost := [wnids[int(label)] for label in np.setdiff1d(labels, labels[rows])]:
+    rows = np.array([i for i in range(len(files)) if i not in errors])
+    if unreadable := [wnids[int(label)] for label in np.setdiff1d(labels, labels[rows])]:
         raise DataError(
-            f"{root}: no image is readable in {len(lost)} class folders: {', '.join(lost[:10])}"
+            f"{root}: no image is readable in {len(unreadable)} class folders: "
+            f"{', '.join(unreadable[:10])}"
         )
-    skipped = [names[i] for i in bad]
     return Images(
         pixels,
         labels[rows],
         classes,
         wnids,
         [names[i] for i in rows],
-        about["digest"],
+        metadata["digest"],
         size,
         rows,
-        skipped=skipped,
+        skipped=[names[i] for i in errors],
     )
+
+
+def _decode(path: Path, side: int) -> tuple[np.ndarray | None, str]:
+    """Return a square and its file's hash, or None and the error message."""
+    try:
+        square = np.asarray(center(read_image(path), side))
+        return square, hashlib.sha256(path.read_bytes()).hexdigest()
+    except ImageError as error:
+        return None, str(error)
+
+
+def _decode_all(
+    files: Sequence[Path],
+    names: Sequence[str],
+    side: int,
+    array: np.ndarray,
+    progress: Callable,
+    label: str,
+) -> dict:
+    """Decode files into an array (N, side, side, 3); return the metadata of the cache entry."""
+    unreadable, hashes = {}, []
+    pool = ThreadPoolExecutor()  # Pillow releases the GIL while it decodes and resizes
+    try:
+        chunks = (
+            pool.map(_decode, files[i : i + 1024], itertools.repeat(side))
+            for i in range(0, len(files), 1024)
+        )
+        squares = progress(itertools.chain.from_iterable(chunks), total=len(files), desc=label)
+        for i, (square, text) in enumerate(squares):
+            if square is None:
+                unreadable[i] = text
+            else:
+                array[i] = square
+                hashes.append(text)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run drops the queue
+    return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
 
 
 @cache
@@ -188,9 +209,9 @@ def extensions() -> frozenset[str]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is listed as an image: its ending is one of `extensions`, in any case.
+    """Return whether a file has one of the `extensions`, in any case, and is not hidden.
 
-    Hidden files are not, such as `._name.JPEG` of macOS. Broken links are, so that they are
+    macOS leaves hidden files such as `._name.JPEG`. Broken links count as images, so that they are
     reported as unreadable.
 
     Args:
@@ -235,9 +256,12 @@ def scan(
     """List a tree's class folders, its image files, and each file's class index.
 
     Args:
-        root: A folder with one folder per class.
-        limit: Images per class, the first by name; 0 lists all.
-        names: List only these files, `<class>/<file>`; None lists all.
+        root: A folder with one subfolder per class.
+        limit: The number of images per class, the first by name; 0 for all.
+        names: The files to list, `<class>/<file>`; None for all.
+
+    Returns:
+        The class folders, the N image files, and their class indices (N,) int64.
 
     Raises:
         DataError: A folder or a named file is missing, or a class folder has no images.
@@ -249,32 +273,29 @@ def scan(
         entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
     if not folders:
-        raise DataError(f"{root}: no class folders in it; expected {root}/<class>/*.JPEG")
+        raise DataError(f"{root}: no class folders; expected {root}/<class>/*.JPEG")
     files: list[Path] = []
     labels: list[int] = []
     empty = []
     for label, folder in enumerate(folders):
-        found = [path for path in walk(root / folder) if is_image(path)][: limit or None]
-        if not found:
+        images = [path for path in walk(root / folder) if is_image(path)][: limit or None]
+        if not images:
             empty.append(folder)
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     if set(folders) <= SPLITS and all(file.parent.parent != root for file in files):
         raise DataError(f"{root}: holds splits, not classes; give {root / folders[0]}")
     if empty:
         raise DataError(
             f"{root}: {len(empty)} class folders without images: {', '.join(empty[:10])}"
         )
-    listed = np.array(labels, dtype=np.int64)
     if names is None:
-        return folders, files, listed
-    wanted = set(names)
-    kept = np.array([name in wanted for name in relative_names(root, files)])
-    files = [file for file, keep in zip(files, kept, strict=True) if keep]
-    missing = wanted.difference(relative_names(root, files))
-    if missing:
+        return folders, files, np.array(labels, dtype=np.int64)
+    available = {name: i for i, name in enumerate(relative_names(root, files))}
+    if missing := set(names) - set(available):
         raise DataError(f"{root}: {len(missing)} files are missing, such as {min(missing)}")
-    return folders, files, listed[kept]
+    index = sorted({available[name] for name in names})
+    return folders, [files[i] for i in index], np.array([labels[i] for i in index], dtype=np.int64)
 
 
 def relative_names(root: Path, files: Iterable[Path]) -> list[str]:

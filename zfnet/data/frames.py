@@ -17,7 +17,7 @@ from zfnet.data.folders import is_image
 from zfnet.data.images import MAX_PIXELS, ImageError, preprocess, read_image, to_rgb
 from zfnet.data.io import expand_path
 
-MILLISECONDS = 100  # the duration of frames that have none
+MILLISECONDS = 100  # default duration of a frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class Frames:
 def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_progress) -> Frames:
     """Read an animated GIF, PNG or WebP, or a folder of images, and preprocess each frame.
 
-    A folder's images are sorted with numbers by value, so that frame2 precedes frame10. A
-    frame of 224 pixels takes 600 KB of memory.
+    The images of a folder are in natural order: frame2 precedes frame10. A frame of 224 pixels
+    takes 600 KB of memory.
 
     Args:
         path: An animated file or a folder.
@@ -45,7 +45,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
-        The frames. Durations are the file's, or 100 ms where it has none.
+        The frames. Their duration is 100 ms if the file does not specify it.
 
     Raises:
         DataError: There are fewer than two frames, or frames of different sizes.
@@ -64,7 +64,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
     if path.is_dir():
         files = sorted((p for p in path.iterdir() if is_image(p)), key=natural_sort_key)
         if not files:
-            raise DataError(f"{path}: no images in it; expected a folder of frames")
+            raise DataError(f"{path}: no images; expected a folder of frames")
         images = (
             (str(file), read_image(file), MILLISECONDS)
             for file in progress(files, total=len(files), desc="reading")
@@ -75,19 +75,19 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
         )
     rows: list[Tensor] = []
     times: list[int] = []
-    first: tuple[int, int] | None = None
+    frame_size: tuple[int, int] | None = None
     for name, image, time in images:
-        first = first or image.size
-        if image.size != first:
-            sizes = (
-                f"{image.width} x {image.height} pixels, the first frame {first[0]} x {first[1]}"
+        frame_size = frame_size or image.size
+        if image.size != frame_size:
+            raise DataError(
+                f"{name} is {image.width} x {image.height} pixels, but the first frame "
+                f"{frame_size[0]} x {frame_size[1]}; all frames must have the same size"
             )
-            raise DataError(f"{name} is {sizes}; frames of a moving picture have one size")
         rows.append(preprocess(image, size))
         times.append(time)
     if len(rows) < 2:
         raise DataError(
-            f"{path}: is a still image, not a moving picture; `zfnet explain` maps one image"
+            f"{path}: a still image, not an animation; use `zfnet explain` for one image"
         )
     return Frames(torch.cat(rows), times)
 
@@ -105,13 +105,11 @@ def _animation(path: Path):
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file or folder") from None
     except Exception as error:  # Pillow's decoders raise many types
-        raise ImageError(
-            f"{path}: not a readable moving picture ({error or repr(error)})"
-        ) from error
+        raise ImageError(f"{path}: not a readable animation ({error or repr(error)})") from error
 
 
 def natural_sort_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    """Return a sorting key of a file's name in which numbers count by value.
+    """Return a key that sorts file names with numbers by value.
 
     Args:
         path: The file.

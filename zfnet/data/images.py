@@ -18,14 +18,18 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 PREPROCESSING = 5  # part of the cache key: raise it when decoding or resizing changes
-MAX_PIXELS = 100_000_000  # larger than any photograph of a dataset; rejects decompression bombs
-MAX_ASPECT_RATIO = (
-    32  # times the shorter side: of longer images only the central square is resampled
-)
-EXIF_TRANSPOSITIONS = {  # EXIF orientation -> transposition that makes the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+MAX_PIXELS = 100_000_000  # rejects decompression bombs
+MAX_ASPECT_RATIO = 32  # of longer images, only the central square is resampled
+# The transposition that makes an image of each EXIF orientation upright.
+EXIF_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(ValueError):
@@ -59,9 +63,8 @@ def read_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(expand_path(path)) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(
-                        f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels"
-                    )
+                    size = f"{image.width} x {image.height}"
+                    raise ImageError(f"{size} is over {MAX_PIXELS:,} pixels")
                 return to_rgb(image)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
@@ -69,23 +72,22 @@ def read_image(path: str | Path) -> Image.Image:
         raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise ImageError(f"{path}: is a folder, not an image") from None
-    except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error
-        raise ImageError(
-            f"{path}: not a readable image ({str(error).splitlines()[0] if str(error) else error!r})"
-        ) from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise ImageError(f"{path}: not a readable image ({reason})") from error
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply an image's EXIF orientation.
 
-    Pillow's `exif_transpose` also rewrites all tags, and fails where one is damaged. Some decoders,
-    such as that of TIFF, turn the image themselves and drop the tag, so it is read after decoding.
+    Pillow's `exif_transpose` rewrites all tags, and fails if one is damaged. Some decoders, such as
+    that of TIFF, turn the image themselves and drop the tag, so it is read after decoding.
 
     Args:
         image: An image of any mode.
 
     Returns:
-        The upright image; the same image where it has no readable orientation.
+        The upright image; the same image if it has no readable orientation.
 
     Example:
         >>> upright(Image.new("RGB", (5, 4))).size
@@ -96,11 +98,9 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF: the pixels may be intact
         return image
-    return (
-        image.transpose(EXIF_TRANSPOSITIONS[orientation])
-        if orientation in EXIF_TRANSPOSITIONS
-        else image
-    )
+    if orientation not in EXIF_TRANSPOSITIONS:
+        return image
+    return image.transpose(EXIF_TRANSPOSITIONS[orientation])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -170,9 +170,9 @@ def highest_value(image: Image.Image) -> int | None:
 def center(image: Image.Image, side: int = 256) -> Image.Image:
     """Resize the shorter side to `side` and crop the central square (section 3).
 
-    It is bilinear with antialiasing, and equal to torchvision's resize and center crop pixel
-    for pixel. Of images over 32 times longer than wide only the square is resampled, which
-    may differ by one gray level; the whole image could grow to side x side x width pixels.
+    Bilinear with antialiasing, and equal to torchvision's resize and center crop pixel by pixel.
+    If an image is over 32 times longer than wide, only the square is resampled, to save memory; its
+    pixels may differ by one gray level.
 
     Args:
         image: An RGB image.
@@ -187,13 +187,11 @@ def center(image: Image.Image, side: int = 256) -> Image.Image:
     """
     # torchvision's functions give the same pixels, but double the time of `import zfnet`.
     short = min(image.size)
-    resized = [
-        side if n == short else int(side * n / short) for n in image.size
-    ]  # torchvision's rounding
+    resized = [side if n == short else int(side * n / short) for n in image.size]
     left, top = (round((n - side) / 2) for n in resized)
     if max(image.size) <= MAX_ASPECT_RATIO * short:
-        whole = image.resize((resized[0], resized[1]), Image.Resampling.BILINEAR)
-        return whole.crop((left, top, left + side, top + side))
+        image = image.resize((resized[0], resized[1]), Image.Resampling.BILINEAR)
+        return image.crop((left, top, left + side, top + side))
     (left, right), (top, bottom) = (
         (edge * n / full, (edge + side) * n / full)
         for edge, n, full in zip((left, top), image.size, resized, strict=True)
@@ -246,9 +244,8 @@ def to_pixels(x: Tensor) -> Tensor:
 def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) -> Tensor:
     """Preprocess a photograph: resize, center crop, standardize (Zeiler & Fergus, section 3).
 
-    The shorter side is resized to 256, and the central 224 x 224 is cropped. For another
-    `size` the side before cropping is size * 256 / 224, rounded. The image is turned upright
-    by its EXIF orientation.
+    The shorter side is resized to 256, and the central 224 x 224 square is cropped. For another
+    `size`, the shorter side is resized to size * 256 / 224, rounded. EXIF orientations are applied.
 
     Args:
         image: A path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, or
@@ -286,9 +283,8 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
         except (OSError, SyntaxError) as error:
             raise ImageError(f"the image cannot be read: {error}") from None
     square = np.array(center(to_rgb(image), round(size * 256 / 224)))
-    return standardize(
-        center_crop(torch.from_numpy(square).permute(2, 0, 1)[None], size)
-    ).contiguous()
+    pixels = torch.from_numpy(square).permute(2, 0, 1)[None]  # (1, 3, side, side)
+    return standardize(center_crop(pixels, size)).contiguous()
 
 
 def center_crop(pixels: Tensor, size: int) -> Tensor:
@@ -319,20 +315,18 @@ def center_crop(pixels: Tensor, size: int) -> Tensor:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if (
-        array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (1, 3, 4))
-        or 0 in array.shape
-    ):
-        raise ValueError(f"an image array is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    """Convert an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to a Pillow image."""
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if not is_image or 0 in array.shape:
+        raise ValueError(f"an image array must be (H, W), (H, W, 3 or 4), got {array.shape}")
     if array.dtype == bool:
         array = array.astype(np.float32)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ValueError("an image array of floats must lie in [0, 1]")
+            raise ValueError("an image array of floats must be in [0, 1]")
         array = (array * 255).round().astype(np.uint8)
     if array.dtype == np.uint16:
         array = (array / 257).round().astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ValueError(f"an image array holds uint8, or floats in [0, 1], not {array.dtype}")
+        raise ValueError(f"an image array must be uint8, or floats in [0, 1], got {array.dtype}")
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -34,9 +34,9 @@ def expand_path(path: str | Path) -> Path:
 def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error.
 
-    Readers find the old file or the new one, never a part of one. Each writer has its own
-    temporary file in the same folder. Several may write at once, and the last one wins.
-    A symbolic link stays, and its target is replaced.
+    Readers see the old or the new file, never a partial one. Each writer has its own
+    temporary file in the same folder. Processes may write at once; the last one wins.
+    A symbolic link is kept, and its target is replaced.
 
     Args:
         path: The file to write. Missing parent folders are created.

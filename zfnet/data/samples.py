@@ -45,7 +45,7 @@ def photograph(name: str) -> Image.Image:
         (451, 300)
     """
     if name not in PHOTOGRAPHS:
-        raise DataError(f"no sample photograph {name!r}; there are {', '.join(PHOTOGRAPHS)}")
+        raise DataError(f"{name!r} is not a sample photograph; available: {', '.join(PHOTOGRAPHS)}")
     try:
         import skimage.data
     except ImportError:
@@ -56,7 +56,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def crop_boxes(width: int, height: int) -> list[tuple[int, int, int, int, int]]:
-    """Lay overlapping squares at three scales over an image.
+    """Return overlapping square crops of an image, at three scales.
 
     Neighbors overlap by about half a side.
 

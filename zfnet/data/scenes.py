@@ -1,7 +1,7 @@
-"""Drawn scenes with ground truth: a textured object of one of ten shapes among distractors.
+"""Synthetic scenes with ground truth: a textured object of one of ten shapes, and distractors.
 
-A small ZFNet learns them in a minute on a CPU, which makes end-to-end tests possible. Only
-the shape predicts the class; color, texture, position, size and distractors do not.
+A small ZFNet learns them in a minute on a CPU, so they serve end-to-end tests. Only the shape
+predicts the class; color, texture, position, size and distractors do not.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from zfnet.data.cache import Images, cached_array, digest
 
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "heart", "bar", "arch")
-VERSION = 1  # part of the cache key: raise it when the pictures change
+VERSION = 1  # part of the cache key; raise it when the images change
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn scene.
+    """One scene.
 
     Attributes:
         image: (size, size, 3) uint8.
@@ -34,13 +34,13 @@ class Scene:
 
 
 def draw_scene(index: int, size: int = 128, seed: int = 0, label: int | None = None) -> Scene:
-    """Draw one scene, the same on every machine.
+    """Draw one scene; it is the same on every machine.
 
     Args:
         index: The scene's number.
         size: Side in pixels, at least 16.
         seed: Seed of the series of scenes.
-        label: The shape, 0 to 9; None takes `index` modulo 10.
+        label: The shape, 0 to 9; None for `index` modulo 10.
 
     Returns:
         The scene.
@@ -56,39 +56,29 @@ def draw_scene(index: int, size: int = 128, seed: int = 0, label: int | None = N
     label = index % len(SHAPES) if label is None else label
     if size < 16 or not 0 <= label < len(SHAPES):
         raise ValueError(
-            f"a scene has at least 16 pixels and a label of 0 to {len(SHAPES) - 1}, got {size} and {label}"
+            f"size must be at least 16 and label 0 to {len(SHAPES) - 1}, got {size} and {label}"
         )
     rng = np.random.default_rng([seed, index])
-    fine, coarse = (
-        _grid(2 * size),
-        _grid(size),
-    )  # edges are drawn at twice the resolution, then averaged
-    ground, other, paint, stripe = _colors(rng)
-    image = _texture(rng, *coarse, ground, other)
-    for _ in range(rng.integers(3, 7)):  # distractors: short sticks between ground and object
-        (cx, cy), angle, length = (
-            rng.uniform(0.05, 0.95, 2),
-            rng.uniform(0, np.pi),
-            rng.uniform(0.03, 0.08),
-        )
+    fine, coarse = _grid(2 * size), _grid(size)  # 2 x supersampling antialiases the edges
+    background, background2, paint, paint2 = _colors(rng)
+    image = _texture(rng, *coarse, background, background2)
+    for _ in range(rng.integers(3, 7)):  # distractors: short sticks behind the object
+        (cx, cy), angle = rng.uniform(0.05, 0.95, 2), rng.uniform(0, np.pi)
+        length = rng.uniform(0.03, 0.08)
         u, v = _rotate(coarse[0] - cx, coarse[1] - cy, angle)
         image[(abs(u) < length) & (abs(v) < 0.012)] = rng.uniform(0, 1, 3)
     radius = rng.uniform(0.17, 0.27)
     cx, cy = rng.uniform(radius + 0.08, 0.92 - radius, 2)
     u, v = _rotate((fine[0] - cx) / radius, (fine[1] - cy) / radius, rng.uniform(-0.35, 0.35))
-    share = (
-        _inside(SHAPES[label], u, v)
-        .reshape(size, 2, size, 2)
-        .mean((1, 3), dtype=np.float32)[..., None]
-    )
-    image = image * (1 - share) + _texture(rng, *coarse, paint, stripe) * share
+    inside = _inside(SHAPES[label], u, v).reshape(size, 2, size, 2)
+    coverage = inside.mean((1, 3), dtype=np.float32)[..., None]  # (size, size, 1)
+    image = image * (1 - coverage) + _texture(rng, *coarse, paint, paint2) * coverage
     image += rng.normal(0, 0.02, (size, size, 1)).astype(np.float32)
     image = (image.clip(0, 1) * 255).round().astype(np.uint8)
-    mask = share[..., 0] >= 0.5
+    mask = coverage[..., 0] >= 0.5
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return Scene(
-        image, mask, label, (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-    )
+    box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return Scene(image, mask, label, box)
 
 
 def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) -> Images:
@@ -115,41 +105,42 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
             array[i, ..., :3], array[i, ..., 3] = scene.image, scene.mask
         return {}
 
-    drawn, _ = cached_array(f"scenes-{identity[:20]}", (count, side, side, 4), fill)
+    pixels, _ = cached_array(f"scenes-{identity[:20]}", (count, side, side, 4), fill)
     names = [f"scene-{seed}-{i}" for i in range(count)]
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
     return Images(
-        drawn[..., :3],
+        pixels[..., :3],
         labels,
         SHAPES,
         SHAPES,
         names,
         identity,
         size,
-        masks=drawn[..., 3].view(bool),
+        masks=pixels[..., 3].view(bool),
     )
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixel centers' x (1, size) and y (size, 1) in [0, 1]."""
+    """Return the coordinates of pixel centers in [0, 1]: x (1, size) and y (size, 1)."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     return axis[None, :], axis[:, None]
 
 
 def _rotate(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates in a rotated frame."""
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cosine + y * sine, y * cosine - x * sine
 
 
 def _colors(rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw two similar colors for the ground and two for the object, which contrast with it."""
-    ground = rng.uniform(0.1, 0.9, 3)
+    """Draw two similar colors for the background, and two contrasting ones for the object."""
+    background = rng.uniform(0.1, 0.9, 3)
     paint = rng.uniform(0, 1, 3)
-    while np.abs(paint - ground).max() < 0.45:
+    while np.abs(paint - background).max() < 0.45:
         paint = rng.uniform(0, 1, 3)
     colors = [
         c
-        for base in (ground, paint)
+        for base in (background, paint)
         for c in (base, (base + rng.uniform(-0.18, 0.18, 3)).clip(0, 1))
     ]
     return [c.astype(np.float32) for c in colors]
@@ -158,7 +149,7 @@ def _colors(rng: np.random.Generator) -> list[np.ndarray]:
 def _texture(
     rng: np.random.Generator, x: np.ndarray, y: np.ndarray, one: np.ndarray, two: np.ndarray
 ) -> np.ndarray:
-    """Draw stripes, checks, dots or blotches of two colors: (size, size, 3) in [0, 1]."""
+    """Return stripes, checks, dots or blotches in two colors: (size, size, 3) in [0, 1]."""
     u, v = _rotate(x, y, rng.uniform(0, np.pi))
     frequency = np.float32(2 * np.pi * rng.uniform(6, 16))
     match rng.integers(4):
@@ -171,12 +162,12 @@ def _texture(
         case _:
             mix = rng.uniform(-1, 1, (3, 2)).astype(np.float32) * frequency
             wave = sum(np.sin(a * u + b * v) for a, b in mix)
-    share = np.clip(0.5 + 0.5 * wave, 0, 1)[..., None]
-    return one * share + two * (1 - share)
+    mixture = np.clip(0.5 + 0.5 * wave, 0, 1)[..., None]
+    return one * mixture + two * (1 - mixture)
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Whether points are inside a shape of about unit radius; v points down."""
+    """Return whether points are inside a shape of about unit radius; v points down."""
     r = np.hypot(u, v)
     match shape:
         case "disc":
@@ -186,9 +177,8 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         case "triangle":
             return (v < 0.7) & (2 * abs(u) - v < 1.1)
         case "star":
-            fold = abs(
-                (np.arctan2(u, -v) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5
-            )  # 0 at a tip, pi/5 in a notch
+            # The angle from the nearest tip: 0 at a tip, pi / 5 in a notch.
+            fold = abs((np.arctan2(u, -v) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
             a, b = r * np.cos(fold), r * np.sin(fold)
             notch = 0.42 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
             return (a - 1) * notch[1] - b * (notch[0] - 1) < 0
@@ -205,4 +195,4 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
             return (abs(u) < 1) & (abs(v) < 0.28)
         case "arch":
             return (r < 1) & (r > 0.5) & (v < 0.15)
-    raise ValueError(f"no shape {shape!r}")
+    raise ValueError(f"{shape!r} is not a shape; available: {', '.join(SHAPES)}")

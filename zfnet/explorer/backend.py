@@ -26,12 +26,13 @@ from zfnet.explorer.query import Unit
 from zfnet.explorer.variants import Rules, project_variant
 from zfnet.explorer.wire import to_bytes
 from zfnet.forward import Trace, evaluating, run, trace
-from zfnet.graph import NORMS, UnknownLayer, conv_layers
+from zfnet.graph import UnknownLayer, conv_layers, is_chain
 from zfnet.model import device_of
 from zfnet.occlusion import cover, occlude
+from zfnet.operations import NORMS
 from zfnet.plot import HEAT, LINES, attribution_image, photograph, projection_image
 from zfnet.projection import Projection, project
-from zfnet.receptive_field import cut
+from zfnet.receptive_field import cut, field_or_image
 
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 BEST = 5  # classes
@@ -44,21 +45,29 @@ class Backend:
 
     Args:
         model: A network with `classes` and `size`, as `zfnet.load` returns it.
-        name: What the page and the reproducing code call the network.
+        name: What the page calls the network.
+        source: Python that loads it, such as `zfnet.load("imagenet65k")`, for the code that
+            reproduces a picture; None where there is none.
         atlas: The folder of an atlas of this network, or None.
 
     Raises:
         UnsupportedNetwork: If the deconvnet cannot invert the network.
     """
 
-    def __init__(self, model: Any, name: str, atlas: Path | None = None):
-        self.model, self.name = model, name
+    def __init__(self, model: Any, name: str, source: str | None = None, atlas: Path | None = None):
+        self.model, self.name, self.source = model, name, source
         self.images = ImageStore(model.size, device_of(model))
         self.atlas = Atlas(atlas, getattr(model, "info", {}).get("sha256", ""))
         self._traces: OrderedDict[str, tuple[Tensor, Trace]] = OrderedDict()
         blank = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
         self.structure = trace(model, blank)  # its layers and shapes; it also warms up torch
-        self.convs = conv_layers(self.structure.steps)
+        steps = self.structure.steps
+        self.layers = [
+            name for name in self.structure.layers if self.structure[name].ndim in (2, 4)
+        ]
+        self.fields = {name: field_or_image(steps, name) for name in self.layers}
+        # Of a network with branches the occlusion maps have no strongest map (see `zfnet.occlude`).
+        self.last = conv_layers(steps)[-1] if is_chain(steps) and conv_layers(steps) else None
 
     def describe(self) -> dict[str, Any]:
         """The network, and what the page can choose from."""
@@ -66,7 +75,7 @@ class Backend:
         colors = colormaps[HEAT](np.linspace(0, 1, 64))
         return {
             "network": self.name, "size": self.model.size, "classes": list(self.model.classes),
-            "layers": [self._describe_layer(layer) for layer in t.layers],
+            "layers": [self._describe_layer(layer) for layer in self.layers],
             "normalizes": any(isinstance(step.module, NORMS) for step in t.steps),
             "samples": self.images.samples, "methods": list(METHODS), "atlas": self.atlas.status,
             "heat": [to_hex(color) for color in colors], "lines": LINES,
@@ -75,8 +84,7 @@ class Backend:
     def _describe_layer(self, layer: str) -> dict[str, Any]:
         maps = _as_maps(self.structure[layer])
         described = {"name": layer, "maps": maps.shape[1], "size": list(maps.shape[2:])}
-        if layer in self.convs:
-            field = self.structure.receptive_field(layer)
+        if field := self.fields[layer]:
             described |= {"field": field.size, "stride": field.stride, "offset": field.offset}
         return described
 
@@ -140,7 +148,7 @@ class Backend:
         pixels = project_variant(
             self.model, self.trace(image), unit.layer, unit.channel, (row, column), rules
         )
-        return cut(pixels, p.corner, p.pixels.shape[-1]) if unit.layer in self.convs else pixels
+        return cut(pixels, p.corner, p.pixels.shape[-1]) if self.fields[unit.layer] else pixels
 
     def _patch(self, image: str, p: Projection) -> Tensor:
         """The image inside a unit's receptive field (1, 3, h, w)."""
@@ -174,9 +182,12 @@ class Backend:
             target = int(t.logits[0].argmax())
         if not 0 <= target < t.logits.shape[1]:
             raise BadRequest(f"target must be from 0 to {t.logits.shape[1] - 1}, got {target}")
-        strongest = int(t[self.convs[-1]][0].amax((1, 2)).argmax())
+        strongest = None
+        if self.last:
+            channel = int(t[self.last][0].amax((1, 2)).argmax())
+            strongest = Unit(self.last, channel)
         answer = {
-            "target": target, "strongest": {"layer": self.convs[-1], "unit": strongest},
+            "target": target, "strongest": strongest and [strongest.layer, strongest.channel],
             "baseline": self._responses(t, t.logits, target, strongest, pins), "box": None,
         }  # fmt: skip
         if box is not None:
@@ -188,7 +199,7 @@ class Backend:
                 )
             boxes = torch.tensor([[top, left, bottom, right]], device=t.x.device)
             covered = cover(t.x[0], boxes, torch.zeros_like(t.x[0]))
-            names = {self.convs[-1], *(pin.layer for pin in pins)}
+            names = {pin.layer for pin in pins} | ({self.last} if self.last else set())
             with evaluating(self.model), torch.no_grad():
                 c = run(self.structure.steps, covered, keep=names, switches=False)
             answer |= self._responses(c, c.output, target, strongest, pins)
@@ -196,7 +207,7 @@ class Backend:
         return answer
 
     def _responses(
-        self, t: Trace, logits: Tensor | None, target: int, strongest: int, pins: list[Unit]
+        self, t: Trace, logits: Tensor | None, target: int, strongest: Unit | None, pins: list[Unit]
     ) -> dict[str, Any]:
         assert logits is not None
         probability, label = logits[0].softmax(0), int(logits[0].argmax())
@@ -204,7 +215,7 @@ class Backend:
         return {
             "probability": float(probability[target]), "logit": float(logits[0, target]),
             "label": label, "label_probability": float(probability[label]),
-            "total": float(t[self.convs[-1]][0, strongest].sum()),
+            "total": strongest and float(t[strongest.layer][0, strongest.channel].sum()),
             "pins": [float(maps[pin.at]) for maps, pin in zip(units, pins, strict=True) if pin.at],
         }  # fmt: skip
 
@@ -219,18 +230,13 @@ class Backend:
         """Cover every position in turn: the maps of Fig. 7."""
         x = self.images[image]
         o = occlude(self.model, x, target, size=size, stride=stride, batch=16, progress=progress)
-        assert o.activation is not None
-        assert o.channel is not None
-        assert o.baseline.activation is not None
+        total = {} if o.activation is None else {"total": o.activation.tolist()}
+        strongest = None if o.channel is None else [self.last, int(o.channel)]
         return {
             "size": size, "stride": stride, "target": int(o.target), "boxes": o.boxes.tolist(),
-            "strongest": {"layer": self.convs[-1], "unit": int(o.channel)},
-            "probability": o.probability.tolist(), "logit": o.logit.tolist(),
-            "label": o.label.tolist(), "total": o.activation.tolist(),
-            "baseline": {
-                "probability": float(o.baseline.probability), "logit": float(o.baseline.logit),
-                "label": int(o.baseline.label), "total": float(o.baseline.activation),
-            },
+            "strongest": strongest, "probability": o.probability.tolist(),
+            "logit": o.logit.tolist(),
+            "label": o.label.tolist(), **total,
         }  # fmt: skip
 
     def explain(
@@ -246,8 +252,8 @@ class Backend:
         }, {"picture": to_bytes(picture[0])}  # fmt: skip
 
     def _layer(self, t: Trace, layer: str) -> Tensor:
-        if layer not in t.layers:
-            raise UnknownLayer(f"no layer {layer[:40]!r}; the network has {', '.join(t.layers)}")
+        if layer not in self.layers:
+            raise UnknownLayer(f"no layer {layer[:40]!r}; the network has {', '.join(self.layers)}")
         return t[layer]
 
     def _maps(self, image: str, layer: str) -> Tensor:

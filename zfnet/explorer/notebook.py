@@ -51,14 +51,14 @@ def explore(
     from zfnet.explorer.backend import Backend
     from zfnet.explorer.server import Server
 
-    backend = Backend(model, name or getattr(model, "arch", type(model).__name__), atlas)
+    backend = Backend(model, name or getattr(model, "arch", type(model).__name__), atlas=atlas)
     state = "" if x is None else f"#image={backend.images.add(x)}"
     while _servers:
         _servers.pop().stop()
     server = Server(port=0, frames=True)
     server.start(backend)
     _servers.append(server)
-    return IFrame(server.url + state, "100%", HEIGHT, allow="camera")
+    return IFrame(server.url + state, "100%", HEIGHT, extras=['allow="camera"'])
 
 
 def unavailable() -> str | None:

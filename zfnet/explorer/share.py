@@ -82,7 +82,7 @@ def share_cover(
     """The image with a covered box, and the network's response in the title."""
     answer = backend.cover(image, box, target, [])
     box, target = tuple(answer["box"]), answer["target"]
-    covered = cover(backend.images[image][0], torch.tensor([box]), torch.zeros(3, 1, 1))
+    covered = cover(backend.images[image][0].cpu(), torch.tensor([box]), torch.zeros(3, 1, 1))
     classes, base = backend.model.classes, answer["baseline"]
     title = (
         f"{classes[target]}: probability {base['probability']:.3f}, covered "
@@ -96,8 +96,8 @@ def share_cover(
         f"covered = cover(x[0], torch.tensor([{list(box)}]), torch.zeros(3, 1, 1))",
         f"before, after = (model(image).softmax(1)[0, {target}] for image in (x, covered))",
         "label = model.classes[int(model(covered).argmax())]",
-        f'title = f"{{model.classes[{target}]}}: probability {{before:.3f}}, covered {{after:.3f}}; "',
-        'title += f"most probable: {label}"',
+        f'title = f"{{model.classes[{target}]}}: probability {{before:.3f}}, covered "',
+        'title += f"{after:.3f}; most probable: {label}"',
         "figure = plot.new_figure(4.5, 4.8)",
         "plot.show(figure.subplots(), plot.photograph(covered)[0], title)",
     ]
@@ -133,13 +133,9 @@ def _code(backend: Backend, image: str, lines: list[str], name: str) -> str:
         source = f'zfnet.photograph("{label}")'
     else:
         source = repr(label)
-    if backend.name.startswith("torchvision:"):
-        load = [
-            "from zfnet.networks import load_network",
-            f"model = load_network({backend.name!r})",
-        ]
-    else:
-        load = [f"model = zfnet.load({backend.name!r})"]
+    load = [f"model = {backend.source}" if backend.source else "# model: the network of this page"]
+    if backend.source and backend.source.startswith("load_network("):
+        load.insert(0, "from zfnet.networks import load_network")
     imports = [line for line in [*load, *lines] if line.startswith("from ")]
     rest = [line for line in [*load, *lines] if not line.startswith("from ")]
     body = [

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.deconv import invert, unpool
-from zfnet.forward import Trace, evaluating
-from zfnet.graph import NORMS, Step, steps_until
+from zfnet.deconv import backproject, invert, unpool
+from zfnet.forward import Trace, apply, evaluating, run
+from zfnet.graph import Step, steps_until, wired
+from zfnet.operations import NORMS, RECTIFIERS
 from zfnet.receptive_field import geometry
 
 RECTIFICATIONS = ("deconvnet", "guided", "gradient", "none")
@@ -76,38 +77,48 @@ def project_variant(
         >>> pixels = project_variant(model, t, "conv2", 3, (2, 2), Rules())
         >>> torch.testing.assert_close(pixels, zfnet.project(model, x, "conv2", 3, (2, 2)).pixels)
     """
-    maps = t[layer]
-    signal = torch.zeros_like(maps)  # (1, C, H, W) or (1, C)
-    at = (0, channel, *position)[: maps.ndim]
-    signal[at] = maps[at]
-    steps = steps_until(t.steps, layer)
+    values: dict[str, Tensor] = {"": t.x}  # of every step; a trace keeps one per layer
     with evaluating(model), torch.no_grad():
-        for i in reversed(range(len(steps))):
-            below = t.outputs[_output_name(steps[i - 1], t)] if i else t.x
-            signal = _invert(steps[i], signal, below, t, rules)
-    return signal
+        part = run(
+            steps_until(t.steps, layer),
+            t.x,
+            visit=lambda step, out: values.update({step.name: out}),
+        )
+        signal = torch.zeros_like(part.output)  # (1, C, H, W) or (1, C)
+        at = (0, channel, *position)[: signal.ndim]
+        signal[at] = part.output[at]
+        below = {step.name: values[inputs[0]] for step, inputs in wired(part.steps) if inputs}
+
+        def rule(step: Step, signal: Tensor, t: Trace, collision: str) -> Tensor | tuple:
+            return _invert(step, signal, t, rules, values[step.name], below.get(step.name))
+
+        return backproject(part, signal, rule=rule)
 
 
-def _invert(step: Step, signal: Tensor, below: Tensor, t: Trace, rules: Rules) -> Tensor:
-    """Carry a signal down through one step; `below` is what entered the step."""
+def _invert(
+    step: Step, signal: Tensor, t: Trace, rules: Rules, output: Tensor, below: Tensor | None
+) -> Tensor | tuple:
+    """Carry a signal down through one step; `output` and `below` are what it returned and read."""
     module = step.module
-    if isinstance(module, nn.ReLU):
-        return _rectify(signal, t.outputs[_output_name(step, t)] > 0, rules.rectification)
+    if isinstance(module, RECTIFIERS) and rules.rectification != "deconvnet":
+        return _rectify(module, signal, output, rules)
     if isinstance(module, nn.MaxPool2d):
-        size = (below.shape[2], below.shape[3])
+        size = (t.inputs[step.name][-2], t.inputs[step.name][-1])
         switches = t.switches[step.name]
         if not rules.switches:
             switches = corner_switches(module, size, switches)
         return unpool(signal, switches, size, module, rules.collision)
-    if rules.normalization and isinstance(module, NORMS):
+    if rules.normalization and isinstance(module, NORMS) and below is not None:
         return _gradient(module, below, signal)
     return invert(step, signal, t)
 
 
-def _rectify(signal: Tensor, active: Tensor, rule: str) -> Tensor:
-    if rule in ("deconvnet", "guided"):
-        signal = signal.relu()
-    return signal * active if rule in ("gradient", "guided") else signal
+def _rectify(module: nn.Module, signal: Tensor, output: Tensor, rules: Rules) -> Tensor:
+    """Replace the rectification; a rectifier's slope at its output is that at its input."""
+    if rules.rectification == "none":
+        return signal
+    signal = signal.relu() if rules.rectification == "guided" else signal
+    return _gradient(module, output, signal)
 
 
 def corner_switches(pool: nn.MaxPool2d, size: tuple[int, int], like: Tensor) -> Tensor:
@@ -130,9 +141,4 @@ def _gradient(module: nn.Module, below: Tensor, signal: Tensor) -> Tensor:
     """Multiply a signal by the transposed Jacobian of a module at its input."""
     with torch.enable_grad():
         point = below.detach().clone().requires_grad_()
-        return torch.autograd.grad(module(point), point, signal)[0]
-
-
-def _output_name(step: Step, t: Trace) -> str:
-    """The name under which a trace holds a step's output."""
-    return step.layer if step.layer and step.layer in t.outputs else step.name
+        return torch.autograd.grad(apply(module, point), point, signal)[0]

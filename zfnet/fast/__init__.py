@@ -40,7 +40,7 @@ def is_enabled() -> bool:
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Use the references alone inside this context. Threads started in it use accelerations again."""
+    """Use only the references inside this context, but not in threads that it starts."""
     token = _enabled.set(False)
     try:
         yield

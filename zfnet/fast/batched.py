@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from zfnet import projection
 from zfnet.fast.kernels import CHANNELS_LAST
 from zfnet.fast.merging import merge_windows, multiplications
 from zfnet.fast.patches import (
@@ -29,16 +30,16 @@ from zfnet.fast.patches import (
 )
 from zfnet.fast.switches import SwitchTable
 from zfnet.forward import evaluating
-from zfnet.graph import Step
+from zfnet.graph import Step, is_chain
 from zfnet.projection import Projection, read_images
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
     ReceptiveField,
     Window,
-    map_sizes,
     receptive_field,
     receptive_field_box,
 )
+from zfnet.shapes import map_sizes
 from zfnet.units import Units
 from zfnet.validation import check_input
 
@@ -54,7 +55,14 @@ def project_found(
     first: Tensor,
     batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Accelerate `projection.project_found`: layers above the same pooling share its windows."""
+    """Accelerate `projection.project_found`: layers above the same pooling share its windows.
+
+    Networks with branches are left to the reference.
+    """
+    if not all(is_chain(steps) for steps in chains.values()):
+        whole = projection.project_found.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+        yield from whole(model, dataset, top, chains, first, batch)
+        return
     first = first.contiguous(memory_format=CHANNELS_LAST)
     longest = channels_last(max(chains.values(), key=len, default=[]))
     layers = [
@@ -99,15 +107,16 @@ class _Layer:
                 window = window.below(step.module)
         sizes = map_sizes(steps, (x.shape[2], x.shape[3]))
         return _Layer(
-            name=name, steps=steps, pooled=pooled, image=image, channel=channel, rank=rank, position=position,
-            value=value.to(x.dtype), window=window.clip(sizes[steps[pooled].name]), sizes=sizes,
+            name=name, steps=steps, pooled=pooled, image=image, channel=channel, rank=rank,
+            position=position, value=value.to(x.dtype),
+            window=window.clip(sizes[steps[pooled].name]), sizes=sizes,
             field=receptive_field(steps, name),
         )  # fmt: skip
 
     def project(
         self, rows: Tensor, table_row: Tensor, tables: dict[str, SwitchTable], first: Tensor
     ) -> tuple[str, Tensor, Projection]:
-        """Project units (M,) through the switches of their windows, `table_row` (M,) of the tables."""
+        """Project units (M,) through the switches of windows `table_row` (M,) of the tables."""
         device = first.device
         channel, position, value = (
             t[rows].to(device) for t in (self.channel, self.position, self.value)

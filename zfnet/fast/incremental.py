@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from zfnet import occlusion
 from zfnet.fast.cost import predict
 from zfnet.forward import apply, run
-from zfnet.graph import BATCHNORMS, IDENTITIES, NORMS, Step, UnsupportedNetwork, conv_layers
-from zfnet.receptive_field import Size, Window, geometry, output_size
+from zfnet.graph import Step, UnsupportedNetwork, conv_layers
+from zfnet.operations import BATCHNORMS, IDENTITIES, NORMS
+from zfnet.receptive_field import Window
+from zfnet.shapes import Size, geometry, output_size
 
 POINTWISE = (
     nn.ReLU,
@@ -37,8 +39,8 @@ POINTWISE = (
 
 
 def measure_covered(
-    model: nn.Module, steps: Sequence[Step], x: Tensor, fill: Tensor, boxes: Tensor, channel: Tensor | None,
-    target: Tensor, *, batch: int, progress: Callable,
+    model: nn.Module, steps: Sequence[Step], x: Tensor, fill: Tensor, boxes: Tensor,
+    channel: Tensor | None, target: Tensor, *, batch: int, progress: Callable,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:  # fmt: skip
     """Accelerate `occlusion.measure_covered`, where the count of operations says that it pays.
 
@@ -58,7 +60,7 @@ def measure_covered(
         activations.append(activation)
         measured.append(occlusion.measure(logits, target[n].expand(len(part))))
     columns = [torch.cat(column).view(len(x), len(boxes)) for column in zip(*measured, strict=True)]
-    return torch.cat(activations).view(len(x), len(boxes)), *columns  # pyright: ignore[reportReturnType]
+    return torch.cat(activations).view(len(x), len(boxes)), *columns  # pyright: ignore
 
 
 def pays(share: float) -> bool:
@@ -76,7 +78,7 @@ class Stage:
     @staticmethod
     def of(steps: Sequence[Step]) -> Stage:
         module = steps[0].module
-        geometry(module)  # pyright: ignore[reportArgumentType]  # raises where it has no plain windows
+        geometry(module)  # pyright: ignore  # raises where it has no plain windows
         weight = (
             module.weight.contiguous(memory_format=torch.channels_last)
             if isinstance(module, nn.Conv2d)
@@ -91,10 +93,12 @@ class Stage:
     def without_padding(self, patch: Tensor) -> Tensor:
         """Apply the module to patches that hold their halo: (M, C, h, w) to (M, C', h', w')."""
         module = self.module
-        if isinstance(module, nn.Conv2d):
-            options = module.stride, 0, module.dilation, module.groups
-            return F.conv2d(patch, self.weight, module.bias, *options)  # pyright: ignore
-        return F.max_pool2d(patch, module.kernel_size, module.stride, 0, module.dilation)  # pyright: ignore
+        if isinstance(module, nn.Conv2d) and self.weight is not None:
+            return F.conv2d(
+                patch, self.weight, module.bias, module.stride, 0, module.dilation, module.groups
+            )
+        window = (module.kernel_size, module.stride, 0, module.dilation)
+        return F.max_pool2d(patch, *window)  # pyright: ignore
 
     def multiplications(self) -> int:
         """Multiply-adds for one cell of the output."""
@@ -149,7 +153,7 @@ class Changed:
 
 
 class Incremental:
-    """The incremental forward pass for images x (N, 3, H, W) and an occluder's pixels `fill`, alike.
+    """The incremental forward pass for images x (N, 3, H, W) and the occluder's pixels `fill`.
 
     `channel` (N,) is the map of the last convolutional layer to sum up. Call the object with the
     number of an image and boxes (M, 4): it returns that sum (M,) and the logits (M, classes), with
@@ -211,7 +215,7 @@ class Incremental:
         self, i: int, stage: Stage, base: Unoccluded, table: Tensor, changed: Changed, total: Tensor
     ) -> tuple[Tensor, Changed]:
         """Compute the changed windows of a stage's output: its table, and where they are in it."""
-        window = changed.window.above(stage.module, self.shapes[i + 1][1])  # pyright: ignore[reportArgumentType]
+        window = changed.window.above(stage.module, self.shapes[i + 1][1])  # pyright: ignore
         cells = window.size.prod(1)
         known = base.tables[i + 1]
         above = self._buffer(
@@ -244,7 +248,7 @@ class Incremental:
         return above, Changed(window, start, window.size[:, 1])
 
     def _buffer(self, name: str, rows: int, channels: int) -> Tensor:
-        """Reusable memory for a table (rows, channels): fresh memory costs as much as filling it."""
+        """Reusable memory for a table (rows, channels): allocation costs as much as filling it."""
         buffer = self.buffers.get(name)
         if buffer is None or buffer.numel() < rows * channels:
             buffer = self.buffers[name] = self.x.new_empty(rows * channels)
@@ -280,7 +284,7 @@ class Incremental:
     def _weight_by_cell(self, size: Size) -> Tensor:
         """The first dense layer's weights for each cell of the maps below it: (h w, C, F)."""
         if self.weight_by_cell is None:
-            weight: Tensor = self.tail[self.dense].module.weight  # pyright: ignore[reportAssignmentType]
+            weight: Tensor = self.tail[self.dense].module.weight  # pyright: ignore
             self.weight_by_cell = (
                 weight.unflatten(1, (-1, size[0] * size[1])).permute(2, 1, 0).contiguous()
             )

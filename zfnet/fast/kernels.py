@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from zfnet import deconv, occlusion
 from zfnet.fast.padding import PaddingMask
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Step
-from zfnet.receptive_field import Size, geometry
+from zfnet.graph import Step, names_of
+from zfnet.shapes import Size, geometry
+from zfnet.units import as_maps
 
 CHANNELS_LAST = torch.channels_last
 FEW_CHANNELS = 32  # channels times phases, up to which filtering by phase pays
@@ -21,23 +23,23 @@ FEW_CHANNELS = 32  # channels times phases, up to which filtering by phase pays
 @torch.no_grad()
 def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tensor:
     """Accelerate `projection.project_signal`: `deconv.backproject` with the kernels below."""
-    original = signal
-    for step in reversed(t.steps):
+    # In a network with branches, two of them may hold the same signal.
+    in_place = all(step.inputs is None for step in t.steps)
+
+    def invert(step: Step, values: Tensor, t: Trace, collision: str) -> Any:
         size = t.inputs[step.name]
         match step.module:
             case nn.MaxPool2d() if collision == "sum":
-                signal = unpool(signal, t.switches[step.name], (size[-2], size[-1]), step.module)
-            case nn.ReLU() if (
-                signal.data_ptr() != original.data_ptr()
-            ):  # the caller's is not overwritten
-                signal = signal.relu_()
+                return unpool(values, t.switches[step.name], (size[-2], size[-1]), step.module)
+            case nn.ReLU() if in_place and values.data_ptr() != signal.data_ptr():
+                return values.relu_()  # the caller's is not overwritten
             case nn.Conv2d():
-                signal = filter_transposed(step.module, signal, (size[-2], size[-1]))
+                return filter_transposed(step.module, values, (size[-2], size[-1]))
             case PaddingMask():
-                signal = step.module.down(signal)
-            case _:
-                signal = deconv.invert(step, signal, t, collision)
-    return signal
+                return step.module.down(values)
+        return deconv.invert(step, values, t, collision)
+
+    return deconv.backproject(t, signal, collision=collision, rule=invert)
 
 
 def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d) -> Tensor:
@@ -109,10 +111,9 @@ def strongest_positions(
     found = {}
 
     def read(step: Step, output: Tensor) -> None:
-        if step.layer in layers:
-            found[step.layer] = _first_maxima(
-                output if output.ndim == 4 else output[:, :, None, None]
-            )
+        for layer in names_of(step):
+            if layer in layers:
+                found[layer] = _first_maxima(as_maps(output))
 
     run(steps, x.contiguous(memory_format=CHANNELS_LAST), keep=(), switches=False, visit=read)
     return found

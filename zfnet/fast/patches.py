@@ -26,8 +26,9 @@ from zfnet.fast.kernels import CHANNELS_LAST, project_signal
 from zfnet.fast.padding import PaddingMask
 from zfnet.fast.switches import SwitchTable
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Step, channels_of
-from zfnet.receptive_field import ReceptiveField, Size, Window, cut, cut_windows, map_sizes
+from zfnet.graph import Step, channels_of, is_chain
+from zfnet.receptive_field import ReceptiveField, Window, cut, cut_windows
+from zfnet.shapes import Size, map_sizes
 from zfnet.units import Units, as_maps, locate
 
 CHUNK = 8_000_000  # numbers in the largest map at once; larger chunks spill out of cache
@@ -47,9 +48,9 @@ def project_units(
     """Accelerate `projection.project_units`: pass and project what the units see, and no more.
 
     Dense layers see everything. Overwriting is not local: a pooling window that the unit does not
-    see may overwrite one that it sees. Both are left to the reference.
+    see may overwrite one that it sees. Both are left to the reference, as networks with branches.
     """
-    if field is None or collision != "sum":
+    if field is None or collision != "sum" or not is_chain(steps):
         whole = projection.project_units.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
         return whole(steps, x, units, field, crop=crop, collision=collision, batch=batch)
     steps = channels_last(steps) if layout(x) == CHANNELS_LAST else list(steps)
@@ -282,7 +283,7 @@ def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
 
 
 def channels_last(steps: Sequence[Step]) -> list[Step]:
-    """Copy the convolutions with channels-last filters; CPUs otherwise reorder them at each call."""
+    """Copy the convolutions with channels-last filters, which CPUs reorder at each call."""
     found = []
     for step in steps:
         module = step.module

@@ -1,4 +1,4 @@
-"""Shared steps of image synthesis: descent on pixels, valid pixels, total variation, blur."""
+"""Building blocks of image synthesis: descent on pixels, valid pixels, total variation, blur."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfnet.attribution.base import slope
+from zfnet.attribution.base import grad_of_sum
 from zfnet.data import no_progress
 from zfnet.data.images import MEAN, STD
 
-SMALL = 1e-8  # keeps the gradient of total variation finite where the image is constant
+EPSILON = 1e-8  # keeps the gradient of the total variation finite where the image is constant
 
 
 def pixel_range(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return black and white in the network's input convention: (1, 3, 1, 1) each.
+    """Return black and white in the network's input convention.
 
     Args:
-        like: Images (N, 3, H, W) that give device and dtype.
+        like: Images (N, 3, H, W); the result has their device and dtype.
+
+    Returns:
+        Black and white (1, 3, 1, 1) each.
 
     Raises:
         ValueError: If `like` is not RGB.
+
+    Example:
+        >>> black, white = pixel_range(torch.zeros(1, 3, 2, 2))
+        >>> bool((black < white).all())
+        True
     """
     if like.ndim != 4 or like.shape[1] != 3:
         raise ValueError(f"images must be RGB (N, 3, H, W), got {tuple(like.shape)}")
@@ -64,8 +72,8 @@ def total_variation(x: Tensor, beta: float = 1.0) -> Tensor:
         beta: The exponent, above 0.
 
     Returns:
-        The variation (N,), 0 or more, in units of input to the power beta. Differences are forward
-        differences, without the last row and column.
+        The variation (N,), 0 or more, in units of input to the power beta. It uses forward
+        differences, and leaves out the last row and column.
 
     Example:
         >>> import torch
@@ -73,7 +81,7 @@ def total_variation(x: Tensor, beta: float = 1.0) -> Tensor:
         tensor([True, True])
     """
     down, right = x[:, :, 1:, :-1] - x[:, :, :-1, :-1], x[:, :, :-1, 1:] - x[:, :, :-1, :-1]
-    return (down.square() + right.square() + SMALL).pow(beta / 2).mean((1, 2, 3))
+    return (down.square() + right.square() + EPSILON).pow(beta / 2).mean((1, 2, 3))
 
 
 def descend(
@@ -85,24 +93,26 @@ def descend(
     after: Callable[[Tensor, int], Tensor] | None = None,
     progress: Callable = no_progress,
 ) -> tuple[Tensor, Tensor]:
-    r"""Minimize a loss with Adam from `start`, with a rate that falls linearly to 0.
+    r"""Minimize a loss with Adam and a learning rate that decays linearly to 0.
 
-    Kingma & Ba 2015. Adam scales every number by itself, so the batch does not change an image. At
-    a constant rate the pixels oscillate.
+    Kingma & Ba 2015. Adam scales each element independently, so the batch does not change an image.
+    With a constant learning rate the pixels oscillate.
 
     Args:
-        loss: Maps the point and the step number to losses (N,), each of its own row.
-        start: The start (N, ...), float32 or float64.
+        loss: Maps the point and the step number to one loss per image (N,).
+        start: The initial point (N, ...), float32 or float64.
         steps: The number of steps, at least 1.
         rate: The initial learning rate, above 0.
-        after: Replaces the point after each step, for example by one with valid pixels.
+        after: Maps the point after each step, and the step number, to the next point; for example,
+            it clips pixels to the valid range.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
-        The last point, like `start`, and the losses (steps, N) before each step.
+        The last point, with the shape of `start`, and the losses before each step (steps, N).
 
     Raises:
-        ValueError: If steps, rate or the dtype of `start` is wrong. Half precision loses the steps.
+        ValueError: If steps, rate or the dtype of `start` is wrong. Half precision rounds small
+            steps to 0.
         UnsupportedNetwork: If the loss has no gradient.
 
     Example:
@@ -114,7 +124,8 @@ def descend(
     """
     if start.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"images must be float32 or float64, got {start.dtype}: convert the network and its input"
+            f"images must be float32 or float64, got {start.dtype}; "
+            f"convert the network and its input"
         )
     if steps < 1 or not 0 < rate < float("inf"):
         raise ValueError(f"steps must be at least 1 and rate above 0, got {steps} and {rate}")
@@ -124,7 +135,7 @@ def descend(
         optimizer = torch.optim.Adam([point], rate)
         for step in progress(range(steps), total=steps, desc="descending"):
             value = loss(point, step)
-            point.grad = slope(value, point)  # leaves the network's parameters alone
+            point.grad = grad_of_sum(value, point)  # does not touch the gradients of the parameters
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             optimizer.step()
             if after:
@@ -133,11 +144,11 @@ def descend(
     return point.detach(), torch.stack(history)
 
 
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Blur images with a Gaussian that is cut off at 3 sigma.
+def blur(x: Tensor, sigma: float) -> Tensor:
+    """Blur images with a Gaussian kernel, truncated at 3 sigma.
 
     Args:
-        x: Images (N, C, H, W). The border is repeated outside.
+        x: Images (N, C, H, W); they are padded by their border pixels.
         sigma: The standard deviation, in pixels.
 
     Returns:
@@ -145,11 +156,40 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
     Example:
         >>> import torch
-        >>> blurred(torch.ones(1, 3, 8, 8), 1.0).allclose(torch.ones(1, 3, 8, 8))
+        >>> blur(torch.ones(1, 3, 8, 8), 1.0).allclose(torch.ones(1, 3, 8, 8))
         True
     """
-    reach = int(3 * sigma)
-    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / sigma) ** 2)
-    weight = (weight / weight.sum()).expand(x.shape[1], 1, 1, -1).to(x)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), weight, groups=x.shape[1])
-    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), weight.mT, groups=x.shape[1])
+    radius = int(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1).to(x)  # (C, 1, 1, width)
+    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel, groups=x.shape[1])
+    x = F.pad(x, (0, 0, radius, radius), mode="replicate")
+    return F.conv2d(x, kernel.mT, groups=x.shape[1])
+
+
+def relative_distance(features: Tensor, target: Tensor) -> Tensor:
+    """Return the squared distance of arrays from their targets, over the targets' squared norm.
+
+    Args:
+        features: Arrays (N, ...).
+        target: Targets of the same shape, none of them zero.
+
+    Returns:
+        Distances (N,); 0 for equal arrays.
+
+    Example:
+        >>> relative_distance(torch.zeros(1, 4), torch.ones(1, 4))
+        tensor([1.])
+    """
+    difference = (features - target).flatten(1).square().sum(1)
+    return difference / target.flatten(1).square().sum(1)
+
+
+def check_nonzero(target: Tensor, name: str) -> None:
+    """Raise ValueError if one of N arrays is zero, because its relative distance is undefined."""
+    is_zero = ~target.flatten(1).any(1)
+    if is_zero.any():
+        raise ValueError(
+            f"{name} is zero in image {int(is_zero.nonzero()[0])}, so a relative distance from it "
+            f"is undefined; choose another layer or image"
+        )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.attribution.base import slope
+from zfnet.attribution.base import grad_of_sum
 from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.synthesis.base import clip, pixel_range
@@ -47,23 +47,23 @@ def dream(
     batch: int = 8,
     progress: Callable = no_progress,
 ) -> Dream:
-    r"""Change images so that a layer's activations grow: $\max_x \frac{1}{2} \overline{a(x)^2}$.
+    r"""Amplify a layer's activations in images: $\max_x \frac{1}{2} \overline{a(x)^2}$.
 
-    Mordvintsev, Olah & Tyka 2015. A step is $x + r \, g / \overline{|g|}$ with the gradient g and
-    the rate r, so that weak images move as far as strong ones. Each octave enlarges what was drawn,
-    and adds it to the image at the next size.
+    Mordvintsev, Olah & Tyka 2015. A step is $x + r \, g / \overline{|g|}$: the gradient g is
+    normalized, so images with weak activations change as much as others. Each octave enlarges the
+    accumulated change, and adds it to the image at the next size.
 
     Args:
-        model: Any network. It must take the smaller sizes up to `layer`.
+        model: Any network. It must accept the smaller images up to `layer`.
         x: Images (N, 3, H, W) in the network's input convention, float32 or float64.
-        layer: A convolutional layer as in `zfnet.trace`, or a module's path.
-        channel: One or several maps; None takes all.
+        layer: A convolutional layer, or a module path in a network with branches.
+        channel: One or several feature maps; None for all.
         octaves: The number of sizes; the last is that of x.
         zoom: The ratio of successive sizes, above 1.
         steps: The number of steps per octave.
-        rate: The step r, in units of input.
-        jitter: The largest shift before a step, in pixels; the image wraps around.
-        generator: The source of the shifts; None uses a CPU generator with seed 0.
+        rate: The step size r, in units of input.
+        jitter: The maximal random shift before each step, in pixels; the image wraps around.
+        generator: The source of the shifts; None for seed 0.
         batch: The number of images per forward pass. It does not change an image.
         progress: A progress bar such as `tqdm.tqdm`.
 
@@ -71,7 +71,8 @@ def dream(
         The images, and the layer's activation before and after.
 
     Raises:
-        ValueError: If an argument is wrong, or the layer is dense or silent in an image.
+        ValueError: If an argument is wrong, if the layer is dense, or if it is inactive in an
+            image.
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If no gradient reaches x.
 
@@ -85,18 +86,14 @@ def dream(
     pixel_range(x)
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"images must be float32 or float64, got {x.dtype}")
-    if (
-        min(batch, steps, octaves) < 1
-        or not 1 < zoom < float("inf")
-        or jitter < 0
-        or not 0 < rate < float("inf")
-    ):
+    if min(batch, steps, octaves) < 1 or jitter < 0:
         raise ValueError(
-            f"batch, steps and octaves must be at least 1, zoom above 1, jitter 0 or more and rate above 0; got "
-            f"{batch}, {steps}, {octaves}, {zoom}, {jitter}, {rate}"
+            f"batch, steps and octaves must be at least 1, jitter 0 or more; "
+            f"got {batch}, {steps}, {octaves}, {jitter}"
         )
-    chosen = None if channel is None else as_integers(channel, "channel", x.device).reshape(-1)
-    read = feature_extractor(model, x, (layer,))
+    if not 1 < zoom < float("inf") or not 0 < rate < float("inf"):
+        raise ValueError(f"zoom must be above 1 and rate above 0, got {zoom} and {rate}")
+    energy = _energy_function(model, x, layer, channel)
     generator = generator or torch.Generator().manual_seed(0)
     shifts = torch.randint(
         -jitter, jitter + 1, (octaves, steps, 2), generator=generator, device=generator.device
@@ -105,52 +102,72 @@ def dream(
         tuple(max(1, round(side / zoom**n)) for side in x.shape[-2:])
         for n in reversed(range(octaves))
     ]
-
-    def energy(images: Tensor) -> Tensor:
-        maps = read(images)[layer]
-        if maps.ndim != 4:
-            raise ValueError(f"{layer} has no maps; choose a convolutional layer")
-        if chosen is not None:
-            if not len(chosen) or bool(((chosen < 0) | (chosen >= maps.shape[1])).any()):
-                raise ValueError(
-                    f"channel must be from 0 to {maps.shape[1] - 1} in {layer}, got {channel}"
-                )
-            maps = maps[:, chosen]
-        return maps.square().mean((1, 2, 3))
-
-    parts = []
-    for rows in progress(
-        torch.arange(len(x)).split(batch), total=-(-len(x) // batch), desc=f"dreaming of {layer}"
-    ):
+    results = []
+    batches = torch.arange(len(x)).split(batch)
+    for rows in progress(batches, total=len(batches), desc=f"dreaming of {layer}"):
         image = x[rows].detach()
         with torch.no_grad():
             before = energy(image)
         if not before.all():
+            inactive = int(rows[(before == 0).cpu()][0])
             raise ValueError(
-                f"{layer} is silent in image {int(rows[(before == 0).cpu()][0])}; choose another image or layer"
+                f"{layer} is inactive in image {inactive}; choose another image or layer"
             )
-        drawn = image.new_zeros(*image.shape[:2], *sizes[0])
-        for size, moves in zip(sizes, shifts, strict=True):
-            base = (
-                F.interpolate(image, size, mode="bilinear", antialias=True)
-                if size != image.shape[-2:]
-                else image
-            )
-            point = clip(base + F.interpolate(drawn, size, mode="bilinear"))
-            for move in moves:
-                point = amplify(energy, point, move, rate)
-            drawn = point - base
+        pixels = _dream_octaves(energy, image, sizes, shifts, rate)
         with torch.no_grad():
-            parts.append((point, before, energy(point)))
-    return Dream(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            results.append((pixels, before, energy(pixels)))
+    return Dream(*(torch.cat(part) for part in zip(*results, strict=True)))
 
 
-def amplify(
-    energy: Callable[[Tensor], Tensor], x: Tensor, move: Sequence[int], rate: float
+def _energy_function(
+    model: nn.Module, x: Tensor, layer: str, channel: int | Sequence[int] | None
+) -> Callable[[Tensor], Tensor]:
+    """Return a function from images to the mean squared activation of a layer's channels (N,)."""
+    channels = None if channel is None else as_integers(channel, "channel", x.device).reshape(-1)
+    read = feature_extractor(model, x, (layer,))
+
+    def energy(images: Tensor) -> Tensor:
+        maps = read(images)[layer]
+        if maps.ndim != 4:
+            raise ValueError(f"{layer} has no feature maps; choose a convolutional layer")
+        if channels is not None:
+            if not len(channels) or bool(((channels < 0) | (channels >= maps.shape[1])).any()):
+                raise ValueError(
+                    f"channel must be from 0 to {maps.shape[1] - 1} in {layer}, got {channel}"
+                )
+            maps = maps[:, channels]
+        return maps.square().mean((1, 2, 3))
+
+    return energy
+
+
+def _dream_octaves(
+    energy: Callable[[Tensor], Tensor],
+    image: Tensor,
+    sizes: Sequence[Sequence[int]],
+    shifts: Sequence[Sequence[Sequence[int]]],
+    rate: float,
 ) -> Tensor:
-    """Return images x after one step up the energy, shifted by `move` before the step."""
+    """Ascend the energy at increasing sizes; return images of the last size."""
+    change = image.new_zeros(*image.shape[:2], *sizes[0])
+    point = image
+    for size, octave_shifts in zip(sizes, shifts, strict=True):
+        base = image
+        if size != image.shape[-2:]:
+            base = F.interpolate(image, size, mode="bilinear", antialias=True)
+        point = clip(base + F.interpolate(change, size, mode="bilinear"))
+        for shift in octave_shifts:
+            point = _ascent_step(energy, point, shift, rate)
+        change = point - base
+    return point
+
+
+def _ascent_step(
+    energy: Callable[[Tensor], Tensor], x: Tensor, shift: Sequence[int], rate: float
+) -> Tensor:
+    """Take one normalized gradient step on images x, rolled by a shift."""
     with torch.enable_grad():
-        point = torch.roll(x, tuple(move), (2, 3)).requires_grad_()
-        g = slope(energy(point) / 2, point)
+        point = torch.roll(x, tuple(shift), (2, 3)).requires_grad_()
+        g = grad_of_sum(energy(point) / 2, point)
     step = rate * g / g.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
-    return clip(torch.roll(point.detach() + step, (-move[0], -move[1]), (2, 3)))
+    return clip(torch.roll(point.detach() + step, (-shift[0], -shift[1]), (2, 3)))

@@ -36,30 +36,35 @@ def augment(
         (N, 3, size, size) float32, channels last.
     """
     n, side = len(raw), raw.shape[1]
-    total, mine = n * distributed.size, slice(distributed.rank, None, distributed.size)
+    total, share = n * distributed.size, slice(distributed.rank, None, distributed.size)
     if boxes is not None:
         x = crop(raw, boxes, size)
     elif options.crops == "paper":  # section 3: corners and center, with and without flip
-        flip = ((torch.rand(total, generator=generator) < 0.5) & options.flip)[mine]
-        far = side - size
+        flip = ((torch.rand(total, generator=generator) < 0.5) & options.flip)[share]
+        far = side - size  # the last offset
         corners = torch.tensor([(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)])
-        places = corners[torch.randint(5, (total,), generator=generator)[mine]].tolist()
+        corner = corners[torch.randint(5, (total,), generator=generator)[share]].tolist()
         x = torch.stack(
-            [image[t : t + size, l : l + size] for image, (t, l) in zip(raw, places, strict=True)]
+            [image[t : t + size, l : l + size] for image, (t, l) in zip(raw, corner, strict=True)]
         )
         x = x.permute(0, 3, 1, 2).float()
         x = torch.where(to_device(flip, x.device).view(n, 1, 1, 1), x.flip(3), x)
     else:
-        x = crop(raw, random_boxes(total, options, generator)[mine], size)
+        x = crop(raw, random_boxes(total, options, generator)[share], size)
     uniform = torch.rand(3, total, 1, generator=generator) * 2 - 1
-    saturation, contrast, brightness = (options.color * uniform)[:, mine]
-    tint = (options.color * (torch.rand(total, 3, generator=generator) - 0.5))[mine]
+    saturation, contrast, brightness = (options.color * uniform)[:, share]
+    tint = (options.color * (torch.rand(total, 3, generator=generator) - 0.5))[share]
     x = recolor(x, saturation, contrast, brightness + tint)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def random_boxes(n: int, options: Augment, generator: torch.Generator) -> Tensor:
     """Draw n random crops of a square that spans [-1, 1] in both directions.
+
+    Args:
+        n: Number of crops.
+        options: Scale, aspect and flip; see `zfnet.training.config.Augment`.
+        generator: CPU generator.
 
     Returns:
         (n, 4) float32: center x, center y, half width, half height. A negative half width mirrors

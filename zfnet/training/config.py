@@ -216,6 +216,9 @@ def parse(values: Any, source: str = "config") -> Config:
 def stage_configs(config: Config) -> list[Config]:
     """Return the configuration of each stage, with the overrides of all stages up to it.
 
+    Args:
+        config: The run.
+
     Raises:
         ConfigError: An override is wrong. The message names its key.
 
@@ -270,8 +273,11 @@ def _check_snapshots(config: Config) -> None:
             )
 
 
-def to_dict(config: Config) -> dict:
+def to_dict(config: Any) -> dict:
     """Return a configuration as dicts and lists, for JSON. `parse` is the inverse.
+
+    Args:
+        config: The run, or one of its parts.
 
     Example:
         >>> to_dict(Config())["optim"]["lr"]

@@ -16,11 +16,15 @@ def clip_filters(model: nn.Module, limit: float) -> None:
 
     Frozen layers stay as they are.
 
+    Args:
+        model: A network with convolutions.
+        limit: The largest RMS of a filter's weights.
+
     Example:
         >>> conv = nn.Conv2d(1, 1, 2, bias=False)
         >>> _ = nn.init.constant_(conv.weight, 0.5)
         >>> clip_filters(conv, 0.1)
-        >>> round(float(conv.weight.max()), 6)
+        >>> round(conv.weight.max().item(), 6)
         0.1
     """
     for module in model.modules():
@@ -35,6 +39,9 @@ def share_fc6(model: Network) -> None:
 
     The layer then sees the mean of each channel, as after global average pooling (Lin et al. 2014,
     section 3.2). This generalizes better with few images, and keeps the architecture.
+
+    Args:
+        model: The network.
     """
     layer = first_dense(model)
     # (units, C h w) -> (units, C, h w)

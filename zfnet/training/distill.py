@@ -58,6 +58,11 @@ class Replay:
     ) -> tuple[Tensor, Tensor]:
         """Draw one of each image's crops.
 
+        Args:
+            images: (N,) indices of the images.
+            temperature: Softens the distributions.
+            generator: CPU generator.
+
         Returns:
             The boxes (N, 4), and the teacher's distributions (N, classes) at the temperature.
         """

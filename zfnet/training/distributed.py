@@ -46,7 +46,10 @@ class DistributedContext:
         return self.rank == 0
 
     def share(self, items: Any) -> Any:
-        """Return this process's share of a list or an array: every size-th item.
+        """Return this process's share: every size-th item.
+
+        Args:
+            items: A list or an array.
 
         Example:
             >>> DistributedContext(rank=1, size=2).share([0, 1, 2, 3])

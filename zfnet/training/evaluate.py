@@ -87,32 +87,30 @@ def evaluate(
         )
     wnids = _output_wnids(model, images) if wnids is None else list(wnids)
     images = images.aligned(wnids, wnids)
-    chosen = (
-        np.arange(len(images))
-        if not limit
-        else np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
-    )
-    if not len(chosen):
+    n = min(limit, len(images)) if limit else len(images)
+    if not n:
         raise ValueError("no images to evaluate")
-    parts = distributed.share(
-        [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-    )
+    rows = np.linspace(0, len(images) - 1, n).astype(int) if limit else np.arange(n)
+    parts = distributed.share([rows[start : start + batch] for start in range(0, n, batch)])
+    outputs = predict(model, images, parts, size=size, views=views, precision=precision)
+    bar = progress(parts, total=len(parts), desc="evaluating")
     # Read once at the end: reading synchronizes the device.
     hits = torch.zeros(2, dtype=torch.int64, device=device_of(model))
-    predicted = predict(model, images, parts, size=size, views=views, precision=precision)
-    for part, probability in zip(
-        progress(parts, total=len(parts), desc="evaluating"), predicted, strict=True
-    ):
+    for part, probability in zip(bar, outputs, strict=True):
         if probability.shape[1] != len(wnids):
             raise ValueError(
                 f"the network has {probability.shape[1]} outputs, but there are {len(wnids)} wnids"
             )
-        labels = torch.from_numpy(images.labels[part]).to(probability.device)
-        right = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
-        hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
-    first, five = torch.stack(distributed.gather(hits.cpu())).sum(0).tolist()
-    n = len(chosen)
-    return Scores(100 - 100 * first / n, 100 - 100 * five / n, n, views)
+        hits += _hits(probability, torch.from_numpy(images.labels[part]))
+    top1, top5 = torch.stack(distributed.gather(hits.cpu())).sum(0).tolist()
+    return Scores(100 - 100 * top1 / n, 100 - 100 * top5 / n, n, views)
+
+
+def _hits(probability: Tensor, labels: Tensor) -> Tensor:
+    """Count the images (n, classes) whose label is the first, and is among the first five: (2,)."""
+    labels = labels.to(probability.device)
+    correct = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
+    return torch.stack([correct[:, 0].sum(), correct.any(1).sum()])
 
 
 def _output_wnids(model: nn.Module, images: Images) -> list[str]:
@@ -138,9 +136,18 @@ def predict(
     views: int = 1,
     precision: str = "float32",
 ) -> Iterator[Tensor]:
-    """Yield the probabilities (n, classes) of each part's n images, summed over the views.
+    """Yield the probabilities of each part's images, in evaluation mode.
 
-    `size` and `precision` are as in `evaluate`. The network is in evaluation mode.
+    Args:
+        model: As in `evaluate`.
+        images: The images.
+        parts: Arrays (n,) of indices.
+        size: As in `evaluate`.
+        views: As in `evaluate`.
+        precision: As in `evaluate`.
+
+    Yields:
+        (n, classes), summed over the views.
     """
     device = device_of(model)
     declared = getattr(unwrap(model), "size", None)
@@ -176,7 +183,7 @@ def _views(squares: Tensor, views: int) -> list[Tensor]:
 
 
 def forward(model: Network, x: Tensor) -> Tensor:
-    """Compute the logits of images of any resolution that the network was not built for, too.
+    """Compute the logits of images at any resolution, also at one the network was not built for.
 
     At another resolution the last pooling becomes adaptive, with the grid of layer 6 (6 x 6 at 224
     pixels). ReLU is applied after the pooling that follows it: output and gradient are the same,

@@ -42,6 +42,7 @@ from zfnet.training.setup import (
     TrainingError,
     check_classes,
     check_distributed,
+    check_folder,
     exclusive,
     image_names,
     new_model,
@@ -90,15 +91,7 @@ def train(
         DivergedError: The loss or the weights are not finite. The last saved state stays good.
     """
     out, device = expand_path(out), torch.device(device)
-    # On each machine, before any process writes it.
-    exists = distributed.gather((out / "state.safetensors").exists())
-    if resume and not all(exists):
-        raise TrainingError(f"{out}: no run to resume")
-    if not resume and any(exists):
-        raise TrainingError(
-            f"{out} holds a run already: continue it with --resume, remove it, or choose another "
-            "--out"
-        )
+    check_folder(out, resume, distributed)
     check_distributed(config, device, distributed)
     out.mkdir(parents=True, exist_ok=True)
 

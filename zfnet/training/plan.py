@@ -57,6 +57,7 @@ class _Tree:
 
     @property
     def total(self) -> int:
+        """The number of images of both splits."""
         return len(self.train) + len(self.val)
 
 

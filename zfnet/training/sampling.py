@@ -49,6 +49,9 @@ def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) 
 def stage_numbers(config: Config) -> list[int]:
     """Return the index of each epoch's stage.
 
+    Args:
+        config: The run.
+
     Example:
         >>> stage_numbers(Config(stages=(Stage(epochs=2), Stage(epochs=1))))
         [0, 0, 1]
@@ -58,6 +61,11 @@ def stage_numbers(config: Config) -> list[int]:
 
 def count_steps(images: Images, config: Config, replay: Replay | None) -> list[int]:
     """Return the number of steps of each epoch.
+
+    Args:
+        images: The training images.
+        config: The run.
+        replay: The teacher's labels, or None.
 
     Raises:
         TrainingError: An epoch has fewer images than a batch.

@@ -41,6 +41,10 @@ def resolve_precision(config: Config, device: torch.device) -> Config:
     as in float32. With AVX-512's bfloat16 products they took 0.53 of the time (AMD EPYC, two
     cores), with AMX less.
 
+    Args:
+        config: The run.
+        device: Where it trains.
+
     Example:
         >>> resolve_precision(Config(precision="float32"), torch.device("cpu")).precision
         'float32'
@@ -60,6 +64,11 @@ def check_distributed(
 ) -> None:
     """Check that the processes can share the run.
 
+    Args:
+        config: The run.
+        device: Where it trains.
+        distributed: The processes.
+
     Raises:
         TrainingError: A batch cannot be divided evenly, or BatchNorm would need GPUs.
     """
@@ -74,8 +83,33 @@ def check_distributed(
         )
 
 
+def check_folder(out: Path, resume: bool, distributed: DistributedContext) -> None:
+    """Check that a run's folder holds a state to resume, or none, on each machine.
+
+    Args:
+        out: The folder.
+        resume: Whether the run continues.
+        distributed: The processes.
+
+    Raises:
+        TrainingError: There is no state to resume, or a new run would overwrite one.
+    """
+    exists = distributed.gather((out / "state.safetensors").exists())
+    if resume and not all(exists):
+        raise TrainingError(f"{out}: no run to resume")
+    if not resume and any(exists):
+        raise TrainingError(
+            f"{out} holds a run already: continue it with --resume, remove it, or choose another "
+            "--out"
+        )
+
+
 def check_classes(train: Sequence[str], val: Sequence[str]) -> None:
     """Check that training and validation images have the same classes.
+
+    Args:
+        train: The class folders of the training images.
+        val: The class folders of the validation images.
 
     Raises:
         TrainingError: A class has no folder in one of the splits, or there is only one class.
@@ -95,6 +129,10 @@ def new_model(config: Config, images: Images) -> Network:
     """Build the network of a configuration, with one output per class of the images.
 
     With `model.input: paper`, it subtracts the mean of the images.
+
+    Args:
+        config: The run.
+        images: The training images.
 
     Raises:
         TrainingError: The options do not fit the architecture, or a stage's images are too small.
@@ -167,6 +205,7 @@ class _Forward(nn.Module):
         self.model, self.function = model, function
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits (N, classes) of images (N, 3, H, W)."""
         return self.function(self.model, x)
 
 
@@ -185,6 +224,9 @@ def image_names(*splits: Images) -> list:
 @contextlib.contextmanager
 def exclusive(out: Path) -> Iterator[None]:
     """Lock a run's folder.
+
+    Args:
+        out: The folder.
 
     Raises:
         TrainingError: Another process trains in it.

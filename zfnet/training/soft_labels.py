@@ -75,6 +75,9 @@ class SoftLabels:
 def load_labels(path: str | Path) -> SoftLabels:
     """Read a file of `write_labels` and verify it.
 
+    Args:
+        path: The file.
+
     Raises:
         DataError: The file is missing, truncated, or not a label file, or its crops cannot be
             reproduced by this version of numpy.
@@ -154,15 +157,12 @@ def write_labels(
         "boxes": _hash(boxes),
     }
     index, probability = _partial(path, (len(images), crops, TOP), meta)
-    todo = [
-        (i, k)
-        for i in np.flatnonzero(resolution >= minimum)
-        for k in range(crops)
-        if probability[i, k, 0] == 0  # the largest is stored as at least 1
-    ]
+    # The largest probability is stored as at least 1, so 0 means that there is no prediction yet.
+    missing = (probability[:, :, 0] == 0) & (resolution >= minimum)[:, None]  # (N, K)
+    todo = np.argwhere(missing)
     starts = range(0, len(todo), batch)
     for start in progress(starts, total=len(starts), desc=f"labels by {teacher.name}"):
-        rows, which = np.array(todo[start : start + batch]).T
+        rows, which = todo[start : start + batch].T
         top = _predict(teacher, images, rows, boxes[rows, which])
         index[rows, which], probability[rows, which] = top
         if start // batch % 50 == 49:
@@ -188,7 +188,7 @@ def _predict(
     pixels = crop(images.raw(unique)[torch.from_numpy(inverse)], boxes, teacher.size)
     largest = teacher.probabilities(pixels).topk(TOP)
     values = (largest.values * 255).round().numpy().astype(np.uint8)
-    values[:, 0] = np.maximum(values[:, 0], 1)  # 0 means that there is no prediction yet
+    values[:, 0] = np.maximum(values[:, 0], 1)  # see `write_labels`
     return largest.indices.numpy().astype(np.uint16), values
 
 

@@ -46,6 +46,7 @@ export async function send(kind, parameters, options) {
 
 // Send the newest request of a lane once the one under way is answered. Resolves with null for those it replaces.
 export function latest(kind, parameters, lane = kind) {
+  if (parameters.image === "") return Promise.resolve(null); // no image is chosen yet
   const entry = lanes.get(lane) || { busy: false, next: null };
   lanes.set(lane, entry);
   return new Promise((resolve) => {

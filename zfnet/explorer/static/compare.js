@@ -18,12 +18,14 @@ function side(name) {
   const select = el("select", { id: `${name}-method`, "aria-label": `${name} method`, change: () => update({ [name]: select.value }) },
     network.methods.map((method) => el("option", { value: method }, method.replaceAll("_", " "))));
   const node = el("figure", { "data-side": name }, el("div", { class: "bar" }, select), canvas, text);
-  const load = async () => {
+  const load = async (names) => {
     if (state.view !== "compare") return;
     const method = state[name], image = state.image;
     select.value = method;
-    node.classList.add("busy");
-    text.textContent = "computing";
+    if (!names.includes("frame")) {
+      node.classList.add("busy");
+      text.textContent = "computing";
+    }
     const answer = await latest("explain", { image, method, target: state.target }, `explain ${name}`);
     if (method !== state[name] || image !== state.image) return;
     node.classList.remove("busy");
@@ -33,7 +35,7 @@ function side(name) {
     text.textContent = `${network.classes[answer.target]}: ${answer.state === "ok" ? `values from ${number(answer.low)} to ${number(answer.high)}` : `the map is ${answer.state}`}`;
     Object.assign(text.dataset, { low: answer.low, high: answer.high, method, target: answer.target });
   };
-  on(["image", "target", "view", name], load);
-  if (state.view === "compare") load();
+  on(["image", "frame", "target", "view", name], load);
+  if (state.view === "compare") load([]);
   return node;
 }

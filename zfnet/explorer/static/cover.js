@@ -62,7 +62,7 @@ function show({ target, strongest, baseline, box, ...covered }) {
     ...line(`probability of ${network.classes[target]}`, `${percent(now.probability)}${box ? ` (${percent(baseline.probability)} uncovered)` : ""}`, "probability", now.probability),
     ...line("its logit", `${number(now.logit, 4)}${change("logit")}`, "logit", now.logit),
     ...line("most probable", `${network.classes[now.label]}, ${percent(now.label_probability)}`, "label", now.label),
-    ...line(`total of ${unitName(strongest.layer, strongest.unit)}`, `${number(now.total, 4)}${change("total")}`, "total", now.total));
+    ...(strongest ? line(`total of ${unitName(...strongest)}`, `${number(now.total, 4)}${change("total")}`, "total", now.total) : []));
   readout.dataset.box = box ? box.join(",") : "";
   readout.dataset.answers = Number(readout.dataset.answers || 0) + 1;
 }

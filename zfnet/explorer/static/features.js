@@ -2,6 +2,7 @@
 
 import { latest } from "./api.js";
 import { ARROWS, byId, cellAt, el, number, paintValues, rgb } from "./dom.js";
+import { layerChoice } from "./network.js";
 import { layerOf, network, on, state, unitName, update } from "./state.js";
 
 const COUNT = 24; // maps per request
@@ -16,7 +17,7 @@ export function drawFeatures() {
   on(["image", "layer", "view"], () => { if (state.view === "features") load(0, COUNT); });
   on(["frame"], () => { if (state.view === "features") load(0, Math.max(COUNT, grid.children.length)); });
   on(["unit", "layer"], mark);
-  return el("section", { class: "panel", id: "features" }, title, why, grid, el("div", { class: "bar" }, more));
+  return el("section", { class: "panel", id: "features" }, title, why, layerChoice(), grid, el("div", { class: "bar" }, more));
 }
 
 async function load(start, count) {
@@ -29,38 +30,36 @@ async function load(start, count) {
   why.textContent = rows * columns > 1
     ? `Strongest first; each map has ${rows} × ${columns} positions, scaled to its own maximum. A unit sees ${field} × ${field} pixels. Touch a map.`
     : "Strongest first. A unit of a dense layer sees the whole image.";
-  const tiles = answer.units.map((unit, i) => tile(answer, unit, i));
-  if (start === 0) replaceTiles(tiles, key);
-  else grid.append(...tiles);
+  answer.units.forEach((unit, i) => setTile(grid.children[start + i] || grid.appendChild(newTile()), answer, unit, i));
+  if (start === 0) [...grid.children].slice(answer.units.length).forEach((node) => node.remove());
+  grid.dataset.shown = key;
   more.hidden = grid.children.length >= answer.total;
   shown = key;
   mark();
   if (state.unit === null) update({ unit: answer.units[0] });
 }
 
-// Replace all tiles; the keyboard stays on its tile where the unit is still there.
-function replaceTiles(tiles, key) {
-  const focused = grid.contains(document.activeElement) ? document.activeElement.dataset.unit : null;
-  grid.replaceChildren(...tiles);
-  grid.dataset.shown = key;
-  if (focused !== null) (tiles.find((node) => node.dataset.unit === focused) || tiles[0])?.focus({ preventScroll: true });
+// A tile keeps its place when the next frame of a webcam brings another unit there, so that it can be pressed.
+function newTile() {
+  const canvas = el("canvas", { "aria-hidden": "true" }), text = el("span", {});
+  const select = (event) => {
+    const { rows, columns, unit } = node.dataset;
+    const at = event.detail && rows * columns > 1 ? cellAt(event, canvas, rows, columns) : null; // a click by keyboard has no place
+    node.focus({ preventScroll: true });
+    update({ unit: Number(unit), at });
+  };
+  const node = el("button", { class: "map", type: "button", role: "option", tabindex: "-1", click: select }, canvas, text);
+  return node;
 }
 
-function tile({ layer, values, maps: { data, shape: [, rows, columns] } }, unit, i) {
-  const canvas = el("canvas", { "aria-hidden": "true" });
-  const palette = network.heat.map(rgb), size = rows * columns;
-  paintValues(canvas, data.subarray(i * size, (i + 1) * size), columns, 0, 255, palette);
-  const name = size > 1 ? String(unit) : layer === network.layers.at(-1).name ? network.classes[unit] : String(unit);
-  const select = (event) => {
-    const at = event.detail && size > 1 ? cellAt(event, canvas, rows, columns) : null; // a click by keyboard has no place
-    node.focus({ preventScroll: true });
-    update({ unit, at });
-  };
-  const node = el("button", {
-    class: "map", type: "button", role: "option", tabindex: "-1", "data-unit": unit, "aria-label": `${unitName(layer, unit)}, maximum ${number(values[i])}`,
-    title: unitName(layer, unit), click: select,
-  }, canvas, el("span", {}, name, " ", el("small", {}, number(values[i]))));
-  return node;
+function setTile(node, { layer, values, maps: { data, shape: [, rows, columns] } }, unit, i) {
+  const size = rows * columns, name = unitName(layer, unit);
+  paintValues(node.firstChild, data.subarray(i * size, (i + 1) * size), columns, 0, 255, network.heat.map(rgb));
+  const isOutput = layer === network.layers.at(-1).name;
+  node.lastChild.replaceChildren(isOutput ? network.classes[unit] : String(unit), " ", el("small", {}, number(values[i])));
+  Object.assign(node.dataset, { unit, rows, columns });
+  node.title = name;
+  node.setAttribute("aria-label", `${name}, maximum ${number(values[i])}`);
 }
 
 function mark() {

@@ -2,7 +2,7 @@
 
 import { address, send } from "./api.js";
 import { byId, el, notice } from "./dom.js";
-import { rules, state } from "./state.js";
+import { hash, rules, state } from "./state.js";
 
 export function drawShare() {
   return el("button", { class: "button", type: "button", id: "save", click: open }, "Save");
@@ -36,7 +36,7 @@ async function open() {
       el("a", { class: "button", id: "save-picture", href: picture, download: `${shared.name}.png` }, "Picture (PNG)"),
       el("a", { class: "button", id: "save-code", href: code, download: `${shared.name}.py` }, "Python"),
       el("button", { class: "button", type: "button", click: copy(shared.code, "code") }, "Copy the Python"),
-      el("button", { class: "button", type: "button", click: copy(location.href, "address") }, "Copy the address"),
+      el("button", { class: "button", type: "button", click: copy(new URL(`#${hash()}`, location.href).href, "address") }, "Copy the address"),
       el("button", { class: "button", type: "button", id: "close", click: () => dialog.close() }, "Close"), status));
   dialog.onclose = () => URL.revokeObjectURL(code);
   dialog.showModal();

@@ -14,6 +14,8 @@ const WRITERS = { at: (at) => at.join(","), box: (box) => box.join(","), pins: (
 export const state = structuredClone(DEFAULTS);
 export const network = {}; // what the server says about the network; filled before anything is drawn
 const listeners = [];
+const WRITE_AFTER = 150; // milliseconds: browsers refuse frequent changes of the address
+let writing = 0;
 
 function whole(text) { return /^\d{1,6}$/.test(text) ? Number(text) : null; }
 function numbers(text, count) {
@@ -34,7 +36,8 @@ export function update(changes) {
   const names = Object.keys(changes).filter((name) => JSON.stringify(state[name]) !== JSON.stringify(changes[name]));
   if (!names.length) return;
   for (const name of names) state[name] = changes[name];
-  history.replaceState(null, "", `#${hash()}`);
+  clearTimeout(writing);
+  writing = setTimeout(() => history.replaceState(null, "", `#${hash()}`), WRITE_AFTER);
   for (const [wanted, listener] of listeners) if (wanted.some((name) => names.includes(name))) listener(names);
 }
 

@@ -42,14 +42,14 @@ async function run() {
 }
 
 function show(result) {
-  const target = network.classes[result.target], { layer, unit } = result.strongest;
+  const target = network.classes[result.target];
   const range = (values) => `${number(Math.min(...values.flat()), 3)} to ${number(Math.max(...values.flat()), 3)}`;
   const heat = (id, title, values, low) => figure(result, id, title, range(values), paintValues(el("canvas"), values.flat(), values[0].length, low ?? Math.min(...values.flat()), Math.max(...values.flat()), network.heat.map(rgb)), values);
-  maps.replaceChildren(
-    heat("total", `total of ${unitName(layer, unit)}`, result.total),
+  maps.replaceChildren(...[
+    result.total && heat("total", `total of ${unitName(...result.strongest)}`, result.total),
     heat("logit", `logit of ${target}`, result.logit),
     heat("probability", `probability of ${target}`, result.probability, 0),
-    labels(result));
+    labels(result)].filter(Boolean));
   note.textContent = `${result.boxes.length} × ${result.boxes[0].length} positions of ${result.size} pixels, every ${result.stride}`;
   maps.dataset.result = JSON.stringify({ target: result.target, size: result.size, stride: result.stride, probability: result.probability });
 }
@@ -69,7 +69,7 @@ function labels(result) {
 // A map whose cells put the square on the image.
 function figure(result, id, title, range, canvas, values) {
   const rows = result.boxes.length, columns = result.boxes[0].length, cursor = el("i", { hidden: true });
-  const text = el("figcaption", {}, title, range ? el("small", {}, ` ${range}`) : null);
+  const text = el("figcaption", {}, title, el("small", {}, range));
   const cell = el("div", { class: "cell", tabindex: "0", role: "application", "aria-label": `${title}: arrow keys move the square` }, canvas, cursor);
   let at = [0, 0];
   const move = ([row, column]) => {

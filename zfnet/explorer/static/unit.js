@@ -63,7 +63,7 @@ function show({ layer, unit, at, activation, box, size: [rows, columns], maximum
   const spatial = rows * columns > 1, isOutput = layer === network.layers.at(-1).name;
   title.textContent = isOutput ? `${unitName(layer, unit)}, ${network.classes[unit]}` : unitName(layer, unit);
   const place = spatial ? `row ${at[0]}, column ${at[1]}: ` : "";
-  facts.textContent = `${place}activation ${number(activation, 4)}; it sees ${box[3] - box[1]} × ${box[2] - box[0]} pixels`;
+  facts.textContent = `${place}activation ${number(activation, 4)}${activation === 0 ? ", nothing to project" : ""}; it sees ${box[3] - box[1]} × ${box[2] - box[0]} pixels`;
   facts.dataset.activation = activation;
   facts.dataset.key = `${layer}/${unit}@${at}`;
   paintValues(map, arrays.map.data, columns, 0, Math.max(maximum, 1e-12), network.heat.map(rgb));

@@ -1,0 +1,118 @@
+"""Our attribution methods beside the same methods of Captum, pytorch-grad-cam and torch-cam."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import zfnet
+from zfnet.analysis.extra import import_extra
+from zfnet.analysis.faithfulness import rank_correlation
+from zfnet.benchmarking import from_captum, from_grad_cam, from_torchcam
+from zfnet.data import no_progress
+from zfnet.data.cache import Images
+
+HEADER = (
+    "method", "package", "largest difference", "rank correlation", "ours, ms per image",
+    "theirs, ms per image", "images",
+)  # fmt: skip
+CHUNK = 10  # images per call
+
+
+def pairs() -> list[tuple[str, dict, str, Callable]]:
+    """Return (method, options, package, peer), with the same reduction over channels."""
+    import captum.attr as captum
+    import pytorch_grad_cam as grad_cam
+    import torchcam.methods as torchcam
+
+    steps = {"n_steps": 50, "method": "riemann_middle", "internal_batch_size": 50}
+    window = {
+        "sliding_window_shapes": (3, 16, 16),
+        "strides": (3, 8, 8),
+        "perturbations_per_eval": 16,
+    }
+    relu = {"relu_attributions": True}
+    return [
+        ("saliency", {}, "Captum", largest(from_captum(captum.Saliency))),
+        ("gradient_x_input", {}, "Captum", from_captum(captum.InputXGradient)),
+        ("integrated_gradients", {"steps": 50, "batch": 50}, "Captum",
+         from_captum(captum.IntegratedGradients, **steps)),
+        ("guided_backprop", {}, "Captum", largest(from_captum(captum.GuidedBackprop))),
+        ("deconvnet", {}, "Captum", largest(from_captum(captum.Deconvolution))),
+        ("occlusion", {"size": 16, "stride": 8}, "Captum",
+         first(from_captum(captum.Occlusion, **window))),
+        ("grad_cam", {}, "Captum",
+         from_captum(lambda m: captum.LayerGradCam(m, m.relu5), **relu)),
+        ("grad_cam", {}, "pytorch-grad-cam",
+         from_grad_cam(lambda m: grad_cam.GradCAM(m, [m.relu5]))),
+        ("grad_cam", {}, "torch-cam", from_torchcam(lambda m: torchcam.GradCAM(m, "relu5"))),
+        ("grad_cam_plus_plus", {}, "pytorch-grad-cam",
+         from_grad_cam(lambda m: grad_cam.GradCAMPlusPlus(m, [m.relu5]))),
+        ("grad_cam_plus_plus", {}, "torch-cam",
+         from_torchcam(lambda m: torchcam.GradCAMpp(m, "relu5"))),
+    ]  # fmt: skip
+
+
+def largest(method: Callable) -> Callable:
+    """Reduce a method's channels by the largest absolute value."""
+    return lambda model, x, target: method(model, x, target).abs().amax(1, keepdim=True)
+
+
+def first(method: Callable) -> Callable:
+    """Keep the first channel, for a method that repeats its map in all channels."""
+    return lambda model, x, target: method(model, x, target)[:, :1]
+
+
+def compare(model: nn.Module, x: Tensor, progress: Callable = no_progress) -> list[list[str]]:
+    """Return one row per pair, in the order of HEADER.
+
+    The largest difference is a share of each map's range, after both are scaled to [0, 1]: the
+    packages for CAMs scale their maps. Seconds are the fastest of three calls.
+    """
+    rows = []
+    for name, options, package, peer in progress(pairs()):
+        ours, mine = measure(partial(zfnet.explain, method=name, **options), model, x)
+        theirs, other = measure(partial(zfnet.explain, method=peer), model, x)
+        difference = (scaled(ours) - scaled(theirs)).abs().flatten(1).amax(1)
+        correlation = rank_correlation(ours, theirs).nanmean()
+        rows.append(
+            [name, package, f"{float(difference.max()):.1e}", f"{float(correlation):.4f}",
+             f"{1000 * mine:.1f}", f"{1000 * other:.1f}", str(len(x))]
+        )  # fmt: skip
+    return rows
+
+
+def measure(method: Callable, model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+    """Return the maps for the predicted classes, and the seconds per image of the fastest call."""
+    with torch.no_grad():
+        target = model(x).argmax(1)
+    maps, seconds = [], []
+    for images, classes in zip(x.split(CHUNK), target.split(CHUNK), strict=True):
+        for _ in range(3):
+            began = time.perf_counter()
+            result = method(model, images, target=classes).map
+            seconds.append((time.perf_counter() - began) / len(images))
+        maps.append(result)
+    return torch.cat(maps), min(seconds)
+
+
+def scaled(maps: Tensor) -> Tensor:
+    """Scale each map (N, 1, H, W) to [0, 1]."""
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-12)
+
+
+def pooling_head(model: nn.Module, images: Images, count: int = 1000) -> tuple[Tensor, Tensor]:
+    """Fit CAM's head, a logistic regression on pooled conv5: weight (classes, maps) and bias."""
+    pooled = [
+        zfnet.trace(model, images.batch(part), until="conv5")["conv5"].mean((2, 3))
+        for part in np.array_split(np.arange(count), 10)
+    ]
+    regression = import_extra("sklearn.linear_model").LogisticRegression(max_iter=2000)
+    fit = regression.fit(torch.cat(pooled).numpy(), images.labels[:count])
+    return torch.from_numpy(fit.coef_).float(), torch.from_numpy(fit.intercept_).float()

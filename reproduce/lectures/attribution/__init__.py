@@ -1,0 +1,1 @@
+"""Attribution: which pixels support a class."""

@@ -1,0 +1,1 @@
+"""Digits: small networks on MNIST and on points of the plane."""

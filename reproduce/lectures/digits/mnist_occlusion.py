@@ -1,0 +1,240 @@
+"""MNIST: parts of an 8 are erased, and the logit of 8 is measured.
+
+A black square, the color of the background, moves over the digit. Lectures draw the probability and
+the logit of 8, with the relative decrease of the logit over the picture. Two claims are tested on
+correctly classified eights that the network was not trained on. The probability saturates: most
+positions that cost a tenth of the logit change it by less than 0.01. And the network reads the rest
+as we do: a 3 where the left of the loops is erased, a 9 where the lower left is, a 6 where the
+upper right is. The center of the erased squares is compared with the center of the ink.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.patches as shapes
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
+
+import zfnet
+from reproduce.core.claims import above, below, every, verdict
+from reproduce.core.context import Context
+from reproduce.core.digits import Digits, grey
+from reproduce.core.figure import Figure, Result
+from zfnet.analysis.intervals import mean_interval
+from zfnet.data.images import standardize
+from zfnet.occlusion import Occlusion
+from zfnet.plot import HEAT, align_occlusion_map, heat_map, new_figure, show
+
+FIGURE = Figure(
+    id="mnist_occlusion",
+    title="Eights with erased parts",
+    claim="The probability of 8 hides what its logit shows. Erasing a stroke yields the digit that "
+    "the rest looks like.",
+    inputs=("digits",),
+    seed=0,
+    time_budget=150,
+    config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
+    manual=True,
+    corpus="mnist",
+    trains=True,
+)
+ERASED_SIDES = {
+    3: (None, -1),
+    9: (1, -1),
+    6: (-1, 1),
+}  # by digit: the side of the erased stroke (row, column)
+
+
+def compute(ctx: Context) -> Result:
+    config, digits = FIGURE.config, ctx.dataset("digits")
+    x, eights, correct = correct_eights(digits)
+    black = standardize(torch.zeros(3, 1, 1, dtype=torch.uint8))[:, 0, 0]
+    o = zfnet.occlude(
+        digits.model,
+        x,
+        config["digit"],
+        size=config["size"],
+        stride=config["stride"],
+        fill=black,
+        batch=512,
+        progress=ctx.progress,
+    )
+    fall = (1 - o.logit / o.baseline.logit[:, None, None]).numpy()  # (N, rows, cols)
+    measured = {"eights": eights, "recognised": correct, "erased piece by piece": len(x)}
+    measured |= {"accuracy, %": digits.accuracy}
+    measured |= fall_numbers(o, fall) | prediction_numbers(o, grey(x).double().numpy())
+    claims, outcome = judge(measured)
+    note = (
+        f"A black square of {config['size']} pixels at every position. Of {eights} eights outside "
+        f"the training set, {correct} are classified correctly, and the first {len(x)} of "
+        "these are used. The picture shows those with the largest, the median and the smallest "
+        "logit. 95 % intervals over eights. A digit's position is the mean of the squares that "
+        "lead to it. The share of a logit is the lectures' measure; softmax does not determine "
+        "its zero."
+    )
+    measured |= {"claims": claims}
+    arrays = drawn_arrays(o, grey(x), fall)
+    return Result(arrays, measured, outcome, n=len(x), note=note, scale=digits.scale)
+
+
+def correct_eights(digits: Digits, limit: int = 200) -> tuple[torch.Tensor, int, int]:
+    """The first correctly classified eights, the number of eights, and that of correct ones."""
+    digit, test = FIGURE.config["digit"], digits.test
+    x = test.batch(np.flatnonzero(test.labels == digit))
+    logits = torch.cat([digits.model(part) for part in x.split(500)])
+    correct = logits.argmax(1) == digit
+    return x[correct][:limit], len(x), int(correct.sum())
+
+
+def fall_numbers(o: Occlusion, fall: np.ndarray) -> dict[str, Any]:
+    """How far logit and probability fall, and how often only the logit does."""
+    config, base = FIGURE.config, o.baseline
+    probability_fall = (base.probability - o.probability.amin((1, 2))).numpy()
+    hidden = (base.probability[:, None, None] - o.probability).numpy() < config["hidden"]
+    large = fall >= config["fall"]
+    rows = np.flatnonzero(large.any((1, 2)))
+    share = np.array([100 * hidden[n][large[n]].mean() for n in rows])
+    return {
+        "largest fall of the logit, %": mean_interval(100 * fall.max((1, 2))),
+        "largest fall of the probability": mean_interval(probability_fall),
+        "positions that cost a tenth of the logit, %": mean_interval(100 * large.mean((1, 2))),
+        "of these, those that move the probability by less than 0.01, %": mean_interval(share),
+    }
+
+
+def prediction_numbers(o: Occlusion, images: np.ndarray) -> dict[str, Any]:
+    """Which digits erased eights are predicted as, and where their erased parts are.
+
+    Args:
+        o: The occlusion of the eights.
+        images: The eights (N, H, W).
+    """
+    digit, label = FIGURE.config["digit"], o.label.numpy()
+    centers = (o.boxes[..., :2] + o.boxes[..., 2:] - 1).double().numpy() / 2  # (rows, cols, 2)
+    ink = ink_center(images)
+    offsets = {}
+    for k in ERASED_SIDES:
+        turned = [n for n in range(len(images)) if (label[n] == k).any()]
+        if len(turned) > 1:
+            offset = np.array([centers[label[n] == k].mean(0) - ink[n] for n in turned])
+            offsets[str(k)] = {
+                "eights": len(turned),
+                "down": mean_interval(offset[:, 0]),
+                "right": mean_interval(offset[:, 1]),
+            }
+    others = [k for k in range(10) if k != digit]
+    return {
+        "turned into another digit somewhere": int((label != digit).any((1, 2)).sum()),
+        "turned into": {str(k): int((label == k).any((1, 2)).sum()) for k in others},
+        "where, in pixels from the middle of the ink": offsets,
+    }
+
+
+def drawn_arrays(o: Occlusion, images: torch.Tensor, fall: np.ndarray) -> dict[str, np.ndarray]:
+    """The eights with the largest, median and smallest logit, and means over all."""
+    order = o.baseline.logit.argsort(descending=True, stable=True)
+    rows = order[[0, len(order) // 2, -1]]
+    return {
+        "x": images[rows].numpy(),
+        "mean": images.mean(0).numpy(),
+        "mean fall": fall.mean(0),
+        "fall": fall[rows.numpy()],
+        "baseline": o.baseline.logit[rows].numpy(),
+        "probability": o.probability[rows].numpy(),
+        "logit": o.logit[rows].numpy(),
+        "label": o.label[rows].numpy(),
+        "mean probability": o.probability.mean(0).numpy(),
+        "mean logit": o.logit.mean(0).numpy(),
+    }
+
+
+def ink_center(images: np.ndarray) -> np.ndarray:
+    """The centers of the ink (row, column) of images (N, H, W): (N, 2)."""
+    rows, columns = (np.arange(n) for n in images.shape[1:])
+    total = images.sum((1, 2))
+    return np.stack([images.sum(2) @ rows / total, images.sum(1) @ columns / total], 1)
+
+
+def judge(m: dict) -> tuple[dict[str, str], str]:
+    """The claims that could be tested, each beyond its interval."""
+    small_change = m["of these, those that move the probability by less than 0.01, %"]
+    results = {
+        "most positions that cost a tenth of the logit hardly move the probability": above(
+            small_change, 50
+        )
+    }
+    for k, (down, right) in ERASED_SIDES.items():
+        offsets = m["where, in pixels from the middle of the ink"].get(str(k))
+        if offsets:
+            sides = [
+                (offsets[direction], sign)
+                for direction, sign in (("down", down), ("right", right))
+                if sign
+            ]
+            name = {3: "left", 9: "lower left", 6: "upper right"}[k]
+            results[f"the eights become a {k} where their {name} is erased"] = every(
+                above(side) if sign > 0 else below(side) for side, sign in sides
+            )
+    return verdict(results)
+
+
+def draw(result: Result) -> dict[str, Any]:
+    a, m, size = result.arrays, result.measured, FIGURE.config["size"]
+    names = [
+        f"{name}: logit {logit:.1f}"
+        for name, logit in zip(("strongest", "median", "weakest"), a["baseline"], strict=True)
+    ]
+    figure = new_figure(11.5, 7.7)
+    grid = figure.subplots(len(names) + 1, 5)
+    digits = ListedColormap(colormaps["tab10"](np.arange(10)))
+    rows = [
+        (a["x"][n], a["probability"][n], a["logit"][n], a["fall"][n]) for n in range(len(names))
+    ]
+    rows.append((a["mean"], a["mean probability"], a["mean logit"], a["mean fall"]))
+    for axes, name, (x, probability, logit, fall) in zip(
+        grid, [*names, f"mean of {result.n}"], rows, strict=True
+    ):
+        picture = np.repeat(x[..., None], 3, axis=2)
+        show(axes[0], picture, name)
+        axes[0].add_patch(
+            shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1)
+        )
+        heat_map(axes[1], probability, "probability of 8", limits=(0, 1))
+        heat_map(axes[2], logit, "logit of 8")
+        for panel in axes[1:3]:
+            align_occlusion_map(panel, size, FIGURE.config["stride"], x.shape[-1])
+        show(axes[3], np.zeros_like(picture), "relative decrease of the logit")
+        edge = size / 2 - 1  # a position is drawn at the center of its square
+        extent = (edge, edge + fall.shape[1], edge + fall.shape[0], edge)
+        shown = axes[3].imshow(100 * fall, cmap=HEAT, extent=extent, vmin=0)
+        axes[3].contour(x, levels=[0.5 * x.max()], colors="white", linewidths=1)
+        axes[3].set(xlim=(-0.5, x.shape[1] - 0.5), ylim=(x.shape[0] - 0.5, -0.5))
+        style_colorbar(
+            figure.colorbar(
+                ScalarMappable(shown.norm, shown.cmap),
+                ax=axes[3],
+                fraction=0.046,
+                pad=0.03,
+                format="%d %%",
+            )
+        )
+    for axes, label in zip(grid[:, 4], a["label"], strict=False):
+        shown = axes.imshow(label, cmap=digits, vmin=-0.5, vmax=9.5)
+        align_occlusion_map(axes, size, FIGURE.config["stride"], a["x"].shape[-1])
+        axes.set_title("prediction")
+        axes.set_axis_off()
+        style_colorbar(figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, ticks=range(10)))
+    axes, turned = grid[-1, 4], m["turned into"]
+    axes.bar(list(turned), list(turned.values()), color="0.6")
+    axes.set_title(f"predictions, of {result.n} eights")
+    return {"mnist_occlusion.png": figure}
+
+
+def style_colorbar(bar) -> None:
+    """The style of the color bars of `heat`."""
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.outline.set_visible(False)

@@ -1,0 +1,1 @@
+"""Features: what units respond to."""

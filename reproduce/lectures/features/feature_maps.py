@@ -1,0 +1,154 @@
+"""All feature maps of one image, in one picture.
+
+Chollet (Deep Learning with Python, section 5.4.1): the first layer keeps nearly all that is in the
+image. Higher maps are more abstract and sparser, and more of them are blank, since the image lacks
+what they respond to. Each map is drawn on its own scale, from 0 to its maximum; blank maps are
+black. The numbers are means over many images.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+import zfnet
+from reproduce.core.claims import verdict
+from reproduce.core.context import Context
+from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.lectures.sampling import MIN_IMAGES, spread_indices, subset
+from zfnet.analysis.intervals import mean_interval
+from zfnet.analysis.responses import stream
+from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+FIGURE = Figure(
+    id="maps",
+    title="The feature maps of one image",
+    claim="From layer to layer, an image activates fewer positions, and the last layer has more "
+    "blank maps than the first.",
+    inputs=("model", "images"),
+    seed=1,
+    time_budget=5,
+    config={"layers": LAYERS, "images": 200, "images of samples": 32, "photograph": "cat"},
+    network="chain",
+)
+ROWS = {
+    "conv1": 16,
+    "conv2": 22,
+    "conv3": 24,
+    "conv4": 24,
+    "conv5": 22,
+}  # maps per column of the picture
+HEIGHT = 1056  # pixels of a column
+
+
+def compute(ctx: Context) -> Result:
+    samples = ctx.corpus == SAMPLES
+    chosen = spread_indices(ctx, FIGURE.config["images of samples" if samples else "images"])
+    blank: dict[str, list] = {layer: [] for layer in LAYERS}
+    above: dict[str, list] = {layer: [] for layer in LAYERS}
+    for activations in stream(ctx.model, subset(ctx, chosen), LAYERS, progress=ctx.progress):
+        for layer, maps in activations.items():
+            blank[layer].append((maps.amax((2, 3)) <= 0).float().mean(1).cpu())
+            above[layer].append((maps > 0).float().mean((1, 2, 3)).cpu())
+    x, title = choose(ctx, chosen)
+    t = zfnet.trace(ctx.model, x, until=LAYERS[-1])
+    arrays = {layer: t[layer][0].cpu().numpy().astype(np.float16) for layer in LAYERS}
+    measured = {
+        name: {
+            layer: mean_interval(torch.cat(part).numpy(), seed=FIGURE.seed)
+            for layer, part in parts.items()
+        }
+        for name, parts in (
+            ("share of blank maps", blank),
+            ("share of positions above zero", above),
+        )
+    }
+    claims, outcome = judge(*measured.values())
+    note = (
+        f"Means over {len(chosen)} images with 95 % intervals. A map is blank if it is zero at "
+        "every position. Higher maps have fewer positions, which alone makes blank maps more "
+        "likely."
+    )
+    if samples or len(chosen) < MIN_IMAGES:
+        outcome, note = "not comparable", note + " Too few different images to compare."
+    measured |= {"shown": title, "claims": claims}
+    return Result(arrays | {"x": x.cpu().numpy()}, measured, outcome, n=len(chosen), note=note)
+
+
+def choose(ctx: Context, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
+    """Choose the image that is shown.
+
+    Args:
+        ctx: The network and the corpus.
+        chosen: The images that are measured.
+
+    Returns:
+        The image (1, 3, H, W) with the highest probability of its class, and the class; for the
+        sample corpus a photograph and its name.
+    """
+    if ctx.corpus == SAMPLES:
+        name = FIGURE.config["photograph"]
+        return zfnet.preprocess(zfnet.photograph(name)).to(ctx.device), name
+    labels = torch.from_numpy(ctx.images.labels[chosen])
+    batches = [
+        ctx.images.batch(chosen[i : i + 32]).to(ctx.device) for i in range(0, len(chosen), 32)
+    ]
+    parts = [ctx.model(x).softmax(1).cpu() for x in batches]
+    best = int(torch.cat(parts).gather(1, labels[:, None]).argmax())
+    return ctx.images.batch(chosen[best : best + 1]).to(ctx.device), ctx.model.classes[
+        int(labels[best])
+    ]
+
+
+def judge(blank: dict, above: dict) -> tuple[dict[str, str], str]:
+    """Both claims, beyond the intervals."""
+    active, empty = list(above.values()), list(blank.values())
+    results = {
+        "every layer has fewer positions above zero than the one below": all(
+            high[2] < low[1] for low, high in pairwise(active)
+        ),
+        "the last layer leaves more maps blank than the first": empty[-1][1] > empty[0][-1],
+    }
+    return verdict(results)
+
+
+def draw(result: Result) -> dict[str, Any]:
+    a, blank = result.arrays, result.measured["share of blank maps"]
+    sheets = {}
+    for layer in LAYERS:
+        side = HEIGHT // ROWS[layer] - 1
+        tiles = enlarge(heat_maps(a[layer]), side)
+        sheets[layer] = mosaic(tiles, -(-len(tiles) // ROWS[layer]), gap=1)
+    figure = new_figure(10.4, 5.7)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(0.4, 1), hspace=0.04).flat
+    top = above.subplots(1, 6)
+    show(top[0], photograph(a["x"])[0], result.measured["shown"])
+    for panel, layer in zip(top[1:], LAYERS, strict=True):
+        maps = a[layer].astype(np.float32)
+        # Without the border, which responds to the zero padding.
+        strongest = int(maps[:, 1:-1, 1:-1].max((1, 2)).argmax())
+        show(panel, heat_maps(maps[strongest : strongest + 1])[0], f"{layer}, map {strongest}")
+    widths = [sheet.shape[1] for sheet in sheets.values()]
+    for panel, (layer, sheet) in zip(
+        below.subplots(1, 5, width_ratios=widths), sheets.items(), strict=True
+    ):
+        blank_count = int((a[layer].max((1, 2)) <= 0).sum())
+        show(
+            panel,
+            sheet,
+            f"{layer}: {len(a[layer])} maps\n{blank_count} blank\n(mean {blank[layer][0]:.1%})",
+        )
+    return {"maps.jpg": figure}
+
+
+def heat_maps(maps: np.ndarray) -> np.ndarray:
+    """Maps (C, H, W) as heat from 0 to each one's maximum, blank ones black: (C, H, W, 3)."""
+    maps = maps.astype(np.float32)
+    top = maps.max((1, 2), keepdims=True)
+    colors = mpl.colormaps["viridis"](maps / np.maximum(top, 1e-12))[..., :3]
+    return np.where(top[..., None] > 0, colors, 0).astype(np.float32)

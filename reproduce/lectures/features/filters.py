@@ -1,0 +1,139 @@
+"""The filters of every layer: layer 1 in color, and the strongest slices of deeper filters.
+
+The filters of layer 1 act on pixels, so a picture shows them: edges and colors, smooth after
+training. A deeper filter has one slice per map below it, and a picture shows little of it. Two
+numbers test this: the cosine of the weights with their neighbors to the right and below, which is 0
+for noise; and the share of a filter's energy in its nine strongest slices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from reproduce.core.claims import below, every, higher, verdict
+from reproduce.core.context import Context
+from reproduce.core.figure import Figure, Result
+from reproduce.core.networks import conv_weight
+from zfnet.analysis.intervals import mean_interval
+from zfnet.graph import chain, conv_layers
+from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
+
+FIGURE = Figure(
+    id="filters",
+    title="The filters of every layer",
+    claim="Filters of layer 1 are smooth, and deeper ones less so. The nine strongest slices of a "
+    "deeper filter hold less than half of its energy, so pictures of them are not informative.",
+    inputs=("model",),
+    seed=1,
+    time_budget=3,
+    config={"filters of a deeper layer": 12, "slices": 9},
+    network="chain",
+)
+
+
+def compute(ctx: Context) -> Result:
+    model = ctx.model
+    layers = conv_layers(chain(model, torch.zeros(1, 3, model.size, model.size, device=ctx.device)))
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    count, k = FIGURE.config.values()
+    arrays, cosines, share = {}, {}, {}
+    for layer in layers:
+        weight = conv_weight(model, layer)  # (filters, slices, rows, columns)
+        cosines[layer] = mean_interval(smoothness(weight).numpy(), seed=FIGURE.seed)
+        if layer == layers[0]:
+            arrays[layer] = weight.numpy()
+            continue
+        energy = weight.square().sum((2, 3))  # (filters, slices)
+        strongest = energy.topk(k, dim=1)
+        share[layer] = mean_interval(
+            (strongest.values.sum(1) / energy.sum(1)).numpy(), seed=FIGURE.seed
+        )
+        chosen = torch.randperm(len(weight), generator=generator)[:count].sort().values
+        arrays[layer] = weight[
+            chosen[:, None], strongest.indices[chosen]
+        ].numpy()  # (count, 9, rows, columns)
+        arrays[f"{layer}.slices"] = np.array(weight.shape[1])
+    first = torch.from_numpy(arrays[layers[0]])
+    gray = 3 * first.mean(1).square().sum((1, 2)) / first.square().sum((1, 2, 3))
+    measured = {
+        "cosine of weights with their neighbours": cosines,
+        "share of a filter's energy in its nine strongest slices": share,
+        "the same, were all slices equal": {
+            layer: k / int(arrays[f"{layer}.slices"]) for layer in share
+        },
+        "filters of layer 1 that are mostly colour, of all": [int((gray < 0.5).sum()), len(gray)],
+    }
+    claims, outcome = judge(cosines, share)
+    note = (
+        "Means over a layer's filters with 95 % intervals. A filter is mostly color if red, green "
+        "and blue share less than half of its energy. The deeper filters shown are a random sample."
+    )
+    scale = "paper" if model.info.get("training_images", 0) > 1_200_000 else "subset"
+    return Result(
+        arrays, measured | {"claims": claims}, outcome, n=len(layers), note=note, scale=scale
+    )
+
+
+def smoothness(weight: torch.Tensor) -> torch.Tensor:
+    """Compute the cosine between weights and their right and lower neighbors.
+
+    Args:
+        weight: Filters (filters, slices, rows, columns).
+
+    Returns:
+        One cosine per filter, (filters,).
+    """
+    pairs = ((weight[..., 1:, :], weight[..., :-1, :]), (weight[..., 1:], weight[..., :-1]))
+    a, b = (torch.cat([pair[side].flatten(1) for pair in pairs], 1) for side in (0, 1))
+    return torch.nn.functional.cosine_similarity(a, b, dim=1)
+
+
+def judge(cosines: dict, share: dict) -> tuple[dict[str, str], str]:
+    """Both claims, each beyond its interval."""
+    first, *deeper = cosines.values()
+    results = {
+        "layer 1 is smoother than every deeper layer": every(
+            higher(first, other) for other in deeper
+        ),
+        "nine slices hold less than half in every deeper layer": every(
+            below(interval, 0.5) for interval in share.values()
+        ),
+    }
+    return verdict(results)
+
+
+def draw(result: Result) -> dict[str, Any]:
+    a, share = (
+        result.arrays,
+        result.measured["share of a filter's energy in its nine strongest slices"],
+    )
+    figure = new_figure(12.4, 5)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.3, 1)).flat
+    first, *deeper = (name for name in a if "." not in name)
+    axes = left.subplots()
+    show(
+        axes,
+        mosaic(enlarge(filter_image(a[first]), 56), 12, gap=4),
+        f"{first}: all {len(a[first])} filters, in color",
+    )
+    for panel, layer in zip(right.subplots(2, -(-len(deeper) // 2)).flat, deeper, strict=True):
+        blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
+        show(panel, mosaic(np.stack(blocks), 4, gap=24))
+        slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
+        title = f"{layer}, {len(blocks)} filters: nine strongest of {slices} slices,\n"
+        title += f"{energy:.0%} of the energy"
+        panel.set_title(title, fontsize=8)
+    return {"filters.png": figure}
+
+
+def signed(slices: np.ndarray) -> np.ndarray:
+    """Color the slices of a filter (9, rows, columns): white 0, red positive, blue negative."""
+    v = slices[..., None] / np.abs(slices).max()
+    return np.where(
+        v > 0,
+        1 - v * (1 - np.array([0.70, 0.09, 0.17])),
+        1 + v * (1 - np.array([0.13, 0.40, 0.67])),
+    )

@@ -1,0 +1,1 @@
+"""Invariance: which changes of an image matter."""

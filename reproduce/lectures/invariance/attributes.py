@@ -1,0 +1,293 @@
+"""Accuracy against what an image looks like, and against the training images of its class.
+
+The attributes are brightness, contrast, sharpness and colorfulness of the 224 x 224 view, the share
+of it in the object's annotated box, and the number of training images of the class. Bins hold equal
+numbers of images. An attribute may correlate with accuracy through the class: flowers are colorful,
+and easy. So each attribute is also compared within classes, as the share of pairs of a correct and
+a wrong image in which the correct one has more of it. Without a relation, the share is one half.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from reproduce.core.annotations import find_annotated
+from reproduce.core.claims import above, verdict
+from reproduce.core.context import Context
+from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.lectures.outlines import object_annotations
+from reproduce.lectures.predictions import Predictions, predict_corpus, training_images
+from reproduce.lectures.sampling import MIN_IMAGES
+from zfnet.analysis.attributes import ATTRIBUTES, QuantileBins, accuracy_by_quantile
+from zfnet.analysis.intervals import bootstrap
+from zfnet.data.images import center_crop
+from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
+
+FIGURE = Figure(
+    id="attributes",
+    title="Accuracy against attributes of an image",
+    claim="Images with more contrast, detail or color, with larger objects, and of classes with "
+    "more training images are classified correctly more often.",
+    inputs=("model", "images"),
+    seed=33,
+    time_budget=2,
+    config={"bins": 5, "bins of sizes": 3, "shown": 3},
+    files=("../objects.yaml",),
+    labels=True,
+)
+SIZE, TRAINING_IMAGES = "object size", "training images"
+UNITS = {
+    "brightness": "mean luma",
+    "contrast": "deviation of luma",
+    "sharpness": "deviation of the Laplacian over contrast",
+    "colorfulness": "Hasler and Suesstrunk's M",
+    SIZE: "share of the view in the object's box",
+    TRAINING_IMAGES: "of the class",
+}
+
+
+def compute(ctx: Context) -> Result:
+    if ctx.corpus == SAMPLES or len(ctx.images) < MIN_IMAGES:
+        note = f"It needs at least {MIN_IMAGES} labeled images; give them with --data."
+        return Result({}, {}, "not run", n=0, note=note)
+    config, predictions = FIGURE.config, predict_corpus(ctx)
+    values, rows_of, missing = attribute_values(ctx, predictions.labels)
+    measured = measure(predictions, values, rows_of)
+    claims, outcome = judge(measured)
+    arrays = {f"value.{name}": v for name, v in values.items()}
+    arrays |= {f"image.{name}": rows_of[name] for name in values}
+    arrays |= {"right": predictions.correct, "top5": predictions.rank() <= 5}
+    for name in ATTRIBUTES:
+        order = np.argsort(values[name])
+        shown = order[(np.linspace(0.02, 0.98, config["shown"]) * len(order)).astype(int)]
+        arrays[f"shown.{name}"] = photograph(ctx.images.batch(shown))
+    note = (
+        "Top-1 in bins of equal size with Wilson's 95 % intervals. The difference of the last "
+        "and the first bin has Newcombe's interval, for training images one by bootstrap over "
+        "classes. The small images are at the 2nd, 50th and 98th percentile. Within classes: "
+        "pairs of a correct and a wrong image of one class, 95 % by bootstrap over classes. "
+        f"Object size: a random sample of images, with boxes drawn by eye. {missing}"
+    )
+    n = len(predictions.labels)
+    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
+
+
+def attribute_values(
+    ctx: Context, labels: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
+    """The attributes of images, by name.
+
+    Args:
+        ctx: The corpus.
+        labels: Classes (N,).
+
+    Returns:
+        The values of each attribute, the images that have it, and a sentence on missing boxes.
+    """
+    values = measure_images(ctx)
+    rows_of = {name: np.arange(len(labels)) for name in ATTRIBUTES}
+    boxes = object_annotations()["boxes"]
+    rows, missing = find_annotated(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
+    if len(rows) >= MIN_IMAGES:
+        rows_of[SIZE] = np.array(list(rows.values()))
+        values[SIZE] = np.array([area(boxes[name]["box"]) for name in rows])
+    per_class = training_images(ctx)
+    if per_class is not None:
+        rows_of[TRAINING_IMAGES] = np.arange(len(labels))
+        values[TRAINING_IMAGES] = per_class[labels].astype(float)
+    return values, rows_of, missing
+
+
+WITHIN = "within classes, the recognised image has more of it, share of pairs"
+
+
+def measure(
+    predictions: Predictions, values: dict[str, np.ndarray], rows_of: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Accuracy by bins of each attribute, and the comparison within classes.
+
+    Args:
+        predictions: Predictions of the corpus.
+        values: Values of each attribute.
+        rows_of: The images that have it.
+    """
+    config, correct = FIGURE.config, predictions.correct
+    measured: dict[str, Any] = {"top-1, %": 100 * float(correct.mean())}
+    for name, v in values.items():
+        if v.min() < v.max():
+            count = config["bins of sizes" if name == SIZE else "bins"]
+            bins = accuracy_by_quantile(v, correct[rows_of[name]], count)
+            measured[name] = describe(bins)
+            if name == TRAINING_IMAGES:  # an attribute of the class: the interval is over classes
+                gain = by_class(v, correct, predictions.labels, bins.edges)
+                measured[name]["last less first, points"] = gain
+    measured[WITHIN] = {
+        name: within_classes(values[name], correct, predictions.labels) for name in ATTRIBUTES
+    }
+    if SIZE in measured:
+        in_top5 = predictions.rank()[rows_of[SIZE]] <= 5
+        sized = accuracy_by_quantile(values[SIZE], in_top5, config["bins of sizes"])
+        measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
+        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.difference]
+    return measured
+
+
+def judge(measured: dict) -> tuple[dict[str, str], str]:
+    """Accuracy rises with each attribute but brightness, overall and within classes."""
+    names = [name for name in UNITS if name in measured and name != "brightness"]
+    results = {
+        f"accuracy rises with {name}": above(measured[name]["last less first, points"])
+        for name in names
+    }
+    within = measured[WITHIN]
+    return verdict(
+        results
+        | {
+            f"and within classes with {name}": above(within[name], 0.5)
+            for name in names
+            if within.get(name)
+        }
+    )
+
+
+def measure_images(ctx: Context) -> dict[str, np.ndarray]:
+    """All attributes of all images of the corpus, (N,) each."""
+    rows: dict[str, list] = {name: [] for name in ATTRIBUTES}
+    for part in ctx.progress(
+        np.array_split(np.arange(len(ctx.images)), -(-len(ctx.images) // 100)), desc="measuring"
+    ):
+        # The pixels of batch() before normalization.
+        pixels = (
+            center_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
+        )
+        for name, attribute in ATTRIBUTES.items():
+            rows[name].append(attribute(pixels).numpy())
+    return {name: np.concatenate(parts).astype(float) for name, parts in rows.items()}
+
+
+def area(box: list[int], side: int = 224) -> float:
+    """The share of a square view that a box (top, left, bottom, right) covers."""
+    return (box[2] - box[0]) * (box[3] - box[1]) / side**2
+
+
+def describe(b: QuantileBins) -> dict:
+    return {
+        "bins from": [float(e) for e in b.edges],
+        "images": b.count.tolist(),
+        "top-1, % by bin": [round(100 * s, 1) for s in b.share],
+        "last less first, points": [100 * v for v in b.difference],
+    }
+
+
+def bin_labels(values: np.ndarray, edges: np.ndarray) -> list[str]:
+    """The range of each bin in words, or the only value in it."""
+    bins = np.searchsorted(edges[1:-1], values, side="right")
+    has_one_value = [len(np.unique(values[bins == n])) == 1 for n in range(len(edges) - 1)]
+    return [
+        low if one else f"{low} to {high}"
+        for one, (low, high) in zip(has_one_value, pairwise(shortest_decimals(edges)), strict=True)
+    ]
+
+
+def shortest_decimals(edges: np.ndarray) -> list[str]:
+    """Decimals with as few digits as distinguish them: 0, 21, 164; 0.05, 0.35; 40, 1,340."""
+    texts = ([f"{edge:,.{digits}f}" for edge in edges] for digits in range(9))
+    return next(labels_of for labels_of in texts if len(set(labels_of)) == len(np.unique(edges)))
+
+
+def within_classes(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Compare correct and wrong images of the same class.
+
+    Args:
+        values: An attribute (N,).
+        right: Whether each image is classified correctly (N,).
+        labels: Classes (N,).
+
+    Returns:
+        The share of pairs in which the correct image has more of the attribute, with its interval
+        over
+        classes: [share, low, high]. Empty if fewer than two classes have a pair.
+    """
+    won, pairs = [], []
+    for label in np.unique(labels):
+        one, other = (values[(labels == label) & side] for side in (right, ~right))
+        if len(one) and len(other):
+            won.append(((np.sign(one[:, None] - other) + 1) / 2).sum())
+            pairs.append(len(one) * len(other))
+    if len(won) < 2:
+        return []
+    won, pairs = np.array(won), np.array(pairs)
+    return [
+        float(won.sum() / pairs.sum()),
+        *bootstrap(lambda i: float(won[i].sum() / pairs[i].sum()), len(won), seed=FIGURE.seed),
+    ]
+
+
+def by_class(
+    values: np.ndarray, right: np.ndarray, labels: np.ndarray, edges: np.ndarray
+) -> list[float]:
+    """The accuracy of the last bin minus that of the first, for an attribute of the class.
+
+    Args:
+        values: The attribute (N,).
+        right: Whether each image is classified correctly (N,).
+        labels: Classes (N,).
+        edges: Edges of the bins.
+
+    Returns:
+        The difference in points, with its interval over classes: [difference, low, high].
+    """
+    classes, first, images = np.unique(labels, return_index=True, return_counts=True)
+    hits, of = np.array([right[labels == label].sum() for label in classes]), values[first]
+
+    def gain(drawn: np.ndarray) -> float:
+        low, high = (drawn[side] for side in (of[drawn] < edges[1], of[drawn] >= edges[-2]))
+        if not len(low) or not len(high):
+            return float("nan")
+        return 100 * float(
+            hits[high].sum() / images[high].sum() - hits[low].sum() / images[low].sum()
+        )
+
+    every = np.arange(len(classes))
+    return [gain(every), *bootstrap(gain, len(every), seed=FIGURE.seed)]
+
+
+def draw(result: Result) -> dict[str, Any]:
+    if not result.arrays:
+        return {}
+    a, m = result.arrays, result.measured
+    names = [name for name in UNITS if name in m]
+    figure = new_figure(12, 7.2)
+    grid = figure.subplots(4, 3, height_ratios=(0.42, 1, 0.42, 1))
+    for panel in grid[::2].flat:
+        panel.set_axis_off()
+    within_class = m[WITHIN]
+    for n, name in enumerate(names):
+        strip, panel = grid[2 * (n // 3), n % 3], grid[2 * (n // 3) + 1, n % 3]
+        if f"shown.{name}" in a:
+            show(strip, mosaic(enlarge(a[f"shown.{name}"], 110), len(a[f"shown.{name}"]), gap=40))
+        b = accuracy_by_quantile(
+            a[f"value.{name}"],
+            a["right"][a[f"image.{name}"]],
+            FIGURE.config["bins of sizes" if name == SIZE else "bins"],
+        )
+        place, share = np.arange(len(b.share)), 100 * b.share
+        panel.errorbar(
+            place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3
+        )
+        panel.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
+        panel.set_xticks(place, bin_labels(a[f"value.{name}"], b.edges), fontsize=7.5)
+        panel.set(
+            title=f"{name}, n = {len(a[f'value.{name}']):,}", ylabel="top-1, %", xlabel=UNITS[name]
+        )
+        panel.set_xlim(-0.4, len(place) - 0.6)
+        if within_class.get(name):
+            labels_of = "AUC within classes: {:.2f} ({:.2f} to {:.2f})".format(*within_class[name])
+            panel.text(0.5, 0.06, labels_of, transform=panel.transAxes, ha="center", fontsize=7.5)
+        panel.set_ylim(0, max(40, 1.1 * 100 * b.interval.max()))
+    for panel in grid[1::2].flat[len(names) :]:
+        panel.set_axis_off()
+    return {"attributes.jpg": figure}

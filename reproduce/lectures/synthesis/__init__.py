@@ -1,0 +1,1 @@
+"""Synthesis: images made by gradient ascent and descent on the pixels."""

@@ -1,0 +1,264 @@
+"""The atlas: one page per feature of a network, from one pass over a corpus.
+
+    tables -> summary, sheets, demos -> data/*.js, sheets/*.webp, demos/*.webp
+
+The pages are static and need no server. An interrupted run leaves a readable atlas, and the same
+command continues it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from reproduce.core.context import Context
+from reproduce.core.networks import conv_weight
+from reproduce.site.atlas import demos, sheets, summary
+from reproduce.site.atlas.files import prepare, read, save, write_page
+from reproduce.site.atlas.tables import BINS, Table, edges, tabulate
+from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.graph import chain, conv_layers
+from zfnet.labels import ILSVRC_GROUPS, related_classes
+from zfnet.model import Network, device_of
+from zfnet.plot import HEAT, LINES, mosaic
+from zfnet.ranking import Top, ranking
+from zfnet.receptive_field import receptive_field
+from zfnet.summary import Row, describe
+
+TOP = 9  # strongest images of a feature, and of a class
+THUMBNAIL = 96  # pixels of an image on a class's page
+THUMBNAILS_PER_ROW = 16
+TIME_BUDGET = 60  # seconds of the atlas of the sample photographs in `make figures`
+# Raise a version when what it covers changes: the table of activations and all that follows from
+# it; sheets and demonstrations; the numbers on the pages.
+TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 2, 3
+
+
+def write(context: Context, out: Path, limit: int | None = None) -> Path:
+    """Write the atlas of a network over a corpus, or continue it.
+
+    What the same version made from the same network and images is kept.
+
+    Args:
+        context: The network and the corpus.
+        out: The folder of the atlas.
+        limit: At most this many features per layer, evenly spread. Default: all.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: `out` holds something else, or the images do not fit the network.
+    """
+    model, images = context.model, context.images
+    if images.size != model.size:
+        raise DataError(
+            f"the network needs images of {model.size} pixels; {context.corpus} has {images.size}"
+        )
+    parts = digest(model.info["sha256"], images.digest, limit, TABLE_VERSION, PICTURE_VERSION)
+    key = digest(parts, SUMMARY_VERSION)
+    index, numbers = describe_network(model, limit)
+    earlier = prepare(out, parts)
+    page = write_page(out)
+    names, outputs, kind = summary.kinds(images)
+    index |= constants() | {
+        "network": context.network_name,
+        "corpus": context.corpus,
+        "data": images.digest,
+        "images": len(images),
+        "grouped": images.groups is not None,
+        "kinds": names,
+        "outputs": outputs,
+        "demos": [],
+        "most": limit,
+        "parts": parts,
+        "key": key,
+    }
+    missing = [*reversed(numbers), "classes", "images"]  # the highest layer first
+    if earlier.get("key") == key:
+        index = earlier
+        n = len(index["demos"])
+        missing = [part for part in missing if part in index["missing"] or damaged(out, part, n)]
+    if not missing:
+        return page
+    save(out, "index", index | {"missing": missing})
+    table = read_table(context)
+    predicted = table.logits.argmax(1).tolist()
+    save(out, "names", {"name": list(images.names), "kind": kind.tolist(), "predicted": predicted})
+    for part in list(missing):
+        if part == "classes":
+            write_classes(table, images, out)
+        elif part == "images":
+            index["demos"] = write_demos(context, table, out)
+        else:
+            top = ranking(
+                table.maximum[part], table.position[part].long(), TOP, group_of=groups(images)
+            )
+            is_first = part == next(iter(numbers))
+            write_sheets(context, part, top, numbers[part], out, filters=is_first)
+            data = summary.layer_data(table, part, top, numbers[part], kind, len(names))
+            save(out, part, data)
+        missing.remove(part)
+        save(out, "index", index | {"missing": missing})
+    return page
+
+
+def write_sample(context: Context, out: Path) -> Path | None:
+    """Write the atlas of the sample photographs; None where `out` holds a reader's own atlas."""
+    index = read(out, "index")
+    if index:
+        own = (index.get("network"), index.get("corpus"))
+        if own != (context.network_name, context.corpus):
+            return None
+    return write(context, out)
+
+
+def damaged(out: Path, part: str, images: int) -> bool:
+    """Whether data of a finished part cannot be read.
+
+    Args:
+        out: The folder of the atlas.
+        part: A layer, "classes" or "images".
+        images: The number of demonstration images.
+    """
+    data = {"classes": ["classes", "names"], "images": [f"image{i}" for i in range(images)]}
+    return any(read(out, name) is None for name in data.get(part, [part]))
+
+
+def read_table(context: Context) -> Table:
+    """The responses to all images, from the cache or from one pass."""
+    model, images = context.model, context.images
+    name = digest(model.info["sha256"], images.digest, TABLE_VERSION)[:20]
+    return tabulate(model, images, cache_dir() / f"atlas-{name}", progress=context.progress)
+
+
+def describe_network(
+    model: Network, limit: int | None
+) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """What the pages show of a network.
+
+    Args:
+        model: The network.
+        limit: At most this many features per layer.
+
+    Returns:
+        A part of the index, and the features of each layer.
+
+    Raises:
+        DataError: Its images are not RGB, or its weights are not finite.
+    """
+    channels = getattr(model, "options", {"in_channels": 3})["in_channels"]
+    if channels != 3:
+        raise DataError(f"the pages need RGB images; the network takes {channels} channels")
+    if not all(values.isfinite().all() for values in model.state_dict().values()):
+        raise DataError("the network has weights that are not finite")
+    x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
+    steps = chain(model, x)
+    rows = named_rows(model, [step.layer for step in steps if step.layer])
+    numbers, layers = {}, []
+    for layer in conv_layers(steps):
+        (row,) = (row for row in rows if row.name == layer)
+        maps, field = row.shape[0], receptive_field(steps, layer)
+        spread = np.linspace(0, maps - 1, min(maps, limit or maps))
+        numbers[layer] = spread.round().astype(int).tolist()
+        layers.append({
+            "name": layer,
+            "maps": maps,
+            "numbers": numbers[layer],
+            "size": row.shape[1],
+            "field": field.size,
+            "stride": field.stride,
+            "offset": field.offset,
+            "side": sheets.tile_side(field.size),
+        })  # fmt: skip
+    return {
+        "checkpoint": model.info["sha256"],
+        "classes": list(model.classes),
+        "groups": class_groups(model.classes),
+        "layers": layers,
+        "map": [{"name": row.name, "operation": row.operation, "shape": row.shape} for row in rows],
+        "side": model.size,
+    }, numbers
+
+
+def named_rows(model: Network, layers: Sequence[str]) -> list[Row]:
+    """The rows of `describe`, with the layer names of a chain: conv1 instead of features.0."""
+    rows = list(describe(model))
+    weighted = [row.name for row in rows if row.operation.startswith(("conv", "fully connected"))]
+    names = dict(zip(weighted, layers, strict=True))
+    return [replace(row, name=names.get(row.name, row.name)) for row in rows]
+
+
+def class_groups(classes: Sequence[str]) -> dict[str, list[int]]:
+    """The outputs of everyday words, such as every breed for "dog"; empty without such classes."""
+    related = {word: related_classes(word, classes) for word in ILSVRC_GROUPS}
+    return {
+        word: [classes.index(name) for name in names] for word, names in related.items() if names
+    }
+
+
+def constants() -> dict[str, Any]:
+    """The numbers that the page's script shares with these sources."""
+    heat = colormaps[HEAT](np.linspace(0, 1, 64))
+    return {
+        "rows": sheets.ROWS,
+        "columns": sheets.COLUMNS,
+        "covers": sheets.COVERS,
+        "thumbnails": THUMBNAILS_PER_ROW,
+        "steps": summary.STEPS,
+        "edges": edges(),
+        "bins": BINS,
+        "colors": LINES,
+        "heat": [to_hex(color) for color in heat],
+    }
+
+
+def write_sheets(
+    context: Context, layer: str, top: Top, numbers: Sequence[int], out: Path, filters: bool
+) -> None:
+    """Write the sheets of a layer, and with `filters` those of a first layer."""
+    model, folder = context.model, out / "sheets"
+    sheets.write_layer(model, context.images, layer, top, numbers, folder, context.progress)
+    if filters:
+        path = folder / f"{layer}-covers-filters.webp"
+        sheets.write_filters(conv_weight(model, layer), numbers, path)
+
+
+def write_classes(table: Table, images: Images, out: Path) -> None:
+    """Write the data of the classes, and the sheets of the images on their pages."""
+    no_position = torch.zeros(*table.logits.shape, 2, dtype=torch.int64)
+    top = ranking(table.logits, no_position, TOP, group_of=groups(images))
+    shown = np.unique(top.index[top.index >= 0].numpy())
+    per_sheet = THUMBNAILS_PER_ROW**2
+    for number, start in enumerate(range(0, len(shown), per_sheet)):
+        tiles = demos.thumbnails(images, shown[start : start + per_sheet], THUMBNAIL)
+        path = out / "sheets" / f"images-{number}.webp"
+        sheets.write_picture(path, mosaic(tiles, THUMBNAILS_PER_ROW, gap=0))
+    data = {"classes": summary.class_data(table, images, top), "shown": shown.tolist()}
+    save(out, "classes", data)
+
+
+def write_demos(context: Context, table: Table, out: Path) -> list[dict[str, Any]]:
+    """Write the missing demonstration images, and return their entries in the index."""
+    chosen = demos.choose(context, table)
+    entries = []
+    bar = context.progress(chosen, total=len(chosen), desc="occluding")
+    for number, (name, x, target) in enumerate(bar):
+        data = read(out, f"image{number}")
+        if data is None:
+            data = demos.record(context.model, x, target, out / "demos", str(number))
+            save(out, f"image{number}", data)
+        entries.append({"name": name, "target": target, "label": data["baseline"]["label"]})
+    return entries
+
+
+def groups(images: Images) -> torch.Tensor | None:
+    """The photograph of each crop, so that one photograph does not fill a ranking."""
+    return None if images.groups is None else torch.from_numpy(images.groups)

@@ -1,0 +1,74 @@
+// ------------------------------------------------------------------------------------- search
+
+// The outputs whose name contains a text, or that belong to a group: "dog" gives every breed.
+function matchingClasses(text) {
+  const group = new Set((INDEX.groups || {})[text] || []);
+  return INDEX.classes.map((_, c) => c)
+    .filter((c) => className(c).toLowerCase().includes(text) || group.has(c));
+}
+
+// A feature by its address: conv5/25, conv5 25 or conv5:25. Null where the text is no address.
+function matchingFeature(text) {
+  const [, name, digits] = text.match(/^([a-z]+\d+)[\s/:#]+(\d+)$/) || [];
+  const layer = name && layerOf(name), feature = Number(digits);
+  if (!layer) return null;
+  if (layer.numbers.includes(feature))
+    return link(`${name}/${feature}`, `${name} feature ${feature}`);
+  const [first, last] = [layer.numbers[0], layer.numbers[layer.numbers.length - 1]];
+  const reason = `${name} has no feature ${digits} in this atlas; available: ${first} to ${last}`;
+  return el("span", { class: "soft" }, reason);
+}
+
+// A search box. A class leads to a layer's features sorted by their response to it, or to its own
+// page where the atlas has no images of it. The address of a feature leads to its page.
+function search(layer) {
+  const hits = el("ul", {});
+  const type = () => {
+    const typed = input.value.trim().toLowerCase();
+    const feature = matchingFeature(typed);
+    if (feature) hits.replaceChildren(el("li", {}, feature));
+    else hits.replaceChildren(...(typed ? classHits(layer, typed) : []));
+  };
+  const go = (event) => {
+    event.preventDefault();
+    const first = hits.querySelector("a");
+    if (first) location.hash = first.getAttribute("href");
+  };
+  const input = el("input", {
+    type: "search", "aria-label": "Find a class or a feature",
+    placeholder: "A class, or a feature such as conv5/17", autocomplete: "off", input: type,
+  });
+  return el("form", { class: "find", role: "search", submit: go }, input, hits);
+}
+
+const MAX_HITS = 8;
+function classHits(layer, typed) {
+  const text = typed.replace(/s$/, ""); // plural
+  const classes = matchingClasses(text), group = new Set(classes);
+  const kinds = INDEX.kinds.map((name, kind) => [name.toLowerCase().indexOf(text), kind])
+    .filter(([at, kind]) => at >= 0 || group.has(INDEX.outputs[kind]));
+  kinds.sort((a, b) => (a[0] !== 0) - (b[0] !== 0) || a[1] - b[1]);
+  const items = kinds.slice(0, MAX_HITS).map(([, kind]) =>
+    el("li", {}, link(`${layer.name}?class=${kind}`, INDEX.kinds[kind])));
+
+  const withImages = new Set(INDEX.outputs);
+  const word = new RegExp(`\\b${text.replace(/[^a-z0-9]/g, "\\$&")}\\b`, "i");
+  const rank = (c) => (className(c).toLowerCase() === text ? 0 : word.test(className(c)) ? 1 : 2);
+  const others = classes.filter((c) => !withImages.has(c));
+  others.sort((a, b) => rank(a) - rank(b) || a - b);
+  if (others.length) {
+    const size = count(others.length, "class", "classes");
+    items.push(el("li", { class: "soft" }, `${size} without images in this atlas:`));
+    const room = Math.max(1, MAX_HITS - items.length);
+    items.push(...others.slice(0, room).map((c) =>
+      el("li", {}, done("classes") ? link(`class/${c}`, className(c)) : className(c))));
+    if (others.length > room) {
+      const more = `and ${others.length - room} more`;
+      items.push(el("li", {}, link(`classes?find=${encodeURIComponent(text)}`, more)));
+    }
+  }
+  if (items.length) return items;
+  const example = `${layer.name}/${layer.numbers[0]}`;
+  return [el("li", { class: "soft" }, `No class matches "${typed}". Type a class, a group such as `
+    + `dog, or a feature such as ${example}.`)];
+}

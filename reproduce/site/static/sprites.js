@@ -1,0 +1,79 @@
+// ------------------------------------------------------------------------------------- data
+
+// Load data/<name>.js once. Browsers refuse to fetch from file://, but load scripts.
+const loading = {};
+function load(name) {
+  loading[name] = loading[name] || new Promise((resolve, reject) => {
+    const script = el("script", { src: `data/${name}.js` });
+    script.onload = () =>
+      (name in ATLAS ? resolve(ATLAS[name]) : reject(new Error(`data/${name}.js is damaged`)));
+    script.onerror = () => reject(new Error(`data/${name}.js is missing`));
+    document.head.append(script);
+  });
+  return loading[name];
+}
+
+// The part of an atlas that a page needs, by the first word of its route.
+const PARTS = { classes: "classes", class: "classes", images: "images", image: "images" };
+const layerOf = (name) => INDEX.layers.find((layer) => layer.name === name);
+const done = (part) => !INDEX.missing.includes(part);
+const className = (c) => INDEX.classes[c] ?? `output ${c}`;
+const classLink = (c) => (LOOK ? el("span", {}, className(c)) : link(`class/${c}`, className(c)));
+const kindName = (kind) => INDEX.kinds[kind] ?? "no class";
+
+function kindLink(kind) {
+  const output = INDEX.outputs[kind];
+  return output >= 0
+    ? link(`class/${output}`, INDEX.kinds[kind]) : el("span", {}, INDEX.kinds[kind]);
+}
+
+function corpusSize() {
+  if (!INDEX.grouped) return count(INDEX.images, "image");
+  return `${count(INDEX.images, "crop")} of ${count(INDEX.kinds.length, "photograph")}`;
+}
+const onePerPhotograph = () => (INDEX.grouped ? " (one per photograph and scale)" : "");
+
+function slotOf(layer, feature) {
+  const slot = layer.numbers.indexOf(feature);
+  if (slot < 0) throw new Error(`this atlas has no page for feature ${feature} of ${layer.name}`);
+  return slot;
+}
+
+// ------------------------------------------------------------------------------------- tiles
+
+// Show one tile of a sheet of `columns` x `rows` as the background of an element of any size.
+function place(node, sheet, column, row, columns, rows) {
+  const at = (i, n) => (n > 1 ? `${(100 * i) / (n - 1)}%` : "0");
+  Object.assign(node.style, {
+    backgroundImage: `url("${sheet}")`,
+    backgroundSize: `${100 * columns}% ${100 * rows}%`,
+    backgroundPosition: `${at(column, columns)} ${at(row, rows)}`,
+  });
+  return node;
+}
+
+const tile = (label, tag = "span", attributes = {}) => el(tag, {
+  class: "tile", role: tag === "span" ? "img" : null, "aria-label": label, ...attributes,
+});
+
+// A feature as one tile: its nine patches, its nine projections, or its filter.
+function cover(layer, slot, kind) {
+  const rows = Math.ceil(layer.numbers.length / INDEX.covers);
+  const node = tile(`${layer.name}, feature ${layer.numbers[slot]}: ${kind}`);
+  if (kind === "filters") node.classList.add("crisp");
+  const [column, row] = [slot % INDEX.covers, Math.floor(slot / INDEX.covers)];
+  return place(node, `sheets/${layer.name}-covers-${kind}.webp`, column, row, INDEX.covers, rows);
+}
+
+// The tile of a feature's nth strongest image.
+function strongest(node, layer, slot, kind, n) {
+  const sheet = Math.floor(slot / INDEX.rows);
+  const rows = Math.min(INDEX.rows, layer.numbers.length - sheet * INDEX.rows);
+  const url = `sheets/${layer.name}-${kind}-${sheet}.webp`;
+  return place(node, url, n, slot % INDEX.rows, INDEX.columns, rows);
+}
+
+function coverLink(layer, slot, kind, ...text) {
+  const route = `${layer.name}/${layer.numbers[slot]}`;
+  return el("li", {}, link(route, cover(layer, slot, kind), ...text));
+}

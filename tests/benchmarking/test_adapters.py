@@ -1,0 +1,103 @@
+"""Explainers of Captum, pytorch-grad-cam and torch-cam, with the real packages."""
+
+import captum.attr
+import pytest
+import torch
+
+import zfnet
+from tests.benchmarking.networks import gradient_x_input, image_batch, small_net
+from zfnet.analysis.faithfulness import rank_correlation
+from zfnet.benchmarking import from_captum, from_grad_cam, from_torchcam
+from zfnet.benchmarking.sanity import randomize, restored
+
+LAYER = 3  # the last ReLU before pooling
+
+
+@pytest.fixture
+def model():
+    return small_net(channels=3)
+
+
+@pytest.fixture
+def x():
+    return image_batch(channels=3)
+
+
+def test_captum_class_and_object(model, x):
+    expected = gradient_x_input(model, x, model(x).argmax(1))
+    for explainer in (captum.attr.InputXGradient, captum.attr.InputXGradient(model)):
+        a = zfnet.explain(model, x, from_captum(explainer))
+        torch.testing.assert_close(a.pixels, expected)
+        torch.testing.assert_close(a.map, expected.sum(1, keepdim=True))
+        assert a.method == "InputXGradient"
+
+
+def test_captum_options_and_layers(model, x):
+    steps = from_captum(captum.attr.IntegratedGradients, n_steps=16, method="riemann_middle")
+    ours = zfnet.explain(model, x, "integrated_gradients", steps=16)
+    torch.testing.assert_close(zfnet.explain(model, x, steps).map, ours.map, rtol=1e-3, atol=1e-5)
+    layer = from_captum(lambda m: captum.attr.LayerGradCam(m, m[LAYER]), relu_attributions=True)
+    grad_cam = zfnet.explain(model, x, "grad_cam")
+    torch.testing.assert_close(zfnet.explain(model, x, layer).map, grad_cam.map)
+
+
+def test_grad_cam_function_and_object(model, x):
+    grad_cam = pytest.importorskip("pytorch_grad_cam")
+    ours = zfnet.explain(model, x, "grad_cam").map
+    build = lambda m: grad_cam.GradCAM(m, [m[LAYER]])  # noqa: E731
+    hooks = len(model[LAYER]._forward_hooks)
+    theirs = zfnet.explain(model, x, from_grad_cam(build)).map
+    assert len(model[LAYER]._forward_hooks) == hooks
+    assert rank_correlation(ours, theirs).min() > 0.99
+    with build(model) as cam:
+        assert torch.equal(zfnet.explain(model, x, from_grad_cam(cam)).map, theirs)
+
+
+def test_torchcam_function_and_object(model, x):
+    methods = pytest.importorskip("torchcam.methods")
+    ours = zfnet.explain(model, x, "grad_cam").map
+    build = lambda m: methods.GradCAM(m, str(LAYER))  # noqa: E731
+    raw = zfnet.explain(model, x, from_torchcam(build, normalized=False)).map
+    torch.testing.assert_close(raw, ours)
+    assert not model[LAYER]._forward_hooks
+    with build(model) as extractor:
+        again = from_torchcam(extractor, normalized=False)
+        assert torch.equal(zfnet.explain(model, x, again).map, raw)
+
+
+def test_an_object_of_another_network_is_refused(model, x):
+    method = from_captum(captum.attr.Saliency(small_net(channels=3)))
+    with pytest.raises(ValueError, match="Saliency was built for another network"):
+        zfnet.explain(model, x, method)
+
+
+def test_a_bound_object_sees_the_random_weights(model, x):
+    """Randomization is in place, so that an object need not be built again."""
+    method = from_captum(captum.attr.InputXGradient(model))
+    before = zfnet.explain(model, x, method, 1).map
+    with restored(model):
+        randomize(model, model[-1], torch.Generator().manual_seed(0), head=False)
+        changed = zfnet.explain(model, x, method, 1).map
+    assert not torch.allclose(before, changed)
+    assert torch.equal(zfnet.explain(model, x, method, 1).map, before)
+
+
+def test_all_packages_in_one_benchmark(model, x):
+    grad_cam, torchcam = (
+        pytest.importorskip("pytorch_grad_cam"),
+        pytest.importorskip("torchcam.methods"),
+    )
+    methods = {
+        "captum": from_captum(captum.attr.Saliency),
+        "pytorch-grad-cam": from_grad_cam(lambda m: grad_cam.GradCAM(m, [m[LAYER]])),
+        "torch-cam": from_torchcam(lambda m: torchcam.GradCAM(m, str(LAYER))),
+    }
+    data = [(image, int(label)) for image, label in zip(x, model(x).argmax(1), strict=True)]
+    table = zfnet.benchmark(model, methods, data, ["deletion", "sanity"], controls=False)
+    assert table.methods == list(methods)
+    assert all(row.n == 4 for row in table.rows if row.metric == "deletion")
+    ours, theirs = (
+        table.values["pytorch-grad-cam", "cascading"],
+        table.values["torch-cam", "cascading"],
+    )
+    assert abs(ours - theirs).max() < 0.05  # the same method, resized by two packages
