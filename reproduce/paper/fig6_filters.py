@@ -264,9 +264,9 @@ def _note(plan: Plan, n: int, largest: float) -> str:
         f"carries (a stride of 4, half of that). Of all filters the middle {stats.WINDOW} pixels "
         f"count. Flat: an RMS below {FLAT:g} of the layer's median; compared by Fisher's exact "
         f"test. A filter stands out more by a factor of {config['stands out']:g}, our choice, "
-        f"because each network is trained once. Maps that none of {n:,} validation images excites are counted "
-        f"too. Without clipping, the largest RMS of a filter reached {largest:.2g}; we clip at "
-        f"{config['limit']:g}, the paper at {FIGURE.paper['limit']:g}."
+        f"because each network is trained once. Maps that none of {n:,} validation images excites "
+        f"are counted too. Without clipping, the largest RMS of a filter reached {largest:.2g}; "
+        f"we clip at {config['limit']:g}, the paper at {FIGURE.paper['limit']:g}."
     )
 
 
