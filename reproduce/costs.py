@@ -8,6 +8,7 @@ expensive as the forward pass. A search costs the forward pass only.
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict
 
 import torch
 
@@ -28,13 +29,12 @@ GPU_FLOPS = 10e12  # assumed for a current GPU in float32; `zfnet train --dry-ru
 SPEEDS = "training images a second, each row at its time"  # in the record of Table 3
 
 
-@functools.cache
 def multiply_adds(config: Config) -> int:
     """Multiply-adds of one forward pass on one image, at the size of the last stage."""
-    options = {name: value for name, value in vars(config.model).items() if name != "arch"}
+    options = asdict(config.model)
     options["size"] = config.stages[-1].size
     with torch.device("meta"):
-        network = ARCHITECTURES[config.model.arch](classes=CLASSES, **options)
+        network = ARCHITECTURES[options.pop("arch")](classes=CLASSES, **options)
     return sum(row.macs for row in describe(network))
 
 

@@ -141,8 +141,7 @@ def _closing_table(
             )
         )
     if atlas_seconds is not None:
-        print(
-            ROW.format("atlas", SAMPLES, "", f"{atlas_seconds:.1f}", f"{atlas.TIME_BUDGET:.0f}", "")
-        )
+        budget = f"{atlas.TIME_BUDGET:.0f}"
+        print(ROW.format("atlas", SAMPLES, "", f"{atlas_seconds:.1f}", budget, "").rstrip())
     for name in failed:
         print(f"{name:<21}failed: see above")

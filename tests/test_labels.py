@@ -35,8 +35,8 @@ def test_a_word_offers_the_classes_that_contain_it_and_then_its_group(offered):
         offered("hound").count("hound") == 4
     )  # Afghan, Walker and Ibizan hound, but no bloodhound
     assert "did you mean goldfish" in offered("goldfisch")
-    assert offered("zzzz") == "no class 'zzzz'; there are 1000, such as tench"
-    assert offered("") == "no class ''; there are 1000, such as tench"
+    assert offered("zzzz") == "no class 'zzzz'; there are 1000 classes, such as tench"
+    assert offered("") == "no class ''; there are 1000 classes, such as tench"
 
 
 def test_only_classes_of_the_network_are_offered(offered):

@@ -16,14 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.transforms import Bbox
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import zfnet
 from reproduce import REPOSITORY
+from reproduce.bench.faithfulness_plot import draw_cascades, draw_scores
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
@@ -38,7 +37,7 @@ from zfnet.analysis.intervals import mean_interval
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
 from zfnet.model import Network
-from zfnet.plot import LINES, new_figure
+from zfnet.plot import new_figure
 from zfnet.synthesis.base import blur
 from zfnet.training.config import load_config
 from zfnet.training.loop import train
@@ -283,56 +282,9 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 def draw(result: Result) -> dict[str, Picture]:
     figure = new_figure(11.5, 8.6)
     upper, lower = figure.subplots(2, 1, height_ratios=(1.25, 1))
-    _draw_scores(upper, result)
-    _draw_cascade(lower, result)
-    return {"faithfulness.png": figure}
-
-
-def _draw_scores(axes: Axes, result: Result) -> None:
-    """The table of scores, sorted by the pointing game; baselines in gray."""
     columns = [result.measured[title] for title in (*SCORES.values(), SAME)]
-    names = sorted(columns[0], key=lambda name: -columns[0][name][0])
-    digits = (0, 2, 2, 2)
-    cells = [
-        [_title(name)]
-        + [_cell(column.get(name), d) for column, d in zip(columns, digits, strict=True)]
-        for name in names
-    ]
-    axes.set_axis_off()
-    box, edges = Bbox.unit(), "horizontal"
-    table = axes.table(cells, colLabels=HEADER, cellLoc="center", bbox=box, edges=edges)
-    table.auto_set_font_size(False)
-    table.set_fontsize(9)
-    for (row, _), cell in table.get_celld().items():
-        baseline = row > 0 and names[row - 1] in (RANDOM, CENTER)
-        cell.set(linewidth=1.2 if row == 0 else 0.3, height=2.4 if row == 0 else 1)
-        weight, color = "bold" if row == 0 else "normal", "0.45" if baseline else "black"
-        cell.get_text().set(weight=weight, color=color)
-    title = f"{result.n} drawn scenes, classified correctly: mean and 95 % interval"
-    axes.set_title(title)
-
-
-def _draw_cascade(axes: Axes, result: Result) -> None:
-    """How the maps change as layers are randomized."""
-    layers = result.arrays["layers"].tolist()
-    for number, name in enumerate(result.measured[SAME]):
-        means = [1, *result.arrays[f"cascade.{name}"].mean(0)]
-        style = f"{'-' if number < len(LINES) else '--'}o"
-        color = LINES[number % len(LINES)]
-        axes.plot(means, style, color=color, markersize=3, label=_title(name))
-    axes.set_xticks(range(len(layers) + 1), ["trained", *layers])
-    axes.set_xlabel("randomized, this layer and all above")
-    axes.set_ylabel("rank correlation with the\nmap of the trained network")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _title(name: str) -> str:
-    return name.replace("_plus_plus", "++").replace("_", " ")
-
-
-def _cell(values: list[float] | None, digits: int) -> str:
-    """A mean with its interval, as a cell."""
-    if not values:
-        return ""
-    mean, low, high = (f"{value:z.{digits}f}" for value in values)
-    return f"{mean}  ({low} to {high})"
+    draw_scores(upper, HEADER, columns, baselines=(RANDOM, CENTER))
+    upper.set_title(f"{result.n} drawn scenes, classified correctly: mean and 95 % interval")
+    cascades = {name: result.arrays[f"cascade.{name}"] for name in result.measured[SAME]}
+    draw_cascades(lower, result.arrays["layers"].tolist(), cascades)
+    return {"faithfulness.png": figure}

@@ -23,15 +23,8 @@ from reproduce.core.claims import higher, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.paper import ablations
+from reproduce.paper import filter_statistics as stats
 from reproduce.paper.ablations import NO_TREE, SETTINGS, Plan, load_images, recipe
-from reproduce.paper.filter_statistics import (
-    WINDOW,
-    band_shares,
-    center,
-    dominance,
-    larger_share,
-    rms,
-)
 from reproduce.paper.trained_rows import save_arrays, train_in
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.statistics import population
@@ -161,7 +154,7 @@ def analyze(model: Network, val: Images) -> Arrays:
     order = channel.argsort()
     excited = pixels[order][activation[order] > 0]  # dead maps have no projection
     # AlexNet's patches are larger, so less leaks into its high band.
-    high = band_shares(excited.numpy(), (FIGURE.config["high"],))[:, -1]
+    high = stats.band_shares(excited.numpy(), (FIGURE.config["high"],))[:, -1]
     generator = torch.Generator().manual_seed(FIGURE.seed)
     shown = torch.randperm(len(excited), generator=generator)[: FIGURE.config["features"]]
     dead = {f"dead.{layer}": alive[layer].dead.numpy() for layer in alive}
@@ -182,7 +175,7 @@ def judge(arrays: Arrays, plan: Plan, n: int, classes: int) -> Result:
     accuracy = measured["val top-1, %"]
     learned = min(accuracy.values()) >= config["times chance"] * 100 / classes
     free, _, ours = RUNS
-    largest = max(float(rms(filters).max()) for filters in arrays[f"{free}.filters"])
+    largest = max(float(stats.rms(filters).max()) for filters in arrays[f"{free}.filters"])
     clips = largest > RUNS[ours][1]
     measured["claims"], summary = verdict(_judgments(measured, last, clips))
     if not learned or plan.scale == "smoke":
@@ -202,10 +195,12 @@ def _measure(arrays: Arrays) -> tuple[dict, dict[str, np.ndarray]]:
     """The measured numbers by network, and the RMS of the filters after the last epoch."""
     config = FIGURE.config
     filters = {name: arrays[f"{name}.filters"][-1] for name in RUNS}
-    last = {name: rms(of_run) for name, of_run in filters.items()}
+    last = {name: stats.rms(of_run) for name, of_run in filters.items()}
     limits = (config["low"], config["high"])
-    bands = {name: band_shares(center(of_run), limits) for name, of_run in filters.items()}
-    ratio = {name: dominance(arrays[f"{name}.filters"]) for name in RUNS}
+    bands = {
+        name: stats.band_shares(stats.center(of_run), limits) for name, of_run in filters.items()
+    }
+    ratio = {name: stats.dominance(arrays[f"{name}.filters"]) for name in RUNS}
     high = {name: arrays[f"{name}.high"] for name in RUNS if arrays[f"{name}.high"].size}
     diverged = {name: str(arrays[f"{name}.diverged"]) for name in RUNS}
     measured = {
@@ -248,7 +243,7 @@ def _judgments(measured: dict, last: dict[str, np.ndarray], clips: bool) -> dict
     count = {name: len(values) for name, values in last.items()}
     return {
         "without clipping the largest filter stands out more": larger > 1 if differs else None,
-        "AlexNet has more dead filters in layer 1": larger_share(
+        "AlexNet has more dead filters in layer 1": stats.larger_share(
             flat[alexnet], count[alexnet], flat[ours], count[ours]
         ),
         "ZFNet's filters hold more of the middle frequencies": higher(
@@ -266,12 +261,12 @@ def _note(plan: Plan, n: int, largest: float) -> str:
         f"{plan.epochs} epochs at {plan.size} pixels, {plan.scale} scale, with the paper's range "
         f"of inputs and initial weights. Low is below {config['low']:g}, high above "
         f"{config['high']:g} cycles per pixel in either direction, the most that a stride of 2 "
-        f"carries (a stride of 4, half of that). Of all filters the middle {WINDOW} pixels count. "
-        f"Flat: an RMS below {FLAT:g} of the layer's median; compared by Fisher's exact test. A "
-        f"filter stands out more by a factor of {config['stands out']:g}, our choice, because each "
-        f"network is trained once. Maps that none of {n:,} validation images excites are counted "
-        f"too. Without clipping, the largest RMS of a filter reached {largest:.2g}; we clip at "
-        f"{config['limit']:g}, the paper at {FIGURE.paper['limit']:g}."
+        f"carries (a stride of 4, half of that). Of all filters the middle {stats.WINDOW} pixels "
+        f"count. Flat: an RMS below {FLAT:g} of the layer's median; compared by Fisher's exact "
+        f"test. A filter stands out more by a factor of {config['stands out']:g}, our choice, "
+        f"because each network is trained once. Maps that none of {n:,} validation images excites "
+        f"are counted too. Without clipping, the largest RMS of a filter reached {largest:.2g}; "
+        f"we clip at {config['limit']:g}, the paper at {FIGURE.paper['limit']:g}."
     )
 
 

@@ -191,3 +191,13 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
         tsne(torch.zeros(4, 4), seed=0)
     with pytest.raises(ImportError, match=r"scipy is missing.*zfnet-deconvnet\[analysis\]"):
         grid_layout(np.zeros((4, 2)), 2)
+
+
+def test_few_components_of_many_features():
+    """ARPACK's components, which it takes for few components of a large matrix, equal the SVD's."""
+    features = torch.randn(600, 520, generator=torch.Generator().manual_seed(0)).double()
+    features[:, :3] *= torch.tensor([9.0, 6.0, 4.0])
+    few = pca(features, 3)
+    full = pca(features, 100)
+    torch.testing.assert_close(few.axes, full.axes[:3], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(few.explained_variance_ratio, full.explained_variance_ratio[:3])

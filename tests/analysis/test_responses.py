@@ -180,7 +180,7 @@ def test_errors_on_residual_networks(images):
     with pytest.raises(UnsupportedNetwork, match="rectified=False needs a network that is a chain"):
         responses(model, images, "layer4", rectified=False)
     model.fc.forward = lambda x: x[:, :, None]
-    with pytest.raises(UnsupportedNetwork, match="fc must return maps .*(3, 512, 1)"):
+    with pytest.raises(UnsupportedNetwork, match=r"fc returns \('N', 512, 1\), neither maps"):
         responses(model, images[:3], "fc")
     assert not any(module._forward_hooks for module in model.modules())
 

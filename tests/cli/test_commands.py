@@ -398,7 +398,7 @@ def test_train_reads_digits_from_data(tmp_path, capsys):
         "--data",
     ]
     assert main([*arguments, str(tmp_path / "nowhere")]) == 2
-    assert "no whole MNIST" in capsys.readouterr().err
+    assert "MNIST is missing" in capsys.readouterr().err
     assert main([*arguments, str(write_mnist(tmp_path))]) == 0
     model = zfnet.load(tmp_path / "run" / "model.safetensors")
     assert (model.arch, model.classes, model.info["training_images"]) == (

@@ -51,15 +51,20 @@ def test_project_and_top_on_a_chain(photo, tree, tmp_path, capsys):
     assert len(ranks) == 2
 
 
-def test_networks_with_branches_cannot_be_projected(photo, tmp_path, capsys):
-    for name, reason in (
-        ("resnet18", "residual connections"),
-        ("squeezenet1_1", "cannot invert|cannot be inverted"),
-    ):
-        assert main(["project", photo, *random(name), "-o", str(tmp_path / "out.png")]) == 2
-        error = capsys.readouterr().err
-        assert any(r in error for r in reason.split("|"))
-        assert len(error.splitlines()) == 1
+def test_a_layer_of_a_network_with_branches_is_projected(photo, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    layer = ["--layer", "layer2.0.conv2"]
+    assert main(["project", photo, *random("resnet18"), *layer, "-o", str(out)]) == 0
+    assert out.exists()
+
+
+def test_a_network_without_relus_cannot_be_projected(photo, tmp_path, capsys):
+    layer = ["--layer", "features.3"]
+    arguments = ["project", photo, *random("efficientnet_b0"), *layer]
+    assert main([*arguments, "-o", str(tmp_path / "out.png")]) == 2
+    error = capsys.readouterr().err
+    assert "SiLU" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_eval_maps_folders_by_wordnet_id(tree, capsys):

@@ -137,7 +137,7 @@ def exchange(port, content):
                 if not part:
                     return None
                 answer += part
-        except (ConnectionResetError, BrokenPipeError):
+        except OSError:  # the server has closed the connection: reset, broken, or not connected
             return None
     status = int(answer.split()[1])
     if status == 500:

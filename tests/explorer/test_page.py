@@ -94,7 +94,7 @@ def test_touching_a_map_shows_the_projection(open_page, network, coffee, coffee_
     )
     shares = [float(value[:-1]) / 100 * 224 for value in style]
     assert shares == pytest.approx([top, left, bottom - top], abs=0.01)
-    wait_until(lambda: f"unit={strongest}" in page.url and "at=6,4" in page.url)
+    wait_until(lambda: f"unit={strongest}" in address_of(page) and "at=6,4" in address_of(page))
 
 
 @pytest.mark.parametrize("layer", ["conv1", "fc7", "fc8"])
@@ -181,9 +181,14 @@ def test_pins_respond_while_covering(open_page, network, coffee):
     assert page.is_visible(".stage .occluder")
 
 
+def address_of(page):
+    """The address now; `page.url` is that of the last event that Playwright has processed."""
+    return page.evaluate("location.href")
+
+
 def settled_box(page):
     """The box of the address once the readout shows it."""
-    chosen = re.search(r"box=([\d,]+)", page.url)
+    chosen = re.search(r"box=([\d,]+)", address_of(page))
     if chosen and page.get_attribute("#readout", "data-box") == chosen[1]:
         return [int(edge) for edge in chosen[1].split(",")]
     return None
@@ -220,7 +225,7 @@ def test_compare_two_methods_for_any_class(open_page, network, coffee):
         )
     page.select_option("#right-method", "saliency")
     page.wait_for_selector("[data-side=right] p[data-method=saliency]")
-    wait_until(lambda: "right=" not in page.url)  # saliency is the default
+    wait_until(lambda: "right=" not in address_of(page))  # saliency is the default
 
 
 def png(color):
@@ -340,7 +345,7 @@ def test_the_address_holds_the_state(open_page):
     page.click("#map [data-layer=conv2]")
     page.wait_for_selector("#unit-facts[data-key^='conv2/']")
     page.wait_for_timeout(500)  # the address is written a little later
-    address = page.url
+    address = address_of(page)
     again = open_page(address[address.index("#") :])
     again.wait_for_selector("#unit-facts[data-key^='conv2/']")
     assert again.get_attribute("#unit-facts", "data-key") == page.get_attribute(
@@ -417,7 +422,7 @@ def test_a_network_with_normalization_takes_it_apart_too(open_page, server):
         page.click("#apart summary")
         page.check("[data-rule=normalization]")
         changed_projection(page, [paper])
-        wait_until(lambda: "normalization=1" in page.url)
+        wait_until(lambda: "normalization=1" in address_of(page))
     finally:
         lrn.stop()
         thread.join(20)

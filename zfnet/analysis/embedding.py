@@ -70,10 +70,10 @@ def pca(features: Tensor, components: int = 2) -> PCA:
     fit = decomposition.PCA(components, svd_solver="arpack" if few else "full", random_state=0)
     if scale == 0 or fit.fit(centered).explained_variance_ratio_[-1] <= 1e-12:
         raise ValueError(f"features vary in fewer than {components} directions")
-    axes = torch.from_numpy(fit.components_)
+    axes = torch.from_numpy(fit.components_.copy())  # ARPACK's are in reversed order: a view
     # scikit-learn 1.4 chooses the signs by the codes instead.
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    codes, ratio = torch.from_numpy(centered) @ axes.T, fit.explained_variance_ratio_
+    codes, ratio = torch.from_numpy(centered) @ axes.T, fit.explained_variance_ratio_.copy()
     codes, axes, ratio = (t.to(x) for t in (codes, axes, torch.from_numpy(ratio)))
     return PCA(codes, axes, mean, ratio)
 

@@ -59,6 +59,12 @@ def as_attribution(
 ) -> Attribution:
     """Check what a method returned for x, and return it as an attribution.
 
+    Args:
+        result: A map (N, 1, H, W), values (N, C, H, W), or an `Attribution`.
+        name: Name of the method.
+        x: The explained images (N, C, H, W).
+        target: Their classes (N,).
+
     Raises:
         ValueError: If it is not an attribution, a map (N, 1, H, W) or values (N, C, H, W).
     """

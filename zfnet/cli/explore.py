@@ -78,11 +78,12 @@ def run(options: argparse.Namespace) -> None:
         print(f"open {url}\nCtrl-C stops the server", flush=True)
         if not options.no_browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-        server.run(backend)
+        server.run(backend)  # until an interrupt
     except KeyboardInterrupt:
-        print("\nstopped")
+        pass
     finally:
         server.close()
+    print("\nstopped")
 
 
 def read_bytes(path: Path) -> bytes:
