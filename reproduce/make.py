@@ -129,7 +129,8 @@ def _closing_table(
     )
     for outcome in outcomes:
         record = outcome.record
-        kept = outcome.reason and record.verdict != "not run"
+        has_older_record = outcome.reason and record.verdict != "not run"
+        older = f" Kept: {outcome.folder}." if has_older_record else ""
         print(
             ROW.format(
                 record.id,
@@ -137,7 +138,7 @@ def _closing_table(
                 record.verdict if outcome.ran else "not run",
                 "cached" if outcome.cached else f"{outcome.seconds:.1f}",
                 f"{scripts[record.id].FIGURE.time_budget:.0f}",
-                f"{outcome.reason or outcome.folder}{f' Kept: {outcome.folder}.' if kept else ''}",
+                f"{outcome.reason or outcome.folder}{older}",
             )
         )
     if atlas_seconds is not None:

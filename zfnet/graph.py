@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from zfnet.model import Network
 from zfnet.normalization import PaperInput
@@ -74,12 +74,11 @@ def graph_steps(model: nn.Module, *, to_result: bool = False) -> list[Step]:
     return steps
 
 
-def chain(model: nn.Module, x: Tensor | None = None) -> list[Step]:
+def chain(model: nn.Module) -> list[Step]:
     """List the operations of a network that is a chain of convolutions, ReLUs and poolings.
 
     Args:
         model: The network.
-        x: Unused.
 
     Returns:
         The steps, from the input to the logits.

@@ -127,12 +127,12 @@ def _fields(steps: Sequence[Step]) -> dict[str, ReceptiveField | None]:
 
 def _union(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
     """The field of a unit that sees all of these; None where one of them is the whole image."""
-    known = [field for field in fields if field is not None]
-    if len(known) < len(fields) or len({field.stride for field in known}) != 1:
+    defined_fields = [field for field in fields if field is not None]
+    if len(defined_fields) < len(fields) or len({field.stride for field in defined_fields}) != 1:
         return None
-    low = min(field.offset for field in known)
-    high = max(field.offset + field.size for field in known)
-    return ReceptiveField(high - low, known[0].stride, low)
+    low = min(field.offset for field in defined_fields)
+    high = max(field.offset + field.size for field in defined_fields)
+    return ReceptiveField(high - low, defined_fields[0].stride, low)
 
 
 def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | None:

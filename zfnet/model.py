@@ -209,8 +209,8 @@ def _build(
         layers["input"] = PaperInput(size=checked.size)
     features = add_conv_layers(layers, arch, rows, in_channels, checked)
     layers["flatten"] = nn.Flatten()
-    kept = [n for n in hidden if n not in checked.drop_layers]
-    features = add_hidden_layers(layers, kept, features, checked)
+    remaining = [n for n in hidden if n not in checked.drop_layers]
+    features = add_hidden_layers(layers, remaining, features, checked)
     output = layers[f"fc{hidden[-1] + 1}"] = nn.Linear(features, classes)
 
     stored = {"classes": classes, "in_channels": in_channels} | asdict(checked)

@@ -59,8 +59,8 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
             file.flush()
             os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        kept = "; the one that was there is unchanged" if path.exists() else ""
-        raise CheckpointError(f"{path}: cannot be written ({error}){kept}") from None
+        unchanged = "; the one that was there is unchanged" if path.exists() else ""
+        raise CheckpointError(f"{path}: cannot be written ({error}){unchanged}") from None
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:

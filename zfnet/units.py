@@ -72,11 +72,11 @@ def _common_length(x: Tensor, channel: Tensor, position: Tensor | None) -> int:
     """Return the number of units M: images, channels and positions are each 1 or M."""
     lengths = {len(x), len(channel), 1 if position is None else len(position)}
     if not lengths <= {1, max(lengths)}:
-        given = f"{len(channel)} channels" + (
+        requested = f"{len(channel)} channels" + (
             "" if position is None else f", {len(position)} positions"
         )
         raise ValueError(
-            f"{len(x)} images and {given} do not match: give one for all, or one per projection"
+            f"{len(x)} images and {requested} do not match: give one for all, or one per projection"
         )
     return max(lengths)
 

@@ -23,20 +23,20 @@ INTRO = """# Leaderboard
 
 <!-- Written by `python -m reproduce.bench.leaderboard page`. Do not edit. -->
 
-Every method of `zfnet.METHODS` under every metric, beside controls with a known truth. ↑ means that
+Every method of `zfnet.METHODS` under every metric, and controls with a known truth. ↑ means that
 higher is better, ↓ that lower is better. Values are means; the CSV files have the 95 % bootstrap
 intervals, the number of images, and the number of constant maps. [Benchmark](benchmark.md) explains
 the metrics, and how to score a method of your own.
 """
 SCENES = """## Drawn scenes
 
-{images} scenes that a small ZFNet classifies correctly. Only the object's shape tells the class.
+{images} scenes that a small ZFNet classifies correctly. Only the object's shape shows the class.
 Intervals and costs: [scenes.csv](leaderboard/scenes.csv). CPU milliseconds are of one thread on a
 shared machine, so compare them with each other only.
 """
 SHORTCUT = """## A planted shortcut
 
-Scenes with a colored tag. In training the tag tells the class and the object does not. In these
+Scenes with a colored tag. In training the tag shows the class and the object does not. In these
 {images} scenes the object has the class's shape too. A faithful method points at the tag; a map on
 the object looks plausible, and is wrong. What the network reads:
 
@@ -56,7 +56,7 @@ NETWORK_RANKS = """## Do networks agree?
 Spearman's rank correlation of the methods' order under {metric}, between networks trained on the
 same scenes: three seeds of ZFNet, and AlexNet's filters.
 """
-PEERS = """## Beside other packages
+PEERS = """## Compared with other packages
 
 The same method of other packages on {images} scenes, one thread, in calls of ten images. The
 largest difference is between maps scaled to [0, 1]: pytorch-grad-cam and torch-cam scale theirs.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
-from zfnet.model import Network, device_of
+from zfnet.model import Network
 from zfnet.training.evaluate import first_dense
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def conv_weight(model: Network, layer: str) -> torch.Tensor:
         UnknownLayer: The network has no convolutional layer of that name.
     """
     weight = None
-    for step in chain(model, _zeros(model)):
+    for step in chain(model):
         if isinstance(step.module, torch.nn.Conv2d):
             weight = step.module.weight
         # The step whose output is the layer's activation: mostly the ReLU after the convolution.
@@ -74,11 +74,7 @@ def unsupported_network(figure: Figure, context: Context) -> str:
     if figure.network == "zfnet":
         return f"It needs a network of this package, and {name} is torchvision's."
     try:
-        chain(context.model, _zeros(context.model))
+        chain(context.model)
     except UnsupportedNetwork as error:
         return f"It needs a network that the deconvnet can invert: {error}."
     return ""
-
-
-def _zeros(model: Network) -> torch.Tensor:
-    return torch.zeros(1, 3, model.size, model.size, device=device_of(model))

@@ -164,8 +164,8 @@ def outlined_images(ctx: Context, photographs: Sequence[str], side: int) -> Outl
         masks.append(outline_centered(pixels, side))
         if name in polygons:
             agreement.append(polygon_overlap(pixels, polygons[name], masks[-1]))
-    found = torch.from_numpy(np.stack(masks)).to(ctx.device)
-    return OutlinedImages(x.to(ctx.device), target, found, np.array(agreement), missing)
+    object_masks = torch.from_numpy(np.stack(masks)).to(ctx.device)
+    return OutlinedImages(x.to(ctx.device), target, object_masks, np.array(agreement), missing)
 
 
 def polygon_overlap(pixels: np.ndarray, polygon: list[list[int]], mask: np.ndarray) -> float:

@@ -71,8 +71,8 @@ def choose_images(ctx: Context, size: int = SIZE, stride: int = STRIDE) -> list[
 
 def _output(ctx: Context, wnid: str, probability: torch.Tensor) -> int:
     """The output of a class, or the strongest output of a network without that class."""
-    known = wnid in ctx.model.wnids
-    return ctx.model.wnids.index(wnid) if known else int(probability.argmax())
+    has_class = wnid in ctx.model.wnids
+    return ctx.model.wnids.index(wnid) if has_class else int(probability.argmax())
 
 
 def _testable_kinds(x: torch.Tensor, boxes: Boxes, size: int, stride: int) -> set[str]:

@@ -50,7 +50,9 @@ def compute(ctx: Context) -> Result:
     cosine = F.cosine_similarity(summed, overwritten)
     arrays = example(ctx.model, x[:1])
     signal = arrays["signal"].sum()
-    kept = {mode: float(arrays[mode].sum() / signal) for mode in ("summed", "overwritten")}
+    remaining_share = {
+        mode: float(arrays[mode].sum() / signal) for mode in ("summed", "overwritten")
+    }
     measured = {
         "pooled cells that share a switch": shared,
         "cosine of overwriting with summing, conv5 projections": {
@@ -58,10 +60,12 @@ def compute(ctx: Context) -> Result:
             "lowest": float(cosine.min()),
         },
         "projections changed by overwriting": float((cosine < 0.999).float().mean()),
-        "share of the drawn signal that is kept": kept,
+        "share of the drawn signal that is kept": remaining_share,
     }
     summing_matters = min(shared.values()) > 0.01 and float(cosine.mean()) < 0.99
-    verdict = "reproduced" if np.isclose(kept["summed"], 1) and summing_matters else "differs"
+    verdict = (
+        "reproduced" if np.isclose(remaining_share["summed"], 1) and summing_matters else "differs"
+    )
     note = (
         "Drawn: the first image, its strongest conv5 unit, and the region with a shared maximum "
         "and the strongest signal."

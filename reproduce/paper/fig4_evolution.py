@@ -100,7 +100,7 @@ def _follow(
     for epoch in ctx.progress(epochs, total=len(epochs), desc="snapshots"):
         raw = zfnet.load(snapshots[epoch], folded=False)
         model = zfnet.load(snapshots[epoch]).to(ctx.device)
-        layers = conv_layers(chain(model, images.batch([0]).to(ctx.device)))
+        layers = conv_layers(chain(model))
         top = zfnet.top_activations(model, images, layers, 1)
         for layer in layers:
             weight = cast(Tensor, raw.get_submodule(layer).weight)

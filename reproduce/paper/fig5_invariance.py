@@ -170,13 +170,15 @@ def measure(a: dict[str, np.ndarray]) -> dict:
         name = f"R squared of distance against {family}"
         measured[name] = {words: mean(r) for words, r in fits.items()}
     reference = a["reference"][rows]
-    kept = {
+    mean_probability = {  # of the true class, over all transformed views
         family: a[f"{family}.probability"][rows][:, grid(family) != identity].mean(1)
         for family, identity in IDENTITY.items()
     }
-    stability = {family: mean(p, reference) for family, p in kept.items()}
+    stability = {family: mean(p, reference) for family, p in mean_probability.items()}
     for family in LINEAR:
-        stability[f"{family} less rotation"] = mean(kept[family] - kept["rotation"], reference)
+        stability[f"{family} less rotation"] = mean(
+            mean_probability[family] - mean_probability["rotation"], reference
+        )
     measured["probability over the range, of the reference's"] = stability
     measured[TURNS] = _quarter_turns(a)
     return measured

@@ -45,12 +45,12 @@ def compute(ctx: Context) -> Result:
     random = random_points(heads, points, size, config["random"], generator)
     masks = torch.cat([points.transpose(0, 1), random])  # (6, N, 2): the parts, then random ones
     images = [x, *(mask_parts(x, middle, size, config["fill"]) for middle in masks)]
-    own, none = _coverage(masks, points, (x.shape[-2], x.shape[-1]))
+    covers_own_only, covers_none = _coverage(masks, points, (x.shape[-2], x.shape[-1]))
     measured = {
         "images": len(names),
         "masks of an image": len(masks),
-        OWN: own,
-        NONE: none,
+        OWN: covers_own_only,
+        NONE: covers_none,
         "share of the view that a mask covers, %": 100 * size**2 / x[0, 0].numel(),
         "eye to eye, in masks": {
             name: float((p[0] - p[1]).double().norm() / size)
@@ -70,9 +70,9 @@ def _coverage(masks: Tensor, points: Tensor, view: tuple[int, int]) -> tuple[flo
     boxes = part_boxes(masks, FIGURE.config["size"], *view)[:, :, None]  # (6, N, 1, 4)
     covers = ((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(-1)  # (6, N, 3)
     count = len(PARTS)
-    own = (covers[:count] == torch.eye(count)[:, None]).all(-1)
-    none = (~covers[count:]).all(-1)
-    return 100 * float(own.float().mean()), 100 * float(none.float().mean())
+    covers_own_only = (covers[:count] == torch.eye(count)[:, None]).all(-1)
+    covers_none = (~covers[count:]).all(-1)
+    return 100 * float(covers_own_only.float().mean()), 100 * float(covers_none.float().mean())
 
 
 def judge(measured: dict) -> str:

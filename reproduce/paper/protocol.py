@@ -62,10 +62,10 @@ def unseen(ctx: Context, name: str) -> Unseen:
         note = "Overlaps with the pretraining images were not searched: no --data. "
         return Unseen(images, np.arange(len(images)), counts, {}, note)
     overlaps = find_overlaps(images, others, progress=ctx.progress)
-    kept = np.delete(overlaps.correlation, overlaps.index)
+    remaining = np.delete(overlaps.correlation, overlaps.index)
     counts["images that overlap"] = len(overlaps.index)
     counts["pretraining images searched"] = len(others)
-    counts["highest correlation of those kept"] = round(float(kept.max(initial=-1)), 3)
+    counts["highest correlation of those kept"] = round(float(remaining.max(initial=-1)), 3)
     nearest = np.argsort(-overlaps.correlation, kind="stable")[:SHOWN_OVERLAPS]
     pairs = [_thumbnails(images, nearest), _thumbnails(others, overlaps.other[nearest])]
     arrays = {
@@ -173,8 +173,8 @@ def train_from_scratch(
     config = load_config(FROM_SCRATCH)
     assert config.optim.schedule == "one_cycle"  # other schedules look at the test images
     load, side = LOADERS[figure.corpus], config.stages[-1].side
-    whole = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress)
-    images = whole.subset(rows)
+    dataset = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress)
+    images = dataset.subset(rows)
     splits, accuracy = _folds(images.labels, per_class, figure), []
     description = f"from scratch, {per_class} per class"
     for number, fold in enumerate(ctx.progress(splits, total=len(splits), desc=description)):

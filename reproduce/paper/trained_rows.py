@@ -157,14 +157,16 @@ def _measure(
     """
     model = zfnet.load(folder / "model.safetensors", folded=False).to(ctx.device)
     val = images["val"]
-    seen = images["train"].subset(epoch_rows(plan, images["train"])[: len(val)])
-    seen_probability, probability = (probabilities(model, part, 1) for part in (seen, val))
+    training_sample = images["train"].subset(epoch_rows(plan, images["train"])[: len(val)])
+    seen_probability, probability = (
+        probabilities(model, part, 1) for part in (training_sample, val)
+    )
     cached = np.zeros((0, probability.shape[1]), dtype=np.float32)
     if name in ENSEMBLE:
         cached = probability if plan.views == 1 else probabilities(model, val, plan.views)
     arrays = {
         "rank": ranks(probability, val.labels),
-        "known": ranks(seen_probability, seen.labels),
+        "known": ranks(seen_probability, training_sample.labels),
         "probability": cached,
         "label": val.labels,
     }

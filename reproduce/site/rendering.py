@@ -26,20 +26,20 @@ def environment(escape: bool = True) -> jinja2.Environment:
     Args:
         escape: Escape HTML in values. Markdown templates escape with a filter instead.
     """
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([TEMPLATES, STATIC, THEME]),
         autoescape=escape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {
+    environment.filters |= {
         "number": text.number,
         "duration": text.duration,
         "markdown": text.escape_markdown,
         "wrap": text.wrap,
     }
-    return made
+    return environment
 
 
 def render(template: str, **values: object) -> str:

@@ -83,7 +83,7 @@ def test_incremental_is_full_for_any_geometry(data):
 def test_memory_is_bounded_by_the_batch(photographs):
     """The largest patch and table of the positions that go at once hold no more numbers than `batch` whole maps."""
     x, boxes = photographs[:1], occluder_boxes(224, 224, 32, 2).view(-1, 4)
-    network = Incremental(chain(NETWORKS["zfnet"](), x), x, torch.zeros_like(x), torch.tensor([0]))
+    network = Incremental(chain(NETWORKS["zfnet"]()), x, torch.zeros_like(x), torch.tensor([0]))
     few, many = predict(network, boxes, 1)[1], predict(network, boxes, 16)[1]
     assert 1 <= few < many < len(boxes)
     largest = []
@@ -115,7 +115,7 @@ def test_incremental_does_fewer_operations(photographs, size, least):
     """The released geometry at stride 8: at 32 x 32 the whole network takes 4.5 times fewer multiply-adds or better."""
     model = random_he(zfnet.zfnet(10, norm="none", fc_units=1024))
     boxes = occluder_boxes(224, 224, size, 8).view(-1, 4)
-    steps = chain(model, photographs[:1])
+    steps = chain(model)
     with torch.no_grad():
         network = Incremental(
             steps, photographs[:1], torch.zeros_like(photographs[:1]), torch.tensor([0])

@@ -147,8 +147,7 @@ def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
     _, said = processes[0].communicate(
         timeout=120
     )  # without the timeout of `join` it waits for 30 minutes
-    # Threads of gloo that still wait for the dead process may abort the exit.
-    assert processes[0].returncode in (2, -signal.SIGABRT)
+    assert processes[0].returncode == 2, said
     assert "process 0 of 2: another process died" in said
     _, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 1

@@ -10,7 +10,7 @@ from zfnet.checkpoint import load
 from zfnet.data.folders import load_folder
 from zfnet.top import top_activations
 from zfnet.training.config import load_config
-from zfnet.training.distributed import ParallelError, join
+from zfnet.training.distributed import LostPeerError, exit_after_lost_peer, join
 from zfnet.training.evaluate import evaluate
 from zfnet.training.loop import train
 
@@ -61,9 +61,9 @@ def main() -> int:
 
                 original, zfnet.training.loop.augment = zfnet.training.loop.augment, die
             work(config, tree, out, distributed, device)
-    except ParallelError as error:
+    except LostPeerError as error:
         print(error, file=sys.stderr)
-        return 2
+        exit_after_lost_peer(2)
     return 0
 
 

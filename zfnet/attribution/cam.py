@@ -220,12 +220,12 @@ def feature_maps(
             yield _last_maps(model, x, pooled)
             return
         last = _has_channels_last(model, x, layer)
-        kept = Hook(*find_module(model, layer), channels_last=last)
-        _, logits = forward(model, x, kept)
-        if kept.maps is None or kept.maps.ndim != 4 or len(kept.maps) != len(x):
-            shape = "" if kept.maps is None else f"; its output is {tuple(kept.maps.shape)}"
+        hook = Hook(*find_module(model, layer), channels_last=last)
+        _, logits = forward(model, x, hook)
+        if hook.maps is None or hook.maps.ndim != 4 or len(hook.maps) != len(x):
+            shape = "" if hook.maps is None else f"; its output is {tuple(hook.maps.shape)}"
             raise UnsupportedNetwork(f"{layer} has no feature maps (N, C, h, w){shape}")
-        yield kept.maps, logits
+        yield hook.maps, logits
 
 
 def _last_maps(model: nn.Module, x: Tensor, pooled: bool) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ class Case:
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
     def explain(self, x: Tensor | None = None) -> Tensor:
-        """Return the method's maps (N, 1, H, W) for the network as it is now.
+        """Return the method's maps (N, 1, H, W) for the network's current weights.
 
         Args:
             x: Other images than the case's, with the same targets.

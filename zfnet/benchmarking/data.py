@@ -139,8 +139,8 @@ def read_items(
     if isinstance(dataset, Images):
         x, masks = dataset.batch(indices), None
         if dataset.masks is not None:
-            kept = torch.from_numpy(np.asarray(dataset.masks[np.asarray(indices)]))
-            masks = center_crop(kept, dataset.size)
+            masks = torch.from_numpy(np.asarray(dataset.masks[np.asarray(indices)]))
+            masks = center_crop(masks, dataset.size)
         return x, torch.from_numpy(dataset.labels[np.asarray(indices)]), masks
     items = [dataset[int(i)] for i in indices]
     for i, item in zip(indices, items, strict=True):

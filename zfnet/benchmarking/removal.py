@@ -76,15 +76,15 @@ def road(
     """
     generator = case.generator()
     rank = descending_ranks(case.map.flatten(1), generator)  # 0 is the largest
-    kept = []
+    correct = []
     for share in shares:
         removed = (rank < int(share * rank.shape[1])).view(len(rank), *case.x.shape[2:])
         images = torch.stack([impute(*pair) for pair in zip(case.x, removed, strict=True)])
         disturbance = noise * torch.randn(images.shape, generator=generator).to(images)
         images += disturbance * removed[:, None]
         predicted = torch.cat([case.model(part).argmax(1) for part in images.split(case.batch)])
-        kept.append(predicted == case.target)
-    return torch.stack(kept, 1).double().mean(1)
+        correct.append(predicted == case.target)
+    return torch.stack(correct, 1).double().mean(1)
 
 
 def impute(x: Tensor, removed: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def benchmark(
         methods: Names of `zfnet.METHODS` and functions `method(model, x, target)` that return
             (N, 1, H, W) or (N, C, H, W); a mapping gives them other names. None takes all of
             `zfnet.METHODS`. A method that does not apply to the network is in `skipped`.
-        data: "scenes"; "shortcut", scenes whose tag alone tells the class, with the tag's mask, or
+        data: "scenes"; "shortcut", scenes whose tag alone shows the class, with the tag's mask, or
             "shortcut-object", the same with the object's mask; the path of a tree
             `<class>/*.JPEG`; or a Dataset of (x, label[, mask]).
         metrics: Names of `zfnet.benchmarking.METRICS`, "speed", "memory", "sanity" (cascading and

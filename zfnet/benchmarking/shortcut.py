@@ -1,4 +1,4 @@
-"""Scenes with a planted shortcut: a colored tag tells the class, and the object does not.
+"""Scenes with a planted shortcut: a colored tag shows the class, and the object does not.
 
 A network trained on them can only read the tag, so a faithful attribution points at the tag. In the
 benchmark's scenes the object has the class's shape too: a map on the object looks plausible there,
@@ -24,7 +24,7 @@ MARGIN = (
 def draw_shortcut_scene(
     index: int, size: int = 128, seed: int = 0, *, plausible: bool = False
 ) -> tuple[Scene, np.ndarray]:
-    """Draw a scene with a tag whose color tells the class.
+    """Draw a scene with a tag whose color shows the class.
 
     Args:
         index: The scene's number; the class is `index` modulo 10.

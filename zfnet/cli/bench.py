@@ -22,7 +22,7 @@ from zfnet.record import write_figure, write_text
 NAME = "bench"
 HELP = "score attribution methods on a network and images"
 DESCRIPTION = (
-    "Score attribution methods on a network and images, beside controls with a known truth. Writes "
+    "Score attribution methods on a network and images, and controls with a known truth. Writes "
     "results.csv, a plot and a page. An interrupted run continues with the same command."
 )
 

@@ -34,7 +34,7 @@ from zfnet.data.images import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.memory import keep_freed_memory
 from zfnet.training.config import ConfigError
-from zfnet.training.distributed import ParallelError
+from zfnet.training.distributed import LostPeerError, ParallelError, exit_after_lost_peer
 from zfnet.training.setup import TrainingError
 
 COMMANDS = (
@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
     except USER_ERRORS as error:
         print(f"zfnet {options.command}: {error}", file=sys.stderr)
+        if isinstance(error, LostPeerError) and arguments is None:
+            exit_after_lost_peer(2)
         return 2
     except KeyboardInterrupt:
         print(f"zfnet {options.command}: interrupted", file=sys.stderr)

@@ -91,13 +91,13 @@ class Backend:
     def trace(self, image: str) -> Trace:
         """The trace of an image; of the last ones it is kept."""
         x = self.images[image]
-        kept = self._traces.get(image)
-        if kept is None or kept[0] is not x:  # a webcam's frame has replaced another
-            kept = self._traces[image] = (x, trace(self.model, x))
+        cached = self._traces.get(image)
+        if cached is None or cached[0] is not x:  # a webcam's frame has replaced another
+            cached = self._traces[image] = (x, trace(self.model, x))
         self._traces.move_to_end(image)
         while len(self._traces) > TRACES:
             self._traces.popitem(last=False)
-        return kept[1]
+        return cached[1]
 
     def image(self, image: str) -> Answer:
         """The image as the network sees it, and its most probable classes."""

@@ -52,12 +52,14 @@ def share_unit(backend: Backend, image: str, unit: Unit, rules: Rules) -> Shared
         f"{_rules_in_words(rules)}"
     )
     if rules == Rules():
-        whole, patch = project(backend.model, x, layer, channel, at).pixels, p.pixels
+        full_pixels, patch = project(backend.model, x, layer, channel, at).pixels, p.pixels
     else:
-        whole = project_variant(backend.model, backend.trace(image), layer, channel, at, rules)
-        patch = cut(whole, p.corner, p.pixels.shape[-1])
+        full_pixels = project_variant(
+            backend.model, backend.trace(image), layer, channel, at, rules
+        )
+        patch = cut(full_pixels, p.corner, p.pixels.shape[-1])
     with plot.style():
-        figure = plot.projection_figure(x.cpu(), patch.cpu(), whole.cpu(), box, title)
+        figure = plot.projection_figure(x.cpu(), patch.cpu(), full_pixels.cpu(), box, title)
     lines = [
         f"at, title = {at}, {title!r}",
         f'p = zfnet.project(model, x, "{layer}", {channel}, at, crop=True)',

@@ -60,8 +60,8 @@ def project_found(
     Networks with branches are left to the reference.
     """
     if not all(is_chain(steps) for steps in chains.values()):
-        whole = projection.project_found.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        yield from whole(model, dataset, top, chains, first, batch)
+        reference = projection.project_found.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+        yield from reference(model, dataset, top, chains, first, batch)
         return
     first = first.contiguous(memory_format=CHANNELS_LAST)
     longest = channels_last(max(chains.values(), key=len, default=[]))

@@ -51,8 +51,10 @@ def measure_covered(
         network = Incremental(steps, x, fill, channel)
         share, positions = predict(network, boxes, batch)
     if network is None or not pays(share):
-        whole = occlusion.measure_covered.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        return whole(model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress)
+        reference = occlusion.measure_covered.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+        return reference(
+            model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress
+        )
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(positions)]
     activations, measured = [], []
     for n, part in progress(jobs, total=len(jobs), desc="occluding"):
@@ -258,11 +260,11 @@ class Incremental:
         """The logits (M, classes), from the changed windows of the last stage."""
         size, window = self.shapes[-1][1], changed.window
         if base.hidden is None:  # not a plain flattening: assemble the whole maps
-            whole = Window(
+            full_window = Window(
                 torch.zeros_like(window.low),
                 torch.zeros_like(window.low) + window.low.new_tensor(size),
             )
-            rows, rest = changed.rows(whole, size), self.tail
+            rows, rest = changed.rows(full_window, size), self.tail
             y = (
                 table.index_select(0, rows.flatten())
                 .view(*rows.shape, -1)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,17 @@ LOST_PEER = ("gloo", "nccl", "connection", "timed out", "socket", "peer")
 
 class ParallelError(RuntimeError):
     """Several processes cannot start or continue. The message says why."""
+
+
+class LostPeerError(ParallelError):
+    """Another process died."""
+
+
+def exit_after_lost_peer(status: int) -> NoReturn:
+    """End this process without its usual cleanup, in which gloo may abort: the group is broken."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ def join(
         is_plain = type(error) is RuntimeError
         lost = is_plain and any(word in text.lower() for word in LOST_PEER)
         if lost or isinstance(error, dist.DistError):
-            raise ParallelError(
+            raise LostPeerError(
                 f"process {rank} of {size}: another process died ({text})"
             ) from None
         raise

@@ -42,8 +42,8 @@ def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) 
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # random within each class
     sorted_labels = labels[by_class]
     rank = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
-    kept = by_class[rank < per_class]
-    return kept[torch.randperm(len(kept), generator=generator).numpy()]
+    chosen_rows = by_class[rank < per_class]
+    return chosen_rows[torch.randperm(len(chosen_rows), generator=generator).numpy()]
 
 
 def stage_numbers(config: Config) -> list[int]:

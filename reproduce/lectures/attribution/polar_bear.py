@@ -184,11 +184,11 @@ def draw(result: Result) -> dict[str, Any]:
                 for k in ("x", "logit", "probability", "boxes", "kinds")
             },
         )
-        known = "ice bear" in row["predicted"] or "polar bear" in row["predicted"]
+        is_polar_bear = "ice bear" in row["predicted"] or "polar bear" in row["predicted"]
         show(
             axes[0],
             photograph(a["x"])[0],
-            "predicted: polar bear" if known else f"predicted: {row['predicted']}",
+            "predicted: polar bear" if is_polar_bear else f"predicted: {row['predicted']}",
         )
         for kind, box in zip(a["kinds"], a["boxes"], strict=True):
             rectangle(axes[0], box, KINDS[kind], linewidth=1.4)

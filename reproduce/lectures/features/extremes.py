@@ -125,7 +125,7 @@ def strip_arrays(
 ) -> dict[str, np.ndarray]:
     """The first images of some features in each ranking, with receptive fields and values."""
     count, arrays = FIGURE.config["shown"], {}
-    steps = chain(ctx.model, ctx.images.batch([0]).to(ctx.device))
+    steps = chain(ctx.model)
     steps = steps[: [step.name for step in steps].index(LAYER) + 1]
     size = ctx.images.size
     for name, top in tops.items():

@@ -53,12 +53,12 @@ def compute(ctx: Context) -> Result:
     numbers, marks, missing = annotated(ctx)
     chosen = {}
     for label in LABELS:
-        kept = np.array([i for i, mark in enumerate(marks) if counts(mark, label)], dtype=int)
-        y = np.array([marks[i][label] for i in kept], dtype=bool)
+        matching = np.array([i for i, mark in enumerate(marks) if counts(mark, label)], dtype=int)
+        y = np.array([marks[i][label] for i in matching], dtype=bool)
         names, class_of = np.unique(
-            [str(ctx.images.names[numbers[i]]).split("/")[0] for i in kept], return_inverse=True
+            [str(ctx.images.names[numbers[i]]).split("/")[0] for i in matching], return_inverse=True
         )
-        chosen[label] = kept, y, class_of, first_half(class_of, y)
+        chosen[label] = matching, y, class_of, first_half(class_of, y)
         if (
             min([np.bincount(2 * y + chosen[label][3], minlength=4).min(), len(names) // 2])
             < config["at least"]
@@ -71,9 +71,9 @@ def compute(ctx: Context) -> Result:
     arrays: dict[str, np.ndarray] = {}
     measured: dict[str, Any] = {"images": len(numbers)}
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    for label, (kept, y, class_of, first) in chosen.items():
+    for label, (matching, y, class_of, first) in chosen.items():
         positive, in_first, classes = (torch.from_numpy(array) for array in (y, first, class_of))
-        values = {layer: table.maximum[kept] for layer, table in responses_of.items()}
+        values = {layer: table.maximum[matching] for layer, table in responses_of.items()}
         best = {layer: best_unit(v, positive, in_first) for layer, v in values.items()}
         aucs = {
             layer: held_out_auc(v.numpy(), y, first, class_of, best[layer].unit.tolist())
@@ -98,7 +98,7 @@ def compute(ctx: Context) -> Result:
         order = [
             i for i in values["conv5"][:, unit].argsort(descending=True).tolist() if not first[i]
         ][: config["shown"]]
-        index, position = kept[order], responses_of["conv5"].position[kept[order], unit]
+        index, position = matching[order], responses_of["conv5"].position[matching[order], unit]
         arrays[f"{label}.patches"] = photograph(
             unit_patches(ctx, "conv5", np.array(numbers)[index], position)
         )

@@ -36,7 +36,7 @@ FIGURE = Figure(
 
 def compute(ctx: Context) -> Result:
     model = ctx.model
-    layers = conv_layers(chain(model, torch.zeros(1, 3, model.size, model.size, device=ctx.device)))
+    layers = conv_layers(chain(model))
     generator = torch.Generator().manual_seed(FIGURE.seed)
     count, k = FIGURE.config.values()
     arrays, cosines, share = {}, {}, {}

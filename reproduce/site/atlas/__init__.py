@@ -26,7 +26,7 @@ from reproduce.site.atlas.tables import BINS, Table, edges, tabulate
 from zfnet.data.cache import DataError, Images, cache_dir, digest
 from zfnet.graph import chain, conv_layers
 from zfnet.labels import ILSVRC_GROUPS, related_classes
-from zfnet.model import Network, device_of
+from zfnet.model import Network
 from zfnet.plot import HEAT, LINES, mosaic
 from zfnet.ranking import Top, ranking
 from zfnet.receptive_field import receptive_field
@@ -114,8 +114,8 @@ def write_sample(context: Context, out: Path) -> Path | None:
     """Write the atlas of the sample photographs; None where `out` holds a reader's own atlas."""
     index = read(out, "index")
     if index:
-        own = (index.get("network"), index.get("corpus"))
-        if own != (context.network_name, context.corpus):
+        origin = (index.get("network"), index.get("corpus"))
+        if origin != (context.network_name, context.corpus):
             return None
     return write(context, out)
 
@@ -159,8 +159,7 @@ def describe_network(
         raise DataError(f"the pages need RGB images; the network takes {channels} channels")
     if not all(values.isfinite().all() for values in model.state_dict().values()):
         raise DataError("the network has weights that are not finite")
-    x = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
-    steps = chain(model, x)
+    steps = chain(model)
     rows = named_rows(model, [step.layer for step in steps if step.layer])
     numbers, layers = {}, []
     for layer in conv_layers(steps):

@@ -20,7 +20,7 @@ from zfnet.data import no_progress
 from zfnet.data.cache import Images
 from zfnet.forward import evaluating, run
 from zfnet.graph import chain, conv_layers
-from zfnet.model import Network, device_of
+from zfnet.model import Network
 from zfnet.tensor_file import read_tensors, write_tensors
 
 PART = 128  # images per cached part
@@ -77,7 +77,7 @@ def tabulate(
         batch: Images per forward pass.
         progress: Wraps the iterable of parts, as tqdm does.
     """
-    layers = conv_layers(chain(model, images.batch([0]).to(device_of(model))))
+    layers = conv_layers(chain(model))
     starts = range(0, len(images), PART)
     parts = []
     for start in progress(starts, total=len(starts), desc="images"):
@@ -182,7 +182,7 @@ def decide(
     Returns:
         The logits (B, K), the classes (B,), and the attributions (B, C).
     """
-    steps = chain(model, maps)
+    steps = chain(model)
     above = steps[1 + next(i for i, step in enumerate(steps) if step.layer == layer) :]
     with evaluating(model), torch.enable_grad():
         leaf = maps.detach().contiguous().requires_grad_()
