@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zfnet.model import ARCHITECTURES, Network, fold
+from zfnet.data.io import expand_path
+from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
 from zfnet.tensor_file import (
     CheckpointError,
     pack,
@@ -141,7 +142,7 @@ def _path(name: str | Path) -> Path:
     path = BUNDLED / f"{name}.safetensors"
     if Path(name).name == str(name) and path.is_file():
         return path
-    path = Path(name)
+    path = expand_path(name)
     if path.suffix != ".safetensors" and not path.is_file():
         names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
         raise CheckpointError(
@@ -150,20 +151,22 @@ def _path(name: str | Path) -> Path:
     return path
 
 
-def save(model: Network, path: str | Path, *, precision: str = "float32") -> None:
+def save(model: nn.Module, path: str | Path, *, precision: str = "float32") -> None:
     """Write a network atomically.
 
     int8 rounds w / s to -127..127 with s = max |w| / 127 per output channel. Biases and
     BatchNorm stay float32.
 
     Args:
-        model: The network.
+        model: The network, possibly inside DataParallel or torch.compile.
         path: The file to write.
         precision: The weights' precision: "float32", "float16" or "int8".
 
     Raises:
         ValueError: `precision` is unknown.
-        CheckpointError: The file cannot be written.
+        TypeError: The network was not built by `zfnet`, `alexnet` or `mnist`.
+        CheckpointError: A layer was replaced, so that `load` could not build the network; or the
+            file cannot be written.
 
     Example:
         >>> import tempfile
@@ -172,6 +175,11 @@ def save(model: Network, path: str | Path, *, precision: str = "float32") -> Non
         >>> load(path).arch
         'mnist'
     """
+    model = unwrap_network(model)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        rebuilt = ARCHITECTURES[model.arch](**model.options)
+    state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    assign(rebuilt, state, f"cannot save to {path}")
     state = model.state_dict() | dict(zip(CAM_HEAD, model.cam_head or (), strict=False))
     state = {name: t.detach().float().cpu().contiguous() for name, t in state.items()}
     meta = {
@@ -184,7 +192,7 @@ def save(model: Network, path: str | Path, *, precision: str = "float32") -> Non
     write_tensors(path, pack(state, precision), meta)
 
 
-def initialize(model: Network, name: str | Path) -> dict:
+def initialize(model: nn.Module, name: str | Path) -> dict:
     """Copy a checkpoint's weights into a network, as `zfnet train --init` does.
 
     Args:
@@ -201,7 +209,7 @@ def initialize(model: Network, name: str | Path) -> dict:
     Example:
         >>> info = initialize(load("imagenet65k"), "imagenet65k")  # doctest: +SKIP
     """
-    path = _path(name)
+    path, model = _path(name), unwrap_network(model)
     state, meta = _read(path)
     state, _ = _split(state)
     assign(model, state, str(path))

@@ -15,6 +15,7 @@ from dataclasses import asdict
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from zfnet.labels import find_class
 from zfnet.layers import (
@@ -27,6 +28,8 @@ from zfnet.layers import (
 )
 from zfnet.normalization import PaperInput
 from zfnet.options import ModelOptions, explain, unknown_key
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 # Zeiler & Fergus, Fig. 3. Padding 1 in layer 1 gives the figure's 110 x 110.
 ZFNET = (
@@ -102,6 +105,24 @@ class Network(nn.Sequential):
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a network's first weight or buffer; the CPU if it has none."""
     return next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0)).device
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside DataParallel, AveragedModel, torch.compile and the like."""
+    while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
+        inner = model.module if isinstance(model, WRAPPERS) else model._orig_mod
+        model = inner  # pyright: ignore[reportAssignmentType]
+    return model
+
+
+def unwrap_network(model: nn.Module) -> Network:
+    """Return the `Network` inside its wrappers. Raises TypeError for any other network."""
+    network = unwrap(model)
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"expected a network of {', '.join(ARCHITECTURES)}, got {type(network).__name__}"
+        )
+    return network
 
 
 def zfnet(classes: int = 1000, *, in_channels: int = 3, **options) -> Network:
@@ -199,7 +220,7 @@ def _build(
     return model
 
 
-def fold(model: Network) -> Network:
+def fold(model: nn.Module) -> Network:
     """Return a copy with each BatchNorm folded into the layer before it, in eval mode.
 
     w' = w g / sqrt(v + eps), b' = beta + (b - m) g / sqrt(v + eps). The function is the same, and
@@ -212,6 +233,7 @@ def fold(model: Network) -> Network:
         >>> "bn1" in dict(fold(mnist()).named_children())
         False
     """
+    model = unwrap_network(model)
     layers: dict[str, nn.Module] = {}
     previous = None  # the layer with weights before a BatchNorm
     # One ReLU may serve several layers, so `named_children` would skip its later names.

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from zfnet.checkpoint import BUNDLED, CheckpointError, assign, load, structure
 from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.data.images import MEAN, STD
+from zfnet.data.io import expand_path
 from zfnet.tensor_file import read_metadata
 
 TORCHVISION = "torchvision:"
@@ -129,7 +130,7 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 def _refuse_builder_name(name: str | Path) -> None:
     """Raise CheckpointError for "resnet18" without its prefix, unless a file has this name."""
-    if (BUNDLED / f"{name}.safetensors").exists() or Path(name).exists():
+    if (BUNDLED / f"{name}.safetensors").exists() or expand_path(name).exists():
         return
     if str(name) in _builders():
         raise CheckpointError(
@@ -201,8 +202,9 @@ def _download(builder: str) -> nn.Module:
 
 def _read_state(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict without running code from the file."""
+    path = expand_path(path)
     try:
-        if Path(path).suffix == ".safetensors":
+        if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)

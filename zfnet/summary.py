@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.model import Network
+from zfnet.model import Network, unwrap
 from zfnet.normalization import LocalResponseNorm, PaperInput
 
 
@@ -52,12 +52,12 @@ def describe(model: nn.Module, size: int | None = None) -> Iterator[Row]:
         >>> conv1.operation, conv1.shape, conv1.parameters
         ('conv 7x7, stride 2, pad 1', (96, 110, 110), 14208)
     """
+    model = unwrap(model)
     declared = getattr(model, "size", None)
     side = size or (declared if isinstance(declared, int) else 224)
     channels = model.options["in_channels"] if isinstance(model, Network) else 3
-    model = _meta_copy(model).eval()
-    floats = (t.dtype for t in model.parameters() if t.is_floating_point())
-    x = torch.zeros(1, channels, side, side, device="meta", dtype=next(floats, torch.float32))
+    model = _meta_copy(model).float().eval()  # layers may differ in precision
+    x = torch.zeros(1, channels, side, side, device="meta")
     calls = _record_calls(model, x)
 
     called, counted = {call.module for call in calls}, set()

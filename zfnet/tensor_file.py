@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from zfnet.data.io import atomic_write
+from zfnet.data.io import atomic_write, expand_path
 
 FORMAT = 1
 
@@ -42,7 +42,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], meta: dict) -> N
     Raises:
         CheckpointError: The file cannot be written, as on a full disk; an old one is unchanged.
     """
-    path = Path(path)
+    path = expand_path(path)
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -108,7 +108,7 @@ def read_metadata(path: str | Path) -> dict:
 def _opened(path: str | Path) -> Iterator[Any]:
     """Open a safetensors file, and turn read errors into CheckpointError."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(expand_path(path), framework="pt") as file:
             yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None

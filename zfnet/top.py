@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from zfnet.batches import collate as collate
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
+from zfnet.data.io import expand_path
 from zfnet.forward import evaluating, network_steps, run
 from zfnet.graph import Step, check_layers, layer_names
-from zfnet.model import device_of
+from zfnet.model import device_of, unwrap
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
 from zfnet.reference import reference
 from zfnet.shapes import with_shapes
@@ -229,9 +230,10 @@ class _State:
         size = len(search.dataset)  # pyright: ignore[reportArgumentType]
         # One item shows the size and the preprocessing, which a digest of files does not.
         sampled = [0] if digest else range(0, size, -(-size // SAMPLED_ITEMS))
-        weights = {name: t.cpu() for name, t in search.model.state_dict().items()}
+        model = unwrap(search.model)
+        weights = {name: t.cpu() for name, t in model.state_dict().items()}
         identity = {
-            "weights": sha256(weights, {"modules": str(search.model)}),
+            "weights": sha256(weights, {"modules": str(model)}),
             "layers": list(search.layers),
             "k": search.k,
             "groups": None if groups is None else sha256({"groups": groups.cpu()}, {}),
@@ -240,7 +242,7 @@ class _State:
                 {str(i): collate([search.dataset[i]])[0] for i in sampled}, {"digest": digest}
             ),
         }
-        return _State(Path(path), identity)
+        return _State(expand_path(path), identity)
 
     def with_suffix(self, suffix: str) -> _State:
         return replace(self, path=self.path and self.path.with_name(f"{self.path.name}.{suffix}"))

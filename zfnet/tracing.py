@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from zfnet.model import unwrap as inner_network
 from zfnet.normalization import LocalResponseNorm, PaperInput
 from zfnet.operations import IDENTITIES, UnsupportedNetwork, overwrites
 
@@ -178,14 +179,12 @@ class Tracer(fx.Tracer):
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside DataParallel, DistributedDataParallel and torch.compile.
+    """Return the network inside its wrappers, as `zfnet.model.unwrap`.
 
     Raises:
         UnsupportedNetwork: If the network is scripted: TorchScript has no Python forward pass.
     """
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        model = model.module
-    model = getattr(model, "_orig_mod", model)
+    model = inner_network(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedNetwork(
             f"{type(model).__name__} is a TorchScript module, which has no Python forward pass; "

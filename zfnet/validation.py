@@ -22,11 +22,12 @@ def check_input(model: nn.Module, x: Tensor) -> None:
     dense = x if x.is_contiguous() else x.permute(0, 2, 3, 1)  # else aminmax copies
     if not all(bound.isfinite() for bound in dense.aminmax()):
         raise ValueError("x has values that are not finite")
-    weight = next(model.parameters(), x)
-    if (x.device, x.dtype) != (weight.device, weight.dtype):
-        raise ValueError(
-            f"x is {x.dtype} on {x.device}, the network {weight.dtype} on {weight.device}"
-        )
+    # Layers of a network may differ in precision, and autocast converts x.
+    kinds = [(w.device, w.dtype) for w in model.parameters() if w.is_floating_point()]
+    dtypes = {x.dtype} if torch.is_autocast_enabled(x.device.type) else {kind[1] for kind in kinds}
+    if kinds and not (x.device in {kind[0] for kind in kinds} and x.dtype in dtypes):
+        device, dtype = kinds[0]
+        raise ValueError(f"x is {x.dtype} on {x.device}, the network {dtype} on {device}")
 
 
 def check_positive(**values: object) -> None:

@@ -1,18 +1,25 @@
 """Folders of images, their cache, the sample photographs, and scenes."""
 
+import dataclasses
 import os
+import pickle
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import zfnet
 from tests.marks import linux, posix
-from zfnet.data.cache import DataError, cache_dir, cached_array
+from zfnet.data.cache import DataError, Images, cache_dir, cached_array
 from zfnet.data.folders import class_names, imagenet_names, load_folder
 from zfnet.data.images import ImageError
 from zfnet.data.io import atomic_write, file_lock
@@ -399,3 +406,91 @@ def test_load_folder_by_names(tmp_path):
     assert images.labels.tolist() == [0, 1]
     with pytest.raises(DataError, match="2 files are missing, such as a/3.png"):
         load_folder(tmp_path, side=8, size=8, names=["a/1.png", "a/3.png", "c/1.png"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "subset", "samples", "scenes", "torch subset"])
+def test_a_worker_is_sent_the_path_of_mapped_pixels(tree, kind):
+    folder = load_folder(tree / "train")
+    images = {
+        "folder": lambda: folder,
+        "subset": lambda: folder.subset([5, 1]),
+        "samples": load_samples,
+        "scenes": lambda: load_scenes(20, size=56, side=64),
+        "torch subset": lambda: torch.utils.data.Subset(folder, [5, 1]),
+    }[kind]()
+    sent = pickle.dumps(images)
+    decoded = images if isinstance(images, Images) else folder
+    assert len(sent) < 0.1 * decoded.pixels.nbytes
+    received = pickle.loads(sent)
+    for i in (0, len(images) - 1):
+        assert torch.equal(received[i][0], images[i][0])
+        assert received[i][1] == images[i][1]
+
+
+def test_pickled_pixels_are_equal_whatever_view_they_are(tree):
+    folder = load_folder(tree / "train", side=32, size=28)
+    for view in (np.s_[3:7], np.s_[3:7, :, ::-1], np.s_[-4:, 1:-1, 1:-1], np.s_[3:7, ..., ::2]):
+        for pixels in (folder.pixels[view], np.array(folder.pixels[view])):
+            images = dataclasses.replace(folder.subset(range(4)), size=20, pixels=pixels, rows=None)
+            received = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(images))))
+            assert np.array_equal(received.pixels, pixels)
+            assert not received.pixels.flags.writeable or pixels.flags.writeable
+
+
+def test_a_spawned_worker_maps_the_pixels(tree):
+    images = load_folder(tree / "val", side=32, size=28)
+    loader = torch.utils.data.DataLoader(
+        images, 9, num_workers=1, multiprocessing_context="spawn", generator=torch.Generator()
+    )
+    x, labels = next(iter(loader))
+    assert torch.equal(x, images.batch(range(9)))
+    assert labels.tolist() == images.labels.tolist()
+
+
+NAMES = st.sampled_from(
+    ["1.jpg", "2.jfif", "3.pgm", "4.JPEG", "5.webp", "6.ico", "note.txt", "7", ".8.png", "9.pdf"]
+)
+PLACES = st.sampled_from(["", "cat", "cat/more", "cat/a/b", "dog", "dog/.hidden"])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sets(st.tuples(PLACES, NAMES)))
+def test_every_file_is_loaded_or_named(files):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for place, name in {*files, ("cat", "0.png"), ("dog", "0.png")}:
+            path = root / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix in (".txt", ".pdf", ""):
+                path.write_text("text")
+            else:
+                form = {".jfif": "JPEG", ".pgm": "PPM", ".jpg": "JPEG"}.get(path.suffix.lower())
+                Image.new("L", (40, 40)).save(path, form)
+        visible = {
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if path.is_file()
+            and not any(part.startswith(".") for part in path.parts[len(root.parts) :])
+        }
+        images = load_folder(root, side=32, size=28)
+        assert {*images.names, *images.skipped} == visible
+        assert len(images.names) + len(images.skipped) == len(visible)
+        assert all(
+            Path(name).suffix in (".txt", ".pdf", "") or "/" not in name for name in images.skipped
+        )
+        listed = torchvision.datasets.ImageFolder(folder).samples
+        listed = [Path(path).relative_to(root).as_posix() for path, _ in listed]
+        listed = [name for name in listed if name in visible]
+        assert [name for name in images.names if name in listed] == listed  # all, in its order
+        one = images.names[-1]
+        assert list(load_folder(root, side=32, size=28, names=[one]).names) == [one]
+
+
+def test_splits_are_not_classes(tree):
+    with pytest.raises(DataError, match=r"holds splits, not classes; give .*train"):
+        load_folder(tree)
+
+
+def test_a_link_to_a_folder_above_is_entered_once(tree):
+    (tree / "val" / "n01440764" / "again").symlink_to(tree / "val" / "n01440764")
+    assert len(load_folder(tree / "val", side=32, size=28)) == 9

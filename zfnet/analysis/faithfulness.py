@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zfnet.data import no_progress
 from zfnet.forward import evaluating
+from zfnet.model import unwrap
 from zfnet.validation import check_input, expand_fill, resolve_target
 
 
@@ -180,7 +181,7 @@ def randomize_layers(
         >>> [name for name, _ in randomize_layers(zfnet.mnist(), torch.Generator())]
         ['fc4', 'fc3', 'conv2', 'conv1']
     """
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(unwrap(model))
     weighted = (nn.Conv2d, nn.Linear)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, weighted)]
     head = getattr(model, "cam_head", None)

@@ -17,6 +17,7 @@ from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, fin
 from zfnet.hooks import Hook
 from zfnet.layer_list import last_maps, shaped_steps
 from zfnet.layout import channels_last_steps
+from zfnet.model import unwrap
 from zfnet.validation import check_input, resolve_target
 
 
@@ -48,6 +49,7 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         >>> cam(model, torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
     """
+    model = unwrap(model)
     with feature_maps(model, x, pooled=getattr(model, "cam_head", None) is None) as (maps, logits):
         target = resolve_target(target, logits)
         weight, _ = resolve_head(model, maps.detach(), logits.detach())

@@ -16,6 +16,7 @@ from zfnet.benchmarking.metrics import COSTS, DEFAULT, GROUPS, METRICS
 from zfnet.benchmarking.runner import benchmark
 from zfnet.cli.bench_page import bench_page
 from zfnet.cli.common import UserError, add_model, load_model, progress_bar, usage_errors
+from zfnet.data.io import expand_path
 from zfnet.record import write_figure, write_text
 
 NAME = "bench"
@@ -86,7 +87,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=expand_path,
         metavar="DIR",
         default=Path("bench"),
         help="the folder to write (default: %(default)s)",

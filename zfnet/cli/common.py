@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from zfnet.data.cache import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
+from zfnet.data.io import expand_path
 from zfnet.forward import trace
 from zfnet.labels import find_class
 from zfnet.model import Network, device_of
@@ -60,7 +62,9 @@ def add_target(sub: argparse.ArgumentParser, default: str = "the predicted class
 def add_picture(sub: argparse.ArgumentParser, default: str) -> None:
     """Add -o, the picture to write."""
     text = "the picture to write: .png, .jpg, .pdf or .svg (default: %(default)s)"
-    sub.add_argument("-o", "--out", type=Path, metavar="FILE", default=Path(default), help=text)
+    sub.add_argument(
+        "-o", "--out", type=expand_path, metavar="FILE", default=Path(default), help=text
+    )
 
 
 def add_skip_unreadable(sub: argparse.ArgumentParser) -> None:
@@ -110,13 +114,22 @@ def load_photograph(path: str, model: Any) -> Tensor:
 def load_tree(path: Path, model: Any, *, skip_unreadable: bool) -> Images:
     """Load a tree of class folders, or its subfolder val/ if there is one."""
     root = path / "val" if (path / "val").is_dir() else path
-    return load_folder(
+    images = load_folder(
         root,
         side=decoded_side(model),
         size=model.size,
         skip_unreadable=skip_unreadable,
         progress=progress_bar,
     )
+    report_skipped(images)
+    return images
+
+
+def report_skipped(images: Images) -> None:
+    """Name a file that was left out, and say how many were."""
+    if images.skipped:
+        text = f"left out {len(images.skipped)} files, such as {images.skipped[0]}"
+        print(text, file=sys.stderr)
 
 
 def decoded_side(model: Any) -> int:
@@ -158,7 +171,7 @@ def refuse(options: argparse.Namespace, name: str, reason: str) -> None:
 
 def check_picture(out: Path, image: str | None = None) -> None:
     """Raise UserError if -o is the input image, a folder, or of an unknown format."""
-    if image is not None and out.resolve() == Path(image).resolve():
+    if image is not None and out.resolve() == expand_path(image).resolve():
         raise UserError(f"-o {out} would overwrite the image")
     if out.is_dir():
         raise UserError(f"-o {out} is a folder; name a file, such as {out / 'out.png'}")

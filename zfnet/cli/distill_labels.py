@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
 from zfnet.cli.common import UserError, progress_bar
-from zfnet.data.folders import load_folder, scan
+from zfnet.data.folders import load_folder, relative_names, scan
+from zfnet.data.io import expand_path
 from zfnet.training import soft_labels
 from zfnet.training.teacher import MissingTeacherError, efficientnet_lite
 
@@ -23,12 +23,16 @@ SIDE = 256  # pixels; crops are cut from squares of this side
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--data", required=True, type=Path, metavar="PATH", help="a folder with train/<class>/"
+        "--data",
+        required=True,
+        type=expand_path,
+        metavar="PATH",
+        help="a folder with train/<class>/",
     )
     sub.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         help="where to write the labels (.safetensors)",
     )
@@ -58,7 +62,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--exclude",
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         help="leave out the files named in it, one <class>/<file> per line (default: none)",
     )
@@ -85,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
         teacher = efficientnet_lite(options.variant)
     except MissingTeacherError as error:
         raise UserError(str(error)) from None
-    names = np.array([f"{file.parent.name}/{file.name}" for file in files])
+    names = np.array(relative_names(root, files))
     kept = np.flatnonzero(~np.isin(names, list(excluded)))
     resolution = soft_labels.resolutions([files[i] for i in kept])
     chosen = soft_labels.choose_images(

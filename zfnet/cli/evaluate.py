@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from zfnet.cli.common import (
     add_model,
@@ -14,6 +13,7 @@ from zfnet.cli.common import (
     usage_errors,
 )
 from zfnet.data import no_progress
+from zfnet.data.io import expand_path
 from zfnet.training.distributed import join
 from zfnet.training.evaluate import evaluate
 
@@ -29,7 +29,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--data",
         required=True,
-        type=Path,
+        type=expand_path,
         metavar="PATH",
         help="a folder with <class>/*.JPEG, or with val/<class>/*.JPEG",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from zfnet.cli.common import UserError, add_model, load_model, usage_errors
+from zfnet.data.io import expand_path
 
 NAME = "explore"
 HELP = "open a page that answers while you touch the network"
@@ -23,7 +24,10 @@ CLONE = Path(__file__).resolve().parents[2]  # where figures/ is, in a clone
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "image", nargs="?", type=Path, help="the path of an image (default: a sample photograph)"
+        "image",
+        nargs="?",
+        type=expand_path,
+        help="the path of an image (default: a sample photograph)",
     )
     add_model(sub)
     sub.add_argument(
@@ -39,7 +43,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--atlas",
-        type=Path,
+        type=expand_path,
         metavar="DIR",
         help="an atlas of this network, for the neighbors of its features (default: one below "
         "figures/ of the current folder or of the clone, if any)",

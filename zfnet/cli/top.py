@@ -28,6 +28,7 @@ from zfnet.cli.common import (
 )
 from zfnet.data import no_progress
 from zfnet.data.cache import Images
+from zfnet.data.io import expand_path
 from zfnet.data.samples import load_samples
 from zfnet.model import device_of
 from zfnet.projection import project
@@ -48,7 +49,7 @@ TABLE = ".safetensors"
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--data",
-        type=Path,
+        type=expand_path,
         metavar="PATH",
         help="a folder with <class>/*.JPEG, or with val/<class>/*.JPEG "
         "(default: crops of the sample photographs)",
@@ -70,7 +71,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         default=Path("top.png"),
         help="the picture to write (.png, .jpg, .pdf, .svg), or the table of all channels "

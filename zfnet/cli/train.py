@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse
+from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse, report_skipped
 from zfnet.data.cache import Images
 from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder, scan
+from zfnet.data.io import expand_path
 from zfnet.data.scenes import load_scenes
 from zfnet.training.config import Config, load_config
 from zfnet.training.distributed import join
@@ -33,7 +33,9 @@ VALIDATION_SCENES = 500
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("config", type=Path, help="the YAML file, such as configs/imagenet.yaml")
+    sub.add_argument(
+        "config", type=expand_path, help="the YAML file, such as configs/imagenet.yaml"
+    )
     sub.add_argument(
         "--data",
         metavar="PATH",
@@ -49,7 +51,10 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "(default: no change)",
     )
     sub.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to write the run (default: runs/NAME)"
+        "--out",
+        type=expand_path,
+        metavar="FOLDER",
+        help="where to write the run (default: runs/NAME)",
     )
     sub.add_argument(
         "--resume",
@@ -152,12 +157,7 @@ def _loader(config: Config):
             names=load_labels(config.distill.labels).names if replayed else None,
             progress=progress_bar,
         )
-        if images.skipped:
-            example = images.skipped[0]
-            print(
-                f"skipped {len(images.skipped)} unreadable files, such as {example}",
-                file=sys.stderr,
-            )
+        report_skipped(images)
         return images
 
     return load

@@ -28,6 +28,7 @@ from zfnet.cli.common import (
     usage_errors,
 )
 from zfnet.data.frames import load_frames
+from zfnet.data.io import expand_path
 from zfnet.forward import trace
 from zfnet.model import device_of
 from zfnet.projection import project
@@ -67,7 +68,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         default=Path("video.gif"),
         help="the GIF to write (default: %(default)s)",
@@ -78,7 +79,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.out.suffix.lower() != ".gif":
         raise UserError(f"-o {options.out} must end in .gif")
-    if options.out.resolve() == Path(options.frames).resolve():
+    if options.out.resolve() == expand_path(options.frames).resolve():
         raise UserError(f"-o {options.out} would overwrite the frames")
     for name in ("target",) if options.method == PROJECTION else ("layer", "channel"):
         refuse(options, name, f"--method {options.method}")

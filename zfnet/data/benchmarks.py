@@ -16,6 +16,7 @@ import numpy as np
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images, digest
 from zfnet.data.folders import load_files
+from zfnet.data.io import expand_path
 
 CALTECH256_CLUTTER = "257.clutter"  # not a class: arbitrary images
 VOC_CLASSES = (
@@ -155,7 +156,10 @@ def load_voc2012(
                 row[label] = 1 if easy or row[label] == 1 else -1
         except (ElementTree.ParseError, OSError, ValueError) as error:
             raise DataError(f"{path}: not a PASCAL VOC annotation ({error})") from None
-    folder, files = Path(root) / "VOCdevkit" / "VOC2012", [Path(path) for path in dataset.images]
+    folder, files = (
+        expand_path(root) / "VOCdevkit" / "VOC2012",
+        [Path(path) for path in dataset.images],
+    )
     labels = np.full(len(files), -1, dtype=np.int64)
     images = load_files(
         folder, files, labels, VOC_CLASSES, VOC_CLASSES, side=side, size=size, progress=progress
@@ -165,7 +169,8 @@ def load_voc2012(
 
 def _open_dataset(kind: type, root: str | Path, subfolder: str, **options):
     """Open torchvision's dataset, and turn its errors into DataError."""
-    folder = Path(root) / subfolder
+    root = expand_path(root)
+    folder = root / subfolder
     if not folder.is_dir():  # torchvision would create it
         raise DatasetNotFoundError(
             f"{root}: {kind.__name__} not found; its files are expected in {folder}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zfnet.data.images import center_crop, standardize
-from zfnet.data.io import atomic_write, file_lock
+from zfnet.data.io import atomic_write, expand_path, file_lock
 
 
 class DataError(ValueError):
@@ -43,11 +45,11 @@ def cache_dir() -> Path:
     """
     candidates = [Path(tempfile.gettempdir()) / "zfnet"]
     if variable := os.environ.get("ZFNET_CACHE"):
-        candidates = [Path(variable)]
+        candidates = [expand_path(variable)]
     else:
         # Without a home folder, as in containers, platformdirs raises or returns "~/.cache".
         with contextlib.suppress(RuntimeError):
-            user_folder = platformdirs.user_cache_path("zfnet", appauthor=False)
+            user_folder = expand_path(platformdirs.user_cache_path("zfnet", appauthor=False))
             if user_folder.parts[0] != "~":
                 candidates.insert(0, user_folder)
     for folder in candidates:
@@ -81,7 +83,7 @@ class Images(Dataset):
         rows: (N,) the row of `pixels` of each image; None for 0 to N - 1.
         groups: (N,) equal for images from one photograph, or None.
         masks: (N, side, side) bool, the objects of drawn scenes, or None.
-        skipped: Unreadable files that were left out.
+        skipped: The other files of the tree: unreadable ones, and those that are not images.
 
     Raises:
         ValueError: `size` is larger than the side of `pixels`.
@@ -111,6 +113,15 @@ class Images(Dataset):
                 f"a crop of {self.size} pixels is larger than the decoded images, "
                 f"{self.pixels.shape[1]} x {self.pixels.shape[1]} pixels"
             )
+
+    def __getstate__(self) -> dict:
+        """Pickle the paths of mapped files, not their pixels: spawned workers map them again."""
+        return {name: _MappedArray.of(value) for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict) -> None:
+        for name, value in state.items():
+            opened = value.open() if isinstance(value, _MappedArray) else value
+            object.__setattr__(self, name, opened)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -193,6 +204,32 @@ class Images(Dataset):
         table = np.array([output[wnid] for wnid in self.wnids], dtype=np.int64)
         labels = np.where(self.labels < 0, -1, table[self.labels])
         return replace(self, labels=labels, wnids=wnids, classes=classes)
+
+
+@dataclass(frozen=True)
+class _MappedArray:
+    """The place of a read-only array, or of a view of one, in the file that it is mapped from."""
+
+    path: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """Return the place of a mapped array, and any other value as it is."""
+        root = value
+        while isinstance(root, np.ndarray) and not isinstance(root.base, mmap.mmap):
+            root = root.base
+        if not isinstance(root, np.memmap) or root.mode != "r":
+            return value
+        offset = root.offset + value.ctypes.data - root.ctypes.data
+        return cls(str(root.filename), value.dtype, value.shape, offset, value.strides)
+
+    def open(self) -> np.ndarray:
+        file = np.memmap(self.path, np.uint8, "r")
+        return np.ndarray(self.shape, self.dtype, file, self.offset, self.strides)
 
 
 def digest(*parts: object) -> str:

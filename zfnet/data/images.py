@@ -11,11 +11,13 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from zfnet.data.io import expand_path
+
 # The input convention everywhere, as in torchvision: RGB in [0, 1] minus MEAN, divided by STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-PREPROCESSING = 4  # part of the cache key: raise it when decoding or resizing changes
+PREPROCESSING = 5  # part of the cache key: raise it when decoding or resizing changes
 MAX_PIXELS = 100_000_000  # rejects decompression bombs
 MAX_ASPECT_RATIO = 32  # of longer images, only the central square is resampled
 # The transposition that makes an image of each EXIF orientation upright.
@@ -59,13 +61,13 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(expand_path(path)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     size = f"{image.width} x {image.height}"
-                    raise ImageError(f"{path}: {size} is over {MAX_PIXELS:,} pixels")
+                    raise ImageError(f"{size} is over {MAX_PIXELS:,} pixels")
                 return to_rgb(image)
-    except ImageError:
-        raise
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -78,7 +80,8 @@ def read_image(path: str | Path) -> Image.Image:
 def upright(image: Image.Image) -> Image.Image:
     """Apply an image's EXIF orientation.
 
-    Pillow's `exif_transpose` rewrites all tags, and fails if one is damaged.
+    Pillow's `exif_transpose` rewrites all tags, and fails if one is damaged. Some decoders, such as
+    that of TIFF, turn the image themselves and drop the tag, so it is read after decoding.
 
     Args:
         image: An image of any mode.
@@ -90,6 +93,7 @@ def upright(image: Image.Image) -> Image.Image:
         >>> upright(Image.new("RGB", (5, 4))).size
         (5, 4)
     """
+    image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF: the pixels may be intact
@@ -103,29 +107,31 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a Pillow image of any mode to upright RGB.
 
     Args:
-        image: An image; 16-bit and float values are scaled to 8 bits, and transparency is
-            composited on white.
+        image: An image; 16-bit integers and floats in [0, 1] are scaled to 8 bits, and transparency
+            is composited on white.
 
     Returns:
         An image of mode RGB without metadata.
 
     Raises:
-        ImageError: A float image has values that are not finite.
+        ImageError: The range of the values is unknown: 32-bit integers, or floats outside [0, 1].
 
     Example:
         >>> to_rgb(Image.new("L", (5, 4), 100)).mode
         'RGB'
     """
+    highest, tags = highest_value(image), dict(getattr(image, "tag_v2", {}))
     image = upright(image)
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
+    if highest is not None:
         values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ImageError("the image holds values that are not finite")
-        if image.mode.startswith("I;16") or values.max() > 255:
-            white = 65535
-        else:
-            white = 255 if values.max() > 1 else 1
-        image = Image.fromarray(np.clip(values * (255 / white), 0, 255).round().astype(np.uint8))
+        if not (values.min() >= 0 and values.max() <= highest):  # false for NaN
+            raise ImageError(
+                f"values of mode {image.mode} must be in [0, {highest}], got {values.min():g} to "
+                f"{values.max():g}; scale them to 8 or 16 bits"
+            )
+        if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # 0 is white
+            values = highest - values
+        image = Image.fromarray((values * (255 / highest)).round().astype(np.uint8))
     image = image.convert("LA") if image.mode == "La" else image
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -133,6 +139,32 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = image.convert("RGB")
     image.info.clear()  # drop the EXIF, which would rotate it again
     return image
+
+
+def highest_value(image: Image.Image) -> int | None:
+    """Return the value of white in an image of more than 8 bits; None for other images.
+
+    It depends on the file's format alone: one that was guessed from the values would change the
+    brightness of dark images.
+
+    Args:
+        image: An image, as opened.
+
+    Raises:
+        ImageError: The image has 32-bit integers, for which there is no convention.
+
+    Example:
+        >>> highest_value(Image.new("I;16", (5, 4)))
+        65535
+    """
+    if image.mode == "F":
+        return 1
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # these have at most 16 bits
+        raise ImageError("the range of 32-bit integers is unknown; convert them to 8 or 16 bits")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return None
+    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, 16)
+    return 2 ** (bits[0] if isinstance(bits, tuple) else bits) - 1
 
 
 def center(image: Image.Image, side: int = 256) -> Image.Image:

@@ -15,6 +15,21 @@ from filelock import FileLock, Timeout
 STALE_AFTER = 24 * 3600.0  # seconds without a change after which a partial file has no writer
 
 
+def expand_path(path: str | Path) -> Path:
+    """Return a path with a leading `~` or `~user` replaced by the home folder, as a shell does.
+
+    A name that only begins with `~`, such as "~$notes.jpg", stays as it is.
+
+    Args:
+        path: The path.
+
+    Example:
+        >>> expand_path("~/photos") == Path.home() / "photos"
+        True
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error.
@@ -41,7 +56,7 @@ def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]
         >>> path.read_text()
         'complete'
     """
-    path = path.resolve()
+    path = expand_path(path).resolve()
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path} exists and is not a regular file; choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         >>> load_config("configs/mnist.yaml", ["optim.lr=0.1"]).optim.lr  # doctest: +SKIP
         0.1
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         values = yaml.safe_load(path.read_text("utf-8")) or {}
     except OSError as error:

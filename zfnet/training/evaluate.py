@@ -17,7 +17,7 @@ from zfnet.data.cache import Images
 from zfnet.data.folders import ILSVRC_2012, names_digest
 from zfnet.data.images import center_crop, standardize
 from zfnet.forward import evaluating, logits_of
-from zfnet.model import Network, device_of
+from zfnet.model import Network, device_of, unwrap
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.training.feed import Feed
 
@@ -115,6 +115,7 @@ def _hits(probability: Tensor, labels: Tensor) -> Tensor:
 
 def _output_wnids(model: nn.Module, images: Images) -> list[str]:
     """Return the folder name of each output."""
+    model = unwrap(model)
     wnids = getattr(model, "wnids", None)
     if wnids is None and names_digest(images.wnids) == ILSVRC_2012:
         wnids = images.wnids
@@ -149,7 +150,7 @@ def predict(
         (n, classes), summed over the views.
     """
     device = device_of(model)
-    declared = getattr(model, "size", None)
+    declared = getattr(unwrap(model), "size", None)
     size = size or (declared if isinstance(declared, int) else None)
     network = (
         functools.partial(forward, model)

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zfnet.checkpoint import initialize, save
 from zfnet.data.cache import Images
+from zfnet.data.io import expand_path
 from zfnet.model import Network
 from zfnet.training.augment import augment
 from zfnet.training.config import Config, stage_configs, to_dict
@@ -89,7 +90,7 @@ def train(
         TrainingError: The run cannot start or cannot be resumed.
         DivergedError: The loss or the weights are not finite. The last saved state stays good.
     """
-    out, device = Path(out), torch.device(device)
+    out, device = expand_path(out), torch.device(device)
     check_folder(out, resume, distributed)
     check_distributed(config, device, distributed)
     out.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ import torch
 
 from zfnet.checkpoint import initialize
 from zfnet.data.cache import Images, cache_dir
-from zfnet.data.folders import class_names, scan
+from zfnet.data.folders import class_names, relative_names, scan
 from zfnet.data.images import ImageError, center, read_image
+from zfnet.data.io import expand_path
 from zfnet.model import Network
 from zfnet.training.augment import augment
 from zfnet.training.config import Config, Stage, stage_configs
@@ -112,20 +113,23 @@ def plan_run(
 
 def _scan_tree(config: Config) -> _Tree:
     """List the images of both splits."""
-    root = Path(config.data.path)
+    root = expand_path(config.data.path)
     labels = config.distill.labels
     names = load_labels(labels).names if labels else None
     folders, files, classes = scan(root / "train", names=names)
-    train, val = _images(config, folders, files, classes), _images(config, *scan(root / "val"))
+    train = _images(config, root / "train", folders, files, classes)
+    val = _images(config, root / "val", *scan(root / "val"))
     check_classes(train.wnids, val.wnids)
     return _Tree(files, train, val, Replay(labels, train) if labels else None)
 
 
-def _images(config: Config, folders: list[str], files: list[Path], labels: np.ndarray) -> Images:
+def _images(
+    config: Config, root: Path, folders: list[str], files: list[Path], labels: np.ndarray
+) -> Images:
     """Return labels and names of images, with one square of noise for all pixels."""
     side = config.stages[0].side
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    names = [f"{file.parent.name}/{file.name}" for file in files]
+    names = relative_names(root, files)
     rows = np.zeros(len(labels), dtype=np.int64)
     size = min(config.model.size, side)
     return Images(noise, labels, class_names(folders), folders, names, "", size, rows)

@@ -112,12 +112,17 @@ def check_classes(train: Sequence[str], val: Sequence[str]) -> None:
         val: The class folders of the validation images.
 
     Raises:
-        TrainingError: A class has no folder in one of the splits. The message names it.
+        TrainingError: A class has no folder in one of the splits, or there is only one class.
     """
     for split, missing in (("val", set(train) - set(val)), ("train", set(val) - set(train))):
         if missing:
             names = ", ".join(sorted(missing)[:10])
             raise TrainingError(f"{len(missing)} classes have no folder in {split}/: {names}")
+    if len(set(train)) < 2:
+        raise TrainingError(
+            f"training needs at least two classes, got {', '.join(train) or 'none'}; "
+            "with one class every network is always right"
+        )
 
 
 def new_model(config: Config, images: Images) -> Network:

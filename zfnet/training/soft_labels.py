@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images
+from zfnet.data.io import expand_path
 from zfnet.tensor_file import CheckpointError, read_tensors, write_tensors
 from zfnet.training.augment import crop
 from zfnet.training.teacher import Teacher
@@ -142,7 +143,7 @@ def write_labels(
     Raises:
         DataError: The partial results belong to other images or options.
     """
-    path = Path(path)
+    path = expand_path(path)
     boxes = label_boxes(images.names, crops, seed, scale, aspect)  # (N, K, 4)
     meta = {
         "kind": KIND,

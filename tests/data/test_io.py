@@ -1,0 +1,86 @@
+"""Paths that begin with ~ mean the home folder wherever a path is taken."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import zfnet
+from zfnet.checkpoint import initialize, read_metadata
+from zfnet.cli import main
+from zfnet.data.cache import cache_dir
+from zfnet.data.frames import load_frames
+from zfnet.data.io import atomic_write, expand_path
+from zfnet.networks import load_network, load_structure
+from zfnet.training.config import load_config
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    for i, name in enumerate(("cat/0.png", "cat/1.png", "dog/0.png")):
+        (home / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (40 * i, 0, 0)).save(home / "tree" / name)
+    (home / "run.yaml").write_text("name: mine")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return home
+
+
+def test_every_path_is_expanded(home, monkeypatch, capsys):
+    assert len(zfnet.load_folder("~/tree", side=32, size=28)) == 3
+    assert zfnet.preprocess("~/tree/cat/0.png").shape == (1, 3, 224, 224)
+    assert len(load_frames("~/tree/cat").x) == 2
+    assert load_config("~/run.yaml").name == "mine"
+    model = zfnet.mnist(2)
+    zfnet.save(model, "~/net.safetensors")
+    assert zfnet.load("~/net.safetensors").arch == "mnist"
+    assert load_network("~/net.safetensors").size == load_structure("~/net.safetensors").size
+    assert initialize(model, "~/net.safetensors")["sha256"]
+    assert read_metadata("~/net.safetensors")["arch"] == "mnist"
+    torch.save(model.state_dict(), home / "state.pt")
+    with pytest.raises(ValueError, match="architecture"):  # read, but of another architecture
+        load_network("torchvision:alexnet", "~/state.pt")
+    images = zfnet.load_folder("~/tree", side=32, size=28)
+    zfnet.top_activations(model, images, ("conv1",), k=1, state="~/search.safetensors")
+    with atomic_write(Path("~/notes.txt")) as partial:
+        partial.write_text("text")
+    arguments = ["--model", "~/net.safetensors", "--device", "cpu", "--out=~/out.png"]
+    assert main(["explain", "~/tree/cat/0.png", *arguments]) == 0
+    assert main(["top", "--data=~/tree", "--layer", "conv1", *arguments]) == 0
+    assert main(["eval", "--data=~/tree", *arguments[:4]]) == 2  # read, but of other classes
+    assert "no output for 2 class folders" in capsys.readouterr().err
+    monkeypatch.setenv("ZFNET_CACHE", "~/cache")
+    assert cache_dir() == home / "cache"
+    for name in ("search.safetensors", "notes.txt", "out.png"):
+        assert (home / name).is_file()
+    assert not list(Path().iterdir())  # nothing called "~"
+
+
+def test_an_output_that_would_overwrite_its_input_is_refused_under_any_spelling(home, capsys):
+    image = home / "tree" / "cat" / "0.png"
+    before = image.read_bytes()
+    for image_path, out in (("~/tree/cat/0.png", str(image)), (str(image), "~/tree/cat/0.png")):
+        assert main(["explain", image_path, f"--out={out}", "--device", "cpu"]) == 2
+        assert "would overwrite the image" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+@given(st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1))
+def test_only_the_home_folder_is_expanded(name):
+    """Names of files that begin with ~, such as temporary files of Office, stay."""
+    assert expand_path(Path("folder") / f"~{name}") == Path("folder") / f"~{name}"
+    assert expand_path(f"~/{name}") == Path(os.path.expanduser("~")) / name
+    assert expand_path(f"~$ {name}") == Path(f"~$ {name}")
+
+
+def test_a_file_that_begins_with_a_tilde_is_read(home):
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save("~$doc.png")
+    assert zfnet.preprocess("~$doc.png").shape == (1, 3, 224, 224)
