@@ -176,3 +176,21 @@ def photographs():
     return torch.cat(
         [zfnet.preprocess(zfnet.photograph(name)) for name in ("cat", "coffee", "astronaut")]
     )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium with a drawn webcam; one per process, for Playwright refuses a second."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("needs Chromium: apt install chromium")
+    webcam = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", *webcam]
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=program, args=arguments)
+        yield started
+        started.close()

@@ -228,6 +228,7 @@ class _MappedArray:
         return cls(str(root.filename), value.dtype, value.shape, offset, value.strides)
 
     def open(self) -> np.ndarray:
+        """Map the file again, read-only."""
         file = np.memmap(self.path, np.uint8, "r")
         return np.ndarray(self.shape, self.dtype, file, self.offset, self.strides)
 

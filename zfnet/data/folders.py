@@ -230,6 +230,12 @@ def walk(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders, by name, as torchvision's ImageFolder does.
 
     Hidden files and folders are left out.
+
+    Args:
+        folder: Where to begin.
+
+    Yields:
+        One path per file.
     """
     entered: set[str] = set()
     levels = []
