@@ -22,7 +22,7 @@ from zfnet.checkpoint import BUNDLED, CheckpointError, assign, load, structure
 from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.data.images import MEAN, STD
 from zfnet.data.io import expand_path
-from zfnet.tensor_file import read_metadata
+from zfnet.data.tensor_file import read_metadata
 
 TORCHVISION = "torchvision:"
 UNTRAINED = "random"

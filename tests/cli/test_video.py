@@ -11,8 +11,7 @@ from zfnet.cli import main
 from zfnet.data.cache import DataError
 from zfnet.data.frames import load_frames, natural_sort_key
 from zfnet.data.images import ImageError
-from zfnet.plot import attribution_image, overlay_frames
-from zfnet.record import write_gif
+from zfnet.plot import attribution_image, overlay_frames, write_gif
 
 
 @pytest.fixture(scope="module")

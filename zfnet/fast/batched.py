@@ -29,8 +29,8 @@ from zfnet.fast.patches import (
     trace_windows,
 )
 from zfnet.fast.switches import SwitchTable
-from zfnet.forward import evaluating
-from zfnet.graph import Step, is_chain
+from zfnet.graph import Step, is_chain, map_sizes
+from zfnet.model import evaluating
 from zfnet.projection import Projection, read_images
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
@@ -39,7 +39,6 @@ from zfnet.receptive_field import (
     receptive_field,
     receptive_field_box,
 )
-from zfnet.shapes import map_sizes
 from zfnet.units import Units
 from zfnet.validation import check_input
 

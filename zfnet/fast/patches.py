@@ -26,9 +26,8 @@ from zfnet.fast.kernels import CHANNELS_LAST, project_signal
 from zfnet.fast.padding import PaddingMask
 from zfnet.fast.switches import SwitchTable
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Step, channels_of, is_chain
+from zfnet.graph import Size, Step, channels_of, is_chain, map_sizes
 from zfnet.receptive_field import ReceptiveField, Window, cut, cut_windows
-from zfnet.shapes import Size, map_sizes
 from zfnet.units import Units, as_maps, locate
 
 CHUNK = 8_000_000  # numbers in the largest map at once; larger chunks spill out of cache

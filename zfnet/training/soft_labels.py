@@ -17,7 +17,7 @@ from torch import Tensor
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError, Images
 from zfnet.data.io import expand_path
-from zfnet.tensor_file import CheckpointError, read_tensors, write_tensors
+from zfnet.data.tensor_file import CheckpointError, read_tensors, write_tensors
 from zfnet.training.augment import crop
 from zfnet.training.teacher import Teacher
 
