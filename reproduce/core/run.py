@@ -28,7 +28,7 @@ from reproduce.core.record import (
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.data.cache import DataError
-from zfnet.data.images import ImageError
+from zfnet.data.formats import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
 from zfnet.plot import write_figure, write_gif
 from zfnet.training.distributed import ParallelError

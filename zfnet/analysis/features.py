@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from zfnet.data import no_progress
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.images import PREPROCESSING
 from zfnet.data.tensor_file import sha256
 from zfnet.forward import network_steps, run

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zfnet.analysis.extra import import_extra
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.forward import network_steps, run
 from zfnet.model import Network, device_of, evaluating
 

@@ -18,16 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zfnet import projection
+from zfnet.fast.fields import cut_switches, largest_map, trace_windows
 from zfnet.fast.kernels import CHANNELS_LAST
 from zfnet.fast.merging import merge_windows, multiplications
-from zfnet.fast.patches import (
-    CHUNK,
-    channels_last,
-    cut_switches,
-    largest_map,
-    project_fields,
-    trace_windows,
-)
+from zfnet.fast.patches import CHUNK, channels_last, project_fields
 from zfnet.fast.switches import SwitchTable
 from zfnet.graph import Step, is_chain, map_sizes
 from zfnet.model import evaluating

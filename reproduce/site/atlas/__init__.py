@@ -23,7 +23,8 @@ from reproduce.core.networks import conv_weight
 from reproduce.site.atlas import demos, sheets, summary
 from reproduce.site.atlas.files import prepare, read, save, write_page
 from reproduce.site.atlas.tables import BINS, Table, edges, tabulate
-from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.data.cache import DataError, cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.labels import ILSVRC_GROUPS, related_classes
 from zfnet.graph import chain, conv_layers
 from zfnet.model import Network, Row, describe
