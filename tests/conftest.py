@@ -56,10 +56,10 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def freed_memory_is_returned():
-    """Keep `zfnet.memory.keep_freed_memory` from changing this process, where it would hold the peak of all tests."""
+    """Keep `zfnet.cli.memory.keep_freed_memory` from changing this process, where it would hold the peak of all tests."""
     with pytest.MonkeyPatch.context() as patch:
         mallopt = SimpleNamespace(mallopt=lambda parameter, value: 1)
-        patch.setattr("zfnet.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
+        patch.setattr("zfnet.cli.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
         yield
 
 

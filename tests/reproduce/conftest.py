@@ -1,6 +1,5 @@
 """Shared by the tests of the pages: a headless browser, and the atlas of a tiny network over hostile classes."""
 
-
 import numpy as np
 import pytest
 import torch
