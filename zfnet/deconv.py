@@ -44,6 +44,7 @@ from zfnet.graph import Size, Step, geometry, wired
 from zfnet.transpose import transpose
 
 
+@torch.no_grad()
 def backproject(
     t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
 ) -> Tensor:

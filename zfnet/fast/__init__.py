@@ -20,8 +20,8 @@ from contextvars import ContextVar
 
 # The one place that chooses: a reference and the function that replaces it.
 ACCELERATIONS = {
-    "zfnet.projection.project_signal": "zfnet.fast.kernels.project_signal",
-    "zfnet.projection.project_units": "zfnet.fast.patches.project_units",
+    "zfnet.deconv.backproject": "zfnet.fast.kernels.backproject",
+    "zfnet.backprojection.project_units": "zfnet.fast.patches.project_units",
     "zfnet.projection.project_found": "zfnet.fast.batched.project_found",
     "zfnet.occlusion.pass_images": "zfnet.fast.kernels.pass_images",
     "zfnet.occlusion.measure_covered": "zfnet.fast.incremental.measure_covered",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zfnet import projection
+from zfnet.data.batches import read_images
 from zfnet.fast.fields import cut_switches, largest_map, trace_windows
 from zfnet.fast.kernels import CHANNELS_LAST
 from zfnet.fast.merging import merge_windows, multiplications
@@ -25,7 +26,7 @@ from zfnet.fast.patches import CHUNK, channels_last, project_fields
 from zfnet.fast.switches import SwitchTable
 from zfnet.graph import Step, is_chain, map_sizes
 from zfnet.model import evaluating
-from zfnet.projection import Projection, read_images
+from zfnet.projection import Projection
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
     ReceptiveField,
@@ -53,8 +54,7 @@ def project_found(
     Networks with branches are left to the reference.
     """
     if not all(is_chain(steps) for steps in chains.values()):
-        reference = projection.project_found.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        yield from reference(model, dataset, top, chains, first, batch)
+        yield from projection.project_found(model, dataset, top, chains, first, batch)
         return
     first = first.contiguous(memory_format=CHANNELS_LAST)
     longest = channels_last(max(chains.values(), key=len, default=[]))

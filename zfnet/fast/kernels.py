@@ -20,8 +20,10 @@ FEW_CHANNELS = 32  # channels times phases, up to which filtering by phase pays
 
 
 @torch.no_grad()
-def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tensor:
-    """Accelerate `projection.project_signal`: `deconv.backproject` with the kernels below."""
+def backproject(
+    t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
+) -> Tensor:
+    """Accelerate `deconv.backproject` with the kernels below, unless there is another rule."""
     # In a network with branches, two of them may hold the same signal.
     in_place = all(step.inputs is None for step in t.steps)
 
@@ -38,7 +40,7 @@ def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tenso
                 return step.module.down(values)
         return deconv.invert(step, values, t, collision)
 
-    return deconv.backproject(t, signal, collision=collision, rule=invert)
+    return deconv.backproject(t, signal, collision=collision, until=until, rule=rule or invert)
 
 
 def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d) -> Tensor:
@@ -99,8 +101,7 @@ def _by_phase(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
 
 def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
     """Accelerate `occlusion.pass_images`: convolutions on CPUs are faster on channels-last maps."""
-    whole = occlusion.pass_images.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-    return whole(model, steps, x.contiguous(memory_format=CHANNELS_LAST))
+    return occlusion.pass_images(model, steps, x.contiguous(memory_format=CHANNELS_LAST))
 
 
 def strongest_positions(

@@ -227,16 +227,3 @@ def _output_side(
         return span // stride + 1
     count = -(-span // stride) + 1
     return count - 1 if (count - 1) * stride >= n + padding else count
-
-
-def repeat_shapes(shapes: Any, count: int) -> Any:
-    """The shapes for `count` images in place of one."""
-    if isinstance(shapes, torch.Size):
-        return torch.Size((count, *shapes[1:]))
-    return tuple(repeat_shapes(shape, count) for shape in shapes)
-
-
-def shapes_of(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:
-    """The shape of a step's input, or of each of several; empty for what is no tensor."""
-    shapes = tuple(v.shape if isinstance(v, Tensor) else torch.Size() for v in values)
-    return shapes[0] if len(shapes) == 1 else shapes
