@@ -25,7 +25,7 @@ from zfnet.graph import (
     network_steps,
     sizes_of,
     steps_until,
-    wired,
+    with_inputs,
 )
 from zfnet.model import evaluating
 from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
@@ -165,10 +165,10 @@ def run(
     index: dict[str, Tensor] = {}
     shapes: dict[str, torch.Size | tuple[torch.Size, ...]] = {}
     layers = set(layers_of(steps))
-    readers = Counter(name for _, inputs in wired(steps) for name in inputs)
+    readers = Counter(name for _, inputs in with_inputs(steps) for name in inputs)
     values: dict[str, Any] = {"": x}
     signal = x
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         read = [values[name] for name in inputs]
         shapes[step.name] = _shapes_of(read)
         readers.subtract(inputs)

@@ -30,7 +30,7 @@ from zfnet.receptive_field import (
     receptive_field,
 )
 from zfnet.transpose import check_invertible
-from zfnet.units import found_units, layer_size, pixel_boxes, select_units
+from zfnet.units import layer_size, pixel_boxes, search_units, select_units
 from zfnet.validation import check_input, check_positive
 
 
@@ -175,13 +175,13 @@ def project_top(
     with evaluating(model), torch.no_grad():
         chains = {layer: network_steps(model, first, layer) for layer in layers}
     for layer, steps in chains.items():
-        _check_found(steps, layer, top[layer], first)
+        _check_search(steps, layer, top[layer], first)
         check_invertible(steps)
-    return accelerate(project_found)(model, dataset, top, chains, first, batch)
+    return accelerate(project_search)(model, dataset, top, chains, first, batch)
 
 
 @torch.no_grad()
-def project_found(
+def project_search(
     model: nn.Module,
     dataset: Dataset,
     top: TopActivations,
@@ -202,7 +202,7 @@ def project_found(
                 dataset, top_layer.index[channel, rank].tolist(), first.device, like=first
             )
             check_input(model, x)
-            units = found_units(top_layer, channel, rank, x)
+            units = search_units(top_layer, channel, rank, x)
             with evaluating(model):
                 patches, position, activation = accelerate(project_units)(
                     steps, x, units, field, crop=True, collision="sum", batch=batch
@@ -221,7 +221,7 @@ def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor
     return cut(p.pixels, corner, field), cut(x, corner, field)
 
 
-def _check_found(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> None:
+def _check_search(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> None:
     """Raise UnknownLayer or IndexError where a search's units are not this layer's."""
     check_layers(steps, [layer])
     if field_or_image(steps, layer) is None:

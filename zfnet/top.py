@@ -207,12 +207,12 @@ def strongest_positions(
     order.
     """
     t = run(steps, x, keep=layers, switches=False)
-    found = {}
+    strongest = {}
     for layer in layers:
         maps = as_maps(t[layer])  # (B, C, H, W)
         value, cell = maps.flatten(2).max(2)  # max returns the first
-        found[layer] = value, torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1)
-    return found
+        strongest[layer] = value, torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1)
+    return strongest
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,7 +105,7 @@ def pixel_boxes(
     return box, field.offset + position * field.stride
 
 
-def found_units(top: Top, channel: Tensor, rank: Tensor, x: Tensor) -> Units:
+def search_units(top: Top, channel: Tensor, rank: Tensor, x: Tensor) -> Units:
     """Return a search's units at `channel` (M,) and `rank` (M,), one per image x (M, 3, H, W)."""
     position, value = top.position[channel, rank].long(), top.value[channel, rank]
     rows = torch.arange(len(channel), device=x.device)

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from zfnet import backprojection, deconv, occlusion, projection, top
 
 REFERENCES = (
-    deconv.backproject, backprojection.project_units, projection.project_found, occlusion.pass_images, occlusion.measure_covered,
+    deconv.backproject, backprojection.project_units, projection.project_search, occlusion.pass_images, occlusion.measure_covered,
     top.strongest_positions,
 )  # fmt: skip
 

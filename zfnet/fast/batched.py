@@ -41,7 +41,7 @@ MAX_SWITCHES = 32_000_000  # kept at once: 128 MB, and once more while they are 
 
 
 @torch.no_grad()
-def project_found(
+def project_search(
     model: nn.Module,
     dataset: Dataset,
     top: TopActivations,
@@ -49,12 +49,12 @@ def project_found(
     first: Tensor,
     batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Accelerate `projection.project_found`: layers above the same pooling share its windows.
+    """Accelerate `projection.project_search`: layers above the same pooling share its windows.
 
     Networks with branches are left to the reference.
     """
     if not all(is_chain(steps) for steps in chains.values()):
-        yield from projection.project_found(model, dataset, top, chains, first, batch)
+        yield from projection.project_search(model, dataset, top, chains, first, batch)
         return
     first = first.contiguous(memory_format=CHANNELS_LAST)
     longest = channels_last(max(chains.values(), key=len, default=[]))

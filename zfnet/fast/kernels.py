@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zfnet import deconv, occlusion
 from zfnet.fast.padding import PaddingMask
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Size, Step, geometry, names_of
+from zfnet.graph import Size, Step, geometry, step_layers
 from zfnet.units import as_maps
 
 CHANNELS_LAST = torch.channels_last
@@ -108,15 +108,15 @@ def strongest_positions(
     steps: Sequence[Step], layers: Sequence[str], x: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Accelerate `top.strongest_positions`: channels last, each map dropped once it is read."""
-    found = {}
+    maxima = {}
 
     def read(step: Step, output: Tensor) -> None:
-        for layer in names_of(step):
+        for layer in step_layers(step):
             if layer in layers:
-                found[layer] = _first_maxima(as_maps(output))
+                maxima[layer] = _first_maxima(as_maps(output))
 
     run(steps, x.contiguous(memory_format=CHANNELS_LAST), keep=(), switches=False, visit=read)
-    return found
+    return maxima
 
 
 def _first_maxima(maps: Tensor) -> tuple[Tensor, Tensor]:

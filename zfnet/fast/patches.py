@@ -116,7 +116,7 @@ def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units
 
 def channels_last(steps: Sequence[Step]) -> list[Step]:
     """Copy the convolutions with channels-last filters, which CPUs reorder at each call."""
-    found = []
+    converted = []
     for step in steps:
         module = step.module
         if isinstance(module, nn.Conv2d):
@@ -125,5 +125,5 @@ def channels_last(steps: Sequence[Step]) -> list[Step]:
             module._parameters = module._parameters | {
                 "weight": nn.Parameter(weight, requires_grad=False)
             }
-        found.append(replace(step, module=module))
-    return found
+        converted.append(replace(step, module=module))
+    return converted

@@ -20,10 +20,10 @@ from zfnet.graph.layers import (
     find_step,
     layer_names,
     layers_of,
-    names_of,
+    step_layers,
     steps_until,
     unknown_layer,
-    wired,
+    with_inputs,
 )
 from zfnet.graph.network import network_steps
 from zfnet.graph.operations import (
@@ -62,7 +62,7 @@ __all__ = [
     "BATCHNORMS", "IDENTITIES", "NORMS", "RECTIFIERS", "SIZES", "WEIGHTED",
     "Step", "chain", "graph_steps", "is_chain", "network_steps", "unwrap",
     "UnknownLayer", "channels_of", "check_layers", "conv_layers", "find_step", "layer_names",
-    "layers_of", "names_of", "steps_until", "unknown_layer", "wired",
+    "layers_of", "step_layers", "steps_until", "unknown_layer", "with_inputs",
     "Size", "Windowed", "check_fits", "geometry", "is_windowed", "map_sizes", "meta_shapes",
     "output_size", "sizes_of", "spatial_size", "with_shapes",
     "channels_first", "channels_last_steps", "Hook", "find_module",
