@@ -42,7 +42,7 @@ DOCUMENTS = [
     ROOT / "RESULTS.md",
     ROOT / "MODEL_CARD.md",
     COURSE,
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
 ]
 DOCUMENTS += (ROOT / "configs").glob("*.yaml")
 COMMAND = re.compile(r"((?:\.venv/bin/)?(?:python -m reproduce|zfnet|torchrun)(?: +[^`\n#]+)?)")
