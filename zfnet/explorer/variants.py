@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from zfnet.deconv import backproject, invert, unpool
 from zfnet.forward import Trace, apply, run
-from zfnet.graph import NORMS, RECTIFIERS, Step, steps_until, with_inputs
+from zfnet.graph import NORMS, RECTIFIERS, Step, geometry, steps_until, with_inputs
 from zfnet.model import evaluating
-from zfnet.receptive_field import geometry
 
 RECTIFICATIONS = ("deconvnet", "guided", "gradient", "none")
 COLLISIONS = ("sum", "overwrite")

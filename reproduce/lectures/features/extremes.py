@@ -26,9 +26,9 @@ from reproduce.lectures.sampling import (
 from zfnet.analysis.directions import purity
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.responses import responses
-from zfnet.graph import chain
+from zfnet.graph import chain, map_sizes
 from zfnet.plot import enlarge, new_figure, photograph, rectangle, show
-from zfnet.receptive_field import map_sizes, receptive_field_box
+from zfnet.receptive_field import receptive_field_box
 
 LAYER = "conv5"
 FIGURE = Figure(
