@@ -97,6 +97,14 @@ def test_a_module_imports_only_from_its_left(path):
     assert not wrong, f"{relative(path)} imports from its right: {', '.join(sorted(wrong))}"
 
 
+def test_others_import_from_a_package_and_not_from_its_files():
+    """Of the options alone, which configurations need without a network."""
+    pattern = re.compile(r"^from (zfnet\.(graph|model|plot)\.(?!options)\w+) import", re.M)
+    for path in FILES:
+        for module, package, *_ in pattern.findall(path.read_text()):
+            assert path.parent == PACKAGE / package, f"{relative(path)} imports from {module}"
+
+
 def test_accelerations_import_only_what_they_accelerate():
     """`zfnet.fast` itself imports nothing of the library, so that the switch costs nothing."""
     allowed = {"fast", *ORDER[: ORDER.index("attribution")]}
@@ -168,13 +176,11 @@ def test_an_image_makes_six_stays_in_project():
             if name not in stays[-1:]:
                 stays.append(name)
 
-    torch.manual_seed(0)
-    model = zfnet.zfnet(10, size=64, channels=(4, 4, 4, 4, 4), fc_units=8).eval()
-    x = torch.rand(1, 3, 64, 64)
+    model, x = zfnet.load("imagenet65k"), torch.zeros(1, 3, 224, 224)
     with zfnet.fast.disabled():
         sys.setprofile(profile)
         try:
-            zfnet.project(model, x, "conv3", 1)
+            zfnet.project(model, x, "conv5", 17)
         finally:
             sys.setprofile(None)
     assert stays == [
