@@ -62,8 +62,8 @@ def project_search(
         _Layer.of(longest[: len(steps)], name, top[name], first) for name, steps in chains.items()
     ]
     for pooled in dict.fromkeys(layer.pooled for layer in layers):
-        together = [layer for layer in layers if layer.pooled == pooled]
-        yield from _project_layers(model, together, dataset, first, batch)
+        sharing = [layer for layer in layers if layer.pooled == pooled]
+        yield from _project_layers(model, sharing, dataset, first, batch)
 
 
 @dataclass(frozen=True, eq=False)
