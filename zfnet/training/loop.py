@@ -199,7 +199,7 @@ class _Run:
         batches = order[: self.steps_per_epoch[epoch] * batch].reshape(-1, batch)
         parts = [self.distributed.share(np.sort(indices)) for indices in batches]
         meter = EpochMeter(batch, self.device, self.distributed)
-        self.start = time.perf_counter()
+        self.epoch_start = time.perf_counter()
         self.model.train()
         lr = loss = accuracy = speed = math.nan
         for i, (part, (raw, y)) in enumerate(zip(parts, self.feed.batches(parts), strict=True)):
@@ -256,7 +256,7 @@ class _Run:
         line |= {"val_top1_error": scores.top1, "val_top5_error": scores.top5, "val_n": scores.n}
         self.progress["log"].append(line)
         self.progress["epoch"] = epoch + 1
-        self.progress["seconds"] += time.perf_counter() - self.start
+        self.progress["seconds"] += time.perf_counter() - self.epoch_start
 
     def save(self, epoch: int, keep_every: float) -> None:
         """Write the epoch's snapshot, the state, and the line of the log."""
