@@ -155,9 +155,9 @@ def test_variants_have_one_cue_left():
     masks[:, 64:160, 48:180] = True
     figure = parts_shape_texture.FIGURE
     kinds = single_cues.variants(x, masks, figure.config, figure.seed)
-    assert {"image", "outline only", "texture only", "object only", "ground only"} < set(kinds)
+    assert {"image", "outline only", "texture only", "object only", "background only"} < set(kinds)
     assert all(images.shape == x.shape for images in kinds.values())
-    assert torch.equal(kinds["object only"] + kinds["ground only"], x)
+    assert torch.equal(kinds["object only"] + kinds["background only"], x)
     assert len(kinds["outline only"].unique()) == 6  # black and white, in three channels
 
 
