@@ -260,21 +260,21 @@ def draw(result: Result) -> dict[str, Any]:
     if not result.arrays:
         return {}
     a, m = result.arrays, result.measured
-    figure = new_page(7.4)
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(3.3, 1)).flat
-    for row, kind in zip(above.subplots(3, FIGURE.config["shown"]), KINDS, strict=True):
+    figure = new_page(6.4)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.95, 1)).flat
+    for row, kind in zip(left.subplots(3, FIGURE.config["shown"]), KINDS, strict=True):
         blank(row)
         for n, (panel, nine) in enumerate(zip(row, a[kind], strict=False)):
             unit = f"conv5/{a['units.channels'][n]}" if kind == KINDS[0] else ""
             show_tiles(panel, nine / 255, 3, unit, gap=1)
         label_row(row[0], kind)
     names = [name for name in m if "units" in m[name]]
-    for panel, name in zip(below.subplots(1, len(names)), names, strict=True):
-        interval_bars(panel, {kind: m[name][kind] for kind in KINDS}, LINES[:3], "{:.2f}")
+    for panel, name in zip(right.subplots(len(names), 1), names, strict=True):
+        rows = {kind.removesuffix(" directions"): m[name][kind] for kind in KINDS}
+        interval_bars(panel, rows, LINES[:3], "{:.2f}")
         panel.axvline(by_chance(m, name), color="black", linestyle=":")
         panel.set_xlabel(AXIS_LABELS[name])
-        if name != names[0]:
-            panel.set_yticklabels([])
+    right.supxlabel("dotted: nine random images", fontsize=SMALL + 1)
     units, random = (m[COSINE][kind][0] for kind in KINDS[:2])
     set_finding(
         figure,
@@ -284,5 +284,4 @@ def draw(result: Result) -> dict[str, Any]:
         else "The nine strongest images of a random direction are as alike as those of a unit "
         f"(cosine {random:.2f} and {units:.2f})",
     )
-    below.supxlabel("dotted: nine random images; bars: means and 95 % intervals", fontsize=SMALL)
     return {"directions.jpg": figure}

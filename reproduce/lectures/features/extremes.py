@@ -171,10 +171,8 @@ def draw(result: Result) -> dict[str, Any]:
     strongest, weakest = shares["most by maximum"][0], shares["least by mean"][0]
     set_finding(
         figure,
-        f"Nine strongest patches share a class no more than the nine weakest images by mean: "
-        f"{strongest:.0f} % and {weakest:.0f} %"
-        if strongest <= weakest
-        else f"Nine strongest patches share a class more than the nine weakest images by mean: "
-        f"{strongest:.0f} % and {weakest:.0f} %",
+        f"The most common class among nine images has {strongest:.0f} % of the strongest patches, "
+        f"{weakest:.0f} % of the weakest images by mean, and {100 * m['nine at random']:.0f} % of "
+        "random images",
     )
     return {"extremes.jpg": figure}

@@ -199,7 +199,7 @@ def draw(result: Result) -> dict[str, Any]:
     set_finding(
         figure,
         f"Of the most confident mistakes {kind['most confident'][0]:.0f} % stay within the kind, "
-        f"of the others {kind['other mistakes'][0]:.0f} %. Left: the image; right: a typical image of "
-        "the predicted class",
+        f"of the others {kind['other mistakes'][0]:.0f} %. Left: the image; right: a typical image "
+        "of the predicted class",
     )
     return {"mistakes.jpg": figure}
