@@ -15,7 +15,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES
 from reproduce.core.run import run
 from reproduce.lectures import outlines, predictions
-from reproduce.lectures.attribution import localisation, video
+from reproduce.lectures.attribution import boxes, localisation, video
 from reproduce.lectures.features import mistakes
 from reproduce.lectures.invariance import (
     attributes,
@@ -319,10 +319,10 @@ def test_declared_files_exist():
 def test_boxes_of_masks_and_their_overlap():
     mask = np.zeros((20, 30), dtype=bool)
     mask[2:5, 3:9] = mask[10:18, 12:14] = True  # 18 and 16 pixels
-    assert localisation.box_of(mask).tolist() == [2, 3, 5, 9]
-    assert localisation.box_of(~mask & mask).tolist() == [0, 0, 20, 30]
+    assert boxes.box_of(mask).tolist() == [2, 3, 5, 9]
+    assert boxes.box_of(~mask & mask).tolist() == [0, 0, 20, 30]
     one, other = np.array([[0, 0, 10, 10], [0, 0, 4, 4]]), np.array([[5, 0, 15, 10], [6, 6, 9, 9]])
-    np.testing.assert_allclose(localisation.overlap(one, other), [50 / 150, 0])
+    np.testing.assert_allclose(boxes.overlap(one, other), [50 / 150, 0])
     assert localisation.percent(np.array([True, False, False, False]))[0] == 25
 
 
@@ -333,24 +333,24 @@ def test_a_map_above_a_fifth_and_a_segment_find_a_disc():
     hot = np.exp(
         -((row - 24) ** 2 + (column - 36) ** 2) / 50.0
     )  # strongest in the middle of the disc, far from its edge
-    found = localisation.segment_box(hot, pixels)
-    truth = localisation.box_of(disc)[None]
-    assert localisation.overlap(found[None], truth)[0] > 0.9  # the colours carry it to the edge
-    blob = localisation.box_above(hot, pixels)
-    assert blob.tolist() == localisation.box_of(hot > 0.2).tolist()
-    assert localisation.overlap(blob[None], truth)[0] < 0.6
-    assert localisation.segment_box(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]
+    found = boxes.segment_box(hot, pixels)
+    truth = boxes.box_of(disc)[None]
+    assert boxes.overlap(found[None], truth)[0] > 0.9  # the colours carry it to the edge
+    blob = boxes.box_above(hot, pixels)
+    assert blob.tolist() == boxes.box_of(hot > 0.2).tolist()
+    assert boxes.overlap(blob[None], truth)[0] < 0.6
+    assert boxes.segment_box(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]
 
 
 def test_the_single_box_is_chosen_on_the_other_images():
     small, whole = [80, 80, 144, 144], [0, 0, 224, 224]
     truth = np.array([small] * 4 + [whole])
-    boxes = localisation.best_of_others(truth, 224)
-    assert (localisation.overlap(boxes, truth) >= 0.5).tolist() == [True] * 4 + [False]
+    chosen = boxes.best_of_others(truth, 224)
+    assert (boxes.overlap(chosen, truth) >= 0.5).tolist() == [True] * 4 + [False]
     # Of two images, each has the box that is correct for the other one.
-    boxes = localisation.best_of_others(truth[3:], 224)
-    assert (localisation.overlap(boxes, truth[:2:-1]) >= 0.5).all()
-    assert (localisation.overlap(boxes, truth[3:]) < 0.5).all()
+    chosen = boxes.best_of_others(truth[3:], 224)
+    assert (boxes.overlap(chosen, truth[:2:-1]) >= 0.5).all()
+    assert (boxes.overlap(chosen, truth[3:]) < 0.5).all()
 
 
 def test_the_pairs_shown_have_the_least_the_median_and_the_largest_error():

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from scipy.ndimage import find_objects, gaussian_filter, label
-from skimage.segmentation import random_walker
 
 import zfnet
 from reproduce.core.annotations import find_annotated
@@ -26,6 +24,14 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.core.page import caption, interval_bars, new_page, set_finding
+from reproduce.lectures.attribution.boxes import (
+    SEGMENTATION,
+    area,
+    best_of_others,
+    box_above,
+    overlap,
+    segment_box,
+)
 from reproduce.lectures.outlines import object_annotations
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.intervals import mean_interval, wilson
@@ -42,11 +48,7 @@ FIGURE = Figure(
     time_budget=2,
     config={
         "share": 0.2,
-        "object": 0.95,
-        "ground": 0.3,
-        "scale": 2,
-        "blur": 4.0,
-        "beta": 130,
+        **SEGMENTATION,
         "overlap": 0.5,
         "shown": 8,
     },
@@ -69,7 +71,9 @@ def compute(ctx: Context) -> Result:
         return Result({}, {}, "not run", n=len(rows_of), note=note)
     truth = np.array([annotated[name]["box"] for name in rows_of])
     rows = list(rows_of.values())
-    boxes = predict_boxes(ctx, rows) | {ONE: best_of_others(truth, ctx.images.size)}
+    boxes = predict_boxes(ctx, rows) | {
+        ONE: best_of_others(truth, ctx.images.size, FIGURE.config["overlap"])
+    }
     overlaps = {name: overlap(of, truth) for name, of in boxes.items()}
     measured = measure(boxes, overlaps, truth, ctx.images.size)
     gains = measured[f"right, less {ONE}, points"]
@@ -144,86 +148,25 @@ def supports(ctx: Context, method: str) -> bool:
     return True
 
 
-def box_above(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The box of the largest component above a share of the map's maximum."""
-    return box_of(map > FIGURE.config["share"] * map.max())
-
-
-def segment_box(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The box of the segment that grows from the strongest values of a map (H, W)."""
-    config, scale = FIGURE.config, FIGURE.config["scale"]
-    height, width = (n // scale for n in map.shape)
-    small = (
-        np.asarray(pixels)[: height * scale, : width * scale]
-        .reshape(height, scale, width, scale, 3)
-        .mean((1, 3))
-    )
-    smooth = gaussian_filter(map, config["blur"])[: height * scale : scale, : width * scale : scale]
-    seeds = np.zeros(smooth.shape, dtype=int)
-    seeds[smooth <= np.quantile(smooth, config["ground"])] = 1
-    seeds[smooth > np.quantile(smooth, config["object"])] = 2
-    if not (seeds == 2).any():  # a constant map
-        return box_of(np.zeros(map.shape, dtype=bool))
-    return scale * box_of(
-        random_walker(small, seeds, beta=config["beta"], mode="cg_j", tol=1e-5, channel_axis=-1)
-        == 2
-    )
-
-
-def box_of(mask: np.ndarray) -> np.ndarray:
-    """The box of the largest component of a mask (H, W); the whole view for an empty mask."""
-    parts, count = label(mask)  # pyright: ignore[reportGeneralTypeIssues]
-    if not count:
-        return np.array([0, 0, *mask.shape])
-    rows, columns = find_objects(parts)[np.bincount(parts.ravel())[1:].argmax()]
-    return np.array([rows.start, columns.start, rows.stop, columns.stop])
-
-
-def area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0)
-
-
-def overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The intersection over union of corresponding boxes (N, 4), (N,) in [0, 1]."""
-    both = area(
-        np.concatenate(
-            [np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])], 1
-        )
-    )
-    return both / (area(one) + area(other) - both)
-
-
-def best_of_others(truth: np.ndarray, side: int, step: int = 8) -> np.ndarray:
-    """For each image, the centered box that is correct for most other images.
-
-    Args:
-        truth: Boxes drawn by eye (N, 4).
-        side: Side of the view, in pixels.
-        step: Steps of the boxes' half height and half width, in pixels.
-
-    Returns:
-        (N, 4). An image's own box has no part in the choice.
-    """
-    halves, middle = range(step, side // 2 + 1, step), side // 2
-    boxes = np.array(
-        [[middle - h, middle - w, middle + h, middle + w] for h in halves for w in halves]
-    )
-    overlaps = [overlap(np.tile(box, (len(truth), 1)), truth) for box in boxes]
-    correct = np.array(overlaps) >= FIGURE.config["overlap"]  # (boxes, N)
-    return boxes[(correct.sum(1, keepdims=True) - correct).argmax(0)]
-
-
 def percent(correct: np.ndarray) -> list[float]:
     """The share of correct boxes in percent with Wilson's interval: [share, low, high]."""
     return [100 * v for v in (correct.mean(), *wilson(int(correct.sum()), len(correct)))]
 
 
+def above_share(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    return box_above(map, pixels, FIGURE.config["share"])
+
+
+def segment(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    return segment_box(map, pixels, FIGURE.config)
+
+
 METHODS: dict[str, tuple[str, Callable]] = {
-    "CAM": ("cam", box_above),
-    "Grad-CAM": ("grad_cam", box_above),
-    "saliency, segmented": ("saliency", segment_box),
-    "guided backpropagation, segmented": ("guided_backprop", segment_box),
-    "deconvnet, segmented": ("deconvnet", segment_box),
+    "CAM": ("cam", above_share),
+    "Grad-CAM": ("grad_cam", above_share),
+    "saliency, segmented": ("saliency", segment),
+    "guided backpropagation, segmented": ("guided_backprop", segment),
+    "deconvnet, segmented": ("deconvnet", segment),
 }
 
 COLORS = dict(zip((*METHODS, ONE), (*LINES[:5], "0.6"), strict=True))

@@ -27,6 +27,7 @@ from reproduce.core.page import (
     set_finding,
     show_tiles,
 )
+from reproduce.lectures.features.direction_kinds import KINDS, three_kinds, with_nine_images
 from reproduce.lectures.sampling import (
     MIN_IMAGES,
     image_classes,
@@ -35,8 +36,7 @@ from reproduce.lectures.sampling import (
     subset,
     unit_patches,
 )
-from zfnet.analysis.directions import purity, random_directions, sample_vectors, similarity
-from zfnet.analysis.embedding import pca
+from zfnet.analysis.directions import purity, sample_vectors, similarity
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.responses import Responses, responses
 from zfnet.plot import LINES, enlarge, photograph
@@ -65,7 +65,6 @@ FIGURE = Figure(
     version=2,
     network="chain",
 )
-KINDS = ("units", "random directions", "principal directions")
 SHARE = "{}, one class among nine images, share"
 COSINE = "conv5, cosine of the nine images' layer 7"
 AXIS_LABELS = {
@@ -141,9 +140,10 @@ def directions_and_responses(
         The three kinds of directions by layer, the responses by layer, and the layer-7 codes of the
         images (N, units).
     """
+    counts = FIGURE.config["directions"], FIGURE.config["principal"]
     images = subset(ctx, spread_indices(ctx, count))
     vectors = sample_vectors(ctx.model, images, "conv5", generator, progress=ctx.progress)
-    axes = {"conv5": three_kinds(vectors, generator)}
+    axes = {"conv5": three_kinds(vectors, generator, *counts)}
     by_layer = responses(
         ctx.model,
         subset(ctx, chosen),
@@ -152,19 +152,11 @@ def directions_and_responses(
         progress=ctx.progress,
     )
     codes = by_layer["fc7"].maximum
-    axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator)
+    axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator, *counts)
     along = codes @ torch.cat(axes["fc7"]).T
     # Directions of layer 7 have no position.
     by_layer["fc7"] = Responses(along, along, torch.zeros(*along.shape, 2, dtype=torch.int64))
     return axes, by_layer, codes
-
-
-def with_nine_images(top: Top, sizes: list[int]) -> dict[str, torch.Tensor]:
-    """The directions of each kind that nine images activate, as rows of `top`."""
-    parts = torch.arange(len(top.index)).split(sizes)
-    return {
-        kind: part[(top.value[part] > 0).all(1)] for kind, part in zip(KINDS, parts, strict=True)
-    }
 
 
 def example_tiles(
@@ -216,26 +208,6 @@ def intervals(kinds: dict[str, np.ndarray]) -> dict[str, list[float]]:
     }
 
 
-def three_kinds(vectors: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-    """The directions that are compared.
-
-    Args:
-        vectors: Activations (N, C).
-        generator: Chooses the units and the random directions.
-
-    Returns:
-        Units (rows of the identity), random directions, and principal directions of the vectors.
-    """
-    units, count = vectors.shape[1], min(FIGURE.config["directions"], vectors.shape[1])
-    chosen = torch.randperm(units, generator=generator)[:count].sort().values
-    principal = min(FIGURE.config["principal"], len(vectors) - 1, units)
-    return [
-        torch.eye(units)[chosen],
-        random_directions(units, count, generator),
-        pca(vectors, principal).axes,
-    ]
-
-
 def by_chance(measured: dict, name: str) -> float:
     """The value of a measure for nine random images."""
     return measured["nine images at random"][
@@ -278,10 +250,7 @@ def draw(result: Result) -> dict[str, Any]:
     units, random = (m[COSINE][kind][0] for kind in KINDS[:2])
     set_finding(
         figure,
-        f"The nine strongest images of a unit are slightly more alike than those of a random "
-        f"direction (cosine {units:.2f} and {random:.2f})"
-        if units > random
-        else "The nine strongest images of a random direction are as alike as those of a unit "
-        f"(cosine {random:.2f} and {units:.2f})",
+        f"The layer-7 codes of the nine strongest images have a cosine of {units:.2f} for units, "
+        f"{random:.2f} for random directions and {by_chance(m, COSINE):.2f} for random images",
     )
     return {"directions.jpg": figure}

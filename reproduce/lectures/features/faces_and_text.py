@@ -11,7 +11,7 @@ the labels among all images (chance), and within each class (what the class alon
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import SMALL, new_page, set_finding, show_tiles
+from reproduce.lectures.features.labeled_images import LabeledImages, labeled_images
 from reproduce.lectures.sampling import subset, unit_patches
 from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.responses import responses
@@ -85,35 +86,6 @@ def compute(ctx: Context) -> Result:
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(numbers), note=note)
 
 
-class LabeledImages(NamedTuple):
-    """The annotated images that are used for one label.
-
-    Attributes:
-        index: Their rows among all annotated images (N,).
-        positive: Whether the label applies (N,) bool.
-        class_of: Their classes (N,).
-        first: Whether each image is in the first half of the classes (N,).
-        smallest_group: The size of the smallest group, of images or of classes, that is compared.
-    """
-
-    index: np.ndarray
-    positive: np.ndarray
-    class_of: np.ndarray
-    first: np.ndarray
-    smallest_group: int
-
-
-def labeled_images(names: list[str], marks: list[dict], label: str) -> LabeledImages:
-    """The annotated images, by name "class/file", that are used for a label."""
-    index = np.array([i for i, mark in enumerate(marks) if counts(mark, label)], dtype=int)
-    positive = np.array([marks[i][label] for i in index], dtype=bool)
-    folders = [names[i].split("/")[0] for i in index]
-    classes, class_of = np.unique(folders, return_inverse=True)
-    first = first_half(class_of, positive)
-    groups = np.bincount(2 * positive + first, minlength=4)
-    return LabeledImages(index, positive, class_of, first, min(groups.min(), len(classes) // 2))
-
-
 def measure(
     images: LabeledImages, maxima: dict[str, torch.Tensor], generator: torch.Generator
 ) -> tuple[dict[str, Any], list[int], dict[str, np.ndarray]]:
@@ -166,25 +138,6 @@ def annotated(ctx: Context) -> tuple[list[int], list[dict], str]:
     marks = yaml.safe_load(MARKS.read_text())["imagenet"]
     rows, missing = find_annotated(ctx, {name: mark["sha256"] for name, mark in marks.items()})
     return list(rows.values()), [marks[name] for name in rows], missing
-
-
-def counts(mark: dict, label: str) -> bool:
-    """Whether an image is used for a label. Images with a face are not used for text."""
-    return label in mark and (label != "text" or mark.get("face") is False)
-
-
-def first_half(class_of: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Split the classes in two halves: every other class, sorted by its share of positives.
-
-    Args:
-        class_of: Class of each image (N,).
-        positive: Labels (N,).
-
-    Returns:
-        Whether each image is in the first half (N,).
-    """
-    share = np.bincount(class_of, positive) / np.bincount(class_of)
-    return np.isin(class_of, np.argsort(share, kind="stable")[::2])
 
 
 def held_out_auc(

@@ -21,11 +21,11 @@ from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.core.page import interval_bars, label_lines, new_page, set_finding, show_tiles
+from reproduce.lectures.invariance.class_comparison import by_class, within_classes
 from reproduce.lectures.outlines import object_annotations
 from reproduce.lectures.predictions import Predictions, predict_corpus, training_images
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.attributes import ATTRIBUTES, QuantileBins, accuracy_by_quantile
-from zfnet.analysis.intervals import bootstrap
 from zfnet.data.images import center_crop
 from zfnet.plot import LINES, enlarge, photograph
 
@@ -119,10 +119,11 @@ def measure(
             bins = accuracy_by_quantile(v, correct[rows_of[name]], count)
             measured[name] = describe(bins)
             if name == TRAINING_IMAGES:  # an attribute of the class: the interval is over classes
-                gain = by_class(v, correct, predictions.labels, bins.edges)
+                gain = by_class(v, correct, predictions.labels, bins.edges, FIGURE.seed)
                 measured[name][GAIN] = gain
     measured[WITHIN] = {
-        name: within_classes(values[name], correct, predictions.labels) for name in ATTRIBUTES
+        name: within_classes(values[name], correct, predictions.labels, FIGURE.seed)
+        for name in ATTRIBUTES
     }
     if SIZE in measured:
         in_top5 = predictions.rank()[rows_of[SIZE]] <= 5
@@ -174,63 +175,6 @@ def describe(b: QuantileBins) -> dict:
         "top-1, % by bin": [round(100 * s, 1) for s in b.share],
         GAIN: [100 * v for v in b.difference],
     }
-
-
-def within_classes(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Compare correct and wrong images of the same class.
-
-    Args:
-        values: An attribute (N,).
-        right: Whether each image is classified correctly (N,).
-        labels: Classes (N,).
-
-    Returns:
-        The share of pairs in which the correct image has more of the attribute, with its interval
-        over
-        classes: [share, low, high]. Empty if fewer than two classes have a pair.
-    """
-    won, pairs = [], []
-    for label in np.unique(labels):
-        one, other = (values[(labels == label) & side] for side in (right, ~right))
-        if len(one) and len(other):
-            won.append(((np.sign(one[:, None] - other) + 1) / 2).sum())
-            pairs.append(len(one) * len(other))
-    if len(won) < 2:
-        return []
-    won, pairs = np.array(won), np.array(pairs)
-    return [
-        float(won.sum() / pairs.sum()),
-        *bootstrap(lambda i: float(won[i].sum() / pairs[i].sum()), len(won), seed=FIGURE.seed),
-    ]
-
-
-def by_class(
-    values: np.ndarray, right: np.ndarray, labels: np.ndarray, edges: np.ndarray
-) -> list[float]:
-    """The accuracy of the last bin minus that of the first, for an attribute of the class.
-
-    Args:
-        values: The attribute (N,).
-        right: Whether each image is classified correctly (N,).
-        labels: Classes (N,).
-        edges: Edges of the bins.
-
-    Returns:
-        The difference in points, with its interval over classes: [difference, low, high].
-    """
-    classes, first, images = np.unique(labels, return_index=True, return_counts=True)
-    hits, of = np.array([right[labels == label].sum() for label in classes]), values[first]
-
-    def gain(drawn: np.ndarray) -> float:
-        low, high = (drawn[side] for side in (of[drawn] < edges[1], of[drawn] >= edges[-2]))
-        if not len(low) or not len(high):
-            return float("nan")
-        return 100 * float(
-            hits[high].sum() / images[high].sum() - hits[low].sum() / images[low].sum()
-        )
-
-    every = np.arange(len(classes))
-    return [gain(every), *bootstrap(gain, len(every), seed=FIGURE.seed)]
 
 
 def draw(result: Result) -> dict[str, Any]:

@@ -23,8 +23,13 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import caption, label_lines, new_page, set_finding
+from reproduce.lectures.invariance.keypoint_scores import (
+    example_pairs,
+    pck,
+    same_in_box,
+    swapped_eyes,
+)
 from reproduce.paper.dog_faces import PARTS, load_faces
-from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.matching import correct_keypoints, match
 from zfnet.plot import LINES, photograph, show
 
@@ -119,24 +124,26 @@ def measure(
         }
         for name, place in predicted.items()
     }
-    strict, loose = judged
-    n = len(points)
+    (strict, loose), seed, n = judged, FIGURE.seed, len(points)
     return {
         "images": n,
         "keypoints looked for": n * (n - 1) * len(PARTS),
         **{
-            f"PCK at {alpha}, %": {name: pck(rows[alpha]) for name, rows in hits.items()}
+            f"PCK at {alpha}, %": {name: pck(rows[alpha], seed) for name, rows in hits.items()}
             for alpha in judged
         },
         f"PCK at {strict} of conv5 by part, %": {
-            part: pck(hits["conv5"][strict][..., p : p + 1])[0] for p, part in enumerate(PARTS)
+            part: pck(hits["conv5"][strict][..., p : p + 1], seed)[0]
+            for p, part in enumerate(PARTS)
         },
         "PCK by alpha, %": {
-            name: {str(alpha): pck(h)[0] for alpha, h in rows.items()}
+            name: {str(alpha): pck(h, seed)[0] for alpha, h in rows.items()}
             for name, rows in hits.items()
         },
         "conv5 less another, points": {
-            f"{other}, at {alpha}": pck(hits["conv5"][alpha].astype(float) - hits[other][alpha])
+            f"{other}, at {alpha}": pck(
+                hits["conv5"][alpha].astype(float) - hits[other][alpha], seed
+            )
             for alpha in judged
             for other in (SAME, BOX, "conv1", "conv4")
         },
@@ -144,77 +151,6 @@ def measure(
             predicted["conv5"], points, head_size, loose
         ),
     }
-
-
-def example_pairs(
-    place: torch.Tensor, points: torch.Tensor, head_size: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of images with the smallest, the median and the largest mean error.
-
-    Args:
-        place: Predicted keypoints (N, N, P, 2).
-        points: Annotated keypoints (N, P, 2).
-        head_size: The longer side of each head (N,).
-
-    Returns:
-        The pairs (3, 2), and their errors over the size of the head (3,).
-    """
-    distance = (place - points[None].to(place)).norm(dim=-1).mean(2)  # (N, N)
-    error = (distance / head_size.to(place)).numpy()
-    np.fill_diagonal(error, np.nan)
-    order = np.argsort(error, axis=None)[: error.size - len(error)]  # NaN is last
-    chosen = order[[0, len(order) // 2, -1]]
-    return np.stack(np.unravel_index(chosen, error.shape), 1), error.flat[chosen]
-
-
-def same_in_box(points: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
-    """Map points from one head's box to another's.
-
-    Args:
-        points: Points in each image (N, P, 2).
-        heads: Boxes of the heads (N, 4).
-
-    Returns:
-        The points of image i in the head of image j, (N, N, P, 2).
-    """
-    corner, size = (
-        heads[:, None, :2].float(),
-        (heads[:, None, 2:] - heads[:, None, :2]).float(),
-    )  # (N, 1, 2)
-    inside = (points - corner) / size
-    return corner[None] + inside[:, None] * size[None]
-
-
-def pck(hits: np.ndarray) -> list[float]:
-    """The mean of hits over pairs of different images, in percent.
-
-    Args:
-        hits: (N, N, P).
-
-    Returns:
-        [mean, low, high], with an interval over images.
-    """
-    by_pair = 100 * hits.mean(2)
-    n = len(by_pair)
-    different = ~np.eye(n, dtype=bool)
-
-    def mean(drawn: np.ndarray) -> float:
-        # An image that is drawn twice makes no pair with itself.
-        weight = np.outer(*[np.bincount(drawn, minlength=n)] * 2) * different
-        return float((weight * by_pair).sum() / weight.sum()) if weight.any() else float("nan")
-
-    return [mean(np.arange(n)), *bootstrap(mean, n, seed=FIGURE.seed)]
-
-
-def swapped_eyes(
-    place: torch.Tensor, points: torch.Tensor, head_size: torch.Tensor, alpha: float
-) -> float:
-    """The percentage of eyes whose match is at the other eye, within reach and closer to it."""
-    eyes, other = place[:, :, :2], points[:, [1, 0]]
-    wrong = correct_keypoints(eyes, other, head_size, alpha)
-    nearer = (eyes - other[None]).norm(dim=-1) < (eyes - points[None, :, :2]).norm(dim=-1)
-    different = ~torch.eye(len(points), dtype=torch.bool)
-    return 100 * float((wrong & nearer)[different].float().mean())
 
 
 def draw(result: Result) -> dict[str, Any]:
