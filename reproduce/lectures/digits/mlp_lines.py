@@ -11,7 +11,6 @@ are the first of each kind, with the same points and initialization.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import caption, new_page, set_finding
+from reproduce.lectures.digits.small_networks import distances, draw_points, network, train
 from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import LINES
 
@@ -57,8 +57,10 @@ def compute(ctx: Context) -> Result:
     arrays: dict[str, np.ndarray] = {}
     for kind, activation in UNITS.items():
         generator = torch.Generator().manual_seed(FIGURE.seed)
-        points, labels = draw_points(config["networks"], config["points"], generator)
-        snapshots = train(points, labels, activation, generator, ctx.progress)
+        points, labels = draw_points(
+            config["networks"], config["points"], generator, config["disc"], config["ring"]
+        )
+        snapshots = train(points, labels, activation, generator, ctx.progress, config)
         measured[kind], accuracy = measure(points, labels, activation, snapshots)
         arrays |= {"points": points[0].numpy(), "labels": labels[0].numpy()}
         arrays[f"{kind}.accuracy"] = accuracy
@@ -113,75 +115,6 @@ def region(activation, weights: list[torch.Tensor]) -> np.ndarray:
     axis = torch.linspace(-1.1, 1.1, GRID)
     plane = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
     return (network(plane, activation, *weights)[0] > 0).view(GRID, GRID).numpy()
-
-
-def draw_points(
-    networks: int, count: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw points, half in the disc and half in the ring, uniformly over their areas.
-
-    Args:
-        networks: Number S of networks.
-        count: Number N of points per network.
-        generator: Random numbers.
-
-    Returns:
-        Points (S, N, 2), and whether each is in the disc (S, N).
-    """
-    inside = (torch.arange(count) % 2 == 0).float().expand(networks, count)
-    share, angle = (torch.rand(networks, count, generator=generator) for _ in range(2))
-    disc, ring = FIGURE.config["disc"], FIGURE.config["ring"]
-    radius = torch.where(inside > 0, disc * share.sqrt(), (ring**2 + share * (1 - ring**2)).sqrt())
-    angle = 2 * math.pi * angle
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1), inside
-
-
-def train(
-    points, labels, activation, generator: torch.Generator, progress
-) -> list[list[torch.Tensor]]:
-    """Train S networks in parallel, and return their weights at each of the epochs shown."""
-    units, epochs = FIGURE.config["units"], FIGURE.config["epochs"]
-    weights = [  # PyTorch's default: uniform within 1 / sqrt(inputs)
-        torch.empty(len(points), *shape)
-        .uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-        .requires_grad_()
-        for shape, inputs in (((units, 2), 2), ((units,), 2), ((units,), units), ((), units))
-    ]
-    optimizer = torch.optim.Adam(weights, lr=FIGURE.config["rate"])
-    snapshots = []
-    with torch.enable_grad():
-        for epoch in progress(range(epochs[-1] + 1), total=epochs[-1] + 1, desc="training"):
-            if epoch in epochs:
-                snapshots.append([w.detach().clone() for w in weights])
-            logits = network(points, activation, *weights)
-            optimizer.zero_grad()
-            losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
-            losses.sum().backward()  # one loss per network
-            optimizer.step()
-    return snapshots
-
-
-def network(points, activation, w, b, out, bias) -> torch.Tensor:
-    """The logits of S networks.
-
-    Args:
-        points: (S or 1, N, 2).
-        activation: Of the hidden layer.
-        w: (S, U, 2).
-        b: (S, U).
-        out: (S, U).
-        bias: (S,).
-
-    Returns:
-        (S, N).
-    """
-    hidden = activation(points @ w.transpose(1, 2) + b[:, None])  # (S, N, U)
-    return (hidden @ out[:, :, None])[..., 0] + bias[:, None]
-
-
-def distances(w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The distance of each line from the disc's center, (S, U)."""
-    return b.abs() / w.norm(dim=-1).clamp_min(1e-12)
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:

@@ -12,23 +12,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.patches as shapes
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 
 import zfnet
 from reproduce.core.claims import above, below, every, verdict
 from reproduce.core.context import Context
 from reproduce.core.digits import Digits, grey
 from reproduce.core.figure import Figure, Result
-from reproduce.core.page import SMALL, caption, new_page, set_finding
+from reproduce.core.page import new_page, set_finding
+from reproduce.lectures.digits.occlusion_maps import STRIDE, draw_maps, draw_predictions
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.images import standardize
 from zfnet.occlusion import Occlusion
-from zfnet.plot import LINES, align_occlusion_map, heat_map, show
 
 FIGURE = Figure(
     id="mnist_occlusion",
@@ -38,7 +34,7 @@ FIGURE = Figure(
     inputs=("digits",),
     seed=0,
     time_budget=150,
-    config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
+    config={"digit": 8, "size": 7, "stride": STRIDE, "fill": "black", "fall": 0.1, "hidden": 0.01},
     manual=True,
     corpus="mnist",
     trains=True,
@@ -184,7 +180,7 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    a, m = result.arrays, result.measured
+    a, m, size = result.arrays, result.measured, FIGURE.config["size"]
     weakest = len(a["x"]) - 1
     rows = {
         f"weakest: logit {a['baseline'][weakest]:.1f}": tuple(
@@ -198,9 +194,9 @@ def draw(result: Result) -> dict[str, Any]:
     figure = new_page(6.3)
     grid = figure.subplots(3, 4)
     for axes, (name, images) in zip(grid, rows.items(), strict=True):
-        draw_maps(axes, name, *images)
+        draw_maps(axes, name, *images, size=size)
     for axes, row in zip(grid[:-1, 3], (weakest, 1), strict=True):
-        draw_predictions(axes, a["label"][row], a["x"].shape[-1])
+        draw_predictions(axes, a["label"][row], a["x"].shape[-1], size)
     axes, turned = grid[-1, 3], m["turned into"]
     axes.bar(list(turned), list(turned.values()), color="0.6")
     axes.set(xlabel="predicted somewhere", ylabel=f"of {result.n} eights")
@@ -212,34 +208,3 @@ def draw(result: Result) -> dict[str, Any]:
         "another digit somewhere",
     )
     return {"mnist_occlusion.png": figure}
-
-
-def draw_maps(
-    axes: np.ndarray, name: str, x: np.ndarray, probability: np.ndarray, logit: np.ndarray
-) -> None:
-    """Draw a digit and its erased square, and the maps of probability and logit."""
-    size, stride = FIGURE.config["size"], FIGURE.config["stride"]
-    show(axes[0], np.repeat(1 - x[..., None], 3, axis=2))
-    caption(axes[0], name)
-    options = {"fill": False, "edgecolor": LINES[1], "linewidth": 1.5}
-    axes[0].add_patch(shapes.Rectangle((-0.5, -0.5), size, size, **options))
-    heat_map(axes[1], probability, limits=(0, 1))
-    heat_map(axes[2], logit)
-    for panel, title in zip(axes[1:3], ("probability of 8", "logit of 8"), strict=True):
-        caption(panel, title)
-        align_occlusion_map(panel, size, stride, x.shape[-1])
-        panel.contour(x, levels=[0.5 * x.max()], colors="white", linewidths=1)
-
-
-def draw_predictions(axes: Axes, label: np.ndarray, side: int) -> None:
-    """Draw the digit that is predicted at each position of the erased square."""
-    colors = ListedColormap(colormaps["tab10"](np.arange(10)))
-    image = axes.imshow(label, cmap=colors, vmin=-0.5, vmax=9.5)
-    align_occlusion_map(axes, FIGURE.config["size"], FIGURE.config["stride"], side)
-    caption(axes, "predicted digit")
-    axes.set_axis_off()
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, ticks=range(10))
-    bar.ax.tick_params(labelsize=SMALL, length=2)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

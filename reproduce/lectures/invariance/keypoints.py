@@ -11,18 +11,16 @@ independent.
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.core.page import caption, label_lines, new_page, set_finding
+from reproduce.core.page import caption, new_page, set_finding
+from reproduce.lectures.invariance.keypoint_pictures import PART_COLORS, draw_curves, draw_points
 from reproduce.lectures.invariance.keypoint_scores import (
     example_pairs,
     pck,
@@ -31,7 +29,7 @@ from reproduce.lectures.invariance.keypoint_scores import (
 )
 from reproduce.paper.dog_faces import PARTS, load_faces
 from zfnet.analysis.matching import correct_keypoints, match
-from zfnet.plot import LINES, photograph, show
+from zfnet.plot import photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 FIGURE = Figure(
@@ -54,7 +52,6 @@ FIGURE = Figure(
     network="chain",
 )
 SAME, BOX = "same position", "same place in the head's box"
-PART_COLORS = ("cyan", "yellow", "magenta")  # different from those of the layers
 
 
 def compute(ctx: Context) -> Result:
@@ -178,7 +175,7 @@ def draw(result: Result) -> dict[str, Any]:
         handles=handles, loc="outside lower center", ncols=3, frameon=False,
         title="circles: annotated; crosses: nearest features of layer 5",
     )  # fmt: skip
-    draw_curves(right.subplots(), m["PCK by alpha, %"])
+    draw_curves(right.subplots(), m["PCK by alpha, %"], {SAME: "--", BOX: ":"})
     strict = FIGURE.config["judged"][0]
     found = {name: values[0] for name, values in m[f"PCK at {strict}, %"].items()}
     set_finding(
@@ -188,30 +185,3 @@ def draw(result: Result) -> dict[str, Any]:
         f"place in the head's box {found[BOX]:.0f} %",
     )
     return {"keypoints.jpg": figure}
-
-
-def draw_points(axes: Axes, points: np.ndarray, marker: str, **options: Any) -> None:
-    """Mark the parts of a head, each in its color, with a black edge that shows on white fur."""
-    for (row, column), color in zip(points, PART_COLORS, strict=True):
-        axes.plot(
-            column, row, marker, markeredgecolor=color, markeredgewidth=2,
-            path_effects=[withStroke(linewidth=3.5, foreground="black")], **options,
-        )  # fmt: skip
-
-
-def draw_curves(axes: Axes, curves: dict[str, dict[str, float]]) -> None:
-    """Draw the share of found keypoints against the tolerance."""
-    ends, alphas = {}, FIGURE.config["alphas"]
-    for number, (name, curve) in enumerate(curves.items()):
-        plain = name in (SAME, BOX)
-        color = "0.35" if plain else LINES[number]
-        style = "-" if not plain else "--" if name == SAME else ":"
-        values = list(curve.values())
-        axes.plot(alphas, values, marker="o", markersize=3, color=color, linestyle=style)
-        ends[textwrap.fill(name, 13)] = (values[-1], color)
-    axes.set(
-        xlabel="tolerance, share of the head's longer side",
-        ylabel="keypoints found, %",
-        ylim=(0, 100),
-    )
-    label_lines(axes, ends, alphas[-1])

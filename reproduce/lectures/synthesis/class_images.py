@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import SMALL, blank, caption, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
+from reproduce.lectures.synthesis.separation import probabilities, separate
 from zfnet.analysis.intervals import wilson
 from zfnet.plot import photograph, show
 from zfnet.synthesis.ascent import ascend
@@ -72,7 +72,12 @@ def compute(ctx: Context) -> Result:
     }
     drawn = ascend(ctx.model, noise, target.tolist(), **regularization, **options).pixels
     separated, extra_ascents = separate(
-        ctx, drawn, target, **regularization, **options | {"steps": config["part steps"]}
+        ctx,
+        drawn,
+        target,
+        config["part at most"],
+        **regularization,
+        **options | {"steps": config["part steps"]},
     )
     few = spread(len(target), config["plain"])
     plain = ascend(ctx.model, noise[few], target[few].tolist(), **options).pixels
@@ -142,43 +147,6 @@ def measure(
     }
     arrays = {"pixels": pixels.cpu().numpy(), "target": intended, "predicted": predicted}
     return measured, arrays | {"probability": true}
-
-
-def separate(
-    ctx: Context, pixels: torch.Tensor, target: np.ndarray, **options
-) -> tuple[torch.Tensor, list[int]]:
-    """Continue the ascent of images that are predicted as another class.
-
-    A class's logit can be high while that of a similar class is higher. So ascent continues on the
-    log-probability, whose gradient in the logits z is one_hot(y) - softmax(z). It is computed once
-    per ascent and scaled so that the weight of the intended class is 1.
-
-    Args:
-        ctx: The network.
-        pixels: Images (N, 3, H, W).
-        target: Intended classes (N,).
-        options: Options of `ascend`.
-
-    Returns:
-        The images, and the number of extra ascents of each.
-    """
-    pixels, extra_ascents, true = pixels.clone(), [0] * len(target), torch.from_numpy(target)
-    for _ in range(FIGURE.config["part at most"]):
-        probability = probabilities(ctx.model, pixels)
-        wrong = torch.nonzero(probability.argmax(1) != true)[:, 0]
-        if not len(wrong):
-            break
-        weights = F.one_hot(true[wrong], probability.shape[1]) - probability[wrong]
-        weights = weights / weights.amax(1, keepdim=True)
-        pixels[wrong] = ascend(ctx.model, pixels[wrong], weights, **options).pixels
-        for i in wrong.tolist():
-            extra_ascents[i] += 1
-    return pixels, extra_ascents
-
-
-def probabilities(model, pixels: torch.Tensor) -> torch.Tensor:
-    """The probabilities of images in chunks, (N, classes), on the CPU."""
-    return torch.cat([model(some) for some in pixels.split(20)]).softmax(1).cpu()
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:

@@ -20,9 +20,9 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import label_lines, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
+from reproduce.lectures.synthesis.iterated_attack import Success, attack
 from zfnet.analysis.intervals import mean_interval, wilson
 from zfnet.plot import LINES
-from zfnet.synthesis.adversarial import pgd
 from zfnet.synthesis.base import clip
 from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
@@ -78,9 +78,6 @@ def compute(ctx: Context) -> Result:
         f"over {len(targeted)} images."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
-
-
-Success = dict[float, list[np.ndarray]]  # by epsilon: one array of successes per batch
 
 
 def untargeted(
@@ -143,28 +140,6 @@ def measure(arrays: dict[str, np.ndarray], success: dict[str, Success]) -> dict[
         for kind in ("fgsm", "iterated")
     } | {"images": int(correct.sum())}
     return measured
-
-
-def attack(ctx: Context, rows: dict[float, list], x: torch.Tensor, steps: int, **options) -> None:
-    """Attack with increasing epsilon the images that are not fooled yet.
-
-    Args:
-        ctx: The network.
-        rows: For each epsilon, a list to which the success of each image so far is appended.
-        x: Images (N, 3, H, W).
-        steps: Steps per epsilon.
-        options: Labels or targets (N,).
-    """
-    done = np.zeros(len(x), dtype=bool)
-    for epsilon, results in rows.items():
-        remaining = torch.from_numpy(np.flatnonzero(~done)).to(x.device)
-        if len(remaining):
-            arguments = {key: classes[remaining] for key, classes in options.items()}
-            result = pgd(
-                ctx.model, x[remaining], epsilon=epsilon, steps=steps, **arguments, batch=50
-            )
-            done[remaining.cpu().numpy()] = result.success.cpu().numpy()
-        results.append(done.copy())
 
 
 def percent_of(success: np.ndarray) -> float | None:
