@@ -30,7 +30,7 @@ def violations(figure: Figure | np.ndarray) -> list[str]:
         return []
     figure.set_dpi(PAGE / figure.get_size_inches()[0])
     FigureCanvasAgg(figure).draw()  # places texts and ticks
-    texts = [text for text in figure.findobj(Text) if is_drawn(text)]
+    texts = drawn_texts(figure)
     return [
         *check_title(figure),
         *check_panels(figure),
@@ -40,15 +40,29 @@ def violations(figure: Figure | np.ndarray) -> list[str]:
     ]
 
 
-def is_drawn(text: Text) -> bool:
-    """Whether a text is visible, and not part of an axis that is switched off."""
-    if not text.get_visible() or not text.get_text().strip():
-        return False
-    axes = text.axes
-    if axes is None:
-        return True
-    ticks = {t for axis in (axes.xaxis, axes.yaxis) for t in axis.findobj(Text)}
-    return axes.get_visible() and (axes.axison or text not in ticks)
+def drawn_texts(figure: Figure) -> list[Text]:
+    """The visible texts, without those of axes that are off and without matplotlib's spare ticks."""
+    hidden = set()
+    for axes in figure.axes:
+        for number, axis in enumerate((axes.xaxis, axes.yaxis)):
+            texts = set(axis.findobj(Text))
+            if axes.axison and axes.get_visible():
+                texts -= {axis.label, axis.offsetText}
+                frame = axes.get_window_extent().get_points()[:, number]
+                texts = {
+                    text
+                    for text in texts
+                    if not frame[0] - 1 <= center(text)[number] <= frame[1] + 1
+                }
+            hidden |= texts
+    texts = [text for text in figure.findobj(Text) if text not in hidden]
+    return [text for text in texts if text.get_visible() and text.get_text().strip()]
+
+
+def center(text: Text) -> tuple[float, float]:
+    """The center of a text, in pixels (x, y)."""
+    box = text.get_window_extent()
+    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
 
 
 def check_title(figure: Figure) -> Iterator[str]:
@@ -83,9 +97,13 @@ def check_sizes(texts: list[Text]) -> Iterator[str]:
 
 def check_axis_labels(figure: Figure) -> Iterator[str]:
     for axes in panels(figure):
-        for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
-            if axes.axison and shows_numbers(axis) and not axis.get_label_text():
-                yield f"the {name} axis of {axes.get_title()!r} has numbers and no label"
+        shared = (axes.get_shared_x_axes(), axes.get_shared_y_axes())
+        for number, group in enumerate(shared):
+            siblings = [(a.xaxis, a.yaxis)[number] for a in group.get_siblings(axes)]
+            axis = (axes.xaxis, axes.yaxis)[number]
+            labeled = any(sibling.get_label_text() for sibling in siblings)
+            if axes.axison and shows_numbers(axis) and not labeled:
+                yield f"the {'xy'[number]} axis of {axes.get_title()!r} has numbers and no label"
 
 
 def shows_numbers(axis: Axis) -> bool:
@@ -96,7 +114,7 @@ def shows_numbers(axis: Axis) -> bool:
 
 def check_places(figure: Figure, texts: list[Text]) -> Iterator[str]:
     """Texts that leave the picture, or overlap."""
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if in_view(text)]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
     edge = figure.bbox.padded(TOLERANCE)
     for text, box in boxes:
         if not (edge.contains(box.x0, box.y0) and edge.contains(box.x1, box.y1)):
@@ -105,18 +123,3 @@ def check_places(figure: Figure, texts: list[Text]) -> Iterator[str]:
         shared = Bbox.intersection(box, other_box)
         if shared is not None and min(shared.width, shared.height) > TOLERANCE:
             yield f"{one!r} and {other!r} overlap"
-
-
-def in_view(text: Text) -> bool:
-    """Whether a tick label is beside its axes, and not one of matplotlib's spare ticks."""
-    axes = text.axes
-    if axes is None:
-        return True
-    box, frame = text.get_window_extent(), axes.get_window_extent()
-    center = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
-    ends = ((frame.x0, frame.x1), (frame.y0, frame.y1))
-    for axis, place, (low, high) in zip((axes.xaxis, axes.yaxis), center, ends, strict=True):
-        spare = {t for t in axis.findobj(Text) if t not in (axis.label, axis.offsetText)}
-        if text in spare and not low - 1 <= place <= high + 1:
-            return False
-    return True

@@ -145,6 +145,7 @@ def draw(result: Result) -> dict[str, Any]:
     width = strip.shape[1] // 10
     places = width * np.arange(10) + width / 2 - 0.5
     grid[0].set_xticks(places, [str(k) for k in range(10)])
+    grid[0].set_xlabel("digit")
     grid[1].set_xticks(places, [f"r = {r:.2f}" for r in a["own"]], fontsize=SMALL + 1)
     for axes in grid:
         axes.tick_params(length=0)

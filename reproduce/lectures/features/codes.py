@@ -24,7 +24,13 @@ from reproduce.lectures.features.code_pictures import (
     draw_planes,
 )
 from reproduce.lectures.kinds import KIND_NAMES, kind_table
-from reproduce.lectures.sampling import MIN_IMAGES, image_classes, spread_indices, subset
+from reproduce.lectures.sampling import (
+    MIN_IMAGES,
+    image_classes,
+    spread_indices,
+    subset,
+    too_few_images,
+)
 from zfnet.analysis.embedding import grid_layout, nearest_neighbors, pca, tsne
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.responses import responses
@@ -54,8 +60,7 @@ def compute(ctx: Context) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread_indices(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < MIN_IMAGES:
-        note = f"The corpus has fewer than {MIN_IMAGES} images."
-        return Result({}, {}, "not run", n=len(chosen), note=note)
+        return too_few_images(len(chosen))
     codes = responses(ctx.model, subset(ctx, chosen), "fc7", progress=ctx.progress)["fc7"].maximum
     pixels = small_pixels(ctx, chosen)
     kinds, names = kinds_of(ctx, chosen)

@@ -31,6 +31,7 @@ from reproduce.lectures.sampling import (
     photograph_groups,
     spread_indices,
     subset,
+    too_few_images,
     unit_patches,
 )
 from zfnet.analysis.directions import purity, sample_vectors, similarity
@@ -70,8 +71,7 @@ def compute(ctx: Context) -> Result:
     counts = config["of samples"] if samples else (config["images"], config["for principal ones"])
     chosen, generator = spread_indices(ctx, counts[0]), torch.Generator().manual_seed(FIGURE.seed)
     if len(chosen) < MIN_IMAGES:
-        note = f"The corpus has fewer than {MIN_IMAGES} images."
-        return Result({}, {}, "not run", n=len(chosen), note=note)
+        return too_few_images(len(chosen))
     axes, by_layer, codes = directions_and_responses(ctx, chosen, counts[1], generator)
     labels, groups = image_classes(ctx, chosen), photograph_groups(ctx, chosen)
     tops = {layer: by_layer[layer].extremes(K, groups=groups) for layer in LAYERS}

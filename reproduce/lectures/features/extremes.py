@@ -23,6 +23,7 @@ from reproduce.lectures.sampling import (
     photograph_groups,
     spread_indices,
     subset,
+    too_few_images,
     unit_patches,
 )
 from zfnet.analysis.directions import purity
@@ -64,8 +65,7 @@ def compute(ctx: Context) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
     chosen = spread_indices(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < MIN_IMAGES:
-        note = f"The corpus has fewer than {MIN_IMAGES} images."
-        return Result({}, {}, "not run", n=len(chosen), note=note)
+        return too_few_images(len(chosen))
     images = subset(ctx, chosen)
     table = responses(ctx.model, images, LAYER, rectified=False, progress=ctx.progress)[LAYER]
     groups = photograph_groups(ctx, chosen)
