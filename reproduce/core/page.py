@@ -138,13 +138,12 @@ def spread_apart(places: np.ndarray, gap: float) -> np.ndarray:
 
     This is isotonic regression of the places minus their multiples of the gap.
     """
-    blocks: list[list[float]] = []  # [sum, count] of pooled neighbors
+    blocks: list[tuple[float, int]] = []  # sum and count of pooled neighbors
     for i, place in enumerate(places):
-        blocks.append([place - i * gap, 1])
+        blocks.append((place - i * gap, 1))
         while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
-            total, count = blocks.pop()
-            blocks[-1][0] += total
-            blocks[-1][1] += count
+            (total, count), (below, others) = blocks.pop(), blocks.pop()
+            blocks.append((below + total, others + count))
     fitted = np.concatenate([np.full(count, total / count) for total, count in blocks])
     return fitted + gap * np.arange(len(places))
 

@@ -178,7 +178,7 @@ def draw(result: Result) -> dict[str, Any]:
         for kind, box in zip(a["kinds"], a["boxes"], strict=True):
             rectangle(axes[0], box, KINDS[kind], linewidth=1.6)
         heat_map(axes[1], a["fall"])
-        caption(axes[1], "fall of the logit under the square")
+        caption(axes[1], "fall of the logit under the square", 40)
         align_occlusion_map(
             axes[1], FIGURE.config["size"], FIGURE.config["stride"], a["x"].shape[-1]
         )
@@ -187,15 +187,16 @@ def draw(result: Result) -> dict[str, Any]:
         axes[2].barh(kinds, [falls[kind] for kind in kinds], color=[KINDS[k] for k in kinds])
         axes[2].axvline(0, color="black", linewidth=0.8)
         axes[2].invert_yaxis()
+        axes[2].locator_params(axis="x", nbins=5)
     for panel in grid[:-1, 2]:
         panel.sharex(grid[-1, 2])
     grid[-1, 2].set_xlabel("mean fall of the logit where covered")
     falls = result.measured[OVER_IMAGES]
     set_finding(
         figure,
-        f"Covering the bear's face lowers its class's logit by {falls['face']:.1f}, fur by "
-        f"{falls['fur']:.1f}"
-        + (f", snow by {falls['snow']:.1f}" if "snow" in falls else "")
+        f"Covering the bear's face lowers its class's logit by {falls['face']:z.1f}, fur by "
+        f"{falls['fur']:z.1f}"
+        + (f", snow by {falls['snow']:z.1f}" if "snow" in falls else "")
         + f" (means over {result.n} images)",
     )
     return {"polar_bear.jpg": figure}

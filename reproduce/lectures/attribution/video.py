@@ -158,8 +158,8 @@ def slope(cup_centers: np.ndarray, centers: np.ndarray) -> list[float]:
 def draw(result: Result) -> dict[str, Any]:
     a, slopes = result.arrays, result.measured[SLOPE]
     finding = (
-        "Grad-CAM of espresso follows the cup: for each pixel that the cup moves, the map moves by "
-        f"{slopes['down'][0]:.2f} down and {slopes['across'][0]:.2f} across"
+        f"When the cup moves by one pixel, the map's center moves by {slopes['down'][0]:.2f} "
+        f"vertically and by {slopes['across'][0]:.2f} horizontally"
     )
     photos, (maps, _) = photograph(a["x"]), attribution_image(a["map"], shared_scale=True)
     pictures = []
@@ -178,7 +178,7 @@ def draw_frame(
     figure = new_page(4.8)
     left, right = figure.subplots(1, 2)
     show(left, photo, "the view; circle: the cup's center")
-    show(right, heat, "Grad-CAM; cross: its center of mass")
+    show(right, heat, "Grad-CAM of espresso; cross: its center of mass")
     edge = [withStroke(linewidth=4, foreground="black")]
     for panel in (left, right):
         panel.plot(*cup[::-1], "o", markersize=14, markerfacecolor="none",

@@ -142,8 +142,8 @@ def draw(result: Result) -> dict[str, Any]:
     )
     set_finding(
         figure,
-        f"The lines of hidden units move to the circle: their distance falls from {first[0]:.2f} "
-        f"to {last[0]:.2f} for tanh, from {first[1]:.2f} to {last[1]:.2f} for rectified units",
+        f"The median distance of the lines from the circle goes from {first[0]:.2f} to "
+        f"{last[0]:.2f} for tanh units, from {first[1]:.2f} to {last[1]:.2f} for rectified units",
     )
     return {"mlp_lines.png": figure}
 

@@ -55,7 +55,9 @@ def compute(ctx: Context) -> Result:
     logits = torch.cat([digits.model(some) for some in x.split(500)])
     logit = logits[:, config["digit"]].numpy()
     order, size = np.argsort(-logit, kind="stable"), max(round(len(x) * config["share"]), 2)
-    groups = dict(zip(GROUPS, (order[:size], order[-size:][::-1].copy()), strict=True))
+    groups: dict[str, np.ndarray] = dict(
+        zip(GROUPS, (order[:size], order[-size:][::-1].copy()), strict=True)
+    )
     qualities = {
         name: measure(grey(x)).double().numpy() for name, (measure, _) in QUALITIES.items()
     }

@@ -176,8 +176,8 @@ def draw(result: Result) -> dict[str, Any]:
     gain, low, high = m["silhouette, conv2 less conv1"]
     set_finding(
         figure,
-        f"The second layer moves the digits' classes apart: the silhouette changes by {gain:+.2f} "
-        f"[{low:+.2f}, {high:+.2f}] from conv1 to conv2 ({result.n} digits)",
+        f"From conv1 to conv2 the silhouette of the digits' classes changes by {gain:+.2f} "
+        f"[{low:+.2f}, {high:+.2f}] ({result.n} digits)",
     )
     return {"mnist_pca.png": figure}
 

@@ -137,7 +137,9 @@ def draw(result: Result) -> dict[str, Any]:
         ("weights", a["weights"], "RdBu_r", (-limit, limit)),
     )
     for axes, (name, images, colors, limits) in zip(grid, rows, strict=True):
-        strip = np.concatenate(np.pad(images, ((0, 0), (0, 0), (1, 1))), 1)
+        strip = np.concatenate(
+            np.pad(images, ((0, 0), (0, 0), (1, 1)), constant_values=images[0, 0, 0]), 1
+        )
         drawn = axes.imshow(strip, cmap=colors, vmin=limits[0], vmax=limits[1])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)

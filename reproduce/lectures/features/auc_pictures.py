@@ -13,7 +13,7 @@ from zfnet.plot import LINES
 
 def draw_distribution(axes: Axes, a: dict[str, np.ndarray], label: str) -> None:
     """The AUC of every unit of layer 5, and with permuted labels."""
-    bins, chance, units = np.linspace(0, 1, 41), a[f"{label}.luck"], a[f"{label}.units"]
+    bins, chance, units = np.linspace(0, 1, 41).tolist(), a[f"{label}.luck"], a[f"{label}.units"]
     weights = np.full(len(chance), len(units) / len(chance))
     axes.hist(chance, bins, weights=weights, color="0.8", label="permuted")
     axes.hist(units, bins, histtype="step", color=LINES[0], linewidth=1.6, label="layer 5")

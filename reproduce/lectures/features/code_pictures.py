@@ -35,7 +35,7 @@ def draw_planes(result: Result, k: int) -> Picture:
     interval_bars(bars, {s.replace(", ", "\n"): row for s, row in percent.items()}, "0.55")
     chance = 100 * m["the same, by chance"]
     bars.axvline(chance, color="black", linestyle=":")
-    bars.set(xlabel=f"of the {k} nearest, same kind, %\n(dotted: by chance)")
+    bars.set(xlabel=f"% of the {k} nearest\n(dotted: by chance)")
     set_finding(
         figure,
         f"Of an image's {k} nearest, {percent[SPACES[0]][0]:.0f} % are of its kind in layer 7 and "

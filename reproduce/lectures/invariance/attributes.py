@@ -43,8 +43,15 @@ FIGURE = Figure(
     labels=True,
 )
 SIZE, TRAINING_IMAGES = "object size", "training images"
-NAMES = ("brightness", "contrast", "sharpness", "colorfulness", SIZE, TRAINING_IMAGES)
-COLORS = dict(zip(NAMES, LINES, strict=True))
+NAMES: tuple[str, ...] = (
+    "brightness",
+    "contrast",
+    "sharpness",
+    "colorfulness",
+    SIZE,
+    TRAINING_IMAGES,
+)
+COLORS: dict[str, str] = dict(zip(NAMES, LINES, strict=True))
 GAIN = "last less first, points"
 
 

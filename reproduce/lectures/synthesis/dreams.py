@@ -44,10 +44,12 @@ FIGURE = Figure(
         "jitter": 16,
         "contrast": 1.5,
     },
+    version=2,
     manual=True,
     network="chain",
 )
 CONTRAST = "more contrast"
+FREQUENCY = "mean frequency of the change, cycles per pixel"
 AMPLIFIED = "of the layer dreamt of"
 
 
@@ -105,9 +107,7 @@ def measure(
             for dream_of, row in factors.items()
         },
         AMPLIFIED: {layer: mean(factors[layer][layer]) for layer in frequencies},
-        "mean frequency of the change, cycles a pixel": {
-            layer: mean(values) for layer, values in frequencies.items()
-        },
+        FREQUENCY: {layer: mean(values) for layer, values in frequencies.items()},
     }
 
 
@@ -150,10 +150,13 @@ def draw(result: Result) -> dict[str, Any]:
         for panel, (name, title) in zip(panels, columns.items(), strict=True):
             show(panel, photograph(a[name][row : row + 1])[0])
             caption(panel, title)
+    frequency = result.measured[FREQUENCY]
+    first, last = frequency[layers[0]][0], frequency[layers[-1]][0]
     times = {layer: row[0] for layer, row in result.measured[AMPLIFIED].items()}
     set_finding(
         figure,
         f"A dream multiplies the mean squared activation of its layer by {min(times.values()):.0f} "
-        f"to {max(times.values()):.0f}; higher layers draw larger structures",
+        f"to {max(times.values()):.0f}; the mean frequency of the change is {first:.2f} cycles per "
+        f"pixel for layer 1 and {last:.2f} for layer {len(layers)}",
     )
     return {"dreams.jpg": figure}

@@ -192,8 +192,8 @@ def draw(result: Result) -> dict[str, Any]:
     axes.legend(frameon=False, loc="upper left")
     set_finding(
         figure,
-        f"From {LAYERS[-1]} the code is matched within {code[LAYERS[-1]].mean():.0f} %, yet the "
-        f"pixels are off by {pixels[LAYERS[-1]].mean():.0f} %: the picture is lost (dots: "
-        f"{result.n} photographs)",
+        f"From {LAYERS[0]} the pixels are off by {pixels[LAYERS[0]].mean():.0f} %, from "
+        f"{LAYERS[-1]} by {pixels[LAYERS[-1]].mean():.0f} %, though its code is matched within "
+        f"{code[LAYERS[-1]].mean():.0f} % (dots: {result.n} photographs)",
     )
     return {"inversions.jpg": figure}
