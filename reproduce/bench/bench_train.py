@@ -37,7 +37,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import interval_bars, new_page, set_finding
 from reproduce.site.text import number
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.plot import LINES
 from zfnet.training.config import Config, load_config
 from zfnet.training.setup import new_model, resolve_precision

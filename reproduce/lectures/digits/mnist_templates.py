@@ -23,7 +23,7 @@ from reproduce.core.digits import grey
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import SMALL, new_page, set_finding
 from zfnet.analysis.intervals import mean_interval
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 
 FIGURE = Figure(
     id="mnist_templates",
