@@ -82,7 +82,7 @@ def interval_bars(
     rows = np.arange(len(mean))
     axes.barh(rows, mean, color=colors, height=0.7)
     axes.errorbar(mean, rows, xerr=(mean - low, high - mean), fmt="none", color="0.2", capsize=2)
-    axes.set_yticks(rows, list(intervals))
+    axes.set_yticks(rows, [plain(name) for name in intervals])
     axes.invert_yaxis()
     if label:
         for row, (value, end) in enumerate(zip(mean, np.maximum(high, 0), strict=True)):

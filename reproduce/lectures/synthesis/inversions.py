@@ -20,7 +20,7 @@ import zfnet
 from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.core.page import caption, new_page, set_finding
+from reproduce.core.page import caption, label_lines, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
 from reproduce.paper.boxed_images import choose_images
 from zfnet.analysis.faithfulness import rank_correlation
@@ -183,17 +183,19 @@ def draw(result: Result) -> dict[str, Any]:
         text = f"from {layer}\ncode off by {code[layer][0]:.1f} %\n"
         caption(panel, text + f"pixels off by {pixels[layer][0]:.0f} %")
     axes = below.subplots()
+    ends = {}
     for name, values, color in (("pixels", pixels, LINES[1]), ("code", code, LINES[0])):
         rows = np.array(list(values.values()))  # (layers, images)
         axes.plot(LAYERS, rows, "o", color=color, markersize=3, alpha=0.6)
-        axes.plot(LAYERS, rows.mean(1), color=color, label=f"error of the {name}")
+        axes.plot(LAYERS, rows.mean(1), color=color)
+        ends[name] = (rows[-1].mean(), color)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("squared error over the\nphotograph's energy, %")
-    axes.legend(frameon=False, loc="upper left")
+    label_lines(axes, ends, len(LAYERS) - 1)
     set_finding(
         figure,
         f"From {LAYERS[0]} the pixels are off by {pixels[LAYERS[0]].mean():.0f} %, from "
         f"{LAYERS[-1]} by {pixels[LAYERS[-1]].mean():.0f} %, though its code is matched within "
-        f"{code[LAYERS[-1]].mean():.0f} % (dots: {result.n} photographs)",
+        f"{code[LAYERS[-1]].mean():.0f} % (n = {result.n} photographs)",
     )
     return {"inversions.jpg": figure}
