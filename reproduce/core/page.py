@@ -92,13 +92,8 @@ def interval_bars(
         axes.margins(x=0.16)
 
 
-def label_lines(
-    axes: Axes,
-    ends: Mapping[str, tuple[float, str]],
-    at: float,
-    size: float = SMALL + 1,
-) -> None:
-    """Name lines at their right ends, with labels moved apart where lines end close together.
+def label_lines(axes: Axes, ends: Mapping[str, tuple[float, str]], at: float) -> None:
+    """Name lines at their right ends, with labels moved apart where they would overlap.
 
     Call it when the limits of the y axis are final.
 
@@ -106,20 +101,16 @@ def label_lines(
         axes: The axes with the lines.
         ends: The last value and the color of each line, by its name.
         at: The x coordinate of the ends.
-        size: Size of the text, in points.
     """
+    size = SMALL + 1
     low, high = axes.get_ylim()
-    logarithmic = axes.get_yscale() == "log"
-    if logarithmic:
-        low, high = np.log10(low), np.log10(high)
     figure = axes.get_figure(root=True)
     assert figure is not None
     inches = axes.get_position().height * figure.get_size_inches()[1]
     gap = 1.25 * size / 72 / inches  # of the axes' height
     names = sorted(ends, key=lambda name: ends[name][0])
     values = np.array([ends[name][0] for name in names], dtype=float)
-    shares = ((np.log10(values) if logarithmic else values) - low) / (high - low)
-    for name, place in zip(names, spread_apart(shares, gap), strict=True):
+    for name, place in zip(names, spread_apart((values - low) / (high - low), gap), strict=True):
         value, color = ends[name]
         axes.annotate(
             escape_math(name),
