@@ -170,6 +170,7 @@ METHODS: dict[str, tuple[str, Callable]] = {
 }
 
 COLORS = dict(zip((*METHODS, ONE), (*LINES[:5], "0.6"), strict=True))
+STYLES = {ONE: "--"}
 DRAWN = ("CAM", "saliency, segmented", ONE)
 TRUTH = {"color": "white", "linewidth": 2.2}
 OUTLINE = withStroke(linewidth=4.6, foreground="black")  # visible on white objects too
@@ -190,11 +191,13 @@ def draw(result: Result) -> dict[str, Any]:
         truth = np.clip(a["truth"][n], 3, len(picture) - 3)  # visible at the border
         rectangle(panel, truth, **TRUTH, path_effects=[OUTLINE])
         for method in drawn:
-            style = "--" if method == ONE else "-"
-            options = {"linewidth": 1.6, "linestyle": style}
+            options = {"linewidth": 1.6, "linestyle": STYLES.get(method, "-")}
             rectangle(panel, a[f"boxes.{method}"][n], COLORS[method], **options)
     handles = [Line2D([], [], **TRUTH, path_effects=[OUTLINE], label="drawn by eye")]
-    handles += [Line2D([], [], color=COLORS[name], label=name) for name in drawn]
+    handles += [
+        Line2D([], [], color=COLORS[name], linestyle=STYLES.get(name, "-"), label=name)
+        for name in drawn
+    ]
     above.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     bars = below.subplots()
     interval_bars(bars, correct, [COLORS[name] for name in correct])

@@ -152,8 +152,8 @@ def draw(result: Result) -> dict[str, Any]:
     grid = above.subplots(len(shown), len(FILLINGS) + 1, squeeze=False)
     for number, (axes, (_, row)) in enumerate(zip(grid, shown, strict=True)):
         draw_maps(axes, a, number, row)
-    example, bars = below.subplots(1, 2, width_ratios=(1.1, 1))
-    show_tiles(example, a["0.examples"], 2, "the fillings: " + ", ".join(FILLINGS), gap=4)
+    example, bars = below.subplots(1, 2, width_ratios=(1.5, 1))
+    show_tiles(example, a["0.examples"], 4, ", ".join(FILLINGS), gap=6, characters=60)
     falls = {
         kind: np.array([row["fall of the logit"][kind]["mean"] for row in rows.values()])
         for kind in FILLINGS
@@ -163,7 +163,7 @@ def draw(result: Result) -> dict[str, Any]:
         bars.plot(values.mean(), place, "D", color=LINES[1])
     bars.set_yticks(range(len(FILLINGS)), FILLINGS)
     bars.axvline(0, color="black", linewidth=0.8)
-    bars.invert_yaxis()
+    bars.set_ylim(len(FILLINGS) - 0.5, -0.5)
     bars.set_xlabel("mean fall of the logit: each image (circles)\nand their mean (diamonds)")
     lowest = min(min(row["rank correlation of the maps"].values()) for row in rows.values())
     least = min(falls, key=lambda kind: float(falls[kind].mean()))
