@@ -52,7 +52,7 @@ def drawn_texts(figure: Figure) -> list[Text]:
                 texts = {
                     text
                     for text in texts
-                    if not frame[0] - 1 <= center(text)[number] <= frame[1] + 1
+                    if not frame[0] - 0.1 <= center(text)[number] <= frame[1] + 0.1
                 }
             hidden |= texts
     texts = [text for text in figure.findobj(Text) if text not in hidden]

@@ -191,7 +191,7 @@ def draw(result: Result) -> dict[str, Any]:
         for panel, method in zip(panels[1:], (DECONVNET, GUIDED, GRADIENT), strict=True):
             picture = projection_image(a[f"{method}.pixels"][n : n + 1])
             show(panel, enlarge(picture, side)[0])
-            caption(panel, f"{method}: {a[f'{method}.share'][n]:.0%} kept")
+            caption(panel, f"{method}: {a[f'{method}.share'][n]:.0%} kept", 36)
     kept = result.measured["share of the activation that is kept"]
     set_finding(
         figure,
