@@ -81,7 +81,8 @@ def interval_bars(
     mean, low, high = np.array(list(intervals.values()), dtype=float).T
     rows = np.arange(len(mean))
     axes.barh(rows, mean, color=colors, height=0.7)
-    axes.errorbar(mean, rows, xerr=(mean - low, high - mean), fmt="none", color="0.2", capsize=2)
+    spread = np.maximum((mean - low, high - mean), 0)  # Wilson's limits round to below 0
+    axes.errorbar(mean, rows, xerr=spread, fmt="none", color="0.2", capsize=2)
     axes.set_yticks(rows, [plain(name) for name in intervals])
     axes.invert_yaxis()
     if label:
