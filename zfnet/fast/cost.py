@@ -18,7 +18,7 @@ VALUE = 160
 # Multiply-adds in the time of one call of a layer for one group of windows. A GPU's is an estimate,
 # not measured: 0.15 ms to launch its kernels and to send the windows, at 30e12 per second.
 CALL = {"cpu": 2e7, "cuda": 5e9}
-CHUNK = 4_000_000  # numbers in the largest patches at once; more spill out of cache
+CHUNK = 30_000_000  # numbers in the largest patches at once
 
 
 @dataclass(frozen=True)
