@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from zfnet.fast.head import Head
 from zfnet.fast.locality import inputs_of
 from zfnet.fast.plan import Node, Plan
-from zfnet.graph import Step
-from zfnet.operations import IDENTITIES, WEIGHTED
+from zfnet.graph import IDENTITIES, WEIGHTED, Step
 
 # Multiply-adds in the time of moving one number through memory, on two cores with AVX-512.
 VALUE = 160

@@ -17,8 +17,7 @@ from zfnet.fast.evaluate import evaluate
 from zfnet.fast.locality import has_hooks, inputs_of
 from zfnet.fast.plan import Plan
 from zfnet.fast.tables import FIRST_CELL, Table, group_by_shape
-from zfnet.graph import Step
-from zfnet.operations import IDENTITIES, Call, Operand
+from zfnet.graph import IDENTITIES, Call, Operand, Step
 from zfnet.receptive_field import Window
 
 

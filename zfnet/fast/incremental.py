@@ -26,9 +26,8 @@ from zfnet.fast.locality import inputs_of
 from zfnet.fast.plan import Node, Plan, same_windows
 from zfnet.fast.tables import MINUS_INFINITY, ZERO, Table, as_cells, group_by_shape
 from zfnet.forward import normalizes_by_batch
-from zfnet.graph import Step, UnsupportedNetwork, conv_layers, graph_steps
+from zfnet.graph import Size, Step, UnsupportedNetwork, conv_layers, graph_steps
 from zfnet.receptive_field import Window
-from zfnet.shapes import Size
 
 
 def measure_covered(

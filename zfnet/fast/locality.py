@@ -16,11 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from zfnet.graph import Step, UnsupportedNetwork, wired
+from zfnet.graph import (
+    IDENTITIES,
+    Add,
+    Call,
+    Concat,
+    Step,
+    UnsupportedNetwork,
+    Windowed,
+    geometry,
+    meta_shapes,
+    wired,
+)
 from zfnet.normalization import PaperInput
-from zfnet.operations import IDENTITIES, Add, Call, Concat
 from zfnet.receptive_field import is_cellwise
-from zfnet.shapes import Windowed, geometry, meta_shapes
 
 IN_PLACE = (nn.ReLU, nn.ReLU6)
 ALLOCATING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d, Add, Concat)

@@ -28,9 +28,8 @@ from zfnet.fast.locality import (
     prepare,
     without_padding,
 )
-from zfnet.graph import Step, UnsupportedNetwork
+from zfnet.graph import Size, Step, UnsupportedNetwork, geometry, spatial_size
 from zfnet.receptive_field import Window
-from zfnet.shapes import Size, geometry, spatial_size
 
 
 @dataclass(eq=False)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zfnet.graph import Size
 from zfnet.receptive_field import Window
-from zfnet.shapes import Size
 
 ZERO, MINUS_INFINITY, FIRST_CELL = 0, 1, 2  # rows
 
