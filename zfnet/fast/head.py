@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.fast.evaluate import evaluate
-from zfnet.fast.locality import has_hooks, inputs_of
+from zfnet.fast.locality import inputs_of
 from zfnet.fast.plan import Plan
 from zfnet.fast.tables import FIRST_CELL, Table, group_by_shape
 from zfnet.graph import IDENTITIES, Call, Operand, Step
@@ -64,7 +64,7 @@ class Head:
         """The average (M, C, ...): the unoccluded one, and the change of the sum."""
         count = table.size[0] * table.size[1]
         change = table.rows.new_empty(len(table.start), table.rows.shape[1])
-        for members, shape in group_by_shape(table.window.size):
+        for members, _ in group_by_shape(table.window.size):
             rows = table.row_numbers(members, table.window[members])
             r, c = table.window[members].rows_and_columns()
             old = (FIRST_CELL + r * table.size[1])[:, :, None] + c[:, None]  # (m, h, w)
@@ -99,8 +99,6 @@ def _averages(step: Step, plan: Plan) -> bool:
     inputs, module = inputs_of(step), step.module
     if len(inputs) != 1 or inputs[0] not in plan.windows or len(plan.shapes[inputs[0]]) != 3:
         return False
-    if has_hooks(module):
-        return False
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return step.shape is not None and tuple(step.shape[1:]) == (1, 1)
     if not isinstance(module, Call) or module.expression.name != "mean":
@@ -116,10 +114,10 @@ def _averages(step: Step, plan: Plan) -> bool:
 
 def _flattened(step: Step, by_name: Mapping[str, Step], readers: Mapping[str, int]) -> list[str]:
     """What a linear step reads, down to the maps that are flattened; empty for other steps."""
-    if not isinstance(step.module, nn.Linear) or has_hooks(step.module):
+    if not isinstance(step.module, nn.Linear):
         return []
     path, flattens = [inputs_of(step)[0]], 0
-    while path[-1] in by_name and readers[path[-1]] == 1 and not has_hooks(step.module):
+    while path[-1] in by_name and readers[path[-1]] == 1:
         step = by_name[path[-1]]
         if isinstance(step.module, nn.Flatten) and len(step.shape or ()) == 1:
             flattens += 1

@@ -3,9 +3,10 @@
 The unoccluded image passes through the network once. For each position of the occluder, a
 convolution or pooling computes only the window of its map that depends on the occluded pixels, from
 the window below it and a halo of unoccluded cells. Windows of the same shape go through a layer
-together. This works for every graph of convolutions, poolings and cellwise steps: zfnet/fast/plan.py
-finds the windows. The global average, or the first dense layer, adds to its unoccluded output what
-the changed cells contribute. What else depends on the whole maps is computed in full from there.
+together. This works for every graph of convolutions, poolings and cellwise steps; see
+zfnet/fast/plan.py for the windows. The global average, or the first dense layer, adds to its
+unoccluded output what the changed cells contribute. What else depends on the whole maps is computed
+in full from there.
 Nothing is approximated: only the order of floating-point sums differs. Krypton (Nakandala et al.,
 SIGMOD 2019) has the same idea.
 """
@@ -22,7 +23,7 @@ from zfnet import occlusion
 from zfnet.fast.cost import Cost, count
 from zfnet.fast.evaluate import evaluate
 from zfnet.fast.head import Head
-from zfnet.fast.locality import inputs_of
+from zfnet.fast.locality import has_hooks, inputs_of
 from zfnet.fast.plan import Node, Plan, same_windows
 from zfnet.fast.tables import MINUS_INFINITY, ZERO, Table, as_cells, group_by_shape
 from zfnet.forward import normalizes_by_batch
@@ -39,23 +40,22 @@ def measure_covered(
     Elsewhere the reference passes whole images.
     """
     network = None
-    with suppress(UnsupportedNetwork):
+    with suppress(UnsupportedNetwork, ValueError):  # or it does not run on the meta device
         network = Incremental.of(model, steps, x, fill, boxes, channel, batch)
     if network is None or not pays(network.cost.share):
         reference = occlusion.measure_covered.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
         return reference(
             model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress
         )
-    jobs = [(n, chunk) for n in range(len(x)) for chunk in network.chunks]
-    columns = [torch.empty(len(x), len(boxes), dtype=x.dtype, device=x.device) for _ in range(3)]
-    label = torch.empty(len(x), len(boxes), dtype=torch.int64, device=x.device)
+    jobs, measured = [(n, chunk) for n in range(len(x)) for chunk in network.chunks], []
     for n, chunk in progress(jobs, total=len(jobs), desc="occluding"):
         activation, logits = network(n, chunk)
-        measured = occlusion.measure(logits, target[n].expand(len(chunk)))
-        for column, values in zip((*columns, label), (activation, *measured), strict=True):
-            column[n, chunk] = values
-    activation, probability, logit = columns
-    return None if channel is None else activation, probability, logit, label
+        measured.append((activation, *occlusion.measure(logits, target[n].expand(len(chunk)))))
+    back = torch.cat(network.chunks).argsort()  # to the order of the boxes
+    activation, *others = (
+        torch.cat(column).view(len(x), -1)[:, back] for column in zip(*measured, strict=True)
+    )
+    return activation if channel is not None else None, *others  # pyright: ignore
 
 
 def pays(share: float) -> bool:
@@ -64,16 +64,27 @@ def pays(share: float) -> bool:
 
 
 def plan_occlusion(
-    model: nn.Module, steps: Sequence[Step], x: Tensor, boxes: Tensor, batch: int
+    model: nn.Module, x: Tensor, boxes: Tensor, batch: int = 64, layer: str | None = None
 ) -> tuple[Plan, Head, Cost]:
-    """Plan the incremental pass, and count its operations; without `steps` the model is traced.
+    """Plan the incremental pass of a network in evaluation mode, and count its operations.
+
+    Args:
+        model: The network.
+        x: Images (N, C, H, W); only their shape is used.
+        boxes: The positions of the occluder (P, 4).
+        batch: Whole images at once, in the passes to compare with.
+        layer: In a chain, the layer of which a map is wanted.
+
+    Returns:
+        The plan, its last part, and the counted operations.
 
     Raises:
-        UnsupportedNetwork: If the network cannot be traced, mixes images, or changes everywhere.
+        UnsupportedNetwork: If the network cannot be traced, mixes images, has hooks, or changes
+            everywhere.
     """
-    if normalizes_by_batch(model):
-        raise UnsupportedNetwork("the network normalizes by the batch")
-    plan = Plan(steps or graph_steps(model, to_result=True), x, boxes)
+    if normalizes_by_batch(model) or has_hooks(model):
+        raise UnsupportedNetwork("the network normalizes by the batch, or has hooks")
+    plan = Plan(graph_steps(model, to_result=True), x, boxes, layer)
     head = Head(plan)
     return plan, head, count(plan, head, batch)
 
@@ -90,19 +101,16 @@ class Incremental:
     """
 
     def __init__(
-        self, plan: Plan, head: Head, cost: Cost, x: Tensor, fill: Tensor,
-        channel: Tensor | None, layer: str | None,
-    ):  # fmt: skip
+        self, plan: Plan, head: Head, cost: Cost, x: Tensor, fill: Tensor, channel: Tensor | None
+    ):
         self.plan, self.head, self.cost = plan, head, cost
         self.x, self.fill, self.channel = x, fill, channel
-        self.wanted = [step for step in plan.steps if layer and step.layer == layer]
-        if self.wanted and self.wanted[0].name not in plan.owner:
-            raise UnsupportedNetwork(f"{layer} is not below the dense layers")
         self.chunks = plan.order().split(cost.positions)
         self.number = -1
         self.tables: dict[str, Table] = {}
         self.base: dict[str, Tensor] = {}
-        self.buffers: dict[int, Tensor] = {}
+        self.buffers: dict[tuple[int, torch.dtype], Tensor] = {}
+        self.map: Tensor | None = None
 
     @staticmethod
     def of(
@@ -113,25 +121,25 @@ class Incremental:
 
         `channel` (N,) is the map of the last convolutional layer to sum up.
         """
-        plan, head, cost = plan_occlusion(model, steps, x, boxes, batch)
         layer = None if channel is None else conv_layers(steps)[-1]
-        return Incremental(plan, head, cost, x, fill, channel, layer)
+        return Incremental(*plan_occlusion(model, x, boxes, batch, layer), x, fill, channel)
 
     def __call__(self, n: int, chunk: Tensor) -> tuple[Tensor, Tensor]:
         if n != self.number:
             self.number = n
             self._pass_unoccluded(n)
         self._place_occluder(chunk)
-        total = self.x.new_zeros(len(chunk), dtype=torch.float64)
+        total = torch.zeros(len(chunk), dtype=torch.float64, device=chunk.device)
         for node in self.plan.nodes:
             self._compute(node, chunk, total)
-        return total.to(self.x.dtype), self.head.logits(self.tables, self.base)
+        kind = self.x.dtype if self.map is None else self.map.dtype
+        return total.to(kind), self.head.logits(self.tables, self.base)
 
     def _pass_unoccluded(self, n: int) -> None:
         """Pass one image through the network, and keep what the occluded passes need."""
-        plan, wanted = self.plan, [step.name for step in self.wanted]
+        plan = self.plan
         values, fill = {"": self.x[n : n + 1]}, {"": self.fill[n : n + 1]}
-        keep = {*plan.stored, *self.head.needed, *wanted}
+        keep = {*plan.stored, *self.head.needed, plan.wanted}
         overwrites = {name for node in plan.nodes for name in node.overwrites}
         evaluate(plan.lead, fill, keep=plan.stored)
         evaluate(plan.steps, values, keep, overwrites)
@@ -144,8 +152,8 @@ class Incremental:
                 table = self.tables[name]
                 table.rows[table.base :] = as_cells(fill[name])
         self.base = {name: values[name] for name in self.head.needed}
-        for name in wanted:
-            self.map = values[name][0, int(self.channel[n])].double()  # pyright: ignore
+        if plan.wanted is not None and self.channel is not None:
+            self.map = values[plan.wanted][0, int(self.channel[n])]
 
     def _capacity(self, name: str) -> int:
         """The most changed cells of a value in a chunk; all cells of `fill` for an image."""
@@ -168,7 +176,7 @@ class Incremental:
         groups = group_by_shape(window.size)
         for name in node.writes:
             self.tables[name].place_in_order(window, groups)
-        keep = {*node.writes, *(step.name for step in self.wanted)}
+        keep = {*node.writes, self.plan.wanted}
         for members, shape in groups:
             values: dict[str, Tensor] = {}
             steps = node.steps
@@ -180,9 +188,8 @@ class Incremental:
             evaluate(steps, values, keep, node.overwrites)
             for name in node.writes:
                 self.tables[name].write(members, values[name])
-            for step in self.wanted:
-                if step.name in values:
-                    total[members] = self._sum(window[members], values[step.name])
+            if self.plan.wanted in values:
+                total[members] = self._sum(window[members], values[self.plan.wanted])
 
     def _core_patches(self, node: Node, chunk: Tensor, members: Tensor) -> Tensor:
         """What a node's convolution or pooling reads for some positions of the chunk."""
@@ -205,13 +212,16 @@ class Incremental:
     def _buffer(self, place: int, patch: Window, table: Table) -> Tensor:
         """Reusable memory for patches: allocation costs as much as filling it."""
         numbers = int(patch.size.prod(1).sum()) * table.rows.shape[1]
-        if place not in self.buffers or self.buffers[place].numel() < numbers:
-            self.buffers[place] = self.x.new_empty(numbers)
-        return self.buffers[place]
+        key = (place, table.rows.dtype)
+        if key not in self.buffers or self.buffers[key].numel() < numbers:
+            self.buffers[key] = table.rows.new_empty(numbers)
+        return self.buffers[key]
 
     def _sum(self, window: Window, maps: Tensor) -> Tensor:
         """The sum of the wanted map at some positions: (m,) float64."""
-        r, c = window.rows_and_columns()
-        old = self.map[r[:, :, None], c[:, None]].sum((1, 2))
-        channel = int(self.channel[self.number])  # pyright: ignore[reportOptionalSubscript]
-        return self.map.sum() + maps[:, channel].double().sum((1, 2)) - old
+        assert self.map is not None
+        assert self.channel is not None
+        (r, c), known = window.rows_and_columns(), self.map.double()
+        new = maps[:, int(self.channel[self.number])].double()
+        old = known[r[:, :, None], c[:, None]]
+        return known.sum() + new.sum((1, 2)) - old.sum((1, 2))

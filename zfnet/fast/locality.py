@@ -1,8 +1,8 @@
 """Which operations keep a change of the image local, and the modules that compute them.
 
-A convolution or pooling spreads a change by its kernel. A cellwise step, such as a ReLU, an addition
-or a 1 x 1 convolution, does not spread it at all. Everything else, such as a flattening or a gate,
-may spread it everywhere.
+A convolution or pooling spreads a change by its kernel. A cellwise step, such as a ReLU, an
+addition or a 1 x 1 convolution, does not spread it at all. Everything else, such as a flattening or
+a gate, may spread it everywhere.
 """
 
 from __future__ import annotations
@@ -46,17 +46,18 @@ def prepare(steps: Sequence[Step], x: Tensor) -> list[Step]:
     readers = Counter(name for step in steps for name in step.inputs or ())
     modules: dict[str, nn.Module] = {}
     for step in steps:
-        module, below = step.module, modules.get(inputs_of(step)[0])
-        if has_hooks(module):
-            pass  # they may change what it returns
-        elif isinstance(module, nn.Conv2d):
+        module, source = step.module, inputs_of(step)[0]
+        below = modules.get(source)
+        if isinstance(module, nn.Conv2d):
             module = copy.deepcopy(module).to(memory_format=torch.channels_last)  # pyright: ignore
         elif isinstance(module, nn.AdaptiveAvgPool2d) and step.shape == step.input_shapes[0]:
             module = nn.Identity()
-        elif isinstance(module, nn.BatchNorm2d) and isinstance(below, nn.Conv2d):
-            if readers[inputs_of(step)[0]] == 1 and not has_hooks(below):
-                modules[inputs_of(step)[0]] = fuse_conv_bn_eval(below, module)
-                module = nn.Identity()
+        elif (
+            isinstance(module, nn.BatchNorm2d)
+            and isinstance(below, nn.Conv2d)
+            and readers[source] == 1
+        ):
+            modules[source], module = fuse_conv_bn_eval(below, module), nn.Identity()
         modules[step.name] = module
     return [replace(step, module=modules[step.name]) for step in steps]
 
@@ -67,16 +68,16 @@ def inputs_of(step: Step) -> tuple[str, ...]:
     return step.inputs
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a module has forward hooks, which may change what it reads and returns."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def has_hooks(model: nn.Module) -> bool:
+    """Whether a network has forward hooks, which may change what a module reads and returns."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def keeps_maps(step: Step) -> bool:
     """Whether a step turns maps into maps of one size, position by position."""
     shapes = (step.shape or torch.Size(), *step.input_shapes)
     maps = all(len(shape) > 2 for shape in shapes) and len({shape[-2:] for shape in shapes}) == 1
-    return maps and is_cellwise(step) and not has_hooks(step.module)
+    return maps and is_cellwise(step)
 
 
 def is_local_cellwise(step: Step) -> bool:
@@ -95,7 +96,7 @@ def is_local_cellwise(step: Step) -> bool:
 def is_local_window(step: Step) -> bool:
     """Whether a step computes each cell from a window of plain cells below."""
     module = step.module
-    if not isinstance(module, Windowed) or has_hooks(module) or len(step.input_shapes[0]) != 3:
+    if not isinstance(module, Windowed) or len(step.input_shapes[0]) != 3:
         return False
     if isinstance(module, nn.MaxPool2d) and module.return_indices:
         return False

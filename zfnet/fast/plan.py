@@ -71,13 +71,15 @@ class Plan:
         shapes: The shape of each value, (C, H, W) or with more dimensions before the last two.
         owner: The node that computes a value; none for values of the lead.
         stored: The values that nodes and the tail read.
+        wanted: The step that completes `layer`, in a chain: it is kept, too.
 
     Raises:
         UnsupportedNetwork: If nothing can be computed on windows.
     """
 
-    def __init__(self, steps: Sequence[Step], x: Tensor, boxes: Tensor):
+    def __init__(self, steps: Sequence[Step], x: Tensor, boxes: Tensor, layer: str | None = None):
         self.steps = prepare(steps, x)
+        self.wanted = next((s.name for s in self.steps if layer and s.layer == layer), None)
         self.windows = {"": Window(boxes[:, :2], boxes[:, 2:])}
         self.shapes = {"": x.shape[1:]} | {s.name: s.shape or torch.Size() for s in self.steps}
         self.owner: dict[str, Node] = {}
@@ -90,6 +92,8 @@ class Plan:
         self.nodes = sorted(nodes, key=lambda node: len(node.ancestors))
         if not nodes:
             raise UnsupportedNetwork("no step of the network keeps a change local")
+        if self.wanted and self.wanted not in self.owner:
+            raise UnsupportedNetwork(f"{layer} depends on the whole image")
         self.stored = self._connect()
 
     def size(self, name: str) -> Size:
@@ -160,6 +164,7 @@ class Plan:
     def _connect(self) -> set[str]:
         """Find what each node reads and writes; return the values that are stored."""
         readers = Counter(name for step in self.steps for name in inputs_of(step))
+        readers[self.wanted] += 1
         stored = {name for step in self.tail for name in inputs_of(step) if name in self.windows}
         for node in self.nodes:
             names = {step.name for step in node.steps}
