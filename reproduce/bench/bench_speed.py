@@ -4,7 +4,9 @@ All methods run in one process on the same network, images, precision and thread
 after a warm-up. A ratio is the median over repetitions of the other method's time over ours, with
 the least and the most. The plain computation passes whole images in batches, channels last, at its
 best batch size; Captum likewise at its best setting. Results are compared. torch-cam has none of
-the three. It takes half an hour on two cores, because the plain computations are slow.
+the three. The race of occlusion is run on other networks, too, beside the bound by counted
+operations; networks.csv has its table. It takes an hour and a half on two cores, because the plain
+computations are slow.
 """
 
 from __future__ import annotations
@@ -15,6 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from reproduce.bench.comparison import CAPTUM, OURS, PLAIN, ZENNIT
+from reproduce.bench.networks_race import (
+    BOUND,
+    as_csv,
+    network_goals,
+    race_networks,
+)
 from reproduce.bench.occlusion_race import choice, occlusion
 from reproduce.bench.projection_race import projection
 from reproduce.bench.races import grow, search
@@ -31,13 +39,16 @@ FIGURE = Figure(
     "forward pass.",
     inputs=("model", "images", "top", "device"),
     seed=11,
-    time_budget=1500,
+    version=2,
+    time_budget=5400,
     manual=True,
     config={
         "batches": {"cpu": [4, 8, 64], "cuda": [8, 64, 256]},
         "repeats": 5, "size": 32, "stride": 8, "strides": [16, 8, 4, 2],
         "sizes": [8, 16, 32, 64, 96], "search": 256, "images": [100, 1000, 10000],
         "features": [1, 4, 16, 64, 256], "units": 32, "one by one": 4, "choice stride": 16,
+        "tuning stride": 32, "network race": {"repeats": 3},
+        "networks": ["vgg16", "resnet18", "resnet50", "alexnet", "our alexnet", "zfnet"],
     },
     network="chain",
 )  # fmt: skip
@@ -54,7 +65,8 @@ GOALS = {  # our own
         "ours over the forward pass, k = 1000": 1.1,
     },
 }
-
+NETWORK_GOALS, SHARE_OF_BOUND = {"VGG-16": 4.0}, 0.7  # Captum over ours
+NETWORKS = "occlusion of networks"
 
 COLORS = {  # of the bars
     OURS: LINES[0],
@@ -84,6 +96,7 @@ def compute(ctx: Context) -> Result:
         "projection, all features": projection(ctx, config),
         "search": search(ctx, config),
         "the chosen way's time over the faster way's": choice(ctx.model, x[:1], config, ctx.device),
+        NETWORKS: race_networks(x[:1], config, ctx.device),
     }
     arrays = {}
     for name, seconds in grow(ctx, x[:1], config).items():
@@ -113,12 +126,14 @@ def _goals(measured: dict) -> dict[str, bool]:
                 reached[f"{name}: {quantity} at least {goal:g}"] = value >= goal
             else:
                 reached[f"{name}: {quantity} at most {goal:g}"] = value <= goal
-    return reached
+    return reached | network_goals(measured[NETWORKS], NETWORK_GOALS, SHARE_OF_BOUND)
 
 
-def draw(result: Result) -> dict[str, Picture]:
-    figure = new_figure(11, 6.2)
-    grid = figure.subplots(2, 4)
+def draw(result: Result) -> dict[str, Picture | str]:
+    networks = result.measured[NETWORKS]
+    figure = new_figure(11, 8.6)
+    upper, lower = figure.subfigures(2, 1, height_ratios=[6.2, 2.4])
+    grid = upper.subplots(2, 4)
     for axes, name in zip(grid[0], GOALS, strict=True):
         _draw_bars(axes, result.measured[name])
         axes.set_title(name)
@@ -127,7 +142,29 @@ def draw(result: Result) -> dict[str, Picture]:
         _draw_growth(axes, result.arrays[f"{name}.at"], result.arrays[f"{name}.seconds"])
         axes.set_title(label)
     grid[1, 0].set_ylabel("ours, logarithmic scales")
-    return {"bench_speed.png": figure}
+    _draw_networks(lower.subplots(), networks)
+    return {"bench_speed.png": figure, "networks.csv": as_csv(networks)}
+
+
+def _draw_networks(axes: Axes, networks: dict[str, dict]) -> None:
+    """The other methods' times over ours, by network, and the bound as a black line."""
+    first = next(iter(networks.values()))
+    methods = [name for name in (PLAIN, CAPTUM, ZENNIT) if f"{name} over {OURS}" in first]
+    width = 0.8 / len(methods)
+    for i, entry in enumerate(networks.values()):
+        for j, method in enumerate(methods):
+            median, least, most = entry[f"{method} over {OURS}"]
+            place, error = i - 0.4 + (j + 0.5) * width, [[median - least], [most - median]]
+            label = f"{method} over {OURS}" if i == 0 else None
+            axes.bar(place, median, width, color=COLORS[method], yerr=error, capsize=2, label=label)
+            axes.annotate(number(float(median)), (place, most), (0, 2), "data", "offset points",
+                          ha="center", fontsize=8)  # fmt: skip
+        label = BOUND if i == 0 else None
+        axes.plot([i - 0.42, i + 0.42], [entry[BOUND]] * 2, color="black", label=label)
+    axes.set_xticks(range(len(networks)), list(networks))
+    axes.set_ylabel("time over ours")
+    axes.set_title("Occlusion of networks: 1 image")
+    axes.legend(fontsize=8)
 
 
 def _draw_bars(axes: Axes, task: dict) -> None:
