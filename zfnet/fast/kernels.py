@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet import deconv, occlusion
-from zfnet.fast.padding import PaddingMask
+from zfnet.fast.padding import Crop, PaddingMask
 from zfnet.forward import Trace, layout, run
 from zfnet.graph import Size, Step, geometry, names_of
 from zfnet.units import as_maps
@@ -36,6 +36,8 @@ def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tenso
                 return filter_transposed(step.module, values, (size[-2], size[-1]))
             case PaddingMask():
                 return step.module.down(values)
+            case Crop():
+                return step.module.down(values, size)
         return deconv.invert(step, values, t, collision)
 
     return deconv.backproject(t, signal, collision=collision, rule=invert)

@@ -136,10 +136,11 @@ def _follows_size(step: Step) -> bool:
     return isinstance(output, Tensor) and tuple(output.shape) == larger(step.shape or torch.Size())
 
 
-def without_padding(module: nn.Module) -> nn.Module:
+def without_padding(module: nn.Module, *, keep_stride: bool = False) -> nn.Module:
     """The module for patches that hold their own padding; it shares its weights.
 
-    A 1 x 1 convolution reads only the cells that it needs, so it has no stride either.
+    A 1 x 1 convolution gets only the cells that it needs, so it has no stride either, except with
+    `keep_stride`.
     """
     assert isinstance(module, Windowed)
     kernel, stride, _, dilation = geometry(module)
@@ -150,7 +151,7 @@ def without_padding(module: nn.Module) -> nn.Module:
         return nn.AvgPool2d(kernel, stride, 0, divisor_override=divisor)  # pyright: ignore
     channels = (module.in_channels, module.out_channels)
     options = {"dilation": dilation, "groups": module.groups, "bias": module.bias is not None}
-    stride = [1, 1] if kernel == [1, 1] else stride
+    stride = [1, 1] if kernel == [1, 1] and not keep_stride else stride
     with torch.device("meta"):
         conv = nn.Conv2d(*channels, kernel, stride, **options)  # pyright: ignore
     conv.weight, conv.bias = module.weight, module.bias

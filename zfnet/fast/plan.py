@@ -164,7 +164,7 @@ class Plan:
     def _connect(self) -> set[str]:
         """Find what each node reads and writes; return the values that are stored."""
         readers = Counter(name for step in self.steps for name in inputs_of(step))
-        readers[self.wanted] += 1
+        readers.update([self.wanted] if self.wanted else [])
         stored = {name for step in self.tail for name in inputs_of(step) if name in self.windows}
         for node in self.nodes:
             names = {step.name for step in node.steps}

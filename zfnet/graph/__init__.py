@@ -48,6 +48,7 @@ from zfnet.graph.shapes import (
     map_sizes,
     meta_shapes,
     output_size,
+    overlap,
     repeat_shapes,
     shapes_of,
     sizes_of,
@@ -65,6 +66,7 @@ __all__ = [
     "UnknownLayer", "channels_of", "check_layers", "conv_layers", "find_step", "layer_names",
     "layers_of", "names_of", "steps_until", "unknown_layer", "wired",
     "Size", "Windowed", "check_fits", "geometry", "is_windowed", "map_sizes", "meta_shapes",
-    "output_size", "repeat_shapes", "shapes_of", "sizes_of", "spatial_size", "with_shapes",
+    "output_size", "overlap", "repeat_shapes", "shapes_of", "sizes_of", "spatial_size",
+    "with_shapes",
     "channels_first", "channels_last_steps", "Hook", "find_module",
 ]  # fmt: skip

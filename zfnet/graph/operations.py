@@ -178,6 +178,7 @@ MODULES: dict[Callable | str, Callable[..., nn.Module | None]] = {
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clamp),
     **dict.fromkeys((torch.clamp_min, "clamp_min", "clamp_min_"), _clamp),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), nn.MaxPool2d),
+    F.adaptive_max_pool2d: nn.AdaptiveMaxPool2d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
     **dict.fromkeys((F.dropout, F.dropout2d, F.alpha_dropout), _identity),
