@@ -258,8 +258,7 @@ def max_pool(module: nn.MaxPool2d | nn.AdaptiveMaxPool2d, x: Tensor) -> tuple[Te
     CPUs pool ten times faster when maps are channels last, so other maps are copied first.
     """
     if isinstance(module, nn.AdaptiveMaxPool2d):
-        size = module.output_size
-        return F.adaptive_max_pool2d(x, size, return_indices=True)  # pyright: ignore
+        return F.adaptive_max_pool2d(x, module.output_size, return_indices=True)  # pyright: ignore
     window = (module.kernel_size, module.stride, module.padding, module.dilation)
     memory_format = layout(x)
     if x.device.type == "cpu":

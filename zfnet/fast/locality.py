@@ -143,7 +143,7 @@ def without_padding(module: nn.Module, *, keep_stride: bool = False) -> nn.Modul
     `keep_stride`.
     """
     assert isinstance(module, Windowed)
-    kernel, stride, _, dilation = geometry(module)
+    kernel, stride, _, dilation = (tuple(pair) for pair in geometry(module))
     if isinstance(module, nn.MaxPool2d):
         return nn.MaxPool2d(kernel, stride, 0, dilation)  # pyright: ignore[reportArgumentType]
     if isinstance(module, nn.AvgPool2d):
@@ -151,7 +151,7 @@ def without_padding(module: nn.Module, *, keep_stride: bool = False) -> nn.Modul
         return nn.AvgPool2d(kernel, stride, 0, divisor_override=divisor)  # pyright: ignore
     channels = (module.in_channels, module.out_channels)
     options = {"dilation": dilation, "groups": module.groups, "bias": module.bias is not None}
-    stride = [1, 1] if kernel == [1, 1] and not keep_stride else stride
+    stride = (1, 1) if kernel == (1, 1) and not keep_stride else stride
     with torch.device("meta"):
         conv = nn.Conv2d(*channels, kernel, stride, **options)  # pyright: ignore
     conv.weight, conv.bias = module.weight, module.bias
