@@ -132,7 +132,7 @@ def _goals(measured: dict) -> dict[str, bool]:
 def draw(result: Result) -> dict[str, Picture | str]:
     networks = result.measured[NETWORKS]
     figure = new_figure(11, 8.6)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[6.2, 2.4])
+    upper, lower = figure.subfigures(2, 1, height_ratios=[6.2, 2.4])  # pyright: ignore
     grid = upper.subplots(2, 4)
     for axes, name in zip(grid[0], GOALS, strict=True):
         _draw_bars(axes, result.measured[name])
