@@ -13,23 +13,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from reproduce.bench.comparison import CAPTUM, OURS, PLAIN, ZENNIT
-from reproduce.bench.networks_race import (
-    BOUND,
-    as_csv,
-    network_goals,
-    race_networks,
-)
+from reproduce.bench.comparison import OURS
+from reproduce.bench.networks_race import as_csv, network_goals, race_networks
 from reproduce.bench.occlusion_race import choice, occlusion
 from reproduce.bench.projection_race import projection
 from reproduce.bench.races import grow, search
+from reproduce.bench.speed_plot import draw_growth, draw_networks, draw_tasks
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.site.text import number
-from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(
     id="bench_speed",
@@ -67,22 +60,6 @@ GOALS = {  # our own
 }
 NETWORK_GOALS, SHARE_OF_BOUND = {"VGG-16": 4.0}, 0.7  # Captum over ours
 NETWORKS = "occlusion of networks"
-
-COLORS = {  # of the bars
-    OURS: LINES[0],
-    PLAIN: LINES[1],
-    ZENNIT: LINES[2],
-    CAPTUM: LINES[3],
-    "forward pass": LINES[1],
-    "k = 9": LINES[0],
-    "k = 1000": LINES[5],
-}
-SIZES = {  # of the tasks that grow
-    "stride": "occlusion: stride, pixels",
-    "occluder": "occlusion: occluder, pixels",
-    "features": "projection: features of layer 5",
-    "images": "search: images",
-}
 
 
 def compute(ctx: Context) -> Result:
@@ -130,72 +107,9 @@ def _goals(measured: dict) -> dict[str, bool]:
 
 
 def draw(result: Result) -> dict[str, Picture | str]:
-    networks = result.measured[NETWORKS]
-    figure = new_figure(11, 8.6)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[6.2, 2.4])  # pyright: ignore
-    grid = upper.subplots(2, 4)
-    for axes, name in zip(grid[0], GOALS, strict=True):
-        _draw_bars(axes, result.measured[name])
-        axes.set_title(name)
-    grid[0, 0].set_ylabel("seconds: median, least and most")
-    for axes, (name, label) in zip(grid[1], SIZES.items(), strict=True):
-        _draw_growth(axes, result.arrays[f"{name}.at"], result.arrays[f"{name}.seconds"])
-        axes.set_title(label)
-    grid[1, 0].set_ylabel("ours, logarithmic scales")
-    _draw_networks(lower.subplots(), networks)
-    return {"bench_speed.png": figure, "networks.csv": as_csv(networks)}
-
-
-def _draw_networks(axes: Axes, networks: dict[str, dict]) -> None:
-    """The other methods' times over ours, by network, and the bound as a black line."""
-    first = next(iter(networks.values()))
-    methods = [name for name in (PLAIN, CAPTUM, ZENNIT) if f"{name} over {OURS}" in first]
-    width = 0.8 / len(methods)
-    for i, entry in enumerate(networks.values()):
-        for j, method in enumerate(methods):
-            median, least, most = entry[f"{method} over {OURS}"]
-            place, error = i - 0.4 + (j + 0.5) * width, [[median - least], [most - median]]
-            label = f"{method} over {OURS}" if i == 0 else None
-            axes.bar(place, median, width, color=COLORS[method], yerr=error, capsize=2, label=label)
-            axes.annotate(number(float(median)), (place, most), (0, 2), "data", "offset points",
-                          ha="center", fontsize=8)  # fmt: skip
-        label = BOUND if i == 0 else None
-        axes.plot([i - 0.42, i + 0.42], [entry[BOUND]] * 2, color="black", label=label)
-    axes.set_xticks(range(len(networks)), list(networks))
-    axes.set_ylabel("time over ours")
-    axes.set_title("Occlusion of networks: 1 image")
-    axes.legend(fontsize=8)
-
-
-def _draw_bars(axes: Axes, task: dict) -> None:
-    """The seconds of each method."""
-    names = [name for name in COLORS if f"{name}, seconds" in task]
-    top = 0.0
-    for i, name in enumerate(names):
-        median, least, most = task[f"{name}, seconds"]
-        error, top = [[median - least], [most - median]], max(top, most)
-        axes.bar(i, median, 0.7, color=COLORS[name], yerr=error, capsize=3)
-        _label(axes, (i, most), median, (0, 3), va="bottom")
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylim(0, 1.15 * top)
-
-
-def _draw_growth(axes: Axes, at: np.ndarray, seconds: np.ndarray) -> None:
-    """Our seconds over the size of a task."""
-    median, least, most = seconds.T
-    axes.fill_between(at, least, most, color=LINES[0], alpha=0.25, linewidth=0)
-    axes.loglog(at, median, color=LINES[0], marker="o", markersize=4)
-    axes.set_xticks(at, [f"{v:,}" for v in at])
-    box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5}
-    for i, (place, value) in enumerate(zip(at, median, strict=True)):
-        crowded = i > 0 and at[i - 1] < place < 2 * at[i - 1]
-        _label(axes, (place, value), value, (0, -14 if crowded else 6), bbox=box)
-    axes.margins(x=0.14, y=0.15)
-    axes.minorticks_off()
-    axes.set_yticks([])
-    axes.grid(alpha=0.3)
-
-
-def _label(axes: Axes, at: tuple[float, float], seconds: float, offset, **style) -> None:
-    text, coordinates = f"{number(float(seconds))} s", "offset points"
-    axes.annotate(text, at, xytext=offset, textcoords=coordinates, ha="center", fontsize=8, **style)
+    return {
+        "bench_speed.png": draw_tasks(result.measured, list(GOALS)),
+        "growth.png": draw_growth(result.arrays),
+        "networks.png": draw_networks(result.measured[NETWORKS]),
+        "networks.csv": as_csv(result.measured[NETWORKS]),
+    }

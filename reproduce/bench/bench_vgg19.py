@@ -22,9 +22,10 @@ from reproduce.bench.occlusion_race import by_captum, plain
 from reproduce.bench.timing import best, clock
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import new_page, set_finding
 from reproduce.site.text import number
 from zfnet.occlusion import Occlusion, occlude
-from zfnet.plot import HEAT, LINES, align_occlusion_map, new_figure, photograph, show
+from zfnet.plot import HEAT, LINES, align_occlusion_map, photograph, show
 
 FIGURE = Figure(
     id="bench_vgg19",
@@ -107,13 +108,13 @@ def _others(
 
 def draw(result: Result) -> dict[str, Picture]:
     is_trained = "logit" in result.arrays
-    figure = new_figure(8 if is_trained else 4, 3.2)
+    figure = new_page(3.2)
     axes, *others = figure.subplots(1, 3 if is_trained else 1, squeeze=False)[0]
     names = [name for name in (OURS, CAPTUM, PLAIN) if f"{name}, seconds" in result.measured]
     for i, name in enumerate(names):
         minutes = result.measured[f"{name}, seconds"] / 60
         axes.bar(i, minutes, 0.7, color=LINES[i])
-        axes.annotate(f"{number(minutes)} min", (i, minutes), ha="center", va="bottom", fontsize=8)
+        axes.annotate(f"{number(minutes)} min", (i, minutes), ha="center", va="bottom")
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("minutes")
     if is_trained:
@@ -125,4 +126,6 @@ def draw(result: Result) -> dict[str, Picture]:
         others[1].set_title("logit by center of the occluder")
         others[1].set_axis_off()
         figure.colorbar(heat, ax=others[1], fraction=0.046)
+    minutes = number(result.measured[f"{OURS}, seconds"] / 60)
+    set_finding(figure, f"All positions of the occluder take {minutes} minutes")
     return {"bench_vgg19.png": figure}

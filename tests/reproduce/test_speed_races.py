@@ -7,15 +7,15 @@ import pytest
 import torch
 import torchvision
 
-from reproduce.bench import bench_speed, bench_vgg19, networks_race
+from reproduce.bench import bench_vgg19, networks_race
 from reproduce.bench.comparison import CAPTUM, OURS, PLAIN, ZENNIT
 from reproduce.bench.networks_race import BOUND, SHARE, as_csv, network_goals, race_networks
+from reproduce.bench.speed_plot import draw_networks
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.run import run
 from tests.conftest import narrow_vgg11
 from tests.networks import he
-from zfnet.plot import new_figure
 
 CONFIG = {
     "batches": [2, 4], "repeats": 1, "size": 16, "stride": 16, "tuning stride": 16, "network race": {"repeats": 2},
@@ -54,8 +54,7 @@ def test_the_table_has_networks_as_columns():
 
 
 def test_the_picture_shows_every_ratio_and_bound():
-    axes = new_figure(8, 3).subplots()
-    bench_speed._draw_networks(axes, ENTRIES)
+    (axes,) = draw_networks(ENTRIES).axes
     assert [bar.get_height() for bar in axes.patches] == [3.0] * 6
     assert [line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 2][:2] == [
         6.5,

@@ -10,18 +10,17 @@ reaches outside the map.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zfnet.fast.fields import image_size, padding_mask
-from zfnet.fast.kernels import project_signal
+from zfnet.fast.kernels import backproject
 from zfnet.fast.locality import is_local_cellwise, is_local_window, without_padding
 from zfnet.fast.padding import Crop
 from zfnet.forward import layout, run
-from zfnet.graph import Step, UnsupportedNetwork, spatial_size, wired
+from zfnet.graph import Step, UnsupportedNetwork, spatial_size, with_inputs
 from zfnet.receptive_field import ReceptiveField, Window, cut, cut_windows
 from zfnet.units import Units
 
@@ -37,8 +36,8 @@ def fits(x: Tensor, units: Units, field: ReceptiveField) -> bool:
 
 def project_units(
     steps: Sequence[Step], x: Tensor, units: Units, field: ReceptiveField, crop: bool, batch: int
-) -> tuple[Tensor, Units]:
-    """Project units of known positions: pixels (M, 3, H, W) or patches (M, 3, R, R), and units.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Accelerate `backprojection.project_units` for units of known positions.
 
     Raises:
         UnsupportedNetwork: If a step is neither cellwise nor a window.
@@ -54,11 +53,9 @@ def project_units(
         parts.append(_project_chunk(steps, x, units[rows], field))
     back = torch.argsort(order)
     patches, activation = (torch.cat(part)[back] for part in zip(*parts, strict=True))
-    units = replace(units, activation=activation)
-    if crop:
-        return patches, units
-    # The image is a window of the plane around the patch.
-    return cut(patches, -(field.offset + position * field.stride), (height, width)), units
+    if not crop:  # the image is a window of the plane around the patch
+        patches = cut(patches, -(field.offset + position * field.stride), (height, width))
+    return patches, position, activation
 
 
 def _project_chunk(
@@ -73,7 +70,7 @@ def _project_chunk(
     activation = t.output[at] if units.activation is None else units.activation
     signal = torch.zeros_like(t.output)
     signal[at] = activation
-    pixels = project_signal(t, signal)
+    pixels = backproject(t, signal)
     top, left = (window.low - field.offset - units.position * field.stride)[0].tolist()
     bottom, right = field.size - top - pixels.shape[2], field.size - left - pixels.shape[3]
     return F.pad(pixels, (left, right, top, bottom)), activation
@@ -88,7 +85,7 @@ def needed_windows(
     """
     needed = {steps[-1].name: Window(position, position + 1)}
     read: dict[str, Window] = {}
-    for step, inputs in reversed(list(wired(steps))):
+    for step, inputs in reversed(list(with_inputs(steps))):
         window = needed[step.name]
         if is_local_cellwise(step):
             read[step.name] = window
@@ -107,7 +104,7 @@ def steps_on_patches(steps: Sequence[Step], position: Tensor) -> tuple[list[Step
     """The steps for patches around what units (M, 2) see, and the windows of pixels that enter."""
     needed, read = needed_windows(steps, position)
     result: list[Step] = []
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         names = []
         for name in inputs:
             names.append(_crop(result, step, name, read[step.name], needed[name]))

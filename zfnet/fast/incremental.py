@@ -43,8 +43,7 @@ def measure_covered(
     with suppress(UnsupportedNetwork, ValueError):  # or it does not run on the meta device
         network = Incremental.of(model, steps, x, fill, boxes, channel, batch)
     if network is None or not pays(network.cost.share):
-        reference = occlusion.measure_covered.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        return reference(
+        return occlusion.measure_covered(
             model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress
         )
     jobs, measured = [(n, chunk) for n in range(len(x)) for chunk in network.chunks], []

@@ -26,7 +26,7 @@ from zfnet.graph import (
     Windowed,
     geometry,
     meta_shapes,
-    wired,
+    with_inputs,
 )
 from zfnet.normalization import PaperInput
 from zfnet.receptive_field import is_cellwise
@@ -42,7 +42,7 @@ def prepare(steps: Sequence[Step], x: Tensor) -> list[Step]:
     below, where nothing else reads that. An adaptive pooling that keeps the size is an identity.
     """
     shaped = meta_shapes(steps, x[:1])
-    steps = [replace(step, inputs=inputs) for step, inputs in wired(shaped)]
+    steps = [replace(step, inputs=inputs) for step, inputs in with_inputs(shaped)]
     readers = Counter(name for step in steps for name in step.inputs or ())
     modules: dict[str, nn.Module] = {}
     for step in steps:
@@ -50,6 +50,8 @@ def prepare(steps: Sequence[Step], x: Tensor) -> list[Step]:
         below = modules.get(source)
         if isinstance(module, nn.Conv2d):
             module = copy.deepcopy(module).to(memory_format=torch.channels_last)  # pyright: ignore
+        elif isinstance(module, Call) and module.expression.target == "view":
+            module = _reshaping(module)
         elif isinstance(module, nn.AdaptiveAvgPool2d) and step.shape == step.input_shapes[0]:
             module = nn.Identity()
         elif (
@@ -60,6 +62,12 @@ def prepare(steps: Sequence[Step], x: Tensor) -> list[Step]:
             modules[source], module = fuse_conv_bn_eval(below, module), nn.Identity()
         modules[step.name] = module
     return [replace(step, module=modules[step.name]) for step in steps]
+
+
+def _reshaping(call: Call) -> Call:
+    """The same call with `reshape`: channels-last maps cannot always be viewed."""
+    expression = replace(call.expression, target="reshape")
+    return Call(expression, dict(call.named_buffers(recurse=False)))
 
 
 def inputs_of(step: Step) -> tuple[str, ...]:
