@@ -22,7 +22,6 @@ from reproduce.paper.trained_rows import (
     train_row,
 )
 from zfnet.analysis.intervals import mean_interval
-from zfnet.plot import draw_table, new_figure
 
 ERROR = "error, %: val top-1, val top-5"
 FIGURE = Figure(
@@ -144,25 +143,5 @@ def ensemble_ranks(rows: list[Row]) -> np.ndarray:
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    if not result.measured:
-        return {}
-    measured, paper = result.measured, FIGURE.paper
-    rows = []
-    for name, (top1, top5) in paper[ERROR].items():
-        ours = [f"{value:.1f}" for value in measured[ERROR].get(name, [])] or ["–", "–"]
-        nets = [
-            f"{table['nets'][name]} nets ({source})"
-            for source, table in (("ours", measured), ("paper", paper))
-            if name in table["nets"]
-        ]
-        title = f"{name}: {', '.join(nets)}" if nets else name
-        test = f"{paper['test top-5'].get(name, '–')}"
-        rows.append([title, ours[0], f"{top1:.1f}", ours[1], f"{top5:.1f}", test])
-    header = ["error, %", "val top-1: ours", "paper", "val top-5: ours", "paper"]
-    header.append("test top-5: paper")
-    figure = new_figure(10.5, 2.8)
-    axes = figure.subplots()
-    draw_table(axes, header, rows, [2.4, 1.2, 0.8, 1.2, 0.8, 1.3], (2, 4, 5))
-    size = f"{measured['classes']} classes, {measured['epochs']} epochs; {result.scale} scale"
-    axes.set_title(f"Our networks are Table 3's: {size}")
-    return {"tab2.png": figure}
+    """No picture: the pages show the numbers as a table."""
+    return {}
