@@ -177,8 +177,8 @@ def _note(ctx: Context, faces: Faces, random: Tensor, measured: dict) -> str:
     config, n = FIGURE.config, len(faces.names)
     note = (
         f"{position_finding(measured)} Mean and standard deviation over {config['subsets']} draws "
-        f"of {config['images']} of {n} images; differences over all images, with 95 % intervals. There are "
-        f"{config['random parts']} sets of random parts of the head that cover no middle of an eye "
+        f"of {config['images']} of {n} images; differences over all images, with 95 % intervals. "
+        f"There are {config['random parts']} sets of random parts that cover no middle of an eye "
         "or the nose. The paper does not say by what it divides its sum, so the order compares and "
         "the size does not. From image to image, the positions of a part are "
         f"{mean_distance(faces.points):.0f} pixels apart, those of random parts "
