@@ -16,6 +16,7 @@ Krizhevsky's was not.
 """
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -124,7 +125,7 @@ def judge(arrays: Arrays, limit: float, plan: Plan, n: int, classes: int) -> Res
     return Result(arrays, measured, summary, n=n, note=note, scale=plan.scale)
 
 
-def _measure(arrays: Arrays) -> dict:
+def _measure(arrays: Arrays) -> dict[str, Any]:
     """The measured numbers by network."""
     limits = (FIGURE.config["low"], FIGURE.config["high"])
     filters = {name: arrays[f"{name}.filters"][-1] for name in RUNS}
@@ -185,16 +186,17 @@ def _note(plan: Plan, n: int, measured: dict) -> str:
     config, largest = FIGURE.config, measured["largest RMS of a filter of layer 1"][FREE]
     return (
         f"{plan.epochs} epochs at {plan.size} pixels, {plan.scale} scale, with the paper's inputs, "
-        f"initial weights and crops. Without clipping, the largest RMS of a filter is {largest:.2g}; "
-        f"(c) is clipped at {measured['limit']:g}, the paper at {FIGURE.paper['limit']:g}. Low is "
-        f"below {config['low']:g}, high above {config['high']:g} cycles per pixel in either "
-        "direction, the most that a stride of 2 carries (a stride of 4, half of that). Of all "
-        f"filters the middle {stats.WINDOW} pixels count. A filter is dead if its RMS is below "
-        f"{stats.FLAT:g} of the layer's median (flat), or if more than {stats.UNTRAINED:.0%} of its "
-        "energy is that of its initial weights (never trained); counts are compared by Fisher's "
-        f"exact test. A filter stands out more by a factor of {config['stands out']:g}, our choice, "
-        f"because each network is trained once. Maps that none of {n:,} validation images excites "
-        "are counted too. Layer 2 is shown by units whose receptive field is inside the image."
+        "initial weights and crops. Without clipping, the largest RMS of a filter is "
+        f"{largest:.2g}; (c) is clipped at {measured['limit']:g}, the paper's network at "
+        f"{FIGURE.paper['limit']:g}. Low is below {config['low']:g}, high above "
+        f"{config['high']:g} cycles per pixel in either direction, the most that a stride of 2 "
+        f"carries (a stride of 4, half of that). Of all filters the middle {stats.WINDOW} pixels "
+        f"count. A filter is dead if its RMS is below {stats.FLAT:g} of the layer's median (flat), "
+        f"or if more than {stats.UNTRAINED:.0%} of its energy is that of its initial weights "
+        "(never trained); counts are compared by Fisher's exact test. A filter stands out more by "
+        f"a factor of {config['stands out']:g}, our choice, because each network is trained once. "
+        f"Maps that none of {n:,} validation images excites are counted too. Layer 2 is shown by "
+        "units whose receptive field is inside the image."
     )
 
 
@@ -246,11 +248,8 @@ def _draw_blocks(axes: Axes, arrays: Arrays, name: str, key: str, title: str) ->
 
 
 def _draw_dominance(axes: Axes, measured: dict) -> None:
-    widths = (4, 1.5, 1.5)  # two curves may be equal
-    for (name, ratios), color, width in zip(
-        measured[BY_EPOCH].items(), LINES, widths, strict=False
-    ):
-        axes.plot(measured["epochs"][name], ratios, "o-", ms=3, lw=width, color=color, label=name)
+    for (name, ratios), color in zip(measured[BY_EPOCH].items(), LINES, strict=False):
+        axes.plot(measured["epochs"][name], ratios, "o-", ms=3, color=color, label=name)
     axes.set(xlabel="epoch", ylabel="largest RMS / median")
     axes.set_title("How far the largest filter of layer 1 stands out", fontsize=9)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
