@@ -111,7 +111,7 @@ def judge(arrays: Arrays, limit: float, plan: Plan, n: int, classes: int) -> Res
         classes: Number of classes.
     """
     config = FIGURE.config
-    measured = _measure(arrays) | {"limit": limit}
+    measured: dict[str, Any] = {**_measure(arrays), "limit": limit}
     learned = min(measured["val top-1, %"].values()) >= config["times chance"] * 100 / classes
     measured["claims"], summary = verdict(_judgments(measured, len(arrays[f"{OURS}.initial"])))
     if not learned or plan.scale == "smoke":
