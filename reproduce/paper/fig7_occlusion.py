@@ -73,9 +73,8 @@ SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive
 MAPS = ("activation", "probability", "label")
 TILES, GAP = 3, 4  # projections per row: of the photograph and of other images; pixels
 TITLES = (  # of the columns
-    "(a) photograph; (c) the strongest layer-5 map projected\n"
-    "to pixels, here (black frame) and in other images",
-    "(b) that map's total",
+    "(a) photograph; (c) strongest layer-5 map,\nprojected here (frame) and elsewhere",
+    "(b) total of\nthat map",
     "(d) probability\nof the class",
     "(e) most probable\nclass",
 )
@@ -199,20 +198,20 @@ def _note(ctx: Context) -> str:
         "images: of those on which the claims can be tested, one that the network recognizes, and "
         "of these the one it is surest of. A corpus without such images shows its three surest. A "
         "position counts for the kind of box that it covers most, if it covers half of it or half "
-        "of the occluder is in it. It counts for a face only if it touches no object; 'elsewhere' touches no box. Means over "
-        f"fewer than {MIN_POSITIONS} positions test nothing, elsewhere {MIN_ELSEWHERE}. Of the "
-        "Pomeranian, the object is the head. The projection is shown where the "
-        "occluder covers at least half of the largest share of its energy, and not shown where it "
-        "covers less than a hundredth. In the middle of the receptive field, occlusion costs most "
-        "in any case. Maps are drawn at the middle of the occluder. "
+        "of the occluder is in it. It counts for a face only if it touches no object; 'elsewhere' "
+        f"touches no box. Means over fewer than {MIN_POSITIONS} positions test nothing, elsewhere "
+        f"{MIN_ELSEWHERE}. Of the Pomeranian, the object is the head. The projection is shown "
+        "where the occluder covers at least half of the largest share of its energy, and not shown "
+        "where it covers less than a hundredth. In the middle of the receptive field, occlusion "
+        "costs most in any case. Maps are drawn at the middle of the occluder. "
         f"{ctx.differences_from_paper}{missing}"
     )
 
 
 def draw(result: Result) -> dict[str, Picture]:
     names = [name for name in result.measured if name != "claims"]
-    figure = new_figure(8.4, 2.05 * len(names) + 0.9)
-    grid = figure.subplots(len(names), 4, squeeze=False, width_ratios=(2.5, 1, 1, 1))
+    figure = new_figure(8.4, 1.22 * len(names) + 1.0)
+    grid = figure.subplots(len(names), 4, squeeze=False, width_ratios=(2.6, 1.3, 1.3, 2.7))
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
         prefix = f"{number}."
         arrays = {
@@ -222,7 +221,7 @@ def draw(result: Result) -> dict[str, Picture]:
         }
         _draw_row(axes, arrays, result.measured[name], result.arrays["classes"].tolist())
     for axes, title in zip(grid[0], TITLES, strict=True):
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title, fontsize=8, loc="left")
     figure.suptitle(_finding(result.measured["claims"]), fontsize=10)
     figure.supxlabel(
         "boxes: cyan, the object; yellow, faces. The gray square is the occluder.", fontsize=8
@@ -248,7 +247,7 @@ def _draw_row(axes: np.ndarray, a: dict[str, np.ndarray], entry: dict, classes: 
     side = a["x"].shape[-1]
     tile = (side - GAP) // 2  # two rows of tiles are as high as the photograph
     tiles = np.concatenate(
-        [_frame_first(enlarge(projection_image(a["projections"]), tile)),
+        [_frame_first(enlarge(projection_image(a["projections"], 0.98), tile)),
          enlarge(photograph(a["patches"]), tile)]
     )  # fmt: skip
     small = mosaic(tiles, len(a["patches"]), gap=GAP)
@@ -257,15 +256,19 @@ def _draw_row(axes: np.ndarray, a: dict[str, np.ndarray], entry: dict, classes: 
     show_boxes(axes[0], a, size, FIGURE.config["fill"])
     name = entry["class"]
     if entry["predicted"] != name:
-        name += f"\n(taken for {entry['predicted']})"
-    text = escape_math(f"{name}, map conv5/{entry['strongest layer-5 map']}")
-    axes[0].text(-8, side / 2, text, rotation=90, ha="right", va="center", fontsize=8,
+        name += f", taken for\n{entry['predicted']}"
+    text = escape_math(f"{name}\nmap conv5/{entry['strongest layer-5 map']}")
+    axes[0].text(-8, side / 2, text, rotation=90, ha="right", va="center", fontsize=7.5,
                  multialignment="center")  # fmt: skip
     show_occlusion_map(axes[1], a["activation"], "", size, stride)
     limits = (0, float(a["probability"].max()))
     show_occlusion_map(axes[2], a["probability"], "", size, stride, limits)
     label_map(axes[3], a["label"], classes)
     align_occlusion_map(axes[3], size, stride, side)
+    axes[3].set_xlim(0, 2.7 * side)  # the legend is beside the map
+    axes[3].get_legend().set_bbox_to_anchor((1 / 2.7, 0.5))
+    for panel in axes:
+        panel.set_anchor("NW")
 
 
 def _frame_first(tiles: np.ndarray, width: int = 3) -> np.ndarray:
