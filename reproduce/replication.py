@@ -61,7 +61,7 @@ def _network_row() -> list[str]:
 
 
 def _training_row(figure: Figure) -> list[str]:
-    """A figure with trainings, or of the snapshots of one."""
+    """A figure with trainings, or that searches the snapshots of one."""
     count = len(costs.trainings(figure, "paper"))
     work = f"{count} trainings" if count else f"{len(ablations.PAPER_SNAPSHOTS)} searches"
     hours = _hours(costs.operations(figure, "paper"))
@@ -144,7 +144,7 @@ def _command(figure: Figure) -> str:
 def _data(figure: Figure) -> str:
     """The data that a figure needs at the paper's scale."""
     if "tree" in figure.inputs:
-        return "ImageNet train" if "snapshots" in figure.inputs else "ImageNet train, val"
+        return "ImageNet train, val"
     names = list(dict.fromkeys(DATASET_NAMES[n] for n in figure.inputs if n in DATASET_NAMES))
     if names:
         return ", ".join(names + ["ImageNet train"] * ("pretraining" in figure.inputs))

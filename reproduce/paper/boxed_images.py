@@ -137,8 +137,9 @@ def show_occlusion_map(
     title: str,
     size: int,
     stride: int,
+    side: int,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Draw a map over the occluder's positions, each value at the middle of its occluder."""
+    """Draw a map over the occluder's positions, aligned with an image of `side` pixels."""
     heat_map(axes, values, title, limits=limits)
-    align_occlusion_map(axes, size, stride, size + stride * (values.shape[0] - 1))
+    align_occlusion_map(axes, size, stride, side)

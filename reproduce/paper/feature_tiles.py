@@ -11,15 +11,18 @@ from torch import Tensor
 
 import zfnet
 from reproduce.core.context import Context
+from reproduce.core.networks import conv_weight
 from zfnet.analysis.directions import similarity
 from zfnet.data.images import to_pixels
 from zfnet.projection import patches_inside
 from zfnet.ranking import Top
+from zfnet.receptive_field import ReceptiveField
 
 CODE = 12  # side in pixels at which tiles are compared
 SHUFFLES = 20
 SATURATED = 0.1  # largest share of black or white values in a patch of layer 1
 EDGE = 0.01  # distance from black or white, of 1, at which a value counts as saturated
+FAINT = 0.5  # least root mean square of a patch of layer 1, as network input
 
 
 class Tiles(NamedTuple):
@@ -59,38 +62,57 @@ def load_tiles(ctx: Context, layer: str, top: Top, channels: Tensor) -> Tiles:
     return Tiles(channels, torch.stack(projections), torch.stack(patches))
 
 
-def unsaturated_top(ctx: Context, layer: str, k: int, count: int) -> Top:
-    """The strongest activations of the first layer in patches that are not black or white.
+def matching_top(ctx: Context, layer: str, k: int, count: int) -> Top:
+    """The patches that are most like each filter of the first layer, in place of the strongest.
 
-    Saturated patches have the largest contrast, whatever their pattern: they hide what a filter
-    prefers. A patch counts if at most a share SATURATED of its values is within EDGE of black or
-    white.
+    The strongest patches are saturated, black, white or yellow: they have the largest contrast, and
+    hide the pattern that a filter prefers. So patches are ranked by their cosine with the filter,
+    among those that excite it, have at most a share SATURATED of values within EDGE of black or
+    white, and a norm of at least FAINT per value.
 
     Args:
         ctx: The network and the corpus.
         layer: The first convolutional layer.
-        k: Activations per feature, at most one per image.
+        k: Patches per filter, at most one per image.
         count: Number of evenly chosen images to search, at most.
     """
     rows = np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int)
+    weight = conv_weight(ctx.model, layer).to(ctx.device)  # (C, 3, k, k)
     values, positions = [], []
     for part in ctx.progress(np.array_split(rows, -(-len(rows) // 32)), desc=layer):
         x = ctx.images.batch(part).to(ctx.device)
         t = zfnet.trace(ctx.model, x, until=layer)
-        maps, field = t[layer], t.receptive_field(layer)  # (N, C, H, W)
-        pixels = to_pixels(x)
-        saturated = ((pixels < EDGE) | (pixels > 1 - EDGE)).float().mean(1, keepdim=True)
-        share = F.avg_pool2d(saturated, field.size, field.stride, -field.offset)
-        maps = maps.masked_fill(share[..., : maps.shape[2], : maps.shape[3]] > SATURATED, -1.0)
-        value, index = maps.flatten(2).max(2)  # (N, C)
+        cosine = _cosine(x, weight, t[layer], t.receptive_field(layer))  # (N, C, H, W)
+        value, index = cosine.flatten(2).max(2)  # (N, C)
         values.append(value.cpu())
-        position = torch.stack([index // maps.shape[3], index % maps.shape[3]], -1)
-        positions.append(position.cpu())
+        width = cosine.shape[3]
+        positions.append(torch.stack([index // width, index % width], -1).cpu())
     value, position = torch.cat(values), torch.cat(positions)
     best = _one_per_group(value, ctx.images.groups, rows).topk(min(k, len(value)), dim=0)
     channel = torch.arange(value.shape[1])
     index = torch.from_numpy(rows)[best.indices]  # (k, C)
     return Top(best.values.T, index.T, position[best.indices, channel].transpose(0, 1))
+
+
+def _cosine(x: Tensor, weight: Tensor, maps: Tensor, field: ReceptiveField) -> Tensor:
+    """The cosine of each patch with each filter: (N, C, H, W); -1 for a patch that does not count.
+
+    Args:
+        x: (N, 3, S, S), network inputs.
+        weight: (C, 3, k, k), the filters.
+        maps: (N, C, H, W), their rectified activations.
+        field: The layer's receptive field.
+    """
+    stride, padding = field.stride, -field.offset
+    response = F.conv2d(x, weight, stride=stride, padding=padding)
+    window = torch.ones_like(weight[:1])
+    norm = F.conv2d(x.square(), window, stride=stride, padding=padding).sqrt()
+    pixels = to_pixels(x)
+    saturated = ((pixels < EDGE) | (pixels > 1 - EDGE)).float()
+    share = F.conv2d(saturated, window / window.numel(), stride=stride, padding=padding)
+    cosine = response / (norm * weight.flatten(1).norm(dim=1)[:, None, None]).clamp_min(1e-12)
+    counts = (share <= SATURATED) & (norm >= FAINT * window.numel() ** 0.5)
+    return cosine.masked_fill(~counts | (maps <= 0), -1.0)
 
 
 def _one_per_group(value: Tensor, groups: np.ndarray | None, rows: np.ndarray) -> Tensor:

@@ -7,7 +7,7 @@ corners and textures, then parts, then whole objects.
 What the pictures show is measured as coherence: the nine patches of a feature are more alike than
 patches shuffled between the features of the layer, and so are its nine projections. The share of
 one class among the nine images is a number in the record; no verdict depends on it. Layer 1 is
-shown as filters, all of them, with nine patches that excite each.
+shown as filters, all of them, with the nine patches that are most like each.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.networks import conv_weight
 from reproduce.paper.class_shares import jackknife, rises, standard_error
-from reproduce.paper.feature_tiles import SATURATED, Tiles, coherence, load_tiles, unsaturated_top
+from reproduce.paper.feature_tiles import SATURATED, Tiles, coherence, load_tiles, matching_top
 from zfnet.analysis.directions import purity
 from zfnet.analysis.intervals import mean_interval
 from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
@@ -63,7 +63,7 @@ def compute(ctx: Context) -> Result:
     first, *_, last = top
     dead = {layer: int((of.value[:, 0] <= 0).sum()) for layer, of in top.items()}
     labels = {layer: images.labels[of.index[(of.value > 0).all(1)]] for layer, of in top.items()}
-    top[first] = unsaturated_top(ctx, first, k, FIGURE.config["images of layer 1"])
+    top[first] = matching_top(ctx, first, k, FIGURE.config["images of layer 1"])
     generator = torch.Generator().manual_seed(FIGURE.seed)
     arrays: dict[str, np.ndarray] = {"conv1.filters": conv_weight(ctx.model, first).numpy()}
     measured: dict = {"dead features": dead, COHERENCE: {}, "coherence, mean: nine, shuffled": {}}
@@ -139,13 +139,13 @@ def _note(ctx: Context) -> str:
         f"Features are drawn at random among those that nine images excite; {config['measured']} "
         "per layer are measured, of layer 1 all. Coherence is the mean cosine between the tiles of "
         "a feature, at 12 pixels and without their mean color; shuffled tiles are those of the "
-        "same features. Intervals are over features. Layer 1's patches are the strongest of "
-        f"{min(config['images of layer 1'], len(ctx.images)):,} images with at most "
-        f"{SATURATED:.0%} of black or white values: saturated patches have the largest contrast, "
-        "whatever their pattern. The shares of one class have a standard error by a jackknife over "
-        "groups of classes, because features share images. hero.png shows the "
-        f"{config['hero']} measured features of layer 5 whose patches and projections are most "
-        "alike."
+        "same features. Intervals are over features. Layer 1's patches are those most like the "
+        f"filter (largest cosine) in {min(config['images of layer 1'], len(ctx.images)):,} images, "
+        f"among patches that excite it with at most {SATURATED:.0%} of black or white values; the "
+        "strongest ones are saturated and hide the pattern. The shares of one class have a "
+        "standard error by a jackknife over groups of classes, because features share images. "
+        f"hero.png shows the {config['hero']} measured features of layer 5 whose patches and "
+        "projections are most alike."
     )
 
 
@@ -176,7 +176,7 @@ def _draw_layer(layer: str, result: Result) -> Picture:
 
 def _aspect(count: int, columns: int, narrow: bool) -> float:
     """Height over width of a panel of blocks with their numbers."""
-    return -(-count // columns) / columns * (1.28 if narrow else 1.1)
+    return -(-count // columns) / columns * (1.32 if narrow else 1.1)
 
 
 def _finding(layer: str, measured: dict) -> str:
@@ -231,6 +231,7 @@ def show_blocks(
     gap: int = 16,
 ) -> None:
     """Show blocks (F, H, W, 3) in rows, each with its channel above, as in the atlas."""
+    gap = 24 if layer == "conv1" else gap
     height, width = blocks.shape[1] + gap, blocks.shape[2] + 8
     rows = -(-len(blocks) // columns)
     sheet = np.ones((rows * height, columns * width - 8, 3), np.float32)

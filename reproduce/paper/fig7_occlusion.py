@@ -115,6 +115,7 @@ def _measure(ctx: Context, image: BoxedImage, o: Occlusion) -> dict:
     groups |= {SHOWN: energy >= energy.max() / 2, HIDDEN: (energy < 0.01) & in_field}
     changes = {
         "probability change": o.probability - base.probability,
+        "logit change": o.logit - base.logit,  # for the course
         "strongest map's change, %": 100 * (o.activation / base.activation - 1),
     }
     classes = ctx.model.classes
@@ -260,13 +261,16 @@ def _draw_row(axes: np.ndarray, a: dict[str, np.ndarray], entry: dict, classes: 
     text = escape_math(f"{name}\nmap conv5/{entry['strongest layer-5 map']}")
     axes[0].text(-8, side / 2, text, rotation=90, ha="right", va="center", fontsize=7.5,
                  multialignment="center")  # fmt: skip
-    show_occlusion_map(axes[1], a["activation"], "", size, stride)
+    show_occlusion_map(axes[1], a["activation"], "", size, stride, side)
     limits = (0, float(a["probability"].max()))
-    show_occlusion_map(axes[2], a["probability"], "", size, stride, limits)
+    show_occlusion_map(axes[2], a["probability"], "", size, stride, side, limits)
     label_map(axes[3], a["label"], classes)
     align_occlusion_map(axes[3], size, stride, side)
     axes[3].set_xlim(0, 2.7 * side)  # the legend is beside the map
-    axes[3].get_legend().set_bbox_to_anchor((1 / 2.7, 0.5))
+    legend = axes[3].get_legend()
+    assert legend is not None
+    legend.set_bbox_to_anchor((0.8 / 2.7, 0.5))
+    legend.set_in_layout(False)  # there is room
     for panel in axes:
         panel.set_anchor("NW")
 
