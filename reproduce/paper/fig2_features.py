@@ -36,10 +36,10 @@ FIGURE = Figure(
     "projections.",
     inputs=("model", "images", "top"),
     seed=2,
-    time_budget=70,
+    time_budget=50,
     config={
         "features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12},
-        "measured": 32,
+        "measured": 16,
         "hero": 6,
         "images of layer 1": 2000,
         "k": 9,

@@ -264,6 +264,6 @@ def _draw_curves(axes: Axes, measured: dict) -> None:
     for (layer, values), color in zip(curves.items(), LINES, strict=False):
         axes.semilogx(measured["epochs"], values, marker="o", ms=3, color=color, label=layer)
     axes.axhline(FIGURE.config["settled"], color="0.6", lw=0.8, ls=":")
-    axes.set(xlabel="epoch (above the columns, too)", ylabel="correlation", ylim=(None, 1.02))
+    axes.set(xlabel="epoch", ylabel="correlation", ylim=(None, 1.02))
     axes.set_title("Responses against the final ones", fontsize=10)
     axes.legend(frameon=False, fontsize=9)

@@ -203,8 +203,8 @@ def _note(plan: Plan, n: int, measured: dict) -> str:
 def draw(result: Result) -> dict[str, Picture]:
     if not result.arrays:
         return {}
-    figure = new_figure(8.4, 9.6)
-    grid = figure.add_gridspec(4, 6, height_ratios=(2.1, 2.2, 2.2, 1.5))
+    figure = new_figure(8.4, 9.4)
+    grid = figure.add_gridspec(4, 6, height_ratios=(2.0, 2.4, 2.4, 1.5))
     measured, count = result.measured, len(result.arrays[f"{OURS}.initial"])
     dead = {name: f"{number} of {count} filters dead" for name, number in measured[DEAD].items()}
     titles = {
@@ -223,6 +223,12 @@ def draw(result: Result) -> dict[str, Picture]:
             axes = figure.add_subplot(grid[row, 3 * half : 3 * half + 3])
             _draw_blocks(axes, result.arrays, name, key, text)
     _draw_dominance(figure.add_subplot(grid[3, :]), measured)
+    free, clipped = (measured[BY_EPOCH][name][-1] for name in (FREE, OURS))
+    figure.suptitle(
+        f"Without clipping the largest filter is {free:.1f} times the median, with it {clipped:.1f}"
+        f"; dead filters: AlexNet {measured[DEAD][ALEXNET]}, ZFNet {measured[DEAD][OURS]}",
+        fontsize=10,
+    )
     return {"fig6.jpg": figure}
 
 
@@ -252,4 +258,4 @@ def _draw_dominance(axes: Axes, measured: dict) -> None:
         axes.plot(measured["epochs"][name], ratios, "o-", ms=3, color=color, label=name)
     axes.set(xlabel="epoch", ylabel="largest RMS / median")
     axes.set_title("How far the largest filter of layer 1 stands out", fontsize=9)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(frameon=False, fontsize=9)

@@ -86,6 +86,7 @@ COSTS = {  # change -> the changed row, and the row that it changes
     WIDEST: (f"{Z}, {WIDE}, and 6, 7 of 8192", f"{Z}, {WIDE}"),
     "ZFNet instead of AlexNet": (Z, A),
 }
+COST = "cost in val top-1, points, with its 95 % interval"
 SLOW = "rows with a training error within 5 points of the validation error"
 
 
@@ -118,7 +119,7 @@ def judge(rows: Rows, plan: Plan, figure: Figure) -> Result:
     measured: dict = {
         ERROR: errors,
         "order of the rows, val top-1, Spearman": _rank_agreement(errors, figure.paper[ERROR]),
-        "cost in val top-1, points, with its 95 % interval": costs,
+        COST: costs,
         "the same in the paper": _paper_costs(figure.paper[ERROR]),
         "seeds": {name: len(seeds) for name, seeds in rows.items() if len(seeds) > 1},
         "standard deviation of val top-1 between seeds, points": spread,
@@ -275,9 +276,15 @@ def draw(result: Result) -> dict[str, Picture]:
         names = [name for name in errors if name.split()[0].rstrip(",") == arch]
         rows = [curves[list(errors).index(name)] for name in names]
         _draw_curves(axes, names, rows, [errors[name][1] for name in names])
-        axes.set_title(f"{arch} ends at {errors[arch][1]:.1f} % top-1 error", fontsize=11)
+        axes.set_title(f"{arch} and its changes", fontsize=10)
     lower.set_xlabel("epoch", fontsize=10)
     lower.xaxis.get_major_locator().set_params(integer=True)
+    cost, low, high = result.measured[COST]["ZFNet instead of AlexNet"]
+    figure.suptitle(
+        f"ZFNet ends at {errors[Z][1]:.1f} % validation error, AlexNet at {errors[A][1]:.1f} % "
+        f"(difference {cost:+.1f} [{low:+.1f}, {high:+.1f}])",
+        fontsize=11,
+    )
     return {"tab3.png": figure}
 
 
@@ -288,6 +295,7 @@ def _draw_curves(
     for i, (name, curve, error) in enumerate(zip(names, curves, errors, strict=True)):
         color, style = LINES[i % len(LINES)], styles[i // len(LINES)]
         epochs = np.arange(1, len(curve) + 1)
-        axes.plot(epochs, curve, color=color, ls=style, label=f"{name}: {error:.1f}")
+        change = name.removeprefix(A).removeprefix(Z).strip(", ") or "as is"
+        axes.plot(epochs, curve, color=color, ls=style, label=f"{change}: {error:.1f} %")
     axes.set_ylabel("validation error, %", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -36,6 +36,7 @@ FIGURE = Figure(
     time_budget=15,
     config={"size": SIZE, "stride": STRIDE, "fill": 0.0},
     files=("../../paper/fig7_boxes.yaml",),
+    manual=True,
 )
 LOWERS = "covering the object lowers its class's logit, more than elsewhere"
 RAISES = "covering the faces raises the hound's logit, more than elsewhere"
