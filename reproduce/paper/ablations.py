@@ -11,8 +11,11 @@ import yaml
 
 from reproduce import REPOSITORY
 from reproduce.core.context import Context
-from zfnet.data.cache import DataError, Images
-from zfnet.data.folders import class_names, load_files, scan
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_files
+from zfnet.data.labels import class_names
+from zfnet.data.tree import scan
 from zfnet.training.config import Config, load_config
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"

@@ -37,7 +37,7 @@ from reproduce.paper.ablations import (
 from reproduce.paper.trained_rows import row_path, snapshot_paths
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.responses import Responses, responses
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.graph import chain, conv_layers
 from zfnet.model import Network
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show

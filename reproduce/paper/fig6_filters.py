@@ -38,7 +38,7 @@ from reproduce.paper.filter_training import (
 )
 from reproduce.paper.side_by_side import run_side_by_side
 from zfnet.analysis.intervals import mean_interval
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 from zfnet.training.loop import DivergedError
 

@@ -18,7 +18,8 @@ from reproduce.paper import filter_statistics as stats
 from reproduce.paper.ablations import Plan, load_images, recipe
 from reproduce.paper.trained_rows import save_arrays, train_in
 from zfnet.analysis.statistics import population
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.model import Network
 from zfnet.plot import enlarge, photograph, projection_image
 from zfnet.projection import patches_inside

@@ -25,7 +25,8 @@ from reproduce.core.record import environment
 from reproduce.paper.ablations import ENSEMBLE, Plan, load_images, recipe
 from reproduce.paper.rows import Row, ranks
 from reproduce.paper.side_by_side import exit_without_parent, run_side_by_side
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
 from zfnet.model import ARCHITECTURES, Network
 from zfnet.training.config import Config, to_dict

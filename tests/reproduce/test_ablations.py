@@ -16,7 +16,8 @@ from reproduce.paper import ablations, rows, tab2_errors, tab3_ablations, traine
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, plan_for, recipe
 from reproduce.paper.contrasts import contrast, seed_spread, training_misses, validation_misses
 from reproduce.paper.rows import Row, ranks
-from zfnet.data.cache import DataError, Images
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.model import ARCHITECTURES
 from zfnet.training.config import load_config
 

@@ -42,9 +42,8 @@ from reproduce.site import atlas
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import occluder_boxes
-from zfnet.plot import mosaic, new_figure, projection_image
+from zfnet.plot import mosaic, new_figure, projection_image, write_figure
 from zfnet.receptive_field import ReceptiveField
-from zfnet.record import write_figure
 from zfnet.training.constraints import share_fc6
 
 
@@ -297,21 +296,6 @@ def test_all_figures_on_a_tree_of_images(tree, tmp_path):
     done = command("reproduce", "all", "--data", str(tree), "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert read_record(tmp_path / "tree" / "fig2").scale == "subset"
-
-
-@pytest.mark.slow
-def test_the_readmes_python_runs_as_it_stands(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    import zfnet
-
-    zfnet.photograph("cat").save(tmp_path / "my_cat.jpg")
-    for block in blocks:
-        done = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("*.png"))
 
 
 def test_where_says_which_positions_cover_what():

@@ -16,8 +16,8 @@ from zfnet.benchmarking.metrics import COSTS, DEFAULT, GROUPS, METRICS
 from zfnet.benchmarking.runner import benchmark
 from zfnet.cli.bench_page import bench_page
 from zfnet.cli.common import UserError, add_model, load_model, progress_bar, usage_errors
-from zfnet.data.io import expand_path
-from zfnet.record import write_figure, write_text
+from zfnet.data.io import expand_path, write_text
+from zfnet.plot import write_figure
 
 NAME = "bench"
 HELP = "score attribution methods on a network and images"
@@ -47,6 +47,20 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         default=",".join((*DEFAULT, "speed")),
         help=f"metrics, separated by commas: {available} (default: %(default)s)",
     )
+    _add_sample_options(sub)
+    sub.add_argument(
+        "-o",
+        "--out",
+        type=expand_path,
+        metavar="DIR",
+        default=Path("bench"),
+        help="the folder to write (default: %(default)s)",
+    )
+    add_model(sub)
+
+
+def _add_sample_options(sub: argparse.ArgumentParser) -> None:
+    """Add the options of which images are explained, for which class, and by how many at once."""
     sub.add_argument(
         "-n",
         "--limit",
@@ -84,15 +98,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         default=0,
         help="seed of all random numbers, from 0 (default: %(default)s)",
     )
-    sub.add_argument(
-        "-o",
-        "--out",
-        type=expand_path,
-        metavar="DIR",
-        default=Path("bench"),
-        help="the folder to write (default: %(default)s)",
-    )
-    add_model(sub)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -25,10 +25,18 @@ from torch import Tensor, nn
 from zfnet import occlusion
 from zfnet.fast.cost import predict
 from zfnet.forward import apply, run
-from zfnet.graph import Step, UnsupportedNetwork, conv_layers
-from zfnet.operations import BATCHNORMS, IDENTITIES, NORMS
+from zfnet.graph import (
+    BATCHNORMS,
+    IDENTITIES,
+    NORMS,
+    Size,
+    Step,
+    UnsupportedNetwork,
+    conv_layers,
+    geometry,
+    output_size,
+)
 from zfnet.receptive_field import Window
-from zfnet.shapes import Size, geometry, output_size
 
 POINTWISE = (
     nn.ReLU,
@@ -51,8 +59,7 @@ def measure_covered(
         network = Incremental(steps, x, fill, channel)
         share, positions = predict(network, boxes, batch)
     if network is None or not pays(share):
-        reference = occlusion.measure_covered.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        return reference(
+        return occlusion.measure_covered(
             model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress
         )
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(positions)]

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zfnet.checkpoint import initialize, save
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.io import expand_path
 from zfnet.model import Network
 from zfnet.training.augment import augment
@@ -213,22 +213,22 @@ class _Run:
         sums = self.progress["sums"] if done else (0.0, 0.0)
         meter = EpochMeter(batch, self.device, self.distributed, done, sums)
         parts = parts[done:]
-        self.began = time.perf_counter()
+        self.epoch_start = time.perf_counter()
         self.model.train()
         lr = loss = accuracy = speed = math.nan
         last = done + len(parts) - 1
         batches = zip(parts, self.feed.batches(parts), strict=True)
         for i, (part, (raw, y)) in enumerate(batches, done):
-            now, lr = self.first_step[epoch] + i, self.state.optimizer.param_groups[0]["lr"]
-            meter.add(*self._train_batch(now, part, raw, y))
+            step, lr = self.first_step[epoch] + i, self.state.optimizer.param_groups[0]["lr"]
+            meter.add(*self._train_batch(step, part, raw, y))
             if i < last:
-                self._save_snapshot(now + 1)
+                self._save_snapshot(step + 1)
             if i % LOG_EVERY == LOG_EVERY - 1 or i == last:
                 loss, accuracy, speed = meter.read()
                 if not math.isfinite(loss):
-                    step = f"at epoch {epoch + 1}, step {i + 1}"
-                    raise DivergedError(f"the loss is {loss} {step}; {self._last(epoch)}")
-                position = epoch + 1, self.epochs, now + 1, self.steps
+                    place = f"epoch {epoch + 1}, step {i + 1}"
+                    raise DivergedError(f"the loss is {loss} at {place}; {self._last(epoch)}")
+                position = epoch + 1, self.epochs, step + 1, self.steps
                 report(TrainingProgress(*position, loss, accuracy, speed))
                 if i < last and keep_every and self.distributed.size == 1:
                     self._save_within_epoch(i + 1, meter, keep_every)
@@ -236,17 +236,17 @@ class _Run:
         return {"lr": lr, "loss": loss, "train_top1_error": error, "images_per_second": speed}
 
     def _train_batch(
-        self, now: int, part: np.ndarray, raw: Tensor, y: Tensor
+        self, step: int, part: np.ndarray, raw: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take step `now` of the run on images (N, S, S, 3) uint8 with indices and classes (N,)."""
+        """Take a step of the run on images (N, S, S, 3) uint8 with indices and classes (N,)."""
         config, state = self.stage_config, self.state
         assert self.forward is not None
-        dropout_seed = config.seed + 1_000_003 * (now + 1) + 7919 * self.distributed.rank
+        dropout_seed = config.seed + 1_000_003 * (step + 1) + 7919 * self.distributed.rank
         torch.manual_seed(dropout_seed)
-        boxes, teacher = draw_labels(self.replay, part, now, config, self.distributed)
-        generator = seeded(config.seed, now, 1)
+        boxes, teacher = draw_labels(self.replay, part, step, config, self.distributed)
+        generator = seeded(config.seed, step, 1)
         x = augment(raw, self.stage.size, config.augment, generator, self.distributed, boxes)
-        x, pair = blend(x, y, teacher, len(self.model.wnids), now, config, self.distributed)
+        x, pair = blend(x, y, teacher, len(self.model.wnids), step, config, self.distributed)
         loss, correct = train_step(self.model, self.forward, state.optimizer, x, y, config, pair)
         if self.stage.shared_fc6 and first_dense(self.model).weight.requires_grad:
             share_fc6(self.model)
@@ -298,8 +298,8 @@ class _Run:
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
-        self.progress["seconds"] += now - self.began
-        self.began = now
+        self.progress["seconds"] += now - self.epoch_start
+        self.epoch_start = now
 
     def finish(self) -> Network:
         """Write the trained network with its recipe, and return it."""

@@ -57,7 +57,7 @@ class EpochMeter:
         self.batch, self.distributed = batch, distributed
         self.first_step = self.steps = steps
         self.sums = torch.tensor(sums, device=device)  # loss, correct answers
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
 
     def add(self, loss: Tensor, correct: Tensor) -> None:
         """Add a step: this process's mean loss and its number of correct answers, both scalars."""
@@ -69,5 +69,5 @@ class EpochMeter:
         loss, correct = self.distributed.sum(self.sums).tolist()
         images = self.steps * self.batch
         new_images = images - self.first_step * self.batch
-        speed = new_images / (time.perf_counter() - self.began)
+        speed = new_images / (time.perf_counter() - self.start)
         return loss / self.steps, correct / images, speed
