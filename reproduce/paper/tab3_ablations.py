@@ -16,7 +16,6 @@ those between two trainings of one row.
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from reproduce.core.claims import above, below, every, verdict
@@ -41,10 +40,10 @@ from reproduce.paper.contrasts import (
     training_misses,
     validation_misses,
 )
+from reproduce.paper.learning_curves import draw_learning_curves
 from reproduce.paper.rows import diverged_trainings, paper_scale_note, training_speed
 from reproduce.paper.trained_rows import train_rows
 from zfnet.analysis.faithfulness import rank_correlation
-from zfnet.plot import LINES, new_figure
 
 PAPER = (  # in percent, in the order of ROWS
     (35.1, 40.5, 18.1), (41.8, 45.4, 22.1), (27.4, 40.0, 18.4), (27.4, 44.8, 22.4),
@@ -269,33 +268,10 @@ def draw(result: Result) -> dict[str, Picture]:
     """Learning curves: how fast each row learns, and where it ends."""
     if not result.measured:
         return {}
-    errors, curves = result.measured[ERROR], result.arrays["curves"]
-    figure = new_figure(8.4, 6.4)
-    upper, lower = figure.subplots(2, 1, sharex=True, sharey=True)
-    for axes, arch in ((upper, A), (lower, Z)):
-        names = [name for name in errors if name.split()[0].rstrip(",") == arch]
-        rows = [curves[list(errors).index(name)] for name in names]
-        _draw_curves(axes, names, rows, [errors[name][1] for name in names])
-        axes.set_title(f"{arch} and its changes", fontsize=10)
-    lower.set_xlabel("epoch", fontsize=10)
-    lower.xaxis.get_major_locator().set_params(integer=True)
+    errors = {name: of_row[1] for name, of_row in result.measured[ERROR].items()}
     cost, low, high = result.measured[COST]["ZFNet instead of AlexNet"]
-    figure.suptitle(
-        f"ZFNet ends at {errors[Z][1]:.1f} % validation error, AlexNet at {errors[A][1]:.1f} % "
-        f"(difference {cost:+.1f} [{low:+.1f}, {high:+.1f}])",
-        fontsize=11,
+    finding = (
+        f"ZFNet ends at {errors[Z]:.1f} % validation error, AlexNet at {errors[A]:.1f} % "
+        f"(difference {cost:+.1f} [{low:+.1f}, {high:+.1f}])"
     )
-    return {"tab3.png": figure}
-
-
-def _draw_curves(
-    axes: Axes, names: list[str], curves: list[np.ndarray], errors: list[float]
-) -> None:
-    styles = ("-", "--")
-    for i, (name, curve, error) in enumerate(zip(names, curves, errors, strict=True)):
-        color, style = LINES[i % len(LINES)], styles[i // len(LINES)]
-        epochs = np.arange(1, len(curve) + 1)
-        change = name.removeprefix(A).removeprefix(Z).strip(", ") or "as is"
-        axes.plot(epochs, curve, color=color, ls=style, label=f"{change}: {error:.1f} %")
-    axes.set_ylabel("validation error, %", fontsize=10)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return {"tab3.png": draw_learning_curves(errors, result.arrays["curves"], (A, Z), finding)}

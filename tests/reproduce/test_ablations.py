@@ -167,7 +167,7 @@ def judged(errors, seeds=3, scale="subset", fitted=None, **changed):
         fitted or {}
     )
     rows = {
-        name: [row(changed.get(name, e), seed, train=trained[name]) for seed in range(seeds)]
+        name: [row(changed.get(name, e), seed, 20_000, trained[name]) for seed in range(seeds)]
         for name, e in zip(ROWS, errors, strict=True)
     }
     return tab3_ablations.judge(rows, replace(TINY, scale=scale), tab3_ablations.FIGURE)
@@ -200,7 +200,7 @@ def test_other_numbers_do_not():
     claims = judged(paper, **{"ZFNet, layers 6, 7 of 8192": 60.0}).measured["claims"]
     assert claims["the width of layers 6, 7 changes less than 0.25 of that"] == "does not hold"
     one = judged(paper, seeds=1, ZFNet=40.4).measured["claims"]
-    assert one["ZFNet's error is below AlexNet's"] == "undecided"  # 0.1 points on 2,000 images
+    assert one["ZFNet's error is below AlexNet's"] == "undecided"  # 0.1 points on 20,000 images
     chance = judged([94.0] * 12)
     assert (chance.verdict, chance.measured["claims"]) == ("not comparable", {})
 
