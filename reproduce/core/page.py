@@ -108,10 +108,12 @@ def label_lines(axes: Axes, ends: Mapping[str, tuple[float, str]], at: float) ->
     figure = axes.get_figure(root=True)
     assert figure is not None
     inches = axes.get_position().height * figure.get_size_inches()[1]
-    gap = 1.25 * size / 72 / inches  # of the axes' height
     names = sorted(ends, key=lambda name: ends[name][0])
     values = np.array([ends[name][0] for name in names], dtype=float)
-    for name, place in zip(names, spread_apart((values - low) / (high - low), gap), strict=True):
+    lines = np.array([1 + name.count("\n") for name in names])
+    heights = 1.25 * size / 72 / inches * lines  # as shares of the axes' height
+    places = spread_apart((values - low) / (high - low), heights)
+    for name, place in zip(names, places, strict=True):
         value, color = ends[name]
         axes.annotate(
             escape_math(name),
@@ -125,19 +127,27 @@ def label_lines(axes: Axes, ends: Mapping[str, tuple[float, str]], at: float) ->
         )
 
 
-def spread_apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """Move sorted places apart so that neighbors differ by at least `gap`, with least squares.
+def spread_apart(places: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Move labels apart so that neighbors do not overlap, with least squares.
 
-    This is isotonic regression of the places minus their multiples of the gap.
+    This is isotonic regression of the places minus the least distances from the first label.
+
+    Args:
+        places: The centers of the labels in ascending order (N,).
+        heights: Their heights (N,).
+
+    Returns:
+        The new centers (N,).
     """
+    offsets = np.concatenate([[0], np.cumsum((heights[1:] + heights[:-1]) / 2)])
     blocks: list[tuple[float, int]] = []  # sum and count of pooled neighbors
-    for i, place in enumerate(places):
-        blocks.append((place - i * gap, 1))
+    for place in places - offsets:
+        blocks.append((place, 1))
         while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
             (total, count), (below, others) = blocks.pop(), blocks.pop()
             blocks.append((below + total, others + count))
     fitted = np.concatenate([np.full(count, total / count) for total, count in blocks])
-    return fitted + gap * np.arange(len(places))
+    return fitted + offsets
 
 
 def show_tiles(
