@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from matplotlib.figure import Figure as Picture
 from matplotlib.patches import Patch
 
@@ -90,6 +89,8 @@ RATIOS = {  # the speed of the first loop over that of the second
 
 
 def compute(ctx: Context) -> Result:
+    from torchvision.models import alexnet
+
     kind = ctx.device_type
     of, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
@@ -123,7 +124,7 @@ def compute(ctx: Context) -> Result:
     share = [a / b for a, b in zip(timings[DATA].seconds, timings[WHOLE].seconds, strict=True)]
     measured["time of reading and augmenting over a step's"] = spread(share)
     with torch.device("meta"):
-        networks = {"ZFNet": new_model(config, images), TORCHVISION: torchvision.models.alexnet()}
+        networks = {"ZFNet": new_model(config, images), TORCHVISION: alexnet()}
     measured["parameters"] = {
         name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
     }
