@@ -29,12 +29,12 @@ def new_page(height: float) -> Picture:
 
 def set_finding(figure: Picture | SubFigure, finding: str, characters: int = 108) -> None:
     """Write the finding above the picture, in lines of at most so many characters."""
-    figure.suptitle(plain(textwrap.fill(finding, characters)))
+    figure.suptitle(textwrap.fill(plain(finding), characters))
 
 
 def plain(text: str) -> str:
-    """A text for matplotlib: no math, and a space before each percent sign."""
-    return escape_math(re.sub(r"(\d)%", r"\1 %", text))
+    """A text for matplotlib: no math, and a space that does not break before each percent sign."""
+    return escape_math(re.sub(r"(\d) ?%", "\\1\u00a0%", text))
 
 
 def blank(axes: np.ndarray) -> None:
@@ -45,8 +45,8 @@ def blank(axes: np.ndarray) -> None:
 
 def caption(axes: Axes, text: str, characters: int = 30, **options: Any) -> None:
     """Write a small title of short lines above a panel; the text's own line breaks are kept."""
-    lines = [textwrap.fill(line, characters) for line in text.split("\n")]
-    axes.set_title(plain("\n".join(lines)), fontsize=SMALL + 0.5, **options)
+    lines = [textwrap.fill(line, characters) for line in plain(text).split("\n")]
+    axes.set_title("\n".join(lines), fontsize=SMALL + 0.5, **options)
 
 
 def label_row(axes: Axes, text: str) -> None:
