@@ -50,6 +50,7 @@ class Figure:
             can invert, or a network of this package, "zfnet".
         headline: Up to eight measured numbers for the short tables of the pages, as "group: name".
             A literal. Default: the first eight, those with published numbers first.
+        cover: The picture that stands for the figure on the pages. A literal. Default: the first.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Figure:
     labels: bool = False
     network: str = "any"
     headline: tuple[str, ...] = ()
+    cover: str = ""
 
     @property
     def uses_model(self) -> bool:
