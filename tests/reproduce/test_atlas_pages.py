@@ -16,7 +16,7 @@ from reproduce.site.atlas import files
 from reproduce.site.atlas.look import look
 from tests.conftest import ROOT
 from tests.reproduce.conftest import CLASSES, HOSTILE
-from tests.reproduce.test_gallery import CONTRASTS
+from tests.reproduce.test_gallery_pages import CONTRASTS
 
 ROUTES = (
     "",

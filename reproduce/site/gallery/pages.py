@@ -84,7 +84,7 @@ def _page(
     root = "../" * len(entry.url.split("/"))
     shown = contents.pictures(entry)
     links = {
-        rel: {"label": other[0].label, "url": f"{root}{other[1].url}/index.html"}
+        rel: {"label": _short(other[0]), "url": f"{root}{other[1].url}/index.html"}
         for rel, other in (("prev", before), ("next", after))
         if other
     }
@@ -107,6 +107,11 @@ def _page(
         command=command(record.id, entry.corpus, record.inputs.get("model", "")),
         paper_url=PAPER_URL if item.id in PAPER else "",
     )
+
+
+def _short(item: Item) -> str:
+    """The name of a figure in links: "Figure 5", or its title."""
+    return item.title if item.name == item.id else item.name
 
 
 def _shared(root: str) -> dict[str, object]:
