@@ -116,9 +116,15 @@ def _add_atlas(commands) -> None:
         "-o",
         "--out",
         type=Path,
-        default=ATLAS,
         metavar="DIR",
-        help="folder to write (default: figures/samples/atlas)",
+        help="folder to write (default: figures/samples/atlas; with --compact, the atlas of the "
+        "images' own folder in figures/)",
+    )
+    sub.add_argument(
+        "--compact",
+        action="store_true",
+        help="write smaller pictures, less than 12 MB for all features and classes, as in the "
+        "committed atlas (default: off)",
     )
     sub.add_argument(
         "--canonical",
@@ -134,10 +140,9 @@ def _add_atlas(commands) -> None:
     sub.add_argument(
         "--atlas",
         type=Path,
-        default=ATLAS,
         metavar="DIR",
         help="atlas in which the neighbors of the image's features are found "
-        "(default: figures/samples/atlas)",
+        "(default: the committed one, else figures/samples/atlas)",
     )
     sub.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write")
 
