@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reproduce import FIGURES, REPOSITORY, notebook
 from reproduce.parser import ATLAS, build_parser
 from reproduce.site import gallery
+from reproduce.site.publish import write_site
 from reproduce.status import INTERRUPTED, OK, WRONG
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    # `gallery` and `notebook` start without torch, whose import takes seconds.
+    # `gallery`, `site` and `notebook` start without torch, whose import takes seconds.
     if options.command == "gallery":
         for path in gallery.write(options.out):
             print(f"wrote {path}")
+        return OK
+    if options.command == "site":
+        print(f"wrote {write_site(options.out)}")
         return OK
     if options.command == "notebook":
         print(f"wrote {notebook.write(options.out)}")

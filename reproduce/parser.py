@@ -76,9 +76,20 @@ def _add_figures(commands) -> None:
 def _add_pages(commands) -> None:
     sub = commands.add_parser(
         "gallery",
-        help="write the HTML pages, RESULTS.md and the README's table from recorded results",
+        help="write the HTML pages, results.csv, RESULTS.md, LECTURES.md and the README's table "
+        "from recorded results",
     )
     _add_out(sub)
+    sub = commands.add_parser(
+        "site", help="write documents, gallery, lectures and atlas into one folder, to publish"
+    )
+    sub.add_argument(
+        "--out",
+        type=Path,
+        default=REPOSITORY / "site",
+        metavar="DIR",
+        help="folder to write (default: site)",
+    )
     sub = commands.add_parser("notebook", help="write the course as a Jupyter notebook")
     sub.add_argument(
         "--out",

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from reproduce.site.gallery import contents
 from reproduce.site.gallery.declarations import declarations
-from reproduce.site.gallery.entries import PAPER, PAPER_URL, Entry, Item, command, sections
+from reproduce.site.gallery.entries import (
+    COMMITTED,
+    PAPER,
+    PAPER_URL,
+    Entry,
+    Item,
+    command,
+    sections,
+)
 from reproduce.site.gallery.legend import SCALES, VERDICTS
 from reproduce.site.gallery.spreadsheet import write_csv
 from reproduce.site.rendering import render, style_sheet
@@ -18,19 +26,28 @@ STYLE = "gallery.css"
 SPREADSHEET = "results.csv"
 
 
-def write_pages(out: Path, entries: list[Entry], elsewhere: Collection[str] = ()) -> list[Path]:
+def write_pages(
+    out: Path,
+    entries: list[Entry],
+    elsewhere: Collection[str] = (),
+    documents: str = "",
+    atlas: str = "",
+) -> list[Path]:
     """Write the pages of a folder of results.
 
     Args:
         out: The folder of the overviews, to which the entries' addresses are relative.
         entries: The results.
         elsewhere: Ids of figures with a committed result, for pages of other corpora.
+        documents: The address of the documentation, where the pages are part of a site.
+        atlas: The address of the atlas. Default: that of the atlas beside the results, if any.
 
     Returns:
         The written files; the first is the entrance.
     """
     parts = sections(entries, home=_home(entries))
-    texts = {out / name: _overview(name, out, entries, parts, elsewhere) for name in OVERVIEWS}
+    links = {"documents": documents, "atlas": atlas or _atlas(out), "elsewhere": set(elsewhere)}
+    texts = {out / name: _overview(name, entries, parts, links) for name in OVERVIEWS}
     items = [item for part in parts.values() for item in part]
     ordered = [(item, entry) for item in items for entry in item.entries]
     neighbors = [None, *ordered, None]
@@ -48,15 +65,17 @@ def _home(entries: list[Entry]) -> str:
     return corpora.pop() if len(corpora) == 1 else "imagenet"
 
 
+def _atlas(out: Path) -> str:
+    """The address of the atlas beside the results; empty without one."""
+    folders = (out / "atlas", out / COMMITTED[0] / "atlas")
+    atlas = next((folder for folder in folders if folder.is_dir()), None)
+    return f"{atlas.relative_to(out).as_posix()}/index.html" if atlas else ""
+
+
 def _overview(
-    name: str,
-    out: Path,
-    entries: list[Entry],
-    parts: dict[str, list[Item]],
-    elsewhere: Collection[str],
+    name: str, entries: list[Entry], parts: dict[str, list[Item]], links: dict[str, object]
 ) -> str:
     """An overview: a card per figure."""
-    atlases = [path for path in (out / "atlas", out / "imagenet65k" / "atlas") if path.is_dir()]
     return render(
         "overview.html",
         **_shared(""),
@@ -66,8 +85,7 @@ def _overview(
         only_samples={entry.corpus for entry in entries} == {"samples"},
         verdicts=VERDICTS,
         scales=SCALES,
-        elsewhere=set(elsewhere),
-        atlas=f"{atlases[0].relative_to(out).as_posix()}/index.html" if atlases else "",
+        **links,
         cover=contents.cover,
         paper_url=PAPER_URL,
     )
