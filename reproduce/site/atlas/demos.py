@@ -88,7 +88,7 @@ def record(
     for number, channel in enumerate(progress(strongest, total=len(strongest), desc="projecting")):
         side = min(layout.max_side, field.size)
         sheet = projection_sheet(model, x, layer, channel, maps[channel], side)
-        write_picture(folder / f"{name}-map{number}.webp", sheet, layout.quality)
+        write_picture(folder / f"{name}-map{number}.webp", sheet, layout.fine_quality)
     return occlusion_data(o) | {
         "size": size,
         "stride": stride,

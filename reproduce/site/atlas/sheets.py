@@ -38,7 +38,8 @@ class Layout:
     Attributes:
         max_side: Largest side of a tile, in pixels.
         min_side: Smaller patches are enlarged to this side, since WebP blurs single pixels.
-        quality: Of WebP.
+        quality: Of patches and images as WebP.
+        fine_quality: Of projections, which are faint and take few bytes.
         thumbnail: Side of an image on a class's page, in pixels.
         images: Images on a class's page.
         demos: Demonstration images.
@@ -47,6 +48,7 @@ class Layout:
     max_side: int = 90
     min_side: int = 48
     quality: int = 60
+    fine_quality: int = 60
     thumbnail: int = 96
     images: int = TOP
     demos: int = 6
@@ -54,7 +56,7 @@ class Layout:
 
 FULL = Layout()
 # 1,376 features and 1000 classes take less than 12 MB.
-COMPACT = Layout(max_side=48, min_side=1, quality=40, thumbnail=48, images=5, demos=3)
+COMPACT = Layout(48, 1, quality=40, fine_quality=65, thumbnail=48, images=5, demos=3)
 
 
 def tile_side(field: int, layout: Layout = FULL) -> int:
@@ -156,7 +158,8 @@ def write_layer(
             first = start - group[0]
             sheet = blocks(tiles[kind][first : first + ROWS])
             if not path.exists():
-                write_picture(path, sheet, layout.quality, lossless=field < SMALL)
+                quality = layout.quality if kind == "patches" else layout.fine_quality
+                write_picture(path, sheet, quality, lossless=field < SMALL)
 
 
 def sheet_path(folder: Path, layer: str, kind: str, slot: int) -> Path:
