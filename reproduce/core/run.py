@@ -130,6 +130,8 @@ def run(
         environment=environment(context.device),
         version=figure.version,
         file_hashes=hashes,
+        finding=result.finding,
+        reason=result.reason,
     )
     write_record(record, folder)
     return replace(_keep(record, folder, start), cached=False)
