@@ -48,6 +48,9 @@ class Figure:
         labels: Whether it needs labeled images, which the sample photographs are not.
         network: Which network it supports: "any" of torchvision's, a "chain" that the deconvnet
             can invert, or a network of this package, "zfnet".
+        headline: Up to eight measured numbers for the short tables of the pages, as "group: name".
+            A literal. Default: the first eight, those with published numbers first.
+        cover: The picture that stands for the figure on the pages. A literal. Default: the first.
     """
 
     id: str
@@ -66,6 +69,8 @@ class Figure:
     scales: tuple[str, ...] = ()
     labels: bool = False
     network: str = "any"
+    headline: tuple[str, ...] = ()
+    cover: str = ""
 
     @property
     def uses_model(self) -> bool:
@@ -90,6 +95,10 @@ class Result:
         note: What a reader needs to know: the protocol, and limitations.
         scale: One of `record.SCALES`, for figures with a data set of their own. Empty where the
             inputs determine it.
+        finding: What was found, in one sentence with measured numbers. Empty: the pages summarize
+            the tested claims.
+        reason: Why the verdict is not "reproduced", in one sentence. Empty: the pages name the
+            claims that do not hold or are undecided.
     """
 
     arrays: dict[str, np.ndarray]
@@ -98,3 +107,5 @@ class Result:
     n: int
     note: str = ""
     scale: str = ""
+    finding: str = ""
+    reason: str = ""

@@ -44,6 +44,7 @@ from zfnet.training.setup import new_model
 NETWORK = "imagenet65k"
 CANNOT_RUN = {
     "bench_speed": "It measures seconds, which no two machines share.",
+    "bench_vgg19": "It measures seconds, which no two machines share.",
     "bench_train": "It measures images per second, which no two machines share.",
 }
 TREE = (

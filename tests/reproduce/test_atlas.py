@@ -164,8 +164,12 @@ def test_the_lift_of_every_class_is_saved(small, table):
 
     context, folder = small
     lift, _, _ = summary.lifts(table.maximum["conv4"], context.images.labels, 3)
-    kept = np.frombuffer(base64.b64decode(files.read(folder, "conv4")["lift"]), "<u2").reshape(8, 3)
-    np.testing.assert_allclose(kept / summary.STEPS, lift, atol=1e-3)
+    levels = np.frombuffer(base64.b64decode(files.read(folder, "conv4")["lift"]), "u1").reshape(
+        8, 3
+    )
+    stored = 2.0 ** ((levels.astype(float) - summary.ONE) / summary.OCTAVE)
+    np.testing.assert_allclose(stored, lift, rtol=0.015)
+    assert summary.levels(np.array([0, 1e-9, 1, 2, 1e9])).tolist() == [0, 1, 72, 96, 255]
 
 
 def test_class_data_matches_the_predictions(small, table):
@@ -383,7 +387,7 @@ def test_look_shows_neighbors_from_the_atlas(small, tmp_path, monkeypatch, capsy
     for kind in sheets.KINDS:
         copied = sheets.read_tiles(tmp_path / "page" / "sheets" / f"conv3-{kind}.webp", 75)
         there = sheets.read_tiles(whole / "sheets" / f"conv3-{kind}-0.webp", 75)
-        assert np.abs(copied - there[expected]).mean() < 0.03  # compressed twice
+        assert np.abs(copied[:6] - there[expected]).mean() < 0.03  # compressed twice
     other = zfnet.load(small_network(tmp_path / "other.safetensors", classes=("a", "b", "c")))
     look(
         other, "other", photo, tmp_path / "page", whole
@@ -460,7 +464,7 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
 
 
 def test_an_interruption_says_how_to_resume(monkeypatch, capsys, tmp_path):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(atlas, "write", interrupted)

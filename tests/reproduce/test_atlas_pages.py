@@ -16,7 +16,7 @@ from reproduce.site.atlas import files
 from reproduce.site.atlas.look import look
 from tests.conftest import ROOT
 from tests.reproduce.conftest import CLASSES, HOSTILE
-from tests.reproduce.test_gallery import CONTRASTS
+from tests.reproduce.test_gallery_pages import CONTRASTS
 
 ROUTES = (
     "",
@@ -180,7 +180,7 @@ def test_the_search_sorts_features_by_a_class(browser, made, site_of):
         assert lifts[0] > lifts[-1]
         first = int(shown[0][0].split("/")[-1])
         likes = {kind: lift for kind, lift, _ in data["features"][first]["classes"]}
-        assert lifts[0] == pytest.approx(likes[1], rel=0.01)
+        assert lifts[0] == pytest.approx(likes[1], rel=0.02)  # stored in 8 bits
         page.fill("input[type=search]", "zebra")
         assert 'No class matches "zebra"' in page.text_content(".find ul")
         page.click("#map a:has-text('conv4')")  # the question goes with the reader

@@ -200,6 +200,12 @@ def test_changed_sources_do_not_write_committed_records(repository):
         run(made, context, figures)
     assert len(calls) == 1
     assert read_record(figures / "imagenet65k" / "small").version == 1
+    (repository / "zfnet" / "file").write_text("as it was")
+    (repository / "zfnet" / "new.py").touch()  # a source that no commit has
+    with pytest.raises(DirtyTreeError):
+        run(made, context, figures)
+    (repository / "zfnet" / "new.py").unlink()
+    (repository / "zfnet" / "file").write_text("changed")
     record = run(made, context, figures, allow_dirty=True).record
     assert (record.version, record.environment["commit"][-6:]) == (2, "-dirty")
     made.FIGURE = replace(made.FIGURE, corpus="")
