@@ -31,7 +31,7 @@ from reproduce.site import atlas, gallery
 from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
 from zfnet.cli.main import main as zfnet_main
-from zfnet.cli.main import new_parser
+from zfnet.cli.parser import new_parser
 from zfnet.data import folders
 from zfnet.networks import imagenet_wnids
 from zfnet.plot import new_figure
