@@ -46,8 +46,9 @@ class Figure:
         trains: Whether the figure trains networks.
         scales: The values of `--scale` that the figure supports.
         labels: Whether it needs labeled images, which the sample photographs are not.
-        network: Which network it supports: "any" of torchvision's, a "chain" that the deconvnet
-            can invert, or a network of this package, "zfnet".
+        network: Which network it supports: "any" of torchvision's; "layers", one with the layers
+            conv1 to conv5 and fc7, as chains and the networks of `core.stages` have; a "chain"; or
+            a network of this package, "zfnet".
     """
 
     id: str

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from reproduce.core.stages import STAGES, has_stages
 from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
 from zfnet.model import Network
 from zfnet.training.evaluate import first_dense
@@ -50,7 +51,7 @@ def conv_weight(model: Network, layer: str) -> torch.Tensor:
     """The weights of a convolutional layer (maps, slices, rows, columns), on the CPU.
 
     Args:
-        model: Any network that the deconvnet can invert.
+        model: A network that is a chain of layers.
         layer: Name of the layer, such as "conv1".
 
     Raises:
@@ -73,8 +74,15 @@ def unsupported_network(figure: Figure, context: Context) -> str:
     name = context.network_name
     if figure.network == "zfnet":
         return f"It needs a network of this package, and {name} is torchvision's."
+    if figure.network == "layers" and has_stages(context.model):
+        return ""
     try:
         chain(context.model)
     except UnsupportedNetwork as error:
-        return f"It needs a network that the deconvnet can invert: {error}."
+        if figure.network == "chain":
+            return f"It needs a chain of layers: {error}."
+        return (
+            f"It needs layers {STAGES[0]} to {STAGES[-1]}: {name} is no chain, and it has not five "
+            "stages whose maps halve in size."
+        )
     return ""

@@ -37,7 +37,7 @@ FIGURE = Figure(
         "features": {"conv1": "all", "conv2": 16, "conv3": 12, "conv4": 12, "conv5": 12},
         "k": 9,
     },
-    network="chain",
+    network="layers",
 )
 RISE, MAIN = "layer 5 less layer 1", "layer 5 is above layer 1"
 TILE = {"conv1": 16, "conv2": 48, "conv3": 72, "conv4": 80, "conv5": 92}  # pixels of a drawn patch

@@ -45,7 +45,7 @@ FIGURE = Figure(
         "cell": 8,
         "share": 0.25,
     },
-    network="chain",
+    network="layers",
 )
 COMPARISONS = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
 

@@ -41,7 +41,7 @@ FIGURE = Figure(
         "queries": 6,
         "pixels": 16,
     },
-    network="chain",
+    network="layers",
 )
 COLORS = ("#D55E00", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2")
 SPACES = ("layer 7", "pixels", "PCA, 2 numbers", "t-SNE, 2 numbers")

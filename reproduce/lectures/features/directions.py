@@ -53,7 +53,7 @@ FIGURE = Figure(
         "principal": 64,
         "shown": 4,
     },
-    network="chain",
+    network="layers",
 )
 KINDS = ("units", "random directions", "principal directions")
 MARGIN = "units less random directions, less half of what these gain"

@@ -42,7 +42,7 @@ FIGURE = Figure(
         "shown": 8,
     },
     files=("faces_and_text.yaml",),
-    network="chain",
+    network="layers",
 )
 MARKS = Path(__file__).with_name("faces_and_text.yaml")
 LABELS = ("face", "text")

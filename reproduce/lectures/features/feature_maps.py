@@ -34,7 +34,7 @@ FIGURE = Figure(
     seed=1,
     time_budget=5,
     config={"layers": LAYERS, "images": 200, "images of samples": 32, "photograph": "cat"},
-    network="chain",
+    network="layers",
 )
 ROWS = {
     "conv1": 16,

@@ -42,7 +42,7 @@ FIGURE = Figure(
         "shown": 4,
     },
     files=("../../paper/faces.yaml",),
-    network="chain",
+    network="layers",
 )
 SAME, BOX = "same position", "same place in the head's box"
 PART_COLORS = ("cyan", "yellow", "magenta")  # different from those of the layers

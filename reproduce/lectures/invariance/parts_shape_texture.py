@@ -58,7 +58,7 @@ FIGURE = Figure(
         }
     },
     files=("../objects.yaml",),
-    network="chain",
+    network="layers",
 )
 NEITHER = "neither"  # the decision for most painted images
 

@@ -45,7 +45,7 @@ FIGURE = Figure(
         "pixels": 0.5,
     },
     manual=True,
-    network="chain",
+    network="layers",
 )
 
 

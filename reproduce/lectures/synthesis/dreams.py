@@ -43,7 +43,7 @@ FIGURE = Figure(
         "contrast": 1.5,
     },
     manual=True,
-    network="chain",
+    network="layers",
 )
 CONTRAST = "more contrast"
 

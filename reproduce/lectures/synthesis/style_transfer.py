@@ -43,7 +43,7 @@ FIGURE = Figure(
         "near": 0.5,
     },
     manual=True,
-    network="chain",
+    network="layers",
 )
 
 

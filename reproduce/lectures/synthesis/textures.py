@@ -42,7 +42,7 @@ FIGURE = Figure(
         "forgotten": 0.2,
     },
     manual=True,
-    network="chain",
+    network="layers",
 )
 CORRELATION = "rank correlation of brightness with the picture, pixel by pixel, largest"
 
