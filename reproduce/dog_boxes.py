@@ -28,8 +28,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from reproduce.template import match
-from zfnet.data.folders import scan
 from zfnet.data.io import atomic_write
+from zfnet.data.tree import scan
 
 BOXES = Path(__file__).parent / "lectures" / "dogs.csv"
 COLUMNS: tuple[str, ...] = ("file", "sha256", "top", "left", "bottom", "right", "correlation")

@@ -56,10 +56,10 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def freed_memory_is_returned():
-    """Keep `zfnet.memory.keep_freed_memory` from changing this process, where it would hold the peak of all tests."""
+    """Keep `zfnet.cli.memory.keep_freed_memory` from changing this process, where it would hold the peak of all tests."""
     with pytest.MonkeyPatch.context() as patch:
         mallopt = SimpleNamespace(mallopt=lambda parameter, value: 1)
-        patch.setattr("zfnet.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
+        patch.setattr("zfnet.cli.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
         yield
 
 
@@ -176,3 +176,21 @@ def photographs():
     return torch.cat(
         [zfnet.preprocess(zfnet.photograph(name)) for name in ("cat", "coffee", "astronaut")]
     )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium with a drawn webcam; one per process, for Playwright refuses a second."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("needs Chromium: apt install chromium")
+    webcam = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", *webcam]
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=program, args=arguments)
+        yield started
+        started.close()

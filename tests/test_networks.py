@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 from torchvision import models
 
 import zfnet
-from zfnet import labels, networks, summary
+from zfnet import networks, summary
 from zfnet.checkpoint import CheckpointError
-from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
+from zfnet.data import labels
+from zfnet.data.labels import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.networks import imagenet_wnids, load_network, load_structure
 from zfnet.training import evaluate as evaluation
 

@@ -10,7 +10,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.fx.proxy import TraceError
 
 from zfnet.graph import UnsupportedNetwork, chain
-from zfnet.operations import WEIGHTED
+from zfnet.graph.operations import WEIGHTED
 
 STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
 CODE = "fc7"  # what the last layer reads

@@ -14,7 +14,7 @@ from reproduce.core.context import Context
 from zfnet.data.cache import cached_array, digest
 from zfnet.forward import network_steps, run
 from zfnet.graph import Step, wired
-from zfnet.operations import WEIGHTED
+from zfnet.graph.operations import WEIGHTED
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import shutil
 import time
 from urllib.parse import urlencode
 
@@ -116,24 +115,6 @@ def coffee():
 @pytest.fixture(scope="session")
 def coffee_trace(network, coffee):
     return zfnet.trace(network, coffee)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install playwright"
-    )
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((path for name in names if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", *fake]
-        )
-        yield started
-        started.close()
 
 
 def wait_until(condition, seconds=60):

@@ -1,7 +1,5 @@
 """Shared by the tests of the pages: a headless browser, and the atlas of a tiny network over hostile classes."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -72,24 +70,3 @@ def made(tmp_path_factory):
 def small(few, made):
     """The network and its images as a context, and the folder of their atlas."""
     return Context(str(made / "small.safetensors"), str(made / "tree")), made / "atlas"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install playwright"
-    )
-    program = next(
-        (
-            found
-            for name in ("chromium", "chromium-browser", "google-chrome")
-            if (found := shutil.which(name))
-        ),
-        None,
-    )
-    if program is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from zfnet.data import no_progress
-from zfnet.data.cache import DataError, Images
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.io import expand_path
 

@@ -12,7 +12,8 @@ from zfnet import plot
 from zfnet.benchmarking.runner import benchmark
 from zfnet.cli.bench_page import bench_page
 from zfnet.cli.common import UserError, load_model, progress_bar, usage_errors
-from zfnet.record import write_figure, write_text
+from zfnet.data.io import write_text
+from zfnet.plot import write_figure
 
 
 def run(options: argparse.Namespace) -> None:

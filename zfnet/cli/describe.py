@@ -9,9 +9,8 @@ from torch import nn
 
 from zfnet.cli.arguments import DEFAULT_MODEL
 from zfnet.cli.common import refuse
-from zfnet.model import ARCHITECTURES
+from zfnet.model import ARCHITECTURES, Row, describe
 from zfnet.networks import load_network, load_structure
-from zfnet.summary import Row, describe
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from zfnet.cli.common import UserError, progress_bar
-from zfnet.data.folders import load_folder, relative_names, scan
+from zfnet.data.folders import load_folder
+from zfnet.data.tree import relative_names, scan
 from zfnet.training import soft_labels
 from zfnet.training.teacher import MissingTeacherError, Teacher, efficientnet_lite
 

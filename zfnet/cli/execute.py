@@ -11,10 +11,10 @@ import torch
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli.common import UserError, check_device
+from zfnet.cli.memory import keep_freed_memory
 from zfnet.data.cache import DataError
-from zfnet.data.images import ImageError
+from zfnet.data.formats import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
-from zfnet.memory import keep_freed_memory
 from zfnet.training.config import ConfigError
 from zfnet.training.distributed import LostPeerError, ParallelError, exit_after_lost_peer
 from zfnet.training.setup import TrainingError

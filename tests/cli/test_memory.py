@@ -7,7 +7,7 @@ import sys
 import pytest
 
 FAULTS = """
-import resource, torch, zfnet.memory
+import resource, torch, zfnet.cli.memory
 def faults():
     torch.ones(2**24)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -15,7 +15,7 @@ def faults():
         torch.ones(2**24)  # 64 MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 returned = faults()
-zfnet.memory.keep_freed_memory()
+zfnet.cli.memory.keep_freed_memory()
 print(returned, faults())
 """
 
@@ -32,7 +32,7 @@ def test_kept_memory_is_not_fetched_from_the_system_again():
 
 
 def test_where_there_is_no_glibc_nothing_happens(monkeypatch):
-    from zfnet import memory
+    from zfnet.cli import memory
 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(memory.ctypes, "CDLL", None)
