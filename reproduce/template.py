@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COARSE = 48  # side of the image in the exhaustive search, in pixels
-SIDES = tuple(round(6 * 1.25**i) for i in range(12))  # of the template there: 6 to 70 pixels
+COARSE = 32  # side of the image in the exhaustive search, in pixels
+SIDES = tuple(round(4 * 1.25**i) for i in range(12))  # of the template there: 4 to 47 pixels
 LARGEST_ASPECT = 3.0
 LEAST_OVERLAP = 0.4  # share of the template inside the image
-CANDIDATES = 12
-STAGES = ((56, 32, 50), (112, 64, 50))  # sides of image and template in pixels, and steps
+STAGES = ((12, 56, 32, 40), (3, 112, 64, 40))  # candidates, sides of image and template, steps
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Match:
 def match(template: Tensor, image: Tensor) -> Match:
     """Find the rectangle of an image that looks most like a template, at any scale and aspect.
 
-    An exhaustive search at 48 pixels gives candidates. Gradient ascent on their correlation refines
+    An exhaustive search at 32 pixels gives candidates. Gradient ascent on their correlation refines
     the four edges at 56 and 112 pixels.
 
     Args:
@@ -40,13 +39,13 @@ def match(template: Tensor, image: Tensor) -> Match:
         image: A square gray image (S, S).
     """
     boxes = _candidates(template, _resize(image, COARSE, COARSE))
-    for side, grid, steps in STAGES:
-        boxes, correlation = _refine(
-            _resize(template, grid, grid), _resize(image, side, side), boxes, steps
-        )
-    best = int(correlation.argmax())
-    top, left, bottom, right = boxes[best].tolist()
-    return Match((top, left, bottom, right), float(correlation[best]))
+    for count, side, grid, steps in STAGES:
+        small, view = _resize(template, grid, grid), _resize(image, side, side)
+        boxes, correlation = _refine(small, view, boxes[:count], steps)
+        order = correlation.argsort(descending=True)
+        boxes, correlation = boxes[order], correlation[order]
+    top, left, bottom, right = boxes[0].tolist()
+    return Match((top, left, bottom, right), float(correlation[0]))
 
 
 def masked_correlation(template: Tensor, image: Tensor, least_overlap: float) -> Tensor:
@@ -76,7 +75,7 @@ def masked_correlation(template: Tensor, image: Tensor, least_overlap: float) ->
 
 
 def _candidates(template: Tensor, image: Tensor) -> Tensor:
-    """The best boxes (K, 4) of an exhaustive search over sizes and positions, as shares."""
+    """The best box of each size in an exhaustive search, the best first: (K, 4) as shares."""
     side, found = len(image), []
     for h in SIDES:
         for w in SIDES:
@@ -90,7 +89,7 @@ def _candidates(template: Tensor, image: Tensor) -> Tensor:
             score = float(value.clamp(max=0.999).atanh()) * (h * w) ** 0.5
             found.append((score, (top / side, left / side, (top + h) / side, (left + w) / side)))
     found.sort(reverse=True)
-    return torch.tensor([box for _, box in found[:CANDIDATES]])
+    return torch.tensor([box for _, box in found])
 
 
 def _refine(template: Tensor, image: Tensor, boxes: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from reproduce.core.run import _compute
 from reproduce.core.stages import CODE, STAGES, has_stages, name_stages, with_paper_layers
 from tests.conftest import narrow_vgg11
 from tests.golden.inputs import Inputs
-from zfnet.data.folders import imagenet_names
+from zfnet.data.labels import imagenet_names
 from zfnet.graph import UnsupportedNetwork
 from zfnet.networks import imagenet_wnids
 

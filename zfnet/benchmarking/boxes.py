@@ -86,12 +86,12 @@ def _mask(path: Path, box: Box, side: int) -> np.ndarray:
     with Image.open(path) as image:
         width, height = image.size
     short = min(width, height)
-    mask = np.zeros((side, side), dtype=bool)
     spans = []
     for length, low, high in ((height, box[0], box[2]), (width, box[1], box[3])):
         resized = side if length == short else int(side * length / short)
         offset = round((resized - side) / 2)
         edges = (round(edge * resized / length) - offset for edge in (low, high))
         spans.append(slice(*(min(max(edge, 0), side) for edge in edges)))
+    mask = np.zeros((side, side), dtype=bool)
     mask[spans[0], spans[1]] = True
     return mask

@@ -69,7 +69,7 @@ def select_images(
     if target not in TARGETS:
         raise ValueError(f"target must be 'label' or 'predicted', got {target!r}")
     name, dataset = load_data(model, data, limit * (SPARE if correct_only else 1), boxes)
-    if isinstance(dataset, Images) and target == "label":
+    if isinstance(dataset, Images) and (target == "label" or correct_only):
         dataset = _aligned(model, dataset)
     count = len(dataset)
     order = np.arange(count)
