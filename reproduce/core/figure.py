@@ -37,7 +37,7 @@ class Figure:
         time_budget: Seconds at sample scale.
         paper: The paper's numbers, under the names of our measurements where they compare.
         config: Our settings.
-        files: YAML files that the script reads, relative to its folder.
+        files: YAML and CSV files that the script reads, relative to its folder.
         manual: Run only by its id, not by `all`.
         corpus: Name of the figure's own data set, and of the folder of its result. Empty for a
             figure of the run's corpus.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from reproduce.core.stages import STAGES, has_stages
-from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
+from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain, graph_steps, names_of
 from zfnet.model import Network
 from zfnet.training.evaluate import first_dense
 
@@ -51,18 +51,18 @@ def conv_weight(model: Network, layer: str) -> torch.Tensor:
     """The weights of a convolutional layer (maps, slices, rows, columns), on the CPU.
 
     Args:
-        model: A network that is a chain of layers.
+        model: A chain of layers, or a network of `stages.name_stages`.
         layer: Name of the layer, such as "conv1".
 
     Raises:
         UnknownLayer: The network has no convolutional layer of that name.
     """
     weight = None
-    for step in chain(model):
+    for step in graph_steps(model):
         if isinstance(step.module, torch.nn.Conv2d):
             weight = step.module.weight
         # The step whose output is the layer's activation: mostly the ReLU after the convolution.
-        if step.layer == layer and weight is not None:
+        if layer in names_of(step) and weight is not None:
             return weight.detach().cpu()
     raise UnknownLayer(f"no convolutional layer {layer!r}")
 

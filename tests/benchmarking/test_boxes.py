@@ -83,6 +83,6 @@ def test_the_command_scores_pointing_in_the_boxes(boxed, tmp_path, capsys):
     assert main([*arguments, "--data", str(root), "--boxes", str(table)]) == 0
     results = (tmp_path / "out" / "results.csv").read_text()
     truth = next(line for line in results.splitlines() if line.startswith("true mask,pointing"))
-    assert truth.split(",")[2] == "1.0"
+    assert float(truth.split(",")[2]) == 1
     assert main([*arguments, "--boxes", str(table)]) == 2
     assert "boxes are for a folder of images, not for scenes" in capsys.readouterr().err

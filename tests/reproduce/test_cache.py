@@ -131,7 +131,7 @@ def test_a_run_stores_the_parts_of_its_key(tmp_path):
 def test_declared_files_are_annotations_and_recipes():
     for module in discover().values():
         for name in module.FIGURE.files:
-            assert Path(name).suffix == ".yaml"
+            assert Path(name).suffix in (".yaml", ".csv")
             assert (script_folder(module) / name).is_file()
 
 

