@@ -64,7 +64,7 @@ FIGURE = Figure(
     time_budget=40,
     config={"size": SIZE, "stride": STRIDE, "fill": 0.0},
     files=("fig7_boxes.yaml",),
-    network="layers",
+    network="chain",
 )
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
 MAPS = ("activation", "probability", "logit", "label")

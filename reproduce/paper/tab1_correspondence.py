@@ -60,7 +60,7 @@ FIGURE = Figure(
         "images": 5,
     },
     files=("faces.yaml",),
-    network="layers",
+    network="chain",
 )
 RANDOM = "random"
 SMALLER = "parts below random, layer 5 less layer 7, points"

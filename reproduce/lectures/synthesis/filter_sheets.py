@@ -60,7 +60,7 @@ FIGURE = Figure(
         "decay": {"conv1": 0.2, "conv2": 0.2, "conv3": 0.5, "conv4": 0.5, "conv5": 0.5},
     },
     manual=True,
-    network="layers",
+    network="chain",
 )
 
 ABOVE = "above the strongest photograph, %"
