@@ -40,7 +40,7 @@ FIGURE = Figure(
     inputs=("model", "images"),
     seed=40,
     time_budget=2,
-    config={"methods": tuple(zfnet.METHODS), "small": 0.25, "overlap": 0.5, "shown": 8},
+    config={"methods": tuple(zfnet.METHODS), "small": 0.5, "overlap": 0.5, "shown": 8},
     files=("../dogs.csv",),
     labels=True,
 )
@@ -132,8 +132,8 @@ def mask_box(mask: np.ndarray) -> list[int]:
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """The mean over images with its interval; empty for no image."""
-    return mean_interval(values, seed=FIGURE.seed) if len(values) else []
+    """The mean over images with its interval; empty for fewer than two images."""
+    return mean_interval(values, seed=FIGURE.seed) if len(values) > 1 else []
 
 
 def pictures(ctx: Context, images: Images, masks: np.ndarray) -> dict[str, np.ndarray]:
@@ -174,7 +174,7 @@ def draw(result: Result) -> dict[str, Any]:
     for panel, title in ((left, POINTING), (right, "hits on small dogs, %")):
         means = {name: values for name, values in m[title].items() if values}
         for row, (name, values) in enumerate(means.items()):
-            mean, low, high = (values * 3)[:3] if len(values) == 1 else values
+            mean, low, high = values
             color = "0.6" if name in (CENTER, RANDOM, "edge detector") else LINES[0]
             panel.barh(row, mean, color=color)
             panel.errorbar(mean, row, xerr=[[mean - low], [high - mean]], color="0.2", capsize=2)
