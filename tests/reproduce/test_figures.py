@@ -294,21 +294,6 @@ def test_all_figures_on_a_tree_of_images(tree, tmp_path):
     assert read_record(tmp_path / "tree" / "fig2").scale == "subset"
 
 
-@pytest.mark.slow
-def test_the_readmes_python_runs_as_it_stands(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    import zfnet
-
-    zfnet.photograph("cat").save(tmp_path / "my_cat.jpg")
-    for block in blocks:
-        done = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("*.png"))
-
-
 def test_where_says_which_positions_cover_what():
     boxes = occluder_boxes(224, 224, 48, 8)
     found = covering_positions(
