@@ -157,7 +157,7 @@ def draw(result: Result) -> dict[str, Any]:
         return {}
     a, m = result.arrays, result.measured
     figure = new_figure(8.4, 6.6)
-    above_, below_ = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    above_, below_ = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1)).flat
     points = {name: color for name, color in DRAWN.items() if f"point.{name}" in a}
     for i, panel in enumerate(above_.subplots(2, 4).flat):
         show(panel, a["photographs"][i].astype(np.float32), str(a["names"][i]))
@@ -181,9 +181,9 @@ def draw(result: Result) -> dict[str, Any]:
         panel.set_yticks(range(len(means)), list(means))
         panel.set(xlabel=f"{title}, with 95 % interval", xlim=(0, 100))
     left.invert_yaxis()
-    center, best = m[POINTING][CENTER][0], max(m[POINTING], key=lambda name: m[POINTING][name][0])
+    best = max(m[POINTING], key=lambda name: m[POINTING][name][0])
     figure.suptitle(
-        f"{best} has its maximum on the dog in {m[POINTING][best][0]:.0f} % of {result.n} images, "
-        f"the center of the image in {center:.0f} %"
+        f"The center of the image is on the dog in {m[POINTING][CENTER][0]:.0f} % of {result.n} "
+        f"images, the maximum of {best} in {m[POINTING][best][0]:.0f} %"
     )
     return {"pointing_game.jpg": figure}
