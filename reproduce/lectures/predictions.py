@@ -47,7 +47,7 @@ class Predictions:
         return 1 + (self.probability > true[:, None]).sum(1)
 
 
-def predict_corpus(ctx: Context, batch: int = 50) -> Predictions:
+def predict_corpus(ctx: Context, batch: int = 25) -> Predictions:
     """Predict all images of a labeled corpus, or read the predictions from the cache.
 
     Args:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,10 +194,11 @@ def test_only_correct_images(model):
         zfnet.benchmark(model, {"m": halves}, wrong, ["deletion"], correct_only=True)
 
 
-def test_correct_images_of_a_tree_are_found_by_folder_name(model, monkeypatch):
+def test_correct_images_of_a_tree_are_found_by_folder_name():
     """Folders sort in another order than the outputs; labels count also where the predicted class is explained."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE, 3)).astype(np.uint8)
-    monkeypatch.setattr(model, "wnids", list("bcdea"), raising=False)
+    model: Any = small_net(channels=3)
+    model.wnids = list("bcdea")
     names = [str(i) for i in range(6)]
     images = Images(pixels, np.zeros(6, dtype=int), "abcde", "abcde", names, "", size=SIDE)
     predicted = model(images.batch(range(6))).argmax(1).numpy()
