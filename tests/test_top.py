@@ -20,6 +20,7 @@ from zfnet import forward
 from zfnet import top as search
 from zfnet.checkpoint import CheckpointError
 from zfnet.graph import UnknownLayer
+from zfnet.graph import network as graph_network
 from zfnet.ranking import TopActivations
 from zfnet.top import top_activations
 
@@ -298,9 +299,9 @@ def test_each_image_passes_once_and_only_as_far_as_wanted(small, monkeypatch):
 
 def test_a_network_of_another_library_is_listed_once(small, monkeypatch):
     calls = []
-    original = forward.graph_steps
+    original = graph_network.graph_steps
     monkeypatch.setattr(
-        forward, "graph_steps", lambda *args, **k: calls.append(args) or original(*args, **k)
+        graph_network, "graph_steps", lambda *args, **k: calls.append(args) or original(*args, **k)
     )
     foreign = nn.Sequential(
         nn.ReLU(), nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3)

@@ -40,10 +40,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.forward import Trace
-from zfnet.graph import Size, Step, geometry, wired
+from zfnet.graph import Size, Step, geometry, overlap, with_inputs
 from zfnet.transpose import transpose
 
 
+@torch.no_grad()
 def backproject(
     t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
 ) -> Tensor:
@@ -60,7 +61,7 @@ def backproject(
         Pixels (N, 3, H, W), signed.
     """
     signals = {t.steps[-1].name: signal}  # of each step's output; "" is the pixels
-    for step, inputs in reversed(list(wired(t.steps))):
+    for step, inputs in reversed(list(with_inputs(t.steps))):
         if step.name == until or step.name not in signals:
             continue
         below = (rule or invert)(step, signals.pop(step.name), t, collision)
@@ -74,7 +75,7 @@ def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tens
     """Carry a signal down through one step: from its output's shape (N, ...) to its input's."""
     module, size = step.module, t.inputs[step.name]
     match module:
-        case nn.MaxPool2d():
+        case nn.MaxPool2d() | nn.AdaptiveMaxPool2d():
             return unpool(signal, t.switches[step.name], (size[-2], size[-1]), module, collision)
         case nn.ReLU():
             return rectify(signal)
@@ -88,7 +89,11 @@ def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tens
 
 
 def unpool(
-    signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d, collision: str = "sum"
+    signal: Tensor,
+    switches: Tensor,
+    size: Size,
+    pool: nn.MaxPool2d | nn.AdaptiveMaxPool2d,
+    collision: str = "sum",
 ) -> Tensor:
     """Place each pooled value at its switch, with zeros elsewhere.
 
@@ -110,10 +115,7 @@ def unpool(
         signal = _keep_last(signal, switches, size[0] * size[1])
     # Windows this many rows or columns apart do not overlap. Without repeated indices a scatter is
     # deterministic, on a GPU too.
-    kernel, stride, _, dilation = geometry(pool)
-    rows, columns = (
-        -(-(d * (k - 1) + 1) // s) for k, s, d in zip(kernel, stride, dilation, strict=True)
-    )
+    rows, columns = overlap(pool, size, signal.shape[-2:])
     for r, c in itertools.product(range(rows), range(columns)):
         index = switches[:, :, r::rows, c::columns].flatten(2)
         below.scatter_add_(2, index, signal[:, :, r::rows, c::columns].flatten(2))

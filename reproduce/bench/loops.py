@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.transforms import v2
 
 from zfnet.data.dataset import Images
 from zfnet.data.images import MEAN, STD
@@ -123,6 +121,9 @@ def torchvision_loops(
     config: Config, images: Images, size: dict, device: torch.device, folder: Path
 ) -> dict[str, Callable]:
     """torchvision's AlexNet with its own pipeline from JPEG files, with ours, on random tensors."""
+    import torchvision  # slow to import, and `python -m reproduce list` imports this file
+    from torchvision.transforms import v2
+
     for i, label in enumerate(images.labels.tolist()):
         path = folder / f"{label:04d}" / f"{i}.jpg"
         path.parent.mkdir(exist_ok=True)

@@ -13,7 +13,14 @@ from reproduce import REPOSITORY
 
 SCALES = ("paper", "subset", "samples", "smoke")  # the largest first
 SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on
-VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
+VERDICTS = (
+    "reproduced",
+    "partial",
+    "differs",
+    "by construction",
+    "not comparable",
+    "not run",
+)
 
 
 @dataclass(frozen=True)

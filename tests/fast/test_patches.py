@@ -210,10 +210,10 @@ def test_the_networks_filters_stay_as_they_were(photographs):
 
 def test_no_more_at_once_than_asked(plain, photographs, monkeypatch):
     counts = []
-    original = patches.project_signal
+    original = patches.backproject
     monkeypatch.setattr(
         patches,
-        "project_signal",
+        "backproject",
         lambda t, signal: counts.append(len(signal)) or original(t, signal),
     )
     project(plain, photographs, "conv3", 0, (5, 5), batch=2)

@@ -16,6 +16,7 @@ from reproduce.lectures.features import (
     faces_and_text,
     feature_maps,
     filters,
+    labeled_images,
 )
 from reproduce.lectures.kinds import KINDS
 from reproduce.lectures.sampling import image_classes, spread_indices, unit_patches
@@ -158,7 +159,7 @@ def test_annotations_are_sufficient_and_classes_do_not_predict_labels():
     assert all(len(mark["sha256"]) == 64 and len(mark) > 1 for mark in marks.values())
     for label in faces_and_text.LABELS:
         counted = {
-            name: mark[label] for name, mark in marks.items() if faces_and_text.counts(mark, label)
+            name: mark[label] for name, mark in marks.items() if labeled_images.counts(mark, label)
         }
         assert min(sum(counted.values()), len(counted) - sum(counted.values())) >= 40
         both = [
@@ -173,7 +174,7 @@ def test_units_are_tested_on_held_out_classes():
     rng = np.random.default_rng(0)
     of = np.repeat(np.arange(12), 8)
     y = rng.random(96) < np.linspace(0.2, 0.8, 12)[of]
-    half = faces_and_text.first_half(of, y)
+    half = labeled_images.first_half(of, y)
     assert len(set(of[half]) & set(of[~half])) == 0
     assert len(set(of[half])) == 6
     values = rng.normal(size=(96, 4)) + y[:, None]

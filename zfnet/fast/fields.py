@@ -107,22 +107,22 @@ class Fields:
     def of(steps: Sequence[Step], size: Size, window: Window) -> Fields:
         """Follow windows of the last step's maps down to the pixels of an image of `size`."""
         sizes = map_sizes(steps, size)
-        found: list[Step] = []
+        windowed: list[Step] = []
         inputs: dict[str, Window] = {}
         for step in reversed(steps):
             if not isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
-                found.append(step)
+                windowed.append(step)
                 inputs[step.name] = window
                 continue
             window = window.below(step.module)
-            found.append(Step(step.name, _without_padding(step.module), step.layer))
+            windowed.append(Step(step.name, _without_padding(step.module), step.layer))
             inputs[step.name] = window
             if window.reaches_outside(sizes[step.name]):
                 name = f"padding of {step.name}"
-                mask, window = _padding_mask(step.module, window, sizes[step.name])
-                found.append(Step(name, mask))
+                mask, window = padding_mask(step.module, window, sizes[step.name])
+                windowed.append(Step(name, mask))
                 inputs[name] = window
-        return Fields(found[::-1], inputs)
+        return Fields(windowed[::-1], inputs)
 
     @property
     def pixels(self) -> Window:
@@ -163,7 +163,7 @@ def _run_windows(fields: Fields, x: Tensor, image: Tensor, end: int) -> Trace:
     return run(steps[first:], patches, keep=())
 
 
-def _padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
+def padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
     """Return the mask for windows that reach outside a map, and the windows left to compute."""
     first, last = window.always_outside(size)
     inner = Window(window.low + first, window.high - last)

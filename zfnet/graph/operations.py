@@ -93,10 +93,10 @@ class Expression:
 
     def walk(self) -> Iterator[Any]:
         """Yield this expression, and everything in its arguments."""
-        found: list[Any] = [self]
-        map_aggregate((*self.args, self.kwargs), found.append)  # pyright: ignore[reportArgumentType]
+        parts: list[Any] = [self]
+        map_aggregate((*self.args, self.kwargs), parts.append)  # pyright: ignore[reportArgumentType]
         yield self
-        for value in found[1:]:
+        for value in parts[1:]:
             if isinstance(value, Expression):
                 yield from value.walk()
             else:
@@ -155,9 +155,11 @@ def overwrites(target: Callable | str, kwargs: dict[str, Any]) -> bool:
 
 def _clamp(min: object = None, max: object = None) -> nn.Module | None:
     """A clamp at 0 from below is a ReLU."""
-    if isinstance(min, (int, float)) and min == 0:
-        return nn.ReLU() if max is None else nn.Hardtanh(0, max)  # pyright: ignore
-    return None
+    if not isinstance(min, (int, float)) or min != 0:
+        return None
+    if max is None:
+        return nn.ReLU()
+    return nn.Hardtanh(0, max) if isinstance(max, (int, float)) and max > 0 else None
 
 
 def _identity(*_: object, training: bool = False, **__: object) -> nn.Module | None:
@@ -178,6 +180,7 @@ MODULES: dict[Callable | str, Callable[..., nn.Module | None]] = {
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clamp),
     **dict.fromkeys((torch.clamp_min, "clamp_min", "clamp_min_"), _clamp),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), nn.MaxPool2d),
+    F.adaptive_max_pool2d: nn.AdaptiveMaxPool2d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
     **dict.fromkeys((F.dropout, F.dropout2d, F.alpha_dropout), _identity),
@@ -228,11 +231,11 @@ def _is_list_of_operands(args: tuple) -> bool:
 
 def _has_tensors(*values: Any) -> bool:
     """Whether arguments hold operands, constants or expressions."""
-    found: list[bool] = []
+    flags: list[bool] = []
     map_aggregate(
-        values, lambda part: found.append(isinstance(part, (Operand, Constant, Expression)))
+        values, lambda part: flags.append(isinstance(part, (Operand, Constant, Expression)))
     )  # pyright: ignore[reportArgumentType]
-    return any(found)
+    return any(flags)
 
 
 def _flattens_each_image(expression: Expression) -> bool:

@@ -32,6 +32,8 @@ VERDICTS = {
     "reproduced": "every claim that the figure tests holds",
     "partial": "some of its claims hold",
     "differs": "none of its claims holds, and at least one is refuted",
+    "by construction": "a diagram, an architecture or prepared images, which cannot fail as a "
+    "measurement can",
     "not comparable": "the run is too small, or its measurements decide no claim",
     "not run": "its data was missing; the command computes it",
 }
