@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from reproduce.core.stages import STAGES, has_stages
-from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain, graph_steps, names_of
+from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain, graph_steps, step_layers
 from zfnet.model import Network
 from zfnet.training.evaluate import first_dense
 
@@ -62,7 +62,7 @@ def conv_weight(model: Network, layer: str) -> torch.Tensor:
         if isinstance(step.module, torch.nn.Conv2d):
             weight = step.module.weight
         # The step whose output is the layer's activation: mostly the ReLU after the convolution.
-        if layer in names_of(step) and weight is not None:
+        if layer in step_layers(step) and weight is not None:
             return weight.detach().cpu()
     raise UnknownLayer(f"no convolutional layer {layer!r}")
 

@@ -13,7 +13,7 @@ import torch
 from reproduce.core.context import Context
 from zfnet.data.cache import cached_array, digest
 from zfnet.forward import network_steps, run
-from zfnet.graph import Step, wired
+from zfnet.graph import Step, with_inputs
 from zfnet.graph.operations import WEIGHTED
 
 
@@ -81,7 +81,7 @@ def predict_corpus(ctx: Context, batch: int = 25) -> Predictions:
 
 def last_input(steps: Sequence[Step]) -> tuple[str, int]:
     """Find what the last layer with weights reads: the name of the step, and its channels."""
-    weighted = [pair for pair in wired(steps) if isinstance(pair[0].module, WEIGHTED)]
+    weighted = [pair for pair in with_inputs(steps) if isinstance(pair[0].module, WEIGHTED)]
     step, inputs = weighted[-1]
     module: Any = step.module
     return inputs[0], module.weight.shape[1]
