@@ -44,7 +44,7 @@ FIGURE = Figure(
         "images of layer 1": 2000,
         "k": 9,
     },
-    network="chain",
+    network="layers",
     version=2,
 )
 TILE = {"conv1": 16, "conv2": 32, "conv3": 44, "conv4": 44, "conv5": 44}  # pixels of a drawn patch
