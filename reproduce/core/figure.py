@@ -31,7 +31,7 @@ class Figure:
         id: Name on the command line and of the result's folder.
         title: Title on the pages.
         claim: What the paper claims, in one sentence or two.
-        inputs: Any of "model", "images", "top", "tree", "pretraining", "snapshots", "device" (the
+        inputs: Any of "model", "images", "top", "tree", "pretraining", "device" (the
             result depends on the type of device) and the names in `corpora.DATASETS`.
         seed: Seed of all random choices.
         time_budget: Seconds at sample scale.
@@ -75,7 +75,7 @@ class Figure:
     @property
     def uses_model(self) -> bool:
         """Whether the result depends on the network of `--model`."""
-        return bool({"model", "top", "snapshots"} & set(self.inputs))
+        return bool({"model", "top"} & set(self.inputs))
 
     @property
     def uses_images(self) -> bool:

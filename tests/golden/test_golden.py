@@ -61,7 +61,7 @@ TOLERANCES = {
     "tab3": Tolerance(
         skip=tuple(
             f"measured/{name}*"
-            for name in ("training images a second", "hours of training", "commits", "devices")
+            for name in ("training images per second", "hours of training", "commits", "devices")
         ),
         reason="It also tells when and on what it was trained.",
     ),

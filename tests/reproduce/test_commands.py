@@ -23,7 +23,6 @@ from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure, Result
 from reproduce.core.record import write_record
 from reproduce.core.run import result_folder, run
-from reproduce.make import everyday
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
@@ -235,8 +234,6 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     monkeypatch.setattr(folders, "read_image", lambda path: pytest.fail(f"decoded {path}"))
     run_folder = tmp_path / "runs" / "imagenet"
     checkpoint = small(run_folder / "model.safetensors", 0)
-    for epoch in (1, 2, 5):
-        small(run_folder / "snapshots" / f"epoch-{epoch:03d}.safetensors", epoch)
     out = tmp_path / "out"
     assert (
         main(
@@ -246,10 +243,9 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     )
     lines = lines_of(capsys.readouterr().out)
     everyday_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
-    assert everyday_ids | {"fig4"} <= set(lines)  # the run kept snapshots
+    assert everyday_ids <= set(lines)
     assert "2,000 images" in lines["fig2"]
     assert str(out / "imagenet@imagenet" / "fig2") in lines["fig2"]
-    assert "10,000 + 2,000 images of 1,000 classes" in lines["fig4"]
     assert str(out / "imagenet" / "fig8") in lines["fig8"]
     assert not out.exists()
     names = ["tab2", "tab3", "fig4", "fig6", "tab4"]
@@ -284,7 +280,7 @@ def test_a_dry_run_at_the_papers_scale_shows_its_cost_on_a_smaller_tree(imagenet
     arguments = ["run", "tab3", "--scale", "paper", "--data", str(imagenet), "--device", "cpu"]
     assert main([*arguments, "--dry-run"]) == 3
     line = lines_of(capsys.readouterr().out)["tab3"]
-    work = costs.operations(discover()["tab3"].FIGURE, "paper", "cpu")
+    work = costs.operations(discover()["tab3"].FIGURE, "paper")
     assert f" {work / costs.cpu_flops() / 3600:.1f} h " in line
     assert line.split()[1:4] == ["not", "run", "paper"]
     assert "10,000 training and 2,000 validation images" in line
@@ -331,11 +327,6 @@ def test_a_dry_run_of_the_papers_training(imagenet, capsys):
     assert "10,000 images" in output
 
 
-def test_figure_4_is_part_of_all_only_with_snapshots():
-    scripts = discover()
-    assert "fig4" not in everyday(scripts, Context("imagenet65k", "."))
-
-
 def test_multiply_adds_by_hand():
     """Fig. 3: side squared x maps x kernel squared x maps below, and the dense layers."""
     convolutions = [
@@ -354,14 +345,14 @@ def test_multiply_adds_by_hand():
 
 
 def test_paper_scale_is_the_papers_recipe():
-    from reproduce.paper import ablations, fig4_evolution
+    from reproduce.paper import ablations
 
     config = load_config(ROOT / "configs" / "imagenet.yaml")
     row = ablations.recipe(ablations.PLANS["paper"], "ZFNet", config.seed)
     assert (row.model, row.data, row.augment, row.optim, row.stages) == (
         config.model, config.data, config.augment, config.optim, config.stages,
     )  # fmt: skip
-    assert list(config.snapshots) == fig4_evolution.FIGURE.paper["epochs shown"]
+    assert config.snapshots == ablations.PAPER_SNAPSHOTS
 
 
 def test_the_page_on_replication_is_current():

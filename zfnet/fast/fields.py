@@ -119,7 +119,7 @@ class Fields:
             inputs[step.name] = window
             if window.reaches_outside(sizes[step.name]):
                 name = f"padding of {step.name}"
-                mask, window = _padding_mask(step.module, window, sizes[step.name])
+                mask, window = padding_mask(step.module, window, sizes[step.name])
                 windowed.append(Step(name, mask))
                 inputs[name] = window
         return Fields(windowed[::-1], inputs)
@@ -163,7 +163,7 @@ def _run_windows(fields: Fields, x: Tensor, image: Tensor, end: int) -> Trace:
     return run(steps[first:], patches, keep=())
 
 
-def _padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
+def padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
     """Return the mask for windows that reach outside a map, and the windows left to compute."""
     first, last = window.always_outside(size)
     inner = Window(window.low + first, window.high - last)

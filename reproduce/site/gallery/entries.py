@@ -134,9 +134,7 @@ def command(id: str, corpus: str, model: str = "") -> str:
     declared = declarations().get(id) or Declaration(id, "", "", ("model", "images"))
     inputs = set(declared.inputs)
     options = ""
-    if "snapshots" in inputs:
-        options += " --model RUN/model.safetensors"
-    elif network and {"model", "top"} & inputs:
+    if network and {"model", "top"} & inputs:
         options += f" --model {model if ':' in model else 'MODEL'}"
     needs_images = {"images", "top"} & inputs and corpus not in BUNDLED_DATA
     if "pretraining" in inputs:
