@@ -496,7 +496,9 @@ def test_run_that_is_killed_within_an_epoch_resumes_bit_for_bit(tree, tmp_path, 
 
 
 def test_snapshots_within_the_first_epoch(tree, tmp_path):
-    config = parse(SMALL | {"stages": RESTARTS[:1], "optim": ONE_CYCLE, "snapshots": [0.01, 0.6, 1]})
+    config = parse(
+        SMALL | {"stages": RESTARTS[:1], "optim": ONE_CYCLE, "snapshots": [0.01, 0.6, 1]}
+    )
     train(config, loader(tree), tmp_path / "run")
     paths = sorted((tmp_path / "run" / "snapshots").iterdir())
     names = ["epoch-000.0100", "epoch-000.6000", "epoch-001"]  # after steps 1, 2 and 3
