@@ -77,6 +77,7 @@ def list_figures(options: argparse.Namespace) -> int:
     from reproduce.core.record import read_record
     from reproduce.core.requirements import needs
     from reproduce.core.run import available_inputs
+    from reproduce.lock import other_torch
 
     context = Context(DEFAULT_MODEL, options.data, datasets=options.datasets)
     for name, script in discover().items():
@@ -94,7 +95,8 @@ def list_figures(options: argparse.Namespace) -> int:
             has_data = options.datasets is not None if figure.corpus else context.corpus == corpus
             inputs = available_inputs(context, figure, corpus, hash_data=has_data)
             status = record_status(figure, script_folder(script), record, inputs)
-            print(f"{'':<21}{corpus}: {status}")
+            note = other_torch(record) if record else ""
+            print(f"{'':<21}{corpus}: {status}{'; ' * bool(note)}{note}")
     return OK
 
 

@@ -113,8 +113,7 @@ def unpool(
     below = signal.new_zeros(*signal.shape[:2], size[0] * size[1])  # (N, C, H W)
     if collision == "overwrite":
         signal = _keep_last(signal, switches, size[0] * size[1])
-    # Windows this many rows or columns apart do not overlap. Without repeated indices a scatter is
-    # deterministic, on a GPU too.
+    # Windows this far apart do not overlap: without repeated indices a scatter is deterministic.
     rows, columns = overlap(pool, size, signal.shape[-2:])
     for r, c in itertools.product(range(rows), range(columns)):
         index = switches[:, :, r::rows, c::columns].flatten(2)

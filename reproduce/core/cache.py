@@ -33,9 +33,12 @@ def as_json(config: Mapping[str, Any]) -> Any:
 
 
 def file_hashes(figure: Figure, folder: Path) -> dict[str, str]:
-    """A hash of the contents of each YAML file that a figure declares; comments do not count."""
-    contents = {name: yaml.safe_load((folder / name).read_text("utf-8")) for name in figure.files}
-    return {name: _digest(values) for name, values in contents.items()}
+    """A hash of the contents of each file that a figure declares; YAML's comments do not count."""
+    texts = {name: (folder / name).read_text("utf-8") for name in figure.files}
+    return {
+        name: _digest(yaml.safe_load(text) if name.endswith(".yaml") else text)
+        for name, text in texts.items()
+    }
 
 
 def cache_key(figure: Figure, inputs: Mapping[str, str], files: Mapping[str, str]) -> str:

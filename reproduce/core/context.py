@@ -14,6 +14,7 @@ from reproduce.core.corpora import DATASETS, corpus_name, images_root, tree_dige
 from reproduce.core.figure import DEFAULT_MODEL, SAMPLES, Figure
 from reproduce.core.inputs import Input, UndeclaredInputError
 from reproduce.core.networks import differences_from_paper, has_shared_fc6
+from reproduce.core.stages import STAGES, has_stages, with_paper_layers
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.benchmarks import DatasetNotFoundError
@@ -87,9 +88,14 @@ class Context:
 
     @Input
     def model(self) -> Network:
-        """The network under analysis, folded, in eval mode."""
+        """The network under analysis, folded, in eval mode.
+
+        A network of torchvision with branches gets the names of the paper's layers, where it has
+        five stages.
+        """
         model = cast(Network, load_network(self.model_name, self.weights))
         if self.from_torchvision:
+            model = cast(Network, with_paper_layers(model))
             model.info = {
                 "sha256": sha256(model.state_dict(), {"name": self.model_name}),
                 "training_images": 0 if self.weights else IMAGENET_TRAIN,  # 0: unknown
@@ -152,7 +158,10 @@ class Context:
     def differences_from_paper(self) -> str:
         """A sentence on how the network differs from the paper's, for the notes of figures."""
         if self.from_torchvision:
-            return f"This network is not the paper's, but torchvision's {self.network_name}. "
+            text = f"This network is not the paper's, but torchvision's {self.network_name}. "
+            if has_stages(self.model):
+                text += f"{STAGES[0]} to {STAGES[-1]} are its last maps of each size. "
+            return text
         return differences_from_paper(self.model)
 
     @property

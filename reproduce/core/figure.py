@@ -37,7 +37,7 @@ class Figure:
         time_budget: Seconds at sample scale.
         paper: The paper's numbers, under the names of our measurements where they compare.
         config: Our settings.
-        files: YAML files that the script reads, relative to its folder.
+        files: YAML and CSV files that the script reads, relative to its folder.
         manual: Run only by its id, not by `all`.
         corpus: Name of the figure's own data set, and of the folder of its result. Empty for a
             figure of the run's corpus.
@@ -46,8 +46,9 @@ class Figure:
         trains: Whether the figure trains networks.
         scales: The values of `--scale` that the figure supports.
         labels: Whether it needs labeled images, which the sample photographs are not.
-        network: Which network it supports: "any" of torchvision's, a "chain" that the deconvnet
-            can invert, or a network of this package, "zfnet".
+        network: Which network it supports: "any" of torchvision's; "layers", one with the layers
+            conv1 to conv5 and fc7, as chains and the networks of `core.stages` have; a "chain"; or
+            a network of this package, "zfnet".
         headline: Up to eight measured numbers for the short tables of the pages, as "group: name".
             A literal. Default: the first eight, those with published numbers first.
         cover: The picture that stands for the figure on the pages. A literal. Default: the first.

@@ -44,7 +44,7 @@ FIGURE = Figure(
         "images of layer 1": 2000,
         "k": 9,
     },
-    network="chain",
+    network="layers",
     version=2,
     cover="hero.png",
 )

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 import zfnet
 from tests.benchmarking.networks import SIDE, disc_mask, gradient_x_input, image_batch, small_net
 from zfnet.benchmarking import METRICS, Metric, metric_agreement, rank_agreement
+from zfnet.data.dataset import Images
 from zfnet.graph import UnsupportedNetwork
 
 
@@ -189,6 +192,20 @@ def test_only_correct_images(model):
     wrong = [(x, (label + 1) % 5) for x, label in dataset(model, masks=False)]
     with pytest.raises(ValueError, match="classifies none correctly"):
         zfnet.benchmark(model, {"m": halves}, wrong, ["deletion"], correct_only=True)
+
+
+def test_correct_images_of_a_tree_are_found_by_folder_name():
+    """Folders sort in another order than the outputs; labels count also where the predicted class is explained."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE, 3)).astype(np.uint8)
+    model: Any = small_net(channels=3)
+    model.wnids = list("bcdea")
+    names = [str(i) for i in range(6)]
+    images = Images(pixels, np.zeros(6, dtype=int), "abcde", "abcde", names, "", size=SIDE)
+    predicted = model(images.batch(range(6))).argmax(1).numpy()
+    images = replace(images, labels=(predicted + 1) % 5)
+    options = {"target": "predicted", "correct_only": True}
+    table = zfnet.benchmark(model, {"m": halves}, images, ["deletion"], **options)
+    assert table.info["images"] == 6
 
 
 def test_predicted_targets_need_no_labels(model):

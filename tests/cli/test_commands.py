@@ -497,7 +497,7 @@ def test_commands_disable_tf32(monkeypatch):
     """TF32 changes pooling switches. A program that calls main keeps its own setting."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(
-        importlib.import_module("zfnet.cli.main"), "keep_freed_memory", lambda: None
+        importlib.import_module("zfnet.cli.execute"), "keep_freed_memory", lambda: None
     )
     assert main(["describe"]) == 0
     assert torch.backends.cudnn.allow_tf32

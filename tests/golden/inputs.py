@@ -26,7 +26,7 @@ from reproduce.core.context import Context
 from reproduce.core.digits import CONFIG, Digits
 from reproduce.core.discovery import discover
 from reproduce.lectures import outlines
-from reproduce.lectures.attribution import localisation, polar_bear
+from reproduce.lectures.attribution import localisation, pointing_game, polar_bear
 from reproduce.lectures.features import faces_and_text
 from reproduce.lectures.invariance import attributes
 from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
@@ -48,7 +48,7 @@ CANNOT_RUN = {
     "bench_train": "It measures images per second, which no two machines share.",
 }
 TREE = (
-    "accuracy", "attributes", "faces_text", "fig4", "fig6", "keypoints", "localisation", "mistakes", "polar_bear", "tab2", "tab3",
+    "accuracy", "attributes", "faces_text", "fig4", "fig6", "keypoints", "localisation", "mistakes", "pointing_game", "polar_bear", "tab2", "tab3",
 )  # fmt: skip
 DATASETS = ("tab4", "tab5", "tab6", "tab7", "fig9")
 BOXES = 12  # images of the tree with a box
@@ -90,6 +90,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
     "mlp_lines": {"networks": 3, "epochs": [0, 10, 30]},
     "mnist_pca": {"digits": 300},
     "parts_shape_texture": {"painted": {"side": 112, "steps": 2, "rate": 0.15, "weight": 10.0}},
+    "pointing_game": {"methods": ["saliency", "cam", "grad_cam", "guided_backprop"]},
     "polar_bear": {"wnid": CLASSES["cat"][0], "stride": 16, "images": 2},
     "style_transfer": {"contents": ["cat", "coffee"], "styles": ["brick"], "steps": 3},
     "tab4": {"folds": 2},
@@ -172,7 +173,14 @@ class Inputs:
                 patch.setattr(Digits, "model", property(_digits_network))
             if name == "faithfulness":
                 patch.setattr(faithfulness, "network", _scenes_network)
-            if name in ("attributes", "faces_text", "keypoints", "localisation", "polar_bear"):
+            if name in (
+                "attributes",
+                "faces_text",
+                "keypoints",
+                "localisation",
+                "pointing_game",
+                "polar_bear",
+            ):
                 self._annotate(patch)
             _read.clear()
             yield
@@ -229,8 +237,15 @@ class Inputs:
                     "snow": [[180, 0, 224, 224]],
                 }
             labels[path.name] = {"face": number % 3 == 0, "text": number % 2 == 0, "sha256": sha256}
-        for module in (attributes, localisation):
+        for module in (attributes, localisation, pointing_game):
             patch.setattr(module, "MIN_IMAGES", BOXES)
+        lines = [
+            ",".join(map(str, (f"{path.parent.name}/{path.name}", "", *boxes[path.name]["box"])))
+            for path in files[:BOXES]
+        ]
+        table = self.folder / pointing_game.BOXES.name
+        table.write_text("\n".join(["file,sha256,top,left,bottom,right", *lines]))
+        patch.setattr(pointing_game, "BOXES", table)
         for module, name, marks in (
             (dog_faces, "FACES", {"imagenet": faces}),
             (outlines, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),

@@ -68,7 +68,7 @@ TOLERANCES = {
 }
 SLOW = (  # so that the others take about a minute together
     "accuracy", "activations", "attributes", "attributions", "codes", "directions", "faces_text", "faithfulness", "fig4",
-    "fig5", "fig9", "fooling", "fooling_rates", "keypoints", "localisation", "occluders", "parts_shape_texture", "polar_bear",
+    "fig5", "fig9", "fooling", "fooling_rates", "keypoints", "localisation", "occluders", "parts_shape_texture", "pointing_game", "polar_bear",
     "tab2", "tab5", "tab7",
 )  # fmt: skip
 

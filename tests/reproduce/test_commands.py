@@ -29,12 +29,14 @@ from reproduce.replication import MARKS
 from reproduce.site import atlas, gallery
 from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
+from zfnet.cli import distill_labels
 from zfnet.cli.main import main as zfnet_main
-from zfnet.cli.main import new_parser
+from zfnet.cli.parser import new_parser
 from zfnet.data import folders
 from zfnet.networks import imagenet_wnids
 from zfnet.plot import new_figure
 from zfnet.training.config import load_config
+from zfnet.training.teacher import Teacher
 
 DOCUMENTS = [
     ROOT / "README.md",
@@ -270,8 +272,7 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
         "subset" in lines[name] and "train" in lines[name].split()[1]
         for name in ("tab2", "tab3", "fig6")
     )
-    assert "not run" in lines["fig4"]
-    assert "--model" in lines["fig4"]
+    assert lines["fig4"].split()[1] == "compute"  # from Table 3's ZFNet
     assert "--datasets" in lines["tab4"]
     assert "Nothing was computed." in lines["3"]
 
@@ -325,6 +326,20 @@ def test_a_dry_run_of_the_papers_training(imagenet, capsys):
     output = capsys.readouterr().out
     assert "1000 classes" in output
     assert "10,000 images" in output
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_teachers_labels(imagenet, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(distill_labels, "load_folder", lambda *a, **k: pytest.fail("decoded"))
+    teacher = Teacher("uniform", 16, lambda pixels: torch.full((len(pixels), 1000), 1e-3))
+    monkeypatch.setattr(distill_labels, "efficientnet_lite", lambda variant: teacher)
+    out = tmp_path / "labels.safetensors"
+    arguments = ["--data", str(imagenet), "--out", str(out), "--minimum", "32", "--per-class", "8"]
+    assert zfnet_main(["distill-labels", *arguments, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "10,000 images in the tree; 8,000 would be labeled" in output
+    assert "8,000 of them, of at least 32 pixels, by uniform: 4 crops each" in output
+    assert not list(tmp_path.iterdir())
 
 
 def test_multiply_adds_by_hand():

@@ -26,6 +26,7 @@ TOP = 8  # probabilities stored per crop
 KIND = "soft labels"  # distinguishes a label file from a checkpoint
 CLASSES = 1000  # of ILSVRC 2012: the teacher's outputs, by WordNet id
 BATCH = 32  # crops per call of the teacher
+BYTES = TOP * (2 + 1)  # of a crop: an index in two bytes and a probability in one
 
 
 @dataclass(frozen=True, eq=False)

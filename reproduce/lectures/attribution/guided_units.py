@@ -47,7 +47,7 @@ FIGURE = Figure(
         "share": 0.25,
     },
     version=2,
-    network="chain",
+    network="layers",
 )
 COMPARISONS = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
 

@@ -52,7 +52,7 @@ FIGURE = Figure(
         "queries": 6,
         "pixels": 16,
     },
-    network="chain",
+    network="layers",
 )
 
 

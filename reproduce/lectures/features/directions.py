@@ -61,7 +61,7 @@ FIGURE = Figure(
         "shown": 3,
     },
     version=2,
-    network="chain",
+    network="layers",
 )
 MARGIN = "units less random directions, less half of what these gain"
 

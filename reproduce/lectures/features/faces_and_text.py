@@ -46,7 +46,7 @@ FIGURE = Figure(
     },
     files=("faces_and_text.yaml",),
     version=2,
-    network="chain",
+    network="layers",
 )
 MARKS = Path(__file__).with_name("faces_and_text.yaml")
 LABELS = ("face", "text")

@@ -42,7 +42,7 @@ FIGURE = Figure(
         "shown": 16,
     },
     version=2,
-    network="chain",
+    network="layers",
 )
 SIDE = 112  # pixels of a map in the picture
 

@@ -49,7 +49,7 @@ FIGURE = Figure(
     },
     version=2,
     files=("../../paper/faces.yaml",),
-    network="chain",
+    network="layers",
 )
 SAME, BOX = "same position", "same place in the head's box"
 

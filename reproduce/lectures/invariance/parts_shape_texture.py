@@ -63,7 +63,7 @@ FIGURE = Figure(
     },
     files=("../objects.yaml",),
     version=2,
-    network="chain",
+    network="layers",
 )
 NEITHER = "neither"  # the decision for most painted images
 

@@ -48,7 +48,7 @@ FIGURE = Figure(
     },
     version=2,
     manual=True,
-    network="chain",
+    network="layers",
 )
 
 

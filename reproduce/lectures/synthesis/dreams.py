@@ -46,7 +46,7 @@ FIGURE = Figure(
     },
     version=2,
     manual=True,
-    network="chain",
+    network="layers",
 )
 CONTRAST = "more contrast"
 FREQUENCY = "mean frequency of the change, cycles per pixel"

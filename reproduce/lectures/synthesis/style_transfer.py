@@ -46,7 +46,7 @@ FIGURE = Figure(
     },
     version=2,
     manual=True,
-    network="chain",
+    network="layers",
 )
 
 REMAINING = "left of the content image's distance from the style"

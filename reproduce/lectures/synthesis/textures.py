@@ -45,7 +45,7 @@ FIGURE = Figure(
     },
     version=2,
     manual=True,
-    network="chain",
+    network="layers",
 )
 REMAINING = "left of noise's distance from the picture's Gram matrices"
 FREQUENCY = "mean frequency, cycles per pixel"
