@@ -46,6 +46,7 @@ FIGURE = Figure(
     },
     network="layers",
     version=2,
+    cover="hero.png",
 )
 TILE = {"conv1": 16, "conv2": 32, "conv3": 44, "conv4": 44, "conv5": 44}  # pixels of a drawn patch
 COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}

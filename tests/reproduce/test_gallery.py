@@ -103,7 +103,7 @@ def test_a_page_per_result_with_links_to_its_neighbors(tmp_path):
     ("name", "corpus", "options"),
     [
         ("fig5", "imagenet65k", " --data PATH"), ("fig5", "my-tree", " --data PATH"), ("fig5", "samples", ""), ("fig1", "scenes", ""),
-        ("fig4", "imagenet65k", " --model RUN/model.safetensors --data PATH"), ("mnist_pca", "mnist", " --datasets PATH"), ("tab4", "caltech101", " --data IMAGENET --datasets PATH"), ("tab6", "voc2012", " --datasets PATH"),
+        ("fig4", "imagenet65k", " --data PATH"), ("mnist_pca", "mnist", " --datasets PATH"), ("tab4", "caltech101", " --data IMAGENET --datasets PATH"), ("tab6", "voc2012", " --datasets PATH"),
         ("filters", "imagenet65k", ""), ("mlp_lines", "mnist", ""), ("attributes", "samples", " --data PATH"), ("fig5", "trees@vgg", " --model MODEL --data PATH"), ("fig8", "trees@vgg", " --data PATH"),
     ],
 )  # fmt: skip
