@@ -22,7 +22,7 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.corpora import images_root
 from reproduce.core.figure import SAMPLES, Figure, Result
-from reproduce.lectures.attribution.localisation import box_above, overlap
+from reproduce.lectures.attribution.boxes import box_above, overlap
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.intervals import mean_interval
 from zfnet.benchmarking import METRICS, Case, Metric, load_boxed
