@@ -4,6 +4,5 @@ import os
 
 # Two workers with two threads each would compete for two cores. Subprocesses inherit both settings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # where a test asks for more threads, idle ones sleep
+# Where a test asks for more threads, idle ones sleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

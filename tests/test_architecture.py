@@ -56,9 +56,8 @@ def imports(path: Path) -> set[str]:
 )
 def test_imports_only_from_the_left(path):
     own = module(".".join(path.relative_to(ROOT / "zfnet").with_suffix("").parts))
-    if (
-        own == "fast"
-    ):  # accelerations know their references; `zfnet.fast` itself imports nothing of the library
+    # Accelerations know their references; `zfnet.fast` itself imports nothing of the library.
+    if own == "fast":
         assert path.name == "__init__.py" or imports(path) <= {
             "fast",
             *ORDER[: ORDER.index("attribution")],

@@ -160,9 +160,8 @@ def test_the_bundled_network_is_what_its_card_says():
     assert torch.equal(state, torch.get_rng_state())
     assert len(model.classes) == len(model.wnids) == 1000
     assert model.classes[model.wnids.index("n02088094")] == "Afghan hound"
-    assert (
-        model.info["accuracy"]["top1"] > 12.9
-    )  # the pilot's; measured after packing, one centre crop at 224
+    # The pilot's; measured after packing, one centre crop at 224.
+    assert model.info["accuracy"]["top1"] > 12.9
     assert model.info["accuracy"]["top5"] > 33.2
     assert (zfnet.checkpoint.BUNDLED / "imagenet65k.safetensors").stat().st_size <= 20e6
 
@@ -178,9 +177,8 @@ def test_the_bundled_network_classifies_as_its_card_says():
     scores = zfnet.evaluate(model, images)
     recorded = model.info["accuracy"]["top5"]
     error = 100 * (recorded / 100 * (1 - recorded / 100) / scores.n) ** 0.5
-    assert (
-        100 - scores.top5 > recorded - 4 * error - 3
-    )  # another set of images: four standard errors, and three points
+    # Another set of images: four standard errors, and three points.
+    assert 100 - scores.top5 > recorded - 4 * error - 3
 
 
 def test_damaged_metadata_is_a_checkpoint_error(tmp_path):

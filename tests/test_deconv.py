@@ -45,9 +45,8 @@ def test_unpooling_is_the_transpose_of_pooling(
     assume(dilation * (kernel - 1) + 1 <= min(height, width) + 2 * padding)
     pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil)
     generator = torch.Generator().manual_seed(seed)
-    x = (
-        torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()
-    )  # many ties
+    # Many ties.
+    x = torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()
     pooled, switches = F.max_pool2d(x, kernel, stride, padding, dilation, ceil, return_indices=True)
     signal = torch.randn(pooled.shape, generator=generator)
     oracle = torch.autograd.grad(pooled, x, signal)[0]

@@ -28,9 +28,8 @@ def test_trace_keeps_rectified_maps_before_pooling(plain, photographs):
 
 
 def test_trace_stops_where_it_is_told(plain, photographs):
-    t = zfnet.trace(
-        plain, photographs[:1, :, :150, :170], until="conv5"
-    )  # any size will do below the dense layers
+    # Any size will do below the dense layers.
+    t = zfnet.trace(plain, photographs[:1, :, :150, :170], until="conv5")
     assert t.logits is None
     assert t.layers[-1] == "conv5"
     with pytest.raises(UnknownLayer, match="no layer 'fc7' in this trace"):
@@ -49,9 +48,8 @@ def test_torchvisions_networks_are_traced(name, photographs):
         *(f"fc{convs + i}" for i in (1, 2, 3)),
     )
     torch.testing.assert_close(t.logits, model(x))
-    assert all(
-        t[layer].min() >= 0 for layer in t.layers[:-1]
-    )  # in-place ReLUs did not overwrite, rectified all
+    # In-place ReLUs did not overwrite, rectified all.
+    assert all(t[layer].min() >= 0 for layer in t.layers[:-1])
     assert t["conv1"].max() > 0
 
 

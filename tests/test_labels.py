@@ -27,13 +27,11 @@ def test_a_word_offers_the_classes_that_contain_it_and_then_its_group(offered):
     assert offered("Cat") == offered("cat").replace("'cat'", "'Cat'")
     dogs = offered("dog").split("choose from ")[1]
     assert dogs.startswith("Maltese dog, ")
-    assert dogs.endswith(
-        " and 109 more"
-    )  # 118 breeds and the African hunting dog, of which ten are named
+    # 118 breeds and the African hunting dog, of which ten are named.
+    assert dogs.endswith(" and 109 more")
     assert len(dogs.split(",")) == 10
-    assert (
-        offered("hound").count("hound") == 4
-    )  # Afghan, Walker and Ibizan hound, but no bloodhound
+    # Afghan, Walker and Ibizan hound, but no bloodhound.
+    assert offered("hound").count("hound") == 4
     assert "did you mean goldfish" in offered("goldfisch")
     assert offered("zzzz") == "no class 'zzzz'; there are 1000 classes, such as tench"
     assert offered("") == "no class ''; there are 1000 classes, such as tench"

@@ -101,9 +101,8 @@ def test_unknown_option_lists_the_available_ones():
 )  # fmt: skip
 def test_the_first_weights_have_the_deviation_asked_for(options, inner):
     model = zfnet.zfnet(50, fc_units=64, size=64, **options)
-    assert float(model.conv2.weight.detach().std()) == pytest.approx(
-        inner, rel=0.01
-    )  # 2,400 inputs: 5 x 5 of 96 maps
+    # 2,400 inputs: 5 x 5 of 96 maps.
+    assert float(model.conv2.weight.detach().std()) == pytest.approx(inner, rel=0.01)
     assert float(model.fc8.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
     assert not any(
         m.bias.any() for m in model if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None

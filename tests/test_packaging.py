@@ -84,9 +84,8 @@ def test_the_api_page_lists_every_public_name():
     listed = re.findall(
         r"^::: zfnet\.(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE
     )
-    assert sorted(listed) == sorted(
-        set(zfnet.__all__) - {"METHODS"}
-    )  # a dict: `explain` lists its keys
+    # A dict: `explain` lists its keys.
+    assert sorted(listed) == sorted(set(zfnet.__all__) - {"METHODS"})
 
 
 def test_nothing_tells_to_install_another_project(texts):

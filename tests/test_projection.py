@@ -59,9 +59,8 @@ def test_with_lrn_it_differs_from_backpropagation_through_it(photographs):
         photographs[:1].clone().requires_grad_(), (3, *p.position[0].tolist())
     )
     difference = (p.pixels - oracle.detach() * p.activation).abs().max() / p.pixels.abs().max()
-    assert (
-        difference > 0.1
-    )  # back-propagation scales by k^-0.75 at each normalisation; the deconvnet skips it
+    # Back-propagation scales by k^-0.75 at each normalisation; the deconvnet skips it.
+    assert difference > 0.1
 
 
 @pytest.mark.reference
@@ -163,9 +162,8 @@ def test_dense_layers_and_the_papers_input(photographs):
     p = project(model, photographs[:1], "fc8", 2)
     assert p.pixels.shape == (1, 3, 224, 224)
     assert p.box.tolist() == [[0, 0, 224, 224]]
-    with (
-        torch.no_grad()
-    ):  # the same network without its input layer, its first filters scaled instead
+    # The same network without its input layer, its first filters scaled instead.
+    with torch.no_grad():
         plain = random_he(zfnet.zfnet(5, norm="none", fc_units=16))
         plain.load_state_dict(
             {k: v for k, v in model.state_dict().items() if not k.startswith("input.")}
@@ -215,9 +213,8 @@ def test_a_scenes_object_is_where_its_projections_are(scenes_net, scenes_val):
     strongest = trace(scenes_net, x)["conv5"].amax((2, 3)).argmax(1)
     energy = project(scenes_net, x, "conv5", strongest).pixels.square().sum(1)
     mask = torch.from_numpy(scenes_val.masks[chosen])[:, 8:-8, 8:-8]
-    near = (
-        F.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0
-    )  # contours lie just outside the object too
+    # Contours lie just outside the object too.
+    near = F.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0
     inside = (energy * near).sum((1, 2)) / energy.sum((1, 2))
     assert inside.mean() > 2 * near.float().mean()
 

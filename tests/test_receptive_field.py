@@ -37,10 +37,8 @@ def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
     """On a network of the same geometry with positive weights and average pooling, every pixel of the field has a gradient."""
     side, modules, linear, names, channels = 61, [], [], [], 1
     for number, (kernel, stride, padding, pool) in enumerate(rows, 1):
-        stride, padding = (
-            min(stride, kernel),
-            min(padding, kernel // 2),
-        )  # a stride above the kernel leaves gaps
+        # A stride above the kernel leaves gaps.
+        stride, padding = (min(stride, kernel), min(padding, kernel // 2))
         conv = nn.Conv2d(channels, 2, kernel, stride, padding, bias=False)
         nn.init.constant_(conv.weight, 0.5)
         channels = 2

@@ -286,13 +286,8 @@ def test_each_image_passes_once_and_only_as_far_as_wanted(small, monkeypatch):
     monkeypatch.setattr(forward, "max_pool", None)  # no switches
     with counting(small) as passed:
         top_activations(small, Noise(20), ("conv3", "conv1"), k=2, batch=8)
-    names = (
-        "conv1",
-        "pool1",
-        "conv2",
-        "pool2",
-        "conv3",
-    )  # a ReLU works in place, not through its module
+    # A ReLU works in place, not through its module.
+    names = ("conv1", "pool1", "conv2", "pool2", "conv3")
     assert passed == dict.fromkeys(names, 24)  # three full batches
 
 
@@ -311,9 +306,8 @@ def test_a_network_of_another_library_is_listed_once(small, monkeypatch):
         foreign, Noise(30), ("conv1", "conv2"), k=3, batch=5, progress=lambda _, **__: kept
     )
     assert len(calls) == 1
-    assert all(
-        torch.equal(a, b) for a, b in zip(kept, before, strict=True)
-    )  # inputs are never overwritten
+    # Inputs are never overwritten.
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
     for channel, rows in enumerate(brute_force(foreign, Noise(30), "conv2", 3)):
         assert found["conv2"].index[channel].tolist() == [i for _, i, _ in rows]
 
@@ -324,11 +318,8 @@ def test_merging_is_rare(small, monkeypatch):
         search, "merge", lambda parts, *rest: columns.append(len(parts)) or merge(parts, *rest)
     )
     top_activations(small, Noise(600), "conv1", k=9, batch=8)
-    assert columns == [
-        32,
-        33,
-        12,
-    ]  # batches of 8: 256 columns, the table and 256, the table and the remaining 88
+    # Batches of 8: 256 columns, the table and 256, the table and the remaining 88.
+    assert columns == [32, 33, 12]
 
 
 @pytest.mark.parametrize("by", ["data", "progress"])
@@ -348,9 +339,8 @@ def test_an_interrupted_search_continues(small, tmp_path, monkeypatch, by, group
         top_activations(
             small, Noise(30, fail=22 if by == "data" else -1), LAYERS, progress=broken, **search_
         )
-    assert (
-        TopActivations.load(tmp_path / "s").images == 20
-    )  # what was found so far can be looked at
+    # What was found so far can be looked at.
+    assert TopActivations.load(tmp_path / "s").images == 20
     dataset = Noise(30)
     with counting(small) as passed:
         assert same(top_activations(small, dataset, LAYERS, **search_), whole)

@@ -28,9 +28,8 @@ def test_pca_equals_scikit_learn(shape):
     result = pca(x, 4)
     reference = sklearn.PCA(4, svd_solver="full").fit(x.flatten(1).double().numpy())
     axes = torch.from_numpy(reference.components_)
-    axes = (
-        axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    )  # the sign of a component is arbitrary
+    # The sign of a component is arbitrary.
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     torch.testing.assert_close(result.axes.double(), axes, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         result.explained_variance_ratio.double(),
@@ -118,9 +117,8 @@ def test_nearest_centroid_leaves_the_image_out_of_its_mean():
         expected.append(min(distance, key=lambda k: distance[k]) == int(labels[n]))
     assert nearest_centroid(x, labels).tolist() == expected
     assert 0 < sum(expected) < len(expected)  # both results occur
-    assert not nearest_centroid(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))[
-        2
-    ]  # the only image of its class
+    # The only image of its class.
+    assert not nearest_centroid(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))[2]
 
 
 @pytest.mark.parametrize("quality", [silhouette, nearest_centroid])
@@ -162,12 +160,8 @@ def test_grid_layout_is_the_best_of_all_assignments():
         best = min(itertools.permutations(range(columns * rows), n), key=cost)
         assert cost(result) == pytest.approx(cost(best))
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    assert grid_layout(corners, 2).tolist() == [
-        2,
-        3,
-        0,
-        1,
-    ]  # row 0 is on top, and the second coordinate points up
+    # Row 0 is on top, and the second coordinate points up.
+    assert grid_layout(corners, 2).tolist() == [2, 3, 0, 1]
 
 
 def test_tsne_separates_clusters_and_is_deterministic():

@@ -33,9 +33,8 @@ def test_deletion_and_insertion_by_hand():
     weight = torch.tensor([[1.0, -2.0], [4.0, 3.0]])
     model, x = LinearNetwork(weight), torch.ones(2, 1, 2, 2)
     map = torch.stack([weight, -weight])[:, None]
-    logits = torch.tensor(
-        [[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]]
-    )  # largest first, and smallest first
+    # Largest first, and smallest first.
+    logits = torch.tensor([[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]])
     deletion = replacement_curve(model, x, 0.0, map, 0, steps=4, batch=3)
     torch.testing.assert_close(deletion, logits.sigmoid().detach())
     insertion = replacement_curve(model, 0.0, x, map, torch.tensor([0, 1]), steps=4)
@@ -82,9 +81,8 @@ def test_pointing_game_by_hand():
     map[2, 0, 3, 4] = map[2, 0, 0, 0] = 1  # one of two maxima is on it
     map[4, 0, 3, 4] = float("nan")
     hits = pointing_game(map, mask)
-    torch.testing.assert_close(
-        hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0])
-    )  # a flat map scores the share of the object
+    # A flat map scores the share of the object.
+    torch.testing.assert_close(hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0]))
     assert pointing_game(map, mask, 2)[:2].tolist() == [1, 1]
     map[1] = 0
     map[1, 0, 1, 2] = 1  # diagonal: at a distance of 1.4

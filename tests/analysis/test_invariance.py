@@ -49,10 +49,8 @@ def test_rotation_by_30_degrees_by_hand(squares):
     transformed = views(squares, "rotation", [30], share=0.5, size=32)[0, 0]
     r, c = 3 + 0.5 - 16, 20 + 0.5 - 16
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
-    row, column = (
-        r * cosine + c * sine + 31.5,
-        c * cosine - r * sine + 31.5,
-    )  # in pixels of the square
+    # In pixels of the square.
+    row, column = (r * cosine + c * sine + 31.5, c * cosine - r * sine + 31.5)
     top, left = int(row), int(column)
     a, b = row - top, column - left
     q = squares[0, :, top : top + 2, left : left + 2]

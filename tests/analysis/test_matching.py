@@ -56,9 +56,8 @@ def test_match_finds_shifted_content(small):
     big, points = noise(1, 160), torch.tensor([[[79, 79], [90, 72]]]).expand(2, -1, -1)
     field = zfnet.trace(small, big[:, :, :96, :96], until="conv2").receptive_field("conv2")
     shift = 2 * field.stride
-    x = torch.cat(
-        [big[:, :, 32:128, 32:128], big[:, :, 32 - shift : 128 - shift, 32:128]]
-    )  # the content moves down
+    # The content moves down.
+    x = torch.cat([big[:, :, 32:128, 32:128], big[:, :, 32 - shift : 128 - shift, 32:128]])
     units = (
         field.offset + (field.size - 1) / 2 + field.stride * torch.tensor([[3.0, 4.0], [5.0, 2.0]])
     )

@@ -28,11 +28,8 @@ def images():
 @pytest.mark.parametrize("rectified", [True, False])
 def test_responses_equal_single_images(small, images, rectified):
     tables = responses(small, images, ("conv2", "conv5", "fc7"), rectified=rectified, batch=4)
-    before = {
-        "conv2": small[:5],
-        "conv5": small[:13],
-        "fc7": small[:20],
-    }  # up to the layer, without the ReLU
+    # Up to the layer, without the ReLU.
+    before = {"conv2": small[:5], "conv5": small[:13], "fc7": small[:20]}
     for layer, table in tables.items():
         for n, x in enumerate(images):
             a = before[layer](x[None])[0].detach()
@@ -107,9 +104,8 @@ def test_torchvision_network(images):
 
 
 def test_network_without_weights(images):
-    network = torch.nn.Sequential(
-        torch.nn.AvgPool2d(2), torch.nn.ReLU()
-    )  # not a chain, so it is read by hooks
+    # Not a chain, so it is read by hooks.
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU())
     maximum = responses(network, images[:2], "1", batch=2)["1"].maximum
     torch.testing.assert_close(
         maximum, torch.nn.functional.avg_pool2d(torch.stack(images[:2]), 2).amax((2, 3)).relu()

@@ -11,10 +11,8 @@ from zfnet.analysis.selectivity import auc, best_unit, permute_labels
 def test_auc_by_hand():
     values = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 1.0], [0.0, 0.0]])
     positive = torch.tensor([True, False, True, False])
-    assert auc(values, positive).tolist() == [
-        1.0,
-        0.75,
-    ]  # the second unit ranks two of four pairs correctly, and ties two
+    # The second unit ranks two of four pairs correctly, and ties two.
+    assert auc(values, positive).tolist() == [1.0, 0.75]
     assert auc(values, ~positive).tolist() == [0.0, 0.25]
 
 
@@ -47,9 +45,8 @@ def test_best_unit_finds_a_selective_unit_and_held_out_auc_is_unbiased():
     luck = best_unit(noise, labels, first)
     assert luck.unit.shape == luck.held_out_auc.shape == (200, 2)
     assert luck.selection_auc.mean() > 0.75  # the best of 300 random units ...
-    assert luck.held_out_auc.mean() == pytest.approx(
-        0.5, abs=0.03
-    )  # ... is at chance on the other half
+    # ... is at chance on the other half.
+    assert luck.held_out_auc.mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_labels_are_permuted_within_groups_only():
@@ -59,9 +56,8 @@ def test_labels_are_permuted_within_groups_only():
     result = permute_labels(positive, groups, 600, generator)
     for g in range(3):
         assert (result[:, groups == g].sum(1) == positive[groups == g].sum()).all()
-    for i, share in enumerate(
-        (1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)
-    ):  # positions within a group are equally likely
+    # Positions within a group are equally likely.
+    for i, share in enumerate((1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)):
         assert result[:, i].double().mean() == pytest.approx(share, abs=0.07)
     ungrouped = permute_labels(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
     assert (ungrouped.sum(1) == 4).all()

@@ -37,9 +37,8 @@ def test_quantiles_of_skewed_activations_over_five_orders_of_magnitude():
     result = population_of(values).quantile(q).numpy()
     assert (result[expected == 0] == 0).all()
     np.testing.assert_allclose(result, expected, rtol=RELATIVE_ERROR)
-    assert (
-        abs(result / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4
-    )  # it is a histogram, not the exact values
+    # It is a histogram, not the exact values.
+    assert abs(result / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4
     with pytest.raises(ValueError, match=r"\[0, 1\], got \[0.5, 1.5\]"):
         population_of(values).quantile([0.5, 1.5])
 
@@ -68,10 +67,8 @@ def built():
     )
     weight, bias = torch.zeros(4, 3, 3, 3), torch.tensor([0.0, -1.0, -2.0, 0.0])
     weight[0, 0, 1, 1] = weight[2, 0, 1, 1] = 1
-    weight[3, 0, 1, 1], weight[3, 0, 1, 0] = (
-        1,
-        -1,
-    )  # v minus its left neighbor: zero except next to the padding
+    # V minus its left neighbor: zero except next to the padding.
+    weight[3, 0, 1, 1], weight[3, 0, 1, 0] = (1, -1)
     net[0].weight.data, net[0].bias.data = weight, bias
     return net.eval(), [torch.full((3, 4, 4), float(v)) for v in (1, 2, 3, 4)]
 

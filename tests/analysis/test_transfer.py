@@ -31,11 +31,8 @@ def test_folds_are_balanced_disjoint_and_nested():
     for few, many in zip(small, large, strict=True):
         assert np.bincount(labels[few.train]).tolist() == [5, 5, 5]
         assert np.bincount(labels[few.test]).tolist() == [50, 35, 4]
-        assert np.bincount(labels[many.train]).tolist() == [
-            20,
-            20,
-            8,
-        ]  # a class with too few images keeps one for the test
+        # A class with too few images keeps one for the test.
+        assert np.bincount(labels[many.train]).tolist() == [20, 20, 8]
         assert np.bincount(labels[many.test]).tolist() == [50, 20, 1]
         assert set(few.train) <= set(many.train)
         assert not set(many.train) & set(many.test)
@@ -82,13 +79,13 @@ def test_classifiers_of_coordinates_and_features_agree(classifier):
 def test_regularization_is_chosen_on_the_training_images():
     rng = np.random.default_rng(2)
     labels = np.repeat(np.arange(3), 30)
+    # Strong noise.
     x = np.concatenate(
         [np.eye(3)[labels] + 0.1 * rng.normal(size=(90, 3)), 10 * rng.normal(size=(90, 5))], 1
-    )  # strong noise
+    )
     assert softmax(x, labels, (1e-6, 10.0)).C == 10.0
-    assert (
-        softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0
-    )  # one image per class: the middle value of C
+    # One image per class: the middle value of C.
+    assert softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0
 
 
 def test_scores_by_hand():
@@ -167,12 +164,8 @@ def test_find_overlaps_finds_planted_near_duplicates_only(tmp_path):
     theirs[3] = center(mine[0], 224)  # the whole square at another size
     theirs[5] = center(mine[1], 256).crop((16, 16, 240, 240))  # its central 7/8
     theirs[6] = mine[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")  # mirrored, in gray
-    for framed in (
-        mine[3],
-        theirs[0],
-        mine[4],
-        theirs[1],
-    ):  # frames and skies are no evidence
+    # Frames and skies are no evidence.
+    for framed in (mine[3], theirs[0], mine[4], theirs[1]):
         framed.paste("white", (0, 0, 320, 30))
         framed.paste("white", (0, 210, 320, 240))
     for trap in (mine[5], theirs[2]):

@@ -289,10 +289,8 @@ def test_state_of_an_all_zero_map():
 def test_default_layer_does_not_depend_on_the_image_size():
     torch.manual_seed(0)
     model = torchvision.models.alexnet(num_classes=4).eval()
-    for side, places in (
-        (224, 13),
-        (256, 15),
-    ):  # at 256 pixels, adaptive pooling shrinks maps that are already pooled
+    # At 256 pixels, adaptive pooling shrinks maps that are already pooled.
+    for side, places in ((224, 13), (256, 15)):
         x = torch.randn(1, 3, side, side)
         a = grad_cam(model, x, 1)
         assert a.coarse.shape[2:] == (places, places)

@@ -142,9 +142,8 @@ def test_smoothgrad_by_hand():
     )
     expected = []
     for n, image in enumerate(x):
-        drawn = torch.Generator().manual_seed(
-            9
-        )  # all images get the same noise, so maps do not depend on the other images
+        # All images get the same noise, so maps do not depend on the other images.
+        drawn = torch.Generator().manual_seed(9)
         deviation = 0.2 * (image.max() - image.min())
         copies = torch.stack(
             [image + deviation * torch.randn(3, SIZE, SIZE, generator=drawn) for _ in range(4)]
@@ -443,9 +442,10 @@ def test_unit_gradient_equals_a_backward_pass_by_hand(guided):
             cropped.pixels.shape
             == zfnet.project(model, x, layer, torch.tensor([2, 5]), crop=True).pixels.shape
         )
+        # Zero outside.
         assert float(cropped.pixels.abs().sum()) == pytest.approx(
             float(p.pixels.abs().sum()), rel=1e-4
-        )  # zero outside
+        )
 
 
 def test_unit_gradient_equals_captum():

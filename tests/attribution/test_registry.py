@@ -49,16 +49,10 @@ def test_every_method_on_every_network(build, method):
     assert not a.map.requires_grad
     assert a.pixels is None or a.pixels.shape == x.shape
     one = zfnet.explain(model, x[:1], method, int(TARGET[0]), **SMALL.get(method, {}))
-    close(
-        a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5
-    )  # maps are differences of rounded logits
-    if method in (
-        "saliency",
-        "guided_backprop",
-        "deconvnet",
-        "grad_cam",
-        "occlusion",
-    ):  # methods without randomness
+    # Maps are differences of rounded logits.
+    close(a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5)
+    # Methods without randomness.
+    if method in ("saliency", "guided_backprop", "deconvnet", "grad_cam", "occlusion"):
         close(zfnet.explain(model, x[:1], method, **SMALL.get(method, {})).map,
               zfnet.explain(model, x[:1], method, model(x[:1]).argmax(1), **SMALL.get(method, {})).map)  # fmt: skip
 

@@ -56,9 +56,8 @@ def test_deletion_is_pixel_flipping():
     case = make_case()
     steps = 12
     metric = quantus.PixelFlipping(features_in_step=12, perturb_baseline=0.0, **RAW)
-    expected = np.array(
-        score(metric, case, softmax=True)
-    )  # after each step, without the first point
+    # After each step, without the first point.
+    expected = np.array(score(metric, case, softmax=True))
     curve = replacement_curve(case.model, case.x, 0.0, case.map, case.target, steps=steps)
     np.testing.assert_allclose(curve[:, 1:], expected, atol=1e-6)
     area = np.trapezoid(curve.numpy(), dx=1 / steps, axis=1)

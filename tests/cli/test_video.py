@@ -68,11 +68,8 @@ def test_folders_are_read_in_natural_order(folder):
         "a10.png",
         "b2.png",
     ]
-    for same in (
-        ["a01.png", "a1.png"],
-        ["a1.png", "a01.png"],
-        ["²1.png", "a1.png"],
-    ):  # in any order of the directory listing
+    # In any order of the directory listing.
+    for same in (["a01.png", "a1.png"], ["a1.png", "a01.png"], ["²1.png", "a1.png"]):
         assert sorted(same, key=lambda n: natural_sort_key(folder / n)) == sorted(
             same, key=lambda n: (n[0] != "a", n)
         )

@@ -173,9 +173,8 @@ def test_only_the_shape_predicts_the_class_of_a_scene():
     assert images.masks is not None
     colors = np.array([p[m].mean(0) for p, m in zip(images.pixels, images.masks, strict=True)])
     means = np.array([colors[images.labels == i].mean(0) for i in range(len(SHAPES))])
-    assert (
-        means.std(0).max() < 0.6 * colors.std(0).mean()
-    )  # mean colors of classes differ by chance only
+    # Mean colors of classes differ by chance only.
+    assert means.std(0).max() < 0.6 * colors.std(0).mean()
     with pytest.raises(ValueError, match="label"):
         draw_scene(0, label=10)
 

@@ -54,12 +54,8 @@ def test_torchvision_files_are_read(tmp_path):
     expected = np.zeros((28, 28, 3), np.uint8)
     expected[3:13, 3:13] = 113
     assert torch.equal(x, standardize(torch.from_numpy(expected).permute(2, 0, 1)))
-    assert images.raw([13]).shape == (
-        1,
-        32,
-        32,
-        3,
-    )  # with a margin for random crops
+    # With a margin for random crops.
+    assert images.raw([13]).shape == (1, 32, 32, 3)
     assert int(images.raw([13])[0, 5, 5, 0]) == 113
     assert int(images.raw([13])[0, 4, 4, 0]) == 0
     assert images.digest != load_digits("train", root).digest

@@ -44,9 +44,8 @@ def test_all_modes_are_converted_to_rgb(tmp_path, mode, color, suffix, expected)
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (255, 256), (257, 4)])
 def test_images_of_any_size_are_resized_and_cropped(tmp_path, size):
     path = tmp_path / "image.png"
-    Image.new("RGB", size, (124, 116, 104)).save(
-        path
-    )  # the mean color is zero in the input convention
+    # The mean color is zero in the input convention.
+    Image.new("RGB", size, (124, 116, 104)).save(path)
     x = zfnet.preprocess(path)
     assert x.shape == (1, 3, 224, 224)
     assert x.abs().max() < 0.02
@@ -197,9 +196,8 @@ def test_all_eight_orientations_show_the_same_image(tmp_path):
 def test_damaged_exif_is_ignored(tmp_path):
     image = Image.new("RGB", (40, 20))
     entry = struct.Struct("<HHI4s").pack
-    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(
-        0x011A, 2, 4, b"72/1"
-    )  # XResolution must not be text
+    # XResolution must not be text.
+    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(0x011A, 2, 4, b"72/1")
     bad = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
     for exif, size in ((bad, (20, 40)), (b"Exif\0\0no TIFF at all", (40, 20))):
         image.save(tmp_path / "bad.jpg", exif=exif)

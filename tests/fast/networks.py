@@ -6,10 +6,8 @@ import torchvision
 import zfnet
 from tests.conftest import narrow_vgg11, random_he
 
-NARROW = {
-    "channels": (16, 24, 24, 24, 16),
-    "fc_units": 16,
-}  # the released geometry with fewer channels
+# The released geometry with fewer channels.
+NARROW = {"channels": (16, 24, 24, 24, 16), "fc_units": 16}
 
 
 def batchnorm():

@@ -183,9 +183,8 @@ def test_the_way_up_is_passed_once_where_units_crowd(monkeypatch):
     )
     list(project_top(model, images, top, ("conv3", "conv4", "conv5")))
     units = sum(top[layer].index.numel() for layer in ("conv3", "conv4", "conv5"))
-    assert (
-        sum(len(size) for size in passed) <= 4 < units == 64
-    )  # 5 x 5 pooled cells hold what all of an image see
+    # 5 x 5 pooled cells hold what all of an image see.
+    assert sum(len(size) for size in passed) <= 4 < units == 64
 
 
 COST = multiplications(
@@ -195,9 +194,8 @@ COST = multiplications(
 
 def test_the_cost_is_the_count_of_multiplications():
     assert COST.shape == (14, 14)
-    assert (
-        COST[1, 1] == 9 * 256 * 96 * 25 + 19**2 * 96 * 3 * 49
-    )  # a cell of pool2 sees 3 x 3 of conv2 and 19 x 19 of conv1
+    # A cell of pool2 sees 3 x 3 of conv2 and 19 x 19 of conv1.
+    assert COST[1, 1] == 9 * 256 * 96 * 25 + 19**2 * 96 * 3 * 49
     whole = zfnet.describe(zfnet.zfnet(10, fc_units=8))
     assert COST[13, 13] <= sum(row.macs for row in whole if row.name in ("conv1", "conv2"))
 

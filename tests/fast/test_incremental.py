@@ -123,9 +123,8 @@ def test_incremental_does_fewer_operations(photographs, size, least):
         with FlopCounterMode(display=False) as whole:
             model(photographs[:1])
         network(0, boxes[:1])  # the unoccluded pass, once
-        chosen = boxes[
-            torch.arange(3, len(boxes), 16)
-        ]  # every 16th position, so every phase and distance from a border
+        # Every 16th position, so every phase and distance from a border.
+        chosen = boxes[torch.arange(3, len(boxes), 16)]
         with FlopCounterMode(display=False) as counter:
             network(0, chosen)
     assert whole.get_total_flops() * len(chosen) >= least * counter.get_total_flops()

@@ -82,9 +82,8 @@ def test_strongest_positions_of_any_geometry(data):
     st.randoms(),
 )
 def test_the_first_maximum_in_reading_order(channels, height, width, last, levels, random):
-    values = [
-        random.randrange(levels) for _ in range(2 * channels * height * width)
-    ]  # few levels: many ties
+    # Few levels: many ties.
+    values = [random.randrange(levels) for _ in range(2 * channels * height * width)]
     maps = torch.tensor(values, dtype=torch.float32).view(2, channels, height, width)
     given = maps.contiguous(memory_format=torch.channels_last) if last else maps
     value, position = kernels._first_maxima(given)

@@ -72,9 +72,10 @@ def test_every_position_of_one_image(photographs):
     ]
     oracle = torch.cat(parts)
     assert (p.pixels - oracle).abs().max() <= 1e-5 * oracle.abs().max()
+    # By fields.
     few = [
         project(model, photographs[:1], "conv5", 3, part).pixels for part in position[::40].split(2)
-    ]  # by fields
+    ]
     assert (torch.cat(few) - p.pixels[::40]).abs().max() <= 1e-5 * oracle.abs().max()
 
 
@@ -219,7 +220,6 @@ def test_no_more_at_once_than_asked(plain, photographs, monkeypatch):
     project(plain, photographs, "conv3", 0, (5, 5), batch=2)
     assert counts == [2, 1]
     counts.clear()
-    project(
-        plain, photographs.repeat(10, 1, 1, 1), "conv5", 0, (5, 5)
-    )  # a unit of layer 5 takes 67 x 67 cells of layer 1
+    # A unit of layer 5 takes 67 x 67 cells of layer 1.
+    project(plain, photographs.repeat(10, 1, 1, 1), "conv5", 0, (5, 5))
     assert max(counts) * 67 * 67 * 96 <= patches.CHUNK

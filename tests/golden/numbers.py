@@ -143,7 +143,6 @@ def read(name: str) -> dict[str, Any]:
 
 def write(name: str, numbers: dict[str, Any]) -> None:
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(
-        r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text
-    )  # a list of numbers on one line
+    # A list of numbers on one line.
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text)
     kept(name).write_text(text + "\n")

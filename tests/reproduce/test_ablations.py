@@ -83,13 +83,8 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
     with pytest.raises(KeyboardInterrupt):
         run(discover()["tab3"], context, tmp_path / "out")
     record = run(discover()["tab3"], context, tmp_path / "out").record
-    assert calls == [
-        False,
-        False,
-        False,
-        True,
-        *[False] * 9,
-    ]  # the third is continued, the first two are not trained again
+    # The third is continued, the first two are not trained again.
+    assert calls == [False, False, False, True, *[False] * 9]
     assert (record.scale, record.verdict, record.n) == ("smoke", "not comparable", 6)
     assert list(record.measured[tab3_ablations.ERROR]) == list(ROWS)
     assert record.measured["seeds"] == 1
@@ -238,11 +233,8 @@ def test_a_training_that_diverges_late_keeps_the_log_of_its_good_epochs(tree, qu
     lines = [{"epoch": epoch, "images_per_second": speed} for epoch, speed in ((1, 4.0), (2, 2.0))]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     arrays, about = trained_rows.diverged_row(TINY, images, tmp_path)
-    assert about == {
-        "epochs": 2,
-        "log": lines,
-        "seconds": 8 / 4.0 + 8 / 2.0,
-    }  # two classes of four images in an epoch
+    # Two classes of four images in an epoch.
+    assert about == {"epochs": 2, "log": lines, "seconds": 8 / 4.0 + 8 / 2.0}
     lost = Row(train_rank=arrays.pop("known"), **arrays, about=about)
     assert (lost.error(5), lost.train_error()) == (100, 100)
 
@@ -281,16 +273,11 @@ def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so
     assert (
         "ZFNets (a)" in wide.measured[tab2_errors.ERROR],
         "(a) and (b)" in wide.measured[tab2_errors.ERROR],
-    ) == (
-        True,
-        False,
-    )
+    ) == (True, False)
     assert wide.measured["nets"] == {"ZFNets (a)": 2}
     first = tab2_errors.judge(row(45.0, 9), [ended, row(40.0, 1), row(40.0, 2)], row(38.0, 8), TINY)
-    assert first.measured[tab2_errors.ERROR]["ZFNet"] == [
-        100.0,
-        100.0,
-    ]  # the first seed, as in Table 3
+    # The first seed, as in Table 3.
+    assert first.measured[tab2_errors.ERROR]["ZFNet"] == [100.0, 100.0]
 
 
 def test_an_interval_over_seeds_is_students():
@@ -329,9 +316,8 @@ def test_an_ensemble_averages_probabilities():
 def test_ranks_count_what_is_more_probable():
     probability = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
     assert ranks(probability, np.array([0, 0])).tolist() == [3, 1]
-    flat = np.full(
-        (4, 4), 0.25
-    )  # a network that says the same of all images is right by chance, not always
+    # A network that says the same of all images is right by chance, not always.
+    flat = np.full((4, 4), 0.25)
     assert ranks(flat, np.arange(4)).tolist() == [1, 2, 3, 4]
 
 

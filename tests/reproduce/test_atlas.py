@@ -52,9 +52,8 @@ def test_the_table_matches_a_plain_forward_pass(small, table):
                 (values <= 0).sum(),
                 *np.histogram(values[values > 0].clip(edges[0], edges[-1] * 0.999), edges)[0],
             ]
-            assert np.abs(table.counts[layer][c].numpy() - expected).sum() <= 2e-4 * len(
-                values
-            )  # rounding moves a few over an edge
+            # Rounding moves a few over an edge.
+            assert np.abs(table.counts[layer][c].numpy() - expected).sum() <= 2e-4 * len(values)
     torch.testing.assert_close(table.logits, t.logits, rtol=1e-4, atol=1e-4)
     assert table.target.tolist() == context.images.labels.tolist()
 
@@ -86,9 +85,8 @@ def test_drive_is_gradient_times_activation(small, table):
         unbiased.get_submodule(name).bias.zero_()
     logits, target, share = tables.decide(unbiased, "conv5", maps, torch.full((3,), -1))
     assert target.tolist() == logits.argmax(1).tolist()
-    torch.testing.assert_close(
-        share.sum(1), logits.amax(1), rtol=1e-3, atol=1e-4
-    )  # nothing else gives to it
+    # Nothing else gives to it.
+    torch.testing.assert_close(share.sum(1), logits.amax(1), rtol=1e-3, atol=1e-4)
 
 
 def test_the_top_nine_match_the_search(small):
@@ -129,18 +127,16 @@ def test_a_tile_is_the_patch_and_its_projection(small):
             shown = (
                 image[0] if kind == "projections" else image[0, top : top + 75, left : left + 75]
             )
-            assert np.abs(tiles[kind][5, rank] - shown).mean() < 0.06, (
-                kind
-            )  # but for the compression
+            # But for the compression.
+            assert np.abs(tiles[kind][5, rank] - shown).mean() < 0.06, kind
 
 
 def test_lift_error_and_selectivity_by_hand():
     maximum = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 0.0], [2.0, 0.0], [9.0, 0.0]])
     lift, error, selectivity = summary.lifts(maximum, np.array([0, 0, 1, 1, -1]), 2)
     assert lift.tolist() == [[1, 1], [0, 0]]  # the image of no kind does not count
-    assert error[0].tolist() == pytest.approx(
-        [2**0.5 / 2**0.5 / 2, 0]
-    )  # s = sqrt 2, over sqrt n, over the mean
+    # S = sqrt 2, over sqrt n, over the mean.
+    assert error[0].tolist() == pytest.approx([2**0.5 / 2**0.5 / 2, 0])
     assert selectivity.tolist() == [0, 0]
     _, _, selectivity = summary.lifts(torch.tensor([[6.0], [2.0], [0.0]]), np.arange(3), 3)
     assert selectivity == pytest.approx([(6 - 1) / (6 + 1)])
@@ -281,9 +277,8 @@ def test_a_limited_atlas_and_its_progress(small, tmp_path):
     assert index["layers"][-1]["numbers"] == [0, 4, 8]
     assert len(files.read(tmp_path / "a", "conv5")["features"]) == 3
     assert index["missing"] == []
-    assert (
-        atlas.write_sample(Context("imagenet65k", None), tmp_path / "a") is None
-    )  # a reader's own is left alone
+    # A reader's own is left alone.
+    assert atlas.write_sample(Context("imagenet65k", None), tmp_path / "a") is None
     assert files.prepare(tmp_path / "a", index["parts"]) == index
     assert files.prepare(tmp_path / "a", "of other inputs") == {}
     assert not any((tmp_path / "a" / folder).exists() for folder in files.FOLDERS)
@@ -385,9 +380,8 @@ def test_look_shows_neighbors_from_the_atlas(small, tmp_path, monkeypatch, capsy
         there = sheets.read_tiles(whole / "sheets" / f"conv3-{kind}-0.webp", 75)
         assert np.abs(copied - there[expected]).mean() < 0.03  # compressed twice
     other = zfnet.load(small_network(tmp_path / "other.safetensors", classes=("a", "b", "c")))
-    look(
-        other, "other", photo, tmp_path / "page", whole
-    )  # replaces the first, and takes no neighbours of another network
+    # Replaces the first, and takes no neighbours of another network.
+    look(other, "other", photo, tmp_path / "page", whole)
     assert "another network" in files.read(tmp_path / "page", "index")["look"]["reason"]
     assert {
         feature["neighbors"] for feature in files.read(tmp_path / "page", "conv5")["features"]

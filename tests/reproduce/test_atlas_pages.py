@@ -331,11 +331,8 @@ def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
         assert readout(page)["occluder"] == "none"
         assert float(readout(page)["logit"]) == pytest.approx(data["baseline"]["logit"], rel=1e-3)
         stage = page.query_selector(".stage").bounding_box()
-        for r, c in (
-            (0, 0),
-            (7, 9),
-            (len(data["rows"]) - 1, 4),
-        ):  # the pointer in the middle of the occluder's place
+        # The pointer in the middle of the occluder's place.
+        for r, c in ((0, 0), (7, 9), (len(data["rows"]) - 1, 4)):
             y, x = (
                 (edges[0] + edges[1]) / 2 / data["side"]
                 for edges in (data["rows"][r], data["columns"][c])
@@ -345,12 +342,13 @@ def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
         page.mouse.move(5, 5)
         assert readout(page)["occluder"] == "none"
         page.focus(".stage")
+        # From the middle.
         for key, r, c in (
             ("ArrowDown", 6, 5),
             ("ArrowRight", 6, 6),
             ("ArrowUp", 5, 6),
             ("ArrowLeft", 5, 5),
-        ):  # from the middle
+        ):
             page.keyboard.press(key)
             check(page, data, r, c)
         assert page.evaluate("location.hash") == "#/image/0"
@@ -414,11 +412,8 @@ def test_the_occluder_stays_after_a_tap(browser, made, site_of):
         page.wait_for_timeout(50)
         check(page, data, 3, 3)
         how = "[...document.querySelectorAll('.stage')].map(e => getComputedStyle(e).touchAction)"
-        assert page.evaluate(how) == [
-            "none",
-            "auto",
-            "auto",
-        ]  # a finger on the still pictures scrolls
+        # A finger on the still pictures scrolls.
+        assert page.evaluate(how) == ["none", "auto", "auto"]
 
 
 @pytest.mark.parametrize("width", [768, 1440])
@@ -557,10 +552,7 @@ def test_look_shows_the_image_features_and_neighbors(browser, made, site_of):
         assert CLASSES[index["look"]["prediction"][0][0]] in page.text_content("main .card")
         assert page.eval_on_selector_all(
             ".pictures figcaption", "all => all.map(f => f.textContent)"
-        ) == [
-            "grad cam",
-            "saliency",
-        ]
+        ) == ["grad cam", "saliency"]
         page.evaluate("Promise.all([...document.images].map(i => i.decode()))")
         page.focus(".stage")
         page.keyboard.press("ArrowDown")

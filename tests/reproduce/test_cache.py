@@ -98,9 +98,8 @@ def test_a_stale_record_names_what_differs(figure, record, tmp_path):
     assert differs(replace(figure, config={"images": 9}, seed=5)) == ("config", "seed")
     assert differs(inputs=INPUTS | {"data": "e" * 64}) == ("data",)
     assert differs(inputs=HERE | {"checkpoint": "e" * 64}) == ("checkpoint",)
-    assert differs(inputs=HERE | {"digits": "e" * 64}) == (
-        "digits",
-    )  # an input that was declared since
+    # An input that was declared since.
+    assert differs(inputs=HERE | {"digits": "e" * 64}) == ("digits",)
     assert differs(record=replace(record, inputs=INPUTS | {"data": "e" * 64})) == ("key",)  # edited
     assert differs(record=replace(record, version=0)) == ("recorded before keys had versions",)
     (tmp_path / "boxes.yaml").write_text("cat: [0, 0, 1, 1]\n")

@@ -89,9 +89,8 @@ def test_annotated_files_are_matched_by_hash(tree):
     assert list(found) == [good.name]
     assert context.images.names[found[good.name]].endswith(good.name)
     assert said == f"Left out: 1 absent, {other.name} (another file of that name)."
-    downloaded = SimpleNamespace(
-        data="imagenette", images=context.images
-    )  # which lies in the cache
+    # Which lies in the cache.
+    downloaded = SimpleNamespace(data="imagenette", images=context.images)
     assert find_annotated(downloaded, hashes) == ({}, "Left out: 3 absent.")
 
 
@@ -181,12 +180,8 @@ def test_attributes_and_mistakes_need_labels(tmp_path):
         assert (outcome.record.verdict, outcome.record.files) == ("not run", [])
 
 
-JUDGED = [
-    "reproduced",
-    "partial",
-    "differs",
-    "not comparable",
-]  # which is what few images end in, for want of a decision
+# Which is what few images end in, for want of a decision.
+JUDGED = ["reproduced", "partial", "differs", "not comparable"]
 
 
 def made_up(n=40, seed=0):
@@ -349,9 +344,8 @@ def test_a_map_above_a_fifth_and_a_segment_find_a_disc():
     row, column = np.mgrid[:64, :64]
     disc = (row - 24) ** 2 + (column - 36) ** 2 < 14**2
     pixels = np.where(disc[..., None], [0.9, 0.1, 0.1], [0.1, 0.3, 0.9])
-    hot = np.exp(
-        -((row - 24) ** 2 + (column - 36) ** 2) / 50.0
-    )  # strongest in the middle of the disc, far from its edge
+    # Strongest in the middle of the disc, far from its edge.
+    hot = np.exp(-((row - 24) ** 2 + (column - 36) ** 2) / 50.0)
     found = localisation.segment_box(hot, pixels)
     truth = localisation.box_of(disc)[None]
     assert localisation.overlap(found[None], truth)[0] > 0.9  # the colours carry it to the edge

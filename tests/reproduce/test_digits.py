@@ -130,15 +130,13 @@ def test_mnist_occlusion_center_and_verdict():
 
     judge = mnist_occlusion.judge
     assert judge(numbers(80, _3=(0, -2), _9=(2, -2), _6=(-2, 2)))[1] == "reproduced"
-    assert (
-        judge(numbers(80, _3=(0, -2)))[1] == "reproduced"
-    )  # a digit that no 8 turned into is not tested
+    # A digit that no 8 turned into is not tested.
+    assert judge(numbers(80, _3=(0, -2)))[1] == "reproduced"
     assert judge(numbers(52, _3=(0, -2)))[1] == "partial"  # the interval reaches below a half
     assert judge(numbers(80, _3=(0, -2), _9=(2, 2)))[1] == "partial"
     assert judge(numbers(20, _3=(0, 2), _6=(2, 2)))[1] == "differs"
-    assert (
-        judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"
-    )  # the interval leaves the 3 open
+    # The interval leaves the 3 open.
+    assert judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"
     assert judge(numbers(52, _3=(0, 0.05)))[1] == "not comparable"  # all are open
 
 

@@ -249,9 +249,8 @@ def command(*arguments, **options):
     ],
 )
 def test_a_wrong_figure_or_tree_is_one_line(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(
-        torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32
-    )  # the command changes it
+    # The command changes it.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
     monkeypatch.setattr(sys, "argv", ["reproduce", *arguments])
     assert main() == 2
     error = capsys.readouterr().err
@@ -270,9 +269,8 @@ def test_all_figures_at_sample_scale_and_from_the_cache(tmp_path):
     before = children_seconds()
     done = command("reproduce", "all", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert (
-        children_seconds() - before <= 2 * 360
-    )  # six minutes of two cores, the time that `make figures` may take
+    # Six minutes of two cores, the time that `make figures` may take.
+    assert children_seconds() - before <= 2 * 360
     everyday = [name for name, module in discover().items() if not module.FIGURE.manual]
     for name in everyday:
         found = read_record(tmp_path / "samples" / name)
@@ -457,10 +455,8 @@ def test_fig7_takes_the_most_probable_image_of_those_that_can_test_its_claims(mo
         ctx = SimpleNamespace(model=Sure(), images=images, corpus="tree", device="cpu")
         return [row[0] for row in choose_images(ctx)]
 
-    assert chosen(names) == [
-        "n02112018_1150.JPEG",
-        "n02088094_233.JPEG",
-    ]  # the first of each has no room beside its boxes
+    # The first of each has no room beside its boxes.
+    assert chosen(names) == ["n02112018_1150.JPEG", "n02088094_233.JPEG"]
     assert chosen(names[::-1]) == ["n02112018_10476.JPEG", "n02088094_233.JPEG"]
 
 
@@ -495,9 +491,8 @@ def test_fig2s_verdict_needs_a_clear_rise():
     rng = np.random.default_rng(0)
 
     def layers(*means):
-        left_out = np.array(means) + rng.normal(
-            0, 0.01 / 50**0.5, (50, 5)
-        )  # a standard error of 0.01
+        # A standard error of 0.01.
+        left_out = np.array(means) + rng.normal(0, 0.01 / 50**0.5, (50, 5))
         return fig2_features.judge(fig2_features.rises(np.array(means), left_out))
 
     assert layers(0.2, 0.3, 0.4, 0.5, 0.6)[1] == "reproduced"
@@ -571,9 +566,8 @@ def test_fig5s_verdict_follows_its_claims(curves, broken, verdict):
     claims, found = fig5_invariance.judge(responses(**curves))
     assert found == verdict
     for claim, state in claims.items():
-        fails = (
-            "undecided" if broken == "symmetric" else "does not hold"
-        )  # no peak, or all alike: the interval holds 0
+        # No peak, or all alike: the interval holds 0.
+        fails = "undecided" if broken == "symmetric" else "does not hold"
         assert state == (fails if broken is not None and broken in claim else "holds"), claim
 
 
@@ -588,13 +582,11 @@ def test_tab1s_statistics_and_verdict():
     assert low < expected < high
     found = tab1_correspondence.repeated(sets)
     every = np.array([s[np.triu_indices(8, 1)].mean() for s in sets])
-    assert found[0] == pytest.approx(
-        every.mean(), abs=0.02
-    )  # five of eight images, one of three sets
+    # Five of eight images, one of three sets.
+    assert found[0] == pytest.approx(every.mean(), abs=0.02)
     assert 0 < found[1] < 0.3
-    assert tab1_correspondence.repeated(sets[:1, :5, :5]) == [
-        pytest.approx(one[:5, :5].sum() / 20)
-    ]  # nothing to repeat
+    # Nothing to repeat.
+    assert tab1_correspondence.repeated(sets[:1, :5, :5]) == [pytest.approx(one[:5, :5].sum() / 20)]
 
     def numbers(random, moved=0.1, layer7=1.0):
         gains = dict(zip((*dog_faces.PARTS, "all three parts"), random, strict=True))
@@ -613,12 +605,10 @@ def test_tab1s_statistics_and_verdict():
     assert judge(numbers((0.1, 0.0, 0.0, 0.005)))[1] == "not comparable"  # whatever else holds
     assert judge(numbers((0.1, -0.1, -0.1, -0.03)))[1] == "differs"
     assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[0]["layer 5: so is the nose"] == "undecided"
-    places = torch.tensor(
-        [[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]]
-    )  # three images, two masks: one in two places
-    assert tab1_correspondence.mean_distance(places) == pytest.approx(
-        (5 + 0 + 5) / 3 / 2
-    )  # the other in one
+    # Three images, two masks: one in two places.
+    places = torch.tensor([[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]])
+    # The other in one.
+    assert tab1_correspondence.mean_distance(places) == pytest.approx((5 + 0 + 5) / 3 / 2)
 
 
 def test_fig8_leaves_out_what_it_cannot_use(tree):

@@ -122,9 +122,8 @@ def test_results_of_one_figure_are_grouped(tmp_path):
     assert re.findall(r"<h4[^>]*>On (\w+)</h4>", ours) == ["imagenet65k", "scenes"]
     assert 'src="imagenet65k/fig1/a.png"' in ours
     assert 'src="fig2/a.png"' in samples
-    assert (
-        '<li class="badge reproduced">1 reproduced</li>' in ours
-    )  # the first corpus speaks for the figure
+    # The first corpus speaks for the figure.
+    assert '<li class="badge reproduced">1 reproduced</li>' in ours
     assert '<a href="../index.html#fig1">a committed one</a>' in samples
     assert "../index.html#fig3" not in samples
     assert [
@@ -383,9 +382,8 @@ def test_all_text_is_readable(browser, path, scheme):
         cards = page.evaluate(
             "[...document.querySelectorAll('figure a')].map(a => getComputedStyle(a).backgroundColor)"
         )
-        assert all(
-            min(map(int, re.findall(r"\d+", card))) > 230 for card in cards
-        )  # pictures are made for white paper
+        # Pictures are made for white paper.
+        assert all(min(map(int, re.findall(r"\d+", card))) > 230 for card in cards)
 
 
 def test_the_keyboard_reaches_everything(browser, path):

@@ -44,9 +44,8 @@ def test_patches_are_the_receptive_fields(cache):
     top, left, bottom, right = t.box("conv3", torch.tensor([6, 7])).tolist()
     assert found.shape == (2, 3, 75, 75)
     np.testing.assert_array_equal(found[0], x[0, :, top:bottom, left:right])
-    np.testing.assert_array_equal(
-        found[1], x[1, :, :75, -75:]
-    )  # at the border, the patch that lies inside
+    # At the border, the patch that lies inside.
+    np.testing.assert_array_equal(found[1], x[1, :, :75, -75:])
 
 
 def test_smooth_filters_and_noise():
@@ -55,9 +54,8 @@ def test_smooth_filters_and_noise():
     assert filters.smoothness(ramp).min() > 0.99
     assert abs(filters.smoothness(noise).mean()) < 0.02
     stripes = torch.tensor([1.0, -1.0]).repeat(3)[:5].expand(1, 1, 5, 5)
-    assert float(filters.smoothness(stripes)) == pytest.approx(
-        0, abs=1e-6
-    )  # alike down, opposite across
+    # Alike down, opposite across.
+    assert float(filters.smoothness(stripes)) == pytest.approx(0, abs=1e-6)
     sure = {"conv1": [0.9, 0.88, 0.92], "conv2": [0.5, 0.48, 0.52]}
     assert filters.judge(sure, {"conv2": [0.2, 0.19, 0.21]})[1] == "reproduced"
     assert filters.judge(sure, {"conv2": [0.49, 0.47, 0.51]})[1] == "partial"
@@ -120,9 +118,8 @@ def test_units_against_random_directions():
         "not comparable",
     ]
     assert list(found[1][0].values()) == ["holds", "undecided"]
-    assert (
-        directions.judge(numbers(less, at_random=(0.2, 0.05, 0.3)))[1] == "not comparable"
-    )  # which may gain nothing
+    # Which may gain nothing.
+    assert directions.judge(numbers(less, at_random=(0.2, 0.05, 0.3)))[1] == "not comparable"
 
 
 def test_kinds_are_ranges_that_do_not_overlap():

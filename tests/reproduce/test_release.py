@@ -125,16 +125,14 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     assert "trained in 2 runs" in card
     assert [
         line.split(" on ")[1].split(",")[0] for line in card.splitlines() if " minutes on " in line
-    ] == [
-        "an abacus",
-        "a loom",
-    ]
+    ] == ["an abacus", "a loom"]
     assert "Stages: 2 epochs at 64 px." in card
     assert (
         "Stages: 1 epochs at 64 px with shared weights in layer 6 and layers 1 to 2 frozen." in card
     )
     assert "\n- It rained.\n- It snowed.\n" in card
     assert "Layer 6 has the same weight at all places of a map" in card
+    # Epochs.
     assert (
         sum(
             line.count("|") == 8 and line[2].isdigit()
@@ -142,4 +140,4 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
             if len(line) > 2
         )
         == 3
-    )  # epochs
+    )

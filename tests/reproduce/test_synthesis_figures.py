@@ -98,9 +98,8 @@ def test_each_figure_is_deterministic_and_drawn(script, ctx, monkeypatch):
     with torch.no_grad():
         result = script.compute(ctx)
         again = script.compute(ctx)
-    few = (
-        {"not comparable"} if script in (filter_sheets, fooling_rates) else set()
-    )  # whose shares of so few are too wide
+    # Whose shares of so few are too wide.
+    few = {"not comparable"} if script in (filter_sheets, fooling_rates) else set()
     assert result.verdict in {"reproduced", "partial", "differs"} | few
     assert result.measured["claims"]
     assert result.n > 0
@@ -162,10 +161,8 @@ def test_rates_match_the_attacks(ctx, monkeypatch):
 def test_an_interval_of_a_share():
     share, low, high = fooling_rates.summary(np.array([True] * 30 + [False] * 70))
     assert share == pytest.approx(30)
-    for end in (
-        low,
-        high,
-    ):  # Wilson's ends are the shares p at which 30 of 100 lie 1.96 deviations away
+    # Wilson's ends are the shares p at which 30 of 100 lie 1.96 deviations away.
+    for end in (low, high):
         assert abs(0.3 - end / 100) == pytest.approx(
             1.96 * (end / 100 * (1 - end / 100) / 100) ** 0.5, rel=1e-4
         )
@@ -273,13 +270,11 @@ def test_mean_distance_excludes_the_own_code():
 
 
 def test_correlations_of_starts_and_targets():
-    rows = torch.tensor(
-        [[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]]
-    )  # (targets, starts, D)
+    # (targets, starts, D).
+    rows = torch.tensor([[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]])
     same, other = ascent_starts.correlations(rows)
-    assert same == pytest.approx(
-        [0.0, -1, 1]
-    )  # 1 for the first target's starts, -1 for the second's
+    # 1 for the first target's starts, -1 for the second's.
+    assert same == pytest.approx([0.0, -1, 1])
     assert other == pytest.approx([0.0, -1, 1])
 
 

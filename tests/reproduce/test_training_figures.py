@@ -61,9 +61,8 @@ def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
         for t in record.measured["filters' turn, degrees an epoch, between snapshots"].values()
     )
     assert record.inputs["snapshots"] != "absent"
-    (tree / "train" / "n02088094").rename(
-        tree / "train" / "n04000000"
-    )  # a class that the network was not trained on
+    # A class that the network was not trained on.
+    (tree / "train" / "n02088094").rename(tree / "train" / "n04000000")
     images, classes = fig4_evolution.training_images(context, context.model)
     assert (len(images), classes) == (16, 3)
     assert not any("n04000000" in name for name in images.names)
@@ -88,9 +87,8 @@ def test_figure_4_without_snapshots_claims_nothing(tree, tmp_path):
 
 
 def test_settling_and_turning_by_hand():
-    index = np.array(
-        [[7, 1, 5, 2], [3, 1, 5, 9], [3, 1, 6, 2], [3, 1, 5, 2]]
-    )  # snapshots x features
+    # Snapshots x features.
+    index = np.array([[7, 1, 5, 2], [3, 1, 5, 9], [3, 1, 6, 2], [3, 1, 5, 2]])
     assert fig4_evolution.settling(index, [1, 2, 5, 20]).tolist() == [2, 1, 20, 5]
     east, north = torch.tensor([[1.0, 0], [2, 0]]), torch.tensor([[0.0, 3], [5, 0]])
     assert fig4_evolution.turning([east, north, north], [2, 5, 9]) == [
@@ -138,9 +136,8 @@ def test_a_filters_energy_lies_where_it_oscillates():
     np.testing.assert_allclose(
         filter_statistics.band_shares(filters, (0.1, 0.25)), np.eye(3), atol=1e-9
     )
-    checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(
-        3, 1
-    )  # a chessboard: the highest there is
+    # A chessboard: the highest there is.
+    checks = np.where((at[:, None] + at) % 2, 1.0, -1.0)[None, None].repeat(3, 1)
     assert filter_statistics.band_shares(checks, (0.125,))[0, 1] == pytest.approx(1)
 
 
@@ -148,9 +145,8 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
     """Of one texture a window of 7 pixels shows more middle frequencies than one of 11, which can resolve its low ones."""
     rng, at = np.random.default_rng(0), np.arange(11)
     angle, phase = 2 * np.pi * rng.random((2, 200, 1, 1))
-    waves = np.cos(
-        2 * np.pi * 0.06 * (np.cos(angle) * at[:, None] + np.sin(angle) * at) + phase
-    )  # below 0.1 cycles a pixel
+    # Below 0.1 cycles a pixel.
+    waves = np.cos(2 * np.pi * 0.06 * (np.cos(angle) * at[:, None] + np.sin(angle) * at) + phase)
     large = waves[:, None].repeat(3, 1)
     small = filter_statistics.center(large)
     assert small.shape == (200, 3, 7, 7)
@@ -249,9 +245,8 @@ def test_figure_6_compares_only_networks_that_have_learnt():
 def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
     tree, tmp_path, tiny, monkeypatch
 ):
-    plan = replace(
-        fig6_filters.PLANS["subset", "cpu"], lr=1e3
-    )  # a training that no other test keeps in the cache
+    # A training that no other test keeps in the cache.
+    plan = replace(fig6_filters.PLANS["subset", "cpu"], lr=1e3)
     monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
     monkeypatch.setattr(
         "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
@@ -312,9 +307,8 @@ def test_a_machine_that_cannot_compile_still_times_the_rest(tree, monkeypatch):
 
 
 def test_accuracy_is_what_evaluation_measures(tree, tmp_path):
-    (tree / "val" / "n03000000").rename(
-        tree / "val" / "n02088238"
-    )  # a class that the network knows
+    # A class that the network knows.
+    (tree / "val" / "n03000000").rename(tree / "val" / "n02088238")
     context = Context("imagenet65k", str(tree))
     record = run(discover()["accuracy"], context, tmp_path).record
     for views, name in ((1, "1 crop"), (10, "10 crops")):

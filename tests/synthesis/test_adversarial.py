@@ -61,9 +61,8 @@ def test_attacks_on_a_linear_network_succeed_from_its_linf_distance_on():
         assert not bool(fgsm(model, x[n : n + 1], epsilon=0.97 * needed).success)
         assert bool(fgsm(model, x[n : n + 1], epsilon=1.03 * needed).success)
         assert bool(pgd(model, x[n : n + 1], epsilon=1.03 * needed, steps=6).success)
-        two = pgd(
-            model, x[n : n + 1], epsilon=2.4 * needed, steps=8
-        )  # steps of a quarter of epsilon, with early stopping
+        # Steps of a quarter of epsilon, with early stopping.
+        two = pgd(model, x[n : n + 1], epsilon=2.4 * needed, steps=8)
         assert float(two.linf) == pytest.approx(1.2 * needed, rel=1e-3)
 
 
@@ -177,9 +176,8 @@ def test_misclassified_images_do_not_change():
 def test_rubbish_is_classified_with_high_confidence():
     model, x = small_zfnet(), 0.1 * images()
     state = torch.random.get_rng_state()
-    a = rubbish(
-        model, x, [2, 3, 4, 3], steps=150, rate=0.1
-    )  # class 1 of the random network reaches no high probability
+    # Class 1 of the random network reaches no high probability.
+    a = rubbish(model, x, [2, 3, 4, 3], steps=150, rate=0.1)
     assert a.success.all()
     before = model(x).softmax(1)[range(4), [2, 3, 4, 3]].detach()
     assert (a.probability > before + 0.3).all()

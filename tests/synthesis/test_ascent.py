@@ -115,10 +115,8 @@ def test_to_image_inverts_to_frequencies():
     )
     # a coefficient of 1 at f cycles per pixel is a wave of amplitude 2 / (f sqrt(pixels))
     point = torch.zeros(1, 3, 16, 9, 2)
-    point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = (
-        1.0,
-        1.0,
-    )  # both halves of a real wave of two cycles in 16 rows
+    # Both halves of a real wave of two cycles in 16 rows.
+    point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = (1.0, 1.0)
     shown = (to_image(point, (16, 16), torch.eye(3)) - low) / (high - low)
     wave = 2 / (2 / 16 * 16) * torch.cos(2 * math.pi * 2 * torch.arange(16) / 16)
     torch.testing.assert_close(

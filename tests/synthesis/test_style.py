@@ -93,9 +93,8 @@ def test_batch_does_not_change_images():
     model, content, style = small_zfnet().double(), images(3).double(), images(3, seed=2).double()
     state = torch.random.get_rng_state()
     whole, single = (style_transfer(model, content, style, steps=5, batch=b) for b in (3, 1))
-    torch.testing.assert_close(
-        whole.pixels, single.pixels, rtol=1e-6, atol=1e-6
-    )  # in float32, Adam amplifies rounding
+    # In float32, Adam amplifies rounding.
+    torch.testing.assert_close(whole.pixels, single.pixels, rtol=1e-6, atol=1e-6)
     assert whole.history.shape == single.history.shape == (5, 3)
     assert torch.equal(state, torch.random.get_rng_state())
 
