@@ -144,7 +144,7 @@ def test_a_network_that_overwrites_its_input_leaves_the_callers_alone(order):
 
 
 @pytest.mark.reference
-def test_wrong_requests(small):
+def test_invalid_arguments_are_rejected(small):
     x = torch.randn(1, 3, 64, 64)
     with pytest.raises(ValueError, match="does not fit the network"):
         occlude(small, torch.randn(1, 3, 97, 97), 0)

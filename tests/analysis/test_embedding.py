@@ -98,7 +98,7 @@ def test_silhouette_equals_its_definition():
 
 def test_silhouette_by_hand():
     x = torch.tensor([[0.0], [2.0], [10.0], [13.0]])
-    # the first has a = 2, b = (10 + 13) / 2; the third a = 3, b = (10 + 8) / 2
+    # The first point has a = 2, b = (10 + 13) / 2; the third has a = 3, b = (10 + 8) / 2.
     assert silhouette(x, torch.tensor([0, 0, 1, 1])).tolist() == pytest.approx(
         [9.5 / 11.5, 7.5 / 9.5, 6 / 9, 9 / 12]
     )
@@ -149,12 +149,12 @@ def test_grid_layout_is_the_best_of_all_assignments():
         result = grid_layout(points, columns)
         assert len(set(result.tolist())) == n
         low, high = points.min(0), points.max(0)
-        places = (points - low) / (high - low) * (columns - 1, rows - 1)
+        targets = (points - low) / (high - low) * (columns - 1, rows - 1)
 
-        def cost(cells, places=places, columns=columns, rows=rows):
+        def cost(cells, targets=targets, columns=columns, rows=rows):
             return sum(
                 (x - c % columns) ** 2 + (y - (rows - 1 - c // columns)) ** 2
-                for (x, y), c in zip(places, cells, strict=True)
+                for (x, y), c in zip(targets, cells, strict=True)
             )
 
         best = min(itertools.permutations(range(columns * rows), n), key=cost)
@@ -188,7 +188,7 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
 
 
 def test_few_components_of_many_features():
-    """ARPACK's components, which it takes for few components of a large matrix, equal the SVD's."""
+    """Few components of a large matrix are computed by ARPACK; they equal those of the SVD."""
     features = torch.randn(600, 520, generator=torch.Generator().manual_seed(0)).double()
     features[:, :3] *= torch.tensor([9.0, 6.0, 4.0])
     few = pca(features, 3)

@@ -31,22 +31,25 @@ def test_auc_equals_scikit_learn_with_ties_and_many_labelings():
 def test_best_unit_finds_a_selective_unit_and_held_out_auc_is_unbiased():
     rng = torch.Generator().manual_seed(0)
     positive = torch.arange(60) % 2 == 0
-    first = torch.arange(60) < 30
+    half = torch.arange(60) < 30
     noise = torch.randn(60, 300, generator=rng)
     informative = noise.clone()
     informative[:, 123] += 3 * positive
-    result = best_unit(informative, positive, first)
+    result = best_unit(informative, positive, half)
     assert result.unit.tolist() == [123, 123]
     assert result.held_out_auc.min() > 0.9
-    for way, (chosen_on, judged_on) in enumerate(((first, ~first), (~first, first))):
-        assert result.selection_auc[way] == auc(informative[chosen_on], positive[chosen_on]).max()
-        assert result.held_out_auc[way] == auc(informative[judged_on], positive[judged_on])[123]
+    for direction, (selection, held_out) in enumerate(((half, ~half), (~half, half))):
+        assert (
+            result.selection_auc[direction]
+            == auc(informative[selection], positive[selection]).max()
+        )
+        assert result.held_out_auc[direction] == auc(informative[held_out], positive[held_out])[123]
     labels = torch.stack([positive[torch.randperm(60, generator=rng)] for _ in range(200)])
-    luck = best_unit(noise, labels, first)
-    assert luck.unit.shape == luck.held_out_auc.shape == (200, 2)
-    assert luck.selection_auc.mean() > 0.75  # the best of 300 random units ...
-    # ... is at chance on the other half.
-    assert luck.held_out_auc.mean() == pytest.approx(0.5, abs=0.03)
+    chance = best_unit(noise, labels, half)
+    assert chance.unit.shape == chance.held_out_auc.shape == (200, 2)
+    assert chance.selection_auc.mean() > 0.75  # the best of 300 random units
+    # On the other half, these units are at chance.
+    assert chance.held_out_auc.mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_labels_are_permuted_within_groups_only():

@@ -368,7 +368,7 @@ def test_uninformative_maps_are_reported():
     assert half.state == ("all zero", "ok")
 
 
-def test_wrong_requests():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), torch.randn(2, 3, SIZE, SIZE)
     with pytest.raises(ValueError, match="float batch"):
         saliency(model, x[0])

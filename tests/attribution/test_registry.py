@@ -93,7 +93,7 @@ def test_occlusion_with_a_clipped_window_by_hand():
     assert found.tolist() == [[12, 14, 16], [18, 20, 22], [24, 26, 28]]
 
 
-def test_wrong_requests():
+def test_invalid_arguments_are_rejected():
     model, x = BUILD["zfnet"](), torch.randn(1, 3, SIZE, SIZE)
     with pytest.raises(
         ValueError, match="'gradcam' is not a method; available: saliency, .*grad_cam"

@@ -224,7 +224,7 @@ def test_predicted_targets_need_no_labels(model):
         ({"data": [(torch.zeros(1, SIDE, SIDE), 9)], "metrics": ["deletion"]}, "image 0 has label 9"),
     ],
 )  # fmt: skip
-def test_wrong_requests(model, change, message):
+def test_invalid_arguments_are_rejected(model, change, message):
     arguments = {"methods": METHODS, "data": dataset(model), "metrics": ["pointing"]}
     with pytest.raises(ValueError, match=message):
         zfnet.benchmark(model, **(arguments | change))

@@ -132,7 +132,7 @@ def test_last_digits_of_each_class_are_held_out():
 
 
 @pytest.mark.parametrize("bad", [{"split": "val"}, {"split": "train", "side": 27}])
-def test_wrong_requests(bad):
+def test_invalid_arguments_are_rejected(bad):
     with pytest.raises(ValueError, match="split must be"):
         load_digits(**bad)
 

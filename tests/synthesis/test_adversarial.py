@@ -235,7 +235,7 @@ def test_network_that_detaches_the_gradient_is_rejected():
             attempt(Detached())
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), images()
     with pytest.raises(ValueError, match="epsilon must be 0 to 255"):
         fgsm(model, x, epsilon=-1)

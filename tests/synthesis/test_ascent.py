@@ -236,7 +236,7 @@ def test_networks_and_images_do_not_change(build, size, layer):
         (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"position": "edge"}, "position must be"), (0, {"position": (99, 0)}, "position must be"), (0, {"steps": 0}, "steps"),
     ],
 )  # fmt: skip
-def test_wrong_arguments(target, options, message):
+def test_invalid_arguments_are_rejected(target, options, message):
     with pytest.raises(ValueError, match=message):
         ascend(small_zfnet(), noise(), target, **{"layer": "conv3", "steps": 2} | options)
     with pytest.raises(ValueError, match="must be RGB"):

@@ -111,7 +111,7 @@ def test_networks_and_images_do_not_change(build, size, layer):
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), images()
     code = zfnet.trace(model, x)["conv3"]
     with pytest.raises(ValueError, match="code of conv3 must be"):

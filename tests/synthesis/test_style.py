@@ -123,7 +123,7 @@ def test_networks_and_images_do_not_change(build, size, layers):
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), images(2)
     with pytest.raises(ValueError, match=r"one image or one per image \(2\)"):
         style_transfer(model, x, images(3))
