@@ -1,4 +1,4 @@
-"""The release: a network of two cycles is packed, measured and described by its card."""
+"""Releases: packing a network trained in two runs, measuring it, and writing its model card."""
 
 import json
 
@@ -19,43 +19,49 @@ SMALL = {
 
 
 @pytest.fixture
-def cycles(tree, tmp_path, monkeypatch):
-    """Two runs over the tree, whose first class has an image more than the others; the second begins with the first's weights.
+def training_runs(tree, tmp_path, monkeypatch):
+    """Train twice on the tree, and let the second run start from the first.
 
-    What is released lands in the test's own folder, not in the package.
+    The first class has one more image than the others. The release is written to a temporary
+    folder.
     """
     monkeypatch.setattr(release, "BUNDLED", tmp_path / "bundled")
     monkeypatch.setattr(release, "CARD", tmp_path / "CARD.md")
     (tmp_path / "bundled").mkdir()
-    first = sorted((tree / "train").iterdir())[0]
-    Image.fromarray(np.full((70, 90, 3), 99, np.uint8)).save(first / "one_more.JPEG")
+    first_class = sorted((tree / "train").iterdir())[0]
+    Image.fromarray(np.full((70, 90, 3), 99, np.uint8)).save(first_class / "one_more.JPEG")
     stages = (
         [{"epochs": 2, "size": 64, "side": 73}],
         [{"epochs": 1, "size": 64, "side": 73, "shared_fc6": True, "frozen_layers": 2}],
     )
     runs = [tmp_path / name for name in ("first", "second")]
-    for run, of, begin in zip(
+    for run, run_stages, init_options in zip(
         runs, stages, ([], ["--init", str(runs[0] / "model.safetensors")]), strict=True
     ):
         config = run.with_suffix(".yaml")
-        config.write_text(json.dumps(SMALL | {"stages": of}))  # JSON is YAML
-        assert command(["train", str(config), "--data", str(tree), "--out", str(run), *begin]) == 0
+        config.write_text(json.dumps(SMALL | {"stages": run_stages}))  # JSON is YAML
+        assert (
+            command(["train", str(config), "--data", str(tree), "--out", str(run), *init_options])
+            == 0
+        )
     return runs
 
 
-def test_other_images_than_it_was_trained_on_are_refused(cycles, tree, capsys):
+def test_release_requires_the_training_images(training_runs, tree, capsys):
     (tree / "train" / "n02088094" / "n02088094_0.JPEG").unlink()
     with pytest.raises(SystemExit):
-        release.main([str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small"])
+        release.main(
+            [str(training_runs[1] / "model.safetensors"), "--data", str(tree), "--name", "small"]
+        )
     assert "other training images" in capsys.readouterr().err
     assert not any(release.BUNDLED.iterdir())
     assert not release.CARD.exists()
 
 
-def test_a_wrong_path_is_an_error_of_one_line(cycles, tree, tmp_path, capsys):
+def test_missing_path_is_reported_on_one_line(training_runs, tree, tmp_path, capsys):
     for checkpoint, data in (
         (tmp_path / "none.safetensors", tree),
-        (cycles[1] / "model.safetensors", tmp_path / "nowhere"),
+        (training_runs[1] / "model.safetensors", tmp_path / "nowhere"),
     ):
         with pytest.raises(SystemExit, match="2"):
             release.main([str(checkpoint), "--data", str(data), "--name", "small"])
@@ -64,9 +70,9 @@ def test_a_wrong_path_is_an_error_of_one_line(cycles, tree, tmp_path, capsys):
     assert not any(release.BUNDLED.iterdir())
 
 
-def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
+def test_hardware_is_given_once_or_per_run(training_runs, tree, capsys):
     arguments = [
-        str(cycles[1] / "model.safetensors"),
+        str(training_runs[1] / "model.safetensors"),
         "--data",
         str(tree),
         "--name",
@@ -78,8 +84,8 @@ def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
     assert "3 times, for 2 training runs" in capsys.readouterr().err
 
 
-def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
-    said = [
+def test_model_card_describes_the_release(training_runs, tree, tmp_path):
+    options = [
         "--hardware",
         "an abacus",
         "--hardware",
@@ -89,8 +95,11 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
         "--note",
         "It snowed.",
     ]
-    last = str(cycles[1] / "model.safetensors")
-    assert release.main([last, "--data", str(tree), "--name", "small", "--ten-crops", *said]) == 0
+    checkpoint = str(training_runs[1] / "model.safetensors")
+    assert (
+        release.main([checkpoint, "--data", str(tree), "--name", "small", "--ten-crops", *options])
+        == 0
+    )
 
     assert [path.name for path in (tmp_path / "bundled").iterdir()] == ["small.safetensors"]
     model = zfnet.load(tmp_path / "bundled" / "small.safetensors")
@@ -102,9 +111,9 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
     assert model.cam_head[0].shape == (3, 6)
 
     card = (tmp_path / "CARD.md").read_text()
-    tied = model.fc6.weight.numel() - model.fc6.weight[:, ::36].numel()
+    repeated_weights = model.fc6.weight.numel() - model.fc6.weight[:, ::36].numel()
     assert (
-        f"only {sum(p.numel() for p in model.parameters()) - tied:,} of the parameters are distinct"
+        f"only {sum(p.numel() for p in model.parameters()) - repeated_weights:,} of the parameters are distinct"
         in card
     )
     assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
@@ -114,7 +123,7 @@ def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
         "accuracy, packing"
     ].items()  # in bfloat16 where the CPU has it: then both are rows of their own
     assert measured[2:] == [
-        f"| {when}" for when, scores in packing if scores != model.info["accuracy"]
+        f"| {conditions}" for conditions, scores in packing if scores != model.info["accuracy"]
     ]
     assert (
         f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |"
