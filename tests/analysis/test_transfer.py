@@ -164,9 +164,8 @@ def test_find_overlaps_finds_planted_near_duplicates_only(tmp_path):
     first, second = [scene() for _ in range(6)], [scene() for _ in range(8)]
     second[3] = center(first[0], 224)  # the same square at another size
     second[5] = center(first[1], 256).crop((16, 16, 240, 240))  # the central 7/8
-    second[6] = (
-        first[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")
-    )  # mirrored, in gray
+    # Mirrored, in gray.
+    second[6] = first[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")
     # Shared frames and flat sky do not count as overlap.
     for framed in (first[3], second[0], first[4], second[1]):
         framed.paste("white", (0, 0, 320, 30))

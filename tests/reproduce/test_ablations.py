@@ -118,11 +118,8 @@ def test_diverged_training_is_a_row_with_100_percent_error(
     )
     images = ablations.load_images(context, plan)
     diverged = trained_rows.train_row(context, plan, images, "ZFNet", 0)
-    assert (diverged.error(), diverged.error(5), diverged.about["log"]) == (
-        100,
-        100,
-        [],
-    )  # top-5 of three classes
+    # Top-5 of three classes.
+    assert (diverged.error(), diverged.error(5), diverged.about["log"]) == (100, 100, [])
     assert "not finite" in diverged.about["diverged"] or "the loss is" in diverged.about["diverged"]
     monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     second = trained_rows.train_row(context, plan, images, "ZFNet", 0)
@@ -201,9 +198,8 @@ def test_claims_fail_for_other_numbers():
     claims = judge_table3(paper, **{"ZFNet, layers 6, 7 of 8192": 60.0}).measured["claims"]
     assert claims["the width of layers 6, 7 changes less than 0.25 of that"] == "does not hold"
     single_seed = judge_table3(paper, seeds=1, ZFNet=40.4).measured["claims"]
-    assert (
-        single_seed["ZFNet's error is below AlexNet's"] == "undecided"
-    )  # 0.1 points on 2,000 images
+    # 0.1 points on 2,000 images.
+    assert single_seed["ZFNet's error is below AlexNet's"] == "undecided"
     at_chance = judge_table3([94.0] * 12)
     assert (at_chance.verdict, at_chance.measured["claims"]) == ("not comparable", {})
 

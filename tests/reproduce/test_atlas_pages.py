@@ -118,12 +118,13 @@ def test_every_route_shows_its_page(browser, atlas_run, addresses):
         ):
             page.go(route)
             assert heading(page) == "Page not found"
+        # Unknown parameters are ignored.
         for route in (
             "conv5?sort=constructor",
             "conv5?sort=class",
             "conv5?class=length",
             "conv5?class=99",
-        ):  # unknown parameters are ignored
+        ):
             page.go(route)
             assert heading(page) == "conv5: 9 features"
         assert page.log["errors"] == []

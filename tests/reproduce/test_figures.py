@@ -614,14 +614,12 @@ def test_tab1_statistics_and_verdict():
 
     judge = tab1_correspondence.judge
     assert judge(numbers((0.1, 0.1, 0.1, 0.1)))[1] == "reproduced"
-    assert (
-        judge(numbers((0.1, 0.1, 0.005, 0.1)))[1] == "partial"
-    )  # the interval of the nose contains 0
+    # The interval of the nose contains 0.
+    assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[1] == "partial"
     assert judge(numbers((0.1, 0.1, 0.1, 0.1), relocated=0.0))[1] == "partial"
     assert judge(numbers((0.1, 0.1, 0.1, 0.1), layer7=20.0))[1] == "partial"
-    assert (
-        judge(numbers((0.1, 0.0, 0.0, 0.005)))[1] == "not comparable"
-    )  # the main claim is undecided
+    # The main claim is undecided.
+    assert judge(numbers((0.1, 0.0, 0.0, 0.005)))[1] == "not comparable"
     assert judge(numbers((0.1, -0.1, -0.1, -0.03)))[1] == "differs"
     assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[0]["layer 5: so is the nose"] == "undecided"
     # Three images with two masks: the first is at two positions, the second at one.

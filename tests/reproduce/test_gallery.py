@@ -1,4 +1,4 @@
-"""The gallery: its items, numbers and escaping, and its pages in headless Chromium."""
+"""The gallery: its entries, numbers and escaping, and its pages in headless Chromium."""
 
 import contextlib
 import itertools
@@ -23,44 +23,44 @@ QUOTED = "#?%41\" onmouseover='alert(1)' x=\""
 ORDER = [f"fig{n}" for n in range(1, 10)] + [f"tab{n}" for n in range(1, 8)]
 
 
-def keep(out, corpus, name, **changes):
-    """A record with its pictures, in `out/<corpus>/<name>/`."""
-    kept = record(id=name, **changes)
-    write_record(kept, out / corpus / name)
-    for file in kept.files:
+def save_record(out, corpus, name, **changes):
+    """Save a record with its pictures in `out/<corpus>/<name>/`."""
+    saved = record(id=name, **changes)
+    write_record(saved, out / corpus / name)
+    for file in saved.files:
         Image.new("RGB", (40, 30), "white").save(out / corpus / name / file)
 
 
-def keep_hostile(out):
-    """Records of nothing but hostile names, in every position: on the committed page, and on a page of its own."""
+def save_hostile_records(out):
+    """Save records with hostile text in every field, for the committed page and for a separate one."""
     for corpus in ("imagenet65k", HOSTILE):
         for word in (HOSTILE, QUOTED):
-            keep(
+            save_record(
                 out, corpus, word, title=word, claim=word + "x" * 300, note=word, key=word, files=[f"{word}.png", f"2{word}.png"],
                 measured={word: {word: word}, "claims": {word: word}, "long" * 40: "x" * 300}, paper={word: {word: word}},
                 inputs={word: word, "corpus": word}, environment={"commit": word, "torch": word, "device": word},
             )  # fmt: skip
-    keep(out, "imagenet65k", "fig5", title=HOSTILE, claim=QUOTED)
+    save_record(out, "imagenet65k", "fig5", title=HOSTILE, claim=QUOTED)
 
 
 def markdown(template, entries):
     return rendering.render(template, **gallery._values(entries))
 
 
-class Tags(HTMLParser):
+class TagParser(HTMLParser):
     def __init__(self, page):
         super().__init__()
-        self.found = []
+        self.tags = []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
 
 def test_every_figure_of_the_paper_is_listed_in_order(tmp_path):
-    keep(tmp_path, "imagenet65k", "tab1")
-    keep(tmp_path, "imagenet65k", "a_lecture")
-    keep(tmp_path, "imagenet65k", "bench_speed")
+    save_record(tmp_path, "imagenet65k", "tab1")
+    save_record(tmp_path, "imagenet65k", "a_lecture")
+    save_record(tmp_path, "imagenet65k", "bench_speed")
     (path,) = gallery.write(tmp_path)
     page = path.read_text()
     assert re.findall(r'<article id="(\w+)"', page) == [*ORDER, "a_lecture", "bench_speed"]
@@ -91,20 +91,20 @@ def test_every_figure_of_the_paper_is_listed_in_order(tmp_path):
         ("filters", "imagenet65k", ""), ("mlp_lines", "mnist", ""), ("attributes", "samples", " --data PATH"), ("fig5", "trees@vgg", " --model MODEL --data PATH"), ("fig8", "trees@vgg", " --data PATH"),
     ],
 )  # fmt: skip
-def test_the_command_has_the_options_of_its_corpus(name, corpus, options):
+def test_commands_have_the_options_of_their_corpus(name, corpus, options):
     assert gallery.command(name, corpus) == f"python -m reproduce run {name}{options}"
 
 
 def test_commands_of_figures_that_have_not_run(tmp_path):
-    keep(tmp_path, "imagenet65k", "fig1")
-    keep(tmp_path, "samples", "fig1")
-    ours, samples = (path.read_text() for path in gallery.write(tmp_path))
+    save_record(tmp_path, "imagenet65k", "fig1")
+    save_record(tmp_path, "samples", "fig1")
+    committed, samples = (path.read_text() for path in gallery.write(tmp_path))
     for name, options in (
         ("fig6", " --data PATH"),
         ("fig9", " --data IMAGENET --datasets PATH"),
         ("tab6", " --datasets PATH"),
     ):
-        assert f">python -m reproduce run {name}{options}<" in ours
+        assert f">python -m reproduce run {name}{options}<" in committed
     for name, options in (
         ("fig6", " --data PATH"),
         ("fig9", " --data IMAGENET --datasets PATH"),
@@ -114,16 +114,16 @@ def test_commands_of_figures_that_have_not_run(tmp_path):
 
 
 def test_results_of_one_figure_are_grouped(tmp_path):
-    keep(tmp_path, "scenes", "fig1", title="Two", verdict="differs")
-    keep(tmp_path, "imagenet65k", "fig1", title="Two", verdict="reproduced")
-    keep(tmp_path, "samples", "fig2")
-    ours, samples = (path.read_text() for path in gallery.write(tmp_path))
-    assert ours.count("<article") == 16
-    assert re.findall(r"<h4[^>]*>On (\w+)</h4>", ours) == ["imagenet65k", "scenes"]
-    assert 'src="imagenet65k/fig1/a.png"' in ours
+    save_record(tmp_path, "scenes", "fig1", title="Two", verdict="differs")
+    save_record(tmp_path, "imagenet65k", "fig1", title="Two", verdict="reproduced")
+    save_record(tmp_path, "samples", "fig2")
+    committed, samples = (path.read_text() for path in gallery.write(tmp_path))
+    assert committed.count("<article") == 16
+    assert re.findall(r"<h4[^>]*>On (\w+)</h4>", committed) == ["imagenet65k", "scenes"]
+    assert 'src="imagenet65k/fig1/a.png"' in committed
     assert 'src="fig2/a.png"' in samples
-    # The first corpus speaks for the figure.
-    assert '<li class="badge reproduced">1 reproduced</li>' in ours
+    # The badge shows the verdict of the first corpus.
+    assert '<li class="badge reproduced">1 reproduced</li>' in committed
     assert '<a href="../index.html#fig1">a committed one</a>' in samples
     assert "../index.html#fig3" not in samples
     assert [
@@ -131,19 +131,19 @@ def test_results_of_one_figure_are_grouped(tmp_path):
     ] == ["samples/index.html"]
 
 
-def test_a_page_links_to_the_atlas_beside_it(tmp_path):
-    keep(tmp_path, "imagenet65k", "fig1")
-    keep(tmp_path, "samples", "fig1")
+def test_page_links_to_the_atlas_of_its_corpus(tmp_path):
+    save_record(tmp_path, "imagenet65k", "fig1")
+    save_record(tmp_path, "samples", "fig1")
     assert not any("atlas/index.html" in path.read_text() for path in gallery.write(tmp_path))
     (tmp_path / "samples" / "atlas").mkdir()
     (tmp_path / "samples" / "atlas" / "index.html").touch()
-    ours, samples = (path.read_text() for path in gallery.write(tmp_path))
+    committed, samples = (path.read_text() for path in gallery.write(tmp_path))
     assert '<a href="atlas/index.html">The atlas</a>' in samples
-    assert "atlas/index.html" not in ours
+    assert "atlas/index.html" not in committed
 
 
-def test_an_unreadable_record_is_left_out(tmp_path):
-    keep(tmp_path, "imagenet65k", "fig1")
+def test_unreadable_records_are_skipped(tmp_path):
+    save_record(tmp_path, "imagenet65k", "fig1")
     for number, content in enumerate(("{", "[]", '{"id": "fig2"}')):
         (tmp_path / "imagenet65k" / f"x{number}").mkdir()
         (tmp_path / "imagenet65k" / f"x{number}" / "result.json").write_text(content)
@@ -153,15 +153,15 @@ def test_an_unreadable_record_is_left_out(tmp_path):
     assert "1 of 1 pictures missing" in path.read_text()
 
 
-def test_claims_are_marked_not_tabled(tmp_path):
-    said = {
+def test_claims_are_shown_as_marks(tmp_path):
+    claims = {
         "a": "holds", "b": "does not hold", "c": "3 of 3", "d": "0 of 1", "e": "2 of 3", "f": "no such class", "g": True, "h": False,
     }  # fmt: skip
-    keep(
+    save_record(
         tmp_path,
         "imagenet65k",
         "fig1",
-        measured={"claims": said, "goals": {"i": "reached", "j": "not reached"}, "k": 1},
+        measured={"claims": claims, "goals": {"i": "reached", "j": "not reached"}, "k": 1},
     )
     (entry,) = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
     states = "".join(f"{claim}{state[0]}" for claim, _, state in contents.claims(entry.record))
@@ -174,21 +174,21 @@ def test_claims_are_marked_not_tabled(tmp_path):
     )
 
 
-def test_numbers_are_grouped_with_published_ones():
-    found = record(
+def test_numbers_are_paired_with_published_ones():
+    saved = record(
         measured={"one": {"a": {"x": 1}, "b": 2}, "alone": 3, "two": {"c": 4}, "last": 5},
         paper={"two": {"c": 6.5, "d": "-"}, "last": 7},
     )
-    compared, others = contents.tables(found)
+    compared, unpaired = contents.tables(saved)
     assert compared == {
         "": [("alone", "3", ""), ("last", "5", "7")],
         "two": [("c", "4", "6.5"), ("d", "", "-")],
     }
-    assert others == {"one": [("a: x", "1", ""), ("b", "2", "")]}
+    assert unpaired == {"one": [("a: x", "1", ""), ("b", "2", "")]}
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         (1234567, "1,234,567"), (0.123456, "0.123"), (12345.6, "12,346"), (5.01e-7, "5.01 × 10⁻⁷"), (True, "yes"), (None, "–"), ("x", "x"),
         ([0.71125, 0.68777, 0.73433], "0.711 [0.688, 0.734]"), ([86.67, 85.86, 87.09], "86.7 [85.9, 87.1]"),
@@ -197,8 +197,8 @@ def test_numbers_are_grouped_with_published_ones():
         ([46.0], "46"), (list(range(20)), "20 values"), ([0.5, 0.5, 0.5], "0.5, 0.5, 0.5"),
     ],
 )  # fmt: skip
-def test_number_formats(value, shown):
-    assert text.number(value) == shown
+def test_number_formats(value, expected):
+    assert text.number(value) == expected
 
 
 def test_durations():
@@ -210,8 +210,8 @@ def test_durations():
     ]
 
 
-def test_hashes_are_short_with_the_full_one_in_the_title(tmp_path):
-    keep(
+def test_hashes_are_abbreviated(tmp_path):
+    save_record(
         tmp_path,
         "imagenet65k",
         "fig1",
@@ -222,11 +222,11 @@ def test_hashes_are_short_with_the_full_one_in_the_title(tmp_path):
     assert 'voc2012 <code title="absent">absent</code>' in page
 
 
-def test_hostile_names_are_text(tmp_path):
-    keep_hostile(tmp_path)
+def test_hostile_names_are_escaped(tmp_path):
+    save_hostile_records(tmp_path)
     for path in gallery.write(tmp_path):
         page = path.read_text()
-        tags = Tags(page).found
+        tags = TagParser(page).tags
         assert len([tag for tag, _ in tags if tag == "img"]) == page.count("<figure>") >= 4
         assert {tag for tag, _ in tags}.isdisjoint({"script", "iframe", "object"})
         assert not [
@@ -234,7 +234,8 @@ def test_hostile_names_are_text(tmp_path):
         ]
         assert "&lt;img src=x onerror=alert(1)&gt;" in page
     entries = gallery.read_entries(tmp_path / "imagenet65k", tmp_path)
-    results = re.sub(r"`[^`\n]*`", "", markdown("results.md", entries))  # code needs no escapes
+    # Inline code is not escaped.
+    results = re.sub(r"`[^`\n]*`", "", markdown("results.md", entries))
     assert re.search(r"\\<img", results)
     assert not re.search(r"(?<!\\)<img", results)
 
@@ -254,36 +255,36 @@ def test_markdown_tables_are_aligned(tmp_path):
     )
 
 
-def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
+def test_gallery_changes_only_the_marked_part_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "REPOSITORY", tmp_path)
     monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
     (tmp_path / "README.md").write_text(
         f"before\n{gallery.README_MARKS[0]}\nold\n{gallery.README_MARKS[1]}\nafter\n"
     )
-    keep(tmp_path / "figures", "imagenet65k", "fig1")
+    save_record(tmp_path / "figures", "imagenet65k", "fig1")
     assert [path.name for path in gallery.write(tmp_path / "figures")] == [
         "index.html",
         "RESULTS.md",
         "README.md",
     ]
-    first = (tmp_path / "README.md").read_text()
-    assert first.startswith("before\n")
-    assert first.endswith(f"{gallery.README_MARKS[1]}\nafter\n")
-    assert "[Figure 1](figures/imagenet65k/fig1)" in first
-    assert "old" not in first
+    content = (tmp_path / "README.md").read_text()
+    assert content.startswith("before\n")
+    assert content.endswith(f"{gallery.README_MARKS[1]}\nafter\n")
+    assert "[Figure 1](figures/imagenet65k/fig1)" in content
+    assert "old" not in content
     gallery.write(tmp_path / "figures")
-    assert (tmp_path / "README.md").read_text() == first
+    assert (tmp_path / "README.md").read_text() == content
 
 
-# In a browser: every page is opened from a file, as a reader opens it.
+# Tests in a browser, which opens every page from a file.
 
 
 @pytest.fixture(scope="module", params=["committed", "samples", "hostile", "hostile alone"])
 def path(request, tmp_path_factory):
-    """The committed results' page, the same records as a fresh machine's page, and two pages of hostile records."""
+    """Return a page of committed results, one of sample results, or one of two hostile pages."""
     out = tmp_path_factory.mktemp("figures")
     if request.param.startswith("hostile"):
-        keep_hostile(out)
+        save_hostile_records(out)
     else:
         for corpus in gallery.COMMITTED if request.param == "committed" else ["imagenet65k"]:
             if (ROOT / "figures" / corpus).is_dir():
@@ -297,16 +298,16 @@ def path(request, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def opened(browser, path, width=1440, scheme="light"):
-    """The page, with every section unfolded and every picture loaded; `page.heard` is what it asked for and complained of."""
+def open_page(browser, path, width=1440, scheme="light"):
+    """Open a page with all sections and pictures; `page.log` has its requests and errors."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
-    page.heard = {"requests": [], "complaints": []}
-    page.on("request", lambda request: page.heard["requests"].append(request.url))
-    page.on("console", lambda message: page.heard["complaints"].append(message.text))
-    page.on("pageerror", lambda error: page.heard["complaints"].append(str(error)))
+    page.log = {"requests": [], "errors": []}
+    page.on("request", lambda request: page.log["requests"].append(request.url))
+    page.on("console", lambda message: page.log["complaints"].append(message.text))
+    page.on("pageerror", lambda error: page.log["complaints"].append(str(error)))
     page.on(
-        "dialog", lambda dialog: (page.heard["complaints"].append(dialog.message), dialog.dismiss())
+        "dialog", lambda dialog: (page.log["complaints"].append(dialog.message), dialog.dismiss())
     )
     page.goto(path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -318,28 +319,28 @@ def opened(browser, path, width=1440, scheme="light"):
 
 
 def test_no_external_requests_and_every_picture_loads(browser, path):
-    with opened(browser, path) as page:
+    with open_page(browser, path) as page:
         page.mouse.wheel(0, 100_000)
         widths = page.evaluate("[...document.images].map(i => i.naturalWidth)")
         assert len(widths) >= 4
         assert min(widths) > 0
         assert [
-            url for url in page.heard["requests"] if not url.startswith(("file://", "data:"))
+            url for url in page.log["requests"] if not url.startswith(("file://", "data:"))
         ] == []
-        assert len(page.heard["requests"]) >= 1 + len(widths)  # the events were heard
-        assert page.heard["complaints"] == []
+        assert len(page.log["requests"]) >= 1 + len(widths)  # the events were heard
+        assert page.log["complaints"] == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_the_page_never_scrolls_sideways(browser, path, width):
-    with opened(browser, path, width) as page:
+    with open_page(browser, path, width) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         wide = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll'))"
         assert page.evaluate(f"{wide}.map(e => e.outerHTML.slice(0, 80))") == []
 
 
 def test_every_link_has_a_target(browser, path):
-    with opened(browser, path) as page:
+    with open_page(browser, path) as page:
         assert page.evaluate(
             "[...document.querySelectorAll('[id]')].length == new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size"
         )
@@ -372,25 +373,27 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_is_readable(browser, path, scheme):
-    with opened(browser, path, scheme=scheme) as page:
-        found = page.evaluate(CONTRASTS)
-        assert {"P.claim", "LI.badge", "SPAN.badge not-run"} <= {name for name, _, _ in found}
-        assert [item for item in found if item[1] < 4.5] == []
-        body = next(back for name, _, back in found if name == "H1.")
+def test_text_has_enough_contrast(browser, path, scheme):
+    with open_page(browser, path, scheme=scheme) as page:
+        contrasts = page.evaluate(CONTRASTS)
+        assert {"P.claim", "LI.badge", "SPAN.badge not-run"} <= {name for name, _, _ in contrasts}
+        assert [item for item in contrasts if item[1] < 4.5] == []
+        body = next(background for name, _, background in contrasts if name == "H1.")
         assert (body > 0.5) == (scheme == "light")
         cards = page.evaluate(
             "[...document.querySelectorAll('figure a')].map(a => getComputedStyle(a).backgroundColor)"
         )
-        # Pictures are made for white paper.
+        # Pictures have a white background in both color schemes.
         assert all(min(map(int, re.findall(r"\d+", card))) > 230 for card in cards)
 
 
-def test_the_keyboard_reaches_everything(browser, path):
-    with opened(browser, path) as page:
-        focused = "[document.activeElement.className, document.activeElement.getAttribute('href')]"
+def test_every_link_is_reachable_by_keyboard(browser, path):
+    with open_page(browser, path) as page:
+        active_element = (
+            "[document.activeElement.className, document.activeElement.getAttribute('href')]"
+        )
         page.keyboard.press("Tab")
-        assert page.evaluate(focused) == ["skip", "#results"]
+        assert page.evaluate(active_element) == ["skip", "#results"]
         assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
         overview = page.evaluate(
             "[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))"
@@ -398,24 +401,24 @@ def test_the_keyboard_reaches_everything(browser, path):
         assert len(overview) >= 16
         for link in overview:
             page.keyboard.press("Tab")
-            assert page.evaluate(focused)[1] == link
+            assert page.evaluate(active_element)[1] == link
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") not in (
                 "none",
                 "hidden",
             )
-        rest = page.evaluate(
+        remaining = page.evaluate(
             "document.querySelectorAll('main a, main summary, main [tabindex]').length"
         )
-        assert rest >= 16
-        for _ in range(rest):
+        assert remaining >= 16
+        for _ in range(remaining):
             page.keyboard.press("Tab")
         assert page.evaluate(
             "document.activeElement.closest('article') === [...document.querySelectorAll('article')].pop()"
         )
 
 
-def test_the_page_has_landmarks_and_headings_in_order(browser, path):
-    with opened(browser, path) as page:
+def test_page_has_landmarks_and_ordered_headings(browser, path):
+    with open_page(browser, path) as page:
         assert (
             page.evaluate(
                 "['header', 'nav', 'main', 'footer'].map(n => document.querySelectorAll('body > ' + n).length)"
@@ -427,13 +430,13 @@ def test_the_page_has_landmarks_and_headings_in_order(browser, path):
         )
         assert levels[0] == 1
         assert levels.count(1) == 1
-        assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
+        assert all(level <= previous + 1 for previous, level in itertools.pairwise(levels))
         assert page.evaluate("[...document.images].every(i => i.alt.trim().length > 2)")
         assert page.evaluate("document.documentElement.lang") == "en"
 
 
-def test_alternative_texts_describe_pictures(tmp_path):
-    keep(
+def test_pictures_have_alternative_texts(tmp_path):
+    save_record(
         tmp_path,
         "imagenet65k",
         "fig1",
@@ -441,18 +444,18 @@ def test_alternative_texts_describe_pictures(tmp_path):
         claim="A claim.",
         files=["one.png", "two.png"],
     )
-    tags = Tags(gallery.write(tmp_path)[0].read_text()).found
+    tags = TagParser(gallery.write(tmp_path)[0].read_text()).tags
     assert [attrs["alt"] for tag, attrs in tags if tag == "img"] == [
         "A title (one). A claim.",
         "A title (two). A claim.",
     ]
 
 
-def test_the_committed_page_is_up_to_date():
-    """figures/index.html holds every committed record: nobody has forgotten to write it again."""
+def test_committed_page_is_up_to_date():
+    """Check that figures/index.html contains every committed record."""
     page = (ROOT / "figures" / "index.html").read_text()
-    for found in (ROOT / "figures").glob("*/*/result.json"):
-        if found.parent.parent.name in gallery.COMMITTED:
-            assert json.loads(found.read_text())["key"] in page, (
-                f"run `python -m reproduce gallery`: {found.parent.name} is newer"
+    for path in (ROOT / "figures").glob("*/*/result.json"):
+        if path.parent.parent.name in gallery.COMMITTED:
+            assert json.loads(path.read_text())["key"] in page, (
+                f"run `python -m reproduce gallery`: {path.parent.name} is missing or outdated"
             )

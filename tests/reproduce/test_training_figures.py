@@ -291,12 +291,10 @@ def test_bench_train_measures_rates_and_ratios(tmp_path, monkeypatch):
     measured = record.measured
     rates = {name: values for name, values in measured.items() if name.endswith("images/s")}
     assert len(rates) == 11
-    assert (
-        bench.SHARE in bench.FIGURE.config["goals"]["cuda"]
-    )  # the claim is tested on every device
-    assert (
-        measured["parameters"][bench.TORCHVISION] == 61_100_840
-    )  # from torchvision's documentation
+    # The claim is tested on every device.
+    assert bench.SHARE in bench.FIGURE.config["goals"]["cuda"]
+    # From torchvision's documentation.
+    assert measured["parameters"][bench.TORCHVISION] == 61_100_840
     assert all(0 < low <= median <= high for median, low, high in rates.values())
     assert 0 < measured["time of reading and augmenting over a step's"][0] < 1
     median, low, high = measured["photographs over random tensors"]
