@@ -1,4 +1,4 @@
-"""Networks of every kind that the accelerations support, with random weights."""
+"""Random networks of all kinds that the accelerations support."""
 
 import torch
 import torchvision
@@ -6,7 +6,7 @@ import torchvision
 import zfnet
 from tests.conftest import narrow_vgg11, random_he
 
-# The released geometry with fewer channels.
+# Fewer channels and units, with the geometry of the bundled network.
 NARROW = {"channels": (16, 24, 24, 24, 16), "fc_units": 16}
 
 
