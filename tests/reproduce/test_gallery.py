@@ -304,11 +304,9 @@ def open_page(browser, path, width=1440, scheme="light"):
     page = context.new_page()
     page.log = {"requests": [], "errors": []}
     page.on("request", lambda request: page.log["requests"].append(request.url))
-    page.on("console", lambda message: page.log["complaints"].append(message.text))
-    page.on("pageerror", lambda error: page.log["complaints"].append(str(error)))
-    page.on(
-        "dialog", lambda dialog: (page.log["complaints"].append(dialog.message), dialog.dismiss())
-    )
+    page.on("console", lambda message: page.log["errors"].append(message.text))
+    page.on("pageerror", lambda error: page.log["errors"].append(str(error)))
+    page.on("dialog", lambda dialog: (page.log["errors"].append(dialog.message), dialog.dismiss()))
     page.goto(path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.evaluate(
@@ -328,7 +326,7 @@ def test_no_external_requests_and_every_picture_loads(browser, path):
             url for url in page.log["requests"] if not url.startswith(("file://", "data:"))
         ] == []
         assert len(page.log["requests"]) >= 1 + len(widths)  # the events were heard
-        assert page.log["complaints"] == []
+        assert page.log["errors"] == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
