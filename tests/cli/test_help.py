@@ -49,7 +49,7 @@ def test_every_command_has_help(capsys):
         assert "usage: zfnet" in capsys.readouterr().out
 
 
-def test_version(capsys):
+def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as exit:
         main(["--version"])
     assert exit.value.code == 0
@@ -57,7 +57,7 @@ def test_version(capsys):
 
 
 def test_python_m_runs_the_command():
-    """Wrong input sets the exit status of the process."""
+    """Invalid input sets the exit status of the process."""
     process = subprocess.run(
         [sys.executable, "-m", "zfnet.cli", "describe", "--model", "nothing"],
         capture_output=True,
@@ -69,7 +69,7 @@ def test_python_m_runs_the_command():
     assert len(process.stderr.splitlines()) == 1
 
 
-def test_an_interrupt_is_status_130(monkeypatch, capsys):
+def test_interrupt_exits_with_130(monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The commands on torchvision's networks, with random weights."""
+"""Commands with torchvision networks of random weights."""
 
 import pytest
 import torch
@@ -51,14 +51,14 @@ def test_project_and_top_on_a_chain(photo, tree, tmp_path, capsys):
     assert len(ranks) == 2
 
 
-def test_a_layer_of_a_network_with_branches_is_projected(photo, tmp_path, capsys):
+def test_branching_network_is_projected(photo, tmp_path, capsys):
     out = tmp_path / "out.png"
     layer = ["--layer", "layer2.0.conv2"]
     assert main(["project", photo, *random("resnet18"), *layer, "-o", str(out)]) == 0
     assert out.exists()
 
 
-def test_a_network_without_relus_cannot_be_projected(photo, tmp_path, capsys):
+def test_network_without_relus_cannot_be_projected(photo, tmp_path, capsys):
     layer = ["--layer", "features.3"]
     arguments = ["project", photo, *random("efficientnet_b0"), *layer]
     assert main([*arguments, "-o", str(tmp_path / "out.png")]) == 2
