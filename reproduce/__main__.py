@@ -52,7 +52,7 @@ def _run_command(options: argparse.Namespace) -> int:
     import torch
 
     from reproduce.core.run import USER_ERRORS
-    from zfnet.memory import keep_freed_memory
+    from zfnet.cli.memory import keep_freed_memory
 
     keep_freed_memory()
     # TF32 rounds enough to move pooling switches between nearly equal cells.

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import zfnet
-from zfnet.labels import ILSVRC_GROUPS
+from zfnet.data.labels import ILSVRC_GROUPS
 from zfnet.model import Network
 from zfnet.training.teacher import efficientnet_lite
 

@@ -18,8 +18,7 @@ from reproduce.core.figure import Figure
 from reproduce.core.record import Record, read_record
 from reproduce.paper import ablations, fig4_evolution, fig6_filters
 from reproduce.paper.ablations import ENSEMBLE, ROWS, Plan
-from zfnet.model import ARCHITECTURES
-from zfnet.summary import describe
+from zfnet.model import ARCHITECTURES, describe
 from zfnet.training.config import Config, load_config
 
 TRAIN, CLASSES = 1_281_167, 1000  # training images and classes of ImageNet 2012

@@ -14,7 +14,7 @@ from reproduce.core.requirements import CORPUS_NAMES, missing_input
 from reproduce.core.run import result_folder
 from reproduce.site.text import duration
 from zfnet.data.cache import DataError
-from zfnet.data.folders import scan
+from zfnet.data.tree import scan
 
 ROW = "{:<21}{:<9}{:<9}{:>9}  {:<26}{:<42}{}"
 

@@ -26,11 +26,12 @@ from reproduce import REPOSITORY
 from reproduce.core.record import read_record
 from zfnet.analysis.pooling_head import fit_pooling_head
 from zfnet.checkpoint import BUNDLED, CheckpointError
-from zfnet.data.cache import DataError, Images
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
+from zfnet.data.io import write_text
 from zfnet.forward import trace
 from zfnet.model import Network, device_of
-from zfnet.record import write_text
 from zfnet.training.config import Config
 from zfnet.training.evaluate import evaluate
 from zfnet.training.sampling import epoch_order

@@ -56,10 +56,10 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def malloc_keeps_its_defaults():
-    """Disable `zfnet.memory.keep_freed_memory`, which would keep the peak memory of all tests."""
+    """Disable `zfnet.cli.memory.keep_freed_memory`, which would keep the peak memory of all tests."""
     with pytest.MonkeyPatch.context() as patch:
         mallopt = SimpleNamespace(mallopt=lambda parameter, value: 1)
-        patch.setattr("zfnet.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
+        patch.setattr("zfnet.cli.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
         yield
 
 
@@ -177,3 +177,21 @@ def photographs():
     return torch.cat(
         [zfnet.preprocess(zfnet.photograph(name)) for name in ("cat", "coffee", "astronaut")]
     )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium with a fake webcam, shared because Playwright runs once per process."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next((path for name in names if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("needs Chromium: apt install chromium")
+    fake_camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", *fake_camera]
+    with playwright.sync_playwright() as api:
+        instance = api.chromium.launch(executable_path=executable, args=arguments)
+        yield instance
+        instance.close()

@@ -8,8 +8,8 @@ import torch
 
 import zfnet
 from zfnet.checkpoint import CheckpointError, initialize, load, save, structure
+from zfnet.data.tensor_file import column_run, pack, read_tensors, unpack, write_tensors
 from zfnet.model import mnist
-from zfnet.tensor_file import column_run, pack, read_tensors, unpack, write_tensors
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
+from zfnet.model.options import ModelOptions
 from zfnet.normalization import LocalResponseNorm, PaperInput
-from zfnet.options import ModelOptions
 
 FIG3 = {  # (maps, height, width) in Fig. 3
     "conv1": (96, 110, 110), "pool1": (96, 55, 55), "conv2": (256, 26, 26), "pool2": (256, 13, 13), "conv3": (384, 13, 13),

@@ -9,7 +9,7 @@ from torchvision import models
 
 import zfnet
 from zfnet.checkpoint import CheckpointError
-from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
+from zfnet.data.labels import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.networks import imagenet_wnids, load_network, load_structure
 
 

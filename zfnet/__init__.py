@@ -11,11 +11,10 @@ from zfnet.data.scenes import load_scenes
 from zfnet.explorer.notebook import explore
 from zfnet.forward import trace
 from zfnet.layer_list import list_layers
-from zfnet.model import alexnet, fold, mnist, zfnet
+from zfnet.model import alexnet, describe, fold, mnist, zfnet
 from zfnet.occlusion import occlude
 from zfnet.projection import project, project_top
 from zfnet.ranking import TopActivations
-from zfnet.summary import describe
 from zfnet.top import top_activations
 from zfnet.training.evaluate import evaluate
 

@@ -1,4 +1,4 @@
-"""Checkpoints: networks in the format of `zfnet.tensor_file`.
+"""Checkpoints: networks in the format of `zfnet.data.tensor_file`.
 
 A checkpoint holds the architecture, its options, the class names and the weights, so
 `zfnet.load(path)` needs nothing else. Weights are float32, float16, or int8 with one scale per
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.data.io import expand_path
-from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
-from zfnet.tensor_file import (
+from zfnet.data.tensor_file import (
     CheckpointError,
     pack,
     read_metadata,
@@ -24,6 +23,7 @@ from zfnet.tensor_file import (
     unpack,
     write_tensors,
 )
+from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
 
 BUNDLED = Path(__file__).parent / "weights"
 CAM_HEAD = ("cam.weight", "cam.bias")  # stored with the network's weights

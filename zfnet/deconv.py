@@ -40,8 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.forward import Trace
-from zfnet.graph import Step, wired
-from zfnet.shapes import Size, geometry
+from zfnet.graph import Size, Step, geometry, wired
 from zfnet.transpose import transpose
 
 

@@ -10,10 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zfnet.forward import evaluating, network_steps, run
-from zfnet.graph import Step, UnsupportedNetwork, check_layers, find_module
-from zfnet.hooks import Hook
-from zfnet.shapes import with_shapes
+from zfnet.forward import network_steps, run
+from zfnet.graph import Hook, Step, UnsupportedNetwork, check_layers, find_module, with_shapes
+from zfnet.model import evaluating
 
 CHAIN_NEEDED = "rectified=False needs a network that is a chain of modules"
 Reader = Callable[[Tensor], dict[str, Tensor]]

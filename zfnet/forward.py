@@ -17,20 +17,23 @@ from torch import Tensor, nn
 
 from zfnet.graph import (
     BATCHNORMS,
+    Call,
     Step,
     UnknownLayer,
     UnsupportedNetwork,
+    channels_first,
     graph_steps,
     is_chain,
     layers_of,
+    repeat_shapes,
+    shapes_of,
+    sizes_of,
     steps_until,
     wired,
+    with_shapes,
 )
-from zfnet.layout import channels_first
-from zfnet.operations import Call
+from zfnet.model import evaluating as evaluating
 from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
-from zfnet.shapes import repeat_shapes, shapes_of, sizes_of, with_shapes
-from zfnet.tracing import evaluating as evaluating
 from zfnet.validation import check_input, wrap_shape_errors
 
 

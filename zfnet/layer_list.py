@@ -8,13 +8,25 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from zfnet.graph import Step, UnsupportedNetwork, graph_steps, names_of, unwrap, wired
-from zfnet.layout import channels_first, channels_last_steps
-from zfnet.model import Network
-from zfnet.operations import IDENTITIES, WEIGHTED, Call
+from zfnet.graph import (
+    IDENTITIES,
+    WEIGHTED,
+    Call,
+    Step,
+    UnsupportedNetwork,
+    Windowed,
+    channels_first,
+    channels_last_steps,
+    geometry,
+    graph_steps,
+    meta_shapes,
+    names_of,
+    spatial_size,
+    unwrap,
+    wired,
+)
+from zfnet.model import Network, evaluating
 from zfnet.receptive_field import RESHAPES, ReceptiveField, is_cellwise
-from zfnet.shapes import Windowed, geometry, meta_shapes, spatial_size
-from zfnet.tracing import evaluating
 from zfnet.transpose import why_not_invertible
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)

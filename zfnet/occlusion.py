@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.data import no_progress
-from zfnet.forward import evaluating, logits_of, normalizes_by_batch, run
-from zfnet.graph import Step, UnsupportedNetwork, chain, conv_layers
+from zfnet.forward import logits_of, normalizes_by_batch, run
+from zfnet.graph import Step, UnsupportedNetwork, chain, check_fits, conv_layers
+from zfnet.model import evaluating
 from zfnet.reference import reference
-from zfnet.shapes import check_fits
 from zfnet.validation import Target, check_input, check_positive, expand_fill, resolve_target
 
 

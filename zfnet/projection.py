@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from zfnet.batches import read_images as read_images
+from zfnet.data.batches import read_images as read_images
 from zfnet.deconv import backproject
-from zfnet.forward import Trace, evaluating, network_steps, run
+from zfnet.forward import Trace, network_steps, run
 from zfnet.graph import (
     Step,
     UnknownLayer,
@@ -19,8 +19,9 @@ from zfnet.graph import (
     check_layers,
     layer_names,
     layers_of,
+    sizes_of,
 )
-from zfnet.model import device_of
+from zfnet.model import device_of, evaluating
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
     ReceptiveField,
@@ -31,7 +32,6 @@ from zfnet.receptive_field import (
     receptive_field_box,
 )
 from zfnet.reference import reference
-from zfnet.shapes import sizes_of
 from zfnet.transpose import check_invertible
 from zfnet.units import Units, as_maps, found_units, layer_size, locate, one_hot, select_units
 from zfnet.validation import check_input, check_positive

@@ -14,16 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.graph import (
-    Step,
-    UnsupportedNetwork,
-    conv_layers,
-    layers_of,
-    steps_until,
-    unknown_layer,
-    wired,
-)
-from zfnet.normalization import PaperInput
-from zfnet.operations import (
     BATCHNORMS,
     IDENTITIES,
     NORMS,
@@ -32,8 +22,22 @@ from zfnet.operations import (
     Call,
     Concat,
     Expression,
+    Size,
+    Step,
+    UnsupportedNetwork,
+    Windowed,
+    conv_layers,
+    geometry,
+    is_windowed,
+    layers_of,
+    map_sizes,
+    output_size,
+    spatial_size,
+    steps_until,
+    unknown_layer,
+    wired,
 )
-from zfnet.shapes import Size, Windowed, geometry, is_windowed, map_sizes, output_size, spatial_size
+from zfnet.normalization import PaperInput
 
 __all__ = [
     "ReceptiveField", "Size", "Window", "cut", "cut_windows", "geometry", "is_windowed",

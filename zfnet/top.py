@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from zfnet.batches import collate as collate
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
+from zfnet.data.batches import collate as collate
 from zfnet.data.io import expand_path
-from zfnet.forward import evaluating, network_steps, run
-from zfnet.graph import Step, check_layers, layer_names
-from zfnet.model import device_of, unwrap
+from zfnet.data.tensor_file import read_tensors, sha256
+from zfnet.forward import network_steps, run
+from zfnet.graph import Step, check_layers, layer_names, with_shapes
+from zfnet.model import device_of, evaluating, unwrap
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
 from zfnet.reference import reference
-from zfnet.shapes import with_shapes
-from zfnet.tensor_file import read_tensors, sha256
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.units import as_maps
 from zfnet.validation import as_integers, check_input, check_positive

@@ -19,20 +19,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 
-from zfnet.graph import Step, UnsupportedNetwork
-from zfnet.normalization import PaperInput
-from zfnet.operations import (
+from zfnet.graph import (
     IDENTITIES,
     NORMS,
     RECTIFIERS,
+    SIZES,
     Add,
     Call,
     ChannelsFirst,
     Concat,
     Expression,
     Operand,
+    Step,
+    UnsupportedNetwork,
 )
-from zfnet.tracing import SIZES
+from zfnet.normalization import PaperInput
 
 LINEAR_MODULES = (
     nn.Conv2d, nn.Linear, nn.Flatten, nn.Unflatten, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfnet.graph import Step, channels_of
+from zfnet.graph import Size, Step, channels_of, sizes_of
 from zfnet.ranking import Top
-from zfnet.shapes import Size, sizes_of
 from zfnet.validation import as_integers
 
 

@@ -35,7 +35,7 @@ from reproduce.bench.timing import race, spread
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.site.text import number
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.plot import LINES, new_figure
 from zfnet.training.config import Config, load_config
 from zfnet.training.setup import new_model, resolve_precision

@@ -32,7 +32,8 @@ from zfnet.benchmarking import (
     metric_agreement,
     rank_agreement,
 )
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
 from zfnet.data.scenes import load_scenes
 from zfnet.training.config import load_config

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from zfnet.benchmarking.table import label
-from zfnet.record import write_text
+from zfnet.data.io import write_text
 
 METRICS = (
     "pointing",

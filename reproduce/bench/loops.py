@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.images import MEAN, STD
 from zfnet.training.augment import augment
 from zfnet.training.config import Config

@@ -15,7 +15,7 @@ from zfnet.analysis.extra import import_extra
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.benchmarking import from_captum, from_grad_cam, from_torchcam
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 
 HEADER = (
     "method", "package", "largest difference", "rank correlation", "ours, ms per image",

@@ -23,7 +23,7 @@ from reproduce.bench.comparison import (
 )
 from reproduce.bench.timing import Timing, best, clock, race
 from reproduce.core.context import Context
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.forward import network_steps, run
 from zfnet.projection import Projection, project, project_signal
 from zfnet.ranking import TopActivations

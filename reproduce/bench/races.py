@@ -14,7 +14,7 @@ from reproduce.bench.comparison import LAYERS, channels_last
 from reproduce.bench.projection_race import choose_units
 from reproduce.bench.timing import clock, race, spread
 from reproduce.core.context import Context
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.forward import network_steps
 from zfnet.occlusion import occlude
 from zfnet.projection import project

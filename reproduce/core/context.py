@@ -18,13 +18,15 @@ from reproduce.core.networks import differences_from_paper, has_shared_fc6
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.benchmarks import DatasetNotFoundError
-from zfnet.data.cache import DataError, Images, cache_dir, digest
-from zfnet.data.folders import load_folder, scan
+from zfnet.data.cache import DataError, cache_dir, digest
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
+from zfnet.data.tensor_file import sha256
+from zfnet.data.tree import scan
 from zfnet.model import Network
 from zfnet.networks import load_network
 from zfnet.ranking import TopActivations
-from zfnet.tensor_file import sha256
 from zfnet.top import top_activations
 
 SEARCH_VERSION = 1  # raise it when the search for the strongest activations returns something else

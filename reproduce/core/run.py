@@ -28,9 +28,9 @@ from reproduce.core.record import (
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.data.cache import DataError
-from zfnet.data.images import ImageError
+from zfnet.data.formats import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
-from zfnet.record import write_figure, write_gif
+from zfnet.plot import write_figure, write_gif
 from zfnet.training.distributed import ParallelError
 
 QUALITIES = (78, 64, 50)  # of JPEG: the first whose file is small enough

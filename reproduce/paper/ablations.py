@@ -8,8 +8,10 @@ import numpy as np
 
 from reproduce import REPOSITORY
 from reproduce.core.context import Context
-from zfnet.data.cache import Images
-from zfnet.data.folders import class_names, load_files, scan
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_files
+from zfnet.data.labels import class_names
+from zfnet.data.tree import scan
 from zfnet.training.config import Config, load_config
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"

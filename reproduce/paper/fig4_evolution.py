@@ -23,8 +23,11 @@ from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from zfnet.analysis.intervals import difference_interval, mean_interval
-from zfnet.data.cache import DataError, Images
-from zfnet.data.folders import class_names, load_files, scan
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_files
+from zfnet.data.labels import class_names
+from zfnet.data.tree import scan
 from zfnet.graph import chain, conv_layers
 from zfnet.model import Network
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show

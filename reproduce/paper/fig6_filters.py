@@ -28,7 +28,8 @@ from reproduce.paper.ablations import NO_TREE, SETTINGS, Plan, load_images, reci
 from reproduce.paper.trained_rows import save_arrays, train_in
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.statistics import population
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.model import Network
 from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
 from zfnet.training.config import to_dict

@@ -25,7 +25,8 @@ from zfnet.analysis.features import extract
 from zfnet.analysis.overlaps import find_overlaps
 from zfnet.analysis.transfer import C_GRID, Fold, coordinates, folds, gram, per_class_accuracy
 from zfnet.data.benchmarks import load_caltech101, load_caltech256
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.training.config import Config, load_config, to_dict
 from zfnet.training.loop import train
 

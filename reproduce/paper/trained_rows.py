@@ -20,7 +20,8 @@ import zfnet
 from reproduce.core.context import Context
 from reproduce.core.record import environment
 from reproduce.paper.ablations import ENSEMBLE, Plan, recipe
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
 from zfnet.model import Network
 from zfnet.training.config import Config, to_dict

@@ -13,8 +13,7 @@ import zfnet
 from tests.attribution.test_gradients import TARGET, close, hooks
 from tests.networks import BUILD, SIZE, Rectified, he, out_of_place, small_zfnet, two_images
 from zfnet.attribution.cam import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
-from zfnet.graph import UnknownLayer, UnsupportedNetwork
-from zfnet.hooks import Hook
+from zfnet.graph import Hook, UnknownLayer, UnsupportedNetwork
 
 # The module of the default layer of each network, and the layer names that refer to it.
 LAST_MODULE = {

@@ -9,10 +9,9 @@ import zfnet
 from tests.conftest import random_he
 from zfnet.cli import main
 from zfnet.data.cache import DataError
+from zfnet.data.formats import ImageError
 from zfnet.data.frames import load_frames, natural_sort_key
-from zfnet.data.images import ImageError
-from zfnet.plot import attribution_image, overlay_frames
-from zfnet.record import write_gif
+from zfnet.plot import attribution_image, overlay_frames, write_gif
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,12 @@ from PIL import Image
 
 import zfnet
 from tests.marks import linux, posix
-from zfnet.data.cache import DataError, Images, cache_dir, cached_array
-from zfnet.data.folders import class_names, imagenet_names, load_folder
-from zfnet.data.images import ImageError
+from zfnet.data.cache import DataError, cache_dir, cached_array
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_folder
+from zfnet.data.formats import ImageError
 from zfnet.data.io import atomic_write, file_lock
+from zfnet.data.labels import class_names, imagenet_names
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import SHAPES, draw_scene, load_scenes
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps, features
 
 import zfnet
 from tests.data.test_images import orientations
+from zfnet.data.formats import ImageError, read_image, to_rgb
 from zfnet.data.frames import load_frames
-from zfnet.data.images import ImageError, read_image, to_rgb
 
 FORMATS = {
     "JPEG": {"quality": 95, "subsampling": 0},

@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 
 import zfnet
-from zfnet.data.images import ImageError, read_image, standardize, to_pixels
+from zfnet.data.formats import ImageError, read_image
+from zfnet.data.images import standardize, to_pixels
 
 
 def gray_value(path) -> float:

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import shutil
 import time
 from urllib.parse import urlencode
 
@@ -116,25 +115,6 @@ def coffee():
 @pytest.fixture(scope="session")
 def coffee_trace(network, coffee):
     return zfnet.trace(network, coffee)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install playwright"
-    )
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next((path for name in names if (path := shutil.which(name))), None)
-    if executable is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    fake_camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with playwright.sync_playwright() as api:
-        instance = api.chromium.launch(
-            executable_path=executable,
-            args=["--no-sandbox", "--disable-dev-shm-usage", *fake_camera],
-        )
-        yield instance
-        instance.close()
 
 
 def wait_until(condition, seconds=60):

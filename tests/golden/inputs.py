@@ -32,7 +32,7 @@ from reproduce.lectures.invariance import attributes
 from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
 from tests.conftest import random_he
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes

@@ -1,7 +1,5 @@
 """Fixtures for the page tests: a headless browser, and a small atlas with hostile class names."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -71,27 +69,5 @@ def atlas_run(tmp_path_factory):
 @pytest.fixture
 def context_and_atlas(small_atlas_settings, atlas_run):
     """Return the context of the network and its images, and the folder of their atlas."""
-    return Context(
-        str(atlas_run / "small.safetensors"), str(atlas_run / "tree")
-    ), atlas_run / "atlas"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install playwright"
-    )
-    executable = next(
-        (
-            path
-            for name in ("chromium", "chromium-browser", "google-chrome")
-            if (path := shutil.which(name))
-        ),
-        None,
-    )
-    if executable is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    with playwright.sync_playwright() as api:
-        instance = api.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield instance
-        instance.close()
+    context = Context(str(atlas_run / "small.safetensors"), str(atlas_run / "tree"))
+    return context, atlas_run / "atlas"

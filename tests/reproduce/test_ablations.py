@@ -14,7 +14,7 @@ from reproduce.core.run import run
 from reproduce.paper import ablations, tab2_errors, tab3_ablations, trained_rows
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, plan_for, recipe
 from reproduce.paper.trained_rows import Row, ranks
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.model import ARCHITECTURES
 from zfnet.training.config import load_config
 

@@ -26,7 +26,7 @@ from reproduce.lectures.invariance import (
 )
 from reproduce.lectures.kinds import kind_table
 from tests.conftest import random_he
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.scenes import draw_scene
 
 
@@ -261,7 +261,7 @@ def test_too_few_images_or_classes_are_reported(n, kinds, verdicts, monkeypatch)
 
 def test_kinds_of_classes_and_interval_of_a_difference():
     table = kind_table()
-    names = list(zfnet.data.folders.imagenet_names())
+    names = list(zfnet.data.labels.imagenet_names())
     assert (
         table[names.index("Pomeranian")]
         == table[names.index("chow")]

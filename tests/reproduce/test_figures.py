@@ -39,8 +39,7 @@ from reproduce.site import atlas
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
 from zfnet.occlusion import occluder_boxes
-from zfnet.plot import mosaic, new_figure, projection_image
-from zfnet.record import write_figure
+from zfnet.plot import mosaic, new_figure, projection_image, write_figure
 from zfnet.training.constraints import share_fc6
 
 

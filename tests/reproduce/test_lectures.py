@@ -139,7 +139,7 @@ def test_kinds_are_ranges_that_do_not_overlap():
         "daisy": "food and plants",
         "bee": "other animals",
     }
-    names = list(zfnet.data.folders.imagenet_names())
+    names = list(zfnet.data.labels.imagenet_names())
     ctx = SimpleNamespace(
         corpus="imagenet",
         model=SimpleNamespace(wnids=names),

@@ -16,8 +16,8 @@ from zfnet.checkpoint import save
 from zfnet.cli import distill_labels, main
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
+from zfnet.data.tensor_file import read_tensors
 from zfnet.model import mnist
-from zfnet.tensor_file import read_tensors
 from zfnet.training import soft_labels
 from zfnet.training.augment import crop
 from zfnet.training.config import ConfigError, parse

@@ -14,7 +14,7 @@ import zfnet
 from tests.conftest import ROOT
 from tests.marks import posix
 from tests.training import worker
-from zfnet.tensor_file import read_tensors
+from zfnet.data.tensor_file import read_tensors
 from zfnet.training.config import parse
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext, ParallelError, join
 from zfnet.training.loop import train

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import zfnet
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.images import standardize
 from zfnet.graph import UnsupportedNetwork
 from zfnet.networks import imagenet_wnids

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.scenes import load_scenes
 from zfnet.training.feed import AHEAD, Feed, fits
 

@@ -20,7 +20,7 @@ from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
 from zfnet.data.folders import load_folder
 from zfnet.data.io import file_lock
-from zfnet.tensor_file import read_tensors, write_tensors
+from zfnet.data.tensor_file import read_tensors, write_tensors
 from zfnet.training.augment import augment
 from zfnet.training.config import ConfigError, parse
 from zfnet.training.constraints import clip_filters, share_fc6

@@ -10,7 +10,7 @@ import torch
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
 from zfnet.data.cache import cache_dir
-from zfnet.data.images import ImageError
+from zfnet.data.formats import ImageError
 from zfnet.training import plan
 from zfnet.training.config import parse
 from zfnet.training.plan import plan_run

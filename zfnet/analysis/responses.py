@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from zfnet.data import no_progress
 from zfnet.feature_extraction import layer_reader
-from zfnet.forward import evaluating
 from zfnet.graph import UnknownLayer, layer_names
-from zfnet.model import device_of
+from zfnet.model import device_of, evaluating
 from zfnet.ranking import Top, ranking
 from zfnet.top import collate
 from zfnet.validation import check_input

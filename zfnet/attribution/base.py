@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zfnet.forward import evaluating, logits_of
+from zfnet.forward import logits_of
 from zfnet.graph import UnsupportedNetwork
+from zfnet.model import evaluating
 from zfnet.validation import Target, check_input, resolve_target
 
 # Graph nodes that `rectify` does not change: linear, selecting or normalizing operations.

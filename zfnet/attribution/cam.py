@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from zfnet.attribution.base import Attribution, Target, forward, logit_gradient
 from zfnet.attribution.gradients import channel_max
 from zfnet.attribution.guided import guided_backprop
-from zfnet.forward import evaluating, run
-from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, find_step
-from zfnet.hooks import Hook
+from zfnet.forward import run
+from zfnet.graph import (
+    Hook,
+    Step,
+    UnknownLayer,
+    UnsupportedNetwork,
+    channels_last_steps,
+    find_module,
+    find_step,
+)
 from zfnet.layer_list import last_maps, shaped_steps
-from zfnet.layout import channels_last_steps
-from zfnet.model import unwrap
+from zfnet.model import evaluating, unwrap
 from zfnet.validation import check_input, resolve_target
 
 

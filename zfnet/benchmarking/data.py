@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from zfnet.benchmarking.shortcut import load_shortcut_scenes
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.images import center_crop
 from zfnet.data.scenes import load_scenes
-from zfnet.forward import evaluating, logits_of
-from zfnet.model import device_of
+from zfnet.forward import logits_of
+from zfnet.model import device_of, evaluating
 
 TARGETS = ("label", "predicted")
 DRAWN = ("scenes", "shortcut", "shortcut-object")

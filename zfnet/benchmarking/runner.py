@@ -24,9 +24,8 @@ from zfnet.benchmarking.metrics import DEFAULT, resolve_metrics
 from zfnet.benchmarking.progress_file import ProgressFile, fingerprint
 from zfnet.benchmarking.table import BenchmarkTable, Row
 from zfnet.data import no_progress
-from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
-from zfnet.model import device_of
+from zfnet.model import device_of, evaluating
 from zfnet.validation import check_positive
 
 EXPLAIN = "explain"  # the name under which the cost and state of maps are kept

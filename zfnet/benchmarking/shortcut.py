@@ -11,7 +11,8 @@ import colorsys
 
 import numpy as np
 
-from zfnet.data.cache import Images, cached_array, digest
+from zfnet.data.cache import cached_array, digest
+from zfnet.data.dataset import Images
 from zfnet.data.scenes import SHAPES, Scene, draw_scene
 
 VERSION = 1  # part of the cache key: raise it when the pictures change

@@ -16,8 +16,8 @@ from zfnet.benchmarking.metrics import COSTS, DEFAULT, GROUPS, METRICS
 from zfnet.benchmarking.runner import benchmark
 from zfnet.cli.bench_page import bench_page
 from zfnet.cli.common import UserError, add_model, load_model, progress_bar, usage_errors
-from zfnet.data.io import expand_path
-from zfnet.record import write_figure, write_text
+from zfnet.data.io import expand_path, write_text
+from zfnet.plot import write_figure
 
 NAME = "bench"
 HELP = "score attribution methods on a network and images"

@@ -15,15 +15,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
 from zfnet.data.io import expand_path
+from zfnet.data.labels import find_class
 from zfnet.forward import trace
-from zfnet.labels import find_class
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network
-from zfnet.record import write_figure
+from zfnet.plot import write_figure
 from zfnet.training.distributed import join
 
 DEFAULT_MODEL = "imagenet65k"

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from zfnet.cli.common import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, refuse
-from zfnet.model import ARCHITECTURES
+from zfnet.model import ARCHITECTURES, Row, describe
 from zfnet.networks import load_network, load_structure
-from zfnet.summary import Row, describe
 
 NAME = "describe"
 HELP = "print a network as a table of layers"

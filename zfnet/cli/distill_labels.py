@@ -7,8 +7,9 @@ import argparse
 import numpy as np
 
 from zfnet.cli.common import UserError, progress_bar
-from zfnet.data.folders import load_folder, relative_names, scan
+from zfnet.data.folders import load_folder
 from zfnet.data.io import expand_path
+from zfnet.data.tree import relative_names, scan
 from zfnet.training import soft_labels
 from zfnet.training.teacher import MissingTeacherError, efficientnet_lite
 

@@ -29,10 +29,10 @@ from zfnet.cli import (
     video,
 )
 from zfnet.cli.common import UserError, check_device
+from zfnet.cli.memory import keep_freed_memory
 from zfnet.data.cache import DataError
-from zfnet.data.images import ImageError
+from zfnet.data.formats import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
-from zfnet.memory import keep_freed_memory
 from zfnet.training.config import ConfigError
 from zfnet.training.distributed import LostPeerError, ParallelError, exit_after_lost_peer
 from zfnet.training.setup import TrainingError

@@ -27,7 +27,7 @@ from zfnet.cli.common import (
     write_picture,
 )
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.io import expand_path
 from zfnet.data.samples import load_samples
 from zfnet.model import device_of

@@ -10,11 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse, report_skipped
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.digits import load_digits
-from zfnet.data.folders import load_folder, scan
+from zfnet.data.folders import load_folder
 from zfnet.data.io import expand_path
 from zfnet.data.scenes import load_scenes
+from zfnet.data.tree import scan
 from zfnet.training.config import Config, load_config
 from zfnet.training.distributed import join
 from zfnet.training.loop import train

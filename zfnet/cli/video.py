@@ -31,8 +31,8 @@ from zfnet.data.frames import load_frames
 from zfnet.data.io import expand_path
 from zfnet.forward import trace
 from zfnet.model import device_of
+from zfnet.plot import write_gif
 from zfnet.projection import project
-from zfnet.record import write_gif
 
 NAME = "video"
 HELP = "draw a map next to every frame of an animation, as a GIF"

@@ -72,6 +72,12 @@ def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, "utf-8")
+
+
 @contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock between processes. It is released when the process dies.

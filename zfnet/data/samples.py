@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zfnet.data.cache import DataError, Images, cached_array, digest
-from zfnet.data.images import PREPROCESSING, read_image
+from zfnet.data.cache import DataError, cached_array, digest
+from zfnet.data.dataset import Images
+from zfnet.data.formats import read_image
+from zfnet.data.images import PREPROCESSING
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",

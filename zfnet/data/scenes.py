@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zfnet.data.cache import Images, cached_array, digest
+from zfnet.data.cache import cached_array, digest
+from zfnet.data.dataset import Images
 
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "heart", "bar", "arch")
 VERSION = 1  # part of the cache key; raise it when the images change

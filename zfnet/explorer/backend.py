@@ -25,11 +25,10 @@ from zfnet.explorer.images import ImageStore
 from zfnet.explorer.query import Unit
 from zfnet.explorer.variants import Rules, project_variant
 from zfnet.explorer.wire import to_bytes
-from zfnet.forward import Trace, evaluating, run, trace
-from zfnet.graph import UnknownLayer, conv_layers, is_chain
-from zfnet.model import device_of
+from zfnet.forward import Trace, run, trace
+from zfnet.graph import NORMS, UnknownLayer, conv_layers, is_chain
+from zfnet.model import device_of, evaluating
 from zfnet.occlusion import cover, occlude
-from zfnet.operations import NORMS
 from zfnet.plot import HEAT, LINES, attribution_image, photograph, projection_image
 from zfnet.projection import Projection, project
 from zfnet.receptive_field import cut, field_or_image

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.deconv import backproject, invert, unpool
-from zfnet.forward import Trace, apply, evaluating, run
-from zfnet.graph import Step, steps_until, wired
-from zfnet.operations import NORMS, RECTIFIERS
+from zfnet.forward import Trace, apply, run
+from zfnet.graph import NORMS, RECTIFIERS, Step, steps_until, wired
+from zfnet.model import evaluating
 from zfnet.receptive_field import geometry
 
 RECTIFICATIONS = ("deconvnet", "guided", "gradient", "none")

@@ -18,19 +18,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zfnet import projection
+from zfnet.fast.fields import cut_switches, largest_map, trace_windows
 from zfnet.fast.kernels import CHANNELS_LAST
 from zfnet.fast.merging import merge_windows, multiplications
-from zfnet.fast.patches import (
-    CHUNK,
-    channels_last,
-    cut_switches,
-    largest_map,
-    project_fields,
-    trace_windows,
-)
+from zfnet.fast.patches import CHUNK, channels_last, project_fields
 from zfnet.fast.switches import SwitchTable
-from zfnet.forward import evaluating
-from zfnet.graph import Step, is_chain
+from zfnet.graph import Step, is_chain, map_sizes
+from zfnet.model import evaluating
 from zfnet.projection import Projection, read_images
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
@@ -39,7 +33,6 @@ from zfnet.receptive_field import (
     receptive_field,
     receptive_field_box,
 )
-from zfnet.shapes import map_sizes
 from zfnet.units import Units
 from zfnet.validation import check_input
 

@@ -25,10 +25,18 @@ from torch import Tensor, nn
 from zfnet import occlusion
 from zfnet.fast.cost import predict
 from zfnet.forward import apply, run
-from zfnet.graph import Step, UnsupportedNetwork, conv_layers
-from zfnet.operations import BATCHNORMS, IDENTITIES, NORMS
+from zfnet.graph import (
+    BATCHNORMS,
+    IDENTITIES,
+    NORMS,
+    Size,
+    Step,
+    UnsupportedNetwork,
+    conv_layers,
+    geometry,
+    output_size,
+)
 from zfnet.receptive_field import Window
-from zfnet.shapes import Size, geometry, output_size
 
 POINTWISE = (
     nn.ReLU,

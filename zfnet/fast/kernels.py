@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from zfnet import deconv, occlusion
 from zfnet.fast.padding import PaddingMask
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Step, names_of
-from zfnet.shapes import Size, geometry
+from zfnet.graph import Size, Step, geometry, names_of
 from zfnet.units import as_maps
 
 CHANNELS_LAST = torch.channels_last

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from zfnet.graph import Step
+from zfnet.graph import Size, Step, map_sizes, output_size
 from zfnet.receptive_field import Window
-from zfnet.shapes import Size, map_sizes, output_size
 
 CROWD = 64  # different windows of an image, above which they all become one or stay as they are
 

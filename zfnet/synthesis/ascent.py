@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zfnet.attribution.base import forward
 from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
-from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
+from zfnet.model import evaluating
 from zfnet.synthesis.base import blur, clip, descend, pixel_range, total_variation
 from zfnet.synthesis.fourier import to_frequencies, to_image
 from zfnet.validation import check_input

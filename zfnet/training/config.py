@@ -16,7 +16,17 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from zfnet.options import FORBID, Bool, Float, Int, Ints, ModelOptions, PositiveInt, Str, explain
+from zfnet.model.options import (
+    FORBID,
+    Bool,
+    Float,
+    Int,
+    Ints,
+    ModelOptions,
+    PositiveInt,
+    Str,
+    explain,
+)
 
 
 class ConfigError(ValueError):
@@ -25,7 +35,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, config=FORBID)
 class Model(ModelOptions):
-    """The network: its architecture, and the options of `zfnet.options.ModelOptions`."""
+    """The network: its architecture, and the options of `zfnet.model.options.ModelOptions`."""
 
     arch: Literal["zfnet", "alexnet", "mnist"] = "zfnet"
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
-from zfnet.data.folders import ILSVRC_2012, names_digest
+from zfnet.data.dataset import Images
 from zfnet.data.images import center_crop, standardize
-from zfnet.forward import evaluating, logits_of
-from zfnet.model import Network, device_of, unwrap
+from zfnet.data.labels import ILSVRC_2012, names_digest
+from zfnet.forward import logits_of
+from zfnet.model import Network, device_of, evaluating, unwrap
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.training.feed import Feed
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zfnet.checkpoint import initialize, save
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.io import expand_path
 from zfnet.model import Network
 from zfnet.training.augment import augment

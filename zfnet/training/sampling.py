@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.training.config import Config, Stage, stage_configs
 from zfnet.training.distill import Replay
 from zfnet.training.setup import TrainingError

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.images import center_crop
 from zfnet.data.io import file_lock
 from zfnet.model import ARCHITECTURES, Network, device_of

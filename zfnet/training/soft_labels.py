@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from zfnet.data import no_progress
-from zfnet.data.cache import DataError, Images
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.data.io import expand_path
-from zfnet.tensor_file import CheckpointError, read_tensors, write_tensors
+from zfnet.data.tensor_file import CheckpointError, read_tensors, write_tensors
 from zfnet.training.augment import crop
 from zfnet.training.teacher import Teacher
 

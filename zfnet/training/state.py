@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from zfnet.checkpoint import assign
+from zfnet.data.tensor_file import read_tensors, write_tensors
 from zfnet.model import Network
-from zfnet.tensor_file import read_tensors, write_tensors
 from zfnet.training.config import Config, Optim, to_dict
 from zfnet.training.optim import Schedule, new_average, new_optimizer, new_schedule
 from zfnet.training.setup import TrainingError

@@ -23,14 +23,14 @@ from reproduce.core.networks import conv_weight
 from reproduce.site.atlas import demos, sheets, summary
 from reproduce.site.atlas.files import prepare, read, save, write_page
 from reproduce.site.atlas.tables import BINS, Table, edges, tabulate
-from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.data.cache import DataError, cache_dir, digest
+from zfnet.data.dataset import Images
+from zfnet.data.labels import ILSVRC_GROUPS, related_classes
 from zfnet.graph import chain, conv_layers
-from zfnet.labels import ILSVRC_GROUPS, related_classes
-from zfnet.model import Network
+from zfnet.model import Network, Row, describe
 from zfnet.plot import HEAT, LINES, mosaic
 from zfnet.ranking import Top, ranking
 from zfnet.receptive_field import receptive_field
-from zfnet.summary import Row, describe
 
 TOP = 9  # strongest images of a feature, and of a class
 THUMBNAIL = 96  # pixels of an image on a class's page

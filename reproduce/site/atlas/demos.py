@@ -18,7 +18,7 @@ from reproduce.site.atlas.sheets import MAX_SIDE, write_picture
 from reproduce.site.atlas.tables import Table
 from zfnet.attribution.registry import spans
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.graph import conv_layers
 from zfnet.model import Network
 from zfnet.occlusion import Occlusion

@@ -27,7 +27,7 @@ from reproduce.site.atlas.sheets import (
 )
 from zfnet.attribution.registry import METHODS
 from zfnet.data import no_progress
-from zfnet.data.images import read_image
+from zfnet.data.formats import read_image
 from zfnet.model import Network, device_of
 from zfnet.plot import GRAY, attribution_image, mosaic
 

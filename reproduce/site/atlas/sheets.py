@@ -13,7 +13,7 @@ from torch import Tensor
 
 import zfnet
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
 from zfnet.model import Network, device_of
 from zfnet.plot import GRAY, enlarge, filter_image, mosaic, photograph, projection_image

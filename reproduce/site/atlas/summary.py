@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reproduce.site.atlas.tables import Table
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.ranking import Top
 
 MAX_CLASSES = 8  # on a feature's page

@@ -17,11 +17,11 @@ from zfnet.analysis.responses import stream
 from zfnet.attribution.base import logit_gradient
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
-from zfnet.forward import evaluating, run
+from zfnet.data.dataset import Images
+from zfnet.data.tensor_file import read_tensors, write_tensors
+from zfnet.forward import run
 from zfnet.graph import chain, conv_layers
-from zfnet.model import Network
-from zfnet.tensor_file import read_tensors, write_tensors
+from zfnet.model import Network, evaluating
 
 PART = 128  # images per cached part
 BINS = 48  # of the histogram, half an octave each

@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.graph import Step, UnsupportedNetwork, is_chain, wired
+from zfnet.graph.build import is_chain
+from zfnet.graph.layers import wired
+from zfnet.graph.operations import UnsupportedNetwork
+from zfnet.graph.steps import Step
 from zfnet.normalization import PaperInput
 
 Size = tuple[int, int]  # height and width

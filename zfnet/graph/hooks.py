@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from torch import Tensor, nn
+
+from zfnet.graph.build import graph_steps
+from zfnet.graph.layers import layers_of, unknown_layer
+from zfnet.graph.operations import UnsupportedNetwork
+from zfnet.graph.steps import Step
 
 
 class Hook(AbstractContextManager):
@@ -41,3 +46,30 @@ class Hook(AbstractContextManager):
 
     def __exit__(self, *error) -> None:
         self.handle.remove()
+
+
+def find_module(model: nn.Module, layer: str) -> tuple[nn.Module, int]:
+    """Find the module that completes a layer, and which of its calls does.
+
+    Args:
+        model: The network.
+        layer: A name as in `zfnet.trace`, or the path of a module.
+
+    Returns:
+        The module, and the number of the call, from 0. The number is -1, the last call, for a path.
+
+    Raises:
+        UnknownLayer: If there is no such layer or module.
+    """
+    steps: list[Step] = []
+    with suppress(UnsupportedNetwork):
+        steps = [step for step in graph_steps(model) if step.inputs is None]
+    for i, step in reversed(list(enumerate(steps))):
+        if layer in (step.layer, step.name):
+            return step.module, sum(earlier.module is step.module for earlier in steps[:i])
+    try:
+        return model.get_submodule(layer or "no name"), -1
+    except AttributeError:
+        raise unknown_layer(
+            layer, layers_of(steps) or [name for name, _ in model.named_children()]
+        ) from None

@@ -1,4 +1,4 @@
-"""The layers of a network, built from its table and options. `zfnet.model` combines these steps."""
+"""The layers of a network, from its table and options: the parts of `zfnet.model.architectures`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from zfnet.model.options import ModelOptions
 from zfnet.normalization import LocalResponseNorm
-from zfnet.options import ModelOptions
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Texts and pictures, written atomically."""
+"""Pictures and GIFs, written atomically."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from zfnet.data.io import atomic_write
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    with atomic_write(path) as partial:
-        partial.write_text(text, "utf-8")
 
 
 def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from zfnet.graph.operations import IDENTITIES, UnsupportedNetwork, overwrites
 from zfnet.model import unwrap as inner_network
 from zfnet.normalization import LocalResponseNorm, PaperInput
-from zfnet.operations import IDENTITIES, UnsupportedNetwork, overwrites
 
 ROOT = "network"  # the traced network's name in the module that calls it
 SIZES = (len, "size", "dim", "ndimension", "numel", "shape", "ndim", "dtype", "device", "is_cuda")
@@ -204,22 +204,6 @@ def is_leaf(module: nn.Module) -> bool:
         or kind.__module__.startswith(("torch.nn.", "torch.ao.nn."))
     )
     return kind is not nn.Module and type(module).forward is kind.forward
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and restore the mode of each module afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            if type(module).train is not nn.Module.train:
-                module.train()  # merged adapters do more than set the flag
-        training_modules = set(training)
-        for module in model.modules():
-            module.training = module in training_modules
 
 
 def name_of(target: Any) -> str:

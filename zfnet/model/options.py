@@ -34,7 +34,7 @@ FORBID = ConfigDict(extra="forbid")
 class ModelOptions:
     """Options of `zfnet.zfnet`, `zfnet.alexnet` and `zfnet.mnist`.
 
-    A new option needs a field here and its use in `zfnet.model`, nothing else.
+    A new option needs a field here and its use in `zfnet.model.layers`, nothing else.
     """
 
     norm: Literal["lrn", "batch", "none"] = "lrn"

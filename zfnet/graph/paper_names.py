@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from zfnet.operations import BATCHNORMS, NORMS, RECTIFIERS, WEIGHTED
+from zfnet.graph.operations import BATCHNORMS, NORMS, RECTIFIERS, WEIGHTED
 
 KINDS = {nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn"}
 KINDS |= {nn.Dropout: "drop", nn.Conv2d: "conv", nn.Linear: "fc"} | dict.fromkeys(NORMS, "norm")

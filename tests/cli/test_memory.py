@@ -7,7 +7,7 @@ import sys
 import pytest
 
 FAULTS = """
-import resource, torch, zfnet.memory
+import resource, torch, zfnet.cli.memory
 def faults():
     torch.ones(2**24)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -15,7 +15,7 @@ def faults():
         torch.ones(2**24)  # 64 MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 returned = faults()
-zfnet.memory.keep_freed_memory()
+zfnet.cli.memory.keep_freed_memory()
 print(returned, faults())
 """
 
@@ -30,7 +30,7 @@ def test_freed_memory_is_reused_without_page_faults():
 
 
 def test_without_glibc_the_setting_has_no_effect(monkeypatch):
-    from zfnet import memory
+    from zfnet.cli import memory
 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(memory.ctypes, "CDLL", None)

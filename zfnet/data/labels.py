@@ -1,14 +1,16 @@
-"""Look up a class of a classifier by its number, WordNet id, or name."""
+"""The names of classes: ILSVRC 2012's, and the look-up of a class by number, id or name."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Sequence
+from functools import cache
 from numbers import Integral
 
-from zfnet.data.folders import imagenet_names
-
+# The sha256 of the 1000 sorted WordNet ids of ILSVRC 2012, one per line.
+ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 # Names that ILSVRC 2012 gives to two classes each. torchvision renames one class of a pair, which
 # one depends on the version.
 ILSVRC_SHARED = {"crane": ("n02012849", "n03126707"), "maillot": ("n03710637", "n03710721")}
@@ -32,6 +34,40 @@ ILSVRC_GROUPS: dict[str, tuple[range, ...]] = {
     "car": tuple(range(i, i + 1) for i in (407, 436, 468, 511, 609, 627, 656, 661, 751, 817)),
 }
 MAX_SUGGESTIONS = 10  # classes that an error message lists
+
+
+@cache
+def imagenet_names() -> tuple[str, ...]:
+    """Return the 1000 class names of ILSVRC 2012, in the order of their sorted WordNet ids.
+
+    Example:
+        >>> imagenet_names()[160]
+        'Afghan hound'
+    """
+    from torchvision.models import AlexNet_Weights
+
+    return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def class_names(folders: Sequence[str]) -> list[str]:
+    """Return readable names of class folders.
+
+    Args:
+        folders: The folders' names in sorted order.
+
+    Returns:
+        ILSVRC 2012's names if the folders are its 1000 WordNet ids, else the folders' names.
+
+    Example:
+        >>> class_names(["cat", "dog"])
+        ['cat', 'dog']
+    """
+    return list(imagenet_names()) if names_digest(folders) == ILSVRC_2012 else list(folders)
+
+
+def names_digest(folders: Sequence[str]) -> str:
+    """Return the sha256 of names, one per line. Compare it with `ILSVRC_2012`."""
+    return hashlib.sha256("\n".join(folders).encode()).hexdigest()
 
 
 def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) -> int:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from zfnet.data.folders import imagenet_names
-from zfnet.labels import ILSVRC_GROUPS, find_class, related_classes
+from zfnet.data.labels import ILSVRC_GROUPS, find_class, imagenet_names, related_classes
 from zfnet.networks import imagenet_wnids
 
 

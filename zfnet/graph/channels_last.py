@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from zfnet.graph import Step, wired
-from zfnet.operations import Call, ChannelsFirst
+from zfnet.graph.layers import wired
+from zfnet.graph.operations import Call, ChannelsFirst
+from zfnet.graph.steps import Step
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -18,7 +19,7 @@ def channels_last_steps(steps: Sequence[Step]) -> set[str]:
     """Return the names of the steps whose outputs are maps (N, H, W, C).
 
     Such maps come from a permutation of maps (N, C, H, W), and stay so until they are permuted
-    back. The steps have shapes, from `zfnet.shapes.with_shapes`.
+    back. The steps have shapes, from `with_shapes`.
     """
     found: set[str] = set()
     for step, inputs in wired(steps):

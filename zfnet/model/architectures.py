@@ -7,7 +7,6 @@ Compare `ZFNET` with Fig. 3 of the paper: one row per convolutional layer. A net
 from __future__ import annotations
 
 import copy
-import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,10 +14,9 @@ from dataclasses import asdict
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from zfnet.labels import find_class
-from zfnet.layers import (
+from zfnet.data.labels import find_class
+from zfnet.model.layers import (
     Layer,
     add_conv_layers,
     add_hidden_layers,
@@ -26,10 +24,9 @@ from zfnet.layers import (
     init_weights,
     select_rows,
 )
+from zfnet.model.modules import unwrap
+from zfnet.model.options import ModelOptions, explain, unknown_key
 from zfnet.normalization import PaperInput
-from zfnet.options import ModelOptions, explain, unknown_key
-
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 # Zeiler & Fergus, Fig. 3. Padding 1 in layer 1 gives the figure's 110 x 110.
 ZFNET = (
@@ -102,19 +99,6 @@ class Network(nn.Sequential):
         return find_class(name, self.classes, self.wnids)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a network's first weight or buffer; the CPU if it has none."""
-    return next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0)).device
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside DataParallel, AveragedModel, torch.compile and the like."""
-    while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
-        inner = model.module if isinstance(model, WRAPPERS) else model._orig_mod
-        model = inner  # pyright: ignore[reportAssignmentType]
-    return model
-
-
 def unwrap_network(model: nn.Module) -> Network:
     """Return the `Network` inside its wrappers. Raises TypeError for any other network."""
     network = unwrap(model)
@@ -131,7 +115,7 @@ def zfnet(classes: int = 1000, *, in_channels: int = 3, **options) -> Network:
     Args:
         classes: Number of outputs.
         in_channels: Channels of the input.
-        **options: Fields of `zfnet.options.ModelOptions`, such as `norm="batch"`,
+        **options: Fields of `zfnet.model.options.ModelOptions`, such as `norm="batch"`,
             `fc_units=2048`, `channels=(512, 1024, 512)` or `drop_layers=(3, 4)`.
 
     Returns:

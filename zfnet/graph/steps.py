@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from zfnet.operations import (
+from zfnet.graph.operations import (
     IN_PLACE,
     Call,
     Constant,
@@ -23,16 +23,8 @@ from zfnet.operations import (
     UnsupportedNetwork,
     equivalent_module,
 )
-from zfnet.tracing import (
-    LOCK,
-    ROOT,
-    SIZES,
-    SPLITS,
-    TracedRoot,
-    Tracer,
-    evaluating,
-    name_of,
-)
+from zfnet.graph.tracing import LOCK, ROOT, SIZES, SPLITS, TracedRoot, Tracer, name_of
+from zfnet.model import evaluating
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zfnet.model import Network, unwrap
+from zfnet.model.architectures import Network
+from zfnet.model.modules import unwrap
 from zfnet.normalization import LocalResponseNorm, PaperInput
 
 

@@ -1,7 +1,6 @@
 """Figures in one shared style: photographs, heat maps, label maps and tables.
 
-Functions take arrays and draw with matplotlib; they know no model and no data set. The functions of
-`zfnet.rendering` are available here too.
+Functions take arrays and draw with matplotlib; they know no model and no data set.
 """
 
 from __future__ import annotations
@@ -16,28 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from zfnet.rendering import (
-    ATTRIBUTION,
-    DIVERGING,
-    GRAY,
+from zfnet.plot.rendering import (
     attribution_image,
-    enlarge,
-    filter_image,
-    mosaic,
     overlay,
-    overlay_frames,
     photograph,
     projection_image,
 )
-
-__all__ = [
-    "ATTRIBUTION", "DIVERGING", "GRAY", "HEAT", "LINES",
-    "attribution_image", "enlarge", "filter_image", "mosaic", "overlay", "overlay_frames",
-    "photograph", "projection_image",
-    "align_occlusion_map", "draw_table", "escape_math", "heat_map", "label_map", "mean_band",
-    "new_figure", "rectangle", "show", "style",
-    "attribution_figure", "occlusion_figure", "projection_figure",
-]  # fmt: skip
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
