@@ -1,10 +1,10 @@
 """The speed of occlusion, projection and search, compared with plain computation and libraries.
 
-All methods run in one process on the same network, images, precision and threads, alternating,
-after a warm-up. A ratio is the median over repetitions of the other method's time over ours, with
-the least and the most. The plain computation passes whole images in batches, channels last, at its
-best batch size; Captum likewise at its best setting. Results are compared. torch-cam has none of
-the three. It takes half an hour on two cores, because the plain computations are slow.
+All methods run in one process and alternate after a warm-up. They use the same network, images,
+precision and threads. A ratio divides the time of the other method by ours; it has the median,
+minimum and maximum over repetitions. The plain computation processes full images in channels-last
+batches of the fastest size; Captum uses its fastest setting. Results are compared. torch-cam has
+none of these functions. The plain computations are slow, so a run takes half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FIGURE = Figure(
     },
     network="chain",
 )  # fmt: skip
-GOALS = {  # our own
+GOALS = {  # set by this project
     "occlusion, 1 image": {"plain over ours": 3.5, "Captum over ours": 3.5},
     "occlusion, 16 images": {"plain over ours": 4.5},
     "projection, all features": {
@@ -56,7 +56,7 @@ GOALS = {  # our own
 }
 
 
-COLORS = {  # of the bars
+COLORS = {  # bar colors
     OURS: LINES[0],
     PLAIN: LINES[1],
     ZENNIT: LINES[2],
@@ -65,7 +65,7 @@ COLORS = {  # of the bars
     "k = 9": LINES[0],
     "k = 1000": LINES[5],
 }
-SIZES = {  # of the tasks that grow
+SIZES = {  # axis labels of the growing tasks
     "stride": "occlusion: stride, pixels",
     "occluder": "occlusion: occluder, pixels",
     "features": "projection: features of layer 5",
@@ -89,22 +89,22 @@ def compute(ctx: Context) -> Result:
     for name, seconds in grow(ctx, x[:1], config).items():
         arrays[f"{name}.at"] = np.array(list(seconds))
         arrays[f"{name}.seconds"] = np.array(list(seconds.values()))
-    reached = _goals(measured)
-    measured["goals"] = {goal: "reached" if yes else "not reached" for goal, yes in reached.items()}
-    verdict = "partial" if any(reached.values()) else "differs"
-    verdict = "reproduced" if all(reached.values()) else verdict
+    goals = _goals(measured)
+    measured["goals"] = {goal: "reached" if yes else "not reached" for goal, yes in goals.items()}
+    verdict = "partial" if any(goals.values()) else "differs"
+    verdict = "reproduced" if all(goals.values()) else verdict
     note = (
-        f"Median, least and most of {config['repeats']} alternating repetitions; a goal is reached "
-        f"by the median. {torch.get_num_threads()} threads, float32. Captum was not run on 16 "
-        "images. Ours projects every unit of Fig. 2. The others project some units of each layer, "
-        "weighted by the layers' numbers; Captum one by one. 'seconds for all features' is "
-        "measured once more, with the reading of the images."
+        f"Median, minimum and maximum of {config['repeats']} alternating repetitions; goals refer "
+        f"to the median. {torch.get_num_threads()} threads, float32. Captum was not run on 16 "
+        "images. Ours projects every unit of Fig. 2. The others project some units of each layer; "
+        "their times are scaled to all units. Captum projects units one by one. 'seconds for all "
+        "features' is a separate measurement that includes reading the images."
     )
     return Result(arrays, measured, verdict, n=config["repeats"], note=note)
 
 
 def _goals(measured: dict) -> dict[str, bool]:
-    """Whether each goal is reached."""
+    """Return whether each goal is reached."""
     reached = {}
     for name, goals in GOALS.items():
         for quantity, goal in goals.items():
@@ -122,7 +122,7 @@ def draw(result: Result) -> dict[str, Picture]:
     for axes, name in zip(grid[0], GOALS, strict=True):
         _draw_bars(axes, result.measured[name])
         axes.set_title(name)
-    grid[0, 0].set_ylabel("seconds: median, least and most")
+    grid[0, 0].set_ylabel("seconds: median, minimum and maximum")
     for axes, (name, label) in zip(grid[1], SIZES.items(), strict=True):
         _draw_growth(axes, result.arrays[f"{name}.at"], result.arrays[f"{name}.seconds"])
         axes.set_title(label)
@@ -131,34 +131,36 @@ def draw(result: Result) -> dict[str, Picture]:
 
 
 def _draw_bars(axes: Axes, task: dict) -> None:
-    """The seconds of each method."""
+    """Draw the seconds of each method."""
     names = [name for name in COLORS if f"{name}, seconds" in task]
     top = 0.0
     for i, name in enumerate(names):
-        median, least, most = task[f"{name}, seconds"]
-        error, top = [[median - least], [most - median]], max(top, most)
+        median, low, high = task[f"{name}, seconds"]
+        error, top = [[median - low], [high - median]], max(top, high)
         axes.bar(i, median, 0.7, color=COLORS[name], yerr=error, capsize=3)
-        _label(axes, (i, most), median, (0, 3), va="bottom")
+        _label(axes, (i, high), median, (0, 3), va="bottom")
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.15 * top)
 
 
-def _draw_growth(axes: Axes, at: np.ndarray, seconds: np.ndarray) -> None:
-    """Our seconds over the size of a task."""
-    median, least, most = seconds.T
-    axes.fill_between(at, least, most, color=LINES[0], alpha=0.25, linewidth=0)
-    axes.loglog(at, median, color=LINES[0], marker="o", markersize=4)
-    axes.set_xticks(at, [f"{v:,}" for v in at])
+def _draw_growth(axes: Axes, sizes: np.ndarray, seconds: np.ndarray) -> None:
+    """Draw our seconds over the size of a task."""
+    median, low, high = seconds.T
+    axes.fill_between(sizes, low, high, color=LINES[0], alpha=0.25, linewidth=0)
+    axes.loglog(sizes, median, color=LINES[0], marker="o", markersize=4)
+    axes.set_xticks(sizes, [f"{v:,}" for v in sizes])
     box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5}
-    for i, (place, value) in enumerate(zip(at, median, strict=True)):
-        crowded = i > 0 and at[i - 1] < place < 2 * at[i - 1]
-        _label(axes, (place, value), value, (0, -14 if crowded else 6), bbox=box)
+    for i, (size, value) in enumerate(zip(sizes, median, strict=True)):
+        crowded = i > 0 and sizes[i - 1] < size < 2 * sizes[i - 1]
+        _label(axes, (size, value), value, (0, -14 if crowded else 6), bbox=box)
     axes.margins(x=0.14, y=0.15)
     axes.minorticks_off()
     axes.set_yticks([])
     axes.grid(alpha=0.3)
 
 
-def _label(axes: Axes, at: tuple[float, float], seconds: float, offset, **style) -> None:
+def _label(axes: Axes, position: tuple[float, float], seconds: float, offset, **style) -> None:
     text, coordinates = f"{number(float(seconds))} s", "offset points"
-    axes.annotate(text, at, xytext=offset, textcoords=coordinates, ha="center", fontsize=8, **style)
+    axes.annotate(
+        text, position, xytext=offset, textcoords=coordinates, ha="center", fontsize=8, **style
+    )

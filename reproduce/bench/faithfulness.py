@@ -1,15 +1,15 @@
-"""Which attribution methods are faithful? `zfnet.METHODS` on drawn scenes with known answers.
+"""Faithfulness of `zfnet.METHODS` on drawn scenes with known answers.
 
-In the scenes only the object's shape determines the class. So an attribution must point at the
-object, whose mask is known (pointing game, Zhang et al. 2016). The pixels that it ranks first must
-matter (deletion and insertion, Petsiuk et al. 2018). It must change when the network is randomized
-from the logits down (Adebayo et al. 2018). A random map, and for the pointing game the image's
-center, are the baselines. A small ZFNet is trained on scenes by configs/scenes.yaml once, and
-cached. It takes about ten minutes on two cores, including one or two minutes of training.
+Only the shape of the object determines the class of a scene. A faithful attribution therefore
+points at the object, whose mask is known (pointing game, Zhang et al. 2016). Replacing the pixels
+that it ranks first changes the prediction (deletion and insertion, Petsiuk et al. 2018). The map
+changes when the network is randomized from the logits down (Adebayo et al. 2018). The baselines are
+a random map and, for the pointing game, the center of the image. A small ZFNet is trained once with
+configs/scenes.yaml and cached. A run takes about ten minutes on two cores, including one or two
+minutes of training.
 
-Published context: in the pointing game on VOC 2007 with VGG-16, TorchRay measured 67.5 % for the
-deconvnet and 69.6 % for the image's center. A deconvnet shows where its images' edges are, not
-where the class is.
+In the pointing game on VOC 2007 with VGG-16, TorchRay measured 67.5 % for the deconvnet and 69.6 %
+for the image center. A deconvnet shows the edges of an image, not the location of a class.
 """
 
 from typing import NamedTuple
@@ -93,9 +93,9 @@ class Scenes(NamedTuple):
     Attributes:
         x: (N, 3, S, S), the inputs.
         target: (N,), the classes.
-        mask: (N, S, S), where the object is.
+        mask: (N, S, S), the pixels of the object.
         count: Number of scenes that were classified.
-        accuracy: The network's accuracy on them, in percent.
+        accuracy: Accuracy of the network on all classified scenes, in percent.
     """
 
     x: Tensor
@@ -149,7 +149,7 @@ def compute(ctx: Context) -> Result:
 
 
 def _scenes(ctx: Context, model: Network) -> Scenes:
-    """Classify scenes, and keep correct ones: elsewhere there is no evidence to find."""
+    """Classify scenes, and keep those that are classified correctly."""
     config, device = FIGURE.config, ctx.device
     images = load_scenes(5 * config["images"], seed=1, size=model.size)
     batches = np.split(np.arange(len(images)), 5)
@@ -171,10 +171,10 @@ def _scenes(ctx: Context, model: Network) -> Scenes:
 def _scores(
     ctx: Context, model: Network, scenes: Scenes, maps: dict[str, Tensor]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Pointing game, insertion and deletion: (N,) by score and method."""
+    """Return the scores (N,) of each metric and method: pointing game, insertion, deletion."""
     config = FIGURE.config
     scores: dict[str, dict[str, np.ndarray]] = {score: {} for score in SCORES}
-    soft = blur(scenes.x, config["blur"])
+    blurred = blur(scenes.x, config["blur"])
     for name, map in ctx.progress(maps.items(), total=len(maps), desc="pointing and replacing"):
         hits = pointing_game(map, scenes.mask, config["tolerance"])
         scores["pointing game"][name] = 100 * hits.numpy()
@@ -184,7 +184,7 @@ def _scores(
             "steps": config["steps"],
             "generator": None,
         }
-        inserted = replacement_curve(model, soft, scenes.x, **options)
+        inserted = replacement_curve(model, blurred, scenes.x, **options)
         deleted = replacement_curve(model, scenes.x, 0.0, **options)
         scores["insertion"][name] = auc(inserted).cpu().numpy()
         scores["deletion"][name] = auc(deleted).cpu().numpy()
@@ -204,8 +204,8 @@ def _randomize(
         The measured numbers; the rank correlations with the map of the trained network (n, layers)
         by method; the layers in order.
     """
-    few, methods = FIGURE.config["randomised images"], zfnet.METHODS
-    x, target = scenes.x[:few], scenes.target[:few]
+    count, methods = FIGURE.config["randomised images"], zfnet.METHODS
+    x, target = scenes.x[:count], scenes.target[:count]
     signed: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     absolute: dict[str, np.ndarray] = {}
     layers = []
@@ -213,8 +213,8 @@ def _randomize(
         layers.append(layer)
         description = f"{layer} and above at random"
         for name in ctx.progress(methods, total=len(methods), desc=description):
-            before, after = maps[name][:few], attribute(randomized, x, target, name)
-            # The correlation with a flat map is NaN: count it as 0.
+            before, after = maps[name][:count], attribute(randomized, x, target, name)
+            # The correlation with a constant map is NaN; count it as 0.
             signed[name].append(rank_correlation(before, after).nan_to_num().numpy())
             correlation = rank_correlation(before.abs(), after.abs()).nan_to_num().numpy()
             absolute[name] = correlation
@@ -232,7 +232,7 @@ def _randomize(
 
 
 def network() -> Network:
-    """The network of configs/scenes.yaml with a pooling head for CAM; trained once, then cached."""
+    """Return the cached network of configs/scenes.yaml with a pooling head for CAM."""
     recipe = REPOSITORY / "configs" / "scenes.yaml"
     config = load_config(recipe)
     scenes = {"train": load_scenes(config.data.scenes, seed=0), "val": load_scenes(500, seed=1)}
@@ -255,10 +255,13 @@ def network() -> Network:
 
 
 def attribute(model: torch.nn.Module, x: Tensor, target: Tensor, method: str) -> Tensor:
-    """A method's maps (N, 1, H, W) on the CPU, in batches."""
+    """Return the maps (N, 1, H, W) of a method on the CPU, computed in batches."""
     options = FIGURE.config.get(method, {})
     batches = zip(x.split(25), target.split(25), strict=True)
-    maps = [zfnet.explain(model, part, method, of, **options).map.cpu() for part, of in batches]
+    maps = [
+        zfnet.explain(model, images, method, classes, **options).map.cpu()
+        for images, classes in batches
+    ]
     return torch.cat(maps)
 
 

@@ -1,4 +1,4 @@
-"""The table and the curves of the figure on faithfulness."""
+"""The table and curves of the faithfulness figure."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from matplotlib.transforms import Bbox
 
 from zfnet.plot import LINES
 
-DIGITS = (0, 2, 2, 2)  # of each column
+DIGITS = (0, 2, 2, 2)  # decimal places of each column
 
-Scores = dict[str, list[float]]  # of each method: [mean, low, high]
+Scores = dict[str, list[float]]  # method -> [mean, low, high]
 
 
 def draw_scores(
@@ -36,10 +36,10 @@ def draw_scores(
 
 
 def draw_cascades(axes: Axes, layers: Sequence[str], cascades: dict[str, np.ndarray]) -> None:
-    """Draw how maps change as layers are randomized.
+    """Draw the change of maps as layers are randomized.
 
     Args:
-        axes: Where to draw.
+        axes: The axes to draw on.
         layers: The layers, from the logits down.
         cascades: Rank correlations (n, layers) of each method.
     """
@@ -59,7 +59,7 @@ def _title(name: str) -> str:
 
 
 def _cell(values: list[float] | None, digits: int) -> str:
-    """A mean with its interval, as a cell."""
+    """Format a mean and its interval."""
     if not values:
         return ""
     mean, low, high = (f"{value:z.{digits}f}" for value in values)
