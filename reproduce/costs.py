@@ -1,4 +1,4 @@
-"""How long figures take: from the multiply-adds of their trainings, or from a committed record.
+"""Estimate the time of figures from the multiply-adds of their trainings, or from a record.
 
 A training costs 2 x 3 floating-point operations per multiply-add of the forward pass, for each
 image. The backward pass computes two gradients, of the inputs and of the weights, each as
@@ -29,7 +29,7 @@ SPEEDS = "training images a second, each row at its time"  # in the record of Ta
 
 
 def multiply_adds(config: Config) -> int:
-    """Multiply-adds of one forward pass on one image, at the size of the last stage."""
+    """Return the multiply-adds of a forward pass on one image of the last stage's size."""
     options = asdict(config.model)
     options["size"] = config.stages[-1].size
     with torch.device("meta"):
@@ -38,24 +38,24 @@ def multiply_adds(config: Config) -> int:
 
 
 def training_operations(config: Config, images: int) -> float:
-    """Floating-point operations of a training with `images` images per epoch."""
+    """Return the floating-point operations of a training with `images` images per epoch."""
     epochs = sum(stage.epochs for stage in config.stages)
     return float(TRAINING * multiply_adds(config) * images * epochs)
 
 
 @functools.cache
 def paper_training() -> float:
-    """Floating-point operations of configs/imagenet.yaml, the network of the paper."""
+    """Return the floating-point operations of configs/imagenet.yaml, the network of the paper."""
     return training_operations(load_config(ablations.PAPER_RECIPE), TRAIN)
 
 
 def gtx_580_flops() -> float:
-    """Floating-point operations per second of the authors' GPU, from their 12 days of training."""
+    """Return the operations per second of the authors' GPU, from their 12 days of training."""
     return paper_training() / (GTX_580_DAYS * 86400)
 
 
 def cpu_flops() -> float:
-    """Operations per second of a CPU in training, from the speed in the record of Table 3."""
+    """Return the operations per second of a CPU in training, from the record of Table 3."""
     record = committed_record("tab3")
     assert record is not None
     config = ablations.recipe(ablations.PLANS["smoke"], "ZFNet", 0)
@@ -63,7 +63,7 @@ def cpu_flops() -> float:
 
 
 def committed_record(figure_id: str) -> Record | None:
-    """The first committed record of a figure on images beyond the samples, with our network."""
+    """Return the first committed record of a figure with our network, except on the samples."""
     for path in sorted(FIGURES.glob(f"*/{figure_id}/result.json")):
         record = read_record(path.parent) if "@" not in str(path) else None
         if record and record.verdict != "not run" and record.scale != "samples":
@@ -72,7 +72,7 @@ def committed_record(figure_id: str) -> Record | None:
 
 
 def trainings(figure: Figure, scale: str, device_type: str) -> list[Config]:
-    """The trainings of Table 2, Table 3 or Figure 6 at a scale, on "cuda" or "cpu"."""
+    """Return the trainings of Table 2, Table 3 or Figure 6 at a scale, on "cuda" or "cpu"."""
     plan = _plan(figure, scale, device_type)
     if figure.id == "fig6":
         rows = [(name, figure.seed) for name, _ in fig6_filters.RUNS.values()]
@@ -95,14 +95,14 @@ def _plan(figure: Figure, scale: str, device_type: str) -> Plan:
 def operations(
     figure: Figure, scale: str, device_type: str, classes: int = CLASSES, train: int = TRAIN
 ) -> float:
-    """Floating-point operations of a figure with `scales`.
+    """Return the floating-point operations of a figure with `scales`.
 
     Args:
         figure: Table 2, Table 3, Figure 4 or Figure 6.
         scale: The value of `--scale`.
         device_type: "cuda" or "cpu".
-        classes: Classes of the tree of images.
-        train: Training images of the tree.
+        classes: Number of classes in the image folder.
+        train: Number of training images in the image folder.
     """
     if figure.id == "fig4":
         searched = min(figure.config["images"][scale] or train, train)
@@ -117,14 +117,14 @@ def operations(
 
 
 def default_scale(figure: Figure, context: Context) -> str:
-    """The scale at which a figure with `scales` is made: the requested one, else the device's."""
+    """Return the scale of a figure with `scales`: the requested one, or that of the device."""
     if figure.id in ("fig4", "fig6"):
         return context.requested_scale or "subset"
     return ablations.plan_for(context).scale
 
 
 def estimate(figure: Figure, context: Context) -> tuple[float, str]:
-    """Seconds that a figure takes, and their source. `--scale paper` assumes all of ImageNet."""
+    """Return the estimated seconds and their source. `--scale paper` assumes all of ImageNet."""
     if figure.scales and (context.tree or context.requested_scale == "paper"):
         rate, source = GPU_FLOPS, f"{GPU_FLOPS / 1e12:.0f} TFLOP/s, assumed"
         if context.device_type == "cpu":

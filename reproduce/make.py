@@ -1,4 +1,4 @@
-"""The commands `run` and `all`: check the options, make figures one by one, and report."""
+"""The commands `run` and `all`: check options, compute figures one by one, and report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROW = "{:<21}{:<10}{:<17}{:>8}{:>8}  {}"
 
 
 def make_figures(options: argparse.Namespace, context: Context) -> int:
-    """Make the requested figures, or with --dry-run show what would be made."""
+    """Compute the requested figures, or with --dry-run show what would be computed."""
     scripts = discover()
     if options.command == "run":
         ids, description = list(dict.fromkeys(options.ids)), ""
@@ -48,18 +48,20 @@ def make_figures(options: argparse.Namespace, context: Context) -> int:
 
 
 def unknown_ids(ids: list[str], known: list[str]) -> str:
-    """A message about ids that no figure has, with the nearest ones; "" where all are known."""
+    """Return a message about unknown ids with similar known ones, or "" if all are known."""
     unknown = [name for name in ids if name not in known]
     if not unknown:
         return ""
-    near = {near for name in unknown for near in difflib.get_close_matches(name, known, n=1)}
+    similar = {
+        similar for name in unknown for similar in difflib.get_close_matches(name, known, n=1)
+    }
     message = f"no figure {', '.join(unknown)}"
-    message += f"; did you mean {' or '.join(sorted(near))}?" if near else ";"
+    message += f"; did you mean {' or '.join(sorted(similar))}?" if similar else ";"
     return f"{message} available: {', '.join(known)}"
 
 
 def everyday(scripts: dict[str, ModuleType], context: Context) -> list[str]:
-    """The figures of `all`: those that are not manual, and Figure 4 for a run with snapshots."""
+    """Return the figures of `all`: those that are not manual, and Figure 4 with snapshots."""
     snapshots = context.data is not None and len(context.snapshots) >= FEWEST_SNAPSHOTS
     return [
         name
@@ -69,9 +71,9 @@ def everyday(scripts: dict[str, ModuleType], context: Context) -> list[str]:
 
 
 def _make(scripts: dict[str, ModuleType], context: Context, options: argparse.Namespace) -> int:
-    """Make figures with a progress bar, then the atlas, the pages and the closing table.
+    """Compute figures with a progress bar, and write the atlas, the pages and the final table.
 
-    A figure that fails is named in the table, its traceback is printed, and the others are made.
+    If a figure fails, print its traceback, list it in the table, and continue.
     """
     start = time.perf_counter()
     outcomes: list[Outcome] = []
@@ -83,13 +85,13 @@ def _make(scripts: dict[str, ModuleType], context: Context, options: argparse.Na
                 outcomes.append(
                     run(script, context, options.out, options.force, options.allow_dirty)
                 )
-            except USER_ERRORS:  # the same for all figures
+            except USER_ERRORS:  # these affect all figures
                 raise
             except Exception:
                 bar.write(traceback.format_exc())
                 failed.append(name)
     atlas_seconds = None
-    # Other atlases take minutes, and have a command of their own.
+    # Other atlases take minutes and have a separate command.
     if options.command == "all" and options.data is None and options.model is None:
         atlas_seconds = _sample_atlas(context, options.out, failed)
     pages = gallery.write(options.out, only={outcome.folder.parent.name for outcome in outcomes})
@@ -100,12 +102,12 @@ def _make(scripts: dict[str, ModuleType], context: Context, options: argparse.Na
 
 
 def _status(options: argparse.Namespace, failed: bool, skipped: bool) -> int:
-    """The exit status: NOT_RUN only for figures that were requested by id."""
+    """Return the exit status: NOT_RUN only for figures that were requested by id."""
     return FAILED if failed else NOT_RUN if skipped and options.command == "run" else OK
 
 
 def _sample_atlas(context: Context, out: Path, failed: list[str]) -> float | None:
-    """Write the atlas of the sample photographs; returns its seconds, or None if it failed."""
+    """Write the atlas of the sample photographs. Return its seconds, or None if it failed."""
     start = time.perf_counter()
     try:
         atlas.write_sample(context, out / SAMPLES / "atlas")

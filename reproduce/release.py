@@ -1,11 +1,11 @@
-"""Pack a trained network as the bundled one, and measure it.
+"""Pack a trained network as a bundled one, and write its model card.
 
     python -m reproduce.release RUN/model.safetensors --data PATH
 
-It fits the pooling head of class activation mapping on the training images, packs the weights to
-int8 with per-output-channel scales, and evaluates before and after packing. It writes
-`zfnet/weights/NAME.safetensors`, with its recipe and accuracy, and MODEL_CARD.md. Every accuracy in
-the card is measured.
+The command fits the pooling head for class activation mapping on the training images. It packs the
+weights to int8 with one scale per output channel, and evaluates the network before and after
+packing. It writes `zfnet/weights/NAME.safetensors` with the recipe and accuracy, and MODEL_CARD.md.
+All accuracies in the card are measured.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--hardware is given {len(options.hardware)} times, for {runs} training runs")
     if model.info["data"] != train.digest:
         parser.error(
-            f"{options.data} has other training images than those that {options.checkpoint.name} "
-            "was trained on"
+            f"{options.checkpoint.name} was trained on other training images than those in "
+            f"{options.data}"
         )
     accuracy = _pack(model, train, val, options)
     target = BUNDLED / f"{options.name}.safetensors"
@@ -70,28 +70,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m reproduce.release", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument(
-        "--data", type=Path, required=True, help="the tree it was trained on; val/ is evaluated"
+        "--data", type=Path, required=True, help="training data of the network; val/ is evaluated"
     )
     parser.add_argument("--name", default="imagenet65k")
     parser.add_argument("--precision", default="int8", choices=("float16", "int8"))
     parser.add_argument(
-        "--ten-crops", action="store_true", help="measure ten crops too; takes ten times as long"
+        "--ten-crops",
+        action="store_true",
+        help="also evaluate ten crops, which takes ten times as long",
     )
     parser.add_argument(
         "--hardware",
         action="append",
         default=[],
-        help="what it was trained on, for the card; once, or once per run",
+        help="hardware of the training for the card; once, or once per run",
     )
     parser.add_argument(
-        "--note", action="append", default=[], help="a limitation, for the card; may be repeated"
+        "--note", action="append", default=[], help="limitation for the card; may be repeated"
     )
     parser.add_argument("--device", default="cpu")
     return parser
 
 
 def _load(options: argparse.Namespace) -> tuple[Network, Images, Images]:
-    """The network, and the training and validation images, read as when it was trained."""
+    """Load the network, and its training and validation images with the options of its training."""
     model = zfnet.load(options.checkpoint, folded=False).to(options.device)
     skip = model.info.get("config", {}).get("data", {}).get("skip_unreadable", False)
     load = functools.partial(load_folder, skip_unreadable=skip, progress=progress_bar)
@@ -99,17 +101,17 @@ def _load(options: argparse.Namespace) -> tuple[Network, Images, Images]:
 
 
 def _pack(model: Network, train: Images, val: Images, options: argparse.Namespace) -> dict:
-    """Pack a network into the bundled file, with what was measured. Returns its accuracy."""
+    """Pack a network into the bundled file with its measurements. Return its accuracy."""
     fast = resolve_precision(Config(), device_of(model)).precision
     model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), train, fast)
     before = measure(model, val, "before packing", fast)
     target = BUNDLED / f"{options.name}.safetensors"
-    trial = target.with_suffix(".trial.safetensors")  # measured before it replaces the bundled one
+    trial = target.with_suffix(".trial.safetensors")  # evaluated before it replaces the target
     try:
         zfnet.save(model, trial, precision=options.precision)
         packed = zfnet.load(trial).to(options.device)
     finally:
-        trial.unlink(missing_ok=True)  # else it would be a bundled network
+        trial.unlink(missing_ok=True)  # every file in this folder is a bundled network
     after = measure(packed, val, "after packing", fast)
     exact = after if fast == "float32" else measure(packed, val, "after packing", "float32")
     model.info = {key: value for key, value in model.info.items() if key != "sha256"} | {
@@ -133,7 +135,7 @@ def write_card(released: Path, counts: list[int], hardware: list[str], notes: li
     Args:
         released: The packed network.
         counts: Training images per class, in ascending order.
-        hardware: What it was trained on: one text, or one per training run.
+        hardware: The hardware of the training: one text, or one per run.
         notes: Limitations.
     """
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
@@ -154,7 +156,7 @@ def write_card(released: Path, counts: list[int], hardware: list[str], notes: li
 
 
 def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
-    """The accuracy with ten crops in the committed record "accuracy", if it has this network."""
+    """Return the ten-crop accuracy in the record "accuracy", or None if it has another network."""
     record = read_record(CARD.parent / "figures" / "imagenet65k" / "accuracy")
     if record is None or record.inputs.get("checkpoint") != model.info["sha256"]:
         return None
@@ -163,7 +165,7 @@ def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
 
 
 def training_runs(model: Network) -> list[dict]:
-    """The `info` of each training run, in order."""
+    """Return the `info` of each training run, in order."""
     runs = [model.info]
     while runs[0].get("init"):
         runs.insert(0, runs[0]["init"])
@@ -171,16 +173,16 @@ def training_runs(model: Network) -> list[dict]:
 
 
 def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pooling head, fitted on as many training images per class as an epoch has."""
+    """Fit the pooling head on as many training images per class as an epoch has."""
     per_class = model.info["config"]["data"]["per_class"]
     rows = epoch_order(images.labels, per_class, torch.Generator())
-    subset = images.subset(np.sort(rows))  # in the order on disk
+    subset = images.subset(np.sort(rows))  # in the order of the file
     return fit_pooling_head(model, subset, precision=precision, progress=progress_bar)
 
 
 @torch.inference_mode()
 def head_accuracy(model: Network, images: Images) -> dict[str, float]:
-    """Top-1 and top-5 accuracy of the pooling head, in percent."""
+    """Return the top-1 and top-5 accuracy of the pooling head in percent."""
     images = images.aligned(model.wnids, model.classes)
     layer = f"conv{model.table[-1].number}"
     assert model.cam_head is not None
@@ -203,10 +205,10 @@ def head_accuracy(model: Network, images: Images) -> dict[str, float]:
 def measure(
     model: Network, images: Images, title: str, precision: str, views: int = 1
 ) -> dict[str, float | int | str]:
-    """Accuracy in percent, with its protocol."""
+    """Return the accuracy in percent, and its protocol."""
     print(f"evaluating {title}, {precision}, {views} views")
     scores = evaluate(model, images, views=views, precision=precision, progress=progress_bar)
-    crops = "one centre crop" if views == 1 else "ten crops"
+    crops = "one center crop" if views == 1 else "ten crops"
     protocol = f"{crops} of 224 from 256, {precision}"
     on_gpu = device_of(model).type == "cuda"
     if precision == "float32" and on_gpu and torch.backends.cudnn.allow_tf32:
@@ -221,7 +223,7 @@ def measure(
 
 @torch.inference_mode()
 def class_ranks(model: Network, images: Images) -> dict[str, list[int]]:
-    """The rank of the true class of each validation image of the classes in Figure 7."""
+    """Return the rank of the true class for the validation images of the classes in Figure 7."""
     images = images.aligned(model.wnids, model.classes)
     ranks = {}
     for wnid in FIG7_CLASSES:

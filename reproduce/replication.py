@@ -1,4 +1,4 @@
-"""The table of docs/replication.md: what each figure of the paper costs at the paper's scale."""
+"""The tables of docs/replication.md: the cost of each figure at the scale of the paper."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(path: Path) -> Path:
 
 
 def text() -> str:
-    """The tables, and how their numbers are derived."""
+    """Return the tables and the derivation of their numbers."""
     scripts = discover()
     figures = [scripts[name].FIGURE for name in PAPER]
     trainings = [_network_row(), *(_training_row(figure) for figure in figures if figure.scales)]
@@ -52,7 +52,7 @@ def text() -> str:
 
 
 def _network_row() -> list[str]:
-    """The network that the figures analyze."""
+    """Return the row of the network that the figures analyze."""
     command = "`zfnet train configs/imagenet.yaml --data PATH`"
     source = "estimated: multiply-adds; the GTX 580's hours are the paper's 12 days"
     hours = _hours(costs.paper_training())
@@ -60,7 +60,7 @@ def _network_row() -> list[str]:
 
 
 def _training_row(figure: Figure) -> list[str]:
-    """A figure with trainings, or of the snapshots of one."""
+    """Return the row of a figure with trainings, or with the snapshots of a training."""
     count = len(costs.trainings(figure, "paper", "cuda"))
     work = f"{count} trainings" if count else "8 searches"
     hours = _hours(costs.operations(figure, "paper", "cuda"))
@@ -121,13 +121,13 @@ def _derivation(tab2: Figure, tab3: Figure) -> str:
 
 
 def _description(figure: Figure) -> list[str]:
-    """The first three columns: name, command, data."""
+    """Return the first three columns: name, command and data."""
     kind = "Figure" if figure.id.startswith("fig") else "Table"
     return [f"{kind} {figure.id[3:]}", _command(figure), _data(figure)]
 
 
 def _command(figure: Figure) -> str:
-    """The command at the paper's scale; `all` makes the figures that are not manual."""
+    """Return the command at paper scale; figures that are not manual are part of `all`."""
     if not figure.manual:
         return "`all` (above)"
     options = {
@@ -141,7 +141,7 @@ def _command(figure: Figure) -> str:
 
 
 def _data(figure: Figure) -> str:
-    """The data that a figure needs at the paper's scale."""
+    """Return the data that a figure needs at paper scale."""
     if "tree" in figure.inputs:
         return "ImageNet train" if "snapshots" in figure.inputs else "ImageNet train, val"
     names = list(dict.fromkeys(DATASET_NAMES[n] for n in figure.inputs if n in DATASET_NAMES))
@@ -151,6 +151,6 @@ def _data(figure: Figure) -> str:
 
 
 def _folder(figure: Figure) -> str:
-    """Where the result is written, for a tree in a folder named imagenet."""
+    """Return the folder of the result, for images in a folder named imagenet."""
     corpus = figure.corpus if figure.corpus in CORPUS_NAMES else "imagenet"
     return f"`figures/{corpus}{'@imagenet' * figure.uses_model}/{figure.id}`"

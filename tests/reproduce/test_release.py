@@ -105,7 +105,7 @@ def test_model_card_describes_the_release(training_runs, tree, tmp_path):
     model = zfnet.load(tmp_path / "bundled" / "small.safetensors")
     scores = zfnet.evaluate(model, zfnet.load_folder(tree / "val"))
     assert model.info["accuracy"] == {"top1": round(100 - scores.top1, 2), "top5": 100, "n": 9} | {
-        "protocol": "one centre crop of 224 from 256, float32"
+        "protocol": "one center crop of 224 from 256, float32"
     }
     assert model.cam_head is not None
     assert model.cam_head[0].shape == (3, 6)
@@ -116,7 +116,7 @@ def test_model_card_describes_the_release(training_runs, tree, tmp_path):
         f"only {sum(p.numel() for p in model.parameters()) - repeated_weights:,} of the parameters are distinct"
         in card
     )
-    assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
+    assert "2 classes with 8 images and 1 with 9 to 9. Each epoch" in " ".join(card.split())
     measured = [line.split(" | ")[0] for line in card.splitlines() if " of 224 from 256, " in line]
     assert measured[:2] == ["| **as released**", "| as released"]  # by one crop and by ten
     packing = model.info[
@@ -140,7 +140,7 @@ def test_model_card_describes_the_release(training_runs, tree, tmp_path):
         "Stages: 1 epochs at 64 px with shared weights in layer 6 and layers 1 to 2 frozen." in card
     )
     assert "\n- It rained.\n- It snowed.\n" in card
-    assert "Layer 6 has the same weight at all places of a map" in card
+    assert "Layer 6 has the same weight at all positions of a map" in card
     # Epochs.
     assert (
         sum(
