@@ -30,7 +30,10 @@ def make_figures(options: argparse.Namespace, context: Context) -> int:
     if options.command == "run":
         ids, description = list(dict.fromkeys(options.ids)), ""
     else:
-        ids, description = everyday(scripts, context), "the figures of `all`, which train nothing"
+        ids, description = (
+            automatic_figures(scripts, context),
+            "the figures of `all`, which train nothing",
+        )
     names = ("data", "datasets", "model", "weights", "scale")
     values = {name: getattr(options, name) for name in names}
     message = unknown_ids(ids, list(scripts)) or unused_option(
@@ -60,7 +63,7 @@ def unknown_ids(ids: list[str], known: list[str]) -> str:
     return f"{message} available: {', '.join(known)}"
 
 
-def everyday(scripts: dict[str, ModuleType], context: Context) -> list[str]:
+def automatic_figures(scripts: dict[str, ModuleType], context: Context) -> list[str]:
     """Return the figures of `all`: those that are not manual, and Figure 4 with snapshots."""
     snapshots = context.data is not None and len(context.snapshots) >= FEWEST_SNAPSHOTS
     return [

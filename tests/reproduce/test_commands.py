@@ -26,7 +26,7 @@ from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure, Result
 from reproduce.core.record import write_record
 from reproduce.core.run import result_folder, run
-from reproduce.make import everyday
+from reproduce.make import automatic_figures
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
@@ -344,7 +344,7 @@ def test_dry_run_of_the_paper_training(imagenet, capsys):
 
 def test_figure_4_is_included_in_all_only_with_snapshots():
     scripts = discover()
-    assert "fig4" not in everyday(scripts, Context("imagenet65k", "."))
+    assert "fig4" not in automatic_figures(scripts, Context("imagenet65k", "."))
 
 
 def test_multiply_adds_by_hand():
