@@ -254,8 +254,8 @@ def test_dry_run_of_all_figures_decodes_no_images(imagenet, tmp_path, monkeypatc
         == 0
     )
     lines = lines_of(capsys.readouterr().out)
-    everyday_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
-    assert everyday_ids | {"fig4"} <= set(lines)  # the run saved snapshots
+    automatic_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
+    assert automatic_ids | {"fig4"} <= set(lines)  # the run saved snapshots
     assert "2,000 images" in lines["fig2"]
     assert str(out / "imagenet@imagenet" / "fig2") in lines["fig2"]
     assert "10,000 + 2,000 images of 1,000 classes" in lines["fig4"]
