@@ -45,7 +45,7 @@ DOCUMENTS = [
     ROOT / "RESULTS.md",
     ROOT / "MODEL_CARD.md",
     COURSE,
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
 ]
 DOCUMENTS += (ROOT / "configs").glob("*.yaml")
 COMMAND = re.compile(r"((?:\.venv/bin/)?(?:python -m reproduce|zfnet|torchrun)(?: +[^`\n#]+)?)")
@@ -392,7 +392,8 @@ def printed_commands():
             for m in re.finditer(r"^```(?:bash|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
             for line in m[1].splitlines()
         ]
-        blocks += [" ".join(m[1].split()) for m in re.finditer(r"`([^`]+)`", text)]
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        blocks += [" ".join(m[1].split()) for m in re.finditer(r"`([^`]+)`", prose)]
         for piece in (part.strip() for block in blocks for part in block.split("&&")):
             match = COMMAND.match(piece.removeprefix("srun "))
             if match:

@@ -259,14 +259,14 @@ def occlusion_figure(
     return figure
 
 
-def attribution_figure(x: Tensor, maps: Tensor, title: str, caption: str) -> Figure:
+def attribution_figure(x: Tensor, maps: Tensor, title: str, caption: str = "") -> Figure:
     """Draw the attribution map of one image, alone and as an overlay.
 
     Args:
         x: The image (1, 3, H, W).
         maps: The map (1, 1, H, W).
         title: The title.
-        caption: The text below the panels.
+        caption: The text below the panels, if any.
 
     Returns:
         The figure.
