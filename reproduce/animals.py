@@ -11,6 +11,8 @@ boxes of dogs, cats, horses, sheep and cows on images of PASCAL VOC. FOLDER cont
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import re
 import sys
@@ -25,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import zfnet
+from zfnet.data.io import write_text
 from zfnet.data.labels import ILSVRC_GROUPS
 from zfnet.model import Network
 from zfnet.training.teacher import efficientnet_lite
@@ -39,6 +42,7 @@ GROUPS: dict[str, Sequence[int]] = {
 }
 MARGIN = 256 / 224  # the side of the crop over the longer side of the box
 BATCH = 32
+COLUMNS = ("classifier", "group", "photographs", "top1", "among5")
 
 Probabilities = Callable[[Sequence[Image.Image]], Tensor]  # N photographs -> (N, 1000)
 
@@ -149,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder with keypoints.json and images/")
     parser.add_argument("--model", help="a bundled network or a checkpoint")
     parser.add_argument("--teacher", action="store_true", help="measure the teacher too")
+    parser.add_argument("-o", "--out", type=Path, help="CSV file in which to replace their rows")
     options = parser.parse_args(arguments)
     animals = read_animals(options.folder)
     classifiers = (
@@ -157,9 +162,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     classifiers |= {"teacher": teacher} if options.teacher else {}
     for name, build in classifiers.items():
         print(f"\n{name}: percent of photographs (top-1 in group; largest of five groups)")
-        for group, row in group_accuracy(build(), animals).items():
+        table = group_accuracy(build(), animals)
+        for group, row in table.items():
             print(f"  {group:<6} {row['n']:>5} {row['top1']:6.1f} {row['among5']:6.1f}")
+        if options.out:
+            write_rows(options.out, name, table)
+            print(f"wrote {options.out}")
     return 0
+
+
+def write_rows(path: Path, classifier: str, table: dict[str, dict]) -> None:
+    """Write one classifier's rows to a CSV file, in place of its former ones."""
+    rows: list[dict] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["classifier"] != classifier]
+    for group, row in table.items():
+        values = (classifier, group, row["n"], row["top1"], row["among5"])
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _area(box: Sequence[int]) -> int:

@@ -26,6 +26,7 @@ from zfnet.data.tensor_file import (
 from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
 
 BUNDLED = Path(__file__).parent / "weights"
+DEFAULT_NETWORK = "imagenet65k"  # the best bundled one
 CAM_HEAD = ("cam.weight", "cam.bias")  # stored with the network's weights
 # Option and tensor names of checkpoints written before a renaming, with their names today.
 RENAMED = {
@@ -41,11 +42,11 @@ RENAMED = {
 }
 
 
-def load(name: str | Path, *, folded: bool = True) -> Network:
+def load(name: str | Path = DEFAULT_NETWORK, *, folded: bool = True) -> Network:
     """Load a network for analysis: eval mode, float32, on the CPU, without gradients.
 
     Args:
-        name: A bundled network's name, or a checkpoint's path.
+        name: A bundled network's name, or a checkpoint's path. By default the best bundled one.
         folded: Fold BatchNorm into the convolutions, so that the layers are the paper's. False
             keeps it, and gradients, for further training.
 
