@@ -1,7 +1,7 @@
 """Accuracy by groups of classes on photographs that are independent of ImageNet.
 
-The teacher of the distilled network was trained on all of ImageNet, including our validation
-images, so their accuracy is optimistic for both networks. Animal Pose (Cao et al., ICCV 2019) has
+The teacher of the distilled network was trained on all of ImageNet, perhaps also on our validation
+images, so accuracy on these may be optimistic for both. Animal Pose (Cao et al., ICCV 2019) has
 boxes of dogs, cats, horses, sheep and cows on images of PASCAL VOC. FOLDER contains
 `keypoints.json` and `images/`.
 
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_rows(path: Path, classifier: str, table: dict[str, dict]) -> None:
-    """Write one classifier's rows to a CSV file, in place of its former ones."""
+    """Replace one classifier's rows in a CSV file."""
     rows: list[dict] = []
     if path.is_file():
         with path.open(newline="") as file:

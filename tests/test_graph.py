@@ -175,9 +175,9 @@ class LoopOverBatch(nn.Module):
     [
         (nn.GELU(), "1 is a GELU, which the deconvnet cannot invert: it is neither linear"),
         (nn.SiLU(), "1 is a SiLU"), (nn.Hardswish(), "1 is a Hardswish"),
-        (nn.Softmax(1), "1 is a Softmax, .* it weights values by other values"),
+        (nn.Softmax(1), "1 is a Softmax, .* its weights depend on the image"),
         (Gate(), "1.mul is a mul, .* as a gate does"),
-        (nn.GroupNorm(2, 4), "1 is a GroupNorm, .* it normalizes by the statistics of the image"),
+        (nn.GroupNorm(2, 4), "1 is a GroupNorm, .* it normalizes by statistics of the image"),
     ],
 )  # fmt: skip
 def test_operations_without_a_rule_are_traced_but_not_projected(module, reason):

@@ -1,6 +1,6 @@
 """The cache key of a figure, which recorded results are current, and the cached arrays.
 
-A key consists of what a person can state: the figure's id, version, config and seed, the contents
+A key consists of declared values: the figure's id, version, config and seed, the contents
 of its declared files, and the hashes of its declared inputs. It never depends on source text. A
 record keeps the parts of its key, so that a stale record can name the parts that differ, even
 where the original data are missing. Imports no torch, except to save arrays.
@@ -23,7 +23,7 @@ import yaml
 from reproduce.core.figure import Figure, Result
 from reproduce.core.record import Record
 
-NOT_COMPARED = ("device",)  # a record from another device is as good
+NOT_COMPARED = ("device",)  # a record computed on another device is still valid
 UNVERSIONED = "recorded before keys had versions"
 
 
@@ -33,7 +33,7 @@ def as_json(config: Mapping[str, Any]) -> Any:
 
 
 def file_hashes(figure: Figure, folder: Path) -> dict[str, str]:
-    """A hash of the contents of each YAML file that a figure declares; comments do not count."""
+    """Return a hash of each YAML file that a figure declares, without its comments."""
     contents = {name: yaml.safe_load((folder / name).read_text("utf-8")) for name in figure.files}
     return {name: _digest(values) for name, values in contents.items()}
 
@@ -90,7 +90,7 @@ def record_status(
     Args:
         figure: The figure.
         folder: The folder of its script, to which its declared files are relative.
-        record: The recorded result, or None where it is missing.
+        record: The recorded result, or None if it is missing.
         inputs: The hashes that can be computed. Other inputs of the record are not compared, and
             listed in `Status.unchecked`.
     """
@@ -126,7 +126,7 @@ def save_result(path: Path, key: str, result: Result) -> None:
 
 
 def load_result(path: Path, key: str) -> Result | None:
-    """Load a saved result; None where it is missing, damaged, or has another key."""
+    """Load a saved result; None if it is missing, damaged, or has another key."""
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["__about__"]))

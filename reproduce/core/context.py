@@ -147,7 +147,7 @@ class Context:
         return {int(path.stem.removeprefix("epoch-")): path for path in paths}
 
     def dataset(self, name: str) -> Any:
-        """A data set of DATASETS, or None where it is not in the folder `datasets`."""
+        """A data set of DATASETS, or None if it is not in the folder `datasets`."""
         self.require(name)
         if name not in self.opened:
             try:
@@ -232,7 +232,7 @@ class Context:
 
     @property
     def too_small_for_paper_scale(self) -> str:
-        """Why the tree does not allow `--scale paper`; "" where it does."""
+        """Why the tree does not allow `--scale paper`; "" if it does."""
         needs = (
             "--scale paper needs ImageNet 2012: 1,000 classes, over 1,200,000 training and "
             "50,000 validation images"

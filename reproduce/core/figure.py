@@ -88,7 +88,7 @@ class Result:
         verdict: One of `record.VERDICTS`.
         n: How many images, networks or trials were measured.
         note: What a reader needs to know: the protocol, and limitations.
-        scale: One of `record.SCALES`, for figures with a data set of their own. Empty where the
+        scale: One of `record.SCALES`, for figures with a data set of their own. Empty if the
             inputs determine it.
     """
 

@@ -60,7 +60,7 @@ class Record:
 
 
 def read_record(folder: str | Path) -> Record | None:
-    """Read `folder/result.json`; None where it is missing or unreadable."""
+    """Read `folder/result.json`; None if it is missing or unreadable."""
     try:
         return Record(**json.loads((Path(folder) / "result.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):

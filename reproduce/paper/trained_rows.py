@@ -30,7 +30,7 @@ from zfnet.training.loop import DivergedError, train
 from zfnet.training.sampling import epoch_order
 from zfnet.training.setup import resolve_precision
 
-VERSION = 4  # raise it when the cached file holds something else
+VERSION = 4  # increase it when the contents of the cached file change
 # Seconds between two saved states of a training. Writing up to 1 GB takes as long as an epoch on a
 # GPU.
 KEEP_EVERY = 240.0
@@ -41,7 +41,7 @@ class Row:
     """What a trained network predicts for the N validation images.
 
     Attributes:
-        rank: (N,), the rank of the true class, from 1. If the training diverged, beyond the last.
+        rank: (N,), the rank of the true class, from 1; larger than all if the training diverged.
         train_rank: (M,), the same for M images that it was trained on, without dropout.
         probability: (N, classes) float32, the mean over the plan's views; empty for networks that
             are in no ensemble.
@@ -133,7 +133,7 @@ def diverged_row(
 ) -> tuple[dict[str, np.ndarray], dict]:
     """The row of a diverged training: wrong on every image.
 
-    Its log has also the epochs after the last saved state.
+    The log also has the epochs after the last saved state.
     """
     val, epoch = images["val"], epoch_rows(plan, images["train"])
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

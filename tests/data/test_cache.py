@@ -97,7 +97,7 @@ def test_unreadable_files_are_counted_listed_and_skipped_on_request(tree):
         assert list(images.skipped) == ["n02088094/bad1.JPEG", "n02088094/bad2.png"]
         assert (images.raw(range(24)).flatten(1).max(1).values > 0).all()
         assert images.names[-1].startswith("n03000000")
-        assert images.raw([23]).float().mean((0, 1, 2)).argmax() == 2  # rows follow names
+        assert images.raw([23]).float().mean((0, 1, 2)).argmax() == 2  # the image of that name
 
 
 def test_black_images_are_readable(tree):

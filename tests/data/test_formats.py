@@ -29,7 +29,7 @@ PICTURE[:10, :6], PICTURE[28:, 12:] = 255, (200, 0, 0)
 
 
 def encode(form, orientation, frames=1):
-    """Return an image file with the EXIF orientation tag and accordingly stored pixels."""
+    """Return an image file with the EXIF orientation tag, its pixels rotated to match."""
     stored = orientations(Image.fromarray(PICTURE))[orientation - 1]
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation

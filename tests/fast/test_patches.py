@@ -91,7 +91,7 @@ def test_patches_equal_full_maps_for_any_geometry(data):
     layer = trace(model, x).layers[-1]
     height, width = trace(model, x)[layer].shape[2:]
     position = torch.stack([torch.randint(height, (5,)), torch.randint(width, (5,))], 1)
-    if data.draw(st.booleans()):  # all at one border, where the outside is cropped for all
+    if data.draw(st.booleans()):  # all at one border, so that the outside cells are cropped
         position[:, 0] = data.draw(st.sampled_from((0, height - 1)))
     if data.draw(st.booleans()):
         position[:, 1] = data.draw(st.sampled_from((0, width - 1)))
@@ -167,10 +167,10 @@ def test_given_activations_skip_the_layers_after_the_last_pooling(layer, order, 
             project(model, x, layer, channel, position, activation=activation)
         counts.append(counter.get_total_flops())
     assert counts[1] < counts[0]
+    # The projection is positively homogeneous, as ReLU is.
     doubled = project(model, x, layer, channel, position, activation=2 * computed.activation).pixels
-    assert (
-        doubled - 2 * computed.pixels
-    ).abs().max() <= 1e-6 * computed.pixels.abs().max()  # rectification scales
+    error = (doubled - 2 * computed.pixels).abs().max()
+    assert error <= 1e-6 * computed.pixels.abs().max()
     with pytest.raises(ValueError, match="activation needs a position"):
         project(model, x, layer, channel, activation=computed.activation)
     with pytest.raises(ValueError, match="activation needs a position"):

@@ -329,7 +329,7 @@ def test_ensemble_averages_probabilities():
 def test_ranks_count_more_probable_classes():
     probability = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
     assert ranks(probability, np.array([0, 0])).tolist() == [3, 1]
-    # A constant output is right at chance level, because ties rank by class.
+    # The accuracy of a constant output is at chance level, because ties are ranked by class.
     constant = np.full((4, 4), 0.25)
     assert ranks(constant, np.arange(4)).tolist() == [1, 2, 3, 4]
 

@@ -325,7 +325,7 @@ def test_no_external_requests_and_every_picture_loads(browser, path):
         assert [
             url for url in page.log["requests"] if not url.startswith(("file://", "data:"))
         ] == []
-        assert len(page.log["requests"]) >= 1 + len(widths)  # the events were heard
+        assert len(page.log["requests"]) >= 1 + len(widths)
         assert page.log["errors"] == []
 
 

@@ -22,7 +22,7 @@ DESCRIPTION = (
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
     weights = WEIGHTS_HELP.format(default="none are loaded")
-    sub.add_argument("--weights", help=f"{weights}; an error if they do not fit")
+    sub.add_argument("--weights", help=f"{weights}; fails if they do not match")
     sub.add_argument(
         "--arch",
         choices=sorted(ARCHITECTURES),

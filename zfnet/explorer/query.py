@@ -46,7 +46,7 @@ class Query:
         return value
 
     def integers(self, name: str, count: int) -> tuple[int, ...] | None:
-        """`count` numbers separated by commas, or None where the request has none."""
+        """`count` numbers separated by commas, or None if the request has none."""
         if name not in self.values:
             return None
         parts = self.values[name].split(",")

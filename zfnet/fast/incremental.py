@@ -124,7 +124,7 @@ class Unoccluded:
         fill: (H W, 3), the occluder's pixels.
         channel: The feature map whose sum is wanted.
         map: (h, w) float64, that map.
-        hidden: (1, F), the first dense layer's output; None where more than a flattening precedes
+        hidden: (1, F), the first dense layer's output; None if more than a flattening precedes
             it.
     """
 

@@ -1,4 +1,4 @@
-"""What a layer pads with, around a window that reaches outside its map."""
+"""The padding of a window that extends outside its map."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class PaddingMask(nn.Module):
     """Set cells outside the map to the padding value, and pad the sides that no window computes.
 
-    On the way down the sides are cut off again, and cells outside pass no signal. A pooling pads
-    with minus infinity; no switch points there, so there is nothing to set on the way down.
+    In the backward pass the sides are cropped again, and cells outside pass no signal. Pooling pads
+    with minus infinity; no switch points there, so the backward pass sets nothing.
 
     Args:
         sides: (left, right, top, bottom), the cells to pad.

@@ -111,7 +111,7 @@ def write(context: Context, out: Path, limit: int | None = None) -> Path:
 
 
 def write_sample(context: Context, out: Path) -> Path | None:
-    """Write the atlas of the sample photographs; None where `out` holds a reader's own atlas."""
+    """Write the atlas of the sample photographs; None if `out` holds a reader's own atlas."""
     index = read(out, "index")
     if index:
         origin = (index.get("network"), index.get("corpus"))

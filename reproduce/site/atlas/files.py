@@ -44,7 +44,7 @@ def save(out: Path, name: str, values: dict[str, Any] | list[Any]) -> None:
 
 
 def read(out: Path, name: str) -> Any:
-    """The values of a data file; None where it is missing, damaged, or not a data file."""
+    """The values of a data file; None if it is missing, damaged, or not a data file."""
     try:
         text = (out / "data" / f"{name}.js").read_text("ascii")
         if not text.startswith(_assignment(name)):
