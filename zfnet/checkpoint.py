@@ -109,7 +109,7 @@ def rename_options(meta: dict) -> dict:
     """Give the options and recorded configurations of an older checkpoint today's names.
 
     Args:
-        meta: Metadata as `read_metadata` returns it. It stays as it is.
+        meta: Metadata as returned by `read_metadata`. It is not modified.
 
     Example:
         >>> rename_options({"options": {"fc": 64, "norm": "batch"}})

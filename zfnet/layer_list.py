@@ -151,7 +151,7 @@ def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | No
     """The field of a convolution's or pooling's units; None if it is not square."""
     try:
         pairs = geometry(module)
-    except UnsupportedNetwork:  # pads with something else than zeros
+    except UnsupportedNetwork:  # does not pad with zeros
         return None
     if any(rows != columns for rows, columns in pairs):
         return None

@@ -196,7 +196,7 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 
 
 def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
-    """The network's steps; none where it is not a chain, or has no convolutional layers."""
+    """The network's steps; none if it is not a chain, or has no convolutional layers."""
     try:
         steps = chain(model)
     except UnsupportedNetwork:

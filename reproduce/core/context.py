@@ -29,7 +29,7 @@ from zfnet.networks import load_network
 from zfnet.ranking import TopActivations
 from zfnet.top import top_activations
 
-SEARCH_VERSION = 1  # raise it when the search for the strongest activations returns something else
+SEARCH_VERSION = 1  # increase it when the search for the strongest activations changes
 IMAGENET_TRAIN = 1_281_167  # images that torchvision's networks were trained on
 
 

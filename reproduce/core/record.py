@@ -22,7 +22,7 @@ class Record:
 
     Attributes:
         measured: The measured numbers by name.
-        paper: The paper's numbers, under the same names where they can be compared.
+        paper: The paper's numbers, under the same names if they are comparable.
         inputs: Hashes of the checkpoint and the data; the corpus by name.
         key: Hash of id, version, config, seed, inputs and file_hashes.
         files: Names of the pictures.
@@ -68,7 +68,7 @@ def read_record(folder: str | Path) -> Record | None:
 
 
 def write_record(record: Record, folder: str | Path) -> None:
-    """Write `folder/result.json` atomically. The folder is created where it is missing."""
+    """Write `folder/result.json` atomically. The folder is created if it is missing."""
     from zfnet.data.io import atomic_write  # imports torch
 
     text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -11,9 +11,9 @@ LEVEL = 0.05  # of Fisher's exact test
 def band_shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
     """The share of each filter's energy in bands of frequency.
 
-    A band holds what oscillates in either direction faster than its lower limit, and in none faster
-    than its upper one. The smaller a window, the more of a low frequency leaks into the next band,
-    so compare only filters of one size.
+    A band contains the components whose frequency is above its lower limit in either direction, and
+    above its upper limit in none. The smaller a window, the more of a low frequency leaks into the
+    next band, so compare only filters of one size.
 
     Args:
         filters: (M, 3, k, k).

@@ -490,7 +490,7 @@ def test_every_file_is_loaded_or_named(files):
 
 
 def test_splits_are_not_classes(tree):
-    with pytest.raises(DataError, match=r"holds splits, not classes; give .*train"):
+    with pytest.raises(DataError, match=r"contains splits, not classes; pass .*train"):
         load_folder(tree)
 
 

@@ -200,7 +200,7 @@ def test_run_found_on_only_one_of_two_machines_is_an_error(tree, tmp_path):
         def gather(self, item):
             return [item, True]
 
-    for resume, message in ((False, "holds a run already"), (True, "no run to resume")):
+    for resume, message in ((False, "already has a run"), (True, "no run to resume")):
         with pytest.raises(TrainingError, match=message):
             train(config, loader(tree), tmp_path / "run", resume=resume, distributed=TwoMachines())
         assert not (tmp_path / "run").exists()

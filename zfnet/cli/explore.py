@@ -34,7 +34,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--port",
         type=int,
         help="the port of the page, from 0, which takes a free one, to 65535 (default: 8765, or a "
-        "free one where it is taken)",
+        "free one if it is taken)",
     )
     sub.add_argument(
         "--token",

@@ -1,4 +1,4 @@
-"""Read the parameters of a request, and refuse wrong ones with a sentence."""
+"""Parse the parameters of a request, and reject invalid ones with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predict whether computing what an occluder changes is faster than whole passes."""
+"""Predict whether incremental passes for an occluder are faster than full passes."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Stage:
     @staticmethod
     def of(steps: Sequence[Step]) -> Stage:
         module = steps[0].module
-        geometry(module)  # pyright: ignore  # raises where it has no plain windows
+        geometry(module)  # pyright: ignore  # raises if it has no plain windows
         weight = (
             module.weight.contiguous(memory_format=torch.channels_last)
             if isinstance(module, nn.Conv2d)
@@ -167,7 +167,7 @@ class Incremental:
 
     `channel` (N,) is the map of the last convolutional layer to sum up. Call the object with the
     number of an image and boxes (M, 4): it returns that sum (M,) and the logits (M, classes), with
-    each box covered. Raises UnsupportedNetwork where it is impossible.
+    each box covered. Raises UnsupportedNetwork if this is impossible.
     """
 
     def __init__(self, steps: Sequence[Step], x: Tensor, fill: Tensor, channel: Tensor | None):
@@ -224,7 +224,7 @@ class Incremental:
     def _apply_stage(
         self, i: int, stage: Stage, base: Unoccluded, table: Tensor, changed: Changed, total: Tensor
     ) -> tuple[Tensor, Changed]:
-        """Compute the changed windows of a stage's output: its table, and where they are in it."""
+        """Compute the changed windows of a stage's output: its table, and their positions in it."""
         window = changed.window.above(stage.module, self.shapes[i + 1][1])  # pyright: ignore
         cells = window.size.prod(1)
         known = base.tables[i + 1]

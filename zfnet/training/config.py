@@ -115,7 +115,7 @@ class Stage:
     epochs: PositiveInt = 70
     # side of the crops in pixels; below model.size, pool5 becomes an adaptive 6 x 6 pooling
     size: Annotated[Int, Field(ge=16, le=4096)] = 224
-    side: PositiveInt = 256  # side in pixels at which images are kept
+    side: PositiveInt = 256  # side in pixels of the cached images
     # layer 6 has one weight per channel and unit, the same at all positions: less overfitting
     shared_fc6: Bool = False
     frozen_layers: Annotated[Int, Field(ge=0)] = 0  # the first layers, which keep their weights
@@ -138,7 +138,7 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     distill: Distill = field(default_factory=Distill)
     stages: tuple[Stage, ...] = (Stage(),)
-    snapshots: Ints = ()  # epochs whose weights are kept (Fig. 4)
+    snapshots: Ints = ()  # epochs whose weights are saved (Fig. 4)
     # validation images per epoch, evenly spaced; 0: all. The last epoch always takes all
     val_images: Annotated[Int, Field(ge=0, le=10**9)] = 0
     # bfloat16 (autocast), float32, or auto: bfloat16 where the hardware multiplies in it

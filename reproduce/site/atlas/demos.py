@@ -103,7 +103,7 @@ SCALED = ("size", "stride")
 def projection_sheet(
     model: Network, x: Tensor, layer: str, channel: int, values: Tensor, field: ReceptiveField
 ) -> np.ndarray:
-    """The projections of all positions of a map (H, W), as an image; gray where it is silent."""
+    """The projections of all positions of a map (H, W), as an image; gray where it is zero."""
     side = min(MAX_SIDE, field.size)
     tiles = np.full((values.numel(), side, side, 3), GRAY, dtype=np.float32)
     position = (values > 0).nonzero()
