@@ -1,4 +1,4 @@
-"""One way for the data to flow: a module imports only from its left. Only the commands, the explorer and the plots print or draw."""
+"""Data flow in one direction: modules import only from their left; only commands, explorer and plots print or draw."""
 
 import ast
 import shutil
@@ -56,7 +56,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     "path", [p for p in FILES if p.name != "__init__.py"], ids=lambda p: str(p.relative_to(ROOT))
 )
-def test_imports_only_from_the_left(path):
+def test_modules_import_only_from_their_left(path):
     own = module(".".join(path.relative_to(ROOT / "zfnet").with_suffix("").parts))
     # Accelerations know their references; `zfnet.fast` itself imports nothing of the library.
     if own == "fast":

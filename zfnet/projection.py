@@ -1,4 +1,4 @@
-"""Project activations to pixels: the public entrances to the deconvnet (zfnet/deconv.py)."""
+"""Project activations to pixels: the public functions of the deconvnet (zfnet/deconv.py)."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def project_found(
     first: Tensor,
     batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Project what a search has found, `batch` units of one layer at a time; see `project_top`.
+    """Project the units of a search, `batch` units of one layer at a time; see `project_top`.
 
     `chains` holds the steps up to each layer, and `first` is the data set's first image (1, 3, H,
     W).
@@ -282,7 +282,7 @@ def _projection(
 
 
 def _check_found(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> None:
-    """Raise UnknownLayer or IndexError where a search's units are not this layer's."""
+    """Raise UnknownLayer or IndexError if a search's units are not this layer's."""
     check_layers(steps, [layer])
     if field_or_image(steps, layer) is None:
         raise UnknownLayer(

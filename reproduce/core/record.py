@@ -26,7 +26,7 @@ class Record:
         inputs: Hashes of the checkpoint and the data; the corpus by name.
         key: Hash of id, version, config, seed, inputs and file_hashes.
         files: Names of the pictures.
-        version: Version of the figure; 0 in records from before versions.
+        version: Version of the figure; 0 in records made before figures had versions.
         file_hashes: Hashes of the figure's declared files.
 
     Raises:
@@ -83,7 +83,7 @@ def environment(device: str) -> dict[str, str]:
         device: A torch device, such as "cpu" or "cuda".
 
     Returns:
-        Texts by name. The commit ends in "-dirty" where sources have uncommitted changes.
+        Texts by name. The commit ends in "-dirty" if sources have uncommitted changes.
     """
     import torch
 

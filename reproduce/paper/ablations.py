@@ -51,7 +51,7 @@ class Plan:
         lr: Learning rate.
         precision: Precision of the training.
         seeds: Number of seeds per row of Table 3, at most.
-        minutes: Table 3 starts no further seed after these; 0 for one seed.
+        minutes: The time after which Table 3 starts no further seed; 0 for one seed.
         views: Crops per image that Table 2 averages.
     """
 

@@ -1,7 +1,7 @@
 """The template environment and the static files that the gallery and the atlas share.
 
 `templates/base.html` inlines the explorer's `theme.css` and `static/style.css`, so a page needs no
-style sheet beside it.
+separate style sheet.
 """
 
 from __future__ import annotations

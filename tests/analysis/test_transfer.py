@@ -144,8 +144,8 @@ def test_features_beyond_half_precision_are_an_error(model_and_images):
         extract(model, images, ("pool1",))
 
 
-def test_pooling_head_separates_colors(small):
-    model, images = small
+def test_pooling_head_separates_colors(model_and_images):
+    model, images = model_and_images
     shuffled = dataclasses.replace(images, wnids=list(images.wnids))
     weight, bias = fit_pooling_head(model, shuffled, c=100.0)
     assert weight.shape == (3, 8)

@@ -27,7 +27,7 @@ class Atlas:
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """What the atlas says about itself; empty if it cannot be used."""
+        """The metadata of the atlas; empty if it cannot be used."""
         index = self._read("index") if self.folder else None
         usable = isinstance(index, dict) and index.get("checkpoint") == self.checkpoint
         return index if usable and index else {}
@@ -101,7 +101,7 @@ def _read_script(path: Path) -> Any:
 
 
 def find_atlas(root: Path) -> Path | None:
-    """The atlas that `make figures` or a clone has, if any."""
+    """The atlas written by `make figures` or included in a clone, if any."""
     folders = sorted(
         root.glob("figures/*/atlas"), key=lambda f: (f.parent.name != "imagenet65k", f)
     )

@@ -1,4 +1,4 @@
-"""Project units through their receptive fields alone.
+"""Project units through their receptive fields only.
 
 A unit of layer 3 sees 75 x 75 of 224 x 224 pixels, a unit of layer 5 139 x 139. The receptive
 fields of M units are cut out and pass through the network's convolutions and poolings without
@@ -40,7 +40,7 @@ def project_units(
     collision: str,
     batch: int,
 ) -> tuple[Tensor, Units]:
-    """Accelerate `projection.project_units`: pass and project what the units see, and no more.
+    """Accelerate `projection.project_units`: compute only the units' receptive fields.
 
     Dense layers see everything. Overwriting is not local: a pooling window that the unit does not
     see may overwrite one that it sees. Both are left to the reference, as networks with branches.
