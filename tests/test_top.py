@@ -20,6 +20,7 @@ from zfnet import forward
 from zfnet import top as search
 from zfnet.checkpoint import CheckpointError
 from zfnet.graph import UnknownLayer
+from zfnet.graph import network as graph_network
 from zfnet.ranking import TopActivations
 from zfnet.top import top_activations
 
@@ -293,9 +294,9 @@ def test_each_image_is_processed_once_up_to_the_highest_layer(model, monkeypatch
 
 def test_foreign_network_is_traced_once(model, monkeypatch):
     calls = []
-    original = forward.graph_steps
+    original = graph_network.graph_steps
     monkeypatch.setattr(
-        forward, "graph_steps", lambda *args, **k: calls.append(args) or original(*args, **k)
+        graph_network, "graph_steps", lambda *args, **k: calls.append(args) or original(*args, **k)
     )
     foreign = nn.Sequential(
         nn.ReLU(), nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3)

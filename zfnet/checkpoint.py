@@ -246,16 +246,16 @@ def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
         digits = re.search(r"\d+", name)
         return int(digits[0]) if digits else 0
 
-    own = model.state_dict()
-    for name in sorted(dict.fromkeys([*own, *state]), key=layer_number):
-        if name not in own or name not in state:
+    expected = model.state_dict()
+    for name in sorted(dict.fromkeys([*expected, *state]), key=layer_number):
+        if name not in expected or name not in state:
             place = "the checkpoint" if name not in state else "the network"
             raise CheckpointError(
                 f"{source}: the architecture differs: {name} is missing in {place}"
             )
-        if own[name].shape != state[name].shape:
+        if expected[name].shape != state[name].shape:
             raise CheckpointError(
                 f"{source}: the architecture differs: {name} is {tuple(state[name].shape)} "
-                f"in the checkpoint, {tuple(own[name].shape)} in the network"
+                f"in the checkpoint, {tuple(expected[name].shape)} in the network"
             )
     model.load_state_dict(state)

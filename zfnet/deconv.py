@@ -40,10 +40,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.forward import Trace
-from zfnet.graph import Size, Step, geometry, wired
+from zfnet.graph import Size, Step, geometry, with_inputs
 from zfnet.transpose import transpose
 
 
+@torch.no_grad()
 def backproject(
     t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
 ) -> Tensor:
@@ -60,7 +61,7 @@ def backproject(
         Pixels (N, 3, H, W), signed.
     """
     signals = {t.steps[-1].name: signal}  # of each step's output; "" is the pixels
-    for step, inputs in reversed(list(wired(t.steps))):
+    for step, inputs in reversed(list(with_inputs(t.steps))):
         if step.name == until or step.name not in signals:
             continue
         below = (rule or invert)(step, signals.pop(step.name), t, collision)

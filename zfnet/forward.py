@@ -21,18 +21,13 @@ from zfnet.graph import (
     Step,
     UnknownLayer,
     UnsupportedNetwork,
-    channels_first,
-    graph_steps,
-    is_chain,
     layers_of,
-    repeat_shapes,
-    shapes_of,
+    network_steps,
     sizes_of,
     steps_until,
-    wired,
-    with_shapes,
+    with_inputs,
 )
-from zfnet.model import evaluating as evaluating
+from zfnet.model import evaluating
 from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
 from zfnet.validation import check_input, wrap_shape_errors
 
@@ -84,7 +79,7 @@ class Trace(Mapping):
 
         Only what a projection needs is selected: the switches and the shapes.
         """
-        inputs = {name: repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
+        inputs = {name: _repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
         switches = {name: index[rows] for name, index in self.switches.items()}
         return replace(self, switches=switches, inputs=inputs)
 
@@ -137,8 +132,9 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
         >>> t["conv5"].shape, t.switches["pool1"].shape, t.logits.shape
         (torch.Size([1, 256, 13, 13]), torch.Size([1, 96, 55, 55]), torch.Size([1, 1000]))
     """
+    check_input(model, x)
     with evaluating(model), torch.no_grad():
-        steps = network_steps(model, x) if until is None else network_steps(model, x, until)
+        steps = network_steps(model, x, *([until] if until else []))
         t = run(steps, x)
     return t if until else replace(t, logits=t.output)
 
@@ -169,12 +165,12 @@ def run(
     index: dict[str, Tensor] = {}
     shapes: dict[str, torch.Size | tuple[torch.Size, ...]] = {}
     layers = set(layers_of(steps))
-    readers = Counter(name for _, inputs in wired(steps) for name in inputs)
+    readers = Counter(name for _, inputs in with_inputs(steps) for name in inputs)
     values: dict[str, Any] = {"": x}
     signal = x
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         read = [values[name] for name in inputs]
-        shapes[step.name] = shapes_of(read)
+        shapes[step.name] = _shapes_of(read)
         readers.subtract(inputs)
         if keep is not None:
             for name in inputs:
@@ -209,31 +205,6 @@ def output_names(step: Step, layers: Collection[str]) -> set[str]:
         return {step.name, *step.paths} if step.name not in layers else set(step.paths)
     names = {step.name, *step.paths} - set(layers)
     return names | {step.layer} if step.layer else names
-
-
-def network_steps(model: nn.Module, x: Tensor, *until: str) -> list[Step]:
-    """Check x and return the network's steps, up to the named layers or steps.
-
-    Raises:
-        UnsupportedNetwork: If the network cannot be traced, normalizes by the batch, or without
-            `until` does not return one tensor.
-        UnknownLayer: If a name is neither a layer nor a step.
-        ValueError: If x is not a finite float batch that fits the network.
-    """
-    check_input(model, x)
-    steps = graph_steps(model, to_result=not until)
-    steps = steps_until(steps, *until) if until else steps
-    for step in steps:
-        if isinstance(step.module, BATCHNORMS) and step.module.running_mean is None:
-            raise UnsupportedNetwork(
-                f"{step.name} normalizes by the batch even in evaluation mode; it needs running "
-                "statistics"
-            )
-    steps = with_shapes(steps, x)
-    if is_chain(steps):
-        return steps
-    steps = channels_first(steps)
-    return steps_until(steps, *until) if until else steps
 
 
 def apply(module: nn.Module, *inputs: Tensor) -> Tensor:
@@ -296,3 +267,16 @@ def normalizes_by_batch(model: nn.Module) -> bool:
     return any(
         isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules()
     )
+
+
+def _repeat_shapes(shapes: Any, count: int) -> Any:
+    """The shapes for `count` images in place of one."""
+    if isinstance(shapes, torch.Size):
+        return torch.Size((count, *shapes[1:]))
+    return tuple(_repeat_shapes(shape, count) for shape in shapes)
+
+
+def _shapes_of(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:
+    """The shape of a step's input, or of each of several; empty for what is no tensor."""
+    shapes = tuple(v.shape if isinstance(v, Tensor) else torch.Size() for v in values)
+    return shapes[0] if len(shapes) == 1 else shapes

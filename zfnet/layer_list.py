@@ -20,10 +20,10 @@ from zfnet.graph import (
     geometry,
     graph_steps,
     meta_shapes,
-    names_of,
     spatial_size,
+    step_layers,
     unwrap,
-    wired,
+    with_inputs,
 )
 from zfnet.model import Network, evaluating
 from zfnet.receptive_field import RESHAPES, ReceptiveField, is_cellwise
@@ -81,9 +81,9 @@ def list_layers(model: nn.Module, size: int | None = None) -> list[Layer]:
     fields, reasons = _fields(steps), _reasons(steps)
     layers = []
     by_name = {step.name: step for step in steps}
-    for step, (below, *_) in wired(channels_first(steps)):
+    for step, (below, *_) in with_inputs(channels_first(steps)):
         source = by_name.get(step.name) or by_name[below]  # maps with channels first
-        for name in names_of(step):
+        for name in step_layers(step):
             field, reason = fields[source.name], reasons[source.name]
             layers.append(_layer(name, source.module, step.shape or (), field, reason))
     return layers
@@ -126,7 +126,7 @@ def _layer(
 def _fields(steps: Sequence[Step]) -> dict[str, ReceptiveField | None]:
     """The receptive field of each step's units, from the images up; None for the whole image."""
     fields: dict[str, ReceptiveField | None] = {"": ReceptiveField(1, 1, 0)}
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         below = [fields[name] for name in inputs]
         field = _union(below)
         if field is None or not (is_cellwise(step) or isinstance(step.module, Windowed)):
@@ -166,7 +166,7 @@ def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | No
 def _reasons(steps: Sequence[Step]) -> dict[str, str | None]:
     """For each step, why the deconvnet cannot carry a signal down from it; None if it can."""
     reasons: dict[str, str | None] = {"": None}
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         below = next(filter(None, (reasons[name] for name in inputs)), None)
         reason = why_not_invertible(step.module)
         reasons[step.name] = below or (reason and f"{step.name}: {reason}")
@@ -191,16 +191,16 @@ def last_maps(steps: Sequence[Step], *, pooled: bool = False) -> Step:
     Raises:
         UnsupportedNetwork: If the logits do not come from maps, as in a vision transformer.
     """
-    by_name = {step.name: (step, inputs) for step, inputs in wired(steps)}
+    by_name = {step.name: (step, inputs) for step, inputs in with_inputs(steps)}
     order = {step.name: i for i, step in enumerate(steps)}
     last = channels_last_steps(steps)
-    waiting, found = {steps[-1].name}, []
+    waiting, maps = {steps[-1].name}, []
     while waiting:
         step, inputs = by_name[waiting.pop()]
         shape = step.shape or torch.Size()
         positions = shape[:2] if step.name in last else shape[-2:]
         if len(shape) == 3 and positions != (1, 1):
-            found.append(step)
+            maps.append(step)
         elif len(shape) in (1, 3) or _only_reshapes(step.module):
             waiting |= set(inputs) & set(by_name)
         else:
@@ -208,9 +208,9 @@ def last_maps(steps: Sequence[Step], *, pooled: bool = False) -> Step:
                 f"has no feature maps (N, C, h, w) below its logits: {step.name} returns tokens "
                 f"{('N', *shape)}; name a layer of maps"
             )
-    if not found:
+    if not maps:
         raise UnsupportedNetwork("has no feature maps (N, C, h, w) below its logits")
-    return _before_pooling(max(found, key=lambda step: order[step.name]), by_name, last, pooled)
+    return _before_pooling(max(maps, key=lambda step: order[step.name]), by_name, last, pooled)
 
 
 def _only_reshapes(module: nn.Module) -> bool:

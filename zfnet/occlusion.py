@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zfnet.acceleration import accelerate
 from zfnet.data import no_progress
 from zfnet.forward import logits_of, normalizes_by_batch, run
 from zfnet.graph import Step, UnsupportedNetwork, chain, check_fits, conv_layers
 from zfnet.model import evaluating
-from zfnet.reference import reference
 from zfnet.validation import Target, check_input, check_positive, expand_fill, resolve_target
 
 
@@ -101,14 +101,15 @@ def occlude(
         batch = 1 if normalizes_by_batch(model) else batch
         steps = _conv_chain(model, x)
         maps, logits = zip(
-            *(pass_images(model, steps, part.clone()) for part in x.split(batch)), strict=True
+            *(accelerate(pass_images)(model, steps, part.clone()) for part in x.split(batch)),
+            strict=True,
         )
         logits, target = torch.cat(logits), resolve_target(target, torch.cat(logits))
         channel = activation = None
         if steps:
             channel, activation = _strongest_map(torch.cat(maps))
         baseline = [activation, *measure(logits, target)]
-        covered = measure_covered(
+        covered = accelerate(measure_covered)(
             model,
             steps,
             x,
@@ -130,7 +131,6 @@ def occlude(
     return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore
 
 
-@reference
 def measure_covered(
     model: nn.Module,
     steps: Sequence[Step],
@@ -151,7 +151,7 @@ def measure_covered(
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(batch)]
     activations, measured = [], []
     for n, part in progress(jobs, total=len(jobs), desc="occluding"):
-        maps, logits = pass_images(model, steps, cover(x[n], part, fill[n]))
+        maps, logits = accelerate(pass_images)(model, steps, cover(x[n], part, fill[n]))
         if channel is not None:
             activations.append(maps[:, channel[n]].sum((1, 2)))
         measured.append(measure(logits, target[n].expand(len(part))))
@@ -205,7 +205,6 @@ def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
     return steps if conv_layers(steps) else []
 
 
-@reference
 def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
     """Maps of the last convolutional layer, and logits (N, classes); without steps, logits twice.
 

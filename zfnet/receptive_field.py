@@ -28,22 +28,13 @@ from zfnet.graph import (
     Windowed,
     conv_layers,
     geometry,
-    is_windowed,
     layers_of,
-    map_sizes,
-    output_size,
     spatial_size,
     steps_until,
     unknown_layer,
-    wired,
+    with_inputs,
 )
 from zfnet.normalization import PaperInput
-
-__all__ = [
-    "ReceptiveField", "Size", "Window", "cut", "cut_windows", "geometry", "is_windowed",
-    "map_sizes", "output_size",
-    "receptive_field", "receptive_field_box",
-]  # fmt: skip
 
 # Modules whose output at a position depends on their input at that position alone.
 CELLWISE = (
@@ -141,7 +132,7 @@ def follow_down(
     that looks everywhere is allowed.
     """
     windows = {steps[-1].name: window}
-    for step, inputs in reversed(list(wired(steps))):
+    for step, inputs in reversed(list(with_inputs(steps))):
         window = windows.pop(step.name, None)  # pyright: ignore[reportAssignmentType]
         if window is None:
             continue

@@ -167,9 +167,9 @@ def _why_not_linear(expression: Expression) -> str | None:
 
 def _arguments(expression: Expression) -> list[Any]:
     """The arguments of a call, those in lists included."""
-    found: list[Any] = []
-    map_aggregate((expression.args, expression.kwargs), found.append)  # pyright: ignore
-    return found
+    parts: list[Any] = []
+    map_aggregate((expression.args, expression.kwargs), parts.append)  # pyright: ignore
+    return parts
 
 
 def _depends(value: Any) -> bool:

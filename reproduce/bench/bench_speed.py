@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from reproduce.bench.comparison import CAPTUM, OURS, PLAIN, ZENNIT
+from reproduce.bench.comparison import OURS
 from reproduce.bench.occlusion_race import choice, occlusion
 from reproduce.bench.projection_race import projection
 from reproduce.bench.races import grow, search
+from reproduce.bench.speed_plot import draw_growth, draw_tasks
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.site.text import number
-from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(
     id="bench_speed",
@@ -53,23 +51,6 @@ GOALS = {  # set by this project
         "ours over the forward pass, k = 9": 1.1,
         "ours over the forward pass, k = 1000": 1.1,
     },
-}
-
-
-COLORS = {  # bar colors
-    OURS: LINES[0],
-    PLAIN: LINES[1],
-    ZENNIT: LINES[2],
-    CAPTUM: LINES[3],
-    "forward pass": LINES[1],
-    "k = 9": LINES[0],
-    "k = 1000": LINES[5],
-}
-SIZES = {  # axis labels of the growing tasks
-    "stride": "occlusion: stride, pixels",
-    "occluder": "occlusion: occluder, pixels",
-    "features": "projection: features of layer 5",
-    "images": "search: images",
 }
 
 
@@ -117,50 +98,7 @@ def _goals(measured: dict) -> dict[str, bool]:
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    figure = new_figure(11, 6.2)
-    grid = figure.subplots(2, 4)
-    for axes, name in zip(grid[0], GOALS, strict=True):
-        _draw_bars(axes, result.measured[name])
-        axes.set_title(name)
-    grid[0, 0].set_ylabel("seconds: median, minimum and maximum")
-    for axes, (name, label) in zip(grid[1], SIZES.items(), strict=True):
-        _draw_growth(axes, result.arrays[f"{name}.at"], result.arrays[f"{name}.seconds"])
-        axes.set_title(label)
-    grid[1, 0].set_ylabel("ours, logarithmic scales")
-    return {"bench_speed.png": figure}
-
-
-def _draw_bars(axes: Axes, task: dict) -> None:
-    """Draw the seconds of each method."""
-    names = [name for name in COLORS if f"{name}, seconds" in task]
-    top = 0.0
-    for i, name in enumerate(names):
-        median, low, high = task[f"{name}, seconds"]
-        error, top = [[median - low], [high - median]], max(top, high)
-        axes.bar(i, median, 0.7, color=COLORS[name], yerr=error, capsize=3)
-        _label(axes, (i, high), median, (0, 3), va="bottom")
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylim(0, 1.15 * top)
-
-
-def _draw_growth(axes: Axes, sizes: np.ndarray, seconds: np.ndarray) -> None:
-    """Draw our seconds over the size of a task."""
-    median, low, high = seconds.T
-    axes.fill_between(sizes, low, high, color=LINES[0], alpha=0.25, linewidth=0)
-    axes.loglog(sizes, median, color=LINES[0], marker="o", markersize=4)
-    axes.set_xticks(sizes, [f"{v:,}" for v in sizes])
-    box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5}
-    for i, (size, value) in enumerate(zip(sizes, median, strict=True)):
-        crowded = i > 0 and sizes[i - 1] < size < 2 * sizes[i - 1]
-        _label(axes, (size, value), value, (0, -14 if crowded else 6), bbox=box)
-    axes.margins(x=0.14, y=0.15)
-    axes.minorticks_off()
-    axes.set_yticks([])
-    axes.grid(alpha=0.3)
-
-
-def _label(axes: Axes, position: tuple[float, float], seconds: float, offset, **style) -> None:
-    text, coordinates = f"{number(float(seconds))} s", "offset points"
-    axes.annotate(
-        text, position, xytext=offset, textcoords=coordinates, ha="center", fontsize=8, **style
-    )
+    return {
+        "bench_speed.png": draw_tasks(result.measured, list(GOALS)),
+        "growth.png": draw_growth(result.arrays),
+    }

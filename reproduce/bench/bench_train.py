@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from matplotlib.figure import Figure as Picture
+from matplotlib.patches import Patch
 
 import zfnet
 from reproduce import REPOSITORY
@@ -34,9 +34,10 @@ from reproduce.bench.loops import (
 from reproduce.bench.timing import race, spread
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import interval_bars, new_page, set_finding
 from reproduce.site.text import number
 from zfnet.data.dataset import Images
-from zfnet.plot import LINES, new_figure
+from zfnet.plot import LINES
 from zfnet.training.config import Config, load_config
 from zfnet.training.setup import new_model, resolve_precision
 
@@ -94,6 +95,8 @@ RATIOS = {  # the speed of the first loop divided by that of the second
 
 
 def compute(ctx: Context) -> Result:
+    from torchvision.models import alexnet
+
     kind = ctx.device_type
     settings, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
@@ -135,7 +138,7 @@ def compute(ctx: Context) -> Result:
     ]
     measured["time of reading and augmenting over a step's"] = spread(share)
     with torch.device("meta"):
-        networks = {"ZFNet": new_model(config, images), TORCHVISION: torchvision.models.alexnet()}
+        networks = {"ZFNet": new_model(config, images), TORCHVISION: alexnet()}
     measured["parameters"] = {
         name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
     }
@@ -193,20 +196,28 @@ def roofline(config: Config, speed: float, name: str) -> dict:
 
 
 def draw(result: Result) -> dict[str, Picture]:
+    suffix = ", images/s"
     rates = {
-        name: values for name, values in result.measured.items() if name.endswith(", images/s")
+        name.removesuffix(suffix): values
+        for name, values in result.measured.items()
+        if name.endswith(suffix)
     }
-    axes = (figure := new_figure(9, 0.42 * len(rates) + 0.9)).subplots()
-    for i, (name, (median, low, high)) in enumerate(rates.items()):
-        color = LINES[1] if name.startswith(TORCHVISION) else LINES[0]
-        axes.errorbar(
-            median, i, xerr=[[median - low], [high - median]], color=color, fmt="o", capsize=3
-        )
-        axes.text(high, i, f" {number(float(median))}", va="center", fontsize=9)
-    axes.set_yticks(range(len(rates)), [name.removesuffix(", images/s") for name in rates])
-    axes.invert_yaxis()
+    figure = new_page(0.32 * len(rates) + 1.3)
+    axes = figure.subplots()
+    colors = [LINES[1] if name.startswith(TORCHVISION) else LINES[0] for name in rates]
+    interval_bars(axes, rates, colors, "")
+    for row, values in enumerate(rates.values()):
+        text = number(float(values[0]))
+        axes.annotate(text, (values[2], row), (4, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
     axes.set_xlim(right=2 * max(values[2] for values in rates.values()))
-    axes.set_xlabel("images per second, logarithmic: median, minimum and maximum")
-    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("images per second, logarithmic: median, least and most")
+    handles = [Patch(color=LINES[n], label=name) for n, name in enumerate(("ZFNet", TORCHVISION))]
+    figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False)
+    share, least, most = result.measured[SHARE]
+    set_finding(
+        figure,
+        f"A training step on photographs has {share:.0%} of the speed of one on random tensors "
+        f"({least:.0%} to {most:.0%})",
+    )
     return {"bench_train.png": figure}

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.transforms import v2
 
 from zfnet.data.dataset import Images
 from zfnet.data.images import MEAN, STD
@@ -134,7 +132,10 @@ def our_loops(
 def torchvision_loops(
     config: Config, images: Images, size: dict, device: torch.device, folder: Path
 ) -> dict[str, Callable]:
-    """Return loops of torchvision's AlexNet on its own pipeline, on ours and on random tensors."""
+    """torchvision's AlexNet with its own pipeline from JPEG files, with ours, on random tensors."""
+    import torchvision  # slow to import, and `python -m reproduce list` imports this file
+    from torchvision.transforms import v2
+
     for i, label in enumerate(images.labels.tolist()):
         path = folder / f"{label:04d}" / f"{i}.jpg"
         path.parent.mkdir(exist_ok=True)

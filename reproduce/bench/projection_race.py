@@ -23,9 +23,12 @@ from reproduce.bench.comparison import (
 )
 from reproduce.bench.timing import Timing, best, clock, race
 from reproduce.core.context import Context
+from zfnet.acceleration import accelerate
 from zfnet.data.dataset import Images
-from zfnet.forward import network_steps, run
-from zfnet.projection import Projection, project, project_signal
+from zfnet.deconv import backproject
+from zfnet.forward import run
+from zfnet.graph import network_steps
+from zfnet.projection import Projection, project
 from zfnet.ranking import TopActivations
 from zfnet.receptive_field import cut
 
@@ -108,7 +111,7 @@ def _other_methods(
     @torch.no_grad()
     def by_plain(batch: int) -> Tensor:
         traces = ((run(steps, x[r]), r) for r in rows.split(batch))
-        return torch.cat([project_signal(t, seed(t[layer], r)) for t, r in traces])
+        return torch.cat([accelerate(backproject)(t, seed(t[layer], r)) for t, r in traces])
 
     batch = best(config["batches"], by_plain, device)
     methods: dict[str, Callable] = {PLAIN: lambda: by_plain(batch)}

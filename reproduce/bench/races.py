@@ -15,7 +15,7 @@ from reproduce.bench.projection_race import choose_units
 from reproduce.bench.timing import clock, race, spread
 from reproduce.core.context import Context
 from zfnet.data.dataset import Images
-from zfnet.forward import network_steps
+from zfnet.graph import network_steps
 from zfnet.occlusion import occlude
 from zfnet.projection import project
 

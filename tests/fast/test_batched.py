@@ -11,8 +11,7 @@ import zfnet
 from tests.conftest import narrow_vgg11, random_he
 from zfnet.fast import batched, merging
 from zfnet.fast.merging import merge_windows, multiplications
-from zfnet.forward import network_steps
-from zfnet.graph import UnknownLayer, conv_layers
+from zfnet.graph import UnknownLayer, conv_layers, network_steps
 from zfnet.projection import project_top
 
 

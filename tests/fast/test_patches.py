@@ -211,10 +211,10 @@ def test_weights_of_the_network_do_not_change(photographs):
 
 def test_batch_limits_the_projected_signals(plain_zfnet, photographs, monkeypatch):
     counts = []
-    original = patches.project_signal
+    original = patches.backproject
     monkeypatch.setattr(
         patches,
-        "project_signal",
+        "backproject",
         lambda t, signal: counts.append(len(signal)) or original(t, signal),
     )
     project(plain_zfnet, photographs, "conv3", 0, (5, 5), batch=2)

@@ -66,7 +66,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings for expensive figure
     "attributions": {
         "integrated_gradients": {"steps": 2}, "smoothgrad": {"samples": 2, "sigma": 0.15}, "occlusion": {"size": 48, "stride": 44},
     },
-    "class_images": {"classes": 3, "shown": 3, "plain": 2, "images": 20, "steps": 3, "part steps": 2, "part at most": 1},
+    "class_images": {"classes": 3, "plain": 2, "images": 20, "steps": 3, "part steps": 2, "part at most": 1},
     "dreams": {"photographs": ["coffee"], "images": 1, "layers": ["conv1", "conv5"], "octaves": 2, "steps": 2},
     "faces_text": {"permutations": 50, "at least": 2},
     "faithfulness": {"images": 20, "randomised images": 4, "steps": 3},

@@ -57,7 +57,7 @@ def test_occluder_fillings():
     filled = occluders.fillings(x)
     assert list(filled) == list(occluders.FILLINGS)
     assert all(t.shape == x.shape for t in filled.values())
-    assert (filled["mean grey"] == 0).all()
+    assert (filled["mean gray"] == 0).all()
     torch.testing.assert_close(to_pixels(filled["black"]), torch.zeros(x.shape), atol=1e-6, rtol=0)
     assert float(filled["noise"].std()) == pytest.approx(1, abs=0.05)
     assert torch.equal(occluders.fillings(x)["noise"], filled["noise"])

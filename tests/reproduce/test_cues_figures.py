@@ -15,7 +15,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES
 from reproduce.core.run import run
 from reproduce.lectures import outlines, predictions
-from reproduce.lectures.attribution import localisation, video
+from reproduce.lectures.attribution import boxes, localisation, video
 from reproduce.lectures.features import mistakes
 from reproduce.lectures.invariance import (
     attributes,
@@ -159,10 +159,10 @@ def test_variants_keep_one_cue():
     masks[:, 64:160, 48:180] = True
     figure = parts_shape_texture.FIGURE
     kinds = single_cues.variants(x, masks, figure.config, figure.seed)
-    assert {"image", "outline only", "texture only", "object only", "ground only"} < set(kinds)
+    assert {"image", "outline only", "texture only", "object only", "background only"} < set(kinds)
     assert all(images.shape == x.shape for images in kinds.values())
-    assert torch.equal(kinds["object only"] + kinds["ground only"], x)
-    assert len(kinds["outline only"].unique()) == 6  # black and white in three channels
+    assert torch.equal(kinds["object only"] + kinds["background only"], x)
+    assert len(kinds["outline only"].unique()) == 6  # black and white, in three channels
 
 
 def test_accuracy_within_classes_by_hand():
@@ -172,12 +172,6 @@ def test_accuracy_within_classes_by_hand():
     correct = np.array([True, True, False, True, False, False, True])
     assert attributes.within_classes(values, correct, labels)[0] == pytest.approx(2.5 / 4)
     assert attributes.area([56, 0, 168, 112]) == 0.25
-    for edges, expected in (
-        ((5e-7, 20.77, 164), ["0", "21", "164"]),
-        ((0.0525, 0.3531, 0.424), ["0.05", "0.35", "0.42"]),
-        ((40, 794, 1340), ["40", "794", "1,340"]),
-    ):
-        assert attributes.shortest_decimals(np.array(edges)) == expected
 
 
 def test_attributes_and_mistakes_need_labels(tmp_path):
@@ -312,7 +306,7 @@ def test_video_runs_on_the_samples(tmp_path):
     outcome = run(video, Context("imagenet65k", None), tmp_path)
     assert outcome.record.files == ["video.gif"]
     assert outcome.record.measured["class"] == "espresso"
-    assert (tmp_path / SAMPLES / "video" / "video.gif").stat().st_size < 400_000
+    assert (tmp_path / SAMPLES / "video" / "video.gif").stat().st_size < 3_000_000
 
 
 def test_declared_files_exist():
@@ -326,29 +320,13 @@ def test_declared_files_exist():
     }
 
 
-def test_a_bin_with_one_value_is_labeled_by_it():
-    edges = np.array([40.0, 794, 1340])
-    assert attributes.bin_labels(np.array([40.0, 40, 794, 1340]), edges) == ["40", "794 to 1,340"]
-    assert attributes.bin_labels(np.array([40.0, 41, 794, 1340]), edges) == [
-        "40 to 794",
-        "794 to 1,340",
-    ]
-    assert attributes.bin_labels(np.array([732.0, 1300, 1300]), np.array([732.0, 1300, 1300])) == [
-        "732",
-        "1,300",
-    ]
-
-
 def test_boxes_of_masks_and_their_overlap():
     mask = np.zeros((20, 30), dtype=bool)
     mask[2:5, 3:9] = mask[10:18, 12:14] = True  # 18 and 16 pixels
-    assert localisation.box_of(mask).tolist() == [2, 3, 5, 9]
-    assert localisation.box_of(~mask & mask).tolist() == [0, 0, 20, 30]
-    first, second = (
-        np.array([[0, 0, 10, 10], [0, 0, 4, 4]]),
-        np.array([[5, 0, 15, 10], [6, 6, 9, 9]]),
-    )
-    np.testing.assert_allclose(localisation.overlap(first, second), [50 / 150, 0])
+    assert boxes.box_of(mask).tolist() == [2, 3, 5, 9]
+    assert boxes.box_of(~mask & mask).tolist() == [0, 0, 20, 30]
+    one, other = np.array([[0, 0, 10, 10], [0, 0, 4, 4]]), np.array([[5, 0, 15, 10], [6, 6, 9, 9]])
+    np.testing.assert_allclose(boxes.overlap(one, other), [50 / 150, 0])
     assert localisation.percent(np.array([True, False, False, False]))[0] == 25
 
 
@@ -356,21 +334,33 @@ def test_segmentation_extends_a_map_to_the_object():
     row, column = np.mgrid[:64, :64]
     disc = (row - 24) ** 2 + (column - 36) ** 2 < 14**2
     pixels = np.where(disc[..., None], [0.9, 0.1, 0.1], [0.1, 0.3, 0.9])
-    # The map is concentrated in the center of the disc.
-    heat = np.exp(-((row - 24) ** 2 + (column - 36) ** 2) / 50.0)
-    segment_box = localisation.segment_box(heat, pixels)
-    truth = localisation.box_of(disc)[None]
-    # Color extends the box to the edge.
-    assert localisation.overlap(segment_box[None], truth)[0] > 0.9
-    threshold_box = localisation.box_above(heat, pixels)
-    assert threshold_box.tolist() == localisation.box_of(heat > 0.2).tolist()
-    assert localisation.overlap(threshold_box[None], truth)[0] < 0.6
-    assert localisation.segment_box(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]
+    hot = np.exp(
+        -((row - 24) ** 2 + (column - 36) ** 2) / 50.0
+    )  # strongest in the middle of the disc, far from its edge
+    found = boxes.segment_box(hot, pixels)
+    truth = boxes.box_of(disc)[None]
+    assert boxes.overlap(found[None], truth)[0] > 0.9  # the colours carry it to the edge
+    blob = boxes.box_above(hot, pixels)
+    assert blob.tolist() == boxes.box_of(hot > 0.2).tolist()
+    assert boxes.overlap(blob[None], truth)[0] < 0.6
+    assert boxes.segment_box(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]
 
 
-def test_best_single_box_fits_the_majority():
-    truth = np.array([[80, 80, 144, 144]] * 3 + [[0, 0, 224, 224]] * 2)
-    box = localisation.best_single(truth, 224)
-    assert (localisation.overlap(np.tile(box, (5, 1)), truth) >= 0.5).tolist() == [True] * 3 + [
-        False
-    ] * 2
+def test_the_single_box_is_chosen_on_the_other_images():
+    small, whole = [80, 80, 144, 144], [0, 0, 224, 224]
+    truth = np.array([small] * 4 + [whole])
+    chosen = boxes.best_of_others(truth, 224)
+    assert (boxes.overlap(chosen, truth) >= 0.5).tolist() == [True] * 4 + [False]
+    # Of two images, each has the box that is correct for the other one.
+    chosen = boxes.best_of_others(truth[3:], 224)
+    assert (boxes.overlap(chosen, truth[:2:-1]) >= 0.5).all()
+    assert (boxes.overlap(chosen, truth[3:]) < 0.5).all()
+
+
+def test_the_pairs_shown_have_the_least_the_median_and_the_largest_error():
+    points = torch.zeros(3, 1, 2)
+    place = torch.zeros(3, 3, 1, 2)
+    place[..., 0, 0] = torch.tensor([[99.0, 1, 2], [3, 99, 4], [5, 6, 99]])  # rows off
+    pairs, errors = keypoints.example_pairs(place, points, torch.tensor([10, 10, 10]))
+    assert pairs.tolist() == [[0, 1], [1, 2], [2, 1]]
+    np.testing.assert_allclose(errors, [0.1, 0.4, 0.6])

@@ -203,7 +203,12 @@ def test_mlp_lines_networks_train_independently():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(mlp_lines.FIGURE.config, "epochs", [0, 40])
         start, final = mlp_lines.train(
-            points, labels, torch.tanh, torch.Generator().manual_seed(1), no_progress
+            points,
+            labels,
+            torch.tanh,
+            torch.Generator().manual_seed(1),
+            no_progress,
+            mlp_lines.FIGURE.config,
         )
     w, b, out, bias = (part[1].clone().requires_grad_() for part in start)
     optimizer = torch.optim.Adam([w, b, out, bias], lr=mlp_lines.FIGURE.config["rate"])

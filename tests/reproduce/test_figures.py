@@ -292,22 +292,7 @@ def test_all_figures_run_on_an_image_folder(tree, tmp_path):
     assert read_record(tmp_path / "tree" / "fig2").scale == "subset"
 
 
-@pytest.mark.slow
-def test_python_blocks_of_the_readme_run(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    import zfnet
-
-    zfnet.photograph("cat").save(tmp_path / "my_cat.jpg")
-    for block in blocks:
-        process = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert process.returncode == 0, process.stderr
-    assert list(tmp_path.glob("*.png"))
-
-
-def test_covering_positions_by_hand():
+def test_where_says_which_positions_cover_what():
     boxes = occluder_boxes(224, 224, 48, 8)
     covered = covering_positions(
         boxes, {"dog": [[100, 100, 200, 200]], "face": [[0, 28, 14, 54], [90, 90, 110, 110]]}

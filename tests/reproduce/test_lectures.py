@@ -16,6 +16,7 @@ from reproduce.lectures.features import (
     faces_and_text,
     feature_maps,
     filters,
+    labeled_images,
 )
 from reproduce.lectures.kinds import KINDS
 from reproduce.lectures.sampling import image_classes, spread_indices, unit_patches
@@ -157,7 +158,7 @@ def test_annotations_are_sufficient_and_classes_do_not_predict_labels():
     assert all(len(mark["sha256"]) == 64 and len(mark) > 1 for mark in marks.values())
     for label in faces_and_text.LABELS:
         labels = {
-            name: mark[label] for name, mark in marks.items() if faces_and_text.counts(mark, label)
+            name: mark[label] for name, mark in marks.items() if labeled_images.counts(mark, label)
         }
         assert min(sum(labels.values()), len(labels) - sum(labels.values())) >= 40
         both = [
@@ -172,7 +173,7 @@ def test_units_are_tested_on_held_out_classes():
     rng = np.random.default_rng(0)
     classes = np.repeat(np.arange(12), 8)
     y = rng.random(96) < np.linspace(0.2, 0.8, 12)[classes]
-    half = faces_and_text.first_half(classes, y)
+    half = labeled_images.first_half(classes, y)
     assert len(set(classes[half]) & set(classes[~half])) == 0
     assert len(set(classes[half])) == 6
     values = rng.normal(size=(96, 4)) + y[:, None]

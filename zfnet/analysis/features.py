@@ -15,8 +15,8 @@ from zfnet.data.cache import cache_dir, digest
 from zfnet.data.dataset import Images
 from zfnet.data.images import PREPROCESSING
 from zfnet.data.tensor_file import sha256
-from zfnet.forward import network_steps, run
-from zfnet.graph import UnknownLayer, layer_names
+from zfnet.forward import run
+from zfnet.graph import UnknownLayer, layer_names, network_steps
 from zfnet.model import Network, device_of, evaluating
 
 CACHE_VERSION = 1  # increase it when the forward pass changes

@@ -12,7 +12,8 @@ from torch import Tensor
 from zfnet.analysis.extra import import_extra
 from zfnet.data import no_progress
 from zfnet.data.dataset import Images
-from zfnet.forward import network_steps, run
+from zfnet.forward import run
+from zfnet.graph import network_steps
 from zfnet.model import Network, device_of, evaluating
 
 

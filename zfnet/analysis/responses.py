@@ -212,8 +212,8 @@ def stream(
     for item in progress(loader, total=len(loader), desc="computing activations"):
         x = item.to(device)
         with evaluating(model), torch.no_grad():
-            read = read or layer_reader(model, x, layers, rectified)
             check_input(model, x)
+            read = read or layer_reader(model, x, layers, rectified)
             # Convolutions on CPUs are faster in channels_last.
             activations = read(x.contiguous(memory_format=torch.channels_last))
         yield activations

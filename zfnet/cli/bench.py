@@ -47,6 +47,20 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         default=",".join((*DEFAULT, "speed")),
         help=f"metrics, separated by commas: {available} (default: %(default)s)",
     )
+    _add_sample_options(sub)
+    sub.add_argument(
+        "-o",
+        "--out",
+        type=expand_path,
+        metavar="DIR",
+        default=Path("bench"),
+        help="the folder to write (default: %(default)s)",
+    )
+    add_model(sub)
+
+
+def _add_sample_options(sub: argparse.ArgumentParser) -> None:
+    """Add the options of which images are explained, for which class, and by how many at once."""
     sub.add_argument(
         "-n",
         "--limit",
@@ -84,15 +98,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         default=0,
         help="seed of all random numbers, from 0 (default: %(default)s)",
     )
-    sub.add_argument(
-        "-o",
-        "--out",
-        type=expand_path,
-        metavar="DIR",
-        default=Path("bench"),
-        help="the folder to write (default: %(default)s)",
-    )
-    add_model(sub)
 
 
 def run(options: argparse.Namespace) -> None:

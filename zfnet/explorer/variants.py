@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from zfnet.deconv import backproject, invert, unpool
 from zfnet.forward import Trace, apply, run
-from zfnet.graph import NORMS, RECTIFIERS, Step, steps_until, wired
+from zfnet.graph import NORMS, RECTIFIERS, Step, geometry, steps_until, with_inputs
 from zfnet.model import evaluating
-from zfnet.receptive_field import geometry
 
 RECTIFICATIONS = ("deconvnet", "guided", "gradient", "none")
 COLLISIONS = ("sum", "overwrite")
@@ -87,7 +86,7 @@ def project_variant(
         signal = torch.zeros_like(part.output)  # (1, C, H, W) or (1, C)
         at = (0, channel, *position)[: signal.ndim]
         signal[at] = part.output[at]
-        below = {step.name: values[inputs[0]] for step, inputs in wired(part.steps) if inputs}
+        below = {step.name: values[inputs[0]] for step, inputs in with_inputs(part.steps) if inputs}
 
         def rule(step: Step, signal: Tensor, t: Trace, collision: str) -> Tensor | tuple:
             return _invert(step, signal, t, rules, values[step.name], below.get(step.name))

@@ -20,9 +20,9 @@ from contextvars import ContextVar
 
 # Each reference, and the function that replaces it.
 ACCELERATIONS = {
-    "zfnet.projection.project_signal": "zfnet.fast.kernels.project_signal",
-    "zfnet.projection.project_units": "zfnet.fast.patches.project_units",
-    "zfnet.projection.project_found": "zfnet.fast.batched.project_found",
+    "zfnet.deconv.backproject": "zfnet.fast.kernels.backproject",
+    "zfnet.backprojection.project_units": "zfnet.fast.patches.project_units",
+    "zfnet.projection.project_search": "zfnet.fast.batched.project_search",
     "zfnet.occlusion.pass_images": "zfnet.fast.kernels.pass_images",
     "zfnet.occlusion.measure_covered": "zfnet.fast.incremental.measure_covered",
     "zfnet.top.strongest_positions": "zfnet.fast.kernels.strongest_positions",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zfnet import projection
+from zfnet.data.batches import read_images
 from zfnet.fast.fields import cut_switches, largest_map, trace_windows
 from zfnet.fast.kernels import CHANNELS_LAST
 from zfnet.fast.merging import merge_windows, multiplications
@@ -25,7 +26,7 @@ from zfnet.fast.patches import CHUNK, channels_last, project_fields
 from zfnet.fast.switches import SwitchTable
 from zfnet.graph import Step, is_chain, map_sizes
 from zfnet.model import evaluating
-from zfnet.projection import Projection, read_images
+from zfnet.projection import Projection
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
     ReceptiveField,
@@ -40,7 +41,7 @@ MAX_SWITCHES = 32_000_000  # kept at once: 128 MB, and once more while they are 
 
 
 @torch.no_grad()
-def project_found(
+def project_search(
     model: nn.Module,
     dataset: Dataset,
     top: TopActivations,
@@ -48,13 +49,12 @@ def project_found(
     first: Tensor,
     batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Accelerate `projection.project_found`: layers above the same pooling share its windows.
+    """Accelerate `projection.project_search`: layers above the same pooling share its windows.
 
     Networks with branches are left to the reference.
     """
     if not all(is_chain(steps) for steps in chains.values()):
-        reference = projection.project_found.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        yield from reference(model, dataset, top, chains, first, batch)
+        yield from projection.project_search(model, dataset, top, chains, first, batch)
         return
     first = first.contiguous(memory_format=CHANNELS_LAST)
     longest = channels_last(max(chains.values(), key=len, default=[]))
@@ -62,8 +62,8 @@ def project_found(
         _Layer.of(longest[: len(steps)], name, top[name], first) for name, steps in chains.items()
     ]
     for pooled in dict.fromkeys(layer.pooled for layer in layers):
-        together = [layer for layer in layers if layer.pooled == pooled]
-        yield from _project_layers(model, together, dataset, first, batch)
+        sharing = [layer for layer in layers if layer.pooled == pooled]
+        yield from _project_layers(model, sharing, dataset, first, batch)
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,22 +107,22 @@ class Fields:
     def of(steps: Sequence[Step], size: Size, window: Window) -> Fields:
         """Compute the windows of each step from those of the last one, for images of `size`."""
         sizes = map_sizes(steps, size)
-        reversed_steps: list[Step] = []
+        windowed: list[Step] = []
         inputs: dict[str, Window] = {}
         for step in reversed(steps):
             if not isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
-                reversed_steps.append(step)
+                windowed.append(step)
                 inputs[step.name] = window
                 continue
             window = window.below(step.module)
-            reversed_steps.append(Step(step.name, _without_padding(step.module), step.layer))
+            windowed.append(Step(step.name, _without_padding(step.module), step.layer))
             inputs[step.name] = window
             if window.reaches_outside(sizes[step.name]):
                 name = f"padding of {step.name}"
                 mask, window = _padding_mask(step.module, window, sizes[step.name])
-                reversed_steps.append(Step(name, mask))
+                windowed.append(Step(name, mask))
                 inputs[name] = window
-        return Fields(reversed_steps[::-1], inputs)
+        return Fields(windowed[::-1], inputs)
 
     @property
     def pixels(self) -> Window:

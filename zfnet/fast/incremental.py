@@ -59,8 +59,7 @@ def measure_covered(
         network = Incremental(steps, x, fill, channel)
         share, positions = predict(network, boxes, batch)
     if network is None or not pays(share):
-        reference = occlusion.measure_covered.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        return reference(
+        return occlusion.measure_covered(
             model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress
         )
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(positions)]

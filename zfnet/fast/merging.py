@@ -61,9 +61,9 @@ def merge_windows(
         merged.append(
             np.concatenate([np.full((len(low), 1), windows[members[0], 0]), low, high], 1)
         )
-    found = np.concatenate(merged)
-    order = np.lexsort([*found[:, 1:3].T[::-1], *(found[:, 3:] - found[:, 1:3]).T])
-    image, low, high = np.split(found[order], [1, 3], axis=1)
+    union = np.concatenate(merged)
+    order = np.lexsort([*union[:, 1:3].T[::-1], *(union[:, 3:] - union[:, 1:3]).T])
+    image, low, high = np.split(union[order], [1, 3], axis=1)
     return np.argsort(order)[owner[row.reshape(-1)]], image[:, 0], low, high
 
 

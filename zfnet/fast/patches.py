@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet import projection
+from zfnet import backprojection
 from zfnet.fast.fields import cut_switches, image_size, largest_map, trace_fields, whole_switches
-from zfnet.fast.kernels import CHANNELS_LAST, project_signal
+from zfnet.fast.kernels import CHANNELS_LAST, backproject
 from zfnet.forward import Trace, layout, run
 from zfnet.graph import Step, channels_of, is_chain, map_sizes
 from zfnet.receptive_field import ReceptiveField, Window, cut
@@ -39,15 +39,16 @@ def project_units(
     crop: bool,
     collision: str,
     batch: int,
-) -> tuple[Tensor, Units]:
-    """Accelerate `projection.project_units`: compute only the units' receptive fields.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Accelerate `backprojection.project_units`: pass and project what the units see, and no more.
 
     Dense layers see everything. Overwriting is not local: a pooling window that the unit does not
     see may overwrite one that it sees. Both are left to the reference, as networks with branches.
     """
     if field is None or collision != "sum" or not is_chain(steps):
-        whole = projection.project_units.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        return whole(steps, x, units, field, crop=crop, collision=collision, batch=batch)
+        return backprojection.project_units(
+            steps, x, units, field, crop=crop, collision=collision, batch=batch
+        )
     steps = channels_last(steps) if layout(x) == CHANNELS_LAST else list(steps)
     few = units.position is not None and len(units.image) <= FEW_UNITS
     shared = run(steps, x, keep=()) if len(x) == 1 and not few else None
@@ -64,13 +65,10 @@ def project_units(
     patches, position, activation = (
         torch.cat(part)[back].contiguous() for part in zip(*parts, strict=True)
     )
-    units = replace(units, position=position, activation=activation)
-    if crop:
-        return patches, units
-    corner = field.offset + position * field.stride
-    return cut(
-        patches, -corner, image_size(x)
-    ), units  # the image is a window of the plane around the patch
+    if not crop:  # the image is a window of the plane around the patch
+        corner = field.offset + position * field.stride
+        patches = cut(patches, -corner, image_size(x))
+    return patches, position, activation
 
 
 def _project_chunk(
@@ -108,7 +106,7 @@ def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units
         memory_format=CHANNELS_LAST
     )
     signal.zero_()[torch.arange(count, device=signal.device), units.channel, 0, 0] = activation
-    patch = project_signal(t, signal)
+    patch = backproject(t, signal)
     top, left = (window.low - field.offset - units.position * field.stride)[
         0
     ].tolist()  # the same for all
@@ -118,7 +116,7 @@ def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units
 
 def channels_last(steps: Sequence[Step]) -> list[Step]:
     """Copy the convolutions with channels-last filters, which CPUs reorder at each call."""
-    found = []
+    converted = []
     for step in steps:
         module = step.module
         if isinstance(module, nn.Conv2d):
@@ -127,5 +125,5 @@ def channels_last(steps: Sequence[Step]) -> list[Step]:
             module._parameters = module._parameters | {
                 "weight": nn.Parameter(weight, requires_grad=False)
             }
-        found.append(replace(step, module=module))
-    return found
+        converted.append(replace(step, module=module))
+    return converted

@@ -20,11 +20,12 @@ from zfnet.graph.layers import (
     find_step,
     layer_names,
     layers_of,
-    names_of,
+    step_layers,
     steps_until,
     unknown_layer,
-    wired,
+    with_inputs,
 )
+from zfnet.graph.network import network_steps
 from zfnet.graph.operations import (
     BATCHNORMS,
     IDENTITIES,
@@ -48,8 +49,6 @@ from zfnet.graph.shapes import (
     map_sizes,
     meta_shapes,
     output_size,
-    repeat_shapes,
-    shapes_of,
     sizes_of,
     spatial_size,
     with_shapes,
@@ -61,10 +60,10 @@ from zfnet.graph.tracing import SIZES, unwrap
 __all__ = [
     "Add", "Call", "ChannelsFirst", "Concat", "Expression", "Operand", "UnsupportedNetwork",
     "BATCHNORMS", "IDENTITIES", "NORMS", "RECTIFIERS", "SIZES", "WEIGHTED",
-    "Step", "chain", "graph_steps", "is_chain", "unwrap",
+    "Step", "chain", "graph_steps", "is_chain", "network_steps", "unwrap",
     "UnknownLayer", "channels_of", "check_layers", "conv_layers", "find_step", "layer_names",
-    "layers_of", "names_of", "steps_until", "unknown_layer", "wired",
+    "layers_of", "step_layers", "steps_until", "unknown_layer", "with_inputs",
     "Size", "Windowed", "check_fits", "geometry", "is_windowed", "map_sizes", "meta_shapes",
-    "output_size", "repeat_shapes", "shapes_of", "sizes_of", "spatial_size", "with_shapes",
+    "output_size", "sizes_of", "spatial_size", "with_shapes",
     "channels_first", "channels_last_steps", "Hook", "find_module",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from zfnet.graph.layers import wired
+from zfnet.graph.layers import with_inputs
 from zfnet.graph.operations import Call, ChannelsFirst
 from zfnet.graph.steps import Step
 
@@ -21,17 +21,17 @@ def channels_last_steps(steps: Sequence[Step]) -> set[str]:
     Such maps come from a permutation of maps (N, C, H, W), and stay so until they are permuted
     back. The steps have shapes, from `with_shapes`.
     """
-    found: set[str] = set()
-    for step, inputs in wired(steps):
+    last: set[str] = set()
+    for step, inputs in with_inputs(steps):
         if step.shape is None or len(step.shape) != 3:
             continue
-        is_last = any(name in found for name in inputs)
+        is_last = any(name in last for name in inputs)
         order = _permutation(step.module)
         if order is not None:
             is_last = (order == TO_LAST and not is_last) or (is_last and order != TO_FIRST)
         if is_last:
-            found.add(step.name)
-    return found
+            last.add(step.name)
+    return last
 
 
 def channels_first(steps: Sequence[Step]) -> list[Step]:

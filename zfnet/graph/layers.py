@@ -18,7 +18,7 @@ class UnknownLayer(KeyError):
         return str(self.args[0])
 
 
-def wired(steps: Sequence[Step]) -> Iterator[tuple[Step, tuple[str, ...]]]:
+def with_inputs(steps: Sequence[Step]) -> Iterator[tuple[Step, tuple[str, ...]]]:
     """Yield each step with the names of the steps that it reads; "" is what enters the first."""
     below = ""
     for step in steps:
@@ -38,7 +38,7 @@ def layers_of(steps: Sequence[Step]) -> list[str]:
     return [path for step in steps for path in step.paths]
 
 
-def names_of(step: Step) -> tuple[str, ...]:
+def step_layers(step: Step) -> tuple[str, ...]:
     """Return the layers that a step completes."""
     return (step.layer,) if step.layer else step.paths if step.inputs is not None else ()
 
@@ -102,7 +102,7 @@ def unknown_layer(name: str, available: Sequence[str]) -> UnknownLayer:
 def ancestors(steps: Sequence[Step], names: set[str]) -> list[Step]:
     """Return the named steps and what they depend on."""
     needed = set(names)
-    for step, inputs in reversed(list(wired(steps))):
+    for step, inputs in reversed(list(with_inputs(steps))):
         if step.name in needed:
             needed |= set(inputs)
     return [step for step in steps if step.name in needed]

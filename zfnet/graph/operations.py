@@ -93,10 +93,10 @@ class Expression:
 
     def walk(self) -> Iterator[Any]:
         """Yield this expression, and everything in its arguments."""
-        found: list[Any] = [self]
-        map_aggregate((*self.args, self.kwargs), found.append)  # pyright: ignore[reportArgumentType]
+        parts: list[Any] = [self]
+        map_aggregate((*self.args, self.kwargs), parts.append)  # pyright: ignore[reportArgumentType]
         yield self
-        for value in found[1:]:
+        for value in parts[1:]:
             if isinstance(value, Expression):
                 yield from value.walk()
             else:
@@ -228,11 +228,11 @@ def _is_list_of_operands(args: tuple) -> bool:
 
 def _has_tensors(*values: Any) -> bool:
     """Whether arguments hold operands, constants or expressions."""
-    found: list[bool] = []
+    flags: list[bool] = []
     map_aggregate(
-        values, lambda part: found.append(isinstance(part, (Operand, Constant, Expression)))
+        values, lambda part: flags.append(isinstance(part, (Operand, Constant, Expression)))
     )  # pyright: ignore[reportArgumentType]
-    return any(found)
+    return any(flags)
 
 
 def _flattens_each_image(expression: Expression) -> bool:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.graph.build import is_chain
-from zfnet.graph.layers import wired
+from zfnet.graph.layers import with_inputs
 from zfnet.graph.operations import UnsupportedNetwork
 from zfnet.graph.steps import Step
 from zfnet.normalization import PaperInput
@@ -33,7 +33,9 @@ def with_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
         check_fits(steps, x)
         return list(steps)
     pairs = (
-        pair for step, names in wired(steps) for pair in zip(names, step.input_shapes, strict=False)
+        pair
+        for step, names in with_inputs(steps)
+        for pair in zip(names, step.input_shapes, strict=False)
     )
     if {shape for name, shape in pairs if not name} == {x.shape[1:]}:
         return list(steps)  # known for images of this shape
@@ -48,7 +50,7 @@ def meta_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
     """
     values: dict[str, Any] = {"": torch.empty_like(x, device="meta")}
     shaped = []
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         read = [values[name] for name in inputs]
         try:
             value = values[step.name] = _call_on_meta(step.module, read)
@@ -227,16 +229,3 @@ def _output_side(
         return span // stride + 1
     count = -(-span // stride) + 1
     return count - 1 if (count - 1) * stride >= n + padding else count
-
-
-def repeat_shapes(shapes: Any, count: int) -> Any:
-    """The shapes for `count` images in place of one."""
-    if isinstance(shapes, torch.Size):
-        return torch.Size((count, *shapes[1:]))
-    return tuple(repeat_shapes(shape, count) for shape in shapes)
-
-
-def shapes_of(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:
-    """The shape of a step's input, or of each of several; empty for what is no tensor."""
-    shapes = tuple(v.shape if isinstance(v, Tensor) else torch.Size() for v in values)
-    return shapes[0] if len(shapes) == 1 else shapes

@@ -23,7 +23,7 @@ from zfnet.graph.operations import (
     UnsupportedNetwork,
     equivalent_module,
 )
-from zfnet.graph.tracing import LOCK, ROOT, SIZES, SPLITS, TracedRoot, Tracer, name_of
+from zfnet.graph.tracing import LOCK, ROOT, SIZES, SPLITS, TracedRoot, Tracer, target_name
 from zfnet.model import evaluating
 
 
@@ -185,7 +185,7 @@ class _Builder:
         if node.op == "call_module":
             base, taken = caller or "module", self.used
         else:
-            function = name_of(node.target)
+            function = target_name(node.target)
             function = IN_PLACE.get(function, function).strip("_")
             base = ".".join(filter(None, (caller, function)))
             taken = self.used | self.modules
@@ -203,14 +203,14 @@ class _Builder:
         names: dict[nn.Module, list[str]] = {}
         for name, module in self.root.named_modules(remove_duplicate=False):
             names.setdefault(module, []).append(name)
-        found: dict[fx.Node, list[str]] = {}
+        paths: dict[fx.Node, list[str]] = {}
         for path, nodes in self.tracer.returned.items():
             aliases = names[self.root.get_submodule(path)]
             calls = nodes if len(aliases) == len(nodes) else [nodes[-1]] * len(aliases)
             for alias, node in zip(aliases, calls, strict=True):
                 if node is not None and _path(alias):
-                    found.setdefault(node, []).append(_path(alias))
-        return found
+                    paths.setdefault(node, []).append(_path(alias))
+        return paths
 
 
 def _path(name: str) -> str:

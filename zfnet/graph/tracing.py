@@ -142,7 +142,7 @@ class Tracer(fx.Tracer):
             module = self.root.get_submodule(target) if is_module else None  # pyright: ignore
             if module is not None and isinstance(module, IDENTITIES):
                 self.same[node] = self.same.get(first, first)
-            elif name_of(target) in VIEWS or isinstance(module, (nn.Flatten, nn.Unflatten)):
+            elif target_name(target) in VIEWS or isinstance(module, (nn.Flatten, nn.Unflatten)):
                 self.bases[node] = first
             if module is not None:
                 in_place = bool(getattr(module, "inplace", False)) and node not in self.same
@@ -206,5 +206,5 @@ def is_leaf(module: nn.Module) -> bool:
     return kind is not nn.Module and type(module).forward is kind.forward
 
 
-def name_of(target: Any) -> str:
+def target_name(target: Any) -> str:
     return target if isinstance(target, str) else getattr(target, "__name__", "")

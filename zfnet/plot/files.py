@@ -31,7 +31,7 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] 
         2
     """
     images = [
-        Image.fromarray(f).quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        Image.fromarray(f).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         for f in frames
     ]
     times = milliseconds if isinstance(milliseconds, int) else list(milliseconds)

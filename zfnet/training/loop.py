@@ -199,34 +199,34 @@ class _Run:
         batches = order[: self.steps_per_epoch[epoch] * batch].reshape(-1, batch)
         parts = [self.distributed.share(np.sort(indices)) for indices in batches]
         meter = EpochMeter(batch, self.device, self.distributed)
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
         self.model.train()
         lr = loss = accuracy = speed = math.nan
         for i, (part, (raw, y)) in enumerate(zip(parts, self.feed.batches(parts), strict=True)):
-            now, lr = self.first_step[epoch] + i, self.state.optimizer.param_groups[0]["lr"]
-            meter.add(*self._train_batch(now, part, raw, y))
+            step, lr = self.first_step[epoch] + i, self.state.optimizer.param_groups[0]["lr"]
+            meter.add(*self._train_batch(step, part, raw, y))
             if i % LOG_EVERY == LOG_EVERY - 1 or i == len(parts) - 1:
                 loss, accuracy, speed = meter.read()
                 if not math.isfinite(loss):
-                    step = f"at epoch {epoch + 1}, step {i + 1}"
-                    raise DivergedError(f"the loss is {loss} {step}; {self._last(epoch)}")
-                position = epoch + 1, self.epochs, now + 1, self.steps
+                    place = f"epoch {epoch + 1}, step {i + 1}"
+                    raise DivergedError(f"the loss is {loss} at {place}; {self._last(epoch)}")
+                position = epoch + 1, self.epochs, step + 1, self.steps
                 report(TrainingProgress(*position, loss, accuracy, speed))
         error = 100 - 100 * accuracy
         return {"lr": lr, "loss": loss, "train_top1_error": error, "images_per_second": speed}
 
     def _train_batch(
-        self, now: int, part: np.ndarray, raw: Tensor, y: Tensor
+        self, step: int, part: np.ndarray, raw: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take step `now` of the run on images (N, S, S, 3) uint8 with indices and classes (N,)."""
+        """Take a step of the run on images (N, S, S, 3) uint8 with indices and classes (N,)."""
         config, state = self.stage_config, self.state
         assert self.forward is not None
-        dropout_seed = config.seed + 1_000_003 * (now + 1) + 7919 * self.distributed.rank
+        dropout_seed = config.seed + 1_000_003 * (step + 1) + 7919 * self.distributed.rank
         torch.manual_seed(dropout_seed)
-        boxes, teacher = draw_labels(self.replay, part, now, config, self.distributed)
-        generator = seeded(config.seed, now, 1)
+        boxes, teacher = draw_labels(self.replay, part, step, config, self.distributed)
+        generator = seeded(config.seed, step, 1)
         x = augment(raw, self.stage.size, config.augment, generator, self.distributed, boxes)
-        x, pair = blend(x, y, teacher, len(self.model.wnids), now, config, self.distributed)
+        x, pair = blend(x, y, teacher, len(self.model.wnids), step, config, self.distributed)
         loss, correct = train_step(self.model, self.forward, state.optimizer, x, y, config, pair)
         if self.stage.shared_fc6 and first_dense(self.model).weight.requires_grad:
             share_fc6(self.model)
@@ -256,7 +256,7 @@ class _Run:
         line |= {"val_top1_error": scores.top1, "val_top5_error": scores.top5, "val_n": scores.n}
         self.progress["log"].append(line)
         self.progress["epoch"] = epoch + 1
-        self.progress["seconds"] += time.perf_counter() - self.began
+        self.progress["seconds"] += time.perf_counter() - self.start
 
     def save(self, epoch: int, keep_every: float) -> None:
         """Write the epoch's snapshot, the state, and the line of the log."""

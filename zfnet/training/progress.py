@@ -46,7 +46,7 @@ class EpochMeter:
     def __init__(self, batch: int, device: torch.device, distributed: DistributedContext):
         self.batch, self.distributed, self.steps = batch, distributed, 0
         self.sums = torch.zeros(2, device=device)  # loss, correct answers
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
 
     def add(self, loss: Tensor, correct: Tensor) -> None:
         """Add a step: this process's mean loss and its number of correct answers, both scalars."""
@@ -57,5 +57,5 @@ class EpochMeter:
         """Return mean loss, accuracy and images per second. This waits for the device."""
         loss, correct = self.distributed.sum(self.sums).tolist()
         images = self.steps * self.batch
-        speed = images / (time.perf_counter() - self.began)
+        speed = images / (time.perf_counter() - self.start)
         return loss / self.steps, correct / images, speed
