@@ -1,10 +1,11 @@
-# make figures   regenerate all figures that need no training (DATA=/path/to/imagenet, or DATA=imagenette)
-# make test      run lint, type checks and the default tests
-# make test-all  also run the slow tests
-# make explore   open the interactive page of the explorer (IMAGE=my_cat.jpg)
-# make docs      build the documentation in site/
+# make figures   regenerate every figure that needs no training    (DATA=/path/to/imagenet, or DATA=imagenette)
+# make test      lint, types and the default tests
+# make test-all  the slow tests too
+# make explore   the live page: touch a network, and it answers    (IMAGE=my_cat.jpg)
+# make docs      the documentation site, in site/
+# make site      documents, gallery, lectures and atlas in site/, for any static server
 #
-# In a fresh clone, add TORCH=cpu to any of these to install PyTorch without CUDA, a smaller download.
+# TORCH=cpu with any of them, in a fresh clone: PyTorch without CUDA, hundreds of megabytes instead of gigabytes.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,14 +16,14 @@ TORCH ?=
 ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH) is unknown: use TORCH=cpu, or leave it out)
 endif
-# tests/test_packaging.py tests the commands that make runs, but not the download.
+# PyTorch's own index. Tested: the commands that make runs (tests/test_packaging.py). Not tested: the download.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL_TORCH = $(if $(TORCH),$(PIP) --quiet torch torchvision --index-url $(CPU_INDEX))
 SIZE = $(if $(TORCH),hundreds of megabytes,some gigabytes)
 export MPLBACKEND := Agg
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: figures explore test test-all docs clean
+.PHONY: figures explore test test-all docs site clean
 .NOTPARALLEL:
 
 figures: .venv/reproduce
@@ -42,6 +43,9 @@ test-all: test
 
 docs: .venv/docs
 	$(BIN)/mkdocs build --strict
+
+site: .venv/docs .venv/reproduce
+	$(BIN)/python -m reproduce site
 
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -1,4 +1,4 @@
-"""The commands `run` and `all`: check options, compute figures one by one, and report."""
+"""The commands `run` and `all`: check the options, make figures one by one, and report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reproduce import dry_run
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.figure import SAMPLES
-from reproduce.core.requirements import FEWEST_SNAPSHOTS, unused_option
+from reproduce.core.requirements import unused_option
 from reproduce.core.run import USER_ERRORS, Outcome, run
 from reproduce.site import atlas, gallery
 from reproduce.status import FAILED, NOT_RUN, OK, WRONG
@@ -25,15 +25,12 @@ ROW = "{:<21}{:<10}{:<17}{:>8}{:>8}  {}"
 
 
 def make_figures(options: argparse.Namespace, context: Context) -> int:
-    """Compute the requested figures, or with --dry-run show what would be computed."""
+    """Make the requested figures, or with --dry-run show what would be made."""
     scripts = discover()
     if options.command == "run":
         ids, description = list(dict.fromkeys(options.ids)), ""
     else:
-        ids, description = (
-            automatic_figures(scripts, context),
-            "the figures of `all`, which train nothing",
-        )
+        ids, description = everyday(scripts), "the figures of `all`, which train nothing"
     names = ("data", "datasets", "model", "weights", "scale")
     values = {name: getattr(options, name) for name in names}
     message = unknown_ids(ids, list(scripts)) or unused_option(
@@ -51,32 +48,25 @@ def make_figures(options: argparse.Namespace, context: Context) -> int:
 
 
 def unknown_ids(ids: list[str], known: list[str]) -> str:
-    """Return a message about unknown ids with similar known ones, or "" if all are known."""
+    """A message about ids that no figure has, with the nearest ones; "" where all are known."""
     unknown = [name for name in ids if name not in known]
     if not unknown:
         return ""
-    similar = {
-        similar for name in unknown for similar in difflib.get_close_matches(name, known, n=1)
-    }
+    near = {near for name in unknown for near in difflib.get_close_matches(name, known, n=1)}
     message = f"no figure {', '.join(unknown)}"
-    message += f"; did you mean {' or '.join(sorted(similar))}?" if similar else ";"
+    message += f"; did you mean {' or '.join(sorted(near))}?" if near else ";"
     return f"{message} available: {', '.join(known)}"
 
 
-def automatic_figures(scripts: dict[str, ModuleType], context: Context) -> list[str]:
-    """Return the figures of `all`: those that are not manual, and Figure 4 with snapshots."""
-    snapshots = context.data is not None and len(context.snapshots) >= FEWEST_SNAPSHOTS
-    return [
-        name
-        for name, script in scripts.items()
-        if not script.FIGURE.manual or (snapshots and "snapshots" in script.FIGURE.inputs)
-    ]
+def everyday(scripts: dict[str, ModuleType]) -> list[str]:
+    """The figures of `all`: those that are not manual."""
+    return [name for name, script in scripts.items() if not script.FIGURE.manual]
 
 
 def _make(scripts: dict[str, ModuleType], context: Context, options: argparse.Namespace) -> int:
-    """Compute figures with a progress bar, and write the atlas, the pages and the final table.
+    """Make figures with a progress bar, then the atlas, the pages and the closing table.
 
-    If a figure fails, print its traceback, list it in the table, and continue.
+    A figure that fails is named in the table, its traceback is printed, and the others are made.
     """
     start = time.perf_counter()
     outcomes: list[Outcome] = []
@@ -88,13 +78,13 @@ def _make(scripts: dict[str, ModuleType], context: Context, options: argparse.Na
                 outcomes.append(
                     run(script, context, options.out, options.force, options.allow_dirty)
                 )
-            except USER_ERRORS:  # these affect all figures
+            except USER_ERRORS:  # the same for all figures
                 raise
             except Exception:
                 bar.write(traceback.format_exc())
                 failed.append(name)
     atlas_seconds = None
-    # Other atlases take minutes and have a separate command.
+    # Other atlases take minutes, and have a command of their own.
     if options.command == "all" and options.data is None and options.model is None:
         atlas_seconds = _sample_atlas(context, options.out, failed)
     pages = gallery.write(options.out, only={outcome.folder.parent.name for outcome in outcomes})
@@ -105,12 +95,12 @@ def _make(scripts: dict[str, ModuleType], context: Context, options: argparse.Na
 
 
 def _status(options: argparse.Namespace, failed: bool, skipped: bool) -> int:
-    """Return the exit status: NOT_RUN only for figures that were requested by id."""
+    """The exit status: NOT_RUN only for figures that were requested by id."""
     return FAILED if failed else NOT_RUN if skipped and options.command == "run" else OK
 
 
 def _sample_atlas(context: Context, out: Path, failed: list[str]) -> float | None:
-    """Write the atlas of the sample photographs. Return its seconds, or None if it failed."""
+    """Write the atlas of the sample photographs; returns its seconds, or None if it failed."""
     start = time.perf_counter()
     try:
         atlas.write_sample(context, out / SAMPLES / "atlas")

@@ -1,4 +1,4 @@
-"""The tables of docs/replication.md: the cost of each figure at the scale of the paper."""
+"""The table of docs/replication.md: what each figure of the paper costs at the paper's scale."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from reproduce import costs
 from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure
 from reproduce.core.requirements import CORPUS_NAMES, DATASET_NAMES, supports
+from reproduce.paper import ablations
 from reproduce.site.gallery import PAPER
 from reproduce.site.text import columns, number
 from zfnet.training.config import load_config
@@ -36,7 +37,7 @@ def write(path: Path) -> Path:
 
 
 def text() -> str:
-    """Return the tables and the derivation of their numbers."""
+    """The tables, and how their numbers are derived."""
     scripts = discover()
     figures = [scripts[name].FIGURE for name in PAPER]
     trainings = [_network_row(), *(_training_row(figure) for figure in figures if figure.scales)]
@@ -52,7 +53,7 @@ def text() -> str:
 
 
 def _network_row() -> list[str]:
-    """Return the row of the network that the figures analyze."""
+    """The network that the figures analyze."""
     command = "`zfnet train configs/imagenet.yaml --data PATH`"
     source = "estimated: multiply-adds; the GTX 580's hours are the paper's 12 days"
     hours = _hours(costs.paper_training())
@@ -60,10 +61,10 @@ def _network_row() -> list[str]:
 
 
 def _training_row(figure: Figure) -> list[str]:
-    """Return the row of a figure with trainings, or with the snapshots of a training."""
-    count = len(costs.trainings(figure, "paper", "cuda"))
-    work = f"{count} trainings" if count else "8 searches"
-    hours = _hours(costs.operations(figure, "paper", "cuda"))
+    """A figure with trainings, or that searches the snapshots of one."""
+    count = len(costs.trainings(figure, "paper"))
+    work = f"{count} trainings" if count else f"{len(ablations.PAPER_SNAPSHOTS)} searches"
+    hours = _hours(costs.operations(figure, "paper"))
     source = f"estimated: multiply-adds of {work}"
     return [*_description(figure), *hours, source, _folder(figure)]
 
@@ -95,7 +96,7 @@ def _derivation(tab2: Figure, tab3: Figure) -> str:
     record = costs.committed_record("tab3")
     assert record is not None
     configs = []  # without repetitions: Table 3 uses rows of Table 2
-    for config in (c for figure in (tab2, tab3) for c in costs.trainings(figure, "paper", "cuda")):
+    for config in (c for figure in (tab2, tab3) for c in costs.trainings(figure, "paper")):
         configs += [config] if config not in configs else []
     both = sum(costs.training_operations(config, costs.TRAIN) for config in configs)
     cpu = costs.cpu_flops()
@@ -116,18 +117,18 @@ def _derivation(tab2: Figure, tab3: Figure) -> str:
         f"record: {', '.join(record.measured['devices'])}). At that rate the network would take "
         f"{cpu_hours} hours.",
         f"- Tables 2 and 3 share trainings: both together take {number(both / 1e15)} PFLOP. At "
-        "paper scale Table 3 trains one seed per row.",
+        "paper scale Table 3 trains five seeds of ZFNet and two of AlexNet.",
     ])  # fmt: skip
 
 
 def _description(figure: Figure) -> list[str]:
-    """Return the first three columns: name, command and data."""
+    """The first three columns: name, command, data."""
     kind = "Figure" if figure.id.startswith("fig") else "Table"
     return [f"{kind} {figure.id[3:]}", _command(figure), _data(figure)]
 
 
 def _command(figure: Figure) -> str:
-    """Return the command at paper scale; figures that are not manual are part of `all`."""
+    """The command at the paper's scale; `all` makes the figures that are not manual."""
     if not figure.manual:
         return "`all` (above)"
     options = {
@@ -141,9 +142,9 @@ def _command(figure: Figure) -> str:
 
 
 def _data(figure: Figure) -> str:
-    """Return the data that a figure needs at paper scale."""
+    """The data that a figure needs at the paper's scale."""
     if "tree" in figure.inputs:
-        return "ImageNet train" if "snapshots" in figure.inputs else "ImageNet train, val"
+        return "ImageNet train, val"
     names = list(dict.fromkeys(DATASET_NAMES[n] for n in figure.inputs if n in DATASET_NAMES))
     if names:
         return ", ".join(names + ["ImageNet train"] * ("pretraining" in figure.inputs))
@@ -151,6 +152,6 @@ def _data(figure: Figure) -> str:
 
 
 def _folder(figure: Figure) -> str:
-    """Return the folder of the result, for images in a folder named imagenet."""
+    """Where the result is written, for a tree in a folder named imagenet."""
     corpus = figure.corpus if figure.corpus in CORPUS_NAMES else "imagenet"
     return f"`figures/{corpus}{'@imagenet' * figure.uses_model}/{figure.id}`"

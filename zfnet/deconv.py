@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.forward import Trace
-from zfnet.graph import Size, Step, geometry, with_inputs
+from zfnet.graph import Size, Step, geometry, overlap, with_inputs
 from zfnet.transpose import transpose
 
 
@@ -75,7 +75,7 @@ def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tens
     """Carry a signal down through one step: from its output's shape (N, ...) to its input's."""
     module, size = step.module, t.inputs[step.name]
     match module:
-        case nn.MaxPool2d():
+        case nn.MaxPool2d() | nn.AdaptiveMaxPool2d():
             return unpool(signal, t.switches[step.name], (size[-2], size[-1]), module, collision)
         case nn.ReLU():
             return rectify(signal)
@@ -89,7 +89,11 @@ def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tens
 
 
 def unpool(
-    signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d, collision: str = "sum"
+    signal: Tensor,
+    switches: Tensor,
+    size: Size,
+    pool: nn.MaxPool2d | nn.AdaptiveMaxPool2d,
+    collision: str = "sum",
 ) -> Tensor:
     """Place each pooled value at its switch, with zeros elsewhere.
 
@@ -111,10 +115,7 @@ def unpool(
         signal = _keep_last(signal, switches, size[0] * size[1])
     # Windows this many rows or columns apart do not overlap. Without repeated indices a scatter is
     # deterministic, on a GPU too.
-    kernel, stride, _, dilation = geometry(pool)
-    rows, columns = (
-        -(-(d * (k - 1) + 1) // s) for k, s, d in zip(kernel, stride, dilation, strict=True)
-    )
+    rows, columns = overlap(pool, size, signal.shape[-2:])
     for r, c in itertools.product(range(rows), range(columns)):
         index = switches[:, :, r::rows, c::columns].flatten(2)
         below.scatter_add_(2, index, signal[:, :, r::rows, c::columns].flatten(2))

@@ -176,7 +176,7 @@ def run(
             for name in inputs:
                 if not readers[name]:
                     values.pop(name, None)
-        if switches and isinstance(step.module, nn.MaxPool2d):
+        if switches and isinstance(step.module, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
             signal, index[step.name] = max_pool(step.module, read[0])
         elif (
             keep is not None
@@ -223,11 +223,13 @@ def _shared(signal: Tensor, *others: object) -> bool:
     return any(storage == other.untyped_storage().data_ptr() for other in tensors)
 
 
-def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
+def max_pool(module: nn.MaxPool2d | nn.AdaptiveMaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return pooled maps and switches (N, C, h, w), flat indices into the H x W maps.
 
     CPUs pool ten times faster when maps are channels last, so other maps are copied first.
     """
+    if isinstance(module, nn.AdaptiveMaxPool2d):
+        return F.adaptive_max_pool2d(x, module.output_size, return_indices=True)  # pyright: ignore
     window = (module.kernel_size, module.stride, module.padding, module.dilation)
     memory_format = layout(x)
     if x.device.type == "cpu":

@@ -133,7 +133,7 @@ def why_not_invertible(module: nn.Module) -> str | None:
     """Say why the deconvnet has no rule for a module, or None if it has one."""
     if _rectifies(module) or isinstance(module, (*LINEAR_MODULES, *NORMS, *IDENTITIES)):
         return None
-    if isinstance(module, nn.MaxPool2d):
+    if isinstance(module, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
         return "it returns its switches too" if module.return_indices else None
     if isinstance(module, Call):
         return _why_not_linear(module.expression)

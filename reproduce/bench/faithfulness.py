@@ -211,8 +211,8 @@ def draw(result: Result) -> dict[str, Picture]:
     better = [name for name, gain in m[BETTER].items() if above(gain)]
     finding = (
         f"{len(better)} of {len(zfnet.METHODS)} methods point at the object more often than the "
-        f"image's center does ({center:.0f} %); the deconvnet does "
-        f"in {pointing['deconvnet'][0]:.0f} %"
+        f"image's center does ({center:.0f} %), beyond the interval; the deconvnet points at it in "
+        f"{pointing['deconvnet'][0]:.0f} %"
     )
     columns = {LABELS[score]: m[name] for score, name in SCORES.items()}
     less = {name: m[LESS][name][0] for name in LESS_OF}

@@ -35,13 +35,14 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
     zennit processes positions one by one.
     """
     size, stride, batches = config["size"], config["stride"], config["batches"]
-    batch = best(batches, lambda n: plain(model, x[:1], size, stride, n), device)
+    few = config["tuning stride"]  # fewer positions are enough to choose the batch size
+    batch = best(batches, lambda n: plain(model, x[:1], size, few, n), device)
     methods: dict[str, Callable] = {
         OURS: lambda: occlude(model, x, size=size, stride=stride),
         PLAIN: lambda: plain(model, x, size, stride, batch),
     }
     if len(x) == 1 and installed(CAPTUM):
-        methods[CAPTUM] = _by_captum(model, x, config, device)
+        methods[CAPTUM] = by_captum(model, x, config, device)
     if len(x) == 1 and installed(ZENNIT):
         methods[ZENNIT] = _by_zennit(model, x, config)
     timings = race(methods, config["repeats"], device)
@@ -58,21 +59,20 @@ def plain(model: nn.Module, x: Tensor, size: int, stride: int, batch: int = 64):
         return occlude(model, channels_last(x), size=size, stride=stride, batch=batch)
 
 
-def _by_captum(model: nn.Module, x: Tensor, config: dict, device: str) -> Callable:
+def by_captum(model: nn.Module, x: Tensor, config: dict, device: str) -> Callable:
     from captum.attr import Occlusion
 
     target, copied = int(model(x).argmax()), copy.deepcopy(model)
     copied = copied.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     shape = (3, config["size"], config["size"])
-    step = (3, config["stride"], config["stride"])
 
-    def run(batch: int) -> Tensor:
+    def run(batch: int, stride: int) -> Tensor:
         return Occlusion(copied).attribute(
-            x, shape, step, target=target, perturbations_per_eval=batch
+            x, shape, (3, stride, stride), target=target, perturbations_per_eval=batch
         )
 
-    batch = best(config["batches"], run, device)
-    return lambda: run(batch)
+    batch = best(config["batches"], lambda n: run(n, config["tuning stride"]), device)
+    return lambda: run(batch, config["stride"])
 
 
 def _by_zennit(model: nn.Module, x: Tensor, config: dict) -> Callable:

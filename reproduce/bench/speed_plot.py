@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reproduce.bench.comparison import CAPTUM, OURS, PLAIN, ZENNIT
+from reproduce.bench.networks_race import BOUND
 from reproduce.core.page import interval_bars, new_page, set_finding
 from reproduce.site.text import number
 from zfnet.plot import LINES
@@ -87,3 +88,32 @@ def _draw_line(axes: Axes, at: np.ndarray, seconds: np.ndarray) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
+
+
+def draw_networks(networks: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """Draw the other methods' times over ours by network, and the counted bound as a line."""
+    figure = new_page(3.4)
+    axes, first = figure.subplots(), next(iter(networks.values()))
+    methods = [name for name in (PLAIN, CAPTUM, ZENNIT) if f"{name} over {OURS}" in first]
+    width = 0.8 / len(methods)
+    for i, entry in enumerate(networks.values()):
+        for j, method in enumerate(methods):
+            median, least, most = entry[f"{method} over {OURS}"]
+            place, error = i - 0.4 + (j + 0.5) * width, [[median - least], [most - median]]
+            label = f"{method} over {OURS}" if i == 0 else None
+            axes.bar(place, median, width, color=COLORS[method], yerr=error, capsize=2, label=label)
+            text = number(float(median))
+            axes.annotate(text, (place, most), (0, 2), textcoords="offset points", ha="center")
+        label = BOUND if i == 0 else None
+        axes.plot([i - 0.42, i + 0.42], [entry[BOUND]] * 2, color="black", label=label)
+    axes.set_xticks(range(len(networks)), list(networks))
+    axes.set_ylabel("time over ours")
+    axes.legend()
+    name, entry = max(networks.items(), key=lambda item: item[1][f"{PLAIN} over {OURS}"][0])
+    ratio = number(float(entry[f"{PLAIN} over {OURS}"][0]))
+    set_finding(
+        figure,
+        f"Occlusion of one image gains most on {name}: {ratio} times the speed of the plain "
+        "computation (median, least and most)",
+    )
+    return figure

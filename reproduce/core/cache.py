@@ -118,7 +118,7 @@ def save_result(path: Path, key: str, result: Result) -> None:
     """Save a result and its key as .npz, atomically."""
     from zfnet.data.io import atomic_write  # imports torch
 
-    names = ("measured", "verdict", "n", "note", "scale")
+    names = ("measured", "verdict", "n", "note", "scale", "finding", "reason")
     about = json.dumps({name: getattr(result, name) for name in names} | {"key": key})
     arrays: dict[str, Any] = {"__about__": np.array(about), **result.arrays}
     with atomic_write(path) as partial, partial.open("wb") as file:

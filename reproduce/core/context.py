@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 
-import zfnet
 from reproduce.core.corpora import DATASETS, corpus_name, images_root, tree_digest
 from reproduce.core.figure import DEFAULT_MODEL, SAMPLES, Figure
 from reproduce.core.inputs import Input, UndeclaredInputError
@@ -139,13 +138,6 @@ class Context:
             return None
         return load_folder(self.tree / "train", side=128, size=112, progress=self.progress)
 
-    @Input
-    def snapshots(self) -> dict[int, Path]:
-        """The snapshots that the model's training run kept, by epoch; empty without a run."""
-        folder = Path(self.model_name).expanduser().parent / "snapshots"
-        paths = sorted(folder.glob("epoch-*.safetensors"))
-        return {int(path.stem.removeprefix("epoch-")): path for path in paths}
-
     def dataset(self, name: str) -> Any:
         """A data set of DATASETS, or None if it is not in the folder `datasets`."""
         self.require(name)
@@ -263,9 +255,6 @@ class Context:
             identity["tree"] = tree_digest(self.tree) if self.tree else "absent"
         if "device" in inputs:
             identity["device"] = torch.device(self.device).type
-        if "snapshots" in inputs:
-            hashes = [(e, zfnet.load(path).info["sha256"]) for e, path in self.snapshots.items()]
-            identity["snapshots"] = digest(*hashes) if hashes else "absent"
         datasets = {name: self.dataset(name) for name in DATASETS if name in inputs}
         if "pretraining" in inputs and any(datasets.values()):  # else nothing is compared with it
             datasets["pretraining"] = self.pretraining

@@ -29,12 +29,12 @@ def new_page(height: float) -> Picture:
 
 def set_finding(figure: Picture | SubFigure, finding: str, characters: int = 108) -> None:
     """Write the finding above the picture, in lines of at most so many characters."""
-    figure.suptitle(plain(textwrap.fill(finding, characters)))
+    figure.suptitle(textwrap.fill(plain(finding), characters))
 
 
 def plain(text: str) -> str:
-    """A text for matplotlib: no math, and a space before each percent sign."""
-    return escape_math(re.sub(r"(\d)%", r"\1 %", text))
+    """A text for matplotlib: no math, and a space that does not break before each percent sign."""
+    return escape_math(re.sub(r"(\d) ?%", "\\1\u00a0%", text))
 
 
 def blank(axes: np.ndarray) -> None:
@@ -45,8 +45,8 @@ def blank(axes: np.ndarray) -> None:
 
 def caption(axes: Axes, text: str, characters: int = 30, **options: Any) -> None:
     """Write a small title of short lines above a panel; the text's own line breaks are kept."""
-    lines = [textwrap.fill(line, characters) for line in text.split("\n")]
-    axes.set_title(plain("\n".join(lines)), fontsize=SMALL + 0.5, **options)
+    lines = [textwrap.fill(line, characters) for line in plain(text).split("\n")]
+    axes.set_title("\n".join(lines), fontsize=SMALL + 0.5, **options)
 
 
 def label_row(axes: Axes, text: str) -> None:
@@ -108,10 +108,12 @@ def label_lines(axes: Axes, ends: Mapping[str, tuple[float, str]], at: float) ->
     figure = axes.get_figure(root=True)
     assert figure is not None
     inches = axes.get_position().height * figure.get_size_inches()[1]
-    gap = 1.25 * size / 72 / inches  # of the axes' height
     names = sorted(ends, key=lambda name: ends[name][0])
     values = np.array([ends[name][0] for name in names], dtype=float)
-    for name, place in zip(names, spread_apart((values - low) / (high - low), gap), strict=True):
+    lines = np.array([1 + name.count("\n") for name in names])
+    heights = 1.25 * size / 72 / inches * lines  # as shares of the axes' height
+    places = spread_apart((values - low) / (high - low), heights)
+    for name, place in zip(names, places, strict=True):
         value, color = ends[name]
         axes.annotate(
             escape_math(name),
@@ -125,19 +127,27 @@ def label_lines(axes: Axes, ends: Mapping[str, tuple[float, str]], at: float) ->
         )
 
 
-def spread_apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """Move sorted places apart so that neighbors differ by at least `gap`, with least squares.
+def spread_apart(places: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Move labels apart so that neighbors do not overlap, with least squares.
 
-    This is isotonic regression of the places minus their multiples of the gap.
+    This is isotonic regression of the places minus the least distances from the first label.
+
+    Args:
+        places: The centers of the labels in ascending order (N,).
+        heights: Their heights (N,).
+
+    Returns:
+        The new centers (N,).
     """
+    offsets = np.concatenate([[0], np.cumsum((heights[1:] + heights[:-1]) / 2)])
     blocks: list[tuple[float, int]] = []  # sum and count of pooled neighbors
-    for i, place in enumerate(places):
-        blocks.append((place - i * gap, 1))
+    for place in places - offsets:
+        blocks.append((place, 1))
         while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
             (total, count), (below, others) = blocks.pop(), blocks.pop()
             blocks.append((below + total, others + count))
     fitted = np.concatenate([np.full(count, total / count) for total, count in blocks])
-    return fitted + gap * np.arange(len(places))
+    return fitted + offsets
 
 
 def show_tiles(

@@ -13,7 +13,14 @@ from reproduce import REPOSITORY
 
 SCALES = ("paper", "subset", "samples", "smoke")  # the largest first
 SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on
-VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
+VERDICTS = (
+    "reproduced",
+    "by construction",  # a diagram or an architecture, which cannot fail
+    "partial",
+    "differs",
+    "not comparable",
+    "not run",
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Record:
         files: Names of the pictures.
         version: Version of the figure; 0 in records made before figures had versions.
         file_hashes: Hashes of the figure's declared files.
+        finding: As in `Result`.
+        reason: As in `Result`.
 
     Raises:
         ValueError: `scale` is not in SCALES, or `verdict` is not in VERDICTS.
@@ -51,6 +60,8 @@ class Record:
     environment: dict[str, str] = field(default_factory=dict)
     version: int = 0
     file_hashes: dict[str, str] = field(default_factory=dict)
+    finding: str = ""
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -101,8 +112,8 @@ def environment(device: str) -> dict[str, str]:
 
 
 def sources_changed() -> bool:
-    """Whether tracked sources have uncommitted changes; False outside a git repository."""
-    return _git("diff", "--quiet", "HEAD", "--", *(f":/{name}" for name in SOURCES)).returncode == 1
+    """Whether sources have uncommitted changes or new files; False outside a git repository."""
+    return bool(_git("status", "--porcelain", "--", *(f":/{name}" for name in SOURCES)).stdout)
 
 
 def is_committed(folder: Path) -> bool:

@@ -96,12 +96,14 @@ def run(
     hashes = file_hashes(figure, script_folder(script))
     key = cache_key(figure, inputs, hashes)
     prior = read_record(folder)
-    if prior and not force and _is_current(prior, key, folder):
+    # What was not run may be possible now: Figure 4 needs a training that the key does not name.
+    retry = prior is not None and prior.verdict == "not run"
+    if prior and not force and not retry and _is_current(prior, key, folder):
         return _keep(prior, folder, start)
     if not allow_dirty:
         _require_clean_sources(figure, folder)
 
-    result = None if force else load_result(folder / "arrays.npz", key)
+    result = None if force or retry else load_result(folder / "arrays.npz", key)
     if result is None:
         result = _compute(script, context)
         reason = _reason_to_keep(prior, result, result_scale(result, figure, context), force)
@@ -128,6 +130,8 @@ def run(
         environment=environment(context.device),
         version=figure.version,
         file_hashes=hashes,
+        finding=result.finding,
+        reason=result.reason,
     )
     write_record(record, folder)
     return replace(_keep(record, folder, start), cached=False)
@@ -225,18 +229,24 @@ def _keep(
 
 
 def _draw(script: ModuleType, result: Result, folder: Path) -> list[str]:
-    """Draw a result, write its pictures and remove those of an earlier version. Returns names."""
-    pictures: dict[str, Picture | np.ndarray] = {}
+    """Draw a result, write its pictures and remove those of an earlier version. Returns names.
+
+    A script may also return tables as text, such as "networks.csv".
+    """
+    pictures: dict[str, Picture | np.ndarray | str] = {}
     with plot.style():
         if result.verdict != "not run" or result.arrays:
             pictures = script.draw(result)
         for name, picture in pictures.items():
-            _write_picture(picture, folder / name)
-    for kind in ("png", "jpg", "gif"):
+            if isinstance(picture, str):
+                (folder / name).write_text(picture, encoding="utf-8")
+            else:
+                _write_picture(picture, folder / name)
+    for kind in ("png", "jpg", "gif", "csv"):
         for path in folder.glob(f"*.{kind}"):
             if path.name not in pictures:
                 path.unlink()
-    return list(pictures)
+    return [name for name, picture in pictures.items() if not isinstance(picture, str)]
 
 
 def _write_picture(picture: Picture | np.ndarray, path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import zfnet
 from reproduce import REPOSITORY
@@ -32,7 +31,6 @@ from zfnet.training.loop import train
 
 LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}
 FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"
-SHOWN_OVERLAPS = 20
 
 
 class Unseen(NamedTuple):
@@ -42,16 +40,12 @@ class Unseen(NamedTuple):
         images: The whole data set.
         rows: The images without an overlap with the pretraining images.
         counts: Numbers of images, classes and overlaps, for the record.
-        arrays: The 20 likeliest overlaps: "overlaps" (20, 2, 64, 64, 3), each image above the
-            training image that is most like it; their "correlation" (20,); the number "left out".
-            Empty without pretraining images.
         note: A sentence on the overlaps.
     """
 
     images: Images
     rows: np.ndarray
     counts: dict[str, Any]
-    arrays: dict[str, np.ndarray]
     note: str
 
 
@@ -61,30 +55,17 @@ def unseen(ctx: Context, name: str) -> Unseen:
     counts: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
     if others is None:
         note = "Overlaps with the pretraining images were not searched: no --data. "
-        return Unseen(images, np.arange(len(images)), counts, {}, note)
+        return Unseen(images, np.arange(len(images)), counts, note)
     overlaps = find_overlaps(images, others, progress=ctx.progress)
     remaining = np.delete(overlaps.correlation, overlaps.index)
     counts["images that overlap"] = len(overlaps.index)
     counts["pretraining images searched"] = len(others)
     counts["highest correlation of those kept"] = round(float(remaining.max(initial=-1)), 3)
-    nearest = np.argsort(-overlaps.correlation, kind="stable")[:SHOWN_OVERLAPS]
-    pairs = [_thumbnails(images, nearest), _thumbnails(others, overlaps.other[nearest])]
-    arrays = {
-        "overlaps": np.stack(pairs, 1),
-        "correlation": overlaps.correlation[nearest],
-        "left out": np.array(len(overlaps.index)),
-    }
     note = "Images that overlap with one of the network's training images are left out. "
     if others.digest != ctx.model.info.get("data"):
         note = "Overlaps were searched in a tree that the network was not trained on. "
     rows = np.setdiff1d(np.arange(len(images)), overlaps.index)
-    return Unseen(images, rows, counts, arrays, note)
-
-
-def _thumbnails(images: Images, rows: np.ndarray) -> np.ndarray:
-    """Pictures of 64 pixels: (n, 64, 64, 3) uint8."""
-    pixels = images.raw(rows).permute(0, 3, 1, 2).float()
-    return F.interpolate(pixels, (64, 64), mode="area").byte().permute(0, 2, 3, 1).numpy()
+    return Unseen(images, rows, counts, note)
 
 
 def inner_products(ctx: Context, images: Images, rows: np.ndarray, layer: str) -> np.ndarray:
@@ -207,9 +188,3 @@ def _predict(checkpoint: Path, images: Images, device: str) -> np.ndarray:
 def mean_and_deviation(values: Sequence[float]) -> list[float]:
     """[mean, standard deviation] over folds, in percent, as in the paper."""
     return [round(float(np.mean(values)), 2), round(float(np.std(values)), 2)]
-
-
-def table_cell(cell: list[float] | float | None) -> str:
-    """The text of a table's cell: mean and deviation, one number, or nothing."""
-    numbers = cell if isinstance(cell, list) else [] if cell is None else [cell]
-    return " ± ".join(f"{value:.1f}" for value in numbers)

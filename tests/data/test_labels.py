@@ -2,7 +2,13 @@
 
 import pytest
 
-from zfnet.data.labels import ILSVRC_GROUPS, find_class, imagenet_names, related_classes
+from zfnet.data.labels import (
+    ILSVRC_GROUPS,
+    ILSVRC_SYNONYMS,
+    find_class,
+    imagenet_names,
+    related_classes,
+)
 from zfnet.networks import imagenet_wnids
 
 
@@ -86,3 +92,11 @@ def test_groups_do_not_overlap_except_sharks():
         "racer",
         "sports car",
     ]
+
+
+def test_synonyms_name_classes_and_repeat_no_group():
+    names = set(imagenet_names())
+    assert {n for synonyms in ILSVRC_SYNONYMS.values() for n in synonyms} <= names
+    assert not set(ILSVRC_SYNONYMS) & set(ILSVRC_GROUPS)
+    assert related_classes("Sofa", imagenet_names()) == ["studio couch"]
+    assert related_classes("panda", imagenet_names()) == ["lesser panda", "giant panda"]

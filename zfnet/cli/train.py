@@ -16,7 +16,7 @@ from zfnet.data.folders import load_folder
 from zfnet.data.io import expand_path
 from zfnet.data.scenes import load_scenes
 from zfnet.data.tree import scan
-from zfnet.training.config import Config, load_config
+from zfnet.training.config import Config, load_config, snapshot_name
 from zfnet.training.distributed import join
 from zfnet.training.loop import train
 from zfnet.training.plan import plan_run
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
         finally:
             bar.close()
         if distributed.is_main:
-            snapshots = [f"snapshots/epoch-{epoch:03d}.safetensors" for epoch in config.snapshots]
+            snapshots = [f"snapshots/{snapshot_name(epoch)}" for epoch in config.snapshots]
             for name in ("model.safetensors", "log.jsonl", "state.safetensors", *snapshots):
                 if (out / name).exists():
                     print(f"wrote {out / name}")

@@ -49,7 +49,8 @@ def load_digits(
             not installed.
 
     Example:
-        >>> load_digits("test")[0][0].shape
+        >>> x, label = load_digits("test")[0]
+        >>> x.shape
         torch.Size([3, 28, 28])
     """
     if split not in ("train", "test") or side < SIDE:

@@ -59,7 +59,8 @@ def load_folder(
         >>> root = Path(tempfile.mkdtemp())
         >>> (root / "cat").mkdir()
         >>> Image.new("RGB", (40, 30)).save(root / "cat" / "0.png")
-        >>> load_folder(root, side=32, size=28)[0][0].shape
+        >>> x, label = load_folder(root, side=32, size=28)[0]
+        >>> x.shape
         torch.Size([3, 28, 28])
     """
     root = expand_path(root)

@@ -33,6 +33,48 @@ ILSVRC_GROUPS: dict[str, tuple[range, ...]] = {
     "monkey": (range(370, 383),),  # guenon to squirrel monkey
     "car": tuple(range(i, i + 1) for i in (407, 436, 468, 511, 609, 627, 656, 661, 751, 817)),
 }
+# Everyday words for single classes; ILSVRC names each class by one word only.
+ILSVRC_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "airplane": ("airliner", "warplane"),
+    "alsatian": ("German shepherd",),
+    "ape": ("orangutan", "gorilla", "chimpanzee", "gibbon", "siamang"),
+    "bicycle": ("mountain bike", "bicycle-built-for-two"),
+    "bike": ("mountain bike", "bicycle-built-for-two", "moped"),
+    "boat": ("fireboat", "lifeboat", "speedboat", "canoe", "gondola", "yawl", "catamaran"),
+    "bug": ("leafhopper", "ladybug", "cicada"),
+    "burger": ("cheeseburger",),
+    "chimp": ("chimpanzee",),
+    "coffee": ("espresso", "espresso maker", "coffee mug", "coffeepot"),
+    "cow": ("ox", "water buffalo"),
+    "couch": ("studio couch",),
+    "dinosaur": ("triceratops",),
+    "duck": ("drake", "red-breasted merganser"),
+    "fruit": ("Granny Smith", "strawberry", "orange", "lemon", "fig", "pineapple", "banana"),
+    "glasses": ("sunglasses", "sunglass"),
+    "gun": ("assault rifle", "rifle", "revolver"),
+    "horse": ("sorrel", "zebra"),
+    "insect": ("ladybug", "fly", "bee", "ant", "grasshopper", "cricket", "mantis", "dragonfly"),
+    "kangaroo": ("wallaby",),
+    "kitten": ("tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"),
+    "knife": ("cleaver", "letter opener"),
+    "lorry": ("garbage truck", "tow truck", "trailer truck"),
+    "motorcycle": ("moped", "motor scooter"),
+    "panda": ("giant panda", "lesser panda"),
+    "parrot": ("African grey", "macaw", "sulphur-crested cockatoo", "lorikeet"),
+    "phone": ("cellular telephone", "dial telephone", "pay-phone"),
+    "pig": ("hog", "wild boar", "warthog"),
+    "plane": ("airliner", "warplane"),
+    "rabbit": ("hare", "Angora"),
+    "sheep": ("ram", "bighorn"),
+    "ship": ("liner", "container ship", "aircraft carrier", "pirate", "schooner", "wreck"),
+    "sneaker": ("running shoe",),
+    "sofa": ("studio couch",),
+    "taxi": ("cab",),
+    "train": ("bullet train", "steam locomotive", "electric locomotive", "freight car"),
+    "truck": ("pickup", "fire engine", "moving van"),
+    "tv": ("television",),
+    "vegetable": ("head cabbage", "broccoli", "cauliflower", "zucchini", "cucumber", "artichoke"),
+}
 MAX_SUGGESTIONS = 10  # classes that an error message lists
 
 
@@ -114,7 +156,7 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
 
 
 def related_classes(word: str, classes: Sequence[str]) -> list[str]:
-    """Return the classes with a word in their name, followed by the other classes of its group.
+    """Return the classes with a word in their name, then those of its group and its synonyms.
 
     Args:
         word: A word in any case, such as "cat".
@@ -127,6 +169,7 @@ def related_classes(word: str, classes: Sequence[str]) -> list[str]:
     whole_word = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
     names = imagenet_names()
     group = {names[i] for part in ILSVRC_GROUPS.get(word.lower(), ()) for i in part}
+    group |= set(ILSVRC_SYNONYMS.get(word.lower(), ()))
     matches = [c for c in classes if whole_word.search(c)] if word else []
     return list(dict.fromkeys([*matches, *(c for c in classes if c in group)]))
 

@@ -101,7 +101,8 @@ def load_samples(size: int = 224, side: int = 256) -> Images:
         DataError: scikit-image is not installed.
 
     Example:
-        >>> load_samples()[0][0].shape
+        >>> x, label = load_samples()[0]
+        >>> x.shape
         torch.Size([3, 224, 224])
     """
     photographs = {name: photograph(name) for name in PHOTOGRAPHS}

@@ -95,7 +95,8 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
         The scenes; `masks` (count, side, side) marks the objects.
 
     Example:
-        >>> load_scenes(10, size=56, side=64)[3][0].shape
+        >>> x, label = load_scenes(10, size=56, side=64)[3]
+        >>> x.shape
         torch.Size([3, 56, 56])
     """
     identity = digest("scenes", VERSION, count, seed, side)

@@ -72,13 +72,16 @@ class Atlas:
         return [names["name"][i] for i in images] if names else [""] * len(images)
 
     def _tiles(self, sheet: str, slot: int, side: int) -> np.ndarray:
-        rows = self.index["rows"]
+        """The tiles of a feature. A sheet has blocks of 3 x 3 tiles, `across` per row."""
+        rows, across, block = (self.index[name] for name in ("rows", "across", "block"))
         assert self.folder is not None
         with Image.open(self.folder / "sheets" / f"{sheet}-{slot // rows}.webp") as image:
-            top = slot % rows * side
-            strip = image.convert("RGB").crop((0, top, image.width, top + side))
-        # (side, columns x side, 3) -> (columns, side, side, 3)
-        return np.asarray(strip).reshape(side, -1, side, 3).swapaxes(0, 1)
+            row, column = divmod(slot % rows, across)
+            left, top, size = column * block * side, row * block * side, block * side
+            tiles = image.convert("RGB").crop((left, top, left + size, top + size))
+        # (block x side, block x side, 3) -> (block x block, side, side, 3)
+        split = np.asarray(tiles).reshape(block, side, block, side, 3).swapaxes(1, 2)
+        return split.reshape(-1, side, side, 3)
 
     def _read(self, name: str) -> Any:
         assert self.folder is not None

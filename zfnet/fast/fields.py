@@ -1,8 +1,8 @@
-"""Forward pass through the receptive fields of units only, padded only near a border.
+"""Pass only what units see through the network, without padding but near a border.
 
-Near a border a receptive field extends outside the image, and there each layer must apply its
-padding. Cells that are outside for all M units are padded before the next layer instead of being
-computed. Cells that are outside for only some units are set to the padding value.
+Near a border a receptive field reaches outside the image, and there each layer must see its own
+padding. Cells that are outside for all M units are padded before the next layer instead of
+computed; cells that are outside for some units are set to the padding value.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from zfnet.units import Units
 def trace_fields(
     steps: list[Step], x: Tensor, units: Units, *, only_switches: bool = False
 ) -> tuple[Trace, Window]:
-    """Run the network on the receptive fields of M units only.
+    """Pass only what M units see through the network.
 
     The steps end with the units' layer, whose output is (M, C, 1, 1). `only_switches` stops after
-    the last pooling, which is enough for a projection. Also returns the windows of pixels.
+    the last pooling, which is enough for the way down. Returns the windows of pixels as well.
     """
     assert units.position is not None
     fields = Fields.of(steps, image_size(x), Window(units.position, units.position + 1))
@@ -44,7 +44,7 @@ def trace_windows(
 ) -> dict[str, SwitchTable]:
     """Return the switches below B windows of the last step's maps, of one size, for images (B,).
 
-    Overlapping receptive fields of an image's units are computed once; `cut_switches` returns the
+    What several units of an image see passes through the network once; `cut_switches` returns the
     part of each unit.
     """
     fields = Fields.of(steps, image_size(x), window)
@@ -74,7 +74,7 @@ def cut_switches(
     row: Tensor,
     position: Tensor | None,
 ) -> tuple[Trace, Window]:
-    """Like `trace_fields` with `only_switches`, but from window row (M,) of the tables."""
+    """Do as `trace_fields` with `only_switches`, from window row (M,) of the tables."""
     assert position is not None
     sizes = map_sizes(steps, image_size(x))
     fields = Fields.of(steps, image_size(x), Window(position, position + 1))
@@ -95,9 +95,9 @@ def cut_switches(
 
 @dataclass(frozen=True, eq=False)
 class Fields:
-    """The steps for windows: without padding, but a `PaddingMask` if a window extends outside.
+    """The steps for windows: without padding, with a `PaddingMask` where one reaches outside.
 
-    `inputs` has the window of cells that enters each step.
+    `inputs` holds the cells that enter each step.
     """
 
     steps: list[Step]
@@ -105,7 +105,7 @@ class Fields:
 
     @staticmethod
     def of(steps: Sequence[Step], size: Size, window: Window) -> Fields:
-        """Compute the windows of each step from those of the last one, for images of `size`."""
+        """Follow windows of the last step's maps down to the pixels of an image of `size`."""
         sizes = map_sizes(steps, size)
         windowed: list[Step] = []
         inputs: dict[str, Window] = {}
@@ -119,7 +119,7 @@ class Fields:
             inputs[step.name] = window
             if window.reaches_outside(sizes[step.name]):
                 name = f"padding of {step.name}"
-                mask, window = _padding_mask(step.module, window, sizes[step.name])
+                mask, window = padding_mask(step.module, window, sizes[step.name])
                 windowed.append(Step(name, mask))
                 inputs[name] = window
         return Fields(windowed[::-1], inputs)
@@ -139,7 +139,7 @@ class Fields:
         return int(self.inputs[name].size[0, 1])
 
     def trace(self, x: Tensor, switches: dict[str, Tensor], output: Tensor) -> Trace:
-        """Return the trace that a projection needs: steps, switches, and sizes (h, w)."""
+        """The trace that the way down needs: steps, switches, and sizes (h, w)."""
         inputs = {name: torch.Size(window.size[0].tolist()) for name, window in self.inputs.items()}
         return Trace(tuple(self.steps), {}, switches, inputs, x, output)
 
@@ -151,18 +151,20 @@ def _run_windows(fields: Fields, x: Tensor, image: Tensor, end: int) -> Trace:
     first = next(
         (i for i, step in enumerate(steps) if isinstance(step.module, windowed)), len(steps)
     )
-    # Pixelwise steps, such as the subtraction of a mean image, run on whole images.
-    x = run(steps[:first], x, keep=()).output
+    x = run(
+        steps[:first], x, keep=()
+    ).output  # pixel by pixel, on the whole image, like a mean image
     if first == len(steps):
         return Trace((), {}, {}, {}, x, x)
     patches = cut_windows(x, fields.inputs[steps[first].name], image)
-    # In the layout of the whole images, so that rounding, and thus the switches, are the same.
-    patches = patches.contiguous(memory_format=layout(x))
+    patches = patches.contiguous(
+        memory_format=layout(x)
+    )  # so the switches are those of the whole image
     return run(steps[first:], patches, keep=())
 
 
-def _padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
-    """Return the mask for windows that extend outside a map, and the windows left to compute."""
+def padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
+    """Return the mask for windows that reach outside a map, and the windows left to compute."""
     first, last = window.always_outside(size)
     inner = Window(window.low + first, window.high - last)
     (top, left), (bottom, right) = first.tolist(), last.tolist()
@@ -172,14 +174,14 @@ def _padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[Paddin
 
 
 def _without_padding(module: nn.Conv2d | nn.MaxPool2d) -> nn.Module:
-    """Return a copy without padding that shares the module's weights."""
+    """The same module, sharing its weights, for patches that hold their own padding."""
     module = copy.copy(module)
     module.padding, module.ceil_mode = (0, 0), False  # pyright: ignore
     return module
 
 
 def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
-    """Return the size of the largest map in a window's (by default one unit's) receptive field."""
+    """The numbers in the largest map that a window of the last map sees; of one unit by default."""
     window, most = Window(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([size])), 1
     for step in reversed(steps):
         if isinstance(step.module, nn.Conv2d):

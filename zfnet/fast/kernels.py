@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet import deconv, occlusion
-from zfnet.fast.padding import PaddingMask
+from zfnet.fast.padding import Crop, PaddingMask
 from zfnet.forward import Trace, layout, run
 from zfnet.graph import Size, Step, geometry, step_layers
 from zfnet.units import as_maps
@@ -38,6 +39,8 @@ def backproject(
                 return filter_transposed(step.module, values, (size[-2], size[-1]))
             case PaddingMask():
                 return step.module.down(values)
+            case Crop():
+                return step.module.down(values, size)
         return deconv.invert(step, values, t, collision)
 
     return deconv.backproject(t, signal, collision=collision, until=until, rule=rule or invert)
@@ -100,8 +103,16 @@ def _by_phase(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
 
 
 def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Accelerate `occlusion.pass_images`: convolutions on CPUs are faster on channels-last maps."""
-    return occlusion.pass_images(model, steps, x.contiguous(memory_format=CHANNELS_LAST))
+    """Accelerate `occlusion.pass_images`: convolutions on CPUs are faster on channels-last maps.
+
+    A network that calls `view` on its maps may work in the given memory format only.
+    """
+    converted = x.contiguous(memory_format=CHANNELS_LAST)
+    if not steps and converted is not x:
+        with suppress(ValueError):
+            return occlusion.pass_images(model, steps, converted)
+        return occlusion.pass_images(model, steps, x)
+    return occlusion.pass_images(model, steps, converted)
 
 
 def strongest_positions(

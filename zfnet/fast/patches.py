@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -19,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet import backprojection
+from zfnet.fast import branches
 from zfnet.fast.fields import cut_switches, image_size, largest_map, trace_fields, whole_switches
 from zfnet.fast.kernels import CHANNELS_LAST, backproject
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Step, channels_of, is_chain, map_sizes
+from zfnet.graph import Step, UnsupportedNetwork, channels_of, is_chain, map_sizes
 from zfnet.receptive_field import ReceptiveField, Window, cut
 from zfnet.units import Units, as_maps, locate
 
@@ -43,9 +45,13 @@ def project_units(
     """Accelerate `backprojection.project_units`: pass and project what the units see, and no more.
 
     Dense layers see everything. Overwriting is not local: a pooling window that the unit does not
-    see may overwrite one that it sees. Both are left to the reference, as networks with branches.
+    see may overwrite one that it sees. Both are left to the reference, as layers of networks with
+    branches whose units see most of the image.
     """
     if field is None or collision != "sum" or not is_chain(steps):
+        if field is not None and collision == "sum" and branches.fits(x, units, field):
+            with suppress(UnsupportedNetwork):
+                return branches.project_units(steps, x, units, field, crop, batch)
         return backprojection.project_units(
             steps, x, units, field, crop=crop, collision=collision, batch=batch
         )

@@ -49,6 +49,7 @@ from zfnet.graph.shapes import (
     map_sizes,
     meta_shapes,
     output_size,
+    overlap,
     sizes_of,
     spatial_size,
     with_shapes,
@@ -64,6 +65,6 @@ __all__ = [
     "UnknownLayer", "channels_of", "check_layers", "conv_layers", "find_step", "layer_names",
     "layers_of", "step_layers", "steps_until", "unknown_layer", "with_inputs",
     "Size", "Windowed", "check_fits", "geometry", "is_windowed", "map_sizes", "meta_shapes",
-    "output_size", "sizes_of", "spatial_size", "with_shapes",
+    "output_size", "overlap", "sizes_of", "spatial_size", "with_shapes",
     "channels_first", "channels_last_steps", "Hook", "find_module",
 ]  # fmt: skip

@@ -155,9 +155,11 @@ def overwrites(target: Callable | str, kwargs: dict[str, Any]) -> bool:
 
 def _clamp(min: object = None, max: object = None) -> nn.Module | None:
     """A clamp at 0 from below is a ReLU."""
-    if isinstance(min, (int, float)) and min == 0:
-        return nn.ReLU() if max is None else nn.Hardtanh(0, max)  # pyright: ignore
-    return None
+    if not isinstance(min, (int, float)) or min != 0:
+        return None
+    if max is None:
+        return nn.ReLU()
+    return nn.Hardtanh(0, max) if isinstance(max, (int, float)) and max > 0 else None
 
 
 def _identity(*_: object, training: bool = False, **__: object) -> nn.Module | None:
@@ -178,6 +180,7 @@ MODULES: dict[Callable | str, Callable[..., nn.Module | None]] = {
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clamp),
     **dict.fromkeys((torch.clamp_min, "clamp_min", "clamp_min_"), _clamp),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), nn.MaxPool2d),
+    F.adaptive_max_pool2d: nn.AdaptiveMaxPool2d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
     **dict.fromkeys((F.dropout, F.dropout2d, F.alpha_dropout), _identity),

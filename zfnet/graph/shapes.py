@@ -198,6 +198,25 @@ def geometry(module: Windowed) -> list[list[int]]:
     return [kernel, stride, padding, dilation]
 
 
+def overlap(
+    pool: nn.MaxPool2d | nn.AdaptiveMaxPool2d, size: Size, pooled_size: Sequence[int]
+) -> Size:
+    """How many neighboring windows of a pooling may share a cell, by rows and by columns.
+
+    Args:
+        pool: The pooling.
+        size: The size (h, w) of its input.
+        pooled_size: The size of its output.
+    """
+    if isinstance(pool, nn.AdaptiveMaxPool2d):
+        rows, columns = (1 + -(-m // n) for n, m in zip(size, pooled_size, strict=True))
+        return rows, columns
+    kernel, stride, _, dilation = geometry(pool)
+    sides = zip(kernel, stride, dilation, strict=True)
+    rows, columns = (-(-(d * (k - 1) + 1) // s) for k, s, d in sides)
+    return rows, columns
+
+
 def is_windowed(module: nn.Module) -> TypeGuard[Windowed]:
     """Whether each cell is computed from a window. Raises UnsupportedNetwork if it may differ."""
     if isinstance(module, nn.AdaptiveAvgPool2d):

@@ -10,6 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -109,7 +110,7 @@ def unwrap_network(model: nn.Module) -> Network:
     return network
 
 
-def zfnet(classes: int = 1000, *, in_channels: int = 3, **options) -> Network:
+def zfnet(classes: int = 1000, *, in_channels: int = 3, **options: Any) -> Network:
     """Build ZFNet (Zeiler & Fergus 2014, Fig. 3), or with options any ZFNet row of Table 3.
 
     Args:
@@ -132,7 +133,7 @@ def zfnet(classes: int = 1000, *, in_channels: int = 3, **options) -> Network:
     return _build("zfnet", ZFNET, (6, 7), classes, in_channels, options)
 
 
-def alexnet(classes: int = 1000, *, in_channels: int = 3, **options) -> Network:
+def alexnet(classes: int = 1000, *, in_channels: int = 3, **options: Any) -> Network:
     """Build the paper's replica of AlexNet (Krizhevsky et al. 2012), without groups.
 
     Conv1 has 96 filters of 11 x 11 at stride 4; layers 3 to 7 are ZFNet's.
@@ -149,7 +150,7 @@ def alexnet(classes: int = 1000, *, in_channels: int = 3, **options) -> Network:
     return _build("alexnet", ALEXNET, (6, 7), classes, in_channels, options)
 
 
-def mnist(classes: int = 10, *, in_channels: int = 3, **options) -> Network:
+def mnist(classes: int = 10, *, in_channels: int = 3, **options: Any) -> Network:
     """Build the lectures' network for MNIST: conv1, conv2, a dense layer fc3 and the output fc4.
 
     Digits are RGB, as all images here, so everything that takes a ZFNet takes this network.

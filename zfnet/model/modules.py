@@ -30,6 +30,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and restore the mode of each module afterwards."""
     training = [module for module in model.modules() if module.training]
+    if not training:
+        yield
+        return
     model.eval()
     try:
         yield

@@ -14,13 +14,15 @@ ATTRIBUTION = "inferno"  # colormap of maps without negative values
 DIVERGING = "RdBu_r"  # colormap of signed maps; 0 is white
 
 
-def projection_image(pixels: Tensor | np.ndarray) -> np.ndarray:
+def projection_image(pixels: Tensor | np.ndarray, quantile: float = 0.998) -> np.ndarray:
     """Render signed projections on gray, each with its own contrast (Fig. 2).
 
-    Values v become 0.5 + 0.5 v / m, where m is the 99.8th percentile of |v| in the projection.
+    Values v become 0.5 + 0.5 v / m, where m is a quantile of |v| in the projection.
 
     Args:
         pixels: Projections (N, 3, H, W).
+        quantile: The quantile m. A lower one raises the contrast of projections with few strong
+            pixels.
 
     Returns:
         Images (N, H, W, 3) in [0, 1].
@@ -31,7 +33,7 @@ def projection_image(pixels: Tensor | np.ndarray) -> np.ndarray:
     """
     values = np.asarray(pixels, dtype=np.float32)
     magnitude = np.abs(values).reshape(len(values), -1)
-    top = np.quantile(magnitude, 0.998, axis=1) if magnitude.shape[1] else np.ones(len(values))
+    top = np.quantile(magnitude, quantile, axis=1) if magnitude.shape[1] else np.ones(len(values))
     top = np.where(top > 0, top, np.maximum(magnitude.max(1, initial=0), 1e-12))
     scaled = 0.5 * values / top[:, None, None, None]
     return np.clip(GRAY + scaled, 0, 1).transpose(0, 2, 3, 1)

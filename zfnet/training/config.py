@@ -21,7 +21,6 @@ from zfnet.model.options import (
     Bool,
     Float,
     Int,
-    Ints,
     ModelOptions,
     PositiveInt,
     Str,
@@ -115,7 +114,7 @@ class Stage:
     epochs: PositiveInt = 70
     # side of the crops in pixels; below model.size, pool5 becomes an adaptive 6 x 6 pooling
     size: Annotated[Int, Field(ge=16, le=4096)] = 224
-    side: PositiveInt = 256  # side in pixels of the cached images
+    side: PositiveInt = 256  # side in pixels at which images are kept
     # layer 6 has one weight per channel and unit, the same at all positions: less overfitting
     shared_fc6: Bool = False
     frozen_layers: Annotated[Int, Field(ge=0)] = 0  # the first layers, which keep their weights
@@ -138,7 +137,8 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     distill: Distill = field(default_factory=Distill)
     stages: tuple[Stage, ...] = (Stage(),)
-    snapshots: Ints = ()  # epochs whose weights are saved (Fig. 4)
+    # epochs after which weights are kept (Fig. 4); 0.25 is a quarter of the first epoch
+    snapshots: tuple[Float, ...] = ()
     # validation images per epoch, evenly spaced; 0: all. The last epoch always takes all
     val_images: Annotated[Int, Field(ge=0, le=10**9)] = 0
     # bfloat16 (autocast), float32, or auto: bfloat16 where the hardware multiplies in it
@@ -277,10 +277,25 @@ def _check_stage(config: Config, stage: Stage, key: str) -> None:
 def _check_snapshots(config: Config) -> None:
     epochs = sum(stage.epochs for stage in config.stages)
     for epoch in config.snapshots:
-        if not 1 <= epoch <= epochs:
+        if not 0 < epoch <= epochs:
             raise ConfigError(
-                f"snapshots: {epoch} is not between 1 and {epochs}, the epochs of all stages"
+                f"snapshots: {epoch:g} is not above 0 and at most {epochs}, the epochs of all "
+                "stages"
             )
+
+
+def snapshot_name(epoch: float) -> str:
+    """Return the file name of a snapshot.
+
+    Args:
+        epoch: The epochs trained so far; not whole within an epoch.
+
+    Example:
+        >>> snapshot_name(2), snapshot_name(0.25)
+        ('epoch-002.safetensors', 'epoch-000.2500.safetensors')
+    """
+    number = f"{epoch:03.0f}" if epoch == int(epoch) else f"{epoch:08.4f}"
+    return f"epoch-{number}.safetensors"
 
 
 def to_dict(config: Any) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -97,6 +98,21 @@ def cycle_steps(config: Config, steps: list[int]) -> list[int]:
     numbers = [int(cycles[i]) for i in stage_numbers(config)]  # the cycle of each epoch
     totals = np.bincount(numbers, weights=steps).astype(int)
     return [int(totals[i]) for i in numbers]
+
+
+def snapshot_steps(epochs: Sequence[float], first_step: Sequence[int]) -> dict[int, float]:
+    """Return the steps after which snapshots are kept, at least one, and their epochs.
+
+    Args:
+        epochs: Epochs after which weights are kept; not whole within an epoch.
+        first_step: The first step of each epoch, and the number of all steps.
+
+    Example:
+        >>> snapshot_steps([0.25, 2], [0, 8, 16])
+        {2: 0.25, 16: 2}
+    """
+    steps = np.interp(epochs, np.arange(len(first_step)), first_step).round().astype(int)
+    return {max(int(step), 1): epoch for step, epoch in zip(steps, epochs, strict=True)}
 
 
 def seeded(*numbers: int) -> torch.Generator:

@@ -170,7 +170,7 @@ METHODS: dict[str, tuple[str, Callable]] = {
 }
 
 COLORS = dict(zip((*METHODS, ONE), (*LINES[:5], "0.6"), strict=True))
-STYLES = {ONE: "--"}
+STYLES: dict[str, Any] = {ONE: "--"}
 DRAWN = ("CAM", "saliency, segmented", ONE)
 TRUTH = {"color": "white", "linewidth": 2.2}
 OUTLINE = withStroke(linewidth=4.6, foreground="black")  # visible on white objects too

@@ -155,8 +155,8 @@ def draw(result: Result) -> dict[str, Any]:
     times = {layer: row[0] for layer, row in result.measured[AMPLIFIED].items()}
     set_finding(
         figure,
-        f"A dream multiplies the mean squared activation of its layer by {min(times.values()):.0f} "
-        f"to {max(times.values()):.0f}; the mean frequency of the change is {first:.2f} cycles per "
-        f"pixel for layer 1 and {last:.2f} for layer {len(layers)}",
+        f"A dream multiplies the mean squared activation of its layer by {min(times.values()):.1f} "
+        f"to {max(times.values()):.1f}; the mean frequency of the change is {first:.2f} cycles per "
+        f"pixel for {layers[0]} and {last:.2f} for {layers[-1]}",
     )
     return {"dreams.jpg": figure}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reproduce import REPOSITORY
 
-FIELDS = ("id", "title", "inputs", "corpus", "labels")
+FIELDS = ("id", "title", "claim", "inputs", "corpus", "labels", "headline", "cover")
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,11 @@ class Declaration:
     script: str
     title: str
     inputs: tuple[str, ...]
+    claim: str = ""
     corpus: str = ""
     labels: bool = False
+    headline: tuple[str, ...] = ()
+    cover: str = ""
 
 
 @functools.cache
