@@ -146,14 +146,14 @@ def write_look(options: argparse.Namespace) -> int:
 
 
 def _context(options: argparse.Namespace) -> Context:
-    """The inputs that the options name."""
+    """Return the inputs named by the options."""
     from tqdm import tqdm
 
     from reproduce.core.context import Context
     from reproduce.core.figure import DEFAULT_MODEL
     from zfnet.training.distributed import join
 
-    # The bar of the figures is above those of a figure.
+    # The progress bar over figures is above the bars of a single figure.
     nested = {"leave": False, "position": 1} if options.command in ("run", "all") else {}
     with join(options.device) as (_, device):
         return Context(

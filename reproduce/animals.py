@@ -1,8 +1,9 @@
 """Accuracy by groups of classes on photographs that are independent of ImageNet.
 
-The distilled network's teacher was trained on all of ImageNet, so its validation images flatter
-both. Animal Pose (Cao et al., ICCV 2019) has boxes of dogs, cats, horses, sheep and cows on images
-of PASCAL VOC. The folder holds `keypoints.json` and `images/`.
+The teacher of the distilled network was trained on all of ImageNet, perhaps also on our validation
+images, so accuracy on these may be optimistic for both. Animal Pose (Cao et al., ICCV 2019) has
+boxes of dogs, cats, horses, sheep and cows on images of PASCAL VOC. FOLDER contains
+`keypoints.json` and `images/`.
 
     python -m reproduce.animals FOLDER --model imagenet65k --teacher
 """
@@ -55,7 +56,7 @@ class Animal:
     box: tuple[int, int, int, int]
 
     def crop(self) -> Image.Image:
-        """Return a square around the box, moved into the photograph where it would leave it."""
+        """Return a square around the box, shifted to stay inside the photograph."""
         image = Image.open(self.path).convert("RGB")
         left, top, right, bottom = self.box
         side = min(round(MARGIN * max(right - left, bottom - top)), *image.size)
@@ -100,17 +101,17 @@ def group_accuracy(probabilities: Probabilities, animals: Sequence[Animal]) -> d
         batch = animals[start : start + BATCH]
         p = probabilities([animal.crop() for animal in batch])
         totals = torch.stack([p[:, list(GROUPS[name])].sum(1) for name in names], 1)  # (N, 5)
-        best, likely = p.argmax(1).tolist(), totals.argmax(1).tolist()
-        top1 += [i in GROUPS[a.group] for i, a in zip(best, batch, strict=True)]
-        among5 += [names[i] == a.group for i, a in zip(likely, batch, strict=True)]
+        predicted, predicted_group = p.argmax(1).tolist(), totals.argmax(1).tolist()
+        top1 += [i in GROUPS[a.group] for i, a in zip(predicted, batch, strict=True)]
+        among5 += [names[i] == a.group for i, a in zip(predicted_group, batch, strict=True)]
     groups = np.array([animal.group for animal in animals])
     table = {}
     for name in sorted(set(groups), key=names.index):
-        chosen = groups == name
+        members = groups == name
         table[name] = {
-            "n": int(chosen.sum()),
-            "top1": round(100 * float(np.mean(np.array(top1)[chosen])), 1),
-            "among5": round(100 * float(np.mean(np.array(among5)[chosen])), 1),
+            "n": int(members.sum()),
+            "top1": round(100 * float(np.mean(np.array(top1)[members])), 1),
+            "among5": round(100 * float(np.mean(np.array(among5)[members])), 1),
         }
     means = {
         k: round(float(np.mean([row[k] for row in table.values()])), 1) for k in ("top1", "among5")
@@ -119,7 +120,7 @@ def group_accuracy(probabilities: Probabilities, animals: Sequence[Animal]) -> d
 
 
 def student(model: Network) -> Probabilities:
-    """Return the probabilities of a network with ILSVRC's 1000 classes, sorted by WordNet id."""
+    """Return a function that computes a network's probabilities, sorted by WordNet id."""
     order = np.argsort(model.wnids).tolist()
 
     @torch.inference_mode()
@@ -131,7 +132,7 @@ def student(model: Network) -> Probabilities:
 
 
 def teacher() -> Probabilities:
-    """Return the probabilities of the teacher of docs/distillation.md, at its own resolution."""
+    """Return a function that computes the probabilities of the teacher, at its resolution."""
     lite = efficientnet_lite(0)
 
     def probabilities(photographs: Sequence[Image.Image]) -> Tensor:
@@ -159,9 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {options.model: lambda: student(zfnet.load(options.model))} if options.model else {}
     )
     classifiers |= {"teacher": teacher} if options.teacher else {}
-    for name, make in classifiers.items():
+    for name, build in classifiers.items():
         print(f"\n{name}: percent of photographs (top-1 in group; largest of five groups)")
-        table = group_accuracy(make(), animals)
+        table = group_accuracy(build(), animals)
         for group, row in table.items():
             print(f"  {group:<6} {row['n']:>5} {row['top1']:6.1f} {row['among5']:6.1f}")
         if options.out:
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_rows(path: Path, classifier: str, table: dict[str, dict]) -> None:
-    """Write one classifier's rows to a CSV file, in place of its former ones."""
+    """Replace one classifier's rows in a CSV file."""
     rows: list[dict] = []
     if path.is_file():
         with path.open(newline="") as file:

@@ -3,10 +3,10 @@
     python -m reproduce.release pack RUN/model.safetensors --data PATH --name imagenet
     python -m reproduce.release card
 
-`pack` fits the pooling head of class activation mapping on the training images, packs the weights
+`pack` fits the pooling head for class activation mapping on the training images, packs the weights
 to int8 with one scale per output channel, and evaluates before and after packing. It writes
 `zfnet/weights/NAME.safetensors` with its recipe and accuracy. `card` writes MODEL_CARD.md from the
-bundled files, model_card.yaml and docs/animals.csv. Every accuracy in the card is measured.
+bundled files, model_card.yaml and docs/animals.csv. All accuracies in the card are measured.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(str(error))
         if model.info["data"] != train.digest:
             parser.error(
-                f"{options.data} has other training images than those that "
-                f"{options.checkpoint.name} was trained on"
+                f"{options.checkpoint.name} was trained on other training images than those in "
+                f"{options.data}"
             )
         scores = _pack(model, train, val, options)
         print(f"wrote {bundled_path(options.name)}: {scores['top1']:.2f} / {scores['top5']:.2f} %")
@@ -82,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     pack = commands.add_parser("pack", help="pack and measure a network, and write the card")
     pack.add_argument("checkpoint", type=Path, help="model.safetensors of a training run")
     pack.add_argument(
-        "--data", type=Path, required=True, help="the tree it was trained on; val/ is evaluated"
+        "--data", type=Path, required=True, help="its training data; val/ is evaluated"
     )
     pack.add_argument("--name", required=True, help="the bundled name, as in model_card.yaml")
     pack.add_argument(
-        "--ten-crops", action="store_true", help="measure ten crops too; takes ten times as long"
+        "--ten-crops", action="store_true", help="also evaluate ten crops (ten times as long)"
     )
     pack.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     commands.add_parser("card", help="write the card of the bundled networks")
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(options: argparse.Namespace) -> tuple[Network, Images, Images]:
-    """The network, and the training and validation images, read as when it was trained."""
+    """Return the network, and its training and validation images, read as in training."""
     model = zfnet.load(options.checkpoint, folded=False).to(options.device)
     skip = model.info.get("config", {}).get("data", {}).get("skip_unreadable", False)
     load = functools.partial(load_folder, skip_unreadable=skip, progress=progress_bar)
@@ -102,7 +102,7 @@ def _load(options: argparse.Namespace) -> tuple[Network, Images, Images]:
 
 
 def _pack(model: Network, train: Images, val: Images, options: argparse.Namespace) -> dict:
-    """Pack a network into the bundled file, with what was measured. Returns its accuracy."""
+    """Write the packed network with its measurements, and return its accuracy."""
     fast = resolve_precision(Config(), device_of(model)).precision
     model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), train, fast)
     before = measure(model, val, "before packing", fast)
@@ -112,7 +112,7 @@ def _pack(model: Network, train: Images, val: Images, options: argparse.Namespac
         zfnet.save(model, trial, precision="int8")
         packed = zfnet.load(trial).to(options.device)
     finally:
-        trial.unlink(missing_ok=True)  # else it would be a bundled network
+        trial.unlink(missing_ok=True)  # every file in this folder is a bundled network
     after = measure(packed, val, "after packing", fast)
     exact = after if fast == "float32" else measure(packed, val, "after packing", "float32")
     model.info = {key: value for key, value in model.info.items() if key != "sha256"} | {
@@ -143,13 +143,13 @@ def write_card() -> None:
 
 
 def card_facts() -> dict[str, dict]:
-    """What model_card.yaml says of each bundled network; the best one comes first."""
+    """Return the entries of model_card.yaml for the bundled networks, best first."""
     facts = yaml.safe_load(FACTS.read_text("utf-8"))
     return {name: entry for name, entry in facts.items() if bundled_path(name).is_file()}
 
 
 def card(name: str, facts: dict) -> dict:
-    """Join what is known of a bundled network: its facts, what was measured, and its training."""
+    """Return the card's variables of a bundled network: facts, measurements and training runs."""
     model = zfnet.load(bundled_path(name))
     runs, top1 = training_runs(model), model.info["accuracy"]["top1"]
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -170,7 +170,7 @@ def card(name: str, facts: dict) -> dict:
 
 
 def training_log(runs: Sequence[dict]) -> str:
-    """The log of every epoch of all runs, as CSV."""
+    """Return the log of all epochs of all runs as CSV."""
     columns = ["run", "epoch", "size", "loss", "train_top1_error", *VAL_COLUMNS]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -183,7 +183,7 @@ def training_log(runs: Sequence[dict]) -> str:
 
 
 def animal_table(path: Path) -> dict[str, dict[str, str]]:
-    """Top-1 accuracy by group, of each classifier in the CSV file of `reproduce.animals`."""
+    """Return each classifier's top-1 accuracy by group, from the CSV of `reproduce.animals`."""
     table: dict[str, dict[str, str]] = {}
     if path.is_file():
         with path.open(newline="") as file:
@@ -198,7 +198,7 @@ def bundled_path(name: str) -> Path:
 
 
 def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
-    """The accuracy with ten crops in the committed record "accuracy", if it has this network."""
+    """Return the ten-crop accuracy in the record "accuracy", or None if it has another network."""
     record = read_record(REPOSITORY / "figures" / "imagenet65k" / "accuracy")
     if record is None or record.inputs.get("checkpoint") != model.info["sha256"]:
         return None
@@ -207,7 +207,7 @@ def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
 
 
 def training_runs(model: Network) -> list[dict]:
-    """The `info` of each training run, in order."""
+    """Return the `info` of each training run, in order."""
     runs = [model.info]
     while runs[0].get("init"):
         runs.insert(0, runs[0]["init"])
@@ -215,7 +215,7 @@ def training_runs(model: Network) -> list[dict]:
 
 
 def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pooling head, fitted on as many training images per class as an epoch has."""
+    """Fit the pooling head on as many training images per class as an epoch has."""
     per_class = model.info["config"]["data"]["per_class"]
     rows = epoch_order(images.labels, per_class, torch.Generator())
     subset = images.subset(np.sort(rows))  # in the order on disk
@@ -224,7 +224,7 @@ def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tens
 
 @torch.inference_mode()
 def head_accuracy(model: Network, images: Images) -> dict[str, float]:
-    """Top-1 and top-5 accuracy of the pooling head, in percent."""
+    """Return the top-1 and top-5 accuracy of the pooling head, in percent."""
     images = images.aligned(model.wnids, model.classes)
     layer = f"conv{model.table[-1].number}"
     assert model.cam_head is not None
@@ -247,7 +247,7 @@ def head_accuracy(model: Network, images: Images) -> dict[str, float]:
 def measure(
     model: Network, images: Images, title: str, precision: str, views: int = 1
 ) -> dict[str, float | int | str]:
-    """Accuracy in percent, with its protocol."""
+    """Return the accuracy in percent, with its protocol."""
     print(f"evaluating {title}, {precision}, {views} views")
     scores = evaluate(model, images, views=views, precision=precision, progress=progress_bar)
     crops = "one center crop" if views == 1 else "ten crops"
@@ -265,7 +265,7 @@ def measure(
 
 @torch.inference_mode()
 def class_ranks(model: Network, images: Images) -> dict[str, list[int]]:
-    """The rank of the true class of each validation image of the classes in Figure 7."""
+    """Return the rank of the true class for each validation image of Figure 7's classes."""
     images = images.aligned(model.wnids, model.classes)
     ranks = {}
     for wnid in FIG7_CLASSES:

@@ -26,7 +26,7 @@ from zfnet.data.tensor_file import (
 from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
 
 BUNDLED = Path(__file__).parent / "weights"
-DEFAULT_NETWORK = "imagenet65k"  # the best bundled one
+DEFAULT_NETWORK = "imagenet65k"  # the most accurate bundled network
 CAM_HEAD = ("cam.weight", "cam.bias")  # stored with the network's weights
 # Option and tensor names of checkpoints written before a renaming, with their names today.
 RENAMED = {
@@ -109,7 +109,7 @@ def rename_options(meta: dict) -> dict:
     """Give the options and recorded configurations of an older checkpoint today's names.
 
     Args:
-        meta: Metadata as `read_metadata` returns it. It stays as it is.
+        meta: Metadata as returned by `read_metadata`. It is not modified.
 
     Example:
         >>> rename_options({"options": {"fc": 64, "norm": "batch"}})

@@ -1,4 +1,4 @@
-"""The deconvnet: carry an activation down to pixels (Zeiler & Fergus, section 2.1 and Fig. 1).
+"""The deconvnet: project an activation to pixels (Zeiler & Fergus, section 2.1 and Fig. 1).
 
 To examine one activation, set all other activations of its layer to zero. Then invert the layers
 below it, from top to bottom, each in three steps:
@@ -7,9 +7,9 @@ below it, from top to bottom, each in three steps:
     2. rectify   max(0, signal)
     3. filter    convolve with the transposed filters, without bias
 
-Contrast normalization is skipped on the way down. The last filtering, into pixels, is not
+Contrast normalization is skipped in the backward pass. The last filtering, into pixels, is not
 rectified, so pixels are signed. The result differs from the gradient in step 2 only: a gradient
-passes a ReLU where the forward signal was positive, the deconvnet where the signal that comes down
+passes a ReLU where the forward signal was positive, the deconvnet where the backward signal
 is. Where the network branches, the signals of its branches are added (zfnet/transpose.py).
 
 Example:
@@ -130,7 +130,7 @@ def _keep_last(signal: Tensor, switches: Tensor, cells: int) -> Tensor:
 
 
 def rectify(signal: Tensor) -> Tensor:
-    """Set the negative values of the signal on the way down to zero."""
+    """Set the negative values of the backward signal to zero."""
     return F.relu(signal)
 
 

@@ -47,7 +47,7 @@ class Trace(Mapping):
         inputs: The shape that entered each step; a tuple of shapes where several did.
         x: The images (N, 3, H, W).
         output: What the last step returned.
-        logits: Logits (N, classes), or None where the pass stopped earlier.
+        logits: Logits (N, classes), or None if the pass stopped earlier.
     """
 
     steps: tuple[Step, ...]
@@ -77,7 +77,7 @@ class Trace(Mapping):
     def select(self, rows: Tensor) -> Trace:
         """The trace of some of the images, repeated if wanted: rows (M,) of the N images.
 
-        Only what the way down needs is selected: the switches and the shapes.
+        Only what a projection needs is selected: the switches and the shapes.
         """
         inputs = {name: _repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
         switches = {name: index[rows] for name, index in self.switches.items()}

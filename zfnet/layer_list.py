@@ -40,10 +40,10 @@ class Layer:
         name: The name that `zfnet.trace` and the other functions take.
         operation: The operation that completes the layer: ReLU, Conv2d, Add, ...
         shape: Its output without the batch: maps (C, H, W), a vector (C,), or tokens (L, C).
-        field: The receptive field of its units in pixels; None where they see the whole image.
+        field: The receptive field of its units in pixels; None if they see the whole image.
         uses: The functions that take the layer: trace, top_activations, grad_cam, project and
             project_top.
-        reason: Why the deconvnet cannot project from it; None where it can.
+        reason: Why the deconvnet cannot project from it; None if it can.
     """
 
     name: str
@@ -138,7 +138,7 @@ def _fields(steps: Sequence[Step]) -> dict[str, ReceptiveField | None]:
 
 
 def _union(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
-    """The field of a unit that sees all of these; None where one of them is the whole image."""
+    """The field of a unit that sees all of these; None if one of them is the whole image."""
     defined_fields = [field for field in fields if field is not None]
     if len(defined_fields) < len(fields) or len({field.stride for field in defined_fields}) != 1:
         return None
@@ -148,10 +148,10 @@ def _union(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
 
 
 def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | None:
-    """The field of a convolution's or pooling's units; None where it is not square."""
+    """The field of a convolution's or pooling's units; None if it is not square."""
     try:
         pairs = geometry(module)
-    except UnsupportedNetwork:  # pads with something else than zeros
+    except UnsupportedNetwork:  # does not pad with zeros
         return None
     if any(rows != columns for rows, columns in pairs):
         return None
@@ -164,7 +164,7 @@ def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | No
 
 
 def _reasons(steps: Sequence[Step]) -> dict[str, str | None]:
-    """For each step, why the deconvnet cannot carry a signal down from it; None where it can."""
+    """For each step, why the deconvnet cannot carry a signal down from it; None if it can."""
     reasons: dict[str, str | None] = {"": None}
     for step, inputs in with_inputs(steps):
         below = next(filter(None, (reasons[name] for name in inputs)), None)

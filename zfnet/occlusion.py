@@ -39,7 +39,7 @@ class Occlusion:
         probability: The target's probability.
         logit: The target's logit.
         label: The most probable class.
-        channel: The number of the strongest map, (N,) or a scalar; None where `activation` is.
+        channel: The number of the strongest map, (N,) or a scalar; None if `activation` is.
         target: The class, (N,) or a scalar.
         boxes: The occluder (rows, cols, 4) as (top, left, bottom, right) in input pixels, clipped.
         baseline: The same numbers for the unoccluded image.
@@ -196,7 +196,7 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 
 
 def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
-    """The network's steps; none where it is not a chain, or has no convolutional layers."""
+    """The network's steps; none if it is not a chain, or has no convolutional layers."""
     try:
         steps = chain(model)
     except UnsupportedNetwork:

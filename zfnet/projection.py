@@ -1,4 +1,4 @@
-"""Project activations to pixels: the public entrances to the deconvnet (zfnet/deconv.py)."""
+"""Project activations to pixels: the public functions of the deconvnet (zfnet/deconv.py)."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def project_search(
     first: Tensor,
     batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Project what a search has found, `batch` units of one layer at a time; see `project_top`.
+    """Project the units of a search, `batch` units of one layer at a time; see `project_top`.
 
     `chains` holds the steps up to each layer, and `first` is the data set's first image (1, 3, H,
     W).

@@ -94,7 +94,7 @@ def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
 
 
 def field_or_image(steps: Sequence[Step], layer: str) -> ReceptiveField | None:
-    """Return a layer's receptive field, or None where its units see the whole image."""
+    """Return a layer's receptive field, or None if its units see the whole image."""
     is_dense = len(steps_until(steps, layer)[-1].shape or (0, 0, 0)) == 1
     if (all(step.inputs is None for step in steps) and layer not in conv_layers(steps)) or is_dense:
         return None
@@ -109,7 +109,7 @@ def receptive_field_box(
 ) -> Tensor:
     """Return the pixels that units of the last step see.
 
-    The window is clipped to each map on the way down, because at a border a unit sees padding.
+    The window is clipped to each map in turn, because at a border a unit sees padding.
 
     Args:
         steps: The steps up to the units' layer.

@@ -248,7 +248,7 @@ class _State:
         return replace(self, path=self.path and self.path.with_name(f"{self.path.name}.{suffix}"))
 
     def read(self) -> TopActivations | None:
-        """Return the table so far, or None where there is no file. Raises CheckpointError."""
+        """Return the table so far, or None if there is no file. Raises CheckpointError."""
         if self.path is None or not self.path.exists():
             return None
         stored = read_tensors(self.path)[1].get("search", {})
@@ -274,7 +274,7 @@ class _State:
 
 
 def _digest(dataset: Dataset) -> list | str | None:
-    """A data set's digest, with the indices of a subset; None where it has none."""
+    """A data set's digest, with the indices of a subset; None if it has none."""
     if isinstance(dataset, Subset):
         digest = _digest(dataset.dataset)
         return digest and [digest, [int(i) for i in dataset.indices]]

@@ -1,4 +1,4 @@
-"""Checks of arguments: one function for each kind, called at the public entrances."""
+"""Checks of arguments, one function for each kind, called by the public functions."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def expand_fill(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
 
 @contextmanager
 def wrap_shape_errors(x: Tensor) -> Iterator[None]:
-    """Raise ValueError where a network fails on x, in practice because of its shape.
+    """Raise ValueError if a network fails on x, in practice because of its shape.
 
     Use it around the forward pass of a whole network only. Steps are checked by arithmetic instead.
     """
@@ -123,7 +123,7 @@ def wrap_shape_errors(x: Tensor) -> Iterator[None]:
 
 
 def _still_works(device: torch.device) -> bool:
-    """Whether a device answers; after a CUDA fault every later call fails too."""
+    """Whether a device works; after a CUDA fault every later call fails too."""
     try:
         torch.zeros(1, device=device).item()
     except RuntimeError:

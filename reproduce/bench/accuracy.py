@@ -1,8 +1,8 @@
-"""The bundled network's accuracy with one center crop, and with the paper's ten crops.
+"""The accuracy of the bundled network with one center crop and with the paper's ten crops.
 
-The ten crops are the corners and the center, with and without a flip. The model card's numbers are
-of one crop over all validation images. Ten crops take ten times as long, so both are measured on
-evenly chosen images.
+The ten crops are the corners and the center, with and without a flip. The model card reports one
+crop over all validation images. Ten crops take ten times as long, so both are measured on an
+evenly spaced sample.
 """
 
 import numpy as np

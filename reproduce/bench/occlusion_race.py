@@ -1,4 +1,4 @@
-"""The race of occlusion: ours, whole images in batches, Captum and zennit."""
+"""Time occlusion: ours, full forward passes in batches, Captum and zennit."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from zfnet.occlusion import occlude
 
 
 def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
-    """Race ours against whole images in batches; for one image also Captum and zennit.
+    """Time ours and full forward passes in batches; for a single image, also Captum and zennit.
 
-    zennit takes the positions one by one.
+    zennit processes positions one by one.
     """
     size, stride, batches = config["size"], config["stride"], config["batches"]
     few = config["tuning stride"]  # fewer positions are enough to choose the batch size
@@ -54,7 +54,7 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
 
 def plain(model: nn.Module, x: Tensor, size: int, stride: int, batch: int = 64):
-    """Occlude by whole forward passes."""
+    """Occlude with full forward passes."""
     with zfnet.fast.disabled():
         return occlude(model, channels_last(x), size=size, stride=stride, batch=batch)
 
@@ -87,10 +87,10 @@ def _by_zennit(model: nn.Module, x: Tensor, config: dict) -> Callable:
 
 
 def _picture_errors(timings: dict[str, Timing], x: Tensor, size: int) -> dict[str, float]:
-    """Compare with Captum and zennit, which return pictures.
+    """Compare with Captum and zennit, which return maps of the image size.
 
-    A pixel of Captum's is the mean drop of the logit over the positions that cover it, one of
-    zennit's the sum of the logits.
+    A pixel of Captum's map is the mean drop of the logit over the positions that cover it. In
+    zennit's map, it is the sum of the logits.
     """
     ours = timings[OURS].result
     total, count = torch.zeros(2, *x.shape[2:], device=x.device)
@@ -110,9 +110,9 @@ def _picture_errors(timings: dict[str, Timing], x: Tensor, size: int) -> dict[st
 
 
 def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
-    """The time of the method that counting operations chooses, over the faster one's.
+    """Divide the time of the automatically chosen method by that of the faster method.
 
-    It is 1 where the choice is right.
+    A ratio of 1 means that the choice was right.
     """
     stride, ratios = config["choice stride"], {}
     tiny = zfnet.zfnet(10, norm="none", channels=(4, 4, 4, 4, 4), fc_units=8).to(device)
@@ -130,6 +130,6 @@ def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
 
 def _incremental(model: nn.Module, x: Tensor, size: int, stride: int) -> None:
-    """Occlude by computing what changes, whatever the count of operations says."""
+    """Occlude incrementally, whatever the predicted cost."""
     with unittest.mock.patch("zfnet.fast.incremental.pays", return_value=True):
         occlude(model, x, size=size, stride=stride)

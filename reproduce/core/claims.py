@@ -1,6 +1,6 @@
 """Judge claims by intervals, sum up the judgments in a verdict, and word it for readers.
 
-An interval is [mean, low, high]. A judgment is True, False, or None where it is undecided.
+An interval is [mean, low, high]. A judgment is True, False, or None if it is undecided.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHORTFALLS = {"no": "Does not hold", "partly": "Holds in part", "undecided": "Un
 
 
 def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval is above a limit; None where it contains the limit or has no bounds."""
+    """Whether an interval is above a limit; None if it contains the limit or has no bounds."""
     if len(interval) < 3:  # one image has no interval
         return None
     _, low, high = interval
@@ -23,13 +23,13 @@ def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
 
 
 def below(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval is below a limit; None where it contains the limit or has no bounds."""
+    """Whether an interval is below a limit; None if it contains the limit or has no bounds."""
     judgment = above(interval, limit)
     return None if judgment is None else not judgment
 
 
 def higher(first: Sequence[float] | None, second: Sequence[float] | None) -> bool | None:
-    """Whether the first interval is above the second; None where they overlap or lack bounds."""
+    """Whether the first interval is above the second; None if they overlap or lack bounds."""
     if first is None or second is None or min(len(first), len(second)) < 3:
         return None
     return True if first[1] > second[2] else False if first[2] < second[1] else None

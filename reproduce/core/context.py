@@ -29,7 +29,7 @@ from zfnet.networks import load_network
 from zfnet.ranking import TopActivations
 from zfnet.top import top_activations
 
-SEARCH_VERSION = 1  # raise it when the search for the strongest activations returns something else
+SEARCH_VERSION = 1  # increase it when the search for the strongest activations changes
 IMAGENET_TRAIN = 1_281_167  # images that torchvision's networks were trained on
 
 
@@ -145,7 +145,7 @@ class Context:
         return load_folder(self.tree / "train", side=128, size=112, progress=self.progress)
 
     def dataset(self, name: str) -> Any:
-        """A data set of DATASETS, or None where it is not in the folder `datasets`."""
+        """A data set of DATASETS, or None if it is not in the folder `datasets`."""
         self.require(name)
         if name not in self.opened:
             try:
@@ -233,7 +233,7 @@ class Context:
 
     @property
     def too_small_for_paper_scale(self) -> str:
-        """Why the tree does not allow `--scale paper`; "" where it does."""
+        """Why the tree does not allow `--scale paper`; "" if it does."""
         needs = (
             "--scale paper needs ImageNet 2012: 1,000 classes, over 1,200,000 training and "
             "50,000 validation images"

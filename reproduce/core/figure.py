@@ -35,13 +35,13 @@ class Figure:
             result depends on the type of device) and the names in `corpora.DATASETS`.
         seed: Seed of all random choices.
         time_budget: Seconds at sample scale.
-        paper: The paper's numbers, under the names of our measurements where they compare.
+        paper: The paper's numbers, under the names of our measurements if they are comparable.
         config: Our settings.
         files: YAML and CSV files that the script reads, relative to its folder.
         manual: Run only by its id, not by `all`.
         corpus: Name of the figure's own data set, and of the folder of its result. Empty for a
             figure of the run's corpus.
-        version: Raise it when `compute` returns something else for the same `config` and `seed`.
+        version: Increase it when the result of `compute` changes for the same `config` and `seed`.
             `draw` does not count: delete a picture to have it drawn again from cached arrays.
         trains: Whether the figure trains networks.
         scales: The values of `--scale` that the figure supports.
@@ -94,7 +94,7 @@ class Result:
         verdict: One of `record.VERDICTS`.
         n: How many images, networks or trials were measured.
         note: What a reader needs to know: the protocol, and limitations.
-        scale: One of `record.SCALES`, for figures with a data set of their own. Empty where the
+        scale: One of `record.SCALES`, for figures with a separate data set. Empty if the
             inputs determine it.
         finding: What was found, in one sentence with measured numbers. Empty: the pages summarize
             the tested claims.

@@ -68,7 +68,7 @@ def conv_weight(model: Network, layer: str) -> torch.Tensor:
 
 
 def unsupported_network(figure: Figure, context: Context) -> str:
-    """Why a figure cannot be made with a network of torchvision, in a sentence; "" where it can."""
+    """Return why a figure cannot be made with a torchvision network; "" if it can."""
     if not (figure.uses_model and context.from_torchvision) or figure.network == "any":
         return ""
     name = context.network_name

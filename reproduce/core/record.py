@@ -29,11 +29,11 @@ class Record:
 
     Attributes:
         measured: The measured numbers by name.
-        paper: The paper's numbers, under the same names where they can be compared.
+        paper: The paper's numbers, under the same names if they are comparable.
         inputs: Hashes of the checkpoint and the data; the corpus by name.
         key: Hash of id, version, config, seed, inputs and file_hashes.
         files: Names of the pictures.
-        version: Version of the figure; 0 in records from before versions.
+        version: Version of the figure; 0 in records made before figures had versions.
         file_hashes: Hashes of the figure's declared files.
         finding: As in `Result`.
         reason: As in `Result`.
@@ -71,7 +71,7 @@ class Record:
 
 
 def read_record(folder: str | Path) -> Record | None:
-    """Read `folder/result.json`; None where it is missing or unreadable."""
+    """Read `folder/result.json`; None if it is missing or unreadable."""
     try:
         return Record(**json.loads((Path(folder) / "result.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -79,7 +79,7 @@ def read_record(folder: str | Path) -> Record | None:
 
 
 def write_record(record: Record, folder: str | Path) -> None:
-    """Write `folder/result.json` atomically. The folder is created where it is missing."""
+    """Write `folder/result.json` atomically. The folder is created if it is missing."""
     from zfnet.data.io import atomic_write  # imports torch
 
     text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -94,7 +94,7 @@ def environment(device: str) -> dict[str, str]:
         device: A torch device, such as "cpu" or "cuda".
 
     Returns:
-        Texts by name. The commit ends in "-dirty" where sources have uncommitted changes.
+        Texts by name. The commit ends in "-dirty" if sources have uncommitted changes.
     """
     import torch
 

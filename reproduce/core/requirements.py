@@ -41,7 +41,7 @@ def supports(figure: Figure, option: str) -> bool:
 def unused_option(
     options: Mapping[str, object], figures: Iterable[Figure], description: str = ""
 ) -> str:
-    """A message about the first option that no figure supports; "" where there is none.
+    """A message about the first option that no figure supports; "" if there is none.
 
     Args:
         options: Values of the command line; None for an option that was not given.

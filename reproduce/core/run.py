@@ -38,7 +38,7 @@ LARGEST_PICTURE = 400_000  # bytes
 
 
 class DirtyTreeError(RuntimeError):
-    """A committed record would be made from sources that no commit has."""
+    """A committed record would be made from sources with uncommitted changes."""
 
 
 USER_ERRORS = (  # the user's input cannot be used
@@ -54,14 +54,14 @@ USER_ERRORS = (  # the user's input cannot be used
 
 @dataclass(frozen=True)
 class Outcome:
-    """A line of the closing table.
+    """A line of the final table.
 
     Attributes:
-        record: The record of the figure, new or kept.
+        record: The record of the figure, new or existing.
         seconds: Seconds of this run.
         cached: Whether the record is an earlier one.
         folder: The folder of the record.
-        reason: Why nothing was made, where the record is kept or says "not run".
+        reason: Why the record was not replaced, or why it says "not run".
         ran: Whether the figure could be made.
     """
 
@@ -76,13 +76,13 @@ class Outcome:
 def run(
     script: ModuleType, context: Context, out: Path, force: bool = False, allow_dirty: bool = False
 ) -> Outcome:
-    """Make one figure in its `result_folder`, unless a record with the same key is there.
+    """Make one figure in its `result_folder`, unless a record with the same key exists.
 
     Args:
         script: The module of the figure.
         context: The inputs.
         out: The folder of all results.
-        force: Compute also what is cached, and replace also a record of a larger scale.
+        force: Also compute cached figures, and also replace records of a larger scale.
         allow_dirty: Write committed records even from sources with uncommitted changes.
 
     Raises:
@@ -155,20 +155,20 @@ def result_folder(figure: Figure, context: Context, out: Path) -> Path:
 
 
 def result_scale(result: Result, figure: Figure, context: Context) -> str:
-    """The scale of a result: what it states, else that of the images, else "paper"."""
+    """Return the scale of a result: its own, else that of the images, else "paper"."""
     return result.scale or (context.scale if figure.uses_images else "paper")
 
 
 def available_inputs(
     context: Context, figure: Figure, corpus: str, hash_data: bool
 ) -> dict[str, str]:
-    """The hashes of a figure's inputs that can be computed, to compare with a committed record.
+    """Return the hashes of a figure's available inputs, to compare with a committed record.
 
     Args:
         context: The network and the data.
         figure: The figure whose inputs are hashed.
         corpus: The corpus of the record.
-        hash_data: Hash the data too, not only the network. Missing data are left out.
+        hash_data: Also hash the data. Missing data are left out.
     """
     hashes = {"corpus": corpus}
     if hash_data:
@@ -191,7 +191,7 @@ def _require_clean_sources(figure: Figure, folder: Path) -> None:
 
 
 def _compute(script: ModuleType, context: Context) -> Result:
-    """Compute a figure; "not run" where it does not support the network of torchvision."""
+    """Compute a figure; "not run" if it does not support the torchvision network."""
     figure: Figure = script.FIGURE
     reason = unsupported_network(figure, context)
     if not reason:
@@ -207,7 +207,7 @@ def _compute(script: ModuleType, context: Context) -> Result:
 
 
 def _reason_to_keep(prior: Record | None, result: Result, scale: str, force: bool) -> str:
-    """Why an earlier record is better than a new result; "" where the result replaces it."""
+    """Return why a result does not replace an earlier record; "" if it does."""
     if prior is None:
         return ""
     if result.verdict == "not run":
@@ -221,7 +221,7 @@ def _reason_to_keep(prior: Record | None, result: Result, scale: str, force: boo
 def _keep(
     record: Record, folder: Path, start: float, reason: str = "", ran: bool = True
 ) -> Outcome:
-    """The outcome of a figure that has a record; for one that says "not run", its note."""
+    """Return the outcome of a figure with a record. A "not run" record's note is its reason."""
     if record.verdict == "not run":
         reason, ran = record.note, False
     seconds = time.perf_counter() - start

@@ -13,9 +13,9 @@ UNTRAINED = 0.5  # share of a filter's energy from its initial weights above whi
 def band_shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
     """The share of each filter's energy in bands of frequency.
 
-    A band holds what oscillates in either direction faster than its lower limit, and in none faster
-    than its upper one. The smaller a window, the more of a low frequency leaks into the next band,
-    so compare only filters of one size.
+    A band contains the components whose frequency is above its lower limit in either direction, and
+    above its upper limit in none. The smaller a window, the more of a low frequency leaks into the
+    next band, so compare only filters of one size.
 
     Args:
         filters: (M, 3, k, k).

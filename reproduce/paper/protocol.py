@@ -50,7 +50,7 @@ class Unseen(NamedTuple):
 
 
 def unseen(ctx: Context, name: str) -> Unseen:
-    """Leave the images out that overlap with the network's pretraining images."""
+    """Exclude images that overlap with the network's pretraining images."""
     images, others = ctx.dataset(name), ctx.pretraining
     counts: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
     if others is None:
@@ -79,8 +79,8 @@ class Classified(NamedTuple):
 
     Attributes:
         accuracy: Accuracy on each fold, in percent.
-        c: The regularization C that was chosen on each fold. None with one image per class, where
-            there is nothing to choose by, and the middle of the grid is used.
+        c: The regularization C that was chosen on each fold. None with one image per class, as
+            cross-validation is impossible, and the middle of the grid is used.
         choices: The grid of C.
     """
 
@@ -153,7 +153,7 @@ def train_from_scratch(
         The accuracy on each fold, in percent.
     """
     config = load_config(FROM_SCRATCH)
-    assert config.optim.schedule == "one_cycle"  # other schedules look at the test images
+    assert config.optim.schedule == "one_cycle"  # other schedules use the test images
     load, side = LOADERS[figure.corpus], config.stages[-1].side
     dataset = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress)
     images = dataset.subset(rows)

@@ -53,7 +53,7 @@ CALTECH256_PAPER = {
 }  # fmt: skip
 SHALLOW = "pretrained, layers 1-5 only"
 MAIN = "pretrained features beat training from scratch, in every fold"
-FEWEST_POINTS = 15  # of gain that the claims ask for
+FEWEST_POINTS = 15  # the smallest gain for which the claims hold
 
 
 def absent(name: str) -> Result:

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process. Tested in a subprocess, because the setting cannot be undone."""
+"""Keeping freed memory in the process; a subprocess is used because the setting is permanent."""
 
 import platform
 import subprocess
@@ -20,18 +20,16 @@ print(returned, faults())
 """
 
 
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="other C libraries keep their own ways"
-)
-def test_kept_memory_is_not_fetched_from_the_system_again():
-    done = subprocess.run(
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs mallopt of glibc")
+def test_freed_memory_is_reused_without_page_faults():
+    process = subprocess.run(
         [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True
     )
-    returned, kept = map(int, done.stdout.split())
-    assert 10 * kept < returned
+    returned, reused = map(int, process.stdout.split())
+    assert 10 * reused < returned
 
 
-def test_where_there_is_no_glibc_nothing_happens(monkeypatch):
+def test_without_glibc_the_setting_has_no_effect(monkeypatch):
     from zfnet.cli import memory
 
     monkeypatch.setattr(sys, "platform", "darwin")

@@ -1,4 +1,4 @@
-"""Classes by name, and which classes an error offers for a word of everyday language."""
+"""Class lookup by name, and the classes that an error message suggests."""
 
 import pytest
 
@@ -13,8 +13,8 @@ from zfnet.networks import imagenet_wnids
 
 
 @pytest.fixture(scope="module")
-def offered():
-    """What the error for a name says after its first part."""
+def error_message():
+    """Return a function that gives the error message for a name."""
 
     def message(name, classes=imagenet_names()):  # noqa: B008, cached
         with pytest.raises(ValueError, match="no class") as error:
@@ -24,28 +24,26 @@ def offered():
     return message
 
 
-def test_a_word_offers_the_classes_that_contain_it_and_then_its_group(offered):
+def test_suggestions_are_classes_with_the_word_and_its_group(error_message):
     assert (
-        offered("cat")
+        error_message("cat")
         == "no class 'cat'; choose from tiger cat, Persian cat, Siamese cat, Egyptian cat, Madagascar cat, tabby"
     )
-    assert offered("Cat") == offered("cat").replace("'cat'", "'Cat'")
-    dogs = offered("dog").split("choose from ")[1]
+    assert error_message("Cat") == error_message("cat").replace("'cat'", "'Cat'")
+    dogs = error_message("dog").split("choose from ")[1]
     assert dogs.startswith("Maltese dog, ")
-    assert dogs.endswith(
-        " and 109 more"
-    )  # 118 breeds and the African hunting dog, of which ten are named
+    # 118 breeds and the African hunting dog; the message lists ten of them.
+    assert dogs.endswith(" and 109 more")
     assert len(dogs.split(",")) == 10
-    assert (
-        offered("hound").count("hound") == 4
-    )  # Afghan, Walker and Ibizan hound, but no bloodhound
-    assert "did you mean goldfish" in offered("goldfisch")
-    assert offered("zzzz") == "no class 'zzzz'; there are 1000 classes, such as tench"
-    assert offered("") == "no class ''; there are 1000 classes, such as tench"
+    # Afghan, Walker and Ibizan hound, but not bloodhound.
+    assert error_message("hound").count("hound") == 4
+    assert "did you mean goldfish" in error_message("goldfisch")
+    assert error_message("zzzz") == "no class 'zzzz'; there are 1000 classes, such as tench"
+    assert error_message("") == "no class ''; there are 1000 classes, such as tench"
 
 
-def test_only_classes_of_the_network_are_offered(offered):
-    assert offered("fish", ["goldfish", "tabby"]) == "no class 'fish'; choose from goldfish"
+def test_suggestions_are_classes_of_the_network(error_message):
+    assert error_message("fish", ["goldfish", "tabby"]) == "no class 'fish'; choose from goldfish"
     assert related_classes("cat", ["tabby", "cattle", "a (cat)"]) == ["a (cat)", "tabby"]
     assert related_classes("c++ (", ["tabby"]) == []
 
@@ -61,14 +59,14 @@ def test_only_classes_of_the_network_are_offered(offered):
         ("monkey", "guenon", "squirrel monkey", 13), ("car", "ambulance", "sports car", 10),
     ],
 )  # fmt: skip
-def test_groups_begin_and_end_where_wordnet_has_them(group, first, last, count):
+def test_groups_match_wordnet(group, first, last, count):
     indices = [i for part in ILSVRC_GROUPS[group] for i in part]
     names = imagenet_names()
     assert (names[indices[0]], names[indices[-1]], len(indices)) == (first, last, count)
     assert indices == sorted(set(indices))
 
 
-def test_all_groups_are_tested_and_do_not_overlap_but_for_sharks():
+def test_groups_do_not_overlap_except_sharks():
     indices = [
         i
         for group, parts in ILSVRC_GROUPS.items()

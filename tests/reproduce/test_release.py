@@ -20,7 +20,7 @@ SMALL = {
 
 @pytest.fixture
 def runs(tree, tmp_path, monkeypatch):
-    """Two training runs; the second starts from the first's weights. All writing goes to tmp_path."""
+    """Train twice, the second time from the first run's weights. All output goes to tmp_path."""
     for name, path in {"BUNDLED": "bundled", "CARD": "CARD.md", "LOGS": "logs"}.items():
         monkeypatch.setattr(release, name, tmp_path / path)
     monkeypatch.setattr(release, "FACTS", tmp_path / "facts.yaml")
@@ -46,7 +46,7 @@ def pack(checkpoint, data, *options):
     return release.main(["pack", str(checkpoint), "--data", str(data), "--name", "small", *options])
 
 
-def test_other_images_than_it_was_trained_on_are_refused(runs, tree, capsys):
+def test_release_requires_the_training_images(runs, tree, capsys):
     (tree / "train" / "n02088094" / "n02088094_0.JPEG").unlink()
     with pytest.raises(SystemExit):
         pack(runs[1] / "model.safetensors", tree)
@@ -55,7 +55,7 @@ def test_other_images_than_it_was_trained_on_are_refused(runs, tree, capsys):
     assert not release.CARD.exists()
 
 
-def test_a_wrong_path_is_an_error_of_one_line(runs, tree, tmp_path, capsys):
+def test_missing_path_is_reported_on_one_line(runs, tree, tmp_path, capsys):
     for checkpoint, data in (
         (tmp_path / "none.safetensors", tree),
         (runs[1] / "model.safetensors", tmp_path / "nowhere"),
@@ -67,7 +67,7 @@ def test_a_wrong_path_is_an_error_of_one_line(runs, tree, tmp_path, capsys):
     assert not any(release.BUNDLED.iterdir())
 
 
-def test_a_release_holds_what_was_measured_and_the_card_says_it(runs, tree, tmp_path):
+def test_model_card_describes_the_release(runs, tree, tmp_path):
     (tmp_path / "animals.csv").write_text(
         "classifier,group,photographs,top1,among5\nsmall,dog,7,12.5,50.0\nsmall,mean,7,12.5,50.0\n"
     )
@@ -105,7 +105,7 @@ def test_a_release_holds_what_was_measured_and_the_card_says_it(runs, tree, tmp_
     assert [line[:7] for line in log] == ["run,epo", "1,1,64,", "1,2,64,", "2,1,64,"]
 
 
-def test_the_committed_card_is_what_the_bundled_networks_say(tmp_path, monkeypatch):
+def test_committed_card_matches_the_bundled_networks(tmp_path, monkeypatch):
     card, logs = release.CARD, release.LOGS
     monkeypatch.setattr(release, "CARD", tmp_path / "CARD.md")
     monkeypatch.setattr(release, "LOGS", tmp_path / "logs")
@@ -115,7 +115,7 @@ def test_the_committed_card_is_what_the_bundled_networks_say(tmp_path, monkeypat
         assert (logs / log.name).read_text() == log.read_text()
 
 
-def test_one_network_is_the_default_everywhere():
+def test_default_network_is_the_same_everywhere():
     assert zfnet.checkpoint.DEFAULT_NETWORK == common.DEFAULT_MODEL == figure.DEFAULT_MODEL
     best = next(iter(release.card_facts()))
     assert best == zfnet.checkpoint.DEFAULT_NETWORK

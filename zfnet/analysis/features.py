@@ -19,7 +19,7 @@ from zfnet.forward import run
 from zfnet.graph import UnknownLayer, layer_names, network_steps
 from zfnet.model import Network, device_of, evaluating
 
-CACHE_VERSION = 1  # raise it when the forward pass changes
+CACHE_VERSION = 1  # increase it when the forward pass changes
 # Layers 1-5 and 7 of Table 7: rectified, and pooled where the network pools.
 LAYERS = ("pool1", "pool2", "conv3", "conv4", "pool5", "fc7")
 

@@ -267,7 +267,7 @@ class _KeepsMaps(nn.Module):
 
 
 def _has_channels_last(model: nn.Module, x: Tensor, layer: str) -> bool:
-    """Whether a layer's maps are (N, H, W, C); False where the network cannot be traced."""
+    """Whether a layer's maps are (N, H, W, C); False if the network cannot be traced."""
     try:
         steps = shaped_steps(model, x)
         return find_step(steps, layer).name in channels_last_steps(steps)

@@ -33,7 +33,7 @@ def explain_with(
         channels.
 
     Raises:
-        ValueError: If x or target is wrong, or the function returns something else.
+        ValueError: If x or target is invalid, or the function returns another type or shape.
 
     Example:
         >>> import torch, zfnet

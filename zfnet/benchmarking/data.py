@@ -24,7 +24,7 @@ from zfnet.model import device_of, evaluating
 
 TARGETS = ("label", "predicted")
 DRAWN = ("scenes", "shortcut", "shortcut-object")
-SPARE = 2  # scenes drawn per scene used, where only correctly classified ones are
+SPARE = 2  # scenes drawn per scene used, if only correctly classified ones are used
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Selection:
         indices: (n,) the chosen images.
         target: (n,) the class to explain of each.
         has_masks: Whether the data marks objects.
-        candidates: The number of images that were looked at.
+        candidates: The number of images from which they were chosen.
     """
 
     name: str

@@ -15,7 +15,7 @@ from zfnet.data.cache import cached_array, digest
 from zfnet.data.dataset import Images
 from zfnet.data.scenes import SHAPES, Scene, draw_scene
 
-VERSION = 1  # part of the cache key: raise it when the pictures change
+VERSION = 1  # part of the cache key: increase it when the pictures change
 TAG = 0.11  # side of the tag, as a share of the image's side
 MARGIN = 0.125  # free of tags, as a share of the side; crops of 7/8, as in training, keep the tag
 

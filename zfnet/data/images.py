@@ -16,8 +16,8 @@ from zfnet.data.formats import ImageError, from_array, read_image, to_rgb
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-PREPROCESSING = 5  # part of the cache key: raise it when decoding or resizing changes
-MAX_ASPECT_RATIO = 32  # of longer images, only the central square is resampled
+PREPROCESSING = 5  # part of the cache key: increase it when decoding or resizing changes
+MAX_ASPECT_RATIO = 32  # above it, only the central square is resampled
 
 
 def center(image: Image.Image, side: int = 256) -> Image.Image:

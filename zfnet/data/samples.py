@@ -1,4 +1,4 @@
-"""The sample photographs: public-domain and CC0 pictures that ship in scikit-image."""
+"""The sample photographs: public-domain and CC0 pictures included in scikit-image."""
 
 from __future__ import annotations
 

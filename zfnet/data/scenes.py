@@ -14,7 +14,7 @@ from zfnet.data.cache import cached_array, digest
 from zfnet.data.dataset import Images
 
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "heart", "bar", "arch")
-VERSION = 1  # part of the cache key; raise it when the images change
+VERSION = 1  # part of the cache key; increase it when the images change
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def scan(
         files += images
         labels += [label] * len(images)
     if set(folders) <= SPLITS and all(file.parent.parent != root for file in files):
-        raise DataError(f"{root}: holds splits, not classes; give {root / folders[0]}")
+        raise DataError(f"{root}: contains splits, not classes; pass {root / folders[0]}")
     if empty:
         raise DataError(
             f"{root}: {len(empty)} class folders without images: {', '.join(empty[:10])}"
@@ -69,7 +69,7 @@ def walk(folder: Path) -> Iterator[Path]:
     Hidden files and folders are left out.
 
     Args:
-        folder: Where to begin.
+        folder: The folder to search.
 
     Yields:
         One path per file.
@@ -77,7 +77,7 @@ def walk(folder: Path) -> Iterator[Path]:
     entered: set[str] = set()
     levels = []
     for level, subfolders, names in os.walk(folder, followlinks=True):
-        if (place := os.path.realpath(level)) in entered:  # a link to a folder above
+        if (place := os.path.realpath(level)) in entered:  # a link to a parent folder
             subfolders.clear()
             continue
         entered.add(place)

@@ -1,4 +1,4 @@
-"""The deconvnet taken apart: the same way down with one of its rules changed.
+"""Variants of the deconvnet with one of its rules changed.
 
 `project` follows the paper. Here each rule can be replaced: the rectification, the switches, the
 sum where windows share a maximum, and the normalization that the paper skips.
@@ -22,10 +22,10 @@ COLLISIONS = ("sum", "overwrite")
 
 @dataclass(frozen=True)
 class Rules:
-    """How a signal is carried down to pixels. The defaults are the paper's.
+    """How a signal is projected to pixels. The defaults are the paper's.
 
     Attributes:
-        rectification: What passes a ReLU on the way down: "deconvnet" the positive signal,
+        rectification: What passes a ReLU in the backward pass: "deconvnet" the positive signal,
             "gradient" the signal where the forward activation was positive, "guided" both
             conditions at once (Springenberg et al. 2015), "none" everything.
         switches: Whether values are unpooled to the recorded maxima. Otherwise each value goes to

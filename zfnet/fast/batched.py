@@ -1,9 +1,9 @@
-"""Project thousands of units that a search has found, passing each part of an image once.
+"""Project thousands of units of a search, computing each part of an image only once.
 
-The strongest units over a data set crowd in some of its images, where their receptive fields
-overlap, and the way down needs only the switches of the way up. So the windows of the last pooled
+The strongest units of a data set are concentrated in few images, where their receptive fields
+overlap, and the backward pass needs only the switches. So the windows of the last pooled
 map that the units of an image see are merged where that lowers the number of multiplications. Each
-merged window is passed up once, and every unit's switches are cut out of it
+merged window passes through the network once, and each unit's switches are cut out of it
 (zfnet/fast/patches.py).
 """
 
@@ -70,7 +70,7 @@ def project_search(
 class _Layer:
     """A layer's M units, on the CPU, and the windows (M) of the last pooled map that they see.
 
-    `pooled` is the number of steps up to that map; 0 where there is none.
+    `pooled` is the number of steps up to that map; 0 if there is none.
     """
 
     name: str

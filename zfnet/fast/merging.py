@@ -9,11 +9,11 @@ from torch import nn
 from zfnet.graph import Size, Step, map_sizes, output_size
 from zfnet.receptive_field import Window
 
-CROWD = 64  # different windows of an image, above which they all become one or stay as they are
+CROWD = 64  # with more windows per image, all or none of them are merged
 
 
 def multiplications(steps: list[Step], size: Size) -> np.ndarray:
-    """The cost of passing a window of the last map up, by its height and width: (H + 1, W + 1)."""
+    """The cost of a window of the last map, by its height and width: (H + 1, W + 1)."""
     sizes = map_sizes(steps, size)
     height, width = sizes[""]
     square = torch.arange(max(height, width) + 1)[:, None].expand(-1, 2)
@@ -72,7 +72,7 @@ def _merge_image(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Merge the windows of one image: the merged low and high, and each window's merged number."""
     own = np.arange(len(low))
-    if len(low) > CROWD:  # the search for pairs would take longer than it saves
+    if len(low) > CROWD:  # searching for pairs would cost more than it saves
         first, last = low.min(0, keepdims=True), high.max(0, keepdims=True)
         if cost[tuple((last - first).T)] < cost[tuple((high - low).T)].sum():
             low, high, own = first, last, np.zeros_like(own)

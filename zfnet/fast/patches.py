@@ -1,4 +1,4 @@
-"""Project units through their receptive fields alone.
+"""Project units through their receptive fields only.
 
 A unit of layer 3 sees 75 x 75 of 224 x 224 pixels, a unit of layer 5 139 x 139. The receptive
 fields of M units are cut out and pass through the network's convolutions and poolings without

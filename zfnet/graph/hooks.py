@@ -18,7 +18,7 @@ class Hook(AbstractContextManager):
     """A context that keeps a module's output at one of its calls, in the thread that entered it.
 
     `call` counts from 0; -1 is the last. The network continues with a copy, which an in-place ReLU
-    may overwrite. `maps` is the output, or None where the module was not called or returned no
+    may overwrite. `maps` is the output, or None if the module was not called or returned no
     tensor; with `channels_last` it is transposed from (N, H, W, C) to (N, C, H, W).
     """
 

@@ -24,7 +24,7 @@ Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 def with_shapes(steps: Sequence[Step], x: Tensor) -> list[Step]:
     """Return the steps with the shapes of their inputs and outputs for images like x (N, C, H, W).
 
-    Chains are checked by arithmetic and stay as they are.
+    Chains are checked by arithmetic and do not change.
 
     Raises:
         ValueError: If x does not fit the network. The message names the step.
@@ -178,7 +178,7 @@ def geometry(module: Windowed) -> list[list[int]]:
     """Return kernel, stride, padding and dilation, each [rows, columns].
 
     Raises:
-        UnsupportedNetwork: If a convolution pads with something else than zeros, or unevenly.
+        UnsupportedNetwork: If a convolution does not pad with zeros, or pads unevenly.
     """
     if getattr(module, "padding_mode", "zeros") != "zeros":
         raise UnsupportedNetwork(f"{module}: only padding with zeros is supported")

@@ -40,7 +40,7 @@ class Step:
         inputs: The steps whose outputs it reads, "" for the images. None in a chain: it reads the
             step before.
         paths: The modules and blocks that return this step's output.
-        shape: Without the batch, the shape of its output; None where a chain's arithmetic gives it.
+        shape: Without the batch, the shape of its output; None if a chain's arithmetic gives it.
         input_shapes: The shapes of its inputs, likewise.
     """
 
@@ -59,7 +59,7 @@ class Traced:
 
     Attributes:
         steps: The operations that the result depends on, or that a module returns, in order.
-        result: The step that returns the result; None where the result is not one tensor.
+        result: The step that returns the result; None if the result is not one tensor.
         kind: What the result is, in words.
     """
 

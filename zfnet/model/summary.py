@@ -44,7 +44,7 @@ def describe(model: nn.Module, size: int | None = None) -> Iterator[Row]:
     normalization is not counted.
 
     Args:
-        model: A network that takes images (1, C, H, W). Its mode and weights stay as they are.
+        model: A network that takes images (1, C, H, W). Its mode and weights do not change.
         size: The side of the square input in pixels. None takes `model.size`, else 224.
 
     Example:

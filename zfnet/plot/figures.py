@@ -34,7 +34,7 @@ STYLE: dict[Any, Any] = {
     "image.interpolation": "nearest",
 }
 HEAT = "viridis"
-MAX_COLORS = 7  # classes with a color of their own in a label map
+MAX_COLORS = 7  # classes with a separate color in a label map
 # The palette of Okabe and Ito, which is safe for color-blind readers.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 

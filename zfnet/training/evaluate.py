@@ -47,7 +47,7 @@ def evaluate(
 ) -> Scores:
     """Measure top-1 and top-5 error.
 
-    With one view, each image is its kept square's central 7/8, 224 of 256 pixels. On a GPU,
+    With one view, each image is center-cropped to 7/8 of its side, 224 of 256 pixels. On a GPU,
     convolutions in float32 are PyTorch's TF32, unless `torch.backends.cudnn.allow_tf32` is False.
 
     Args:
@@ -171,7 +171,7 @@ def predict(
 
 
 def _views(squares: Tensor, views: int) -> list[Tensor]:
-    """Crop squares (N, 3, S, S) to 7/8, as 224 of 256: the center, or also corners and mirrored."""
+    """Crop squares (N, 3, S, S) to 7/8 of the side: center only, or ten crops (corners, flips)."""
     side = squares.shape[-1]
     cut = round(side * 7 / 8)
     if views == 1:

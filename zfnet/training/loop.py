@@ -95,7 +95,7 @@ def train(
 
     Raises:
         TrainingError: The run cannot start or cannot be resumed.
-        DivergedError: The loss or the weights are not finite. The last saved state stays good.
+        DivergedError: The loss or the weights are not finite. The last saved state remains valid.
     """
     out, device = expand_path(out), torch.device(device)
     check_folder(out, resume, distributed)
@@ -174,7 +174,7 @@ class _Run:
         return TrainState.new(self.model, optim, self.cycle_steps[epoch])
 
     def enter_stage(self, epoch: int) -> None:
-        """At a stage's first epoch: restart if it says so, load its images, freeze its layers."""
+        """At a stage's first epoch: restart if configured, load its images, freeze its layers."""
         number = self.stage_numbers[epoch]
         self.stage, self.stage_config = self.config.stages[number], self.configs[number]
         previous = self.config.stages[self.stage_numbers[epoch - 1]] if epoch else None

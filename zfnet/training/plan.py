@@ -73,8 +73,8 @@ def plan_run(
     """Check a run, and estimate its memory and time.
 
     Memory on disk and device follows from shapes. Time follows from `STEPS` steps per stage, in
-    this process's share of a batch, and `FILES` decoded files. A full disk is a line of the plan,
-    not an error.
+    this process's share of a batch, and `FILES` decoded files. A full disk is reported in the plan,
+    not raised as an error.
 
     Args:
         config: A run on a tree of images.

@@ -29,7 +29,7 @@ def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) 
 
     Args:
         labels: (N,) classes.
-        per_class: Most images per class, drawn at random; 0 takes all.
+        per_class: The maximum number of images per class, drawn at random; 0 takes all.
         generator: CPU generator.
 
     Example:

@@ -27,7 +27,7 @@ MEAN_IMAGES = 10_000  # images that a mean image is computed from
 
 
 class TrainingError(RuntimeError):
-    """Training cannot start or continue. The message says why, and which state is good."""
+    """Training cannot start or continue. The message says why, and which state is valid."""
 
 
 class DivergedError(TrainingError):
@@ -84,7 +84,7 @@ def check_distributed(
 
 
 def check_folder(out: Path, resume: bool, distributed: DistributedContext) -> None:
-    """Check that a run's folder holds a state to resume, or none, on each machine.
+    """Check on each machine that a run's folder has a state to resume, or none.
 
     Args:
         out: The folder.
@@ -99,7 +99,7 @@ def check_folder(out: Path, resume: bool, distributed: DistributedContext) -> No
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(exists):
         raise TrainingError(
-            f"{out} holds a run already: continue it with --resume, remove it, or choose another "
+            f"{out} already has a run: continue it with --resume, remove it, or choose another "
             "--out"
         )
 

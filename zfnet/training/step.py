@@ -63,7 +63,7 @@ def blend(
         distributed: The processes that share the batch.
 
     Returns:
-        The images, and their targets; None where the classes y suffice.
+        The images, and their targets; None if the classes y suffice.
     """
     if teacher is None and not config.augment.mixup:
         return x, None

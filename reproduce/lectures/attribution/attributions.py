@@ -6,11 +6,11 @@ map is scaled by its own 99.5th percentile of |v|: black (0) to yellow for metho
 values; blue (against), white, red (for) for signed ones.
 
 Three numbers compare the methods: the rank correlation of each pair of maps, raw and of absolute
-values, since a signed and an unsigned map may agree on where and not correlate; the rank
+values, since a signed and an unsigned map may agree on locations and not correlate; the rank
 correlation of a map with that of the most probable other class; and the share of a map's absolute
-mass in the object's boxes, divided by the boxes' share of the image. The last one is 1 for an even
-map, and larger for a map in the middle, where objects usually are. So a central map, which falls
-from the center to the corners, is measured too.
+mass in the object's boxes, divided by the boxes' share of the image. The last one is 1 for a flat
+map, and larger for a centered map, as objects are usually in the center. A central map, which falls
+from the center to the corners, is measured as a baseline.
 """
 
 from __future__ import annotations

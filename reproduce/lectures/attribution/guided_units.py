@@ -1,10 +1,10 @@
 """Units of layer 5 by the deconvnet, by guided backpropagation, and by the gradient.
 
-Springenberg et al. (2015, Fig. 3) beside Zeiler & Fergus. All three use the same filters and
-switches. They differ in what a ReLU passes on the way down: positive signals (deconvnet), signals
-at positive activations (gradient), or both conditions (guided). Which of them shows what activates
-the unit? The quarter of the receptive field with most energy is kept, the rest is set to gray, and
-the activation is measured again. A unit responds most to the center of its receptive field, so a
+Springenberg et al. (2015, Fig. 3) and Zeiler & Fergus. All three use the same filters and
+switches. They differ in what a ReLU passes in the backward pass: positive signals (deconvnet),
+signals at positive activations (gradient), or both (guided). Which of them shows what activates
+the unit? All but the quarter of the receptive field with the most energy is set to gray, and the
+activation is measured again. A unit responds most to the center of its receptive field, so a
 method must also beat the central quarter.
 """
 
@@ -139,7 +139,7 @@ def in_field(box: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
 
 
 def centrality(middle: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """How close cells (N, rows, columns) are to a point (N, 2) in pixels: 1 there, falling to 0."""
+    """Return how close cells (N, rows, columns) are to a point (N, 2) in pixels, from 1 to 0."""
     row, column = (
         FIGURE.config["cell"] * (torch.arange(n, device=middle.device) + 0.5)
         for n in cells.shape[1:]

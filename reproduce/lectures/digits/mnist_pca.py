@@ -124,7 +124,7 @@ def correlate(
 
     Args:
         code: Coordinates along the component (n,).
-        quality: The attribute (n,). NaN where it is undefined.
+        quality: The attribute (n,); NaN if undefined.
         labels: Digits (n,).
         centered: Remove the class means first.
 

@@ -1,7 +1,7 @@
 """Are single units more coherent than random directions of their layer?
 
 Szegedy et al. (2014, section 3): the images with the strongest response along a random direction
-look as alike as those of a unit, so the space holds the meaning, not the units. Three kinds of
+are as similar as those of a unit, so the space has the semantics, not single units. Three kinds of
 directions of layers 5 and 7 are compared on the same images, at their strongest positions: units,
 random orthonormal directions, and principal directions. Coherence is the share of one class among a
 direction's nine strongest images. For layer 5 it is also the mean cosine of the layer-7 codes of

@@ -1,9 +1,9 @@
 """DeepDream: a layer's activations amplified in a photograph.
 
 Mordvintsev, Olah and Tyka (2015). No class and no feature is chosen: the activations of a layer are
-increased, at several sizes of the image. To test that it is this layer which is amplified, and not
-only contrast, the activations of every layer are measured in every dream, and in the photograph
-with more contrast. The mean frequency of the change measures the size of what is drawn.
+increased, at several sizes of the image. To test that the dream amplifies this layer, and not
+only contrast, the activations of all layers are measured in all dreams, and in the photograph
+with more contrast. The mean frequency of the change measures the size of the drawn patterns.
 """
 
 from __future__ import annotations

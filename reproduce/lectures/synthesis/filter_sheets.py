@@ -5,7 +5,7 @@ Python, on what convnets learn) ascends on pixels. Here ascent is in frequency s
 colors of photographs, jitter and total variation, without which layers 3 to 5 yield high-frequency
 noise. In layers 1 and 2 the mean is taken after the ReLU, as Chollet does: before it, the mean of
 layer 1 is linear in the image, and a uniform color maximizes it. In layers 3 to 5 it is taken
-before the ReLU, since noise leaves many channels silent, without a gradient.
+before the ReLU, since many channels are zero on noise and have no gradient.
 
 An image shows many copies of what its channel responds to, since the mean counts every position.
 Its size grows with the layer. The number is the share of channels whose image has a larger mean

@@ -44,7 +44,7 @@ def write(
 ) -> Path:
     """Write the atlas of a network over a corpus, or continue it.
 
-    What the same version made from the same network and images is kept.
+    Files of the same version, network and images are reused.
 
     Args:
         context: The network and the corpus.
@@ -56,7 +56,7 @@ def write(
         The page.
 
     Raises:
-        DataError: `out` holds something else, or the images do not fit the network.
+        DataError: `out` has other files, or the images do not fit the network.
     """
     model, images = context.model, context.images
     if images.size != model.size:
@@ -113,7 +113,7 @@ def write(
 
 
 def write_sample(context: Context, out: Path) -> Path | None:
-    """Write the atlas of the sample photographs; None where `out` holds a reader's own atlas."""
+    """Write the atlas of the sample photographs; None if `out` has another atlas."""
     index = read(out, "index")
     if index:
         origin = (index.get("network"), index.get("corpus"))

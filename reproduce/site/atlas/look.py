@@ -51,7 +51,7 @@ class Atlas:
     reason: str = ""
 
     def layer(self, name: str) -> dict[str, Any] | None:
-        """The index of a layer; None where it is missing or not finished."""
+        """The index of a layer; None if it is missing or not finished."""
         if not self.index or name in self.index["missing"]:
             return None
         return next((layer for layer in self.index["layers"] if layer["name"] == name), None)
@@ -67,12 +67,12 @@ def look(
         name: Its name.
         image: An image file.
         out: The folder of the page. An earlier page of an image is replaced.
-        atlas: The folder of an atlas. Its pictures are used if it is of the same network.
+        atlas: The folder of an atlas. Its pictures are used if it shows the same network.
         progress: Wraps iterables.
 
     Raises:
         ImageError: The image cannot be read.
-        DataError: As `describe_network`; or `out` holds something else.
+        DataError: As `describe_network`, or if `out` has other files.
     """
     x = zfnet.preprocess(read_image(image), model.size).to(device_of(model))
     layers, numbers = describe_network(model, None)
@@ -123,7 +123,7 @@ def strongest(
         maps: The layer's maps of the image (C, H, W).
         layer: The layer.
         out: The folder of the page.
-        atlas: Where the features' strongest images are copied from.
+        atlas: The folder to copy the features' strongest images from.
 
     Returns:
         Number, value, position and number of neighbors of each feature.
@@ -154,7 +154,7 @@ def copy_neighbors(atlas: Atlas, layer: str, features: list[int], out: Path) -> 
     """Copy the tiles of features from the sheets of an atlas into a sheet of the page.
 
     Returns:
-        How many images each feature has; 0 where its sheets are missing or damaged.
+        How many images each feature has; 0 if its sheets are missing or damaged.
     """
     listed = atlas.layer(layer)
     data = read(atlas.folder, layer) if listed else None

@@ -40,7 +40,7 @@ class Table:
             zeros, then half octaves from 2^-10.
         step: By layer, the subsampling of rows and columns in the histogram.
         logits: (N, K).
-        target: The class of each image, or its predicted class where it has no label, (N,).
+        target: The class of each image, or its predicted class if it has no label, (N,).
         drive: Gradient of the target's logit times activation of each map of the last layer,
             summed over positions, (N, C).
     """

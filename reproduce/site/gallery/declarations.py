@@ -40,7 +40,7 @@ def declarations() -> dict[str, Declaration]:
 
 
 def parse(script: Path) -> Declaration | None:
-    """Parse the declaration in a script; None where it has none.
+    """Parse the declaration in a script; None if it has none.
 
     Raises:
         ValueError: A field is not a literal.
