@@ -14,19 +14,19 @@ from reproduce.site import atlas
 from reproduce.site.atlas import files, sheets
 from reproduce.site.atlas.look import look
 from tests.conftest import ROOT
-from tests.reproduce.conftest import smaller
+from tests.reproduce.conftest import shrink_atlas
 from zfnet.explorer.atlas import Atlas
 
 LARGEST = 12_000_000  # bytes of the committed atlas
 
 
 @pytest.fixture(scope="module")
-def compact(made, tmp_path_factory):
+def compact(atlas_run, tmp_path_factory):
     """The network and images of the small atlas as a context, and their compact atlas."""
-    context = Context(str(made / "small.safetensors"), str(made / "tree"))
+    context = Context(str(atlas_run / "small.safetensors"), str(atlas_run / "tree"))
     folder = tmp_path_factory.mktemp("compact") / "atlas"
     with pytest.MonkeyPatch.context() as patch:
-        smaller(patch)
+        shrink_atlas(patch)
         atlas.write(context, folder, layout=sheets.COMPACT)
     return context, folder
 
@@ -45,18 +45,18 @@ def test_tiles_are_as_small_as_the_layout_allows():
     assert [sheets.tile_side(field, sheets.COMPACT) for field in fields] == [3, 7, 27, 48, 48]
 
 
-def test_a_compact_atlas_has_every_feature_in_fewer_bytes(compact, made):
+def test_a_compact_atlas_has_every_feature_in_fewer_bytes(compact, atlas_run):
     _, folder = compact
-    index, full = files.read(folder, "index"), files.read(made / "atlas", "index")
+    index, full = files.read(folder, "index"), files.read(atlas_run / "atlas", "index")
     assert [layer["numbers"] for layer in index["layers"]] == [
         layer["numbers"] for layer in full["layers"]
     ]
     assert [layer["side"] for layer in index["layers"]] == [7, 27, 48, 48, 48]
     assert index["missing"] == []
     for layer in ("conv1", "conv3"):
-        assert files.read(folder, layer) == files.read(made / "atlas", layer)
+        assert files.read(folder, layer) == files.read(atlas_run / "atlas", layer)
     for name in ("conv3-patches-0", "conv5-projections-0"):
-        small, large = (f / "sheets" / f"{name}.webp" for f in (folder, made / "atlas"))
+        small, large = (f / "sheets" / f"{name}.webp" for f in (folder, atlas_run / "atlas"))
         assert small.stat().st_size < large.stat().st_size / 2
     thumbnails = len(files.read(folder, "classes")["classes"][0]["top"])
     assert thumbnails == sheets.COMPACT.images == 5
@@ -66,17 +66,17 @@ def test_a_compact_atlas_has_every_feature_in_fewer_bytes(compact, made):
     assert parts != full["parts"]
 
 
-def test_compact_tiles_show_the_full_ones(compact, made):
+def test_compact_tiles_show_the_full_ones(compact, atlas_run):
     _, folder = compact
     for layer, side in (("conv2", 27), ("conv5", 48)):
         small = sheets.read_tiles(folder / "sheets" / f"{layer}-patches-0.webp", side)
         field = {"conv2": 54, "conv5": 90}[layer]
-        large = sheets.read_tiles(made / "atlas" / "sheets" / f"{layer}-patches-0.webp", field)
+        large = sheets.read_tiles(atlas_run / "atlas" / "sheets" / f"{layer}-patches-0.webp", field)
         difference = small.mean((2, 3)) - large.mean((2, 3))  # the mean color of each tile
         assert np.abs(difference).mean() < 0.02
 
 
-def test_the_explorer_and_look_read_a_compact_atlas(compact, tmp_path, few):
+def test_the_explorer_and_look_read_a_compact_atlas(compact, tmp_path, small_atlas_settings):
     context, folder = compact
     reader = Atlas(folder, context.model.info["sha256"])
     values, tiles = reader.neighbors("conv3", 5)
