@@ -55,7 +55,7 @@ def _add_figures(commands) -> None:
             "--scale",
             choices=SCALES,
             help="size of the trainings of tab2, tab3, fig4 and fig6: paper (all of ImageNet, 70 "
-            "epochs at 224 pixels), subset (default) or smoke",
+            "epochs at 224 pixels), subset or smoke (default: subset)",
         )
         _add_out(sub)
         sub.add_argument(

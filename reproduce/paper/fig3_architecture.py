@@ -22,7 +22,7 @@ FIGURE = Figure(
     "with the sizes of Fig. 3.",
     inputs=("model",),
     seed=0,
-    time_budget=10,
+    time_budget=8,
     paper={
         "conv1": "110 x 110 x 96", "pool1": "55 x 55 x 96", "conv2": "26 x 26 x 256",
         "pool2": "13 x 13 x 256", "conv3": "13 x 13 x 384", "conv4": "13 x 13 x 384",

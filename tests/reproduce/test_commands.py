@@ -128,7 +128,7 @@ def test_a_figure_that_was_not_run_says_why_and_exits_with_3(tmp_path, capsys):
     assert re.search(
         r"^tab4 .* not run .* Caltech-101 was not found; give .* --datasets\.$", lines, re.MULTILINE
     )
-    assert re.search(r"^fig4 .* not run .*--model RUN/model\.safetensors", lines, re.MULTILINE)
+    assert re.search(r"^fig4 .* not run .* No tree of images to train on", lines, re.MULTILINE)
     assert "0 figures in" in lines
     assert main(arguments) == 3  # from the record that says the same
 
@@ -274,7 +274,7 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     )
     assert lines["fig4"].split()[1] == "compute"  # from Table 3's ZFNet
     assert "--datasets" in lines["tab4"]
-    assert "Nothing was computed." in lines["3"]
+    assert "Nothing was computed." in lines["4"]
 
 
 def test_a_dry_run_at_the_papers_scale_shows_its_cost_on_a_smaller_tree(imagenet, capsys):
@@ -406,7 +406,7 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
             words = words[words.index("zfnet.cli") :]
         reproduce = words[:3] == ["python", "-m", "reproduce"]
         rest = words[3:] if reproduce else words[1:]
-        if not rest or rest[0] in ("COMMAND", "CONFIG", "|") or (reproduce and "|" in rest):
+        if not rest or {"COMMAND", "CONFIG", "|"} & set(rest[:2]) or (reproduce and "|" in rest):
             continue  # the command's name alone
         try:
             options = (build_parser() if reproduce else new_parser()).parse_args(rest)

@@ -7,7 +7,7 @@ import pytest
 import zfnet
 from reproduce import release
 from reproduce.core import figure
-from zfnet.cli import common
+from zfnet.cli import image_arguments
 from zfnet.cli import main as command
 
 SMALL = {
@@ -116,6 +116,6 @@ def test_committed_card_matches_the_bundled_networks(tmp_path, monkeypatch):
 
 
 def test_default_network_is_the_same_everywhere():
-    assert zfnet.checkpoint.DEFAULT_NETWORK == common.DEFAULT_MODEL == figure.DEFAULT_MODEL
+    assert zfnet.checkpoint.DEFAULT_NETWORK == image_arguments.DEFAULT_MODEL == figure.DEFAULT_MODEL
     best = next(iter(release.card_facts()))
     assert best == zfnet.checkpoint.DEFAULT_NETWORK

@@ -200,7 +200,7 @@ def test_a_run_that_one_machine_of_two_holds_is_neither_overwritten_nor_resumed(
         def gather(self, item):
             return [item, True]
 
-    for resume, said in ((False, "holds a run already"), (True, "no run to resume")):
+    for resume, said in ((False, "already has a run"), (True, "no run to resume")):
         with pytest.raises(TrainingError, match=said):
             train(config, loader(tree), tmp_path / "run", resume=resume, distributed=Half())
         assert not (tmp_path / "run").exists()

@@ -90,11 +90,11 @@ def compute(ctx: Context) -> Result:
 
 
 def strongest_maps(maps: torch.Tensor, count: int) -> torch.Tensor:
-    """The channels of the maps (C, H, W) with the largest values inside the border, in order.
+    """The `count` channels of maps (C, H, W) with the largest values inside the border, in order.
 
-    The border responds to the zero padding.
+    A layer with fewer channels gives all of them. The border responds to the zero padding.
     """
-    return maps[:, 1:-1, 1:-1].amax((1, 2)).topk(count).indices.cpu()
+    return maps[:, 1:-1, 1:-1].amax((1, 2)).topk(min(count, len(maps))).indices.cpu()
 
 
 def choose(ctx: Context, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
