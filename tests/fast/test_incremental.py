@@ -109,7 +109,7 @@ def test_memory_is_bounded_by_the_batch(photographs):
     assert 1 <= counts[0] < counts[1] < len(boxes)
     whole = 96 * 110 * 110 + 3 * 224 * 224  # layer 1's output and its input
     assert largest[1] <= 16 * whole
-    assert largest[0] < largest[1] / 4
+    assert largest[0] <= 2 * whole  # a table holds the unoccluded maps, too
 
 
 class Largest(TorchDispatchMode):
@@ -199,8 +199,18 @@ def test_incremental_is_full_in_networks_of_torchvision(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
-def test_float32_rounds_by_less_than_1e_5(name):
-    assert_incremental_is_full(of_torchvision(name), torch.randn(1, 3, 96, 96), size=33, stride=32)
+def test_float32_rounds_hardly_more_than_whole_passes(name):
+    """Against float64. Whole passes of MobileNet with these weights are off by 1.7e-5 themselves."""
+    torch.manual_seed(0)
+    model, x, options = of_torchvision(name), torch.randn(1, 3, 96, 96), {"size": 33, "stride": 32}
+    full, exact = both_ways(model, x, target=1, **options)
+    with zfnet.fast.disabled():
+        truth = occlude(model.double(), x.double(), target=1, **options).logit
+
+    def error(logit):
+        return (logit.double() - truth).abs().max() / truth.abs().max()
+
+    assert error(exact.logit) <= max(1e-5, 2.5 * error(full.logit))
 
 
 class Residual(nn.Module):
