@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
-from tests.conftest import random_he, random_layers
+from tests.conftest import any_layers, random_he
 from tests.fast.networks import NETWORKS
 from tests.networks import he
 from zfnet.fast import incremental
@@ -79,7 +79,7 @@ def test_incremental_is_full_for_any_occluder(small, size, stride):
 @given(st.data())
 def test_incremental_is_full_for_any_geometry(data):
     """Kernels that skip cells, oblong windows, dilation, ceil mode, odd images."""
-    draw, (modules, size) = data.draw, random_layers(data.draw, oblong=True)
+    draw, (modules, size) = data.draw, any_layers(data.draw, oblong=True)
     body = nn.Sequential(*modules)
     try:
         features = body(torch.zeros(1, 3, *size)).numel()
@@ -109,7 +109,7 @@ def test_memory_is_bounded_by_the_batch(photographs):
     assert 1 <= counts[0] < counts[1] < len(boxes)
     whole = 96 * 110 * 110 + 3 * 224 * 224  # layer 1's output and its input
     assert largest[1] <= 16 * whole
-    assert largest[0] < largest[1] / 3
+    assert largest[0] <= 2 * whole  # a table holds the unoccluded maps, too
 
 
 class Largest(TorchDispatchMode):
@@ -199,10 +199,18 @@ def test_incremental_is_full_in_networks_of_torchvision(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
-def test_float32_differs_by_rounding(name):
-    """The full computation in float32 is itself up to 2e-5 of the largest logit from float64."""
-    x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    assert_incremental_is_full(of_torchvision(name), x, tolerance=3e-5, size=33, stride=32)
+def test_float32_rounds_hardly_more_than_whole_passes(name):
+    """Against float64. Whole passes of MobileNet with these weights are off by 1.7e-5 themselves."""
+    torch.manual_seed(0)
+    model, x, options = of_torchvision(name), torch.randn(1, 3, 96, 96), {"size": 33, "stride": 32}
+    full, exact = both_ways(model, x, target=1, **options)
+    with zfnet.fast.disabled():
+        truth = occlude(model.double(), x.double(), target=1, **options).logit
+
+    def error(logit):
+        return (logit.double() - truth).abs().max() / truth.abs().max()
+
+    assert error(exact.logit) <= max(1e-5, 2.5 * error(full.logit))
 
 
 class Residual(nn.Module):
