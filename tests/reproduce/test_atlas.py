@@ -303,7 +303,7 @@ def test_other_folders_are_not_overwritten(context_and_atlas, tmp_path, scenes_v
     with pytest.raises(DataError, match="look"):
         files.prepare(tmp_path, "", look=True)
     assert (tmp_path / "data").exists()
-    with pytest.raises(DataError, match="holds an atlas"):
+    with pytest.raises(DataError, match="contains an atlas"):
         files.prepare(whole, "", look=True)
     assert (whole / "data" / "index.js").exists()
     other = Context(context.model_name, context.data)
