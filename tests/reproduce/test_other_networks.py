@@ -34,7 +34,8 @@ REFUSED = {  # and what each needs
     "tab7": "a chain of layers",
 }
 QUICK = ("codes", "maps", "mistakes", "fig2")  # the others take minutes together
-NOTHING_TO_DRAW = ("class_images", "mistakes", "polar_bear")  # the network is untrained
+# The network is untrained, and `accuracy` is a table.
+NOTHING_TO_DRAW = ("accuracy", "class_images", "mistakes", "polar_bear")
 
 
 class Block(nn.Module):
