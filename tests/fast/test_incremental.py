@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
-from tests.conftest import random_layers, random_he
+from tests.conftest import random_he, random_layers
 from tests.fast.networks import NETWORKS
 from tests.networks import he
 from zfnet.fast import incremental
