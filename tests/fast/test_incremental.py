@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import zfnet
-from tests.conftest import any_layers, random_he
+from tests.conftest import random_he, random_layers
 from tests.fast.networks import NETWORKS
 from tests.networks import he
 from zfnet.fast import incremental
@@ -79,7 +79,7 @@ def test_incremental_is_full_for_any_occluder(small, size, stride):
 @given(st.data())
 def test_incremental_is_full_for_any_geometry(data):
     """Kernels that skip cells, oblong windows, dilation, ceil mode, odd images."""
-    draw, (modules, size) = data.draw, any_layers(data.draw, oblong=True)
+    draw, (modules, size) = data.draw, random_layers(data.draw, oblong=True)
     body = nn.Sequential(*modules)
     try:
         features = body(torch.zeros(1, 3, *size)).numel()
