@@ -75,17 +75,17 @@ def find_boxes(
     for number, name in enumerate(tqdm(names, desc="matching", leave=False)):
         data = files[name].read_bytes()
         image = read_gray(data)
-        found = match(read_gray(crops[name]), image)
+        best = match(read_gray(crops[name]), image)
         other = crops[names[(number + 1) % len(names)]]
         mismatched = max(mismatched, match(read_gray(other), image).correlation)
-        if found.correlation < LEAST:
+        if best.correlation < LEAST:
             continue
         sides = image.shape * 2  # rows, columns, rows, columns
         box = [
-            round(min(max(edge, 0), 1) * side) for edge, side in zip(found.box, sides, strict=True)
+            round(min(max(edge, 0), 1) * side) for edge, side in zip(best.box, sides, strict=True)
         ]
         file = f"{files[name].parent.name}/{files[name].name}"
-        values = (file, hashlib.sha256(data).hexdigest(), *box, round(found.correlation, 4))
+        values = (file, hashlib.sha256(data).hexdigest(), *box, round(best.correlation, 4))
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows, mismatched
 

@@ -93,10 +93,10 @@ def test_the_long_description_has_no_relative_link():
     assert len(targets) == len(re.findall(r"\]\(", readme)) > 20
     for target in targets:
         assert target.startswith(("https://", "#")), target
-        found = re.fullmatch(rf"{ADDRESS}/(blob|raw)/main/([^#]*)(#.*)?", target)
-        if found:
-            assert (ROOT / found[2]).exists(), target
-            assert (found[1] == "raw") == found[2].endswith((".jpg", ".png", ".gif")), target
+        link = re.fullmatch(rf"{ADDRESS}/(blob|raw)/main/([^#]*)(#.*)?", target)
+        if link:
+            assert (ROOT / link[2]).exists(), target
+            assert (link[1] == "raw") == link[2].endswith((".jpg", ".png", ".gif")), target
     assert f"]({ADDRESS}/raw/main/figures/" in text
     assert f"]({ADDRESS}/blob/main/MODEL_CARD.md)" in text
     badge = setup.absolute_links("[![build](docs/a.png)](docs/a.md) [b](#b) [c](mailto:d)", "A")

@@ -25,11 +25,8 @@ from zfnet.training.step import train_step
 
 SEED = 12
 STREAMED = "photographs, streamed from memory"
-PHOTOGRAPHS, RANDOM_TENSORS, AUGMENTED_NOISE = (
-    "photographs",
-    "random tensors",
-    "random images, augmented",
-)
+PHOTOGRAPHS, RANDOM_TENSORS = "photographs", "random tensors"
+AUGMENTED_NOISE = "random images, augmented"
 TORCHVISION = "torchvision's AlexNet"
 DATA_LOADING = "reading and augmenting alone"
 ALEXNET_OUR_PIPELINE = f"{TORCHVISION}, our pipeline"
@@ -61,23 +58,14 @@ def our_loops(
     optimizer, run = new_optimizer(model, config.optim), runner(model, config)
     for group in optimizer.param_groups:
         group["lr"] = 1e-4  # keeps the weights finite; speed does not depend on it
-    batches, generator = (
-        np.arange(len(images)).reshape(-1, size["batch"]),
-        torch.Generator().manual_seed(SEED),
-    )
+    batches = np.arange(len(images)).reshape(-1, size["batch"])
+    generator = torch.Generator().manual_seed(SEED)
     feed, stream = Feed(images, device, keep=True), Feed(images, device)
-    noise = torch.randint(
-        0,
-        256,
-        (size["batch"], size["side"], size["side"], 3),
-        dtype=torch.uint8,
-        generator=generator,
-    ).to(device)
+    shape = (size["batch"], size["side"], size["side"], 3)
+    noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
     x = torch.randn(size["batch"], 3, size["size"], size["size"], generator=generator).to(device)
-    x, y = (
-        x.contiguous(memory_format=torch.channels_last),
-        torch.zeros(size["batch"], dtype=torch.int64, device=device),
-    )
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = torch.zeros(size["batch"], dtype=torch.int64, device=device)
 
     def loss(x: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -171,19 +159,11 @@ def torchvision_loops(
     def loop(data) -> None:
         for x, y in data:
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-            train_step(
-                model,
-                model,
-                optimizer,
-                x.contiguous(memory_format=torch.channels_last),
-                y,
-                alexnet_config,
-            )  # pyright: ignore
+            x = x.contiguous(memory_format=torch.channels_last)
+            train_step(model, model, optimizer, x, y, alexnet_config)  # pyright: ignore
 
-    feed, batches = (
-        Feed(images, device, keep=True),
-        np.arange(len(images)).reshape(-1, size["batch"]),
-    )
+    feed = Feed(images, device, keep=True)
+    batches = np.arange(len(images)).reshape(-1, size["batch"])
     generator = torch.Generator().manual_seed(SEED)
 
     def with_our_pipeline() -> None:

@@ -1,4 +1,4 @@
-"""The race of occlusion on several networks, beside the bound by counted operations.
+"""The race of occlusion on several networks, with the bound by counted operations.
 
 The bound is how many times fewer multiply-adds the incremental pass needs than whole passes
 (`zfnet.fast.cost.count`). No exact method that recomputes whole windows can be faster than whole

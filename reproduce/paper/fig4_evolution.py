@@ -192,9 +192,9 @@ def _measure(
     correlations: dict[str, np.ndarray], epochs: list[float]
 ) -> tuple[dict, dict[str, bool | None]]:
     """The measured numbers, and the judgments of the claims."""
-    known = {layer: ~np.isnan(values).any(0) for layer, values in correlations.items()}
+    compared = {layer: ~np.isnan(values).any(0) for layer, values in correlations.items()}
     settled = {
-        layer: settling_epochs(values[:, known[layer]], epochs, FIGURE.config["settled"])
+        layer: settling_epochs(values[:, compared[layer]], epochs, FIGURE.config["settled"])
         for layer, values in correlations.items()
     }
     logs = {layer: np.log10(values) for layer, values in settled.items()}
@@ -210,7 +210,7 @@ def _measure(
             for layer, values in correlations.items()
         },
         "epochs": epochs,
-        "not compared": int(sum((~of_layer).sum() for of_layer in known.values())),
+        "not compared": int(sum((~of_layer).sum() for of_layer in compared.values())),
     }
     in_order = np.diff([values.mean() for values in logs.values()])
     return measured, {

@@ -73,7 +73,7 @@ def result_path(config: Config, images: dict[str, Images]) -> Path:
 
 
 def train_missing(model: str, data: str, plan: Plan, row: str, limit: float, seed: int) -> None:
-    """Train a network in a process of its own."""
+    """Train a network in a separate process."""
     ctx = Context(model, data)
     with torch.no_grad():
         train_filters(ctx, load_images(ctx, plan), training_config(plan, row, limit, seed))

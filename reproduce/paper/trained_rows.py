@@ -115,7 +115,7 @@ def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, se
 
 
 def _train_missing(model: str, data: str, plan: Plan, name: str, seed: int) -> None:
-    """Train a row in a process of its own."""
+    """Train a row in a separate process."""
     ctx = Context(model, data)
     with torch.no_grad():
         train_row(ctx, plan, load_images(ctx, plan), name, seed)

@@ -71,12 +71,12 @@ def test_project_top_uses_fields():
 
     def project():
         parts = zfnet.project_top(model, images, top)
-        found = {
+        pixels = {
             (int(p.channel[i]), int(rank[i])): p.pixels[i]
             for _, rank, p in parts
             for i in range(len(rank))
         }
-        return torch.stack([found[key] for key in sorted(found)])
+        return torch.stack([pixels[key] for key in sorted(pixels)])
 
     with FlopCounterMode(display=False) as few:
         fast = project()

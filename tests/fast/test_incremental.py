@@ -285,9 +285,9 @@ def test_incremental_is_full_in_networks_of_ones_own(network, size, stride):
     options = {"size": size, "stride": stride, "fill": torch.randn_like(x)}
     assert_incremental_is_full(model, x, tolerance=1e-9, **options)
     plan, head, _ = planned(model, x, size, stride)
-    whole = {step.name for step in head.rest}
+    full_steps = {step.name for step in head.rest}
     expected = {Residual: {"fc"}, Gated: {"wide", "wide_1"}, Shuffled: set(), Placed: {"conv2"}}
-    assert expected[network] <= whole
+    assert expected[network] <= full_steps
     nodes = {Residual: 8, Gated: 2, Shuffled: 2, Placed: 1}[network]
     assert size == 60 or len(plan.nodes) == nodes  # all windows are equal there
 
@@ -320,22 +320,22 @@ def test_changed_cells_are_inside_the_windows():
     """An oracle by brute force: the cells whose values an occluder changes."""
     model, x = he(Residual()).double(), torch.rand(1, 3, 50, 42, dtype=torch.float64)
     plan, _, _ = planned(model, x, 9, 9)
-    seen = {}
+    outputs = {}
     for name in ("conv1", "bn", "wide", "conv3"):
         model.get_submodule(name).register_forward_hook(
-            lambda module, inputs, output, name=name: seen.__setitem__(
+            lambda module, inputs, output, name=name: outputs.__setitem__(
                 name, output.detach().clone()
             )
         )
     model(x)
-    before = dict(seen)
+    before = dict(outputs)
     for i, (top, left, bottom, right) in enumerate(
         occluder_boxes(50, 42, 9, 9).view(-1, 4).tolist()
     ):
         covered = x.clone()
         covered[:, :, top:bottom, left:right] = -1
         model(covered)
-        for name, values in seen.items():
+        for name, values in outputs.items():
             row, column = (values != before[name]).any(1)[0].nonzero().unbind(1)
             window = plan.windows[name][i]
             assert [int(row.min()), int(column.min())] >= window.low.tolist()

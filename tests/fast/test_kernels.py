@@ -29,8 +29,8 @@ def test_projected_signals_equal_the_reference(name, order, photographs):
         )
         expected = backproject(t, signal)
         assert expected.abs().max() > 0
-        found = kernels.backproject(t, signal)
-        assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+        pixels = kernels.backproject(t, signal)
+        assert (pixels - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
 @settings(max_examples=60, deadline=None)

@@ -151,8 +151,8 @@ def made_up(**changes):
     ],
 )
 def test_a_changed_number_is_found(change, named):
-    found = list(differences(summary(made_up()), summary(made_up(**change)), Tolerance()))
-    assert any(line.startswith(named) for line in found)
+    lines = list(differences(summary(made_up()), summary(made_up(**change)), Tolerance()))
+    assert any(line.startswith(named) for line in lines)
 
 
 def test_rounding_and_skipped_numbers_are_not_differences():

@@ -299,23 +299,23 @@ def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so
 
 def test_an_interval_is_over_images_and_seeds():
     """By hand: the paired differences, and the spread of two rows with two seeds each."""
-    found = {
+    rows = {
         "A": [row(45.0, 1), row(46.0, 2)],
         "B": [row(40.0, 3), row(42.0, 4)],
         "C": [row(50.0, 5)],
     }
-    spread, freedom = seed_spread(found, validation_misses)
+    spread, freedom = seed_spread(rows, validation_misses)
     assert (spread, freedom) == (pytest.approx(((0.5 + 2.0) / 2) ** 0.5), 2)
-    misses = {name: np.mean([100 * (r.rank > 1) for r in of], 0) for name, of in found.items()}
+    misses = {name: np.mean([100 * (r.rank > 1) for r in of], 0) for name, of in rows.items()}
     for one, other, seeds in (("A", "B", 0.5 + 0.5), ("C", "B", 1 + 0.5)):
         difference = misses[one] - misses[other]
         over_images = 1.96 * difference.std(ddof=1) / 2000**0.5
         half = (over_images**2 + (4.3027 * spread) ** 2 * seeds) ** 0.5
-        mean, low, high = contrast(found, [(1, one), (-1, other)], validation_misses)
+        mean, low, high = contrast(rows, [(1, one), (-1, other)], validation_misses)
         assert mean == pytest.approx(difference.mean())
         assert (mean - low, high - mean) == pytest.approx((half, half), rel=1e-4)
-    assert seed_spread(found, training_misses) == (0.0, 2)
-    single = {name: of[:1] for name, of in found.items()}
+    assert seed_spread(rows, training_misses) == (0.0, 2)
+    single = {name: of[:1] for name, of in rows.items()}
     assert seed_spread(single, validation_misses) == (0.0, 0)
 
 
@@ -354,18 +354,18 @@ def test_test_images_are_held_out_of_mini_imagenets_classes(tmp_path):
 
 
 def test_rows_are_trained_side_by_side(tmp_path, monkeypatch):
-    """In processes of their own: two seeds of the smallest network, then none again."""
+    """In separate processes: two seeds of the smallest network, then none again."""
     mini_tree(tmp_path / "tree")
     context = Context("imagenet65k", str(tmp_path / "tree"))
     plan = replace(TINY, epochs=1, parallel=2, held_out=4, classes=-1)
     images = ablations.load_images(context, plan)
     name = "AlexNet without layers 3, 4, 6, 7"
-    found = trained_rows.train_rows(context, plan, images, [(name, 0), (name, 1)])
-    assert [len(of.rank) for of in found[name]] == [8, 8]
-    assert not np.array_equal(found[name][0].about["log"], found[name][1].about["log"])
+    rows = trained_rows.train_rows(context, plan, images, [(name, 0), (name, 1)])
+    assert [len(of.rank) for of in rows[name]] == [8, 8]
+    assert not np.array_equal(rows[name][0].about["log"], rows[name][1].about["log"])
     monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     again = trained_rows.train_rows(context, plan, images, [(name, 0), (name, 1)])
-    assert [of.about for of in again[name]] == [of.about for of in found[name]]
+    assert [of.about for of in again[name]] == [of.about for of in rows[name]]
 
 
 def test_an_ensemble_averages_probabilities():

@@ -41,10 +41,10 @@ def gray(image):
 )
 def test_a_crop_is_found_to_a_pixel(box):
     view, inside = cut(texture(0), box)
-    found = match(gray(inside), gray(view))
-    assert found.correlation > LEAST
-    seen = (SIDE * np.array(found.box)).clip(0, SIDE)  # nothing shows where an edge outside is
-    assert np.abs(seen - np.clip(box, 0, SIDE)).max() < 1.5
+    result = match(gray(inside), gray(view))
+    assert result.correlation > LEAST
+    clipped = (SIDE * np.array(result.box)).clip(0, SIDE)  # nothing shows where an edge outside is
+    assert np.abs(clipped - np.clip(box, 0, SIDE)).max() < 1.5
 
 
 def test_another_crop_is_not_accepted():
@@ -91,7 +91,7 @@ def test_the_command_writes_boxes_and_hashes_only(tmp_path, capsys):
     assert rows.keys() == {"n0/n0_1.png", "n0/n0_2.png"}
     for name, box in boxes.items():
         row = rows[f"n0/{name}.png"]
-        found = [int(row[edge]) for edge in ("top", "left", "bottom", "right")]
-        assert np.abs(np.array(found) - box).max() <= 2
+        recovered = [int(row[edge]) for edge in ("top", "left", "bottom", "right")]
+        assert np.abs(np.array(recovered) - box).max() <= 2
         path = tmp_path / "val" / "n0" / f"{name}.png"
         assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

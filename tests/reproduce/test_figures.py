@@ -167,7 +167,7 @@ def test_the_annotated_boxes_lie_in_the_image():
     for rows in marks.values():
         for row in rows:
             for boxes in row["images"].values():
-                for top, left, bottom, right in (box for found in boxes.values() for box in found):
+                for top, left, bottom, right in (box for kinds in boxes.values() for box in kinds):
                     assert 0 <= top < bottom <= 224
                     assert 0 <= left < right <= 224
 
@@ -216,9 +216,9 @@ def test_the_committed_results_are_whole():
     ]
     assert folders
     for folder in folders:
-        found = read_record(folder)
-        assert found is not None
-        for name in found.files:
+        stored = read_record(folder)
+        assert stored is not None
+        for name in stored.files:
             assert (folder / name).stat().st_size <= (
                 400_000 if name.endswith(".jpg") else 1_000_000
             )
@@ -278,9 +278,9 @@ def test_all_figures_at_sample_scale_and_from_the_cache(tmp_path):
     )  # six minutes of two cores, the time that `make figures` may take
     everyday = [name for name, module in discover().items() if not module.FIGURE.manual]
     for name in everyday:
-        found = read_record(tmp_path / "samples" / name)
-        assert found is not None
-        assert re.search(rf"^{name}\s+{found.scale}\s+{found.verdict}", done.stdout, re.MULTILINE)
+        stored = read_record(tmp_path / "samples" / name)
+        assert stored is not None
+        assert re.search(rf"^{name}\s+{stored.scale}\s+{stored.verdict}", done.stdout, re.MULTILINE)
     assert re.search(r"^atlas +samples +[\d.]+ +\d+$", done.stdout, re.MULTILINE)
     assert 'href="atlas/index.html"' in (tmp_path / "samples" / "index.html").read_text()
     again = command("reproduce", "all", "--out", str(tmp_path))
@@ -300,7 +300,7 @@ def test_all_figures_on_a_tree_of_images(tree, tmp_path):
 
 def test_where_says_which_positions_cover_what():
     boxes = occluder_boxes(224, 224, 48, 8)
-    found = covering_positions(
+    covered = covering_positions(
         boxes, {"dog": [[100, 100, 200, 200]], "face": [[0, 28, 14, 54], [90, 90, 110, 110]]}
     )
     for r, c in ((0, 0), (0, 4), (10, 10), (15, 15), (12, 12), (22, 22)):
@@ -316,10 +316,10 @@ def test_where_says_which_positions_cover_what():
             share((100, 100, 200, 200)),
             max(share((0, 28, 14, 54)), share((90, 90, 110, 110))),
         )
-        assert found["dog"][r, c] == (dog >= 0.5 and dog >= face)
-        assert found["face"][r, c] == (face >= 0.5 and face >= dog)
-        assert found["elsewhere"][r, c] == (dog == face == 0)
-    assert all(positions.any() for positions in found.values())
+        assert covered["dog"][r, c] == (dog >= 0.5 and dog >= face)
+        assert covered["face"][r, c] == (face >= 0.5 and face >= dog)
+        assert covered["elsewhere"][r, c] == (dog == face == 0)
+    assert all(positions.any() for positions in covered.values())
 
 
 def test_every_annotated_box_is_tested_by_some_position():
@@ -332,8 +332,8 @@ def test_every_annotated_box_is_tested_by_some_position():
     assert {name for row in marks["imagenet"] for name in row["images"]} == set(marks["sha256"])
     for rows in (marks["imagenet"], marks["samples"]):
         for images in rows:
-            for found in images["images"].values():
-                for kind, some in found.items():
+            for kinds in images["images"].values():
+                for kind, some in kinds.items():
                     assert all(covering_positions(boxes, {kind: [box]})[kind].any() for box in some)
 
 
@@ -512,14 +512,14 @@ def test_a_filters_patches_are_those_most_like_it():
     x[..., 12:, 12:] = 0.01  # nearly gray
     field = ReceptiveField(size=7, stride=2, offset=-1)
     maps = F.conv2d(x, weight, stride=2, padding=1).relu()
-    found = feature_tiles._cosine(x, weight, maps, field)
+    cosines = feature_tiles._cosine(x, weight, maps, field)
     patch = x[0, :, 5:12, 7:14]  # of row 3, column 4
     cosine = F.cosine_similarity(patch.flatten()[None], weight.flatten(1))
     active = maps[0, :, 3, 4] > 0
-    assert found[0, active, 3, 4] == pytest.approx(cosine[active], abs=1e-5)
-    assert (found[0, ~active, 3, 4] == -1).all()
-    assert (found[0, :, 0, 0] == -1).all()
-    assert (found[0, :, -2, -2] == -1).all()
+    assert cosines[0, active, 3, 4] == pytest.approx(cosine[active], abs=1e-5)
+    assert (cosines[0, ~active, 3, 4] == -1).all()
+    assert (cosines[0, :, 0, 0] == -1).all()
+    assert (cosines[0, :, -2, -2] == -1).all()
 
 
 def test_fig2s_standard_error_counts_classes_and_not_features():
@@ -581,8 +581,8 @@ def responses(reach=0.5, bent=False, stable=True, peaks=True):
     ],
 )  # fmt: skip
 def test_fig5s_verdict_follows_its_claims(curves, broken, verdict):
-    claims, found = fig5_invariance.judge(responses(**curves))
-    assert found == verdict
+    claims, outcome = fig5_invariance.judge(responses(**curves))
+    assert outcome == verdict
     for claim, state in claims.items():
         fails = (
             "undecided" if broken == "symmetric" else "does not hold"

@@ -328,9 +328,9 @@ def test_alternative_texts_describe_pictures(tmp_path):
 
 def test_the_record_states_finding_and_reason():
     claims = {"claims": {"a": "holds", "b": "undecided"}}
-    silent = record(verdict="partial", measured=claims, note="a note")
-    assert contents.finding(silent) == "1 of 2 tested claims holds: a."
-    assert contents.reason(silent) == "Undecided: b."
+    unstated = record(verdict="partial", measured=claims, note="a note")
+    assert contents.finding(unstated) == "1 of 2 tested claims holds: a."
+    assert contents.reason(unstated) == "Undecided: b."
     stated = record(verdict="partial", measured=claims, finding="It is 3.", reason="It is small.")
     assert (contents.finding(stated), contents.reason(stated)) == ("It is 3.", "It is small.")
     unclaimed = record(verdict="by construction", measured={}, reason="ignored")

@@ -121,10 +121,10 @@ CONTRASTS = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_is_readable(browser, path, scheme):
     with opened(browser, path, scheme=scheme) as page:
-        found = page.evaluate(CONTRASTS)
-        assert {"H1.", "A."} <= {name for name, _, _ in found}
-        assert [item for item in found if item[1] < 4.5] == []
-        body = next(back for name, _, back in found if name == "H1.")
+        contrasts = page.evaluate(CONTRASTS)
+        assert {"H1.", "A."} <= {name for name, _, _ in contrasts}
+        assert [item for item in contrasts if item[1] < 4.5] == []
+        body = next(back for name, _, back in contrasts if name == "H1.")
         assert (body > 0.5) == (scheme == "light")
         cards = page.evaluate(
             "[...document.querySelectorAll('figure a')].map(a => getComputedStyle(a).backgroundColor)"

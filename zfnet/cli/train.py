@@ -15,13 +15,14 @@ from zfnet.data.digits import load_digits
 from zfnet.data.folders import load_folder
 from zfnet.data.scenes import load_scenes
 from zfnet.data.tree import scan
-from zfnet.training.config import Config, load_config, snapshot_name
+from zfnet.training.config import Config, load_config
 from zfnet.training.distributed import join
 from zfnet.training.loop import train
 from zfnet.training.plan import plan_run
 from zfnet.training.progress import TrainingProgress
 from zfnet.training.setup import check_classes
 from zfnet.training.soft_labels import load_labels
+from zfnet.training.state import snapshot_name
 
 VALIDATION_SCENES = 500
 

@@ -284,20 +284,6 @@ def _check_snapshots(config: Config) -> None:
             )
 
 
-def snapshot_name(epoch: float) -> str:
-    """Return the file name of a snapshot.
-
-    Args:
-        epoch: The epochs trained so far; not whole within an epoch.
-
-    Example:
-        >>> snapshot_name(2), snapshot_name(0.25)
-        ('epoch-002.safetensors', 'epoch-000.2500.safetensors')
-    """
-    number = f"{epoch:03.0f}" if epoch == int(epoch) else f"{epoch:08.4f}"
-    return f"epoch-{number}.safetensors"
-
-
 def to_dict(config: Any) -> dict:
     """Return a configuration as dicts and lists, for JSON. `parse` is the inverse.
 

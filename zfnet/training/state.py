@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from zfnet.checkpoint import assign
 from zfnet.data.tensor_file import read_tensors, write_tensors
 from zfnet.model import Network
-from zfnet.training.config import Config, Optim, snapshot_name, to_dict
+from zfnet.training.config import Config, Optim, to_dict
 from zfnet.training.optim import Schedule, new_average, new_optimizer, new_schedule
 from zfnet.training.setup import TrainingError
 
@@ -50,6 +50,20 @@ class TrainState:
         if self.average is not None:
             tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
         return tensors
+
+
+def snapshot_name(epoch: float) -> str:
+    """Return the file name of a snapshot.
+
+    Args:
+        epoch: The epochs trained so far; not whole within an epoch.
+
+    Example:
+        >>> snapshot_name(2), snapshot_name(0.25)
+        ('epoch-002.safetensors', 'epoch-000.2500.safetensors')
+    """
+    number = f"{epoch:03.0f}" if epoch == int(epoch) else f"{epoch:08.4f}"
+    return f"epoch-{number}.safetensors"
 
 
 class RunFiles:

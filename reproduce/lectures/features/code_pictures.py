@@ -58,7 +58,7 @@ def draw_grid(result: Result) -> Picture:
 
 
 def draw_neighbors(result: Result, k: int) -> Picture:
-    """Images beside their nearest neighbors in layer 7 and in pixels."""
+    """Images next to their nearest neighbors in layer 7 and in pixels."""
     rows = result.arrays["neighbours"]
     figure = new_page(0.76 * len(rows) + 0.7)
     parts = {"image": (0, 1), "nearest in layer 7": (1, k), "nearest in pixels": (k + 1, k)}

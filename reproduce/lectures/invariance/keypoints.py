@@ -177,11 +177,11 @@ def draw(result: Result) -> dict[str, Any]:
     )  # fmt: skip
     draw_curves(right.subplots(), m["PCK by alpha, %"], {SAME: "--", BOX: ":"})
     strict = FIGURE.config["judged"][0]
-    found = {name: values[0] for name, values in m[f"PCK at {strict}, %"].items()}
+    scores = {name: values[0] for name, values in m[f"PCK at {strict}, %"].items()}
     set_finding(
         figure,
-        f"Within {strict:.0%} of the head, features of layer 5 find {found['conv5']:.0f} % of "
-        f"another dog's eyes and nose; the same position finds {found[SAME]:.0f} %, and the same "
-        f"place in the head's box {found[BOX]:.0f} %",
+        f"Within {strict:.0%} of the head, features of layer 5 find {scores['conv5']:.0f} % of "
+        f"another dog's eyes and nose; the same position finds {scores[SAME]:.0f} %, and the same "
+        f"place in the head's box {scores[BOX]:.0f} %",
     )
     return {"keypoints.jpg": figure}

@@ -1,4 +1,4 @@
-"""What a page shows of a record: pictures, findings, and numbers beside published ones."""
+"""What a page shows of a record: pictures, findings, and numbers next to published ones."""
 
 from __future__ import annotations
 

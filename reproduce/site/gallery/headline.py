@@ -1,4 +1,4 @@
-"""The headline table of the README: the numbers of this reproduction beside the paper's."""
+"""The headline table of the README: our numbers next to the paper's."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ def rows(records: Iterable[Record]) -> list[tuple[str, str, str]]:
     Args:
         records: The committed records.
     """
-    found = Records({record.id: record for record in records})
+    committed = Records({record.id: record for record in records})
     table = [
-        _accuracy(found),
-        *(_caltech(found, protocol, layer) for protocol, layer in CALTECH.items()),
-        _by_layer(found),
-        _gain(found),
-        _speed(found, "occlusion, 1 image", "occlusion maps of an image"),
-        _speed(found, "projection, all features", "projections of Figure 2's units"),
+        _accuracy(committed),
+        *(_caltech(committed, protocol, layer) for protocol, layer in CALTECH.items()),
+        _by_layer(committed),
+        _gain(committed),
+        _speed(committed, "occlusion, 1 image", "occlusion maps of an image"),
+        _speed(committed, "projection, all features", "projections of Figure 2's units"),
     ]
     return [row for row in table if row[1]]
 
 
-def _accuracy(found: Records) -> tuple[str, str, str]:
+def _accuracy(committed: Records) -> tuple[str, str, str]:
     """Top-1 accuracy; the paper states the error."""
-    ours = found.ours("accuracy", "top-1 accuracy, %: 1 crop")
-    errors = found.paper("tab2", "error, %: val top-1, val top-5: ZFNet")
+    ours = committed.ours("accuracy", "top-1 accuracy, %: 1 crop")
+    errors = committed.paper("tab2", "error, %: val top-1, val top-5: ZFNet")
     paper = number(round(100 - errors[0], 1)) if errors else ""
     return "ImageNet validation, top-1 accuracy %", number(ours) if ours else "", paper
 
 
-def _caltech(found: Records, protocol: str, layer: int) -> tuple[str, str, str]:
+def _caltech(committed: Records, protocol: str, layer: int) -> tuple[str, str, str]:
     """The accuracy of a softmax on frozen features."""
     name = f"Caltech-101 accuracy %, 30 images per class, softmax on layer {layer}"
     path = f"{protocol}: 30 per class"
-    ours, paper = found.ours("tab4", path), found.paper("tab4", path)
+    ours, paper = committed.ours("tab4", path), committed.paper("tab4", path)
     return name, number(ours) if ours else "", number(paper) if paper else ""
 
 
-def _by_layer(found: Records) -> tuple[str, str, str]:
+def _by_layer(committed: Records) -> tuple[str, str, str]:
     """The accuracies of Table 7's SVM, layer by layer."""
 
     def accuracies(get: Callable[[str, str], Any]) -> str:
@@ -76,31 +76,31 @@ def _by_layer(found: Records) -> tuple[str, str, str]:
         return ", ".join(f"{value[0]:.1f}" for value in values) if all(values) else ""
 
     name = f"Table 7: Caltech-101 accuracy %, SVM on layers {', '.join(map(str, LAYERS))}"
-    return name, accuracies(found.ours), accuracies(found.paper)
+    return name, accuracies(committed.ours), accuracies(committed.paper)
 
 
-def _gain(found: Records) -> tuple[str, str, str]:
+def _gain(committed: Records) -> tuple[str, str, str]:
     """What ZFNet gains over AlexNet; the paper states both errors."""
-    ours = found.ours(
+    ours = committed.ours(
         "tab2", "gain in val top-1, points, with its 95 % interval: ZFNet beats AlexNet"
     )
     group = "error, %: val top-1, val top-5"
     networks = [
-        found.paper("tab2", f"{group}: {name}") for name in ("AlexNet, the replica", "ZFNet")
+        committed.paper("tab2", f"{group}: {name}") for name in ("AlexNet, the replica", "ZFNet")
     ]
     paper = number(round(networks[0][0] - networks[1][0], 1)) if all(networks) else ""
-    classes = found.ours("tab2", "classes")
+    classes = committed.ours("tab2", "classes")
     name = f"Table 2: ZFNet over AlexNet, top-1 points ({classes} classes; paper: 1000)"
     return name, number(ours) if ours else "", paper
 
 
-def _speed(found: Records, race: str, name: str) -> tuple[str, str, str]:
+def _speed(committed: Records, race: str, name: str) -> tuple[str, str, str]:
     """Seconds, and how much faster than the plain batched computation."""
-    ours = found.ours("bench_speed", f"{race}: ours, seconds")
-    ratio = found.ours("bench_speed", f"{race}: plain over ours")
+    ours = committed.ours("bench_speed", f"{race}: ours, seconds")
+    ratio = committed.ours("bench_speed", f"{race}: plain over ours")
     if not ours or not ratio:
         return name, "", ""
-    device = found.by_id["bench_speed"].environment.get("device", "")
+    device = committed.by_id["bench_speed"].environment.get("device", "")
     text = f"{number(ours[0])} s; {number(round(ratio[0], 1))} × faster than the plain computation"
     return f"{name} ({device})", text, ""
 
