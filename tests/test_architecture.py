@@ -11,13 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # of design.md, section 1, with the modules that each stands on
     "options", "training.config", "training.distributed", "memory", "data", "labels", "normalization", "layers", "model", "summary", "tensor_file", "checkpoint", "networks", "fast", "reference", "validation", "operations", "tracing", "steps", "paper_names", "hooks", "graph",
-    "layout", "shapes", "receptive_field", "forward", "feature_extraction", "transpose", "layer_list", "deconv", "occlusion", "ranking", "batches", "units", "top", "projection", "attribution", "synthesis", "analysis",
-    "training.feed", "training.evaluate", "training", "record", "rendering", "plot", "benchmarking", "explorer", "cli",
+    "layout", "shapes", "receptive_field", "outputs", "forward", "feature_extraction", "transpose", "layer_list", "deconv", "occlusion", "ranking", "batches", "units", "top", "projection", "attribution", "synthesis", "analysis",
+    "training.feed", "training.evaluate", "training", "record", "rendering", "figure_style", "plot", "benchmarking", "explorer", "cli",
 ]  # fmt: skip
 FILES = sorted((ROOT / "zfnet").rglob("*.py"))
-WRITERS = {ROOT / "zfnet" / name for name in ("plot.py", "rendering.py", "record.py")} | {
-    path for folder in ("cli", "explorer") for path in (ROOT / "zfnet" / folder).glob("*.py")
-}
+WRITERS = {
+    ROOT / "zfnet" / name for name in ("plot.py", "rendering.py", "record.py", "figure_style.py")
+} | {path for folder in ("cli", "explorer") for path in (ROOT / "zfnet" / folder).glob("*.py")}
 
 
 def module(name: str) -> str:

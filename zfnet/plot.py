@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from zfnet.figure_style import StyledFigure, new_figure, style
 from zfnet.rendering import (
     ATTRIBUTION,
     DIVERGING,
@@ -35,43 +36,14 @@ __all__ = [
     "attribution_image", "enlarge", "filter_image", "mosaic", "overlay", "overlay_frames",
     "photograph", "projection_image",
     "align_occlusion_map", "draw_table", "escape_math", "heat_map", "label_map", "mean_band",
-    "new_figure", "rectangle", "show", "style",
+    "new_figure", "rectangle", "show", "style", "StyledFigure",
     "attribution_figure", "occlusion_figure", "projection_figure",
 ]  # fmt: skip
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "figure.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "image.interpolation": "nearest",
-}
 HEAT = "viridis"
 MAX_COLORS = 7  # classes with a color of their own in a label map
 # The palette of Okabe and Ito, which is safe for color-blind readers.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
-
-def style():
-    """Return a context manager in which figures have the shared style."""
-    return mpl.rc_context(STYLE)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure without a window; save it with its `savefig` method.
-
-    Args:
-        width: The width, in inches.
-        height: The height, in inches.
-
-    Returns:
-        The figure.
-    """
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def escape_math(text: str) -> str:
@@ -81,7 +53,7 @@ def escape_math(text: str) -> str:
 
 def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
     """Show an image (H, W, 3) in [0, 1] without ticks or frame."""
-    axes.imshow(np.clip(image, 0, 1), interpolation="antialiased")
+    axes.imshow(np.clip(image, 0, 1), interpolation="antialiased", origin="upper")
     axes.set_title(escape_math(title))
     axes.set_axis_off()
 
@@ -128,7 +100,8 @@ def heat_map(
         limits: The values at both ends of the color bar; None for the range of the values.
     """
     low, high = limits or (float(values.min()), float(values.max()))
-    image = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1e-6)
+    top = high if high > low else low + 1e-6
+    image = axes.imshow(values, cmap=HEAT, vmin=low, vmax=top, origin="upper")
     axes.set_title(escape_math(title))
     axes.set_axis_off()
     figure = axes.get_figure()
@@ -214,6 +187,7 @@ def mean_band(
     axes.plot(x, rows.mean(0) / base.mean(), color=color, label=label)
 
 
+@style()
 def projection_figure(
     x: Tensor, patch: Tensor, projection: Tensor, box: Sequence[int], title: str
 ) -> Figure:
@@ -240,6 +214,7 @@ def projection_figure(
     return figure
 
 
+@style()
 def occlusion_figure(
     x: Tensor,
     maps: dict[str, np.ndarray],
@@ -276,6 +251,7 @@ def occlusion_figure(
     return figure
 
 
+@style()
 def attribution_figure(x: Tensor, maps: Tensor, title: str, caption: str) -> Figure:
     """Draw the attribution map of one image, alone and as an overlay.
 

@@ -211,6 +211,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and restore the mode of each module afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
+    for module in model.modules():
+        module.training = False  # also where `train` is overridden to keep the training mode
     try:
         yield
     finally:

@@ -105,6 +105,16 @@ def expand_fill(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         ) from None
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return values in float32 in place of half precision, where sums overflow and powers vanish.
+
+    Example:
+        >>> at_least_float32(torch.ones(1, dtype=torch.float16)).dtype
+        torch.float32
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 @contextmanager
 def wrap_shape_errors(x: Tensor) -> Iterator[None]:
     """Raise ValueError where a network fails on x, in practice because of its shape.

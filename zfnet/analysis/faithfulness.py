@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zfnet.data import no_progress
 from zfnet.forward import evaluating
 from zfnet.model import unwrap
+from zfnet.outputs import logits_of, probability_function
 from zfnet.validation import check_input, expand_fill, resolve_target
 
 
@@ -78,9 +79,10 @@ def replacement_curve(
         for n in progress(range(len(old)), total=len(old), desc="replacing pixels"):
             chunks = counts.view(-1, 1, 1, 1).split(batch)
             replaced = [torch.where(rank[n] < count, new[n], old[n]) for count in chunks]
-            rows.append(torch.cat([model(part) for part in replaced]))
+            rows.append(torch.cat([logits_of(model, part) for part in replaced]))
     logits = torch.stack(rows)  # (N, steps + 1, classes)
-    return logits.softmax(2)[torch.arange(len(old)), :, resolve_target(target, logits[:, 0])]
+    probability = probability_function(model)(logits)
+    return probability[torch.arange(len(old)), :, resolve_target(target, logits[:, 0])]
 
 
 def descending_ranks(values: Tensor, generator: torch.Generator) -> Tensor:

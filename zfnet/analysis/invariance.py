@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zfnet.data import no_progress
 from zfnet.forward import trace
 from zfnet.graph import layer_names
+from zfnet.outputs import probability_function
 from zfnet.validation import check_input
 
 # The value of each family that changes nothing.
@@ -186,7 +187,7 @@ def invariance(
     identity = torch.tensor([IDENTITY.get(family, 0.0)]).double()
     all_values = torch.cat([identity, values])  # the reference view comes first
     distances: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    probabilities, labels = [], []
+    probabilities, labels, to_probabilities = [], [], probability_function(model)
     for n in progress(range(len(squares)), total=len(squares), desc=family):
         chunks = [
             views(squares[n : n + 1], family, chunk, share=share, size=size)[0]
@@ -197,7 +198,7 @@ def invariance(
             raise ValueError(
                 f"target must be a class from 0 to {logits.shape[1] - 1}, got {int(target[n])}"
             )
-        probabilities.append(logits.softmax(1)[:, target[n]])
+        probabilities.append(to_probabilities(logits)[:, target[n]])
         labels.append(logits.argmax(1))
         for layer in layers:
             distances[layer].append(distance[layer])

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.attribution.base import Attribution, Target, forward, logit_gradient
+from zfnet.attribution.base import Attribution, Target
 from zfnet.attribution.gradients import channel_max
 from zfnet.attribution.guided import guided_backprop
-from zfnet.forward import evaluating, run
-from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, find_step
-from zfnet.hooks import Hook
-from zfnet.layer_list import last_maps, shaped_steps
-from zfnet.layout import channels_last_steps
+from zfnet.attribution.maps import maps_and_gradient, maps_and_logits
+from zfnet.graph import UnsupportedNetwork
 from zfnet.model import unwrap
-from zfnet.validation import check_input, resolve_target
+from zfnet.validation import resolve_target
 
 
 def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -50,10 +44,10 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         torch.Size([2, 1, 28, 28])
     """
     model = unwrap(model)
-    with feature_maps(model, x, pooled=getattr(model, "cam_head", None) is None) as (maps, logits):
-        target = resolve_target(target, logits)
-        weight, _ = resolve_head(model, maps.detach(), logits.detach())
-        coarse = torch.einsum("nc,nchw->nhw", weight[target], maps.detach())[:, None]
+    maps, logits = maps_and_logits(model, x, pooled=getattr(model, "cam_head", None) is None)
+    target = resolve_target(target, logits)
+    weight, _ = resolve_head(model, maps, logits)
+    coarse = torch.einsum("nc,nchw->nhw", weight[target], maps)[:, None].to(x)
     return Attribution(upsample(coarse, x), None, "cam", target, coarse)
 
 
@@ -88,7 +82,7 @@ def grad_cam(
         torch.Size([2, 1, 28, 28])
     """
     maps, g, target = maps_and_gradient(model, x, target, layer)
-    coarse = (g.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
+    coarse = (g.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu().to(x)
     return Attribution(upsample(coarse, x), None, "grad_cam", target, coarse)
 
 
@@ -101,7 +95,8 @@ def grad_cam_plus_plus(
     \mathrm{ReLU}(g_{ij}^k)$, $\alpha_{ij}^k = g^2 / (2 g^2 + g^3 \sum_{ab} A_{ab}^k)$ and $g =
     \partial S / \partial A_{ij}^k$. Chattopadhay et al. 2018, eq. 10 and 19, for the score $e^S$ of
     a piecewise linear S. The factor $e^S$ is constant within an image and overflows, so it is
-    omitted. Where g is 0, alpha is 0.
+    omitted. Where g is 0, alpha is 0. Elsewhere we divide by $g^2$, whose powers vanish in half
+    precision.
 
     Args:
         model: Any network that returns logits.
@@ -124,11 +119,10 @@ def grad_cam_plus_plus(
         torch.Size([2, 1, 28, 28])
     """
     maps, g, target = maps_and_gradient(model, x, target, layer)
-    denominator = 2 * g**2 + g**3 * maps.sum((2, 3), keepdim=True)
-    is_zero = denominator == 0
-    alpha = torch.where(is_zero, 0.0, g**2 / torch.where(is_zero, 1.0, denominator))
+    denominator = 2 + g * maps.sum((2, 3), keepdim=True)
+    alpha = torch.where((g == 0) | (denominator == 0), 0.0, 1 / denominator)
     weight = (alpha * g.relu()).sum((2, 3), keepdim=True)
-    coarse = (weight * maps).sum(1, keepdim=True).relu()
+    coarse = (weight * maps).sum(1, keepdim=True).relu().to(x)
     return Attribution(upsample(coarse, x), None, "grad_cam_plus_plus", target, coarse)
 
 
@@ -188,85 +182,6 @@ def upsample(coarse: Tensor, x: Tensor) -> Tensor:
         torch.Size([1, 1, 28, 28])
     """
     return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def maps_and_gradient(
-    model: nn.Module, x: Tensor, target: Target, layer: str | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a layer's maps (N, C, h, w), the target logit's gradient, and the targets (N,)."""
-    with feature_maps(model, x, layer) as (maps, logits):
-        target = resolve_target(target, logits)
-        return maps.detach(), logit_gradient(logits, target, maps), target
-
-
-@contextmanager
-def feature_maps(
-    model: nn.Module, x: Tensor, layer: str | None = None, *, pooled: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a layer's maps (N, C, h, w) and the logits of one differentiable forward pass.
-
-    Args:
-        model: Any network that returns logits.
-        x: Images (N, C, H, W).
-        layer: A layer name or module path; None for the last feature maps before pooling. A module
-            that is called several times yields its last maps.
-        pooled: Without a layer, yield the input of the last pooling even if it is pooled itself.
-
-    Yields:
-        The maps in the autograd graph, and the logits (N, classes).
-    """
-    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        if layer is None:
-            yield _last_maps(model, x, pooled)
-            return
-        last = _has_channels_last(model, x, layer)
-        hook = Hook(*find_module(model, layer), channels_last=last)
-        _, logits = forward(model, x, hook)
-        if hook.maps is None or hook.maps.ndim != 4 or len(hook.maps) != len(x):
-            shape = "" if hook.maps is None else f"; its output is {tuple(hook.maps.shape)}"
-            raise UnsupportedNetwork(f"{layer} has no feature maps (N, C, h, w){shape}")
-        yield hook.maps, logits
-
-
-def _last_maps(model: nn.Module, x: Tensor, pooled: bool) -> tuple[Tensor, Tensor]:
-    """Return the last maps that the network's logits come from, and the logits."""
-    check_input(model, x)
-    try:
-        steps = shaped_steps(model, x, to_result=True)
-        name = last_maps(steps, pooled=pooled).name
-    except UnsupportedNetwork as error:
-        raise UnsupportedNetwork(f"{type(model).__name__} {error}; or give a layer") from None
-    if len(steps[-1].shape or ()) != 1:
-        shape = ("N", *(steps[-1].shape or ()))
-        raise UnsupportedNetwork(f"{type(model).__name__} must return logits, got {shape}")
-    network = _KeepsMaps(model, steps, name)
-    _, logits = forward(network, x)
-    assert network.maps is not None
-    return network.maps, logits
-
-
-class _KeepsMaps(nn.Module):
-    """A network that runs as its graph, and keeps the output of one step."""
-
-    def __init__(self, model: nn.Module, steps: Sequence[Step], name: str):
-        super().__init__()
-        self.network, self.steps, self.name = model, steps, name
-        self.maps: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the network's output, and keep the layer's maps."""
-        t = run(self.steps, x, keep=(self.name,), switches=False)
-        self.maps = t[self.name]
-        return t.output
-
-
-def _has_channels_last(model: nn.Module, x: Tensor, layer: str) -> bool:
-    """Whether a layer's maps are (N, H, W, C); False where the network cannot be traced."""
-    try:
-        steps = shaped_steps(model, x)
-        return find_step(steps, layer).name in channels_last_steps(steps)
-    except (UnsupportedNetwork, UnknownLayer):
-        return False
 
 
 def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ from zfnet.fast.cost import predict
 from zfnet.forward import apply, run
 from zfnet.graph import Step, UnsupportedNetwork, conv_layers
 from zfnet.operations import BATCHNORMS, IDENTITIES, NORMS
+from zfnet.outputs import probability_function
 from zfnet.receptive_field import Window
 from zfnet.shapes import Size, geometry, output_size
 
@@ -56,11 +57,12 @@ def measure_covered(
             model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress
         )
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(positions)]
-    activations, measured = [], []
+    activations, measured, to_probabilities = [], [], probability_function(model)
     for n, part in progress(jobs, total=len(jobs), desc="occluding"):
         activation, logits = network(n, part)
         activations.append(activation)
-        measured.append(occlusion.measure(logits, target[n].expand(len(part))))
+        row = occlusion.measure(logits, target[n].expand(len(part)), to_probabilities)
+        measured.append(row)
     columns = [torch.cat(column).view(len(x), len(boxes)) for column in zip(*measured, strict=True)]
     return torch.cat(activations).view(len(x), len(boxes)), *columns  # pyright: ignore
 

@@ -13,6 +13,7 @@ from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
+from zfnet.outputs import logits_of
 from zfnet.synthesis.base import blur, clip, descend, pixel_range, total_variation
 from zfnet.synthesis.fourier import to_frequencies, to_image
 from zfnet.validation import check_input
@@ -166,7 +167,7 @@ def _score_function(
 
         def read(images: Tensor) -> Tensor:
             with evaluating(model):
-                return model(images.clone(memory_format=torch.channels_last))
+                return logits_of(model, images.clone(memory_format=torch.channels_last))
     else:
         try:
             extract = feature_extractor(model, x, (layer,), rectified=rectified)
