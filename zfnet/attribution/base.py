@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -49,10 +50,24 @@ class Attribution:
 
     @property
     def state(self) -> tuple[str, ...]:
-        """The state of each image's map: "ok", "all zero" or "not finite"."""
-        finite, zero = self.map.isfinite().flatten(1).all(1), (self.map == 0).flatten(1).all(1)
-        pairs = zip(finite.tolist(), zero.tolist(), strict=True)
-        return tuple("all zero" if z else "ok" if f else "not finite" for f, z in pairs)
+        """The state of each image's map: "ok", "all zero", "constant" or "not finite".
+
+        A constant map gives no pixel more weight than another, up to rounding. One pixel is enough
+        for a map that is not zero.
+        """
+        return tuple(_state(values) for values in self.map.detach())
+
+
+def _state(values: Tensor) -> str:
+    """Return the state of one map."""
+    if not values.any():
+        return "all zero"
+    low, high = (float(bound) for bound in values.aminmax())
+    if not isfinite(low) or not isfinite(high):
+        return "not finite"
+    eps = torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
+    rounding = 8 * eps * max(abs(low), abs(high))
+    return "constant" if values.numel() > 1 and high - low <= rounding else "ok"
 
 
 def forward(

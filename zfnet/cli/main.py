@@ -6,6 +6,7 @@ Wrong input prints one line to stderr, and the exit status is 2.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = new_parser().parse_args(arguments)
     if arguments is None:  # a program that calls main has its own settings
         keep_freed_memory()
+        for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         torch.backends.cudnn.allow_tf32 = False  # rounding changes pooling switches
     try:
         if device := getattr(options, "device", None):

@@ -30,6 +30,41 @@ def expand_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a file name, which may be no valid UTF-8. Its inverse is `decode_name`.
+
+    Unlike `os.fsencode`, it does not depend on the platform.
+
+    Example:
+        >>> encode_name("caf\udce9")
+        b'caf\xe9'
+    """
+    return name.encode(errors="surrogateescape")
+
+
+def decode_name(name: bytes) -> str:
+    """Return a file name from its bytes, as `os.listdir` does.
+
+    Example:
+        >>> decode_name(b"cat")
+        'cat'
+    """
+    return name.decode(errors="surrogateescape")
+
+
+def printable_name(name: str) -> str:
+    r"""Return a file name as text that can be printed, drawn and written as UTF-8.
+
+    Bytes that are no UTF-8 become escapes, and so do control characters.
+
+    Example:
+        >>> print(printable_name("caf\udce9"))
+        caf\xe9
+    """
+    text = encode_name(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error.
