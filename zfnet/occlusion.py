@@ -181,7 +181,8 @@ def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
             "makes the map constant; choose a smaller size"
         )
     tops, lefts = (
-        torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width)
+        torch.arange(max(0, -(-(n - size) // stride)) + 1, device="cpu") * stride
+        for n in (height, width)
     )
     top, left = torch.meshgrid(tops, lefts, indexing="ij")
     return torch.stack(

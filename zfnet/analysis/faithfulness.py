@@ -82,7 +82,9 @@ def replacement_curve(
             rows.append(torch.cat([logits_of(model, part) for part in replaced]))
     logits = torch.stack(rows)  # (N, steps + 1, classes)
     probability = probability_function(model)(logits)
-    return probability[torch.arange(len(old)), :, resolve_target(target, logits[:, 0])]
+    return probability[
+        torch.arange(len(old), device=old.device), :, resolve_target(target, logits[:, 0])
+    ]
 
 
 def descending_ranks(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -90,7 +90,7 @@ def views(
         )
     if not 0 < share <= 1 or size < 1:
         raise ValueError(f"share must be in (0, 1] and size at least 1, got {share} and {size}")
-    v = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
+    v = torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1)
     if not v.isfinite().all() or (family == "scale" and (v <= 0).any()):
         condition = "finite and above 0" if family == "scale" else "finite"
         raise ValueError(f"values of {family} must be {condition}, got {v.tolist()}")
@@ -111,7 +111,7 @@ def views(
 
 def _sampling_grid(family: str, values: Tensor, size: int) -> Tensor:
     """Return the transformed coordinates (T, size, size, 2): (x, y) from the center, in pixels."""
-    u = torch.arange(size, dtype=torch.float64) + 0.5 - size / 2
+    u = torch.arange(size, dtype=torch.float64, device="cpu") + 0.5 - size / 2
     row, column = torch.meshgrid(u, u, indexing="ij")  # (size, size)
     v = values.view(-1, 1, 1)
     if family == "translation":
@@ -173,8 +173,8 @@ def invariance(
     """
     check_input(model, squares)
     layers = layer_names(layers)
-    values = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
-    target = torch.as_tensor(target).reshape(-1)
+    values = torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1)
+    target = torch.as_tensor(target, device="cpu").reshape(-1)
     if len(target) != len(squares) or target.is_floating_point():
         raise ValueError(
             f"target must be one class per image, ({len(squares)},), got {target.tolist()}"
@@ -184,7 +184,7 @@ def invariance(
             f"batch must be at least 1, and values and layers not empty; "
             f"got {batch}, {values.tolist()} and {layers}"
         )
-    identity = torch.tensor([IDENTITY.get(family, 0.0)]).double()
+    identity = torch.tensor([IDENTITY.get(family, 0.0)], dtype=torch.float64, device="cpu")
     all_values = torch.cat([identity, values])  # the reference view comes first
     distances: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     probabilities, labels, to_probabilities = [], [], probability_function(model)

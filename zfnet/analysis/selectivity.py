@@ -112,9 +112,11 @@ def permute_labels(
         >>> permute_labels(positive, groups, 4, torch.Generator())[:, 2].any()
         tensor(False)
     """
-    order = torch.rand(count, len(positive), generator=generator).argsort(1)
+    order = torch.rand(count, len(positive), generator=generator, device=generator.device).argsort(
+        1
+    )
     # A stable sort by group keeps the random order within each group.
     shuffled = order.gather(1, groups[order].argsort(dim=1, stable=True))
-    labelings = torch.empty(count, len(positive), dtype=torch.bool)
+    labelings = torch.empty(count, len(positive), dtype=torch.bool, device="cpu")
     labelings[:, groups.argsort(stable=True)] = positive[shuffled]
     return labelings

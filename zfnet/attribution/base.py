@@ -202,6 +202,8 @@ def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tenso
     ) -> tuple[Tensor, ...]:
         return (rule(grad_outputs[0], grad_inputs[0]), *grad_inputs[1:])
 
+    if not logits.requires_grad:
+        return  # `grad_of_sum` names the reason
     for node in nodes_between(logits, leaf):
         kind = re.sub(r"Backward\d*$", "", type(node).__name__)
         if is_rectifier(kind, node):

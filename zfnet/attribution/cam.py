@@ -191,7 +191,7 @@ def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor
     if head is None and dense:
         weight, bias = dense[0].weight.detach(), dense[0].bias
         head = (weight, logits.new_zeros(len(weight)) if bias is None else bias.detach())
-        pooled = maps.mean((2, 3))
+        pooled = maps.mean((2, 3)).to(weight)
         fits = pooled.shape[1] == weight.shape[1] and logits.shape[1] == len(weight)
         atol = 1e-4 * float(logits.abs().max())
         if not fits or not torch.allclose(F.linear(pooled, *head), logits, rtol=1e-3, atol=atol):
@@ -202,7 +202,7 @@ def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor
             f"and has no cam_head; use grad_cam, or set model.cam_head to the weight (classes, "
             f"channels) and bias (classes,) of a linear classifier of its pooled features"
         )
-    weight, bias = (torch.as_tensor(part).to(maps) for part in head)
+    weight, bias = (torch.as_tensor(part, device=maps.device).to(maps) for part in head)
     if weight.shape != (logits.shape[1], maps.shape[1]) or bias.shape != weight.shape[:1]:
         raise ValueError(
             f"cam_head must be a weight ({logits.shape[1]}, {maps.shape[1]}) and a bias "

@@ -139,7 +139,7 @@ def pgd(
         noise = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
         pixels = low + (high - low) * noise.to(x.device)
     loss_class, sign = (label, 1.0) if target is None else (target, -1.0)
-    batches = torch.arange(len(x)).split(batch)
+    batches = torch.arange(len(x), device="cpu").split(batch)
     for rows in progress(batches, total=len(batches), desc="attacking"):
         for _ in range(steps):
             g, logits = loss_direction(model, pixels[rows], loss_class[rows])
@@ -211,5 +211,5 @@ def rubbish(
         start = clip(x[rows])
         return descend(loss, start, steps=steps, rate=rate, after=after, progress=progress)[0]
 
-    pixels = torch.cat([optimize(rows) for rows in torch.arange(len(x)).split(batch)])
+    pixels = torch.cat([optimize(rows) for rows in torch.arange(len(x), device="cpu").split(batch)])
     return evaluate_attack(model, x.detach(), pixels, label, targets, batch)

@@ -121,7 +121,7 @@ def ascend(
         -jitter, jitter + 1, (steps, 2), generator=generator, device=generator.device
     ).tolist()
     size = x.shape[-2:]
-    colors = torch.eye(3) if colors is None else colors.clone()
+    colors = torch.eye(3, device="cpu") if colors is None else colors.clone()
 
     def image(point: Tensor) -> Tensor:
         return to_image(point, size, colors) if frequency else point
@@ -133,7 +133,7 @@ def ascend(
         return clip(blur(point, blur_sigma) if blurs else point)
 
     results = []
-    for rows in torch.arange(len(x)).split(batch):
+    for rows in torch.arange(len(x), device="cpu").split(batch):
         scores: list[Tensor] = []
 
         def loss(point: Tensor, step: int, rows=rows, scores=scores) -> Tensor:
@@ -207,7 +207,7 @@ def _reduce(values: Tensor, position: str | tuple[int, int]) -> Tensor:
 
 def _directions(target: int | Sequence[int] | Tensor, n: int, width: int) -> Tensor:
     """Return the direction of each image's target (n, width); units are one-hot directions."""
-    target = torch.as_tensor(target)
+    target = torch.as_tensor(target, device="cpu")
     if target.is_floating_point():
         if target.shape not in ((width,), (n, width)) or not target.isfinite().all():
             raise ValueError(

@@ -77,7 +77,7 @@ def deepfool(
     x = x.detach()
     label, _ = resolve_classes(model, x, label, None, batch)
     pixels = x.clone()
-    batches = torch.arange(len(x)).split(batch)
+    batches = torch.arange(len(x), device="cpu").split(batch)
     for rows in progress(batches, total=len(batches), desc="attacking"):
         perturbation, classes = torch.zeros_like(at_least_float32(x[rows])), None
         for _ in range(steps):
