@@ -217,12 +217,12 @@ def find_module(model: nn.Module, layer: str) -> tuple[nn.Module, int]:
     for i, step in reversed(list(enumerate(steps))):
         if layer in (step.layer, step.name):
             return step.module, sum(earlier.module is step.module for earlier in steps[:i])
-    try:
-        return inner.get_submodule(layer or "no name"), -1
-    except AttributeError:
-        raise unknown_layer(
-            layer, layers_of(steps) or [name for name, _ in inner.named_children()]
-        ) from None
+    for network in (inner, model):  # a wrapper's own paths begin with "module." or "_orig_mod."
+        with suppress(AttributeError):
+            module = network.get_submodule(layer or "no name")
+            unwrap(module)  # raises for TorchScript, which has no hooks
+            return module, -1
+    raise unknown_layer(layer, layers_of(steps) or [name for name, _ in inner.named_children()])
 
 
 def _operation(step: Step) -> str:

@@ -19,6 +19,8 @@ def check_input(model: nn.Module, x: Tensor) -> None:
         raise ValueError(
             f"expected a float batch (N, C, H, W), as zfnet.preprocess returns, got {kind}"
         )
+    if x.is_meta:
+        raise ValueError("x has no values: it is on the meta device")
     dense = x if x.is_contiguous() else x.permute(0, 2, 3, 1)  # else aminmax copies
     if not all(bound.isfinite() for bound in dense.aminmax()):
         raise ValueError("x has values that are not finite")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zfnet.forward import evaluating, logits_of
 from zfnet.graph import UnsupportedNetwork
-from zfnet.validation import Target, check_input, resolve_target
+from zfnet.validation import Target, at_least_float32, check_input, resolve_target
 
 # Graph nodes that `rectify` does not change: linear, selecting or normalizing operations.
 LINEAR_NODES = (
@@ -30,6 +30,8 @@ LINEAR_NODES = (
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """The attribution of N images. Values are raw; `zfnet.plot` normalizes them.
+
+    Values are float32 where the images have half precision, in which products vanish.
 
     Attributes:
         map: The map (N, 1, H, W), with channels reduced as in the method's paper.
@@ -153,7 +155,8 @@ def gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of each image's target logit with respect to its pixels.
 
-    The network runs in evaluation mode. Its parameters and their `.grad` do not change.
+    The network runs in evaluation mode. Its parameters and their `.grad` do not change. The
+    gradient is float32 where x has half precision.
 
     Args:
         model: Any network that returns logits.
@@ -179,7 +182,7 @@ def gradient(
         target = resolve_target(target, logits)
         if rule:
             rectify(logits, leaf, rule)
-        return logit_gradient(logits, target, leaf), target
+        return at_least_float32(logit_gradient(logits, target, leaf)), target
 
 
 def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> None:

@@ -47,7 +47,7 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
     maps, logits = maps_and_logits(model, x, pooled=getattr(model, "cam_head", None) is None)
     target = resolve_target(target, logits)
     weight, _ = resolve_head(model, maps, logits)
-    coarse = torch.einsum("nc,nchw->nhw", weight[target], maps)[:, None].to(x)
+    coarse = torch.einsum("nc,nchw->nhw", weight[target], maps)[:, None]
     return Attribution(upsample(coarse, x), None, "cam", target, coarse)
 
 
@@ -82,7 +82,7 @@ def grad_cam(
         torch.Size([2, 1, 28, 28])
     """
     maps, g, target = maps_and_gradient(model, x, target, layer)
-    coarse = (g.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu().to(x)
+    coarse = (g.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
     return Attribution(upsample(coarse, x), None, "grad_cam", target, coarse)
 
 
@@ -122,7 +122,7 @@ def grad_cam_plus_plus(
     denominator = 2 + g * maps.sum((2, 3), keepdim=True)
     alpha = torch.where((g == 0) | (denominator == 0), 0.0, 1 / denominator)
     weight = (alpha * g.relu()).sum((2, 3), keepdim=True)
-    coarse = (weight * maps).sum(1, keepdim=True).relu().to(x)
+    coarse = (weight * maps).sum(1, keepdim=True).relu()
     return Attribution(upsample(coarse, x), None, "grad_cam_plus_plus", target, coarse)
 
 

@@ -18,7 +18,7 @@ from zfnet.graph import UnsupportedNetwork
 from zfnet.projection import Projection, project, project_signal
 from zfnet.receptive_field import cut
 from zfnet.transpose import check_invertible
-from zfnet.validation import resolve_target
+from zfnet.validation import at_least_float32, resolve_target
 
 
 def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -84,7 +84,8 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
     else:
         assert t.logits is not None
         target = resolve_target(target, t.logits)
-        g = project_signal(t, torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0))
+        signal = torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0)
+        g = at_least_float32(project_signal(t, signal))
     return Attribution(channel_max(g), g, "deconvnet", target)
 
 

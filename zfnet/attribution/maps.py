@@ -15,6 +15,7 @@ from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, fin
 from zfnet.hooks import Hook
 from zfnet.layer_list import last_maps, shaped_steps
 from zfnet.layout import channels_last_steps
+from zfnet.model import unwrap
 from zfnet.outputs import normalizes_by_batch
 from zfnet.validation import at_least_float32, check_input, resolve_target
 
@@ -75,8 +76,13 @@ def feature_maps(
         if layer is None:
             yield _last_maps(model, x, pooled)
             return
-        last = _has_channels_last(model, x, layer)
-        hook = Hook(*find_module(model, layer), channels_last=last)
+        module, call = find_module(model, layer)
+        if module not in set(model.modules()):  # stands for a function, such as F.relu
+            check_input(model, x)
+            steps = shaped_steps(model, x, to_result=True)
+            yield _run_keeping(model, steps, find_step(steps, layer).name, x)
+            return
+        hook = Hook(module, call, channels_last=_has_channels_last(model, x, layer))
         _, logits = forward(model, x, hook)
         if hook.maps is None or hook.maps.ndim != 4 or len(hook.maps) != len(x):
             shape = "" if hook.maps is None else f"; its output is {tuple(hook.maps.shape)}"
@@ -87,18 +93,34 @@ def feature_maps(
 def _last_maps(model: nn.Module, x: Tensor, pooled: bool) -> tuple[Tensor, Tensor]:
     """Return the last maps that the network's logits come from, and the logits."""
     check_input(model, x)
+    network_name = type(unwrap(model)).__name__
     try:
         steps = shaped_steps(model, x, to_result=True)
-        name = last_maps(steps, pooled=pooled).name
     except UnsupportedNetwork as error:
-        raise UnsupportedNetwork(f"{type(model).__name__} {error}; or give a layer") from None
+        untraceable = error.__cause__ is not None
+        hint = "; or give a layer, which needs no trace" if untraceable else ""
+        raise UnsupportedNetwork(f"{error}{hint}") from None
     if len(steps[-1].shape or ()) != 1:
         shape = ("N", *(steps[-1].shape or ()))
-        raise UnsupportedNetwork(f"{type(model).__name__} must return logits, got {shape}")
+        raise UnsupportedNetwork(f"{network_name} must return logits, got {shape}")
+    try:
+        name = last_maps(steps, pooled=pooled).name
+    except UnsupportedNetwork as error:
+        raise UnsupportedNetwork(f"{network_name} {error}; or give a layer") from None
+    return _run_keeping(model, steps, name, x)
+
+
+def _run_keeping(
+    model: nn.Module, steps: Sequence[Step], name: str, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the output of one step in the network's graph, and the logits."""
     network = _KeepsMaps(model, steps, name)
     _, logits = forward(network, x)
-    assert network.maps is not None
-    return network.maps, logits
+    maps = network.maps
+    if maps is None or maps.ndim != 4:
+        shape = "" if maps is None else f"; its output is {tuple(maps.shape)}"
+        raise UnsupportedNetwork(f"{name} has no feature maps (N, C, h, w){shape}")
+    return maps, logits
 
 
 class _KeepsMaps(nn.Module):

@@ -64,14 +64,14 @@ def occlusion(
         model, x, target, size=size, stride=stride, fill=fill, batch=batch, progress=progress
     )
     occluded = o.logit.reshape(len(x), *o.boxes.shape[:2])  # (N, rows, cols)
-    drop = at_least_float32((o.baseline.logit.reshape(-1, 1, 1) - occluded).to(x))
+    drop = at_least_float32(o.baseline.logit.reshape(-1, 1, 1) - occluded)
     row, column = (
         coverage(edges, n, drop) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True)
     )
     # An occluder is the product of a row span and a column span.
     total = row.T @ drop @ column  # (N, H, W)
     count = row.sum(0)[:, None] * column.sum(0)
-    return Attribution((total / count)[:, None].to(x), None, "occlusion", o.target.reshape(-1))
+    return Attribution((total / count)[:, None], None, "occlusion", o.target.reshape(-1))
 
 
 def spans(boxes: Tensor) -> tuple[Tensor, Tensor]:
