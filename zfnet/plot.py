@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from zfnet.data.io import printable_name
 from zfnet.figure_style import StyledFigure, new_figure, style
 from zfnet.rendering import (
     ATTRIBUTION,
@@ -47,8 +48,9 @@ LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def escape_math(text: str) -> str:
-    """Escape dollar signs, which matplotlib would read as math; class names may contain them."""
-    return text.replace("$", r"\$")
+    """Escape what matplotlib would read as math or cannot draw; names of files may hold both."""
+    lines = (printable_name(line) for line in text.split("\n"))
+    return "\n".join(lines).replace("$", r"\$")
 
 
 def show(axes: Axes, image: np.ndarray, title: str = "") -> None:

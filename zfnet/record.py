@@ -14,9 +14,9 @@ from zfnet.data.io import atomic_write
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically. Bytes of file names that are no UTF-8 become escapes."""
     with atomic_write(path) as partial:
-        partial.write_text(text, "utf-8")
+        partial.write_text(text, "utf-8", errors="backslashreplace")
 
 
 def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] = 100) -> None:

@@ -118,10 +118,17 @@ def auc(curve: Tensor) -> Tensor:
     Returns:
         Areas (N,); in [0, 1] for probabilities.
 
+    Raises:
+        ValueError: If the curves have fewer than two points.
+
     Example:
         >>> auc(torch.tensor([[1.0, 0.5, 0.0]]))
         tensor([0.5000])
     """
+    if curve.ndim != 2 or curve.shape[1] < 2:
+        raise ValueError(
+            f"an area needs curves (N, steps + 1) of 2 points, got {tuple(curve.shape)}"
+        )
     return (curve[:, :-1] + curve[:, 1:]).mean(1) / 2
 
 

@@ -255,6 +255,8 @@ def r_squared(x: Tensor, y: Tensor) -> Tensor:
             f"a line needs at least three points at different x, "
             f"got x {tuple(x.shape)} and y {tuple(y.shape)}"
         )
+    spread, size = y.amax(1) - y.amin(1), y.abs().amax(1)
+    is_constant = spread <= 8 * torch.finfo(y.dtype).eps * size  # the mean of equal values rounds
     x, y = x - x.mean(), y - y.mean(1, keepdim=True)
-    total = y.square().sum(1)
-    return torch.where(total > 0, (y @ x).square() / (x @ x * total.clamp_min(1e-300)), 1.0)
+    total = y.square().sum(1).clamp_min(1e-300)
+    return torch.where(is_constant, 1.0, (y @ x).square() / (x @ x * total))

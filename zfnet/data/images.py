@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def read_image(path: str | Path) -> Image.Image:
         An image of mode RGB with 8 bits per channel.
 
     Raises:
-        ImageError: The file is missing, truncated, not an image, or over 100 million pixels.
+        ImageError: The file is missing, truncated, not an image, a pipe, or over 100 million
+            pixels.
 
     Example:
         >>> import tempfile
@@ -61,7 +63,10 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(expand_path(path)) as image:
+            path = expand_path(path)
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise ImageError("is a pipe or a device, not a file")
+            with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     size = f"{image.width} x {image.height}"
                     raise ImageError(f"{size} is over {MAX_PIXELS:,} pixels")
@@ -248,8 +253,8 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
     `size`, the shorter side is resized to size * 256 / 224, rounded. EXIF orientations are applied.
 
     Args:
-        image: A path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, or
-            of floats in [0, 1].
+        image: A path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16
+            or bool, or of floats in [0, 1].
         size: Side of the crop in pixels, at least 1.
 
     Returns:
@@ -265,8 +270,8 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
         >>> preprocess(Image.new("RGB", (500, 375))).shape
         torch.Size([1, 3, 224, 224])
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
     if isinstance(image, (str, Path)):
         image = read_image(image)
     elif isinstance(image, np.ndarray):
@@ -319,6 +324,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if not is_image or 0 in array.shape:
         raise ValueError(f"an image array must be (H, W), (H, W, 3 or 4), got {array.shape}")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == bool:
         array = array.astype(np.float32)
     if np.issubdtype(array.dtype, np.floating):
@@ -328,5 +334,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == np.uint16:
         array = (array / 257).round().astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ValueError(f"an image array must be uint8, or floats in [0, 1], got {array.dtype}")
+        raise ValueError(
+            f"an image array must be uint8, uint16, bool, or floats in [0, 1], got {array.dtype}"
+        )
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+LONGEST_START = 200  # bytes of a file's name in that of its partial file
 STALE_AFTER = 24 * 3600.0  # seconds without a change after which a partial file has no writer
 
 
@@ -95,11 +96,14 @@ def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path} exists and is not a regular file; choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+    start = (
+        f".{decode_name(encode_name(path.name)[:LONGEST_START])}."  # names have at most 255 bytes
+    )
+    for abandoned in path.parent.glob(f"{glob.escape(start)}*.partial"):
         with contextlib.suppress(OSError):
             if time.time() - abandoned.stat().st_mtime >= stale_after:
                 abandoned.unlink()
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
+    partial = path.with_name(f"{start}{uuid4().hex[:12]}.partial")
     try:
         yield partial
         os.replace(partial, path)
