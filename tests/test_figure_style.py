@@ -36,7 +36,7 @@ def other(name, value, share):
         with warnings.catch_warnings(), mpl.rc_context({name: candidate}):
             warnings.simplefilter("ignore")
             return candidate
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RuntimeError):
         return None
 
 
@@ -73,7 +73,7 @@ def test_hostile_parameters_have_no_effect(draw, expected):
         assert mpl.rcParams["image.origin"] == "lower"  # the user's own figures keep theirs
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(st.floats(0, 2), st.integers(0, 99))
 def test_no_parameter_has_an_effect(expected, share, seed):
     """All parameters at other values, but for a random tenth."""
