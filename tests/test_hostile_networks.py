@@ -69,7 +69,11 @@ class Function(nn.Module):
 
 
 def images(seed=0, n=2):
-    return torch.rand(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return (
+        torch.rand(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), device="cpu")
+        * 2
+        - 1
+    )
 
 
 def attribute(method):
