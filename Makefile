@@ -3,6 +3,7 @@
 # make test-all  the slow tests too
 # make explore   the live page: touch a network, and it answers    (IMAGE=my_cat.jpg)
 # make docs      the documentation site, in site/
+# make site      documents, gallery, lectures and atlas in site/, for any static server
 #
 # TORCH=cpu with any of them, in a fresh clone: PyTorch without CUDA, hundreds of megabytes instead of gigabytes.
 
@@ -22,7 +23,7 @@ SIZE = $(if $(TORCH),hundreds of megabytes,some gigabytes)
 export MPLBACKEND := Agg
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: figures explore test test-all docs clean
+.PHONY: figures explore test test-all docs site clean
 .NOTPARALLEL:
 
 figures: .venv/reproduce
@@ -42,6 +43,9 @@ test-all: test
 
 docs: .venv/docs
 	$(BIN)/mkdocs build --strict
+
+site: .venv/docs .venv/reproduce
+	$(BIN)/python -m reproduce site
 
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

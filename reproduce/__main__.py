@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reproduce import notebook
-from reproduce.parser import build_parser
+from reproduce import FIGURES, REPOSITORY, notebook
+from reproduce.parser import ATLAS, build_parser
 from reproduce.site import gallery
+from reproduce.site.publish import write_site
 from reproduce.status import INTERRUPTED, OK, WRONG
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    # `gallery` and `notebook` start without torch, whose import takes seconds.
+    # `gallery`, `site` and `notebook` start without torch, whose import takes seconds.
     if options.command == "gallery":
         for path in gallery.write(options.out):
             print(f"wrote {path}")
+        return OK
+    if options.command == "site":
+        print(f"wrote {write_site(options.out)}")
         return OK
     if options.command == "notebook":
         print(f"wrote {notebook.write(options.out)}")
@@ -52,7 +56,7 @@ def _run_command(options: argparse.Namespace) -> int:
     import torch
 
     from reproduce.core.run import USER_ERRORS
-    from zfnet.memory import keep_freed_memory
+    from zfnet.cli.memory import keep_freed_memory
 
     keep_freed_memory()
     # TF32 rounds enough to move pooling switches between nearly equal cells.
@@ -73,6 +77,7 @@ def list_figures(options: argparse.Namespace) -> int:
     from reproduce.core.record import read_record
     from reproduce.core.requirements import needs
     from reproduce.core.run import available_inputs
+    from reproduce.lock import other_torch
 
     context = Context(DEFAULT_MODEL, options.data, datasets=options.datasets)
     for name, script in discover().items():
@@ -90,7 +95,8 @@ def list_figures(options: argparse.Namespace) -> int:
             has_data = options.datasets is not None if figure.corpus else context.corpus == corpus
             inputs = available_inputs(context, figure, corpus, hash_data=has_data)
             status = record_status(figure, script_folder(script), record, inputs)
-            print(f"{'':<21}{corpus}: {status}")
+            note = other_torch(record) if record else ""
+            print(f"{'':<21}{corpus}: {status}{'; ' * bool(note)}{note}")
     return OK
 
 
@@ -111,37 +117,43 @@ def write_replication(options: argparse.Namespace) -> int:
 
 def write_atlas(options: argparse.Namespace) -> int:
     """Write an atlas, and the requested canonical images."""
+    from reproduce.core.figure import SAMPLES
     from reproduce.site import atlas
-    from reproduce.site.atlas import canonical
+    from reproduce.site.atlas import canonical, sheets
 
     start, context = time.perf_counter(), _context(options)
     context.check()
     canonical.resolve(context, options.canonical)  # raises for a wrong name before the long pass
-    page = atlas.write(context, options.out)
+    corpus = context.corpus if options.compact else SAMPLES
+    out = options.out or FIGURES / corpus / "atlas"
+    layout = sheets.COMPACT if options.compact else sheets.FULL
+    page = atlas.write(context, out, layout=layout)
     if options.canonical:
-        canonical.add(context, options.out, options.canonical)
+        canonical.add(context, out, options.canonical)
     return _report(page, start)
 
 
 def write_look(options: argparse.Namespace) -> int:
     """Write the page of one image."""
     from reproduce.site.atlas.look import look
+    from zfnet.explorer.atlas import find_atlas
 
     start, context = time.perf_counter(), _context(options)
     model, name = context.model, context.network_name
-    page = look(model, name, options.image, options.out, options.atlas, context.progress)
+    atlas = options.atlas or find_atlas(REPOSITORY) or ATLAS
+    page = look(model, name, options.image, options.out, atlas, context.progress)
     return _report(page, start)
 
 
 def _context(options: argparse.Namespace) -> Context:
-    """The inputs that the options name."""
+    """Return the inputs named by the options."""
     from tqdm import tqdm
 
     from reproduce.core.context import Context
     from reproduce.core.figure import DEFAULT_MODEL
     from zfnet.training.distributed import join
 
-    # The bar of the figures is above those of a figure.
+    # The progress bar over figures is above the bars of a single figure.
     nested = {"leave": False, "position": 1} if options.command in ("run", "all") else {}
     with join(options.device) as (_, device):
         return Context(

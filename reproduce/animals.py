@@ -1,8 +1,9 @@
 """Accuracy by groups of classes on photographs that are independent of ImageNet.
 
-The distilled network's teacher was trained on all of ImageNet, so its validation images flatter
-both. Animal Pose (Cao et al., ICCV 2019) has boxes of dogs, cats, horses, sheep and cows on images
-of PASCAL VOC. The folder holds `keypoints.json` and `images/`.
+The teacher of the distilled network was trained on all of ImageNet, perhaps also on our validation
+images, so accuracy on these may be optimistic for both. Animal Pose (Cao et al., ICCV 2019) has
+boxes of dogs, cats, horses, sheep and cows on images of PASCAL VOC. FOLDER contains
+`keypoints.json` and `images/`.
 
     python -m reproduce.animals FOLDER --model imagenet65k --teacher
 """
@@ -10,6 +11,8 @@ of PASCAL VOC. The folder holds `keypoints.json` and `images/`.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import re
 import sys
@@ -24,7 +27,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import zfnet
-from zfnet.labels import ILSVRC_GROUPS
+from zfnet.data.io import write_text
+from zfnet.data.labels import ILSVRC_GROUPS
 from zfnet.model import Network
 from zfnet.training.teacher import efficientnet_lite
 
@@ -38,6 +42,7 @@ GROUPS: dict[str, Sequence[int]] = {
 }
 MARGIN = 256 / 224  # the side of the crop over the longer side of the box
 BATCH = 32
+COLUMNS = ("classifier", "group", "photographs", "top1", "among5")
 
 Probabilities = Callable[[Sequence[Image.Image]], Tensor]  # N photographs -> (N, 1000)
 
@@ -51,7 +56,7 @@ class Animal:
     box: tuple[int, int, int, int]
 
     def crop(self) -> Image.Image:
-        """Return a square around the box, moved into the photograph where it would leave it."""
+        """Return a square around the box, shifted to stay inside the photograph."""
         image = Image.open(self.path).convert("RGB")
         left, top, right, bottom = self.box
         side = min(round(MARGIN * max(right - left, bottom - top)), *image.size)
@@ -96,17 +101,17 @@ def group_accuracy(probabilities: Probabilities, animals: Sequence[Animal]) -> d
         batch = animals[start : start + BATCH]
         p = probabilities([animal.crop() for animal in batch])
         totals = torch.stack([p[:, list(GROUPS[name])].sum(1) for name in names], 1)  # (N, 5)
-        best, likely = p.argmax(1).tolist(), totals.argmax(1).tolist()
-        top1 += [i in GROUPS[a.group] for i, a in zip(best, batch, strict=True)]
-        among5 += [names[i] == a.group for i, a in zip(likely, batch, strict=True)]
+        predicted, predicted_group = p.argmax(1).tolist(), totals.argmax(1).tolist()
+        top1 += [i in GROUPS[a.group] for i, a in zip(predicted, batch, strict=True)]
+        among5 += [names[i] == a.group for i, a in zip(predicted_group, batch, strict=True)]
     groups = np.array([animal.group for animal in animals])
     table = {}
     for name in sorted(set(groups), key=names.index):
-        chosen = groups == name
+        members = groups == name
         table[name] = {
-            "n": int(chosen.sum()),
-            "top1": round(100 * float(np.mean(np.array(top1)[chosen])), 1),
-            "among5": round(100 * float(np.mean(np.array(among5)[chosen])), 1),
+            "n": int(members.sum()),
+            "top1": round(100 * float(np.mean(np.array(top1)[members])), 1),
+            "among5": round(100 * float(np.mean(np.array(among5)[members])), 1),
         }
     means = {
         k: round(float(np.mean([row[k] for row in table.values()])), 1) for k in ("top1", "among5")
@@ -115,7 +120,7 @@ def group_accuracy(probabilities: Probabilities, animals: Sequence[Animal]) -> d
 
 
 def student(model: Network) -> Probabilities:
-    """Return the probabilities of a network with ILSVRC's 1000 classes, sorted by WordNet id."""
+    """Return a function that computes a network's probabilities, sorted by WordNet id."""
     order = np.argsort(model.wnids).tolist()
 
     @torch.inference_mode()
@@ -127,7 +132,7 @@ def student(model: Network) -> Probabilities:
 
 
 def teacher() -> Probabilities:
-    """Return the probabilities of the teacher of docs/distillation.md, at its own resolution."""
+    """Return a function that computes the probabilities of the teacher, at its resolution."""
     lite = efficientnet_lite(0)
 
     def probabilities(photographs: Sequence[Image.Image]) -> Tensor:
@@ -148,17 +153,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder with keypoints.json and images/")
     parser.add_argument("--model", help="a bundled network or a checkpoint")
     parser.add_argument("--teacher", action="store_true", help="measure the teacher too")
+    parser.add_argument("-o", "--out", type=Path, help="CSV file in which to replace their rows")
     options = parser.parse_args(arguments)
     animals = read_animals(options.folder)
     classifiers = (
         {options.model: lambda: student(zfnet.load(options.model))} if options.model else {}
     )
     classifiers |= {"teacher": teacher} if options.teacher else {}
-    for name, make in classifiers.items():
+    for name, build in classifiers.items():
         print(f"\n{name}: percent of photographs (top-1 in group; largest of five groups)")
-        for group, row in group_accuracy(make(), animals).items():
+        table = group_accuracy(build(), animals)
+        for group, row in table.items():
             print(f"  {group:<6} {row['n']:>5} {row['top1']:6.1f} {row['among5']:6.1f}")
+        if options.out:
+            write_rows(options.out, name, table)
+            print(f"wrote {options.out}")
     return 0
+
+
+def write_rows(path: Path, classifier: str, table: dict[str, dict]) -> None:
+    """Replace one classifier's rows in a CSV file."""
+    rows: list[dict] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["classifier"] != classifier]
+    for group, row in table.items():
+        values = (classifier, group, row["n"], row["top1"], row["among5"])
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _area(box: Sequence[int]) -> int:

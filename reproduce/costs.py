@@ -8,7 +8,7 @@ expensive as the forward pass. A search costs the forward pass only.
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
@@ -16,17 +16,16 @@ from reproduce import FIGURES
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure
 from reproduce.core.record import Record, read_record
-from reproduce.paper import ablations, fig4_evolution, fig6_filters
-from reproduce.paper.ablations import ENSEMBLE, ROWS, Plan
-from zfnet.model import ARCHITECTURES
-from zfnet.summary import describe
+from reproduce.paper import ablations, fig6_filters, filter_training
+from reproduce.paper.ablations import ENSEMBLE, Plan
+from zfnet.model import ARCHITECTURES, describe
 from zfnet.training.config import Config, load_config
 
 TRAIN, CLASSES = 1_281_167, 1000  # training images and classes of ImageNet 2012
 FORWARD, TRAINING = 2, 6  # floating-point operations per multiply-add
 GTX_580_DAYS = 12  # section 3 of the paper: 70 epochs on one GTX 580
 GPU_FLOPS = 10e12  # assumed for a current GPU in float32; `zfnet train --dry-run` measures yours
-SPEEDS = "training images a second, each row at its time"  # in the record of Table 3
+SPEEDS = "training images"  # begins the name of the speeds in the record of Table 3
 
 
 def multiply_adds(config: Config) -> int:
@@ -59,8 +58,11 @@ def cpu_flops() -> float:
     """Operations per second of a CPU in training, from the speed in the record of Table 3."""
     record = committed_record("tab3")
     assert record is not None
-    config = ablations.recipe(ablations.PLANS["smoke"], "ZFNet", 0)
-    return TRAINING * multiply_adds(config) * record.measured[SPEEDS]["ZFNet"]
+    plans = record.config.get("plans", {"smoke": {"size": 112}})  # of records without plans
+    size = plans[record.scale]["size"]
+    config = ablations.recipe(replace(ablations.PLANS["subset"], size=size), "ZFNet", 0)
+    speeds = next(of for name, of in record.measured.items() if name.startswith(SPEEDS))
+    return TRAINING * multiply_adds(config) * speeds["ZFNet"]
 
 
 def committed_record(figure_id: str) -> Record | None:
@@ -72,55 +74,47 @@ def committed_record(figure_id: str) -> Record | None:
     return None
 
 
-def trainings(figure: Figure, scale: str, device_type: str) -> list[Config]:
-    """The trainings of Table 2, Table 3 or Figure 6 at a scale, on "cuda" or "cpu"."""
-    plan = _plan(figure, scale, device_type)
+def trainings(figure: Figure, scale: str) -> list[Config]:
+    """The trainings of Table 2, Table 3 or Figure 6 at a scale."""
+    plan = _plan(figure, scale)
     if figure.id == "fig6":
-        rows = [(name, figure.seed) for name, _ in fig6_filters.RUNS.values()]
+        rows = [(name, figure.seed) for name in fig6_filters.RUNS.values()]
     elif figure.id == "tab3":
-        rows = [(name, 0) for name in ROWS]  # one seed
+        rows = ablations.trainings(plan)
     elif figure.id == "tab2":
-        rows = [("ZFNet", seed) for seed in range(plan.seeds)]
-        rows += [(name, 0) for name in ENSEMBLE if name != "ZFNet"]
+        rows = [row for row in ablations.trainings(plan) if row[0] in ENSEMBLE]
     else:
         rows = []
     return [ablations.recipe(plan, name, seed) for name, seed in rows]
 
 
-def _plan(figure: Figure, scale: str, device_type: str) -> Plan:
-    if figure.id == "fig6":
-        return fig6_filters.PLANS[scale, device_type]
-    return ablations.PLANS[scale]
+def _plan(figure: Figure, scale: str) -> Plan:
+    return (filter_training.PLANS if figure.id == "fig6" else ablations.PLANS)[scale]
 
 
-def operations(
-    figure: Figure, scale: str, device_type: str, classes: int = CLASSES, train: int = TRAIN
-) -> float:
+def operations(figure: Figure, scale: str, classes: int = CLASSES, train: int = TRAIN) -> float:
     """Floating-point operations of a figure with `scales`.
 
     Args:
         figure: Table 2, Table 3, Figure 4 or Figure 6.
         scale: The value of `--scale`.
-        device_type: "cuda" or "cpu".
         classes: Classes of the tree of images.
         train: Training images of the tree.
     """
     if figure.id == "fig4":
+        config = ablations.recipe(ablations.PLANS[scale], *ablations.FOLLOWED)
         searched = min(figure.config["images"][scale] or train, train)
-        snapshots = len(fig4_evolution.FIGURE.paper["epochs shown"])
-        macs = multiply_adds(load_config(ablations.PAPER_RECIPE))
-        return float(FORWARD * macs * searched * snapshots)
-    plan = _plan(figure, scale, device_type)
-    used = min(plan.classes or classes, classes)
+        return float(FORWARD * multiply_adds(config) * searched * len(config.snapshots))
+    plan = _plan(figure, scale)
+    listed = len(ablations.mini_imagenet()) if plan.classes < 0 else plan.classes
+    used = min(listed or classes, classes)
     images = min(used * plan.per_class, train) if plan.per_class else train
-    configs = trainings(figure, scale, device_type)
+    configs = trainings(figure, scale)
     return sum(training_operations(config, images) for config in configs)
 
 
 def default_scale(figure: Figure, context: Context) -> str:
-    """The scale at which a figure with `scales` is made: the requested one, else the device's."""
-    if figure.id in ("fig4", "fig6"):
-        return context.requested_scale or "subset"
+    """The scale at which a figure with `scales` is made."""
     return ablations.plan_for(context).scale
 
 
@@ -134,7 +128,7 @@ def estimate(figure: Figure, context: Context) -> tuple[float, str]:
         if context.requested_scale != "paper":
             size = context.tree_size[:2]
         scale = default_scale(figure, context)
-        return operations(figure, scale, context.device_type, *size) / rate, source
+        return operations(figure, scale, *size) / rate, source
     record = committed_record(figure.id)
     if record and (context.data or figure.corpus or "images" not in figure.inputs):
         return record.seconds, f"record on {record.inputs['corpus']}"

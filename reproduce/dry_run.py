@@ -1,4 +1,4 @@
-"""What a run would do for each figure: a line of `--dry-run`."""
+"""The table of `--dry-run`: what a run would do for each figure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from reproduce.core.requirements import CORPUS_NAMES, missing_input
 from reproduce.core.run import result_folder
 from reproduce.site.text import duration
 from zfnet.data.cache import DataError
-from zfnet.data.folders import scan
+from zfnet.data.tree import scan
 
 ROW = "{:<21}{:<9}{:<9}{:>9}  {:<26}{:<42}{}"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would do for one figure.
+    """The actions of a run for one figure.
 
     Attributes:
         figure: The figure.
         action: "compute", "train" or "not run".
-        data: The images, in words.
+        data: A description of the images.
         scale: The scale of the result.
         folder: The folder of the result.
-        seconds: Estimated duration, None where it is not estimated.
-        source: What the estimate is made from.
-        reason: Why the figure would not run.
+        seconds: Estimated duration, or None.
+        source: The source of the estimate.
+        reason: The reason why the figure cannot run, or "".
         record: The existing result.
     """
 
@@ -59,10 +59,10 @@ class Forecast:
 
 
 def forecast(figure: Figure, context: Context, out: Path) -> Forecast:
-    """Forecast a run of one figure. It lists files, and neither decodes images nor computes."""
+    """Forecast a run of one figure by listing files, without decoding images or computing."""
     reason = missing_input(figure, context)
     at_paper_scale = bool(figure.scales) and context.requested_scale == "paper"
-    # A plan at the paper's scale shows its cost, even where the tree of images is too small.
+    # At paper scale, show the cost even if the image folder is too small.
     seconds, source = (
         costs.estimate(figure, context) if at_paper_scale or not reason else (None, "")
     )
@@ -81,7 +81,7 @@ def forecast(figure: Figure, context: Context, out: Path) -> Forecast:
 
 
 def show(forecasts: list[Forecast]) -> None:
-    """Print the table of a dry run, and its sum."""
+    """Print the table of a dry run and the total time."""
     print(ROW.format("figure", "would", "scale", "about", "estimated from", "data", "folder"))
     for line in forecasts:
         print(line)
@@ -94,7 +94,7 @@ def show(forecasts: list[Forecast]) -> None:
 
 
 def _data(figure: Figure, context: Context) -> str:
-    """The images that a figure would use, counted from their folders."""
+    """Describe the images that a figure would use, counted by listing folders."""
     if "tree" in figure.inputs and context.tree is not None:
         classes, train, val = context.tree_size
         return f"{train:,} + {val:,} images of {classes:,} classes"
@@ -108,7 +108,7 @@ def _data(figure: Figure, context: Context) -> str:
 
 
 def _scale(figure: Figure, context: Context) -> str:
-    """The scale at which a figure would be made, where it is known in advance."""
+    """Return the scale of a figure if it is known in advance."""
     if figure.scales:
         return costs.default_scale(figure, context)
     if figure.corpus or not figure.uses_images:
@@ -117,7 +117,7 @@ def _scale(figure: Figure, context: Context) -> str:
 
 
 def _count(data: str) -> int:
-    """How many images a run would search, from the listing of the folder."""
+    """Count the images that a run would search, by listing the folder."""
     if not Path(data).expanduser().is_dir():
         raise DataError(f"{data}: no such folder")
     return len(scan(images_root(data))[1])

@@ -16,7 +16,7 @@ from reproduce import dry_run
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.figure import SAMPLES
-from reproduce.core.requirements import FEWEST_SNAPSHOTS, unused_option
+from reproduce.core.requirements import unused_option
 from reproduce.core.run import USER_ERRORS, Outcome, run
 from reproduce.site import atlas, gallery
 from reproduce.status import FAILED, NOT_RUN, OK, WRONG
@@ -30,7 +30,7 @@ def make_figures(options: argparse.Namespace, context: Context) -> int:
     if options.command == "run":
         ids, description = list(dict.fromkeys(options.ids)), ""
     else:
-        ids, description = everyday(scripts, context), "the figures of `all`, which train nothing"
+        ids, description = everyday(scripts), "the figures of `all`, which train nothing"
     names = ("data", "datasets", "model", "weights", "scale")
     values = {name: getattr(options, name) for name in names}
     message = unknown_ids(ids, list(scripts)) or unused_option(
@@ -58,14 +58,9 @@ def unknown_ids(ids: list[str], known: list[str]) -> str:
     return f"{message} available: {', '.join(known)}"
 
 
-def everyday(scripts: dict[str, ModuleType], context: Context) -> list[str]:
-    """The figures of `all`: those that are not manual, and Figure 4 for a run with snapshots."""
-    snapshots = context.data is not None and len(context.snapshots) >= FEWEST_SNAPSHOTS
-    return [
-        name
-        for name, script in scripts.items()
-        if not script.FIGURE.manual or (snapshots and "snapshots" in script.FIGURE.inputs)
-    ]
+def everyday(scripts: dict[str, ModuleType]) -> list[str]:
+    """The figures of `all`: those that are not manual."""
+    return [name for name, script in scripts.items() if not script.FIGURE.manual]
 
 
 def _make(scripts: dict[str, ModuleType], context: Context, options: argparse.Namespace) -> int:

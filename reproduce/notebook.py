@@ -12,7 +12,7 @@ from typing import Any
 
 COURSE = Path(__file__).parent / "lectures" / "README.md"
 FILE_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
-INLINE = "%matplotlib inline\n"  # shows a figure that ends a cell
+INLINE = "%matplotlib inline\n"  # shows the figure at the end of a cell
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -25,12 +25,12 @@ def notebook(text: str) -> Any:
     Returns:
         An nbformat notebook.
     """
-    import jupytext  # slow to import, and only this command needs it
+    import jupytext  # slow to import
 
     cells = jupytext.reads(text, fmt="md")
     cells.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for number, cell in enumerate(cells.cells):
-        cell["id"] = f"cell-{number}"  # jupytext draws ids at random
+        cell["id"] = f"cell-{number}"  # replace the random ids of jupytext
     first = next((cell for cell in cells.cells if cell.cell_type == "code"), None)
     if first is not None:
         first.source = INLINE + first.source
@@ -57,7 +57,7 @@ def write(path: Path) -> Path:
 
 
 def relink(text: str, folder: Path) -> str:
-    """Make the file links of the course relative to another folder. Web addresses stay."""
+    """Make the file links of the course relative to another folder; URLs do not change."""
 
     def relative(match: re.Match[str]) -> str:
         target = (COURSE.parent / match[1]).resolve()

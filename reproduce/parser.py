@@ -55,7 +55,7 @@ def _add_figures(commands) -> None:
             "--scale",
             choices=SCALES,
             help="size of the trainings of tab2, tab3, fig4 and fig6: paper (all of ImageNet, 70 "
-            "epochs at 224 pixels), subset or smoke (default: what the device allows, never paper)",
+            "epochs at 224 pixels), subset or smoke (default: subset)",
         )
         _add_out(sub)
         sub.add_argument(
@@ -76,9 +76,20 @@ def _add_figures(commands) -> None:
 def _add_pages(commands) -> None:
     sub = commands.add_parser(
         "gallery",
-        help="write the HTML pages, RESULTS.md and the README's table from recorded results",
+        help="write the HTML pages, results.csv, RESULTS.md, LECTURES.md and the README's table "
+        "from recorded results",
     )
     _add_out(sub)
+    sub = commands.add_parser(
+        "site", help="write documents, gallery, lectures and atlas into one folder, to publish"
+    )
+    sub.add_argument(
+        "--out",
+        type=Path,
+        default=REPOSITORY / "site",
+        metavar="DIR",
+        help="folder to write (default: site)",
+    )
     sub = commands.add_parser("notebook", help="write the course as a Jupyter notebook")
     sub.add_argument(
         "--out",
@@ -116,9 +127,15 @@ def _add_atlas(commands) -> None:
         "-o",
         "--out",
         type=Path,
-        default=ATLAS,
         metavar="DIR",
-        help="folder to write (default: figures/samples/atlas)",
+        help="folder to write (default: figures/samples/atlas; with --compact, the atlas of the "
+        "images' own folder in figures/)",
+    )
+    sub.add_argument(
+        "--compact",
+        action="store_true",
+        help="write smaller pictures, less than 12 MB for all features and classes, as in the "
+        "committed atlas (default: off)",
     )
     sub.add_argument(
         "--canonical",
@@ -134,10 +151,9 @@ def _add_atlas(commands) -> None:
     sub.add_argument(
         "--atlas",
         type=Path,
-        default=ATLAS,
         metavar="DIR",
         help="atlas in which the neighbors of the image's features are found "
-        "(default: figures/samples/atlas)",
+        "(default: the committed one, else figures/samples/atlas)",
     )
     sub.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write")
 

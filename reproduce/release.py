@@ -1,17 +1,21 @@
-"""Pack a trained network as the bundled one, and measure it.
+"""Pack a trained network as a bundled one, measure it, and write the model card.
 
-    python -m reproduce.release RUN/model.safetensors --data PATH
+    python -m reproduce.release pack RUN/model.safetensors --data PATH --name imagenet
+    python -m reproduce.release card
 
-It fits the pooling head of class activation mapping on the training images, packs the weights to
-int8 with per-output-channel scales, and evaluates before and after packing. It writes
-`zfnet/weights/NAME.safetensors`, with its recipe and accuracy, and MODEL_CARD.md. Every accuracy in
-the card is measured.
+`pack` fits the pooling head for class activation mapping on the training images, packs the weights
+to int8 with one scale per output channel, and evaluates before and after packing. It writes
+`zfnet/weights/NAME.safetensors` with its recipe and accuracy. `card` writes MODEL_CARD.md from the
+bundled files, model_card.yaml and docs/animals.csv. All accuracies in the card are measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import functools
+import io
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +23,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import torch
+import yaml
 from tqdm import tqdm
 
 import zfnet
@@ -26,18 +31,23 @@ from reproduce import REPOSITORY
 from reproduce.core.record import read_record
 from zfnet.analysis.pooling_head import fit_pooling_head
 from zfnet.checkpoint import BUNDLED, CheckpointError
-from zfnet.data.cache import DataError, Images
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
+from zfnet.data.io import write_text
 from zfnet.forward import trace
 from zfnet.model import Network, device_of
-from zfnet.record import write_text
 from zfnet.training.config import Config
 from zfnet.training.evaluate import evaluate
 from zfnet.training.sampling import epoch_order
 from zfnet.training.setup import resolve_precision
 
 TEMPLATE = REPOSITORY / "reproduce" / "site" / "templates" / "model_card.md"
+FACTS = REPOSITORY / "reproduce" / "model_card.yaml"
 CARD = REPOSITORY / "MODEL_CARD.md"
+LOGS = REPOSITORY / "docs" / "training-logs"
+ANIMALS = REPOSITORY / "docs" / "animals.csv"  # written by reproduce.animals
+VAL_COLUMNS = ["val_top1_error", "val_top5_error", "val_n"]
 FIG7_CLASSES = ("n02088094", "n02112018", "n02974003")  # Afghan hound, Pomeranian, car wheel
 progress_bar = functools.partial(tqdm, leave=False)
 
@@ -45,52 +55,46 @@ progress_bar = functools.partial(tqdm, leave=False)
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
-    try:
-        model, train, val = _load(options)
-    except (CheckpointError, DataError) as error:
-        parser.error(str(error))
-    runs = len(training_runs(model))
-    if len(options.hardware) > 1 and len(options.hardware) != runs:
-        parser.error(f"--hardware is given {len(options.hardware)} times, for {runs} training runs")
-    if model.info["data"] != train.digest:
-        parser.error(
-            f"{options.data} has other training images than those that {options.checkpoint.name} "
-            "was trained on"
-        )
-    accuracy = _pack(model, train, val, options)
-    target = BUNDLED / f"{options.name}.safetensors"
-    write_card(target, sorted(np.bincount(train.labels).tolist()), options.hardware, options.note)
-    top1, top5 = accuracy["top1"], accuracy["top5"]
-    print(f"wrote {target.name}, {CARD.name}: top-1 {top1:.2f} %, top-5 {top5:.2f} %")
+    if options.command == "pack":
+        try:
+            model, train, val = _load(options)
+        except (CheckpointError, DataError) as error:
+            parser.error(str(error))
+        if model.info["data"] != train.digest:
+            parser.error(
+                f"{options.checkpoint.name} was trained on other training images than those in "
+                f"{options.data}"
+            )
+        scores = _pack(model, train, val, options)
+        print(f"wrote {bundled_path(options.name)}: {scores['top1']:.2f} / {scores['top5']:.2f} %")
+    write_card()
+    print(f"wrote {CARD.name}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reproduce.release", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="the tree it was trained on; val/ is evaluated"
+    parser = argparse.ArgumentParser(
+        prog="python -m reproduce.release",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--name", default="imagenet65k")
-    parser.add_argument("--precision", default="int8", choices=("float16", "int8"))
-    parser.add_argument(
-        "--ten-crops", action="store_true", help="measure ten crops too; takes ten times as long"
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    pack = commands.add_parser("pack", help="pack and measure a network, and write the card")
+    pack.add_argument("checkpoint", type=Path, help="model.safetensors of a training run")
+    pack.add_argument(
+        "--data", type=Path, required=True, help="its training data; val/ is evaluated"
     )
-    parser.add_argument(
-        "--hardware",
-        action="append",
-        default=[],
-        help="what it was trained on, for the card; once, or once per run",
+    pack.add_argument("--name", required=True, help="the bundled name, as in model_card.yaml")
+    pack.add_argument(
+        "--ten-crops", action="store_true", help="also evaluate ten crops (ten times as long)"
     )
-    parser.add_argument(
-        "--note", action="append", default=[], help="a limitation, for the card; may be repeated"
-    )
-    parser.add_argument("--device", default="cpu")
+    pack.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    commands.add_parser("card", help="write the card of the bundled networks")
     return parser
 
 
 def _load(options: argparse.Namespace) -> tuple[Network, Images, Images]:
-    """The network, and the training and validation images, read as when it was trained."""
+    """Return the network, and its training and validation images, read as in training."""
     model = zfnet.load(options.checkpoint, folded=False).to(options.device)
     skip = model.info.get("config", {}).get("data", {}).get("skip_unreadable", False)
     load = functools.partial(load_folder, skip_unreadable=skip, progress=progress_bar)
@@ -98,21 +102,21 @@ def _load(options: argparse.Namespace) -> tuple[Network, Images, Images]:
 
 
 def _pack(model: Network, train: Images, val: Images, options: argparse.Namespace) -> dict:
-    """Pack a network into the bundled file, with what was measured. Returns its accuracy."""
+    """Write the packed network with its measurements, and return its accuracy."""
     fast = resolve_precision(Config(), device_of(model)).precision
     model.cam_head = fit_head(zfnet.load(options.checkpoint).to(options.device), train, fast)
     before = measure(model, val, "before packing", fast)
-    target = BUNDLED / f"{options.name}.safetensors"
+    target = bundled_path(options.name)
     trial = target.with_suffix(".trial.safetensors")  # measured before it replaces the bundled one
     try:
-        zfnet.save(model, trial, precision=options.precision)
+        zfnet.save(model, trial, precision="int8")
         packed = zfnet.load(trial).to(options.device)
     finally:
-        trial.unlink(missing_ok=True)  # else it would be a bundled network
+        trial.unlink(missing_ok=True)  # every file in this folder is a bundled network
     after = measure(packed, val, "after packing", fast)
     exact = after if fast == "float32" else measure(packed, val, "after packing", "float32")
     model.info = {key: value for key, value in model.info.items() if key != "sha256"} | {
-        "packing": options.precision,
+        "packing": "int8",
         "val": val.digest,
         "accuracy": exact,
         "accuracy, packing": {"before packing": before, "after packing": after},
@@ -122,39 +126,80 @@ def _pack(model: Network, train: Images, val: Images, options: argparse.Namespac
     if options.ten_crops:
         ten = measure(packed, val, "after packing", "float32", views=10)
         model.info["accuracy, ten crops"] = ten
-    zfnet.save(model, target, precision=options.precision)
+    zfnet.save(model, target, precision="int8")
     return exact
 
 
-def write_card(released: Path, counts: list[int], hardware: list[str], notes: list[str]) -> None:
-    """Write MODEL_CARD.md.
-
-    Args:
-        released: The packed network.
-        counts: Training images per class, in ascending order.
-        hardware: What it was trained on: one text, or one per training run.
-        notes: Limitations.
-    """
+def write_card() -> None:
+    """Write MODEL_CARD.md of the bundled networks, and their training logs as CSV."""
+    cards = [card(name, facts) for name, facts in card_facts().items()]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for entry in cards:
+        write_text(LOGS / f"{entry['name']}.csv", training_log(entry["runs"]))
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
-    model = zfnet.load(released)
-    runs = training_runs(model)
-    text = environment.from_string(TEMPLATE.read_text()).render(
-        model=model,
-        runs=runs,
-        name=released.stem,
-        ten=model.info.get("accuracy, ten crops") or recorded_ten_crops(model),
-        hardware=hardware * (len(runs) if len(hardware) == 1 else 1),
-        notes=notes,
-        megabytes=released.stat().st_size / 1e6,
-        rows=list(zfnet.describe(model)),
-        counts=counts,
-    )
-    write_text(CARD, text)
+    template = environment.from_string(TEMPLATE.read_text("utf-8"))
+    groups = animal_table(ANIMALS)
+    write_text(CARD, template.render(cards=cards, groups=groups))
+
+
+def card_facts() -> dict[str, dict]:
+    """Return the entries of model_card.yaml for the bundled networks, best first."""
+    facts = yaml.safe_load(FACTS.read_text("utf-8"))
+    return {name: entry for name, entry in facts.items() if bundled_path(name).is_file()}
+
+
+def card(name: str, facts: dict) -> dict:
+    """Return the card's variables of a bundled network: facts, measurements and training runs."""
+    model = zfnet.load(bundled_path(name))
+    runs, top1 = training_runs(model), model.info["accuracy"]["top1"]
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    if runs[-1]["config"]["stages"][-1].get("shared_fc6"):  # one weight per map
+        shapes["fc6.weight"] = (shapes["fc6.weight"][0], shapes["conv5.weight"][0])
+    return facts | {
+        "name": name,
+        "info": model.info,
+        "before": model.info["accuracy, packing"]["before packing"],
+        "ten": model.info.get("accuracy, ten crops") or recorded_ten_crops(model),
+        "runs": runs,
+        "epochs": sum(run["epochs"] for run in runs),
+        "seconds": sum(run["seconds"] for run in runs),
+        "parameters": sum(math.prod(shape) for shape in shapes.values()),
+        "megabytes": bundled_path(name).stat().st_size / 1e6,
+        "standard_error": (top1 * (100 - top1) / model.info["accuracy"]["n"]) ** 0.5,
+    }
+
+
+def training_log(runs: Sequence[dict]) -> str:
+    """Return the log of all epochs of all runs as CSV."""
+    columns = ["run", "epoch", "size", "loss", "train_top1_error", *VAL_COLUMNS]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    for number, run in enumerate(runs, 1):
+        for epoch in run["log"]:
+            values = [number, *(epoch[column] for column in columns[1:])]
+            writer.writerow([f"{v:.4g}" if isinstance(v, float) else v for v in values])
+    return table.getvalue()
+
+
+def animal_table(path: Path) -> dict[str, dict[str, str]]:
+    """Return each classifier's top-1 accuracy by group, from the CSV of `reproduce.animals`."""
+    table: dict[str, dict[str, str]] = {}
+    if path.is_file():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                entry = table.setdefault(row["group"], {"photographs": row["photographs"]})
+                entry[row["classifier"]] = row["top1"]
+    return table
+
+
+def bundled_path(name: str) -> Path:
+    return BUNDLED / f"{name}.safetensors"
 
 
 def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
-    """The accuracy with ten crops in the committed record "accuracy", if it has this network."""
-    record = read_record(CARD.parent / "figures" / "imagenet65k" / "accuracy")
+    """Return the ten-crop accuracy in the record "accuracy", or None if it has another network."""
+    record = read_record(REPOSITORY / "figures" / "imagenet65k" / "accuracy")
     if record is None or record.inputs.get("checkpoint") != model.info["sha256"]:
         return None
     top1, top5 = (record.measured[f"top-{k} accuracy, %"]["10 crops"][0] for k in (1, 5))
@@ -162,7 +207,7 @@ def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
 
 
 def training_runs(model: Network) -> list[dict]:
-    """The `info` of each training run, in order."""
+    """Return the `info` of each training run, in order."""
     runs = [model.info]
     while runs[0].get("init"):
         runs.insert(0, runs[0]["init"])
@@ -170,7 +215,7 @@ def training_runs(model: Network) -> list[dict]:
 
 
 def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pooling head, fitted on as many training images per class as an epoch has."""
+    """Fit the pooling head on as many training images per class as an epoch has."""
     per_class = model.info["config"]["data"]["per_class"]
     rows = epoch_order(images.labels, per_class, torch.Generator())
     subset = images.subset(np.sort(rows))  # in the order on disk
@@ -179,7 +224,7 @@ def fit_head(model: Network, images: Images, precision: str) -> tuple[torch.Tens
 
 @torch.inference_mode()
 def head_accuracy(model: Network, images: Images) -> dict[str, float]:
-    """Top-1 and top-5 accuracy of the pooling head, in percent."""
+    """Return the top-1 and top-5 accuracy of the pooling head, in percent."""
     images = images.aligned(model.wnids, model.classes)
     layer = f"conv{model.table[-1].number}"
     assert model.cam_head is not None
@@ -202,10 +247,10 @@ def head_accuracy(model: Network, images: Images) -> dict[str, float]:
 def measure(
     model: Network, images: Images, title: str, precision: str, views: int = 1
 ) -> dict[str, float | int | str]:
-    """Accuracy in percent, with its protocol."""
+    """Return the accuracy in percent, with its protocol."""
     print(f"evaluating {title}, {precision}, {views} views")
     scores = evaluate(model, images, views=views, precision=precision, progress=progress_bar)
-    crops = "one centre crop" if views == 1 else "ten crops"
+    crops = "one center crop" if views == 1 else "ten crops"
     protocol = f"{crops} of 224 from 256, {precision}"
     on_gpu = device_of(model).type == "cuda"
     if precision == "float32" and on_gpu and torch.backends.cudnn.allow_tf32:
@@ -220,7 +265,7 @@ def measure(
 
 @torch.inference_mode()
 def class_ranks(model: Network, images: Images) -> dict[str, list[int]]:
-    """The rank of the true class of each validation image of the classes in Figure 7."""
+    """Return the rank of the true class for each validation image of Figure 7's classes."""
     images = images.aligned(model.wnids, model.classes)
     ranks = {}
     for wnid in FIG7_CLASSES:

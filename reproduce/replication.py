@@ -8,6 +8,7 @@ from reproduce import costs
 from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure
 from reproduce.core.requirements import CORPUS_NAMES, DATASET_NAMES, supports
+from reproduce.paper import ablations
 from reproduce.site.gallery import PAPER
 from reproduce.site.text import columns, number
 from zfnet.training.config import load_config
@@ -60,10 +61,10 @@ def _network_row() -> list[str]:
 
 
 def _training_row(figure: Figure) -> list[str]:
-    """A figure with trainings, or of the snapshots of one."""
-    count = len(costs.trainings(figure, "paper", "cuda"))
-    work = f"{count} trainings" if count else "8 searches"
-    hours = _hours(costs.operations(figure, "paper", "cuda"))
+    """A figure with trainings, or that searches the snapshots of one."""
+    count = len(costs.trainings(figure, "paper"))
+    work = f"{count} trainings" if count else f"{len(ablations.PAPER_SNAPSHOTS)} searches"
+    hours = _hours(costs.operations(figure, "paper"))
     source = f"estimated: multiply-adds of {work}"
     return [*_description(figure), *hours, source, _folder(figure)]
 
@@ -95,7 +96,7 @@ def _derivation(tab2: Figure, tab3: Figure) -> str:
     record = costs.committed_record("tab3")
     assert record is not None
     configs = []  # without repetitions: Table 3 uses rows of Table 2
-    for config in (c for figure in (tab2, tab3) for c in costs.trainings(figure, "paper", "cuda")):
+    for config in (c for figure in (tab2, tab3) for c in costs.trainings(figure, "paper")):
         configs += [config] if config not in configs else []
     both = sum(costs.training_operations(config, costs.TRAIN) for config in configs)
     cpu = costs.cpu_flops()
@@ -116,7 +117,7 @@ def _derivation(tab2: Figure, tab3: Figure) -> str:
         f"record: {', '.join(record.measured['devices'])}). At that rate the network would take "
         f"{cpu_hours} hours.",
         f"- Tables 2 and 3 share trainings: both together take {number(both / 1e15)} PFLOP. At "
-        "paper scale Table 3 trains one seed per row.",
+        "paper scale Table 3 trains five seeds of ZFNet and two of AlexNet.",
     ])  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def _command(figure: Figure) -> str:
 def _data(figure: Figure) -> str:
     """The data that a figure needs at the paper's scale."""
     if "tree" in figure.inputs:
-        return "ImageNet train" if "snapshots" in figure.inputs else "ImageNet train, val"
+        return "ImageNet train, val"
     names = list(dict.fromkeys(DATASET_NAMES[n] for n in figure.inputs if n in DATASET_NAMES))
     if names:
         return ", ".join(names + ["ImageNet train"] * ("pretraining" in figure.inputs))

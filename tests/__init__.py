@@ -1,9 +1,8 @@
-"""The tests. This file is imported before torch, so the settings of OpenMP take effect."""
+"""The tests. Python imports this file before torch, so that OpenMP reads these settings."""
 
 import os
 
-# Two workers with two threads each would compete for two cores. Subprocesses inherit both settings.
+# Two pytest workers with two threads each would compete for two cores. Subprocesses inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # where a test asks for more threads, idle ones sleep
+# If a test uses more threads, idle ones sleep instead of spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Shared by all tests: a temporary cache, small networks, and one scenes network, trained once per test run."""
+"""Shared fixtures: a temporary cache, small networks, and a scenes network trained once per run."""
 
 import os
 import shutil
@@ -32,34 +32,34 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(autouse=True)
 def acceleration(request):
-    """What the test computes with: "fast", or "reference" for the references alone."""
+    """Run a test with "fast", or with the accelerations disabled for "reference"."""
     choice = getattr(request, "param", "fast")
     with zfnet.fast.disabled() if choice == "reference" else nullcontext():
         yield choice
 
 
 def pytest_collection_modifyitems(items):
-    """Run the tests that need the scenes network first, so that no worker waits for its training."""
+    """Run tests of the scenes network first, so that its training overlaps with other tests."""
     items.sort(key=lambda item: "scenes_run" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Decoded images go to a temporary folder, not to the user's cache; random examples are the same on every run."""
-    settings.register_profile("same", derandomize=True)
-    settings.load_profile("same")
-    old = os.environ.get("ZFNET_CACHE")
+    """Use a temporary cache folder, and the same hypothesis examples in every run."""
+    settings.register_profile("deterministic", derandomize=True)
+    settings.load_profile("deterministic")
+    original = os.environ.get("ZFNET_CACHE")
     os.environ["ZFNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield Path(os.environ["ZFNET_CACHE"])
-    os.environ.pop("ZFNET_CACHE") if old is None else os.environ.update(ZFNET_CACHE=old)
+    os.environ.pop("ZFNET_CACHE") if original is None else os.environ.update(ZFNET_CACHE=original)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def freed_memory_is_returned():
-    """Keep `zfnet.memory.keep_freed_memory` from changing this process, where it would hold the peak of all tests."""
+def malloc_keeps_its_defaults():
+    """Disable `zfnet.cli.memory.keep_freed_memory`, which would keep the peak memory of all tests."""
     with pytest.MonkeyPatch.context() as patch:
         mallopt = SimpleNamespace(mallopt=lambda parameter, value: 1)
-        patch.setattr("zfnet.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
+        patch.setattr("zfnet.cli.memory.ctypes", SimpleNamespace(CDLL=lambda name: mallopt))
         yield
 
 
@@ -70,7 +70,7 @@ def scenes_val():
 
 @pytest.fixture(scope="session")
 def scenes_run(tmp_path_factory, cache, scenes_val):
-    """Train configs/scenes.yaml once per test run and return its folder; the workers of pytest-xdist share it."""
+    """Train configs/scenes.yaml once for all pytest-xdist workers, and return the run folder."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     out = shared / "scenes-run"
@@ -78,7 +78,7 @@ def scenes_run(tmp_path_factory, cache, scenes_val):
         if not out.exists():
             config = load_config(ROOT / "configs" / "scenes.yaml")
             images = load_scenes(config.data.scenes, seed=0, size=112, side=128)
-            # In a folder of its own until it is complete: a training that fails leaves nothing for the other worker.
+            # Train in a separate folder, so that the other worker never sees an incomplete run.
             training = tmp_path_factory.mktemp("training") / "scenes"
             train(config, lambda split, side: images if split == "train" else scenes_val, training)
             shutil.move(training, out)
@@ -92,7 +92,7 @@ def scenes_net(scenes_run):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A small ImageNet-like tree: train and val, three classes whose images are of one colour each, plus noise."""
+    """Write a small ImageNet-like tree: train and val, with three classes of noisy colored images."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 3)):
         for number, wnid in enumerate(("n01440764", "n02088094", "n03000000")):
@@ -106,7 +106,7 @@ def tree(tmp_path):
 
 
 def random_he(model):
-    """He weights and small random biases, so that every layer responds; in evaluation mode."""
+    """Set He weights and small random biases, so that every layer responds; return in eval mode."""
     torch.manual_seed(0)
     for module in model:
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
@@ -116,13 +116,14 @@ def random_he(model):
 
 
 def narrow_vgg11(classes=7):
-    """VGG-11 of torchvision with an eighth of its channels and short dense layers: its geometry at 1 % of its cost."""
+    """Return torchvision's VGG-11 with 1/8 of the channels and narrow dense layers."""
     torch.manual_seed(0)
-    maps = torchvision.models.vgg.make_layers(
+    features = torchvision.models.vgg.make_layers(
         [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
     )
-    with torch.device("meta"):  # its own dense layers have 120 million weights, and are replaced
-        model = torchvision.models.VGG(maps, init_weights=False)
+    # Skip initializing 120 million dense weights, which are replaced below.
+    with torch.device("meta"):
+        model = torchvision.models.VGG(features, init_weights=False)
     model.classifier = torch.nn.Sequential(
         torch.nn.Linear(64 * 49, 32), torch.nn.ReLU(True), torch.nn.Dropout(),
         torch.nn.Linear(32, 32), torch.nn.ReLU(True), torch.nn.Dropout(), torch.nn.Linear(32, classes),
@@ -130,8 +131,8 @@ def narrow_vgg11(classes=7):
     return model.eval()
 
 
-def any_layers(draw, *, oblong):
-    """Up to three random convolutions with ReLU and perhaps pooling, and an image size, drawn by hypothesis."""
+def random_layers(draw, *, oblong):
+    """Draw up to three random convolutions with ReLU, optional pooling, and an image size."""
     torch.manual_seed(draw(st.integers(0, 999)))
     size = (draw(st.integers(24, 40)), draw(st.integers(24, 40)))
     modules, channels = [], 3
@@ -157,7 +158,7 @@ def any_layers(draw, *, oblong):
 
 @pytest.fixture
 def two_threads():
-    """Let torch use two threads, for results that may depend on the order in which threads add."""
+    """Let torch use two threads, for results that could depend on the order of summation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -165,8 +166,8 @@ def two_threads():
 
 
 @pytest.fixture(scope="session")
-def plain():
-    """A ZFNet without normalisation, on which Captum is an oracle."""
+def plain_zfnet():
+    """A ZFNet without normalization, for which Captum is an oracle."""
     return random_he(zfnet.zfnet(10, norm="none", fc_units=32))
 
 
@@ -176,3 +177,21 @@ def photographs():
     return torch.cat(
         [zfnet.preprocess(zfnet.photograph(name)) for name in ("cat", "coffee", "astronaut")]
     )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium with a fake webcam, shared because Playwright runs once per process."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next((path for name in names if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("needs Chromium: apt install chromium")
+    fake_camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", *fake_camera]
+    with playwright.sync_playwright() as api:
+        instance = api.chromium.launch(executable_path=executable, args=arguments)
+        yield instance
+        instance.close()

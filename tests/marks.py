@@ -1,4 +1,4 @@
-"""Marks for tests that need a certain platform."""
+"""Marks for tests of specific platforms."""
 
 import os
 import sys

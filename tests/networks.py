@@ -1,4 +1,4 @@
-"""The networks on which attributions are tested: chains and residual networks, ReLUs as modules, functions and in place."""
+"""Networks for attribution tests: chains, residual networks, and in-place or functional ReLUs."""
 
 import copy
 
@@ -11,11 +11,11 @@ import zfnet
 from tests.conftest import narrow_vgg11, random_he
 from zfnet.model import Network
 
-SIZE = 64  # of the images: 64 x 80 where the network takes oblong ones
+SIZE = 64  # image height; the width is 64 or 80
 
 
 def he(model):
-    """He weights and small random biases in any network, so that every layer responds; in evaluation mode."""
+    """Set He weights and small random biases in any network, and return it in eval mode."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -69,13 +69,13 @@ BUILD = {
 
 
 def two_images(model):
-    """A batch of two that the network takes: of its own size, or oblong for torchvision's."""
+    """Return two random images: square for our networks, non-square for torchvision's."""
     size = (model.size, model.size) if isinstance(model, Network) else (SIZE, SIZE + 16)
     return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
 class Rectified(nn.Module):
-    """A small network, pooled globally, that calls `relu` wherever a ReLU stands."""
+    """A small network with global pooling that uses the given `relu`."""
 
     def __init__(self, relu):
         super().__init__()
@@ -89,7 +89,7 @@ class Rectified(nn.Module):
 
 
 def out_of_place(model):
-    """A copy whose ReLU modules work out of place, and each once, as Captum's hooks need."""
+    """Return a copy whose ReLU modules are not in-place, as Captum's hooks require."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, nn.ReLU):

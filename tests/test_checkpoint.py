@@ -1,4 +1,4 @@
-"""Checkpoints survive packing and crashes, and say what is wrong with them."""
+"""Checkpoints: round trips, packing, interrupted writes, and errors for unusable files."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 
 import zfnet
 from zfnet.checkpoint import CheckpointError, initialize, load, save, structure
+from zfnet.data.tensor_file import column_run, pack, read_tensors, unpack, write_tensors
 from zfnet.model import mnist
-from zfnet.tensor_file import column_run, pack, read_tensors, unpack, write_tensors
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def model():
     return model
 
 
-def test_round_trip_keeps_everything(model, tmp_path):
+def test_round_trip_preserves_weights_and_metadata(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
-    again = load(tmp_path / "a.safetensors", folded=False)
+    loaded = load(tmp_path / "a.safetensors", folded=False)
     assert all(
         torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+        for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
     )
-    assert (again.classes, again.wnids, again.info["config"], again.options) == (
+    assert (loaded.classes, loaded.wnids, loaded.info["config"], loaded.options) == (
         model.classes,
         model.wnids,
         {"seed": 1},
@@ -41,26 +41,26 @@ def test_round_trip_keeps_everything(model, tmp_path):
     assert not folded.training
     assert not any(p.requires_grad for p in folded.parameters())
     x = torch.randn(2, 3, 96, 96)
-    torch.testing.assert_close(folded(x), again(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(folded(x), loaded(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("float16", 5e-4), ("int8", 4.1e-3)])
-def test_packing_stays_within_its_rounding(precision, bound):
+def test_packing_error_is_within_the_rounding_bound(precision, bound):
     state = {
         "conv.weight": torch.randn(6, 3, 3, 3),
         "conv.bias": torch.randn(6),
         "bn.num_batches_tracked": torch.tensor(3),
     }
-    back = unpack(pack(state, precision))
-    assert set(back) == set(state)
-    assert torch.equal(back["conv.bias"], state["conv.bias"])
-    error = (back["conv.weight"] - state["conv.weight"]).abs() / state["conv.weight"].abs().amax(
-        (1, 2, 3), keepdim=True
-    )
+    unpacked = unpack(pack(state, precision))
+    assert set(unpacked) == set(state)
+    assert torch.equal(unpacked["conv.bias"], state["conv.bias"])
+    error = (unpacked["conv.weight"] - state["conv.weight"]).abs() / state[
+        "conv.weight"
+    ].abs().amax((1, 2, 3), keepdim=True)
     assert 0 < error.max() <= bound
 
 
-def test_damage_is_found(model, tmp_path):
+def test_damaged_files_are_detected(model, tmp_path):
     path = tmp_path / "a.safetensors"
     save(model, path)
     data = bytearray(path.read_bytes())
@@ -73,7 +73,7 @@ def test_damage_is_found(model, tmp_path):
         load(path)
 
 
-def test_what_is_no_checkpoint_is_named(tmp_path):
+def test_files_that_are_not_checkpoints_are_named(tmp_path):
     from safetensors.torch import save_file
 
     with pytest.raises(CheckpointError, match="no bundled network 'vgg'.*imagenet65k"):
@@ -85,7 +85,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
         load(tmp_path / "other.safetensors")
 
 
-def test_another_architecture_names_the_first_differing_layer(model, tmp_path):
+def test_another_architecture_names_the_first_mismatched_layer(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
     with pytest.raises(
         CheckpointError,
@@ -102,38 +102,38 @@ def test_another_architecture_names_the_first_differing_layer(model, tmp_path):
         )
 
 
-def test_a_layer_that_the_network_lacks_is_the_first_that_differs(model, tmp_path):
+def test_layer_missing_in_the_network_is_named(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
-    without = zfnet.zfnet(
+    network = zfnet.zfnet(
         5, norm="batch", channels=(8, 12, 8), fc_units=16, size=96, drop_layers=(3,)
     )
     with pytest.raises(CheckpointError, match=r"bn3\.bias is missing in the network"):
-        initialize(without, tmp_path / "a.safetensors")
+        initialize(network, tmp_path / "a.safetensors")
 
 
-def test_weights_of_other_classes_are_refused(model, tmp_path):
+def test_weights_of_other_classes_are_rejected(model, tmp_path):
     save(model, tmp_path / "a.safetensors")
-    twin = zfnet.load(tmp_path / "a.safetensors", folded=False)
-    twin.wnids = [*twin.wnids[:3], *twin.wnids[:2:-1]]
-    said = f"the classes differ: output 3 is {model.wnids[3]} in the checkpoint, {model.wnids[4]} in the network"
-    with pytest.raises(CheckpointError, match=said):
-        initialize(twin, tmp_path / "a.safetensors")
+    network = zfnet.load(tmp_path / "a.safetensors", folded=False)
+    network.wnids = [*network.wnids[:3], *network.wnids[:2:-1]]
+    message = f"the classes differ: output 3 is {model.wnids[3]} in the checkpoint, {model.wnids[4]} in the network"
+    with pytest.raises(CheckpointError, match=message):
+        initialize(network, tmp_path / "a.safetensors")
 
 
-def test_all_who_may_read_the_folders_files_may_read_a_checkpoint(tmp_path):
+def test_checkpoints_have_the_default_file_permissions(tmp_path):
     (tmp_path / "plain").touch()
     write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)}, {})
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+def test_failed_write_preserves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     write_tensors(path, {"a": torch.zeros(3)}, {})
 
-    def full(descriptor):
+    def disk_full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", disk_full)
     with pytest.raises(
         CheckpointError, match="No space left on device.*the one that was there is unchanged"
     ):
@@ -142,27 +142,26 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_it_is_float32_on_the_cpu_whatever_torchs_defaults_are(model, tmp_path):
+def test_loaded_network_is_float32_on_the_cpu_for_any_torch_defaults(model, tmp_path):
     save(model, tmp_path / "m.safetensors")
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
-            found = load(tmp_path / "m.safetensors", folded=False)
+            loaded = load(tmp_path / "m.safetensors", folded=False)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert {(t.dtype, t.device.type) for t in found.parameters()} == {(torch.float32, "cpu")}
-    assert all(torch.equal(t, model.state_dict()[name]) for name, t in found.state_dict().items())
+    assert {(t.dtype, t.device.type) for t in loaded.parameters()} == {(torch.float32, "cpu")}
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
 
 
-def test_the_bundled_network_is_what_its_card_says():
+def test_bundled_network_matches_its_card():
     state = torch.get_rng_state()
     model = load("imagenet65k")
     assert torch.equal(state, torch.get_rng_state())
     assert len(model.classes) == len(model.wnids) == 1000
     assert model.classes[model.wnids.index("n02088094")] == "Afghan hound"
-    assert (
-        model.info["accuracy"]["top1"] > 12.9
-    )  # the pilot's; measured after packing, one centre crop at 224
+    # Lower bounds from an earlier network, measured after packing with one center crop.
+    assert model.info["accuracy"]["top1"] > 12.9
     assert model.info["accuracy"]["top5"] > 33.2
     assert (zfnet.checkpoint.BUNDLED / "imagenet65k.safetensors").stat().st_size <= 20e6
 
@@ -171,16 +170,15 @@ def test_the_bundled_network_is_what_its_card_says():
 @pytest.mark.skipif(
     not os.environ.get("ZFNET_DATA"), reason="needs a tree of ImageNet images in $ZFNET_DATA"
 )
-def test_the_bundled_network_classifies_as_its_card_says():
+def test_bundled_network_reaches_its_recorded_accuracy():
     root = Path(os.environ["ZFNET_DATA"])
     images = zfnet.load_folder(root / "val" if (root / "val").is_dir() else root)
     model = load("imagenet65k")
     scores = zfnet.evaluate(model, images)
     recorded = model.info["accuracy"]["top5"]
     error = 100 * (recorded / 100 * (1 - recorded / 100) / scores.n) ** 0.5
-    assert (
-        100 - scores.top5 > recorded - 4 * error - 3
-    )  # another set of images: four standard errors, and three points
+    # Allow four standard errors, and three points for a different set of images.
+    assert 100 - scores.top5 > recorded - 4 * error - 3
 
 
 def test_damaged_metadata_is_a_checkpoint_error(tmp_path):
@@ -191,25 +189,25 @@ def test_damaged_metadata_is_a_checkpoint_error(tmp_path):
         zfnet.load(path)
 
 
-def test_a_file_where_a_folder_should_be_is_a_checkpoint_error(tmp_path):
+def test_file_in_place_of_a_folder_is_a_checkpoint_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         zfnet.save(zfnet.mnist(), tmp_path / "file" / "m.safetensors")
 
 
-def test_weights_shared_by_all_places_are_stored_once(tmp_path):
+def test_weights_shared_by_all_positions_are_stored_once(tmp_path):
     model = mnist()
-    weight = model.fc3.weight.data.view(64, 32, -1)  # (units, maps, places)
+    weight = model.fc3.weight.data.view(64, 32, -1)  # (units, maps, positions)
     weight.copy_(weight.mean(2, keepdim=True).expand_as(weight))
     save(model, tmp_path / "shared.safetensors", precision="int8")
     save(mnist(), tmp_path / "plain.safetensors", precision="int8")
-    places = weight.shape[2]
-    saved = (tmp_path / "plain.safetensors").stat().st_size - (
+    positions = weight.shape[2]
+    bytes_saved = (tmp_path / "plain.safetensors").stat().st_size - (
         tmp_path / "shared.safetensors"
     ).stat().st_size
-    assert saved == pytest.approx(64 * 32 * (places - 1), rel=0.02)
+    assert bytes_saved == pytest.approx(64 * 32 * (positions - 1), rel=0.02)
     loaded = load(tmp_path / "shared.safetensors", folded=False)
-    shared = loaded.fc3.weight.view(64, 32, places)
+    shared = loaded.fc3.weight.view(64, 32, positions)
     assert torch.equal(shared, shared[..., :1].expand_as(shared))
     torch.testing.assert_close(
         loaded.fc3.weight, model.fc3.weight, atol=float(weight.abs().max()) / 200, rtol=0
@@ -226,17 +224,17 @@ def test_weights_shared_by_all_places_are_stored_once(tmp_path):
         ([[5, 5, 5]], 3),
     ],
 )
-def test_column_run(matrix, run):
+def test_column_run_by_hand(matrix, run):
     assert column_run(torch.tensor(matrix)) == run
 
 
 def test_checkpoints_with_older_option_names_load_unchanged(model, tmp_path):
-    """Translation leaves the recorded hash and the outputs as they are."""
+    """Option names are translated; the recorded hash does not change."""
     save(model, tmp_path / "new.safetensors")
     tensors, meta = read_tensors(tmp_path / "new.safetensors")
     meta.pop("sha256")
-    old = {"fc_units": "fc", "channels": "maps", "drop_layers": "without"}
-    options = {old.get(k, k): v for k, v in meta["options"].items() if k != "init"}
+    old_names = {"fc_units": "fc", "channels": "maps", "drop_layers": "without"}
+    options = {old_names.get(k, k): v for k, v in meta["options"].items() if k != "init"}
     stage = {"epochs": 1, "tied": True, "frozen": 2}
     config = {"model": {"fc": 16, "start": "he"}, "augment": {"colour": 0.2}, "stages": [stage]}
     info = {"config": config, "init": {"config": {"validate": 10}, "init": None}}
@@ -257,4 +255,5 @@ def test_checkpoints_with_older_option_names_load_unchanged(model, tmp_path):
 
 
 def test_bundled_network_keeps_its_recorded_hash():
-    assert load("imagenet65k").info["sha256"][:16] == "4a66fd2eae5266b6"  # as in MODEL_CARD.md
+    # The hash in MODEL_CARD.md.
+    assert load("imagenet65k").info["sha256"][:16] == "4a66fd2eae5266b6"

@@ -1,4 +1,4 @@
-"""The deconvnet against hand-computed arrays, back-propagation through pooling, and its adjoint."""
+"""The deconvnet against hand-computed arrays, the gradient of pooling, and its adjoint."""
 
 from dataclasses import replace
 
@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
+from zfnet.acceleration import accelerate
 from zfnet.deconv import backproject, unpool
 from zfnet.fast import kernels
 from zfnet.forward import trace
-from zfnet.projection import project_signal
 
 POOL = nn.MaxPool2d(3, 2, ceil_mode=True)
 
 
 def test_unpooling_by_hand():
-    """A 4 x 4 map with ceil-mode 3 x 3 windows at stride 2: four windows, of which three share the maximum at (2, 2)."""
+    """Unpool a 4 x 4 map with four 3 x 3 windows at stride 2, which share maxima."""
     x = torch.tensor([[1.0, 2, 3, 0], [0, 1, 0, 2], [4, 0, 9, 1], [0, 3, 2, 5]]).view(1, 1, 4, 4)
     pooled, switches = F.max_pool2d(x, 3, 2, ceil_mode=True, return_indices=True)
     assert pooled.flatten().tolist() == [9, 9, 9, 9]
-    x[0, 0, 0, 2] = 10  # now the upper two windows share (0, 2), the lower two (2, 2)
+    x[0, 0, 0, 2] = 10  # the upper two windows share (0, 2), the lower two (2, 2)
     pooled, switches = F.max_pool2d(x, 3, 2, ceil_mode=True, return_indices=True)
     assert switches.flatten().tolist() == [2, 2, 10, 10]
     signal = torch.tensor([1.0, 20, 300, 4000]).view(1, 1, 2, 2)
@@ -40,26 +40,27 @@ def test_unpooling_by_hand():
 def test_unpooling_is_the_transpose_of_pooling(
     kernel, stride, padding, dilation, ceil, height, width, seed
 ):
-    """Gather and scatter agree with back-propagation through max pooling, and keep the sum, for any window."""
+    """Unpooling equals backpropagation through max pooling for any window."""
     assume(padding <= kernel // 2)
     assume(dilation * (kernel - 1) + 1 <= min(height, width) + 2 * padding)
     pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil)
     generator = torch.Generator().manual_seed(seed)
-    x = (
-        torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()
-    )  # many ties
+    # Integers make ties.
+    x = torch.randint(0, 4, (2, 3, height, width), generator=generator).float().requires_grad_()
     pooled, switches = F.max_pool2d(x, kernel, stride, padding, dilation, ceil, return_indices=True)
     signal = torch.randn(pooled.shape, generator=generator)
     oracle = torch.autograd.grad(pooled, x, signal)[0]
     for function in (unpool, kernels.unpool):
-        found = function(signal, switches, (height, width), pool)
-        torch.testing.assert_close(found, oracle, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(found.sum((2, 3)), signal.sum((2, 3)), rtol=1e-4, atol=1e-4)
-    last = torch.zeros(2, 3, height * width)
-    for i in range(switches[0, 0].numel()):  # slowly, window by window in reading order
-        last.scatter_(2, switches.flatten(2)[:, :, i : i + 1], signal.flatten(2)[:, :, i : i + 1])
+        unpooled = function(signal, switches, (height, width), pool)
+        torch.testing.assert_close(unpooled, oracle, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(unpooled.sum((2, 3)), signal.sum((2, 3)), rtol=1e-4, atol=1e-4)
+    overwritten = torch.zeros(2, 3, height * width)
+    for i in range(switches[0, 0].numel()):  # window by window in reading order
+        overwritten.scatter_(
+            2, switches.flatten(2)[:, :, i : i + 1], signal.flatten(2)[:, :, i : i + 1]
+        )
     assert torch.equal(
-        unpool(signal, switches, (height, width), pool, "overwrite").flatten(2), last
+        unpool(signal, switches, (height, width), pool, "overwrite").flatten(2), overwritten
     )
 
 
@@ -70,8 +71,8 @@ def test_unpooling_is_the_transpose_of_pooling(
     st.integers(0, 999),
     st.sampled_from(["zfnet", "alexnet"]),
 )
-def test_without_relu_it_is_the_adjoint_of_the_forward_pass(height, width, seed, arch):
-    """With biases removed, switches frozen and no LRN: <A x, y> = <x, A' y>, for any size of image."""
+def test_without_relu_the_deconvnet_is_the_adjoint_of_the_forward_pass(height, width, seed, arch):
+    """Without biases and LRN, and with fixed switches: <A x, y> = <x, A' y>, for any image size."""
     torch.manual_seed(seed)
     model = (
         getattr(zfnet, arch)(3, norm="none", channels=(6, 8, 8, 6, 6), fc_units=8).double().eval()
@@ -99,7 +100,7 @@ def test_without_relu_it_is_the_adjoint_of_the_forward_pass(height, width, seed,
     )
 
 
-def test_windows_may_be_oblong():
+def test_unpooling_supports_non_square_windows():
     pool = nn.MaxPool2d((3, 2), (2, 1))
     x = torch.randn(1, 2, 9, 8, requires_grad=True)
     pooled, switches = F.max_pool2d(x, (3, 2), (2, 1), return_indices=True)
@@ -108,11 +109,12 @@ def test_windows_may_be_oblong():
 
 
 @pytest.mark.reference
-def test_the_callers_signal_is_not_overwritten(plain, photographs):
-    """The first step down is a ReLU, which the acceleration computes in place further down."""
-    t = trace(plain, photographs, until="conv3")
+def test_input_signal_is_not_modified(plain_zfnet, photographs):
+    """The first step is a ReLU, which the accelerated pass applies in place in later steps."""
+    t = trace(plain_zfnet, photographs, until="conv3")
     signal = torch.randn(t["conv3"].shape)
     given = signal.clone()
-    down = project_signal(t, signal)
+    accelerated = accelerate(backproject)
+    down = accelerated(t, signal)
     assert torch.equal(signal, given)
-    assert torch.equal(down, project_signal(t, given.relu()))
+    assert torch.equal(down, accelerated(t, given.relu()))

@@ -44,7 +44,7 @@ def public_functions(path: Path) -> list[ast.FunctionDef]:
 @pytest.mark.parametrize(
     "path", [p for p in FILES if ">>> " in p.read_text()], ids=lambda p: str(p.relative_to(ROOT))
 )
-def test_examples(path):
+def test_docstring_examples_run(path):
     result = doctest.testmod(importlib.import_module(module_name(path)))
     assert result.failed == 0
 
@@ -63,5 +63,5 @@ def test_docstrings_name_every_argument(path):
             continue
         arguments = function.args
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-            named = argument.arg == "self" or f"\n    {argument.arg}: " in text
-            assert named, f"{function.name}: {argument.arg} is not documented"
+            documented = argument.arg == "self" or f"\n    {argument.arg}: " in text
+            assert documented, f"{function.name}: {argument.arg} is not documented"

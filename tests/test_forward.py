@@ -10,27 +10,26 @@ from zfnet.forward import max_pool
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
 
 
-def test_trace_keeps_rectified_maps_before_pooling(plain, photographs):
-    t = zfnet.trace(plain, photographs)
+def test_trace_keeps_rectified_maps_before_pooling(plain_zfnet, photographs):
+    t = zfnet.trace(plain_zfnet, photographs)
     assert t.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
     assert {n: tuple(t[n].shape[1:]) for n in ("conv1", "conv5", "fc7")} == {
         "conv1": (96, 110, 110),
         "conv5": (256, 13, 13),
         "fc7": (32,),
     }
-    conv1 = plain.relu1(plain.conv1(photographs))
+    conv1 = plain_zfnet.relu1(plain_zfnet.conv1(photographs))
     torch.testing.assert_close(t["conv1"], conv1)
     pooled, switches = nn.functional.max_pool2d(conv1, 3, 2, ceil_mode=True, return_indices=True)
     torch.testing.assert_close(t["pool1"], pooled)
     assert torch.equal(t.switches["pool1"], switches)
-    torch.testing.assert_close(t.logits, plain(photographs))
+    torch.testing.assert_close(t.logits, plain_zfnet(photographs))
     assert t["fc7"].min() >= 0
 
 
-def test_trace_stops_where_it_is_told(plain, photographs):
-    t = zfnet.trace(
-        plain, photographs[:1, :, :150, :170], until="conv5"
-    )  # any size will do below the dense layers
+def test_trace_stops_at_the_requested_layer(plain_zfnet, photographs):
+    # Layers below the dense ones accept any image size.
+    t = zfnet.trace(plain_zfnet, photographs[:1, :, :150, :170], until="conv5")
     assert t.logits is None
     assert t.layers[-1] == "conv5"
     with pytest.raises(UnknownLayer, match="no layer 'fc7' in this trace"):
@@ -38,7 +37,7 @@ def test_trace_stops_where_it_is_told(plain, photographs):
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg11_bn"])
-def test_torchvisions_networks_are_traced(name, photographs):
+def test_torchvision_networks_are_traced(name, photographs):
     torch.manual_seed(0)
     model = getattr(torchvision.models, name)(weights=None).eval()
     x = photographs[:2, :, :96, :96]
@@ -49,18 +48,17 @@ def test_torchvisions_networks_are_traced(name, photographs):
         *(f"fc{convs + i}" for i in (1, 2, 3)),
     )
     torch.testing.assert_close(t.logits, model(x))
-    assert all(
-        t[layer].min() >= 0 for layer in t.layers[:-1]
-    )  # in-place ReLUs did not overwrite, rectified all
+    # All layers are rectified.
+    assert all(t[layer].min() >= 0 for layer in t.layers[:-1])
     assert t["conv1"].max() > 0
 
 
-def test_the_mode_and_gradients_are_left_alone(photographs):
+def test_trace_preserves_mode_buffers_and_hooks(photographs):
     model = zfnet.zfnet(4, fc_units=8, norm="batch")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.drop6.eval()
     a, b = zfnet.trace(model, photographs).logits, zfnet.trace(model, photographs).logits
-    assert torch.equal(a, b)  # no dropout
+    assert torch.equal(a, b)  # dropout is inactive
     assert model.training
     assert not model.drop6.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -78,33 +76,33 @@ def test_the_mode_and_gradients_are_left_alone(photographs):
         torch.zeros(0, 3, 224, 224),
     ],
 )
-def test_a_wrong_input_is_a_value_error(plain, x):
+def test_wrong_input_is_a_value_error(plain_zfnet, x):
     with pytest.raises(
         ValueError, match=r"expected a float batch|does not fit the network at conv1|float64"
     ):
-        zfnet.trace(plain, x)
+        zfnet.trace(plain_zfnet, x)
 
 
 @pytest.mark.parametrize("side", [5, 8, 20])
-def test_an_image_too_small_is_a_value_error(plain, side):
+def test_too_small_image_is_a_value_error(plain_zfnet, side):
     x = torch.randn(2, 3, side, side)
     for options in ({}, {"crop": True}, {"position": (0, 0)}):
         with pytest.raises(ValueError, match="does not fit the network at"):
-            zfnet.project(plain, x, "conv5", 1, **options)
+            zfnet.project(plain_zfnet, x, "conv5", 1, **options)
     with pytest.raises(ValueError, match="does not fit the network"):
-        zfnet.explain(plain, x, "saliency", 1)
+        zfnet.explain(plain_zfnet, x, "saliency", 1)
 
 
-def test_a_slice_of_a_network_is_a_plain_chain(plain, photographs):
-    part = plain[:3]
+def test_slice_of_a_network_is_a_chain(plain_zfnet, photographs):
+    part = plain_zfnet[:3]
     assert list(dict(part.named_children())) == ["conv1", "relu1", "pool1"]
-    torch.testing.assert_close(part(photographs), zfnet.trace(plain, photographs)["pool1"])
+    torch.testing.assert_close(part(photographs), zfnet.trace(plain_zfnet, photographs)["pool1"])
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_pooling_leaves_maps_in_their_layout(order):
+def test_pooling_preserves_the_memory_layout(order):
     pool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
-    x = torch.randn(2, 5, 12, 9).round().contiguous(memory_format=order)  # rounded: many ties
+    x = torch.randn(2, 5, 12, 9).round().contiguous(memory_format=order)  # rounding makes ties
     pooled, switches = max_pool(pool, x)
     expected = nn.functional.max_pool2d(
         x.contiguous(), 3, 2, 1, ceil_mode=True, return_indices=True
@@ -114,22 +112,22 @@ def test_pooling_leaves_maps_in_their_layout(order):
     assert pooled.is_contiguous(memory_format=order)
 
 
-def test_an_image_is_occluded_alone_where_a_network_normalises_by_its_batch():
+def test_images_are_occluded_one_by_one_if_the_network_normalizes_by_the_batch():
     norm = nn.BatchNorm2d(8, track_running_stats=False)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 4)
     ).eval()
     x = torch.randn(1, 3, 16, 16)
     o = zfnet.occlude(model, x, 0, size=8, stride=8, fill=0.0)
-    covered = x.clone()
-    covered[..., :8, :8] = 0
-    torch.testing.assert_close(o.logit[0, 0], model(covered)[0, 0].detach())
+    occluded = x.clone()
+    occluded[..., :8, :8] = 0
+    torch.testing.assert_close(o.logit[0, 0], model(occluded)[0, 0].detach())
     with pytest.raises(UnsupportedNetwork, match="normalizes by the batch"):
         zfnet.trace(model, x)
 
 
 class Adapter(nn.Linear):
-    """Merges its update into the weight for evaluation, and takes it out for training, as LoRA's layers do."""
+    """A layer that merges its update into the weight for evaluation, as LoRA does."""
 
     merged = False
 
@@ -141,7 +139,7 @@ class Adapter(nn.Linear):
         return self
 
 
-def test_modules_that_do_more_in_train_are_brought_back():
+def test_train_and_eval_methods_are_called_symmetrically():
     adapter = Adapter(4 * 36, 5)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), adapter)
     before = adapter.weight.clone()
@@ -151,9 +149,9 @@ def test_modules_that_do_more_in_train_are_brought_back():
     assert not adapter.merged
 
 
-def test_a_network_made_for_inference_is_named():
+def test_network_created_in_inference_mode_is_rejected_for_gradients():
     with torch.inference_mode():
-        loaded, made = zfnet.load("imagenet65k"), zfnet.mnist()
+        loaded, created = zfnet.load("imagenet65k"), zfnet.mnist()
     assert zfnet.explain(loaded, torch.zeros(1, 3, 224, 224), "saliency", 1).map.shape == (
         1,
         1,
@@ -161,11 +159,11 @@ def test_a_network_made_for_inference_is_named():
         224,
     )
     with pytest.raises(ValueError, match="created in torch.inference_mode"):
-        zfnet.explain(made.eval(), torch.zeros(1, 3, 28, 28), "saliency", 1)
-    x = torch.randn(1, 3, 28, 28)  # what needs no gradients goes on
+        zfnet.explain(created.eval(), torch.zeros(1, 3, 28, 28), "saliency", 1)
+    x = torch.randn(1, 3, 28, 28)  # functions without gradients work
     with torch.no_grad():
-        logits = made(x)
-    torch.testing.assert_close(zfnet.trace(made, x).logits, logits)
+        logits = created(x)
+    torch.testing.assert_close(zfnet.trace(created, x).logits, logits)
     torch.testing.assert_close(
-        zfnet.occlude(made, x, 0, size=7, stride=7).baseline.logit, logits[0, 0]
+        zfnet.occlude(created, x, 0, size=7, stride=7).baseline.logit, logits[0, 0]
     )

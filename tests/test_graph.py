@@ -1,4 +1,4 @@
-"""Which layers a network has, by name, and which networks are refused."""
+"""Layer names of networks, and networks that are rejected."""
 
 import copy
 import threading
@@ -20,8 +20,8 @@ from zfnet.analysis.statistics import population
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
 
 
-class Functional(nn.Module):
-    """A chain that calls functions: its layers are named as those of modules."""
+class FunctionalChain(nn.Module):
+    """A chain of functional calls, whose layers are named like those of modules."""
 
     def __init__(self):
         super().__init__()
@@ -35,8 +35,8 @@ class Functional(nn.Module):
         return self.fc(x.view(len(x), -1))
 
 
-def test_functions_are_the_modules_that_they_equal():
-    functional = Functional().eval()
+def test_functional_calls_equal_modules():
+    functional = FunctionalChain().eval()
     modules = nn.Sequential(
         functional.conv, nn.ReLU(), nn.MaxPool2d(2), functional.deep, nn.ReLU(), nn.Dropout(),
         nn.Flatten(), functional.fc,
@@ -55,7 +55,7 @@ def test_functions_are_the_modules_that_they_equal():
 
 
 class Residual(nn.Module):
-    """A residual network with one ReLU for all, in place, and a functional pooling."""
+    """A residual network with one shared in-place ReLU and functional pooling."""
 
     def __init__(self):
         super().__init__()
@@ -70,16 +70,16 @@ class Residual(nn.Module):
         return self.fc(F.avg_pool2d(y, 2).flatten(1))
 
 
-def hooked(model, x, path, call=-1):
-    """What a forward hook sees of a module, at one of its calls."""
-    kept = []
+def hook_output(model, x, path, call=-1):
+    """Return the output of a module in one of its calls, recorded by a forward hook."""
+    outputs = []
     handle = model.get_submodule(path).register_forward_hook(
-        lambda module, inputs, output: kept.append(output.detach().clone())
+        lambda module, inputs, output: outputs.append(output.detach().clone())
     )
     with torch.no_grad():
         model(x.clone())
     handle.remove()
-    return kept[call]
+    return outputs[call]
 
 
 @pytest.mark.parametrize(
@@ -90,38 +90,38 @@ def hooked(model, x, path, call=-1):
     ],
     ids=["own", "resnet18", "squeezenet", "shufflenet", "efficientnet"],
 )  # fmt: skip
-def test_a_layer_is_what_a_forward_hook_sees(build):
-    """Of every module and block, those that work in place and those that are called twice too."""
+def test_layers_equal_the_outputs_of_forward_hooks(build):
+    """This includes blocks, in-place modules and modules that are called twice."""
     torch.manual_seed(0)
     model = build().eval()
     x = torch.randn(2, 3, *((8, 8) if isinstance(model, Residual) else (64, 64)))
-    kept, handles = {}, []
+    outputs, handles = {}, []
     for path, module in model.named_modules():
-        keep = partial(lambda path, m, i, output: kept.update({path: output.clone()}), path)
+        keep = partial(lambda path, m, i, output: outputs.update({path: output.clone()}), path)
         handles.append(module.register_forward_hook(keep))
     with torch.no_grad():
         logits = model(x)
     for handle in handles:
         handle.remove()
     t = zfnet.trace(model, x)
-    assert set(t.layers) == set(kept) - {""}
+    assert set(t.layers) == set(outputs) - {""}
     assert torch.equal(t.logits, logits)
     for path in t.layers:
-        assert torch.equal(t[path], kept[path]), path
+        assert torch.equal(t[path], outputs[path]), path
 
 
 class OverwritesItsInput(nn.Module):
-    """A shortcut that an in-place ReLU has overwritten by the time it is added, as in some ResNets."""
+    """A shortcut that an in-place ReLU overwrites before the addition, as in some ResNets."""
 
-    def __init__(self, how):
+    def __init__(self, variant):
         super().__init__()
         self.conv, self.drop = nn.Conv2d(3, 3, 3, padding=1), nn.Dropout()
-        self.relu, self.how = nn.ReLU(inplace=True), how
+        self.relu, self.variant = nn.ReLU(inplace=True), variant
 
     def forward(self, x):
         x = x * 1.0
-        same = self.drop(x)
-        match self.how:
+        shortcut = self.drop(x)
+        match self.variant:
             case "module":
                 y = self.relu(x)
             case "function":
@@ -133,20 +133,20 @@ class OverwritesItsInput(nn.Module):
                 y += 1
             case "view":
                 y = x.flatten(2).relu_().view_as(x)
-        return self.conv(y) + same
+        return self.conv(y) + shortcut
 
 
-@pytest.mark.parametrize("how", ["module", "function", "method", "assignment"])
-def test_a_value_that_was_overwritten_is_read_as_it_is_then(how):
-    model, x = OverwritesItsInput(how).eval(), torch.randn(1, 3, 8, 8)
-    given = x.clone()
+@pytest.mark.parametrize("variant", ["module", "function", "method", "assignment"])
+def test_overwritten_values_are_traced_as_executed(variant):
+    model, x = OverwritesItsInput(variant).eval(), torch.randn(1, 3, 8, 8)
+    original = x.clone()
     with torch.no_grad():
         expected = model(x)
     assert torch.equal(zfnet.trace(model, x).logits, expected)
-    assert torch.equal(x, given)
+    assert torch.equal(x, original)
 
 
-def test_what_a_view_overwrote_is_refused():
+def test_overwriting_through_a_view_is_rejected():
     model = OverwritesItsInput("view").eval()
     with pytest.raises(UnsupportedNetwork, match="is used after relu_ overwrote it through a view"):
         zfnet.trace(model, torch.randn(1, 3, 8, 8))
@@ -165,7 +165,7 @@ class Branching(nn.Module):
         return -x
 
 
-class Untraced(nn.Module):
+class LoopOverBatch(nn.Module):
     def forward(self, x):
         return torch.stack([row.relu() for row in x])
 
@@ -175,19 +175,19 @@ class Untraced(nn.Module):
     [
         (nn.GELU(), "1 is a GELU, which the deconvnet cannot invert: it is neither linear"),
         (nn.SiLU(), "1 is a SiLU"), (nn.Hardswish(), "1 is a Hardswish"),
-        (nn.Softmax(1), "1 is a Softmax, .* it weights values by other values"),
+        (nn.Softmax(1), "1 is a Softmax, .* its weights depend on the image"),
         (Gate(), "1.mul is a mul, .* as a gate does"),
-        (nn.GroupNorm(2, 4), "1 is a GroupNorm, .* it normalizes by the statistics of the image"),
+        (nn.GroupNorm(2, 4), "1 is a GroupNorm, .* it normalizes by statistics of the image"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_inverted_is_traced_and_refused_on_the_way_down(module, reason):
+def test_operations_without_a_rule_are_traced_but_not_projected(module, reason):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), module, nn.Conv2d(4, 5, 3)).eval()
     x = torch.randn(1, 3, 8, 8)
-    first, last = ("0", "2") if isinstance(module, Gate) else ("conv1", "conv2")
-    assert torch.equal(zfnet.trace(model, x)[last], model(x))
+    first_layer, last_layer = ("0", "2") if isinstance(module, Gate) else ("conv1", "conv2")
+    assert torch.equal(zfnet.trace(model, x)[last_layer], model(x))
     with pytest.raises(UnsupportedNetwork, match=reason):
-        zfnet.project(model, x, last, 1)
-    assert zfnet.project(model, x, first, 1).pixels.any()  # it is above this layer
+        zfnet.project(model, x, last_layer, 1)
+    assert zfnet.project(model, x, first_layer, 1).pixels.any()  # the operation is above this layer
 
 
 @pytest.mark.parametrize(
@@ -197,15 +197,18 @@ def test_what_cannot_be_inverted_is_traced_and_refused_on_the_way_down(module, r
             Branching(),
             r"Branching cannot be traced: .*control flow.*test_graph.py, line \d+: `if x.sum",
         ),
-        (Untraced(), r"Untraced cannot be traced: .*test_graph.py, line \d+: `return torch.stack"),
+        (
+            LoopOverBatch(),
+            r"LoopOverBatch cannot be traced: .*test_graph.py, line \d+: `return torch.stack",
+        ),
     ],
 )
-def test_what_cannot_be_traced_is_refused_with_its_line(module, reason):
+def test_untraceable_code_is_reported_with_its_line(module, reason):
     with pytest.raises(UnsupportedNetwork, match=reason):
         zfnet.trace(module, torch.randn(1, 3, 8, 8))
 
 
-class Returns(nn.Module):
+class SeveralOutputs(nn.Module):
     def __init__(self, kind):
         super().__init__()
         self.conv, self.kind = nn.Conv2d(3, 4, 3), kind
@@ -215,22 +218,28 @@ class Returns(nn.Module):
         return {"out": maps, "aux": maps.relu()} if self.kind is dict else (maps, maps.relu())
 
 
-@pytest.mark.parametrize(("kind", "words"), [(dict, "'out', 'aux'"), (tuple, "a tuple of 2")])
-def test_a_network_that_does_not_return_one_tensor(kind, words):
-    """Its layers are there; its result is refused."""
-    model, x = Returns(kind).eval(), torch.randn(1, 3, 8, 8)
-    with pytest.raises(UnsupportedNetwork, match=f"Returns returns .*{words}; wrap it"):
+@pytest.mark.parametrize(("kind", "description"), [(dict, "'out', 'aux'"), (tuple, "a tuple of 2")])
+def test_network_with_several_outputs_has_layers_but_no_logits(kind, description):
+
+    model, x = SeveralOutputs(kind).eval(), torch.randn(1, 3, 8, 8)
+    with pytest.raises(
+        UnsupportedNetwork, match=f"SeveralOutputs returns .*{description}; wrap it"
+    ):
         zfnet.trace(model, x)
     assert torch.equal(zfnet.trace(model, x, until="conv")["conv"], model.conv(x))
     assert zfnet.project(model, x, "conv", 1).pixels.any()
 
 
-def test_wrappers_are_taken_off_and_scripts_refused():
+def test_wrappers_are_removed_and_torchscript_is_rejected():
     model, x = models.resnet18(num_classes=3).eval(), torch.randn(1, 3, 64, 64)
     expected = zfnet.trace(model, x)
-    inside = copy.deepcopy(model)
-    inside.layer1 = nn.DataParallel(inside.layer1)
-    for wrapped in (nn.DataParallel(model), torch.compile(model, backend="eager"), inside):
+    with_wrapped_block = copy.deepcopy(model)
+    with_wrapped_block.layer1 = nn.DataParallel(with_wrapped_block.layer1)
+    for wrapped in (
+        nn.DataParallel(model),
+        torch.compile(model, backend="eager"),
+        with_wrapped_block,
+    ):
         t = zfnet.trace(wrapped, x)
         assert torch.equal(t.logits, expected.logits)
         assert torch.equal(t["layer3.0"], expected["layer3.0"])
@@ -238,7 +247,7 @@ def test_wrappers_are_taken_off_and_scripts_refused():
         zfnet.trace(torch.jit.trace(model, x), x)
 
 
-def test_half_precision_is_projected():
+def test_half_precision_networks_are_projected():
     model, x = Residual().eval(), torch.randn(1, 3, 8, 8)
     full = zfnet.project(model, x, "conv2", 1, (2, 3))
     half = zfnet.project(model.bfloat16(), x.bfloat16(), "conv2", 1, (2, 3))
@@ -246,14 +255,14 @@ def test_half_precision_is_projected():
     torch.testing.assert_close(half.pixels.float(), full.pixels, rtol=0.1, atol=0.05)
 
 
-def test_a_module_used_twice_means_its_last_call():
+def test_layer_of_a_shared_module_is_its_last_call():
     model, x = Residual().eval(), torch.randn(1, 3, 8, 8)
     t = zfnet.trace(model, x)
     assert torch.equal(t["relu"], F.relu(model.conv2(F.relu(model.conv1(x)))))
-    assert torch.equal(t["relu"], hooked(model, x, "relu"))
+    assert torch.equal(t["relu"], hook_output(model, x, "relu"))
 
 
-def test_an_unknown_layer_of_a_network_with_branches():
+def test_unknown_layer_lists_the_available_ones():
     model, x = models.resnet18(num_classes=3).eval(), torch.randn(1, 3, 64, 64)
     for function in (zfnet.project, lambda *args: zfnet.trace(*args[:2], until=args[2])):
         with pytest.raises(
@@ -263,39 +272,39 @@ def test_an_unknown_layer_of_a_network_with_branches():
             function(model, x, "layer2.0.conv9", 0)
 
 
-def test_hooks_and_default_arguments_count():
-    """The network is traced as it is called, not as its class is written."""
+def test_hooks_and_default_arguments_are_traced():
+    """Tracing follows a call of the network, including hooks and omitted arguments."""
 
-    class Scaled(Functional):
+    class OptionalScale(FunctionalChain):
         def forward(self, x, scale=None):
             return super().forward(x if scale is None else x * scale)
 
-    model, x = Scaled().eval(), torch.randn(1, 3, 10, 10)
+    model, x = OptionalScale().eval(), torch.randn(1, 3, 10, 10)
     assert torch.equal(zfnet.trace(model, x).logits, model(x))
     model.register_forward_pre_hook(lambda module, inputs: (inputs[0] / 2,))
     t = zfnet.trace(model, x)
     assert torch.equal(t.logits, model(x))
-    assert not torch.equal(t.logits, Functional.forward(model, x))
+    assert not torch.equal(t.logits, FunctionalChain.forward(model, x))
 
 
-def test_other_threads_are_left_alone():
-    """`torch.fx` replaces `nn.Module.__call__` for the whole process while it traces."""
-    other, image = Functional().eval(), torch.randn(1, 3, 10, 10)
-    expected, found = other(image), []
+def test_tracing_does_not_affect_other_threads():
+    """`torch.fx` patches `nn.Module.__call__` of the whole process during tracing."""
+    other_model, image = FunctionalChain().eval(), torch.randn(1, 3, 10, 10)
+    expected, outputs = other_model(image), []
 
-    class Waits(Functional):
+    class CallsOtherThread(FunctionalChain):
         def forward(self, x):
-            thread = threading.Thread(target=lambda: found.append(other(image)))
+            thread = threading.Thread(target=lambda: outputs.append(other_model(image)))
             thread.start()
             thread.join()
             return super().forward(x)
 
-    zfnet.trace(Waits().eval(), torch.randn(1, 3, 10, 10))
-    assert len(found) == 1
-    assert torch.equal(found[0], expected)
+    zfnet.trace(CallsOtherThread().eval(), torch.randn(1, 3, 10, 10))
+    assert len(outputs) == 1
+    assert torch.equal(outputs[0], expected)
 
 
-def test_one_relu_may_serve_several_layers():
+def test_shared_relu_belongs_to_several_layers():
     relu = nn.ReLU(inplace=True)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.Flatten(), nn.Linear(64, 2)
@@ -307,8 +316,8 @@ def test_one_relu_may_serve_several_layers():
     assert zfnet.project(model, x, "conv2", 1).pixels.abs().max() > 0
 
 
-def test_layers_end_where_their_geometry_does():
-    """Rectified after pooling: the layer is the convolution's map, so that positions and boxes are its own."""
+def test_layer_with_relu_after_pooling_ends_before_pooling():
+    """Positions and boxes refer to the map of the convolution."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.BatchNorm2d(3),
@@ -331,7 +340,7 @@ def test_layers_end_where_their_geometry_does():
     assert p.pixels.abs().max() > 0
 
 
-def test_names_of_the_paper_are_kept():
+def test_layer_names_of_the_paper_are_preserved():
     children = {
         "conv1": nn.Conv2d(3, 4, 3),
         "relu1": nn.ReLU(),
@@ -348,25 +357,25 @@ def test_names_of_the_paper_are_kept():
     assert t["relu5"] is t["conv5"]
 
 
-def test_a_wrapped_network_has_the_layers_of_the_network():
+def test_wrapped_chain_has_the_layers_of_the_chain():
     model = random_he(
         zfnet.zfnet(3, norm="none", channels=(4, 4, 4, 4, 4), fc_units=8, drop_layers=(3,), size=64)
     )
     x = torch.randn(2, 3, 64, 64)
     t = zfnet.trace(model, x)
     for wrapped in (nn.DataParallel(model), torch.compile(model, backend="eager")):
-        found = zfnet.trace(wrapped, x)
-        assert found.layers == t.layers
-        assert all(torch.equal(found[layer], t[layer]) for layer in t.layers)
+        wrapped_trace = zfnet.trace(wrapped, x)
+        assert wrapped_trace.layers == t.layers
+        assert all(torch.equal(wrapped_trace[layer], t[layer]) for layer in t.layers)
 
 
-def test_a_layer_may_be_named_alone(photographs):
+def test_layers_accept_a_single_name(photographs):
     model, squares = (
         random_he(zfnet.zfnet(3, norm="none", channels=(4, 4, 4, 4, 4), fc_units=8)),
         photographs[:2],
     )
     points = torch.full((1, 2, 2), 60)
-    alone, listed = (
+    single, listed = (
         [
             population(model, squares, layers)["conv1"].counts,
             invariance(model, squares, [0, 1], "translation", [5.0], layers=layers).distance[
@@ -376,11 +385,11 @@ def test_a_layer_may_be_named_alone(photographs):
         ]
         for layers in ("conv1", ["conv1"])
     )
-    assert all(torch.equal(a, b) for a, b in zip(alone, listed, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(single, listed, strict=True))
 
 
 class Clamped(nn.Module):
-    """Its ReLU is cut at six by a function, between two modules."""
+    """A network that clamps the output of its ReLU module in `forward`."""
 
     def __init__(self):
         super().__init__()
@@ -390,12 +399,12 @@ class Clamped(nn.Module):
         return self.fc(self.relu1(self.conv1(x)).clamp(max=6).flatten(1))
 
 
-class Halved(nn.MaxPool2d):
+class HalvedMaxPool(nn.MaxPool2d):
     def forward(self, x):
         return super().forward(x) * 0.5
 
 
-def test_what_a_network_does_between_its_modules_is_seen():
+def test_operations_between_modules_are_traced():
     model, x = Clamped().eval(), 9 * torch.randn(1, 3, 32, 32)
     t = zfnet.trace(model, x)
     assert float(t["clamp"].max()) == 6 < t["relu1"].max()
@@ -404,21 +413,27 @@ def test_what_a_network_does_between_its_modules_is_seen():
         zfnet.project(model, x, "fc2", 1)
 
 
-def test_a_subclass_with_its_own_forward_pass_is_traced_into():
+def test_subclasses_with_a_forward_method_are_traced():
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), Halved(2), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.LazyLinear(5)
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        HalvedMaxPool(2),
+        nn.Conv2d(4, 5, 3),
+        nn.Flatten(),
+        nn.LazyLinear(5),
     )
     x = torch.randn(1, 3, 32, 32)
     model(x)
     model.eval()
     t = zfnet.trace(model, x)
     torch.testing.assert_close(t.logits, model(x))
-    plain = nn.Sequential(*model[:2], nn.MaxPool2d(2), *model[3:])
-    halved, whole = (
-        zfnet.project(m, x, "conv2", 1, (3, 4), activation=torch.ones(1)) for m in (model, plain)
+    with_plain_pooling = nn.Sequential(*model[:2], nn.MaxPool2d(2), *model[3:])
+    halved, full = (
+        zfnet.project(m, x, "conv2", 1, (3, 4), activation=torch.ones(1))
+        for m in (model, with_plain_pooling)
     )
-    torch.testing.assert_close(halved.pixels, whole.pixels / 2)
-    same = type("Same", (nn.Conv2d,), {})(3, 4, 3)
-    like = nn.Sequential(same, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 5)).eval()
-    assert graph.is_chain(zfnet.trace(like, x).steps)
-    torch.testing.assert_close(zfnet.trace(like, x).logits, like(x))
+    torch.testing.assert_close(halved.pixels, full.pixels / 2)
+    subclass = type("Same", (nn.Conv2d,), {})(3, 4, 3)
+    chain = nn.Sequential(subclass, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 5)).eval()
+    assert graph.is_chain(zfnet.trace(chain, x).steps)
+    torch.testing.assert_close(zfnet.trace(chain, x).logits, chain(x))

@@ -19,8 +19,8 @@ from zfnet.analysis.responses import responses
 from zfnet.attribution.base import Attribution
 from zfnet.attribution.cam import grad_cam, grad_cam_plus_plus
 from zfnet.feature_extraction import feature_extractor
-from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
+from zfnet.model import evaluating
 from zfnet.outputs import logits_of, probability_function
 from zfnet.synthesis.adversarial import fgsm, pgd, rubbish
 from zfnet.synthesis.ascent import ascend

@@ -1,4 +1,4 @@
-"""Which layers a network has, what can be done with each, and which are its last maps."""
+"""The list of layers, their supported functions, and the last feature maps of a network."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from zfnet.receptive_field import field_or_image
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet", "vgg11"])
-def test_shapes_and_fields_are_those_of_a_pass_and_of_the_way_down(name):
+def test_shapes_and_receptive_fields_match_trace(name):
     torch.manual_seed(0)
     options = {"init_weights": False} if name == "googlenet" else {}
     model = getattr(models, name)(num_classes=5, **options) if name != "vgg11" else narrow_vgg11()
@@ -32,24 +32,21 @@ def test_shapes_and_fields_are_those_of_a_pass_and_of_the_way_down(name):
         assert ("project_top" in layer.uses) == (layer.field is not None)
 
 
-def test_what_can_be_done_with_a_layer():
+def test_layers_list_their_supported_functions():
     layers = {layer.name: layer for layer in list_layers(models.efficientnet_b0(num_classes=3), 64)}
     first, gate = layers["features.0.0"], layers["features.1.0.block.1.fc1"]
     assert first.uses == ("trace", "top_activations", "grad_cam", "project", "project_top")
     assert first.field is not None
     assert first.field.size == 3
-    assert gate.field is None  # behind a global pooling
+    assert gate.field is None  # after global pooling
     assert gate.uses == ("trace", "top_activations")
-    assert gate.reason == (
-        "features.0.2: it is neither linear nor a rectifier, and the way down rectifies only where "
-        "a ReLU did"
-    )
+    assert gate.reason == "features.0.2: it is neither linear nor a rectifier"
     model = models.efficientnet_b0(num_classes=3).eval()
     with pytest.raises(UnsupportedNetwork, match=r"features.0.2 is a SiLU"):
         zfnet.project(model, torch.randn(1, 3, 64, 64), "features.1", 0)
 
 
-def test_listing_computes_nothing_and_leaves_the_network_alone():
+def test_listing_runs_on_meta_and_preserves_the_mode():
     with torch.device("meta"):
         model = models.resnet18()
     before = [module.training for module in model.modules()]
@@ -57,22 +54,22 @@ def test_listing_computes_nothing_and_leaves_the_network_alone():
     assert [module.training for module in model.modules()] == before
 
 
-class Gated(nn.Module):
-    """Maps that an attention gate weighs, a decoder beside them, and an early head.
+class BranchedHead(nn.Module):
+    """A network with one of several heads: gated maps, attention pooling, a decoder, an early head.
 
-    The logits come from `maps`; `how` says on which way.
+    The logits are computed from `maps` in the way given by `head`.
     """
 
-    def __init__(self, how):
+    def __init__(self, head):
         super().__init__()
         self.stem, self.conv = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, 2, padding=1)
         self.gate, self.decoder = nn.Conv2d(8, 1, 1), nn.Conv2d(8, 3, 3, padding=1)
-        self.early, self.fc, self.how = nn.Linear(6, 4), nn.Linear(8, 4), how
+        self.early, self.fc, self.head = nn.Linear(6, 4), nn.Linear(8, 4), head
 
     def forward(self, x):
         stem = self.stem(x).relu()
         maps = self.conv(stem).relu()
-        match self.how:
+        match self.head:
             case "gate":
                 maps = maps * torch.sigmoid(self.gate(maps))
                 return self.fc(maps.mean((2, 3)))
@@ -89,26 +86,26 @@ class Gated(nn.Module):
             case "channels last":
                 maps = maps.permute(0, 2, 3, 1)
                 return self.fc(maps.mean((1, 2)))
-        raise ValueError(self.how)
+        raise ValueError(self.head)
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("how", ["gate", "decoder", "early head", "flat", "channels last"])
-def test_the_last_maps_reach_the_logits(how, order):
+@pytest.mark.parametrize("head", ["gate", "decoder", "early head", "flat", "channels last"])
+def test_default_maps_are_the_last_ones_before_the_logits(head, order):
     torch.manual_seed(0)
-    model = Gated(how).eval().to(memory_format=order)
+    model = BranchedHead(head).eval().to(memory_format=order)
     x = torch.randn(2, 3, 16, 12).contiguous(memory_format=order)
     a = grad_cam(model, x, 1)
     assert a.coarse.shape == (2, 1, 8, 6)
     maps = F.relu(model.conv(F.relu(model.stem(x)))).detach()
-    if how == "gate":
+    if head == "gate":
         maps = (maps * model.gate(maps).sigmoid()).detach()
     expected = torch.einsum("nchw,c->nhw", maps, model.fc.weight[1].detach()).relu() / 48
     torch.testing.assert_close(a.coarse[:, 0], expected)
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_cam_of_vgg_with_a_global_pooling_in_any_memory_layout(order):
+def test_cam_with_global_pooling_in_any_memory_layout(order):
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.MaxPool2d(2)]  # fmt: skip
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
@@ -120,21 +117,21 @@ def test_cam_of_vgg_with_a_global_pooling_in_any_memory_layout(order):
 
 
 @pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
-def test_maps_with_channels_last(name):
-    """Swin and ConvNeXt: the default maps are the last, and named layers read rows as rows."""
+def test_channels_last_maps_of_swin_and_convnext(name):
+    """Their maps have shape (N, H, W, C) and are converted to (N, C, H, W)."""
     torch.manual_seed(0)
     model = getattr(models, name)(num_classes=3).eval().requires_grad_(False)
     x = torch.randn(1, 3, 64, 64)
     assert grad_cam(model, x, 1).coarse.shape == (1, 1, 2, 2)
     layer = "features.5.0" if name == "swin_t" else "features.5.0.block.2"
-    kept = []
+    outputs = []
     handle = model.get_submodule(layer).register_forward_hook(
-        lambda module, inputs, output: kept.append(output)
+        lambda module, inputs, output: outputs.append(output)
     )
     leaf = x.clone().requires_grad_()
     logits = model(leaf)
     handle.remove()
-    maps = kept[0]  # (1, 4, 4, C)
+    maps = outputs[0]  # (1, 4, 4, C)
     assert maps.shape[1:3] == (4, 4)
     g = torch.autograd.grad(logits[0, 1], maps)[0].permute(0, 3, 1, 2)
     maps = maps.detach().permute(0, 3, 1, 2)
@@ -146,7 +143,7 @@ def test_maps_with_channels_last(name):
     assert top.position.amax() <= 3
 
 
-def test_a_transformer_has_no_maps():
+def test_vision_transformer_has_no_feature_maps():
     model = models.VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=3).eval()
     with pytest.raises(
         UnsupportedNetwork, match=r"VisionTransformer has no feature maps .* encoder.ln returns tok"
@@ -154,8 +151,8 @@ def test_a_transformer_has_no_maps():
         grad_cam(model, torch.randn(1, 3, 32, 32), 1)
 
 
-def test_pooling_by_attention_needs_a_named_layer():
-    model, x = Gated("pool by attention").eval(), torch.randn(1, 3, 16, 12)
+def test_attention_pooling_requires_a_named_layer():
+    model, x = BranchedHead("pool by attention").eval(), torch.randn(1, 3, 16, 12)
     with pytest.raises(UnsupportedNetwork, match="has no feature maps .* returns tokens"):
         last_maps(shaped_steps(model, x, to_result=True))
     assert grad_cam(model, x, 1, layer="conv").coarse.shape == (1, 1, 8, 6)

@@ -1,4 +1,4 @@
-"""The networks against Fig. 3, Table 3 and PyTorch's own LRN."""
+"""The networks against Fig. 3, Table 3 and PyTorch's LRN."""
 
 from dataclasses import fields
 
@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zfnet
+from zfnet.model.options import ModelOptions
 from zfnet.normalization import LocalResponseNorm, PaperInput
-from zfnet.options import ModelOptions
 
-FIG3 = {  # the paper's figure, (maps, height, width)
+FIG3 = {  # (maps, height, width) in Fig. 3
     "conv1": (96, 110, 110), "pool1": (96, 55, 55), "conv2": (256, 26, 26), "pool2": (256, 13, 13), "conv3": (384, 13, 13),
     "conv4": (384, 13, 13), "conv5": (256, 13, 13), "pool5": (256, 6, 6), "fc6": (4096,), "fc7": (4096,), "fc8": (1000,),
 }  # fmt: skip
 
 
-def test_zfnet_is_fig_3_layer_by_layer():
+def test_zfnet_matches_fig_3():
     rows = {row.name: row for row in zfnet.describe(zfnet.zfnet())}
     assert {name: rows[name].shape for name in FIG3} == FIG3
     assert round(sum(r.parameters for r in rows.values()) / 1e6, 1) == 62.4
@@ -30,7 +30,7 @@ def test_zfnet_is_fig_3_layer_by_layer():
     assert round(sum(r.macs for r in rows.values()) / 1e6) == 1168
 
 
-def test_alexnet_replica_and_krizhevskys_groups():
+def test_alexnet_with_and_without_groups():
     dense, grouped = zfnet.alexnet(), zfnet.alexnet(groups=2)
     rows = {row.name: row.shape for row in zfnet.describe(dense)}
     assert [rows[n][-1] for n in ("conv1", "pool1", "conv2", "pool2", "conv5", "pool5")] == [
@@ -55,7 +55,7 @@ def test_alexnet_replica_and_krizhevskys_groups():
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("build", [zfnet.zfnet, zfnet.alexnet])
-def test_every_row_of_table_3(build, options, present, fc7):
+def test_rows_of_table_3_have_the_requested_layers(build, options, present, fc7):
     with torch.device("meta"):
         model = build(**options)
     numbers = [
@@ -74,7 +74,7 @@ def test_every_row_of_table_3(build, options, present, fc7):
 
 
 @pytest.mark.parametrize(
-    "bad",
+    "option",
     [
         {"norm": "layer"},
         {"channels": (1, 2)},
@@ -84,9 +84,11 @@ def test_every_row_of_table_3(build, options, present, fc7):
         {"size": 8},
     ],
 )
-def test_a_wrong_option_is_named(bad):
-    with pytest.raises(ValueError, match=next(iter(bad)) if "size" not in bad else "8 pixels"):
-        zfnet.zfnet(10, **bad)
+def test_wrong_option_is_named(option):
+    with pytest.raises(
+        ValueError, match=next(iter(option)) if "size" not in option else "8 pixels"
+    ):
+        zfnet.zfnet(10, **option)
 
 
 def test_unknown_option_lists_the_available_ones():
@@ -99,11 +101,10 @@ def test_unknown_option_lists_the_available_ones():
     ("options", "inner"), [({}, 0.01), ({"init": "he"}, (2 / 2400) ** 0.5), ({"norm": "batch"}, (2 / 2400) ** 0.5),
                            ({"norm": "batch", "init": "paper"}, 0.01)],
 )  # fmt: skip
-def test_the_first_weights_have_the_deviation_asked_for(options, inner):
+def test_initial_weights_have_the_requested_standard_deviation(options, inner):
     model = zfnet.zfnet(50, fc_units=64, size=64, **options)
-    assert float(model.conv2.weight.detach().std()) == pytest.approx(
-        inner, rel=0.01
-    )  # 2,400 inputs: 5 x 5 of 96 maps
+    # The fan-in is 2,400: 5 x 5 pixels of 96 maps.
+    assert float(model.conv2.weight.detach().std()) == pytest.approx(inner, rel=0.01)
     assert float(model.fc8.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
     assert not any(
         m.bias.any() for m in model if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None
@@ -118,22 +119,24 @@ def test_the_first_weights_have_the_deviation_asked_for(options, inner):
     st.sampled_from([1, 3, 5, 7]),
     st.integers(0, 99),
 )
-def test_lrn_equals_pytorchs_forward_and_backward(n, channels, side, size, seed):
+def test_lrn_equals_pytorch_forward_and_backward(n, channels, side, size, seed):
     generator = torch.Generator().manual_seed(seed)
     x = (3 * torch.randn(n, channels, side, side, generator=generator)).requires_grad_()
     upstream = torch.randn(n, channels, side, side, generator=generator)
-    ours, theirs = LocalResponseNorm(size)(x), nn.LocalResponseNorm(size, 5e-4, 0.75, 2.0)(x)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
-    for a, b in zip(*(torch.autograd.grad(y, x, upstream) for y in (ours, theirs)), strict=True):
+    output, expected = LocalResponseNorm(size)(x), nn.LocalResponseNorm(size, 5e-4, 0.75, 2.0)(x)
+    torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)
+    for a, b in zip(
+        *(torch.autograd.grad(y, x, upstream) for y in (output, expected)), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-def test_lrn_gradient_by_finite_differences():
+def test_lrn_gradient_equals_finite_differences():
     x = torch.randn(1, 6, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(LocalResponseNorm(5, alpha=0.5), (x,))
 
 
-def test_paper_input_maps_to_the_papers_range():
+def test_paper_input_has_the_range_of_the_paper():
     x = (
         torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)])
         - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -143,7 +146,7 @@ def test_paper_input_maps_to_the_papers_range():
     torch.testing.assert_close(y[1], torch.full((3, 2, 2), 127.5), rtol=0, atol=1e-3)
 
 
-def test_folding_batchnorm_keeps_the_function():
+def test_folding_batchnorm_preserves_the_outputs():
     torch.manual_seed(0)
     model = zfnet.zfnet(7, norm="batch", fc_units=16, size=96)
     for _ in range(3):  # move the running statistics and gains away from 0 and 1
@@ -158,7 +161,7 @@ def test_folding_batchnorm_keeps_the_function():
     torch.testing.assert_close(folded(x), model.eval()(x), rtol=1e-4, atol=1e-4)
 
 
-def test_class_index_takes_names_numbers_and_wnids():
+def test_class_index_accepts_names_numbers_and_wnids():
     model = zfnet.zfnet(4, fc_units=8)
     model.classes, model.wnids = (
         ["Afghan hound", "crane", "crane", "goldfish"],
@@ -176,11 +179,11 @@ def test_class_index_takes_names_numbers_and_wnids():
         model.class_index("Afgan hound")
     with pytest.raises(ValueError, match="no class 17"):
         model.class_index(17)
-    model.classes[3] = "afghan hound"  # as Cardigan, a dog, and cardigan, a garment
+    model.classes[3] = "afghan hound"  # like Cardigan, a dog, and cardigan, a garment
     assert (model.class_index("afghan hound"), model.class_index("Afghan hound")) == (3, 0)
 
 
-def test_a_class_is_found_by_any_whole_number():
+def test_class_index_accepts_any_integer_type():
     model = zfnet.zfnet(20, channels=(4,) * 5, fc_units=8)
     model.classes = model.wnids = sorted(map(str, range(20)))  # "0", "1", "10", ...
     assert [model.class_index(np.int64(i)) for i in (2, 10)] == [2, 10]
@@ -190,7 +193,7 @@ def test_a_class_is_found_by_any_whole_number():
             model.class_index(name)
 
 
-def test_a_module_that_serves_twice_is_kept_twice():
+def test_shared_module_appears_twice():
     net = zfnet.mnist(norm="batch").eval()
     net.relu2 = net.relu1
     x = torch.randn(2, 3, 28, 28)

@@ -1,6 +1,5 @@
-"""Networks by name: what torchvision's builders give, with labels, and one error for each failure."""
+"""Networks by name: bundled and torchvision networks, their labels, and errors."""
 
-import doctest
 import urllib.error
 
 import pytest
@@ -9,38 +8,36 @@ from safetensors.torch import save_file
 from torchvision import models
 
 import zfnet
-from zfnet import labels, networks, summary
 from zfnet.checkpoint import CheckpointError
-from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
+from zfnet.data.labels import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.networks import imagenet_wnids, load_network, load_structure
-from zfnet.training import evaluate as evaluation
 
 
 @pytest.fixture(scope="module")
 def squeezenet():
-    """An untrained network of torchvision, other than the one that seed 0 gives."""
+    """An untrained torchvision network; its seed differs from that of `load_network`."""
     torch.manual_seed(7)
     return models.squeezenet1_1(weights=None).eval()
 
 
-def test_the_bundled_network_is_loaded_by_name():
+def test_bundled_network_is_loaded_by_name():
     model = load_network("imagenet65k")
     assert model.size == 224
     assert imagenet_wnids() == tuple(model.wnids)
     assert names_digest(imagenet_wnids()) == ILSVRC_2012
 
 
-def test_random_weights_have_one_seed_and_leave_the_generator_alone():
+def test_random_weights_are_seeded_and_preserve_the_global_state():
     state = torch.get_rng_state()
-    one = load_network("torchvision:squeezenet1_1", "random")
+    model = load_network("torchvision:squeezenet1_1", "random")
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(0)
     expected = models.squeezenet1_1(weights=None)
     for name, tensor in expected.state_dict().items():
-        assert torch.equal(one.state_dict()[name], tensor), name
-    assert not one.training
-    assert not any(p.requires_grad for p in one.parameters())
-    assert (one.classes, one.wnids) == (list(imagenet_names()), list(imagenet_wnids()))
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert (model.classes, model.wnids) == (list(imagenet_names()), list(imagenet_wnids()))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
@@ -54,7 +51,7 @@ def test_weights_come_from_a_state_dict(suffix, squeezenet, tmp_path):
         assert torch.equal(loaded(x), squeezenet(x))
 
 
-def test_without_weights_torchvision_fetches_its_own(squeezenet, monkeypatch):
+def test_torchvision_weights_are_downloaded_by_default(squeezenet, monkeypatch):
     addresses = []
 
     def fetch(url, **options):
@@ -68,8 +65,8 @@ def test_without_weights_torchvision_fetches_its_own(squeezenet, monkeypatch):
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
-def test_the_keys_of_torchvisions_own_files_are_understood(tmp_path):
-    """Without BatchNorm's counters, with DenseNet's old names, and with GoogLeNet's auxiliary heads."""
+def test_old_torchvision_state_dicts_are_converted(tmp_path):
+    """No BatchNorm counters, old names of DenseNet, and the auxiliary heads of GoogLeNet."""
     torch.manual_seed(7)
     dense = models.densenet121(weights=None).eval()
     state = {
@@ -90,7 +87,7 @@ def test_the_keys_of_torchvisions_own_files_are_understood(tmp_path):
         assert torch.equal(loaded(x), google(x))
 
 
-def test_what_cannot_be_loaded_is_one_line(squeezenet, tmp_path, monkeypatch):
+def test_unusable_weights_are_reported_on_one_line(squeezenet, tmp_path, monkeypatch):
     def offline(*arguments, **options):
         raise urllib.error.URLError("no route to host")
 
@@ -128,22 +125,13 @@ def test_what_cannot_be_loaded_is_one_line(squeezenet, tmp_path, monkeypatch):
     "name",
     ["imagenet65k", "torchvision:regnet_y_128gf", "torchvision:vit_h_14", "torchvision:efficientnet_v2_l"],
 )  # fmt: skip
-def test_a_structure_has_no_weights(name):
+def test_structure_is_on_the_meta_device(name):
     model = load_structure(name)
     assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"meta"}
     assert len(model.classes) == len(model.wnids) == 1000
     assert not model.training
 
 
-def test_a_structure_is_that_of_the_loaded_network():
+def test_structure_has_the_shapes_of_the_loaded_network():
     shapes = {name: t.shape for name, t in load_structure("imagenet65k").state_dict().items()}
     assert shapes == {name: t.shape for name, t in zfnet.load("imagenet65k").state_dict().items()}
-
-
-@pytest.mark.parametrize(
-    "module", [evaluation, labels, networks, summary], ids=lambda module: module.__name__
-)
-def test_the_examples_in_docstrings_run(module):
-    result = doctest.testmod(module)
-    assert result.attempted
-    assert not result.failed

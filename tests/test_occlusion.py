@@ -171,6 +171,37 @@ def test_wrong_requests(small):
         occlude(small, x, 0, size=0)
 
 
+class Fields(nn.Module):
+    """A network that returns its logits in a tuple or dictionary, as segmentation networks do."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.conv, self.fc = kind, nn.Conv2d(3, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, x):
+        logits = self.fc(self.conv(x).relu().mean((2, 3)))
+        return {"out": logits} if self.kind is dict else (logits, logits)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_a_network_must_return_logits_alone(kind):
+    """No field is chosen silently."""
+    with pytest.raises(
+        UnsupportedNetwork, match=f"Fields must return logits .*got {kind.__name__}"
+    ):
+        occlude(Fields(kind), torch.randn(1, 3, 16, 16), 0, size=8, stride=8)
+
+
+@pytest.mark.reference
+def test_images_of_another_size_are_refused_with_the_layer():
+    """A dense layer of a network with branches fits one size of image."""
+    model = nn.Sequential(Block(), nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 14 * 14, 5))
+    assert occlude(model, torch.randn(1, 3, 16, 16), 0, size=8, stride=8).logit.shape == (2, 2)
+    with pytest.raises(ValueError, match=r"x \(1, 3, 20, 16\) does not fit the network"):
+        occlude(model, torch.randn(1, 3, 20, 16), 0, size=8, stride=8)
+
+
 def test_covering_a_scenes_object_lowers_its_logit(scenes_net, scenes_val):
     """A known answer: the drop is where the object is, and covering the ground does little."""
     chosen = [

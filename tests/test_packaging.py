@@ -1,6 +1,7 @@
 """The distribution: its names and versions, the wheel and sdist, the lock file, torch.hub, and what documents say of them."""
 
 import email
+import importlib.util
 import json
 import os
 import re
@@ -78,6 +79,28 @@ def test_every_document_names_the_address_of_pyproject(texts):
             named += 1
     assert named > len(PROJECT["urls"])
     assert all(url == ADDRESS or url.startswith(f"{ADDRESS}/") for url in PROJECT["urls"].values())
+
+
+def test_the_long_description_has_no_relative_link():
+    """An index page shows README.md outside the repository, so its links name the address of pyproject."""
+    spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
+    setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(setup)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    text = setup.absolute_links(readme, ADDRESS)
+    assert setup.absolute_links(text, ADDRESS) == text
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert len(targets) == len(re.findall(r"\]\(", readme)) > 20
+    for target in targets:
+        assert target.startswith(("https://", "#")), target
+        found = re.fullmatch(rf"{ADDRESS}/(blob|raw)/main/([^#]*)(#.*)?", target)
+        if found:
+            assert (ROOT / found[2]).exists(), target
+            assert (found[1] == "raw") == found[2].endswith((".jpg", ".png", ".gif")), target
+    assert f"]({ADDRESS}/raw/main/figures/" in text
+    assert f"]({ADDRESS}/blob/main/MODEL_CARD.md)" in text
+    badge = setup.absolute_links("[![build](docs/a.png)](docs/a.md) [b](#b) [c](mailto:d)", "A")
+    assert badge == "[![build](A/raw/main/docs/a.png)](A/blob/main/docs/a.md) [b](#b) [c](mailto:d)"
 
 
 def test_the_api_page_lists_every_public_name():
@@ -168,7 +191,7 @@ def test_torch_hub_loads_from_a_clone():
 
 def test_torch_hub_knows_what_is_imported():
     """hub.load checks `dependencies` before it imports anything, and names the package to install."""
-    code = "import sys, zfnet; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, hubconf; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -306,6 +329,12 @@ def test_the_wheel_and_the_sdist_hold_zfnet_alone(built):
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         about = email.message_from_bytes(wheel.read(metadata))
     assert (about["Name"], about["Version"]) == (PROJECT["name"], zfnet.__version__)
+    assert about["Description-Content-Type"] == "text/markdown"
+    description = about.get_payload(decode=True).decode()
+    assert not re.search(
+        r"\]\((?!https:|#)", description
+    )  # relative links are dead on an index page
+    assert f"]({ADDRESS}/blob/main/MODEL_CARD.md)" in description
     assert {name for name in names if ".dist-info/" not in name} >= library
     assert {name.split("/")[0] for name in names} == {"zfnet", metadata.split("/")[0]}
     assert f"{metadata.split('/')[0]}/licenses/LICENSE" in names
@@ -313,7 +342,7 @@ def test_the_wheel_and_the_sdist_hold_zfnet_alone(built):
     with tarfile.open(built.sdist) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     assert library <= names
-    assert {"pyproject.toml", "LICENSE", "README.md", "CITATION.cff"} <= names
+    assert {"pyproject.toml", "setup.py", "LICENSE", "README.md", "CITATION.cff"} <= names
     assert not {name.split("/")[0] for name in names} & {
         "reproduce",
         "tests",

@@ -1,4 +1,4 @@
-"""Projections against Captum, and against each other."""
+"""Projections against Captum and against equivalent projections."""
 
 import captum.attr
 import pytest
@@ -19,7 +19,7 @@ def vgg11():
     model = narrow_vgg11()
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            module.inplace = False  # for Captum's hooks, not for ours
+            module.inplace = False  # as Captum's hooks require
     return model
 
 
@@ -32,7 +32,7 @@ def vgg11():
     ],
     ids=["zfnet", "alexnet", "alexnet-groups", "vgg11"],
 )  # fmt: skip
-def test_equals_captum_where_there_is_no_normalisation(build, photographs):
+def test_projection_without_normalization_equals_captum(build, photographs):
     model = build()
     x = photographs[:1]
     t = trace(model, x)
@@ -52,49 +52,48 @@ def test_equals_captum_where_there_is_no_normalisation(build, photographs):
         assert (p.pixels - oracle).abs().max() <= 1e-5 * oracle.abs().max(), layer
 
 
-def test_with_lrn_it_differs_from_backpropagation_through_it(photographs):
+def test_projection_skips_lrn(photographs):
     model = random_he(zfnet.zfnet(10, fc_units=32))
     p = project(model, photographs[:1], "conv5", 3)
     oracle = captum.attr.NeuronDeconvolution(model, model.relu5).attribute(
         photographs[:1].clone().requires_grad_(), (3, *p.position[0].tolist())
     )
     difference = (p.pixels - oracle.detach() * p.activation).abs().max() / p.pixels.abs().max()
-    assert (
-        difference > 0.1
-    )  # back-propagation scales by k^-0.75 at each normalisation; the deconvnet skips it
+    # Backpropagation scales by k^-0.75 at each normalization layer; the deconvnet skips it.
+    assert difference > 0.1
 
 
 @pytest.mark.reference
-def test_positions_channels_and_boxes(plain, photographs):
-    t = trace(plain, photographs, until="conv4")
-    p = project(plain, photographs, "conv4", torch.tensor([5, 6, 7]))
+def test_positions_channels_and_boxes(plain_zfnet, photographs):
+    t = trace(plain_zfnet, photographs, until="conv4")
+    p = project(plain_zfnet, photographs, "conv4", torch.tensor([5, 6, 7]))
     for n, channel in enumerate((5, 6, 7)):
         row, column = p.position[n].tolist()
         assert (
             t["conv4"][n, channel, row, column] == t["conv4"][n, channel].max() == p.activation[n]
         )
-        alone = project(plain, photographs[n : n + 1], "conv4", channel, (row, column))
-        torch.testing.assert_close(alone.pixels[0], p.pixels[n], rtol=1e-4, atol=1e-6)
+        single = project(plain_zfnet, photographs[n : n + 1], "conv4", channel, (row, column))
+        torch.testing.assert_close(single.pixels[0], p.pixels[n], rtol=1e-4, atol=1e-6)
     assert p.pixels.shape == (3, 3, 224, 224)
     assert p.channel.tolist() == [5, 6, 7]
     outside = p.pixels.clone()
     for n, (top, left, bottom, right) in enumerate(p.box.tolist()):
         outside[n, :, top:bottom, left:right] = 0
     assert outside.abs().max() == 0
-    assert p.pixels.min() < 0 < p.pixels.max()  # the last filtering is not rectified
+    assert p.pixels.min() < 0 < p.pixels.max()  # pixels are signed: the last step is not rectified
 
 
 @pytest.mark.reference
-def test_one_image_and_many_channels_in_any_batch(plain, photographs):
+def test_many_channels_of_one_image_in_any_batch(plain_zfnet, photographs):
     channels = torch.arange(20)
-    whole = project(plain, photographs[:1], "conv3", channels)
-    small = project(plain, photographs[:1], "conv3", channels, batch=7)
-    assert whole.pixels.shape == (20, 3, 224, 224)
-    torch.testing.assert_close(whole.pixels, small.pixels, rtol=1e-5, atol=1e-7)
+    one_batch = project(plain_zfnet, photographs[:1], "conv3", channels)
+    small_batches = project(plain_zfnet, photographs[:1], "conv3", channels, batch=7)
+    assert one_batch.pixels.shape == (20, 3, 224, 224)
+    torch.testing.assert_close(one_batch.pixels, small_batches.pixels, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.reference
-def test_ties_go_to_the_first_position_and_nothing_projects_to_nothing():
+def test_ties_use_the_first_position_and_zero_projects_to_zero():
     model = zfnet.zfnet(3, norm="none", fc_units=8)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
@@ -108,22 +107,24 @@ def test_ties_go_to_the_first_position_and_nothing_projects_to_nothing():
     ("layer", "position", "size"),
     [("conv1", (0, 0), 7), ("conv3", (12, 0), 75), ("conv5", (6, 6), 139)],
 )
-def test_crop_is_the_receptive_field_with_zeros_outside(plain, photographs, layer, position, size):
-    whole = project(plain, photographs[:1], layer, 1, position)
-    patch = project(plain, photographs[:1], layer, 1, position, crop=True)
+def test_crop_is_the_receptive_field_with_zeros_outside(
+    plain_zfnet, photographs, layer, position, size
+):
+    full = project(plain_zfnet, photographs[:1], layer, 1, position)
+    patch = project(plain_zfnet, photographs[:1], layer, 1, position, crop=True)
     assert patch.pixels.shape == (1, 3, size, size)
     assert patch.pixels.is_contiguous()
-    assert torch.equal(patch.pixels, cut(whole.pixels, whole.corner, size))
-    assert torch.equal(patch.box, whole.box)
-    torch.testing.assert_close(patch.pixels.abs().sum(), whole.pixels.abs().sum())
+    assert torch.equal(patch.pixels, cut(full.pixels, full.corner, size))
+    assert torch.equal(patch.box, full.box)
+    torch.testing.assert_close(patch.pixels.abs().sum(), full.pixels.abs().sum())
     top, left, bottom, right = patch.box[0].tolist()
     dy, dx = (patch.box[0, :2] - patch.corner[0]).tolist()
     inner = patch.pixels[0, :, dy : dy + bottom - top, dx : dx + right - left]
-    assert torch.equal(inner, whole.pixels[0, :, top:bottom, left:right])
+    assert torch.equal(inner, full.pixels[0, :, top:bottom, left:right])
 
 
 @pytest.mark.parametrize("collision", ["sum", "overwrite"])
-def test_identical_over_20_runs(photographs, collision, two_threads):
+def test_projections_are_identical_over_20_runs(photographs, collision, two_threads):
     model = random_he(zfnet.zfnet(10, norm="none", channels=(16, 24, 24, 24, 16), fc_units=16))
     first = project(model, photographs, "conv5", 3, collision=collision).pixels
     assert all(
@@ -132,16 +133,16 @@ def test_identical_over_20_runs(photographs, collision, two_threads):
     )
 
 
-def test_overwriting_loses_signal(plain, photographs):
-    strongest = trace(plain, photographs)["conv5"].amax((2, 3)).argmax(1)
-    right, wrong = (
-        project(plain, photographs, "conv5", strongest, collision=c).pixels.flatten(1)
+def test_overwriting_collisions_loses_signal(plain_zfnet, photographs):
+    strongest = trace(plain_zfnet, photographs)["conv5"].amax((2, 3)).argmax(1)
+    summed, overwritten = (
+        project(plain_zfnet, photographs, "conv5", strongest, collision=c).pixels.flatten(1)
         for c in ("sum", "overwrite")
     )
-    assert F.cosine_similarity(right, wrong).max() < 0.99
+    assert F.cosine_similarity(summed, overwritten).max() < 0.99
 
 
-def test_batchnorm_counts_as_part_of_its_filter(photographs):
+def test_batchnorm_equals_folded_batchnorm(photographs):
     torch.manual_seed(0)
     model = zfnet.zfnet(5, norm="batch", fc_units=16)
     for _ in range(2):
@@ -149,35 +150,34 @@ def test_batchnorm_counts_as_part_of_its_filter(photographs):
     with torch.no_grad():
         model.bn1.weight.uniform_(-1, 2)
     model.eval()
-    a, b = (
+    projection, folded = (
         project(model, photographs, "conv4", 2),
         project(zfnet.fold(model), photographs, "conv4", 2),
     )
     torch.testing.assert_close(
-        a.pixels, b.pixels, rtol=1e-3, atol=1e-5 * float(b.pixels.abs().max())
+        projection.pixels, folded.pixels, rtol=1e-3, atol=1e-5 * float(folded.pixels.abs().max())
     )
 
 
-def test_dense_layers_and_the_papers_input(photographs):
+def test_dense_layers_and_paper_input(photographs):
     model = random_he(zfnet.zfnet(5, norm="none", fc_units=16, input="paper"))
     p = project(model, photographs[:1], "fc8", 2)
     assert p.pixels.shape == (1, 3, 224, 224)
     assert p.box.tolist() == [[0, 0, 224, 224]]
-    with (
-        torch.no_grad()
-    ):  # the same network without its input layer, its first filters scaled instead
-        plain = random_he(zfnet.zfnet(5, norm="none", fc_units=16))
-        plain.load_state_dict(
+    # Fold the input layer into the first convolution of a second network.
+    with torch.no_grad():
+        standard = random_he(zfnet.zfnet(5, norm="none", fc_units=16))
+        standard.load_state_dict(
             {k: v for k, v in model.state_dict().items() if not k.startswith("input.")}
         )
         shift = torch.einsum(
-            "oihw,i->o", plain.conv1.weight, (model.input.center - model.input.mean).mean((1, 2))
+            "oihw,i->o", standard.conv1.weight, (model.input.center - model.input.mean).mean((1, 2))
         )
-        plain.conv1.bias += shift
-        plain.conv1.weight *= model.input.scale
+        standard.conv1.bias += shift
+        standard.conv1.weight *= model.input.scale
     t = trace(model, photographs[:1])
     torch.testing.assert_close(
-        trace(plain, photographs[:1])["conv1"][..., 1:-1, 1:-1],
+        trace(standard, photographs[:1])["conv1"][..., 1:-1, 1:-1],
         t["conv1"][..., 1:-1, 1:-1],
         rtol=1e-3,
         atol=1e-2,
@@ -185,58 +185,57 @@ def test_dense_layers_and_the_papers_input(photographs):
 
 
 @pytest.mark.reference
-def test_wrong_requests_say_what_would_be_right(plain, photographs):
+def test_errors_list_the_valid_values(plain_zfnet, photographs):
     with pytest.raises(UnknownLayer, match="no layer 'conv6'; the network has conv1, conv2"):
-        project(plain, photographs, "conv6", 0)
+        project(plain_zfnet, photographs, "conv6", 0)
     with pytest.raises(UnknownLayer, match="'pool1' has no features of its own"):
-        project(plain, photographs, "pool1", 0)
+        project(plain_zfnet, photographs, "pool1", 0)
     with pytest.raises(UnknownLayer, match="no layer None"):
-        project(plain, photographs, None, 0)
+        project(plain_zfnet, photographs, None, 0)
     with pytest.raises(ValueError, match="channel must be whole numbers, got None"):
-        project(plain, photographs, "conv5", None)
+        project(plain_zfnet, photographs, "conv5", None)
     with pytest.raises(IndexError, match="conv5 has channels 0 to 255, got 256"):
-        project(plain, photographs, "conv5", 256)
+        project(plain_zfnet, photographs, "conv5", 256)
     with pytest.raises(IndexError, match=r"positions \(0, 0\) to \(12, 12\)"):
-        project(plain, photographs, "conv5", 0, (13, 0))
+        project(plain_zfnet, photographs, "conv5", 0, (13, 0))
     with pytest.raises(ValueError, match="3 images and 2 channels"):
-        project(plain, photographs, "conv5", torch.tensor([1, 2]))
+        project(plain_zfnet, photographs, "conv5", torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="collision"):
-        project(plain, photographs, "conv5", 0, collision="mean")
+        project(plain_zfnet, photographs, "conv5", 0, collision="mean")
     with pytest.raises(UnsupportedNetwork, match="is a SiLU"):
         project(
             torchvision.models.efficientnet_b0(weights=None).eval(), photographs, "features.1", 0
         )
 
 
-def test_a_scenes_object_is_where_its_projections_are(scenes_net, scenes_val):
-    """A known answer: the strongest conv5 unit of a drawn scene projects onto the object rather than the ground."""
-    chosen = list(range(40))
-    x = scenes_val.batch(chosen)
+def test_projections_of_scenes_are_on_the_object(scenes_net, scenes_val):
+    """The strongest conv5 unit of a drawn scene projects onto the object, not the background."""
+    indices = list(range(40))
+    x = scenes_val.batch(indices)
     strongest = trace(scenes_net, x)["conv5"].amax((2, 3)).argmax(1)
     energy = project(scenes_net, x, "conv5", strongest).pixels.square().sum(1)
-    mask = torch.from_numpy(scenes_val.masks[chosen])[:, 8:-8, 8:-8]
-    near = (
-        F.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0
-    )  # contours lie just outside the object too
-    inside = (energy * near).sum((1, 2)) / energy.sum((1, 2))
-    assert inside.mean() > 2 * near.float().mean()
+    mask = torch.from_numpy(scenes_val.masks[indices])[:, 8:-8, 8:-8]
+    # Include edges just outside the object.
+    near_object = F.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0
+    inside = (energy * near_object).sum((1, 2)) / energy.sum((1, 2))
+    assert inside.mean() > 2 * near_object.float().mean()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_it_equals_the_cpu(plain, photographs, monkeypatch):
+def test_projection_on_a_gpu_equals_the_cpu(plain_zfnet, photographs, monkeypatch):
     import copy
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as the commands do
-    there = copy.deepcopy(plain).cuda()
-    a = project(plain, photographs, "conv5", 3).pixels
-    b = [project(there, photographs.cuda(), "conv5", 3).pixels for _ in range(5)]
+    gpu_model = copy.deepcopy(plain_zfnet).cuda()
+    a = project(plain_zfnet, photographs, "conv5", 3).pixels
+    b = [project(gpu_model, photographs.cuda(), "conv5", 3).pixels for _ in range(5)]
     assert all(torch.equal(b[0], other) for other in b)
     torch.testing.assert_close(b[0].cpu(), a, rtol=1e-2, atol=1e-2 * float(a.abs().max()))
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (3, 2), (4, 2)])
-def test_padding_given_in_words_is_the_numbers_it_stands_for(kernel, dilation):
+def test_padding_names_equal_padding_sizes(kernel, dilation):
     def network(first, second):
         torch.manual_seed(0)
         filters = [
@@ -254,20 +253,20 @@ def test_padding_given_in_words_is_the_numbers_it_stands_for(kernel, dilation):
         )
 
     x, reach = torch.randn(2, 3, 24, 24), dilation * (kernel - 1)
-    words, numbers = network("valid", "same"), network(0, reach // 2)
-    words(x), numbers(x)
-    numbers.load_state_dict(words.state_dict())
+    named, numeric = network("valid", "same"), network(0, reach // 2)
+    named(x), numeric(x)
+    numeric.load_state_dict(named.state_dict())
     for crop in (True, False):
-        found, oracle = (
-            project(m, x[:1], "conv2", torch.arange(8), (1, 9), crop=crop) for m in (words, numbers)
+        projection, oracle = (
+            project(m, x[:1], "conv2", torch.arange(8), (1, 9), crop=crop) for m in (named, numeric)
         )
         assert oracle.activation.max() > 0
-        assert torch.equal(found.pixels, oracle.pixels)
-    a, b = (zfnet.occlude(m, x, size=6, stride=5).logit for m in (words, numbers))
+        assert torch.equal(projection.pixels, oracle.pixels)
+    a, b = (zfnet.occlude(m, x, size=6, stride=5).logit for m in (named, numeric))
     assert torch.equal(a, b)
 
 
-def test_padding_more_on_one_side_is_refused_by_name():
+def test_asymmetric_padding_is_rejected():
     model = nn.Sequential(nn.Conv2d(3, 8, 4, padding="same"), nn.ReLU())
     with pytest.raises(
         UnsupportedNetwork, match=r"kernel_size=\(4, 4\).*: pads one side more than the other"
@@ -276,10 +275,10 @@ def test_padding_more_on_one_side_is_refused_by_name():
 
 
 @pytest.mark.parametrize("position", [1, (1, 1, 1)])
-def test_a_position_has_two_whole_numbers(plain, photographs, position):
+def test_position_must_be_two_integers(plain_zfnet, photographs, position):
     with pytest.raises(ValueError, match="position must be"):
-        project(plain, photographs, "conv5", 0, position)
+        project(plain_zfnet, photographs, "conv5", 0, position)
     with pytest.raises(ValueError, match="position must be whole numbers"):
-        project(plain, photographs, "conv5", 0, (0.5, 1.0))
+        project(plain_zfnet, photographs, "conv5", 0, (0.5, 1.0))
     with pytest.raises(ValueError, match="channel must be whole numbers"):
-        project(plain, photographs, "conv5", torch.tensor([1.9, 2.0, 3.0]))
+        project(plain_zfnet, photographs, "conv5", torch.tensor([1.9, 2.0, 3.0]))

@@ -1,4 +1,4 @@
-"""Receptive fields, and the shapes that a network accepts."""
+"""Receptive fields and boxes of units."""
 
 import pytest
 import torch
@@ -11,12 +11,14 @@ from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
 from zfnet.receptive_field import receptive_field
 
 
-def test_receptive_fields_of_the_paper(plain, photographs):
-    steps = chain(plain)
+def test_receptive_fields_of_the_paper(plain_zfnet, photographs):
+    steps = chain(plain_zfnet)
     fields = [receptive_field(steps, f"conv{i}") for i in range(1, 6)]
     assert [f.size for f in fields] == [7, 27, 75, 107, 139]
     assert [f.stride for f in fields] == [2, 8, 16, 16, 16]
-    box = zfnet.trace(plain, photographs[:1]).box("conv5", torch.tensor([[0, 0], [6, 6], [12, 12]]))
+    box = zfnet.trace(plain_zfnet, photographs[:1]).box(
+        "conv5", torch.tensor([[0, 0], [6, 6], [12, 12]])
+    )
     assert box[0, :2].tolist() == [0, 0]
     assert box[2, 2:].tolist() == [224, 224]
     assert (box[1, 2:] - box[1, :2]).tolist() == [139, 139]
@@ -33,14 +35,12 @@ def test_receptive_fields_of_the_paper(plain, photographs):
     ),
     st.integers(0, 10**6),
 )
-def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
-    """On a network of the same geometry with positive weights and average pooling, every pixel of the field has a gradient."""
+def test_receptive_field_is_the_support_of_the_gradient(rows, pick):
+    """With positive weights and average pooling, every pixel of the field has a gradient."""
     side, modules, linear, names, channels = 61, [], [], [], 1
     for number, (kernel, stride, padding, pool) in enumerate(rows, 1):
-        stride, padding = (
-            min(stride, kernel),
-            min(padding, kernel // 2),
-        )  # a stride above the kernel leaves gaps
+        # A stride larger than the kernel would leave gaps.
+        stride, padding = (min(stride, kernel), min(padding, kernel // 2))
         conv = nn.Conv2d(channels, 2, kernel, stride, padding, bias=False)
         nn.init.constant_(conv.weight, 0.5)
         channels = 2
@@ -51,7 +51,7 @@ def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
     try:
         out = nn.Sequential(*linear)(x)
     except RuntimeError:
-        return  # nothing left of the map
+        return  # the map is empty
     if modules and isinstance(modules[-1], nn.MaxPool2d):
         modules, linear = modules[:-1], linear[:-1]
         out = nn.Sequential(*linear)(x)
@@ -65,7 +65,7 @@ def test_the_receptive_field_is_the_support_of_the_gradient(rows, pick):
     assert torch.equal(support, expected)
 
 
-def test_no_receptive_field_is_invented_above_an_adaptive_pooling():
+def test_receptive_field_above_adaptive_pooling_is_the_image():
     dense = nn.Linear(5 * 64, 4)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3),
@@ -89,8 +89,8 @@ def test_no_receptive_field_is_invented_above_an_adaptive_pooling():
     assert zfnet.project(model, x, "fc3", 1).pixels.shape == x.shape
 
 
-def test_a_dense_unit_sees_the_whole_image(plain, photographs):
-    t = zfnet.trace(plain, photographs)
+def test_receptive_field_of_a_dense_unit_is_the_image(plain_zfnet, photographs):
+    t = zfnet.trace(plain_zfnet, photographs)
     assert t.box("fc7", torch.tensor([0, 0])).tolist() == [0, 0, 224, 224]
     with pytest.raises(UnknownLayer, match="no layer 'conv9'"):
         t.box("conv9", torch.tensor([0, 0]))

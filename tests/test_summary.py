@@ -1,4 +1,4 @@
-"""`describe` against torchvision's published counts, for its own layers, and without memory."""
+"""`describe`: counts published by torchvision, custom modules, and memory."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from zfnet.networks import load_structure
     "name",
     ["alexnet", "vgg11", "resnet18", "squeezenet1_1", "googlenet", "densenet121", "vit_b_16", "swin_t", "efficientnet_b0", "regnet_x_400mf", "convnext_tiny"],
 )  # fmt: skip
-def test_counts_are_those_that_torchvision_publishes(name):
+def test_counts_equal_those_published_by_torchvision(name):
     from torchvision import models
 
     published = models.get_model_weights(name).DEFAULT.meta
@@ -24,9 +24,9 @@ def test_counts_are_those_that_torchvision_publishes(name):
     assert sum(row.macs for row in rows) / 1e9 == pytest.approx(published["_ops"], abs=1e-3)
 
 
-def test_a_network_of_ones_own_is_described_and_left_as_it_was():
-    class Twice(nn.Module):
-        """One ReLU for two layers, a parameter of its own, and a layer that is never called."""
+def test_custom_network_is_described_and_unchanged():
+    class CustomNetwork(nn.Module):
+        """A network with a shared ReLU, a bare parameter, and an unused layer."""
 
         def __init__(self):
             super().__init__()
@@ -40,10 +40,10 @@ def test_a_network_of_ones_own_is_described_and_left_as_it_was():
             x = self.relu(self.conv(x))
             return self.relu(self.fc(x.mean((2, 3))))
 
-    model = Twice().train()
+    model = CustomNetwork().train()
     weights = {name: t.clone() for name, t in model.state_dict().items()}
     rows = list(zfnet.describe(model, size=8))
-    assert [row.name for row in rows] == ["conv", "relu", "fc", "relu", "Twice"]
+    assert [row.name for row in rows] == ["conv", "relu", "fc", "relu", "CustomNetwork"]
     assert rows[0].operation == "conv 1x3, stride 2x1, pad 0x1"
     assert rows[0].shape == (4, 4, 8)
     assert [row.parameters for row in rows] == [36, 0, 10, 0, 7 + 30]
@@ -59,16 +59,16 @@ import re, zfnet, torch
 from pathlib import Path
 from zfnet.networks import load_structure
 
-def peak():  # MiB; unlike ru_maxrss it does not begin at the peak of the parent process
+def peak():  # MiB; unlike ru_maxrss, this does not include the peak of the parent process
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
-list(zfnet.describe(load_structure("torchvision:squeezenet1_1")))  # imports, and the first calls on the meta device
+list(zfnet.describe(load_structure("torchvision:squeezenet1_1")))  # load imports and initialize the meta device
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc of Linux")
 @pytest.mark.parametrize(
-    ("code", "least", "most"),
+    ("code", "low", "high"),
     [
         ('before = peak(); list(zfnet.describe(load_structure("torchvision:vgg16")))', 0, 32),
         ('before = peak(); list(zfnet.describe(load_structure("imagenet65k")))', 0, 32),
@@ -77,10 +77,10 @@ list(zfnet.describe(load_structure("torchvision:squeezenet1_1")))  # imports, an
             "before = peak(); list(zfnet.describe(zfnet.zfnet()))",
             200,
             400,
-        ),  # its 62 million weights are 238 MiB
+        ),  # the 62 million weights take 238 MiB
     ],
 )
-def test_a_description_needs_no_memory_for_weights(code, least, most):
+def test_describe_allocates_no_weights(code, low, high):
     command = [sys.executable, "-c", f"{PEAK}\n{code}\nprint(peak() - before)"]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert least <= float(process.stdout) <= most
+    assert low <= float(process.stdout) <= high

@@ -217,6 +217,73 @@ def test_nothing_above_the_highest_layer_is_computed():
         assert not [path for path in calls if path.startswith(("layer2", "layer1.1.bn1", "fc"))]
 
 
+class Adaptive(nn.Module):
+    """Adaptive max pooling, of windows of several sizes that overlap, as a module and as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.pool = nn.Conv2d(3, 6, 5, 2), nn.AdaptiveMaxPool2d((13, 9))
+        self.conv2, self.fc = nn.Conv2d(6, 8, 3), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = F.relu(self.conv2(self.pool(self.conv1(x).relu_())))
+        x = x + 0.5 * x  # no chain
+        return self.fc(F.adaptive_max_pool2d(x, (2, 1)).flatten(1))
+
+
+def test_adaptive_max_pooling_is_unpooled_at_its_switches():
+    torch.manual_seed(0)
+    model, x = Adaptive().eval().requires_grad_(False), torch.randn(1, 3, SIZE, SIZE)
+    for layer in ("conv2", "fc"):
+        values = zfnet.trace(model, x)[layer]
+        channel = int(
+            values[0].flatten(1).amax(1).argmax() if layer == "conv2" else values[0].argmax()
+        )
+        p = zfnet.project(model, x, layer, channel)
+        assert p.activation > 0
+        expected = deconvolved(model, x, layer, channel, p.position[0].tolist())
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(p.pixels, expected, rtol=1e-5, atol=1e-6)
+        twice = zfnet.project(model, x, layer, torch.tensor([3, 3]), collision="overwrite")
+        assert twice.pixels.shape == (2, 3, SIZE, SIZE)
+    layers = {layer.name: layer.uses for layer in zfnet.list_layers(model, SIZE)}
+    assert "project" in layers["fc"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_projected_searched_and_occluded(dtype):
+    """As in float32, up to the rounding of 10 or 7 bits; the result has the network's type."""
+    torch.manual_seed(0)
+    model, x = build("own"), torch.rand(2, 3, 32, 32)
+    full = zfnet.project(model, x[:1], "deep", 2, (3, 3))
+    occluded = zfnet.occlude(model, x, 1, size=8, stride=8)
+    model, x, tolerance = model.to(dtype), x.to(dtype), 50 * torch.finfo(dtype).eps
+
+    def assert_near(a, b):
+        assert a.dtype == dtype
+        assert (a.float() - b).abs().max() <= tolerance * b.abs().max()
+
+    assert_near(zfnet.project(model, x[:1], "deep", 2, (3, 3)).pixels, full.pixels)
+    assert_near(zfnet.occlude(model, x, 1, size=8, stride=8).logit, occluded.logit)
+    top = zfnet.top_activations(model, x, "deep", k=2)
+    parts = [p for _, _, p in zfnet.project_top(model, x, top)]
+    assert sum(len(p.pixels) for p in parts) == 16
+    assert all(p.pixels.isfinite().all() for p in parts)
+
+
+def test_a_graph_without_relu_gives_the_gradient():
+    class Linear(Own):
+        def forward(self, x):
+            x = self.stem(x)
+            return F.avg_pool2d(torch.cat([self.deep(x), x], 1), 2)
+
+    model, x = Linear().eval(), torch.randn(1, 3, 16, 16, requires_grad=True)
+    value = model.deep(model.stem(x))[0, 2, 1, 1]
+    expected = torch.autograd.grad(value, x)[0] * value.detach()
+    p = zfnet.project(model, x.detach(), "deep", 2, (1, 1))
+    torch.testing.assert_close(p.pixels, expected)
+
+
 def test_a_network_without_relu_gives_the_gradient():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2), nn.Conv2d(4, 5, 3)).eval()
     x = torch.randn(1, 3, 12, 12, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Checks of arguments: what a network takes passes, and what it does not take is refused by name."""
+"""Checks of the dtype and device of images."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from zfnet.validation import check_input
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class Scaled(nn.Module):
-    """A network whose first parameter has its own dtype."""
+class MixedPrecision(nn.Module):
+    """A network whose first parameter has a different dtype."""
 
     def __init__(self, first, dtype):
         super().__init__()
@@ -30,35 +30,35 @@ class Scaled(nn.Module):
     st.sampled_from(FLOATS),
     st.sampled_from(FLOATS),
 )
-def test_x_is_of_a_dtype_that_some_layer_has(first, dtype, given_dtype):
-    model, x = Scaled(first, dtype), torch.rand(1, 3, 8, 8).to(given_dtype)
-    if given_dtype in (first, dtype):
+def test_images_must_have_the_dtype_of_a_layer(first, dtype, image_dtype):
+    model, x = MixedPrecision(first, dtype), torch.rand(1, 3, 8, 8).to(image_dtype)
+    if image_dtype in (first, dtype):
         check_input(model, x)
     else:
-        with pytest.raises(ValueError, match=f"x is {given_dtype} on cpu, the network"):
+        with pytest.raises(ValueError, match=f"x is {image_dtype} on cpu, the network"):
             check_input(model, x)
 
 
 @pytest.mark.parametrize("first", [torch.float64, torch.float16, torch.int64])
-def test_a_first_parameter_of_another_dtype_changes_nothing(first):
+def test_dtype_of_the_first_parameter_does_not_matter(first):
     torch.manual_seed(0)
-    model = Scaled(first, torch.float32)
-    plain = nn.Sequential(model.conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = MixedPrecision(first, torch.float32)
+    unscaled = nn.Sequential(model.conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     x = torch.rand(2, 3, 9, 9)
     for method in ("saliency", "grad_cam", "occlusion"):
         options = {"size": 3, "stride": 3} if method == "occlusion" else {}
         a = zfnet.explain(model, x, method, 1, **options)
-        torch.testing.assert_close(a.map, zfnet.explain(plain, x, method, 1, **options).map)
+        torch.testing.assert_close(a.map, zfnet.explain(unscaled, x, method, 1, **options).map)
     assert [row.shape for row in zfnet.describe(model, 9)][-1] == (4,)
 
 
-def test_autocast_takes_float32_images_in_a_half_precision_network():
+def test_autocast_accepts_float32_images():
     x = torch.rand(1, 3, 8, 8)
-    model = Scaled(torch.bfloat16, torch.bfloat16)
+    model = MixedPrecision(torch.bfloat16, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert zfnet.explain(model, x, "saliency", 0).map.shape == (1, 1, 8, 8)
 
 
-def test_a_network_on_another_device_is_refused():
+def test_network_on_another_device_is_rejected():
     with pytest.raises(ValueError, match="x is torch.float32 on cpu, the network torch.float32 on"):
-        check_input(Scaled(torch.float32, torch.float32).to("meta"), torch.rand(1, 3, 8, 8))
+        check_input(MixedPrecision(torch.float32, torch.float32).to("meta"), torch.rand(1, 3, 8, 8))

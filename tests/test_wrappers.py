@@ -1,4 +1,4 @@
-"""Networks inside DataParallel, torch.compile and AveragedModel give the results of the network."""
+"""Networks wrapped in DataParallel, torch.compile or AveragedModel."""
 
 import functools
 
@@ -27,15 +27,15 @@ def network():
     return model
 
 
-@pytest.mark.filterwarnings("ignore")  # torch.compile traces through our hooks
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns about hooks
 @settings(deadline=None, max_examples=8)
 @given(st.lists(st.sampled_from(sorted(WRAPPERS)), min_size=1, max_size=2, unique=True))
-def test_a_wrapped_network_is_saved_described_and_explained_like_the_network(cache, wrappers):
+def test_wrapped_network_gives_the_results_of_the_network(cache, wrappers):
     model = network()
     wrapped = model
     for name in wrappers:
         wrapped = WRAPPERS[name](wrapped)
-    inner = unwrap(wrapped)  # AveragedModel copies the network
+    inner = unwrap(wrapped)  # AveragedModel makes a copy
     assert type(inner) is type(model)
 
     path = cache / "wrapped.safetensors"
@@ -55,16 +55,16 @@ def test_a_wrapped_network_is_saved_described_and_explained_like_the_network(cac
         torch.testing.assert_close(a.map, zfnet.explain(inner, x, method, 3).map)
 
 
-def test_a_search_continues_with_the_network_in_another_wrapper(tmp_path):
+def test_search_continues_with_a_wrapped_network(tmp_path):
     images, model = zfnet.load_scenes(6, size=28, side=32), network()
     first = zfnet.top_activations(model, images, ("conv1",), k=2, state=tmp_path / "search")
-    again = zfnet.top_activations(
+    second = zfnet.top_activations(
         nn.DataParallel(model), images, ("conv1",), k=2, state=tmp_path / "search"
     )
-    assert torch.equal(first["conv1"].value, again["conv1"].value)
+    assert torch.equal(first["conv1"].value, second["conv1"].value)
 
 
-def test_saving_refuses_what_could_not_be_loaded(tmp_path):
+def test_networks_that_cannot_be_loaded_are_not_saved(tmp_path):
     with pytest.raises(TypeError, match="zfnet, alexnet, mnist, got Sequential"):
         zfnet.save(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "a.safetensors")
     model = zfnet.mnist()

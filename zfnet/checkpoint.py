@@ -1,4 +1,4 @@
-"""Checkpoints: networks in the format of `zfnet.tensor_file`.
+"""Checkpoints: networks in the format of `zfnet.data.tensor_file`.
 
 A checkpoint holds the architecture, its options, the class names and the weights, so
 `zfnet.load(path)` needs nothing else. Weights are float32, float16, or int8 with one scale per
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.data.io import expand_path
-from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
-from zfnet.tensor_file import (
+from zfnet.data.tensor_file import (
     CheckpointError,
     pack,
     read_metadata,
@@ -24,8 +23,10 @@ from zfnet.tensor_file import (
     unpack,
     write_tensors,
 )
+from zfnet.model import ARCHITECTURES, Network, fold, unwrap_network
 
 BUNDLED = Path(__file__).parent / "weights"
+DEFAULT_NETWORK = "imagenet65k"  # the most accurate bundled network
 CAM_HEAD = ("cam.weight", "cam.bias")  # stored with the network's weights
 # Option and tensor names of checkpoints written before a renaming, with their names today.
 RENAMED = {
@@ -41,11 +42,11 @@ RENAMED = {
 }
 
 
-def load(name: str | Path, *, folded: bool = True) -> Network:
+def load(name: str | Path = DEFAULT_NETWORK, *, folded: bool = True) -> Network:
     """Load a network for analysis: eval mode, float32, on the CPU, without gradients.
 
     Args:
-        name: A bundled network's name, or a checkpoint's path.
+        name: A bundled network's name, or a checkpoint's path. By default the best bundled one.
         folded: Fold BatchNorm into the convolutions, so that the layers are the paper's. False
             keeps it, and gradients, for further training.
 
@@ -108,7 +109,7 @@ def rename_options(meta: dict) -> dict:
     """Give the options and recorded configurations of an older checkpoint today's names.
 
     Args:
-        meta: Metadata as `read_metadata` returns it. It stays as it is.
+        meta: Metadata as returned by `read_metadata`. It is not modified.
 
     Example:
         >>> rename_options({"options": {"fc": 64, "norm": "batch"}})
@@ -245,16 +246,16 @@ def assign(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
         digits = re.search(r"\d+", name)
         return int(digits[0]) if digits else 0
 
-    own = model.state_dict()
-    for name in sorted(dict.fromkeys([*own, *state]), key=layer_number):
-        if name not in own or name not in state:
+    expected = model.state_dict()
+    for name in sorted(dict.fromkeys([*expected, *state]), key=layer_number):
+        if name not in expected or name not in state:
             place = "the checkpoint" if name not in state else "the network"
             raise CheckpointError(
                 f"{source}: the architecture differs: {name} is missing in {place}"
             )
-        if own[name].shape != state[name].shape:
+        if expected[name].shape != state[name].shape:
             raise CheckpointError(
                 f"{source}: the architecture differs: {name} is {tuple(state[name].shape)} "
-                f"in the checkpoint, {tuple(own[name].shape)} in the network"
+                f"in the checkpoint, {tuple(expected[name].shape)} in the network"
             )
     model.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The deconvnet: carry an activation down to pixels (Zeiler & Fergus, section 2.1 and Fig. 1).
+"""The deconvnet: project an activation to pixels (Zeiler & Fergus, section 2.1 and Fig. 1).
 
 To examine one activation, set all other activations of its layer to zero. Then invert the layers
 below it, from top to bottom, each in three steps:
@@ -7,9 +7,9 @@ below it, from top to bottom, each in three steps:
     2. rectify   max(0, signal)
     3. filter    convolve with the transposed filters, without bias
 
-Contrast normalization is skipped on the way down. The last filtering, into pixels, is not
+Contrast normalization is skipped in the backward pass. The last filtering, into pixels, is not
 rectified, so pixels are signed. The result differs from the gradient in step 2 only: a gradient
-passes a ReLU where the forward signal was positive, the deconvnet where the signal that comes down
+passes a ReLU where the forward signal was positive, the deconvnet where the backward signal
 is. Where the network branches, the signals of its branches are added (zfnet/transpose.py).
 
 Example:
@@ -40,11 +40,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.forward import Trace
-from zfnet.graph import Step, wired
-from zfnet.shapes import Size, geometry
+from zfnet.graph import Size, Step, geometry, overlap, with_inputs
 from zfnet.transpose import transpose
 
 
+@torch.no_grad()
 def backproject(
     t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
 ) -> Tensor:
@@ -61,7 +61,7 @@ def backproject(
         Pixels (N, 3, H, W), signed.
     """
     signals = {t.steps[-1].name: signal}  # of each step's output; "" is the pixels
-    for step, inputs in reversed(list(wired(t.steps))):
+    for step, inputs in reversed(list(with_inputs(t.steps))):
         if step.name == until or step.name not in signals:
             continue
         below = (rule or invert)(step, signals.pop(step.name), t, collision)
@@ -75,7 +75,7 @@ def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tens
     """Carry a signal down through one step: from its output's shape (N, ...) to its input's."""
     module, size = step.module, t.inputs[step.name]
     match module:
-        case nn.MaxPool2d():
+        case nn.MaxPool2d() | nn.AdaptiveMaxPool2d():
             return unpool(signal, t.switches[step.name], (size[-2], size[-1]), module, collision)
         case nn.ReLU():
             return rectify(signal)
@@ -89,7 +89,11 @@ def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tens
 
 
 def unpool(
-    signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d, collision: str = "sum"
+    signal: Tensor,
+    switches: Tensor,
+    size: Size,
+    pool: nn.MaxPool2d | nn.AdaptiveMaxPool2d,
+    collision: str = "sum",
 ) -> Tensor:
     """Place each pooled value at its switch, with zeros elsewhere.
 
@@ -109,12 +113,8 @@ def unpool(
     below = signal.new_zeros(*signal.shape[:2], size[0] * size[1])  # (N, C, H W)
     if collision == "overwrite":
         signal = _keep_last(signal, switches, size[0] * size[1])
-    # Windows this many rows or columns apart do not overlap. Without repeated indices a scatter is
-    # deterministic, on a GPU too.
-    kernel, stride, _, dilation = geometry(pool)
-    rows, columns = (
-        -(-(d * (k - 1) + 1) // s) for k, s, d in zip(kernel, stride, dilation, strict=True)
-    )
+    # Windows this far apart do not overlap: without repeated indices a scatter is deterministic.
+    rows, columns = overlap(pool, size, signal.shape[-2:])
     for r, c in itertools.product(range(rows), range(columns)):
         index = switches[:, :, r::rows, c::columns].flatten(2)
         below.scatter_add_(2, index, signal[:, :, r::rows, c::columns].flatten(2))
@@ -130,7 +130,7 @@ def _keep_last(signal: Tensor, switches: Tensor, cells: int) -> Tensor:
 
 
 def rectify(signal: Tensor) -> Tensor:
-    """Set the negative values of the signal on the way down to zero."""
+    """Set the negative values of the backward signal to zero."""
     return F.relu(signal)
 
 

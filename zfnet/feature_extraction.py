@@ -10,11 +10,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zfnet.forward import evaluating, network_steps, run
-from zfnet.graph import Step, UnsupportedNetwork, check_layers, find_module
-from zfnet.hooks import Hook
+from zfnet.forward import run
+from zfnet.graph import (
+    Hook,
+    Step,
+    UnsupportedNetwork,
+    check_layers,
+    find_module,
+    network_steps,
+    with_shapes,
+)
+from zfnet.model import evaluating
 from zfnet.outputs import IndependentImages, normalizes_by_batch
-from zfnet.shapes import with_shapes
+from zfnet.validation import check_input
 
 CHAIN_NEEDED = "rectified=False needs a network that is a chain of modules"
 Reader = Callable[[Tensor], dict[str, Tensor]]
@@ -45,6 +53,7 @@ def feature_extractor(
         >>> {name: tuple(maps.shape) for name, maps in read(torch.zeros(5, 3, 28, 28)).items()}
         {'conv1': (5, 16, 24, 24), 'conv2': (5, 32, 8, 8)}
     """
+    check_input(model, x)
     with evaluating(model), torch.no_grad():
         read = layer_reader(model, x, layers, rectified)
         read(x[:1])  # fail early if a layer cannot be read
@@ -62,7 +71,7 @@ def layer_reader(
 ) -> Reader:
     """Return a function that reads layers: step by step in a chain, by hooks in other networks.
 
-    The caller puts the network into evaluation mode. Arguments and errors are those of
+    The caller checks x and puts the network into evaluation mode. Arguments and errors are those of
     `feature_extractor`.
     """
     try:

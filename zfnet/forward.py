@@ -16,23 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.graph import (
+    Call,
     Step,
     UnknownLayer,
-    UnsupportedNetwork,
-    graph_steps,
-    is_chain,
     layers_of,
+    network_steps,
+    sizes_of,
     steps_until,
-    wired,
+    with_inputs,
 )
-from zfnet.layout import channels_first
-from zfnet.operations import Call
+from zfnet.model import evaluating
 from zfnet.outputs import logits_of as logits_of
 from zfnet.outputs import normalizes_by_batch as normalizes_by_batch
-from zfnet.outputs import uses_batch_statistics
 from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
-from zfnet.shapes import repeat_shapes, shapes_of, sizes_of, with_shapes
-from zfnet.tracing import evaluating as evaluating
 from zfnet.validation import check_input
 
 
@@ -51,7 +47,7 @@ class Trace(Mapping):
         inputs: The shape that entered each step; a tuple of shapes where several did.
         x: The images (N, 3, H, W).
         output: What the last step returned.
-        logits: Logits (N, classes), or None where the pass stopped earlier.
+        logits: Logits (N, classes), or None if the pass stopped earlier.
     """
 
     steps: tuple[Step, ...]
@@ -81,9 +77,9 @@ class Trace(Mapping):
     def select(self, rows: Tensor) -> Trace:
         """The trace of some of the images, repeated if wanted: rows (M,) of the N images.
 
-        Only what the way down needs is selected: the switches and the shapes.
+        Only what a projection needs is selected: the switches and the shapes.
         """
-        inputs = {name: repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
+        inputs = {name: _repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
         switches = {name: index[rows] for name, index in self.switches.items()}
         return replace(self, switches=switches, inputs=inputs)
 
@@ -136,8 +132,9 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
         >>> t["conv5"].shape, t.switches["pool1"].shape, t.logits.shape
         (torch.Size([1, 256, 13, 13]), torch.Size([1, 96, 55, 55]), torch.Size([1, 1000]))
     """
+    check_input(model, x)
     with evaluating(model), torch.no_grad():
-        steps = network_steps(model, x) if until is None else network_steps(model, x, until)
+        steps = network_steps(model, x, *([until] if until else []))
         t = run(steps, x)
     return t if until else replace(t, logits=t.output)
 
@@ -168,18 +165,18 @@ def run(
     index: dict[str, Tensor] = {}
     shapes: dict[str, torch.Size | tuple[torch.Size, ...]] = {}
     layers = set(layers_of(steps))
-    readers = Counter(name for _, inputs in wired(steps) for name in inputs)
+    readers = Counter(name for _, inputs in with_inputs(steps) for name in inputs)
     values: dict[str, Any] = {"": x}
     signal = x
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         read = [values[name] for name in inputs]
-        shapes[step.name] = shapes_of(read)
+        shapes[step.name] = _shapes_of(read)
         readers.subtract(inputs)
         if keep is not None:
             for name in inputs:
                 if not readers[name]:
                     values.pop(name, None)
-        if switches and isinstance(step.module, nn.MaxPool2d):
+        if switches and isinstance(step.module, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
             signal, index[step.name] = max_pool(step.module, read[0])
         elif (
             keep is not None
@@ -210,31 +207,6 @@ def output_names(step: Step, layers: Collection[str]) -> set[str]:
     return names | {step.layer} if step.layer else names
 
 
-def network_steps(model: nn.Module, x: Tensor, *until: str) -> list[Step]:
-    """Check x and return the network's steps, up to the named layers or steps.
-
-    Raises:
-        UnsupportedNetwork: If the network cannot be traced, normalizes by the batch, or without
-            `until` does not return one tensor.
-        UnknownLayer: If a name is neither a layer nor a step.
-        ValueError: If x is not a finite float batch that fits the network.
-    """
-    check_input(model, x)
-    steps = graph_steps(model, to_result=not until)
-    steps = steps_until(steps, *until) if until else steps
-    for step in steps:
-        if uses_batch_statistics(step.module):
-            raise UnsupportedNetwork(
-                f"{step.name} normalizes by the batch even in evaluation mode; it needs running "
-                "statistics"
-            )
-    steps = with_shapes(steps, x)
-    if is_chain(steps):
-        return steps
-    steps = channels_first(steps)
-    return steps_until(steps, *until) if until else steps
-
-
 def apply(module: nn.Module, *inputs: Tensor) -> Tensor:
     """Return a module's output without overwriting its inputs, as torchvision's ReLUs would do."""
     if isinstance(module, nn.ReLU):
@@ -251,11 +223,13 @@ def _shared(signal: Tensor, *others: object) -> bool:
     return any(storage == other.untyped_storage().data_ptr() for other in tensors)
 
 
-def max_pool(module: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
+def max_pool(module: nn.MaxPool2d | nn.AdaptiveMaxPool2d, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return pooled maps and switches (N, C, h, w), flat indices into the H x W maps.
 
     CPUs pool ten times faster when maps are channels last, so other maps are copied first.
     """
+    if isinstance(module, nn.AdaptiveMaxPool2d):
+        return F.adaptive_max_pool2d(x, module.output_size, return_indices=True)  # pyright: ignore
     window = (module.kernel_size, module.stride, module.padding, module.dilation)
     memory_format = layout(x)
     if x.device.type == "cpu":
@@ -271,3 +245,16 @@ def layout(x: Tensor) -> torch.memory_format:
     """
     is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if is_last else torch.contiguous_format
+
+
+def _repeat_shapes(shapes: Any, count: int) -> Any:
+    """The shapes for `count` images in place of one."""
+    if isinstance(shapes, torch.Size):
+        return torch.Size((count, *shapes[1:]))
+    return tuple(_repeat_shapes(shape, count) for shape in shapes)
+
+
+def _shapes_of(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:
+    """The shape of a step's input, or of each of several; empty for what is no tensor."""
+    shapes = tuple(v.shape if isinstance(v, Tensor) else torch.Size() for v in values)
+    return shapes[0] if len(shapes) == 1 else shapes

@@ -8,13 +8,25 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from zfnet.graph import Step, UnsupportedNetwork, graph_steps, names_of, unwrap, wired
-from zfnet.layout import channels_first, channels_last_steps
-from zfnet.model import Network
-from zfnet.operations import IDENTITIES, WEIGHTED, Call
+from zfnet.graph import (
+    IDENTITIES,
+    WEIGHTED,
+    Call,
+    Step,
+    UnsupportedNetwork,
+    Windowed,
+    channels_first,
+    channels_last_steps,
+    geometry,
+    graph_steps,
+    meta_shapes,
+    spatial_size,
+    step_layers,
+    unwrap,
+    with_inputs,
+)
+from zfnet.model import Network, evaluating
 from zfnet.receptive_field import RESHAPES, ReceptiveField, is_cellwise
-from zfnet.shapes import Windowed, geometry, meta_shapes, spatial_size
-from zfnet.tracing import evaluating
 from zfnet.transpose import why_not_invertible
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -28,10 +40,10 @@ class Layer:
         name: The name that `zfnet.trace` and the other functions take.
         operation: The operation that completes the layer: ReLU, Conv2d, Add, ...
         shape: Its output without the batch: maps (C, H, W), a vector (C,), or tokens (L, C).
-        field: The receptive field of its units in pixels; None where they see the whole image.
+        field: The receptive field of its units in pixels; None if they see the whole image.
         uses: The functions that take the layer: trace, top_activations, grad_cam, project and
             project_top.
-        reason: Why the deconvnet cannot project from it; None where it can.
+        reason: Why the deconvnet cannot project from it; None if it can.
     """
 
     name: str
@@ -69,9 +81,9 @@ def list_layers(model: nn.Module, size: int | None = None) -> list[Layer]:
     fields, reasons = _fields(steps), _reasons(steps)
     layers = []
     by_name = {step.name: step for step in steps}
-    for step, (below, *_) in wired(channels_first(steps)):
+    for step, (below, *_) in with_inputs(channels_first(steps)):
         source = by_name.get(step.name) or by_name[below]  # maps with channels first
-        for name in names_of(step):
+        for name in step_layers(step):
             field, reason = fields[source.name], reasons[source.name]
             layers.append(_layer(name, source.module, step.shape or (), field, reason))
     return layers
@@ -114,7 +126,7 @@ def _layer(
 def _fields(steps: Sequence[Step]) -> dict[str, ReceptiveField | None]:
     """The receptive field of each step's units, from the images up; None for the whole image."""
     fields: dict[str, ReceptiveField | None] = {"": ReceptiveField(1, 1, 0)}
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         below = [fields[name] for name in inputs]
         field = _union(below)
         if field is None or not (is_cellwise(step) or isinstance(step.module, Windowed)):
@@ -126,7 +138,7 @@ def _fields(steps: Sequence[Step]) -> dict[str, ReceptiveField | None]:
 
 
 def _union(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
-    """The field of a unit that sees all of these; None where one of them is the whole image."""
+    """The field of a unit that sees all of these; None if one of them is the whole image."""
     defined_fields = [field for field in fields if field is not None]
     if len(defined_fields) < len(fields) or len({field.stride for field in defined_fields}) != 1:
         return None
@@ -136,10 +148,10 @@ def _union(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
 
 
 def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | None:
-    """The field of a convolution's or pooling's units; None where it is not square."""
+    """The field of a convolution's or pooling's units; None if it is not square."""
     try:
         pairs = geometry(module)
-    except UnsupportedNetwork:  # pads with something else than zeros
+    except UnsupportedNetwork:  # does not pad with zeros
         return None
     if any(rows != columns for rows, columns in pairs):
         return None
@@ -152,9 +164,9 @@ def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | No
 
 
 def _reasons(steps: Sequence[Step]) -> dict[str, str | None]:
-    """For each step, why the deconvnet cannot carry a signal down from it; None where it can."""
+    """For each step, why the deconvnet cannot carry a signal down from it; None if it can."""
     reasons: dict[str, str | None] = {"": None}
-    for step, inputs in wired(steps):
+    for step, inputs in with_inputs(steps):
         below = next(filter(None, (reasons[name] for name in inputs)), None)
         reason = why_not_invertible(step.module)
         reasons[step.name] = below or (reason and f"{step.name}: {reason}")
@@ -179,16 +191,16 @@ def last_maps(steps: Sequence[Step], *, pooled: bool = False) -> Step:
     Raises:
         UnsupportedNetwork: If the logits do not come from maps, as in a vision transformer.
     """
-    by_name = {step.name: (step, inputs) for step, inputs in wired(steps)}
+    by_name = {step.name: (step, inputs) for step, inputs in with_inputs(steps)}
     order = {step.name: i for i, step in enumerate(steps)}
     last = channels_last_steps(steps)
-    waiting, found = {steps[-1].name}, []
+    waiting, maps = {steps[-1].name}, []
     while waiting:
         step, inputs = by_name[waiting.pop()]
         shape = step.shape or torch.Size()
         positions = shape[:2] if step.name in last else shape[-2:]
         if len(shape) == 3 and positions != (1, 1):
-            found.append(step)
+            maps.append(step)
         elif len(shape) in (1, 3) or _only_reshapes(step.module):
             waiting |= set(inputs) & set(by_name)
         else:
@@ -196,9 +208,9 @@ def last_maps(steps: Sequence[Step], *, pooled: bool = False) -> Step:
                 f"has no feature maps (N, C, h, w) below its logits: {step.name} returns tokens "
                 f"{('N', *shape)}; name a layer of maps"
             )
-    if not found:
+    if not maps:
         raise UnsupportedNetwork("has no feature maps (N, C, h, w) below its logits")
-    return _before_pooling(max(found, key=lambda step: order[step.name]), by_name, last, pooled)
+    return _before_pooling(max(maps, key=lambda step: order[step.name]), by_name, last, pooled)
 
 
 def _only_reshapes(module: nn.Module) -> bool:

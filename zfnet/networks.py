@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from zfnet.checkpoint import BUNDLED, CheckpointError, assign, load, structure
-from zfnet.data.folders import ILSVRC_2012, imagenet_names, names_digest
 from zfnet.data.images import MEAN, STD
 from zfnet.data.io import expand_path
-from zfnet.tensor_file import read_metadata
+from zfnet.data.labels import ILSVRC_2012, imagenet_names, names_digest
+from zfnet.data.tensor_file import read_metadata
 
 TORCHVISION = "torchvision:"
 UNTRAINED = "random"

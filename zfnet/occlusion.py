@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zfnet.acceleration import accelerate
 from zfnet.data import no_progress
-from zfnet.forward import evaluating, logits_of, normalizes_by_batch, run
-from zfnet.graph import Step, UnsupportedNetwork, chain, conv_layers
+from zfnet.forward import logits_of, normalizes_by_batch, run
+from zfnet.graph import Step, UnsupportedNetwork, chain, check_fits, conv_layers
+from zfnet.model import evaluating
 from zfnet.outputs import probability_function
-from zfnet.reference import reference
-from zfnet.shapes import check_fits
 from zfnet.validation import Target, check_input, check_positive, expand_fill, resolve_target
 
 
@@ -40,7 +40,7 @@ class Occlusion:
         probability: The target's probability, by `zfnet.outputs.probability_function`.
         logit: The target's logit; its probability where the network returns probabilities.
         label: The most probable class.
-        channel: The number of the strongest map, (N,) or a scalar; None where `activation` is.
+        channel: The number of the strongest map, (N,) or a scalar; None if `activation` is.
         target: The class, (N,) or a scalar.
         boxes: The occluder (rows, cols, 4) as (top, left, bottom, right) in input pixels, clipped.
         baseline: The same numbers for the unoccluded image.
@@ -102,14 +102,15 @@ def occlude(
         batch = 1 if normalizes_by_batch(model) else batch
         steps = _conv_chain(model, x)
         maps, logits = zip(
-            *(pass_images(model, steps, part.clone()) for part in x.split(batch)), strict=True
+            *(accelerate(pass_images)(model, steps, part.clone()) for part in x.split(batch)),
+            strict=True,
         )
         logits, target = torch.cat(logits), resolve_target(target, torch.cat(logits))
         channel = activation = None
         if steps:
             channel, activation = _strongest_map(torch.cat(maps))
         baseline = [activation, *measure(logits, target, probability_function(model))]
-        covered = measure_covered(
+        covered = accelerate(measure_covered)(
             model,
             steps,
             x,
@@ -131,7 +132,6 @@ def occlude(
     return Occlusion(*grids, channel, target, boxes, Baseline(*baseline))  # pyright: ignore
 
 
-@reference
 def measure_covered(
     model: nn.Module,
     steps: Sequence[Step],
@@ -152,7 +152,7 @@ def measure_covered(
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(batch)]
     activations, measured, to_probabilities = [], [], probability_function(model)
     for n, part in progress(jobs, total=len(jobs), desc="occluding"):
-        maps, logits = pass_images(model, steps, cover(x[n], part, fill[n]))
+        maps, logits = accelerate(pass_images)(model, steps, cover(x[n], part, fill[n]))
         if channel is not None:
             activations.append(maps[:, channel[n]].sum((1, 2)))
         measured.append(measure(logits, target[n].expand(len(part)), to_probabilities))
@@ -204,7 +204,7 @@ def cover(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 
 
 def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
-    """The network's steps; none where it is not a chain, or has no convolutional layers."""
+    """The network's steps; none if it is not a chain, or has no convolutional layers."""
     try:
         steps = chain(model)
     except UnsupportedNetwork:
@@ -213,7 +213,6 @@ def _conv_chain(model: nn.Module, x: Tensor) -> list[Step]:
     return steps if conv_layers(steps) else []
 
 
-@reference
 def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
     """Maps of the last convolutional layer, and logits (N, classes); without steps, logits twice.
 

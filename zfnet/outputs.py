@@ -12,11 +12,19 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from zfnet.graph import Step, UnsupportedNetwork, graph_steps, unwrap, wired
-from zfnet.operations import IDENTITIES, Call
+from zfnet.graph import (
+    IDENTITIES,
+    Call,
+    Step,
+    UnsupportedNetwork,
+    batch_norm_is_training,
+    graph_steps,
+    unwrap,
+    uses_batch_statistics,
+    with_inputs,
+)
 from zfnet.receptive_field import RESHAPES
 from zfnet.validation import wrap_shape_errors
 
@@ -54,15 +62,6 @@ def normalizes_by_batch(model: nn.Module) -> bool:
     return any(uses_batch_statistics(module) for module in model.modules())
 
 
-def uses_batch_statistics(module: nn.Module) -> bool:
-    """Whether an operation normalizes by the batch, even in evaluation mode."""
-    if isinstance(module, Call):
-        expression = module.expression
-        calls = expression.target is F.batch_norm
-        return calls and _is_training(*expression.args, **expression.kwargs)
-    return isinstance(module, _BatchNorm) and module.running_mean is None
-
-
 class IndependentImages(TorchFunctionMode):
     """Refuse functions that normalize by the statistics of a batch, during a forward pass.
 
@@ -83,7 +82,7 @@ class IndependentImages(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function is not F.batch_norm or not _is_training(*args, **kwargs):
+        if function is not F.batch_norm or not batch_norm_is_training(*args, **kwargs):
             return function(*args, **kwargs)
         advice = "give its BatchNorm running statistics"
         if self.count > 1:
@@ -98,13 +97,6 @@ class IndependentImages(TorchFunctionMode):
                 f"{self.name} normalizes by the batch, which a single image does not allow where "
                 f"maps have one position; {advice}"
             ) from error
-
-
-def _is_training(
-    x: object, mean: object, variance: object, weight=None, bias=None, training=False, *_, **__
-) -> bool:
-    """Whether a call of `F.batch_norm` normalizes by the statistics of its input."""
-    return bool(training)
 
 
 def probability_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -141,7 +133,8 @@ def ends_in_probabilities(model: nn.Module) -> bool | None:
     """Whether a network's last operation is a softmax or sigmoid; None if it cannot be traced."""
     try:
         steps = {
-            step.name: (step, inputs) for step, inputs in wired(graph_steps(model, to_result=True))
+            step.name: (step, inputs)
+            for step, inputs in with_inputs(graph_steps(model, to_result=True))
         }
     except UnsupportedNetwork:
         return None

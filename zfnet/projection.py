@@ -1,4 +1,4 @@
-"""Project activations to pixels: the public entrances to the deconvnet (zfnet/deconv.py)."""
+"""Project activations to pixels: the public functions of the deconvnet (zfnet/deconv.py)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from zfnet.batches import read_images as read_images
-from zfnet.deconv import backproject
-from zfnet.forward import Trace, evaluating, network_steps, run
+from zfnet.acceleration import accelerate
+from zfnet.backprojection import project_units
+from zfnet.data.batches import read_images
 from zfnet.graph import (
     Step,
     UnknownLayer,
@@ -19,21 +19,18 @@ from zfnet.graph import (
     check_layers,
     layer_names,
     layers_of,
+    network_steps,
 )
-from zfnet.model import device_of
+from zfnet.model import device_of, evaluating
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
-    ReceptiveField,
     Window,
     cut,
     field_or_image,
     receptive_field,
-    receptive_field_box,
 )
-from zfnet.reference import reference
-from zfnet.shapes import sizes_of
 from zfnet.transpose import check_invertible
-from zfnet.units import Units, as_maps, found_units, layer_size, locate, one_hot, select_units
+from zfnet.units import layer_size, pixel_boxes, search_units, select_units
 from zfnet.validation import check_input, check_positive
 
 
@@ -114,8 +111,10 @@ def project(
     if collision not in ("sum", "overwrite"):
         raise ValueError(f"collision must be 'sum' or 'overwrite', got {collision!r}")
     check_positive(batch=batch)
+    check_input(model, x)
+    like = x.to("meta")  # what the steps, units and boxes depend on: the shape and type of x
     with evaluating(model), torch.no_grad():
-        steps = network_steps(model, x, layer)
+        steps = network_steps(model, like, layer)
         if layer not in layers_of(steps):
             raise UnknownLayer(
                 f"{layer!r} has no features of its own; choose one of {', '.join(layers_of(steps))}"
@@ -123,11 +122,12 @@ def project(
         check_layers(steps, [layer])
         check_invertible(steps)
         field = field_or_image(steps, layer)
-        units = select_units(steps, x, layer, channel, position, activation)
-        pixels, units = project_units(
+        units = select_units(steps, like, layer, channel, position, activation, x.device)
+        pixels, position, activation = accelerate(project_units)(
             steps, x, units, field, crop=crop, collision=collision, batch=batch
         )
-    return _projection(steps, x, pixels, units, field)
+    box, corner = pixel_boxes(steps, like, field, position)
+    return Projection(pixels, activation, position, units.channel, box, corner)
 
 
 def project_top(
@@ -171,57 +171,17 @@ def project_top(
     if size != top.images:
         raise ValueError(f"the search was over {top.images} images, not {size}")
     first = read_images(dataset, [0], device_of(model))
+    check_input(model, first)
     with evaluating(model), torch.no_grad():
         chains = {layer: network_steps(model, first, layer) for layer in layers}
     for layer, steps in chains.items():
-        _check_found(steps, layer, top[layer], first)
+        _check_search(steps, layer, top[layer], first)
         check_invertible(steps)
-    return project_found(model, dataset, top, chains, first, batch)
+    return accelerate(project_search)(model, dataset, top, chains, first, batch)
 
 
-@reference
-def project_units(
-    steps: Sequence[Step],
-    x: Tensor,
-    units: Units,
-    field: ReceptiveField | None,
-    *,
-    crop: bool,
-    collision: str,
-    batch: int,
-) -> tuple[Tensor, Units]:
-    """Project M units of the last step through whole maps.
-
-    `field` is the layer's receptive field, or None for a dense layer. Returns pixels (M, 3, H, W),
-    or patches (M, 3, R, R) with `crop`, and the units with their positions and activations.
-    """
-    shared = run(steps, x, keep=()) if len(x) == 1 else None  # many units of one image: one pass
-    shared = shared if shared and shared.can_repeat() else None
-    pixels, parts = [], []
-    for chosen in torch.arange(len(units.image), device=x.device).split(batch):
-        part = units[chosen]
-        if shared is None:
-            t, rows = run(steps, x[part.image], keep=()), torch.arange(len(chosen), device=x.device)
-        else:
-            t, rows = shared.select(part.image), part.image
-        maps = as_maps(t.output)  # (N, C, H, W)
-        part = locate(maps, part, rows)
-        signal = one_hot(maps, part).view(len(chosen), *t.output.shape[1:])
-        pixels.append(project_signal(t, signal, collision=collision))
-        parts.append(part)
-    position, activation = (
-        torch.cat([p.position for p in parts]),
-        torch.cat([p.activation for p in parts]),
-    )
-    units, images = Units(units.image, units.channel, position, activation), torch.cat(pixels)
-    if crop and field:
-        return cut(images, field.offset + position * field.stride, field.size), units
-    return images, units
-
-
-@reference
 @torch.no_grad()
-def project_found(
+def project_search(
     model: nn.Module,
     dataset: Dataset,
     top: TopActivations,
@@ -229,7 +189,7 @@ def project_found(
     first: Tensor,
     batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Project what a search has found, `batch` units of one layer at a time; see `project_top`.
+    """Project the units of a search, `batch` units of one layer at a time; see `project_top`.
 
     `chains` holds the steps up to each layer, and `first` is the data set's first image (1, 3, H,
     W).
@@ -242,19 +202,14 @@ def project_found(
                 dataset, top_layer.index[channel, rank].tolist(), first.device, like=first
             )
             check_input(model, x)
-            units = found_units(top_layer, channel, rank, x)
+            units = search_units(top_layer, channel, rank, x)
             with evaluating(model):
-                patches, units = project_units(
+                patches, position, activation = accelerate(project_units)(
                     steps, x, units, field, crop=True, collision="sum", batch=batch
                 )
-            yield layer, rank.to(x.device), _projection(steps, x, patches, units, field)
-
-
-@reference
-@torch.no_grad()
-def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tensor:
-    """Carry any signal in a trace's last layer down to pixels, as `deconv.backproject` does."""
-    return backproject(t, signal, collision=collision)
+            box, corner = pixel_boxes(steps, x, field, position)
+            p = Projection(patches, activation, position, units.channel, box, corner)
+            yield layer, rank.to(x.device), p
 
 
 def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor]:
@@ -266,22 +221,7 @@ def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor
     return cut(p.pixels, corner, field), cut(x, corner, field)
 
 
-def _projection(
-    steps: Sequence[Step], x: Tensor, pixels: Tensor, units: Units, field: ReceptiveField | None
-) -> Projection:
-    """Add the boxes of the units to their pixels."""
-    assert units.position is not None
-    assert units.activation is not None
-    if field is None:  # the unit sees the whole image
-        box = torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(len(units.image), 4)
-        corner = torch.zeros_like(units.position)
-    else:
-        box = receptive_field_box(steps, sizes_of(steps, x), units.position)
-        corner = field.offset + units.position * field.stride
-    return Projection(pixels, units.activation, units.position, units.channel, box, corner)
-
-
-def _check_found(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> None:
+def _check_search(steps: Sequence[Step], layer: str, top: Top, first: Tensor) -> None:
     """Raise UnknownLayer or IndexError where a search's units are not this layer's."""
     check_layers(steps, [layer])
     if field_or_image(steps, layer) is None:

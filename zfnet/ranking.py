@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.checkpoint import CheckpointError
+from zfnet.data.tensor_file import read_tensors, write_tensors
 from zfnet.graph import UnknownLayer
-from zfnet.tensor_file import read_tensors, write_tensors
 from zfnet.validation import check_positive
 
 Maxima = tuple[Tensor, ...]  # of a layer's C maps: value (C, n), image (C, n), position (C, n, 2)

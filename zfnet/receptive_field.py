@@ -14,16 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.graph import (
-    Step,
-    UnsupportedNetwork,
-    conv_layers,
-    layers_of,
-    steps_until,
-    unknown_layer,
-    wired,
-)
-from zfnet.normalization import PaperInput
-from zfnet.operations import (
     BATCHNORMS,
     IDENTITIES,
     NORMS,
@@ -32,14 +22,19 @@ from zfnet.operations import (
     Call,
     Concat,
     Expression,
+    Size,
+    Step,
+    UnsupportedNetwork,
+    Windowed,
+    conv_layers,
+    geometry,
+    layers_of,
+    spatial_size,
+    steps_until,
+    unknown_layer,
+    with_inputs,
 )
-from zfnet.shapes import Size, Windowed, geometry, is_windowed, map_sizes, output_size, spatial_size
-
-__all__ = [
-    "ReceptiveField", "Size", "Window", "cut", "cut_windows", "geometry", "is_windowed",
-    "map_sizes", "output_size",
-    "receptive_field", "receptive_field_box",
-]  # fmt: skip
+from zfnet.normalization import PaperInput
 
 # Modules whose output at a position depends on their input at that position alone.
 CELLWISE = (
@@ -99,7 +94,7 @@ def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
 
 
 def field_or_image(steps: Sequence[Step], layer: str) -> ReceptiveField | None:
-    """Return a layer's receptive field, or None where its units see the whole image."""
+    """Return a layer's receptive field, or None if its units see the whole image."""
     is_dense = len(steps_until(steps, layer)[-1].shape or (0, 0, 0)) == 1
     if (all(step.inputs is None for step in steps) and layer not in conv_layers(steps)) or is_dense:
         return None
@@ -114,7 +109,7 @@ def receptive_field_box(
 ) -> Tensor:
     """Return the pixels that units of the last step see.
 
-    The window is clipped to each map on the way down, because at a border a unit sees padding.
+    The window is clipped to each map in turn, because at a border a unit sees padding.
 
     Args:
         steps: The steps up to the units' layer.
@@ -137,7 +132,7 @@ def follow_down(
     that looks everywhere is allowed.
     """
     windows = {steps[-1].name: window}
-    for step, inputs in reversed(list(wired(steps))):
+    for step, inputs in reversed(list(with_inputs(steps))):
         window = windows.pop(step.name, None)  # pyright: ignore[reportAssignmentType]
         if window is None:
             continue

@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from zfnet.batches import collate as collate
+from zfnet.acceleration import accelerate
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
+from zfnet.data.batches import collate
 from zfnet.data.io import expand_path
-from zfnet.forward import evaluating, network_steps, run
-from zfnet.graph import Step, check_layers, layer_names
-from zfnet.model import device_of, unwrap
+from zfnet.data.tensor_file import read_tensors, sha256
+from zfnet.forward import run
+from zfnet.graph import Step, check_layers, layer_names, network_steps, with_shapes
+from zfnet.model import device_of, evaluating, unwrap
 from zfnet.ranking import Maxima, TopActivations, as_top, maxima_of, merge, sort_by_image
-from zfnet.reference import reference
-from zfnet.shapes import with_shapes
-from zfnet.tensor_file import read_tensors, sha256
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.units import as_maps
 from zfnet.validation import as_integers, check_input, check_positive
@@ -154,11 +153,13 @@ class _Search:
         pending, written = 0, time.monotonic()
         for x in self._batches(images[done:], device):
             with evaluating(self.model), torch.no_grad():
-                steps = steps or self._steps(x[:1])
                 check_input(self.model, x)
+                steps = steps or self._steps(x[:1])
                 with_shapes(steps, x)
                 index = torch.tensor(images[done : done + len(x)], device=device)
-                strongest = strongest_positions(steps, self.layers, _pad_batch(x, self.batch))
+                strongest = accelerate(strongest_positions)(
+                    steps, self.layers, _pad_batch(x, self.batch)
+                )
             for layer, (value, position) in strongest.items():
                 value, position = (
                     value[: len(x)].T.float(),
@@ -197,7 +198,6 @@ class _Search:
         return steps
 
 
-@reference
 def strongest_positions(
     steps: Sequence[Step], layers: Sequence[str], x: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -207,12 +207,12 @@ def strongest_positions(
     order.
     """
     t = run(steps, x, keep=layers, switches=False)
-    found = {}
+    strongest = {}
     for layer in layers:
         maps = as_maps(t[layer])  # (B, C, H, W)
         value, cell = maps.flatten(2).max(2)  # max returns the first
-        found[layer] = value, torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1)
-    return found
+        strongest[layer] = value, torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1)
+    return strongest
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +248,7 @@ class _State:
         return replace(self, path=self.path and self.path.with_name(f"{self.path.name}.{suffix}"))
 
     def read(self) -> TopActivations | None:
-        """Return the table so far, or None where there is no file. Raises CheckpointError."""
+        """Return the table so far, or None if there is no file. Raises CheckpointError."""
         if self.path is None or not self.path.exists():
             return None
         stored = read_tensors(self.path)[1].get("search", {})
@@ -274,7 +274,7 @@ class _State:
 
 
 def _digest(dataset: Dataset) -> list | str | None:
-    """A data set's digest, with the indices of a subset; None where it has none."""
+    """A data set's digest, with the indices of a subset; None if it has none."""
     if isinstance(dataset, Subset):
         digest = _digest(dataset.dataset)
         return digest and [digest, [int(i) for i in dataset.indices]]

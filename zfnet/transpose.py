@@ -1,11 +1,11 @@
-"""The way down through what the paper's network does not have.
+"""The deconvnet's inverse of operations that the paper's network does not have.
 
-Branches and averages: an addition sends the signal to both branches, a concatenation splits it, and
+An addition sends the signal to both branches, a concatenation splits it, and
 an average is spread over its window. All of these are linear in evaluation mode, so they are
 inverted by their transpose, as the filters are. ReLU6 and leaky ReLU rectify the signal, as ReLU
 does. The normalization across feature maps is skipped, as in the paper.
 
-What is neither linear nor a rectifier has no inverse here: `check_invertible` names it.
+Operations that are neither linear nor rectifiers have no inverse; `check_invertible` names them.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 
-from zfnet.graph import Step, UnsupportedNetwork
-from zfnet.normalization import PaperInput
-from zfnet.operations import (
+from zfnet.graph import (
     IDENTITIES,
     NORMS,
     RECTIFIERS,
+    SIZES,
     Add,
     Call,
     ChannelsFirst,
     Concat,
     Expression,
     Operand,
+    Step,
+    UnsupportedNetwork,
 )
-from zfnet.tracing import SIZES
+from zfnet.normalization import PaperInput
 
 LINEAR_MODULES = (
     nn.Conv2d, nn.Linear, nn.Flatten, nn.Unflatten, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d,
@@ -129,22 +130,22 @@ def _rectifies(module: nn.Module) -> bool:
 
 
 def why_not_invertible(module: nn.Module) -> str | None:
-    """Say why the deconvnet has no rule for a module, or None where it has one."""
+    """Say why the deconvnet has no rule for a module, or None if it has one."""
     if _rectifies(module) or isinstance(module, (*LINEAR_MODULES, *NORMS, *IDENTITIES)):
         return None
-    if isinstance(module, nn.MaxPool2d):
+    if isinstance(module, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
         return "it returns its switches too" if module.return_indices else None
     if isinstance(module, Call):
         return _why_not_linear(module.expression)
     if isinstance(module, ATTENTION):
-        return "it weights values by other values of the same image"
+        return "its weights depend on the image"
     if isinstance(module, NORMALIZATIONS):
-        return "it normalizes by the statistics of the image, so it is no fixed filter"
-    return "it is neither linear nor a rectifier, and the way down rectifies only where a ReLU did"
+        return "it normalizes by statistics of the image, so it is not a fixed filter"
+    return "it is neither linear nor a rectifier"
 
 
 def _why_not_linear(expression: Expression) -> str | None:
-    """Say why a call is not linear in the tensors of the network, or None where it is."""
+    """Say why a call is not linear in the tensors of the network, or None if it is."""
     target = expression.target
     if not _depends(expression):
         return None
@@ -166,9 +167,9 @@ def _why_not_linear(expression: Expression) -> str | None:
 
 def _arguments(expression: Expression) -> list[Any]:
     """The arguments of a call, those in lists included."""
-    found: list[Any] = []
-    map_aggregate((expression.args, expression.kwargs), found.append)  # pyright: ignore
-    return found
+    parts: list[Any] = []
+    map_aggregate((expression.args, expression.kwargs), parts.append)  # pyright: ignore
+    return parts
 
 
 def _depends(value: Any) -> bool:

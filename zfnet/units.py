@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfnet.graph import Step, channels_of
+from zfnet.graph import Size, Step, channels_of, sizes_of
 from zfnet.ranking import Top
-from zfnet.shapes import Size, sizes_of
+from zfnet.receptive_field import ReceptiveField, receptive_field_box
 from zfnet.validation import as_integers
 
 
@@ -30,21 +30,25 @@ class Units:
 
 def select_units(
     steps: Sequence[Step],
-    x: Tensor,
+    like: Tensor,
     layer: str,
     channel: object,
     position: object,
     activation: Tensor | None,
+    device: torch.device,
 ) -> Units:
-    """Check channel, position and activation, and repeat what is given once for all M units."""
-    height, width = layer_size(steps, x)
-    channel = as_integers(channel, "channel", x.device).reshape(-1)
+    """Check channel, position and activation, and repeat what is given once for all M units.
+
+    Only the shape and type of the images `like` are read.
+    """
+    height, width = layer_size(steps, like)
+    channel = as_integers(channel, "channel", device).reshape(-1)
     count = channels_of(steps)
     if ((channel < 0) | (channel >= count)).any():
         wrong = channel[(channel < 0) | (channel >= count)][0]
         raise IndexError(f"{layer} has channels 0 to {count - 1}, got {wrong}")
     if position is not None:
-        position = as_integers(position, "position", x.device)
+        position = as_integers(position, "position", device)
         if position.shape[-1:] != (2,) or position.ndim > 2:
             raise ValueError(
                 f"position must be (row, column) or (M, 2), got shape {tuple(position.shape)}"
@@ -55,28 +59,28 @@ def select_units(
                 f"{layer} has positions (0, 0) to ({height - 1}, {width - 1}), "
                 f"got {position.tolist()}"
             )
-    m = _common_length(x, channel, position)
+    m = _common_length(len(like), channel, position)
     if activation is not None:
-        activation = torch.as_tensor(activation, dtype=x.dtype, device=x.device)
+        activation = torch.as_tensor(activation, dtype=like.dtype, device=device)
         if position is None or activation.shape != (m,):
             raise ValueError(
                 f"activation needs a position, and shape ({m},); got {tuple(activation.shape)}"
             )
-    image = torch.arange(len(x), device=x.device).expand(m)
+    image = torch.arange(len(like), device=device).expand(m)
     return Units(
         image, channel.expand(m), None if position is None else position.expand(m, 2), activation
     )
 
 
-def _common_length(x: Tensor, channel: Tensor, position: Tensor | None) -> int:
+def _common_length(images: int, channel: Tensor, position: Tensor | None) -> int:
     """Return the number of units M: images, channels and positions are each 1 or M."""
-    lengths = {len(x), len(channel), 1 if position is None else len(position)}
+    lengths = {images, len(channel), 1 if position is None else len(position)}
     if not lengths <= {1, max(lengths)}:
         requested = f"{len(channel)} channels" + (
             "" if position is None else f", {len(position)} positions"
         )
         raise ValueError(
-            f"{len(x)} images and {requested} do not match: give one for all, or one per projection"
+            f"{images} images and {requested} do not match: give one for all, or one per projection"
         )
     return max(lengths)
 
@@ -86,7 +90,22 @@ def layer_size(steps: Sequence[Step], x: Tensor) -> Size:
     return sizes_of(steps, x)[""]
 
 
-def found_units(top: Top, channel: Tensor, rank: Tensor, x: Tensor) -> Units:
+def pixel_boxes(
+    steps: Sequence[Step], like: Tensor, field: ReceptiveField | None, position: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what units at `position` (M, 2) see of images `like`.
+
+    `field` is the receptive field of the layer, or None where units see the whole image. Returns
+    boxes (M, 4), clipped to the image, and the top left corners (M, 2) of the unclipped fields.
+    """
+    if field is None:
+        box = torch.tensor([0, 0, *like.shape[2:]], device=position.device)
+        return box.expand(len(position), 4), torch.zeros_like(position)
+    box = receptive_field_box(steps, sizes_of(steps, like), position)
+    return box, field.offset + position * field.stride
+
+
+def search_units(top: Top, channel: Tensor, rank: Tensor, x: Tensor) -> Units:
     """Return a search's units at `channel` (M,) and `rank` (M,), one per image x (M, 3, H, W)."""
     position, value = top.position[channel, rank].long(), top.value[channel, rank]
     rows = torch.arange(len(channel), device=x.device)

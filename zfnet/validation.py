@@ -1,4 +1,4 @@
-"""Checks of arguments: one function for each kind, called at the public entrances."""
+"""Checks of arguments, one function for each kind, called by the public functions."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 @contextmanager
 def wrap_shape_errors(x: Tensor) -> Iterator[None]:
-    """Raise ValueError where a network fails on x, in practice because of its shape.
+    """Raise ValueError if a network fails on x, in practice because of its shape.
 
     Use it around the forward pass of a whole network only. Steps are checked by arithmetic instead.
     """
@@ -135,7 +135,7 @@ def wrap_shape_errors(x: Tensor) -> Iterator[None]:
 
 
 def _still_works(device: torch.device) -> bool:
-    """Whether a device answers; after a CUDA fault every later call fails too."""
+    """Whether a device works; after a CUDA fault every later call fails too."""
     try:
         torch.zeros(1, device=device).item()
     except RuntimeError:

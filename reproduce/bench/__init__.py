@@ -1,1 +1,1 @@
-"""Measurements against other libraries."""
+"""Comparisons with other libraries."""

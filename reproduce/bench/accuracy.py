@@ -1,8 +1,8 @@
-"""The bundled network's accuracy with one center crop, and with the paper's ten crops.
+"""The accuracy of the bundled network with one center crop and with the paper's ten crops.
 
-The ten crops are the corners and the center, with and without a flip. The model card's numbers are
-of one crop over all validation images. Ten crops take ten times as long, so both are measured on
-evenly chosen images.
+The ten crops are the corners and the center, with and without a flip. The model card reports one
+crop over all validation images. Ten crops take ten times as long, so both are measured on an
+evenly spaced sample.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure as Picture
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.paper.trained_rows import probabilities, ranks
+from reproduce.paper.rows import ranks
+from reproduce.paper.trained_rows import probabilities
 from zfnet.analysis.intervals import mean_interval
-from zfnet.plot import draw_table, new_figure
 
 FIGURE = Figure(
     id="accuracy",
@@ -57,17 +57,5 @@ def compute(ctx: Context) -> Result:
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    if not result.measured:
-        return {}
-    rows = []
-    for k in ("top-1", "top-5"):
-        name = f"{k} accuracy, %"
-        cells = [f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in result.measured[name].values()]
-        gain = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*result.measured[GAIN][k])
-        rows.append([name, *cells, gain])
-    figure = new_figure(9, 1.5)
-    axes = figure.subplots()
-    header = ["", "one center crop", "ten crops", "gain, points"]
-    draw_table(axes, header, rows, [1.2, 1.4, 1.4, 1.4])
-    axes.set_title(f"The bundled network on {result.n:,} validation images, with 95 % intervals")
-    return {"accuracy.png": figure}
+    """No picture: the pages show the numbers as a table."""
+    return {}

@@ -4,24 +4,25 @@ All methods run in one process on the same network, images, precision and thread
 after a warm-up. A ratio is the median over repetitions of the other method's time over ours, with
 the least and the most. The plain computation passes whole images in batches, channels last, at its
 best batch size; Captum likewise at its best setting. Results are compared. torch-cam has none of
-the three. It takes half an hour on two cores, because the plain computations are slow.
+the three. The race of occlusion is run on other networks, too, beside the bound by counted
+operations; networks.csv has its table. It takes an hour and a half on two cores, because the plain
+computations are slow.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from reproduce.bench.comparison import CAPTUM, OURS, PLAIN, ZENNIT
+from reproduce.bench.comparison import OURS
+from reproduce.bench.networks_race import as_csv, network_goals, race_networks
 from reproduce.bench.occlusion_race import choice, occlusion
 from reproduce.bench.projection_race import projection
 from reproduce.bench.races import grow, search
+from reproduce.bench.speed_plot import draw_growth, draw_networks, draw_tasks
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.site.text import number
-from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(
     id="bench_speed",
@@ -31,13 +32,16 @@ FIGURE = Figure(
     "forward pass.",
     inputs=("model", "images", "top", "device"),
     seed=11,
-    time_budget=1500,
+    version=2,
+    time_budget=5400,
     manual=True,
     config={
         "batches": {"cpu": [4, 8, 64], "cuda": [8, 64, 256]},
         "repeats": 5, "size": 32, "stride": 8, "strides": [16, 8, 4, 2],
         "sizes": [8, 16, 32, 64, 96], "search": 256, "images": [100, 1000, 10000],
         "features": [1, 4, 16, 64, 256], "units": 32, "one by one": 4, "choice stride": 16,
+        "tuning stride": 32, "network race": {"repeats": 3},
+        "networks": ["vgg16", "resnet18", "resnet50", "alexnet", "our alexnet", "zfnet"],
     },
     network="chain",
 )  # fmt: skip
@@ -54,23 +58,8 @@ GOALS = {  # our own
         "ours over the forward pass, k = 1000": 1.1,
     },
 }
-
-
-COLORS = {  # of the bars
-    OURS: LINES[0],
-    PLAIN: LINES[1],
-    ZENNIT: LINES[2],
-    CAPTUM: LINES[3],
-    "forward pass": LINES[1],
-    "k = 9": LINES[0],
-    "k = 1000": LINES[5],
-}
-SIZES = {  # of the tasks that grow
-    "stride": "occlusion: stride, pixels",
-    "occluder": "occlusion: occluder, pixels",
-    "features": "projection: features of layer 5",
-    "images": "search: images",
-}
+NETWORK_GOALS, SHARE_OF_BOUND = {"VGG-16": 4.0}, 0.7  # Captum over ours
+NETWORKS = "occlusion of networks"
 
 
 def compute(ctx: Context) -> Result:
@@ -84,6 +73,7 @@ def compute(ctx: Context) -> Result:
         "projection, all features": projection(ctx, config),
         "search": search(ctx, config),
         "the chosen way's time over the faster way's": choice(ctx.model, x[:1], config, ctx.device),
+        NETWORKS: race_networks(x[:1], config, ctx.device),
     }
     arrays = {}
     for name, seconds in grow(ctx, x[:1], config).items():
@@ -113,52 +103,13 @@ def _goals(measured: dict) -> dict[str, bool]:
                 reached[f"{name}: {quantity} at least {goal:g}"] = value >= goal
             else:
                 reached[f"{name}: {quantity} at most {goal:g}"] = value <= goal
-    return reached
+    return reached | network_goals(measured[NETWORKS], NETWORK_GOALS, SHARE_OF_BOUND)
 
 
-def draw(result: Result) -> dict[str, Picture]:
-    figure = new_figure(11, 6.2)
-    grid = figure.subplots(2, 4)
-    for axes, name in zip(grid[0], GOALS, strict=True):
-        _draw_bars(axes, result.measured[name])
-        axes.set_title(name)
-    grid[0, 0].set_ylabel("seconds: median, least and most")
-    for axes, (name, label) in zip(grid[1], SIZES.items(), strict=True):
-        _draw_growth(axes, result.arrays[f"{name}.at"], result.arrays[f"{name}.seconds"])
-        axes.set_title(label)
-    grid[1, 0].set_ylabel("ours, logarithmic scales")
-    return {"bench_speed.png": figure}
-
-
-def _draw_bars(axes: Axes, task: dict) -> None:
-    """The seconds of each method."""
-    names = [name for name in COLORS if f"{name}, seconds" in task]
-    top = 0.0
-    for i, name in enumerate(names):
-        median, least, most = task[f"{name}, seconds"]
-        error, top = [[median - least], [most - median]], max(top, most)
-        axes.bar(i, median, 0.7, color=COLORS[name], yerr=error, capsize=3)
-        _label(axes, (i, most), median, (0, 3), va="bottom")
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylim(0, 1.15 * top)
-
-
-def _draw_growth(axes: Axes, at: np.ndarray, seconds: np.ndarray) -> None:
-    """Our seconds over the size of a task."""
-    median, least, most = seconds.T
-    axes.fill_between(at, least, most, color=LINES[0], alpha=0.25, linewidth=0)
-    axes.loglog(at, median, color=LINES[0], marker="o", markersize=4)
-    axes.set_xticks(at, [f"{v:,}" for v in at])
-    box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5}
-    for i, (place, value) in enumerate(zip(at, median, strict=True)):
-        crowded = i > 0 and at[i - 1] < place < 2 * at[i - 1]
-        _label(axes, (place, value), value, (0, -14 if crowded else 6), bbox=box)
-    axes.margins(x=0.14, y=0.15)
-    axes.minorticks_off()
-    axes.set_yticks([])
-    axes.grid(alpha=0.3)
-
-
-def _label(axes: Axes, at: tuple[float, float], seconds: float, offset, **style) -> None:
-    text, coordinates = f"{number(float(seconds))} s", "offset points"
-    axes.annotate(text, at, xytext=offset, textcoords=coordinates, ha="center", fontsize=8, **style)
+def draw(result: Result) -> dict[str, Picture | str]:
+    return {
+        "bench_speed.png": draw_tasks(result.measured, list(GOALS)),
+        "growth.png": draw_growth(result.arrays),
+        "networks.png": draw_networks(result.measured[NETWORKS]),
+        "networks.csv": as_csv(result.measured[NETWORKS]),
+    }

@@ -1,7 +1,7 @@
-"""The speed of training, and the share of data loading; the same for torchvision's AlexNet.
+"""The speed of training and the share of data loading, compared with torchvision's AlexNet.
 
-All loops run in one process, alternating, after a warm-up, on the same photographs, device,
-precision and threads. A ratio is the median over repetitions, with the least and the most.
+All loops run in one process and alternate after a warm-up. They use the same photographs, device,
+precision and threads. A ratio has its median, minimum and maximum over repetitions.
 Published speeds of AlexNet: 9,319 images/s on a V100, 16,487 on an A100.
 """
 
@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from matplotlib.figure import Figure as Picture
+from matplotlib.patches import Patch
 
 import zfnet
 from reproduce import REPOSITORY
 from reproduce.bench.loops import (
-    BARE,
-    DATA,
-    OURS_BEFORE,
+    ALEXNET_OUR_PIPELINE,
+    DATA_LOADING,
+    PHOTOGRAPHS,
+    RANDOM_TENSORS,
     SEED,
     TORCHVISION,
-    WHOLE,
     cores,
     our_loops,
     resized,
@@ -34,13 +34,14 @@ from reproduce.bench.loops import (
 from reproduce.bench.timing import race, spread
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import interval_bars, new_page, set_finding
 from reproduce.site.text import number
-from zfnet.data.cache import Images
-from zfnet.plot import LINES, new_figure
+from zfnet.data.dataset import Images
+from zfnet.plot import LINES
 from zfnet.training.config import Config, load_config
 from zfnet.training.setup import new_model, resolve_precision
 
-SHARE = f"{WHOLE} over {BARE}"
+SHARE = f"{PHOTOGRAPHS} over {RANDOM_TENSORS}"
 FASTER = "photographs, compiled or not, images/s"
 FIGURE = Figure(
     id="bench_train",
@@ -78,93 +79,111 @@ FIGURE = Figure(
     },
     trains=True,
 )
-RATIOS = {  # the speed of the first loop over that of the second
-    SHARE: (WHOLE, BARE),
-    f"{SHARE}, both compiled": (f"{WHOLE}, compiled", f"{BARE}, compiled"),
-    f"{TORCHVISION}, {SHARE}": (f"{TORCHVISION}, {WHOLE}", f"{TORCHVISION}, {BARE}"),
-    f"{TORCHVISION}, our pipeline over torchvision's": (OURS_BEFORE, f"{TORCHVISION}, {WHOLE}"),
-    f"ours over {TORCHVISION}, {WHOLE}": (WHOLE, f"{TORCHVISION}, {WHOLE}"),
+RATIOS = {  # the speed of the first loop divided by that of the second
+    SHARE: (PHOTOGRAPHS, RANDOM_TENSORS),
+    f"{SHARE}, both compiled": (f"{PHOTOGRAPHS}, compiled", f"{RANDOM_TENSORS}, compiled"),
+    f"{TORCHVISION}, {SHARE}": (
+        f"{TORCHVISION}, {PHOTOGRAPHS}",
+        f"{TORCHVISION}, {RANDOM_TENSORS}",
+    ),
+    f"{TORCHVISION}, our pipeline over torchvision's": (
+        ALEXNET_OUR_PIPELINE,
+        f"{TORCHVISION}, {PHOTOGRAPHS}",
+    ),
+    f"ours over {TORCHVISION}, {PHOTOGRAPHS}": (PHOTOGRAPHS, f"{TORCHVISION}, {PHOTOGRAPHS}"),
 }
 
 
 def compute(ctx: Context) -> Result:
+    from torchvision.models import alexnet
+
     kind = ctx.device_type
-    of, device = FIGURE.config[kind], torch.device(ctx.device)
+    settings, device = FIGURE.config[kind], torch.device(ctx.device)
     config = load_config(REPOSITORY / "configs" / "imagenet65k.yaml")
-    # The network of 224 pixels, whatever the size of its input.
-    config = resolve_precision(replace(config, precision=of["precision"]), device)
-    of = of | {"precision": config.precision}
-    count = of["batch"] * of["steps"]
-    chosen = np.resize(
+    # The network is that of 224 pixels, whatever the input size.
+    config = resolve_precision(replace(config, precision=settings["precision"]), device)
+    settings = settings | {"precision": config.precision}
+    count = settings["batch"] * settings["steps"]
+    rows = np.resize(
         np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int), count
     )
-    images = resized(ctx.images.subset(chosen), of["side"])
+    images = resized(ctx.images.subset(rows), settings["side"])
     with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
-        loops = our_loops(config, images, of, device)
-        loops |= torchvision_loops(config, images, of, device, Path(folder))
-        compiled, why = compilable(config, images, of, device) if kind == "cuda" else ({}, "")
+        loops = our_loops(config, images, settings, device)
+        loops |= torchvision_loops(config, images, settings, device, Path(folder))
+        compiled, reason = (
+            compilable(config, images, settings, device) if kind == "cuda" else ({}, "")
+        )
         loops |= compiled
-        timings = race(loops, of["repeats"], ctx.device)
+        timings = race(loops, settings["repeats"], ctx.device)
     measured: dict = {
         f"{name}, images/s": spread([count / s for s in timing.seconds])
         for name, timing in timings.items()
     }
     if kind == "cuda":
-        rates = [measured.get(f"{name}, images/s", [0.0]) for name in (WHOLE, f"{WHOLE}, compiled")]
+        rates = [
+            measured.get(f"{name}, images/s", [0.0])
+            for name in (PHOTOGRAPHS, f"{PHOTOGRAPHS}, compiled")
+        ]
         measured[FASTER] = max(rates, key=lambda rate: rate[0])
-    for name, (one, other) in RATIOS.items():
-        if one not in timings:  # compiled loops, on a CPU or without a compiler
+    for name, (first, second) in RATIOS.items():
+        if first not in timings:  # no compiled loops on a CPU or without a compiler
             continue
         measured[name] = spread(
-            [b / a for a, b in zip(timings[one].seconds, timings[other].seconds, strict=True)]
+            [b / a for a, b in zip(timings[first].seconds, timings[second].seconds, strict=True)]
         )
-    share = [a / b for a, b in zip(timings[DATA].seconds, timings[WHOLE].seconds, strict=True)]
+    share = [
+        a / b
+        for a, b in zip(timings[DATA_LOADING].seconds, timings[PHOTOGRAPHS].seconds, strict=True)
+    ]
     measured["time of reading and augmenting over a step's"] = spread(share)
     with torch.device("meta"):
-        networks = {"ZFNet": new_model(config, images), TORCHVISION: torchvision.models.alexnet()}
+        networks = {"ZFNet": new_model(config, images), TORCHVISION: alexnet()}
     measured["parameters"] = {
         name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
     }
     if kind == "cuda":
         measured |= roofline(config, measured[FASTER][0], torch.cuda.get_device_name(device))
     goals = {
-        f"{what}: at least {least:,}": "reached" if measured[what][0] >= least else "not reached"
-        for what, least in FIGURE.config["goals"][kind].items()
+        f"{quantity}: at least {goal:,}": "reached"
+        if measured[quantity][0] >= goal
+        else "not reached"
+        for quantity, goal in FIGURE.config["goals"][kind].items()
     }
     measured["goals"] = goals
     note = (
-        f"ZFNet by configs/imagenet65k.yaml, batches of {of['batch']} at {of['size']} pixels, "
-        f"{of['precision']}, {torch.get_num_threads()} threads; median, least and most of "
-        f"{of['repeats']} alternating repetitions of {of['steps']} steps. torchvision: an "
-        f"ImageFolder of the same squares of {of['side']} pixels as JPEG, random resized crops, a "
-        f"DataLoader with {cores()} persistent workers."
+        f"ZFNet of configs/imagenet65k.yaml, batches of {settings['batch']} at {settings['size']} "
+        f"pixels, {settings['precision']}, {torch.get_num_threads()} threads. Median, minimum and "
+        f"maximum of {settings['repeats']} alternating repetitions of {settings['steps']} steps. "
+        f"torchvision reads the same squares of {settings['side']} pixels as JPEG files with an "
+        f"ImageFolder, random resized crops, and a DataLoader with {cores()} persistent workers."
     )
-    if why:
-        note += f" torch.compile failed here: {why}."
+    if reason:
+        note += f" torch.compile failed: {reason}."
     reached = [goal == "reached" for goal in goals.values()]
     return Result(
-        {}, measured, "reproduced" if all(reached) else "differs", n=of["repeats"], note=note
+        {}, measured, "reproduced" if all(reached) else "differs", n=settings["repeats"], note=note
     )
 
 
 def compilable(
-    config: Config, images: Images, of: dict, device: torch.device
+    config: Config, images: Images, settings: dict, device: torch.device
 ) -> tuple[dict[str, Callable], str]:
-    """Our compiled loops, after a first run; or none, and why: Triton needs a C compiler."""
-    loops = our_loops(replace(config, compile=True), images, of, device)
-    chosen = {f"{name}, compiled": loops[name] for name in (WHOLE, BARE)}
+    """Return our loops with torch.compile, or no loops and the error: Triton needs a C compiler."""
+    loops = our_loops(replace(config, compile=True), images, settings, device)
+    compiled = {f"{name}, compiled": loops[name] for name in (PHOTOGRAPHS, RANDOM_TENSORS)}
     try:
-        for loop in chosen.values():
+        for loop in compiled.values():
             loop()
-    except Exception as error:  # whatever a compiler raises, the other loops are timed
+    except Exception as error:  # compilers raise many types; the other loops are still timed
         return {}, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    return chosen, ""
+    return compiled, ""
 
 
 def roofline(config: Config, speed: float, name: str) -> dict:
-    """TFLOP/s of a training step, and its share of a GPU's peak.
+    """Return the TFLOP/s of a training step, and its share of the peak of the GPU.
 
-    The backward pass costs twice the forward pass; a multiply-add is two operations.
+    The backward pass costs twice the forward pass, and a multiply-add is two operations.
     """
     rows = list(
         zfnet.describe(
@@ -177,20 +196,28 @@ def roofline(config: Config, speed: float, name: str) -> dict:
 
 
 def draw(result: Result) -> dict[str, Picture]:
+    suffix = ", images/s"
     rates = {
-        name: values for name, values in result.measured.items() if name.endswith(", images/s")
+        name.removesuffix(suffix): values
+        for name, values in result.measured.items()
+        if name.endswith(suffix)
     }
-    axes = (figure := new_figure(9, 0.42 * len(rates) + 0.9)).subplots()
-    for i, (name, (median, least, most)) in enumerate(rates.items()):
-        color = LINES[1] if name.startswith(TORCHVISION) else LINES[0]
-        axes.errorbar(
-            median, i, xerr=[[median - least], [most - median]], color=color, fmt="o", capsize=3
-        )
-        axes.text(most, i, f" {number(float(median))}", va="center", fontsize=9)
-    axes.set_yticks(range(len(rates)), [name.removesuffix(", images/s") for name in rates])
-    axes.invert_yaxis()
+    figure = new_page(0.32 * len(rates) + 1.3)
+    axes = figure.subplots()
+    colors = [LINES[1] if name.startswith(TORCHVISION) else LINES[0] for name in rates]
+    interval_bars(axes, rates, colors, "")
+    for row, values in enumerate(rates.values()):
+        text = number(float(values[0]))
+        axes.annotate(text, (values[2], row), (4, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
     axes.set_xlim(right=2 * max(values[2] for values in rates.values()))
     axes.set_xlabel("images per second, logarithmic: median, least and most")
-    axes.grid(axis="x", alpha=0.3)
+    handles = [Patch(color=LINES[n], label=name) for n, name in enumerate(("ZFNet", TORCHVISION))]
+    figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False)
+    share, least, most = result.measured[SHARE]
+    set_finding(
+        figure,
+        f"A training step on photographs has {share:.0%} of the speed of one on random tensors "
+        f"({least:.0%} to {most:.0%})",
+    )
     return {"bench_train.png": figure}

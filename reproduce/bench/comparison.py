@@ -1,4 +1,4 @@
-"""What the races of bench_speed share: names of the methods, their report, and their layout."""
+"""Shared by the races of bench_speed: method names, reports, and memory layout."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from reproduce.bench.timing import Timing, spread
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-OURS, ALONE, PLAIN, CAPTUM, ZENNIT = "ours", "project", "plain", "Captum", "zennit"
+OURS, PROJECT, PLAIN, CAPTUM, ZENNIT = "ours", "project", "plain", "Captum", "zennit"
 
 
 def installed(name: str) -> bool:
-    """Whether a library is installed."""
+    """Return whether a library is installed."""
     return importlib.util.find_spec(name.lower()) is not None
 
 
 def report(timings: dict[str, Timing], errors: dict[str, float]) -> dict:
-    """Seconds, memory, ratios to ours and largest relative differences, by method."""
+    """Return seconds, memory, ratios to ours and the largest relative difference of each method."""
     ours = timings[OURS].seconds
     entries: dict = {f"{name}, seconds": t.summary() for name, t in timings.items()}
     entries |= {f"{name}, MiB": t.memory for name, t in timings.items()}
@@ -33,10 +33,10 @@ def report(timings: dict[str, Timing], errors: dict[str, float]) -> dict:
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    """The largest difference, relative to the largest value of b."""
+    """Return the largest absolute difference divided by the largest absolute value of b."""
     return float((a - b).abs().max() / b.abs().max())
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The layout in which every method is fastest."""
+    """Return x in the layout in which all methods are fastest."""
     return x.contiguous(memory_format=torch.channels_last)

@@ -12,17 +12,14 @@ deconvnet and 69.6 % for the image's center. A deconvnet shows where its images'
 where the class is.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure as Picture
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import zfnet
-from reproduce import REPOSITORY
 from reproduce.bench.faithfulness_plot import draw_cascades, draw_scores
+from reproduce.bench.faithfulness_scenes import Scenes, attribute, correct_scenes, network
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
@@ -34,13 +31,8 @@ from zfnet.analysis.faithfulness import (
     replacement_curve,
 )
 from zfnet.analysis.intervals import mean_interval
-from zfnet.data.cache import cache_dir, digest
-from zfnet.data.scenes import load_scenes
 from zfnet.model import Network
-from zfnet.plot import new_figure
 from zfnet.synthesis.base import blur
-from zfnet.training.config import load_config
-from zfnet.training.loop import train
 
 RECIPE = "../../configs/scenes.yaml"
 FIGURE = Figure(
@@ -66,6 +58,7 @@ FIGURE = Figure(
         "occlusion": {"size": 16, "stride": 8},
     },
     files=(RECIPE,),
+    version=2,
     trains=True,
 )  # fmt: skip
 RANDOM, CENTER = "random map", "image centre"
@@ -78,39 +71,22 @@ SCORES = {
     "insertion": "insertion AUC",
     "deletion": "deletion AUC",
 }
-HEADER = [
-    "method",
-    "pointing game, %\nhigher is better",
-    "insertion AUC\nhigher is better",
-    "deletion AUC\nlower is better",
-    "rank correlation,\nrandom network",
-]
-
-
-class Scenes(NamedTuple):
-    """The first scenes that the network classifies correctly.
-
-    Attributes:
-        x: (N, 3, S, S), the inputs.
-        target: (N,), the classes.
-        mask: (N, S, S), where the object is.
-        count: Number of scenes that were classified.
-        accuracy: The network's accuracy on them, in percent.
-    """
-
-    x: Tensor
-    target: Tensor
-    mask: Tensor
-    count: int
-    accuracy: float
+LABELS = {
+    "pointing game": "maximum on the object, %",
+    "insertion": "insertion AUC (high is good)",
+    "deletion": "deletion AUC (low is good)",
+}
 
 
 def compute(ctx: Context) -> Result:
     config, generator = FIGURE.config, torch.Generator().manual_seed(FIGURE.seed)
     model = network().to(ctx.device)
-    scenes = _scenes(ctx, model)
+    scenes = correct_scenes(ctx, model, config["images"])
     methods = ctx.progress(zfnet.METHODS, total=len(zfnet.METHODS))
-    maps = {name: attribute(model, scenes.x, scenes.target, name) for name in methods}
+    maps = {
+        name: attribute(model, scenes.x, scenes.target, name, config.get(name, {}))
+        for name in methods
+    }
     n, side = len(scenes.x), model.size
     maps[RANDOM] = torch.rand(n, 1, side, side, generator=generator)
     place = torch.arange(side) - (side - 1) / 2
@@ -146,26 +122,6 @@ def compute(ctx: Context) -> Result:
         "the two do not compare."
     )
     return Result(arrays, measured, summary, n=n, note=note, scale="subset")
-
-
-def _scenes(ctx: Context, model: Network) -> Scenes:
-    """Classify scenes, and keep correct ones: elsewhere there is no evidence to find."""
-    config, device = FIGURE.config, ctx.device
-    images = load_scenes(5 * config["images"], seed=1, size=model.size)
-    batches = np.split(np.arange(len(images)), 5)
-    logits = [model(images.batch(rows).to(device)) for rows in batches]
-    correct = torch.cat(logits).argmax(1).cpu().numpy() == images.labels
-    rows = np.flatnonzero(correct)[: config["images"]]
-    assert images.masks is not None
-    border = (images.masks.shape[1] - model.size) // 2
-    inner = slice(border, border + model.size)
-    return Scenes(
-        x=images.batch(rows).to(device),
-        target=torch.from_numpy(images.labels[rows]).to(device),
-        mask=torch.from_numpy(images.masks[rows][:, inner, inner]),
-        count=len(images),
-        accuracy=100 * float(correct.mean()),
-    )
 
 
 def _scores(
@@ -213,7 +169,8 @@ def _randomize(
         layers.append(layer)
         description = f"{layer} and above at random"
         for name in ctx.progress(methods, total=len(methods), desc=description):
-            before, after = maps[name][:few], attribute(randomized, x, target, name)
+            options = FIGURE.config.get(name, {})
+            before, after = maps[name][:few], attribute(randomized, x, target, name, options)
             # The correlation with a flat map is NaN: count it as 0.
             signed[name].append(rank_correlation(before, after).nan_to_num().numpy())
             correlation = rank_correlation(before.abs(), after.abs()).nan_to_num().numpy()
@@ -229,37 +186,6 @@ def _randomize(
         LESS: {name: mean_interval(mean[name] - mean["saliency"]) for name in LESS_OF},
     }
     return measured, cascade, layers
-
-
-def network() -> Network:
-    """The network of configs/scenes.yaml with a pooling head for CAM; trained once, then cached."""
-    recipe = REPOSITORY / "configs" / "scenes.yaml"
-    config = load_config(recipe)
-    scenes = {"train": load_scenes(config.data.scenes, seed=0), "val": load_scenes(500, seed=1)}
-    key = digest(recipe.read_text(), scenes["train"].digest)[:20]
-    out = cache_dir() / f"scenes-net-{key}"
-    if not (out / "model.safetensors").exists():
-        resume = (out / "state.safetensors").exists()
-        with torch.enable_grad():
-            train(config, lambda split, side: scenes[split], out, resume=resume)
-    model = zfnet.load(out / "model.safetensors")
-    rows, images = np.arange(1000), scenes["train"]
-    pooled = [
-        zfnet.trace(model, images.batch(part), until="conv5")["conv5"].mean((2, 3))
-        for part in np.split(rows, 10)
-    ]
-    head = LogisticRegression(max_iter=2000).fit(torch.cat(pooled).numpy(), images.labels[rows])
-    weight, bias = (torch.from_numpy(part).float() for part in (head.coef_, head.intercept_))
-    model.cam_head = (weight, bias)
-    return model
-
-
-def attribute(model: torch.nn.Module, x: Tensor, target: Tensor, method: str) -> Tensor:
-    """A method's maps (N, 1, H, W) on the CPU, in batches."""
-    options = FIGURE.config.get(method, {})
-    batches = zip(x.split(25), target.split(25), strict=True)
-    maps = [zfnet.explain(model, part, method, of, **options).map.cpu() for part, of in batches]
-    return torch.cat(maps)
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
@@ -280,11 +206,23 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    figure = new_figure(11.5, 8.6)
-    upper, lower = figure.subplots(2, 1, height_ratios=(1.25, 1))
-    columns = [result.measured[title] for title in (*SCORES.values(), SAME)]
-    draw_scores(upper, HEADER, columns, baselines=(RANDOM, CENTER))
-    upper.set_title(f"{result.n} drawn scenes, classified correctly: mean and 95 % interval")
-    cascades = {name: result.arrays[f"cascade.{name}"] for name in result.measured[SAME]}
-    draw_cascades(lower, result.arrays["layers"].tolist(), cascades)
-    return {"faithfulness.png": figure}
+    m, center = result.measured, result.measured[SCORES["pointing game"]][CENTER][0]
+    pointing = m[SCORES["pointing game"]]
+    better = [name for name, gain in m[BETTER].items() if above(gain)]
+    finding = (
+        f"{len(better)} of {len(zfnet.METHODS)} methods point at the object more often than the "
+        f"image's center does ({center:.0f} %), beyond the interval; the deconvnet points at it in "
+        f"{pointing['deconvnet'][0]:.0f} %"
+    )
+    columns = {LABELS[score]: m[name] for score, name in SCORES.items()}
+    less = {name: m[LESS][name][0] for name in LESS_OF}
+    changes = (
+        "As layers are randomized, the mean rank correlation of guided backpropagation is "
+        f"{less['guided_backprop']:+.2f} from the gradient's, that of the deconvnet "
+        f"{less['deconvnet']:+.2f}"
+    )
+    cascades = {name: result.arrays[f"cascade.{name}"] for name in m[SAME]}
+    return {
+        "faithfulness.png": draw_scores(columns, (RANDOM, CENTER), finding),
+        "cascade.png": draw_cascades(result.arrays["layers"].tolist(), cascades, changes),
+    }

@@ -1,66 +1,65 @@
-"""The table and the curves of the figure on faithfulness."""
+"""The pictures of the figure on faithfulness: scores with intervals, and curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.transforms import Bbox
+from matplotlib.figure import Figure as Picture
 
+from reproduce.core.page import interval_bars, label_lines, new_page, set_finding
 from zfnet.plot import LINES
 
-DIGITS = (0, 2, 2, 2)  # of each column
-
 Scores = dict[str, list[float]]  # of each method: [mean, low, high]
+DASHED = len(LINES)  # methods from this number on have a dashed line
 
 
-def draw_scores(
-    axes: Axes, header: Sequence[str], columns: Sequence[Scores], baselines: Sequence[str]
-) -> None:
-    """Draw the table of scores, sorted by the first column; baselines in gray."""
-    names = sorted(columns[0], key=lambda name: -columns[0][name][0])
-    cells = [
-        [_title(name)]
-        + [_cell(column.get(name), digits) for column, digits in zip(columns, DIGITS, strict=True)]
-        for name in names
-    ]
-    axes.set_axis_off()
-    box, edges = Bbox.unit(), "horizontal"
-    table = axes.table(cells, colLabels=header, cellLoc="center", bbox=box, edges=edges)
-    table.auto_set_font_size(False)
-    table.set_fontsize(9)
-    for (row, _), cell in table.get_celld().items():
-        is_baseline = row > 0 and names[row - 1] in baselines
-        cell.set(linewidth=1.2 if row == 0 else 0.3, height=2.4 if row == 0 else 1)
-        weight, color = "bold" if row == 0 else "normal", "0.45" if is_baseline else "black"
-        cell.get_text().set(weight=weight, color=color)
+def draw_scores(columns: Mapping[str, Scores], baselines: Sequence[str], finding: str) -> Picture:
+    """Draw one panel per score, with methods sorted by the first score.
+
+    Args:
+        columns: The scores of each method, by axis label.
+        baselines: The methods that are drawn in gray.
+        finding: The title.
+    """
+    first = next(iter(columns.values()))
+    names = sorted(first, key=lambda name: -first[name][0])
+    figure = new_page(4.6)
+    panels = figure.subplots(1, len(columns), sharey=True)
+    for panel, (label, scores) in zip(panels, columns.items(), strict=True):
+        rows = {title(name): scores[name] for name in names}
+        colors = ["0.65" if name in baselines else LINES[0] for name in names]
+        interval_bars(panel, rows, colors, "{:.0f}" if label.endswith("%") else "{:.2f}")
+        panel.set_xlabel(label)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)  # shared axes are inverted once
+    set_finding(figure, finding)
+    return figure
 
 
-def draw_cascades(axes: Axes, layers: Sequence[str], cascades: dict[str, np.ndarray]) -> None:
+def draw_cascades(
+    layers: Sequence[str], cascades: Mapping[str, np.ndarray], finding: str
+) -> Picture:
     """Draw how maps change as layers are randomized.
 
     Args:
-        axes: Where to draw.
         layers: The layers, from the logits down.
         cascades: Rank correlations (n, layers) of each method.
+        finding: The title.
     """
+    figure = new_page(4.8)
+    axes = figure.subplots()
+    ends = {}
     for number, (name, correlations) in enumerate(cascades.items()):
         means = [1, *correlations.mean(0)]
-        style = f"{'-' if number < len(LINES) else '--'}o"
-        color = LINES[number % len(LINES)]
-        axes.plot(means, style, color=color, markersize=3, label=_title(name))
+        color, style = LINES[number % len(LINES)], "-" if number < DASHED else "--"
+        axes.plot(means, style, color=color, marker="o", markersize=3)
+        ends[title(name) + (" (dashed)" if number >= DASHED else "")] = (means[-1], color)
     axes.set_xticks(range(len(layers) + 1), ["trained", *layers])
-    axes.set_xlabel("randomized, this layer and all above")
+    axes.set_xlabel("randomized: this layer and all above it")
     axes.set_ylabel("rank correlation with the\nmap of the trained network")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    label_lines(axes, ends, len(layers))
+    set_finding(figure, finding)
+    return figure
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
+    """A method's name in words: grad_cam_plus_plus as "grad cam++"."""
     return name.replace("_plus_plus", "++").replace("_", " ")
-
-
-def _cell(values: list[float] | None, digits: int) -> str:
-    """A mean with its interval, as a cell."""
-    if not values:
-        return ""
-    mean, low, high = (f"{value:z.{digits}f}" for value in values)
-    return f"{mean}  ({low} to {high})"

@@ -1,12 +1,12 @@
 """The leaderboard of attribution methods: tables in docs/leaderboard, and docs/leaderboard.md.
 
-    python -m reproduce.bench.leaderboard scenes     # drawn scenes: minutes
-    python -m reproduce.bench.leaderboard images --data PATH  # a tree of class folders
-    python -m reproduce.bench.leaderboard peers      # ours beside other packages
-    python -m reproduce.bench.leaderboard page     # the page, from the tables
+    python -m reproduce.bench.leaderboard scenes               # drawn scenes, takes minutes
+    python -m reproduce.bench.leaderboard images --data PATH   # a folder of class folders
+    python -m reproduce.bench.leaderboard peers                # comparison with other packages
+    python -m reproduce.bench.leaderboard page                 # only update the page
 
-Small networks are trained on scenes the first time, and kept in the cache. An interrupted run
-continues where it stopped. `--limit` sets the number of images.
+The first run trains small networks on scenes and caches them. An interrupted run continues where
+it stopped. `--limit` sets the number of images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from zfnet.benchmarking import (
     metric_agreement,
     rank_agreement,
 )
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
 from zfnet.data.scenes import load_scenes
 from zfnet.training.config import load_config
@@ -95,7 +96,7 @@ def run(name: str, model: nn.Module, limit: int, metrics, data="scenes") -> Benc
 
 
 def scenes(options: argparse.Namespace) -> None:
-    """Write scenes.csv, and how much metrics and networks agree about the ranks."""
+    """Write scenes.csv, and the rank correlations between metrics and between networks."""
     tables = []
     for name, (seed, overrides) in NETWORKS.items():
         full = name == "seed 0"
@@ -109,28 +110,32 @@ def scenes(options: argparse.Namespace) -> None:
 
 
 def shortcut(options: argparse.Namespace) -> None:
-    """Write shortcut.csv (pointing at the tag), shortcut-object.csv, and what the network reads."""
+    """Write shortcut.csv, shortcut-object.csv, and the accuracy without tag or object."""
     model = network("shortcut", 0, (), lambda n, s: load_shortcut_scenes(n, seed=s + 2))
     metrics = ("pointing", "energy", "insertion", "deletion")
     run("shortcut", model, options.limit, metrics, "shortcut")
     run("shortcut-object", model, options.limit, ("pointing", "energy"), "shortcut-object")
-    check = {"with tag and object": None, "without the tag": "tag", "without the object": "object"}
-    rows = {name: f"{accuracy(model, hidden):.1f}" for name, hidden in check.items()}
+    conditions = {
+        "with tag and object": None,
+        "without the tag": "tag",
+        "without the object": "object",
+    }
+    rows = {name: f"{accuracy(model, masked):.1f}" for name, masked in conditions.items()}
     write_rows("shortcut-accuracy", ["images", "accuracy, %"], list(rows.items()))
 
 
-def accuracy(model: nn.Module, hidden: str | None) -> float:
-    """Accuracy in percent on shortcut scenes whose tag or object is mean gray."""
-    images = load_shortcut_scenes(500, seed=4, plausible=True, mask=hidden or "tag")
+def accuracy(model: nn.Module, masked: str | None) -> float:
+    """Return the accuracy in percent on shortcut scenes with the tag or object replaced by gray."""
+    images = load_shortcut_scenes(500, seed=4, plausible=True, mask=masked or "tag")
     assert images.masks is not None
     border = (images.masks.shape[1] - images.size) // 2
     correct = 0
-    for part in np.array_split(np.arange(len(images)), 10):
-        x = images.batch(part)
-        if hidden:
-            mask = torch.from_numpy(images.masks[part][:, border:-border, border:-border])
+    for rows in np.array_split(np.arange(len(images)), 10):
+        x = images.batch(rows)
+        if masked:
+            mask = torch.from_numpy(images.masks[rows][:, border:-border, border:-border])
             x = x.masked_fill(mask[:, None], 0.0)
-        correct += int((model(x).argmax(1) == torch.from_numpy(images.labels[part])).sum())
+        correct += int((model(x).argmax(1) == torch.from_numpy(images.labels[rows])).sum())
     return 100 * correct / len(images)
 
 
@@ -142,14 +147,14 @@ def images(options: argparse.Namespace) -> None:
 
 
 def run_peers(options: argparse.Namespace) -> None:
-    """Write peers.csv: our maps beside those of other packages."""
+    """Write peers.csv, which compares our maps with those of other packages."""
     model = network("scenes", 0, (), lambda n, s: load_scenes(n, seed=s))
     x = load_scenes(options.limit, seed=1).batch(range(options.limit))
     write_rows("peers", peers.HEADER, peers.compare(model, x, progress=tqdm))
 
 
 def network(kind: str, seed: int, overrides: tuple[str, ...], load: Callable[[int, int], Images]):
-    """Return a network trained by configs/scenes.yaml, from the cache, trained the first time."""
+    """Return a network of configs/scenes.yaml; train it if it is not in the cache."""
     config = load_config(RECIPE, [f"seed={seed}", *overrides])
     splits = {"train": load(config.data.scenes, 0), "val": load(500, 1)}
     key = digest(RECIPE.read_text(), seed, *overrides, splits["train"].digest)[:20]

@@ -1,4 +1,4 @@
-"""docs/leaderboard.md, from the tables in docs/leaderboard."""
+"""Write docs/leaderboard.md from the tables in docs/leaderboard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from zfnet.benchmarking.table import label
-from zfnet.record import write_text
+from zfnet.data.io import write_text
 
 METRICS = (
     "pointing",
@@ -80,7 +80,7 @@ a tree of class folders. The project has not run it yet.
 
 
 def write(out: Path) -> None:
-    """Write the page beside the folder of tables, from the tables that exist."""
+    """Write the page from the existing tables."""
     parts = [INTRO]
     if rows := read(out / "scenes.csv"):
         parts += [SCENES.format(images=rows[0]["images"]), method_table(rows, METRICS)]
@@ -103,7 +103,7 @@ def write(out: Path) -> None:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file, none where it is missing."""
+    """Return the rows of a CSV file, or no rows if it is missing."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:
@@ -111,7 +111,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def split(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a CSV file, with names as they are shown."""
+    """Return the header and rows of a CSV file, with display names."""
     with path.open(encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     return [label(name) for name in header], [[label(row[0]), *row[1:]] for row in rows]
@@ -132,10 +132,10 @@ def method_table(rows: list[dict[str, str]], metrics: tuple[str, ...]) -> str:
         header.append(f"{label(metric)} {ARROWS[cells[methods[0], metric]['better']]}")
     lines = []
     for method in methods:
-        first = cells[method, metrics[0]]
-        cpu = f"{1000 * float(first['cpu_seconds']):.1f}"
+        metric_cell = cells[method, metrics[0]]
+        cpu_ms = f"{1000 * float(metric_cell['cpu_seconds']):.1f}"
         values = [number(cells[method, metric]["mean"]) for metric in metrics]
-        lines.append([name_of(first), *values, cpu])
+        lines.append([name_of(metric_cell), *values, cpu_ms])
     return markdown([*header, "CPU ms per image"], lines)
 
 
@@ -165,7 +165,7 @@ def shortcut_table(out: Path) -> str:
 
 
 def peers_table(out: Path) -> str:
-    """Return the table of packages, without its column of images."""
+    """Return the table of packages without the column of image counts."""
     header, rows = split(out / "peers.csv")
     return markdown(header[:-1], [row[:-1] for row in rows])
 

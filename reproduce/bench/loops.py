@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.transforms import v2
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.images import MEAN, STD
 from zfnet.training.augment import augment
 from zfnet.training.config import Config
@@ -27,24 +25,28 @@ from zfnet.training.step import train_step
 
 SEED = 12
 STREAMED = "photographs, streamed from memory"
-WHOLE, BARE, NOISE = "photographs", "random tensors", "random images, augmented"
+PHOTOGRAPHS, RANDOM_TENSORS, AUGMENTED_NOISE = (
+    "photographs",
+    "random tensors",
+    "random images, augmented",
+)
 TORCHVISION = "torchvision's AlexNet"
-DATA = "reading and augmenting alone"
-OURS_BEFORE = f"{TORCHVISION}, our pipeline"
+DATA_LOADING = "reading and augmenting alone"
+ALEXNET_OUR_PIPELINE = f"{TORCHVISION}, our pipeline"
 
 
 def cores() -> int:
-    """The cores that this process may use: in a container, not all cores of the machine."""
+    """Return the number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resized(images: Images, side: int) -> Images:
-    """The images at another side, with labels."""
+    """Return the images resized to side x side pixels, with labels of at least 0."""
     pixels = np.empty((len(images), side, side, 3), dtype=np.uint8)
     for rows in np.array_split(np.arange(len(images)), -(-len(images) // 100)):
         raw = images.raw(rows).permute(0, 3, 1, 2).float()
-        small = F.interpolate(raw, (side, side), mode="bilinear", antialias=True)
-        pixels[rows] = small.round().byte().permute(0, 2, 3, 1).numpy()
+        scaled = F.interpolate(raw, (side, side), mode="bilinear", antialias=True)
+        pixels[rows] = scaled.round().byte().permute(0, 2, 3, 1).numpy()
     return replace(
         images, pixels=pixels, labels=images.labels.clip(0), rows=None, groups=None, size=side
     )
@@ -53,13 +55,13 @@ def resized(images: Images, side: int) -> Images:
 def our_loops(
     config: Config, images: Images, size: dict, device: torch.device
 ) -> dict[str, Callable]:
-    """Our loops over all images: the step on photographs, noise and random tensors; its parts."""
+    """Return our loops: training steps on photographs, noise or random tensors, and their parts."""
     torch.manual_seed(SEED)
     model = new_model(config, images).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer, run = new_optimizer(model, config.optim), runner(model, config)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-4  # does not affect speed, and nothing overflows
-    parts, generator = (
+        group["lr"] = 1e-4  # keeps the weights finite; speed does not depend on it
+    batches, generator = (
         np.arange(len(images)).reshape(-1, size["batch"]),
         torch.Generator().manual_seed(SEED),
     )
@@ -87,42 +89,53 @@ def our_loops(
         train_step(model, run, optimizer, x, y, config)
         average.update_parameters(model)
 
-    def photographs(feed: Feed = feed) -> None:
-        for raw, labels in feed.batches(parts):
+    def step_photographs(feed: Feed = feed) -> None:
+        for raw, labels in feed.batches(batches):
             step(augment(raw, size["size"], config.augment, generator), labels)
 
-    def augmented() -> None:
-        for raw, _ in feed.batches(parts):
+    def load_and_augment() -> None:
+        for raw, _ in feed.batches(batches):
             augment(raw, size["size"], config.augment, generator)
 
     @torch.no_grad()
     def forward() -> None:
-        for _ in parts:
+        for _ in batches:
             loss(x)
 
-    def gradients() -> None:
-        for _ in parts:
+    def forward_and_backward() -> None:
+        for _ in batches:
             model.zero_grad()
             loss(x).backward()
 
-    def on_noise() -> None:
-        for _ in parts:
+    def step_noise() -> None:
+        for _ in batches:
             step(augment(noise, size["size"], config.augment, generator), y)
 
-    def on_tensors() -> None:
-        for _ in parts:
+    def step_tensors() -> None:
+        for _ in batches:
             step(x, y)
 
-    loops: dict[str, Callable] = {WHOLE: photographs, NOISE: on_noise, BARE: on_tensors}
-    if feed.resident:  # else the whole step streams already
-        loops[STREAMED] = lambda: photographs(stream)
-    return loops | {"forward and backward": gradients, "forward": forward, DATA: augmented}
+    loops: dict[str, Callable] = {
+        PHOTOGRAPHS: step_photographs,
+        AUGMENTED_NOISE: step_noise,
+        RANDOM_TENSORS: step_tensors,
+    }
+    if feed.resident:  # otherwise, the loop on photographs is streamed
+        loops[STREAMED] = lambda: step_photographs(stream)
+    return loops | {
+        "forward and backward": forward_and_backward,
+        "forward": forward,
+        DATA_LOADING: load_and_augment,
+    }
 
 
 def torchvision_loops(
     config: Config, images: Images, size: dict, device: torch.device, folder: Path
 ) -> dict[str, Callable]:
     """torchvision's AlexNet with its own pipeline from JPEG files, with ours, on random tensors."""
+    import torchvision  # slow to import, and `python -m reproduce list` imports this file
+    from torchvision.transforms import v2
+
     for i, label in enumerate(images.labels.tolist()):
         path = folder / f"{label:04d}" / f"{i}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -138,7 +151,9 @@ def torchvision_loops(
         device, memory_format=torch.channels_last
     )  # pyright: ignore
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
-    plain = Config(precision=size["precision"], optim=replace(Config().optim, clip_rms=0.0))
+    alexnet_config = Config(
+        precision=size["precision"], optim=replace(Config().optim, clip_rms=0.0)
+    )
     workers, pinned = cores(), device.type == "cuda"
     loader = DataLoader(
         files,
@@ -153,20 +168,28 @@ def torchvision_loops(
     )
     labels = torch.zeros(size["batch"], dtype=torch.int64, device=device)
 
-    def loop(batches) -> None:
-        for x, y in batches:
+    def loop(data) -> None:
+        for x, y in data:
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
             train_step(
-                model, model, optimizer, x.contiguous(memory_format=torch.channels_last), y, plain
+                model,
+                model,
+                optimizer,
+                x.contiguous(memory_format=torch.channels_last),
+                y,
+                alexnet_config,
             )  # pyright: ignore
 
-    feed, parts = Feed(images, device, keep=True), np.arange(len(images)).reshape(-1, size["batch"])
+    feed, batches = (
+        Feed(images, device, keep=True),
+        np.arange(len(images)).reshape(-1, size["batch"]),
+    )
     generator = torch.Generator().manual_seed(SEED)
 
     def with_our_pipeline() -> None:
         loop(
             (augment(raw, size["size"], config.augment, generator), y)
-            for raw, y in feed.batches(parts)
+            for raw, y in feed.batches(batches)
         )
 
     def loss() -> Tensor:
@@ -175,18 +198,18 @@ def torchvision_loops(
 
     @torch.no_grad()
     def forward() -> None:
-        for _ in parts:
+        for _ in batches:
             loss()
 
-    def gradients() -> None:
-        for _ in parts:
+    def forward_and_backward() -> None:
+        for _ in batches:
             model.zero_grad()
             loss().backward()
 
     return {
-        f"{TORCHVISION}, {WHOLE}": lambda: loop(loader),
-        OURS_BEFORE: with_our_pipeline,
-        f"{TORCHVISION}, {BARE}": lambda: loop([(random, labels)] * len(parts)),
-        f"{TORCHVISION}, forward and backward": gradients,
+        f"{TORCHVISION}, {PHOTOGRAPHS}": lambda: loop(loader),
+        ALEXNET_OUR_PIPELINE: with_our_pipeline,
+        f"{TORCHVISION}, {RANDOM_TENSORS}": lambda: loop([(random, labels)] * len(batches)),
+        f"{TORCHVISION}, forward and backward": forward_and_backward,
         f"{TORCHVISION}, forward": forward,
     }

@@ -1,4 +1,4 @@
-"""The race of occlusion: ours, whole images in batches, Captum and zennit."""
+"""Time occlusion: ours, full forward passes in batches, Captum and zennit."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from zfnet.occlusion import occlude
 
 
 def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
-    """Race ours against whole images in batches; for one image also Captum and zennit.
+    """Time ours and full forward passes in batches; for a single image, also Captum and zennit.
 
-    zennit takes the positions one by one.
+    zennit processes positions one by one.
     """
     size, stride, batches = config["size"], config["stride"], config["batches"]
-    batch = best(batches, lambda n: plain(model, x[:1], size, stride, n), device)
+    few = config["tuning stride"]  # fewer positions are enough to choose the batch size
+    batch = best(batches, lambda n: plain(model, x[:1], size, few, n), device)
     methods: dict[str, Callable] = {
         OURS: lambda: occlude(model, x, size=size, stride=stride),
         PLAIN: lambda: plain(model, x, size, stride, batch),
     }
     if len(x) == 1 and installed(CAPTUM):
-        methods[CAPTUM] = _by_captum(model, x, config, device)
+        methods[CAPTUM] = by_captum(model, x, config, device)
     if len(x) == 1 and installed(ZENNIT):
         methods[ZENNIT] = _by_zennit(model, x, config)
     timings = race(methods, config["repeats"], device)
@@ -53,26 +54,25 @@ def occlusion(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
 
 def plain(model: nn.Module, x: Tensor, size: int, stride: int, batch: int = 64):
-    """Occlude by whole forward passes."""
+    """Occlude with full forward passes."""
     with zfnet.fast.disabled():
         return occlude(model, channels_last(x), size=size, stride=stride, batch=batch)
 
 
-def _by_captum(model: nn.Module, x: Tensor, config: dict, device: str) -> Callable:
+def by_captum(model: nn.Module, x: Tensor, config: dict, device: str) -> Callable:
     from captum.attr import Occlusion
 
     target, copied = int(model(x).argmax()), copy.deepcopy(model)
     copied = copied.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     shape = (3, config["size"], config["size"])
-    step = (3, config["stride"], config["stride"])
 
-    def run(batch: int) -> Tensor:
+    def run(batch: int, stride: int) -> Tensor:
         return Occlusion(copied).attribute(
-            x, shape, step, target=target, perturbations_per_eval=batch
+            x, shape, (3, stride, stride), target=target, perturbations_per_eval=batch
         )
 
-    batch = best(config["batches"], run, device)
-    return lambda: run(batch)
+    batch = best(config["batches"], lambda n: run(n, config["tuning stride"]), device)
+    return lambda: run(batch, config["stride"])
 
 
 def _by_zennit(model: nn.Module, x: Tensor, config: dict) -> Callable:
@@ -87,10 +87,10 @@ def _by_zennit(model: nn.Module, x: Tensor, config: dict) -> Callable:
 
 
 def _picture_errors(timings: dict[str, Timing], x: Tensor, size: int) -> dict[str, float]:
-    """Compare with Captum and zennit, which return pictures.
+    """Compare with Captum and zennit, which return maps of the image size.
 
-    A pixel of Captum's is the mean drop of the logit over the positions that cover it, one of
-    zennit's the sum of the logits.
+    A pixel of Captum's map is the mean drop of the logit over the positions that cover it. In
+    zennit's map, it is the sum of the logits.
     """
     ours = timings[OURS].result
     total, count = torch.zeros(2, *x.shape[2:], device=x.device)
@@ -110,9 +110,9 @@ def _picture_errors(timings: dict[str, Timing], x: Tensor, size: int) -> dict[st
 
 
 def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
-    """The time of the method that counting operations chooses, over the faster one's.
+    """Divide the time of the automatically chosen method by that of the faster method.
 
-    It is 1 where the choice is right.
+    A ratio of 1 means that the choice was right.
     """
     stride, ratios = config["choice stride"], {}
     tiny = zfnet.zfnet(10, norm="none", channels=(4, 4, 4, 4, 4), fc_units=8).to(device)
@@ -130,6 +130,6 @@ def choice(model: nn.Module, x: Tensor, config: dict, device: str) -> dict:
 
 
 def _incremental(model: nn.Module, x: Tensor, size: int, stride: int) -> None:
-    """Occlude by computing what changes, whatever the count of operations says."""
+    """Occlude incrementally, whatever the predicted cost."""
     with unittest.mock.patch("zfnet.fast.incremental.pays", return_value=True):
         occlude(model, x, size=size, stride=stride)

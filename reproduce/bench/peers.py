@@ -1,4 +1,4 @@
-"""Our attribution methods beside the same methods of Captum, pytorch-grad-cam and torch-cam."""
+"""Compare our attribution methods with those of Captum, pytorch-grad-cam and torch-cam."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zfnet.analysis.extra import import_extra
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.benchmarking import from_captum, from_grad_cam, from_torchcam
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 
 HEADER = (
     "method", "package", "largest difference", "rank correlation", "ours, ms per image",
@@ -31,7 +31,7 @@ def pairs() -> list[tuple[str, dict, str, Callable]]:
     import torchcam.methods as torchcam
 
     steps = {"n_steps": 50, "method": "riemann_middle", "internal_batch_size": 50}
-    window = {
+    occlusion_options = {
         "sliding_window_shapes": (3, 16, 16),
         "strides": (3, 8, 8),
         "perturbations_per_eval": 16,
@@ -45,7 +45,7 @@ def pairs() -> list[tuple[str, dict, str, Callable]]:
         ("guided_backprop", {}, "Captum", largest(from_captum(captum.GuidedBackprop))),
         ("deconvnet", {}, "Captum", largest(from_captum(captum.Deconvolution))),
         ("occlusion", {"size": 16, "stride": 8}, "Captum",
-         first(from_captum(captum.Occlusion, **window))),
+         first(from_captum(captum.Occlusion, **occlusion_options))),
         ("grad_cam", {}, "Captum",
          from_captum(lambda m: captum.LayerGradCam(m, m.relu5), **relu)),
         ("grad_cam", {}, "pytorch-grad-cam",
@@ -59,7 +59,7 @@ def pairs() -> list[tuple[str, dict, str, Callable]]:
 
 
 def largest(method: Callable) -> Callable:
-    """Reduce a method's channels by the largest absolute value."""
+    """Reduce the channels of a method to their largest absolute value."""
     return lambda model, x, target: method(model, x, target).abs().amax(1, keepdim=True)
 
 
@@ -71,18 +71,18 @@ def first(method: Callable) -> Callable:
 def compare(model: nn.Module, x: Tensor, progress: Callable = no_progress) -> list[list[str]]:
     """Return one row per pair, in the order of HEADER.
 
-    The largest difference is a share of each map's range, after both are scaled to [0, 1]: the
-    packages for CAMs scale their maps. Seconds are the fastest of three calls.
+    The largest difference is computed between maps scaled to [0, 1], because the CAM packages scale
+    their maps. Seconds are those of the fastest of three calls.
     """
     rows = []
     for name, options, package, peer in progress(pairs()):
-        ours, mine = measure(partial(zfnet.explain, method=name, **options), model, x)
-        theirs, other = measure(partial(zfnet.explain, method=peer), model, x)
-        difference = (scaled(ours) - scaled(theirs)).abs().flatten(1).amax(1)
-        correlation = rank_correlation(ours, theirs).nanmean()
+        our_map, our_seconds = measure(partial(zfnet.explain, method=name, **options), model, x)
+        peer_map, peer_seconds = measure(partial(zfnet.explain, method=peer), model, x)
+        difference = (scaled(our_map) - scaled(peer_map)).abs().flatten(1).amax(1)
+        correlation = rank_correlation(our_map, peer_map).nanmean()
         rows.append(
             [name, package, f"{float(difference.max()):.1e}", f"{float(correlation):.4f}",
-             f"{1000 * mine:.1f}", f"{1000 * other:.1f}", str(len(x))]
+             f"{1000 * our_seconds:.1f}", f"{1000 * peer_seconds:.1f}", str(len(x))]
         )  # fmt: skip
     return rows
 
@@ -94,9 +94,9 @@ def measure(method: Callable, model: nn.Module, x: Tensor) -> tuple[Tensor, floa
     maps, seconds = [], []
     for images, classes in zip(x.split(CHUNK), target.split(CHUNK), strict=True):
         for _ in range(3):
-            began = time.perf_counter()
+            start = time.perf_counter()
             result = method(model, images, target=classes).map
-            seconds.append((time.perf_counter() - began) / len(images))
+            seconds.append((time.perf_counter() - start) / len(images))
         maps.append(result)
     return torch.cat(maps), min(seconds)
 
@@ -108,7 +108,7 @@ def scaled(maps: Tensor) -> Tensor:
 
 
 def pooling_head(model: nn.Module, images: Images, count: int = 1000) -> tuple[Tensor, Tensor]:
-    """Fit CAM's head, a logistic regression on pooled conv5: weight (classes, maps) and bias."""
+    """Fit the head of CAM: logistic regression on pooled conv5. Return its weight and bias."""
     pooled = [
         zfnet.trace(model, images.batch(part), until="conv5")["conv5"].mean((2, 3))
         for part in np.array_split(np.arange(count), 10)

@@ -1,4 +1,4 @@
-"""The race of projection: ours for all features of Figure 2, and other methods for some of them."""
+"""Time projections: ours for all features of Figure 2, other methods for some of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import zfnet
 from reproduce.bench.comparison import (
-    ALONE,
     CAPTUM,
     LAYERS,
     OURS,
     PLAIN,
+    PROJECT,
     ZENNIT,
     channels_last,
     installed,
@@ -23,15 +23,18 @@ from reproduce.bench.comparison import (
 )
 from reproduce.bench.timing import Timing, best, clock, race
 from reproduce.core.context import Context
-from zfnet.data.cache import Images
-from zfnet.forward import network_steps, run
-from zfnet.projection import Projection, project, project_signal
+from zfnet.acceleration import accelerate
+from zfnet.data.dataset import Images
+from zfnet.deconv import backproject
+from zfnet.forward import run
+from zfnet.graph import network_steps
+from zfnet.projection import Projection, project
 from zfnet.ranking import TopActivations
 from zfnet.receptive_field import cut
 
 
 class Units(NamedTuple):
-    """Some of a layer's strongest activations: (n,) each, `position` (n, 2)."""
+    """Some of the strongest activations of a layer: (n,) each, `position` (n, 2)."""
 
     image: Tensor
     channel: Tensor
@@ -41,74 +44,74 @@ class Units(NamedTuple):
 
 
 def projection(ctx: Context, config: dict) -> dict:
-    """Race Figure 2's projections.
+    """Time the projections of Figure 2.
 
-    Ours are all units at once, by `project_top`. The other methods project some units of each
-    layer; their seconds are weighted by the layers' numbers of units.
+    Ours projects all units with `project_top`. The other methods project some units of each layer;
+    their seconds are scaled to the number of units in the layer.
     """
     model, top, device = ctx.model, ctx.top, ctx.device
-    images, wanted = DecodedImages(ctx.images, top, device), {}
-    methods: dict[tuple, Callable] = {(OURS, ""): lambda: project_all(model, images, top, wanted)}
+    images, selected = DecodedImages(ctx.images, top, device), {}
+    methods: dict[tuple, Callable] = {(OURS, ""): lambda: project_all(model, images, top, selected)}
     with torch.enable_grad():
         for layer in LAYERS:
             units = choose_units(top[layer], config["units"])
-            wanted[layer] = torch.zeros(top[layer].index.shape, dtype=torch.bool)
-            wanted[layer][units.channel, units.rank] = True
+            selected[layer] = torch.zeros(top[layer].index.shape, dtype=torch.bool)
+            selected[layer][units.channel, units.rank] = True
             x = channels_last(ctx.images.batch(units.image).to(device))
-            of_layer = _other_methods(model, layer, x, units, config, device)
-            of_layer[ALONE] = lambda x=x, layer=layer, u=units: (
+            layer_methods = _other_methods(model, layer, x, units, config, device)
+            layer_methods[PROJECT] = lambda x=x, layer=layer, u=units: (
                 project(
                     model, x, layer, u.channel, u.position, activation=u.value, crop=True
                 ).pixels
             )
-            methods |= {(name, layer): method for name, method in of_layer.items()}
+            methods |= {(name, layer): method for name, method in layer_methods.items()}
         timings = race(methods, config["repeats"], device)
-    ours = timings.pop((OURS, ""))
+    our_timing = timings.pop((OURS, ""))
     count = {layer: int((top[layer].index >= 0).sum()) for layer in LAYERS}
-    total, errors = _sum_layers(timings, ours, count)
-    reading = clock(lambda: project_all(model, ctx.images, top, wanted), device)
-    about = {"projections": sum(count.values()), "seconds for all features": [reading]}
-    return report(total, errors) | about
+    total, errors = _sum_layers(timings, our_timing, count)
+    reading = clock(lambda: project_all(model, ctx.images, top, selected), device)
+    totals = {"projections": sum(count.values()), "seconds for all features": [reading]}
+    return report(total, errors) | totals
 
 
 def _sum_layers(
     timings: dict[tuple, Timing], ours: Timing, count: dict[str, int]
 ) -> tuple[dict[str, Timing], dict[str, float]]:
-    """Sum the methods' times over the layers, and compare their results with ours."""
+    """Sum the times of each method over layers, and compare its results with ours."""
     total, errors = {OURS: ours}, {}
     for (name, layer), timing in timings.items():
-        few, n = ours.result[layer], len(timing.result)
-        oracle = timing.result
-        if name != ALONE:
-            oracle = cut(oracle, few.corner[:n], few.pixels.shape[-1])
+        projected, n = ours.result[layer], len(timing.result)
+        pixels = timing.result
+        if name != PROJECT:
+            pixels = cut(pixels, projected.corner[:n], projected.pixels.shape[-1])
         if name == CAPTUM:  # it projects 1, not the activation
-            oracle = oracle * few.activation[:n, None, None, None]
-        error = relative_difference(few.pixels[:n], oracle)
+            pixels = pixels * projected.activation[:n, None, None, None]
+        error = relative_difference(projected.pixels[:n], pixels)
         errors[name] = max(errors.get(name, 0.0), error)
         weight = count[layer] / n
-        before = total.get(name, Timing([0.0] * len(timing.seconds), None, 0.0))
-        seconds = [a + b * weight for a, b in zip(before.seconds, timing.seconds, strict=True)]
-        total[name] = Timing(seconds, None, max(before.memory, timing.memory))
+        accumulated = total.get(name, Timing([0.0] * len(timing.seconds), None, 0.0))
+        seconds = [a + b * weight for a, b in zip(accumulated.seconds, timing.seconds, strict=True)]
+        total[name] = Timing(seconds, None, max(accumulated.memory, timing.memory))
     return total, errors
 
 
 def _other_methods(
     model: nn.Module, layer: str, x: Tensor, units: Units, config: dict, device: str
 ) -> dict[str, Callable]:
-    """The other methods. Each returns its units' projections as whole images."""
+    """Return the other methods. Each returns the projections of its units as full images."""
     steps, rows = network_steps(model, x, layer), torch.arange(len(x))
 
     def seed(maps: Tensor, rows: Tensor) -> Tensor:
-        """The activations of the units, all others zero."""
+        """Keep the activations of the units, and set all others to zero."""
         signal, n = torch.zeros_like(maps), torch.arange(len(rows))
-        at = (n, units.channel[rows], *units.position[rows].T)
-        signal[at] = maps[at].detach()
+        index = (n, units.channel[rows], *units.position[rows].T)
+        signal[index] = maps[index].detach()
         return signal
 
     @torch.no_grad()
     def by_plain(batch: int) -> Tensor:
         traces = ((run(steps, x[r]), r) for r in rows.split(batch))
-        return torch.cat([project_signal(t, seed(t[layer], r)) for t, r in traces])
+        return torch.cat([accelerate(backproject)(t, seed(t[layer], r)) for t, r in traces])
 
     batch = best(config["batches"], by_plain, device)
     methods: dict[str, Callable] = {PLAIN: lambda: by_plain(batch)}
@@ -144,15 +147,15 @@ def _other_methods(
 
 
 def choose_units(top, count: int) -> Units:
-    """Evenly spaced ones of a layer's strongest activations."""
+    """Choose evenly spaced units among the strongest activations of a layer."""
     channel, rank = (top.index >= 0).nonzero().unbind(1)
     rows = torch.linspace(0, len(channel) - 1, count).long()
-    at = (channel[rows], rank[rows])
-    return Units(top.index[at], *at, top.position[at], top.value[at])
+    index = (channel[rows], rank[rows])
+    return Units(top.index[index], *index, top.position[index], top.value[index])
 
 
 class DecodedImages(torch.utils.data.Dataset):
-    """The images that a search found, decoded before the race, like those of the other methods."""
+    """The images of the strongest activations, decoded before timing as for the other methods."""
 
     def __init__(self, images: Images, top: TopActivations, device: str):
         rows = torch.cat([top[layer].index.flatten() for layer in LAYERS]).unique().clamp_min(0)
@@ -169,15 +172,15 @@ class DecodedImages(torch.utils.data.Dataset):
 
 
 def project_all(
-    model: nn.Module, images, top: TopActivations, wanted: dict[str, Tensor]
+    model: nn.Module, images, top: TopActivations, selected: dict[str, Tensor]
 ) -> dict[str, Projection]:
-    """Project all strongest activations; keep the `wanted` (C, k) of each layer, in order."""
-    kept: dict[str, list[tuple[int, int, Projection, int]]] = {}
+    """Project all strongest activations; return those selected by a mask (C, k) per layer."""
+    parts_by_layer: dict[str, list[tuple[int, int, Projection, int]]] = {}
     for layer, rank, p in zfnet.project_top(model, images, top, LAYERS):
-        for i in wanted[layer][p.channel.cpu(), rank.cpu()].nonzero()[:, 0].tolist():
-            kept.setdefault(layer, []).append((int(p.channel[i]), int(rank[i]), p, i))
+        for i in selected[layer][p.channel.cpu(), rank.cpu()].nonzero()[:, 0].tolist():
+            parts_by_layer.setdefault(layer, []).append((int(p.channel[i]), int(rank[i]), p, i))
     projections = {}
-    for layer, parts in kept.items():
+    for layer, parts in parts_by_layer.items():
         parts.sort(key=lambda part: part[:2])
         values = zip(*([v[i] for v in vars(p).values()] for _, _, p, i in parts), strict=True)
         projections[layer] = Projection(*(torch.stack(value) for value in values))

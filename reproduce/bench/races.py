@@ -1,4 +1,4 @@
-"""The race of the search, and how our seconds grow with the size of the task."""
+"""Time the top-k search, and our functions as the size of the task grows."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from reproduce.bench.comparison import LAYERS, channels_last
 from reproduce.bench.projection_race import choose_units
 from reproduce.bench.timing import clock, race, spread
 from reproduce.core.context import Context
-from zfnet.data.cache import Images
-from zfnet.forward import network_steps
+from zfnet.data.dataset import Images
+from zfnet.graph import network_steps
 from zfnet.occlusion import occlude
 from zfnet.projection import project
 
-# Tasks that take a minute or more, and run once.
+# Tasks of a minute or more run only once.
 LONG = {("stride", 2), ("images", 1000), ("images", 10_000)}
 
 
 class Repeated(torch.utils.data.Dataset):
-    """The first n items of some images, which are repeated where there are fewer."""
+    """The first n images, repeated if there are fewer than n."""
 
     def __init__(self, images: Images, n: int):
         self.images, self.n = images, n
@@ -37,7 +37,7 @@ class Repeated(torch.utils.data.Dataset):
 
 
 def search(ctx: Context, config: dict) -> dict:
-    """Race the search over all layers against a forward pass over the same images."""
+    """Time the search over all layers and a forward pass over the same images."""
     n = config["search"]
     images: Any = ctx.images.batch(np.arange(n) % len(ctx.images))
     steps = network_steps(ctx.model, images[:1].to(ctx.device), LAYERS[-1])
@@ -53,17 +53,17 @@ def search(ctx: Context, config: dict) -> dict:
     for k in (9, 1000):
         methods[f"k = {k}"] = lambda k=k: zfnet.top_activations(ctx.model, images, LAYERS, k)
     timings = race(methods, config["repeats"], ctx.device)
-    bare = timings.pop("forward pass")
-    entries = {"forward pass, seconds": bare.summary(), "images": n}
+    forward_timing = timings.pop("forward pass")
+    entries = {"forward pass, seconds": forward_timing.summary(), "images": n}
     for name, timing in timings.items():
         entries |= {f"{name}, seconds": timing.summary(), f"{name}, MiB": timing.memory}
-        ratios = [b / a for a, b in zip(bare.seconds, timing.seconds, strict=True)]
+        ratios = [b / a for a, b in zip(forward_timing.seconds, timing.seconds, strict=True)]
         entries[f"ours over the forward pass, {name}"] = spread(ratios)
     return entries
 
 
 def grow(ctx: Context, x: Tensor, config: dict) -> dict[str, dict[int, list[float]]]:
-    """Our seconds [median, least, most] at each size of each task."""
+    """Return our [median, minimum, maximum] seconds at each size of each task."""
     size, stride, model = config["size"], config["stride"], ctx.model
     units = choose_units(ctx.top["conv5"], max(config["features"]))
     channel, position = units.channel, units.position
@@ -87,9 +87,9 @@ def grow(ctx: Context, x: Tensor, config: dict) -> dict[str, dict[int, list[floa
     seconds: dict[str, dict[int, list[float]]] = {}
     for name, runs in tasks.items():
         seconds[name] = {}
-        for at, task in runs.items():
-            repeats = 1 if (name, at) in LONG else config["repeats"]
+        for task_size, task in runs.items():
+            repeats = 1 if (name, task_size) in LONG else config["repeats"]
             if ctx.device != "cpu":
-                task()  # a GPU's first pass chooses its kernels
-            seconds[name][at] = spread([clock(task, ctx.device) for _ in range(repeats)])
+                task()  # the first pass on a GPU selects kernels
+            seconds[name][task_size] = spread([clock(task, ctx.device) for _ in range(repeats)])
     return seconds

@@ -23,7 +23,7 @@ def find_annotated(ctx: Context, hashes: dict[str, str]) -> tuple[dict[str, int]
 
     Returns:
         The index in the corpus of each file that has the same bytes, in the order of `hashes`; and
-        a sentence on the others, empty where there are none.
+        a sentence on the others, empty if there are none.
     """
     rows = {name.split("/")[-1]: i for i, name in enumerate(ctx.images.names)}
     indices, different = {}, []

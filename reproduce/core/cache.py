@@ -33,9 +33,12 @@ def as_json(config: Mapping[str, Any]) -> Any:
 
 
 def file_hashes(figure: Figure, folder: Path) -> dict[str, str]:
-    """A hash of the contents of each YAML file that a figure declares; comments do not count."""
-    contents = {name: yaml.safe_load((folder / name).read_text("utf-8")) for name in figure.files}
-    return {name: _digest(values) for name, values in contents.items()}
+    """A hash of the contents of each file that a figure declares; YAML's comments do not count."""
+    texts = {name: (folder / name).read_text("utf-8") for name in figure.files}
+    return {
+        name: _digest(yaml.safe_load(text) if name.endswith(".yaml") else text)
+        for name, text in texts.items()
+    }
 
 
 def cache_key(figure: Figure, inputs: Mapping[str, str], files: Mapping[str, str]) -> str:
@@ -118,7 +121,7 @@ def save_result(path: Path, key: str, result: Result) -> None:
     """Save a result and its key as .npz, atomically."""
     from zfnet.data.io import atomic_write  # imports torch
 
-    names = ("measured", "verdict", "n", "note", "scale")
+    names = ("measured", "verdict", "n", "note", "scale", "finding", "reason")
     about = json.dumps({name: getattr(result, name) for name in names} | {"key": key})
     arrays: dict[str, Any] = {"__about__": np.array(about), **result.arrays}
     with atomic_write(path) as partial, partial.open("wb") as file:

@@ -1,17 +1,21 @@
-"""Judge claims by intervals, and sum up the judgments in a verdict.
+"""Judge claims by intervals, sum up the judgments in a verdict, and word it for readers.
 
-An interval is [mean, low, high]. A judgment is True, False, or None where it is undecided.
+An interval is [mean, low, high]. A judgment is True, False, or None if it is undecided.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 WORDS = {True: "holds", False: "does not hold", None: "undecided"}
+CLAIMS = ("claims", "goals")  # keys of `measured`: the paper's claims, and a benchmark's goals
+SHORTFALLS = {"no": "Does not hold", "partly": "Holds in part", "undecided": "Undecided"}
 
 
 def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval is above a limit; None where it contains the limit or has no bounds."""
+    """Whether an interval is above a limit; None if it contains the limit or has no bounds."""
     if len(interval) < 3:  # one image has no interval
         return None
     _, low, high = interval
@@ -19,13 +23,13 @@ def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
 
 
 def below(interval: Sequence[float], limit: float = 0.0) -> bool | None:
-    """Whether an interval is below a limit; None where it contains the limit or has no bounds."""
+    """Whether an interval is below a limit; None if it contains the limit or has no bounds."""
     judgment = above(interval, limit)
     return None if judgment is None else not judgment
 
 
 def higher(first: Sequence[float] | None, second: Sequence[float] | None) -> bool | None:
-    """Whether the first interval is above the second; None where they overlap or lack bounds."""
+    """Whether the first interval is above the second; None if they overlap or lack bounds."""
     if first is None or second is None or min(len(first), len(second)) < 3:
         return None
     return True if first[1] > second[2] else False if first[2] < second[1] else None
@@ -57,3 +61,58 @@ def verdict(judgments: Mapping[str, bool | None], main: str = "") -> tuple[dict[
     else:
         summary = "differs" if False in kinds else "not comparable"
     return {claim: WORDS[judgment] for claim, judgment in judgments.items()}, summary
+
+
+def outcomes(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The tested claims of a record as (claim, outcome, state).
+
+    Args:
+        measured: The measured numbers of a record.
+
+    Returns:
+        The state is "yes", "no", "partly" or "undecided".
+    """
+    recorded = [item for kind in CLAIMS for item in measured.get(kind, {}).items()]
+    words = {True: "yes", False: "no"}
+    texts = [(claim, str(words.get(value, value))) for claim, value in recorded]
+    return [(claim, outcome, _state(outcome)) for claim, outcome in texts]
+
+
+def _state(outcome: str) -> str:
+    count = re.fullmatch(r"(\d+) of (\d+)", outcome)
+    if outcome in ("holds", "reached", "yes") or (count and count[1] == count[2]):
+        return "yes"
+    if outcome in ("does not hold", "not reached", "no") or (count and count[1] == "0"):
+        return "no"
+    return "partly" if count else "undecided"
+
+
+def summary(measured: Mapping[str, Any]) -> str:
+    """One sentence on how many of the tested claims hold; empty without claims.
+
+    Example:
+        >>> summary({"claims": {"it rises": "holds", "it peaks": "undecided"}})
+        '1 of 2 tested claims holds: it rises.'
+    """
+    states = [(claim, state) for claim, _, state in outcomes(measured)]
+    hold = [claim for claim, state in states if state == "yes"]
+    if not states:
+        return ""
+    if not hold:
+        return f"None of {len(states)} tested claims holds."
+    verb = "holds" if len(hold) == 1 else "hold"
+    return f"{len(hold)} of {len(states)} tested claims {verb}: {'; '.join(hold)}."
+
+
+def shortfall(measured: Mapping[str, Any]) -> str:
+    """The claims that do not hold or are undecided; empty where all hold.
+
+    Example:
+        >>> shortfall({"claims": {"it rises": "holds", "it peaks": "undecided"}})
+        'Undecided: it peaks.'
+    """
+    by_state = {
+        word: [claim for claim, _, of_claim in outcomes(measured) if of_claim == state]
+        for state, word in SHORTFALLS.items()
+    }
+    return " ".join(f"{word}: {'; '.join(claims)}." for word, claims in by_state.items() if claims)

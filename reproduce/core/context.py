@@ -10,24 +10,26 @@ from typing import Any, cast
 
 import torch
 
-import zfnet
 from reproduce.core.corpora import DATASETS, corpus_name, images_root, tree_digest
 from reproduce.core.figure import DEFAULT_MODEL, SAMPLES, Figure
 from reproduce.core.inputs import Input, UndeclaredInputError
 from reproduce.core.networks import differences_from_paper, has_shared_fc6
+from reproduce.core.stages import STAGES, has_stages, with_paper_layers
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
 from zfnet.data.benchmarks import DatasetNotFoundError
-from zfnet.data.cache import DataError, Images, cache_dir, digest
-from zfnet.data.folders import load_folder, scan
+from zfnet.data.cache import DataError, cache_dir, digest
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_folder
 from zfnet.data.samples import load_samples
+from zfnet.data.tensor_file import sha256
+from zfnet.data.tree import scan
 from zfnet.model import Network
 from zfnet.networks import load_network
 from zfnet.ranking import TopActivations
-from zfnet.tensor_file import sha256
 from zfnet.top import top_activations
 
-SEARCH_VERSION = 1  # raise it when the search for the strongest activations returns something else
+SEARCH_VERSION = 1  # increase it when the search for the strongest activations changes
 IMAGENET_TRAIN = 1_281_167  # images that torchvision's networks were trained on
 
 
@@ -86,9 +88,14 @@ class Context:
 
     @Input
     def model(self) -> Network:
-        """The network under analysis, folded, in eval mode."""
+        """The network under analysis, folded, in eval mode.
+
+        A network of torchvision with branches gets the names of the paper's layers, where it has
+        five stages.
+        """
         model = cast(Network, load_network(self.model_name, self.weights))
         if self.from_torchvision:
+            model = cast(Network, with_paper_layers(model))
             model.info = {
                 "sha256": sha256(model.state_dict(), {"name": self.model_name}),
                 "training_images": 0 if self.weights else IMAGENET_TRAIN,  # 0: unknown
@@ -137,15 +144,8 @@ class Context:
             return None
         return load_folder(self.tree / "train", side=128, size=112, progress=self.progress)
 
-    @Input
-    def snapshots(self) -> dict[int, Path]:
-        """The snapshots that the model's training run kept, by epoch; empty without a run."""
-        folder = Path(self.model_name).expanduser().parent / "snapshots"
-        paths = sorted(folder.glob("epoch-*.safetensors"))
-        return {int(path.stem.removeprefix("epoch-")): path for path in paths}
-
     def dataset(self, name: str) -> Any:
-        """A data set of DATASETS, or None where it is not in the folder `datasets`."""
+        """A data set of DATASETS, or None if it is not in the folder `datasets`."""
         self.require(name)
         if name not in self.opened:
             try:
@@ -158,7 +158,10 @@ class Context:
     def differences_from_paper(self) -> str:
         """A sentence on how the network differs from the paper's, for the notes of figures."""
         if self.from_torchvision:
-            return f"This network is not the paper's, but torchvision's {self.network_name}. "
+            text = f"This network is not the paper's, but torchvision's {self.network_name}. "
+            if has_stages(self.model):
+                text += f"{STAGES[0]} to {STAGES[-1]} are its last maps of each size. "
+            return text
         return differences_from_paper(self.model)
 
     @property
@@ -230,7 +233,7 @@ class Context:
 
     @property
     def too_small_for_paper_scale(self) -> str:
-        """Why the tree does not allow `--scale paper`; "" where it does."""
+        """Why the tree does not allow `--scale paper`; "" if it does."""
         needs = (
             "--scale paper needs ImageNet 2012: 1,000 classes, over 1,200,000 training and "
             "50,000 validation images"
@@ -261,9 +264,6 @@ class Context:
             identity["tree"] = tree_digest(self.tree) if self.tree else "absent"
         if "device" in inputs:
             identity["device"] = torch.device(self.device).type
-        if "snapshots" in inputs:
-            hashes = [(e, zfnet.load(path).info["sha256"]) for e, path in self.snapshots.items()]
-            identity["snapshots"] = digest(*hashes) if hashes else "absent"
         datasets = {name: self.dataset(name) for name in DATASETS if name in inputs}
         if "pretraining" in inputs and any(datasets.values()):  # else nothing is compared with it
             datasets["pretraining"] = self.pretraining

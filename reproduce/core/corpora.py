@@ -11,7 +11,7 @@ from reproduce.core.digits import Digits
 from reproduce.core.figure import SAMPLES
 from zfnet.data.benchmarks import load_caltech101, load_caltech256, load_voc2012
 from zfnet.data.cache import DataError, cache_dir, digest
-from zfnet.data.folders import scan
+from zfnet.data.tree import scan
 
 # Data sets that a figure may declare as inputs: (torchvision's folder, progress) -> images.
 DATASETS: dict[str, Callable] = {

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import zfnet
 from reproduce import REPOSITORY
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.digits import load_digits
 from zfnet.data.images import to_pixels
 from zfnet.model import Network

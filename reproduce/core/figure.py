@@ -31,23 +31,27 @@ class Figure:
         id: Name on the command line and of the result's folder.
         title: Title on the pages.
         claim: What the paper claims, in one sentence or two.
-        inputs: Any of "model", "images", "top", "tree", "pretraining", "snapshots", "device" (the
+        inputs: Any of "model", "images", "top", "tree", "pretraining", "device" (the
             result depends on the type of device) and the names in `corpora.DATASETS`.
         seed: Seed of all random choices.
         time_budget: Seconds at sample scale.
-        paper: The paper's numbers, under the names of our measurements where they compare.
+        paper: The paper's numbers, under the names of our measurements if they are comparable.
         config: Our settings.
-        files: YAML files that the script reads, relative to its folder.
+        files: YAML and CSV files that the script reads, relative to its folder.
         manual: Run only by its id, not by `all`.
         corpus: Name of the figure's own data set, and of the folder of its result. Empty for a
             figure of the run's corpus.
-        version: Raise it when `compute` returns something else for the same `config` and `seed`.
+        version: Increase it when the result of `compute` changes for the same `config` and `seed`.
             `draw` does not count: delete a picture to have it drawn again from cached arrays.
         trains: Whether the figure trains networks.
         scales: The values of `--scale` that the figure supports.
         labels: Whether it needs labeled images, which the sample photographs are not.
-        network: Which network it supports: "any" of torchvision's, a "chain" that the deconvnet
-            can invert, or a network of this package, "zfnet".
+        network: Which network it supports: "any" of torchvision's; "layers", one with the layers
+            conv1 to conv5 and fc7, as chains and the networks of `core.stages` have; a "chain"; or
+            a network of this package, "zfnet".
+        headline: Up to eight measured numbers for the short tables of the pages, as "group: name".
+            A literal. Default: the first eight, those with published numbers first.
+        cover: The picture that stands for the figure on the pages. A literal. Default: the first.
     """
 
     id: str
@@ -66,11 +70,13 @@ class Figure:
     scales: tuple[str, ...] = ()
     labels: bool = False
     network: str = "any"
+    headline: tuple[str, ...] = ()
+    cover: str = ""
 
     @property
     def uses_model(self) -> bool:
         """Whether the result depends on the network of `--model`."""
-        return bool({"model", "top", "snapshots"} & set(self.inputs))
+        return bool({"model", "top"} & set(self.inputs))
 
     @property
     def uses_images(self) -> bool:
@@ -88,8 +94,12 @@ class Result:
         verdict: One of `record.VERDICTS`.
         n: How many images, networks or trials were measured.
         note: What a reader needs to know: the protocol, and limitations.
-        scale: One of `record.SCALES`, for figures with a data set of their own. Empty where the
+        scale: One of `record.SCALES`, for figures with a separate data set. Empty if the
             inputs determine it.
+        finding: What was found, in one sentence with measured numbers. Empty: the pages summarize
+            the tested claims.
+        reason: Why the verdict is not "reproduced", in one sentence. Empty: the pages name the
+            claims that do not hold or are undecided.
     """
 
     arrays: dict[str, np.ndarray]
@@ -98,3 +108,5 @@ class Result:
     n: int
     note: str = ""
     scale: str = ""
+    finding: str = ""
+    reason: str = ""

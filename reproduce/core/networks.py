@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain
+from reproduce.core.stages import STAGES, has_stages
+from zfnet.graph import UnknownLayer, UnsupportedNetwork, chain, graph_steps, step_layers
 from zfnet.model import Network
 from zfnet.training.evaluate import first_dense
 
@@ -50,31 +51,38 @@ def conv_weight(model: Network, layer: str) -> torch.Tensor:
     """The weights of a convolutional layer (maps, slices, rows, columns), on the CPU.
 
     Args:
-        model: Any network that the deconvnet can invert.
+        model: A chain of layers, or a network of `stages.name_stages`.
         layer: Name of the layer, such as "conv1".
 
     Raises:
         UnknownLayer: The network has no convolutional layer of that name.
     """
     weight = None
-    for step in chain(model):
+    for step in graph_steps(model):
         if isinstance(step.module, torch.nn.Conv2d):
             weight = step.module.weight
         # The step whose output is the layer's activation: mostly the ReLU after the convolution.
-        if step.layer == layer and weight is not None:
+        if layer in step_layers(step) and weight is not None:
             return weight.detach().cpu()
     raise UnknownLayer(f"no convolutional layer {layer!r}")
 
 
 def unsupported_network(figure: Figure, context: Context) -> str:
-    """Why a figure cannot be made with a network of torchvision, in a sentence; "" where it can."""
+    """Return why a figure cannot be made with a torchvision network; "" if it can."""
     if not (figure.uses_model and context.from_torchvision) or figure.network == "any":
         return ""
     name = context.network_name
     if figure.network == "zfnet":
         return f"It needs a network of this package, and {name} is torchvision's."
+    if figure.network == "layers" and has_stages(context.model):
+        return ""
     try:
         chain(context.model)
     except UnsupportedNetwork as error:
-        return f"It needs a network that the deconvnet can invert: {error}."
+        if figure.network == "chain":
+            return f"It needs a chain of layers: {error}."
+        return (
+            f"It needs layers {STAGES[0]} to {STAGES[-1]}: {name} is no chain, and it has not five "
+            "stages whose maps halve in size."
+        )
     return ""

@@ -13,7 +13,14 @@ from reproduce import REPOSITORY
 
 SCALES = ("paper", "subset", "samples", "smoke")  # the largest first
 SOURCES = ("zfnet", "reproduce", "configs", "pyproject.toml")  # what a result depends on
-VERDICTS = ("reproduced", "partial", "differs", "not comparable", "not run")
+VERDICTS = (
+    "reproduced",
+    "by construction",  # a diagram or an architecture, which cannot fail
+    "partial",
+    "differs",
+    "not comparable",
+    "not run",
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,14 @@ class Record:
 
     Attributes:
         measured: The measured numbers by name.
-        paper: The paper's numbers, under the same names where they can be compared.
+        paper: The paper's numbers, under the same names if they are comparable.
         inputs: Hashes of the checkpoint and the data; the corpus by name.
         key: Hash of id, version, config, seed, inputs and file_hashes.
         files: Names of the pictures.
-        version: Version of the figure; 0 in records from before versions.
+        version: Version of the figure; 0 in records made before figures had versions.
         file_hashes: Hashes of the figure's declared files.
+        finding: As in `Result`.
+        reason: As in `Result`.
 
     Raises:
         ValueError: `scale` is not in SCALES, or `verdict` is not in VERDICTS.
@@ -51,6 +60,8 @@ class Record:
     environment: dict[str, str] = field(default_factory=dict)
     version: int = 0
     file_hashes: dict[str, str] = field(default_factory=dict)
+    finding: str = ""
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -60,7 +71,7 @@ class Record:
 
 
 def read_record(folder: str | Path) -> Record | None:
-    """Read `folder/result.json`; None where it is missing or unreadable."""
+    """Read `folder/result.json`; None if it is missing or unreadable."""
     try:
         return Record(**json.loads((Path(folder) / "result.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -68,7 +79,7 @@ def read_record(folder: str | Path) -> Record | None:
 
 
 def write_record(record: Record, folder: str | Path) -> None:
-    """Write `folder/result.json` atomically. The folder is created where it is missing."""
+    """Write `folder/result.json` atomically. The folder is created if it is missing."""
     from zfnet.data.io import atomic_write  # imports torch
 
     text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -83,7 +94,7 @@ def environment(device: str) -> dict[str, str]:
         device: A torch device, such as "cpu" or "cuda".
 
     Returns:
-        Texts by name. The commit ends in "-dirty" where sources have uncommitted changes.
+        Texts by name. The commit ends in "-dirty" if sources have uncommitted changes.
     """
     import torch
 
@@ -101,8 +112,8 @@ def environment(device: str) -> dict[str, str]:
 
 
 def sources_changed() -> bool:
-    """Whether tracked sources have uncommitted changes; False outside a git repository."""
-    return _git("diff", "--quiet", "HEAD", "--", *(f":/{name}" for name in SOURCES)).returncode == 1
+    """Whether sources have uncommitted changes or new files; False outside a git repository."""
+    return bool(_git("status", "--porcelain", "--", *(f":/{name}" for name in SOURCES)).stdout)
 
 
 def is_committed(folder: Path) -> bool:

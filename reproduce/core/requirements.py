@@ -13,8 +13,8 @@ from reproduce.core.networks import unsupported_network
 OPTION_INPUTS = {  # the inputs that each option changes
     "data": {"images", "top", "tree", "pretraining"},
     "datasets": set(DATASETS),
-    "model": {"model", "top", "snapshots"},
-    "weights": {"model", "top", "snapshots"},
+    "model": {"model", "top"},
+    "weights": {"model", "top"},
 }
 DATASET_NAMES = {
     "caltech101": "Caltech-101",
@@ -29,7 +29,6 @@ CORPUS_NAMES = {
     "mnist": "MNIST",
     "scenes": "drawn scenes",
 }
-FEWEST_SNAPSHOTS = 3
 
 
 def supports(figure: Figure, option: str) -> bool:
@@ -42,7 +41,7 @@ def supports(figure: Figure, option: str) -> bool:
 def unused_option(
     options: Mapping[str, object], figures: Iterable[Figure], description: str = ""
 ) -> str:
-    """A message about the first option that no figure supports; "" where there is none.
+    """A message about the first option that no figure supports; "" if there is none.
 
     Args:
         options: Values of the command line; None for an option that was not given.
@@ -64,8 +63,6 @@ def needs(figure: Figure) -> list[str]:
         inputs.append("labeled images (--data)")
     if "tree" in figure.inputs:
         inputs.append("train/ and val/ (--data)")
-    if "snapshots" in figure.inputs:
-        inputs.append("a run with snapshots (--model)")
     if names := _dataset_names(figure):
         inputs.append(f"{' and '.join(names.values())} (--datasets)")
     return inputs
@@ -80,10 +77,6 @@ def missing_input(figure: Figure, context: Context) -> str:
         return "It needs labeled images; give ImageNet or a part of it with --data."
     if "tree" in figure.inputs and not (context.tree and (context.tree / "train").is_dir()):
         return "It needs a tree with train/ and val/; give ImageNet or a part of it with --data."
-    if "snapshots" in figure.inputs and len(context.snapshots) < FEWEST_SNAPSHOTS:
-        return (
-            "It needs a run with at least three snapshots; give RUN/model.safetensors with --model."
-        )
     names = _dataset_names(figure)
     absent = [name for key, name in names.items() if not _dataset_folder(context, key).is_dir()]
     if names and len(absent) == len(names):

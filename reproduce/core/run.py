@@ -28,9 +28,9 @@ from reproduce.core.record import (
 from zfnet import plot
 from zfnet.checkpoint import CheckpointError
 from zfnet.data.cache import DataError
-from zfnet.data.images import ImageError
+from zfnet.data.formats import ImageError
 from zfnet.graph import UnknownLayer, UnsupportedNetwork
-from zfnet.record import write_figure, write_gif
+from zfnet.plot import write_figure, write_gif
 from zfnet.training.distributed import ParallelError
 
 QUALITIES = (78, 64, 50)  # of JPEG: the first whose file is small enough
@@ -38,7 +38,7 @@ LARGEST_PICTURE = 400_000  # bytes
 
 
 class DirtyTreeError(RuntimeError):
-    """A committed record would be made from sources that no commit has."""
+    """A committed record would be made from sources with uncommitted changes."""
 
 
 USER_ERRORS = (  # the user's input cannot be used
@@ -54,14 +54,14 @@ USER_ERRORS = (  # the user's input cannot be used
 
 @dataclass(frozen=True)
 class Outcome:
-    """A line of the closing table.
+    """A line of the final table.
 
     Attributes:
-        record: The record of the figure, new or kept.
+        record: The record of the figure, new or existing.
         seconds: Seconds of this run.
         cached: Whether the record is an earlier one.
         folder: The folder of the record.
-        reason: Why nothing was made, where the record is kept or says "not run".
+        reason: Why the record was not replaced, or why it says "not run".
         ran: Whether the figure could be made.
     """
 
@@ -76,13 +76,13 @@ class Outcome:
 def run(
     script: ModuleType, context: Context, out: Path, force: bool = False, allow_dirty: bool = False
 ) -> Outcome:
-    """Make one figure in its `result_folder`, unless a record with the same key is there.
+    """Make one figure in its `result_folder`, unless a record with the same key exists.
 
     Args:
         script: The module of the figure.
         context: The inputs.
         out: The folder of all results.
-        force: Compute also what is cached, and replace also a record of a larger scale.
+        force: Also compute cached figures, and also replace records of a larger scale.
         allow_dirty: Write committed records even from sources with uncommitted changes.
 
     Raises:
@@ -96,12 +96,14 @@ def run(
     hashes = file_hashes(figure, script_folder(script))
     key = cache_key(figure, inputs, hashes)
     prior = read_record(folder)
-    if prior and not force and _is_current(prior, key, folder):
+    # What was not run may be possible now: Figure 4 needs a training that the key does not name.
+    retry = prior is not None and prior.verdict == "not run"
+    if prior and not force and not retry and _is_current(prior, key, folder):
         return _keep(prior, folder, start)
     if not allow_dirty:
         _require_clean_sources(figure, folder)
 
-    result = None if force else load_result(folder / "arrays.npz", key)
+    result = None if force or retry else load_result(folder / "arrays.npz", key)
     if result is None:
         result = _compute(script, context)
         reason = _reason_to_keep(prior, result, result_scale(result, figure, context), force)
@@ -128,6 +130,8 @@ def run(
         environment=environment(context.device),
         version=figure.version,
         file_hashes=hashes,
+        finding=result.finding,
+        reason=result.reason,
     )
     write_record(record, folder)
     return replace(_keep(record, folder, start), cached=False)
@@ -151,20 +155,20 @@ def result_folder(figure: Figure, context: Context, out: Path) -> Path:
 
 
 def result_scale(result: Result, figure: Figure, context: Context) -> str:
-    """The scale of a result: what it states, else that of the images, else "paper"."""
+    """Return the scale of a result: its own, else that of the images, else "paper"."""
     return result.scale or (context.scale if figure.uses_images else "paper")
 
 
 def available_inputs(
     context: Context, figure: Figure, corpus: str, hash_data: bool
 ) -> dict[str, str]:
-    """The hashes of a figure's inputs that can be computed, to compare with a committed record.
+    """Return the hashes of a figure's available inputs, to compare with a committed record.
 
     Args:
         context: The network and the data.
         figure: The figure whose inputs are hashed.
         corpus: The corpus of the record.
-        hash_data: Hash the data too, not only the network. Missing data are left out.
+        hash_data: Also hash the data. Missing data are left out.
     """
     hashes = {"corpus": corpus}
     if hash_data:
@@ -187,7 +191,7 @@ def _require_clean_sources(figure: Figure, folder: Path) -> None:
 
 
 def _compute(script: ModuleType, context: Context) -> Result:
-    """Compute a figure; "not run" where it does not support the network of torchvision."""
+    """Compute a figure; "not run" if it does not support the torchvision network."""
     figure: Figure = script.FIGURE
     reason = unsupported_network(figure, context)
     if not reason:
@@ -203,7 +207,7 @@ def _compute(script: ModuleType, context: Context) -> Result:
 
 
 def _reason_to_keep(prior: Record | None, result: Result, scale: str, force: bool) -> str:
-    """Why an earlier record is better than a new result; "" where the result replaces it."""
+    """Return why a result does not replace an earlier record; "" if it does."""
     if prior is None:
         return ""
     if result.verdict == "not run":
@@ -217,7 +221,7 @@ def _reason_to_keep(prior: Record | None, result: Result, scale: str, force: boo
 def _keep(
     record: Record, folder: Path, start: float, reason: str = "", ran: bool = True
 ) -> Outcome:
-    """The outcome of a figure that has a record; for one that says "not run", its note."""
+    """Return the outcome of a figure with a record. A "not run" record's note is its reason."""
     if record.verdict == "not run":
         reason, ran = record.note, False
     seconds = time.perf_counter() - start
@@ -225,18 +229,24 @@ def _keep(
 
 
 def _draw(script: ModuleType, result: Result, folder: Path) -> list[str]:
-    """Draw a result, write its pictures and remove those of an earlier version. Returns names."""
-    pictures: dict[str, Picture | np.ndarray] = {}
+    """Draw a result, write its pictures and remove those of an earlier version. Returns names.
+
+    A script may also return tables as text, such as "networks.csv".
+    """
+    pictures: dict[str, Picture | np.ndarray | str] = {}
     with plot.style():
         if result.verdict != "not run" or result.arrays:
             pictures = script.draw(result)
         for name, picture in pictures.items():
-            _write_picture(picture, folder / name)
-    for kind in ("png", "jpg", "gif"):
+            if isinstance(picture, str):
+                (folder / name).write_text(picture, encoding="utf-8")
+            else:
+                _write_picture(picture, folder / name)
+    for kind in ("png", "jpg", "gif", "csv"):
         for path in folder.glob(f"*.{kind}"):
             if path.name not in pictures:
                 path.unlink()
-    return list(pictures)
+    return [name for name, picture in pictures.items() if not isinstance(picture, str)]
 
 
 def _write_picture(picture: Picture | np.ndarray, path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-import zfnet
 from reproduce.core.context import Context
 from zfnet.data.cache import cached_array, digest
+from zfnet.forward import run
+from zfnet.graph import Step, network_steps, with_inputs
+from zfnet.graph.operations import WEIGHTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +23,7 @@ class Predictions:
 
     Attributes:
         probability: Probability of every class (N, K).
-        codes: Activations of layer 7, (N, F).
+        codes: What the last layer reads, averaged over positions, (N, F): layer 7 of our networks.
         labels: True classes (N,).
     """
 
@@ -44,33 +47,44 @@ class Predictions:
         return 1 + (self.probability > true[:, None]).sum(1)
 
 
-def predict_corpus(ctx: Context, batch: int = 100) -> Predictions:
+def predict_corpus(ctx: Context, batch: int = 25) -> Predictions:
     """Predict all images of a labeled corpus, or read the predictions from the cache.
 
     Args:
         ctx: The network and the corpus.
-        batch: Images per forward pass.
+        batch: Images per forward pass, which bounds the memory.
 
     Returns:
         The predictions, from logits and codes in half precision.
     """
     model, images = ctx.model, ctx.images
-    widths = len(model.classes), cast(torch.nn.Linear, model.fc8).in_features
+    steps = network_steps(model, images.batch([0]).to(ctx.device))
+    codes_name, width = last_input(steps)
 
     def fill(array: np.ndarray) -> dict[str, Any]:
-        rows_of = array.view(np.float16)
+        values = array.view(np.float16)
         for first in ctx.progress(range(0, len(images), batch), desc="predicting"):
             rows = np.arange(first, min(first + batch, len(images)))
-            t = zfnet.trace(model, images.batch(rows).to(ctx.device))
-            assert t.logits is not None
-            rows_of[rows] = torch.cat([t.logits, t["fc7"]], 1).half().cpu().numpy()
+            x = images.batch(rows).to(ctx.device)
+            t = run(steps, x, keep=(codes_name,), switches=False)
+            codes = t[codes_name].reshape(len(x), width, -1).mean(2)
+            values[rows] = torch.cat([t.output, codes], 1).half().cpu().numpy()
         return {}
 
-    key = digest("recognised", model.info["sha256"], images.digest)
-    shape = (len(images), 2 * sum(widths))  # bytes
-    cached = cached_array(f"recognised-{key[:20]}", shape, fill)[0].view(np.float16)
-    logits, codes = np.split(np.asarray(cached, dtype=np.float32), [widths[0]], 1)
+    key = digest("predictions", model.info["sha256"], images.digest)
+    shape = (len(images), 2 * (len(model.classes) + width))  # bytes
+    cached = cached_array(f"predictions-{key[:20]}", shape, fill)[0].view(np.float16)
+    values = np.asarray(cached, dtype=np.float32)
+    logits, codes = np.split(values, [len(model.classes)], 1)
     return Predictions(torch.from_numpy(logits).softmax(1).numpy(), codes, images.labels)
+
+
+def last_input(steps: Sequence[Step]) -> tuple[str, int]:
+    """Find what the last layer with weights reads: the name of the step, and its channels."""
+    weighted = [pair for pair in with_inputs(steps) if isinstance(pair[0].module, WEIGHTED)]
+    step, inputs = weighted[-1]
+    module: Any = step.module
+    return inputs[0], module.weight.shape[1]
 
 
 def training_images(ctx: Context) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 import zfnet
 from reproduce.core.context import Context
-from reproduce.core.figure import SAMPLES
+from reproduce.core.figure import SAMPLES, Result
 from zfnet.receptive_field import cut
 
 MIN_IMAGES = 60  # fewer images are too few for a claim about a population
@@ -20,6 +20,12 @@ def spread_indices(ctx: Context, count: int) -> np.ndarray:
     """The indices of at most `count` images, evenly spread over the corpus and so its classes."""
     total = len(ctx.images)
     return np.linspace(0, total - 1, min(total, count)).round().astype(int)
+
+
+def too_few_images(count: int) -> Result:
+    """The result of a figure whose corpus has too few images."""
+    note = f"The corpus has fewer than {MIN_IMAGES} images."
+    return Result({}, {}, "not run", n=count, note=note)
 
 
 def subset(ctx: Context, chosen: np.ndarray) -> Subset:

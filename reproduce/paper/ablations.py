@@ -1,19 +1,31 @@
-"""The rows of Table 3 and their trainings at each scale, for Tables 2 and 3 and Figure 6."""
+"""The rows of Table 3 and their trainings at each scale: Tables 2 and 3, Figures 4 and 6."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from reproduce import REPOSITORY
 from reproduce.core.context import Context
-from zfnet.data.cache import Images
-from zfnet.data.folders import class_names, load_files, scan
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_files
+from zfnet.data.labels import class_names
+from zfnet.data.tree import scan
 from zfnet.training.config import Config, load_config
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 PAPER_RECIPE = REPOSITORY / "configs" / "imagenet.yaml"
+MINI_IMAGENET = Path(__file__).with_name("mini_imagenet.yaml")
+# miniImageNet's files: ImageNet's own names have an underscore. Where a class has these, only they
+# are used, because the same photograph may be in the tree under ImageNet's name too.
+MINI_NAME = re.compile(r"n\d{16}\.jpg")
+# Declared by the figures that train.
+FILES = ("../../configs/ablations.yaml", "../../configs/imagenet.yaml", "mini_imagenet.yaml")
 WIDE = "layers 3-5 of 512, 1024, 512"
 # Table 3 from top to bottom: what each row changes in the configuration of the model.
 ROWS: dict[str, dict] = {
@@ -32,6 +44,11 @@ ROWS: dict[str, dict] = {
 }
 NO_TREE = "No tree of images to train on; give ImageNet or a part of it with --data."
 ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # Table 2; their probabilities are cached
+REPEATED = {"AlexNet": 2, "ZFNet": 5}  # rows with several seeds, and how many at most
+FOLLOWED = ("ZFNet", 0)  # the training whose snapshots Figure 4 shows
+SNAPSHOTS = 15  # of that training, at log-spaced steps
+FIRST_SNAPSHOT = 0.05  # epochs
+PAPER_SNAPSHOTS = (1, 2, 5, 10, 20, 30, 40, 64)  # epochs, Fig. 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,7 @@ class Plan:
 
     Attributes:
         scale: "paper", "subset" or "smoke".
-        classes: Number of evenly chosen classes; 0 for all.
+        classes: Number of evenly chosen classes; 0 for all; -1 for those of mini_imagenet.yaml.
         per_class: Training images per class and epoch; 0 for all.
         side: Side of the stored images, in pixels.
         size: Side of the crops.
@@ -48,9 +65,11 @@ class Plan:
         batch: Batch size.
         lr: Learning rate.
         precision: Precision of the training.
-        seeds: Number of seeds per row of Table 3, at most.
-        minutes: Table 3 starts no further seed after these; 0 for one seed.
+        seeds: Number of seeds of the rows in REPEATED, at most; the other rows have one.
+        held_out: Training images per class that are held out as test images, evenly spaced by
+            name; 0 for the images of val/.
         views: Crops per image that Table 2 averages.
+        parallel: Trainings at a time on a CPU.
     """
 
     scale: str
@@ -63,23 +82,26 @@ class Plan:
     lr: float
     precision: str
     seeds: int
-    minutes: float
+    held_out: int
     views: int
+    parallel: int = 1
 
 
 # By --scale: "paper" trains by configs/imagenet.yaml, the others by configs/ablations.yaml.
 PLANS = {
     "paper": Plan(
         "paper", classes=0, per_class=0, side=256, size=224, epochs=70, batch=128, lr=1e-2,
-        precision="float32", seeds=5, minutes=0, views=10,
+        precision="float32", seeds=5, held_out=0, views=10,
     ),
+    # 30 epochs of all 14 trainings take about 20 hours of two cores with AVX512-BF16. By a pilot,
+    # a core trains from 75 (the widest ZFNet) to 570 images per second (the smallest AlexNet).
     "subset": Plan(
-        "subset", classes=0, per_class=40, side=146, size=128, epochs=20, batch=128, lr=1e-2,
-        precision="auto", seeds=5, minutes=20, views=10,
+        "subset", classes=-1, per_class=520, side=110, size=96, epochs=30, batch=128, lr=2e-2,
+        precision="auto", seeds=2, held_out=50, views=10, parallel=2,
     ),
     "smoke": Plan(
-        "smoke", classes=100, per_class=40, side=128, size=112, epochs=32, batch=64, lr=2e-2,
-        precision="auto", seeds=1, minutes=0, views=1,
+        "smoke", classes=10, per_class=40, side=73, size=64, epochs=4, batch=64, lr=2e-2,
+        precision="auto", seeds=1, held_out=0, views=1,
     ),
 }  # fmt: skip
 # Part of the figures' config.
@@ -87,11 +109,13 @@ SETTINGS = {"plans": {scale: asdict(plan) for scale, plan in PLANS.items()}, "ro
 
 
 def plan_for(ctx: Context) -> Plan:
-    """The plan of `--scale`; by default "subset" on a GPU and "smoke" on a CPU.
+    """The plan of `--scale`, by default "subset"."""
+    return PLANS[ctx.requested_scale or "subset"]
 
-    "paper" takes weeks, and has to be requested.
-    """
-    return PLANS[ctx.requested_scale or ("subset" if ctx.device_type == "cuda" else "smoke")]
+
+def trainings(plan: Plan) -> list[tuple[str, int]]:
+    """The rows of Table 3 and their seeds."""
+    return [(n, seed) for n in ROWS for seed in range(min(plan.seeds, REPEATED.get(n, 1)))]
 
 
 def recipe(plan: Plan, name: str, seed: int) -> Config:
@@ -106,8 +130,16 @@ def recipe(plan: Plan, name: str, seed: int) -> Config:
         data=replace(config.data, per_class=plan.per_class),
         optim=replace(config.optim, batch=plan.batch, lr=plan.lr),
         stages=(replace(stage, epochs=plan.epochs, size=plan.size, side=plan.side),),
-        snapshots=(),
+        snapshots=snapshots(plan) if (name, seed) == FOLLOWED else (),
     )
+
+
+def snapshots(plan: Plan) -> tuple[float, ...]:
+    """Epochs of the snapshots: the paper's, else log-spaced from within the first epoch."""
+    if plan.scale == "paper":
+        return PAPER_SNAPSHOTS
+    epochs = np.geomspace(FIRST_SNAPSHOT, plan.epochs, SNAPSHOTS)
+    return tuple(float(f"{epoch:.3g}") for epoch in epochs)
 
 
 def load_images(ctx: Context, plan: Plan) -> dict[str, Images]:
@@ -116,14 +148,16 @@ def load_images(ctx: Context, plan: Plan) -> dict[str, Images]:
 
 
 def load_split(ctx: Context, plan: Plan, split: str) -> Images:
-    """The images of a split, of the plan's number of evenly chosen classes."""
+    """The images of a split ("train" or "val") of a plan's classes.
+
+    Raises:
+        DataError: A class has too few training images to hold some out.
+    """
     assert ctx.tree is not None
-    root = ctx.tree / split
+    root = ctx.tree / ("train" if plan.held_out else split)
     folders, files, labels = scan(root)
-    chosen = np.arange(len(folders))
-    if plan.classes and plan.classes < len(folders):
-        chosen = np.linspace(0, len(folders) - 1, plan.classes).astype(int)
-    rows = np.flatnonzero(np.isin(labels, chosen))
+    chosen = _choose_classes(plan, root, folders)
+    rows = np.concatenate([_class_rows(plan, split, root, files, labels, c) for c in chosen])
     names = class_names(folders)
     return load_files(
         root,
@@ -135,3 +169,38 @@ def load_split(ctx: Context, plan: Plan, split: str) -> Images:
         size=plan.size,
         progress=ctx.progress,
     )
+
+
+def mini_imagenet() -> list[str]:
+    """The WordNet ids of miniImageNet's classes."""
+    return yaml.safe_load(MINI_IMAGENET.read_text())["wnids"]
+
+
+def _choose_classes(plan: Plan, root: Path, folders: list[str]) -> np.ndarray:
+    """The classes of a plan, as sorted indices of the tree's folders."""
+    if plan.classes < 0:
+        chosen = np.flatnonzero(np.isin(folders, mini_imagenet()))
+        if len(chosen) < 2:
+            raise DataError(f"{root}: fewer than two classes of {MINI_IMAGENET.name}")
+        return chosen
+    if plan.classes and plan.classes < len(folders):
+        return np.linspace(0, len(folders) - 1, plan.classes).astype(int)
+    return np.arange(len(folders))
+
+
+def _class_rows(
+    plan: Plan, split: str, root: Path, files: list[Path], labels: np.ndarray, label: int
+) -> np.ndarray:
+    """The files of a class that belong to a split."""
+    rows = np.flatnonzero(labels == label)
+    if not plan.held_out:
+        return rows
+    mini = [row for row in rows if MINI_NAME.fullmatch(files[row].name)]
+    rows = np.array(mini) if mini else rows
+    if len(rows) < 2 * plan.held_out:
+        raise DataError(
+            f"{root}: {files[rows[0]].parent.name} has {len(rows)} images, too few to hold out "
+            f"{plan.held_out}"
+        )
+    test = np.linspace(0, len(rows) - 1, plan.held_out).round().astype(int)
+    return rows[test] if split == "val" else np.delete(rows, test)

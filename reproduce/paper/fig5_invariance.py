@@ -51,7 +51,7 @@ FIGURE = Figure(
         # The last is the symmetric one.
         "photographs": ["cat", "coffee", "motorcycle", "rocket", "coins"],
     },
-    network="chain",
+    network="layers",
 )  # fmt: skip
 UNITS = {
     "translation": "vertical translation (pixels)",

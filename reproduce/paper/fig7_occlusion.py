@@ -4,19 +4,17 @@ The paper's claims: when the square covers the object, the probability of the tr
 the network locates the object rather than its surroundings. When it covers what the strongest
 layer-5 map's projection shows, that map drops, which validates the projections. The strongest
 feature need not be the class's own part: in the Afghan hound's picture it picks out the faces of
-the people, to which the classifier is not sensitive. The lectures go further: covering them raises
-the hound's logit.
+the people, to which the classifier is not sensitive.
 
-Columns: (a) image; (b) total of the strongest layer-5 map; (c) that map projected to pixels, here
-(black frame) and in other images; (d) probability of the class; (e) most probable class; and the
-lectures' logit map with its largest drop.
+Columns: (a) image; (c) its strongest layer-5 map projected to pixels, here (black frame) and in
+other images; (b) total of that map; (d) probability of the class; (e) most probable class. The
+third row shows a hound beside people that the network recognizes; fig7_boxes.yaml lists the
+candidates.
 """
 
-import matplotlib.patches as shapes
 import numpy as np
 import torch
 import yaml
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from torch import Tensor
 
@@ -32,22 +30,27 @@ from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.paper.boxed_images import (
     BOXES,
+    MIN_ELSEWHERE,
     MIN_POSITIONS,
     SIZE,
     STRIDE,
     BoxedImage,
+    box_arrays,
     choose_images,
+    measurable_kinds,
+    show_boxes,
+    show_occlusion_map,
 )
 from zfnet.occlusion import Occlusion
 from zfnet.plot import (
     align_occlusion_map,
-    heat_map,
+    enlarge,
+    escape_math,
     label_map,
     mosaic,
     new_figure,
     photograph,
     projection_image,
-    rectangle,
     show,
 )
 from zfnet.projection import patches_inside
@@ -56,25 +59,31 @@ FIGURE = Figure(
     id="fig7",
     title="Sensitivity of a layer-5 feature and of the classifier to occlusion",
     claim="Covering the object lowers the probability of its class. Covering what the strongest "
-    "layer-5 map's projection shows lowers that map, which need not be the object: next to an "
-    "Afghan hound it drops more under people's faces. (The lectures: covering these raises the "
-    "hound's logit.)",
+    "layer-5 map's projection shows lowers that map, which need not be the object: next to a "
+    "hound it drops more under people's faces.",
     inputs=("model", "images", "top"),
     seed=7,
     time_budget=40,
     config={"size": SIZE, "stride": STRIDE, "fill": 0.0},
     files=("fig7_boxes.yaml",),
     network="chain",
+    version=2,
 )
 SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
-MAPS = ("activation", "probability", "logit", "label")
+MAPS = ("activation", "probability", "label")
+TILES, GAP = 3, 4  # projections per row: of the photograph and of other images; pixels
+TITLES = (  # of the columns
+    "(a) photograph; (c) strongest layer-5 map,\nprojected here (frame) and elsewhere",
+    "(b) total of\nthat map",
+    "(d) probability\nof the class",
+    "(e) most probable\nclass",
+)
 LOWERS = "covering the object lowers its class's probability, more than elsewhere"
 VALIDATES = (
     "covering what the strongest map's projection shows lowers that map, more than what it does "
     "not show"
 )
 FACES = "beside the hound the strongest map falls more under the faces than under the dog"
-RAISES = "the lectures': covering the faces raises the dog's logit, more than covering elsewhere"
 
 
 def compute(ctx: Context) -> Result:
@@ -106,7 +115,7 @@ def _measure(ctx: Context, image: BoxedImage, o: Occlusion) -> dict:
     groups |= {SHOWN: energy >= energy.max() / 2, HIDDEN: (energy < 0.01) & in_field}
     changes = {
         "probability change": o.probability - base.probability,
-        "logit change": o.logit - base.logit,
+        "logit change": o.logit - base.logit,  # for the course
         "strongest map's change, %": 100 * (o.activation / base.activation - 1),
     }
     classes = ctx.model.classes
@@ -114,10 +123,9 @@ def _measure(ctx: Context, image: BoxedImage, o: Occlusion) -> dict:
         "class": classes[image.target],
         "predicted": classes[int(base.label)],
         "probability": float(base.probability),
-        "logit": float(base.logit),
         "strongest layer-5 map": channel,
-        "largest fall of the logit": float(base.logit - o.logit.min()),
         "positions": {kind: int(mask.sum()) for kind, mask in groups.items()},
+        "testable": sorted(measurable_kinds(groups, FIGURE.config["stride"])),
     } | {
         name: {kind: float(change.cpu()[m].mean()) for kind, m in groups.items() if m.any()}
         for name, change in changes.items()
@@ -127,22 +135,19 @@ def _measure(ctx: Context, image: BoxedImage, o: Occlusion) -> dict:
 def _arrays(ctx: Context, image: BoxedImage, o: Occlusion) -> dict[str, np.ndarray]:
     """What one row of the figure shows."""
     assert o.channel is not None
-    boxes = [box for of_kind in image.boxes.values() for box in of_kind]
-    kinds = [kind for kind, of_kind in image.boxes.items() for _ in of_kind]
     return {
         **{name: getattr(o, name).cpu().numpy() for name in MAPS},
         **projections(ctx, image.name, image.x, int(o.channel)),
         "x": image.x.cpu().numpy(),
-        "objects": np.array(boxes).reshape(-1, 4),
-        "kinds": np.array(kinds),
+        **box_arrays(image),
     }
 
 
 def projections(ctx: Context, name: str, x: Tensor, channel: int) -> dict[str, np.ndarray]:
-    """A map's projection in an image and in the three other images that excite it most.
+    """A map's projection in an image and in the other images that excite it most.
 
     Returns:
-        "projections" and "patches", each (4, 3, R, R).
+        "projections" and "patches", each (TILES, 3, R, R).
     """
     strongest = [i for i in ctx.top["conv5"].index[channel].tolist() if i >= 0]
     names = [str(ctx.images.names[i]) for i in strongest]
@@ -150,7 +155,7 @@ def projections(ctx: Context, name: str, x: Tensor, channel: int) -> dict[str, n
         i
         for i, other in zip(strongest, names, strict=True)
         if name not in (other.split("/")[-1], other.split("@")[0])
-    ][:3]
+    ][: TILES - 1]
     batch = torch.cat([x, ctx.images.batch(others).to(ctx.device)]) if others else x
     p = zfnet.project(ctx.model, batch, "conv5", channel)
     field = zfnet.trace(ctx.model, x).receptive_field("conv5").size
@@ -163,23 +168,21 @@ def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
 
     The verdict is "reproduced" if each claim was tested and held everywhere.
     """
-    tests: dict[str, list[bool]] = {LOWERS: [], VALIDATES: [], FACES: [], RAISES: []}
+    tests: dict[str, list[bool]] = {LOWERS: [], VALIDATES: [], FACES: []}
     for row in rows:
         change, activation = row["probability change"], row["strongest map's change, %"]
-        logit = row["logit change"]
-        enough = {kind for kind, count in row["positions"].items() if count >= MIN_POSITIONS}
+        enough = set(row["testable"])
         if "elsewhere" in enough:
             for kind in enough - {DISTRACTOR, "elsewhere", SHOWN, HIDDEN}:
                 tests[LOWERS].append(change[kind] < min(0.0, change["elsewhere"]))
         if {SHOWN, HIDDEN} <= enough:
             tests[VALIDATES].append(activation[SHOWN] < min(0.0, activation[HIDDEN]))
-        if row["class"] == "Afghan hound" and {DISTRACTOR, "dog", "elsewhere"} <= enough:
-            tests[RAISES].append(logit[DISTRACTOR] > max(0.0, logit["elsewhere"]))
+        if {DISTRACTOR, "dog"} <= enough:
             tests[FACES].append(activation[DISTRACTOR] < activation["dog"])
     claims = {
         claim: f"{sum(results)} of {len(results)}" for claim, results in tests.items() if results
     }
-    if not tests[RAISES]:
+    if not tests[FACES]:
         return claims, "not comparable"
     results = [result for of_claim in tests.values() for result in of_claim]
     if all(tests.values()) and all(results):
@@ -192,24 +195,24 @@ def _note(ctx: Context) -> str:
     missing = find_annotated(ctx, hashes)[1] if ctx.corpus != SAMPLES else ""
     size, stride = FIGURE.config["size"], FIGURE.config["stride"]
     return (
-        f"An occluder of {size} pixels in steps of {stride}. Each row shows one annotated image "
-        "per class: of those on which the claims can be tested, the one that the network is surest "
-        "of. A corpus without such images shows its three surest. A position counts for the kind "
-        "of box that it covers most, if it covers half of it or half of the occluder is in it. It "
-        "counts for a face only if it touches no object; 'elsewhere' touches no box. Means over "
-        f"fewer than {MIN_POSITIONS} positions test nothing. The projection is shown where the "
-        "occluder covers at least half of the largest share of its energy, and not shown where it "
-        "covers less than a hundredth. In the middle of the receptive field, occlusion costs most "
-        "in any case. Maps are drawn at the middle of the occluder. "
+        f"An occluder of {size} pixels in steps of {stride}. Each row shows one of its annotated "
+        "images: of those on which the claims can be tested, one that the network recognizes, and "
+        "of these the one it is surest of. A corpus without such images shows its three surest. A "
+        "position counts for the kind of box that it covers most, if it covers half of it or half "
+        "of the occluder is in it. It counts for a face only if it touches no object; 'elsewhere' "
+        f"touches no box. Means over fewer than {MIN_POSITIONS} positions test nothing, elsewhere "
+        f"{MIN_ELSEWHERE}. Of the Pomeranian, the object is the head. The projection is shown "
+        "where the occluder covers at least half of the largest share of its energy, and not shown "
+        "where it covers less than a hundredth. In the middle of the receptive field, occlusion "
+        "costs most in any case. Maps are drawn at the middle of the occluder. "
         f"{ctx.differences_from_paper}{missing}"
     )
 
 
 def draw(result: Result) -> dict[str, Picture]:
     names = [name for name in result.measured if name != "claims"]
-    figure = new_figure(14.5, 2.3 * len(names))
-    widths = (1, 1.15, 1.9, 1.15, 1.15, 1.15)
-    grid = figure.subplots(len(names), 6, squeeze=False, width_ratios=widths)
+    figure = new_figure(8.4, 1.22 * len(names) + 1.0)
+    grid = figure.subplots(len(names), 4, squeeze=False, width_ratios=(2.6, 1.3, 1.3, 2.7))
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
         prefix = f"{number}."
         arrays = {
@@ -218,49 +221,61 @@ def draw(result: Result) -> dict[str, Picture]:
             if key.startswith(prefix)
         }
         _draw_row(axes, arrays, result.measured[name], result.arrays["classes"].tolist())
-    legend = (
-        "boxes: cyan, the object; yellow, faces. The gray square in the corner is the occluder."
+    for axes, title in zip(grid[0], TITLES, strict=True):
+        axes.set_title(title, fontsize=8, loc="left")
+    figure.suptitle(_finding(result.measured["claims"]), fontsize=10)
+    figure.supxlabel(
+        "boxes: cyan, the object; yellow, faces. The gray square is the occluder.", fontsize=8
     )
-    figure.supxlabel(legend, fontsize=9)
     return {"fig7.jpg": figure}
 
 
+def _finding(claims: dict[str, str]) -> str:
+    """The title: in how many photographs the first two claims hold."""
+    parts = [
+        f"{text} in {claims[claim]} photographs"
+        for claim, text in (
+            (LOWERS, "Covering the object lowers its class's probability"),
+            (VALIDATES, "covering what the projection shows lowers the map"),
+        )
+        if claim in claims
+    ]
+    return ";\n".join(parts) or "How the gray square changes the strongest map and the prediction"
+
+
 def _draw_row(axes: np.ndarray, a: dict[str, np.ndarray], entry: dict, classes: list[str]) -> None:
-    name, size = entry["class"], FIGURE.config["size"]
-    _draw_image(axes[0], a, entry)
-    title = f"(b) strongest layer-5 map\n(number {entry['strongest layer-5 map']}), total"
-    heat_map(axes[1], a["activation"], title)
+    size, stride = FIGURE.config["size"], FIGURE.config["stride"]
+    side = a["x"].shape[-1]
+    tile = (side - GAP) // 2  # two rows of tiles are as high as the photograph
     tiles = np.concatenate(
-        [_frame_first(projection_image(a["projections"])), photograph(a["patches"])]
-    )
-    title = "(c) its projection: here (black frame),\nand in its strongest other images"
-    show(axes[2], mosaic(tiles, len(a["patches"]), gap=4), title)
+        [_frame_first(enlarge(projection_image(a["projections"], 0.98), tile)),
+         enlarge(photograph(a["patches"]), tile)]
+    )  # fmt: skip
+    small = mosaic(tiles, len(a["patches"]), gap=GAP)
+    small = np.pad(small, ((0, side - len(small)), (GAP, 0), (0, 0)), constant_values=1)
+    show(axes[0], np.concatenate([photograph(a["x"])[0], small], 1))
+    show_boxes(axes[0], a, size, FIGURE.config["fill"])
+    name = entry["class"]
+    if entry["predicted"] != name:
+        name += f", taken for\n{entry['predicted']}"
+    text = escape_math(f"{name}\nmap conv5/{entry['strongest layer-5 map']}")
+    axes[0].text(-8, side / 2, text, rotation=90, ha="right", va="center", fontsize=7.5,
+                 multialignment="center")  # fmt: skip
+    show_occlusion_map(axes[1], a["activation"], "", size, stride, side)
     limits = (0, float(a["probability"].max()))
-    heat_map(axes[3], a["probability"], f"(d) probability of\n{name}", limits=limits)
-    drop = (
-        f"{entry['logit']:.1f} uncovered, drops by up to {entry['largest fall of the logit']:.1f}"
-    )
-    heat_map(axes[4], a["logit"], f"logit of {name}\n{drop}")
-    label_map(axes[5], a["label"], classes, "(e) most probable class")
-    for panel in (axes[1], *axes[3:]):
-        align_occlusion_map(panel, size, FIGURE.config["stride"], a["x"].shape[-1])
+    show_occlusion_map(axes[2], a["probability"], "", size, stride, side, limits)
+    label_map(axes[3], a["label"], classes)
+    align_occlusion_map(axes[3], size, stride, side)
+    axes[3].set_xlim(0, 2.7 * side)  # the legend is beside the map
+    legend = axes[3].get_legend()
+    assert legend is not None
+    legend.set_bbox_to_anchor((0.8 / 2.7, 0.5))
+    legend.set_in_layout(False)  # there is room
+    for panel in axes:
+        panel.set_anchor("NW")
 
 
-def _draw_image(axes: Axes, a: dict[str, np.ndarray], entry: dict) -> None:
-    """The image, its annotated boxes, and the occluder in the corner."""
-    title = f"(a) {entry['class']}"
-    if entry["predicted"] != entry["class"]:
-        title += f"\n(taken for {entry['predicted']})"
-    show(axes, photograph(a["x"])[0], title)
-    size = FIGURE.config["size"]
-    gray = photograph(np.full((1, 3, 1, 1), FIGURE.config["fill"]))[0, 0, 0]
-    style = {"facecolor": gray, "edgecolor": "white", "linewidth": 0.6}
-    axes.add_patch(shapes.Rectangle((0, 0), size, size, **style))
-    for kind, box in zip(a["kinds"], a["objects"], strict=True):
-        rectangle(axes, box, "yellow" if kind == DISTRACTOR else "cyan", linewidth=1.1)
-
-
-def _frame_first(tiles: np.ndarray, width: int = 5) -> np.ndarray:
+def _frame_first(tiles: np.ndarray, width: int = 3) -> np.ndarray:
     """Draw a black frame around the first tile."""
     tiles = tiles.copy()
     for edge in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):

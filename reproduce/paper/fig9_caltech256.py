@@ -55,7 +55,7 @@ FIGURE = Figure(
 def compute(ctx: Context) -> Result:
     if ctx.dataset("caltech256") is None:
         return absent("Caltech-256")
-    images, rows, counts, _, note = unseen(ctx, "caltech256")
+    images, rows, counts, note = unseen(ctx, "caltech256")
     products = inner_products(ctx, images, rows, FIGURE.config["layer"])
     labels = images.labels[rows]
     curve = {

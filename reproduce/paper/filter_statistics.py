@@ -6,14 +6,16 @@ from scipy.stats import fisher_exact
 WINDOW = 7  # pixels, the size of ZFNet's first filters
 SPECTRUM = 64  # frequencies in each direction
 LEVEL = 0.05  # of Fisher's exact test
+FLAT = 0.1  # share of the layer's median RMS below which a filter is flat
+UNTRAINED = 0.5  # share of a filter's energy from its initial weights above which it never trained
 
 
 def band_shares(filters: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
     """The share of each filter's energy in bands of frequency.
 
-    A band holds what oscillates in either direction faster than its lower limit, and in none faster
-    than its upper one. The smaller a window, the more of a low frequency leaks into the next band,
-    so compare only filters of one size.
+    A band contains the components whose frequency is above its lower limit in either direction, and
+    above its upper limit in none. The smaller a window, the more of a low frequency leaks into the
+    next band, so compare only filters of one size.
 
     Args:
         filters: (M, 3, k, k).
@@ -45,6 +47,27 @@ def dominance(filters: np.ndarray) -> list[float]:
 def rms(filters: np.ndarray) -> np.ndarray:
     """The root mean square of each filter: (M, 3, k, k) -> (M,)."""
     return np.sqrt((filters.astype(float) ** 2).mean((1, 2, 3)))
+
+
+def flat(filters: np.ndarray) -> np.ndarray:
+    """Whether each filter (M, 3, k, k) is gray in the picture, as dead ones are in the paper's."""
+    values = rms(filters)
+    return values < FLAT * np.median(values)
+
+
+def untrained(filters: np.ndarray, initial: np.ndarray) -> np.ndarray:
+    """Whether each filter never trained: it is mostly its own initial weights.
+
+    The squared cosine with the initial weights is their share of the filter's energy, if what the
+    filter learned is orthogonal to them. Scaling, for example by weight decay, does not count.
+
+    Args:
+        filters: (M, 3, k, k).
+        initial: The same filters before the first step.
+    """
+    a, b = (w.reshape(len(w), -1).astype(float) for w in (filters, initial))
+    norm = (a**2).sum(1) * (b**2).sum(1)
+    return (a * b).sum(1) ** 2 > UNTRAINED * np.maximum(norm, 1e-300)
 
 
 def larger_share(first: int, n: int, second: int, m: int) -> bool | None:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import zfnet
 from reproduce import REPOSITORY
@@ -25,13 +24,13 @@ from zfnet.analysis.features import extract
 from zfnet.analysis.overlaps import find_overlaps
 from zfnet.analysis.transfer import C_GRID, Fold, coordinates, folds, gram, per_class_accuracy
 from zfnet.data.benchmarks import load_caltech101, load_caltech256
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.training.config import Config, load_config, to_dict
 from zfnet.training.loop import train
 
 LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}
 FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"
-SHOWN_OVERLAPS = 20
 
 
 class Unseen(NamedTuple):
@@ -41,49 +40,32 @@ class Unseen(NamedTuple):
         images: The whole data set.
         rows: The images without an overlap with the pretraining images.
         counts: Numbers of images, classes and overlaps, for the record.
-        arrays: The 20 likeliest overlaps: "overlaps" (20, 2, 64, 64, 3), each image above the
-            training image that is most like it; their "correlation" (20,); the number "left out".
-            Empty without pretraining images.
         note: A sentence on the overlaps.
     """
 
     images: Images
     rows: np.ndarray
     counts: dict[str, Any]
-    arrays: dict[str, np.ndarray]
     note: str
 
 
 def unseen(ctx: Context, name: str) -> Unseen:
-    """Leave the images out that overlap with the network's pretraining images."""
+    """Exclude images that overlap with the network's pretraining images."""
     images, others = ctx.dataset(name), ctx.pretraining
     counts: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
     if others is None:
         note = "Overlaps with the pretraining images were not searched: no --data. "
-        return Unseen(images, np.arange(len(images)), counts, {}, note)
+        return Unseen(images, np.arange(len(images)), counts, note)
     overlaps = find_overlaps(images, others, progress=ctx.progress)
     remaining = np.delete(overlaps.correlation, overlaps.index)
     counts["images that overlap"] = len(overlaps.index)
     counts["pretraining images searched"] = len(others)
     counts["highest correlation of those kept"] = round(float(remaining.max(initial=-1)), 3)
-    nearest = np.argsort(-overlaps.correlation, kind="stable")[:SHOWN_OVERLAPS]
-    pairs = [_thumbnails(images, nearest), _thumbnails(others, overlaps.other[nearest])]
-    arrays = {
-        "overlaps": np.stack(pairs, 1),
-        "correlation": overlaps.correlation[nearest],
-        "left out": np.array(len(overlaps.index)),
-    }
     note = "Images that overlap with one of the network's training images are left out. "
     if others.digest != ctx.model.info.get("data"):
         note = "Overlaps were searched in a tree that the network was not trained on. "
     rows = np.setdiff1d(np.arange(len(images)), overlaps.index)
-    return Unseen(images, rows, counts, arrays, note)
-
-
-def _thumbnails(images: Images, rows: np.ndarray) -> np.ndarray:
-    """Pictures of 64 pixels: (n, 64, 64, 3) uint8."""
-    pixels = images.raw(rows).permute(0, 3, 1, 2).float()
-    return F.interpolate(pixels, (64, 64), mode="area").byte().permute(0, 2, 3, 1).numpy()
+    return Unseen(images, rows, counts, note)
 
 
 def inner_products(ctx: Context, images: Images, rows: np.ndarray, layer: str) -> np.ndarray:
@@ -97,8 +79,8 @@ class Classified(NamedTuple):
 
     Attributes:
         accuracy: Accuracy on each fold, in percent.
-        c: The regularization C that was chosen on each fold. None with one image per class, where
-            there is nothing to choose by, and the middle of the grid is used.
+        c: The regularization C that was chosen on each fold. None with one image per class, as
+            cross-validation is impossible, and the middle of the grid is used.
         choices: The grid of C.
     """
 
@@ -171,7 +153,7 @@ def train_from_scratch(
         The accuracy on each fold, in percent.
     """
     config = load_config(FROM_SCRATCH)
-    assert config.optim.schedule == "one_cycle"  # other schedules look at the test images
+    assert config.optim.schedule == "one_cycle"  # other schedules use the test images
     load, side = LOADERS[figure.corpus], config.stages[-1].side
     dataset = load(ctx.datasets, side=side, size=config.model.size, progress=ctx.progress)
     images = dataset.subset(rows)
@@ -206,9 +188,3 @@ def _predict(checkpoint: Path, images: Images, device: str) -> np.ndarray:
 def mean_and_deviation(values: Sequence[float]) -> list[float]:
     """[mean, standard deviation] over folds, in percent, as in the paper."""
     return [round(float(np.mean(values)), 2), round(float(np.std(values)), 2)]
-
-
-def table_cell(cell: list[float] | float | None) -> str:
-    """The text of a table's cell: mean and deviation, one number, or nothing."""
-    numbers = cell if isinstance(cell, list) else [] if cell is None else [cell]
-    return " ± ".join(f"{value:.1f}" for value in numbers)

@@ -1,5 +1,8 @@
 """Table 1: does masking the same part of different dogs change the features in the same way?
 
+Position explains the agreement that we find: masking the place where another dog has the part
+changes the features as much alike as masking the part. Read the paper's claim with that control.
+
 The paper's claim: the network implicitly establishes correspondence between parts. With the right
 eye, left eye or nose masked, the sign of the change of the features, eps = x - x~, agrees between
 images more than with random parts masked: the Hamming distance Delta is lower at layer 5. At layer
@@ -9,7 +12,7 @@ Mean and standard deviation are over repetitions: five images drawn from all ann
 random parts drawn anew. The interval, and so the verdict, is of the paired difference over all
 images, by bootstrap over images.
 
-Our control: eyes are at similar positions in every view, and random parts are not. So we also mask
+The control: eyes are at similar positions in every view, and random parts are not. So we also mask
 in each image the position where another image has the part. Positions are then spread alike, though
 some cover the part itself; that share is measured.
 """
@@ -25,7 +28,7 @@ from reproduce.core.figure import Figure, Result
 from reproduce.paper.dog_faces import FILL, MASK, PARTS, Faces, load_faces
 from zfnet.analysis.correspondence import correspondence, part_boxes, random_points
 from zfnet.analysis.intervals import bootstrap
-from zfnet.plot import draw_table, new_figure
+from zfnet.plot import LINES, new_figure
 
 LAYERS = {"pool5": "layer 5", "fc7": "layer 7"}
 FIGURE = Figure(
@@ -50,6 +53,7 @@ FIGURE = Figure(
             "random": [0.073, 0.014],
         },
     },
+    version=2,
     config={
         "layers": list(LAYERS),
         "size": MASK,
@@ -64,8 +68,9 @@ FIGURE = Figure(
 )
 RANDOM = "random"
 SMALLER = "parts below random, layer 5 less layer 7, points"
-CONTROL = {part: f"another's {part}" for part in PARTS}
+CONTROL = {part: f"where another dog has its {part}" for part in PARTS}
 TOGETHER = "all three parts"
+BEYOND_POSITION = "layer 5: the parts are treated more alike than places where another dog has them"
 MAIN = "layer 5: the parts together are treated more alike than random ones"
 
 
@@ -98,7 +103,7 @@ def compute(ctx: Context) -> Result:
     claims, summary = {}, "not comparable"
     if n >= config["images"]:
         claims, summary = judge(measured)
-    note = _note(ctx, faces, masks[RANDOM])
+    note = _note(ctx, faces, masks[RANDOM], measured)
     return Result({}, measured | {"claims": claims}, summary, n=n, note=note)
 
 
@@ -154,12 +159,26 @@ def _compare(pairs: dict[str, np.ndarray], layer: str) -> tuple[dict, np.ndarray
     return measured, 100 * np.mean([mean[RANDOM] - mean[part] for part in PARTS], 0) / base
 
 
-def _note(ctx: Context, faces: Faces, random: Tensor) -> str:
+def position_finding(measured: dict) -> str:
+    """What the control shows at layer 5, in a sentence: the first thing to say."""
+    interval = measured["layer 5, another's place less the part"][TOGETHER]
+    if above(interval):
+        return "At layer 5 a part agrees more between dogs than its position alone explains."
+    size = "{:.3f} [{:.3f}, {:.3f}]".format(*interval) if len(interval) == 3 else ""
+    return (
+        "Position explains the agreement at layer 5: masking the place where another dog has the "
+        f"part gives the same distance (difference {size})."
+        if size
+        else "Too few images to compare a part with its position."
+    )
+
+
+def _note(ctx: Context, faces: Faces, random: Tensor, measured: dict) -> str:
     config, n = FIGURE.config, len(faces.names)
     note = (
-        f"Mean and standard deviation over {config['subsets']} draws of {config['images']} of {n} "
-        "images; differences over all images, with 95 % intervals. There are "
-        f"{config['random parts']} sets of random parts of the head that cover no middle of an eye "
+        f"{position_finding(measured)} Mean and standard deviation over {config['subsets']} draws "
+        f"of {config['images']} of {n} images; differences over all images, with 95 % intervals. "
+        f"There are {config['random parts']} sets of random parts that cover no middle of an eye "
         "or the nose. The paper does not say by what it divides its sum, so the order compares and "
         "the size does not. From image to image, the positions of a part are "
         f"{mean_distance(faces.points):.0f} pixels apart, those of random parts "
@@ -218,29 +237,30 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     judgments = {MAIN: above(random[TOGETHER])}
     judgments |= {f"layer 5: so is the {part}": above(random[part]) for part in PARTS}
     judgments["layer 7: the parts' advantage is a smaller share"] = above(measured[SMALLER])
-    claim = "layer 5: the parts are treated more alike than places where another has them"
-    judgments[claim] = above(control[TOGETHER])
+    judgments[BEYOND_POSITION] = above(control[TOGETHER])
     return verdict(judgments, MAIN)
 
 
 def draw(result: Result) -> dict[str, Picture]:
     if "layer 5" not in result.measured:
         return {}
-    figure = new_figure(7.6, 3.2)
-    axes = figure.subplots()
-    rows = []
-    for part in (*PARTS, RANDOM, *CONTROL.values()):
-        cells = [
-            values[layer].get(part, ())
-            for layer in LAYERS.values()
-            for values in (result.measured, FIGURE.paper)
-        ]
-        rows.append([part, *(" ± ".join(f"{value:.3f}" for value in cell) for cell in cells)])
-    header = ["masked", "layer 5: ours", "the paper's", "layer 7: ours", "the paper's"]
-    draw_table(axes, header, rows, [1.25, 1, 1, 1, 1], muted=(2, 4))
-    title = (
-        "Δ, mean Hamming distance of the signs of change: lower is more alike "
-        f"({result.n} images; ± over draws of five)"
-    )
-    axes.set_title(title, fontsize=9)
+    figure = new_figure(8.4, 3.4)
+    panels = figure.subplots(1, len(LAYERS), sharex=True, sharey=True)
+    names = (*PARTS, *CONTROL.values(), RANDOM)
+    colors = (LINES[0],) * len(PARTS) + (LINES[4],) * len(CONTROL) + ("0.4",)
+    for axes, layer in zip(panels, LAYERS.values(), strict=True):
+        for row, (name, color) in enumerate(zip(names, colors, strict=True)):
+            mean, *deviation = result.measured[layer][name]
+            axes.errorbar(mean, row, xerr=deviation or None, fmt="o", color=color, capsize=3)
+        axes.set(yticks=range(len(names)), title=layer, xlabel="Δ, share of signs that differ")
+        axes.set_yticklabels([*names[:-1], "random part"], fontsize=10)
+    panels[0].invert_yaxis()
+    titles = {
+        "holds": "A part changes layer 5 more alike than its position does",
+        "undecided": "Position explains how alike masked parts change layer 5",
+        "does not hold": "A part changes layer 5 less alike than its position does",
+        None: "How alike masked parts change the features",
+    }
+    title = titles[result.measured["claims"].get(BEYOND_POSITION)]
+    figure.suptitle(f"{title} ({result.n} dogs; bars: ± over draws of five)", fontsize=11)
     return {"tab1.png": figure}

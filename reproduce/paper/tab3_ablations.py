@@ -5,35 +5,46 @@ everything, so depth matters. The width of layers 6 and 7 matters little. Wider 
 with wider 6 and 7 too they overfit. ZFNet beats AlexNet.
 
 Ours: every row from scratch by one configuration, at the scale of `--scale` (PLANS in
-ablations.py). "paper" is the paper's configuration, configs/imagenet.yaml. "subset", the default
-on a GPU, takes 20 epochs of all classes at 128 pixels, and further seeds while time is left
-(--force continues them). "smoke", the default on a CPU, takes 32 epochs of 100 classes at 112
-pixels.
-"""
+ablations.py). "paper" is the paper's configuration, configs/imagenet.yaml. "subset", the default,
+takes miniImageNet's 98 classes at 96 pixels, and 50 images per class held out as test images. On a
+CPU it trains two rows side by side, about 20 hours of two cores. A run that is interrupted
+continues where it was, also within a row.
 
-import time
+AlexNet and ZFNet are trained with two seeds. Their spread tells which differences are larger than
+those between two trainings of one row.
+"""
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure as Picture
-from scipy.stats import t
 
 from reproduce.core.claims import above, below, every, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.paper.ablations import NO_TREE, ROWS, SETTINGS, WIDE, Plan, load_images, plan_for
-from reproduce.paper.trained_rows import (
-    Row,
-    diverged_trainings,
-    paper_scale_note,
-    train_row,
-    training_speed,
+from reproduce.paper.ablations import (
+    FILES,
+    NO_TREE,
+    REPEATED,
+    ROWS,
+    SETTINGS,
+    WIDE,
+    Plan,
+    load_images,
+    plan_for,
+    trainings,
 )
+from reproduce.paper.contrasts import (
+    Rows,
+    contrast,
+    seed_spread,
+    training_misses,
+    validation_misses,
+)
+from reproduce.paper.learning_curves import draw_learning_curves
+from reproduce.paper.rows import diverged_trainings, paper_scale_note, training_speed
+from reproduce.paper.trained_rows import train_rows
 from zfnet.analysis.faithfulness import rank_correlation
-from zfnet.analysis.intervals import mean_interval
-from zfnet.plot import draw_table, new_figure
 
-ERRORS = ("train top-1", "val top-1", "val top-5")
 PAPER = (  # in percent, in the order of ROWS
     (35.1, 40.5, 18.1), (41.8, 45.4, 22.1), (27.4, 40.0, 18.4), (27.4, 44.8, 22.4),
     (71.1, 71.3, 50.1), (40.3, 41.7, 18.8), (26.8, 40.0, 18.1), (33.1, 38.4, 16.5),
@@ -48,10 +59,11 @@ FIGURE = Figure(
     "ZFNet beats AlexNet.",
     inputs=("tree", "device"),
     seed=0,
-    time_budget=6000,
+    time_budget=20 * 3600,
+    version=2,
     paper={ERROR: {name: list(errors) for name, errors in zip(ROWS, PAPER, strict=True)}},
-    config=SETTINGS | {"little": 0.5, "hardly": 0.25, "times chance": 3},
-    files=("../../configs/ablations.yaml", "../../configs/imagenet.yaml"),
+    config=SETTINGS | {"little": 0.5, "hardly": 0.25, "times chance": 3, "underfit": 5},
+    files=FILES,
     manual=True,
     trains=True,
     scales=("paper", "subset", "smoke"),
@@ -73,22 +85,15 @@ COSTS = {  # change -> the changed row, and the row that it changes
     WIDEST: (f"{Z}, {WIDE}, and 6, 7 of 8192", f"{Z}, {WIDE}"),
     "ZFNet instead of AlexNet": (Z, A),
 }
-
-
-Rows = dict[str, list[Row]]  # one Row per seed
+COST = "cost in val top-1, points, with its 95 % interval"
+SLOW = "rows with a training error within 5 points of the validation error"
 
 
 def compute(ctx: Context) -> Result:
     if ctx.tree is None:
         return Result({}, {}, "not run", n=0, note=NO_TREE, scale="smoke")
-    start, plan = time.monotonic(), plan_for(ctx)
-    images = load_images(ctx, plan)
-    rows: Rows = {name: [] for name in ROWS}
-    for seed in range(plan.seeds):
-        if seed and time.monotonic() - start > 60 * plan.minutes:
-            break
-        for name in ctx.progress(ROWS, total=len(ROWS), desc=f"seed {seed}"):
-            rows[name].append(train_row(ctx, plan, images, name, seed))
+    plan = plan_for(ctx)
+    rows = train_rows(ctx, plan, load_images(ctx, plan), trainings(plan))
     return judge(rows, plan, FIGURE)
 
 
@@ -105,14 +110,19 @@ def judge(rows: Rows, plan: Plan, figure: Figure) -> Result:
     }
     errors = {name: [round(float(v), 2) for v in of_row] for name, of_row in means.items()}
     costs = _costs(rows)
-    overfit = _overfit(rows)
+    widest, wide = COSTS[WIDEST]
+    overfit = contrast(rows, [(1, widest), (-1, wide)], training_misses)
+    spread, _ = seed_spread(rows, validation_misses)
     diverged = diverged_trainings(rows)
+    slow = [n for n, (train, val, _) in means.items() if val - train < figure.config["underfit"]]
     measured: dict = {
         ERROR: errors,
         "order of the rows, val top-1, Spearman": _rank_agreement(errors, figure.paper[ERROR]),
-        "cost in val top-1, points, with its 95 % interval": costs,
+        COST: costs,
         "the same in the paper": _paper_costs(figure.paper[ERROR]),
-        "seeds": len(rows[Z]),
+        "seeds": {name: len(seeds) for name, seeds in rows.items() if len(seeds) > 1},
+        "standard deviation of val top-1 between seeds, points": spread,
+        SLOW: slow,
         "validation images": len(first.label),
         "classes": classes,
         "epochs": plan.epochs,
@@ -137,26 +147,41 @@ def judge(rows: Rows, plan: Plan, figure: Figure) -> Result:
     if diverged:
         trainings = "; ".join(f"{name}: {where}" for name, where in diverged.items())
         note += f"Diverged, and counted as wrong on every image: {trainings}. "
-    if plan.scale == "smoke":
-        training = [of_row[0] for of_row in means.values()]
+    if slow:
         note += (
-            f"Training errors are from {min(training):.0f} to {max(training):.0f} %: so few images "
-            "and steps compare how fast networks learn, not how well. "
+            f"In {len(slow)} of {len(rows)} rows the training error is within "
+            f"{figure.config['underfit']} points of the validation error: these compare how fast "
+            "networks learn, not how well they generalize. "
         )
     note += paper_scale_note(first, plan.size)
-    return Result({}, measured, summary, n=len(first.label), note=note, scale=plan.scale)
+    arrays = {"curves": _curves(rows, plan.epochs)}
+    return Result(arrays, measured, summary, n=len(first.label), note=note, scale=plan.scale)
+
+
+def _curves(rows: Rows, epochs: int) -> np.ndarray:
+    """Validation error of each row's first seed by epoch: (rows, epochs), NaN where diverged."""
+    curves = np.full((len(rows), epochs), np.nan)
+    for curve, seeds in zip(curves, rows.values(), strict=True):
+        log = [line["val_top1_error"] for line in seeds[0].about["log"]]
+        curve[: len(log)] = log
+    return curves
 
 
 def _protocol_note(rows: Rows, plan: Plan, classes: int) -> str:
     seeds, precision = len(rows[Z]), rows[Z][0].about["precision"]
-    over = "seeds"
-    if seeds == 1:
-        over = "validation images, of one training per row: other trainings vary beyond them"
+    over = "validation images, of one training per row: other trainings vary beyond them"
+    if seeds > 1:
+        over = (
+            f"validation images and trainings. {' and '.join(REPEATED)} have {seeds} seeds; their "
+            "spread counts for all rows"
+        )
+    held_out = f"{plan.held_out} training images" if plan.held_out else "all images of val/"
     return (
         f"{plan.epochs} epochs of {plan.per_class or 'all'} images per class, {classes} classes, "
-        f"{plan.size} pixels, batch {plan.batch}, {precision}, {seeds} seed{'s' * (seeds > 1)}; "
-        f"one center crop; training error without dropout. Intervals are over {over}. Speeds "
-        "were measured when a row was trained, and compare only where nothing else ran. "
+        f"{plan.size} pixels, batch {plan.batch}, {precision}. The validation images are "
+        f"{held_out} per class, which no network was trained on. One center crop; training error "
+        f"without dropout. Intervals are over {over}. Speeds were measured when a row was trained, "
+        "and compare only where nothing else ran. "
     )
 
 
@@ -165,7 +190,7 @@ def _training_facts(rows: Rows) -> dict:
     trainings = [row for seeds in rows.values() for row in seeds]
     speeds = {name: training_speed(seeds[0]) for name, seeds in rows.items()}
     return {
-        "training images a second, each row at its time": {
+        "training images per second, each row at its time": {
             name: round(speed, 1) for name, speed in speeds.items() if speed
         },
         "hours of training, all rows": sum(row.about["seconds"] for row in trainings) / 3600,
@@ -183,10 +208,12 @@ def _rank_agreement(ours: dict[str, list[float]], paper: dict[str, list[float]])
 
 def _costs(rows: Rows) -> dict[str, list[float]]:
     """[mean, low, high] of the rise in validation error by each change, in points."""
-    costs = {name: cost(rows[changed], rows[whole]) for name, (changed, whole) in COSTS.items()}
-    seeds = zip(*(rows[name] for name in FOUR), strict=True)
-    interaction = [misses(a) - misses(b) - misses(c) + misses(d) for a, b, c, d in seeds]
-    return costs | {BEYOND: interval(interaction)}
+    costs = {
+        name: contrast(rows, [(1, changed), (-1, complete)], validation_misses)
+        for name, (changed, complete) in COSTS.items()
+    }
+    signs = zip((1, -1, -1, 1), FOUR, strict=True)
+    return costs | {BEYOND: contrast(rows, list(signs), validation_misses)}
 
 
 def _paper_costs(paper: dict[str, list[float]]) -> dict[str, float]:
@@ -195,33 +222,6 @@ def _paper_costs(paper: dict[str, list[float]]) -> dict[str, float]:
     one_by_one = costs["without layers 3, 4"] + costs["without layers 6, 7"]
     costs[BEYOND] = costs["without layers 3, 4, 6, 7"] - one_by_one
     return {name: round(points, 1) for name, points in costs.items()}
-
-
-def _overfit(rows: Rows) -> list[float]:
-    """Training error of the widest network minus that with only layers 3-5 wider, in points."""
-    widest, wide = (rows[name] for name in COSTS[WIDEST])
-    pairs = zip(widest, wide, strict=True)
-    return interval([100.0 * (a.train_rank > 1) - 100.0 * (b.train_rank > 1) for a, b in pairs])
-
-
-def misses(row: Row) -> np.ndarray:
-    """100 for each misclassified validation image, else 0."""
-    return 100.0 * (row.rank > 1)
-
-
-def cost(changed: list[Row], whole: list[Row]) -> list[float]:
-    """[mean, low, high] of the rise in val top-1 error, in points."""
-    return interval([misses(a) - misses(b) for a, b in zip(changed, whole, strict=True)])
-
-
-def interval(differences: list[np.ndarray]) -> list[float]:
-    """[mean, low, high] of differences (N,) per seed: over several seeds, else over images."""
-    if len(differences) == 1:
-        return mean_interval(differences[0])
-    means = np.array([d.mean() for d in differences])
-    n, mean = len(means), float(means.mean())
-    half = float(t.ppf(0.975, n - 1) * means.std(ddof=1) / n**0.5)  # Student's t: seeds are few
-    return [mean, mean - half, mean + half]
 
 
 def claims(
@@ -265,17 +265,13 @@ def claims(
 
 
 def draw(result: Result) -> dict[str, Picture]:
+    """Learning curves: how fast each row learns, and where it ends."""
     if not result.measured:
         return {}
-    rows = []
-    for name, errors in result.measured[ERROR].items():
-        paper = FIGURE.paper[ERROR][name]
-        cells = [f"{v:.1f}" for pair in zip(errors, paper, strict=True) for v in pair]
-        rows.append([name, *cells])
-    header = ["error, %", *(text for error in ERRORS for text in (f"{error}: ours", "paper"))]
-    figure = new_figure(11.5, 4.3)
-    axes = figure.subplots()
-    draw_table(axes, header, rows, [3.1, *[1.15, 0.85] * 3], (2, 4, 6))
-    classes, epochs, seeds = (result.measured[key] for key in ("classes", "epochs", "seeds"))
-    axes.set_title(f"{classes} classes, {epochs} epochs, seeds: {seeds}; {result.scale} scale")
-    return {"tab3.png": figure}
+    errors = {name: of_row[1] for name, of_row in result.measured[ERROR].items()}
+    cost, low, high = result.measured[COST]["ZFNet instead of AlexNet"]
+    finding = (
+        f"ZFNet ends at {errors[Z]:.1f} % validation error, AlexNet at {errors[A]:.1f} % "
+        f"(difference {cost:+.1f} [{low:+.1f}, {high:+.1f}])"
+    )
+    return {"tab3.png": draw_learning_curves(errors, result.arrays["curves"], (A, Z), finding)}

@@ -1,6 +1,6 @@
 """Table 5: Caltech-256, by a softmax on features pretrained on ImageNet, and from scratch.
 
-The paper's claim is Table 4's, at 15 to 60 images per class. So is the computation, on the user's
+The claim and the computation are those of Table 4, at 15 to 60 images per class, on the user's
 copy of Caltech-256.
 """
 

@@ -17,7 +17,6 @@ from reproduce.paper.transfer import absent
 from zfnet.analysis.features import extract
 from zfnet.analysis.transfer import Fold, average_precision, coordinates, gram, softmax
 from zfnet.data.benchmarks import VOC_CLASSES
-from zfnet.plot import draw_table, new_figure
 
 PAPER = (  # average precision, in the order of VOC_CLASSES
     96.0, 77.1, 88.4, 85.5, 55.8, 85.8, 78.6, 91.2, 65.0, 74.4,
@@ -81,19 +80,5 @@ def compute(ctx: Context) -> Result:
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    if "mean" not in result.measured:
-        return {}
-    picture = new_figure(6.4, 3.6)
-    axes = picture.subplots()
-    paper = FIGURE.paper["average precision"]
-    cells = [
-        [name, f"{value:.1f}", f"{paper[name]:.1f}"]
-        for name, value in result.measured["average precision"].items()
-    ]
-    half = -(-len(cells) // 2)  # two columns of classes
-    rows = [a + b for a, b in zip(cells[:half], [*cells[half:], [""] * 3], strict=False)]
-    draw_table(axes, ["class", "AP, %", "paper"] * 2, rows, [1.2, 0.8, 0.8] * 2, muted=(2, 5))
-    mean = result.measured["mean"]
-    title = f"mean {mean:.1f} % on val; the paper's {FIGURE.paper['mean']} % on test"
-    axes.set_title(title, fontsize=10)
-    return {"tab6.png": picture}
+    """No picture: the pages show the numbers as a table."""
+    return {}

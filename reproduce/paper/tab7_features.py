@@ -25,13 +25,12 @@ from reproduce.paper.protocol import (
     grid_note,
     inner_products,
     mean_and_deviation,
-    table_cell,
     unseen,
 )
 from reproduce.paper.transfer import label_axes
 from zfnet.analysis.features import LAYERS
 from zfnet.analysis.transfer import linear_svm, softmax
-from zfnet.plot import LINES, draw_table, new_figure
+from zfnet.plot import LINES, new_figure
 
 FIGURE = Figure(
     id="tab7",
@@ -127,30 +126,28 @@ def draw(result: Result) -> dict[str, Picture]:
     names = [name for name in FIGURE.paper if name in result.measured]
     if not names:
         return {}
-    picture = new_figure(6.2 + 3.2 * len(names), 3.2)
-    left, right = picture.subplots(1, 2, width_ratios=[1.1 * len(names), 1])
+    picture = new_figure(8.4, 4.2)
+    axes = picture.subplots()
     sources = {"ours": result.measured, "paper": FIGURE.paper}
-    columns = {  # header -> cells by layer
+    curves = {
         (name, kind, source): values[name][kind]
         for name, kind in product(names, CLASSIFIERS)
         for source, values in sources.items()
     }
-    layers = [f"layer {layer[-1]}" for layer in LAYERS]
-    header = ["", *(kind if source == "ours" else source for _, kind, source in columns)]
-    rows = [
-        [layer, *(table_cell(cells.get(layer)) or "–" for cells in columns.values())]
-        for layer in layers
-    ]
-    widths = [0.7, *[1.0] * len(columns)]
-    draw_table(left, header, rows, widths, muted=tuple(range(2, len(header), 2)))
-    left.set_title(f"{' and '.join(names)}: accuracy, %, mean and deviation over five folds")
-    _draw_curves(right, columns, len(names) == 1)
+    _draw_curves(axes, curves, len(names) == 1)
+    name = names[0]
+    svm = result.measured[name]["SVM"]
+    axes.set_title(
+        f"{name}: accuracy rises from {svm['layer 1'][0]:.0f} % on layer 1 to "
+        f"{svm['layer 5'][0]:.0f} % on layer 5",
+        fontsize=11,
+    )
     return {"tab7.png": picture}
 
 
-def _draw_curves(axes: Axes, columns: dict, one_dataset: bool) -> None:
+def _draw_curves(axes: Axes, curves: dict, one_dataset: bool) -> None:
     """Accuracy over layers; ours with solid lines, the paper's dotted."""
-    for i, ((name, kind, source), cells) in enumerate(columns.items()):
+    for i, ((name, kind, source), cells) in enumerate(curves.items()):
         color, marker = LINES[i // 2], "osos"[i // 2]
         label = f"{kind}, {source}" if one_dataset else f"{name}, {kind}, {source}"
         style = f"{marker}-" if source == "ours" else "x:"
@@ -159,4 +156,4 @@ def _draw_curves(axes: Axes, columns: dict, one_dataset: bool) -> None:
         axes.plot(layers, means, style, color=color, ms=5, label=label)
     label_axes(axes)
     axes.set(xlabel="layer", xticks=[1, 2, 3, 4, 5, 7])
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=10)

@@ -2,14 +2,17 @@
 
 A finished row is one file in the cache, named by a hash of its configuration and its images. The
 hash does not depend on source text, so hours of training survive a changed comment. The file
-records the commit.
+records the commit. A training that is interrupted continues from its last state, which is at most
+a few minutes old. On a CPU several rows are trained side by side, each in its own process.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,13 @@ import torch
 import zfnet
 from reproduce.core.context import Context
 from reproduce.core.record import environment
-from reproduce.paper.ablations import ENSEMBLE, Plan, recipe
-from zfnet.data.cache import Images, cache_dir, digest
+from reproduce.paper.ablations import ENSEMBLE, Plan, load_images, recipe
+from reproduce.paper.rows import Row, ranks
+from reproduce.paper.side_by_side import exit_without_parent, run_side_by_side
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
-from zfnet.model import Network
+from zfnet.model import ARCHITECTURES, Network
 from zfnet.training.config import Config, to_dict
 from zfnet.training.evaluate import predict
 from zfnet.training.loop import DivergedError, train
@@ -30,37 +36,46 @@ from zfnet.training.sampling import epoch_order
 from zfnet.training.setup import resolve_precision
 
 VERSION = 4  # raise it when the cached file holds something else
-# Seconds between two saved states of a training. Writing up to 1 GB takes as long as an epoch on a
-# GPU.
-KEEP_EVERY = 240.0
+KEEP_EVERY = 240.0  # seconds between two saved states; writing up to 1 GB takes some
+Training = tuple[str, int]  # a row of Table 3, and a seed
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """What a trained network predicts for the N validation images.
+def train_rows(
+    ctx: Context, plan: Plan, images: dict[str, Images], trainings: Sequence[Training]
+) -> dict[str, list[Row]]:
+    """Load rows from the cache; train those that are missing, or resume their trainings.
 
-    Attributes:
-        rank: (N,), the rank of the true class, from 1. If the training diverged, beyond the last.
-        train_rank: (M,), the same for M images that it was trained on, without dropout.
-        probability: (N, classes) float32, the mean over the plan's views; empty for networks that
-            are in no ensemble.
-        label: (N,), the true classes.
-        about: How it was trained. `about["diverged"]` says where the training diverged, else "".
+    Args:
+        ctx: The run.
+        plan: The size of the trainings.
+        images: The "train" and "val" images.
+        trainings: The rows and seeds.
+
+    Returns:
+        The rows by name, in the order of their seeds.
     """
+    missing = [t for t in trainings if not row_path(plan, images, *t).exists()]
+    if plan.parallel > 1 and len(missing) > 1 and ctx.device_type == "cpu":
+        missing.sort(key=lambda training: -_multiply_adds(plan, training))  # the longest first
+        tasks = [(ctx.model_name, ctx.data, plan, *training) for training in missing]
+        run_side_by_side(_train_missing, tasks, plan.parallel, ctx.progress)
+    rows: dict[str, list[Row]] = {}
+    for name, seed in ctx.progress(trainings, total=len(trainings), desc="rows"):
+        rows.setdefault(name, []).append(train_row(ctx, plan, images, name, seed))
+    return rows
 
-    rank: np.ndarray
-    train_rank: np.ndarray
-    probability: np.ndarray
-    label: np.ndarray
-    about: dict
 
-    def error(self, k: int = 1) -> float:
-        """Top-k validation error in percent."""
-        return 100 * float((self.rank > k).mean())
+def row_path(plan: Plan, images: dict[str, Images], name: str, seed: int) -> Path:
+    """The file of a trained row in the cache."""
+    data = (images["train"].digest, images["val"].digest)
+    config = json.dumps(to_dict(recipe(plan, name, seed)))
+    return cache_dir() / f"row-{digest(config, plan.views, *data, VERSION)[:20]}.npz"
 
-    def train_error(self) -> float:
-        """Top-1 training error in percent."""
-        return 100 * float((self.train_rank > 1).mean())
+
+def snapshot_paths(path: Path) -> dict[float, Path]:
+    """The kept snapshots of a row by epoch; `path` is its file in the cache."""
+    paths = path.with_suffix("").with_name(f"{path.stem}-snapshots").glob("*.safetensors")
+    return {float(p.stem.removeprefix("epoch-")): p for p in sorted(paths)}
 
 
 def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, seed: int) -> Row:
@@ -74,10 +89,8 @@ def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, se
         seed: Seed of the training.
     """
     config = recipe(plan, name, seed)
-    data = (images["train"].digest, images["val"].digest)
-    key = digest(json.dumps(to_dict(config)), plan.views, *data, VERSION)
-    folder = cache_dir() / f"row-{key[:20]}"
-    path = folder.with_suffix(".npz")
+    path = row_path(plan, images, name, seed)
+    folder = path.with_suffix("")
     if not path.exists():
         diverged = train_in(folder, config, images, ctx.device)
         if diverged:
@@ -87,8 +100,10 @@ def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, se
         precision = resolve_precision(config, torch.device(ctx.device)).precision
         about |= {"name": name, "plan": asdict(plan), "diverged": diverged, "precision": precision}
         about |= environment(ctx.device)
+        if (folder / "snapshots").exists():
+            os.replace(folder / "snapshots", folder.with_name(f"{folder.name}-snapshots"))
         save_arrays(path, about=np.array(json.dumps(about)), **arrays)
-        shutil.rmtree(folder)  # up to 2 GB of weights and momenta that no figure reads
+        shutil.rmtree(folder)  # up to 1 GB of weights and momenta that no figure reads
     with np.load(path, allow_pickle=False) as file:
         return Row(
             rank=file["rank"],
@@ -97,6 +112,21 @@ def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, se
             label=file["label"],
             about=json.loads(str(file["about"])),
         )
+
+
+def _train_missing(model: str, data: str, plan: Plan, name: str, seed: int) -> None:
+    """Train a row in a process of its own."""
+    ctx = Context(model, data)
+    with torch.no_grad():
+        train_row(ctx, plan, load_images(ctx, plan), name, seed)
+
+
+def _multiply_adds(plan: Plan, training: Training) -> int:
+    """Multiply-adds of a forward pass."""
+    options = asdict(recipe(plan, *training).model)
+    with torch.device("meta"):
+        network = ARCHITECTURES[options.pop("arch")](classes=2, **options)
+    return sum(layer.macs for layer in zfnet.describe(network))
 
 
 def train_in(folder: Path, config: Config, images: dict[str, Images], device: str) -> str:
@@ -115,6 +145,7 @@ def train_in(folder: Path, config: Config, images: dict[str, Images], device: st
                 resume=resume,
                 device=device,
                 keep_every=KEEP_EVERY,
+                report=lambda progress: exit_without_parent(),
             )
         except DivergedError as error:
             return str(error).partition(";")[0]
@@ -184,48 +215,3 @@ def probabilities(model: Network, images: Images, views: int) -> np.ndarray:
     batches = np.array_split(np.arange(len(images)), -(-len(images) // 100))
     total = torch.cat([p.cpu() for p in predict(model, images, batches, views=views)])
     return (total / views).numpy()
-
-
-def ranks(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The rank of the true class of each image, from 1; ties go to the lower class.
-
-    Args:
-        probability: (N, classes).
-        label: (N,).
-    """
-    true = probability[np.arange(len(label)), label][:, None]
-    lower = np.arange(probability.shape[1]) < label[:, None]
-    return 1 + ((probability > true) | ((probability == true) & lower)).sum(1)
-
-
-def paper_scale_note(row: Row, size: int) -> str:
-    """A sentence on how long the paper's training would take, from the speed at `size` pixels."""
-    speed = training_speed(row)
-    if not speed:
-        return "ZFNet finished no epoch, so the time at the paper's scale is not estimated."
-    with torch.device("meta"):
-        macs, paper_macs = (
-            sum(layer.macs for layer in zfnet.describe(zfnet.zfnet(1000, size=side)))
-            for side in (size, 224)
-        )
-    hours = 70 * 1.28e6 / speed / 3600 * paper_macs / macs
-    return (
-        "The paper's 70 epochs of 1.28 million images of 224 pixels would take ZFNet "
-        f"{hours:,.0f} h: the {speed:.0f} images/s measured at {size} pixels, in its last epoch on "
-        f"{row.about['device']}, scaled by the multiply-adds."
-    )
-
-
-def diverged_trainings(rows: dict[str, list[Row]]) -> dict[str, str]:
-    """Where trainings diverged, by row and seed."""
-    return {
-        f"{name}, seed {seed}": row.about["diverged"]
-        for name, seeds in rows.items()
-        for seed, row in enumerate(seeds)
-        if row.about["diverged"]
-    }
-
-
-def training_speed(row: Row) -> float:
-    """Images per second in the last epoch of a training; 0 if it finished none."""
-    return row.about["log"][-1]["images_per_second"] if row.about["log"] else 0.0

@@ -1,7 +1,7 @@
 """The template environment and the static files that the gallery and the atlas share.
 
-`templates/base.html` inlines the explorer's `theme.css` and `static/style.css`, so a page needs no
-style sheet beside it.
+The style of a page is the explorer's `theme.css`, `static/style.css`, and a sheet of its kind. The
+atlas has it in its page, and the pages of a gallery share a file.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def environment(escape: bool = True) -> jinja2.Environment:
         "duration": text.duration,
         "markdown": text.escape_markdown,
         "wrap": text.wrap,
+        "fill": text.fill,
     }
     return environment
 
@@ -45,3 +46,9 @@ def environment(escape: bool = True) -> jinja2.Environment:
 def render(template: str, **values: object) -> str:
     """Render a template of `templates/`. Values are escaped in .html templates."""
     return environment(template.endswith(".html")).get_template(template).render(values)
+
+
+def style_sheet(name: str) -> str:
+    """The style of pages of one kind, such as "gallery.css"."""
+    sheets = (THEME / "theme.css", STATIC / "style.css", STATIC / name)
+    return "".join(sheet.read_text("utf-8") for sheet in sheets)

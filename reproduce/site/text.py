@@ -56,15 +56,29 @@ def _list(values: list[Any]) -> str:
 
 def _spread(values: list[Any]) -> float:
     """The width of an interval [v, low, high], or a deviation [mean, deviation]; else 0."""
-    if not all(isinstance(value, int | float) for value in values):
-        return 0.0
-    if not any(isinstance(value, float) for value in values):
-        return 0.0
-    if len(values) == 3 and values[1] <= values[0] <= values[2]:
+    if is_interval(values):
         return values[2] - values[1]
-    if len(values) == 2 and 0 < values[1] <= abs(values[0]) / 4:
-        return values[1]
-    return 0.0
+    return values[1] if is_deviation(values) else 0.0
+
+
+def is_interval(values: Any) -> bool:
+    """Whether a measured value is an interval [v, low, high]."""
+    return _are_numbers(values, 3) and values[1] <= values[0] <= values[2]
+
+
+def is_deviation(values: Any) -> bool:
+    """Whether a measured value is [mean, standard deviation]."""
+    return _are_numbers(values, 2) and 0 < values[1] <= abs(values[0]) / 4
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether a value is a list of so many numbers, one of them a float."""
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, int | float) for value in values)
+        and any(isinstance(value, float) for value in values)
+    )
 
 
 def duration(seconds: float) -> str:
@@ -100,8 +114,13 @@ def escape_markdown(value: Any) -> str:
 
 def wrap(value: Any, indent: str = "") -> str:
     """An escaped text in lines of at most MARKDOWN_WIDTH columns."""
+    return fill(escape_markdown(value), indent)
+
+
+def fill(markdown: str, indent: str = "") -> str:
+    """Break Markdown into lines of at most MARKDOWN_WIDTH columns."""
     return textwrap.fill(
-        escape_markdown(value),
+        markdown,
         MARKDOWN_WIDTH,
         subsequent_indent=indent,
         break_long_words=False,

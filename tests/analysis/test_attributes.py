@@ -32,7 +32,7 @@ def test_flat_images_by_hand():
     for name in ("contrast", "sharpness"):
         assert float(ATTRIBUTES[name](flat(0.2, 0.4, 0.9))) == pytest.approx(0, abs=1e-6)
     assert float(colorfulness(flat(0.3, 0.3, 0.3))) == pytest.approx(0, abs=1e-4)
-    # red: rg = 255 and yb = 127.5 without deviation, so 0.3 of their norm
+    # For red, rg = 255 and yb = 127.5 without deviation: 0.3 times their norm.
     assert float(colorfulness(flat(1.0, 0.0, 0.0))) == pytest.approx(
         0.3 * np.hypot(255, 127.5), rel=1e-5
     )
@@ -43,24 +43,26 @@ def test_stripes_by_hand():
     x[:, :, :, ::2] = 1
     assert float(brightness(x)) == pytest.approx(0.5)
     assert float(contrast(x)) == pytest.approx(0.5)
-    # inside, the Laplacian is +2 and -2 in turn: 2 over a contrast of 0.5
+    # The Laplacian alternates between +2 and -2; divide its deviation by a contrast of 0.5.
     assert float(sharpness(x)) == pytest.approx(4, rel=1e-5)
     colors = torch.zeros(1, 3, 8, 8)
     colors[:, 0, :, ::2], colors[:, 2, :, 1::2] = 1, 1  # red and blue
-    # rg is 255, 0: mean and deviation 127.5; yb is 127.5, -255: mean -63.75, deviation 191.25
+    # rg is 255 and 0: mean and deviation 127.5. yb is 127.5 and -255: mean -63.75, deviation 191.25.
     expected = np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75)
     assert float(colorfulness(colors)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_equals_scikit_image():
+def test_contrast_and_sharpness_equal_scikit_image():
     x = images()
-    for image, gray, edge, size in zip(x, luma(x), sharpness(x), contrast(x), strict=True):
+    for image, gray, edge, contrast_value in zip(
+        x, luma(x), sharpness(x), contrast(x), strict=True
+    ):
         array = image.permute(1, 2, 0).double().numpy()
         by_hand = array @ np.array([0.299, 0.587, 0.114])
         np.testing.assert_allclose(gray, by_hand, atol=1e-6)
-        assert float(size) == pytest.approx(by_hand.std(), rel=1e-5)
-        inside = laplace(by_hand)[1:-1, 1:-1]
-        assert float(edge) == pytest.approx(inside.std() / by_hand.std(), rel=1e-5)
+        assert float(contrast_value) == pytest.approx(by_hand.std(), rel=1e-5)
+        interior = laplace(by_hand)[1:-1, 1:-1]
+        assert float(edge) == pytest.approx(interior.std() / by_hand.std(), rel=1e-5)
 
 
 def test_blurring_lowers_sharpness_and_fading_does_not():
@@ -72,7 +74,7 @@ def test_blurring_lowers_sharpness_and_fading_does_not():
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_images_outside_the_range_are_rejected(name):
-    for wrong in (
+    for images in (
         torch.full((1, 3, 4, 4), 1.5),
         torch.zeros(1, 1, 4, 4),
         torch.zeros(3, 4, 4),
@@ -81,7 +83,7 @@ def test_images_outside_the_range_are_rejected(name):
         torch.zeros(0, 3, 4, 4),
     ):
         with pytest.raises(ValueError, match="RGB images"):
-            ATTRIBUTES[name](wrong)
+            ATTRIBUTES[name](images)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (1, 2), (13, 200), (999, 1000)])
@@ -101,17 +103,17 @@ def test_wilson_rejects_wrong_counts(successes, n):
 
 def test_bins_have_equal_counts():
     rng = np.random.default_rng(0)
-    values, right = rng.normal(size=1000), rng.random(1000) < 0.3
-    result = accuracy_by_quantile(values, right, 4)
+    values, correct = rng.normal(size=1000), rng.random(1000) < 0.3
+    result = accuracy_by_quantile(values, correct, 4)
     assert result.count.tolist() == [250] * 4
     order = np.argsort(values)
     assert result.share.tolist() == pytest.approx(
-        [right[part].mean() for part in np.split(order, 4)]
+        [correct[part].mean() for part in np.split(order, 4)]
     )
     for share, (low, high), part in zip(
         result.share, result.interval, np.split(order, 4), strict=True
     ):
-        assert [low, high] == pytest.approx(wilson(int(right[part].sum()), 250))
+        assert [low, high] == pytest.approx(wilson(int(correct[part].sum()), 250))
         assert low < share < high
     assert result.difference[0] == pytest.approx(result.share[-1] - result.share[0])
 
@@ -127,8 +129,8 @@ def test_counts_of_bins_differ_by_at_most_one(n, bins):
 def test_newcombe_interval_of_a_difference():
     # Newcombe 1998, table II, method 10: 56/70 - 48/80 = 0.2 with (0.0524, 0.3339)
     values = np.repeat([0.0, 1.0], [80, 70])
-    right = np.r_[np.arange(80) < 48, np.arange(70) < 56]
-    result = accuracy_by_quantile(values, right, 2)
+    correct = np.r_[np.arange(80) < 48, np.arange(70) < 56]
+    result = accuracy_by_quantile(values, correct, 2)
     assert result.count.tolist() == [80, 70]
     assert result.difference == pytest.approx([0.2, 0.0524, 0.3339], abs=1e-4)
 

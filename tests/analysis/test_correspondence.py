@@ -28,7 +28,7 @@ def test_signs_and_hamming_distance_by_hand():
     after = torch.tensor([[1.0, 0.5, 1.0, 4.0], [4.0, 5.0, 0.0, 2.0]])
     signs = change_signs(before, after)
     assert signs.tolist() == [[1, -1, 0, 0], [-1, 0, 0, -1]]
-    # the signs differ in coordinates 0, 1 and 3; both are 0 in coordinate 2
+    # The signs differ in coordinates 0, 1 and 3; both are 0 in coordinate 2.
     assert hamming_distance(signs).tolist() == [[0, 0.75], [0.75, 0]]
 
 
@@ -54,31 +54,31 @@ def test_mask_parts_covers_the_right_pixels():
 
 
 @pytest.fixture(scope="module")
-def small():
+def model():
     return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
-def test_equals_a_loop_over_pairs(small):
+def test_correspondence_equals_a_loop_over_pairs(model):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 64, 64, generator=generator)
     points = torch.randint(0, 64, (3, 4, 2), generator=generator)
-    result = correspondence(small, x, points, size=16, batch=3)
-    for layer, units in (("pool5", small.fc6.in_features), ("fc7", 8)):
+    result = correspondence(model, x, points, size=16, batch=3)
+    for layer, units in (("pool5", model.fc6.in_features), ("fc7", 8)):
         for p in range(3):
-            eps = []
+            changes = []
             for n in range(4):
                 r, c = points[p, n].tolist()
-                copy = x[n : n + 1].clone()
-                copy[:, :, max(0, r - 8) : r + 8, max(0, c - 8) : c + 8] = 0
-                eps.append(
+                masked = x[n : n + 1].clone()
+                masked[:, :, max(0, r - 8) : r + 8, max(0, c - 8) : c + 8] = 0
+                changes.append(
                     (
-                        zfnet.trace(small, x[n : n + 1])[layer] - zfnet.trace(small, copy)[layer]
+                        zfnet.trace(model, x[n : n + 1])[layer] - zfnet.trace(model, masked)[layer]
                     ).flatten()
                 )
-            assert len(eps[0]) == units
-            limit = [1e-6 * zfnet.trace(small, x[n : n + 1])[layer].abs().max() for n in range(4)]
+            assert len(changes[0]) == units
+            limit = [1e-6 * zfnet.trace(model, x[n : n + 1])[layer].abs().max() for n in range(4)]
             signs = [
-                [0 if abs(v) <= limit[n] else (1 if v > 0 else -1) for v in eps[n].tolist()]
+                [0 if abs(v) <= limit[n] else (1 if v > 0 else -1) for v in changes[n].tolist()]
                 for n in range(4)
             ]
             pairs = [
@@ -96,22 +96,22 @@ def test_equals_a_loop_over_pairs(small):
         )
 
 
-def test_identical_images_correspond(small):
+def test_identical_images_correspond(model):
     x = torch.randn(1, 3, 64, 64).repeat(2, 1, 1, 1)
-    same = correspondence(small, x, torch.tensor([[[30, 30], [30, 30]]]), size=16)
+    same = correspondence(model, x, torch.tensor([[[30, 30], [30, 30]]]), size=16)
     assert same.delta["pool5"].tolist() == same.delta["fc7"].tolist() == [0]
-    different = correspondence(small, x, torch.tensor([[[10, 10], [54, 54]]]), size=16)
+    different = correspondence(model, x, torch.tensor([[[10, 10], [54, 54]]]), size=16)
     assert different.delta["pool5"][0] > 0
 
 
-def test_wrong_requests(small):
+def test_invalid_arguments_are_rejected(model):
     x = torch.randn(2, 3, 64, 64)
     with pytest.raises(ValueError, match="at least two"):
-        correspondence(small, x[:1], torch.zeros(1, 1, 2, dtype=torch.int64), size=16)
+        correspondence(model, x[:1], torch.zeros(1, 1, 2, dtype=torch.int64), size=16)
     with pytest.raises(ValueError, match=r"points must be \(P, 2, 2\)"):
-        correspondence(small, x, torch.zeros(2, 2, dtype=torch.int64), size=16)
+        correspondence(model, x, torch.zeros(2, 2, dtype=torch.int64), size=16)
     with pytest.raises(ValueError, match="points in a 64 x 64 image"):
-        correspondence(small, x, torch.full((1, 2, 2), 64), size=16)
+        correspondence(model, x, torch.full((1, 2, 2), 64), size=16)
     with pytest.raises(ValueError, match="size must be at least 1"):
         mask_parts(x, torch.zeros(2, 2, dtype=torch.int64), 0)
     with pytest.raises(ValueError, match="one point"):
@@ -176,9 +176,9 @@ def test_annotated_files_have_the_recorded_hashes():
         path.name: path for path in root.glob("*/*.JPEG")
     }
     annotated = yaml.safe_load(FACES.read_text())["imagenet"]
-    result = [name for name in annotated if name in present]
-    assert result, f"no annotated image in {root}"
-    for name in result:
+    available = [name for name in annotated if name in present]
+    assert available, f"no annotated image in {root}"
+    for name in available:
         assert (
             hashlib.sha256(present[name].read_bytes()).hexdigest() == annotated[name]["sha256"]
         ), name

@@ -1,4 +1,4 @@
-"""Cues against pixels moved by hand, decisions by hand, and a network trained on shapes."""
+"""Image cues against hand-computed pixels and decisions, and on a network trained on shapes."""
 
 import numpy as np
 import pytest
@@ -23,23 +23,23 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def numbered(n=2, side=12):
+def unique_pixels(n=2, side=12):
     """Return images in which every pixel has a different value."""
     return torch.arange(n * 3 * side * side, dtype=torch.float32).reshape(n, 3, side, side)
 
 
 def test_tiles_are_in_reading_order_and_join_tiles_inverts_split_tiles():
-    x = numbered()
-    cut = split_tiles(x, 3)
-    assert cut.shape == (2, 9, 3, 4, 4)
-    for place in range(9):
-        top, left = 4 * (place // 3), 4 * (place % 3)
-        assert torch.equal(cut[:, place], x[:, :, top : top + 4, left : left + 4])
-    assert torch.equal(join_tiles(cut), x)
+    x = unique_pixels()
+    tiles = split_tiles(x, 3)
+    assert tiles.shape == (2, 9, 3, 4, 4)
+    for tile in range(9):
+        top, left = 4 * (tile // 3), 4 * (tile % 3)
+        assert torch.equal(tiles[:, tile], x[:, :, top : top + 4, left : left + 4])
+    assert torch.equal(join_tiles(tiles), x)
 
 
 def test_shuffle_parts_permutes_the_tiles_of_each_image_independently():
-    x = numbered(3)
+    x = unique_pixels(3)
     result = shuffle_parts(x, 3, generator())
     orders = []
     for image, shuffled in zip(x, result, strict=True):
@@ -58,7 +58,7 @@ def test_shuffle_parts_permutes_the_tiles_of_each_image_independently():
 
 
 def test_permutations_of_parts_are_uniform():
-    x = numbered(1, 2).expand(6000, -1, -1, -1)
+    x = unique_pixels(1, 2).expand(6000, -1, -1, -1)
     first = shuffle_parts(x, 2, generator())[:, 0].flatten(1)
     orders, counts = np.unique(first.numpy(), axis=0, return_counts=True)
     assert len(orders) == 24
@@ -67,7 +67,7 @@ def test_permutations_of_parts_are_uniform():
 
 @pytest.mark.parametrize("share", [0, 0.25, 0.5, 1])
 def test_cover_parts_covers_the_given_share(share):
-    x = numbered(4, 16) + 1
+    x = unique_pixels(4, 16) + 1
     result = cover_parts(x, 4, share, generator(), fill=-1.0)
     covered = (split_tiles(result, 4) == -1).flatten(2)
     assert torch.equal(covered.all(2), covered.any(2))
@@ -88,26 +88,26 @@ def test_silhouettes_are_black_on_white():
 
 
 def test_texture_patches_come_from_the_object():
-    x, mask = numbered(2, 12), torch.zeros(2, 12, 12, dtype=torch.bool)
+    x, mask = unique_pixels(2, 12), torch.zeros(2, 12, 12, dtype=torch.bool)
     mask[0, 3:9, 2:8] = True
     mask[1, 5:8, :] = True  # thinner than a patch: the patches that it covers most are used
-    result = texture_patches(x, mask, 4, generator())
-    assert result.shape == x.shape
+    textures = texture_patches(x, mask, 4, generator())
+    assert textures.shape == x.shape
     corners = []
     for n in range(2):
         corners.append(set())
-        for patch in split_tiles(result[n : n + 1], 3)[0]:
+        for patch in split_tiles(textures[n : n + 1], 3)[0]:
             top, left = divmod(int(patch[0, 0, 0]) - int(x[n, 0, 0, 0]), 12)
             assert torch.equal(patch, x[n, :, top : top + 4, left : left + 4])
             corners[n].add((top, left))
     assert all(3 <= top <= 5 and 2 <= left <= 4 for top, left in corners[0])
     assert all(top in (4, 5) for top, _ in corners[1])
-    assert min(len(result) for result in corners) > 3
-    assert torch.equal(result, texture_patches(x, mask, 4, generator()))
+    assert min(len(textures) for textures in corners) > 3
+    assert torch.equal(textures, texture_patches(x, mask, 4, generator()))
 
 
 def test_apply_mask_by_hand():
-    x, mask = numbered(1, 4), torch.eye(4, dtype=torch.bool)[None]
+    x, mask = unique_pixels(1, 4), torch.eye(4, dtype=torch.bool)[None]
     for region in (mask, ~mask):
         masked = apply_mask(x, region, fill=7.5)
         for r in range(4):
@@ -124,7 +124,7 @@ def test_cue_conflict_by_hand():
     assert all_classes.shape.tolist() == [True, False, False, False, False]
     assert all_classes.texture.tolist() == [False, True, False, False, False]
     assert all_classes.texture_share[0] == 0.5
-    # without class 3, which wins images 2 and 3
+    # Leave out class 3, which images 2 and 3 are assigned to.
     some_classes = cue_conflict(logits, shape, texture, classes=[0, 1, 2])
     assert some_classes.shape.tolist() == [True, False, True, False, False]
     assert some_classes.texture.tolist() == [False, True, False, True, False]
@@ -163,7 +163,7 @@ def test_confidence_equals_softmax_in_any_batch(build):
     )
 
 
-def test_wrong_requests():
+def test_invalid_arguments_are_rejected():
     x, mask = torch.zeros(2, 3, 12, 12), torch.ones(2, 12, 12, dtype=torch.bool)
     with pytest.raises(ValueError, match="5 x 5 tiles does not divide an image of 12 x 12"):
         shuffle_parts(x, 5, generator())
@@ -187,7 +187,7 @@ def test_wrong_requests():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_generators_of_any_device_work():
-    x, mask = numbered(2, 12).cuda(), torch.ones(2, 12, 12, dtype=torch.bool).cuda()
+    x, mask = unique_pixels(2, 12).cuda(), torch.ones(2, 12, 12, dtype=torch.bool).cuda()
     for device in ("cpu", "cuda"):
         rng = torch.Generator(device).manual_seed(0)
         for result in (
@@ -199,22 +199,22 @@ def test_generators_of_any_device_work():
 
 
 def test_network_trained_on_shapes_uses_the_shape(scenes_net, scenes_val):
-    """In the scenes, only the outline predicts the class: without it, accuracy is at chance."""
-    chosen, border = np.arange(200), (scenes_val.masks.shape[1] - 112) // 2
-    x = scenes_val.batch(chosen)
+    """In the scenes, only the outline predicts the class; without it, accuracy is near chance."""
+    index, border = np.arange(200), (scenes_val.masks.shape[1] - 112) // 2
+    x = scenes_val.batch(index)
     mask = torch.from_numpy(
-        scenes_val.masks[chosen][:, border : border + 112, border : border + 112]
+        scenes_val.masks[index][:, border : border + 112, border : border + 112]
     )
-    target = torch.from_numpy(scenes_val.labels[chosen])
+    target = torch.from_numpy(scenes_val.labels[index])
     cues = {
         "image": x, "object": apply_mask(x, mask), "ground": apply_mask(x, ~mask), "silhouette": silhouettes(mask),
         "texture": texture_patches(x, mask, 14, generator()), "parts": shuffle_parts(x, 4, generator()),
     }  # fmt: skip
-    right = {
+    accuracy = {
         name: float((confidence(scenes_net, images, target).label == target).float().mean())
         for name, images in cues.items()
     }
-    assert right["image"] > 0.8
-    assert right["silhouette"] > 0.4
-    assert right["object"] > right["parts"] + 0.3
-    assert max(right["texture"], right["parts"]) < 0.35
+    assert accuracy["image"] > 0.8
+    assert accuracy["silhouette"] > 0.4
+    assert accuracy["object"] > accuracy["parts"] + 0.3
+    assert max(accuracy["texture"], accuracy["parts"]) < 0.35

@@ -12,9 +12,8 @@ def test_random_directions_are_orthonormal_and_uniform():
     generator = torch.Generator().manual_seed(0)
     v = random_directions(64, 40, generator)
     torch.testing.assert_close(v @ v.T, torch.eye(40), rtol=0, atol=1e-5)
-    directions = torch.cat(
-        [random_directions(4, 4, generator) for _ in range(2000)]
-    )  # 8,000 directions of four units
+    # 8,000 directions of four units.
+    directions = torch.cat([random_directions(4, 4, generator) for _ in range(2000)])
     assert directions.mean(0).abs().max() < 0.02  # the standard error is 0.5 / sqrt(8000) = 0.006
     torch.testing.assert_close(
         directions.T @ directions / len(directions), torch.eye(4) / 4, rtol=0, atol=0.01
@@ -37,9 +36,8 @@ def test_similarity_equals_the_mean_cosine_of_all_pairs():
     assert result[1] == pytest.approx(1)
     with_zeros = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     sets = torch.tensor([[0, 1, 2], [1, 3, 1]])
-    assert similarity(with_zeros, sets).tolist() == pytest.approx(
-        [1 / 3, 0]
-    )  # cosines with zero are 0
+    # Cosines with zero are 0.
+    assert similarity(with_zeros, sets).tolist() == pytest.approx([1 / 3, 0])
     with pytest.raises(ValueError, match="at least two"):
         similarity(torch.from_numpy(codes), torch.from_numpy(index[:, :1]))
 
@@ -56,7 +54,5 @@ def test_sampled_vectors_are_activations_of_one_position():
         positions = images[row // 3][:2].flatten(1).T
         assert (positions == vector).all(1).any()  # both units at the same position
     assert len({tuple(v) for v in result.tolist()}) > 12
-    assert sample_vectors(net, images, "fc2", torch.Generator(), per_image=3).shape == (
-        6,
-        5,
-    )  # a dense layer has one position
+    # A dense layer has one position.
+    assert sample_vectors(net, images, "fc2", torch.Generator(), per_image=3).shape == (6, 5)

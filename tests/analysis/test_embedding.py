@@ -28,9 +28,8 @@ def test_pca_equals_scikit_learn(shape):
     result = pca(x, 4)
     reference = sklearn.PCA(4, svd_solver="full").fit(x.flatten(1).double().numpy())
     axes = torch.from_numpy(reference.components_)
-    axes = (
-        axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    )  # the sign of a component is arbitrary
+    # The sign of a component is arbitrary.
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     torch.testing.assert_close(result.axes.double(), axes, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         result.explained_variance_ratio.double(),
@@ -99,7 +98,7 @@ def test_silhouette_equals_its_definition():
 
 def test_silhouette_by_hand():
     x = torch.tensor([[0.0], [2.0], [10.0], [13.0]])
-    # the first has a = 2, b = (10 + 13) / 2; the third a = 3, b = (10 + 8) / 2
+    # The first point has a = 2, b = (10 + 13) / 2; the third has a = 3, b = (10 + 8) / 2.
     assert silhouette(x, torch.tensor([0, 0, 1, 1])).tolist() == pytest.approx(
         [9.5 / 11.5, 7.5 / 9.5, 6 / 9, 9 / 12]
     )
@@ -118,9 +117,8 @@ def test_nearest_centroid_leaves_the_image_out_of_its_mean():
         expected.append(min(distance, key=lambda k: distance[k]) == int(labels[n]))
     assert nearest_centroid(x, labels).tolist() == expected
     assert 0 < sum(expected) < len(expected)  # both results occur
-    assert not nearest_centroid(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))[
-        2
-    ]  # the only image of its class
+    # The only image of its class.
+    assert not nearest_centroid(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))[2]
 
 
 @pytest.mark.parametrize("quality", [silhouette, nearest_centroid])
@@ -151,23 +149,19 @@ def test_grid_layout_is_the_best_of_all_assignments():
         result = grid_layout(points, columns)
         assert len(set(result.tolist())) == n
         low, high = points.min(0), points.max(0)
-        places = (points - low) / (high - low) * (columns - 1, rows - 1)
+        targets = (points - low) / (high - low) * (columns - 1, rows - 1)
 
-        def cost(cells, places=places, columns=columns, rows=rows):
+        def cost(cells, targets=targets, columns=columns, rows=rows):
             return sum(
                 (x - c % columns) ** 2 + (y - (rows - 1 - c // columns)) ** 2
-                for (x, y), c in zip(places, cells, strict=True)
+                for (x, y), c in zip(targets, cells, strict=True)
             )
 
         best = min(itertools.permutations(range(columns * rows), n), key=cost)
         assert cost(result) == pytest.approx(cost(best))
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    assert grid_layout(corners, 2).tolist() == [
-        2,
-        3,
-        0,
-        1,
-    ]  # row 0 is on top, and the second coordinate points up
+    # Row 0 is on top, and the second coordinate points up.
+    assert grid_layout(corners, 2).tolist() == [2, 3, 0, 1]
 
 
 def test_tsne_separates_clusters_and_is_deterministic():
@@ -194,7 +188,7 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
 
 
 def test_few_components_of_many_features():
-    """ARPACK's components, which it takes for few components of a large matrix, equal the SVD's."""
+    """Few components of a large matrix are computed by ARPACK; they equal those of the SVD."""
     features = torch.randn(600, 520, generator=torch.Generator().manual_seed(0)).double()
     features[:, :3] *= torch.tensor([9.0, 6.0, 4.0])
     few = pca(features, 3)

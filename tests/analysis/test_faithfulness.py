@@ -18,7 +18,7 @@ from zfnet.analysis.faithfulness import (
 
 
 class LinearNetwork(nn.Module):
-    """A linear network with logits w . x and 0 for images of one channel."""
+    """A linear network for one-channel images, with logits w . x and 0."""
 
     def __init__(self, weight):
         super().__init__()
@@ -33,9 +33,8 @@ def test_deletion_and_insertion_by_hand():
     weight = torch.tensor([[1.0, -2.0], [4.0, 3.0]])
     model, x = LinearNetwork(weight), torch.ones(2, 1, 2, 2)
     map = torch.stack([weight, -weight])[:, None]
-    logits = torch.tensor(
-        [[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]]
-    )  # largest first, and smallest first
+    # Largest first, and smallest first.
+    logits = torch.tensor([[6.0, 2, -1, -2, 0], [6.0, 8, 7, 4, 0]])
     deletion = replacement_curve(model, x, 0.0, map, 0, steps=4, batch=3)
     torch.testing.assert_close(deletion, logits.sigmoid().detach())
     insertion = replacement_curve(model, 0.0, x, map, torch.tensor([0, 1]), steps=4)
@@ -79,12 +78,11 @@ def test_pointing_game_by_hand():
     map = torch.zeros(5, 1, 6, 7)
     map[0, 0, 3, 4] = 1  # on the object
     map[1, 0, 0, 3] = 1  # two rows above it
-    map[2, 0, 3, 4] = map[2, 0, 0, 0] = 1  # one of two maxima is on it
+    map[2, 0, 3, 4] = map[2, 0, 0, 0] = 1  # one of two maxima is on the object
     map[4, 0, 3, 4] = float("nan")
     hits = pointing_game(map, mask)
-    torch.testing.assert_close(
-        hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0])
-    )  # a flat map scores the share of the object
+    # A flat map scores the share of the object.
+    torch.testing.assert_close(hits, torch.tensor([1.0, 0, 0.5, 4 / 42, 0]))
     assert pointing_game(map, mask, 2)[:2].tolist() == [1, 1]
     map[1] = 0
     map[1, 0, 1, 2] = 1  # diagonal: at a distance of 1.4
@@ -111,14 +109,17 @@ def test_randomize_layers_randomizes_from_the_top():
     model.cam_head = (torch.ones(10, 16), torch.zeros(10))
     original = {name: p.detach().clone() for name, p in model.named_parameters()}
     names = []
-    for name, other in randomize_layers(model, torch.Generator().manual_seed(0)):
+    for name, copy in randomize_layers(model, torch.Generator().manual_seed(0)):
         names.append(name)
         for layer in ("conv1", "conv3", "fc6", "fc8"):
-            drawn, old = other.get_submodule(layer).weight.detach(), original[f"{layer}.weight"]
-            assert torch.equal(drawn, old) == (layer not in names)
-            assert float(drawn.std()) == pytest.approx(float(old.std()), rel=0.2)
+            randomized, trained = (
+                copy.get_submodule(layer).weight.detach(),
+                original[f"{layer}.weight"],
+            )
+            assert torch.equal(randomized, trained) == (layer not in names)
+            assert float(randomized.std()) == pytest.approx(float(trained.std()), rel=0.2)
         assert torch.is_grad_enabled()
-        assert not any(p.isnan().any() for p in other.parameters())
+        assert not any(p.isnan().any() for p in copy.parameters())
     assert names == ["fc8", "fc7", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1"]
     assert all(torch.equal(p, original[name]) for name, p in model.named_parameters())
     assert (model.cam_head[0] == 1).all()
@@ -141,7 +142,7 @@ def test_randomization_changes_the_saliency():
     assert torch.equal(zfnet.explain(model, x, "saliency", 3).map, before)
 
 
-def test_wrong_requests():
+def test_invalid_arguments_are_rejected():
     model, x = LinearNetwork(torch.ones(2, 2)), torch.ones(2, 1, 2, 2)
     with pytest.raises(ValueError, match=r"map must be finite and \(2, 1, H, W\)"):
         replacement_curve(model, x, 0.0, x[:1], 0)

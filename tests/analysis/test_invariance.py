@@ -22,7 +22,7 @@ def test_transforms_on_the_pixel_grid_equal_slicing(squares):
     """A view of half the square at its original size needs no interpolation."""
     transformed = views(squares, "translation", [-7, 0, 5], share=0.5, size=32)
     assert transformed.shape == (2, 3, 3, 32, 32)
-    for i, v in enumerate((-7, 0, 5)):  # a shift down by v shows the rows v above
+    for i, v in enumerate((-7, 0, 5)):  # after a shift down by v, row r shows row r - v
         torch.testing.assert_close(
             transformed[:, i], squares[:, :, 16 - v : 48 - v, 16:48], rtol=0, atol=1e-5
         )
@@ -51,10 +51,8 @@ def test_rotation_by_30_degrees_by_hand(squares):
     transformed = views(squares, "rotation", [30], share=0.5, size=32)[0, 0]
     r, c = 3 + 0.5 - 16, 20 + 0.5 - 16
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
-    row, column = (
-        r * cosine + c * sine + 31.5,
-        c * cosine - r * sine + 31.5,
-    )  # in pixels of the square
+    # In pixels of the square.
+    row, column = (r * cosine + c * sine + 31.5, c * cosine - r * sine + 31.5)
     top, left = int(row), int(column)
     a, b = row - top, column - left
     q = squares[0, :, top : top + 2, left : left + 2]
@@ -95,25 +93,25 @@ def test_wrong_transforms(squares):
 
 
 @pytest.fixture(scope="module")
-def small():
+def model():
     return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
-def test_identity_has_distance_zero(small):
+def test_identity_has_distance_zero(model):
     squares = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     for family, value in (*IDENTITY.items(), ("rotation", 360.0)):
-        f = invariance(small, squares, [1, 2], family, [value], size=64)
+        f = invariance(model, squares, [1, 2], family, [value], size=64)
         for layer in ("conv1", "fc7"):
             assert f.distance[layer].abs().max() < 1e-5
         torch.testing.assert_close(f.probability[:, 0], f.reference, rtol=1e-4, atol=1e-6)
         assert (f.label[:, 0] == f.reference_label).all()
 
 
-def test_distances_and_probabilities_equal_single_images(small):
+def test_distances_and_probabilities_equal_single_images(model):
     squares = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(2))
     target, values = [0, 5, 3], [-9.0, 4.0, 11.0]
     f = invariance(
-        small,
+        model,
         squares,
         target,
         "translation",
@@ -126,14 +124,14 @@ def test_distances_and_probabilities_equal_single_images(small):
     assert f.distance["conv5"].shape == f.probability.shape == f.label.shape == (3, 3)
     for n in range(3):
         base = zfnet.trace(
-            small, views(squares[n : n + 1], "translation", [0], share=0.6, size=64)[0]
+            model, views(squares[n : n + 1], "translation", [0], share=0.6, size=64)[0]
         )
         assert f.reference[n] == pytest.approx(
             float(base.logits.softmax(1)[0, target[n]]), rel=1e-4
         )
         for i, v in enumerate(values):
             t = zfnet.trace(
-                small, views(squares[n : n + 1], "translation", [v], share=0.6, size=64)[0]
+                model, views(squares[n : n + 1], "translation", [v], share=0.6, size=64)[0]
             )
             for layer in ("conv1", "conv5", "fc7"):
                 a, b = base[layer].numpy().ravel(), t[layer].numpy().ravel()
@@ -145,18 +143,18 @@ def test_distances_and_probabilities_equal_single_images(small):
             assert f.label[n, i] == t.logits.argmax()
 
 
-def test_wrong_requests(small):
+def test_invalid_arguments_are_rejected(model):
     squares = torch.randn(2, 3, 96, 96)
     for target, layers, batch, message in (
         ([0], ("fc7",), 4, "one class per image"), ([0, 6], ("fc7",), 4, "class from 0 to 5"),
         ([0.5, 1.0], ("fc7",), 4, "one class"), ([0, 1], ("fc7",), 0, "batch must be"), ([0, 1], (), 4, "layers not empty"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            invariance(small, squares, target, "scale", [1.2], layers=layers, size=64, batch=batch)
+            invariance(model, squares, target, "scale", [1.2], layers=layers, size=64, batch=batch)
     with pytest.raises(UnknownLayer, match="conv9"):
-        invariance(small, squares, [0, 1], "scale", [1.2], layers=("conv9",), size=64)
+        invariance(model, squares, [0, 1], "scale", [1.2], layers=("conv9",), size=64)
     with pytest.raises(ValueError, match="not a family"):
-        invariance(small, squares, [0, 1], "shear", [1.2], size=64)
+        invariance(model, squares, [0, 1], "shear", [1.2], size=64)
 
 
 def test_r_squared_equals_the_squared_correlation():

@@ -16,7 +16,7 @@ from zfnet.graph import UnknownLayer, UnsupportedNetwork
 
 
 @pytest.fixture(scope="module")
-def small():
+def model():
     return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
@@ -26,45 +26,42 @@ def images():
 
 
 @pytest.mark.parametrize("rectified", [True, False])
-def test_responses_equal_single_images(small, images, rectified):
-    tables = responses(small, images, ("conv2", "conv5", "fc7"), rectified=rectified, batch=4)
-    before = {
-        "conv2": small[:5],
-        "conv5": small[:13],
-        "fc7": small[:20],
-    }  # up to the layer, without the ReLU
+def test_responses_equal_single_images(model, images, rectified):
+    tables = responses(model, images, ("conv2", "conv5", "fc7"), rectified=rectified, batch=4)
+    # Up to the layer, without the ReLU.
+    layers_before_relu = {"conv2": model[:5], "conv5": model[:13], "fc7": model[:20]}
     for layer, table in tables.items():
         for n, x in enumerate(images):
-            a = before[layer](x[None])[0].detach()
+            a = layers_before_relu[layer](x[None])[0].detach()
             a = (a.relu() if rectified else a).reshape(len(a), -1)
             torch.testing.assert_close(table.maximum[n], a.amax(1), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(table.mean[n], a.mean(1), rtol=1e-4, atol=1e-5)
-            width = zfnet.trace(small, x[None])[layer].shape[-1] if layer != "fc7" else 1
+            width = zfnet.trace(model, x[None])[layer].shape[-1] if layer != "fc7" else 1
             flat = table.position[n, :, 0] * width + table.position[n, :, 1]
             torch.testing.assert_close(
                 a.gather(1, flat[:, None])[:, 0], a.amax(1), rtol=1e-4, atol=1e-5
             )
 
 
-def test_directions_are_linear_combinations_of_units(small, images):
+def test_directions_are_linear_combinations_of_units(model, images):
     directions = torch.cat([torch.eye(5), torch.tensor([[1.0, -2.0, 0, 0, 0.5]])])
-    units = responses(small, images, "conv5")["conv5"]
-    along = responses(small, images, ("conv4", "conv5"), directions={"conv5": directions})
-    assert along["conv4"].maximum.shape == (11, 8)
-    torch.testing.assert_close(along["conv5"].maximum[:, :5], units.maximum)
-    assert (along["conv5"].position[:, :5] == units.position).all()
+    units = responses(model, images, "conv5")["conv5"]
+    projected = responses(model, images, ("conv4", "conv5"), directions={"conv5": directions})
+    assert projected["conv4"].maximum.shape == (11, 8)
+    torch.testing.assert_close(projected["conv5"].maximum[:, :5], units.maximum)
+    assert (projected["conv5"].position[:, :5] == units.position).all()
     for n, x in enumerate(images):
-        a = zfnet.trace(small, x[None])["conv5"][0]
+        a = zfnet.trace(model, x[None])["conv5"][0]
         z = a[0] - 2 * a[1] + 0.5 * a[4]
-        assert along["conv5"].maximum[n, 5] == pytest.approx(float(z.max()), rel=1e-4, abs=1e-5)
-        assert along["conv5"].mean[n, 5] == pytest.approx(float(z.mean()), rel=1e-4, abs=1e-5)
+        assert projected["conv5"].maximum[n, 5] == pytest.approx(float(z.max()), rel=1e-4, abs=1e-5)
+        assert projected["conv5"].mean[n, 5] == pytest.approx(float(z.mean()), rel=1e-4, abs=1e-5)
 
 
-def test_extremes_equal_top_activations(small, images):
+def test_extremes_equal_top_activations(model, images):
     groups = [0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
     for options in ({}, {"groups": groups}):
-        searched = zfnet.top_activations(small, images, ("conv3", "conv5"), k=4, **options)
-        for layer, table in responses(small, images, ("conv3", "conv5")).items():
+        searched = zfnet.top_activations(model, images, ("conv3", "conv5"), k=4, **options)
+        for layer, table in responses(model, images, ("conv3", "conv5")).items():
             top = table.extremes(4, **options)
             assert (top.index == searched[layer].index).all()
             assert (top.position == searched[layer].position).all()
@@ -72,31 +69,31 @@ def test_extremes_equal_top_activations(small, images):
 
 
 @given(
-    # small numbers give many ties
+    # model numbers give many ties
     values=st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 0)), min_size=1, max_size=12),
-    k=st.integers(1, 5), least=st.booleans(), by=st.sampled_from(["maximum", "mean"]), grouped=st.booleans(),
+    k=st.integers(1, 5), smallest=st.booleans(), by=st.sampled_from(["maximum", "mean"]), grouped=st.booleans(),
 )  # fmt: skip
-def test_extremes_equal_sorting_in_python(values, k, least, by, grouped):
+def test_extremes_equal_sorting_in_python(values, k, smallest, by, grouped):
     table = torch.tensor(values).float()
     n = len(values)
-    where = torch.arange(n * 2 * 2).reshape(n, 2, 2)
+    position = torch.arange(n * 2 * 2).reshape(n, 2, 2)
     groups = [i % 4 for i in range(n)] if grouped else None
-    top = Responses(table, table.flip(1), where).extremes(
-        k, by=by, largest=not least, groups=groups
+    top = Responses(table, table.flip(1), position).extremes(
+        k, by=by, largest=not smallest, groups=groups
     )
     for unit in range(2):
         column = (table if by == "maximum" else table.flip(1))[:, unit].tolist()
-        order = sorted(range(n), key=lambda i: (column[i] if least else -column[i], i))
+        order = sorted(range(n), key=lambda i: (column[i] if smallest else -column[i], i))
         expected = [
             i
-            for place, i in enumerate(order)
-            if not grouped or i % 4 not in [j % 4 for j in order[:place]]
+            for rank, i in enumerate(order)
+            if not grouped or i % 4 not in [j % 4 for j in order[:rank]]
         ][:k]
         assert top.index[unit].tolist() == expected + [-1] * (k - len(expected))
         assert top.value[unit].tolist() == [column[i] for i in expected] + [-torch.inf] * (
             k - len(expected)
         )
-        assert (top.position[unit, : len(expected)] == where[expected, unit]).all()
+        assert (top.position[unit, : len(expected)] == position[expected, unit]).all()
 
 
 def test_torchvision_network(images):
@@ -107,31 +104,30 @@ def test_torchvision_network(images):
 
 
 def test_network_without_weights(images):
-    network = torch.nn.Sequential(
-        torch.nn.AvgPool2d(2), torch.nn.ReLU()
-    )  # not a chain, so it is read by hooks
+    # Not a chain, so it is read by hooks.
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU())
     maximum = responses(network, images[:2], "1", batch=2)["1"].maximum
     torch.testing.assert_close(
         maximum, torch.nn.functional.avg_pool2d(torch.stack(images[:2]), 2).amax((2, 3)).relu()
     )
 
 
-def test_wrong_requests(small, images):
+def test_invalid_arguments_are_rejected(model, images):
     with pytest.raises(UnknownLayer, match="no layer 'conv9'; the network has conv1"):
-        responses(small, images, ("conv1", "conv9"))
-    for wrong, message in (
-        ((small, [], ("conv1",)), "empty"),
-        ((small, images, ()), "layers must not be empty"),
+        responses(model, images, ("conv1", "conv9"))
+    for arguments, message in (
+        ((model, [], ("conv1",)), "empty"),
+        ((model, images, ()), "layers must not be empty"),
     ):
         with pytest.raises(ValueError, match=message):
-            next(stream(*wrong))
+            next(stream(*arguments))
     with pytest.raises(ValueError, match="on cpu, the network"):
-        responses(small, [x.double() for x in images], "conv1")
+        responses(model, [x.double() for x in images], "conv1")
     with pytest.raises(ValueError, match=r"directions of conv1 must be \(D, "):
-        responses(small, images, "conv1", directions={"conv1": torch.zeros(2, 999)})
+        responses(model, images, "conv1", directions={"conv1": torch.zeros(2, 999)})
     with pytest.raises(ValueError, match="items must be tensors .*, got dict"):
-        responses(small, [{"x": images[0]}], "conv1")
-    table = responses(small, images, "conv1")["conv1"]
+        responses(model, [{"x": images[0]}], "conv1")
+    table = responses(model, images, "conv1")["conv1"]
     with pytest.raises(ValueError, match="'maximum' or 'mean', got 'median'"):
         table.extremes(3, by="median")
     with pytest.raises(ValueError, match="k must be at least 1"):
@@ -141,10 +137,10 @@ def test_wrong_requests(small, images):
     with pytest.raises(
         UnknownLayer, match="directions are given for conv2, which is not among `layers`"
     ):
-        responses(small, images, "conv1", directions={"conv2": torch.eye(3)})
+        responses(model, images, "conv1", directions={"conv2": torch.eye(3)})
 
 
-def test_mode_and_random_state_do_not_change(small, images):
+def test_mode_and_random_state_do_not_change(model, images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(0.9)).train()
     state = torch.get_rng_state()
     responses(net, images, "conv1")

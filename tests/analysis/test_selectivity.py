@@ -11,10 +11,8 @@ from zfnet.analysis.selectivity import auc, best_unit, permute_labels
 def test_auc_by_hand():
     values = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 1.0], [0.0, 0.0]])
     positive = torch.tensor([True, False, True, False])
-    assert auc(values, positive).tolist() == [
-        1.0,
-        0.75,
-    ]  # the second unit ranks two of four pairs correctly, and ties two
+    # The second unit ranks two of four pairs correctly, and ties two.
+    assert auc(values, positive).tolist() == [1.0, 0.75]
     assert auc(values, ~positive).tolist() == [0.0, 0.25]
 
 
@@ -33,23 +31,25 @@ def test_auc_equals_scikit_learn_with_ties_and_many_labelings():
 def test_best_unit_finds_a_selective_unit_and_held_out_auc_is_unbiased():
     rng = torch.Generator().manual_seed(0)
     positive = torch.arange(60) % 2 == 0
-    first = torch.arange(60) < 30
+    half = torch.arange(60) < 30
     noise = torch.randn(60, 300, generator=rng)
     informative = noise.clone()
     informative[:, 123] += 3 * positive
-    result = best_unit(informative, positive, first)
+    result = best_unit(informative, positive, half)
     assert result.unit.tolist() == [123, 123]
     assert result.held_out_auc.min() > 0.9
-    for way, (chosen_on, judged_on) in enumerate(((first, ~first), (~first, first))):
-        assert result.selection_auc[way] == auc(informative[chosen_on], positive[chosen_on]).max()
-        assert result.held_out_auc[way] == auc(informative[judged_on], positive[judged_on])[123]
+    for direction, (selection, held_out) in enumerate(((half, ~half), (~half, half))):
+        assert (
+            result.selection_auc[direction]
+            == auc(informative[selection], positive[selection]).max()
+        )
+        assert result.held_out_auc[direction] == auc(informative[held_out], positive[held_out])[123]
     labels = torch.stack([positive[torch.randperm(60, generator=rng)] for _ in range(200)])
-    luck = best_unit(noise, labels, first)
-    assert luck.unit.shape == luck.held_out_auc.shape == (200, 2)
-    assert luck.selection_auc.mean() > 0.75  # the best of 300 random units ...
-    assert luck.held_out_auc.mean() == pytest.approx(
-        0.5, abs=0.03
-    )  # ... is at chance on the other half
+    chance = best_unit(noise, labels, half)
+    assert chance.unit.shape == chance.held_out_auc.shape == (200, 2)
+    assert chance.selection_auc.mean() > 0.75  # the best of 300 random units
+    # On the other half, these units are at chance.
+    assert chance.held_out_auc.mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_labels_are_permuted_within_groups_only():
@@ -59,9 +59,8 @@ def test_labels_are_permuted_within_groups_only():
     result = permute_labels(positive, groups, 600, generator)
     for g in range(3):
         assert (result[:, groups == g].sum(1) == positive[groups == g].sum()).all()
-    for i, share in enumerate(
-        (1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)
-    ):  # positions within a group are equally likely
+    # Positions within a group are equally likely.
+    for i, share in enumerate((1 / 3, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 1)):
         assert result[:, i].double().mean() == pytest.approx(share, abs=0.07)
     ungrouped = permute_labels(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
     assert (ungrouped.sum(1) == 4).all()

@@ -8,18 +8,16 @@ import torch
 
 from zfnet.analysis.shapes import curved_top, hole_area, slant, thickness, verticality
 
-SIDE, FINE = (
-    28,
-    16,
-)  # pixels, and the factor of supersampling
+# Side in pixels, and the supersampling factor.
+SIDE, OVERSAMPLING = 28, 16
 
 
 def draw(inside, lean=0.0):
     """Draw the points where inside(x, y), sheared to the right: (1, 28, 28); y points down."""
-    axis = (torch.arange(SIDE * FINE) + 0.5) / FINE - SIDE / 2
+    axis = (torch.arange(SIDE * OVERSAMPLING) + 0.5) / OVERSAMPLING - SIDE / 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     fine = inside(x + y * math.tan(math.radians(lean)), y).float()
-    return fine.view(1, SIDE, FINE, SIDE, FINE).mean((2, 4))
+    return fine.view(1, SIDE, OVERSAMPLING, SIDE, OVERSAMPLING).mean((2, 4))
 
 
 def ring(outer, inner, at=0.0):
@@ -47,15 +45,16 @@ def test_sign_of_the_slant():
         image[0, row, 8 - row] = 1  # "/"
     assert float(slant(image)) == pytest.approx(45)
     assert float(slant(image.flip(2))) == pytest.approx(-45)
+    # The slant does not depend on position or brightness.
     assert float(slant(torch.nn.functional.pad(image * 0.3, (5, 2, 1, 7)))) == pytest.approx(
         45, abs=1e-3
-    )  # position and brightness do not matter
+    )
 
 
 @pytest.mark.parametrize("width", [2, 3, 4.5])
 @pytest.mark.parametrize("turned", [0, 20, 45, 90])
 def test_thickness_of_a_bar(width, turned):
-    # the ends are edges too: 2 A / P = tL / (t + L)
+    # The perimeter includes the ends: 2 A / P = tL / (t + L).
     values = float(thickness(draw(bar(20, width, turned))))
     assert values == pytest.approx(width * 20 / (width + 20), rel=0.1)
 
@@ -65,17 +64,17 @@ def test_thickness_of_a_ring_does_not_depend_on_its_position(width):
     image = draw(ring(7 + width / 2, 7 - width / 2))
     assert float(thickness(image)) == pytest.approx(width, rel=0.1)
     cut = image[:, 4:24, 4:24]
-    cut = cut[
-        :, int(cut[0].any(1).nonzero()[0]) :, int(cut[0].any(0).nonzero()[0]) :
-    ]  # a ring at the border; the border counts as an edge
+    # A ring that touches the border; the border counts as an edge.
+    cut = cut[:, int(cut[0].any(1).nonzero()[0]) :, int(cut[0].any(0).nonzero()[0]) :]
     assert float(thickness(cut)) == pytest.approx(float(thickness(image)), rel=1e-5)
 
 
 @pytest.mark.parametrize("inner", [2, 3.5, 6])
 def test_hole_area_of_a_ring(inner):
+    # Antialiasing shifts edges by up to a third of a pixel.
     assert float(hole_area(draw(ring(inner + 3, inner)))) == pytest.approx(
         math.pi * inner**2, abs=2 * inner
-    )  # antialiased edges are uncertain by a third of a pixel
+    )
 
 
 def test_holes_add_up_and_a_gap_opens_them():
@@ -104,14 +103,12 @@ def test_verticality():
 
 def test_curved_tops():
     arch = draw(lambda x, y: ring(9, 6.5)(x, y) & (y < 0) | (bar(18, 2)(x - 7.75, y) & (y >= 0)))
-    flat = draw(
-        lambda x, y: (((y + 8).abs() < 1.25) & (x.abs() < 7)) | bar(18, 2.5)(x - 5, y)
-    )  # a 7
+    # The shape of a 7.
+    flat = draw(lambda x, y: (((y + 8).abs() < 1.25) & (x.abs() < 7)) | bar(18, 2.5)(x - 5, y))
     cup = draw(lambda x, y: ring(9, 6.5)(x, y) & (y > 0))
     slope = draw(bar(20, 3, 60))
-    assert float(curved_top(draw(ring(9, 6)))) == pytest.approx(
-        15 * math.pi / 64, abs=0.1
-    )  # the least-squares parabola of a half circle
+    # The least-squares parabola of a half circle.
+    assert float(curved_top(draw(ring(9, 6)))) == pytest.approx(15 * math.pi / 64, abs=0.1)
     assert float(curved_top(arch)) > 0.6
     assert float(curved_top(flat)) == pytest.approx(0, abs=0.05)
     assert abs(float(curved_top(slope))) < 0.35

@@ -37,9 +37,8 @@ def test_quantiles_of_skewed_activations_over_five_orders_of_magnitude():
     result = population_of(values).quantile(q).numpy()
     assert (result[expected == 0] == 0).all()
     np.testing.assert_allclose(result, expected, rtol=RELATIVE_ERROR)
-    assert (
-        abs(result / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4
-    )  # it is a histogram, not the exact values
+    # Quantiles come from a histogram, so they are not exact.
+    assert abs(result / np.maximum(expected, 1e-9) - 1)[expected > 0].max() > 1e-4
     with pytest.raises(ValueError, match=r"\[0, 1\], got \[0.5, 1.5\]"):
         population_of(values).quantile([0.5, 1.5])
 
@@ -57,7 +56,7 @@ def test_floats_are_near_the_middle_of_their_bin():
 
 
 @pytest.fixture
-def built():
+def net_with_dead_filters():
     """Return four filters (v, dead, v > 2, left border only) and images of a constant v."""
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
@@ -68,16 +67,14 @@ def built():
     )
     weight, bias = torch.zeros(4, 3, 3, 3), torch.tensor([0.0, -1.0, -2.0, 0.0])
     weight[0, 0, 1, 1] = weight[2, 0, 1, 1] = 1
-    weight[3, 0, 1, 1], weight[3, 0, 1, 0] = (
-        1,
-        -1,
-    )  # v minus its left neighbor: zero except next to the padding
+    # The pixel minus its left neighbor: zero except next to the padding.
+    weight[3, 0, 1, 1], weight[3, 0, 1, 0] = 1, -1
     net[0].weight.data, net[0].bias.data = weight, bias
     return net.eval(), [torch.full((3, 4, 4), float(v)) for v in (1, 2, 3, 4)]
 
 
-def test_network_with_known_dead_filters(built):
-    net, images = built
+def test_network_with_known_dead_filters(net_with_dead_filters):
+    net, images = net_with_dead_filters
     result = population(net, images, ("conv1",), batch=3)["conv1"]
     assert result.images == 4
     assert result.dead.tolist() == [False, True, False, False]
@@ -111,8 +108,8 @@ def test_population_equals_one_batch_of_all_images():
         )
 
 
-def test_activations_that_are_not_finite_are_an_error(built):
-    net, images = built
+def test_activations_that_are_not_finite_are_an_error(net_with_dead_filters):
+    net, images = net_with_dead_filters
     net[0].weight.data[0] = torch.inf
     with pytest.raises(ValueError, match="conv1 has activations that are not finite"):
         population(net, images, ("conv1",))

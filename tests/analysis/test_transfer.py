@@ -1,4 +1,4 @@
-"""Folds, factors of Gram matrices, classifiers, scores by hand, and planted near-duplicates."""
+"""Folds, Gram factors, classifiers and scores; the search for near-duplicates."""
 
 import dataclasses
 
@@ -29,21 +29,19 @@ from zfnet.data.images import center
 
 def test_folds_are_balanced_disjoint_and_nested():
     labels = np.repeat([0, 1, 2], [100, 40, 9])
-    small, large = (folds(labels, n, max_test=50, count=5, seed=3) for n in (5, 20))
-    for few, many in zip(small, large, strict=True):
-        assert np.bincount(labels[few.train]).tolist() == [5, 5, 5]
-        assert np.bincount(labels[few.test]).tolist() == [50, 35, 4]
-        assert np.bincount(labels[many.train]).tolist() == [
-            20,
-            20,
-            8,
-        ]  # a class with too few images keeps one for the test
-        assert np.bincount(labels[many.test]).tolist() == [50, 20, 1]
-        assert set(few.train) <= set(many.train)
-        assert not set(many.train) & set(many.test)
-    assert len({tuple(fold.train) for fold in large}) == 5
+    small_folds, large_folds = (folds(labels, n, max_test=50, count=5, seed=3) for n in (5, 20))
+    for small_fold, large_fold in zip(small_folds, large_folds, strict=True):
+        assert np.bincount(labels[small_fold.train]).tolist() == [5, 5, 5]
+        assert np.bincount(labels[small_fold.test]).tolist() == [50, 35, 4]
+        # A class with too few images keeps one for the test.
+        assert np.bincount(labels[large_fold.train]).tolist() == [20, 20, 8]
+        assert np.bincount(labels[large_fold.test]).tolist() == [50, 20, 1]
+        assert set(small_fold.train) <= set(large_fold.train)
+        assert not set(large_fold.train) & set(large_fold.test)
+    assert len({tuple(fold.train) for fold in large_folds}) == 5
     assert all(
-        (a.train == b.train).all() for a, b in zip(small, folds(labels, 5, seed=3), strict=True)
+        (a.train == b.train).all()
+        for a, b in zip(small_folds, folds(labels, 5, seed=3), strict=True)
     )
     with pytest.raises(ValueError, match=r"classes \[1\] have one image"):
         folds(np.array([0, 0, 1]), 1)
@@ -84,29 +82,29 @@ def test_classifiers_of_coordinates_and_features_agree(classifier):
 def test_regularization_is_chosen_on_the_training_images():
     rng = np.random.default_rng(2)
     labels = np.repeat(np.arange(3), 30)
+    # Three informative features and five noisy ones.
     x = np.concatenate(
         [np.eye(3)[labels] + 0.1 * rng.normal(size=(90, 3)), 10 * rng.normal(size=(90, 5))], 1
-    )  # strong noise
+    )
     assert softmax(x, labels, (1e-6, 10.0)).C == 10.0
-    assert (
-        softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0
-    )  # one image per class: the middle value of C
+    # With one image per class, take the middle value of C.
+    assert softmax(x[[0, 30, 60]], labels[[0, 30, 60]], (1e-6, 1.0, 5.0)).C == 1.0
 
 
 def test_scores_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1])
     assert per_class_accuracy(labels, np.array([0, 0, 0, 1, 1, 0])) == pytest.approx((75 + 50) / 2)
-    # in descending order: hit, miss, hit, (ignored), miss, hit; precision 1, 2/3, 3/5
+    # In descending order: hit, miss, hit, (ignored), miss, hit; precision 1, 2/3, 3/5.
     scores, present = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([1, 0, 1, -1, 0, 1])
     assert average_precision(scores, present) == pytest.approx(100 * (1 + 2 / 3 + 3 / 5) / 3)
-    # miss, hit, hit: the precision of 1/2 at the first hit is raised to 2/3
+    # Miss, hit, hit: interpolation raises the precision 1/2 at the first hit to 2/3.
     assert average_precision(scores[:3], np.array([0, 1, 1])) == pytest.approx(100 * 2 / 3)
     with pytest.raises(ValueError, match="no image shows"):
         average_precision(scores, np.zeros(6, int))
 
 
 @pytest.fixture
-def small(tree):
+def model_and_images(tree):
     """Return a small network and the images of a tree."""
     torch.manual_seed(0)
     model = zfnet.fold(zfnet.zfnet(3, channels=(8, 8, 8, 8, 8), fc_units=16, norm="batch"))
@@ -115,8 +113,8 @@ def small(tree):
     return model, load_folder(tree / "train")
 
 
-def test_features_equal_the_trace_and_are_cached(small, monkeypatch):
-    model, images = small
+def test_features_equal_the_trace_and_are_cached(model_and_images, monkeypatch):
+    model, images = model_and_images
     result = extract(model, images, ("pool1", "conv3", "fc7"), batch=7)
     t = zfnet.trace(model, images.batch([11]))
     for layer, features in result.items():
@@ -129,8 +127,8 @@ def test_features_equal_the_trace_and_are_cached(small, monkeypatch):
     assert np.array_equal(extract(model, images, ("fc7",))["fc7"], result["fc7"])
 
 
-def test_cache_distinguishes_weights(small):
-    model, images = small
+def test_cache_distinguishes_weights(model_and_images):
+    model, images = model_and_images
     before = np.array(extract(model, images, ("fc7",))["fc7"])
     with torch.no_grad():
         model.fc7.weight.mul_(-1)
@@ -141,15 +139,15 @@ def test_cache_distinguishes_weights(small):
     )
 
 
-def test_features_beyond_half_precision_are_an_error(small):
-    model, images = small
+def test_features_beyond_half_precision_are_an_error(model_and_images):
+    model, images = model_and_images
     model.conv1.weight.data *= 1e6
     with pytest.raises(ValueError, match="pool1 exceed half precision"):
         extract(model, images, ("pool1",))
 
 
-def test_pooling_head_separates_colors(small):
-    model, images = small
+def test_pooling_head_separates_colors(model_and_images):
+    model, images = model_and_images
     shuffled = dataclasses.replace(images, wnids=list(images.wnids))
     weight, bias = fit_pooling_head(model, shuffled, c=100.0)
     assert weight.shape == (3, 8)
@@ -165,27 +163,24 @@ def test_find_overlaps_finds_planted_near_duplicates_only(tmp_path):
             (320, 240), Image.Resampling.BICUBIC
         )
 
-    mine, theirs = [scene() for _ in range(6)], [scene() for _ in range(8)]
-    theirs[3] = center(mine[0], 224)  # the whole square at another size
-    theirs[5] = center(mine[1], 256).crop((16, 16, 240, 240))  # its central 7/8
-    theirs[6] = mine[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")  # mirrored, in gray
-    for framed in (
-        mine[3],
-        theirs[0],
-        mine[4],
-        theirs[1],
-    ):  # frames and skies are no evidence
+    first, second = [scene() for _ in range(6)], [scene() for _ in range(8)]
+    second[3] = center(first[0], 224)  # the same square at another size
+    second[5] = center(first[1], 256).crop((16, 16, 240, 240))  # the central 7/8
+    # Mirrored, in gray.
+    second[6] = first[2].transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("L")
+    # Shared frames and flat sky do not count as overlap.
+    for framed in (first[3], second[0], first[4], second[1]):
         framed.paste("white", (0, 0, 320, 30))
         framed.paste("white", (0, 210, 320, 240))
-    for trap in (mine[5], theirs[2]):
+    for trap in (first[5], second[2]):
         trap.paste(Image.linear_gradient("L").resize(trap.size))
         trap.paste(scene().resize((60, 60)), (130, 90))
-    for folder, pictures in (("mine", mine), ("theirs", theirs)):
+    for folder, pictures in (("first", first), ("second", second)):
         (tmp_path / folder / "n0").mkdir(parents=True)
         for i, picture in enumerate(pictures):
             picture.save(tmp_path / folder / "n0" / f"{i}.jpg", quality=70)
     result = find_overlaps(
-        load_folder(tmp_path / "mine"), load_folder(tmp_path / "theirs"), batch=5
+        load_folder(tmp_path / "first"), load_folder(tmp_path / "second"), batch=5
     )
     assert result.index.tolist() == [0, 1, 2]
     assert result.other[:3].tolist() == [3, 5, 6]

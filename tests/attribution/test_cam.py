@@ -13,11 +13,10 @@ import zfnet
 from tests.attribution.test_gradients import TARGET, close, hooks
 from tests.networks import BUILD, SIZE, Rectified, he, out_of_place, small_zfnet, two_images
 from zfnet.attribution.cam import cam, grad_cam, grad_cam_plus_plus, guided_grad_cam
-from zfnet.graph import UnknownLayer, UnsupportedNetwork
-from zfnet.hooks import Hook
+from zfnet.graph import Hook, UnknownLayer, UnsupportedNetwork
 
-# The default layer of each network: its module, and its names.
-LAST = {
+# The module of the default layer of each network, and the layer names that refer to it.
+LAST_MODULE = {
     "zfnet": "relu5",
     "alexnet": "relu5",
     "mnist": "relu2",
@@ -50,15 +49,15 @@ def x(network):
 
 def test_grad_cam_equals_captum(name, network, x):
     oracle = out_of_place(network)
-    theirs = captum.attr.LayerGradCam(oracle, oracle.get_submodule(LAST[name])).attribute(
+    expected = captum.attr.LayerGradCam(oracle, oracle.get_submodule(LAST_MODULE[name])).attribute(
         x, TARGET, relu_attributions=True
     )
     a = grad_cam(network, x, TARGET)
-    close(a.coarse, theirs)
-    larger = captum.attr.LayerAttribution.interpolate(theirs, x.shape[2:], "bilinear")
-    close(a.map, larger)
+    close(a.coarse, expected)
+    upsampled = captum.attr.LayerAttribution.interpolate(expected, x.shape[2:], "bilinear")
+    close(a.map, upsampled)
     assert a.pixels is None
-    for layer in (LAST[name], *NAMES[name]):
+    for layer in (LAST_MODULE[name], *NAMES[name]):
         close(grad_cam(network, x, TARGET, layer=layer).coarse, a.coarse)
 
 
@@ -66,9 +65,9 @@ def test_grad_cam_of_any_layer(name, network, x):
     """The output of a layer is recorded before an in-place ReLU overwrites it."""
     path = {"vgg11": "features.3", "resnet18": "layer2.0.bn1", "mnist": "relu1"}.get(name, "relu3")
     oracle = out_of_place(network)
-    theirs = captum.attr.LayerGradCam(oracle, oracle.get_submodule(path)).attribute(x, TARGET)
-    assert (theirs < 0).any()
-    close(grad_cam(network, x, TARGET, layer=path).coarse, theirs.relu())
+    expected = captum.attr.LayerGradCam(oracle, oracle.get_submodule(path)).attribute(x, TARGET)
+    assert (expected < 0).any()
+    close(grad_cam(network, x, TARGET, layer=path).coarse, expected.relu())
 
 
 @pytest.mark.filterwarnings(
@@ -76,26 +75,26 @@ def test_grad_cam_of_any_layer(name, network, x):
 )
 def test_guided_grad_cam_equals_captum(name, network, x):
     oracle = out_of_place(network)
-    method = captum.attr.GuidedGradCam(oracle, oracle.get_submodule(LAST[name]))
-    theirs = method.attribute(x.clone().requires_grad_(), TARGET, interpolate_mode="bilinear")
+    method = captum.attr.GuidedGradCam(oracle, oracle.get_submodule(LAST_MODULE[name]))
+    expected = method.attribute(x.clone().requires_grad_(), TARGET, interpolate_mode="bilinear")
     a = guided_grad_cam(network, x, TARGET)
-    close(a.pixels, theirs)
+    close(a.pixels, expected)
     assert torch.equal(a.map, a.pixels.abs().amax(1, keepdim=True))
 
 
 def activations_and_gradient(network, x, path, target):
     """Return a module's output and its gradient, by a hook; needs ReLUs that are not in-place."""
     network = out_of_place(network)
-    kept = []
+    outputs = []
     network.get_submodule(path).register_forward_hook(
-        lambda m, i, o: (o.retain_grad(), kept.append(o))[0]
+        lambda m, i, o: (o.retain_grad(), outputs.append(o))[0]
     )
     network(x.clone().requires_grad_())[0, target].backward()
-    return kept[-1][0].detach().double(), kept[-1].grad[0].double()
+    return outputs[-1][0].detach().double(), outputs[-1].grad[0].double()
 
 
-def test_grad_cam_plus_plus_equals_its_equations_place_by_place(name, network, x):
-    maps, g = activations_and_gradient(network, x[:1], LAST[name], 3)
+def test_grad_cam_plus_plus_equals_a_loop_over_positions(name, network, x):
+    maps, g = activations_and_gradient(network, x[:1], LAST_MODULE[name], 3)
     channels, height, width = maps.shape
     total = torch.zeros(height, width, dtype=torch.float64)
     for k in range(channels):
@@ -115,7 +114,7 @@ def test_cam_of_resnet_averages_to_its_logits():
         torch.randn(3, 3, SIZE, SIZE + 32, generator=torch.Generator().manual_seed(1)),
     )
     model.requires_grad_(False)
-    maps = nn.Sequential(*list(model.children())[:-2])(x)  # without pooling and the dense layer
+    maps = nn.Sequential(*list(model.children())[:-2])(x)  # the layers before global pooling
     target = torch.tensor([1, 5, 9])
     a = cam(model, x, target)
     for n, c in enumerate(target.tolist()):
@@ -152,7 +151,7 @@ def test_cam_with_a_cam_head():
         cam(model, x)
 
 
-def test_cam_rejects_other_network_heads():
+def test_cam_requires_global_average_pooling():
     class Cubed(Rectified):
         def forward(self, x):
             return super().forward(x) ** 3
@@ -177,7 +176,7 @@ def test_last_maps_are_rectified_for_every_kind_of_relu(relu):
 
 
 def small_chain(relu):
-    """Return three convolutions with ReLUs made by `relu()`, and two poolings."""
+    """Return a network of three convolutions whose ReLUs are created by `relu()`."""
     layers = [
         nn.Conv2d(3, 6, 3),
         relu(),
@@ -194,54 +193,55 @@ def small_chain(relu):
 @pytest.mark.parametrize("method", [grad_cam, grad_cam_plus_plus, guided_grad_cam])
 def test_shared_relus(method):
     shared = nn.ReLU()
-    one, several = small_chain(lambda: shared), small_chain(nn.ReLU)
-    one.load_state_dict(several.state_dict())
+    with_shared, with_separate = small_chain(lambda: shared), small_chain(nn.ReLU)
+    with_shared.load_state_dict(with_separate.state_dict())
     x = torch.randn(2, 3, 24, 28)
     for layer in ("conv1", "conv2", "conv3"):
         assert torch.equal(
-            method(one, x, 1, layer=layer).coarse, method(several, x, 1, layer=layer).coarse
+            method(with_shared, x, 1, layer=layer).coarse,
+            method(with_separate, x, 1, layer=layer).coarse,
         )
 
 
 class NetworkHead(nn.Module):
     """Two convolutions with pooling, followed by one of several heads."""
 
-    def __init__(self, end):
+    def __init__(self, head):
         super().__init__()
         self.features = small_chain(nn.ReLU)[:5]
-        self.last, self.end = nn.Linear(8 if end == "norm of pooled" else 8 * 5 * 4, 5), end
+        self.last, self.head = nn.Linear(8 if head == "norm of pooled" else 8 * 5 * 4, 5), head
         he(self)
 
     def forward(self, x):
         x = self.features(x)
-        if self.end == "norm of pooled":  # as in ConvNeXt
+        if self.head == "norm of pooled":  # as in ConvNeXt
             x = F.layer_norm(x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1), (8,)).permute(
                 0, 3, 1, 2
             )
             return self.last(x.flatten(1))
         x = F.max_pool2d(x, 2)
-        if self.end == "channels last":  # as in networks ported from TensorFlow
+        if self.head == "channels last":  # as in networks ported from TensorFlow
             return self.last(x.permute(0, 2, 3, 1).reshape(len(x), -1))
-        x = F.normalize(x, dim=1) if self.end == "normalised" else x
+        x = F.normalize(x, dim=1) if self.head == "normalised" else x
         return self.last(x.contiguous().view(len(x), -1))
 
 
-@pytest.mark.parametrize("end", ["norm of pooled", "channels last", "normalised", "contiguous"])
+@pytest.mark.parametrize("head", ["norm of pooled", "channels last", "normalised", "contiguous"])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_operations_after_the_last_pooling_are_not_maps(end, order):
-    model, x = NetworkHead(end), torch.randn(2, 3, 26, 22).contiguous(memory_format=order)
-    theirs = captum.attr.LayerGradCam(model, model.features[4]).attribute(
+def test_operations_after_the_last_pooling_are_not_maps(head, order):
+    model, x = NetworkHead(head), torch.randn(2, 3, 26, 22).contiguous(memory_format=order)
+    expected = captum.attr.LayerGradCam(model, model.features[4]).attribute(
         x, 1, relu_attributions=True
     )
-    close(grad_cam(model, x, 1).coarse, theirs)
+    close(grad_cam(model, x, 1).coarse, expected)
 
 
 def test_hooks_are_per_thread():
     model, x = small_chain(nn.ReLU), torch.randn(2, 3, 24, 28)
     with Hook(model[0]) as hook:
-        other = threading.Thread(target=model, args=(x,))
-        other.start()
-        other.join()
+        thread = threading.Thread(target=model, args=(x,))
+        thread.start()
+        thread.join()
         assert hook.maps is None
         model(x)
     assert torch.equal(hook.maps, model[0](x))
@@ -263,7 +263,7 @@ def test_hooks_are_removed_after_errors():
     assert hooks(model) == 0
     assert all(module.training for module in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    torch.relu(x)  # the function mode is gone too
+    torch.relu(x)  # the function mode is removed, too
     assert torch.overrides._get_current_function_mode() is None
 
 
@@ -289,13 +289,11 @@ def test_state_of_an_all_zero_map():
 def test_default_layer_does_not_depend_on_the_image_size():
     torch.manual_seed(0)
     model = torchvision.models.alexnet(num_classes=4).eval()
-    for side, places in (
-        (224, 13),
-        (256, 15),
-    ):  # at 256 pixels, adaptive pooling shrinks maps that are already pooled
+    # At 256 pixels, adaptive pooling shrinks maps that are already pooled.
+    for side, size in ((224, 13), (256, 15)):
         x = torch.randn(1, 3, side, side)
         a = grad_cam(model, x, 1)
-        assert a.coarse.shape[2:] == (places, places)
+        assert a.coarse.shape[2:] == (size, size)
         close(a.coarse, grad_cam(model, x, 1, layer="conv5").coarse)
 
 

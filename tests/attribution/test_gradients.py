@@ -23,7 +23,7 @@ RELUS = {
     "method": lambda x: x.relu(), "in place": lambda x: x.relu_(), "F.relu in place": lambda x: F.relu(x, inplace=True),
     "clamp": lambda x: x.clamp(min=0), "clamp_min": lambda x: x.clamp_min(0), "clamp in place": lambda x: x.clamp_(min=0),
 }  # fmt: skip
-OTHERS = {
+OTHER_ACTIVATIONS = {
     "leaky": lambda x: F.leaky_relu(x, 0.1), "gelu": F.gelu, "sigmoid": torch.sigmoid, "relu6": F.relu6,
     "mask": lambda x: x * (x > 0), "float mask": lambda x: x * (x > 0).float(), "where": lambda x: torch.where(x > 0, x, 0.0),
     "maximum": lambda x: torch.maximum(x, torch.zeros(())), "half the sum": lambda x: (x + x.abs()) / 2,
@@ -31,7 +31,7 @@ OTHERS = {
     "masked_fill": lambda x: x.masked_fill(x < 0, 0), "a slice in place": lambda x: (x[:, :3].relu_(), x)[1],
 }  # fmt: skip
 
-# For these the deconvnet has a rule: the signal is rectified.
+# The deconvnet handles these as ReLUs: it rectifies the signal.
 RECTIFIERS = ("leaky", "relu6", "threshold", "two sides")
 
 
@@ -48,11 +48,14 @@ def x(network):
 TARGET = torch.tensor([3, 7])
 
 
-def close(ours, theirs, tolerance=1e-5):
-    assert ours.shape == theirs.shape
-    assert theirs.abs().max() > 0
+def close(actual, expected, tolerance=1e-5):
+    assert actual.shape == expected.shape
+    assert expected.abs().max() > 0
     torch.testing.assert_close(
-        ours, theirs.detach(), rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max())
+        actual,
+        expected.detach(),
+        rtol=tolerance,
+        atol=tolerance * float(expected.detach().abs().max()),
     )
 
 
@@ -66,12 +69,12 @@ def close(ours, theirs, tolerance=1e-5):
 @pytest.mark.filterwarnings(
     "ignore:Setting backward hooks", "ignore:Input Tensor", "ignore:.*non-full backward hook"
 )
-def test_equals_captum(network, x, method, oracle, options):
-    theirs = oracle(out_of_place(network)).attribute(
+def test_gradient_methods_equal_captum(network, x, method, oracle, options):
+    expected = oracle(out_of_place(network)).attribute(
         x.clone().requires_grad_(), target=TARGET, **options
     )
     a = method(network, x, TARGET)
-    close(a.pixels, theirs)
+    close(a.pixels, expected)
     reduced = (
         a.pixels.sum(1, keepdim=True)
         if method is gradient_x_input
@@ -85,29 +88,27 @@ def test_equals_captum(network, x, method, oracle, options):
     ("method", "composite"),
     [(guided_backprop, zennit.composites.GuidedBackprop), (deconvnet, zennit.composites.DeconvNet)],
 )
-def test_equals_zennit(network, x, method, composite):
+def test_guided_methods_equal_zennit(network, x, method, composite):
     with zennit.attribution.Gradient(out_of_place(network), composite()) as attributor:
-        _, theirs = attributor(x.clone().requires_grad_(), torch.eye(10)[TARGET])
-    close(method(network, x, TARGET).pixels, theirs)
+        _, expected = attributor(x.clone().requires_grad_(), torch.eye(10)[TARGET])
+    close(method(network, x, TARGET).pixels, expected)
 
 
 def test_integrated_gradients_equal_captum_and_are_complete(network, x):
-    """In float64: different rounding of the interpolated points would flip some ReLUs."""
+    """Use float64, as rounding of the interpolated points would flip some ReLUs."""
     network, x = copy.deepcopy(network).double(), x.double()
     options = {"n_steps": 6, "method": "riemann_middle"}
     base = torch.randn(
         1, 3, *x.shape[2:], generator=torch.Generator().manual_seed(2), dtype=x.dtype
     )
-    theirs = captum.attr.IntegratedGradients(network).attribute(
+    expected = captum.attr.IntegratedGradients(network).attribute(
         x, base.expand_as(x), TARGET, **options
     )
-    ours = integrated_gradients(network, x, TARGET, steps=6, baseline=base, batch=4)
-    close(ours.pixels, theirs)
+    a = integrated_gradients(network, x, TARGET, steps=6, baseline=base, batch=4)
+    close(a.pixels, expected)
     with torch.no_grad():
         change = (network(x) - network(base.expand_as(x))).gather(1, TARGET[:, None])[:, 0]
-    torch.testing.assert_close(
-        ours.map.sum((1, 2, 3)) + ours.residual, change, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(a.map.sum((1, 2, 3)) + a.residual, change, rtol=1e-4, atol=1e-4)
 
 
 def test_completeness_improves_with_steps():
@@ -115,48 +116,49 @@ def test_completeness_improves_with_steps():
         small_zfnet("lrn"),
         torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
     )
-    many = integrated_gradients(network, x, TARGET, steps=200, batch=20)
-    few = integrated_gradients(network, x, TARGET, steps=2)
-    assert many.residual.abs().max() < 0.02 * few.pixels.abs().sum((1, 2, 3)).min()
-    assert many.residual.abs().sum() < few.residual.abs().sum()
+    fine = integrated_gradients(network, x, TARGET, steps=200, batch=20)
+    coarse = integrated_gradients(network, x, TARGET, steps=2)
+    assert fine.residual.abs().max() < 0.02 * coarse.pixels.abs().sum((1, 2, 3)).min()
+    assert fine.residual.abs().sum() < coarse.residual.abs().sum()
 
 
 def test_smoothgrad_equals_captum_without_noise_in_any_batch(network, x):
-    small = {"samples": 5, "sigma": 0.1}
-    one, other = (
-        smoothgrad(network, x, TARGET, **small, batch=b, generator=torch.Generator().manual_seed(5))
+    options = {"samples": 5, "sigma": 0.1}
+    batch1, batch3 = (
+        smoothgrad(
+            network, x, TARGET, **options, batch=b, generator=torch.Generator().manual_seed(5)
+        )
         for b in (1, 3)
     )
-    close(one.pixels, other.pixels)
+    close(batch1.pixels, batch3.pixels)
     tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(network))
-    theirs = tunnel.attribute(x, nt_samples=3, stdevs=0.0, target=TARGET, abs=False)
-    close(smoothgrad(network, x, TARGET, samples=3, sigma=0).pixels, theirs)
-    assert not torch.allclose(one.pixels, theirs, rtol=0.1)
+    expected = tunnel.attribute(x, nt_samples=3, stdevs=0.0, target=TARGET, abs=False)
+    close(smoothgrad(network, x, TARGET, samples=3, sigma=0).pixels, expected)
+    assert not torch.allclose(batch1.pixels, expected, rtol=0.1)
 
 
 def test_smoothgrad_by_hand():
-    """Average the gradients of noisy copies; the noise is relative to the range of each image."""
+    """Average the gradients of noisy copies; scale the noise by the range of each image."""
     model, x = (
         small_zfnet(),
         torch.stack([torch.rand(3, SIZE, SIZE), 10 * torch.rand(3, SIZE, SIZE)]),
     )
     expected = []
     for n, image in enumerate(x):
-        drawn = torch.Generator().manual_seed(
-            9
-        )  # all images get the same noise, so maps do not depend on the other images
+        # All images get the same noise, so maps do not depend on the other images.
+        generator = torch.Generator().manual_seed(9)
         deviation = 0.2 * (image.max() - image.min())
         copies = torch.stack(
-            [image + deviation * torch.randn(3, SIZE, SIZE, generator=drawn) for _ in range(4)]
+            [image + deviation * torch.randn(3, SIZE, SIZE, generator=generator) for _ in range(4)]
         )
         expected.append(gradient(model, copies, [1, 2][n])[0].mean(0))
-    ours = smoothgrad(
+    a = smoothgrad(
         model, x, [1, 2], samples=4, sigma=0.2, generator=torch.Generator().manual_seed(9)
     )
-    close(ours.pixels, torch.stack(expected))
+    close(a.pixels, torch.stack(expected))
     state = torch.random.get_rng_state()
-    again = smoothgrad(model, x, [1, 2], samples=4, sigma=0.2)
-    assert torch.equal(again.map, smoothgrad(model, x, [1, 2], samples=4, sigma=0.2).map)
+    second = smoothgrad(model, x, [1, 2], samples=4, sigma=0.2)
+    assert torch.equal(second.map, smoothgrad(model, x, [1, 2], samples=4, sigma=0.2).map)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -187,8 +189,8 @@ def test_saliency_equals_finite_differences():
         assert float(a.map[0, 0, row, column]) == float(a.pixels[0, :, row, column].abs().max())
 
 
-def slowly(model, x, target, rule):
-    """Compute the rectified backward pass of `Rectified` layer by layer."""
+def backward_by_hand(model, x, target, rule):
+    """Compute the backward pass of `Rectified` layer by layer, with a rule for its ReLUs."""
     z1 = model.conv1(x)
     pooled, switches = F.max_pool2d(model.relu(z1.clone()), 2, return_indices=True)
     z2 = model.conv2(pooled)
@@ -206,41 +208,41 @@ def test_every_kind_of_relu_is_handled(relu):
     )
     target = torch.tensor([0, 2])
     with torch.no_grad():
-        guided = slowly(model, x, target, lambda r, f: r.relu() * (f > 0))
-        deconvolved = slowly(model, x, target, lambda r, f: r.relu())
-        plain = slowly(model, x, target, lambda r, f: r * (f > 0))
+        guided = backward_by_hand(model, x, target, lambda r, f: r.relu() * (f > 0))
+        deconvolved = backward_by_hand(model, x, target, lambda r, f: r.relu())
+        gradient_pixels = backward_by_hand(model, x, target, lambda r, f: r * (f > 0))
     close(guided_backprop(model, x, target).pixels, guided)
     close(deconvnet(model, x, target).pixels, deconvolved)
-    close(saliency(model, x, target).pixels, plain)
-    assert not torch.allclose(guided, plain, rtol=0.1)
+    close(saliency(model, x, target).pixels, gradient_pixels)
+    assert not torch.allclose(guided, gradient_pixels, rtol=0.1)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", OTHER_ACTIVATIONS)
 @pytest.mark.parametrize("method", [guided_backprop, deconvnet])
 def test_other_nonlinearities_are_rejected(name, method):
-    model, x = Rectified(OTHERS[name]), torch.randn(1, 3, 21, 21)
+    model, x = Rectified(OTHER_ACTIVATIONS[name]), torch.randn(1, 3, 21, 21)
     saliency(model, x)
     if method is deconvnet and name in RECTIFIERS:
-        pytest.skip("rectified on the way down; see the next test")
+        pytest.skip("rectified by the deconvnet; see the next test")
     with pytest.raises(UnsupportedNetwork, match="need ReLUs"):
         method(model, x)
 
 
 @pytest.mark.parametrize("name", RECTIFIERS)
-def test_the_deconvnet_rectifies_for_other_rectifiers(name):
-    model = Rectified(OTHERS[name])
+def test_deconvnet_rectifies_at_other_rectifiers(name):
+    model = Rectified(OTHER_ACTIVATIONS[name])
     x = torch.randn(2, 3, 21, 25, generator=torch.Generator().manual_seed(1))
     target = torch.tensor([0, 2])
     with torch.no_grad():
-        expected = slowly(model, x, target, lambda r, f: r.relu())
+        expected = backward_by_hand(model, x, target, lambda r, f: r.relu())
     close(deconvnet(model, x, target).pixels, expected)
 
 
 @pytest.mark.parametrize("method", [guided_backprop, deconvnet])
-def test_linear_operations_of_any_layout_pass(method):
-    """A mean over channels_last maps records a strided view, and 1 - x a reversed subtraction."""
+def test_linear_operations_of_any_layout_are_accepted(method):
+    """The mean of channels_last maps records a strided view; 1 - x records a subtraction."""
 
-    class Reversed(nn.Module):
+    class ReversedSubtraction(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
@@ -249,7 +251,7 @@ def test_linear_operations_of_any_layout_pass(method):
             return self.fc(F.adaptive_avg_pool2d(1 - torch.relu(self.conv(x)), 1).flatten(1))
 
     torch.manual_seed(0)
-    model, x = Reversed(), torch.randn(2, 3, 20, 20)
+    model, x = ReversedSubtraction(), torch.randn(2, 3, 20, 20)
     strided = method(model, x.contiguous(memory_format=torch.channels_last), 1)
     close(strided.pixels, method(model, x, 1).pixels)
     resnet = torchvision.models.resnet18(num_classes=5).eval()
@@ -259,28 +261,28 @@ def test_linear_operations_of_any_layout_pass(method):
 
 
 def test_deconvnet_skips_normalization_and_guided_backprop_does_not():
-    """With LRN the attribution equals `zfnet.project` of a logit, and differs from Captum."""
+    """With LRN, the deconvnet equals `zfnet.project` of a logit and differs from Captum."""
     model, x = (
         small_zfnet("lrn"),
         torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
     )
     for norm in (module for name, module in model.named_children() if name.startswith("norm")):
-        norm.alpha = 5.0  # strong enough to matter
+        norm.alpha = 5.0  # make normalization strong
     target = model(x).argmax(1)
-    ours = deconvnet(model, x, target)
+    a = deconvnet(model, x, target)
     projected = zfnet.project(model, x, "fc8", target)
     assert (
         projected.activation > 0
     ).all()  # the projection of a negative logit has the opposite sign
-    close(ours.pixels * projected.activation.view(-1, 1, 1, 1), projected.pixels)
-    theirs = captum.attr.Deconvolution(out_of_place(model)).attribute(
+    close(a.pixels * projected.activation.view(-1, 1, 1, 1), projected.pixels)
+    expected = captum.attr.Deconvolution(out_of_place(model)).attribute(
         x.clone().requires_grad_(), target=target
     )
-    assert float(F.cosine_similarity(ours.pixels.flatten(1), theirs.flatten(1)).max()) < 0.99
-    theirs = captum.attr.GuidedBackprop(out_of_place(model)).attribute(
+    assert float(F.cosine_similarity(a.pixels.flatten(1), expected.flatten(1)).max()) < 0.99
+    expected = captum.attr.GuidedBackprop(out_of_place(model)).attribute(
         x.clone().requires_grad_(), target=TARGET
     )
-    close(guided_backprop(model, x, TARGET).pixels, theirs)
+    close(guided_backprop(model, x, TARGET).pixels, expected)
 
 
 def test_both_implementations_of_the_deconvnet_agree():
@@ -298,10 +300,10 @@ def test_batches_and_targets():
     predicted = model(x).argmax(1)
     for method in (saliency, integrated_gradients, smoothgrad, guided_backprop, deconvnet):
         assert method(model, x[:1]).target.tolist() == predicted[:1].tolist()
-    both = saliency(model, x)
-    assert both.target.tolist() == predicted.tolist()
-    alone = torch.cat([saliency(model, x[n : n + 1], int(predicted[n])).map for n in range(3)])
-    close(both.map, alone)
+    batched = saliency(model, x)
+    assert batched.target.tolist() == predicted.tolist()
+    single = torch.cat([saliency(model, x[n : n + 1], int(predicted[n])).map for n in range(3)])
+    close(batched.map, single)
     assert torch.equal(saliency(model, x, [1]).map, saliency(model, x, torch.tensor([1, 1, 1])).map)
 
 
@@ -313,9 +315,9 @@ def test_networks_and_their_gradients_do_not_change():
     for p in model.parameters():
         p.grad = torch.ones_like(p) if p.requires_grad else None
     modes = [m.training for m in model.modules()]
-    before = [(p.clone(), p.requires_grad) for p in model.parameters()]
+    parameters = [(p.clone(), p.requires_grad) for p in model.parameters()]
     x = torch.randn(2, 3, SIZE, SIZE)
-    kept = x.clone()
+    original = x.clone()
     for context in (torch.enable_grad(), torch.no_grad(), torch.inference_mode()):
         with context:
             for method in (saliency, guided_backprop, deconvnet):
@@ -324,12 +326,12 @@ def test_networks_and_their_gradients_do_not_change():
             integrated_gradients(model, x, steps=2)
     with pytest.raises(ValueError, match="target must be a class from 0 to 9"):
         guided_backprop(model, x, 10)
-    assert torch.equal(x, kept)
+    assert torch.equal(x, original)
     assert not x.requires_grad
     assert [m.training for m in model.modules()] == modes
     assert all(
         torch.equal(p, q) and p.requires_grad == r
-        for p, (q, r) in zip(model.parameters(), before, strict=True)
+        for p, (q, r) in zip(model.parameters(), parameters, strict=True)
     )
     assert all(bool((p.grad == 1).all()) for p in model.parameters() if p.requires_grad)
     assert hooks(model) == 0
@@ -358,18 +360,18 @@ def test_memory_is_bounded_by_batch():
 
 def test_uninformative_maps_are_reported():
     model, x = Rectified(F.relu), torch.randn(2, 3, 21, 21)
-    model.conv1.bias.data.fill_(-1e6)  # every unit is dead
+    model.conv1.bias.data.fill_(-1e6)  # all units are inactive
     assert saliency(model, x).state == ("all zero", "all zero")
     model = Rectified(F.relu)
     model.fc.weight.data[1] = float("nan")
     assert saliency(model, x, 1).state == ("not finite", "not finite")
-    half = Attribution(
+    mixed = Attribution(
         torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), None, "by hand", torch.tensor([0, 0])
     )
-    assert half.state == ("all zero", "ok")
+    assert mixed.state == ("all zero", "ok")
 
 
-def test_wrong_requests():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), torch.randn(2, 3, SIZE, SIZE)
     with pytest.raises(ValueError, match="float batch"):
         saliency(model, x[0])
@@ -387,45 +389,45 @@ def test_wrong_requests():
         integrated_gradients(model, x, baseline=torch.zeros(7))
     with pytest.raises(UnsupportedNetwork, match="must return logits"):
         saliency(nn.Conv2d(3, 4, 3), x)
-    for cut in (lambda m, v: m(v.detach()), lambda m, v: m(v).detach()):
+    for detach in (lambda m, v: m(v.detach()), lambda m, v: m(v).detach()):
 
-        class Cut(nn.Module):
-            def __init__(self, cut=cut):
+        class Detaching(nn.Module):
+            def __init__(self, detach=detach):
                 super().__init__()
-                self.inner, self.cut = small_zfnet(), cut
+                self.inner, self.detach = small_zfnet(), detach
 
             def forward(self, v):
-                return self.cut(self.inner, v)
+                return self.detach(self.inner, v)
 
         with pytest.raises(UnsupportedNetwork, match="forward pass detaches it"):
-            saliency(Cut(), x)
+            saliency(Detaching(), x)
 
 
-def slow_unit(model, x, layer, channel, position, guided):
-    """Backpropagate by hand through the mask of each ReLU; guided drops negative gradients."""
+def backpropagate_unit(model, x, layer, channel, position, guided):
+    """Backpropagate layer by layer through ReLU masks; `guided` drops negative gradients."""
     signals, names = [x], []
     for name, module in model.named_children():
         signals.append(module(signals[-1]))
         names.append(name)
         if name == f"relu{layer[-1]}":
             break
-    down = torch.zeros_like(signals[-1])
-    down[(0, channel, *position)] = 1
-    for name, below, above in zip(
+    signal = torch.zeros_like(signals[-1])
+    signal[(0, channel, *position)] = 1
+    for name, input, output in zip(
         reversed(names), reversed(signals[:-1]), reversed(signals[1:]), strict=True
     ):
         module = model.get_submodule(name)
         if name.startswith("relu"):
-            down = down * (above > 0)
-            down = down.clamp_min(0) if guided else down
+            signal = signal * (output > 0)
+            signal = signal.clamp_min(0) if guided else signal
         else:
-            point = below.detach().requires_grad_()
-            (down,) = torch.autograd.grad(module(point), point, down)
-    return down
+            point = input.detach().requires_grad_()
+            (signal,) = torch.autograd.grad(module(point), point, signal)
+    return signal
 
 
 @pytest.mark.parametrize("guided", [True, False])
-def test_unit_gradient_equals_a_backward_pass_by_hand(guided):
+def test_unit_gradient_equals_a_loop_over_layers(guided):
     model = small_zfnet()
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     for layer in ("conv1", "conv3", "conv5"):
@@ -434,7 +436,7 @@ def test_unit_gradient_equals_a_backward_pass_by_hand(guided):
         assert torch.equal(p.position, by_deconvnet.position)
         assert torch.equal(p.box, by_deconvnet.box)
         for n, channel in enumerate((2, 5)):
-            expected = slow_unit(
+            expected = backpropagate_unit(
                 model, x[n : n + 1], layer, channel, p.position[n].tolist(), guided
             )
             torch.testing.assert_close(p.pixels[n : n + 1], expected, rtol=1e-4, atol=1e-6)
@@ -443,9 +445,10 @@ def test_unit_gradient_equals_a_backward_pass_by_hand(guided):
             cropped.pixels.shape
             == zfnet.project(model, x, layer, torch.tensor([2, 5]), crop=True).pixels.shape
         )
+        # The gradient is zero outside the crop.
         assert float(cropped.pixels.abs().sum()) == pytest.approx(
             float(p.pixels.abs().sum()), rel=1e-4
-        )  # zero outside
+        )
 
 
 def test_unit_gradient_equals_captum():
@@ -456,24 +459,24 @@ def test_unit_gradient_equals_captum():
         (False, captum.attr.NeuronGradient(model, model.relu4)),
     ):
         p = unit_gradient(model, x, "conv4", 7, guided=guided)
-        theirs = method.attribute(x.clone().requires_grad_(), (7, *p.position[0].tolist()))
-        torch.testing.assert_close(p.pixels, theirs.detach(), rtol=1e-4, atol=1e-6)
+        expected = method.attribute(x.clone().requires_grad_(), (7, *p.position[0].tolist()))
+        torch.testing.assert_close(p.pixels, expected.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_unit_gradients_of_dense_layers_and_in_batches():
+def test_unit_gradients_in_batches_and_of_dense_layers():
     model = small_zfnet()
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
-    many = unit_gradient(model, x, "conv5", torch.arange(5), batch=2)
-    assert many.pixels.shape == (5, 3, 64, 64)
+    batched = unit_gradient(model, x, "conv5", torch.arange(5), batch=2)
+    assert batched.pixels.shape == (5, 3, 64, 64)
     for n in range(5):
         torch.testing.assert_close(
-            many.pixels[n : n + 1], unit_gradient(model, x, "conv5", n).pixels
+            batched.pixels[n : n + 1], unit_gradient(model, x, "conv5", n).pixels
         )
     logit = unit_gradient(model, x, "fc8", 3, guided=False, crop=True)
     torch.testing.assert_close(logit.pixels, zfnet.explain(model, x, "saliency", 3).pixels)
     with torch.inference_mode():
         assert torch.equal(
-            unit_gradient(model, x, "conv5", torch.arange(5), batch=2).pixels, many.pixels
+            unit_gradient(model, x, "conv5", torch.arange(5), batch=2).pixels, batched.pixels
         )
     with pytest.raises(IndexError):
         unit_gradient(model, x, "conv5", 99)

@@ -49,16 +49,10 @@ def test_every_method_on_every_network(build, method):
     assert not a.map.requires_grad
     assert a.pixels is None or a.pixels.shape == x.shape
     one = zfnet.explain(model, x[:1], method, int(TARGET[0]), **SMALL.get(method, {}))
-    close(
-        a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5
-    )  # maps are differences of rounded logits
-    if method in (
-        "saliency",
-        "guided_backprop",
-        "deconvnet",
-        "grad_cam",
-        "occlusion",
-    ):  # methods without randomness
+    # Occlusion maps are differences of logits, which amplifies rounding.
+    close(a.map[:1], one.map, 1e-4 if method == "occlusion" else 1e-5)
+    # Methods without randomness.
+    if method in ("saliency", "guided_backprop", "deconvnet", "grad_cam", "occlusion"):
         close(zfnet.explain(model, x[:1], method, **SMALL.get(method, {})).map,
               zfnet.explain(model, x[:1], method, model(x[:1]).argmax(1), **SMALL.get(method, {})).map)  # fmt: skip
 
@@ -77,29 +71,29 @@ def test_every_method_on_images_of_one_channel(method):
 
 
 def test_occlusion_equals_captum():
-    model = BUILD["resnet18"]().double()  # a map is a small difference of logits
+    model = BUILD["resnet18"]().double()  # float64, as maps are small differences of logits
     x = torch.randn(2, 3, SIZE, SIZE + 8, generator=torch.Generator().manual_seed(1)).double()
-    theirs = captum.attr.Occlusion(model).attribute(
+    expected = captum.attr.Occlusion(model).attribute(
         x, sliding_window_shapes=(3, 16, 16), strides=(3, 8, 8), baselines=0.5, target=TARGET
     )
     close(
         zfnet.explain(model, x, "occlusion", TARGET, size=16, stride=8, fill=0.5).map,
-        theirs[:, :1].double(),
+        expected[:, :1].double(),
     )
 
 
 def test_occlusion_with_a_clipped_window_by_hand():
-    """A network that sums 3 x 3 pixels: each pixel is the mean over the occluders that cover it."""
+    """The network sums 3 x 3 pixels; each pixel has the mean drop of the occluders that cover it."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 1, bias=False))
     model[1].weight.data.fill_(1.0)
     x = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
-    found = zfnet.explain(model, x, "occlusion", 0, size=2, stride=2).map[0, 0]
-    assert found.tolist() == [[12, 12, 9], [12, 12, 9], [15, 15, 9]]
-    found = zfnet.explain(model, x, "occlusion", 0, size=2, stride=1).map[0, 0]
-    assert found.tolist() == [[12, 14, 16], [18, 20, 22], [24, 26, 28]]
+    map = zfnet.explain(model, x, "occlusion", 0, size=2, stride=2).map[0, 0]
+    assert map.tolist() == [[12, 12, 9], [12, 12, 9], [15, 15, 9]]
+    map = zfnet.explain(model, x, "occlusion", 0, size=2, stride=1).map[0, 0]
+    assert map.tolist() == [[12, 14, 16], [18, 20, 22], [24, 26, 28]]
 
 
-def test_wrong_requests():
+def test_invalid_arguments_are_rejected():
     model, x = BUILD["zfnet"](), torch.randn(1, 3, SIZE, SIZE)
     with pytest.raises(
         ValueError, match="'gradcam' is not a method; available: saliency, .*grad_cam"

@@ -1,4 +1,4 @@
-"""A small network and cases for the tests of metrics."""
+"""A small network, images and cases for tests of metrics."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ SIDE = 12
 
 
 def small_net(channels=1, classes=5):
-    """A convolution, a ReLU, pooling and two dense layers, with random weights."""
+    """Return a random network of two convolutions, pooling and two dense layers."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(channels, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(),
@@ -24,7 +24,7 @@ def image_batch(n=4, channels=1):
 
 
 def gradient_x_input(model, x, target):
-    """Another implementation than the library's, with one value per input value."""
+    """Compute gradient x input independently of the library, with one value per pixel and channel."""
     leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         score = model(leaf).gather(1, target[:, None]).sum()

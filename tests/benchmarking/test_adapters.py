@@ -1,4 +1,4 @@
-"""Explainers of Captum, pytorch-grad-cam and torch-cam, with the real packages."""
+"""Adapters for explainers of Captum, pytorch-grad-cam and torch-cam."""
 
 import captum.attr
 import pytest
@@ -34,8 +34,10 @@ def test_captum_class_and_object(model, x):
 
 def test_captum_options_and_layers(model, x):
     steps = from_captum(captum.attr.IntegratedGradients, n_steps=16, method="riemann_middle")
-    ours = zfnet.explain(model, x, "integrated_gradients", steps=16)
-    torch.testing.assert_close(zfnet.explain(model, x, steps).map, ours.map, rtol=1e-3, atol=1e-5)
+    expected = zfnet.explain(model, x, "integrated_gradients", steps=16)
+    torch.testing.assert_close(
+        zfnet.explain(model, x, steps).map, expected.map, rtol=1e-3, atol=1e-5
+    )
     layer = from_captum(lambda m: captum.attr.LayerGradCam(m, m[LAYER]), relu_attributions=True)
     grad_cam = zfnet.explain(model, x, "grad_cam")
     torch.testing.assert_close(zfnet.explain(model, x, layer).map, grad_cam.map)
@@ -43,43 +45,43 @@ def test_captum_options_and_layers(model, x):
 
 def test_grad_cam_function_and_object(model, x):
     grad_cam = pytest.importorskip("pytorch_grad_cam")
-    ours = zfnet.explain(model, x, "grad_cam").map
+    expected = zfnet.explain(model, x, "grad_cam").map
     build = lambda m: grad_cam.GradCAM(m, [m[LAYER]])  # noqa: E731
     hooks = len(model[LAYER]._forward_hooks)
-    theirs = zfnet.explain(model, x, from_grad_cam(build)).map
+    actual = zfnet.explain(model, x, from_grad_cam(build)).map
     assert len(model[LAYER]._forward_hooks) == hooks
-    assert rank_correlation(ours, theirs).min() > 0.99
+    assert rank_correlation(expected, actual).min() > 0.99
     with build(model) as cam:
-        assert torch.equal(zfnet.explain(model, x, from_grad_cam(cam)).map, theirs)
+        assert torch.equal(zfnet.explain(model, x, from_grad_cam(cam)).map, actual)
 
 
 def test_torchcam_function_and_object(model, x):
     methods = pytest.importorskip("torchcam.methods")
-    ours = zfnet.explain(model, x, "grad_cam").map
+    expected = zfnet.explain(model, x, "grad_cam").map
     build = lambda m: methods.GradCAM(m, str(LAYER))  # noqa: E731
     raw = zfnet.explain(model, x, from_torchcam(build, normalized=False)).map
-    torch.testing.assert_close(raw, ours)
+    torch.testing.assert_close(raw, expected)
     assert not model[LAYER]._forward_hooks
     with build(model) as extractor:
-        again = from_torchcam(extractor, normalized=False)
-        assert torch.equal(zfnet.explain(model, x, again).map, raw)
+        method = from_torchcam(extractor, normalized=False)
+        assert torch.equal(zfnet.explain(model, x, method).map, raw)
 
 
-def test_an_object_of_another_network_is_refused(model, x):
+def test_explainer_of_another_network_is_rejected(model, x):
     method = from_captum(captum.attr.Saliency(small_net(channels=3)))
     with pytest.raises(ValueError, match="Saliency was built for another network"):
         zfnet.explain(model, x, method)
 
 
-def test_a_bound_object_sees_the_random_weights(model, x):
-    """Randomization is in place, so that an object need not be built again."""
+def test_explainer_object_uses_randomized_weights(model, x):
+    """Randomization changes weights in place, so explainer objects remain valid."""
     method = from_captum(captum.attr.InputXGradient(model))
-    before = zfnet.explain(model, x, method, 1).map
+    trained = zfnet.explain(model, x, method, 1).map
     with restored(model):
         randomize(model, model[-1], torch.Generator().manual_seed(0), head=False)
-        changed = zfnet.explain(model, x, method, 1).map
-    assert not torch.allclose(before, changed)
-    assert torch.equal(zfnet.explain(model, x, method, 1).map, before)
+        randomized = zfnet.explain(model, x, method, 1).map
+    assert not torch.allclose(trained, randomized)
+    assert torch.equal(zfnet.explain(model, x, method, 1).map, trained)
 
 
 def test_all_packages_in_one_benchmark(model, x):
@@ -96,8 +98,8 @@ def test_all_packages_in_one_benchmark(model, x):
     table = zfnet.benchmark(model, methods, data, ["deletion", "sanity"], controls=False)
     assert table.methods == list(methods)
     assert all(row.n == 4 for row in table.rows if row.metric == "deletion")
-    ours, theirs = (
+    first, second = (
         table.values["pytorch-grad-cam", "cascading"],
         table.values["torch-cam", "cascading"],
     )
-    assert abs(ours - theirs).max() < 0.05  # the same method, resized by two packages
+    assert abs(first - second).max() < 0.05  # the same method with different resizing

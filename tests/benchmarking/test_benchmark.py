@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 import zfnet
 from tests.benchmarking.networks import SIDE, disc_mask, gradient_x_input, image_batch, small_net
 from zfnet.benchmarking import METRICS, Metric, metric_agreement, rank_agreement
+from zfnet.data.dataset import Images
 from zfnet.graph import UnsupportedNetwork
 
 
@@ -32,7 +35,7 @@ def halves(model, x, target):
 METHODS = {"mine": gradient_x_input, "halves": halves, "saliency": "saliency"}
 
 
-def test_a_table_of_all_metrics(model):
+def test_table_has_all_metrics_and_controls(model):
     table = zfnet.benchmark(model, METHODS, dataset(model), [*METRICS, "speed", "memory"], batch=4)
     controls = ["random map", "center", "edge detector", "true mask"]
     assert table.methods == [*METHODS, *controls]
@@ -52,7 +55,7 @@ def test_a_table_of_all_metrics(model):
     assert table.info["empty_masks"] == 0
 
 
-def test_controls_score_what_is_known(model):
+def test_controls_have_known_scores(model):
     table = zfnet.benchmark(
         model,
         ["saliency"],
@@ -69,7 +72,7 @@ def test_controls_score_what_is_known(model):
     assert abs(table.row("random map", "cascading").mean) < 0.1
 
 
-def test_batches_do_not_change_scores_without_random_numbers(model):
+def test_batch_does_not_change_deterministic_scores(model):
     tables = [
         zfnet.benchmark(
             model, METHODS, dataset(model), ["pointing", "energy", "completeness"], batch=b
@@ -77,9 +80,9 @@ def test_batches_do_not_change_scores_without_random_numbers(model):
         for b in (1, 4, 100)
     ]
     for key in tables[0].values:
-        for other in tables[1:]:
+        for table in tables[1:]:
             np.testing.assert_allclose(
-                tables[0].values[key], other.values[key], rtol=1e-4, atol=1e-5
+                tables[0].values[key], table.values[key], rtol=1e-4, atol=1e-5
             )
 
 
@@ -98,7 +101,7 @@ def test_csv_pandas_and_plot(model, tmp_path):
     assert "deletion" in str(table).splitlines()[0]
 
 
-def test_an_interrupted_benchmark_continues(model, tmp_path):
+def test_interrupted_benchmark_continues(model, tmp_path):
     path, calls = tmp_path / "progress.jsonl", []
 
     def counted(model, x, target):
@@ -121,18 +124,18 @@ def test_an_interrupted_benchmark_continues(model, tmp_path):
     for row, other in zip(resumed.rows, complete.rows, strict=True):
         assert (row.method, row.mean, row.low) == (other.method, other.mean, other.low)
     run(path)
-    assert len(calls) == 7  # of the run without a file
+    assert len(calls) == 7  # the three batches of the run without a file
     with torch.no_grad():
         model[-1].weight.mul_(2)
     run(path)
-    assert len(calls) == 10  # other weights: nothing is reused
+    assert len(calls) == 10  # other weights invalidate the saved scores
     assert all(
         json.loads(line)["key"] for line in path.read_text().splitlines() if '"inter' not in line
     )
 
 
 def test_constant_and_not_finite_maps_are_counted(model):
-    def broken(model, x, target):
+    def partly_invalid(model, x, target):
         maps = gradient_x_input(model, x, target)
         maps[0] = torch.nan
         maps[1] = 3.0
@@ -140,7 +143,7 @@ def test_constant_and_not_finite_maps_are_counted(model):
         return maps
 
     table = zfnet.benchmark(
-        model, {"broken": broken}, dataset(model), ["pointing", "deletion", "cascading"]
+        model, {"broken": partly_invalid}, dataset(model), ["pointing", "deletion", "cascading"]
     )
     row = table.row("broken", "pointing")
     assert (row.constant, row.not_finite, row.n, row.images) == (1, 2, 6, 6)
@@ -161,34 +164,48 @@ def test_empty_masks_are_counted(model):
 
 def test_methods_that_do_not_apply_are_skipped(model):
     def unsupported(model, x, target):
-        raise UnsupportedNetwork("this network has no heart")
+        raise UnsupportedNetwork("this network has no pooling head")
 
     table = zfnet.benchmark(model, {"a": unsupported, "mine": halves}, dataset(model), ["deletion"])
-    assert table.skipped == {"a": "this network has no heart"}
+    assert table.skipped == {"a": "this network has no pooling head"}
     assert table.methods[0] == "mine"
 
 
-def test_a_metric_of_ones_own_and_options(model):
+def test_custom_metrics_and_metric_options(model):
     mean = Metric("mean of the map", lambda case: case.map.mean((1, 2, 3)), "")
     pointing = METRICS["pointing"].with_options(tolerance=20)
     table = zfnet.benchmark(model, METHODS, dataset(model), [mean, pointing])
     assert table.row("halves", "mean of the map").mean > 0
-    assert table.row("halves", "pointing").mean == 1  # everything is within 20 pixels
-    bad = Metric("bad", lambda case: case.map)
+    assert table.row("halves", "pointing").mean == 1  # all pixels are within 20 pixels of the mask
+    wrong_shape = Metric("bad", lambda case: case.map)
     with pytest.raises(ValueError, match=r"metric bad must return \(6,\), got \(6, 1, 12, 12\)"):
-        zfnet.benchmark(model, METHODS, dataset(model), [bad])
+        zfnet.benchmark(model, METHODS, dataset(model), [wrong_shape])
 
 
-def test_only_correct_images(model):
+def test_correct_only_keeps_correctly_classified_images(model):
     data = [
         (x, label if i % 2 else (label + 1) % 5)
         for i, (x, label) in enumerate(dataset(model, masks=False))
     ]
     table = zfnet.benchmark(model, {"m": halves}, data, ["deletion"], correct_only=True)
     assert (table.info["images"], table.info["candidates"]) == (3, 6)
-    wrong = [(x, (label + 1) % 5) for x, label in dataset(model, masks=False)]
+    mislabeled = [(x, (label + 1) % 5) for x, label in dataset(model, masks=False)]
     with pytest.raises(ValueError, match="classifies none correctly"):
-        zfnet.benchmark(model, {"m": halves}, wrong, ["deletion"], correct_only=True)
+        zfnet.benchmark(model, {"m": halves}, mislabeled, ["deletion"], correct_only=True)
+
+
+def test_correct_images_of_a_tree_are_found_by_folder_name():
+    """Folders sort in another order than the outputs; labels count also where the predicted class is explained."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE, 3)).astype(np.uint8)
+    model: Any = small_net(channels=3)
+    model.wnids = list("bcdea")
+    names = [str(i) for i in range(6)]
+    images = Images(pixels, np.zeros(6, dtype=int), "abcde", "abcde", names, "", size=SIDE)
+    predicted = model(images.batch(range(6))).argmax(1).numpy()
+    images = replace(images, labels=(predicted + 1) % 5)
+    options = {"target": "predicted", "correct_only": True}
+    table = zfnet.benchmark(model, {"m": halves}, images, ["deletion"], **options)
+    assert table.info["images"] == 6
 
 
 def test_predicted_targets_need_no_labels(model):
@@ -224,26 +241,28 @@ def test_predicted_targets_need_no_labels(model):
         ({"data": [(torch.zeros(1, SIDE, SIDE), 9)], "metrics": ["deletion"]}, "image 0 has label 9"),
     ],
 )  # fmt: skip
-def test_wrong_requests(model, change, message):
+def test_invalid_arguments_are_rejected(model, change, message):
     arguments = {"methods": METHODS, "data": dataset(model), "metrics": ["pointing"]}
     with pytest.raises(ValueError, match=message):
         zfnet.benchmark(model, **(arguments | change))
 
 
-def test_the_network_is_left_as_it_was(model):
+def test_network_does_not_change(model):
     model.train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
+    original = {k: v.clone() for k, v in model.state_dict().items()}
     zfnet.benchmark(model, METHODS, dataset(model), ["sanity", "deletion"])
     assert model.training
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(torch.equal(v, original[k]) for k, v in model.state_dict().items())
 
 
 def test_rank_agreement(model):
-    a = zfnet.benchmark(model, METHODS, dataset(model), ["deletion", "insertion"], controls=False)
-    assert rank_agreement([a, a], "deletion").tolist() == [[1, 1], [1, 1]]
-    agreement = metric_agreement(a, ["deletion", "insertion"])
+    table = zfnet.benchmark(
+        model, METHODS, dataset(model), ["deletion", "insertion"], controls=False
+    )
+    assert rank_agreement([table, table], "deletion").tolist() == [[1, 1], [1, 1]]
+    agreement = metric_agreement(table, ["deletion", "insertion"])
     assert agreement.shape == (2, 2)
     assert agreement[0, 1] == agreement[1, 0]
-    one = zfnet.benchmark(model, ["saliency"], dataset(model), ["deletion"])
+    single_method = zfnet.benchmark(model, ["saliency"], dataset(model), ["deletion"])
     with pytest.raises(ValueError, match="at least two common methods"):
-        rank_agreement([a, one], "deletion")
+        rank_agreement([table, single_method], "deletion")

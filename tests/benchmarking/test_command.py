@@ -1,4 +1,4 @@
-"""`zfnet bench`: its files, resume, a method of one's own, and bad input."""
+"""`zfnet bench`: output files, resume, custom methods, and invalid input."""
 
 import csv
 
@@ -44,7 +44,7 @@ def command(checkpoint, tmp_path, monkeypatch):
     return run
 
 
-def test_files(command, capsys):
+def test_command_writes_table_page_and_progress(command, capsys):
     arguments = ("--methods", "saliency,their_methods:mine", "--metrics", "pointing,deletion,speed")
     status, out = command(*arguments)
     assert status == 0
@@ -60,12 +60,12 @@ def test_files(command, capsys):
 
     written = (out / "results.csv").read_text()
     lines = len((out / "progress.jsonl").read_text().splitlines())
-    assert command(*arguments)[0] == 0  # everything is taken from the file
+    assert command(*arguments)[0] == 0  # all scores come from progress.jsonl
     assert (out / "results.csv").read_text() == written
     assert len((out / "progress.jsonl").read_text().splitlines()) == lines
 
 
-def test_a_tree_of_class_folders(command, tree, capsys):
+def test_image_folders_need_known_classes_or_predicted_targets(command, tree, capsys):
     arguments = (
         "--methods",
         "saliency",
@@ -96,7 +96,7 @@ def test_a_tree_of_class_folders(command, tree, capsys):
         (["-o", "their_methods.py"], "is a file; name a folder"),
     ],
 )
-def test_bad_input_is_one_line(command, capsys, arguments, message):
+def test_invalid_input_is_reported_on_one_line(command, capsys, arguments, message):
     assert command(*arguments)[0] == 2
     error = capsys.readouterr().err
     assert message in error

@@ -1,4 +1,4 @@
-"""The metrics equal those of Quantus and Captum on the same inputs, or the difference is explained."""
+"""Metrics against those of Quantus and Captum on the same inputs."""
 
 import copy
 
@@ -25,7 +25,7 @@ RAW = {"abs": False, "normalise": False, "disable_warnings": True}
 
 
 def score(metric, case, maps=None, **options):
-    """Call a metric of Quantus with a case's images and maps."""
+    """Call a metric of Quantus with the images and maps of a case."""
     arrays = {
         "x_batch": case.x.numpy(), "y_batch": case.target.numpy(),
         "a_batch": (case.map if maps is None else maps).numpy(),
@@ -37,7 +37,7 @@ def score(metric, case, maps=None, **options):
     )
 
 
-def test_pointing():
+def test_pointing_equals_quantus():
     case = make_case(mask=disc_mask())
     expected = score(quantus.PointingGame(**RAW), case)
     assert pointing(case).tolist() == [float(v) for v in expected]
@@ -56,9 +56,8 @@ def test_deletion_is_pixel_flipping():
     case = make_case()
     steps = 12
     metric = quantus.PixelFlipping(features_in_step=12, perturb_baseline=0.0, **RAW)
-    expected = np.array(
-        score(metric, case, softmax=True)
-    )  # after each step, without the first point
+    # Quantus omits the first point.
+    expected = np.array(score(metric, case, softmax=True))
     curve = replacement_curve(case.model, case.x, 0.0, case.map, case.target, steps=steps)
     np.testing.assert_allclose(curve[:, 1:], expected, atol=1e-6)
     area = np.trapezoid(curve.numpy(), dx=1 / steps, axis=1)
@@ -66,7 +65,7 @@ def test_deletion_is_pixel_flipping():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_imputation(channels):
+def test_imputation_equals_quantus(channels):
     from quantus.functions.perturb_func import noisy_linear_imputation
 
     x = image_batch(1, channels)[0]
@@ -81,17 +80,17 @@ def test_imputation(channels):
         np.testing.assert_allclose(impute(x, hole).numpy(), expected, atol=1e-6)
 
 
-def test_road_without_noise():
-    """Quantus orders the values of all channels, so only images with one channel compare."""
+def test_road_without_noise_equals_quantus():
+    """Use one channel, as Quantus ranks the values of all channels separately."""
     model = small_net()
-    model[-1].weight *= 20  # confident, and wrong where evidence is removed
+    model[-1].weight *= 20  # confident predictions that change when evidence is removed
     case = make_case(model=model, x=3 * image_batch(8))
     percentages = [5, 20, 40, 60, 80, 95]
     metric = quantus.ROAD(percentages=percentages, noise=0.0, **RAW)
     expected = score(metric, case)  # accuracy over images, per percentage
-    ours = road(case, shares=tuple(p / 100 for p in percentages), noise=0.0)
-    assert float(ours.mean()) == pytest.approx(np.mean(list(expected.values())))
-    assert 0 < float(ours.mean()) < 1
+    scores = road(case, shares=tuple(p / 100 for p in percentages), noise=0.0)
+    assert float(scores.mean()) == pytest.approx(np.mean(list(expected.values())))
+    assert 0 < float(scores.mean()) < 1
 
 
 def test_sensitivity_n_of_one_size_is_faithfulness_correlation(monkeypatch):
@@ -115,15 +114,15 @@ def noises(case, radius, samples):
     ]
 
 
-def test_max_sensitivity_with_the_same_noise():
+def test_max_sensitivity_equals_quantus_and_captum_for_equal_noise():
     case, radius, samples = make_case(), 0.2, 3
-    ours = max_sensitivity(case, radius=radius, samples=samples)
-    fixed = noises(case, radius, samples)
+    sensitivity = max_sensitivity(case, radius=radius, samples=samples)
+    samples_of_noise = noises(case, radius, samples)
 
-    drawn = iter(fixed)
+    noise_iterator = iter(samples_of_noise)
     metric = quantus.MaxSensitivity(
         nr_samples=samples,
-        perturb_func=lambda arr, indices, **k: arr + next(drawn).flatten(1).numpy(),
+        perturb_func=lambda arr, indices, **k: arr + next(noise_iterator).flatten(1).numpy(),
         **RAW,
     )
 
@@ -131,7 +130,7 @@ def test_max_sensitivity_with_the_same_noise():
         return gradient_x_input(model, torch.as_tensor(inputs), torch.as_tensor(targets)).numpy()
 
     expected = score(metric, case, explain_func=explain)
-    assert ours.tolist() == pytest.approx(list(expected), rel=1e-4)
+    assert sensitivity.tolist() == pytest.approx(list(expected), rel=1e-4)
 
     def explain_tuple(inputs):  # Captum passes a tuple, and expects one
         (x,) = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -140,12 +139,15 @@ def test_max_sensitivity_with_the_same_noise():
     def add(noise):  # Captum passes the radius to functions of two arguments
         return lambda x: x + noise
 
-    captum = [sensitivity_max(explain_tuple, case.x, add(n), n_perturb_samples=1) for n in fixed]
-    assert ours.tolist() == pytest.approx(torch.stack(captum).amax(0).tolist(), rel=1e-4)
+    captum = [
+        sensitivity_max(explain_tuple, case.x, add(n), n_perturb_samples=1)
+        for n in samples_of_noise
+    ]
+    assert sensitivity.tolist() == pytest.approx(torch.stack(captum).amax(0).tolist(), rel=1e-4)
 
 
-def test_completeness_is_the_distance_that_quantus_compares_with_zero():
-    """Quantus asks for exact equality, which floats do not reach; ours is the distance in logits."""
+def test_completeness_is_zero_where_quantus_is_satisfied():
+    """Quantus tests exact equality of floats; ours is the difference in logits."""
     weight = torch.randn(1, 12, 12, generator=torch.Generator().manual_seed(2))
 
     class Linear(torch.nn.Module):
@@ -157,7 +159,7 @@ def test_completeness_is_the_distance_that_quantus_compares_with_zero():
             score = (x * self.weight).sum((1, 2, 3))
             return torch.stack([score, -score], 1)
 
-    case = make_case(model=Linear().eval(), x=image_batch().round())  # whole numbers add up exactly
+    case = make_case(model=Linear().eval(), x=image_batch().round())  # sums of integers are exact
     metric = quantus.Completeness(perturb_baseline=0.0, **RAW)
     assert all(score(metric, case, softmax=False))
     assert completeness(case).tolist() == [0.0] * 4
@@ -165,9 +167,10 @@ def test_completeness_is_the_distance_that_quantus_compares_with_zero():
     assert (completeness(make_case()) > 0.01).all()
 
 
-def test_cascading_is_mprt_on_the_same_random_networks(monkeypatch):
-    """Two differences: Quantus resets each layer to its initial distribution, where we draw from the
-    trained one; and it averages over the trained network too, whose correlation is 1.
+def test_cascading_equals_mprt_on_the_same_random_networks(monkeypatch):
+    """Use the same random networks, and correct for a second difference.
+
+    Quantus also averages over the trained network, whose correlation is 1.
     """
     from quantus.helpers.model.pytorch_model import PyTorchModel
 

@@ -1,4 +1,4 @@
-"""Scenes whose tag alone tells the class, and functions as methods of `zfnet.explain`."""
+"""Shortcut scenes, in which only a tag predicts the class; functions as explanation methods."""
 
 import numpy as np
 import pytest
@@ -11,21 +11,22 @@ from zfnet.benchmarking.shortcut import draw_shortcut_scene
 from zfnet.data.scenes import draw_scene
 
 
-def test_the_tag_tells_the_class_and_survives_every_crop():
+def test_tag_predicts_the_class_and_is_in_every_crop():
     colors = {}
     for index in range(30):
         scene, tag = draw_shortcut_scene(index, 128, seed=5)
         assert scene.label == index % 10
         assert not (tag & scene.mask).any()
         rows, columns = np.nonzero(tag)
-        assert min(rows.min(), columns.min()) >= 16  # crops of 112 of 128 keep it
+        # A crop of 112 from 128 pixels contains the tag.
+        assert min(rows.min(), columns.min()) >= 16
         assert max(rows.max(), columns.max()) < 112
-        middle = tuple(scene.image[int(rows.mean()), int(columns.mean())])
-        assert colors.setdefault(scene.label, middle) == middle
+        center_color = tuple(scene.image[int(rows.mean()), int(columns.mean())])
+        assert colors.setdefault(scene.label, center_color) == center_color
     assert len(set(colors.values())) == 10
 
 
-def test_shapes_are_random_in_training_and_plausible_in_the_benchmark():
+def test_shapes_are_random_unless_plausible_is_set():
     for index in range(20):
         scene, tag = draw_shortcut_scene(index, 64, seed=6, plausible=True)
         same = draw_scene(index, 64, 6, index % 10)
@@ -46,7 +47,7 @@ def test_masks_of_tag_and_object():
         load_shortcut_scenes(10, mask="label")
 
 
-def test_explain_takes_a_function():
+def test_explain_accepts_a_function():
     model, x = small_net(channels=3), image_batch(channels=3)
     a = zfnet.explain(model, x, gradient_x_input, target=2)
     expected = zfnet.explain(model, x, "gradient_x_input", target=2)
@@ -54,7 +55,7 @@ def test_explain_takes_a_function():
     torch.testing.assert_close(a.map, expected.map)
     assert a.method == "gradient_x_input"
     assert zfnet.explain(model, x, lambda m, x, t: x[:, :1]).pixels is None
-    with torch.no_grad():  # gradients are enabled for the function
+    with torch.no_grad():  # explain enables gradients for the function
         torch.testing.assert_close(zfnet.explain(model, x, gradient_x_input, 2).map, a.map)
     with pytest.raises(ValueError, match=r"must return a map \(4, 1, 12, 12\) or values"):
         zfnet.explain(model, x, lambda m, x, t: x[0])

@@ -1,4 +1,4 @@
-"""The command line: output, files, and one line with exit status 2 for wrong input."""
+"""Commands: printed output, files, and errors on one line with exit status 2."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ def photo(tmp_path_factory):
     return str(path)
 
 
-def test_describe_prints_fig_3(capsys):
+def test_describe_prints_the_layers_of_fig_3(capsys):
     assert main(["describe", "--arch", "zfnet"]) == 0
     text = capsys.readouterr().out
     assert "62.4 M parameters, 1,168 M multiply-adds" in text
@@ -141,7 +141,7 @@ def test_explain_reports_uninformative_maps(photo, tmp_path, capsys):
     assert out.exists()
 
 
-def test_top_over_a_tree(tree, tmp_path, capsys):
+def test_top_of_an_image_folder(tree, tmp_path, capsys):
     out = tmp_path / "top.png"
     assert (
         main(
@@ -172,7 +172,7 @@ def test_top_over_a_tree(tree, tmp_path, capsys):
     assert zfnet.TopActivations.load(table)["conv2"].value.shape == (256, 9)
 
 
-def test_train_then_eval(tree, tmp_path, capsys):
+def test_train_and_eval(tree, tmp_path, capsys):
     config = tmp_path / "run.yaml"
     config.write_text(
         json.dumps(
@@ -208,7 +208,7 @@ def test_train_then_eval(tree, tmp_path, capsys):
     assert "9 images, one center crop of 64 pixels" in capsys.readouterr().out
 
 
-def test_skip_unreadable(tree, tmp_path, capsys):
+def test_skip_unreadable_ignores_broken_files(tree, tmp_path, capsys):
     (tree / "val" / "n01440764" / "broken.JPEG").write_bytes(b"")
     model = zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64)
     model.wnids = ["n01440764", "n02088094", "n03000000"]
@@ -244,24 +244,24 @@ def test_skip_unreadable(tree, tmp_path, capsys):
         ("train {config} --skip-unreadable --set data.kind=digits", "--skip-unreadable cannot be used with data.kind digits"),
         ("explain {photo} --target hond", "no class 'hond'"), ("explain nowhere.jpg", "nowhere.jpg: no such file"),
         ("explain {photo} --target tabby -o {photo}", "would overwrite the image"), ("explain {photo} -o out.xyz", "cannot be written"),
-        ("explain {photo} --method cam --model {plain}", "use grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
+        ("explain {photo} --method cam --model {without_head}", "use grad_cam"), ("explain {photo} --model vgg", "no bundled network 'vgg'"),
         ("occlude {photo} -o .", "is a folder"), ("train {config} --data {tree} --resume --out nothing", "no run to resume"),
         ("train {photo}", "not valid YAML"), ("train {config} --data nowhere --set optim.batch=0", "optim.batch must be at least 1, got 0"),
         ("train {config} --data {tree} --set model.channels=[1,2]", "channels must have 3 numbers"), ("top --channel 9999", "conv5 has channels 0 to 255"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_line_and_exit_status_2(
+def test_invalid_input_is_reported_on_one_line_with_exit_status_2(
     arguments, message, photo, tree, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("name: run")
-    plain = tmp_path / "plain.safetensors"  # a network without a pooling head
-    if "{plain}" in arguments:
-        zfnet.save(zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64), plain)
+    without_head = tmp_path / "without_head.safetensors"
+    if "{without_head}" in arguments:
+        zfnet.save(zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64), without_head)
     assert (
         main(
             arguments.format(
-                photo=photo, config=tmp_path / "run.yaml", tree=tree, plain=plain
+                photo=photo, config=tmp_path / "run.yaml", tree=tree, without_head=without_head
             ).split()
         )
         == 2
@@ -281,7 +281,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(
         [],
     ],
 )
-def test_usage_errors_are_one_line(arguments, capsys):
+def test_usage_errors_are_reported_on_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
@@ -299,7 +299,9 @@ def test_usage_errors_are_one_line(arguments, capsys):
         "eval --data {tree}",
     ],
 )
-def test_network_of_gray_images_is_rejected(command, photo, tree, tmp_path, capsys, monkeypatch):
+def test_network_with_one_input_channel_is_rejected(
+    command, photo, tree, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     zfnet.save(
         zfnet.zfnet(3, channels=(4,) * 5, fc_units=8, size=64, in_channels=1),
@@ -320,7 +322,7 @@ def test_network_of_gray_images_is_rejected(command, photo, tree, tmp_path, caps
     )
 
 
-def test_images_are_resized_to_the_networks_size(scenes_run, photo, tmp_path, capsys):
+def test_images_are_resized_to_the_size_of_the_network(scenes_run, photo, tmp_path, capsys):
     model = str(scenes_run / "model.safetensors")
     assert (
         main(
@@ -363,8 +365,8 @@ def test_class_without_validation_images_is_reported_before_decoding(
     assert capsys.readouterr().err == "zfnet train: 1 classes have no folder in val/: n03000000\n"
 
 
-def test_train_starts_below_the_networks_resolution(tree, tmp_path):
-    small = (
+def test_training_may_start_at_a_lower_resolution(tree, tmp_path):
+    settings = (
         "model.size=96",
         "model.channels=[4, 4, 4, 4, 4]",
         "model.fc_units=8",
@@ -373,7 +375,7 @@ def test_train_starts_below_the_networks_resolution(tree, tmp_path):
         "snapshots=[]",
     )
     stages = "stages=[{epochs: 1, size: 64, side: 73}, {epochs: 1, size: 96, side: 110}]"
-    options = [f"--set={key}" for key in (*small, stages)]
+    options = [f"--set={key}" for key in (*settings, stages)]
     config = str(ROOT / "configs" / "imagenet65k.yaml")
     assert (
         main(["train", config, "--data", str(tree), "--out", str(tmp_path / "run"), *options]) == 0
@@ -383,16 +385,16 @@ def test_train_starts_below_the_networks_resolution(tree, tmp_path):
     assert zfnet.load(tmp_path / "run" / "model.safetensors").size == 96
 
 
-def test_train_reads_digits_from_data(tmp_path, capsys):
+def test_train_reads_digits_from_the_data_option(tmp_path, capsys):
     from tests.data.test_digits import write_mnist
 
-    small = [
+    settings = [
         f"--set={key}" for key in ("optim.batch=10", "stages=[{epochs: 1, size: 28, side: 32}]")
     ]
     arguments = [
         "train",
         str(ROOT / "configs" / "mnist.yaml"),
-        *small,
+        *settings,
         "--out",
         str(tmp_path / "run"),
         "--data",
@@ -410,8 +412,8 @@ def test_train_reads_digits_from_data(tmp_path, capsys):
 
 def test_data_is_a_path_even_if_it_looks_like_a_number(tree, tmp_path, capsys):
     for name in ("my set #2", "2012", "null", "photos: new"):
-        other = tree = tree.rename(tmp_path / name)
-        small = [
+        renamed = tree = tree.rename(tmp_path / name)
+        settings = [
             f"--set={key}"
             for key in (
                 "model.channels=[4, 4, 4, 4, 4]",
@@ -424,9 +426,9 @@ def test_data_is_a_path_even_if_it_looks_like_a_number(tree, tmp_path, capsys):
             "train",
             str(ROOT / "configs" / "imagenet65k.yaml"),
             "--data",
-            str(other),
+            str(renamed),
             "--dry-run",
-            *small,
+            *settings,
         ]
         assert main(arguments) == 0
         printed = capsys.readouterr().out
@@ -434,8 +436,8 @@ def test_data_is_a_path_even_if_it_looks_like_a_number(tree, tmp_path, capsys):
         assert "the run would be written to runs/imagenet65k" in printed
 
 
-def test_stages_below_the_networks_size_work_for_scenes_only(tmp_path, capsys):
-    small = [
+def test_only_scenes_have_images_below_the_size_of_the_network(tmp_path, capsys):
+    settings = [
         f"--set={key}"
         for key in (
             "data.scenes=16",
@@ -447,7 +449,17 @@ def test_stages_below_the_networks_size_work_for_scenes_only(tmp_path, capsys):
     stages = "--set=stages=[{epochs: 1, size: 64, side: 73}]"
     scenes = str(ROOT / "configs" / "scenes.yaml")
     assert (
-        main(["train", scenes, *small, "--set=model.size=96", stages, "--out", str(tmp_path / "a")])
+        main(
+            [
+                "train",
+                scenes,
+                *settings,
+                "--set=model.size=96",
+                stages,
+                "--out",
+                str(tmp_path / "a"),
+            ]
+        )
         == 0
     )
     digits = [
@@ -494,10 +506,10 @@ def test_incomplete_torchrun_environment_is_rejected(
 
 
 def test_commands_disable_tf32(monkeypatch):
-    """TF32 changes pooling switches. A program that calls main keeps its own setting."""
+    """TF32 changes pooling switches. `main(arguments)` does not change the setting of its caller."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(
-        importlib.import_module("zfnet.cli.main"), "keep_freed_memory", lambda: None
+        importlib.import_module("zfnet.cli.execute"), "keep_freed_memory", lambda: None
     )
     assert main(["describe"]) == 0
     assert torch.backends.cudnn.allow_tf32

@@ -58,6 +58,28 @@ def test_a_layer_of_a_network_with_branches_is_projected(photo, tmp_path, capsys
     assert out.exists()
 
 
+def test_top_and_project_choose_a_layer_that_the_network_has(photo, tree, tmp_path, capsys):
+    """resnet18 has no conv5: its last maps before the logits are those of its last block."""
+    out = tmp_path / "out.png"
+    assert main(["project", photo, *random("resnet18"), "-o", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("layer4, channel ")
+    table = tmp_path / "top.safetensors"
+    options = ["--data", str(tree), "-k", "1", *random("resnet18"), "-o", str(table)]
+    assert main(["top", *options]) == 0
+    assert "the top 1 of 512 channels of layer4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["project", "top"])
+def test_a_default_layer_that_cannot_be_projected_says_why(command, photo, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    image = [photo] if command == "project" else []
+    assert main([command, *image, *random("efficientnet_b0"), "-o", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert ("SiLU" if command == "project" else "features cannot be projected") in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
 def test_a_network_without_relus_cannot_be_projected(photo, tmp_path, capsys):
     layer = ["--layer", "features.3"]
     arguments = ["project", photo, *random("efficientnet_b0"), *layer]

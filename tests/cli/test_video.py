@@ -1,4 +1,4 @@
-"""Animations: order of frames, one scale for all maps, and errors on one line."""
+"""Animations: order of frames, shared scales, and errors."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,9 @@ import zfnet
 from tests.conftest import random_he
 from zfnet.cli import main
 from zfnet.data.cache import DataError
+from zfnet.data.formats import ImageError
 from zfnet.data.frames import load_frames, natural_sort_key
-from zfnet.data.images import ImageError
-from zfnet.plot import attribution_image, overlay_frames
-from zfnet.record import write_gif
+from zfnet.plot import attribution_image, overlay_frames, write_gif
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def model(tmp_path_factory):
     return str(path)
 
 
-def patches(n=5, side=40, seed=0):
+def moving_squares(n=5, side=40, seed=0):
     """Return n images of a bright square that moves to the right."""
     frames = np.full((n, side, side, 3), 40, dtype=np.uint8)
     for i, frame in enumerate(frames):
@@ -36,7 +35,7 @@ def patches(n=5, side=40, seed=0):
 @pytest.fixture
 def gif(tmp_path):
     path = tmp_path / "moving.gif"
-    images = patches()
+    images = moving_squares()
     images[0].save(
         path, save_all=True, append_images=images[1:], duration=[50, 60, 70, 80, 90], loop=0
     )
@@ -47,17 +46,17 @@ def gif(tmp_path):
 def folder(tmp_path):
     path = tmp_path / "frames"
     path.mkdir()
-    for i, image in enumerate(patches(12, 80)):
+    for i, image in enumerate(moving_squares(12, 80)):
         image.save(path / f"frame{i + 1}.png")
     (path / "notes.txt").write_text("not a frame")
     return path
 
 
 def test_folders_are_read_in_natural_order(folder):
-    found = load_frames(folder, 64)
-    assert found.x.shape == (12, 3, 64, 64)
-    assert found.milliseconds == [100] * 12
-    for x, image in zip(found.x, patches(12, 80), strict=True):
+    frames = load_frames(folder, 64)
+    assert frames.x.shape == (12, 3, 64, 64)
+    assert frames.milliseconds == [100] * 12
+    for x, image in zip(frames.x, moving_squares(12, 80), strict=True):
         assert torch.equal(x, zfnet.preprocess(image, 64)[0])
     names = ["b2.png", "a10.png", "a2.png", "a2b.png", "10.png", "9.png"]
     assert sorted(names, key=lambda n: natural_sort_key(folder / n)) == [
@@ -68,26 +67,23 @@ def test_folders_are_read_in_natural_order(folder):
         "a10.png",
         "b2.png",
     ]
-    for same in (
-        ["a01.png", "a1.png"],
-        ["a1.png", "a01.png"],
-        ["²1.png", "a1.png"],
-    ):  # in any order of the directory listing
-        assert sorted(same, key=lambda n: natural_sort_key(folder / n)) == sorted(
-            same, key=lambda n: (n[0] != "a", n)
+    # The order does not depend on that of the directory listing.
+    for pair in (["a01.png", "a1.png"], ["a1.png", "a01.png"], ["²1.png", "a1.png"]):
+        assert sorted(pair, key=lambda n: natural_sort_key(folder / n)) == sorted(
+            pair, key=lambda n: (n[0] != "a", n)
         )
 
 
 def test_frames_and_durations_of_a_gif(gif):
-    found = load_frames(gif, 64)
-    assert found.milliseconds == [50, 60, 70, 80, 90]
-    expected = torch.cat([zfnet.preprocess(image, 64) for image in patches()])
-    torch.testing.assert_close(found.x, expected, atol=0.15, rtol=0)  # the palette of GIF is coarse
+    frames = load_frames(gif, 64)
+    assert frames.milliseconds == [50, 60, 70, 80, 90]
+    expected = torch.cat([zfnet.preprocess(image, 64) for image in moving_squares()])
+    torch.testing.assert_close(frames.x, expected, atol=0.15, rtol=0)  # GIF has a coarse palette
 
 
 def test_wrong_animations_are_rejected(tmp_path, gif):
     still = tmp_path / "still.gif"
-    patches(1)[0].save(still)
+    moving_squares(1)[0].save(still)
     with pytest.raises(DataError, match="still image"):
         load_frames(still)
     with pytest.raises(ImageError, match="no such file or folder"):
@@ -96,10 +92,10 @@ def test_wrong_animations_are_rejected(tmp_path, gif):
     empty.mkdir()
     with pytest.raises(DataError, match="no images; expected"):
         load_frames(empty)
-    patches(1, 40)[0].save(empty / "1.png")
+    moving_squares(1, 40)[0].save(empty / "1.png")
     with pytest.raises(DataError, match="still image"):
         load_frames(empty)
-    patches(1, 44)[0].save(empty / "2.png")
+    moving_squares(1, 44)[0].save(empty / "2.png")
     with pytest.raises(DataError, match=r"2.png is 44 x 44 pixels, but the first frame 40 x 40"):
         load_frames(empty)
     (empty / "2.png").write_bytes(b"no picture")
@@ -112,7 +108,7 @@ def test_wrong_animations_are_rejected(tmp_path, gif):
 
 
 def test_gif_is_written_atomically(tmp_path):
-    frames = np.stack([np.asarray(image) for image in patches(3)])
+    frames = np.stack([np.asarray(image) for image in moving_squares(3)])
     path = tmp_path / "deep" / "out.gif"
     write_gif(frames, path, [40, 50, 60])
     with Image.open(path) as image:
@@ -127,18 +123,18 @@ def test_gif_is_written_atomically(tmp_path):
 def test_frames_share_one_scale():
     maps = np.zeros((2, 1, 10, 10), dtype=np.float32)
     maps[0, 0, :5], maps[1, 0, :5] = 4.0, 1.0
-    shown, top = attribution_image(maps, shared_scale=True)
+    shared, top = attribution_image(maps, shared_scale=True)
     assert top.tolist() == [4, 4]
-    assert shown[0, 0, 0].sum() > shown[1, 0, 0].sum() > shown[1, 9, 9].sum()
-    apart, tops = attribution_image(maps)
+    assert shared[0, 0, 0].sum() > shared[1, 0, 0].sum() > shared[1, 9, 9].sum()
+    separate, tops = attribution_image(maps)
     assert tops.tolist() == [4, 1]
-    assert np.array_equal(apart[0], apart[1])
-    maps[1, 0, 9] = -2.0  # one negative value: all frames use the signed colormap
+    assert np.array_equal(separate[0], separate[1])
+    maps[1, 0, 9] = -2.0  # with a negative value, all frames use the signed colormap
     signed, _ = attribution_image(maps, shared_scale=True)
-    assert signed[0, 9, 9].min() > 0.9  # 0 is white
-    beside = overlay_frames(torch.zeros(2, 3, 10, 10), shown)
-    assert beside.shape == (2, 10, 24, 3)
-    assert (beside[:, :, 10:14] == 255).all()
+    assert signed[0, 9, 9].min() > 0.9  # zero is white
+    side_by_side = overlay_frames(torch.zeros(2, 3, 10, 10), shared)
+    assert side_by_side.shape == (2, 10, 24, 3)
+    assert (side_by_side[:, :, 10:14] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -149,13 +145,13 @@ def test_every_method_on_a_video(arguments, gif, model, tmp_path, capsys):
     assert main(["video", str(gif), "--model", model, "-o", str(out), *arguments.split()]) == 0
     with Image.open(out) as image:
         assert (image.n_frames, image.size) == (5, (132, 64))
-        times, rights = [], []
+        times, maps = [], []
         for i in range(5):
             image.seek(i)
             times.append(image.info["duration"])
-            rights.append(np.asarray(image.convert("RGB"))[:, 68:])
+            maps.append(np.asarray(image.convert("RGB"))[:, 68:])
     assert times == [50, 60, 70, 80, 90]
-    assert any(not np.array_equal(rights[0], right) for right in rights[1:])
+    assert any(not np.array_equal(maps[0], map) for map in maps[1:])
     printed = capsys.readouterr().out
     assert printed.startswith(f"wrote {out}: 5 frames, ")
     assert ("projections of " if "projection" in arguments else "in every frame") in printed
@@ -164,14 +160,14 @@ def test_every_method_on_a_video(arguments, gif, model, tmp_path, capsys):
 def test_uninformative_maps_are_reported(gif, tmp_path, capsys):
     model = random_he(zfnet.zfnet(3, norm="none", channels=(6, 8, 8, 8, 6), fc_units=8, size=64))
     model.fc8.weight.data.zero_()
-    zfnet.save(model, tmp_path / "mute.safetensors")
+    zfnet.save(model, tmp_path / "zero.safetensors")
     assert (
         main(
             [
                 "video",
                 str(gif),
                 "--model",
-                str(tmp_path / "mute.safetensors"),
+                str(tmp_path / "zero.safetensors"),
                 "-o",
                 str(tmp_path / "maps.gif"),
             ]
@@ -208,10 +204,12 @@ def test_video_of_a_folder(folder, model, tmp_path):
         ("{gif} --method cam -o out.gif", "use grad_cam"), ("{still} -o out.gif", "a still image"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_line(arguments, message, gif, model, tmp_path, capsys, monkeypatch):
+def test_invalid_input_is_reported_on_one_line(
+    arguments, message, gif, model, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     still = tmp_path / "still.png"
-    patches(1)[0].save(still)
+    moving_squares(1)[0].save(still)
     assert main(["video", "--model", model, *arguments.format(gif=gif, still=still).split()]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("zfnet ")]
     assert len(lines) == 1

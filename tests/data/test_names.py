@@ -14,10 +14,10 @@ from PIL import Image
 import zfnet
 from zfnet import plot
 from zfnet.data.cache import digest
-from zfnet.data.folders import class_names, names_digest
-from zfnet.data.images import ImageError, read_image
-from zfnet.data.io import atomic_write, decode_name, encode_name, printable_name
-from zfnet.record import write_figure, write_text
+from zfnet.data.formats import ImageError, read_image
+from zfnet.data.io import atomic_write, decode_name, encode_name, printable_name, write_text
+from zfnet.data.labels import class_names, names_digest
+from zfnet.plot import write_figure
 from zfnet.training.soft_labels import label_boxes
 
 # Any bytes but those of a path or a hidden file; most of them are no UTF-8.

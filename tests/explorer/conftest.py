@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import shutil
 import time
 from urllib.parse import urlencode
 
@@ -22,6 +21,7 @@ from zfnet.explorer.wire import unpack
 
 TOKEN = "token-of-the-tests"
 SIDE, ROWS = 90, 32  # pixels of a tile, and features per sheet, of the atlas
+ACROSS, BLOCK = 8, 3  # features per row of a sheet, and tiles per side of a feature's block
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def write_atlas(folder, network):
     layer = {"name": "conv5", "numbers": [17, 97], "side": SIDE}
     index = {
         "checkpoint": network.info["sha256"], "layers": [layer], "missing": [], "images": 9,
-        "corpus": "noise", "rows": ROWS,
+        "corpus": "noise", "rows": ROWS, "across": ACROSS, "block": BLOCK,
     }  # fmt: skip
     features = [
         {"value": [9.0 - i for i in range(9)], "image": list(range(9))},
@@ -48,7 +48,7 @@ def write_atlas(folder, network):
         (folder / "data" / f"{name}.js").write_text(text)
     rng = np.random.default_rng(0)
     for kind in ("patches", "projections"):
-        pixels = rng.integers(0, 255, (2 * SIDE, 9 * SIDE, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 255, (BLOCK * SIDE, ACROSS * BLOCK * SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "sheets" / f"conv5-{kind}-0.webp", lossless=True)
     return folder
 
@@ -116,24 +116,6 @@ def coffee():
 @pytest.fixture(scope="session")
 def coffee_trace(network, coffee):
     return zfnet.trace(network, coffee)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install playwright"
-    )
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((path for name in names if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", *fake]
-        )
-        yield started
-        started.close()
 
 
 def wait_until(condition, seconds=60):

@@ -1,4 +1,4 @@
-"""Networks of every kind that the accelerations support, with random weights."""
+"""Random networks of all kinds that the accelerations support."""
 
 import torch
 import torchvision
@@ -6,10 +6,8 @@ import torchvision
 import zfnet
 from tests.conftest import narrow_vgg11, random_he
 
-NARROW = {
-    "channels": (16, 24, 24, 24, 16),
-    "fc_units": 16,
-}  # the released geometry with fewer channels
+# Fewer channels and units, with the geometry of the bundled network.
+NARROW = {"channels": (16, 24, 24, 24, 16), "fc_units": 16}
 
 
 def batchnorm():

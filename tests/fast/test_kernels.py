@@ -1,4 +1,4 @@
-"""The kernels against the references: single steps, the way down, and the maxima of maps."""
+"""Kernels against their references: unpooling and filtering, full projections, maxima of maps."""
 
 import pytest
 import torch
@@ -6,37 +6,37 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.conftest import any_layers
+from tests.conftest import random_layers
 from tests.fast.networks import NETWORKS
 from zfnet import deconv
+from zfnet.deconv import backproject
 from zfnet.fast import kernels
 from zfnet.forward import trace
-from zfnet.projection import project_signal
 from zfnet.top import strongest_positions
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_any_signal_is_carried_down_alike(name, order, photographs):
-    """In float64, so that nothing but the order of sums differs; from the last convolution and from the logits."""
+def test_projected_signals_equal_the_reference(name, order, photographs):
+    """Signals start at the last convolution and at the logits; in float64, sums differ in order only."""
     model, x = NETWORKS[name]().double(), photographs[:2].double().contiguous(memory_format=order)
     t = trace(model, x)
-    last = [layer for layer in t.layers if layer.startswith("conv")][-1]
-    for until in (last, t.layers[-1]):
+    last_conv = [layer for layer in t.layers if layer.startswith("conv")][-1]
+    for until in (last_conv, t.layers[-1]):
         t = trace(model, x, until=until)
         signal = torch.randn(
             t.output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
         )
-        expected = project_signal.__wrapped__(t, signal)
+        expected = backproject(t, signal)
         assert expected.abs().max() > 0
-        found = kernels.project_signal(t, signal)
+        found = kernels.backproject(t, signal)
         assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_filters_of_any_geometry(data):
-    """Any kernel, stride, padding, image size: the filtering by phase, and that of one cell."""
+def test_transposed_filters_of_any_geometry(data):
+    """Any kernel, stride, padding and image size, including outputs of a single cell."""
     draw = data.draw
     k, s, p = draw(st.integers(1, 7)), draw(st.integers(1, 4)), draw(st.integers(0, 3))
     size = (draw(st.integers(6, 20)), draw(st.integers(6, 20)))
@@ -55,22 +55,21 @@ def test_filters_of_any_geometry(data):
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_strongest_positions_of_any_geometry(data):
-    modules, size = any_layers(data.draw, oblong=True)
+    modules, size = random_layers(data.draw, oblong=True)
     model, x = nn.Sequential(*modules).double().eval(), torch.randn(3, 3, *size).double()
     try:
         assume(model(x).numel() > 0)
     except RuntimeError:
         assume(False)
     t = trace(model, x)
-    expected, found = (
-        f(t.steps, t.layers, x)
-        for f in (strongest_positions.__wrapped__, kernels.strongest_positions)
+    expected, actual = (
+        f(t.steps, t.layers, x) for f in (strongest_positions, kernels.strongest_positions)
     )
     for layer in t.layers:
-        torch.testing.assert_close(found[layer][0], expected[layer][0], rtol=1e-10, atol=1e-12)
-        rows, (r, c) = torch.arange(3)[:, None], found[layer][1].unbind(-1)
-        at = t[layer][rows, torch.arange(t[layer].shape[1]), r, c]
-        torch.testing.assert_close(at, found[layer][0], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[layer][0], expected[layer][0], rtol=1e-10, atol=1e-12)
+        rows, (r, c) = torch.arange(3)[:, None], actual[layer][1].unbind(-1)
+        values_at_position = t[layer][rows, torch.arange(t[layer].shape[1]), r, c]
+        torch.testing.assert_close(values_at_position, actual[layer][0], rtol=1e-10, atol=1e-12)
 
 
 @given(
@@ -81,13 +80,14 @@ def test_strongest_positions_of_any_geometry(data):
     st.integers(1, 3),
     st.randoms(),
 )
-def test_the_first_maximum_in_reading_order(channels, height, width, last, levels, random):
-    values = [
-        random.randrange(levels) for _ in range(2 * channels * height * width)
-    ]  # few levels: many ties
+def test_ties_use_the_first_maximum_in_reading_order(
+    channels, height, width, channels_last, levels, random
+):
+    # A few levels make ties.
+    values = [random.randrange(levels) for _ in range(2 * channels * height * width)]
     maps = torch.tensor(values, dtype=torch.float32).view(2, channels, height, width)
-    given = maps.contiguous(memory_format=torch.channels_last) if last else maps
-    value, position = kernels._first_maxima(given)
+    laid_out = maps.contiguous(memory_format=torch.channels_last) if channels_last else maps
+    value, position = kernels._first_maxima(laid_out)
     for i in range(2):
         for c in range(channels):
             flat = maps[i, c].flatten().tolist()

@@ -26,29 +26,29 @@ from reproduce.core.context import Context
 from reproduce.core.digits import CONFIG, Digits
 from reproduce.core.discovery import discover
 from reproduce.lectures import outlines
-from reproduce.lectures.attribution import localisation, polar_bear
+from reproduce.lectures.attribution import localisation, pointing_game, polar_bear
 from reproduce.lectures.features import faces_and_text
 from reproduce.lectures.invariance import attributes
 from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
+from reproduce.paper.trained_rows import train_row
 from tests.conftest import random_he
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
-from zfnet.data.cache import Images
-from zfnet.data.folders import load_folder
+from zfnet.data.dataset import Images
 from zfnet.data.samples import load_samples
 from zfnet.data.scenes import load_scenes
 from zfnet.forward import Trace
 from zfnet.model import Network
-from zfnet.training.config import load_config, parse
-from zfnet.training.loop import train
+from zfnet.training.config import load_config
 from zfnet.training.setup import new_model
 
 NETWORK = "imagenet65k"
 CANNOT_RUN = {
     "bench_speed": "It measures seconds, which no two machines share.",
+    "bench_vgg19": "It measures seconds, which no two machines share.",
     "bench_train": "It measures images per second, which no two machines share.",
 }
 TREE = (
-    "accuracy", "attributes", "faces_text", "fig4", "fig6", "keypoints", "localisation", "mistakes", "polar_bear", "tab2", "tab3",
+    "accuracy", "attributes", "faces_text", "fig4", "fig6", "keypoints", "localisation", "mistakes", "pointing_game", "polar_bear", "tab2", "tab3",
 )  # fmt: skip
 DATASETS = ("tab4", "tab5", "tab6", "tab7", "fig9")
 BOXES = 12  # images of the tree with a box
@@ -66,11 +66,12 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
     "attributions": {
         "integrated_gradients": {"steps": 2}, "smoothgrad": {"samples": 2, "sigma": 0.15}, "occlusion": {"size": 48, "stride": 44},
     },
-    "class_images": {"classes": 3, "shown": 3, "plain": 2, "images": 20, "steps": 3, "part steps": 2, "part at most": 1},
+    "class_images": {"classes": 3, "plain": 2, "images": 20, "steps": 3, "part steps": 2, "part at most": 1},
     "dreams": {"photographs": ["coffee"], "images": 1, "layers": ["conv1", "conv5"], "octaves": 2, "steps": 2},
     "faces_text": {"permutations": 50, "at least": 2},
     "faithfulness": {"images": 20, "randomised images": 4, "steps": 3},
     "fig1": {"images": 6},
+    "fig2": {"measured": 6, "images of layer 1": 64},
     "fig5": {
         "translation": [-60, 60, 30], "scale": [1, 1.8, 0.4], "shown": {"translation": [-60, 60], "scale": [1, 1.8], "rotation": [0]},
         "small": {"translation": 30, "scale": 1.4, "rotation": 10},
@@ -89,6 +90,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
     "mlp_lines": {"networks": 3, "epochs": [0, 10, 30]},
     "mnist_pca": {"digits": 300},
     "parts_shape_texture": {"painted": {"side": 112, "steps": 2, "rate": 0.15, "weight": 10.0}},
+    "pointing_game": {"methods": ["saliency", "cam", "grad_cam", "guided_backprop"]},
     "polar_bear": {"wnid": CLASSES["cat"][0], "stride": 16, "images": 2},
     "style_transfer": {"contents": ["cat", "coffee"], "styles": ["brick"], "steps": 3},
     "tab4": {"folds": 2},
@@ -96,16 +98,6 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
     "tab7": {"per class": {"caltech101": 3}, "folds": 2},
     "textures": {"textures": ["brick"], "steps": 3},
 }  # fmt: skip
-TRAINING = {  # a network that trains in seconds
-    "model": {"norm": "batch", "channels": [4, 6, 6, 6, 6], "fc_units": 12, "size": 64},
-    "optim": {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "clip_rms": 0.0},
-    "augment": {"crops": "resized"},
-    "stages": [{"epochs": 3, "size": 64, "side": 73}],
-    "snapshots": [1, 2, 3],
-    "precision": "float32",
-}
-
-
 _read: set[str] = set()
 
 
@@ -159,23 +151,8 @@ class Inputs:
             write(self.folder / "data sets")
         return Context(NETWORK, None, datasets=str(self.folder / "data sets"))
 
-    @functools.cached_property
-    def snapshots(self) -> Context:
-        """A tiny network, trained on the tree for three epochs, and its snapshots."""
-        assert self.tree.data is not None
-        out, root = self.folder / "run", Path(self.tree.data)
-        with torch.enable_grad():
-            train(
-                parse(TRAINING),
-                lambda split, side: load_folder(root / split, side=side, size=64),
-                out,
-            )
-        return Context(str(out / "model.safetensors"), self.tree.data)
-
     def context(self, name: str) -> Context:
         """The context of a figure."""
-        if name == "fig4":
-            return self.snapshots
         return self.tree if name in TREE else self.datasets if name in DATASETS else self.samples
 
     @contextmanager
@@ -184,8 +161,10 @@ class Inputs:
         with pytest.MonkeyPatch.context() as patch:
             for key, value in SETTINGS.get(name, {}).items():
                 patch.setitem(discover()[name].FIGURE.config, key, value)
-            if name in ("fig6", "tab2", "tab3"):
+            if name in ("fig4", "fig6", "tab2", "tab3"):
                 self._narrow(patch)
+            if name == "fig4":
+                self._train_followed()
             if name in DATASETS:
                 patch.setattr(
                     protocol, "FROM_SCRATCH", self._recipe(protocol.FROM_SCRATCH, _from_scratch)
@@ -194,7 +173,14 @@ class Inputs:
                 patch.setattr(Digits, "model", property(_digits_network))
             if name == "faithfulness":
                 patch.setattr(faithfulness, "network", _scenes_network)
-            if name in ("attributes", "faces_text", "keypoints", "localisation", "polar_bear"):
+            if name in (
+                "attributes",
+                "faces_text",
+                "keypoints",
+                "localisation",
+                "pointing_game",
+                "polar_bear",
+            ):
                 self._annotate(patch)
             _read.clear()
             yield
@@ -209,16 +195,20 @@ class Inputs:
 
     def _narrow(self, patch: pytest.MonkeyPatch) -> None:
         """Tables 2 and 3: narrow networks, two epochs of two steps."""
-        plan = ablations.Plan("smoke", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
-        patch.setitem(ablations.PLANS, "smoke", plan)
-        patch.setitem(
-            fig6_filters.PLANS, ("subset", "cpu"), replace(plan, scale="subset", epochs=2)
-        )
+        plan = ablations.Plan("subset", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
+        patch.setitem(ablations.PLANS, "subset", plan)
+        patch.setitem(fig6_filters.PLANS, "subset", replace(plan, epochs=2))
         patch.setattr(ablations, "RECIPE", self._recipe(ablations.RECIPE, _narrow_model))
         for name, row in ablations.ROWS.items():
             narrow = {"fc_units": row["fc_units"] // 256} if "fc_units" in row else {}
             narrow |= {"channels": (6, 8, 6)} if "channels" in row else {}
             patch.setitem(ablations.ROWS, name, row | narrow)
+
+    def _train_followed(self) -> None:
+        """Train the row of Table 3 whose snapshots Figure 4 shows."""
+        plan = ablations.PLANS["subset"]
+        images = ablations.load_images(self.tree, plan)
+        train_row(self.tree, plan, images, *ablations.FOLLOWED)
 
     def _annotate(self, patch: pytest.MonkeyPatch) -> None:
         """Write made-up boxes, points and labels of the tree's images, and let the figures read these."""
@@ -247,8 +237,15 @@ class Inputs:
                     "snow": [[180, 0, 224, 224]],
                 }
             labels[path.name] = {"face": number % 3 == 0, "text": number % 2 == 0, "sha256": sha256}
-        for module in (attributes, localisation):
+        for module in (attributes, localisation, pointing_game):
             patch.setattr(module, "MIN_IMAGES", BOXES)
+        lines = [
+            ",".join(map(str, (f"{path.parent.name}/{path.name}", "", *boxes[path.name]["box"])))
+            for path in files[:BOXES]
+        ]
+        table = self.folder / pointing_game.BOXES.name
+        table.write_text("\n".join(["file,sha256,top,left,bottom,right", *lines]))
+        patch.setattr(pointing_game, "BOXES", table)
         for module, name, marks in (
             (dog_faces, "FACES", {"imagenet": faces}),
             (outlines, "ANNOTATED", {"boxes": boxes, "outlines": {}, "polygons": {}}),

@@ -41,12 +41,22 @@ def compute(name: str, inputs: Inputs) -> dict[str, Any]:
     """Compute a figure on its small inputs, as `reproduce run` does, and summarize its result."""
     if name in CANNOT_RUN:
         return {"cannot_run": CANNOT_RUN[name]}
+    return numbers_of(name, inputs, result(name, inputs))
+
+
+def result(name: str, inputs: Inputs) -> Result:
+    """Compute a figure on its small inputs, as `reproduce run` does."""
     script = discover()[name]
     context = inputs.context(name)
     with inputs.settings(name), torch.no_grad():
         torch.manual_seed(script.FIGURE.seed)
-        result = script.compute(context.for_figure(script.FIGURE))
-    return {"corpus": context.corpus, "settings": plain(SETTINGS.get(name, {}))} | summary(result)
+        return script.compute(context.for_figure(script.FIGURE))
+
+
+def numbers_of(name: str, inputs: Inputs, result: Result) -> dict[str, Any]:
+    """What is kept of a figure's result on its small inputs."""
+    settings = plain(SETTINGS.get(name, {}))
+    return {"corpus": inputs.context(name).corpus, "settings": settings} | summary(result)
 
 
 def summary(result: Result) -> dict[str, Any]:

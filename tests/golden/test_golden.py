@@ -23,7 +23,9 @@ import pytest
 from reproduce.core.discovery import discover
 from reproduce.core.figure import Result
 from tests.golden.inputs import CANNOT_RUN, Inputs
-from tests.golden.numbers import FOLDER, Tolerance, compute, differences, read, summary
+from tests.golden.numbers import FOLDER, Tolerance, differences, numbers_of, read, result, summary
+from tests.reproduce.house_style import violations
+from zfnet import plot
 
 FROM_SCRATCH = Tolerance(
     skip=(
@@ -59,14 +61,14 @@ TOLERANCES = {
     "tab3": Tolerance(
         skip=tuple(
             f"measured/{name}*"
-            for name in ("training images a second", "hours of training", "commits", "devices")
+            for name in ("training images per second", "hours of training", "commits", "devices")
         ),
         reason="It also tells when and on what it was trained.",
     ),
 }
 SLOW = (  # so that the others take about a minute together
     "accuracy", "activations", "attributes", "attributions", "codes", "directions", "faces_text", "faithfulness", "fig4",
-    "fig5", "fig9", "fooling", "fooling_rates", "keypoints", "localisation", "occluders", "parts_shape_texture", "polar_bear",
+    "fig5", "fig9", "fooling", "fooling_rates", "keypoints", "localisation", "occluders", "parts_shape_texture", "pointing_game", "polar_bear",
     "tab2", "tab5", "tab7",
 )  # fmt: skip
 
@@ -85,7 +87,8 @@ def inputs(tmp_path_factory, cache):
     ],
 )
 def test_a_figure_measures_its_golden_numbers(name, inputs):
-    numbers, figure = compute(name, inputs), discover()[name].FIGURE
+    script, measured = discover()[name], result(name, inputs)
+    numbers, figure = numbers_of(name, inputs, measured), script.FIGURE
     declared = {Path(file).name for file in figure.files} | (
         {"mnist.yaml"} if "digits" in figure.inputs else set()
     )
@@ -96,6 +99,10 @@ def test_a_figure_measures_its_golden_numbers(name, inputs):
     assert not lines, "\n".join(
         [*lines[:20], f"{len(lines)} differences; if they are meant: python -m tests.golden {name}"]
     )
+    if not script.__name__.startswith("reproduce.paper."):
+        with inputs.settings(name), plot.style():
+            pictures = script.draw(measured)
+        assert [line for picture in pictures.values() for line in violations(picture)] == []
 
 
 def test_every_figure_has_golden_numbers_or_a_reason():
@@ -109,7 +116,7 @@ def test_every_figure_has_golden_numbers_or_a_reason():
     assert all(tolerance.reason for tolerance in TOLERANCES.values())
 
 
-def result(**changes):
+def made_up(**changes):
     values: dict[str, Any] = {
         "measured": {"share": 0.5, "claims": {"it holds": "holds"}},
         "verdict": "partial",
@@ -144,15 +151,15 @@ def result(**changes):
     ],
 )
 def test_a_changed_number_is_found(change, named):
-    found = list(differences(summary(result()), summary(result(**change)), Tolerance()))
+    found = list(differences(summary(made_up()), summary(made_up(**change)), Tolerance()))
     assert any(line.startswith(named) for line in found)
 
 
 def test_rounding_and_skipped_numbers_are_not_differences():
     golden, close = (
-        summary(result()),
-        summary(result(measured={"share": 0.50001, "claims": {"it holds": "holds"}})),
+        summary(made_up()),
+        summary(made_up(measured={"share": 0.50001, "claims": {"it holds": "holds"}})),
     )
     assert not list(differences(golden, close, Tolerance()))
-    other = summary(result(measured={"share": 0.7, "claims": {"it holds": "holds"}}))
+    other = summary(made_up(measured={"share": 0.7, "claims": {"it holds": "holds"}}))
     assert not list(differences(golden, other, Tolerance(skip=("measured/share",))))

@@ -1,6 +1,4 @@
-"""Shared by the tests of the pages: a headless browser, and the atlas of a tiny network over hostile classes."""
-
-import shutil
+"""Fixtures for the page tests: a headless browser, and a small atlas with hostile class names."""
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ CLASSES = (HOSTILE, "Afghan hound", "quoted\" title='x" + 90 * "W")
 
 
 def small_tree(folder, each=7):
-    """Three classes, each of one colour: noise, with a bright square of that colour somewhere."""
+    """Write three classes of noisy images; each image has a bright square in the class color."""
     rng = np.random.default_rng(0)
     for number, wnid in enumerate(WNIDS):
         (folder / "val" / wnid).mkdir(parents=True)
@@ -32,7 +30,7 @@ def small_tree(folder, each=7):
 
 
 def small_network(path, classes=CLASSES):
-    """A ZFNet of few maps with random weights; feature 2 of layer 5 is dead."""
+    """Save a narrow ZFNet with random weights; feature 2 of conv5 is dead."""
     model = random_he(zfnet.zfnet(len(classes), channels=(6, 8, 8, 8, 9), fc_units=12, norm="none"))
     model.classes, model.wnids = list(classes), list(WNIDS)
     with torch.no_grad():
@@ -41,55 +39,35 @@ def small_network(path, classes=CLASSES):
     return path
 
 
-def smaller(patch):
-    """What is made for tests is small: parts of seven images, one demonstration image, an occluder in larger steps."""
+def shrink_atlas(patch):
+    """Reduce the cost of an atlas: parts of seven images, one demo image, a coarser occluder."""
     patch.setattr(tables, "PART", 7)
     patch.setattr(demos, "COUNT", 1)
     patch.setattr(demos, "OCCLUDER", demos.OCCLUDER | {"stride": 16})
 
 
 @pytest.fixture(scope="module")
-def few():
+def small_atlas_settings():
     with pytest.MonkeyPatch.context() as patch:
-        smaller(patch)
+        shrink_atlas(patch)
         yield
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
-    """A folder with a tiny network, a tree of images, and the whole atlas of both."""
+def atlas_run(tmp_path_factory):
+    """Return a folder with a small network, an image folder, and their complete atlas."""
     folder = tmp_path_factory.mktemp("small")
     context = Context(
         str(small_network(folder / "small.safetensors")), str(small_tree(folder / "tree"))
     )
     with pytest.MonkeyPatch.context() as patch:
-        smaller(patch)
+        shrink_atlas(patch)
         atlas.write(context, folder / "atlas")
     return folder
 
 
 @pytest.fixture
-def small(few, made):
-    """The network and its images as a context, and the folder of their atlas."""
-    return Context(str(made / "small.safetensors"), str(made / "tree")), made / "atlas"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install playwright"
-    )
-    program = next(
-        (
-            found
-            for name in ("chromium", "chromium-browser", "google-chrome")
-            if (found := shutil.which(name))
-        ),
-        None,
-    )
-    if program is None:
-        pytest.skip("needs Chromium: apt install chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
+def context_and_atlas(small_atlas_settings, atlas_run):
+    """Return the context of the network and its images, and the folder of their atlas."""
+    context = Context(str(atlas_run / "small.safetensors"), str(atlas_run / "tree"))
+    return context, atlas_run / "atlas"

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.run import run
-from reproduce.paper import ablations, tab2_errors, tab3_ablations, trained_rows
+from reproduce.paper import ablations, rows, tab2_errors, tab3_ablations, trained_rows
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, plan_for, recipe
-from reproduce.paper.trained_rows import Row, ranks
-from zfnet.data.cache import Images
+from reproduce.paper.contrasts import contrast, seed_spread, training_misses, validation_misses
+from reproduce.paper.rows import Row, ranks
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.model import ARCHITECTURES
 from zfnet.training.config import load_config
 
@@ -23,8 +26,8 @@ TINY = ablations.Plan("smoke", 2, 4, 73, 64, 2, 4, 1e-2, "float32", 1, 0, 1)
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Two epochs of two steps, at 64 pixels."""
-    monkeypatch.setitem(PLANS, "smoke", TINY)
+    """Two epochs of two steps, at 64 pixels, at the default scale."""
+    monkeypatch.setitem(PLANS, "subset", TINY)
 
 
 @pytest.fixture
@@ -49,12 +52,13 @@ def test_every_row_of_the_paper_can_be_built_and_differs_only_in_its_model():
     whole = load_config(ablations.RECIPE)
     assert (whole.model.norm, whole.model.fc_units, whole.model.dropout) == ("lrn", 4096, 0.5)
     for size in PLANS.values():
+        assert recipe(size, *ablations.FOLLOWED).snapshots  # for Figure 4
         configs = {name: recipe(size, name, 3) for name in ROWS}
         assert len({str(c.model) for c in configs.values()}) == len(ROWS) == 12
         assert (
             len(
                 {
-                    str((c.seed, c.data, c.augment, c.optim, c.stages, c.precision))
+                    str((c.seed, c.data, c.augment, c.optim, c.stages, c.precision, c.snapshots))
                     for c in configs.values()
                 }
             )
@@ -92,7 +96,7 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
     ]  # the third is continued, the first two are not trained again
     assert (record.scale, record.verdict, record.n) == ("smoke", "not comparable", 6)
     assert list(record.measured[tab3_ablations.ERROR]) == list(ROWS)
-    assert record.measured["seeds"] == 1
+    assert record.measured["seeds"] == {}
     assert record.files == ["tab3.png"]
     monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     other = run(discover()["tab2"], context, tmp_path / "out").record
@@ -148,7 +152,7 @@ def row(error, seed=0, n=2000, train=30.0):
     )
     about = {
         "diverged": "",
-        "log": [{"images_per_second": 100.0}],
+        "log": [{"images_per_second": 100.0, "val_top1_error": error}],
         "seconds": 36.0,
         "commit": "c",
         "device": "d",
@@ -163,7 +167,7 @@ def judged(errors, seeds=3, scale="subset", fitted=None, **changed):
         fitted or {}
     )
     rows = {
-        name: [row(changed.get(name, e), seed, train=trained[name]) for seed in range(seeds)]
+        name: [row(changed.get(name, e), seed, 20_000, trained[name]) for seed in range(seeds)]
         for name, e in zip(ROWS, errors, strict=True)
     }
     return tab3_ablations.judge(rows, replace(TINY, scale=scale), tab3_ablations.FIGURE)
@@ -196,7 +200,7 @@ def test_other_numbers_do_not():
     claims = judged(paper, **{"ZFNet, layers 6, 7 of 8192": 60.0}).measured["claims"]
     assert claims["the width of layers 6, 7 changes less than 0.25 of that"] == "does not hold"
     one = judged(paper, seeds=1, ZFNet=40.4).measured["claims"]
-    assert one["ZFNet's error is below AlexNet's"] == "undecided"  # 0.1 points on 2,000 images
+    assert one["ZFNet's error is below AlexNet's"] == "undecided"  # 0.1 points on 20,000 images
     chance = judged([94.0] * 12)
     assert (chance.verdict, chance.measured["claims"]) == ("not comparable", {})
 
@@ -293,14 +297,75 @@ def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so
     ]  # the first seed, as in Table 3
 
 
-def test_an_interval_over_seeds_is_students():
-    changed, whole = (
-        [row(45.0, s) for s in range(3)],
-        [row(e, s) for s, e in enumerate((40.0, 41.0, 42.0))],
-    )
-    mean, low, high = tab3_ablations.cost(changed, whole)
-    assert mean == pytest.approx(4.0, abs=0.05)
-    assert (high - mean, mean - low) == pytest.approx((4.3027 * 1.0 / 3**0.5,) * 2, rel=0.05)
+def test_an_interval_is_over_images_and_seeds():
+    """By hand: the paired differences, and the spread of two rows with two seeds each."""
+    found = {
+        "A": [row(45.0, 1), row(46.0, 2)],
+        "B": [row(40.0, 3), row(42.0, 4)],
+        "C": [row(50.0, 5)],
+    }
+    spread, freedom = seed_spread(found, validation_misses)
+    assert (spread, freedom) == (pytest.approx(((0.5 + 2.0) / 2) ** 0.5), 2)
+    misses = {name: np.mean([100 * (r.rank > 1) for r in of], 0) for name, of in found.items()}
+    for one, other, seeds in (("A", "B", 0.5 + 0.5), ("C", "B", 1 + 0.5)):
+        difference = misses[one] - misses[other]
+        over_images = 1.96 * difference.std(ddof=1) / 2000**0.5
+        half = (over_images**2 + (4.3027 * spread) ** 2 * seeds) ** 0.5
+        mean, low, high = contrast(found, [(1, one), (-1, other)], validation_misses)
+        assert mean == pytest.approx(difference.mean())
+        assert (mean - low, high - mean) == pytest.approx((half, half), rel=1e-4)
+    assert seed_spread(found, training_misses) == (0.0, 2)
+    single = {name: of[:1] for name, of in found.items()}
+    assert seed_spread(single, validation_misses) == (0.0, 0)
+
+
+def test_only_the_alexnet_and_zfnet_rows_are_repeated():
+    trainings = ablations.trainings(PLANS["subset"])
+    assert len(trainings) == 14
+    assert [t for t in trainings if t[1]] == [("AlexNet", 1), ("ZFNet", 1)]
+
+
+def mini_tree(root, images=12):
+    """A tree with two of miniImageNet's classes, another class, and files of ImageNet's names."""
+    wnids = ablations.mini_imagenet()[:2]
+    for wnid in (*wnids, "n00000001"):
+        for split in ("train", "val"):
+            (root / split / wnid).mkdir(parents=True)
+            for number in range(images):
+                path = root / split / wnid / f"{wnid}{number:08d}.jpg"
+                Image.new("RGB", (20, 20), (number, 0, 0)).save(path)
+            Image.new("RGB", (20, 20)).save(root / split / wnid / f"{wnid}_7.JPEG")
+    return wnids
+
+
+def test_test_images_are_held_out_of_mini_imagenets_classes(tmp_path):
+    wnids = mini_tree(tmp_path / "tree")
+    context = Context("imagenet65k", str(tmp_path / "tree"))
+    plan = replace(TINY, classes=-1, held_out=4, side=20, size=16)
+    images = ablations.load_images(context, plan)
+    names = {split: set(of.names) for split, of in images.items()}
+    assert images["train"].wnids == images["val"].wnids == wnids
+    assert (len(names["train"]), len(names["val"])) == (16, 8)
+    assert not names["train"] & names["val"]
+    assert not any("_7" in name for name in names["train"] | names["val"])
+    assert [np.bincount(of.labels).tolist() for of in images.values()] == [[8, 8], [4, 4]]
+    with pytest.raises(DataError, match="12 images, too few to hold out 7"):
+        ablations.load_images(context, replace(plan, held_out=7))
+
+
+def test_rows_are_trained_side_by_side(tmp_path, monkeypatch):
+    """In processes of their own: two seeds of the smallest network, then none again."""
+    mini_tree(tmp_path / "tree")
+    context = Context("imagenet65k", str(tmp_path / "tree"))
+    plan = replace(TINY, epochs=1, parallel=2, held_out=4, classes=-1)
+    images = ablations.load_images(context, plan)
+    name = "AlexNet without layers 3, 4, 6, 7"
+    found = trained_rows.train_rows(context, plan, images, [(name, 0), (name, 1)])
+    assert [len(of.rank) for of in found[name]] == [8, 8]
+    assert not np.array_equal(found[name][0].about["log"], found[name][1].about["log"])
+    monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
+    again = trained_rows.train_rows(context, plan, images, [(name, 0), (name, 1)])
+    assert [of.about for of in again[name]] == [of.about for of in found[name]]
 
 
 def test_an_ensemble_averages_probabilities():
@@ -323,7 +388,7 @@ def test_an_ensemble_averages_probabilities():
     assert errors["ZFNets (a)"][0] < errors["ZFNet"][0] == pytest.approx(40.0)
     assert result.measured["claims"]["several ZFNets beat one"] == "holds"
     assert result.measured["nets"] == {"ZFNets (a)": 5, "(a) and (b)": 6}
-    assert list(tab2_errors.draw(result)) == ["tab2.png"]
+    assert tab2_errors.draw(result) == {}  # the pages show a table
 
 
 def test_ranks_count_what_is_more_probable():
@@ -335,10 +400,8 @@ def test_ranks_count_what_is_more_probable():
     assert ranks(flat, np.arange(4)).tolist() == [1, 2, 3, 4]
 
 
-def test_the_plan_follows_the_device():
-    context = Context("imagenet65k", None, "cuda:0")
-    assert plan_for(context) is PLANS["subset"]
-    assert plan_for(Context("imagenet65k", None)) is PLANS["smoke"]
+def test_the_default_scale_is_a_subset():
+    assert plan_for(Context("imagenet65k", None)) is PLANS["subset"]
     assert plan_for(Context("imagenet65k", None, scale="paper")) is PLANS["paper"]
     assert set(ENSEMBLE) <= set(ROWS)
 
@@ -355,7 +418,7 @@ def test_all_four_layers_must_cost_more_than_their_pairs():
 
 
 def test_hours_at_paper_scale_are_of_the_papers_image_size():
-    whole, small = (trained_rows.paper_scale_note(row(40.0), size) for size in (224, 112))
+    whole, small = (rows.paper_scale_note(row(40.0), size) for size in (224, 112))
     hours = [int(text.split(" h:")[0].split()[-1].replace(",", "")) for text in (whole, small)]
     assert hours[0] == round(70 * 1.28e6 / 100 / 3600)
     assert 3 < hours[1] / hours[0] < 5

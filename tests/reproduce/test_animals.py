@@ -12,7 +12,7 @@ from zfnet import load
 
 @pytest.fixture
 def folder(tmp_path):
-    """Photographs of a dog, of a dog and a cat, of a cow from elsewhere, and of two cats."""
+    """Write photographs of a dog, of a dog and a cat, of a cow not from VOC, and of two cats."""
     (tmp_path / "images").mkdir()
     names = {1: "2007_000063.jpg", 2: "2008_000001.jpg", 3: "co1.jpeg", 4: "2009_000002.jpg"}
     for name in names.values():
@@ -38,7 +38,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_only_voc_photographs_of_one_group_count_by_their_largest_box(folder):
+def test_photographs_of_one_group_use_their_largest_box(folder):
     animals = read_animals(folder)
     assert [(a.path.name, a.group, a.box) for a in animals] == [
         ("2007_000063.jpg", "dog", (10, 20, 110, 80)),
@@ -46,44 +46,44 @@ def test_only_voc_photographs_of_one_group_count_by_their_largest_box(folder):
     ]
 
 
-def test_a_crop_is_a_square_around_the_box_inside_the_photograph(folder):
+def test_crop_is_a_square_around_the_box(folder):
     path = folder / "images" / "2007_000063.jpg"
     Image.linear_gradient("L").resize((300, 200)).convert("RGB").save(path, quality=100)
     pixels = Image.open(path)
-    # side 114 = 100 * 256 / 224; centered at (60, 50) it would begin at (3, -7)
+    # The side is 114 = 100 * 256 / 224. Centered at (60, 50), the crop would start at (3, -7).
     assert Animal(path, "dog", (10, 20, 110, 80)).crop().tobytes() == (
         pixels.crop((3, 0, 117, 114)).tobytes()
     )
-    # no larger than the photograph
+    # The crop is not larger than the photograph.
     assert Animal(path, "dog", (0, 0, 300, 200)).crop().size == (200, 200)
 
 
 def test_percentages_by_group(folder):
     animals = read_animals(folder)
 
-    def says_dog(photographs):
+    def predict_dog(photographs):
         p = torch.zeros(len(photographs), 1000)
         p[:, GROUPS["dog"][0]] = 0.6
         p[:, GROUPS["cat"][0]] = 0.4
         return p
 
-    table = group_accuracy(says_dog, animals[:1] * 3 + animals[1:])
+    table = group_accuracy(predict_dog, animals[:1] * 3 + animals[1:])
     assert table["dog"] == {"n": 3, "top1": 100.0, "among5": 100.0}
     assert table["cat"] == {"n": 1, "top1": 0.0, "among5": 0.0}
 
 
-def test_a_group_wins_by_its_total_probability(folder):
-    def many_breeds(photographs):
+def test_groups_are_ranked_by_total_probability(folder):
+    def predict_many_breeds(photographs):
         p = torch.zeros(len(photographs), 1000)
         p[:, GROUPS["dog"][:4]] = 0.15
         p[:, GROUPS["cat"][0]] = 0.4
         return p
 
-    table = group_accuracy(many_breeds, read_animals(folder))
+    table = group_accuracy(predict_many_breeds, read_animals(folder))
     assert (table["dog"]["top1"], table["dog"]["among5"]) == (0.0, 100.0)
 
 
-def test_a_network_answers_in_the_order_of_wordnet_ids():
+def test_network_outputs_are_ordered_by_wnid():
     model, photograph = load("imagenet65k"), Image.new("RGB", (50, 50), (200, 30, 30))
     expected = student(model)([photograph])
     model.wnids = model.wnids[::-1]

@@ -23,15 +23,15 @@ from zfnet.plot import photograph, projection_image
 
 
 @pytest.fixture
-def table(small, cache):
+def table(context_and_atlas, cache):
     """The pass behind the atlas: its parts are in the cache."""
-    context, _ = small
+    context, _ = context_and_atlas
     (folder,) = cache.glob("atlas-*")
     return tables.tabulate(context.model, context.images, folder)
 
 
-def test_the_table_matches_a_plain_forward_pass(small, table):
-    context, _ = small
+def test_the_table_matches_a_plain_forward_pass(context_and_atlas, table):
+    context, _ = context_and_atlas
     x = context.images.batch(range(len(context.images)))
     t = zfnet.trace(context.model, x)
     edges = tables.edges()
@@ -54,7 +54,7 @@ def test_the_table_matches_a_plain_forward_pass(small, table):
             ]
             assert np.abs(table.counts[layer][c].numpy() - expected).sum() <= 2e-4 * len(
                 values
-            )  # rounding moves a few over an edge
+            )  # rounding moves a small_atlas_settings over an edge
     torch.testing.assert_close(table.logits, t.logits, rtol=1e-4, atol=1e-4)
     assert table.target.tolist() == context.images.labels.tolist()
 
@@ -74,8 +74,8 @@ def test_histogram_bins_are_half_octaves():
     ]
 
 
-def test_drive_is_gradient_times_activation(small, table):
-    context, _ = small
+def test_drive_is_gradient_times_activation(context_and_atlas, table):
+    context, _ = context_and_atlas
     x, labels = context.images.batch([0, 8, 20]), context.images.labels[[0, 8, 20]]
     maps, gradient, _ = maps_and_gradient(context.model, x, labels.tolist(), "conv5")
     torch.testing.assert_close(
@@ -91,8 +91,8 @@ def test_drive_is_gradient_times_activation(small, table):
     )  # nothing else gives to it
 
 
-def test_the_top_nine_match_the_search(small):
-    context, folder = small
+def test_the_top_nine_match_the_search(context_and_atlas):
+    context, folder = context_and_atlas
     found = zfnet.top_activations(context.model, context.images)
     for layer in ("conv2", "conv5"):
         for c, item in enumerate(files.read(folder, layer)["features"]):
@@ -110,8 +110,8 @@ def test_the_top_nine_match_the_search(small):
     )
 
 
-def test_a_tile_is_the_patch_and_its_projection(small):
-    context, folder = small
+def test_a_tile_is_the_patch_and_its_projection(context_and_atlas):
+    context, folder = context_and_atlas
     item = files.read(folder, "conv3")["features"][5]
     tiles = {
         kind: sheets.read_tiles(folder / "sheets" / f"conv3-{kind}-0.webp", 75)
@@ -159,17 +159,21 @@ def test_correlations_and_similarity_order():
     assert summary.correlations(values)[3].tolist() == [0] * 5
 
 
-def test_the_lift_of_every_class_is_saved(small, table):
+def test_the_lift_of_every_class_is_saved(context_and_atlas, table):
     import base64
 
-    context, folder = small
+    context, folder = context_and_atlas
     lift, _, _ = summary.lifts(table.maximum["conv4"], context.images.labels, 3)
-    kept = np.frombuffer(base64.b64decode(files.read(folder, "conv4")["lift"]), "<u2").reshape(8, 3)
-    np.testing.assert_allclose(kept / summary.STEPS, lift, atol=1e-3)
+    levels = np.frombuffer(base64.b64decode(files.read(folder, "conv4")["lift"]), "u1").reshape(
+        8, 3
+    )
+    stored = 2.0 ** ((levels.astype(float) - summary.ONE) / summary.OCTAVE)
+    np.testing.assert_allclose(stored, lift, rtol=0.015)
+    assert summary.levels(np.array([0, 1e-9, 1, 2, 1e9])).tolist() == [0, 1, 72, 96, 255]
 
 
-def test_class_data_matches_the_predictions(small, table):
-    context, folder = small
+def test_class_data_matches_the_predictions(context_and_atlas, table):
+    context, folder = context_and_atlas
     predicted, labels = table.logits.argmax(1).numpy(), context.images.labels
     for c, item in enumerate(files.read(folder, "classes")["classes"]):
         assert item["images"] == 7
@@ -218,8 +222,8 @@ def contents(folder):
     }
 
 
-def test_an_interrupted_run_resumes_with_the_same_result(small, tmp_path, monkeypatch):
-    context, whole = small
+def test_an_interrupted_run_resumes_with_the_same_result(context_and_atlas, tmp_path, monkeypatch):
+    context, whole = context_and_atlas
     monkeypatch.setenv("ZFNET_CACHE", str(tmp_path / "cache"))
     seen = []
     real = tables._compute_part
@@ -246,8 +250,8 @@ def test_an_interrupted_run_resumes_with_the_same_result(small, tmp_path, monkey
     assert contents(tmp_path / "atlas") == contents(whole)
 
 
-def test_a_finished_atlas_is_not_recomputed(small, monkeypatch):
-    context, whole = small
+def test_a_finished_atlas_is_not_recomputed(context_and_atlas, monkeypatch):
+    context, whole = context_and_atlas
     before = contents(whole)
     monkeypatch.setattr(
         atlas, "tabulate", lambda *arguments, **options: pytest.fail("it was computed again")
@@ -256,8 +260,8 @@ def test_a_finished_atlas_is_not_recomputed(small, monkeypatch):
     assert contents(whole) == before
 
 
-def test_damaged_data_is_written_again(small, tmp_path):
-    context, whole = small
+def test_damaged_data_is_written_again(context_and_atlas, tmp_path):
+    context, whole = context_and_atlas
     shutil.copytree(whole, tmp_path / "atlas")
     (tmp_path / "atlas" / "data" / "conv4.js").write_text('ATLAS["conv4"] = {"feat')
     for name in ("names", "image0"):
@@ -266,8 +270,8 @@ def test_damaged_data_is_written_again(small, tmp_path):
     assert contents(tmp_path / "atlas") == contents(whole)
 
 
-def test_a_limited_atlas_and_its_progress(small, tmp_path):
-    context, _ = small
+def test_a_limited_atlas_and_its_progress(context_and_atlas, tmp_path):
+    context, _ = context_and_atlas
     heard = []
 
     def progress(items, total=None, desc=""):
@@ -289,8 +293,8 @@ def test_a_limited_atlas_and_its_progress(small, tmp_path):
     assert not any((tmp_path / "a" / folder).exists() for folder in files.FOLDERS)
 
 
-def test_other_folders_are_not_overwritten(small, tmp_path, scenes_val):
-    context, whole = small
+def test_other_folders_are_not_overwritten(context_and_atlas, tmp_path, scenes_val):
+    context, whole = context_and_atlas
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match="name a new folder"):
         atlas.write(context, tmp_path)
@@ -309,8 +313,8 @@ def test_other_folders_are_not_overwritten(small, tmp_path, scenes_val):
     assert not (tmp_path / "new").exists()
 
 
-def test_data_files_are_ascii_scripts_without_paths(small, tmp_path):
-    _, whole = small
+def test_data_files_are_ascii_scripts_without_paths(context_and_atlas, tmp_path):
+    _, whole = context_and_atlas
     files.save(tmp_path, "odd", {"</script>\u2028é": 1})
     assert files.read(tmp_path, "odd") == {"</script>\u2028é": 1}
     for path in (whole / "data").iterdir():
@@ -320,8 +324,8 @@ def test_data_files_are_ascii_scripts_without_paths(small, tmp_path):
         assert str(whole.parent) not in text
 
 
-def test_the_recorded_maps_match_occlude(small, table):
-    context, folder = small
+def test_the_recorded_maps_match_occlude(context_and_atlas, table):
+    context, folder = context_and_atlas
     data = files.read(folder, "image0")
     ((name, x, target),) = demos.choose(context, table)
     assert files.read(folder, "index")["demos"][0] == {
@@ -342,7 +346,7 @@ def test_the_recorded_maps_match_occlude(small, table):
     )[:4].tolist()
 
 
-def test_the_occluder_scales_with_the_image(few, tmp_path):
+def test_the_occluder_scales_with_the_image(small_atlas_settings, tmp_path):
     data = demos.record(zfnet.mnist(), torch.zeros(1, 3, 28, 28), None, tmp_path, "digit")
     assert (data["size"], data["stride"]) == (6, 2)  # 48 and, in tests, 16 of 224
     assert len(data["rows"]) == 12
@@ -353,8 +357,8 @@ def command(monkeypatch, *arguments):
     return __main__.main()
 
 
-def test_look_shows_neighbors_from_the_atlas(small, tmp_path, monkeypatch, capsys):
-    context, whole = small
+def test_look_shows_neighbors_from_the_atlas(context_and_atlas, tmp_path, monkeypatch, capsys):
+    context, whole = context_and_atlas
     photo = tmp_path / f"{HOSTILE.replace('/', '')}.png"
     zfnet.photograph("cat").resize((300, 240)).save(photo)
     assert (
@@ -383,7 +387,7 @@ def test_look_shows_neighbors_from_the_atlas(small, tmp_path, monkeypatch, capsy
     for kind in sheets.KINDS:
         copied = sheets.read_tiles(tmp_path / "page" / "sheets" / f"conv3-{kind}.webp", 75)
         there = sheets.read_tiles(whole / "sheets" / f"conv3-{kind}-0.webp", 75)
-        assert np.abs(copied - there[expected]).mean() < 0.03  # compressed twice
+        assert np.abs(copied[:6] - there[expected]).mean() < 0.03  # compressed twice
     other = zfnet.load(small_network(tmp_path / "other.safetensors", classes=("a", "b", "c")))
     look(
         other, "other", photo, tmp_path / "page", whole
@@ -398,8 +402,8 @@ def test_look_shows_neighbors_from_the_atlas(small, tmp_path, monkeypatch, capsy
     assert "no atlas" in missing.reason
 
 
-def test_look_skips_damaged_sheets(small, tmp_path):
-    context, whole = small
+def test_look_skips_damaged_sheets(context_and_atlas, tmp_path):
+    context, whole = context_and_atlas
     shutil.copytree(whole, tmp_path / "atlas")
     (tmp_path / "atlas" / "sheets" / "conv3-patches-0.webp").unlink()
     sheet = tmp_path / "atlas" / "sheets" / "conv4-projections-0.webp"
@@ -413,8 +417,8 @@ def test_look_skips_damaged_sheets(small, tmp_path):
     assert shown == {"conv2": 9, "conv3": 0, "conv4": 0}
 
 
-def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
-    context, whole = small
+def test_wrong_input_is_one_line(context_and_atlas, tmp_path, monkeypatch, capsys):
+    context, whole = context_and_atlas
     (tmp_path / "text.jpg").write_text("no image")
     photo = tmp_path / "cat.png"
     zfnet.photograph("cat").save(photo)
@@ -460,7 +464,7 @@ def test_wrong_input_is_one_line(small, tmp_path, monkeypatch, capsys):
 
 
 def test_an_interruption_says_how_to_resume(monkeypatch, capsys, tmp_path):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(atlas, "write", interrupted)
@@ -468,9 +472,9 @@ def test_an_interruption_says_how_to_resume(monkeypatch, capsys, tmp_path):
     assert "the same command continues" in capsys.readouterr().err
 
 
-def test_canonical_images_are_drawn_on_request(small, tmp_path, monkeypatch):
+def test_canonical_images_are_drawn_on_request(context_and_atlas, tmp_path, monkeypatch):
     ascent = pytest.importorskip("zfnet.synthesis.ascent", reason="needs gradient ascent")
-    context, _ = small
+    context, _ = context_and_atlas
     monkeypatch.setitem(canonical.ASCENT, "steps", 3)
     context.progress = lambda items, total=None, desc="": items
     files.save(tmp_path, "index", {"missing": []})

@@ -16,7 +16,7 @@ from reproduce.site.atlas import files
 from reproduce.site.atlas.look import look
 from tests.conftest import ROOT
 from tests.reproduce.conftest import CLASSES, HOSTILE
-from tests.reproduce.test_gallery import CONTRASTS
+from tests.reproduce.test_gallery_pages import CONTRASTS
 
 ROUTES = (
     "",
@@ -36,12 +36,18 @@ ROUTES = (
 
 
 @pytest.fixture(scope="module")
-def site_of(made, few):
+def site_of(atlas_run, small_atlas_settings):
     """Addresses: of the atlas, and of a look at a photograph with a hostile name."""
-    photo = made / f"{HOSTILE}.png"
+    photo = atlas_run / f"{HOSTILE}.png"
     zfnet.photograph("cat").save(photo)
-    look(zfnet.load(made / "small.safetensors"), HOSTILE, photo, made / "look", made / "atlas")
-    return {name: (made / name).as_uri() for name in ("atlas", "look")}
+    look(
+        zfnet.load(atlas_run / "small.safetensors"),
+        HOSTILE,
+        photo,
+        atlas_run / "look",
+        atlas_run / "atlas",
+    )
+    return {name: (atlas_run / name).as_uri() for name in ("atlas", "look")}
 
 
 @contextlib.contextmanager
@@ -88,7 +94,7 @@ def heading(page):
     return page.text_content("main h1")
 
 
-def test_every_route_draws_its_page(browser, made, site_of):
+def test_every_route_draws_its_page(browser, atlas_run, site_of):
     headings = {
         "": "What every feature of a network looks for", "conv5": "conv5: 9 features", "conv5?class=0": f"conv5: which features respond to {HOSTILE}?",
         "conv1?sort=sparsity": "conv1: 6 features", "conv5/3": "conv5 feature 3", "conv1/0": "conv1 feature 0", "conv5/2": "conv5 feature 2",
@@ -131,7 +137,7 @@ def test_every_route_draws_its_page(browser, made, site_of):
         assert heading(page) == "conv4 feature 5"
 
 
-def test_the_map_of_the_network_leads_to_its_layers(browser, made, site_of):
+def test_the_map_of_the_network_leads_to_its_layers(browser, atlas_run, site_of):
     with opened(browser, site_of["atlas"]) as page:
         names = page.eval_on_selector_all("#map b", "all => all.map(b => b.textContent)")
         assert names == ["input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -149,8 +155,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_it_works_from_a_web_server(browser, made, site_of):
-    handler = functools.partial(Quiet, directory=str(made / "atlas"))
+def test_it_works_from_a_web_server(browser, atlas_run, site_of):
+    handler = functools.partial(Quiet, directory=str(atlas_run / "atlas"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
@@ -164,8 +170,8 @@ def test_it_works_from_a_web_server(browser, made, site_of):
         server.shutdown()
 
 
-def test_the_search_sorts_features_by_a_class(browser, made, site_of):
-    data = files.read(made / "atlas", "conv5")
+def test_the_search_sorts_features_by_a_class(browser, atlas_run, site_of):
+    data = files.read(atlas_run / "atlas", "conv5")
     with opened(browser, site_of["atlas"]) as page:
         page.fill("input[type=search]", "afghan hounds")
         page.press("input[type=search]", "Enter")
@@ -180,7 +186,7 @@ def test_the_search_sorts_features_by_a_class(browser, made, site_of):
         assert lifts[0] > lifts[-1]
         first = int(shown[0][0].split("/")[-1])
         likes = {kind: lift for kind, lift, _ in data["features"][first]["classes"]}
-        assert lifts[0] == pytest.approx(likes[1], rel=0.01)
+        assert lifts[0] == pytest.approx(likes[1], rel=0.02)  # stored in 8 bits
         page.fill("input[type=search]", "zebra")
         assert 'No class matches "zebra"' in page.text_content(".find ul")
         page.click("#map a:has-text('conv4')")  # the question goes with the reader
@@ -189,7 +195,7 @@ def test_the_search_sorts_features_by_a_class(browser, made, site_of):
 
 
 @pytest.mark.parametrize("address", ["conv5/3", "conv5 3", "CONV5 3"])
-def test_the_search_jumps_to_a_feature(browser, made, site_of, address):
+def test_the_search_jumps_to_a_feature(browser, atlas_run, site_of, address):
     with opened(browser, site_of["atlas"]) as page:
         page.fill("input[type=search]", address)
         page.press("input[type=search]", "Enter")
@@ -202,8 +208,8 @@ def test_the_search_jumps_to_a_feature(browser, made, site_of, address):
         )
 
 
-def test_the_grid_can_be_sorted(browser, made, site_of):
-    features = files.read(made / "atlas", "conv4")["features"]
+def test_the_grid_can_be_sorted(browser, atlas_run, site_of):
+    features = files.read(atlas_run / "atlas", "conv4")["features"]
     with opened(browser, site_of["atlas"], "conv4") as page:
 
         def order():
@@ -215,7 +221,7 @@ def test_the_grid_can_be_sorted(browser, made, site_of):
         for sort, expected in (
             ("sparsity", sorted(range(8), key=lambda c: -features[c]["zero"])),
             ("selectivity", sorted(range(8), key=lambda c: -features[c]["selectivity"])),
-            ("similarity", files.read(made / "atlas", "conv4")["order"]),
+            ("similarity", files.read(atlas_run / "atlas", "conv4")["order"]),
         ):
             page.select_option("select", sort)
             page.wait_for_function("sort => location.hash.includes(sort)", arg=sort)
@@ -227,9 +233,9 @@ def test_the_grid_can_be_sorted(browser, made, site_of):
             assert order() == expected
 
 
-def test_classes_without_images_are_neither_best_nor_worst(browser, made, tmp_path):
-    shutil.copytree(made / "atlas", tmp_path / "atlas")
-    index, data = (files.read(made / "atlas", name) for name in ("index", "classes"))
+def test_classes_without_images_are_neither_best_nor_worst(browser, atlas_run, tmp_path):
+    shutil.copytree(atlas_run / "atlas", tmp_path / "atlas")
+    index, data = (files.read(atlas_run / "atlas", name) for name in ("index", "classes"))
     data["classes"][1] |= {"images": 0, "correct": 0}
     data["classes"][0] |= {"correct": 1}
     data["classes"][2] |= {"correct": 2}
@@ -244,7 +250,7 @@ def test_classes_without_images_are_neither_best_nor_worst(browser, made, tmp_pa
             assert shown == expected, order
 
 
-def test_arrow_keys_lead_between_features_and_layers(browser, made, site_of):
+def test_arrow_keys_lead_between_features_and_layers(browser, atlas_run, site_of):
     with opened(browser, site_of["atlas"], "conv5/3") as page:
         for key, route in (
             ("ArrowRight", "conv5/4"), ("ArrowLeft", "conv5/3"), ("ArrowDown", "conv4/3"), ("ArrowUp", "conv5/3"),
@@ -265,7 +271,7 @@ def test_arrow_keys_lead_between_features_and_layers(browser, made, site_of):
         assert page.evaluate("location.hash") == "#/conv4"
 
 
-def test_patches_and_projections_can_be_switched(browser, made, site_of):
+def test_patches_and_projections_can_be_switched(browser, atlas_run, site_of):
     with opened(browser, site_of["atlas"], "conv5/3") as page:
 
         def shown():
@@ -284,7 +290,7 @@ def test_patches_and_projections_can_be_switched(browser, made, site_of):
         assert shown() == ["projections"]  # as the reader chose
         page.click("button[data-value=both]")
         assert shown() == ["patches", "projections"]
-        count = len(files.read(made / "atlas", "conv5")["features"][4]["value"])
+        count = len(files.read(atlas_run / "atlas", "conv5")["features"][4]["value"])
         assert len(page.query_selector_all("[data-kind=patches] button.tile")) == count
         page.focus("[data-kind=patches] button.tile:nth-child(2)")
         assert page.text_content(".selection").startswith("2. ")
@@ -325,8 +331,8 @@ def check(page, data, r, c):
     )
 
 
-def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
-    data = files.read(made / "atlas", "image0")
+def test_the_occluder_shows_the_recorded_numbers(browser, atlas_run, site_of):
+    data = files.read(atlas_run / "atlas", "image0")
     with opened(browser, site_of["atlas"], "image/0") as page:
         assert readout(page)["occluder"] == "none"
         assert float(readout(page)["logit"]) == pytest.approx(data["baseline"]["logit"], rel=1e-3)
@@ -358,8 +364,8 @@ def test_the_occluder_shows_the_recorded_numbers(browser, made, site_of):
         assert readout(page)["occluder"] == "none"
 
 
-def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
-    data = files.read(made / "atlas", "image0")
+def test_a_position_of_a_map_shows_its_projection(browser, atlas_run, site_of):
+    data = files.read(atlas_run / "atlas", "image0")
     field = data["field"]
     with opened(browser, site_of["atlas"], "image/0") as page:
         assert len(page.query_selector_all("figure[data-map]")) == 4
@@ -402,8 +408,8 @@ def test_a_position_of_a_map_shows_its_projection(browser, made, site_of):
         )
 
 
-def test_the_occluder_stays_after_a_tap(browser, made, site_of):
-    data = files.read(made / "atlas", "image0")
+def test_the_occluder_stays_after_a_tap(browser, atlas_run, site_of):
+    data = files.read(atlas_run / "atlas", "image0")
     with opened(browser, site_of["atlas"], "image/0", width=360, touch=True) as page:
         stage = page.query_selector(".stage").bounding_box()
         y, x = (
@@ -428,7 +434,7 @@ def test_the_numbers_are_visible_beside_the_image(browser, site_of, width):
         assert told["y"] + told["height"] < stage["y"] + stage["height"] < 900
 
 
-def test_hostile_names_are_text(browser, made, site_of):
+def test_hostile_names_are_text(browser, atlas_run, site_of):
     for folder, routes in (("atlas", ROUTES), ("look", ("", "conv3"))):
         with opened(browser, site_of[folder]) as page:
             for route in routes:
@@ -467,7 +473,7 @@ def test_all_text_is_readable(browser, site_of, scheme):
         assert (body > 0.5) == (scheme == "light")
 
 
-def test_pictures_have_labels_and_are_reachable_by_keyboard(browser, made, site_of):
+def test_pictures_have_labels_and_are_reachable_by_keyboard(browser, atlas_run, site_of):
     with opened(browser, site_of["atlas"], "conv5/3") as page:
         assert page.evaluate(
             "[...document.querySelectorAll('[role=img], button, canvas, .stage')].every(e => e.getAttribute('aria-label') || e.textContent || e.ariaHidden)"
@@ -518,8 +524,10 @@ def test_a_page_without_data_says_so(browser, tmp_path):
     context.close()
 
 
-def test_an_unfinished_atlas_shows_its_finished_parts(browser, made, site_of, few, tmp_path):
-    context = Context(str(made / "small.safetensors"), str(made / "tree"))
+def test_an_unfinished_atlas_shows_its_finished_parts(
+    browser, atlas_run, site_of, small_atlas_settings, tmp_path
+):
+    context = Context(str(atlas_run / "small.safetensors"), str(atlas_run / "tree"))
 
     def progress(items, total=None, desc=""):
         if desc == "conv3":
@@ -549,8 +557,8 @@ def test_an_unfinished_atlas_shows_its_finished_parts(browser, made, site_of, fe
         assert not page.is_visible("#unfinished")
 
 
-def test_look_shows_the_image_features_and_neighbors(browser, made, site_of):
-    index = files.read(made / "look", "index")
+def test_look_shows_the_image_features_and_neighbors(browser, atlas_run, site_of):
+    index = files.read(atlas_run / "look", "index")
     address = site_of["look"]
     with opened(browser, address) as page:
         assert heading(page) == f"{HOSTILE}.png"
@@ -564,10 +572,10 @@ def test_look_shows_the_image_features_and_neighbors(browser, made, site_of):
         page.evaluate("Promise.all([...document.images].map(i => i.decode()))")
         page.focus(".stage")
         page.keyboard.press("ArrowDown")
-        check(page, files.read(made / "look", "image"), 6, 5)
+        check(page, files.read(atlas_run / "look", "image"), 6, 5)
         page.click("#map a:has-text('conv5')")
         arrived(page, "conv5")
-        features = files.read(made / "look", "conv5")["features"]
+        features = files.read(atlas_run / "look", "conv5")["features"]
         assert page.eval_on_selector_all(
             "main .image-feature strong", "all => all.map(s => s.textContent)"
         ) == [f"feature {f['number']}" for f in features]

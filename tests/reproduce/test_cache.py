@@ -14,6 +14,7 @@ from reproduce.core.discovery import discover, script_folder
 from reproduce.core.figure import Figure
 from reproduce.core.record import read_record, write_record
 from reproduce.core.run import DirtyTreeError, available_inputs, run
+from reproduce.lock import locked_version
 from tests.reproduce.test_figures import script
 
 INPUTS = {"corpus": "imagenet65k", "checkpoint": "c" * 64, "data": "d" * 64}
@@ -130,7 +131,7 @@ def test_a_run_stores_the_parts_of_its_key(tmp_path):
 def test_declared_files_are_annotations_and_recipes():
     for module in discover().values():
         for name in module.FIGURE.files:
-            assert Path(name).suffix == ".yaml"
+            assert Path(name).suffix in (".yaml", ".csv")
             assert (script_folder(module) / name).is_file()
 
 
@@ -142,12 +143,15 @@ def test_the_list_says_which_records_are_current(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "imagenet65k" / "fig3"
     made = read_record(folder)
     inputs = made.inputs | {"corpus": "imagenet65k"}
+    locked = locked_version("torch")
+    made = replace(made, environment={"torch": f"{locked}+cpu"})
     write_record(
         replace(made, inputs=inputs, key=cache.cache_key(modules["fig3"].FIGURE, inputs, {})),
         folder,
     )
     shutil.copytree(folder, folder.with_name("fig8"))
-    write_record(replace(made, id="fig8", version=0), folder.with_name("fig8"))
+    older = replace(made, id="fig8", version=0, environment={"torch": "2.0.0"})
+    write_record(older, folder.with_name("fig8"))
     monkeypatch.setattr("sys.argv", ["reproduce", "list", "--out", str(tmp_path)])
     assert main() == 0
     lines = capsys.readouterr().out.splitlines()
@@ -160,7 +164,8 @@ def test_the_list_says_which_records_are_current(tmp_path, capsys, monkeypatch):
     )
     assert states == {
         "fig3": "imagenet65k: current",
-        "fig8": "imagenet65k: stale: recorded before keys had versions",
+        "fig8": "imagenet65k: stale: recorded before keys had versions; "
+        f"made with torch 2.0.0, requirements.lock has {locked}",
         "tab1": "imagenet65k: missing",
     }
 
@@ -200,6 +205,12 @@ def test_changed_sources_do_not_write_committed_records(repository):
         run(made, context, figures)
     assert len(calls) == 1
     assert read_record(figures / "imagenet65k" / "small").version == 1
+    (repository / "zfnet" / "file").write_text("as it was")
+    (repository / "zfnet" / "new.py").touch()  # a source that no commit has
+    with pytest.raises(DirtyTreeError):
+        run(made, context, figures)
+    (repository / "zfnet" / "new.py").unlink()
+    (repository / "zfnet" / "file").write_text("changed")
     record = run(made, context, figures, allow_dirty=True).record
     assert (record.version, record.environment["commit"][-6:]) == (2, "-dirty")
     made.FIGURE = replace(made.FIGURE, corpus="")

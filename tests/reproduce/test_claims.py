@@ -2,7 +2,7 @@
 
 import pytest
 
-from reproduce.core.claims import above, below, every, higher, verdict
+from reproduce.core.claims import above, below, every, higher, outcomes, shortfall, summary, verdict
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,17 @@ def test_a_verdict_counts_what_holds(held, found):
 )
 def test_nothing_is_partial_without_the_main_claim(main, found):
     assert verdict({"a": True, "b": main, "c": False}, "b")[1] == found
+
+
+def test_outcomes_are_summed_up_for_readers():
+    measured = {
+        "claims": {"ZFNet rises": "holds", "b": "does not hold", "c": "2 of 3", "d": "3 of 3"},
+        "goals": {"e": "reached", "f": "not reached", "g": True, "h": "no such class"},
+        "a number": 3,
+    }
+    states = {claim: state for claim, _, state in outcomes(measured)}
+    assert "".join(state[0] for state in states.values()) == "ynpyynyu"
+    assert summary(measured) == "4 of 8 tested claims hold: ZFNet rises; d; e; g."
+    assert shortfall(measured) == "Does not hold: b; f. Holds in part: c. Undecided: h."
+    assert summary({"claims": {"a": "no"}}) == "None of 1 tested claims holds."
+    assert (summary({"a": 1}), shortfall({"claims": {"a": "holds"}})) == ("", "")

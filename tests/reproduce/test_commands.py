@@ -23,26 +23,27 @@ from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure, Result
 from reproduce.core.record import write_record
 from reproduce.core.run import result_folder, run
-from reproduce.make import everyday
 from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
 from reproduce.site import atlas, gallery
 from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
+from zfnet.cli import distill_labels
 from zfnet.cli.main import main as zfnet_main
-from zfnet.cli.main import new_parser
+from zfnet.cli.parser import new_parser
 from zfnet.data import folders
 from zfnet.networks import imagenet_wnids
 from zfnet.plot import new_figure
 from zfnet.training.config import load_config
+from zfnet.training.teacher import Teacher
 
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "RESULTS.md",
     ROOT / "MODEL_CARD.md",
     COURSE,
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
 ]
 DOCUMENTS += (ROOT / "configs").glob("*.yaml")
 COMMAND = re.compile(r"((?:\.venv/bin/)?(?:python -m reproduce|zfnet|torchrun)(?: +[^`\n#]+)?)")
@@ -127,7 +128,7 @@ def test_a_figure_that_was_not_run_says_why_and_exits_with_3(tmp_path, capsys):
     assert re.search(
         r"^tab4 .* not run .* Caltech-101 was not found; give .* --datasets\.$", lines, re.MULTILINE
     )
-    assert re.search(r"^fig4 .* not run .*--model RUN/model\.safetensors", lines, re.MULTILINE)
+    assert re.search(r"^fig4 .* not run .* No tree of images to train on", lines, re.MULTILINE)
     assert "0 figures in" in lines
     assert main(arguments) == 3  # from the record that says the same
 
@@ -235,8 +236,6 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     monkeypatch.setattr(folders, "read_image", lambda path: pytest.fail(f"decoded {path}"))
     run_folder = tmp_path / "runs" / "imagenet"
     checkpoint = small(run_folder / "model.safetensors", 0)
-    for epoch in (1, 2, 5):
-        small(run_folder / "snapshots" / f"epoch-{epoch:03d}.safetensors", epoch)
     out = tmp_path / "out"
     assert (
         main(
@@ -246,10 +245,9 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     )
     lines = lines_of(capsys.readouterr().out)
     everyday_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
-    assert everyday_ids | {"fig4"} <= set(lines)  # the run kept snapshots
+    assert everyday_ids <= set(lines)
     assert "2,000 images" in lines["fig2"]
     assert str(out / "imagenet@imagenet" / "fig2") in lines["fig2"]
-    assert "10,000 + 2,000 images of 1,000 classes" in lines["fig4"]
     assert str(out / "imagenet" / "fig8") in lines["fig8"]
     assert not out.exists()
     names = ["tab2", "tab3", "fig4", "fig6", "tab4"]
@@ -274,17 +272,16 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
         "subset" in lines[name] and "train" in lines[name].split()[1]
         for name in ("tab2", "tab3", "fig6")
     )
-    assert "not run" in lines["fig4"]
-    assert "--model" in lines["fig4"]
+    assert lines["fig4"].split()[1] == "compute"  # from Table 3's ZFNet
     assert "--datasets" in lines["tab4"]
-    assert "Nothing was computed." in lines["3"]
+    assert "Nothing was computed." in lines["4"]
 
 
 def test_a_dry_run_at_the_papers_scale_shows_its_cost_on_a_smaller_tree(imagenet, capsys):
     arguments = ["run", "tab3", "--scale", "paper", "--data", str(imagenet), "--device", "cpu"]
     assert main([*arguments, "--dry-run"]) == 3
     line = lines_of(capsys.readouterr().out)["tab3"]
-    work = costs.operations(discover()["tab3"].FIGURE, "paper", "cpu")
+    work = costs.operations(discover()["tab3"].FIGURE, "paper")
     assert f" {work / costs.cpu_flops() / 3600:.1f} h " in line
     assert line.split()[1:4] == ["not", "run", "paper"]
     assert "10,000 training and 2,000 validation images" in line
@@ -331,9 +328,18 @@ def test_a_dry_run_of_the_papers_training(imagenet, capsys):
     assert "10,000 images" in output
 
 
-def test_figure_4_is_part_of_all_only_with_snapshots():
-    scripts = discover()
-    assert "fig4" not in everyday(scripts, Context("imagenet65k", "."))
+@pytest.mark.slow
+def test_a_dry_run_of_a_teachers_labels(imagenet, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(distill_labels, "load_folder", lambda *a, **k: pytest.fail("decoded"))
+    teacher = Teacher("uniform", 16, lambda pixels: torch.full((len(pixels), 1000), 1e-3))
+    monkeypatch.setattr(distill_labels, "efficientnet_lite", lambda variant: teacher)
+    out = tmp_path / "labels.safetensors"
+    arguments = ["--data", str(imagenet), "--out", str(out), "--minimum", "32", "--per-class", "8"]
+    assert zfnet_main(["distill-labels", *arguments, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "10,000 images in the tree; 8,000 would be labeled" in output
+    assert "8,000 of them, of at least 32 pixels, by uniform: 4 crops each" in output
+    assert not list(tmp_path.iterdir())
 
 
 def test_multiply_adds_by_hand():
@@ -354,14 +360,14 @@ def test_multiply_adds_by_hand():
 
 
 def test_paper_scale_is_the_papers_recipe():
-    from reproduce.paper import ablations, fig4_evolution
+    from reproduce.paper import ablations
 
     config = load_config(ROOT / "configs" / "imagenet.yaml")
     row = ablations.recipe(ablations.PLANS["paper"], "ZFNet", config.seed)
     assert (row.model, row.data, row.augment, row.optim, row.stages) == (
         config.model, config.data, config.augment, config.optim, config.stages,
     )  # fmt: skip
-    assert list(config.snapshots) == fig4_evolution.FIGURE.paper["epochs shown"]
+    assert config.snapshots == ablations.PAPER_SNAPSHOTS
 
 
 def test_the_page_on_replication_is_current():
@@ -379,7 +385,8 @@ def printed_commands():
             for m in re.finditer(r"^```(?:bash|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
             for line in m[1].splitlines()
         ]
-        blocks += [" ".join(m[1].split()) for m in re.finditer(r"`([^`]+)`", text)]
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        blocks += [" ".join(m[1].split()) for m in re.finditer(r"`([^`]+)`", prose)]
         for piece in (part.strip() for block in blocks for part in block.split("&&")):
             found = COMMAND.match(piece.removeprefix("srun "))
             if found:
@@ -399,7 +406,7 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
             words = words[words.index("zfnet.cli") :]
         reproduce = words[:3] == ["python", "-m", "reproduce"]
         rest = words[3:] if reproduce else words[1:]
-        if not rest or rest[0] in ("CONFIG", "|") or (reproduce and "|" in rest):
+        if not rest or {"COMMAND", "CONFIG", "|"} & set(rest[:2]) or (reproduce and "|" in rest):
             continue  # the command's name alone
         try:
             options = (build_parser() if reproduce else new_parser()).parse_args(rest)

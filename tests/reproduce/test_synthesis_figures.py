@@ -189,8 +189,8 @@ def sheets(conv1=100.0, conv5=100.0):
 
 def examples(share=100.0, drawn=0.2, plain=0.5, first=98.0):
     rows = {
-        "before they were parted": (first, drawn),
-        "regularised": (share, drawn),
+        "before further ascent": (first, drawn),
+        "regularized": (share, drawn),
         "pixels alone": (share, plain),
     }
     names = (
@@ -300,7 +300,7 @@ def test_guided_units_measures_masked_activations(ctx, monkeypatch):
     shares = result.measured["share of the activation that is kept"]
     assert list(shares) == [
         "deconvnet",
-        "guided back-propagation",
+        "guided backpropagation",
         "gradient",
         "at random",
         "the middle",

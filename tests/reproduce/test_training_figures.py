@@ -1,6 +1,5 @@
 """Figures 4 and 6 and bench_train on tiny trainings; what they measure, on arrays made by hand."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +12,14 @@ import zfnet
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.run import run
-from reproduce.paper import ablations, fig4_evolution, fig6_filters, filter_statistics, trained_rows
-from zfnet.cli import main
-from zfnet.data.cache import DataError
+from reproduce.paper import (
+    ablations,
+    fig4_evolution,
+    fig6_filters,
+    filter_statistics,
+    filter_training,
+    trained_rows,
+)
 from zfnet.training.config import parse
 
 SMALL = {
@@ -28,85 +32,61 @@ SMALL = {
 }
 
 
-def test_figure_4_from_a_run_with_snapshots(tree, tmp_path):
-    (tmp_path / "run.yaml").write_text(json.dumps(SMALL))
-    assert (
-        main(
-            [
-                "train",
-                str(tmp_path / "run.yaml"),
-                "--data",
-                str(tree),
-                "--out",
-                str(tmp_path / "run"),
-                "--device",
-                "cpu",
-            ]
-        )
-        == 0
-    )
-    context = Context(str(tmp_path / "run" / "model.safetensors"), str(tree))
-    record = run(discover()["fig4"], context, tmp_path / "out").record
-    assert (record.scale, record.verdict, record.n, record.files) == (
-        "smoke",
-        "not comparable",
-        24,
-        ["fig4.jpg"],
-    )
-    medians = record.measured["epoch from which the top image stays, median"]
-    assert list(medians) == [f"conv{i}" for i in range(1, 6)]
-    assert all(1 <= epoch <= 4 for epoch in medians.values())
-    assert all(
-        len(t) == 2 and min(t) > 0
-        for t in record.measured["filters' turn, degrees an epoch, between snapshots"].values()
-    )
-    assert record.inputs["snapshots"] != "absent"
-    (tree / "train" / "n02088094").rename(
-        tree / "train" / "n04000000"
-    )  # a class that the network was not trained on
-    images, classes = fig4_evolution.training_images(context, context.model)
-    assert (len(images), classes) == (16, 3)
-    assert not any("n04000000" in name for name in images.names)
-    for folder in list((tree / "train").iterdir()):
-        folder.rename(folder.with_name("x" + folder.name))
-    with pytest.raises(DataError, match="none of its folders is a class"):
-        fig4_evolution.training_images(context, context.model)
-
-
-def test_figure_4_is_of_a_subset_where_the_network_knows_all_its_classes():
-    sizes = [(1000, 1000, 10_000), (100, 1000, 10_000), (1000, 1000, 9_999)]
-    assert [fig4_evolution.scale_of(*size) for size in sizes] == ["subset", "smoke", "smoke"]
-
-
-def test_figure_4_without_snapshots_claims_nothing(tree, tmp_path):
-    record = run(discover()["fig4"], Context("imagenet65k", str(tree)), tmp_path).record
-    assert (record.verdict, record.measured, record.inputs["snapshots"]) == (
-        "not run",
-        {},
-        "absent",
-    )
-
-
-def test_settling_and_turning_by_hand():
-    index = np.array(
-        [[7, 1, 5, 2], [3, 1, 5, 9], [3, 1, 6, 2], [3, 1, 5, 2]]
-    )  # snapshots x features
-    assert fig4_evolution.settling(index, [1, 2, 5, 20]).tolist() == [2, 1, 20, 5]
-    east, north = torch.tensor([[1.0, 0], [2, 0]]), torch.tensor([[0.0, 3], [5, 0]])
-    assert fig4_evolution.turning([east, north, north], [2, 5, 9]) == [
-        pytest.approx(45 / 3),
-        pytest.approx(0),
-    ]
-
-
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
+    """Narrow networks and three short epochs, for Tables 2 and 3 and Figures 4 and 6."""
     plan = ablations.Plan("subset", 2, 4, 103, 90, 3, 4, 1e-2, "float32", 1, 0, 1)
-    monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
+    monkeypatch.setitem(fig6_filters.PLANS, "subset", plan)
+    monkeypatch.setitem(ablations.PLANS, "subset", plan)
     config = yaml.safe_load(ablations.RECIPE.read_text())
     config["model"] |= {"fc_units": 12, "channels": [4, 4, 4, 4, 4]}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(ablations, "RECIPE", tmp_path / "narrow.yaml")
+    return plan
+
+
+def test_figure_4_follows_the_zfnet_of_table_3(tree, tmp_path, tiny):
+    context = Context("imagenet65k", str(tree))
+    before = run(discover()["fig4"], context, tmp_path / "out").record
+    assert (before.verdict, before.measured) == ("not run", {})
+    assert "run tab3 first" in before.note
+    images = ablations.load_images(context, tiny)
+    trained_rows.train_row(context, tiny, images, *ablations.FOLLOWED)
+    record = run(discover()["fig4"], context, tmp_path / "out").record
+    assert (record.scale, record.n, record.files) == ("subset", 16, ["fig4.jpg"])
+    epochs = record.measured["epochs"]
+    assert (epochs[0] < 1, epochs[-1]) == (True, 3)  # from within the first epoch to the last
+    medians = record.measured[fig4_evolution.SETTLED]
+    assert list(medians) == [f"conv{i}" for i in range(1, 6)]
+    curves = record.measured["correlation with the final responses, mean, by snapshot"]
+    assert all(values[-1] == 1 or np.isnan(values[-1]) for values in curves.values())
+
+
+def test_snapshots_are_log_spaced_and_the_papers_at_its_scale():
+    assert ablations.snapshots(ablations.PLANS["paper"]) == (1, 2, 5, 10, 20, 30, 40, 64)
+    epochs = ablations.snapshots(ablations.PLANS["subset"])
+    assert (epochs[0], epochs[-1]) == (0.05, 30)
+    ratios = np.divide(epochs[1:], epochs[:-1])
+    assert ratios == pytest.approx(600 ** (1 / 14), rel=0.01)
+
+
+def test_a_feature_settles_where_its_correlation_stays_high():
+    epochs = [0.1, 1.0, 10.0, 100.0]
+    correlations = np.array([
+        [0.95, 0.0, 0.95, 0.0], [0.95, 0.8, 0.2, 0.0], [0.99, 1.0, 0.95, 0.0], [1.0, 1.0, 1.0, 1.0],
+    ])  # fmt: skip
+    settled = fig4_evolution.settling_epochs(correlations, epochs, 0.9)
+    assert settled == pytest.approx([0.1, 10**0.5, 10 ** (0.7 / 0.75), 10**1.9])
+
+
+def test_correlation_is_pearsons_and_unknown_without_final_responses():
+    rng = torch.Generator().manual_seed(0)
+    first, last = torch.randn(2, 30, 3, generator=rng)
+    first[:, 1] = 0  # without responses at the snapshot
+    last[:, 2] = 1  # without responses at the end
+    r = fig4_evolution.correlate(first, last)
+    assert r[:2] == pytest.approx([np.corrcoef(first[:, 0], last[:, 0])[0, 1], 0])
+    assert np.isnan(r[2])
 
 
 def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
@@ -124,6 +104,12 @@ def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
     )
     energy = record.measured["energy of layer 1's filters in low, middle, high frequencies, %"]
     assert all(sum(bands) == pytest.approx(100) for bands in energy.values())
+    largest = record.measured["largest RMS of a filter of layer 1"]
+    assert record.measured["limit"] == pytest.approx(largest[fig6_filters.FREE] / 2, rel=0.05)
+    assert largest[fig6_filters.OURS] <= 1.001 * record.measured["limit"]
+    # Five steps train no filter: each is its own start, although its RMS is not small.
+    untrained = record.measured["filters of layer 1 that never trained"]
+    assert untrained[fig6_filters.FREE] == untrained["AlexNet"] == 4
     monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     again = run(discover()["fig6"], context, tmp_path / "out", force=True).record
     assert again.measured == record.measured
@@ -164,6 +150,10 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
         f"{name}.filters": lambda _, of=of: of[None]
         for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
     }
+    low |= {
+        f"{name}.initial": lambda _, of=of: rng.normal(size=of.shape)
+        for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
+    }
     assert (
         judged(low).measured["claims"]["ZFNet's filters hold more of the middle frequencies"]
         == "undecided"
@@ -184,6 +174,38 @@ def test_figure_6_of_one_living_map_decides_nothing_there():
     )
 
 
+def test_a_filter_that_keeps_its_initial_weights_never_trained():
+    rng = np.random.default_rng(0)
+    initial = rng.normal(0, 0.01, (4, 3, 7, 7))
+    learned = rng.normal(0, 0.01, (4, 3, 7, 7))
+    weights = np.array([0, 0.5, 2, 10])[:, None, None, None]  # shares of 0, 1/5, 4/5, almost all
+    filters = 0.5 * (initial + weights * learned)  # half as large, as by weight decay
+    assert filter_statistics.untrained(filters, initial).tolist() == [True, True, False, False]
+    assert not filter_statistics.flat(filters).any()
+    filters[3] *= 1e-3
+    assert filter_statistics.flat(filters).tolist() == [False, False, False, True]
+
+
+def test_interior_units_see_no_padding(tree):
+    torch.manual_seed(0)
+    model = zfnet.alexnet(3, channels=(4, 4, 4, 4, 4), fc_units=8, size=96).eval()
+    images = zfnet.load_folder(tree / "train", side=96, size=96)
+    with torch.no_grad():
+        top = filter_training.interior_top(model, images, "conv2", 3)
+        t = zfnet.trace(model, images.batch(np.arange(len(images))))
+    field = t.receptive_field("conv2")
+    start = field.offset + field.stride * top.position
+    assert start.min() >= 0
+    assert (start + field.size).max() <= 96
+    starts = field.offset + field.stride * np.arange(t["conv2"].shape[-1])
+    rows = np.flatnonzero((starts >= 0) & (starts + field.size <= 96))
+    inside = t["conv2"][:, :, rows[0] : rows[-1] + 1, rows[0] : rows[-1] + 1]
+    assert torch.equal(top.value, inside.amax((2, 3)).topk(3, dim=0).values.T)
+    for c in range(4):
+        i, (row, column) = top.index[c, 0], top.position[c, 0]
+        assert t["conv2"][i, c, row, column] == top.value[c, 0]
+
+
 def test_dominance_is_the_largest_over_the_median():
     filters = np.ones((2, 5, 3, 7, 7))
     filters[1, 3] *= 12
@@ -191,18 +213,20 @@ def test_dominance_is_the_largest_over_the_median():
 
 
 def judged(changed):
-    """Figure 6's judgement of three networks of 20 classes whose filters have half the limit's RMS, some arrays changed."""
+    """Figure 6's judgment of three networks of 20 classes, some arrays changed."""
     rng = np.random.default_rng(0)
+    tile = filter_training.TILE
     found = {
-        "filters": 0.5 * fig6_filters.FIGURE.config["limit"] * rng.normal(size=(2, 5, 3, 7, 7)),
-        "dead.conv1": np.zeros(5, bool), "dead.conv2": np.zeros(5, bool),
-        "high": rng.random(5), "projections": rng.normal(size=(5, 3, 9, 9)), "error": np.array(70.0), "diverged": np.array(""),
+        "filters": 0.01 * rng.normal(size=(2, 5, 3, 7, 7)), "initial": 0.01 * rng.normal(size=(5, 3, 7, 7)), "epochs": np.array([1.0, 2]),
+        "dead.conv1": np.zeros(5, bool), "dead.conv2": np.zeros(5, bool), "high": rng.random(5),
+        "projections": rng.random((5, 9, tile, tile, 3)), "patches": rng.random((5, 9, tile, tile, 3)), "channels": np.arange(5),
+        "error": np.array(70.0), "diverged": np.array(""),
     }  # fmt: skip
     arrays = {
         f"{name}.{key}": values for name in fig6_filters.RUNS for key, values in found.items()
     }
     changed = {key: change(arrays[key]) for key, change in changed.items()}
-    return fig6_filters.judge(arrays | changed, ablations.PLANS["subset"], 9, 20)
+    return fig6_filters.judge(arrays | changed, 0.02, ablations.PLANS["subset"], 9, 20)
 
 
 def largest_times(factor):
@@ -218,16 +242,32 @@ CLIPPED = {"ZFNet, not clipped.filters": largest_times(3)}
 
 
 @pytest.mark.parametrize(
-    ("free", "ours", "said"),
-    [(1 + 1e-7, 1, "undecided"), (1.5, 1, "undecided"), (3, 1, "holds"), (3, 4, "does not hold")],
+    ("free", "ours", "word"),
+    [(1 + 1e-7, 1, "undecided"), (3, 1, "holds"), (3, 4, "does not hold")],
 )
-def test_clipping_that_never_acted_decides_nothing(free, ours, said):
+def test_figure_6_compares_the_largest_filter_with_and_without_clipping(free, ours, word):
     """On a GPU two trainings that should be one differ by rounding."""
     result = judged(
         {"ZFNet, not clipped.filters": largest_times(free), "ZFNet.filters": largest_times(ours)}
     )
-    assert result.measured["claims"]["without clipping the largest filter stands out more"] == said
-    assert ("(a) does not differ from (c)" in result.note) == (said == "undecided")
+    assert result.measured["claims"]["without clipping the largest filter stands out more"] == word
+
+
+def test_figure_6_counts_filters_that_never_trained_as_dead():
+    alexnet = np.random.default_rng(1).normal(size=(5, 3, 7, 7))
+    result = judged(
+        {
+            "AlexNet.initial": lambda _: alexnet,
+            "AlexNet.filters": lambda _: np.stack([alexnet, alexnet]),
+        }
+    )
+    assert result.measured[fig6_filters.DEAD] == {
+        "ZFNet, not clipped": 0, "AlexNet": 5, "ZFNet": 0,
+    }  # fmt: skip
+    assert result.measured["claims"]["AlexNet has more dead filters in layer 1"] == "holds"
+    assert "(b) AlexNet:\n5 of 5 filters dead" in [
+        axes.get_title() for axes in fig6_filters.draw(result)["fig6.jpg"].axes
+    ]
 
 
 def test_figure_6_compares_only_networks_that_have_learnt():
@@ -249,20 +289,19 @@ def test_figure_6_compares_only_networks_that_have_learnt():
 def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
     tree, tmp_path, tiny, monkeypatch
 ):
-    plan = replace(
-        fig6_filters.PLANS["subset", "cpu"], lr=1e3
-    )  # a training that no other test keeps in the cache
-    monkeypatch.setitem(fig6_filters.PLANS, ("subset", "cpu"), plan)
+    plan = replace(tiny, lr=1e3)  # a training that no other test keeps in the cache
+    monkeypatch.setitem(fig6_filters.PLANS, "subset", plan)
     monkeypatch.setattr(
         "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])
-    assert record.note.startswith("Nothing to analyze: ZFNet, limit 0: ")
+    assert record.note.startswith("Nothing to analyze: zfnet, limit 0: ")
 
 
 def test_figure_6_of_a_dead_second_layer_is_drawn_and_decides_nothing_there():
-    result = judged({"AlexNet.high": lambda high: high[:0], "AlexNet.projections": lambda p: p[:0]})
+    names = ("high", "projections", "patches", "channels")
+    result = judged({f"AlexNet.{name}": lambda values: values[:0] for name in names})
     assert (
         result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"]
         == "undecided"

@@ -1,4 +1,4 @@
-"""Tables 4-7 and Figure 9, from data set to picture, on small trees and a small network."""
+"""Tables 4-7 and Figure 9 from data set to picture, with small data sets and networks."""
 
 import shutil
 
@@ -26,8 +26,8 @@ def checkpoint(tmp_path):
 
 
 @pytest.fixture
-def quick(tmp_path, monkeypatch):
-    """From scratch in two steps of a small network."""
+def short_training(tmp_path, monkeypatch):
+    """Train from scratch for two steps of a small network."""
     config = yaml.safe_load(protocol.FROM_SCRATCH.read_text())
     config["model"] |= {"channels": [4, 4, 4, 4, 4], "fc_units": 8}
     config["optim"]["batch"] = 6
@@ -35,25 +35,27 @@ def quick(tmp_path, monkeypatch):
         {"epochs": 1, "size": 96, "side": 146},
         {"epochs": 1, "size": 128, "side": 146},
     ]
-    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(config))
-    monkeypatch.setattr(protocol, "FROM_SCRATCH", tmp_path / "quick.yaml")
+    (tmp_path / "short_training.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(protocol, "FROM_SCRATCH", tmp_path / "short_training.yaml")
 
 
-def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tree):
+def test_tables_are_computed_from_their_data_sets(tmp_path, checkpoint, short_training, tree):
     root = tmp_path / "datasets"
-    for make in (caltech101, caltech256, voc2012):
-        make(root)
-    seen = tree / "train" / "n02088094" / "again.JPEG"
-    shutil.copy(root / "caltech101" / "101_ObjectCategories" / "accordion" / "image_0003.jpg", seen)
+    for write in (caltech101, caltech256, voc2012):
+        write(root)
+    duplicate = tree / "train" / "n02088094" / "duplicate.JPEG"
+    shutil.copy(
+        root / "caltech101" / "101_ObjectCategories" / "accordion" / "image_0003.jpg", duplicate
+    )
     context = Context(checkpoint, str(tree), datasets=str(root))
-    made = {name: run(discover()[name], context, tmp_path / "out") for name in NAMES}
-    records = {name: outcome.record for name, outcome in made.items()}
+    outcomes = {name: run(discover()[name], context, tmp_path / "out") for name in NAMES}
+    records = {name: outcome.record for name, outcome in outcomes.items()}
     assert all(
         record.verdict != "not run" and record.scale == "subset" for record in records.values()
     )
     table = records["tab4"].measured
     assert (table["images"], table["images that overlap"], records["tab4"].n) == (18, 1, 17)
-    assert records["tab4"].files == ["tab4.png", "overlaps.jpg"]
+    assert records["tab4"].files == ["tab4.png"]
     for name in ("15 a class", "30 a class"):
         for values in (table["pretrained"], table["from scratch"]):
             mean, deviation = values[name]
@@ -69,21 +71,21 @@ def test_every_table_is_made_where_its_data_are(tmp_path, checkpoint, quick, tre
     assert set(records["tab6"].measured["average precision"]) == {"dog", "cat"}
     assert all(
         (outcome.folder / file).is_file()
-        for outcome in made.values()
+        for outcome in outcomes.values()
         for file in outcome.record.files
     )
 
 
-def test_a_training_from_scratch_is_kept(tmp_path, checkpoint, quick, monkeypatch):
+def test_training_from_scratch_is_cached(tmp_path, checkpoint, short_training, monkeypatch):
     caltech101(tmp_path / "datasets")
     context = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
-    kept, figure = protocol.unseen(context, "caltech101")[1], discover()["tab4"].FIGURE
-    first = protocol.train_from_scratch(context, kept, 3, figure)
+    images, figure = protocol.unseen(context, "caltech101")[1], discover()["tab4"].FIGURE
+    first = protocol.train_from_scratch(context, images, 3, figure)
     monkeypatch.setattr(protocol, "train", lambda *a, **k: pytest.fail("trained again"))
-    assert protocol.train_from_scratch(context, kept, 3, figure) == first
+    assert protocol.train_from_scratch(context, images, 3, figure) == first
 
 
-def test_without_the_data_nothing_is_claimed(tmp_path, checkpoint):
+def test_without_data_sets_tables_are_not_run(tmp_path, checkpoint):
     context = Context(checkpoint, None, datasets=str(tmp_path / "nowhere"))
     for name in NAMES:
         record = run(discover()[name], context, tmp_path / "out").record
@@ -93,35 +95,35 @@ def test_without_the_data_nothing_is_claimed(tmp_path, checkpoint):
         assert record.paper
 
 
-def test_a_run_without_the_data_leaves_the_result_that_is_there(tmp_path, checkpoint, quick):
+def test_run_without_data_preserves_an_earlier_result(tmp_path, checkpoint, short_training):
     caltech101(tmp_path / "datasets")
-    there = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
-    made = run(discover()["tab7"], there, tmp_path / "out")
-    again = run(
+    with_data = Context(checkpoint, None, datasets=str(tmp_path / "datasets"))
+    first = run(discover()["tab7"], with_data, tmp_path / "out")
+    second = run(
         discover()["tab7"],
         Context(checkpoint, None, datasets=str(tmp_path / "nowhere")),
         tmp_path / "out",
     )
-    assert again.record == made.record
-    assert all((made.folder / name).is_file() for name in made.record.files)
+    assert second.record == first.record
+    assert all((first.folder / name).is_file() for name in first.record.files)
 
 
-def test_a_tree_without_training_images_is_an_error(tmp_path, checkpoint):
+def test_folder_without_training_images_is_an_error(tmp_path, checkpoint):
     caltech101(tmp_path / "datasets")
     context = Context(checkpoint, str(tmp_path), datasets=str(tmp_path / "datasets"))
     with pytest.raises(DataError, match="train: no such folder"):
         run(discover()["tab4"], context, tmp_path / "out")
 
 
-def test_c_counts_as_chosen_only_where_there_is_something_to_choose_by():
+def test_note_counts_values_of_c_at_the_end_of_the_range():
     choices = (0.1, 1.0, 10.0)
-    found = [
+    results = [
         protocol.Classified([1.0, 2.0], [0.1, 1.0], choices),
         protocol.Classified([3.0], [10.0], choices),
     ]
-    assert "an end of its range in 2 of 3 folds. " in protocol.grid_note(found)
-    one = protocol.Classified([4.0, 5.0], [None, None], choices)
+    assert "an end of its range in 2 of 3 folds. " in protocol.grid_note(results)
+    single_image = protocol.Classified([4.0, 5.0], [None, None], choices)
     assert (
         "2 of 3 folds. With one image per class, C is the middle of the range. "
-        in protocol.grid_note([*found, one])
+        in protocol.grid_note([*results, single_image])
     )

@@ -40,7 +40,7 @@ def test_fgsm_changes_a_linear_logit_by_epsilon_times_the_l1_norm():
     w = (model[1].weight[1] - model[1].weight[0]).view(3, 6, 6).detach()
     gap = lambda x: (model(x)[:, 1] - model(x)[:, 0]).detach()  # noqa: E731
     a = fgsm(model, x, epsilon=3.0)
-    sides = 1 - 2 * a.label.float()  # the direction of the other class
+    sides = 1 - 2 * a.label.float()  # towards the other class
     torch.testing.assert_close(
         gap(a.pixels) - gap(x), sides * 3 * float((w.abs() * LEVEL).sum()), rtol=1e-4, atol=1e-5
     )
@@ -53,7 +53,7 @@ def test_fgsm_changes_a_linear_logit_by_epsilon_times_the_l1_norm():
     )
 
 
-def test_attacks_on_a_linear_network_succeed_from_its_linf_distance_on():
+def test_attacks_on_a_linear_network_succeed_above_its_linf_distance():
     model, x = linear(), 0.2 * images(size=6)
     w = (model[1].weight[1] - model[1].weight[0]).view(3, 6, 6).detach()
     gap = (model(x)[:, 1] - model(x)[:, 0]).detach().abs()
@@ -61,15 +61,14 @@ def test_attacks_on_a_linear_network_succeed_from_its_linf_distance_on():
         assert not bool(fgsm(model, x[n : n + 1], epsilon=0.97 * needed).success)
         assert bool(fgsm(model, x[n : n + 1], epsilon=1.03 * needed).success)
         assert bool(pgd(model, x[n : n + 1], epsilon=1.03 * needed, steps=6).success)
-        two = pgd(
-            model, x[n : n + 1], epsilon=2.4 * needed, steps=8
-        )  # steps of a quarter of epsilon, with early stopping
-        assert float(two.linf) == pytest.approx(1.2 * needed, rel=1e-3)
+        # PGD takes steps of epsilon / 4 and stops early.
+        result = pgd(model, x[n : n + 1], epsilon=2.4 * needed, steps=8)
+        assert float(result.linf) == pytest.approx(1.2 * needed, rel=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_deepfool_on_a_linear_network_finds_the_nearest_boundary(classes):
-    """With W the weights in pixels, the distance from class y to class k is |gap| / |W_k - W_y|."""
+    """For weights W in pixels, the distance from class y to k is |logit gap| / |W_k - W_y|."""
     model, x = linear(classes), 0.2 * images(24, size=6)
     logits = model(x).detach()
     weight = (
@@ -80,12 +79,13 @@ def test_deepfool_on_a_linear_network_finds_the_nearest_boundary(classes):
     label = logits.argmax(1)
     a = deepfool(model, x, overshoot=1e-4)
     for n, y in enumerate(label.tolist()):
-        others = [k for k in range(classes) if k != y]
+        other_classes = [k for k in range(classes) if k != y]
         distances = [
-            float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm()) for k in others
+            float((logits[n, y] - logits[n, k]) / (weight[k] - weight[y]).norm())
+            for k in other_classes
         ]
         assert float(a.norm[n]) == pytest.approx(255 * (min(distances) + BOUNDARY_MARGIN), rel=1e-3)
-        assert int(a.predicted[n]) == others[distances.index(min(distances))]
+        assert int(a.predicted[n]) == other_classes[distances.index(min(distances))]
     assert a.success.all()
     if classes > 2:
         assert (
@@ -94,7 +94,7 @@ def test_deepfool_on_a_linear_network_finds_the_nearest_boundary(classes):
 
 
 def test_deepfool_steps_beyond_the_boundary():
-    """With equal logits the lower class is predicted: a step onto the boundary does not suffice."""
+    """Equal logits predict the lower class, so a step onto the boundary is not enough."""
     model, x = linear(), 0.2 * images(8, size=6)
     gap = (model(x)[:, 1] - model(x)[:, 0]).detach()
     model[1].bias.data[0] += gap.max() + 0.1
@@ -105,16 +105,16 @@ def test_deepfool_steps_beyond_the_boundary():
 def test_loss_gradient_equals_finite_differences():
     model, x = small_zfnet("lrn").double(), images(2).double()
     label = torch.tensor([3, 7])
-    slope, _ = loss_gradient(model, x, label)
+    pixel_gradient, _ = loss_gradient(model, x, label)
     loss = lambda x: F.cross_entropy(model(x), label, reduction="none").detach()  # noqa: E731
     for c, row, column in ((0, 3, 5), (1, 30, 40), (2, 63, 63)):
-        ends = []
+        losses = []
         for sign in (-1, 1):
-            moved = x.clone()
-            moved[:, c, row, column] += sign * 1e-6
-            ends.append(loss(moved))
+            shifted = x.clone()
+            shifted[:, c, row, column] += sign * 1e-6
+            losses.append(loss(shifted))
         torch.testing.assert_close(
-            slope[:, c, row, column], (ends[1] - ends[0]) / 2e-6, rtol=1e-4, atol=1e-8
+            pixel_gradient[:, c, row, column], (losses[1] - losses[0]) / 2e-6, rtol=1e-4, atol=1e-8
         )
 
 
@@ -145,44 +145,43 @@ def test_perturbed_images_are_valid_and_within_epsilon():
 
 def test_pgd_is_stronger_than_fgsm():
     model, x = small_zfnet(), images(12)
-    one, many = fgsm(model, x, epsilon=4.0), pgd(model, x, epsilon=4.0, steps=12)
-    assert int(many.success.sum()) >= int(one.success.sum())
+    fgsm_result, pgd_result = fgsm(model, x, epsilon=4.0), pgd(model, x, epsilon=4.0, steps=12)
+    assert int(pgd_result.success.sum()) >= int(fgsm_result.success.sum())
     target = model(x).topk(3).indices[:, 2]
-    aimed, far = (
+    targeted_fgsm, targeted_pgd = (
         fgsm(model, x, epsilon=8.0, target=target),
         pgd(model, x, epsilon=8.0, steps=20, target=target),
     )
-    assert int(far.success.sum()) > int(aimed.success.sum())
-    assert int(far.success.sum()) >= 8
-    assert (deepfool(model, x).norm < 2.0 * many.norm)[many.success].all()
+    assert int(targeted_pgd.success.sum()) > int(targeted_fgsm.success.sum())
+    assert int(targeted_pgd.success.sum()) >= 8
+    assert (deepfool(model, x).norm < 2.0 * pgd_result.norm)[pgd_result.success].all()
 
 
 def test_misclassified_images_do_not_change():
     model, x = small_zfnet(), images()
-    wrong = (model(x).argmax(1) + 1) % 10
+    wrong_labels = (model(x).argmax(1) + 1) % 10
     for a in (
-        fgsm(model, x, epsilon=4.0, label=wrong),
-        deepfool(model, x, label=wrong),
+        fgsm(model, x, epsilon=4.0, label=wrong_labels),
+        deepfool(model, x, label=wrong_labels),
         fgsm(model, x, epsilon=4.0, target=model(x).argmax(1)),
     ):
         assert a.success.all()
         assert torch.equal(a.pixels, x)
     a = deepfool(model, x)
     assert a.success.all()
-    again = deepfool(model, x, batch=1)
-    torch.testing.assert_close(a.norm, again.norm, rtol=1e-3, atol=1e-3)
-    assert float(a.norm.max()) < 255 * 5  # far below the norm of a full change
+    single = deepfool(model, x, batch=1)
+    torch.testing.assert_close(a.norm, single.norm, rtol=1e-3, atol=1e-3)
+    assert float(a.norm.max()) < 255 * 5  # far below the norm of a change from black to white
 
 
 def test_rubbish_is_classified_with_high_confidence():
     model, x = small_zfnet(), 0.1 * images()
     state = torch.random.get_rng_state()
-    a = rubbish(
-        model, x, [2, 3, 4, 3], steps=150, rate=0.1
-    )  # class 1 of the random network reaches no high probability
+    # Skip class 1, for which this random network never has a high probability.
+    a = rubbish(model, x, [2, 3, 4, 3], steps=150, rate=0.1)
     assert a.success.all()
-    before = model(x).softmax(1)[range(4), [2, 3, 4, 3]].detach()
-    assert (a.probability > before + 0.3).all()
+    initial = model(x).softmax(1)[range(4), [2, 3, 4, 3]].detach()
+    assert (a.probability > initial + 0.3).all()
     assert float(a.probability.max()) > 0.99
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -217,27 +216,27 @@ def test_attacks_work_in_inference_mode():
         assert not expected.pixels.requires_grad
         assert not expected.norm.requires_grad
         with torch.inference_mode():
-            found = attack(x.clone(), label.clone())
-        torch.testing.assert_close(found.pixels, expected.pixels)
+            result = attack(x.clone(), label.clone())
+        torch.testing.assert_close(result.pixels, expected.pixels)
 
 
 def test_network_that_detaches_the_gradient_is_rejected():
-    class Detached(nn.Module):
+    class DetachingNetwork(nn.Module):
         def forward(self, x):
             return x.detach().flatten(1)[:, :4]
 
     x = images(2, 8)
-    for attempt in (
+    for attack in (
         lambda m: fgsm(m, x, epsilon=1),
         lambda m: deepfool(m, x),
         lambda m: rubbish(m, x, 1),
         lambda m: ascend(m, x, 1),
     ):
         with pytest.raises(UnsupportedNetwork, match="no gradient"):
-            attempt(Detached())
+            attack(DetachingNetwork())
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), images()
     with pytest.raises(ValueError, match="epsilon must be 0 to 255"):
         fgsm(model, x, epsilon=-1)

@@ -55,7 +55,7 @@ def test_decay_on_a_linear_network_has_a_closed_form():
         (None, "mean"),
     ],
 )
-def test_activations_are_those_of_a_trace(layer, position):
+def test_activations_equal_the_trace(layer, position):
     model, x = small_zfnet(), noise()
     target = torch.tensor([3, 7])
     a = ascend(model, x, target, layer=layer, position=position, steps=25)
@@ -65,22 +65,22 @@ def test_activations_are_those_of_a_trace(layer, position):
         t = zfnet.trace(model, pixels)
         values = (t.logits if layer is None else t[layer])[torch.arange(2), target]
         if values.ndim > 1:
-            middle = [n // 2 for n in values.shape[1:]]
-            place = middle if position == "center" else position
+            center = [n // 2 for n in values.shape[1:]]
+            cell = center if position == "center" else position
             values = (
                 values.amax((1, 2))
                 if position == "max"
-                else values[:, place[0], place[1]]
+                else values[:, cell[0], cell[1]]
                 if position != "mean"
                 else None
             )
-        if values is not None:  # a mean is taken before the ReLU
+        if values is not None:  # a mean is computed before the ReLU
             torch.testing.assert_close(
                 activation if layer is None else activation.relu(), values, rtol=1e-3, atol=1e-4
             )
     if position == "mean" and layer == "conv2":
         a = ascend(model, x, target, layer=layer, rectified=True, steps=25)
-        # An inactive channel has no gradient.
+        # Inactive channels have no gradient.
         assert ((a.activation > a.history[0]) == (a.history[0] > 0)).all()
         assert torch.equal(a.pixels[a.history[0] == 0], x[a.history[0] == 0])
         assert (a.history[0] == 0).tolist() == [False, True]
@@ -92,8 +92,10 @@ def test_activations_are_those_of_a_trace(layer, position):
 def test_units_are_one_hot_directions():
     model, x = small_zfnet().double(), noise().double()
     unit = torch.eye(24)[[4, 9]]
-    ours, theirs = (ascend(model, x, target, layer="conv3", steps=6) for target in ([4, 9], unit))
-    assert torch.equal(ours.pixels, theirs.pixels)
+    by_unit, by_direction = (
+        ascend(model, x, target, layer="conv3", steps=6) for target in ([4, 9], unit)
+    )
+    assert torch.equal(by_unit.pixels, by_direction.pixels)
     mixed = ascend(
         model,
         x[:1].expand(3, -1, -1, -1),
@@ -113,38 +115,38 @@ def test_to_image_inverts_to_frequencies():
     torch.testing.assert_close(
         to_image(to_frequencies(x, colors), (12, 17), colors), x, atol=1e-4, rtol=1e-4
     )
-    # a coefficient of 1 at f cycles per pixel is a wave of amplitude 2 / (f sqrt(pixels))
+    # A coefficient of 1 at f cycles per pixel is a wave of amplitude 2 / (f sqrt(pixels)).
     point = torch.zeros(1, 3, 16, 9, 2)
-    point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = (
-        1.0,
-        1.0,
-    )  # both halves of a real wave of two cycles in 16 rows
-    shown = (to_image(point, (16, 16), torch.eye(3)) - low) / (high - low)
+    # The two coefficients of a real wave of two cycles in 16 rows.
+    point[0, 0, 2, 0, 0], point[0, 0, 14, 0, 0] = (1.0, 1.0)
+    image = (to_image(point, (16, 16), torch.eye(3)) - low) / (high - low)
     wave = 2 / (2 / 16 * 16) * torch.cos(2 * math.pi * 2 * torch.arange(16) / 16)
     torch.testing.assert_close(
-        shown[0, 0], wave.sigmoid()[:, None].expand(16, 16), atol=1e-5, rtol=1e-4
+        image[0, 0], wave.sigmoid()[:, None].expand(16, 16), atol=1e-5, rtol=1e-4
     )
-    assert (shown[0, 1:] - 0.5).abs().max() < 1e-5
+    assert (image[0, 1:] - 0.5).abs().max() < 1e-5
 
 
 def test_frequency_parametrization_gives_smoother_valid_images():
     model, x = small_zfnet(), torch.zeros(2, 3, SIZE, SIZE)
-    plain, smooth = (
+    by_pixels, by_frequencies = (
         ascend(model, x, [3, 7], layer="conv2", steps=40, frequency=f) for f in (False, True)
     )
     low, high = pixel_range(x)
-    for a in (plain, smooth):
+    for a in (by_pixels, by_frequencies):
         assert (a.activation > a.history[0]).all()
         assert ((a.pixels >= low) & (a.pixels <= high)).all()
-    roughness = [total_variation(a.pixels) / a.pixels.flatten(1).std(1) for a in (plain, smooth)]
+    roughness = [
+        total_variation(a.pixels) / a.pixels.flatten(1).std(1) for a in (by_pixels, by_frequencies)
+    ]
     assert (roughness[1] < roughness[0]).all()
 
 
 def test_color_root_is_the_root_of_the_covariance():
     root = torch.tensor([[1.0, 0.3, 0.2], [0.3, 0.8, 0.1], [0.2, 0.1, 0.6]])
     white = torch.randn(4, 3, 200, 200, generator=torch.Generator().manual_seed(0))
-    found = color_root(torch.einsum("dc,nchw->ndhw", root, white))
-    torch.testing.assert_close(found, root, atol=0.01, rtol=0)
+    estimated = color_root(torch.einsum("dc,nchw->ndhw", root, white))
+    torch.testing.assert_close(estimated, root, atol=0.01, rtol=0)
     with pytest.raises(ValueError, match="the same color"):
         color_root(torch.zeros(1, 3, 4, 4))
 
@@ -153,22 +155,22 @@ def test_variation_and_blur_smooth_images():
     model, x = small_zfnet(), noise(scale=1.0)
     options = {"layer": "conv2", "steps": 30}
     free = ascend(model, x, 3, **options)
-    for held in (
+    for regularized in (
         ascend(model, x, 3, variation=1e3, **options),
         ascend(model, x, 3, blur_sigma=1.0, **options),
     ):
-        assert (total_variation(held.pixels) < 0.8 * total_variation(free.pixels)).all()
-    still = linear()
-    still[1].weight.data.zero_()  # no gradient: only the blur changes the image
+        assert (total_variation(regularized.pixels) < 0.8 * total_variation(free.pixels)).all()
+    zero_network = linear()
+    zero_network[1].weight.data.zero_()  # without gradients, only the blur changes the image
     x = clip(noise(1, 6, 1.0))
-    assert torch.equal(ascend(still, x, 0, blur_sigma=0.7, steps=3).pixels, x)
+    assert torch.equal(ascend(zero_network, x, 0, blur_sigma=0.7, steps=3).pixels, x)
     torch.testing.assert_close(
-        ascend(still, x, 0, blur_sigma=0.7, steps=8).pixels, blur(blur(x, 0.7), 0.7)
+        ascend(zero_network, x, 0, blur_sigma=0.7, steps=8).pixels, blur(blur(x, 0.7), 0.7)
     )
 
 
 def test_jitter_spreads_the_optimized_pattern():
-    """Without jitter one patch changes; with jitter its neighborhood changes too."""
+    """Without jitter, one patch changes; with jitter, its neighborhood changes, too."""
     model = nn.Sequential()
     model.add_module("conv1", nn.Conv2d(3, 2, 3, padding=1))
     he(model)
@@ -176,20 +178,26 @@ def test_jitter_spreads_the_optimized_pattern():
     fixed, jittered = (
         ascend(model, x, 1, layer="conv1", position=(7, 7), steps=60, jitter=j) for j in (0, 2)
     )
-    drawn = [(a.pixels != 0).any(1)[0].nonzero() for a in (fixed, jittered)]
-    assert (drawn[0].min(0).values.tolist(), drawn[0].max(0).values.tolist()) == ([6, 6], [8, 8])
-    assert (drawn[1].min(0).values.tolist(), drawn[1].max(0).values.tolist()) == ([4, 4], [10, 10])
+    changed = [(a.pixels != 0).any(1)[0].nonzero() for a in (fixed, jittered)]
+    assert (changed[0].min(0).values.tolist(), changed[0].max(0).values.tolist()) == (
+        [6, 6],
+        [8, 8],
+    )
+    assert (changed[1].min(0).values.tolist(), changed[1].max(0).values.tolist()) == (
+        [4, 4],
+        [10, 10],
+    )
 
 
 def test_images_depend_on_the_generator_only():
     model, x = small_zfnet().double(), noise(3).double()
     state = torch.random.get_rng_state()
-    whole, single = (
+    batched, single = (
         ascend(model, x, [1, 2, 3], steps=6, jitter=3, frequency=True, batch=b) for b in (3, 1)
     )
-    torch.testing.assert_close(whole.pixels, single.pixels)
-    torch.testing.assert_close(whole.history, single.history)
-    other = ascend(
+    torch.testing.assert_close(batched.pixels, single.pixels)
+    torch.testing.assert_close(batched.history, single.history)
+    reseeded = ascend(
         model,
         x,
         [1, 2, 3],
@@ -198,7 +206,7 @@ def test_images_depend_on_the_generator_only():
         frequency=True,
         generator=torch.Generator().manual_seed(5),
     )
-    assert not torch.allclose(other.pixels, whole.pixels)
+    assert not torch.allclose(reseeded.pixels, batched.pixels)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -207,8 +215,8 @@ def test_ascend_works_in_inference_mode():
     options = {"layer": "conv3", "frequency": True, "jitter": 2, "steps": 3}
     expected = ascend(model, x, torch.eye(24)[3], colors=colors, **options)
     with torch.inference_mode():
-        found = ascend(model, x.clone(), torch.eye(24)[3], colors=colors.clone(), **options)
-    torch.testing.assert_close(found.pixels, expected.pixels)
+        result = ascend(model, x.clone(), torch.eye(24)[3], colors=colors.clone(), **options)
+    torch.testing.assert_close(result.pixels, expected.pixels)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +246,7 @@ def test_networks_and_images_do_not_change(build, size, layer):
         (torch.zeros(23), {}, "direction"), (torch.full((24,), torch.nan), {}, "direction must be finite"), (0, {"steps": -1}, "steps"), (0, {"position": "edge"}, "position must be"), (0, {"position": (99, 0)}, "position must be"), (0, {"steps": 0}, "steps"),
     ],
 )  # fmt: skip
-def test_wrong_arguments(target, options, message):
+def test_invalid_arguments_are_rejected(target, options, message):
     with pytest.raises(ValueError, match=message):
         ascend(small_zfnet(), noise(), target, **{"layer": "conv3", "steps": 2} | options)
     with pytest.raises(ValueError, match="must be RGB"):

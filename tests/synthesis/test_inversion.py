@@ -1,4 +1,4 @@
-"""Inversion against its loss by hand, an invertible linear code, and several networks."""
+"""Inversion against a hand-computed loss, an invertible linear code, and several networks."""
 
 import pytest
 import torch
@@ -21,9 +21,9 @@ def test_loss_equals_the_paper_by_hand():
     i = invert(
         model, code, start, layer="conv4", alpha=4, bound=0.3, beta=3, variation=0.2, steps=1
     )
-    found = zfnet.trace(model, start)["conv4"]
+    start_code = zfnet.trace(model, start)["conv4"]
     for n in range(2):
-        expected = float((found[n] - code[n]).norm() ** 2 / code[n].norm() ** 2) + 0.3 * float(
+        expected = float((start_code[n] - code[n]).norm() ** 2 / code[n].norm() ** 2) + 0.3 * float(
             (start[n] ** 4).mean()
         )
         rows, columns = (
@@ -69,10 +69,10 @@ def test_error_decreases_and_equals_the_distance_of_codes(layer):
     code = zfnet.trace(model, x)[layer]
     i = invert(model, code, start, layer=layer, bound=0, variation=0, steps=40)
     assert (i.error < 0.6 * i.history[0]).all()
-    left = (zfnet.trace(model, i.pixels)[layer] - code).flatten(1).norm(dim=1) / code.flatten(
+    distance = (zfnet.trace(model, i.pixels)[layer] - code).flatten(1).norm(dim=1) / code.flatten(
         1
     ).norm(dim=1)
-    torch.testing.assert_close(i.error, left**2, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(i.error, distance**2, rtol=1e-3, atol=1e-6)
 
 
 def test_bound_limits_pixels_and_variation_smooths():
@@ -93,9 +93,9 @@ def test_bound_limits_pixels_and_variation_smooths():
 def test_batch_does_not_change_images():
     model, x, start = small_zfnet().double(), images(3).double(), images(3, seed=2).double()
     code = zfnet.trace(model, x)["conv3"]
-    whole, single = (invert(model, code, start, layer="conv3", steps=5, batch=b) for b in (3, 1))
-    torch.testing.assert_close(whole.pixels, single.pixels, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(whole.history, single.history)
+    batched, single = (invert(model, code, start, layer="conv3", steps=5, batch=b) for b in (3, 1))
+    torch.testing.assert_close(batched.pixels, single.pixels, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(batched.history, single.history)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_networks_and_images_do_not_change(build, size, layer):
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), images()
     code = zfnet.trace(model, x)["conv3"]
     with pytest.raises(ValueError, match="code of conv3 must be"):

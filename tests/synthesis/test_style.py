@@ -28,10 +28,10 @@ def test_gram_matrices_by_hand():
                 assert float(gram(maps)[n, i, j]) == pytest.approx(
                     float((maps[n, i] * maps[n, j]).sum()) / 20, abs=1e-5
                 )
-    turned = maps.flatten(2)[
+    shuffled = maps.flatten(2)[
         ..., torch.randperm(20, generator=torch.Generator().manual_seed(1))
     ].view(2, 3, 4, 5)
-    torch.testing.assert_close(gram(turned), gram(maps))  # positions do not matter
+    torch.testing.assert_close(gram(shuffled), gram(maps))  # the order of positions does not matter
 
 
 def test_loss_equals_a_slow_version():
@@ -61,8 +61,8 @@ def test_loss_equals_a_slow_version():
         expected = float(((x["conv3"][n] - p["conv3"][n]) ** 2).sum() / (p["conv3"][n] ** 2).sum())
         for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
             f, g = x[layer][n].flatten(1), a[layer][0].flatten(1)
-            ours, theirs = f @ f.T / f.shape[1], g @ g.T / g.shape[1]
-            expected += 3 / 5 * float(((ours - theirs) ** 2).sum() / (theirs**2).sum())
+            gram_x, gram_style = f @ f.T / f.shape[1], g @ g.T / g.shape[1]
+            expected += 3 / 5 * float(((gram_x - gram_style) ** 2).sum() / (gram_style**2).sum())
         image = x.x[n]
         for c in range(3):
             steps = torch.hypot(
@@ -71,20 +71,22 @@ def test_loss_equals_a_slow_version():
             expected += 0.5 * float(steps.mean()) / 3
         assert float(s.history[0, n]) == pytest.approx(expected, rel=1e-4)
     end = zfnet.trace(model, s.pixels)
-    far = (end["conv3"] - p["conv3"]).square().sum((1, 2, 3)) / p["conv3"].square().sum((1, 2, 3))
-    torch.testing.assert_close(s.content, far)
+    content_loss = (end["conv3"] - p["conv3"]).square().sum((1, 2, 3)) / p["conv3"].square().sum(
+        (1, 2, 3)
+    )
+    torch.testing.assert_close(s.content, content_loss)
     assert set(s.style) == set(a)
 
 
-def test_own_style_changes_nothing_and_another_style_is_approached():
+def test_equal_style_changes_nothing_and_another_style_is_approached():
     model, content, style = small_zfnet(), images(2), images(2, seed=2).sign() * 0.5
-    same = style_transfer(model, content, content, variation=0.0, steps=3)
-    assert float(same.history.max()) < 1e-9
-    assert float(same.content.max()) < 1e-9
+    unchanged = style_transfer(model, content, content, variation=0.0, steps=3)
+    assert float(unchanged.history.max()) < 1e-9
+    assert float(unchanged.content.max()) < 1e-9
     s = style_transfer(model, content, style, weight=1e3, variation=0.0, steps=40)
-    before = style_transfer(model, content, style, weight=1e3, variation=0.0, steps=1, rate=1e-9)
-    for layer, left in s.style.items():
-        assert (left < 0.5 * before.style[layer]).all(), layer
+    initial = style_transfer(model, content, style, weight=1e3, variation=0.0, steps=1, rate=1e-9)
+    for layer, loss in s.style.items():
+        assert (loss < 0.5 * initial.style[layer]).all(), layer
     low, high = pixel_range(s.pixels)
     assert ((s.pixels >= low) & (s.pixels <= high)).all()
 
@@ -92,11 +94,10 @@ def test_own_style_changes_nothing_and_another_style_is_approached():
 def test_batch_does_not_change_images():
     model, content, style = small_zfnet().double(), images(3).double(), images(3, seed=2).double()
     state = torch.random.get_rng_state()
-    whole, single = (style_transfer(model, content, style, steps=5, batch=b) for b in (3, 1))
-    torch.testing.assert_close(
-        whole.pixels, single.pixels, rtol=1e-6, atol=1e-6
-    )  # in float32, Adam amplifies rounding
-    assert whole.history.shape == single.history.shape == (5, 3)
+    batched, single = (style_transfer(model, content, style, steps=5, batch=b) for b in (3, 1))
+    # In float32, Adam amplifies rounding.
+    torch.testing.assert_close(batched.pixels, single.pixels, rtol=1e-6, atol=1e-6)
+    assert batched.history.shape == single.history.shape == (5, 3)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -124,7 +125,7 @@ def test_networks_and_images_do_not_change(build, size, layers):
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_are_rejected():
     model, x = small_zfnet(), images(2)
     with pytest.raises(ValueError, match=r"one image or one per image \(2\)"):
         style_transfer(model, x, images(3))
@@ -166,28 +167,28 @@ def test_pixel_range_and_total_variation():
 
 
 def test_descend_minimizes_each_row_independently():
-    goal = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    target = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     point, history = descend(
-        lambda p, step: (p - goal).square().sum(1), torch.zeros(3, 4), steps=300, rate=0.1
+        lambda p, step: (p - target).square().sum(1), torch.zeros(3, 4), steps=300, rate=0.1
     )
-    torch.testing.assert_close(point, goal, atol=1e-2, rtol=0)
+    torch.testing.assert_close(point, target, atol=1e-2, rtol=0)
     assert history.shape == (300, 3)
-    torch.testing.assert_close(history[0], goal.square().sum(1))
-    one, _ = descend(
-        lambda p, step: (p - goal[1:2]).square().sum(1), torch.zeros(1, 4), steps=300, rate=0.1
+    torch.testing.assert_close(history[0], target.square().sum(1))
+    single, _ = descend(
+        lambda p, step: (p - target[1:2]).square().sum(1), torch.zeros(1, 4), steps=300, rate=0.1
     )
-    assert torch.equal(one, point[1:2])
-    held, _ = descend(
+    assert torch.equal(single, point[1:2])
+    clamped, _ = descend(
         lambda p, step: (p - 9).square().sum(1),
         torch.zeros(1, 1),
         steps=99,
         rate=0.5,
         after=lambda p, step: p.clamp_max(2),
     )
-    assert float(held) == 2
-    # on a plane, Adam's steps equal the rate, which decays linearly: 5/5, 4/5, 3/5, 2/5, 1/5
-    down, _ = descend(lambda p, step: p.sum(1), torch.zeros(1, 2), steps=5, rate=0.5)
-    torch.testing.assert_close(down, torch.full((1, 2), -1.5))
+    assert float(clamped) == 2
+    # For a constant gradient, Adam's steps equal the rate, which decays: 5/5, 4/5, 3/5, 2/5, 1/5.
+    linear, _ = descend(lambda p, step: p.sum(1), torch.zeros(1, 2), steps=5, rate=0.5)
+    torch.testing.assert_close(linear, torch.full((1, 2), -1.5))
     with pytest.raises(ValueError, match="rate above 0"):
         descend(lambda p, step: p.sum(1), torch.zeros(1, 1), steps=1, rate=0.0)
 
@@ -196,16 +197,16 @@ def test_feature_extractor_equals_the_trace_and_passes_gradients():
     model, x = small_zfnet("lrn"), images(2).requires_grad_()
     read = feature_extractor(model, x.detach(), ("conv2", "fc7"))
     t = zfnet.trace(model, x.detach())
-    found = read(x)
-    assert set(found) == {"conv2", "fc7"}
-    for layer, value in found.items():
+    features = read(x)
+    assert set(features) == {"conv2", "fc7"}
+    for layer, value in features.items():
         torch.testing.assert_close(value.detach(), t[layer], rtol=1e-4, atol=1e-5)
-    assert float(torch.autograd.grad(found["fc7"].sum(), x)[0].abs().max()) > 0
-    before = feature_extractor(model, x.detach(), ("conv2",), rectified=False)(x)["conv2"]
+    assert float(torch.autograd.grad(features["fc7"].sum(), x)[0].abs().max()) > 0
+    unrectified = feature_extractor(model, x.detach(), ("conv2",), rectified=False)(x)["conv2"]
     torch.testing.assert_close(
-        nn.functional.relu(before).detach(), t["conv2"], rtol=1e-4, atol=1e-5
+        nn.functional.relu(unrectified).detach(), t["conv2"], rtol=1e-4, atol=1e-5
     )
-    assert float(before.detach().min()) < 0
+    assert float(unrectified.detach().min()) < 0
 
 
 def test_texture_synthesis_omits_the_content_term():
@@ -222,11 +223,11 @@ def test_texture_synthesis_omits_the_content_term():
     )
     assert t.content is None
     maps = zfnet.trace(model, noise)
-    goal = feature_extractor(model, noise, ("conv1", "conv3"))(style)
+    target = feature_extractor(model, noise, ("conv1", "conv3"))(style)
     expected = (
         sum(
-            ((gram(maps[n]) - gram(goal[n])) ** 2).sum((1, 2)) / (gram(goal[n]) ** 2).sum()
-            for n in goal
+            ((gram(maps[n]) - gram(target[n])) ** 2).sum((1, 2)) / (gram(target[n]) ** 2).sum()
+            for n in target
         )
         * 5
         / 2

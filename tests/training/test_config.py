@@ -1,4 +1,4 @@
-"""Configuration errors name the key."""
+"""Configurations: files, overrides of options and stages, and errors that name the key."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from zfnet.training.config import ConfigError, load_config, parse, stage_configs
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_config_loads_and_survives_a_round_trip(path):
+def test_every_config_file_loads_and_round_trips(path):
     config = load_config(path)
     assert config.name == path.stem
     assert parse(to_dict(config)) == config
 
 
-def test_imagenet_is_the_papers_recipe():
+def test_imagenet_config_matches_the_paper():
     config = load_config(ROOT / "configs" / "imagenet.yaml")
     assert (config.optim.lr, config.optim.momentum, config.optim.batch, config.optim.clip_rms) == (
         0.01,
@@ -33,7 +33,7 @@ def test_imagenet_is_the_papers_recipe():
     assert config.snapshots == (1, 2, 5, 10, 20, 30, 40, 64)
 
 
-def test_overrides_are_typed(tmp_path):
+def test_overrides_are_parsed_as_yaml_values(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("optim: {weight_decay: 5e-5}\n")
     config = load_config(
@@ -59,7 +59,7 @@ def test_overrides_are_typed(tmp_path):
         ("stages: [{size: 224, side: 128}]", "size 224 is above side 128"), ("augment: {scale: [0.9, 0.5]}", "augment.scale: expected two shares"),
         ("optim: {nesterov: true, momentum: 0}", "optim.nesterov: needs"),
         ("{model: {norm: batch}, optim: {batch: 1}}", "optim.batch: BatchNorm needs at least 2 images, got 1"),
-        ("snapshots: [0]", "snapshots: 0 is not between 1 and 70"), ("snapshots: [5, 71]", "71 is not between 1 and 70"),
+        ("snapshots: [0]", "snapshots: 0 is not above 0 and at most 70"), ("snapshots: [5, 71]", "71 is not above 0 and at most 70"),
     ],
 )  # fmt: skip
 def test_errors_name_the_key(tmp_path, text, message):
@@ -78,12 +78,12 @@ def test_wrong_overrides_are_errors(tmp_path, override):
         load_config(path, [override])
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="none.yaml"):
         load_config(tmp_path / "none.yaml")
 
 
-def test_the_papers_input_wants_stages_of_its_mean_images_size():
+def test_paper_input_requires_stages_of_the_mean_image_size():
     stages = [{"epochs": 1, "size": 48, "side": 64}]
     with pytest.raises(ConfigError, match=r"stages\[0\]: size 48 must be model.size 64"):
         parse({"model": {"input": "paper", "size": 64}, "stages": stages})
@@ -91,33 +91,33 @@ def test_the_papers_input_wants_stages_of_its_mean_images_size():
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "only text"])
-def test_a_file_without_keys_is_refused(tmp_path, text):
+def test_file_without_keys_is_rejected(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match="expected"):
         load_config(tmp_path / "c.yaml", ["seed=1"])
 
 
-def test_imagenet65k_has_the_stages_of_the_bundled_network():
-    """The stages and their options equal those that the bundled network's six runs recorded."""
-    config, info, runs = load_config(ROOT / "configs" / "imagenet65k.yaml"), None, []
+def test_imagenet65k_config_has_the_stages_of_the_bundled_network():
+    """Compare stages and options with those recorded by the six runs of the bundled network."""
+    config, runs = load_config(ROOT / "configs" / "imagenet65k.yaml"), []
     info = zfnet.load("imagenet65k").info
     while info:
         runs.insert(0, info["config"])
         info = info.get("init")
     recorded = [(stage, run) for run in runs for stage in run["stages"]]
     assert len(recorded) == len(config.stages)
-    firsts = [stage is run["stages"][0] for stage, run in recorded]
-    assert [stage.restart for stage in config.stages] == [False, *firsts[1:]]
-    for stage, resolved, (old_stage, run) in zip(
+    starts_run = [stage is run["stages"][0] for stage, run in recorded]
+    assert [stage.restart for stage in config.stages] == [False, *starts_run[1:]]
+    for stage, resolved, (recorded_stage, run) in zip(
         config.stages, map(to_dict, stage_configs(config)), recorded, strict=True
     ):
-        assert to_dict(stage) | old_stage == to_dict(stage)
+        assert to_dict(stage) | recorded_stage == to_dict(stage)
         for section in ("optim", "augment"):
-            found = {**resolved[section], "scale": list(resolved["augment"]["scale"])}
-            assert found | run[section] == found
+            options = {**resolved[section], "scale": list(resolved["augment"]["scale"])}
+            assert options | run[section] == options
 
 
-def test_overrides_of_a_stage_hold_until_they_are_overridden():
+def test_stage_overrides_apply_until_the_next_override():
     stages = [
         {"epochs": 1},
         {"epochs": 1, "restart": True, "optim": {"lr": 0.5}, "augment": {"color": 0.3}},
@@ -145,6 +145,6 @@ def test_overrides_of_a_stage_hold_until_they_are_overridden():
         ({"restart": True, "optim": {"batch": 1}}, "optim.batch: BatchNorm needs at least 2"),
     ],
 )
-def test_wrong_overrides_of_a_stage_name_the_key(stage, message):
+def test_wrong_stage_overrides_name_the_key(stage, message):
     with pytest.raises(ConfigError, match=message):
         parse({"model": {"norm": "batch"}, "stages": [{"epochs": 1}, {"epochs": 1} | stage]})

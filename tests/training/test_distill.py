@@ -16,8 +16,8 @@ from zfnet.checkpoint import save
 from zfnet.cli import distill_labels, main
 from zfnet.data.cache import DataError
 from zfnet.data.folders import load_folder
+from zfnet.data.tensor_file import read_tensors
 from zfnet.model import mnist
-from zfnet.tensor_file import read_tensors
 from zfnet.training import soft_labels
 from zfnet.training.augment import crop
 from zfnet.training.config import ConfigError, parse
@@ -309,6 +309,21 @@ def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeyp
     assert "a/0.png" not in labels.names
     assert "a/4.png" in labels.names  # small, and chosen only where too few others are left
     assert "b/4.png" not in labels.names
+
+
+def test_a_dry_run_labels_nothing_and_decodes_nothing(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(distill_labels, "efficientnet_lite", lambda variant: COLOR)
+    monkeypatch.setattr(distill_labels, "load_folder", lambda *a, **k: pytest.fail("decoded"))
+    out, excluded = tmp_path / "labels.safetensors", tmp_path / "twins.txt"
+    excluded.write_text("a/0.png\nnone/1.png\n")
+    arguments = ["--data", str(tree), "--out", str(out), "--minimum", "64", "--crops", "2"]
+    assert main(["distill-labels", *arguments, "--exclude", str(excluded), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert f"{excluded}: left out 1 of 15 images" in text
+    assert "15 images in the tree; 14 would be labeled" in text
+    assert "11 of them, of at least 64 pixels, by color: 2 crops each" in text
+    assert f"would be written to {out}" in text
+    assert not list(tmp_path.glob("*labels*"))
 
 
 def test_a_missing_teacher_names_the_extra(tree, tmp_path, monkeypatch, capsys):

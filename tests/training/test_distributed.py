@@ -1,4 +1,4 @@
-"""Two real processes give what one gives; what cannot be run by several is refused; a process that dies stops the others."""
+"""Distributed runs: equal results in one and two processes, and errors that stop all."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import zfnet
 from tests.conftest import ROOT
 from tests.marks import posix
 from tests.training import worker
-from zfnet.tensor_file import read_tensors
+from zfnet.data.tensor_file import read_tensors
 from zfnet.training.config import parse
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext, ParallelError, join
 from zfnet.training.loop import train
@@ -52,11 +52,11 @@ def log(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def environment(**more):
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
+def environment(**variables):
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables
 
 
-def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
+def test_two_processes_give_the_results_of_one(config, tree, tmp_path):
     launch = [
         sys.executable,
         "-m",
@@ -75,7 +75,7 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
         check=True,
         timeout=240,
     )
-    worker.work(config, tree, tmp_path / "one", SINGLE_PROCESS, torch.device("cpu"))
+    worker.train_and_search(config, tree, tmp_path / "one", SINGLE_PROCESS, torch.device("cpu"))
     for one, two in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert (two["train_top1_error"], two["val_top1_error"]) == (
@@ -87,7 +87,7 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
 
-    # The same checkpoint for both, so that the tables must be identical, not only close.
+    # With the same checkpoint, the tables must be identical.
     model = zfnet.load(tmp_path / "two" / "model.safetensors")
     images = zfnet.load_folder(tree / "train", side=73, size=64)
     groups = [i // 2 for i in range(len(images))]
@@ -96,12 +96,12 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
         "grouped": zfnet.top_activations(model, images, ("conv5",), 3, batch=5, groups=groups),
     }
     for name, table in expected.items():
-        found = zfnet.TopActivations.load(tmp_path / "two" / f"{name}.safetensors")
-        assert found.images == len(images)
+        loaded = zfnet.TopActivations.load(tmp_path / "two" / f"{name}.safetensors")
+        assert loaded.images == len(images)
         for layer, top in table.items():
-            assert torch.equal(found[layer].index, top.index), name
-            assert torch.equal(found[layer].position, top.position), name
-            assert torch.equal(found[layer].value, top.value), name
+            assert torch.equal(loaded[layer].index, top.index), name
+            assert torch.equal(loaded[layer].position, top.position), name
+            assert torch.equal(loaded[layer].value, top.value), name
     scores = zfnet.evaluate(model, images, batch=5, views=10)
     assert read_tensors(tmp_path / "two" / "top.safetensors")[1]["scores"] == [
         scores.top1,
@@ -112,12 +112,12 @@ def test_two_processes_train_evaluate_and_search_as_one(config, tree, tmp_path):
 
 
 @posix
-def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
+def test_killed_process_stops_the_other(config, tree, tmp_path):
     for split, side in (("train", 64), ("train", 73), ("val", 64), ("val", 73)):
         zfnet.load_folder(tree / split, side=side, size=64)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
     command = [
         sys.executable,
         "-m",
@@ -139,16 +139,15 @@ def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(RANK=str(r), LOCAL_RANK=str(r), **shared),
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared),
         )
-        for r in range(2)
+        for rank in range(2)
     ]
     assert processes[1].wait(timeout=120) == -signal.SIGKILL
-    _, said = processes[0].communicate(
-        timeout=120
-    )  # without the timeout of `join` it waits for 30 minutes
-    assert processes[0].returncode == 2, said
-    assert "process 0 of 2: another process died" in said
+    # Without the timeout of `join`, it would wait for 30 minutes.
+    _, stderr = processes[0].communicate(timeout=120)
+    assert processes[0].returncode == 2, stderr
+    assert "process 0 of 2: another process died" in stderr
     _, meta = read_tensors(tmp_path / "run" / "state.safetensors")
     assert meta["progress"]["epoch"] == 1
     (tmp_path / "run" / "log.jsonl").touch()
@@ -161,7 +160,7 @@ def test_a_process_that_dies_stops_the_other(config, tree, tmp_path):
     assert resumed.info["epochs"] == 4
 
 
-def test_more_gpus_than_there_are_is_an_error(monkeypatch):
+def test_too_few_gpus_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name, value in (("RANK", 1), ("WORLD_SIZE", 2), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))
@@ -175,7 +174,7 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch):
         pass
 
 
-def test_a_machine_without_a_gpu_is_told_to_use_the_cpu(monkeypatch):
+def test_without_a_gpu_the_error_suggests_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for name, value in (("RANK", 1), ("WORLD_SIZE", 2), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))
@@ -183,17 +182,17 @@ def test_a_machine_without_a_gpu_is_told_to_use_the_cpu(monkeypatch):
         pass
 
 
-def test_a_port_that_is_taken_is_told(monkeypatch):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        given = (
+def test_occupied_port_is_reported(monkeypatch):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        variables = (
             ("RANK", 0),
             ("WORLD_SIZE", 2),
             ("MASTER_ADDR", "127.0.0.1"),
-            ("MASTER_PORT", taken.getsockname()[1]),
+            ("MASTER_PORT", listener.getsockname()[1]),
         )
-        for name, value in given:
+        for name, value in variables:
             monkeypatch.setenv(name, str(value))
         with (
             pytest.raises(ParallelError, match="process 0 of 2 cannot reach the others"),
@@ -203,7 +202,7 @@ def test_a_port_that_is_taken_is_told(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
-def test_a_device_that_is_not_there_is_named():
+def test_missing_device_is_named():
     with (
         pytest.raises(
             ParallelError, match="device 'cuda:3' cannot be used: .*this machine has 0 GPUs"
@@ -213,14 +212,12 @@ def test_a_device_that_is_not_there_is_named():
         pass
 
 
-def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(
-    tmp_path, monkeypatch
-):
+def test_distributed_batchnorm_is_rejected_on_cpu_before_the_run_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
     config = parse(
         CONFIG | {"model": {"norm": "batch", "channels": [4] * 5, "fc_units": 8, "size": 64}}
     )
-    for _ in range(2):  # the second time it is not taken for a run that was begun
+    for _ in range(2):  # the first attempt must not leave a run behind
         with pytest.raises(TrainingError, match="BatchNorm in several processes needs GPUs"):
             train(
                 config,
@@ -233,18 +230,18 @@ def test_batchnorm_in_several_processes_is_refused_on_a_cpu_and_leaves_no_run(
         plan_run(config, torch.device("cpu"), DistributedContext(0, 2))
 
 
-def test_synchronised_batchnorm_shares_its_weights_with_the_network():
+def test_sync_batchnorm_shares_its_weights_with_the_network():
     model = zfnet.zfnet(3, norm="batch", channels=(4,) * 5, fc_units=8, size=64)
-    twin = with_sync_batchnorm(model)
-    assert isinstance(twin.bn1, torch.nn.SyncBatchNorm)
-    assert isinstance(twin.bn6, torch.nn.SyncBatchNorm)
+    synced = with_sync_batchnorm(model)
+    assert isinstance(synced.bn1, torch.nn.SyncBatchNorm)
+    assert isinstance(synced.bn6, torch.nn.SyncBatchNorm)
     assert type(model.bn1) is torch.nn.BatchNorm2d
-    assert all(a is b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    assert all(a is b for a, b in zip(model.parameters(), synced.parameters(), strict=True))
     for name, tensor in model.state_dict().items():
-        assert tensor.data_ptr() == twin.state_dict()[name].data_ptr(), name
+        assert tensor.data_ptr() == synced.state_dict()[name].data_ptr(), name
 
 
-def test_a_batch_that_cannot_be_shared_is_an_error(tree, tmp_path, monkeypatch):
+def test_indivisible_batch_is_an_error(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(DistributedContext, "gather", lambda self, item: [item])
     config = parse(CONFIG | {"optim": {"batch": 9}})
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 error: one crop or ten, equal to a slow loop, at any resolution."""
+"""Top-1 and top-5 error with one crop or ten, compared with a slow loop."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import zfnet
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.images import standardize
 from zfnet.graph import UnsupportedNetwork
 from zfnet.networks import imagenet_wnids
@@ -19,7 +19,7 @@ def test_the_scenes_network_reaches_95_percent(scenes_net, scenes_val):
     assert scores.top1 <= 5.0
 
 
-def test_pooling_before_rectifying_changes_nothing():
+def test_pooling_before_relu_gives_equal_outputs_and_gradients():
     torch.manual_seed(0)
     model = zfnet.zfnet(6, fc_units=16, size=96, norm="batch", dropout=0.0)
     x = torch.randn(2, 3, 96, 96)
@@ -34,10 +34,10 @@ def test_pooling_before_rectifying_changes_nothing():
     assert forward(model, torch.randn(2, 3, 64, 64)).shape == (2, 6)
 
 
-def test_ten_crops_and_folder_names(scenes_net, scenes_val):
-    ten = evaluate(scenes_net, scenes_val, views=10, limit=100)
-    assert (ten.views, ten.n) == (10, 100)
-    assert ten.top1 < 40  # corners cut some objects
+def test_ten_crops_and_class_names(scenes_net, scenes_val):
+    scores = evaluate(scenes_net, scenes_val, views=10, limit=100)
+    assert (scores.views, scores.n) == (10, 100)
+    assert scores.top1 < 40  # corner crops cut some objects
     renamed = zfnet.load_scenes(100, seed=1, size=112, side=128).aligned(
         scenes_net.wnids[::-1], scenes_net.classes[::-1]
     )
@@ -53,8 +53,8 @@ def test_ten_crops_equal_a_slow_loop(scenes_net, scenes_val):
         square = standardize(scenes_val.raw([i]).permute(0, 3, 1, 2))
         crops = torch.cat(
             [
-                square[..., t : t + 112, l : l + 112]
-                for t, l in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))
+                square[..., top : top + 112, left : left + 112]
+                for top, left in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))
             ]
         )
         wrong += int(
@@ -66,14 +66,14 @@ def test_ten_crops_equal_a_slow_loop(scenes_net, scenes_val):
     )
 
 
-def test_an_evaluation_of_other_views_is_refused(scenes_net, scenes_val):
+def test_wrong_options_are_rejected(scenes_net, scenes_val):
     for options in ({"views": 3}, {"precision": "fp16"}):
         with pytest.raises(ValueError, match="views must be 1 or 10"):
             evaluate(scenes_net, scenes_val, **options)
 
 
-class Brightest(nn.Module):
-    """Logits that favor the brightest of three channels; with `outputs` above 3, the others are lower."""
+class BrightestChannel(nn.Module):
+    """Return the mean of each color channel as logits; further outputs are constant and lower."""
 
     def __init__(self, outputs=3):
         super().__init__()
@@ -86,7 +86,7 @@ class Brightest(nn.Module):
 
 
 def colored(wnids):
-    """Nine images of 64 pixels: image i has channel i % 3 brightest, and label i % 3."""
+    """Return nine 64-pixel images: image i is brightest in channel i % 3 and has label i % 3."""
     pixels = np.full((9, 64, 64, 3), 40, np.uint8)
     for i in range(9):
         pixels[i, ..., i % 3] = 200
@@ -96,25 +96,25 @@ def colored(wnids):
 
 
 def test_any_network_with_logits_is_evaluated():
-    images, model = colored(["red", "green", "blue"]), Brightest()
+    images, model = colored(["red", "green", "blue"]), BrightestChannel()
     assert evaluate(model, images, wnids=["red", "green", "blue"]).top1 == 0
     assert evaluate(model, images, wnids=["green", "red", "blue"]).top1 == pytest.approx(200 / 3)
-    assert model.sides == {56}  # the crop as it is
+    assert model.sides == {56}  # crops are not resized
     model.wnids, model.size = ["blue", "green", "red"], 48
     assert evaluate(model, images, views=10).top1 == pytest.approx(200 / 3)
     assert model.sides == {56, 48}
 
 
-def test_a_network_without_wnids_has_ilsvrcs_order_if_the_folders_are_ilsvrcs():
-    model = Brightest(1000)
+def test_network_without_wnids_uses_the_imagenet_order():
+    model = BrightestChannel(1000)
     assert evaluate(model, colored(list(imagenet_wnids()))).top1 == 0
-    with pytest.raises(ValueError, match=r"Brightest has no `wnids`: pass wnids="):
+    with pytest.raises(ValueError, match=r"BrightestChannel has no `wnids`: pass wnids="):
         evaluate(model, colored([*imagenet_wnids()[:-1], "n99999999"]))
     with pytest.raises(ValueError, match="the network has 7 outputs, but there are 1000 wnids"):
-        evaluate(Brightest(7), colored(list(imagenet_wnids())))
+        evaluate(BrightestChannel(7), colored(list(imagenet_wnids())))
 
 
-def test_a_network_of_torchvision_is_evaluated_as_a_loop_does(scenes_val):
+def test_torchvision_network_equals_a_slow_loop(scenes_val):
     from zfnet.networks import load_network
 
     model = load_network("torchvision:squeezenet1_1", "random")
@@ -134,7 +134,7 @@ def test_a_network_of_torchvision_is_evaluated_as_a_loop_does(scenes_val):
     assert evaluate(model, images).top5 == pytest.approx(5 * wrong)
 
 
-def test_a_network_without_logits_is_refused():
+def test_network_without_logits_is_rejected():
     images = colored(["red", "green", "blue"])
     with pytest.raises(UnsupportedNetwork, match="must return logits"):
         evaluate(nn.Conv2d(3, 3, 1), images, wnids=images.wnids)

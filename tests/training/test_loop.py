@@ -20,7 +20,7 @@ from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
 from zfnet.data.folders import load_folder
 from zfnet.data.io import file_lock
-from zfnet.tensor_file import read_tensors, write_tensors
+from zfnet.data.tensor_file import read_tensors, write_tensors
 from zfnet.training.augment import augment
 from zfnet.training.config import ConfigError, parse
 from zfnet.training.constraints import clip_filters, share_fc6
@@ -200,7 +200,7 @@ def test_a_run_that_one_machine_of_two_holds_is_neither_overwritten_nor_resumed(
         def gather(self, item):
             return [item, True]
 
-    for resume, said in ((False, "holds a run already"), (True, "no run to resume")):
+    for resume, said in ((False, "already has a run"), (True, "no run to resume")):
         with pytest.raises(TrainingError, match=said):
             train(config, loader(tree), tmp_path / "run", resume=resume, distributed=Half())
         assert not (tmp_path / "run").exists()
@@ -468,6 +468,44 @@ def test_run_with_restarts_resumes_bit_for_bit(tree, tmp_path, epoch):
     resumed = train(config, loader(tree), tmp_path / "run", resume=True)
     for a, b in zip(expected.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_run_that_is_killed_within_an_epoch_resumes_bit_for_bit(tree, tmp_path, monkeypatch, epoch):
+    """Also in the first epoch after a restart, and with the epoch's loss and accuracy."""
+    monkeypatch.setattr("zfnet.training.loop.LOG_EVERY", 1)
+    config = parse(SMALL | {"stages": RESTARTS, "optim": ONE_CYCLE})
+    expected = train(config, loader(tree), tmp_path / "expected")
+
+    def stop(progress):
+        if progress.epoch == epoch and progress.step % 3 == 0:
+            raise KeyboardInterrupt  # before the third and last step of the epoch is saved
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, loader(tree), tmp_path / "run", keep_every=1e-9, report=stop)
+    progress = read_tensors(tmp_path / "run" / "state.safetensors")[1]["progress"]
+    assert (progress["epoch"], progress["step"]) == (epoch - 1, 2)
+    resumed = train(config, loader(tree), tmp_path / "run", resume=True, keep_every=1e-9)
+    for a, b in zip(expected.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    lines = [
+        [{k: v for k, v in line.items() if k != "images_per_second"} for line in net.info["log"]]
+        for net in (expected, resumed)
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_snapshots_within_the_first_epoch(tree, tmp_path):
+    config = parse(
+        SMALL | {"stages": RESTARTS[:1], "optim": ONE_CYCLE, "snapshots": [0.01, 0.6, 1]}
+    )
+    train(config, loader(tree), tmp_path / "run")
+    paths = sorted((tmp_path / "run" / "snapshots").iterdir())
+    names = ["epoch-000.0100", "epoch-000.6000", "epoch-001"]  # after steps 1, 2 and 3
+    assert [path.stem for path in paths] == names
+    first, second, third = (read_tensors(path)[0]["conv1.weight"] for path in paths)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
 
 
 def test_state_of_an_older_version_is_an_error(tree, tmp_path):

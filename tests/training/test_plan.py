@@ -1,4 +1,4 @@
-"""The dry run: what it counts is there, what it measures is positive, what would stop the run stops it, and nothing is written."""
+"""The dry run of training: its counts, measurements and errors; it writes nothing."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import torch
 from zfnet.checkpoint import CheckpointError
 from zfnet.cli import main
 from zfnet.data.cache import cache_dir
-from zfnet.data.images import ImageError
+from zfnet.data.formats import ImageError
 from zfnet.training import plan
 from zfnet.training.config import parse
 from zfnet.training.plan import plan_run
@@ -29,7 +29,7 @@ def config(tree, **more):
     return parse(SMALL | {"data": {"path": str(tree)}} | more)
 
 
-def test_a_plan_counts_what_is_there(tree, monkeypatch):
+def test_plan_reports_counts_and_times(tree, monkeypatch):
     monkeypatch.setattr(plan, "_speed", lambda *a: 100.0)
     monkeypatch.setattr(plan, "_seconds", lambda work: 8.0)  # for 16 files
     text = "\n".join(plan_run(config(tree), torch.device("cpu")))
@@ -40,15 +40,15 @@ def test_a_plan_counts_what_is_there(tree, monkeypatch):
     assert "decoding: 500.0 ms per image" in text
     assert "30 epochs at 64 pixels: 100 images/s in 1 processes on cpu in float32, 0.00 h" in text
     assert "the resume state is 0.00 GiB" in text
-    large = parse(
+    long_run = parse(
         SMALL | {"data": {"path": str(tree)}, "stages": [{"epochs": 3000, "size": 64, "side": 73}]}
     )
-    assert plan_run(large, torch.device("cpu"))[-1].startswith(
+    assert plan_run(long_run, torch.device("cpu"))[-1].startswith(
         f"about {(3000 * 24 / 100 + 33 * 0.5) / 3600:.1f} h"
     )
 
 
-def test_the_command_measures_and_writes_nothing(tree, tmp_path, capsys, monkeypatch):
+def test_dry_run_measures_speed_and_writes_nothing(tree, tmp_path, capsys, monkeypatch):
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(SMALL))
     before = set(cache_dir().iterdir())
@@ -63,7 +63,7 @@ def test_the_command_measures_and_writes_nothing(tree, tmp_path, capsys, monkeyp
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_would_stop_the_run_stops_the_plan(tree, tmp_path, capsys):
+def test_plan_rejects_configurations_that_training_rejects(tree, tmp_path, capsys):
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(SMALL))
     with pytest.raises(TrainingError, match="a batch of 64 is more than the 24 images of an epoch"):
@@ -78,7 +78,7 @@ def test_what_would_stop_the_run_stops_the_plan(tree, tmp_path, capsys):
     assert "val: no such folder" in capsys.readouterr().err
 
 
-def test_the_plan_takes_what_the_run_would_take_and_refuses_what_it_would(tree, monkeypatch):
+def test_plan_handles_unreadable_images_and_checkpoints_as_training_does(tree, monkeypatch):
     monkeypatch.setattr(plan, "_speed", lambda *a: 100.0)
     sorted((tree / "train").glob("*/*"))[0].write_text("no image")
     with pytest.raises(ImageError, match="not a readable image"):
@@ -89,26 +89,26 @@ def test_the_plan_takes_what_the_run_would_take_and_refuses_what_it_would(tree, 
         plan_run(skipping, torch.device("cpu"), init="none.safetensors")
 
 
-def test_images_and_steps_that_each_fit_on_a_gpu_may_not_fit_together(monkeypatch):
+def test_gpu_memory_of_images_and_steps_is_added(monkeypatch):
     stage, peak = plan.Stage(epochs=1, size=224, side=256), {"bytes": 0}
     monkeypatch.setattr(plan, "gpu_memory", lambda device: (78 * plan.GIB, 80 * plan.GIB))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
     images = 57 * plan.GIB // (3 * 256**2)
-    for gib, much in ((10, False), (30, True)):
+    for gib, too_large in ((10, False), (30, True)):
         peak["bytes"] = gib * plan.GIB
-        said = plan._describe_memory(stage, images, torch.device("cuda"))
-        assert said.startswith(f"steps take {gib}.0 GiB; 57.0 GiB of images stay on the GPU")
-        assert ("together more than its 80.0 GiB: use a smaller batch" in said) == much
-    peak["bytes"] = 30 * plan.GIB  # streamed images leave the steps their room
+        description = plan._describe_memory(stage, images, torch.device("cuda"))
+        assert description.startswith(f"steps take {gib}.0 GiB; 57.0 GiB of images stay on the GPU")
+        assert ("together more than its 80.0 GiB: use a smaller batch" in description) == too_large
+    peak["bytes"] = 30 * plan.GIB  # streamed images take no memory from the steps
     assert plan._describe_memory(stage, 2 * images, torch.device("cuda")).endswith(
         "are streamed, as they do not fit on the GPU"
     )
 
 
-def test_steps_too_large_for_a_gpu_are_an_error(tree, monkeypatch):
-    def full(*arguments):
+def test_steps_too_large_for_the_gpu_are_an_error(tree, monkeypatch):
+    def out_of_memory(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(plan, "_speed", full)
+    monkeypatch.setattr(plan, "_speed", out_of_memory)
     with pytest.raises(TrainingError, match="steps of 8 images at 48 pixels do not fit"):
         plan_run(config(tree), torch.device("cpu"))

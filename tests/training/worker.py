@@ -1,4 +1,4 @@
-"""What each process of test_distributed.py does; started by torchrun, or with its environment."""
+"""The worker process of test_distributed.py, started by torchrun or with its variables."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from zfnet.training.evaluate import evaluate
 from zfnet.training.loop import train
 
 
-def work(config: Path, tree: Path, out: Path, distributed, device) -> None:
-    """Train, evaluate and search; the leader writes what was found."""
+def train_and_search(config: Path, tree: Path, out: Path, distributed, device) -> None:
+    """Train, evaluate and search; the main process writes the results."""
     train(
         load_config(config),
         lambda split, side: load_folder(tree / split, side=side, size=64),
@@ -52,7 +52,7 @@ def main() -> int:
     try:
         with join("cpu", timeout=30) as (distributed, device):
             if task == "die" and distributed.rank == 1:
-                calls = iter(range(4))  # three steps an epoch: in the second
+                calls = iter(range(4))  # three steps per epoch: in the second
 
                 def die(*arguments):
                     if next(calls, None) is None:
@@ -60,7 +60,7 @@ def main() -> int:
                     return original(*arguments)
 
                 original, zfnet.training.loop.augment = zfnet.training.loop.augment, die
-            work(config, tree, out, distributed, device)
+            train_and_search(config, tree, out, distributed, device)
     except LostPeerError as error:
         print(error, file=sys.stderr)
         exit_after_lost_peer(2)

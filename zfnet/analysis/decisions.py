@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zfnet.analysis.intervals import wilson
 from zfnet.attribution.base import Target, forward
-from zfnet.forward import evaluating
+from zfnet.model import evaluating
 from zfnet.outputs import probability_function
 from zfnet.validation import check_input, resolve_target
 

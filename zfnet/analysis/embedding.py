@@ -209,7 +209,7 @@ def silhouette(features: Tensor, labels: Tensor) -> Tensor:
 def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
     """Return whether each image is nearer to the mean of its class than to any other mean.
 
-    The mean of its own class leaves the image out. Distances are Euclidean.
+    The mean of the image's class is computed without the image. Distances are Euclidean.
 
     Args:
         features: Features (N, ...); they are flattened.

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.data import no_progress
-from zfnet.forward import evaluating
-from zfnet.model import unwrap
+from zfnet.model import evaluating, unwrap
 from zfnet.outputs import logits_of, probability_function
 from zfnet.validation import check_input, expand_fill, resolve_target
 

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from zfnet.data import no_progress
-from zfnet.data.cache import Images, cache_dir, digest
+from zfnet.data.cache import cache_dir, digest
+from zfnet.data.dataset import Images
 from zfnet.data.images import PREPROCESSING
-from zfnet.forward import evaluating, network_steps, run
-from zfnet.graph import UnknownLayer, layer_names
-from zfnet.model import Network, device_of
-from zfnet.tensor_file import sha256
+from zfnet.data.tensor_file import sha256
+from zfnet.forward import run
+from zfnet.graph import UnknownLayer, layer_names, network_steps
+from zfnet.model import Network, device_of, evaluating
 
-CACHE_VERSION = 1  # raise it when the forward pass changes
+CACHE_VERSION = 1  # increase it when the forward pass changes
 # Layers 1-5 and 7 of Table 7: rectified, and pooled where the network pools.
 LAYERS = ("pool1", "pool2", "conv3", "conv4", "pool5", "fc7")
 

@@ -124,6 +124,14 @@ def _sampling_grid(family: str, values: Tensor, size: int) -> Tensor:
     return torch.stack([column, row], -1)
 
 
+def _check_target(target: Sequence[int] | Tensor, n: int) -> Tensor:
+    """Return the class of each of n images (n,). Raises ValueError."""
+    target = torch.as_tensor(target, device="cpu").reshape(-1)
+    if len(target) != n or target.is_floating_point():
+        raise ValueError(f"target must be one class per image, ({n},), got {target.tolist()}")
+    return target
+
+
 def invariance(
     model: nn.Module,
     squares: Tensor,
@@ -174,11 +182,7 @@ def invariance(
     check_input(model, squares)
     layers = layer_names(layers)
     values = torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1)
-    target = torch.as_tensor(target, device="cpu").reshape(-1)
-    if len(target) != len(squares) or target.is_floating_point():
-        raise ValueError(
-            f"target must be one class per image, ({len(squares)},), got {target.tolist()}"
-        )
+    target = _check_target(target, len(squares))
     if batch < 1 or not len(values) or not layers:
         raise ValueError(
             f"batch must be at least 1, and values and layers not empty; "

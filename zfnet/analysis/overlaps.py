@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zfnet.analysis.attributes import LUMA
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.images import center_crop
 
 # Images are compared at these central crops, because data sets crop differently.

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from zfnet.analysis.extra import import_extra
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
-from zfnet.forward import evaluating, network_steps, run
-from zfnet.model import Network, device_of
+from zfnet.data.dataset import Images
+from zfnet.forward import run
+from zfnet.graph import network_steps
+from zfnet.model import Network, device_of, evaluating
 
 
 def fit_pooling_head(

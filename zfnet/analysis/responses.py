@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from zfnet.data import no_progress
 from zfnet.feature_extraction import layer_reader
-from zfnet.forward import evaluating
 from zfnet.graph import UnknownLayer, layer_names
-from zfnet.model import device_of
+from zfnet.model import device_of, evaluating
 from zfnet.ranking import Top, ranking
 from zfnet.top import collate
 from zfnet.validation import check_input
@@ -213,8 +212,8 @@ def stream(
     for item in progress(loader, total=len(loader), desc="computing activations"):
         x = item.to(device)
         with evaluating(model), torch.no_grad():
-            read = read or layer_reader(model, x, layers, rectified)
             check_input(model, x)
+            read = read or layer_reader(model, x, layers, rectified)
             # Convolutions on CPUs are faster in channels_last.
             activations = read(x.contiguous(memory_format=torch.channels_last))
         yield activations

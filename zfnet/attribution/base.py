@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,19 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zfnet.forward import evaluating, logits_of
+from zfnet.forward import logits_of
 from zfnet.graph import UnsupportedNetwork
+from zfnet.model import evaluating
 from zfnet.validation import Target, at_least_float32, check_input, resolve_target
 
-# Graph nodes that `rectify` does not change: linear, selecting or normalizing operations.
-LINEAR_NODES = (
-    r"AccumulateGrad|Convolution|Linear|Add[bm]*m|Mm|Bmm|Mv|T|Add|Rsub|Sub|Mul|Div|Neg|Sum|Mean|"
-    r"Cat|Stack|Split(WithSizes)?|Unbind|Select|Slice|Index|Gather|View|AsStrided|ReshapeAlias|"
-    r"UnsafeView|Alias|Squeeze|Unsqueeze|Expand|Repeat|Permute|Transpose|Clone|ToCopy|Flip|Roll|"
-    r"ConstantPadNd|ReflectionPad2D|ReplicationPad2D|PixelShuffle|Upsample(Bilinear|Nearest)2D|"
-    r"(Adaptive)?MaxPool2D(WithIndices)?|(Adaptive)?AvgPool[123]D|\w*BatchNorm|NativeGroupNorm|"
-    r"NativeLayerNorm|Pow|Sqrt|Rsqrt|_LRN"
-)
+# Operations of an autograd graph that `rectify` does not change: linear, selecting or normalizing.
+LINEAR_OPERATIONS = frozenset((
+    "AccumulateGrad", "Convolution", "Linear", "Addmm", "Addbmm", "Mm", "Bmm", "Mv", "T",
+    "Add", "Rsub", "Sub", "Mul", "Div", "Neg", "Sum", "Mean",
+    "Cat", "Stack", "Split", "SplitWithSizes", "Unbind", "Select", "Slice", "Index", "Gather",
+    "View", "AsStrided", "ReshapeAlias", "UnsafeView", "Alias", "Squeeze", "Unsqueeze", "Expand",
+    "Repeat", "Permute", "Transpose", "Clone", "ToCopy", "Flip", "Roll",
+    "ConstantPadNd", "ReflectionPad2D", "ReplicationPad2D", "PixelShuffle",
+    "UpsampleBilinear2D", "UpsampleNearest2D",
+    "MaxPool2D", "MaxPool2DWithIndices", "AdaptiveMaxPool2D",
+    "AvgPool1D", "AvgPool2D", "AvgPool3D",
+    "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D",
+    "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeGroupNorm", "NativeLayerNorm",
+    "Pow", "Sqrt", "Rsqrt", "_LRN",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,16 +214,21 @@ def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tenso
     if not logits.requires_grad:
         return  # `grad_of_sum` names the reason
     for node in nodes_between(logits, leaf):
-        kind = re.sub(r"Backward\d*$", "", type(node).__name__)
+        kind = operation_of(node)
         if is_rectifier(kind, node):
             node.register_hook(hook)
-        elif not re.fullmatch(LINEAR_NODES, kind) or (kind == "Mul" and is_mask(node)):
+        elif kind not in LINEAR_OPERATIONS or (kind == "Mul" and is_mask(node)):
             operation = "multiplies by a mask" if kind == "Mul" else f"applies {kind}"
             raise UnsupportedNetwork(
                 f"the network {operation}, for which guided backpropagation and the deconvnet have "
                 f"no rule; they need ReLUs (nn.ReLU, F.relu, clamp at 0) between convolutions, "
                 f"dense layers, pooling and normalization"
             )
+
+
+def operation_of(node: Any) -> str:
+    """Return the operation that a graph node differentiates: "Relu" for `ReluBackward0`."""
+    return node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
 
 
 def is_rectifier(kind: str, node: Any) -> bool:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.attribution.base import Attribution, Target
-from zfnet.forward import evaluating, logits_of
+from zfnet.forward import logits_of
+from zfnet.model import evaluating
 from zfnet.validation import check_input, resolve_target
 
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor | Attribution]
@@ -32,7 +33,7 @@ def explain_with(
         channels.
 
     Raises:
-        ValueError: If x or target is wrong, or the function returns something else.
+        ValueError: If x or target is invalid, or the function returns another type or shape.
 
     Example:
         >>> import torch, zfnet

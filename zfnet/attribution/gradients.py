@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zfnet.attribution.base import Attribution, Target, forward, gradient
 from zfnet.data import no_progress
-from zfnet.forward import evaluating
+from zfnet.model import evaluating
 from zfnet.validation import at_least_float32, expand_fill, resolve_target
 
 

@@ -10,12 +10,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from zfnet.acceleration import accelerate
 from zfnet.attribution.base import Attribution, Target, grad_of_sum, gradient, rectify
 from zfnet.attribution.gradients import channel_max
+from zfnet.deconv import backproject
 from zfnet.feature_extraction import feature_extractor
 from zfnet.forward import trace
 from zfnet.graph import UnsupportedNetwork
-from zfnet.projection import Projection, project, project_signal
+from zfnet.projection import Projection, project
 from zfnet.receptive_field import cut
 from zfnet.transpose import check_invertible
 from zfnet.validation import at_least_float32, resolve_target
@@ -85,7 +87,7 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
         assert t.logits is not None
         target = resolve_target(target, t.logits)
         signal = torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0)
-        g = at_least_float32(project_signal(t, signal))
+        g = at_least_float32(accelerate(backproject)(t, signal))
     return Attribution(channel_max(g), g, "deconvnet", target)
 
 

@@ -10,12 +10,18 @@ from torch import Tensor, nn
 
 from zfnet.attribution.base import Target, forward, logit_gradient
 from zfnet.attribution.gradients import resolve_classes
-from zfnet.forward import evaluating, run
-from zfnet.graph import Step, UnknownLayer, UnsupportedNetwork, find_module, find_step
-from zfnet.hooks import Hook
+from zfnet.forward import run
+from zfnet.graph import (
+    Hook,
+    Step,
+    UnknownLayer,
+    UnsupportedNetwork,
+    channels_last_steps,
+    find_module,
+    find_step,
+)
 from zfnet.layer_list import last_maps, shaped_steps
-from zfnet.layout import channels_last_steps
-from zfnet.model import unwrap
+from zfnet.model import evaluating, unwrap
 from zfnet.outputs import normalizes_by_batch
 from zfnet.validation import at_least_float32, check_input, resolve_target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ METHODS: dict[str, Callable[..., Attribution]] = {
 
 
 def explain(
-    model: nn.Module, x: Tensor, method: str | Method, target: Target = None, **options
+    model: nn.Module, x: Tensor, method: str | Method, target: Target = None, **options: Any
 ) -> Attribution:
     """Explain the class of each image with a method of `zfnet.METHODS` or a function of your own.
 

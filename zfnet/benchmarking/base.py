@@ -21,7 +21,7 @@ class Case:
         x: Images (N, C, H, W).
         target: The explained classes (N,).
         map: The maps (N, 1, H, W), finite: a map with NaN or infinity is replaced by zeros.
-        mask: The objects (N, H, W) bool, or None where the data has no masks.
+        mask: The objects (N, H, W) bool, or None if the data has no masks.
         method: The method, to explain again.
         name: The method's name.
         seed: Seed of this batch. Equal for all methods, so that they meet the same random numbers.
@@ -80,7 +80,7 @@ class Metric:
     Attributes:
         name: The name in tables.
         score: Maps a `Case` to values (N,). NaN marks an image without a score.
-        better: "higher", "lower", or "" where neither is better.
+        better: "higher", "lower", or "" if neither is better.
         unit: The unit of the values; "" for a number without one.
         needs_mask: Whether the data must mark the objects.
         options: Keyword arguments of `score`.

@@ -11,18 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zfnet.benchmarking.boxes import load_boxed
 from zfnet.benchmarking.shortcut import load_shortcut_scenes
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.images import center_crop
+from zfnet.data.io import expand_path
 from zfnet.data.scenes import load_scenes
-from zfnet.forward import evaluating, logits_of
-from zfnet.model import device_of
+from zfnet.forward import logits_of
+from zfnet.model import device_of, evaluating
 
 TARGETS = ("label", "predicted")
 DRAWN = ("scenes", "shortcut", "shortcut-object")
-SPARE = 2  # scenes drawn per scene used, where only correctly classified ones are
+SPARE = 2  # scenes drawn per scene used, if only correctly classified ones are used
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Selection:
         indices: (n,) the chosen images.
         target: (n,) the class to explain of each.
         has_masks: Whether the data marks objects.
-        candidates: The number of images that were looked at.
+        candidates: The number of images from which they were chosen.
     """
 
     name: str
@@ -55,6 +57,7 @@ def select_images(
     correct_only: bool,
     batch: int,
     seed: int,
+    boxes: str | Path | None = None,
     progress: Callable = no_progress,
 ) -> Selection:
     """Choose the images of a benchmark. The arguments are those of `benchmark`.
@@ -65,8 +68,8 @@ def select_images(
     """
     if target not in TARGETS:
         raise ValueError(f"target must be 'label' or 'predicted', got {target!r}")
-    name, dataset = load_data(model, data, limit * (SPARE if correct_only else 1))
-    if isinstance(dataset, Images) and target == "label":
+    name, dataset = load_data(model, data, limit * (SPARE if correct_only else 1), boxes)
+    if isinstance(dataset, Images) and (target == "label" or correct_only):
         dataset = _aligned(model, dataset)
     count = len(dataset)
     order = np.arange(count)
@@ -100,16 +103,21 @@ def select_images(
     return Selection(name, read, indices, classes, has_masks, looked)
 
 
-def load_data(model: nn.Module, data: Any, count: int) -> tuple[str, Any]:
+def load_data(
+    model: nn.Module, data: Any, count: int, boxes: str | Path | None = None
+) -> tuple[str, Any]:
     """Return the name of the data, and a Dataset.
 
     Args:
         model: The network, whose `size` is the side of drawn or decoded images.
         data: A name in `DRAWN`, the path of a tree, or a Dataset.
         count: The number of scenes to draw.
+        boxes: For a tree, a table of `load_boxed`.
     """
     size = int(getattr(model, "size", 224))
     side = round(size * 256 / 224)
+    if boxes is not None and (data in DRAWN or not isinstance(data, (str, Path))):
+        raise ValueError(f"boxes are for a folder of images, not for {data}")
     if isinstance(data, str) and data in DRAWN:
         if data == "scenes":
             return data, load_scenes(count, seed=1, size=size, side=side)
@@ -117,7 +125,10 @@ def load_data(model: nn.Module, data: Any, count: int) -> tuple[str, Any]:
         drawn = load_shortcut_scenes(count, seed=4, size=size, side=side, plausible=True, mask=mask)
         return data, drawn
     if isinstance(data, (str, Path)):
-        root = Path(data)
+        if boxes is not None:
+            name = f"{Path(data).name} with {Path(boxes).name}"
+            return name, load_boxed(data, boxes, size=size, side=side)
+        root = expand_path(data)
         root = root / "val" if (root / "val").is_dir() else root
         return Path(data).name, load_folder(root, size=size, side=side)
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):

@@ -30,7 +30,7 @@ def pointing(case: Case, *, tolerance: int = 0) -> Tensor:
 def energy(case: Case) -> Tensor:
     """Share of the map's positive values inside the object (Wang et al. 2020, section 4.3).
 
-    A map without positive values scores as an even map does: the object's share of the image.
+    A map without positive values scores like a uniform map: the object's share of the image.
 
     Args:
         case: The maps and masks. An empty mask has no score.

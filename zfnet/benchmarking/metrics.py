@@ -25,13 +25,13 @@ METRICS = {
         Metric("completeness", completeness, "lower", "logits"),
     )
 }
-COSTS = ("speed", "memory")  # of a method, measured while it explains
+COSTS = ("speed", "memory")  # measured while a method computes its maps
 GROUPS = {"sanity": ("cascading", "independent")}
 DEFAULT = ("pointing", "insertion", "deletion", "cascading")
 
 
 def resolve_metrics(metrics: Sequence[str | Metric]) -> tuple[list[Metric], list[str]]:
-    """Return the metrics that score maps, and the names in `COSTS` that were asked for.
+    """Return the metrics that score maps, and the requested names in `COSTS`.
 
     Args:
         metrics: Names of `METRICS`, `COSTS` or `GROUPS`, and metrics of your own.

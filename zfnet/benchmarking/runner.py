@@ -24,9 +24,8 @@ from zfnet.benchmarking.metrics import DEFAULT, resolve_metrics
 from zfnet.benchmarking.progress_file import ProgressFile, fingerprint
 from zfnet.benchmarking.table import BenchmarkTable, Row
 from zfnet.data import no_progress
-from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
-from zfnet.model import device_of
+from zfnet.model import device_of, evaluating
 from zfnet.validation import check_positive
 
 EXPLAIN = "explain"  # the name under which the cost and state of maps are kept
@@ -44,6 +43,7 @@ def benchmark(
     controls: bool = True,
     batch: int = 25,
     seed: int = 0,
+    boxes: str | Path | None = None,
     resume: str | Path | None = None,
     progress: Callable = no_progress,
 ) -> BenchmarkTable:
@@ -68,6 +68,8 @@ def benchmark(
         batch: The number of images explained at once, and the largest number per forward pass of
             a metric. It bounds the memory.
         seed: Seed of all random numbers.
+        boxes: For a tree, a CSV file of boxes, which become the masks; see
+            `zfnet.benchmarking.load_boxed`. Images without a box are left out.
         resume: A file that keeps finished parts. An interrupted benchmark continues from it. A
             function of your own is known by its name: delete the file after changing it.
         progress: A progress bar such as `tqdm.tqdm`.
@@ -94,7 +96,7 @@ def benchmark(
     began = time.perf_counter(), time.process_time()
     images = select_images(
         model, data, limit=limit, target=target, correct_only=correct_only, batch=batch, seed=seed,
-        progress=progress,
+        boxes=boxes, progress=progress,
     )  # fmt: skip
     if (needy := [m.name for m in scores if m.needs_mask]) and not images.has_masks:
         raise ValueError(

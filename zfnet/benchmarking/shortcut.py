@@ -11,14 +11,13 @@ import colorsys
 
 import numpy as np
 
-from zfnet.data.cache import Images, cached_array, digest
+from zfnet.data.cache import cached_array, digest
+from zfnet.data.dataset import Images
 from zfnet.data.scenes import SHAPES, Scene, draw_scene
 
-VERSION = 1  # part of the cache key: raise it when the pictures change
+VERSION = 1  # part of the cache key: increase it when the pictures change
 TAG = 0.11  # side of the tag, as a share of the image's side
-MARGIN = (
-    0.125  # free of tags, as a share of the side: every crop of 7/8, as in training, keeps them
-)
+MARGIN = 0.125  # free of tags, as a share of the side; crops of 7/8, as in training, keep the tag
 
 
 def draw_shortcut_scene(
@@ -85,7 +84,8 @@ def load_shortcut_scenes(
 
     Example:
         >>> images = load_shortcut_scenes(10, size=56, side=64)
-        >>> images[3][1], images.masks.shape
+        >>> x, label = images[3]
+        >>> label, images.masks.shape
         (3, (10, 64, 64))
     """
     if mask not in ("tag", "object"):

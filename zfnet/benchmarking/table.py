@@ -17,7 +17,7 @@ from zfnet.data.io import atomic_write
 
 @dataclass(frozen=True)
 class Row:
-    """One method under one metric.
+    """The score of one method for one metric.
 
     Attributes:
         method: The method's name.
@@ -27,7 +27,7 @@ class Row:
         high: Upper end.
         n: The number of images with a score.
         images: The number of images.
-        constant: Maps with one value only. They score as a random order of pixels does.
+        constant: Maps with one value only. They score like a random order of the pixels.
         not_finite: Maps with NaN or infinity. They are replaced by zeros, which are constant.
         seconds: Wall-clock seconds per image to explain.
         cpu_seconds: CPU seconds per image to explain, of all threads.
@@ -227,7 +227,7 @@ def axis_label(row: Row) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a CSV cell: floats with six significant digits, NaN as nothing."""
+    """Return a CSV cell: floats with six significant digits, NaN as an empty cell."""
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.6g}"
     return value

@@ -6,93 +6,14 @@ import argparse
 import importlib
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from zfnet import plot
-from zfnet.attribution.registry import METHODS
-from zfnet.benchmarking.data import DRAWN, TARGETS
-from zfnet.benchmarking.metrics import COSTS, DEFAULT, GROUPS, METRICS
 from zfnet.benchmarking.runner import benchmark
 from zfnet.cli.bench_page import bench_page
-from zfnet.cli.common import UserError, add_model, load_model, progress_bar, usage_errors
-from zfnet.data.io import expand_path
-from zfnet.record import write_figure, write_text
-
-NAME = "bench"
-HELP = "score attribution methods on a network and images"
-DESCRIPTION = (
-    "Score attribution methods on a network and images, and controls with a known truth. Writes "
-    "results.csv, a plot and a page. An interrupted run continues with the same command."
-)
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--methods",
-        default=",".join(METHODS),
-        help="methods, separated by commas: names, or module:function for one of your own "
-        "(default: %(default)s)",
-    )
-    sub.add_argument(
-        "--data",
-        default="scenes",
-        metavar="DATA",
-        help=f"{', '.join(DRAWN)}, or the path of a folder with <class>/*.JPEG or val/<class>/ "
-        "in it (default: %(default)s)",
-    )
-    available = ", ".join([*METRICS, *COSTS, *GROUPS])
-    sub.add_argument(
-        "--metrics",
-        default=",".join((*DEFAULT, "speed")),
-        help=f"metrics, separated by commas: {available} (default: %(default)s)",
-    )
-    sub.add_argument(
-        "-n",
-        "--limit",
-        type=int,
-        default=100,
-        help="the number of images, from 1 (default: %(default)s)",
-    )
-    sub.add_argument(
-        "--target",
-        choices=TARGETS,
-        default="label",
-        help="the class to explain: each image's label, or the predicted class "
-        "(default: %(default)s)",
-    )
-    sub.add_argument(
-        "--correct-only",
-        action="store_true",
-        help="leave out images that the network gets wrong (default: use all)",
-    )
-    sub.add_argument(
-        "--no-controls",
-        action="store_true",
-        help="leave out the random map, the center, the edge detector and the true mask "
-        "(default: include them)",
-    )
-    sub.add_argument(
-        "--batch",
-        type=int,
-        default=25,
-        help="images per pass, which bounds the memory, from 1 (default: %(default)s)",
-    )
-    sub.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="seed of all random numbers, from 0 (default: %(default)s)",
-    )
-    sub.add_argument(
-        "-o",
-        "--out",
-        type=expand_path,
-        metavar="DIR",
-        default=Path("bench"),
-        help="the folder to write (default: %(default)s)",
-    )
-    add_model(sub)
+from zfnet.cli.common import UserError, load_model, progress_bar, usage_errors
+from zfnet.data.io import write_text
+from zfnet.plot import write_figure
 
 
 def run(options: argparse.Namespace) -> None:
@@ -112,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
             controls=not options.no_controls,
             batch=options.batch,
             seed=options.seed,
+            boxes=options.boxes,
             resume=options.out / "progress.jsonl",
             progress=progress_bar,
         )

@@ -15,27 +15,19 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.images import preprocess
 from zfnet.data.io import expand_path
+from zfnet.data.labels import find_class
 from zfnet.forward import trace
-from zfnet.labels import find_class
+from zfnet.layer_list import list_layers
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network
-from zfnet.record import write_figure
+from zfnet.plot import write_figure
 from zfnet.training.distributed import join
 
-DEFAULT_MODEL = "imagenet65k"
-DEFAULT_LAYER = "conv5"
-WEIGHTS_HELP = (
-    "with torchvision:NAME: the path of a state dict (.pth, .pt, .safetensors), or random for an "
-    "untrained network (default: {default})"
-)
-MODEL_HELP = (
-    "a bundled network, the path of a checkpoint, or torchvision:NAME, such as torchvision:resnet18"
-)
-DEVICE_HELP = "cpu, cuda, cuda:N, or auto: cuda if available, else cpu (default: %(default)s)"
+PAPER_LAYER = "conv5"  # the highest convolutional layer of Fig. 3
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 # disable=None shows bars in terminals only.
 progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False, disable=None)
@@ -43,34 +35,6 @@ progress_bar = functools.partial(tqdm, dynamic_ncols=True, leave=False, disable=
 
 class UserError(Exception):
     """Wrong input. The message is printed on one line, and the exit status is 2."""
-
-
-def add_model(sub: argparse.ArgumentParser) -> None:
-    """Add --model, --weights and --device."""
-    sub.add_argument("--model", default=DEFAULT_MODEL, help=f"{MODEL_HELP} (default: %(default)s)")
-    weights = WEIGHTS_HELP.format(default="torchvision's weights, downloaded once")
-    sub.add_argument("--weights", help=weights)
-    sub.add_argument("--device", default="auto", help=DEVICE_HELP)
-
-
-def add_target(sub: argparse.ArgumentParser, default: str = "the predicted class") -> None:
-    """Add --target."""
-    text = f"the class to explain: a name, a number from 0, or a WordNet id (default: {default})"
-    sub.add_argument("--target", metavar="CLASS", help=text)
-
-
-def add_picture(sub: argparse.ArgumentParser, default: str) -> None:
-    """Add -o, the picture to write."""
-    text = "the picture to write: .png, .jpg, .pdf or .svg (default: %(default)s)"
-    sub.add_argument(
-        "-o", "--out", type=expand_path, metavar="FILE", default=Path(default), help=text
-    )
-
-
-def add_skip_unreadable(sub: argparse.ArgumentParser) -> None:
-    """Add --skip-unreadable."""
-    text = "skip unreadable images (default: stop and list them)"
-    sub.add_argument("--skip-unreadable", action="store_true", help=text)
 
 
 def check_device(name: str) -> None:
@@ -149,6 +113,22 @@ def usage_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def choose_layer(model: Any, layer: str | None) -> str:
+    """Return --layer; without it conv5, or the network's last maps before the logits.
+
+    Raises:
+        UserError: If the network has no maps.
+    """
+    if layer is not None:
+        return layer
+    names = [
+        row.name for row in list_layers(model) if len(row.shape) == 3 and max(row.shape[1:]) > 1
+    ]
+    if not names:
+        raise UserError("the network has no feature maps; name a layer with --layer")
+    return PAPER_LAYER if PAPER_LAYER in names else names[-1]
 
 
 def count_channels(model: Any, layer: str) -> int:

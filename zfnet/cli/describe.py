@@ -7,28 +7,10 @@ import argparse
 import torch
 from torch import nn
 
-from zfnet.cli.common import DEFAULT_MODEL, MODEL_HELP, WEIGHTS_HELP, refuse
-from zfnet.model import ARCHITECTURES
+from zfnet.cli.arguments import DEFAULT_MODEL
+from zfnet.cli.common import refuse
+from zfnet.model import ARCHITECTURES, Row, describe
 from zfnet.networks import load_network, load_structure
-from zfnet.summary import Row, describe
-
-NAME = "describe"
-HELP = "print a network as a table of layers"
-DESCRIPTION = (
-    "Print a network as the table of Fig. 3: output sizes in pixels and channels, parameters, and "
-    "multiply-adds for one image. Weights are loaded with --weights only, and never downloaded."
-)
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
-    weights = WEIGHTS_HELP.format(default="none are loaded")
-    sub.add_argument("--weights", help=f"{weights}; an error if they do not fit")
-    sub.add_argument(
-        "--arch",
-        choices=sorted(ARCHITECTURES),
-        help="an architecture of this package, instead of --model (default: none)",
-    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -3,72 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 import numpy as np
+import torch
 
 from zfnet.cli.common import UserError, progress_bar
-from zfnet.data.folders import load_folder, relative_names, scan
-from zfnet.data.io import expand_path
+from zfnet.data.folders import load_folder
+from zfnet.data.tree import relative_names, scan
 from zfnet.training import soft_labels
-from zfnet.training.teacher import MissingTeacherError, efficientnet_lite
+from zfnet.training.teacher import MissingTeacherError, Teacher, efficientnet_lite
 
-NAME = "distill-labels"
-HELP = "store a teacher's probabilities for crops of training images"
-DESCRIPTION = (
-    "Store the largest probabilities of a teacher, EfficientNet-Lite, for fixed crops of training "
-    "images. `zfnet train` uses them. Needs the extra `distill`. A killed run continues."
-)
 SIDE = 256  # pixels; crops are cut from squares of this side
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--data",
-        required=True,
-        type=expand_path,
-        metavar="PATH",
-        help="a folder with train/<class>/",
-    )
-    sub.add_argument(
-        "--out",
-        required=True,
-        type=expand_path,
-        metavar="FILE",
-        help="where to write the labels (.safetensors)",
-    )
-    sub.add_argument(
-        "--variant",
-        type=int,
-        default=0,
-        choices=(0, 1, 2),
-        help="which EfficientNet-Lite, from 0 to 2 (default: 0)",
-    )
-    sub.add_argument(
-        "--per-class",
-        type=int,
-        default=200,
-        metavar="N",
-        help="most images per class; 0 takes all (default: 200)",
-    )
-    sub.add_argument(
-        "--crops", type=int, default=4, metavar="N", help="crops per image (default: 4)"
-    )
-    sub.add_argument(
-        "--minimum",
-        type=int,
-        default=128,
-        metavar="PIXELS",
-        help="least shorter side, in pixels, of images that the teacher predicts (default: 128)",
-    )
-    sub.add_argument(
-        "--exclude",
-        type=expand_path,
-        metavar="FILE",
-        help="leave out the files named in it, one <class>/<file> per line (default: none)",
-    )
-    sub.add_argument(
-        "--seed", type=int, default=0, help="seed of images and crops, from 0 (default: 0)"
-    )
+GIB = 2**30
 
 
 def run(options: argparse.Namespace) -> None:
@@ -91,10 +38,15 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(str(error)) from None
     names = np.array(relative_names(root, files))
     kept = np.flatnonzero(~np.isin(names, list(excluded)))
+    if excluded:
+        print(f"{options.exclude}: left out {len(names) - len(kept):,} of {len(names):,} images")
     resolution = soft_labels.resolutions([files[i] for i in kept])
     chosen = soft_labels.choose_images(
         labels[kept], resolution, options.per_class, minimum=options.minimum, seed=options.seed
     )
+    if options.dry_run:
+        print("\n".join(plan_labels(options, len(names), resolution[chosen], teacher)))
+        return
     images = load_folder(root, side=SIDE, names=names[kept][chosen].tolist(), progress=progress_bar)
     written = soft_labels.write_labels(
         options.out,
@@ -111,3 +63,34 @@ def run(options: argparse.Namespace) -> None:
         f"wrote {options.out}: {len(images):,} images, {options.crops} crops of {predicted:,} of "
         f"them by {teacher.name}"
     )
+
+
+def plan_labels(
+    options: argparse.Namespace, available: int, resolution: np.ndarray, teacher: Teacher
+) -> list[str]:
+    """Describe what a run would do, with the time of one batch of noise.
+
+    Args:
+        options: The parsed arguments.
+        available: Number of images in the tree.
+        resolution: (N,) shorter sides of the chosen images in pixels.
+        teacher: The teacher, which predicts one batch.
+
+    Returns:
+        Lines to print.
+    """
+    predicted = int((resolution >= options.minimum).sum())
+    noise = torch.rand(soft_labels.BATCH, 3, teacher.size, teacher.size) * 255
+    start = time.perf_counter()
+    teacher.probabilities(noise)
+    seconds = (time.perf_counter() - start) / len(noise) * predicted * options.crops
+    size = len(resolution) * options.crops * soft_labels.BYTES
+    return [
+        f"{available:,} images in the tree; {len(resolution):,} would be labeled",
+        f"  {predicted:,} of them, of at least {options.minimum} pixels, by {teacher.name}: "
+        f"{options.crops} crops each",
+        f"  about {seconds / 3600:.2f} h without decoding, from one batch of "
+        f"{soft_labels.BATCH} crops",
+        f"  decoded images: {len(resolution) * SIDE * SIDE * 3 / GIB:.2f} GiB in the cache",
+        f"the labels would be written to {options.out}, about {size / 2**20:.1f} MiB",
+    ]

@@ -5,49 +5,14 @@ from __future__ import annotations
 import argparse
 
 from zfnet.cli.common import (
-    add_model,
-    add_skip_unreadable,
     load_model,
     load_tree,
     progress_bar,
     usage_errors,
 )
 from zfnet.data import no_progress
-from zfnet.data.io import expand_path
 from zfnet.training.distributed import join
 from zfnet.training.evaluate import evaluate
-
-NAME = "eval"
-HELP = "measure top-1 and top-5 error over a tree of images"
-DESCRIPTION = (
-    "Measure top-1 and top-5 error in percent over a tree of images. Folders are classes, named by "
-    "WordNet id."
-)
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--data",
-        required=True,
-        type=expand_path,
-        metavar="PATH",
-        help="a folder with <class>/*.JPEG, or with val/<class>/*.JPEG",
-    )
-    sub.add_argument(
-        "--views",
-        type=int,
-        default=1,
-        choices=(1, 10),
-        help="crops per image: the center, or the paper's ten (default: %(default)s)",
-    )
-    sub.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        help="the precision of convolutions and matrix products (default: %(default)s)",
-    )
-    add_skip_unreadable(sub)
-    add_model(sub)
 
 
 def run(options: argparse.Namespace) -> None:

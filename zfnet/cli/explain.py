@@ -6,11 +6,8 @@ import argparse
 import sys
 
 from zfnet import plot
-from zfnet.attribution.registry import METHODS, explain
+from zfnet.attribution.registry import explain
 from zfnet.cli.common import (
-    add_model,
-    add_picture,
-    add_target,
     check_picture,
     load_model,
     load_photograph,
@@ -19,25 +16,6 @@ from zfnet.cli.common import (
     write_picture,
 )
 from zfnet.outputs import probability_function
-
-NAME = "explain"
-HELP = "attribute a class score to image regions"
-DESCRIPTION = (
-    "Attribute the score of a class to the regions of an image, and draw the attribution map."
-)
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("image", help="the path of an image")
-    sub.add_argument(
-        "--method",
-        default="grad_cam",
-        choices=METHODS,
-        help="the attribution method (default: %(default)s)",
-    )
-    add_target(sub)
-    add_picture(sub, "explain.png")
-    add_model(sub)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -8,49 +8,11 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import urlencode
 
-from zfnet.cli.common import UserError, add_model, load_model, usage_errors
-from zfnet.data.io import expand_path
+from zfnet.cli.common import UserError, load_model, usage_errors
+from zfnet.cli.image_arguments import SHORTEST_TOKEN
 
-NAME = "explore"
-HELP = "open a page that answers while you touch the network"
-DESCRIPTION = (
-    "Serve a page on this machine that shows what the network makes of an image: feature maps, "
-    "projections, occlusion and attribution maps. Ctrl-C stops it."
-)
 EXTRA = "the explorer needs starlette and uvicorn: pip install 'zfnet-deconvnet[explorer]'"
-SHORTEST_TOKEN = 16
 CLONE = Path(__file__).resolve().parents[2]  # where figures/ is, in a clone
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "image",
-        nargs="?",
-        type=expand_path,
-        help="the path of an image (default: a sample photograph)",
-    )
-    add_model(sub)
-    sub.add_argument(
-        "--port",
-        type=int,
-        help="the port of the page, from 0, which takes a free one, to 65535 (default: 8765, or a "
-        "free one where it is taken)",
-    )
-    sub.add_argument(
-        "--token",
-        help="the secret in the page's address, so that saved addresses stay valid: at least "
-        f"{SHORTEST_TOKEN} letters, digits, - or _ (default: a new random one)",
-    )
-    sub.add_argument(
-        "--atlas",
-        type=expand_path,
-        metavar="DIR",
-        help="an atlas of this network, for the neighbors of its features (default: one below "
-        "figures/ of the current folder or of the clone, if any)",
-    )
-    sub.add_argument(
-        "--no-browser", action="store_true", help="do not open a browser (default: open one)"
-    )
 
 
 def run(options: argparse.Namespace) -> None:

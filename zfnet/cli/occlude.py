@@ -6,9 +6,6 @@ import argparse
 
 from zfnet import plot
 from zfnet.cli.common import (
-    add_model,
-    add_picture,
-    add_target,
     check_picture,
     load_model,
     load_photograph,
@@ -18,34 +15,6 @@ from zfnet.cli.common import (
     write_picture,
 )
 from zfnet.occlusion import occlude
-
-NAME = "occlude"
-HELP = "occlude each part of an image and map the response"
-DESCRIPTION = (
-    "Cover each part of an image with a gray square, and map the strongest feature map, the class "
-    "probability and the logit over the square's positions (Fig. 7)."
-)
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("image", help="the path of an image")
-    add_target(sub)
-    sub.add_argument(
-        "--size",
-        type=int,
-        default=32,
-        metavar="N",
-        help="side of the square in pixels (default: %(default)s)",
-    )
-    sub.add_argument(
-        "--stride",
-        type=int,
-        default=8,
-        metavar="N",
-        help="distance between positions in pixels, at most --size (default: %(default)s)",
-    )
-    add_picture(sub, "occlude.png")
-    add_model(sub)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -6,12 +6,10 @@ import argparse
 
 from zfnet import plot
 from zfnet.cli.common import (
-    DEFAULT_LAYER,
     UserError,
-    add_model,
-    add_picture,
     check_channel,
     check_picture,
+    choose_layer,
     load_model,
     load_photograph,
     write_picture,
@@ -19,40 +17,12 @@ from zfnet.cli.common import (
 from zfnet.forward import trace
 from zfnet.projection import project
 
-NAME = "project"
-HELP = "project an activation of an image to pixels"
-DESCRIPTION = (
-    "Project one activation of an image to pixels with the deconvnet, and show what caused it."
-)
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("image", help="the path of an image")
-    sub.add_argument(
-        "--layer", default=DEFAULT_LAYER, help="the layer of the activation (default: %(default)s)"
-    )
-    sub.add_argument(
-        "--channel",
-        type=int,
-        metavar="N",
-        help="the channel, from 0 (default: the one with the strongest activation)",
-    )
-    sub.add_argument(
-        "--position",
-        type=int,
-        nargs=2,
-        metavar=("ROW", "COLUMN"),
-        help="the position in the feature map, from 0 (default: the strongest)",
-    )
-    add_picture(sub, "project.png")
-    add_model(sub)
-
 
 def run(options: argparse.Namespace) -> None:
     check_picture(options.out, options.image)
     model = load_model(options)
     x = load_photograph(options.image, model)
-    layer, channel = options.layer, options.channel
+    layer, channel = choose_layer(model, options.layer), options.channel
     maps = trace(model, x, until=layer)[layer]
     if maps.ndim == 2:
         maps = maps[:, :, None, None]  # dense layer: (1, C, 1, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +10,10 @@ from matplotlib.figure import Figure
 
 from zfnet import plot
 from zfnet.cli.common import (
-    DEFAULT_LAYER,
     UserError,
-    add_model,
-    add_skip_unreadable,
     check_channel,
     check_picture,
+    choose_layer,
     count_channels,
     decoded_side,
     load_model,
@@ -27,9 +24,9 @@ from zfnet.cli.common import (
     write_picture,
 )
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
-from zfnet.data.io import expand_path
+from zfnet.data.dataset import Images
 from zfnet.data.samples import load_samples
+from zfnet.layer_list import list_layers
 from zfnet.model import device_of
 from zfnet.projection import project
 from zfnet.ranking import Top, TopActivations
@@ -37,47 +34,7 @@ from zfnet.receptive_field import cut
 from zfnet.top import top_activations
 from zfnet.training.distributed import join
 
-NAME = "top"
-HELP = "find and show the strongest activations of a channel over many images"
-DESCRIPTION = (
-    "Find the images with the strongest activation of a channel, and show image patches and the "
-    "projections of the activations side by side (Fig. 2)."
-)
 TABLE = ".safetensors"
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--data",
-        type=expand_path,
-        metavar="PATH",
-        help="a folder with <class>/*.JPEG, or with val/<class>/*.JPEG "
-        "(default: crops of the sample photographs)",
-    )
-    sub.add_argument(
-        "--layer", default=DEFAULT_LAYER, help="the layer to search (default: %(default)s)"
-    )
-    sub.add_argument(
-        "--channel", type=int, metavar="N", help="the channel to show, from 0 (default: 0)"
-    )
-    sub.add_argument(
-        "-k",
-        type=int,
-        default=9,
-        metavar="N",
-        help="activations per channel (default: %(default)s)",
-    )
-    add_skip_unreadable(sub)
-    sub.add_argument(
-        "-o",
-        "--out",
-        type=expand_path,
-        metavar="FILE",
-        default=Path("top.png"),
-        help="the picture to write (.png, .jpg, .pdf, .svg), or the table of all channels "
-        "(.safetensors) (default: %(default)s)",
-    )
-    add_model(sub)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -86,14 +43,17 @@ def run(options: argparse.Namespace) -> None:
     channel = options.channel or 0
     with join(options.device) as (distributed, device):
         model = load_model(options, device)
-        check_channel(options.layer, channel, count_channels(model, options.layer))
+        layer = choose_layer(model, options.layer)
+        check_channel(layer, channel, count_channels(model, layer))
+        if not table:
+            _check_projection(model, layer)
         images = _images(options, model)
         bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
             result = top_activations(
                 model,
                 images,
-                (options.layer,),
+                (layer,),
                 options.k,
                 groups=images.groups,
                 distributed=distributed,
@@ -103,11 +63,11 @@ def run(options: argparse.Namespace) -> None:
         return
     if table:
         result.save(options.out)
-        channels = len(result[options.layer].value)
-        print(f"wrote {options.out}: the top {options.k} of {channels} channels of {options.layer}")
+        channels = len(result[layer].value)
+        print(f"wrote {options.out}: the top {options.k} of {channels} channels of {layer}")
         return
-    write_picture(_picture(model, images, result, options.layer, channel), options.out)
-    index, value = _ranking(result[options.layer], channel)
+    write_picture(_picture(model, images, result, layer, channel), options.out)
+    index, value = _ranking(result[layer], channel)
     for rank, (i, activation) in enumerate(zip(index.tolist(), value.tolist(), strict=True), 1):
         print(f"{rank}. {activation:.3f}  {images.names[i]}")
 
@@ -122,6 +82,13 @@ def _check_arguments(options: argparse.Namespace, table: bool) -> None:
         refuse(options, "skip-unreadable", "the sample photographs; give --data PATH")
     if options.k < 1:
         raise UserError(f"-k must be at least 1, got {options.k}")
+
+
+def _check_projection(model: Any, layer: str) -> None:
+    """Raise UserError, before the search, if the deconvnet cannot project from a layer."""
+    reason = next((row.reason for row in list_layers(model) if row.name == layer), None)
+    if reason:
+        raise UserError(f"{layer} cannot be projected: {reason}; write a table, -o top{TABLE}")
 
 
 def _images(options: argparse.Namespace, model: Any) -> Images:

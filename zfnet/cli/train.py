@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from zfnet.cli.common import DEVICE_HELP, UserError, progress_bar, refuse, report_skipped
-from zfnet.data.cache import Images
+from zfnet.cli.common import UserError, progress_bar, refuse, report_skipped
+from zfnet.data.dataset import Images
 from zfnet.data.digits import load_digits
-from zfnet.data.folders import load_folder, scan
-from zfnet.data.io import expand_path
+from zfnet.data.folders import load_folder
 from zfnet.data.scenes import load_scenes
-from zfnet.training.config import Config, load_config
+from zfnet.data.tree import scan
+from zfnet.training.config import Config, load_config, snapshot_name
 from zfnet.training.distributed import join
 from zfnet.training.loop import train
 from zfnet.training.plan import plan_run
@@ -23,60 +23,7 @@ from zfnet.training.progress import TrainingProgress
 from zfnet.training.setup import check_classes
 from zfnet.training.soft_labels import load_labels
 
-NAME = "train"
-HELP = "train a network from a configuration file"
-DESCRIPTION = (
-    "Train a network from a configuration file. The run's folder receives model.safetensors, "
-    "log.jsonl and state.safetensors, from which --resume continues."
-)
 VALIDATION_SCENES = 500
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "config", type=expand_path, help="the YAML file, such as configs/imagenet.yaml"
-    )
-    sub.add_argument(
-        "--data",
-        metavar="PATH",
-        help="a folder with train/<class>/ and val/<class>/, or with MNIST's files "
-        "(default: data.path of the configuration)",
-    )
-    sub.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one key of the configuration, such as optim.lr=0.02; may be repeated "
-        "(default: no change)",
-    )
-    sub.add_argument(
-        "--out",
-        type=expand_path,
-        metavar="FOLDER",
-        help="where to write the run (default: runs/NAME)",
-    )
-    sub.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in --out after its last epoch (default: a new run)",
-    )
-    sub.add_argument(
-        "--init",
-        metavar="MODEL",
-        help="start from the weights of a checkpoint or bundled network (default: random)",
-    )
-    sub.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave unreadable images out (default: stop and list them)",
-    )
-    sub.add_argument("--device", default="auto", help=DEVICE_HELP)
-    sub.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check the images and estimate memory and time, without training (default: train)",
-    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -107,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
         finally:
             bar.close()
         if distributed.is_main:
-            snapshots = [f"snapshots/epoch-{epoch:03d}.safetensors" for epoch in config.snapshots]
+            snapshots = [f"snapshots/{snapshot_name(epoch)}" for epoch in config.snapshots]
             for name in ("model.safetensors", "log.jsonl", "state.safetensors", *snapshots):
                 if (out / name).exists():
                     print(f"wrote {out / name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,11 @@ import torch
 from torch import Tensor
 
 from zfnet import plot
-from zfnet.attribution.registry import METHODS, explain
+from zfnet.attribution.registry import explain
 from zfnet.cli.common import (
-    DEFAULT_LAYER,
     UserError,
-    add_model,
-    add_target,
     check_channel,
+    choose_layer,
     count_channels,
     load_model,
     progress_bar,
@@ -27,54 +24,16 @@ from zfnet.cli.common import (
     target_index,
     usage_errors,
 )
+from zfnet.cli.image_arguments import PROJECTION
 from zfnet.data.frames import load_frames
 from zfnet.data.io import expand_path
 from zfnet.forward import trace
 from zfnet.model import device_of
 from zfnet.outputs import probability_function
+from zfnet.plot import write_gif
 from zfnet.projection import project
-from zfnet.record import write_gif
 
-NAME = "video"
-HELP = "draw a map next to every frame of an animation, as a GIF"
-DESCRIPTION = (
-    "Draw an attribution map, or the projection of a channel, next to every frame of an animation, "
-    "and write a GIF. All frames have the same scale."
-)
-PROJECTION = "projection"
 BATCH = 16
-
-
-def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "frames",
-        help="an animated GIF, or a folder of images, sorted by the numbers in their names",
-    )
-    sub.add_argument(
-        "--method",
-        default="grad_cam",
-        choices=(*METHODS, PROJECTION),
-        help=f"an attribution method, or {PROJECTION} of one channel (default: %(default)s)",
-    )
-    add_target(sub, "the most probable class over all frames")
-    sub.add_argument(
-        "--layer", help=f"only with {PROJECTION}: the layer (default: {DEFAULT_LAYER})"
-    )
-    sub.add_argument(
-        "--channel",
-        type=int,
-        metavar="N",
-        help=f"only with {PROJECTION}: the channel, from 0 (default: the strongest on average)",
-    )
-    sub.add_argument(
-        "-o",
-        "--out",
-        type=expand_path,
-        metavar="FILE",
-        default=Path("video.gif"),
-        help="the GIF to write (default: %(default)s)",
-    )
-    add_model(sub)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -124,7 +83,7 @@ def _attributions(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[n
 
 def _projections(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[np.ndarray, str]:
     """Return the projections of one channel in all frames (N, H, W, 3), and their description."""
-    layer, device = options.layer or DEFAULT_LAYER, device_of(model)
+    layer, device = choose_layer(model, options.layer), device_of(model)
     channel = options.channel
     if channel is None:
         parts = [trace(model, part.to(device), until=layer)[layer].cpu() for part in x.split(BATCH)]

@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from zfnet.data import no_progress
-from zfnet.data.cache import DataError, Images, digest
+from zfnet.data.cache import DataError, digest
+from zfnet.data.dataset import Images
 from zfnet.data.folders import load_files
 from zfnet.data.io import expand_path
 

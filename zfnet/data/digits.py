@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zfnet.data.cache import DataError, Images, cache_dir, cached_array, digest
+from zfnet.data.cache import DataError, cache_dir, cached_array, digest
+from zfnet.data.dataset import Images
 from zfnet.data.io import expand_path, file_lock
 
 SIDE = 28  # side of a digit, in pixels
@@ -48,7 +49,8 @@ def load_digits(
             not installed.
 
     Example:
-        >>> load_digits("test")[0][0].shape
+        >>> x, label = load_digits("test")[0]
+        >>> x.shape
         torch.Size([3, 28, 28])
     """
     if split not in ("train", "test") or side < SIDE:

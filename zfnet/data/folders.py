@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from zfnet.data import no_progress
-from zfnet.data.cache import DataError, Images, cached_array, digest
-from zfnet.data.images import PREPROCESSING, ImageError, center, read_image
-from zfnet.data.io import encode_name, expand_path, printable_name
-
-# The sha256 of the 1000 sorted WordNet ids of ILSVRC 2012, one per line.
-ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
-# Formats that Pillow recognizes but cannot decode, or only with another program.
-UNDECODABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-SPLITS = {"train", "val", "test"}
+from zfnet.data.cache import DataError, cached_array, digest
+from zfnet.data.dataset import Images
+from zfnet.data.formats import ImageError, extensions, read_image
+from zfnet.data.images import PREPROCESSING, center
+from zfnet.data.io import expand_path
+from zfnet.data.labels import class_names
+from zfnet.data.tree import relative_names, scan, walk
 
 
 def load_folder(
@@ -64,7 +59,8 @@ def load_folder(
         >>> root = Path(tempfile.mkdtemp())
         >>> (root / "cat").mkdir()
         >>> Image.new("RGB", (40, 30)).save(root / "cat" / "0.png")
-        >>> load_folder(root, side=32, size=28)[0][0].shape
+        >>> x, label = load_folder(root, side=32, size=28)[0]
+        >>> x.shape
         torch.Size([3, 28, 28])
     """
     root = expand_path(root)
@@ -137,20 +133,7 @@ def load_files(
 
     pixels, metadata = cached_array(f"{key[:20]}-{side}", (len(files), side, side, 3), fill, valid)
     errors = {int(i): message for i, message in metadata["unreadable"].items()}
-    if len(errors) == len(files):
-        raise DataError(f"{root}: none of its {len(files)} images is readable")
-    if errors and not skip_unreadable:
-        messages = "".join(f"\n  {message}" for message in errors.values())
-        raise DataError(
-            f"{root}: {len(errors)} of {len(files)} files are unreadable; "
-            f"remove them or use --skip-unreadable:{messages}"
-        )
-    rows = np.array([i for i in range(len(files)) if i not in errors])
-    if unreadable := [wnids[int(label)] for label in np.setdiff1d(labels, labels[rows])]:
-        raise DataError(
-            f"{root}: no image is readable in {len(unreadable)} class folders: "
-            f"{', '.join(unreadable[:10])}"
-        )
+    rows = _readable_rows(root, labels, wnids, errors, skip_unreadable)
     return Images(
         pixels,
         labels[rows],
@@ -162,6 +145,32 @@ def load_files(
         rows,
         skipped=[names[i] for i in errors],
     )
+
+
+def _readable_rows(
+    root: Path,
+    labels: np.ndarray,
+    wnids: Sequence[str],
+    errors: dict[int, str],
+    skip_unreadable: bool,
+) -> np.ndarray:
+    """Return the numbers of the files without an error. Raises DataError as `load_files` does."""
+    count = len(labels)
+    if len(errors) == count:
+        raise DataError(f"{root}: none of its {count} images is readable")
+    if errors and not skip_unreadable:
+        messages = "".join(f"\n  {message}" for message in errors.values())
+        raise DataError(
+            f"{root}: {len(errors)} of {count} files are unreadable; "
+            f"remove them or use --skip-unreadable:{messages}"
+        )
+    rows = np.array([i for i in range(count) if i not in errors])
+    if unreadable := [wnids[int(label)] for label in np.setdiff1d(labels, labels[rows])]:
+        raise DataError(
+            f"{root}: no image is readable in {len(unreadable)} class folders: "
+            f"{', '.join(unreadable[:10])}"
+        )
+    return rows
 
 
 def _decode(path: Path, side: int) -> tuple[np.ndarray | None, str]:
@@ -201,146 +210,7 @@ def _decode_all(
     return {"digest": digest("folder", *names, *hashes), "unreadable": unreadable}
 
 
-@cache
-def extensions() -> frozenset[str]:
-    """Return the endings of the formats that Pillow decodes, such as ".jpg" and ".jfif".
-
-    Example:
-        >>> {".jpeg", ".jfif", ".pgm", ".png", ".webp"} <= extensions()
-        True
-    """
-    formats = Image.registered_extensions()  # loads Pillow's decoders
-    decodable = Image.OPEN.keys() - UNDECODABLE
-    return frozenset(ending for ending, name in formats.items() if name in decodable)
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a file has one of the `extensions`, in any case, and is not hidden.
-
-    macOS leaves hidden files such as `._name.JPEG`. Broken links count as images, so that they are
-    reported as unreadable.
-
-    Args:
-        path: A file or link.
-
-    Example:
-        >>> is_image(Path("._0.JPEG"))
-        False
-    """
-    if path.suffix.lower() not in extensions() or path.name.startswith("."):
-        return False
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders, by name, as torchvision's ImageFolder does.
-
-    Hidden files and folders are left out.
-    """
-    entered: set[str] = set()
-    levels = []
-    for level, subfolders, names in os.walk(folder, followlinks=True):
-        if (place := os.path.realpath(level)) in entered:  # a link to a folder above
-            subfolders.clear()
-            continue
-        entered.add(place)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        levels.append((level, [name for name in names if not name.startswith(".")]))
-    for level, names in sorted(levels):
-        yield from (Path(level, name) for name in sorted(names))
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     """Return the size and modification time of a file, or of a broken link."""
     stat = path.stat() if path.exists() else path.lstat()
     return stat.st_size, stat.st_mtime_ns
-
-
-def scan(
-    root: Path, limit: int = 0, names: Sequence[str] | None = None
-) -> tuple[list[str], list[Path], np.ndarray]:
-    """List a tree's class folders, its image files, and each file's class index.
-
-    Args:
-        root: A folder with one subfolder per class.
-        limit: The number of images per class, the first by name; 0 for all.
-        names: The files to list, `<class>/<file>`; None for all.
-
-    Returns:
-        The class folders, the N image files, and their class indices (N,) int64.
-
-    Raises:
-        DataError: A folder or a named file is missing, or a class folder has no images.
-    """
-    root = expand_path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected a tree with one folder per class")
-    folders = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-    if not folders:
-        raise DataError(f"{root}: no class folders; expected {root}/<class>/*.JPEG")
-    files: list[Path] = []
-    labels: list[int] = []
-    empty = []
-    for label, folder in enumerate(folders):
-        images = [path for path in walk(root / folder) if is_image(path)][: limit or None]
-        if not images:
-            empty.append(folder)
-        files += images
-        labels += [label] * len(images)
-    if set(folders) <= SPLITS and all(file.parent.parent != root for file in files):
-        raise DataError(f"{root}: holds splits, not classes; give {root / folders[0]}")
-    if empty:
-        raise DataError(
-            f"{root}: {len(empty)} class folders without images: {', '.join(empty[:10])}"
-        )
-    if names is None:
-        return folders, files, np.array(labels, dtype=np.int64)
-    available = {name: i for i, name in enumerate(relative_names(root, files))}
-    if missing := set(names) - set(available):
-        raise DataError(f"{root}: {len(missing)} files are missing, such as {min(missing)}")
-    index = sorted({available[name] for name in names})
-    return folders, [files[i] for i in index], np.array([labels[i] for i in index], dtype=np.int64)
-
-
-def relative_names(root: Path, files: Iterable[Path]) -> list[str]:
-    """Return the names of files in a tree, such as "cat/0.jpg" or "cat/more/1.jpg"."""
-    return [file.relative_to(root).as_posix() for file in files]
-
-
-@cache
-def imagenet_names() -> tuple[str, ...]:
-    """Return the 1000 class names of ILSVRC 2012, in the order of their sorted WordNet ids.
-
-    Example:
-        >>> imagenet_names()[160]
-        'Afghan hound'
-    """
-    from torchvision.models import AlexNet_Weights
-
-    return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
-
-
-def class_names(folders: Sequence[str]) -> list[str]:
-    """Return readable names of class folders.
-
-    Args:
-        folders: The folders' names in sorted order.
-
-    Returns:
-        ILSVRC 2012's names if the folders are its 1000 WordNet ids, else the folders' names, with
-        escapes for what is not printable.
-
-    Example:
-        >>> class_names(["cat", "dog"])
-        ['cat', 'dog']
-    """
-    if names_digest(folders) == ILSVRC_2012:
-        return list(imagenet_names())
-    return [printable_name(folder) for folder in folders]
-
-
-def names_digest(folders: Sequence[str]) -> str:
-    """Return the sha256 of names, one per line. Compare it with `ILSVRC_2012`."""
-    return hashlib.sha256(encode_name("\n".join(folders))).hexdigest()

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError
-from zfnet.data.folders import is_image
-from zfnet.data.images import MAX_PIXELS, ImageError, preprocess, read_image, to_rgb
+from zfnet.data.formats import MAX_PIXELS, ImageError, read_image, to_rgb
+from zfnet.data.images import preprocess
 from zfnet.data.io import expand_path
+from zfnet.data.tree import is_image
 
 MILLISECONDS = 100  # default duration of a frame
 

@@ -19,7 +19,7 @@ STALE_AFTER = 24 * 3600.0  # seconds without a change after which a partial file
 def expand_path(path: str | Path) -> Path:
     """Return a path with a leading `~` or `~user` replaced by the home folder, as a shell does.
 
-    A name that only begins with `~`, such as "~$notes.jpg", stays as it is.
+    A name that only begins with `~`, such as "~$notes.jpg", does not change.
 
     Args:
         path: The path.
@@ -111,6 +111,12 @@ def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically. Bytes that are not valid UTF-8 become escapes."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, "utf-8", errors="backslashreplace")
+
+
 @contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock between processes. It is released when the process dies.
@@ -118,7 +124,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     The empty lock file stays in its folder: removing it could give two processes the lock.
 
     Args:
-        path: The lock file. It is created where it is missing.
+        path: The lock file. It is created if it is missing.
         wait: Wait until no other process holds the lock. False raises an error instead.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The sample photographs: public-domain and CC0 pictures that ship in scikit-image."""
+"""The sample photographs: public-domain and CC0 pictures included in scikit-image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zfnet.data.cache import DataError, Images, cached_array, digest
-from zfnet.data.images import PREPROCESSING, read_image
+from zfnet.data.cache import DataError, cached_array, digest
+from zfnet.data.dataset import Images
+from zfnet.data.formats import read_image
+from zfnet.data.images import PREPROCESSING
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
@@ -99,7 +101,8 @@ def load_samples(size: int = 224, side: int = 256) -> Images:
         DataError: scikit-image is not installed.
 
     Example:
-        >>> load_samples()[0][0].shape
+        >>> x, label = load_samples()[0]
+        >>> x.shape
         torch.Size([3, 224, 224])
     """
     photographs = {name: photograph(name) for name in PHOTOGRAPHS}

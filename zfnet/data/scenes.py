@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zfnet.data.cache import Images, cached_array, digest
+from zfnet.data.cache import cached_array, digest
+from zfnet.data.dataset import Images
 
 SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "heart", "bar", "arch")
-VERSION = 1  # part of the cache key; raise it when the images change
+VERSION = 1  # part of the cache key; increase it when the images change
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
         The scenes; `masks` (count, side, side) marks the objects.
 
     Example:
-        >>> load_scenes(10, size=56, side=64)[3][0].shape
+        >>> x, label = load_scenes(10, size=56, side=64)[3]
+        >>> x.shape
         torch.Size([3, 56, 56])
     """
     identity = digest("scenes", VERSION, count, seed, side)

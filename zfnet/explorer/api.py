@@ -1,4 +1,4 @@
-"""The API of the page. Every address is below /TOKEN/api/; docs/explorer.md lists them."""
+"""The API of the page. All URLs begin with /TOKEN/api/; docs/explorer.md lists them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Api:
         self.uploads = asyncio.Semaphore(UPLOADS)
 
     def routes(self) -> list[Route]:
-        """The routes, each with its errors turned into sentences."""
+        """The routes. Errors are returned as messages."""
         handlers = {
             "network": self.network, "samples": self.samples, "image": self.image,
             "maps": self.maps, "unit": self.unit, "neighbors": self.neighbors,
@@ -120,7 +120,7 @@ class Api:
         )
 
     async def sweep(self, request: Request) -> Response:
-        """Answer line by line: {"done", "total"} while it computes, at the end {"result"}."""
+        """Stream JSON lines: {"done", "total"} while it computes, and {"result"} at the end."""
         query = Query(request.query_params)
         image, target = query.text("image"), query.target()
         size = query.integer("size", 32, 8, self.backend.model.size)
@@ -151,7 +151,7 @@ class Api:
             yield to_json({"result": waiting.result()}) + "\n"
         except (Superseded, Cancelled, *USER_ERRORS) as error:
             yield to_json({"error": message_of(error)}) + "\n"
-        finally:  # the page has closed the stream, too
+        finally:  # also if the page closed the stream
             cancelled.set()
             waiting.cancel()
 
@@ -211,7 +211,7 @@ class Api:
 
 
 def sentence(handler: Handler) -> Handler:
-    """Answer errors as {"error": a sentence}: 400 for wrong input, 409 for a replaced request."""
+    """Return errors as {"error": message}: 400 for invalid input, 409 for a superseded request."""
 
     async def handle(request: Request) -> Response:
         try:
@@ -235,7 +235,7 @@ def message_of(error: BaseException) -> str:
 
 
 def rules_of(query: Query) -> Rules:
-    """The rules of method=, switches=, collision= and normalization=."""
+    """Return the rules of the parameters method, switches, collision and normalization."""
     return Rules(
         query.text("method", "deconvnet", RECTIFICATIONS),
         query.flag("switches", True),
@@ -250,7 +250,7 @@ def box_of(query: Query) -> tuple[int, int, int, int] | None:
 
 
 def tab_of(request: Request) -> str:
-    """The name that a tab gave itself."""
+    """Return the name of the tab that sent the request."""
     tab = request.query_params.get("tab", "")[:32]
     return tab if tab.isascii() and tab.isalnum() else "tab"
 

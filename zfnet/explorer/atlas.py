@@ -27,7 +27,7 @@ class Atlas:
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """What the atlas says about itself; empty where it cannot be used."""
+        """The metadata of the atlas; empty if it cannot be used."""
         index = self._read("index") if self.folder else None
         usable = isinstance(index, dict) and index.get("checkpoint") == self.checkpoint
         return index if usable and index else {}
@@ -44,7 +44,7 @@ class Atlas:
     def neighbors(self, layer: str, unit: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The values, and the patches and projections (up to 9, side, side, 3) uint8, of a feature.
 
-        The arrays are empty where the atlas has no pictures of it; `why` says why.
+        The arrays are empty if the atlas has no pictures of it; `why` says why.
         """
         listed = {entry["name"]: entry for entry in self.index.get("layers", [])}.get(layer)
         if listed is None or layer in self.index["missing"]:
@@ -72,13 +72,16 @@ class Atlas:
         return [names["name"][i] for i in images] if names else [""] * len(images)
 
     def _tiles(self, sheet: str, slot: int, side: int) -> np.ndarray:
-        rows = self.index["rows"]
+        """The tiles of a feature. A sheet has blocks of 3 x 3 tiles, `across` per row."""
+        rows, across, block = (self.index[name] for name in ("rows", "across", "block"))
         assert self.folder is not None
         with Image.open(self.folder / "sheets" / f"{sheet}-{slot // rows}.webp") as image:
-            top = slot % rows * side
-            strip = image.convert("RGB").crop((0, top, image.width, top + side))
-        # (side, columns x side, 3) -> (columns, side, side, 3)
-        return np.asarray(strip).reshape(side, -1, side, 3).swapaxes(0, 1)
+            row, column = divmod(slot % rows, across)
+            left, top, size = column * block * side, row * block * side, block * side
+            tiles = image.convert("RGB").crop((left, top, left + size, top + size))
+        # (block x side, block x side, 3) -> (block x block, side, side, 3)
+        split = np.asarray(tiles).reshape(block, side, block, side, 3).swapaxes(1, 2)
+        return split.reshape(-1, side, side, 3)
 
     def _read(self, name: str) -> Any:
         assert self.folder is not None
@@ -92,7 +95,7 @@ def _nothing(why: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 @lru_cache(maxsize=16)
 def _read_script(path: Path) -> Any:
-    """The values of ATLAS["name"] = {...}; or None where the file is missing or damaged."""
+    """The values of ATLAS["name"] = {...}; or None if the file is missing or damaged."""
     try:
         text = path.read_text("ascii")
         return json.loads(text[text.index("=") + 1 :].strip().removesuffix(";"))
@@ -101,7 +104,7 @@ def _read_script(path: Path) -> Any:
 
 
 def find_atlas(root: Path) -> Path | None:
-    """The atlas that `make figures` or a clone has, if any."""
+    """The atlas written by `make figures` or included in a clone, if any."""
     folders = sorted(
         root.glob("figures/*/atlas"), key=lambda f: (f.parent.name != "imagenet65k", f)
     )

@@ -25,11 +25,10 @@ from zfnet.explorer.images import ImageStore
 from zfnet.explorer.query import Unit
 from zfnet.explorer.variants import Rules, project_variant
 from zfnet.explorer.wire import to_bytes
-from zfnet.forward import Trace, evaluating, run, trace
-from zfnet.graph import UnknownLayer, conv_layers, is_chain
-from zfnet.model import device_of
+from zfnet.forward import Trace, run, trace
+from zfnet.graph import NORMS, UnknownLayer, conv_layers, is_chain
+from zfnet.model import device_of, evaluating
 from zfnet.occlusion import cover, occlude
-from zfnet.operations import NORMS
 from zfnet.outputs import probability_function
 from zfnet.plot import HEAT, LINES, attribution_image, photograph, projection_image
 from zfnet.projection import Projection, project
@@ -37,7 +36,7 @@ from zfnet.receptive_field import cut, field_or_image
 
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 BEST = 5  # classes
-TRACES = 2  # kept; a ZFNet's takes 20 MB, a VGG-16's 300 MB
+TRACES = 2  # in the cache; ZFNet takes 20 MB each, VGG-16 300 MB
 MAX_MAPS = 64  # per request
 
 
@@ -48,7 +47,7 @@ class Backend:
         model: A network with `classes` and `size`, as `zfnet.load` returns it.
         name: What the page calls the network.
         source: Python that loads it, such as `zfnet.load("imagenet65k")`, for the code that
-            reproduces a picture; None where there is none.
+            reproduces a picture; None if there is none.
         atlas: The folder of an atlas of this network, or None.
 
     Raises:
@@ -68,7 +67,7 @@ class Backend:
             name for name in self.structure.layers if self.structure[name].ndim in (2, 4)
         ]
         self.fields = {name: field_or_image(steps, name) for name in self.layers}
-        # Of a network with branches the occlusion maps have no strongest map (see `zfnet.occlude`).
+        # The occlusion maps of a network with branches have no strongest map (see `zfnet.occlude`).
         self.last = conv_layers(steps)[-1] if is_chain(steps) and conv_layers(steps) else None
 
     def describe(self) -> dict[str, Any]:
@@ -91,10 +90,10 @@ class Backend:
         return described
 
     def trace(self, image: str) -> Trace:
-        """The trace of an image; of the last ones it is kept."""
+        """Return the trace of an image. The last ones are cached."""
         x = self.images[image]
         cached = self._traces.get(image)
-        if cached is None or cached[0] is not x:  # a webcam's frame has replaced another
+        if cached is None or cached[0] is not x:  # a webcam frame was replaced
             cached = self._traces[image] = (x, trace(self.model, x))
         self._traces.move_to_end(image)
         while len(self._traces) > TRACES:
@@ -284,7 +283,7 @@ def best(logits: Tensor | None, to_probabilities: Callable[[Tensor], Tensor]) ->
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:
-    """The cosine similarity of two projections, or None where one is zero."""
+    """The cosine similarity of two projections, or None if one is zero."""
     a, b = a.flatten().double(), b.flatten().double()
     norm = float(a.norm() * b.norm())
     return float(a @ b) / norm if norm > 0 else None

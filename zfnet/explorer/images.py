@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from zfnet.data.cache import DataError
-from zfnet.data.images import ImageError, center, preprocess
+from zfnet.data.formats import ImageError
+from zfnet.data.images import center, preprocess
 from zfnet.data.samples import PHOTOGRAPHS, photograph
 from zfnet.explorer.errors import BadRequest
 

@@ -1,4 +1,4 @@
-"""Read the parameters of a request, and refuse wrong ones with a sentence."""
+"""Parse the parameters of a request, and reject invalid ones with a message."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Query:
         return value
 
     def integers(self, name: str, count: int) -> tuple[int, ...] | None:
-        """`count` numbers separated by commas, or None where the request has none."""
+        """`count` numbers separated by commas, or None if the request has none."""
         if name not in self.values:
             return None
         parts = self.values[name].split(",")

@@ -1,4 +1,4 @@
-"""The deconvnet taken apart: the same way down with one of its rules changed.
+"""Variants of the deconvnet with one of its rules changed.
 
 `project` follows the paper. Here each rule can be replaced: the rectification, the switches, the
 sum where windows share a maximum, and the normalization that the paper skips.
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from zfnet.deconv import backproject, invert, unpool
-from zfnet.forward import Trace, apply, evaluating, run
-from zfnet.graph import Step, steps_until, wired
-from zfnet.operations import NORMS, RECTIFIERS
-from zfnet.receptive_field import geometry
+from zfnet.forward import Trace, apply, run
+from zfnet.graph import NORMS, RECTIFIERS, Step, geometry, steps_until, with_inputs
+from zfnet.model import evaluating
 
 RECTIFICATIONS = ("deconvnet", "guided", "gradient", "none")
 COLLISIONS = ("sum", "overwrite")
@@ -23,10 +22,10 @@ COLLISIONS = ("sum", "overwrite")
 
 @dataclass(frozen=True)
 class Rules:
-    """How a signal is carried down to pixels. The defaults are the paper's.
+    """How a signal is projected to pixels. The defaults are the paper's.
 
     Attributes:
-        rectification: What passes a ReLU on the way down: "deconvnet" the positive signal,
+        rectification: What passes a ReLU in the backward pass: "deconvnet" the positive signal,
             "gradient" the signal where the forward activation was positive, "guided" both
             conditions at once (Springenberg et al. 2015), "none" everything.
         switches: Whether values are unpooled to the recorded maxima. Otherwise each value goes to
@@ -87,7 +86,7 @@ def project_variant(
         signal = torch.zeros_like(part.output)  # (1, C, H, W) or (1, C)
         at = (0, channel, *position)[: signal.ndim]
         signal[at] = part.output[at]
-        below = {step.name: values[inputs[0]] for step, inputs in wired(part.steps) if inputs}
+        below = {step.name: values[inputs[0]] for step, inputs in with_inputs(part.steps) if inputs}
 
         def rule(step: Step, signal: Tensor, t: Trace, collision: str) -> Tensor | tuple:
             return _invert(step, signal, t, rules, values[step.name], below.get(step.name))

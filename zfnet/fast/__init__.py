@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# The one place that chooses: a reference and the function that replaces it.
+# Each reference, and the function that replaces it.
 ACCELERATIONS = {
-    "zfnet.projection.project_signal": "zfnet.fast.kernels.project_signal",
-    "zfnet.projection.project_units": "zfnet.fast.patches.project_units",
-    "zfnet.projection.project_found": "zfnet.fast.batched.project_found",
+    "zfnet.deconv.backproject": "zfnet.fast.kernels.backproject",
+    "zfnet.backprojection.project_units": "zfnet.fast.patches.project_units",
+    "zfnet.projection.project_search": "zfnet.fast.batched.project_search",
     "zfnet.occlusion.pass_images": "zfnet.fast.kernels.pass_images",
     "zfnet.occlusion.measure_covered": "zfnet.fast.incremental.measure_covered",
     "zfnet.top.strongest_positions": "zfnet.fast.kernels.strongest_positions",
@@ -49,7 +49,7 @@ def disabled() -> Iterator[None]:
 
 
 def choose(reference: Callable) -> Callable:
-    """Return the acceleration of a reference, or the reference where accelerations are disabled."""
+    """Return the acceleration of a reference, or the reference if accelerations are disabled."""
     if not is_enabled():
         return reference
     module, _, name = ACCELERATIONS[f"{reference.__module__}.{reference.__qualname__}"].rpartition(

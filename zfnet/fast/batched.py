@@ -1,9 +1,9 @@
-"""Project thousands of units that a search has found, passing each part of an image once.
+"""Project thousands of units of a search, computing each part of an image only once.
 
-The strongest units over a data set crowd in some of its images, where their receptive fields
-overlap, and the way down needs only the switches of the way up. So the windows of the last pooled
+The strongest units of a data set are concentrated in few images, where their receptive fields
+overlap, and the backward pass needs only the switches. So the windows of the last pooled
 map that the units of an image see are merged where that lowers the number of multiplications. Each
-merged window is passed up once, and every unit's switches are cut out of it
+merged window passes through the network once, and each unit's switches are cut out of it
 (zfnet/fast/patches.py).
 """
 
@@ -18,20 +18,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zfnet import projection
+from zfnet.data.batches import read_images
+from zfnet.fast.fields import cut_switches, largest_map, trace_windows
 from zfnet.fast.kernels import CHANNELS_LAST
 from zfnet.fast.merging import merge_windows, multiplications
-from zfnet.fast.patches import (
-    CHUNK,
-    channels_last,
-    cut_switches,
-    largest_map,
-    project_fields,
-    trace_windows,
-)
+from zfnet.fast.patches import CHUNK, channels_last, project_fields
 from zfnet.fast.switches import SwitchTable
-from zfnet.forward import evaluating
-from zfnet.graph import Step, is_chain
-from zfnet.projection import Projection, read_images
+from zfnet.graph import Step, is_chain, map_sizes
+from zfnet.model import evaluating
+from zfnet.projection import Projection
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import (
     ReceptiveField,
@@ -39,7 +34,6 @@ from zfnet.receptive_field import (
     receptive_field,
     receptive_field_box,
 )
-from zfnet.shapes import map_sizes
 from zfnet.units import Units
 from zfnet.validation import check_input
 
@@ -47,7 +41,7 @@ MAX_SWITCHES = 32_000_000  # kept at once: 128 MB, and once more while they are 
 
 
 @torch.no_grad()
-def project_found(
+def project_search(
     model: nn.Module,
     dataset: Dataset,
     top: TopActivations,
@@ -55,13 +49,12 @@ def project_found(
     first: Tensor,
     batch: int,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Accelerate `projection.project_found`: layers above the same pooling share its windows.
+    """Accelerate `projection.project_search`: layers above the same pooling share its windows.
 
     Networks with branches are left to the reference.
     """
     if not all(is_chain(steps) for steps in chains.values()):
-        reference = projection.project_found.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        yield from reference(model, dataset, top, chains, first, batch)
+        yield from projection.project_search(model, dataset, top, chains, first, batch)
         return
     first = first.contiguous(memory_format=CHANNELS_LAST)
     longest = channels_last(max(chains.values(), key=len, default=[]))
@@ -69,15 +62,15 @@ def project_found(
         _Layer.of(longest[: len(steps)], name, top[name], first) for name, steps in chains.items()
     ]
     for pooled in dict.fromkeys(layer.pooled for layer in layers):
-        together = [layer for layer in layers if layer.pooled == pooled]
-        yield from _project_layers(model, together, dataset, first, batch)
+        sharing = [layer for layer in layers if layer.pooled == pooled]
+        yield from _project_layers(model, sharing, dataset, first, batch)
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
     """A layer's M units, on the CPU, and the windows (M) of the last pooled map that they see.
 
-    `pooled` is the number of steps up to that map; 0 where there is none.
+    `pooled` is the number of steps up to that map; 0 if there is none.
     """
 
     name: str

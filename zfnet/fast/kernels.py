@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet import deconv, occlusion
-from zfnet.fast.padding import PaddingMask
+from zfnet.fast.padding import Crop, PaddingMask
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Step, names_of
-from zfnet.shapes import Size, geometry
+from zfnet.graph import Size, Step, geometry, step_layers
 from zfnet.units import as_maps
 
 CHANNELS_LAST = torch.channels_last
@@ -21,8 +21,10 @@ FEW_CHANNELS = 32  # channels times phases, up to which filtering by phase pays
 
 
 @torch.no_grad()
-def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tensor:
-    """Accelerate `projection.project_signal`: `deconv.backproject` with the kernels below."""
+def backproject(
+    t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
+) -> Tensor:
+    """Accelerate `deconv.backproject` with the kernels below, unless there is another rule."""
     # In a network with branches, two of them may hold the same signal.
     in_place = all(step.inputs is None for step in t.steps)
 
@@ -37,9 +39,11 @@ def project_signal(t: Trace, signal: Tensor, *, collision: str = "sum") -> Tenso
                 return filter_transposed(step.module, values, (size[-2], size[-1]))
             case PaddingMask():
                 return step.module.down(values)
+            case Crop():
+                return step.module.down(values, size)
         return deconv.invert(step, values, t, collision)
 
-    return deconv.backproject(t, signal, collision=collision, rule=invert)
+    return deconv.backproject(t, signal, collision=collision, until=until, rule=rule or invert)
 
 
 def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d) -> Tensor:
@@ -105,24 +109,31 @@ def _by_phase(conv: nn.Conv2d, signal: Tensor, size: Size) -> Tensor:
 
 
 def pass_images(model: nn.Module, steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Accelerate `occlusion.pass_images`: convolutions on CPUs are faster on channels-last maps."""
-    whole = occlusion.pass_images.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-    return whole(model, steps, x.contiguous(memory_format=CHANNELS_LAST))
+    """Accelerate `occlusion.pass_images`: convolutions on CPUs are faster on channels-last maps.
+
+    A network that calls `view` on its maps may work in the given memory format only.
+    """
+    converted = x.contiguous(memory_format=CHANNELS_LAST)
+    if not steps and converted is not x:
+        with suppress(ValueError):
+            return occlusion.pass_images(model, steps, converted)
+        return occlusion.pass_images(model, steps, x)
+    return occlusion.pass_images(model, steps, converted)
 
 
 def strongest_positions(
     steps: Sequence[Step], layers: Sequence[str], x: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Accelerate `top.strongest_positions`: channels last, each map dropped once it is read."""
-    found = {}
+    maxima = {}
 
     def read(step: Step, output: Tensor) -> None:
-        for layer in names_of(step):
+        for layer in step_layers(step):
             if layer in layers:
-                found[layer] = _first_maxima(as_maps(output))
+                maxima[layer] = _first_maxima(as_maps(output))
 
     run(steps, x.contiguous(memory_format=CHANNELS_LAST), keep=(), switches=False, visit=read)
-    return found
+    return maxima
 
 
 def _first_maxima(maps: Tensor) -> tuple[Tensor, Tensor]:

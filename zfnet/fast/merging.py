@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from zfnet.graph import Step
+from zfnet.graph import Size, Step, map_sizes, output_size
 from zfnet.receptive_field import Window
-from zfnet.shapes import Size, map_sizes, output_size
 
-CROWD = 64  # different windows of an image, above which they all become one or stay as they are
+CROWD = 64  # with more windows per image, all or none of them are merged
 
 
 def multiplications(steps: list[Step], size: Size) -> np.ndarray:
-    """The cost of passing a window of the last map up, by its height and width: (H + 1, W + 1)."""
+    """The cost of a window of the last map, by its height and width: (H + 1, W + 1)."""
     sizes = map_sizes(steps, size)
     height, width = sizes[""]
     square = torch.arange(max(height, width) + 1, device="cpu")[:, None].expand(-1, 2)
@@ -62,9 +61,9 @@ def merge_windows(
         merged.append(
             np.concatenate([np.full((len(low), 1), windows[members[0], 0]), low, high], 1)
         )
-    found = np.concatenate(merged)
-    order = np.lexsort([*found[:, 1:3].T[::-1], *(found[:, 3:] - found[:, 1:3]).T])
-    image, low, high = np.split(found[order], [1, 3], axis=1)
+    union = np.concatenate(merged)
+    order = np.lexsort([*union[:, 1:3].T[::-1], *(union[:, 3:] - union[:, 1:3]).T])
+    image, low, high = np.split(union[order], [1, 3], axis=1)
     return np.argsort(order)[owner[row.reshape(-1)]], image[:, 0], low, high
 
 
@@ -73,7 +72,7 @@ def _merge_image(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Merge the windows of one image: the merged low and high, and each window's merged number."""
     own = np.arange(len(low))
-    if len(low) > CROWD:  # the search for pairs would take longer than it saves
+    if len(low) > CROWD:  # searching for pairs would cost more than it saves
         first, last = low.min(0, keepdims=True), high.max(0, keepdims=True)
         if cost[tuple((last - first).T)] < cost[tuple((high - low).T)].sum():
             low, high, own = first, last, np.zeros_like(own)

@@ -1,7 +1,8 @@
-"""What a layer pads with, around a window that reaches outside its map."""
+"""What a layer pads with, around a window that reaches outside its map; and crops of windows."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,3 +43,27 @@ class PaddingMask(nn.Module):
             self.value
         )  # few cells: far faster than a mask over all
         return maps
+
+
+class Crop(nn.Module):
+    """Cut the window that a layer needs out of a larger one. On the way down zeros surround it.
+
+    Args:
+        first: The first (row, column).
+        size: (height, width).
+    """
+
+    def __init__(self, first: tuple[int, int], size: tuple[int, int]):
+        super().__init__()
+        self.first, self.size = first, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, C, H, W) -> (M, C, h, w). Returns a view."""
+        (top, left), (height, width) = self.first, self.size
+        return x[..., top : top + height, left : left + width]
+
+    def down(self, signal: Tensor, size: torch.Size) -> Tensor:
+        """(M, C, h, w) -> (M, C, H, W), of a size (M, C, H, W)."""
+        (top, left), (height, width) = self.first, self.size
+        sides = (left, size[-1] - left - width, top, size[-2] - top - height)
+        return F.pad(signal, sides)

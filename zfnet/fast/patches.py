@@ -1,34 +1,31 @@
-"""Project units through their receptive fields alone.
+"""Project units through their receptive fields only.
 
 A unit of layer 3 sees 75 x 75 of 224 x 224 pixels, a unit of layer 5 139 x 139. The receptive
 fields of M units are cut out and pass through the network's convolutions and poolings without
-padding, up to the single cell of each unit. Near a border a field reaches outside the image, and
-there each layer must see its own padding. Cells that are outside for all M units are padded before
-the next layer instead of computed; cells that are outside for some units are set to the padding
-value. So units at similar positions, taken together, cost least. The result is a `Trace` of
-patches, with switches inside the patch, through which signals are carried down as through any
-other.
+padding, up to the single cell of each unit (zfnet/fast/fields.py). The padding depends on where the
+fields reach outside the image, so units at similar positions, taken together, cost least. The
+result is a `Trace` of patches, with switches inside the patch, through which signals are carried
+down as through any other.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet import projection
-from zfnet.fast.kernels import CHANNELS_LAST, project_signal
-from zfnet.fast.padding import PaddingMask
-from zfnet.fast.switches import SwitchTable
+from zfnet import backprojection
+from zfnet.fast import branches
+from zfnet.fast.fields import cut_switches, image_size, largest_map, trace_fields, whole_switches
+from zfnet.fast.kernels import CHANNELS_LAST, backproject
 from zfnet.forward import Trace, layout, run
-from zfnet.graph import Step, channels_of, is_chain
-from zfnet.receptive_field import ReceptiveField, Window, cut, cut_windows
-from zfnet.shapes import Size, map_sizes
+from zfnet.graph import Step, UnsupportedNetwork, channels_of, is_chain, map_sizes
+from zfnet.receptive_field import ReceptiveField, Window, cut
 from zfnet.units import Units, as_maps, locate
 
 CHUNK = 8_000_000  # numbers in the largest map at once; larger chunks spill out of cache
@@ -44,15 +41,20 @@ def project_units(
     crop: bool,
     collision: str,
     batch: int,
-) -> tuple[Tensor, Units]:
-    """Accelerate `projection.project_units`: pass and project what the units see, and no more.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Accelerate `backprojection.project_units`: pass and project what the units see, and no more.
 
     Dense layers see everything. Overwriting is not local: a pooling window that the unit does not
-    see may overwrite one that it sees. Both are left to the reference, as networks with branches.
+    see may overwrite one that it sees. Both are left to the reference, as layers of networks with
+    branches whose units see most of the image.
     """
     if field is None or collision != "sum" or not is_chain(steps):
-        whole = projection.project_units.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        return whole(steps, x, units, field, crop=crop, collision=collision, batch=batch)
+        if field is not None and collision == "sum" and branches.fits(x, units, field):
+            with suppress(UnsupportedNetwork):
+                return branches.project_units(steps, x, units, field, crop, batch)
+        return backprojection.project_units(
+            steps, x, units, field, crop=crop, collision=collision, batch=batch
+        )
     steps = channels_last(steps) if layout(x) == CHANNELS_LAST else list(steps)
     few = units.position is not None and len(units.image) <= FEW_UNITS
     shared = run(steps, x, keep=()) if len(x) == 1 and not few else None
@@ -60,7 +62,7 @@ def project_units(
         units = replace(units, position=locate(as_maps(shared.output), units, units.image).position)
     order = torch.arange(len(units.image), device=x.device)
     if units.position is not None:
-        width = map_sizes(steps, _size(x))[""][1]
+        width = map_sizes(steps, image_size(x))[""][1]
         order = torch.argsort(units.position[:, 0] * width + units.position[:, 1], stable=True)
     parts = []
     for rows in order.split(min(batch, max(1, CHUNK // largest_map(steps)))):
@@ -69,13 +71,10 @@ def project_units(
     patches, position, activation = (
         torch.cat(part)[back].contiguous() for part in zip(*parts, strict=True)
     )
-    units = replace(units, position=position, activation=activation)
-    if crop:
-        return patches, units
-    corner = field.offset + position * field.stride
-    return cut(
-        patches, -corner, _size(x)
-    ), units  # the image is a window of the plane around the patch
+    if not crop:  # the image is a window of the plane around the patch
+        corner = field.offset + position * field.stride
+        patches = cut(patches, -corner, image_size(x))
+    return patches, position, activation
 
 
 def _project_chunk(
@@ -113,7 +112,7 @@ def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units
         memory_format=CHANNELS_LAST
     )
     signal.zero_()[torch.arange(count, device=signal.device), units.channel, 0, 0] = activation
-    patch = project_signal(t, signal)
+    patch = backproject(t, signal)
     top, left = (window.low - field.offset - units.position * field.stride)[
         0
     ].tolist()  # the same for all
@@ -121,171 +120,9 @@ def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units
     return F.pad(patch, (left, right, top, bottom))
 
 
-def trace_fields(
-    steps: list[Step], x: Tensor, units: Units, *, only_switches: bool = False
-) -> tuple[Trace, Window]:
-    """Pass only what M units see through the network.
-
-    The steps end with the units' layer, whose output is (M, C, 1, 1). `only_switches` stops after
-    the last pooling, which is enough for the way down. Returns the windows of pixels as well.
-    """
-    assert units.position is not None
-    fields = Fields.of(steps, _size(x), Window(units.position, units.position + 1))
-    pools = [i for i, step in enumerate(fields.steps) if isinstance(step.module, nn.MaxPool2d)]
-    end = max(pools, default=-1) + 1 if only_switches else len(fields.steps)
-    t = _run_windows(fields, x, units.image, end)
-    return fields.trace(x, t.switches, t.output), fields.pixels
-
-
-def trace_windows(
-    steps: list[Step], x: Tensor, image: Tensor, window: Window
-) -> dict[str, SwitchTable]:
-    """Return the switches below B windows of the last step's maps, of one size, for images (B,).
-
-    What several units of an image see passes through the network once; `cut_switches` returns the
-    part of each unit.
-    """
-    fields = Fields.of(steps, _size(x), window)
-    above = fields.outputs() | {fields.steps[-1].name: window}
-    index = _run_windows(fields, x, image, len(fields.steps)).switches
-    return {
-        name: SwitchTable.of(
-            index[name].int(), above[name].low, fields.inputs[name].low, fields.width(name)
-        )
-        for name in index
-    }
-
-
-def whole_switches(t: Trace) -> dict[str, SwitchTable]:
-    """Return a trace's switches, with the whole maps as windows."""
-    origin = torch.zeros(len(t.x), 2, dtype=torch.int64, device=t.x.device)
-    return {
-        name: SwitchTable.of(index, origin, origin, t.inputs[name][3])
-        for name, index in t.switches.items()
-    }
-
-
-def cut_switches(
-    steps: list[Step],
-    x: Tensor,
-    tables: dict[str, SwitchTable],
-    row: Tensor,
-    position: Tensor | None,
-) -> tuple[Trace, Window]:
-    """Do as `trace_fields` with `only_switches`, from window row (M,) of the tables."""
-    assert position is not None
-    sizes = map_sizes(steps, _size(x))
-    fields = Fields.of(steps, _size(x), Window(position, position + 1))
-    pooled, pooled_size = (
-        fields.outputs(),
-        {a.name: sizes[b.name] for a, b in itertools.pairwise(steps)},
-    )
-    switches = {}
-    for step in fields.steps:
-        if isinstance(step.module, nn.MaxPool2d):
-            window, below = pooled[step.name], fields.inputs[step.name]
-            switch = tables[step.name].cut(row, window, below)  # (M, h, w, C)
-            if window.reaches_outside(pooled_size[step.name]):  # such a cell has no switch
-                switch.masked_fill_(window.outside(pooled_size[step.name])[..., None], 0)
-            switches[step.name] = switch.long().permute(0, 3, 1, 2)
-    return fields.trace(x, switches, x), fields.pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Fields:
-    """The steps for windows: without padding, with a `PaddingMask` where one reaches outside.
-
-    `inputs` holds the cells that enter each step.
-    """
-
-    steps: list[Step]
-    inputs: dict[str, Window]
-
-    @staticmethod
-    def of(steps: Sequence[Step], size: Size, window: Window) -> Fields:
-        """Follow windows of the last step's maps down to the pixels of an image of `size`."""
-        sizes = map_sizes(steps, size)
-        found: list[Step] = []
-        inputs: dict[str, Window] = {}
-        for step in reversed(steps):
-            if not isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
-                found.append(step)
-                inputs[step.name] = window
-                continue
-            window = window.below(step.module)
-            found.append(Step(step.name, _without_padding(step.module), step.layer))
-            inputs[step.name] = window
-            if window.reaches_outside(sizes[step.name]):
-                name = f"padding of {step.name}"
-                mask, window = _padding_mask(step.module, window, sizes[step.name])
-                found.append(Step(name, mask))
-                inputs[name] = window
-        return Fields(found[::-1], inputs)
-
-    @property
-    def pixels(self) -> Window:
-        """The windows of pixels that enter the first step."""
-        return self.inputs[self.steps[0].name]
-
-    def outputs(self) -> dict[str, Window]:
-        """The cells that leave each step but the last."""
-        return {
-            step.name: self.inputs[above.name] for step, above in itertools.pairwise(self.steps)
-        }
-
-    def width(self, name: str) -> int:
-        return int(self.inputs[name].size[0, 1])
-
-    def trace(self, x: Tensor, switches: dict[str, Tensor], output: Tensor) -> Trace:
-        """The trace that the way down needs: steps, switches, and sizes (h, w)."""
-        inputs = {name: torch.Size(window.size[0].tolist()) for name, window in self.inputs.items()}
-        return Trace(tuple(self.steps), {}, switches, inputs, x, output)
-
-
-def _run_windows(fields: Fields, x: Tensor, image: Tensor, end: int) -> Trace:
-    """Pass windows of pixels, of image (M,) of x, through the first `end` of the steps."""
-    steps = fields.steps[:end]
-    windowed = (PaddingMask, nn.Conv2d, nn.MaxPool2d)
-    first = next(
-        (i for i, step in enumerate(steps) if isinstance(step.module, windowed)), len(steps)
-    )
-    x = run(
-        steps[:first], x, keep=()
-    ).output  # pixel by pixel, on the whole image, like a mean image
-    if first == len(steps):
-        return Trace((), {}, {}, {}, x, x)
-    patches = cut_windows(x, fields.inputs[steps[first].name], image)
-    patches = patches.contiguous(
-        memory_format=layout(x)
-    )  # so the switches are those of the whole image
-    return run(steps[first:], patches, keep=())
-
-
-def _padding_mask(module: nn.Module, window: Window, size: Size) -> tuple[PaddingMask, Window]:
-    """Return the mask for windows that reach outside a map, and the windows left to compute."""
-    first, last = window.always_outside(size)
-    inner = Window(window.low + first, window.high - last)
-    (top, left), (bottom, right) = first.tolist(), last.tolist()
-    value = -torch.inf if isinstance(module, nn.MaxPool2d) else 0.0
-    outside = inner.outside(size) if inner.reaches_outside(size) else None
-    return PaddingMask((left, right, top, bottom), outside, value), inner
-
-
-def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
-    """The numbers in the largest map that a window of the last map sees; of one unit by default."""
-    low = torch.zeros(1, 2, dtype=torch.int64, device="cpu")
-    window, most = Window(low, torch.tensor([size], device="cpu")), 1
-    for step in reversed(steps):
-        if isinstance(step.module, nn.Conv2d):
-            most = max(most, int(window.size.prod()) * step.module.out_channels)
-        if isinstance(step.module, (nn.Conv2d, nn.MaxPool2d)):
-            window = window.below(step.module)
-    return most
-
-
 def channels_last(steps: Sequence[Step]) -> list[Step]:
     """Copy the convolutions with channels-last filters, which CPUs reorder at each call."""
-    found = []
+    converted = []
     for step in steps:
         module = step.module
         if isinstance(module, nn.Conv2d):
@@ -294,16 +131,5 @@ def channels_last(steps: Sequence[Step]) -> list[Step]:
             module._parameters = module._parameters | {
                 "weight": nn.Parameter(weight, requires_grad=False)
             }
-        found.append(replace(step, module=module))
-    return found
-
-
-def _without_padding(module: nn.Conv2d | nn.MaxPool2d) -> nn.Module:
-    """The same module, sharing its weights, for patches that hold their own padding."""
-    module = copy.copy(module)
-    module.padding, module.ceil_mode = (0, 0), False  # pyright: ignore
-    return module
-
-
-def _size(x: Tensor) -> Size:
-    return x.shape[2], x.shape[3]
+        converted.append(replace(step, module=module))
+    return converted

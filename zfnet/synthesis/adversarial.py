@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zfnet.attribution.base import Target
 from zfnet.data import no_progress
-from zfnet.forward import evaluating
+from zfnet.model import evaluating
 from zfnet.outputs import logits_of
 from zfnet.synthesis.base import clip, descend, pixel_range
 from zfnet.synthesis.perturbation import (

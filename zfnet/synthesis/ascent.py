@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zfnet.attribution.base import forward
 from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
-from zfnet.forward import evaluating
 from zfnet.graph import UnsupportedNetwork
+from zfnet.model import evaluating
 from zfnet.outputs import logits_of
 from zfnet.synthesis.base import blur, clip, descend, pixel_range, total_variation
 from zfnet.synthesis.fourier import to_frequencies, to_image
@@ -105,26 +105,18 @@ def ascend(
     """
     check_input(model, x)
     pixel_range(x)
-    if min(batch, steps) < 1 or min(decay, blur_sigma, jitter, variation) < 0:
-        raise ValueError(
-            f"batch and steps must be at least 1, regularizers 0 or more: got batch={batch}, "
-            f"steps={steps}, decay={decay}, blur_sigma={blur_sigma}, jitter={jitter}, "
-            f"variation={variation}"
-        )
-    if frequency and blur_sigma:
-        raise ValueError("blur_sigma applies to pixels; frequency=True is smooth without it")
-    if colors is not None and not frequency:
-        raise ValueError("colors requires frequency=True")
+    _check_options(
+        {"batch": batch, "steps": steps},
+        {"decay": decay, "blur_sigma": blur_sigma, "jitter": jitter, "variation": variation},
+        frequency,
+        colors,
+    )
     score = _score_function(model, x, target, layer, position, rectified)
-    generator = generator or torch.Generator().manual_seed(0)
-    shifts = torch.randint(
-        -jitter, jitter + 1, (steps, 2), generator=generator, device=generator.device
-    ).tolist()
-    size = x.shape[-2:]
+    shifts = _draw_shifts(steps, jitter, generator)
     colors = torch.eye(3, device="cpu") if colors is None else colors.clone()
 
     def image(point: Tensor) -> Tensor:
-        return to_image(point, size, colors) if frequency else point
+        return to_image(point, x.shape[-2:], colors) if frequency else point
 
     def after(point: Tensor, step: int) -> Tensor:
         if frequency:
@@ -150,6 +142,31 @@ def ascend(
             results.append((pixels, score(pixels, rows), torch.stack(scores, 1)))
     pixels, activation, history = (torch.cat(part) for part in zip(*results, strict=True))
     return Ascent(pixels, activation, history.T)
+
+
+def _check_options(
+    counts: dict[str, int], regularizers: dict[str, float], frequency: bool, colors: Tensor | None
+) -> None:
+    """Raise ValueError for a wrong number, or for an option that has no effect."""
+    if min(counts.values()) < 1 or min(regularizers.values()) < 0:
+        values = ", ".join(f"{name}={value}" for name, value in (counts | regularizers).items())
+        raise ValueError(
+            f"batch and steps must be at least 1, regularizers 0 or more: got {values}"
+        )
+    if frequency and regularizers["blur_sigma"]:
+        raise ValueError("blur_sigma applies to pixels; frequency=True is smooth without it")
+    if colors is not None and not frequency:
+        raise ValueError("colors requires frequency=True")
+
+
+def _draw_shifts(
+    steps: int, jitter: int, generator: torch.Generator | None
+) -> list[tuple[int, int]]:
+    """Draw a shift (rows, columns) of up to `jitter` pixels for each step."""
+    generator = generator or torch.Generator().manual_seed(0)
+    return torch.randint(
+        -jitter, jitter + 1, (steps, 2), generator=generator, device=generator.device
+    ).tolist()
 
 
 def _score_function(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zfnet.attribution.base import Target, forward, grad_of_sum
 from zfnet.data import no_progress
-from zfnet.forward import evaluating
+from zfnet.model import evaluating
 from zfnet.synthesis.base import clip
 from zfnet.synthesis.perturbation import (
     Adversarial,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zfnet.attribution.base import Target, forward, grad_of_sum
 from zfnet.data.images import STD
-from zfnet.forward import evaluating
+from zfnet.model import evaluating
 from zfnet.outputs import check_exclusive_classes
 from zfnet.synthesis.base import clip, pixel_range
 from zfnet.validation import at_least_float32, check_input, resolve_target

@@ -125,13 +125,7 @@ def style_transfer(
     start, style_layers = content if start is None else start, layer_names(style_layers)
     if start is None:
         raise ValueError("a texture without content needs start (N, 3, H, W), such as noise")
-    for images in (start, style) if content is None else (content, style, start):
-        check_input(model, images)
-    if len(style) not in (1, len(start)) or (content is not None and start.shape != content.shape):
-        raise ValueError(
-            f"style must be one image or one per image ({len(start)}), and start have the shape of "
-            f"the content; got {tuple(style.shape)} and {tuple(start.shape)}"
-        )
+    _check_images(model, content, style, start)
     if batch < 1 or min(weight, variation) < 0 or not style_layers:
         raise ValueError(
             f"batch must be at least 1, weight and variation 0 or more, style_layers not empty; "
@@ -168,6 +162,17 @@ def style_transfer(
         None if content is None else torch.cat(from_content),
         {layer: torch.cat([part[layer] for part in from_style]) for layer in style_layers},
     )
+
+
+def _check_images(model: nn.Module, content: Tensor | None, style: Tensor, start: Tensor) -> None:
+    """Raise ValueError unless the images fit the network and each other."""
+    for images in (start, style) if content is None else (content, style, start):
+        check_input(model, images)
+    if len(style) not in (1, len(start)) or (content is not None and start.shape != content.shape):
+        raise ValueError(
+            f"style must be one image or one per image ({len(start)}), and start have the shape of "
+            f"the content; got {tuple(style.shape)} and {tuple(start.shape)}"
+        )
 
 
 def _distance_function(

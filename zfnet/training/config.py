@@ -16,7 +16,16 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from zfnet.options import FORBID, Bool, Float, Int, Ints, ModelOptions, PositiveInt, Str, explain
+from zfnet.model.options import (
+    FORBID,
+    Bool,
+    Float,
+    Int,
+    ModelOptions,
+    PositiveInt,
+    Str,
+    explain,
+)
 
 
 class ConfigError(ValueError):
@@ -25,7 +34,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, config=FORBID)
 class Model(ModelOptions):
-    """The network: its architecture, and the options of `zfnet.options.ModelOptions`."""
+    """The network: its architecture, and the options of `zfnet.model.options.ModelOptions`."""
 
     arch: Literal["zfnet", "alexnet", "mnist"] = "zfnet"
 
@@ -128,7 +137,8 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     distill: Distill = field(default_factory=Distill)
     stages: tuple[Stage, ...] = (Stage(),)
-    snapshots: Ints = ()  # epochs whose weights are kept (Fig. 4)
+    # epochs after which weights are kept (Fig. 4); 0.25 is a quarter of the first epoch
+    snapshots: tuple[Float, ...] = ()
     # validation images per epoch, evenly spaced; 0: all. The last epoch always takes all
     val_images: Annotated[Int, Field(ge=0, le=10**9)] = 0
     # bfloat16 (autocast), float32, or auto: bfloat16 where the hardware multiplies in it
@@ -267,10 +277,25 @@ def _check_stage(config: Config, stage: Stage, key: str) -> None:
 def _check_snapshots(config: Config) -> None:
     epochs = sum(stage.epochs for stage in config.stages)
     for epoch in config.snapshots:
-        if not 1 <= epoch <= epochs:
+        if not 0 < epoch <= epochs:
             raise ConfigError(
-                f"snapshots: {epoch} is not between 1 and {epochs}, the epochs of all stages"
+                f"snapshots: {epoch:g} is not above 0 and at most {epochs}, the epochs of all "
+                "stages"
             )
+
+
+def snapshot_name(epoch: float) -> str:
+    """Return the file name of a snapshot.
+
+    Args:
+        epoch: The epochs trained so far; not whole within an epoch.
+
+    Example:
+        >>> snapshot_name(2), snapshot_name(0.25)
+        ('epoch-002.safetensors', 'epoch-000.2500.safetensors')
+    """
+    number = f"{epoch:03.0f}" if epoch == int(epoch) else f"{epoch:08.4f}"
+    return f"epoch-{number}.safetensors"
 
 
 def to_dict(config: Any) -> dict:

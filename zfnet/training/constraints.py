@@ -14,7 +14,7 @@ from zfnet.training.setup import TrainingError
 def clip_filters(model: nn.Module, limit: float) -> None:
     """Scale each convolution filter with an RMS above `limit` back to it (section 3: "crucial").
 
-    Frozen layers stay as they are.
+    Frozen layers do not change.
 
     Args:
         model: A network with convolutions.

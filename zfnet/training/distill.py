@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfnet.data.cache import DataError, Images
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.training.soft_labels import load_labels
 
 Targets = tuple[Tensor, Tensor | None]  # (N, classes) of the true classes, and of the teacher

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
-from zfnet.data.folders import ILSVRC_2012, names_digest
+from zfnet.data.dataset import Images
 from zfnet.data.images import center_crop, standardize
-from zfnet.forward import evaluating, logits_of
-from zfnet.model import Network, device_of, unwrap
+from zfnet.data.labels import ILSVRC_2012, names_digest
+from zfnet.forward import logits_of
+from zfnet.model import Network, device_of, evaluating, unwrap
 from zfnet.outputs import probability_function
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.training.feed import Feed
@@ -48,7 +48,7 @@ def evaluate(
 ) -> Scores:
     """Measure top-1 and top-5 error.
 
-    With one view, each image is its kept square's central 7/8, 224 of 256 pixels. On a GPU,
+    With one view, each image is center-cropped to 7/8 of its side, 224 of 256 pixels. On a GPU,
     convolutions in float32 are PyTorch's TF32, unless `torch.backends.cudnn.allow_tf32` is False.
 
     Args:
@@ -172,7 +172,7 @@ def predict(
 
 
 def _views(squares: Tensor, views: int) -> list[Tensor]:
-    """Crop squares (N, 3, S, S) to 7/8, as 224 of 256: the center, or also corners and mirrored."""
+    """Crop squares (N, 3, S, S) to 7/8 of the side: center only, or ten crops (corners, flips)."""
     side = squares.shape[-1]
     cut = round(side * 7 / 8)
     if views == 1:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 
 AHEAD = 3  # batches that are read while the device computes
 RESERVED = 0.25  # share of a GPU's memory that the network needs

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zfnet.checkpoint import initialize, save
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.io import expand_path
 from zfnet.model import Network
 from zfnet.training.augment import augment
@@ -36,7 +35,14 @@ from zfnet.training.evaluate import evaluate, first_dense
 from zfnet.training.feed import Feed
 from zfnet.training.optim import reset_momentum
 from zfnet.training.progress import EpochMeter, TrainingProgress
-from zfnet.training.sampling import count_steps, cycle_steps, seeded, stage_numbers, stage_order
+from zfnet.training.sampling import (
+    count_steps,
+    cycle_steps,
+    seeded,
+    snapshot_steps,
+    stage_numbers,
+    stage_order,
+)
 from zfnet.training.setup import (
     DivergedError,
     TrainingError,
@@ -49,7 +55,7 @@ from zfnet.training.setup import (
     resolve_precision,
     runner,
 )
-from zfnet.training.state import TrainState, read_state, restore, save_state
+from zfnet.training.state import RunFiles, TrainState, read_state, restore
 from zfnet.training.step import blend, draw_labels, train_step
 
 LOG_EVERY = 10  # steps; reading the loss waits for the device
@@ -80,7 +86,8 @@ def train(
         init: Checkpoint or bundled network whose weights the run starts from.
         device: Where to train.
         distributed: The processes that share each batch.
-        keep_every: Least number of seconds between two saved states.
+        keep_every: Least number of seconds between two saved states. Above 0, a single process
+            also saves within epochs.
         report: Receives the progress every few steps.
 
     Returns:
@@ -88,7 +95,7 @@ def train(
 
     Raises:
         TrainingError: The run cannot start or cannot be resumed.
-        DivergedError: The loss or the weights are not finite. The last saved state stays good.
+        DivergedError: The loss or the weights are not finite. The last saved state remains valid.
     """
     out, device = expand_path(out), torch.device(device)
     check_folder(out, resume, distributed)
@@ -102,7 +109,7 @@ def train(
         run.start(resume)
         for epoch in range(run.progress["epoch"], run.epochs):
             run.enter_stage(epoch)
-            metrics = run.train_epoch(epoch, report)
+            metrics = run.train_epoch(epoch, keep_every, report)
             run.evaluate(epoch, metrics)
             if distributed.is_main:
                 run.save(epoch, keep_every)
@@ -123,8 +130,7 @@ class _Run:
     ) -> None:
         self.requested, self.config = config, resolve_precision(config, device)
         self.load_images, self.device, self.distributed = load_images, device, distributed
-        self.out, self.state_path = out, out / "state.safetensors"
-        self.log_path = out / "log.jsonl"
+        self.files = RunFiles(out, config)
         self.configs, self.stage_numbers = stage_configs(self.config), stage_numbers(config)
         self.feed = self.forward = None
         self.images = load_images("train", config.stages[0].side)
@@ -137,28 +143,30 @@ class _Run:
         self.cycle_steps = cycle_steps(config, self.steps_per_epoch)
         self.first_step = np.cumsum([0, *self.steps_per_epoch]).tolist()
         self.epochs, self.steps = len(self.steps_per_epoch), self.first_step[-1]
+        self.snapshots = snapshot_steps(config.snapshots, self.first_step)
         self.val = load_images("val", config.stages[0].side)
         check_classes(self.images.wnids, self.val.wnids)
         self.names = image_names(self.images, self.val)
         self.state = self._new_cycle(0)
         data = [self.images.digest, self.val.digest]
-        self.progress = {"epoch": 0, "seconds": 0.0, "log": [], "init": initial, "data": data}
+        self.progress = {"epoch": 0, "step": 0, "sums": [0.0, 0.0], "seconds": 0.0, "log": []}
+        self.progress |= {"init": initial, "data": data}
 
     def start(self, resume: bool) -> None:
         """Restore the last state, or write the first one, from which the first epoch can resume."""
         # Another process may still decode images; the collectives below time out sooner.
         self.distributed.gather(None)
         if resume:
-            saved = read_state(self.state_path, self.requested, self.progress["data"])
+            saved = read_state(self.files.state, self.requested, self.progress["data"])
             self.progress = saved[1]["progress"]
-            self.state = self._new_cycle(max(self.progress["epoch"] - 1, 0))
-            restore(self.state_path, self.state, *saved)
+            # The state of a finished epoch is that of its cycle, even where a restart follows.
+            within = self.progress.setdefault("step", 0) > 0
+            self.state = self._new_cycle(max(self.progress["epoch"] - (not within), 0))
+            restore(self.files.state, self.state, *saved)
         elif self.distributed.is_main:
-            save_state(self.state_path, self.requested, self.progress, self.state)
+            self.files.save(self.progress, self.state)
         if self.distributed.is_main:
-            lines = [json.dumps(line) + "\n" for line in self.progress["log"]]
-            self.log_path.write_text("".join(lines))
-        self.saved_at = time.monotonic()
+            self.files.write_log(self.progress["log"])
 
     def _new_cycle(self, epoch: int) -> TrainState:
         """Begin the cycle of an epoch, with the network's present weights."""
@@ -166,12 +174,13 @@ class _Run:
         return TrainState.new(self.model, optim, self.cycle_steps[epoch])
 
     def enter_stage(self, epoch: int) -> None:
-        """At a stage's first epoch: restart if it says so, load its images, freeze its layers."""
+        """At a stage's first epoch: restart if configured, load its images, freeze its layers."""
         number = self.stage_numbers[epoch]
         self.stage, self.stage_config = self.config.stages[number], self.configs[number]
         previous = self.config.stages[self.stage_numbers[epoch - 1]] if epoch else None
         is_first = self.stage is not previous
-        if is_first and previous is not None and self.stage.restart:
+        begins = is_first and previous is not None and not self.progress["step"]
+        if begins and self.stage.restart:
             self.model.load_state_dict(self.state.evaluated.state_dict())
             self.state = self._new_cycle(epoch)
         if self.feed is None or is_first:
@@ -191,42 +200,53 @@ class _Run:
         self.distributed.gather(None)  # `runner` has a short timeout; decoding may take hours
         self.feed = Feed(self.images, self.device, keep=True)
 
-    def train_epoch(self, epoch: int, report: Callable[[TrainingProgress], None]) -> dict:
-        """Train on each batch of an epoch, and return its metrics."""
+    def train_epoch(
+        self, epoch: int, keep_every: float, report: Callable[[TrainingProgress], None]
+    ) -> dict:
+        """Train on each batch of an epoch that is left, and return the epoch's metrics."""
         assert self.feed is not None
         batch, generator = self.stage_config.optim.batch, seeded(self.config.seed, epoch)
         order = stage_order(self.images, self.stage, self.config, self.replay, generator)
         batches = order[: self.steps_per_epoch[epoch] * batch].reshape(-1, batch)
         parts = [self.distributed.share(np.sort(indices)) for indices in batches]
-        meter = EpochMeter(batch, self.device, self.distributed)
-        self.began = time.perf_counter()
+        done = self.progress["step"]  # steps before an interruption
+        sums = self.progress["sums"] if done else (0.0, 0.0)
+        meter = EpochMeter(batch, self.device, self.distributed, done, sums)
+        parts = parts[done:]
+        self.epoch_start = time.perf_counter()
         self.model.train()
         lr = loss = accuracy = speed = math.nan
-        for i, (part, (raw, y)) in enumerate(zip(parts, self.feed.batches(parts), strict=True)):
-            now, lr = self.first_step[epoch] + i, self.state.optimizer.param_groups[0]["lr"]
-            meter.add(*self._train_batch(now, part, raw, y))
-            if i % LOG_EVERY == LOG_EVERY - 1 or i == len(parts) - 1:
+        last = done + len(parts) - 1
+        batches = zip(parts, self.feed.batches(parts), strict=True)
+        for i, (part, (raw, y)) in enumerate(batches, done):
+            step, lr = self.first_step[epoch] + i, self.state.optimizer.param_groups[0]["lr"]
+            meter.add(*self._train_batch(step, part, raw, y))
+            if i < last:
+                self._save_snapshot(step + 1)
+            if i % LOG_EVERY == LOG_EVERY - 1 or i == last:
                 loss, accuracy, speed = meter.read()
                 if not math.isfinite(loss):
-                    step = f"at epoch {epoch + 1}, step {i + 1}"
-                    raise DivergedError(f"the loss is {loss} {step}; {self._last(epoch)}")
-                position = epoch + 1, self.epochs, now + 1, self.steps
+                    place = f"epoch {epoch + 1}, step {i + 1}"
+                    raise DivergedError(f"the loss is {loss} at {place}; {self._last(epoch)}")
+                position = epoch + 1, self.epochs, step + 1, self.steps
                 report(TrainingProgress(*position, loss, accuracy, speed))
+                if i < last and keep_every and self.distributed.size == 1:
+                    self._save_within_epoch(i + 1, meter, keep_every)
         error = 100 - 100 * accuracy
         return {"lr": lr, "loss": loss, "train_top1_error": error, "images_per_second": speed}
 
     def _train_batch(
-        self, now: int, part: np.ndarray, raw: Tensor, y: Tensor
+        self, step: int, part: np.ndarray, raw: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take step `now` of the run on images (N, S, S, 3) uint8 with indices and classes (N,)."""
+        """Take a step of the run on images (N, S, S, 3) uint8 with indices and classes (N,)."""
         config, state = self.stage_config, self.state
         assert self.forward is not None
-        dropout_seed = config.seed + 1_000_003 * (now + 1) + 7919 * self.distributed.rank
+        dropout_seed = config.seed + 1_000_003 * (step + 1) + 7919 * self.distributed.rank
         torch.manual_seed(dropout_seed)
-        boxes, teacher = draw_labels(self.replay, part, now, config, self.distributed)
-        generator = seeded(config.seed, now, 1)
+        boxes, teacher = draw_labels(self.replay, part, step, config, self.distributed)
+        generator = seeded(config.seed, step, 1)
         x = augment(raw, self.stage.size, config.augment, generator, self.distributed, boxes)
-        x, pair = blend(x, y, teacher, len(self.model.wnids), now, config, self.distributed)
+        x, pair = blend(x, y, teacher, len(self.model.wnids), step, config, self.distributed)
         loss, correct = train_step(self.model, self.forward, state.optimizer, x, y, config, pair)
         if self.stage.shared_fc6 and first_dense(self.model).weight.requires_grad:
             share_fc6(self.model)
@@ -255,19 +275,31 @@ class _Run:
         line = {"epoch": epoch + 1, "size": self.stage.size} | metrics
         line |= {"val_top1_error": scores.top1, "val_top5_error": scores.top5, "val_n": scores.n}
         self.progress["log"].append(line)
-        self.progress["epoch"] = epoch + 1
-        self.progress["seconds"] += time.perf_counter() - self.began
+        self.progress |= {"epoch": epoch + 1, "step": 0}
+        self._count_seconds()
 
     def save(self, epoch: int, keep_every: float) -> None:
         """Write the epoch's snapshot, the state, and the line of the log."""
-        if epoch + 1 in self.config.snapshots:
-            path = self.out / "snapshots" / f"epoch-{epoch + 1:03d}.safetensors"
-            save(self.state.evaluated, path)
-        if epoch == self.epochs - 1 or time.monotonic() - self.saved_at >= keep_every:
-            save_state(self.state_path, self.requested, self.progress, self.state)
-            self.saved_at = time.monotonic()
-        with self.log_path.open("a") as log:
-            log.write(json.dumps(self.progress["log"][-1]) + "\n")
+        self._save_snapshot(self.first_step[epoch + 1])
+        if epoch == self.epochs - 1 or self.files.age() >= keep_every:
+            self.files.save(self.progress, self.state)
+        self.files.append_log(self.progress["log"][-1])
+
+    def _save_snapshot(self, step: int) -> None:
+        if step in self.snapshots and self.distributed.is_main:
+            save(self.state.evaluated, self.files.snapshot(self.snapshots[step]))
+
+    def _save_within_epoch(self, step: int, meter: EpochMeter, keep_every: float) -> None:
+        """Save the state after `step` steps of an epoch, where the last one is old enough."""
+        if self.files.age() >= keep_every:
+            self.progress |= {"step": step, "sums": meter.sums.tolist()}
+            self._count_seconds()
+            self.files.save(self.progress, self.state)
+
+    def _count_seconds(self) -> None:
+        now = time.perf_counter()
+        self.progress["seconds"] += now - self.epoch_start
+        self.epoch_start = now
 
     def finish(self) -> Network:
         """Write the trained network with its recipe, and return it."""
@@ -283,9 +315,9 @@ class _Run:
             "init": self.progress["init"],  # `info` of the network that the run started from
         }
         if self.distributed.is_main:
-            save(final, self.out / "model.safetensors")
+            save(final, self.files.out / "model.safetensors")
         self.distributed.gather(None)  # no process returns before the file is written
         return final.eval()
 
     def _last(self, epoch: int) -> str:
-        return f"the last good state is {self.state_path}" if epoch else "no epoch was finished"
+        return f"the last good state is {self.files.state}" if epoch else "no epoch was finished"

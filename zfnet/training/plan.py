@@ -17,10 +17,13 @@ import numpy as np
 import torch
 
 from zfnet.checkpoint import initialize
-from zfnet.data.cache import Images, cache_dir
-from zfnet.data.folders import class_names, relative_names, scan
-from zfnet.data.images import ImageError, center, read_image
+from zfnet.data.cache import cache_dir
+from zfnet.data.dataset import Images
+from zfnet.data.formats import ImageError, read_image
+from zfnet.data.images import center
 from zfnet.data.io import expand_path
+from zfnet.data.labels import class_names
+from zfnet.data.tree import relative_names, scan
 from zfnet.model import Network
 from zfnet.training.augment import augment
 from zfnet.training.config import Config, Stage, stage_configs
@@ -70,8 +73,8 @@ def plan_run(
     """Check a run, and estimate its memory and time.
 
     Memory on disk and device follows from shapes. Time follows from `STEPS` steps per stage, in
-    this process's share of a batch, and `FILES` decoded files. A full disk is a line of the plan,
-    not an error.
+    this process's share of a batch, and `FILES` decoded files. A full disk is reported in the plan,
+    not raised as an error.
 
     Args:
         config: A run on a tree of images.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,12 +42,22 @@ class EpochMeter:
         batch: Images per step, over all processes.
         device: Where losses are.
         distributed: The processes that share each batch.
+        steps: Steps of the epoch before an interruption.
+        sums: Their loss and correct answers.
     """
 
-    def __init__(self, batch: int, device: torch.device, distributed: DistributedContext):
-        self.batch, self.distributed, self.steps = batch, distributed, 0
-        self.sums = torch.zeros(2, device=device)  # loss, correct answers
-        self.began = time.perf_counter()
+    def __init__(
+        self,
+        batch: int,
+        device: torch.device,
+        distributed: DistributedContext,
+        steps: int = 0,
+        sums: Sequence[float] = (0.0, 0.0),
+    ):
+        self.batch, self.distributed = batch, distributed
+        self.first_step = self.steps = steps
+        self.sums = torch.tensor(sums, device=device)  # loss, correct answers
+        self.start = time.perf_counter()
 
     def add(self, loss: Tensor, correct: Tensor) -> None:
         """Add a step: this process's mean loss and its number of correct answers, both scalars."""
@@ -57,5 +68,6 @@ class EpochMeter:
         """Return mean loss, accuracy and images per second. This waits for the device."""
         loss, correct = self.distributed.sum(self.sums).tolist()
         images = self.steps * self.batch
-        speed = images / (time.perf_counter() - self.began)
+        new_images = images - self.first_step * self.batch
+        speed = new_images / (time.perf_counter() - self.start)
         return loss / self.steps, correct / images, speed

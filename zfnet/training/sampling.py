@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.training.config import Config, Stage, stage_configs
 from zfnet.training.distill import Replay
 from zfnet.training.setup import TrainingError
@@ -28,7 +29,7 @@ def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) 
 
     Args:
         labels: (N,) classes.
-        per_class: Most images per class, drawn at random; 0 takes all.
+        per_class: The maximum number of images per class, drawn at random; 0 takes all.
         generator: CPU generator.
 
     Example:
@@ -97,6 +98,21 @@ def cycle_steps(config: Config, steps: list[int]) -> list[int]:
     numbers = [int(cycles[i]) for i in stage_numbers(config)]  # the cycle of each epoch
     totals = np.bincount(numbers, weights=steps).astype(int)
     return [int(totals[i]) for i in numbers]
+
+
+def snapshot_steps(epochs: Sequence[float], first_step: Sequence[int]) -> dict[int, float]:
+    """Return the steps after which snapshots are kept, at least one, and their epochs.
+
+    Args:
+        epochs: Epochs after which weights are kept; not whole within an epoch.
+        first_step: The first step of each epoch, and the number of all steps.
+
+    Example:
+        >>> snapshot_steps([0.25, 2], [0, 8, 16])
+        {2: 0.25, 16: 2}
+    """
+    steps = np.interp(epochs, np.arange(len(first_step)), first_step).round().astype(int)
+    return {max(int(step), 1): epoch for step, epoch in zip(steps, epochs, strict=True)}
 
 
 def seeded(*numbers: int) -> torch.Generator:

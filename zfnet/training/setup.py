@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.images import center_crop
 from zfnet.data.io import file_lock
 from zfnet.model import ARCHITECTURES, Network, device_of
@@ -27,7 +27,7 @@ MEAN_IMAGES = 10_000  # images that a mean image is computed from
 
 
 class TrainingError(RuntimeError):
-    """Training cannot start or continue. The message says why, and which state is good."""
+    """Training cannot start or continue. The message says why, and which state is valid."""
 
 
 class DivergedError(TrainingError):
@@ -84,7 +84,7 @@ def check_distributed(
 
 
 def check_folder(out: Path, resume: bool, distributed: DistributedContext) -> None:
-    """Check that a run's folder holds a state to resume, or none, on each machine.
+    """Check on each machine that a run's folder has a state to resume, or none.
 
     Args:
         out: The folder.
@@ -99,7 +99,7 @@ def check_folder(out: Path, resume: bool, distributed: DistributedContext) -> No
         raise TrainingError(f"{out}: no run to resume")
     if not resume and any(exists):
         raise TrainingError(
-            f"{out} holds a run already: continue it with --resume, remove it, or choose another "
+            f"{out} already has a run: continue it with --resume, remove it, or choose another "
             "--out"
         )
 

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from zfnet.data import no_progress
-from zfnet.data.cache import DataError, Images
+from zfnet.data.cache import DataError
+from zfnet.data.dataset import Images
 from zfnet.data.io import decode_name, encode_name, expand_path
-from zfnet.tensor_file import CheckpointError, read_tensors, write_tensors
+from zfnet.data.tensor_file import CheckpointError, read_tensors, write_tensors
 from zfnet.training.augment import crop
 from zfnet.training.teacher import Teacher
 
@@ -25,6 +26,7 @@ TOP = 8  # probabilities stored per crop
 KIND = "soft labels"  # distinguishes a label file from a checkpoint
 CLASSES = 1000  # of ILSVRC 2012: the teacher's outputs, by WordNet id
 BATCH = 32  # crops per call of the teacher
+BYTES = TOP * (2 + 1)  # of a crop: an index in two bytes and a probability in one
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,9 +14,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from zfnet.checkpoint import assign
+from zfnet.data.tensor_file import read_tensors, write_tensors
 from zfnet.model import Network
-from zfnet.tensor_file import read_tensors, write_tensors
-from zfnet.training.config import Config, Optim, to_dict
+from zfnet.training.config import Config, Optim, snapshot_name, to_dict
 from zfnet.training.optim import Schedule, new_average, new_optimizer, new_schedule
 from zfnet.training.setup import TrainingError
 
@@ -48,6 +50,45 @@ class TrainState:
         if self.average is not None:
             tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
         return tensors
+
+
+class RunFiles:
+    """The files of a run.
+
+    Args:
+        out: The folder of the run.
+        config: The run's configuration.
+
+    Attributes:
+        out: The folder of the run.
+        state: The file from which the run resumes.
+    """
+
+    def __init__(self, out: Path, config: Config):
+        self.out, self.state, self._config = out, out / "state.safetensors", config
+        self._log, self._saved_at = out / "log.jsonl", time.monotonic()
+
+    def snapshot(self, epoch: float) -> Path:
+        """Return the file of the network after so many epochs."""
+        return self.out / "snapshots" / snapshot_name(epoch)
+
+    def save(self, progress: dict, state: TrainState) -> None:
+        """Write the state of the run."""
+        save_state(self.state, self._config, progress, state)
+        self._saved_at = time.monotonic()
+
+    def age(self) -> float:
+        """Return the seconds since the last state, or since the start."""
+        return time.monotonic() - self._saved_at
+
+    def write_log(self, lines: Sequence[dict]) -> None:
+        """Replace the log by these epochs."""
+        self._log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def append_log(self, line: dict) -> None:
+        """Append an epoch to the log."""
+        with self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
 
 
 def save_state(path: Path, config: Config, progress: dict, state: TrainState) -> None:

@@ -20,7 +20,7 @@ from zfnet.training.sampling import seeded
 def draw_labels(
     replay: Replay | None,
     part: np.ndarray,
-    now: int,
+    step: int,
     config: Config,
     distributed: DistributedContext,
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -29,7 +29,7 @@ def draw_labels(
     Args:
         replay: The teacher's labels, or None.
         part: (N,) indices of the images.
-        now: Steps of the run before this one.
+        step: Steps of the run before this one.
         config: Seed and temperature.
         distributed: The processes that share the batch.
 
@@ -38,7 +38,7 @@ def draw_labels(
     """
     if replay is None:
         return None, None
-    generator = seeded(config.seed, now, 2, distributed.rank)
+    generator = seeded(config.seed, step, 2, distributed.rank)
     return replay.batch(part, config.distill.temperature, generator)
 
 
@@ -47,7 +47,7 @@ def blend(
     y: Tensor,
     teacher: Tensor | None,
     classes: int,
-    now: int,
+    step: int,
     config: Config,
     distributed: DistributedContext,
 ) -> tuple[Tensor, Targets | None]:
@@ -58,12 +58,12 @@ def blend(
         y: (N,) int64 classes.
         teacher: (N, classes) distributions, or None.
         classes: Number of classes.
-        now: Steps of the run before this one.
+        step: Steps of the run before this one.
         config: The teacher's weight, label smoothing and mixup.
         distributed: The processes that share the batch.
 
     Returns:
-        The images, and their targets; None where the classes y suffice.
+        The images, and their targets; None if the classes y suffice.
     """
     if teacher is None and not config.augment.mixup:
         return x, None
@@ -71,7 +71,7 @@ def blend(
     pair = targets(y, teacher, classes, weight=weight, smoothing=smoothing)
     if not config.augment.mixup:
         return x, pair
-    return mixup(x, pair, config.augment.mixup, (config.seed, now, 3, distributed.rank))
+    return mixup(x, pair, config.augment.mixup, (config.seed, step, 3, distributed.rank))
 
 
 def train_step(

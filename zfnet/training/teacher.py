@@ -83,7 +83,7 @@ def _session(onnxruntime, model: torch.nn.Module, size: int, threads: int | None
         options.intra_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = str(Path(folder) / "teacher.onnx")
-        warnings.simplefilter("ignore")  # the exporter warns about its own age
+        warnings.simplefilter("ignore")  # the exporter warns that it is deprecated
         torch.onnx.export(
             model,
             (torch.zeros(1, 3, size, size),),

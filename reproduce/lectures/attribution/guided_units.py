@@ -1,10 +1,10 @@
 """Units of layer 5 by the deconvnet, by guided backpropagation, and by the gradient.
 
-Springenberg et al. (2015, Fig. 3) beside Zeiler & Fergus. All three use the same filters and
-switches. They differ in what a ReLU passes on the way down: positive signals (deconvnet), signals
-at positive activations (gradient), or both conditions (guided). Which of them shows what activates
-the unit? The quarter of the receptive field with most energy is kept, the rest is set to gray, and
-the activation is measured again. A unit responds most to the center of its receptive field, so a
+Springenberg et al. (2015, Fig. 3) and Zeiler & Fergus. All three use the same filters and
+switches. They differ in what a ReLU passes in the backward pass: positive signals (deconvnet),
+signals at positive activations (gradient), or both (guided). Which of them shows what activates
+the unit? All but the quarter of the receptive field with the most energy is set to gray, and the
+activation is measured again. A unit responds most to the center of its receptive field, so a
 method must also beat the central quarter.
 """
 
@@ -19,13 +19,14 @@ import zfnet
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.core.page import caption, new_page, set_finding
 from zfnet.analysis.faithfulness import descending_ranks, rank_correlation
 from zfnet.analysis.intervals import mean_interval
 from zfnet.attribution.guided import unit_gradient
-from zfnet.plot import enlarge, new_figure, photograph, projection_image, show
+from zfnet.plot import enlarge, photograph, projection_image, show
 from zfnet.receptive_field import cut
 
-DECONVNET, GUIDED, GRADIENT = "deconvnet", "guided back-propagation", "gradient"
+DECONVNET, GUIDED, GRADIENT = "deconvnet", "guided backpropagation", "gradient"
 RANDOM, MIDDLE = "at random", "the middle"
 LAYER = "conv5"
 FIGURE = Figure(
@@ -41,11 +42,12 @@ FIGURE = Figure(
         "layer": LAYER,
         "features": 100,
         "features of samples": 12,
-        "shown": 5,
+        "shown": 3,
         "cell": 8,
         "share": 0.25,
     },
-    network="chain",
+    version=2,
+    network="layers",
 )
 COMPARISONS = ((DECONVNET, RANDOM), (DECONVNET, MIDDLE), (GUIDED, DECONVNET), (GUIDED, GRADIENT))
 
@@ -68,48 +70,58 @@ def compute(ctx: Context) -> Result:
     size = zfnet.trace(ctx.model, x[:1], until=LAYER).receptive_field(LAYER).size
     energy[RANDOM] = torch.rand(inside.shape, generator=generator).to(x)
     energy[MIDDLE] = centrality(p.corner + size / 2, inside)
-    masks = {
-        method: strongest_cells(values, inside, generator) for method, values in energy.items()
-    }
-    shares = {
-        method: activations(ctx.model, x * to_pixel_mask(mask, x), units) / p.activation
-        for method, mask in masks.items()
-    }
-
-    def mean(values: torch.Tensor) -> list[float]:
-        return mean_interval(values.cpu().numpy().astype(float), seed=FIGURE.seed)
-
-    gains = {f"{one} less {other}": mean(shares[one] - shares[other]) for one, other in COMPARISONS}
-    measured = {
-        "share of the activation that is kept": {
-            method: mean(values) for method, values in shares.items()
-        },
-        "gain": gains,
-        "rank correlation of the energies in the field": {
-            f"{one}, {other}": mean(correlation(energy[one], energy[other], inside))
-            for one, other in ((DECONVNET, GUIDED), (DECONVNET, GRADIENT), (GUIDED, GRADIENT))
-        },
-    }
-    claims, outcome = verdict({name: above(gain) for name, gain in gains.items()})
-    note = (
-        f"The strongest image of each of {len(features)} features of layer 5, a random sample; "
-        f"means with 95 % intervals over features. The {config['share']:.0%} of the receptive "
-        f"field with most energy is kept, in cells of {config['cell']} x {config['cell']} pixels; "
-        "the rest is mean gray. Energy is the squared signal, summed over colors and pixels."
-    )
+    shares = {}
+    for method, values in energy.items():
+        mask = strongest_cells(values, inside, generator)
+        shares[method] = activations(ctx.model, x * to_pixel_mask(mask, x), units) / p.activation
+    measured = measure(shares, energy, inside)
+    claims, outcome = verdict({name: above(gain) for name, gain in measured["gain"].items()})
     shown = torch.linspace(0, len(features) - 1, min(len(features), config["shown"])).round().long()
     corner = p.corner[shown].clamp(0, x.shape[-1] - size)
     arrays = {
         f"{method}.pixels": cut(pixels[shown], corner, size).cpu().numpy()
         for method, pixels in signals.items()
     }
-    arrays |= {
-        "patches": cut(x[shown], corner, size).cpu().numpy(),
-        "kept": cut((x * to_pixel_mask(masks[GUIDED], x))[shown], corner, size).cpu().numpy(),
-        "features": features[shown].numpy(),
-        "share": shares[GUIDED][shown].cpu().numpy(),
-    }
+    arrays |= {"patches": cut(x[shown], corner, size).cpu().numpy()}
+    arrays |= {"features": features[shown].numpy()}
+    arrays |= {f"{method}.share": shares[method][shown].cpu().numpy() for method in signals}
+    note = (
+        f"The strongest image of each of {len(features)} features of layer 5, a random sample; "
+        f"means with 95 % intervals over features. The {config['share']:.0%} of the receptive "
+        f"field with most energy is kept, in cells of {config['cell']} x {config['cell']} pixels; "
+        "the rest is mean gray. Energy is the squared signal, summed over colors and pixels."
+    )
+    measured["features shown"] = [f"{LAYER}/{i}" for i in features[shown].tolist()]
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(features), note=note)
+
+
+def measure(
+    shares: dict[str, torch.Tensor], energy: dict[str, torch.Tensor], inside: torch.Tensor
+) -> dict[str, Any]:
+    """Means over units.
+
+    Args:
+        shares: The share of the activation that is kept (N,) by method.
+        energy: The energy of cells (N, rows, columns) by method.
+        inside: The cells in the receptive field (N, rows, columns) bool.
+    """
+
+    def mean(values: torch.Tensor) -> list[float]:
+        return mean_interval(values.cpu().numpy().astype(float), seed=FIGURE.seed)
+
+    pairs = ((DECONVNET, GUIDED), (DECONVNET, GRADIENT), (GUIDED, GRADIENT))
+    return {
+        "share of the activation that is kept": {
+            method: mean(values) for method, values in shares.items()
+        },
+        "gain": {
+            f"{one} less {other}": mean(shares[one] - shares[other]) for one, other in COMPARISONS
+        },
+        "rank correlation of the energies in the field": {
+            f"{one}, {other}": mean(correlation(energy[one], energy[other], inside))
+            for one, other in pairs
+        },
+    }
 
 
 def cell_means(values: torch.Tensor) -> torch.Tensor:
@@ -127,7 +139,7 @@ def in_field(box: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
 
 
 def centrality(middle: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """How close cells (N, rows, columns) are to a point (N, 2) in pixels: 1 there, falling to 0."""
+    """Return how close cells (N, rows, columns) are to a point (N, 2) in pixels, from 1 to 0."""
     row, column = (
         FIGURE.config["cell"] * (torch.arange(n, device=middle.device) + 0.5)
         for n in cells.shape[1:]
@@ -170,39 +182,21 @@ def activations(model, x: torch.Tensor, units: tuple) -> torch.Tensor:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    a = result.arrays
-    rows, side = len(a["features"]), 160
-    figure = new_figure(9.4, 1.95 * rows + 0.3)
-    grid = figure.subplots(rows, 5, squeeze=False)
-    masks = 100 * FIGURE.config["share"]
-    titles = ["receptive field", DECONVNET, GUIDED, GRADIENT, f"{masks:g} % kept by guided"]
-    for row, panels in enumerate(grid):
-        signals = [
-            projection_image(a[f"{method}.pixels"][row : row + 1])
-            for method in (DECONVNET, GUIDED, GRADIENT)
-        ]
-        pictures = [
-            photograph(a["patches"][row : row + 1]),
-            *signals,
-            photograph(a["kept"][row : row + 1]),
-        ]
-        for panel, picture, title in zip(panels, pictures, titles, strict=True):
-            show(panel, enlarge(picture, side)[0], title if row == 0 else "")
-        panels[0].text(
-            -8,
-            side / 2,
-            f"conv5/{a['features'][row]}",
-            rotation=90,
-            ha="right",
-            va="center",
-            fontsize=9,
-        )
-        panels[4].text(
-            side + 6,
-            side / 2,
-            f"{100 * a['share'][row]:.0f} % of the activation",
-            rotation=90,
-            va="center",
-            fontsize=8,
-        )
+    a, side, rows = result.arrays, 160, len(result.arrays["features"])
+    figure = new_page(2.15 * rows + 0.6)
+    grid = figure.subplots(rows, 4, squeeze=False)
+    for n, panels in enumerate(grid):
+        show(panels[0], enlarge(photograph(a["patches"][n : n + 1]), side)[0])
+        caption(panels[0], f"conv5/{a['features'][n]}: receptive field")
+        for panel, method in zip(panels[1:], (DECONVNET, GUIDED, GRADIENT), strict=True):
+            picture = projection_image(a[f"{method}.pixels"][n : n + 1])
+            show(panel, enlarge(picture, side)[0])
+            caption(panel, f"{method}: {a[f'{method}.share'][n]:.0%} kept", 36)
+    kept = result.measured["share of the activation that is kept"]
+    set_finding(
+        figure,
+        f"The quarter of the field with most energy keeps {kept[GUIDED][0]:.0%} of the activation "
+        f"by guided backpropagation, {kept[DECONVNET][0]:.0%} by the deconvnet, "
+        f"{kept[GRADIENT][0]:.0%} by the gradient, and {kept[RANDOM][0]:.0%} at random",
+    )
     return {"guided_units.jpg": figure}

@@ -15,16 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Picture
+from matplotlib.patheffects import withStroke
 
 import zfnet
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import new_page, set_finding
 from reproduce.paper.boxed_images import BOXES
 from zfnet.analysis.intervals import bootstrap
-from zfnet.plot import attribution_image, enlarge, overlay_frames
+from zfnet.plot import attribution_image, overlay, photograph, show
 
 PHOTOGRAPH = "coffee"
+SLOPE = "the map's centre of mass follows: slope"
 FIGURE = Figure(
     id="video",
     title="Grad-CAM on a moving image",
@@ -38,7 +43,6 @@ FIGURE = Figure(
         "frames": 12,
         "window": 300,
         "method": "grad_cam",
-        "drawn": 208,
     },
     files=("../../paper/fig7_boxes.yaml",),
 )
@@ -46,45 +50,24 @@ FIGURE = Figure(
 
 def compute(ctx: Context) -> Result:
     config = FIGURE.config
-    photo = zfnet.photograph(PHOTOGRAPH)
-    (row, column), wnid = cup_center(photo.size)
-    side, count = config["window"], config["frames"]
-    margin = np.array([photo.height - side, photo.width - side])  # room of the window, (2,)
-    amplitude = np.minimum(margin, side // 2) / 2  # keeps the cup in view
-    angle = 2 * np.pi * np.arange(count) / count
-    corner = (
-        (margin / 2 + amplitude * np.stack([np.sin(angle), np.cos(angle)], 1)).round().astype(int)
-    )  # (N, 2)
-    x = torch.cat(
-        [zfnet.preprocess(photo.crop((c, r, c + side, r + side))) for r, c in corner.tolist()]
-    ).to(ctx.device)
-    # The network sees the central 224 of 256 pixels of the window.
-    cup_centers = ((np.array([row, column]) - corner) / side * 256 - 16).astype(
-        np.float32
-    )  # (N, 2)
-    probability = ctx.model(x).softmax(1)
+    x, cup_centers, wnid = frames(config["window"], config["frames"])
+    x = x.to(ctx.device)
     target = ctx.model.wnids.index(wnid)
+    probability = ctx.model(x).softmax(1)[:, target]
     maps = zfnet.explain(ctx.model, x, config["method"], target).map.cpu()
     centers = center_of_mass(maps).numpy()
-    slopes = {
-        name: slope(cup_centers[:, axis], centers[:, axis])
+    pairs = {
+        name: (cup_centers[:, axis], centers[:, axis])
         for axis, name in enumerate(("down", "across"))
     }
+    slopes = {name: slope(*pair) for name, pair in pairs.items()}
     measured = {
-        "frames": count,
+        "frames": len(x),
         "class": ctx.model.classes[target],
-        "its probability, least and most": [
-            float(probability[:, target].min()),
-            float(probability[:, target].max()),
-        ],
-        "the cup moves by, pixels": {
-            n: float(np.ptp(cup_centers[:, i])) for i, n in enumerate(("down", "across"))
-        },
-        "the map's centre of mass follows: slope": slopes,
-        "correlation": {
-            n: float(np.corrcoef(cup_centers[:, i], centers[:, i])[0, 1])
-            for i, n in enumerate(("down", "across"))
-        },
+        "its probability, least and most": [float(probability.min()), float(probability.max())],
+        "the cup moves by, pixels": {name: float(np.ptp(cup)) for name, (cup, _) in pairs.items()},
+        SLOPE: slopes,
+        "correlation": {name: float(np.corrcoef(*pair)[0, 1]) for name, pair in pairs.items()},
         "distance to the middle of the cup, pixels": float(
             np.linalg.norm(centers - cup_centers, axis=1).mean()
         ),
@@ -97,9 +80,31 @@ def compute(ctx: Context) -> Result:
         "bootstrap over frames. All frames share one color scale."
     )
     arrays = {"x": x.cpu().numpy(), "map": maps.numpy(), "true": cup_centers, "found": centers}
-    return Result(
-        arrays, measured | {"claims": claims}, outcome, n=count, note=note, scale="samples"
-    )
+    measured |= {"claims": claims}
+    return Result(arrays, measured, outcome, n=len(x), note=note, scale="samples")
+
+
+def frames(side: int, count: int) -> tuple[torch.Tensor, np.ndarray, str]:
+    """The views of a window that moves in an ellipse over the photograph.
+
+    Args:
+        side: Side of the window, in pixels of the photograph.
+        count: Number N of frames.
+
+    Returns:
+        Inputs (N, 3, 224, 224), the center of the cup in each (N, 2), and the cup's class.
+    """
+    photo = zfnet.photograph(PHOTOGRAPH)
+    (row, column), wnid = cup_center(photo.size)
+    margin = np.array([photo.height - side, photo.width - side])  # room of the window, (2,)
+    amplitude = np.minimum(margin, side // 2) / 2  # keeps the cup in view
+    angle = 2 * np.pi * np.arange(count) / count
+    direction = np.stack([np.sin(angle), np.cos(angle)], 1)
+    corner = (margin / 2 + amplitude * direction).round().astype(int)  # (N, 2)
+    crops = [photo.crop((c, r, c + side, r + side)) for r, c in corner.tolist()]
+    # The network sees the central 224 of 256 pixels of the window.
+    centers = (np.array([row, column]) - corner) / side * 256 - 16
+    return torch.cat([zfnet.preprocess(crop) for crop in crops]), centers.astype(np.float32), wnid
 
 
 def cup_center(size: tuple[int, int]) -> tuple[tuple[float, float], str]:
@@ -151,12 +156,34 @@ def slope(cup_centers: np.ndarray, centers: np.ndarray) -> list[float]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    side = FIGURE.config["drawn"]
-    colored, _ = attribution_image(result.arrays["map"], shared_scale=True)
-    frames = overlay_frames(torch.from_numpy(result.arrays["x"]), colored)
-    half = result.arrays["x"].shape[-1]
-    halves = [
-        enlarge(part.astype(np.float32), side)
-        for part in (frames[:, :, :half], frames[:, :, -half:])
-    ]
-    return {"video.gif": np.concatenate(halves, 2).round().clip(0, 255).astype(np.uint8)}
+    a, slopes = result.arrays, result.measured[SLOPE]
+    finding = (
+        f"When the cup moves by one pixel, the map's center moves by {slopes['down'][0]:.2f} "
+        f"vertically and by {slopes['across'][0]:.2f} horizontally"
+    )
+    photos, (maps, _) = photograph(a["x"]), attribution_image(a["map"], shared_scale=True)
+    pictures = []
+    for photo, map, cup, center in zip(photos, maps, a["true"], a["found"], strict=True):
+        figure = draw_frame(photo, overlay(photo, map), cup, center, finding)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return {"video.gif": np.stack(pictures)}
+
+
+def draw_frame(
+    photo: np.ndarray, heat: np.ndarray, cup: np.ndarray, center: np.ndarray, finding: str
+) -> Picture:
+    """Draw a frame: the view and the map over it, with the centers of the cup and of the map."""
+    figure = new_page(4.8)
+    left, right = figure.subplots(1, 2)
+    show(left, photo, "the view; circle: the cup's center")
+    show(right, heat, "Grad-CAM of espresso; cross: its center of mass")
+    edge = [withStroke(linewidth=4, foreground="black")]
+    for panel in (left, right):
+        panel.plot(*cup[::-1], "o", markersize=14, markerfacecolor="none",
+                   markeredgecolor="white", markeredgewidth=2, path_effects=edge)  # fmt: skip
+    right.plot(*center[::-1], "x", markersize=12, color="white", markeredgewidth=2,
+               path_effects=edge)  # fmt: skip
+    set_finding(figure, finding)
+    return figure

@@ -11,18 +11,20 @@ are the first of each kind, with the same points and initialization.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import caption, new_page, set_finding
+from reproduce.lectures.digits.small_networks import distances, draw_points, network, train
 from zfnet.analysis.intervals import mean_interval
-from zfnet.plot import LINES, new_figure
+from zfnet.plot import LINES
 
 FIGURE = Figure(
     id="mlp_lines",
@@ -45,51 +47,28 @@ FIGURE = Figure(
     trains=True,
 )
 UNITS = {"tanh": torch.tanh, "rectified": F.relu}
+DISTANCE = "distance of the lines from where the classes meet"
 GRID = 241  # points per side of the regions that are drawn
 
 
 def compute(ctx: Context) -> Result:
-    config, epochs = FIGURE.config, FIGURE.config["epochs"]
-    boundary = (config["disc"] + config["ring"]) / 2
+    config = FIGURE.config
     measured: dict = {"networks of each kind": config["networks"]}
     arrays: dict[str, np.ndarray] = {}
     for kind, activation in UNITS.items():
         generator = torch.Generator().manual_seed(FIGURE.seed)
-        points, labels = draw_points(config["networks"], config["points"], generator)
-        snapshots = train(points, labels, activation, generator, ctx.progress)
-        accuracy = [
-            ((network(points, activation, *w) > 0) == (labels > 0.5)).double().mean(1).numpy()
-            for w in snapshots
-        ]
-        distance = [
-            (distances(w[0], w[1]) - boundary).abs().median(1).values.double().numpy()
-            for w in snapshots
-        ]
-        measured[kind] = {
-            "accuracy, %": {
-                f"epoch {e}": mean_interval(100 * v) for e, v in zip(epochs, accuracy, strict=True)
-            },
-            "distance of the lines from where the classes meet": {
-                f"epoch {e}": mean_interval(v) for e, v in zip(epochs, distance, strict=True)
-            },
-            "nearer at the end by": mean_interval(distance[0] - distance[-1]),
-        }
-        arrays |= {
-            f"{kind}.accuracy": np.array([v[0] for v in accuracy]),
-            "points": points[0].numpy(),
-            "labels": labels[0].numpy(),
-        }
-        axis = torch.linspace(-1.1, 1.1, GRID)
-        plane = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
-        for epoch, w in zip(epochs, snapshots, strict=True):
-            first = [part[:1] for part in w]
-            arrays |= {
-                f"{kind}.{epoch}.w": first[0][0].numpy(),
-                f"{kind}.{epoch}.b": first[1][0].numpy(),
-            }
-            arrays[f"{kind}.{epoch}.region"] = (
-                (network(plane, activation, *first)[0] > 0).view(GRID, GRID).numpy()
-            )
+        points, labels = draw_points(
+            config["networks"], config["points"], generator, config["disc"], config["ring"]
+        )
+        snapshots = train(points, labels, activation, generator, ctx.progress, config)
+        measured[kind], accuracy = measure(points, labels, activation, snapshots)
+        arrays |= {"points": points[0].numpy(), "labels": labels[0].numpy()}
+        arrays[f"{kind}.accuracy"] = accuracy
+        for epoch, weights in zip(config["epochs"], snapshots, strict=True):
+            first = [part[:1] for part in weights]
+            arrays[f"{kind}.{epoch}.w"] = first[0][0].numpy()
+            arrays[f"{kind}.{epoch}.b"] = first[1][0].numpy()
+            arrays[f"{kind}.{epoch}.region"] = region(activation, first)
     claims, outcome = judge(measured)
     note = (
         f"{config['networks']} networks of each kind with {config['units']} hidden units, Adam at "
@@ -98,78 +77,44 @@ def compute(ctx: Context) -> Result:
         "The decision boundary of a rectified network bends only at its lines, which cross it "
         "and need not follow it."
     )
-    return Result(
-        arrays, measured | {"claims": claims}, outcome, n=2 * config["networks"], note=note
-    )
+    measured |= {"claims": claims}
+    return Result(arrays, measured, outcome, n=2 * config["networks"], note=note)
 
 
-def draw_points(
-    networks: int, count: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw points, half in the disc and half in the ring, uniformly over their areas.
-
-    Args:
-        networks: Number S of networks.
-        count: Number N of points per network.
-        generator: Random numbers.
-
-    Returns:
-        Points (S, N, 2), and whether each is in the disc (S, N).
-    """
-    inside = (torch.arange(count) % 2 == 0).float().expand(networks, count)
-    share, angle = (torch.rand(networks, count, generator=generator) for _ in range(2))
-    disc, ring = FIGURE.config["disc"], FIGURE.config["ring"]
-    radius = torch.where(inside > 0, disc * share.sqrt(), (ring**2 + share * (1 - ring**2)).sqrt())
-    angle = 2 * math.pi * angle
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1), inside
-
-
-def train(
-    points, labels, activation, generator: torch.Generator, progress
-) -> list[list[torch.Tensor]]:
-    """Train S networks in parallel, and return their weights at each of the epochs shown."""
-    units, epochs = FIGURE.config["units"], FIGURE.config["epochs"]
-    weights = [  # PyTorch's default: uniform within 1 / sqrt(inputs)
-        torch.empty(len(points), *shape)
-        .uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-        .requires_grad_()
-        for shape, inputs in (((units, 2), 2), ((units,), 2), ((units,), units), ((), units))
-    ]
-    optimizer = torch.optim.Adam(weights, lr=FIGURE.config["rate"])
-    snapshots = []
-    with torch.enable_grad():
-        for epoch in progress(range(epochs[-1] + 1), total=epochs[-1] + 1, desc="training"):
-            if epoch in epochs:
-                snapshots.append([w.detach().clone() for w in weights])
-            logits = network(points, activation, *weights)
-            optimizer.zero_grad()
-            losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
-            losses.sum().backward()  # one loss per network
-            optimizer.step()
-    return snapshots
-
-
-def network(points, activation, w, b, out, bias) -> torch.Tensor:
-    """The logits of S networks.
+def measure(
+    points: torch.Tensor, labels: torch.Tensor, activation, snapshots: list[list[torch.Tensor]]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The accuracy of networks, and the distance of their lines from the boundary, by epoch.
 
     Args:
-        points: (S or 1, N, 2).
+        points: Points (S, N, 2).
+        labels: Whether each is in the disc (S, N).
         activation: Of the hidden layer.
-        w: (S, U, 2).
-        b: (S, U).
-        out: (S, U).
-        bias: (S,).
+        snapshots: The weights at each epoch.
 
     Returns:
-        (S, N).
+        The measured numbers, and the accuracy of the first network by epoch.
     """
-    hidden = activation(points @ w.transpose(1, 2) + b[:, None])  # (S, N, U)
-    return (hidden @ out[:, :, None])[..., 0] + bias[:, None]
+    boundary = (FIGURE.config["disc"] + FIGURE.config["ring"]) / 2
+    accuracy, distance = {}, {}
+    for epoch, weights in zip(FIGURE.config["epochs"], snapshots, strict=True):
+        correct = (network(points, activation, *weights) > 0) == (labels > 0.5)
+        accuracy[f"epoch {epoch}"] = correct.double().mean(1).numpy()
+        away = (distances(weights[0], weights[1]) - boundary).abs().median(1).values
+        distance[f"epoch {epoch}"] = away.double().numpy()
+    start, *_, end = distance.values()
+    return {
+        "accuracy, %": {name: mean_interval(100 * v) for name, v in accuracy.items()},
+        DISTANCE: {name: mean_interval(v) for name, v in distance.items()},
+        "nearer at the end by": mean_interval(start - end),
+    }, np.array([v[0] for v in accuracy.values()])
 
 
-def distances(w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The distance of each line from the disc's center, (S, U)."""
-    return b.abs() / w.norm(dim=-1).clamp_min(1e-12)
+def region(activation, weights: list[torch.Tensor]) -> np.ndarray:
+    """Where a network decides for the disc, on a grid (GRID, GRID)."""
+    axis = torch.linspace(-1.1, 1.1, GRID)
+    plane = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
+    return (network(plane, activation, *weights)[0] > 0).view(GRID, GRID).numpy()
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
@@ -185,28 +130,35 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result) -> dict[str, Any]:
     a, epochs = result.arrays, FIGURE.config["epochs"]
-    figure = new_figure(9.6, 4.55)
+    figure = new_page(4.2)
     for row, kind in zip(figure.subplots(2, len(epochs)), UNITS, strict=True):
         for axes, epoch, accuracy in zip(row, epochs, a[f"{kind}.accuracy"], strict=True):
-            region = (a[f"{kind}.{epoch}.region"] > 0)[..., None]
-            colors = np.where(region, (0.84, 0.9, 0.95), (0.97, 0.89, 0.83))
-            axes.imshow(colors, extent=(-1.1, 1.1, -1.1, 1.1), origin="lower")
-            for inside, color in ((1, LINES[0]), (0, LINES[1])):
-                x, y = a["points"][a["labels"] == inside].T
-                axes.scatter(x, y, s=2.5, color=color, linewidths=0)
-            for (u, v), b in zip(a[f"{kind}.{epoch}.w"], a[f"{kind}.{epoch}.b"], strict=True):
-                foot, along = (
-                    -b * np.array([u, v]) / (u * u + v * v),
-                    np.array([-v, u]) / np.hypot(u, v),
-                )
-                axes.plot(
-                    *np.stack([foot - 4 * along, foot + 4 * along]).T, color="0.15", linewidth=1
-                )
-            axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[])
-            axes.set_title(f"epoch {epoch}: {100 * accuracy:.0f} %", fontsize=9)
-            axes.spines[:].set_visible(False)
-        row[0].set_ylabel(f"{kind} units", fontsize=10)
-    figure.suptitle(
-        "Lines: zeros of the hidden units. Shading: the network's decision. Titles: accuracy"
+            draw_plane(axes, a, f"{kind}.{epoch}")
+            caption(axes, f"epoch {epoch}: {100 * accuracy:.0f} % correct")
+        row[0].set_ylabel(f"{kind} units")
+    first, last = (
+        [result.measured[kind][DISTANCE][f"epoch {epoch}"][0] for kind in UNITS]
+        for epoch in (epochs[0], epochs[-1])
+    )
+    set_finding(
+        figure,
+        f"The median distance of the lines from the circle goes from {first[0]:.2f} to "
+        f"{last[0]:.2f} for tanh units, from {first[1]:.2f} to {last[1]:.2f} for rectified units",
     )
     return {"mlp_lines.png": figure}
+
+
+def draw_plane(axes: Axes, a: dict[str, np.ndarray], name: str) -> None:
+    """Draw the points, the network's decision as shading, and the lines of its units."""
+    inside = (a[f"{name}.region"] > 0)[..., None]
+    colors = np.where(inside, (0.84, 0.9, 0.95), (0.97, 0.89, 0.83))
+    axes.imshow(colors, extent=(-1.1, 1.1, -1.1, 1.1), origin="lower")
+    for label, color in ((1, LINES[0]), (0, LINES[1])):
+        axes.scatter(*a["points"][a["labels"] == label].T, s=2.5, color=color, linewidths=0)
+    for (u, v), b in zip(a[f"{name}.w"], a[f"{name}.b"], strict=True):
+        foot = -b * np.array([u, v]) / (u * u + v * v)
+        along = np.array([-v, u]) / np.hypot(u, v)
+        ends = np.stack([foot - 4 * along, foot + 4 * along])
+        axes.plot(*ends.T, color="0.15", linewidth=1)
+    axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)

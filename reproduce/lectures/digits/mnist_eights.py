@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
 from reproduce.core.digits import grey
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import SMALL, caption, new_page, set_finding
 from zfnet.analysis.intervals import correlation_interval, difference_interval, mean_interval
 from zfnet.analysis.shapes import hole_area, slant, thickness
-from zfnet.plot import LINES, mosaic, new_figure, show
+from zfnet.plot import LINES, mosaic, show
 
 FIGURE = Figure(
     id="mnist_eights",
@@ -44,59 +46,69 @@ GROUPS = ("strongest", "weakest")
 
 
 def compute(ctx: Context) -> Result:
-    digit, parts = FIGURE.config["digit"], (ctx.dataset("digits").train, ctx.dataset("digits").test)
-    x = torch.cat([part.batch(np.flatnonzero(part.labels == digit)) for part in parts])
-    held_out = np.arange(len(x)) >= int((ctx.dataset("digits").train.labels == digit).sum())
-    logits = torch.cat([ctx.dataset("digits").model(some) for some in x.split(500)])
-    logit = logits[:, digit].numpy()
+    config, digits = FIGURE.config, ctx.dataset("digits")
+    parts = [
+        part.batch(np.flatnonzero(part.labels == config["digit"]))
+        for part in (digits.train, digits.test)
+    ]
+    x, held_out = torch.cat(parts), np.repeat((False, True), [*map(len, parts)])
+    logits = torch.cat([digits.model(some) for some in x.split(500)])
+    logit = logits[:, config["digit"]].numpy()
+    order, size = np.argsort(-logit, kind="stable"), max(round(len(x) * config["share"]), 2)
+    groups: dict[str, np.ndarray] = dict(
+        zip(GROUPS, (order[:size], order[-size:][::-1].copy()), strict=True)
+    )
     qualities = {
         name: measure(grey(x)).double().numpy() for name, (measure, _) in QUALITIES.items()
     }
-    order, size = np.argsort(-logit, kind="stable"), max(round(len(x) * FIGURE.config["share"]), 2)
-    groups = dict(zip(GROUPS, (order[:size], order[-size:][::-1].copy()), strict=True))
-    wrong = {name: int((logits[i].argmax(1) != digit).sum()) for name, i in groups.items()}
     measured: dict = {
         "eights": len(x),
         "not trained on": int(held_out.sum()),
-        "accuracy, %": ctx.dataset("digits").accuracy,
+        "accuracy, %": digits.accuracy,
+        "in a group": size,
+        "taken for another digit": {
+            name: int((logits[i].argmax(1) != config["digit"]).sum()) for name, i in groups.items()
+        },
     }
-    measured |= {"in a group": size, "taken for another digit": wrong}
-    for name, values in qualities.items():
-        measured[name] = {"all eights": mean_interval(values, seed=FIGURE.seed)}
-        measured[name] |= {
-            group: mean_interval(values[i], seed=FIGURE.seed) for group, i in groups.items()
-        }
-        for suffix, quantity in (
-            ("", values),
-            (", in distance from the mean of all", np.abs(values - values.mean())),
-        ):
-            measured[name][f"weakest less strongest{suffix}"] = difference_interval(
-                quantity[groups["weakest"]], quantity[groups["strongest"]], seed=FIGURE.seed
-            )
-        measured[name]["correlation with the logit"] = correlation_interval(
-            values, logit, seed=FIGURE.seed
-        )
-        measured[name]["correlation, eights not trained on"] = correlation_interval(
-            values[held_out], logit[held_out], seed=FIGURE.seed
-        )
+    measured |= {
+        name: compare(values, logit, groups, held_out) for name, values in qualities.items()
+    }
     claims, outcome = judge(measured)
-    shown = np.concatenate([i[: FIGURE.config["shown"]] for i in groups.values()])
-    arrays = (
-        {"shown": grey(x[torch.from_numpy(shown)]).numpy(), "logit": logit} | qualities | groups
-    )
+    shown = np.concatenate([i[: config["shown"]] for i in groups.values()])
+    arrays = {"shown": grey(x[torch.from_numpy(shown)]).numpy(), "logit": logit}
+    arrays |= qualities | groups
     note = (
         f"All {len(x)} eights; the network was not trained on {int(held_out.sum())} of them. The "
         "groups are the tenths with the largest and the smallest logit. 95 % intervals by "
         "bootstrap."
     )
-    return Result(
-        arrays,
-        measured | {"claims": claims},
-        outcome,
-        n=len(x),
-        note=note,
-        scale=ctx.dataset("digits").scale,
+    measured |= {"claims": claims}
+    return Result(arrays, measured, outcome, n=len(x), note=note, scale=digits.scale)
+
+
+def compare(
+    values: np.ndarray, logit: np.ndarray, groups: dict[str, np.ndarray], held_out: np.ndarray
+) -> dict[str, list[float]]:
+    """Compare an attribute between the groups, and with the logit.
+
+    Args:
+        values: The attribute (N,).
+        logit: The logit of 8, (N,).
+        groups: The rows of each group.
+        held_out: The eights that the network was not trained on (N,) bool.
+    """
+    rows = {"all eights": mean_interval(values, seed=FIGURE.seed)}
+    rows |= {group: mean_interval(values[i], seed=FIGURE.seed) for group, i in groups.items()}
+    from_mean = np.abs(values - values.mean())
+    for suffix, of in (("", values), (", in distance from the mean of all", from_mean)):
+        rows[f"weakest less strongest{suffix}"] = difference_interval(
+            of[groups["weakest"]], of[groups["strongest"]], seed=FIGURE.seed
+        )
+    rows["correlation with the logit"] = correlation_interval(values, logit, seed=FIGURE.seed)
+    rows["correlation, eights not trained on"] = correlation_interval(
+        values[held_out], logit[held_out], seed=FIGURE.seed
     )
+    return rows
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
@@ -112,41 +124,43 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result) -> dict[str, Any]:
     a, m = result.arrays, result.measured
-    figure = new_figure(10, 6)
-    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.75)).flat
-    shown = np.repeat(a["shown"][..., None], 3, axis=3)
-    half = len(shown) // 2
-    for axes, group, tiles in zip(
-        top.subplots(1, 2), GROUPS, (shown[:half], shown[half:]), strict=True
-    ):
-        low, high = a["logit"][a[group]].min(), a["logit"][a[group]].max()
-        wrong = m["taken for another digit"][group]
-        title = f"the {group} of {m['eights']:,} eights: logit {low:.1f} to {high:.1f}"
-        show(
-            axes,
-            mosaic(1 - tiles, 8, gap=1, background=0.8),
-            title + (f", {wrong} predicted as another digit" if wrong else ""),
-        )
+    figure = new_page(6.2)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.5)).flat
+    shown = 1 - np.repeat(a["shown"][..., None], 3, axis=3)
+    halves = zip(top.subplots(1, 2), GROUPS, np.split(shown, 2), strict=True)
+    for axes, group, tiles in halves:
+        logit, wrong = a["logit"][a[group]], m["taken for another digit"][group]
+        title = f"{group} tenth: logit {logit.min():.1f} to {logit.max():.1f}"
+        title += f", {wrong} predicted as another digit" if wrong else ""
+        show(axes, mosaic(tiles, 8, gap=1, background=0.8))
+        caption(axes, title, 60)
     for axes, (name, (_, unit)) in zip(bottom.subplots(1, 3), QUALITIES.items(), strict=True):
-        axes.scatter(a["logit"], a[name], s=6, color="0.7", linewidths=0)
-        for group, color in zip(GROUPS, LINES, strict=False):
-            axes.scatter(a["logit"][a[group]], a[name][a[group]], s=7, color=color, linewidths=0)
-            mean, low, high = m[name][group]
-            axes.errorbar(
-                a["logit"][a[group]].mean(),
-                mean,
-                ([mean - low], [high - mean]),
-                color="black",
-                marker="D",
-                markersize=6,
-                markerfacecolor=color,
-                capsize=4,
-                label=f"{group}: {mean:.1f} [{low:.1f}, {high:.1f}]",
-            )
-        r, low, high = m[name]["correlation with the logit"]
-        axes.set_title(f"{name}: r = {r:.2f} [{low:.2f}, {high:.2f}]")
-        axes.set_xlabel("logit of 8")
-        axes.set_ylabel(unit)
-        axes.margins(y=0.12)
-        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+        draw_quality(axes, a, m[name], name)
+        axes.set(xlabel="logit of 8", ylabel=f"{name}, {unit}")
+    thin, lean = (m[name]["weakest less strongest"][0] for name in ("thickness", "slant"))
+    set_finding(
+        figure,
+        f"The weakest tenth of {m['eights']:,} eights differs from the strongest by {thin:+.1f} "
+        f"pixels of thickness and by {lean:+.0f} degrees of slant to the right",
+    )
     return {"mnist_eights.png": figure}
+
+
+def draw_quality(axes: Axes, a: dict[str, np.ndarray], row: dict, name: str) -> None:
+    """Draw an attribute of all eights against the logit, with the means of both groups."""
+    axes.scatter(a["logit"], a[name], s=5, color="0.75", linewidths=0)
+    for group, color in zip(GROUPS, LINES, strict=False):
+        mean, low, high = row[group]
+        logit = a["logit"][a[group]]
+        axes.scatter(logit, a[name][a[group]], s=6, color=color, linewidths=0)
+        axes.errorbar(
+            logit.mean(), mean, ([mean - low], [high - mean]), color="black", marker="D",
+            markersize=6, markerfacecolor=color, capsize=4, label=f"{group}: {mean:.1f}",
+        )  # fmt: skip
+    r, low, high = row["correlation with the logit"]
+    caption(axes, f"r = {r:.2f} [{low:.2f}, {high:.2f}]")
+    axes.margins(y=0.12)
+    axes.legend(
+        fontsize=SMALL + 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2,
+        columnspacing=1, handletextpad=0.2,
+    )  # fmt: skip

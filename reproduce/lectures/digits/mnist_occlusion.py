@@ -12,22 +12,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.patches as shapes
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap
 
 import zfnet
 from reproduce.core.claims import above, below, every, verdict
 from reproduce.core.context import Context
 from reproduce.core.digits import Digits, grey
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import new_page, set_finding
+from reproduce.lectures.digits.occlusion_maps import STRIDE, draw_maps, draw_predictions
 from zfnet.analysis.intervals import mean_interval
 from zfnet.data.images import standardize
 from zfnet.occlusion import Occlusion
-from zfnet.plot import HEAT, align_occlusion_map, heat_map, new_figure, show
 
 FIGURE = Figure(
     id="mnist_occlusion",
@@ -37,7 +34,7 @@ FIGURE = Figure(
     inputs=("digits",),
     seed=0,
     time_budget=150,
-    config={"digit": 8, "size": 7, "stride": 1, "fill": "black", "fall": 0.1, "hidden": 0.01},
+    config={"digit": 8, "size": 7, "stride": STRIDE, "fill": "black", "fall": 0.1, "hidden": 0.01},
     manual=True,
     corpus="mnist",
     trains=True,
@@ -184,57 +181,30 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result) -> dict[str, Any]:
     a, m, size = result.arrays, result.measured, FIGURE.config["size"]
-    names = [
-        f"{name}: logit {logit:.1f}"
-        for name, logit in zip(("strongest", "median", "weakest"), a["baseline"], strict=True)
-    ]
-    figure = new_figure(11.5, 7.7)
-    grid = figure.subplots(len(names) + 1, 5)
-    digits = ListedColormap(colormaps["tab10"](np.arange(10)))
-    rows = [
-        (a["x"][n], a["probability"][n], a["logit"][n], a["fall"][n]) for n in range(len(names))
-    ]
-    rows.append((a["mean"], a["mean probability"], a["mean logit"], a["mean fall"]))
-    for axes, name, (x, probability, logit, fall) in zip(
-        grid, [*names, f"mean of {result.n}"], rows, strict=True
-    ):
-        picture = np.repeat(x[..., None], 3, axis=2)
-        show(axes[0], picture, name)
-        axes[0].add_patch(
-            shapes.Rectangle((-0.5, -0.5), size, size, fill=False, edgecolor="yellow", linewidth=1)
-        )
-        heat_map(axes[1], probability, "probability of 8", limits=(0, 1))
-        heat_map(axes[2], logit, "logit of 8")
-        for panel in axes[1:3]:
-            align_occlusion_map(panel, size, FIGURE.config["stride"], x.shape[-1])
-        show(axes[3], np.zeros_like(picture), "relative decrease of the logit")
-        edge = size / 2 - 1  # a position is drawn at the center of its square
-        extent = (edge, edge + fall.shape[1], edge + fall.shape[0], edge)
-        shown = axes[3].imshow(100 * fall, cmap=HEAT, extent=extent, vmin=0)
-        axes[3].contour(x, levels=[0.5 * x.max()], colors="white", linewidths=1)
-        axes[3].set(xlim=(-0.5, x.shape[1] - 0.5), ylim=(x.shape[0] - 0.5, -0.5))
-        style_colorbar(
-            figure.colorbar(
-                ScalarMappable(shown.norm, shown.cmap),
-                ax=axes[3],
-                fraction=0.046,
-                pad=0.03,
-                format="%d %%",
-            )
-        )
-    for axes, label in zip(grid[:, 4], a["label"], strict=False):
-        shown = axes.imshow(label, cmap=digits, vmin=-0.5, vmax=9.5)
-        align_occlusion_map(axes, size, FIGURE.config["stride"], a["x"].shape[-1])
-        axes.set_title("prediction")
-        axes.set_axis_off()
-        style_colorbar(figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, ticks=range(10)))
-    axes, turned = grid[-1, 4], m["turned into"]
+    weakest = len(a["x"]) - 1
+    rows = {
+        f"weakest: logit {a['baseline'][weakest]:.1f}": tuple(
+            a[key][weakest] for key in ("x", "probability", "logit")
+        ),
+        f"median: logit {a['baseline'][1]:.1f}": tuple(
+            a[key][1] for key in ("x", "probability", "logit")
+        ),
+        f"mean of {result.n}": tuple(a[key] for key in ("mean", "mean probability", "mean logit")),
+    }
+    figure = new_page(6.3)
+    grid = figure.subplots(3, 4)
+    for axes, (name, images) in zip(grid, rows.items(), strict=True):
+        draw_maps(axes, name, *images, size=size)
+    for axes, row in zip(grid[:-1, 3], (weakest, 1), strict=True):
+        draw_predictions(axes, a["label"][row], a["x"].shape[-1], size)
+    axes, turned = grid[-1, 3], m["turned into"]
     axes.bar(list(turned), list(turned.values()), color="0.6")
-    axes.set_title(f"predictions, of {result.n} eights")
+    axes.set(xlabel="predicted somewhere", ylabel=f"of {result.n} eights")
+    hidden = m["of these, those that move the probability by less than 0.01, %"][0]
+    set_finding(
+        figure,
+        f"{hidden:.0f} % of the positions that cost a tenth of the logit change the probability by "
+        f"less than 0.01; {m['turned into another digit somewhere']} of {result.n} eights become "
+        "another digit somewhere",
+    )
     return {"mnist_occlusion.png": figure}
-
-
-def style_colorbar(bar) -> None:
-    """The style of the color bars of `heat`."""
-    bar.ax.tick_params(labelsize=7, length=2)
-    bar.outline.set_visible(False)

@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 import zfnet
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.digits import grey
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import SMALL, caption, interval_bars, new_page, set_finding
 from zfnet.analysis.embedding import nearest_centroid, pca, silhouette
 from zfnet.analysis.intervals import correlation_interval, mean_interval
 from zfnet.analysis.shapes import curved_top, slant, verticality
-from zfnet.plot import new_figure
 
 FIGURE = Figure(
     id="mnist_pca",
@@ -47,51 +48,31 @@ FIGURE = Figure(
 )
 QUALITIES = {"slant": slant, "verticality": verticality, "curved top": curved_top}
 LAYERS = FIGURE.config["layers"]
+SILHOUETTE, PLANE = "silhouette", "silhouette of the first two components"
+NEAREST, VARIANCE = "nearest to the mean of their class, %", "variance, %"
+WITHIN = "correlation within a digit"
 
 
 def compute(ctx: Context) -> Result:
-    test = ctx.dataset("digits").test
+    digits = ctx.dataset("digits")
+    test = digits.test
     chosen = np.linspace(0, len(test) - 1, min(len(test), FIGURE.config["digits"])).astype(int)
     x, labels = test.batch(chosen), torch.from_numpy(test.labels[chosen])
-    traces = [zfnet.trace(ctx.dataset("digits").model, part) for part in x.split(100)]
+    traces = [zfnet.trace(digits.model, part) for part in x.split(100)]
     features = {"pixels": grey(x)} | {
         name: torch.cat([t[name] for t in traces]) for name in (*LAYERS, "fc3")
     }
     qualities = {name: measure(grey(x)).numpy() for name, measure in QUALITIES.items()}
-    arrays = {"labels": labels.numpy()}
-    measured: dict = {"digits": len(x), "accuracy, %": ctx.dataset("digits").accuracy}
-    names = (
-        "silhouette",
-        "silhouette of the first two components",
-        "nearest to the mean of their class, %",
-        "variance, %",
-    )
-    measured |= {name: {} for name in names}
-    silhouettes: dict[str, np.ndarray] = {}
-    for layer, maps in features.items():
-        components = pca(maps, FIGURE.config["components"])
-        silhouettes[layer] = silhouette(maps, labels).numpy()
-        plane = silhouette(components.codes[:, :2], labels).numpy()
-        hits = 100 * nearest_centroid(maps, labels).double().numpy()
-        values = (
-            *(mean_interval(v, seed=FIGURE.seed) for v in (silhouettes[layer], plane, hits)),
-            (100 * components.explained_variance_ratio).tolist(),
-        )
-        for name, value in zip(names, values, strict=True):
-            measured[name][layer] = value
-        if layer in LAYERS:
-            arrays[layer] = components.codes.numpy()
-    measured["silhouette, conv2 less conv1"] = mean_interval(
-        silhouettes["conv2"] - silhouettes["conv1"], seed=FIGURE.seed
-    )
-    for title, centered in (("correlation", False), ("correlation within a digit", True)):
+    clusters, codes = cluster_numbers(features, labels)
+    measured: dict = {"digits": len(x), "accuracy, %": digits.accuracy} | clusters
+    for title, centered in (("correlation", False), (WITHIN, True)):
         measured[title] = {
             layer: {
                 f"component {k + 1}": {
                     name: correlate(code, q, labels.numpy(), centered)
                     for name, q in qualities.items()
                 }
-                for k, code in enumerate(arrays[layer].T)
+                for k, code in enumerate(codes[layer].T)
             }
             for layer in LAYERS
         }
@@ -102,14 +83,38 @@ def compute(ctx: Context) -> Result:
         f"Rectified maps before pooling. {missing} digits are too narrow to have a top. The sign "
         "of a component is arbitrary."
     )
-    return Result(
-        arrays,
-        measured | {"claims": claims},
-        outcome,
-        n=len(x),
-        note=note,
-        scale=ctx.dataset("digits").scale,
-    )
+    arrays, measured = {"labels": labels.numpy()} | codes, measured | {"claims": claims}
+    return Result(arrays, measured, outcome, n=len(x), note=note, scale=digits.scale)
+
+
+def cluster_numbers(
+    features: dict[str, torch.Tensor], labels: torch.Tensor
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """How far apart the classes are in each representation.
+
+    Args:
+        features: Activations (N, ...) by name.
+        labels: Digits (N,).
+
+    Returns:
+        The measured numbers, and the coordinates along principal components (N, K) by layer.
+    """
+    measured: dict[str, Any] = {SILHOUETTE: {}, PLANE: {}, NEAREST: {}, VARIANCE: {}}
+    silhouettes, codes = {}, {}
+    for layer, maps in features.items():
+        components = pca(maps, FIGURE.config["components"])
+        silhouettes[layer] = silhouette(maps, labels).numpy()
+        plane = silhouette(components.codes[:, :2], labels).numpy()
+        hits = 100 * nearest_centroid(maps, labels).double().numpy()
+        measured[SILHOUETTE][layer] = mean_interval(silhouettes[layer], seed=FIGURE.seed)
+        measured[PLANE][layer] = mean_interval(plane, seed=FIGURE.seed)
+        measured[NEAREST][layer] = mean_interval(hits, seed=FIGURE.seed)
+        measured[VARIANCE][layer] = (100 * components.explained_variance_ratio).tolist()
+        if layer in LAYERS:
+            codes[layer] = components.codes.numpy()
+    gain = silhouettes["conv2"] - silhouettes["conv1"]
+    measured["silhouette, conv2 less conv1"] = mean_interval(gain, seed=FIGURE.seed)
+    return measured, codes
 
 
 def correlate(
@@ -119,7 +124,7 @@ def correlate(
 
     Args:
         code: Coordinates along the component (n,).
-        quality: The attribute (n,). NaN where it is undefined.
+        quality: The attribute (n,); NaN if undefined.
         labels: Digits (n,).
         centered: Remove the class means first.
 
@@ -152,60 +157,44 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    figure = new_figure(9.8, 7.3)
-    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.7, 1)).flat
-    labels = result.arrays["labels"]
+    m, labels = result.measured, result.arrays["labels"]
+    figure = new_page(6.6)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.75, 1)).flat
     for axes, layer in zip(top.subplots(1, 2), LAYERS, strict=True):
-        codes = result.arrays[layer]
         for digit in range(10):
-            x, y = codes[labels == digit, :2].T
+            x, y = result.arrays[layer][labels == digit, :2].T
             axes.scatter(x, y, s=22, marker=f"${digit}$", color=f"C{digit}", linewidths=0.2)
-        full, plane = (result.measured[name][layer][0] for name in list(result.measured)[2:4])
-        axes.set_title(
-            f"after {layer}: silhouette {full:.2f}, of this plane {plane:.2f}", fontsize=10
-        )
-        share = result.measured["variance, %"][layer]
-        axes.set_xlabel(f"component 1 ({share[0]:.0f} % of the variance)")
-        axes.set_ylabel(f"component 2 ({share[1]:.0f} %)")
-        axes.set_xticks([])
-        axes.set_yticks([])
-    panels = bottom.subplots(1, 3, width_ratios=(1, 1, 0.95))
-    for axes, layer in zip(panels, LAYERS, strict=False):
-        table(axes, result.measured, layer)
-    axes, quality = panels[2], result.measured["silhouette"]
-    mean, low, high = np.array(list(quality.values())).T
-    axes.bar(
-        range(len(mean)),
-        mean,
-        yerr=(mean - low, high - mean),
-        color=["0.75", "C0", "C0", "0.75"],
-        width=0.6,
+        axes.set_title(f"after {layer}: silhouette {m[SILHOUETTE][layer][0]:.2f}")
+        share = m[VARIANCE][layer]
+        axes.set(xlabel=f"component 1 ({share[0]:.0f} % of the variance)", xticks=[])
+        axes.set(ylabel=f"component 2 ({share[1]:.0f} %)", yticks=[])
+    *tables, bars = bottom.subplots(1, 3, width_ratios=(1, 1, 0.9))
+    for axes, layer in zip(tables, LAYERS, strict=True):
+        draw_correlations(axes, m, layer)
+    interval_bars(bars, m[SILHOUETTE], "0.6", "{:.2f}")
+    bars.set_xlabel("mean silhouette")
+    gain, low, high = m["silhouette, conv2 less conv1"]
+    set_finding(
+        figure,
+        f"From conv1 to conv2 the silhouette of the digits' classes changes by {gain:+.2f} "
+        f"[{low:+.2f}, {high:+.2f}] ({result.n} digits)",
     )
-    axes.set_xticks(range(len(mean)), list(quality))
-    axes.set_title("mean silhouette", fontsize=9)
     return {"mnist_pca.png": figure}
 
 
-def table(axes, measured: dict, layer: str) -> None:
-    """Draw the correlations of components (rows) with attributes, overall and within digits."""
-    tables = [
-        np.array([list(r.values()) for r in measured[t][layer].values()])
-        for t in list(measured)[-3:-1]
-    ]  # (3, 3, 3) each
-    axes.imshow(tables[0][..., 0], cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
-    for (k, q), r in np.ndenumerate(tables[0][..., 0]):
-        _, low, high = tables[0][k, q]
-        text = f"{r:+z.2f}\n[{low:+z.2f}, {high:+z.2f}]\nwithin: {tables[1][k, q, 0]:+z.2f}"
-        axes.text(
-            q,
-            k,
-            text,
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if abs(r) > 0.7 else "black",
-        )
-    axes.set_xticks(range(len(QUALITIES)), list(QUALITIES))
-    axes.set_yticks(range(len(tables[0])), [f"comp. {k + 1}" for k in range(len(tables[0]))])
-    axes.tick_params(length=0)
-    axes.set_title(f"{layer}: correlations, and those within a digit", fontsize=9)
+def draw_correlations(axes: Axes, measured: dict, layer: str) -> None:
+    """Draw the correlations of components (rows) with attributes, and within digits."""
+    overall, within = (
+        np.array([[r[0] for r in row.values()] for row in measured[title][layer].values()])
+        for title in ("correlation", WITHIN)
+    )  # (components, attributes) each
+    axes.imshow(overall, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    for (k, q), r in np.ndenumerate(overall):
+        color = "white" if abs(r) > 0.7 else "black"
+        text = f"{r:+z.2f}\n({within[k, q]:+z.2f})"
+        axes.text(q, k, text, ha="center", va="center", fontsize=SMALL + 1, color=color)
+    axes.set_xticks(range(len(QUALITIES)), [name.replace(" ", "\n") for name in QUALITIES])
+    axes.set_yticks(range(len(overall)), [str(k + 1) for k in range(len(overall))])
+    axes.tick_params(length=0, labelsize=SMALL + 1)
+    axes.set_ylabel("component")
+    caption(axes, f"{layer}: correlation r (within a digit)", 40)

@@ -21,8 +21,9 @@ from reproduce.core.claims import WORDS, above
 from reproduce.core.context import Context
 from reproduce.core.digits import grey
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import SMALL, new_page, set_finding
 from zfnet.analysis.intervals import mean_interval
-from zfnet.plot import new_figure
+from zfnet.data.dataset import Images
 
 FIGURE = Figure(
     id="mnist_templates",
@@ -38,42 +39,32 @@ FIGURE = Figure(
     trains=True,
 )
 
+ACCURACY = "accuracy, %"
+GAIN = "accuracy of the network of two convolutional layers, less that, %"
+MATCHED = "classes whose weights are nearest to their own mean"
+
 
 def compute(ctx: Context) -> Result:
-    (x, labels), (test_x, test_labels) = (
-        (grey(part.batch(range(len(part)))).flatten(1), torch.from_numpy(part.labels))
-        for part in (ctx.dataset("digits").train, ctx.dataset("digits").test)
-    )
+    digits = ctx.dataset("digits")
+    (x, labels), (test_x, test_labels) = map(pixels_and_labels, (digits.train, digits.test))
     layer = fit(x, labels)
     weight = layer.weight.detach()  # (10, 784)
     means = torch.stack([x[labels == k].mean(0) for k in range(10)])
-    correlation = torch.corrcoef(torch.cat([weight, means - means.mean(0)]))[
-        :10, 10:
-    ].numpy()  # (weights, means)
+    both = torch.corrcoef(torch.cat([weight, means - means.mean(0)]))
+    correlation = both[:10, 10:].numpy()  # (weights, means)
     correct = (layer(test_x).argmax(1) == test_labels).double().numpy()
-    test = ctx.dataset("digits").test
-    network = torch.cat(
-        [
-            ctx.dataset("digits").model(test.batch(part)).argmax(1)
-            for part in torch.arange(len(test)).split(500)
-        ]
-    )
+    batches = torch.arange(len(test_x)).split(500)
+    network = torch.cat([digits.model(digits.test.batch(part)).argmax(1) for part in batches])
     gain = (network == test_labels).double().numpy() - correct
-    own_class = np.diag(correlation)
+    own_class, others = np.diag(correlation), np.where(np.eye(10, dtype=bool), -1, correlation)
     measured: dict = {
         "digits trained on": len(x),
         "digits tested": len(test_x),
-        "accuracy, %": mean_interval(100 * correct),
-        "accuracy of the network of two convolutional layers, less that, %": mean_interval(
-            100 * gain
-        ),
+        ACCURACY: mean_interval(100 * correct),
+        GAIN: mean_interval(100 * gain),
         "correlation of the weights with the mean of their own class": own_class.tolist(),
-        "with the nearest other class": np.where(np.eye(10, dtype=bool), -1, correlation)
-        .max(1)
-        .tolist(),
-        "classes whose weights are nearest to their own mean": int(
-            (correlation.argmax(1) == np.arange(10)).sum()
-        ),
+        "with the nearest other class": others.max(1).tolist(),
+        MATCHED: int((correlation.argmax(1) == np.arange(10)).sum()),
     }
     claims, outcome = judge(measured)
     arrays = {
@@ -85,16 +76,15 @@ def compute(ctx: Context) -> Result:
         f"Softmax regression on {len(x)} digits of 28 x 28 gray pixels in [0, 1], fitted to its "
         f"optimum with a penalty of {FIGURE.config['decay'] / 2} times the squared weights. "
         "Without it, the weights are noise where there is little ink. 95 % intervals over the "
-        "test digits."
+        "test digits. r is the correlation with the class's mean digit minus the overall mean."
     )
-    return Result(
-        arrays,
-        measured | {"claims": claims},
-        outcome,
-        n=len(test_x),
-        note=note,
-        scale=ctx.dataset("digits").scale,
-    )
+    measured |= {"claims": claims}
+    return Result(arrays, measured, outcome, n=len(test_x), note=note, scale=digits.scale)
+
+
+def pixels_and_labels(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gray pixels (N, 784) and labels (N,)."""
+    return grey(images.batch(range(len(images)))).flatten(1), torch.from_numpy(images.labels)
 
 
 def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
@@ -125,8 +115,8 @@ def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Every template matches its own class, and the network has fewer errors."""
-    matched = m["classes whose weights are nearest to their own mean"]
-    gain = above(m["accuracy of the network of two convolutional layers, less that, %"])
+    matched = m[MATCHED]
+    gain = above(m[GAIN])
     claims = {
         "weights that look like their own digit most": f"{matched} of 10",
         "the network of two convolutional layers errs less": WORDS[gain],
@@ -139,29 +129,36 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result) -> dict[str, Any]:
     a, m = result.arrays, result.measured
-    figure = new_figure(11, 2.75)
-    grid = figure.subplots(2, 10)
     limit = float(np.abs(a["weights"]).max())
-    for k, (mean, weight) in enumerate(grid.T):
-        mean.imshow(a["means"][k], cmap="gray", vmin=0, vmax=1)
-        shown = weight.imshow(a["weights"][k], cmap="RdBu_r", vmin=-limit, vmax=limit)
-        mean.set_title(str(k), fontsize=11)
-        weight.set_xlabel(f"r = {a['own'][k]:.2f}")
-        for axes in (mean, weight):
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-    grid[0, 0].set_ylabel("mean digit")
-    grid[1, 0].set_ylabel("weights")
-    bar = figure.colorbar(
-        shown, ax=grid[1].tolist(), fraction=0.012, pad=0.01, label="against / for"
+    figure = new_page(2.9)
+    grid = figure.subplots(2, 1)
+    rows = (
+        ("mean digit", 1 - a["means"], "gray", (0, 1)),
+        ("weights", a["weights"], "RdBu_r", (-limit, limit)),
     )
+    for axes, (name, images, colors, limits) in zip(grid, rows, strict=True):
+        strip = np.concatenate(
+            np.pad(images, ((0, 0), (0, 0), (1, 1)), constant_values=images[0, 0, 0]), 1
+        )
+        drawn = axes.imshow(strip, cmap=colors, vmin=limits[0], vmax=limits[1])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(name)
+    width = strip.shape[1] // 10
+    places = width * np.arange(10) + width / 2 - 0.5
+    grid[0].set_xticks(places, [str(k) for k in range(10)])
+    grid[0].set_xlabel("digit")
+    grid[1].set_xticks(places, [f"r = {r:.2f}" for r in a["own"]], fontsize=SMALL + 1)
+    for axes in grid:
+        axes.tick_params(length=0)
+    bar = figure.colorbar(drawn, ax=list(grid), fraction=0.02, pad=0.01)
+    bar.set_ticks([-limit, 0, limit], labels=["against", "0", "for"])
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7)
-    accuracy, gain_mean = (m[name][0] for name in list(m)[2:4])
-    figure.suptitle(
-        f"One dense layer: {accuracy:.1f} % of {result.n:,} test digits correct; two "
-        f"convolutional layers: {accuracy + gain_mean:.1f} %. r: correlation with the mean digit "
-        "minus the overall mean"
+    accuracy, gain = m[ACCURACY][0], m[GAIN][0]
+    set_finding(
+        figure,
+        f"The weights of {m[MATCHED]} of 10 classes look most like their own digit; they classify "
+        f"{accuracy:.1f} % of {result.n:,} digits correctly, two convolutional layers "
+        f"{accuracy + gain:.1f} %",
     )
     return {"mnist_templates.png": figure}

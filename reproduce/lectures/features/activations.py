@@ -11,15 +11,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.core.page import new_page, set_finding
 from reproduce.lectures.sampling import MIN_IMAGES, spread_indices, subset
 from zfnet.analysis.statistics import RELATIVE_ERROR, population
-from zfnet.plot import LINES, new_figure
+from zfnet.plot import LINES
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+SHOWN = ("conv1", "conv3", "conv5", "fc7")  # the layers with a histogram
 FIGURE = Figure(
     id="activations",
     title="Dead filters, sparsity, and the distribution of activations",
@@ -90,65 +93,68 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result) -> dict[str, Any]:
     a, m = result.arrays, result.measured
-    figure = new_figure(13.5, 6.2)
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.05)).flat
+    figure = new_page(5.6)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1)).flat
+    draw_distributions(above, a, m)
+    left, right = below.subplots(1, 2)
+    draw_sparsity(left, m)
+    draw_activity(right, a)
+    dead = sum(m[layer]["dead"] for layer in LAYERS[:5])
+    sparsity = [m[layer]["sparsity, %"] for layer in ("conv1", "fc7")]
+    set_finding(
+        figure,
+        f"{sparsity[0]:.0f} % of layer 1's activations are zero and {sparsity[1]:.0f} % of layer "
+        f"7's; {dead} filters of layers 1-5 are zero on all {result.n} images",
+    )
+    return {"activations.png": figure}
+
+
+def draw_distributions(figure, a: dict[str, np.ndarray], m: dict) -> None:
+    """Histograms of the activations above zero, with quantiles of all activations."""
     edges = np.arange(-4, 3.01, 0.1)  # of log10
-    for panel, layer in zip(above.subplots(1, len(LAYERS), sharey=True), LAYERS, strict=True):
-        counts = a[f"{layer}.counts"]
-        shares = (
-            np.histogram(np.log10(a[f"{layer}.values"]), edges, weights=counts)[0] / counts.sum()
-        )
+    panels = figure.subplots(1, len(SHOWN), sharey=True)
+    for panel, layer in zip(panels, SHOWN, strict=True):
+        counts, logarithm = a[f"{layer}.counts"], np.log10(a[f"{layer}.values"])
+        shares = np.histogram(logarithm, edges, weights=counts)[0] / counts.sum()
         panel.fill_between(edges[:-1] + 0.05, 100 * shares, step="mid", color="0.8", linewidth=0)
-        for q, value, color in zip(
-            FIGURE.config["quantiles"], a[f"{layer}.quantiles"], LINES, strict=False
-        ):
+        quantiles = zip(FIGURE.config["quantiles"], a[f"{layer}.quantiles"], LINES, strict=False)
+        for q, value, color in quantiles:
             if value > 0:
                 panel.axvline(np.log10(value), color=color, linewidth=1.4, label=f"{100 * q:g} %")
-        panel.set(
-            title=f"{layer}: {m[layer]['sparsity, %']:.0f} % zero", xlim=(-3, 2), xticks=(-2, 0, 2)
-        )
-        panel.set_xticklabels(["0.01", "1", "100"])
-    axes = above.axes
-    axes[0].set_ylim(0, 1.05 * max(panel.dataLim.ymax for panel in axes))
-    axes[0].set_ylabel("share of the activations\nabove zero, %")
-    axes[len(LAYERS) // 2].set_xlabel("activation (logarithmic)")
-    lines = {
-        label: line
-        for panel in axes
-        for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    above.legend(
-        lines.values(),
-        lines.keys(),
-        loc="outside upper center",
-        ncols=len(lines),
-        frameon=False,
-        title=f"Quantiles of all activations of {result.n} images; quantiles of zero have no line",
-    )
-    left, right = below.subplots(1, 2, width_ratios=(1, 1.25))
-    places = np.arange(len(LAYERS))
+        panel.set(title=f"{layer}: {m[layer]['sparsity, %']:.0f} % zero", xlim=(-3, 2))
+        panel.set_xticks((-2, 0, 2), ["0.01", "1", "100"])
+        panel.set_xlabel("activation")
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel("share of those\nabove zero, %")
+    lines = {label: line for panel in panels for line, label in zip(*legend_of(panel), strict=True)}
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False,
+        title="quantiles of all activations; those that are zero have no line",
+    )  # fmt: skip
+
+
+def legend_of(panel: Axes) -> tuple[list, list]:
+    return panel.get_legend_handles_labels()
+
+
+def draw_sparsity(axes: Axes, m: dict) -> None:
+    """The share of zeros and the number of dead filters per layer."""
     sparsity = [m[layer]["sparsity, %"] for layer in LAYERS]
-    bars = left.bar(places, sparsity, color=LINES[0], width=0.62)
-    dead = [f"{m[layer]['dead']} of\n{m[layer]['maps or units']}\ndead" for layer in LAYERS]
-    left.bar_label(bars, dead, fontsize=7.5, padding=2)
-    left.set_yticks(range(0, 101, 25))
-    left.set(
-        ylim=(0, max(sparsity) + 24),
-        ylabel="activations at zero, %",
-        title="Sparsity and dead filters",
-    )
-    left.set_xticks(places, LAYERS)
+    bars = axes.bar(LAYERS, sparsity, color=LINES[0], width=0.62)
+    axes.bar_label(bars, [str(m[layer]["dead"]) for layer in LAYERS], padding=2)
+    axes.set_yticks(range(0, 101, 25))
+    axes.set(ylim=(0, 108), ylabel="activations at zero, %")
+    axes.set_title("sparsity; above the bars: dead filters")
+
+
+def draw_activity(axes: Axes, a: dict[str, np.ndarray]) -> None:
+    """For each layer, the share of images that activate each of its maps, sorted."""
     for layer, color in zip(LAYERS, (*LINES, "black"), strict=True):
         excited = 100 * np.sort(a[f"{layer}.excited"])[::-1]
-        right.plot(
-            100 * (np.arange(len(excited)) + 0.5) / len(excited), excited, color=color, label=layer
-        )
-    right.set(
-        xlim=(0, 100),
-        ylim=(0, 102),
-        xlabel="maps or units, sorted, %",
-        ylabel="images that activate it, %",
-        title="How many images activate each map",
-    )
-    right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return {"activations.png": figure}
+        places = 100 * (np.arange(len(excited)) + 0.5) / len(excited)
+        axes.plot(places, excited, color=color, label=layer)
+    axes.set(
+        xlim=(0, 100), ylim=(0, 102), xlabel="maps or units, sorted, %",
+        ylabel="images that activate it, %", title="how many images activate each map",
+    )  # fmt: skip
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

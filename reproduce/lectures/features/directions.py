@@ -1,7 +1,7 @@
 """Are single units more coherent than random directions of their layer?
 
 Szegedy et al. (2014, section 3): the images with the strongest response along a random direction
-look as alike as those of a unit, so the space holds the meaning, not the units. Three kinds of
+are as similar as those of a unit, so the space has the semantics, not single units. Three kinds of
 directions of layers 5 and 7 are compared on the same images, at their strongest positions: units,
 random orthonormal directions, and principal directions. Coherence is the share of one class among a
 direction's nine strongest images. For layer 5 it is also the mean cosine of the layer-7 codes of
@@ -18,19 +18,26 @@ import torch
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.lectures.features.direction_kinds import KINDS, three_kinds, with_nine_images
+from reproduce.lectures.features.direction_pictures import (
+    COSINE,
+    SHARE,
+    by_chance,
+    draw_directions,
+)
 from reproduce.lectures.sampling import (
     MIN_IMAGES,
     image_classes,
     photograph_groups,
     spread_indices,
     subset,
+    too_few_images,
     unit_patches,
 )
-from zfnet.analysis.directions import purity, random_directions, sample_vectors, similarity
-from zfnet.analysis.embedding import pca
+from zfnet.analysis.directions import purity, sample_vectors, similarity
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.responses import Responses, responses
-from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import enlarge, photograph
 from zfnet.ranking import Top
 
 LAYERS = ("conv5", "fc7")
@@ -51,58 +58,41 @@ FIGURE = Figure(
         "of samples": [128, 32],
         "directions": 256,
         "principal": 64,
-        "shown": 4,
+        "shown": 3,
     },
-    network="chain",
+    version=2,
+    network="layers",
 )
-KINDS = ("units", "random directions", "principal directions")
 MARGIN = "units less random directions, less half of what these gain"
 
 
 def compute(ctx: Context) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
-    count, principal_count = (
-        config["of samples"] if samples else (config["images"], config["for principal ones"])
-    )
-    chosen, generator = spread_indices(ctx, count), torch.Generator().manual_seed(FIGURE.seed)
+    counts = config["of samples"] if samples else (config["images"], config["for principal ones"])
+    chosen, generator = spread_indices(ctx, counts[0]), torch.Generator().manual_seed(FIGURE.seed)
     if len(chosen) < MIN_IMAGES:
-        return Result(
-            {}, {}, "not run", n=len(chosen), note=f"The corpus has fewer than {MIN_IMAGES} images."
-        )
-    vectors = sample_vectors(
-        ctx.model,
-        subset(ctx, spread_indices(ctx, principal_count)),
-        "conv5",
-        generator,
-        progress=ctx.progress,
-    )
-    axes = {"conv5": three_kinds(vectors, generator)}
-    every = torch.cat(axes["conv5"]).to(ctx.device)
-    by_layer = responses(
-        ctx.model, subset(ctx, chosen), LAYERS, directions={"conv5": every}, progress=ctx.progress
-    )
-    codes = by_layer["fc7"].maximum  # (N, units)
-    axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator)
-    along = codes @ torch.cat(axes["fc7"]).T
-    # Directions of layer 7 have no position.
-    by_layer["fc7"] = Responses(along, along, torch.zeros(*along.shape, 2, dtype=torch.int64))
-    labels, arrays = image_classes(ctx, chosen), {}
-    coherence: dict[str, dict[str, np.ndarray]] = {}
-    for layer in LAYERS:
-        top = by_layer[layer].extremes(K, groups=photograph_groups(ctx, chosen))
-        parts = with_nine_images(top, [len(part) for part in axes[layer]])
-        name = f"{layer}, one class among nine images, share"
-        coherence[name] = {kind: purity(labels[top.index[p].numpy()]) for kind, p in parts.items()}
-        if layer == "conv5":
-            cosine = similarity(codes, top.index).numpy()
-            name = "conv5, cosine of the nine images' layer 7"
-            coherence[name] = {kind: cosine[part] for kind, part in parts.items()}
-            arrays = example_tiles(ctx, chosen, top, parts, generator)
-    measured: dict[str, Any] = {name: intervals(kinds) for name, kinds in coherence.items()}
+        return too_few_images(len(chosen))
+    axes, by_layer, codes = directions_and_responses(ctx, chosen, counts[1], generator)
+    labels, groups = image_classes(ctx, chosen), photograph_groups(ctx, chosen)
+    tops = {layer: by_layer[layer].extremes(K, groups=groups) for layer in LAYERS}
+    parts = {layer: with_nine_images(tops[layer], [*map(len, axes[layer])]) for layer in LAYERS}
+    coherence: dict[str, dict[str, np.ndarray]] = {
+        SHARE.format(layer): {
+            kind: purity(labels[tops[layer].index[rows].numpy()])
+            for kind, rows in parts[layer].items()
+        }
+        for layer in LAYERS
+    }
+    cosine = similarity(codes, tops["conv5"].index).numpy()
+    coherence[COSINE] = {kind: cosine[rows] for kind, rows in parts["conv5"].items()}
+    arrays, shown = example_tiles(ctx, chosen, tops["conv5"], parts["conv5"], cosine, axes["conv5"])
     at_random = torch.randint(len(chosen), (2000, K), generator=generator)
-    measured["nine images at random"] = {
-        "one class, share": float(purity(labels[at_random.numpy()]).mean()),
-        "cosine of layer 7": float(similarity(codes, at_random).mean()),
+    measured = summarize(coherence) | {
+        "features shown": shown,
+        "nine images at random": {
+            "one class, share": float(purity(labels[at_random.numpy()]).mean()),
+            "cosine of layer 7": float(similarity(codes, at_random).mean()),
+        },
     }
     for name, by_kind in coherence.items():
         one, other = (by_kind[kind] for kind in KINDS[:2])
@@ -116,7 +106,8 @@ def compute(ctx: Context) -> Result:
         "with fewer than nine images are left out. Principal directions are of layer 5's "
         "activations at random positions and of layer 7's codes, with the largest coefficient "
         "positive. A claim holds if the gain of units over random directions is less than half of "
-        "the gain of random directions over chance."
+        "the gain of random directions over chance. The picture shows the directions whose cosine "
+        "is closest to the mean of their kind."
     )
     if samples:
         outcome = "not comparable"
@@ -124,12 +115,38 @@ def compute(ctx: Context) -> Result:
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
 
 
-def with_nine_images(top: Top, sizes: list[int]) -> dict[str, torch.Tensor]:
-    """The directions of each kind that nine images activate, as rows of `top`."""
-    parts = torch.arange(len(top.index)).split(sizes)
-    return {
-        kind: part[(top.value[part] > 0).all(1)] for kind, part in zip(KINDS, parts, strict=True)
-    }
+def directions_and_responses(
+    ctx: Context, chosen: np.ndarray, count: int, generator: torch.Generator
+) -> tuple[dict[str, list[torch.Tensor]], dict[str, Responses], torch.Tensor]:
+    """The directions of both layers, and the responses of images along them.
+
+    Args:
+        ctx: The network and the corpus.
+        chosen: The images.
+        count: Number of images for the principal directions of layer 5.
+        generator: Random numbers.
+
+    Returns:
+        The three kinds of directions by layer, the responses by layer, and the layer-7 codes of the
+        images (N, units).
+    """
+    counts = FIGURE.config["directions"], FIGURE.config["principal"]
+    images = subset(ctx, spread_indices(ctx, count))
+    vectors = sample_vectors(ctx.model, images, "conv5", generator, progress=ctx.progress)
+    axes = {"conv5": three_kinds(vectors, generator, *counts)}
+    by_layer = responses(
+        ctx.model,
+        subset(ctx, chosen),
+        LAYERS,
+        directions={"conv5": torch.cat(axes["conv5"]).to(ctx.device)},
+        progress=ctx.progress,
+    )
+    codes = by_layer["fc7"].maximum
+    axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator, *counts)
+    along = codes @ torch.cat(axes["fc7"]).T
+    # Directions of layer 7 have no position.
+    by_layer["fc7"] = Responses(along, along, torch.zeros(*along.shape, 2, dtype=torch.int64))
+    return axes, by_layer, codes
 
 
 def example_tiles(
@@ -137,32 +154,38 @@ def example_tiles(
     chosen: np.ndarray,
     top: Top,
     parts: dict[str, torch.Tensor],
-    generator: torch.Generator,
-) -> dict[str, np.ndarray]:
-    """The patches of some directions of layer 5: the first principal ones, random other ones.
+    cosine: np.ndarray,
+    axes: list[torch.Tensor],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The patches of typical directions of layer 5: those with the mean cosine of their kind.
 
     Args:
         ctx: The network and the corpus.
         chosen: The images that are measured.
         top: Their strongest responses.
-        parts: The directions of each kind.
-        generator: Chooses the directions that are not principal.
+        parts: The directions of each kind, as rows of `top`.
+        cosine: The mean cosine of each direction's nine images (directions,).
+        axes: The directions of each kind.
 
     Returns:
-        (directions, 9, 76, 76, 3) uint8 by kind.
+        (directions, 9, 76, 76, 3) uint8 by kind, and the names of the units among them.
     """
-    arrays = {}
-    for kind, part in parts.items():
-        if kind == KINDS[2]:
-            order = torch.arange(len(part))
-        else:
-            order = torch.randperm(len(part), generator=generator)
-        drawn = part[order[: FIGURE.config["shown"]]]
+    arrays: dict[str, np.ndarray] = {}
+    for kind, rows in parts.items():
+        difference = np.abs(cosine[rows] - cosine[rows].mean())
+        drawn = rows[np.argsort(difference, kind="stable")[: FIGURE.config["shown"]].copy()]
         index = chosen[top.index[drawn].flatten().numpy()]
-        tiles = unit_patches(ctx, "conv5", index, top.position[drawn].flatten(0, 1))
-        pixels = (255 * enlarge(photograph(tiles), 76)).astype(np.uint8)
+        patches = unit_patches(ctx, "conv5", index, top.position[drawn].flatten(0, 1))
+        pixels = (255 * enlarge(photograph(patches), 76)).astype(np.uint8)
         arrays[kind] = pixels.reshape(-1, K, 76, 76, 3)
-    return arrays
+        if kind == KINDS[0]:
+            channels = axes[0][drawn].argmax(1).tolist()
+            arrays["units.channels"] = np.array(channels)
+    return arrays, [f"conv5/{channel}" for channel in arrays["units.channels"]]
+
+
+def summarize(coherence: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    return {name: intervals(kinds) for name, kinds in coherence.items()}
 
 
 def intervals(kinds: dict[str, np.ndarray]) -> dict[str, list[float]]:
@@ -173,33 +196,6 @@ def intervals(kinds: dict[str, np.ndarray]) -> dict[str, list[float]]:
         f"units less {kind}": difference_interval(units, kinds[kind], seed=FIGURE.seed)
         for kind in KINDS[1:]
     }
-
-
-def three_kinds(vectors: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-    """The directions that are compared.
-
-    Args:
-        vectors: Activations (N, C).
-        generator: Chooses the units and the random directions.
-
-    Returns:
-        Units (rows of the identity), random directions, and principal directions of the vectors.
-    """
-    units, count = vectors.shape[1], min(FIGURE.config["directions"], vectors.shape[1])
-    chosen = torch.randperm(units, generator=generator)[:count].sort().values
-    principal = min(FIGURE.config["principal"], len(vectors) - 1, units)
-    return [
-        torch.eye(units)[chosen],
-        random_directions(units, count, generator),
-        pca(vectors, principal).axes,
-    ]
-
-
-def by_chance(measured: dict, name: str) -> float:
-    """The value of a measure for nine random images."""
-    return measured["nine images at random"][
-        "one class, share" if "class" in name else "cosine of layer 7"
-    ]
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
@@ -216,34 +212,4 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    if not result.arrays:
-        return {}
-    a, m = result.arrays, result.measured
-    figure = new_figure(12.6, 7.4)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.7, 1)).flat
-    for row, kind in zip(left.subplots(3, 1), KINDS, strict=True):
-        blocks = np.stack([mosaic(nine / 255, 3, gap=1) for nine in a[kind]])
-        which = f"the first {len(blocks)}" if kind == KINDS[2] else f"{len(blocks)} at random"
-        show(row, mosaic(blocks, len(blocks), gap=12), f"{kind} of layer 5, {which}")
-    left.suptitle("Receptive fields in the nine strongest images")
-    names = [name for name in m if "units" in m[name]]
-    for panel, name in zip(right.subplots(len(names), 1), names, strict=True):
-        chance = by_chance(m, name)
-        for place, kind in enumerate(KINDS):
-            mean, low, high = m[name][kind]
-            panel.errorbar(
-                mean,
-                -place,
-                xerr=[[mean - low], [high - mean]],
-                fmt="o",
-                color=LINES[place],
-                capsize=3,
-            )
-        panel.axvline(chance, color="0.6", linestyle=":", label="nine random images")
-        panel.set_yticks([0, -1, -2], KINDS)
-        panel.set(
-            title=name.replace("conv5", "layer 5").replace("fc7", "layer 7"), ylim=(-2.6, 0.6)
-        )
-    right.axes[0].legend(frameon=False, fontsize=7.5)
-    right.suptitle(f"Coherence: mean over directions, 95 % interval ({result.n} images)")
-    return {"directions.jpg": figure}
+    return {"directions.jpg": draw_directions(result)} if result.arrays else {}

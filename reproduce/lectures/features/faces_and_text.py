@@ -21,11 +21,14 @@ from reproduce.core.annotations import find_annotated
 from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import new_page, set_finding, show_tiles
+from reproduce.lectures.features.auc_pictures import draw_distribution, draw_layers
+from reproduce.lectures.features.labeled_images import LabeledImages, labeled_images
 from reproduce.lectures.sampling import subset, unit_patches
 from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.responses import responses
 from zfnet.analysis.selectivity import auc, best_unit, permute_labels
-from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import enlarge, photograph
 
 FIGURE = Figure(
     id="faces_text",
@@ -42,7 +45,8 @@ FIGURE = Figure(
         "shown": 8,
     },
     files=("faces_and_text.yaml",),
-    network="chain",
+    version=2,
+    network="layers",
 )
 MARKS = Path(__file__).with_name("faces_and_text.yaml")
 LABELS = ("face", "text")
@@ -51,58 +55,26 @@ LABELS = ("face", "text")
 def compute(ctx: Context) -> Result:
     config = FIGURE.config
     numbers, marks, missing = annotated(ctx)
-    chosen = {}
-    for label in LABELS:
-        matching = np.array([i for i, mark in enumerate(marks) if counts(mark, label)], dtype=int)
-        y = np.array([marks[i][label] for i in matching], dtype=bool)
-        names, class_of = np.unique(
-            [str(ctx.images.names[numbers[i]]).split("/")[0] for i in matching], return_inverse=True
-        )
-        chosen[label] = matching, y, class_of, first_half(class_of, y)
-        if (
-            min([np.bincount(2 * y + chosen[label][3], minlength=4).min(), len(names) // 2])
-            < config["at least"]
-        ):
-            note = f"Fewer than {config['at least']} annotated images of a kind. {missing}"
-            return Result({}, {"images": len(numbers)}, "not run", n=len(numbers), note=note)
+    names = [str(ctx.images.names[i]) for i in numbers]
+    chosen = {label: labeled_images(names, marks, label) for label in LABELS}
+    if min(images.smallest_group for images in chosen.values()) < config["at least"]:
+        note = f"Fewer than {config['at least']} annotated images of a kind. {missing}"
+        return Result({}, {"images": len(numbers)}, "not run", n=len(numbers), note=note)
     responses_of = responses(
         ctx.model, subset(ctx, np.array(numbers)), config["layers"], progress=ctx.progress
     )
     arrays: dict[str, np.ndarray] = {}
     measured: dict[str, Any] = {"images": len(numbers)}
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    for label, (matching, y, class_of, first) in chosen.items():
-        positive, in_first, classes = (torch.from_numpy(array) for array in (y, first, class_of))
-        values = {layer: table.maximum[matching] for layer, table in responses_of.items()}
-        best = {layer: best_unit(v, positive, in_first) for layer, v in values.items()}
-        aucs = {
-            layer: held_out_auc(v.numpy(), y, first, class_of, best[layer].unit.tolist())
-            for layer, v in values.items()
-        }
-        measured[label] = {
-            "images with and without": [int(y.sum()), int((~y).sum())],
-            "units of layer 5 chosen on the two halves": best["conv5"].unit.tolist(),
-            "their AUC where they were chosen": best["conv5"].selection_auc.tolist(),
-            "AUC on the other half": aucs,
-        }
-        for name, groups in (("luck", torch.zeros_like(classes)), ("the class alone", classes)):
-            labelings = permute_labels(positive, groups, config["permutations"], generator)
-            control = best_unit(values["conv5"], labelings, in_first).held_out_auc.mean(1)
-            measured[label][f"{name}: mean and 97.5 %"] = [
-                float(control.mean()),
-                float(control.quantile(0.975)),
-            ]
-            arrays[f"{label}.{name}"] = auc(values["conv5"], labelings[:20]).numpy().ravel()
-        arrays[f"{label}.units"] = auc(values["conv5"], positive).numpy()
-        unit = int(best["conv5"].unit[0])
-        order = [
-            i for i in values["conv5"][:, unit].argsort(descending=True).tolist() if not first[i]
-        ][: config["shown"]]
-        index, position = matching[order], responses_of["conv5"].position[matching[order], unit]
-        arrays[f"{label}.patches"] = photograph(
-            unit_patches(ctx, "conv5", np.array(numbers)[index], position)
-        )
-        arrays[f"{label}.right"] = y[order]
+    for label, images in chosen.items():
+        maxima = {layer: table.maximum[images.index] for layer, table in responses_of.items()}
+        measured[label], units, arrays_of = measure(images, maxima, generator)
+        order = strongest_held_out(maxima["conv5"][:, units[0]], images)
+        position = responses_of["conv5"].position[images.index[order], units[0]]
+        index = np.array(numbers)[images.index[order]]
+        arrays_of["patches"] = photograph(unit_patches(ctx, "conv5", index, position))
+        arrays_of["right"] = images.positive[order]
+        arrays |= {f"{label}.{name}": array for name, array in arrays_of.items()}
     claims, outcome = judge(measured)
     note = (
         "The unit is chosen on half of the classes and tested on the other, both ways; the two "
@@ -114,6 +86,49 @@ def compute(ctx: Context) -> Result:
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(numbers), note=note)
 
 
+def measure(
+    images: LabeledImages, maxima: dict[str, torch.Tensor], generator: torch.Generator
+) -> tuple[dict[str, Any], list[int], dict[str, np.ndarray]]:
+    """Choose the best units on half of the classes, and test them on the other half.
+
+    Args:
+        images: The images.
+        maxima: Largest activations (N, units) by layer.
+        generator: Permutes the labels of the controls.
+
+    Returns:
+        The measured numbers, the units of layer 5 chosen by both halves, and arrays.
+    """
+    _, y, class_of, first, _ = images
+    positive, in_first, classes = (torch.from_numpy(array) for array in (y, first, class_of))
+    best = {layer: best_unit(values, positive, in_first) for layer, values in maxima.items()}
+    units = best["conv5"].unit.tolist()
+    measured = {
+        "images with and without": [int(y.sum()), int((~y).sum())],
+        "units of layer 5 chosen on the two halves": units,
+        "features shown": [f"conv5/{units[0]}"],
+        "their AUC where they were chosen": best["conv5"].selection_auc.tolist(),
+        "AUC on the other half": {
+            layer: held_out_auc(values.numpy(), y, first, class_of, best[layer].unit.tolist())
+            for layer, values in maxima.items()
+        },
+    }
+    arrays = {"units": auc(maxima["conv5"], positive).numpy()}
+    for name, groups in (("luck", torch.zeros_like(classes)), ("the class alone", classes)):
+        labelings = permute_labels(positive, groups, FIGURE.config["permutations"], generator)
+        control = best_unit(maxima["conv5"], labelings, in_first).held_out_auc.mean(1)
+        limits = [float(control.mean()), float(control.quantile(0.975))]
+        measured[f"{name}: mean and 97.5 %"] = limits
+        arrays[name] = auc(maxima["conv5"], labelings[:20]).numpy().ravel()
+    return measured, units, arrays
+
+
+def strongest_held_out(values: torch.Tensor, images: LabeledImages) -> list[int]:
+    """The images with the largest values (N,) in the half that did not choose the first unit."""
+    order = values.argsort(descending=True).tolist()
+    return [i for i in order if not images.first[i]][: FIGURE.config["shown"]]
+
+
 def annotated(ctx: Context) -> tuple[list[int], list[dict], str]:
     """The annotated images of the corpus.
 
@@ -123,25 +138,6 @@ def annotated(ctx: Context) -> tuple[list[int], list[dict], str]:
     marks = yaml.safe_load(MARKS.read_text())["imagenet"]
     rows, missing = find_annotated(ctx, {name: mark["sha256"] for name, mark in marks.items()})
     return list(rows.values()), [marks[name] for name in rows], missing
-
-
-def counts(mark: dict, label: str) -> bool:
-    """Whether an image is used for a label. Images with a face are not used for text."""
-    return label in mark and (label != "text" or mark.get("face") is False)
-
-
-def first_half(class_of: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Split the classes in two halves: every other class, sorted by its share of positives.
-
-    Args:
-        class_of: Class of each image (N,).
-        positive: Labels (N,).
-
-    Returns:
-        Whether each image is in the first half (N,).
-    """
-    share = np.bincount(class_of, positive) / np.bincount(class_of)
-    return np.isin(class_of, np.argsort(share, kind="stable")[::2])
 
 
 def held_out_auc(
@@ -193,57 +189,23 @@ def draw(result: Result) -> dict[str, Any]:
     if not result.arrays:
         return {}
     a, m = result.arrays, result.measured
-    figure = new_figure(13, 5.8)
+    figure = new_page(6.0)
     for block, label in zip(figure.subfigures(2, 1, squeeze=False).flat, LABELS, strict=True):
-        distribution, layers, strip = block.subplots(1, 3, width_ratios=(1, 1, 1.62))
-        bins = np.linspace(0, 1, 41)
-        chance = a[f"{label}.luck"]
-        distribution.hist(
-            chance, bins, weights=np.full(len(chance), 1 / 20), color="0.8", label="labels permuted"
-        )
-        distribution.hist(
-            a[f"{label}.units"],
-            bins,
-            histtype="step",
-            color=LINES[0],
-            linewidth=1.6,
-            label="layer 5",
-        )
-        distribution.set(
-            xlim=(0.1, 1),
-            xlabel=f"AUC for {label}",
-            ylabel="units",
-            title="The 256 units of layer 5, all images",
-        )
-        distribution.legend(frameon=False, loc="upper left", fontsize=7.5)
-        aucs = m[label]["AUC on the other half"]
-        for place, (mean, low, high) in enumerate(aucs.values()):
-            layers.errorbar(
-                place, mean, yerr=[[mean - low], [high - mean]], fmt="o", color=LINES[0], capsize=3
-            )
-        for control, style in (("luck", ":"), ("the class alone", "--")):
-            layers.axhline(
-                m[label][f"{control}: mean and 97.5 %"][0],
-                color="0.5",
-                linestyle=style,
-                label=control,
-            )
-        layers.set_xticks(range(len(aucs)), aucs)
-        layers.set(
-            ylim=(0.3, 1),
-            ylabel="AUC on the other half",
-            title="Best unit, chosen on other classes",
-        )
-        layers.legend(frameon=False, loc="lower right", fontsize=7.5)
+        distribution, layers, strip = block.subplots(1, 3, width_ratios=(0.8, 0.9, 1.6))
+        draw_distribution(distribution, a, label)
+        draw_layers(layers, m[label])
         tiles = enlarge(a[f"{label}.patches"], 130)
-        colors = np.where(a[f"{label}.right"][:, None], (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[
-            :, None, None
-        ]
+        right = a[f"{label}.right"][:, None]
+        colors = np.where(right, (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[:, None, None]
         framed = np.broadcast_to(colors, (len(tiles), 138, 138, 3)).copy()
         framed[:, 4:-4, 4:-4] = tiles
-        unit, other = m[label]["units of layer 5 chosen on the two halves"]
-        also = f" (which chose {other})" if other != unit else ""
-        title = f"conv5/{unit}: strongest in classes that did not choose it{also}\n"
-        title += f"(green: {label}, orange: no {label})"
-        show(strip, mosaic(framed, 4, gap=3), title)
+        unit = m[label]["units of layer 5 chosen on the two halves"][0]
+        title = f"conv5/{unit}, chosen on other classes\n(green: {label}, orange: no {label})"
+        show_tiles(strip, framed, 4, title, gap=3, characters=60)
+    faces, text = (m[label]["AUC on the other half"]["conv5"][0] for label in LABELS)
+    set_finding(
+        figure,
+        f"A unit of layer 5 tells images with a face from others in unseen classes with an AUC of "
+        f"{faces:.2f}, and another one text with {text:.2f}; chance is 0.5",
+    )
     return {"faces_text.jpg": figure}

@@ -1,9 +1,9 @@
-"""All feature maps of one image, in one picture.
+"""The strongest feature maps of one image, layer by layer.
 
 Chollet (Deep Learning with Python, section 5.4.1): the first layer keeps nearly all that is in the
 image. Higher maps are more abstract and sparser, and more of them are blank, since the image lacks
-what they respond to. Each map is drawn on its own scale, from 0 to its maximum; blank maps are
-black. The numbers are means over many images.
+what they respond to. The sixteen maps with the largest values are drawn, each on its own scale from
+0 to its maximum, with the number of its channel. The numbers are means over many images.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ import zfnet
 from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.core.page import caption, new_page, set_finding, show_tiles
 from reproduce.lectures.sampling import MIN_IMAGES, spread_indices, subset
 from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.responses import stream
-from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import enlarge, photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 FIGURE = Figure(
     id="maps",
-    title="The feature maps of one image",
+    title="The strongest feature maps of one image",
     claim="From layer to layer, an image activates fewer positions, and the last layer has more "
     "blank maps than the first.",
     inputs=("model", "images"),
     seed=1,
     time_budget=5,
-    config={"layers": LAYERS, "images": 200, "images of samples": 32, "photograph": "cat"},
-    network="chain",
+    config={
+        "layers": LAYERS,
+        "images": 200,
+        "images of samples": 32,
+        "photograph": "cat",
+        "shown": 16,
+    },
+    version=2,
+    network="layers",
 )
-ROWS = {
-    "conv1": 16,
-    "conv2": 22,
-    "conv3": 24,
-    "conv4": 24,
-    "conv5": 22,
-}  # maps per column of the picture
-HEIGHT = 1056  # pixels of a column
+SIDE = 112  # pixels of a map in the picture
 
 
 def compute(ctx: Context) -> Result:
@@ -57,8 +58,15 @@ def compute(ctx: Context) -> Result:
             above[layer].append((maps > 0).float().mean((1, 2, 3)).cpu())
     x, title = choose(ctx, chosen)
     t = zfnet.trace(ctx.model, x, until=LAYERS[-1])
-    arrays = {layer: t[layer][0].cpu().numpy().astype(np.float16) for layer in LAYERS}
-    measured = {
+    arrays: dict[str, np.ndarray] = {}
+    for layer in LAYERS:
+        channels = strongest_maps(t[layer][0], FIGURE.config["shown"])
+        arrays[layer] = t[layer][0, channels].cpu().numpy().astype(np.float16)
+        arrays |= {
+            f"{layer}.channels": channels.numpy(),
+            f"{layer}.maps": np.array(t[layer].shape[1]),
+        }
+    measured: dict[str, Any] = {
         name: {
             layer: mean_interval(torch.cat(part).numpy(), seed=FIGURE.seed)
             for layer, part in parts.items()
@@ -76,8 +84,17 @@ def compute(ctx: Context) -> Result:
     )
     if samples or len(chosen) < MIN_IMAGES:
         outcome, note = "not comparable", note + " Too few different images to compare."
-    measured |= {"shown": title, "claims": claims}
+    features = {layer: [f"{layer}/{i}" for i in arrays[f"{layer}.channels"]] for layer in LAYERS}
+    measured |= {"shown": title, "features shown": features, "claims": claims}
     return Result(arrays | {"x": x.cpu().numpy()}, measured, outcome, n=len(chosen), note=note)
+
+
+def strongest_maps(maps: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` channels of maps (C, H, W) with the largest values inside the border, in order.
+
+    A layer with fewer channels gives all of them. The border responds to the zero padding.
+    """
+    return maps[:, 1:-1, 1:-1].amax((1, 2)).topk(min(count, len(maps))).indices.cpu()
 
 
 def choose(ctx: Context, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
@@ -119,30 +136,22 @@ def judge(blank: dict, above: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result) -> dict[str, Any]:
     a, blank = result.arrays, result.measured["share of blank maps"]
-    sheets = {}
-    for layer in LAYERS:
-        side = HEIGHT // ROWS[layer] - 1
-        tiles = enlarge(heat_maps(a[layer]), side)
-        sheets[layer] = mosaic(tiles, -(-len(tiles) // ROWS[layer]), gap=1)
-    figure = new_figure(10.4, 5.7)
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(0.4, 1), hspace=0.04).flat
-    top = above.subplots(1, 6)
-    show(top[0], photograph(a["x"])[0], result.measured["shown"])
-    for panel, layer in zip(top[1:], LAYERS, strict=True):
-        maps = a[layer].astype(np.float32)
-        # Without the border, which responds to the zero padding.
-        strongest = int(maps[:, 1:-1, 1:-1].max((1, 2)).argmax())
-        show(panel, heat_maps(maps[strongest : strongest + 1])[0], f"{layer}, map {strongest}")
-    widths = [sheet.shape[1] for sheet in sheets.values()]
-    for panel, (layer, sheet) in zip(
-        below.subplots(1, 5, width_ratios=widths), sheets.items(), strict=True
-    ):
-        blank_count = int((a[layer].max((1, 2)) <= 0).sum())
-        show(
-            panel,
-            sheet,
-            f"{layer}: {len(a[layer])} maps\n{blank_count} blank\n(mean {blank[layer][0]:.1%})",
-        )
+    active = result.measured["share of positions above zero"]
+    figure = new_page(6.3)
+    photo, *panels = figure.subplots(2, 3).flat
+    show(photo, photograph(a["x"])[0])
+    caption(photo, result.measured["shown"])
+    for panel, layer in zip(panels, LAYERS, strict=True):
+        tiles = enlarge(heat_maps(a[layer]), SIDE)
+        channels = a[f"{layer}.channels"]
+        title = f"{layer}: the {len(tiles)} strongest of {a[f'{layer}.maps']} maps"
+        show_tiles(panel, tiles, 4, title, labels=[str(channel) for channel in channels])
+    set_finding(
+        figure,
+        f"Positions above zero: {active['conv1'][0]:.0%} in layer 1, {active['conv5'][0]:.0%} in "
+        f"layer 5; blank maps: {blank['conv1'][0]:.1%} and {blank['conv5'][0]:.1%} "
+        f"(means over {result.n} images)",
+    )
     return {"maps.jpg": figure}
 
 

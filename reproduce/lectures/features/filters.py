@@ -17,9 +17,10 @@ from reproduce.core.claims import below, every, higher, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.networks import conv_weight
+from reproduce.core.page import new_page, set_finding, show_tiles
 from zfnet.analysis.intervals import mean_interval
 from zfnet.graph import chain, conv_layers
-from zfnet.plot import enlarge, filter_image, mosaic, new_figure, show
+from zfnet.plot import enlarge, filter_image, mosaic
 
 FIGURE = Figure(
     id="filters",
@@ -106,26 +107,24 @@ def judge(cosines: dict, share: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    a, share = (
-        result.arrays,
-        result.measured["share of a filter's energy in its nine strongest slices"],
-    )
-    figure = new_figure(12.4, 5)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.3, 1)).flat
+    a = result.arrays
+    share = result.measured["share of a filter's energy in its nine strongest slices"]
     first, *deeper = (name for name in a if "." not in name)
-    axes = left.subplots()
-    show(
-        axes,
-        mosaic(enlarge(filter_image(a[first]), 56), 12, gap=4),
-        f"{first}: all {len(a[first])} filters, in color",
-    )
-    for panel, layer in zip(right.subplots(2, -(-len(deeper) // 2)).flat, deeper, strict=True):
-        blocks = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
-        show(panel, mosaic(np.stack(blocks), 4, gap=24))
+    figure = new_page(6.6)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.45, 1)).flat
+    tiles = enlarge(filter_image(a[first]), 56)
+    show_tiles(above.subplots(), tiles, 16, f"{first}: all {len(tiles)} filters, in color", gap=4)
+    for panel, layer in zip(below.subplots(1, len(deeper)), deeper, strict=True):
+        four = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
         slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
-        title = f"{layer}, {len(blocks)} filters: nine strongest of {slices} slices,\n"
-        title += f"{energy:.0%} of the energy"
-        panel.set_title(title, fontsize=8)
+        title = f"{layer}: nine strongest of {slices} slices, {energy:.0%} of the energy"
+        show_tiles(panel, np.stack(four[:4]), 2, title, gap=24, characters=26)
+    cosine = result.measured["cosine of weights with their neighbours"]
+    set_finding(
+        figure,
+        f"Neighboring weights of {first} have a cosine of {cosine[first][0]:.2f}, those of "
+        f"{deeper[-1]} {cosine[deeper[-1]][0]:.2f}; red and blue are the two signs of a slice",
+    )
     return {"filters.png": figure}
 
 

@@ -18,11 +18,12 @@ import numpy as np
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.core.page import blank, caption, new_page, set_finding
 from reproduce.lectures.kinds import KINDS, kind_table
 from reproduce.lectures.predictions import Predictions, predict_corpus
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.intervals import difference_interval, wilson
-from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import enlarge, mosaic, photograph, show
 
 FIGURE = Figure(
     id="mistakes",
@@ -184,17 +185,21 @@ def difference(one: np.ndarray, other: np.ndarray) -> list[float]:
 def draw(result: Result) -> dict[str, Any]:
     if not result.arrays or not result.measured["shown"]:
         return {}
-    a, rows = result.arrays, list(result.measured["shown"].values())
-    columns = 4
-    figure = new_figure(12, 1.8 * -(-len(rows) // columns) + 0.3)
-    grid = figure.subplots(-(-len(rows) // columns), columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, row, one, other in zip(grid.flat, rows, a["shown"], a["typical"], strict=False):
-        show(axes, mosaic(enlarge(np.stack([one, other]), 170), 2, gap=6))
-        place = row["rank of the true class"]
-        title = f"{row['true class']}, predicted: {row['taken for']} ({row['probability']:.0%})\n"
-        title += f"(true class: rank {place})"
-        axes.set_title(title, fontsize=7.5)
-    figure.suptitle("Left: the image; right: a typical image of the predicted class")
+    a, m = result.arrays, result.measured
+    rows, columns = list(m["shown"].values()), 3
+    lines = -(-len(rows) // columns)
+    figure = new_page(1.75 * lines + 0.6)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    blank(grid)
+    for axes, row, *pair in zip(grid.flat, rows, a["shown"], a["typical"], strict=False):
+        show(axes, mosaic(enlarge(np.stack(pair), 170), 2, gap=6))
+        text = f"{row['true class']} (rank {row['rank of the true class']})\n"
+        caption(axes, text + f"predicted: {row['taken for']}, {row['probability']:.0%}", 46)
+    kind = m["within the kind, %"]
+    set_finding(
+        figure,
+        f"Of the most confident mistakes {kind['most confident'][0]:.0f} % stay within the kind, "
+        f"of the others {kind['other mistakes'][0]:.0f} %. Left: the image; right: a typical image "
+        "of the predicted class",
+    )
     return {"mistakes.jpg": figure}

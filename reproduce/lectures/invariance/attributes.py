@@ -2,29 +2,32 @@
 
 The attributes are brightness, contrast, sharpness and colorfulness of the 224 x 224 view, the share
 of it in the object's annotated box, and the number of training images of the class. Bins hold equal
-numbers of images. An attribute may correlate with accuracy through the class: flowers are colorful,
+numbers of images. Brightness is the mean luma, contrast its standard deviation, sharpness the
+deviation of the Laplacian over contrast, and colorfulness the measure of Hasler and Suesstrunk
+(2003). An attribute may correlate with accuracy through the class: flowers are colorful,
 and easy. So each attribute is also compared within classes, as the share of pairs of a correct and
 a wrong image in which the correct one has more of it. Without a relation, the share is one half.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from reproduce.core.annotations import find_annotated
-from reproduce.core.claims import above, verdict
+from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.core.page import interval_bars, label_lines, new_page, set_finding, show_tiles
+from reproduce.lectures.invariance.class_comparison import by_class, within_classes
 from reproduce.lectures.outlines import object_annotations
 from reproduce.lectures.predictions import Predictions, predict_corpus, training_images
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.attributes import ATTRIBUTES, QuantileBins, accuracy_by_quantile
-from zfnet.analysis.intervals import bootstrap
 from zfnet.data.images import center_crop
-from zfnet.plot import LINES, enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import LINES, enlarge, photograph
 
 FIGURE = Figure(
     id="attributes",
@@ -36,17 +39,20 @@ FIGURE = Figure(
     time_budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
     files=("../objects.yaml",),
+    version=2,
     labels=True,
 )
 SIZE, TRAINING_IMAGES = "object size", "training images"
-UNITS = {
-    "brightness": "mean luma",
-    "contrast": "deviation of luma",
-    "sharpness": "deviation of the Laplacian over contrast",
-    "colorfulness": "Hasler and Suesstrunk's M",
-    SIZE: "share of the view in the object's box",
-    TRAINING_IMAGES: "of the class",
-}
+NAMES: tuple[str, ...] = (
+    "brightness",
+    "contrast",
+    "sharpness",
+    "colorfulness",
+    SIZE,
+    TRAINING_IMAGES,
+)
+COLORS: dict[str, str] = dict(zip(NAMES, LINES, strict=True))
+GAIN = "last less first, points"
 
 
 def compute(ctx: Context) -> Result:
@@ -58,8 +64,6 @@ def compute(ctx: Context) -> Result:
     measured = measure(predictions, values, rows_of)
     claims, outcome = judge(measured)
     arrays = {f"value.{name}": v for name, v in values.items()}
-    arrays |= {f"image.{name}": rows_of[name] for name in values}
-    arrays |= {"right": predictions.correct, "top5": predictions.rank() <= 5}
     for name in ATTRIBUTES:
         order = np.argsort(values[name])
         shown = order[(np.linspace(0.02, 0.98, config["shown"]) * len(order)).astype(int)]
@@ -122,10 +126,11 @@ def measure(
             bins = accuracy_by_quantile(v, correct[rows_of[name]], count)
             measured[name] = describe(bins)
             if name == TRAINING_IMAGES:  # an attribute of the class: the interval is over classes
-                gain = by_class(v, correct, predictions.labels, bins.edges)
-                measured[name]["last less first, points"] = gain
+                gain = by_class(v, correct, predictions.labels, bins.edges, FIGURE.seed)
+                measured[name][GAIN] = gain
     measured[WITHIN] = {
-        name: within_classes(values[name], correct, predictions.labels) for name in ATTRIBUTES
+        name: within_classes(values[name], correct, predictions.labels, FIGURE.seed)
+        for name in ATTRIBUTES
     }
     if SIZE in measured:
         in_top5 = predictions.rank()[rows_of[SIZE]] <= 5
@@ -137,11 +142,8 @@ def measure(
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Accuracy rises with each attribute but brightness, overall and within classes."""
-    names = [name for name in UNITS if name in measured and name != "brightness"]
-    results = {
-        f"accuracy rises with {name}": above(measured[name]["last less first, points"])
-        for name in names
-    }
+    names = [name for name in NAMES if name in measured and name != "brightness"]
+    results = {f"accuracy rises with {name}": above(measured[name][GAIN]) for name in names}
     within = measured[WITHIN]
     return verdict(
         results
@@ -178,116 +180,47 @@ def describe(b: QuantileBins) -> dict:
         "bins from": [float(e) for e in b.edges],
         "images": b.count.tolist(),
         "top-1, % by bin": [round(100 * s, 1) for s in b.share],
-        "last less first, points": [100 * v for v in b.difference],
+        GAIN: [100 * v for v in b.difference],
     }
-
-
-def bin_labels(values: np.ndarray, edges: np.ndarray) -> list[str]:
-    """The range of each bin in words, or the only value in it."""
-    bins = np.searchsorted(edges[1:-1], values, side="right")
-    has_one_value = [len(np.unique(values[bins == n])) == 1 for n in range(len(edges) - 1)]
-    return [
-        low if one else f"{low} to {high}"
-        for one, (low, high) in zip(has_one_value, pairwise(shortest_decimals(edges)), strict=True)
-    ]
-
-
-def shortest_decimals(edges: np.ndarray) -> list[str]:
-    """Decimals with as few digits as distinguish them: 0, 21, 164; 0.05, 0.35; 40, 1,340."""
-    texts = ([f"{edge:,.{digits}f}" for edge in edges] for digits in range(9))
-    return next(labels_of for labels_of in texts if len(set(labels_of)) == len(np.unique(edges)))
-
-
-def within_classes(values: np.ndarray, right: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Compare correct and wrong images of the same class.
-
-    Args:
-        values: An attribute (N,).
-        right: Whether each image is classified correctly (N,).
-        labels: Classes (N,).
-
-    Returns:
-        The share of pairs in which the correct image has more of the attribute, with its interval
-        over
-        classes: [share, low, high]. Empty if fewer than two classes have a pair.
-    """
-    won, pairs = [], []
-    for label in np.unique(labels):
-        one, other = (values[(labels == label) & side] for side in (right, ~right))
-        if len(one) and len(other):
-            won.append(((np.sign(one[:, None] - other) + 1) / 2).sum())
-            pairs.append(len(one) * len(other))
-    if len(won) < 2:
-        return []
-    won, pairs = np.array(won), np.array(pairs)
-    return [
-        float(won.sum() / pairs.sum()),
-        *bootstrap(lambda i: float(won[i].sum() / pairs[i].sum()), len(won), seed=FIGURE.seed),
-    ]
-
-
-def by_class(
-    values: np.ndarray, right: np.ndarray, labels: np.ndarray, edges: np.ndarray
-) -> list[float]:
-    """The accuracy of the last bin minus that of the first, for an attribute of the class.
-
-    Args:
-        values: The attribute (N,).
-        right: Whether each image is classified correctly (N,).
-        labels: Classes (N,).
-        edges: Edges of the bins.
-
-    Returns:
-        The difference in points, with its interval over classes: [difference, low, high].
-    """
-    classes, first, images = np.unique(labels, return_index=True, return_counts=True)
-    hits, of = np.array([right[labels == label].sum() for label in classes]), values[first]
-
-    def gain(drawn: np.ndarray) -> float:
-        low, high = (drawn[side] for side in (of[drawn] < edges[1], of[drawn] >= edges[-2]))
-        if not len(low) or not len(high):
-            return float("nan")
-        return 100 * float(
-            hits[high].sum() / images[high].sum() - hits[low].sum() / images[low].sum()
-        )
-
-    every = np.arange(len(classes))
-    return [gain(every), *bootstrap(gain, len(every), seed=FIGURE.seed)]
 
 
 def draw(result: Result) -> dict[str, Any]:
     if not result.arrays:
         return {}
     a, m = result.arrays, result.measured
-    names = [name for name in UNITS if name in m]
-    figure = new_figure(12, 7.2)
-    grid = figure.subplots(4, 3, height_ratios=(0.42, 1, 0.42, 1))
-    for panel in grid[::2].flat:
-        panel.set_axis_off()
-    within_class = m[WITHIN]
-    for n, name in enumerate(names):
-        strip, panel = grid[2 * (n // 3), n % 3], grid[2 * (n // 3) + 1, n % 3]
-        if f"shown.{name}" in a:
-            show(strip, mosaic(enlarge(a[f"shown.{name}"], 110), len(a[f"shown.{name}"]), gap=40))
-        b = accuracy_by_quantile(
-            a[f"value.{name}"],
-            a["right"][a[f"image.{name}"]],
-            FIGURE.config["bins of sizes" if name == SIZE else "bins"],
-        )
-        place, share = np.arange(len(b.share)), 100 * b.share
-        panel.errorbar(
-            place, share, yerr=abs(100 * b.interval.T - share), fmt="o-", color=LINES[0], capsize=3
-        )
-        panel.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
-        panel.set_xticks(place, bin_labels(a[f"value.{name}"], b.edges), fontsize=7.5)
-        panel.set(
-            title=f"{name}, n = {len(a[f'value.{name}']):,}", ylabel="top-1, %", xlabel=UNITS[name]
-        )
-        panel.set_xlim(-0.4, len(place) - 0.6)
-        if within_class.get(name):
-            labels_of = "AUC within classes: {:.2f} ({:.2f} to {:.2f})".format(*within_class[name])
-            panel.text(0.5, 0.06, labels_of, transform=panel.transAxes, ha="center", fontsize=7.5)
-        panel.set_ylim(0, max(40, 1.1 * 100 * b.interval.max()))
-    for panel in grid[1::2].flat[len(names) :]:
-        panel.set_axis_off()
+    names = [name for name in NAMES if name in m]
+    figure = new_page(5.4)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.35)).flat
+    shown = [name for name in names if f"shown.{name}" in a]
+    for panel, name in zip(left.subplots(len(shown), 1), shown, strict=True):
+        tiles = enlarge(a[f"shown.{name}"], 110)
+        show_tiles(panel, tiles, len(tiles), f"{name}: low, median, high", gap=6)
+    curves, bars = right.subplots(2, 1, height_ratios=(1.2, 1))
+    draw_curves(curves, m, names)
+    gains = {name: m[name][GAIN] for name in names}
+    interval_bars(bars, gains, [COLORS[name] for name in names], "{:+.0f}")
+    bars.axvline(0, color="black", linewidth=0.8)
+    bars.set_xlabel("top-1 of the highest bin less the lowest, points (95 %)")
+    rising = [name for name, gain in gains.items() if above(gain)]
+    falling = [name for name, gain in gains.items() if below(gain)]
+    set_finding(
+        figure,
+        f"Accuracy rises with {', '.join(rising) or 'none of the attributes'}"
+        + (f", and falls with {', '.join(falling)}" if falling else "")
+        + f"; {result.n:,} images",
+    )
     return {"attributes.jpg": figure}
+
+
+def draw_curves(axes: Axes, m: dict, names: list[str]) -> None:
+    """Draw the accuracy by bins of each attribute."""
+    ends = {}
+    for name in names:
+        share = m[name]["top-1, % by bin"]
+        places = np.linspace(0, 1, len(share))
+        axes.plot(places, share, "o-", color=COLORS[name], markersize=3)
+        ends[name] = (share[-1], COLORS[name])
+    axes.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
+    axes.set_xticks((0, 0.5, 1), ("lowest bin", "middle", "highest bin"))
+    axes.set(ylabel="top-1, % (dashed: all images)", ylim=(0, None))
+    label_lines(axes, ends, 1)

@@ -19,10 +19,17 @@ import torch
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import caption, new_page, set_finding
+from reproduce.lectures.invariance.keypoint_pictures import PART_COLORS, draw_curves, draw_points
+from reproduce.lectures.invariance.keypoint_scores import (
+    example_pairs,
+    pck,
+    same_in_box,
+    swapped_eyes,
+)
 from reproduce.paper.dog_faces import PARTS, load_faces
-from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.matching import correct_keypoints, match
-from zfnet.plot import LINES, new_figure, photograph, show
+from zfnet.plot import photograph, show
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 FIGURE = Figure(
@@ -39,13 +46,12 @@ FIGURE = Figure(
         "alphas": [0.05, 0.1, 0.15, 0.2, 0.3, 0.4],
         "finer": 2,
         "at least": 10,
-        "shown": 4,
     },
+    version=2,
     files=("../../paper/faces.yaml",),
-    network="chain",
+    network="layers",
 )
 SAME, BOX = "same position", "same place in the head's box"
-PART_COLORS = ("cyan", "yellow", "magenta")  # different from those of the layers
 
 
 def compute(ctx: Context) -> Result:
@@ -55,168 +61,127 @@ def compute(ctx: Context) -> Result:
         note = f"The corpus has fewer than {config['at least']} annotated images. {missing}"
         return Result({}, {"images": len(names)}, "not run", n=len(names), note=note)
     head_size = (heads[:, 2:] - heads[:, :2]).amax(1)
-    predicted = {
-        layer: match(
-            ctx.model, x.to(ctx.device), points, layer, oversampling=config["finer"]
-        ).position.cpu()
-        for layer in LAYERS
+    predicted = predict(ctx, x, points, heads)
+    measured = measure(predicted, points, head_size)
+    claims, outcome = verdict(
+        {
+            f"conv5 finds more than {other}, at {alpha}": above(
+                measured["conv5 less another, points"][f"{other}, at {alpha}"]
+            )
+            for alpha in config["judged"]
+            for other in (SAME, "conv1")
+        }
+    )
+    pairs, errors = example_pairs(predicted["conv5"], points, head_size)
+    arrays = {
+        "pairs": pairs,
+        "errors": errors,
+        "x": x[torch.from_numpy(pairs)].numpy(),
+        "points": points[torch.from_numpy(pairs)].numpy(),
+        "matches": np.stack([predicted["conv5"][i, j].numpy() for i, j in pairs]),
     }
-    predicted |= {
-        SAME: points[:, None].expand(-1, len(points), -1, -1).float(),
-        BOX: same_in_box(points, heads),
-    }
-    hits_by = {  # (alphas, N, N, P)
-        name: torch.stack(
-            [correct_keypoints(place, points, head_size, alpha) for alpha in config["alphas"]]
-        ).numpy()
+    note = (
+        f"{len(names)} frontal dogs, every ordered pair. Alpha is relative to the longer side of "
+        "the head. Features are compared at the centers of receptive fields, and interpolated to "
+        f"{config['finer']} positions per unit. 95 % intervals by bootstrap over images. The pairs "
+        "shown have the smallest, the median and the largest mean error of the three keypoints. "
+        f"{missing}"
+    )
+    return Result(arrays, measured | {"claims": claims}, outcome, n=len(names), note=note)
+
+
+def predict(
+    ctx: Context, x: torch.Tensor, points: torch.Tensor, heads: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The predicted keypoints of image i in image j by each method, (N, N, P, 2)."""
+    predicted = {}
+    for layer in LAYERS:
+        matches = match(
+            ctx.model, x.to(ctx.device), points, layer, oversampling=FIGURE.config["finer"]
+        )
+        predicted[layer] = matches.position.cpu()
+    predicted[SAME] = points[:, None].expand(-1, len(points), -1, -1).float()
+    return predicted | {BOX: same_in_box(points, heads)}
+
+
+def measure(
+    predicted: dict[str, torch.Tensor], points: torch.Tensor, head_size: torch.Tensor
+) -> dict[str, Any]:
+    """The percentage of correct keypoints (PCK) of each method, and differences.
+
+    Args:
+        predicted: Predicted keypoints (N, N, P, 2) by method.
+        points: Annotated keypoints (N, P, 2).
+        head_size: The longer side of each head (N,).
+    """
+    alphas, judged = FIGURE.config["alphas"], FIGURE.config["judged"]
+    hits = {  # by method and alpha, (N, N, P)
+        name: {
+            alpha: correct_keypoints(place, points, head_size, alpha).numpy() for alpha in alphas
+        }
         for name, place in predicted.items()
     }
-    index_of = {alpha: config["alphas"].index(alpha) for alpha in config["judged"]}
-    strict, loose = config["judged"]
-    measured = {
-        "images": len(names),
-        "keypoints looked for": len(names) * (len(names) - 1) * len(PARTS),
+    (strict, loose), seed, n = judged, FIGURE.seed, len(points)
+    return {
+        "images": n,
+        "keypoints looked for": n * (n - 1) * len(PARTS),
         **{
-            f"PCK at {alpha}, %": {name: pck(hits[i]) for name, hits in hits_by.items()}
-            for alpha, i in index_of.items()
+            f"PCK at {alpha}, %": {name: pck(rows[alpha], seed) for name, rows in hits.items()}
+            for alpha in judged
         },
         f"PCK at {strict} of conv5 by part, %": {
-            part: pck(hits_by["conv5"][index_of[strict]][..., p : p + 1])[0]
+            part: pck(hits["conv5"][strict][..., p : p + 1], seed)[0]
             for p, part in enumerate(PARTS)
         },
         "PCK by alpha, %": {
-            name: {str(alpha): pck(h)[0] for alpha, h in zip(config["alphas"], hits, strict=True)}
-            for name, hits in hits_by.items()
+            name: {str(alpha): pck(h, seed)[0] for alpha, h in rows.items()}
+            for name, rows in hits.items()
         },
         "conv5 less another, points": {
-            f"{other}, at {alpha}": pck(hits_by["conv5"][i].astype(float) - hits_by[other][i])
-            for alpha, i in index_of.items()
+            f"{other}, at {alpha}": pck(
+                hits["conv5"][alpha].astype(float) - hits[other][alpha], seed
+            )
+            for alpha in judged
             for other in (SAME, BOX, "conv1", "conv4")
         },
         f"an eye found at the other eye, within {loose}, % of eyes": swapped_eyes(
             predicted["conv5"], points, head_size, loose
         ),
     }
-    claims, outcome = verdict(
-        {
-            f"conv5 finds more than {other}, at {alpha}": above(
-                measured["conv5 less another, points"][f"{other}, at {alpha}"]
-            )
-            for alpha in index_of
-            for other in (SAME, "conv1")
-        }
-    )
-    arrays = {f"place.{name}": place.numpy() for name, place in predicted.items()} | {
-        "points": points.numpy()
-    }
-    shown = np.linspace(0, len(names) - 1, config["shown"]).round().astype(int)
-    arrays |= {"x": x[shown].numpy(), "shown": shown, "reach": head_size.numpy()}
-    note = (
-        f"{len(names)} frontal dogs, every ordered pair. Alpha is relative to the longer side of "
-        "the head. Features are compared at the centers of receptive fields, and interpolated to "
-        f"{config['finer']} positions per unit. 95 % intervals by bootstrap over images. "
-        f"{missing}"
-    )
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(names), note=note)
-
-
-def same_in_box(points: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
-    """Map points from one head's box to another's.
-
-    Args:
-        points: Points in each image (N, P, 2).
-        heads: Boxes of the heads (N, 4).
-
-    Returns:
-        The points of image i in the head of image j, (N, N, P, 2).
-    """
-    corner, size = (
-        heads[:, None, :2].float(),
-        (heads[:, None, 2:] - heads[:, None, :2]).float(),
-    )  # (N, 1, 2)
-    inside = (points - corner) / size
-    return corner[None] + inside[:, None] * size[None]
-
-
-def pck(hits: np.ndarray) -> list[float]:
-    """The mean of hits over pairs of different images, in percent.
-
-    Args:
-        hits: (N, N, P).
-
-    Returns:
-        [mean, low, high], with an interval over images.
-    """
-    by_pair = 100 * hits.mean(2)
-    n = len(by_pair)
-    different = ~np.eye(n, dtype=bool)
-
-    def mean(drawn: np.ndarray) -> float:
-        # An image that is drawn twice makes no pair with itself.
-        weight = np.outer(*[np.bincount(drawn, minlength=n)] * 2) * different
-        return float((weight * by_pair).sum() / weight.sum()) if weight.any() else float("nan")
-
-    return [mean(np.arange(n)), *bootstrap(mean, n, seed=FIGURE.seed)]
-
-
-def swapped_eyes(
-    place: torch.Tensor, points: torch.Tensor, head_size: torch.Tensor, alpha: float
-) -> float:
-    """The percentage of eyes whose match is at the other eye, within reach and closer to it."""
-    eyes, other = place[:, :, :2], points[:, [1, 0]]
-    wrong = correct_keypoints(eyes, other, head_size, alpha)
-    nearer = (eyes - other[None]).norm(dim=-1) < (eyes - points[None, :, :2]).norm(dim=-1)
-    different = ~torch.eye(len(points), dtype=torch.bool)
-    return 100 * float((wrong & nearer)[different].float().mean())
 
 
 def draw(result: Result) -> dict[str, Any]:
     if not result.arrays:
         return {}
-    a, m, config = result.arrays, result.measured, FIGURE.config
-    figure = new_figure(10, 5.4)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(0.92, 1)).flat
-    grid = left.subplots(2, len(a["x"]) // 2)
-    first, photos = int(a["shown"][0]), photograph(a["x"])
-    for axes, photo, j in zip(grid.flat, photos, a["shown"], strict=True):
-        show(axes, photo, "query: eyes and nose" if j == first else "found in another dog")
-        for p, (row, column) in enumerate(a["points"][j]):
-            color = PART_COLORS[p]
-            axes.plot(
-                column,
-                row,
-                "o",
-                markersize=9,
-                markerfacecolor="none",
-                markeredgecolor=color,
-                markeredgewidth=2,
-            )
-            if j != first:
-                r, c = a["place.conv5"][first, j, p]
-                axes.plot([column, c], [row, r], color=color, linewidth=1)
-                # Sizes differ, so that crosses at the same position are all visible.
-                axes.plot(c, r, "x", color=color, markersize=14 - 4 * p, markeredgewidth=2.4)
+    a, m = result.arrays, result.measured
+    figure = new_page(5.1)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.45, 1)).flat
+    grid = left.subplots(2, 3)
+    cases = zip(("best", "typical", "worst"), a["errors"], strict=True)
+    for n, (case, error) in enumerate(cases):
+        for panel, photo, points in zip(
+            grid[:, n], photograph(a["x"][n]), a["points"][n], strict=True
+        ):
+            show(panel, photo)
+            draw_points(panel, points, "o", markersize=8, markerfacecolor="none")
+        draw_points(grid[1, n], a["matches"][n], "x", markersize=8)
+        caption(grid[0, n], f"{case} pair:")
+        caption(grid[1, n], f"off by {error:.0%} of the head")
     handles = [
-        grid[0, 0].plot([], [], "o", color=PART_COLORS[p], label=part)[0]
-        for p, part in enumerate(PARTS)
+        grid[0, 0].plot([], [], "o", color=color, label=part)[0]
+        for part, color in zip(PARTS, PART_COLORS, strict=True)
     ]
-    left.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    left.suptitle("circles: annotated parts; crosses: nearest features of layer 5", fontsize=9)
-    axes = right.subplots()
-    for number, (name, curve) in enumerate(m["PCK by alpha, %"].items()):
-        plain = name in (SAME, BOX)
-        style = {
-            "color": "0.35" if plain else LINES[number],
-            "linestyle": "-" if not plain else "--" if name == SAME else ":",
-        }
-        axes.plot(
-            config["alphas"], list(curve.values()), marker="o", markersize=3, label=name, **style
-        )
-    axes.set(
-        xlabel="alpha, relative to the head's longer side",
-        ylabel="keypoints found (PCK), %",
-        ylim=(0, 100),
+    left.legend(
+        handles=handles, loc="outside lower center", ncols=3, frameon=False,
+        title="circles: annotated; crosses: nearest features of layer 5",
+    )  # fmt: skip
+    draw_curves(right.subplots(), m["PCK by alpha, %"], {SAME: "--", BOX: ":"})
+    strict = FIGURE.config["judged"][0]
+    found = {name: values[0] for name, values in m[f"PCK at {strict}, %"].items()}
+    set_finding(
+        figure,
+        f"Within {strict:.0%} of the head, features of layer 5 find {found['conv5']:.0f} % of "
+        f"another dog's eyes and nose; the same position finds {found[SAME]:.0f} %, and the same "
+        f"place in the head's box {found[BOX]:.0f} %",
     )
-    right.legend(loc="outside lower center", ncols=3, frameon=False)
-    axes.set_title(f"{result.n} dogs, {m['keypoints looked for']:,} keypoints")
     return {"keypoints.jpg": figure}

@@ -19,12 +19,16 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.invariance.cue_conflict import Conflict, paint_conflict, resize, to_uint8
+from reproduce.lectures.invariance.cue_pictures import (
+    draw_conflict,
+    draw_probabilities,
+    draw_variants,
+)
 from reproduce.lectures.invariance.single_cues import IMAGE, OUTLINE, TEXTURE, variants
 from reproduce.lectures.outlines import outlined_images
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.decisions import confidence
 from zfnet.analysis.intervals import mean_interval, wilson
-from zfnet.plot import LINES, enlarge, mosaic, new_figure, show
 
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")
 FIGURE = Figure(
@@ -58,7 +62,8 @@ FIGURE = Figure(
         }
     },
     files=("../objects.yaml",),
-    network="chain",
+    version=2,
+    network="layers",
 )
 NEITHER = "neither"  # the decision for most painted images
 
@@ -76,12 +81,47 @@ def compute(ctx: Context) -> Result:
         note += outlined.missing
         return Result({}, {"images": len(x)}, "not run", n=len(x), note=note)
     kinds = variants(x, masks, config, FIGURE.seed)
+    cues, probability = cue_numbers(ctx, kinds, target)
+    conflict = paint_conflict(ctx, x, target, FIGURE.seed, config["painted"])
+    measured = {"images": len(x), "classes": len(target.unique())} | cues
+    measured["cue conflict"] = conflict_numbers(ctx, x, target, conflict)
+    if len(outlined.agreement):
+        measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(
+            outlined.agreement, seed=FIGURE.seed
+        )
+    claims, outcome = ({}, "not comparable") if samples else judge(measured)
+    arrays = {f"probability.{kind}": p for kind, p in probability.items()}
+    arrays |= example_arrays(x, target, kinds, conflict)
+    note = (
+        f"The correctly classified ones of {accepted} images with an outline accepted by eye, so "
+        "the top-1 of the images is 100 % by selection. They come from the 480 images on which "
+        "an earlier network was most confident. Texture: squares of the object in random order. "
+        f"Painted at {config['painted']['side']} pixels and enlarged. Decisions are among the "
+        f"{measured['classes']} classes of these images, and among all outputs. Painting may also "
+        "damage the shape; the distance to the content's layer-4 code is measured. 95 % intervals: "
+        f"bootstrap for probabilities, Wilson's for shares. {outlined.missing}"
+    )
+    if samples:
+        note += " The sample photographs have no labels, so predictions replace them."
+    return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
+
+
+def cue_numbers(
+    ctx: Context, kinds: dict[str, torch.Tensor], target: torch.Tensor
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The probability of the class with one cue left.
+
+    Args:
+        ctx: The network.
+        kinds: Images by variant.
+        target: Their classes (N,).
+
+    Returns:
+        The measured numbers, and the probabilities (N,) by variant.
+    """
     confidences = {kind: confidence(ctx.model, images, target) for kind, images in kinds.items()}
     probability = {kind: c.probability.cpu().numpy() for kind, c in confidences.items()}
-    conflict = paint_conflict(ctx, x, target, FIGURE.seed, config["painted"])
     measured = {
-        "images": len(x),
-        "classes": len(target.unique()),
         "probability of the class": {
             kind: mean_interval(p, seed=FIGURE.seed) for kind, p in probability.items()
         },
@@ -95,28 +135,8 @@ def compute(ctx: Context) -> Result:
         "parts shuffled 4 x 4 less outline only, probability": difference(
             probability, "parts shuffled, 4 x 4", OUTLINE
         ),
-        "cue conflict": conflict_numbers(ctx, x, target, conflict),
     }
-    if len(outlined.agreement):
-        measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(
-            outlined.agreement, seed=FIGURE.seed
-        )
-    claims, outcome = ({}, "not comparable") if samples else judge(measured)
-    arrays = {f"probability.{kind}": p for kind, p in probability.items()}
-    arrays |= example_arrays(x, target, kinds, conflict)
-    side = config["painted"]["side"]
-    note = (
-        f"The correctly classified ones of {accepted} images with an outline accepted by eye, so "
-        "the top-1 of the images is 100 % by selection. They come from the 480 images on which "
-        "an earlier network was most confident. Texture: squares of the object in random order. "
-        f"Painted at {side} pixels and enlarged. Decisions are among the {measured['classes']} "
-        "classes of these images, and among all outputs. Painting may also damage the shape; the "
-        "distance to the content's layer-4 code is measured. 95 % intervals: bootstrap for "
-        f"probabilities, Wilson's for shares. {outlined.missing}"
-    )
-    if samples:
-        note += " The sample photographs have no labels, so predictions replace them."
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
+    return measured, probability
 
 
 def conflict_numbers(
@@ -202,70 +222,8 @@ def draw(result: Result) -> dict[str, Any]:
         return {}
     a, m = result.arrays, result.measured
     kinds = [key.removeprefix("probability.") for key in a if key.startswith("probability.")]
-    figure = new_figure(11.6, 8.9)
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 0.82)).flat
-    left, right = below.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25)).flat
-    draw_variants(above.subplots(), a, kinds)
-    draw_probabilities(left.subplots(), m, kinds)
-    draw_pairs(right.subplots(), a, m["cue conflict"])
-    return {"parts_shape_texture.jpg": figure}
-
-
-SIDE, GAP = 112, 4  # pixels of an image with one cue left, and between images
-
-
-def draw_variants(axes, a: dict[str, np.ndarray], kinds: list[str]) -> None:
-    """Draw images with one cue left: one row per image, one column per variant."""
-    rows = np.stack([a[f"shown.{kind}"] for kind in kinds], 1) / 255  # (shown, kinds, H, W, 3)
-    tiles = enlarge(rows.reshape(-1, *rows.shape[2:]).astype(np.float32), SIDE)
-    show(axes, mosaic(tiles, len(kinds), gap=GAP))
-    for n, kind in enumerate(kinds):
-        center = n * (SIDE + GAP) + SIDE / 2
-        text = label(kind).replace(", ", "\n").replace(" only", "\nonly")
-        axes.text(center, -6, text, ha="center", va="bottom", fontsize=7.5)
-
-
-def label(kind: str) -> str:
-    return kind.replace("outline", "silhouette")
-
-
-def draw_probabilities(axes, m: dict[str, Any], kinds: list[str]) -> None:
-    """Draw the probability of the class for each variant."""
-    values = np.array([m["probability of the class"][kind] for kind in kinds])
-    mean, low, high = values.T
-    colors = [LINES[1] if kind in (OUTLINE, TEXTURE) else LINES[0] for kind in kinds]
-    rows = np.arange(len(kinds))
-    axes.barh(kinds, mean, color=colors)
-    spread = (mean - low, high - mean)
-    axes.errorbar(mean, rows, xerr=spread, fmt="none", color="0.2", capsize=2)
-    for n, kind in enumerate(kinds):
-        text = f"{mean[n]:.2g}; {m['top-1, %'][kind][0]:.0f} % correct"
-        axes.text(high[n] + 0.01, n, text, va="center", fontsize=7.5)
-    axes.set_yticks(rows, [label(kind) for kind in kinds])
-    axes.invert_yaxis()
-    axes.set(
-        xlim=(0, 1.35 * high.max()),
-        xlabel="probability of the class, mean and 95 % interval",
-        title=f"One cue left, {m['images']} images (orange: the two compared)",
-    )
-
-
-def draw_pairs(axes, a: dict[str, np.ndarray], conflict: dict[str, Any]) -> None:
-    """Draw images with conflicting cues: shape, style, the painted image, and the decision."""
-    size, pairs = 150, len(a["said"])
-    tiles = np.stack([a["content"], a["paint"], a["painted"]]) / 255  # (3, pairs, H, W, 3)
-    tiles = enlarge(tiles.reshape(-1, *tiles.shape[2:]).astype(np.float32), size)
-    show(axes, mosaic(tiles, pairs, gap=GAP))
-    for n, text in enumerate(("shape of", "in the style of", "painted")):
-        center = n * (size + GAP) + size / 2
-        axes.text(-8, center, text, rotation=90, ha="right", va="center", fontsize=8)
-    for n, decision in enumerate(a["said"]):
-        center, bottom = n * (size + GAP) + size / 2, 3 * (size + GAP) + 4
-        axes.text(center, bottom, f"decision:\n{decision}", ha="center", va="top", fontsize=8)
-    texture, shape = conflict["decisions for texture, for shape"]
-    title = f"Conflicting cues, {conflict['pairs']} images: {texture} decisions for texture, "
-    title += f"{shape} for shape, {conflict['pairs'] - texture - shape} for neither"
-    if texture + shape:
-        share, low, high = conflict["texture share, %"]
-        title += f"\ntexture share {share:.0f} %, {low:.0f} to {high:.0f}"
-    axes.set_title(title)
+    return {
+        "parts_shape_texture.jpg": draw_variants(a, kinds),
+        "probabilities.png": draw_probabilities(m, kinds),
+        "conflict.jpg": draw_conflict(a, m["cue conflict"]),
+    }

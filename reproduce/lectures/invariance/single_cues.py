@@ -28,7 +28,11 @@ def variants(
         Images like x, by name of the variant.
     """
     rng = torch.Generator().manual_seed(seed)
-    kinds = {IMAGE: x, "object only": apply_mask(x, masks), "ground only": apply_mask(x, ~masks)}
+    kinds = {
+        IMAGE: x,
+        "object only": apply_mask(x, masks),
+        "background only": apply_mask(x, ~masks),
+    }
     kinds |= {
         f"parts shuffled, {grid} x {grid}": shuffle_parts(x, grid, rng) for grid in config["grids"]
     }

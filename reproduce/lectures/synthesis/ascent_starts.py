@@ -17,13 +17,15 @@ import zfnet
 from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import caption, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
 from zfnet.analysis.faithfulness import rank_correlation
-from zfnet.plot import new_figure, photograph, show
+from zfnet.plot import photograph, show
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.fourier import color_root
 
-STARTS = ("mean grey", "noise", "photograph")
+STARTS = ("mean gray", "noise", "photograph")
+SHOWN = 3  # targets
 FIGURE = Figure(
     id="ascent_starts",
     title="Gradient ascent on one target from three starts",
@@ -44,8 +46,9 @@ FIGURE = Figure(
         "decay": {"logits": 5.0, "conv5": 0.5},
         "pixels": 0.5,
     },
+    version=2,
     manual=True,
-    network="chain",
+    network="layers",
 )
 
 
@@ -54,15 +57,11 @@ def compute(ctx: Context) -> Result:
     colors = color_root(ctx.images.batch(spread_indices(ctx, config["images"])))
     generator = torch.Generator().manual_seed(FIGURE.seed)
     picture = zfnet.preprocess(zfnet.photograph(config["photograph"]))
-    starts = torch.cat(
-        [
-            torch.zeros_like(picture),
-            config["noise"] * torch.randn(picture.shape, generator=generator),
-            picture,
-        ]
-    )
+    noise = config["noise"] * torch.randn(picture.shape, generator=generator)
+    starts = torch.cat([torch.zeros_like(picture), noise, picture])
     names, images, activations = [], [], []
     for layer, targets in config["targets"].items():
+        options = {key: config[key][layer] for key in ("variation", "decay")}
         for target in targets:
             a = ascend(
                 ctx.model,
@@ -72,50 +71,39 @@ def compute(ctx: Context) -> Result:
                 frequency=True,
                 colors=colors,
                 jitter=config["jitter"],
-                variation=config["variation"][layer],
-                decay=config["decay"][layer],
                 steps=config["steps"],
                 rate=config["rate"],
                 generator=generator,
                 progress=ctx.progress,
+                **options,
             )
-            names.append(
-                ctx.model.classes[target] if layer == "logits" else f"{layer}, channel {target}"
-            )
+            is_class = layer == "logits"
+            names.append(ctx.model.classes[target] if is_class else f"{layer}/{target}")
             images.append(a.pixels.cpu())
             activations.append(a.activation.cpu())
-    pixels = torch.stack(images)  # (targets, starts, 3, H, W)
-    codes = torch.stack(
-        [zfnet.trace(ctx.model, part.to(ctx.device), until="fc7")["fc7"].cpu() for part in images]
-    )
     measured: dict = {
         "activation": {name: a.tolist() for name, a in zip(names, activations, strict=True)}
     }
+    pixels = torch.stack(images)  # (targets, starts, 3, H, W)
+    traces = [zfnet.trace(ctx.model, part.to(ctx.device), until="fc7") for part in images]
+    codes = torch.stack([t["fc7"].cpu() for t in traces])
     for kind, values in (("pixels", pixels), ("layer 7", codes)):
         same, other = correlations(values.flatten(2))
-        measured[f"rank correlation of {kind}"] = {
-            "one target, two starts": same,
-            "two targets": other,
-        }
+        row = {"one target, two starts": same, "two targets": other}
+        measured[f"rank correlation of {kind}"] = row
     claims, outcome = judge(measured)
     arrays = {
         "pixels": pixels.numpy(),
-        "codes": codes.numpy(),
         "starts": starts.numpy(),
         "names": np.array(names),
+        "activation": torch.stack(activations).numpy(),
     }
-    arrays["activation"] = torch.stack(activations).numpy()
     note = (
         "Mean, smallest and largest over pairs: images of one target from two starts, and images "
-        "of two targets from the same start."
+        f"of two targets from the same start. The picture shows {SHOWN} targets."
     )
-    return Result(
-        arrays,
-        measured | {"claims": claims},
-        outcome,
-        n=pixels.shape[0] * pixels.shape[1],
-        note=note,
-    )
+    n = pixels.shape[0] * pixels.shape[1]
+    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
 
 
 def correlations(values: torch.Tensor) -> tuple[list[float], list[float]]:
@@ -159,36 +147,22 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 def draw(result: Result) -> dict[str, Any]:
     pixels, starts, names = (result.arrays[key] for key in ("pixels", "starts", "names"))
-    figure = new_figure(2.0 * (len(names) + 1), 6.9)
-    grid = figure.subplots(len(STARTS), len(names) + 1, squeeze=False)
+    shown = np.linspace(0, len(names) - 1, min(len(names), SHOWN)).round().astype(int)
+    figure = new_page(7.0)
+    grid = figure.subplots(len(STARTS), len(shown) + 1, squeeze=False)
     for row, (axes, start) in enumerate(zip(grid, STARTS, strict=True)):
-        show(axes[0], photograph(starts[row : row + 1])[0], f"start: {start}")
-        for column, name in enumerate(names):
-            activations = result.arrays["activation"][column, row]
-            show(
-                axes[column + 1],
-                photograph(pixels[column, row : row + 1])[0],
-                f"{name}\n{caption_unit(name)} {activations:.1f}"
-                if row == 0
-                else f"{caption_unit(name)} {activations:.1f}",
-            )
-    for axes in grid.flat:
-        axes.title.set_fontsize(8)
-    rows = [
-        f"{kind} {result.measured[f'rank correlation of {kind}'][pair][0]:.2f}"
-        for pair in PAIRS
-        for kind in KINDS
-    ]
-    figure.supxlabel(
-        f"rank correlation, one target: {rows[0]}, {rows[1]}; two targets: {rows[2]}, {rows[3]}",
-        fontsize=9,
+        show(axes[0], photograph(starts[row : row + 1])[0])
+        caption(axes[0], f"start: {start}")
+        for panel, target in zip(axes[1:], shown, strict=True):
+            value, name = result.arrays["activation"][target, row], str(names[target])
+            show(panel, photograph(pixels[target, row : row + 1])[0])
+            caption(panel, f"{name}: {'mean' if '/' in name else 'logit'} {value:.1f}")
+    same, other = "one target, two starts", "two targets"
+    pixel, code = (result.measured[f"rank correlation of {kind}"] for kind in ("pixels", "layer 7"))
+    set_finding(
+        figure,
+        f"Two starts lead to images that correlate by {pixel[same][0]:.2f} in pixels and "
+        f"{code[same][0]:.2f} in layer 7; images of two targets by {pixel[other][0]:.2f} and "
+        f"{code[other][0]:.2f}",
     )
     return {"ascent_starts.jpg": figure}
-
-
-def caption_unit(name: str) -> str:
-    """The name of the number above an image."""
-    return "mean of the map" if ", channel " in name else "logit"
-
-
-PAIRS, KINDS = ("one target, two starts", "two targets"), ("pixels", "layer 7")

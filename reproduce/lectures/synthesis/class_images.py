@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import SMALL, blank, caption, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
+from reproduce.lectures.synthesis.separation import probabilities, separate
 from zfnet.analysis.intervals import wilson
-from zfnet.plot import new_figure, photograph, show
+from zfnet.plot import photograph, show
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
 from zfnet.synthesis.fourier import color_root
@@ -28,7 +29,7 @@ from zfnet.synthesis.fourier import color_root
 FIGURE = Figure(
     id="class_images",
     title="Canonical images of classes",
-    claim="The network predicts the intended class for the image drawn for it, at the latest after "
+    claim="The network predicts the intended class for the image drawn for it, some only after "
     "further ascent. With regularization the images are as smooth as photographs, and smoother "
     "than ascent on pixels alone.",
     inputs=("model", "images"),
@@ -36,7 +37,6 @@ FIGURE = Figure(
     time_budget=600,
     config={
         "classes": 50,
-        "shown": 20,
         "plain": 5,
         "images": 100,
         "steps": 60,
@@ -49,86 +49,59 @@ FIGURE = Figure(
         "part steps": 20,
         "part at most": 3,
     },
+    version=2,
     manual=True,
 )
+
+REGULARIZED, AT_FIRST, PLAIN = "regularized", "before further ascent", "pixels alone"
+SHOWN = 8  # images with regularization in the picture
 
 
 def compute(ctx: Context) -> Result:
     config, names = FIGURE.config, ctx.model.classes
     photographs = ctx.images.batch(spread_indices(ctx, config["images"]))
     colors = color_root(photographs)
-    target = np.linspace(0, len(names) - 1, min(len(names), config["classes"])).round().astype(int)
+    target = spread(len(names), config["classes"])
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    noise = config["noise"] * torch.randn(
-        len(target), 3, *photographs.shape[-2:], generator=generator
-    ).to(ctx.device)
-    options = {
-        "steps": config["steps"],
-        "rate": config["rate"],
-        "batch": 10,
-        "progress": ctx.progress,
-    }
-    options |= {"generator": generator}
+    shape = (len(target), 3, *photographs.shape[-2:])
+    noise = config["noise"] * torch.randn(*shape, generator=generator).to(ctx.device)
+    options: dict[str, Any] = {"steps": config["steps"], "rate": config["rate"], "batch": 10}
+    options |= {"progress": ctx.progress, "generator": generator}
     regularization = {"frequency": True, "colors": colors} | {
         key: config[key] for key in ("jitter", "variation", "decay")
     }
     drawn = ascend(ctx.model, noise, target.tolist(), **regularization, **options).pixels
     separated, extra_ascents = separate(
-        ctx, drawn, target, **regularization, **options | {"steps": config["part steps"]}
+        ctx,
+        drawn,
+        target,
+        config["part at most"],
+        **regularization,
+        **options | {"steps": config["part steps"]},
     )
-    plain_rows = (
-        np.linspace(0, len(target) - 1, min(len(target), config["plain"])).round().astype(int)
-    )
-    plain = ascend(ctx.model, noise[plain_rows], target[plain_rows].tolist(), **options)
+    few = spread(len(target), config["plain"])
+    plain = ascend(ctx.model, noise[few], target[few].tolist(), **options).pixels
     sets = {
-        "regularised": (separated, target),
-        "before they were parted": (drawn, target),
-        "pixels alone": (plain.pixels, target[plain_rows]),
+        REGULARIZED: (separated, target, few),
+        AT_FIRST: (drawn, target, few),
+        PLAIN: (plain, target[few], slice(None)),
     }
-    arrays: dict[str, np.ndarray] = {"colours": colors.numpy(), "few": plain_rows}
-    measured: dict = {
-        "total variation of photographs": [
-            float(v) for v in total_variation(photographs).quantile(QUANTILES)
-        ]
-    }
-    for kind, (pixels, intended) in sets.items():
-        probability = probabilities(ctx.model, pixels)
-        predicted, true = (
-            probability.argmax(1).numpy(),
-            probability[range(len(intended)), intended].numpy(),
-        )
-        arrays |= {
-            f"{kind}.pixels": pixels.cpu().numpy(),
-            f"{kind}.target": intended,
-            f"{kind}.predicted": predicted,
-        }
-        arrays[f"{kind}.probability"] = true
-        measured[kind] = {
-            "classes": len(intended),
-            "taken for their class, %": 100 * float((predicted == intended).mean()),
-            "probability of the class, median": float(np.median(true)),
-            "total variation": float(total_variation(pixels).mean()),
-            "total variation, median": float(total_variation(pixels).median()),
-            "total variation, median of those that were drawn on pixels alone too": float(
-                total_variation(
-                    pixels if len(pixels) == len(plain_rows) else pixels[plain_rows]
-                ).median()
-            ),
-            "taken for another": {
-                names[t]: names[p] for t, p in zip(intended, predicted, strict=True) if t != p
-            },
-        }
-    measured["climbs to part them, by class"] = {
+    variation = total_variation(photographs).quantile(QUANTILES).tolist()
+    measured: dict = {"total variation of photographs": variation}
+    arrays: dict[str, np.ndarray] = {"few": few, "names": np.array(names)}
+    for kind, (pixels, intended, paired) in sets.items():
+        measured[kind], arrays_of = measure(ctx, pixels, intended, paired)
+        arrays |= {f"{kind}.{key}": array for key, array in arrays_of.items()}
+    measured["extra ascents, by class"] = {
         names[t]: n for t, n in zip(target, extra_ascents, strict=True) if n
     }
-    arrays["names"] = np.array(names)
     claims, outcome = judge(measured)
     note = (
-        f"{len(target)} of {len(names)} classes, evenly spread; the picture shows "
-        f"{config['shown']}. Ascent continues on the log-probability of images that are predicted "
-        f"as another class, at most {config['part at most']} times. Total variation of "
-        f"{len(photographs)} photographs of the corpus: smallest, median and largest. The claims "
-        "compare medians, with those of pixels alone for the same classes."
+        f"{len(target)} of {len(names)} classes, evenly spread; the picture shows {SHOWN}. Ascent "
+        "continues on the log-probability of images that are predicted as another class, at most "
+        f"{config['part at most']} times. Total variation of {len(photographs)} photographs of the "
+        "corpus: smallest, median and largest. The claims compare medians, with those of pixels "
+        "alone for the same classes."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(target), note=note)
 
@@ -136,50 +109,51 @@ def compute(ctx: Context) -> Result:
 QUANTILES = torch.tensor([0.0, 0.5, 1.0])
 
 
-def separate(
-    ctx: Context, pixels: torch.Tensor, target: np.ndarray, **options
-) -> tuple[torch.Tensor, list[int]]:
-    """Continue the ascent of images that are predicted as another class.
+def spread(total: int, count: int) -> np.ndarray:
+    """At most `count` numbers below `total`, evenly spread."""
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
 
-    A class's logit can be high while that of a similar class is higher. So ascent continues on the
-    log-probability, whose gradient in the logits z is one_hot(y) - softmax(z). It is computed once
-    per ascent and scaled so that the weight of the intended class is 1.
+
+def measure(
+    ctx: Context, pixels: torch.Tensor, intended: np.ndarray, paired: np.ndarray | slice
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Predict images, and measure their roughness.
 
     Args:
         ctx: The network.
         pixels: Images (N, 3, H, W).
-        target: Intended classes (N,).
-        options: Options of `ascend`.
+        intended: Their intended classes (N,).
+        paired: The images whose classes were drawn on pixels alone too.
 
     Returns:
-        The images, and the number of extra ascents of each.
+        The measured numbers, and arrays.
     """
-    pixels, extra_ascents, true = pixels.clone(), [0] * len(target), torch.from_numpy(target)
-    for _ in range(FIGURE.config["part at most"]):
-        probability = probabilities(ctx.model, pixels)
-        wrong = torch.nonzero(probability.argmax(1) != true)[:, 0]
-        if not len(wrong):
-            break
-        weights = F.one_hot(true[wrong], probability.shape[1]) - probability[wrong]
-        weights = weights / weights.amax(1, keepdim=True)
-        pixels[wrong] = ascend(ctx.model, pixels[wrong], weights, **options).pixels
-        for i in wrong.tolist():
-            extra_ascents[i] += 1
-    return pixels, extra_ascents
-
-
-def probabilities(model, pixels: torch.Tensor) -> torch.Tensor:
-    """The probabilities of images in chunks, (N, classes), on the CPU."""
-    return torch.cat([model(some) for some in pixels.split(20)]).softmax(1).cpu()
+    names, probability = ctx.model.classes, probabilities(ctx.model, pixels)
+    predicted = probability.argmax(1).numpy()
+    true = probability[range(len(intended)), intended].numpy()
+    variation = total_variation(pixels)
+    measured = {
+        "classes": len(intended),
+        "taken for their class, %": 100 * float((predicted == intended).mean()),
+        "probability of the class, median": float(np.median(true)),
+        "total variation": float(variation.mean()),
+        "total variation, median": float(variation.median()),
+        "total variation, median of those that were drawn on pixels alone too": float(
+            variation[paired].median()
+        ),
+        "taken for another": {
+            names[t]: names[p] for t, p in zip(intended, predicted, strict=True) if t != p
+        },
+    }
+    arrays = {"pixels": pixels.cpu().numpy(), "target": intended, "predicted": predicted}
+    return measured, arrays | {"probability": true}
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """Predictions, roughness without regularization, and smoothness with it."""
     required = 100 * FIGURE.config["share"]
     _, median, _ = measured["total variation of photographs"]
-    first, drawn, plain = (
-        measured[kind] for kind in ("before they were parted", "regularised", "pixels alone")
-    )
+    first, drawn, plain = (measured[kind] for kind in (AT_FIRST, REGULARIZED, PLAIN))
     results = {}
     for when, row in (("at once", first), ("after further ascent", drawn)):
         n, share = row["classes"], row["taken for their class, %"]
@@ -194,27 +168,34 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    a, config = result.arrays, FIGURE.config
-    names, plain_rows = a["names"], a["few"]
-    shown = np.linspace(0, len(a["regularised.target"]) - 1, config["shown"]).round().astype(int)
-    columns = len(plain_rows)
-    rows = -(-len(shown) // columns)
-    figure = new_figure(1.72 * columns, 2.1 * (rows + 1))
-    grid = figure.subplots(rows + 1, columns, squeeze=False)
-    for axes, i in zip(grid[:rows].flat, shown, strict=True):
-        caption(axes, a, "regularised", i, names)
-    for axes, i in zip(grid[rows], range(columns), strict=True):
-        caption(axes, a, "pixels alone", i, names, "pixels alone: ")
+    a, columns = result.arrays, 4
+    shown = spread(len(a[f"{REGULARIZED}.target"]), SHOWN)
+    figure = new_page(7.6)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2, 1.1)).flat
+    grid = above.subplots(SHOWN // columns, columns)
+    blank(grid)
+    for panel, i in zip(grid.flat, shown, strict=False):
+        show_class(panel, a, REGULARIZED, i)
+    plain = below.subplots(1, columns)
+    blank(plain)
+    for panel, i in zip(plain, range(len(a["few"])), strict=False):
+        show_class(panel, a, PLAIN, i)
+    below.suptitle("counterexamples: ascent on pixels alone", fontsize=SMALL + 2)
+    row = result.measured[REGULARIZED]
+    set_finding(
+        figure,
+        f"{row['taken for their class, %']:.0f} % of {row['classes']} images are predicted as the "
+        f"class that they were drawn for; the median probability is "
+        f"{row['probability of the class, median']:.2f}",
+    )
     return {"class_images.jpg": figure}
 
 
-def caption(axes, a: dict, kind: str, i: int, names: np.ndarray, before: str = "") -> None:
+def show_class(axes, a: dict, kind: str, i: int) -> None:
     """Show one image with its class, its probability, and a wrong prediction."""
     target, predicted = int(a[f"{kind}.target"][i]), int(a[f"{kind}.predicted"][i])
-    true = f"{a[f'{kind}.probability'][i]:.2f}"
-    caption_text = (
-        f"probability {true}" if target == predicted else f"{true}; predicted: {names[predicted]}"
-    )
-    text = f"{before}{names[target]}\n{caption_text}"
-    show(axes, photograph(a[f"{kind}.pixels"][i : i + 1])[0], text)
-    axes.title.set_fontsize(7.5)
+    text = f"{a['names'][target]}: {a[f'{kind}.probability'][i]:.2f}"
+    if target != predicted:
+        text += f"\npredicted: {a['names'][predicted]}"
+    show(axes, photograph(a[f"{kind}.pixels"][i : i + 1])[0])
+    caption(axes, text)

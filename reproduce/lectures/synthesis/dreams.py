@@ -1,9 +1,9 @@
 """DeepDream: a layer's activations amplified in a photograph.
 
 Mordvintsev, Olah and Tyka (2015). No class and no feature is chosen: the activations of a layer are
-increased, at several sizes of the image. To test that it is this layer which is amplified, and not
-only contrast, the activations of every layer are measured in every dream, and in the photograph
-with more contrast. The mean frequency of the change measures the size of what is drawn.
+increased, at several sizes of the image. To test that the dream amplifies this layer, and not
+only contrast, the activations of all layers are measured in all dreams, and in the photograph
+with more contrast. The mean frequency of the change measures the size of the drawn patterns.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import zfnet
 from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import caption, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
+from reproduce.lectures.synthesis.frequency import mean_frequency
 from zfnet.analysis.intervals import mean_interval
-from zfnet.plot import new_figure, photograph, show
+from zfnet.plot import photograph, show
 from zfnet.synthesis.base import clip
 from zfnet.synthesis.dream import dream
 
@@ -42,10 +44,13 @@ FIGURE = Figure(
         "jitter": 16,
         "contrast": 1.5,
     },
+    version=2,
     manual=True,
-    network="chain",
+    network="layers",
 )
 CONTRAST = "more contrast"
+FREQUENCY = "mean frequency of the change, cycles per pixel"
+AMPLIFIED = "of the layer dreamt of"
 
 
 def compute(ctx: Context) -> Result:
@@ -67,45 +72,57 @@ def compute(ctx: Context) -> Result:
         amplified[layer] = energies(ctx.model, pixels)
         frequencies[layer] = mean_frequency(pixels - x)
         relabeled[layer] = int((predict_labels(ctx.model, pixels) != label).sum())
-
-    def mean(values: np.ndarray) -> list[float]:
-        return mean_interval(values.astype(float), seed=FIGURE.seed)
-
     factors = {
         dream_of: {layer: values[layer] / before[layer] for layer in config["layers"]}
         for dream_of, values in amplified.items()
     }
-    measured = {
-        "times the mean squared activation, by dream and layer": {
-            dream_of: {layer: float(values.mean()) for layer, values in row.items()}
-            for dream_of, row in factors.items()
-        },
-        "of the layer dreamt of": {
-            layer: mean(factors[layer][layer]) for layer in config["layers"]
-        },
-        "mean frequency of the change, cycles a pixel": {
-            layer: mean(values) for layer, values in frequencies.items()
-        },
-        "images taken for another class then": relabeled,
-    }
-    claims, outcome = verdict(
-        {
-            f"{layer} is amplified most by its own dream, in every image": all(
-                bool((factors[layer][layer] > factors[dream_of][layer]).all())
-                for dream_of in factors
-                if dream_of != layer
-            )
-            for layer in config["layers"]
-        }
-    )
+    measured = measure(factors, frequencies) | {"images taken for another class then": relabeled}
+    claims, outcome = judge(factors)
     note = (
-        f"{len(shown)} photographs of scikit-image (shown) and {len(x) - len(shown)} images of "
-        f"the corpus; means over them, some with 95 % intervals. {config['octaves']} sizes with a "
+        f"{len(shown)} photographs of scikit-image and {len(x) - len(shown)} images of the "
+        f"corpus; means over them, some with 95 % intervals. {config['octaves']} sizes with a "
         f"factor of {config['zoom']}, {config['steps']} steps each. {CONTRAST.capitalize()}: "
         f"{config['contrast']} times that of the image. Frequencies are weighted by the energy of "
         "the change."
     )
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
+
+
+def measure(
+    factors: dict[str, dict[str, np.ndarray]], frequencies: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Means over images.
+
+    Args:
+        factors: The amplification of each layer (N,) by the dream.
+        frequencies: The mean frequency of the change (N,) by the dream.
+    """
+
+    def mean(values: np.ndarray) -> list[float]:
+        return mean_interval(values.astype(float), seed=FIGURE.seed)
+
+    return {
+        "times the mean squared activation, by dream and layer": {
+            dream_of: {layer: float(values.mean()) for layer, values in row.items()}
+            for dream_of, row in factors.items()
+        },
+        AMPLIFIED: {layer: mean(factors[layer][layer]) for layer in frequencies},
+        FREQUENCY: {layer: mean(values) for layer, values in frequencies.items()},
+    }
+
+
+def judge(factors: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, str], str]:
+    """Each layer is amplified most by its own dream, in every image."""
+    return verdict(
+        {
+            f"{layer} is amplified most by its own dream, in every image": all(
+                bool((factors[layer][layer] > row[layer]).all())
+                for dream_of, row in factors.items()
+                if dream_of != layer
+            )
+            for layer in FIGURE.config["layers"]
+        }
+    )
 
 
 def energies(model, x: torch.Tensor) -> dict[str, np.ndarray]:
@@ -122,30 +139,24 @@ def predict_labels(model, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([model(part).argmax(1) for part in x.split(20)])
 
 
-def mean_frequency(change: torch.Tensor) -> np.ndarray:
-    """The mean spatial frequency, weighted by energy.
-
-    Args:
-        change: Images (N, C, H, W).
-
-    Returns:
-        Cycles per pixel (N,), from 0 to 0.71.
-    """
-    energy = torch.fft.fft2(change.double()).abs().square().sum(1)
-    rows, columns = (
-        torch.fft.fftfreq(n, device=change.device, dtype=torch.float64) for n in change.shape[2:]
-    )
-    frequency = torch.hypot(rows[:, None], columns)
-    return ((energy * frequency).sum((1, 2)) / energy.sum((1, 2))).cpu().numpy()
-
-
 def draw(result: Result) -> dict[str, Any]:
-    a, config = result.arrays, FIGURE.config
-    columns = ["photographs", *(f"{layer}.pixels" for layer in config["layers"])]
-    figure = new_figure(1.9 * len(columns), 2.0 * len(a["photographs"]) + 0.2)
-    grid = figure.subplots(len(a["photographs"]), len(columns), squeeze=False)
+    a, layers = result.arrays, FIGURE.config["layers"]
+    columns = {"photographs": "photograph"}
+    columns |= {f"{layer}.pixels": f"dream of layer {layer[4]}" for layer in layers}
+    shown = min(len(a["photographs"]), 12 // len(columns))
+    figure = new_page(1.65 * shown + 0.5)
+    grid = figure.subplots(shown, len(columns), squeeze=False)
     for row, panels in enumerate(grid):
-        for panel, name in zip(panels, columns, strict=True):
-            title = "photograph" if name == "photographs" else f"layer {name[4]}"
-            show(panel, photograph(a[name][row : row + 1])[0], title if row == 0 else "")
+        for panel, (name, title) in zip(panels, columns.items(), strict=True):
+            show(panel, photograph(a[name][row : row + 1])[0])
+            caption(panel, title)
+    frequency = result.measured[FREQUENCY]
+    first, last = frequency[layers[0]][0], frequency[layers[-1]][0]
+    times = {layer: row[0] for layer, row in result.measured[AMPLIFIED].items()}
+    set_finding(
+        figure,
+        f"A dream multiplies the mean squared activation of its layer by {min(times.values()):.1f} "
+        f"to {max(times.values()):.1f}; the mean frequency of the change is {first:.2f} cycles per "
+        f"pixel for {layers[0]} and {last:.2f} for {layers[-1]}",
+    )
     return {"dreams.jpg": figure}

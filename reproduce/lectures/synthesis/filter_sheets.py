@@ -5,7 +5,7 @@ Python, on what convnets learn) ascends on pixels. Here ascent is in frequency s
 colors of photographs, jitter and total variation, without which layers 3 to 5 yield high-frequency
 noise. In layers 1 and 2 the mean is taken after the ReLU, as Chollet does: before it, the mean of
 layer 1 is linear in the image, and a uniform color maximizes it. In layers 3 to 5 it is taken
-before the ReLU, since noise leaves many channels silent, without a gradient.
+before the ReLU, since many channels are zero on noise and have no gradient.
 
 An image shows many copies of what its channel responds to, since the mean counts every position.
 Its size grows with the layer. The number is the share of channels whose image has a larger mean
@@ -22,10 +22,11 @@ import torch
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import new_page, set_finding, show_tiles
 from reproduce.lectures.sampling import spread_indices, subset
 from zfnet.analysis.intervals import wilson
 from zfnet.analysis.responses import responses
-from zfnet.plot import mosaic, new_figure, photograph, show
+from zfnet.plot import photograph
 from zfnet.synthesis.ascent import ascend
 from zfnet.synthesis.base import total_variation
 from zfnet.synthesis.fourier import color_root
@@ -67,70 +68,30 @@ ABOVE = "above the strongest photograph, %"
 
 
 def compute(ctx: Context) -> Result:
-    config, arrays, measured = FIGURE.config, {}, {}
+    config = FIGURE.config
     chosen = spread_indices(ctx, config["images"])
     colors = color_root(ctx.images.batch(chosen))
-    arrays["colours"] = colors.numpy()
-    photograph_responses = {
+    arrays: dict[str, np.ndarray] = {"colours": colors.numpy()}
+    measured: dict[str, Any] = {}
+    responses_of = {
         rectified: responses(
             ctx.model, subset(ctx, chosen), tuple(SIDES), rectified=rectified, progress=ctx.progress
         )
         for rectified in (False, True)
     }
     generator = torch.Generator().manual_seed(FIGURE.seed)
-    for layer, side in SIDES.items():
-        rectified = layer in config["rectified"]
-        means = photograph_responses[rectified][layer].mean
+    for layer in SIDES:
+        means = responses_of[layer in config["rectified"]][layer].mean
         count = means.shape[1]
         channels = np.linspace(0, count - 1, min(count, config["channels"])).round().astype(int)
         strongest = means[:, channels].amax(0)
-        pixels, activation = (
-            torch.zeros(len(channels), 3, side, side),
-            torch.full((len(channels),), -torch.inf),
-        )
-        # A closed ReLU has no gradient, so unsuccessful channels start again from more noise.
-        for noise in config["noise"]:
-            remaining = (activation <= strongest).nonzero()[:, 0]
-            if not len(remaining):
-                break
-            start = noise * torch.randn(len(remaining), 3, side, side, generator=generator)
-            a = ascend(
-                ctx.model,
-                start.to(ctx.device),
-                channels[remaining].tolist(),
-                layer=layer,
-                rectified=rectified,
-                frequency=True,
-                colors=colors,
-                jitter=min(config["jitter"], side // 8),
-                variation=config["variation"][layer],
-                decay=config["decay"][layer],
-                steps=config["steps"],
-                rate=config["rate"],
-                generator=generator,
-                batch=12,
-                progress=ctx.progress,
-            )
-            improved = a.activation.cpu() > activation[remaining]
-            pixels[remaining[improved]], activation[remaining[improved]] = (
-                a.pixels.cpu()[improved],
-                a.activation.cpu()[improved],
-            )
+        pixels, activation = ascend_above(ctx, layer, channels, strongest, colors, generator)
+        measured[layer] = measure(pixels, activation, strongest)
         arrays |= {f"{layer}.pixels": pixels.numpy(), f"{layer}.channels": channels}
-        arrays |= {
-            f"{layer}.activation": activation.numpy(),
-            f"{layer}.photographs": strongest.numpy(),
-        }
-        measured[layer] = {
-            "channels": len(channels),
-            "pixels a side": side,
-            ABOVE: 100 * float((activation > strongest).float().mean()),
-            "times the strongest photograph, median": float(
-                (activation / strongest)[strongest > 0].median()
-            ),
-            "total variation": float(total_variation(pixels).mean()),
-        }
+        arrays[f"{layer}.activation"] = activation.numpy()
+        arrays[f"{layer}.photographs"] = strongest.numpy()
     claims, outcome = judge(measured)
+    n = sum(row["channels"] for row in measured.values())
     note = (
         f"{config['channels']} channels per layer, evenly spread: the mean over positions for the "
         f"optimized image, against the strongest of {len(chosen)} photographs; after the ReLU in "
@@ -138,13 +99,75 @@ def compute(ctx: Context) -> Result:
         "below the strongest photograph starts again from more noise, at most twice. The median "
         "leaves out channels whose mean is not positive in any photograph."
     )
-    return Result(
-        arrays,
-        measured | {"claims": claims},
-        outcome,
-        n=sum(row["channels"] for row in measured.values()),
-        note=note,
-    )
+    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
+
+
+def ascend_above(
+    ctx: Context,
+    layer: str,
+    channels: np.ndarray,
+    strongest: torch.Tensor,
+    colors: torch.Tensor,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maximize channels; start those again from more noise that stay below a photograph.
+
+    A closed ReLU has no gradient, so some channels need more noise.
+
+    Args:
+        ctx: The network.
+        layer: The layer.
+        channels: The channels (C,).
+        strongest: The largest mean in a photograph (C,).
+        colors: The colors of photographs, as of `color_root`.
+        generator: Random numbers.
+
+    Returns:
+        Images (C, 3, S, S) and the means of their channels (C,).
+    """
+    config, side = FIGURE.config, SIDES[layer]
+    pixels = torch.zeros(len(channels), 3, side, side)
+    activation = torch.full((len(channels),), -torch.inf)
+    options = {key: config[key] for key in ("steps", "rate")}
+    options |= {key: config[key][layer] for key in ("variation", "decay")}
+    for noise in config["noise"]:
+        remaining = (activation <= strongest).nonzero()[:, 0]
+        if not len(remaining):
+            break
+        start = noise * torch.randn(len(remaining), 3, side, side, generator=generator)
+        a = ascend(
+            ctx.model,
+            start.to(ctx.device),
+            channels[remaining].tolist(),
+            layer=layer,
+            rectified=layer in config["rectified"],
+            frequency=True,
+            colors=colors,
+            jitter=min(config["jitter"], side // 8),
+            generator=generator,
+            batch=12,
+            progress=ctx.progress,
+            **options,
+        )
+        improved = a.activation.cpu() > activation[remaining]
+        pixels[remaining[improved]] = a.pixels.cpu()[improved]
+        activation[remaining[improved]] = a.activation.cpu()[improved]
+    return pixels, activation
+
+
+def measure(
+    pixels: torch.Tensor, activation: torch.Tensor, strongest: torch.Tensor
+) -> dict[str, Any]:
+    """Compare images (C, 3, S, S) with the strongest photographs by the means of channels (C,)."""
+    return {
+        "channels": len(pixels),
+        "pixels a side": pixels.shape[-1],
+        ABOVE: 100 * float((activation > strongest).float().mean()),
+        "times the strongest photograph, median": float(
+            (activation / strongest)[strongest > 0].median()
+        ),
+        "total variation": float(total_variation(pixels).mean()),
+    }
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
@@ -158,18 +181,18 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
+    """One sheet per layer."""
     pictures = {}
-    for layer, side in SIDES.items():
+    for layer in SIDES:
         tiles = photograph(result.arrays[f"{layer}.pixels"])
-        columns = round(len(tiles) ** 0.5)
-        figure = new_figure(6.6, 7)
+        labels = [str(channel) for channel in result.arrays[f"{layer}.channels"]]
+        figure = new_page(8.8)
         axes = figure.subplots()
-        row = result.measured[layer]
-        show(axes, mosaic(tiles, columns, gap=max(2, side // 24)))
-        first, last = result.arrays[f"{layer}.channels"][[0, -1]]
-        axes.set_title(
-            f"{layer}: {len(tiles)} channels from {first} to {last}, {side} x {side} pixels each\n"
-            f"{row[ABOVE]:.0f} % above the strongest of {FIGURE.config['images']} photographs"
+        show_tiles(axes, tiles, round(len(tiles) ** 0.5), gap=4, labels=labels)
+        set_finding(
+            figure,
+            f"{result.measured[layer][ABOVE]:.0f} % of {len(tiles)} channels of {layer} respond "
+            f"more strongly to their image than to any of {FIGURE.config['images']} photographs",
         )
         pictures[f"{layer}.jpg"] = figure
     return pictures

@@ -18,10 +18,12 @@ import torch
 from reproduce.core.claims import verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import blank, caption, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
+from reproduce.lectures.synthesis.attack_pictures import draw_attacks, prediction
 from reproduce.paper.boxed_images import choose_images
 from zfnet.data.images import to_pixels
-from zfnet.plot import new_figure, photograph, projection_image, show
+from zfnet.plot import photograph, show
 from zfnet.synthesis.adversarial import fgsm, pgd, rubbish
 from zfnet.synthesis.deepfool import deepfool
 from zfnet.synthesis.perturbation import Adversarial
@@ -184,52 +186,20 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    a, names = result.arrays, result.arrays["names"]
-    columns, rows = 5, len(a["x"]) + 1
-    rubbish_rows = (
-        np.linspace(0, len(a["rubbish.goal"]) - 1, min(columns, len(a["rubbish.goal"])))
-        .round()
-        .astype(int)
+    a, columns, rows = result.arrays, 4, 2
+    figure = new_page(7.6)
+    grid = figure.subplots(rows + 1, columns)
+    blank(grid)
+    for i, panels in zip(range(len(a["x"])), grid[:rows], strict=False):
+        draw_attacks(panels, a, i)
+    for panel, i in zip(grid[-1], range(len(a["rubbish.goal"])), strict=False):
+        show(panel, photograph(a["rubbish.pixels"][i : i + 1])[0])
+        caption(panel, f"optimized from noise:\n{prediction(a, 'rubbish', i)}")
+    smallest = result.measured["smallest changes"]
+    set_finding(
+        figure,
+        f"The smallest change that alters the prediction has a root mean square of "
+        f"{smallest['change of a pixel, root mean square, median, grey levels']:.2f} of 255 gray "
+        f"levels (median of {result.n} images)",
     )
-    figure = new_figure(1.96 * columns, 2.32 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-        axes.title.set_fontsize(7.5)
-    for i in range(len(a["x"])):
-        predicted = names[a["label"][i]]
-        title_text = (
-            predicted
-            if a["label"][i] == a["true"][i]
-            else f"{names[a['true'][i]]}, predicted: {predicted}"
-        )
-        show(
-            grid[i, 0],
-            photograph(a["x"][i : i + 1])[0],
-            f"{title_text}:\nprobability {a['probability'][i]:.2f}",
-        )
-        change = a["smallest.pixels"][i : i + 1] - a["x"][i : i + 1]
-        text = (
-            f"smallest change (L2), amplified:\nat most {a['smallest.largest'][i]:.1f} gray levels"
-        )
-        show(grid[i, 1], projection_image(change)[0], text)
-        for axes, attack in zip(grid[i, 2:], ("smallest", "one step", "chosen"), strict=True):
-            title = {
-                "smallest": "with it",
-                "one step": f"one step of {a['one step.largest'][i]:.0f} gray level",
-                "chosen": f"to {names[a['chosen.goal']]}, by {a['chosen.largest'][i]:.0f} levels",
-            }
-            show(
-                axes,
-                photograph(a[f"{attack}.pixels"][i : i + 1])[0],
-                f"{title[attack]}:\n{prediction(a, attack, i, names)}",
-            )
-    for axes, i in zip(grid[-1], rubbish_rows, strict=False):
-        text = f"rubbish:\n{prediction(a, 'rubbish', i, names)}"
-        show(axes, photograph(a["rubbish.pixels"][i : i + 1])[0], text)
     return {"fooling.jpg": figure}
-
-
-def prediction(a: dict, attack: str, i: int, names: np.ndarray) -> str:
-    """The predicted class of an adversarial image, and its probability."""
-    return f"{names[a[f'{attack}.predicted'][i]]}, {a[f'{attack}.probability'][i]:.2f}"

@@ -18,10 +18,11 @@ import torch
 from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import label_lines, new_page, set_finding
 from reproduce.lectures.sampling import spread_indices
+from reproduce.lectures.synthesis.iterated_attack import Success, attack
 from zfnet.analysis.intervals import mean_interval, wilson
-from zfnet.plot import LINES, new_figure
-from zfnet.synthesis.adversarial import pgd
+from zfnet.plot import LINES
 from zfnet.synthesis.base import clip
 from zfnet.synthesis.perturbation import gray_level, loss_gradient
 
@@ -58,58 +59,17 @@ KINDS = {
 def compute(ctx: Context) -> Result:
     config = FIGURE.config
     chosen = spread_indices(ctx, config["images"])
-    generator = torch.Generator().manual_seed(FIGURE.seed)
-    kinds = {"random": "random", "fgsm": "epsilon", "iterated": "iterated", "aimed": "aimed"}
-    success = {kind: {e: [] for e in config[key]} for kind, key in kinds.items()}
-    correct = []
-    parts = np.array_split(chosen, -(-len(chosen) // 50))
-    for part in ctx.progress(parts, total=len(parts), desc="fooling"):
-        x = ctx.images.batch(part).to(ctx.device)
-        logits = ctx.model(x)
-        label = logits.argmax(1)
-        correct.append((label.cpu() == torch.from_numpy(ctx.images.labels[part])).numpy())
-        slope, _ = loss_gradient(ctx.model, x, label)
-        signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-        for kind, direction in (("random", signs), ("fgsm", slope.sign())):
-            for epsilon, results in success[kind].items():
-                changed = ctx.model(clip(x + epsilon * gray_level(x) * direction)).argmax(1)
-                results.append((changed != label).cpu().numpy())
-        attack(ctx, success["iterated"], x, config["steps"], label=label)
     targeted = spread_indices(ctx, config["targeted"])
-    for part in np.array_split(targeted, -(-len(targeted) // 50)):
-        x = ctx.images.batch(part).to(ctx.device)
-        logits = ctx.model(x)
-        offset = torch.randint(1, logits.shape[1], (len(x),), generator=generator).to(x.device)
-        attack(
-            ctx,
-            success["aimed"],
-            x,
-            config["aimed steps"],
-            target=(logits.argmax(1) + offset) % logits.shape[1],
-        )
+    generator = torch.Generator().manual_seed(FIGURE.seed)
+    success, correct = untargeted(ctx, chosen, generator)
+    success["aimed"] = at_random_classes(ctx, targeted, generator)
     arrays = {
         f"{kind}.{e:g}": np.concatenate(results)
         for kind, rows in success.items()
         for e, results in rows.items()
     }
-    arrays |= {"right": np.concatenate(correct), "images": chosen, "aimed.images": targeted}
-    correct = arrays["right"]
-    measured: dict = {
-        KINDS[kind]: {f"{e:g}": summary(arrays[f"{kind}.{e:g}"]) for e in rows}
-        for kind, rows in success.items()
-    }
-    at = f"{config['judged at']:g}"
-    gain = 100.0 * (arrays[f"iterated.{at}"].astype(float) - arrays[f"fgsm.{at}"])
-    measured[GAIN] = {at: mean_interval(gain, seed=FIGURE.seed)}
-    measured["of the images classified rightly, %"] = {
-        KINDS["fgsm"]: {
-            f"{e:g}": percent_of(arrays[f"fgsm.{e:g}"][correct]) for e in config["epsilon"]
-        },
-        KINDS["iterated"]: {
-            f"{e:g}": percent_of(arrays[f"iterated.{e:g}"][correct]) for e in config["iterated"]
-        },
-        "images": int(correct.sum()),
-    }
+    arrays |= {"right": correct, "images": chosen, "aimed.images": targeted}
+    measured = measure(arrays, success)
     claims, outcome = judge(measured)
     note = (
         "Percentage of images whose prediction changes, with Wilson's 95 % intervals, against "
@@ -120,26 +80,66 @@ def compute(ctx: Context) -> Result:
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
 
 
-def attack(ctx: Context, rows: dict[float, list], x: torch.Tensor, steps: int, **options) -> None:
-    """Attack with increasing epsilon the images that are not fooled yet.
+def untargeted(
+    ctx: Context, chosen: np.ndarray, generator: torch.Generator
+) -> tuple[dict[str, Success], np.ndarray]:
+    """Attack images by random signs, FGSM and iterated steps.
 
-    Args:
-        ctx: The network.
-        rows: For each epsilon, a list to which the success of each image so far is appended.
-        x: Images (N, 3, H, W).
-        steps: Steps per epsilon.
-        options: Labels or targets (N,).
+    Returns:
+        The successes by attack, and which images are classified correctly.
     """
-    done = np.zeros(len(x), dtype=bool)
-    for epsilon, results in rows.items():
-        remaining = torch.from_numpy(np.flatnonzero(~done)).to(x.device)
-        if len(remaining):
-            arguments = {key: classes[remaining] for key, classes in options.items()}
-            result = pgd(
-                ctx.model, x[remaining], epsilon=epsilon, steps=steps, **arguments, batch=50
-            )
-            done[remaining.cpu().numpy()] = result.success.cpu().numpy()
-        results.append(done.copy())
+    config = FIGURE.config
+    epsilons = {"random": config["random"], "fgsm": config["epsilon"]}
+    epsilons["iterated"] = config["iterated"]
+    success: dict[str, Success] = {kind: {e: [] for e in of} for kind, of in epsilons.items()}
+    correct = []
+    parts = batches(chosen)
+    for part in ctx.progress(parts, total=len(parts), desc="fooling"):
+        x = ctx.images.batch(part).to(ctx.device)
+        label = ctx.model(x).argmax(1)
+        correct.append(label.cpu().numpy() == ctx.images.labels[part])
+        slope, _ = loss_gradient(ctx.model, x, label)
+        signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
+        for kind, direction in (("random", signs), ("fgsm", slope.sign())):
+            for epsilon, results in success[kind].items():
+                changed = ctx.model(clip(x + epsilon * gray_level(x) * direction)).argmax(1)
+                results.append((changed != label).cpu().numpy())
+        attack(ctx, success["iterated"], x, config["steps"], label=label)
+    return success, np.concatenate(correct)
+
+
+def at_random_classes(ctx: Context, chosen: np.ndarray, generator: torch.Generator) -> Success:
+    """Attack images by iterated steps towards random other classes."""
+    success: Success = {e: [] for e in FIGURE.config["aimed"]}
+    for part in batches(chosen):
+        x = ctx.images.batch(part).to(ctx.device)
+        logits = ctx.model(x)
+        classes = logits.shape[1]
+        offset = torch.randint(1, classes, (len(x),), generator=generator).to(x.device)
+        target = (logits.argmax(1) + offset) % classes
+        attack(ctx, success, x, FIGURE.config["aimed steps"], target=target)
+    return success
+
+
+def batches(chosen: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(chosen, -(-len(chosen) // 50))
+
+
+def measure(arrays: dict[str, np.ndarray], success: dict[str, Success]) -> dict[str, Any]:
+    """The success rates by attack and epsilon."""
+    measured: dict = {
+        KINDS[kind]: {f"{e:g}": summary(arrays[f"{kind}.{e:g}"]) for e in success[kind]}
+        for kind in KINDS
+    }
+    at = f"{FIGURE.config['judged at']:g}"
+    gain = 100.0 * (arrays[f"iterated.{at}"].astype(float) - arrays[f"fgsm.{at}"])
+    measured[GAIN] = {at: mean_interval(gain, seed=FIGURE.seed)}
+    correct = arrays["right"]
+    measured["of the images classified rightly, %"] = {
+        KINDS[kind]: {f"{e:g}": percent_of(arrays[f"{kind}.{e:g}"][correct]) for e in success[kind]}
+        for kind in ("fgsm", "iterated")
+    } | {"images": int(correct.sum())}
+    return measured
 
 
 def percent_of(success: np.ndarray) -> float | None:
@@ -168,28 +168,30 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    figure = new_figure(6.8, 4.2)
+    figure = new_page(4.4)
     axes = figure.subplots()
-    for (kind, name), colour in zip(KINDS.items(), LINES, strict=False):
+    epsilons, ends = FIGURE.config["epsilon"], {}
+    for (kind, name), color in zip(KINDS.items(), LINES, strict=False):
         rows = result.measured[name]
         x, values = [float(e) for e in rows], np.array(list(rows.values()))
-        axes.fill_between(x, values[:, 1], values[:, 2], color=colour, alpha=0.2, linewidth=0)
-        axes.plot(
-            x,
-            values[:, 0],
-            "o-",
-            color=colour,
-            markersize=4,
-            label=f"{name} (n = {len(result.arrays[f'{kind}.{x[0]:g}'])})",
-        )
+        axes.fill_between(x, values[:, 1], values[:, 2], color=color, alpha=0.2, linewidth=0)
+        axes.plot(x, values[:, 0], "o-", color=color, markersize=4)
+        n = len(result.arrays[f"{kind}.{x[0]:g}"])
+        ends[f"{name}\n(n = {n}, up to {x[-1]:g})"] = (values[-1, 0], color)
     axes.set_xscale("log")
-    ticks = FIGURE.config["epsilon"]
-    axes.set_xticks(ticks, [f"{e:g}" for e in ticks])
+    axes.set_xticks(epsilons, [f"{e:g}" for e in epsilons])
     axes.minorticks_off()
     axes.set(
         xlabel="largest change of a pixel, gray levels of 255",
         ylabel="images whose prediction changes, %",
         ylim=(0, 102),
     )
-    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    label_lines(axes, ends, epsilons[-1])
+    at = f"{FIGURE.config['judged at']:g}"
+    rates = {kind: result.measured[KINDS[kind]][at][0] for kind in ("fgsm", "iterated", "random")}
+    set_finding(
+        figure,
+        f"Changes of {at} gray levels alter {rates['fgsm']:.0f} % of the predictions in one step, "
+        f"{rates['iterated']:.0f} % in iterated steps, and {rates['random']:.0f} % at random",
+    )
     return {"fooling_rates.png": figure}

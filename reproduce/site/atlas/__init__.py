@@ -23,48 +23,50 @@ from reproduce.core.networks import conv_weight
 from reproduce.site.atlas import demos, sheets, summary
 from reproduce.site.atlas.files import prepare, read, save, write_page
 from reproduce.site.atlas.tables import BINS, Table, edges, tabulate
-from zfnet.data.cache import DataError, Images, cache_dir, digest
+from zfnet.data.cache import DataError, cache_dir, digest
+from zfnet.data.dataset import Images
+from zfnet.data.labels import ILSVRC_GROUPS, ILSVRC_SYNONYMS, related_classes
 from zfnet.graph import chain, conv_layers
-from zfnet.labels import ILSVRC_GROUPS, related_classes
-from zfnet.model import Network
+from zfnet.model import Network, Row, describe
 from zfnet.plot import HEAT, LINES, mosaic
 from zfnet.ranking import Top, ranking
 from zfnet.receptive_field import receptive_field
-from zfnet.summary import Row, describe
 
-TOP = 9  # strongest images of a feature, and of a class
-THUMBNAIL = 96  # pixels of an image on a class's page
 THUMBNAILS_PER_ROW = 16
 TIME_BUDGET = 60  # seconds of the atlas of the sample photographs in `make figures`
 # Raise a version when what it covers changes: the table of activations and all that follows from
 # it; sheets and demonstrations; the numbers on the pages.
-TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 2, 3
+TABLE_VERSION, PICTURE_VERSION, SUMMARY_VERSION = 1, 3, 4
 
 
-def write(context: Context, out: Path, limit: int | None = None) -> Path:
+def write(
+    context: Context, out: Path, limit: int | None = None, layout: sheets.Layout = sheets.FULL
+) -> Path:
     """Write the atlas of a network over a corpus, or continue it.
 
-    What the same version made from the same network and images is kept.
+    Files of the same version, network and images are reused.
 
     Args:
         context: The network and the corpus.
         out: The folder of the atlas.
         limit: At most this many features per layer, evenly spread. Default: all.
+        layout: Sizes and quality of the pictures.
 
     Returns:
         The page.
 
     Raises:
-        DataError: `out` holds something else, or the images do not fit the network.
+        DataError: `out` has other files, or the images do not fit the network.
     """
     model, images = context.model, context.images
     if images.size != model.size:
         raise DataError(
             f"the network needs images of {model.size} pixels; {context.corpus} has {images.size}"
         )
-    parts = digest(model.info["sha256"], images.digest, limit, TABLE_VERSION, PICTURE_VERSION)
+    versions = TABLE_VERSION, PICTURE_VERSION
+    parts = digest(model.info["sha256"], images.digest, limit, str(layout), *versions)
     key = digest(parts, SUMMARY_VERSION)
-    index, numbers = describe_network(model, limit)
+    index, numbers = describe_network(model, limit, layout)
     earlier = prepare(out, parts)
     page = write_page(out)
     names, outputs, kind = summary.kinds(images)
@@ -91,18 +93,18 @@ def write(context: Context, out: Path, limit: int | None = None) -> Path:
     save(out, "index", index | {"missing": missing})
     table = read_table(context)
     predicted = table.logits.argmax(1).tolist()
-    save(out, "names", {"name": list(images.names), "kind": kind.tolist(), "predicted": predicted})
+    stems = [str(name).split("/")[-1] for name in images.names]
+    save(out, "names", {"name": stems, "kind": kind.tolist(), "predicted": predicted})
     for part in list(missing):
         if part == "classes":
-            write_classes(table, images, out)
+            write_classes(table, images, out, layout)
         elif part == "images":
-            index["demos"] = write_demos(context, table, out)
+            index["demos"] = write_demos(context, table, out, layout)
         else:
-            top = ranking(
-                table.maximum[part], table.position[part].long(), TOP, group_of=groups(images)
-            )
+            maximum, position = table.maximum[part], table.position[part].long()
+            top = ranking(maximum, position, sheets.TOP, group_of=groups(images))
             is_first = part == next(iter(numbers))
-            write_sheets(context, part, top, numbers[part], out, filters=is_first)
+            write_sheets(context, part, top, numbers[part], out, layout, filters=is_first)
             data = summary.layer_data(table, part, top, numbers[part], kind, len(names))
             save(out, part, data)
         missing.remove(part)
@@ -111,7 +113,7 @@ def write(context: Context, out: Path, limit: int | None = None) -> Path:
 
 
 def write_sample(context: Context, out: Path) -> Path | None:
-    """Write the atlas of the sample photographs; None where `out` holds a reader's own atlas."""
+    """Write the atlas of the sample photographs; None if `out` has another atlas."""
     index = read(out, "index")
     if index:
         origin = (index.get("network"), index.get("corpus"))
@@ -140,13 +142,14 @@ def read_table(context: Context) -> Table:
 
 
 def describe_network(
-    model: Network, limit: int | None
+    model: Network, limit: int | None, layout: sheets.Layout = sheets.FULL
 ) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """What the pages show of a network.
 
     Args:
         model: The network.
         limit: At most this many features per layer.
+        layout: Sizes of the pictures.
 
     Returns:
         A part of the index, and the features of each layer.
@@ -175,7 +178,7 @@ def describe_network(
             "field": field.size,
             "stride": field.stride,
             "offset": field.offset,
-            "side": sheets.tile_side(field.size),
+            "side": sheets.tile_side(field.size, layout),
         })  # fmt: skip
     return {
         "checkpoint": model.info["sha256"],
@@ -197,7 +200,8 @@ def named_rows(model: Network, layers: Sequence[str]) -> list[Row]:
 
 def class_groups(classes: Sequence[str]) -> dict[str, list[int]]:
     """The outputs of everyday words, such as every breed for "dog"; empty without such classes."""
-    related = {word: related_classes(word, classes) for word in ILSVRC_GROUPS}
+    words = [*ILSVRC_GROUPS, *ILSVRC_SYNONYMS]
+    related = {word: related_classes(word, classes) for word in words}
     return {
         word: [classes.index(name) for name in names] for word, names in related.items() if names
     }
@@ -208,10 +212,13 @@ def constants() -> dict[str, Any]:
     heat = colormaps[HEAT](np.linspace(0, 1, 64))
     return {
         "rows": sheets.ROWS,
-        "columns": sheets.COLUMNS,
-        "covers": sheets.COVERS,
+        "across": sheets.ACROSS,
+        "block": sheets.BLOCK,
+        "filters": sheets.FILTERS,
+        "small": sheets.SMALL,
         "thumbnails": THUMBNAILS_PER_ROW,
-        "steps": summary.STEPS,
+        "octave": summary.OCTAVE,
+        "one": summary.ONE,
         "edges": edges(),
         "bins": BINS,
         "colors": LINES,
@@ -220,39 +227,47 @@ def constants() -> dict[str, Any]:
 
 
 def write_sheets(
-    context: Context, layer: str, top: Top, numbers: Sequence[int], out: Path, filters: bool
+    context: Context,
+    layer: str,
+    top: Top,
+    numbers: Sequence[int],
+    out: Path,
+    layout: sheets.Layout,
+    filters: bool,
 ) -> None:
     """Write the sheets of a layer, and with `filters` those of a first layer."""
     model, folder = context.model, out / "sheets"
-    sheets.write_layer(model, context.images, layer, top, numbers, folder, context.progress)
+    sheets.write_layer(model, context.images, layer, top, numbers, folder, layout, context.progress)
     if filters:
-        path = folder / f"{layer}-covers-filters.webp"
+        path = folder / f"{layer}-filters.webp"
         sheets.write_filters(conv_weight(model, layer), numbers, path)
 
 
-def write_classes(table: Table, images: Images, out: Path) -> None:
+def write_classes(table: Table, images: Images, out: Path, layout: sheets.Layout) -> None:
     """Write the data of the classes, and the sheets of the images on their pages."""
     no_position = torch.zeros(*table.logits.shape, 2, dtype=torch.int64)
-    top = ranking(table.logits, no_position, TOP, group_of=groups(images))
+    top = ranking(table.logits, no_position, layout.images, group_of=groups(images))
     shown = np.unique(top.index[top.index >= 0].numpy())
     per_sheet = THUMBNAILS_PER_ROW**2
     for number, start in enumerate(range(0, len(shown), per_sheet)):
-        tiles = demos.thumbnails(images, shown[start : start + per_sheet], THUMBNAIL)
+        tiles = demos.thumbnails(images, shown[start : start + per_sheet], layout.thumbnail)
         path = out / "sheets" / f"images-{number}.webp"
-        sheets.write_picture(path, mosaic(tiles, THUMBNAILS_PER_ROW, gap=0))
+        sheets.write_picture(path, mosaic(tiles, THUMBNAILS_PER_ROW, gap=0), layout.quality)
     data = {"classes": summary.class_data(table, images, top), "shown": shown.tolist()}
     save(out, "classes", data)
 
 
-def write_demos(context: Context, table: Table, out: Path) -> list[dict[str, Any]]:
+def write_demos(
+    context: Context, table: Table, out: Path, layout: sheets.Layout
+) -> list[dict[str, Any]]:
     """Write the missing demonstration images, and return their entries in the index."""
-    chosen = demos.choose(context, table)
+    chosen = demos.choose(context, table)[: layout.demos]
     entries = []
     bar = context.progress(chosen, total=len(chosen), desc="occluding")
     for number, (name, x, target) in enumerate(bar):
         data = read(out, f"image{number}")
         if data is None:
-            data = demos.record(context.model, x, target, out / "demos", str(number))
+            data = demos.record(context.model, x, target, out / "demos", str(number), layout)
             save(out, f"image{number}", data)
         entries.append({"name": name, "target": target, "label": data["baseline"]["label"]})
     return entries

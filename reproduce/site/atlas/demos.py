@@ -14,16 +14,15 @@ import zfnet
 from reproduce.core.context import Context
 from reproduce.paper.boxed_images import choose_images
 from reproduce.paper.fig7_occlusion import FIGURE
-from reproduce.site.atlas.sheets import MAX_SIDE, write_picture
+from reproduce.site.atlas.sheets import FULL, Layout, write_picture
 from reproduce.site.atlas.tables import Table
 from zfnet.attribution.registry import spans
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.graph import conv_layers
 from zfnet.model import Network
 from zfnet.occlusion import Occlusion
 from zfnet.plot import GRAY, enlarge, mosaic, photograph, projection_image
-from zfnet.receptive_field import ReceptiveField
 
 COUNT = 6  # images
 MAPS = 4  # strongest maps of the last layer
@@ -60,6 +59,7 @@ def record(
     target: int | None,
     folder: Path,
     name: str,
+    layout: Layout = FULL,
     progress: Callable = no_progress,
 ) -> dict[str, Any]:
     """Write the pictures of an image, and return its numbers.
@@ -73,6 +73,7 @@ def record(
         target: A class, or None for the predicted one.
         folder: Where the pictures go.
         name: How their names begin.
+        layout: Sizes and quality of the pictures.
         progress: Wraps iterables.
     """
     size, stride = (max(1, OCCLUDER[key] * x.shape[-1] // OCCLUDER_SIDE) for key in SCALED)
@@ -85,8 +86,9 @@ def record(
     write_picture(folder / f"{name}.webp", photograph(x.cpu())[0], quality=88)
     strongest = maps.amax((1, 2)).argsort(descending=True, stable=True)[:MAPS].tolist()
     for number, channel in enumerate(progress(strongest, total=len(strongest), desc="projecting")):
-        sheet = projection_sheet(model, x, layer, channel, maps[channel], field)
-        write_picture(folder / f"{name}-map{number}.webp", sheet)
+        side = min(layout.max_side, field.size)
+        sheet = projection_sheet(model, x, layer, channel, maps[channel], side)
+        write_picture(folder / f"{name}-map{number}.webp", sheet, layout.fine_quality)
     return occlusion_data(o) | {
         "size": size,
         "stride": stride,
@@ -101,10 +103,9 @@ SCALED = ("size", "stride")
 
 
 def projection_sheet(
-    model: Network, x: Tensor, layer: str, channel: int, values: Tensor, field: ReceptiveField
+    model: Network, x: Tensor, layer: str, channel: int, values: Tensor, side: int
 ) -> np.ndarray:
     """The projections of all positions of a map (H, W), as an image; gray where it is silent."""
-    side = min(MAX_SIDE, field.size)
     tiles = np.full((values.numel(), side, side, 3), GRAY, dtype=np.float32)
     position = (values > 0).nonzero()
     if len(position):

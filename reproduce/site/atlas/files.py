@@ -44,7 +44,7 @@ def save(out: Path, name: str, values: dict[str, Any] | list[Any]) -> None:
 
 
 def read(out: Path, name: str) -> Any:
-    """The values of a data file; None where it is missing, damaged, or not a data file."""
+    """The values of a data file; None if it is missing, damaged, or not a data file."""
     try:
         text = (out / "data" / f"{name}.js").read_text("ascii")
         if not text.startswith(_assignment(name)):
@@ -72,14 +72,14 @@ def prepare(out: Path, parts: str, look: bool = False) -> dict[str, Any]:
         The index of the atlas to continue, or an empty one. Old files are removed then.
 
     Raises:
-        DataError: The folder holds something else.
+        DataError: The folder has other files.
     """
     index, kind = read(out, "index"), "look" if look else "atlas"
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_ours(out))):
         raise DataError(f"{out} exists and is not a page of this kind ({kind}); name a new folder")
     if index is not None and ("look" in index) != look:
         other = "an atlas" if look else "the page of one image"
-        raise DataError(f"{out} holds {other}, which is not overwritten; name another folder")
+        raise DataError(f"{out} contains {other}, which is not overwritten; choose another folder")
     if index is not None and index.get("parts") == parts and not look:
         return index
     for folder in FOLDERS:

@@ -16,10 +16,10 @@ import zfnet
 from reproduce.site.atlas import constants, demos, describe_network
 from reproduce.site.atlas.files import prepare, read, save, write_page
 from reproduce.site.atlas.sheets import (
-    COLUMNS,
     KINDS,
-    QUALITY,
     ROWS,
+    TOP,
+    blocks,
     read_tiles,
     sheet_path,
     unit_tiles,
@@ -27,7 +27,7 @@ from reproduce.site.atlas.sheets import (
 )
 from zfnet.attribution.registry import METHODS
 from zfnet.data import no_progress
-from zfnet.data.images import read_image
+from zfnet.data.formats import read_image
 from zfnet.model import Network, device_of
 from zfnet.plot import GRAY, attribution_image, mosaic
 
@@ -51,7 +51,7 @@ class Atlas:
     reason: str = ""
 
     def layer(self, name: str) -> dict[str, Any] | None:
-        """The index of a layer; None where it is missing or not finished."""
+        """The index of a layer; None if it is missing or not finished."""
         if not self.index or name in self.index["missing"]:
             return None
         return next((layer for layer in self.index["layers"] if layer["name"] == name), None)
@@ -67,12 +67,12 @@ def look(
         name: Its name.
         image: An image file.
         out: The folder of the page. An earlier page of an image is replaced.
-        atlas: The folder of an atlas. Its pictures are used if it is of the same network.
+        atlas: The folder of an atlas. Its pictures are used if it shows the same network.
         progress: Wraps iterables.
 
     Raises:
         ImageError: The image cannot be read.
-        DataError: As `describe_network`; or `out` holds something else.
+        DataError: As `describe_network`, or if `out` has other files.
     """
     x = zfnet.preprocess(read_image(image), model.size).to(device_of(model))
     layers, numbers = describe_network(model, None)
@@ -83,7 +83,7 @@ def look(
     assert t.logits is not None
     for layer in progress(list(numbers), total=len(numbers), desc="layers"):
         save(out, layer, {"features": strongest(model, x, t[layer][0], layer, out, neighbors)})
-    data = demos.record(model, x, None, out / "demos", "image", progress)
+    data = demos.record(model, x, None, out / "demos", "image", progress=progress)
     save(out, "image", data | {"name": image.name})
 
     probability = t.logits[0].softmax(0)
@@ -123,7 +123,7 @@ def strongest(
         maps: The layer's maps of the image (C, H, W).
         layer: The layer.
         out: The folder of the page.
-        atlas: Where the features' strongest images are copied from.
+        atlas: The folder to copy the features' strongest images from.
 
     Returns:
         Number, value, position and number of neighbors of each feature.
@@ -138,7 +138,7 @@ def strongest(
     pairs = np.stack([tiles[kind] for kind in KINDS], 1)  # (F, 2, side, side, 3)
     sheet = mosaic(pairs.reshape(-1, *pairs.shape[2:]), len(KINDS), gap=0)
     write_picture(out / "sheets" / f"{layer}-own.webp", sheet)
-    neighbors = copy_neighbors(atlas, layer, chosen.tolist(), pairs.shape[2], out)
+    neighbors = copy_neighbors(atlas, layer, chosen.tolist(), out)
     return [
         {
             "number": number,
@@ -150,32 +150,30 @@ def strongest(
     ]
 
 
-def copy_neighbors(
-    atlas: Atlas, layer: str, features: list[int], side: int, out: Path
-) -> list[int]:
-    """Copy the rows of features from the sheets of an atlas into a sheet of the page.
+def copy_neighbors(atlas: Atlas, layer: str, features: list[int], out: Path) -> list[int]:
+    """Copy the tiles of features from the sheets of an atlas into a sheet of the page.
 
     Returns:
-        How many images each feature has; 0 where its sheets are missing or damaged.
+        How many images each feature has; 0 if its sheets are missing or damaged.
     """
     listed = atlas.layer(layer)
     data = read(atlas.folder, layer) if listed else None
     counts = [0] * len(features)
-    blank = np.full((len(features), COLUMNS, side, side, 3), GRAY, dtype=np.float32)
-    rows = {kind: blank.copy() for kind in KINDS}
+    side = listed["side"] if listed else 1
+    blank = np.full((len(features), TOP, side, side, 3), GRAY, dtype=np.float32)
+    tiles = {kind: blank.copy() for kind in KINDS}
     for f, number in enumerate(features):
         if not (listed and data and number in listed["numbers"]):
             continue
         slot = listed["numbers"].index(number)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             for kind in KINDS:
                 path = sheet_path(atlas.folder / "sheets", layer, kind, slot)
-                rows[kind][f] = read_tiles(path, listed["side"])[slot % ROWS]
+                tiles[kind][f] = read_tiles(path, side)[slot % ROWS]
             counts[f] = len(data["features"][slot]["value"])
     if any(counts):
         for kind in KINDS:
-            sheet = mosaic(rows[kind].reshape(-1, side, side, 3), COLUMNS, gap=0)
-            write_picture(out / "sheets" / f"{layer}-{kind}.webp", sheet)
+            write_picture(out / "sheets" / f"{layer}-{kind}.webp", blocks(tiles[kind]))
     return counts
 
 
@@ -185,7 +183,7 @@ def attributions(model: Network, x: Tensor, target: int, out: Path) -> list[dict
     for name in ATTRIBUTIONS:
         a = METHODS[name](model, x, target)
         picture, top = attribution_image(a.map.cpu())
-        write_picture(out / "demos" / f"{name}.webp", picture[0], quality=QUALITY)
+        write_picture(out / "demos" / f"{name}.webp", picture[0])
         (state,) = a.state
         caption = f"brightest at {top[0]:.3g}" if state == "ok" else f"no evidence: map {state}"
         shown.append({"name": name, "file": f"demos/{name}.webp", "caption": caption})

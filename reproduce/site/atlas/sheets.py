@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import zfnet
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
 from zfnet.model import Network, device_of
 from zfnet.plot import GRAY, enlarge, filter_image, mosaic, photograph, projection_image
@@ -21,36 +21,77 @@ from zfnet.projection import patches_inside
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import cut
 
-MAX_SIDE = 90  # pixels of a tile
-MIN_SIDE = 48  # smaller patches are enlarged, since WebP blurs single pixels
-COLUMNS = 9  # tiles per feature: its strongest images
+TOP = 9  # tiles per feature: its strongest images
+BLOCK = 3  # tiles per side of a feature's block
 ROWS = 32  # features per sheet
+ACROSS = 8  # features per row of a sheet
 SHEETS_PER_PASS = 4  # whose features are projected together
-COVERS = 16  # features per row of the sheet of covers
+FILTERS = 16  # filters per row of their sheet
+SMALL = 16  # smaller receptive fields are shown with sharp pixels, and stored without loss
 KINDS = ("patches", "projections")
-QUALITY = 60  # of WebP: 1,376 features of the sample photographs take less than 20 MB
 
 
-def tile_side(field: int) -> int:
-    """The side of a tile for a receptive field: its own size where that is 48 to 90 pixels."""
-    return min(MAX_SIDE, field if field >= MIN_SIDE else field * -(-MIN_SIDE // field))
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of an atlas's pictures.
+
+    Attributes:
+        max_side: Largest side of a tile, in pixels.
+        min_side: Smaller patches are enlarged to this side, since WebP blurs single pixels.
+        quality: Of patches and images as WebP.
+        fine_quality: Of projections, which are faint and take few bytes.
+        thumbnail: Side of an image on a class's page, in pixels.
+        images: Images on a class's page.
+        demos: Demonstration images.
+    """
+
+    max_side: int = 90
+    min_side: int = 48
+    quality: int = 60
+    fine_quality: int = 60
+    thumbnail: int = 96
+    images: int = TOP
+    demos: int = 6
+
+
+FULL = Layout()
+# 1,376 features and 1000 classes take less than 12 MB.
+COMPACT = Layout(48, 1, quality=40, fine_quality=65, thumbnail=48, images=5, demos=3)
+
+
+def tile_side(field: int, layout: Layout = FULL) -> int:
+    """The side of a tile for a receptive field: its own size, within the limits of the layout."""
+    enlarged = field if field >= layout.min_side else field * -(-layout.min_side // field)
+    return min(layout.max_side, enlarged)
 
 
 def write_picture(
-    path: Path, image: np.ndarray, quality: int = QUALITY, lossless: bool = False
+    path: Path, image: np.ndarray, quality: int = FULL.quality, lossless: bool = False
 ) -> None:
     """Write an image (H, W, 3) in [0, 1] as WebP, atomically."""
     picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
     with atomic_write(path) as partial:
-        picture.save(partial, "WEBP", quality=quality, method=4, lossless=lossless)
+        picture.save(partial, "WEBP", quality=quality, method=6, lossless=lossless)
+
+
+def blocks(tiles: np.ndarray) -> np.ndarray:
+    """A sheet of blocks of 3 x 3 tiles, ACROSS features per row.
+
+    Args:
+        tiles: The tiles of the features (F, TOP, side, side, 3).
+    """
+    nines = np.stack([mosaic(nine, BLOCK, gap=0) for nine in tiles])
+    return mosaic(nines, ACROSS, gap=0, background=GRAY)
 
 
 def read_tiles(path: Path, side: int) -> np.ndarray:
-    """The tiles of a sheet (rows, columns, side, side, 3) in [0, 1]."""
+    """The tiles of a sheet (features, TOP, side, side, 3) in [0, 1]; the last may be empty."""
     with Image.open(path) as image:
         sheet = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
-    return sheet.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    rows = sheet.shape[0] // (BLOCK * side)
+    tiles = sheet.reshape(rows, BLOCK, side, ACROSS, BLOCK, side, 3)
+    # (rows, across, tile row, tile column, side, side, 3)
+    return tiles.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, TOP, side, side, 3)
 
 
 def unit_tiles(
@@ -84,9 +125,10 @@ def write_layer(
     top: Top,
     numbers: Sequence[int],
     folder: Path,
+    layout: Layout = FULL,
     progress: Callable = no_progress,
 ) -> None:
-    """Write the missing sheets of a layer, one feature per row, then its sheets of covers.
+    """Write the missing sheets of a layer, ROWS features per sheet.
 
     Args:
         model: The network.
@@ -95,11 +137,12 @@ def write_layer(
         top: The strongest images of all its features.
         numbers: The features of the atlas.
         folder: Where the sheets are.
+        layout: Sizes and quality.
         progress: Wraps the iterable of groups of sheets.
     """
     x = images.batch([0]).to(device_of(model))
     field = zfnet.trace(model, x, until=layer).receptive_field(layer).size
-    side, starts = tile_side(field), range(0, len(numbers), ROWS)
+    side, starts = tile_side(field, layout), range(0, len(numbers), ROWS)
     groups = [starts[i : i + SHEETS_PER_PASS] for i in range(0, len(starts), SHEETS_PER_PASS)]
     for group in progress(groups, total=len(groups), desc=layer):
         paths = {
@@ -109,17 +152,14 @@ def write_layer(
         }
         if all(path.exists() for path in paths.values()):
             continue
-        tiles = layer_tiles(model, images, layer, top, numbers[group[0] : group[-1] + ROWS], field)
+        chosen = numbers[group[0] : group[-1] + ROWS]
+        tiles = layer_tiles(model, images, layer, top, chosen, field, side)
         for (start, kind), path in paths.items():
-            first = (start - group[0]) * COLUMNS
-            sheet = mosaic(tiles[kind][first : first + ROWS * COLUMNS], COLUMNS, gap=0)
+            first = start - group[0]
+            sheet = blocks(tiles[kind][first : first + ROWS])
             if not path.exists():
-                write_picture(path, sheet, lossless=side >= 3 * field)  # pixels are visible
-    for kind in KINDS:
-        path = folder / f"{layer}-covers-{kind}.webp"
-        if not path.exists():
-            sheets = [read_tiles(sheet_path(folder, layer, kind, start), side) for start in starts]
-            write_picture(path, covers(np.concatenate(sheets)))
+                quality = layout.quality if kind == "patches" else layout.fine_quality
+                write_picture(path, sheet, quality, lossless=field < SMALL)
 
 
 def sheet_path(folder: Path, layer: str, kind: str, slot: int) -> Path:
@@ -128,7 +168,13 @@ def sheet_path(folder: Path, layer: str, kind: str, slot: int) -> Path:
 
 
 def layer_tiles(
-    model: Network, images: Images, layer: str, top: Top, numbers: Sequence[int], field: int
+    model: Network,
+    images: Images,
+    layer: str,
+    top: Top,
+    numbers: Sequence[int],
+    field: int,
+    side: int,
 ) -> dict[str, np.ndarray]:
     """The patches and projections of some features of a layer.
 
@@ -139,16 +185,16 @@ def layer_tiles(
         top: The strongest images of all its features.
         numbers: The features.
         field: Size of the layer's receptive field.
+        side: Side of a tile.
 
     Returns:
-        Tiles (features * COLUMNS, side, side, 3) by kind; gray where no image activates a feature.
+        Tiles (features, TOP, side, side, 3) by kind; gray where no image activates a feature.
     """
-    side = tile_side(field)
     row = torch.full((len(top.index),), -1)
     row[list(numbers)] = torch.arange(len(numbers))
     active = (row[:, None] >= 0) & (top.value > 0)
     chosen = replace(top, index=torch.where(active, top.index, -1))
-    blank = np.full((len(numbers) * COLUMNS, side, side, 3), GRAY, dtype=np.float32)
+    blank = np.full((len(numbers), TOP, side, side, 3), GRAY, dtype=np.float32)
     tiles = {kind: blank.copy() for kind in KINDS}
     # project_top computes regions that units share in an image once.
     batches = zfnet.project_top(model, images, TopActivations({layer: chosen}, len(images)), layer)
@@ -157,25 +203,14 @@ def layer_tiles(
         x = images.batch(top.index[channel, rank])
         inside = corner.clamp(0, x.shape[-1] - field)  # the nearest patch inside the image
         projections = cut(p.pixels.cpu(), inside - corner, field)
-        slots = (row[channel] * COLUMNS + rank).numpy()
+        slots = row[channel].numpy(), rank.numpy()
         tiles["patches"][slots] = enlarge(photograph(cut(x, inside, field)), side)
         tiles["projections"][slots] = enlarge(projection_image(projections), side)
     return tiles
 
 
-def covers(tiles: np.ndarray) -> np.ndarray:
-    """Combine the nine tiles of each feature (features, 9, side, side, 3) into one.
-
-    Returns:
-        An image with COVERS tiles of MAX_SIDE pixels per row.
-    """
-    third = MAX_SIDE // 3
-    blocks = [mosaic(enlarge(nine, third), 3, gap=0) for nine in tiles]
-    return mosaic(np.stack(blocks), COVERS, gap=0, background=GRAY)
-
-
 def write_filters(weight: Tensor, numbers: Sequence[int], path: Path) -> None:
-    """Write the filters of a first layer, COVERS per row, enlarged by a whole number of pixels."""
+    """Write the filters of a first layer, FILTERS per row, enlarged by a whole number of pixels."""
     tiles = filter_image(weight[list(numbers)].detach().cpu())
-    sheet = mosaic(enlarge(tiles, tile_side(tiles.shape[1])), COVERS, gap=0, background=GRAY)
+    sheet = mosaic(enlarge(tiles, tile_side(tiles.shape[1])), FILTERS, gap=0, background=GRAY)
     write_picture(path, sheet, lossless=True)

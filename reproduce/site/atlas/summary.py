@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from reproduce.site.atlas.tables import Table
-from zfnet.data.cache import Images
+from zfnet.data.dataset import Images
 from zfnet.ranking import Top
 
 MAX_CLASSES = 8  # on a feature's page
 MAX_SIMILAR = 8  # features on a feature's page
 MAX_CONFUSED = 5  # classes on a class's page
 MAX_EVIDENCE = 8  # features of the last layer on a class's page
-STEPS = 1000  # resolution of a lift of 1 in the table for sorting by class
+OCTAVE, ONE = 24, 72  # levels of a lift per octave, and the level of 1, in the table of lifts
 
 
 def kinds(images: Images) -> tuple[list[str], list[int], np.ndarray]:
@@ -124,13 +124,19 @@ def layer_data(
                 [numbers[d], rounded(similarity[c, d])] for d in near if similarity[c, d] > 0
             ],
         })  # fmt: skip
-    steps = (lift * STEPS).round().clip(0, 2**16 - 1).astype("<u2")  # (C, count)
     return {
         "features": features,
         "order": [numbers[c] for c in similarity_order(similarity)],
-        "lift": base64.b64encode(steps.tobytes()).decode(),
+        "lift": base64.b64encode(levels(lift).tobytes()).decode(),
         "step": table.step[layer],
     }
+
+
+def levels(lift: np.ndarray) -> np.ndarray:
+    """Lifts in 8 bits: 0, or a level per 1/24 octave from 2^-3 to 2^7.6, within 1.5 %."""
+    octaves = np.log2(np.where(lift > 0, lift, 1))
+    level = (OCTAVE * octaves).round() + ONE
+    return np.where(lift > 0, level.clip(1, 255), 0).astype(np.uint8)
 
 
 def class_data(table: Table, images: Images, top: Top) -> list[dict[str, Any]]:

@@ -17,11 +17,11 @@ from zfnet.analysis.responses import stream
 from zfnet.attribution.base import logit_gradient
 from zfnet.checkpoint import CheckpointError
 from zfnet.data import no_progress
-from zfnet.data.cache import Images
-from zfnet.forward import evaluating, run
+from zfnet.data.dataset import Images
+from zfnet.data.tensor_file import read_tensors, write_tensors
+from zfnet.forward import run
 from zfnet.graph import chain, conv_layers
-from zfnet.model import Network
-from zfnet.tensor_file import read_tensors, write_tensors
+from zfnet.model import Network, evaluating
 
 PART = 128  # images per cached part
 BINS = 48  # of the histogram, half an octave each
@@ -40,7 +40,7 @@ class Table:
             zeros, then half octaves from 2^-10.
         step: By layer, the subsampling of rows and columns in the histogram.
         logits: (N, K).
-        target: The class of each image, or its predicted class where it has no label, (N,).
+        target: The class of each image, or its predicted class if it has no label, (N,).
         drive: Gradient of the target's logit times activation of each map of the last layer,
             summed over positions, (N, C).
     """

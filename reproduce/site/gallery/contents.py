@@ -1,21 +1,24 @@
-"""What a page shows of a record: pictures, claims, and numbers beside published ones."""
+"""What a page shows of a record: pictures, findings, and numbers beside published ones."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 from urllib.parse import quote
 
 from PIL import Image
 
+from reproduce.core.claims import CLAIMS, outcomes, shortfall, summary
 from reproduce.core.record import Record
-from reproduce.site.gallery.entries import PAPER, Entry, Item
-from reproduce.site.text import columns, escape_markdown, number
+from reproduce.site.gallery.declarations import declarations
+from reproduce.site.gallery.entries import PAPER, Entry
+from reproduce.site.text import columns, escape_markdown, is_deviation, is_interval, number
 
-CLAIMS = ("claims", "goals")  # keys of `measured`: the paper's claims, and a benchmark's goals
+MAX_ROWS = 8  # of a short table
 Rows = list[tuple[str, str, str]]  # quantity, ours, published
+Path = tuple[str, ...]  # keys of a measured number
 
 
 @dataclass(frozen=True)
@@ -37,23 +40,27 @@ def pictures(entry: Entry) -> list[Picture]:
     return readable
 
 
-def claims(record: Record) -> list[tuple[str, str, str]]:
-    """The tested claims as (claim, outcome, state); the state is yes, no, partly or undecided."""
-    outcomes = [
-        (claim, number(outcome))
-        for kind in CLAIMS
-        for claim, outcome in record.measured.get(kind, {}).items()
-    ]
-    return [(claim, outcome, _state(outcome)) for claim, outcome in outcomes]
+def cover(entry: Entry) -> Picture | None:
+    """The picture that stands for an entry, or None without readable pictures."""
+    declared = declarations().get(entry.record.id)
+    name = declared.cover if declared else ""
+    readable = pictures(entry)
+    return next((p for p in readable if p.name == name), readable[0] if readable else None)
 
 
-def _state(outcome: str) -> str:
-    count = re.fullmatch(r"(\d+) of (\d+)", outcome)
-    if outcome in ("holds", "reached", "yes") or (count and count[1] == count[2]):
-        return "yes"
-    if outcome in ("does not hold", "not reached", "no") or (count and count[1] == "0"):
-        return "no"
-    return "partly" if count else "undecided"
+def finding(record: Record) -> str:
+    """What was found, in a sentence: the record's own, or a summary of the tested claims."""
+    if record.verdict == "not run":
+        return ""
+    return record.finding or summary(record.measured) or record.claim
+
+
+def reason(record: Record) -> str:
+    """Why the verdict is not better; empty for a figure that is reproduced."""
+    if record.verdict in ("reproduced", "by construction"):
+        return ""
+    default = record.note if record.verdict == "not run" else shortfall(record.measured)
+    return record.reason or default
 
 
 def tables(record: Record) -> tuple[dict[str, Rows], dict[str, Rows]]:
@@ -61,10 +68,9 @@ def tables(record: Record) -> tuple[dict[str, Rows], dict[str, Rows]]:
 
     Returns:
         The groups with published numbers, and all others. Numbers without a group come first, in
-        group "". Further nested keys become "a: b". Claims are left to `claims`.
+        group "". Further nested keys become "a: b". Claims are left to `outcomes`.
     """
-    measured = {key: value for key, value in record.measured.items() if key not in CLAIMS}
-    ours, published = _flatten(measured), _flatten(record.paper)
+    ours, published = _numbers(record)
     groups: dict[str, Rows] = {"": []}
     for path in dict.fromkeys([*ours, *published]):
         group, name = (path[0], ": ".join(path[1:])) if len(path) > 1 else ("", "".join(path))
@@ -75,43 +81,76 @@ def tables(record: Record) -> tuple[dict[str, Rows], dict[str, Rows]]:
     return compared, others
 
 
-def _flatten(values: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    flat: dict[tuple[str, ...], Any] = {}
+def short_table(record: Record) -> tuple[str, Rows]:
+    """The numbers that say most about a figure.
+
+    They are those that the figure declares as its headline; else those with published numbers,
+    then those with intervals, then the other numbers.
+
+    Returns:
+        What all rows have in common, as "group: subgroup", and at most MAX_ROWS rows.
+    """
+    ours, published = _numbers(record)
+    declared = declarations().get(record.id)
+    every = {": ".join(path): path for path in [*published, *ours]}
+    chosen = [every[name] for name in (declared.headline if declared else ()) if name in every]
+    chosen = (chosen or _default_rows(ours, published))[:MAX_ROWS]
+    common = _common(chosen)
+    rows = [
+        (": ".join(path[common:]), number(ours.get(path, "")), number(published.get(path, "")))
+        for path in chosen
+    ]
+    return ": ".join(chosen[0][:common]) if chosen else "", rows
+
+
+def _numbers(record: Record) -> tuple[dict[Path, Any], dict[Path, Any]]:
+    measured = {key: value for key, value in record.measured.items() if key not in CLAIMS}
+    return flatten(measured), flatten(record.paper)
+
+
+def _default_rows(ours: dict[Path, Any], published: dict[Path, Any]) -> list[Path]:
+    """The numbers of a figure that declares no headline, the most telling first."""
+    if not ours:
+        return list(published)
+    compared = [path for path in published if path in ours]
+    intervals = [path for path in ours if is_interval(ours[path]) or is_deviation(ours[path])]
+    plain = [path for path, value in ours.items() if isinstance(value, int | float)]
+    return list(dict.fromkeys([*compared, *intervals])) or plain
+
+
+def _common(paths: list[Path]) -> int:
+    """How many first keys all paths share; each keeps its last."""
+    if len(paths) < 2:
+        return 0
+    shared = takewhile(lambda keys: len(set(keys)) == 1, zip(*paths, strict=False))
+    return min([len(list(shared)), *(len(path) - 1 for path in paths)])
+
+
+def flatten(values: dict[str, Any], path: Path = ()) -> dict[Path, Any]:
+    """Nested measured numbers by their keys."""
+    flat: dict[Path, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict)
-        flat |= _flatten(value, (*path, name)) if nested else {(*path, name): value}
+        flat |= flatten(value, (*path, name)) if nested else {(*path, name): value}
     return flat
+
+
+def claims(record: Record) -> list[tuple[str, str, str]]:
+    """The tested claims as (claim, outcome, state); the state is yes, no, partly or undecided."""
+    return outcomes(record.measured)
 
 
 def published_by(record: Record) -> str:
     """The header of the column of published numbers."""
-    return "the paper's" if record.id in PAPER else "published"
+    return "paper" if record.id in PAPER else "published"
 
 
-def verdict_table(items: list[Item]) -> str:
-    """A Markdown table of verdicts, with links to the folders of the results."""
-    rows = []
-    for item in items:
-        for entry in item.entries:
-            link = f"[{escape_markdown(item.name)}](figures/{entry.url})"
-            title, corpus = escape_markdown(item.title), escape_markdown(entry.corpus)
-            rows.append([link, title, corpus, entry.record.scale, entry.record.verdict])
-        if not item.entries:
-            rows.append([item.name, item.title, "", "", item.verdict])
-    return columns(["", "title", "on", "scale", "verdict"], rows)
-
-
-def number_table(groups: dict[str, Rows], published: str) -> str:
-    """A Markdown table of measured numbers.
-
-    Args:
-        groups: Rows by group, as `tables` returns them.
-        published: Header of the column of published numbers. It is left out if there are none.
-    """
-    rows = []
-    for group, members in groups.items():
-        rows += [[f"**{escape_markdown(group)}**", "", ""]] if group else []
-        rows += [[escape_markdown(cell) for cell in row] for row in members]
+def markdown_table(record: Record) -> str:
+    """The short table of a record in Markdown; empty without numbers."""
+    common, rows = short_table(record)
+    if not rows:
+        return ""
     width = 3 if any(row[2] for row in rows) else 2
-    header = ["quantity", "ours", published]
-    return columns(header[:width], [row[:width] for row in rows])
+    header = [escape_markdown(common), "ours", published_by(record)]
+    cells = [[escape_markdown(cell) for cell in row] for row in rows]
+    return columns(header[:width], [row[:width] for row in cells])

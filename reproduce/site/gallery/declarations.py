@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reproduce import REPOSITORY
 
-FIELDS = ("id", "title", "inputs", "corpus", "labels")
+FIELDS = ("id", "title", "claim", "inputs", "corpus", "labels", "headline", "cover")
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,11 @@ class Declaration:
     script: str
     title: str
     inputs: tuple[str, ...]
+    claim: str = ""
     corpus: str = ""
     labels: bool = False
+    headline: tuple[str, ...] = ()
+    cover: str = ""
 
 
 @functools.cache
@@ -37,7 +40,7 @@ def declarations() -> dict[str, Declaration]:
 
 
 def parse(script: Path) -> Declaration | None:
-    """Parse the declaration in a script; None where it has none.
+    """Parse the declaration in a script; None if it has none.
 
     Raises:
         ValueError: A field is not a literal.

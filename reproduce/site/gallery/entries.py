@@ -15,6 +15,7 @@ COMMITTED = ("imagenet65k", "caltech101", "caltech256", "voc2012", "mnist", "sce
 BUNDLED_DATA = ("scenes", "samples")  # drawn, or installed with a package: need no --data
 OWN_DATASETS = ("caltech101", "caltech256", "voc2012 train", "digits")  # inputs of --datasets
 PAPER = (*(f"fig{n}" for n in range(1, 10)), *(f"tab{n}" for n in range(1, 8)))
+PAPER_URL = "https://arxiv.org/abs/1311.2901"
 SECTIONS = ("Figures", "Tables", "Lectures", "Benchmarks")
 UNKNOWN = {"commit": "unknown", "device": "unknown", "torch": "unknown"}
 
@@ -58,6 +59,11 @@ class Item:
     @property
     def anchor(self) -> str:
         return re.sub(r"\W+", "-", self.id)
+
+    @property
+    def label(self) -> str:
+        """The heading, such as "Figure 5: Invariance"; the title of one not in the paper."""
+        return self.title if self.name == self.id else f"{self.name}: {self.title}"
 
     @property
     def verdict(self) -> str:
@@ -128,9 +134,7 @@ def command(id: str, corpus: str, model: str = "") -> str:
     declared = declarations().get(id) or Declaration(id, "", "", ("model", "images"))
     inputs = set(declared.inputs)
     options = ""
-    if "snapshots" in inputs:
-        options += " --model RUN/model.safetensors"
-    elif network and {"model", "top"} & inputs:
+    if network and {"model", "top"} & inputs:
         options += f" --model {model if ':' in model else 'MODEL'}"
     needs_images = {"images", "top"} & inputs and corpus not in BUNDLED_DATA
     if "pretraining" in inputs:

@@ -46,7 +46,7 @@ async function classPage(c) {
   const kind = INDEX.outputs.indexOf(c);
   return [
     el("h1", {}, className(c)),
-    explanation(`The nine images with the highest logit${onePerPhotograph()}, whatever their label:`
+    explanation(`The ${item.top.length} images with the highest logit${onePerPhotograph()}, of any label:`
       + " the logit and the label.", "reproduce/site/atlas/summary.py"),
     el("ul", { class: "grid" }, item.top.map((i, n) => thumbnail(data, names, i, item.logit[n]))),
     el("div", { class: "cards" },

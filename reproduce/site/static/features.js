@@ -49,7 +49,6 @@ function strongestImages(layer, slot, item, names) {
       const label = `${n + 1}. ${kindOf(n)}, ${kind}`;
       const node = tile(label, "button", { type: "button", ...events(n) });
       strongest(node, layer, slot, kind, n);
-      if (layer.side >= 3 * layer.field) node.classList.add("crisp");
       marked.push([n, node]);
       return node;
     });

@@ -19,10 +19,10 @@ function home() {
   ];
 }
 
-// A dozen features of a layer, evenly spread.
+// A dozen features of a layer, evenly spread over its first sheet.
 function layerStrip(layer) {
-  const n = Math.min(12, layer.numbers.length);
-  const spread = (i) => Math.floor(((i + 0.5) * layer.numbers.length) / n);
+  const total = Math.min(INDEX.rows, layer.numbers.length), n = Math.min(12, total);
+  const spread = (i) => Math.floor(((i + 0.5) * total) / n);
   const slots = Array.from({ length: n }, (_, i) => spread(i));
   return el("section", { class: "strip" },
     el("p", {}, el("strong", {}, link(layer.name, layer.name)), el("br"),
@@ -62,12 +62,11 @@ const SORTS = {
   class: ["class", "", null, null],
 };
 
-// Lifts of a layer's features for one class, from 16-bit little-endian integers.
+// Lifts of a layer's features for one class, from 8-bit levels of their logarithm.
 function liftsFor(data, layer, kind) {
-  const bytes = Uint8Array.from(atob(data.lift), (c) => c.charCodeAt(0));
-  const table = new DataView(bytes.buffer);
-  const entry = (slot) => table.getUint16(2 * (slot * INDEX.kinds.length + kind), true);
-  return layer.numbers.map((_, slot) => entry(slot) / INDEX.steps);
+  const level = atob(data.lift);
+  const lift = (code) => (code ? 2 ** ((code - INDEX.one) / INDEX.octave) : 0);
+  return layer.numbers.map((_, slot) => lift(level.charCodeAt(slot * INDEX.kinds.length + kind)));
 }
 
 function sortedSlots(layer, data, sort, lift) {

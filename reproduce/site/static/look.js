@@ -42,8 +42,8 @@ function imageFeature(name, feature, f, total) {
     place(tile(`this image's ${kind}`), `sheets/${name}-own.webp`, column, f, 2, total));
   const nine = (kind) => el("div", { class: "nine" },
     Array.from({ length: feature.neighbors }, (_, rank) =>
-      place(tile(`${rank + 1}. neighbor, ${kind}`), `sheets/${name}-${kind}.webp`, rank, f,
-        INDEX.columns, total)));
+      placeNth(tile(`${rank + 1}. neighbor, ${kind}`), `sheets/${name}-${kind}.webp`, f, rank,
+        total)));
   const [row, column] = feature.position;
   let beside = null;
   if (feature.neighbors) {

@@ -41,21 +41,30 @@ function search(layer) {
   return el("form", { class: "find", role: "search", submit: go }, input, hits);
 }
 
+// How well a class answers a text: by its name, a word of it, its group, or a part of a word.
+function ranking(text) {
+  const word = new RegExp(`\\b${text.replace(/[^a-z0-9]/g, "\\$&")}\\b`, "i");
+  const group = new Set((INDEX.groups || {})[text] || []);
+  return (name, output) => {
+    if (name.toLowerCase() === text) return 0;
+    return word.test(name) ? 1 : group.has(output) ? 2 : 3;
+  };
+}
+
 const MAX_HITS = 8;
 function classHits(layer, typed) {
   const text = typed.replace(/s$/, ""); // plural
-  const classes = matchingClasses(text), group = new Set(classes);
-  const kinds = INDEX.kinds.map((name, kind) => [name.toLowerCase().indexOf(text), kind])
-    .filter(([at, kind]) => at >= 0 || group.has(INDEX.outputs[kind]));
-  kinds.sort((a, b) => (a[0] !== 0) - (b[0] !== 0) || a[1] - b[1]);
-  const items = kinds.slice(0, MAX_HITS).map(([, kind]) =>
-    el("li", {}, link(`${layer.name}?class=${kind}`, INDEX.kinds[kind])));
+  const classes = matchingClasses(text), matching = new Set(classes);
+  const rank = ranking(text);
+  const kinds = INDEX.kinds.map((name, kind) => ({ name, kind, output: INDEX.outputs[kind] }))
+    .filter(({ name, output }) => name.toLowerCase().includes(text) || matching.has(output));
+  kinds.sort((a, b) => rank(a.name, a.output) - rank(b.name, b.output) || a.kind - b.kind);
+  const items = kinds.slice(0, MAX_HITS).map(({ name, kind }) =>
+    el("li", {}, link(`${layer.name}?class=${kind}`, name)));
 
   const withImages = new Set(INDEX.outputs);
-  const word = new RegExp(`\\b${text.replace(/[^a-z0-9]/g, "\\$&")}\\b`, "i");
-  const rank = (c) => (className(c).toLowerCase() === text ? 0 : word.test(className(c)) ? 1 : 2);
   const others = classes.filter((c) => !withImages.has(c));
-  others.sort((a, b) => rank(a) - rank(b) || a - b);
+  others.sort((a, b) => rank(className(a), a) - rank(className(b), b) || a - b);
   if (others.length) {
     const size = count(others.length, "class", "classes");
     items.push(el("li", { class: "soft" }, `${size} without images in this atlas:`));

@@ -58,19 +58,36 @@ const tile = (label, tag = "span", attributes = {}) => el(tag, {
 
 // A feature as one tile: its nine patches, its nine projections, or its filter.
 function cover(layer, slot, kind) {
-  const rows = Math.ceil(layer.numbers.length / INDEX.covers);
   const node = tile(`${layer.name}, feature ${layer.numbers[slot]}: ${kind}`);
-  if (kind === "filters") node.classList.add("crisp");
-  const [column, row] = [slot % INDEX.covers, Math.floor(slot / INDEX.covers)];
-  return place(node, `sheets/${layer.name}-covers-${kind}.webp`, column, row, INDEX.covers, rows);
+  if (kind === "filters" || layer.field < INDEX.small) node.classList.add("crisp");
+  const columns = kind === "filters" ? INDEX.filters : INDEX.across;
+  const { url, at, features } = kind === "filters"
+    ? { url: `sheets/${layer.name}-filters.webp`, at: slot, features: layer.numbers.length }
+    : sheetOf(layer, slot, kind);
+  const rows = Math.ceil(features / columns);
+  return place(node, url, at % columns, Math.floor(at / columns), columns, rows);
+}
+
+// The sheet with a feature, its place there, and how many features the sheet has.
+function sheetOf(layer, slot, kind) {
+  const sheet = Math.floor(slot / INDEX.rows);
+  const features = Math.min(INDEX.rows, layer.numbers.length - sheet * INDEX.rows);
+  return { url: `sheets/${layer.name}-${kind}-${sheet}.webp`, at: slot % INDEX.rows, features };
 }
 
 // The tile of a feature's nth strongest image.
 function strongest(node, layer, slot, kind, n) {
-  const sheet = Math.floor(slot / INDEX.rows);
-  const rows = Math.min(INDEX.rows, layer.numbers.length - sheet * INDEX.rows);
-  const url = `sheets/${layer.name}-${kind}-${sheet}.webp`;
-  return place(node, url, n, slot % INDEX.rows, INDEX.columns, rows);
+  const { url, at, features } = sheetOf(layer, slot, kind);
+  if (layer.field < INDEX.small) node.classList.add("crisp");
+  return placeNth(node, url, at, n, features);
+}
+
+// The nth tile of a feature in a sheet of blocks of 3 x 3 tiles.
+function placeNth(node, url, at, n, features) {
+  const { across, block } = INDEX;
+  const column = block * (at % across) + (n % block);
+  const row = block * Math.floor(at / across) + Math.floor(n / block);
+  return place(node, url, column, row, block * across, block * Math.ceil(features / across));
 }
 
 function coverLink(layer, slot, kind, ...text) {
