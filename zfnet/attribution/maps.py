@@ -30,6 +30,11 @@ def maps_and_logits(model: nn.Module, x: Tensor, pooled: bool) -> tuple[Tensor, 
     """Return the last maps (N, C, h, w), and the logits (N, classes), without gradients.
 
     The maps are float32 where the network has half precision.
+
+    Args:
+        model: The network.
+        x: Images (N, C, H, W).
+        pooled: Whether to take the input of the last pooling, even if it is pooled itself.
     """
     if _must_split(model, x):
         parts = [maps_and_logits(model, image, pooled) for image in x.split(1)]
@@ -44,6 +49,12 @@ def maps_and_gradient(
     """Return a layer's maps (N, C, h, w), the target logit's gradient, and the targets (N,).
 
     Maps and gradient are float32 where the network has half precision.
+
+    Args:
+        model: The network.
+        x: Images (N, C, H, W).
+        target: A class, one class per image, or None for the predicted classes.
+        layer: The layer's name, or None for the last maps.
     """
     if _must_split(model, x):
         targets = resolve_classes(model, x, target)

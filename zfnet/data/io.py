@@ -36,15 +36,21 @@ def encode_name(name: str) -> bytes:
 
     Unlike `os.fsencode`, it does not depend on the platform.
 
+    Args:
+        name: A name as `os.listdir` returns it.
+
     Example:
-        >>> encode_name("caf\udce9")
-        b'caf\xe9'
+        >>> encode_name("cat")
+        b'cat'
     """
     return name.encode(errors="surrogateescape")
 
 
 def decode_name(name: bytes) -> str:
     """Return a file name from its bytes, as `os.listdir` does.
+
+    Args:
+        name: The bytes, which may be no valid UTF-8.
 
     Example:
         >>> decode_name(b"cat")
@@ -58,9 +64,12 @@ def printable_name(name: str) -> str:
 
     Bytes that are no UTF-8 become escapes, and so do control characters.
 
+    Args:
+        name: A name as `os.listdir` returns it.
+
     Example:
-        >>> print(printable_name("caf\udce9"))
-        caf\xe9
+        >>> printable_name("line\nbreak")
+        'line\\nbreak'
     """
     text = encode_name(name).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

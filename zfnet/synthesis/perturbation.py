@@ -75,6 +75,13 @@ def resolve_classes(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the original classes (N,), predicted ones for None, and the target classes, if any.
 
+    Args:
+        model: The network.
+        x: Images (N, C, H, W).
+        label: The original classes, or None for the predicted ones.
+        target: The classes to reach, or None.
+        batch: The number of images per forward pass.
+
     Raises:
         ValueError: If x, label or target is wrong.
         UnsupportedNetwork: If the network returns one logit, or probabilities.
