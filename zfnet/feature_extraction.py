@@ -21,6 +21,7 @@ from zfnet.graph import (
     with_shapes,
 )
 from zfnet.model import evaluating
+from zfnet.outputs import IndependentImages, normalizes_by_batch
 from zfnet.validation import check_input
 
 CHAIN_NEEDED = "rectified=False needs a network that is a chain of modules"
@@ -111,8 +112,12 @@ def _read_by_hooks(
     model: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor
 ) -> dict[str, Tensor]:
     """Return the outputs of modules in the network's forward pass, by temporary hooks."""
+    if len(x) > 1 and normalizes_by_batch(model):
+        parts = [_read_by_hooks(model, modules, image) for image in x.split(1)]
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in modules}
     with ExitStack() as stack:
         hooks = {layer: stack.enter_context(Hook(*module)) for layer, module in modules.items()}
+        stack.enter_context(IndependentImages(model, x))
         model(x)
     for layer, hook in hooks.items():
         if hook.maps is None or hook.maps.ndim not in (2, 4) or len(hook.maps) != len(x):

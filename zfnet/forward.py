@@ -16,11 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.graph import (
-    BATCHNORMS,
     Call,
     Step,
     UnknownLayer,
-    UnsupportedNetwork,
     layers_of,
     network_steps,
     sizes_of,
@@ -28,8 +26,10 @@ from zfnet.graph import (
     with_inputs,
 )
 from zfnet.model import evaluating
+from zfnet.outputs import logits_of as logits_of
+from zfnet.outputs import normalizes_by_batch as normalizes_by_batch
 from zfnet.receptive_field import ReceptiveField, receptive_field, receptive_field_box
-from zfnet.validation import check_input, wrap_shape_errors
+from zfnet.validation import check_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,30 +245,6 @@ def layout(x: Tensor) -> torch.memory_format:
     """
     is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if is_last else torch.contiguous_format
-
-
-def logits_of(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the logits (N, classes) of any network, which may overwrite x.
-
-    Raises:
-        ValueError: If x does not fit the network.
-        UnsupportedNetwork: If the network does not return logits.
-    """
-    with wrap_shape_errors(x):
-        logits = model(x)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnsupportedNetwork(
-            f"{type(model).__name__} must return logits ({len(x)}, classes), got {returned}"
-        )
-    return logits
-
-
-def normalizes_by_batch(model: nn.Module) -> bool:
-    """Whether activations depend on the other images of the batch, even in evaluation mode."""
-    return any(
-        isinstance(module, BATCHNORMS) and module.running_mean is None for module in model.modules()
-    )
 
 
 def _repeat_shapes(shapes: Any, count: int) -> Any:

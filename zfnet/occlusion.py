@@ -13,6 +13,7 @@ from zfnet.data import no_progress
 from zfnet.forward import logits_of, normalizes_by_batch, run
 from zfnet.graph import Step, UnsupportedNetwork, chain, check_fits, conv_layers
 from zfnet.model import evaluating
+from zfnet.outputs import probability_function
 from zfnet.validation import Target, check_input, check_positive, expand_fill, resolve_target
 
 
@@ -36,8 +37,8 @@ class Occlusion:
         activation: The sum over positions of the strongest map of the last convolutional layer: the
             map whose maximum is largest in the unoccluded image. None for a network that is not a
             chain of modules.
-        probability: The target's probability.
-        logit: The target's logit.
+        probability: The target's probability, by `zfnet.outputs.probability_function`.
+        logit: The target's logit; its probability where the network returns probabilities.
         label: The most probable class.
         channel: The number of the strongest map, (N,) or a scalar; None if `activation` is.
         target: The class, (N,) or a scalar.
@@ -108,7 +109,7 @@ def occlude(
         channel = activation = None
         if steps:
             channel, activation = _strongest_map(torch.cat(maps))
-        baseline = [activation, *measure(logits, target)]
+        baseline = [activation, *measure(logits, target, probability_function(model))]
         covered = accelerate(measure_covered)(
             model,
             steps,
@@ -149,12 +150,12 @@ def measure_covered(
     layers. Returns activation, probability, logit and label, each (N, P), as in `Occlusion`.
     """
     jobs = [(n, part) for n in range(len(x)) for part in boxes.split(batch)]
-    activations, measured = [], []
+    activations, measured, to_probabilities = [], [], probability_function(model)
     for n, part in progress(jobs, total=len(jobs), desc="occluding"):
         maps, logits = accelerate(pass_images)(model, steps, cover(x[n], part, fill[n]))
         if channel is not None:
             activations.append(maps[:, channel[n]].sum((1, 2)))
-        measured.append(measure(logits, target[n].expand(len(part))))
+        measured.append(measure(logits, target[n].expand(len(part)), to_probabilities))
     columns = [torch.cat(column).view(len(x), len(boxes)) for column in zip(*measured, strict=True)]
     activation = torch.cat(activations).view(len(x), len(boxes)) if activations else None
     return activation, *columns  # pyright: ignore[reportReturnType]
@@ -164,8 +165,9 @@ def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
     """Return the occluder's boxes (rows, cols, 4): every `stride` pixels, the last one clipped.
 
     Raises:
-        ValueError: If the size or stride is not a whole number of at least 1, or if the stride is
-            above the size, which would leave pixels that are never covered.
+        ValueError: If the size or stride is not a whole number of at least 1, if the stride is
+            above the size, which would leave pixels that are never covered, or if the occluder
+            covers the whole image.
     """
     check_positive(size=size, stride=stride)
     if stride > size:
@@ -173,8 +175,14 @@ def occluder_boxes(height: int, width: int, size: int, stride: int) -> Tensor:
             f"a stride of {stride} with an occluder of {size} pixels leaves pixels uncovered; "
             "choose stride <= size"
         )
+    if size >= height and size >= width:
+        raise ValueError(
+            f"an occluder of {size} pixels covers the whole image of {height} x {width}, which "
+            "makes the map constant; choose a smaller size"
+        )
     tops, lefts = (
-        torch.arange(max(0, -(-(n - size) // stride)) + 1) * stride for n in (height, width)
+        torch.arange(max(0, -(-(n - size) // stride)) + 1, device="cpu") * stride
+        for n in (height, width)
     )
     top, left = torch.meshgrid(tops, lefts, indexing="ij")
     return torch.stack(
@@ -228,7 +236,9 @@ def _strongest_map(maps: Tensor) -> tuple[Tensor, Tensor]:
     return channel, maps.sum((2, 3)).gather(1, channel[:, None])[:, 0]
 
 
-def measure(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def measure(
+    logits: Tensor, target: Tensor, to_probabilities: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Probability and logit of the target (N,), and the most probable label: each (N,)."""
     rows = torch.arange(len(logits), device=logits.device)
-    return logits.softmax(1)[rows, target], logits[rows, target], logits.argmax(1)
+    return to_probabilities(logits)[rows, target], logits[rows, target], logits.argmax(1)

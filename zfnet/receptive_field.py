@@ -84,7 +84,7 @@ def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
     """
     if all(step.inputs is None for step in steps) and layer not in conv_layers(steps):
         raise unknown_layer(layer, layers_of(steps))
-    cells = torch.tensor([[0, 0], [1, 1]])
+    cells = torch.tensor([[0, 0], [1, 1]], device="cpu")
     below = steps_until(steps, layer)
     window = follow_down(below, Window(cells, cells + 1))  # the first unit, and its neighbor
     if any(rows != columns for rows, columns in window.size.tolist() + window.low.tolist()):

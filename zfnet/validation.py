@@ -19,6 +19,8 @@ def check_input(model: nn.Module, x: Tensor) -> None:
         raise ValueError(
             f"expected a float batch (N, C, H, W), as zfnet.preprocess returns, got {kind}"
         )
+    if x.is_meta:
+        raise ValueError("x has no values: it is on the meta device")
     dense = x if x.is_contiguous() else x.permute(0, 2, 3, 1)  # else aminmax copies
     if not all(bound.isfinite() for bound in dense.aminmax()):
         raise ValueError("x has values that are not finite")
@@ -103,6 +105,16 @@ def expand_fill(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         raise ValueError(
             f"{name} {tuple(fill.shape)} does not broadcast to x {tuple(x.shape)}"
         ) from None
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return values in float32 in place of half precision, where sums overflow and powers vanish.
+
+    Example:
+        >>> at_least_float32(torch.ones(1, dtype=torch.float16)).dtype
+        torch.float32
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextmanager

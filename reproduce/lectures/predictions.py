@@ -12,8 +12,8 @@ import torch
 
 from reproduce.core.context import Context
 from zfnet.data.cache import cached_array, digest
-from zfnet.forward import network_steps, run
-from zfnet.graph import Step, with_inputs
+from zfnet.forward import run
+from zfnet.graph import Step, network_steps, with_inputs
 from zfnet.graph.operations import WEIGHTED
 
 

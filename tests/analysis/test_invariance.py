@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import zfnet
 from tests.conftest import random_he
@@ -166,6 +168,14 @@ def test_r_squared_equals_the_squared_correlation():
     assert r_squared(line, torch.stack([3 - 2 * line, torch.ones(3)])).tolist() == [1, 1]
     with pytest.raises(ValueError, match="three points"):
         r_squared(torch.ones(3), torch.ones(1, 3))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-1e3, 1e3), st.integers(3, 20))
+def test_r_squared_of_a_constant_row_is_one(value, count):
+    """The mean of equal values rounds, so a constant row is not exactly 0 after centering."""
+    x, y = torch.linspace(0, 1, count), torch.full((2, count), value, dtype=torch.float64)
+    assert r_squared(x, y).tolist() == [1, 1]
 
 
 def test_coverage_of_bootstrap_intervals():

@@ -65,3 +65,10 @@ def test_labels_are_permuted_within_groups_only():
     ungrouped = permute_labels(positive, torch.zeros(8, dtype=torch.int64), 600, generator)
     assert (ungrouped.sum(1) == 4).all()
     assert ungrouped.double().mean(0).tolist() == pytest.approx([0.5] * 8, abs=0.07)
+
+
+def test_responses_that_are_not_numbers_are_refused():
+    """NaN has no rank; the area was outside [0, 1]."""
+    values, positive = torch.tensor([[0.0], [torch.nan], [1.0]]), torch.tensor([True, False, True])
+    with pytest.raises(ValueError, match="NaN"):
+        auc(values, positive)

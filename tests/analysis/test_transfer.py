@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import zfnet
@@ -184,3 +186,24 @@ def test_find_overlaps_finds_planted_near_duplicates_only(tmp_path):
     assert result.other[:3].tolist() == [3, 5, 6]
     assert (result.correlation[:3] > 0.97).all()
     assert (result.correlation[3:] < 0.7).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=12), st.randoms())
+def test_the_order_of_equal_scores_has_no_effect(images, random):
+    """Average precision depended on the order of images with the same score."""
+    if not any(present for _, present in images):
+        images[0] = (images[0][0], True)
+    shuffled = random.sample(images, len(images))
+    first, second = (
+        average_precision(np.array([s for s, _ in rows]), np.array([int(p) for _, p in rows]))
+        for rows in (images, shuffled)
+    )
+    assert first == pytest.approx(second)
+    if len({score for score, _ in images}) == 1:  # one threshold: the share of positive images
+        assert first == pytest.approx(100 * sum(p for _, p in images) / len(images))
+
+
+def test_scores_that_are_not_numbers_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        average_precision(np.array([0.5, np.nan]), np.array([1, 0]))

@@ -81,7 +81,8 @@ class BrightestChannel(nn.Module):
         self.sides = set()
 
     def forward(self, x):
-        self.sides.add(x.shape[-1])
+        if isinstance(side := x.shape[-1], int):  # not while torch.fx traces
+            self.sides.add(side)
         return torch.cat([x.mean((2, 3)), torch.full((len(x), self.outputs - 3), -9.0)], 1)
 
 

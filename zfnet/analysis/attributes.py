@@ -114,7 +114,7 @@ def sharpness(pixels: Tensor) -> Tensor:
     height, width = pixels.shape[2:]
     if min(height, width) < 3:
         raise ValueError(f"sharpness needs images of at least 3 x 3 pixels, got {height} x {width}")
-    laplacian = F.conv2d(gray, torch.tensor(LAPLACIAN).to(gray)[None, None])
+    laplacian = F.conv2d(gray, torch.tensor(LAPLACIAN, device=gray.device).to(gray)[None, None])
     detail = laplacian.flatten(1).std(1, correction=0)
     return torch.where(deviation > 1e-6, detail / deviation.clamp_min(1e-6), 0)
 

@@ -114,7 +114,7 @@ def random_points(
         >>> random_points(boxes, avoid, 32, 5, torch.Generator()).shape
         torch.Size([5, 1, 2])
     """
-    row, column = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    row, column = torch.meshgrid(*2 * [torch.arange(SIDE, device="cpu")], indexing="ij")
     candidates = torch.stack([row.flatten(), column.flatten()], -1)  # (H W, 2)
     squares = part_boxes(candidates, size, SIDE, SIDE)  # (H W, 4)
     unclipped = (squares[:, 2:] - squares[:, :2] == size).all(1)  # (H W,)
@@ -130,7 +130,11 @@ def random_points(
                 f"image {n}: no square of {size} pixels in the box {box.tolist()} "
                 f"avoids {avoided.tolist()}"
             )
-        points.append(allowed[torch.randint(len(allowed), (count,), generator=generator)])
+        points.append(
+            allowed[
+                torch.randint(len(allowed), (count,), generator=generator, device=generator.device)
+            ]
+        )
     return torch.stack(points, 1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zfnet.analysis.intervals import wilson
 from zfnet.attribution.base import Target, forward
 from zfnet.model import evaluating
+from zfnet.outputs import probability_function
 from zfnet.validation import check_input, resolve_target
 
 
@@ -61,7 +62,8 @@ def confidence(model: nn.Module, x: Tensor, target: Target, *, batch: int = 50) 
     with evaluating(model), torch.no_grad():
         logits = torch.cat([forward(model, part)[1] for part in x.split(batch)])
     index = resolve_target(target, logits)[:, None]
-    probability, logit = logits.softmax(1).gather(1, index), logits.gather(1, index)
+    probability = probability_function(model)(logits).gather(1, index)
+    logit = logits.gather(1, index)
     return Confidence(probability[:, 0], logit[:, 0], logits)
 
 

@@ -34,7 +34,9 @@ def random_directions(units: int, count: int, generator: torch.Generator) -> Ten
     """
     if not 1 <= count <= units:
         raise ValueError(f"count must be between 1 and the {units} units, got {count}")
-    q, r = torch.linalg.qr(torch.randn(units, count, generator=generator, dtype=torch.float64))
+    q, r = torch.linalg.qr(
+        torch.randn(units, count, generator=generator, dtype=torch.float64, device=generator.device)
+    )
     # The signs of R's diagonal make Q uniform (Mezzadri 2007).
     return (q * r.diagonal().sign()).T.float()
 
@@ -79,7 +81,9 @@ def sample_vectors(
         vectors = positions_by_units(activations[layer]).cpu()  # (B, H W, C)
         images, positions, units = vectors.shape
         count = per_image if positions > 1 else 1
-        index = torch.randint(positions, (images, count), generator=generator)
+        index = torch.randint(
+            positions, (images, count), generator=generator, device=generator.device
+        )
         samples.append(vectors.gather(1, index[..., None].expand(-1, -1, units)).flatten(0, 1))
     return torch.cat(samples)
 

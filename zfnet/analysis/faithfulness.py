@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zfnet.data import no_progress
 from zfnet.model import evaluating, unwrap
+from zfnet.outputs import logits_of, probability_function
 from zfnet.validation import check_input, expand_fill, resolve_target
 
 
@@ -77,9 +78,12 @@ def replacement_curve(
         for n in progress(range(len(old)), total=len(old), desc="replacing pixels"):
             chunks = counts.view(-1, 1, 1, 1).split(batch)
             replaced = [torch.where(rank[n] < count, new[n], old[n]) for count in chunks]
-            rows.append(torch.cat([model(part) for part in replaced]))
+            rows.append(torch.cat([logits_of(model, part) for part in replaced]))
     logits = torch.stack(rows)  # (N, steps + 1, classes)
-    return logits.softmax(2)[torch.arange(len(old)), :, resolve_target(target, logits[:, 0])]
+    probability = probability_function(model)(logits)
+    return probability[
+        torch.arange(len(old), device=old.device), :, resolve_target(target, logits[:, 0])
+    ]
 
 
 def descending_ranks(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -113,10 +117,17 @@ def auc(curve: Tensor) -> Tensor:
     Returns:
         Areas (N,); in [0, 1] for probabilities.
 
+    Raises:
+        ValueError: If the curves have fewer than two points.
+
     Example:
         >>> auc(torch.tensor([[1.0, 0.5, 0.0]]))
         tensor([0.5000])
     """
+    if curve.ndim != 2 or curve.shape[1] < 2:
+        raise ValueError(
+            f"an area needs curves (N, steps + 1) of 2 points, got {tuple(curve.shape)}"
+        )
     return (curve[:, :-1] + curve[:, 1:]).mean(1) / 2
 
 

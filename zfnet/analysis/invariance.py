@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zfnet.data import no_progress
 from zfnet.forward import trace
 from zfnet.graph import layer_names
+from zfnet.outputs import probability_function
 from zfnet.validation import check_input
 
 # The value of each family that changes nothing.
@@ -89,7 +90,7 @@ def views(
         )
     if not 0 < share <= 1 or size < 1:
         raise ValueError(f"share must be in (0, 1] and size at least 1, got {share} and {size}")
-    v = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
+    v = torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1)
     if not v.isfinite().all() or (family == "scale" and (v <= 0).any()):
         condition = "finite and above 0" if family == "scale" else "finite"
         raise ValueError(f"values of {family} must be {condition}, got {v.tolist()}")
@@ -110,7 +111,7 @@ def views(
 
 def _sampling_grid(family: str, values: Tensor, size: int) -> Tensor:
     """Return the transformed coordinates (T, size, size, 2): (x, y) from the center, in pixels."""
-    u = torch.arange(size, dtype=torch.float64) + 0.5 - size / 2
+    u = torch.arange(size, dtype=torch.float64, device="cpu") + 0.5 - size / 2
     row, column = torch.meshgrid(u, u, indexing="ij")  # (size, size)
     v = values.view(-1, 1, 1)
     if family == "translation":
@@ -125,7 +126,7 @@ def _sampling_grid(family: str, values: Tensor, size: int) -> Tensor:
 
 def _check_target(target: Sequence[int] | Tensor, n: int) -> Tensor:
     """Return the class of each of n images (n,). Raises ValueError."""
-    target = torch.as_tensor(target).reshape(-1)
+    target = torch.as_tensor(target, device="cpu").reshape(-1)
     if len(target) != n or target.is_floating_point():
         raise ValueError(f"target must be one class per image, ({n},), got {target.tolist()}")
     return target
@@ -180,17 +181,17 @@ def invariance(
     """
     check_input(model, squares)
     layers = layer_names(layers)
-    values = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
+    values = torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1)
     target = _check_target(target, len(squares))
     if batch < 1 or not len(values) or not layers:
         raise ValueError(
             f"batch must be at least 1, and values and layers not empty; "
             f"got {batch}, {values.tolist()} and {layers}"
         )
-    identity = torch.tensor([IDENTITY.get(family, 0.0)]).double()
+    identity = torch.tensor([IDENTITY.get(family, 0.0)], dtype=torch.float64, device="cpu")
     all_values = torch.cat([identity, values])  # the reference view comes first
     distances: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    probabilities, labels = [], []
+    probabilities, labels, to_probabilities = [], [], probability_function(model)
     for n in progress(range(len(squares)), total=len(squares), desc=family):
         chunks = [
             views(squares[n : n + 1], family, chunk, share=share, size=size)[0]
@@ -201,7 +202,7 @@ def invariance(
             raise ValueError(
                 f"target must be a class from 0 to {logits.shape[1] - 1}, got {int(target[n])}"
             )
-        probabilities.append(logits.softmax(1)[:, target[n]])
+        probabilities.append(to_probabilities(logits)[:, target[n]])
         labels.append(logits.argmax(1))
         for layer in layers:
             distances[layer].append(distance[layer])
@@ -258,6 +259,8 @@ def r_squared(x: Tensor, y: Tensor) -> Tensor:
             f"a line needs at least three points at different x, "
             f"got x {tuple(x.shape)} and y {tuple(y.shape)}"
         )
+    spread, size = y.amax(1) - y.amin(1), y.abs().amax(1)
+    is_constant = spread <= 8 * torch.finfo(y.dtype).eps * size  # the mean of equal values rounds
     x, y = x - x.mean(), y - y.mean(1, keepdim=True)
-    total = y.square().sum(1)
-    return torch.where(total > 0, (y @ x).square() / (x @ x * total.clamp_min(1e-300)), 1.0)
+    total = y.square().sum(1).clamp_min(1e-300)
+    return torch.where(is_constant, 1.0, (y @ x).square() / (x @ x * total))

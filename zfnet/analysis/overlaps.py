@@ -72,7 +72,10 @@ def find_overlaps(
         for crop in CROPS
         for vectors in zip(*_vectors(images, side, batch, crop), strict=True)
     ]  # two for each crop, (N, D)
-    best, best_index = torch.full((len(images),), -2.0), torch.zeros(len(images)).long()
+    best, best_index = (
+        torch.full((len(images),), -2.0, device="cpu"),
+        torch.zeros(len(images), dtype=torch.int64, device="cpu"),
+    )
     start = 0
     total = -(-len(others) // batch)
     references = _vectors(others, side, batch, 1.0)
@@ -89,7 +92,9 @@ def _vectors(images: Images, side: int, batch: int, crop: float) -> Iterator[tup
     """Yield unit vectors (B, D) of the images' central crop, and of its mirror image."""
     edge = side // 6
     for index in np.array_split(np.arange(len(images)), -(-len(images) // batch)):
-        gray = (images.raw(index).float() @ torch.tensor(LUMA))[:, None]  # (B, 1, S, S)
+        gray = (images.raw(index).float() @ torch.tensor(LUMA, device="cpu"))[
+            :, None
+        ]  # (B, 1, S, S)
         gray = center_crop(gray, round(crop * gray.shape[-1]))
         gray = F.interpolate(gray, (side, side), mode="area")
         high = gray - _local_mean(gray)

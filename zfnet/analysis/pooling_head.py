@@ -58,8 +58,8 @@ def fit_pooling_head(
     features = _pooled_features(model, images, batch, precision, progress)
     scale = float(features.std())
     coefficients, intercepts, classes = _fit(features / scale, images.labels, c)
-    weight = torch.zeros(len(model.classes), features.shape[1])
-    bias = torch.full((len(model.classes),), -torch.inf)
+    weight = torch.zeros(len(model.classes), features.shape[1], device="cpu")
+    bias = torch.full((len(model.classes),), -torch.inf, device="cpu")
     weight[classes] = torch.from_numpy(coefficients / scale).float()
     bias[classes] = torch.from_numpy(intercepts).float()
     return weight, bias

@@ -70,7 +70,7 @@ class Responses:
             raise ValueError(f"by must be 'maximum' or 'mean', got {by!r}")
         if groups is not None and len(groups) != len(self.maximum):
             raise ValueError(f"groups has {len(groups)} entries for {len(self.maximum)} images")
-        group_of = None if groups is None else torch.as_tensor(groups)
+        group_of = None if groups is None else torch.as_tensor(groups, device="cpu")
         return ranking(getattr(self, by), self.position, k, least=not largest, group_of=group_of)
 
 

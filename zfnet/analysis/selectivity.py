@@ -23,7 +23,8 @@ def auc(values: Tensor, positive: Tensor) -> Tensor:
         Areas (..., U) float64 in [0, 1].
 
     Raises:
-        ValueError: If a labeling has the wrong length, or lacks positive or negative images.
+        ValueError: If a labeling has the wrong length, or lacks positive or negative images, or if
+            a response is NaN.
 
     Example:
         >>> auc(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([False, True, True]))
@@ -35,6 +36,8 @@ def auc(values: Tensor, positive: Tensor) -> Tensor:
             f"each labeling needs positive and negative images among {n}, "
             f"got {count.flatten().long().tolist()[:5]} positive of {positive.shape[-1]}"
         )
+    if values.isnan().any():
+        raise ValueError("values must not be NaN, which has no rank")
     ranks = [(values < row).sum(0) + ((values == row).sum(0) + 1) / 2 for row in values]
     rank_sum = positive.double() @ torch.stack(ranks).double()  # (..., U); ties share a mean rank
     return (rank_sum - count * (count + 1) / 2) / (count * (n - count))
@@ -112,9 +115,11 @@ def permute_labels(
         >>> permute_labels(positive, groups, 4, torch.Generator())[:, 2].any()
         tensor(False)
     """
-    order = torch.rand(count, len(positive), generator=generator).argsort(1)
+    order = torch.rand(count, len(positive), generator=generator, device=generator.device).argsort(
+        1
+    )
     # A stable sort by group keeps the random order within each group.
     shuffled = order.gather(1, groups[order].argsort(dim=1, stable=True))
-    labelings = torch.empty(count, len(positive), dtype=torch.bool)
+    labelings = torch.empty(count, len(positive), dtype=torch.bool, device="cpu")
     labelings[:, groups.argsort(stable=True)] = positive[shuffled]
     return labelings

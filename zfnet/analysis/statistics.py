@@ -71,7 +71,7 @@ class Population:
             >>> p.quantile(0.0)
             tensor(0., dtype=torch.float64)
         """
-        shares = torch.as_tensor(q, dtype=torch.float64)
+        shares = torch.as_tensor(q, dtype=torch.float64, device=self.values.device)
         if not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError(f"q must be in [0, 1], got {q}")
         order = self.values.argsort()

@@ -223,7 +223,8 @@ def per_class_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
 def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     """Return PASCAL VOC 2012's average precision of one class, in percent.
 
-    The area under the precision-recall curve, made monotonic.
+    The area under the precision-recall curve, made monotonic. Images with equal scores share one
+    point of the curve, so their order has no effect.
 
     Args:
         scores: One score per image (N,).
@@ -233,7 +234,7 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
         The average precision.
 
     Raises:
-        ValueError: If no image shows the class.
+        ValueError: If no image shows the class, or a score is NaN.
 
     Example:
         >>> average_precision(np.array([0.9, 0.8, 0.7]), np.array([1, 0, -1]))
@@ -241,9 +242,12 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     """
     valid = present >= 0
     order = np.argsort(-scores[valid], kind="stable")
-    hits = present[valid][order] == 1
+    descending, hits = -scores[valid][order], present[valid][order] == 1
     if not hits.any():
         raise ValueError("no image shows the class")
-    precision = hits.cumsum() / np.arange(1, len(hits) + 1)
+    if np.isnan(descending).any():
+        raise ValueError("scores must not be NaN")
+    last = np.searchsorted(descending, descending, side="right") - 1  # image with the same score
+    precision = hits.cumsum()[last] / (last + 1)
     monotonic = np.maximum.accumulate(precision[::-1])[::-1]
     return 100 * float(monotonic[hits].mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from zfnet.forward import logits_of
 from zfnet.graph import UnsupportedNetwork
 from zfnet.model import evaluating
-from zfnet.validation import Target, check_input, resolve_target
+from zfnet.validation import Target, at_least_float32, check_input, resolve_target
 
 # Operations of an autograd graph that `rectify` does not change: linear, selecting or normalizing.
 LINEAR_OPERATIONS = frozenset((
@@ -36,6 +37,8 @@ LINEAR_OPERATIONS = frozenset((
 class Attribution:
     """The attribution of N images. Values are raw; `zfnet.plot` normalizes them.
 
+    Values are float32 where the images have half precision, in which products vanish.
+
     Attributes:
         map: The map (N, 1, H, W), with channels reduced as in the method's paper.
         pixels: The signed map (N, C, H, W), or None for a method without one.
@@ -55,10 +58,24 @@ class Attribution:
 
     @property
     def state(self) -> tuple[str, ...]:
-        """The state of each image's map: "ok", "all zero" or "not finite"."""
-        finite, zero = self.map.isfinite().flatten(1).all(1), (self.map == 0).flatten(1).all(1)
-        pairs = zip(finite.tolist(), zero.tolist(), strict=True)
-        return tuple("all zero" if z else "ok" if f else "not finite" for f, z in pairs)
+        """The state of each image's map: "ok", "all zero", "constant" or "not finite".
+
+        A constant map gives no pixel more weight than another, up to rounding. One pixel is enough
+        for a map that is not zero.
+        """
+        return tuple(_state(values) for values in self.map.detach())
+
+
+def _state(values: Tensor) -> str:
+    """Return the state of one map."""
+    if not values.any():
+        return "all zero"
+    low, high = (float(bound) for bound in values.aminmax())
+    if not isfinite(low) or not isfinite(high):
+        return "not finite"
+    eps = torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
+    rounding = 8 * eps * max(abs(low), abs(high))
+    return "constant" if values.numel() > 1 and high - low <= rounding else "ok"
 
 
 def forward(
@@ -144,7 +161,8 @@ def gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of each image's target logit with respect to its pixels.
 
-    The network runs in evaluation mode. Its parameters and their `.grad` do not change.
+    The network runs in evaluation mode. Its parameters and their `.grad` do not change. The
+    gradient is float32 where x has half precision.
 
     Args:
         model: Any network that returns logits.
@@ -170,7 +188,7 @@ def gradient(
         target = resolve_target(target, logits)
         if rule:
             rectify(logits, leaf, rule)
-        return logit_gradient(logits, target, leaf), target
+        return at_least_float32(logit_gradient(logits, target, leaf)), target
 
 
 def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -193,6 +211,8 @@ def rectify(logits: Tensor, leaf: Tensor, rule: Callable[[Tensor, Tensor], Tenso
     ) -> tuple[Tensor, ...]:
         return (rule(grad_outputs[0], grad_inputs[0]), *grad_inputs[1:])
 
+    if not logits.requires_grad:
+        return  # `grad_of_sum` names the reason
     for node in nodes_between(logits, leaf):
         kind = operation_of(node)
         if is_rectifier(kind, node):

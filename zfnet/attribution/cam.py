@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zfnet.attribution.base import Attribution, Target, forward, logit_gradient
+from zfnet.attribution.base import Attribution, Target
 from zfnet.attribution.gradients import channel_max
 from zfnet.attribution.guided import guided_backprop
-from zfnet.forward import run
-from zfnet.graph import (
-    Hook,
-    Step,
-    UnknownLayer,
-    UnsupportedNetwork,
-    channels_last_steps,
-    find_module,
-    find_step,
-)
-from zfnet.layer_list import last_maps, shaped_steps
-from zfnet.model import evaluating, unwrap
-from zfnet.validation import check_input, resolve_target
+from zfnet.attribution.maps import maps_and_gradient, maps_and_logits
+from zfnet.graph import UnsupportedNetwork
+from zfnet.model import unwrap
+from zfnet.validation import resolve_target
 
 
 def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -56,10 +44,10 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         torch.Size([2, 1, 28, 28])
     """
     model = unwrap(model)
-    with feature_maps(model, x, pooled=getattr(model, "cam_head", None) is None) as (maps, logits):
-        target = resolve_target(target, logits)
-        weight, _ = resolve_head(model, maps.detach(), logits.detach())
-        coarse = torch.einsum("nc,nchw->nhw", weight[target], maps.detach())[:, None]
+    maps, logits = maps_and_logits(model, x, pooled=getattr(model, "cam_head", None) is None)
+    target = resolve_target(target, logits)
+    weight, _ = resolve_head(model, maps, logits)
+    coarse = torch.einsum("nc,nchw->nhw", weight[target], maps)[:, None]
     return Attribution(upsample(coarse, x), None, "cam", target, coarse)
 
 
@@ -107,7 +95,8 @@ def grad_cam_plus_plus(
     \mathrm{ReLU}(g_{ij}^k)$, $\alpha_{ij}^k = g^2 / (2 g^2 + g^3 \sum_{ab} A_{ab}^k)$ and $g =
     \partial S / \partial A_{ij}^k$. Chattopadhay et al. 2018, eq. 10 and 19, for the score $e^S$ of
     a piecewise linear S. The factor $e^S$ is constant within an image and overflows, so it is
-    omitted. Where g is 0, alpha is 0.
+    omitted. Where g is 0, alpha is 0. Elsewhere we divide by $g^2$, whose powers vanish in half
+    precision.
 
     Args:
         model: Any network that returns logits.
@@ -130,9 +119,8 @@ def grad_cam_plus_plus(
         torch.Size([2, 1, 28, 28])
     """
     maps, g, target = maps_and_gradient(model, x, target, layer)
-    denominator = 2 * g**2 + g**3 * maps.sum((2, 3), keepdim=True)
-    is_zero = denominator == 0
-    alpha = torch.where(is_zero, 0.0, g**2 / torch.where(is_zero, 1.0, denominator))
+    denominator = 2 + g * maps.sum((2, 3), keepdim=True)
+    alpha = torch.where((g == 0) | (denominator == 0), 0.0, 1 / denominator)
     weight = (alpha * g.relu()).sum((2, 3), keepdim=True)
     coarse = (weight * maps).sum(1, keepdim=True).relu()
     return Attribution(upsample(coarse, x), None, "grad_cam_plus_plus", target, coarse)
@@ -196,85 +184,6 @@ def upsample(coarse: Tensor, x: Tensor) -> Tensor:
     return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def maps_and_gradient(
-    model: nn.Module, x: Tensor, target: Target, layer: str | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a layer's maps (N, C, h, w), the target logit's gradient, and the targets (N,)."""
-    with feature_maps(model, x, layer) as (maps, logits):
-        target = resolve_target(target, logits)
-        return maps.detach(), logit_gradient(logits, target, maps), target
-
-
-@contextmanager
-def feature_maps(
-    model: nn.Module, x: Tensor, layer: str | None = None, *, pooled: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a layer's maps (N, C, h, w) and the logits of one differentiable forward pass.
-
-    Args:
-        model: Any network that returns logits.
-        x: Images (N, C, H, W).
-        layer: A layer name or module path; None for the last feature maps before pooling. A module
-            that is called several times yields its last maps.
-        pooled: Without a layer, yield the input of the last pooling even if it is pooled itself.
-
-    Yields:
-        The maps in the autograd graph, and the logits (N, classes).
-    """
-    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        if layer is None:
-            yield _last_maps(model, x, pooled)
-            return
-        last = _has_channels_last(model, x, layer)
-        hook = Hook(*find_module(model, layer), channels_last=last)
-        _, logits = forward(model, x, hook)
-        if hook.maps is None or hook.maps.ndim != 4 or len(hook.maps) != len(x):
-            shape = "" if hook.maps is None else f"; its output is {tuple(hook.maps.shape)}"
-            raise UnsupportedNetwork(f"{layer} has no feature maps (N, C, h, w){shape}")
-        yield hook.maps, logits
-
-
-def _last_maps(model: nn.Module, x: Tensor, pooled: bool) -> tuple[Tensor, Tensor]:
-    """Return the last maps that the network's logits come from, and the logits."""
-    check_input(model, x)
-    try:
-        steps = shaped_steps(model, x, to_result=True)
-        name = last_maps(steps, pooled=pooled).name
-    except UnsupportedNetwork as error:
-        raise UnsupportedNetwork(f"{type(model).__name__} {error}; or give a layer") from None
-    if len(steps[-1].shape or ()) != 1:
-        shape = ("N", *(steps[-1].shape or ()))
-        raise UnsupportedNetwork(f"{type(model).__name__} must return logits, got {shape}")
-    network = _KeepsMaps(model, steps, name)
-    _, logits = forward(network, x)
-    assert network.maps is not None
-    return network.maps, logits
-
-
-class _KeepsMaps(nn.Module):
-    """A network that runs as its graph, and keeps the output of one step."""
-
-    def __init__(self, model: nn.Module, steps: Sequence[Step], name: str):
-        super().__init__()
-        self.network, self.steps, self.name = model, steps, name
-        self.maps: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the network's output, and keep the layer's maps."""
-        t = run(self.steps, x, keep=(self.name,), switches=False)
-        self.maps = t[self.name]
-        return t.output
-
-
-def _has_channels_last(model: nn.Module, x: Tensor, layer: str) -> bool:
-    """Whether a layer's maps are (N, H, W, C); False if the network cannot be traced."""
-    try:
-        steps = shaped_steps(model, x)
-        return find_step(steps, layer).name in channels_last_steps(steps)
-    except (UnsupportedNetwork, UnknownLayer):
-        return False
-
-
 def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weight (classes, C) and bias (classes,) that map pooled features to logits."""
     head = getattr(model, "cam_head", None)
@@ -282,7 +191,7 @@ def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor
     if head is None and dense:
         weight, bias = dense[0].weight.detach(), dense[0].bias
         head = (weight, logits.new_zeros(len(weight)) if bias is None else bias.detach())
-        pooled = maps.mean((2, 3))
+        pooled = maps.mean((2, 3)).to(weight)
         fits = pooled.shape[1] == weight.shape[1] and logits.shape[1] == len(weight)
         atol = 1e-4 * float(logits.abs().max())
         if not fits or not torch.allclose(F.linear(pooled, *head), logits, rtol=1e-3, atol=atol):
@@ -293,7 +202,7 @@ def resolve_head(model: nn.Module, maps: Tensor, logits: Tensor) -> tuple[Tensor
             f"and has no cam_head; use grad_cam, or set model.cam_head to the weight (classes, "
             f"channels) and bias (classes,) of a linear classifier of its pooled features"
         )
-    weight, bias = (torch.as_tensor(part).to(maps) for part in head)
+    weight, bias = (torch.as_tensor(part, device=maps.device).to(maps) for part in head)
     if weight.shape != (logits.shape[1], maps.shape[1]) or bias.shape != weight.shape[:1]:
         raise ValueError(
             f"cam_head must be a weight ({logits.shape[1]}, {maps.shape[1]}) and a bias "

@@ -80,7 +80,7 @@ def as_attribution(
         )
     if isinstance(result, Attribution):
         return result
-    values = values.detach().to(x)
+    values = values.detach().to(x.device, torch.promote_types(x.dtype, torch.float32))
     if tuple(values.shape) != pixels_shape:
         return Attribution(values, None, name, target)
     return Attribution(values.sum(1, keepdim=True), values, name, target)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zfnet.attribution.base import Attribution, Target, forward, gradient
 from zfnet.data import no_progress
 from zfnet.model import evaluating
-from zfnet.validation import expand_fill, resolve_target
+from zfnet.validation import at_least_float32, expand_fill, resolve_target
 
 
 def saliency(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -171,13 +171,14 @@ def integrated_gradients(
     base = expand_fill(baseline, x, "baseline")
 
     def interpolate(n: int, numbers: range) -> Tensor:
-        share = (torch.tensor(numbers, dtype=x.dtype, device=x.device) + 0.5) / steps
+        # In float32: half precision has no odd numbers above 2048.
+        share = ((torch.tensor(numbers, dtype=torch.float32, device=x.device) + 0.5) / steps).to(x)
         return torch.lerp(base[n], x[n], share[:, None, None, None])
 
     pixels = (x - base).detach() * mean_gradient(model, interpolate, target, steps, batch, progress)
     with evaluating(model), torch.no_grad():
         ends = [forward(model, end)[1].gather(1, target[:, None])[:, 0] for end in (x, base)]
-    residual = ends[0] - ends[1] - pixels.sum((1, 2, 3))
+    residual = at_least_float32(ends[0]) - ends[1] - pixels.sum((1, 2, 3))
     return Attribution(
         pixels.sum(1, keepdim=True), pixels, "integrated_gradients", target, residual=residual
     )

@@ -20,7 +20,7 @@ from zfnet.graph import UnsupportedNetwork
 from zfnet.projection import Projection, project
 from zfnet.receptive_field import cut
 from zfnet.transpose import check_invertible
-from zfnet.validation import resolve_target
+from zfnet.validation import at_least_float32, resolve_target
 
 
 def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
@@ -87,7 +87,7 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
         assert t.logits is not None
         target = resolve_target(target, t.logits)
         signal = torch.zeros_like(t.logits).scatter_(1, target[:, None], 1.0)
-        g = accelerate(backproject)(t, signal)
+        g = at_least_float32(accelerate(backproject)(t, signal))
     return Attribution(channel_max(g), g, "deconvnet", target)
 
 

@@ -15,6 +15,7 @@ from zfnet.attribution.gradients import gradient_x_input, integrated_gradients, 
 from zfnet.attribution.guided import deconvnet, guided_backprop
 from zfnet.data import no_progress
 from zfnet.occlusion import occlude
+from zfnet.validation import at_least_float32, check_input
 
 
 def occlusion(
@@ -22,8 +23,8 @@ def occlusion(
     x: Tensor,
     target: Target = None,
     *,
-    size: int = 32,
-    stride: int = 8,
+    size: int | None = None,
+    stride: int | None = None,
     fill: float | Tensor = 0.0,
     batch: int = 64,
     progress: Callable = no_progress,
@@ -37,8 +38,9 @@ def occlusion(
         model: Any network that returns logits.
         x: Images (N, C, H, W), as `zfnet.preprocess` returns them.
         target: A class, one class per image, or None for the predicted classes.
-        size: The side of the occluder, in pixels.
-        stride: The distance between positions, in pixels; at most `size`.
+        size: The side of the occluder, in pixels; None for 32, or for a third of the image's
+            shorter side where that is less.
+        stride: The distance between positions, in pixels, at most `size`; None for size / 4.
         fill: The content of the occluder: a number (0 is the mean gray), one number per channel, or
             a tensor that broadcasts to x.
         batch: The number of positions per forward pass.
@@ -56,13 +58,16 @@ def occlusion(
         >>> occlusion(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, size=8).map.shape
         torch.Size([2, 1, 28, 28])
     """
+    check_input(model, x)
+    size = max(1, min(32, min(x.shape[2:]) // 3)) if size is None else size
+    stride = max(1, size // 4) if stride is None else stride
     o = occlude(
         model, x, target, size=size, stride=stride, fill=fill, batch=batch, progress=progress
     )
     occluded = o.logit.reshape(len(x), *o.boxes.shape[:2])  # (N, rows, cols)
-    drop = (o.baseline.logit.reshape(-1, 1, 1) - occluded).to(x)
+    drop = at_least_float32(o.baseline.logit.reshape(-1, 1, 1) - occluded)
     row, column = (
-        coverage(edges, n, x) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True)
+        coverage(edges, n, drop) for edges, n in zip(spans(o.boxes), x.shape[2:], strict=True)
     )
     # An occluder is the product of a row span and a column span.
     total = row.T @ drop @ column  # (N, H, W)
@@ -112,7 +117,7 @@ def explain(
 
     Returns:
         The attribution: `map` (N, 1, H, W), raw; `pixels` (N, C, H, W), signed, or None; and the
-        `state` of each image: "ok", "all zero" or "not finite".
+        `state` of each image: "ok", "all zero", "constant" or "not finite".
 
     Raises:
         ValueError: If the method is unknown, or x or target is wrong.

@@ -129,7 +129,13 @@ class BenchmarkTable:
 
     def plot(self) -> Any:
         """Return a matplotlib figure: one panel per metric, means with 95 % intervals."""
-        from zfnet.plot import LINES, new_figure  # matplotlib, which `import zfnet` does not need
+        from zfnet.plot import style  # matplotlib, which `import zfnet` does not need
+
+        with style():
+            return self._draw()
+
+    def _draw(self) -> Any:
+        from zfnet.plot import LINES, new_figure
 
         methods, metrics = self.methods[::-1], self.metrics
         columns = min(4, len(metrics))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 
 import torch
@@ -38,6 +39,9 @@ def execute(options: argparse.Namespace, *, is_program: bool) -> int:
     """
     if is_program:
         keep_freed_memory()
+        for stream in (sys.stdout, sys.stderr):  # file names may not be valid UTF-8
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         torch.backends.cudnn.allow_tf32 = False  # rounding changes pooling switches
     try:
         if device := getattr(options, "device", None):

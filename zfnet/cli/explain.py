@@ -15,6 +15,7 @@ from zfnet.cli.common import (
     usage_errors,
     write_picture,
 )
+from zfnet.outputs import probability_function
 
 
 def run(options: argparse.Namespace) -> None:
@@ -24,8 +25,9 @@ def run(options: argparse.Namespace) -> None:
     with usage_errors():
         a = explain(model, x, options.method, target_index(model, options.target))
     logits = model(x)[0].detach()
+    probabilities = probability_function(model)(logits)
     target, predicted = int(a.target), int(logits.argmax())
-    probability, (state,) = float(logits.softmax(0)[target]), a.state
+    probability, (state,) = float(probabilities[target]), a.state
     name = model.classes[target]
     logit = float(logits[target])
     title = f"{options.method} for {name}: probability {probability:.3f}, logit {logit:.2f}"

@@ -29,6 +29,7 @@ from zfnet.data.frames import load_frames
 from zfnet.data.io import expand_path
 from zfnet.forward import trace
 from zfnet.model import device_of
+from zfnet.outputs import probability_function
 from zfnet.plot import write_gif
 from zfnet.projection import project
 
@@ -61,7 +62,8 @@ def _attributions(model: Any, x: Tensor, options: argparse.Namespace) -> tuple[n
     with usage_errors():
         target = target_index(model, options.target)
         if target is None:
-            parts = [model(part.to(device)).softmax(1).detach().cpu() for part in x.split(BATCH)]
+            to_probabilities = probability_function(model)
+            parts = [to_probabilities(model(p.to(device))).detach().cpu() for p in x.split(BATCH)]
             target = int(torch.cat(parts).mean(0).argmax())
         for frame in _single(x, options):
             a = explain(model, frame.to(device), options.method, target)

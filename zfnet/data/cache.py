@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from zfnet.data.io import atomic_write, expand_path, file_lock
+from zfnet.data.io import atomic_write, encode_name, expand_path, file_lock
 
 
 class DataError(ValueError):
@@ -73,8 +73,7 @@ def digest(*parts: object) -> str:
     """
     sha = hashlib.sha256()
     for part in parts:
-        # File names may contain any bytes.
-        sha.update(str(part).encode(errors="surrogateescape") + b"\0")
+        sha.update(encode_name(str(part)) + b"\0")
     return sha.hexdigest()
 
 

@@ -76,8 +76,14 @@ def load_folder(
         skip_unreadable=skip_unreadable,
         progress=progress,
     )
-    endings = extensions()
-    others = (f for f in walk(root) if f.parent == root or f.suffix.lower() not in endings)
+    endings, listed = extensions(), set(files)
+    every = not limit and names is None
+    others = (
+        file
+        for file in walk(root)
+        if (file not in listed if every else file.suffix.lower() not in endings)
+        or file.parent == root
+    )
     return replace(images, skipped=[*images.skipped, *relative_names(root, others)])
 
 

@@ -56,7 +56,8 @@ def read_image(path: str | Path) -> Image.Image:
         An image of mode RGB with 8 bits per channel.
 
     Raises:
-        ImageError: The file is missing, truncated, not an image, or over 100 million pixels.
+        ImageError: The file is missing, truncated, not an image, a pipe, or over 100 million
+            pixels.
 
     Example:
         >>> import tempfile
@@ -68,7 +69,10 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(expand_path(path)) as image:
+            path = expand_path(path)
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise ImageError("is a pipe or a device, not a file")
+            with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     size = f"{image.width} x {image.height}"
                     raise ImageError(f"{size} is over {MAX_PIXELS:,} pixels")
@@ -194,6 +198,7 @@ def from_array(array: np.ndarray) -> Image.Image:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if not is_image or 0 in array.shape:
         raise ValueError(f"an image array must be (H, W), (H, W, 3 or 4), got {array.shape}")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == bool:
         array = array.astype(np.float32)
     if np.issubdtype(array.dtype, np.floating):
@@ -203,5 +208,7 @@ def from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == np.uint16:
         array = (array / 257).round().astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ValueError(f"an image array must be uint8, or floats in [0, 1], got {array.dtype}")
+        raise ValueError(
+            f"an image array must be uint8, uint16, bool, or floats in [0, 1], got {array.dtype}"
+        )
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

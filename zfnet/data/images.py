@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,8 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
     `size`, the shorter side is resized to size * 256 / 224, rounded. EXIF orientations are applied.
 
     Args:
-        image: A path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, or
-            of floats in [0, 1].
+        image: A path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16
+            or bool, or of floats in [0, 1].
         size: Side of the crop in pixels, at least 1.
 
     Returns:
@@ -118,8 +119,8 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
         >>> preprocess(Image.new("RGB", (500, 375))).shape
         torch.Size([1, 3, 224, 224])
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
     if isinstance(image, (str, Path)):
         image = read_image(image)
     elif isinstance(image, np.ndarray):

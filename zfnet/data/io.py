@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+LONGEST_START = 200  # bytes of a file's name in that of its partial file
 STALE_AFTER = 24 * 3600.0  # seconds without a change after which a partial file has no writer
 
 
@@ -28,6 +29,50 @@ def expand_path(path: str | Path) -> Path:
         True
     """
     return Path(os.path.expanduser(path))
+
+
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a file name, which may be no valid UTF-8. Its inverse is `decode_name`.
+
+    Unlike `os.fsencode`, it does not depend on the platform.
+
+    Args:
+        name: A name as `os.listdir` returns it.
+
+    Example:
+        >>> encode_name("cat")
+        b'cat'
+    """
+    return name.encode(errors="surrogateescape")
+
+
+def decode_name(name: bytes) -> str:
+    """Return a file name from its bytes, as `os.listdir` does.
+
+    Args:
+        name: The bytes, which may be no valid UTF-8.
+
+    Example:
+        >>> decode_name(b"cat")
+        'cat'
+    """
+    return name.decode(errors="surrogateescape")
+
+
+def printable_name(name: str) -> str:
+    r"""Return a file name as text that can be printed, drawn and written as UTF-8.
+
+    Bytes that are no UTF-8 become escapes, and so do control characters.
+
+    Args:
+        name: A name as `os.listdir` returns it.
+
+    Example:
+        >>> printable_name("line\nbreak")
+        'line\\nbreak'
+    """
+    text = encode_name(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
@@ -60,11 +105,14 @@ def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path} exists and is not a regular file; choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+    start = (
+        f".{decode_name(encode_name(path.name)[:LONGEST_START])}."  # names have at most 255 bytes
+    )
+    for abandoned in path.parent.glob(f"{glob.escape(start)}*.partial"):
         with contextlib.suppress(OSError):
             if time.time() - abandoned.stat().st_mtime >= stale_after:
                 abandoned.unlink()
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
+    partial = path.with_name(f"{start}{uuid4().hex[:12]}.partial")
     try:
         yield partial
         os.replace(partial, path)
@@ -73,9 +121,9 @@ def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically. Bytes that are not valid UTF-8 become escapes."""
     with atomic_write(path) as partial:
-        partial.write_text(text, "utf-8")
+        partial.write_text(text, "utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from numbers import Integral
 
+from zfnet.data.io import encode_name, printable_name
+
 # The sha256 of the 1000 sorted WordNet ids of ILSVRC 2012, one per line.
 ILSVRC_2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 # Names that ILSVRC 2012 gives to two classes each. torchvision renames one class of a pair, which
@@ -98,18 +100,21 @@ def class_names(folders: Sequence[str]) -> list[str]:
         folders: The folders' names in sorted order.
 
     Returns:
-        ILSVRC 2012's names if the folders are its 1000 WordNet ids, else the folders' names.
+        ILSVRC 2012's names if the folders are its 1000 WordNet ids, else the folders' names, with
+        escapes for what is not printable.
 
     Example:
         >>> class_names(["cat", "dog"])
         ['cat', 'dog']
     """
-    return list(imagenet_names()) if names_digest(folders) == ILSVRC_2012 else list(folders)
+    if names_digest(folders) == ILSVRC_2012:
+        return list(imagenet_names())
+    return [printable_name(folder) for folder in folders]
 
 
 def names_digest(folders: Sequence[str]) -> str:
     """Return the sha256 of names, one per line. Compare it with `ILSVRC_2012`."""
-    return hashlib.sha256("\n".join(folders).encode()).hexdigest()
+    return hashlib.sha256(encode_name("\n".join(folders))).hexdigest()
 
 
 def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) -> int:

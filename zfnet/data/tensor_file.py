@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,29 @@ def read_metadata(path: str | Path) -> dict:
 def _opened(path: str | Path) -> Iterator[Any]:
     """Open a safetensors file, and turn read errors into CheckpointError."""
     try:
-        with safe_open(expand_path(path), framework="pt") as file:
+        with (
+            _utf8_path(expand_path(path)) as readable,
+            safe_open(readable, framework="pt") as file,
+        ):
             yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+@contextlib.contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """Yield a path to a file that safetensors can open: it takes no name that is not UTF-8."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "link.safetensors"
+            link.symlink_to(path.resolve())
+            yield link
+    else:
+        yield path
 
 
 def _description(path: str | Path, file: Any) -> dict:

@@ -29,6 +29,7 @@ from zfnet.forward import Trace, run, trace
 from zfnet.graph import NORMS, UnknownLayer, conv_layers, is_chain
 from zfnet.model import device_of, evaluating
 from zfnet.occlusion import cover, occlude
+from zfnet.outputs import probability_function
 from zfnet.plot import HEAT, LINES, attribution_image, photograph, projection_image
 from zfnet.projection import Projection, project
 from zfnet.receptive_field import cut, field_or_image
@@ -60,6 +61,7 @@ class Backend:
         self._traces: OrderedDict[str, tuple[Tensor, Trace]] = OrderedDict()
         blank = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
         self.structure = trace(model, blank)  # its layers and shapes; it also warms up torch
+        self.to_probabilities = probability_function(model)
         steps = self.structure.steps
         self.layers = [
             name for name in self.structure.layers if self.structure[name].ndim in (2, 4)
@@ -102,9 +104,8 @@ class Backend:
         """The image as the network sees it, and its most probable classes."""
         t = self.trace(image)
         pixels = to_bytes(photograph(t.x.cpu())[0])
-        return {"image": image, "label": self.images.label(image)} | best(t.logits), {
-            "pixels": pixels
-        }
+        ranking = best(t.logits, self.to_probabilities)
+        return {"image": image, "label": self.images.label(image)} | ranking, {"pixels": pixels}
 
     def maps(self, image: str, layer: str, start: int, count: int) -> Answer:
         """The feature maps of a layer, strongest first, each scaled by its own maximum."""
@@ -209,7 +210,7 @@ class Backend:
         self, t: Trace, logits: Tensor | None, target: int, strongest: Unit | None, pins: list[Unit]
     ) -> dict[str, Any]:
         assert logits is not None
-        probability, label = logits[0].softmax(0), int(logits[0].argmax())
+        probability, label = self.to_probabilities(logits[0]), int(logits[0].argmax())
         units = [_as_maps(t[pin.layer])[0, pin.channel] for pin in pins]
         return {
             "probability": float(probability[target]), "logit": float(logits[0, target]),
@@ -269,10 +270,10 @@ class Backend:
             raise BadRequest(f"{unit.layer} has {size}, got {unit.at[0]},{unit.at[1]}")
 
 
-def best(logits: Tensor | None) -> dict[str, Any]:
+def best(logits: Tensor | None, to_probabilities: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """The most probable classes of one image, most probable first."""
     assert logits is not None
-    probability = logits[0].softmax(0)
+    probability = to_probabilities(logits[0])
     order = probability.argsort(descending=True, stable=True)[:BEST]
     return {
         "best": order.tolist(),

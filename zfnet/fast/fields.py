@@ -182,7 +182,8 @@ def _without_padding(module: nn.Conv2d | nn.MaxPool2d) -> nn.Module:
 
 def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
     """The numbers in the largest map that a window of the last map sees; of one unit by default."""
-    window, most = Window(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([size])), 1
+    low = torch.zeros(1, 2, dtype=torch.int64, device="cpu")
+    window, most = Window(low, torch.tensor([size], device="cpu")), 1
     for step in reversed(steps):
         if isinstance(step.module, nn.Conv2d):
             most = max(most, int(window.size.prod()) * step.module.out_channels)

@@ -28,6 +28,7 @@ from zfnet.fast.plan import Node, Plan, same_windows
 from zfnet.fast.tables import MINUS_INFINITY, ZERO, Table, as_cells, group_by_shape
 from zfnet.forward import normalizes_by_batch
 from zfnet.graph import Size, Step, UnsupportedNetwork, conv_layers, graph_steps
+from zfnet.outputs import probability_function
 from zfnet.receptive_field import Window
 
 
@@ -47,9 +48,11 @@ def measure_covered(
             model, steps, x, fill, boxes, channel, target, batch=batch, progress=progress
         )
     jobs, measured = [(n, chunk) for n in range(len(x)) for chunk in network.chunks], []
+    to_probabilities = probability_function(model)
     for n, chunk in progress(jobs, total=len(jobs), desc="occluding"):
         activation, logits = network(n, chunk)
-        measured.append((activation, *occlusion.measure(logits, target[n].expand(len(chunk)))))
+        row = occlusion.measure(logits, target[n].expand(len(chunk)), to_probabilities)
+        measured.append((activation, *row))
     back = torch.cat(network.chunks).argsort()  # to the order of the boxes
     activation, *others = (
         torch.cat(column).view(len(x), -1)[:, back] for column in zip(*measured, strict=True)

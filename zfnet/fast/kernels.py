@@ -56,7 +56,13 @@ def unpool(signal: Tensor, switches: Tensor, size: Size, pool: nn.MaxPool2d) -> 
         if switches.is_contiguous(memory_format=CHANNELS_LAST)
         else torch.contiguous_format
     )
-    below = torch.empty(*signal.shape[:2], *size, dtype=signal.dtype, memory_format=memory_format)
+    below = torch.empty(
+        *signal.shape[:2],
+        *size,
+        dtype=signal.dtype,
+        device=signal.device,
+        memory_format=memory_format,
+    )
     backward = torch.ops.aten.max_pool2d_with_indices_backward
     return backward(signal, below, kernel, stride, padding, dilation, pool.ceil_mode, switches)
 

@@ -16,12 +16,12 @@ def multiplications(steps: list[Step], size: Size) -> np.ndarray:
     """The cost of a window of the last map, by its height and width: (H + 1, W + 1)."""
     sizes = map_sizes(steps, size)
     height, width = sizes[""]
-    square = torch.arange(max(height, width) + 1)[:, None].expand(-1, 2)
+    square = torch.arange(max(height, width) + 1, device="cpu")[:, None].expand(-1, 2)
     window, total = Window(torch.zeros_like(square), square), np.zeros((height + 1, width + 1))
     for step in reversed(steps):
         if isinstance(step.module, nn.Conv2d):
             cells = window.size.minimum(
-                torch.tensor(output_size(step.module, sizes[step.name]))
+                torch.tensor(output_size(step.module, sizes[step.name]), device="cpu")
             ).numpy()
             total += np.outer(cells[: height + 1, 0], cells[: width + 1, 1]) * float(
                 step.module.weight.numel()

@@ -25,7 +25,7 @@ from zfnet.graph.layers import (
     unknown_layer,
     with_inputs,
 )
-from zfnet.graph.network import network_steps
+from zfnet.graph.network import batch_norm_is_training, network_steps, uses_batch_statistics
 from zfnet.graph.operations import (
     BATCHNORMS,
     IDENTITIES,
@@ -67,4 +67,5 @@ __all__ = [
     "Size", "Windowed", "check_fits", "geometry", "is_windowed", "map_sizes", "meta_shapes",
     "output_size", "overlap", "sizes_of", "spatial_size", "with_shapes",
     "channels_first", "channels_last_steps", "Hook", "find_module",
+    "batch_norm_is_training", "uses_batch_statistics",
 ]  # fmt: skip

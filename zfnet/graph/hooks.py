@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zfnet.graph.build import graph_steps
 from zfnet.graph.layers import layers_of, unknown_layer
 from zfnet.graph.operations import UnsupportedNetwork
-from zfnet.graph.steps import Step
+from zfnet.graph.tracing import unwrap
 
 
 class Hook(AbstractContextManager):
@@ -60,16 +60,17 @@ def find_module(model: nn.Module, layer: str) -> tuple[nn.Module, int]:
 
     Raises:
         UnknownLayer: If there is no such layer or module.
+        UnsupportedNetwork: If the network is scripted, so that its modules cannot be observed.
     """
-    steps: list[Step] = []
+    inner, steps = unwrap(model), []
     with suppress(UnsupportedNetwork):
         steps = [step for step in graph_steps(model) if step.inputs is None]
     for i, step in reversed(list(enumerate(steps))):
         if layer in (step.layer, step.name):
             return step.module, sum(earlier.module is step.module for earlier in steps[:i])
-    try:
-        return model.get_submodule(layer or "no name"), -1
-    except AttributeError:
-        raise unknown_layer(
-            layer, layers_of(steps) or [name for name, _ in model.named_children()]
-        ) from None
+    for network in (inner, model):  # paths of a wrapper begin with "module." or "_orig_mod."
+        with suppress(AttributeError):
+            module = network.get_submodule(layer or "no name")
+            unwrap(module)  # raises for TorchScript, which has no hooks
+            return module, -1
+    raise unknown_layer(layer, layers_of(steps) or [name for name, _ in inner.named_children()])

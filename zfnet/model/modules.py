@@ -34,6 +34,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
         return
     model.eval()
+    for module in model.modules():
+        module.training = False  # also if `train` is overridden to keep the training mode
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 Functions take arrays, tensors or figures; they know no model and no data set.
 """
 
+from zfnet.plot.figure_style import StyledFigure, new_figure, style
 from zfnet.plot.figures import (
     HEAT,
     LINES,
@@ -13,12 +14,10 @@ from zfnet.plot.figures import (
     heat_map,
     label_map,
     mean_band,
-    new_figure,
     occlusion_figure,
     projection_figure,
     rectangle,
     show,
-    style,
 )
 from zfnet.plot.files import write_figure, write_gif
 from zfnet.plot.rendering import (
@@ -40,7 +39,7 @@ __all__ = [
     "attribution_image", "enlarge", "filter_image", "mosaic", "overlay", "overlay_frames",
     "photograph", "projection_image",
     "align_occlusion_map", "draw_table", "escape_math", "heat_map", "label_map", "mean_band",
-    "new_figure", "rectangle", "show", "style",
+    "new_figure", "rectangle", "show", "style", "StyledFigure",
     "attribution_figure", "occlusion_figure", "projection_figure",
     "write_figure", "write_gif",
 ]  # fmt: skip

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from zfnet.data.io import printable_name
+from zfnet.plot.figure_style import new_figure, style
 from zfnet.plot.rendering import (
     attribution_image,
     overlay,
@@ -22,49 +24,21 @@ from zfnet.plot.rendering import (
     projection_image,
 )
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "figure.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "image.interpolation": "nearest",
-}
 HEAT = "viridis"
 MAX_COLORS = 7  # classes with a separate color in a label map
 # The palette of Okabe and Ito, which is safe for color-blind readers.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def style():
-    """Return a context manager in which figures have the shared style."""
-    return mpl.rc_context(STYLE)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure without a window; save it with its `savefig` method.
-
-    Args:
-        width: The width, in inches.
-        height: The height, in inches.
-
-    Returns:
-        The figure.
-    """
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def escape_math(text: str) -> str:
-    """Escape dollar signs, which matplotlib would read as math; class names may contain them."""
-    return text.replace("$", r"\$")
+    """Escape what matplotlib would read as math or cannot draw; names of files may hold both."""
+    lines = (printable_name(line) for line in text.split("\n"))
+    return "\n".join(lines).replace("$", r"\$")
 
 
 def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
     """Show an image (H, W, 3) in [0, 1] without ticks or frame."""
-    axes.imshow(np.clip(image, 0, 1), interpolation="antialiased")
+    axes.imshow(np.clip(image, 0, 1), interpolation="antialiased", origin="upper")
     axes.set_title(escape_math(title))
     axes.set_axis_off()
 
@@ -111,7 +85,8 @@ def heat_map(
         limits: The values at both ends of the color bar; None for the range of the values.
     """
     low, high = limits or (float(values.min()), float(values.max()))
-    image = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1e-6)
+    top = high if high > low else low + 1e-6
+    image = axes.imshow(values, cmap=HEAT, vmin=low, vmax=top, origin="upper")
     axes.set_title(escape_math(title))
     axes.set_axis_off()
     figure = axes.get_figure()
@@ -197,6 +172,7 @@ def mean_band(
     axes.plot(x, rows.mean(0) / base.mean(), color=color, label=label)
 
 
+@style()
 def projection_figure(
     x: Tensor, patch: Tensor, projection: Tensor, box: Sequence[int], title: str
 ) -> Figure:
@@ -223,6 +199,7 @@ def projection_figure(
     return figure
 
 
+@style()
 def occlusion_figure(
     x: Tensor,
     maps: dict[str, np.ndarray],
@@ -259,6 +236,7 @@ def occlusion_figure(
     return figure
 
 
+@style()
 def attribution_figure(x: Tensor, maps: Tensor, title: str, caption: str = "") -> Figure:
     """Draw the attribution map of one image, alone and as an overlay.
 

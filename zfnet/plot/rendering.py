@@ -52,7 +52,7 @@ def photograph(x: Tensor | np.ndarray) -> np.ndarray:
         >>> photograph(torch.zeros(1, 3, 4, 4)).shape
         (1, 4, 4, 3)
     """
-    return to_pixels(torch.as_tensor(x)).permute(0, 2, 3, 1).numpy()
+    return to_pixels(torch.as_tensor(x, device="cpu")).permute(0, 2, 3, 1).numpy()
 
 
 def filter_image(weight: Tensor | np.ndarray) -> np.ndarray:
@@ -114,7 +114,7 @@ def enlarge(tiles: np.ndarray, side: int) -> np.ndarray:
         >>> enlarge(np.zeros((1, 7, 7, 3)), 28).shape
         (1, 28, 28, 3)
     """
-    x = torch.as_tensor(tiles).permute(0, 3, 1, 2)
+    x = torch.from_numpy(np.asarray(tiles)).permute(0, 3, 1, 2)
     if side >= 3 * x.shape[-1]:
         x = torch.nn.functional.interpolate(x, (side, side), mode="nearest-exact")
     else:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from zfnet.attribution.base import Target
 from zfnet.data import no_progress
 from zfnet.model import evaluating
+from zfnet.outputs import logits_of
 from zfnet.synthesis.base import clip, descend, pixel_range
 from zfnet.synthesis.perturbation import (
     Adversarial,
     check_valid,
     evaluate_attack,
     gray_level,
-    loss_gradient,
+    loss_direction,
     resolve_classes,
 )
 
@@ -57,7 +58,8 @@ def fgsm(
 
     Raises:
         ValueError: If an argument is wrong, or x has pixels outside [black, white].
-        UnsupportedNetwork: If no gradient reaches x.
+        UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
+            reaches x.
 
     Example:
         >>> import torch, zfnet
@@ -110,7 +112,8 @@ def pgd(
 
     Raises:
         ValueError: If an argument is wrong, or x has pixels outside [black, white].
-        UnsupportedNetwork: If no gradient reaches x.
+        UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
+            reaches x.
 
     Example:
         >>> import torch, zfnet
@@ -136,10 +139,11 @@ def pgd(
         noise = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
         pixels = low + (high - low) * noise.to(x.device)
     loss_class, sign = (label, 1.0) if target is None else (target, -1.0)
-    batches = torch.arange(len(x)).split(batch)
+    batches = torch.arange(len(x), device="cpu").split(batch)
     for rows in progress(batches, total=len(batches), desc="attacking"):
         for _ in range(steps):
-            g, predicted = loss_gradient(model, pixels[rows], loss_class[rows])
+            g, logits = loss_direction(model, pixels[rows], loss_class[rows])
+            predicted = logits.argmax(1)
             active = (predicted == label[rows]) if target is None else (predicted != target[rows])
             if not active.any():
                 break
@@ -179,7 +183,8 @@ def rubbish(
 
     Raises:
         ValueError: If an argument is wrong.
-        UnsupportedNetwork: If no gradient reaches x.
+        UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
+            reaches x.
 
     Example:
         >>> import torch, zfnet
@@ -197,7 +202,8 @@ def rubbish(
     def optimize(rows: Tensor) -> Tensor:
         def loss(point: Tensor, step: int) -> Tensor:
             with evaluating(model):
-                return F.cross_entropy(model(point.clone()), targets[rows], reduction="none")
+                logits = logits_of(model, point.clone())
+                return F.cross_entropy(logits, targets[rows], reduction="none")
 
         def after(point: Tensor, step: int) -> Tensor:
             return clip(point)
@@ -205,5 +211,5 @@ def rubbish(
         start = clip(x[rows])
         return descend(loss, start, steps=steps, rate=rate, after=after, progress=progress)[0]
 
-    pixels = torch.cat([optimize(rows) for rows in torch.arange(len(x)).split(batch)])
+    pixels = torch.cat([optimize(rows) for rows in torch.arange(len(x), device="cpu").split(batch)])
     return evaluate_attack(model, x.detach(), pixels, label, targets, batch)

@@ -13,6 +13,7 @@ from zfnet.data import no_progress
 from zfnet.feature_extraction import feature_extractor
 from zfnet.graph import UnsupportedNetwork
 from zfnet.model import evaluating
+from zfnet.outputs import logits_of
 from zfnet.synthesis.base import blur, clip, descend, pixel_range, total_variation
 from zfnet.synthesis.fourier import to_frequencies, to_image
 from zfnet.validation import check_input
@@ -112,7 +113,7 @@ def ascend(
     )
     score = _score_function(model, x, target, layer, position, rectified)
     shifts = _draw_shifts(steps, jitter, generator)
-    colors = torch.eye(3) if colors is None else colors.clone()
+    colors = torch.eye(3, device="cpu") if colors is None else colors.clone()
 
     def image(point: Tensor) -> Tensor:
         return to_image(point, x.shape[-2:], colors) if frequency else point
@@ -124,7 +125,7 @@ def ascend(
         return clip(blur(point, blur_sigma) if blurs else point)
 
     results = []
-    for rows in torch.arange(len(x)).split(batch):
+    for rows in torch.arange(len(x), device="cpu").split(batch):
         scores: list[Tensor] = []
 
         def loss(point: Tensor, step: int, rows=rows, scores=scores) -> Tensor:
@@ -183,7 +184,7 @@ def _score_function(
 
         def read(images: Tensor) -> Tensor:
             with evaluating(model):
-                return model(images.clone(memory_format=torch.channels_last))
+                return logits_of(model, images.clone(memory_format=torch.channels_last))
     else:
         try:
             extract = feature_extractor(model, x, (layer,), rectified=rectified)
@@ -223,7 +224,7 @@ def _reduce(values: Tensor, position: str | tuple[int, int]) -> Tensor:
 
 def _directions(target: int | Sequence[int] | Tensor, n: int, width: int) -> Tensor:
     """Return the direction of each image's target (n, width); units are one-hot directions."""
-    target = torch.as_tensor(target)
+    target = torch.as_tensor(target, device="cpu")
     if target.is_floating_point():
         if target.shape not in ((width,), (n, width)) or not target.isfinite().all():
             raise ValueError(

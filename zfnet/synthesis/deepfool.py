@@ -18,6 +18,7 @@ from zfnet.synthesis.perturbation import (
     gray_level,
     resolve_classes,
 )
+from zfnet.validation import at_least_float32
 
 # DeepFool's steps end this far beyond the decision boundary, as a share of the pixel range. Exactly
 # on the boundary, logits can tie.
@@ -59,7 +60,8 @@ def deepfool(
 
     Raises:
         ValueError: If an argument is wrong, or x has pixels outside [black, white].
-        UnsupportedNetwork: If no gradient reaches x.
+        UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
+            reaches x.
 
     Example:
         >>> import torch, zfnet
@@ -75,9 +77,9 @@ def deepfool(
     x = x.detach()
     label, _ = resolve_classes(model, x, label, None, batch)
     pixels = x.clone()
-    batches = torch.arange(len(x)).split(batch)
+    batches = torch.arange(len(x), device="cpu").split(batch)
     for rows in progress(batches, total=len(batches), desc="attacking"):
-        perturbation, classes = torch.zeros_like(x[rows]), None
+        perturbation, classes = torch.zeros_like(at_least_float32(x[rows])), None
         for _ in range(steps):
             step, classes, active = _boundary_step(
                 model, pixels[rows], label[rows], classes, candidates
@@ -86,7 +88,7 @@ def deepfool(
                 break
             perturbation = (perturbation + step)[active]
             rows, classes = rows[active.cpu()], classes[active]
-            pixels[rows] = clip(x[rows] + (1 + overshoot) * perturbation)
+            pixels[rows] = clip((x[rows] + (1 + overshoot) * perturbation).to(x))
     return evaluate_attack(model, x, pixels, label, None, batch)
 
 
@@ -116,12 +118,13 @@ def _boundary_step(
             others = logits.detach().scatter(1, label[:, None], -torch.inf)
             classes = others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices
         rows = torch.arange(len(x), device=x.device)
-        nearest, step = torch.full_like(logits[:, 0], torch.inf), torch.zeros_like(x)
+        step = torch.zeros_like(at_least_float32(x))
+        nearest = torch.full_like(step[:, 0, 0, 0], torch.inf)
         for k in classes.T:
             f = logits[rows, k] - logits[rows, label]
-            w = grad_of_sum(f, leaf, retain_graph=True) * unit
+            w = at_least_float32(grad_of_sum(f, leaf, retain_graph=True)) * unit
             w_norm = w.square().sum((1, 2, 3)).clamp_min(1e-30).sqrt()
-            distance = f.detach().abs() / w_norm
+            distance = at_least_float32(f.detach()).abs() / w_norm
             is_nearer = distance < nearest
             candidate = ((distance + BOUNDARY_MARGIN) / w_norm)[:, None, None, None] * w * unit
             nearest = torch.where(is_nearer, distance, nearest)

@@ -103,7 +103,7 @@ def dream(
         for n in reversed(range(octaves))
     ]
     results = []
-    batches = torch.arange(len(x)).split(batch)
+    batches = torch.arange(len(x), device="cpu").split(batch)
     for rows in progress(batches, total=len(batches), desc=f"dreaming of {layer}"):
         image = x[rows].detach()
         with torch.no_grad():

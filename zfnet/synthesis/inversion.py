@@ -104,7 +104,7 @@ def invert(
         raise ValueError(f"the code of {layer} must be {shape} and finite, got {tuple(code.shape)}")
     check_nonzero(code, f"the code of {layer}")
     results = []
-    for rows in torch.arange(len(start)).split(batch):
+    for rows in torch.arange(len(start), device="cpu").split(batch):
         target = code[rows].detach()
 
         def loss(x: Tensor, step: int, target=target) -> Tensor:

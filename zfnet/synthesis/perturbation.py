@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zfnet.attribution.base import Target, forward, grad_of_sum
 from zfnet.data.images import STD
 from zfnet.model import evaluating
+from zfnet.outputs import check_exclusive_classes
 from zfnet.synthesis.base import clip, pixel_range
-from zfnet.validation import check_input, resolve_target
+from zfnet.validation import at_least_float32, check_input, resolve_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,22 @@ def check_valid(x: Tensor) -> None:
 def resolve_classes(
     model: nn.Module, x: Tensor, label: Target, target: Target, batch: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the original classes (N,), predicted ones for None, and the target classes, if any."""
+    """Return the original classes (N,), predicted ones for None, and the target classes, if any.
+
+    Args:
+        model: The network.
+        x: Images (N, C, H, W).
+        label: The original classes, or None for the predicted ones.
+        target: The classes to reach, or None.
+        batch: The number of images per forward pass.
+
+    Raises:
+        ValueError: If x, label or target is wrong.
+        UnsupportedNetwork: If the network returns one logit, or probabilities.
+    """
     check_input(model, x)
     logits = compute_logits(model, x, batch)
+    check_exclusive_classes(model, logits)
     return resolve_target(label, logits), None if target is None else resolve_target(target, logits)
 
 
@@ -90,7 +103,7 @@ def evaluate_attack(
 ) -> Adversarial:
     """Classify perturbed images, and measure their distances from the original images x."""
     probability, predicted = compute_logits(model, pixels, batch).softmax(1).max(1)
-    change = ((pixels - x) / gray_level(x)).flatten(1)
+    change = at_least_float32((pixels - x) / gray_level(x)).flatten(1)
     success = predicted != label if target is None else predicted == target
     linf, norm = change.abs().amax(1), change.norm(dim=1)
     return Adversarial(pixels, label, target, predicted, probability, success, linf, norm)
@@ -98,6 +111,8 @@ def evaluate_attack(
 
 def loss_gradient(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradient of each image's cross-entropy, and the predicted classes.
+
+    It vanishes where the softmax saturates; `loss_direction` does not.
 
     Args:
         model: Any network that returns logits.
@@ -114,7 +129,38 @@ def loss_gradient(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, T
         >>> g.shape, predicted.shape
         (torch.Size([1, 3, 28, 28]), torch.Size([1]))
     """
+    direction, logits = loss_direction(model, x, label)
+    margin = _margin(logits, label)[:, None, None, None]
+    return (direction * margin.sigmoid()).to(x), logits.argmax(1)
+
+
+def loss_direction(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return a positive multiple of the cross-entropy's gradient, and the logits.
+
+    The cross-entropy is $\log(1 + e^m)$ with $m = \log \sum_{k \ne y} e^{S_k} - S_y$. Its gradient
+    is that of m times the probability of the other classes, which a saturated softmax rounds to 0.
+
+    Args:
+        model: Any network that returns logits.
+        x: Images (N, C, H, W).
+        label: The class y of each image (N,).
+
+    Returns:
+        The gradient of m (N, C, H, W), and the logits S (N, classes).
+
+    Example:
+        >>> import zfnet
+        >>> x, label = torch.zeros(1, 3, 28, 28), torch.tensor([8])
+        >>> g, logits = loss_direction(zfnet.mnist(), x, label)
+        >>> g.shape, logits.shape
+        (torch.Size([1, 3, 28, 28]), torch.Size([1, 10]))
+    """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         leaf, logits = forward(model, x)
-        loss = F.cross_entropy(logits, label, reduction="none")
-        return grad_of_sum(loss, leaf), logits.argmax(1)
+        return grad_of_sum(_margin(logits, label), leaf), logits.detach()
+
+
+def _margin(logits: Tensor, label: Tensor) -> Tensor:
+    """Return how far the other classes are ahead of each image's class, in logits (N,)."""
+    logits, column = at_least_float32(logits), label[:, None]
+    return logits.scatter(1, column, -torch.inf).logsumexp(1) - logits.gather(1, column)[:, 0]

@@ -134,7 +134,7 @@ def style_transfer(
     layers = style_layers if content is None else (content_layer, *style_layers)
     read = feature_extractor(model, start, tuple(dict.fromkeys(layers)))
     results = []
-    for rows in torch.arange(len(start)).split(batch):
+    for rows in torch.arange(len(start), device="cpu").split(batch):
         distances = _distance_function(
             read,
             None if content is None else content[rows],

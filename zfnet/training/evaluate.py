@@ -18,6 +18,7 @@ from zfnet.data.images import center_crop, standardize
 from zfnet.data.labels import ILSVRC_2012, names_digest
 from zfnet.forward import logits_of
 from zfnet.model import Network, device_of, evaluating, unwrap
+from zfnet.outputs import probability_function
 from zfnet.training.distributed import SINGLE_PROCESS, DistributedContext
 from zfnet.training.feed import Feed
 
@@ -149,7 +150,7 @@ def predict(
     Yields:
         (n, classes), summed over the views.
     """
-    device = device_of(model)
+    device, to_probabilities = device_of(model), probability_function(model)
     declared = getattr(unwrap(model), "size", None)
     size = size or (declared if isinstance(declared, int) else None)
     network = (
@@ -166,7 +167,7 @@ def predict(
                     crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
                 crop = crop.contiguous(memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                    probability = probability + network(crop).float().softmax(1)
+                    probability = probability + to_probabilities(network(crop).float())
             yield probability
 
 

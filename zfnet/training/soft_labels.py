@@ -17,7 +17,7 @@ from torch import Tensor
 from zfnet.data import no_progress
 from zfnet.data.cache import DataError
 from zfnet.data.dataset import Images
-from zfnet.data.io import expand_path
+from zfnet.data.io import decode_name, encode_name, expand_path
 from zfnet.data.tensor_file import CheckpointError, read_tensors, write_tensors
 from zfnet.training.augment import crop
 from zfnet.training.teacher import Teacher
@@ -90,7 +90,7 @@ def load_labels(path: str | Path) -> SoftLabels:
         raise DataError(f"soft labels: {error}") from None
     if meta.get("kind") != KIND:
         raise DataError(f"soft labels: {path}: not written by `zfnet distill-labels`")
-    names = zlib.decompress(tensors["names"].numpy().tobytes()).decode().split("\n")
+    names = decode_name(zlib.decompress(tensors["names"].numpy().tobytes())).split("\n")
     boxes = label_boxes(
         names, tensors["index"].shape[1], meta["seed"], meta["scale"], meta["aspect"]
     )
@@ -195,7 +195,7 @@ def _predict(
 
 
 def _pack_names(names: Sequence[str]) -> Tensor:
-    packed = zlib.compress("\n".join(names).encode(), 9)
+    packed = zlib.compress(encode_name("\n".join(names)), 9)
     return torch.from_numpy(np.frombuffer(packed, np.uint8).copy())
 
 
@@ -215,7 +215,7 @@ def label_boxes(
         (N, K, 4) boxes in the form of `zfnet.training.augment.random_boxes`.
     """
     keys = [
-        int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) for name in names
+        int.from_bytes(hashlib.blake2b(encode_name(name), digest_size=8).digest()) for name in names
     ]
     streams = (np.random.Generator(np.random.Philox(key=[seed, key])) for key in keys)
     uniform = np.stack([stream.random((crops, 5)) for stream in streams])  # (N, K, 5)
