@@ -67,7 +67,7 @@ def test_snapshots_are_log_spaced_and_the_papers_at_its_scale():
     epochs = ablations.snapshots(ablations.PLANS["subset"])
     assert (epochs[0], epochs[-1]) == (0.05, 10)
     ratios = np.divide(epochs[1:], epochs[:-1])
-    assert ratios == pytest.approx(600 ** (1 / 14), rel=0.01)
+    assert ratios == pytest.approx(200 ** (1 / 14), rel=0.01)
 
 
 def test_a_feature_settles_where_its_correlation_stays_high():
