@@ -223,11 +223,11 @@ def test_covering_a_scenes_object_lowers_its_logit(scenes_net, scenes_val):
 
 def test_a_filling_fits_or_is_refused(small):
     x = torch.randn(1, 3, 64, 64)
-    colour = occlude(small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]))
+    color = occlude(small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]))
     picture = occlude(
         small, x, 0, fill=torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1).expand(3, 64, 64)
     )
-    torch.testing.assert_close(colour.logit, picture.logit)
+    torch.testing.assert_close(color.logit, picture.logit)
     with pytest.raises(ValueError, match="does not broadcast"):
         occlude(small, x, 0, fill=torch.zeros(2))
     with pytest.raises(ValueError, match="not finite"):

@@ -47,7 +47,7 @@ def compute(ctx: Context) -> Result:
         gain[f"top-{k}"] = mean_interval(hit[10] - hit[1], seed=FIGURE.seed)
     measured[GAIN] = gain
     measured["claims"], summary = verdict(
-        {f"ten crops are better than one, {name}": above(g) for name, g in gain.items()}
+        {f"ten crops are more accurate than one, {name}": above(g) for name, g in gain.items()}
     )
     note = (
         f"float32, crops of {ctx.model.size} pixels; {len(part):,} of {len(images):,} images, with "

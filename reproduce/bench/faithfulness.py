@@ -48,7 +48,7 @@ FIGURE = Figure(
     corpus="scenes",
     paper={
         "pointing game on VOC 2007, VGG-16, % (TorchRay)": {
-            "deconvnet": 67.5, "image centre": 69.6,
+            "deconvnet": 67.5, "image center": 69.6,
         },
     },
     config={
@@ -61,10 +61,10 @@ FIGURE = Figure(
     version=2,
     trains=True,
 )  # fmt: skip
-RANDOM, CENTER = "random map", "image centre"
+RANDOM, CENTER = "random map", "image center"
 LESS = "rank correlation over the cascade, less saliency's"
 LESS_OF = ("guided_backprop", "deconvnet")
-BETTER = "points better than the centre by, %"
+BETTER = "points better than the center by, %"
 SAME = "rank correlation with the map of the random network"
 SCORES = {
     "pointing game": "pointing game, %",
@@ -193,12 +193,12 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     better, less = measured[BETTER], measured[LESS]
     deconvnet = above(better["deconvnet"])
     judgments = {
-        "the deconvnet points no better than the image's centre": (
+        "the deconvnet points no better than the center of the image": (
             None if deconvnet is None else not deconvnet
         )
     }
     for name in ("occlusion", "grad_cam"):
-        judgments[f"{name} points better than the centre"] = above(better[name])
+        judgments[f"{name} points better than the center"] = above(better[name])
     for name in LESS_OF:
         claim = f"{name} changes less over the cascade than the gradient"
         judgments[claim] = above(less[name])

@@ -73,6 +73,6 @@ class Digits:
         return 100 - zfnet.evaluate(self.model, self.test).top1
 
 
-def grey(x: Tensor) -> Tensor:
+def gray(x: Tensor) -> Tensor:
     """Network inputs (N, 3, H, W) of digits as gray images in [0, 1]: (N, H, W)."""
     return to_pixels(x)[:, 0]

@@ -96,8 +96,8 @@ class Result:
         note: What a reader needs to know: the protocol, and limitations.
         scale: One of `record.SCALES`, for figures with a separate data set. Empty if the
             inputs determine it.
-        finding: What was found, in one sentence with measured numbers. Empty: the pages summarize
-            the tested claims.
+        finding: What was found, in one sentence with measured numbers. Empty: the title of the
+            cover picture, which states the finding.
         reason: Why the verdict is not "reproduced", in one sentence. Empty: the pages name the
             claims that do not hold or are undecided.
     """

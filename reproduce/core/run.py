@@ -110,7 +110,7 @@ def run(
         if prior and reason:
             return _keep(prior, folder, start, reason, ran=result.verdict != "not run")
         save_result(folder / "arrays.npz", key, result)
-    files = _draw(script, result, folder)
+    files, title = _draw(script, result, folder)
     record = Record(
         id=figure.id,
         title=figure.title,
@@ -130,7 +130,7 @@ def run(
         environment=environment(context.device),
         version=figure.version,
         file_hashes=hashes,
-        finding=result.finding,
+        finding=result.finding or title,
         reason=result.reason,
     )
     write_record(record, folder)
@@ -228,10 +228,13 @@ def _keep(
     return Outcome(record, seconds, cached=True, folder=folder, reason=reason, ran=ran)
 
 
-def _draw(script: ModuleType, result: Result, folder: Path) -> list[str]:
-    """Draw a result, write its pictures and remove those of an earlier version. Returns names.
+def _draw(script: ModuleType, result: Result, folder: Path) -> tuple[list[str], str]:
+    """Draw a result, write its pictures and remove those of an earlier version.
 
     A script may also return tables as text, such as "networks.csv".
+
+    Returns:
+        The names of the pictures, and the title of the cover picture.
     """
     pictures: dict[str, Picture | np.ndarray | str] = {}
     with plot.style():
@@ -246,7 +249,20 @@ def _draw(script: ModuleType, result: Result, folder: Path) -> list[str]:
         for path in folder.glob(f"*.{kind}"):
             if path.name not in pictures:
                 path.unlink()
-    return [name for name, picture in pictures.items() if not isinstance(picture, str)]
+    names = [name for name, picture in pictures.items() if not isinstance(picture, str)]
+    cover = script.FIGURE.cover or next(iter(names), "")
+    return names, _title(pictures.get(cover))
+
+
+def _title(picture: Picture | np.ndarray | str | None) -> str:
+    """Return a picture's title as a sentence; "" for an animation or a picture without one."""
+    if not isinstance(picture, Picture):
+        return ""
+    title = picture.get_suptitle()
+    if not title and len(picture.axes) == 1:
+        title = picture.axes[0].get_title()
+    title = " ".join(title.replace("\\$", "$").split())  # split() removes no-break spaces, too
+    return f"{title}." if title and not title.endswith((".", "?")) else title
 
 
 def _write_picture(picture: Picture | np.ndarray, path: Path) -> None:

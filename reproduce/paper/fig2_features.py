@@ -78,7 +78,8 @@ def compute(ctx: Context) -> Result:
     measured["claims"] = claims
     if len(set(images.labels.tolist())) >= 10:
         measured |= _class_shares(images.labels, labels, top[last].index.numpy())
-    return Result(arrays, measured, summary, n=len(images), note=_note(ctx))
+    finding = _summary(measured[COHERENCE])
+    return Result(arrays, measured, summary, n=len(images), note=_note(ctx), finding=finding)
 
 
 def _load(ctx: Context, layer: str, top: Top, generator: torch.Generator) -> tuple[Tiles, Tensor]:
@@ -115,6 +116,18 @@ def judge(intervals: dict[str, list[float]]) -> tuple[dict[str, str], str]:
     """Judge by layer whether patches and projections are more alike than shuffled ones."""
     return verdict(
         {f"{name}: more alike than shuffled": above(of) for name, of in intervals.items()}
+    )
+
+
+def _summary(intervals: dict[str, list[float]]) -> str:
+    """In how many layers patches and projections are more alike than shuffled ones."""
+    layers = list(dict.fromkeys(name.split(", ")[0] for name in intervals))
+    counts = [
+        sum(above(intervals[f"{layer}, {part}"]) is True for layer in layers) for part in PARTS
+    ]
+    return (
+        f"The nine strongest patches of a feature are more alike than shuffled ones in {counts[0]} "
+        f"of {len(layers)} layers, and their projections in {counts[1]}."
     )
 
 

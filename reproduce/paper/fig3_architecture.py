@@ -51,7 +51,14 @@ def compute(ctx: Context) -> Result:
         "shape": np.array(shapes),  # maps, height, width
     }
     note = f"The drawing shows the paper's network. {ctx.differences_from_paper}".strip()
-    return Result(arrays, measured, "by construction" if same else "differs", n=1, note=note)
+    finding = (
+        f"All {len(FIGURE.paper)} layer sizes are the paper's; the network has "
+        f"{measured['parameters'] / 1e6:.1f} million parameters."
+        if same
+        else "The layer sizes differ from the paper's."
+    )
+    verdict = "by construction" if same else "differs"
+    return Result(arrays, measured, verdict, n=1, note=note, finding=finding)
 
 
 def draw(result: Result) -> dict[str, Picture]:

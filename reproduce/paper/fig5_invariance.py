@@ -14,19 +14,18 @@ from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from torch import Tensor
 
 from reproduce.core.claims import above, every, higher, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
+from reproduce.paper.fig5_pictures import LAYERS, draw_images, draw_means
 from reproduce.paper.transformed_images import Chosen, choose
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.invariance import IDENTITY, SHARE, invariance, r_squared, views
-from zfnet.plot import LINES, enlarge, mean_band, mosaic, new_figure, photograph, show
+from zfnet.plot import enlarge, photograph
 
-LAYERS = {"conv1": "layer 1", "fc7": "layer 7"}
 FIGURE = Figure(
     id="fig5",
     title="Invariance to translation, scale and rotation",
@@ -53,20 +52,10 @@ FIGURE = Figure(
     },
     network="layers",
 )  # fmt: skip
-UNITS = {
-    "translation": "vertical translation (pixels)",
-    "scale": "scale (factor)",
-    "rotation": "rotation (degrees)",
-}
 LINEAR = ("translation", "scale")  # the families with quasi-linear distances
 QUARTERS, BETWEEN = (90, 180, 270), (40, 50, 130, 140, 220, 230, 310, 320)  # degrees
 TURNS = "probability at quarter turns less at the turns between, of the reference's"
 SYMMETRIC, ALL, MORE = "symmetric object", "all averaged", "symmetric object less all averaged"
-TITLES = {
-    "conv1": "layer 1: relative distance",
-    "fc7": "layer 7: relative distance",
-    "probability": "probability of the class",
-}
 
 
 def compute(ctx: Context) -> Result:
@@ -99,7 +88,21 @@ def compute(ctx: Context) -> Result:
     if labeled:
         claims, summary = judge(measured, has_symmetric, ctx.shared_fc6)
     note = _note(ctx, chosen, labeled, has_symmetric)
-    return Result(arrays, measured | {"claims": claims}, summary, n=len(averaged), note=note)
+    measured["claims"], finding = claims, _finding(measured)
+    return Result(arrays, measured, summary, n=len(averaged), note=note, finding=finding)
+
+
+def _finding(measured: dict) -> str:
+    """How much a small shift and a rotation change features and the class."""
+    shift = FIGURE.config["small"]["translation"]
+    near = measured[f"relative distance, translation {shift}"]
+    stable = measured["probability over the range, of the reference's"]
+    return (
+        f"A shift of {shift} pixels changes layer 1 by {near['layer 1'][0]:.2f} of its norm and "
+        f"layer 7 by {near['layer 7'][0]:.2f}; the class keeps on average "
+        f"{100 * stable['translation'][0]:.0f} % of its probability over all shifts, and "
+        f"{100 * stable['rotation'][0]:.0f} % over all rotations."
+    )
 
 
 def _note(ctx: Context, chosen: Chosen, labeled: bool, has_symmetric: bool) -> str:
@@ -221,75 +224,21 @@ def judge(
         "a small transform moves layer 1 more than layer 7": every(
             above(entry["layer 1 less layer 7"]) for entry in small
         ),
-        "layer 7 is quasi-linear: R squared of 0.9, and above layer 1's": every(linear),
+        "layer 7 changes almost linearly: R squared of 0.9, above layer 1's": every(linear),
     }
     for family in LINEAR:
         claim = f"the class is more stable under {family} than under rotation"
         judgments[claim] = above(stable[f"{family} less rotation"])
     if has_symmetric:
-        claim = "a symmetric object's class peaks at quarter turns, more than others'"
+        claim = "a symmetric object's class peaks at quarter turns more than other objects' classes"
         judgments[claim] = every(above(m[TURNS][kind]) for kind in (SYMMETRIC, MORE))
     claims, summary = verdict(judgments)
     return claims, "partial" if shared_fc6 and summary == "reproduced" else summary
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    return {"fig5.jpg": _draw_images(result), "fig5_average.jpg": _draw_means(result)}
-
-
-def _draw_images(result: Result) -> Picture:
-    """The paper's figure: five images."""
-    a, labels = result.arrays, []
-    for name, entry in result.measured["shown"].items():
-        predicted = entry["taken for"]
-        labels.append(name if name == predicted else f"{name} (taken for {predicted})")
-    top = 1.05 * max(a[f"{family}.probability"][: len(labels)].max() for family in IDENTITY)
-    figure = new_figure(14, 8.8)
-    rows = figure.subplots(3, 4, width_ratios=(0.9, 1, 1, 1))
-    for (tiles, *panels), family, letter in zip(rows, IDENTITY, "abc", strict=True):
-        values = ", ".join(f"{value:g}" for value in FIGURE.config["shown"][family])
-        show(tiles, mosaic(a[f"{family}.tiles"] / 255, 5, gap=2), f"({letter}) {family}: {values}")
-        for n, (label, color) in enumerate(zip(labels, LINES, strict=False)):
-            tiles.text(-10, 114 * n + 56, "■", color=color, ha="right", va="center", fontsize=14)
-            for panel, key in zip(panels, TITLES, strict=True):
-                panel.plot(grid(family), a[f"{family}.{key}"][n], color=color, label=label)
-        for panel, (key, title) in zip(panels, TITLES.items(), strict=True):
-            panel.set(title=title, ylim=(0, top if key == "probability" else None))
-            _set_x(panel, family)
-    handles, names = rows[0, 1].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False)
-    return figure
-
-
-def _draw_means(result: Result) -> Picture:
-    """Means over images, with their intervals."""
-    a, reference = result.arrays, result.arrays["reference"]
-    groups = {
-        "averaged": f"{result.n} images",
-        "symmetric": f"{a['titles'][-1]} ({len(a['symmetric'])})",
+    grids = {family: grid(family) for family in IDENTITY}
+    return {
+        "fig5.jpg": draw_images(result, grids, FIGURE.config["shown"]),
+        "fig5_average.jpg": draw_means(result, grids),
     }
-    figure = new_figure(12, 6)
-    columns = figure.subplots(2, 3, sharey="row").T
-    for (upper, lower), family in zip(columns, IDENTITY, strict=True):
-        for (layer, words), color in zip(LAYERS.items(), LINES, strict=False):
-            mean_band(upper, grid(family), a[f"{family}.{layer}"][a["averaged"]], color, words)
-        for (group, label), color in zip(groups.items(), LINES[2:], strict=False):
-            probability, base = a[f"{family}.probability"][a[group]], reference[a[group]]
-            mean_band(lower, grid(family), probability, color, label, base=base)
-        _set_x(upper, family)
-        _set_x(lower, family)
-    for panel in columns.flat:  # rows share their limits, so only after all are drawn
-        panel.set_ylim(bottom=0)
-    columns[0, 0].set_ylabel("relative distance of features")
-    columns[0, 1].set_ylabel("probability of the class, over\nits mean in the reference view")
-    columns[0, 0].legend(frameon=False)
-    columns[1, 1].legend(frameon=False)
-    figure.suptitle("Means over images, with their 95 % intervals")
-    return figure
-
-
-def _set_x(panel: Axes, family: str) -> None:
-    x = grid(family)
-    panel.set(xlabel=UNITS[family], xlim=(x[0], x[-1]))
-    if family == "rotation":
-        panel.set_xticks(range(0, 351, 90))

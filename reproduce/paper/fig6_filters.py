@@ -169,14 +169,14 @@ def _judgments(measured: dict, count: int) -> dict[str, bool | None]:
     larger = ratio[FREE][-1] / ratio[OURS][-1]
     differs = max(larger, 1 / larger) > FIGURE.config["stands out"]
     return {
-        "without clipping the largest filter stands out more": larger > 1 if differs else None,
-        "AlexNet has more dead filters in layer 1": stats.larger_share(
+        "the largest filter stands out more without clipping": larger > 1 if differs else None,
+        "AlexNet has more dead filters in layer 1 than ZFNet": stats.larger_share(
             dead[ALEXNET], count, dead[OURS], count
         ),
-        "ZFNet's filters hold more of the middle frequencies": higher(
+        "ZFNet's layer-1 filters have more energy in middle frequencies than AlexNet's": higher(
             middle[OURS], middle[ALEXNET]
         ),
-        "AlexNet's layer-2 projections hold more of the high ones": higher(
+        "AlexNet's layer-2 projections have more energy in high frequencies than ZFNet's": higher(
             high.get(ALEXNET), high.get(OURS)
         ),
     }

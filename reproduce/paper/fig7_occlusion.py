@@ -78,12 +78,12 @@ TITLES = (  # of the columns
     "(d) probability\nof the class",
     "(e) most probable\nclass",
 )
-LOWERS = "covering the object lowers its class's probability, more than elsewhere"
+LOWERS = "covering the object lowers its class's probability more than covering other places"
 VALIDATES = (
     "covering what the strongest map's projection shows lowers that map, more than what it does "
     "not show"
 )
-FACES = "beside the hound the strongest map falls more under the faces than under the dog"
+FACES = "next to the hound, covering faces lowers the strongest map more than covering the dog"
 
 
 def compute(ctx: Context) -> Result:

@@ -63,7 +63,11 @@ def compute(ctx: Context) -> Result:
         "Masked photographs: the figure prepares Table 1. The first annotated images by name. "
         f"Random masks may cover the edge of a part. {faces.missing}"
     )
-    return Result(arrays, measured, judge(measured), n=len(names), note=note)
+    finding = (
+        f"The right eye, the left eye, the nose and {config['random']} random parts are masked in "
+        f"each of {len(names)} photographs, for Table 1."
+    )
+    return Result(arrays, measured, judge(measured), n=len(names), note=note, finding=finding)
 
 
 def _coverage(masks: Tensor, points: Tensor, view: tuple[int, int]) -> tuple[float, float]:

@@ -65,7 +65,7 @@ def compute(ctx: Context) -> Result:
     best = FIGURE.paper["best before"]["60 a class"][0]
     means = {n: float(np.mean(result.accuracy)) for n, result in curve.items()}
     judgments = {
-        "six a class beat the leading method's sixty": means[6] > best,
+        "six images per class beat the leading method's sixty": means[6] > best,
         "more images are better at every step": all(
             b > a for a, b in itertools.pairwise(means.values())
         ),

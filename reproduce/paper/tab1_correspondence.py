@@ -71,7 +71,7 @@ SMALLER = "parts below random, layer 5 less layer 7, points"
 CONTROL = {part: f"where another dog has its {part}" for part in PARTS}
 TOGETHER = "all three parts"
 BEYOND_POSITION = "layer 5: the parts are treated more alike than places where another dog has them"
-MAIN = "layer 5: the parts together are treated more alike than random ones"
+MAIN = "layer 5: the parts together are treated more alike than random parts"
 
 
 def compute(ctx: Context) -> Result:
@@ -235,8 +235,13 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
         measured[f"layer 5, {other} less the part"] for other in (RANDOM, "another's place")
     )
     judgments = {MAIN: above(random[TOGETHER])}
-    judgments |= {f"layer 5: so is the {part}": above(random[part]) for part in PARTS}
-    judgments["layer 7: the parts' advantage is a smaller share"] = above(measured[SMALLER])
+    judgments |= {
+        f"layer 5: the {part} is treated more alike than random parts": above(random[part])
+        for part in PARTS
+    }
+    judgments["layer 7: the parts differ less from random parts, relatively, than at layer 5"] = (
+        above(measured[SMALLER])
+    )
     judgments[BEYOND_POSITION] = above(control[TOGETHER])
     return verdict(judgments, MAIN)
 

@@ -246,18 +246,18 @@ def claims(
 
     little, hardly = config["little"], config["hardly"]
     dense = [name for name in costs if "layers 6, 7 of" in name]
-    small = f"costs less than {little:g} of that"
+    small = f"costs less than {little:g} of removing all four"
     return {
         "removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one": (
             False if below(all_four) else above(costs[BEYOND])
         ),
         f"removing layers 3, 4 {small}": less("without layers 3, 4", little),
         f"removing layers 6, 7 {small}": less("without layers 6, 7", little),
-        f"the width of layers 6, 7 changes less than {hardly:g} of that": every(
+        f"the width of layers 6, 7 costs less than {hardly:g} of removing all four": every(
             within(name, hardly) for name in dense
         ),
         "wider layers 3-5 lower the error": below(costs["ZFNet, wider layers 3-5"]),
-        "with wider layers 6, 7 too they overfit: less training error, more in validation": every(
+        "with wider layers 3-5, 6, 7 it overfits: less training error, more in validation": every(
             (below(overfit), above(costs[WIDEST]))
         ),
         "ZFNet's error is below AlexNet's": below(costs["ZFNet instead of AlexNet"]),

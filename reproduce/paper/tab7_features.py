@@ -113,10 +113,12 @@ def _judge(measured: dict) -> tuple[dict[str, str], str]:
             for a, b in permutations(paper, 2)
             if paper[a][0] - paper[a][1] > paper[b][0] + paper[b][1]
         ]
-        order = "the layers are in the paper's order, where its deviations tell them apart"
+        order = "accuracies have the paper's order, for layers that differ clearly in the paper"
         judgments |= {
-            f"{name}: it rises at every layer from 1 to 5": all(b > a for a, b in pairwise(rising)),
-            f"{name}: layer 5 is better than layer 1": rising[-1] > rising[0],
+            f"{name}: accuracy rises at every layer from 1 to 5": all(
+                b > a for a, b in pairwise(rising)
+            ),
+            f"{name}: layer 5 is more accurate than layer 1": rising[-1] > rising[0],
             f"{name}: {order}": all(svm[better] > svm[worse] for better, worse in distinct),
         }
     return verdict(judgments)

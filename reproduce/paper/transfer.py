@@ -141,13 +141,13 @@ def _judge(
     }
     judgments = {
         MAIN: all(points > 0 for folds in gain.values() for points in folds),
-        f"by at least {FEWEST_POINTS} points at the most images a class": bool(
+        f"layers 1-7 gain at least {FEWEST_POINTS} points at the most images per class": bool(
             np.mean(gain[most]) >= FEWEST_POINTS
         ),
-        f"so do those of layer 5, by at least {FEWEST_POINTS} points": bool(
+        f"layers 1-5 gain at least {FEWEST_POINTS} points at the most images per class": bool(
             np.mean(shallow_gain[most]) >= FEWEST_POINTS
         ),
-        "they beat the best result before the paper": all(
+        "pretrained features beat the best result before the paper": all(
             mean_and_deviation(curve[n].accuracy)[0] > before[f"{n} a class"] for n in scratch
         ),
     }

@@ -222,11 +222,11 @@ class NetworkHead(nn.Module):
         x = F.max_pool2d(x, 2)
         if self.head == "channels last":  # as in networks ported from TensorFlow
             return self.last(x.permute(0, 2, 3, 1).reshape(len(x), -1))
-        x = F.normalize(x, dim=1) if self.head == "normalised" else x
+        x = F.normalize(x, dim=1) if self.head == "normalized" else x
         return self.last(x.contiguous().view(len(x), -1))
 
 
-@pytest.mark.parametrize("head", ["norm of pooled", "channels last", "normalised", "contiguous"])
+@pytest.mark.parametrize("head", ["norm of pooled", "channels last", "normalized", "contiguous"])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_operations_after_the_last_pooling_are_not_maps(head, order):
     model, x = NetworkHead(head), torch.randn(2, 3, 26, 22).contiguous(memory_format=order)

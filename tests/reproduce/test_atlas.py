@@ -391,7 +391,7 @@ def test_look_shows_neighbors_from_the_atlas(context_and_atlas, tmp_path, monkey
     other = zfnet.load(small_network(tmp_path / "other.safetensors", classes=("a", "b", "c")))
     look(
         other, "other", photo, tmp_path / "page", whole
-    )  # replaces the first, and takes no neighbours of another network
+    )  # replaces the first, and takes no neighbors of another network
     assert "another network" in files.read(tmp_path / "page", "index")["look"]["reason"]
     assert {
         feature["neighbors"] for feature in files.read(tmp_path / "page", "conv5")["features"]
@@ -424,7 +424,7 @@ def test_wrong_input_is_one_line(context_and_atlas, tmp_path, monkeypatch, capsy
     zfnet.photograph("cat").save(photo)
     zfnet.save(
         zfnet.zfnet(3, channels=(2, 2, 2, 2, 2), fc_units=4, in_channels=1),
-        tmp_path / "grey.safetensors",
+        tmp_path / "gray.safetensors",
     )
     broken = zfnet.zfnet(3, channels=(2, 2, 2, 2, 2), fc_units=4)
     torch.nn.init.constant_(broken.conv3.weight, torch.nan)
@@ -448,11 +448,11 @@ def test_wrong_input_is_one_line(context_and_atlas, tmp_path, monkeypatch, capsy
         (["atlas", "-o", tmp_path / "o", "--device", "abacus", *model], "'abacus' cannot be used"),
         (["atlas", "-o", tmp_path / "o", "--canonical", "zebra", *model], "zebra"),
         (
-            ["atlas", "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"],
+            ["atlas", "-o", tmp_path / "o", "--model", tmp_path / "gray.safetensors"],
             "takes 1 channels",
         ),
         (
-            ["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "grey.safetensors"],
+            ["look", photo, "-o", tmp_path / "o", "--model", tmp_path / "gray.safetensors"],
             "takes 1 channels",
         ),
     ):

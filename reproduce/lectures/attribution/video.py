@@ -29,7 +29,7 @@ from zfnet.analysis.intervals import bootstrap
 from zfnet.plot import attribution_image, overlay, photograph, show
 
 PHOTOGRAPH = "coffee"
-SLOPE = "the map's centre of mass follows: slope"
+SLOPE = "the map's center of mass follows: slope"
 FIGURE = Figure(
     id="video",
     title="Grad-CAM on a moving image",
@@ -73,7 +73,7 @@ def compute(ctx: Context) -> Result:
         ),
     }
     claims, outcome = verdict(
-        {f"moves with the photograph {name}": above(s) for name, s in slopes.items()}
+        {f"the map moves with the photograph {name}": above(s) for name, s in slopes.items()}
     )
     note = (
         "A slope is 0 for a static map and 1 for one that follows exactly; 95 % intervals by "
@@ -81,7 +81,11 @@ def compute(ctx: Context) -> Result:
     )
     arrays = {"x": x.cpu().numpy(), "map": maps.numpy(), "true": cup_centers, "found": centers}
     measured |= {"claims": claims}
-    return Result(arrays, measured, outcome, n=len(x), note=note, scale="samples")
+    finding = (
+        f"When the cup moves by one pixel, the map's center moves by {slopes['down'][0]:.2f} "
+        f"vertically and by {slopes['across'][0]:.2f} horizontally."
+    )
+    return Result(arrays, measured, outcome, len(x), note, scale="samples", finding=finding)
 
 
 def frames(side: int, count: int) -> tuple[torch.Tensor, np.ndarray, str]:
@@ -156,15 +160,11 @@ def slope(cup_centers: np.ndarray, centers: np.ndarray) -> list[float]:
 
 
 def draw(result: Result) -> dict[str, Any]:
-    a, slopes = result.arrays, result.measured[SLOPE]
-    finding = (
-        f"When the cup moves by one pixel, the map's center moves by {slopes['down'][0]:.2f} "
-        f"vertically and by {slopes['across'][0]:.2f} horizontally"
-    )
+    a = result.arrays
     photos, (maps, _) = photograph(a["x"]), attribution_image(a["map"], shared_scale=True)
     pictures = []
     for photo, map, cup, center in zip(photos, maps, a["true"], a["found"], strict=True):
-        figure = draw_frame(photo, overlay(photo, map), cup, center, finding)
+        figure = draw_frame(photo, overlay(photo, map), cup, center, result.finding.rstrip("."))
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
-from reproduce.core.digits import grey
+from reproduce.core.digits import gray
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import SMALL, caption, new_page, set_finding
 from zfnet.analysis.intervals import correlation_interval, difference_interval, mean_interval
@@ -59,7 +59,7 @@ def compute(ctx: Context) -> Result:
         zip(GROUPS, (order[:size], order[-size:][::-1].copy()), strict=True)
     )
     qualities = {
-        name: measure(grey(x)).double().numpy() for name, (measure, _) in QUALITIES.items()
+        name: measure(gray(x)).double().numpy() for name, (measure, _) in QUALITIES.items()
     }
     measured: dict = {
         "eights": len(x),
@@ -75,7 +75,7 @@ def compute(ctx: Context) -> Result:
     }
     claims, outcome = judge(measured)
     shown = np.concatenate([i[: config["shown"]] for i in groups.values()])
-    arrays = {"shown": grey(x[torch.from_numpy(shown)]).numpy(), "logit": logit}
+    arrays = {"shown": gray(x[torch.from_numpy(shown)]).numpy(), "logit": logit}
     arrays |= qualities | groups
     note = (
         f"All {len(x)} eights; the network was not trained on {int(held_out.sum())} of them. The "

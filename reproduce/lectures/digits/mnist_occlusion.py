@@ -18,7 +18,7 @@ import torch
 import zfnet
 from reproduce.core.claims import above, below, every, verdict
 from reproduce.core.context import Context
-from reproduce.core.digits import Digits, grey
+from reproduce.core.digits import Digits, gray
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import new_page, set_finding
 from reproduce.lectures.digits.occlusion_maps import STRIDE, draw_maps, draw_predictions
@@ -61,9 +61,9 @@ def compute(ctx: Context) -> Result:
         progress=ctx.progress,
     )
     fall = (1 - o.logit / o.baseline.logit[:, None, None]).numpy()  # (N, rows, cols)
-    measured = {"eights": eights, "recognised": correct, "erased piece by piece": len(x)}
+    measured = {"eights": eights, "recognized": correct, "erased piece by piece": len(x)}
     measured |= {"accuracy, %": digits.accuracy}
-    measured |= fall_numbers(o, fall) | prediction_numbers(o, grey(x).double().numpy())
+    measured |= fall_numbers(o, fall) | prediction_numbers(o, gray(x).double().numpy())
     claims, outcome = judge(measured)
     note = (
         f"A black square of {config['size']} pixels at every position. Of {eights} eights outside "
@@ -74,7 +74,7 @@ def compute(ctx: Context) -> Result:
         "its zero."
     )
     measured |= {"claims": claims}
-    arrays = drawn_arrays(o, grey(x), fall)
+    arrays = drawn_arrays(o, gray(x), fall)
     return Result(arrays, measured, outcome, n=len(x), note=note, scale=digits.scale)
 
 

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 import zfnet
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
-from reproduce.core.digits import grey
+from reproduce.core.digits import gray
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import SMALL, caption, interval_bars, new_page, set_finding
 from zfnet.analysis.embedding import nearest_centroid, pca, silhouette
@@ -59,10 +59,10 @@ def compute(ctx: Context) -> Result:
     chosen = np.linspace(0, len(test) - 1, min(len(test), FIGURE.config["digits"])).astype(int)
     x, labels = test.batch(chosen), torch.from_numpy(test.labels[chosen])
     traces = [zfnet.trace(digits.model, part) for part in x.split(100)]
-    features = {"pixels": grey(x)} | {
+    features = {"pixels": gray(x)} | {
         name: torch.cat([t[name] for t in traces]) for name in (*LAYERS, "fc3")
     }
-    qualities = {name: measure(grey(x)).numpy() for name, measure in QUALITIES.items()}
+    qualities = {name: measure(gray(x)).numpy() for name, measure in QUALITIES.items()}
     clusters, codes = cluster_numbers(features, labels)
     measured: dict = {"digits": len(x), "accuracy, %": digits.accuracy} | clusters
     for title, centered in (("correlation", False), (WITHIN, True)):

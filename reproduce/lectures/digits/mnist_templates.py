@@ -19,7 +19,7 @@ from torch import nn
 
 from reproduce.core.claims import WORDS, above
 from reproduce.core.context import Context
-from reproduce.core.digits import grey
+from reproduce.core.digits import gray
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import SMALL, new_page, set_finding
 from zfnet.analysis.intervals import mean_interval
@@ -84,7 +84,7 @@ def compute(ctx: Context) -> Result:
 
 def pixels_and_labels(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
     """Gray pixels (N, 784) and labels (N,)."""
-    return grey(images.batch(range(len(images)))).flatten(1), torch.from_numpy(images.labels)
+    return gray(images.batch(range(len(images)))).flatten(1), torch.from_numpy(images.labels)
 
 
 def fit(x: torch.Tensor, labels: torch.Tensor) -> nn.Linear:
@@ -118,8 +118,8 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
     matched = m[MATCHED]
     gain = above(m[GAIN])
     claims = {
-        "weights that look like their own digit most": f"{matched} of 10",
-        "the network of two convolutional layers errs less": WORDS[gain],
+        "weights that look most like their own digit": f"{matched} of 10",
+        "the network with two convolutional layers makes fewer errors": WORDS[gain],
     }
     return (
         claims,

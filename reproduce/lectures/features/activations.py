@@ -83,7 +83,7 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
         f"at most 1 % of {layer} is dead": m[layer]["dead"] <= 0.01 * m[layer]["maps or units"]
         for layer in LAYERS[:5]
     } | {
-        "every layer is above zero for less than half": all(
+        "in every layer less than half of the activations are above zero": all(
             m[layer]["sparsity, %"] > 50 for layer in LAYERS
         ),
         "layer 7 is sparser than layer 1": m["fc7"]["sparsity, %"] > m["conv1"]["sparsity, %"],

@@ -59,7 +59,7 @@ def draw_grid(result: Result) -> Picture:
 
 def draw_neighbors(result: Result, k: int) -> Picture:
     """Images next to their nearest neighbors in layer 7 and in pixels."""
-    rows = result.arrays["neighbours"]
+    rows = result.arrays["neighbors"]
     figure = new_page(0.76 * len(rows) + 0.7)
     parts = {"image": (0, 1), "nearest in layer 7": (1, k), "nearest in pixels": (k + 1, k)}
     panels = figure.subplots(1, 3, width_ratios=[count for _, count in parts.values()])

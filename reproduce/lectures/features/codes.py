@@ -17,12 +17,8 @@ import torch.nn.functional as F
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
-from reproduce.lectures.features.code_pictures import (
-    SPACES,
-    draw_grid,
-    draw_neighbors,
-    draw_planes,
-)
+from reproduce.lectures.features import code_pictures
+from reproduce.lectures.features.code_pictures import SPACES
 from reproduce.lectures.kinds import KIND_NAMES, kind_table
 from reproduce.lectures.sampling import (
     MIN_IMAGES,
@@ -45,15 +41,11 @@ FIGURE = Figure(
     seed=7,
     time_budget=14,
     config={
-        "images": 2500,
-        "laid out": 900,
-        "images of samples": 121,
-        "neighbours": 5,
-        "queries": 6,
-        "pixels": 16,
+        "images": 2500, "laid out": 900, "images of samples": 121,
+        "neighbors": 5, "queries": 6, "pixels": 16,
     },
     network="layers",
-)
+)  # fmt: skip
 
 
 def compute(ctx: Context) -> Result:
@@ -68,14 +60,21 @@ def compute(ctx: Context) -> Result:
     laid_out = np.linspace(0, len(chosen) - 1, side * side).round().astype(int)
     plane = pca(F.normalize(codes[laid_out], dim=1)).codes
     points = {"PCA": plane.numpy(), "t-SNE": tsne(codes[laid_out], seed=FIGURE.seed)}
-    k = config["neighbours"]
+    k = config["neighbors"]
     neighbors = {"layer 7": nearest_neighbors(codes, k), "pixels": nearest_neighbors(pixels, k)}
     measured = neighbor_kinds(codes[laid_out], pixels[laid_out], points, kinds[laid_out])
     measured["nearest is of the same class, share"] = neighbor_classes(
         neighbors, image_classes(ctx, chosen)
     )
     claims, outcome = verdict(
-        {name: above(measured[name]) for name in ("layer 7 less pixels", "t-SNE less PCA")}
+        {
+            "neighbors in layer 7 are more alike than in pixels": above(
+                measured["layer 7 less pixels"]
+            ),
+            "neighbors in the t-SNE plane are more alike than in the PCA plane": above(
+                measured["t-SNE less PCA"]
+            ),
+        }
     )
     note = (
         f"Layouts and kinds of {len(laid_out)} images, classes of {len(chosen)}, evenly spread "
@@ -91,7 +90,7 @@ def compute(ctx: Context) -> Result:
         **points,
         "cells": grid_layout(points["t-SNE"], side),
         "tiles": tiles(ctx, chosen[laid_out], 1200 // side),
-        "neighbours": neighbor_rows(ctx, chosen, neighbors),
+        "neighbors": neighbor_rows(ctx, chosen, neighbors),
     }
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
 
@@ -115,7 +114,7 @@ def neighbor_kinds(
         points: Coordinates in the planes (M, 2).
         kinds: Kinds (M,).
     """
-    k = FIGURE.config["neighbours"]
+    k = FIGURE.config["neighbors"]
     nearest_in = [nearest_neighbors(codes, k), nearest_neighbors(pixels, k)]
     for p in map(torch.from_numpy, points.values()):  # distance in the plane
         distance = torch.cdist(p, p).fill_diagonal_(torch.inf)
@@ -193,7 +192,7 @@ def draw(result: Result) -> dict[str, Any]:
     if not result.arrays:
         return {}
     return {
-        "planes.png": draw_planes(result, FIGURE.config["neighbours"]),
-        "grid.jpg": draw_grid(result),
-        "neighbours.jpg": draw_neighbors(result, FIGURE.config["neighbours"]),
+        "planes.png": code_pictures.draw_planes(result, FIGURE.config["neighbors"]),
+        "grid.jpg": code_pictures.draw_grid(result),
+        "neighbors.jpg": code_pictures.draw_neighbors(result, FIGURE.config["neighbors"]),
     }

@@ -60,12 +60,12 @@ def compute(ctx: Context) -> Result:
     first = torch.from_numpy(arrays[layers[0]])
     gray = 3 * first.mean(1).square().sum((1, 2)) / first.square().sum((1, 2, 3))
     measured = {
-        "cosine of weights with their neighbours": cosines,
+        "cosine of weights with their neighbors": cosines,
         "share of a filter's energy in its nine strongest slices": share,
         "the same, were all slices equal": {
             layer: k / int(arrays[f"{layer}.slices"]) for layer in share
         },
-        "filters of layer 1 that are mostly colour, of all": [int((gray < 0.5).sum()), len(gray)],
+        "filters of layer 1 that are mostly color, of all": [int((gray < 0.5).sum()), len(gray)],
     }
     claims, outcome = judge(cosines, share)
     note = (
@@ -99,7 +99,7 @@ def judge(cosines: dict, share: dict) -> tuple[dict[str, str], str]:
         "layer 1 is smoother than every deeper layer": every(
             higher(first, other) for other in deeper
         ),
-        "nine slices hold less than half in every deeper layer": every(
+        "nine of a filter's slices have less than half of its energy in every deeper layer": every(
             below(interval, 0.5) for interval in share.values()
         ),
     }
@@ -119,7 +119,7 @@ def draw(result: Result) -> dict[str, Any]:
         slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
         title = f"{layer}: nine strongest of {slices} slices, {energy:.0%} of the energy"
         show_tiles(panel, np.stack(four[:4]), 2, title, gap=24, characters=26)
-    cosine = result.measured["cosine of weights with their neighbours"]
+    cosine = result.measured["cosine of weights with their neighbors"]
     set_finding(
         figure,
         f"Neighboring weights of {first} have a cosine of {cosine[first][0]:.2f}, those of "

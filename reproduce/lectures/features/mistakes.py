@@ -136,7 +136,9 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     correct = measured["right, of all images judged as confidently, %"]
     return verdict(
         {
-            "within the kind more often than other mistakes": above(gain["within the kind"]),
+            "confident mistakes stay within the kind more often than other mistakes": above(
+                gain["within the kind"]
+            ),
             "true class in the top five more often than other mistakes": above(
                 gain["among the five"]
             ),

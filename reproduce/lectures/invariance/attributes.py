@@ -105,7 +105,7 @@ def attribute_values(
     return values, rows_of, missing
 
 
-WITHIN = "within classes, the recognised image has more of it, share of pairs"
+WITHIN = "within classes, the recognized image has more of it, share of pairs"
 
 
 def measure(
@@ -148,7 +148,7 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     return verdict(
         results
         | {
-            f"and within classes with {name}": above(within[name], 0.5)
+            f"accuracy rises with {name} within classes": above(within[name], 0.5)
             for name in names
             if within.get(name)
         }

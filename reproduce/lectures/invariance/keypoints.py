@@ -65,7 +65,7 @@ def compute(ctx: Context) -> Result:
     measured = measure(predicted, points, head_size)
     claims, outcome = verdict(
         {
-            f"conv5 finds more than {other}, at {alpha}": above(
+            f"conv5 finds more keypoints than {other}, within {alpha}": above(
                 measured["conv5 less another, points"][f"{other}, at {alpha}"]
             )
             for alpha in config["judged"]

@@ -206,7 +206,7 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
     texture = m["cue conflict"]["texture share, %"]
     return verdict(
         {
-            "the texture alone keeps more than the outline alone": above(
+            "the texture alone keeps the class more often than the outline alone": above(
                 m["texture only less outline only, probability"]
             ),
             "shuffled parts keep more than the outline alone": above(

@@ -71,7 +71,7 @@ def compute(ctx: Context) -> Result:
     config = FIGURE.config
     chosen = spread_indices(ctx, config["images"])
     colors = color_root(ctx.images.batch(chosen))
-    arrays: dict[str, np.ndarray] = {"colours": colors.numpy()}
+    arrays: dict[str, np.ndarray] = {"colors": colors.numpy()}
     measured: dict[str, Any] = {}
     responses_of = {
         rectified: responses(

@@ -135,8 +135,8 @@ def smallest_changes(ctx: Context) -> tuple[dict[str, np.ndarray], dict[str, Any
         "images": len(chosen),
         "fooled, %": 100 * float(s.success.float().mean()),
         "robustness: mean norm of the change over the image's": float(robustness.mean()),
-        "largest change of a pixel, median, grey levels": float(s.linf[s.success].median()),
-        "change of a pixel, root mean square, median, grey levels": float(rms.median()),
+        "largest change of a pixel, median, gray levels": float(s.linf[s.success].median()),
+        "change of a pixel, root mean square, median, gray levels": float(rms.median()),
     }
     return arrays, measured
 
@@ -199,7 +199,7 @@ def draw(result: Result) -> dict[str, Any]:
     set_finding(
         figure,
         f"The smallest change that alters the prediction has a root mean square of "
-        f"{smallest['change of a pixel, root mean square, median, grey levels']:.2f} of 255 gray "
+        f"{smallest['change of a pixel, root mean square, median, gray levels']:.2f} of 255 gray "
         f"levels (median of {result.n} images)",
     )
     return {"fooling.jpg": figure}
