@@ -59,15 +59,17 @@ def execute(cells: Any) -> None:
         timeout=600,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     )
     client.execute()
     cells.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in cells.cells:
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop("text/plain", None) if _has_picture(output) else None
-            output["metadata"] = {} if "metadata" in output else output.get("metadata")
-            _compress_picture(output)
+            if "metadata" in output:
+                output["metadata"] = {}
+            if "image/png" in output.get("data", {}):
+                compress_picture(output["data"])
 
 
 def keep_outputs(cells: Any, old: Any) -> None:
@@ -85,20 +87,15 @@ def keep_outputs(cells: Any, old: Any) -> None:
         cell["outputs"], cell["execution_count"] = before["outputs"], before["execution_count"]
 
 
-def _has_picture(output: Any) -> bool:
-    return "image/png" in output.get("data", {})
-
-
-def _compress_picture(output: Any) -> None:
-    """Store a picture as JPEG where that is smaller."""
-    if not _has_picture(output):
-        return
-    png = base64.b64decode(output["data"]["image/png"])
+def compress_picture(data: dict[str, str]) -> None:
+    """Replace the PNG of an output by a JPEG if that is smaller; drop the text that repeats it."""
+    data.pop("text/plain", None)
+    png = base64.b64decode(data["image/png"])
     file = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").save(file, "JPEG", quality=QUALITY, optimize=True)
     if len(file.getvalue()) < len(png):
-        del output["data"]["image/png"]
-        output["data"]["image/jpeg"] = base64.b64encode(file.getvalue()).decode("ascii")
+        del data["image/png"]
+        data["image/jpeg"] = base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def write(step: Step, text_only: bool = False) -> None:

@@ -47,6 +47,11 @@ class Step:
     more: dict[str, str]
 
     @property
+    def number(self) -> int:
+        """The number of the step, from 1."""
+        return int(self.name[:2])
+
+    @property
     def title(self) -> str:
         """The heading of the step."""
         return self.text.lstrip().partition("\n")[0].removeprefix("# ")

@@ -62,7 +62,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
         return markdown + GALLERY.format(atlas=ATLAS.format(url=gallery) if gallery else "")
     steps = {f"course/{step.name}.md": step for step in read_steps()}
     if source in steps:
-        return step_page(steps[source], list(steps.values()))
+        page.meta["hide"] = ["toc"]  # room for code and pictures
+        return step_page(steps[source], len(steps))
     return markdown
 
 
@@ -76,7 +77,7 @@ def on_page_content(content: str, **_: Any) -> str:
     return FORMULA.sub(mathml, content)
 
 
-def step_page(step: Step, steps: list[Step]) -> str:
+def step_page(step: Step, count: int) -> str:
     """Markdown of a step's page: the source, the notebook's outputs, and the figures."""
     outputs = iter(enumerate(read_outputs(step)))
 
@@ -92,7 +93,7 @@ def step_page(step: Step, steps: list[Step]) -> str:
     figures = figures_section(step, site, site, lambda f: site(f / "index.html"), findings=True)
     heading, _, rest = text.lstrip().partition("\n")
     bar = (
-        f"Step {steps.index(step) + 1} of {len(steps)} · about {step.minutes} minutes · "
+        f"Step {step.number} of {count} · about {step.minutes} minutes · "
         f"[notebook](notebooks/{step.name}.ipynb) · [open in Colab]({colab_url(step)})"
     )
     return f"{heading}\n\n{bar}\n{rest}".replace(FIGURES_MARK, figures)
