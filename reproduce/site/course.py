@@ -19,7 +19,14 @@ from typing import Any
 
 from PIL import Image
 
-from reproduce.site.course_steps import NOTEBOOKS, Step, notebook_text, read_steps, repository_url
+from reproduce.site.course_steps import (
+    NOTEBOOKS,
+    Step,
+    describe,
+    notebook_text,
+    read_steps,
+    repository_url,
+)
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SETUP = """\
@@ -66,8 +73,6 @@ def execute(cells: Any) -> None:
     cells.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in cells.cells:
         for output in cell.get("outputs", []):
-            if "metadata" in output:
-                output["metadata"] = {}
             if "image/png" in output.get("data", {}):
                 compress_picture(output["data"])
 
@@ -98,6 +103,15 @@ def compress_picture(data: dict[str, str]) -> None:
         data["image/jpeg"] = base64.b64encode(file.getvalue()).decode("ascii")
 
 
+def add_alternative_text(cells: Any) -> None:
+    """Describe the pictures in the outputs for those who cannot see them."""
+    for cell in cells.cells:
+        for output in cell.get("outputs", []):
+            kinds = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+            if "metadata" in output:
+                output["metadata"] = {kind: {"alt": describe(cell["source"])} for kind in kinds}
+
+
 def write(step: Step, text_only: bool = False) -> None:
     """Write the notebook of a step.
 
@@ -112,6 +126,7 @@ def write(step: Step, text_only: bool = False) -> None:
         keep_outputs(cells, nbformat.read(step.notebook, as_version=4))
     else:
         execute(cells)
+    add_alternative_text(cells)
     step.notebook.parent.mkdir(exist_ok=True)
     text = json.dumps(nbformat.from_dict(cells), indent=1, ensure_ascii=False, sort_keys=True)
     step.notebook.write_text(text + "\n", "utf-8")

@@ -67,6 +67,12 @@ class Step:
         return [match[1].rstrip("\n") for match in CODE.finditer(self.text)]
 
 
+def describe(code: str) -> str:
+    """The first comment of a cell, which describes its pictures."""
+    comment = re.search(r"^# (.+)$", code, re.MULTILINE)
+    return comment[1] if comment else ""
+
+
 def read_step(path: Path) -> Step:
     """Read one source.
 

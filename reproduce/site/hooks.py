@@ -26,6 +26,7 @@ from reproduce.site.course_steps import (  # noqa: E402
     FIGURES_MARK,
     Step,
     colab_url,
+    describe,
     figures_section,
     read_steps,
 )
@@ -117,10 +118,8 @@ def pictures(step: Step, cell: int, outputs: list[dict]) -> dict[str, bytes]:
 
 
 def output_text(step: Step, cell: int, code: str, outputs: list[dict]) -> str:
-    """Markdown of a cell's outputs. The first comment of the code describes its pictures."""
-    comment = re.search(r"^# (.+)$", code, re.MULTILINE)
-    alt = comment[1] if comment else f"Output {cell + 1} of {step.title}"
+    """Markdown of a cell's outputs."""
     texts = ["".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for o in outputs]
     parts = [f"``` {{.text .no-copy}}\n{text.rstrip()}\n```" for text in texts if text.strip()]
-    parts += [f"[![{alt}]({name})]({name})" for name in pictures(step, cell, outputs)]
+    parts += [f"[![{describe(code)}]({name})]({name})" for name in pictures(step, cell, outputs)]
     return "".join(f"\n{part}\n" for part in parts)

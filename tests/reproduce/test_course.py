@@ -18,6 +18,7 @@ from reproduce.site.course_steps import (
     FIGURES_MARK,
     NOTEBOOKS,
     colab_url,
+    describe,
     notebook_text,
     read_step,
     read_steps,
@@ -146,6 +147,9 @@ def test_the_notebook_has_outputs(step):
             assert output.get("name") != "stderr", output["text"]
             assert "/home/" not in json.dumps(output)
             assert "/root/" not in json.dumps(output)
+            for kind in output.get("data", {}):
+                if kind.startswith("image/"):
+                    assert output["metadata"][kind]["alt"] == describe("".join(cell["source"]))
         shown = list(output_pictures(cell))
         drawing = bool(
             re.search(
