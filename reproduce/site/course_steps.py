@@ -144,21 +144,22 @@ def figures_section(
         numbers: Gives the address of a figure's numbers, from its folder.
         findings: Whether to state what each record found, in its own numbers.
     """
-    lines = []
+    lines, named = [], set()
     for name, title in step.figures.items():
         picture = FIGURES / name
-        command = f"`python -m reproduce run {picture.parent.name}`"
+        folder = picture.parent
+        command = f"`python -m reproduce run {folder.name}` makes it."
         if not picture.exists():
-            lines += [f"**{title}.** {command} makes it.", ""]
+            lines += [f"**{title}.** {command}", ""]
             continue
-        record = read_record(picture.parent)
-        found = f" {finding(record)}" if findings and record else ""
-        lines += [
-            f"[![{title}]({source(picture)})]({full_size(picture)})",
-            "",
-            f"**{title}.**{found} [All numbers]({numbers(picture.parent)}); {command} makes it.",
-            "",
-        ]
+        caption = [f"**{title}.**"]
+        if folder not in named:  # once per record
+            record = read_record(folder) if findings else None
+            caption += [finding(record)] if record else []
+            caption += [f"[All numbers]({numbers(folder)}); {command}"]
+        named.add(folder)
+        lines += [f"[![{title}]({source(picture)})]({full_size(picture)})", ""]
+        lines += [" ".join(caption), ""]
     links = [
         f"[{title}]({numbers(FIGURES / name)})" if (FIGURES / name / "result.json").exists()
         else f"{title} (`python -m reproduce run {Path(name).name}`)"

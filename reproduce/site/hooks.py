@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -89,7 +88,8 @@ def step_page(step: Step, count: int) -> str:
     text = CODE.sub(with_outputs, step.text)
 
     def site(path: Path) -> str:
-        return os.path.relpath(path, ROOT / "docs" / "course").replace("../../", "../", 1)
+        """The address of a file below figures/, which the site has next to course/."""
+        return f"../{path.relative_to(ROOT).as_posix()}"
 
     figures = figures_section(step, site, site, lambda f: site(f / "index.html"), findings=True)
     heading, _, rest = text.lstrip().partition("\n")
