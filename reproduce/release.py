@@ -35,6 +35,7 @@ from zfnet.data.cache import DataError
 from zfnet.data.dataset import Images
 from zfnet.data.folders import load_folder
 from zfnet.data.io import write_text
+from zfnet.data.tensor_file import read_metadata
 from zfnet.forward import trace
 from zfnet.model import Network, device_of
 from zfnet.training.config import Config
@@ -118,6 +119,7 @@ def _pack(model: Network, train: Images, val: Images, options: argparse.Namespac
     model.info = {key: value for key, value in model.info.items() if key != "sha256"} | {
         "packing": "int8",
         "val": val.digest,
+        "init": bundled_reference(model.info.get("init")),
         "accuracy": exact,
         "accuracy, packing": {"before packing": before, "after packing": after},
         "class ranks": class_ranks(packed, val),
@@ -161,6 +163,7 @@ def card(name: str, facts: dict) -> dict:
         "before": model.info["accuracy, packing"]["before packing"],
         "ten": model.info.get("accuracy, ten crops") or recorded_ten_crops(model),
         "runs": runs,
+        "initial": (runs[0].get("init") or {}).get("bundled"),
         "epochs": sum(run["epochs"] for run in runs),
         "seconds": sum(run["seconds"] for run in runs),
         "parameters": sum(math.prod(shape) for shape in shapes.values()),
@@ -206,10 +209,18 @@ def recorded_ten_crops(model: Network) -> dict[str, float | str] | None:
     return {"protocol": "ten crops of 224 from 256, float32", "top1": top1, "top5": top5}
 
 
+def bundled_reference(initial: dict | None) -> dict | None:
+    """Return the bundled network a run started from by name and hash, else its `info` unchanged."""
+    for path in sorted(BUNDLED.glob("*.safetensors")):
+        if initial and read_metadata(path)["sha256"] == initial["sha256"]:
+            return {"bundled": path.stem, "sha256": initial["sha256"]}
+    return initial
+
+
 def training_runs(model: Network) -> list[dict]:
-    """Return the `info` of each training run, in order."""
+    """Return the `info` of each training run since the bundled network it started from, if any."""
     runs = [model.info]
-    while runs[0].get("init"):
+    while "config" in (runs[0].get("init") or {}):
         runs.insert(0, runs[0]["init"])
     return runs
 

@@ -93,10 +93,10 @@ PLANS = {
         "paper", classes=0, per_class=0, side=256, size=224, epochs=70, batch=128, lr=1e-2,
         precision="float32", seeds=5, held_out=0, views=10,
     ),
-    # 30 epochs of all 14 trainings take about 20 hours of two cores with AVX512-BF16. By a pilot,
+    # 10 epochs of all 14 trainings take about 7 hours of two cores with AVX512-BF16. By a pilot,
     # a core trains from 75 (the widest ZFNet) to 570 images per second (the smallest AlexNet).
     "subset": Plan(
-        "subset", classes=-1, per_class=520, side=110, size=96, epochs=30, batch=128, lr=2e-2,
+        "subset", classes=-1, per_class=520, side=110, size=96, epochs=10, batch=128, lr=2e-2,
         precision="auto", seeds=2, held_out=50, views=10, parallel=2,
     ),
     "smoke": Plan(

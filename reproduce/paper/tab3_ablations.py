@@ -7,7 +7,7 @@ with wider 6 and 7 too they overfit. ZFNet beats AlexNet.
 Ours: every row from scratch by one configuration, at the scale of `--scale` (PLANS in
 ablations.py). "paper" is the paper's configuration, configs/imagenet.yaml. "subset", the default,
 takes miniImageNet's 98 classes at 96 pixels, and 50 images per class held out as test images. On a
-CPU it trains two rows side by side, about 20 hours of two cores. A run that is interrupted
+CPU it trains two rows side by side, about 7 hours of two cores. A run that is interrupted
 continues where it was, also within a row.
 
 AlexNet and ZFNet are trained with two seeds. Their spread tells which differences are larger than

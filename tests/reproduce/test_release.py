@@ -105,6 +105,22 @@ def test_model_card_describes_the_release(runs, tree, tmp_path):
     assert [line[:7] for line in log] == ["run,epo", "1,1,64,", "1,2,64,", "2,1,64,"]
 
 
+def test_initial_network_that_is_bundled_is_recorded_by_name(runs):
+    zfnet.save(
+        zfnet.load(runs[0] / "model.safetensors", folded=False),
+        release.BUNDLED / "first.safetensors",
+    )
+    initial = {"sha256": zfnet.load(release.BUNDLED / "first.safetensors").info["sha256"]}
+    reference = release.bundled_reference(initial)
+    assert reference == {"bundled": "first", **initial}
+    model = zfnet.zfnet(classes=2)
+    model.info = {"config": {}, "init": reference}
+    assert release.training_runs(model) == [model.info]
+    other = {"sha256": "0" * 64, "config": {}}
+    assert release.bundled_reference(other) == other
+    assert release.bundled_reference(None) is None
+
+
 def test_committed_card_matches_the_bundled_networks(tmp_path, monkeypatch):
     card, logs = release.CARD, release.LOGS
     monkeypatch.setattr(release, "CARD", tmp_path / "CARD.md")

@@ -19,9 +19,9 @@ from zfnet.data.folders import load_folder
 from zfnet.data.tensor_file import read_tensors
 from zfnet.model import mnist
 from zfnet.training import soft_labels
-from zfnet.training.augment import crop
-from zfnet.training.config import ConfigError, parse
-from zfnet.training.distill import Replay, distillation_loss, mixup, targets
+from zfnet.training.augment import crop, random_boxes
+from zfnet.training.config import Augment, ConfigError, parse
+from zfnet.training.distill import Replay, distillation_loss, jitter, mixup, targets
 from zfnet.training.loop import train
 from zfnet.training.soft_labels import (
     choose_images,
@@ -255,6 +255,24 @@ def test_min_resolution_needs_labels():
         parse({"stages": [{"min_resolution": 128}]})
 
 
+@pytest.mark.parametrize("amount", [0.1, 0.5])
+def test_jitter_stays_near_the_crop_and_within_the_square(amount):
+    options = Augment(crops="resized", scale=(0.5, 1.0), aspect=1.25)
+    boxes = random_boxes(2000, options, torch.Generator().manual_seed(0))
+    moved = jitter(boxes, amount, torch.Generator().manual_seed(1))
+    assert torch.equal(moved, jitter(boxes, amount, torch.Generator().manual_seed(1)))
+    half, old = moved[:, 2:].abs(), boxes[:, 2:].abs()
+    assert (moved[:, :2].abs() + half <= 1 + 1e-6).all()
+    ratio = half / old
+    assert ratio.min() >= 1 - amount - 1e-6
+    assert ratio.max() <= 1 / (1 - amount) + 1e-6
+    assert ratio.std() > amount / 4
+    inside = (boxes[:, :2].abs() + (1 + amount) / (1 - amount) * old < 1).all(1)  # no clamping
+    assert inside.any() or amount > 0.4
+    assert ((moved - boxes)[inside, :2].abs() <= amount * old[inside] + 1e-6).all()
+    assert 0.45 < (moved[:, 2] < 0).float().mean() < 0.55
+
+
 def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_path):
     """A student of a teacher that knows colors learns them, not the folders; a killed run ends with the same weights."""
     path = tmp_path / "labels.safetensors"
@@ -263,7 +281,7 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
     config = parse(
         {
             "model": {"arch": "mnist", "norm": "batch", "size": 28},
-            "augment": {"crops": "resized", "mixup": 0.2},
+            "augment": {"crops": "resized", "mixup": 0.2, "jitter": 0.1},
             "optim": {"batch": 4, "lr": 0.01, "schedule": "one_cycle", "clip_rms": 0.0, "ema": 0.9},
             "distill": {"labels": str(path), "weight": 1.0},
             "stages": [

@@ -67,6 +67,8 @@ class Augment:
     color: Annotated[Float, Field(ge=0, le=1)] = 0.0
     # blend pairs of images by shares from Beta(mixup, mixup) (Zhang et al. 2018); 0: off
     mixup: Annotated[Float, Field(ge=0, le=10)] = 0.0
+    # move and resize a label file's crops by up to this share, and flip half of them; 0: exact
+    jitter: Annotated[Float, Field(ge=0, le=0.5)] = 0.0
 
 
 @dataclass(frozen=True, config=FORBID)

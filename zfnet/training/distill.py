@@ -55,7 +55,11 @@ class Replay:
         return np.flatnonzero(self.labels.resolution[self._rows] >= resolution)
 
     def batch(
-        self, images: np.ndarray, temperature: float, generator: torch.Generator
+        self,
+        images: np.ndarray,
+        temperature: float,
+        generator: torch.Generator,
+        amount: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Draw one of each image's crops.
 
@@ -63,13 +67,40 @@ class Replay:
             images: (N,) indices of the images.
             temperature: Softens the distributions.
             generator: CPU generator.
+            amount: How far the crops may differ from the stored ones; see `jitter`.
 
         Returns:
             The boxes (N, 4), and the teacher's distributions (N, classes) at the temperature.
         """
         rows = self._rows[images]
         crops = torch.randint(self.labels.boxes.shape[1], (len(rows),), generator=generator)
-        return self.labels.boxes[rows, crops], self.labels.target(rows, crops, temperature)
+        boxes = self.labels.boxes[rows, crops]
+        if amount:
+            boxes = jitter(boxes, amount, generator)
+        return boxes, self.labels.target(rows, crops, temperature)
+
+
+def jitter(boxes: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Move and resize crops at random, and flip half of them.
+
+    With few stored crops per image, the student would otherwise memorize them.
+
+    Args:
+        boxes: (N, 4) crops, in the form of `zfnet.training.augment.random_boxes`.
+        amount: Largest shift, as a share of the crop's half width and half height. Both are
+            multiplied by 1 - amount to 1 / (1 - amount), within the square.
+        generator: CPU generator.
+
+    Returns:
+        (N, 4) crops.
+    """
+    center, half = boxes[:, :2], boxes[:, 2:].abs()
+    resize, shift = torch.rand(2, *half.shape, generator=generator) * 2 - 1  # (N, 2) each
+    center = center + amount * shift * half
+    half = (half * (1 - amount) ** resize).clamp_max(1)
+    center = center.clamp(half - 1, 1 - half)
+    flip = torch.rand(len(boxes), generator=generator) < 0.5
+    return torch.cat([center, torch.where(flip, -half[:, 0], half[:, 0])[:, None], half[:, 1:]], 1)
 
 
 def targets(

@@ -30,7 +30,7 @@ def draw_labels(
         replay: The teacher's labels, or None.
         part: (N,) indices of the images.
         step: Steps of the run before this one.
-        config: Seed and temperature.
+        config: Seed, temperature and jitter.
         distributed: The processes that share the batch.
 
     Returns:
@@ -39,7 +39,7 @@ def draw_labels(
     if replay is None:
         return None, None
     generator = seeded(config.seed, step, 2, distributed.rank)
-    return replay.batch(part, config.distill.temperature, generator)
+    return replay.batch(part, config.distill.temperature, generator, config.augment.jitter)
 
 
 def blend(
