@@ -108,7 +108,7 @@ def colab_url(step: Step) -> str:
 
 
 def notebook_text(step: Step) -> str:
-    """Markdown of the notebook: figures in place, and links that work from its folder."""
+    """Markdown of the notebook: figures, links that work from its folder, and the next step."""
 
     def link(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")
@@ -123,7 +123,9 @@ def notebook_text(step: Step) -> str:
         _blob_url,
         lambda folder: _blob_url(folder / "result.json"),
     )
-    return text.replace(FIGURES_MARK, figures)
+    text = text.replace(FIGURES_MARK, figures)
+    following = [s for s in read_steps() if s.number == step.number + 1]
+    return text + "".join(f"\n**Next:** [{s.title}]({s.notebook.name})\n" for s in following)
 
 
 def figures_section(
