@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reproduce import FIGURES, REPOSITORY, notebook
+from reproduce import FIGURES, REPOSITORY
 from reproduce.parser import ATLAS, build_parser
 from reproduce.site import gallery
 from reproduce.site.publish import write_site
@@ -41,16 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    # `gallery`, `site` and `notebook` start without torch, whose import takes seconds.
+    # `gallery` and `site` start without torch, whose import takes seconds.
     if options.command == "gallery":
         for path in gallery.write(options.out):
             print(f"wrote {path}")
         return OK
     if options.command == "site":
         print(f"wrote {write_site(options.out)}")
-        return OK
-    if options.command == "notebook":
-        print(f"wrote {notebook.write(options.out)}")
         return OK
 
     import torch

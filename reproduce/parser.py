@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reproduce import FIGURES, REPOSITORY, notebook
+from reproduce import FIGURES, REPOSITORY
 
 ATLAS = FIGURES / "samples" / "atlas"
 REPLICATION = REPOSITORY / "docs" / "replication.md"
@@ -89,15 +89,6 @@ def _add_pages(commands) -> None:
         default=REPOSITORY / "site",
         metavar="DIR",
         help="folder to write (default: site)",
-    )
-    sub = commands.add_parser("notebook", help="write the course as a Jupyter notebook")
-    sub.add_argument(
-        "--out",
-        type=Path,
-        default=notebook.COURSE.with_name("course.ipynb"),
-        metavar="PATH",
-        help="file to write, or folder to write course.ipynb into "
-        "(default: reproduce/lectures/course.ipynb)",
     )
     sub = commands.add_parser(
         "replication", help="write the table of costs at the paper's scale into docs/replication.md"

@@ -8,7 +8,9 @@ import pytest
 import zfnet
 from tests.conftest import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+COURSE = DOCS / "course"  # runs as notebooks, in tests/reproduce/test_course.py
+PAGES = [ROOT / "README.md", *(p for p in sorted(DOCS.rglob("*.md")) if p.parent != COURSE)]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SLOW = {"benchmark.md"}
 

@@ -1,1 +1,1 @@
-"""Figures that courses teach around the paper, by theme. README.md is the course."""
+"""Figures that courses teach around the paper, by theme. The course is in docs/course."""

@@ -23,7 +23,6 @@ from reproduce.core.discovery import discover
 from reproduce.core.figure import Figure, Result
 from reproduce.core.record import write_record
 from reproduce.core.run import result_folder, run
-from reproduce.notebook import COURSE
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
 from reproduce.site import atlas, gallery
@@ -42,7 +41,6 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "RESULTS.md",
     ROOT / "MODEL_CARD.md",
-    COURSE,
     *(ROOT / "docs").rglob("*.md"),
 ]
 DOCUMENTS += (ROOT / "configs").glob("*.yaml")

@@ -1,199 +1,286 @@
-"""The course: its ten steps, links, commands and numbers, and its notebook."""
+"""The course: its sources, its notebooks, and the pages made of both."""
 
+import ast
+import base64
+import copy
+import io
 import json
 import re
-import shlex
+from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
-import zfnet
 from reproduce.core.discovery import discover
-from reproduce.notebook import COURSE, notebook, relink, write
+from reproduce.site import course
+from reproduce.site.course_steps import (
+    CODE,
+    COURSE,
+    FIGURES_MARK,
+    NOTEBOOKS,
+    colab_url,
+    describe,
+    notebook_text,
+    read_step,
+    read_steps,
+    repository_url,
+)
 from tests.conftest import ROOT
-from tests.reproduce.test_figures import command
 
-TEXT = COURSE.read_text("utf-8")
-RECORDS = ROOT / "figures" / "imagenet65k"
-COUNT = ("none", "one", "two", "all")  # of three
-STEPS = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
-
-
-def test_the_ten_steps_are_complete():
-    assert [int(step.split(".")[0]) for step in STEPS] == list(range(1, 11))
-    for step in STEPS:
-        title = step.splitlines()[0]
-        assert title.endswith("?"), title
-        assert len(re.findall(r"^!\[.+\]\(\.\./\.\./figures/.+\)$", step, re.MULTILINE)) == 1, title
-        assert re.search(r"^    python -m reproduce run ", step, re.MULTILINE), title
-        assert re.search(r"^```python$", step, re.MULTILINE), title
-        question = step.partition("**To you:**")[2]
-        assert "?" in question, title
-    assert "layer 1 look for" in STEPS[0].splitlines()[0]
-    assert "fool" in STEPS[-1].splitlines()[0]
+STEPS = read_steps()
+SECTIONS = [
+    "The idea",
+    "Try it",
+    "What you see",
+    "Questions",
+    "Exercises",
+    "Further reading",
+]
+NOTEBOOKS_SIZE = 3e6  # bytes that all notebooks may take
 
 
-def test_every_link_exists():
-    links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
-    assert len(links) >= 11
-    missing = [
+each_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+
+
+def committed(step):
+    return json.loads(step.notebook.read_text("utf-8"))
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def output_pictures(cell):
+    """The pictures in a cell's outputs, decoded."""
+    for output in cell["outputs"]:
+        for kind, data in output.get("data", {}).items():
+            if kind.startswith("image/"):
+                yield Image.open(io.BytesIO(base64.b64decode("".join(data))))
+
+
+def test_steps_are_numbered_and_listed():
+    assert [int(step.name[:2]) for step in STEPS] == list(range(1, len(STEPS) + 1))
+    index = (COURSE / "index.md").read_text("utf-8")
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    for number, step in enumerate(STEPS, 1):
+        assert step.title.startswith(f"{number}. "), step.title
+        question = step.title.removeprefix(f"{number}. ")
+        assert f"| [{number}]({step.name}.md) | {question} | {step.minutes} |" in index
+        assert f": course/{step.name}.md\n" in navigation
+    assert sorted(NOTEBOOKS.glob("*.ipynb")) == [step.notebook for step in STEPS]
+
+
+def test_plans_of_the_teacher_fill_their_minutes():
+    text = (COURSE / "teacher.md").read_text("utf-8")
+    plans = re.findall(r"^### (\d+) minutes:.*?\n\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert [int(minutes) for minutes, _ in plans] == [10, 45, 90]
+    for minutes, table in plans:
+        assert sum(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == int(minutes)
+    assert text.count("<summary>Reveal</summary>") >= 10
+
+
+@each_step
+def test_a_step_is_complete(step):
+    assert step.title.endswith("?")
+    assert 10 <= step.minutes <= 20
+    assert re.findall(r"^## (.+)$", step.text, re.MULTILINE) == SECTIONS
+    questions = step.text.partition("## Questions\n")[2].partition("## Exercises")[0]
+    asked = re.findall(r"^\*\*\d\. [^*]+?[?.]\*\*$", questions, re.MULTILINE | re.DOTALL)
+    answers = re.findall(
+        r'^<details markdown="1"><summary>Answer</summary>\n\n.+?\n\n</details>$',
+        questions,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert 2 <= len(asked) == len(answers) <= 4
+    assert re.search(r"^1\. ", step.text.partition("## Exercises\n")[2], re.MULTILINE)
+    assert len(step.code) >= 3
+    for cell in step.code:  # the first comment describes the cell's pictures on the page
+        assert re.match(r"# \S.{10,}\n", cell), cell[:60]
+
+
+@each_step
+def test_figures_exist_or_can_be_made(step):
+    scripts = discover()
+    assert step.figures
+    for name in [*step.figures, *step.more]:
+        corpus, figure = name.split("/")[:2]
+        assert figure in scripts, name
+        assert scripts[figure].FIGURE.corpus in ("", corpus), name
+    assert step.text.count(FIGURES_MARK) == 1
+
+
+def test_most_figures_are_committed():
+    """A step without a committed picture only names the figure: an exception."""
+    shown = [name for step in STEPS for name in step.figures]
+    present = [name for name in shown if (ROOT / "figures" / name).is_file()]
+    assert len(present) >= 0.8 * len(shown), set(shown) - set(present)
+
+
+@each_step
+def test_links_of_sources_lead_to_files(step):
+    links = re.findall(r"\]\(([^)\s]+)\)", step.text)
+    dead = [
         link
         for link in links
-        if not link.startswith("http") and not (COURSE.parent / link).exists()
+        if not re.match(r"\w+:", link) and not (COURSE / link.partition("#")[0]).is_file()
     ]
-    assert not missing
+    assert not dead
 
 
-def test_every_command_names_figures_that_exist_and_the_picture_beside_it():
-    scripts = discover()
-    for step in STEPS:
-        (line,) = re.findall(r"^    python -m reproduce run (.+)$", step, re.MULTILINE)
-        words = [word for word in shlex.split(line) if word not in ("--data", "PATH")]
-        assert set(words) <= set(scripts), line
-        assert re.search(r"figures/imagenet65k/(\w+)/", step)[1] == words[0]
-        needs_images = {"images", "top"} & set(scripts[words[0]].FIGURE.inputs)
-        assert ("--data PATH" in line) == bool(needs_images), line
-    for name in re.findall(r"`(\w+)` counts", TEXT):
-        assert name in scripts
+@each_step
+def test_the_notebook_has_the_text_and_code_of_its_source(step):
+    made, kept = course.notebook(step), committed(step)
+    hint = "run: python -m reproduce.site.course (or --text, if only text has changed)"
+    assert [(c["cell_type"], c["source"]) for c in made.cells] == [
+        (c["cell_type"], "".join(c["source"])) for c in kept["cells"]
+    ], hint
+    source = CODE.sub("", step.text).replace(FIGURES_MARK, "")
+    text = "\n".join(c["source"] for c in made.cells if c["cell_type"] == "markdown")
+    for line in source.splitlines():
+        assert "](" in line or line in text, line
+    assert [c["source"] for c in code_cells(made)][1:] == step.code
+    assert len({cell["id"] for cell in kept["cells"]}) == len(kept["cells"])
 
 
-def measured(figure):
-    return json.loads((RECORDS / figure / "result.json").read_text("utf-8"))["measured"]
-
-
-def percent(*shares):
-    """Shares of one as whole percentages."""
-    return [f"{100 * share:.0f}" for share in shares]
-
-
-def test_numbers_match_the_records():
-    """Trained and recorded again, the text has to follow: a failure shows the sentences that it has to hold."""
-    accuracy = measured("accuracy")["top-1 accuracy, %"]["1 crop"][0]
-    positive = [share[0] for share in measured("maps")["share of positions above zero"].values()]
-    blank = max(share[0] for share in measured("maps")["share of blank maps"].values())
-    fig2 = measured("fig2")
-    shown = [image for name, image in measured("fig7").items() if name != "claims"]
-    mistaken = [image["class"] != image["predicted"] for image in shown]
-    face = next(image["logit change"]["face"] for image in shown if "face" in image["logit change"])
-    next_class = "rank correlation with the map of the next class"
-    alike = {
-        m: v[next_class]
-        for m, v in measured("attributions").items()
-        if m in zfnet.METHODS and next_class in v
-    }
-    cues = measured("parts_shape_texture")
-    kept, conflict = cues["probability kept, of the image's"], cues["cue conflict"]
-    decided = sum(conflict["decisions for texture, for shape"])
-    mistakes = measured("mistakes")
-    sharpness = measured("attributes")["sharpness"]["top-1, % by bin"]
-    rows = measured("class_images").values()
-    sets = [row for row in rows if isinstance(row, dict) and "classes" in row]
-    drawn = sets[1]  # before further ascent
-    fooling = measured("fooling")
-    smallest = fooling["smallest changes"]
-    fooled = [
-        not wrong and image["class"] != now
-        for image, wrong, now in zip(
-            shown, mistaken, fooling["examples"]["smallest"]["taken for"], strict=True
+@each_step
+def test_the_notebook_has_outputs(step):
+    setup, *cells = code_cells(committed(step))
+    assert setup["outputs"] == []
+    for number, cell in enumerate(code_cells(committed(step)), 1):
+        assert cell["execution_count"] == number
+        for output in cell["outputs"]:
+            assert output["output_type"] in ("stream", "display_data", "execute_result")
+            assert output.get("name") != "stderr", output["text"]
+            assert "/home/" not in json.dumps(output)
+            assert "/root/" not in json.dumps(output)
+            for kind in output.get("data", {}):
+                if kind.startswith("image/"):
+                    assert output["metadata"][kind]["alt"] == describe("".join(cell["source"]))
+        shown = list(output_pictures(cell))
+        drawing = bool(
+            re.search(
+                r"^(figure$|draw\(|plot\.\w+_figure\()", "".join(cell["source"]), re.MULTILINE
+            )
         )
-    ]
-    said = [
-        f"right on {accuracy:.0f} % of 10,000 held-out ImageNet images",
-        f"the bundled ZFNet: {accuracy:.0f} % top-1 of 1000 classes",
-        "In this network {} % of layer 1's activations are above zero".format(
-            *percent(positive[0])
-        ),
-        "{} to {} % in the layers above".format(*percent(min(positive[1:]), max(positive[1:]))),
-        f"No layer has more than {100 * blank:.1f} % blank maps",
-        f"the most common class has {100 * fig2['one class among the top nine, mean share']['conv5']:.1f} % of them, "
-        f"by chance {100 * fig2['by chance (labels shuffled), conv5']:.1f} %",
-        f"({9 * fig2['one class among the top nine, mean share']['conv5']:.1f} of nine images, against "
-        f"{9 * fig2['by chance (labels shuffled), conv5']:.1f})",
-        f"{COUNT[sum(mistaken)].capitalize()} of the three images "
-        f"{'is' if sum(mistaken) == 1 else 'are'} misclassified",
-        f"covering the man's face {'raises' if face > 0 else 'lowers'} the logit of the hound's class",
-        f"(rank correlation {alike['guided_backprop']:.2f}, mean of three images), those of Grad-CAM++ and the deconvnet "
-        f"change little ({alike['grad_cam_plus_plus']:.2f} and {alike['deconvnet']:.2f}), and the gradient's changes more "
-        f"({alike['saliency']:.2f})",
-        f"keeps {100 * kept['outline only'][0]:.1f} % of the class's probability",
-        "Sixteen shuffled parts keep {} %, the texture alone {} % (mean over {} correctly classified images)".format(
-            *percent(kept["parts shuffled, 4 x 4"][0], kept["texture only"][0]), cues["images"]
-        ),
-        f"Of the painted images {conflict['pairs'] - decided} of {conflict['pairs']} are predicted as neither class, and of the other "
-        f"{decided} most as the texture's ({{:.0f}} %, {{:.0f}} to {{:.0f}})".format(
-            *conflict["texture share, %"]
-        ),
-        f"among the {cues['classes']} classes of these images. Among all 1,000 classes, {{}} are predicted as the texture's "
-        "and {} as the shape's".format(
-            *conflict["of all outputs, decisions for texture, for shape"]
-        ),
-        f"({mistakes['within the kind, %']['most confident'][0]:.0f} % of the hundred most confident, "
-        f"{mistakes['within the kind, %']['other mistakes'][0]:.0f} % of all others, "
-        f"by chance {mistakes['within the kind by chance, %']:.0f} %)",
-        f"({sharpness[-1]:.0f} % of the sharpest fifth, {sharpness[0]:.0f} % of the least sharp)",
-        f"in {mistakes['right, of all images judged as confidently, %'][0]:.0f} % of such images",
-        f"all {round(drawn['classes'] * drawn['taken for their class, %'] / 100)} are predicted as their classes",
-        f"alters the prediction is {smallest['change of a pixel, root mean square, median, grey levels']:.2f} gray levels "
-        f"(root mean square; median of {smallest['images']} images; "
-        f"{smallest['largest change of a pixel, median, grey levels']:.0f} level at its largest pixel)",
-        f"of the three images of Figure 7 the {COUNT[sum(fooled)]} correct ones become wrong",
-    ]
-    text = " ".join(TEXT.split())
-    assert not [sentence for sentence in said if sentence not in text]
+        assert len(shown) == drawing
+        for picture in shown:
+            assert picture.width >= 560, picture.size
+    assert any(list(output_pictures(cell)) for cell in cells)
 
 
-def test_the_notebook_is_the_readme():
-    made = notebook(TEXT)
-    code = [cell for cell in made.cells if cell.cell_type == "code"]
-    assert len(code) == 1 + len(STEPS)
-    assert len({cell.id for cell in made.cells}) == len(made.cells)
-    assert code[0].source.startswith("%matplotlib inline\nimport torch")
-    together = []
-    for cell in made.cells:
-        source = cell.source.removeprefix("%matplotlib inline\n")
-        together.append(f"```python\n{source}\n```" if cell.cell_type == "code" else source)
-    assert [line for line in "\n".join(together).splitlines() if line] == [
-        line for line in TEXT.splitlines() if line
-    ]
+def test_notebooks_are_small():
+    assert sum(step.notebook.stat().st_size for step in STEPS) <= NOTEBOOKS_SIZE
 
 
-@pytest.mark.parametrize("out", ["deep/course.ipynb", "deep/", "deep"])
-def test_links_are_relative_to_the_notebook(tmp_path, out):
-    done = command("reproduce", "notebook", "--out", f"{tmp_path}/{out}")
-    assert done.returncode == 0, done.stderr
-    path = tmp_path / "deep" / "course.ipynb"
-    assert f"wrote {path}" in done.stdout
-    made = json.loads(path.read_text("utf-8"))
-    links = re.findall(
-        r"\]\((?!http)([^)\s]+)\)", "".join("".join(cell["source"]) for cell in made["cells"])
+def test_the_first_cell_installs_from_the_address_of_the_project():
+    assert f"git+{repository_url()}" in course.notebook(STEPS[0]).cells[0]["source"]
+    owner = repository_url().removeprefix("https://github.com/")
+    assert colab_url(STEPS[0]) == (
+        f"https://colab.research.google.com/github/{owner}/blob/main/docs/course/notebooks/"
+        f"{STEPS[0].name}.ipynb"
     )
-    assert len(links) >= 11
-    assert not [link for link in links if not (path.parent / link).exists()]
 
 
-def test_links_stay_beside_the_readme():
-    assert relink(TEXT, COURSE.parent) == TEXT
+@each_step
+def test_links_of_notebooks_work_in_a_clone_and_elsewhere(step):
+    blob = f"{repository_url()}/blob/main/"
+    for link in re.findall(r"\]\(([^)\s]+)\)", notebook_text(step)):
+        if link.startswith(blob):
+            assert (ROOT / link.removeprefix(blob).partition("#")[0]).exists(), link
+        elif not link.startswith("http"):
+            assert (NOTEBOOKS / unquote(link)).is_file(), link
+
+
+def test_the_first_cell_is_python_with_magics():
+    transformer = pytest.importorskip("IPython.core.inputtransformer2").TransformerManager()
+    setup = course.notebook(STEPS[0]).cells[0]["source"]
+    code = transformer.transform_cell(setup)
+    tree = ast.parse(code)
+    (condition,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert "run_line_magic('pip'" in ast.unparse(condition)  # only where zfnet is missing
+    assert "pip" not in ast.unparse(tree).replace(ast.unparse(condition), "")
+
+
+def test_outputs_are_kept_only_for_the_same_code():
+    step = STEPS[1]
+    old, new = committed(step), course.notebook(step)
+    course.keep_outputs(new, old)
+    assert [c["outputs"] for c in code_cells(new)] == [c["outputs"] for c in code_cells(old)]
+    changed = copy.deepcopy(old)
+    code_cells(changed)[1]["source"] = ["1 + 1"]
+    with pytest.raises(ValueError, match="run the notebook again"):
+        course.keep_outputs(course.notebook(step), changed)
+
+
+def test_front_matter_is_needed(tmp_path):
+    path = tmp_path / "01-x.md"
+    path.write_text("# 1. A step?\n")
+    with pytest.raises(ValueError, match="needs front matter"):
+        read_step(path)
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    pytest.importorskip("mkdocs", reason="needs the extra: pip install 'zfnet-deconvnet[docs]'")
+    from reproduce.site import hooks
+
+    return hooks
+
+
+@each_step
+def test_the_page_shows_code_outputs_and_figures(hooks, step):
+    page = hooks.step_page(step, len(STEPS))
+    assert page.startswith(f"# {step.title}\n\nStep {int(step.name[:2])} of {len(STEPS)}")
+    assert f"(notebooks/{step.name}.ipynb)" in page
+    assert colab_url(step) in page
+    outputs = hooks.read_outputs(step)
+    written = {
+        name
+        for number, results in enumerate(outputs)
+        for name in hooks.pictures(step, number, results)
+    }
+    images = re.findall(r"\[!\[([^\]]*)\]\(([^)]+)\)\]\(([^)]+)\)", page)
+    assert len(images) == page.count("![")  # each picture opens its full size
+    for alt, picture, full_size in images:
+        assert len(alt) > 10
+        assert picture == full_size
+        assert picture in written or (ROOT / picture.removeprefix("../")).is_file()
+    assert written == {picture for _, picture, _ in images if picture.startswith("pictures/")}
+    for results in outputs:
+        for output in results:
+            for line in "".join(output.get("text", "")).splitlines():
+                assert line in page
+    committed_figures = [n for n in step.figures if (ROOT / "figures" / n).is_file()]
+    assert sum(f"](../figures/{name})](" in page for name in committed_figures) == len(
+        committed_figures
+    )
+
+
+def test_a_figure_that_is_not_committed_is_named(hooks):
+    step = replace(STEPS[0], figures={"imagenet65k/absent/absent.jpg": "A title"}, more={})
+    page = hooks.step_page(step, len(STEPS))
+    assert "**A title.** `python -m reproduce run absent` makes it." in page
+    assert "absent.jpg" not in page
+
+
+def test_formulas_become_mathml(hooks):
+    page = '<p><span class="arithmatex">\\(a &lt; b_1\\)</span></p><div class="arithmatex">\\[x\\]</div>'
+    html = hooks.on_page_content(page)
+    assert "arithmatex" not in html
+    assert html.count("<math") == 2
+    assert 'display="inline"' in html
+    assert 'display="block"' in html
+    assert "<msub>" in html
+    assert "&lt;" in html.replace("&#x0003C;", "&lt;")
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path):
-    """In a Jupyter kernel, as a reader runs it: no cell fails, and the figures are shown."""
-    nbformat = pytest.importorskip(
-        "nbformat", reason="nbclient and ipykernel, of the dev extra, are not installed"
-    )
-    nbclient = pytest.importorskip(
-        "nbclient", reason="nbclient and ipykernel, of the dev extra, are not installed"
-    )
-    made = nbformat.read(write(tmp_path / "course.ipynb"), as_version=4)
-    nbformat.validate(made)
-    nbclient.NotebookClient(
-        made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
-    ).execute()
-    code = [cell for cell in made.cells if cell.cell_type == "code"]
-    assert all(cell.outputs for cell in code)
-    shown = [
-        cell
-        for cell in code
-        if any("image/png" in output.get("data", {}) for output in cell.outputs)
-    ]
-    drawing = [cell for cell in code if "_figure(" in cell.source]
-    assert len(shown) == len(drawing) >= 6
+@each_step
+def test_the_notebook_runs(step):
+    """In a Jupyter kernel, as a reader runs it: no cell fails, and the same cells show pictures."""
+    made = course.notebook(step)
+    course.execute(made)
+    for cell, kept in zip(code_cells(made), code_cells(committed(step)), strict=True):
+        assert len(list(output_pictures(cell))) == len(list(output_pictures(kept)))
+        assert not [o for o in cell["outputs"] if o.get("name") == "stderr"]

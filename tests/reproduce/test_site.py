@@ -96,24 +96,6 @@ def test_other_folders_are_not_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_links_of_the_course_lead_to_the_site():
-    pytest.importorskip("mkdocs", reason="needs the extra: pip install 'zfnet-deconvnet[docs]'")
-    from reproduce.site.hooks import site_links
-
-    text = (
-        "![A](../../figures/imagenet65k/fig2/layer1.jpg) [b](../../figures/imagenet65k/fig2) "
-        "[c](../../docs/limitations.md#x) [d](features) [e](https://a.b) [f](#g)"
-    )
-    links = site_links(text, ROOT / "reproduce" / "lectures", "https://host/zfnet")
-    picture = "../figures/imagenet65k/fig2/layer1.jpg"
-    assert links == (
-        f'<a href="{picture}"><img src="{picture}" alt="A"></a> '
-        '<a href="../figures/imagenet65k/fig2/index.html">b</a> '
-        "[c](limitations.md#x) [d](https://host/zfnet/blob/main/reproduce/lectures/features) "
-        "[e](https://a.b) [f](#g)"
-    )
-
-
 @pytest.mark.slow
 def test_the_whole_site_has_no_dead_link(tmp_path):
     pytest.importorskip("mkdocs", reason="needs the extra: pip install 'zfnet-deconvnet[docs]'")
