@@ -26,6 +26,7 @@ from zfnet.checkpoint import initialize, save
 from zfnet.data.dataset import Images
 from zfnet.data.io import expand_path
 from zfnet.model import Network
+from zfnet.training import sampling, setup
 from zfnet.training.augment import augment
 from zfnet.training.config import Config, stage_configs, to_dict
 from zfnet.training.constraints import freeze, share_fc6
@@ -35,26 +36,7 @@ from zfnet.training.evaluate import evaluate, first_dense
 from zfnet.training.feed import Feed
 from zfnet.training.optim import reset_momentum
 from zfnet.training.progress import EpochMeter, TrainingProgress
-from zfnet.training.sampling import (
-    count_steps,
-    cycle_steps,
-    seeded,
-    snapshot_steps,
-    stage_numbers,
-    stage_order,
-)
-from zfnet.training.setup import (
-    DivergedError,
-    TrainingError,
-    check_classes,
-    check_distributed,
-    check_folder,
-    exclusive,
-    image_names,
-    new_model,
-    resolve_precision,
-    runner,
-)
+from zfnet.training.setup import DivergedError, TrainingError
 from zfnet.training.state import RunFiles, TrainState, read_state, restore
 from zfnet.training.step import blend, draw_labels, train_step
 
@@ -98,11 +80,11 @@ def train(
         DivergedError: The loss or the weights are not finite. The last saved state remains valid.
     """
     out, device = expand_path(out), torch.device(device)
-    check_folder(out, resume, distributed)
-    check_distributed(config, device, distributed)
+    setup.check_folder(out, resume, distributed)
+    setup.check_distributed(config, device, distributed)
     out.mkdir(parents=True, exist_ok=True)
 
-    lock = exclusive(out) if distributed.is_main else contextlib.nullcontext()
+    lock = setup.exclusive(out) if distributed.is_main else contextlib.nullcontext()
     with lock, torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         run = _Run(config, load_images, out, device, distributed, None if resume else init)
@@ -128,25 +110,26 @@ class _Run:
         distributed: DistributedContext,
         init: str | Path | None,
     ) -> None:
-        self.requested, self.config = config, resolve_precision(config, device)
+        self.requested, self.config = config, setup.resolve_precision(config, device)
         self.load_images, self.device, self.distributed = load_images, device, distributed
         self.files = RunFiles(out, config)
-        self.configs, self.stage_numbers = stage_configs(self.config), stage_numbers(config)
+        self.configs = stage_configs(self.config)
+        self.stage_numbers = sampling.stage_numbers(config)
         self.feed = self.forward = None
         self.images = load_images("train", config.stages[0].side)
-        self.model = new_model(config, self.images)
+        self.model = setup.new_model(config, self.images)
         freeze(self.model, max(stage.frozen_layers for stage in config.stages))  # raise early
         initial = initialize(self.model, init) if init is not None else None
         self.model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.replay = Replay(config.distill.labels, self.images) if config.distill.labels else None
-        self.steps_per_epoch = count_steps(self.images, config, self.replay)
-        self.cycle_steps = cycle_steps(config, self.steps_per_epoch)
+        self.steps_per_epoch = sampling.count_steps(self.images, config, self.replay)
+        self.cycle_steps = sampling.cycle_steps(config, self.steps_per_epoch)
         self.first_step = np.cumsum([0, *self.steps_per_epoch]).tolist()
         self.epochs, self.steps = len(self.steps_per_epoch), self.first_step[-1]
-        self.snapshots = snapshot_steps(config.snapshots, self.first_step)
+        self.snapshots = sampling.snapshot_steps(config.snapshots, self.first_step)
         self.val = load_images("val", config.stages[0].side)
-        check_classes(self.images.wnids, self.val.wnids)
-        self.names = image_names(self.images, self.val)
+        setup.check_classes(self.images.wnids, self.val.wnids)
+        self.names = setup.image_names(self.images, self.val)
         self.state = self._new_cycle(0)
         data = [self.images.digest, self.val.digest]
         self.progress = {"epoch": 0, "step": 0, "sums": [0.0, 0.0], "seconds": 0.0, "log": []}
@@ -190,12 +173,12 @@ class _Run:
             freeze(self.model, self.frozen_layers)
             reset_momentum(self.state.optimizer)
             self.forward = None  # remove old DDP hooks before adding new ones
-            self.forward = runner(self.model, self.config, self.distributed)
+            self.forward = setup.runner(self.model, self.config, self.distributed)
 
     def _load_stage(self, epoch: int) -> None:
         self.feed = None  # free the old images before loading others
         self.images, self.val = (self.load_images(s, self.stage.side) for s in ("train", "val"))
-        if image_names(self.images, self.val) != self.names:
+        if setup.image_names(self.images, self.val) != self.names:
             raise TrainingError(f"the images have changed during the run; {self._last(epoch)}")
         self.distributed.gather(None)  # `runner` has a short timeout; decoding may take hours
         self.feed = Feed(self.images, self.device, keep=True)
@@ -205,8 +188,8 @@ class _Run:
     ) -> dict:
         """Train on each batch of an epoch that is left, and return the epoch's metrics."""
         assert self.feed is not None
-        batch, generator = self.stage_config.optim.batch, seeded(self.config.seed, epoch)
-        order = stage_order(self.images, self.stage, self.config, self.replay, generator)
+        batch, generator = self.stage_config.optim.batch, sampling.seeded(self.config.seed, epoch)
+        order = sampling.stage_order(self.images, self.stage, self.config, self.replay, generator)
         batches = order[: self.steps_per_epoch[epoch] * batch].reshape(-1, batch)
         parts = [self.distributed.share(np.sort(indices)) for indices in batches]
         done = self.progress["step"]  # steps before an interruption
@@ -244,7 +227,7 @@ class _Run:
         dropout_seed = config.seed + 1_000_003 * (step + 1) + 7919 * self.distributed.rank
         torch.manual_seed(dropout_seed)
         boxes, teacher = draw_labels(self.replay, part, step, config, self.distributed)
-        generator = seeded(config.seed, step, 1)
+        generator = sampling.seeded(config.seed, step, 1)
         x = augment(raw, self.stage.size, config.augment, generator, self.distributed, boxes)
         x, pair = blend(x, y, teacher, len(self.model.wnids), step, config, self.distributed)
         loss, correct = train_step(self.model, self.forward, state.optimizer, x, y, config, pair)
@@ -259,17 +242,11 @@ class _Run:
     def evaluate(self, epoch: int, metrics: dict) -> None:
         """Evaluate, advance a plateau schedule, and append the epoch to the log."""
         evaluated = self.state.evaluated
-        tensors = [*self.model.state_dict().values(), *evaluated.state_dict().values()]
-        if not all(t.isfinite().all() for t in tensors):
+        if not setup.is_finite(self.model, evaluated):
             raise DivergedError(f"weights not finite after epoch {epoch + 1}; {self._last(epoch)}")
-        scores = evaluate(
-            evaluated,
-            self.val,
-            size=self.stage.size,
-            limit=0 if epoch == self.epochs - 1 else self.config.val_images,
-            precision=self.config.precision,
-            distributed=self.distributed,
-        )
+        limit = 0 if epoch == self.epochs - 1 else self.config.val_images
+        options = {"precision": self.config.precision, "distributed": self.distributed}
+        scores = evaluate(evaluated, self.val, size=self.stage.size, limit=limit, **options)
         if isinstance(self.state.schedule, ReduceLROnPlateau):
             self.state.schedule.step(scores.top1)
         line = {"epoch": epoch + 1, "size": self.stage.size} | metrics
@@ -309,10 +286,9 @@ class _Run:
             "config": to_dict(self.config),
             "data": self.images.digest,
             "training_images": len(self.images),
-            "seconds": self.progress["seconds"],
             "epochs": self.epochs,
-            "log": self.progress["log"],
-            "init": self.progress["init"],  # `info` of the network that the run started from
+            # `init` is the `info` of the network that the run started from.
+            **{key: self.progress[key] for key in ("seconds", "log", "init")},
         }
         if self.distributed.is_main:
             save(final, self.files.out / "model.safetensors")
