@@ -29,7 +29,7 @@ def new_page(height: float) -> Picture:
 
 def set_finding(figure: Picture | SubFigure, finding: str, characters: int = 108) -> None:
     """Write the finding above the picture, in lines of at most so many characters."""
-    figure.suptitle(textwrap.fill(plain(finding), characters))
+    figure.suptitle(textwrap.fill(plain(finding.removesuffix(".")), characters))
 
 
 def plain(text: str) -> str:

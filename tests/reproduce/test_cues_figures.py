@@ -16,7 +16,7 @@ from reproduce.core.figure import SAMPLES
 from reproduce.core.run import run
 from reproduce.lectures import outlines, predictions
 from reproduce.lectures.attribution import boxes, localisation, video
-from reproduce.lectures.features import mistakes
+from reproduce.lectures.features import mistake_comparison, mistakes
 from reproduce.lectures.invariance import (
     attributes,
     cue_conflict,
@@ -248,7 +248,7 @@ def test_too_few_images_or_classes_are_reported(n, kinds, verdicts, monkeypatch)
         assert result.verdict in (verdicts if script is mistakes else JUDGED)
         assert bool(script.draw(result)) == (result.verdict != "not run")
         if script is mistakes and result.measured:
-            assert {row["taken for"] for row in result.measured["shown"].values()} == {
+            assert {row["predicted class"] for row in result.measured["shown"].values()} == {
                 str(k) for k in range(kinds)
             }
 
@@ -262,10 +262,10 @@ def test_kinds_of_classes_and_interval_of_a_difference():
         != table[names.index("tabby")]
     )
     first, second = np.array([True, True, True, False]), np.array([False, False, True, False])
-    mean, low, high = mistakes.difference(first, second)
+    mean, low, high = mistake_comparison.difference(first, second)
     assert mean == 50
     assert low < 50 < high
-    assert mistakes.percent(first)[0] == 75
+    assert mistake_comparison.percent(first)[0] == 75
 
 
 def test_keypoint_scores_by_hand():

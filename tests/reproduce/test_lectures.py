@@ -105,7 +105,7 @@ def test_unit_verdict_against_random_directions():
             for i, interval in enumerate(intervals)
         }
         return measured | {
-            "nine images at random": {"one class, share": 0.1, "cosine of layer 7": 0.1}
+            "nine random images": {"share of the most common class": 0.1, "cosine of layer 7": 0.1}
         }
 
     below, equal, above = (-0.2, -0.3, -0.1), (0, -0.2, 0.2), (0.2, 0.1, 0.3)

@@ -88,7 +88,9 @@ def compute(ctx: Context) -> Result:
 
 def state_finding(m: dict, images: int) -> str:
     """Summarize the zeros and the dead filters."""
-    dead, filters = (sum(m[layer][key] for layer in LAYERS[:5]) for key in ("dead", "maps or units"))
+    dead, filters = (
+        sum(m[layer][key] for layer in LAYERS[:5]) for key in ("dead", "maps or units")
+    )
     return (
         f"{m['conv1']['sparsity, %']:.0f} % of the activations of layer 1 are zero, and "
         f"{m['fc7']['sparsity, %']:.0f} % of layer 7; {dead} of {filters:,} filters of layers 1-5 "
@@ -100,8 +102,16 @@ def state_reason(m: dict, outcome: str) -> str:
     """Name the layers that miss the claims."""
     if outcome == "not comparable":
         return "The photographs are too few to find dead filters."
-    dead = [f"{layer} ({m[layer]['dead']})" for layer in LAYERS[:5] if m[layer]["dead"] > 0.01 * m[layer]["maps or units"]]
-    dense = [f"{layer} ({m[layer]['sparsity, %']:.0f} %)" for layer in LAYERS if m[layer]["sparsity, %"] <= 50]
+    dead = [
+        f"{layer} ({m[layer]['dead']})"
+        for layer in LAYERS[:5]
+        if m[layer]["dead"] > 0.01 * m[layer]["maps or units"]
+    ]
+    dense = [
+        f"{layer} ({m[layer]['sparsity, %']:.0f} %)"
+        for layer in LAYERS
+        if m[layer]["sparsity, %"] <= 50
+    ]
     misses = [f"More than 1 % of the filters are dead in {', '.join(dead)}."] if dead else []
     misses += [f"At most half of the activations are zero in {', '.join(dense)}."] if dense else []
     if m["fc7"]["sparsity, %"] <= m["conv1"]["sparsity, %"]:

@@ -144,8 +144,8 @@ def purest_features(labels: np.ndarray, top: Top, active: torch.Tensor) -> torch
 def state_finding(m: dict) -> str:
     strongest, weakest = (m[SHARED][f"{end} by mean"][0] for end in ("strongest", "weakest"))
     return (
-        f"Two features of layer 5 share {weakest:.0f} % of their nine weakest images by mean "
-        f"response, and {strongest:.0f} % of their nine strongest."
+        f"Two features of layer 5 share on average {weakest:.0f} % of their nine weakest images "
+        f"and {strongest:.0f} % of their nine strongest."
     )
 
 
