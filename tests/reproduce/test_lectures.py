@@ -17,6 +17,7 @@ from reproduce.lectures.features import (
     feature_maps,
     filters,
     labeled_images,
+    unit_selection,
 )
 from reproduce.lectures.kinds import KINDS
 from reproduce.lectures.sampling import image_classes, spread_indices, unit_patches
@@ -177,7 +178,7 @@ def test_units_are_tested_on_held_out_classes():
     assert len(set(classes[half]) & set(classes[~half])) == 0
     assert len(set(classes[half])) == 6
     values = rng.normal(size=(96, 4)) + y[:, None]
-    mean, low, high = faces_and_text.held_out_auc(values, y, half, classes, [2, 1])
+    mean, low, high = unit_selection.held_out_auc(values, y, half, classes, [2, 1])
     sides = [
         float(auc(torch.from_numpy(values[side]), torch.from_numpy(y[side]))[unit])
         for side, unit in ((~half, 2), (half, 1))
@@ -191,9 +192,10 @@ def test_units_are_tested_on_held_out_classes():
     [(0.8, 0.8, "reproduced"), (0.8, 0.6, "partial"), (0.5, 0.5, "differs")],
 )
 def test_faces_and_text_verdict(face, text, verdict):
-    controls = {"luck: mean and 97.5 %": [0.5, 0.6], "the class alone: mean and 97.5 %": [0.6, 0.7]}
+    limits = zip(unit_selection.CONTROLS, ([0.5, 0.6], [0.6, 0.7]), strict=True)
+    controls = {unit_selection.LIMITS.format(name): limit for name, limit in limits}
     numbers = {
-        t: controls | {"AUC on the other half": {"conv5": [v]}}
+        t: controls | {unit_selection.HELD_OUT: {"conv5": [v]}}
         for t, v in (("face", face), ("text", text))
     }
     assert faces_and_text.judge(numbers)[1] == verdict
