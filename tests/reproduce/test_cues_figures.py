@@ -18,7 +18,9 @@ from reproduce.lectures import outlines, predictions
 from reproduce.lectures.attribution import boxes, localisation, video
 from reproduce.lectures.features import mistake_comparison, mistakes
 from reproduce.lectures.invariance import (
+    attribute_values,
     attributes,
+    class_comparison,
     cue_conflict,
     keypoints,
     parts_shape_texture,
@@ -170,8 +172,8 @@ def test_accuracy_within_classes_by_hand():
     # Class 1 is correct at 2 and wrong at 2 and 1: one and a half pairs. Class 2 has no pair.
     values, labels = np.array([5.0, 3, 4, 2, 2, 1, 9]), np.array([0, 0, 0, 1, 1, 1, 2])
     correct = np.array([True, True, False, True, False, False, True])
-    assert attributes.within_classes(values, correct, labels)[0] == pytest.approx(2.5 / 4)
-    assert attributes.area([56, 0, 168, 112]) == 0.25
+    assert class_comparison.within_classes(values, correct, labels)[0] == pytest.approx(2.5 / 4)
+    assert attribute_values.area([56, 0, 168, 112]) == 0.25
 
 
 def test_attributes_and_mistakes_need_labels(tmp_path):
