@@ -34,7 +34,7 @@ def draw_attributes(result: Result) -> Picture:
         panel.set_axis_off()
     for panel in panels[:, 0]:
         panel.set_ylabel("top-1, %")
-    above.supxlabel("bins of equal size, 95 % intervals; dashed: all images", fontsize=SMALL + 1)
+    above.supxlabel("bins of images with 95 % intervals; dashed: all images", fontsize=SMALL + 1)
     bars = below.subplots()
     interval_bars(bars, {name: m[name][GAIN] for name in names}, LINES[: len(names)], "{:+.0f}")
     bars.axvline(0, color="black", linewidth=0.8)
@@ -51,5 +51,5 @@ def draw_bins(axes: Axes, share: np.ndarray, average: float, color: str) -> None
         capsize=2,
     )  # fmt: skip
     axes.axhline(average, color="0.6", linewidth=0.8, linestyle="--")
-    axes.set_xticks((0, len(mean) - 1), ["lowest", "highest"])
+    axes.set_xticks((0, len(mean) - 1), ["low", "high"])
     axes.set_xlim(-0.4, len(mean) - 0.6)

@@ -139,40 +139,32 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
 
 def state_finding(m: dict) -> str:
     """The attributes with which accuracy rises or falls, beyond the intervals."""
-    names = [name for name in NAMES if name in m]
-    rising = [f"{name} ({m[name][GAIN][0]:+.0f})" for name in names if above(m[name][GAIN])]
-    falling = [f"{name} ({m[name][GAIN][0]:+.0f})" for name in names if below(m[name][GAIN])]
-    changes = [f"rises with {join(rising)}"] if rising else []
-    changes += [f"falls with {join(falling)}"] if falling else []
+    gains = {name: m[name][GAIN] for name in NAMES if name in m}
+    changes = [
+        f"{gain[0]:+.0f} for {name}" for name, gain in gains.items() if above(gain) or below(gain)
+    ]
     if not changes:
-        return "Accuracy neither rises nor falls with an attribute beyond its interval."
+        return "Top-1 accuracy does not change with an attribute beyond its interval."
     return (
-        f"From the lowest to the highest bin, accuracy {' and '.join(changes)}, in points of top-1."
+        "From the lowest to the highest bin of an attribute, top-1 accuracy changes by "
+        f"{join(changes)} points; other changes are within their intervals."
     )
 
 
 def state_reason(m: dict) -> str:
-    """The attributes for which the claim does not hold or is undecided, with their intervals."""
-    misses = [
-        f"{name} [{m[name][GAIN][1]:+.0f}, {m[name][GAIN][2]:+.0f}]"
-        for name in NAMES
-        if name in m and name != "brightness" and not above(m[name][GAIN])
-    ]
-    within = [
-        name
-        for name, row in m[WITHIN].items()
-        if row and name != "brightness" and not above(row, 50)
-    ]
-    reasons = (
-        [f"Accuracy does not rise, beyond the interval in points, with {join(misses)}."]
-        if misses
-        else []
-    )
-    reasons += [f"Within classes it does not rise with {join(within)}."] if within else []
+    """Why the claim does not hold for all attributes, overall and within classes."""
+    gains = {name: m[name][GAIN] for name in NAMES if name in m and name != "brightness"}
+    undecided = [name for name, gain in gains.items() if above(gain) is None]
+    falling = [name for name, gain in gains.items() if below(gain)]
+    within = [name for name in gains if m[WITHIN].get(name) and not above(m[WITHIN][name], 50)]
+    reasons = [f"Accuracy falls with {join(falling)}."] if falling else []
+    reasons += [f"The interval contains 0 for {join(undecided)}."] if undecided else []
+    reasons += [f"Within classes, accuracy does not rise with {join(within)}."] if within else []
     return " ".join(reasons)
 
 
 def join(names: list[str]) -> str:
+    """Names as a list in a sentence."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
