@@ -131,8 +131,8 @@ def test_painting_is_cached(cache, monkeypatch):
 
 def cue_numbers(texture=(60, 55, 65), gain=0.1, shuffled=0.2):
     return {
-        "texture only less outline only, probability": [gain, gain - 0.05, gain + 0.05],
-        "parts shuffled 4 x 4 less outline only, probability": [shuffled, shuffled - 0.05, shuffled + 0.05],
+        "texture only minus outline only, probability": [gain, gain - 0.05, gain + 0.05],
+        "parts shuffled 4 x 4 minus outline only, probability": [shuffled, shuffled - 0.05, shuffled + 0.05],
         "cue conflict": {"texture share, %": list(texture)},
     }  # fmt: skip
 

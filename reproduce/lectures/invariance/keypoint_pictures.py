@@ -27,7 +27,7 @@ def draw_pairs(figure: SubFigure, a: dict[str, np.ndarray], parts: Sequence[str]
             draw_points(panel, points, "o", markersize=8, markerfacecolor="none")
         draw_points(grid[1, n], a["matches"][n], "x", markersize=8)
         caption(grid[0, n], f"{case} pair")
-        caption(grid[1, n], f"mean error: {error:.0%} of the head")
+        caption(grid[1, n], f"error: {error:.0%} of the head")
     handles = [
         grid[0, 0].plot([], [], "o", color=color, label=part)[0]
         for part, color in zip(parts, PART_COLORS, strict=True)

@@ -51,6 +51,7 @@ FIGURE = Figure(
     network="layers",
 )
 SAME, BOX = "same position", "same place in the head's box"
+NAMES = {SAME: "the same position", "conv1": "layer 1"}  # in sentences
 DIFFERENCE = "conv5 minus another method, points"
 
 
@@ -65,8 +66,8 @@ def compute(ctx: Context) -> Result:
     measured = measure(predicted, points, head_size)
     claims, outcome = verdict(
         {
-            f"conv5 finds more keypoints than {other}, within {alpha:.0%} of the head": above(
-                measured[DIFFERENCE][f"{other}, at {alpha}"]
+            f"layer 5 finds more keypoints than {NAMES[other]} within {100 * alpha:.0f} %": above(
+                measured[DIFFERENCE][f"{other}, within {alpha}"]
             )
             for alpha in config["judged"]
             for other in (SAME, "conv1")
@@ -98,9 +99,9 @@ def state_finding(m: dict) -> str:
     strict = FIGURE.config["judged"][0]
     scores = {name: values[0] for name, values in m[f"PCK at {strict}, %"].items()}
     return (
-        f"Within {strict:.0%} of the head, features of layer 5 find {scores['conv5']:.0f} % of "
-        f"another dog's eyes and nose; the same position in the image finds {scores[SAME]:.0f} %, "
-        f"and the same place in the head's box {scores[BOX]:.0f} %."
+        f"Within {100 * strict:.0f} % of the head's size, features of layer 5 find "
+        f"{scores['conv5']:.0f} % of another dog's eyes and nose; the same position in the image "
+        f"finds {scores[SAME]:.0f} %, and the same place in the head's box {scores[BOX]:.0f} %."
     )
 
 
@@ -109,10 +110,11 @@ def state_reason(m: dict, outcome: str) -> str:
     if outcome == "reproduced":
         return ""
     misses = [
-        f"than {other} within {alpha:.0%} ({row[0]:+.0f} points [{row[1]:+.0f}, {row[2]:+.0f}])"
+        f"than {NAMES[other]} within {100 * alpha:.0f} % "
+        f"(difference {row[1]:+.0f} to {row[2]:+.0f} points)"
         for alpha in FIGURE.config["judged"]
         for other in (SAME, "conv1")
-        if not above(row := m[DIFFERENCE][f"{other}, at {alpha}"])
+        if not above(row := m[DIFFERENCE][f"{other}, within {alpha}"])
     ]
     return f"Layer 5 does not find more keypoints {' and '.join(misses)}."
 
@@ -169,7 +171,7 @@ def measure(
             for name, rows in hits.items()
         },
         DIFFERENCE: {
-            f"{other}, at {alpha}": pck(
+            f"{other}, within {alpha}": pck(
                 hits["conv5"][alpha].astype(float) - hits[other][alpha], seed
             )
             for alpha in judged
