@@ -66,7 +66,7 @@ def compute(ctx: Context) -> Result:
     measured = neighbor_kinds(
         codes[laid_out], pixels[laid_out], points, kinds[laid_out], k, FIGURE.seed
     )
-    measured[CLASS_SHARE] = neighbor_classes(neighbors, image_classes(ctx, chosen))
+    measured[CLASS_SHARE] = neighbor_classes(neighbors, image_classes(ctx, chosen), FIGURE.seed)
     claims, outcome = verdict(
         {
             "neighbors in layer 7 are more alike than in pixels": above(

@@ -139,9 +139,9 @@ def judge(blank: dict, above: dict) -> tuple[dict[str, str], str]:
 def state_finding(m: dict) -> str:
     positive, blank = m["share of positions above zero"], m["share of blank maps"]
     return (
-        f"On average, {positive['conv1'][0]:.0%} of the positions are above zero in layer 1 and "
-        f"{positive['conv5'][0]:.0%} in layer 5; {blank['conv1'][0]:.1%} of the maps are blank in "
-        f"layer 1 and {blank['conv5'][0]:.1%} in layer 5."
+        f"On average, {100 * positive['conv1'][0]:.0f} % of the positions are above zero in layer 1 "
+        f"and {100 * positive['conv5'][0]:.0f} % in layer 5; {100 * blank['conv1'][0]:.1f} % of "
+        f"the maps are blank in layer 1 and {100 * blank['conv5'][0]:.1f} % in layer 5."
     )
 
 
@@ -151,11 +151,11 @@ def state_reason(m: dict, outcome: str) -> str:
         return ""
     positive, blank = m["share of positions above zero"], m["share of blank maps"]
     rises = [
-        f"{high} ({positive[high][0]:.0%}) than {low} ({positive[low][0]:.0%})"
+        f"{high} ({100 * positive[high][0]:.0f} %) than in {low} ({100 * positive[low][0]:.0f} %)"
         for low, high in pairwise(LAYERS)
         if positive[high][2] >= positive[low][1]
     ]
-    reasons = [f"No fewer positions are above zero in {' and in '.join(rises)}."] if rises else []
+    reasons = [f"No fewer positions are above zero in {', in '.join(rises)}."] if rises else []
     if blank["conv5"][1] <= blank["conv1"][-1]:
         reasons.append("Layer 5 does not have more blank maps than layer 1.")
     return " ".join(reasons)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 from reproduce.core.claims import below, every, higher, verdict
 from reproduce.core.context import Context
@@ -34,6 +35,7 @@ FIGURE = Figure(
     config={"filters of a deeper layer": 12, "slices": 9},
     network="chain",
 )
+GAP = 26  # pixels between the deeper filters of the picture
 
 
 def compute(ctx: Context) -> Result:
@@ -92,7 +94,7 @@ def state_finding(cosines: dict, share: dict) -> str:
     return (
         f"Neighboring weights have a cosine of {cosines[first][0]:.2f} in {first} and "
         f"{cosines[last][0]:.2f} in {last}; the nine strongest slices of a filter of {last} hold "
-        f"{share[last][0]:.0%} of its energy."
+        f"{100 * share[last][0]:.0f} % of its energy."
     )
 
 
@@ -105,7 +107,7 @@ def state_reason(cosines: dict, share: dict) -> str:
         if not higher(cosines[first], cosines[layer])
     ]
     concentrated = [
-        f"{layer} ({row[0]:.0%})" for layer, row in share.items() if not below(row, 0.5)
+        f"{layer} ({100 * row[0]:.0f} %)" for layer, row in share.items() if not below(row, 0.5)
     ]
     reasons = [f"Layer 1 is not smoother than {', '.join(smooth)}."] if smooth else []
     if concentrated:
@@ -155,10 +157,19 @@ def draw(result: Result) -> dict[str, Any]:
         slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
         title = f"{layer}: nine strongest of {slices} slices, {energy:.0%} of the energy"
         labels = [f"{layer}/{channel}" for channel in a[f"{layer}.channels"][:4]]
-        show_tiles(panel, np.stack(four[:4]), 2, title, gap=24, labels=labels, characters=26)
+        show_tiles(panel, np.stack(four[:4]), 2, title, gap=GAP, characters=26)
+        write_below(panel, labels, len(four[0]) + GAP)
     figure.supxlabel("Slices: white is zero, red positive, blue negative.", fontsize=SMALL + 1)
     set_finding(figure, result.finding)
     return {"filters.png": figure}
+
+
+def write_below(axes: Axes, labels: list[str], step: int) -> None:
+    """Write the names of tiles in two columns below them; `step` is a tile and its gap."""
+    for n, label in enumerate(labels):
+        row, column = divmod(n, 2)
+        place = (step * column, step * (row + 1) - GAP)
+        axes.text(*place, label, fontsize=SMALL, va="top")
 
 
 def signed(slices: np.ndarray) -> np.ndarray:
