@@ -139,7 +139,7 @@ def judge(blank: dict, above: dict) -> tuple[dict[str, str], str]:
 def state_finding(m: dict) -> str:
     positive, blank = m["share of positions above zero"], m["share of blank maps"]
     return (
-        f"On average, {100 * positive['conv1'][0]:.0f} % of the positions are above zero in layer 1 "
+        f"On average, {100 * positive['conv1'][0]:.0f} % of positions are above zero in layer 1 "
         f"and {100 * positive['conv5'][0]:.0f} % in layer 5; {100 * blank['conv1'][0]:.1f} % of "
         f"the maps are blank in layer 1 and {100 * blank['conv5'][0]:.1f} % in layer 5."
     )

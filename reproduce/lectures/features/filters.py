@@ -155,17 +155,21 @@ def draw(result: Result) -> dict[str, Any]:
     for panel, layer in zip(below.subplots(1, len(deeper)), deeper, strict=True):
         four = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
         slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
-        title = f"{layer}: nine strongest of {slices} slices, {energy:.0%} of the energy"
+        title = f"{layer}: 9 of {slices} slices,\n{100 * energy:.0f} % of the energy"
         labels = [f"{layer}/{channel}" for channel in a[f"{layer}.channels"][:4]]
         show_tiles(panel, np.stack(four[:4]), 2, title, gap=GAP, characters=26)
         write_below(panel, labels, len(four[0]) + GAP)
-    figure.supxlabel("Slices: white is zero, red positive, blue negative.", fontsize=SMALL + 1)
+    below.suptitle(
+        "nine strongest slices of four filters (white: zero, red: positive, blue: negative)",
+        fontsize=SMALL + 1,
+    )
     set_finding(figure, result.finding)
     return {"filters.png": figure}
 
 
 def write_below(axes: Axes, labels: list[str], step: int) -> None:
     """Write the names of tiles in two columns below them; `step` is a tile and its gap."""
+    axes.set_ylim(step * -(-len(labels) // 2), -0.5)  # room for the last names
     for n, label in enumerate(labels):
         row, column = divmod(n, 2)
         place = (step * column, step * (row + 1) - GAP)

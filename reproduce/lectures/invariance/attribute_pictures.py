@@ -38,7 +38,7 @@ def draw_attributes(result: Result) -> Picture:
     bars = below.subplots()
     interval_bars(bars, {name: m[name][GAIN] for name in names}, LINES[: len(names)], "{:+.0f}")
     bars.axvline(0, color="black", linewidth=0.8)
-    bars.set_xlabel("top-1 of the highest bin minus the lowest, points (95 % interval)")
+    bars.set_xlabel("top-1, highest minus lowest bin, points (95 %)")
     set_finding(figure, result.finding)
     return figure
 
