@@ -37,7 +37,7 @@ def draw_planes(result: Result, k: int) -> Picture:
     interval_bars(bars, {s.replace(", ", "\n"): row for s, row in percent.items()}, "0.55")
     chance = 100 * m["of the image's kind by chance, share"]
     bars.axvline(chance, color="black", linestyle=":")
-    bars.set(xlabel=f"neighbors of its kind, %\n(dotted: by chance)")
+    bars.set(xlabel="neighbors of its kind, %\n(dotted: by chance)")
     set_finding(figure, result.finding)
     return figure
 

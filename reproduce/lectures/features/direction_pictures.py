@@ -20,9 +20,9 @@ from zfnet.plot import LINES
 SHARE = "{}: share of the most common class among nine images"
 COSINE = "conv5: cosine of the layer-7 codes of nine images"
 AXIS_LABELS = {
-    SHARE.format("conv5"): "layer 5: share of the top\nclass among nine images",
+    SHARE.format("conv5"): "layer 5: most common class\namong nine images, share",
     COSINE: "layer 5: cosine of the nine\nimages' layer-7 codes",
-    SHARE.format("fc7"): "layer 7: share of the top\nclass among nine images",
+    SHARE.format("fc7"): "layer 7: most common class\namong nine images, share",
 }
 
 

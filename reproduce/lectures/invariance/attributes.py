@@ -146,8 +146,8 @@ def state_finding(m: dict) -> str:
     if not changes:
         return "Top-1 accuracy does not change with an attribute beyond its interval."
     return (
-        "From the lowest to the highest bin of an attribute, top-1 accuracy changes by "
-        f"{join(changes)} points; other changes are within their intervals."
+        "From the lowest to the highest bin of an attribute, top-1 accuracy changes in points by "
+        f"{join(changes)}; the intervals of the other changes contain 0."
     )
 
 
