@@ -46,7 +46,7 @@ FIGURE = Figure(
     id="directions",
     title="Units, random directions and principal directions",
     claim="The strongest images of a random direction are about as similar as those of a single "
-    "unit: the gain over chance of units is less than one and a half times as large.",
+    "unit: over chance, they gain more than two thirds of what a unit's images gain.",
     inputs=("model", "images"),
     seed=14,
     time_budget=10,
@@ -98,9 +98,9 @@ def compute(ctx: Context) -> Result:
         f"{config['directions']} directions, and principal ones {config['principal directions']}. "
         "Directions that fewer than nine images activate are left out. Principal directions are of "
         "layer 5's activations at random positions and of layer 7's codes, with the largest "
-        "coefficient positive. A claim holds if the gain of units over random directions is less "
-        "than half of the gain of random directions over chance. The picture shows the directions "
-        "whose cosine is closest to the mean of their kind."
+        "coefficient positive. A claim holds if random directions gain more than two thirds of "
+        "what units gain over chance. The picture shows the directions with the cosine closest to "
+        "the mean of their kind."
     )
     if samples:
         outcome, reason = "not comparable", "The photographs are too few for a comparison."

@@ -73,7 +73,7 @@ def compute(ctx: Context) -> Result:
     labels = image_classes(ctx, chosen)
     measured = measure(labels, {name: top.index[active] for name, top in tops.items()})
     claims, outcome = judge(measured)
-    reason = ""
+    reason = state_reason(measured, outcome)
     note = (
         f"Means over the {int(active.sum())} features of layer 5 that an image activates, with "
         f"95 % intervals by bootstrap over features; {len(chosen)} images. Images are ranked "
@@ -146,6 +146,19 @@ def state_finding(m: dict) -> str:
     return (
         f"Two features of layer 5 share on average {weakest:.0f} % of their nine weakest images "
         f"and {strongest:.0f} % of their nine strongest."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """The differences, with their intervals."""
+    if outcome == "reproduced":
+        return ""
+    differences = [
+        f"{low:+.1f} to {high:+.1f} points {by}" for by, (_, low, high) in m[DIFFERENCE].items()
+    ]
+    return (
+        "The shares of common images of the weakest and the strongest images differ by "
+        f"{' and '.join(differences)}."
     )
 
 

@@ -1,9 +1,9 @@
-"""The most confident mistakes, each beside a typical image of the predicted class.
+"""The most confident mistakes, each next to a typical image of the predicted class.
 
 Are confident mistakes like human ones? Karpathy (2014) and Russakovsky et al. (2015, section 6.4)
 compare errors of people and networks on ImageNet: fine distinctions within a kind, several objects
 in one image, wrong labels. This figure shows the images with the highest probability of a wrong
-class, at most one per predicted class, beside the image whose layer-7 code is closest to the mean
+class, at most one per predicted class, next to the image with the layer-7 code closest to the mean
 code of the predicted class. It measures how often such a mistake stays within the kind (a dog for a
 dog), and how often the true class is among the five most probable, against other mistakes and
 against chance.
@@ -80,9 +80,9 @@ def compute(ctx: Context) -> Result:
     claims, outcome = judge(measured)
     note = (
         f"The {len(confident)} mistakes with the highest probability against all others. The six "
-        f"kinds are {', '.join(KINDS)}, and the rest. Shown is one image per predicted class, "
-        "beside the image of that class whose code is closest to the mean. Shares have Wilson's "
-        "95 % intervals, differences intervals by bootstrap over images."
+        f"kinds are {', '.join(KINDS)}, and the rest. The picture shows one image per predicted "
+        "class, next to the image of that class with the code closest to the mean. The 95 % "
+        "intervals are Wilson's for shares, and by bootstrap over images for differences."
     )
     finding, reason = state_finding(measured), state_reason(measured, outcome)
     measured |= {"claims": claims}

@@ -57,11 +57,11 @@ def draw_conflict(a: dict[str, np.ndarray], conflict: dict[str, Any]) -> Picture
     texture, shape = conflict["decisions for texture, for shape"]
     neither = conflict["pairs"] - texture - shape
     text = (
-        f"Of {conflict['pairs']} painted images {neither} are predicted as neither class, "
-        f"{texture} as the texture's and {shape} as the shape's"
+        f"Of {conflict['pairs']} painted images, {texture} are predicted as the class of the "
+        f"texture, {shape} as that of the shape, and {neither} as neither"
     )
     if texture + shape:
-        interval = " (texture: {:.0f} % of the decisions, interval {:.0f} to {:.0f} %)"
+        interval = " (texture: {:.0f} % of the first two, interval {:.0f} to {:.0f} %)"
         text += interval.format(*conflict[TEXTURE_SHARE])
     set_finding(figure, text)
     return figure
