@@ -9,10 +9,12 @@ import yaml
 
 import zfnet
 from reproduce.core.figure import SAMPLES
+from reproduce.core.page import plain
 from reproduce.lectures.features import (
     activations,
     codes,
     directions,
+    extremes,
     faces_and_text,
     feature_maps,
     filters,
@@ -96,6 +98,21 @@ def test_map_and_activation_verdicts():
     assert [claim for claim, state in claims.items() if state != "holds"] == [
         "at most 1 % of conv3 is dead"
     ]
+
+
+def test_shared_images_by_hand():
+    index = torch.tensor([[0, 1, 2], [0, 1, 3], [4, 5, 6]])
+    # The first two features share two of three images with each other, and none with the third.
+    np.testing.assert_allclose(extremes.shared_images(index, 7), [1 / 3, 1 / 3, 0])
+    measured = extremes.measure(np.zeros(7, dtype=int), {name: index for name in extremes.RANKINGS})
+    assert measured[extremes.DIFFERENCE]["by mean"] == [0, 0, 0]
+    claims, verdict = extremes.judge(measured)
+    assert (set(claims.values()), verdict) == ({"undecided"}, "not comparable")
+    assert "+0.0 to +0.0 points by mean" in extremes.state_reason(measured, verdict)
+
+
+def test_titles_keep_a_space_before_percent_signs():
+    assert plain("5% or 12 % of $x") == "5\u00a0% or 12\u00a0% of \\$x"
 
 
 def test_unit_verdict_against_random_directions():
