@@ -104,7 +104,7 @@ def test_shared_images_by_hand():
     index = torch.tensor([[0, 1, 2], [0, 1, 3], [4, 5, 6]])
     # The first two features share two of three images with each other, and none with the third.
     np.testing.assert_allclose(extremes.shared_images(index, 7), [1 / 3, 1 / 3, 0])
-    measured = extremes.measure(np.zeros(7, dtype=int), {name: index for name in extremes.RANKINGS})
+    measured = extremes.measure(np.zeros(7, dtype=int), dict.fromkeys(extremes.RANKINGS, index))
     assert measured[extremes.DIFFERENCE]["by mean"] == [0, 0, 0]
     claims, verdict = extremes.judge(measured)
     assert (set(claims.values()), verdict) == ({"undecided"}, "not comparable")
