@@ -70,8 +70,9 @@ def compute(ctx: Context) -> Result:
     measured["relative error of quantiles, %"] = 100 * RELATIVE_ERROR
     claims, outcome = judge(measured)
     note = (
-        f"Over {len(chosen)} images, evenly spread over the corpus, and all positions; rectified, "
-        "before pooling. A filter is dead if it is zero at every position of these images."
+        f"The {len(chosen)} images are evenly spread over the corpus. All positions count, after "
+        "the ReLU and before pooling. A filter is dead if it is zero at every position of these "
+        "images."
     )
     if samples or len(chosen) < MIN_IMAGES:
         outcome, note = "not comparable", note + " Too few different images to call a filter dead."

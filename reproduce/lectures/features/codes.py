@@ -78,14 +78,15 @@ def compute(ctx: Context) -> Result:
         }
     )
     note = (
-        f"Layouts and kinds of {len(laid_out)} images, classes of {len(chosen)}, evenly spread "
-        "over the corpus; 95 % intervals over images. Similarity is the cosine, in a plane the "
-        f"distance. Pixels are averaged to {config['pixels']} x {config['pixels']}."
+        f"Layouts and kinds are of {len(laid_out)} images, and classes of {len(chosen)}, evenly "
+        "spread over the corpus. The 95 % intervals are by bootstrap over images. Neighbors have "
+        "the largest cosine, or in a plane the smallest distance. Pixels are averaged to "
+        f"{config['pixels']} x {config['pixels']}."
     )
     reason = state_reason(measured, outcome)
     if samples:
         outcome, reason = "not comparable", "The sample photographs are too few for a comparison."
-        note += " Kinds are photographs, and the images overlapping crops of them."
+        note += " The kind of a sample crop is its photograph."
     arrays = {
         "kinds": kinds[laid_out],
         "names": np.array(names),

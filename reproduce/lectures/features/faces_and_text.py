@@ -85,10 +85,10 @@ def compute(ctx: Context) -> Result:
     claims, outcome = judge(measured)
     note = (
         "The unit is chosen on half of the classes and tested on the other, both ways; the two "
-        "AUCs are averaged. Intervals: 95 %, by bootstrap over classes. One control permutes the "
-        "labels among all images, and the other within each class. Text is tested on "
-        "images without a face, so that avoiding faces does not help. The images shown are the "
-        f"strongest of the half that did not choose the unit. {missing}"
+        "AUCs are averaged. The 95 % intervals are by bootstrap over classes. One control permutes "
+        "the labels among all images, and the other within each class. Text is tested on images "
+        "without a face, so that a unit that avoids faces gains nothing. The picture shows the "
+        f"strongest images of the half that did not choose the unit. {missing}"
     )
     finding, reason = state_finding(measured), state_reason(measured)
     measured |= {"claims": claims}

@@ -61,11 +61,12 @@ def compute(ctx: Context) -> Result:
         shown = order[(np.linspace(0.02, 0.98, config["shown"]) * len(order)).astype(int)]
         arrays[f"shown.{name}"] = photograph(ctx.images.batch(shown))
     note = (
-        "Top-1 in bins of equal size with Wilson's 95 % intervals. The difference of the highest "
-        "and the lowest bin has Newcombe's interval, and for training images one by bootstrap over "
-        "classes. The small images are at the 2nd, 50th and 98th percentile. Within classes: "
-        "pairs of a correct and a wrong image of one class, 95 % by bootstrap over classes. "
-        f"Object size: a random sample of images, with boxes drawn by eye. {missing}"
+        "Bins hold equal numbers of images, except where values are equal. Their accuracy has "
+        "Wilson's 95 % interval. The difference of the highest and the lowest bin has Newcombe's "
+        "interval, and for training images one by bootstrap over classes. The small images are at "
+        "the 2nd, 50th and 98th percentile. Within classes, a correct and a wrong image of one "
+        "class are compared, with intervals by bootstrap over classes. Object size is measured on "
+        f"a random sample of images, with boxes drawn by eye. {missing}"
     )
     finding, reason = state_finding(measured), state_reason(measured)
     n, measured = len(predictions.labels), measured | {"claims": claims}

@@ -100,13 +100,14 @@ def compute(ctx: Context) -> Result:
     arrays = {f"probability.{kind}": p for kind, p in probability.items()}
     arrays |= example_arrays(x, target, kinds, conflict, config)
     note = (
-        f"The correctly classified ones of {accepted} images with an outline accepted by eye, so "
-        "the top-1 of the images is 100 % by selection. They come from the 480 images on which "
-        "an earlier network was most confident. Texture: squares of the object in random order. "
-        f"Painted at {config['painted']['side']} pixels and enlarged. Decisions are among the "
-        f"{measured['classes']} classes of these images, and among all outputs. Painting may also "
-        "damage the shape; the distance to the content's layer-4 code is measured. 95 % intervals: "
-        f"bootstrap for probabilities, Wilson's for shares. {outlined.missing}"
+        f"Of {accepted} images with an outline accepted by eye, only correctly classified ones are "
+        "used, so the top-1 accuracy of the images is 100 % by selection. They come from the 480 "
+        "images on which an earlier network was most confident. A texture consists of squares of "
+        f"the object in random order. Images are painted at {config['painted']['side']} pixels and "
+        f"enlarged. Decisions are among the {measured['classes']} classes of these images, and "
+        "among all outputs. Painting may also damage the shape, so the distance to the content's "
+        "layer-4 code is measured. The 95 % intervals are by bootstrap for probabilities, and "
+        f"Wilson's for shares. {outlined.missing}"
     )
     if samples:
         note += " The sample photographs have no labels, so predictions replace them."
