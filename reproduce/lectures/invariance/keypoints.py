@@ -82,8 +82,8 @@ def compute(ctx: Context) -> Result:
         "matches": np.stack([predicted["conv5"][i, j].numpy() for i, j in pairs]),
     }
     note = (
-        f"{len(names)} frontal dogs, every ordered pair. Alpha is relative to the longer side of "
-        "the head. Features are compared at the centers of receptive fields, and interpolated to "
+        f"All ordered pairs of {len(names)} frontal dogs are compared. Alpha is relative to the "
+        "longer side of the head. Features are compared at the centers of receptive fields, and interpolated to "
         f"{config['positions per unit']} positions per unit. The 95 % intervals are by bootstrap "
         "over images. The pairs shown have the smallest, the median and the largest mean error of "
         "the three keypoints. "
