@@ -83,9 +83,9 @@ def compute(ctx: Context) -> Result:
     }
     note = (
         f"All ordered pairs of {len(names)} frontal dogs are compared. Alpha is relative to the "
-        "longer side of the head. Features are compared at the centers of receptive fields, and interpolated to "
-        f"{config['positions per unit']} positions per unit. The 95 % intervals are by bootstrap "
-        "over images. The pairs shown have the smallest, the median and the largest mean error of "
+        "longer side of the head. Features are compared at the centers of receptive fields, and "
+        f"interpolated to {config['positions per unit']} positions per unit. The 95 % intervals are "
+        "by bootstrap over images. The pairs shown have the smallest, the median and the largest mean error of "
         "the three keypoints. "
         f"{missing}"
     )
