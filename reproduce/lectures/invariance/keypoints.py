@@ -84,9 +84,9 @@ def compute(ctx: Context) -> Result:
     note = (
         f"All ordered pairs of {len(names)} frontal dogs are compared. Alpha is relative to the "
         "longer side of the head. Features are compared at the centers of receptive fields, and "
-        f"interpolated to {config['positions per unit']} positions per unit. The 95 % intervals are "
-        "by bootstrap over images. The pairs shown have the smallest, the median and the largest mean error of "
-        "the three keypoints. "
+        f"interpolated to {config['positions per unit']} positions per unit. The 95 % intervals "
+        "are by bootstrap over images. The pairs shown have the smallest, the median and the "
+        "largest mean error of the three keypoints. "
         f"{missing}"
     )
     finding, reason = state_finding(measured), state_reason(measured, outcome)
