@@ -46,9 +46,7 @@ LONG_FILES: set[str] = set()
 LONG_SCRIPTS = {
     "bench/bench_train.py", "bench/faithfulness.py", "lectures/attribution/guided_units.py",
     "lectures/attribution/localisation.py", "lectures/attribution/polar_bear.py",
-    "lectures/digits/mnist_occlusion.py", "lectures/features/directions.py",
-    "lectures/features/faces_and_text.py", "lectures/features/mistakes.py",
-    "lectures/invariance/attributes.py", "lectures/invariance/parts_shape_texture.py",
+    "lectures/digits/mnist_occlusion.py",
     "lectures/synthesis/class_images.py", "lectures/synthesis/fooling.py",
     "lectures/synthesis/inversions.py", "paper/ablations.py", "paper/fig1_deconvnet.py",
     "paper/fig2_features.py", "paper/fig4_evolution.py", "paper/fig5_invariance.py",

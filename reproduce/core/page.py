@@ -29,12 +29,12 @@ def new_page(height: float) -> Picture:
 
 def set_finding(figure: Picture | SubFigure, finding: str, characters: int = 108) -> None:
     """Write the finding above the picture, in lines of at most so many characters."""
-    figure.suptitle(textwrap.fill(plain(finding), characters))
+    figure.suptitle(textwrap.fill(plain(finding.removesuffix(".")), characters))
 
 
 def plain(text: str) -> str:
     """A text for matplotlib: no math, and a space that does not break before each percent sign."""
-    return escape_math(re.sub(r"(\d) ?%", "\\1\u00a0%", text))
+    return re.sub(r"(\d) ?%", "\\1\u00a0%", escape_math(text))
 
 
 def blank(axes: np.ndarray) -> None:

@@ -68,7 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that ta
     },
     "class_images": {"classes": 3, "plain": 2, "images": 20, "steps": 3, "part steps": 2, "part at most": 1},
     "dreams": {"photographs": ["coffee"], "images": 1, "layers": ["conv1", "conv5"], "octaves": 2, "steps": 2},
-    "faces_text": {"permutations": 50, "at least": 2},
+    "faces_text": {"permutations": 50, "minimum images": 2},
     "faithfulness": {"images": 20, "randomised images": 4, "steps": 3},
     "fig1": {"images": 6},
     "fig2": {"measured": 6, "images of layer 1": 64},

@@ -72,6 +72,9 @@ SLOW = (  # so that the others take about a minute together
     "tab2", "tab5", "tab7",
 )  # fmt: skip
 
+# Their results state a finding, and a reason unless the verdict is "reproduced".
+EXPLAINED = ("reproduce.lectures.features.", "reproduce.lectures.invariance.")
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory, cache):
@@ -99,6 +102,9 @@ def test_a_figure_measures_its_golden_numbers(name, inputs):
     assert not lines, "\n".join(
         [*lines[:20], f"{len(lines)} differences; if they are meant: python -m tests.golden {name}"]
     )
+    if script.__name__.startswith(EXPLAINED):
+        assert measured.finding.endswith(".")
+        assert measured.reason.endswith(".") == (measured.verdict != "reproduced")
     if not script.__name__.startswith("reproduce.paper."):
         with inputs.settings(name), plot.style():
             pictures = script.draw(measured)

@@ -16,9 +16,11 @@ from reproduce.core.figure import SAMPLES
 from reproduce.core.run import run
 from reproduce.lectures import outlines, predictions
 from reproduce.lectures.attribution import boxes, localisation, video
-from reproduce.lectures.features import mistakes
+from reproduce.lectures.features import mistake_comparison, mistakes
 from reproduce.lectures.invariance import (
+    attribute_values,
     attributes,
+    class_comparison,
     cue_conflict,
     keypoints,
     parts_shape_texture,
@@ -129,8 +131,8 @@ def test_painting_is_cached(cache, monkeypatch):
 
 def cue_numbers(texture=(60, 55, 65), gain=0.1, shuffled=0.2):
     return {
-        "texture only less outline only, probability": [gain, gain - 0.05, gain + 0.05],
-        "parts shuffled 4 x 4 less outline only, probability": [shuffled, shuffled - 0.05, shuffled + 0.05],
+        "texture only minus outline only, probability": [gain, gain - 0.05, gain + 0.05],
+        "parts shuffled 4 x 4 minus outline only, probability": [shuffled, shuffled - 0.05, shuffled + 0.05],
         "cue conflict": {"texture share, %": list(texture)},
     }  # fmt: skip
 
@@ -170,8 +172,8 @@ def test_accuracy_within_classes_by_hand():
     # Class 1 is correct at 2 and wrong at 2 and 1: one and a half pairs. Class 2 has no pair.
     values, labels = np.array([5.0, 3, 4, 2, 2, 1, 9]), np.array([0, 0, 0, 1, 1, 1, 2])
     correct = np.array([True, True, False, True, False, False, True])
-    assert attributes.within_classes(values, correct, labels)[0] == pytest.approx(2.5 / 4)
-    assert attributes.area([56, 0, 168, 112]) == 0.25
+    assert class_comparison.within_classes(values, correct, labels)[0] == pytest.approx(2.5 / 4)
+    assert attribute_values.area([56, 0, 168, 112]) == 0.25
 
 
 def test_attributes_and_mistakes_need_labels(tmp_path):
@@ -248,7 +250,7 @@ def test_too_few_images_or_classes_are_reported(n, kinds, verdicts, monkeypatch)
         assert result.verdict in (verdicts if script is mistakes else JUDGED)
         assert bool(script.draw(result)) == (result.verdict != "not run")
         if script is mistakes and result.measured:
-            assert {row["taken for"] for row in result.measured["shown"].values()} == {
+            assert {row["predicted class"] for row in result.measured["shown"].values()} == {
                 str(k) for k in range(kinds)
             }
 
@@ -262,10 +264,10 @@ def test_kinds_of_classes_and_interval_of_a_difference():
         != table[names.index("tabby")]
     )
     first, second = np.array([True, True, True, False]), np.array([False, False, True, False])
-    mean, low, high = mistakes.difference(first, second)
+    mean, low, high = mistake_comparison.difference(first, second)
     assert mean == 50
     assert low < 50 < high
-    assert mistakes.percent(first)[0] == 75
+    assert mistake_comparison.percent(first)[0] == 75
 
 
 def test_keypoint_scores_by_hand():

@@ -9,14 +9,17 @@ import yaml
 
 import zfnet
 from reproduce.core.figure import SAMPLES
+from reproduce.core.page import plain
 from reproduce.lectures.features import (
     activations,
     codes,
     directions,
+    extremes,
     faces_and_text,
     feature_maps,
     filters,
     labeled_images,
+    unit_selection,
 )
 from reproduce.lectures.kinds import KINDS
 from reproduce.lectures.sampling import image_classes, spread_indices, unit_patches
@@ -97,6 +100,21 @@ def test_map_and_activation_verdicts():
     ]
 
 
+def test_shared_images_by_hand():
+    index = torch.tensor([[0, 1, 2], [0, 1, 3], [4, 5, 6]])
+    # The first two features share two of three images with each other, and none with the third.
+    np.testing.assert_allclose(extremes.shared_images(index, 7), [1 / 3, 1 / 3, 0])
+    measured = extremes.measure(np.zeros(7, dtype=int), dict.fromkeys(extremes.RANKINGS, index))
+    assert measured[extremes.DIFFERENCE]["by mean"] == [0, 0, 0]
+    claims, verdict = extremes.judge(measured)
+    assert (set(claims.values()), verdict) == ({"undecided"}, "not comparable")
+    assert "+0.0 to +0.0 points by mean" in extremes.state_reason(measured, verdict)
+
+
+def test_titles_keep_a_space_before_percent_signs():
+    assert plain("5% or 12 % of $x") == "5\u00a0% or 12\u00a0% of \\$x"
+
+
 def test_unit_verdict_against_random_directions():
     def numbers(*intervals, random=(0.3, 0.2, 0.4)):
         units = {"units": [], "random directions": random}
@@ -105,7 +123,7 @@ def test_unit_verdict_against_random_directions():
             for i, interval in enumerate(intervals)
         }
         return measured | {
-            "nine images at random": {"one class, share": 0.1, "cosine of layer 7": 0.1}
+            "nine random images": {"share of the most common class": 0.1, "cosine of layer 7": 0.1}
         }
 
     below, equal, above = (-0.2, -0.3, -0.1), (0, -0.2, 0.2), (0.2, 0.1, 0.3)
@@ -177,7 +195,7 @@ def test_units_are_tested_on_held_out_classes():
     assert len(set(classes[half]) & set(classes[~half])) == 0
     assert len(set(classes[half])) == 6
     values = rng.normal(size=(96, 4)) + y[:, None]
-    mean, low, high = faces_and_text.held_out_auc(values, y, half, classes, [2, 1])
+    mean, low, high = unit_selection.held_out_auc(values, y, half, classes, [2, 1])
     sides = [
         float(auc(torch.from_numpy(values[side]), torch.from_numpy(y[side]))[unit])
         for side, unit in ((~half, 2), (half, 1))
@@ -191,9 +209,10 @@ def test_units_are_tested_on_held_out_classes():
     [(0.8, 0.8, "reproduced"), (0.8, 0.6, "partial"), (0.5, 0.5, "differs")],
 )
 def test_faces_and_text_verdict(face, text, verdict):
-    controls = {"luck: mean and 97.5 %": [0.5, 0.6], "the class alone: mean and 97.5 %": [0.6, 0.7]}
+    limits = zip(unit_selection.CONTROLS, ([0.5, 0.6], [0.6, 0.7]), strict=True)
+    controls = {unit_selection.LIMITS.format(name): limit for name, limit in limits}
     numbers = {
-        t: controls | {"AUC on the other half": {"conv5": [v]}}
+        t: controls | {unit_selection.HELD_OUT: {"conv5": [v]}}
         for t, v in (("face", face), ("text", text))
     }
     assert faces_and_text.judge(numbers)[1] == verdict

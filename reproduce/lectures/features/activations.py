@@ -37,6 +37,7 @@ FIGURE = Figure(
         "images of samples": 96,
         "quantiles": [0.5, 0.9, 0.99, 0.999],
     },
+    version=2,
     network="chain",
 )
 
@@ -54,27 +55,69 @@ def compute(ctx: Context) -> Result:
             f"{layer}.values": p.values[positive].numpy(),
             f"{layer}.counts": p.counts[positive].numpy(),
             f"{layer}.quantiles": quantiles,
-            f"{layer}.excited": p.excited.numpy(),
+            f"{layer}.active": p.excited.numpy(),
         }
         measured[layer] = {
             "maps or units": len(p.dead),
             "dead": int(p.dead.sum()),
             "sparsity, %": 100 * p.sparsity,
-            "images that excite a map, median %": 100 * float(np.median(p.excited)),
+            "images that activate a map, median %": 100 * float(np.median(p.excited)),
             **{
                 f"quantile {q}": float(v)
                 for q, v in zip(FIGURE.config["quantiles"], quantiles, strict=True)
             },
         }
-    measured["a quantile is exact to, %"] = 100 * RELATIVE_ERROR
+    measured["relative error of quantiles, %"] = 100 * RELATIVE_ERROR
     claims, outcome = judge(measured)
     note = (
-        f"Over {len(chosen)} images, evenly spread over the corpus, and all positions; rectified, "
-        "before pooling. A filter is dead if it is zero at every position of these images."
+        f"The {len(chosen)} images are evenly spread over the corpus. All positions count, after "
+        "the ReLU and before pooling. A filter is dead if it is zero at every position of these "
+        "images."
     )
     if samples or len(chosen) < MIN_IMAGES:
         outcome, note = "not comparable", note + " Too few different images to call a filter dead."
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
+    return Result(
+        arrays,
+        measured | {"claims": claims},
+        outcome,
+        n=len(chosen),
+        note=note,
+        finding=state_finding(measured, len(chosen)),
+        reason=state_reason(measured, outcome),
+    )
+
+
+def state_finding(m: dict, images: int) -> str:
+    """Summarize the zeros and the dead filters."""
+    dead, filters = (
+        sum(m[layer][key] for layer in LAYERS[:5]) for key in ("dead", "maps or units")
+    )
+    return (
+        f"{m['conv1']['sparsity, %']:.0f} % of the activations of layer 1 are zero, and "
+        f"{m['fc7']['sparsity, %']:.0f} % of layer 7; {dead} of {filters:,} filters of layers 1-5 "
+        f"are zero on all {images:,} images."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """Name the layers that miss the claims."""
+    if outcome == "not comparable":
+        return "The photographs are too few to find dead filters."
+    dead = [
+        f"{layer} ({m[layer]['dead']})"
+        for layer in LAYERS[:5]
+        if m[layer]["dead"] > 0.01 * m[layer]["maps or units"]
+    ]
+    dense = [
+        f"{layer} ({m[layer]['sparsity, %']:.0f} %)"
+        for layer in LAYERS
+        if m[layer]["sparsity, %"] <= 50
+    ]
+    misses = [f"More than 1 % of the filters are dead in {', '.join(dead)}."] if dead else []
+    misses += [f"At most half of the activations are zero in {', '.join(dense)}."] if dense else []
+    if m["fc7"]["sparsity, %"] <= m["conv1"]["sparsity, %"]:
+        misses.append("Layer 7 is not sparser than layer 1.")
+    return " ".join(misses)
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
@@ -99,13 +142,7 @@ def draw(result: Result) -> dict[str, Any]:
     left, right = below.subplots(1, 2)
     draw_sparsity(left, m)
     draw_activity(right, a)
-    dead = sum(m[layer]["dead"] for layer in LAYERS[:5])
-    sparsity = [m[layer]["sparsity, %"] for layer in ("conv1", "fc7")]
-    set_finding(
-        figure,
-        f"{sparsity[0]:.0f} % of layer 1's activations are zero and {sparsity[1]:.0f} % of layer "
-        f"7's; {dead} filters of layers 1-5 are zero on all {result.n} images",
-    )
+    set_finding(figure, result.finding)
     return {"activations.png": figure}
 
 
@@ -150,9 +187,9 @@ def draw_sparsity(axes: Axes, m: dict) -> None:
 def draw_activity(axes: Axes, a: dict[str, np.ndarray]) -> None:
     """For each layer, the share of images that activate each of its maps, sorted."""
     for layer, color in zip(LAYERS, (*LINES, "black"), strict=True):
-        excited = 100 * np.sort(a[f"{layer}.excited"])[::-1]
-        places = 100 * (np.arange(len(excited)) + 0.5) / len(excited)
-        axes.plot(places, excited, color=color, label=layer)
+        shares = 100 * np.sort(a[f"{layer}.active"])[::-1]
+        places = 100 * (np.arange(len(shares)) + 0.5) / len(shares)
+        axes.plot(places, shares, color=color, label=layer)
     axes.set(
         xlim=(0, 100), ylim=(0, 102), xlabel="maps or units, sorted, %",
         ylabel="images that activate it, %", title="how many images activate each map",

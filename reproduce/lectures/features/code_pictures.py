@@ -11,13 +11,15 @@ from reproduce.core.page import interval_bars, new_page, set_finding
 from zfnet.plot import mosaic, show
 
 COLORS = ("#D55E00", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2")
-SPACES = ("layer 7", "pixels", "PCA, 2 numbers", "t-SNE, 2 numbers")
+SPACES = ("layer 7", "pixels", "PCA, 2 dimensions", "t-SNE, 2 dimensions")
+KIND_SHARE = "of an image's {} nearest, share of its kind"
+CLASS_SHARE = "nearest image is of the same class, share"
 
 
 def draw_planes(result: Result, k: int) -> Picture:
     """The codes in two planes, and how often neighbors are of one kind."""
     a, m = result.arrays, result.measured
-    share = m[f"share of the {k} nearest that are of the image's kind"]
+    share = m[KIND_SHARE.format(k)]
     names = a["names"].tolist()
     tab20 = mpl.colormaps["tab20"]
     colors = COLORS if len(names) <= len(COLORS) else [tab20(i % 20) for i in range(len(names))]
@@ -33,15 +35,10 @@ def draw_planes(result: Result, k: int) -> Picture:
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, markerscale=1.6)
     percent = {space: [100 * v for v in row] for space, row in share.items()}
     interval_bars(bars, {s.replace(", ", "\n"): row for s, row in percent.items()}, "0.55")
-    chance = 100 * m["the same, by chance"]
+    chance = 100 * m["of the image's kind by chance, share"]
     bars.axvline(chance, color="black", linestyle=":")
-    bars.set(xlabel=f"% of the {k} nearest\n(dotted: by chance)")
-    set_finding(
-        figure,
-        f"Of an image's {k} nearest, {percent[SPACES[0]][0]:.0f} % are of its kind in layer 7 and "
-        f"{percent[SPACES[1]][0]:.0f} % in pixels; two numbers of t-SNE keep "
-        f"{percent[SPACES[3]][0]:.0f} %, two principal components {percent[SPACES[2]][0]:.0f} %",
-    )
+    bars.set(xlabel="neighbors of its kind, %\n(dotted: by chance)")
+    set_finding(figure, result.finding)
     return figure
 
 
@@ -66,10 +63,10 @@ def draw_neighbors(result: Result, k: int) -> Picture:
     for panel, (title, (first, count)) in zip(panels, parts.items(), strict=True):
         images = rows[:, first : first + count].reshape(-1, *rows.shape[2:]) / 255
         show(panel, mosaic(images, count, gap=2), title)
-    same = result.measured["nearest is of the same class, share"]
+    same = result.measured[CLASS_SHARE]
     set_finding(
         figure,
-        f"The nearest image is of the same class for {same['layer 7'][0]:.0%} in layer 7 and for "
-        f"{same['pixels'][0]:.0%} in pixels, of {result.n} images",
+        f"The nearest image is of the same class for {same['layer 7'][0]:.1%} of {result.n:,} "
+        f"images in layer 7, and for {same['pixels'][0]:.1%} in pixels",
     )
     return figure

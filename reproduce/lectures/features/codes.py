@@ -18,7 +18,8 @@ from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.lectures.features import code_pictures
-from reproduce.lectures.features.code_pictures import SPACES
+from reproduce.lectures.features.code_neighbors import neighbor_classes, neighbor_kinds
+from reproduce.lectures.features.code_pictures import CLASS_SHARE, KIND_SHARE
 from reproduce.lectures.kinds import KIND_NAMES, kind_table
 from reproduce.lectures.sampling import (
     MIN_IMAGES,
@@ -28,7 +29,6 @@ from reproduce.lectures.sampling import (
     too_few_images,
 )
 from zfnet.analysis.embedding import grid_layout, nearest_neighbors, pca, tsne
-from zfnet.analysis.intervals import mean_interval
 from zfnet.analysis.responses import responses
 from zfnet.plot import enlarge, photograph
 
@@ -41,9 +41,10 @@ FIGURE = Figure(
     seed=7,
     time_budget=14,
     config={
-        "images": 2500, "laid out": 900, "images of samples": 121,
+        "images": 2500, "images in layouts": 900, "images of samples": 121,
         "neighbors": 5, "queries": 6, "pixels": 16,
     },
+    version=2,
     network="layers",
 )  # fmt: skip
 
@@ -56,34 +57,36 @@ def compute(ctx: Context) -> Result:
     codes = responses(ctx.model, subset(ctx, chosen), "fc7", progress=ctx.progress)["fc7"].maximum
     pixels = small_pixels(ctx, chosen)
     kinds, names = kinds_of(ctx, chosen)
-    side = int(min(len(chosen), config["laid out"]) ** 0.5)
+    side = int(min(len(chosen), config["images in layouts"]) ** 0.5)
     laid_out = np.linspace(0, len(chosen) - 1, side * side).round().astype(int)
     plane = pca(F.normalize(codes[laid_out], dim=1)).codes
     points = {"PCA": plane.numpy(), "t-SNE": tsne(codes[laid_out], seed=FIGURE.seed)}
     k = config["neighbors"]
     neighbors = {"layer 7": nearest_neighbors(codes, k), "pixels": nearest_neighbors(pixels, k)}
-    measured = neighbor_kinds(codes[laid_out], pixels[laid_out], points, kinds[laid_out])
-    measured["nearest is of the same class, share"] = neighbor_classes(
-        neighbors, image_classes(ctx, chosen)
+    measured = neighbor_kinds(
+        codes[laid_out], pixels[laid_out], points, kinds[laid_out], k, FIGURE.seed
     )
+    measured[CLASS_SHARE] = neighbor_classes(neighbors, image_classes(ctx, chosen), FIGURE.seed)
     claims, outcome = verdict(
         {
             "neighbors in layer 7 are more alike than in pixels": above(
-                measured["layer 7 less pixels"]
+                measured["layer 7 minus pixels"]
             ),
             "neighbors in the t-SNE plane are more alike than in the PCA plane": above(
-                measured["t-SNE less PCA"]
+                measured["t-SNE minus PCA"]
             ),
         }
     )
     note = (
-        f"Layouts and kinds of {len(laid_out)} images, classes of {len(chosen)}, evenly spread "
-        "over the corpus; 95 % intervals over images. Similarity is the cosine, in a plane the "
-        f"distance. Pixels are averaged to {config['pixels']} x {config['pixels']}."
+        f"Layouts and kinds are of {len(laid_out)} images, and classes of {len(chosen)}, evenly "
+        "spread over the corpus. The 95 % intervals are by bootstrap over images. Neighbors have "
+        "the largest cosine, or in a plane the smallest distance. Pixels are averaged to "
+        f"{config['pixels']} x {config['pixels']}."
     )
+    reason = state_reason(measured, outcome)
     if samples:
-        outcome = "not comparable"
-        note += " Kinds are photographs, and the images overlapping crops of them."
+        outcome, reason = "not comparable", "The sample photographs are too few for a comparison."
+        note += " The kind of a sample crop is its photograph."
     arrays = {
         "kinds": kinds[laid_out],
         "names": np.array(names),
@@ -92,7 +95,29 @@ def compute(ctx: Context) -> Result:
         "tiles": tiles(ctx, chosen[laid_out], 1200 // side),
         "neighbors": neighbor_rows(ctx, chosen, neighbors),
     }
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
+    finding, measured = state_finding(measured), measured | {"claims": claims}
+    return Result(arrays, measured, outcome, len(chosen), note, finding=finding, reason=reason)
+
+
+def state_finding(m: dict) -> str:
+    k = FIGURE.config["neighbors"]
+    codes, pixels, pca_plane, tsne_plane = (100 * v[0] for v in m[KIND_SHARE.format(k)].values())
+    return (
+        f"Of an image's {k} nearest neighbors, {codes:.0f} % are of its kind in layer 7 and "
+        f"{pixels:.0f} % in pixels; {tsne_plane:.0f} % are in a plane of t-SNE, and "
+        f"{pca_plane:.0f} % in a plane of PCA."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """The two differences, with their intervals."""
+    if outcome == "reproduced":
+        return ""
+    differences = [
+        "{}: {:+.0f} points [{:+.0f}, {:+.0f}]".format(name, *(100 * v for v in m[name]))
+        for name in ("layer 7 minus pixels", "t-SNE minus PCA")
+    ]
+    return f"The shares of neighbors of the image's kind differ by: {'; '.join(differences)}."
 
 
 def small_pixels(ctx: Context, chosen: np.ndarray) -> torch.Tensor:
@@ -101,51 +126,6 @@ def small_pixels(ctx: Context, chosen: np.ndarray) -> torch.Tensor:
     parts = np.array_split(chosen, 20)
     thumbnails = [F.interpolate(ctx.images.batch(part), side, mode="area") for part in parts]
     return torch.cat(thumbnails).flatten(1)
-
-
-def neighbor_kinds(
-    codes: torch.Tensor, pixels: torch.Tensor, points: dict[str, np.ndarray], kinds: np.ndarray
-) -> dict[str, Any]:
-    """How often an image's nearest neighbors are of its kind, in each space.
-
-    Args:
-        codes: Codes of layer 7, (M, F).
-        pixels: Pixels (M, P).
-        points: Coordinates in the planes (M, 2).
-        kinds: Kinds (M,).
-    """
-    k = FIGURE.config["neighbors"]
-    nearest_in = [nearest_neighbors(codes, k), nearest_neighbors(pixels, k)]
-    for p in map(torch.from_numpy, points.values()):  # distance in the plane
-        distance = torch.cdist(p, p).fill_diagonal_(torch.inf)
-        nearest_in.append(distance.topk(k, largest=False).indices)
-    agreement = {
-        space: (kinds[index.numpy()] == kinds[:, None]).mean(1)
-        for space, index in zip(SPACES, nearest_in, strict=True)
-    }
-    share = np.bincount(kinds) / len(kinds)
-    return {
-        f"share of the {k} nearest that are of the image's kind": {
-            space: mean(values) for space, values in agreement.items()
-        },
-        "the same, by chance": float((share**2).sum()),
-        "layer 7 less pixels": mean(agreement[SPACES[0]] - agreement[SPACES[1]]),
-        "t-SNE less PCA": mean(agreement[SPACES[3]] - agreement[SPACES[2]]),
-    }
-
-
-def neighbor_classes(
-    neighbors: dict[str, torch.Tensor], labels: np.ndarray
-) -> dict[str, list[float]]:
-    """How often the nearest neighbor has the image's class, in each space."""
-    return {
-        space: mean((labels[index[:, 0].numpy()] == labels).astype(float))
-        for space, index in neighbors.items()
-    }
-
-
-def mean(values: np.ndarray) -> list[float]:
-    return mean_interval(values, seed=FIGURE.seed)
 
 
 def neighbor_rows(

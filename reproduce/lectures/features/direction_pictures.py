@@ -17,19 +17,19 @@ from reproduce.core.page import (
 from reproduce.lectures.features.direction_kinds import KINDS
 from zfnet.plot import LINES
 
-SHARE = "{}, one class among nine images, share"
-COSINE = "conv5, cosine of the nine images' layer 7"
+SHARE = "{}: share of the most common class among nine images"
+COSINE = "conv5: cosine of the layer-7 codes of nine images"
 AXIS_LABELS = {
-    SHARE.format("conv5"): "layer 5: share of one class\namong nine images",
+    SHARE.format("conv5"): "layer 5: most common class\namong nine images, share",
     COSINE: "layer 5: cosine of the nine\nimages' layer-7 codes",
-    SHARE.format("fc7"): "layer 7: share of one class\namong nine images",
+    SHARE.format("fc7"): "layer 7: most common class\namong nine images, share",
 }
 
 
 def by_chance(measured: dict, name: str) -> float:
     """The value of a measure for nine random images."""
-    return measured["nine images at random"][
-        "one class, share" if "class" in name else "cosine of layer 7"
+    return measured["nine random images"][
+        "share of the most common class" if "class" in name else "cosine of layer 7"
     ]
 
 
@@ -51,10 +51,5 @@ def draw_directions(result: Result) -> Picture:
         panel.axvline(by_chance(m, name), color="black", linestyle=":")
         panel.set_xlabel(AXIS_LABELS[name])
     right.supxlabel("dotted: nine random images", fontsize=SMALL + 1)
-    units, random = (m[COSINE][kind][0] for kind in KINDS[:2])
-    set_finding(
-        figure,
-        f"The layer-7 codes of the nine strongest images have a cosine of {units:.2f} for units, "
-        f"{random:.2f} for random directions and {by_chance(m, COSINE):.2f} for random images",
-    )
+    set_finding(figure, result.finding)
     return figure

@@ -18,7 +18,13 @@ import torch
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
-from reproduce.lectures.features.direction_kinds import KINDS, three_kinds, with_nine_images
+from reproduce.lectures.features.direction_kinds import (
+    KINDS,
+    LAYERS,
+    directions_and_responses,
+    example_tiles,
+    with_nine_images,
+)
 from reproduce.lectures.features.direction_pictures import (
     COSINE,
     SHARE,
@@ -30,23 +36,17 @@ from reproduce.lectures.sampling import (
     image_classes,
     photograph_groups,
     spread_indices,
-    subset,
     too_few_images,
-    unit_patches,
 )
-from zfnet.analysis.directions import purity, sample_vectors, similarity
+from zfnet.analysis.directions import purity, similarity
 from zfnet.analysis.intervals import difference_interval, mean_interval
-from zfnet.analysis.responses import Responses, responses
-from zfnet.plot import enlarge, photograph
-from zfnet.ranking import Top
 
-LAYERS = ("conv5", "fc7")
 K = 9
 FIGURE = Figure(
     id="directions",
     title="Units, random directions and principal directions",
-    claim="The strongest images of a random direction share a class as much as those of a single "
-    "unit.",
+    claim="The strongest images of a random direction are about as similar as those of a single "
+    "unit: over chance, they gain more than two thirds of what a unit's images gain.",
     inputs=("model", "images"),
     seed=14,
     time_budget=10,
@@ -54,25 +54,26 @@ FIGURE = Figure(
         "k": K,
         "layers": LAYERS,
         "images": 4000,
-        "for principal ones": 300,
-        "of samples": [128, 32],
+        "images for principal directions": 300,
+        "images of samples": [128, 32],
         "directions": 256,
-        "principal": 64,
+        "principal directions": 64,
         "shown": 3,
     },
-    version=2,
+    version=3,
     network="layers",
 )
-MARGIN = "units less random directions, less half of what these gain"
+MARGIN = "units minus random directions, minus half of the gain of random directions"
 
 
 def compute(ctx: Context) -> Result:
     config, samples = FIGURE.config, ctx.corpus == SAMPLES
-    counts = config["of samples"] if samples else (config["images"], config["for principal ones"])
+    counts = (config["images"], config["images for principal directions"])
+    counts = config["images of samples"] if samples else counts
     chosen, generator = spread_indices(ctx, counts[0]), torch.Generator().manual_seed(FIGURE.seed)
     if len(chosen) < MIN_IMAGES:
         return too_few_images(len(chosen))
-    axes, by_layer, codes = directions_and_responses(ctx, chosen, counts[1], generator)
+    axes, by_layer, codes = directions_and_responses(ctx, chosen, counts[1], generator, config)
     labels, groups = image_classes(ctx, chosen), photograph_groups(ctx, chosen)
     tops = {layer: by_layer[layer].extremes(K, groups=groups) for layer in LAYERS}
     parts = {layer: with_nine_images(tops[layer], [*map(len, axes[layer])]) for layer in LAYERS}
@@ -85,107 +86,55 @@ def compute(ctx: Context) -> Result:
     }
     cosine = similarity(codes, tops["conv5"].index).numpy()
     coherence[COSINE] = {kind: cosine[rows] for kind, rows in parts["conv5"].items()}
-    arrays, shown = example_tiles(ctx, chosen, tops["conv5"], parts["conv5"], cosine, axes["conv5"])
-    at_random = torch.randint(len(chosen), (2000, K), generator=generator)
-    measured = summarize(coherence) | {
-        "features shown": shown,
-        "nine images at random": {
-            "one class, share": float(purity(labels[at_random.numpy()]).mean()),
-            "cosine of layer 7": float(similarity(codes, at_random).mean()),
-        },
-    }
-    for name, by_kind in coherence.items():
-        one, other = (by_kind[kind] for kind in KINDS[:2])
-        reached = other + (other - by_chance(measured, name)) / 2
-        measured[name][MARGIN] = difference_interval(one, reached, seed=FIGURE.seed)
+    arrays, shown = example_tiles(
+        ctx, chosen, tops["conv5"], parts["conv5"], cosine, axes["conv5"], config["shown"]
+    )
+    measured = measure(coherence, codes, labels, generator)
     claims, outcome = judge(measured)
+    reason = state_reason(measured, outcome)
     note = (
         f"Means over directions, of {len(chosen)} images. The 95 % intervals are by bootstrap over "
         "directions. Directions share images, so true intervals are wider. Each kind has up to "
-        f"{config['directions']} directions, the principal ones {config['principal']}; directions "
-        "with fewer than nine images are left out. Principal directions are of layer 5's "
-        "activations at random positions and of layer 7's codes, with the largest coefficient "
-        "positive. A claim holds if the gain of units over random directions is less than half of "
-        "the gain of random directions over chance. The picture shows the directions whose cosine "
-        "is closest to the mean of their kind."
+        f"{config['directions']} directions, and principal ones {config['principal directions']}. "
+        "Directions that fewer than nine images activate are left out. Principal directions are of "
+        "layer 5's activations at random positions and of layer 7's codes, with the largest "
+        "coefficient positive. A claim holds if random directions gain more than two thirds of "
+        "what units gain over chance. The picture shows the directions with the cosine closest to "
+        "the mean of their kind."
     )
     if samples:
-        outcome = "not comparable"
+        outcome, reason = "not comparable", "The photographs are too few for a comparison."
         note += " The class of a sample crop is its photograph."
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(chosen), note=note)
+    measured |= {"features shown": shown, "claims": claims}
+    finding = state_finding(measured)
+    return Result(arrays, measured, outcome, len(chosen), note, finding=finding, reason=reason)
 
 
-def directions_and_responses(
-    ctx: Context, chosen: np.ndarray, count: int, generator: torch.Generator
-) -> tuple[dict[str, list[torch.Tensor]], dict[str, Responses], torch.Tensor]:
-    """The directions of both layers, and the responses of images along them.
-
-    Args:
-        ctx: The network and the corpus.
-        chosen: The images.
-        count: Number of images for the principal directions of layer 5.
-        generator: Random numbers.
-
-    Returns:
-        The three kinds of directions by layer, the responses by layer, and the layer-7 codes of the
-        images (N, units).
-    """
-    counts = FIGURE.config["directions"], FIGURE.config["principal"]
-    images = subset(ctx, spread_indices(ctx, count))
-    vectors = sample_vectors(ctx.model, images, "conv5", generator, progress=ctx.progress)
-    axes = {"conv5": three_kinds(vectors, generator, *counts)}
-    by_layer = responses(
-        ctx.model,
-        subset(ctx, chosen),
-        LAYERS,
-        directions={"conv5": torch.cat(axes["conv5"]).to(ctx.device)},
-        progress=ctx.progress,
-    )
-    codes = by_layer["fc7"].maximum
-    axes["fc7"] = three_kinds(codes[:: max(1, len(codes) // 1000)], generator, *counts)
-    along = codes @ torch.cat(axes["fc7"]).T
-    # Directions of layer 7 have no position.
-    by_layer["fc7"] = Responses(along, along, torch.zeros(*along.shape, 2, dtype=torch.int64))
-    return axes, by_layer, codes
-
-
-def example_tiles(
-    ctx: Context,
-    chosen: np.ndarray,
-    top: Top,
-    parts: dict[str, torch.Tensor],
-    cosine: np.ndarray,
-    axes: list[torch.Tensor],
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The patches of typical directions of layer 5: those with the mean cosine of their kind.
+def measure(
+    coherence: dict[str, dict[str, np.ndarray]],
+    codes: torch.Tensor,
+    labels: np.ndarray,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    """The mean of each kind of directions by each measure, and their differences.
 
     Args:
-        ctx: The network and the corpus.
-        chosen: The images that are measured.
-        top: Their strongest responses.
-        parts: The directions of each kind, as rows of `top`.
-        cosine: The mean cosine of each direction's nine images (directions,).
-        axes: The directions of each kind.
-
-    Returns:
-        (directions, 9, 76, 76, 3) uint8 by kind, and the names of the units among them.
+        coherence: The coherence of each direction, by measure and kind.
+        codes: Layer-7 codes of the images (N, F).
+        labels: Their classes (N,).
+        generator: Draws random sets of nine images.
     """
-    arrays: dict[str, np.ndarray] = {}
-    for kind, rows in parts.items():
-        difference = np.abs(cosine[rows] - cosine[rows].mean())
-        drawn = rows[np.argsort(difference, kind="stable")[: FIGURE.config["shown"]].copy()]
-        index = chosen[top.index[drawn].flatten().numpy()]
-        patches = unit_patches(ctx, "conv5", index, top.position[drawn].flatten(0, 1))
-        pixels = (255 * enlarge(photograph(patches), 76)).astype(np.uint8)
-        arrays[kind] = pixels.reshape(-1, K, 76, 76, 3)
-        if kind == KINDS[0]:
-            channels = axes[0][drawn].argmax(1).tolist()
-            arrays["units.channels"] = np.array(channels)
-    return arrays, [f"conv5/{channel}" for channel in arrays["units.channels"]]
-
-
-def summarize(coherence: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-    return {name: intervals(kinds) for name, kinds in coherence.items()}
+    at_random = torch.randint(len(labels), (2000, K), generator=generator)
+    measured: dict[str, Any] = {name: intervals(kinds) for name, kinds in coherence.items()}
+    measured["nine random images"] = {
+        "share of the most common class": float(purity(labels[at_random.numpy()]).mean()),
+        "cosine of layer 7": float(similarity(codes, at_random).mean()),
+    }
+    for name, kinds in coherence.items():
+        units, random = (kinds[kind] for kind in KINDS[:2])
+        limit = random + (random - by_chance(measured, name)) / 2
+        measured[name][MARGIN] = difference_interval(units, limit, seed=FIGURE.seed)
+    return measured
 
 
 def intervals(kinds: dict[str, np.ndarray]) -> dict[str, list[float]]:
@@ -193,7 +142,7 @@ def intervals(kinds: dict[str, np.ndarray]) -> dict[str, list[float]]:
     means = {kind: mean_interval(values, seed=FIGURE.seed) for kind, values in kinds.items()}
     units = kinds[KINDS[0]]
     return means | {
-        f"units less {kind}": difference_interval(units, kinds[kind], seed=FIGURE.seed)
+        f"units minus {kind}": difference_interval(units, kinds[kind], seed=FIGURE.seed)
         for kind in KINDS[1:]
     }
 
@@ -207,8 +156,29 @@ def judge(m: dict) -> tuple[dict[str, str], str]:
     for name, row in m.items():
         if "units" in row:
             larger, gains = above(row[MARGIN]), above(row[KINDS[1]], by_chance(m, name))
-            results[name] = not larger if gains and larger is not None else None
+            holds = not larger if gains and larger is not None else None
+            results[f"random directions are about as coherent as units: {name}"] = holds
     return verdict(results)
+
+
+def state_finding(m: dict) -> str:
+    units, random = (m[COSINE][kind][0] for kind in KINDS[:2])
+    return (
+        f"The layer-7 codes of a layer-5 unit's nine strongest images have a mean cosine of "
+        f"{units:.2f}, those of a random direction's {random:.2f}, and those of nine random images "
+        f"{by_chance(m, COSINE):.2f}."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """By how much units gain more than random directions."""
+    if outcome == "reproduced":
+        return ""
+    gains = []
+    for name in (row for row in m if "units" in m[row]):
+        units, random = (m[name][kind][0] - by_chance(m, name) for kind in KINDS[:2])
+        gains.append(f"{units:.3f} and {random:.3f} ({name})")
+    return f"The gains over chance of units and of random directions are {'; '.join(gains)}."
 
 
 def draw(result: Result) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The images with the strongest and the weakest response of a feature of layer 5.
 
 R-CNN (Girshick et al. 2014, Fig. 4) reads what a unit responds to from its strongest images. Do its
-weakest images share a concept too? The ReLU makes all images of a silent map equal, so maps are
-ranked before it. The maximum ranks an image by a single position. The mean ranks it by all
-positions.
+weakest images tell as much? They can do so only if they differ from those of other features. So the
+measure is the share of a feature's nine images that are also among the nine of another feature,
+averaged over all pairs of features. The ReLU makes all images of a blank map equal, so maps are
+ranked before it. The maximum ranks an image by a single position, the mean by all positions.
 """
 
 from __future__ import annotations
@@ -36,29 +37,25 @@ LAYER = "conv5"
 FIGURE = Figure(
     id="extremes",
     title="The strongest and weakest images of a feature",
-    claim="The nine strongest images of a layer-5 feature share a class more than its nine "
-    "weakest, by maximum and by mean: weak responses do not mark a concept.",
+    claim="Features of layer 5 share more of their nine weakest images than of their nine "
+    "strongest, so the weakest images say little about a single feature.",
     inputs=("model", "images"),
     seed=5,
     time_budget=6,
-    config={
-        "layer": LAYER,
-        "images": 4000,
-        "images of samples": 128,
-        "k": 9,
-        "features": 3,
-    },
-    version=2,
+    config={"layer": LAYER, "images": 4000, "images of samples": 128, "k": 9, "features": 3},
+    version=3,
     network="chain",
 )
 RANKINGS = {
-    f"{end} by {by}": {"by": by, "largest": end == "most"}
-    for end in ("most", "least")
+    f"{end} by {by}": {"by": by, "largest": end == "strongest"}
+    for end in ("strongest", "weakest")
     for by in ("maximum", "mean")
 }
-
-PATCHES = "most by maximum"
-SHOWN = {PATCHES: "nine strongest", "least by mean": "nine weakest by mean"}
+PATCHES = "strongest by maximum"
+SHOWN = {PATCHES: "nine strongest", "weakest by mean": "nine weakest by mean"}
+SHARED = "images shared with another feature, %"
+DIFFERENCE = "shared images, weakest minus strongest, points"
+PURITY = "most common class among nine images, %"
 
 
 def compute(ctx: Context) -> Result:
@@ -66,71 +63,103 @@ def compute(ctx: Context) -> Result:
     chosen = spread_indices(ctx, config["images of samples" if samples else "images"])
     if len(chosen) < MIN_IMAGES:
         return too_few_images(len(chosen))
-    images = subset(ctx, chosen)
+    images, groups = subset(ctx, chosen), photograph_groups(ctx, chosen)
     table = responses(ctx.model, images, LAYER, rectified=False, progress=ctx.progress)[LAYER]
-    groups = photograph_groups(ctx, chosen)
     tops = {
         name: table.extremes(config["k"], **options, groups=groups)
         for name, options in RANKINGS.items()
     }
     active = (table.maximum > 0).any(0)
-    measured = measure(image_classes(ctx, chosen), tops, active)
-    measured["images equal at zero after the ReLU, share"] = mean(
-        (table.maximum[:, active] <= 0).float().mean(0).numpy()
-    )
-    claims, outcome = verdict(
-        {f"by {by}": above(gain) for by, gain in measured["most less least"].items()}
-    )
+    labels = image_classes(ctx, chosen)
+    measured = measure(labels, {name: top.index[active] for name, top in tops.items()})
+    claims, outcome = judge(measured)
+    reason = state_reason(measured, outcome)
     note = (
         f"Means over the {int(active.sum())} features of layer 5 that an image activates, with "
-        f"95 % intervals; {len(chosen)} images. Values are before the ReLU, so that weak responses "
-        "differ. The features shown are a random sample. Their strongest images are cut to the "
-        "receptive field of the strongest position; the weakest by mean are whole."
+        f"95 % intervals by bootstrap over features; {len(chosen)} images. Images are ranked "
+        "before the ReLU, so that weak responses differ. The picture shows the features with the "
+        "most common class among their nine strongest images. Strongest images are cropped to the "
+        "receptive field of the strongest position."
     )
     if samples:
-        outcome = "not comparable"
+        outcome, reason = "not comparable", "The photographs are too few for a comparison."
         note += " The class of a sample crop is its photograph."
-    generator = torch.Generator().manual_seed(FIGURE.seed)
-    numbers = torch.where(active)[0]
-    order = torch.randperm(len(numbers), generator=generator)[: config["features"]]
-    numbers = numbers[order].sort().values
+    numbers = purest_features(labels, tops[PATCHES], active)
     arrays = {"features": numbers.numpy()} | example_images(ctx, chosen, tops, numbers)
     measured |= {"features shown": [f"{LAYER}/{i}" for i in numbers.tolist()], "claims": claims}
-    return Result(arrays, measured, outcome, n=len(chosen), note=note)
+    finding = state_finding(measured)
+    return Result(arrays, measured, outcome, len(chosen), note, finding=finding, reason=reason)
 
 
-def measure(labels: np.ndarray, tops: dict[str, Top], active: torch.Tensor) -> dict[str, Any]:
-    """How much the nine images of each ranking share a class.
+def measure(labels: np.ndarray, index: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """How many of their nine images features share, and how often these are of one class.
 
     Args:
         labels: Classes (N,).
-        tops: The nine images of each feature, by ranking.
-        active: The features that an image activates (C,) bool.
+        index: The nine images of each feature (C, 9), by ranking.
     """
-    k = FIGURE.config["k"]
-    index = {name: top.index[active] for name, top in tops.items()}
-    shares = {name: purity(labels[rows.numpy()]) for name, rows in index.items()}
-    pairs = zip(index["most by maximum"], index["most by mean"], strict=True)
-    overlap = np.array([len(np.intersect1d(*pair)) / k for pair in pairs])
-    at_random = np.random.default_rng(FIGURE.seed).choice(labels, (2000, k))
+    shared = {name: shared_images(rows, len(labels)) for name, rows in index.items()}
+    at_random = np.random.default_rng(FIGURE.seed).choice(labels, (2000, FIGURE.config["k"]))
     return {
-        "one class among nine images, mean share": {
-            name: mean(share) for name, share in shares.items()
-        },
-        "most less least": {
-            by: mean(shares[f"most by {by}"] - shares[f"least by {by}"])
+        SHARED: {name: percent(values) for name, values in shared.items()},
+        DIFFERENCE: {
+            f"by {by}": percent(shared[f"weakest by {by}"] - shared[f"strongest by {by}"])
             for by in ("maximum", "mean")
         },
-        "nine at random": float(purity(at_random).mean()),
-        "different images among all features' nine, share": {
-            name: len(rows.unique()) / rows.numel() for name, rows in index.items()
-        },
-        "of the nine most by maximum also among those by mean": mean(overlap),
+        "shared images by chance, %": 100 * FIGURE.config["k"] / len(labels),
+        PURITY: {name: percent(purity(labels[rows.numpy()])) for name, rows in index.items()},
+        "most common class among nine random images, %": 100 * float(purity(at_random).mean()),
     }
 
 
-def mean(values: np.ndarray) -> list[float]:
-    return mean_interval(values, seed=FIGURE.seed)
+def shared_images(index: torch.Tensor, images: int) -> np.ndarray:
+    """The mean share of each feature's images (C, k) that another feature has, (C,)."""
+    member = torch.zeros(len(index), images).scatter_(1, index, 1)  # (C, N)
+    common = member @ member.T  # (C, C)
+    others = common.sum(1) - common.diagonal()
+    return (others / (len(index) - 1) / index.shape[1]).numpy()
+
+
+def percent(values: np.ndarray) -> list[float]:
+    return mean_interval(100 * values, seed=FIGURE.seed)
+
+
+def judge(m: dict) -> tuple[dict[str, str], str]:
+    """Each ranking: the weakest images are shared more, beyond the interval."""
+    return verdict(
+        {
+            f"the weakest images {by} are shared more than the strongest": above(interval)
+            for by, interval in m[DIFFERENCE].items()
+        }
+    )
+
+
+def purest_features(labels: np.ndarray, top: Top, active: torch.Tensor) -> torch.Tensor:
+    """The features whose nine strongest images have the most common class, in ascending order."""
+    share = torch.from_numpy(purity(labels[top.index.numpy()])).where(active, -1)
+    order = share.argsort(descending=True, stable=True)
+    return order[: FIGURE.config["features"]].sort().values
+
+
+def state_finding(m: dict) -> str:
+    strongest, weakest = (m[SHARED][f"{end} by mean"][0] for end in ("strongest", "weakest"))
+    return (
+        f"Two features of layer 5 share on average {weakest:.0f} % of their nine weakest images "
+        f"and {strongest:.0f} % of their nine strongest."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """The differences, with their intervals."""
+    if outcome == "reproduced":
+        return ""
+    differences = [
+        f"{low:+.1f} to {high:+.1f} points {by}" for by, (_, low, high) in m[DIFFERENCE].items()
+    ]
+    return (
+        "The shares of common images of the weakest and the strongest images differ by "
+        f"{' and '.join(differences)}."
+    )
 
 
 def example_images(
@@ -154,25 +183,14 @@ def draw(result: Result) -> dict[str, Any]:
     if not result.arrays:
         return {}
     a, m = result.arrays, result.measured
-    shares = {
-        name: [100 * v for v in row]
-        for name, row in m["one class among nine images, mean share"].items()
-    }
     figure = new_page(8.1)
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(4.2, 1)).flat
-    grid = above.subplots(2, len(a["features"]), squeeze=False)
+    images, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(4.2, 1)).flat
+    grid = images.subplots(2, len(a["features"]), squeeze=False)
     for row, (name, title) in zip(grid, SHOWN.items(), strict=True):
         for panel, feature, nine in zip(row, a["features"], a[name], strict=True):
             show_tiles(panel, nine / 255, 3, f"{LAYER}/{feature}: {title}", gap=1)
     bars = below.subplots()
-    interval_bars(bars, shares, (LINES[0], LINES[0], "0.6", "0.6"))
-    bars.axvline(100 * m["nine at random"], color="black", linestyle=":")
-    bars.set_xlabel("most common class among nine images, % (dotted: nine random images)")
-    strongest, weakest = shares["most by maximum"][0], shares["least by mean"][0]
-    set_finding(
-        figure,
-        f"The most common class among nine images has {strongest:.0f} % of the strongest patches, "
-        f"{weakest:.0f} % of the weakest images by mean, and {100 * m['nine at random']:.0f} % of "
-        "random images",
-    )
+    interval_bars(bars, m[SHARED], (LINES[0], LINES[0], "0.6", "0.6"), "{:.1f}")
+    bars.set_xlabel("images that a feature shares with another one, % (95 % interval)")
+    set_finding(figure, result.finding)
     return {"extremes.jpg": figure}

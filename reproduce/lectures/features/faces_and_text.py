@@ -23,11 +23,16 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import new_page, set_finding, show_tiles
 from reproduce.lectures.features.auc_pictures import draw_distribution, draw_layers
-from reproduce.lectures.features.labeled_images import LabeledImages, labeled_images
+from reproduce.lectures.features.labeled_images import labeled_images
+from reproduce.lectures.features.unit_selection import (
+    CONTROLS,
+    HELD_OUT,
+    LIMITS,
+    measure,
+    strongest_held_out,
+)
 from reproduce.lectures.sampling import subset, unit_patches
-from zfnet.analysis.intervals import bootstrap
 from zfnet.analysis.responses import responses
-from zfnet.analysis.selectivity import auc, best_unit, permute_labels
 from zfnet.plot import enlarge, photograph
 
 FIGURE = Figure(
@@ -41,11 +46,11 @@ FIGURE = Figure(
     config={
         "layers": ["conv1", "conv2", "conv3", "conv4", "conv5"],
         "permutations": 1000,
-        "at least": 10,
+        "minimum images": 10,
         "shown": 8,
     },
     files=("faces_and_text.yaml",),
-    version=2,
+    version=3,
     network="layers",
 )
 MARKS = Path(__file__).with_name("faces_and_text.yaml")
@@ -57,8 +62,8 @@ def compute(ctx: Context) -> Result:
     numbers, marks, missing = annotated(ctx)
     names = [str(ctx.images.names[i]) for i in numbers]
     chosen = {label: labeled_images(names, marks, label) for label in LABELS}
-    if min(images.smallest_group for images in chosen.values()) < config["at least"]:
-        note = f"Fewer than {config['at least']} annotated images of a kind. {missing}"
+    if min(images.smallest_group for images in chosen.values()) < config["minimum images"]:
+        note = f"Fewer than {config['minimum images']} annotated images of a kind. {missing}"
         return Result({}, {"images": len(numbers)}, "not run", n=len(numbers), note=note)
     responses_of = responses(
         ctx.model, subset(ctx, np.array(numbers)), config["layers"], progress=ctx.progress
@@ -68,65 +73,26 @@ def compute(ctx: Context) -> Result:
     generator = torch.Generator().manual_seed(FIGURE.seed)
     for label, images in chosen.items():
         maxima = {layer: table.maximum[images.index] for layer, table in responses_of.items()}
-        measured[label], units, arrays_of = measure(images, maxima, generator)
-        order = strongest_held_out(maxima["conv5"][:, units[0]], images)
+        measured[label], units, arrays_of = measure(
+            images, maxima, config["permutations"], FIGURE.seed, generator
+        )
+        order = strongest_held_out(maxima["conv5"][:, units[0]], images, config["shown"])
         position = responses_of["conv5"].position[images.index[order], units[0]]
         index = np.array(numbers)[images.index[order]]
         arrays_of["patches"] = photograph(unit_patches(ctx, "conv5", index, position))
-        arrays_of["right"] = images.positive[order]
+        arrays_of["positive"] = images.positive[order]
         arrays |= {f"{label}.{name}": array for name, array in arrays_of.items()}
     claims, outcome = judge(measured)
     note = (
         "The unit is chosen on half of the classes and tested on the other, both ways; the two "
-        "AUCs are averaged. Intervals: 95 %, by bootstrap over classes. Controls permute the "
-        "labels of all images (luck), or within each class (the class alone). Text is tested on "
-        "images without a face, so that avoiding faces does not help. The images shown are the "
-        f"strongest of the half that did not choose the unit. {missing}"
+        "AUCs are averaged. The 95 % intervals are by bootstrap over classes. One control permutes "
+        "the labels among all images, and the other within each class. Text is tested on images "
+        "without a face, so that a unit that avoids faces gains nothing. The picture shows the "
+        f"strongest images of the half that did not choose the unit. {missing}"
     )
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(numbers), note=note)
-
-
-def measure(
-    images: LabeledImages, maxima: dict[str, torch.Tensor], generator: torch.Generator
-) -> tuple[dict[str, Any], list[int], dict[str, np.ndarray]]:
-    """Choose the best units on half of the classes, and test them on the other half.
-
-    Args:
-        images: The images.
-        maxima: Largest activations (N, units) by layer.
-        generator: Permutes the labels of the controls.
-
-    Returns:
-        The measured numbers, the units of layer 5 chosen by both halves, and arrays.
-    """
-    _, y, class_of, first, _ = images
-    positive, in_first, classes = (torch.from_numpy(array) for array in (y, first, class_of))
-    best = {layer: best_unit(values, positive, in_first) for layer, values in maxima.items()}
-    units = best["conv5"].unit.tolist()
-    measured = {
-        "images with and without": [int(y.sum()), int((~y).sum())],
-        "units of layer 5 chosen on the two halves": units,
-        "features shown": [f"conv5/{units[0]}"],
-        "their AUC where they were chosen": best["conv5"].selection_auc.tolist(),
-        "AUC on the other half": {
-            layer: held_out_auc(values.numpy(), y, first, class_of, best[layer].unit.tolist())
-            for layer, values in maxima.items()
-        },
-    }
-    arrays = {"units": auc(maxima["conv5"], positive).numpy()}
-    for name, groups in (("luck", torch.zeros_like(classes)), ("the class alone", classes)):
-        labelings = permute_labels(positive, groups, FIGURE.config["permutations"], generator)
-        control = best_unit(maxima["conv5"], labelings, in_first).held_out_auc.mean(1)
-        limits = [float(control.mean()), float(control.quantile(0.975))]
-        measured[f"{name}: mean and 97.5 %"] = limits
-        arrays[name] = auc(maxima["conv5"], labelings[:20]).numpy().ravel()
-    return measured, units, arrays
-
-
-def strongest_held_out(values: torch.Tensor, images: LabeledImages) -> list[int]:
-    """The images with the largest values (N,) in the half that did not choose the first unit."""
-    order = values.argsort(descending=True).tolist()
-    return [i for i in order if not images.first[i]][: FIGURE.config["shown"]]
+    finding, reason = state_finding(measured), state_reason(measured)
+    measured |= {"claims": claims}
+    return Result(arrays, measured, outcome, len(numbers), note, finding=finding, reason=reason)
 
 
 def annotated(ctx: Context) -> tuple[list[int], list[dict], str]:
@@ -140,49 +106,36 @@ def annotated(ctx: Context) -> tuple[list[int], list[dict], str]:
     return list(rows.values()), [marks[name] for name in rows], missing
 
 
-def held_out_auc(
-    values: np.ndarray, y: np.ndarray, first: np.ndarray, class_of: np.ndarray, units: list[int]
-) -> list[float]:
-    """The mean AUC of two units, each on the half of the classes that did not choose it.
-
-    Args:
-        values: Largest activations (N, units).
-        y: Labels (N,).
-        first: Whether an image is in the first half (N,).
-        class_of: Class of each image (N,).
-        units: The units that the first and the second half chose.
-
-    Returns:
-        [mean, low, high], with an interval over classes.
-    """
-    pairs = []
-    for judging, unit in zip((~first, first), units, strict=True):
-        with_, without = np.flatnonzero(y & judging), np.flatnonzero(~y & judging)
-        more = values[with_, unit][:, None] - values[without, unit]
-        pairs.append(((np.sign(more) + 1) / 2, class_of[with_], class_of[without]))
-
-    def mean(drawn: np.ndarray) -> float:
-        weight = np.bincount(drawn, minlength=class_of.max() + 1)
-        sums = [
-            (weight[a] @ won @ weight[b], weight[a].sum() * weight[b].sum()) for won, a, b in pairs
-        ]
-        return float(np.mean([won / number if number else np.nan for won, number in sums]))
-
-    classes = class_of.max() + 1
-    return [mean(np.arange(classes)), *bootstrap(mean, classes, seed=FIGURE.seed)]
-
-
 def judge(m: dict) -> tuple[dict[str, str], str]:
-    """Each label: the AUC on the other half exceeds 97.5 % of each control."""
-    results = {}
-    for label in LABELS:
-        for control in ("luck", "the class alone"):
-            mean, limit = (
-                m[label]["AUC on the other half"]["conv5"][0],
-                m[label][f"{control}: mean and 97.5 %"][1],
-            )
-            results[f"{label}: more than {control}"] = mean > limit
-    return verdict(results)
+    """Each label: the AUC on held-out classes exceeds 97.5 % of each control."""
+    return verdict(
+        {
+            f"the AUC for {label} exceeds that of {control}": m[label][HELD_OUT]["conv5"][0]
+            > m[label][LIMITS.format(control)][1]
+            for label in LABELS
+            for control in CONTROLS
+        }
+    )
+
+
+def state_finding(m: dict) -> str:
+    face, text = (m[label][HELD_OUT]["conv5"][0] for label in LABELS)
+    return (
+        f"The best unit of layer 5 detects faces in held-out classes with an AUC of {face:.2f}, "
+        f"and the best one for text has {text:.2f}; chance is 0.50."
+    )
+
+
+def state_reason(m: dict) -> str:
+    """The labels whose AUC is within a control; empty without any."""
+    misses = [
+        f"The AUC for {label} is {score:.2f}, and 97.5 % of {control} are below {limit:.2f}."
+        for label in LABELS
+        for control in CONTROLS
+        if (score := m[label][HELD_OUT]["conv5"][0])
+        <= (limit := m[label][LIMITS.format(control)][1])
+    ]
+    return " ".join(misses)
 
 
 def draw(result: Result) -> dict[str, Any]:
@@ -195,17 +148,12 @@ def draw(result: Result) -> dict[str, Any]:
         draw_distribution(distribution, a, label)
         draw_layers(layers, m[label])
         tiles = enlarge(a[f"{label}.patches"], 130)
-        right = a[f"{label}.right"][:, None]
-        colors = np.where(right, (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[:, None, None]
+        positive = a[f"{label}.positive"][:, None]
+        colors = np.where(positive, (0.0, 0.62, 0.45), (0.84, 0.37, 0.0))[:, None, None]
         framed = np.broadcast_to(colors, (len(tiles), 138, 138, 3)).copy()
         framed[:, 4:-4, 4:-4] = tiles
         unit = m[label]["units of layer 5 chosen on the two halves"][0]
         title = f"conv5/{unit}, chosen on other classes\n(green: {label}, orange: no {label})"
         show_tiles(strip, framed, 4, title, gap=3, characters=60)
-    faces, text = (m[label]["AUC on the other half"]["conv5"][0] for label in LABELS)
-    set_finding(
-        figure,
-        f"A unit of layer 5 tells images with a face from others in unseen classes with an AUC of "
-        f"{faces:.2f}, and another one text with {text:.2f}; chance is 0.5",
-    )
+    set_finding(figure, result.finding)
     return {"faces_text.jpg": figure}

@@ -41,7 +41,7 @@ FIGURE = Figure(
         "photograph": "cat",
         "shown": 16,
     },
-    version=2,
+    version=3,
     network="layers",
 )
 SIDE = 112  # pixels of a map in the picture
@@ -56,7 +56,7 @@ def compute(ctx: Context) -> Result:
         for layer, maps in activations.items():
             blank[layer].append((maps.amax((2, 3)) <= 0).float().mean(1).cpu())
             above[layer].append((maps > 0).float().mean((1, 2, 3)).cpu())
-    x, title = choose(ctx, chosen)
+    x, title = choose_image(ctx, chosen)
     t = zfnet.trace(ctx.model, x, until=LAYERS[-1])
     arrays: dict[str, np.ndarray] = {}
     for layer in LAYERS:
@@ -77,16 +77,18 @@ def compute(ctx: Context) -> Result:
         )
     }
     claims, outcome = judge(*measured.values())
+    finding, reason = state_finding(measured), state_reason(measured, outcome)
     note = (
         f"Means over {len(chosen)} images with 95 % intervals. A map is blank if it is zero at "
         "every position. Higher maps have fewer positions, which alone makes blank maps more "
         "likely."
     )
     if samples or len(chosen) < MIN_IMAGES:
-        outcome, note = "not comparable", note + " Too few different images to compare."
+        outcome, reason = "not comparable", "The images are too few for a comparison."
     features = {layer: [f"{layer}/{i}" for i in arrays[f"{layer}.channels"]] for layer in LAYERS}
-    measured |= {"shown": title, "features shown": features, "claims": claims}
-    return Result(arrays | {"x": x.cpu().numpy()}, measured, outcome, n=len(chosen), note=note)
+    measured |= {"image shown": title, "features shown": features, "claims": claims}
+    arrays["x"] = x.cpu().numpy()
+    return Result(arrays, measured, outcome, len(chosen), note, finding=finding, reason=reason)
 
 
 def strongest_maps(maps: torch.Tensor, count: int) -> torch.Tensor:
@@ -97,7 +99,7 @@ def strongest_maps(maps: torch.Tensor, count: int) -> torch.Tensor:
     return maps[:, 1:-1, 1:-1].amax((1, 2)).topk(min(count, len(maps))).indices.cpu()
 
 
-def choose(ctx: Context, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
+def choose_image(ctx: Context, chosen: np.ndarray) -> tuple[torch.Tensor, str]:
     """Choose the image that is shown.
 
     Args:
@@ -134,24 +136,43 @@ def judge(blank: dict, above: dict) -> tuple[dict[str, str], str]:
     return verdict(results)
 
 
+def state_finding(m: dict) -> str:
+    positive, blank = m["share of positions above zero"], m["share of blank maps"]
+    return (
+        f"On average, {100 * positive['conv1'][0]:.0f} % of positions are above zero in layer 1 "
+        f"and {100 * positive['conv5'][0]:.0f} % in layer 5; {100 * blank['conv1'][0]:.1f} % of "
+        f"the maps are blank in layer 1 and {100 * blank['conv5'][0]:.1f} % in layer 5."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """The layers that have no fewer positive positions than the layer below."""
+    if outcome == "reproduced":
+        return ""
+    positive, blank = m["share of positions above zero"], m["share of blank maps"]
+    rises = [
+        f"{high} ({100 * positive[high][0]:.0f} %) than in {low} ({100 * positive[low][0]:.0f} %)"
+        for low, high in pairwise(LAYERS)
+        if positive[high][2] >= positive[low][1]
+    ]
+    reasons = [f"No fewer positions are above zero in {', in '.join(rises)}."] if rises else []
+    if blank["conv5"][1] <= blank["conv1"][-1]:
+        reasons.append("Layer 5 does not have more blank maps than layer 1.")
+    return " ".join(reasons)
+
+
 def draw(result: Result) -> dict[str, Any]:
-    a, blank = result.arrays, result.measured["share of blank maps"]
-    active = result.measured["share of positions above zero"]
+    a = result.arrays
     figure = new_page(6.3)
     photo, *panels = figure.subplots(2, 3).flat
     show(photo, photograph(a["x"])[0])
-    caption(photo, result.measured["shown"])
+    caption(photo, result.measured["image shown"])
     for panel, layer in zip(panels, LAYERS, strict=True):
         tiles = enlarge(heat_maps(a[layer]), SIDE)
         channels = a[f"{layer}.channels"]
         title = f"{layer}: the {len(tiles)} strongest of {a[f'{layer}.maps']} maps"
-        show_tiles(panel, tiles, 4, title, labels=[str(channel) for channel in channels])
-    set_finding(
-        figure,
-        f"Positions above zero: {active['conv1'][0]:.0%} in layer 1, {active['conv5'][0]:.0%} in "
-        f"layer 5; blank maps: {blank['conv1'][0]:.1%} and {blank['conv5'][0]:.1%} "
-        f"(means over {result.n} images)",
-    )
+        show_tiles(panel, tiles, 4, title, labels=[f"{layer}/{i}" for i in channels])
+    set_finding(figure, result.finding)
     return {"maps.jpg": figure}
 
 

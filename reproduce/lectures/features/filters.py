@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 from reproduce.core.claims import below, every, higher, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.networks import conv_weight
-from reproduce.core.page import new_page, set_finding, show_tiles
+from reproduce.core.page import SMALL, new_page, set_finding, show_tiles
 from zfnet.analysis.intervals import mean_interval
 from zfnet.graph import chain, conv_layers
 from zfnet.plot import enlarge, filter_image, mosaic
@@ -30,9 +31,11 @@ FIGURE = Figure(
     inputs=("model",),
     seed=1,
     time_budget=3,
+    version=2,
     config={"filters of a deeper layer": 12, "slices": 9},
     network="chain",
 )
+GAP = 26  # pixels between the deeper filters of the picture
 
 
 def compute(ctx: Context) -> Result:
@@ -57,15 +60,16 @@ def compute(ctx: Context) -> Result:
             chosen[:, None], strongest.indices[chosen]
         ].numpy()  # (count, 9, rows, columns)
         arrays[f"{layer}.slices"] = np.array(weight.shape[1])
+        arrays[f"{layer}.channels"] = chosen.numpy()
     first = torch.from_numpy(arrays[layers[0]])
     gray = 3 * first.mean(1).square().sum((1, 2)) / first.square().sum((1, 2, 3))
     measured = {
         "cosine of weights with their neighbors": cosines,
         "share of a filter's energy in its nine strongest slices": share,
-        "the same, were all slices equal": {
+        "share if all slices had the same energy": {
             layer: k / int(arrays[f"{layer}.slices"]) for layer in share
         },
-        "filters of layer 1 that are mostly color, of all": [int((gray < 0.5).sum()), len(gray)],
+        "filters of layer 1 that are mostly color, and all": [int((gray < 0.5).sum()), len(gray)],
     }
     claims, outcome = judge(cosines, share)
     note = (
@@ -74,8 +78,41 @@ def compute(ctx: Context) -> Result:
     )
     scale = "paper" if model.info.get("training_images", 0) > 1_200_000 else "subset"
     return Result(
-        arrays, measured | {"claims": claims}, outcome, n=len(layers), note=note, scale=scale
+        arrays,
+        measured | {"claims": claims},
+        outcome,
+        len(layers),
+        note,
+        scale=scale,
+        finding=state_finding(cosines, share),
+        reason=state_reason(cosines, share),
     )
+
+
+def state_finding(cosines: dict, share: dict) -> str:
+    first, *_, last = cosines
+    return (
+        f"Neighboring weights have a cosine of {cosines[first][0]:.2f} in {first} and "
+        f"{cosines[last][0]:.2f} in {last}; the nine strongest slices of a filter of {last} hold "
+        f"{100 * share[last][0]:.0f} % of its energy."
+    )
+
+
+def state_reason(cosines: dict, share: dict) -> str:
+    """The layers that are as smooth as layer 1, or whose nine slices hold half of the energy."""
+    first, *deeper = cosines
+    smooth = [
+        f"{layer} ({cosines[layer][0]:.2f})"
+        for layer in deeper
+        if not higher(cosines[first], cosines[layer])
+    ]
+    concentrated = [
+        f"{layer} ({100 * row[0]:.0f} %)" for layer, row in share.items() if not below(row, 0.5)
+    ]
+    reasons = [f"Layer 1 is not smoother than {', '.join(smooth)}."] if smooth else []
+    if concentrated:
+        reasons.append(f"Nine slices hold about half or more in {', '.join(concentrated)}.")
+    return " ".join(reasons)
 
 
 def smoothness(weight: torch.Tensor) -> torch.Tensor:
@@ -113,19 +150,30 @@ def draw(result: Result) -> dict[str, Any]:
     figure = new_page(6.6)
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.45, 1)).flat
     tiles = enlarge(filter_image(a[first]), 56)
-    show_tiles(above.subplots(), tiles, 16, f"{first}: all {len(tiles)} filters, in color", gap=4)
+    title = f"{first}/0 to {first}/{len(tiles) - 1}, row by row"
+    show_tiles(above.subplots(), tiles, 16, title, gap=4)
     for panel, layer in zip(below.subplots(1, len(deeper)), deeper, strict=True):
         four = [mosaic(enlarge(signed(nine), 42), 3, gap=5, background=0.82) for nine in a[layer]]
         slices, energy = int(a[f"{layer}.slices"]), share[layer][0]
-        title = f"{layer}: nine strongest of {slices} slices, {energy:.0%} of the energy"
-        show_tiles(panel, np.stack(four[:4]), 2, title, gap=24, characters=26)
-    cosine = result.measured["cosine of weights with their neighbors"]
-    set_finding(
-        figure,
-        f"Neighboring weights of {first} have a cosine of {cosine[first][0]:.2f}, those of "
-        f"{deeper[-1]} {cosine[deeper[-1]][0]:.2f}; red and blue are the two signs of a slice",
+        title = f"{layer}: 9 of {slices} slices,\n{100 * energy:.0f} % of the energy"
+        labels = [f"{layer}/{channel}" for channel in a[f"{layer}.channels"][:4]]
+        show_tiles(panel, np.stack(four[:4]), 2, title, gap=GAP, characters=26)
+        write_below(panel, labels, len(four[0]) + GAP)
+    below.suptitle(
+        "nine strongest slices of four filters (white: zero, red: positive, blue: negative)",
+        fontsize=SMALL + 1,
     )
+    set_finding(figure, result.finding)
     return {"filters.png": figure}
+
+
+def write_below(axes: Axes, labels: list[str], step: int) -> None:
+    """Write the names of tiles in two columns below them; `step` is a tile and its gap."""
+    axes.set_ylim(step * -(-len(labels) // 2), -0.5)  # room for the last names
+    for n, label in enumerate(labels):
+        row, column = divmod(n, 2)
+        place = (step * column, step * (row + 1) - GAP)
+        axes.text(*place, label, fontsize=SMALL, va="top")
 
 
 def signed(slices: np.ndarray) -> np.ndarray:

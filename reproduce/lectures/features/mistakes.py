@@ -1,9 +1,9 @@
-"""The most confident mistakes, each beside a typical image of the predicted class.
+"""The most confident mistakes, each next to a typical image of the predicted class.
 
 Are confident mistakes like human ones? Karpathy (2014) and Russakovsky et al. (2015, section 6.4)
 compare errors of people and networks on ImageNet: fine distinctions within a kind, several objects
 in one image, wrong labels. This figure shows the images with the highest probability of a wrong
-class, at most one per predicted class, beside the image whose layer-7 code is closest to the mean
+class, at most one per predicted class, next to the image with the layer-7 code closest to the mean
 code of the predicted class. It measures how often such a mistake stays within the kind (a dog for a
 dog), and how often the true class is among the five most probable, against other mistakes and
 against chance.
@@ -18,11 +18,17 @@ import numpy as np
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
-from reproduce.core.page import blank, caption, new_page, set_finding
-from reproduce.lectures.kinds import KINDS, kind_table
+from reproduce.core.page import SMALL, blank, caption, new_page, set_finding
+from reproduce.lectures.features.mistake_comparison import (
+    ACCURACY,
+    GAIN,
+    compare,
+    one_per_class,
+    typical_image,
+)
+from reproduce.lectures.kinds import KINDS
 from reproduce.lectures.predictions import Predictions, predict_corpus
 from reproduce.lectures.sampling import MIN_IMAGES
-from zfnet.analysis.intervals import difference_interval, wilson
 from zfnet.plot import enlarge, mosaic, photograph, show
 
 FIGURE = Figure(
@@ -35,9 +41,10 @@ FIGURE = Figure(
     seed=34,
     time_budget=2,
     config={"confident": 100, "shown": 12},
+    version=2,
     labels=True,
 )
-REASON = (
+NEEDS_LABELS = (
     f"It needs at least {MIN_IMAGES} images with labels of ILSVRC's 1,000 classes; give ImageNet "
     "with --data."
 )
@@ -46,7 +53,7 @@ REASON = (
 def compute(ctx: Context) -> Result:
     config = FIGURE.config
     if ctx.corpus == SAMPLES or len(ctx.images) < MIN_IMAGES or len(ctx.model.wnids) != 1000:
-        return Result({}, {}, "not run", n=0, note=REASON)
+        return Result({}, {}, "not run", n=0, note=NEEDS_LABELS)
     predictions = predict_corpus(ctx)
     n, confidence = len(predictions.labels), predictions.probability.max(1)
     wrong = np.flatnonzero(~predictions.correct)
@@ -56,7 +63,7 @@ def compute(ctx: Context) -> Result:
         note = f"{len(wrong)} mistakes are too few for a comparison."
         return Result({}, {}, "not run", n=n, note=note)
     measured: dict[str, Any] = {"images": n, "mistakes": len(wrong)}
-    measured |= compare(predictions, confident, others)
+    measured |= compare(predictions, confident, others, FIGURE.seed)
     # A tree of few classes has no typical images of the others.
     has_images = np.isin(predictions.predicted[confident], predictions.labels)
     shown = one_per_class(confident[has_images], predictions.predicted)[: config["shown"]]
@@ -73,47 +80,13 @@ def compute(ctx: Context) -> Result:
     claims, outcome = judge(measured)
     note = (
         f"The {len(confident)} mistakes with the highest probability against all others. The six "
-        f"kinds are {', '.join(KINDS)}, and the rest. Shown is one image per predicted class, "
-        "beside the image of that class whose code is closest to the mean. Shares have Wilson's "
-        "95 % intervals, differences intervals by bootstrap over images."
+        f"kinds are {', '.join(KINDS)}, and the rest. The picture shows one image per predicted "
+        "class, next to the image of that class with the code closest to the mean. The 95 % "
+        "intervals are Wilson's for shares, and by bootstrap over images for differences."
     )
-    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
-
-
-def compare(predictions: Predictions, confident: np.ndarray, others: np.ndarray) -> dict[str, Any]:
-    """Compare the most confident mistakes with the others, and with chance.
-
-    Args:
-        predictions: Predictions of the corpus.
-        confident: The most confident mistakes, in descending order.
-        others: The other mistakes.
-    """
-    labels, predicted = predictions.labels, predictions.predicted
-    kind, in_top5 = kind_table(), predictions.rank() <= 5
-    same = kind[labels] == kind[predicted]
-    kind_share = np.bincount(kind[labels], minlength=kind.max() + 1) / len(labels)
-    confidence = predictions.probability.max(1)
-    threshold = float(confidence[confident[-1]])
-    return {
-        "most confident mistakes": len(confident),
-        "their least probability of the wrong class": threshold,
-        "within the kind, %": {
-            "most confident": percent(same[confident]),
-            "other mistakes": percent(same[others]),
-        },
-        "within the kind by chance, %": 100 * float(kind_share[kind[labels[confident]]].mean()),
-        "true class among the five most probable, %": {
-            "most confident": percent(in_top5[confident]),
-            "other mistakes": percent(in_top5[others]),
-        },
-        "most confident less other mistakes, points": {
-            "within the kind": difference(same[confident], same[others]),
-            "among the five": difference(in_top5[confident], in_top5[others]),
-        },
-        "right, of all images judged as confidently, %": percent(
-            predictions.correct[confidence >= threshold]
-        ),
-    }
+    finding, reason = state_finding(measured), state_reason(measured, outcome)
+    measured |= {"claims": claims}
+    return Result(arrays, measured, outcome, n, note, finding=finding, reason=reason)
 
 
 def describe(ctx: Context, predictions: Predictions, shown: np.ndarray) -> dict[str, Any]:
@@ -122,7 +95,7 @@ def describe(ctx: Context, predictions: Predictions, shown: np.ndarray) -> dict[
     return {
         str(ctx.images.names[i]): {
             "true class": classes[predictions.labels[i]],
-            "taken for": classes[predictions.predicted[i]],
+            "predicted class": classes[predictions.predicted[i]],
             "probability": float(predictions.probability[i].max()),
             "rank of the true class": int(rank[i]),
         }
@@ -132,55 +105,42 @@ def describe(ctx: Context, predictions: Predictions, shown: np.ndarray) -> dict[
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
     """The claims, each beyond its interval."""
-    gain = measured["most confident less other mistakes, points"]
-    correct = measured["right, of all images judged as confidently, %"]
+    gain = measured[GAIN]
     return verdict(
         {
-            "confident mistakes stay within the kind more often than other mistakes": above(
+            "the most confident mistakes stay within the kind more often": above(
                 gain["within the kind"]
             ),
-            "true class in the top five more often than other mistakes": above(
-                gain["among the five"]
+            "they have the true class among the five most probable more often": above(
+                gain["among the five most probable"]
             ),
-            "most images with the same confidence are classified correctly": above(correct, 50),
+            "most images with the same confidence are classified correctly": above(
+                measured[ACCURACY], 50
+            ),
         }
     )
 
 
-def typical_image(predictions: Predictions, label: int) -> int:
-    """The image of a class whose normalized code is closest to the class's mean code.
-
-    Args:
-        predictions: Predictions of the corpus.
-        label: The class.
-
-    Returns:
-        Its index in the corpus.
-    """
-    members = np.flatnonzero(predictions.labels == label)
-    codes = predictions.codes[members] / np.maximum(
-        np.linalg.norm(predictions.codes[members], axis=1, keepdims=True), 1e-12
-    )
-    return int(members[(codes @ codes.mean(0)).argmax()])
-
-
-def one_per_class(order: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The first image of each predicted class, in the given order."""
-    _, first = np.unique(predicted[order], return_index=True)
-    return order[np.sort(first)]
-
-
-def percent(hits: np.ndarray) -> list[float]:
-    """The share of hits (N,) in percent with Wilson's interval: [share, low, high]."""
-    return [100 * v for v in (hits.mean(), *wilson(int(hits.sum()), len(hits)))]
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> list[float]:
-    """The difference of two shares in points, with its interval: [difference, low, high]."""
+def state_finding(m: dict) -> str:
+    kind = m["within the kind, %"]
     return (
-        difference_interval(100.0 * one, 100.0 * other, seed=FIGURE.seed)
-        if len(one) and len(other)
-        else [float("nan")]
+        f"{kind['most confident'][0]:.0f} % of the {m['most confident mistakes']} most confident "
+        f"mistakes stay within the kind, and {kind['other mistakes'][0]:.0f} % of the others; "
+        f"{m[ACCURACY][0]:.0f} % of the images with the same confidence are classified correctly."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """The differences, with their intervals."""
+    if outcome == "reproduced":
+        return ""
+    gains = [
+        f"{value:+.0f} points [{low:.0f}, {high:.0f}] {name}"
+        for name, (value, low, high) in m[GAIN].items()
+    ]
+    return (
+        f"The most confident mistakes differ from the others by {' and '.join(gains)}; at their "
+        f"confidence {m[ACCURACY][0]:.0f} % of the images are correct."
     )
 
 
@@ -196,12 +156,11 @@ def draw(result: Result) -> dict[str, Any]:
     for axes, row, *pair in zip(grid.flat, rows, a["shown"], a["typical"], strict=False):
         show(axes, mosaic(enlarge(np.stack(pair), 170), 2, gap=6))
         text = f"{row['true class']} (rank {row['rank of the true class']})\n"
-        caption(axes, text + f"predicted: {row['taken for']}, {row['probability']:.0%}", 46)
-    kind = m["within the kind, %"]
-    set_finding(
-        figure,
-        f"Of the most confident mistakes {kind['most confident'][0]:.0f} % stay within the kind, "
-        f"of the others {kind['other mistakes'][0]:.0f} %. Left: the image; right: a typical image "
-        "of the predicted class",
+        caption(axes, text + f"predicted: {row['predicted class']}, {row['probability']:.0%}", 46)
+    figure.supxlabel(
+        "Left: the image, its true class and the rank of this class. Right: a typical image of the "
+        "predicted class.",
+        fontsize=SMALL + 1,
     )
+    set_finding(figure, result.finding)
     return {"mistakes.jpg": figure}

@@ -14,20 +14,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from reproduce.core.annotations import find_annotated
 from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
-from reproduce.core.page import interval_bars, label_lines, new_page, set_finding, show_tiles
+from reproduce.lectures.invariance.attribute_pictures import BY_BIN, GAIN, draw_attributes
+from reproduce.lectures.invariance.attribute_values import (
+    NAMES,
+    SIZE,
+    TRAINING_IMAGES,
+    attribute_values,
+)
 from reproduce.lectures.invariance.class_comparison import by_class, within_classes
-from reproduce.lectures.outlines import object_annotations
-from reproduce.lectures.predictions import Predictions, predict_corpus, training_images
+from reproduce.lectures.predictions import Predictions, predict_corpus
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.attributes import ATTRIBUTES, QuantileBins, accuracy_by_quantile
-from zfnet.data.images import center_crop
-from zfnet.plot import LINES, enlarge, photograph
+from zfnet.plot import photograph
 
 FIGURE = Figure(
     id="attributes",
@@ -39,20 +41,10 @@ FIGURE = Figure(
     time_budget=2,
     config={"bins": 5, "bins of sizes": 3, "shown": 3},
     files=("../objects.yaml",),
-    version=2,
+    version=3,
     labels=True,
 )
-SIZE, TRAINING_IMAGES = "object size", "training images"
-NAMES: tuple[str, ...] = (
-    "brightness",
-    "contrast",
-    "sharpness",
-    "colorfulness",
-    SIZE,
-    TRAINING_IMAGES,
-)
-COLORS: dict[str, str] = dict(zip(NAMES, LINES, strict=True))
-GAIN = "last less first, points"
+WITHIN = "within classes, pairs in which the correct image has more of it, %"
 
 
 def compute(ctx: Context) -> Result:
@@ -60,84 +52,75 @@ def compute(ctx: Context) -> Result:
         note = f"It needs at least {MIN_IMAGES} labeled images; give them with --data."
         return Result({}, {}, "not run", n=0, note=note)
     config, predictions = FIGURE.config, predict_corpus(ctx)
-    values, rows_of, missing = attribute_values(ctx, predictions.labels)
-    measured = measure(predictions, values, rows_of)
+    values, rows_of, missing = attribute_values(ctx, predictions.labels, MIN_IMAGES)
+    measured, arrays = measure(predictions, values, rows_of)
     claims, outcome = judge(measured)
-    arrays = {f"value.{name}": v for name, v in values.items()}
+    arrays |= {f"value.{name}": v for name, v in values.items()}
     for name in ATTRIBUTES:
         order = np.argsort(values[name])
         shown = order[(np.linspace(0.02, 0.98, config["shown"]) * len(order)).astype(int)]
         arrays[f"shown.{name}"] = photograph(ctx.images.batch(shown))
     note = (
-        "Top-1 in bins of equal size with Wilson's 95 % intervals. The difference of the last "
-        "and the first bin has Newcombe's interval, for training images one by bootstrap over "
-        "classes. The small images are at the 2nd, 50th and 98th percentile. Within classes: "
-        "pairs of a correct and a wrong image of one class, 95 % by bootstrap over classes. "
-        f"Object size: a random sample of images, with boxes drawn by eye. {missing}"
+        "Bins hold equal numbers of images, except where values are equal. Their accuracy has "
+        "Wilson's 95 % interval. The difference of the highest and the lowest bin has Newcombe's "
+        "interval, and for training images one by bootstrap over classes. The small images are at "
+        "the 2nd, 50th and 98th percentile. Within classes, a correct and a wrong image of one "
+        "class are compared, with intervals by bootstrap over classes. Object size is measured on "
+        f"a random sample of images, with boxes drawn by eye. {missing}"
     )
-    n = len(predictions.labels)
-    return Result(arrays, measured | {"claims": claims}, outcome, n=n, note=note)
-
-
-def attribute_values(
-    ctx: Context, labels: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
-    """The attributes of images, by name.
-
-    Args:
-        ctx: The corpus.
-        labels: Classes (N,).
-
-    Returns:
-        The values of each attribute, the images that have it, and a sentence on missing boxes.
-    """
-    values = measure_images(ctx)
-    rows_of = {name: np.arange(len(labels)) for name in ATTRIBUTES}
-    boxes = object_annotations()["boxes"]
-    rows, missing = find_annotated(ctx, {name: boxes[name]["sha256"] for name in sorted(boxes)})
-    if len(rows) >= MIN_IMAGES:
-        rows_of[SIZE] = np.array(list(rows.values()))
-        values[SIZE] = np.array([area(boxes[name]["box"]) for name in rows])
-    per_class = training_images(ctx)
-    if per_class is not None:
-        rows_of[TRAINING_IMAGES] = np.arange(len(labels))
-        values[TRAINING_IMAGES] = per_class[labels].astype(float)
-    return values, rows_of, missing
-
-
-WITHIN = "within classes, the recognized image has more of it, share of pairs"
+    finding, reason = state_finding(measured), state_reason(measured)
+    n, measured = len(predictions.labels), measured | {"claims": claims}
+    return Result(arrays, measured, outcome, n, note, finding=finding, reason=reason)
 
 
 def measure(
     predictions: Predictions, values: dict[str, np.ndarray], rows_of: dict[str, np.ndarray]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Accuracy by bins of each attribute, and the comparison within classes.
 
     Args:
         predictions: Predictions of the corpus.
         values: Values of each attribute.
         rows_of: The images that have it.
+
+    Returns:
+        The measured numbers, and the accuracy of the bins with intervals, (bins, 3) in percent.
     """
     config, correct = FIGURE.config, predictions.correct
     measured: dict[str, Any] = {"top-1, %": 100 * float(correct.mean())}
+    arrays = {}
     for name, v in values.items():
         if v.min() < v.max():
             count = config["bins of sizes" if name == SIZE else "bins"]
             bins = accuracy_by_quantile(v, correct[rows_of[name]], count)
             measured[name] = describe(bins)
+            arrays[f"top-1.{name}"] = 100 * np.column_stack([bins.share, bins.interval])
             if name == TRAINING_IMAGES:  # an attribute of the class: the interval is over classes
                 gain = by_class(v, correct, predictions.labels, bins.edges, FIGURE.seed)
                 measured[name][GAIN] = gain
     measured[WITHIN] = {
-        name: within_classes(values[name], correct, predictions.labels, FIGURE.seed)
+        name: [
+            100 * v for v in within_classes(values[name], correct, predictions.labels, FIGURE.seed)
+        ]
         for name in ATTRIBUTES
     }
     if SIZE in measured:
         in_top5 = predictions.rank()[rows_of[SIZE]] <= 5
         sized = accuracy_by_quantile(values[SIZE], in_top5, config["bins of sizes"])
-        measured[SIZE]["top-5, % by bin"] = [round(100 * s, 1) for s in sized.share]
-        measured[SIZE]["top-5, last less first, points"] = [100 * v for v in sized.difference]
-    return measured
+        measured[SIZE]["top-5 by bin, %"] = [round(100 * s, 1) for s in sized.share]
+        measured[SIZE]["top-5, highest minus lowest bin, points"] = [
+            100 * v for v in sized.difference
+        ]
+    return measured, arrays
+
+
+def describe(b: QuantileBins) -> dict[str, Any]:
+    return {
+        "edges of the bins": [float(edge) for edge in b.edges],
+        "images": b.count.tolist(),
+        BY_BIN: [round(100 * share, 1) for share in b.share],
+        GAIN: [100 * v for v in b.difference],
+    }
 
 
 def judge(measured: dict) -> tuple[dict[str, str], str]:
@@ -148,79 +131,43 @@ def judge(measured: dict) -> tuple[dict[str, str], str]:
     return verdict(
         results
         | {
-            f"accuracy rises with {name} within classes": above(within[name], 0.5)
+            f"accuracy rises with {name} within classes": above(within[name], 50)
             for name in names
             if within.get(name)
         }
     )
 
 
-def measure_images(ctx: Context) -> dict[str, np.ndarray]:
-    """All attributes of all images of the corpus, (N,) each."""
-    rows: dict[str, list] = {name: [] for name in ATTRIBUTES}
-    for part in ctx.progress(
-        np.array_split(np.arange(len(ctx.images)), -(-len(ctx.images) // 100)), desc="measuring"
-    ):
-        # The pixels of batch() before normalization.
-        pixels = (
-            center_crop(ctx.images.raw(part).permute(0, 3, 1, 2), ctx.images.size).float() / 255
-        )
-        for name, attribute in ATTRIBUTES.items():
-            rows[name].append(attribute(pixels).numpy())
-    return {name: np.concatenate(parts).astype(float) for name, parts in rows.items()}
+def state_finding(m: dict) -> str:
+    """The attributes with which accuracy rises or falls, beyond the intervals."""
+    gains = {name: m[name][GAIN] for name in NAMES if name in m}
+    changes = [
+        f"{gain[0]:+.0f} for {name}" for name, gain in gains.items() if above(gain) or below(gain)
+    ]
+    if not changes:
+        return "Top-1 accuracy does not change with an attribute beyond its interval."
+    return (
+        "From the lowest to the highest bin of an attribute, top-1 accuracy changes in points by "
+        f"{join(changes)}; the intervals of the other changes contain 0."
+    )
 
 
-def area(box: list[int], side: int = 224) -> float:
-    """The share of a square view that a box (top, left, bottom, right) covers."""
-    return (box[2] - box[0]) * (box[3] - box[1]) / side**2
+def state_reason(m: dict) -> str:
+    """Why the claim does not hold for all attributes, overall and within classes."""
+    gains = {name: m[name][GAIN] for name in NAMES if name in m and name != "brightness"}
+    undecided = [name for name, gain in gains.items() if above(gain) is None]
+    falling = [name for name, gain in gains.items() if below(gain)]
+    within = [name for name in gains if m[WITHIN].get(name) and not above(m[WITHIN][name], 50)]
+    reasons = [f"Accuracy falls with {join(falling)}."] if falling else []
+    reasons += [f"The interval contains 0 for {join(undecided)}."] if undecided else []
+    reasons += [f"Within classes, accuracy does not rise with {join(within)}."] if within else []
+    return " ".join(reasons)
 
 
-def describe(b: QuantileBins) -> dict:
-    return {
-        "bins from": [float(e) for e in b.edges],
-        "images": b.count.tolist(),
-        "top-1, % by bin": [round(100 * s, 1) for s in b.share],
-        GAIN: [100 * v for v in b.difference],
-    }
+def join(names: list[str]) -> str:
+    """Names as a list in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def draw(result: Result) -> dict[str, Any]:
-    if not result.arrays:
-        return {}
-    a, m = result.arrays, result.measured
-    names = [name for name in NAMES if name in m]
-    figure = new_page(5.4)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.35)).flat
-    shown = [name for name in names if f"shown.{name}" in a]
-    for panel, name in zip(left.subplots(len(shown), 1), shown, strict=True):
-        tiles = enlarge(a[f"shown.{name}"], 110)
-        show_tiles(panel, tiles, len(tiles), f"{name}: low, median, high", gap=6)
-    curves, bars = right.subplots(2, 1, height_ratios=(1.2, 1))
-    draw_curves(curves, m, names)
-    gains = {name: m[name][GAIN] for name in names}
-    interval_bars(bars, gains, [COLORS[name] for name in names], "{:+.0f}")
-    bars.axvline(0, color="black", linewidth=0.8)
-    bars.set_xlabel("top-1 of the highest bin less the lowest, points (95 %)")
-    rising = [name for name, gain in gains.items() if above(gain)]
-    falling = [name for name, gain in gains.items() if below(gain)]
-    set_finding(
-        figure,
-        f"Accuracy rises with {', '.join(rising) or 'none of the attributes'}"
-        + (f", and falls with {', '.join(falling)}" if falling else "")
-        + f"; {result.n:,} images",
-    )
-    return {"attributes.jpg": figure}
-
-
-def draw_curves(axes: Axes, m: dict, names: list[str]) -> None:
-    """Draw the accuracy by bins of each attribute."""
-    ends = {}
-    for name in names:
-        share = m[name]["top-1, % by bin"]
-        places = np.linspace(0, 1, len(share))
-        axes.plot(places, share, "o-", color=COLORS[name], markersize=3)
-        ends[name] = (share[-1], COLORS[name])
-    axes.axhline(m["top-1, %"], color="0.6", linewidth=0.8, linestyle="--")
-    axes.set_xticks((0, 0.5, 1), ("lowest bin", "middle", "highest bin"))
-    axes.set(ylabel="top-1, % (dashed: all images)", ylim=(0, None))
-    label_lines(axes, ends, 1)
+    return {"attributes.jpg": draw_attributes(result)} if result.arrays else {}

@@ -12,23 +12,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
-from reproduce.lectures.invariance.cue_conflict import Conflict, paint_conflict, resize, to_uint8
+from reproduce.lectures.invariance.cue_conflict import paint_conflict
+from reproduce.lectures.invariance.cue_numbers import (
+    KEPT,
+    PARTS,
+    PARTS_GAIN,
+    TEXTURE_GAIN,
+    TEXTURE_SHARE,
+    conflict_numbers,
+    cue_numbers,
+    example_arrays,
+)
 from reproduce.lectures.invariance.cue_pictures import (
     draw_conflict,
     draw_probabilities,
     draw_variants,
 )
-from reproduce.lectures.invariance.single_cues import IMAGE, OUTLINE, TEXTURE, variants
+from reproduce.lectures.invariance.single_cues import OUTLINE, TEXTURE, variants
 from reproduce.lectures.outlines import outlined_images
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.decisions import confidence
-from zfnet.analysis.intervals import mean_interval, wilson
+from zfnet.analysis.intervals import mean_interval
 
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "coins", "moon", "motorcycle", "retina", "rocket")
 FIGURE = Figure(
@@ -62,10 +69,9 @@ FIGURE = Figure(
         }
     },
     files=("../objects.yaml",),
-    version=2,
+    version=3,
     network="layers",
 )
-NEITHER = "neither"  # the decision for most painted images
 
 
 def compute(ctx: Context) -> Result:
@@ -81,140 +87,70 @@ def compute(ctx: Context) -> Result:
         note += outlined.missing
         return Result({}, {"images": len(x)}, "not run", n=len(x), note=note)
     kinds = variants(x, masks, config, FIGURE.seed)
-    cues, probability = cue_numbers(ctx, kinds, target)
+    cues, probability = cue_numbers(ctx, kinds, target, FIGURE.seed)
     conflict = paint_conflict(ctx, x, target, FIGURE.seed, config["painted"])
     measured = {"images": len(x), "classes": len(target.unique())} | cues
-    measured["cue conflict"] = conflict_numbers(ctx, x, target, conflict)
+    measured["cue conflict"] = conflict_numbers(ctx, x, target, conflict, config["painted"]["side"])
     if len(outlined.agreement):
         measured["outlines against polygons drawn by eye, intersection over union"] = mean_interval(
             outlined.agreement, seed=FIGURE.seed
         )
     claims, outcome = ({}, "not comparable") if samples else judge(measured)
+    finding, reason = state_finding(measured), state_reason(measured, outcome)
     arrays = {f"probability.{kind}": p for kind, p in probability.items()}
-    arrays |= example_arrays(x, target, kinds, conflict)
+    arrays |= example_arrays(x, target, kinds, conflict, config)
     note = (
-        f"The correctly classified ones of {accepted} images with an outline accepted by eye, so "
-        "the top-1 of the images is 100 % by selection. They come from the 480 images on which "
-        "an earlier network was most confident. Texture: squares of the object in random order. "
-        f"Painted at {config['painted']['side']} pixels and enlarged. Decisions are among the "
-        f"{measured['classes']} classes of these images, and among all outputs. Painting may also "
-        "damage the shape; the distance to the content's layer-4 code is measured. 95 % intervals: "
-        f"bootstrap for probabilities, Wilson's for shares. {outlined.missing}"
+        f"Of {accepted} images with an outline accepted by eye, only correctly classified ones are "
+        "used, so the top-1 accuracy of the images is 100 % by selection. They come from the 480 "
+        "images on which an earlier network was most confident. A texture consists of squares of "
+        f"the object in random order. Images are painted at {config['painted']['side']} pixels and "
+        f"enlarged. Decisions are among the {measured['classes']} classes of these images, and "
+        "among all outputs. Painting may also damage the shape, so the distance to the content's "
+        "layer-4 code is measured. The 95 % intervals are by bootstrap for probabilities, and "
+        f"Wilson's for shares. {outlined.missing}"
     )
     if samples:
         note += " The sample photographs have no labels, so predictions replace them."
-    return Result(arrays, measured | {"claims": claims}, outcome, n=len(x), note=note)
-
-
-def cue_numbers(
-    ctx: Context, kinds: dict[str, torch.Tensor], target: torch.Tensor
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The probability of the class with one cue left.
-
-    Args:
-        ctx: The network.
-        kinds: Images by variant.
-        target: Their classes (N,).
-
-    Returns:
-        The measured numbers, and the probabilities (N,) by variant.
-    """
-    confidences = {kind: confidence(ctx.model, images, target) for kind, images in kinds.items()}
-    probability = {kind: c.probability.cpu().numpy() for kind, c in confidences.items()}
-    measured = {
-        "probability of the class": {
-            kind: mean_interval(p, seed=FIGURE.seed) for kind, p in probability.items()
-        },
-        "probability kept, of the image's": {
-            kind: mean_interval(p, probability[IMAGE], seed=FIGURE.seed)
-            for kind, p in probability.items()
-            if kind != IMAGE
-        },
-        "top-1, %": {kind: share(c.label == target) for kind, c in confidences.items()},
-        "texture only less outline only, probability": difference(probability, TEXTURE, OUTLINE),
-        "parts shuffled 4 x 4 less outline only, probability": difference(
-            probability, "parts shuffled, 4 x 4", OUTLINE
-        ),
-    }
-    return measured, probability
-
-
-def conflict_numbers(
-    ctx: Context, x: torch.Tensor, target: torch.Tensor, conflict: Conflict
-) -> dict[str, Any]:
-    """The decisions for texture and shape, and a control for the painting's resolution."""
-    side = FIGURE.config["painted"]["side"]
-    control = confidence(ctx.model, resize(resize(x, side), x.shape[-1]), target)
-    two, free = conflict.two_choice, conflict.open_choice
-    distance = float(conflict.distance.median())
-    return {
-        "pairs": len(x),
-        "decisions for texture, for shape": [int(two.texture.sum()), int(two.shape.sum())],
-        "texture share, %": percent(two.texture_share),
-        "of all outputs, decisions for texture, for shape": [
-            int(free.texture.sum()),
-            int(free.shape.sum()),
-        ],
-        "of all outputs, texture share, %": percent(free.texture_share),
-        "squared distance to the content's code, over its length, median": distance,
-        f"control: top-1 of the unpainted images at {side} pixels, %": share(
-            control.label == target
-        ),
-    }
-
-
-def example_arrays(
-    x: torch.Tensor, target: torch.Tensor, kinds: dict[str, torch.Tensor], conflict: Conflict
-) -> dict[str, np.ndarray]:
-    """The images that are drawn: some with one cue left, and some pairs of each decision."""
-    config, two = FIGURE.config, conflict.two_choice
-    examples = np.linspace(0, len(x) - 1, config["shown"]).round().astype(int)
-    names = np.array([NEITHER, "shape", "texture"])
-    decision = names[(two.shape.int() + 2 * two.texture.int()).cpu()]
-    per_kind = config["pairs shown"] // 3
-    pairs = np.concatenate(
-        [np.flatnonzero(decision == kind)[:per_kind] for kind in ("texture", "shape", NEITHER)]
-    )
-    return {
-        "painted.logits": conflict.logits.half().cpu().numpy(),
-        "target": target.cpu().numpy(),
-        "style": conflict.style.numpy(),
-        **{f"shown.{kind}": to_uint8(images[examples]) for kind, images in kinds.items()},
-        "content": to_uint8(x[pairs]),
-        "paint": to_uint8(x[conflict.style[pairs]]),
-        "painted": to_uint8(conflict.painted[pairs]),
-        "said": decision[pairs],
-    }
-
-
-def share(right: torch.Tensor) -> list[float]:
-    """The share of correct images (N,) in percent, with Wilson's interval."""
-    hits = int(right.sum())
-    return percent([hits / len(right), *wilson(hits, len(right))])
-
-
-def percent(values: list[float]) -> list[float]:
-    return [100 * v for v in values]
-
-
-def difference(probability: dict[str, np.ndarray], one: str, other: str) -> list[float]:
-    return mean_interval(probability[one] - probability[other], seed=FIGURE.seed)
+    measured |= {"claims": claims}
+    return Result(arrays, measured, outcome, len(x), note, finding=finding, reason=reason)
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:
     """Each claim, beyond its interval."""
-    texture = m["cue conflict"]["texture share, %"]
     return verdict(
         {
-            "the texture alone keeps the class more often than the outline alone": above(
-                m["texture only less outline only, probability"]
+            "the texture alone keeps more than the outline alone": above(m[TEXTURE_GAIN]),
+            "shuffled parts keep more than the outline alone": above(m[PARTS_GAIN]),
+            "most decisions between shape and texture are for the texture": above(
+                m["cue conflict"][TEXTURE_SHARE], 50
             ),
-            "shuffled parts keep more than the outline alone": above(
-                m["parts shuffled 4 x 4 less outline only, probability"]
-            ),
-            "most decisions between shape and texture are for the texture": above(texture, 50),
         }
     )
+
+
+def state_finding(m: dict) -> str:
+    kept = {kind: 100 * row[0] for kind, row in m[KEPT].items()}
+    return (
+        f"A texture without its outline keeps {kept[TEXTURE]:.1f} % of the class's probability, a "
+        f"silhouette {kept[OUTLINE]:.1f} %, and an image of 16 shuffled parts {kept[PARTS]:.0f} % "
+        f"(means over {m['images']} images)."
+    )
+
+
+def state_reason(m: dict, outcome: str) -> str:
+    """The numbers of the three claims, with their intervals."""
+    if outcome == "reproduced":
+        return ""
+    if outcome == "not comparable" and m["images"] < MIN_IMAGES:
+        return f"{m['images']} photographs are too few to judge a claim."
+    texture = m["cue conflict"][TEXTURE_SHARE]
+    conflict = "no decision is for the shape or the texture"
+    if texture:
+        conflict = "the texture has {:.0f} to {:.0f} % of the decisions".format(*texture[1:])
+    return (
+        "The texture keeps {:+.3f} to {:+.3f} more probability than the outline, shuffled parts "
+        "keep {:+.3f} to {:+.3f} more, and {}."
+    ).format(*m[TEXTURE_GAIN][1:], *m[PARTS_GAIN][1:], conflict)
 
 
 def draw(result: Result) -> dict[str, Any]:
@@ -223,7 +159,7 @@ def draw(result: Result) -> dict[str, Any]:
     a, m = result.arrays, result.measured
     kinds = [key.removeprefix("probability.") for key in a if key.startswith("probability.")]
     return {
-        "parts_shape_texture.jpg": draw_variants(a, kinds),
-        "probabilities.png": draw_probabilities(m, kinds),
+        "parts_shape_texture.jpg": draw_variants(a, kinds, result.finding),
+        "probabilities.png": draw_probabilities(m, kinds, result.finding),
         "conflict.jpg": draw_conflict(a, m["cue conflict"]),
     }
