@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from reproduce.bench import leaderboard_text as text
 from zfnet.benchmarking.table import label
 from zfnet.data.io import write_text
 
@@ -19,87 +20,79 @@ METRICS = (
     "independent",
 )
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
-INTRO = """# Leaderboard
-
-<!-- Written by `python -m reproduce.bench.leaderboard page`. Do not edit. -->
-
-Every method of `zfnet.METHODS` under every metric, and controls with a known truth. ↑ means that
-higher is better, ↓ that lower is better. Values are means; the CSV files have the 95 % bootstrap
-intervals, the number of images, and the number of constant maps. [Benchmark](benchmark.md) explains
-the metrics, and how to score a method of your own.
-"""
-SCENES = """## Drawn scenes
-
-{images} scenes that a small ZFNet classifies correctly. Only the object's shape shows the class.
-Intervals and costs: [scenes.csv](leaderboard/scenes.csv). CPU milliseconds are of one thread on a
-shared machine, so compare them with each other only.
-"""
-SHORTCUT = """## A planted shortcut
-
-Scenes with a colored tag. In training the tag shows the class and the object does not. In these
-{images} scenes the object has the class's shape too. A faithful method points at the tag; a map on
-the object looks plausible, and is wrong. What the network reads:
-
-{accuracy}
-
-[shortcut.csv](leaderboard/shortcut.csv) has the intervals for the tag,
-[shortcut-object.csv](leaderboard/shortcut-object.csv) those for the object. The tag is smaller than
-one cell of the last feature maps, one reason why class activation maps miss it.
-"""
-METRIC_RANKS = """## Do the metrics agree?
-
-Spearman's rank correlation of the methods' order, best first, on the scenes. A negative number
-means that the methods that one metric prefers are those that the other one rejects.
-"""
-NETWORK_RANKS = """## Do networks agree?
-
-Spearman's rank correlation of the methods' order under {metric}, between networks trained on the
-same scenes: three seeds of ZFNet, and AlexNet's filters.
-"""
-PEERS = """## Compared with other packages
-
-The same method of other packages on {images} scenes, one thread, in calls of ten images. The
-largest difference is between maps scaled to [0, 1]: pytorch-grad-cam and torch-cam scale theirs.
-Grad-CAM++ of torch-cam 0.5.0 differs because it divides a copy of its coefficients, so that they
-stay undivided. Times are wall-clock, the fastest of three calls or more, on a shared machine.
-"""
-ADD = """## Add a row
-
-1. Write a function `method(model, x, target)` that returns (N, 1, H, W) or (N, C, H, W).
-2. Try it: `zfnet bench --methods my_module:my_function,grad_cam -o bench`.
-3. Add it to `METHODS` in `reproduce/bench/leaderboard.py`, and run
-   `python -m reproduce.bench.leaderboard scenes --limit {limit}`. Finished rows are not computed
-   again.
-4. Open a pull request with the code, the CSV files and this page.
-
-## On photographs
-
-`python -m reproduce.bench.leaderboard images --data PATH` writes the table of a bundled network on
-a tree of class folders. The project has not run it yet.
-"""
 
 
 def write(out: Path) -> None:
     """Write the page from the existing tables."""
-    parts = [INTRO]
+    parts = [text.INTRO]
     if rows := read(out / "scenes.csv"):
-        parts += [SCENES.format(images=rows[0]["images"]), method_table(rows, METRICS)]
+        parts += [text.SCENES.format(images=rows[0]["images"]), method_table(rows, METRICS)]
+    if finding := agreement_ranges(out):
+        parts.insert(1, finding)
     if rows := read(out / "shortcut.csv"):
         accuracy = markdown(*split(out / "shortcut-accuracy.csv"))
-        parts += [SHORTCUT.format(images=rows[0]["images"], accuracy=accuracy), shortcut_table(out)]
+        parts += [
+            text.SHORTCUT.format(images=rows[0]["images"], accuracy=accuracy),
+            shortcut_table(out),
+        ]
     if (path := out / "metric-agreement.csv").exists():
-        parts += [METRIC_RANKS, markdown(*split(path))]
+        parts += [text.METRIC_RANKS, markdown(*split(path))]
     for path in sorted(out.glob("network-agreement-*.csv")):
         metric = path.stem.removeprefix("network-agreement-")
         parts += [
-            NETWORK_RANKS.format(metric=metric) if metric == "deletion" else f"Under {metric}:"
+            text.NETWORK_RANKS.format(metric=metric) if metric == "deletion" else f"Under {metric}:"
         ]
         parts.append(markdown(*split(path)))
+    parts += photographs(out)
     if rows := read(out / "peers.csv"):
-        parts += [PEERS.format(images=rows[0]["images"]), peers_table(out)]
+        parts += [text.PEERS.format(images=rows[0]["images"]), peers_table(out)]
     scenes = read(out / "scenes.csv")
-    parts.append(ADD.format(limit=scenes[0]["images"] if scenes else 100))
+    parts.append(text.ADD.format(limit=scenes[0]["images"] if scenes else 100))
     write_text(out.parent / "leaderboard.md", "\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def agreement_ranges(out: Path) -> str:
+    """Return the finding: how far metrics, and networks, agree on the order of the methods."""
+    if not (out / "metric-agreement.csv").exists():
+        return ""
+    names, values = off_diagonal(out / "metric-agreement.csv")
+    low, high = min(values), max(values)
+    lines = [
+        "## The finding: the best method depends on the metric\n",
+        f"Each of {len(names)} metrics ranks the methods, on the same scenes and network.\n"
+        f"Spearman's correlation of two rankings goes from {low:.2f} to {high:.2f}, and is\n"
+        f"negative for {sum(v < 0 for v in values)} of {len(values)} pairs.\n"
+        "Between two networks, under one metric, it is:\n",
+    ]
+    for path in sorted(out.glob("network-agreement-*.csv")):
+        metric = label(path.stem.removeprefix("network-agreement-"))
+        values = off_diagonal(path)[1]
+        lines.append(f"- under {metric}: {min(values):.2f} to {max(values):.2f}")
+    return "\n".join(lines)
+
+
+def off_diagonal(path: Path) -> tuple[list[str], list[float]]:
+    """Return the names of a symmetric matrix, and its values above the diagonal."""
+    header, rows = split(path)
+    values = [float(cell) for i, row in enumerate(rows) for cell in row[i + 2 :]]
+    return header[1:], values
+
+
+def photographs(out: Path) -> list[str]:
+    """Return the section of each network on photographs."""
+    parts = []
+    for path in sorted(out.glob("images-*.csv")):
+        model = path.stem.removeprefix("images-")
+        if model.startswith("agreement-"):
+            continue
+        rows, dogs = read(path), read(out / f"dogs-{model}.csv")
+        title = text.PHOTOGRAPHS.format(model=model, images=rows[0]["images"])
+        parts += [title, method_table(rows, tuple(dict.fromkeys(r["metric"] for r in rows)))]
+        if dogs:
+            parts += [text.DOGS.format(images=dogs[0]["images"]), method_table(dogs, METRICS[:2])]
+        if (agreement := out / f"images-agreement-{model}.csv").exists():
+            parts += ["Rank correlations between the metrics:", markdown(*split(agreement))]
+    return parts
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -24,16 +24,20 @@ HEADER = (
 CHUNK = 10  # images per call
 
 
-def pairs() -> list[tuple[str, dict, str, Callable]]:
-    """Return (method, options, package, peer), with the same reduction over channels."""
+def pairs(size: int) -> list[tuple[str, dict, str, Callable]]:
+    """Return (method, options, package, peer), with the same reduction over channels.
+
+    Args:
+        size: Side of the occluder in pixels; its stride is half of it.
+    """
     import captum.attr as captum
     import pytorch_grad_cam as grad_cam
     import torchcam.methods as torchcam
 
     steps = {"n_steps": 50, "method": "riemann_middle", "internal_batch_size": 50}
     occlusion_options = {
-        "sliding_window_shapes": (3, 16, 16),
-        "strides": (3, 8, 8),
+        "sliding_window_shapes": (3, size, size),
+        "strides": (3, size // 2, size // 2),
         "perturbations_per_eval": 16,
     }
     relu = {"relu_attributions": True}
@@ -44,7 +48,7 @@ def pairs() -> list[tuple[str, dict, str, Callable]]:
          from_captum(captum.IntegratedGradients, **steps)),
         ("guided_backprop", {}, "Captum", largest(from_captum(captum.GuidedBackprop))),
         ("deconvnet", {}, "Captum", largest(from_captum(captum.Deconvolution))),
-        ("occlusion", {"size": 16, "stride": 8}, "Captum",
+        ("occlusion", {"size": size, "stride": size // 2}, "Captum",
          first(from_captum(captum.Occlusion, **occlusion_options))),
         ("grad_cam", {}, "Captum",
          from_captum(lambda m: captum.LayerGradCam(m, m.relu5), **relu)),
@@ -72,10 +76,10 @@ def compare(model: nn.Module, x: Tensor, progress: Callable = no_progress) -> li
     """Return one row per pair, in the order of HEADER.
 
     The largest difference is computed between maps scaled to [0, 1], because the CAM packages scale
-    their maps. Seconds are those of the fastest of three calls.
+    their maps. Seconds are those of the fastest call.
     """
     rows = []
-    for name, options, package, peer in progress(pairs()):
+    for name, options, package, peer in progress(pairs(x.shape[2] // 7)):
         our_map, our_seconds = measure(partial(zfnet.explain, method=name, **options), model, x)
         peer_map, peer_seconds = measure(partial(zfnet.explain, method=peer), model, x)
         difference = (scaled(our_map) - scaled(peer_map)).abs().flatten(1).amax(1)
@@ -88,12 +92,17 @@ def compare(model: nn.Module, x: Tensor, progress: Callable = no_progress) -> li
 
 
 def measure(method: Callable, model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
-    """Return the maps for the predicted classes, and the seconds per image of the fastest call."""
+    """Return the maps for the predicted classes, and the seconds per image of the fastest call.
+
+    The first images are explained three times, so that warming up does not count.
+    """
     with torch.no_grad():
         target = model(x).argmax(1)
     maps, seconds = [], []
-    for images, classes in zip(x.split(CHUNK), target.split(CHUNK), strict=True):
-        for _ in range(3):
+    for number, (images, classes) in enumerate(
+        zip(x.split(CHUNK), target.split(CHUNK), strict=True)
+    ):
+        for _ in range(1 if number else 3):
             start = time.perf_counter()
             result = method(model, images, target=classes).map
             seconds.append((time.perf_counter() - start) / len(images))

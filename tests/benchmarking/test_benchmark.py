@@ -231,7 +231,7 @@ def test_predicted_targets_need_no_labels(model):
         ({"metrics": ["pointer"]}, "unknown metrics: pointer; available: pointing"),
         ({"metrics": ["pointing", "pointing"]}, "each metric must be given once"),
         ({"metrics": []}, "at least one"),
-        ({"target": "other"}, "target must be 'label' or 'predicted'"),
+        ({"target": "other"}, "target must be 'auto', 'label' or 'predicted'"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"data": 5}, "data must be one of scenes"),

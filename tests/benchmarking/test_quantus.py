@@ -110,7 +110,8 @@ def test_sensitivity_n_of_one_size_is_faithfulness_correlation(monkeypatch):
 def noises(case, radius, samples):
     generator = case.generator()
     return [
-        radius * (2 * torch.rand(case.x.shape, generator=generator) - 1) for _ in range(samples)
+        radius * (2 * torch.rand(case.x.shape[1:], generator=generator) - 1).expand_as(case.x)
+        for _ in range(samples)
     ]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zfnet.attribution.custom import Method, call_method
+from zfnet.attribution.custom import Method
+from zfnet.benchmarking.guard import guarded_call
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,8 @@ class Case:
         mask: The objects (N, H, W) bool, or None if the data has no masks.
         method: The method, to explain again.
         name: The method's name.
-        seed: Seed of this batch. Equal for all methods, so that they meet the same random numbers.
+        seed: Seed of the random numbers. They are the same for all methods and all images, so that
+            scores do not depend on the batch.
         batch: The largest number of images per forward pass.
         pixels: The values (N, C, H, W) that the map was reduced from, or None.
         memo: Intermediate results that do not depend on the method, shared by all methods.
@@ -49,10 +51,10 @@ class Case:
             x: Other images than the case's, with the same targets.
         """
         x = self.x if x is None else x
-        return call_method(self.method, self.name, self.model, x, self.target).map
+        return guarded_call(self.method, self.name, self.model, x, self.target).map
 
     def generator(self) -> torch.Generator:
-        """Return a new CPU generator with the seed of this batch."""
+        """Return a new CPU generator with the benchmark's seed."""
         return torch.Generator().manual_seed(self.seed)
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:

@@ -65,7 +65,7 @@ def max_sensitivity(case: Case, *, radius: float = 0.1, samples: int = 5) -> Ten
     Args:
         case: The maps.
         radius: The largest noise per value, in the input convention (standard deviations).
-        samples: The number of noisy copies. All methods get the same ones.
+        samples: The number of noisy copies. All methods and images get the same noise.
 
     Returns:
         (N,), 0 or more; NaN for a map of zeros.
@@ -73,7 +73,7 @@ def max_sensitivity(case: Case, *, radius: float = 0.1, samples: int = 5) -> Ten
     generator, size = case.generator(), case.map.flatten(1).norm(dim=1)
     changes = []
     for _ in range(samples):
-        noise = radius * (2 * torch.rand(case.x.shape, generator=generator) - 1)
+        noise = radius * (2 * torch.rand(case.x.shape[1:], generator=generator) - 1)
         again = case.explain(case.x + noise.to(case.x)).nan_to_num()
         changes.append((again - case.map).flatten(1).norm(dim=1) / size)
     return torch.stack(changes).amax(0)

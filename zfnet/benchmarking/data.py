@@ -22,7 +22,7 @@ from zfnet.data.scenes import load_scenes
 from zfnet.forward import logits_of
 from zfnet.model import device_of, evaluating
 
-TARGETS = ("label", "predicted")
+TARGETS = ("auto", "label", "predicted")
 DRAWN = ("scenes", "shortcut", "shortcut-object")
 SPARE = 2  # scenes drawn per scene used, if only correctly classified ones are used
 
@@ -38,6 +38,7 @@ class Selection:
         target: (n,) the class to explain of each.
         has_masks: Whether the data marks objects.
         candidates: The number of images from which they were chosen.
+        explained: Which class is explained, "label" or "predicted".
     """
 
     name: str
@@ -46,6 +47,7 @@ class Selection:
     target: Tensor
     has_masks: bool
     candidates: int
+    explained: str
 
 
 def select_images(
@@ -67,11 +69,16 @@ def select_images(
             left.
     """
     if target not in TARGETS:
-        raise ValueError(f"target must be 'label' or 'predicted', got {target!r}")
+        raise ValueError(f"target must be 'auto', 'label' or 'predicted', got {target!r}")
     name, dataset = load_data(model, data, limit * (SPARE if correct_only else 1), boxes)
+    if target == "auto":
+        drawn = isinstance(data, str) and data in DRAWN
+        target = "predicted" if drawn and not _has_classes(model, dataset) else "label"
     if isinstance(dataset, Images) and (target == "label" or correct_only):
         dataset = _aligned(model, dataset)
     count = len(dataset)
+    if not count:
+        raise ValueError(f"{name}: no images")
     order = np.arange(count)
     if limit < count:
         order = np.random.default_rng(seed).permutation(count)
@@ -100,7 +107,7 @@ def select_images(
         x, _, masks = read_items(dataset, rows)
         return x, masks
 
-    return Selection(name, read, indices, classes, has_masks, looked)
+    return Selection(name, read, indices, classes, has_masks, looked, target)
 
 
 def load_data(
@@ -157,14 +164,33 @@ def read_items(
     for i, item in zip(indices, items, strict=True):
         if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
             raise ValueError(f"item {int(i)} must be (x, label) or (x, label, mask)")
-    x = torch.stack([torch.as_tensor(item[0]) for item in items])
-    labels = torch.tensor([int(item[1]) for item in items])
+    if len({len(item) for item in items}) > 1:
+        raise ValueError("some items have a mask and some have none; give all or none a mask")
+    tensors = [torch.as_tensor(item[0]) for item in items]
+    if len(shapes := {tuple(x.shape) for x in tensors}) > 1:
+        raise ValueError(f"all images must have one shape, got {sorted(shapes)}")
+    x = torch.stack(tensors)
+    for i, image in zip(indices, x, strict=True):
+        if not image.isfinite().all():
+            raise ValueError(f"image {int(i)} has values that are not finite")
+    try:
+        labels = torch.tensor([int(item[1]) for item in items])
+    except (TypeError, ValueError):
+        raise ValueError(f"labels must be class numbers, got {items[0][1]!r}") from None
     if len(items[0]) == 2:
         return x, labels, None
     masks = torch.stack([torch.as_tensor(item[2]).squeeze() for item in items]) > 0
     if masks.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"masks {tuple(masks.shape)} do not fit images {tuple(x.shape)}")
     return x, labels, masks
+
+
+def _has_classes(model: nn.Module, images: Images) -> bool:
+    """Return whether a network without class names, or with the images' own, has their classes."""
+    wnids = getattr(model, "wnids", None)
+    if wnids is not None:
+        return set(images.wnids) <= set(wnids)
+    return _logits(model, images.batch([0])).shape[1] == len(images.wnids)
 
 
 def _aligned(model: nn.Module, images: Images) -> Images:

@@ -13,15 +13,15 @@ from zfnet.benchmarking.sanity import cascading, independent
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("pointing", pointing, needs_mask=True),
-        Metric("energy", energy, needs_mask=True),
-        Metric("insertion", insertion),
-        Metric("deletion", deletion, "lower"),
-        Metric("road", road, "lower"),
-        Metric("sensitivity_n", sensitivity_n),
-        Metric("max_sensitivity", max_sensitivity, "lower"),
-        Metric("cascading", cascading, "lower"),
-        Metric("independent", independent, "lower"),
+        Metric("pointing", pointing, unit="share of hits", needs_mask=True),
+        Metric("energy", energy, unit="share of positive values", needs_mask=True),
+        Metric("insertion", insertion, unit="mean probability"),
+        Metric("deletion", deletion, "lower", "mean probability"),
+        Metric("road", road, "lower", "accuracy"),
+        Metric("sensitivity_n", sensitivity_n, unit="correlation"),
+        Metric("max_sensitivity", max_sensitivity, "lower", "relative change"),
+        Metric("cascading", cascading, "lower", "rank correlation"),
+        Metric("independent", independent, "lower", "rank correlation"),
         Metric("completeness", completeness, "lower", "logits"),
     )
 }

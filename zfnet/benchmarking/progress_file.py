@@ -23,8 +23,9 @@ class ProgressFile:
         self.path = None if path is None else Path(path)
         self.fingerprint = fingerprint
         self.parts: dict[str, dict] = {}
-        if self.path and self.path.exists():
-            text = self.path.read_text("utf-8")
+        if self.path:
+            _check_writable(self.path)
+            text = self.path.read_text("utf-8", errors="replace")
             if text and not text.endswith("\n"):  # end the line of an interrupted write
                 self.path.write_text(text + "\n", "utf-8")
             for line in text.splitlines():
@@ -47,15 +48,24 @@ class ProgressFile:
     def put(self, key: str, part: dict) -> None:
         """Append a part, unless the file has it."""
         if self.path and key not in self.parts:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(part | {"key": key}) + "\n")
             self.parts[key] = part
 
 
+def _check_writable(path: Path) -> None:
+    """Create the file if it is missing. Raises ValueError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
+
+
 def fingerprint(model: nn.Module, *parts: object) -> str:
-    """Hash a network's weights and buffers, and other values."""
-    return digest(*(_values(t) for t in model.state_dict().values()), *parts)
+    """Hash a network's layers, weights, buffers and pooling head, and other values."""
+    tensors = [*model.state_dict().values(), *(getattr(model, "cam_head", None) or ())]
+    return digest(str(model), *map(_values, tensors), *parts)
 
 
 def _values(tensor: Tensor) -> str:

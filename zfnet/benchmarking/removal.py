@@ -80,7 +80,7 @@ def road(
     for share in shares:
         removed = (rank < int(share * rank.shape[1])).view(len(rank), *case.x.shape[2:])
         images = torch.stack([impute(*pair) for pair in zip(case.x, removed, strict=True)])
-        disturbance = noise * torch.randn(images.shape, generator=generator).to(images)
+        disturbance = noise * torch.randn(images.shape[1:], generator=generator).to(images)
         images += disturbance * removed[:, None]
         predicted = torch.cat([case.model(part).argmax(1) for part in images.split(case.batch)])
         correct.append(predicted == case.target)

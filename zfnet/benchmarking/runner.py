@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from zfnet.analysis.intervals import mean_interval
-from zfnet.attribution.custom import Method, call_method, method_name
-from zfnet.attribution.registry import METHODS
+from zfnet.attribution.custom import Method
 from zfnet.benchmarking.base import Case, Metric
 from zfnet.benchmarking.controls import CONTROLS, MASK, random_map, true_mask
 from zfnet.benchmarking.cost import peak_memory, timed
 from zfnet.benchmarking.data import Selection, select_images
+from zfnet.benchmarking.guard import guarded_call, method_identity
+from zfnet.benchmarking.methods import resolve_methods
 from zfnet.benchmarking.metrics import DEFAULT, resolve_metrics
 from zfnet.benchmarking.progress_file import ProgressFile, fingerprint
 from zfnet.benchmarking.table import BenchmarkTable, Row
@@ -38,7 +39,7 @@ def benchmark(
     metrics: Sequence[str | Metric] = DEFAULT,
     *,
     limit: int = 100,
-    target: str = "label",
+    target: str = "auto",
     correct_only: bool = False,
     controls: bool = True,
     batch: int = 25,
@@ -60,7 +61,8 @@ def benchmark(
         metrics: Names of `zfnet.benchmarking.METRICS`, "speed", "memory", "sanity" (cascading and
             independent), and `Metric` objects.
         limit: The number of images. A larger set is sampled at random, by `seed`.
-        target: "label" explains each image's label, "predicted" the predicted class.
+        target: "label" explains each image's label, "predicted" the predicted class; "auto" takes
+            the label, but the predicted class for drawn data whose classes are not the network's.
         correct_only: Whether to leave out images that the network gets wrong: there the image may
             hold no evidence for the label.
         controls: Whether to add maps with a known truth: a random map, the center, an edge
@@ -71,7 +73,7 @@ def benchmark(
         boxes: For a tree, a CSV file of boxes, which become the masks; see
             `zfnet.benchmarking.load_boxed`. Images without a box are left out.
         resume: A file that keeps finished parts. An interrupted benchmark continues from it. A
-            function of your own is known by its name: delete the file after changing it.
+            changed function is scored again; after a change of what it calls, delete the file.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
@@ -92,7 +94,11 @@ def benchmark(
         ['saliency', 'mine', 'random map', 'center', 'edge detector']
     """
     check_positive(limit=limit, batch=batch)
-    named, scores, costs = resolve_methods(methods), *resolve_metrics(metrics)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}")
+    named, scores, costs = resolve_methods(methods, batch), *resolve_metrics(metrics)
     began = time.perf_counter(), time.process_time()
     images = select_images(
         model, data, limit=limit, target=target, correct_only=correct_only, batch=batch, seed=seed,
@@ -110,35 +116,6 @@ def benchmark(
         run.all_batches(chosen, with_mask=with_mask, progress=progress)
     spent = time.perf_counter() - began[0], time.process_time() - began[1]
     return run.table({*chosen, MASK} - set(named), costs, spent)
-
-
-def resolve_methods(
-    methods: Sequence[str | Method] | Mapping[str, str | Method] | None,
-) -> dict[str, Method]:
-    """Return the methods as functions by name.
-
-    Raises:
-        ValueError: If a name is unknown, two methods have the same name, or there are none.
-    """
-    if methods is None:
-        return dict(METHODS)
-    if isinstance(methods, str) or callable(methods):
-        methods = [methods]
-    if not isinstance(methods, Mapping):
-        names = [m if isinstance(m, str) else method_name(m) for m in methods]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two methods have the same name, in {names}; give a mapping")
-        methods = dict(zip(names, methods, strict=True))
-    if unknown := [m for m in methods.values() if isinstance(m, str) and m not in METHODS]:
-        raise ValueError(f"unknown methods: {', '.join(unknown)}; available: {', '.join(METHODS)}")
-    if not methods:
-        raise ValueError("no methods to score")
-    if wrong := [name for name, m in methods.items() if not isinstance(m, str) and not callable(m)]:
-        raise ValueError(
-            f"{', '.join(wrong)}: not a function of (model, x, target); zfnet.benchmarking has "
-            "from_captum, from_grad_cam and from_torchcam for explainers of other packages"
-        )
-    return {name: METHODS[m] if isinstance(m, str) else m for name, m in methods.items()}
 
 
 def _controls(named: Mapping[str, Method]) -> dict[str, Method]:
@@ -190,15 +167,15 @@ class _Run:
             mask = mask.to(device)
             self.empty_masks += int((~mask.flatten(1).any(1)).sum())
         blank = torch.zeros_like(x[:, :1])
-        return Case(
-            self.model, x, target, blank, mask, random_map, "", self.seed + number, self.batch
-        )
+        return Case(self.model, x, target, blank, mask, random_map, "", self.seed, self.batch)
 
     def score(self, case: Case, number: int) -> None:
         """Score one method on one batch, or take what the progress file has."""
         if case.name in self.skipped:
             return
-        keys = {m: self._key(case, m) for m in (EXPLAIN, *(metric.name for metric in self.metrics))}
+        with_memory = self.measure_memory and number == 0
+        keys = {EXPLAIN: self._key(case, EXPLAIN, with_memory)}
+        keys |= {m.name: self._key(case, m.name, sorted(m.options.items())) for m in self.metrics}
         done = {m: part for m, key in keys.items() if (part := self.file.get(key))}
         try:
             if len(done) < len(keys):
@@ -217,14 +194,14 @@ class _Run:
     def explain(self, case: Case, number: int) -> tuple[Case, dict]:
         """Compute the maps of a batch, their state and cost."""
         device = case.x.device
-        call = partial(call_method, case.method, case.name, case.model, case.x, case.target)
+        call = partial(guarded_call, case.method, case.name, case.model, case.x, case.target)
         attribution, seconds, cpu = timed(call, device)
         raw = attribution.map
         memory = float("nan")
         if self.measure_memory and number == 0:
             one = (case.x[:1], case.target[:1])
             memory = peak_memory(
-                lambda: call_method(case.method, case.name, case.model, *one), device
+                lambda: guarded_call(case.method, case.name, case.model, *one), device
             )
         finite = raw.isfinite().flatten(1).all(1)
         maps = raw.where(finite[:, None, None, None], 0.0)
@@ -249,6 +226,9 @@ class _Run:
     ) -> BenchmarkTable:
         """Collect all parts."""
         names = list(dict.fromkeys(name for name, _ in self.parts))
+        if not names:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+            raise ValueError(f"no method applies to the network: {reasons}")
         rows, values = [], {}
         for name in sorted(names, key=lambda n: n in controls):
             for metric in [*self.metrics, *(_cost_metric(c) for c in costs)]:
@@ -256,7 +236,8 @@ class _Run:
                 rows.append(row)
         info = {
             "data": self.images.name, "images": len(self.images.indices),
-            "candidates": self.images.candidates, "empty_masks": self.empty_masks,
+            "target": self.images.explained, "candidates": self.images.candidates,
+            "empty_masks": self.empty_masks,
             "batch": self.batch, "seed": self.seed, "seconds": spent[0], "cpu_seconds": spent[1],
             "threads": torch.get_num_threads(), "torch": torch.__version__,
         }  # fmt: skip
@@ -286,9 +267,10 @@ class _Run:
         )  # fmt: skip
         return row, values
 
-    def _key(self, case: Case, metric: str) -> str:
-        options = next((m.options for m in self.metrics if m.name == metric), {})
-        return self.file.key(case.name, metric, sorted(options.items()), case.x, case.target)
+    def _key(self, case: Case, metric: str, options: object) -> str:
+        mask = "" if case.mask is None else case.mask
+        identity = method_identity(case.method)
+        return self.file.key(case.name, identity, metric, options, case.x, case.target, mask)
 
 
 def _cost_metric(name: str) -> Metric:

@@ -65,7 +65,8 @@ class BenchmarkTable:
         rows: One row per method and metric.
         values: The value of each image, (images,) by (method, metric).
         skipped: Methods that do not apply to the network, with the reason.
-        info: The data, the number of images, empty masks, the seed, total seconds and versions.
+        info: The data, the explained class, the number of images, empty masks, the seed, total
+            seconds and versions.
     """
 
     rows: tuple[Row, ...]
@@ -138,9 +139,9 @@ class BenchmarkTable:
         from zfnet.plot import LINES, new_figure
 
         methods, metrics = self.methods[::-1], self.metrics
-        columns = min(4, len(metrics))
+        columns = min(3, len(metrics))
         lines = -(-len(metrics) // columns)
-        figure = new_figure(2.0 + 2.6 * columns, lines * (0.9 + 0.24 * len(methods)))
+        figure = new_figure(2.0 + 2.6 * columns, lines * (1.1 + 0.24 * len(methods)))
         panels = np.atleast_1d(figure.subplots(lines, columns, sharey=True, squeeze=False).ravel())
         for axes, metric in zip(panels, metrics, strict=False):
             rows = [row for row in self.rows if row.metric == metric]
@@ -223,7 +224,7 @@ def label(name: str) -> str:
 
 def axis_label(row: Row) -> str:
     parts = [row.unit, f"{row.better} is better" if row.better else ""]
-    return ", ".join(part for part in parts if part)
+    return "\n".join(part for part in parts if part)
 
 
 def _cell(value: Any) -> Any:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from zfnet import plot
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     table.to_csv(options.out / "results.csv")
     with plot.style():
         write_figure(table.plot(), options.out / "results.png")
-    write_text(options.out / "index.html", bench_page(table, options.model))
+    write_text(options.out / "index.html", bench_page(table, Path(options.model).stem))
     print(table)
     print(f"wrote {options.out / 'index.html'}, results.csv and results.png")
 

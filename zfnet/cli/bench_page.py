@@ -8,15 +8,20 @@ from html import escape
 from zfnet.benchmarking.table import BenchmarkTable, Row, label
 
 STYLE = """
+:root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3em .8em; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
-td small, tr.control td { color: #666 }
+h1 { font-size: 1.5rem; line-height: 1.25 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
+th, td { padding: .3em .8em; text-align: right; vertical-align: baseline }
+th, td { border-bottom: 1px solid light-dark(#ddd, #444) }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas }
+th small, td small { display: block; font-weight: normal }
+th small, td small, tr.control td { color: light-dark(#666, #aaa) }
 td.best { font-weight: bold }
-img { max-width: 100% }
-div { overflow-x: auto }
+img { width: 100%; min-width: 840px; background: white }
+.wide { overflow-x: auto; margin: 1.5em 0 }
 """
+CLASSES = {"label": "labeled class", "predicted": "predicted class"}
 
 
 def bench_page(table: BenchmarkTable, model: str) -> str:
@@ -29,9 +34,10 @@ def bench_page(table: BenchmarkTable, model: str) -> str:
     info = table.info
     title = f"Attribution methods of {model} on {info['data']}"
     notes = [
-        f"{info['images']} images, batch {info['batch']}, seed {info['seed']}; PyTorch "
-        f"{info['torch']}, {info['threads']} threads, {info['seconds']:.0f} s "
-        f"({info['cpu_seconds']:.0f} s of CPU time).",
+        f"{info['images']} images, explained for the {CLASSES[info['target']]}; "
+        f"batch {info['batch']}, seed {info['seed']}.",
+        f"PyTorch {info['torch']}, threads: {info['threads']}; this run took "
+        f"{info['seconds']:.0f} s ({info['cpu_seconds']:.0f} s of CPU time).",
         "Means and 95 % bootstrap intervals over images. Bold: the best mean of the methods. "
         "Gray: controls with a known truth.",
     ]
@@ -42,10 +48,11 @@ def bench_page(table: BenchmarkTable, model: str) -> str:
     paragraphs = "".join(f"<p>{escape(note)}</p>\n" for note in notes)
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width">\n<title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n"
         f"<style>{STYLE}</style>\n<h1>{escape(title)}</h1>\n{paragraphs}"
-        f"<div>{html_table(table)}</div>\n"
-        '<p><img src="results.png" alt="Means and intervals of all methods"></p>\n'
+        f'<div class="wide">{html_table(table)}</div>\n'
+        '<div class="wide"><img src="results.png" alt="Means and intervals of all methods"></div>\n'
         '<p><a href="results.csv">All rows as CSV</a></p>\n</html>\n'
     )
 
@@ -67,7 +74,7 @@ def failures(table: BenchmarkTable) -> list[str]:
 def html_table(table: BenchmarkTable) -> str:
     """Return one line per method and one column per metric."""
     rows = {(row.method, row.metric): row for row in table.rows}
-    header = "".join(f"<th>{escape(column(rows, metric))}</th>" for metric in table.metrics)
+    header = "".join(f"<th>{column(rows, metric)}</th>" for metric in table.metrics)
     lines = []
     for method in table.methods:
         control = rows[method, table.metrics[0]].control
@@ -79,11 +86,11 @@ def html_table(table: BenchmarkTable) -> str:
 
 
 def column(rows: dict[tuple[str, str], Row], metric: str) -> str:
-    """Return a column's title: the metric, its unit and direction."""
+    """Return a column's title as HTML: the metric, its unit and direction."""
     row = next(row for (_, name), row in rows.items() if name == metric)
-    details = [row.unit] if row.unit else []
-    details += [f"{row.better} is better"] if row.better else []
-    return label(metric) + (f" ({', '.join(details)})" if details else "")
+    details = [part for part in (row.unit, row.better and f"{row.better} is better") if part]
+    lines = "".join(f"<small>{escape(part)}</small>" for part in details)
+    return escape(label(metric)) + lines
 
 
 def best(table: BenchmarkTable, metric: str) -> float:

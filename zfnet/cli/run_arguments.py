@@ -9,7 +9,7 @@ from zfnet.cli.arguments import DEVICE_HELP, METHODS, add_model, add_skip_unread
 from zfnet.data.io import expand_path
 
 DRAWN = ("scenes", "shortcut", "shortcut-object")  # data of `zfnet.benchmark` that needs no files
-TARGETS = ("label", "predicted")
+TARGETS = ("auto", "label", "predicted")
 METRICS = (
     "pointing", "energy", "insertion", "deletion", "road", "sensitivity_n", "max_sensitivity",
     "cascading", "independent", "completeness", "speed", "memory", "sanity",
@@ -195,9 +195,9 @@ def _add_sample_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--target",
         choices=TARGETS,
-        default="label",
-        help="the class to explain: each image's label, or the predicted class "
-        "(default: %(default)s)",
+        default="auto",
+        help="the class to explain: each image's label or the predicted class; auto takes the "
+        "label, but the predicted class for drawn data of other classes (default: %(default)s)",
     )
     sub.add_argument(
         "--correct-only",
