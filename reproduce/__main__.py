@@ -116,14 +116,15 @@ def write_atlas(options: argparse.Namespace) -> int:
     """Write an atlas, and the requested canonical images."""
     from reproduce.core.figure import SAMPLES
     from reproduce.site import atlas
-    from reproduce.site.atlas import canonical, sheets
+    from reproduce.site.atlas import canonical
+    from reproduce.site.atlas.layout import COMPACT, FULL
 
     start, context = time.perf_counter(), _context(options)
     context.check()
     canonical.resolve(context, options.canonical)  # raises for a wrong name before the long pass
     corpus = context.corpus if options.compact else SAMPLES
     out = options.out or FIGURES / corpus / "atlas"
-    layout = sheets.COMPACT if options.compact else sheets.FULL
+    layout = COMPACT if options.compact else FULL
     page = atlas.write(context, out, layout=layout)
     if options.canonical:
         canonical.add(context, out, options.canonical)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 import zfnet
-from reproduce.site.atlas import constants, demos, describe_network
+from reproduce.site.atlas import demos
 from reproduce.site.atlas.files import prepare, read, save, write_page
+from reproduce.site.atlas.index import constants, describe_network
 from reproduce.site.atlas.sheets import (
     KINDS,
     ROWS,
