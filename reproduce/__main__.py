@@ -138,7 +138,7 @@ def write_look(options: argparse.Namespace) -> int:
 
     start, context = time.perf_counter(), _context(options)
     model, name = context.model, context.network_name
-    atlas = options.atlas or find_atlas(REPOSITORY) or ATLAS
+    atlas = options.atlas or find_atlas(REPOSITORY, model.info["sha256"]) or ATLAS
     page = look(model, name, options.image, options.out, atlas, context.progress)
     return _report(page, start)
 

@@ -109,7 +109,8 @@ def find_atlas(folder: Path, model: Network) -> Atlas:
         reason = "There is no atlas with similar images; python -m reproduce atlas writes one."
         return Atlas(folder, {}, reason)
     if index["checkpoint"] != model.info["sha256"]:
-        return Atlas(folder, {}, "The atlas is of another network, so its features differ.")
+        reason = "The atlas is of another network; python -m reproduce atlas writes one."
+        return Atlas(folder, {}, reason)
     return Atlas(folder, index)
 
 
