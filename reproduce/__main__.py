@@ -116,14 +116,15 @@ def write_atlas(options: argparse.Namespace) -> int:
     """Write an atlas, and the requested canonical images."""
     from reproduce.core.figure import SAMPLES
     from reproduce.site import atlas
-    from reproduce.site.atlas import canonical, sheets
+    from reproduce.site.atlas import canonical
+    from reproduce.site.atlas.layout import COMPACT, FULL
 
     start, context = time.perf_counter(), _context(options)
     context.check()
     canonical.resolve(context, options.canonical)  # raises for a wrong name before the long pass
     corpus = context.corpus if options.compact else SAMPLES
     out = options.out or FIGURES / corpus / "atlas"
-    layout = sheets.COMPACT if options.compact else sheets.FULL
+    layout = COMPACT if options.compact else FULL
     page = atlas.write(context, out, layout=layout)
     if options.canonical:
         canonical.add(context, out, options.canonical)
@@ -137,7 +138,7 @@ def write_look(options: argparse.Namespace) -> int:
 
     start, context = time.perf_counter(), _context(options)
     model, name = context.model, context.network_name
-    atlas = options.atlas or find_atlas(REPOSITORY) or ATLAS
+    atlas = options.atlas or find_atlas(REPOSITORY, model.info["sha256"]) or ATLAS
     page = look(model, name, options.image, options.out, atlas, context.progress)
     return _report(page, start)
 

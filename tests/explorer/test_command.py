@@ -90,10 +90,11 @@ def test_without_a_port_it_takes_a_free_one_where_the_default_is_taken():
     second.close()
 
 
-def test_find_atlas_prefers_imagenet65k(tmp_path):
-    assert find_atlas(tmp_path) is None
-    for corpus in ("samples", "imagenet65k", "animals"):
+def test_find_atlas_prefers_the_network_then_imagenet65k(tmp_path):
+    assert find_atlas(tmp_path, "a") is None
+    for corpus, checkpoint in (("samples", "b"), ("imagenet65k", "a"), ("animals", "a")):
         folder = tmp_path / "figures" / corpus / "atlas" / "data"
         folder.mkdir(parents=True)
-        (folder / "index.js").write_text("")
-    assert find_atlas(tmp_path) == tmp_path / "figures" / "imagenet65k" / "atlas"
+        (folder / "index.js").write_text(f'ATLAS["index"] = {{"checkpoint":"{checkpoint}"}};\n')
+    for checkpoint, corpus in (("a", "imagenet65k"), ("b", "samples"), ("c", "imagenet65k")):
+        assert find_atlas(tmp_path, checkpoint) == tmp_path / "figures" / corpus / "atlas"

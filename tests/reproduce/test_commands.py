@@ -25,7 +25,8 @@ from reproduce.core.record import write_record
 from reproduce.core.run import result_folder, run
 from reproduce.parser import REPLICATION, build_parser
 from reproduce.replication import MARKS
-from reproduce.site import atlas, gallery
+from reproduce.site import gallery
+from reproduce.site.atlas.index import class_groups, describe_network
 from tests.conftest import ROOT, random_he
 from tests.reproduce.test_figures import record
 from zfnet.cli import distill_labels
@@ -430,7 +431,7 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
 
 def test_every_printed_address_in_the_atlas_has_a_page(tmp_path):
     """The atlas of the sample photographs shows all features: each address that a document prints opens."""
-    shown = atlas.describe_network(zfnet.load("imagenet65k"), None)[1]
+    shown = describe_network(zfnet.load("imagenet65k"), None)[1]
     assert sum(map(len, shown.values())) == 1376
     texts = [path.read_text("utf-8") for path in DOCUMENTS]
     addresses = {found for text in texts for found in re.findall(r"#/(conv\d)/(\d+)", text)}
@@ -440,8 +441,8 @@ def test_every_printed_address_in_the_atlas_has_a_page(tmp_path):
 
 def test_the_atlas_knows_what_everyday_words_stand_for():
     model = zfnet.load("imagenet65k")
-    groups = atlas.class_groups(model.classes)
+    groups = class_groups(model.classes)
     dogs = {model.classes[c] for c in groups["dog"]}
     assert {"Tibetan terrier", "Afghan hound", "Chihuahua"} <= dogs
     assert len(groups["dog"]) >= 118
-    assert atlas.class_groups(["red", "blue"]) == {}
+    assert class_groups(["red", "blue"]) == {}

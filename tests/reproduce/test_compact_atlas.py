@@ -12,6 +12,7 @@ from reproduce import __main__
 from reproduce.core.context import Context
 from reproduce.site import atlas
 from reproduce.site.atlas import files, sheets
+from reproduce.site.atlas.layout import COMPACT, FULL, tile_side
 from reproduce.site.atlas.look import look
 from tests.conftest import ROOT
 from tests.reproduce.conftest import shrink_atlas
@@ -27,7 +28,7 @@ def compact(atlas_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compact") / "atlas"
     with pytest.MonkeyPatch.context() as patch:
         shrink_atlas(patch)
-        atlas.write(context, folder, layout=sheets.COMPACT)
+        atlas.write(context, folder, layout=COMPACT)
     return context, folder
 
 
@@ -41,8 +42,8 @@ def test_blocks_and_tiles_are_inverse(tmp_path):
 
 def test_tiles_are_as_small_as_the_layout_allows():
     fields = (3, 7, 27, 75, 139)
-    assert [sheets.tile_side(field) for field in fields] == [48, 49, 54, 75, 90]
-    assert [sheets.tile_side(field, sheets.COMPACT) for field in fields] == [3, 7, 27, 48, 48]
+    assert [tile_side(field) for field in fields] == [48, 49, 54, 75, 90]
+    assert [tile_side(field, COMPACT) for field in fields] == [3, 7, 27, 48, 48]
 
 
 def test_a_compact_atlas_has_every_feature_in_fewer_bytes(compact, atlas_run):
@@ -59,7 +60,7 @@ def test_a_compact_atlas_has_every_feature_in_fewer_bytes(compact, atlas_run):
         small, large = (f / "sheets" / f"{name}.webp" for f in (folder, atlas_run / "atlas"))
         assert small.stat().st_size < large.stat().st_size / 2
     thumbnails = len(files.read(folder, "classes")["classes"][0]["top"])
-    assert thumbnails == sheets.COMPACT.images == 5
+    assert thumbnails == COMPACT.images == 5
     # Another layout replaces the pictures of an earlier one.
     parts = index["parts"]
     assert files.prepare(folder, parts) == index
@@ -100,9 +101,9 @@ def test_the_command_writes_the_atlas_of_the_corpus(monkeypatch, tmp_path):
     monkeypatch.setattr(atlas, "write", lambda *a, **o: calls.append((a[1], o["layout"])) or a[1])
     monkeypatch.setattr(__main__, "_report", lambda page, start: 0)
     for arguments, folder, layout in (
-        (["--compact"], tmp_path / "samples" / "atlas", sheets.COMPACT),
-        ([], tmp_path / "samples" / "atlas", sheets.FULL),
-        (["--compact", "-o", str(tmp_path / "x")], tmp_path / "x", sheets.COMPACT),
+        (["--compact"], tmp_path / "samples" / "atlas", COMPACT),
+        ([], tmp_path / "samples" / "atlas", FULL),
+        (["--compact", "-o", str(tmp_path / "x")], tmp_path / "x", COMPACT),
     ):
         assert __main__.main(["atlas", *arguments]) == 0
         assert calls.pop() == (folder, layout)

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> None:
     server = Server(options.port, options.token)
     try:
         model = load_model(options)
-        atlas = options.atlas or find_atlas(Path.cwd()) or find_atlas(CLONE)
+        checkpoint = getattr(model, "info", {}).get("sha256", "")
+        atlas = options.atlas or find_atlas(Path.cwd(), checkpoint) or find_atlas(CLONE, checkpoint)
         backend = Backend(model, options.model, source_of(options), atlas)
         url = server.url
         if options.image:

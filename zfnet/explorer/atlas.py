@@ -38,7 +38,10 @@ class Atlas:
         if self.index:
             return f"{self.index['images']:,} images ({self.index['corpus']})"
         if self.folder and self._read("index") is not None:
-            return f"{self.folder} is the atlas of another network"
+            return (
+                f"{self.folder} is the atlas of another network; "
+                "`python -m reproduce atlas` makes one, and --atlas DIR names it"
+            )
         return NO_ATLAS
 
     def neighbors(self, layer: str, unit: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -103,9 +106,15 @@ def _read_script(path: Path) -> Any:
         return None
 
 
-def find_atlas(root: Path) -> Path | None:
-    """The atlas written by `make figures` or included in a clone, if any."""
-    folders = sorted(
-        root.glob("figures/*/atlas"), key=lambda f: (f.parent.name != "imagenet65k", f)
-    )
-    return next((folder for folder in folders if (folder / "data" / "index.js").exists()), None)
+def find_atlas(root: Path, checkpoint: str) -> Path | None:
+    """The atlas written by `make figures` or included in a clone, if any.
+
+    An atlas of the network with this checkpoint hash comes first, then that of imagenet65k.
+    """
+    folders = [f for f in root.glob("figures/*/atlas") if (f / "data" / "index.js").exists()]
+
+    def order(folder: Path) -> tuple[bool, bool, Path]:
+        matches = bool(Atlas(folder, checkpoint).index)
+        return not matches, folder.parent.name != "imagenet65k", folder
+
+    return min(folders, key=order, default=None)

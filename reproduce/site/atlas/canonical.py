@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from reproduce.core.context import Context
-from reproduce.site.atlas import describe_network
 from reproduce.site.atlas.files import read, save
+from reproduce.site.atlas.index import describe_network
 from reproduce.site.atlas.sheets import write_picture
 from zfnet.data.cache import DataError
 from zfnet.plot import photograph

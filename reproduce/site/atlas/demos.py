@@ -14,7 +14,8 @@ import zfnet
 from reproduce.core.context import Context
 from reproduce.paper.boxed_images import choose_images
 from reproduce.paper.fig7_occlusion import FIGURE
-from reproduce.site.atlas.sheets import FULL, Layout, write_picture
+from reproduce.site.atlas.layout import FULL, Layout
+from reproduce.site.atlas.sheets import write_picture
 from reproduce.site.atlas.tables import Table
 from zfnet.attribution.registry import spans
 from zfnet.data import no_progress

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 import zfnet
-from reproduce.site.atlas import constants, demos, describe_network
+from reproduce.site.atlas import demos
 from reproduce.site.atlas.files import prepare, read, save, write_page
+from reproduce.site.atlas.index import constants, describe_network
 from reproduce.site.atlas.sheets import (
     KINDS,
     ROWS,
@@ -108,7 +109,8 @@ def find_atlas(folder: Path, model: Network) -> Atlas:
         reason = "There is no atlas with similar images; python -m reproduce atlas writes one."
         return Atlas(folder, {}, reason)
     if index["checkpoint"] != model.info["sha256"]:
-        return Atlas(folder, {}, "The atlas is of another network, so its features differ.")
+        reason = "The atlas is of another network; python -m reproduce atlas writes one."
+        return Atlas(folder, {}, reason)
     return Atlas(folder, index)
 
 

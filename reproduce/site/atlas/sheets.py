@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import zfnet
+from reproduce.site.atlas.layout import FULL, TOP, Layout, tile_side
 from zfnet.data import no_progress
 from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
@@ -21,7 +22,6 @@ from zfnet.projection import patches_inside
 from zfnet.ranking import Top, TopActivations
 from zfnet.receptive_field import cut
 
-TOP = 9  # tiles per feature: its strongest images
 BLOCK = 3  # tiles per side of a feature's block
 ROWS = 32  # features per sheet
 ACROSS = 8  # features per row of a sheet
@@ -29,40 +29,6 @@ SHEETS_PER_PASS = 4  # whose features are projected together
 FILTERS = 16  # filters per row of their sheet
 SMALL = 16  # smaller receptive fields are shown with sharp pixels, and stored without loss
 KINDS = ("patches", "projections")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The sizes of an atlas's pictures.
-
-    Attributes:
-        max_side: Largest side of a tile, in pixels.
-        min_side: Smaller patches are enlarged to this side, since WebP blurs single pixels.
-        quality: Of patches and images as WebP.
-        fine_quality: Of projections, which are faint and take few bytes.
-        thumbnail: Side of an image on a class's page, in pixels.
-        images: Images on a class's page.
-        demos: Demonstration images.
-    """
-
-    max_side: int = 90
-    min_side: int = 48
-    quality: int = 60
-    fine_quality: int = 60
-    thumbnail: int = 96
-    images: int = TOP
-    demos: int = 6
-
-
-FULL = Layout()
-# 1,376 features and 1000 classes take less than 12 MB.
-COMPACT = Layout(48, 1, quality=40, fine_quality=65, thumbnail=48, images=5, demos=3)
-
-
-def tile_side(field: int, layout: Layout = FULL) -> int:
-    """The side of a tile for a receptive field: its own size, within the limits of the layout."""
-    enlarged = field if field >= layout.min_side else field * -(-layout.min_side // field)
-    return min(layout.max_side, enlarged)
 
 
 def write_picture(
