@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
         x = augment(raw, *arguments)
         return x * float("nan") if calls["n"] > 7 else x  # three steps an epoch: in the third
 
-    monkeypatch.setattr("zfnet.training.loop.augment", poisoned)
+    monkeypatch.setattr("zfnet.training.step.augment", poisoned)
     with pytest.raises(
         DivergedError,
         match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors",
@@ -250,7 +250,7 @@ def test_a_run_killed_in_its_first_epoch_keeps_the_weights_that_it_began_with(
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zfnet.training.loop.augment", killed)
+    monkeypatch.setattr("zfnet.training.step.augment", killed)
     with pytest.raises(KeyboardInterrupt):
         train(
             still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors"
@@ -275,7 +275,7 @@ def test_states_are_kept_as_often_as_asked(tree, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return augment(*arguments)
 
-    monkeypatch.setattr("zfnet.training.loop.augment", killed)
+    monkeypatch.setattr("zfnet.training.step.augment", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config, loader(tree), tmp_path / "killed", keep_every=1e9)
     monkeypatch.undo()
