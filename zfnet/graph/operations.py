@@ -1,4 +1,4 @@
-"""The operations of a network's graph: modules, and modules for what a forward pass calls.
+"""The operations of a network's graph: its modules, and modules for functional calls.
 
 A forward pass calls modules, functions and methods. Functions with an equivalent module become that
 module: `F.relu(x)` becomes `nn.ReLU`, `x + y` becomes `Add`. Every other call becomes a `Call`. So

@@ -1,4 +1,4 @@
-"""The shapes of a network's maps, by arithmetic or on the meta device; nothing is computed."""
+"""The shapes of a network's maps, by arithmetic or on the meta device."""
 
 from __future__ import annotations
 

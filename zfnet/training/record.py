@@ -1,4 +1,4 @@
-"""What a run has done so far, and the files that it writes."""
+"""The progress of a run, and the files that it writes."""
 
 from __future__ import annotations
 

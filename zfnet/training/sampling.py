@@ -1,4 +1,4 @@
-"""Which images each epoch trains on, in which order, and how many steps that takes."""
+"""The images and steps of each epoch, and the timeline of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step changes, and the file from which a run resumes."""
+"""The training state, and the file from which a run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training step: augmentation, targets, gradient, and what follows an update."""
+"""One training step: augmentation, targets, gradient, and updates after it."""
 
 from __future__ import annotations
 
