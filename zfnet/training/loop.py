@@ -42,6 +42,7 @@ from zfnet.training.setup import (
     check_folder,
     exclusive,
     image_names,
+    is_finite,
     new_model,
     resolve_precision,
     runner,
@@ -229,18 +230,12 @@ class _Run:
     def evaluate(self, epoch: int, metrics: dict) -> None:
         """Evaluate, advance a plateau schedule, and append the epoch to the log."""
         evaluated = self.state.evaluated
-        tensors = [*self.model.state_dict().values(), *evaluated.state_dict().values()]
-        if not all(t.isfinite().all() for t in tensors):
+        if not is_finite(self.model, evaluated):
             place, last_state = f"epoch {epoch + 1}", self.record.last_state
             raise DivergedError(f"weights not finite after {place}; {last_state}")
-        scores = evaluate(
-            evaluated,
-            self.val,
-            size=self.stage.size,
-            limit=0 if epoch == self.timeline.epochs - 1 else self.config.val_images,
-            precision=self.config.precision,
-            distributed=self.distributed,
-        )
+        limit = 0 if epoch == self.timeline.epochs - 1 else self.config.val_images
+        options = {"precision": self.config.precision, "distributed": self.distributed}
+        scores = evaluate(evaluated, self.val, size=self.stage.size, limit=limit, **options)
         if isinstance(self.state.schedule, ReduceLROnPlateau):
             self.state.schedule.step(scores.top1)
         line = {"epoch": epoch + 1, "size": self.stage.size} | metrics

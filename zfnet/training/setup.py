@@ -34,6 +34,11 @@ class DivergedError(TrainingError):
     """The loss or the weights are not finite. The same run would diverge again."""
 
 
+def is_finite(*models: nn.Module) -> bool:
+    """Whether all parameters and buffers are finite."""
+    return all(t.isfinite().all() for model in models for t in model.state_dict().values())
+
+
 def resolve_precision(config: Config, device: torch.device) -> Config:
     """Replace `precision: auto` by bfloat16 where the device is faster with it, else by float32.
 
