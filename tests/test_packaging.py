@@ -1,4 +1,4 @@
-"""The distribution: its names and versions, the wheel and sdist, the lock file, torch.hub, and what documents say of them."""
+"""The distribution: version, wheel, sdist, lock file, torch.hub, and installation instructions."""
 
 import email
 import importlib.util
@@ -41,24 +41,24 @@ def git(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def sources() -> list[Path]:
-    """The files of the working tree that git tracks, or would add."""
+    """Return the files that git tracks or would add."""
     names = git("ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     return [Path(name) for name in names if name and (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="module")
 def texts(sources) -> dict[str, str]:
-    """Every text file in which a person or a tool could read how to install the project, but this one."""
+    """Return the text files that could contain installation instructions, except this one."""
     kinds = {".md", ".py", ".toml", ".cff", ".yml", ".yaml", ".ipynb", ".html", ".lock", ""}
-    chosen = [
+    paths = [
         p
         for p in sources
         if p.suffix in kinds and p.parts[0] != "figures" and p.name != Path(__file__).name
     ]
-    return {str(path): (ROOT / path).read_text("utf-8") for path in chosen}
+    return {str(path): (ROOT / path).read_text("utf-8") for path in paths}
 
 
-def test_the_version_has_one_source():
+def test_version_has_one_source():
     assert "version" not in PROJECT
     assert "version" in PROJECT["dynamic"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
@@ -71,18 +71,18 @@ def test_the_version_has_one_source():
     )
 
 
-def test_every_document_names_the_address_of_pyproject(texts):
-    named = 0
+def test_documents_use_the_repository_url_of_pyproject(texts):
+    count = 0
     for name, text in texts.items():
         for address in re.findall(r"(?:github\.com/|hub\.load\(\s*['\"])([\w.-]+/zfnet)\b", text):
-            assert address == SLUG, f"{name} names {address}, pyproject.toml {SLUG}"
-            named += 1
-    assert named > len(PROJECT["urls"])
+            assert address == SLUG, f"{name} has {address}, but pyproject.toml has {SLUG}"
+            count += 1
+    assert count > len(PROJECT["urls"])
     assert all(url == ADDRESS or url.startswith(f"{ADDRESS}/") for url in PROJECT["urls"].values())
 
 
-def test_the_long_description_has_no_relative_link():
-    """An index page shows README.md outside the repository, so its links name the address of pyproject."""
+def test_long_description_has_no_relative_links():
+    """The package index shows README.md outside the repository, so links are absolute."""
     spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
     setup = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(setup)
@@ -103,16 +103,15 @@ def test_the_long_description_has_no_relative_link():
     assert badge == "[![build](A/raw/main/docs/a.png)](A/blob/main/docs/a.md) [b](#b) [c](mailto:d)"
 
 
-def test_the_api_page_lists_every_public_name():
-    listed = re.findall(
+def test_api_page_lists_every_public_name():
+    documented = re.findall(
         r"^::: zfnet\.(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE
     )
-    assert sorted(listed) == sorted(
-        set(zfnet.__all__) - {"METHODS"}
-    )  # a dict: `explain` lists its keys
+    # METHODS is a dict; the page of `explain` lists its keys.
+    assert sorted(documented) == sorted(set(zfnet.__all__) - {"METHODS"})
 
 
-def test_nothing_tells_to_install_another_project(texts):
+def test_instructions_do_not_install_another_project(texts):
     for line in (
         "pip install zfnet",
         "pip install 'zfnet[dev]'",
@@ -127,13 +126,13 @@ def test_nothing_tells_to_install_another_project(texts):
     ):
         assert not re.search(INSTALLS_ZFNET, line)
     for name, text in texts.items():
-        assert not (found := re.search(INSTALLS_ZFNET, text)), (
-            f"{name}: {found[0]}: zfnet is another project there"
+        assert not (match := re.search(INSTALLS_ZFNET, text)), (
+            f"{name}: {match[0]}: on PyPI, zfnet is another project"
         )
 
 
 @posix
-def test_make_can_install_pytorch_without_cuda():
+def test_makefile_installs_pytorch_without_cuda():
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -155,27 +154,29 @@ def test_make_can_install_pytorch_without_cuda():
     assert "use TORCH=cpu" in make("TORCH=gpu").stderr
 
 
-def test_the_lock_file_satisfies_pyproject():
+def test_lock_file_satisfies_pyproject():
     lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     extras = PROJECT["optional-dependencies"]
-    wanted = [
+    requirements = [
         *PROJECT["dependencies"],
         *(extras["analysis"] + extras["reproduce"] + extras["distill"] + extras["dev"]),
     ]
-    for requirement in map(Requirement, wanted):
+    for requirement in map(Requirement, requirements):
         name = canonicalize_name(requirement.name)
         if name != PROJECT["name"]:
             assert name in pins, f"requirements.lock has no {name}"
             assert pins[name] in requirement.specifier, (
-                f"requirements.lock has {name} {pins[name]}, wanted: {requirement}"
+                f"requirements.lock has {name} {pins[name]}, but pyproject.toml needs {requirement}"
             )
-    made_with = {
+    recorded_versions = {
         json.loads(path.read_text("utf-8"))["environment"]["torch"].split("+")[0]
         for path in (ROOT / "figures").glob("*/*/result.json")
         if path.parent.parent.name != "samples"
     }
-    assert pins["torch"] in made_with, "no committed result was made with the locked PyTorch"
+    assert pins["torch"] in recorded_versions, (
+        "no committed result was recorded with the locked PyTorch"
+    )
 
 
 def test_torch_hub_loads_from_a_clone():
@@ -189,10 +190,10 @@ def test_torch_hub_loads_from_a_clone():
     assert model.info["sha256"] == zfnet.load("imagenet65k").info["sha256"]
 
 
-def test_torch_hub_knows_what_is_imported():
-    """hub.load checks `dependencies` before it imports anything, and names the package to install."""
+def test_hubconf_lists_the_imported_dependencies():
+    """torch.hub checks `dependencies` before importing, and names missing packages."""
     code = "import sys, hubconf; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     imports = {"pyyaml": "yaml", "pillow": "PIL"}
@@ -200,15 +201,15 @@ def test_torch_hub_knows_what_is_imported():
         imports.get(name, name)
         for name in (Requirement(line).name for line in PROJECT["dependencies"])
     }
-    needed = core & set(done.stdout.split())
+    imported = core & set(process.stdout.split())
     text = (ROOT / "hubconf.py").read_text("utf-8")
-    named = set(
+    listed = set(
         re.findall(
             r'"(\w+)"', re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)[1]
         )
     )
-    assert "safetensors" in needed
-    assert needed <= named <= core
+    assert "safetensors" in imported
+    assert imported <= listed <= core
 
 
 def test_reproduce_runs_only_from_a_clone(tmp_path):
@@ -216,11 +217,16 @@ def test_reproduce_runs_only_from_a_clone(tmp_path):
         ROOT / "reproduce", tmp_path / "reproduce", ignore=shutil.ignore_patterns("__pycache__")
     )
     command = [sys.executable, "-m", "reproduce", "list"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=bare(), capture_output=True, text=True, check=False
+    process = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment_without_checkout(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode != 0
-    assert "reproduce runs only from a clone of the repository" in done.stderr.splitlines()[-1]
+    assert process.returncode != 0
+    assert "reproduce runs only from a clone of the repository" in process.stderr.splitlines()[-1]
     assert not (tmp_path / "figures").exists()
 
 
@@ -247,14 +253,14 @@ def test_workflows_and_hooks_are_valid_yaml():
     assert revisions["ruff-pre-commit"].removeprefix("v") in ruff.specifier
 
 
-def bare() -> dict[str, str]:
-    """This environment without a path to the checkout."""
+def environment_without_checkout() -> dict[str, str]:
+    """Return the environment variables without a path to the checkout."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
-def built(sources, tmp_path_factory) -> SimpleNamespace:
-    """The sdist of a copy of the working tree, and the wheel of that sdist."""
+def distributions(sources, tmp_path_factory) -> SimpleNamespace:
+    """Build the sdist from a copy of the working tree, and the wheel from the sdist."""
     folder = tmp_path_factory.mktemp("built")
     for path in sources:
         (folder / "copy" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -268,17 +274,22 @@ def built(sources, tmp_path_factory) -> SimpleNamespace:
         str(folder),
         str(folder / "copy"),
     ]
-    done = subprocess.run(
-        command, cwd=folder, env=bare(), capture_output=True, text=True, check=False
+    process = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment_without_checkout(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return SimpleNamespace(sdist=sdist, wheel=wheel)
 
 
 @pytest.fixture(scope="module")
-def installed(built, tmp_path_factory) -> SimpleNamespace:
-    """A fresh environment outside the repository with the wheel; PyTorch and the rest are this environment's."""
+def installed(distributions, tmp_path_factory) -> SimpleNamespace:
+    """Install the wheel in a new environment that borrows PyTorch and the other dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     builder = venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt")
     builder.create(folder / "venv")
@@ -286,12 +297,17 @@ def installed(built, tmp_path_factory) -> SimpleNamespace:
 
     def run(*command: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            command, cwd=folder, env=bare(), capture_output=True, text=True, check=False
+            command,
+            cwd=folder,
+            env=environment_without_checkout(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
-    about = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    packages = Path(run(context.env_exe, "-c", about).stdout.strip())
-    # A plain line appends a folder to sys.path and reads none of its .pth files: no editable install is found.
+    print_packages = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(run(context.env_exe, "-c", print_packages).stdout.strip())
+    # This line adds a folder to sys.path without reading its .pth files, so editable installs are ignored.
     (packages / "this_environment.pth").write_text(
         str(distribution("torch").locate_file("")) + "\n", "utf-8"
     )
@@ -304,10 +320,10 @@ def installed(built, tmp_path_factory) -> SimpleNamespace:
         "install",
         "--no-deps",
         "--no-index",
-        str(built.wheel),
+        str(distributions.wheel),
     ]
-    done = run(*pip)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = run(*pip)
+    assert process.returncode == 0, process.stdout + process.stderr
     return SimpleNamespace(
         folder=folder,
         packages=packages,
@@ -318,28 +334,27 @@ def installed(built, tmp_path_factory) -> SimpleNamespace:
 
 
 @pytest.mark.slow
-def test_the_wheel_and_the_sdist_hold_zfnet_alone(built):
+def test_wheel_and_sdist_contain_only_zfnet(distributions):
     library = {path.relative_to(ROOT).as_posix() for path in (ROOT / "zfnet").rglob("*.py")}
     library |= {
         "zfnet/py.typed",
         *(f"zfnet/weights/{path.name}" for path in (ROOT / "zfnet/weights").glob("*.safetensors")),
     }
-    with zipfile.ZipFile(built.wheel) as wheel:
+    with zipfile.ZipFile(distributions.wheel) as wheel:
         names = set(wheel.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-        about = email.message_from_bytes(wheel.read(metadata))
-    assert (about["Name"], about["Version"]) == (PROJECT["name"], zfnet.__version__)
-    assert about["Description-Content-Type"] == "text/markdown"
-    description = about.get_payload(decode=True).decode()
-    assert not re.search(
-        r"\]\((?!https:|#)", description
-    )  # relative links are dead on an index page
+        fields = email.message_from_bytes(wheel.read(metadata))
+    assert (fields["Name"], fields["Version"]) == (PROJECT["name"], zfnet.__version__)
+    assert fields["Description-Content-Type"] == "text/markdown"
+    description = fields.get_payload(decode=True).decode()
+    # Relative links are broken on the package index.
+    assert not re.search(r"\]\((?!https:|#)", description)
     assert f"]({ADDRESS}/blob/main/MODEL_CARD.md)" in description
     assert {name for name in names if ".dist-info/" not in name} >= library
     assert {name.split("/")[0] for name in names} == {"zfnet", metadata.split("/")[0]}
     assert f"{metadata.split('/')[0]}/licenses/LICENSE" in names
 
-    with tarfile.open(built.sdist) as sdist:
+    with tarfile.open(distributions.sdist) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     assert library <= names
     assert {"pyproject.toml", "setup.py", "LICENSE", "README.md", "CITATION.cff"} <= names
@@ -353,11 +368,11 @@ def test_the_wheel_and_the_sdist_hold_zfnet_alone(built):
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_from_anywhere(installed):
+def test_wheel_runs_outside_the_repository(installed):
     def zfnet_command(*arguments: str) -> str:
-        done = installed.run(installed.script, *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        process = installed.run(installed.script, *arguments)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     code = "import zfnet; print(zfnet.__file__, zfnet.__version__)"
     file, version = installed.run(installed.python, "-c", code).stdout.split()
@@ -374,9 +389,9 @@ def test_the_wheel_runs_from_anywhere(installed):
     (block,) = re.findall(
         r"```python\n(import zfnet\n.*?)```", (ROOT / "docs/index.md").read_text("utf-8"), re.DOTALL
     )
-    done = installed.run(installed.python, "-c", block)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in zfnet.load("imagenet65k").classes
+    process = installed.run(installed.python, "-c", block)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() in zfnet.load("imagenet65k").classes
     for name in ("project", "explain", "occlude"):
         with Image.open(installed.folder / f"{name}.png") as picture:
             assert min(picture.size) > 300

@@ -1,4 +1,4 @@
-"""The way down through branches, against Captum and against autograd with another ReLU."""
+"""The deconvnet of branching networks against Captum and autograd with a custom ReLU."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ from zfnet.graph import UnsupportedNetwork
 from zfnet.projection import read_images
 
 SIZE = 64
-# Layers of every kind: convolutions, blocks, branches, pooling, dense layers.
+# Convolutions, blocks, branches, pooling and dense layers.
 LAYERS = {
     "resnet18": ("conv1", "layer2.0.downsample.1", "layer3.0.conv2", "layer4", "fc"),
     "resnet50": ("layer2.1.conv3",),
@@ -31,8 +31,8 @@ LAYERS = {
 CAPTUM = ("resnet18", "resnet50", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5")
 
 
-class Own(nn.Module):
-    """A residual network of functions: sums, products with constants, averages, a leaky ReLU."""
+class FunctionalResidual(nn.Module):
+    """A residual network with functional sums, products, averages and a leaky ReLU."""
 
     def __init__(self):
         super().__init__()
@@ -54,16 +54,18 @@ class Own(nn.Module):
 
 
 def build(name):
-    """A network with random weights and the BatchNorm statistics of random images."""
+    """Return a network with random weights and BatchNorm statistics of random images."""
     torch.manual_seed(0)
     options = {"transform_input": True, "init_weights": False} if name == "googlenet" else {}
-    model = Own() if name == "own" else getattr(models, name)(num_classes=7, **options)
+    model = (
+        FunctionalResidual() if name == "own" else getattr(models, name)(num_classes=7, **options)
+    )
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight)
     for norm in norms:
-        norm.momentum = None  # the statistics of one pass
+        norm.momentum = None  # use the statistics of one pass
         norm.weight.data.uniform_(0.5, 1.5)
         norm.bias.data.normal_(std=0.1)
         norm.train()
@@ -96,8 +98,8 @@ KINDS = {  # lower bound, upper bound, slope below
 }  # fmt: skip
 
 
-class OtherReLU(TorchFunctionMode):
-    """Replaces every ReLU of a forward pass by `Rectify`."""
+class RectifyGradients(TorchFunctionMode):
+    """Replace every ReLU of a forward pass by `Rectify`."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func not in KINDS:
@@ -110,37 +112,37 @@ class OtherReLU(TorchFunctionMode):
         )
 
 
-def deconvolved(model, x, layer, channel, position):
-    """The deconvnet's signal of one unit, by back-propagation through other ReLUs."""
-    kept, leaf = [], x.clone().requires_grad_()
+def project_by_autograd(model, x, layer, channel, position):
+    """Return the deconvnet projection of a unit by backpropagation through custom ReLUs."""
+    outputs, leaf = [], x.clone().requires_grad_()
     module = model.get_submodule(layer)
-    handle = module.register_forward_hook(lambda m, inputs, output: kept.append(output))
-    with OtherReLU():
+    handle = module.register_forward_hook(lambda m, inputs, output: outputs.append(output))
+    with RectifyGradients():
         model(leaf)
     handle.remove()
-    maps = kept[-1] if kept[-1].ndim == 4 else kept[-1][:, :, None, None]
+    maps = outputs[-1] if outputs[-1].ndim == 4 else outputs[-1][:, :, None, None]
     activation = maps[0, channel, *position]
     return torch.autograd.grad(activation, leaf)[0] * activation.detach()
 
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks")
 @pytest.mark.parametrize("name", LAYERS)
-def test_equals_captum_and_autograd_with_another_relu(name):
+def test_projection_equals_captum_and_autograd(name):
     model = build(name)
     oracle = out_of_place(model)
     generator = torch.Generator().manual_seed(1)
     for i, layer in enumerate(LAYERS[name]):
         order = (torch.contiguous_format, torch.channels_last)[i % 2]
         x = torch.randn(1, 3, SIZE, SIZE, generator=generator).contiguous(memory_format=order)
-        given = x.clone()
+        original = x.clone()
         maps = zfnet.trace(model, x, until=layer)[layer]
         maps = maps if maps.ndim == 4 else maps[:, :, None, None]
         channel = int(maps[0].amax((1, 2)).argmax())
         p = zfnet.project(model, x, layer, channel)
-        assert torch.equal(x, given)
+        assert torch.equal(x, original)
         assert p.activation > 0
         position = p.position[0].tolist()
-        expected = deconvolved(oracle, x, layer, channel, position)
+        expected = project_by_autograd(oracle, x, layer, channel, position)
         assert (p.pixels - expected).abs().max() <= 1e-5 * expected.abs().max(), layer
         if name in CAPTUM:
             unit = (
@@ -149,20 +151,22 @@ def test_equals_captum_and_autograd_with_another_relu(name):
                 else channel
             )
             method = captum.attr.NeuronDeconvolution(oracle, oracle.get_submodule(layer))
-            theirs = method.attribute(x.clone().requires_grad_(), unit).detach() * p.activation
-            assert (p.pixels - theirs).abs().max() <= 1e-5 * theirs.abs().max(), layer
+            captum_pixels = (
+                method.attribute(x.clone().requires_grad_(), unit).detach() * p.activation
+            )
+            assert (p.pixels - captum_pixels).abs().max() <= 1e-5 * captum_pixels.abs().max(), layer
         top, left, bottom, right = p.box[0].tolist()
         outside = p.pixels.clone()
         outside[..., top:bottom, left:right] = 0
         assert outside.abs().max() == 0
         with zfnet.fast.disabled():
-            plain = zfnet.project(model, x, layer, channel)
-        assert (plain.pixels - p.pixels).abs().max() <= 1e-5 * p.pixels.abs().max(), layer
+            unaccelerated = zfnet.project(model, x, layer, channel)
+        assert (unaccelerated.pixels - p.pixels).abs().max() <= 1e-5 * p.pixels.abs().max(), layer
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "own"])
-def test_search_and_project_top_over_branches(name):
-    """The k strongest of every map by brute force, in one pass, and their projections."""
+def test_top_activations_and_project_top_of_branching_networks(name):
+    """Compare with sorting all activations, and with individual projections."""
     layers = {
         "resnet18": ("layer2.0", "layer1.1.conv2", "layer2.0.downsample"),
         "squeezenet1_1": ("features.3", "features.4.squeeze"),
@@ -178,33 +182,33 @@ def test_search_and_project_top_over_branches(name):
         value, index = value.T.sort(dim=1, descending=True, stable=True)
         torch.testing.assert_close(top[layer].value, value[:, :3])
         assert torch.equal(top[layer].index, index[:, :3])
-        found = torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1).transpose(0, 1)
+        position = torch.stack([cell // maps.shape[3], cell % maps.shape[3]], -1).transpose(0, 1)
         rows = torch.arange(len(index))[:, None]
-        assert torch.equal(top[layer].position, found[rows, index[:, :3]])
+        assert torch.equal(top[layer].position, position[rows, index[:, :3]])
     layer = layers[0]
-    kept = top[layer].index.clone()
+    original_index = top[layer].index.clone()
     top[layer].index[2:] = -1
     count = 0
     for name, rank, p in zfnet.project_top(model, images, top, layer):
         x = read_images(images, top[name].index[p.channel, rank].tolist(), torch.device("cpu"))
-        alone = zfnet.project(model, x, layer, p.channel, p.position, crop=True)
-        torch.testing.assert_close(p.pixels, alone.pixels, rtol=1e-4, atol=1e-6)
-        assert torch.equal(p.box, alone.box)
+        single = zfnet.project(model, x, layer, p.channel, p.position, crop=True)
+        torch.testing.assert_close(p.pixels, single.pixels, rtol=1e-4, atol=1e-6)
+        assert torch.equal(p.box, single.box)
         count += len(rank)
     assert count == 6
-    top[layer].index[:] = kept
+    top[layer].index[:] = original_index
 
 
-def test_nothing_above_the_highest_layer_is_computed():
+def test_layers_above_the_requested_one_are_not_computed():
     model, calls = build("resnet18"), []
 
-    def note(path, module, inputs, output):
+    def record_call(path, module, inputs, output):
         if not output.is_meta:
             calls.append(path)
 
     for path, module in model.named_modules():
         if not list(module.children()):
-            module.register_forward_hook(partial(note, path))
+            module.register_forward_hook(partial(record_call, path))
     x = torch.randn(2, 3, SIZE, SIZE)
     for function in (
         lambda: zfnet.trace(model, x, until="layer1.1.conv1"),
@@ -218,7 +222,7 @@ def test_nothing_above_the_highest_layer_is_computed():
 
 
 class Adaptive(nn.Module):
-    """Adaptive max pooling, of windows of several sizes that overlap, as a module and as a function."""
+    """Adaptive max pooling with overlapping windows of several sizes, as a module and a function."""
 
     def __init__(self):
         super().__init__()
@@ -227,7 +231,7 @@ class Adaptive(nn.Module):
 
     def forward(self, x):
         x = F.relu(self.conv2(self.pool(self.conv1(x).relu_())))
-        x = x + 0.5 * x  # no chain
+        x = x + 0.5 * x  # not a chain
         return self.fc(F.adaptive_max_pool2d(x, (2, 1)).flatten(1))
 
 
@@ -241,7 +245,7 @@ def test_adaptive_max_pooling_is_unpooled_at_its_switches():
         )
         p = zfnet.project(model, x, layer, channel)
         assert p.activation > 0
-        expected = deconvolved(model, x, layer, channel, p.position[0].tolist())
+        expected = project_by_autograd(model, x, layer, channel, p.position[0].tolist())
         assert expected.abs().max() > 0
         torch.testing.assert_close(p.pixels, expected, rtol=1e-5, atol=1e-6)
         twice = zfnet.project(model, x, layer, torch.tensor([3, 3]), collision="overwrite")
@@ -251,8 +255,8 @@ def test_adaptive_max_pooling_is_unpooled_at_its_switches():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_projected_searched_and_occluded(dtype):
-    """As in float32, up to the rounding of 10 or 7 bits; the result has the network's type."""
+def test_project_top_and_occlude_in_half_precision(dtype):
+    """Results have the dtype of the network and equal those in float32 up to rounding."""
     torch.manual_seed(0)
     model, x = build("own"), torch.rand(2, 3, 32, 32)
     full = zfnet.project(model, x[:1], "deep", 2, (3, 3))
@@ -271,8 +275,8 @@ def test_half_precision_is_projected_searched_and_occluded(dtype):
     assert all(p.pixels.isfinite().all() for p in parts)
 
 
-def test_a_graph_without_relu_gives_the_gradient():
-    class Linear(Own):
+def test_projection_of_a_graph_without_relu_is_the_gradient():
+    class Linear(FunctionalResidual):
         def forward(self, x):
             x = self.stem(x)
             return F.avg_pool2d(torch.cat([self.deep(x), x], 1), 2)
@@ -284,7 +288,7 @@ def test_a_graph_without_relu_gives_the_gradient():
     torch.testing.assert_close(p.pixels, expected)
 
 
-def test_a_network_without_relu_gives_the_gradient():
+def test_projection_without_relu_is_the_gradient():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2), nn.Conv2d(4, 5, 3)).eval()
     x = torch.randn(1, 3, 12, 12, requires_grad=True)
     value = model(x)[0, 2, 1, 1]
@@ -293,7 +297,7 @@ def test_a_network_without_relu_gives_the_gradient():
     torch.testing.assert_close(p.pixels, expected)
 
 
-def test_a_layer_that_is_not_maps():
+def test_layer_without_maps_is_rejected():
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()
@@ -312,7 +316,7 @@ def test_a_layer_that_is_not_maps():
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_a_wrong_input_names_the_operation(channels):
+def test_wrong_input_names_the_operation(channels):
     model = build("resnet18")
     with pytest.raises(ValueError, match="does not fit the network at conv1: .*channels"):
         zfnet.project(model, torch.randn(1, channels, SIZE, SIZE), "layer1", 0)

@@ -1,4 +1,4 @@
-"""Project units of a layer: pass their images up, keep one activation each, carry it down."""
+"""Project units of a layer: forward pass, one activation per image, and the deconvnet."""
 
 from __future__ import annotations
 

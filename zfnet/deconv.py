@@ -48,13 +48,13 @@ from zfnet.transpose import transpose
 def backproject(
     t: Trace, signal: Tensor, *, collision: str = "sum", until: str | None = None, rule=None
 ) -> Tensor:
-    """Carry a signal in a trace's last layer down to pixels.
+    """Propagate a signal in the last layer of a trace to pixels.
 
     Args:
         t: The forward pass of N images.
         signal: The signal, in the shape of the last layer: (N, C, H, W) or (N, C).
         collision: What `unpool` does where windows share a switch.
-        until: Stop above this step; "pool1" returns the signal that is about to be unpooled there.
+        until: Stop above this step; "pool1" returns the signal before it is unpooled there.
         rule: Replaces `invert`.
 
     Returns:
@@ -72,7 +72,7 @@ def backproject(
 
 
 def invert(step: Step, signal: Tensor, t: Trace, collision: str = "sum") -> Tensor | tuple:
-    """Carry a signal down through one step: from its output's shape (N, ...) to its input's."""
+    """Propagate a signal through one step: from the shape of its output to that of its input."""
     module, size = step.module, t.inputs[step.name]
     match module:
         case nn.MaxPool2d() | nn.AdaptiveMaxPool2d():
@@ -113,7 +113,7 @@ def unpool(
     below = signal.new_zeros(*signal.shape[:2], size[0] * size[1])  # (N, C, H W)
     if collision == "overwrite":
         signal = _keep_last(signal, switches, size[0] * size[1])
-    # Windows this far apart do not overlap: without repeated indices a scatter is deterministic.
+    # Windows this far apart do not overlap. Without repeated indices, a scatter is deterministic.
     rows, columns = overlap(pool, size, signal.shape[-2:])
     for r, c in itertools.product(range(rows), range(columns)):
         index = switches[:, :, r::rows, c::columns].flatten(2)

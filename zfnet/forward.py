@@ -1,7 +1,7 @@
 """One forward pass: its activations and pooling switches.
 
-`trace` passes images through a network and keeps every activation. `run` is the loop under it: one
-pass over the steps of a network, which the deconvnet, occlusion and the top-k search share.
+`trace` passes images through a network and keeps every activation. It calls `run`, a loop over the
+steps of a network that the deconvnet, occlusion and the top-k search also use.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class Trace(Mapping):
         return tuple(layers_of(self.steps))
 
     def select(self, rows: Tensor) -> Trace:
-        """The trace of some of the images, repeated if wanted: rows (M,) of the N images.
+        """Return the trace of rows (M,) of the N images, which may repeat.
 
-        Only what a projection needs is selected: the switches and the shapes.
+        It selects only what a projection needs: the switches and the shapes.
         """
         inputs = {name: _repeat_shapes(shapes, len(rows)) for name, shapes in self.inputs.items()}
         switches = {name: index[rows] for name, index in self.switches.items()}
@@ -108,15 +108,16 @@ class Trace(Mapping):
 def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
     """Pass images through the network once, and keep every activation and pooling switch.
 
-    The network runs in evaluation mode and without gradients; its own mode is restored. In a chain
-    of another library the layers are called conv1 ... convN, fc(N+1), and so on. In a network with
-    branches they have the paths of modules, such as "layer3.0.conv2" (see `zfnet.list_layers`), and
-    are what a forward hook sees. Maps with channels last are transposed to (N, C, H, W).
+    The network runs in evaluation mode and without gradients; its mode is restored afterwards. In a
+    chain from another library, the layers are called conv1 ... convN, fc(N+1), and so on. In a
+    network with branches, they are named by the paths of modules, such as "layer3.0.conv2" (see
+    `zfnet.list_layers`), and their activations are what forward hooks see. Maps with channels last
+    are transposed to (N, C, H, W).
 
     Args:
         model: Any network that `torch.fx` can trace.
         x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
-        until: The layer to compute, with what it depends on; None computes all.
+        until: The last layer to compute; None computes all.
 
     Returns:
         The trace. Its `logits` are None if `until` is given.
@@ -152,8 +153,8 @@ def run(
     Args:
         steps: The steps of a network, from `network_steps`.
         x: Images (N, C, H, W), or maps where the steps are the upper part of a network.
-        keep: The layers and steps whose outputs the trace keeps; None keeps all. With a choice, a
-            ReLU overwrites its input where nothing else reads it, and outputs are dropped early.
+        keep: The layers and steps whose outputs the trace keeps; None keeps all. If given, a
+            ReLU overwrites its input if nothing else reads it, and outputs are freed early.
         switches: Whether to record the pooling switches.
         visit: Called as `visit(step, output)` after each step. A later step may overwrite the
             output.
@@ -255,6 +256,6 @@ def _repeat_shapes(shapes: Any, count: int) -> Any:
 
 
 def _shapes_of(values: Sequence[object]) -> torch.Size | tuple[torch.Size, ...]:
-    """The shape of a step's input, or of each of several; empty for what is no tensor."""
+    """The shape of a step's input, or of each input; empty for inputs that are not tensors."""
     shapes = tuple(v.shape if isinstance(v, Tensor) else torch.Size() for v in values)
     return shapes[0] if len(shapes) == 1 else shapes

@@ -1,4 +1,4 @@
-"""Which layers a network has, and what can be done with each."""
+"""List the layers of a network, and the functions that support each."""
 
 from __future__ import annotations
 

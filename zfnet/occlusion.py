@@ -1,4 +1,4 @@
-"""Occlusion maps: cover a part of the image, and see what the network makes of it (Fig. 7)."""
+"""Occlusion maps: cover a part of the image, and measure the network's response (Fig. 7)."""
 
 from __future__ import annotations
 

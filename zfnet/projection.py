@@ -74,21 +74,20 @@ def project(
     Zeiler & Fergus, section 2.1. One image with M channels or positions gives M projections.
 
     Args:
-        model: A network of convolutions, ReLUs, pooling and what else is linear, with branches or
-            without, that `torch.fx` can trace. Where it has no ReLU nothing is rectified: the
-            result is the gradient times the activation.
+        model: A network that `torch.fx` can trace, with convolutions, ReLUs, pooling and other
+            linear operations, with or without branches. Without ReLUs, the result is the gradient
+            times the activation.
         x: Images (N, 3, H, W), as `zfnet.preprocess` returns them.
-        layer: In a chain a layer with weights: conv1, ..., fc8. In a network with branches the path
-            of a module, such as "layer3.0.conv2"; see `zfnet.list_layers`.
+        layer: In a chain, a layer with weights: conv1, ..., fc8. In a network with branches, the
+            path of a module, such as "layer3.0.conv2"; see `zfnet.list_layers`.
         channel: A feature map, or one per projection (M,).
         position: (row, column), one per projection (M, 2), or None for each map's strongest
             position, the first in reading order.
-        activation: The units' activations (M,) if a search has found them; they need not be
-            computed.
+        activation: The units' activations (M,), if a search has computed them.
         crop: Whether to return the receptive fields. A unit of a dense layer, or above a global
             pooling, sees the whole image.
-        collision: What unpooling does where windows share a maximum: "sum", as back-propagation
-            does, or "overwrite", as `torch.nn.MaxUnpool2d` does, which loses signal.
+        collision: How to unpool windows that share a maximum: "sum", as in back-propagation, or
+            "overwrite", as in `torch.nn.MaxUnpool2d`, which loses signal.
         batch: The number of projections to compute at once.
 
     Returns:
@@ -112,7 +111,7 @@ def project(
         raise ValueError(f"collision must be 'sum' or 'overwrite', got {collision!r}")
     check_positive(batch=batch)
     check_input(model, x)
-    like = x.to("meta")  # what the steps, units and boxes depend on: the shape and type of x
+    like = x.to("meta")  # steps, units and boxes depend only on the shape and type of x
     with evaluating(model), torch.no_grad():
         steps = network_steps(model, like, layer)
         if layer not in layers_of(steps):
@@ -138,19 +137,19 @@ def project_top(
     *,
     batch: int = 64,
 ) -> Iterator[tuple[str, Tensor, Projection]]:
-    """Project every activation that a search has found, to patches of its receptive field (Fig. 2).
+    """Project every activation of a search to a patch of its receptive field (Fig. 2).
 
     Args:
         model: The network that was searched.
         dataset: The data set that was searched, of (3, H, W) tensors or (tensor, label).
         top: The result of `zfnet.top_activations`.
-        layers: Some of the search's layers of maps; None takes all.
+        layers: Layers of the search that have maps; None takes all.
         batch: The largest number of projections to yield at once.
 
     Returns:
-        An iterator over (layer, rank, projection), in any order. `rank` (M,) is the place of each
-        unit among its channel's strongest, from 0; the projection is that of `project` with `crop`.
-        Places that no image has taken are left out.
+        An iterator over (layer, rank, projection), in any order. `rank` (M,) is the rank of each
+        unit among its channel's strongest, from 0. The projection equals that of `project` with
+        `crop`. Ranks without an image are left out.
 
     Raises:
         UnknownLayer: If a layer was not searched, or its units see the whole image.
@@ -191,8 +190,7 @@ def project_search(
 ) -> Iterator[tuple[str, Tensor, Projection]]:
     """Project the units of a search, `batch` units of one layer at a time; see `project_top`.
 
-    `chains` holds the steps up to each layer, and `first` is the data set's first image (1, 3, H,
-    W).
+    `chains` has the steps up to each layer, and `first` is the first image (1, 3, H, W).
     """
     for layer, steps in chains.items():
         field, top_layer = receptive_field(steps, layer), top[layer]
@@ -215,7 +213,7 @@ def project_search(
 def patches_inside(p: Projection, x: Tensor, field: int) -> tuple[Tensor, Tensor]:
     """Cut projections (M, C, H, W) and their images to receptive fields: (M, C, field, field) each.
 
-    At the border of the image the patch is the nearest one inside.
+    A patch that extends beyond the image is moved inside.
     """
     corner = p.corner.clamp(0, x.shape[-1] - field)
     return cut(p.pixels, corner, field), cut(x, corner, field)

@@ -52,14 +52,14 @@ def top_activations(
     Args:
         model: Any network that `torch.fx` can trace.
         dataset: N preprocessed (3, H, W) tensors, or (tensor, label).
-        layers: In a chain layers with weights: conv1, ..., fc8. In a network with branches the
+        layers: In a chain, layers with weights: conv1, ..., fc8. In a network with branches, the
             paths of modules that return maps or vectors; see `zfnet.list_layers`.
         k: How many activations to keep per map.
         batch: The number of images per forward pass.
         groups: A group per image (N,); at most one image of a group is kept, for crops of one
             photograph.
         state: A file from which an interrupted search continues.
-        distributed: The processes that share the batches; each receives the whole table.
+        distributed: The processes that share the batches; each receives the full table.
         progress: A progress bar such as `tqdm.tqdm`.
 
     Returns:
@@ -95,16 +95,15 @@ def top_activations(
 def _run_distributed(
     search: _Search, state: _State, distributed: DistributedContext
 ) -> TopActivations:
-    """Share the batches among the processes of a distributed, and merge what they find.
+    """Share the batches among the processes, and merge their tables.
 
-    Processes pass whole batches, because convolutions round differently in smaller ones.
+    Each process computes full batches, because convolutions round differently in smaller ones.
     """
     size = len(search.dataset)  # pyright: ignore[reportArgumentType]
     if distributed.size == 1:
         return search.run(range(size), state)
-    finished = distributed.gather(state.read())[
-        0
-    ]  # all read the state before one of them writes it
+    # All processes read the state before one of them writes it.
+    finished = distributed.gather(state.read())[0]
     if finished and finished.images == size:
         return finished
     batches = distributed.share(
@@ -161,10 +160,8 @@ class _Search:
                     steps, self.layers, _pad_batch(x, self.batch)
                 )
             for layer, (value, position) in strongest.items():
-                value, position = (
-                    value[: len(x)].T.float(),
-                    position[: len(x)].transpose(0, 1),
-                )  # (C, B), (C, B, 2)
+                value = value[: len(x)].T.float()  # (C, B)
+                position = position[: len(x)].transpose(0, 1)  # (C, B, 2)
                 maxima[layer].append((value, index.expand_as(value), position))
             done, pending = done + len(x), pending + len(x)
             due = state.path is not None and time.monotonic() - written >= WRITE_EVERY
@@ -201,7 +198,7 @@ class _Search:
 def strongest_positions(
     steps: Sequence[Step], layers: Sequence[str], x: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Pass images x (B, 3, H, W) through the steps, and find where each map is strongest.
+    """Find the strongest position of each map of images x (B, 3, H, W).
 
     Returns for each layer the maxima (B, C) and their positions (B, C, 2), the first in reading
     order.
@@ -217,7 +214,7 @@ def strongest_positions(
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """The file in which a search keeps its table, if any, and what identifies the search."""
+    """The file that stores the table of a search, if any, and the identity of the search."""
 
     path: Path | None
     identity: dict

@@ -1,4 +1,4 @@
-"""The units of a layer that are projected: which images, channels and positions."""
+"""Select the units of a layer to project: images, channels and positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, one function for each kind, called by the public functions."""
+"""Argument checks of the public functions, one function per kind of argument."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Measure the explorer's goals in a real browser: `python -m tests.explorer.benchmark`.
+"""Measure the speed of the explorer in a browser: `python -m tests.explorer.benchmark`.
 
-    touch to projection   below 150 ms (median, conv5 of ZFNet)
-    covering              10 answers per second or more
+    click to projection   below 150 ms (median, conv5 of ZFNet)
+    occluding             10 responses per second or more
     webcam                5 frames per second or more
-    page                  usable 2 s after the server is up
+    page                  usable 2 s after the server has started
 
-It starts `zfnet explore` as a user does, and drives it with Playwright. The goals are for two idle
-cores. On a shared machine look at the processor time of the server, which it prints too: the wall
-time of an answer cannot be shorter, and on an idle core is about as long.
+The benchmark starts `zfnet explore` and controls it with Playwright. The goals assume two idle
+cores. On a busy machine, look at the CPU time of the server, which is printed, too. It is a lower
+bound of the response time, and about equal to it on an idle core.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-TOUCHES, SECONDS = 40, 5.0
+CLICKS, SECONDS = 40, 5.0
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-# Time from each pointer press to the next change of what the page shows for a unit.
+# The time from each click to the next update of the unit view.
 TIMER = """() => {
     window.touches = [];
     let start = null;
@@ -49,17 +49,17 @@ def main() -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        found = re.search(r"http\S+", process.stdout.readline())
-        assert found
+        url_match = re.search(r"http\S+", process.stdout.readline())
+        assert url_match
 
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox", *CAMERA]
             )
-            browser.new_page().close()  # the browser is open before the page is asked for
+            browser.new_page().close()  # exclude the start of the browser
             up = time.perf_counter()
             measure(
-                browser.new_page(viewport={"width": 1600, "height": 900}), found[0], up, process
+                browser.new_page(viewport={"width": 1600, "height": 900}), url_match[0], up, process
             )
             browser.close()
     finally:
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measure(page: Page, url: str, up: float, process: subprocess.Popen) -> None:
-    """Print what each goal asks for, and what was measured."""
+    """Print goals and measurements."""
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load average {load:.1f} before the benchmark")
     print(f"{'':24}{'goal':>12}{'measured':>14}{'server CPU':>18}")
@@ -76,16 +76,16 @@ def measure(page: Page, url: str, up: float, process: subprocess.Popen) -> None:
     page.wait_for_selector("#unit-facts[data-key]", timeout=120_000)
     report("page usable", "< 2 s", f"{time.perf_counter() - up:.2f} s", "")
     cpu = cpu_seconds(process)
-    touch = touches(page)
+    touch = click_units(page)
     used = 1000 * (cpu_seconds(process) - cpu) / len(touch)
     report(
-        "touch to projection",
+        "click to projection",
         "< 150 ms",
         f"{statistics.median(touch):.0f} ms",
-        f"{used:.0f} ms/touch",
+        f"{used:.0f} ms/click",
     )
     for name, goal, unit, count in (
-        ("covering", "> 10 /s", "answers", cover),
+        ("occluding", "> 10 /s", "responses", cover),
         ("webcam", "> 5 /s", "frames", webcam),
     ):
         cpu, start = cpu_seconds(process), time.perf_counter()
@@ -99,13 +99,13 @@ def report(name: str, goal: str, measured: str, cpu: str) -> None:
     print(f"{name:24}{goal:>12}{measured:>14}{cpu:>18}", flush=True)
 
 
-def touches(page: Page) -> list[float]:
-    """Touch maps of conv5 at random positions, and return the milliseconds to each projection."""
+def click_units(page: Page) -> list[float]:
+    """Click maps of conv5 at random positions; return the milliseconds to each projection."""
     page.evaluate(TIMER)
     rng = random.Random(0)
     tiles = page.locator("#maps .map canvas")
-    for i in range(TOUCHES):
-        tile = tiles.nth(rng.randrange(14))  # those of the first rows, inside the window
+    for i in range(CLICKS):
+        tile = tiles.nth(rng.randrange(14))  # tiles in the visible rows
         box = tile.bounding_box()
         assert box is not None
         place = [box["x"] + box["width"] * rng.random(), box["y"] + box["height"] * rng.random()]
@@ -115,7 +115,7 @@ def touches(page: Page) -> list[float]:
 
 
 def cover(page: Page) -> int:
-    """Drag a square over the image for some seconds, and count the answers that the page showed."""
+    """Drag the occluder over the image for some seconds; return the number of updates."""
     page.click("#views [data-value=cover]")
     page.wait_for_selector("#readout[data-answers]")
     box = page.locator("#stage").bounding_box()
@@ -134,7 +134,7 @@ def cover(page: Page) -> int:
 
 
 def webcam(page: Page) -> int:
-    """Run the webcam for some seconds in the view of feature maps, and count the frames."""
+    """Run the webcam with feature maps for some seconds; return the number of frames."""
     page.click("#views [data-value=features]")
     page.evaluate("""() => {
         window.frames_shown = 0;
@@ -148,7 +148,7 @@ def webcam(page: Page) -> int:
 
 
 def wait_for(page: Page, value: str, above: int) -> None:
-    """Wait until a number of the page is larger. The page's policy forbids Playwright's own way."""
+    """Poll a number of the page; its security policy forbids Playwright's wait_for_function."""
     end = time.monotonic() + 30
     while page.evaluate(value) <= above:
         assert time.monotonic() < end, f"{value} stays at {above}"
@@ -156,7 +156,7 @@ def wait_for(page: Page, value: str, above: int) -> None:
 
 
 def cpu_seconds(process: subprocess.Popen) -> float:
-    """Processor time that a process has used, all threads together (Linux)."""
+    """Return the CPU seconds of a process and its threads (Linux)."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""A running server with the bundled network and a small atlas, a client for it, and a browser."""
+"""Fixtures: a server with the bundled network and a small atlas, a client, and a browser."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ from zfnet.explorer.server import Server
 from zfnet.explorer.wire import unpack
 
 TOKEN = "token-of-the-tests"
-SIDE, ROWS = 90, 32  # pixels of a tile, and features per sheet, of the atlas
+SIDE, ROWS = 90, 32  # tile size in pixels, and features per sheet
 ACROSS, BLOCK = 8, 3  # features per row of a sheet, and tiles per side of a feature's block
 
 
@@ -30,7 +30,7 @@ def network():
 
 
 def write_atlas(folder, network):
-    """An atlas with two features of conv5 in the format of reproduce/site/atlas: noise as pictures."""
+    """Write an atlas of two conv5 features with random pictures, in the format of reproduce."""
     (folder / "data").mkdir(parents=True)
     (folder / "sheets").mkdir()
     layer = {"name": "conv5", "numbers": [17, 97], "side": SIDE}
@@ -60,7 +60,7 @@ def atlas(tmp_path_factory, network):
 
 @pytest.fixture(scope="session")
 def server(network, atlas):
-    """A server in a thread; `backend` is what it computes with."""
+    """Start a server in a thread."""
     running = Server(port=0, token=TOKEN)
     running.backend = Backend(network, "imagenet65k", "zfnet.load('imagenet65k')", atlas)
     thread = running.start(running.backend)
@@ -71,7 +71,7 @@ def server(network, atlas):
 
 
 class Client:
-    """Requests as the page sends them."""
+    """A client that sends the requests of the page."""
 
     def __init__(self, server):
         self.server = server
@@ -96,8 +96,8 @@ class Client:
         path = f"/{TOKEN}/api/{kind}?{urlencode(parameters)}"
         return self.request(verb, path, body)
 
-    def refusal(self, kind, verb="GET", body=None, **parameters):
-        """Send a request that is refused; return the sentence."""
+    def error(self, kind, verb="GET", body=None, **parameters):
+        """Send an invalid request; return the error message."""
         status, answer = self.raw(kind, verb, body, **parameters)
         assert status == 400, (status, answer)
         return json.loads(answer)["error"]
@@ -119,17 +119,17 @@ def coffee_trace(network, coffee):
 
 
 def wait_until(condition, seconds=60):
-    """Wait until a function returns something true, and return it."""
+    """Wait until a function returns a true value, and return the value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
             return value
         time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"the condition was not met within {seconds} s")
 
 
-def small_lrn():
-    """A small ZFNet with normalization layers, random weights."""
+def small_zfnet_with_lrn():
+    """Return a small random ZFNet with normalization layers."""
     torch.manual_seed(0)
     model = zfnet.zfnet(10, fc_units=16, size=112).eval()
     for module in model:

@@ -1,7 +1,7 @@
-"""Record the animation of the documents: `python -m tests.explorer.record OUT.gif [--atlas DIR]`.
+"""Record the animation in the docs: `python -m tests.explorer.record OUT.gif [--atlas DIR]`.
 
-It drives `zfnet explore` with Playwright through the gestures of a lecture. A frame is taken when
-the page has answered, so the animation shows the gestures, not the speed.
+The script controls `zfnet explore` with Playwright. It takes each frame after the page has
+responded, so the animation does not show the speed of the explorer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-WIDTH, HEIGHT = 1320, 870  # pixels of the window
-SHOWN = 840  # pixels of the animation's width
-SETTLE = 900  # milliseconds that the page may take to answer
+WIDTH, HEIGHT = 1320, 870  # window size in pixels
+GIF_WIDTH = 840  # pixels
+SETTLE = 900  # milliseconds for the response of the page
 
 
 class Recorder:
-    """Frames and their durations in milliseconds."""
+    """Screenshots and their durations in milliseconds."""
 
     def __init__(self, page: Page):
         self.page = page
@@ -34,20 +34,25 @@ class Recorder:
     def shoot(self, milliseconds: int) -> None:
         self.page.wait_for_timeout(SETTLE)
         with Image.open(io.BytesIO(self.page.screenshot())) as shot:
-            size = (SHOWN, SHOWN * HEIGHT // WIDTH)
+            size = (GIF_WIDTH, GIF_WIDTH * HEIGHT // WIDTH)
             self.frames.append(shot.convert("RGB").resize(size, Image.Resampling.LANCZOS))
         self.durations.append(milliseconds)
 
     def save(self, path: Path) -> None:
-        """Write the frames, each with its own palette."""
-        first, *rest = (frame.quantize(256, kmeans=3) for frame in self.frames)
+        """Write a GIF with one palette per frame."""
+        first, *others = (frame.quantize(256, kmeans=3) for frame in self.frames)
         first.save(
-            path, save_all=True, append_images=rest, duration=self.durations, loop=0, optimize=True
+            path,
+            save_all=True,
+            append_images=others,
+            duration=self.durations,
+            loop=0,
+            optimize=True,
         )
 
 
-def touch(recorder: Recorder) -> None:
-    """Touch maps of several layers, and take the deconvnet apart."""
+def record_units(recorder: Recorder) -> None:
+    """Click maps of several layers, and change the rules of the deconvnet."""
     page = recorder.page
     recorder.shoot(1500)
     for layer in ("conv1", "conv3", "conv5"):
@@ -67,8 +72,8 @@ def touch(recorder: Recorder) -> None:
     page.uncheck("[data-rule=switches]")
 
 
-def cover(recorder: Recorder) -> None:
-    """Drag a square over the image."""
+def record_occlusion(recorder: Recorder) -> None:
+    """Move the occluder over the image, and compute an occlusion map."""
     page = recorder.page
     page.click("#views [data-value=cover]")
     stage = page.locator("#stage").bounding_box()
@@ -83,7 +88,7 @@ def cover(recorder: Recorder) -> None:
     recorder.shoot(2500)
 
 
-def compare(recorder: Recorder) -> None:
+def record_comparison(recorder: Recorder) -> None:
     page = recorder.page
     page.click("#views [data-value=compare]")
     page.wait_for_selector("[data-side=right] [data-method]", timeout=300_000)
@@ -100,19 +105,19 @@ def main() -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        found = re.search(r"http\S+", process.stdout.readline())
-        assert found
+        url_match = re.search(r"http\S+", process.stdout.readline())
+        assert url_match
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             page.set_default_timeout(120_000)
-            page.goto(found[0] + "#image=cat&size=64")
+            page.goto(url_match[0] + "#image=cat&size=64")
             page.wait_for_selector("#unit-facts[data-key]")
             page.wait_for_selector("[data-sample]")
             recorder = Recorder(page)
-            for scene in (touch, cover, compare):
+            for scene in (record_units, record_occlusion, record_comparison):
                 scene(recorder)
             recorder.save(options.out)
             browser.close()

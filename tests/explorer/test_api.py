@@ -1,4 +1,4 @@
-"""Every answer of the API, against the library's own numbers; every error is a sentence."""
+"""Responses of the API against results of the library, and error messages."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def png(pixels):
     return buffer.getvalue()
 
 
-def test_the_binary_format_round_trips():
+def test_binary_format_round_trips():
     values = np.arange(7, dtype=np.float32), np.arange(5, dtype=np.uint8).reshape(5, 1)
     header, arrays = unpack(pack({"nan": float("nan"), "text": "é"}, a=values[0], b=values[1]))
     assert header == {"nan": None, "text": "é"}
@@ -38,7 +38,7 @@ def test_the_binary_format_round_trips():
         np.testing.assert_array_equal(value, array)
 
 
-def test_network(client, network):
+def test_network_lists_layers_classes_and_methods(client, network):
     answer = client.get("network")
     assert answer["classes"] == network.classes
     assert [layer["name"] for layer in answer["layers"]] == [
@@ -47,10 +47,10 @@ def test_network(client, network):
     assert [layer["field"] for layer in answer["layers"][:5]] == [7, 27, 75, 107, 139]
     assert answer["methods"] == list(zfnet.METHODS)
     assert "coffee" in answer["samples"]
-    assert not answer["normalizes"]  # the bundled network has none
+    assert not answer["normalizes"]  # the bundled network has no normalization
 
 
-def test_image(client, coffee, coffee_trace):
+def test_image_has_pixels_and_top_classes(client, coffee, coffee_trace):
     header, arrays = client.get("image", image="coffee")
     probability = coffee_trace.logits[0].softmax(0)
     assert header["best"] == probability.argsort(descending=True)[:5].tolist()
@@ -60,7 +60,7 @@ def test_image(client, coffee, coffee_trace):
     np.testing.assert_array_equal(arrays["pixels"], as_bytes(photograph(coffee)[0]))
 
 
-def test_samples(client):
+def test_samples_have_thumbnails(client):
     header, arrays = client.get("samples")
     assert arrays["thumbnails"].shape == (len(header["names"]), 72, 72, 3)
 
@@ -82,7 +82,7 @@ def test_maps_are_strongest_first(client, coffee_trace):
     ("layer", "unit", "at"),
     [("conv5", 17, "6,4"), ("conv5", 17, None), ("conv1", 3, "0,109"), ("fc8", 967, None)],
 )
-def test_unit_is_the_projection(client, network, coffee, layer, unit, at):
+def test_unit_equals_project(client, network, coffee, layer, unit, at):
     parameters = {} if at is None else {"at": at}
     header, arrays = client.get("unit", image="coffee", layer=layer, unit=unit, **parameters)
     position = tuple(map(int, at.split(","))) if at else None
@@ -103,14 +103,14 @@ def test_unit_is_the_projection(client, network, coffee, layer, unit, at):
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "changes",
     [{"method": "guided"}, {"method": "gradient"}, {"method": "none"}, {"switches": 0}, {"collision": "overwrite"}],
 )  # fmt: skip
-def test_unit_with_changed_rules(client, network, coffee_trace, changed):
-    header, arrays = client.get("unit", image="coffee", layer="conv4", unit=100, **changed)
+def test_unit_with_changed_rules(client, network, coffee_trace, changes):
+    header, arrays = client.get("unit", image="coffee", layer="conv4", unit=100, **changes)
     rules = Rules(
-        changed.get("method", "deconvnet"), bool(changed.get("switches", 1)),
-        changed.get("collision", "sum"),
+        changes.get("method", "deconvnet"), bool(changes.get("switches", 1)),
+        changes.get("collision", "sum"),
     )  # fmt: skip
     at = tuple(header["at"])
     pixels = project_variant(network, coffee_trace, "conv4", 100, at, rules)
@@ -121,7 +121,7 @@ def test_unit_with_changed_rules(client, network, coffee_trace, changed):
     assert (arrays["projection"] != arrays["paper"]).any()
 
 
-def test_neighbors(client, atlas):
+def test_neighbors_come_from_the_atlas(client, atlas):
     header, arrays = client.get("neighbors", layer="conv5", unit=97)
     assert header["values"] == [3.0, 2.0]
     assert header["names"] == ["image 4", "image 5"]
@@ -135,7 +135,7 @@ def test_neighbors(client, atlas):
     assert header["why"] == "the atlas has no conv2"
 
 
-def test_cover(client, network, coffee, coffee_trace):
+def test_cover_equals_an_occluded_forward_pass(client, network, coffee, coffee_trace):
     box = (40, 60, 110, 130)
     answer = client.get("cover", image="coffee", box="40,60,110,130", pins="conv5/17@6,4;fc7/9@0,0")
     target = int(coffee_trace.logits.argmax())
@@ -147,22 +147,22 @@ def test_cover(client, network, coffee, coffee_trace):
     assert answer["label"] == int(t.logits.argmax())
     expected = [float(t["conv5"][0, 17, 6, 4]), float(t["fc7"][0, 9])]
     assert answer["pins"] == pytest.approx(expected, rel=1e-3, abs=1e-4)
-    base = answer["baseline"]
-    assert base["probability"] == pytest.approx(
+    baseline = answer["baseline"]
+    assert baseline["probability"] == pytest.approx(
         float(coffee_trace.logits.softmax(1)[0, target]), rel=1e-4
     )
     o = zfnet.occlude(network, coffee, target, size=112, stride=112)
-    assert base["total"] == pytest.approx(float(o.baseline.activation), rel=1e-4)
+    assert baseline["total"] == pytest.approx(float(o.baseline.activation), rel=1e-4)
     assert answer["strongest"] == ["conv5", int(o.channel)]
     corner = client.get("cover", image="coffee", box="0,0,112,112", target=target)
     assert corner["total"] == pytest.approx(float(o.activation[0, 0]), rel=1e-4)
 
 
-def test_a_box_is_clipped_to_the_image(client):
+def test_box_is_clipped_to_the_image(client):
     assert client.get("cover", image="coffee", box="-5,200,9,400")["box"] == [0, 200, 9, 224]
 
 
-def test_sweep(client, network, coffee):
+def test_sweep_equals_occlude(client, network, coffee):
     status, body = client.raw("sweep", image="coffee", size=112, stride=56, target=5)
     assert status == 200
     *progress, last = [json.loads(line) for line in body.decode().splitlines()]
@@ -182,13 +182,13 @@ def test_closing_the_stream_cancels_a_sweep(server, client):
     wait_until(lambda: json.loads(answer.readline())["done"] > 0)
     answer.close()
     connection.close()
-    # A second sweep, of another tab, has to wait for the first; 2809 positions take minutes.
+    # A second sweep must wait for the first, whose 2809 positions would take minutes.
     _, body = client.raw("sweep", image="coffee", size=112, stride=112, tab="second")
     assert "result" in json.loads(body.splitlines()[-1])
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "saliency", "gradient_x_input"])
-def test_explain(client, network, coffee, method):
+def test_explain_equals_the_library(client, network, coffee, method):
     header, arrays = client.get("explain", image="coffee", method=method, target=967)
     a = zfnet.explain(network, coffee, method, 967)
     assert header["high"] == pytest.approx(float(a.map.max()), rel=1e-3)
@@ -197,7 +197,7 @@ def test_explain(client, network, coffee, method):
     assert np.abs(arrays["picture"].astype(int) - expected.astype(int)).mean() < 0.5
 
 
-def test_upload(client, network):
+def test_uploaded_image_is_classified(client, network):
     pixels = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     status, body = client.raw("upload", "POST", png(pixels), name="noise.png")
     assert status == 200
@@ -209,19 +209,19 @@ def test_upload(client, network):
     np.testing.assert_array_equal(arrays["pixels"], as_bytes(photograph(x)[0]))
 
 
-def test_frames_replace_each_other(client, server):
+def test_webcam_frames_replace_each_other(client, server):
     for value in (20, 200):
         content = png(np.full((256, 256, 3), value, np.uint8))
         _, body = client.raw("frame", "POST", content, tab="cam1")
         header, arrays = unpack(body)
         assert header["image"] == "webcam-cam1"
         assert abs(int(arrays["pixels"].mean()) - value) <= 1
-    again, arrays = client.get("image", image="webcam-cam1")
-    assert again["best"] == header["best"]
+    stored, arrays = client.get("image", image="webcam-cam1")
+    assert stored["best"] == header["best"]
     assert abs(int(arrays["pixels"].mean()) - 200) <= 1
 
 
-def test_images_in_memory_are_bounded(client, server):
+def test_number_of_images_in_memory_is_bounded(client, server):
     for value in range(KEPT + 3):
         client.raw("upload", "POST", png(np.full((9, 9, 3), value, np.uint8)), name=f"{value}.png")
     assert len(server.backend.images._images) == KEPT
@@ -229,7 +229,7 @@ def test_images_in_memory_are_bounded(client, server):
 
 
 def bomb(side):
-    """A small PNG file of side x side pixels."""
+    """Return a small PNG file of side x side pixels."""
     buffer = io.BytesIO()
     Image.new("1", (side, side)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -246,20 +246,20 @@ def bomb(side):
         (b"x", "../../etc/<b>passwd", "_b_passwd: not a readable image"),
     ],
 )  # fmt: skip
-def test_wrong_files_give_a_sentence(client, content, name, reason):
-    assert client.refusal("upload", "POST", content, name=name).startswith(reason)
+def test_unusable_files_are_rejected_with_a_message(client, content, name, reason):
+    assert client.error("upload", "POST", content, name=name).startswith(reason)
 
 
-def test_uploads_are_bounded(server):
+def test_upload_size_is_limited(server):
     client = Client(server)
     headers = {"Content-Length": "20000001"}
     status, body = client.request("POST", f"/{server.token}/api/upload?name=big.jpg", b"x", headers)
     assert (status, json.loads(body)["error"]) == (400, "the file has over 20 MB: choose a smaller")
-    parts = (b"\0" * 1_000_000 for _ in range(21))  # chunked: no length in advance
+    parts = (b"\0" * 1_000_000 for _ in range(21))  # chunked, without Content-Length
     try:
         status, body = client.request("POST", f"/{server.token}/api/upload?name=big.jpg", parts)
     except (BrokenPipeError, ConnectionResetError):
-        return  # the server has closed the connection before the end
+        return  # the server closed the connection early
     assert (status, json.loads(body)["error"]) == (400, "the file has over 20 MB: choose a smaller")
 
 
@@ -285,8 +285,8 @@ def test_uploads_are_bounded(server):
         ("share", {"image": "coffee", "view": "cover"}, "the request lacks box="),
     ],
 )  # fmt: skip
-def test_wrong_requests_give_a_sentence(client, kind, parameters, reason):
-    assert client.refusal(kind, **parameters).startswith(reason)
+def test_invalid_requests_are_rejected_with_a_message(client, kind, parameters, reason):
+    assert client.error(kind, **parameters).startswith(reason)
 
 
 def test_file_names_are_cleaned():
@@ -295,6 +295,8 @@ def test_file_names_are_cleaned():
     assert len(clean_filename("a" * 500)) == 80
 
 
-def test_the_documentation_lists_every_address(server):
-    listed = re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "explorer.md").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(r.path[1:] for r in Api(server.backend, None).routes())
+def test_documentation_lists_every_route(server):
+    documented = re.findall(
+        r"^\| `(\w+)`", (ROOT / "docs" / "explorer.md").read_text(), re.MULTILINE
+    )
+    assert sorted(documented) == sorted(r.path[1:] for r in Api(server.backend, None).routes())

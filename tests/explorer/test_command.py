@@ -1,4 +1,4 @@
-"""`zfnet explore`: it prints its address, answers, stops on Ctrl-C, and frees its port."""
+"""`zfnet explore`: its address, responses, Ctrl-C, ports, and errors."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def free_port():
 
 
 @posix
-def test_it_answers_stops_on_an_interrupt_and_frees_its_port(tmp_path):
+def test_server_responds_and_frees_its_port_on_interrupt(tmp_path):
     Image.new("RGB", (300, 300), "teal").save(tmp_path / "teal image.png")
     port = free_port()
     process = subprocess.Popen(
@@ -63,7 +63,9 @@ def test_it_answers_stops_on_an_interrupt_and_frees_its_port(tmp_path):
         (["--model", "nothing"], "no bundled network 'nothing'"),
     ],
 )  # fmt: skip
-def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, reason):
+def test_invalid_arguments_are_reported_on_one_line(
+    tmp_path, monkeypatch, capsys, arguments, reason
+):
     monkeypatch.chdir(tmp_path)
     assert main(["explore", "--no-browser", *arguments]) == 2
     error = capsys.readouterr().err
@@ -71,18 +73,18 @@ def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, 
     assert len(error.splitlines()) == 1
 
 
-def test_a_file_that_is_not_an_image_is_one_line(tmp_path, capsys):
+def test_file_that_is_not_an_image_is_reported_on_one_line(tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("text")
     assert main(["explore", "--no-browser", "--port", "0", str(tmp_path / "text.jpg")]) == 2
     assert capsys.readouterr().err.startswith("zfnet explore: text.jpg: not a readable image")
 
 
-def test_a_taken_port_is_named(server):
+def test_occupied_port_is_reported(server):
     with pytest.raises(PortError, match=f"port {server.port} is taken: choose another --port"):
         Server(server.port)
 
 
-def test_without_a_port_it_takes_a_free_one_where_the_default_is_taken():
+def test_free_port_is_chosen_if_the_default_is_occupied():
     first, second = Server(), Server()
     assert first.port != second.port
     assert first.token != second.token

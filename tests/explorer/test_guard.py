@@ -1,4 +1,4 @@
-"""Who may talk to the server, and a thousand hostile requests."""
+"""Access control of the server, and a thousand hostile requests."""
 
 import json
 import random
@@ -36,16 +36,16 @@ PATH = f"/{TOKEN}/api/network"
         (f"/{TOKEN}//etc/passwd", {}, 404),
     ],
 )  # fmt: skip
-def test_host_origin_and_token(client, server, path, headers, status):
+def test_requests_need_the_right_host_origin_and_token(client, server, path, headers, status):
     headers = {name: value.format(port=server.port) for name, value in headers.items()}
     assert client.request("GET", path, headers=headers)[0] == status
 
 
-def test_only_this_machine_is_served(server):
+def test_server_listens_on_localhost_only(server):
     assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
-def test_the_page_may_load_nothing_from_outside(client, server):
+def test_page_policy_forbids_external_resources(client, server):
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -60,8 +60,8 @@ def test_the_page_may_load_nothing_from_outside(client, server):
     connection.close()
 
 
-def hostile(rng, port):
-    """One request that no page would send, as bytes."""
+def hostile_request(rng, port):
+    """Return the bytes of a random invalid request."""
     junk = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 200)))
     kinds = [
         "network", "samples", "image", "maps", "unit", "neighbors", "cover", "explain", "share",
@@ -106,17 +106,17 @@ def hostile(rng, port):
         (head + "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n").encode(),
         (head + f"X: {'y' * 100_000}\r\n\r\n").encode(),
         (head + "Origin: http://evil.example\r\n\r\n").encode(),
-        head.encode(),  # never finished
+        head.encode(),  # incomplete
     ])  # fmt: skip
 
 
-def test_a_thousand_hostile_requests(server, network, caplog):
+def test_server_survives_hostile_requests(server, network, caplog):
     rng = random.Random(0)
     client = Client(server)
     before = client.get("unit", image="coffee", layer="conv5", unit=17, at="6,4")[0]
     statuses = {}
     for _ in range(1000):
-        status = exchange(server.port, hostile(rng, server.port))
+        status = exchange(server.port, hostile_request(rng, server.port))
         statuses[status] = statuses.get(status, 0) + 1
     assert statuses.get(500, 0) == 0, statuses
     assert {200, 400, 403, 404, 405} <= set(statuses), statuses
@@ -126,7 +126,7 @@ def test_a_thousand_hostile_requests(server, network, caplog):
 
 
 def exchange(port, content):
-    """Send bytes; return the status of the answer, or None where there is none."""
+    """Send bytes; return the status of the response, or None without a response."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         try:
             connection.sendall(content)
@@ -137,7 +137,7 @@ def exchange(port, content):
                 if not part:
                     return None
                 answer += part
-        except OSError:  # the server has closed the connection: reset, broken, or not connected
+        except OSError:  # the server closed the connection
             return None
     status = int(answer.split()[1])
     if status == 500:

@@ -1,4 +1,4 @@
-"""`zfnet.explore` in a notebook's kernel, and elsewhere."""
+"""`zfnet.explore` inside and outside a notebook."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from zfnet.explorer.notebook import unavailable
 
 
-def test_elsewhere_it_says_why_not(monkeypatch):
+def test_outside_a_notebook_the_error_names_the_alternative(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     with pytest.raises(RuntimeError, match="shows a frame in a notebook; elsewhere"):
         zfnet.explore(zfnet.mnist())
@@ -21,7 +21,7 @@ def test_elsewhere_it_says_why_not(monkeypatch):
     ("variable", "reason"),
     [("SSH_CONNECTION", "over SSH"), ("JUPYTERHUB_API_URL", "on another machine")],
 )
-def test_a_kernel_on_another_machine_is_refused(monkeypatch, variable, reason):
+def test_remote_kernel_is_rejected(monkeypatch, variable, reason):
     monkeypatch.setitem(sys.modules, "ipykernel", object())
     for name in ("SSH_CONNECTION", "JUPYTERHUB_API_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -30,7 +30,7 @@ def test_a_kernel_on_another_machine_is_refused(monkeypatch, variable, reason):
     assert reason in unavailable()
 
 
-def test_in_a_kernel_it_shows_a_frame(monkeypatch):
+def test_notebook_shows_a_frame(monkeypatch):
     pytest.importorskip("ipykernel")
     manager = pytest.importorskip("jupyter_client.manager")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -38,16 +38,16 @@ def test_in_a_kernel_it_shows_a_frame(monkeypatch):
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
     kernel, client = manager.start_new_kernel(kernel_name="python3", startup_timeout=120)
     try:
-        shown = []
+        messages = []
         code = (
             "import torch, zfnet\nmodel = zfnet.mnist()\n"
             "zfnet.explore(model, torch.zeros(1, 3, 28, 28))"
         )
-        client.execute_interactive(code, timeout=120, output_hook=shown.append)
-        errors = [m["content"]["traceback"] for m in shown if m["msg_type"] == "error"]
+        client.execute_interactive(code, timeout=120, output_hook=messages.append)
+        errors = [m["content"]["traceback"] for m in messages if m["msg_type"] == "error"]
         assert not errors
         (html,) = [
-            m["content"]["data"]["text/html"] for m in shown if m["msg_type"] == "execute_result"
+            m["content"]["data"]["text/html"] for m in messages if m["msg_type"] == "execute_result"
         ]
         assert 'allow="camera"' in html
         url, state = re.search(r'src="([^"#?]+)[^"#]*(#[^"]*)"', html).groups()

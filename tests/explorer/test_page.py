@@ -1,4 +1,4 @@
-"""The page in headless Chromium: each gesture, keys only, sizes, colors, and the library's numbers."""
+"""The page in headless Chromium: gestures, keyboard, layout, contrast, and displayed numbers."""
 
 import io
 import re
@@ -9,20 +9,20 @@ import torch
 from PIL import Image
 
 import zfnet
-from tests.explorer.conftest import Client, small_lrn, wait_until
+from tests.explorer.conftest import Client, small_zfnet_with_lrn, wait_until
 from zfnet.explorer.backend import Backend
 from zfnet.explorer.server import Server
 from zfnet.occlusion import cover
 from zfnet.plot import projection_image
 
-READBACK = "willReadFrequently"  # Chromium's advice about how this test reads pixels
+READBACK = "willReadFrequently"  # a warning of Chromium about reading pixels
 PIXELS = """(canvas) => [canvas.width, canvas.height,
     ...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
 
 
 @pytest.fixture
 def open_page(browser, server):
-    """A function that opens the page; whatever it logs or requests from outside is an error."""
+    """Return a function that opens the page; console messages and external requests are errors."""
     contexts, problems = [], []
 
     def open_it(state="", width=1280, height=900, server=server, **options):
@@ -47,25 +47,25 @@ def open_page(browser, server):
 
 
 def pixels(page, selector):
-    """The pixels of a canvas (height, width, 3)."""
+    """Return the pixels of a canvas (height, width, 3)."""
     width, height, *values = page.eval_on_selector(selector, PIXELS)
     return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
 
-def unit_shown(page, key):
+def wait_for_unit(page, key):
     page.wait_for_selector(f'#unit-facts[data-key="{key}"]')
 
 
 def choose_unit(page, unit, x=0.5, y=0.5):
-    """Touch the map of a unit at a share of its width and height."""
+    """Click the map of a unit at a relative position."""
     tile = page.locator(f'#maps [data-unit="{unit}"] canvas')
     tile.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)  # the enlarged tile under the pointer has settled
+    page.wait_for_timeout(500)  # wait for the animation of the enlarged tile
     box = tile.bounding_box()
     tile.click(position={"x": box["width"] * x, "y": box["height"] * y})
 
 
-def test_it_starts_with_a_photograph_and_its_classes(open_page, network, coffee_trace):
+def test_page_starts_with_a_photograph_and_its_classes(open_page, network, coffee_trace):
     page = open_page()
     page.wait_for_selector("#classes[data-image=coffee]")
     probability = coffee_trace.logits[0].softmax(0)
@@ -77,12 +77,12 @@ def test_it_starts_with_a_photograph_and_its_classes(open_page, network, coffee_
     assert float(widths[0][:-1]) == pytest.approx(100 * float(probability.max()), rel=1e-4)
 
 
-def test_touching_a_map_shows_the_projection(open_page, network, coffee, coffee_trace):
+def test_clicking_a_map_shows_the_projection(open_page, network, coffee, coffee_trace):
     page = open_page()
     strongest = int(coffee_trace["conv5"][0].amax((1, 2)).argmax())
     page.wait_for_selector(f'#maps > :first-child[data-unit="{strongest}"]')
     choose_unit(page, strongest, x=4.5 / 13, y=6.5 / 13)
-    unit_shown(page, f"conv5/{strongest}@6,4")
+    wait_for_unit(page, f"conv5/{strongest}@6,4")
     p = zfnet.project(network, coffee, "conv5", strongest, (6, 4), crop=True)
     activation = float(page.get_attribute("#unit-facts", "data-activation"))
     assert activation == pytest.approx(float(p.activation[0]), rel=1e-4)
@@ -98,7 +98,7 @@ def test_touching_a_map_shows_the_projection(open_page, network, coffee, coffee_
 
 
 @pytest.mark.parametrize("layer", ["conv1", "fc7", "fc8"])
-def test_the_network_is_the_navigation(open_page, coffee_trace, layer):
+def test_network_diagram_selects_the_layer(open_page, coffee_trace, layer):
     page = open_page()
     page.click(f"#map [data-layer={layer}]")
     maps = coffee_trace[layer][0]
@@ -111,8 +111,8 @@ def test_the_network_is_the_navigation(open_page, coffee_trace, layer):
     wait_until(lambda: page.locator("#maps > *").count() == 48)
 
 
-def test_methods_and_taking_it_apart(open_page):
-    page = open_page("#layer=conv4")  # the strongest unit
+def test_methods_and_rules_change_the_projection(open_page):
+    page = open_page("#layer=conv4")  # shows the strongest unit
     page.wait_for_selector("#unit-facts[data-key]")
     paper = pixels(page, "#projection")
     pictures = [paper]
@@ -130,17 +130,20 @@ def test_methods_and_taking_it_apart(open_page):
         page.uncheck(f"[data-rule={rule}]")
     wait_until(lambda: (pixels(page, "#projection") == paper).all())
     assert page.is_hidden("#paper")
-    assert page.locator("[data-rule=normalization]").count() == 0  # this network has none
+    # This network has no normalization.
+    assert page.locator("[data-rule=normalization]").count() == 0
 
 
 def changed_projection(page, pictures):
-    """Wait until the projection differs from all of these, and return it."""
+    """Wait until the projection differs from all previous pictures, and return it."""
 
-    def new():
+    def changed():
         picture = pixels(page, "#projection")
-        return [picture] if all(not np.array_equal(picture, old) for old in pictures) else []
+        return (
+            [picture] if all(not np.array_equal(picture, previous) for previous in pictures) else []
+        )
 
-    return wait_until(new)[0]
+    return wait_until(changed)[0]
 
 
 def test_neighbors_come_from_the_atlas(open_page, atlas):
@@ -156,9 +159,9 @@ def test_neighbors_come_from_the_atlas(open_page, atlas):
     page.wait_for_selector("#neighbors .why:has-text('the atlas has no conv2')")
 
 
-def test_pins_respond_while_covering(open_page, network, coffee):
+def test_pinned_units_respond_to_the_occluder(open_page, network, coffee):
     page = open_page("#layer=conv5&unit=17&at=6,4")
-    unit_shown(page, "conv5/17@6,4")
+    wait_for_unit(page, "conv5/17@6,4")
     page.click("#pin")
     page.wait_for_selector('[data-pin="conv5/17@6,4"] .value[data-now]')
     page.click("#views [data-value=cover]")
@@ -170,9 +173,9 @@ def test_pins_respond_while_covering(open_page, network, coffee):
         page.mouse.move(stage["x"] + 40 + 14 * i, stage["y"] + 40 + 10 * i)
     page.mouse.up()
     box = wait_until(lambda: settled_box(page))
-    assert int(page.get_attribute("#readout", "data-answers")) >= 3  # it answered while dragging
-    covered = cover(coffee[0], torch.tensor([box]), torch.zeros(3, 1, 1))
-    t = zfnet.trace(network, covered)
+    assert int(page.get_attribute("#readout", "data-answers")) >= 3  # updated during dragging
+    occluded = cover(coffee[0], torch.tensor([box]), torch.zeros(3, 1, 1))
+    t = zfnet.trace(network, occluded)
     target = int(network(coffee).argmax())
     value = float(page.get_attribute("#readout [data-id=probability]", "data-value"))
     assert value == pytest.approx(float(t.logits.softmax(1)[0, target]), rel=1e-3)
@@ -182,19 +185,19 @@ def test_pins_respond_while_covering(open_page, network, coffee):
 
 
 def address_of(page):
-    """The address now; `page.url` is that of the last event that Playwright has processed."""
+    """Return the current address; `page.url` lags behind the events of the page."""
     return page.evaluate("location.href")
 
 
 def settled_box(page):
-    """The box of the address once the readout shows it."""
-    chosen = re.search(r"box=([\d,]+)", address_of(page))
-    if chosen and page.get_attribute("#readout", "data-box") == chosen[1]:
-        return [int(edge) for edge in chosen[1].split(",")]
+    """Return the box in the address, or None until the readout shows the same box."""
+    match = re.search(r"box=([\d,]+)", address_of(page))
+    if match and page.get_attribute("#readout", "data-box") == match[1]:
+        return [int(edge) for edge in match[1].split(",")]
     return None
 
 
-def test_sweep_with_progress_and_cancel(open_page, network, coffee):
+def test_sweep_shows_progress_and_can_be_cancelled(open_page, network, coffee):
     page = open_page("#view=cover&size=16&target=967")
     page.click("#sweep")
     page.wait_for_selector("#progress[value]")
@@ -211,7 +214,7 @@ def test_sweep_with_progress_and_cancel(open_page, network, coffee):
     assert wait_until(lambda: settled_box(page)) == [0, 0, 112, 112]
 
 
-def test_compare_two_methods_for_any_class(open_page, network, coffee):
+def test_two_methods_are_compared_for_any_class(open_page, network, coffee):
     page = open_page("#view=compare&left=grad_cam&right=gradient_x_input")
     page.fill("#compare-target", "cup")
     page.press("#compare-target", "Enter")
@@ -225,7 +228,7 @@ def test_compare_two_methods_for_any_class(open_page, network, coffee):
         )
     page.select_option("#right-method", "saliency")
     page.wait_for_selector("[data-side=right] p[data-method=saliency]")
-    wait_until(lambda: "right=" not in address_of(page))  # saliency is the default
+    wait_until(lambda: "right=" not in address_of(page))  # the default is not in the address
 
 
 def png(color):
@@ -242,7 +245,7 @@ TRANSFER = """(bytes) => {
 
 
 @pytest.mark.parametrize("gesture", ["choose", "drop", "paste", "sample"])
-def test_choosing_an_image(open_page, network, gesture):
+def test_images_are_chosen_dropped_pasted_or_sampled(open_page, network, gesture):
     page = open_page()
     page.wait_for_selector("#classes[data-image=coffee]")
     if gesture == "sample":
@@ -270,7 +273,7 @@ def test_choosing_an_image(open_page, network, gesture):
     assert page.get_attribute("#classes", "data-best") == str(int(network(x).argmax()))
 
 
-def test_a_wrong_file_gives_a_sentence(browser, server):
+def test_unusable_file_shows_a_message(browser, server):
     page = browser.new_page()
     page.goto(server.url)
     page.wait_for_selector("main[data-ready]")
@@ -279,7 +282,7 @@ def test_a_wrong_file_gives_a_sentence(browser, server):
     page.close()
 
 
-def test_webcam_shows_its_rate(open_page, server):
+def test_webcam_shows_its_frame_rate(open_page, server):
     page = open_page(permissions=["camera"])
     page.click("#webcam")
     page.wait_for_selector("#rate:has-text('frames/s')")
@@ -290,35 +293,35 @@ def test_webcam_shows_its_rate(open_page, server):
     assert page.get_attribute("#webcam", "aria-pressed") == "false"
     assert page.inner_text("#rate") == ""
     image = page.get_attribute("#classes", "data-image")
-    header, _ = Client(server).get("image", image=image)  # the last frame stays for the other views
+    header, _ = Client(server).get("image", image=image)  # the last frame remains available
     assert header["image"] == image
 
 
-def test_everything_by_keyboard(open_page, network):
+def test_page_can_be_used_by_keyboard(open_page, network):
     page = open_page("#layer=conv5")
     page.wait_for_selector("#unit-facts[data-key^='conv5/']")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # skip to the maps
-    focused = "document.activeElement.dataset.unit"
-    wait_until(lambda: page.evaluate(focused))
-    first = page.evaluate(focused)
+    active_unit = "document.activeElement.dataset.unit"
+    wait_until(lambda: page.evaluate(active_unit))
+    first_unit = page.evaluate(active_unit)
     page.keyboard.press("ArrowRight")
-    second = page.evaluate(focused)
-    assert second != first
-    page.wait_for_selector(f'#unit-facts[data-key^="conv5/{second}@"]')
+    second_unit = page.evaluate(active_unit)
+    assert second_unit != first_unit
+    page.wait_for_selector(f'#unit-facts[data-key^="conv5/{second_unit}@"]')
     page.keyboard.press("ArrowDown")
-    assert page.evaluate(focused) not in (first, second)
+    assert page.evaluate(active_unit) not in (first_unit, second_unit)
     page.keyboard.press("ArrowUp")
-    assert page.evaluate(focused) == second
+    assert page.evaluate(active_unit) == second_unit
     page.focus("#unit-map")
     key = page.get_attribute("#unit-facts", "data-key")
     row, column = map(int, key.split("@")[1].split(","))
     page.keyboard.press("ArrowDown" if row < 6 else "ArrowUp")
     page.keyboard.press("ArrowRight" if column < 6 else "ArrowLeft")
     at = f"{row + (1 if row < 6 else -1)},{column + (1 if column < 6 else -1)}"
-    unit_shown(page, f"conv5/{second}@{at}")
+    wait_for_unit(page, f"conv5/{second_unit}@{at}")
     page.keyboard.press("p")
-    page.wait_for_selector(f'[data-pin="conv5/{second}@{at}"]')
+    page.wait_for_selector(f'[data-pin="conv5/{second_unit}@{at}"]')
     page.focus("#views [data-value=cover]")
     page.keyboard.press("Enter")
     page.focus("#stage")
@@ -326,29 +329,29 @@ def test_everything_by_keyboard(open_page, network):
     start = wait_until(lambda: settled_box(page))
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    moved = [start[0] + 4, start[1] + 4, start[2] + 4, start[3] + 4]
-    wait_until(lambda: settled_box(page) == moved)
+    shifted = [start[0] + 4, start[1] + 4, start[2] + 4, start[3] + 4]
+    wait_until(lambda: settled_box(page) == shifted)
     page.keyboard.press("+")
-    wait_until(lambda: (b := settled_box(page)) and b[2] - b[0] == moved[2] - moved[0] + 8)
+    wait_until(lambda: (b := settled_box(page)) and b[2] - b[0] == shifted[2] - shifted[0] + 8)
     page.keyboard.press("Escape")
     wait_until(lambda: page.get_attribute("#readout", "data-box") == "")
     assert page.is_hidden(".stage .occluder")
 
 
-def test_the_address_holds_the_state(open_page):
+def test_address_contains_the_state(open_page):
     state = "#image=cat&view=features&layer=conv3&unit=100&at=5,7&method=guided&switches=0&pins=conv5/17@6,4"
     page = open_page(state)
-    unit_shown(page, "conv3/100@5,7")
+    wait_for_unit(page, "conv3/100@5,7")
     page.wait_for_selector("#classes[data-image=cat]")
     page.wait_for_selector('[data-pin="conv5/17@6,4"]')
     assert page.get_attribute("#unit .choice [data-value=guided]", "aria-pressed") == "true"
     page.click("#map [data-layer=conv2]")
     page.wait_for_selector("#unit-facts[data-key^='conv2/']")
-    page.wait_for_timeout(500)  # the address is written a little later
+    page.wait_for_timeout(500)  # the address is updated with a delay
     address = address_of(page)
-    again = open_page(address[address.index("#") :])
-    again.wait_for_selector("#unit-facts[data-key^='conv2/']")
-    assert again.get_attribute("#unit-facts", "data-key") == page.get_attribute(
+    second_page = open_page(address[address.index("#") :])
+    second_page.wait_for_selector("#unit-facts[data-key^='conv2/']")
+    assert second_page.get_attribute("#unit-facts", "data-key") == page.get_attribute(
         "#unit-facts", "data-key"
     )
 
@@ -358,14 +361,14 @@ def test_the_address_holds_the_state(open_page):
     ["#image=coffee&layer=nothing&unit=99999&at=1", "#%", "#at=1,2,3&pins=;;x@y&size=-4&method=1",
      "#layer=conv5&unit=3&at=99,99&target=70000&left=x"],
 )  # fmt: skip
-def test_a_damaged_address_shows_the_page(open_page, state):
+def test_invalid_address_shows_the_default_view(open_page, state):
     page = open_page(state)
     page.wait_for_selector("#unit-facts[data-key^='conv5/']")
 
 
-def test_save_offers_the_picture_and_the_code(open_page, client):
+def test_save_dialog_offers_picture_and_code(open_page, client):
     page = open_page("#layer=conv5&unit=17&at=6,4")
-    unit_shown(page, "conv5/17@6,4")
+    wait_for_unit(page, "conv5/17@6,4")
     page.click("#save")
     page.wait_for_selector("#code")
     shared = client.get("share", image="coffee", layer="conv5", unit=17, at="6,4")
@@ -381,7 +384,7 @@ def test_save_offers_the_picture_and_the_code(open_page, client):
     assert page.is_hidden("#dialog")
 
 
-def test_several_tabs_share_one_network(open_page):
+def test_tabs_share_one_network(open_page):
     pages = [open_page(f"#layer=conv{n}&unit={n}") for n in (3, 4, 5)]
     for n, page in zip((3, 4, 5), pages, strict=True):
         page.wait_for_selector(f'#unit-facts[data-key^="conv{n}/{n}@"]')
@@ -389,7 +392,7 @@ def test_several_tabs_share_one_network(open_page):
 
 @pytest.mark.parametrize("width", [360, 800, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_every_screen(open_page, width, scheme):
+def test_page_fits_every_screen_width_and_has_contrast(open_page, width, scheme):
     page = open_page("#pins=conv5/17@6,4&switches=0", width, color_scheme=scheme)
     page.wait_for_selector("#unit-facts[data-key]")
     for view in ("features", "cover", "compare"):
@@ -412,9 +415,9 @@ CONTRAST = """() => {
 }"""
 
 
-def test_a_network_with_normalization_takes_it_apart_too(open_page, server):
+def test_normalization_rule_is_shown_for_networks_with_normalization(open_page, server):
     lrn = Server(port=0, token=server.token)
-    thread = lrn.start(Backend(small_lrn(), "small"))
+    thread = lrn.start(Backend(small_zfnet_with_lrn(), "small"))
     try:
         page = open_page("#layer=conv4", server=lrn)
         page.wait_for_selector("#unit-facts[data-key]")

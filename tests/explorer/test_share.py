@@ -1,4 +1,4 @@
-"""What "save" writes: the code reproduces the picture."""
+"""The files of the save dialog: the code reproduces the picture."""
 
 import io
 import json
@@ -21,7 +21,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("parameters", VIEWS.values(), ids=VIEWS)
-def test_the_code_reproduces_the_picture(client, tmp_path, parameters):
+def test_shared_code_reproduces_the_picture(client, tmp_path, parameters):
     shared = client.get("share", image="coffee", **parameters)
     status, png = client.raw("picture", image="coffee", **parameters)
     assert status == 200
@@ -45,7 +45,7 @@ def test_the_code_reproduces_the_picture(client, tmp_path, parameters):
     assert len(lines) <= 12
 
 
-def test_the_caption_of_a_unit_has_its_numbers(client):
+def test_caption_of_a_unit_has_its_activation(client):
     unit = client.get("unit", image="coffee", layer="conv5", unit=17, at="6,4")[0]
     shared = client.get("share", image="coffee", **VIEWS["unit"])
     assert shared["caption"] == (
@@ -53,7 +53,7 @@ def test_the_caption_of_a_unit_has_its_numbers(client):
     )
 
 
-def test_an_uploaded_file_is_named_in_the_code(client):
+def test_uploaded_file_is_named_in_the_code(client):
     buffer = io.BytesIO()
     Image.new("RGB", (300, 300), "teal").save(buffer, "PNG")
     _, body = client.raw("upload", "POST", buffer.getvalue(), name='my "cat".png')

@@ -1,10 +1,10 @@
-"""The changed rules of the deconvnet, against the library, autograd, and hand-computed switches."""
+"""Variants of the deconvnet against the library, autograd, and hand-computed switches."""
 
 import pytest
 import torch
 
 import zfnet
-from tests.explorer.conftest import small_lrn
+from tests.explorer.conftest import small_zfnet_with_lrn
 from zfnet.explorer.backend import Backend
 from zfnet.explorer.query import Unit
 from zfnet.explorer.variants import Rules, corner_switches, project_variant
@@ -13,7 +13,7 @@ from zfnet.networks import load_network
 
 @pytest.fixture(scope="module")
 def lrn():
-    return small_lrn()
+    return small_zfnet_with_lrn()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def strongest(traced, layer):
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv4", "conv5", "fc7", "fc8"])
 @pytest.mark.parametrize("collision", ["sum", "overwrite"])
-def test_the_paper_rules_give_project(lrn, image, traced, layer, collision):
+def test_default_rules_equal_project(lrn, image, traced, layer, collision):
     channel, at = strongest(traced, layer)
     pixels = project_variant(lrn, traced, layer, channel, at, Rules(collision=collision))
     expected = zfnet.project(lrn, image, layer, channel, at, collision=collision).pixels
@@ -45,7 +45,7 @@ def test_the_paper_rules_give_project(lrn, image, traced, layer, collision):
 
 
 @pytest.mark.parametrize("layer", ["conv2", "conv5", "fc8"])
-def test_gradient_with_normalization_is_the_gradient(lrn, image, traced, layer):
+def test_gradient_with_normalization_equals_autograd(lrn, image, traced, layer):
     channel, at = strongest(traced, layer)
     rules = Rules("gradient", normalization=True)
     pixels = project_variant(lrn, traced, layer, channel, at, rules)
@@ -61,7 +61,7 @@ def test_gradient_with_normalization_is_the_gradient(lrn, image, traced, layer):
     torch.testing.assert_close(pixels, gradient * value.detach(), rtol=1e-3, atol=1e-6)
 
 
-def test_guided_equals_the_library(network, coffee, coffee_trace):
+def test_guided_rule_equals_guided_backprop(network, coffee, coffee_trace):
     target = int(coffee_trace.logits.argmax())
     pixels = project_variant(network, coffee_trace, "fc8", target, (0, 0), Rules("guided"))
     a = zfnet.explain(network, coffee, "guided_backprop", target)
@@ -84,13 +84,13 @@ def test_each_rule_changes_the_projection(lrn, traced):
 def test_corner_switches_by_hand():
     pool = torch.nn.MaxPool2d(3, 2, padding=1)
     like = torch.zeros(1, 1, 3, 3, dtype=torch.int64)
-    # Windows of a 5 x 5 map begin at -1, 1 and 3; the first is clipped to 0.
+    # The windows of a 5 x 5 map start at -1, 1 and 3; the first is clipped to 0.
     assert corner_switches(pool, (5, 5), like)[0, 0].tolist() == [
         [0, 1, 3], [5, 6, 8], [15, 16, 18]
     ]  # fmt: skip
 
 
-def test_unknown_rules_are_refused():
+def test_unknown_rules_are_rejected():
     with pytest.raises(ValueError, match="rectification must be one of deconvnet, guided"):
         Rules("relu")
     with pytest.raises(ValueError, match="collision must be one of sum, overwrite, got 'mean'"):
@@ -102,7 +102,7 @@ def residual():
     return load_network("torchvision:resnet18", "random")
 
 
-def test_a_network_with_branches(residual, coffee):
+def test_branching_network_equals_project_and_autograd(residual, coffee):
     t = zfnet.trace(residual, coffee)
     maps = t["layer2.0.conv2"][0]
     channel = int(maps.amax((1, 2)).argmax())
@@ -112,16 +112,18 @@ def test_a_network_with_branches(residual, coffee):
     torch.testing.assert_close(pixels, p.pixels, rtol=1e-4, atol=1e-7)
     pixels = project_variant(residual, t, "layer2.0.conv2", channel, at, Rules("gradient"))
     x = coffee.clone().requires_grad_()
-    seen = []
-    hook = residual.layer2[0].conv2.register_forward_hook(lambda m, i, output: seen.append(output))
+    outputs = []
+    hook = residual.layer2[0].conv2.register_forward_hook(
+        lambda m, i, output: outputs.append(output)
+    )
     residual(x)
     hook.remove()
-    value = seen[0][0, channel, at[0], at[1]]
+    value = outputs[0][0, channel, at[0], at[1]]
     (gradient,) = torch.autograd.grad(value, x)
     torch.testing.assert_close(pixels, gradient * value.detach(), rtol=1e-3, atol=1e-6)
 
 
-def test_the_backend_takes_a_network_with_branches(residual):
+def test_backend_supports_branching_networks(residual):
     backend = Backend(residual, "resnet18")
     names = [layer["name"] for layer in backend.describe()["layers"]]
     assert "layer4.1.conv2" in names

@@ -1,4 +1,4 @@
-"""The incremental pass against whole passes, in chains and in networks with branches."""
+"""Incremental occlusion against full forward passes, in chains and networks with branches."""
 
 import pytest
 import torch
@@ -21,12 +21,12 @@ from zfnet.occlusion import occlude, occluder_boxes
 
 
 @pytest.fixture(scope="module")
-def small():
+def model():
     return random_he(zfnet.zfnet(6, norm="lrn", channels=(6, 7, 8, 8, 5), fc_units=8, size=64))
 
 
-def both_ways(model, x, **options):
-    """Occlusion by whole passes, and incrementally whatever the count of operations says."""
+def occlude_full_and_incremental(model, x, **options):
+    """Return occlusion by full passes and by incremental ones, whatever their cost."""
     with zfnet.fast.disabled():
         full = occlude(model, x, **options)
     with pytest.MonkeyPatch.context() as patch:
@@ -34,8 +34,8 @@ def both_ways(model, x, **options):
         return full, occlude(model, x, **options)
 
 
-def assert_incremental_is_full(model, x, tolerance=1e-5, **options):
-    full, exact = both_ways(model, x, **options)
+def assert_incremental_equals_full(model, x, tolerance=1e-5, **options):
+    full, exact = occlude_full_and_incremental(model, x, **options)
     for name in ("activation", "probability", "logit"):
         a, b = getattr(exact, name), getattr(full, name)
         if b is None:  # not a chain
@@ -57,28 +57,30 @@ def planned(model, x, size, stride, batch=64):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("stride", [64, 61])
-def test_incremental_is_full(name, stride, photographs):
-    """Every position, borders included; an odd stride meets every phase of pooling. float32 rounds by up to 2e-5 with AVX2."""
+def test_incremental_equals_full(name, stride, photographs):
+    """An odd stride gives all phases of pooling. In float64, as float32 rounds by up to 2e-5."""
     model, x = NETWORKS[name]().double(), photographs[:1].double()
-    assert_incremental_is_full(model, x, tolerance=1e-9, size=stride, stride=stride, fill=0.7)
+    assert_incremental_equals_full(model, x, tolerance=1e-9, size=stride, stride=stride, fill=0.7)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(44, 1), (8, 5), (32, 9), (63, 7), (63, 63)])
-def test_incremental_is_full_for_any_occluder(small, size, stride):
-    """Stride 1, a large occluder, several images, a picture as filling, and little memory."""
+def test_incremental_equals_full_for_any_occluder(model, size, stride):
+    """Stride 1, a large occluder, several images, an image as fill, and batch 1."""
     torch.manual_seed(0)
     x = torch.randn(2, 3, 64, 64)
-    whole = assert_incremental_is_full(small, x, size=size, stride=stride, fill=torch.randn_like(x))
+    default = assert_incremental_equals_full(
+        model, x, size=size, stride=stride, fill=torch.randn_like(x)
+    )
     torch.manual_seed(0)
     x, fill = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
-    _, little = both_ways(small, x, size=size, stride=stride, fill=fill, batch=1)
-    torch.testing.assert_close(little.logit, whole.logit, rtol=1e-4, atol=1e-5)
+    _, single = occlude_full_and_incremental(model, x, size=size, stride=stride, fill=fill, batch=1)
+    torch.testing.assert_close(single.logit, default.logit, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_incremental_is_full_for_any_geometry(data):
-    """Kernels that skip cells, oblong windows, dilation, ceil mode, odd images."""
+def test_incremental_equals_full_for_any_geometry(data):
+    """Strides above the kernel, non-square windows, dilation, ceil mode and odd image sizes."""
     draw, (modules, size) = data.draw, random_layers(data.draw, oblong=True)
     body = nn.Sequential(*modules)
     try:
@@ -88,32 +90,32 @@ def test_incremental_is_full_for_any_geometry(data):
     model = nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, 5)).eval()
     occluder = draw(st.integers(1, min(30, max(size) - 1)))
     x = torch.randn(1, 3, *size)
-    full, exact = both_ways(model, x, size=occluder, stride=min(occluder, 5))
+    full, exact = occlude_full_and_incremental(model, x, size=occluder, stride=min(occluder, 5))
     torch.testing.assert_close(exact.logit, full.logit, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(exact.activation, full.activation, rtol=1e-4, atol=1e-5)
 
 
 def test_memory_is_bounded_by_the_batch(photographs):
-    """The largest patch or table of the positions that go at once holds no more numbers than `batch` whole maps."""
+    """The largest tensor has at most the size of `batch` full maps."""
     model, x = NETWORKS["zfnet"](), photographs[:1]
     boxes = occluder_boxes(224, 224, 32, 2).view(-1, 4)
     counts, largest = [], []
     for batch in (1, 16):
-        with torch.no_grad(), Largest() as seen:
+        with torch.no_grad(), LargestTensor() as recorder:
             network = Incremental.of(
                 model, chain(model), x, torch.zeros_like(x), boxes, torch.tensor([0]), batch
             )
             network(0, network.chunks[0])
         counts.append(len(network.chunks[0]))
-        largest.append(seen.numbers)
+        largest.append(recorder.numbers)
     assert 1 <= counts[0] < counts[1] < len(boxes)
-    whole = 96 * 110 * 110 + 3 * 224 * 224  # layer 1's output and its input
-    assert largest[1] <= 16 * whole
-    assert largest[0] <= 2 * whole  # a table holds the unoccluded maps, too
+    full_maps = 96 * 110 * 110 + 3 * 224 * 224  # layer 1's output and its input
+    assert largest[1] <= 16 * full_maps
+    assert largest[0] <= 2 * full_maps  # a table contains the unoccluded maps, too
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the most numbers that any floating-point result held."""
+class LargestTensor(TorchDispatchMode):
+    """Record the size of the largest floating-point result."""
 
     numbers = 0
 
@@ -126,52 +128,53 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(("size", "least"), [(32, 4.5), (16, 5.5)])
-def test_incremental_does_fewer_operations(photographs, size, least):
-    """The released geometry at stride 8: at 32 x 32 the whole network takes 4.5 times fewer multiply-adds or better."""
+@pytest.mark.parametrize(("size", "speedup"), [(32, 4.5), (16, 5.5)])
+def test_incremental_does_fewer_operations(photographs, size, speedup):
+    """An occluder of 32 x 32 at stride 8 needs at least 4.5 times fewer multiply-adds."""
     model = random_he(zfnet.zfnet(10, norm="none", fc_units=1024))
     boxes = occluder_boxes(224, 224, size, 8).view(-1, 4)
-    chosen = boxes[torch.arange(3, len(boxes), 16)]  # every phase and distance from a border
-    assert_counts_are_measured(model, photographs[:1], chosen, least)
+    # Every 16th position covers all pooling phases and distances from the border.
+    sample = boxes[torch.arange(3, len(boxes), 16)]
+    assert_cost_equals_measured_flops(model, photographs[:1], sample, speedup)
 
 
 def test_operations_are_counted_in_networks_with_branches():
     model, x = he(torchvision.models.resnet18(num_classes=7)), torch.randn(1, 3, 96, 96)
-    assert_counts_are_measured(model, x, occluder_boxes(96, 96, 16, 16).view(-1, 4), 1.5)
+    assert_cost_equals_measured_flops(model, x, occluder_boxes(96, 96, 16, 16).view(-1, 4), 1.5)
 
 
-def assert_counts_are_measured(model, x, boxes, least):
-    """The multiply-adds that are counted are those that PyTorch's counter sees, for both ways."""
+def assert_cost_equals_measured_flops(model, x, boxes, speedup):
+    """The estimated multiply-adds of both methods equal the count of PyTorch's FlopCounterMode."""
     with torch.no_grad():
         network = Incremental.of(model, [], x, torch.zeros_like(x), boxes, None, 64)
-        with FlopCounterMode(display=False) as whole:
+        with FlopCounterMode(display=False) as full_counter:
             model(x)
-        network(0, network.chunks[0])  # the unoccluded pass, once
+        network(0, network.chunks[0])  # computes the unoccluded pass
         with FlopCounterMode(display=False) as counter:
             for chunk in network.chunks:
                 network(0, chunk)
     cost = network.cost
-    assert cost.whole == pytest.approx(whole.get_total_flops() / 2 * len(boxes))
+    assert cost.whole == pytest.approx(full_counter.get_total_flops() / 2 * len(boxes))
     assert cost.incremental == pytest.approx(counter.get_total_flops() / 2)
-    assert cost.bound >= least
+    assert cost.bound >= speedup
 
 
-def test_the_choice_follows_the_count(photographs, monkeypatch):
-    """A small occluder in a large network is worth it; one that covers everything, or a tiny network, is not."""
-    model, chosen = NETWORKS["zfnet"](), []
+def test_incremental_is_used_if_it_needs_fewer_operations(photographs, monkeypatch):
+    """It pays for a small occluder, not for one that covers the image or for a tiny network."""
+    model, counts = NETWORKS["zfnet"](), []
 
     def call(self, n, chunk):
-        chosen.append(len(chunk))
+        counts.append(len(chunk))
         return torch.zeros(len(chunk)), torch.zeros(len(chunk), 7)
 
     monkeypatch.setattr(Incremental, "__call__", call)
     occlude(model, photographs[:1], 0, size=32, stride=8)
-    assert sum(chosen) == 25 * 25
-    chosen.clear()
+    assert sum(counts) == 25 * 25
+    counts.clear()
     occlude(model, photographs[:1], 0, size=223, stride=1)
-    tiny = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 2))
-    occlude(tiny, photographs[:1, :, :12, :12], 0, size=4, stride=4)
-    assert not chosen
+    tiny_network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 2))
+    occlude(tiny_network, photographs[:1, :, :12, :12], 0, size=4, stride=4)
+    assert not counts
 
 
 # Networks with branches.
@@ -188,10 +191,10 @@ def of_torchvision(name):
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_incremental_is_full_in_networks_of_torchvision(name):
-    """Oblong images, borders included; an odd occluder meets every phase of the strides."""
+def test_incremental_equals_full_in_networks_of_torchvision(name):
+    """On non-square images. An odd occluder gives all phases of the strides."""
     model, x = of_torchvision(name).double(), torch.randn(1, 3, 96, 79, dtype=torch.float64)
-    assert_incremental_is_full(model, x, tolerance=1e-9, size=27, stride=27, fill=0.7)
+    assert_incremental_equals_full(model, x, tolerance=1e-9, size=27, stride=27, fill=0.7)
     plan, head, cost = planned(model, x, 27, 27)
     assert len(plan.nodes) >= 8
     assert not any(isinstance(step.module, nn.Conv2d) for step in head.rest)
@@ -199,11 +202,11 @@ def test_incremental_is_full_in_networks_of_torchvision(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
-def test_float32_rounds_hardly_more_than_whole_passes(name):
-    """Against float64. Whole passes of MobileNet with these weights are off by 1.7e-5 themselves."""
+def test_float32_rounding_is_close_to_that_of_full_passes(name):
+    """Compared with float64. Full passes of MobileNet with these weights are off by 1.7e-5, too."""
     torch.manual_seed(0)
     model, x, options = of_torchvision(name), torch.randn(1, 3, 96, 96), {"size": 33, "stride": 32}
-    full, exact = both_ways(model, x, target=1, **options)
+    full, exact = occlude_full_and_incremental(model, x, target=1, **options)
     with zfnet.fast.disabled():
         truth = occlude(model.double(), x.double(), target=1, **options).logit
 
@@ -214,7 +217,7 @@ def test_float32_rounds_hardly_more_than_whole_passes(name):
 
 
 class Residual(nn.Module):
-    """Skips, functional and in-place ReLUs, average and max pooling of stride 1, windows of several sizes at a join."""
+    """Skip connections, functional and in-place ReLUs, pooling at stride 1, and a concatenation of windows of several sizes."""
 
     def __init__(self):
         super().__init__()
@@ -234,7 +237,7 @@ class Residual(nn.Module):
 
 
 class Gated(Residual):
-    """A gate spreads a change everywhere, and what is above it is computed in full."""
+    """A gate spreads a change to all positions, so the layers above are computed in full."""
 
     def forward(self, x):
         y = F.relu(self.conv2(self.conv1(x)))
@@ -243,7 +246,7 @@ class Gated(Residual):
 
 
 class Shuffled(Residual):
-    """Sizes in the graph, channels chunked and shuffled, a flattening, a constant per channel."""
+    """Sizes in the graph, chunked and shuffled channels, a flattened map, a constant per channel."""
 
     def __init__(self):
         super().__init__()
@@ -264,7 +267,7 @@ class Shuffled(Residual):
 
 
 class Placed(Residual):
-    """A bias per position, and a size in the code: neither works on windows."""
+    """A bias per position and a hard-coded size, which do not work on windows."""
 
     def __init__(self):
         super().__init__()
@@ -278,12 +281,12 @@ class Placed(Residual):
 
 @pytest.mark.parametrize("network", [Residual, Gated, Shuffled, Placed])
 @pytest.mark.parametrize(("size", "stride"), [(9, 7), (17, 3), (45, 45)])
-def test_incremental_is_full_in_networks_of_ones_own(network, size, stride):
-    """Several images, and a picture as filling."""
+def test_incremental_equals_full_in_custom_networks(network, size, stride):
+    """Several images, and an image as fill."""
     torch.manual_seed(0)
     model, x = he(network()).double(), torch.randn(2, 3, 50, 42, dtype=torch.float64)
     options = {"size": size, "stride": stride, "fill": torch.randn_like(x)}
-    assert_incremental_is_full(model, x, tolerance=1e-9, **options)
+    assert_incremental_equals_full(model, x, tolerance=1e-9, **options)
     plan, head, _ = planned(model, x, size, stride)
     full_steps = {step.name for step in head.rest}
     expected = {Residual: {"fc"}, Gated: {"wide", "wide_1"}, Shuffled: set(), Placed: {"conv2"}}
@@ -293,7 +296,7 @@ def test_incremental_is_full_in_networks_of_ones_own(network, size, stride):
 
 
 class Viewed(Residual):
-    """A view of maps, which fails on maps that are channels last."""
+    """A view of maps, which fails if the maps are channels last."""
 
     def __init__(self):
         super().__init__()
@@ -303,12 +306,12 @@ class Viewed(Residual):
         return self.fc(F.relu(self.conv1(x)).view(-1, 8 * 25 * 21))
 
 
-def test_views_of_maps_are_followed():
-    assert_incremental_is_full(he(Viewed()), torch.randn(2, 3, 50, 42), size=9, stride=9)
+def test_views_of_maps():
+    assert_incremental_equals_full(he(Viewed()), torch.randn(2, 3, 50, 42), size=9, stride=9)
 
 
-def test_a_join_computes_the_union_of_its_branches():
-    """In `Residual` the concatenation reads windows of three sizes, and is computed on the largest."""
+def test_concatenation_is_computed_on_the_union_of_its_windows():
+    """In `Residual` it reads windows of three sizes; the largest contains the others."""
     plan, _, _ = planned(he(Residual()), torch.randn(1, 3, 50, 42), 5, 5)
     windows = plan.windows
     sizes = [windows[name].size for name in ("narrow", "avg_pool2d", "wide", "cat")]
@@ -317,7 +320,7 @@ def test_a_join_computes_the_union_of_its_branches():
 
 
 def test_changed_cells_are_inside_the_windows():
-    """An oracle by brute force: the cells whose values an occluder changes."""
+    """Brute force: compare the maps with and without the occluder."""
     model, x = he(Residual()).double(), torch.rand(1, 3, 50, 42, dtype=torch.float64)
     plan, _, _ = planned(model, x, 9, 9)
     outputs = {}
@@ -343,8 +346,8 @@ def test_changed_cells_are_inside_the_windows():
             assert (row.max() < window.high[0]) & (column.max() < window.high[1])
 
 
-def test_networks_that_cannot_are_passed_whole():
-    """Hooks, statistics of the batch, no convolution, a trace that fails: the reference computes them."""
+def test_unsupported_networks_use_full_passes():
+    """Hooks, batch statistics, no convolution, and control flow that cannot be traced."""
     hooked = he(Residual())
     hooked.conv2.register_forward_hook(lambda module, inputs, output: output + 1)
     by_batch = he(Residual())
@@ -359,4 +362,4 @@ def test_networks_that_cannot_are_passed_whole():
     for model in (hooked, by_batch, dense, he(Branching())):
         with pytest.raises(UnsupportedNetwork):
             planned(model, x, 9, 9)
-        assert_incremental_is_full(model, x, size=20, stride=20)
+        assert_incremental_equals_full(model, x, size=20, stride=20)

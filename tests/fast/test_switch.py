@@ -89,7 +89,7 @@ def test_disabled_restores_the_state():
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference.__name__)
-def test_an_acceleration_has_the_signature_of_its_reference(reference):
+def test_accelerations_have_the_signature_of_their_reference(reference):
     with zfnet.fast.disabled():
         assert zfnet.fast.choose(reference) is reference
     acceleration = zfnet.fast.choose(reference)

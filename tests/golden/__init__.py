@@ -1,1 +1,1 @@
-"""Golden numbers: what each figure measures on small inputs, kept as JSON and compared in a test."""
+"""Golden numbers: the measurements of every figure on small inputs, saved as JSON."""

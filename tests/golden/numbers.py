@@ -1,4 +1,4 @@
-"""Golden numbers as JSON: how a result is summarized, kept, and compared within a tolerance."""
+"""Golden numbers as JSON: summarize, save and compare results."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from reproduce.core.figure import Result
 from tests.golden.inputs import CANNOT_RUN, SETTINGS, Inputs
 
 FOLDER = Path(__file__).parent
-VALUES = 16  # evenly spaced values of an array that are kept
-DIGITS = 7  # significant
+VALUES = 16  # saved values per array
+DIGITS = 7  # significant digits
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a number may be from its golden value: `rtol` of that value (of an array: or of its deviation) plus `atol`.
+    """Tolerances of a comparison with golden numbers.
 
-    `skip` are patterns of names that are not compared, such as measured times.
+    A number may differ by `rtol` times its golden value plus `atol`. For arrays, `rtol` applies
+    to the standard deviation if that is larger. Names that match a pattern in `skip` are not
+    compared, such as measured times.
     """
 
     rtol: float = 1e-3
@@ -54,106 +56,105 @@ def result(name: str, inputs: Inputs) -> Result:
 
 
 def numbers_of(name: str, inputs: Inputs, result: Result) -> dict[str, Any]:
-    """What is kept of a figure's result on its small inputs."""
-    settings = plain(SETTINGS.get(name, {}))
-    return {"corpus": inputs.context(name).corpus, "settings": settings} | summary(result)
+    """Return the numbers of a figure's result on its small inputs that are compared."""
+    settings = to_json(SETTINGS.get(name, {}))
+    return {"corpus": inputs.context(name).corpus, "settings": settings} | summarize(result)
 
 
-def summary(result: Result) -> dict[str, Any]:
-    """What is kept of a result: its numbers and verdict, and statistics and some values of each array."""
-    arrays = {name: array_summary(array) for name, array in sorted(result.arrays.items())}
+def summarize(result: Result) -> dict[str, Any]:
+    """Return the verdict and numbers of a result, and statistics and some values of each array."""
+    arrays = {name: summarize_array(array) for name, array in sorted(result.arrays.items())}
     return {
         "verdict": result.verdict,
         "n": int(result.n),
-        "measured": plain(result.measured),
+        "measured": to_json(result.measured),
         "arrays": arrays,
     }
 
 
-def array_summary(array: np.ndarray) -> dict[str, Any]:
-    """Shape and type; of numbers the mean, deviation, absolute sum and evenly spaced values; of texts the values and a hash."""
+def summarize_array(array: np.ndarray) -> dict[str, Any]:
+    """Return shape, type, statistics and evenly spaced values of an array; for text, a hash."""
     flat = array.ravel()
-    chosen = flat[np.linspace(0, flat.size - 1, min(flat.size, VALUES)).round().astype(int)]
-    about: dict[str, Any] = {
+    values = flat[np.linspace(0, flat.size - 1, min(flat.size, VALUES)).round().astype(int)]
+    description: dict[str, Any] = {
         "shape": list(array.shape),
         "dtype": array.dtype.str if array.dtype.kind != "U" else "text",
     }
     if array.dtype.kind == "U":
-        return about | {
-            "values": chosen.tolist(),
+        return description | {
+            "values": values.tolist(),
             "sha256": hashlib.sha256("\n".join(flat.tolist()).encode()).hexdigest(),
         }
     numbers = flat.astype(np.float64)
     if flat.size:
-        about |= {
+        description |= {
             "mean": numbers.mean(),
             "std": numbers.std(),
             "absolute sum": np.abs(numbers).sum(),
         }
-    return plain(about | {"values": chosen.tolist()})
+    return to_json(description | {"values": values.tolist()})
 
 
-def plain(value: Any) -> Any:
-    """Nested numbers as JSON holds them, of seven significant digits; infinities and NaN as text."""
+def to_json(value: Any) -> Any:
+    """Convert nested values to JSON types, with seven significant digits; inf and NaN become text."""
     if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {str(name): to_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else str(float(value))
     return value.item() if isinstance(value, np.generic) else value
 
 
 def differences(
-    golden: Any, now: Any, tolerance: Tolerance, path: str = "", scale: float = 0.0
+    golden: Any, actual: Any, tolerance: Tolerance, path: str = "", scale: float = 0.0
 ) -> Iterator[str]:
     """Yield a line for each value that is missing, new, or too far from its golden value.
 
     Args:
-        golden: the kept value, a nested structure of dicts, lists, texts and numbers.
-        now: the computed one.
-        tolerance: what is allowed.
-        path: the name of the value, for the messages.
-        scale: of an array's values the deviation, of which `rtol` allows a part.
+        golden: the saved value: nested dicts, lists, texts and numbers.
+        actual: the computed value.
+        tolerance: the allowed difference.
+        path: the name of the value in messages.
+        scale: the standard deviation of the array that the value belongs to, for `rtol`.
     """
     if any(fnmatch.fnmatch(path, pattern) for pattern in tolerance.skip):
         return
-    if isinstance(golden, dict) and isinstance(now, dict):
+    if isinstance(golden, dict) and isinstance(actual, dict):
         scale = golden["std"] if isinstance(golden.get("std"), float) else 0.0
-        for name in golden | now:
-            place = f"{path}/{name}".lstrip("/")
-            if name not in golden or name not in now:
-                yield f"{place}: {'new' if name in now else 'missing'}"
+        for name in golden | actual:
+            name_path = f"{path}/{name}".lstrip("/")
+            if name not in golden or name not in actual:
+                yield f"{name_path}: {'new' if name in actual else 'missing'}"
             else:
-                yield from differences(golden[name], now[name], tolerance, place, scale)
-    elif isinstance(golden, list) and isinstance(now, list):
-        if len(golden) != len(now):
-            yield f"{path}: {len(now)} values, golden {len(golden)}"
-        for number, (old, new) in enumerate(zip(golden, now, strict=False)):
-            yield from differences(old, new, tolerance, f"{path}/{number}", scale)
-    elif not (_number(golden) and _number(now)):
-        if golden != now:
-            yield f"{path}: {now!r}, golden {golden!r}"
-    elif abs(golden - now) > tolerance.rtol * max(abs(golden), scale) + tolerance.atol:
-        yield f"{path}: {now:g}, golden {golden:g}"
+                yield from differences(golden[name], actual[name], tolerance, name_path, scale)
+    elif isinstance(golden, list) and isinstance(actual, list):
+        if len(golden) != len(actual):
+            yield f"{path}: {len(actual)} values, golden {len(golden)}"
+        for number, (golden_item, item) in enumerate(zip(golden, actual, strict=False)):
+            yield from differences(golden_item, item, tolerance, f"{path}/{number}", scale)
+    elif not (_number(golden) and _number(actual)):
+        if golden != actual:
+            yield f"{path}: {actual!r}, golden {golden!r}"
+    elif abs(golden - actual) > tolerance.rtol * max(abs(golden), scale) + tolerance.atol:
+        yield f"{path}: {actual:g}, golden {golden:g}"
 
 
 def _number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def kept(name: str) -> Path:
-    """The file of a figure's golden numbers."""
+def golden_path(name: str) -> Path:
+    """Return the path of the golden numbers of a figure."""
     return FOLDER / f"{name}.json"
 
 
 def read(name: str) -> dict[str, Any]:
-    return json.loads(kept(name).read_text())
+    return json.loads(golden_path(name).read_text())
 
 
 def write(name: str, numbers: dict[str, Any]) -> None:
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(
-        r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text
-    )  # a list of numbers on one line
-    kept(name).write_text(text + "\n")
+    # Write each list of numbers on one line.
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda match: re.sub(r"\n\s*", " ", match[0]), text)
+    golden_path(name).write_text(text + "\n")

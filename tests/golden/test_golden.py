@@ -1,17 +1,17 @@
-"""Each figure measures what it measured before, on small inputs.
+"""Compare the measurements of every figure on small inputs with saved golden numbers.
 
-The numbers lie beside this file, one JSON file per figure: the verdict, n, all measured numbers, and of each array the shape,
-the mean, the deviation, the absolute sum and sixteen values. A figure that cannot run has the reason instead. `inputs.py` says
-what each figure is measured on, and with which smaller settings.
+This folder has one JSON file per figure. It contains the verdict, n, all measured numbers, and the
+shape, statistics and sixteen values of each array. A figure that cannot run has a reason instead.
+`inputs.py` defines the inputs and the smaller settings.
 
-When a change is meant to change what a figure measures, raise the `version` of its FIGURE and write its numbers anew:
+After an intended change of a measurement, raise the `version` of the FIGURE and update the numbers:
 
-    python -m tests.golden fig2 tab1             # of some figures; of all without an ID
-    python -m tests.golden --compare fig2        # write nothing; show how far the numbers are from those kept
+    python -m tests.golden fig2 tab1             # without an ID: all figures
+    python -m tests.golden --compare fig2        # only show the differences
 
-The tolerances are measured: every figure was computed twice, with one thread and AVX-512, and with AVX2 and mostly two threads.
-About two figures in three agreed within 1e-5, and most others within 3e-4. TOLERANCES lists those that moved more, with the
-reason.
+The tolerances are measured. Every figure was computed twice: with one thread and AVX-512, and with
+AVX2 and mostly two threads. Two thirds of the figures agreed within 1e-5, and most others within
+3e-4. TOLERANCES lists the remaining figures and the reasons.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ import pytest
 from reproduce.core.discovery import discover
 from reproduce.core.figure import Result
 from tests.golden.inputs import CANNOT_RUN, Inputs
-from tests.golden.numbers import FOLDER, Tolerance, differences, numbers_of, read, result, summary
+from tests.golden.numbers import FOLDER, Tolerance, differences, numbers_of, read, result, summarize
 from tests.reproduce.house_style import violations
 from zfnet import plot
 
@@ -35,7 +35,7 @@ FROM_SCRATCH = Tolerance(
         "measured/gain*",
         "arrays/scratch*",
     ),
-    reason="It also trains a network by two steps, which is right on one of three test images more or less by rounding.",
+    reason="Its network is trained for two steps; rounding changes the class of a test image.",
 )
 TOLERANCES = {
     "faithfulness": Tolerance(
@@ -63,10 +63,10 @@ TOLERANCES = {
             f"measured/{name}*"
             for name in ("training images per second", "hours of training", "commits", "devices")
         ),
-        reason="It also tells when and on what it was trained.",
+        reason="It also records when and on which machine it was trained.",
     ),
 }
-SLOW = (  # so that the others take about a minute together
+SLOW = (  # the other figures take about a minute together
     "accuracy", "activations", "attributes", "attributions", "codes", "directions", "faces_text", "faithfulness", "fig4",
     "fig5", "fig9", "fooling", "fooling_rates", "keypoints", "localisation", "occluders", "parts_shape_texture", "pointing_game", "polar_bear",
     "tab2", "tab5", "tab7",
@@ -89,18 +89,21 @@ def inputs(tmp_path_factory, cache):
         if name not in CANNOT_RUN
     ],
 )
-def test_a_figure_measures_its_golden_numbers(name, inputs):
+def test_figures_equal_their_golden_numbers(name, inputs):
     script, measured = discover()[name], result(name, inputs)
     numbers, figure = numbers_of(name, inputs, measured), script.FIGURE
     declared = {Path(file).name for file in figure.files} | (
         {"mnist.yaml"} if "digits" in figure.inputs else set()
     )
     assert inputs.yaml_files <= declared, (
-        "a file that the figure reads is not in its FIGURE.files, so not in its key"
+        "the figure reads a file that is missing in FIGURE.files, and so in its cache key"
     )
     lines = list(differences(read(name), numbers, TOLERANCES.get(name, Tolerance())))
     assert not lines, "\n".join(
-        [*lines[:20], f"{len(lines)} differences; if they are meant: python -m tests.golden {name}"]
+        [
+            *lines[:20],
+            f"{len(lines)} differences; if they are intended, run python -m tests.golden {name}",
+        ]
     )
     if script.__name__.startswith(EXPLAINED):
         assert measured.finding.endswith(".")
@@ -133,7 +136,7 @@ def made_up(**changes):
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "reported"),
     [
         ({"measured": {"share": 0.502, "claims": {"it holds": "holds"}}}, "measured/share"),
         (
@@ -156,16 +159,16 @@ def made_up(**changes):
         ({"arrays": {"map": np.array(["a", "b"])}}, "arrays/map/dtype"),
     ],
 )
-def test_a_changed_number_is_found(change, named):
-    lines = list(differences(summary(made_up()), summary(made_up(**change)), Tolerance()))
-    assert any(line.startswith(named) for line in lines)
+def test_changed_numbers_are_reported(change, reported):
+    lines = list(differences(summarize(made_up()), summarize(made_up(**change)), Tolerance()))
+    assert any(line.startswith(reported) for line in lines)
 
 
 def test_rounding_and_skipped_numbers_are_not_differences():
     golden, close = (
-        summary(made_up()),
-        summary(made_up(measured={"share": 0.50001, "claims": {"it holds": "holds"}})),
+        summarize(made_up()),
+        summarize(made_up(measured={"share": 0.50001, "claims": {"it holds": "holds"}})),
     )
     assert not list(differences(golden, close, Tolerance()))
-    other = summary(made_up(measured={"share": 0.7, "claims": {"it holds": "holds"}}))
-    assert not list(differences(golden, other, Tolerance(skip=("measured/share",))))
+    different = summarize(made_up(measured={"share": 0.7, "claims": {"it holds": "holds"}}))
+    assert not list(differences(golden, different, Tolerance(skip=("measured/share",))))

@@ -117,7 +117,7 @@ def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(
     context = Context("imagenet65k", str(tree))
     size = replace(plan_for(context), lr=1e3)  # a training that no other test keeps in the cache
     monkeypatch.setattr(
-        "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+        "zfnet.training.step.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
     images = ablations.load_images(context, size)
     lost = trained_rows.train_row(context, size, images, "ZFNet", 0)

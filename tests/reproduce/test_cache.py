@@ -1,4 +1,4 @@
-"""Cache keys, which committed records are current, and the refusal to record from changed sources."""
+"""Cache keys, the status of committed records, and the check for uncommitted changes."""
 
 import shutil
 import subprocess
@@ -18,12 +18,12 @@ from reproduce.lock import locked_version
 from tests.reproduce.test_figures import script
 
 INPUTS = {"corpus": "imagenet65k", "checkpoint": "c" * 64, "data": "d" * 64}
-HERE = {name: INPUTS[name] for name in ("corpus", "checkpoint")}  # what is known without the data
+WITHOUT_DATA = {name: INPUTS[name] for name in ("corpus", "checkpoint")}  # without the data set
 
 
 @pytest.fixture
 def figure(tmp_path):
-    (tmp_path / "boxes.yaml").write_text("cat: [1, 2, 3, 4]  # by eye\n")
+    (tmp_path / "boxes.yaml").write_text("cat: [1, 2, 3, 4]  # a comment\n")
     config = {"images": 10, "curve": (1, 2)}
     return Figure(
         "small",
@@ -42,26 +42,28 @@ def record(figure, tmp_path):
     from tests.reproduce.test_figures import record
 
     hashes = cache.file_hashes(figure, tmp_path)
-    made = record(
+    written = record(
         id=figure.id, inputs=INPUTS, config=figure.config, seed=figure.seed, version=figure.version, file_hashes=hashes,
         key=cache.cache_key(figure, INPUTS, hashes),
     )  # fmt: skip
-    write_record(made, tmp_path / "record")
-    return read_record(tmp_path / "record")  # as JSON holds it
+    write_record(written, tmp_path / "record")
+    return read_record(tmp_path / "record")  # as read from JSON
 
 
-def test_a_key_depends_on_what_is_declared(figure, tmp_path):
+def test_key_depends_on_declared_inputs(figure, tmp_path):
     hashes = cache.file_hashes(figure, tmp_path)
     key = cache.cache_key(figure, INPUTS, hashes)
-    others = [
-        replace(figure, **c)
-        for c in ({"id": "other"}, {"version": 2}, {"seed": 4}, {"config": {"images": 11}})
+    changed_figures = [
+        replace(figure, **changes)
+        for changes in ({"id": "other"}, {"version": 2}, {"seed": 4}, {"config": {"images": 11}})
     ]
-    changed = [cache.cache_key(other, INPUTS, hashes) for other in others]
-    changed += [cache.cache_key(figure, INPUTS | {name: "e" * 64}, hashes) for name in INPUTS]
-    changed.append(cache.cache_key(figure, INPUTS, {"boxes.yaml": "f" * 64}))
-    assert len({key, *changed}) == 1 + len(changed)
-    same = replace(
+    changed_keys = [
+        cache.cache_key(changed_figure, INPUTS, hashes) for changed_figure in changed_figures
+    ]
+    changed_keys += [cache.cache_key(figure, INPUTS | {name: "e" * 64}, hashes) for name in INPUTS]
+    changed_keys.append(cache.cache_key(figure, INPUTS, {"boxes.yaml": "f" * 64}))
+    assert len({key, *changed_keys}) == 1 + len(changed_keys)
+    equivalent = replace(
         figure,
         title="T",
         claim="C",
@@ -69,10 +71,10 @@ def test_a_key_depends_on_what_is_declared(figure, tmp_path):
         paper={"a": 1},
         config={"curve": [1, 2], "images": 10},
     )
-    assert cache.cache_key(same, dict(reversed(INPUTS.items())), hashes) == key
+    assert cache.cache_key(equivalent, dict(reversed(INPUTS.items())), hashes) == key
 
 
-def test_a_comment_in_a_declared_file_does_not_count(figure, tmp_path):
+def test_comments_in_declared_files_are_ignored(figure, tmp_path):
     before = cache.file_hashes(figure, tmp_path)
     (tmp_path / "boxes.yaml").write_text("# four numbers\ncat:\n- 1\n- 2\n- 3\n- 4\n")
     assert cache.file_hashes(figure, tmp_path) == before
@@ -80,17 +82,17 @@ def test_a_comment_in_a_declared_file_does_not_count(figure, tmp_path):
     assert cache.file_hashes(figure, tmp_path) != before
 
 
-def test_a_record_is_current_also_where_its_data_are_missing(figure, record, tmp_path):
+def test_record_stays_current_without_its_data(figure, record, tmp_path):
     assert str(cache.record_status(figure, tmp_path, record, INPUTS)) == "current"
     assert (
-        str(cache.record_status(figure, tmp_path, record, HERE))
+        str(cache.record_status(figure, tmp_path, record, WITHOUT_DATA))
         == "current (not checked, data not available: data)"
     )
-    assert str(cache.record_status(figure, tmp_path, None, HERE)) == "missing"
+    assert str(cache.record_status(figure, tmp_path, None, WITHOUT_DATA)) == "missing"
 
 
-def test_a_stale_record_names_what_differs(figure, record, tmp_path):
-    def differs(figure=figure, record=record, inputs=HERE):
+def test_stale_record_names_the_differences(figure, record, tmp_path):
+    def differs(figure=figure, record=record, inputs=WITHOUT_DATA):
         status = cache.record_status(figure, tmp_path, record, inputs)
         assert status.state == "stale"
         return status.differs
@@ -98,23 +100,25 @@ def test_a_stale_record_names_what_differs(figure, record, tmp_path):
     assert differs(replace(figure, version=2)) == ("version",)
     assert differs(replace(figure, config={"images": 9}, seed=5)) == ("config", "seed")
     assert differs(inputs=INPUTS | {"data": "e" * 64}) == ("data",)
-    assert differs(inputs=HERE | {"checkpoint": "e" * 64}) == ("checkpoint",)
-    assert differs(inputs=HERE | {"digits": "e" * 64}) == (
-        "digits",
-    )  # an input that was declared since
+    assert differs(inputs=WITHOUT_DATA | {"checkpoint": "e" * 64}) == ("checkpoint",)
+    # An input that was declared later.
+    assert differs(inputs=WITHOUT_DATA | {"digits": "e" * 64}) == ("digits",)
     assert differs(record=replace(record, inputs=INPUTS | {"data": "e" * 64})) == ("key",)  # edited
     assert differs(record=replace(record, version=0)) == ("recorded before keys had versions",)
     (tmp_path / "boxes.yaml").write_text("cat: [0, 0, 1, 1]\n")
     assert differs() == ("files",)
 
 
-def test_another_device_does_not_make_a_record_stale(figure, record, tmp_path):
+def test_record_of_another_device_is_current(figure, record, tmp_path):
     hashes, inputs = cache.file_hashes(figure, tmp_path), INPUTS | {"device": "cuda"}
-    made = replace(record, inputs=inputs, key=cache.cache_key(figure, inputs, hashes))
-    assert str(cache.record_status(figure, tmp_path, made, INPUTS | {"device": "cpu"})) == "current"
+    gpu_record = replace(record, inputs=inputs, key=cache.cache_key(figure, inputs, hashes))
+    assert (
+        str(cache.record_status(figure, tmp_path, gpu_record, INPUTS | {"device": "cpu"}))
+        == "current"
+    )
 
 
-def test_a_run_stores_the_parts_of_its_key(tmp_path):
+def test_record_stores_the_parts_of_its_key(tmp_path):
     context = Context("imagenet65k", None)
     module = discover()["fig8"]
     run(module, context, tmp_path)
@@ -135,22 +139,22 @@ def test_declared_files_are_annotations_and_recipes():
             assert (script_folder(module) / name).is_file()
 
 
-def test_the_list_says_which_records_are_current(tmp_path, capsys, monkeypatch):
+def test_list_shows_the_status_of_records(tmp_path, capsys, monkeypatch):
     modules = {name: discover()[name] for name in ("fig3", "fig8", "tab1")}
     monkeypatch.setattr(discovery, "discover", lambda: modules)
     run(modules["fig3"], Context("imagenet65k", None), tmp_path)
     (tmp_path / "samples").rename(tmp_path / "imagenet65k")
     folder = tmp_path / "imagenet65k" / "fig3"
-    made = read_record(folder)
-    inputs = made.inputs | {"corpus": "imagenet65k"}
+    record = read_record(folder)
+    inputs = record.inputs | {"corpus": "imagenet65k"}
     locked = locked_version("torch")
-    made = replace(made, environment={"torch": f"{locked}+cpu"})
+    record = replace(record, environment={"torch": f"{locked}+cpu"})
     write_record(
-        replace(made, inputs=inputs, key=cache.cache_key(modules["fig3"].FIGURE, inputs, {})),
+        replace(record, inputs=inputs, key=cache.cache_key(modules["fig3"].FIGURE, inputs, {})),
         folder,
     )
     shutil.copytree(folder, folder.with_name("fig8"))
-    older = replace(made, id="fig8", version=0, environment={"torch": "2.0.0"})
+    older = replace(record, id="fig8", version=0, environment={"torch": "2.0.0"})
     write_record(older, folder.with_name("fig8"))
     monkeypatch.setattr("sys.argv", ["reproduce", "list", "--out", str(tmp_path)])
     assert main() == 0
@@ -172,7 +176,7 @@ def test_the_list_says_which_records_are_current(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A git repository with a library and one committed corpus; records are asked about its sources."""
+    """Create a git repository with a library and one corpus, and use it as the source of records."""
 
     def git(*arguments):
         subprocess.run(
@@ -183,7 +187,7 @@ def repository(tmp_path, monkeypatch):
 
     for folder in ("zfnet", "figures/imagenet65k"):
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "file").write_text("as it was")
+        (tmp_path / folder / "file").write_text("original")
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "one")
@@ -193,27 +197,25 @@ def repository(tmp_path, monkeypatch):
 
 def test_changed_sources_do_not_write_committed_records(repository):
     calls, context = [], Context("imagenet65k", None)
-    made, figures = script(inputs=(), calls=calls), repository / "figures"
-    made.FIGURE = replace(made.FIGURE, corpus="imagenet65k")
-    assert not run(made, context, figures).cached
+    module, figures = script(inputs=(), calls=calls), repository / "figures"
+    module.FIGURE = replace(module.FIGURE, corpus="imagenet65k")
+    assert not run(module, context, figures).cached
     (repository / "zfnet" / "file").write_text("changed")
-    assert run(made, context, figures).cached  # it is only read
-    made.FIGURE = replace(made.FIGURE, version=2)
+    assert run(module, context, figures).cached  # reading is allowed
+    module.FIGURE = replace(module.FIGURE, version=2)
     with pytest.raises(
         DirtyTreeError, match="small: sources have uncommitted changes.*--allow-dirty"
     ):
-        run(made, context, figures)
+        run(module, context, figures)
     assert len(calls) == 1
     assert read_record(figures / "imagenet65k" / "small").version == 1
-    (repository / "zfnet" / "file").write_text("as it was")
+    (repository / "zfnet" / "file").write_text("original")
     (repository / "zfnet" / "new.py").touch()  # a source that no commit has
     with pytest.raises(DirtyTreeError):
-        run(made, context, figures)
+        run(module, context, figures)
     (repository / "zfnet" / "new.py").unlink()
     (repository / "zfnet" / "file").write_text("changed")
-    record = run(made, context, figures, allow_dirty=True).record
+    record = run(module, context, figures, allow_dirty=True).record
     assert (record.version, record.environment["commit"][-6:]) == (2, "-dirty")
-    made.FIGURE = replace(made.FIGURE, corpus="")
-    assert not run(
-        made, context, figures
-    ).cached  # of the sample photographs, which are not committed
+    module.FIGURE = replace(module.FIGURE, corpus="")
+    assert not run(module, context, figures).cached  # records of the samples are not committed

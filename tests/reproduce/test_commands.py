@@ -1,4 +1,7 @@
-"""The commands of python -m reproduce: options, refusals, reasons, folders, --dry-run, and the commands that documents print."""
+"""The commands of python -m reproduce: options, errors, result folders and dry runs.
+
+Commands and atlas addresses in the documents are checked too.
+"""
 
 import argparse
 import json
@@ -49,7 +52,7 @@ COMMAND = re.compile(r"((?:\.venv/bin/)?(?:python -m reproduce|zfnet|torchrun)(?
 
 
 def walk(parser):
-    """All arguments of a parser and its commands, with the command's name."""
+    """Yield all arguments of a parser and its subcommands, with the name of the command."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
@@ -58,10 +61,10 @@ def walk(parser):
             yield "", action
 
 
-def test_every_argument_has_help_and_says_its_default():
-    found = list(walk(build_parser()))
-    assert len(found) > 30
-    for name, action in found:
+def test_every_argument_has_help_with_its_default():
+    arguments = list(walk(build_parser()))
+    assert len(arguments) > 30
+    for name, action in arguments:
         assert action.help, (name, action.dest)
         if action.option_strings and not action.required:
             assert "(default: " in action.help, (name, action.dest)
@@ -93,7 +96,7 @@ def test_every_argument_has_help_and_says_its_default():
         (["run", "tab2", "--scale", "paper"], "--scale paper needs ImageNet 2012"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(arguments, message, tmp_path, capsys):
+def test_unusable_options_are_reported_on_one_line(arguments, message, tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -101,17 +104,17 @@ def test_what_cannot_be_used_is_refused_in_one_line(arguments, message, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_option_that_one_of_the_figures_uses_is_accepted():
+def test_option_used_by_one_of_the_figures_is_accepted():
     figures = [discover()[name].FIGURE for name in ("faithfulness", "fig2")]
     assert requirements.unused_option({"model": "m", "data": "d", "datasets": None}, figures) == ""
 
 
-def test_paper_scale_on_a_small_tree_is_refused_with_its_size(tree, capsys):
+def test_paper_scale_on_a_small_tree_is_rejected(tree, capsys):
     assert main(["run", "tab3", "--scale", "paper", "--data", str(tree)]) == 2
     assert f"{tree} has 3 classes, 24 training and 9 validation images" in capsys.readouterr().err
 
 
-def test_a_figure_that_was_not_run_says_why_and_exits_with_3(tmp_path, capsys):
+def test_figure_that_cannot_run_gives_the_reason_and_exits_with_3(tmp_path, capsys):
     (tmp_path / "sets").mkdir()
     arguments = [
         "run",
@@ -129,10 +132,10 @@ def test_a_figure_that_was_not_run_says_why_and_exits_with_3(tmp_path, capsys):
     )
     assert re.search(r"^fig4 .* not run .* No tree of images to train on", lines, re.MULTILINE)
     assert "0 figures in" in lines
-    assert main(arguments) == 3  # from the record that says the same
+    assert main(arguments) == 3  # from the saved record
 
 
-def test_an_earlier_result_is_kept_and_named_where_the_data_are_missing(tmp_path, capsys):
+def test_without_data_an_earlier_result_is_preserved(tmp_path, capsys):
     (tmp_path / "sets").mkdir()
     folder = tmp_path / "out" / "caltech101" / "tab4"
     write_record(record(id="tab4", verdict="partial", scale="subset", files=[]), folder)
@@ -144,8 +147,8 @@ def test_an_earlier_result_is_kept_and_named_where_the_data_are_missing(tmp_path
     assert json.loads((folder / "result.json").read_text())["verdict"] == "partial"
 
 
-def small(path, seed):
-    """A checkpoint of a small random network."""
+def save_small_network(path, seed):
+    """Save a checkpoint of a small random network."""
     torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = zfnet.zfnet(3, channels=(4, 4, 4, 4, 4), fc_units=8, norm="none")
@@ -166,24 +169,30 @@ def script(inputs):
     return SimpleNamespace(FIGURE=figure, compute=compute, draw=draw, __file__=__file__)
 
 
-def test_results_of_another_network_have_a_folder_of_their_own(tmp_path):
-    out, trained = tmp_path / "out", small(tmp_path / "runs" / "fast" / "model.safetensors", 0)
+def test_results_of_another_network_go_to_a_separate_folder(tmp_path):
+    out, trained = (
+        tmp_path / "out",
+        save_small_network(tmp_path / "runs" / "fast" / "model.safetensors", 0),
+    )
     context = Context(trained, None)
     outcome = run(script(("model",)), context, out)
     assert outcome.folder == out / "samples@fast" / "small"
     assert outcome.record.inputs["model"] == "fast"
-    assert run(script(()), context, out).folder == out / "samples" / "small"  # uses no network
-    other = Context(small(tmp_path / "elsewhere" / "fast" / "model.safetensors", 1), None)
-    second = run(script(("model",)), other, out)
-    assert second.folder == out / f"samples@fast-{other.checkpoint[:8]}" / "small"
+    # This figure uses no network.
+    assert run(script(()), context, out).folder == out / "samples" / "small"
+    other_context = Context(
+        save_small_network(tmp_path / "elsewhere" / "fast" / "model.safetensors", 1), None
+    )
+    second = run(script(("model",)), other_context, out)
+    assert second.folder == out / f"samples@fast-{other_context.checkpoint[:8]}" / "small"
     assert (
         json.loads((out / "samples@fast" / "small" / "result.json").read_text())["inputs"][
             "checkpoint"
         ]
         == context.checkpoint
     )
-    named = Context(small(tmp_path / "tiny.safetensors", 0), None)
-    assert result_folder(script(("top",)).FIGURE, named, out).parent.name == "samples@tiny"
+    tiny = Context(save_small_network(tmp_path / "tiny.safetensors", 0), None)
+    assert result_folder(script(("top",)).FIGURE, tiny, out).parent.name == "samples@tiny"
     assert (
         result_folder(script(("model",)).FIGURE, Context("imagenet65k", None), out).parent.name
         == "samples"
@@ -197,7 +206,7 @@ def test_results_of_another_network_have_a_folder_of_their_own(tmp_path):
     assert "--model MODEL" not in (out / "samples" / "index.html").read_text()
 
 
-def test_a_torchvision_network_is_named_and_refused_where_a_figure_cannot_use_it(tmp_path):
+def test_figures_that_need_our_networks_reject_torchvision(tmp_path):
     context = Context("torchvision:squeezenet1_1", None, weights="random")
     assert (
         result_folder(script(("model",)).FIGURE, context, tmp_path).parent.name
@@ -213,7 +222,7 @@ def test_a_torchvision_network_is_named_and_refused_where_a_figure_cannot_use_it
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    """A tree of 12,000 images of ImageNet's 1,000 classes: one tiny JPEG, linked."""
+    """Create a tree of the 1,000 ImageNet classes, with 12,000 hard links to one small JPEG."""
     root = tmp_path_factory.mktemp("trees") / "imagenet"
     for split, count in (("train", 10), ("val", 2)):
         for wnid in imagenet_wnids():
@@ -231,10 +240,10 @@ def lines_of(output):
     return {line.split()[0]: line for line in output.splitlines() if line.strip()}
 
 
-def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch, capsys):
+def test_dry_run_of_all_figures_decodes_no_images(imagenet, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folders, "read_image", lambda path: pytest.fail(f"decoded {path}"))
     run_folder = tmp_path / "runs" / "imagenet"
-    checkpoint = small(run_folder / "model.safetensors", 0)
+    checkpoint = save_small_network(run_folder / "model.safetensors", 0)
     out = tmp_path / "out"
     assert (
         main(
@@ -243,8 +252,8 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
         == 0
     )
     lines = lines_of(capsys.readouterr().out)
-    everyday_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
-    assert everyday_ids <= set(lines)
+    automatic_ids = {name for name, module in discover().items() if not module.FIGURE.manual}
+    assert automatic_ids <= set(lines)
     assert "2,000 images" in lines["fig2"]
     assert str(out / "imagenet@imagenet" / "fig2") in lines["fig2"]
     assert str(out / "imagenet" / "fig8") in lines["fig8"]
@@ -276,7 +285,7 @@ def test_a_dry_run_of_everything_decodes_nothing(imagenet, tmp_path, monkeypatch
     assert "Nothing was computed." in lines["4"]
 
 
-def test_a_dry_run_at_the_papers_scale_shows_its_cost_on_a_smaller_tree(imagenet, capsys):
+def test_dry_run_at_paper_scale_shows_the_cost(imagenet, capsys):
     arguments = ["run", "tab3", "--scale", "paper", "--data", str(imagenet), "--device", "cpu"]
     assert main([*arguments, "--dry-run"]) == 3
     line = lines_of(capsys.readouterr().out)["tab3"]
@@ -288,14 +297,14 @@ def test_a_dry_run_at_the_papers_scale_shows_its_cost_on_a_smaller_tree(imagenet
     assert "10,000 training and 2,000 validation images" in capsys.readouterr().err
 
 
-def test_a_dry_run_of_a_figure_that_cannot_run_exits_with_3(tmp_path, capsys):
+def test_dry_run_of_a_figure_that_cannot_run_exits_with_3(tmp_path, capsys):
     arguments = ["--datasets", str(tmp_path), "--dry-run"]
     assert main(["run", "fig3", "--dry-run"]) == 0
     assert main(["run", "tab4", *arguments]) == 3
     assert "Caltech-101 not found" in capsys.readouterr().out
 
 
-def test_an_unknown_id_suggests_the_nearest(capsys):
+def test_unknown_id_suggests_similar_ones(capsys):
     assert main(["run", "fig33", "mnist_pcs"]) == 2
     error = capsys.readouterr().err
     assert "no figure fig33, mnist_pcs; did you mean fig3 or mnist_pca? available: fig1" in error
@@ -303,15 +312,17 @@ def test_an_unknown_id_suggests_the_nearest(capsys):
     assert "no figure qqq; available: fig1" in capsys.readouterr().err
 
 
-def test_a_closed_pipe_is_not_an_error():
+def test_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m reproduce list | head -1"
-    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("fig1 ")
-    assert not done.stderr
+    process = subprocess.run(
+        command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.startswith("fig1 ")
+    assert not process.stderr
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_the_papers_training(imagenet, capsys):
+def test_dry_run_of_the_paper_training(imagenet, capsys):
     arguments = [
         "train",
         str(ROOT / "configs" / "imagenet.yaml"),
@@ -328,7 +339,7 @@ def test_a_dry_run_of_the_papers_training(imagenet, capsys):
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_a_teachers_labels(imagenet, tmp_path, monkeypatch, capsys):
+def test_dry_run_of_distill_labels(imagenet, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distill_labels, "load_folder", lambda *a, **k: pytest.fail("decoded"))
     teacher = Teacher("uniform", 16, lambda pixels: torch.full((len(pixels), 1000), 1e-3))
     monkeypatch.setattr(distill_labels, "efficientnet_lite", lambda variant: teacher)
@@ -342,7 +353,7 @@ def test_a_dry_run_of_a_teachers_labels(imagenet, tmp_path, monkeypatch, capsys)
 
 
 def test_multiply_adds_by_hand():
-    """Fig. 3: side squared x maps x kernel squared x maps below, and the dense layers."""
+    """Count the convolutions of Fig. 3 (side^2 x maps x kernel^2 x input maps) and dense layers."""
     convolutions = [
         (110, 96, 7, 3),
         (26, 256, 5, 96),
@@ -350,15 +361,17 @@ def test_multiply_adds_by_hand():
         (13, 384, 3, 384),
         (13, 256, 3, 384),
     ]
-    by_hand = sum(side**2 * maps * kernel**2 * below for side, maps, kernel, below in convolutions)
-    by_hand += 6 * 6 * 256 * 4096 + 4096 * 4096 + 4096 * 1000
+    expected = sum(
+        side**2 * maps * kernel**2 * in_maps for side, maps, kernel, in_maps in convolutions
+    )
+    expected += 6 * 6 * 256 * 4096 + 4096 * 4096 + 4096 * 1000
     config = load_config(ROOT / "configs" / "imagenet.yaml")
-    assert costs.multiply_adds(config) == by_hand
-    assert costs.training_operations(config, 10) == 6 * by_hand * 10 * 70
-    assert costs.gtx_580_flops() * 12 * 86400 == pytest.approx(6 * by_hand * 1_281_167 * 70)
+    assert costs.multiply_adds(config) == expected
+    assert costs.training_operations(config, 10) == 6 * expected * 10 * 70
+    assert costs.gtx_580_flops() * 12 * 86400 == pytest.approx(6 * expected * 1_281_167 * 70)
 
 
-def test_paper_scale_is_the_papers_recipe():
+def test_paper_scale_is_the_recipe_of_the_paper():
     from reproduce.paper import ablations
 
     config = load_config(ROOT / "configs" / "imagenet.yaml")
@@ -369,13 +382,13 @@ def test_paper_scale_is_the_papers_recipe():
     assert config.snapshots == ablations.PAPER_SNAPSHOTS
 
 
-def test_the_page_on_replication_is_current():
+def test_replication_page_is_current():
     page = REPLICATION.read_text("utf-8")
     assert page.partition(MARKS[0])[2].partition(MARKS[1])[0] == f"\n\n{replication.text()}\n"
 
 
 def printed_commands():
-    """Commands in documents: code blocks and inline code, and comments of configurations."""
+    """Yield commands in code blocks, inline code and comments of configurations."""
     for path in DOCUMENTS:
         text = path.read_text("utf-8").replace("\\\n", " ")
         blocks = [m[1] for m in re.finditer(r"^(?:    |#   )(.+)$", text, re.MULTILINE)]
@@ -387,11 +400,11 @@ def printed_commands():
         prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         blocks += [" ".join(m[1].split()) for m in re.finditer(r"`([^`]+)`", prose)]
         for piece in (part.strip() for block in blocks for part in block.split("&&")):
-            found = COMMAND.match(piece.removeprefix("srun "))
-            if found:
+            match = COMMAND.match(piece.removeprefix("srun "))
+            if match:
                 yield (
                     path.name,
-                    re.split(r" {2,}|$", found[1], maxsplit=1)[0]
+                    re.split(r" {2,}|$", match[1], maxsplit=1)[0]
                     .strip()
                     .removeprefix(".venv/bin/"),
                 )
@@ -404,24 +417,25 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
         if words[0] == "torchrun":
             words = words[words.index("zfnet.cli") :]
         reproduce = words[:3] == ["python", "-m", "reproduce"]
-        rest = words[3:] if reproduce else words[1:]
-        if not rest or {"COMMAND", "CONFIG", "|"} & set(rest[:2]) or (reproduce and "|" in rest):
+        arguments = words[3:] if reproduce else words[1:]
+        skipped = {"COMMAND", "CONFIG", "|"} & set(arguments[:2])
+        if not arguments or skipped or (reproduce and "|" in arguments):
             continue  # the command's name alone
         try:
-            options = (build_parser() if reproduce else new_parser()).parse_args(rest)
+            options = (build_parser() if reproduce else new_parser()).parse_args(arguments)
         except SystemExit:
             error = capsys.readouterr().err
-            if len(rest) == 1 and "arguments are required" in error:
+            if len(arguments) == 1 and "arguments are required" in error:
                 continue  # the command's name alone
             pytest.fail(f"{name}: {line}: {error}")
         count += 1
         if reproduce and options.command == "run":
             assert set(options.ids) <= set(scripts), (name, line)
-            given = {
+            values = {
                 option: getattr(options, option)
                 for option in ("data", "datasets", "model", "weights", "scale")
             }
-            for option, value in given.items():
+            for option, value in values.items():
                 figures = [scripts[id].FIGURE for id in options.ids]
                 assert not requirements.unused_option({option: value}, figures), (name, line)
         if getattr(options, "config", None):
@@ -429,17 +443,17 @@ def test_every_printed_command_parses_and_uses_its_options(capsys):
     assert count > 60
 
 
-def test_every_printed_address_in_the_atlas_has_a_page(tmp_path):
-    """The atlas of the sample photographs shows all features: each address that a document prints opens."""
-    shown = describe_network(zfnet.load("imagenet65k"), None)[1]
-    assert sum(map(len, shown.values())) == 1376
+def test_every_printed_atlas_address_has_a_page(tmp_path):
+    """The atlas of the sample photographs has a page for each address in the documents."""
+    features = describe_network(zfnet.load("imagenet65k"), None)[1]
+    assert sum(map(len, features.values())) == 1376
     texts = [path.read_text("utf-8") for path in DOCUMENTS]
-    addresses = {found for text in texts for found in re.findall(r"#/(conv\d)/(\d+)", text)}
+    addresses = {address for text in texts for address in re.findall(r"#/(conv\d)/(\d+)", text)}
     assert ("conv5", "17") in addresses
-    assert all(int(number) in shown[layer] for layer, number in addresses)
+    assert all(int(number) in features[layer] for layer, number in addresses)
 
 
-def test_the_atlas_knows_what_everyday_words_stand_for():
+def test_atlas_search_maps_common_words_to_classes():
     model = zfnet.load("imagenet65k")
     groups = class_groups(model.classes)
     dogs = {model.classes[c] for c in groups["dog"]}

@@ -39,15 +39,15 @@ def gray(image):
 @pytest.mark.parametrize(
     "box", [(40, 60, 160, 150), (20, 30, 90, 210), (-30, 100, 120, 260)], ids=str
 )
-def test_a_crop_is_found_to_a_pixel(box):
+def test_crop_is_located_within_a_pixel(box):
     view, inside = cut(texture(0), box)
     result = match(gray(inside), gray(view))
     assert result.correlation > LEAST
-    clipped = (SIDE * np.array(result.box)).clip(0, SIDE)  # nothing shows where an edge outside is
+    clipped = (SIDE * np.array(result.box)).clip(0, SIDE)  # edges outside cannot be located
     assert np.abs(clipped - np.clip(box, 0, SIDE)).max() < 1.5
 
 
-def test_another_crop_is_not_accepted():
+def test_crop_of_another_image_is_rejected():
     view, _ = cut(texture(0), (40, 60, 160, 150))
     _, other = cut(texture(1), (40, 60, 160, 150))
     assert match(gray(other), gray(view)).correlation < LEAST - 0.1

@@ -99,7 +99,7 @@ def test_model_card_describes_the_release(runs, tree, tmp_path):
     tied = model.fc6.weight.numel() - model.fc6.weight[:, ::36].numel()
     assert row[5] == f"{sum(p.numel() for p in model.parameters()) - tied:,}"
     assert "- `small`: It rained.\n- `small`: It snowed.\n" in card
-    assert "2 runs, each from the weights of the one before; 3 epochs" in card
+    assert "2 runs, each starting from the weights of the previous one; 3 epochs" in card
     assert "| dog | 7 | 12.5 |" in card
     log = (tmp_path / "logs" / "small.csv").read_text().splitlines()
     assert [line[:7] for line in log] == ["run,epo", "1,1,64,", "1,2,64,", "2,1,64,"]

@@ -1,4 +1,4 @@
-"""Lecture figures on synthesis: each on a tiny network, numbers and verdicts."""
+"""Lecture figures on synthesis, on a small network: numbers and verdicts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +42,8 @@ SCRIPTS = {
 SIZE = 64
 
 
-class Photographs:
-    """Some images of noise with labels: what of `Images` the scripts use."""
+class NoiseImages:
+    """Random images with labels; they implement the part of `Images` that the scripts use."""
 
     def __init__(self, n=8):
         generator = torch.Generator().manual_seed(0)
@@ -80,7 +80,7 @@ def ctx(monkeypatch):
     model = small_zfnet()
     return SimpleNamespace(
         model=model.requires_grad_(False),
-        images=Photographs(),
+        images=NoiseImages(),
         device="cpu",
         corpus="noise",
         data=None,
@@ -89,7 +89,7 @@ def ctx(monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.FIGURE.id)
-def test_each_figure_is_deterministic_and_drawn(script, ctx, monkeypatch):
+def test_figures_are_deterministic_and_drawn(script, ctx, monkeypatch):
     monkeypatch.setattr(
         script, "FIGURE", replace(script.FIGURE, config=script.FIGURE.config | SCRIPTS[script])
     )
@@ -97,28 +97,27 @@ def test_each_figure_is_deterministic_and_drawn(script, ctx, monkeypatch):
         monkeypatch.setattr(script, "SIDES", {"conv1": 32, "conv5": 64})
     with torch.no_grad():
         result = script.compute(ctx)
-        again = script.compute(ctx)
-    few = (
-        {"not comparable"} if script in (filter_sheets, fooling_rates) else set()
-    )  # whose shares of so few are too wide
-    assert result.verdict in {"reproduced", "partial", "differs"} | few
+        second = script.compute(ctx)
+    # The intervals of so few images are too wide for these figures.
+    undecided = {"not comparable"} if script in (filter_sheets, fooling_rates) else set()
+    assert result.verdict in {"reproduced", "partial", "differs"} | undecided
     assert result.measured["claims"]
     assert result.n > 0
-    made = [
+    names = [
         name
         for name in result.arrays
         if name.endswith("pixels") or name.startswith(("fgsm.", "iterated."))
     ]
-    assert made
-    for name in made:
-        np.testing.assert_array_equal(result.arrays[name], again.arrays[name])
+    assert names
+    for name in names:
+        np.testing.assert_array_equal(result.arrays[name], second.arrays[name])
     pictures = script.draw(result)
     assert all(len(figure.axes) > 0 for figure in pictures.values())
     assert all((Path(script.__file__).parent / name).is_file() for name in script.FIGURE.files)
 
 
-def test_unsuccessful_ascents_restart_from_more_noise(ctx, monkeypatch):
-    """An ascent that ends where it began, at a slope of nothing, but from noise of 1 on; then at once."""
+def test_unsuccessful_ascents_restart_from_stronger_noise(ctx, monkeypatch):
+    """This ascent stays at its start; it succeeds only from noise of standard deviation 1."""
     config = filter_sheets.FIGURE.config | SCRIPTS[filter_sheets]
     monkeypatch.setattr(filter_sheets, "FIGURE", replace(filter_sheets.FIGURE, config=config))
     monkeypatch.setattr(filter_sheets, "SIDES", {"conv1": 32})
@@ -159,25 +158,24 @@ def test_rates_match_the_attacks(ctx, monkeypatch):
     assert not (result.arrays["iterated.1"] & ~result.arrays["iterated.2"]).any()
 
 
-def test_an_interval_of_a_share():
+def test_summary_has_the_wilson_interval():
     share, low, high = fooling_rates.summary(np.array([True] * 30 + [False] * 70))
     assert share == pytest.approx(30)
-    for end in (
-        low,
-        high,
-    ):  # Wilson's ends are the shares p at which 30 of 100 lie 1.96 deviations away
+    # At the ends p of Wilson's interval, 30 of 100 is 1.96 standard deviations from p.
+    for end in (low, high):
         assert abs(0.3 - end / 100) == pytest.approx(
             1.96 * (end / 100 * (1 - end / 100) / 100) ** 0.5, rel=1e-4
         )
     assert low < share < high
 
 
-def rates(random=(2, 1, 3), one=(70, 66, 74), gain=(20, 16, 24)):
-    at = f"{fooling_rates.FIGURE.config['judged at']:g}"
+def rates(random=(2, 1, 3), fgsm=(70, 66, 74), gain=(20, 16, 24)):
+    epsilon = f"{fooling_rates.FIGURE.config['judged at']:g}"
     shares = {
-        fooling_rates.KINDS[kind]: {at: list(v)} for kind, v in (("random", random), ("fgsm", one))
+        fooling_rates.KINDS[kind]: {epsilon: list(v)}
+        for kind, v in (("random", random), ("fgsm", fgsm))
     }
-    return shares | {fooling_rates.GAIN: {at: list(gain)}}
+    return shares | {fooling_rates.GAIN: {epsilon: list(gain)}}
 
 
 def sheets(conv1=100.0, conv5=100.0):
@@ -187,25 +185,25 @@ def sheets(conv1=100.0, conv5=100.0):
     }
 
 
-def examples(share=100.0, drawn=0.2, plain=0.5, first=98.0):
+def examples(share=100.0, regularized=0.2, unregularized=0.5, initial=98.0):
     rows = {
-        "before further ascent": (first, drawn),
-        "regularized": (share, drawn),
-        "pixels alone": (share, plain),
+        "before further ascent": (initial, regularized),
+        "regularized": (share, regularized),
+        "pixels alone": (share, unregularized),
     }
     names = (
         "total variation, median",
         "total variation, median of those that were drawn on pixels alone too",
     )
-    found = {
+    measured = {
         kind: {"classes": 50, "taken for their class, %": s} | dict.fromkeys(names, v)
         for kind, (s, v) in rows.items()
     }
-    return found | {"total variation of photographs": [0.1, 0.2, 0.4]}
+    return measured | {"total variation of photographs": [0.1, 0.2, 0.4]}
 
 
-def starts(pixels=0.1, same=(0.6, 0.5, 0.7), other=(0.2, 0.1, 0.3)):
-    pairs = {"one target, two starts": list(same), "two targets": list(other)}
+def starts(pixels=0.1, same_target=(0.6, 0.5, 0.7), different_targets=(0.2, 0.1, 0.3)):
+    pairs = {"one target, two starts": list(same_target), "two targets": list(different_targets)}
     return {
         "rank correlation of pixels": {"one target, two starts": [pixels, 0, 1]},
         "rank correlation of layer 7": pairs,
@@ -213,15 +211,15 @@ def starts(pixels=0.1, same=(0.6, 0.5, 0.7), other=(0.2, 0.1, 0.3)):
 
 
 def codes(ratio=0.3, falling=True):
-    like = [0.9 - 0.1 * i if falling else 0.1 * i for i in range(8)]
+    similarity = [0.9 - 0.1 * i if falling else 0.1 * i for i in range(8)]
     return {
         layer: {inversions.RATIO: {"a": ratio}, inversions.PIXELS: {"a": v}}
-        for layer, v in zip(inversions.LAYERS, like, strict=True)
+        for layer, v in zip(inversions.LAYERS, similarity, strict=True)
     }
 
 
-def styles(left=0.2, nearest=2):
-    share = dict.fromkeys(style_transfer.LAYERS, left)
+def styles(remaining=0.2, nearest=2):
+    share = dict.fromkeys(style_transfer.LAYERS, remaining)
     return [
         {
             "left of the content image's distance from the style": share,
@@ -230,65 +228,74 @@ def styles(left=0.2, nearest=2):
     ]
 
 
-def fooled(share=100.0, robustness=0.01, chosen=True, believed=2, p=0.95):
-    few = {"fooled, %": share, "robustness: mean norm of the change over the image's": robustness}
-    r = {"images": 2, "taken for their class": believed, "probability": [p, p]}
-    return {"smallest changes": few, "examples": {"chosen": {"fooled": [chosen]}}, "rubbish": r}
+def fooling_numbers(share=100.0, robustness=0.01, chosen=True, rubbish_count=2, p=0.95):
+    smallest = {
+        "fooled, %": share,
+        "robustness: mean norm of the change over the image's": robustness,
+    }
+    r = {"images": 2, "taken for their class": rubbish_count, "probability": [p, p]}
+    return {
+        "smallest changes": smallest,
+        "examples": {"chosen": {"fooled": [chosen]}},
+        "rubbish": r,
+    }
 
 
 @pytest.mark.parametrize(
     ("judge", "inputs", "verdict"),
     [
-        (fooling_rates.judge, (rates(),), "reproduced"), (fooling_rates.judge, (rates(one=(42, 38, 46)),), "partial"),
+        (fooling_rates.judge, (rates(),), "reproduced"), (fooling_rates.judge, (rates(fgsm=(42, 38, 46)),), "partial"),
         (fooling_rates.judge, (rates((20, 16, 24), (30, 26, 34), (-3, -4, -2)),), "differs"),
         (filter_sheets.judge, (sheets(),), "reproduced"), (filter_sheets.judge, (sheets(50.0),), "partial"), (filter_sheets.judge, (sheets(50.0, 0.0),), "differs"),
         (class_images.judge, (examples(),), "reproduced"), (class_images.judge, (examples(share=50.0),), "partial"),
-        (class_images.judge, (examples(50.0, 0.6, first=40.0),), "differs"), (class_images.judge, (examples(first=50.0),), "partial"), (class_images.judge, (examples(drawn=0.3),), "partial"),
-        (ascent_starts.judge, (starts(),), "reproduced"), (ascent_starts.judge, (starts(same=(0.3, 0.1, 0.7)),), "partial"),
+        (class_images.judge, (examples(50.0, 0.6, initial=40.0),), "differs"), (class_images.judge, (examples(initial=50.0),), "partial"), (class_images.judge, (examples(regularized=0.3),), "partial"),
+        (ascent_starts.judge, (starts(),), "reproduced"), (ascent_starts.judge, (starts(same_target=(0.3, 0.1, 0.7)),), "partial"),
         (ascent_starts.judge, (starts(0.9, (0.1, 0, 0.2)),), "differs"),
         (inversions.judge, (codes(),), "reproduced"), (inversions.judge, (codes(0.8),), "partial"), (inversions.judge, (codes(0.8, False),), "differs"),
         (style_transfer.judge, (styles(), 2), "reproduced"), (style_transfer.judge, (styles(nearest=1), 2), "partial"), (style_transfer.judge, (styles(0.9, 1), 2), "differs"),
-        (fooling.judge, (fooled(),), "reproduced"), (fooling.judge, (fooled(robustness=0.1),), "partial"), (fooling.judge, (fooled(90.0, chosen=False, p=0.5),), "differs"),
+        (fooling.judge, (fooling_numbers(),), "reproduced"), (fooling.judge, (fooling_numbers(robustness=0.1),), "partial"), (fooling.judge, (fooling_numbers(90.0, chosen=False, p=0.5),), "differs"),
     ],
 )  # fmt: skip
-def test_the_verdicts_follow_the_numbers(judge, inputs, verdict):
-    claims, found = judge(*inputs)
-    assert found == verdict
+def test_verdicts_follow_the_numbers(judge, inputs, verdict):
+    claims, actual = judge(*inputs)
+    assert actual == verdict
     assert set(claims.values()) <= {"holds", "does not hold"}
 
 
-def test_claims_within_the_interval_are_undecided():
-    claims, found = fooling_rates.judge(rates(one=(52, 48, 56)))
-    assert (list(claims.values()), found) == (["undecided", "holds", "holds"], "partial")
+def test_claims_are_undecided_if_the_interval_contains_the_limit():
+    claims, verdict = fooling_rates.judge(rates(fgsm=(52, 48, 56)))
+    assert (list(claims.values()), verdict) == (["undecided", "holds", "holds"], "partial")
     assert filter_sheets.judge(sheets(83.0, 83.0))[1] == "not comparable"  # 30 of 36: 68 to 92 %
-    claims, _ = class_images.judge(examples(first=78.0))
+    claims, _ = class_images.judge(examples(initial=78.0))
     assert [state for claim, state in claims.items() if "at once" in claim] == ["undecided"]
 
 
-def test_mean_distance_excludes_the_own_code():
-    found = inversions.mean_distance(
+def test_mean_distance_excludes_the_code_itself():
+    distance = inversions.mean_distance(
         torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]])
     )
-    assert float(found) == pytest.approx(3.0)
+    assert float(distance) == pytest.approx(3.0)
 
 
 def test_correlations_of_starts_and_targets():
-    rows = torch.tensor(
-        [[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]]
-    )  # (targets, starts, D)
-    same, other = ascent_starts.correlations(rows)
-    assert same == pytest.approx(
-        [0.0, -1, 1]
-    )  # 1 for the first target's starts, -1 for the second's
-    assert other == pytest.approx([0.0, -1, 1])
+    # Shape (targets, starts, D).
+    rows = torch.tensor([[[1.0, 2, 3], [2, 4, 9]], [[3.0, 2, 1], [1, 2, 3]]])
+    same_target, different_targets = ascent_starts.correlations(rows)
+    # The correlation is 1 for the starts of the first target and -1 for those of the second.
+    assert same_target == pytest.approx([0.0, -1, 1])
+    assert different_targets == pytest.approx([0.0, -1, 1])
 
 
-def test_the_mean_frequency_is_that_of_a_wave():
-    at = torch.arange(64)
-    waves = [torch.cos(2 * torch.pi * cycles * at / 64).expand(3, 64, 64) for cycles in (4, 16)]
-    slanted = torch.cos(2 * torch.pi * (3 * at[:, None] + 4 * at) / 64).expand(3, 64, 64)
-    found = dreams.mean_frequency(torch.stack([*waves, slanted]).float())
-    np.testing.assert_allclose(found, [4 / 64, 16 / 64, 5 / 64], rtol=1e-5)
+def test_mean_frequency_of_waves_by_hand():
+    positions = torch.arange(64)
+    waves = [
+        torch.cos(2 * torch.pi * cycles * positions / 64).expand(3, 64, 64) for cycles in (4, 16)
+    ]
+    diagonal = torch.cos(2 * torch.pi * (3 * positions[:, None] + 4 * positions) / 64).expand(
+        3, 64, 64
+    )
+    frequency = dreams.mean_frequency(torch.stack([*waves, diagonal]).float())
+    np.testing.assert_allclose(frequency, [4 / 64, 16 / 64, 5 / 64], rtol=1e-5)
 
 
 def test_guided_units_measures_masked_activations(ctx, monkeypatch):
@@ -306,8 +313,8 @@ def test_guided_units_measures_masked_activations(ctx, monkeypatch):
         "the middle",
     ]
     for name, (gain, low, high) in result.measured["gain"].items():
-        one, other = name.split(" less ")
-        assert gain == pytest.approx(shares[one][0] - shares[other][0])
+        first, second = name.split(" less ")
+        assert gain == pytest.approx(shares[first][0] - shares[second][0])
         assert result.measured["claims"][name] == (
             "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
         )
@@ -316,27 +323,28 @@ def test_guided_units_measures_masked_activations(ctx, monkeypatch):
     monkeypatch.setattr(
         guided_units, "FIGURE", replace(guided_units.FIGURE, config=config | {"share": 1.0})
     )
-    with torch.no_grad():  # all of the field: all of the activation, whatever is outside
-        whole = guided_units.compute(ctx).measured["share of the activation that is kept"]
-    assert all(values == pytest.approx([1.0] * 3, abs=0.2) for values in whole.values())
+    with torch.no_grad():  # keeping the whole receptive field keeps the activation
+        kept = guided_units.compute(ctx).measured["share of the activation that is kept"]
+    assert all(values == pytest.approx([1.0] * 3, abs=0.2) for values in kept.values())
 
 
-def test_the_cells_of_a_field_with_most_energy():
+def test_strongest_cells_of_a_receptive_field_by_hand():
     box = torch.tensor([[0, 8, 16, 24], [4, 4, 20, 12]])
     inside = guided_units.in_field(box, torch.zeros(2, 4, 4))
     assert inside[0].nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
-    assert inside[1].nonzero().tolist() == [[0, 0], [1, 0]]  # middles at 4 and 12 are in, at 20 out
+    # Cell centers at 4 and 12 are inside, 20 is outside.
+    assert inside[1].nonzero().tolist() == [[0, 0], [1, 0]]
     energy = torch.arange(16.0).view(1, 4, 4).repeat(2, 1, 1)
     kept = guided_units.strongest_cells(energy, inside, torch.Generator())
-    assert kept[0].nonzero().tolist() == [[1, 2]]  # a quarter of four
+    assert kept[0].nonzero().tolist() == [[1, 2]]  # a quarter of four cells
     pixels = guided_units.to_pixel_mask(kept, torch.zeros(2, 3, 36, 32))
     assert pixels.shape == (2, 1, 36, 32)
     assert pixels[0, 0].nonzero().amin(0).tolist() == [8, 16]
     assert float(pixels[0].sum()) == 64
     torch.testing.assert_close(guided_units.cell_means(torch.ones(1, 32, 32))[0], torch.ones(4, 4))
-    near = guided_units.centrality(torch.tensor([[12.0, 4.0]]), torch.zeros(1, 4, 4))[0]
-    assert float(near[1, 0]) == 1
-    assert float(near[1, 1]) == float(near[0, 0]) == pytest.approx(1 / 9)
+    centrality = guided_units.centrality(torch.tensor([[12.0, 4.0]]), torch.zeros(1, 4, 4))[0]
+    assert float(centrality[1, 0]) == 1
+    assert float(centrality[1, 1]) == float(centrality[0, 0]) == pytest.approx(1 / 9)
 
 
 def test_localisation_works_without_a_pooling_head(ctx, monkeypatch):
@@ -351,18 +359,20 @@ def test_localisation_works_without_a_pooling_head(ctx, monkeypatch):
     ctx.images.size = SIZE
     with torch.no_grad():
         result = localisation.compute(ctx)
-    right = result.measured["boxes that are right, %"]
-    assert set(right) == set(localisation.METHODS) - {"CAM"} | {localisation.ONE}
-    for way, (share, low, high) in right.items():
+    correct = result.measured["boxes that are right, %"]
+    assert set(correct) == set(localisation.METHODS) - {"CAM"} | {localisation.ONE}
+    for method, (share, low, high) in correct.items():
         assert low - 1e-9 <= share <= high + 1e-9
-        assert share == 100 * np.mean(result.arrays[f"overlap.{way}"] >= 0.5)
+        assert share == 100 * np.mean(result.arrays[f"overlap.{method}"] >= 0.5)
     assert set(result.measured["claims"]) == {
-        f"{w} is right more often than one box for all" for w in right if w in localisation.METHODS
+        f"{w} is right more often than one box for all"
+        for w in correct
+        if w in localisation.METHODS
     }
     assert list(localisation.draw(result)) == ["localisation.jpg"]
 
 
-def test_a_dream_is_measured_at_every_layer(ctx, monkeypatch):
+def test_dreams_are_measured_at_every_layer(ctx, monkeypatch):
     monkeypatch.setattr(
         dreams, "FIGURE", replace(dreams.FIGURE, config=dreams.FIGURE.config | SCRIPTS[dreams])
     )

@@ -298,7 +298,7 @@ def test_figure_6_says_when_a_training_diverges_before_its_first_epoch(
     plan = replace(tiny, lr=1e3)  # a training that no other test keeps in the cache
     monkeypatch.setitem(fig6_filters.PLANS, "subset", plan)
     monkeypatch.setattr(
-        "zfnet.training.loop.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
+        "zfnet.training.step.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
     record = run(discover()["fig6"], Context("imagenet65k", str(tree)), tmp_path / "out").record
     assert (record.verdict, record.measured, record.files) == ("not comparable", {}, [])

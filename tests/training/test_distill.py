@@ -1,4 +1,4 @@
-"""Soft labels: written, read, and replayed as a teacher gave them."""
+"""Soft labels of a teacher: writing, reading, and training with them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from zfnet.training.teacher import Teacher
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Three classes of four images of 64 pixels, and one of 32 in each."""
+    """Write three classes with four images of 64 pixels and one of 32 pixels each."""
     root = tmp_path_factory.mktemp("tree") / "train"
-    generator = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):
         (root / name).mkdir(parents=True)
         for i in range(5):
             side = 32 if i == 4 else 64
-            pixels = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((side, side)).save(root / name / f"{i}.png")
     return root
 
@@ -52,13 +52,13 @@ def images(tree):
     return load_folder(tree, side=64, size=56)
 
 
-def of_1000_classes(images):
+def with_1000_classes(images):
     names = [str(i) for i in range(1000)]
     return replace(images, classes=names, wnids=names)
 
 
 def by_color(pixels):
-    """A teacher that answers by the mean color of a crop."""
+    """Return class probabilities that depend on the mean red of a crop."""
     red = pixels.mean((2, 3))[:, 0].div(25.6).long()  # 0 to 9
     logits = torch.arange(1000) * -1e-3 + 6.0 * F.one_hot(red, 1000)
     return logits.softmax(1)
@@ -72,11 +72,11 @@ def write(path, images, **options):
     return write_labels(path, images, resolution, COLOR, minimum=64, **options)
 
 
-def test_labels_are_the_teachers_answers_to_the_stored_crops(images, tmp_path):
+def test_labels_are_the_teacher_outputs_for_the_stored_crops(images, tmp_path):
     labels = write(tmp_path / "labels.safetensors", images)
     i, k = 7, 2
-    seen = crop(images.raw([i]), labels.boxes[i, k][None], 16)
-    expected = by_color(seen)[0]
+    pixels = crop(images.raw([i]), labels.boxes[i, k][None], 16)
+    expected = by_color(pixels)[0]
     value, index = expected.topk(8)
     assert labels.index[i, k].tolist() == index.tolist()
     torch.testing.assert_close(labels.probability[i, k], value, atol=0.5 / 255 + 1e-6, rtol=0)
@@ -85,14 +85,14 @@ def test_labels_are_the_teachers_answers_to_the_stored_crops(images, tmp_path):
     assert replayed.sum() == pytest.approx(1, abs=1e-6)
 
 
-def test_temperature_takes_the_power_of_the_probabilities(images, tmp_path):
+def test_temperature_raises_probabilities_to_its_inverse_power(images, tmp_path):
     labels = write(tmp_path / "labels.safetensors", images)
     rows, crops = np.array([0]), torch.tensor([0])
     plain, soft = (labels.target(rows, crops, t)[0] for t in (1.0, 2.0))
     torch.testing.assert_close(soft, plain.sqrt() / plain.sqrt().sum())
 
 
-def test_small_images_get_no_opinion(images, tmp_path):
+def test_small_images_get_no_soft_labels(images, tmp_path):
     labels = write(tmp_path / "labels.safetensors", images)
     small = np.array([name.endswith("4.png") for name in images.names])
     assert (labels.probability.sum((1, 2)) > 0).tolist() == (~small).tolist()
@@ -100,12 +100,12 @@ def test_small_images_get_no_opinion(images, tmp_path):
     assert labels.target(rows, torch.tensor([0]), 1.0).count_nonzero() == 0
 
 
-def test_a_killed_run_continues_to_the_same_file(images, tmp_path):
-    whole = tmp_path / "whole.safetensors"
-    write(whole, images)
+def test_interrupted_labeling_continues_to_the_same_file(images, tmp_path):
+    complete = tmp_path / "whole.safetensors"
+    write(complete, images)
     calls = 0
 
-    def dies(pixels):
+    def interrupt(pixels):
         nonlocal calls
         calls += 1
         if calls > 2:
@@ -116,48 +116,48 @@ def test_a_killed_run_continues_to_the_same_file(images, tmp_path):
     resolution = np.array([32 if name.endswith("4.png") else 64 for name in images.names])
     with pytest.raises(KeyboardInterrupt):
         write_labels(
-            path, images, resolution, replace(COLOR, probabilities=dies), minimum=64, batch=8
+            path, images, resolution, replace(COLOR, probabilities=interrupt), minimum=64, batch=8
         )
     assert not path.exists()
-    asked = 0
+    crops_labeled = 0
 
-    def counts(pixels):
-        nonlocal asked
-        asked += len(pixels)
+    def count_crops(pixels):
+        nonlocal crops_labeled
+        crops_labeled += len(pixels)
         return by_color(pixels)
 
     write_labels(
-        path, images, resolution, replace(COLOR, probabilities=counts), minimum=64, batch=8
+        path, images, resolution, replace(COLOR, probabilities=count_crops), minimum=64, batch=8
     )
-    assert asked == 12 * 4 - 16
-    assert path.read_bytes() == whole.read_bytes()
+    assert crops_labeled == 12 * 4 - 16
+    assert path.read_bytes() == complete.read_bytes()
     assert [file.name for file in tmp_path.iterdir()].count(".labels.safetensors.key") == 0
 
 
-def test_partial_work_on_other_images_is_refused(images, tmp_path):
+def test_partial_labels_of_other_images_are_rejected(images, tmp_path):
     path = tmp_path / "labels.safetensors"
     (tmp_path / ".labels.safetensors.key").write_text("another")
     with pytest.raises(DataError, match="from other images or options"):
         write(path, images)
 
 
-def test_a_crop_depends_on_the_seed_and_the_name_alone():
+def test_crops_depend_only_on_seed_and_file_name():
     options = {"crops": 2, "seed": 1, "scale": (0.5, 1.0), "aspect": 1.25}
     two = label_boxes(["x/1", "x/2"], **options)
     torch.testing.assert_close(label_boxes(["x/2"], **options)[0], two[1], rtol=0, atol=0)
     assert not torch.equal(two[0], two[1])
     assert not torch.equal(label_boxes(["x/1"], **options | {"seed": 2})[0], two[0])
-    many = label_boxes([str(i) for i in range(500)], **options).flatten(0, 1)
-    assert (many[:, :2].abs() + many[:, 2:].abs() <= 1 + 1e-6).all()  # inside the square
-    side = (many[:, 2].abs() * many[:, 3]).sqrt()
+    boxes = label_boxes([str(i) for i in range(500)], **options).flatten(0, 1)
+    assert (boxes[:, :2].abs() + boxes[:, 2:].abs() <= 1 + 1e-6).all()  # inside the square
+    side = (boxes[:, 2].abs() * boxes[:, 3]).sqrt()
     assert side.min() >= 0.5 - 1e-6
     assert 0.7 < side.mean() < 0.8
-    ratio = many[:, 2].abs() / many[:, 3]
+    ratio = boxes[:, 2].abs() / boxes[:, 3]
     assert ratio.max() <= 1.25 + 1e-5
-    assert 0.4 < (many[:, 2] < 0).float().mean() < 0.6
+    assert 0.4 < (boxes[:, 2] < 0).float().mean() < 0.6
 
 
-def test_a_mirrored_box_mirrors_the_crop():
+def test_negative_width_mirrors_the_crop():
     raw = torch.randint(
         0, 256, (1, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -171,9 +171,9 @@ def test_large_images_are_chosen_first(tree):
     resolution = resolutions(files)
     assert sorted(set(resolution.tolist())) == [32, 64]
     labels = np.repeat([0, 1, 2], 5)
-    four = choose_images(labels, resolution, 4, minimum=64)
-    assert (resolution[four] == 64).all()
-    assert np.bincount(labels[four]).tolist() == [4, 4, 4]
+    chosen = choose_images(labels, resolution, 4, minimum=64)
+    assert (resolution[chosen] == 64).all()
+    assert np.bincount(labels[chosen]).tolist() == [4, 4, 4]
     assert len(choose_images(labels, resolution, 0)) == 15
     assert len(choose_images(labels, resolution, 5)) == 15
 
@@ -191,29 +191,28 @@ def test_loss_is_cross_entropy_and_kl_up_to_a_constant():
     y, teacher = torch.tensor([0, 1, 2, 3]), torch.randn(4, 5, generator=generator).softmax(1)
     temperature, weight = 2.0, 0.7
     pair = targets(y, teacher, 5, weight=weight, smoothing=0.1)
-    (found,) = torch.autograd.grad(distillation_loss(logits, pair, temperature), logits)
+    (actual,) = torch.autograd.grad(distillation_loss(logits, pair, temperature), logits)
     kl = (
         F.kl_div(F.log_softmax(logits / temperature, 1), teacher, reduction="batchmean")
         * temperature**2
     )
     reference = weight * kl + (1 - weight) * F.cross_entropy(logits, y, label_smoothing=0.1)
     (expected,) = torch.autograd.grad(reference, logits)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
-def test_mixup_keeps_the_larger_share_and_the_sum():
+def test_mixup_keeps_the_larger_share_and_sums_to_one():
     x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 2, 2).contiguous()
     pair = targets(torch.arange(6), torch.eye(6), 6, weight=0.5, smoothing=0.0)
     mixed, (true, teacher) = mixup(x, pair, 0.4, (0, 1))
     assert ((true + teacher).diagonal() >= 0.5).all()
     torch.testing.assert_close((true + teacher).sum(1), torch.ones(6))
-    torch.testing.assert_close(
-        mixed[:, 0, 0, 0], (true + teacher) @ torch.arange(6.0)
-    )  # images mix as targets do
+    # Images are mixed with the same weights as targets.
+    torch.testing.assert_close(mixed[:, 0, 0, 0], (true + teacher) @ torch.arange(6.0))
     assert not torch.equal(mixed, x)
 
 
-def test_unusable_label_files_are_errors_that_name_them(images, tmp_path):
+def test_unusable_label_files_are_named(images, tmp_path):
     path = tmp_path / "labels.safetensors"
     with pytest.raises(DataError, match=r"labels\.safetensors: no such file"):
         load_labels(path)
@@ -232,31 +231,31 @@ def test_unusable_label_files_are_errors_that_name_them(images, tmp_path):
         load_labels(path)
 
 
-def test_images_without_labels_are_refused(images, tmp_path):
+def test_images_without_labels_are_rejected(images, tmp_path):
     path = tmp_path / "labels.safetensors"
     write(path, images.subset([0, 1, 2]))
     with pytest.raises(DataError, match="12 of 15 training images have no labels, such as a/3.png"):
-        Replay(path, of_1000_classes(images))
+        Replay(path, with_1000_classes(images))
     with pytest.raises(DataError, match="the teacher has 1000 classes, the training images have 3"):
         Replay(path, images)
 
 
-def test_crops_that_numpy_draws_otherwise_are_refused(images, tmp_path, monkeypatch):
+def test_labels_are_rejected_if_numpy_draws_different_crops(images, tmp_path, monkeypatch):
     path = tmp_path / "labels.safetensors"
     write(path, images)
-    drawn = soft_labels.label_boxes
-    monkeypatch.setattr(soft_labels, "label_boxes", lambda *args: drawn(*args) * 0.5)
+    original = soft_labels.label_boxes
+    monkeypatch.setattr(soft_labels, "label_boxes", lambda *args: original(*args) * 0.5)
     with pytest.raises(DataError, match="does not reproduce its crops"):
         load_labels(path)
 
 
-def test_min_resolution_needs_labels():
+def test_min_resolution_requires_labels():
     with pytest.raises(ConfigError, match="min_resolution needs distill.labels"):
         parse({"stages": [{"min_resolution": 128}]})
 
 
 @pytest.mark.parametrize("amount", [0.1, 0.5])
-def test_jitter_stays_near_the_crop_and_within_the_square(amount):
+def test_jittered_crops_are_near_the_original_and_inside_the_image(amount):
     options = Augment(crops="resized", scale=(0.5, 1.0), aspect=1.25)
     boxes = random_boxes(2000, options, torch.Generator().manual_seed(0))
     moved = jitter(boxes, amount, torch.Generator().manual_seed(1))
@@ -273,8 +272,8 @@ def test_jitter_stays_near_the_crop_and_within_the_square(amount):
     assert 0.45 < (moved[:, 2] < 0).float().mean() < 0.55
 
 
-def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_path):
-    """A student of a teacher that knows colors learns them, not the folders; a killed run ends with the same weights."""
+def test_training_follows_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_path):
+    """The student learns the teacher's labels; an interrupted run ends with the same weights."""
     path = tmp_path / "labels.safetensors"
     labels = write(path, images)
     assert len({int(i) for i in labels.index[:, :, 0].flatten()}) > 1
@@ -293,7 +292,7 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
     )
 
     def load(split, side):
-        return replace(of_1000_classes(images), size=28)
+        return replace(with_1000_classes(images), size=28)
 
     lines = []
     train(config, load, tmp_path / "run", report=lines.append)
@@ -316,7 +315,7 @@ def test_training_replays_the_teacher_and_resumes_bit_for_bit(tree, images, tmp_
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0)
 
 
-def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeypatch, capsys):
+def test_command_writes_labels_of_the_chosen_images(tree, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distill_labels, "efficientnet_lite", lambda variant: COLOR)
     out, excluded = tmp_path / "labels.safetensors", tmp_path / "twins.txt"
     excluded.write_text("a/0.png\n")
@@ -325,11 +324,11 @@ def test_the_command_writes_labels_that_training_replays(tree, tmp_path, monkeyp
     assert f"wrote {out}: 12 images, 2 crops of 11 of them by color" in capsys.readouterr().out
     labels = load_labels(out)
     assert "a/0.png" not in labels.names
-    assert "a/4.png" in labels.names  # small, and chosen only where too few others are left
+    assert "a/4.png" in labels.names  # small; chosen because too few large images are left
     assert "b/4.png" not in labels.names
 
 
-def test_a_dry_run_labels_nothing_and_decodes_nothing(tree, tmp_path, monkeypatch, capsys):
+def test_dry_run_neither_labels_nor_decodes(tree, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distill_labels, "efficientnet_lite", lambda variant: COLOR)
     monkeypatch.setattr(distill_labels, "load_folder", lambda *a, **k: pytest.fail("decoded"))
     out, excluded = tmp_path / "labels.safetensors", tmp_path / "twins.txt"
@@ -344,27 +343,31 @@ def test_a_dry_run_labels_nothing_and_decodes_nothing(tree, tmp_path, monkeypatc
     assert not list(tmp_path.glob("*labels*"))
 
 
-def test_a_missing_teacher_names_the_extra(tree, tmp_path, monkeypatch, capsys):
-    real = builtins.__import__
+def test_missing_onnxruntime_names_the_extra(tree, tmp_path, monkeypatch, capsys):
+    original_import = builtins.__import__
 
-    def without(name, *args, **kwargs):
+    def import_without_onnxruntime(name, *args, **kwargs):
         if name == "onnxruntime":
             raise ImportError("No module named 'onnxruntime'", name="onnxruntime")
-        return real(name, *args, **kwargs)
+        return original_import(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(builtins, "__import__", import_without_onnxruntime)
     assert (
         main(["distill-labels", "--data", str(tree), "--out", str(tmp_path / "x.safetensors")]) == 2
     )
     assert ".[distill]" in capsys.readouterr().err
 
 
-def test_wrong_options_of_the_command_are_one_line(tree, tmp_path, capsys):
+def test_wrong_options_are_reported_on_one_line(tree, tmp_path, capsys):
     out = tmp_path / "labels.safetensors"
     command = ["distill-labels", "--data", str(tree), "--out", str(out)]
-    for wrong in (["--seed", "-1"], ["--minimum", "-5"], ["--exclude", str(tmp_path / "nothing")]):
-        assert main([*command, *wrong]) == 2
-        assert wrong[0] in capsys.readouterr().err
+    for options in (
+        ["--seed", "-1"],
+        ["--minimum", "-5"],
+        ["--exclude", str(tmp_path / "nothing")],
+    ):
+        assert main([*command, *options]) == 2
+        assert options[0] in capsys.readouterr().err
     out.write_bytes(b"")
     assert main(command) == 2
     assert "exists; remove it" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The trainer: it learns, resumes bit for bit after a real kill -9, and stops on a loss that is not finite."""
+"""The training loop: learning, bit-exact resume after kill -9, and stopping at wrong input."""
 
 import json
 import os
@@ -43,15 +43,15 @@ def loader(tree, size=64):
     return lambda split, side: load_folder(tree / split, side=side, size=size)
 
 
-def test_the_log_has_a_line_an_epoch(scenes_run):
+def test_log_has_one_line_per_epoch(scenes_run):
     lines = [json.loads(line) for line in (scenes_run / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert all(line["images_per_second"] > 0 for line in lines)
 
 
-def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
-    """The killed processes are real. The runs that end by themselves are in this process, which has imported torch."""
+def test_resume_after_kill_9_is_bit_exact(tree, tmp_path, two_threads):
+    """The killed runs are subprocesses; the complete run and the last resume are in this process."""
     config = SMALL | {
         "stages": [{"epochs": 15, "size": 48, "side": 64}, {"epochs": 15, "size": 64, "side": 73}],
         "snapshots": [2, 20],
@@ -59,7 +59,7 @@ def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(config))  # JSON is YAML
 
-    def command(out, *more):
+    def command(out, *options):
         return [
             "train",
             str(path),
@@ -69,12 +69,12 @@ def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
             str(out),
             "--device",
             "cpu",
-            *more,
+            *options,
         ]
 
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     assert main(command(tmp_path / "whole")) == 0
-    for lines_before_kill in (2, 9, 20):  # three kills, each wherever the run happens to be
+    for lines_before_kill in (2, 9, 20):  # three kills, each at an arbitrary step
         resume = ["--resume"] if (tmp_path / "killed").exists() else []
         program = [sys.executable, "-m", "zfnet.cli", *command(tmp_path / "killed", *resume)]
         process = subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL)
@@ -92,10 +92,10 @@ def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
         "snapshots/epoch-002.safetensors",
         "snapshots/epoch-020.safetensors",
     ):
-        whole, _ = read_tensors(tmp_path / "whole" / name)
+        complete, _ = read_tensors(tmp_path / "whole" / name)
         killed, _ = read_tensors(tmp_path / "killed" / name)
-        assert whole.keys() == killed.keys()
-        assert all(torch.equal(whole[key], killed[key]) for key in whole), name
+        assert complete.keys() == killed.keys()
+        assert all(torch.equal(complete[key], killed[key]) for key in complete), name
     logs = [
         [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()]
         for run in ("whole", "killed")
@@ -104,16 +104,16 @@ def test_resume_after_kill_9_is_bit_for_bit(tree, tmp_path, two_threads):
         assert a | {"images_per_second": 0} == b | {"images_per_second": 0}
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path, monkeypatch):
+def test_non_finite_loss_stops_and_keeps_the_last_state(tree, tmp_path, monkeypatch):
     config = parse(SMALL | {"stages": [{"epochs": 6, "size": 64, "side": 73}]})
     calls = {"n": 0}
 
     def poisoned(raw, *arguments):
         calls["n"] += 1
         x = augment(raw, *arguments)
-        return x * float("nan") if calls["n"] > 7 else x  # three steps an epoch: in the third
+        return x * float("nan") if calls["n"] > 7 else x  # three steps per epoch: in the third
 
-    monkeypatch.setattr("zfnet.training.loop.augment", poisoned)
+    monkeypatch.setattr("zfnet.training.step.augment", poisoned)
     with pytest.raises(
         DivergedError,
         match=r"loss is nan at epoch 3, step \d; the last good state is .*state\.safetensors",
@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tree, tmp_path
 
 
 @posix
-def test_two_runs_do_not_share_a_folder(tree, tmp_path):
+def test_run_folder_is_locked(tree, tmp_path):
     (tmp_path / "run").mkdir()
     with (
         file_lock(tmp_path / "run" / "lock"),
@@ -138,7 +138,7 @@ def test_two_runs_do_not_share_a_folder(tree, tmp_path):
     assert not (tmp_path / "run" / "state.safetensors").exists()
 
 
-def test_images_that_change_before_a_later_stage_stop_the_run(tree, tmp_path):
+def test_images_changed_before_a_later_stage_stop_the_run(tree, tmp_path):
     config = parse(
         SMALL
         | {"stages": [{"epochs": 1, "size": 48, "side": 64}, {"epochs": 1, "size": 64, "side": 73}]}
@@ -157,7 +157,7 @@ def test_images_that_change_before_a_later_stage_stop_the_run(tree, tmp_path):
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_stage_too_small_for_the_network_stops_before_training(tree, tmp_path):
+def test_stage_too_small_for_the_network_is_rejected_before_training(tree, tmp_path):
     config = parse(
         SMALL
         | {"stages": [{"epochs": 1, "size": 64, "side": 73}, {"epochs": 1, "size": 16, "side": 73}]}
@@ -170,7 +170,7 @@ def test_a_stage_too_small_for_the_network_stops_before_training(tree, tmp_path)
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_a_network_is_no_state_of_a_run(tree, tmp_path):
+def test_checkpoint_is_not_accepted_as_training_state(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     train(config, loader(tree), tmp_path / "run")
     shutil.copy(tmp_path / "run" / "model.safetensors", tmp_path / "run" / "state.safetensors")
@@ -180,7 +180,7 @@ def test_a_network_is_no_state_of_a_run(tree, tmp_path):
         train(config, loader(tree), tmp_path / "run", resume=True)
 
 
-def test_an_existing_run_is_not_overwritten(tree, tmp_path):
+def test_existing_run_is_not_overwritten(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     train(config, loader(tree), tmp_path / "run")
     with pytest.raises(TrainingError, match="--resume"):
@@ -190,23 +190,23 @@ def test_an_existing_run_is_not_overwritten(tree, tmp_path):
         train(other, loader(tree), tmp_path / "run", resume=True)
 
 
-def test_a_run_that_one_machine_of_two_holds_is_neither_overwritten_nor_resumed(tree, tmp_path):
+def test_run_found_on_only_one_of_two_machines_is_an_error(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
 
     @dataclass(frozen=True)
-    class Half(DistributedContext):
-        """This process, and one beside it that sees a run in its own `out`."""
+    class TwoMachines(DistributedContext):
+        """This process and another one, which already has a run in its `out` folder."""
 
         def gather(self, item):
             return [item, True]
 
-    for resume, said in ((False, "already has a run"), (True, "no run to resume")):
-        with pytest.raises(TrainingError, match=said):
-            train(config, loader(tree), tmp_path / "run", resume=resume, distributed=Half())
+    for resume, message in ((False, "already has a run"), (True, "no run to resume")):
+        with pytest.raises(TrainingError, match=message):
+            train(config, loader(tree), tmp_path / "run", resume=resume, distributed=TwoMachines())
         assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_resumed_on_its_own_images_wherever_they_lie_and_on_no_others(tree, tmp_path):
+def test_resume_requires_the_same_images_at_any_path(tree, tmp_path):
     config = parse(
         SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}], "data": {"path": str(tree)}}
     )
@@ -222,10 +222,10 @@ def test_a_run_is_resumed_on_its_own_images_wherever_they_lie_and_on_no_others(t
         file.write_bytes(content)
 
 
-def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
+def test_init_loads_the_weights_of_a_checkpoint(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     first = train(config, loader(tree), tmp_path / "first")
-    still = parse(
+    zero_rate = parse(
         SMALL
         | {
             "stages": [{"epochs": 1, "size": 64, "side": 73}],
@@ -233,62 +233,65 @@ def test_init_starts_from_a_checkpoints_weights(tree, tmp_path):
         }
     )
     second = train(
-        still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors"
+        zero_rate, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors"
     )
     assert torch.equal(first.conv3.weight, second.conv3.weight)
     assert second.info["init"]["log"] == first.info["log"]
     assert first.info["init"] is None
 
 
-def test_a_run_killed_in_its_first_epoch_keeps_the_weights_that_it_began_with(
-    tree, tmp_path, monkeypatch
-):
-    one = {"stages": [{"epochs": 1, "size": 64, "side": 73}]}
-    first = train(parse(SMALL | one), loader(tree), tmp_path / "first")
-    still = parse(SMALL | one | {"optim": SMALL["optim"] | {"lr": 0.0, "clip_rms": 0.0}})
+def test_run_interrupted_in_its_first_epoch_keeps_its_initial_weights(tree, tmp_path, monkeypatch):
+    one_epoch = {"stages": [{"epochs": 1, "size": 64, "side": 73}]}
+    first = train(parse(SMALL | one_epoch), loader(tree), tmp_path / "first")
+    zero_rate = parse(SMALL | one_epoch | {"optim": SMALL["optim"] | {"lr": 0.0, "clip_rms": 0.0}})
 
-    def killed(*arguments):
+    def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zfnet.training.loop.augment", killed)
+    monkeypatch.setattr("zfnet.training.step.augment", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(
-            still, loader(tree), tmp_path / "second", init=tmp_path / "first" / "model.safetensors"
+            zero_rate,
+            loader(tree),
+            tmp_path / "second",
+            init=tmp_path / "first" / "model.safetensors",
         )
     monkeypatch.undo()
     with pytest.raises(TrainingError, match="--resume"):
-        train(still, loader(tree), tmp_path / "second")
-    second = train(still, loader(tree), tmp_path / "second", resume=True)
+        train(zero_rate, loader(tree), tmp_path / "second")
+    second = train(zero_rate, loader(tree), tmp_path / "second", resume=True)
     assert torch.equal(first.conv3.weight, second.conv3.weight)
     assert second.info["init"]["log"] == first.info["log"]
 
 
-def test_states_are_kept_as_often_as_asked(tree, tmp_path, monkeypatch):
-    """With a long interval only the first and the last: the log of a run that goes on repeats no epoch and skips none."""
+def test_states_are_saved_at_the_requested_interval(tree, tmp_path, monkeypatch):
+    """A long interval saves the first and last state; the log of a resumed run has each epoch once."""
     config = parse(SMALL)
-    whole = train(config, loader(tree), tmp_path / "whole")
-    rarely = train(config, loader(tree), tmp_path / "rarely", keep_every=1e9)
-    calls = iter(range(13))  # three steps an epoch: in the fifth
+    default = train(config, loader(tree), tmp_path / "whole")
+    first_and_last = train(config, loader(tree), tmp_path / "rarely", keep_every=1e9)
+    calls = iter(range(13))  # three steps per epoch: in the fifth
 
-    def killed(*arguments):
+    def interrupt(*arguments):
         if next(calls, None) is None:
             raise KeyboardInterrupt
         return augment(*arguments)
 
-    monkeypatch.setattr("zfnet.training.loop.augment", killed)
+    monkeypatch.setattr("zfnet.training.step.augment", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(config, loader(tree), tmp_path / "killed", keep_every=1e9)
     monkeypatch.undo()
     assert read_tensors(tmp_path / "killed" / "state.safetensors")[1]["progress"]["epoch"] == 0
     assert len((tmp_path / "killed" / "log.jsonl").read_text().splitlines()) == 4
-    again = train(config, loader(tree), tmp_path / "killed", resume=True, keep_every=1e9)
+    resumed = train(config, loader(tree), tmp_path / "killed", resume=True, keep_every=1e9)
     assert len((tmp_path / "killed" / "log.jsonl").read_text().splitlines()) == 6
-    for a, b, c in zip(*(run.state_dict().values() for run in (whole, again, rarely)), strict=True):
+    for a, b, c in zip(
+        *(run.state_dict().values() for run in (default, resumed, first_and_last)), strict=True
+    ):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
 
 
-def test_training_leaves_the_global_random_state(tree, tmp_path):
+def test_training_preserves_the_global_random_state(tree, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -300,7 +303,7 @@ def test_training_leaves_the_global_random_state(tree, tmp_path):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_the_papers_recipe_runs_with_its_mean_image(tree, tmp_path):
+def test_paper_recipe_trains_with_the_mean_image(tree, tmp_path):
     config = parse({
         "model": {"norm": "lrn", "input": "paper", "fc_units": 8, "channels": [4, 4, 4, 4, 4], "size": 64},
         "optim": {"batch": 8}, "stages": [{"epochs": 1, "size": 64, "side": 73}], "precision": "float32",
@@ -313,7 +316,7 @@ def test_the_papers_recipe_runs_with_its_mean_image(tree, tmp_path):
     assert rms.max() <= 0.1 + 1e-6
 
 
-def test_plateau_divides_the_rate_by_ten(tree, tmp_path):
+def test_plateau_divides_the_learning_rate_by_ten(tree, tmp_path):
     config = parse(
         SMALL
         | {
@@ -325,33 +328,38 @@ def test_plateau_divides_the_rate_by_ten(tree, tmp_path):
     assert [line["lr"] for line in log] == pytest.approx([1e-12, 1e-12, 1e-13, 1e-14])
 
 
-@pytest.mark.parametrize(("amx", "chosen"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_precision_is_bfloat16_only_where_it_is_fast(tree, tmp_path, monkeypatch, amx, chosen):
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_is_bfloat16_only_where_it_is_fast(
+    tree, tmp_path, monkeypatch, amx, expected
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 48, "side": 64}]})
     assert config.precision == "auto"
     auto = train(config, loader(tree), tmp_path / "auto")
-    assert auto.info["config"]["precision"] == chosen
-    said = train(replace(config, precision=chosen), loader(tree), tmp_path / "said")
-    assert all(torch.equal(a, b) for a, b in zip(auto.parameters(), said.parameters(), strict=True))
+    assert auto.info["config"]["precision"] == expected
+    explicit = train(replace(config, precision=expected), loader(tree), tmp_path / "said")
+    assert all(
+        torch.equal(a, b) for a, b in zip(auto.parameters(), explicit.parameters(), strict=True)
+    )
 
 
-def test_auto_precision_is_settled_before_each_run_and_no_other_is_touched(monkeypatch):
+def test_resolve_precision_changes_only_auto(monkeypatch):
     config, cpu, cuda = parse({}), torch.device("cpu"), torch.device("cuda")
-    monkeypatch.delattr(
-        torch.cpu, "get_capabilities", raising=False
-    )  # as in older releases of PyTorch
+    # As in older releases of PyTorch.
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert resolve_precision(config, cpu).precision == "float32"
-    for supported, chosen in ((True, "bfloat16"), (False, "float32")):
+    for supported, expected in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(
-            torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation, supported=supported: supported,
         )
-        assert resolve_precision(config, cuda).precision == chosen
-    asked = parse({"precision": "bfloat16"})
-    assert resolve_precision(asked, cpu) is asked
+        assert resolve_precision(config, cuda).precision == expected
+    explicit = parse({"precision": "bfloat16"})
+    assert resolve_precision(explicit, cpu) is explicit
 
 
-def test_clip_filters_bounds_the_rms_and_leaves_small_filters():
+def test_clip_filters_limits_the_rms_and_preserves_small_filters():
     conv = torch.nn.Conv2d(3, 2, 5)
     with torch.no_grad():
         conv.weight[0] = 0.5
@@ -361,7 +369,7 @@ def test_clip_filters_bounds_the_rms_and_leaves_small_filters():
     torch.testing.assert_close(conv.weight[1], torch.full((3, 5, 5), 0.01))
 
 
-def test_a_tied_layer_6_sees_the_mean_of_each_map():
+def test_shared_fc6_sees_the_mean_of_each_map():
     network = zfnet.zfnet(
         classes=3, fc_units=5, channels=(4, 4, 4, 4, 6), size=128, norm="none"
     ).eval()
@@ -378,39 +386,43 @@ def test_a_tied_layer_6_sees_the_mean_of_each_map():
     )
 
 
-def test_stages_tie_and_freeze_what_they_say(tree, tmp_path):
-    def run(out, *stages, **more):
+def test_stages_share_and_freeze_the_requested_layers(tree, tmp_path):
+    def run(out, *stages, **options):
         stages = [{"epochs": 1, "size": 128, "side": 146} | stage for stage in stages]
-        optim = SMALL["optim"] | {"ema": 0.0}  # averages remember the steps before
+        optim = SMALL["optim"] | {"ema": 0.0}  # averages include earlier steps
         config = SMALL | {"model": SMALL["model"] | {"size": 128}, "optim": optim, "stages": stages}
-        return train(parse(config), loader(tree, 128), tmp_path / out, **more)
+        return train(parse(config), loader(tree, 128), tmp_path / out, **options)
 
-    def places(network):
+    def fc6_by_position(network):
         return network.fc6.weight.view(12, 6, 9)
 
     first = run("first", {"shared_fc6": True})
-    assert torch.equal(places(first), places(first)[..., :1].expand_as(places(first)))
-    start = tmp_path / "first" / "model.safetensors"
-    then = run(
+    assert torch.equal(
+        fc6_by_position(first), fc6_by_position(first)[..., :1].expand_as(fc6_by_position(first))
+    )
+    checkpoint = tmp_path / "first" / "model.safetensors"
+    second = run(
         "then",
         {"shared_fc6": True, "frozen_layers": 5, "size": 96},
         {"shared_fc6": True, "frozen_layers": 2},
-        init=start,
+        init=checkpoint,
     )
-    same = [
+    unchanged = [
         torch.equal(a.weight, b.weight)
-        for a, b in zip(first, then, strict=True)
+        for a, b in zip(first, second, strict=True)
         if isinstance(a, torch.nn.Conv2d)
     ]
-    assert same == [True, True, False, False, False]
-    assert not torch.equal(first.fc6.weight, then.fc6.weight)
-    assert torch.equal(places(then), places(then)[..., :1].expand_as(places(then)))
-    assert all(parameter.requires_grad for parameter in then.parameters())
-    last = run("last", {"frozen_layers": 7}, init=start)
+    assert unchanged == [True, True, False, False, False]
+    assert not torch.equal(first.fc6.weight, second.fc6.weight)
+    assert torch.equal(
+        fc6_by_position(second), fc6_by_position(second)[..., :1].expand_as(fc6_by_position(second))
+    )
+    assert all(parameter.requires_grad for parameter in second.parameters())
+    last = run("last", {"frozen_layers": 7}, init=checkpoint)
     assert torch.equal(first.fc7.weight, last.fc7.weight)
     assert not torch.equal(first.fc8.weight, last.fc8.weight)
-    untied = run("untied", {}, init=start)
-    assert (places(untied) - places(untied)[..., :1]).abs().max() > 0
+    separate = run("untied", {}, init=checkpoint)
+    assert (fc6_by_position(separate) - fc6_by_position(separate)[..., :1]).abs().max() > 0
 
 
 RESTARTS = [
@@ -428,8 +440,8 @@ RESTARTS = [
 ONE_CYCLE = {"batch": 8, "lr": 0.05, "schedule": "one_cycle", "ema": 0.9, "clip_rms": 0.0}
 
 
-def test_restart_begins_a_cycle_from_the_averaged_weights(tree, tmp_path):
-    """A last cycle at rate 0 keeps the averaged weights of the cycle before."""
+def test_restart_starts_from_the_averaged_weights(tree, tmp_path):
+    """A last cycle with learning rate 0 keeps the averaged weights of the previous cycle."""
     config = parse(SMALL | {"stages": RESTARTS, "optim": ONE_CYCLE, "snapshots": [2, 4, 5]})
     log = train(config, loader(tree), tmp_path / "run").info["log"]
     two, four, five = (
@@ -444,7 +456,7 @@ def test_restart_begins_a_cycle_from_the_averaged_weights(tree, tmp_path):
     assert [line["lr"] for line in log] == pytest.approx([*first, *second, 0])
 
 
-def test_first_cycle_of_a_run_equals_a_run_of_that_cycle(tree, tmp_path):
+def test_first_cycle_equals_a_run_of_this_cycle_alone(tree, tmp_path):
     config = SMALL | {"optim": ONE_CYCLE, "snapshots": [2]}
     train(parse(config | {"stages": RESTARTS}), loader(tree), tmp_path / "all")
     train(parse(config | {"stages": RESTARTS[:1]}), loader(tree), tmp_path / "first")
@@ -454,8 +466,8 @@ def test_first_cycle_of_a_run_equals_a_run_of_that_cycle(tree, tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [3, 4, 5])
-def test_run_with_restarts_resumes_bit_for_bit(tree, tmp_path, epoch):
-    """Also at a restart: the saved state is that of the cycle before."""
+def test_run_with_restarts_resumes_bit_exactly(tree, tmp_path, epoch):
+    """This includes a restart, where the saved state belongs to the previous cycle."""
     config = parse(SMALL | {"stages": RESTARTS, "optim": ONE_CYCLE})
     expected = train(config, loader(tree), tmp_path / "expected")
 
@@ -508,7 +520,7 @@ def test_snapshots_within_the_first_epoch(tree, tmp_path):
     assert not torch.equal(second, third)
 
 
-def test_state_of_an_older_version_is_an_error(tree, tmp_path):
+def test_state_of_an_older_version_is_rejected(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     train(config, loader(tree), tmp_path / "run")
     tensors, meta = read_tensors(tmp_path / "run" / "state.safetensors")
@@ -518,7 +530,7 @@ def test_state_of_an_older_version_is_an_error(tree, tmp_path):
         train(config, loader(tree), tmp_path / "run", resume=True)
 
 
-def test_average_weighs_early_steps_less():
+def test_weight_average_has_a_warmup():
     """The n-th update has decay min(0.9, n / (n + 9)), also for buffers; counters are copied."""
     layer = torch.nn.BatchNorm1d(1)
     average, weight, mean = new_average(layer, 0.9), 1.0, 0.0
@@ -534,14 +546,14 @@ def test_average_weighs_early_steps_less():
     assert int(average.module.num_batches_tracked) == 99
 
 
-def test_layers_are_frozen_without_momentum_too(tree, tmp_path):
+def test_frozen_layers_work_without_momentum(tree, tmp_path):
     stages = [{"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen_layers": 2})]
     small = SMALL | {"optim": {"batch": 8, "momentum": 0.0}, "stages": stages}
     assert train(parse(small), loader(tree), tmp_path / "run").info["epochs"] == 2
 
 
-def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
-    """A last epoch without gradients: what moves then is momentum alone."""
+def test_unfrozen_layers_start_with_zero_momentum(tree, tmp_path):
+    """The last epoch has zero gradients, so that only momentum changes weights."""
     small = SMALL | {
         "optim": {"batch": 8, "lr": 0.05, "weight_decay": 0.0, "clip_rms": 0.0},
         "snapshots": [1, 2, 3],
@@ -550,16 +562,16 @@ def test_a_thawed_layer_has_forgotten_its_momentum(tree, tmp_path):
         {"epochs": 1, "size": 64, "side": 73} | more for more in ({}, {"frozen_layers": 2}, {})
     ]
 
-    real, calls = F.cross_entropy, {"n": 0}
+    original, calls = F.cross_entropy, {"n": 0}
 
-    def loss(logits, y, **options):
+    def loss_then_zero(logits, y, **options):
         calls["n"] += 1
-        return (
-            real(logits, y, **options) if calls["n"] <= 6 else 0 * logits.sum()
-        )  # three steps an epoch
+        if calls["n"] > 6:  # three steps per epoch
+            return 0 * logits.sum()
+        return original(logits, y, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zfnet.training.step.F.cross_entropy", loss)
+        patch.setattr("zfnet.training.step.F.cross_entropy", loss_then_zero)
         train(parse(small | {"stages": stages}), loader(tree), tmp_path / "run")
     one, two, three = (
         read_tensors(tmp_path / "run" / "snapshots" / f"epoch-00{i}.safetensors")[0]
@@ -585,10 +597,8 @@ DEVICES = [
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(
-    tree, tmp_path, device, precision
-):
-    """Killed in the middle of a frozen and tied stage, it ends as the whole run does; on a GPU up to rounding."""
+def test_run_with_all_kinds_of_stages_learns_and_resumes(tree, tmp_path, device, precision):
+    """Interrupt it in a stage with frozen and shared layers; on a GPU, compare up to rounding."""
     stages = [
         {"epochs": 4, "size": 48, "side": 64},
         {"epochs": 4, "size": 48, "side": 64, "shared_fc6": True, "frozen_layers": 2},
@@ -605,7 +615,7 @@ def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(
     config = parse(
         SMALL | {"stages": stages, "snapshots": [1, 6, 10], "optim": optim, "precision": precision}
     )
-    whole = train(config, loader(tree), tmp_path / "whole", device=device)
+    complete = train(config, loader(tree), tmp_path / "whole", device=device)
 
     def stop(status):
         if status.epoch == 7:
@@ -614,28 +624,28 @@ def test_a_run_of_all_kinds_of_stages_learns_and_is_resumed_on_its_device(
     with pytest.raises(KeyboardInterrupt):
         train(config, loader(tree), tmp_path / "run", device=device, report=stop)
     resumed = train(config, loader(tree), tmp_path / "run", device=device, resume=True)
-    losses = [[line["loss"] for line in run.info["log"]] for run in (whole, resumed)]
+    losses = [[line["loss"] for line in run.info["log"]] for run in (complete, resumed)]
     assert losses[0][-1] < losses[0][0]
     assert losses[0] == (losses[1] if device == "cpu" else pytest.approx(losses[1], rel=0.05))
     assert {p.name for p in (tmp_path / "run" / "snapshots").iterdir()} == {
         f"epoch-{i:03d}.safetensors" for i in (1, 6, 10)
     }
     exact = {"rtol": 0, "atol": 0} if device == "cpu" else {"rtol": 0.1, "atol": 0.05}
-    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+    for a, b in zip(complete.state_dict().values(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, **exact)
-    sixth = whole.fc6.weight.view(12, 6, -1)
-    torch.testing.assert_close(sixth, sixth[..., :1].expand_as(sixth), rtol=1e-3, atol=1e-5)
-    assert evaluate(whole.to(device), loader(tree)("val", 73), precision=precision).n == 9
+    fc6 = complete.fc6.weight.view(12, 6, -1)
+    torch.testing.assert_close(fc6, fc6[..., :1].expand_as(fc6), rtol=1e-3, atol=1e-5)
+    assert evaluate(complete.to(device), loader(tree)("val", 73), precision=precision).n == 9
 
 
-def test_a_later_stage_that_freezes_every_layer_is_an_error_before_the_first(tree, tmp_path):
+def test_stage_that_freezes_every_layer_is_rejected_before_training(tree, tmp_path):
     stages = [{"epochs": 1, "size": 64, "side": 73, "frozen_layers": frozen} for frozen in (0, 8)]
     with pytest.raises(TrainingError, match="frozen_layers: 8 of 8 layers"):
         train(parse(SMALL | {"stages": stages}), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_even_sampling_draws_each_class_alike():
+def test_per_class_limit_draws_the_same_number_from_each_class():
     labels = np.array([0] * 50 + [1] * 4 + [2] * 9)
     order = epoch_order(labels, 6, torch.Generator().manual_seed(1))
     assert np.bincount(labels[order]).tolist() == [6, 4, 6]
@@ -645,23 +655,23 @@ def test_even_sampling_draws_each_class_alike():
     assert sorted(epoch_order(labels, 0, torch.Generator())) == list(range(63))
 
 
-def test_one_cycle_rises_and_falls():
-    rates = [one_cycle(share, 0.2) for share in np.linspace(0, 1, 101)]
+def test_one_cycle_warms_up_and_decays():
+    rates = [one_cycle(progress, 0.2) for progress in np.linspace(0, 1, 101)]
     assert np.argmax(rates) == 20
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0)
     assert rates == sorted(rates[:20]) + sorted(rates[20:], reverse=True)
 
 
-def test_too_small_a_training_set_is_an_error(tree, tmp_path):
+def test_training_set_smaller_than_a_batch_is_an_error(tree, tmp_path):
     with pytest.raises(TrainingError, match="a batch of 64 is more than the 24 images of an epoch"):
         train(parse(SMALL | {"optim": {"batch": 64}}), loader(tree), tmp_path / "run")
     with pytest.raises(ConfigError):
         parse({"optim": {"batch": "many"}})
 
 
-def test_weights_that_are_not_finite_are_never_kept(tree, tmp_path, monkeypatch):
-    """Weights that turn infinite in the last step of an epoch are in no loss yet."""
+def test_non_finite_weights_are_not_saved(tree, tmp_path, monkeypatch):
+    """Weights that become infinite in the last step of an epoch do not affect its loss."""
     calls = {"n": 0}
 
     def poisoned(model, limit):
@@ -679,36 +689,29 @@ def test_weights_that_are_not_finite_are_never_kept(tree, tmp_path, monkeypatch)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_class_without_training_images_stops_before_training(tree, tmp_path):
-    shutil.rmtree(tree / "train" / "n03000000")
-    with pytest.raises(TrainingError, match="1 classes have no folder in train/: n03000000"):
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_class_missing_in_one_split_is_rejected_before_training(tree, tmp_path, split):
+    shutil.rmtree(tree / split / "n03000000")
+    with pytest.raises(TrainingError, match=f"1 classes have no folder in {split}/: n03000000"):
         train(parse(SMALL), loader(tree), tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_a_class_without_validation_images_stops_before_training(tree, tmp_path):
-    shutil.rmtree(tree / "val" / "n03000000")
-    with pytest.raises(TrainingError, match=r"1 classes have no folder in val/: n03000000"):
-        train(parse(SMALL), loader(tree), tmp_path / "run")
-    assert not (tmp_path / "run" / "log.jsonl").exists()
-
-
-def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
-    """The file size limit of the process stands in for the disk: the write fails in its middle."""
+def test_full_disk_preserves_the_previous_state(tree, tmp_path, monkeypatch):
+    """Simulate a full disk by the file size limit of the process, so that writing fails midway."""
     config = parse(SMALL | {"stages": [{"epochs": 2, "size": 64, "side": 73}]})
     resource = pytest.importorskip("resource")
-    limit, least = resource.getrlimit(resource.RLIMIT_FSIZE), 2000
+    limit, size_limit = resource.getrlimit(resource.RLIMIT_FSIZE), 2000
 
-    def full(
-        model, *arguments, **options
-    ):  # after the second epoch's steps, before its state is written
-        if full.calls:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (least, limit[1]))
-        full.calls += 1
+    # After the second epoch's steps, before its state is written.
+    def evaluate_then_limit(model, *arguments, **options):
+        if evaluate_then_limit.calls:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size_limit, limit[1]))
+        evaluate_then_limit.calls += 1
         return evaluate(model, *arguments, **options)
 
-    full.calls = 0
-    monkeypatch.setattr("zfnet.training.loop.evaluate", full)
+    evaluate_then_limit.calls = 0
+    monkeypatch.setattr("zfnet.training.loop.evaluate", evaluate_then_limit)
     try:
         with pytest.raises(
             CheckpointError,
@@ -718,20 +721,20 @@ def test_a_full_disk_keeps_the_state_that_is_there(tree, tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     monkeypatch.undo()
-    assert (tmp_path / "run" / "state.safetensors").stat().st_size > least
+    assert (tmp_path / "run" / "state.safetensors").stat().st_size > size_limit
     assert read_tensors(tmp_path / "run" / "state.safetensors")[1]["progress"]["epoch"] == 1
     assert not list((tmp_path / "run").glob(".*"))
-    resumed, whole = (
+    resumed, complete = (
         train(config, loader(tree), tmp_path / "run", resume=True),
         train(config, loader(tree), tmp_path / "whole"),
     )
     assert all(
         torch.equal(a, b)
-        for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True)
+        for a, b in zip(resumed.state_dict().values(), complete.state_dict().values(), strict=True)
     )
 
 
-def test_a_state_of_another_architecture_names_the_first_layer_that_differs(tree, tmp_path):
+def test_init_from_another_architecture_names_the_first_mismatched_layer(tree, tmp_path):
     config = parse(SMALL | {"stages": [{"epochs": 1, "size": 64, "side": 73}]})
     train(config, loader(tree), tmp_path / "run")
     wide = parse(
@@ -750,28 +753,31 @@ def test_a_state_of_another_architecture_names_the_first_layer_that_differs(tree
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "lrn"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_torch_compile_trains_alike(tree, tmp_path, monkeypatch, device, norm):
-    """Over two sizes, of which one needs the adaptive pooling, and with layers frozen on the way."""
+def test_compiled_training_gives_the_same_losses(tree, tmp_path, monkeypatch, device, norm):
+    """Train at two sizes, one of which needs adaptive pooling, and freeze a layer."""
     losses, compiled = [], []
-    real = torch.compile
+    original = torch.compile
     monkeypatch.setattr(
         torch,
         "compile",
-        lambda function, **options: compiled.append(function) or real(function, **options),
+        lambda function, **options: compiled.append(function) or original(function, **options),
     )
-    for flag in (False, True):
-        model = SMALL["model"] | {
-            "dropout": 0.0,
-            "norm": norm,
-        }  # a compiled dropout draws other masks
+    for compile_option in (False, True):
+        # Compiled dropout draws different masks.
+        model = SMALL["model"] | {"dropout": 0.0, "norm": norm}
         stages = [
             {"epochs": 1, "size": 48, "side": 64},
             {"epochs": 1, "size": 64, "side": 73, "frozen_layers": 1},
         ]
-        more = {"model": model, "stages": stages, "compile": flag, "precision": "float32"}
-        log = train(parse(SMALL | more), loader(tree), tmp_path / str(flag), device=device).info[
-            "log"
-        ]
+        options = {
+            "model": model,
+            "stages": stages,
+            "compile": compile_option,
+            "precision": "float32",
+        }
+        log = train(
+            parse(SMALL | options), loader(tree), tmp_path / str(compile_option), device=device
+        ).info["log"]
         losses.append([line["loss"] for line in log])
-        assert bool(compiled) == flag
+        assert bool(compiled) == compile_option
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

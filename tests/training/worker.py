@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-import zfnet.training.loop
+import zfnet.training.step
 from zfnet.checkpoint import load
 from zfnet.data.folders import load_folder
 from zfnet.top import top_activations
@@ -59,7 +59,7 @@ def main() -> int:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return original(*arguments)
 
-                original, zfnet.training.loop.augment = zfnet.training.loop.augment, die
+                original, zfnet.training.step.augment = zfnet.training.step.augment, die
             train_and_search(config, tree, out, distributed, device)
     except LostPeerError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Correspondence: does occluding a part change the features alike in every image (Table 1)?"""
+"""Correspondence: does occluding a part change the features of all images alike (Table 1)?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric receives (`Case`) and what it is (`Metric`)."""
+"""`Metric`, and the `Case` that it receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps with a known truth, which every table includes: random, center, edges, and the true mask."""
+"""Control maps with a known answer, in every table: random, center, edges and the true mask."""
 
 from __future__ import annotations
 

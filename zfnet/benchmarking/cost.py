@@ -1,4 +1,4 @@
-"""What a call costs: seconds and peak memory."""
+"""The cost of a call: seconds and peak memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments that several commands share. Imports no torch, so that `--help` answers at once."""
+"""Arguments that several commands share. Imports no torch, so that `--help` is fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML page of `zfnet bench`: one table, one plot, and what the run was."""
+"""The HTML page of `zfnet bench`: one table, one plot, and the settings of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`zfnet explore`: a local page that shows what the network makes of an image."""
+"""`zfnet explore`: a local page to explore a network interactively."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parser of all commands. Imports no torch, so that `--help` answers at once."""
+"""The parser of all commands. Imports no torch, so that `--help` is fast."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from zfnet.training.distributed import join
 from zfnet.training.loop import train
 from zfnet.training.plan import plan_run
 from zfnet.training.progress import TrainingProgress
+from zfnet.training.record import snapshot_name
 from zfnet.training.setup import check_classes
 from zfnet.training.soft_labels import load_labels
-from zfnet.training.state import snapshot_name
 
 VALIDATION_SCENES = 500
 

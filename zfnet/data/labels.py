@@ -1,4 +1,4 @@
-"""The names of classes: ILSVRC 2012's, and the look-up of a class by number, id or name."""
+"""Class names of ILSVRC 2012, and the lookup of classes by number, id or name."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The explorer: a local page that shows what a network makes of an image, while it is touched."""
+"""The explorer: a local page to explore a network interactively."""

@@ -1,4 +1,4 @@
-"""Who may talk to the server: this machine, this origin, and who knows the token."""
+"""Access control: accept only requests from this machine and origin, with the token."""
 
 from __future__ import annotations
 

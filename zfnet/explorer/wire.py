@@ -1,4 +1,4 @@
-"""The binary answers of the API: a JSON header, then arrays.
+"""The binary responses of the API: a JSON header, then arrays.
 
     bytes 0-3   the header's length in bytes, uint32, little-endian
     header      JSON, padded with spaces to a multiple of 8 bytes with the length before it

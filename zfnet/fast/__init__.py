@@ -1,7 +1,7 @@
 """Exact accelerations of the references, and the switch that turns them off.
 
-Each computes what its reference computes, up to the rounding of floating-point sums. Without this
-folder the library is slower and complete.
+Each acceleration equals its reference up to the rounding of floating-point sums. Without this
+folder, the library is complete but slower.
 
 Example:
     >>> import zfnet.fast

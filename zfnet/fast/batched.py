@@ -37,7 +37,7 @@ from zfnet.receptive_field import (
 from zfnet.units import Units
 from zfnet.validation import check_input
 
-MAX_SWITCHES = 32_000_000  # kept at once: 128 MB, and once more while they are joined
+MAX_SWITCHES = 32_000_000  # in memory at once: 128 MB, twice that while tables are joined
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def _project_layers(
     windows = ((layer.image, layer.window.low, layer.window.high) for layer in layers)
     image, low, high = (torch.cat(part).numpy() for part in zip(*windows, strict=True))
     owner, passed = np.zeros(sum(counts), dtype=int), iter([(0, 1, {})])
-    if steps:  # without a pooling, nothing of the images is needed
+    if steps:  # without pooling, there are no switches to compute
         cost = multiplications(steps, (first.shape[2], first.shape[3]))
         owner, image, low, high = merge_windows(image, low, high, cost)
         passed = _pass_windows(model, steps, dataset, first, image, low, high, batch)

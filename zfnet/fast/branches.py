@@ -1,4 +1,4 @@
-"""Project units of networks with branches through their receptive fields alone.
+"""Project units of networks with branches through their receptive fields only.
 
 The window of a value holds what its readers need of it: the union of what each reads. From the unit
 down, a cellwise step passes its window on, and a convolution or pooling widens it. All units of a

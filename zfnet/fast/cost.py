@@ -1,4 +1,4 @@
-"""Count the operations of whole passes and of the incremental pass, and predict which is faster."""
+"""Count the operations of full and incremental passes, and predict which is faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass only what units see through the network, without padding but near a border.
+"""Forward passes of receptive fields only, padded only at the border of a map.
 
 Near a border a receptive field reaches outside the image, and there each layer must see its own
 padding. Cells that are outside for all M units are padded before the next layer instead of

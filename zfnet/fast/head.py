@@ -1,4 +1,4 @@
-"""From the changed windows to the logits: what depends on the whole image.
+"""Compute logits from changed windows: the layers that depend on the whole image.
 
 Two operations take a change of a few cells as a change of their sum, and need no other cell: the
 global average, and the first dense layer above a flattening. Everything else in the tail reads

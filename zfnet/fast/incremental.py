@@ -1,4 +1,4 @@
-"""What an occluder changes, and nothing else: the exact incremental forward pass.
+"""The exact incremental forward pass, which computes only what an occluder changes.
 
 The unoccluded image passes through the network once. For each position of the occluder, a
 convolution or pooling computes only the window of its map that depends on the occluded pixels, from

@@ -1,8 +1,8 @@
 """Which operations keep a change of the image local, and the modules that compute them.
 
 A convolution or pooling spreads a change by its kernel. A cellwise step, such as a ReLU, an
-addition or a 1 x 1 convolution, does not spread it at all. Everything else, such as a flattening or
-a gate, may spread it everywhere.
+addition or a 1 x 1 convolution, does not spread it. Any other step, such as a flattening or a gate,
+may spread it to all positions.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ ALLOCATING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d, Add, Concat
 def prepare(steps: Sequence[Step], x: Tensor) -> list[Step]:
     """Return the steps with their inputs and shapes for images like x, and with faster modules.
 
-    Filters are copied channels last, as CPUs like them. BatchNorm is folded into the convolution
-    below, where nothing else reads that. An adaptive pooling that keeps the size is an identity.
+    Filters are copied channels last, which is faster on CPUs. BatchNorm is folded into the
+    convolution below, if nothing else reads that. An adaptive pooling that keeps the size becomes
+    an identity.
     """
     shaped = meta_shapes(steps, x[:1])
     steps = [replace(step, inputs=inputs) for step, inputs in with_inputs(shaped)]

@@ -1,4 +1,4 @@
-"""Merge windows of an image where passing their union costs less than passing each."""
+"""Merge windows of an image if their union costs less than the separate windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer pads with, around a window that reaches outside its map; and crops of windows."""
+"""Padding of windows that extend beyond their map, and crops of windows."""
 
 from __future__ import annotations
 

@@ -42,11 +42,11 @@ def project_units(
     collision: str,
     batch: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Accelerate `backprojection.project_units`: pass and project what the units see, and no more.
+    """Accelerate `backprojection.project_units`: compute only the receptive fields.
 
-    Dense layers see everything. Overwriting is not local: a pooling window that the unit does not
-    see may overwrite one that it sees. Both are left to the reference, as layers of networks with
-    branches whose units see most of the image.
+    The reference handles dense layers, whose units see the whole image, and layers of networks
+    with branches whose units see most of it. It also handles overwriting, which is not local: a
+    pooling window outside the receptive field may overwrite one inside.
     """
     if field is None or collision != "sum" or not is_chain(steps):
         if field is not None and collision == "sum" and branches.fits(x, units, field):
@@ -100,10 +100,10 @@ def _project_chunk(
 
 
 def project_fields(t: Trace, window: Window, field: ReceptiveField, units: Units) -> Tensor:
-    """Carry M units down through a trace of what they see: patches (M, 3, R, R) of the `field`.
+    """Project M units through a trace of their receptive fields: (M, 3, R, R) of the `field`.
 
-    `window` holds the pixels of the trace, which lack the rows and columns outside the image for
-    all units.
+    `window` is the part of the field that the trace covers: rows and columns that are outside
+    the image for all units are missing.
     """
     assert units.position is not None
     assert units.activation is not None

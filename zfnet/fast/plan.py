@@ -1,4 +1,4 @@
-"""What an occluder changes in each map of a network: the windows, and what to compute on them.
+"""Plan an incremental pass: the windows that an occluder changes, and the steps to compute.
 
 Each value of the network has a window per position of the occluder: the box of the cells that the
 occluder may change. At the image it is the occluder. A convolution or pooling widens it by its

@@ -1,8 +1,8 @@
-"""The cells of a value as rows of a table: what is outside, the unoccluded cells, what changed.
+"""The cells of a map as rows of a table: padding, unoccluded cells and changed cells.
 
-Row 0 holds zeros and row 1 minus infinity: what convolutions and max poolings pad with. Then come
-the unoccluded cells in reading order, and last the changed windows of the positions of a chunk, one
-window after the other. A patch around a changed window is a selection of rows.
+Row 0 has zeros and row 1 minus infinity, the padding values of convolutions and max pooling. The
+unoccluded cells follow in reading order, then the changed windows of the positions of a chunk, one
+after the other. A patch around a changed window is a selection of rows.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 functions, reused and in-place ones. The deconvnet inverts them one by one, from top to bottom.
 
 A network that is a chain, such as ZFNet, AlexNet and VGG, has the layers conv1, ..., convN, and
-then fc(N+1), ...: rectified, before pooling. In a network with branches a layer has the path of its
-module, such as "layer3.0.conv2" or "features.denseblock2", and is what that module returns, as a
-forward hook sees it. A module that is called several times means its last call.
+then fc(N+1), ...: rectified, before pooling. In a network with branches, a layer is named by the
+path of its module, such as "layer3.0.conv2" or "features.denseblock2". Its activation is what a
+forward hook on that module sees, at the last call if there are several.
 """
 
 from zfnet.graph.build import chain, graph_steps, is_chain
@@ -57,7 +57,7 @@ from zfnet.graph.shapes import (
 from zfnet.graph.steps import Step
 from zfnet.graph.tracing import SIZES, unwrap
 
-# In the order in which a network becomes a graph: operations, steps, layers, shapes.
+# In the order of processing: operations, steps, layers, shapes.
 __all__ = [
     "Add", "Call", "ChannelsFirst", "Concat", "Expression", "Operand", "UnsupportedNetwork",
     "BATCHNORMS", "IDENTITIES", "NORMS", "RECTIFIERS", "SIZES", "WEIGHTED",

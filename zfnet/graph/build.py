@@ -38,7 +38,7 @@ def graph_steps(model: nn.Module, *, to_result: bool = False) -> list[Step]:
             is one tensor. Otherwise side branches that end in a module's output are kept too.
 
     Returns:
-        The steps. In a chain each reads the one before, and the layers are named as in the paper.
+        The steps. In a chain, each reads the previous one, and layers are named as in the paper.
 
     Raises:
         UnsupportedNetwork: If the forward pass cannot be traced. The message names the line.
@@ -82,9 +82,9 @@ def chain(model: nn.Module) -> list[Step]:
 
 
 def is_chain(steps: Sequence[Step]) -> bool:
-    """Whether each step reads the one before, and is of a kind that chains have.
+    """Whether each step reads the previous one and is of a type that chains support.
 
-    An adaptive pooling is the last of a chain's poolings and convolutions.
+    In a chain, no convolution or pooling follows an adaptive pooling.
     """
     last: nn.Module | None = None
     for step in steps:
@@ -131,7 +131,7 @@ def _only_result(model: nn.Module, traced: Traced) -> Traced:
 
 
 def _is_sequence(traced: Traced) -> bool:
-    """Whether each step reads exactly the one before, and one of them has weights."""
+    """Whether each step reads exactly the previous one, and one of them has weights."""
     below = ["", *(step.name for step in traced.steps)]
     reads = all(step.inputs == (b,) for step, b in zip(traced.steps, below, strict=False))
     weighted = any(isinstance(step.module, WEIGHTED) for step in traced.steps)

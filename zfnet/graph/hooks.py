@@ -1,4 +1,4 @@
-"""Read a module's output in a network's own forward pass."""
+"""Read the output of a module during the network's forward pass."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ from zfnet.graph.steps import Step
 
 
 class UnknownLayer(KeyError):
-    """A layer that the network does not have. The message lists the layers that it has."""
+    """The network has no such layer. The message lists its layers."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 def with_inputs(steps: Sequence[Step]) -> Iterator[tuple[Step, tuple[str, ...]]]:
-    """Yield each step with the names of the steps that it reads; "" is what enters the first."""
+    """Yield each step with the names of the steps that it reads; "" is the network's input."""
     below = ""
     for step in steps:
         yield step, (below,) if step.inputs is None else step.inputs

@@ -1,8 +1,8 @@
-"""The operations of a network's graph: modules, and modules for what a forward pass calls.
+"""The operations of a network's graph: its modules, and modules for functional calls.
 
-A forward pass calls modules, functions and methods. Functions with an equivalent module become that
-module: `F.relu(x)` becomes `nn.ReLU`, `x + y` becomes `Add`. Every other call becomes a `Call`. So
-the rest of the library handles modules only.
+A forward pass calls modules, functions and methods. Calls with an equivalent module become that
+module: `F.relu(x)` becomes `nn.ReLU`, `x + y` becomes `Add`. Every other call becomes a `Call`, so
+the rest of the library handles only modules.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU)
 
 
 class UnsupportedNetwork(TypeError):
-    """A network that the library cannot handle. The message names the part at fault."""
+    """A network that the library cannot handle. The message names the unsupported part."""
 
 
 class Add(nn.Module):
@@ -241,7 +241,7 @@ def _has_tensors(*values: Any) -> bool:
 def _flattens_each_image(expression: Expression) -> bool:
     """Whether a call is `x.view(x.size(0), -1)`, in one of its spellings.
 
-    With a number in place of -1 it is the same, because an image's values are as many.
+    A number in place of -1 is equivalent: it must equal the number of values per image.
     """
     if expression.target not in ("view", "reshape", torch.reshape):
         return False

@@ -1,4 +1,4 @@
-"""The shapes of a network's maps, by arithmetic or on the meta device; nothing is computed."""
+"""The shapes of a network's maps, by arithmetic or on the meta device."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def map_sizes(steps: Sequence[Step], size: Size) -> dict[str, Size]:
     """Return the size (h, w) of each step's input, and under "" of the last step's output.
 
     Raises:
-        ValueError: If nothing is left of an image of this size.
+        ValueError: If the image is too small for the layers.
         UnsupportedNetwork: If an adaptive pooling is among the steps.
     """
     sizes = {}
@@ -151,7 +151,7 @@ def _expected_input(module: nn.Module, shape: tuple[int, ...]) -> str | None:
 
 
 def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape (C, H, W) or (F,) of a module's output; not positive where nothing is left."""
+    """The shape (C, H, W) or (F,) of a module's output; not positive if the input is too small."""
     match module:
         case nn.Conv2d():
             return (module.out_channels, *output_size(module, (shape[1], shape[2])))
@@ -227,7 +227,7 @@ def is_windowed(module: nn.Module) -> TypeGuard[Windowed]:
 
 
 def output_size(module: nn.Module, size: Size) -> Size:
-    """Return the size (h, w) of a module's output; 0 or less where nothing is left.
+    """Return the size (h, w) of a module's output; 0 or less if the input is too small.
 
     Raises UnsupportedNetwork as `is_windowed` does.
     """

@@ -37,8 +37,8 @@ class Step:
         module: The module that computes it.
         layer: In a chain, the layer whose activation this step completes, or None. The ReLU
             completes conv1; conv1 itself does where no ReLU follows.
-        inputs: The steps whose outputs it reads, "" for the images. None in a chain: it reads the
-            step before.
+        inputs: The steps whose outputs it reads, "" for the images. None in a chain, where it
+            reads the previous step.
         paths: The modules and blocks that return this step's output.
         shape: Without the batch, the shape of its output; None if a chain's arithmetic gives it.
         input_shapes: The shapes of its inputs, likewise.
@@ -132,7 +132,7 @@ class _Builder:
         return Traced(_reachable(steps, result), result, kind)
 
     def _inline(self, node: fx.Node) -> bool:
-        """Whether a node is a part of its readers' calls, rather than a step."""
+        """Whether a node becomes part of the calls that use it, instead of a step."""
         if node.op == "get_attr":
             self.inlined[node] = Constant(str(node.target))
             return True
@@ -197,8 +197,8 @@ class _Builder:
     def _paths(self) -> dict[fx.Node, list[str]]:
         """The modules that return each node's value.
 
-        A module that is called several times means its last call. Where it has as many names as
-        calls, as a ReLU that serves several layers of a Sequential, each name means one call.
+        If a module is called several times, its name refers to the last call. If it has as many
+        names as calls, such as a ReLU shared by layers of a Sequential, each name is one call.
         """
         names: dict[nn.Module, list[str]] = {}
         for name, module in self.root.named_modules(remove_duplicate=False):

@@ -165,7 +165,7 @@ class Tracer(fx.Tracer):
         return value
 
     def _overwrite(self, old: fx.Node, new: fx.Node) -> None:
-        """Later readers of `old` read `new`; what shares memory with it is out of date."""
+        """Let later readers of `old` read `new`. Views of its memory become stale."""
         tensor = self.same.get(old, old)
         for node in (tensor, *(n for n, other in self.same.items() if other is tensor)):
             self.replaced[node] = new

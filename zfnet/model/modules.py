@@ -1,4 +1,4 @@
-"""What the library needs of any `nn.Module`: its device, the network in a wrapper, its mode."""
+"""Helpers for any `nn.Module`: its device, its mode, and the network inside a wrapper."""
 
 from __future__ import annotations
 

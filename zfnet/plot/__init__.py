@@ -1,4 +1,4 @@
-"""Figures in one shared style, the images in them, and the files that hold them.
+"""Figures in one shared style, the rendering of images, and image files.
 
 Functions take arrays, tensors or figures; they know no model and no data set.
 """

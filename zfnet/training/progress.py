@@ -1,4 +1,4 @@
-"""How far a run is, and its loss and accuracy in the current epoch."""
+"""Progress reports of a run, and its loss and accuracy in the current epoch."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Which images each epoch trains on, in which order, and how many steps that takes."""
+"""The images and steps of each epoch, and the timeline of a run."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +13,40 @@ from zfnet.data.dataset import Images
 from zfnet.training.config import Config, Stage, stage_configs
 from zfnet.training.distill import Replay
 from zfnet.training.setup import TrainingError
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The epochs and steps of a run.
+
+    Attributes:
+        stages: The index of each epoch's stage.
+        steps: The number of steps of each epoch.
+        cycles: The number of steps in each epoch's cycle: from one restart to the next.
+        first_step: The first step of each epoch, and the number of all steps.
+        snapshots: The epochs to keep, by the number of steps after which they end.
+    """
+
+    stages: list[int]
+    steps: list[int]
+    cycles: list[int]
+    first_step: list[int]
+    snapshots: dict[int, float]
+
+    @staticmethod
+    def new(images: Images, config: Config, replay: Replay | None) -> Timeline:
+        """Count the steps of a run on these training images, with a teacher's labels or None."""
+        steps = count_steps(images, config, replay)
+        first_step = [0, *itertools.accumulate(steps)]
+        snapshots = snapshot_steps(config.snapshots, first_step)
+        return Timeline(
+            stage_numbers(config), steps, cycle_steps(config, steps), first_step, snapshots
+        )
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs."""
+        return len(self.steps)
 
 
 def stage_order(

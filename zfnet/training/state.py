@@ -1,10 +1,8 @@
-"""What a training step changes, and the file from which a run resumes."""
+"""The training state, and the file from which a run resumes."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -50,59 +48,6 @@ class TrainState:
         if self.average is not None:
             tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
         return tensors
-
-
-def snapshot_name(epoch: float) -> str:
-    """Return the file name of a snapshot.
-
-    Args:
-        epoch: The epochs trained so far; not whole within an epoch.
-
-    Example:
-        >>> snapshot_name(2), snapshot_name(0.25)
-        ('epoch-002.safetensors', 'epoch-000.2500.safetensors')
-    """
-    number = f"{epoch:03.0f}" if epoch == int(epoch) else f"{epoch:08.4f}"
-    return f"epoch-{number}.safetensors"
-
-
-class RunFiles:
-    """The files of a run.
-
-    Args:
-        out: The folder of the run.
-        config: The run's configuration.
-
-    Attributes:
-        out: The folder of the run.
-        state: The file from which the run resumes.
-    """
-
-    def __init__(self, out: Path, config: Config):
-        self.out, self.state, self._config = out, out / "state.safetensors", config
-        self._log, self._saved_at = out / "log.jsonl", time.monotonic()
-
-    def snapshot(self, epoch: float) -> Path:
-        """Return the file of the network after so many epochs."""
-        return self.out / "snapshots" / snapshot_name(epoch)
-
-    def save(self, progress: dict, state: TrainState) -> None:
-        """Write the state of the run."""
-        save_state(self.state, self._config, progress, state)
-        self._saved_at = time.monotonic()
-
-    def age(self) -> float:
-        """Return the seconds since the last state, or since the start."""
-        return time.monotonic() - self._saved_at
-
-    def write_log(self, lines: Sequence[dict]) -> None:
-        """Replace the log by these epochs."""
-        self._log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    def append_log(self, line: dict) -> None:
-        """Append an epoch to the log."""
-        with self._log.open("a") as log:
-            log.write(json.dumps(line) + "\n")
 
 
 def save_state(path: Path, config: Config, progress: dict, state: TrainState) -> None:
