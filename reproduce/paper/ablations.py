@@ -93,10 +93,11 @@ PLANS = {
         "paper", classes=0, per_class=0, side=256, size=224, epochs=70, batch=128, lr=1e-2,
         precision="float32", seeds=5, held_out=0, views=10,
     ),
-    # 10 epochs of all 14 trainings take about 7 hours of two cores with AVX512-BF16. By a pilot,
-    # a core trains from 75 (the widest ZFNet) to 570 images per second (the smallest AlexNet).
+    # 12 epochs of all 14 trainings take 6 hours of two cores with AVX512-BF16, 8 if other programs
+    # run. By a pilot with both cores busy, each trains from 95 (the widest ZFNet) to 530 images per
+    # second (the smallest AlexNet). 30 epochs would be better, but take 15 to 20 hours.
     "subset": Plan(
-        "subset", classes=-1, per_class=520, side=110, size=96, epochs=10, batch=128, lr=2e-2,
+        "subset", classes=-1, per_class=520, side=110, size=96, epochs=12, batch=128, lr=2e-2,
         precision="auto", seeds=2, held_out=50, views=10, parallel=2,
     ),
     "smoke": Plan(

@@ -51,7 +51,7 @@ FIGURE = Figure(
     "filters and fewer middle frequencies than ZFNet's, and its layer 2 more aliasing.",
     inputs=("tree", "device"),
     seed=6,
-    time_budget=9 * 3600,
+    time_budget=5 * 3600,
     config=SETTINGS | {
         "fig6 plans": {scale: asdict(plan) for scale, plan in PLANS.items()},
         "flat below": stats.FLAT, "untrained above": stats.UNTRAINED,

@@ -36,7 +36,7 @@ FIGURE = Figure(
     "and all together are best.",
     inputs=("tree", "device"),
     seed=0,
-    time_budget=7 * 3600,
+    time_budget=3 * 3600,
     version=2,
     paper={
         ERROR: {

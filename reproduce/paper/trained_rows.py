@@ -35,7 +35,7 @@ from zfnet.training.loop import DivergedError, train
 from zfnet.training.sampling import epoch_order
 from zfnet.training.setup import resolve_precision
 
-VERSION = 4  # raise it when the cached file holds something else
+VERSION = 5  # raise it when the cached file holds something else
 KEEP_EVERY = 240.0  # seconds between two saved states; writing up to 1 GB takes some
 Training = tuple[str, int]  # a row of Table 3, and a seed
 
@@ -107,7 +107,7 @@ def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, se
     with np.load(path, allow_pickle=False) as file:
         return Row(
             rank=file["rank"],
-            train_rank=file["known"],
+            train_rank=file["train_rank"],
             probability=file["probability"],
             label=file["label"],
             about=json.loads(str(file["about"])),
@@ -172,7 +172,7 @@ def diverged_row(
     n, classes = len(val), len(val.classes)
     arrays = {
         "rank": np.full(n, classes + 5),
-        "known": np.full(min(n, len(epoch)), classes + 5),
+        "train_rank": np.full(min(n, len(epoch)), classes + 5),
         "probability": np.full((n, classes), 1 / classes, dtype=np.float32),
         "label": val.labels,
     }
@@ -197,7 +197,7 @@ def _measure(
         cached = probability if plan.views == 1 else probabilities(model, val, plan.views)
     arrays = {
         "rank": ranks(probability, val.labels),
-        "known": ranks(seen_probability, training_sample.labels),
+        "train_rank": ranks(seen_probability, training_sample.labels),
         "probability": cached,
         "label": val.labels,
     }

@@ -252,7 +252,7 @@ def test_a_training_that_diverges_late_keeps_the_log_of_its_good_epochs(tree, qu
         "log": lines,
         "seconds": 8 / 4.0 + 8 / 2.0,
     }  # two classes of four images in an epoch
-    lost = Row(train_rank=arrays.pop("known"), **arrays, about=about)
+    lost = Row(**arrays, about=about)
     assert (lost.error(5), lost.train_error()) == (100, 100)
 
 
