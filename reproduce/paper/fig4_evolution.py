@@ -25,13 +25,13 @@ import zfnet
 from reproduce.core.claims import above, below, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.paper.ablation_images import load_images
 from reproduce.paper.ablations import (
     FILES,
     FOLLOWED,
     NO_TREE,
     PAPER_SNAPSHOTS,
     SETTINGS,
-    load_images,
     plan_for,
 )
 from reproduce.paper.trained_rows import row_path, snapshot_paths

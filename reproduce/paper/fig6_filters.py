@@ -26,7 +26,8 @@ from reproduce.core.claims import higher, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.paper import filter_statistics as stats
-from reproduce.paper.ablations import FILES, NO_TREE, SETTINGS, Plan, load_images
+from reproduce.paper.ablation_images import load_images
+from reproduce.paper.ablations import FILES, NO_TREE, SETTINGS, Plan
 from reproduce.paper.filter_training import (
     PLANS,
     TILE,

@@ -15,7 +15,8 @@ import zfnet
 from reproduce.core.context import Context
 from reproduce.paper import ablations
 from reproduce.paper import filter_statistics as stats
-from reproduce.paper.ablations import Plan, load_images, recipe
+from reproduce.paper.ablation_images import load_images
+from reproduce.paper.ablations import Plan, recipe
 from reproduce.paper.trained_rows import save_arrays, train_in
 from zfnet.analysis.statistics import population
 from zfnet.data.cache import cache_dir, digest

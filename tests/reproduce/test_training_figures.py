@@ -13,6 +13,7 @@ from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.run import run
 from reproduce.paper import (
+    ablation_images,
     ablations,
     fig4_evolution,
     fig6_filters,
@@ -50,7 +51,7 @@ def test_figure_4_follows_the_zfnet_of_table_3(tree, tmp_path, tiny):
     before = run(discover()["fig4"], context, tmp_path / "out").record
     assert (before.verdict, before.measured) == ("not run", {})
     assert "run tab3 first" in before.note
-    images = ablations.load_images(context, tiny)
+    images = ablation_images.load_images(context, tiny)
     trained_rows.train_row(context, tiny, images, *ablations.FOLLOWED)
     record = run(discover()["fig4"], context, tmp_path / "out").record
     assert (record.scale, record.n, record.files) == ("subset", 16, ["fig4.jpg"])
