@@ -10,8 +10,7 @@ takes miniImageNet's 98 classes at 96 pixels, and 50 images per class held out a
 CPU it trains two rows side by side, 6 to 8 hours of two cores. A run that is interrupted
 continues where it was, also within a row.
 
-AlexNet and ZFNet are trained with two seeds. Their spread tells which differences are larger than
-those between two trainings of one row.
+AlexNet and ZFNet have two seeds. Differences below the spread of seeds decide nothing.
 """
 
 import numpy as np
@@ -92,6 +91,7 @@ COST = "cost in val top-1, points, with 95 % interval"
 PAPER_COST = "cost in val top-1 in the paper, points"
 OVERFIT = "training error: widest network minus that with wider layers 3-5 only, points"
 DIVERGED = "trainings that diverged"
+RANKS = "rank correlation with the paper's rows, val top-1 (Spearman)"
 SLOW = "rows with a training error within 5 points of the validation error"
 
 
@@ -124,11 +124,9 @@ def judge(rows: Rows, plan: Plan, figure: Figure) -> Result:
         f"({points(measured[COST][ZFNET])}); removing layers 3, 4, 6 and 7 changes the error by "
         f"{points(measured[COST][ALL_FOUR])}."
     )
-    first = rows[Z][0]
     note = _protocol_note(rows, plan, classes) + _limits_note(measured, len(rows), figure)
-    note += paper_scale_note(first, plan.size)
-    arrays = {"curves": validation_curves(rows, plan.epochs)}
-    n = len(first.label)
+    note += paper_scale_note(rows[Z][0], plan.size)
+    arrays, n = {"curves": validation_curves(rows, plan.epochs)}, measured["validation images"]
     return Result(arrays, measured, summary, n, note, plan.scale, finding, reason)
 
 
@@ -140,19 +138,15 @@ def _measure(rows: Rows, plan: Plan, figure: Figure) -> dict:
     }
     errors = {name: [round(float(v), 2) for v in of_row] for name, of_row in means.items()}
     label, paper = rows[Z][0].label, figure.paper[ERROR]
-    classes = len(np.unique(label))
+    classes, (spread, _) = len(np.unique(label)), seed_spread(rows, validation_misses)
     underfit = figure.config["underfit"]
     return {
         ERROR: errors,
-        "rank correlation with the paper's rows, val top-1 (Spearman)": rank_agreement(
-            errors, paper
-        ),
+        RANKS: rank_agreement(errors, paper),
         COST: costs(rows),
         PAPER_COST: paper_costs(paper),
         "seeds": {name: len(seeds) for name, seeds in rows.items() if len(seeds) > 1},
-        "standard deviation of val top-1 between seeds, points": seed_spread(
-            rows, validation_misses
-        )[0],
+        "standard deviation of val top-1 between seeds, points": spread,
         SLOW: [name for name, (train, val, _) in means.items() if val - train < underfit],
         "validation images": len(label),
         "classes": classes,

@@ -19,6 +19,7 @@ from reproduce.paper import (
     fig6_filters,
     filter_statistics,
     filter_training,
+    settling,
     trained_rows,
 )
 from zfnet.training.config import parse
@@ -76,7 +77,7 @@ def test_a_feature_settles_where_its_correlation_stays_high():
     correlations = np.array([
         [0.95, 0.0, 0.95, 0.0], [0.95, 0.8, 0.2, 0.0], [0.99, 1.0, 0.95, 0.0], [1.0, 1.0, 1.0, 1.0],
     ])  # fmt: skip
-    settled = fig4_evolution.settling_epochs(correlations, epochs, 0.9)
+    settled = settling.settling_epochs(correlations, epochs, 0.9)
     assert settled == pytest.approx([0.1, 10**0.5, 10 ** (0.7 / 0.75), 10**1.9])
 
 
@@ -85,7 +86,7 @@ def test_correlation_is_pearsons_and_unknown_without_final_responses():
     first, last = torch.randn(2, 30, 3, generator=rng)
     first[:, 1] = 0  # without responses at the snapshot
     last[:, 2] = 1  # without responses at the end
-    r = fig4_evolution.correlate(first, last)
+    r = settling.correlate(first, last)
     assert r[:2] == pytest.approx([np.corrcoef(first[:, 0], last[:, 0])[0, 1], 0])
     assert np.isnan(r[2])
 
