@@ -32,9 +32,8 @@ from zfnet.training.setup import new_model
 
 PLANS = {  # by scale: each training's size
     "paper": ablations.PLANS["paper"],
-    # 30 epochs of the three networks take 3.5 hours of two cores with AVX512-BF16, up to 5 if other
-    # programs run. By a pilot with both cores busy, each trains 235 (ZFNet) or 305 (AlexNet) images
-    # per second.
+    # 30 epochs of the three networks take 3.5 hours of two cores with AVX512-BF16, 5 if other
+    # programs run. By a pilot, a core trains 235 (ZFNet) or 305 (AlexNet) images per second.
     "subset": replace(ablations.PLANS["subset"], epochs=30, lr=5e-3),
     "smoke": replace(ablations.PLANS["smoke"], epochs=2, batch=16, lr=5e-3, precision="float32"),
 }

@@ -17,6 +17,8 @@ from reproduce.paper import (
     ablations,
     fig4_evolution,
     fig6_filters,
+    fig6_pictures,
+    filter_claims,
     filter_statistics,
     filter_training,
     settling,
@@ -100,18 +102,20 @@ def test_figure_6_trains_three_networks_once(tree, tmp_path, tiny, monkeypatch):
         6,
         ["fig6.jpg"],
     )
-    ratio = record.measured["largest RMS of layer 1 over the median, by epoch"]
+    ratio = record.measured[filter_claims.BY_EPOCH]
     assert {name: len(values) for name, values in ratio.items()} == dict.fromkeys(
-        fig6_filters.RUNS, 3
+        filter_claims.RUNS, 3
     )
     energy = record.measured["energy of layer 1's filters in low, middle, high frequencies, %"]
     assert all(sum(bands) == pytest.approx(100) for bands in energy.values())
     largest = record.measured["largest RMS of a filter of layer 1"]
-    assert record.measured["limit"] == pytest.approx(largest[fig6_filters.FREE] / 2, rel=0.05)
-    assert largest[fig6_filters.OURS] <= 1.001 * record.measured["limit"]
+    assert record.measured[fig6_pictures.LIMIT] == pytest.approx(
+        largest[filter_claims.FREE] / 2, rel=0.05
+    )
+    assert largest[filter_claims.OURS] <= 1.001 * record.measured[fig6_pictures.LIMIT]
     # Five steps train no filter: each is its own start, although its RMS is not small.
     untrained = record.measured["filters of layer 1 that never trained"]
-    assert untrained[fig6_filters.FREE] == untrained["AlexNet"] == 4
+    assert untrained[filter_claims.FREE] == untrained["AlexNet"] == 4
     monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     again = run(discover()["fig6"], context, tmp_path / "out", force=True).record
     assert again.measured == record.measured
@@ -150,11 +154,11 @@ def test_filters_of_another_size_have_the_same_spectrum_where_they_look_alike():
     assert cut > 1.2 * whole
     low = {
         f"{name}.filters": lambda _, of=of: of[None]
-        for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
+        for name, of in zip(filter_claims.RUNS, (small, large, small), strict=True)
     }
     low |= {
         f"{name}.initial": lambda _, of=of: rng.normal(size=of.shape)
-        for name, of in zip(fig6_filters.RUNS, (small, large, small), strict=True)
+        for name, of in zip(filter_claims.RUNS, (small, large, small), strict=True)
     }
     assert (
         judged(low).measured["claims"][
@@ -229,7 +233,7 @@ def judged(changed):
         "error": np.array(70.0), "diverged": np.array(""),
     }  # fmt: skip
     arrays = {
-        f"{name}.{key}": values for name in fig6_filters.RUNS for key, values in found.items()
+        f"{name}.{key}": values for name in filter_claims.RUNS for key, values in found.items()
     }
     changed = {key: change(arrays[key]) for key, change in changed.items()}
     return fig6_filters.judge(arrays | changed, 0.02, ablations.PLANS["subset"], 9, 20)
@@ -267,7 +271,7 @@ def test_figure_6_counts_filters_that_never_trained_as_dead():
             "AlexNet.filters": lambda _: np.stack([alexnet, alexnet]),
         }
     )
-    assert result.measured[fig6_filters.DEAD] == {
+    assert result.measured[filter_claims.DEAD] == {
         "ZFNet, not clipped": 0, "AlexNet": 5, "ZFNet": 0,
     }  # fmt: skip
     assert (
@@ -282,7 +286,7 @@ def test_figure_6_compares_only_networks_that_have_learnt():
     assert judged(CLIPPED).verdict == "partial"
     stuck = judged(CLIPPED | {"AlexNet.error": lambda _: np.array(94.0)})
     assert (stuck.verdict, stuck.measured["val top-1, %"]["AlexNet"]) == ("not comparable", 6.0)
-    assert "not 3 times as good as chance" in stuck.note
+    assert "not 3 times as good as chance" in stuck.reason
     assert judged({}).verdict == "not comparable"  # all undecided
     lost = judged(
         CLIPPED
