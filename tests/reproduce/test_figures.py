@@ -32,12 +32,13 @@ from reproduce.paper import (
     feature_tiles,
     fig2_features,
     fig5_invariance,
+    fig7_claims,
     fig7_occlusion,
     fig8_parts,
     tab1_correspondence,
 )
 from reproduce.paper.boxed_images import BOXES, choose_images, measurable_kinds
-from reproduce.paper.fig7_occlusion import HIDDEN, SHOWN
+from reproduce.paper.fig7_claims import HIDDEN, MAP, PROBABILITY, SHOWN
 from reproduce.site import atlas
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
@@ -343,8 +344,8 @@ def row(
     """A row of Figure 7; `without` are kinds of boxes with too few positions."""
     activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0, SHOWN: shown, HIDDEN: hidden}
     return {
-        "probability change": {"dog": dog, "face": face, "elsewhere": elsewhere},
-        "strongest map's change, %": activation,
+        PROBABILITY: {"dog": dog, "face": face, "elsewhere": elsewhere},
+        MAP: activation,
         "testable": [kind for kind in activation if kind not in without],
     }
 
@@ -403,9 +404,9 @@ def test_each_row_of_fig7_has_images_on_which_its_claims_can_be_tested():
             if {"elsewhere", *boxes} <= measurable_kinds(groups, config["stride"]):
                 testable.setdefault(row["row"], []).append(name)
     assert {name: len(images) >= 1 for name, images in testable.items()} == dict.fromkeys(
-        ("Pomeranian", "car wheel", "hound beside people"), True
+        ("Pomeranian", "car wheel", "hound next to people"), True
     )
-    assert len(testable["hound beside people"]) >= 3
+    assert len(testable["hound next to people"]) >= 3
     assert "n02112018_12134.JPEG" not in testable["Pomeranian"]  # its head fills the photograph
 
 
@@ -477,7 +478,19 @@ def test_a_projection_is_covered_by_its_share_of_energy():
     ],
 )  # fmt: skip
 def test_fig7s_verdict_follows_its_claims(rows, verdict):
-    assert fig7_occlusion.judge(rows)[1] == verdict
+    claims, judged, reason = fig7_claims.judge({f"row {i}": row for i, row in enumerate(rows)})
+    assert judged == verdict
+    assert (reason == "") == (verdict == "reproduced")
+    if verdict in ("partial", "differs"):
+        failed = [of for of in claims.values() if of != "1 of 1"]
+        assert reason.count("row 0: ") + reason.count("Row 0: ") == len(failed)
+
+
+def test_fig7s_reason_has_the_numbers_of_what_failed():
+    _, _, reason = fig7_claims.judge({"a hound": row(-0.5, 0.1, map_dog=-8.2, map_face=-5.0)})
+    assert reason == (
+        "A hound: covering the face changes the strongest map by -5 %, covering the dog by -8 %."
+    )
 
 
 def test_fig2_is_judged_by_the_coherence_of_patches_and_projections():
