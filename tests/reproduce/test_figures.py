@@ -19,6 +19,7 @@ from PIL import Image
 import zfnet
 from reproduce.__main__ import main
 from reproduce.core.annotations import covered_energy, covering_positions, position_groups
+from reproduce.core.claims import verdict
 from reproduce.core.context import Context, UndeclaredInputError
 from reproduce.core.corpora import imagenette
 from reproduce.core.discovery import discover
@@ -35,6 +36,8 @@ from reproduce.paper import (
     fig7_claims,
     fig7_occlusion,
     fig8_parts,
+    part_masks,
+    tab1_claims,
     tab1_correspondence,
 )
 from reproduce.paper.boxed_images import BOXES, choose_images, measurable_kinds
@@ -625,13 +628,22 @@ def test_tab1s_statistics_and_verdict():
     def numbers(random, moved=0.1, layer7=1.0):
         gains = dict(zip((*dog_faces.PARTS, "all three parts"), random, strict=True))
         return {
-            "layer 5, random less the part": {part: [v, v - 0.01, v + 0.01] for part, v in gains.items()},
-            "layer 5, another's place less the part": {"all three parts": [moved, moved - 0.01, moved + 0.01]},
-            "layer 5, parts below random, %": [10.0, 9.0, 11.0], "layer 7, parts below random, %": [layer7, 0.0, 2.0],
-            tab1_correspondence.SMALLER: [10.0 - layer7, 9.0 - layer7, 11.0 - layer7],
+            "layer 5: random parts minus the part": {part: [v, v - 0.01, v + 0.01] for part, v in gains.items()},
+            "layer 5: another dog's place minus the part": {"all three parts": [moved, moved - 0.01, moved + 0.01]},
+            tab1_claims.SMALLER: [10.0 - layer7, 9.0 - layer7, 11.0 - layer7],
         }  # fmt: skip
 
-    judge = tab1_correspondence.judge
+    def judge(measured):
+        judgments, evidence = tab1_claims.judge_parts(measured)
+        assert evidence.keys() == judgments.keys()
+        return verdict(judgments, tab1_claims.MAIN)
+
+    summary = tab1_claims.summarize(numbers((0.1, 0.1, 0.1, 0.1), moved=0.0))
+    assert summary == (
+        "Masking a part changes layer 5 no more alike from dog to dog than masking the place where "
+        "another dog has it (difference in Δ: 0.000 [-0.010, 0.010]), and more alike than masking "
+        "random parts (0.100 [0.090, 0.110])."
+    )
     assert judge(numbers((0.1, 0.1, 0.1, 0.1)))[1] == "reproduced"
     assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[1] == "partial"  # the nose's interval holds 0
     assert judge(numbers((0.1, 0.1, 0.1, 0.1), moved=0.0))[1] == "partial"
@@ -647,7 +659,7 @@ def test_tab1s_statistics_and_verdict():
     places = torch.tensor(
         [[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]]
     )  # three images, two masks: one in two places
-    assert tab1_correspondence.mean_distance(places) == pytest.approx(
+    assert part_masks.mean_distance(places) == pytest.approx(
         (5 + 0 + 5) / 3 / 2
     )  # the other in one
 
