@@ -1,7 +1,6 @@
 """Table 1: does masking the same part of different dogs change the features in the same way?
 
-Position explains the agreement that we find: masking the place where another dog has the part
-changes the features as much alike as masking the part. Read the paper's claim with that control.
+Read the answer with the control: masking the place where another dog has the part.
 
 The paper's claim: the network implicitly establishes correspondence between parts. With the right
 eye, left eye or nose masked, the sign of the change of the features, eps = x - x~, agrees between

@@ -32,6 +32,7 @@ from reproduce.paper import (
     dog_faces,
     feature_tiles,
     fig2_features,
+    fig5_claims,
     fig5_invariance,
     fig7_claims,
     fig7_occlusion,
@@ -382,16 +383,21 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
     )
 
 
-def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
-    numbers = responses()
-    assert fig5_invariance.judge(numbers, shared_fc6=True)[1] == "partial"
-    assert (
-        fig5_invariance.judge(
-            responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True
-        )[1]
-        == "differs"
-    )
-    claims, _ = fig5_invariance.judge(numbers, has_symmetric=False)
+@pytest.mark.parametrize(
+    ("shared", "before", "after"),
+    [
+        (True, "reproduced", "partial"),
+        (True, "differs", "differs"),
+        (False, "reproduced", "reproduced"),
+    ],
+)
+def test_fig5_of_a_network_whose_layer_6_sees_no_positions_is_partial(shared, before, after):
+    judged, reason = fig5_claims.limit_verdict(before, "", shared)
+    assert (judged, bool(reason)) == (after, before != after)
+
+
+def test_fig5_without_a_symmetric_object_claims_nothing_about_it():
+    claims, _ = judge_fig5(responses(), has_symmetric=False)
     assert not any("symmetric" in claim for claim in claims)
 
 
@@ -557,6 +563,9 @@ def test_fig2s_standard_error_counts_classes_and_not_features():
     )
 
 
+FIG5 = fig5_invariance.FIGURE.config
+
+
 def responses(reach=0.5, bent=False, stable=True, peaks=True):
     """Made-up curves of 40 images, ten of a symmetric object: layer 1 jumps to 0.8, layer 7 grows evenly to `reach`."""
     rng = np.random.default_rng(0)
@@ -566,7 +575,7 @@ def responses(reach=0.5, bent=False, stable=True, peaks=True):
         "reference": rng.uniform(0.4, 0.6, 40),
     }
     for family in ("translation", "scale", "rotation"):
-        x = fig5_invariance.grid(family)
+        x = fig5_claims.transform_grids(FIG5)[family]
         moved = (
             abs(x)
             if family == "translation"
@@ -581,24 +590,30 @@ def responses(reach=0.5, bent=False, stable=True, peaks=True):
         kept = np.full(len(x), 0.9 if (family != "rotation") == stable else 0.3)
         arrays[f"{family}.probability"] = arrays["reference"][:, None] * kept + noise
     if peaks:  # of the symmetric object, or of all; or the symmetric object's lie between the quarter turns
-        at = np.isin(fig5_invariance.grid("rotation"), (90, 180, 270))
+        at = np.isin(fig5_claims.transform_grids(FIG5)["rotation"], (90, 180, 270))
         arrays["rotation.probability"][0 if peaks == "of all" else 30 :] += 0.2 * (
             ~at if peaks == "away" else at
         )
-    return fig5_invariance.measure(arrays)
+    return fig5_claims.measure(arrays, FIG5, 0)
+
+
+def judge_fig5(measured, has_symmetric=True):
+    judgments, evidence = fig5_claims.judge(measured, FIG5, has_symmetric)
+    assert evidence.keys() == judgments.keys()
+    return verdict(judgments)
 
 
 @pytest.mark.parametrize(
-    ("curves", "broken", "verdict"),
+    ("curves", "broken", "expected"),
     [
         ({}, None, "reproduced"), ({"reach": 50}, "small transform", "partial"), ({"bent": True}, "almost linearly", "partial"),
         ({"stable": False}, "more stable", "partial"), ({"peaks": False}, "symmetric", "partial"), ({"peaks": "of all"}, "symmetric", "partial"),
         ({"reach": 5, "bent": True, "stable": False, "peaks": "away"}, "", "differs"),
     ],
 )  # fmt: skip
-def test_fig5s_verdict_follows_its_claims(curves, broken, verdict):
-    claims, outcome = fig5_invariance.judge(responses(**curves))
-    assert outcome == verdict
+def test_fig5s_verdict_follows_its_claims(curves, broken, expected):
+    claims, outcome = judge_fig5(responses(**curves))
+    assert outcome == expected
     for claim, state in claims.items():
         fails = (
             "undecided" if broken == "symmetric" else "does not hold"
