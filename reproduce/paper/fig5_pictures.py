@@ -19,9 +19,9 @@ UNITS = {
     "rotation": "rotation, degrees",
 }
 TITLES = {
-    "conv1": "layer 1:\nrelative distance",
-    "fc7": "layer 7:\nrelative distance",
-    "probability": "probability\nof the class",
+    "conv1": "layer 1: relative distance",
+    "fc7": "layer 7: relative distance",
+    "probability": "probability of the class",
 }
 
 
@@ -44,7 +44,7 @@ def draw_images(result: Result, grids: dict[str, np.ndarray], shown: dict[str, l
                 panel.plot(grids[family], a[f"{family}.{key}"][n], color=color, label=label)
         for panel, (key, title) in zip(panels, TITLES.items(), strict=True):
             panel.set_ylim(0, top if key == "probability" else None)
-            caption(panel, title if family == "translation" else "")
+            panel.set_ylabel(title, fontsize=8)
             _set_x(panel, family, grids[family])
     handles, names = rows[0, 1].get_legend_handles_labels()
     names = [plain(name) for name in names]
@@ -74,9 +74,13 @@ def draw_means(result: Result, grids: dict[str, np.ndarray]) -> Picture:
         panel.set_ylim(bottom=0)
     columns[0, 0].set_ylabel("relative distance of features")
     columns[0, 1].set_ylabel("probability of the class, relative\nto the untransformed image")
-    columns[0, 0].legend(frameon=False)
+    columns[1, 0].legend(frameon=False)
     columns[1, 1].legend(frameon=False)
-    set_finding(figure, f"Means over images, with 95 % intervals. {result.finding}")
+    set_finding(
+        figure,
+        f"Means over {result.n} images, with 95 % intervals: how far features move, and how stable "
+        "the class is",
+    )
     return figure
 
 
