@@ -19,7 +19,7 @@ from PIL import Image
 import zfnet
 from reproduce.__main__ import main
 from reproduce.core.annotations import covered_energy, covering_positions, position_groups
-from reproduce.core.claims import verdict
+from reproduce.core.claims import explain, verdict
 from reproduce.core.context import Context, UndeclaredInputError
 from reproduce.core.corpora import imagenette
 from reproduce.core.discovery import discover
@@ -505,13 +505,20 @@ def test_fig7s_reason_has_the_numbers_of_what_failed():
 def test_fig2_is_judged_by_the_coherence_of_patches_and_projections():
     above, open_, below = [0.2, 0.1, 0.3], [0.1, -0.1, 0.3], [-0.2, -0.3, -0.1]
 
-    def verdict(*intervals):
-        return fig2_features.judge({f"conv{i}": of for i, of in enumerate(intervals)})[1]
+    def judged(*intervals):
+        named = {f"conv{i}, patches": of for i, of in enumerate(intervals)}
+        judgments, evidence = fig2_features.judge(named)
+        return verdict(judgments)[1], explain(judgments, evidence)
 
-    assert verdict(above, above) == "reproduced"
-    assert verdict(above, open_) == "partial"
-    assert verdict(open_, open_) == "not comparable"
-    assert verdict(below, open_) == "differs"
+    assert judged(above, above) == ("reproduced", "")
+    assert judged(above, open_)[0] == "partial"
+    assert judged(open_, open_)[0] == "not comparable"
+    assert judged(below, open_) == (
+        "differs",
+        "The coherence of conv0's patches differs from that of shuffled ones by -0.20 [-0.30, "
+        "-0.10]; the coherence of conv1's patches differs from that of shuffled ones by +0.10 "
+        "[-0.10, +0.30] (undecided).",
+    )
 
 
 def test_coherence_is_of_the_pattern_and_not_of_the_color():
@@ -557,7 +564,7 @@ def test_fig2s_standard_error_counts_classes_and_not_features():
     assert left_out.shape == (50, 2)
     first, last = class_shares.standard_error(left_out)
     assert last > 5 * first
-    rise, low, high = class_shares.rises(means, left_out[:, :2])["layer 2 less layer 1"]
+    rise, low, high = class_shares.rises(means, left_out[:, :2])["layer 1 to layer 2"]
     assert (rise, (high - low) / (2 * 1.96)) == pytest.approx(
         (means[1] - means[0], class_shares.standard_error(left_out[:, 1] - left_out[:, 0]))
     )
