@@ -52,11 +52,9 @@ def _aspect(count: int, columns: int, narrow: bool) -> float:
 def _finding(layer: str, measured: dict) -> str:
     """The title: how alike a feature's nine patches and projections are."""
     means = measured[MEANS]
-    return (
-        f"Layer {layer[4:]}: nine patches of a feature are alike by "
-        + ", their projections by ".join(
-            "{:.2f} (shuffled {:.2f})".format(*means[f"{layer}, {part}"]) for part in PARTS
-        )
+    return f"Layer {layer[4:]}, mean cosine: " + "; ".join(
+        "a feature's nine {} {:.2f} (shuffled {:.2f})".format(part, *means[f"{layer}, {part}"])
+        for part in PARTS
     )
 
 
