@@ -50,10 +50,7 @@ LONG_SCRIPTS = {
     "lectures/features/faces_and_text.py", "lectures/features/mistakes.py",
     "lectures/invariance/attributes.py", "lectures/invariance/parts_shape_texture.py",
     "lectures/synthesis/class_images.py", "lectures/synthesis/fooling.py",
-    "lectures/synthesis/inversions.py", "paper/ablations.py", "paper/fig1_deconvnet.py",
-    "paper/fig2_features.py", "paper/fig4_evolution.py", "paper/fig5_invariance.py",
-    "paper/fig6_filters.py", "paper/fig7_occlusion.py", "paper/tab1_correspondence.py",
-    "paper/tab3_ablations.py", "paper/trained_rows.py", "paper/transfer.py",
+    "lectures/synthesis/inversions.py",
 }  # fmt: skip
 
 
