@@ -17,6 +17,7 @@ from reproduce.core.context import Context
 from reproduce.core.figure import Figure
 from reproduce.core.record import Record, read_record
 from reproduce.paper import ablations, fig6_filters, filter_training
+from reproduce.paper.ablation_images import mini_imagenet
 from reproduce.paper.ablations import ENSEMBLE, Plan
 from zfnet.model import ARCHITECTURES, describe
 from zfnet.training.config import Config, load_config
@@ -106,7 +107,7 @@ def operations(figure: Figure, scale: str, classes: int = CLASSES, train: int = 
         searched = min(figure.config["images"][scale] or train, train)
         return float(FORWARD * multiply_adds(config) * searched * len(config.snapshots))
     plan = _plan(figure, scale)
-    listed = len(ablations.mini_imagenet()) if plan.classes < 0 else plan.classes
+    listed = len(mini_imagenet()) if plan.classes < 0 else plan.classes
     used = min(listed or classes, classes)
     images = min(used * plan.per_class, train) if plan.per_class else train
     configs = trainings(figure, scale)

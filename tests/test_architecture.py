@@ -47,10 +47,7 @@ LONG_SCRIPTS = {
     "lectures/attribution/localisation.py", "lectures/attribution/polar_bear.py",
     "lectures/digits/mnist_occlusion.py",
     "lectures/synthesis/class_images.py", "lectures/synthesis/fooling.py",
-    "lectures/synthesis/inversions.py", "paper/ablations.py", "paper/fig1_deconvnet.py",
-    "paper/fig2_features.py", "paper/fig4_evolution.py", "paper/fig5_invariance.py",
-    "paper/fig6_filters.py", "paper/fig7_occlusion.py", "paper/tab1_correspondence.py",
-    "paper/tab3_ablations.py", "paper/trained_rows.py", "paper/transfer.py",
+    "lectures/synthesis/inversions.py",
 }  # fmt: skip
 
 

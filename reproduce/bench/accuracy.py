@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Picture
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.paper.row_arrays import probabilities
 from reproduce.paper.rows import ranks
-from reproduce.paper.trained_rows import probabilities
 from zfnet.analysis.intervals import mean_interval
 
 FIGURE = Figure(

@@ -11,7 +11,11 @@ from typing import Any
 
 WORDS = {True: "holds", False: "does not hold", None: "undecided"}
 CLAIMS = ("claims", "goals")  # keys of `measured`: the paper's claims, and a benchmark's goals
-SHORTFALLS = {"no": "Does not hold", "partly": "Holds in part", "undecided": "Undecided"}
+SHORTFALLS = {  # of one claim, and of several
+    "no": ("This claim does not hold", "These claims do not hold"),
+    "partly": ("This claim holds in part", "These claims hold in part"),
+    "undecided": ("This claim is undecided", "These claims are undecided"),
+}
 
 
 def above(interval: Sequence[float], limit: float = 0.0) -> bool | None:
@@ -63,6 +67,45 @@ def verdict(judgments: Mapping[str, bool | None], main: str = "") -> tuple[dict[
     return {claim: WORDS[judgment] for claim, judgment in judgments.items()}, summary
 
 
+def explain(judgments: Mapping[str, bool | None], evidence: Mapping[str, str]) -> str:
+    """State what was measured for each claim that does not hold or is undecided.
+
+    Args:
+        judgments: A judgment for each claim.
+        evidence: For each claim a clause with the measured numbers.
+
+    Returns:
+        One sentence; empty if all claims hold.
+
+    Example:
+        >>> explain({"it rises": False, "it peaks": None}, {"it rises": "it falls by 3",
+        ...     "it peaks": "its peak is 1 [-1, 2]"})
+        'It falls by 3; its peak is 1 [-1, 2] (undecided).'
+    """
+    clauses = [
+        evidence[claim] + (" (undecided)" if judgment is None else "")
+        for claim, judgment in judgments.items()
+        if not judgment
+    ]
+    return sentence("; ".join(clauses))
+
+
+def points(interval: Sequence[float], digits: int = 1) -> str:
+    """A difference in percentage points, with its interval if it has one.
+
+    Example:
+        >>> points([2.25, 0.31, 4.0]), points([-3.0], 0)
+        ('+2.2 [+0.3, +4.0] points', '-3 points')
+    """
+    mean, *bounds = (f"{value:+z.{digits}f}" for value in interval)
+    return f"{mean} [{', '.join(bounds)}] points" if bounds else f"{mean} points"
+
+
+def sentence(text: str) -> str:
+    """A text with a capital letter and a full stop; "" remains empty."""
+    return f"{text[0].upper()}{text[1:].removesuffix('.')}." if text else ""
+
+
 def outcomes(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The tested claims of a record as (claim, outcome, state).
 
@@ -109,10 +152,11 @@ def shortfall(measured: Mapping[str, Any]) -> str:
 
     Example:
         >>> shortfall({"claims": {"it rises": "holds", "it peaks": "undecided"}})
-        'Undecided: it peaks.'
+        'This claim is undecided: it peaks.'
     """
-    by_state = {
-        word: [claim for claim, _, of_claim in outcomes(measured) if of_claim == state]
-        for state, word in SHORTFALLS.items()
-    }
-    return " ".join(f"{word}: {'; '.join(claims)}." for word, claims in by_state.items() if claims)
+    texts = []
+    for state, (one, several) in SHORTFALLS.items():
+        claims = [claim for claim, _, of_claim in outcomes(measured) if of_claim == state]
+        if claims:
+            texts.append(f"{several if len(claims) > 1 else one}: {'; '.join(claims)}.")
+    return " ".join(texts)

@@ -32,9 +32,9 @@ def differences_from_paper(model: Network) -> str:
             kind = "maps" if name.startswith("conv") else "units"
             differences.append(f"{units:,} {kind} in layer {name[-1]}")
     if has_shared_fc6(model):
-        differences.append("a first dense layer that sees only each map's mean, not its places")
+        differences.append("a first dense layer that sees only the mean of each map")
     if not any(name.startswith("norm") for name in layers):
-        differences.append("no contrast normalisation")
+        differences.append("no contrast normalization")
     return f"Unlike the paper's, this network has {', '.join(differences)}. " if differences else ""
 
 

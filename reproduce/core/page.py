@@ -34,7 +34,7 @@ def set_finding(figure: Picture | SubFigure, finding: str, characters: int = 108
 
 def plain(text: str) -> str:
     """A text for matplotlib: no math, and a space that does not break before each percent sign."""
-    return re.sub(r"(\d) ?%", "\\1\u00a0%", escape_math(text))
+    return re.sub(r"(\d) ?%", "\\1\u00a0%", escape_math(text))  # which escapes such spaces
 
 
 def blank(axes: np.ndarray) -> None:

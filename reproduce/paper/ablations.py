@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import yaml
 
 from reproduce import REPOSITORY
 from reproduce.core.context import Context
-from zfnet.data.cache import DataError
-from zfnet.data.dataset import Images
-from zfnet.data.folders import load_files
-from zfnet.data.labels import class_names
-from zfnet.data.tree import scan
 from zfnet.training.config import Config, load_config
 
 RECIPE = REPOSITORY / "configs" / "ablations.yaml"
 PAPER_RECIPE = REPOSITORY / "configs" / "imagenet.yaml"
-MINI_IMAGENET = Path(__file__).with_name("mini_imagenet.yaml")
-# miniImageNet's files: ImageNet's own names have an underscore. Where a class has these, only they
-# are used, because the same photograph may be in the tree under ImageNet's name too.
-MINI_NAME = re.compile(r"n\d{16}\.jpg")
 # Declared by the figures that train.
 FILES = ("../../configs/ablations.yaml", "../../configs/imagenet.yaml", "mini_imagenet.yaml")
 WIDE = "layers 3-5 of 512, 1024, 512"
@@ -43,6 +31,7 @@ ROWS: dict[str, dict] = {
     f"ZFNet, {WIDE}, and 6, 7 of 8192": {"channels": (512, 1024, 512), "fc_units": 8192},
 }
 NO_TREE = "No tree of images to train on; give ImageNet or a part of it with --data."
+TOO_SMALL = "At this scale the run only shows that the code works."
 ENSEMBLE = ("AlexNet", "ZFNet", f"ZFNet, {WIDE}")  # Table 2; their probabilities are cached
 REPEATED = {"AlexNet": 2, "ZFNet": 5}  # rows with several seeds, and how many at most
 FOLLOWED = ("ZFNet", 0)  # the training whose snapshots Figure 4 shows
@@ -93,10 +82,11 @@ PLANS = {
         "paper", classes=0, per_class=0, side=256, size=224, epochs=70, batch=128, lr=1e-2,
         precision="float32", seeds=5, held_out=0, views=10,
     ),
-    # 10 epochs of all 14 trainings take about 7 hours of two cores with AVX512-BF16. By a pilot,
-    # a core trains from 75 (the widest ZFNet) to 570 images per second (the smallest AlexNet).
+    # 12 epochs of all 14 trainings take 6 hours of two cores with AVX512-BF16, 8 if other programs
+    # run. By a pilot with both cores busy, each trains from 95 (the widest ZFNet) to 530 images per
+    # second (the smallest AlexNet). 30 epochs would be better, but take 15 to 20 hours.
     "subset": Plan(
-        "subset", classes=-1, per_class=520, side=110, size=96, epochs=10, batch=128, lr=2e-2,
+        "subset", classes=-1, per_class=520, side=110, size=96, epochs=12, batch=128, lr=2e-2,
         precision="auto", seeds=2, held_out=50, views=10, parallel=2,
     ),
     "smoke": Plan(
@@ -140,67 +130,3 @@ def snapshots(plan: Plan) -> tuple[float, ...]:
         return PAPER_SNAPSHOTS
     epochs = np.geomspace(FIRST_SNAPSHOT, plan.epochs, SNAPSHOTS)
     return tuple(float(f"{epoch:.3g}") for epoch in epochs)
-
-
-def load_images(ctx: Context, plan: Plan) -> dict[str, Images]:
-    """The "train" and "val" images of a plan."""
-    return {split: load_split(ctx, plan, split) for split in ("train", "val")}
-
-
-def load_split(ctx: Context, plan: Plan, split: str) -> Images:
-    """The images of a split ("train" or "val") of a plan's classes.
-
-    Raises:
-        DataError: A class has too few training images to hold some out.
-    """
-    assert ctx.tree is not None
-    root = ctx.tree / ("train" if plan.held_out else split)
-    folders, files, labels = scan(root)
-    chosen = _choose_classes(plan, root, folders)
-    rows = np.concatenate([_class_rows(plan, split, root, files, labels, c) for c in chosen])
-    names = class_names(folders)
-    return load_files(
-        root,
-        [files[i] for i in rows],
-        np.searchsorted(chosen, labels[rows]),
-        [names[i] for i in chosen],
-        [folders[i] for i in chosen],
-        side=plan.side,
-        size=plan.size,
-        progress=ctx.progress,
-    )
-
-
-def mini_imagenet() -> list[str]:
-    """The WordNet ids of miniImageNet's classes."""
-    return yaml.safe_load(MINI_IMAGENET.read_text())["wnids"]
-
-
-def _choose_classes(plan: Plan, root: Path, folders: list[str]) -> np.ndarray:
-    """The classes of a plan, as sorted indices of the tree's folders."""
-    if plan.classes < 0:
-        chosen = np.flatnonzero(np.isin(folders, mini_imagenet()))
-        if len(chosen) < 2:
-            raise DataError(f"{root}: fewer than two classes of {MINI_IMAGENET.name}")
-        return chosen
-    if plan.classes and plan.classes < len(folders):
-        return np.linspace(0, len(folders) - 1, plan.classes).astype(int)
-    return np.arange(len(folders))
-
-
-def _class_rows(
-    plan: Plan, split: str, root: Path, files: list[Path], labels: np.ndarray, label: int
-) -> np.ndarray:
-    """The files of a class that belong to a split."""
-    rows = np.flatnonzero(labels == label)
-    if not plan.held_out:
-        return rows
-    mini = [row for row in rows if MINI_NAME.fullmatch(files[row].name)]
-    rows = np.array(mini) if mini else rows
-    if len(rows) < 2 * plan.held_out:
-        raise DataError(
-            f"{root}: {files[rows[0]].parent.name} has {len(rows)} images, too few to hold out "
-            f"{plan.held_out}"
-        )
-    test = np.linspace(0, len(rows) - 1, plan.held_out).round().astype(int)
-    return rows[test] if split == "val" else np.delete(rows, test)

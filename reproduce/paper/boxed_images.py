@@ -74,6 +74,13 @@ def choose_images(ctx: Context, size: int = SIZE, stride: int = STRIDE) -> list[
     return chosen or _surest_images(ctx)
 
 
+def row_title(ctx: Context, image: BoxedImage) -> str:
+    """The title of an image's row, such as "car wheel"; the class of one without annotations."""
+    rows = yaml.safe_load(BOXES.read_text())["samples" if ctx.corpus == SAMPLES else "imagenet"]
+    titles = {name: row["row"] for row in rows for name in row["images"]}
+    return titles.get(image.name, ctx.model.classes[image.target])
+
+
 def _output(ctx: Context, wnid: str, probability: torch.Tensor) -> int:
     """The output of a class, or the strongest output of a network without that class."""
     has_class = wnid in ctx.model.wnids

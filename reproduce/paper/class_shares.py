@@ -58,5 +58,5 @@ def rises(means: np.ndarray, left_out: np.ndarray) -> dict[str, list[float]]:
     for low, high in ((1, last), *pairwise(range(1, last + 1))):
         rise = float(means[high - 1] - means[low - 1])
         half = 1.96 * float(standard_error(left_out[:, high - 1] - left_out[:, low - 1]))
-        intervals[f"layer {high} less layer {low}"] = [rise, rise - half, rise + half]
+        intervals[f"layer {low} to layer {high}"] = [rise, rise - half, rise + half]
     return intervals

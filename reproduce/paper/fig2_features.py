@@ -10,23 +10,20 @@ one class among the nine images is a number in the record; no verdict depends on
 shown as filters, all of them, with the nine patches that are most like each.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from torch import Tensor
 
-from reproduce.core.claims import above, verdict
+from reproduce.core.claims import above, explain, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.core.networks import conv_weight
 from reproduce.paper.class_shares import jackknife, rises, standard_error
 from reproduce.paper.feature_tiles import SATURATED, Tiles, coherence, load_tiles, matching_top
+from reproduce.paper.fig2_pictures import COHERENCE, MEANS, PARTS, draw_features
 from zfnet.analysis.directions import purity
 from zfnet.analysis.intervals import mean_interval
-from zfnet.plot import enlarge, filter_image, mosaic, new_figure, photograph, projection_image, show
 from zfnet.ranking import Top
 
 FIGURE = Figure(
@@ -45,14 +42,19 @@ FIGURE = Figure(
         "k": 9,
     },
     network="layers",
-    version=2,
+    version=3,
     cover="hero.png",
+    headline=(
+        "coherence above that of shuffled tiles, mean cosine: conv1, patches",
+        "coherence above that of shuffled tiles, mean cosine: conv2, patches",
+        "coherence above that of shuffled tiles, mean cosine: conv3, patches",
+        "coherence above that of shuffled tiles, mean cosine: conv4, patches",
+        "coherence above that of shuffled tiles, mean cosine: conv5, patches",
+        "coherence above that of shuffled tiles, mean cosine: conv4, projections",
+        "coherence above that of shuffled tiles, mean cosine: conv5, projections",
+        "rise of that share, with 95 % interval: layer 1 to layer 5",
+    ),
 )
-TILE = {"conv1": 16, "conv2": 32, "conv3": 44, "conv4": 44, "conv5": 44}  # pixels of a drawn patch
-COLUMNS = {"conv1": 12, "conv2": 4, "conv3": 3, "conv4": 3, "conv5": 3}
-CONTRAST = {"conv4": 0.98, "conv5": 0.98}  # quantile of |v| that is drawn black or white
-PARTS = ("patches", "projections")
-COHERENCE = "coherence of a feature's nine, above that of shuffled ones"
 
 
 def compute(ctx: Context) -> Result:
@@ -67,19 +69,21 @@ def compute(ctx: Context) -> Result:
     top[first] = matching_top(ctx, first, k, FIGURE.config["images of layer 1"])
     generator = torch.Generator().manual_seed(FIGURE.seed)
     arrays: dict[str, np.ndarray] = {"conv1.filters": conv_weight(ctx.model, first).numpy()}
-    measured: dict = {"dead features": dead, COHERENCE: {}, "coherence, mean: nine, shuffled": {}}
+    measured: dict = {"dead features": dead, COHERENCE: {}, MEANS: {}}
     for layer in ctx.progress(list(top), total=len(top), desc="projecting"):
         tiles, shown = _load(ctx, layer, top[layer], generator)
         arrays |= tiles.subset(shown).arrays(layer)
         alike = _measure(measured, layer, tiles)
         if layer == last:
             arrays |= tiles.subset(_most_coherent(alike)).arrays("hero")
-    claims, summary = judge(measured[COHERENCE])
-    measured["claims"] = claims
+    judgments, evidence = judge(measured[COHERENCE])
+    measured["claims"], summary = verdict(judgments)
     if len(set(images.labels.tolist())) >= 10:
         measured |= _class_shares(images.labels, labels, top[last].index.numpy())
-    finding = _summary(measured[COHERENCE])
-    return Result(arrays, measured, summary, n=len(images), note=_note(ctx), finding=finding)
+    return Result(
+        arrays, measured, summary, n=len(images), note=_note(ctx),
+        finding=_summary(measured[COHERENCE]), reason=explain(judgments, evidence),
+    )  # fmt: skip
 
 
 def _load(ctx: Context, layer: str, top: Top, generator: torch.Generator) -> tuple[Tiles, Tensor]:
@@ -102,7 +106,7 @@ def _measure(measured: dict, layer: str, tiles: Tiles) -> np.ndarray:
         name = f"{layer}, {part}"
         measured[COHERENCE][name] = mean_interval(alike - shuffled, seed=FIGURE.seed)
         means = [float(alike.mean()), float(shuffled.mean())]
-        measured["coherence, mean: nine, shuffled"][name] = means
+        measured[MEANS][name] = means
         total += alike
     return total
 
@@ -112,11 +116,23 @@ def _most_coherent(alike: np.ndarray) -> Tensor:
     return torch.from_numpy(np.argsort(-alike, kind="stable")[: FIGURE.config["hero"]])
 
 
-def judge(intervals: dict[str, list[float]]) -> tuple[dict[str, str], str]:
-    """Judge by layer whether patches and projections are more alike than shuffled ones."""
-    return verdict(
-        {f"{name}: more alike than shuffled": above(of) for name, of in intervals.items()}
-    )
+def judge(intervals: dict[str, list[float]]) -> tuple[dict[str, bool | None], dict[str, str]]:
+    """Judge by layer whether patches and projections are more alike than shuffled ones.
+
+    Returns:
+        The judgments, and for each claim what was measured.
+    """
+    judgments, evidence = {}, {}
+    for name, interval in intervals.items():
+        layer, part = name.split(", ")
+        claim = f"{layer}: a feature's nine {part} are more alike than shuffled ones"
+        mean, *bounds = (f"{value:+z.2f}" for value in interval)
+        judgments[claim] = above(interval)
+        evidence[claim] = (
+            f"the coherence of {layer}'s {part} differs from that of shuffled ones by {mean} "
+            f"[{', '.join(bounds)}]"
+        )
+    return judgments, evidence
 
 
 def _summary(intervals: dict[str, list[float]]) -> str:
@@ -127,7 +143,7 @@ def _summary(intervals: dict[str, list[float]]) -> str:
     ]
     return (
         f"The nine strongest patches of a feature are more alike than shuffled ones in {counts[0]} "
-        f"of {len(layers)} layers, and their projections in {counts[1]}."
+        f"of {len(layers)} layers, and the nine projections in {counts[1]}."
     )
 
 
@@ -138,12 +154,12 @@ def _class_shares(labels: np.ndarray, by_layer: dict[str, np.ndarray], last: np.
     errors = standard_error(left_out).tolist()
     name = list(by_layer)[-1]
     return {
-        "one class among the top nine, mean share": dict(
+        "share of the most frequent class among the top nine, mean": dict(
             zip(by_layer, means.tolist(), strict=True)
         ),
-        "its standard error": dict(zip(by_layer, errors, strict=True)),
-        f"by chance (labels shuffled), {name}": float(purity(shuffled[last]).mean()),
-        "rise of the mean share, with its 95 % interval": rises(means, left_out),
+        "standard error of that share": dict(zip(by_layer, errors, strict=True)),
+        f"that share by chance (labels shuffled), {name}": float(purity(shuffled[last]).mean()),
+        "rise of that share, with 95 % interval": rises(means, left_out),
     }
 
 
@@ -164,95 +180,4 @@ def _note(ctx: Context) -> str:
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    if not result.arrays:
-        return {}
-    pictures = {f"layer{layer[4:]}.jpg": _draw_layer(layer, result) for layer in TILE}
-    return pictures | {"hero.png": _draw_hero(result.arrays)}
-
-
-def _draw_layer(layer: str, result: Result) -> Picture:
-    arrays, columns, side = result.arrays, COLUMNS[layer], TILE[layer]
-    channels = arrays[f"{layer}.channels"]
-    figure = new_figure(8.4, 0.75 + 4.1 * _aspect(len(channels), columns, layer == "conv1"))
-    left, right = figure.subplots(1, 2)
-    if layer == "conv1":
-        blocks = enlarge(filter_image(arrays["conv1.filters"]), 3 * side + 2)
-        title = f"all {len(channels)} filters"
-    else:
-        blocks = _blocks(_renderer(layer), arrays[f"{layer}.projections"], side)
-        title = f"projections of {len(channels)} random features"
-    show_blocks(left, blocks, channels, columns, title, layer)
-    patches = _blocks(photograph, arrays[f"{layer}.patches"], side)
-    show_blocks(right, patches, channels, columns, "their image patches", layer)
-    figure.suptitle(_finding(layer, result.measured), fontsize=10)
-    return figure
-
-
-def _aspect(count: int, columns: int, narrow: bool) -> float:
-    """Height over width of a panel of blocks with their numbers."""
-    return -(-count // columns) / columns * (1.32 if narrow else 1.1)
-
-
-def _finding(layer: str, measured: dict) -> str:
-    """The title: how alike a feature's nine patches and projections are."""
-    means = measured["coherence, mean: nine, shuffled"]
-    return (
-        f"Layer {layer[4:]}: nine patches of a feature are alike by "
-        + ", their projections by ".join(
-            "{:.2f} (shuffled {:.2f})".format(*means[f"{layer}, {part}"]) for part in PARTS
-        )
-    )
-
-
-def _draw_hero(arrays: dict[str, np.ndarray]) -> Picture:
-    """Six blocks of layer 5: nine projections and, beside them, their patches."""
-    side, columns = 44, 3
-    projections = _blocks(_renderer("conv5"), arrays["hero.projections"], side)
-    patches = _blocks(photograph, arrays["hero.patches"], side)
-    blocks = np.concatenate([projections, patches], 2)  # side by side
-    count = len(blocks)
-    figure = new_figure(8.4, 0.7 + 1.55 * -(-count // columns))
-    axes = figure.subplots()
-    show_blocks(axes, blocks, arrays["hero.channels"], columns, "", "conv5", gap=22)
-    figure.suptitle(
-        f"What {count} features of layer 5 respond to: nine projections and their image patches",
-        fontsize=10,
-    )
-    return figure
-
-
-def _renderer(layer: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Projections with the layer's contrast; those of layers 4 and 5 have few strong pixels."""
-    return lambda tiles: projection_image(tiles, CONTRAST.get(layer, 0.998))
-
-
-def _blocks(render: Callable, tiles: np.ndarray, side: int) -> np.ndarray:
-    """Nine tiles per feature as a framed 3 x 3 block: (F, 9, 3, R, R) -> (F, S, S, 3)."""
-    blocks = [mosaic(enlarge(render(nine), side), 3, gap=1, background=0.6) for nine in tiles]
-    # A gray frame, because patches may be white.
-    return np.stack(
-        [np.pad(block, ((1, 1), (1, 1), (0, 0)), constant_values=0.6) for block in blocks]
-    )
-
-
-def show_blocks(
-    axes: Axes,
-    blocks: np.ndarray,
-    channels: np.ndarray,
-    columns: int,
-    title: str,
-    layer: str,
-    gap: int = 16,
-) -> None:
-    """Show blocks (F, H, W, 3) in rows, each with its channel above, as in the atlas."""
-    gap = 24 if layer == "conv1" else gap
-    height, width = blocks.shape[1] + gap, blocks.shape[2] + 8
-    rows = -(-len(blocks) // columns)
-    sheet = np.ones((rows * height, columns * width - 8, 3), np.float32)
-    for i, (block, channel) in enumerate(zip(blocks, channels, strict=True)):
-        top, left = i // columns * height + gap, i % columns * width
-        sheet[top : top + len(block), left : left + block.shape[1]] = block
-        text = str(channel) if layer == "conv1" else f"{layer}/{channel}"
-        axes.text(left, top - 2, text, fontsize=7, va="bottom")
-    show(axes, sheet)
-    axes.set_title(title, fontsize=9)
+    return draw_features(result) if result.arrays else {}

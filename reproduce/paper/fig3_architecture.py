@@ -5,6 +5,8 @@ softmax, with the sizes that the figure gives. We measure the sizes by passing a
 `zfnet.zfnet()`, and draw them.
 """
 
+import re
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
@@ -13,7 +15,7 @@ from matplotlib.patches import Rectangle
 import zfnet
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from zfnet.plot import new_figure
+from reproduce.core.page import SMALL, new_page, set_finding
 
 FIGURE = Figure(
     id="fig3",
@@ -32,6 +34,7 @@ FIGURE = Figure(
     network="zfnet",
 )  # fmt: skip
 DRAWN = ("input", "conv", "pool", "fc")
+UNITS_WIDTH = 0.16  # of a drawn dense layer, in columns
 
 
 def compute(ctx: Context) -> Result:
@@ -57,52 +60,56 @@ def compute(ctx: Context) -> Result:
         if same
         else "The layer sizes differ from the paper's."
     )
+    different = [name for name in FIGURE.paper if measured[name] != FIGURE.paper[name]]
+    reason = f"These layers have another size: {', '.join(different)}." if different else ""
     verdict = "by construction" if same else "differs"
-    return Result(arrays, measured, verdict, n=1, note=note, finding=finding)
+    return Result(arrays, measured, verdict, n=1, note=note, finding=finding, reason=reason)
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    figure = new_figure(12.5, 3.6)
+    figure = new_page(3.4)
     axes = figure.subplots()
     names, operations, shapes = result.arrays.values()
-    x = 0.0
-    for i, (name, operation, (maps, side, _)) in enumerate(
-        zip(names, operations, shapes, strict=True)
-    ):
-        if not name.startswith(DRAWN):
-            continue
-        x += 0.0 if side > 1 else 0.25
-        width = _draw_maps(axes, x, maps, side) if side > 1 else _draw_units(axes, x)
-        text = operation.replace(", ", "\n").replace("fully connected", "dense")
-        if any(following.startswith("norm") for following in names[i + 1 : i + 2]):
-            text += "\nthen normalized"
+    drawn = [i for i, name in enumerate(names) if name.startswith(DRAWN)]
+    for column, i in enumerate(drawn):
+        maps, side, _ = shapes[i]
+        normalized = any(following.startswith("norm") for following in names[i + 1 : i + 2])
+        text = (
+            operations[i].replace(", ", "\n").replace("max pool", "max").replace("conv ", "conv\n")
+        )
+        text = re.sub(r"fully connected\n(\d+) inputs", r"dense,\n\1\ninputs", text)
         size = f"{side} x {side}\n{maps} maps" if side > 1 else f"{maps}\nunits"
-        middle = x + width / 2
-        axes.text(middle, 2.35, name, ha="center", weight="bold")
-        axes.text(middle, 2.25, text, ha="center", va="top", fontsize=6, color="0.3")
-        axes.text(middle, -1.75, size, ha="center", va="center", fontsize=7.5)
-        start, end = (x + width + 0.1, 0), (x + width + 0.42, 0)
+        width = _draw_maps(axes, column, maps, side) if side > 1 else _draw_units(axes, column)
+        axes.text(column, 2.05, names[i], ha="center", weight="bold", fontsize=8)
+        axes.text(
+            column, 1.95, text + "\nthen norm" * normalized, ha="center", va="top", fontsize=SMALL,
+            color="0.3",
+        )  # fmt: skip
+        axes.text(column, -1.05, size, ha="center", va="center", fontsize=SMALL)
+        tip = column + (0.5 if i == drawn[-1] else 0.97 - width / 4)
+        start, end = (column + width / 2 + 0.04, 0), (tip, 0)
         axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.4"})
-        x += width + 0.52
-    axes.text(x, 0, "softmax", va="center")
-    axes.set(xlim=(-0.2, x + 0.9), ylim=(-2.1, 2.7), aspect="equal")
+    axes.text(len(drawn), 0, "softmax", va="center", ha="center", fontsize=8)
+    axes.set(xlim=(-0.6, len(drawn) + 0.5), ylim=(-1.4, 2.4))
     axes.set_axis_off()
+    set_finding(figure, result.finding)
     return {"fig3.png": figure}
 
 
 def _draw_maps(axes: Axes, x: float, maps: int, side: int) -> float:
-    """Draw a stack of feature maps. Returns its width."""
-    edge = 2.5 * np.sqrt(side / 224)  # on a root scale, so that 6 is visible next to 224
-    depth = 0.08 * np.log2(maps)
+    """Draw a stack of feature maps around x. Returns its width."""
+    edge = np.sqrt(side / 224)  # on a root scale, so that 6 is visible next to 224
+    depth = 0.016 * np.log2(maps)
+    width = 0.4 * edge
     style = {"facecolor": "#dfe8f5", "edgecolor": "#34507a", "linewidth": 0.9}
     for shift in np.linspace(depth, 0, 4):
-        corner = (x + shift, 0.5 * shift - edge / 2)
-        axes.add_patch(Rectangle(corner, 0.5 * edge, edge, **style))
-    return 0.5 * edge + depth
+        corner = (x - (width + depth) / 2 + shift, shift - 0.7 * edge)
+        axes.add_patch(Rectangle(corner, width, 1.4 * edge, **style))
+    return width + depth
 
 
-def _draw_units(axes: Axes, x: float, width: float = 0.22) -> float:
-    """Draw a dense layer. Returns its width."""
+def _draw_units(axes: Axes, x: float) -> float:
+    """Draw a dense layer around x. Returns its width."""
     style = {"facecolor": "#f5e7d8", "edgecolor": "#8a5a24", "linewidth": 0.9}
-    axes.add_patch(Rectangle((x, -0.95), width, 1.9, **style))
-    return width
+    axes.add_patch(Rectangle((x - UNITS_WIDTH / 2, -0.7), UNITS_WIDTH, 1.4, **style))
+    return UNITS_WIDTH

@@ -13,34 +13,37 @@ those at the end. It is 1 at the end, so each feature has an epoch from which on
 interpolated between snapshots.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from torch import Tensor
 
 import zfnet
-from reproduce.core.claims import above, below, verdict
+from reproduce.core.claims import above, below, explain, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.paper.ablation_images import load_images
 from reproduce.paper.ablations import (
     FILES,
     FOLLOWED,
     NO_TREE,
     PAPER_SNAPSHOTS,
     SETTINGS,
-    load_images,
+    TOO_SMALL,
     plan_for,
 )
+from reproduce.paper.fig4_pictures import CORRELATION, SETTLED, TILE, draw_evolution
+from reproduce.paper.settling import correlate, settling_epochs
 from reproduce.paper.trained_rows import row_path, snapshot_paths
 from zfnet.analysis.intervals import difference_interval, mean_interval
 from zfnet.analysis.responses import Responses, responses
 from zfnet.data.dataset import Images
 from zfnet.graph import chain, conv_layers
 from zfnet.model import Network
-from zfnet.plot import LINES, enlarge, mosaic, new_figure, projection_image, show
+from zfnet.plot import enlarge, projection_image
 from zfnet.projection import patches_inside
 
 FIGURE = Figure(
@@ -58,12 +61,11 @@ FIGURE = Figure(
     },
     files=FILES,
     manual=True,
-    version=2,
+    version=3,
     scales=("paper", "subset", "smoke"),
 )  # fmt: skip
-TILE = 64  # pixels of a drawn projection
-SETTLED = "epoch from which responses correlate with the final ones by 0.9, median"
-LATER = "conv5 later than conv1, in factors of 10, with its 95 % interval"
+LATER = "conv5 minus conv1, log10 of the settling epoch, with 95 % interval"
+INACTIVE = "features that are inactive at the end"
 
 
 def compute(ctx: Context) -> Result:
@@ -79,20 +81,27 @@ def compute(ctx: Context) -> Result:
     count = FIGURE.config["images"][plan.scale] or len(train)
     searched = train.subset(np.linspace(0, len(train) - 1, min(count, len(train))).astype(int))
     arrays, correlations = _follow(ctx, snapshots, searched)
-    measured, judgments = _measure(correlations, list(snapshots))
+    measured, judgments, evidence = _measure(correlations, list(snapshots))
     measured["claims"], summary = verdict(judgments)
+    reason = explain(judgments, evidence)
     if plan.scale == "smoke":
-        summary = "not comparable"
+        summary, reason = "not comparable", TOO_SMALL
+    first, *_, last = measured[SETTLED]
+    finding = (
+        f"Half of layer {first[-1]}'s features settle by epoch {measured[SETTLED][first]:.2g}, and "
+        f"half of layer {last[-1]}'s by epoch {measured[SETTLED][last]:.2g} of {plan.epochs}."
+    )
     note = (
         f"Table 3's ZFNet of {len(train.classes)} classes, {plan.epochs} epochs at {plan.size} "
         f"pixels; {len(searched):,} of its training images; {len(snapshots)} snapshots at "
         f"log-spaced steps, of which {len(arrays['epochs'])} are drawn; features drawn at random "
         "among those that are active at the end. Each projection is cropped to the receptive "
         "field, with its own contrast. A response is the maximum of a feature map in an image. "
-        f"{measured['not compared']} features that are inactive at the end are left out. Intervals "
+        f"{measured[INACTIVE]} features that are inactive at the end are left out. Intervals "
         "are over features of one training."
     )
-    return Result(arrays, measured, summary, n=len(searched), note=note, scale=plan.scale)
+    n = len(searched)
+    return Result(arrays, measured, summary, n, note, plan.scale, finding, reason)
 
 
 def _follow(
@@ -132,24 +141,8 @@ def _follow(
     return arrays, {layer: np.stack(rows) for layer, rows in correlations.items()}
 
 
-def correlate(first: Tensor, second: Tensor) -> np.ndarray:
-    """Pearson's correlation of each column of (N, C) and (N, C).
-
-    A feature without responses at a snapshot has 0; one without final responses has NaN.
-    """
-    a, b = (x.double() - x.double().mean(0) for x in (first, second))
-    norm = a.norm(dim=0) * b.norm(dim=0)
-    r = torch.where(norm > 0, (a * b).sum(0) / norm.clamp_min(1e-300), 0.0)
-    return torch.where(b.norm(dim=0) > 0, r, torch.nan).numpy()
-
-
 def _strongest(
-    ctx: Context,
-    model: Network,
-    images: Images,
-    layer: str,
-    table: Responses,
-    channels: Tensor,
+    ctx: Context, model: Network, images: Images, layer: str, table: Responses, channels: Tensor
 ) -> np.ndarray:
     """The projections of the strongest responses of some features: (features, TILE, TILE, 3)."""
     best = table.maximum[:, channels].argmax(0)
@@ -161,109 +154,47 @@ def _strongest(
     return enlarge(tiles, TILE).astype(np.float32)
 
 
-def settling_epochs(correlations: np.ndarray, epochs: list[float], level: float) -> np.ndarray:
-    """The epoch from which on each feature's correlation is at least `level`.
-
-    It is interpolated over the logarithm of the epoch, so that no value is censored: the last
-    correlation is 1.
-
-    Args:
-        correlations: (snapshots, C), without NaN.
-        epochs: The epochs of the snapshots.
-        level: The correlation that counts as settled, below 1.
-
-    Returns:
-        (C,) epochs.
-    """
-    settled = np.empty(correlations.shape[1])
-    logs = np.log(epochs)
-    for c, values in enumerate(correlations.T):
-        before = np.flatnonzero(values < level)
-        if not len(before):
-            settled[c] = epochs[0]
-            continue
-        i = before[-1]  # the last snapshot that is not settled
-        share = (level - values[i]) / (values[i + 1] - values[i])
-        settled[c] = np.exp(logs[i] + share * (logs[i + 1] - logs[i]))
-    return settled
-
-
 def _measure(
     correlations: dict[str, np.ndarray], epochs: list[float]
-) -> tuple[dict, dict[str, bool | None]]:
-    """The measured numbers, and the judgments of the claims."""
+) -> tuple[dict, dict[str, bool | None], dict[str, str]]:
+    """The measured numbers, the judgments of the claims, and what was measured for each."""
     compared = {layer: ~np.isnan(values).any(0) for layer, values in correlations.items()}
     settled = {
         layer: settling_epochs(values[:, compared[layer]], epochs, FIGURE.config["settled"])
         for layer, values in correlations.items()
     }
     logs = {layer: np.log10(values) for layer, values in settled.items()}
+    mean = {layer: float(10 ** of_layer.mean()) for layer, of_layer in logs.items()}
     first, *_, last = settled
     later = difference_interval(logs[last], logs[first], seed=FIGURE.seed)
     early = mean_interval(logs[first] - np.log10(epochs[-1] / 2), seed=FIGURE.seed)
+    steps = {pair: mean[pair[1]] - mean[pair[0]] for pair in pairwise(mean)}
+    low, high = min(steps, key=lambda pair: steps[pair])
     measured: dict = {
         SETTLED: {layer: float(np.median(values)) for layer, values in settled.items()},
-        "the same, geometric mean": {n: float(10 ** of.mean()) for n, of in logs.items()},
+        "settling epoch, geometric mean": mean,
         LATER: later,
-        "correlation with the final responses, mean, by snapshot": {
+        CORRELATION: {
             layer: [round(float(np.nanmean(row)), 4) for row in values]
             for layer, values in correlations.items()
         },
         "epochs": epochs,
-        "not compared": int(sum((~of_layer).sum() for of_layer in compared.values())),
+        INACTIVE: int(sum((~of_layer).sum() for of_layer in compared.values())),
     }
-    in_order = np.diff([values.mean() for values in logs.values()])
-    return measured, {
+    judgments = {
         "the features of the last layer settle later than those of the first": above(later),
-        "each layer settles later than the one below it": bool((in_order > 0).all()),
+        "each layer settles later than the one below it": steps[low, high] > 0,
         "those of the first layer settle in the first half of the training": below(early),
     }
+    evidence = (
+        f"{last} settles at epoch {mean[last]:.2g} and {first} at {mean[first]:.2g}",
+        f"{high} settles at epoch {mean[high]:.2g}, not after {low} ({mean[low]:.2g})",
+        f"{first} settles at epoch {mean[first]:.2g} of {epochs[-1]:g}",
+    )
+    return measured, judgments, dict(zip(judgments, evidence, strict=True))
 
 
 def draw(result: Result) -> dict[str, Picture]:
     if not result.arrays:
         return {}
-    epochs, medians = result.arrays["epochs"].tolist(), result.measured[SETTLED]
-    rows = -(-(len(medians) + 1) // 2)
-    figure = new_figure(8.4, 2.9 * rows)
-    panels = figure.subplots(rows, 2, squeeze=False).ravel()
-    for axes, (layer, median) in zip(panels, medians.items(), strict=False):
-        _draw_layer(axes, layer, median, result.arrays, epochs)
-    curves, *empty = panels[len(medians) :]
-    for axes in empty:
-        axes.set_axis_off()
-    _draw_curves(curves, result.measured)
-    first, *_, last = medians.values()
-    order = "before" if result.measured[LATER][0] > 0 else "after"
-    figure.suptitle(
-        f"Layer 1 settles {order} layer {len(medians)}: from epoch {first:.2g} and {last:.2g} on "
-        "(medians)",
-        fontsize=11,
-    )
-    return {"fig4.jpg": figure}
-
-
-def _draw_layer(
-    axes: Axes, layer: str, median: float, arrays: dict[str, np.ndarray], epochs: list[float]
-) -> None:
-    """One row per feature, with its channel; one column per snapshot, with its epoch."""
-    tiles = np.stack([arrays[f"{layer}.{i}"] for i in range(len(epochs))], 1)
-    image = mosaic(tiles.reshape(-1, *tiles.shape[2:]), len(epochs), gap=2)
-    show(axes, image)
-    axes.set_title(f"{layer}: settled from epoch {median:.2g} on (median)", fontsize=10, pad=16)
-    step = TILE + 2
-    for column, epoch in enumerate(epochs):
-        middle = column * step + TILE / 2
-        axes.text(middle, -6, f"{epoch:.2g}", ha="center", va="bottom", fontsize=8)
-    for row, channel in enumerate(arrays[f"{layer}.channels"]):
-        axes.text(-6, row * step + TILE / 2, channel, ha="right", va="center", fontsize=8)
-
-
-def _draw_curves(axes: Axes, measured: dict) -> None:
-    curves = measured["correlation with the final responses, mean, by snapshot"]
-    for (layer, values), color in zip(curves.items(), LINES, strict=False):
-        axes.semilogx(measured["epochs"], values, marker="o", ms=3, color=color, label=layer)
-    axes.axhline(FIGURE.config["settled"], color="0.6", lw=0.8, ls=":")
-    axes.set(xlabel="epoch", ylabel="correlation", ylim=(None, 1.02))
-    axes.set_title("Responses against the final ones", fontsize=10)
-    axes.legend(frameon=False, fontsize=9)
+    return {"fig4.jpg": draw_evolution(result, FIGURE.config["settled"])}

@@ -20,7 +20,6 @@ from torch import Tensor
 
 import zfnet
 from reproduce.core.annotations import (
-    DISTRACTOR,
     covered_energy,
     covering_positions,
     find_annotated,
@@ -38,67 +37,58 @@ from reproduce.paper.boxed_images import (
     box_arrays,
     choose_images,
     measurable_kinds,
-    show_boxes,
-    show_occlusion_map,
+    row_title,
 )
+from reproduce.paper.fig7_claims import HIDDEN, LOGIT, MAP, PROBABILITY, SHOWN, judge, summarize
+from reproduce.paper.fig7_pictures import draw_rows
 from zfnet.occlusion import Occlusion
-from zfnet.plot import (
-    align_occlusion_map,
-    enlarge,
-    escape_math,
-    label_map,
-    mosaic,
-    new_figure,
-    photograph,
-    projection_image,
-    show,
-)
 from zfnet.projection import patches_inside
 
 FIGURE = Figure(
     id="fig7",
     title="Sensitivity of a layer-5 feature and of the classifier to occlusion",
     claim="Covering the object lowers the probability of its class. Covering what the strongest "
-    "layer-5 map's projection shows lowers that map, which need not be the object: next to a "
-    "hound it drops more under people's faces.",
+    "layer-5 map's projection shows lowers that map. The map need not show the object: next to a "
+    "hound it drops more when people's faces are covered.",
     inputs=("model", "images", "top"),
     seed=7,
     time_budget=40,
     config={"size": SIZE, "stride": STRIDE, "fill": 0.0},
     files=("fig7_boxes.yaml",),
     network="chain",
-    version=2,
+    version=3,
+    headline=(
+        "change of the class's probability, by what is covered: Pomeranian: head",
+        "change of the class's probability, by what is covered: Pomeranian: elsewhere",
+        "change of the class's probability, by what is covered: car wheel: wheel",
+        "change of the class's probability, by what is covered: car wheel: elsewhere",
+        "change of the class's probability, by what is covered: hound next to people: dog",
+        "change of the class's probability, by what is covered: hound next to people: elsewhere",
+        "change of the strongest map, %, by what is covered: hound next to people: dog",
+        "change of the strongest map, %, by what is covered: hound next to people: face",
+    ),
 )
-SHOWN, HIDDEN = "what its projection shows", "what it does not, of its receptive field"
 MAPS = ("activation", "probability", "label")
-TILES, GAP = 3, 4  # projections per row: of the photograph and of other images; pixels
-TITLES = (  # of the columns
-    "(a) photograph; (c) strongest layer-5 map,\nprojected here (frame) and elsewhere",
-    "(b) total of\nthat map",
-    "(d) probability\nof the class",
-    "(e) most probable\nclass",
-)
-LOWERS = "covering the object lowers its class's probability more than covering other places"
-VALIDATES = (
-    "covering what the strongest map's projection shows lowers that map, more than what it does "
-    "not show"
-)
-FACES = "next to the hound, covering faces lowers the strongest map more than covering the dog"
+TILES = 3  # projections per row: of the photograph and of other images
 
 
 def compute(ctx: Context) -> Result:
     config = FIGURE.config
     arrays: dict[str, np.ndarray] = {"classes": np.array(ctx.model.classes)}
-    measured: dict = {}
+    rows: dict[str, dict] = {}
     images = choose_images(ctx, config["size"], config["stride"])
     for number, image in enumerate(images):
         o = zfnet.occlude(ctx.model, image.x, image.target, **config, progress=ctx.progress)
-        measured[image.name] = _measure(ctx, image, o)
+        rows[row_title(ctx, image)] = _measure(ctx, image, o)
         row = _arrays(ctx, image, o)
         arrays |= {f"{number}.{name}": values for name, values in row.items()}
-    claims, verdict = judge(list(measured.values()))
-    note = _note(ctx)
-    return Result(arrays, measured | {"claims": claims}, verdict, n=len(images), note=note)
+    claims, verdict, reason = judge(rows)
+    quantities = next(iter(rows.values()))
+    measured: dict = {name: {row: rows[row][name] for row in rows} for name in quantities}
+    return Result(
+        arrays, measured | {"claims": claims}, verdict, n=len(images), note=_note(ctx),
+        finding=summarize(rows, claims), reason=reason,
+    )  # fmt: skip
 
 
 def _measure(ctx: Context, image: BoxedImage, o: Occlusion) -> dict:
@@ -114,21 +104,26 @@ def _measure(ctx: Context, image: BoxedImage, o: Occlusion) -> dict:
     in_field = covering_positions(o.boxes, {"": p.box.tolist()})[""]
     groups |= {SHOWN: energy >= energy.max() / 2, HIDDEN: (energy < 0.01) & in_field}
     changes = {
-        "probability change": o.probability - base.probability,
-        "logit change": o.logit - base.logit,  # for the course
-        "strongest map's change, %": 100 * (o.activation / base.activation - 1),
+        PROBABILITY: (o.probability - base.probability, groups.keys() - {SHOWN, HIDDEN}),
+        MAP: (100 * (o.activation / base.activation - 1), groups.keys()),
+        LOGIT: (o.logit - base.logit, groups.keys() - {SHOWN, HIDDEN}),  # for the course
     }
     classes = ctx.model.classes
     return {
+        name: {
+            kind: float(change.cpu()[mask].mean())
+            for kind, mask in groups.items()
+            if kind in kinds and mask.any()
+        }
+        for name, (change, kinds) in changes.items()
+    } | {
+        "probability of the class": float(base.probability),
         "class": classes[image.target],
-        "predicted": classes[int(base.label)],
-        "probability": float(base.probability),
-        "strongest layer-5 map": channel,
+        "predicted class": classes[int(base.label)],
+        "strongest feature": f"conv5/{channel}",
         "positions": {kind: int(mask.sum()) for kind, mask in groups.items()},
         "testable": sorted(measurable_kinds(groups, FIGURE.config["stride"])),
-    } | {
-        name: {kind: float(change.cpu()[m].mean()) for kind, m in groups.items() if m.any()}
-        for name, change in changes.items()
+        "photograph": image.name,
     }
 
 
@@ -163,33 +158,6 @@ def projections(ctx: Context, name: str, x: Tensor, channel: int) -> dict[str, n
     return {"projections": projection.cpu().numpy(), "patches": patches.cpu().numpy()}
 
 
-def judge(rows: list[dict]) -> tuple[dict[str, str], str]:
-    """Count for each claim the rows in which it holds.
-
-    The verdict is "reproduced" if each claim was tested and held everywhere.
-    """
-    tests: dict[str, list[bool]] = {LOWERS: [], VALIDATES: [], FACES: []}
-    for row in rows:
-        change, activation = row["probability change"], row["strongest map's change, %"]
-        enough = set(row["testable"])
-        if "elsewhere" in enough:
-            for kind in enough - {DISTRACTOR, "elsewhere", SHOWN, HIDDEN}:
-                tests[LOWERS].append(change[kind] < min(0.0, change["elsewhere"]))
-        if {SHOWN, HIDDEN} <= enough:
-            tests[VALIDATES].append(activation[SHOWN] < min(0.0, activation[HIDDEN]))
-        if {DISTRACTOR, "dog"} <= enough:
-            tests[FACES].append(activation[DISTRACTOR] < activation["dog"])
-    claims = {
-        claim: f"{sum(results)} of {len(results)}" for claim, results in tests.items() if results
-    }
-    if not tests[FACES]:
-        return claims, "not comparable"
-    results = [result for of_claim in tests.values() for result in of_claim]
-    if all(tests.values()) and all(results):
-        return claims, "reproduced"
-    return claims, "partial" if any(results) else "differs"
-
-
 def _note(ctx: Context) -> str:
     hashes = yaml.safe_load(BOXES.read_text())["sha256"]
     missing = find_annotated(ctx, hashes)[1] if ctx.corpus != SAMPLES else ""
@@ -210,74 +178,4 @@ def _note(ctx: Context) -> str:
 
 
 def draw(result: Result) -> dict[str, Picture]:
-    names = [name for name in result.measured if name != "claims"]
-    figure = new_figure(8.4, 1.22 * len(names) + 1.0)
-    grid = figure.subplots(len(names), 4, squeeze=False, width_ratios=(2.6, 1.3, 1.3, 2.7))
-    for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
-        prefix = f"{number}."
-        arrays = {
-            key.removeprefix(prefix): values
-            for key, values in result.arrays.items()
-            if key.startswith(prefix)
-        }
-        _draw_row(axes, arrays, result.measured[name], result.arrays["classes"].tolist())
-    for axes, title in zip(grid[0], TITLES, strict=True):
-        axes.set_title(title, fontsize=8, loc="left")
-    figure.suptitle(_finding(result.measured["claims"]), fontsize=10)
-    figure.supxlabel(
-        "boxes: cyan, the object; yellow, faces. The gray square is the occluder.", fontsize=8
-    )
-    return {"fig7.jpg": figure}
-
-
-def _finding(claims: dict[str, str]) -> str:
-    """The title: in how many photographs the first two claims hold."""
-    parts = [
-        f"{text} in {claims[claim]} photographs"
-        for claim, text in (
-            (LOWERS, "Covering the object lowers its class's probability"),
-            (VALIDATES, "covering what the projection shows lowers the map"),
-        )
-        if claim in claims
-    ]
-    return ";\n".join(parts) or "How the gray square changes the strongest map and the prediction"
-
-
-def _draw_row(axes: np.ndarray, a: dict[str, np.ndarray], entry: dict, classes: list[str]) -> None:
-    size, stride = FIGURE.config["size"], FIGURE.config["stride"]
-    side = a["x"].shape[-1]
-    tile = (side - GAP) // 2  # two rows of tiles are as high as the photograph
-    tiles = np.concatenate(
-        [_frame_first(enlarge(projection_image(a["projections"], 0.98), tile)),
-         enlarge(photograph(a["patches"]), tile)]
-    )  # fmt: skip
-    small = mosaic(tiles, len(a["patches"]), gap=GAP)
-    small = np.pad(small, ((0, side - len(small)), (GAP, 0), (0, 0)), constant_values=1)
-    show(axes[0], np.concatenate([photograph(a["x"])[0], small], 1))
-    show_boxes(axes[0], a, size, FIGURE.config["fill"])
-    name = entry["class"]
-    if entry["predicted"] != name:
-        name += f", taken for\n{entry['predicted']}"
-    text = escape_math(f"{name}\nmap conv5/{entry['strongest layer-5 map']}")
-    axes[0].text(-8, side / 2, text, rotation=90, ha="right", va="center", fontsize=7.5,
-                 multialignment="center")  # fmt: skip
-    show_occlusion_map(axes[1], a["activation"], "", size, stride, side)
-    limits = (0, float(a["probability"].max()))
-    show_occlusion_map(axes[2], a["probability"], "", size, stride, side, limits)
-    label_map(axes[3], a["label"], classes)
-    align_occlusion_map(axes[3], size, stride, side)
-    axes[3].set_xlim(0, 2.7 * side)  # the legend is beside the map
-    legend = axes[3].get_legend()
-    assert legend is not None
-    legend.set_bbox_to_anchor((0.8 / 2.7, 0.5))
-    legend.set_in_layout(False)  # there is room
-    for panel in axes:
-        panel.set_anchor("NW")
-
-
-def _frame_first(tiles: np.ndarray, width: int = 3) -> np.ndarray:
-    """Draw a black frame around the first tile."""
-    tiles = tiles.copy()
-    for edge in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
-        tiles[0][edge] = 0
-    return tiles
+    return {"fig7.jpg": draw_rows(result, FIGURE.config)}

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import WIDTH, new_page, set_finding
 from reproduce.paper.dog_faces import FILL, MASK, PARTS, load_faces
 from zfnet.analysis.correspondence import mask_parts, part_boxes, random_points
-from zfnet.plot import enlarge, mosaic, new_figure, photograph, show
+from zfnet.plot import enlarge, mosaic, photograph, show
 
 FIGURE = Figure(
     id="fig8",
@@ -27,11 +28,12 @@ FIGURE = Figure(
     paper={"images": 5},
     config={"size": MASK, "fill": FILL, "shown": 5, "random": 3},
     files=("faces.yaml",),
-    version=2,
+    version=3,
 )
 FEWEST = 5  # images, as in the paper
-OWN = "masks that cover their own part and no other, %"
-NONE = "random masks that cover the middle of none, %"
+OWN = "masks that cover their part and no other, %"
+NONE = "random masks that cover the middle of no part, %"
+EYES = "distance between the eyes, in mask widths"
 
 
 def compute(ctx: Context) -> Result:
@@ -47,16 +49,14 @@ def compute(ctx: Context) -> Result:
     masks = torch.cat([points.transpose(0, 1), random])  # (6, N, 2): the parts, then random ones
     images = [x, *(mask_parts(x, middle, size, config["fill"]) for middle in masks)]
     covers_own_only, covers_none = _coverage(masks, points, (x.shape[-2], x.shape[-1]))
+    eyes = (points[:, 0] - points[:, 1]).double().norm(dim=1) / size  # (N,)
     measured = {
         "images": len(names),
-        "masks of an image": len(masks),
+        "masks per image": len(masks),
         OWN: covers_own_only,
         NONE: covers_none,
         "share of the view that a mask covers, %": 100 * size**2 / x[0, 0].numel(),
-        "eye to eye, in masks": {
-            name: float((p[0] - p[1]).double().norm() / size)
-            for name, p in zip(names, points, strict=True)
-        },
+        EYES: {"smallest": float(eyes.min()), "largest": float(eyes.max())},
     }
     arrays = {"masked": torch.stack(images, 1).numpy()}  # (N, 7, 3, 224, 224)
     note = (
@@ -67,7 +67,8 @@ def compute(ctx: Context) -> Result:
         f"The right eye, the left eye, the nose and {config['random']} random parts are masked in "
         f"each of {len(names)} photographs, for Table 1."
     )
-    return Result(arrays, measured, judge(measured), n=len(names), note=note, finding=finding)
+    verdict, reason = judge(measured)
+    return Result(arrays, measured, verdict, len(names), note, finding=finding, reason=reason)
 
 
 def _coverage(masks: Tensor, points: Tensor, view: tuple[int, int]) -> tuple[float, float]:
@@ -80,12 +81,18 @@ def _coverage(masks: Tensor, points: Tensor, view: tuple[int, int]) -> tuple[flo
     return 100 * float(covers_own_only.float().mean()), 100 * float(covers_none.float().mean())
 
 
-def judge(measured: dict) -> str:
-    """ "by construction" if every mask of five images or more covers its own part only."""
+def judge(measured: dict) -> tuple[str, str]:
+    """The verdict and its reason; the masks of at least five images must cover their part only."""
     if measured["images"] < FEWEST:
-        return "not comparable"
-    shares = (measured[OWN], measured[NONE])
-    return "by construction" if min(shares) == 100 else "differs"
+        return "not comparable", (
+            f"The paper has {FEWEST} images, and this corpus has {measured['images']}."
+        )
+    if min(measured[OWN], measured[NONE]) == 100:
+        return "by construction", ""
+    return "differs", (
+        f"Of the masks of parts, {measured[OWN]:.0f} % cover their part and no other; of the "
+        f"random masks, {measured[NONE]:.0f} % cover the middle of no part."
+    )
 
 
 def draw(result: Result) -> dict[str, Picture]:
@@ -94,10 +101,11 @@ def draw(result: Result) -> dict[str, Picture]:
     masked = result.arrays["masked"]  # (N, 7, 3, 224, 224)
     columns, side, gap = masked.shape[1], 150, 4
     tiles = enlarge(photograph(masked.reshape(-1, *masked.shape[2:])), side)
-    figure = new_figure(columns * 1.35, len(masked) * 1.35 + 0.25)
+    figure = new_page(len(masked) * WIDTH / columns + 0.6)
     axes = figure.subplots()
     show(axes, mosaic(tiles, columns, gap=gap))
     titles = ["image", *PARTS, *["random part"] * (columns - 1 - len(PARTS))]
     for n, title in enumerate(titles):
         axes.text(n * (side + gap) + side / 2, -6, title, ha="center", va="bottom", fontsize=8)
+    set_finding(figure, result.finding)
     return {"fig8.jpg": figure}

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from zfnet.plot import LINES, new_figure
+from reproduce.core.page import new_page, set_finding
+from zfnet.plot import LINES
 
 
 def draw_learning_curves(
@@ -22,7 +23,7 @@ def draw_learning_curves(
         networks: The networks, which begin the names of their rows.
         finding: The title.
     """
-    figure = new_figure(8.4, 6.4)
+    figure = new_page(6.4)
     panels = figure.subplots(len(networks), 1, sharex=True, sharey=True)
     for axes, network in zip(panels, networks, strict=True):
         rows = [(n, c) for n, c in zip(errors, curves, strict=True) if n.startswith(network)]
@@ -34,7 +35,7 @@ def draw_learning_curves(
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     panels[-1].set_xlabel("epoch", fontsize=10)
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(finding, fontsize=11)
+    set_finding(figure, finding)
     return figure
 
 

@@ -30,6 +30,7 @@ from zfnet.training.config import Config, load_config, to_dict
 from zfnet.training.loop import train
 
 LOADERS = {"caltech101": load_caltech101, "caltech256": load_caltech256}
+OVERLAPS = "images that overlap with ImageNet"
 FROM_SCRATCH = REPOSITORY / "configs" / "caltech101.yaml"
 
 
@@ -58,9 +59,9 @@ def unseen(ctx: Context, name: str) -> Unseen:
         return Unseen(images, np.arange(len(images)), counts, note)
     overlaps = find_overlaps(images, others, progress=ctx.progress)
     remaining = np.delete(overlaps.correlation, overlaps.index)
-    counts["images that overlap"] = len(overlaps.index)
+    counts[OVERLAPS] = len(overlaps.index)
     counts["pretraining images searched"] = len(others)
-    counts["highest correlation of those kept"] = round(float(remaining.max(initial=-1)), 3)
+    counts["highest correlation of the other images"] = round(float(remaining.max(initial=-1)), 3)
     note = "Images that overlap with one of the network's training images are left out. "
     if others.digest != ctx.model.info.get("data"):
         note = "Overlaps were searched in a tree that the network was not trained on. "

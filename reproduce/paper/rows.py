@@ -38,6 +38,9 @@ class Row:
         return 100 * float((self.train_rank > 1).mean())
 
 
+Rows = dict[str, list[Row]]  # one Row per seed, by the name of the row
+
+
 def ranks(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The rank of the true class of each image, from 1; ties go to the lower class.
 
@@ -68,7 +71,7 @@ def paper_scale_note(row: Row, size: int) -> str:
     )
 
 
-def diverged_trainings(rows: dict[str, list[Row]]) -> dict[str, str]:
+def diverged_trainings(rows: Rows) -> dict[str, str]:
     """Where trainings diverged, by row and seed."""
     return {
         f"{name}, seed {seed}": row.about["diverged"]
@@ -81,3 +84,26 @@ def diverged_trainings(rows: dict[str, list[Row]]) -> dict[str, str]:
 def training_speed(row: Row) -> float:
     """Images per second in the last epoch of a training; 0 if it finished none."""
     return row.about["log"][-1]["images_per_second"] if row.about["log"] else 0.0
+
+
+def training_facts(rows: Rows) -> dict:
+    """Speeds, hours, commits and devices of the trainings."""
+    trainings = [row for seeds in rows.values() for row in seeds]
+    speeds = {name: training_speed(seeds[0]) for name, seeds in rows.items()}
+    return {
+        "training images per second": {
+            name: round(speed, 1) for name, speed in speeds.items() if speed
+        },
+        "hours of training, all rows": sum(row.about["seconds"] for row in trainings) / 3600,
+        "commits": sorted({row.about["commit"] for row in trainings}),
+        "devices": sorted({row.about["device"] for row in trainings}),
+    }
+
+
+def validation_curves(rows: Rows, epochs: int) -> np.ndarray:
+    """Validation error of each row's first seed by epoch: (rows, epochs), NaN where diverged."""
+    curves = np.full((len(rows), epochs), np.nan)
+    for curve, seeds in zip(curves, rows.values(), strict=True):
+        log = [line["val_top1_error"] for line in seeds[0].about["log"]]
+        curve[: len(log)] = log
+    return curves

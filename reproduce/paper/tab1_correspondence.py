@@ -1,7 +1,6 @@
 """Table 1: does masking the same part of different dogs change the features in the same way?
 
-Position explains the agreement that we find: masking the place where another dog has the part
-changes the features as much alike as masking the part. Read the paper's claim with that control.
+Read the answer with the control: masking the place where another dog has the part.
 
 The paper's claim: the network implicitly establishes correspondence between parts. With the right
 eye, left eye or nose masked, the sign of the change of the features, eps = x - x~, agrees between
@@ -22,13 +21,24 @@ import torch
 from matplotlib.figure import Figure as Picture
 from torch import Tensor
 
-from reproduce.core.claims import above, verdict
+from reproduce.core.claims import explain, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import new_page, set_finding
 from reproduce.paper.dog_faces import FILL, MASK, PARTS, Faces, load_faces
-from zfnet.analysis.correspondence import correspondence, part_boxes, random_points
+from reproduce.paper.part_masks import CONTROL, RANDOM, covered_parts, draw_masks, mean_distance
+from reproduce.paper.tab1_claims import (
+    MAIN,
+    MINUS_CONTROL,
+    MINUS_RANDOM,
+    SMALLER,
+    TOGETHER,
+    judge_parts,
+    summarize,
+)
+from zfnet.analysis.correspondence import correspondence
 from zfnet.analysis.intervals import bootstrap
-from zfnet.plot import LINES, new_figure
+from zfnet.plot import LINES
 
 LAYERS = {"pool5": "layer 5", "fc7": "layer 7"}
 FIGURE = Figure(
@@ -41,37 +51,23 @@ FIGURE = Figure(
     time_budget=20,
     paper={
         "layer 5": {
-            "right eye": [0.067, 0.007],
-            "left eye": [0.069, 0.007],
-            "nose": [0.079, 0.017],
-            "random": [0.107, 0.017],
+            "right eye": [0.067, 0.007], "left eye": [0.069, 0.007],
+            "nose": [0.079, 0.017], "random": [0.107, 0.017],
         },
         "layer 7": {
-            "right eye": [0.069, 0.015],
-            "left eye": [0.068, 0.013],
-            "nose": [0.069, 0.011],
-            "random": [0.073, 0.014],
+            "right eye": [0.069, 0.015], "left eye": [0.068, 0.013],
+            "nose": [0.069, 0.011], "random": [0.073, 0.014],
         },
     },
-    version=2,
+    version=3,
     config={
-        "layers": list(LAYERS),
-        "size": MASK,
-        "fill": FILL,
-        "random parts": 40,
-        "shifts": 12,
-        "subsets": 1000,
-        "images": 5,
+        "layers": list(LAYERS), "size": MASK, "fill": FILL,
+        "random parts": 40, "shifts": 12, "subsets": 1000, "images": 5,
     },
     files=("faces.yaml",),
     network="chain",
-)
-RANDOM = "random"
-SMALLER = "parts below random, layer 5 less layer 7, points"
-CONTROL = {part: f"where another dog has its {part}" for part in PARTS}
-TOGETHER = "all three parts"
-BEYOND_POSITION = "layer 5: the parts are treated more alike than places where another dog has them"
-MAIN = "layer 5: the parts together are treated more alike than random parts"
+)  # fmt: skip
+COVERED = "control masks that cover the part of the image itself, %"
 
 
 def compute(ctx: Context) -> Result:
@@ -80,8 +76,8 @@ def compute(ctx: Context) -> Result:
     if n < 2:
         note = f"The corpus has fewer than two annotated images. {faces.missing}"
         return Result({}, {}, "not run", n=n, note=note)
-    masks = _masks(faces)
-    found = correspondence(
+    masks = draw_masks(faces, config, FIGURE.seed)
+    result = correspondence(
         ctx.model,
         faces.x.to(ctx.device),
         torch.cat(list(masks.values())).to(ctx.device),
@@ -91,47 +87,24 @@ def compute(ctx: Context) -> Result:
     )
     measured: dict = {
         "images": n,
-        "masks at another's place that cover the same part here, %": _covered(faces, masks),
+        COVERED: covered_parts(faces, masks, config["size"]),
     }
     advantage = {}
     for layer, words in LAYERS.items():
-        differences = found.difference[layer].cpu().split([len(m) for m in masks.values()])
+        differences = result.difference[layer].cpu().split([len(m) for m in masks.values()])
         pairs = {name: d.numpy() for name, d in zip(masks, differences, strict=True)}
         entries, advantage[layer] = _compare(pairs, words)
         measured |= entries
     measured[SMALLER] = paired(advantage["pool5"] - advantage["fc7"])
+    finding, note = summarize(measured), _note(ctx, faces, masks[RANDOM])
     claims, summary = {}, "not comparable"
+    reason = f"The paper compares {config['images']} images, and this corpus has {n}."
     if n >= config["images"]:
-        claims, summary = judge(measured)
-    note = _note(ctx, faces, masks[RANDOM], measured)
-    return Result({}, measured | {"claims": claims}, summary, n=n, note=note)
-
-
-def _masks(faces: Faces) -> dict[str, Tensor]:
-    """Middles of the masks (repetitions, N, 2) by name: parts, random parts, and the control."""
-    config, n = FIGURE.config, len(faces.names)
-    generator = torch.Generator().manual_seed(FIGURE.seed)
-    count = config["random parts"]
-    random = random_points(faces.heads, faces.points, config["size"], count, generator)
-    shifts = np.unique(np.linspace(1, n - 1, config["shifts"]).round().astype(int)).tolist()
-    parts = dict(zip(PARTS, faces.points.transpose(0, 1), strict=True))  # (N, 2) each
-    # Image i gets the position of image i - shift.
-    control = {
-        CONTROL[name]: torch.stack([middles.roll(shift, 0) for shift in shifts])
-        for name, middles in parts.items()
-    }
-    return {name: middles[None] for name, middles in parts.items()} | {RANDOM: random} | control
-
-
-def _covered(faces: Faces, masks: dict[str, Tensor]) -> dict[str, float]:
-    """The percentage of the control's masks that cover the part of the image itself."""
-    shares = {}
-    view = (faces.x.shape[-2], faces.x.shape[-1])
-    for points, name in zip(faces.points.transpose(0, 1), CONTROL.values(), strict=True):
-        boxes = part_boxes(masks[name], FIGURE.config["size"], *view)  # (shifts, N, 4)
-        covers = ((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(-1)
-        shares[name] = 100 * float(covers.float().mean())
-    return shares
+        judgments, evidence = judge_parts(measured)
+        claims, summary = verdict(judgments, MAIN)
+        reason = explain(judgments, evidence)
+    measured["claims"] = claims
+    return Result({}, measured, summary, n=n, note=note, finding=finding, reason=reason)
 
 
 def _compare(pairs: dict[str, np.ndarray], layer: str) -> tuple[dict, np.ndarray]:
@@ -147,36 +120,22 @@ def _compare(pairs: dict[str, np.ndarray], layer: str) -> tuple[dict, np.ndarray
     """
     measured: dict = {layer: {name: repeated(d) for name, d in pairs.items()}}
     mean = {name: d.mean(0) for name, d in pairs.items()}
-    for title, other in ((RANDOM, dict.fromkeys(PARTS, RANDOM)), ("another's place", CONTROL)):
-        less = {part: mean[other[part]] - mean[part] for part in PARTS}
-        less[TOGETHER] = np.mean(list(less.values()), 0)
-        measured[f"{layer}, {title} less the part"] = {
-            part: paired(difference) for part, difference in less.items()
+    for title, other in ((MINUS_RANDOM, dict.fromkeys(PARTS, RANDOM)), (MINUS_CONTROL, CONTROL)):
+        differences = {part: mean[other[part]] - mean[part] for part in PARTS}
+        differences[TOGETHER] = np.mean(list(differences.values()), 0)
+        measured[f"{layer}: {title}"] = {
+            part: paired(difference) for part, difference in differences.items()
         }
     base = paired(mean[RANDOM])[0]
-    gain = measured[f"{layer}, {RANDOM} less the part"][TOGETHER]
-    measured[f"{layer}, parts below random, %"] = [100 * value / base for value in gain]
+    gain = measured[f"{layer}: {MINUS_RANDOM}"][TOGETHER]
+    measured[f"{layer}: relative advantage of the parts, %"] = [100 * v / base for v in gain]
     return measured, 100 * np.mean([mean[RANDOM] - mean[part] for part in PARTS], 0) / base
 
 
-def position_finding(measured: dict) -> str:
-    """What the control shows at layer 5, in a sentence: the first thing to say."""
-    interval = measured["layer 5, another's place less the part"][TOGETHER]
-    if above(interval):
-        return "At layer 5 a part agrees more between dogs than its position alone explains."
-    size = "{:.3f} [{:.3f}, {:.3f}]".format(*interval) if len(interval) == 3 else ""
-    return (
-        "Position explains the agreement at layer 5: masking the place where another dog has the "
-        f"part gives the same distance (difference {size})."
-        if size
-        else "Too few images to compare a part with its position."
-    )
-
-
-def _note(ctx: Context, faces: Faces, random: Tensor, measured: dict) -> str:
+def _note(ctx: Context, faces: Faces, random: Tensor) -> str:
     config, n = FIGURE.config, len(faces.names)
     note = (
-        f"{position_finding(measured)} Mean and standard deviation over {config['subsets']} draws "
+        f"Mean and standard deviation over {config['subsets']} draws "
         f"of {config['images']} of {n} images; differences over all images, with 95 % intervals. "
         f"There are {config['random parts']} sets of random parts that cover no middle of an eye "
         "or the nose. The paper does not say by what it divides its sum, so the order compares and "
@@ -188,12 +147,6 @@ def _note(ctx: Context, faces: Faces, random: Tensor, measured: dict) -> str:
     if n < config["images"]:
         note += "The paper has five images: with fewer there is nothing to compare. "
     return note + faces.missing
-
-
-def mean_distance(points: Tensor) -> float:
-    """The mean distance in pixels between the positions (N, K, 2) of one mask in two images."""
-    positions, n = points.transpose(0, 1).double(), len(points)
-    return float(torch.cdist(positions, positions).sum((1, 2)).mean() / (n * (n - 1)))
 
 
 def repeated(difference: np.ndarray) -> list[float]:
@@ -229,27 +182,10 @@ def paired(difference: np.ndarray) -> list[float]:
     return [mean(np.arange(n)), *(bootstrap(mean, n, seed=FIGURE.seed) if n > 2 else [])]
 
 
-def judge(measured: dict) -> tuple[dict[str, str], str]:
-    """Judge the claims; the paper's main one is of the three parts together."""
-    random, control = (
-        measured[f"layer 5, {other} less the part"] for other in (RANDOM, "another's place")
-    )
-    judgments = {MAIN: above(random[TOGETHER])}
-    judgments |= {
-        f"layer 5: the {part} is treated more alike than random parts": above(random[part])
-        for part in PARTS
-    }
-    judgments["layer 7: the parts differ less from random parts, relatively, than at layer 5"] = (
-        above(measured[SMALLER])
-    )
-    judgments[BEYOND_POSITION] = above(control[TOGETHER])
-    return verdict(judgments, MAIN)
-
-
 def draw(result: Result) -> dict[str, Picture]:
     if "layer 5" not in result.measured:
         return {}
-    figure = new_figure(8.4, 3.4)
+    figure = new_page(3.6)
     panels = figure.subplots(1, len(LAYERS), sharex=True, sharey=True)
     names = (*PARTS, *CONTROL.values(), RANDOM)
     colors = (LINES[0],) * len(PARTS) + (LINES[4],) * len(CONTROL) + ("0.4",)
@@ -260,12 +196,5 @@ def draw(result: Result) -> dict[str, Picture]:
         axes.set(yticks=range(len(names)), title=layer, xlabel="Δ, share of signs that differ")
         axes.set_yticklabels([*names[:-1], "random part"], fontsize=10)
     panels[0].invert_yaxis()
-    titles = {
-        "holds": "A part changes layer 5 more alike than its position does",
-        "undecided": "Position explains how alike masked parts change layer 5",
-        "does not hold": "A part changes layer 5 less alike than its position does",
-        None: "How alike masked parts change the features",
-    }
-    title = titles[result.measured["claims"].get(BEYOND_POSITION)]
-    figure.suptitle(f"{title} ({result.n} dogs; bars: ± over draws of five)", fontsize=11)
+    set_finding(figure, result.finding)
     return {"tab1.png": figure}

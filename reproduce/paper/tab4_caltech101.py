@@ -14,7 +14,17 @@ from matplotlib.figure import Figure as Picture
 
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
-from reproduce.paper.transfer import CONFIG, FILES, absent, compare, draw_comparison
+from reproduce.paper.transfer import (
+    BEFORE,
+    CONFIG,
+    FILES,
+    OVERLAPS,
+    PRETRAINED,
+    SCRATCH,
+    absent,
+    compare,
+)
+from reproduce.paper.transfer_curves import draw_comparison
 
 FIGURE = Figure(
     id="tab4",
@@ -25,14 +35,15 @@ FIGURE = Figure(
     seed=0,
     time_budget=4200,
     paper={
-        "pretrained": {"15 a class": [83.8, 0.5], "30 a class": [86.5, 0.5]},
-        "from scratch": {"15 a class": [22.8, 1.5], "30 a class": [46.5, 1.7]},
+        PRETRAINED: {"15 per class": [83.8, 0.5], "30 per class": [86.5, 0.5]},
+        SCRATCH: {"15 per class": [22.8, 1.5], "30 per class": [46.5, 1.7]},
         # Yang et al. 2009; Bo et al. 2013 have 81.4 at 30.
-        "best before": {"15 a class": 73.2, "30 a class": 84.3},
-        "images that overlap": 44,
+        BEFORE: {"15 per class": 73.2, "30 per class": 84.3},
+        OVERLAPS: 44,
         "images": 9144,
     },
     config=CONFIG,
+    version=2,
     files=FILES,
     manual=True,
     corpus="caltech101",

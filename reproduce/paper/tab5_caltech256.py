@@ -14,8 +14,8 @@ from reproduce.paper.transfer import (
     FILES,
     absent,
     compare,
-    draw_comparison,
 )
+from reproduce.paper.transfer_curves import draw_comparison
 
 FIGURE = Figure(
     id="tab5",
@@ -26,6 +26,7 @@ FIGURE = Figure(
     seed=0,
     time_budget=20_000,
     paper=CALTECH256_PAPER,
+    version=2,
     config=CONFIG | {"per class": (15, 30, 45, 60), "curve": ()},
     files=FILES,
     manual=True,

@@ -10,7 +10,7 @@ classes is a training example of each.
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
-from reproduce.core.claims import verdict
+from reproduce.core.claims import explain, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
 from reproduce.paper.transfer import absent
@@ -32,12 +32,13 @@ FIGURE = Figure(
     time_budget=900,
     paper={
         "mean": 79.0,
-        "best before, mean": 82.2,
+        "best before the paper, mean": 82.2,
         "average precision": dict(zip(VOC_CLASSES, PAPER, strict=True)),
     },
     config={"layer": "fc7"},
     manual=True,
     corpus="voc2012",
+    version=2,
     network="chain",
 )
 
@@ -63,8 +64,10 @@ def compute(ctx: Context) -> Result:
             score = average_precision(probability[:, column], present)
             precision[VOC_CLASSES[c]] = round(score, 2)
             chance[VOC_CLASSES[c]] = 100 * float((present[present >= 0] == 1).mean())
-    claim = "every class is found more precisely than by chance"
-    claims, summary = verdict({claim: all(precision[name] > chance[name] for name in precision)})
+    worst = min(precision, key=lambda name: precision[name] - chance[name])
+    margin = precision[worst] - chance[worst]
+    claim = "the average precision of every class is above chance"
+    claims, summary = verdict({claim: margin > 0})
     measured = {
         "mean": round(float(np.mean(list(precision.values()))), 2),
         "average precision": precision,
@@ -75,8 +78,15 @@ def compute(ctx: Context) -> Result:
         "Trained on train and scored on val. The paper trained on both, and the server scored it "
         f"on test: the numbers do not compare. {ctx.differences_from_paper}"
     )
+    finding = (
+        f"A softmax on layer 7 reaches a mean average precision of {measured['mean']:.1f} % on "
+        f"val; the smallest margin over chance is {margin:.1f} points, of the class {worst}."
+    )
+    reason = "The paper's numbers are of the test images, whose labels are not public."
+    if margin <= 0:
+        reason = explain({claim: False}, {claim: f"{worst} is {-margin:.1f} points below chance"})
     summary = "not comparable" if summary == "reproduced" else summary
-    return Result({}, measured, summary, n=len(val.images), note=note, scale="subset")
+    return Result({}, measured, summary, len(val.images), note, "subset", finding, reason)
 
 
 def draw(result: Result) -> dict[str, Picture]:

@@ -10,14 +10,15 @@ classifiers are trained on exact factors of their Gram matrices. Caltech-256 is 
 is in `--datasets`.
 """
 
-from itertools import pairwise, permutations, product
+from itertools import permutations, product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from reproduce.core.claims import verdict
+from reproduce.core.claims import explain, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import Figure, Result
+from reproduce.core.page import new_page, set_finding
 from reproduce.paper.protocol import (
     Classified,
     Unseen,
@@ -27,10 +28,10 @@ from reproduce.paper.protocol import (
     mean_and_deviation,
     unseen,
 )
-from reproduce.paper.transfer import label_axes
+from reproduce.paper.transfer_curves import label_axes
 from zfnet.analysis.features import LAYERS
 from zfnet.analysis.transfer import linear_svm, softmax
-from zfnet.plot import LINES, new_figure
+from zfnet.plot import LINES
 
 FIGURE = Figure(
     id="tab7",
@@ -41,14 +42,14 @@ FIGURE = Figure(
     seed=0,
     time_budget=3600,
     paper={
-        "caltech101": {
+        "Caltech-101": {
             "SVM": {
                 "layer 1": [44.8, 0.7], "layer 2": [66.2, 0.5], "layer 3": [72.3, 0.4],
                 "layer 4": [76.6, 0.4], "layer 5": [86.2, 0.8], "layer 7": [85.5, 0.4],
             },
             "softmax": {"layer 5": [82.9, 0.4], "layer 7": [85.4, 0.4]},
         },
-        "caltech256": {
+        "Caltech-256": {
             "SVM": {
                 "layer 1": [24.6, 0.4], "layer 2": [39.6, 0.3], "layer 3": [46.0, 0.3],
                 "layer 4": [51.3, 0.1], "layer 5": [65.6, 0.3], "layer 7": [71.7, 0.2],
@@ -59,9 +60,13 @@ FIGURE = Figure(
     config={"per class": {"caltech101": 30, "caltech256": 60}, "most to test": 50, "folds": 5},
     manual=True,
     corpus="caltech101",
+    version=2,
     network="chain",
 )  # fmt: skip
 CLASSIFIERS = {"SVM": linear_svm, "softmax": softmax}
+LAYERS_1_TO_5 = tuple(f"layer {i}" for i in range(1, 6))
+IN_ORDER = "accuracies have the paper's order, for layers that differ clearly in the paper"
+TITLES = {"caltech101": "Caltech-101", "caltech256": "Caltech-256"}
 
 
 def compute(ctx: Context) -> Result:
@@ -69,20 +74,23 @@ def compute(ctx: Context) -> Result:
     note, n, fitted = "", 0, []
     for name, per_class in FIGURE.config["per class"].items():
         if ctx.dataset(name) is None:
-            note += f"{name} was not found. "
+            note += f"{TITLES[name]} was not found. "
             continue
         data = unseen(ctx, name)
         table, results = _measure(ctx, data, per_class)
-        measured[name] = table | data.counts
+        measured[TITLES[name]] = table | data.counts
         fitted += results
         n += len(data.rows)
         note += data.note if data.note not in note else ""
     if not measured:
         note += "Give the folder of torchvision's data sets with --datasets."
         return Result({}, {}, "not run", n=0, note=note, scale="smoke")
-    measured["claims"], summary = _judge(measured)
+    judgments, evidence = judge(measured)
+    finding = _finding(measured)
+    measured["claims"], summary = verdict(judgments)
     note += grid_note(fitted) + ctx.differences_from_paper
-    return Result({}, measured, summary, n=n, note=note, scale="subset")
+    reason = explain(judgments, evidence)
+    return Result({}, measured, summary, n, note, "subset", finding, reason)
 
 
 def _measure(ctx: Context, data: Unseen, per_class: int) -> tuple[dict, list[Classified]]:
@@ -101,34 +109,54 @@ def _measure(ctx: Context, data: Unseen, per_class: int) -> tuple[dict, list[Cla
     return table, results
 
 
-def _judge(measured: dict) -> tuple[dict[str, str], str]:
+def judge(measured: dict) -> tuple[dict[str, bool | None], dict[str, str]]:
+    """The judgments, and for each claim what was measured.
+
+    Args:
+        measured: The SVM's accuracies by data set and layer.
+    """
     judgments: dict[str, bool | None] = {}
-    for name, of_paper in FIGURE.paper.items():
-        if name not in measured:
-            continue
+    evidence: dict[str, str] = {}
+    for name in measured:
         svm = {layer: value[0] for layer, value in measured[name]["SVM"].items()}
-        rising, paper = [svm[f"layer {i}"] for i in range(1, 6)], of_paper["SVM"]
-        distinct = [  # pairs of layers whose deviations do not overlap in the paper
-            (a, b)
-            for a, b in permutations(paper, 2)
-            if paper[a][0] - paper[a][1] > paper[b][0] + paper[b][1]
-        ]
-        order = "accuracies have the paper's order, for layers that differ clearly in the paper"
-        judgments |= {
-            f"{name}: accuracy rises at every layer from 1 to 5": all(
-                b > a for a, b in pairwise(rising)
-            ),
-            f"{name}: layer 5 is more accurate than layer 1": rising[-1] > rising[0],
-            f"{name}: {order}": all(svm[better] > svm[worse] for better, worse in distinct),
-        }
-    return verdict(judgments)
+        for claim, worse, better in (
+            ("accuracy rises at every layer from 1 to 5", LAYERS_1_TO_5[:-1], LAYERS_1_TO_5[1:]),
+            ("layer 5 is more accurate than layer 1", ("layer 1",), ("layer 5",)),
+            (IN_ORDER, *zip(*_distinct(FIGURE.paper[name]["SVM"]), strict=True)),
+        ):
+            gains = {(a, b): svm[b] - svm[a] for a, b in zip(worse, better, strict=True)}
+            a, b = min(gains, key=lambda pair: gains[pair])
+            judgments[f"{name}: {claim}"] = gains[a, b] > 0
+            evidence[f"{name}: {claim}"] = (
+                f"on {name} {b} reaches only {svm[b]:.1f} %, and {a} {svm[a]:.1f} %"
+            )
+    return judgments, evidence
+
+
+def _distinct(paper: dict[str, list[float]]) -> list[tuple[str, str]]:
+    """Pairs (worse, better) of layers whose deviations do not overlap in the paper."""
+    return [
+        (a, b)
+        for a, b in permutations(paper, 2)
+        if paper[a][0] + paper[a][1] < paper[b][0] - paper[b][1]
+    ]
+
+
+def _finding(measured: dict) -> str:
+    """How accuracy rises with the layer on the first data set, in a sentence."""
+    name, tables = next(iter(measured.items()))
+    svm = [tables["SVM"][layer][0] for layer in (LAYERS_1_TO_5[0], LAYERS_1_TO_5[-1], "layer 7")]
+    return (
+        f"On {name} a linear SVM reaches {svm[0]:.1f} % on layer 1, {svm[1]:.1f} % on layer 5 and "
+        f"{svm[2]:.1f} % on layer 7."
+    )
 
 
 def draw(result: Result) -> dict[str, Picture]:
     names = [name for name in FIGURE.paper if name in result.measured]
     if not names:
         return {}
-    picture = new_figure(8.4, 4.2)
+    picture = new_page(4.2)
     axes = picture.subplots()
     sources = {"ours": result.measured, "paper": FIGURE.paper}
     curves = {
@@ -137,13 +165,7 @@ def draw(result: Result) -> dict[str, Picture]:
         for source, values in sources.items()
     }
     _draw_curves(axes, curves, len(names) == 1)
-    name = names[0]
-    svm = result.measured[name]["SVM"]
-    axes.set_title(
-        f"{name}: accuracy rises from {svm['layer 1'][0]:.0f} % on layer 1 to "
-        f"{svm['layer 5'][0]:.0f} % on layer 5",
-        fontsize=11,
-    )
+    set_finding(picture, result.finding)
     return {"tab7.png": picture}
 
 
@@ -156,6 +178,6 @@ def _draw_curves(axes: Axes, curves: dict, one_dataset: bool) -> None:
         layers = [int(layer[-1]) for layer in cells]
         means = [value[0] for value in cells.values()]
         axes.plot(layers, means, style, color=color, ms=5, label=label)
-    label_axes(axes)
-    axes.set(xlabel="layer", xticks=[1, 2, 3, 4, 5, 7])
+    label_axes(axes, "layer")
+    axes.set_xticks([1, 2, 3, 4, 5, 7])
     axes.legend(frameon=False, fontsize=10)

@@ -22,20 +22,20 @@ import torch
 import zfnet
 from reproduce.core.context import Context
 from reproduce.core.record import environment
-from reproduce.paper.ablations import ENSEMBLE, Plan, load_images, recipe
-from reproduce.paper.rows import Row, ranks
+from reproduce.paper.ablation_images import load_images
+from reproduce.paper.ablations import Plan, recipe
+from reproduce.paper.row_arrays import diverged_row, measure_row
+from reproduce.paper.rows import Row
 from reproduce.paper.side_by_side import exit_without_parent, run_side_by_side
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.dataset import Images
 from zfnet.data.io import atomic_write
-from zfnet.model import ARCHITECTURES, Network
+from zfnet.model import ARCHITECTURES
 from zfnet.training.config import Config, to_dict
-from zfnet.training.evaluate import predict
 from zfnet.training.loop import DivergedError, train
-from zfnet.training.sampling import epoch_order
 from zfnet.training.setup import resolve_precision
 
-VERSION = 4  # raise it when the cached file holds something else
+VERSION = 5  # raise it when the cached file holds something else
 KEEP_EVERY = 240.0  # seconds between two saved states; writing up to 1 GB takes some
 Training = tuple[str, int]  # a row of Table 3, and a seed
 
@@ -96,7 +96,7 @@ def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, se
         if diverged:
             arrays, about = diverged_row(plan, images, folder)
         else:
-            arrays, about = _measure(ctx, plan, images, name, folder)
+            arrays, about = measure_row(ctx.device, plan, images, name, folder)
         precision = resolve_precision(config, torch.device(ctx.device)).precision
         about |= {"name": name, "plan": asdict(plan), "diverged": diverged, "precision": precision}
         about |= environment(ctx.device)
@@ -107,7 +107,7 @@ def train_row(ctx: Context, plan: Plan, images: dict[str, Images], name: str, se
     with np.load(path, allow_pickle=False) as file:
         return Row(
             rank=file["rank"],
-            train_rank=file["known"],
+            train_rank=file["train_rank"],
             probability=file["probability"],
             label=file["label"],
             about=json.loads(str(file["about"])),
@@ -156,62 +156,3 @@ def save_arrays(path: Path, **arrays: Any) -> None:
     """Write arrays to a file of the cache, atomically."""
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
-
-
-def diverged_row(
-    plan: Plan, images: dict[str, Images], folder: Path
-) -> tuple[dict[str, np.ndarray], dict]:
-    """The row of a diverged training: wrong on every image.
-
-    Its log has also the epochs after the last saved state.
-    """
-    val, epoch = images["val"], epoch_rows(plan, images["train"])
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    used = len(epoch) // plan.batch * plan.batch
-    seconds = sum(used / line["images_per_second"] for line in log)
-    n, classes = len(val), len(val.classes)
-    arrays = {
-        "rank": np.full(n, classes + 5),
-        "known": np.full(min(n, len(epoch)), classes + 5),
-        "probability": np.full((n, classes), 1 / classes, dtype=np.float32),
-        "label": val.labels,
-    }
-    return arrays, {"epochs": len(log), "log": log, "seconds": seconds}
-
-
-def _measure(
-    ctx: Context, plan: Plan, images: dict[str, Images], name: str, folder: Path
-) -> tuple[dict[str, np.ndarray], dict]:
-    """The arrays of a trained row, and how it was trained.
-
-    It predicts in float32, because bfloat16 rounds different logits to the same number.
-    """
-    model = zfnet.load(folder / "model.safetensors", folded=False).to(ctx.device)
-    val = images["val"]
-    training_sample = images["train"].subset(epoch_rows(plan, images["train"])[: len(val)])
-    seen_probability, probability = (
-        probabilities(model, part, 1) for part in (training_sample, val)
-    )
-    cached = np.zeros((0, probability.shape[1]), dtype=np.float32)
-    if name in ENSEMBLE:
-        cached = probability if plan.views == 1 else probabilities(model, val, plan.views)
-    arrays = {
-        "rank": ranks(probability, val.labels),
-        "known": ranks(seen_probability, training_sample.labels),
-        "probability": cached,
-        "label": val.labels,
-    }
-    about = {key: model.info[key] for key in ("epochs", "log", "seconds")}
-    return arrays, about | {"parameters": sum(p.numel() for p in model.parameters())}
-
-
-def epoch_rows(plan: Plan, images: Images) -> np.ndarray:
-    """The rows of an epoch, shuffled. As in training, only a part of large classes."""
-    return epoch_order(images.labels, plan.per_class, torch.Generator().manual_seed(0))
-
-
-def probabilities(model: Network, images: Images, views: int) -> np.ndarray:
-    """The mean probability over the views of each image: (N, classes) float32."""
-    batches = np.array_split(np.arange(len(images)), -(-len(images) // 100))
-    total = torch.cat([p.cpu() for p in predict(model, images, batches, views=views)])
-    return (total / views).numpy()

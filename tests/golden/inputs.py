@@ -29,7 +29,7 @@ from reproduce.lectures import outlines
 from reproduce.lectures.attribution import localisation, pointing_game, polar_bear
 from reproduce.lectures.features import faces_and_text
 from reproduce.lectures.invariance import attributes
-from reproduce.paper import ablations, dog_faces, fig6_filters, protocol
+from reproduce.paper import ablation_images, ablations, dog_faces, fig6_filters, protocol
 from reproduce.paper.trained_rows import train_row
 from tests.conftest import random_he
 from tests.data.test_benchmarks import caltech101, caltech256, voc2012
@@ -208,7 +208,7 @@ class Inputs:
     def _train_followed(self) -> None:
         """Train the row of Table 3 whose snapshots Figure 4 shows."""
         plan = ablations.PLANS["subset"]
-        images = ablations.load_images(self.tree, plan)
+        images = ablation_images.load_images(self.tree, plan)
         train_row(self.tree, plan, images, *ablations.FOLLOWED)
 
     def _annotate(self, patch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,16 @@ from PIL import Image
 from reproduce.core.context import Context
 from reproduce.core.discovery import discover
 from reproduce.core.run import run
-from reproduce.paper import ablations, rows, tab2_errors, tab3_ablations, trained_rows
+from reproduce.paper import (
+    ablation_images,
+    ablations,
+    contrasts,
+    row_arrays,
+    rows,
+    tab2_errors,
+    tab3_ablations,
+    trained_rows,
+)
 from reproduce.paper.ablations import ENSEMBLE, PLANS, ROWS, plan_for, recipe
 from reproduce.paper.contrasts import contrast, seed_spread, training_misses, validation_misses
 from reproduce.paper.rows import Row, ranks
@@ -101,7 +110,7 @@ def test_both_tables_are_trained_once_and_continue(tree, tmp_path, quick, narrow
     monkeypatch.setattr(trained_rows, "train", lambda *a, **k: pytest.fail("trained again"))
     other = run(discover()["tab2"], context, tmp_path / "out").record
     assert set(other.measured[tab2_errors.ERROR]) == {
-        "AlexNet, the replica",
+        "AlexNet (replica)",
         "ZFNet",
         "ZFNet with wider layers 3-5 (b)",
     }
@@ -119,7 +128,7 @@ def test_a_training_that_diverges_is_a_row_that_is_wrong_on_every_image(
     monkeypatch.setattr(
         "zfnet.training.step.train_step", lambda *args: (torch.tensor(torch.nan), torch.tensor(0))
     )
-    images = ablations.load_images(context, size)
+    images = ablation_images.load_images(context, size)
     lost = trained_rows.train_row(context, size, images, "ZFNet", 0)
     assert (lost.error(), lost.error(5), lost.about["log"]) == (100, 100, [])  # of three classes
     assert "not finite" in lost.about["diverged"] or "the loss is" in lost.about["diverged"]
@@ -179,10 +188,12 @@ def test_the_papers_own_numbers_reproduce_its_conclusions():
     assert result.verdict == "reproduced"
     assert set(result.measured["claims"].values()) == {"holds"}
     assert judged(paper, scale="smoke").verdict == "not comparable"
-    assert result.measured["order of the rows, val top-1, Spearman"] == pytest.approx(1)
+    assert result.measured[
+        "rank correlation with the paper's rows, val top-1 (Spearman)"
+    ] == pytest.approx(1)
     ours, theirs = (
-        result.measured["cost in val top-1, points, with its 95 % interval"],
-        result.measured["the same in the paper"],
+        result.measured["cost in val top-1, points, with 95 % interval"],
+        result.measured["cost in val top-1 in the paper, points"],
     )
     for name, (mean, low, high) in ours.items():
         assert low <= mean <= high
@@ -196,12 +207,13 @@ def test_other_numbers_do_not():
     assert claims["ZFNet's error is below AlexNet's"] == "does not hold"
     claims = judged(paper, **{"AlexNet without layers 6, 7": 70.0}).measured["claims"]
     assert (
-        claims["removing layers 6, 7 costs less than 0.5 of removing all four"] == "does not hold"
+        claims["removing layers 6 and 7 costs less than 50 % of removing all four"]
+        == "does not hold"
     )
-    assert claims["removing layers 3, 4 costs less than 0.5 of removing all four"] == "holds"
+    assert claims["removing layers 3 and 4 costs less than 50 % of removing all four"] == "holds"
     claims = judged(paper, **{"ZFNet, layers 6, 7 of 8192": 60.0}).measured["claims"]
     assert (
-        claims["the width of layers 6, 7 costs less than 0.25 of removing all four"]
+        claims["the width of layers 6 and 7 costs less than 25 % of removing all four"]
         == "does not hold"
     )
     one = judged(paper, seeds=1, ZFNet=40.4).measured["claims"]
@@ -211,8 +223,8 @@ def test_other_numbers_do_not():
 
 
 def test_the_widest_overfits_where_it_errs_less_in_training_and_more_in_validation():
-    paper, claim = [errors[1] for errors in tab3_ablations.PAPER], "with wider layers 3-5, 6, 7 it overfits: less training error, more in validation"  # fmt: skip
-    widest, wide = tab3_ablations.COSTS[tab3_ablations.WIDEST]
+    paper, claim = [errors[1] for errors in tab3_ablations.PAPER], "widening layers 6 and 7 too overfits: the training error falls and the validation error rises"  # fmt: skip
+    widest, wide = contrasts.COSTS[contrasts.WIDEST]
     said = {
         "holds": judged(paper),
         "does not hold": judged(paper, **{widest: 36.0}),
@@ -236,23 +248,23 @@ def test_training_error_is_of_images_that_are_trained_on():
         "",
         8,
     )
-    chosen = trained_rows.epoch_rows(replace(TINY, per_class=5), images)
+    chosen = row_arrays.epoch_rows(replace(TINY, per_class=5), images)
     assert np.bincount(labels[chosen]).tolist() == [5, 5, 5]
     assert sorted(set(labels[chosen[:8]])) == [0, 1, 2]  # a part of them is of all classes
 
 
 def test_a_training_that_diverges_late_keeps_the_log_of_its_good_epochs(tree, quick, tmp_path):
     context = Context("imagenet65k", str(tree))
-    images = ablations.load_images(context, TINY)
+    images = ablation_images.load_images(context, TINY)
     lines = [{"epoch": epoch, "images_per_second": speed} for epoch, speed in ((1, 4.0), (2, 2.0))]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    arrays, about = trained_rows.diverged_row(TINY, images, tmp_path)
+    arrays, about = row_arrays.diverged_row(TINY, images, tmp_path)
     assert about == {
         "epochs": 2,
         "log": lines,
         "seconds": 8 / 4.0 + 8 / 2.0,
     }  # two classes of four images in an epoch
-    lost = Row(train_rank=arrays.pop("known"), **arrays, about=about)
+    lost = Row(**arrays, about=about)
     assert (lost.error(5), lost.train_error()) == (100, 100)
 
 
@@ -260,7 +272,9 @@ def test_where_all_four_layers_cost_nothing_no_share_of_that_is_judged():
     paper = [errors[1] for errors in tab3_ablations.PAPER]
     claims = judged(paper, **{"AlexNet without layers 3, 4, 6, 7": 30.0}).measured["claims"]
     assert (
-        claims.pop("removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one")
+        claims.pop(
+            "removing layers 3, 4, 6 and 7 costs more than removing 3, 4 and 6, 7 separately"
+        )
         == "does not hold"
     )
     assert {word for claim, word in claims.items() if "of removing all four" in claim} == {
@@ -281,22 +295,22 @@ def test_table_2_leaves_a_training_that_diverged_out_of_the_ensemble_and_says_so
     ended = replace(ended, rank=np.full(2000, 25), probability=np.full((2000, 20), 0.05, np.float32), about=ended.about | {"diverged": "the loss is nan"})  # fmt: skip
     with_it, without = (tab2_errors.judge(row(45.0, 9), nets, row(38.0, 8), TINY) for nets in ([row(40.0, 1), row(40.0, 2), ended], [row(40.0, 1), row(40.0, 2)]))  # fmt: skip
     assert with_it.measured[tab2_errors.ERROR] == without.measured[tab2_errors.ERROR]
-    assert with_it.measured["nets"] == without.measured["nets"]
+    assert with_it.measured["networks"] == without.measured["networks"]
     assert "left out of the means: ZFNet, seed 2: the loss is nan" in with_it.note
     alone = tab2_errors.judge(ended, [row(40.0, 1)], row(38.0, 8), TINY)
-    assert alone.measured[tab2_errors.ERROR]["AlexNet, the replica"] == [100.0, 100.0]
+    assert alone.measured[tab2_errors.ERROR]["AlexNet (replica)"] == [100.0, 100.0]
     assert alone.verdict == "not comparable"
     wide = tab2_errors.judge(
         row(45.0, 9), [row(40.0, 1), row(40.0, 2)], replace(ended, label=row(1.0).label), TINY
     )
     assert (
-        "ZFNets (a)" in wide.measured[tab2_errors.ERROR],
-        "(a) and (b)" in wide.measured[tab2_errors.ERROR],
+        "ensemble of ZFNets (a)" in wide.measured[tab2_errors.ERROR],
+        "ensemble of (a) and (b)" in wide.measured[tab2_errors.ERROR],
     ) == (
         True,
         False,
     )
-    assert wide.measured["nets"] == {"ZFNets (a)": 2}
+    assert wide.measured["networks"] == {"ensemble of ZFNets (a)": 2}
     first = tab2_errors.judge(row(45.0, 9), [ended, row(40.0, 1), row(40.0, 2)], row(38.0, 8), TINY)
     assert first.measured[tab2_errors.ERROR]["ZFNet"] == [
         100.0,
@@ -334,7 +348,7 @@ def test_only_the_alexnet_and_zfnet_rows_are_repeated():
 
 def mini_tree(root, images=12):
     """A tree with two of miniImageNet's classes, another class, and files of ImageNet's names."""
-    wnids = ablations.mini_imagenet()[:2]
+    wnids = ablation_images.mini_imagenet()[:2]
     for wnid in (*wnids, "n00000001"):
         for split in ("train", "val"):
             (root / split / wnid).mkdir(parents=True)
@@ -349,7 +363,7 @@ def test_test_images_are_held_out_of_mini_imagenets_classes(tmp_path):
     wnids = mini_tree(tmp_path / "tree")
     context = Context("imagenet65k", str(tmp_path / "tree"))
     plan = replace(TINY, classes=-1, held_out=4, side=20, size=16)
-    images = ablations.load_images(context, plan)
+    images = ablation_images.load_images(context, plan)
     names = {split: set(of.names) for split, of in images.items()}
     assert images["train"].wnids == images["val"].wnids == wnids
     assert (len(names["train"]), len(names["val"])) == (16, 8)
@@ -357,7 +371,7 @@ def test_test_images_are_held_out_of_mini_imagenets_classes(tmp_path):
     assert not any("_7" in name for name in names["train"] | names["val"])
     assert [np.bincount(of.labels).tolist() for of in images.values()] == [[8, 8], [4, 4]]
     with pytest.raises(DataError, match="12 images, too few to hold out 7"):
-        ablations.load_images(context, replace(plan, held_out=7))
+        ablation_images.load_images(context, replace(plan, held_out=7))
 
 
 def test_rows_are_trained_side_by_side(tmp_path, monkeypatch):
@@ -365,7 +379,7 @@ def test_rows_are_trained_side_by_side(tmp_path, monkeypatch):
     mini_tree(tmp_path / "tree")
     context = Context("imagenet65k", str(tmp_path / "tree"))
     plan = replace(TINY, epochs=1, parallel=2, held_out=4, classes=-1)
-    images = ablations.load_images(context, plan)
+    images = ablation_images.load_images(context, plan)
     name = "AlexNet without layers 3, 4, 6, 7"
     rows = trained_rows.train_rows(context, plan, images, [(name, 0), (name, 1)])
     assert [len(of.rank) for of in rows[name]] == [8, 8]
@@ -391,10 +405,13 @@ def test_an_ensemble_averages_probabilities():
             )
         )
     ]
-    assert errors["ZFNets (a)"][0] == pytest.approx(by_hand[0])
-    assert errors["ZFNets (a)"][0] < errors["ZFNet"][0] == pytest.approx(40.0)
-    assert result.measured["claims"]["several ZFNets beat one"] == "holds"
-    assert result.measured["nets"] == {"ZFNets (a)": 5, "(a) and (b)": 6}
+    assert errors["ensemble of ZFNets (a)"][0] == pytest.approx(by_hand[0])
+    assert errors["ensemble of ZFNets (a)"][0] < errors["ZFNet"][0] == pytest.approx(40.0)
+    assert result.measured["claims"]["an ensemble of ZFNets beats one ZFNet"] == "holds"
+    assert result.measured["networks"] == {
+        "ensemble of ZFNets (a)": 5,
+        "ensemble of (a) and (b)": 6,
+    }
     assert tab2_errors.draw(result) == {}  # the pages show a table
 
 
@@ -417,10 +434,10 @@ def test_all_four_layers_must_cost_more_than_their_pairs():
     paper = [errors[1] for errors in tab3_ablations.PAPER]
     claims = judged(paper, **{"AlexNet without layers 3, 4, 6, 7": 46.0}).measured["claims"]
     assert (
-        claims["removing layers 3, 4, 6, 7 costs more than 3, 4 and 6, 7 do one by one"]
+        claims["removing layers 3, 4, 6 and 7 costs more than removing 3, 4 and 6, 7 separately"]
         == "does not hold"
     )
-    stuck = judged(paper, **{tab3_ablations.COSTS["ZFNet, wider layers 3-5"][0]: 95.0})
+    stuck = judged(paper, **{contrasts.COSTS["ZFNet, wider layers 3-5"][0]: 95.0})
     assert (stuck.verdict, stuck.measured["claims"]) == ("not comparable", {})
 
 

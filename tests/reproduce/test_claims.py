@@ -62,6 +62,8 @@ def test_outcomes_are_summed_up_for_readers():
     states = {claim: state for claim, _, state in outcomes(measured)}
     assert "".join(state[0] for state in states.values()) == "ynpyynyu"
     assert summary(measured) == "4 of 8 tested claims hold: ZFNet rises; d; e; g."
-    assert shortfall(measured) == "Does not hold: b; f. Holds in part: c. Undecided: h."
+    assert shortfall(measured) == (
+        "These claims do not hold: b; f. This claim holds in part: c. This claim is undecided: h."
+    )
     assert summary({"claims": {"a": "no"}}) == "None of 1 tested claims holds."
     assert (summary({"a": 1}), shortfall({"claims": {"a": "holds"}})) == ("", "")

@@ -19,6 +19,7 @@ from PIL import Image
 import zfnet
 from reproduce.__main__ import main
 from reproduce.core.annotations import covered_energy, covering_positions, position_groups
+from reproduce.core.claims import explain, verdict
 from reproduce.core.context import Context, UndeclaredInputError
 from reproduce.core.corpora import imagenette
 from reproduce.core.discovery import discover
@@ -31,13 +32,17 @@ from reproduce.paper import (
     dog_faces,
     feature_tiles,
     fig2_features,
+    fig5_claims,
     fig5_invariance,
+    fig7_claims,
     fig7_occlusion,
     fig8_parts,
+    part_masks,
+    tab1_claims,
     tab1_correspondence,
 )
 from reproduce.paper.boxed_images import BOXES, choose_images, measurable_kinds
-from reproduce.paper.fig7_occlusion import HIDDEN, SHOWN
+from reproduce.paper.fig7_claims import HIDDEN, MAP, PROBABILITY, SHOWN
 from reproduce.site import atlas
 from tests.conftest import ROOT
 from zfnet.data.cache import DataError
@@ -343,8 +348,8 @@ def row(
     """A row of Figure 7; `without` are kinds of boxes with too few positions."""
     activation = {"dog": map_dog, "face": map_face, "elsewhere": 0.0, SHOWN: shown, HIDDEN: hidden}
     return {
-        "probability change": {"dog": dog, "face": face, "elsewhere": elsewhere},
-        "strongest map's change, %": activation,
+        PROBABILITY: {"dog": dog, "face": face, "elsewhere": elsewhere},
+        MAP: activation,
         "testable": [kind for kind in activation if kind not in without],
     }
 
@@ -378,16 +383,21 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
     )
 
 
-def test_fig5_of_a_network_whose_layer_6_sees_no_places_is_not_the_papers():
-    numbers = responses()
-    assert fig5_invariance.judge(numbers, shared_fc6=True)[1] == "partial"
-    assert (
-        fig5_invariance.judge(
-            responses(reach=5, bent=True, stable=False, peaks="away"), shared_fc6=True
-        )[1]
-        == "differs"
-    )
-    claims, _ = fig5_invariance.judge(numbers, has_symmetric=False)
+@pytest.mark.parametrize(
+    ("shared", "before", "after"),
+    [
+        (True, "reproduced", "partial"),
+        (True, "differs", "differs"),
+        (False, "reproduced", "reproduced"),
+    ],
+)
+def test_fig5_of_a_network_whose_layer_6_sees_no_positions_is_partial(shared, before, after):
+    judged, reason = fig5_claims.limit_verdict(before, "", shared)
+    assert (judged, bool(reason)) == (after, before != after)
+
+
+def test_fig5_without_a_symmetric_object_claims_nothing_about_it():
+    claims, _ = judge_fig5(responses(), has_symmetric=False)
     assert not any("symmetric" in claim for claim in claims)
 
 
@@ -403,9 +413,9 @@ def test_each_row_of_fig7_has_images_on_which_its_claims_can_be_tested():
             if {"elsewhere", *boxes} <= measurable_kinds(groups, config["stride"]):
                 testable.setdefault(row["row"], []).append(name)
     assert {name: len(images) >= 1 for name, images in testable.items()} == dict.fromkeys(
-        ("Pomeranian", "car wheel", "hound beside people"), True
+        ("Pomeranian", "car wheel", "hound next to people"), True
     )
-    assert len(testable["hound beside people"]) >= 3
+    assert len(testable["hound next to people"]) >= 3
     assert "n02112018_12134.JPEG" not in testable["Pomeranian"]  # its head fills the photograph
 
 
@@ -477,19 +487,38 @@ def test_a_projection_is_covered_by_its_share_of_energy():
     ],
 )  # fmt: skip
 def test_fig7s_verdict_follows_its_claims(rows, verdict):
-    assert fig7_occlusion.judge(rows)[1] == verdict
+    claims, judged, reason = fig7_claims.judge({f"row {i}": row for i, row in enumerate(rows)})
+    assert judged == verdict
+    assert (reason == "") == (verdict == "reproduced")
+    if verdict in ("partial", "differs"):
+        failed = [of for of in claims.values() if of != "1 of 1"]
+        assert reason.count("row 0: ") + reason.count("Row 0: ") == len(failed)
+
+
+def test_fig7s_reason_has_the_numbers_of_what_failed():
+    _, _, reason = fig7_claims.judge({"a hound": row(-0.5, 0.1, map_dog=-8.2, map_face=-5.0)})
+    assert reason == (
+        "A hound: covering the face changes the strongest map by -5 %, covering the dog by -8 %."
+    )
 
 
 def test_fig2_is_judged_by_the_coherence_of_patches_and_projections():
     above, open_, below = [0.2, 0.1, 0.3], [0.1, -0.1, 0.3], [-0.2, -0.3, -0.1]
 
-    def verdict(*intervals):
-        return fig2_features.judge({f"conv{i}": of for i, of in enumerate(intervals)})[1]
+    def judged(*intervals):
+        named = {f"conv{i}, patches": of for i, of in enumerate(intervals)}
+        judgments, evidence = fig2_features.judge(named)
+        return verdict(judgments)[1], explain(judgments, evidence)
 
-    assert verdict(above, above) == "reproduced"
-    assert verdict(above, open_) == "partial"
-    assert verdict(open_, open_) == "not comparable"
-    assert verdict(below, open_) == "differs"
+    assert judged(above, above) == ("reproduced", "")
+    assert judged(above, open_)[0] == "partial"
+    assert judged(open_, open_)[0] == "not comparable"
+    assert judged(below, open_) == (
+        "differs",
+        "The coherence of conv0's patches differs from that of shuffled ones by -0.20 [-0.30, "
+        "-0.10]; the coherence of conv1's patches differs from that of shuffled ones by +0.10 "
+        "[-0.10, +0.30] (undecided).",
+    )
 
 
 def test_coherence_is_of_the_pattern_and_not_of_the_color():
@@ -535,10 +564,13 @@ def test_fig2s_standard_error_counts_classes_and_not_features():
     assert left_out.shape == (50, 2)
     first, last = class_shares.standard_error(left_out)
     assert last > 5 * first
-    rise, low, high = class_shares.rises(means, left_out[:, :2])["layer 2 less layer 1"]
+    rise, low, high = class_shares.rises(means, left_out[:, :2])["layer 1 to layer 2"]
     assert (rise, (high - low) / (2 * 1.96)) == pytest.approx(
         (means[1] - means[0], class_shares.standard_error(left_out[:, 1] - left_out[:, 0]))
     )
+
+
+FIG5 = fig5_invariance.FIGURE.config
 
 
 def responses(reach=0.5, bent=False, stable=True, peaks=True):
@@ -550,7 +582,7 @@ def responses(reach=0.5, bent=False, stable=True, peaks=True):
         "reference": rng.uniform(0.4, 0.6, 40),
     }
     for family in ("translation", "scale", "rotation"):
-        x = fig5_invariance.grid(family)
+        x = fig5_claims.transform_grids(FIG5)[family]
         moved = (
             abs(x)
             if family == "translation"
@@ -565,24 +597,30 @@ def responses(reach=0.5, bent=False, stable=True, peaks=True):
         kept = np.full(len(x), 0.9 if (family != "rotation") == stable else 0.3)
         arrays[f"{family}.probability"] = arrays["reference"][:, None] * kept + noise
     if peaks:  # of the symmetric object, or of all; or the symmetric object's lie between the quarter turns
-        at = np.isin(fig5_invariance.grid("rotation"), (90, 180, 270))
+        at = np.isin(fig5_claims.transform_grids(FIG5)["rotation"], (90, 180, 270))
         arrays["rotation.probability"][0 if peaks == "of all" else 30 :] += 0.2 * (
             ~at if peaks == "away" else at
         )
-    return fig5_invariance.measure(arrays)
+    return fig5_claims.measure(arrays, FIG5, 0)
+
+
+def judge_fig5(measured, has_symmetric=True):
+    judgments, evidence = fig5_claims.judge(measured, FIG5, has_symmetric)
+    assert evidence.keys() == judgments.keys()
+    return verdict(judgments)
 
 
 @pytest.mark.parametrize(
-    ("curves", "broken", "verdict"),
+    ("curves", "broken", "expected"),
     [
         ({}, None, "reproduced"), ({"reach": 50}, "small transform", "partial"), ({"bent": True}, "almost linearly", "partial"),
         ({"stable": False}, "more stable", "partial"), ({"peaks": False}, "symmetric", "partial"), ({"peaks": "of all"}, "symmetric", "partial"),
         ({"reach": 5, "bent": True, "stable": False, "peaks": "away"}, "", "differs"),
     ],
 )  # fmt: skip
-def test_fig5s_verdict_follows_its_claims(curves, broken, verdict):
-    claims, outcome = fig5_invariance.judge(responses(**curves))
-    assert outcome == verdict
+def test_fig5s_verdict_follows_its_claims(curves, broken, expected):
+    claims, outcome = judge_fig5(responses(**curves))
+    assert outcome == expected
     for claim, state in claims.items():
         fails = (
             "undecided" if broken == "symmetric" else "does not hold"
@@ -612,13 +650,22 @@ def test_tab1s_statistics_and_verdict():
     def numbers(random, moved=0.1, layer7=1.0):
         gains = dict(zip((*dog_faces.PARTS, "all three parts"), random, strict=True))
         return {
-            "layer 5, random less the part": {part: [v, v - 0.01, v + 0.01] for part, v in gains.items()},
-            "layer 5, another's place less the part": {"all three parts": [moved, moved - 0.01, moved + 0.01]},
-            "layer 5, parts below random, %": [10.0, 9.0, 11.0], "layer 7, parts below random, %": [layer7, 0.0, 2.0],
-            tab1_correspondence.SMALLER: [10.0 - layer7, 9.0 - layer7, 11.0 - layer7],
+            "layer 5: random parts minus the part": {part: [v, v - 0.01, v + 0.01] for part, v in gains.items()},
+            "layer 5: another dog's place minus the part": {"all three parts": [moved, moved - 0.01, moved + 0.01]},
+            tab1_claims.SMALLER: [10.0 - layer7, 9.0 - layer7, 11.0 - layer7],
         }  # fmt: skip
 
-    judge = tab1_correspondence.judge
+    def judge(measured):
+        judgments, evidence = tab1_claims.judge_parts(measured)
+        assert evidence.keys() == judgments.keys()
+        return verdict(judgments, tab1_claims.MAIN)
+
+    summary = tab1_claims.summarize(numbers((0.1, 0.1, 0.1, 0.1), moved=0.0))
+    assert summary == (
+        "Masking a part changes layer 5 no more alike from dog to dog than masking the place where "
+        "another dog has it (difference in Δ: 0.000 [-0.010, 0.010]), and more alike than masking "
+        "random parts (0.100 [0.090, 0.110])."
+    )
     assert judge(numbers((0.1, 0.1, 0.1, 0.1)))[1] == "reproduced"
     assert judge(numbers((0.1, 0.1, 0.005, 0.1)))[1] == "partial"  # the nose's interval holds 0
     assert judge(numbers((0.1, 0.1, 0.1, 0.1), moved=0.0))[1] == "partial"
@@ -634,7 +681,7 @@ def test_tab1s_statistics_and_verdict():
     places = torch.tensor(
         [[[0, 0], [9, 9]], [[3, 4], [9, 9]], [[0, 0], [9, 9]]]
     )  # three images, two masks: one in two places
-    assert tab1_correspondence.mean_distance(places) == pytest.approx(
+    assert part_masks.mean_distance(places) == pytest.approx(
         (5 + 0 + 5) / 3 / 2
     )  # the other in one
 

@@ -16,7 +16,7 @@ from reproduce.bench.comparison import CAPTUM, OURS, PLAIN, ZENNIT
 from reproduce.bench.speed_plot import BOUND, SIZES
 from reproduce.core.discovery import discover
 from reproduce.core.figure import Result
-from reproduce.core.page import label_lines, new_page, spread_apart
+from reproduce.core.page import label_lines, new_page, plain, spread_apart
 from tests.conftest import ROOT
 from tests.reproduce.house_style import violations
 from zfnet.plot import style
@@ -65,6 +65,10 @@ def test_texts_that_overlap_or_leave_the_picture_are_named():
         False
     )
     assert any("leaves the picture" in line for line in violations(figure))
+
+
+def test_percent_signs_stay_with_their_numbers():
+    assert plain("95 % of $5, 3% of\n4") == "95\u00a0% of \\$5, 3\u00a0% of\n4"
 
 
 def test_labels_are_moved_apart_with_least_squares():

@@ -54,18 +54,24 @@ def test_tables_are_computed_from_their_data_sets(tmp_path, checkpoint, short_tr
         record.verdict != "not run" and record.scale == "subset" for record in records.values()
     )
     table = records["tab4"].measured
-    assert (table["images"], table["images that overlap"], records["tab4"].n) == (18, 1, 17)
+    assert (table["images"], table["images that overlap with ImageNet"], records["tab4"].n) == (
+        18,
+        1,
+        17,
+    )
     assert records["tab4"].files == ["tab4.png"]
-    for name in ("15 a class", "30 a class"):
+    for name in ("15 per class", "30 per class"):
         for values in (table["pretrained"], table["from scratch"]):
             mean, deviation = values[name]
             assert 0 <= mean <= 100
             assert deviation >= 0
-        assert table["gain, points"][name][0] == pytest.approx(
+        assert table["gain over training from scratch, points"][name][0] == pytest.approx(
             table["pretrained"][name][0] - table["from scratch"][name][0], abs=0.02
         )
-    assert set(records["tab5"].measured["pretrained"]) == {f"{n} a class" for n in (15, 30, 45, 60)}
-    assert set(records["tab7"].measured["caltech101"]["SVM"]) == {
+    assert set(records["tab5"].measured["pretrained"]) == {
+        f"{n} per class" for n in (15, 30, 45, 60)
+    }
+    assert set(records["tab7"].measured["Caltech-101"]["SVM"]) == {
         f"layer {n}" for n in (1, 2, 3, 4, 5, 7)
     }
     assert set(records["tab6"].measured["average precision"]) == {"dog", "cat"}
