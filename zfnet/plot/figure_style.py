@@ -1,4 +1,4 @@
-"""The style that all figures share, whatever the user's own configuration of matplotlib."""
+"""The style of all figures, independent of the user's matplotlib configuration."""
 
 from __future__ import annotations
 
