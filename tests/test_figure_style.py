@@ -1,4 +1,4 @@
-"""Figures have the project's style, whatever the user's configuration of matplotlib."""
+"""Figures have the project's style, independent of the user's matplotlib configuration."""
 
 import io
 import warnings

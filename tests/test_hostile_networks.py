@@ -117,12 +117,14 @@ def test_images_do_not_influence_each_other(method, norm, seed):
     model, x = Net(NORMS[norm](), seed=seed), images(seed)
     if norm == "function":
         with suppress(UnsupportedNetwork):  # what passes single images need not refuse
-            together = METHODS[method](model, x)
+            METHODS[method](model, x)
             assert method in ("occlusion", "occlude"), "images were not told apart"
         return
-    together = METHODS[method](model, x)
-    alone = torch.cat([METHODS[method](model, image) for image in x.split(1)])
-    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+    batched = METHODS[method](model, x)
+    separate = torch.cat([METHODS[method](model, image) for image in x.split(1)])
+    torch.testing.assert_close(
+        batched, separate, rtol=1e-3, atol=1e-4 * float(separate.abs().max())
+    )
 
 
 @few

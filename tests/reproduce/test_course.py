@@ -86,13 +86,13 @@ def test_a_step_is_complete(step):
     assert 10 <= step.minutes <= 20
     assert re.findall(r"^## (.+)$", step.text, re.MULTILINE) == SECTIONS
     questions = step.text.partition("## Questions\n")[2].partition("## Exercises")[0]
-    asked = re.findall(r"^\*\*\d\. [^*]+?[?.]\*\*$", questions, re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^\*\*\d\. [^*]+?[?.]\*\*$", questions, re.MULTILINE | re.DOTALL)
     answers = re.findall(
         r'^<details markdown="1"><summary>Answer</summary>\n\n.+?\n\n</details>$',
         questions,
         re.MULTILINE | re.DOTALL,
     )
-    assert 2 <= len(asked) == len(answers) <= 4
+    assert 2 <= len(headings) == len(answers) <= 4
     assert re.search(r"^1\. ", step.text.partition("## Exercises\n")[2], re.MULTILINE)
     assert len(step.code) >= 3
     for cell in step.code:  # the first comment describes the cell's pictures on the page
@@ -152,8 +152,7 @@ def test_the_notebook_has_outputs(step):
         for output in cell["outputs"]:
             assert output["output_type"] in ("stream", "display_data", "execute_result")
             assert output.get("name") != "stderr", output["text"]
-            assert "/home/" not in json.dumps(output)
-            assert "/root/" not in json.dumps(output)
+            assert not re.search(r"/(home|root|Users|tmp)/", json.dumps(output))
             for kind in output.get("data", {}):
                 if kind.startswith("image/"):
                     assert output["metadata"][kind]["alt"] == describe("".join(cell["source"]))

@@ -335,7 +335,13 @@ def test_bench_train_compares_what_it_says(tmp_path, monkeypatch):
     assert bench.SHARE in bench.FIGURE.config["goals"]["cuda"]  # the claim, on every device
     assert measured["parameters"][bench.TORCHVISION] == 61_100_840  # of its documentation
     assert all(0 < least <= median <= most for median, least, most in rates.values())
-    assert measured["time of reading and augmenting over a step's"][0] > 0
+    # In each repeat, the ratio of the two times is that of the two rates.
+    photographs, loading = (
+        measured[f"{name}, images/s"] for name in (bench.PHOTOGRAPHS, bench.DATA_LOADING)
+    )
+    median, least, most = measured["time of reading and augmenting over a step's"]
+    assert photographs[1] / loading[2] <= least * 1.01
+    assert least <= median <= most <= 1.01 * photographs[2] / loading[1]
     median, least, most = measured["photographs over random tensors"]
     assert least <= median <= most
     said = measured["goals"]["photographs over random tensors: at least 0.9"]
