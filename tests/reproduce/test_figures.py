@@ -367,9 +367,9 @@ def test_what_a_network_has_otherwise_than_the_papers_is_read_off_it(tmp_path):
         [f"8 maps in layer {n}" for n in range(1, 6)]
         + ["16 units in layer 6", "16 units in layer 7"]
     )
-    assert free.differences_from_paper == f"{common} {units}, no contrast normalisation. "
+    assert free.differences_from_paper == f"{common} {units}, no contrast normalization. "
     assert tied.differences_from_paper.startswith(
-        f"{common} {units}, a first dense layer that sees only each map's mean"
+        f"{common} {units}, a first dense layer that sees only the mean of each map"
     )
 
     def departures(network):
@@ -723,10 +723,12 @@ def test_fig8_leaves_out_what_it_cannot_use(tree):
 )
 def test_fig8s_verdict(images, own, none, verdict):
     numbers = {
-        "masks that cover their own part and no other, %": own,
-        "random masks that cover the middle of none, %": none,
+        fig8_parts.OWN: own,
+        fig8_parts.NONE: none,
     }
-    assert fig8_parts.judge({"images": images} | numbers) == verdict
+    word, reason = fig8_parts.judge({"images": images} | numbers)
+    assert word == verdict
+    assert bool(reason) == (verdict != "by construction")
 
 
 def test_a_tree_called_samples_is_not_the_sample_photographs(tmp_path):

@@ -303,7 +303,7 @@ def test_only_the_marked_part_of_the_readme_is_written(tmp_path, monkeypatch):
     assert first.startswith("before\n")
     assert first.endswith(f"{documents.MARKS[1]}\nafter\n")
     assert "1 by construction, 1 partial, 14 not run" in first
-    assert "- **Figure 1** is partial. Does not hold: it \\| peaks.\n" in first
+    assert "- **Figure 1** is partial. This claim does not hold: it \\| peaks.\n" in first
     assert "earlier" not in first
     gallery.write(tmp_path / "figures")
     assert (tmp_path / "README.md").read_text() == first
@@ -330,7 +330,7 @@ def test_the_record_states_finding_and_reason():
     claims = {"claims": {"a": "holds", "b": "undecided"}}
     unstated = record(verdict="partial", measured=claims, note="a note")
     assert contents.finding(unstated) == "1 of 2 tested claims holds: a."
-    assert contents.reason(unstated) == "Undecided: b."
+    assert contents.reason(unstated) == "This claim is undecided: b."
     stated = record(verdict="partial", measured=claims, finding="It is 3.", reason="It is small.")
     assert (contents.finding(stated), contents.reason(stated)) == ("It is 3.", "It is small.")
     unclaimed = record(verdict="by construction", measured={}, reason="ignored")
