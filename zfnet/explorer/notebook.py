@@ -63,7 +63,7 @@ def explore(
 
 def unavailable() -> str | None:
     """Why a notebook cannot show the page, or None."""
-    if "ipykernel" not in sys.modules:
+    if not runs_in_kernel():
         return "zfnet.explore shows a frame in a notebook; elsewhere, use `zfnet explore`"
     if "google.colab" in sys.modules or os.environ.get("JUPYTERHUB_API_URL"):
         return "the kernel runs on another machine, whose ports a browser cannot reach"
@@ -72,3 +72,9 @@ def unavailable() -> str | None:
     if not all(map(find_spec, ("starlette", "uvicorn"))):
         return "zfnet.explore needs the extra: pip install 'zfnet-deconvnet[explorer]'"
     return None
+
+
+def runs_in_kernel() -> bool:
+    """Whether a Jupyter kernel executes this process's code."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
