@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from reproduce.core.figure import Result
-from reproduce.core.page import new_page, set_finding
+from reproduce.core.page import WIDTH, new_page, set_finding
 from reproduce.paper.boxed_images import show_boxes, show_occlusion_map
 from zfnet.plot import (
     align_occlusion_map,
@@ -20,12 +21,17 @@ from zfnet.plot import (
 )
 
 GAP, FRAME = 4, 3  # pixels between tiles, and of the frame around the first
-TITLES = (  # of the columns
-    "(a) photograph; (c) strongest layer-5 map,\nprojected here (frame) and elsewhere",
-    "(b) total of\nthat map",
-    "(d) probability\nof the class",
-    "(e) most probable\nclass",
-)
+# In inches: a side of the photograph and of each map, the space between rows, and the space
+# above and below all rows.
+SIDE, ROW_GAP, TOP, BOTTOM = 1.0, 0.16, 0.86, 0.34
+COLORBAR = 0.076  # of an axes' width, which `zfnet.plot.heat_map` gives to its color bar
+COLUMNS = {  # title: left edge and width, in inches
+    "(a) photograph\n": (0.5, 2.53 * SIDE),
+    "(b) total of\nthe map": (3.14, SIDE / (1 - COLORBAR)),
+    "(d) probability\nof the class": (4.58, SIDE / (1 - COLORBAR)),
+    "(e) most probable\nclass": (6.02, SIDE),
+}
+SECOND_TITLE = "(c) strongest layer-5 map,\nhere (framed), elsewhere"
 
 
 def draw_rows(result: Result, config: dict) -> Picture:
@@ -37,9 +43,10 @@ def draw_rows(result: Result, config: dict) -> Picture:
     """
     m = result.measured
     names = list(m["photograph"])
-    figure = new_page(1.22 * len(names) + 1.0)
-    grid = figure.subplots(len(names), 4, squeeze=False, width_ratios=(2.6, 1.3, 1.3, 2.7))
-    for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
+    height = TOP + len(names) * (SIDE + ROW_GAP) + BOTTOM
+    figure = new_page(height)
+    figure.set_layout_engine("none")
+    for number, name in enumerate(names):
         prefix = f"{number}."
         arrays = {
             key.removeprefix(prefix): values
@@ -50,18 +57,27 @@ def draw_rows(result: Result, config: dict) -> Picture:
         if m["predicted class"][name] != label:
             label += f", predicted:\n{m['predicted class'][name]}"
         label += f"\nmap {m['strongest feature'][name]}"
+        bottom = height - TOP - number * (SIDE + ROW_GAP) - SIDE
+        axes = [
+            figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, SIDE / height))
+            for left, width in COLUMNS.values()
+        ]
         _draw_row(axes, arrays, label, result.arrays["classes"].tolist(), config)
-    for axes, title in zip(grid[0], TITLES, strict=True):
-        axes.set_title(title, fontsize=8, loc="left")
+        if number == 0:
+            for panel, title in zip(axes, COLUMNS, strict=True):
+                panel.set_title(title, fontsize=8, loc="left")
+            middle = (
+                1 + 1.53 / 2
+            ) / 2.53  # of the patches, which are to the right of the photograph
+            axes[0].set_title(SECOND_TITLE, fontsize=8, x=middle, multialignment="left")
     set_finding(figure, result.finding)
-    figure.supxlabel(
-        "boxes: cyan, the object; yellow, faces. The gray square is the occluder.", fontsize=8
-    )
+    legend = "Boxes: cyan, the object; yellow, faces. The gray square is the occluder."
+    figure.text(0.5, 0.1 / height, legend, ha="center", fontsize=8)
     return figure
 
 
 def _draw_row(
-    axes: np.ndarray, a: dict[str, np.ndarray], label: str, classes: list[str], config: dict
+    axes: list[Axes], a: dict[str, np.ndarray], label: str, classes: list[str], config: dict
 ) -> None:
     size, stride = config["size"], config["stride"]
     side = a["x"].shape[-1]
@@ -81,13 +97,8 @@ def _draw_row(
     show_occlusion_map(axes[2], a["probability"], "", size, stride, side, limits)
     label_map(axes[3], a["label"], classes)
     align_occlusion_map(axes[3], size, stride, side)
-    axes[3].set_xlim(0, 2.7 * side)  # the legend is beside the map
-    legend = axes[3].get_legend()
-    assert legend is not None
-    legend.set_bbox_to_anchor((0.8 / 2.7, 0.5))
-    legend.set_in_layout(False)  # there is room
     for panel in axes:
-        panel.set_anchor("NW")
+        panel.set_anchor("W")
 
 
 def _frame_first(tiles: np.ndarray) -> np.ndarray:

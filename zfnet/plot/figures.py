@@ -117,7 +117,9 @@ def label_map(axes: Axes, labels: np.ndarray, names: Sequence[str], title: str =
         for value, color in zip(frequent, colors, strict=True)
     ]
     if len(values) > MAX_COLORS:
-        handles.append(patches.Patch(color="0.85", label=f"{len(values) - MAX_COLORS} others"))
+        others = len(values) - MAX_COLORS
+        label = f"{others} other{'s' * (others > 1)}"
+        handles.append(patches.Patch(color="0.85", label=label))
     axes.legend(
         handles=handles, fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5),
         handlelength=1,
