@@ -11,13 +11,15 @@ from tests.conftest import narrow_vgg11
 from zfnet.attribution.cam import cam, grad_cam
 from zfnet.graph import UnsupportedNetwork
 from zfnet.layer_list import example_input, last_maps, list_layers, shaped_steps
-from zfnet.receptive_field import field_or_image
+from zfnet.receptive_field import ReceptiveField, cut, field_or_image
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet", "vgg11"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "squeezenet1_1", "googlenet", "inception_v3", "vgg11"]
+)
 def test_shapes_and_receptive_fields_match_trace(name):
     torch.manual_seed(0)
-    options = {"init_weights": False} if name == "googlenet" else {}
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = getattr(models, name)(num_classes=5, **options) if name != "vgg11" else narrow_vgg11()
     model.eval()
     layers = list_layers(model, 96)
@@ -30,6 +32,38 @@ def test_shapes_and_receptive_fields_match_trace(name):
         assert layer.reason is None
         assert "project" in layer.uses
         assert ("project_top" in layer.uses) == (layer.field is not None)
+
+
+def test_fields_that_are_not_square_are_enlarged_to_squares():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, (1, 7), padding=(0, 3)),  # sees 1 x 7 pixels
+        nn.ReLU(),
+        nn.Conv2d(4, 4, (7, 1), padding=(3, 0)),  # sees 7 x 7
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # sees 8 x 8
+        nn.Conv2d(4, 5, (1, 5), padding=(0, 2)),  # sees 8 x 16
+        nn.ReLU(),
+        nn.Conv2d(5, 5, 3, stride=(1, 2)),  # strides differ
+    ).eval()
+    fields = {layer.name: layer.field for layer in list_layers(model, 40)}
+    assert fields == {
+        "conv1": ReceptiveField(7, 1, -3),
+        "conv2": ReceptiveField(7, 1, -3),
+        "conv3": ReceptiveField(16, 2, -7),
+        "conv4": None,
+    }
+    x, steps = torch.randn(1, 3, 40, 40), shaped_steps(model, example_input(model, 40))
+    for layer, field in fields.items():
+        assert field_or_image(steps, layer) == field
+        p = zfnet.project(model, x, layer, 0, (1, 2), crop=True)
+        whole = zfnet.project(model, x, layer, 0, (1, 2))
+        (top, left, bottom, right), image = p.box[0].tolist(), whole.pixels.clone()
+        image[..., top:bottom, left:right] = 0
+        assert not image.any()
+        if field is not None:
+            patch = cut(whole.pixels, whole.corner, field.size)
+            torch.testing.assert_close(p.pixels, patch, rtol=1e-5, atol=1e-7)
 
 
 def test_layers_list_their_supported_functions():

@@ -26,9 +26,10 @@ from zfnet.graph import (
     with_inputs,
 )
 from zfnet.model import Network, evaluating
-from zfnet.receptive_field import RESHAPES, ReceptiveField, is_cellwise
+from zfnet.receptive_field import RESHAPES, ReceptiveField, enclosing, is_cellwise
 from zfnet.transpose import why_not_invertible
 
+Axes = tuple[ReceptiveField, ReceptiveField]  # along the rows and along the columns
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
@@ -125,42 +126,47 @@ def _layer(
 
 def _fields(steps: Sequence[Step]) -> dict[str, ReceptiveField | None]:
     """The receptive field of each step's units, from the images up; None for the whole image."""
-    fields: dict[str, ReceptiveField | None] = {"": ReceptiveField(1, 1, 0)}
+    pixel = ReceptiveField(1, 1, 0)
+    fields: dict[str, Axes | None] = {"": (pixel, pixel)}
     for step, inputs in with_inputs(steps):
-        below = [fields[name] for name in inputs]
-        field = _union(below)
+        field = _union([fields[name] for name in inputs])
         if field is None or not (is_cellwise(step) or isinstance(step.module, Windowed)):
             field = None
         elif isinstance(step.module, Windowed):
             field = _field_above(field, step.module)
         fields[step.name] = field
-    return fields
+    return {name: field and _square(field) for name, field in fields.items()}
 
 
-def _union(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
+def _square(field: Axes) -> ReceptiveField | None:
+    """The smallest square around a field; None if the strides of rows and columns differ."""
+    return enclosing(field) if field[0].stride == field[1].stride else None
+
+
+def _union(fields: Sequence[Axes | None]) -> Axes | None:
     """The field of a unit that sees all of these; None if one of them is the whole image."""
-    defined_fields = [field for field in fields if field is not None]
-    if len(defined_fields) < len(fields) or len({field.stride for field in defined_fields}) != 1:
+    axes = [[field[axis] for field in fields if field is not None] for axis in (0, 1)]
+    if len(axes[0]) < len(fields) or any(len({f.stride for f in axis}) != 1 for axis in axes):
         return None
-    low = min(field.offset for field in defined_fields)
-    high = max(field.offset + field.size for field in defined_fields)
-    return ReceptiveField(high - low, defined_fields[0].stride, low)
+    rows, columns = (enclosing(axis) for axis in axes)
+    return rows, columns
 
 
-def _field_above(field: ReceptiveField, module: Windowed) -> ReceptiveField | None:
-    """The field of a convolution's or pooling's units; None if it is not square."""
+def _field_above(field: Axes, module: Windowed) -> Axes | None:
+    """The field of a convolution's or pooling's units; None if it does not pad with zeros."""
     try:
-        pairs = geometry(module)
-    except UnsupportedNetwork:  # does not pad with zeros
+        parameters = zip(*geometry(module), strict=True)  # of the rows, then of the columns
+    except UnsupportedNetwork:
         return None
-    if any(rows != columns for rows, columns in pairs):
-        return None
-    (kernel, _), (stride, _), (padding, _), (dilation, _) = pairs
-    return ReceptiveField(
-        field.size + dilation * (kernel - 1) * field.stride,
-        field.stride * stride,
-        field.offset - padding * field.stride,
+    rows, columns = (
+        ReceptiveField(
+            below.size + dilation * (kernel - 1) * below.stride,
+            below.stride * stride,
+            below.offset - padding * below.stride,
+        )
+        for below, (kernel, stride, padding, dilation) in zip(field, parameters, strict=True)
     )
+    return rows, columns
 
 
 def _reasons(steps: Sequence[Step]) -> dict[str, str | None]:

@@ -62,7 +62,8 @@ RESHAPES = {
 class ReceptiveField:
     """What a layer's units see: the unit in row r, `size` pixels from `offset` + r `stride`.
 
-    `offset` is negative where padding reaches outside the image.
+    `offset` is negative where padding reaches outside the image. A field that is not square, as
+    above a 1 x 7 convolution, is enlarged to the smallest square around it.
     """
 
     size: int
@@ -71,7 +72,7 @@ class ReceptiveField:
 
 
 class WholeImage(UnsupportedNetwork):
-    """A layer whose units do not see windows of one size."""
+    """A layer whose units do not see windows of one size at one stride."""
 
 
 def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
@@ -79,18 +80,25 @@ def receptive_field(steps: Sequence[Step], layer: str) -> ReceptiveField:
 
     Raises:
         UnknownLayer: If a chain has no such convolutional layer.
-        UnsupportedNetwork: If the field is not square, or if units of the layer see windows of
-            several sizes, as above an adaptive pooling.
+        UnsupportedNetwork: If the strides of rows and columns differ, or if units of the layer see
+            windows of several sizes, as above an adaptive pooling.
     """
     if all(step.inputs is None for step in steps) and layer not in conv_layers(steps):
         raise unknown_layer(layer, layers_of(steps))
     cells = torch.tensor([[0, 0], [1, 1]], device="cpu")
     below = steps_until(steps, layer)
     window = follow_down(below, Window(cells, cells + 1))  # the first unit, and its neighbor
-    if any(rows != columns for rows, columns in window.size.tolist() + window.low.tolist()):
-        raise UnsupportedNetwork(f"the receptive field of {layer} is not square")
-    (size, _), (first, _), (second, _) = window.size[0].tolist(), *window.low.tolist()
-    return ReceptiveField(size, second - first, first)
+    sizes, strides = window.size[0].tolist(), (window.low[1] - window.low[0]).tolist()
+    if strides[0] != strides[1]:
+        raise WholeImage(f"the strides of rows and columns differ below {layer}")
+    return enclosing(list(map(ReceptiveField, sizes, strides, window.low[0].tolist())))
+
+
+def enclosing(fields: Sequence[ReceptiveField]) -> ReceptiveField:
+    """The smallest field around fields of one stride."""
+    low = min(field.offset for field in fields)
+    high = max(field.offset + field.size for field in fields)
+    return ReceptiveField(high - low, fields[0].stride, low)
 
 
 def field_or_image(steps: Sequence[Step], layer: str) -> ReceptiveField | None:

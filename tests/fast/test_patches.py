@@ -82,7 +82,7 @@ def test_every_position_of_one_image(photographs):
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_patches_equal_full_maps_for_any_geometry(data):
-    modules, size = random_layers(data.draw, oblong=False)
+    modules, size = random_layers(data.draw, oblong=data.draw(st.booleans()))
     model, x = nn.Sequential(*modules).eval(), torch.randn(5, 3, *size)
     try:
         assume(model(x).numel() > 0)
