@@ -65,10 +65,10 @@ def _draw_hero(arrays: dict[str, np.ndarray]) -> Picture:
     patches = _blocks(photograph, arrays["hero.patches"], side)
     blocks = np.concatenate([projections, patches], 2)  # side by side
     count = len(blocks)
-    figure = new_page(0.7 + 1.55 * -(-count // columns))
+    figure = new_page(0.3 + 1.58 * -(-count // columns))
     axes = figure.subplots()
     show_blocks(axes, blocks, arrays["hero.channels"], columns, "", "conv5", gap=22)
-    title = f"What {count} features of layer 5 respond to: nine projections and their image patches"
+    title = f"{count} features of layer 5: nine projections of each, and their image patches"
     set_finding(figure, title)
     return figure
 
