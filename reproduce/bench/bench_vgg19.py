@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import torch
-import torchvision
 from matplotlib.figure import Figure as Picture
 from torch import Tensor, nn
 
@@ -82,10 +81,12 @@ def compute(ctx: Context) -> Result:
 
 def _network(ctx: Context) -> tuple[nn.Module, bool]:
     """VGG-19, and whether it is trained."""
+    from torchvision.models import vgg19  # slow, and `reproduce list` imports this file
+
     if ctx.from_torchvision and ctx.network_name == "vgg19":
         return ctx.model, ctx.weights != "random"
     torch.manual_seed(FIGURE.seed)
-    return torchvision.models.vgg19(weights=None).to(ctx.device).eval(), False
+    return vgg19(weights=None).to(ctx.device).eval(), False
 
 
 def _others(

@@ -5,17 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import zfnet
-from reproduce import REPOSITORY
+from reproduce.bench.leaderboard_networks import network as scenes_network
 from reproduce.core.context import Context
-from zfnet.data.cache import cache_dir, digest
 from zfnet.data.scenes import load_scenes
 from zfnet.model import Network
-from zfnet.training.config import load_config
-from zfnet.training.loop import train
 
 
 class Scenes(NamedTuple):
@@ -57,26 +53,8 @@ def correct_scenes(ctx: Context, model: Network, count: int) -> Scenes:
 
 
 def network() -> Network:
-    """The network of configs/scenes.yaml with a pooling head for CAM; trained once, then cached."""
-    recipe = REPOSITORY / "configs" / "scenes.yaml"
-    config = load_config(recipe)
-    scenes = {"train": load_scenes(config.data.scenes, seed=0), "val": load_scenes(500, seed=1)}
-    key = digest(recipe.read_text(), scenes["train"].digest)[:20]
-    out = cache_dir() / f"scenes-net-{key}"
-    if not (out / "model.safetensors").exists():
-        resume = (out / "state.safetensors").exists()
-        with torch.enable_grad():
-            train(config, lambda split, side: scenes[split], out, resume=resume)
-    model = zfnet.load(out / "model.safetensors")
-    rows, images = np.arange(1000), scenes["train"]
-    pooled = [
-        zfnet.trace(model, images.batch(part), until="conv5")["conv5"].mean((2, 3))
-        for part in np.split(rows, 10)
-    ]
-    head = LogisticRegression(max_iter=2000).fit(torch.cat(pooled).numpy(), images.labels[rows])
-    weight, bias = (torch.from_numpy(part).float() for part in (head.coef_, head.intercept_))
-    model.cam_head = (weight, bias)
-    return model
+    """Return the network of configs/scenes.yaml, with a pooling head for CAM."""
+    return scenes_network("scenes", 0, (), lambda count, seed: load_scenes(count, seed=seed))
 
 
 def attribute(

@@ -147,7 +147,8 @@ def run_peers(options: argparse.Namespace) -> None:
     images = load_folder(options.data / "val", size=model.size, side=round(model.size * 256 / 224))
     chosen = np.random.default_rng(0).permutation(len(images))[: options.limit]
     x = images.batch(np.sort(chosen))
-    write_rows("peers", peers.HEADER, peers.compare(model, x, progress=tqdm))
+    resume = cache_dir() / f"leaderboard-peers-{Path(options.models[0]).stem}.jsonl"
+    write_rows("peers", peers.HEADER, peers.compare(model, x, resume, tqdm))
 
 
 def write_matrix(name: str, labels, matrix: np.ndarray) -> None:

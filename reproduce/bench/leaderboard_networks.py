@@ -1,4 +1,4 @@
-"""The networks of the leaderboard, trained on drawn scenes."""
+"""The networks of the leaderboard and of faithfulness, trained on drawn scenes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from reproduce.bench import peers
 from zfnet.benchmarking import load_shortcut_scenes
 from zfnet.data.cache import cache_dir, digest
 from zfnet.data.dataset import Images
+from zfnet.model import Network
 from zfnet.training.config import load_config
 from zfnet.training.loop import train
 
 RECIPE = REPOSITORY / "configs" / "scenes.yaml"
 
 
-def network(kind: str, seed: int, overrides: tuple[str, ...], load: Callable[[int, int], Images]):
+def network(
+    kind: str, seed: int, overrides: tuple[str, ...], load: Callable[[int, int], Images]
+) -> Network:
     """Return a network of configs/scenes.yaml; train it if it is not in the cache."""
     config = load_config(RECIPE, [f"seed={seed}", *overrides])
     splits = {"train": load(config.data.scenes, 0), "val": load(500, 1)}
     key = digest(RECIPE.read_text(), seed, *overrides, splits["train"].digest)[:20]
     out = cache_dir() / f"leaderboard-{kind}-{key}"
     if not (out / "model.safetensors").exists():
-        train(
-            config,
-            lambda split, side: splits[split],
-            out,
-            resume=(out / "state.safetensors").exists(),
-        )
+        resume = (out / "state.safetensors").exists()
+        with torch.enable_grad():
+            train(config, lambda split, side: splits[split], out, resume=resume)
     model = zfnet.load(out / "model.safetensors")
     model.cam_head = peers.pooling_head(model, splits["train"])
     return model

@@ -57,18 +57,44 @@ def agreement_ranges(out: Path) -> str:
         return ""
     names, values = off_diagonal(out / "metric-agreement.csv")
     low, high = min(values), max(values)
+    best = best_methods(read(out / "scenes.csv"), names)
+    if len(best) == 1:
+        title = f"one method is the best under all {len(names)} metrics"
+    else:
+        title = f"{len(names)} metrics have {len(best)} different best methods"
     lines = [
-        "## The finding: the best method depends on the metric\n",
+        f"## The finding: {title}\n",
         f"Each of {len(names)} metrics ranks the methods, on the same scenes and network.\n"
         f"Spearman's correlation of two rankings goes from {low:.2f} to {high:.2f}, and is\n"
-        f"negative for {sum(v < 0 for v in values)} of {len(values)} pairs.\n"
-        "Between two networks, under one metric, it is:\n",
+        f"negative for {sum(v < 0 for v in values)} of {len(values)} pairs. Best are:\n",
+        *(f"- {method}: {', '.join(metrics)}" for method, metrics in best.items()),
+        "\nBetween two networks, under one metric, the correlation is:\n",
     ]
     for path in sorted(out.glob("network-agreement-*.csv")):
         metric = label(path.stem.removeprefix("network-agreement-"))
         values = off_diagonal(path)[1]
         lines.append(f"- under {metric}: {min(values):.2f} to {max(values):.2f}")
     return "\n".join(lines)
+
+
+def best_methods(rows: list[dict[str, str]], metrics: list[str]) -> dict[str, list[str]]:
+    """Return the metrics under which each method is the best, controls left out.
+
+    Args:
+        rows: The rows of a table.
+        metrics: The display names of metrics for which higher or lower is better.
+    """
+    best: dict[str, list[str]] = {}
+    for metric in metrics:
+        scored = [
+            row
+            for row in rows
+            if label(row["metric"]) == metric and row["mean"] and row["control"] == "False"
+        ]
+        choose = max if scored[0]["better"] == "higher" else min
+        winner = choose(scored, key=lambda row: float(row["mean"]))
+        best.setdefault(label(winner["method"]), []).append(metric)
+    return best
 
 
 def off_diagonal(path: Path) -> tuple[list[str], list[float]]:

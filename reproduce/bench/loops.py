@@ -1,21 +1,17 @@
-"""The loops that bench_train times: our training step, its parts, and torchvision's AlexNet."""
+"""The loops of our training that bench_train times: a training step, and its parts."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from zfnet.data.dataset import Images
-from zfnet.data.images import MEAN, STD
 from zfnet.training.augment import augment
 from zfnet.training.config import Config
 from zfnet.training.feed import Feed
@@ -27,14 +23,7 @@ SEED = 12
 STREAMED = "photographs, streamed from memory"
 PHOTOGRAPHS, RANDOM_TENSORS = "photographs", "random tensors"
 AUGMENTED_NOISE = "random images, augmented"
-TORCHVISION = "torchvision's AlexNet"
 DATA_LOADING = "reading and augmenting alone"
-ALEXNET_OUR_PIPELINE = f"{TORCHVISION}, our pipeline"
-
-
-def cores() -> int:
-    """Return the number of CPU cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resized(images: Images, side: int) -> Images:
@@ -50,146 +39,107 @@ def resized(images: Images, side: int) -> Images:
 
 
 def our_loops(
-    config: Config, images: Images, size: dict, device: torch.device
+    config: Config, images: Images, settings: dict, device: torch.device
 ) -> dict[str, Callable]:
-    """Return our loops: training steps on photographs, noise or random tensors, and their parts."""
-    torch.manual_seed(SEED)
-    model = new_model(config, images).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer, run = new_optimizer(model, config.optim), runner(model, config)
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-4  # keeps the weights finite; speed does not depend on it
-    batches = np.arange(len(images)).reshape(-1, size["batch"])
-    generator = torch.Generator().manual_seed(SEED)
-    feed, stream = Feed(images, device, keep=True), Feed(images, device)
-    shape = (size["batch"], size["side"], size["side"], 3)
-    noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
-    x = torch.randn(size["batch"], 3, size["size"], size["size"], generator=generator).to(device)
-    x = x.contiguous(memory_format=torch.channels_last)
-    y = torch.zeros(size["batch"], dtype=torch.int64, device=device)
+    """Return our loops: training steps on photographs, noise or random tensors, and their parts.
 
-    def loss(x: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            return F.cross_entropy(run(x).float(), y)
-
-    average = new_average(model, config.optim.ema)
-
-    def step(x: Tensor, y: Tensor) -> None:
-        train_step(model, run, optimizer, x, y, config)
-        average.update_parameters(model)
-
-    def step_photographs(feed: Feed = feed) -> None:
-        for raw, labels in feed.batches(batches):
-            step(augment(raw, size["size"], config.augment, generator), labels)
-
-    def load_and_augment() -> None:
-        for raw, _ in feed.batches(batches):
-            augment(raw, size["size"], config.augment, generator)
-
-    @torch.no_grad()
-    def forward() -> None:
-        for _ in batches:
-            loss(x)
-
-    def forward_and_backward() -> None:
-        for _ in batches:
-            model.zero_grad()
-            loss(x).backward()
-
-    def step_noise() -> None:
-        for _ in batches:
-            step(augment(noise, size["size"], config.augment, generator), y)
-
-    def step_tensors() -> None:
-        for _ in batches:
-            step(x, y)
-
-    loops: dict[str, Callable] = {
-        PHOTOGRAPHS: step_photographs,
-        AUGMENTED_NOISE: step_noise,
-        RANDOM_TENSORS: step_tensors,
+    Args:
+        config: The training's configuration.
+        images: As many images as the loop's batches need.
+        settings: "batch", and "side" and "size", the pixels of an image and of a crop.
+        device: Where it trains.
+    """
+    loops = TrainingLoops(config, images, settings, device)
+    chosen: dict[str, Callable] = {
+        PHOTOGRAPHS: loops.step_photographs,
+        AUGMENTED_NOISE: loops.step_noise,
+        RANDOM_TENSORS: loops.step_tensors,
     }
-    if feed.resident:  # otherwise, the loop on photographs is streamed
-        loops[STREAMED] = lambda: step_photographs(stream)
-    return loops | {
-        "forward and backward": forward_and_backward,
-        "forward": forward,
-        DATA_LOADING: load_and_augment,
+    if loops.feed.resident:  # otherwise, the loop on photographs is streamed
+        chosen[STREAMED] = partial(loops.step_photographs, Feed(images, device))
+    return chosen | {
+        "forward and backward": loops.forward_and_backward,
+        "forward": loops.forward,
+        DATA_LOADING: loops.load_and_augment,
     }
 
 
-def torchvision_loops(
-    config: Config, images: Images, size: dict, device: torch.device, folder: Path
-) -> dict[str, Callable]:
-    """torchvision's AlexNet with its own pipeline from JPEG files, with ours, on random tensors."""
-    import torchvision  # slow to import, and `python -m reproduce list` imports this file
-    from torchvision.transforms import v2
+def compilable(
+    config: Config, images: Images, settings: dict, device: torch.device
+) -> tuple[dict[str, Callable], str]:
+    """Return our loops with torch.compile, or no loops and the error: Triton needs a C compiler."""
+    loops = our_loops(replace(config, compile=True), images, settings, device)
+    compiled = {f"{name}, compiled": loops[name] for name in (PHOTOGRAPHS, RANDOM_TENSORS)}
+    try:
+        for loop in compiled.values():
+            loop()
+    except Exception as error:  # compilers raise many types; the other loops are still timed
+        return {}, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return compiled, ""
 
-    for i, label in enumerate(images.labels.tolist()):
-        path = folder / f"{label:04d}" / f"{i}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(images.raw([i])[0].numpy()).save(path, quality=90)
-    steps = [
-        v2.RandomResizedCrop(size["size"], antialias=True),
-        v2.RandomHorizontalFlip(),
-        v2.PILToTensor(),
-    ]
-    transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
-    files = Subset(torchvision.datasets.ImageFolder(str(folder), transform), range(len(images)))
-    model = torchvision.models.alexnet(num_classes=1000).to(
-        device, memory_format=torch.channels_last
-    )  # pyright: ignore
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
-    alexnet_config = Config(
-        precision=size["precision"], optim=replace(Config().optim, clip_rms=0.0)
-    )
-    workers, pinned = cores(), device.type == "cuda"
-    loader = DataLoader(
-        files,
-        size["batch"],
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=True,
-        pin_memory=pinned,
-    )
-    random = torch.randn(size["batch"], 3, size["size"], size["size"], device=device).contiguous(
-        memory_format=torch.channels_last
-    )
-    labels = torch.zeros(size["batch"], dtype=torch.int64, device=device)
 
-    def loop(data) -> None:
-        for x, y in data:
-            x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-            x = x.contiguous(memory_format=torch.channels_last)
-            train_step(model, model, optimizer, x, y, alexnet_config)  # pyright: ignore
+class TrainingLoops:
+    """Our training step and its parts. Each method makes one pass over the batches."""
 
-    feed = Feed(images, device, keep=True)
-    batches = np.arange(len(images)).reshape(-1, size["batch"])
-    generator = torch.Generator().manual_seed(SEED)
-
-    def with_our_pipeline() -> None:
-        loop(
-            (augment(raw, size["size"], config.augment, generator), y)
-            for raw, y in feed.batches(batches)
+    def __init__(self, config: Config, images: Images, settings: dict, device: torch.device):
+        torch.manual_seed(SEED)
+        self.config, self.size = config, settings["size"]
+        self.model = new_model(config, images).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.optimizer = new_optimizer(self.model, config.optim)
+        self.run = runner(self.model, config)
+        self.average = new_average(self.model, config.optim.ema)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 1e-4  # keeps the weights finite; speed does not depend on it
+        self.generator = torch.Generator().manual_seed(SEED)
+        self.batches = np.arange(len(images)).reshape(-1, settings["batch"])
+        self.feed = Feed(images, device, keep=True)
+        batch, side, size = settings["batch"], settings["side"], settings["size"]
+        noise = torch.randint(
+            0, 256, (batch, side, side, 3), dtype=torch.uint8, generator=self.generator
         )
+        self.noise = noise.to(device)
+        x = torch.randn(batch, 3, size, size, generator=self.generator).to(device)
+        self.x = x.contiguous(memory_format=torch.channels_last)
+        self.y = torch.zeros(batch, dtype=torch.int64, device=device)
 
-    def loss() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=size["precision"] == "bfloat16"):
-            return F.cross_entropy(model(random).float(), labels)
+    def step(self, x: Tensor, y: Tensor) -> None:
+        train_step(self.model, self.run, self.optimizer, x, y, self.config)
+        self.average.update_parameters(self.model)
+
+    def augmented(self, raw: Tensor) -> Tensor:
+        return augment(raw, self.size, self.config.augment, self.generator)
+
+    def step_photographs(self, feed: Feed | None = None) -> None:
+        for raw, labels in (feed or self.feed).batches(self.batches):
+            self.step(self.augmented(raw), labels)
+
+    def load_and_augment(self) -> None:
+        for raw, _ in self.feed.batches(self.batches):
+            self.augmented(raw)
+
+    def step_noise(self) -> None:
+        for _ in self.batches:
+            self.step(self.augmented(self.noise), self.y)
+
+    def step_tensors(self) -> None:
+        for _ in self.batches:
+            self.step(self.x, self.y)
 
     @torch.no_grad()
-    def forward() -> None:
-        for _ in batches:
-            loss()
+    def forward(self) -> None:
+        for _ in self.batches:
+            self.loss()
 
-    def forward_and_backward() -> None:
-        for _ in batches:
-            model.zero_grad()
-            loss().backward()
+    def forward_and_backward(self) -> None:
+        for _ in self.batches:
+            self.model.zero_grad()
+            self.loss().backward()
 
-    return {
-        f"{TORCHVISION}, {PHOTOGRAPHS}": lambda: loop(loader),
-        ALEXNET_OUR_PIPELINE: with_our_pipeline,
-        f"{TORCHVISION}, {RANDOM_TENSORS}": lambda: loop([(random, labels)] * len(batches)),
-        f"{TORCHVISION}, forward and backward": forward_and_backward,
-        f"{TORCHVISION}, forward": forward,
-    }
+    def loss(self) -> Tensor:
+        return autocast_loss(self.run, self.x, self.y, self.config.precision)
+
+
+def autocast_loss(run: Callable, x: Tensor, y: Tensor, precision: str) -> Tensor:
+    """Return the cross-entropy of a batch, in a training's precision."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        return F.cross_entropy(run(x).float(), y)

@@ -11,7 +11,6 @@ import csv
 import io
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 import zfnet
@@ -27,12 +26,14 @@ NAMES |= {"our alexnet": "our AlexNet", "zfnet": "our ZFNet"}
 
 def build(name: str) -> nn.Module:
     """A network of NAMES with random weights, in evaluation mode."""
+    from torchvision.models import get_model  # slow, and `reproduce list` imports this file
+
     torch.manual_seed(0)
     if name == "our alexnet":
         return zfnet.alexnet(1000).eval()
     if name == "zfnet":
         return zfnet.zfnet(1000, fc_units=1024).eval()
-    return torchvision.models.get_model(name, weights=None).eval()
+    return get_model(name, weights=None).eval()
 
 
 def race_networks(x: Tensor, config: dict, device: str) -> dict[str, dict]:

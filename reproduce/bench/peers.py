@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ import zfnet
 from zfnet.analysis.extra import import_extra
 from zfnet.analysis.faithfulness import rank_correlation
 from zfnet.benchmarking import from_captum, from_grad_cam, from_torchcam
+from zfnet.benchmarking.progress_file import ProgressFile, fingerprint
 from zfnet.data import no_progress
 from zfnet.data.dataset import Images
 
@@ -22,6 +25,7 @@ HEADER = (
     "theirs, ms per image", "images",
 )  # fmt: skip
 CHUNK = 10  # images per call
+PACKAGES = ("captum", "grad-cam", "torchcam")  # another version is compared again
 
 
 def pairs(size: int) -> list[tuple[str, dict, str, Callable]]:
@@ -72,23 +76,47 @@ def first(method: Callable) -> Callable:
     return lambda model, x, target: method(model, x, target)[:, :1]
 
 
-def compare(model: nn.Module, x: Tensor, progress: Callable = no_progress) -> list[list[str]]:
+def compare(
+    model: nn.Module,
+    x: Tensor,
+    resume: str | Path | None = None,
+    progress: Callable = no_progress,
+) -> list[list[str]]:
     """Return one row per pair, in the order of HEADER.
 
     The largest difference is computed between maps scaled to [0, 1], because the CAM packages scale
     their maps. Seconds are those of the fastest call.
+
+    Args:
+        model: The network.
+        x: Images (N, 3, H, W).
+        resume: A file that keeps finished rows. An interrupted comparison continues from it.
+        progress: A progress bar such as `tqdm.tqdm`.
     """
+    file = ProgressFile(resume, fingerprint(model, *map(version, PACKAGES)))
     rows = []
     for name, options, package, peer in progress(pairs(x.shape[2] // 7)):
-        our_map, our_seconds = measure(partial(zfnet.explain, method=name, **options), model, x)
-        peer_map, peer_seconds = measure(partial(zfnet.explain, method=peer), model, x)
-        difference = (scaled(our_map) - scaled(peer_map)).abs().flatten(1).amax(1)
-        correlation = rank_correlation(our_map, peer_map).nanmean()
-        rows.append(
-            [name, package, f"{float(difference.max()):.1e}", f"{float(correlation):.4f}",
-             f"{1000 * our_seconds:.1f}", f"{1000 * peer_seconds:.1f}", str(len(x))]
-        )  # fmt: skip
+        key = file.key(name, sorted(options.items()), package, x)
+        part = file.get(key) or {"row": compare_pair(model, x, name, options, peer)}
+        file.put(key, part)
+        rows.append([name, package, *part["row"], str(len(x))])
     return rows
+
+
+def compare_pair(
+    model: nn.Module, x: Tensor, name: str, options: dict, peer: Callable
+) -> list[str]:
+    """Return the difference, the correlation and the times of one method and its peer."""
+    our_map, our_seconds = measure(partial(zfnet.explain, method=name, **options), model, x)
+    peer_map, peer_seconds = measure(partial(zfnet.explain, method=peer), model, x)
+    difference = (scaled(our_map) - scaled(peer_map)).abs().max()
+    correlation = rank_correlation(our_map, peer_map).nanmean()
+    return [
+        f"{float(difference):.1e}",
+        f"{float(correlation):.4f}",
+        f"{1000 * our_seconds:.1f}",
+        f"{1000 * peer_seconds:.1f}",
+    ]
 
 
 def measure(method: Callable, model: nn.Module, x: Tensor) -> tuple[Tensor, float]:

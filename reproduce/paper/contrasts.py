@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from scipy.stats import t
 
 from reproduce.paper.ablations import WIDE
 from reproduce.paper.rows import Row, Rows
@@ -57,6 +56,8 @@ def contrast(rows: Rows, terms: Sequence[tuple[int, str]], misses: Misses) -> li
         terms: Sign and row of each term.
         misses: `validation_misses` or `training_misses`.
     """
+    from scipy.stats import t  # slow, and `reproduce list` imports this file
+
     differences = np.sum([s * np.mean([*map(misses, rows[n])], 0) for s, n in terms], axis=0)
     mean, n = float(differences.mean()), len(differences)
     over_images = 1.96 * float(differences.std(ddof=1)) / math.sqrt(n)

@@ -1,7 +1,6 @@
 """The statistics of filters and projections in Figure 6: spectra, dominance, and a test."""
 
 import numpy as np
-from scipy.stats import fisher_exact
 
 WINDOW = 7  # pixels, the size of ZFNet's first filters
 SPECTRUM = 64  # frequencies in each direction
@@ -72,6 +71,8 @@ def untrained(filters: np.ndarray, initial: np.ndarray) -> np.ndarray:
 
 def larger_share(first: int, n: int, second: int, m: int) -> bool | None:
     """Whether `first` of n is more than `second` of m; None if Fisher's exact test is undecided."""
+    from scipy.stats import fisher_exact  # slow, and `reproduce list` imports this file
+
     test = fisher_exact([[first, n - first], [second, m - second]])
     p = test.pvalue  # pyright: ignore[reportAttributeAccessIssue]
     return first / n > second / m if p < LEVEL else None

@@ -57,6 +57,31 @@ def test_old_and_new_broadcast():
         )
 
 
+@pytest.mark.parametrize("batch", [1, 4, 7, 64])
+def test_images_and_steps_share_the_passes(batch):
+    """All passes but the last have `batch` images, and the curves are those of single images."""
+    torch.manual_seed(0)
+    model, x, map = LinearNetwork(torch.randn(4, 4)), torch.rand(5, 1, 4, 4), torch.rand(5, 1, 4, 4)
+    sizes = []
+
+    def count(module, inputs):
+        if isinstance(inputs[0], torch.Tensor):  # not a proxy of torch.fx
+            sizes.append(len(inputs[0]))
+
+    model.register_forward_pre_hook(count)
+    steps, target = 3, torch.tensor([0, 1, 1, 0, 1])
+    curves = replacement_curve(model, x, 0.25, map, target, steps=steps, batch=batch)
+    passes, rest = divmod(5 * (steps + 1), batch)
+    assert sizes == [batch] * passes + [rest] * (rest > 0)
+    for n in range(5):
+        order = map[n].flatten().argsort(descending=True)
+        for step in range(steps + 1):
+            image = x[n : n + 1].clone()
+            image.view(-1)[order[: step * 16 // steps]] = 0.25
+            expected = model(image).softmax(1)[0, target[n]]
+            torch.testing.assert_close(curves[n, step], expected.detach())
+
+
 def test_auc_by_hand():
     curve = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
     assert auc(curve).tolist() == [0.5, 1]

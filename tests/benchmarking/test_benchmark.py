@@ -101,6 +101,23 @@ def test_csv_pandas_and_plot(model, tmp_path):
     assert "deletion" in str(table).splitlines()[0]
 
 
+def test_speed_is_measured_after_a_warm_up(model):
+    calls = []
+
+    def counted(model, x, target):
+        calls.append(len(x))
+        return gradient_x_input(model, x, target)
+
+    tables = [
+        zfnet.benchmark(model, {"m": counted}, dataset(model), ["speed"], controls=False, batch=b)
+        for b in (3, 6)
+    ]
+    assert calls == [1, 3, 3, 1, 6]
+    several, single = (table.row("m", "speed") for table in tables)
+    assert several.low <= several.mean <= several.high
+    assert np.isnan(single.low)  # one batch has no interval
+
+
 def test_interrupted_benchmark_continues(model, tmp_path):
     path, calls = tmp_path / "progress.jsonl", []
 

@@ -240,6 +240,16 @@ def lines_of(output):
     return {line.split()[0]: line for line in output.splitlines() if line.strip()}
 
 
+def test_listing_figures_imports_no_slow_packages():
+    """`reproduce list` imports all scripts; these packages double its time."""
+    code = (
+        "import sys; from reproduce.core.discovery import discover; discover(); "
+        "print(*{'torchvision.models', 'scipy.stats', 'sklearn', 'captum'} & set(sys.modules))"
+    )
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == []
+
+
 def test_dry_run_of_all_figures_decodes_no_images(imagenet, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folders, "read_image", lambda path: pytest.fail(f"decoded {path}"))
     run_folder = tmp_path / "runs" / "imagenet"

@@ -73,13 +73,15 @@ def replacement_curve(
     generator = generator or torch.Generator().manual_seed(0)
     rank = descending_ranks(map.flatten(1), generator).view(map.shape)  # 0 is the largest
     counts = (torch.arange(steps + 1, device=map.device) * rank[0].numel()) // steps
+    # The pairs of images and steps share the passes, so that a pass is full for any `steps`.
+    index = torch.arange(len(old), device=rank.device).repeat_interleave(steps + 1).split(batch)
+    count = counts.view(-1, 1, 1, 1).repeat(len(old), 1, 1, 1).split(batch)
     rows = []
     with evaluating(model), torch.no_grad():
-        for n in progress(range(len(old)), total=len(old), desc="replacing pixels"):
-            chunks = counts.view(-1, 1, 1, 1).split(batch)
-            replaced = [torch.where(rank[n] < count, new[n], old[n]) for count in chunks]
-            rows.append(torch.cat([logits_of(model, part) for part in replaced]))
-    logits = torch.stack(rows)  # (N, steps + 1, classes)
+        pairs = zip(index, count, strict=True)
+        for n, c in progress(pairs, total=len(index), desc="replacing pixels"):
+            rows.append(logits_of(model, torch.where(rank[n] < c, new[n], old[n])))
+    logits = torch.cat(rows).unflatten(0, (len(old), steps + 1))  # (N, steps + 1, classes)
     probability = probability_function(model)(logits)
     return probability[
         torch.arange(len(old), device=old.device), :, resolve_target(target, logits[:, 0])

@@ -40,13 +40,14 @@ def _removals(case: Case, shares: tuple[float, ...], subsets: int) -> tuple[Tens
     counts = torch.tensor([max(1, int(share * pixels)) for share in shares])
     masks = (order < counts[:, None, None]).to(case.x.device)
     before = case.logits(case.x, case.target)
+    # The pairs of images and subsets share the passes.
+    index = torch.arange(len(case.x), device=case.x.device).repeat_interleave(subsets)
+    subset = torch.arange(subsets, device=case.x.device).repeat(len(case.x))
+    pairs = list(zip(index.split(case.batch), subset.split(case.batch), strict=True))
     drops = []
     for size in masks.view(len(shares), subsets, 1, *case.x.shape[2:]):
-        after = [
-            case.logits(image.where(~size, 0.0), target.expand(subsets))
-            for image, target in zip(case.x, case.target, strict=True)
-        ]
-        drops.append(before[:, None] - torch.stack(after))  # (N, subsets)
+        after = [case.logits(case.x[n].where(~size[s], 0.0), case.target[n]) for n, s in pairs]
+        drops.append(before[:, None] - torch.cat(after).view(-1, subsets))  # (N, subsets)
     return masks, torch.stack(drops)
 
 

@@ -109,13 +109,13 @@ def benchmark(
             f"{', '.join(needy)} need masks, which {images.name} does not have; let the data yield "
             "(x, label, mask), or leave them out"
         )
-    run = _Run(model, images, scores, batch, seed, "memory" in costs, resume)
+    run = _Run(model, images, scores, batch, seed, costs, resume)
     chosen = named | (_controls(named) if controls else {})
     with evaluating(model):
         with_mask = controls and images.has_masks and MASK not in named
         run.all_batches(chosen, with_mask=with_mask, progress=progress)
     spent = time.perf_counter() - began[0], time.process_time() - began[1]
-    return run.table({*chosen, MASK} - set(named), costs, spent)
+    return run.table({*chosen, MASK} - set(named), spent)
 
 
 def _controls(named: Mapping[str, Method]) -> dict[str, Method]:
@@ -131,7 +131,7 @@ class _Run:
     metrics: list[Metric]
     batch: int
     seed: int
-    measure_memory: bool
+    costs: list[str]
     resume: str | Path | None
 
     def __post_init__(self):
@@ -173,7 +173,7 @@ class _Run:
         """Score one method on one batch, or take what the progress file has."""
         if case.name in self.skipped:
             return
-        with_memory = self.measure_memory and number == 0
+        with_memory = "memory" in self.costs and number == 0
         keys = {EXPLAIN: self._key(case, EXPLAIN, with_memory)}
         keys |= {m.name: self._key(case, m.name, sorted(m.options.items())) for m in self.metrics}
         done = {m: part for m, key in keys.items() if (part := self.file.get(key))}
@@ -194,15 +194,15 @@ class _Run:
     def explain(self, case: Case, number: int) -> tuple[Case, dict]:
         """Compute the maps of a batch, their state and cost."""
         device = case.x.device
-        call = partial(guarded_call, case.method, case.name, case.model, case.x, case.target)
-        attribution, seconds, cpu = timed(call, device)
+        call = partial(guarded_call, case.method, case.name, case.model)
+        one = (case.x[:1], case.target[:1])
+        if "speed" in self.costs and number == 0:
+            call(*one)  # warms up: imports, caches and choices of kernels
+        attribution, seconds, cpu = timed(partial(call, case.x, case.target), device)
         raw = attribution.map
         memory = float("nan")
-        if self.measure_memory and number == 0:
-            one = (case.x[:1], case.target[:1])
-            memory = peak_memory(
-                lambda: guarded_call(case.method, case.name, case.model, *one), device
-            )
+        if "memory" in self.costs and number == 0:
+            memory = peak_memory(partial(call, *one), device)
         finite = raw.isfinite().flatten(1).all(1)
         maps = raw.where(finite[:, None, None, None], 0.0)
         flat = maps.flatten(1)
@@ -221,9 +221,7 @@ class _Run:
             )
         return {"values": values.double().cpu().tolist(), "seconds": seconds}
 
-    def table(
-        self, controls: set[str], costs: list[str], spent: tuple[float, float]
-    ) -> BenchmarkTable:
+    def table(self, controls: set[str], spent: tuple[float, float]) -> BenchmarkTable:
         """Collect all parts."""
         names = list(dict.fromkeys(name for name, _ in self.parts))
         if not names:
@@ -231,7 +229,7 @@ class _Run:
             raise ValueError(f"no method applies to the network: {reasons}")
         rows, values = [], {}
         for name in sorted(names, key=lambda n: n in controls):
-            for metric in [*self.metrics, *(_cost_metric(c) for c in costs)]:
+            for metric in [*self.metrics, *(_cost_metric(c) for c in self.costs)]:
                 row, values[name, metric.name] = self._row(name, metric, name in controls)
                 rows.append(row)
         info = {
@@ -255,6 +253,8 @@ class _Run:
         mean, low, high = float("nan"), float("nan"), float("nan")
         if len(valid):
             mean, *ends = mean_interval(valid)
+            if metric.name == "speed":  # all images of a batch have the same value
+                _, *ends = mean_interval(values[:: self.batch])
             low, high = ends or (low, high)
         images = len(self.images.indices)
         row = Row(

@@ -23,7 +23,8 @@ class Row:
         method: The method's name.
         metric: The metric's name.
         mean: The mean over images; NaN where no image has a score.
-        low: Lower end of the 95 % bootstrap interval of the mean; NaN below two images.
+        low: Lower end of the 95 % bootstrap interval of the mean over images, and of speed over
+            batches; NaN below two of them.
         high: Upper end.
         n: The number of images with a score.
         images: The number of images.

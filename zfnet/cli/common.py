@@ -25,7 +25,7 @@ from zfnet.layer_list import list_layers
 from zfnet.model import Network, device_of
 from zfnet.networks import load_network
 from zfnet.plot import write_figure
-from zfnet.training.distributed import join
+from zfnet.training.distributed import available_devices, join
 
 PAPER_LAYER = "conv5"  # the highest convolutional layer of Fig. 3
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
@@ -38,13 +38,8 @@ class UserError(Exception):
 
 
 def check_device(name: str) -> None:
-    """Raise UserError, naming the available devices, if --device cannot be used.
-
-    CUDA devices are only counted: a tensor would allocate a context on the first GPU in every
-    process.
-    """
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    available = ["auto", "cpu", *(["cuda"] if gpus else []), *gpus]
+    """Raise UserError, naming the available devices, if --device cannot be used."""
+    available = available_devices()
     try:
         is_cuda = name == "auto" or torch.device(name).type == "cuda"
         if is_cuda:

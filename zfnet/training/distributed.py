@@ -141,6 +141,16 @@ def join(
     dist.destroy_process_group()  # not after an error: it may wait for a dead process
 
 
+def available_devices() -> list[str]:
+    """Return the names of devices that PyTorch can use on this machine, and "auto".
+
+    GPUs are only counted: a tensor would allocate a context on the first one in every process.
+    """
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["auto", "cpu", *(["cuda"] if gpus else []), *gpus, *mps]
+
+
 def _choose_device(device: str, size: int, local_rank: int, local_size: int) -> torch.device:
     """Return this process's device, after a test that it works."""
     if device == "auto":
@@ -156,10 +166,9 @@ def _choose_device(device: str, size: int, local_rank: int, local_size: int) -> 
     try:
         torch_device = torch.device(device)
         torch.zeros(1, device=torch_device).item()
-    except (RuntimeError, AssertionError) as error:
-        count = f"; this machine has {gpus} GPUs" if device.startswith("cuda") else ""
-        reason = str(error).splitlines()[0]
-        raise ParallelError(f"device {device!r} cannot be used: {reason}{count}") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        available = ", ".join(available_devices())
+        raise ParallelError(f"device {device!r} cannot be used; available: {available}") from None
     if torch_device.type == "cuda" and torch_device.index is not None:
         # Without this, pinned memory would allocate memory on the first GPU.
         torch.cuda.set_device(torch_device)
