@@ -169,7 +169,7 @@ def test_each_figure_that_refuses_says_what_it_needs(context_of):
     [
         pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
         for name in using_a_network()
-        if name not in REFUSED
+        if name not in {*REFUSED, "bench_vgg19"}  # which times VGG-19: test_speed_races.py
     ],
 )
 def test_a_figure_runs_on_a_residual_network(name, inputs, context_of):
