@@ -62,7 +62,7 @@ def atlas(tmp_path_factory, network):
 def server(network, atlas):
     """Start a server in a thread."""
     running = Server(port=0, token=TOKEN)
-    running.backend = Backend(network, "imagenet65k", "zfnet.load('imagenet65k')", atlas)
+    running.backend = Backend(network, "imagenet65k", 'zfnet.load("imagenet65k")', atlas)
     thread = running.start(running.backend)
     yield running
     running.stop()

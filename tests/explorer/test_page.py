@@ -210,6 +210,9 @@ def test_sweep_shows_progress_and_can_be_cancelled(open_page, network, coffee):
     result = page.eval_on_selector(".sweeps", "(e) => JSON.parse(e.dataset.result)")
     o = zfnet.occlude(network, coffee, 967, size=112, stride=28)
     np.testing.assert_allclose(result["probability"], o.probability, rtol=1e-3)
+    page.click("#save-sweep")
+    page.wait_for_selector("#code:has-text('size, stride = 112, 28')")
+    page.click("#close")
     page.locator("[data-map=logit] .cell").click(position={"x": 5, "y": 5})
     assert wait_until(lambda: settled_box(page)) == [0, 0, 112, 112]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import threading
 import webbrowser
 from pathlib import Path
@@ -67,7 +68,8 @@ def check_token(token: str | None) -> None:
 
 def source_of(options: argparse.Namespace) -> str:
     """The Python that loads the network of --model."""
+    model = json.dumps(options.model, ensure_ascii=False)
     if not options.model.startswith("torchvision:"):
-        return f"zfnet.load({options.model!r})"
-    weights = f", {options.weights!r}" if options.weights else ""
-    return f"load_network({options.model!r}{weights})"
+        return f"zfnet.load({model})"
+    weights = f", {json.dumps(options.weights, ensure_ascii=False)}" if options.weights else ""
+    return f"load_network({model}{weights})"

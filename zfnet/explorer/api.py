@@ -26,6 +26,7 @@ from zfnet.graph import UnknownLayer, UnsupportedNetwork
 USER_ERRORS = (BadRequest, UnknownLayer, UnsupportedNetwork, ValueError, IndexError)
 UPLOADS = 4  # at a time
 UPLOAD_SECONDS = 30
+SHARED_VIEWS = ("unit", "cover", "sweep", "compare")
 BINARY = "application/octet-stream"
 log = logging.getLogger("zfnet.explorer")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -123,8 +124,7 @@ class Api:
         """Stream JSON lines: {"done", "total"} while it computes, and {"result"} at the end."""
         query = Query(request.query_params)
         image, target = query.text("image"), query.target()
-        size = query.integer("size", 32, 8, self.backend.model.size)
-        stride = query.integer("stride", 8, 4, size)
+        size, stride = self._window(query)
         return StreamingResponse(
             self._sweep(request, image, size, stride, target), media_type="application/x-ndjson"
         )
@@ -156,28 +156,37 @@ class Api:
             waiting.cancel()
 
     async def share(self, request: Request) -> Response:
-        shared = await self._compute(request, "share", self._shared(request))
+        shared = await self._compute(request, "share", self._shared(request), long=True)
         answer = {"caption": shared.caption, "code": shared.code, "name": shared.name}
         return Response(to_json(answer), media_type="application/json")
 
     async def picture(self, request: Request) -> Response:
         make = self._shared(request)
-        png = await self._compute(request, "picture", lambda: make().png())
+        png = await self._compute(request, "picture", lambda: make().png(), long=True)
         return Response(png, media_type="image/png")
 
     def _shared(self, request: Request) -> Callable[[], share.Shared]:
         query, backend = Query(request.query_params), self.backend
-        image, view = query.text("image"), query.text("view", "unit", ("unit", "cover", "explain"))
+        image, view = query.text("image"), query.text("view", "unit", SHARED_VIEWS)
         if view == "unit":
             unit, rules = query.unit(), rules_of(query)
             return lambda: share.share_unit(backend, image, unit, rules)
         target, box = query.target(), box_of(query)
-        if view == "explain":
-            method = query.text("method", None, [*METHODS])
-            return lambda: share.share_explanation(backend, image, method, target)
+        progress = self.worker.progress(lambda done, total: None)
+        if view == "sweep":
+            size, stride = self._window(query)
+            return lambda: share.share_sweep(backend, image, size, stride, target, progress)
+        if view == "compare":
+            methods = [query.text(side, None, [*METHODS]) for side in ("left", "right")]
+            return lambda: share.share_comparison(backend, image, methods, target, progress)
         if box is None:
             raise BadRequest("the request lacks box=")
         return lambda: share.share_cover(backend, image, box, target)
+
+    def _window(self, query: Query) -> tuple[int, int]:
+        """The size and stride of a sweep."""
+        size = query.integer("size", 32, 8, self.backend.model.size)
+        return size, query.integer("stride", 8, 4, size)
 
     async def _compute(self, request: Request, kind: str, function: Callable, **options) -> Any:
         lane = (tab_of(request), Query(request.query_params).text("lane", kind)[:40])

@@ -21,6 +21,7 @@ from zfnet.explorer.errors import BadRequest
 MAX_UPLOAD = 20_000_000  # bytes
 KEPT = 32  # images that are not samples; the one that was not used for longest is dropped
 THUMBNAIL = 72  # pixels
+WEBCAM = "webcam-"  # and the tab: the name of its last frame
 GIVEN = "given"  # the name of the image that `zfnet.explore` was called with
 
 
@@ -67,7 +68,7 @@ class ImageStore:
 
     def frame(self, content: bytes, tab: str) -> str:
         """Decode a webcam frame in place of the tab's previous one, and return its name."""
-        name = f"webcam-{tab}"
+        name = f"{WEBCAM}{tab}"
         self._keep(name, self._decode(content, "the frame"), "webcam")
         return name
 

@@ -25,7 +25,7 @@ export function drawCover() {
   load();
   return el("section", { class: "panel", id: "cover" },
     el("h2", {}, "Cover a part of the image"),
-    el("p", { class: "why" }, "Drag a gray square over the image, or move it with the arrow keys; ", el("kbd", {}, "+"), " ", el("kbd", {}, "−"), " change its size, ", el("kbd", {}, "Esc"), " removes it."),
+    el("p", { class: "why" }, "Drag a gray square over the image, or use the arrow keys. ", el("kbd", {}, "+"), " ", el("kbd", {}, "−"), " change its size, ", el("kbd", {}, "Esc"), " removes it."),
     el("div", { class: "bar" }, el("label", {}, "size ", size, sizeText), classInput("cover-target")),
     el("div", { class: "card" }, readout), drawSweep());
 }
@@ -60,7 +60,7 @@ function show({ target, strongest, baseline, box, ...covered }) {
   const line = (name, text, id, value) => [el("dt", {}, name), el("dd", { "data-id": id, "data-value": value }, text)];
   readout.replaceChildren(
     ...line(`probability of ${network.classes[target]}`, `${percent(now.probability)}${box ? ` (${percent(baseline.probability)} uncovered)` : ""}`, "probability", now.probability),
-    ...line("its logit", `${number(now.logit, 4)}${change("logit")}`, "logit", now.logit),
+    ...line(`logit of ${network.classes[target]}`, `${number(now.logit, 4)}${change("logit")}`, "logit", now.logit),
     ...line("most probable", `${network.classes[now.label]}, ${percent(now.label_probability)}`, "label", now.label),
     ...(strongest ? line(`total of ${unitName(...strongest)}`, `${number(now.total, 4)}${change("total")}`, "total", now.total) : []));
   readout.dataset.box = box ? box.join(",") : "";

@@ -28,7 +28,7 @@ async function load(start, count) {
   const { size: [rows, columns], field, maps } = layerOf(layer);
   title.textContent = `${layer}: ${maps} ${rows * columns > 1 ? "feature maps" : "units"}`;
   why.textContent = rows * columns > 1
-    ? `Strongest first; each map has ${rows} × ${columns} positions, scaled to its own maximum. A unit sees ${field} × ${field} pixels. Touch a map.`
+    ? `Strongest first; each map has ${rows} × ${columns} positions, scaled to its own maximum. The receptive field has ${field} × ${field} pixels. Touch a map.`
     : "Strongest first. A unit of a dense layer sees the whole image.";
   answer.units.forEach((unit, i) => setTile(grid.children[start + i] || grid.appendChild(newTile()), answer, unit, i));
   if (start === 0) [...grid.children].slice(answer.units.length).forEach((node) => node.remove());

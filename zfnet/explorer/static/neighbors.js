@@ -10,7 +10,7 @@ const status = el("p", { class: "why" });
 
 export function drawNeighbors() {
   on(["layer", "unit", "view"], load);
-  return el("section", { id: "neighbors" }, el("h2", {}, "Nine neighbors"), status, pair);
+  return el("section", { id: "neighbors" }, el("h2", {}, "Nine strongest images"), status, pair);
 }
 
 async function load() {
@@ -23,7 +23,7 @@ async function load() {
 
 function show({ values, names = [], why, ...arrays }) {
   pair.hidden = !values.length;
-  status.textContent = values.length ? `The images that activate it most, among ${network.atlas}.` : why;
+  status.textContent = values.length ? `The images with the strongest activations, among ${network.atlas}.` : why;
   for (const [node, kind] of [[patches, "patches"], [projections, "projections"]]) {
     node.replaceChildren(...values.map((value, i) => {
       const { data, shape: [, height, width] } = arrays[kind], size = 3 * height * width;

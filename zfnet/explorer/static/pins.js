@@ -52,7 +52,7 @@ export function showPins(names, answer) {
   names.forEach((name, i) => {
     const row = rows.get(name), base = answer.baseline.pins[i], now = answer.box ? answer.pins[i] : base;
     if (!row) return;
-    row.value.replaceChildren(bars([[number(now, 3), base > 0 ? Math.min(1, now / base) : 0, answer.box ? `of ${number(base, 3)}` : ""]]));
+    row.value.replaceChildren(bars([[number(now, 3), base > 0 ? Math.min(1, now / base) : 0, answer.box ? `was ${number(base, 3)}` : ""]]));
     row.value.dataset.now = now;
   });
 }

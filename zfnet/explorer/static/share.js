@@ -5,19 +5,23 @@ import { byId, el, notice } from "./dom.js";
 import { hash, rules, state } from "./state.js";
 
 export function drawShare() {
-  return el("button", { class: "button", type: "button", id: "save", click: open }, "Save");
+  return el("button", { class: "button", type: "button", id: "save", click: saveView }, "Save");
 }
 
 function parameters() {
   const { image, view, layer, unit, target } = state;
   if (view === "features") return { image, view: "unit", layer, unit, at: state.at?.join(","), ...rules() };
   if (view === "cover") return { image, view, target, box: state.box?.join(",") };
-  return { image, view: "explain", target, method: state.left };
+  return { image, view, target, left: state.left, right: state.right };
 }
 
-async function open() {
-  if (state.view === "cover" && !state.box) return notice("cover a part of the image first");
-  const wanted = parameters();
+function saveView() {
+  if (state.view === "cover" && !state.box) notice("cover a part of the image first");
+  else save(parameters());
+}
+
+// Show the picture, caption and Python of a view; the parameters are those of the API's `share`.
+export async function save(wanted) {
   let shared;
   try {
     shared = await send("share", wanted);

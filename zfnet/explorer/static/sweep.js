@@ -2,19 +2,21 @@
 
 import { stream } from "./api.js";
 import { ARROWS, cellAt, clamp, el, notice, number, onDrag, overlay, paintColors, paintValues, percent, rgb } from "./dom.js";
+import { save } from "./share.js";
 import { network, on, state, unitName, update } from "./state.js";
 
 const OTHER = "#8a8a8a"; // classes beyond those with a color
 const bar = el("progress", { id: "progress", max: "1", value: "0", hidden: true });
 const start = el("button", { class: "button", type: "button", id: "sweep", click: run }, "Sweep");
 const cancel = el("button", { class: "button", type: "button", id: "cancel", hidden: true, click: () => controller?.abort() }, "Cancel");
+const keep = el("button", { class: "button", type: "button", id: "save-sweep", hidden: true, click: () => save(saved) }, "Save the maps");
 const note = el("span", { class: "soft", role: "status", id: "sweep-note" });
 const maps = el("div", { class: "sweeps" });
-let controller = null;
+let controller = null, saved = null; // `saved`: the parameters of the maps that are shown
 
 export function drawSweep() {
-  on(["image", "target"], () => { controller?.abort(); maps.replaceChildren(); note.textContent = ""; });
-  return el("section", { id: "sweep-section" }, el("div", { class: "bar" }, start, cancel, bar, note), maps);
+  on(["image", "target"], () => { controller?.abort(); maps.replaceChildren(); note.textContent = ""; keep.hidden = true; });
+  return el("section", { id: "sweep-section" }, el("div", { class: "bar" }, start, cancel, bar, note, keep), maps);
 }
 
 function running(active) {
@@ -24,15 +26,19 @@ function running(active) {
 
 async function run() {
   const mine = controller = new AbortController();
-  const stride = Math.max(4, Math.round(state.size / 4));
+  const { image, size, target } = state, stride = Math.max(4, Math.round(size / 4));
   running(true);
   bar.removeAttribute("value");
   note.textContent = "";
   try {
-    await stream("sweep", { image: state.image, size: state.size, stride, target: state.target }, (line) => {
+    await stream("sweep", { image, size, stride, target }, (line) => {
       if (line.error) throw new Error(line.error);
       if (line.total) bar.value = line.done / line.total;
-      if (line.result) show(line.result);
+      if (line.result) {
+        show(line.result);
+        saved = { view: "sweep", image, size, stride, target };
+        keep.hidden = false;
+      }
     }, mine.signal);
   } catch (error) {
     if (error.name !== "AbortError") notice(error.message);
@@ -59,7 +65,7 @@ function labels(result) {
   for (const label of result.label.flat()) counts.set(label, (counts.get(label) || 0) + 1);
   const frequent = [...counts.entries()].sort((a, b) => b[1] - a[1]).slice(0, network.lines.length).map(([label]) => label);
   const color = (label) => network.lines[frequent.indexOf(label)] || OTHER;
-  const node = figure(result, "label", "most probable class", "", paintColors(el("canvas"), result.label.flat().map(color), result.label[0].length), result.label);
+  const node = figure(result, "label", "most probable class", `${counts.size} ${counts.size > 1 ? "classes" : "class"}`, paintColors(el("canvas"), result.label.flat().map(color), result.label[0].length), result.label);
   const others = counts.size - frequent.length;
   node.append(el("ul", { class: "legend" }, frequent.map((label) => el("li", {}, el("i", { class: "key", style: { background: color(label) } }), network.classes[label])),
     others > 0 ? el("li", {}, el("i", { class: "key", style: { background: OTHER } }), `${others} others`) : null));

@@ -15,7 +15,7 @@ const pictures = Object.fromEntries(["patch", "projection", "paper"].map((name) 
 const title = el("h2", { id: "unit-title" });
 const facts = el("p", { class: "soft", id: "unit-facts", role: "status" });
 const compared = el("p", { class: "soft", id: "similarity" });
-const paper = el("figure", {}, el("figcaption", {}, "the paper's"), pictures.paper);
+const paper = el("figure", {}, el("figcaption", {}, "the paper's rules"), pictures.paper);
 const altered = el("figcaption", {});
 let current = null; // the answer that is shown
 
@@ -26,11 +26,11 @@ export function drawUnit() {
   };
   const method = choice("Backward pass", METHODS, state.method, (value) => update({ method: value }));
   const apart = el("details", { id: "apart", open: !isPaper() }, el("summary", {}, "Take it apart"),
-    el("p", { class: "why" }, "Change one rule of the way down, and compare with the paper's projection."),
+    el("p", { class: "why" }, "Change a rule of the deconvnet, and compare with the paper's projection."),
     flag("method", "rectification off: negative signals pass too", "none", "deconvnet"),
-    flag("switches", "switches off: each value to its window's corner", 0, 1),
-    flag("collision", "overwrite where windows share a maximum, instead of the sum", "overwrite", "sum"),
-    network.normalizes ? flag("normalization", "invert the normalization, which the paper skips", 1, 0) : null);
+    flag("switches", "switches off: unpool each value to the corner of its window", 0, 1),
+    flag("collision", "overwrite, instead of adding, where pooling windows share a maximum", "overwrite", "sum"),
+    network.normalizes ? flag("normalization", "pass back through the normalization, which the paper skips", 1, 0) : null);
   const mark = () => {
     method.press(state.method);
     for (const box of apart.querySelectorAll("[data-rule]")) box.checked = state[box.dataset.rule] === box.marks;
@@ -44,8 +44,8 @@ export function drawUnit() {
     el("div", { class: "title" }, title, el("button", { class: "button", type: "button", id: "pin", click: () => current && pin(current) }, "Pin")),
     facts,
     el("div", { class: "trio" },
-      el("figure", {}, el("figcaption", {}, "its map"), cells),
-      el("figure", {}, el("figcaption", {}, "what it sees"), pictures.patch),
+      el("figure", {}, el("figcaption", {}, "feature map"), cells),
+      el("figure", {}, el("figcaption", {}, "receptive field"), pictures.patch),
       el("figure", {}, altered, pictures.projection), paper),
     compared, el("div", { class: "bar" }, method), apart, drawNeighbors());
 }
@@ -63,7 +63,7 @@ function show({ layer, unit, at, activation, box, size: [rows, columns], maximum
   const spatial = rows * columns > 1, isOutput = layer === network.layers.at(-1).name;
   title.textContent = isOutput ? `${unitName(layer, unit)}, ${network.classes[unit]}` : unitName(layer, unit);
   const place = spatial ? `row ${at[0]}, column ${at[1]}: ` : "";
-  facts.textContent = `${place}activation ${number(activation, 4)}${activation === 0 ? ", nothing to project" : ""}; it sees ${box[3] - box[1]} × ${box[2] - box[0]} pixels`;
+  facts.textContent = `${place}activation ${number(activation, 4)}${activation === 0 ? ", nothing to project" : ""}; receptive field ${box[3] - box[1]} × ${box[2] - box[0]} pixels`;
   facts.dataset.activation = activation;
   facts.dataset.key = `${layer}/${unit}@${at}`;
   paintValues(map, arrays.map.data, columns, 0, Math.max(maximum, 1e-12), network.heat.map(rgb));
@@ -72,7 +72,7 @@ function show({ layer, unit, at, activation, box, size: [rows, columns], maximum
   for (const name of Object.keys(pictures)) paintRGB(pictures[name], arrays[name]);
   pictures.patch.setAttribute("aria-label", `The pixels that ${unitName(layer, unit)} sees`);
   pictures.projection.setAttribute("aria-label", `The projection of ${unitName(layer, unit)}`);
-  altered.textContent = isPaper() ? "its projection" : "changed";
+  altered.textContent = isPaper() ? "projection" : "changed rules";
   paper.hidden = isPaper();
   paper.parentNode.classList.toggle("four", !isPaper());
   compared.hidden = isPaper();
