@@ -78,9 +78,12 @@ def unsupported_network(figure: Figure, context: Context) -> str:
         return ""
     try:
         chain(context.model)
-    except UnsupportedNetwork as error:
+    except UnsupportedNetwork:
         if figure.network == "chain":
-            return f"It needs a chain of layers: {error}."
+            return (
+                f"It needs a chain of layers: {name} is not a chain of convolutions, ReLUs and "
+                "poolings."
+            )
         return (
             f"It needs layers {STAGES[0]} to {STAGES[-1]}: {name} is no chain, and it has not five "
             "stages whose maps halve in size."

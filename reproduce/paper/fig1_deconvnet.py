@@ -40,6 +40,9 @@ def compute(ctx: Context) -> Result:
     x = ctx.images.batch(rows).to(ctx.device)
     t = zfnet.trace(ctx.model, x)
     shared = {name: shared_switches(switches) for name, switches in t.switches.items()}
+    if not any(shared.values()):  # VGG's windows, for example
+        note = "No two pooling windows of this network overlap, so none share a maximum."
+        return Result({}, {}, "not run", n=len(x), note=note)
     strongest = t["conv5"].amax((2, 3)).argmax(1)
     summed, overwritten = (
         zfnet.project(ctx.model, x, "conv5", strongest, collision=mode).pixels.flatten(1)

@@ -162,6 +162,15 @@ def test_each_figure_that_refuses_says_what_it_needs(context_of):
     assert refused.keys() == REFUSED.keys()
     for name, need in REFUSED.items():
         assert refused[name].startswith(f"It needs {need}"), refused[name]
+        assert "resnet18" in refused[name]
+
+
+def test_figure_1_needs_pooling_windows_that_overlap(monkeypatch):
+    monkeypatch.setattr(contexts, "load_network", lambda *arguments: narrow_vgg11())
+    context = contexts.Context("torchvision:vgg11", None, weights="random")
+    result = _compute(discover()["fig1"], context)
+    assert result.verdict == "not run"
+    assert result.note.startswith("No two pooling windows of this network overlap")
 
 
 @pytest.mark.parametrize(

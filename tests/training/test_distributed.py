@@ -204,9 +204,7 @@ def test_occupied_port_is_reported(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
 def test_missing_device_is_named():
     with (
-        pytest.raises(
-            ParallelError, match="device 'cuda:3' cannot be used; available: auto, cpu$"
-        ),
+        pytest.raises(ParallelError, match="device 'cuda:3' cannot be used; available: auto, cpu$"),
         join("cuda:3"),
     ):
         pass

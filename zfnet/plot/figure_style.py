@@ -32,10 +32,12 @@ class StyledFigure(Figure):
     """A figure that is drawn and saved in the shared style, wherever that happens."""
 
     def draw(self, renderer: Any) -> None:
+        """Draw in the shared style."""
         with style():
             super().draw(renderer)
 
     def savefig(self, *args: Any, **options: Any) -> None:
+        """Save in the shared style."""
         with style():
             super().savefig(*args, **options)
 
