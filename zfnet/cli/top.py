@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> None:
         check_channel(layer, channel, count_channels(model, layer))
         if not table:
             _check_projection(model, layer)
-            if not options.data and _show_atlas(options, model, layer, channel):
+            single = distributed.size == 1
+            if single and not options.data and _show_atlas(options, model, layer, channel):
                 return
         images = _images(options, model)
         bar = progress_bar if distributed.is_main else no_progress
