@@ -24,6 +24,7 @@ BOXES = Path(__file__).with_name("fig7_boxes.yaml")
 # which may be small, and twice as many beside all boxes.
 SIZE, STRIDE, MIN_POSITIONS, MIN_ELSEWHERE = 48, 8, 9, 72
 SEARCHED = 300  # images of a corpus without annotated ones
+SUREST = 3  # images shown of such a corpus
 
 
 class BoxedImage(NamedTuple):
@@ -105,7 +106,7 @@ def measurable_kinds(groups: dict[str, torch.Tensor], stride: int) -> set[str]:
     }
 
 
-def _surest_images(ctx: Context, count: int = 3) -> list[BoxedImage]:
+def _surest_images(ctx: Context) -> list[BoxedImage]:
     """The images of different classes whose true class the network is surest of."""
     images = ctx.images
     rows = np.linspace(0, len(images) - 1, min(len(images), SEARCHED)).astype(int)
@@ -116,7 +117,7 @@ def _surest_images(ctx: Context, count: int = 3) -> list[BoxedImage]:
     chosen: dict[int, BoxedImage] = {}
     for i in probability.argsort(descending=True).tolist():
         label = int(target[i])
-        if len(chosen) < count and label not in chosen:
+        if len(chosen) < SUREST and label not in chosen:
             name = str(images.names[int(rows[i])]).split("/")[-1]
             chosen[label] = BoxedImage(name, x[i : i + 1], label, {})
     return list(chosen.values())

@@ -79,7 +79,7 @@ def matching_top(ctx: Context, layer: str, k: int, count: int) -> Top:
     rows = np.linspace(0, len(ctx.images) - 1, min(count, len(ctx.images))).astype(int)
     weight = conv_weight(ctx.model, layer).to(ctx.device)  # (C, 3, k, k)
     values, positions = [], []
-    for part in ctx.progress(np.array_split(rows, -(-len(rows) // 32)), desc=layer):
+    for part in ctx.progress(np.array_split(rows, -(-len(rows) // 8)), desc=layer):
         x = ctx.images.batch(part).to(ctx.device)
         t = zfnet.trace(ctx.model, x, until=layer)
         cosine = _cosine(x, weight, t[layer], t.receptive_field(layer))  # (N, C, H, W)

@@ -88,7 +88,7 @@ def test_image_folders_need_known_classes_or_predicted_targets(command, tree, ca
         (["--methods", "no_module:f"], "cannot import no_module"),
         (["--methods", "their_methods:f"], "their_methods has no function f"),
         (["--methods", "their_methods:number"], "not a function of (model, x, target)"),
-        (["--methods", "their_methods:wrong"], "wrong must return a map (6, 1, 64, 64)"),
+        (["--methods", "their_methods:wrong"], "wrong must return a map (1, 1, 64, 64)"),
         (["--methods", "saliencies"], "unknown methods: saliencies"),
         (["--metrics", "pointer"], "unknown metrics: pointer"),
         (["-n", "0"], "limit must be at least 1"),

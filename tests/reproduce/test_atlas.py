@@ -14,7 +14,7 @@ from reproduce import __main__
 from reproduce.core.context import Context
 from reproduce.site import atlas
 from reproduce.site.atlas import canonical, demos, files, sheets, summary, tables
-from reproduce.site.atlas.look import find_atlas, look
+from reproduce.site.atlas.look import look, open_atlas
 from tests.reproduce.conftest import HOSTILE, small_network
 from zfnet.analysis.statistics import bin_values
 from zfnet.attribution.cam import maps_and_gradient
@@ -397,7 +397,7 @@ def test_look_shows_neighbors_from_the_atlas(context_and_atlas, tmp_path, monkey
         feature["neighbors"] for feature in files.read(tmp_path / "page", "conv5")["features"]
     } == {0}
     assert not (tmp_path / "page" / "sheets" / "conv3-patches.webp").exists()
-    missing = find_atlas(tmp_path, other)
+    missing = open_atlas(tmp_path, other)
     assert missing.index == {}
     assert "no atlas" in missing.reason
 

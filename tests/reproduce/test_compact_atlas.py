@@ -16,6 +16,7 @@ from reproduce.site.atlas.layout import COMPACT, FULL, tile_side
 from reproduce.site.atlas.look import look
 from tests.conftest import ROOT
 from tests.reproduce.conftest import shrink_atlas
+from zfnet.cli.main import main
 from zfnet.explorer.atlas import Atlas
 
 LARGEST = 12_000_000  # bytes of the committed atlas
@@ -93,6 +94,29 @@ def test_the_explorer_and_look_read_a_compact_atlas(compact, tmp_path, small_atl
     assert max(f["neighbors"] for f in files.read(tmp_path / "page", "conv3")["features"]) == 9
     copied = sheets.read_tiles(tmp_path / "page" / "sheets" / "conv3-patches.webp", 48)
     assert copied.shape == (8, 9, 48, 48, 3)
+
+
+def test_top_reads_an_atlas_of_the_same_network(compact, atlas_run, tmp_path, monkeypatch, capsys):
+    _, folder = compact
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "figures" / "samples").mkdir(parents=True)
+    (tmp_path / "figures" / "samples" / "atlas").symlink_to(folder)
+    arguments = ["top", "--model", str(atlas_run / "small.safetensors")]
+    arguments += ["--layer", "conv3", "--channel", "5", "-k", "4"]
+    assert main([*arguments, "-o", "atlas.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("read from the atlas" in line and "samples/atlas" in line for line in lines)
+    expected = files.read(folder, "conv3")["features"][5]["value"][:4]
+    ranked = [float(line.split()[1]) for line in lines if line[:2] in ("1.", "2.", "3.", "4.")]
+    assert ranked == pytest.approx(expected, abs=1e-3)
+    # --data searches anew, and finds the same activations in the images of the atlas.
+    assert main([*arguments, "--data", str(atlas_run / "tree"), "-o", "data.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("atlas" in line for line in lines)
+    searched = [float(line.split()[1]) for line in lines if line[:2] in ("1.", "2.", "3.", "4.")]
+    assert searched == pytest.approx(ranked, rel=1e-2)
+    with Image.open("atlas.png") as picture, Image.open("data.png") as other:
+        assert picture.size == other.size
 
 
 def test_the_command_writes_the_atlas_of_the_corpus(monkeypatch, tmp_path):

@@ -342,7 +342,7 @@ def test_segmentation_extends_a_map_to_the_object():
     box = boxes.segment_box(hot, pixels)
     truth = boxes.box_of(disc)[None]
     assert boxes.overlap(box[None], truth)[0] > 0.9  # the colors carry it to the edge
-    blob = boxes.box_above(hot, pixels)
+    blob = boxes.box_above(hot)
     assert blob.tolist() == boxes.box_of(hot > 0.2).tolist()
     assert boxes.overlap(blob[None], truth)[0] < 0.6
     assert boxes.segment_box(np.zeros((64, 64)), pixels).tolist() == [0, 0, 64, 64]

@@ -14,6 +14,7 @@ from reproduce.core.discovery import discover
 from reproduce.core.record import read_record
 from reproduce.core.run import run
 from reproduce.lectures.digits import (
+    erased_strokes,
     mlp_lines,
     mnist_eights,
     mnist_occlusion,
@@ -112,7 +113,7 @@ def test_mnist_eights_verdict():
 def test_mnist_occlusion_center_and_verdict():
     image = np.zeros((1, 10, 12))
     image[0, 2:5, 7:10] = 0.5
-    assert mnist_occlusion.ink_center(image).tolist() == [[3, 8]]
+    assert erased_strokes.ink_center(image).tolist() == [[3, 8]]
 
     def numbers(erased, **displacements):
         displacement_by_digit = {

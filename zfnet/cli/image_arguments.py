@@ -40,7 +40,7 @@ def add_top(sub: argparse.ArgumentParser) -> None:
         type=expand_path,
         metavar="PATH",
         help="a folder with <class>/*.JPEG, or with val/<class>/*.JPEG "
-        "(default: crops of the sample photographs)",
+        "(default: an atlas of this network, or else crops of the sample photographs)",
     )
     sub.add_argument("--layer", help=f"the layer to search (default: {DEFAULT_LAYER})")
     sub.add_argument(

@@ -184,7 +184,7 @@ def add_bench(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_sample_options(sub: argparse.ArgumentParser) -> None:
-    """Add the options of which images are explained, for which class, and by how many at once."""
+    """Add the options for the images to explain, the target class and the batch size."""
     sub.add_argument(
         "-n",
         "--limit",

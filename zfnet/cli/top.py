@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -35,6 +37,7 @@ from zfnet.top import top_activations
 from zfnet.training.distributed import join
 
 TABLE = ".safetensors"
+CLONE = Path(__file__).resolve().parents[2]  # where figures/ is, in a clone
 
 
 def run(options: argparse.Namespace) -> None:
@@ -47,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
         check_channel(layer, channel, count_channels(model, layer))
         if not table:
             _check_projection(model, layer)
+            if not options.data and _show_atlas(options, model, layer, channel):
+                return
         images = _images(options, model)
         bar = progress_bar if distributed.is_main else no_progress
         with usage_errors():
@@ -68,8 +73,31 @@ def run(options: argparse.Namespace) -> None:
         return
     write_picture(_picture(model, images, result, layer, channel), options.out)
     index, value = _ranking(result[layer], channel)
-    for rank, (i, activation) in enumerate(zip(index.tolist(), value.tolist(), strict=True), 1):
-        print(f"{rank}. {activation:.3f}  {images.names[i]}")
+    _print_ranking(value.tolist(), [str(images.names[i]) for i in index.tolist()])
+
+
+def _print_ranking(values: list[float], names: list[str]) -> None:
+    for rank, (value, name) in enumerate(zip(values, names, strict=True), 1):
+        print(f"{rank}. {value:.3f}  {name}")
+
+
+def _show_atlas(options: argparse.Namespace, model: Any, layer: str, channel: int) -> bool:
+    """Show the pictures of an atlas of this network; return False if it does not have them."""
+    from zfnet.explorer.atlas import KINDS, Atlas, find_atlas
+
+    checkpoint = getattr(model, "info", {}).get("sha256", "")
+    atlas = Atlas(find_atlas(Path.cwd(), checkpoint) or find_atlas(CLONE, checkpoint), checkpoint)
+    if not atlas.index:
+        return False
+    feature, tiles = atlas.neighbors(layer, channel)
+    if len(feature["values"]) < options.k:
+        return False
+    patches, projections = (tiles[kind][: options.k] / 255 for kind in KINDS)
+    title = f"{layer}, channel {channel}: strongest activations in {atlas.status}"
+    write_picture(_draw(projections, patches, title), options.out)
+    print(f"read from the atlas in {atlas.folder} (search other images with --data PATH)")
+    _print_ranking(feature["values"][: options.k], feature["names"][: options.k])
+    return True
 
 
 def _check_arguments(options: argparse.Namespace, table: bool) -> None:
@@ -116,11 +144,19 @@ def _picture(
         model, x, layer, torch.full((len(index),), channel), position, activation=value, crop=True
     )
     patches = cut(x, p.corner, p.pixels.shape[-1])
-    figure = plot.new_figure(8, 4.3)
-    left, right = figure.subplots(1, 2)
-    columns = min(3, len(index))
+    title = f"{layer}, channel {channel}: strongest activations in {result.images} images"
     projections = plot.projection_image(p.pixels.cpu())
-    plot.show(left, plot.mosaic(projections, columns, gap=2), "projections")
-    plot.show(right, plot.mosaic(plot.photograph(patches.cpu()), columns, gap=2), "image patches")
-    figure.suptitle(f"{layer}, channel {channel}: strongest activations in {result.images} images")
+    return _draw(projections, plot.photograph(patches.cpu()), title)
+
+
+def _draw(projections: np.ndarray, patches: np.ndarray, title: str) -> Figure:
+    """Draw projections next to image patches, each (n, H, W, 3) in [0, 1]."""
+    figure = plot.new_figure(8, 4.3)
+    axes = figure.subplots(1, 2)
+    columns = min(3, len(patches))
+    for axis, images, name in zip(
+        axes, (projections, patches), ("projections", "image patches"), strict=True
+    ):
+        plot.show(axis, plot.mosaic(images, columns, gap=2), name)
+    figure.suptitle(title)
     return figure

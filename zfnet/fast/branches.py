@@ -1,10 +1,10 @@
 """Project units of networks with branches through their receptive fields only.
 
-The window of a value holds what its readers need of it: the union of what each reads. From the unit
-down, a cellwise step passes its window on, and a convolution or pooling widens it. All units of a
-chunk have windows of the same size, so the network runs on patches: each reader crops the value to
-the window that it needs, and convolutions work without padding, with a `PaddingMask` where a window
-reaches outside the map.
+Several steps can read the output of one step. Its window is the smallest that contains what all of
+them read. From the unit down, a cellwise step keeps its window, and a convolution or pooling widens
+it. All units of a chunk have windows of the same size, so the network runs on patches. Each step
+crops its input to the window that it reads. Convolutions run without padding, with a `PaddingMask`
+where a window reaches outside the map.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from zfnet.graph import Step, UnsupportedNetwork, spatial_size, with_inputs
 from zfnet.receptive_field import ReceptiveField, Window, cut, cut_windows
 from zfnet.units import Units
 
-CHUNK = 8_000_000  # numbers in the largest patches at once
-SHARE = 0.5  # of an image, up to which a receptive field costs less than whole maps
+CHUNK = 8_000_000  # elements of the largest batch of patches
+SHARE = 0.5  # larger receptive fields, as a share of the image, cost more than whole maps
 
 
 def fits(x: Tensor, units: Units, field: ReceptiveField) -> bool:

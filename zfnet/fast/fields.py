@@ -26,7 +26,7 @@ from zfnet.units import Units
 def trace_fields(
     steps: list[Step], x: Tensor, units: Units, *, only_switches: bool = False
 ) -> tuple[Trace, Window]:
-    """Pass only what M units see through the network.
+    """Run the network on the receptive fields of M units only.
 
     The steps end with the units' layer, whose output is (M, C, 1, 1). `only_switches` stops after
     the last pooling, which is enough for the way down. Returns the windows of pixels as well.
@@ -42,10 +42,10 @@ def trace_fields(
 def trace_windows(
     steps: list[Step], x: Tensor, image: Tensor, window: Window
 ) -> dict[str, SwitchTable]:
-    """Return the switches below B windows of the last step's maps, of one size, for images (B,).
+    """Return the switches below B windows of the last step's maps, for images (B,).
 
-    What several units of an image see passes through the network once; `cut_switches` returns the
-    part of each unit.
+    The windows have the same size. Units of one image share a pass; `cut_switches` returns the
+    switches of each unit.
     """
     fields = Fields.of(steps, image_size(x), window)
     above = fields.outputs() | {fields.steps[-1].name: window}
@@ -181,7 +181,7 @@ def _without_padding(module: nn.Conv2d | nn.MaxPool2d) -> nn.Module:
 
 
 def largest_map(steps: Sequence[Step], size: Size = (1, 1)) -> int:
-    """The numbers in the largest map that a window of the last map sees; of one unit by default."""
+    """The elements of the largest map below a window of the last map; one unit by default."""
     low = torch.zeros(1, 2, dtype=torch.int64, device="cpu")
     window, most = Window(low, torch.tensor([size], device="cpu")), 1
     for step in reversed(steps):

@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _hits(probability: Tensor, labels: Tensor) -> Tensor:
-    """Count the images (n, classes) whose label is the first, and is among the first five: (2,)."""
+    """Count the top-1 and top-5 hits of n images, given probabilities (n, classes): (2,)."""
     labels = labels.to(probability.device)
     correct = probability.topk(min(5, probability.shape[1])).indices == labels[:, None]
     return torch.stack([correct[:, 0].sum(), correct.any(1).sum()])

@@ -11,31 +11,29 @@ the other images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-import zfnet
 from reproduce.core.annotations import find_annotated
 from reproduce.core.claims import above, verdict
 from reproduce.core.context import Context
 from reproduce.core.figure import SAMPLES, Figure, Result
 from reproduce.core.page import caption, interval_bars, new_page, set_finding
 from reproduce.lectures.attribution.boxes import (
+    METHODS,
     SEGMENTATION,
+    SHARE,
     area,
     best_of_others,
-    box_above,
     overlap,
-    segment_box,
+    predict_boxes,
 )
 from reproduce.lectures.outlines import object_annotations
 from reproduce.lectures.sampling import MIN_IMAGES
 from zfnet.analysis.intervals import mean_interval, wilson
-from zfnet.graph import UnsupportedNetwork
 from zfnet.plot import LINES, photograph, rectangle, show
 
 FIGURE = Figure(
@@ -47,7 +45,7 @@ FIGURE = Figure(
     seed=39,
     time_budget=2,
     config={
-        "share": 0.2,
+        "share": SHARE,
         **SEGMENTATION,
         "overlap": 0.5,
         "shown": 8,
@@ -71,7 +69,7 @@ def compute(ctx: Context) -> Result:
         return Result({}, {}, "not run", n=len(rows_of), note=note)
     truth = np.array([annotated[name]["box"] for name in rows_of])
     rows = list(rows_of.values())
-    boxes = predict_boxes(ctx, rows) | {
+    boxes = predict_boxes(ctx, rows, FIGURE.config) | {
         ONE: best_of_others(truth, ctx.images.size, FIGURE.config["overlap"])
     }
     overlaps = {name: overlap(of, truth) for name, of in boxes.items()}
@@ -94,19 +92,6 @@ def compute(ctx: Context) -> Result:
     arrays |= {"truth": truth[shown], "shown": shown, "names": np.array(names)}
     arrays["photographs"] = photograph(x).astype(np.float16)
     return Result(arrays, measured | {"claims": claims}, outcome, n=len(rows), note=note)
-
-
-def predict_boxes(ctx: Context, rows: list[int]) -> dict[str, np.ndarray]:
-    """The boxes of images by each method that supports the network, (N, 4)."""
-    methods = {name: how for name, how in METHODS.items() if supports(ctx, how[0])}
-    boxes: dict[str, list] = {name: [] for name in methods}
-    for i in ctx.progress(rows, total=len(rows), desc="boxes"):
-        x = ctx.images.batch([i]).to(ctx.device)
-        target, pixels = int(ctx.images.labels[i]), photograph(x.cpu())[0]
-        for name, (method, to_box) in methods.items():
-            map = zfnet.explain(ctx.model, x, method, target).map[0, 0].cpu().numpy()
-            boxes[name].append(to_box(map, pixels))
-    return {name: np.array(of) for name, of in boxes.items()}
 
 
 def measure(
@@ -139,35 +124,10 @@ def measure(
     }
 
 
-def supports(ctx: Context, method: str) -> bool:
-    """Whether a method supports this network: CAM needs a pooling head, for example."""
-    try:
-        zfnet.explain(ctx.model, ctx.images.batch([0]).to(ctx.device), method)
-    except UnsupportedNetwork:
-        return False
-    return True
-
-
 def percent(correct: np.ndarray) -> list[float]:
     """The share of correct boxes in percent with Wilson's interval: [share, low, high]."""
     return [100 * v for v in (correct.mean(), *wilson(int(correct.sum()), len(correct)))]
 
-
-def above_share(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    return box_above(map, pixels, FIGURE.config["share"])
-
-
-def segment(map: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    return segment_box(map, pixels, FIGURE.config)
-
-
-METHODS: dict[str, tuple[str, Callable]] = {
-    "CAM": ("cam", above_share),
-    "Grad-CAM": ("grad_cam", above_share),
-    "saliency, segmented": ("saliency", segment),
-    "guided backpropagation, segmented": ("guided_backprop", segment),
-    "deconvnet, segmented": ("deconvnet", segment),
-}
 
 COLORS = dict(zip((*METHODS, ONE), (*LINES[:5], "0.6"), strict=True))
 STYLES: dict[str, Any] = {ONE: "--"}

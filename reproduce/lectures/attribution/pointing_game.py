@@ -119,8 +119,7 @@ def view_masks(images: Images) -> np.ndarray:
 def correct_box(case: Case) -> Tensor:
     """Whether the box of a map's largest component overlaps the object's box, (N,) 0 or 1."""
     assert case.mask is not None
-    blank = np.zeros((1, 1))
-    predicted = np.array([box_above(map, blank) for map in case.map[:, 0].cpu().numpy()])
+    predicted = np.array([box_above(map) for map in case.map[:, 0].cpu().numpy()])
     truth = np.array([mask_box(mask) for mask in case.mask.cpu().numpy()])
     return torch.from_numpy((overlap(predicted, truth) >= FIGURE.config["overlap"]).astype(float))
 

@@ -21,8 +21,8 @@ from reproduce.core.context import Context
 from reproduce.core.digits import Digits, gray
 from reproduce.core.figure import Figure, Result
 from reproduce.core.page import new_page, set_finding
+from reproduce.lectures.digits.erased_strokes import fall_numbers, prediction_numbers
 from reproduce.lectures.digits.occlusion_maps import STRIDE, draw_maps, draw_predictions
-from zfnet.analysis.intervals import mean_interval
 from zfnet.data.images import standardize
 from zfnet.occlusion import Occlusion
 
@@ -39,6 +39,7 @@ FIGURE = Figure(
     corpus="mnist",
     trains=True,
 )
+ERASED = 200  # eights, at most
 ERASED_SIDES = {
     3: (None, -1),
     9: (1, -1),
@@ -63,7 +64,9 @@ def compute(ctx: Context) -> Result:
     fall = (1 - o.logit / o.baseline.logit[:, None, None]).numpy()  # (N, rows, cols)
     measured = {"eights": eights, "recognized": correct, "erased piece by piece": len(x)}
     measured |= {"accuracy, %": digits.accuracy}
-    measured |= fall_numbers(o, fall) | prediction_numbers(o, gray(x).double().numpy())
+    measured |= fall_numbers(o, fall, config)
+    images = gray(x).double().numpy()
+    measured |= prediction_numbers(o, images, config["digit"], ERASED_SIDES)
     claims, outcome = judge(measured)
     note = (
         f"A black square of {config['size']} pixels at every position. Of {eights} eights outside "
@@ -78,57 +81,13 @@ def compute(ctx: Context) -> Result:
     return Result(arrays, measured, outcome, n=len(x), note=note, scale=digits.scale)
 
 
-def correct_eights(digits: Digits, limit: int = 200) -> tuple[torch.Tensor, int, int]:
+def correct_eights(digits: Digits) -> tuple[torch.Tensor, int, int]:
     """The first correctly classified eights, the number of eights, and that of correct ones."""
     digit, test = FIGURE.config["digit"], digits.test
     x = test.batch(np.flatnonzero(test.labels == digit))
     logits = torch.cat([digits.model(part) for part in x.split(500)])
     correct = logits.argmax(1) == digit
-    return x[correct][:limit], len(x), int(correct.sum())
-
-
-def fall_numbers(o: Occlusion, fall: np.ndarray) -> dict[str, Any]:
-    """How far logit and probability fall, and how often only the logit does."""
-    config, base = FIGURE.config, o.baseline
-    probability_fall = (base.probability - o.probability.amin((1, 2))).numpy()
-    hidden = (base.probability[:, None, None] - o.probability).numpy() < config["hidden"]
-    large = fall >= config["fall"]
-    rows = np.flatnonzero(large.any((1, 2)))
-    share = np.array([100 * hidden[n][large[n]].mean() for n in rows])
-    return {
-        "largest fall of the logit, %": mean_interval(100 * fall.max((1, 2))),
-        "largest fall of the probability": mean_interval(probability_fall),
-        "positions that cost a tenth of the logit, %": mean_interval(100 * large.mean((1, 2))),
-        "of these, those that move the probability by less than 0.01, %": mean_interval(share),
-    }
-
-
-def prediction_numbers(o: Occlusion, images: np.ndarray) -> dict[str, Any]:
-    """Which digits erased eights are predicted as, and where their erased parts are.
-
-    Args:
-        o: The occlusion of the eights.
-        images: The eights (N, H, W).
-    """
-    digit, label = FIGURE.config["digit"], o.label.numpy()
-    centers = (o.boxes[..., :2] + o.boxes[..., 2:] - 1).double().numpy() / 2  # (rows, cols, 2)
-    ink = ink_center(images)
-    offsets = {}
-    for k in ERASED_SIDES:
-        turned = [n for n in range(len(images)) if (label[n] == k).any()]
-        if len(turned) > 1:
-            offset = np.array([centers[label[n] == k].mean(0) - ink[n] for n in turned])
-            offsets[str(k)] = {
-                "eights": len(turned),
-                "down": mean_interval(offset[:, 0]),
-                "right": mean_interval(offset[:, 1]),
-            }
-    others = [k for k in range(10) if k != digit]
-    return {
-        "turned into another digit somewhere": int((label != digit).any((1, 2)).sum()),
-        "turned into": {str(k): int((label == k).any((1, 2)).sum()) for k in others},
-        "where, in pixels from the middle of the ink": offsets,
-    }
+    return x[correct][:ERASED], len(x), int(correct.sum())
 
 
 def drawn_arrays(o: Occlusion, images: torch.Tensor, fall: np.ndarray) -> dict[str, np.ndarray]:
@@ -147,13 +106,6 @@ def drawn_arrays(o: Occlusion, images: torch.Tensor, fall: np.ndarray) -> dict[s
         "mean probability": o.probability.mean(0).numpy(),
         "mean logit": o.logit.mean(0).numpy(),
     }
-
-
-def ink_center(images: np.ndarray) -> np.ndarray:
-    """The centers of the ink (row, column) of images (N, H, W): (N, 2)."""
-    rows, columns = (np.arange(n) for n in images.shape[1:])
-    total = images.sum((1, 2))
-    return np.stack([images.sum(2) @ rows / total, images.sum(1) @ columns / total], 1)
 
 
 def judge(m: dict) -> tuple[dict[str, str], str]:

@@ -79,7 +79,7 @@ def look(
     layers, numbers = describe_network(model, None)
     prepare(out, "", look=True)
     page = write_page(out)
-    neighbors = find_atlas(atlas, model)
+    neighbors = open_atlas(atlas, model)
     t = zfnet.trace(model, x)
     assert t.logits is not None
     for layer in progress(list(numbers), total=len(numbers), desc="layers"):
@@ -102,7 +102,7 @@ def look(
     return page
 
 
-def find_atlas(folder: Path, model: Network) -> Atlas:
+def open_atlas(folder: Path, model: Network) -> Atlas:
     """Open the atlas of a network."""
     index = read(folder, "index")
     if index is None or "layers" not in index:
